@@ -1,0 +1,169 @@
+package safetensors
+
+import (
+	"cmp"
+	"encoding/binary"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"unicode/utf8"
+)
+
+// NewHeader lays out tensors of the given Name, Dtype and Shape; their Offset
+// and Size are ignored. They are sorted as the reference writer does: dtype
+// descending, then name ascending by bytes. Metadata that is empty but not nil
+// is written as such. The arguments are not kept.
+//
+// The error is [ErrInvalid]: a name that is double, reserved or not UTF-8, a
+// tensor without a size, bodies that overflow, or a header above [MaxHeader].
+func NewHeader(tensors []Tensor, metadata map[string]string) (*Header, error) {
+	h := &Header{Tensors: slices.Clone(tensors), Metadata: maps.Clone(metadata)}
+	slices.SortFunc(h.Tensors, func(a, b Tensor) int {
+		return cmp.Or(cmp.Compare(b.Dtype, a.Dtype), cmp.Compare(a.Name, b.Name))
+	})
+	if err := h.place(); err != nil {
+		return nil, err
+	}
+	if err := h.buildIndex(ErrInvalid); err != nil {
+		return nil, err
+	}
+	if err := checkMetadata(metadata); err != nil {
+		return nil, err
+	}
+	h.DataStart = int64(len(h.Encode()))
+	if n := h.DataStart - lengthBytes; n > MaxHeader {
+		return nil, errorOf(ErrInvalid, "header takes %d bytes, want at most %d", n, MaxHeader)
+	}
+	return h, nil
+}
+
+// place checks each tensor and gives it its offset and size.
+func (h *Header) place() error {
+	const most = math.MaxInt64 - lengthBytes - MaxHeader
+	var end int64
+	for i := range h.Tensors {
+		t := &h.Tensors[i]
+		if err := checkName(t.Name); err != nil {
+			return err
+		}
+		size, err := ByteSize(t.Dtype, t.Shape)
+		if err != nil {
+			return errorOf(ErrInvalid, "tensor %s: %w", quoted(t.Name), err)
+		}
+		if size > most-end {
+			return errorOf(ErrInvalid, "tensor %s: the file overflows", quoted(t.Name))
+		}
+		t.Shape = append([]int{}, t.Shape...)
+		t.Offset, t.Size = end, size
+		end += size
+	}
+	return nil
+}
+
+func checkName(name string) error {
+	if name == metadataKey {
+		return errorOf(ErrInvalid, "tensor name %q is reserved", name)
+	}
+	if !utf8.ValidString(name) {
+		return errorOf(ErrInvalid, "tensor name %s is not valid UTF-8", quoted(name))
+	}
+	return nil
+}
+
+func checkMetadata(metadata map[string]string) error {
+	for _, key := range slices.Sorted(maps.Keys(metadata)) {
+		if !utf8.ValidString(key) || !utf8.ValidString(metadata[key]) {
+			return errorOf(ErrInvalid, "metadata key %s: not valid UTF-8", quoted(key))
+		}
+	}
+	return nil
+}
+
+// Encode returns the bytes that come before the data section: the length, the
+// JSON and its padding to a multiple of 8. For a header of [NewHeader] they are
+// DataStart bytes. A header that was read is encoded in the same way, in its
+// own order, whatever spaces or escapes its file had.
+func (h *Header) Encode() []byte {
+	const perTensor = 128
+	b := make([]byte, lengthBytes, lengthBytes+perTensor*(len(h.Tensors)+1))
+	b = append(b, '{')
+	if h.Metadata != nil {
+		b = appendMetadata(b, h.Metadata)
+	}
+	for i, t := range h.Tensors {
+		if i > 0 || h.Metadata != nil {
+			b = append(b, ',')
+		}
+		b = appendTensor(b, t)
+	}
+	b = append(b, '}')
+	for len(b)%8 != 0 {
+		b = append(b, ' ')
+	}
+	binary.LittleEndian.PutUint64(b, uint64(len(b)-lengthBytes))
+	return b
+}
+
+func appendMetadata(b []byte, metadata map[string]string) []byte {
+	b = append(b, `"`+metadataKey+`":{`...)
+	for i, key := range slices.Sorted(maps.Keys(metadata)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, key)
+		b = append(b, ':')
+		b = appendString(b, metadata[key])
+	}
+	return append(b, '}')
+}
+
+func appendTensor(b []byte, t Tensor) []byte {
+	b = appendString(b, t.Name)
+	b = append(b, `:{"dtype":"`...)
+	b = append(b, t.Dtype.String()...)
+	b = append(b, `","shape":[`...)
+	for i, dim := range t.Shape {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, int64(dim), 10)
+	}
+	b = append(b, `],"data_offsets":[`...)
+	b = strconv.AppendInt(b, t.Offset, 10)
+	b = append(b, ',')
+	b = strconv.AppendInt(b, t.Offset+t.Size, 10)
+	return append(b, "]}"...)
+}
+
+// appendString quotes s as the reference does: only what JSON makes it escape.
+func appendString(b []byte, s string) []byte {
+	b = append(b, '"')
+	start := 0
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' {
+			b = appendEscape(append(b, s[start:i]...), c)
+			start = i + 1
+		}
+	}
+	return append(append(b, s[start:]...), '"')
+}
+
+func appendEscape(b []byte, c byte) []byte {
+	const digits = "0123456789abcdef"
+	switch c {
+	case '"', '\\':
+		return append(b, '\\', c)
+	case '\b':
+		return append(b, `\b`...)
+	case '\f':
+		return append(b, `\f`...)
+	case '\n':
+		return append(b, `\n`...)
+	case '\r':
+		return append(b, `\r`...)
+	case '\t':
+		return append(b, `\t`...)
+	}
+	return append(b, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+}

@@ -1,0 +1,179 @@
+package safetensors
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"unicode/utf8"
+)
+
+const (
+	// MaxHeader is the most bytes that the JSON of a header may have, as in the
+	// reference.
+	MaxHeader = 100_000_000
+
+	lengthBytes = 8 // the length of the JSON comes first
+	metadataKey = "__metadata__"
+)
+
+// Header is what a file says about its tensors. It must not be changed.
+type Header struct {
+	Tensors []Tensor // ascending by Offset
+	// Metadata is nil if the file has none, and empty if it has an empty one.
+	Metadata map[string]string
+	// DataStart is where the data section begins, in bytes from the start of the
+	// file.
+	DataStart int64
+
+	index map[string]int // name to position in Tensors
+}
+
+// Lookup returns the tensor of that name.
+func (h *Header) Lookup(name string) (Tensor, bool) {
+	i, ok := h.index[name]
+	if !ok {
+		return Tensor{}, false
+	}
+	return h.Tensors[i], true
+}
+
+// FileSize is the size in bytes of the whole file.
+func (h *Header) FileSize() int64 { return h.DataStart + h.dataSize() }
+
+// dataSize is the length in bytes of the data section.
+func (h *Header) dataSize() int64 {
+	if len(h.Tensors) == 0 {
+		return 0
+	}
+	last := h.Tensors[len(h.Tensors)-1]
+	return last.Offset + last.Size
+}
+
+// ReadHeader reads the header of a file of the given size in bytes and proves
+// that it describes such a file exactly. A file that is not as it should be is
+// an [ErrFormat]; errors of r are passed on wrapped.
+func ReadHeader(r io.ReaderAt, size int64) (*Header, error) {
+	src, err := readJSON(r, size)
+	if err != nil {
+		return nil, err
+	}
+	h := &Header{DataStart: lengthBytes + int64(len(src))}
+	if err := parseHeader(src, h); err != nil {
+		return nil, err
+	}
+	if err := h.lay(size - h.DataStart); err != nil {
+		return nil, err
+	}
+	if err := h.buildIndex(ErrFormat); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// readJSON reads the text of the header, which is not longer than the file.
+func readJSON(r io.ReaderAt, size int64) (string, error) {
+	n, err := readLength(r, size)
+	if err != nil {
+		return "", err
+	}
+	buf := make([]byte, n)
+	if err := readFull(r, buf, lengthBytes); err != nil {
+		return "", fmt.Errorf("read header: %w", err)
+	}
+	if buf[0] != '{' {
+		return "", formatErrorf("header starts with %q, want '{'", buf[:1])
+	}
+	if !utf8.Valid(buf) {
+		return "", formatErrorf("header is not valid UTF-8")
+	}
+	return string(buf), nil
+}
+
+// readLength reads the length of the header's text and checks it against the
+// file, so that nothing is allocated by a mere claim.
+func readLength(r io.ReaderAt, size int64) (int64, error) {
+	if size < lengthBytes {
+		return 0, formatErrorf("file of %d bytes is too short for a header, want at least %d", size, lengthBytes)
+	}
+	var buf [lengthBytes]byte
+	if err := readFull(r, buf[:], 0); err != nil {
+		return 0, fmt.Errorf("read header length: %w", err)
+	}
+	n := binary.LittleEndian.Uint64(buf[:])
+	switch {
+	case n == 0:
+		return 0, formatErrorf("header is empty")
+	case n > MaxHeader:
+		return 0, formatErrorf("header length is %d bytes, want at most %d", n, MaxHeader)
+	case int64(n) > size-lengthBytes:
+		return 0, formatErrorf("header length is %d bytes, but only %d follow: the file is truncated", n, size-lengthBytes)
+	}
+	return int64(n), nil
+}
+
+// readFull fills p from off. A reader may report io.EOF along with the last byte.
+func readFull(r io.ReaderAt, p []byte, off int64) error {
+	n, err := r.ReadAt(p, off)
+	switch {
+	case n == len(p):
+		return nil
+	case err == nil || errors.Is(err, io.EOF):
+		return fmt.Errorf("got %d of %d bytes at %d: %w", n, len(p), off, io.ErrUnexpectedEOF)
+	}
+	return err
+}
+
+// lay sorts the tensors by offset and proves that they fill a data section of
+// size bytes. Tensors without elements may share an offset; they keep their order.
+func (h *Header) lay(size int64) error {
+	byOffset := func(a, b Tensor) int {
+		return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Size, b.Size))
+	}
+	if !slices.IsSortedFunc(h.Tensors, byOffset) {
+		slices.SortStableFunc(h.Tensors, byOffset)
+	}
+	var end int64
+	for i, t := range h.Tensors {
+		if t.Offset != end {
+			return misplaced(h.Tensors, i, end)
+		}
+		end += t.Size
+	}
+	switch {
+	case end > size:
+		return formatErrorf("file is truncated: tensors take %d bytes, the data section has %d", end, size)
+	case end < size:
+		return formatErrorf("%d trailing bytes after the last tensor: tensors take %d bytes, the data section has %d",
+			size-end, end, size)
+	}
+	return nil
+}
+
+// misplaced says why tensor i cannot begin where it does.
+func misplaced(tensors []Tensor, i int, want int64) error {
+	t := tensors[i]
+	switch {
+	case i == 0:
+		return formatErrorf("tensor %s: first offset is %d, want 0", quoted(t.Name), t.Offset)
+	case t.Offset > want:
+		return formatErrorf("tensor %s: begins at %d, want %d: %d bytes belong to no tensor",
+			quoted(t.Name), t.Offset, want, t.Offset-want)
+	}
+	return formatErrorf("tensor %s: begins at %d, want %d: overlaps tensor %s",
+		quoted(t.Name), t.Offset, want, quoted(tensors[i-1].Name))
+}
+
+// buildIndex maps the names; one that comes twice is an error of that kind.
+func (h *Header) buildIndex(kind error) error {
+	h.index = make(map[string]int, len(h.Tensors))
+	for i, t := range h.Tensors {
+		h.index[t.Name] = i
+		if len(h.index) == i {
+			return errorOf(kind, "duplicate tensor name %s", quoted(t.Name))
+		}
+	}
+	return nil
+}

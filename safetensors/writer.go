@@ -1,0 +1,62 @@
+package safetensors
+
+import (
+	"fmt"
+	"io"
+	"sync/atomic"
+)
+
+// Writer writes a file section by section, each at its final offset. It counts
+// the bytes of each body: it does not notice a section that is written twice in
+// place of another.
+type Writer struct {
+	w       io.WriterAt
+	header  *Header
+	written []atomic.Int64 // bytes per tensor, as header.Tensors
+}
+
+// NewWriter writes the header to w and returns a writer of the bodies. h must
+// come from [NewHeader], else the error is [ErrInvalid].
+func NewWriter(w io.WriterAt, h *Header) (*Writer, error) {
+	b := h.Encode()
+	if int64(len(b)) != h.DataStart {
+		return nil, errorOf(ErrInvalid, "header encodes to %d bytes, want %d: it was read from a file laid out otherwise",
+			len(b), h.DataStart)
+	}
+	if _, err := w.WriteAt(b, 0); err != nil {
+		return nil, fmt.Errorf("write header: %w", err)
+	}
+	return &Writer{w: w, header: h, written: make([]atomic.Int64, len(h.Tensors))}, nil
+}
+
+// WriteSection writes p into the body of the header's tensor named t.Name,
+// beginning off bytes into it. It is safe for concurrent use on different
+// sections if the [io.WriterAt] is. Errors name the tensor: [ErrInvalid] if the
+// header does not have it, [ErrRange] if p goes past its end.
+func (w *Writer) WriteSection(t Tensor, p []byte, off int64) error {
+	i, ok := w.header.index[t.Name]
+	if !ok {
+		return errorOf(ErrInvalid, "tensor %s is not in the header", quoted(t.Name))
+	}
+	own := w.header.Tensors[i]
+	if err := checkSection(own, len(p), off); err != nil {
+		return fmt.Errorf("tensor %s: %w", quoted(t.Name), err)
+	}
+	if _, err := w.w.WriteAt(p, w.header.DataStart+own.Offset+off); err != nil {
+		return fmt.Errorf("write tensor %s: %w", quoted(t.Name), err)
+	}
+	w.written[i].Add(int64(len(p)))
+	return nil
+}
+
+// Finish makes sure that each body is complete. The error is [ErrIncomplete]
+// and names the first tensor, in file order, of which more or fewer bytes were
+// written than it has. It does not close or sync what it wrote to.
+func (w *Writer) Finish() error {
+	for i, t := range w.header.Tensors {
+		if got := w.written[i].Load(); got != t.Size {
+			return errorOf(ErrIncomplete, "tensor %s: wrote %d bytes, want %d", quoted(t.Name), got, t.Size)
+		}
+	}
+	return nil
+}
