@@ -1,0 +1,161 @@
+// Package pyjson reads and writes JSON as Python does: objects keep the order
+// of their keys, and text comes out as Python's json.dumps writes it, which
+// files that must equal a reference's byte for byte need.
+package pyjson
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+)
+
+// Member is one key of an object.
+type Member struct {
+	Key   string
+	Value any
+}
+
+// Object is a JSON object in order. Values are nil, bool, string,
+// json.Number, int, []any, []string, []int or Object.
+type Object []Member
+
+// Get returns the value of a key, nil if there is none.
+func (o Object) Get(key string) (any, bool) {
+	for _, m := range o {
+		if m.Key == key {
+			return m.Value, true
+		}
+	}
+	return nil, false
+}
+
+// Set replaces the value of a key or appends it.
+func (o Object) Set(key string, value any) Object {
+	for i, m := range o {
+		if m.Key == key {
+			o = slices.Clone(o)
+			o[i].Value = value
+			return o
+		}
+	}
+	return append(slices.Clip(o), Member{key, value})
+}
+
+// Delete returns the object without a key.
+func (o Object) Delete(key string) Object {
+	return slices.DeleteFunc(slices.Clone(o), func(m Member) bool { return m.Key == key })
+}
+
+// Dump is json.dumps(v): ", " and ": " between, ASCII alone.
+func Dump(v any) string {
+	var b strings.Builder
+	dump(&b, v, style{between: ", "}, "")
+	return b.String()
+}
+
+// DumpSorted is json.dumps(v, indent=2, sort_keys=True) and a line end, as
+// diffusers and transformers write their configs.
+func DumpSorted(v any) string {
+	var b strings.Builder
+	dump(&b, v, style{between: ",", indent: "  ", sorted: true}, "\n")
+	return b.String() + "\n"
+}
+
+type style struct {
+	between, indent string
+	sorted          bool
+}
+
+// dump writes v; newline holds the line end and margin of v's own line.
+func dump(b *strings.Builder, v any, s style, newline string) {
+	switch v := v.(type) {
+	case Object:
+		dumpObject(b, v, s, newline)
+	case []any:
+		dumpList(b, v, s, newline)
+	case []string:
+		dumpList(b, v, s, newline)
+	case []int:
+		dumpList(b, v, s, newline)
+	case string:
+		dumpString(b, v)
+	case bool:
+		b.WriteString(strconv.FormatBool(v))
+	case nil:
+		b.WriteString("null")
+	default: // int, json.Number
+		fmt.Fprint(b, v)
+	}
+}
+
+func dumpObject(b *strings.Builder, o Object, s style, newline string) {
+	if s.sorted {
+		o = slices.Clone(o)
+		slices.SortFunc(o, func(x, y Member) int { return strings.Compare(x.Key, y.Key) })
+	}
+	enclose(b, "{}", len(o), s, newline, func(i int, newline string) {
+		dumpString(b, o[i].Key)
+		b.WriteString(": ")
+		dump(b, o[i].Value, s, newline)
+	})
+}
+
+func dumpList[T any](b *strings.Builder, list []T, s style, newline string) {
+	enclose(b, "[]", len(list), s, newline, func(i int, newline string) {
+		dump(b, list[i], s, newline)
+	})
+}
+
+func enclose(b *strings.Builder, brackets string, n int, s style, newline string, item func(i int, newline string)) {
+	b.WriteByte(brackets[0])
+	inner := newline
+	if s.indent != "" {
+		inner += s.indent
+	}
+	for i := range n {
+		if i > 0 {
+			b.WriteString(s.between)
+		}
+		b.WriteString(inner)
+		item(i, inner)
+	}
+	if n > 0 {
+		b.WriteString(newline)
+	}
+	b.WriteByte(brackets[1])
+}
+
+// dumpString escapes as Python does: everything beyond ASCII as \uXXXX.
+func dumpString(b *strings.Builder, s string) {
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\r':
+			b.WriteString(`\r`)
+		case r == '\t':
+			b.WriteString(`\t`)
+		case r == '\b':
+			b.WriteString(`\b`)
+		case r == '\f':
+			b.WriteString(`\f`)
+		case r > 0xFFFF:
+			hi, lo := utf16.EncodeRune(r)
+			fmt.Fprintf(b, `\u%04x\u%04x`, hi, lo)
+		case r < 0x20 || r > 0x7E:
+			fmt.Fprintf(b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+}
+
+// MarshalJSON writes the object in its order.
+func (o Object) MarshalJSON() ([]byte, error) { return []byte(Dump(o)), nil }
