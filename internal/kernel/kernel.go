@@ -1,0 +1,145 @@
+// Package kernel holds the loops that touch every value. A set is one
+// implementation of all of them; the portable one defines the bytes, and any
+// other must equal it bit for bit. Slices of one call have equal lengths, but
+// for those of matrices, which are row-major.
+package kernel
+
+// A set is an implementation for one instruction set.
+type set struct {
+	name                             string
+	widenBF16, widenF16, widenF32    func(dst []float32, src []byte)
+	narrowBF16, narrowF16, narrowF32 func(dst []byte, src []float32)
+	minMax                           func(x []float32) (lo, hi float32)
+	divide                           func(x []float32, zero, scale, lo, hi float32)
+	multiply                         func(x []float32, factor, lo, hi float32)
+	roundInts                        func(codes []uint16, x []float32, offset int32, nan uint16)
+	encodeSmall                      func(codes []uint16, x []float32, f *Small)
+	encodePacked                     func(codes []uint16, x []float32, f *Packed)
+	decodeInts                       func(dst []float32, codes []uint16, flip uint16, offset int32)
+	decodeSmall                      func(dst []float32, codes []uint16, f *Small)
+	decodePacked                     func(dst []float32, codes []uint16, f *Packed)
+	scaleBy                          func(x []float32, scale float32)
+	scaleFrom                        func(x []float32, scale, zero float32)
+	rotate, rotateOnce               func(x []float32, n int, entry float32)
+	project                          func(dst []float64, w []float32, x []float64, columns, width int)
+	collect                          func(dst []float64, w []float32, y []float64, columns, width int)
+	product, productFused            func(dst, up, down []float32, columns int)
+}
+
+var portable = set{
+	name:      "portable",
+	widenBF16: widenBF16, widenF16: widenF16, widenF32: widenF32,
+	narrowBF16: narrowBF16, narrowF16: narrowF16, narrowF32: narrowF32,
+	minMax: minMax, divide: divide, multiply: multiply,
+	roundInts: roundInts, encodeSmall: encodeSmall, encodePacked: encodePacked,
+	decodeInts: decodeInts, decodeSmall: decodeSmall, decodePacked: decodePacked,
+	scaleBy: scaleBy, scaleFrom: scaleFrom,
+	rotate: rotate, rotateOnce: rotateOnce,
+	project: project, collect: collect, product: product, productFused: productFused,
+}
+
+var active = &portable
+
+// Name says which set is in use.
+func Name() string { return active.name }
+
+// WidenBF16 reads little-endian bfloat16 values.
+func WidenBF16(dst []float32, src []byte) { active.widenBF16(dst, src) }
+
+// WidenF16 reads little-endian IEEE half-precision values.
+func WidenF16(dst []float32, src []byte) { active.widenF16(dst, src) }
+
+// WidenF32 reads little-endian single-precision values.
+func WidenF32(dst []float32, src []byte) { active.widenF32(dst, src) }
+
+// NarrowBF16 writes bfloat16, rounded to nearest even.
+func NarrowBF16(dst []byte, src []float32) { active.narrowBF16(dst, src) }
+
+// NarrowF16 writes half precision, rounded to nearest even.
+func NarrowF16(dst []byte, src []float32) { active.narrowF16(dst, src) }
+
+// NarrowF32 writes single precision as it is.
+func NarrowF32(dst []byte, src []float32) { active.narrowF32(dst, src) }
+
+// MinMax returns the least and greatest value; among equals (zeros of either
+// sign) the first one. If any value is NaN both results are NaN. x is not empty.
+func MinMax(x []float32) (lo, hi float32) { return active.minMax(x) }
+
+// Divide sets x to (x - zero) / scale, each step rounded, clamped to [lo, hi].
+// NaN stays NaN.
+func Divide(x []float32, zero, scale, lo, hi float32) { active.divide(x, zero, scale, lo, hi) }
+
+// Multiply sets x to x · factor, clamped to [lo, hi]. NaN stays NaN.
+func Multiply(x []float32, factor, lo, hi float32) { active.multiply(x, factor, lo, hi) }
+
+// RoundInts sets codes to x, |x| ≤ 65536, rounded to nearest even, plus offset.
+// NaN becomes the code nan.
+func RoundInts(codes []uint16, x []float32, offset int32, nan uint16) {
+	active.roundInts(codes, x, offset, nan)
+}
+
+// EncodeSmall casts x to a native small float.
+func EncodeSmall(codes []uint16, x []float32, f *Small) { active.encodeSmall(codes, x, f) }
+
+// EncodePacked casts x, finite and within the format's range, to a packed float.
+func EncodePacked(codes []uint16, x []float32, f *Packed) { active.encodePacked(codes, x, f) }
+
+// DecodeInts sets dst to (code xor flip) + offset.
+func DecodeInts(dst []float32, codes []uint16, flip uint16, offset int32) {
+	active.decodeInts(dst, codes, flip, offset)
+}
+
+// DecodeSmall sets dst to the values of native float codes.
+func DecodeSmall(dst []float32, codes []uint16, f *Small) { active.decodeSmall(dst, codes, f) }
+
+// DecodePacked sets dst to the values of packed float codes, exactly.
+func DecodePacked(dst []float32, codes []uint16, f *Packed) { active.decodePacked(dst, codes, f) }
+
+// ScaleBy sets x to x · scale.
+func ScaleBy(x []float32, scale float32) { active.scaleBy(x, scale) }
+
+// ScaleFrom sets x to x · scale + zero with a single rounding.
+func ScaleFrom(x []float32, scale, zero float32) { active.scaleFrom(x, scale, zero) }
+
+// Rotate multiplies consecutive groups of n values, a power of 2 from 4 on, by
+// the symmetric Hadamard matrix H of that size whose entries are ±entry, signed
+// as [quant.Rotate] says. Each result is a chain of fused multiply-adds, with
+// one rounding a step: from 0, for k = 0, 1, …, n-1: sum = x[k]·H[k][j] + sum.
+// A negative zero, to which only tiny sums round, becomes a positive one.
+func Rotate(x []float32, n int, entry float32) { active.rotate(x, n, entry) }
+
+// RotateOnce is Rotate with sums in double precision, in any order, multiplied
+// by the entry and rounded to single precision at the end. A sum that is a
+// negative zero becomes a positive one.
+func RotateOnce(x []float32, n int, entry float32) { active.rotateOnce(x, n, entry) }
+
+// Project sets dst [rows, width] to w·x, w being [rows, columns] and x
+// [columns, width]. The values of x fit single precision, so that products are
+// exact in double; an element of dst is their sum from zero on, in ascending
+// order of columns:
+//
+//	for j := range columns { dst[i, c] += float64(w[i, j]) * x[j, c] }
+//
+// Only the additions round: with or without a fused multiply-add, the result
+// is the same.
+func Project(dst []float64, w []float32, x []float64, columns, width int) {
+	active.project(dst, w, x, columns, width)
+}
+
+// Collect sets dst [columns, width] to wᵀ·y, w being [rows, columns] and y
+// [rows, width] of values that fit single precision. An element is a sum as in
+// [Project], in ascending order of rows:
+//
+//	for i := range rows { dst[j, c] += float64(w[i, j]) * y[i, c] }
+func Collect(dst []float64, w []float32, y []float64, columns, width int) {
+	active.collect(dst, w, y, columns, width)
+}
+
+// Product sets dst [rows, columns] to up·down in single precision, down being
+// [rank, columns]: from zero on, in ascending order of the rank, products and
+// sums rounded each.
+func Product(dst, up, down []float32, columns int) { active.product(dst, up, down, columns) }
+
+// ProductFused is Product in a chain of fused multiply-adds. Where products are
+// exact, as those of half-precision values are, both are the same.
+func ProductFused(dst, up, down []float32, columns int) { active.productFused(dst, up, down, columns) }

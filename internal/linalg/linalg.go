@@ -1,0 +1,155 @@
+// Package linalg is the small dense linear algebra that low-rank factors take,
+// in double precision. Every sum has one order and every product is rounded, so
+// that results are the same bits on every machine; of functions it uses the
+// square root alone. Matrices are row-major. Nothing here knows of threads.
+package linalg
+
+import (
+	"math"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+)
+
+const block = 256
+
+// AddTimes adds sign·a·b to dst, a being [rows, inner] and b [inner, width].
+// A sign is 1 or -1.
+func AddTimes(dst, a, b []float64, inner, width int, sign float64) {
+	if inner == 0 || width == 0 {
+		return
+	}
+	rows := len(a) / inner
+	x := make([]float64, 2*inner)
+	for i := 0; i < rows; i += 2 {
+		pair := min(2, rows-i)
+		for k, v := range a[i*inner : (i+pair)*inner] {
+			x[k] = sign * v
+		}
+		kernel.AddSums(dst[i*width:(i+pair)*width], x[:inner], x[inner:], b, width)
+	}
+}
+
+// AddTransposeTimes adds aᵀ·b to dst, a being [rows, height] and b [rows, width].
+func AddTransposeTimes(dst, a, b []float64, height, width int) {
+	if height == 0 || width == 0 {
+		return
+	}
+	var packed [2][block]float64
+	rows := len(a) / height
+	for from := 0; from < rows; from += block {
+		n := min(block, rows-from)
+		part := b[from*width : (from+n)*width]
+		for j := 0; j < height; j += 2 {
+			pair := min(2, height-j)
+			for i := range n {
+				for k, v := range a[(from+i)*height+j:][:pair] {
+					packed[k][i] = v
+				}
+			}
+			kernel.AddSums(dst[j*width:(j+pair)*width], packed[0][:n], packed[1][:n], part, width)
+		}
+	}
+}
+
+// Dot returns Σ a·b.
+func Dot(a, b []float64) float64 {
+	b = b[:len(a)]
+	s := 0.0
+	for i, v := range a {
+		s += float64(v * b[i])
+	}
+	return s
+}
+
+// AddScaled adds f·x to dst.
+func AddScaled(dst, x []float64, f float64) {
+	x = x[:len(dst)]
+	for i, v := range x {
+		dst[i] += float64(f * v)
+	}
+}
+
+// Scale multiplies x by f.
+func Scale(x []float64, f float64) {
+	for i := range x {
+		x[i] *= f
+	}
+}
+
+// Norm returns the Euclidean length of x, whatever its range.
+func Norm(x []float64) float64 {
+	greatest := 0.0
+	for _, v := range x {
+		greatest = max(greatest, math.Abs(v))
+	}
+	if greatest == 0 || math.IsInf(greatest, 0) || greatest != greatest {
+		return greatest
+	}
+	e := exponent(greatest)
+	down, s := math.Ldexp(1, -e), 0.0
+	for _, v := range x {
+		v *= down
+		s += float64(v * v)
+	}
+	return math.Ldexp(math.Sqrt(s), e)
+}
+
+// exponent returns one near that of x, for which 2^e and 2^-e are normal.
+func exponent(x float64) int {
+	_, e := math.Frexp(x)
+	return min(max(e, -1000), 1000)
+}
+
+// Inverse returns the inverse of a symmetric positive [n, n] matrix. Rows that
+// depend on earlier ones, or are zero, are left out: their part is zero.
+func Inverse(a []float64, n int) []float64 {
+	l, kept := cholesky(a, n)
+	inverse := make([]float64, n*n)
+	x := make([]float64, n)
+	for c := range n {
+		if !kept[c] {
+			continue
+		}
+		clear(x)
+		x[c] = 1
+		for i := c; i < n; i++ { // L·y = unit vector c
+			if !kept[i] {
+				x[i] = 0
+				continue
+			}
+			x[i] = (x[i] - Dot(l[i*n+c:i*n+i], x[c:i])) / l[i*n+i]
+		}
+		for i := n - 1; i >= 0; i-- { // Lᵀ·x = y
+			if !kept[i] {
+				continue
+			}
+			s := x[i]
+			for k := i + 1; k < n; k++ {
+				s -= float64(l[k*n+i] * x[k])
+			}
+			x[i] = s / l[i*n+i]
+		}
+		for i, v := range x {
+			inverse[i*n+c] = v
+		}
+	}
+	return inverse
+}
+
+func cholesky(a []float64, n int) (l []float64, kept []bool) {
+	l, kept = make([]float64, n*n), make([]bool, n)
+	for i := range n {
+		for j := range i {
+			if kept[j] {
+				l[i*n+j] = (a[i*n+j] - Dot(l[i*n:i*n+j], l[j*n:j*n+j])) / l[j*n+j]
+			}
+		}
+		rest := a[i*n+i] - Dot(l[i*n:i*n+i], l[i*n:i*n+i])
+		if kept[i] = rest > 1e-12*a[i*n+i]; kept[i] {
+			l[i*n+i] = math.Sqrt(rest)
+		} else {
+			clear(l[i*n : i*n+i])
+		}
+	}
+	return l, kept
+}

@@ -1,0 +1,160 @@
+package linalg
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+func random(r *rand.Rand, n int) []float64 {
+	x := make([]float64, n)
+	for i := range x {
+		x[i] = r.NormFloat64()
+	}
+	return x
+}
+
+func TestProductsArePlainLoops(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 60 {
+		rows, inner, width := 1+r.IntN(2*block), 1+r.IntN(20), 1+r.IntN(20)
+		a, b, c := random(r, rows*inner), random(r, inner*width), random(r, rows*width)
+		got := make([]float64, rows*width)
+		AddTimes(got, a, b, inner, width, -1)
+		for i := range rows {
+			for j := range width {
+				want := 0.0
+				for k := range inner {
+					want -= float64(a[i*inner+k] * b[k*width+j])
+				}
+				if got[i*width+j] != want {
+					t.Fatalf("AddTimes [%d, %d, %d]: %v, want %v", rows, inner, width, got[i*width+j], want)
+				}
+			}
+		}
+		got = make([]float64, inner*width)
+		AddTransposeTimes(got, a, c, inner, width)
+		for i := range inner {
+			for j := range width {
+				want := 0.0
+				for k := range rows {
+					want += float64(a[k*inner+i] * c[k*width+j])
+				}
+				if got[i*width+j] != want {
+					t.Fatalf("AddTransposeTimes [%d, %d, %d]: %v, want %v", rows, inner, width, got[i*width+j], want)
+				}
+			}
+		}
+	}
+}
+
+// symmetric matrices with trouble in them: clusters, steps, zeros, ranges.
+func symmetric(r *rand.Rand, n int) map[string][]float64 {
+	all := map[string][]float64{}
+	fill := func(name string, f func(i, j int) float64) {
+		a := make([]float64, n*n)
+		for i := range n {
+			for j := range i + 1 {
+				v := f(i, j)
+				a[i*n+j], a[j*n+i] = v, v
+			}
+		}
+		all[name] = a
+	}
+	x := random(r, n)
+	fill("random", func(i, j int) float64 { return r.NormFloat64() })
+	fill("zero", func(i, j int) float64 { return 0 })
+	fill("identity", func(i, j int) float64 {
+		if i == j {
+			return 1
+		}
+		return 0
+	})
+	fill("rank one", func(i, j int) float64 { return x[i] * x[j] })
+	fill("ones", func(i, j int) float64 { return 1 })
+	fill("graded", func(i, j int) float64 { return r.NormFloat64() * math.Pow(10, -float64(i+j)/2) })
+	fill("huge", func(i, j int) float64 { return r.NormFloat64() * 1e250 })
+	fill("tiny", func(i, j int) float64 { return r.NormFloat64() * 1e-250 })
+	fill("wide", func(i, j int) float64 { return r.NormFloat64() * math.Pow(10, float64(r.IntN(80)-40)) })
+	return all
+}
+
+func TestEigen(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, n := range []int{0, 1, 2, 3, 4, 5, 8, 17, 64, 130} {
+		for name, a := range symmetric(r, n) {
+			values, vectors := Eigen(a, n)
+			greatest := 0.0
+			for i, v := range values {
+				greatest = max(greatest, math.Abs(v))
+				if i > 0 && !(v <= values[i-1]) {
+					t.Fatalf("%s %d: values %v and %v out of order", name, n, values[i-1], v)
+				}
+			}
+			for i := range n {
+				v := vectors[i*n : (i+1)*n]
+				for j := range i + 1 {
+					want := 0.0
+					if i == j {
+						want = 1
+					}
+					if d := math.Abs(Dot(v, vectors[j*n:(j+1)*n]) - want); !(d < 1e-13) {
+						t.Fatalf("%s %d: vectors %d and %d: product off by %v", name, n, i, j, d)
+					}
+				}
+				for j := range n { // A·v = λ·v
+					if d := math.Abs(Dot(a[j*n:(j+1)*n], v)-values[i]*v[j]) / max(greatest, 1e-290); !(d < 1e-13*float64(n+1)) {
+						t.Fatalf("%s %d: vector %d is off by %v", name, n, i, d)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestInverse(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for n := 1; n < 20; n++ {
+		b := random(r, 2*n*n)
+		a := make([]float64, n*n)
+		AddTransposeTimes(a, b, b, n, n)
+		left := n / 2 // as if the row were missing
+		if n > 1 {
+			for i := range n {
+				a[i*n+left], a[left*n+i] = 0, 0
+			}
+		}
+		inverse := Inverse(a, n)
+		for i := range n {
+			for j := range n {
+				want := 0.0
+				if i == j && (n == 1 || i != left) {
+					want = 1
+				}
+				got := 0.0
+				for k := range n {
+					got += a[i*n+k] * inverse[k*n+j]
+				}
+				if !(math.Abs(got-want) < 1e-9) {
+					t.Fatalf("%d: element %d, %d of the product is %v, want %v", n, i, j, got, want)
+				}
+			}
+		}
+	}
+}
+
+func TestInverseOfDependentRows(t *testing.T) {
+	for _, v := range Inverse([]float64{1, 1, 1, 1}, 2) {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			t.Fatal(v)
+		}
+	}
+}
+
+func TestNormOfAnyRange(t *testing.T) {
+	for _, f := range []float64{1, 1e300, 1e-300, 0x1p-1070, 0} {
+		if got := Norm([]float64{3 * f, -4 * f}); math.Abs(got-5*f) > 1e-15*f {
+			t.Errorf("%v: %v", 5*f, got)
+		}
+	}
+}

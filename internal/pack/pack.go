@@ -1,0 +1,171 @@
+// Package pack lays codes of 1 to 16 bits into storage words in SDNQ's bit
+// order, and takes them out again. Codes are unsigned; a signed type's code is
+// its value less the type's minimum. Blocks ignore rows and groups.
+package pack
+
+import "encoding/binary"
+
+// Values returns how many codes of that width make one block, the unit in
+// which a tensor must be filled: 1 for 8 and 16 bits, which are not shared.
+func Values(bits int) int {
+	if bits == 8 || bits == 16 {
+		return 1
+	}
+	return blocks[bits].values
+}
+
+// Words returns how many storage words a block of that width takes.
+func Words(bits int) int {
+	if bits == 8 || bits == 16 {
+		return 1
+	}
+	return blocks[bits].words
+}
+
+// WordBytes returns the size of a storage word: a byte to 8 bits, two above.
+// One-bit codes lie eight to a 64-bit word, as SDNQ writes them.
+func WordBytes(bits int) int {
+	switch {
+	case bits == 1:
+		return 8
+	case bits <= 8:
+		return 1
+	}
+	return 2
+}
+
+// Size returns the bytes that n codes take; n fills whole blocks.
+func Size(n, bits int) int {
+	return n / Values(bits) * Words(bits) * WordBytes(bits)
+}
+
+// Pack writes codes, whole blocks of them, to dst, which has room for
+// [Size] bytes. Bits above the width must be zero; those of SDNQ's uint9 to
+// uint15, whose largest value is one too many, spill into a neighbour as they
+// do in the reference.
+func Pack(dst []byte, codes []uint16, bits int) {
+	switch bits {
+	case 8:
+		for i, c := range codes {
+			dst[i] = byte(c)
+		}
+	case 16:
+		for i, c := range codes {
+			binary.LittleEndian.PutUint16(dst[2*i:], c)
+		}
+	case 4:
+		packFours(dst, codes)
+	case 2:
+		packTwos(dst, codes)
+	case 1:
+		packOnes(dst, codes)
+	default:
+		packBlocks(dst, codes, bits)
+	}
+}
+
+// Unpack is the inverse of Pack: it fills codes, whole blocks of them.
+func Unpack(codes []uint16, src []byte, bits int) {
+	switch bits {
+	case 8:
+		for i := range codes {
+			codes[i] = uint16(src[i])
+		}
+	case 16:
+		for i := range codes {
+			codes[i] = binary.LittleEndian.Uint16(src[2*i:])
+		}
+	case 4:
+		for i := range codes {
+			codes[i] = uint16(src[i/2]>>(4*(i&1))) & 15
+		}
+	case 2:
+		for i := range codes {
+			codes[i] = uint16(src[i/4]>>(2*(i&3))) & 3
+		}
+	case 1:
+		for i := range codes {
+			codes[i] = uint16(src[i/8*8]>>(i&7)) & 1
+		}
+	default:
+		unpackBlocks(codes, src, bits)
+	}
+}
+
+func packFours(dst []byte, codes []uint16) {
+	for i := range len(codes) / 2 {
+		dst[i] = byte(codes[2*i] | codes[2*i+1]<<4)
+	}
+}
+
+func packTwos(dst []byte, codes []uint16) {
+	for i := range len(codes) / 4 {
+		c := codes[4*i : 4*i+4]
+		dst[i] = byte(c[0] | c[1]<<2 | c[2]<<4 | c[3]<<6)
+	}
+}
+
+// packOnes writes little-endian 64-bit words whose low byte alone is used.
+func packOnes(dst []byte, codes []uint16) {
+	for i := range len(codes) / 8 {
+		var w uint64
+		for j, c := range codes[8*i : 8*i+8] {
+			w |= uint64(c) << j
+		}
+		binary.LittleEndian.PutUint64(dst[8*i:], w)
+	}
+}
+
+func packBlocks(dst []byte, codes []uint16, bits int) {
+	b := &blocks[bits]
+	var words [16]uint16
+	for ; len(codes) > 0; codes = codes[b.values:] {
+		clear(words[:b.words])
+		for _, p := range b.pieces {
+			v := codes[p.value] >> p.from
+			if p.from > 0 {
+				v &= 1<<p.bits - 1 // a value's lowest piece lets overflow through
+			}
+			words[p.word] |= v << p.at
+		}
+		dst = putWords(dst, words[:b.words], bits)
+	}
+}
+
+func unpackBlocks(codes []uint16, src []byte, bits int) {
+	b := &blocks[bits]
+	var words [16]uint16
+	for ; len(codes) > 0; codes = codes[b.values:] {
+		src = takeWords(words[:b.words], src, bits)
+		clear(codes[:b.values])
+		for _, p := range b.pieces {
+			codes[p.value] |= words[p.word] >> p.at & (1<<p.bits - 1) << p.from
+		}
+	}
+}
+
+func putWords(dst []byte, words []uint16, bits int) []byte {
+	if bits < 8 {
+		for i, w := range words {
+			dst[i] = byte(w)
+		}
+		return dst[len(words):]
+	}
+	for i, w := range words {
+		binary.LittleEndian.PutUint16(dst[2*i:], w)
+	}
+	return dst[2*len(words):]
+}
+
+func takeWords(words []uint16, src []byte, bits int) []byte {
+	if bits < 8 {
+		for i := range words {
+			words[i] = uint16(src[i])
+		}
+		return src[len(words):]
+	}
+	for i := range words {
+		words[i] = binary.LittleEndian.Uint16(src[2*i:])
+	}
+	return src[2*len(words):]
+}
