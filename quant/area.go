@@ -1,0 +1,77 @@
+package quant
+
+import "github.com/tensorpress/tensorpress/internal/kernel"
+
+// Area is a rectangle of a weight: rows [Row, Row+Rows), columns [Col, Col+Cols).
+type Area struct{ Row, Col, Rows, Cols int }
+
+// Values returns how many there are.
+func (a Area) Values() int { return a.Rows * a.Cols }
+
+// Index returns where value i of the area lies in the flattened weight.
+func (a Area) Index(i, columns int) int {
+	return (a.Row+i/a.Cols)*columns + a.Col + i%a.Cols
+}
+
+// first reports whether the area holds the weight's first value; it then
+// fills what a weight has once.
+func (a Area) first() bool { return a.Row == 0 && a.Col == 0 }
+
+// SpanBytes returns the bytes of several spans.
+func SpanBytes(spans []Span) (n int) {
+	for _, s := range spans {
+		n += s.Bytes()
+	}
+	return n
+}
+
+// Run is a span of consecutive bytes.
+func Run(offset, size int64) []Span { return []Span{one(offset, size)} }
+
+// rect is the span of a rectangle in a matrix of that many bytes a row; runs
+// that meet are one.
+func rect(row, rows int, stride, offset, size int64) []Span {
+	if size == stride {
+		return Run(int64(row)*stride, int64(rows)*stride)
+	}
+	return []Span{{int64(row)*stride + offset, size, rows, stride}}
+}
+
+// AreaSpans returns where an area lies in a matrix of that many columns, each
+// value taking that many bytes.
+func AreaSpans(a Area, columns, width int) []Span {
+	return rect(a.Row, a.Rows, int64(columns*width), int64(a.Col*width), int64(a.Cols*width))
+}
+
+// Patch is an area of a weight on its way to be encoded.
+type Patch struct {
+	Area
+	// Values of the area, row-major; they are used as scratch space and hold
+	// nothing afterwards.
+	Values []float32
+	// Ranges of all groups of the weight, or nil: then every group lies whole
+	// in the area.
+	Ranges []Range
+}
+
+// row returns the values of row i of the patch.
+func (p *Patch) row(i int) []float32 { return p.Values[i*p.Cols : (i+1)*p.Cols] }
+
+// checkFinite returns a *[NonfiniteError] for the first NaN or infinity of a
+// weight of that many columns.
+func (p *Patch) checkFinite(columns int) error {
+	if lo, hi := kernel.MinMax(p.Values); finite(lo) && finite(hi) {
+		return nil
+	}
+	return CheckArea(p.Area, p.Values, columns)
+}
+
+// CheckArea is [CheckFinite] for an area of a weight of that many columns.
+func CheckArea(a Area, values []float32, columns int) error {
+	for i, v := range values {
+		if !finite(v) {
+			return &NonfiniteError{a.Index(i, columns), v}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package quant
+
+import (
+	"fmt"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// AWQ is a weight of 4-bit codes in groups along rows, each with a scale and
+// the value of its code 8: value = (code - 8) × scale + zero. The codes are
+// those of SDNQ's uint4; scales are stored group by group, not row by row.
+type AWQ struct {
+	shape          []int
+	Group          int
+	ScaleDtype     safetensors.Dtype
+	AllowNonfinite bool
+}
+
+// NewAWQ resolves the format for a weight of shape [rows, columns].
+func NewAWQ(shape []int, group int, scales safetensors.Dtype, allowNonfinite bool) (*AWQ, error) {
+	if err := checkShape(shape); err != nil {
+		return nil, err
+	}
+	if group < 2 || group%2 != 0 || shape[1]%group != 0 {
+		return nil, fmt.Errorf("groups of %d do not divide %d columns into whole bytes", group, shape[1])
+	}
+	return &AWQ{shape, group, scales, allowNonfinite}, nil
+}
+
+// Shape is that of the weight.
+func (w *AWQ) Shape() []int { return w.shape }
+
+// Tensors returns the codes, the scales and the zeros.
+func (w *AWQ) Tensors() []Tensor {
+	scale := []int{w.shape[1] / w.Group, w.shape[0]}
+	return []Tensor{
+		{Weight, safetensors.I8, []int{w.shape[0], w.shape[1] / 2}},
+		{Scale, w.ScaleDtype, scale},
+		{Zeros, w.ScaleDtype, scale},
+	}
+}
+
+// Cut is by groups of many rows, since their scales lie together.
+func (w *AWQ) Cut() Cut { return Cut{w.shape[0], w.shape[1], 128, w.Group, 1, w.Group} }
+
+// Written returns what encoding an area fills.
+func (w *AWQ) Written(i int, a Area) []Span {
+	if i == 0 {
+		return rect(a.Row, a.Rows, int64(w.shape[1]/2), int64(a.Col/2), int64(a.Cols/2))
+	}
+	return AreaSpans(w.transposed(a), w.shape[0], w.ScaleDtype.Bits()/8)
+}
+
+// Needed returns what decoding an area takes.
+func (w *AWQ) Needed(i int, a Area) []Span { return w.Written(i, a) }
+
+// transposed is where the scales of an area lie.
+func (w *AWQ) transposed(a Area) Area { return Area{a.Col / w.Group, a.Row, a.Cols / w.Group, a.Rows} }
+
+// Measure returns the range of every group.
+func (w *AWQ) Measure(a Area, values []float32) []Range { return w.Cut().measure(a, values) }
+
+// Encode quantizes an area into the bytes that Written names.
+func (w *AWQ) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
+	if !w.AllowNonfinite {
+		if err := p.checkFinite(w.shape[1]); err != nil {
+			return err
+		}
+	}
+	for i := range p.Rows {
+		row := p.row(i)
+		for g := range p.Cols / w.Group {
+			values := row[g*w.Group : (g+1)*w.Group]
+			lo, hi := kernel.MinMax(values)
+			scale := float32(hi-lo) / 15
+			putFloat(dst[1], g*p.Rows+i, scale, w.ScaleDtype)
+			putFloat(dst[2], g*p.Rows+i, lo+float32(8*scale), w.ScaleDtype)
+			kernel.Divide(values, lo, scale, 0, 15)
+		}
+	}
+	codes := scratch.uint16s(len(p.Values))
+	kernel.RoundInts(codes, p.Values, 0, 0)
+	packNibbles(dst[0], codes)
+	return nil
+}
+
+// Decode restores an area from the bytes that Needed names. It computes in the
+// dtype out where the scales have it too, else in single precision.
+func (w *AWQ) Decode(dst []float32, src [][]byte, a Area, out safetensors.Dtype, scratch *Scratch) {
+	codes := scratch.uint16s(len(dst))
+	unpackNibbles(codes, src[0])
+	kernel.DecodeInts(dst, codes, 0, -8)
+	in := safetensors.F32
+	if out == w.ScaleDtype {
+		in = out
+	}
+	for i := range a.Rows {
+		row := dst[i*a.Cols : (i+1)*a.Cols]
+		for g := range a.Cols / w.Group {
+			scale, zero := getFloat(src[1], g*a.Rows+i, w.ScaleDtype), getFloat(src[2], g*a.Rows+i, w.ScaleDtype)
+			for j, v := range row[g*w.Group : (g+1)*w.Group] {
+				row[g*w.Group+j] = RoundTo(RoundTo(float32(v*scale), in)+zero, in)
+			}
+		}
+	}
+}

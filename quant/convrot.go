@@ -1,0 +1,171 @@
+package quant
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// CheckConvRot says why rows of that many columns, 0 for any, cannot be rotated
+// in groups of that size.
+func CheckConvRot(columns, group int) error {
+	if group < 4 || group&(group-1) != 0 || group&0x5555555555555554 == 0 {
+		return fmt.Errorf("rotation group %d is not a power of 4", group)
+	}
+	if columns%group != 0 {
+		return fmt.Errorf("rotation groups of %d do not divide %d columns", group, columns)
+	}
+	return nil
+}
+
+// Rotated is a weight whose rows are rotated in groups and then stored as
+// integers of 8 or 4 bits with one scale each.
+type Rotated struct {
+	shape          []int
+	Group          int // of the rotation
+	Rule           *Rule
+	bits           int
+	scaleShape     []int
+	AllowNonfinite bool
+}
+
+// Rules of rotated rows: convert_to_quant's for its primary type and
+// comfy-kitchen's, convert_to_quant's for other types, and that of four bits.
+var (
+	Int8Rotated    = &Rule{Store: safetensors.I8, max: 127, scale: int8Rotated, divide: true}
+	Int8RotatedRow = Int8Row
+	int4Rotated    = &Rule{Store: safetensors.I8, max: 7, scale: int4Scale, divide: true}
+)
+
+// int8Rotated: s = max(amax / 127, 1e-30), q = w / s.
+func int8Rotated(amax float32) (factor, scale float32) {
+	s := max(amax/127, 1e-30)
+	return s, s
+}
+
+// int4Scale: s = max(amax, 1e-10) / 7, q = w / s.
+func int4Scale(amax float32) (factor, scale float32) {
+	s := max(amax, 1e-10) / 7
+	return s, s
+}
+
+// NewRotated stores a weight of shape [rows, columns] by a rule of 8 bits.
+func NewRotated(shape []int, group int, rule *Rule, allowNonfinite bool) (*Rotated, error) {
+	if err := checkRotated(shape, group); err != nil {
+		return nil, err
+	}
+	return &Rotated{shape, group, rule, 8, unlessOne(shape[0], 1), allowNonfinite}, nil
+}
+
+// NewConvRotW4A4 stores a weight of shape [rows, columns] in 4 bits, two values
+// a byte.
+func NewConvRotW4A4(shape []int, group int, allowNonfinite bool) (*Rotated, error) {
+	if err := checkRotated(shape, group); err != nil {
+		return nil, err
+	}
+	if shape[1]%64 != 0 {
+		return nil, fmt.Errorf("%d columns, want a multiple of 64", shape[1])
+	}
+	return &Rotated{shape, group, int4Rotated, 4, []int{shape[0]}, allowNonfinite}, nil
+}
+
+func checkRotated(shape []int, group int) error {
+	if err := checkShape(shape); err != nil {
+		return err
+	}
+	return CheckConvRot(shape[1], group)
+}
+
+// Shape is that of the weight.
+func (r *Rotated) Shape() []int { return r.shape }
+
+// Tensors returns the codes and the rows' scales.
+func (r *Rotated) Tensors() []Tensor {
+	return []Tensor{
+		{Weight, r.Rule.Store, []int{r.shape[0], r.shape[1] * r.bits / 8}},
+		{Scale, safetensors.F32, r.scaleShape},
+	}
+}
+
+// Cut is by groups of the rotation.
+func (r *Rotated) Cut() Cut { return Cut{r.shape[0], r.shape[1], 1, r.Group, 1, r.shape[1]} }
+
+// Written returns what encoding an area fills: its codes, and the scales of
+// the rows that begin in it.
+func (r *Rotated) Written(i int, a Area) []Span {
+	if i == 1 && a.Col > 0 {
+		return nil
+	}
+	return r.Needed(i, a)
+}
+
+// Needed returns what decoding an area takes.
+func (r *Rotated) Needed(i int, a Area) []Span {
+	if i == 1 {
+		return Run(int64(4*a.Row), int64(4*a.Rows))
+	}
+	return rect(a.Row, a.Rows, int64(r.shape[1]*r.bits/8), int64(a.Col*r.bits/8), int64(a.Cols*r.bits/8))
+}
+
+// Measure returns the rotated rows' ranges; it leaves the values rotated.
+func (r *Rotated) Measure(a Area, values []float32) []Range {
+	RotateOnce(values, r.Group)
+	return r.Cut().measure(a, values)
+}
+
+// Encode quantizes an area into the bytes that Written names.
+func (r *Rotated) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
+	if !r.AllowNonfinite {
+		if err := p.checkFinite(r.shape[1]); err != nil {
+			return err
+		}
+	}
+	RotateOnce(p.Values, r.Group)
+	for i := range p.Rows {
+		factor, scale := r.Rule.scaleOf(p.rangeOf(p.Row+i, Area{p.Row + i, p.Col, 1, p.Cols}))
+		if p.Col == 0 {
+			binary.LittleEndian.PutUint32(dst[1][4*i:], math.Float32bits(scale))
+		}
+		r.Rule.normalize(p.row(i), factor)
+	}
+	if r.bits == 8 {
+		r.Rule.encodeBytes(dst[0], p.Values, scratch)
+		return nil
+	}
+	codes := scratch.uint16s(len(p.Values))
+	kernel.RoundInts(codes, p.Values, 0, 0)
+	packNibbles(dst[0], codes)
+	return nil
+}
+
+// packNibbles puts two codes into a byte, the first in the low half.
+func packNibbles(dst []byte, codes []uint16) {
+	for i := range dst {
+		dst[i] = byte(codes[2*i]&15 | codes[2*i+1]<<4)
+	}
+}
+
+func unpackNibbles(codes []uint16, src []byte) {
+	for i, b := range src {
+		codes[2*i], codes[2*i+1] = uint16(b&15), uint16(b>>4)
+	}
+}
+
+// Decode restores an area from the bytes that Needed names.
+func (r *Rotated) Decode(dst []float32, src [][]byte, a Area, _ safetensors.Dtype, scratch *Scratch) {
+	if r.bits == 8 {
+		r.Rule.decode(dst, src[0], scratch)
+	} else {
+		codes := scratch.uint16s(len(dst))
+		unpackNibbles(codes, src[0])
+		kernel.DecodeInts(dst, codes, 8, -8)
+	}
+	for i := range a.Rows {
+		scale := math.Float32frombits(binary.LittleEndian.Uint32(src[1][4*i:]))
+		kernel.ScaleBy(dst[i*a.Cols:(i+1)*a.Cols], scale)
+	}
+	RotateOnce(dst, r.Group)
+}

@@ -1,0 +1,152 @@
+package quant
+
+import (
+	"iter"
+	"math"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+)
+
+// Cut says how a weight may be cut into areas that are worked on by
+// themselves, and which of its values share a scale.
+type Cut struct {
+	Rows, Cols           int // of the weight, or 1 and all where rows do not matter
+	UnitRows, UnitCols   int // areas are whole units, but at the edges
+	GroupRows, GroupCols int // values that share a scale
+}
+
+// Tile returns the shape of areas of about want values, at most limit: of
+// whole groups, or, where a group does not fit, of whole units, which need
+// measured ranges. A single unit may be larger than limit.
+func (c Cut) Tile(want, limit int) (rows, cols int, measured bool) {
+	r, n := wholeUnits(c.UnitRows, c.GroupRows, c.Rows), wholeUnits(c.UnitCols, c.GroupCols, c.Cols)
+	if r > limit/n {
+		r, n, measured = min(c.UnitRows, c.Rows), min(c.UnitCols, c.Cols), true
+	}
+	rows, cols = c.extend(r, n, want, limit)
+	return rows, cols, measured
+}
+
+// DecodeTile is Tile for decoding, which needs no whole groups.
+func (c Cut) DecodeTile(want int) (rows, cols int) {
+	return c.extend(min(c.UnitRows, c.Rows), min(c.UnitCols, c.Cols), want, want)
+}
+
+// extend makes areas of r×n units as large as wanted: whole rows where some fit,
+// which lie together in files, else parts of a band of r rows.
+func (c Cut) extend(r, n, want, limit int) (rows, cols int) {
+	band := r * c.Cols
+	switch {
+	case band <= want:
+		return want / band * r, c.Cols
+	case c.Rows > r && band <= min(limit, 8*want):
+		return r, c.Cols
+	}
+	return r, min(max(want/(r*n), 1)*n, c.Cols)
+}
+
+// wholeUnits is the least size that holds whole units and groups, at most all.
+func wholeUnits(a, b, all int) int {
+	if a >= all || b >= all {
+		return all
+	}
+	return min(a/gcd(a, b)*b, all)
+}
+
+// Areas yields the areas of that shape, numbered, band by band.
+func (c Cut) Areas(rows, cols int) iter.Seq2[int, Area] {
+	return func(yield func(int, Area) bool) {
+		i := 0
+		for row := 0; row < c.Rows; row += rows {
+			for col := 0; col < c.Cols; col += cols {
+				if !yield(i, Area{row, col, min(rows, c.Rows-row), min(cols, c.Cols-col)}) {
+					return
+				}
+				i++
+			}
+		}
+	}
+}
+
+// Count returns how many areas of that shape there are.
+func (c Cut) Count(rows, cols int) int { return ceilDiv(c.Rows, rows) * ceilDiv(c.Cols, cols) }
+
+// groupsAcross is the number of groups in a row of groups.
+func (c Cut) groupsAcross() int { return ceilDiv(c.Cols, c.GroupCols) }
+
+// groups calls f for every group that overlaps an area, row by row, with its
+// index and the part of the area that is in it.
+func (c Cut) groups(a Area, f func(group int, part Area)) {
+	for row := a.Row; row < a.Row+a.Rows; {
+		nextRow := min(satMul(row/c.GroupRows+1, c.GroupRows), a.Row+a.Rows)
+		for col := a.Col; col < a.Col+a.Cols; {
+			nextCol := min(satMul(col/c.GroupCols+1, c.GroupCols), a.Col+a.Cols)
+			f(row/c.GroupRows*c.groupsAcross()+col/c.GroupCols, Area{row, col, nextRow - row, nextCol - col})
+			col = nextCol
+		}
+		row = nextRow
+	}
+}
+
+func satMul(a, b int) int {
+	if a > math.MaxInt/b {
+		return math.MaxInt
+	}
+	return a * b
+}
+
+// begins reports whether a part of a group holds its first value.
+func (c Cut) begins(part Area) bool { return part.Row%c.GroupRows == 0 && part.Col%c.GroupCols == 0 }
+
+// Unmeasured returns the ranges of all groups before any value is seen.
+func (c Cut) Unmeasured() []Range {
+	all := make([]Range, ceilDiv(c.Rows, c.GroupRows)*c.groupsAcross())
+	for i := range all {
+		all[i] = Range{float32(math.Inf(1)), float32(math.Inf(-1))}
+	}
+	return all
+}
+
+// Join adds what was measured in an area. Areas must come in order.
+func (c Cut) Join(all []Range, a Area, found []Range) {
+	c.groups(a, func(group int, _ Area) {
+		all[group] = all[group].Join(found[0])
+		found = found[1:]
+	})
+}
+
+// measure returns the range of every group that overlaps an area.
+func (c Cut) measure(a Area, values []float32) []Range {
+	p := Patch{Area: a, Values: values}
+	var ranges []Range
+	c.groups(a, func(_ int, part Area) { ranges = append(ranges, p.rangeIn(part)) })
+	return ranges
+}
+
+// rangeIn returns the range of a part of the patch.
+func (p *Patch) rangeIn(part Area) Range {
+	var r Range
+	for i := range part.Rows {
+		lo, hi := kernel.MinMax(p.part(part, i))
+		if i == 0 {
+			r = Range{lo, hi}
+		} else {
+			r = r.Join(Range{lo, hi})
+		}
+	}
+	return r
+}
+
+// part returns row i of a part of the patch.
+func (p *Patch) part(part Area, i int) []float32 {
+	at := (part.Row-p.Row+i)*p.Cols + part.Col - p.Col
+	return p.Values[at : at+part.Cols]
+}
+
+// rangeOf returns a group's measured range, or that of its values.
+func (p *Patch) rangeOf(group int, part Area) Range {
+	if p.Ranges != nil {
+		return p.Ranges[group]
+	}
+	return p.rangeIn(part)
+}

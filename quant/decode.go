@@ -1,0 +1,162 @@
+package quant
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/pack"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// Cut has no rows: areas are runs of values that can be restored by themselves.
+func (s *Scheme) Cut() Cut {
+	cut := s.Grid.Cut()
+	cut.UnitCols = s.align()
+	return cut
+}
+
+// align is what tiles must be multiples of.
+func (s *Scheme) align() int {
+	align := lcm(lcm(s.Block, s.Inner), max(s.Hadamard, 1))
+	if s.Transposed || s.Rank > 0 {
+		align = lcm(align, s.geometry.rest)
+	}
+	return align
+}
+
+// Decode restores values [start, start+len(dst)) from the bytes that Needed
+// names, as SDNQ computes them for a model of dtype out: F32, BF16 or F16.
+func (s *Scheme) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
+	codes := s.takeCodes(src[0], len(dst), scratch)
+	scratch.scales = s.takeFloats(scratch.scales, s.scale, src, start, len(dst), scratch)
+	scratch.zeros = s.takeFloats(scratch.zeros, s.zero, src, start, len(dst), scratch)
+	if !s.Codebook {
+		s.decodeCodes(dst, codes)
+	}
+	first := start / s.Group
+	s.units(start, len(dst), func(unit, from, to int) {
+		i := (unit - first) * s.perUnit()
+		if s.Codebook {
+			s.lookUp(dst[from:to], codes[from:to], scratch.scales[i:i+s.perUnit()])
+			return
+		}
+		s.scaleUnit(dst[from:to], scratch, i)
+	})
+	roundAll(dst, s.ScaleDtype)
+	if s.Rank > 0 {
+		s.addLowRank(dst, src, scratch)
+	}
+	if s.Hadamard > 0 {
+		roundAll(dst, out)
+		RotateTo(dst, s.Hadamard, out)
+	}
+}
+
+func (s *Scheme) takeCodes(src []byte, n int, scratch *Scratch) []uint16 {
+	codes := scratch.uint16s(n)
+	pack.Unpack(codes, src, s.Bits)
+	if s.Transposed {
+		return scratch.turn(codes, s.geometry.rest, n/s.geometry.rest)
+	}
+	return codes
+}
+
+// takeFloats restores the scales, or zero points, of the units that a tile
+// overlaps.
+func (s *Scheme) takeFloats(buffer []float32, f sideData, src [][]byte, start, n int, scratch *Scratch) []float32 {
+	if f.part == 0 {
+		return nil
+	}
+	first, last := s.groupsIn(start, start+n)
+	if f.store == nil {
+		return getFloats(sized(&buffer, last-first), src[f.part], s.ScaleDtype)
+	}
+	from, to := f.store.around(s.groupsIn)(start, start+n)
+	x := sized(&buffer, to-from)
+	f.store.decode(x, src[f.part:], from, scratch)
+	return x[first-from : last-from]
+}
+
+// lookUp gives part of a unit, a multiple of Inner from its start, the levels
+// of its codes.
+func (s *Scheme) lookUp(dst []float32, codes []uint16, levels []float32) {
+	if s.Inner == 1 {
+		LookUp(dst, codes, levels)
+		return
+	}
+	for i, c := range codes {
+		dst[i] = float32(math.NaN())
+		if int(c) < s.Levels {
+			dst[i] = levels[int(c)*s.Inner+i%s.Inner]
+		}
+	}
+}
+
+// scaleUnit multiplies part of a unit, a multiple of Inner from its start, by
+// the scales from place i on.
+func (s *Scheme) scaleUnit(values []float32, scratch *Scratch, i int) {
+	if s.Inner == 1 {
+		s.rescale(values, scratch, i)
+		return
+	}
+	for j := range s.Inner {
+		for k := j; k < len(values); k += s.Inner {
+			s.rescale(values[k:k+1], scratch, i+j)
+		}
+	}
+}
+
+func (s *Scheme) rescale(values []float32, scratch *Scratch, i int) {
+	if s.Dtype.Unsigned {
+		kernel.ScaleFrom(values, scratch.scales[i], scratch.zeros[i])
+	} else {
+		kernel.ScaleBy(values, scratch.scales[i])
+	}
+}
+
+func getFloat(src []byte, i int, d safetensors.Dtype) float32 {
+	switch d {
+	case safetensors.BF16:
+		return kernel.BF16.Decode(binary.LittleEndian.Uint16(src[2*i:]))
+	case safetensors.F16:
+		return kernel.F16.Decode(binary.LittleEndian.Uint16(src[2*i:]))
+	}
+	return math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
+}
+
+// decodeCodes gives the codes' values in the dtype of the scale, in which SDNQ
+// also adds a signed type's minimum.
+func (s *Scheme) decodeCodes(dst []float32, codes []uint16) {
+	if s.ScaleDtype == safetensors.F32 || s.Dtype.Class != dtype.Integer {
+		s.numbers.decode(dst, codes)
+		roundAll(dst, s.ScaleDtype)
+		return
+	}
+	least := float32(0)
+	if s.Dtype.Bitpacked() {
+		least = float32(s.Dtype.Min)
+		kernel.DecodeInts(dst, codes, 0, 0)
+	} else {
+		s.numbers.decode(dst, codes)
+	}
+	for i, v := range dst {
+		dst[i] = s.round(s.round(v) + least)
+	}
+}
+
+func roundAll(x []float32, to safetensors.Dtype) {
+	switch to {
+	case safetensors.BF16:
+		for i, v := range x {
+			if u := math.Float32bits(v); u&0x7FFFFFFF <= 0x7F800000 {
+				x[i] = math.Float32frombits((u + 0x7FFF + u>>16&1) &^ 0xFFFF)
+			}
+		}
+	case safetensors.F16:
+		for i, v := range x {
+			x[i] = RoundTo(v, to)
+		}
+	}
+}

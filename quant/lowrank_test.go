@@ -1,0 +1,382 @@
+package quant
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/linalg"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// narrow makes a LowRank of a shape take a Krylov space where it would take
+// the Gram matrix, so that tests are quick.
+func narrow(rows, columns, rank int) *LowRank {
+	l, err := NewLowRank(rows, columns, rank, 3)
+	if err != nil {
+		panic(err)
+	}
+	l.width, l.passes = blocks(l.Rank)
+	l.space = newKrylov(columns, l.width, l.passes)
+	return l
+}
+
+// inOrder gives a LowRank its tiles and returns the factors in F32.
+func (l *LowRank) inOrder(w []float32) (*Factors, error) {
+	for pass := range l.Passes() {
+		for tile := range l.Tiles() {
+			l.Add(pass, tile, l.tile(w, tile), new(Scratch), nil)
+		}
+	}
+	return l.Factors(safetensors.F32, nil)
+}
+
+// shaped fills a matrix whose singular values fall as i^-steep, more or less.
+func shaped(rows, columns int, steep float64, seed uint64) []float32 {
+	r := rand.New(rand.NewPCG(seed, 1))
+	w := make([]float32, rows*columns)
+	n := min(rows, columns, 48)
+	for k := range n {
+		u, v := make([]float64, rows), make([]float64, columns)
+		for i := range u {
+			u[i] = r.NormFloat64()
+		}
+		for j := range v {
+			v[j] = r.NormFloat64()
+		}
+		f := math.Pow(float64(k+1), -steep)
+		for i := range w {
+			w[i] += float32(f * u[i/columns] * v[i%columns])
+		}
+	}
+	for i := range w {
+		w[i] += float32(0.05 * r.NormFloat64())
+	}
+	return w
+}
+
+// left returns what the rest of a split weighs, in double precision.
+func left(t *testing.T, f *Factors, w []float32) float64 {
+	t.Helper()
+	rows := len(w) / f.Columns
+	up := make([]float32, rows*f.Rank)
+	rest := append([]float32(nil), w...)
+	f.Split(up, rest, new(Scratch))
+	s := 0.0
+	for i := range rows {
+		for j := range f.Columns {
+			exact := float64(w[i*f.Columns+j])
+			for k := range f.Rank {
+				exact -= float64(up[i*f.Rank+k]) * float64(f.Down[k*f.Columns+j])
+			}
+			s += exact * exact
+		}
+	}
+	for i, v := range append(append(up, f.Down...), rest...) {
+		if !finite(v) {
+			t.Fatalf("value %d of factors and rest is %v", i, v)
+		}
+	}
+	return math.Sqrt(s)
+}
+
+// squares returns the squares of all singular values.
+func squares(w []float32, columns int) []float64 {
+	x := make([]float64, len(w))
+	for i, v := range w {
+		x[i] = float64(v)
+	}
+	g := make([]float64, columns*columns)
+	linalg.AddTransposeTimes(g, x, x, columns, columns)
+	values, _ := linalg.Eigen(g, columns)
+	return values
+}
+
+// length returns the norm of what has those squares, the singular values'.
+func length(squares []float64) float64 {
+	s := 0.0
+	for _, v := range squares {
+		s += max(v, 0)
+	}
+	return math.Sqrt(s)
+}
+
+func TestRestIsNearTheLeast(t *testing.T) {
+	for _, shape := range [][2]int{{200, 140}, {140, 200}, {90, 300}, {700, 131}} {
+		for _, steep := range []float64{0, 0.5, 1.5} {
+			rows, columns := shape[0], shape[1]
+			w := shaped(rows, columns, steep, 7)
+			values := squares(w, columns)
+			for _, rank := range []int{1, 4, 8, 12, 30} {
+				want, all := length(values[rank:]), length(values)
+				for name, l := range map[string]*LowRank{"krylov": narrow(rows, columns, rank), "gram": whole(t, rows, columns, rank)} {
+					f, err := l.inOrder(w)
+					if err != nil {
+						t.Fatal(err)
+					}
+					bound := want * (1 + 1e-9)
+					if name == "krylov" {
+						bound = want * (1 + 5e-4)
+					}
+					if got := left(t, f, w); !(got <= bound+1e-6*all) {
+						t.Errorf("%s [%d, %d] steep %v rank %d: rest %v, least %v: %.1f ppm above",
+							name, rows, columns, steep, rank, got, want, (got/want-1)*1e6)
+					}
+				}
+			}
+		}
+	}
+}
+
+func whole(t *testing.T, rows, columns, rank int) *LowRank {
+	t.Helper()
+	l, err := NewLowRank(rows, columns, rank, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Passes() != 1 {
+		t.Fatalf("%d columns take %d passes", columns, l.Passes())
+	}
+	return l
+}
+
+// TestOrderOfTilesDoesNotMatter: also not that of arrival, which one goroutine
+// can shuffle where the window holds a whole pass.
+func TestOrderOfTilesDoesNotMatter(t *testing.T) {
+	rows, columns, rank := 1500, 600, 9
+	if testing.Short() {
+		rows, columns, rank = 600, 513, 3
+	}
+	w := shaped(rows, columns, 0.7, 3)
+	want := bitsOf(factored(t, w, rows, columns, rank, 1, safetensors.BF16), w)
+	for _, threads := range []int{2, 3, 16} {
+		if got := bitsOf(factored(t, w, rows, columns, rank, threads, safetensors.BF16), w); got != want {
+			t.Errorf("%d goroutines give other bits", threads)
+		}
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	l, _ := NewLowRank(rows, columns, rank, 1000)
+	for pass := range l.Passes() {
+		for _, tile := range r.Perm(l.Tiles()) {
+			l.Add(pass, tile, l.tile(w, tile), new(Scratch), nil)
+		}
+	}
+	f, err := l.Factors(safetensors.BF16, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bitsOf(f, w) != want {
+		t.Error("shuffled tiles give other bits")
+	}
+}
+
+// bitsOf hashes down, up and the rest.
+func bitsOf(f *Factors, w []float32) string {
+	rest := append([]float32(nil), w...)
+	up := make([]float32, len(w)/f.Columns*f.Rank)
+	f.Split(up, rest, new(Scratch))
+	h := sha256.New()
+	for _, part := range [][]float32{f.Down, up, rest} {
+		binary.Write(h, binary.LittleEndian, part)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// integers are the same on every machine, which those of package math are not.
+func integers(n int) []float32 {
+	w := make([]float32, n)
+	for i := range w {
+		w[i] = float32(int64(splitmix(uint64(i))>>44)-1<<19) * 0x1p-24
+	}
+	return w
+}
+
+// TestSameBitsOnEveryMachine holds the bits that one machine gave.
+func TestSameBitsOnEveryMachine(t *testing.T) {
+	for _, c := range []struct {
+		rows, columns, rank int
+		to                  safetensors.Dtype
+		want                string
+	}{
+		{100, 90, 5, safetensors.F32, "4b5da65c0f2135f2"},
+		{300, 520, 4, safetensors.BF16, "c2d8e79f7d32d11d"},
+		{200, 530, 20, safetensors.F16, "986308cff956d32e"},
+	} {
+		w := integers(c.rows * c.columns)
+		if got := bitsOf(factored(t, w, c.rows, c.columns, c.rank, 2, c.to), w); got != c.want {
+			t.Errorf("[%d, %d] rank %d: %s, want %s", c.rows, c.columns, c.rank, got, c.want)
+		}
+	}
+}
+
+func TestSplitDoesNotDependOnTiles(t *testing.T) {
+	const rows, columns, rank = 61, 70, 6
+	w := shaped(rows, columns, 1, 5)
+	f := factored(t, w, rows, columns, rank, 1, safetensors.BF16)
+	wholeRest, wholeUp := append([]float32(nil), w...), make([]float32, rows*rank)
+	f.Split(wholeUp, wholeRest, new(Scratch))
+	s := new(Scratch)
+	for i := 0; i < rows; i += 7 {
+		n := min(7, rows-i)
+		up, rest := make([]float32, n*rank), append([]float32(nil), w[i*columns:(i+n)*columns]...)
+		f.Split(up, rest, s)
+		for k, v := range up {
+			if v != wholeUp[i*rank+k] || v != RoundTo(v, f.Dtype) {
+				t.Fatalf("up from row %d, %d: %v, want %v", i, k, v, wholeUp[i*rank+k])
+			}
+		}
+		for k, v := range rest {
+			if v != wholeRest[i*columns+k] {
+				t.Fatalf("rest from row %d, %d: %v, want %v", i, k, v, wholeRest[i*columns+k])
+			}
+		}
+	}
+}
+
+// TestStrangeMatrices: whatever is finite has finite factors, of the shape that
+// readers derive, and nothing is left where the rank is enough.
+func TestStrangeMatrices(t *testing.T) {
+	ones := func(f float32) func(i, j int) float32 { return func(i, j int) float32 { return f } }
+	r := rand.New(rand.NewPCG(3, 1))
+	exponents := func(i, j int) float32 {
+		return float32(math.Ldexp(r.NormFloat64(), r.IntN(250)-140))
+	}
+	diagonal := func(i, j int) float32 {
+		if i == j {
+			return 1
+		}
+		return 0
+	}
+	bell := func(i, j int) float32 { return float32(r.NormFloat64()) }
+	for _, c := range []struct {
+		name                string
+		rows, columns, rank int
+		f                   func(i, j int) float32
+		full                bool
+	}{
+		{"row", 1, 700, 8, bell, true},
+		{"column", 700, 1, 8, bell, true},
+		{"one", 1, 1, 32, bell, true},
+		{"two", 2, 2, 32, bell, true},
+		{"few rows", 5, 600, 32, bell, true},
+		{"few columns", 600, 5, 32, bell, true},
+		{"zero", 40, 600, 8, ones(0), true},
+		{"zero, narrow", 40, 60, 8, ones(0), true},
+		{"rank one", 80, 600, 8, func(i, j int) float32 { return float32(i+1) * float32(j%7-3) }, true},
+		{"greatest", 40, 600, 8, ones(math.MaxFloat32), false},
+		{"greatest of two signs", 40, 600, 8, func(i, j int) float32 { return math.MaxFloat32 * float32(1-2*(i*j&1)) }, false},
+		{"subnormal", 40, 600, 8, func(i, j int) float32 { return float32(i*j) * 0x1p-149 }, false},
+		{"least", 40, 60, 8, ones(0x1p-149), false},
+		{"all exponents", 50, 600, 8, exponents, false},
+		{"all exponents, narrow", 50, 60, 8, exponents, false},
+		{"identity", 600, 600, 40, diagonal, false},
+		{"permutation", 600, 600, 3, func(i, j int) float32 { return diagonal(i, (j+7)%600) }, false},
+	} {
+		w := make([]float32, c.rows*c.columns)
+		norm := 0.0
+		for i := range w {
+			w[i] = c.f(i/c.columns, i%c.columns)
+			norm += float64(w[i]) * float64(w[i])
+		}
+		norm = math.Sqrt(norm)
+		l := passed(t, w, c.rows, c.columns, c.rank, 2)
+		for _, to := range []safetensors.Dtype{safetensors.F32, safetensors.BF16, safetensors.F16} {
+			f, err := l.Factors(to, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := min(c.rank, c.rows, c.columns); f.Rank != want || len(f.Down) != want*c.columns {
+				t.Fatalf("%s: rank %d, %d values, want rank %d", c.name, f.Rank, len(f.Down), want)
+			}
+			got := left(t, f, w)
+			limit := map[safetensors.Dtype]float64{safetensors.F32: 1e-6, safetensors.BF16: 0.01, safetensors.F16: 0.002}[to]
+			if c.full && !(got <= limit*norm) {
+				t.Errorf("%s in %d: %v of %v is left", c.name, to, got, norm)
+			}
+			if !(got <= norm*(1+1e-6)) {
+				t.Errorf("%s in %d: %v is left, more than the %v there was", c.name, to, got, norm)
+			}
+			if c.name == "identity" && !(got <= math.Sqrt(560)*1.0001) {
+				t.Errorf("identity less 40 directions: %v is left, want √560", got)
+			}
+		}
+	}
+}
+
+func TestNonfiniteHasNoFactors(t *testing.T) {
+	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		for _, columns := range []int{20, 600} {
+			w := integers(300 * columns)
+			w[len(w)/2] = float32(v)
+			l, _ := NewLowRank(300, columns, 4, 2)
+			if f, err := l.inOrder(w); err == nil || f != nil {
+				t.Errorf("%v of %d columns: factors %v, error %v", v, columns, f != nil, err)
+			}
+		}
+	}
+}
+
+func TestCancelledWaitsEnd(t *testing.T) {
+	l, _ := NewLowRank(2000, 600, 4, 1)
+	stop := make(chan struct{})
+	close(stop)
+	if l.Add(0, 1, make([]float32, 600), new(Scratch), stop) {
+		t.Error("a tile was added before the first one")
+	}
+	if f, err := l.Factors(safetensors.F32, stop); f != nil || err != nil {
+		t.Error(f, err)
+	}
+}
+
+func TestLowRankRefuses(t *testing.T) {
+	for _, c := range [][4]int{{0, 1, 1, 1}, {1, 0, 1, 1}, {1, 1, 0, 1}, {1, 1, 1, 0}, {-1, 4, 1, 1}, {math.MaxInt, 2, 1, 1}} {
+		if _, err := NewLowRank(c[0], c[1], c[2], c[3]); err == nil {
+			t.Error(c)
+		}
+	}
+}
+
+// BenchmarkLowRank takes all passes over a layer, and as many plain products in
+// the same run: ×product is the ratio that counts, beside s/pass.
+func BenchmarkLowRank(b *testing.B) {
+	for _, c := range [][3]int{{3072, 3072, 32}, {3072, 3072, 64}, {4096, 1024, 32}, {1024, 4096, 32}, {384, 384, 32}} {
+		rows, columns, rank := c[0], c[1], c[2]
+		w := integers(rows * columns)
+		b.Run(fmt.Sprintf("%dx%d/rank=%d", rows, columns, rank), func(b *testing.B) {
+			l, err := NewLowRank(rows, columns, rank, 1)
+			if err != nil {
+				b.Fatal(err)
+			}
+			x, y, z := integers(columns*l.width), make([]float64, rows*l.width), make([]float64, columns*l.width)
+			wide := make([]float64, len(x))
+			for i, v := range x {
+				wide[i] = float64(v)
+			}
+			var plain, factors time.Duration
+			b.SetBytes(int64(4 * len(w)))
+			for b.Loop() {
+				start := time.Now()
+				passed(b, w, rows, columns, rank, 1).Factors(safetensors.BF16, nil)
+				factors += time.Since(start)
+				b.StopTimer()
+				start = time.Now()
+				for range l.passes {
+					if l.passes > 1 {
+						kernel.Project(y, w, wide, columns, l.width)
+					}
+					kernel.Collect(z, w, y, columns, l.width)
+				}
+				plain += time.Since(start)
+				b.StartTimer()
+			}
+			b.ReportMetric(factors.Seconds()/plain.Seconds(), "×product")
+			b.ReportMetric(factors.Seconds()/float64(b.N*l.passes), "s/pass")
+		})
+	}
+}

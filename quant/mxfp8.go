@@ -1,0 +1,143 @@
+package quant
+
+import (
+	"math"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// MXFP8 is a weight of E4M3 codes in blocks of 32, each with a power of two as
+// its scale.
+type MXFP8 struct {
+	swizzled
+	o BlockOptions
+}
+
+// BlockOptions are those of the block-scaled formats.
+type BlockOptions struct {
+	// ExactReference keeps what comfy-kitchen does to blocks so small that
+	// their scale decodes to zero: their zeros become NaN.
+	ExactReference bool
+	AllowNonfinite bool
+}
+
+// NewMXFP8 resolves the format for a weight of shape [rows, columns].
+func NewMXFP8(shape []int, o BlockOptions) (*MXFP8, error) {
+	if err := checkShape(shape); err != nil {
+		return nil, err
+	}
+	return &MXFP8{newSwizzled(shape, 32, 32, 8), o}, nil
+}
+
+// Tensors returns the codes and the scales' exponents.
+func (m *MXFP8) Tensors() []Tensor { return m.tensors(safetensors.F8_E4M3, safetensors.U8) }
+
+// Cut is by the tiles of the scales.
+func (m *MXFP8) Cut() Cut { return m.cut() }
+
+// Written returns what encoding an area fills.
+func (m *MXFP8) Written(i int, a Area) []Span { return m.span(i, a) }
+
+// Needed returns what decoding an area takes.
+func (m *MXFP8) Needed(i int, a Area) []Span { return m.span(i, a) }
+
+// Measure returns the range of every block.
+func (m *MXFP8) Measure(a Area, values []float32) []Range { return m.cut().measure(a, values) }
+
+// Encode quantizes an area into the bytes that Written names.
+func (m *MXFP8) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
+	if !m.o.AllowNonfinite {
+		if err := p.checkFinite(m.shape[1]); err != nil {
+			return err
+		}
+	}
+	clear(dst[0])
+	clear(dst[1])
+	wide := m.padded(p.Area).Cols
+	codes := scratch.uint16s(p.Cols)
+	for i := range p.Rows {
+		row := p.row(i)
+		for c := 0; c*m.block < len(row); c++ {
+			dst[1][m.at(i, c, wide)] = m.normalize(row[c*m.block : min((c+1)*m.block, len(row))])
+		}
+		kernel.EncodeSmall(codes, row, kernel.E4M3)
+		for j, code := range codes {
+			dst[0][i*wide+j] = byte(code)
+		}
+	}
+	return nil
+}
+
+// normalize divides a block by its scale and returns the scale's code.
+func (m *MXFP8) normalize(block []float32) byte {
+	lo, hi := kernel.MinMax(block)
+	amax := Range{lo, hi}.absMax()
+	if lo != lo {
+		amax = lo
+	}
+	code := scaleExponent(amax)
+	scale := math.Float32frombits(uint32(code) << 23)
+	switch {
+	case amax == 0, scale == 0 && finite(amax) && !m.o.ExactReference:
+		clear(block)
+		return 0
+	case scale == 0:
+		divideByZero(block)
+		return 0
+	}
+	kernel.Divide(block, 0, scale, -448, 448)
+	return code
+}
+
+// divideByZero gives the largest value, or NaN as x86 makes it.
+func divideByZero(x []float32) {
+	for i, v := range x {
+		switch {
+		case v > 0:
+			x[i] = 448
+		case v < 0:
+			x[i] = -448
+		case v == 0:
+			x[i] = math.Float32frombits(0xFFC00000)
+		}
+	}
+}
+
+// scaleExponent returns the biased exponent of the least power of two that
+// brings amax to 448 at most, as the reference computes it: by a logarithm
+// rounded to single precision, which just above a power of two is whole.
+func scaleExponent(amax float32) byte {
+	if !finite(amax) {
+		return 0
+	}
+	t := max(amax/448, 0x1p-127)
+	bits := math.Float32bits(t)
+	exponent := int(bits>>23) - 127
+	switch mantissa := bits & (1<<23 - 1); {
+	case bits>>23 == 0: // subnormal: 2^-127 and up
+		exponent = int(math.Ceil(float64(float32(math.Log2(float64(t))))))
+	case mantissa >= 64:
+		exponent++
+	case mantissa > 0:
+		exponent = int(math.Ceil(float64(float32(math.Log2(float64(t))))))
+	}
+	return byte(min(max(exponent+127, 0), 254))
+}
+
+// Decode restores an area from the bytes that Needed names.
+func (m *MXFP8) Decode(dst []float32, src [][]byte, a Area, _ safetensors.Dtype, scratch *Scratch) {
+	wide := m.padded(a).Cols
+	codes := scratch.uint16s(a.Cols)
+	for i := range a.Rows {
+		row := dst[i*a.Cols : (i+1)*a.Cols]
+		for j := range codes {
+			codes[j] = uint16(src[0][i*wide+j])
+		}
+		kernel.DecodeSmall(row, codes, kernel.E4M3)
+		for c := 0; c*m.block < len(row); c++ {
+			scale := math.Float32frombits(uint32(src[1][m.at(i, c, wide)]) << 23)
+			kernel.ScaleBy(row[c*m.block:min((c+1)*m.block, len(row))], scale)
+		}
+	}
+}

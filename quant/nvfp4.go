@@ -1,0 +1,143 @@
+package quant
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// NVFP4 is a weight of E2M1 codes in blocks of 16, each with an E4M3 scale,
+// and one more scale for the tensor.
+type NVFP4 struct {
+	swizzled
+	o BlockOptions
+}
+
+// NewNVFP4 resolves the format for a weight of shape [rows, columns].
+func NewNVFP4(shape []int, o BlockOptions) (*NVFP4, error) {
+	if err := checkShape(shape); err != nil {
+		return nil, err
+	}
+	return &NVFP4{newSwizzled(shape, 16, 16, 4), o}, nil
+}
+
+// Tensors returns the codes, the scales of the blocks and that of the tensor.
+func (n *NVFP4) Tensors() []Tensor {
+	return append(n.tensors(safetensors.U8, safetensors.F8_E4M3), Tensor{Scale2, safetensors.F32, []int{}})
+}
+
+// Cut is by the tiles of the scales; the tensor's scale follows from all.
+func (n *NVFP4) Cut() Cut {
+	c := n.cut()
+	c.GroupRows, c.GroupCols = c.Rows, c.Cols
+	return c
+}
+
+// Written returns what encoding an area fills.
+func (n *NVFP4) Written(i int, a Area) []Span {
+	switch {
+	case i < 2:
+		return n.span(i, a)
+	case a.first():
+		return Run(0, 4)
+	}
+	return nil
+}
+
+// Needed returns what decoding an area takes.
+func (n *NVFP4) Needed(i int, a Area) []Span {
+	if i < 2 {
+		return n.span(i, a)
+	}
+	return Run(0, 4)
+}
+
+// Measure returns the range of an area.
+func (n *NVFP4) Measure(a Area, values []float32) []Range { return n.Cut().measure(a, values) }
+
+// Encode quantizes an area into the bytes that Written names.
+func (n *NVFP4) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
+	if !n.o.AllowNonfinite {
+		if err := p.checkFinite(n.shape[1]); err != nil {
+			return err
+		}
+	}
+	clear(dst[0])
+	clear(dst[1])
+	r := p.rangeOf(0, p.Area)
+	tensor := r.absMax() / 2688 // the largest scale times the largest value
+	if r.Lo != r.Lo {
+		tensor = r.Lo
+	}
+	zero := tensor == 0
+	if p.first() {
+		stored := tensor
+		if zero { // nothing to be told from zero
+			stored = 1
+		}
+		binary.LittleEndian.PutUint32(dst[2], math.Float32bits(stored))
+	}
+	if !zero {
+		n.encodeRows(dst, &p, tensor, scratch)
+	}
+	return nil
+}
+
+func (n *NVFP4) encodeRows(dst [][]byte, p *Patch, tensor float32, scratch *Scratch) {
+	wide := n.padded(p.Area).Cols
+	codes := scratch.uint16s(wide)
+	for i := range p.Rows {
+		row := p.row(i)
+		for c := 0; c*n.block < len(row); c++ {
+			dst[1][n.at(i, c, wide)] = normalizeFP4(row[c*n.block:min((c+1)*n.block, len(row))], tensor)
+		}
+		clear(codes)
+		kernel.EncodeSmall(codes[:len(row)], row, kernel.E2M1)
+		line := dst[0][i*wide/2 : (i+1)*wide/2]
+		for j := range line {
+			line[j] = byte(codes[2*j]<<4 | codes[2*j+1])
+		}
+	}
+}
+
+// normalizeFP4 divides a block by its scale and returns the scale's code.
+func normalizeFP4(block []float32, tensor float32) byte {
+	lo, hi := kernel.MinMax(block)
+	amax := Range{lo, hi}.absMax()
+	if lo != lo {
+		amax = lo
+	}
+	scale := float32(amax/6) / tensor
+	if scale > 448 {
+		scale = 448
+	}
+	code := kernel.E4M3.Encode(scale)
+	total := tensor * kernel.E4M3.Decode(code)
+	if total == 0 {
+		clear(block)
+	} else {
+		kernel.Divide(block, 0, total, -6, 6)
+	}
+	return byte(code)
+}
+
+// Decode restores an area from the bytes that Needed names. Scales are
+// multiplied, and values by them, in the dtype out.
+func (n *NVFP4) Decode(dst []float32, src [][]byte, a Area, out safetensors.Dtype, scratch *Scratch) {
+	wide := n.padded(a).Cols
+	tensor := RoundTo(math.Float32frombits(binary.LittleEndian.Uint32(src[2])), out)
+	codes := scratch.uint16s(wide)
+	for i := range a.Rows {
+		row := dst[i*a.Cols : (i+1)*a.Cols]
+		for j, b := range src[0][i*wide/2 : (i+1)*wide/2] {
+			codes[2*j], codes[2*j+1] = uint16(b>>4), uint16(b&15)
+		}
+		kernel.DecodeSmall(row, codes[:len(row)], kernel.E2M1)
+		for c := 0; c*n.block < len(row); c++ {
+			block := kernel.E4M3.Decode(uint16(src[1][n.at(i, c, wide)]))
+			kernel.ScaleBy(row[c*n.block:min((c+1)*n.block, len(row))], RoundTo(tensor*block, out))
+		}
+	}
+}

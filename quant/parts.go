@@ -1,0 +1,146 @@
+package quant
+
+import (
+	"slices"
+
+	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/internal/pack"
+)
+
+// Span is where bytes lie in a stored tensor: Count runs of Size bytes, the
+// first at Offset, each Stride after the one before.
+type Span struct {
+	Offset, Size int64
+	Count        int
+	Stride       int64
+}
+
+// Bytes returns how many there are in all.
+func (s Span) Bytes() int { return int(s.Size) * s.Count }
+
+// one is a span of a single run.
+func one(offset, size int64) Span { return Span{offset, size, 1, 0} }
+
+// part is a stored tensor and what of it a tile fills and takes.
+type part struct {
+	Tensor
+	written, needed func(start, end int) Span
+}
+
+// Tensors returns what is stored: the codes first.
+func (s *Scheme) Tensors() []Tensor {
+	tensors := make([]Tensor, len(s.parts))
+	for i, p := range s.parts {
+		tensors[i] = p.Tensor
+	}
+	return tensors
+}
+
+// Written returns the bytes of tensor i that encoding values [start, end)
+// fills: codes, or scales of the groups that begin there.
+func (s *Scheme) Written(i, start, end int) Span { return s.parts[i].written(start, end) }
+
+// Needed returns the bytes of tensor i that decoding values [start, end) takes.
+func (s *Scheme) Needed(i, start, end int) Span { return s.parts[i].needed(start, end) }
+
+// sideData is the scales, or zero points, of all groups: where their tensors
+// begin among the parts, and how they are stored in turn, if they are.
+type sideData struct {
+	part  int // 0 for none
+	store *store
+}
+
+// store decides how scales are stored, and lists all parts.
+func (s *Scheme) store(o Options) (err error) {
+	s.parts = []part{s.codesPart()}
+	if s.scale, err = s.addFloats(Scale, o.ScaleStore, o); err != nil {
+		return err
+	}
+	if s.Dtype.Unsigned && !s.Codebook {
+		s.zero, err = s.addFloats(ZeroPoint, o.ZeroPointStore, o)
+	}
+	return err
+}
+
+func (s *Scheme) addFloats(role Role, t *dtype.Type, o Options) (f sideData, err error) {
+	f.part = len(s.parts)
+	if t == nil {
+		s.parts = append(s.parts, part{Tensor{role, s.ScaleDtype, s.scaleShape()}, s.scalesWritten, s.scalesNeeded})
+		return f, nil
+	}
+	if f.store, err = newStore(role, s.Groups()*s.Levels, t, o); err != nil {
+		return f, err
+	}
+	s.parts = append(s.parts, f.store.parts(s.scaleShape(), s.groupsFrom, s.groupsIn)...)
+	return f, nil
+}
+
+func (s *Scheme) codesPart() part {
+	at := s.codesSpan
+	if s.Transposed {
+		at = s.transposedSpan
+	}
+	return part{Tensor{Weight, s.Dtype.Storage, s.weightShape()}, at, at}
+}
+
+// transposedSpan: the values of rows, a piece for each column.
+func (s *Scheme) transposedSpan(start, end int) Span {
+	width := int64(s.Bits / 8)
+	rest, rows := s.geometry.rest, int64(s.geometry.rows)
+	first, last := int64(start/rest), int64(end/rest)
+	return Span{first * width, (last - first) * width, rest, rows * width}
+}
+
+// weightShape is flat where values share words: [words] for 1, 2 and 4 bits,
+// else [blocks, words of one].
+func (s *Scheme) weightShape() []int {
+	if !s.Dtype.Bitpacked() {
+		return s.valueShape(s.GroupSize)
+	}
+	blocks := s.Values / s.Block
+	if words := pack.Words(s.Bits); words > 1 {
+		return []int{blocks, words}
+	}
+	return []int{blocks}
+}
+
+// valueShape is the weight's shape with its axis split into groups; last is
+// the size of what a group has in it.
+func (s *Scheme) valueShape(last int) []int {
+	g := s.geometry
+	kernel := s.Shape[2:]
+	if s.flat {
+		kernel = nil
+	}
+	switch {
+	case s.Transposed:
+		return []int{g.rest, g.rows}
+	case s.flat && s.GroupSize <= 0:
+		return []int{g.rows, g.rest}
+	case s.GroupSize <= 0:
+		return s.Shape
+	case s.Kind == ConvTranspose:
+		return slices.Concat([]int{g.rows, last, s.Shape[1] / s.GroupSize}, kernel)
+	}
+	return slices.Concat([]int{g.rows, g.channels / s.GroupSize, last}, kernel)
+}
+
+// scaleShape has 1, or the levels of a codebook, for what a group spans.
+func (s *Scheme) scaleShape() []int {
+	g, n := s.geometry, s.Levels
+	switch {
+	case s.GroupSize > 0:
+		return s.valueShape(n)
+	case s.GroupSize == -2 && s.Codebook:
+		return []int{n}
+	case s.GroupSize == -2:
+		return slices.Repeat([]int{1}, len(s.valueShape(0)))
+	case s.Transposed:
+		return []int{n, g.rows}
+	case s.flat:
+		return []int{g.rows, n}
+	case s.Kind == ConvTranspose:
+		return slices.Concat([]int{n}, s.Shape[1:])
+	}
+	return slices.Concat([]int{g.rows, n}, s.Shape[2:])
+}

@@ -1,0 +1,218 @@
+package quant
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// W4A8 is a weight whose rows are rotated in groups and stored as codes of 4 or
+// 6 bits, which decode to 8-bit integers: level(code) × the group's scale,
+// rounded; these times the channel's scale are the rotated values. The levels
+// are a codebook or, in 6 bits and where there is none, whole numbers.
+type W4A8 struct {
+	shape          []int
+	Group          int // values that share a scale
+	Rotation       int // group of the rotation
+	Bits           int
+	Levels         []float32         // of 4 bits, ascending; nil for whole numbers
+	GroupDtype     safetensors.Dtype // of the groups' scales: F8_E4M3, its bits as U8, or F32
+	AllowNonfinite bool
+}
+
+// NewW4A8 resolves the format for a weight of shape [rows, columns]; in 4 bits
+// with the codebook for bell-shaped values.
+func NewW4A8(shape []int, group, rotation, bits int, allowNonfinite bool) (*W4A8, error) {
+	if err := checkRotated(shape, rotation); err != nil {
+		return nil, err
+	}
+	if err := CheckW4A8(group, bits); err != nil {
+		return nil, err
+	}
+	if least := 8 * (bits - 2); shape[1]%group != 0 || shape[1]%least != 0 {
+		return nil, fmt.Errorf("%d columns are no multiple of %d and of %d", shape[1], group, least)
+	}
+	w := &W4A8{shape: shape, Group: group, Rotation: rotation, Bits: bits, GroupDtype: safetensors.F8_E4M3, AllowNonfinite: allowNonfinite}
+	if bits == 4 {
+		w.Levels = fixedLevels
+	}
+	return w, nil
+}
+
+// CheckW4A8 refuses groups and bits that no weight can have.
+func CheckW4A8(group, bits int) error {
+	switch {
+	case bits != 4 && bits != 6:
+		return fmt.Errorf("%d bits: there are 4 and 6", bits)
+	case bits == 6 && (group < 16 || group%16 != 0):
+		return fmt.Errorf("groups of %d: 6 bits take multiples of 16", group)
+	case group < 4 || 16%group != 0 && group%16 != 0:
+		return fmt.Errorf("groups of %d: want 4, 8, or multiples of 16", group)
+	}
+	return nil
+}
+
+// Shape is that of the weight.
+func (w *W4A8) Shape() []int { return w.shape }
+
+// Tensors returns the codes, the scales of groups and channels, and the
+// codebook if there is one.
+func (w *W4A8) Tensors() []Tensor {
+	rows, columns := w.shape[0], w.shape[1]
+	t := []Tensor{
+		{Weight, safetensors.I8, []int{rows, columns * w.Bits / 8}},
+		{GroupScale, w.GroupDtype, []int{rows, columns / w.Group}},
+		{ChannelScale, safetensors.F32, []int{rows}},
+	}
+	if w.Levels != nil {
+		t = append(t, Tensor{Codebook, safetensors.F32, []int{len(w.Levels)}})
+	}
+	return t
+}
+
+// Cut is by groups of scales and rotation; a channel's scale follows from its
+// row.
+func (w *W4A8) Cut() Cut {
+	unit := wholeUnits(wholeUnits(w.Group, w.Rotation, w.shape[1]), 8*(w.Bits-2), w.shape[1])
+	return Cut{w.shape[0], w.shape[1], 1, unit, 1, w.shape[1]}
+}
+
+// Written returns what encoding an area fills.
+func (w *W4A8) Written(i int, a Area) []Span {
+	if i == 2 && a.Col > 0 || i == 3 && !a.first() {
+		return nil
+	}
+	return w.Needed(i, a)
+}
+
+// Needed returns what decoding an area takes.
+func (w *W4A8) Needed(i int, a Area) []Span {
+	columns := w.shape[1]
+	switch i {
+	case 0:
+		return w.planes(a)
+	case 1:
+		in := Area{a.Row, a.Col / w.Group, a.Rows, a.Cols / w.Group}
+		return AreaSpans(in, columns/w.Group, w.GroupDtype.Bits()/8)
+	case 2:
+		return Run(int64(4*a.Row), int64(4*a.Rows))
+	}
+	return Run(0, int64(4*len(w.Levels)))
+}
+
+// planes are the codes of an area: a row holds the low four bits of all codes
+// and then, of six, the high two.
+func (w *W4A8) planes(a Area) []Span {
+	columns := w.shape[1]
+	stride := int64(columns * w.Bits / 8)
+	low := rect(a.Row, a.Rows, stride, int64(a.Col/2), int64(a.Cols/2))
+	if w.Bits == 4 {
+		return low
+	}
+	return append(low, rect(a.Row, a.Rows, stride, int64(columns/2+a.Col/4), int64(a.Cols/4))...)
+}
+
+// Encode quantizes an area into the bytes that Written names.
+func (w *W4A8) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
+	if !w.AllowNonfinite {
+		if err := p.checkFinite(w.shape[1]); err != nil {
+			return err
+		}
+	}
+	RotateOnce(p.Values, w.Rotation)
+	codes := scratch.uint16s(len(p.Values))
+	f := newFitter(w, p.Cols)
+	for i := range p.Rows {
+		most := f.fit(p.row(i))
+		if p.Ranges != nil {
+			most = p.Ranges[p.Row+i].Hi
+		}
+		channel := max(most/127, 1e-8)
+		if p.Col == 0 {
+			putFloat(dst[2], i, channel, safetensors.F32)
+		}
+		scales := dst[1][i*len(f.gammas) : (i+1)*len(f.gammas)]
+		f.assign(codes[i*p.Cols:(i+1)*p.Cols], scales, p.row(i), channel)
+	}
+	w.pack(dst[0], codes)
+	if p.first() && w.Levels != nil {
+		kernel.NarrowF32(dst[3], w.Levels)
+	}
+	return nil
+}
+
+func (w *W4A8) pack(dst []byte, codes []uint16) {
+	low := dst[:len(codes)/2]
+	packNibbles(low, codes)
+	for i := range dst[len(low):] {
+		c := codes[4*i : 4*i+4]
+		dst[len(low)+i] = byte(c[0]>>4 | c[1]>>4<<2 | c[2]>>4<<4 | c[3]>>4<<6)
+	}
+}
+
+func (w *W4A8) unpack(codes []uint16, src []byte) {
+	low := src[:len(codes)/2]
+	unpackNibbles(codes, low)
+	for i, b := range src[len(low):] {
+		for j := range 4 {
+			codes[4*i+j] |= uint16(b>>(2*j)&3) << 4
+		}
+	}
+}
+
+// Measure returns for every row the greatest magnitude that its groups' scales
+// give; it leaves the values rotated.
+func (w *W4A8) Measure(a Area, values []float32) []Range {
+	RotateOnce(values, w.Rotation)
+	p := Patch{Area: a, Values: values}
+	f := newFitter(w, a.Cols)
+	ranges := make([]Range, a.Rows)
+	for i := range ranges {
+		most := f.fit(p.row(i))
+		ranges[i] = Range{most, most}
+	}
+	return ranges
+}
+
+// Decode restores an area from the bytes that Needed names.
+func (w *W4A8) Decode(dst []float32, src [][]byte, a Area, out safetensors.Dtype, scratch *Scratch) {
+	codes := scratch.uint16s(len(dst))
+	w.unpack(codes, src[0])
+	levels := w.Levels
+	if levels != nil {
+		levels = make([]float32, len(levels))
+		kernel.WidenF32(levels, src[3])
+	}
+	groups := a.Cols / w.Group
+	for i := range a.Rows {
+		channel := getFloat(src[2], i, safetensors.F32)
+		for g := range groups {
+			scale := w.groupScale(src[1], i*groups+g)
+			at := i*a.Cols + g*w.Group
+			for j, c := range codes[at : at+w.Group] {
+				level := float32(int(c) - 1<<(w.Bits-1))
+				if levels != nil {
+					level = levels[c]
+				}
+				dst[at+j] = RoundTo(grid(level, scale)*channel, out)
+			}
+		}
+	}
+	RotateOnce(dst, w.Rotation)
+}
+
+func (w *W4A8) groupScale(src []byte, i int) float32 {
+	if w.GroupDtype == safetensors.F32 {
+		return getFloat(src, i, safetensors.F32)
+	}
+	return kernel.E4M3.Decode(uint16(src[i]))
+}
+
+// grid is the 8-bit integer that a level decodes to.
+func grid(level, scale float32) float32 {
+	return min(max(roundEven(float32(level*scale)), -127), 127)
+}
+
+func roundEven(x float32) float32 { return float32(math.RoundToEven(float64(x))) }

@@ -1,0 +1,230 @@
+package quant
+
+import (
+	"math"
+	"slices"
+)
+
+// fixedLevels are the best sixteen for groups of bell-shaped values, each
+// divided by its greatest magnitude.
+var fixedLevels = []float32{
+	-0.980602, -0.794529, -0.638165, -0.500986, -0.377321, -0.263187, -0.155210, -0.050720,
+	0.052541, 0.156985, 0.265284, 0.379533, 0.502636, 0.638953, 0.794876, 0.980671,
+}
+
+const (
+	surveyValues  = 1 << 22 // of the rows that are looked at
+	surveySample  = 1 << 19 // of them, for the kurtosis
+	fitSample     = 300000  // of them, to fit levels to
+	fitIterations = 25
+	// gateKurtosis is the excess kurtosis up to which the fixed levels are
+	// taken; bell-shaped groups are near -0.47.
+	gateKurtosis = -0.1
+)
+
+// Survey looks at evenly spaced rows and returns the format with the levels
+// that fit the weight: the fixed ones but for heavy tails.
+func (w *W4A8) Survey(read Reader) (*W4A8, error) {
+	if w.Levels == nil {
+		return w, nil
+	}
+	rows := surveyRows(w.shape[0], max(1, surveyValues/w.shape[1]))
+	total := len(rows) * w.shape[1]
+	sample, err := w.sample(read, rows, total, surveySample)
+	if err != nil {
+		return nil, err
+	}
+	if k := excessKurtosis(sample); k <= gateKurtosis || k != k {
+		return w, nil
+	}
+	switch {
+	case total > surveySample: // the same draws, fewer of them
+		sample = sample[:fitSample]
+	case total > fitSample:
+		if sample, err = w.sample(read, rows, total, fitSample); err != nil {
+			return nil, err
+		}
+	}
+	fitted := *w
+	fitted.Levels = fitLevels(sample)
+	return &fitted, nil
+}
+
+// surveyRows are count rows, evenly spaced in single precision.
+func surveyRows(rows, count int) []int {
+	if rows <= count {
+		count = rows
+	}
+	list := make([]int, count)
+	step := float32(0)
+	if count > 1 {
+		step = float32(rows-1) / float32(count-1)
+	}
+	for i := range list {
+		switch {
+		case count == rows:
+			list[i] = i
+		case i < count/2:
+			list[i] = int(float32(step * float32(i)))
+		default:
+			list[i] = int(float32(rows-1) - float32(step*float32(count-i-1)))
+		}
+	}
+	return list
+}
+
+// sample returns the normalized values of rows: all, or where there are more
+// than n, as many drawn with replacement.
+func (w *W4A8) sample(read Reader, rows []int, total, n int) ([]float32, error) {
+	drawn := draws(total, n)
+	values := make([]float32, min(total, n))
+	piece := w.Cut().UnitCols
+	piece *= max((1<<16)/piece, 1)
+	buffer := make([]float32, min(piece, w.shape[1]))
+	next, at := 0, 0
+	for _, row := range rows {
+		for col := 0; col < w.shape[1]; col += len(buffer) {
+			x := buffer[:min(len(buffer), w.shape[1]-col)]
+			if err := read(row*w.shape[1]+col, x); err != nil {
+				return nil, err
+			}
+			w.normalize(x)
+			if drawn == nil {
+				copy(values[at:], x)
+			}
+			for ; next < len(drawn) && drawn[next].from < at+len(x); next++ {
+				values[drawn[next].to] = x[drawn[next].from-at]
+			}
+			at += len(x)
+		}
+	}
+	return values, nil
+}
+
+// normalize rotates values and divides each group by its greatest magnitude.
+func (w *W4A8) normalize(x []float32) {
+	RotateOnce(x, w.Rotation)
+	f := fitter{w: w}
+	for ; len(x) > 0; x = x[w.Group:] {
+		gamma := f.start(x[:w.Group])
+		for i, v := range x[:w.Group] {
+			x[i] = v / gamma
+		}
+	}
+}
+
+// draw puts value from of a population at place to of a sample.
+type draw struct{ from, to int }
+
+// draws returns n draws from a population, in its order; nil where it is no
+// larger than that.
+func draws(population, n int) []draw {
+	if population <= n {
+		return nil
+	}
+	r := newTwister(0)
+	list := make([]draw, n)
+	for i := range list {
+		list[i] = draw{int(r.next() % uint32(population)), i}
+	}
+	slices.SortStableFunc(list, func(a, b draw) int { return a.from - b.from })
+	return list
+}
+
+func excessKurtosis(x []float32) float64 {
+	mean := meanOf(x)
+	var squares float64
+	for _, v := range x {
+		d := float64(v) - mean
+		squares += float64(d * d)
+	}
+	deviation := math.Sqrt(squares/float64(len(x)-1)) + 1e-9
+	var fourths float64
+	for _, v := range x {
+		z := (float64(v) - mean) / deviation
+		fourths += float64(z * z * z * z)
+	}
+	return fourths/float64(len(x)) - 3
+}
+
+func meanOf(x []float32) float64 {
+	var sum float64
+	for _, v := range x {
+		sum += float64(v)
+	}
+	return sum / float64(len(x))
+}
+
+// fitLevels is Lloyd's algorithm from the quantiles on. The reference sums in
+// single precision in an order of its own: its levels differ in the last bits.
+func fitLevels(sample []float32) []float32 {
+	levels := quantiles(sample, len(fixedLevels))
+	sums, counts := make([]float64, len(levels)), make([]int, len(levels))
+	for range fitIterations {
+		clear(sums)
+		clear(counts)
+		for _, v := range sample {
+			i := nearestOf(levels, v)
+			sums[i] += float64(v)
+			counts[i]++
+		}
+		for i, n := range counts {
+			if n > 0 {
+				levels[i] = float32(sums[i] / float64(n))
+			}
+		}
+	}
+	return levels
+}
+
+// quantiles returns n evenly spaced ones, interpolated.
+func quantiles(sample []float32, n int) []float32 {
+	sorted := slices.Sorted(slices.Values(sample))
+	levels := make([]float32, n)
+	for i := range levels {
+		rank := float64(i) / float64(n-1) * float64(len(sorted)-1)
+		at := min(int(rank), len(sorted)-2)
+		lo, hi := float64(sorted[at]), float64(sorted[at+1])
+		levels[i] = float32(lo + float64((hi-lo)*(rank-float64(at))))
+	}
+	return levels
+}
+
+// twister is MT19937, from which the reference draws.
+type twister struct {
+	state [624]uint32
+	at    int
+}
+
+func newTwister(seed uint32) *twister {
+	t := &twister{at: 624}
+	t.state[0] = seed
+	for i := 1; i < len(t.state); i++ {
+		t.state[i] = 1812433253*(t.state[i-1]^t.state[i-1]>>30) + uint32(i)
+	}
+	return t
+}
+
+func (t *twister) next() uint32 {
+	if t.at == len(t.state) {
+		t.generate()
+	}
+	y := t.state[t.at]
+	t.at++
+	y ^= y >> 11
+	y ^= y << 7 & 0x9D2C5680
+	y ^= y << 15 & 0xEFC60000
+	return y ^ y>>18
+}
+
+func (t *twister) generate() {
+	n := len(t.state)
+	for i := range t.state {
+		y := t.state[i]&0x80000000 | t.state[(i+1)%n]&0x7FFFFFFF
+		t.state[i] = t.state[(i+397)%n] ^ y>>1
+		if y&1 != 0 {
+			t.state[i] ^= 0x9908B0DF
+		}
+	}
+	t.at = 0
+}
