@@ -1,0 +1,203 @@
+// Package checkpoint opens a safetensors file, a sharded checkpoint or a model
+// folder as one immutable inventory of tensors. It reads no weights by itself.
+package checkpoint
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// Tensor is a tensor and the shard that holds it.
+type Tensor struct {
+	safetensors.Tensor
+	Shard int // index into Checkpoint.Shards
+}
+
+// Checkpoint is what a source holds. Its fields must not be changed.
+type Checkpoint struct {
+	Path    string // as given to Open
+	Dir     string // folder of the weights
+	IsDir   bool   // Path is a folder
+	Sharded bool   // the weights are a set of shards, be it a set of one
+	// Index is the file name of the weight index, empty if there is none.
+	Index string
+	// Shards are the weight files, in the order of ShardNames. Read them with
+	// ReadSection of the checkpoint, which bounds how many are open.
+	Shards     []*safetensors.File
+	ShardNames []string // slash paths relative to Dir, ascending
+	Tensors    []Tensor // ascending by name
+	// Metadata is that of the file. For shards it has the keys on which all
+	// shards that have them agree, and is nil if no shard has metadata.
+	Metadata map[string]string
+	// IndexMetadata is the "metadata" of the index, nil if there is none.
+	IndexMetadata map[string]json.RawMessage
+	// Config is the config.json beside the weights, nil if there is none.
+	Config pyjson.Object
+
+	open openSet
+}
+
+// Open reads the inventory of path: a .safetensors file, a weight index
+// (*.safetensors.index.json), or a folder that holds either. A source that is
+// not as it should be is an [ErrSource].
+func Open(path string) (*Checkpoint, error) {
+	src, err := locate(path)
+	if err != nil {
+		return nil, err
+	}
+	c := &Checkpoint{Path: path, Dir: src.dir, IsDir: src.isDir, Sharded: src.sharded, Index: src.index, ShardNames: src.shards}
+	if err := c.load(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *Checkpoint) load() error {
+	var idx *index
+	if c.Index != "" {
+		var err error
+		if idx, err = readIndex(filepath.Join(c.Dir, c.Index)); err != nil {
+			return err
+		}
+		c.ShardNames, c.IndexMetadata = idx.shards(), idx.metadata
+	}
+	if err := c.openShards(); err != nil {
+		return err
+	}
+	if err := c.collect(); err != nil {
+		return err
+	}
+	if idx != nil {
+		if err := c.compare(idx); err != nil {
+			return err
+		}
+	}
+	c.Metadata = mergeMetadata(c.Shards)
+	return c.loadConfig()
+}
+
+// collect gathers the tensors of all shards, each name once.
+func (c *Checkpoint) collect() error {
+	for shard, f := range c.Shards {
+		for _, t := range f.Header().Tensors {
+			c.Tensors = append(c.Tensors, Tensor{Tensor: t, Shard: shard})
+		}
+	}
+	slices.SortFunc(c.Tensors, func(a, b Tensor) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Shard, b.Shard))
+	})
+	for i := 1; i < len(c.Tensors); i++ {
+		if a, b := c.Tensors[i-1], c.Tensors[i]; a.Name == b.Name {
+			return sourceErrorf("%s: tensor %.200q is in two shards, %q and %q",
+				c.Dir, a.Name, c.ShardNames[a.Shard], c.ShardNames[b.Shard])
+		}
+	}
+	return nil
+}
+
+// compare makes sure that the index and the shards say the same.
+func (c *Checkpoint) compare(idx *index) error {
+	path := filepath.Join(c.Dir, c.Index)
+	for _, name := range idx.names() {
+		t, ok := c.Lookup(name)
+		switch want := idx.shardOf[name]; {
+		case !ok:
+			return sourceErrorf("%s: maps tensor %.200q to %q, which does not hold it", path, name, want)
+		case c.ShardNames[t.Shard] != want:
+			return sourceErrorf("%s: maps tensor %.200q to %q, but %q holds it", path, name, want, c.ShardNames[t.Shard])
+		}
+	}
+	for _, t := range c.Tensors {
+		if _, ok := idx.shardOf[t.Name]; !ok {
+			return sourceErrorf("%s: does not list tensor %.200q of %q", path, t.Name, c.ShardNames[t.Shard])
+		}
+	}
+	return nil
+}
+
+// mergeMetadata keeps the keys on which the files that have them agree.
+func mergeMetadata(files []*safetensors.File) map[string]string {
+	var merged map[string]string
+	disputed := map[string]bool{}
+	for _, f := range files {
+		metadata := f.Header().Metadata
+		if metadata != nil && merged == nil {
+			merged = make(map[string]string, len(metadata))
+		}
+		for key, value := range metadata {
+			if old, ok := merged[key]; ok && old != value {
+				disputed[key] = true
+			}
+			merged[key] = value
+		}
+	}
+	for key := range disputed {
+		delete(merged, key)
+	}
+	return merged
+}
+
+func (c *Checkpoint) loadConfig() error {
+	path := filepath.Join(c.Dir, "config.json")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if c.Config, err = pyjson.ParseObject(b); err != nil && c.isModel() {
+		return sourceErrorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// isModel reports whether a folder was named; what stands beside a single file
+// may be anything's.
+func (c *Checkpoint) isModel() bool { return c.IsDir || c.Index != "" }
+
+// Lookup returns the tensor of that name.
+func (c *Checkpoint) Lookup(name string) (Tensor, bool) {
+	i, ok := slices.BinarySearchFunc(c.Tensors, name, func(t Tensor, name string) int {
+		return cmp.Compare(t.Name, name)
+	})
+	if !ok {
+		return Tensor{}, false
+	}
+	return c.Tensors[i], true
+}
+
+// ReadSection fills p from the body of t, beginning off bytes into it. It is
+// safe for concurrent use. Errors are those of [safetensors.File.ReadSection];
+// a shard that changed after Open is an [ErrSource].
+func (c *Checkpoint) ReadSection(t Tensor, p []byte, off int64) error {
+	if t.Shard < 0 || t.Shard >= len(c.Shards) {
+		return fmt.Errorf("tensor %.200q: shard %d of %d: %w", t.Name, t.Shard, len(c.Shards), safetensors.ErrRange)
+	}
+	c.open.use(t.Shard)
+	err := c.Shards[t.Shard].ReadSection(t.Tensor, p, off)
+	return errors.Join(asSource(err), c.open.release(t.Shard, c.Shards))
+}
+
+// File is the path of the file that holds t, for messages.
+func (c *Checkpoint) File(t Tensor) string { return c.Shards[t.Shard].Path() }
+
+// Close closes the weight files.
+func (c *Checkpoint) Close() error {
+	var errs []error
+	for _, f := range c.Shards {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,48 @@
+package codec
+
+import (
+	"fmt"
+
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// awqW4A16 has 4-bit codes in groups, with scales and zeros in BF16. The
+// references load it and cannot make it: its codes are SDNQ's uint4.
+var awqW4A16 = &Format{
+	Name: "awq_w4a16", Bits: 4, Storage: safetensors.I8, Max: 15, Unsigned: true, ComfyUI: "> 0.33.0",
+	Takes: []string{"group-size", "full-precision-matmul"}, Refuse: refuseAWQ, make: newAWQ, Open: openAWQ,
+}
+
+const awqGroup = 64
+
+func refuseAWQ(s Settings) error {
+	if group := orDefault(s.GroupSize, awqGroup); group < 2 || group%2 != 0 {
+		return fmt.Errorf("awq_w4a16 has groups of an even number of values, not %d", group)
+	}
+	return nil
+}
+
+func newAWQ(src Source, s Settings) (Codec, pyjson.Object, error) {
+	group := orDefault(s.GroupSize, awqGroup)
+	c, err := quant.NewAWQ(src.Shape, group, safetensors.BF16, s.AllowNonfinite)
+	return sheet{c, s.AllowNonfinite}, describeNative("awq_w4a16", s, pyjson.Member{Key: "group_size", Value: group}), err
+}
+
+func openAWQ(l *Stored) (Codec, error) {
+	rows, bytes, err := l.codes()
+	if err != nil {
+		return nil, err
+	}
+	group, err := intOption(l.Metadata, "group_size", awqGroup)
+	if err != nil {
+		return nil, err
+	}
+	scales := l.Tensors[quant.Scale].Dtype
+	if !Floats(scales) {
+		return nil, fmt.Errorf("scale is %s, want BF16, F16 or F32", scales)
+	}
+	c, err := quant.NewAWQ([]int{rows, 2 * bytes}, group, scales, false)
+	return opened(c, err, l)
+}

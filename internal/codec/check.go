@@ -1,0 +1,82 @@
+package codec
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+)
+
+// takes reports whether a setting means anything to the format.
+func (f *Format) takes(one Field) bool {
+	return one.of == ofAll || one.of == ofSDNQ && f == sdnqFormat ||
+		one.Flag == "scale" && f.Scales != nil || slices.Contains(f.Takes, one.Flag)
+}
+
+// given reports whether a setting says anything.
+func (s Settings) given(one Field) bool {
+	v := one.Value(s)
+	return v != one.Value(Default()) && v != one.Value(Settings{})
+}
+
+// Without returns settings without those that the format has no use for, but
+// for the named ones, which were asked of it.
+func (f *Format) Without(s Settings, asked func(flag string) bool) Settings {
+	for _, one := range fields {
+		useless := !f.takes(one) || one.Flag == "scale" && f.Scales[s.Scale] == ""
+		if useless && !asked(one.Flag) {
+			_ = one.set(&s, one.Value(Default()))
+		}
+	}
+	return s
+}
+
+// Scaled returns the format that --scale makes of this one.
+func (f *Format) Scaled(scale string) *Format {
+	if kin, err := ByName(f.Scales[scale]); err == nil {
+		return kin
+	}
+	return f
+}
+
+// Check refuses settings that hold for no weight at all.
+func (f *Format) Check(s Settings) error {
+	for _, one := range fields {
+		switch {
+		case f.takes(one) || !s.given(one):
+		case f == sdnqFormat && one.Flag == "scale":
+			return errors.New("SDNQ dtypes take --group-size, not --scale")
+		case f == sdnqFormat:
+			return fmt.Errorf("SDNQ dtypes have no %s", words(one.Flag))
+		case one.of == ofSDNQ:
+			return fmt.Errorf("%s has no %s: it is for SDNQ's dtypes", f.Name, one.Flag)
+		default:
+			return fmt.Errorf("%s has no %s", f.Name, words(one.Flag))
+		}
+	}
+	if s.Scale != "" && f.Scales != nil && f.Scales[s.Scale] != f.Name {
+		return fmt.Errorf("%s has scale %s, not %s", f.Name, strings.Join(slices.Sorted(maps.Keys(f.Scales)), " or "), s.Scale)
+	}
+	if f.Refuse != nil {
+		return f.Refuse(s)
+	}
+	return nil
+}
+
+func words(flag string) string { return strings.ReplaceAll(flag, "-", " ") }
+
+// Make resolves settings for a source, after [Format.Check]. The object is the
+// layer's JSON in the comfy layout.
+func (f *Format) Make(src Source, s Settings) (Codec, pyjson.Object, error) {
+	if err := f.Check(s); err != nil {
+		return nil, nil, err
+	}
+	c, metadata, err := f.make(src, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, metadata, nil
+}

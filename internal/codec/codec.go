@@ -1,0 +1,163 @@
+// Package codec is the table of storage formats: for each, how a weight's
+// values become stored tensors and back, tile by tile, and what its metadata
+// says. A format is a row here and a small file of its own.
+package codec
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// Codec stores one weight, area by area; the bytes do not depend on the areas.
+type Codec interface {
+	// Shape is that of the weight.
+	Shape() []int
+	// Tensors are what is stored; the codes come first.
+	Tensors() []quant.Tensor
+	Cut() quant.Cut
+	// Written is what of tensor i encoding an area fills.
+	Written(i int, a quant.Area) []quant.Span
+	// Needed is what of tensor i decoding an area takes.
+	Needed(i int, a quant.Area) []quant.Span
+	// NewEncoder prepares one conversion in areas of at most limit values.
+	NewEncoder(limit int) Encoder
+	// Decode restores values in the dtype out: F32, BF16 or F16.
+	Decode(dst []float32, src [][]byte, a quant.Area, out safetensors.Dtype, s *quant.Scratch)
+}
+
+// Source is what a codec needs to know of a plain tensor.
+type Source struct {
+	Name  string // of the layer: chances follow from it
+	Shape []int
+	Dtype safetensors.Dtype
+}
+
+// Format is one row: a way to store a layer.
+type Format struct {
+	// Name is what "format" in a layer's metadata says.
+	Name string
+	// Bits, Storage and Max of the codes; SDNQ's follow from the dtype.
+	Bits    int
+	Storage safetensors.Dtype
+	Max     float64
+	// Scales are the formats that --scale makes of this one, itself included;
+	// nil where it has no meaning.
+	Scales map[string]string
+	// Takes are the flags that it knows of those that only some formats do.
+	Takes []string
+	// Refuse says what is wrong with values of those flags.
+	Refuse func(s Settings) error
+	// ComfyUI is the first release that loads it, [AnyRelease] where it has
+	// long done so, "" if none does.
+	ComfyUI string
+	// Unsigned codes have no negative ones.
+	Unsigned bool
+	// make resolves settings for a source; the error says what cannot hold it.
+	// The object is the layer's JSON in the comfy layout.
+	make func(src Source, s Settings) (Codec, pyjson.Object, error)
+	// Open makes the codec of a stored layer.
+	Open func(l *Stored) (Codec, error)
+}
+
+// AnyRelease stands for every release of ComfyUI that knows formats of layers.
+const AnyRelease = "any"
+
+// Stored is a layer as found: its metadata and its tensors by role.
+type Stored struct {
+	Metadata pyjson.Object
+	Tensors  map[quant.Role]quant.Tensor
+	// Hint is what else tells the weight's shape: nil, [rows] or [rows, columns].
+	Hint []int
+}
+
+// Formats lists every row.
+func Formats() []*Format {
+	return []*Format{
+		int8Tensorwise, float8E4M3, float8E5M2, mxfp8, nvfp4, convrotW4A4, asymW4A8, awqW4A16,
+		float8Rowwise, float8Blockwise, float8Block3D, int8Blockwise, hybridMXFP8, sdnqFormat,
+	}
+}
+
+// ByName returns the format that metadata names.
+func ByName(name string) (*Format, error) {
+	for _, f := range Formats() {
+		if f.Name == name {
+			return f, nil
+		}
+	}
+	return nil, fmt.Errorf("format %q is not supported", name)
+}
+
+// SDNQ is the format in which every layer of the sdnq layout is stored.
+func SDNQ() *Format { return sdnqFormat }
+
+// Resolve returns the format of a dtype's name. In the sdnq layout all names
+// are SDNQ's; elsewhere ComfyUI's own come first, and "sdnq:" asks for SDNQ's.
+func Resolve(name string, sdnqLayout bool) (*Format, error) {
+	name, sdnq := strings.CutPrefix(name, "sdnq:")
+	if !sdnq && !sdnqLayout {
+		if f, err := ByName(name); err == nil && f != sdnqFormat {
+			return f, nil
+		}
+	}
+	t, err := dtype.Parse(name)
+	if err != nil {
+		if f, known := ByName(name); known == nil && f != sdnqFormat {
+			return nil, fmt.Errorf("dtype %s exists in the comfy layout alone", name)
+		}
+		return nil, err
+	}
+	if !t.Storable() {
+		return nil, fmt.Errorf("dtype %s cannot store a weight: its values do not survive", t)
+	}
+	return sdnqFormat, nil
+}
+
+// match reports tensors that are missing, extra, or of another dtype or shape
+// than the codec stores.
+func match(c Codec, l *Stored) error {
+	want := c.Tensors()
+	for _, w := range want {
+		got, ok := l.Tensors[w.Role]
+		if !ok {
+			return fmt.Errorf("its %s is missing", w.Role)
+		}
+		if got.Dtype != w.Dtype || !sameShape(got.Shape, w.Shape) {
+			return fmt.Errorf("%s is %s %v, want %s %v", w.Role, got.Dtype, got.Shape, w.Dtype, w.Shape)
+		}
+	}
+	return extra(want, l)
+}
+
+func extra(want []quant.Tensor, l *Stored) error {
+	for role := range l.Tensors {
+		known := role == quant.InputScale // of activations: no weight needs it
+		for _, w := range want {
+			known = known || w.Role == role
+		}
+		if !known {
+			return fmt.Errorf("has a %s that its format does not", role)
+		}
+	}
+	return nil
+}
+
+// sameShape takes a single scale for a scalar whatever its dimensions, as every
+// loader does.
+func sameShape(a, b []int) bool {
+	return slices.Equal(a, b) || numel(a) == 1 && numel(b) == 1 || len(a) <= 1 && len(b) <= 1 && numel(a) == numel(b)
+}
+
+func numel(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return n
+}

@@ -1,0 +1,33 @@
+package codec
+
+import (
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// convrotW4A4 has rotated rows in 4 bits, one scale each.
+var convrotW4A4 = &Format{
+	Name: "convrot_w4a4", Bits: 4, Storage: safetensors.I8, Max: 7, ComfyUI: "0.28.0",
+	Takes:  []string{"convrot", "convrot-group-size", "full-precision-matmul"},
+	Refuse: refuseRotation, make: newW4A4, Open: openW4A4,
+}
+
+func newW4A4(src Source, s Settings) (Codec, pyjson.Object, error) {
+	group := orDefault(s.ConvRotGroupSize, rotationGroup)
+	c, err := quant.NewConvRotW4A4(src.Shape, group, s.AllowNonfinite)
+	return sheet{c, s.AllowNonfinite}, describeNative("convrot_w4a4", s, pyjson.Member{Key: "convrot_groupsize", Value: group}), err
+}
+
+func openW4A4(l *Stored) (Codec, error) {
+	rows, columns, err := l.codes()
+	if err != nil {
+		return nil, err
+	}
+	group, err := intOption(l.Metadata, "convrot_groupsize", rotationGroup)
+	if err != nil {
+		return nil, err
+	}
+	c, err := quant.NewConvRotW4A4([]int{rows, 2 * columns}, group, false)
+	return opened(c, err, l)
+}

@@ -1,0 +1,106 @@
+package codec
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+func shapeError(shape []int) error {
+	return fmt.Errorf("weight has shape %v, want two dimensions", shape)
+}
+
+// withInputScale adds a scale of activations, which is 1.
+type withInputScale struct{ Codec }
+
+func (c withInputScale) Tensors() []quant.Tensor {
+	return append(c.Codec.Tensors(), quant.Tensor{Role: quant.InputScale, Dtype: safetensors.F32, Shape: []int{}})
+}
+
+func (c withInputScale) Written(i int, a quant.Area) []quant.Span {
+	switch {
+	case i < len(c.Codec.Tensors()):
+		return c.Codec.Written(i, a)
+	case a.Row == 0 && a.Col == 0:
+		return quant.Run(0, 4)
+	}
+	return nil
+}
+
+func (c withInputScale) NewEncoder(limit int) Encoder { return oneMore{c.Codec.NewEncoder(limit)} }
+
+type oneMore struct{ Encoder }
+
+func (e oneMore) Encode(dst [][]byte, a quant.Area, values []float32, s *quant.Scratch) error {
+	last := len(dst) - 1
+	ones(dst[last])
+	return e.Encoder.Encode(dst[:last], a, values, s)
+}
+
+func ones(dst []byte) {
+	for i := 0; i < len(dst); i += 4 {
+		binary.LittleEndian.PutUint32(dst[i:], 0x3F800000)
+	}
+}
+
+// exactZero gives an all-zero weight the scales of 1 that convert_to_quant
+// gives it, where those of zero rows and blocks are others.
+type exactZero struct{ Codec }
+
+func (c exactZero) NewEncoder(limit int) Encoder {
+	return &zeroEncoder{Encoder: c.Codec.NewEncoder(limit), Codec: c.Codec}
+}
+
+type zeroEncoder struct {
+	Encoder
+	Codec Codec
+	zero  bool // all codes are 0 and all scales 1
+}
+
+func (e *zeroEncoder) Survey(read quant.Reader) (err error) {
+	e.zero, err = allZero(read, numel(e.Codec.Shape()))
+	return err
+}
+
+func (e *zeroEncoder) Encode(dst [][]byte, a quant.Area, values []float32, s *quant.Scratch) error {
+	if !e.zero {
+		return e.Encoder.Encode(dst, a, values, s)
+	}
+	for i, t := range e.Codec.Tensors() {
+		clear(dst[i])
+		if t.Dtype == safetensors.F32 {
+			ones(dst[i])
+		}
+	}
+	return nil
+}
+
+// allZero reads up to the first value that is not zero.
+func allZero(read quant.Reader, values int) (bool, error) {
+	buffer := make([]float32, 4096)
+	for start := 0; start < values; start += len(buffer) {
+		x := buffer[:min(len(buffer), values-start)]
+		if err := read(start, x); err != nil {
+			return false, err
+		}
+		for _, v := range x {
+			if v != 0 {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
+}
+
+// finish adds to a codec what its settings ask for.
+func finish(c Codec, s Settings, inputScale bool) Codec {
+	if inputScale {
+		c = withInputScale{c}
+	}
+	if s.ExactReference {
+		c = exactZero{c}
+	}
+	return c
+}

@@ -1,0 +1,107 @@
+package codec
+
+import (
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// Encoder is one weight on its way into its stored tensors. Its passes, in
+// order, each read the whole weight; then its areas are encoded.
+type Encoder interface {
+	// Tile is the shape that areas should have; those at the edges are smaller.
+	Tile() (rows, cols int)
+	Passes() []Pass
+	// Encode fills the bytes that Written names. The error is a
+	// *[quant.NonfiniteError].
+	Encode(dst [][]byte, a quant.Area, values []float32, s *quant.Scratch) error
+}
+
+// Pass is a reading of the whole weight for what spans its areas.
+type Pass interface {
+	// Tile is as that of an encoder.
+	Tile() (rows, cols int)
+	// Read looks at one area, whose values it may change. Areas may be read at
+	// the same time.
+	Read(a quant.Area, values []float32, s *quant.Scratch) (found any, err error)
+	// Join takes what Read found, in the order of the areas.
+	Join(a quant.Area, found any) error
+}
+
+// Surveyor is an encoder that has to look at the weight, or at a sample of it,
+// before all else.
+type Surveyor interface {
+	Survey(read quant.Reader) error
+}
+
+// Sheet stores a weight by rows and columns: areas are quantized by themselves
+// or from the ranges of groups that they lie in.
+type Sheet interface {
+	Shape() []int
+	Tensors() []quant.Tensor
+	Cut() quant.Cut
+	Written(i int, a quant.Area) []quant.Span
+	Needed(i int, a quant.Area) []quant.Span
+	Measure(a quant.Area, values []float32) []quant.Range
+	Encode(dst [][]byte, p quant.Patch, s *quant.Scratch) error
+	Decode(dst []float32, src [][]byte, a quant.Area, out safetensors.Dtype, s *quant.Scratch)
+}
+
+// sheet makes a codec of one.
+type sheet struct {
+	Sheet
+	allowNonfinite bool
+}
+
+func (c sheet) NewEncoder(limit int) Encoder { return c.newEncoder(limit) }
+
+func (c sheet) newEncoder(limit int) *sheetEncoder {
+	e := &sheetEncoder{sheet: c, cut: c.Cut()}
+	e.rows, e.cols, e.measured = e.cut.Tile(min(tileValues, limit), limit)
+	return e
+}
+
+// tileValues is large enough for the system calls of a tile not to count and
+// small enough for a core's cache.
+const tileValues = 128 << 10
+
+// sheetEncoder measures groups that do not fit an area first.
+type sheetEncoder struct {
+	sheet
+	cut        quant.Cut
+	rows, cols int
+	measured   bool
+	ranges     []quant.Range
+}
+
+func (e *sheetEncoder) Tile() (rows, cols int) { return e.rows, e.cols }
+
+func (e *sheetEncoder) Passes() []Pass {
+	if !e.measured {
+		return nil
+	}
+	e.ranges = e.cut.Unmeasured()
+	return []Pass{measure{e}}
+}
+
+func (e *sheetEncoder) Encode(dst [][]byte, a quant.Area, values []float32, s *quant.Scratch) error {
+	return e.Sheet.Encode(dst, quant.Patch{Area: a, Values: values, Ranges: e.ranges}, s)
+}
+
+// measure is the pass that takes the range of every group.
+type measure struct{ e *sheetEncoder }
+
+func (m measure) Tile() (rows, cols int) { return m.e.Tile() }
+
+func (m measure) Read(a quant.Area, values []float32, _ *quant.Scratch) (any, error) {
+	if !m.e.allowNonfinite {
+		if err := quant.CheckArea(a, values, m.e.cut.Cols); err != nil {
+			return nil, err
+		}
+	}
+	return m.e.Measure(a, values), nil
+}
+
+func (m measure) Join(a quant.Area, found any) error {
+	m.e.cut.Join(m.e.ranges, a, found.([]quant.Range))
+	return nil
+}

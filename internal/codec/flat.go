@@ -1,0 +1,75 @@
+package codec
+
+import (
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// Flat stores a weight as a run of values, wherever its rows end: offsets and
+// sizes are bytes within a stored tensor, starts and ends are values.
+type Flat interface {
+	Tensors() []quant.Tensor
+	// Cut has one row: columns are the values.
+	Cut() quant.Cut
+	// Written is what of tensor i encoding [start, end) fills.
+	Written(i, start, end int) quant.Span
+	// Needed is what of tensor i decoding [start, end) takes.
+	Needed(i, start, end int) quant.Span
+	// NewEncoder prepares one conversion in tiles of at most limit values.
+	NewEncoder(limit int) quant.Encoder
+	Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, s *quant.Scratch)
+}
+
+// flat makes a codec of one: the weight is a single row of all its values.
+type flat struct {
+	Flat
+	shape []int
+}
+
+func (f flat) Shape() []int { return f.shape }
+
+func (f flat) Written(i int, a quant.Area) []quant.Span {
+	return []quant.Span{f.Flat.Written(i, a.Col, a.Col+a.Cols)}
+}
+
+func (f flat) Needed(i int, a quant.Area) []quant.Span {
+	return []quant.Span{f.Flat.Needed(i, a.Col, a.Col+a.Cols)}
+}
+
+func (f flat) NewEncoder(limit int) Encoder { return flatEncoder{f.Flat.NewEncoder(limit)} }
+
+type flatEncoder struct{ quant.Encoder }
+
+func (e flatEncoder) Tile() (rows, cols int) { return 1, e.Encoder.Tile() }
+
+func (e flatEncoder) Passes() (passes []Pass) {
+	for _, p := range e.Encoder.Passes() {
+		passes = append(passes, flatPass{p})
+	}
+	return passes
+}
+
+func (e flatEncoder) Encode(dst [][]byte, a quant.Area, values []float32, s *quant.Scratch) error {
+	return e.Encoder.Encode(dst, a.Col, values, s)
+}
+
+type flatPass struct{ quant.Pass }
+
+func (p flatPass) Tile() (rows, cols int) { return 1, p.Pass.Tile() }
+
+func (p flatPass) Read(a quant.Area, values []float32, s *quant.Scratch) (any, error) {
+	return p.Pass.Read(a.Col, values, s)
+}
+
+func (p flatPass) Join(_ quant.Area, found any) error { return p.Pass.Join(found) }
+
+func (f flat) Decode(dst []float32, src [][]byte, a quant.Area, out safetensors.Dtype, s *quant.Scratch) {
+	f.Flat.Decode(dst, src, a.Col, out, s)
+}
+
+// Scheme returns how SDNQ stores the weight, nil if it does not.
+func Scheme(c Codec) *quant.Scheme {
+	f, _ := c.(flat)
+	s, _ := f.Flat.(*quant.Scheme)
+	return s
+}

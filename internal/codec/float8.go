@@ -1,0 +1,45 @@
+package codec
+
+import (
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// The formats with one scale per tensor. convert_to_quant has no e5m2.
+var (
+	float8E4M3 = &Format{
+		Name: "float8_e4m3fn", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, ComfyUI: AnyRelease,
+		Scales: map[string]string{"tensor": "float8_e4m3fn", "row": "float8_e4m3fn_rowwise", "block": "float8_e4m3fn_blockwise"},
+		Takes:  []string{"input-scale", "full-precision-matmul"},
+		make:   newE4M3, Open: openFloat8(quant.E4M3Tensor),
+	}
+	float8E5M2 = &Format{
+		Name: "float8_e5m2", Bits: 8, Storage: safetensors.F8_E5M2, Max: 57344, ComfyUI: AnyRelease,
+		Scales: map[string]string{"tensor": "float8_e5m2"},
+		Takes:  []string{"input-scale", "full-precision-matmul"},
+		make:   newE5M2, Open: openFloat8(quant.E5M2Tensor),
+	}
+)
+
+func newE4M3(src Source, s Settings) (Codec, pyjson.Object, error) {
+	c, err := newFloat8(src, quant.E4M3Tensor, s)
+	return c, describe("float8_e4m3fn", s, 0), err
+}
+
+func newE5M2(src Source, s Settings) (Codec, pyjson.Object, error) {
+	c, err := newFloat8(src, quant.E5M2Tensor, s)
+	return c, describeNative("float8_e5m2", s), err
+}
+
+func newFloat8(src Source, rule *quant.Rule, s Settings) (Codec, error) {
+	c, err := newScaled(src.Shape, rule, false, s)
+	if err == nil && s.InputScale {
+		c = withInputScale{c}
+	}
+	return c, err
+}
+
+func openFloat8(rule *quant.Rule) func(*Stored) (Codec, error) {
+	return func(l *Stored) (Codec, error) { return openScaled(l, rule, false) }
+}

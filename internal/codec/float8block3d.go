@@ -1,0 +1,53 @@
+package codec
+
+import (
+	"fmt"
+
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// float8Block3D has one scale for a group of values along a row.
+// convert_to_quant makes it from older files alone, and reads it by the shape
+// of its scale.
+var float8Block3D = &Format{
+	Name: "float8_e4m3fn_block3d", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448,
+	Takes:  []string{"block-size", "input-scale", "full-precision-matmul"},
+	Refuse: refuseBlocks, make: newBlock3D, Open: openBlock3D,
+}
+
+func newBlock3D(src Source, s Settings) (Codec, pyjson.Object, error) {
+	c, err := block3D(src.Shape, orDefault(s.BlockSize, blockSide), s)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.InputScale {
+		c = withInputScale{c}
+	}
+	return c, describe("float8_e4m3fn_block3d", s, 0), nil
+}
+
+func block3D(shape []int, size int, s Settings) (Codec, error) {
+	if size < 1 || shape[1]%size != 0 {
+		return nil, fmt.Errorf("blocks of %d do not divide %d columns", size, shape[1])
+	}
+	return grouped(shape, size, []int{shape[0], shape[1] / size, 1}, s)
+}
+
+func openBlock3D(l *Stored) (Codec, error) {
+	rows, columns, err := l.codes()
+	if err != nil {
+		return nil, err
+	}
+	scale := l.Tensors[quant.Scale].Shape
+	blocks := 1
+	if len(scale) == 3 && scale[1] > 0 {
+		blocks = scale[1]
+	}
+	c, err := block3D([]int{rows, columns}, columns/blocks, Settings{})
+	if err != nil {
+		return nil, err
+	}
+	return c, match(c, l)
+}

@@ -1,0 +1,52 @@
+package codec
+
+import (
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// float8Rowwise is convert_to_quant's own format with one scale per row.
+var float8Rowwise = &Format{
+	Name: "float8_e4m3fn_rowwise", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448,
+	Scales: map[string]string{"row": "float8_e4m3fn_rowwise"},
+	Takes:  []string{"input-scale", "full-precision-matmul"},
+	make:   newRowwise, Open: openRowwise,
+}
+
+func newRowwise(src Source, s Settings) (Codec, pyjson.Object, error) {
+	c, err := rowwise(src.Shape, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	return finish(c, s, s.InputScale), describe("float8_e4m3fn_rowwise", s, 0), nil
+}
+
+// rowwise stores one scale per row in one dimension, a single one in none.
+func rowwise(shape []int, s Settings) (Codec, error) {
+	scale := []int{}
+	if shape[0] != 1 {
+		scale = shape[:1]
+	}
+	return grouped(shape, shape[1], scale, s)
+}
+
+func grouped(shape []int, group int, scale []int, s Settings) (Codec, error) {
+	c, err := quant.NewGrouped(shape, quant.E4M3Group, group, scale, s.AllowNonfinite)
+	if err != nil {
+		return nil, err
+	}
+	return flat{c, shape}, nil
+}
+
+func openRowwise(l *Stored) (Codec, error) {
+	rows, columns, err := l.codes()
+	if err != nil {
+		return nil, err
+	}
+	c, err := rowwise([]int{rows, columns}, Settings{})
+	if err != nil {
+		return nil, err
+	}
+	return c, match(c, l)
+}

@@ -1,0 +1,42 @@
+package codec
+
+import (
+	"errors"
+
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// hybridMXFP8 is mxfp8 with one more scale for the tensor, which does not
+// restore codes that were made with one scale per block. It is read by the
+// scales of its blocks, and not written.
+var hybridMXFP8 = &Format{
+	Name: "hybrid_mxfp8", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448,
+	Takes: []string{"full-precision-matmul"}, Refuse: refuseHybrid, make: newHybrid, Open: openHybrid,
+}
+
+var errHybrid = errors.New("hybrid_mxfp8 is not written: its one scale for the tensor does not restore codes made with one per block; use mxfp8")
+
+func refuseHybrid(Settings) error { return errHybrid }
+
+func newHybrid(Source, Settings) (Codec, pyjson.Object, error) { return nil, nil, errHybrid }
+
+type hybrid struct{ *quant.MXFP8 }
+
+func (h hybrid) Tensors() []quant.Tensor {
+	return append(h.MXFP8.Tensors(), quant.Tensor{Role: quant.Scalar, Dtype: safetensors.F32, Shape: []int{}})
+}
+
+// Needed takes nothing of the scale for the tensor.
+func (h hybrid) Needed(i int, a quant.Area) []quant.Span {
+	if i == 2 {
+		return nil
+	}
+	return h.MXFP8.Needed(i, a)
+}
+
+func openHybrid(l *Stored) (Codec, error) {
+	m, err := openMXFP8(l)
+	return opened(hybrid{m}, err, l)
+}

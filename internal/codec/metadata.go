@@ -1,0 +1,130 @@
+package codec
+
+import (
+	"slices"
+
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// describe is the JSON that convert_to_quant writes where it writes a format:
+// it always names the dtype that the model is to run in, not the source's.
+func describe(format string, s Settings, groupSize int, more ...pyjson.Member) pyjson.Object {
+	o := pyjson.Object{{Key: "format", Value: format}, {Key: "orig_dtype", Value: "torch.bfloat16"}}
+	if groupSize > 0 {
+		o = append(o, pyjson.Member{Key: "group_size", Value: groupSize})
+	}
+	return append(withMatmul(o, s), more...)
+}
+
+// describeNative is the JSON that ComfyUI itself saves, for the other formats.
+func describeNative(format string, s Settings, more ...pyjson.Member) pyjson.Object {
+	return append(withMatmul(pyjson.Object{{Key: "format", Value: format}}, s), more...)
+}
+
+func withMatmul(o pyjson.Object, s Settings) pyjson.Object {
+	if s.FullPrecisionMul {
+		o = append(o, pyjson.Member{Key: "full_precision_matrix_mult", Value: true})
+	}
+	return o
+}
+
+// option looks where ComfyUI looks: at the top, then in "params".
+func option(o pyjson.Object, key string) (any, bool) {
+	if v, ok := o.Get(key); ok {
+		return v, true
+	}
+	params, _ := o.Get("params")
+	nested, _ := params.(pyjson.Object)
+	return nested.Get(key)
+}
+
+// intOption returns a whole number of the metadata, or the default.
+func intOption(o pyjson.Object, key string, otherwise int) (int, error) {
+	v, ok := option(o, key)
+	if !ok {
+		return otherwise, nil
+	}
+	return toInt(key, v)
+}
+
+// orDefault is a setting, or its default where it was not given.
+func orDefault(n, otherwise int) int {
+	if n == 0 {
+		return otherwise
+	}
+	return n
+}
+
+// unpadded returns the shape of a weight that is stored padded to multiples of
+// align: what the metadata or the hint says, if it pads to that, else the
+// padded one.
+func unpadded(l *Stored, rows, columns, align int) []int {
+	fits := func(n, padded int) bool { return n > 0 && n <= padded && padded-n < align }
+	said, err := ints(l.Metadata, "orig_shape")
+	if err != nil {
+		said = l.Hint
+	}
+	switch {
+	case len(said) == 2 && fits(said[0], rows) && fits(said[1], columns):
+		return said
+	case len(said) == 1 && fits(said[0], rows):
+		return []int{said[0], columns}
+	}
+	return []int{rows, columns}
+}
+
+// takenFor treats a stored dtype as the one whose bits it holds.
+func takenFor(l *Stored, role quant.Role, from, to safetensors.Dtype) {
+	if t, ok := l.Tensors[role]; ok && t.Dtype == from {
+		t.Dtype = to
+		l.Tensors[role] = t
+	}
+}
+
+// stored returns the two dimensions of the codes.
+func (l *Stored) codes() (rows, columns int, err error) {
+	shape := l.Tensors[quant.Weight].Shape
+	if len(shape) != 2 {
+		return 0, 0, shapeError(shape)
+	}
+	return shape[0], shape[1], nil
+}
+
+// Told returns the settings of a stored layer, in a format of ComfyUI's, as its
+// metadata and its codec tell them.
+func (f *Format) Told(metadata pyjson.Object, c Codec) Given {
+	g := Given{"dtype": f.Name}
+	for _, n := range []struct{ flag, key string }{
+		{"group-size", "group_size"}, {"block-size", "group_size"}, {"convrot-group-size", "convrot_groupsize"},
+	} {
+		if v, err := intOption(metadata, n.key, 0); err == nil && v > 0 && slices.Contains(f.Takes, n.flag) {
+			g[n.flag] = v
+		}
+	}
+	if v, _ := option(metadata, "full_precision_matrix_mult"); v == true {
+		g["full-precision-matmul"] = true
+	}
+	tensors := c.Tensors()
+	switch f {
+	case int8Tensorwise:
+		perRow, _ := option(metadata, "per_row")
+		rotated, _ := option(metadata, "convrot")
+		switch {
+		case rotated == true:
+			g["convrot"], g["scale"] = true, "row"
+		case perRow == true || numel(tensors[1].Shape) > 1:
+			g["scale"] = "row"
+		default:
+			g["scale"] = "tensor"
+		}
+	case float8Block3D:
+		if blocks := numel(tensors[1].Shape) / max(c.Shape()[0], 1); blocks > 0 {
+			g["block-size"] = c.Shape()[1] / blocks
+		}
+	case asymW4A8:
+		g["bits"] = numel(tensors[0].Shape) * 8 / max(numel(c.Shape()), 1)
+	}
+	return g
+}

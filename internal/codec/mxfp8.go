@@ -1,0 +1,35 @@
+package codec
+
+import (
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// mxfp8 has blocks of 32 values and powers of two as scales.
+var mxfp8 = &Format{
+	Name: "mxfp8", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, ComfyUI: "0.18.0",
+	Takes: []string{"full-precision-matmul"}, make: newMXFP8,
+	Open: func(l *Stored) (Codec, error) {
+		c, err := openMXFP8(l)
+		return opened(c, err, l)
+	},
+}
+
+func blockOptions(s Settings) quant.BlockOptions {
+	return quant.BlockOptions{ExactReference: s.ExactReference, AllowNonfinite: s.AllowNonfinite}
+}
+
+func newMXFP8(src Source, s Settings) (Codec, pyjson.Object, error) {
+	c, err := quant.NewMXFP8(src.Shape, blockOptions(s))
+	return sheet{c, s.AllowNonfinite}, describe("mxfp8", s, 0), err
+}
+
+func openMXFP8(l *Stored) (*quant.MXFP8, error) {
+	rows, columns, err := l.codes()
+	if err != nil {
+		return nil, err
+	}
+	takenFor(l, quant.Scale, safetensors.F8_E8M0, safetensors.U8)
+	return quant.NewMXFP8(unpadded(l, rows, columns, 32), quant.BlockOptions{})
+}

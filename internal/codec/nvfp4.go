@@ -1,0 +1,28 @@
+package codec
+
+import (
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// nvfp4 has blocks of 16 values, a scale each, and one for the tensor.
+var nvfp4 = &Format{
+	Name: "nvfp4", Bits: 4, Storage: safetensors.U8, Max: 6, ComfyUI: "0.8.0",
+	Takes: []string{"full-precision-matmul"}, make: newNVFP4, Open: openNVFP4,
+}
+
+func newNVFP4(src Source, s Settings) (Codec, pyjson.Object, error) {
+	c, err := quant.NewNVFP4(src.Shape, blockOptions(s))
+	return sheet{c, s.AllowNonfinite}, describe("nvfp4", s, 0), err
+}
+
+func openNVFP4(l *Stored) (Codec, error) {
+	rows, columns, err := l.codes()
+	if err != nil {
+		return nil, err
+	}
+	takenFor(l, quant.Scale, safetensors.U8, safetensors.F8_E4M3)
+	c, err := quant.NewNVFP4(unpadded(l, rows, 2*columns, 16), quant.BlockOptions{})
+	return opened(c, err, l)
+}

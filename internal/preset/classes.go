@@ -1,0 +1,168 @@
+package preset
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/sdnq"
+)
+
+// class is what SDNQ and its host know of a model's class.
+type class struct {
+	name string
+	// tied are the names that the class may tie, the output's weight first; the
+	// list holds them whether they are tied or not.
+	tied       []string
+	alwaysTied bool
+	// last are the output embeddings and the last parameter, which Transformers
+	// adds without ".weight", so that only those without a dot have an effect.
+	// A # stands for the highest number in its place.
+	last    string
+	float32 []string
+	renames []rename
+}
+
+// rename is how a name in the file becomes one in memory: a beginning where
+// From has no leading dot, else a part.
+type rename struct{ from, to string }
+
+func (r rename) apply(name string) (string, bool) {
+	if strings.HasPrefix(r.from, ".") {
+		return strings.Replace(name, r.from, r.to, 1), strings.Contains(name, r.from)
+	}
+	rest, ok := strings.CutPrefix(name, r.from)
+	return r.to + rest, ok
+}
+
+// commonSkipKeys are SDNQ's for models of no class that it knows.
+var commonSkipKeys = strings.Fields(`
+	.time_embed .context_embedder .condition_embedder .x_embedder .t_embedder .y_embedder
+	.proj_in .emb_in .txt_in .img_in .vid_in .proj_out .norm_out .emb_out .txt_out .img_out .vid_out
+	.final_layer multi_modal_projector time_text_embed patch_embedding patch_embed patch_emb lm_head wte`)
+
+// classSkipKeys are SDNQ's for the classes that it knows.
+var classSkipKeys = lists(`
+FluxTransformer2DModel LongCatImageTransformer2DModel: single_transformer_blocks.0.norm.linear.weight time_text_embed time_embed context_embedder x_embedder .proj_out norm_out
+Flux2Transformer2DModel: double_stream_modulation_img double_stream_modulation_txt single_stream_modulation time_guidance_embed context_embedder x_embedder .proj_out norm_out
+ChromaTransformer2DModel: distilled_guidance_layer time_text_embed context_embedder x_embedder .proj_out norm_out
+QwenImageTransformer2DModel: transformer_blocks.0.img_mod.1.weight time_text_embed txt_in img_in proj_out norm_out
+WanTransformer3DModel ChronoEditTransformer3DModel: scale_shift_table patch_embedding condition_embedder proj_out norm_out
+LongCatVideoTransformer3DModel: blocks.0.adaLN_modulation.1.weight x_embedder t_embedder y_embedder final_layer
+LTX2VideoTransformer3DModel: audio_time_embed time_embed audio_caption_projection caption_projection proj_in audio_proj_in proj_out audio_proj_out av_cross_attn_audio_scale_shift av_cross_attn_audio_v2a_gate av_cross_attn_video_a2v_gate av_cross_attn_video_scale_shift
+Lumina2Transformer2DModel: layers.0.norm1.linear.weight time_caption_embed x_embedder norm_out
+ZImageTransformer2DModel: layers.0.adaLN_modulation.0.weight t_embedder cap_embedder siglip_embedder all_x_embedder all_final_layer
+Ideogram4Transformer2DModel: layers.0.adaln_modulation.weight input_proj llm_cond_proj llm_cond_norm final_layer t_embedding adaln_proj embed_image_indicator
+CosmosTransformer3DModel: transformer_blocks.0.norm* patch_embed time_embed norm_out proj_out crossattn_proj
+GlmImageTransformer2DModel: transformer_blocks.0.norm1.linear.weight image_projector glyph_projector prior_projector time_condition_embed norm_out proj_out
+GlmImageForConditionalGeneration: lm_head patch_embed embeddings embed_tokens vqmodel
+HunyuanImage3ForCausalMM: lm_head patch_embed time_embed time_embed_2 final_layer wte ln_f timestep_emb vae vision_aligner head post_layernorm embeddings
+Emu3ForCausalLM: lm_head vq_model tokenizer
+Gemma3nForCausalLM Gemma3nForConditionalGeneration: lm_head correction_coefs prediction_coefs embedding_projection
+Gemma4ForConditionalGeneration: lm_head embed_audio embed_vision patch_embedder embed_tokens subsample_conv_projection output_proj
+MoondreamModel HfMoondream: lm_head region wte post_ln proj_mlp patch_emb pos_emb
+NaDiT NaDiTUpscaler: .emb_in .txt_in .vid_in .emb_scale .vid_out .vid_out_norm .vid_out_ada
+HiDreamO1Qwen3VLTransformer: lm_head embed_tokens x_embedder t_embedder1 final_layer2 patch_embed pos_embed
+`)
+
+// lists reads lines of names, a colon and what they have in common.
+func lists(table string) map[string][]string {
+	m := map[string][]string{}
+	for line := range strings.Lines(strings.TrimSpace(table)) {
+		names, entries, _ := strings.Cut(line, ":")
+		for _, name := range strings.Fields(names) {
+			m[name] = strings.Fields(entries)
+		}
+	}
+	return m
+}
+
+// skipKeys are what SDNQ and its host put into the list for a class before the
+// first weight is looked at.
+func (c *class) skipKeys(tied bool, highest func(before, after string) string) []string {
+	host := diffusersFacts[c.name]
+	list := slices.Concat(c.float32, host.float32, c.tied)
+	if c.last != "" {
+		last := c.last
+		if before, after, ok := strings.Cut(last, "#"); ok && highest != nil {
+			last = before + highest(before, after) + after
+		}
+		list = append(list, last)
+	}
+	if tied || c.alwaysTied {
+		for _, name := range c.tied {
+			list = append(list, strings.TrimSuffix(name, ".weight"))
+		}
+	}
+	if own, ok := classSkipKeys[c.name]; ok {
+		list = append(list, own...)
+	} else {
+		list = slices.Concat(list, commonSkipKeys, host.layerwise)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// The names that text models tie.
+var (
+	languageHead = strings.Fields(`lm_head.weight model.embed_tokens.weight`)
+	visionHead   = strings.Fields(`lm_head.weight model.language_model.embed_tokens.weight`)
+	t5Shared     = strings.Fields(`encoder.embed_tokens.weight shared.weight`)
+	t5Head       = strings.Fields(`lm_head.weight encoder.embed_tokens.weight decoder.embed_tokens.weight shared.weight`)
+	bertHead     = strings.Fields(`cls.predictions.decoder.weight cls.predictions.decoder.bias cls.predictions.bias bert.embeddings.word_embeddings.weight`)
+)
+
+// nestedLanguage is how the names of models with a vision tower changed.
+var nestedLanguage = []rename{
+	{"language_model.model.", "model.language_model."},
+	{"language_model.lm_head.", "lm_head."},
+	{"vision_tower.vision_model.", "model.vision_tower."},
+	{"vision_tower.", "model.vision_tower."},
+	{"multi_modal_projector.", "model.multi_modal_projector."},
+}
+
+// flatLanguage is the same for models whose language layers lay in model.
+var flatLanguage = []rename{
+	{"model.language_model.", "model.language_model."},
+	{"model.visual.", "model.visual."},
+	{"model.", "model.language_model."},
+	{"visual.", "model.visual."},
+}
+
+func causal(names string) []class {
+	return each(names, class{tied: languageHead, last: "lm_head"})
+}
+
+func base(names string) []class {
+	return each(names, class{last: "norm", renames: []rename{{"model.", ""}}})
+}
+
+func each(names string, c class) []class {
+	var out []class
+	for _, name := range strings.Fields(names) {
+		c.name = name
+		out = append(out, c)
+	}
+	return out
+}
+
+// MemoryNames are the names that a parameter has in the loaded model, where
+// they differ from the file's. SDNQ matches its lists against these.
+func (p *Preset) MemoryNames(param string) []string {
+	for _, r := range p.class.renames {
+		if name, ok := r.apply(param); ok {
+			if name == param {
+				break
+			}
+			return []string{name}
+		}
+	}
+	return nil
+}
+
+// Skip returns SDNQ's list entry that keeps a parameter.
+func (p *Preset) Skip(param string) (entry string, ok bool) {
+	if names := p.MemoryNames(param); names != nil {
+		param = names[0]
+	}
+	return sdnq.Match(param, p.SkipKeys)
+}

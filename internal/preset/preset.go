@@ -1,0 +1,114 @@
+// Package preset is model families as data: how one is recognised and what of
+// it stays in high precision. Recognise finds the row of a checkpoint, ByName
+// one that a user names; For fits a row to a checkpoint, after which it says of
+// every tensor what kind of layer it is, which entry of SDNQ's list keeps it,
+// and what it is called in memory.
+package preset
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Preset says what to keep of a model family, as one row.
+type Preset struct {
+	Name  string
+	About string
+	// SkipKeys are matched as SDNQ matches its lists; they go into the config
+	// of the sdnq layout.
+	SkipKeys []string
+	// Parts are kept in the comfy layout where they occur anywhere in a name.
+	Parts []string
+	// Remove are parts of names that the comfy layout leaves out of the file.
+	Remove []string
+	// MinNumel and MinChannels keep small and thin layers in the comfy layout,
+	// which has no minimums of its own.
+	MinNumel, MinChannels int
+
+	family    *Family
+	class     class           // of the checkpoint, or the family's first
+	finalOnly bool            // keep the last language layer too
+	inside    map[string]bool // weights that their module reads by itself
+}
+
+var presets = makePresets()
+
+func makePresets() []*Preset {
+	rows := []*Preset{
+		{Name: "none", About: "keeps nothing but what the settings say"},
+		generic(&Family{
+			Name:  "generic",
+			About: "any model: SDNQ's common list, or a cautious list and shape rules in the comfy layout",
+		}),
+	}
+	for i := range families {
+		rows = append(rows, families[i].preset())
+	}
+	for i := range filters {
+		if f := &filters[i]; !slices.ContainsFunc(rows, func(p *Preset) bool { return p.Name == f.Name }) {
+			p := generic(&Family{Name: f.Name, About: "convert_to_quant's --" + f.Name})
+			p.filter([]*Filter{f})
+			rows = append(rows, p)
+		}
+	}
+	return rows
+}
+
+// generic is a row that knows no class and has no filter.
+func generic(f *Family) *Preset {
+	return &Preset{
+		Name: f.Name, About: f.About, family: f,
+		SkipKeys: commonSkipKeys, Parts: cautious, MinNumel: 16384, MinChannels: 32,
+	}
+}
+
+// All returns every row.
+func All() []*Preset { return presets }
+
+// ByName returns the row of that name.
+func ByName(name string) (*Preset, error) {
+	var names []string
+	for _, p := range presets {
+		if p.Name == name {
+			return p, nil
+		}
+		names = append(names, p.Name)
+	}
+	return nil, fmt.Errorf("unknown preset %q: there are %s", name, strings.Join(names, ", "))
+}
+
+// cautious are parts of names that stay in high precision in any model:
+// embeddings, the network's own inputs and outputs, modulation, time and text
+// projections, norms, routers and VAEs.
+var cautious = strings.Fields(`
+	embed wte. wpe. lm_head shared.weight relative_attention_bias pos_emb
+	norm ln_ .ln1. .ln2. layer_scale logit_scale
+	proj_in. proj_out. img_in. txt_in. vid_in. img_out. txt_out. vid_out. emb_in. emb_out.
+	patch_conv conv_in conv_out input_proj final_layer final_linear head.head output_layer
+	time_in. time_proj time_text vector_in. guidance_in. timestep text_proj caption_projection
+	modulation adaln adaLN img_mod txt_mod scale_shift
+	router .gate.weight classifier pooler score.weight
+	first_stage_model vae. vocoder`)
+
+// Keep returns why a preset keeps a parameter of a shape in the comfy layout,
+// "" if it does not.
+func (p *Preset) Keep(param string, rows, columns int) string {
+	for _, part := range p.Parts {
+		if strings.Contains(param, part) {
+			return fmt.Sprintf("preset %s keeps %s", p.Name, strings.Trim(part, "."))
+		}
+	}
+	if rows*columns < p.MinNumel {
+		return fmt.Sprintf("preset %s: %d values, fewer than %d", p.Name, rows*columns, p.MinNumel)
+	}
+	if least := min(rows, columns); least < p.MinChannels {
+		return fmt.Sprintf("preset %s: %d wide, less than %d", p.Name, least, p.MinChannels)
+	}
+	return ""
+}
+
+// Drop reports whether the comfy layout leaves a tensor out of the file.
+func (p *Preset) Drop(name string) bool {
+	return slices.ContainsFunc(p.Remove, func(part string) bool { return strings.Contains(name, part) })
+}

@@ -1,0 +1,230 @@
+package preset
+
+import (
+	"encoding/json"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// inventory is the names and shapes of a checkpoint.
+type inventory struct {
+	shapes map[string][]int
+	sorted []string
+}
+
+func newInventory(tensors iter.Seq2[string, []int]) *inventory {
+	inv := &inventory{shapes: maps.Collect(tensors)}
+	inv.sorted = slices.Sorted(maps.Keys(inv.shapes))
+	return inv
+}
+
+// has reports whether a name is there or, where it ends in a dot, one that
+// begins with it.
+func (inv *inventory) has(name string) bool {
+	if !strings.HasSuffix(name, ".") {
+		_, ok := inv.shapes[name]
+		return ok
+	}
+	i, _ := slices.BinarySearch(inv.sorted, name)
+	return i < len(inv.sorted) && strings.HasPrefix(inv.sorted[i], name)
+}
+
+func (inv *inventory) matches(s *Sign, prefix string) bool {
+	for _, name := range s.All {
+		if !inv.has(prefix + name) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(s.None, func(name string) bool { return inv.has(prefix + name) })
+}
+
+// prefixes are what single files put before the names of the network.
+var prefixes = []string{"", "model.diffusion_model.", "diffusion_model.", "model.model.", "net.", "model.", "transformer."}
+
+// find is the first sign of a family that the names match, behind a prefix.
+func (inv *inventory) find(f *Family) (s *Sign, prefix string) {
+	for _, prefix := range prefixes {
+		for i := range f.Signs {
+			if inv.matches(&f.Signs[i], prefix) {
+				return &f.Signs[i], prefix
+			}
+		}
+	}
+	return nil, ""
+}
+
+// highest returns the highest number between two parts of names.
+func (inv *inventory) highest(before, after string) string {
+	most := 0
+	for name := range inv.shapes {
+		rest, ok := strings.CutPrefix(name, before)
+		digits, tail, _ := strings.Cut(rest, ".")
+		if n, err := strconv.Atoi(digits); ok && err == nil && strings.HasPrefix("."+tail, after) {
+			most = max(most, n)
+		}
+	}
+	return strconv.Itoa(most)
+}
+
+// fused are the weights that an attention of torch's own class reads by itself.
+func (inv *inventory) fused() map[string]bool {
+	inside := map[string]bool{}
+	for name := range inv.shapes {
+		if layer, ok := strings.CutSuffix(name, "in_proj_weight"); ok {
+			inside[layer+"out_proj.weight"] = true
+		}
+	}
+	return inside
+}
+
+// Recognise finds the row of a checkpoint by its config, which may be nil, else
+// by the names of its tensors, and fits it. Where it finds none, the row is
+// generic. why says what told the family.
+func Recognise(config map[string]json.RawMessage, tensors iter.Seq2[string, []int]) (p *Preset, why string) {
+	inv := newInventory(tensors)
+	name := className(config)
+	if f, _ := findClass(name); f != nil {
+		// names tell families of one class apart
+		if g, s, prefix := inv.family(); g != nil && g != f && g.sharesClass(s, name) {
+			return g.row().fit(config, inv), fmt.Sprintf("the config names %s and there is %s", name, describe(s, prefix))
+		}
+		return f.row().fit(config, inv), "the config names " + name
+	}
+	if f, s, prefix := inv.family(); f != nil {
+		return f.row().fit(config, inv), "there is " + describe(s, prefix)
+	}
+	if _, known := diffusersFacts[name]; known || classSkipKeys[name] != nil {
+		return presets[1].fit(config, inv), "no family, but the config names " + name
+	}
+	return presets[1].fit(config, inv), "no family is recognised"
+}
+
+func describe(s *Sign, prefix string) string {
+	if prefix == "" {
+		return s.String()
+	}
+	return fmt.Sprintf("%v after %s", s, prefix)
+}
+
+func (f *Family) row() *Preset {
+	p, err := ByName(f.Name)
+	if err != nil {
+		panic(err) // every family is a row
+	}
+	return p
+}
+
+// sharesClass reports whether a sign stands for a class that is another
+// family's.
+func (f *Family) sharesClass(s *Sign, name string) bool {
+	return s.Class == name || f.class(name, true) != nil
+}
+
+func (inv *inventory) family() (*Family, *Sign, string) {
+	for i := range families {
+		if s, prefix := inv.find(&families[i]); s != nil {
+			return &families[i], s, prefix
+		}
+	}
+	return nil, nil, ""
+}
+
+// className is a config's class, "" if it names none.
+func className(config map[string]json.RawMessage) string {
+	var name string
+	if json.Unmarshal(config["_class_name"], &name) == nil && name != "" {
+		return name
+	}
+	var names []string
+	if json.Unmarshal(config["architectures"], &names) == nil && len(names) > 0 {
+		return names[0]
+	}
+	return ""
+}
+
+// For fits a row to a checkpoint: SDNQ's list is that of its class, under the
+// names that its file uses, and what depends on its tensors is filled in.
+func (p *Preset) For(config map[string]json.RawMessage, tensors iter.Seq2[string, []int]) *Preset {
+	return p.fit(config, newInventory(tensors))
+}
+
+func (p *Preset) fit(config map[string]json.RawMessage, inv *inventory) *Preset {
+	q := *p
+	q.inside = inv.fused()
+	if q.finalOnly {
+		q.Parts = slices.Concat(q.Parts, finalLayers(maps.Keys(inv.shapes)))
+	}
+	if p.family == nil { // none
+		return &q
+	}
+	s, prefix := inv.find(p.family)
+	q.class = p.family.classOf(className(config), s)
+	if s != nil && s.Single {
+		q.class.renames = nil
+		q.SkipKeys = commonSkipKeys
+		if p.family.Single != nil {
+			q.SkipKeys = prefixed(p.family.Single, prefix)
+		}
+		return &q
+	}
+	q.SkipKeys = prefixed(q.class.skipKeys(q.class.isTied(config, inv), inv.highest), prefix)
+	return &q
+}
+
+// classOf is the class that the config names, if it is the family's, else the
+// one that the tensors tell.
+func (f *Family) classOf(name string, s *Sign) class {
+	for _, exact := range []bool{true, false} {
+		if c := f.class(name, exact); c != nil {
+			return *c
+		}
+	}
+	switch {
+	case s != nil && s.Class != "":
+		if c := f.class(s.Class, true); c != nil {
+			return *c
+		}
+		return class{name: s.Class}
+	case len(f.Classes) > 0:
+		return f.Classes[0]
+	}
+	return class{name: name}
+}
+
+// prefixed puts a prefix before the entries that are matched from the start.
+func prefixed(entries []string, prefix string) []string {
+	if prefix == "" {
+		return entries
+	}
+	entries = slices.Clone(entries)
+	for i, e := range entries {
+		if rest, ok := strings.CutPrefix(e, "."); ok {
+			entries[i] = "." + prefix + rest
+		} else if strings.ContainsAny(e, ".*") {
+			entries[i] = prefix + e
+		}
+	}
+	return entries
+}
+
+// isTied is what the config says, else whether the file lacks the output's
+// weight.
+func (c *class) isTied(config map[string]json.RawMessage, inv *inventory) bool {
+	if len(c.tied) == 0 {
+		return false
+	}
+	var tied bool
+	if raw, ok := config["tie_word_embeddings"]; ok && json.Unmarshal(raw, &tied) == nil {
+		return tied
+	}
+	for name := range inv.shapes {
+		if strings.HasSuffix("."+name, "."+c.tied[0]) {
+			return false
+		}
+	}
+	return true
+}
