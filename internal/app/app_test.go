@@ -1,0 +1,50 @@
+package app
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/usage"
+)
+
+// TestNearest: the dtype that an error recommends must be one that ComfyUI
+// loads, and of the same kind.
+func TestNearest(t *testing.T) {
+	for name, want := range map[string]string{
+		"int8": "int8_tensorwise", "uint4": "int8_tensorwise", "sdnq:float8_e5m2": "float8_e5m2", "float8_e4m3fn_sdnq": "float8_e4m3fn",
+		"fp8": "float8_e4m3fn", "bfloat16": "float8_e4m3fn", "unheard of": "int8_tensorwise",
+	} {
+		f, err := codec.ByName(want)
+		if got := Nearest(name); got != want || err != nil || f.ComfyUI == "" {
+			t.Errorf("%s: %s, %v, want %s", name, got, err, want)
+		}
+	}
+}
+
+// TestLoading: what formats and --for say must agree.
+func TestLoading(t *testing.T) {
+	for _, f := range codec.Formats() {
+		for _, layout := range []string{"sdnq", "comfy"} {
+			text := strings.Join(Loading(f, layout), " ")
+			for _, a := range All() {
+				loads := a.Layout == layout && a.CheckLayer(f, f.Name) == nil
+				if loads != strings.Contains(text, a.Name) {
+					t.Errorf("%s of %s: listed %q, %s loads it: %v", f.Name, layout, text, a.Name, loads)
+				}
+			}
+		}
+	}
+}
+
+func TestByName(t *testing.T) {
+	for _, a := range All() {
+		if got, err := ByName(a.Name); got != a || err != nil {
+			t.Errorf("%s: %v, %v", a.Name, got, err)
+		}
+	}
+	if _, err := ByName("gimp"); !errors.Is(err, usage.Err) || !strings.Contains(err.Error(), "comfyui, sdnext, diffusers") {
+		t.Errorf("gimp: %v", err)
+	}
+}

@@ -1,0 +1,122 @@
+package layout
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// HeaderKey is the header entry that describes layers in ComfyUI's way.
+const HeaderKey = "_quantization_metadata"
+
+// maxMetadata bounds a layer's JSON; real ones have about 200 bytes.
+const maxMetadata = 1 << 16
+
+// readComfy finds the layers that describe themselves. An entry of the
+// header's _quantization_metadata replaces the layer's own tensor, as in
+// ComfyUI.
+func (m *Model) readComfy() error {
+	header, err := headerLayers(m.Checkpoint)
+	if err != nil {
+		return err
+	}
+	for _, name := range layerNames(m.Checkpoint, header) {
+		l := &Layer{Name: name}
+		l.Options, l.Err = m.layerMetadata(name, header)
+		m.openComfy(l)
+		m.Layers = append(m.Layers, l)
+	}
+	if m.Layers != nil {
+		m.Layout = Comfy
+	}
+	return nil
+}
+
+func headerLayers(c *checkpoint.Checkpoint) (pyjson.Object, error) {
+	text, ok := c.Metadata[HeaderKey]
+	if !ok {
+		return nil, nil
+	}
+	o, err := pyjson.ParseObject([]byte(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: _quantization_metadata: %w", c.Path, err)
+	}
+	layers, _ := o.Get("layers")
+	entries, _ := layers.(pyjson.Object)
+	return entries, nil
+}
+
+// layerNames are those with a metadata tensor, and those of header entries
+// that have a weight here.
+func layerNames(c *checkpoint.Checkpoint, header pyjson.Object) []string {
+	var names []string
+	for _, t := range c.Tensors {
+		if name, ok := strings.CutSuffix(t.Name, metadataSuffix); ok {
+			names = append(names, name)
+		}
+	}
+	for _, entry := range header {
+		if _, ok := c.Lookup(entry.Key + weightSuffix); ok {
+			names = append(names, entry.Key)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func (m *Model) layerMetadata(name string, header pyjson.Object) (pyjson.Object, error) {
+	if entry, ok := header.Get(name); ok {
+		o, ok := entry.(pyjson.Object)
+		if !ok {
+			return nil, errors.New("its entry in _quantization_metadata is not an object")
+		}
+		return o, nil
+	}
+	t, ok := m.Checkpoint.Lookup(name + metadataSuffix)
+	if !ok || t.Dtype != safetensors.U8 || t.Size > maxMetadata {
+		return nil, fmt.Errorf("comfy_quant is %s with %d bytes, want U8 with at most %d", t.Dtype, t.Size, maxMetadata)
+	}
+	text := make([]byte, t.Size)
+	if err := m.Checkpoint.ReadSection(t, text, 0); err != nil {
+		return nil, err
+	}
+	o, err := pyjson.ParseObject(text)
+	if err != nil {
+		return nil, fmt.Errorf("comfy_quant: %w", err)
+	}
+	return o, nil
+}
+
+func (m *Model) openComfy(l *Layer) {
+	s := m.stored(l, Comfy, metadataSuffix, ".pre_quant_scale")
+	s.Hint = m.shapeHint(l.Name, nil, -2)
+	if l.Err != nil {
+		return
+	}
+	name, _ := l.Options.Get("format")
+	l.Format, _ = name.(string)
+	l.Dtype = l.Format
+	f, err := codec.ByName(l.Format)
+	if err != nil {
+		l.Err = err
+		return
+	}
+	if d, ok := l.Options.Get("weights_dtype"); ok && f == codec.SDNQ() {
+		l.Dtype, _ = d.(string)
+	}
+	orig, _ := l.Options.Get("orig_dtype")
+	l.OrigDtype, _ = codec.OrigDtype(orig)
+	if _, ok := s.Tensors[quant.Weight]; !ok {
+		l.Err = errors.New("its weight is missing")
+		return
+	}
+	c, err := f.Open(s)
+	m.open(l, Comfy, c, err)
+}

@@ -1,0 +1,80 @@
+// Package layout is names and metadata on disk: what the tensors of a quantized
+// layer are called, and how a reader finds the layers of a checkpoint again.
+package layout
+
+import (
+	"fmt"
+
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// Layout is one row: a way to name the tensors of a layer.
+type Layout struct {
+	Name     string
+	suffixes map[quant.Role]string
+	// SelfDescribing layers carry their metadata as a tensor; the others are
+	// described by one config for all.
+	SelfDescribing bool
+}
+
+// The layouts.
+var (
+	// SDNQ is what sdnq, diffusers, transformers, SD.Next and InvokeAI load.
+	SDNQ = &Layout{Name: "sdnq", suffixes: map[quant.Role]string{
+		quant.Weight: ".weight", quant.Scale: ".scale", quant.ZeroPoint: ".zero_point",
+		quant.Scale2: ".scale_2", quant.ScaleZeroPoint: ".scale_zero_point",
+		quant.ZeroPointScale: ".zero_point_scale", quant.ZeroPoint2: ".zero_point_2",
+		quant.SVDUp: ".svd_up", quant.SVDDown: ".svd_down",
+	}}
+	// Comfy is one state dict that describes itself.
+	Comfy = &Layout{Name: "comfy", SelfDescribing: true, suffixes: map[quant.Role]string{
+		quant.Weight: ".weight", quant.Scale: ".weight_scale", quant.ZeroPoint: ".weight_zp",
+		quant.Scale2: ".weight_scale_2", quant.ScaleZeroPoint: ".weight_scale_zp",
+		quant.ZeroPointScale: ".weight_zp_scale", quant.ZeroPoint2: ".weight_zp_2",
+		quant.SVDUp: ".svd_up", quant.SVDDown: ".svd_down",
+		quant.GroupScale: ".weight_s_rel", quant.ChannelScale: ".weight_s_channel",
+		quant.Codebook: ".weight_codebook", quant.Zeros: ".weight_zeros", quant.Scalar: ".weight_scalar",
+		quant.InputScale: ".input_scale",
+	}}
+)
+
+// ByName returns the layout of that name.
+func ByName(name string) (*Layout, error) {
+	for _, l := range []*Layout{SDNQ, Comfy} {
+		if l.Name == name {
+			return l, nil
+		}
+	}
+	return nil, fmt.Errorf("unknown layout %q: there are sdnq and comfy", name)
+}
+
+const (
+	metadataSuffix = ".comfy_quant"
+	weightSuffix   = ".weight"
+)
+
+// TensorName returns what a tensor of a layer is called.
+func (l *Layout) TensorName(layer string, role quant.Role) string {
+	return layer + l.suffixes[role]
+}
+
+// WeightName returns the name of a layer's weight, before and after.
+func WeightName(layer string) string { return layer + weightSuffix }
+
+// Literal is a small tensor whose bytes the plan already knows.
+type Literal struct {
+	safetensors.Tensor
+	Data []byte
+}
+
+// MetadataTensor returns a layer's description as the tensor that carries it:
+// JSON text, one byte an element.
+func MetadataTensor(layer string, metadata pyjson.Object) Literal {
+	text := []byte(pyjson.Dump(metadata))
+	return Literal{
+		safetensors.Tensor{Name: layer + metadataSuffix, Dtype: safetensors.U8, Shape: []int{len(text)}},
+		text,
+	}
+}

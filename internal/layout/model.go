@@ -1,0 +1,123 @@
+package layout
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// Layer is a quantized layer as found in a checkpoint.
+type Layer struct {
+	Name    string
+	Format  string        // "int8_tensorwise", "sdnq", …
+	Dtype   string        // SDNQ's dtype, else the format
+	Options pyjson.Object // its metadata, or what the config says of it
+	// Err says why the layer cannot be decoded; then Codec is nil.
+	Err   error
+	Codec codec.Codec
+	// Parts are the stored tensors, in the order of the codec's.
+	Parts []checkpoint.Tensor
+	// Tensors are all that belong to the layer, metadata included, by name.
+	Tensors []checkpoint.Tensor
+	// Dtype of the weight before it was quantized, 0 if nothing says it.
+	OrigDtype safetensors.Dtype
+}
+
+// Model is a checkpoint as layers and plain tensors.
+type Model struct {
+	Checkpoint *checkpoint.Checkpoint
+	Layout     *Layout // nil where nothing is quantized
+	Layers     []*Layer
+	Plain      []checkpoint.Tensor // all that belongs to no layer
+	Config     *sdnq.Config        // of the sdnq layout
+
+	source *checkpoint.Checkpoint
+}
+
+// Read finds the layers of a checkpoint. It reads metadata, never weights. The
+// error is that of a checkpoint as a whole; what is wrong with one layer is in
+// the layer. source, which may be nil, is what the checkpoint was made from:
+// it gives the shapes that stored tensors do not tell.
+func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
+	m := &Model{Checkpoint: c, source: source}
+	if err := m.readComfy(); err != nil {
+		return nil, err
+	}
+	if m.Layers == nil {
+		if err := m.readSDNQ(); err != nil {
+			return nil, err
+		}
+	}
+	m.collectPlain()
+	return m, nil
+}
+
+// stored gathers a layer's tensors by the layout's names.
+func (m *Model) stored(l *Layer, layout *Layout, extras ...string) *codec.Stored {
+	s := &codec.Stored{Metadata: l.Options, Tensors: map[quant.Role]quant.Tensor{}}
+	for role, suffix := range layout.suffixes {
+		if t, ok := m.Checkpoint.Lookup(l.Name + suffix); ok {
+			s.Tensors[role] = quant.Tensor{Role: role, Dtype: t.Dtype, Shape: t.Shape}
+			l.Tensors = append(l.Tensors, t)
+		}
+	}
+	for _, suffix := range extras {
+		if t, ok := m.Checkpoint.Lookup(l.Name + suffix); ok {
+			l.Tensors = append(l.Tensors, t)
+		}
+	}
+	slices.SortFunc(l.Tensors, func(a, b checkpoint.Tensor) int { return strings.Compare(a.Name, b.Name) })
+	return s
+}
+
+// open gives the layer its codec, or the reason why it has none.
+func (m *Model) open(l *Layer, layout *Layout, c codec.Codec, err error) {
+	if err != nil {
+		l.Err = err
+		return
+	}
+	l.Codec = c
+	for _, t := range c.Tensors() {
+		part, _ := m.Checkpoint.Lookup(layout.TensorName(l.Name, t.Role))
+		l.Parts = append(l.Parts, part)
+	}
+}
+
+func (m *Model) collectPlain() {
+	taken := map[string]bool{}
+	for _, l := range m.Layers {
+		for _, t := range l.Tensors {
+			taken[t.Name] = true
+		}
+	}
+	for _, t := range m.Checkpoint.Tensors {
+		if !taken[t.Name] {
+			m.Plain = append(m.Plain, t)
+		}
+	}
+}
+
+// Failed returns the first layer that cannot be decoded as an error.
+func (m *Model) Failed() error {
+	for _, l := range m.Layers {
+		if l.Err != nil {
+			return fmt.Errorf("%s: layer %s: %w", m.Checkpoint.Path, l.Name, l.Err)
+		}
+	}
+	return nil
+}
+
+// Shape is that of the weight before it was quantized, as far as it is known.
+func (l *Layer) Shape() []int {
+	if l.Codec == nil {
+		return []int{}
+	}
+	return l.Codec.Shape()
+}

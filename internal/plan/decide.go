@@ -1,0 +1,419 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/pattern"
+	"github.com/tensorpress/tensorpress/internal/preset"
+	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// decider decides about one tensor at a time and remembers which patterns
+// matched anything.
+type decider struct {
+	Options
+	skip     []string // the config's list
+	listKeys bool     // the preset's list is in effect
+	used     map[string]bool
+	cannot   []string // layers that their dtype cannot hold
+	minNumel int
+	minWidth int
+}
+
+func newDecider(o Options) (*decider, error) {
+	d := &decider{Options: o, used: map[string]bool{}}
+	if o.Config != nil {
+		if err := o.Config.Check(); err != nil {
+			return nil, usage.Wrap(err)
+		}
+		if _, err := configured(d.base(), o.Config.Settings); err != nil {
+			return nil, usage.Wrap(err)
+		}
+		d.skip = append(d.skip, o.Config.NotConvert...)
+		d.Conv = d.Conv || o.Config.Has("quant_conv")
+		d.Embedding = d.Embedding || o.Config.Has("quant_embedding")
+	}
+	addKeys := o.Config == nil || o.Config.AddSkipKeys
+	d.listKeys = o.Layout == layout.SDNQ && o.SkipKeys && addKeys
+	d.minNumel, d.minWidth = minimums(o)
+	return d, d.checkGlobal()
+}
+
+// minimums are SDNQ's where its layout or its config is used, else none.
+func minimums(o Options) (numel, channels int) {
+	if o.Config != nil {
+		numel, channels = o.Config.MinNumel, o.Config.MinChannels
+	} else if o.Layout == layout.SDNQ {
+		def := sdnq.Default()
+		numel, channels = def.MinNumel, def.MinChannels
+	}
+	if o.MinNumel != nil {
+		numel = *o.MinNumel
+	}
+	if o.MinChannels != nil {
+		channels = *o.MinChannels
+	}
+	return numel, channels
+}
+
+// checkGlobal refuses flags that no layer could follow.
+func (d *decider) checkGlobal() error {
+	s := d.global()
+	f, err := codec.Resolve(s.Dtype, d.Layout == layout.SDNQ)
+	if err == nil {
+		f = f.Scaled(s.Scale)
+		err = f.Check(d.inherit(s, f, nil))
+	}
+	return usage.Wrap(err)
+}
+
+// base are the settings where nothing is said.
+func (d *decider) base() codec.Settings {
+	s := codec.Default()
+	s.Dtype = "int8_tensorwise"
+	if d.Layout == layout.SDNQ {
+		s.Dtype = "int8"
+	}
+	return s
+}
+
+func (d *decider) step(t checkpoint.Tensor) (Step, error) {
+	layer, isWeight := strings.CutSuffix(t.Name, ".weight")
+	s := Step{Source: t, Layer: layer, Action: Keep, Names: d.Preset.MemoryNames(t.Name)}
+	if d.Layout == layout.Comfy && d.Preset.Drop(t.Name) {
+		s.Action, s.Reason = Drop, "preset "+d.Preset.Name+" leaves it out"
+		return s, nil
+	}
+	if !isWeight {
+		s.Reason = "not a weight"
+		return s, nil
+	}
+	rule, keep, err := d.asked(t.Name)
+	if err != nil {
+		return s, err
+	}
+	forced := rule != nil && rule.Over["dtype"] != nil
+	kind := d.kind(t, rule)
+	if keep == "" {
+		keep = d.unfit(t, kind)
+	}
+	if keep == "" && !forced {
+		keep = d.listed(s, kind)
+	}
+	if keep == "" {
+		keep, err = d.quantize(&s, kind, rule)
+		if err != nil {
+			return s, err
+		}
+	}
+	if keep != "" && forced {
+		return s, usage.Errorf("--set %s: tensor %s cannot be quantized: %s", rule.Text, t.Name, keep)
+	}
+	if s.Reason = keep; keep != "" {
+		d.castKept(&s)
+	}
+	return s, nil
+}
+
+// kind is what a rule says, else what the family, name and shape tell. In the
+// comfy layout every matrix counts as linear, as in convert_to_quant, unless
+// embeddings are asked for as such.
+func (d *decider) kind(t checkpoint.Tensor, rule *Rule) preset.Kind {
+	if rule != nil && rule.Kind != "" {
+		return preset.Kind(rule.Kind)
+	}
+	k := d.Preset.Kind(t.Name, t.Shape)
+	if d.Layout == layout.Comfy && len(t.Shape) == 2 && (k != preset.Embedded || !d.Embedding) {
+		return preset.Linear
+	}
+	return k
+}
+
+// asked returns the first --set rule for a name, and why the user's patterns
+// keep it.
+func (d *decider) asked(name string) (rule *Rule, keep string, err error) {
+	kept, err := d.first(d.Keep, name)
+	if err != nil {
+		return nil, "", err
+	}
+	if rule, err = d.firstRule(name); err != nil {
+		return nil, "", err
+	}
+	only, err := d.first(d.Only, name)
+	if err != nil {
+		return nil, "", err
+	}
+	if kept != nil {
+		return nil, fmt.Sprintf("--keep %v", kept), nil
+	}
+	if rule != nil && rule.Keep {
+		return nil, "--set " + rule.Text, nil
+	}
+	if len(d.Only) > 0 && only == nil {
+		return nil, "not in --only", nil
+	}
+	return rule, "", nil
+}
+
+// firstRule and first try every pattern, so that one whose matches an earlier
+// one takes does not count as one that matches nothing.
+func (d *decider) firstRule(name string) (rule *Rule, err error) {
+	for i, r := range d.Set {
+		found, err := r.Pattern.Match(name)
+		if err != nil {
+			return nil, usage.Wrap(err)
+		}
+		if found {
+			d.used[r.Text] = true
+			rule = cmp.Or(rule, &d.Set[i])
+		}
+	}
+	return rule, nil
+}
+
+func (d *decider) first(patterns []*pattern.Pattern, name string) (match *pattern.Pattern, err error) {
+	for _, p := range patterns {
+		found, err := p.Match(name)
+		if err != nil {
+			return nil, usage.Wrap(err)
+		}
+		if found {
+			d.used[p.String()] = true
+			match = cmp.Or(match, p)
+		}
+	}
+	return match, nil
+}
+
+// unfit says why a tensor is not quantized whatever its name.
+func (d *decider) unfit(t checkpoint.Tensor, k preset.Kind) string {
+	switch {
+	case len(t.Shape) < 2 || len(t.Shape) > 2 && !k.Conv():
+		return fmt.Sprintf("%d dimensions, not 2", len(t.Shape))
+	case t.Numel() == 0:
+		return "empty"
+	case !codec.Floats(t.Dtype):
+		return fmt.Sprintf("%s is not F32, BF16 or F16", t.Dtype)
+	case k.Quantizable(d.Conv, d.Embedding):
+		return ""
+	case k == preset.Embedded:
+		return "an embedding by its name, which --embedding quantizes"
+	case k.Conv():
+		return "a convolution, which --conv quantizes"
+	}
+	return "no layer that SDNQ quantizes"
+}
+
+// listed says which list or minimum keeps a weight.
+func (d *decider) listed(s Step, k preset.Kind) string {
+	t := s.Source
+	if entry, ok := sdnq.Match(s.memoryName(), d.skip); ok {
+		return "skip key " + entry
+	}
+	if entry, ok := d.Preset.Skip(t.Name); ok && d.listKeys {
+		return "skip key " + entry
+	}
+	if d.Layout == layout.Comfy {
+		if why := d.Preset.Keep(t.Name, t.Shape[0], t.Numel()/t.Shape[0]); why != "" {
+			return why
+		}
+	}
+	if t.Numel() < d.minNumel {
+		return fmt.Sprintf("%d values, fewer than %d", t.Numel(), d.minNumel)
+	}
+	if n := k.Channels(t.Shape); n < d.minWidth {
+		return fmt.Sprintf("%d columns, fewer than %d", n, d.minWidth)
+	}
+	return ""
+}
+
+// memoryName is the weight's name in the loaded model.
+func (s *Step) memoryName() string {
+	if len(s.Names) > 0 {
+		return s.Names[0]
+	}
+	return s.Source.Name
+}
+
+// quantKinds are the kinds as the arithmetic knows them.
+var quantKinds = map[preset.Kind]quant.Kind{
+	preset.Embedded: quant.Embedding,
+	preset.Conv1d:   quant.Conv, preset.Conv2d: quant.Conv, preset.Conv3d: quant.Conv,
+	preset.ConvTranspose1d: quant.ConvTranspose, preset.ConvTranspose2d: quant.ConvTranspose, preset.ConvTranspose3d: quant.ConvTranspose,
+}
+
+// quantize gives the step its codec, or returns why the dtype cannot hold it.
+func (d *decider) quantize(s *Step, kind preset.Kind, rule *Rule) (keep string, err error) {
+	s.Settings, err = d.settings(s.memoryName(), rule)
+	if err != nil {
+		return "", err
+	}
+	s.Settings.Kind = quantKinds[kind]
+	s.Format, err = codec.Resolve(s.Settings.Dtype, d.Layout == layout.SDNQ)
+	if err != nil {
+		return "", usage.Errorf("layer %s: %w", s.Layer, err)
+	}
+	s.Format = s.Format.Scaled(s.Settings.Scale)
+	s.Settings = d.inherit(s.Settings, s.Format, rule)
+	choice, measured := d.Chosen[s.Source.Name]
+	if measured {
+		if s.Settings.Dtype = choice.Dtype; choice.Dtype == "" {
+			return "no dtype loses little enough", nil
+		}
+		if choice.NoMatmul {
+			s.Settings.Matmul, s.Settings.MatmulConv = false, false
+		}
+	}
+	if err := s.Format.Check(s.Settings); err != nil {
+		return "", usage.Errorf("layer %s: %w", s.Layer, err)
+	}
+	src := codec.Source{Name: s.Layer, Shape: s.Source.Shape, Dtype: s.Source.Dtype}
+	s.Codec, s.Options, err = s.Format.Make(src, s.Settings)
+	if err != nil {
+		d.cannot = append(d.cannot, fmt.Sprintf("%s is kept: %v", s.Layer, err))
+		return err.Error(), nil
+	}
+	if err := d.settle(s, src); err != nil {
+		return "", err
+	}
+	s.NoMatmul = s.NoMatmul || choice.NoMatmul
+	s.Action = Quantize
+	s.Dtype = dtypeName(s)
+	return "", nil
+}
+
+// settle takes back settings that a layer cannot follow though its dtype can
+// hold it, and says so where the reference does not.
+func (d *decider) settle(s *Step, src codec.Source) (err error) {
+	scheme := codec.Scheme(s.Codec)
+	if scheme == nil {
+		return nil
+	}
+	wanted := &s.Settings.Matmul
+	if scheme.Kind == quant.Conv || scheme.Kind == quant.ConvTranspose {
+		wanted = &s.Settings.MatmulConv
+	}
+	if scheme.MatmulFails() && !s.Settings.ExactReference {
+		*wanted = false
+		d.cannot = append(d.cannot, s.Layer+" is stored without quantized-matmul: SDNQ could not multiply it")
+		s.Codec, s.Options, err = s.Format.Make(src, s.Settings)
+	}
+	if s.NoMatmul = *wanted && !scheme.Matmul; s.NoMatmul {
+		s.Settings.Matmul, s.Settings.MatmulConv = false, false // as the list says, which knows no kinds
+	}
+	if scheme.Ungrouped {
+		s.Settings.GroupSize = -1
+	}
+	return err
+}
+
+// dtypeName is SDNQ's canonical name, or the format's.
+func dtypeName(s *Step) string {
+	if s.Format != codec.SDNQ() {
+		return s.Format.Name
+	}
+	name, _ := s.Options.Get("weights_dtype")
+	return name.(string)
+}
+
+// settings of a layer: defaults, the config's, the flags', the rule's.
+func (d *decider) settings(name string, rule *Rule) (codec.Settings, error) {
+	s := d.base()
+	if d.Config != nil {
+		c, err := d.Config.For(name)
+		if err != nil {
+			return s, usage.Errorf("tensor %s: %w", name, err)
+		}
+		if s, err = configured(s, c); err != nil {
+			return s, usage.Errorf("tensor %s: %w", name, err)
+		}
+	}
+	s = s.With(d.Flags)
+	if rule != nil {
+		s = s.With(rule.Over)
+	}
+	return d.plainName(s), nil
+}
+
+// global are the settings of layers without any of their own.
+func (d *decider) global() codec.Settings {
+	s := d.base()
+	if d.Config != nil {
+		s, _ = configured(s, d.Config.Settings) // newDecider has tried it
+	}
+	return d.plainName(s.With(d.Flags))
+}
+
+// configured takes over what a config says, whose names are always SDNQ's.
+func configured(s codec.Settings, c sdnq.Settings) (codec.Settings, error) {
+	s, err := s.FromConfig(c.Object())
+	s.Dtype = "sdnq:" + s.Dtype
+	return s, err
+}
+
+// plainName drops a prefix that only the comfy layout needs.
+func (d *decider) plainName(s codec.Settings) codec.Settings {
+	if d.Layout == layout.SDNQ {
+		s.Dtype = strings.TrimPrefix(s.Dtype, "sdnq:")
+	}
+	return s
+}
+
+// inherit drops what a dtype has no use for and what was asked for with
+// another: by flags before a rule's own dtype, by the config before the flags'.
+func (d *decider) inherit(s codec.Settings, f *codec.Format, rule *Rule) codec.Settings {
+	own := Overrides{}
+	if rule != nil {
+		own = rule.Over
+	}
+	if own["dtype"] == nil && d.Flags["dtype"] == nil {
+		return s
+	}
+	return f.Without(s, func(flag string) bool {
+		return own[flag] != nil || own["dtype"] == nil && d.Flags[flag] != nil
+	})
+}
+
+// castKept does to an unquantized weight what convert_to_quant does, where its
+// bytes are asked for: two-dimensional ones become BF16.
+func (d *decider) castKept(s *Step) {
+	exact := d.Flags["exact-reference"] == true
+	t := s.Source
+	if d.Layout == layout.Comfy && exact && len(t.Shape) == 2 && codec.Floats(t.Dtype) && t.Dtype != safetensors.BF16 {
+		s.Codec = codec.Cast(t.Shape, safetensors.BF16)
+		s.Reason += "; cast to BF16"
+	}
+}
+
+// unused refuses rules that matched nothing.
+func (d *decider) unused() error {
+	for _, r := range d.Set {
+		if !d.used[r.Text] {
+			return usage.Errorf("--set %s: the pattern matches no weight", r.Text)
+		}
+	}
+	for _, p := range d.Only {
+		if !d.used[p.String()] {
+			return usage.Errorf("--only %v: the pattern matches no weight", p)
+		}
+	}
+	return nil
+}
+
+func (d *decider) notes() []string {
+	var notes []string
+	for _, p := range d.Keep {
+		if !d.used[p.String()] {
+			notes = append(notes, fmt.Sprintf("--keep %v matches no weight", p))
+		}
+	}
+	return append(notes, d.cannot...)
+}

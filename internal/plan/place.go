@@ -1,0 +1,182 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// place names every tensor of the output and gives it its file and offset.
+func (p *Plan) place(o Output) error {
+	units, err := p.units()
+	if err != nil {
+		return err
+	}
+	o.Metadata = p.metadata(o)
+	if err := p.makeFiles(units, o); err != nil {
+		return err
+	}
+	p.locate()
+	for _, s := range p.Steps {
+		p.BytesIn += s.Source.Size
+	}
+	return nil
+}
+
+// makeFiles gives each unit of tensors to a file.
+func (p *Plan) makeFiles(units [][]safetensors.Tensor, o Output) error {
+	shards := split(units, o.ShardSize)
+	for i, tensors := range shards {
+		header, err := safetensors.NewHeader(tensors, o.Metadata)
+		if err != nil {
+			return err
+		}
+		p.Files = append(p.Files, File{shardName(o.Stem, i, len(shards)), header})
+		p.BytesOut += header.FileSize()
+	}
+	return nil
+}
+
+// parts returns where each tensor of the output lies, by name.
+func (p *Plan) parts() map[string]Part {
+	parts := map[string]Part{}
+	for i, f := range p.Files {
+		for _, t := range f.Header.Tensors {
+			parts[t.Name] = Part{t, i}
+		}
+	}
+	return parts
+}
+
+// units are the tensors of each step, which stay in one file.
+func (p *Plan) units() ([][]safetensors.Tensor, error) {
+	from := map[string]string{}
+	var units [][]safetensors.Tensor
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		unit := p.name(s)
+		for _, t := range unit {
+			if other, taken := from[t.Name]; taken {
+				return nil, &sourceError{fmt.Errorf("tensors %s and %s would both be written as %s: is the source quantized already?", other, s.Source.Name, t.Name)}
+			}
+			from[t.Name] = s.Source.Name
+		}
+		units = append(units, unit)
+	}
+	return units, nil
+}
+
+// sourceError is the source's fault.
+type sourceError struct{ error }
+
+func (e *sourceError) Is(target error) bool { return target == checkpoint.ErrSource }
+
+// name gives a step its parts, and the plan its literals.
+func (p *Plan) name(s *Step) []safetensors.Tensor {
+	if s.Action == Drop {
+		return nil
+	}
+	if s.Action == Keep {
+		t := safetensors.Tensor{Name: s.Source.Name, Dtype: s.Source.Dtype, Shape: s.Source.Shape}
+		if s.Codec != nil {
+			t.Dtype = s.Codec.Tensors()[0].Dtype
+		}
+		s.Parts = []Part{{Tensor: t}}
+		return []safetensors.Tensor{t}
+	}
+	var unit []safetensors.Tensor
+	for _, t := range s.Codec.Tensors() {
+		named := safetensors.Tensor{Name: p.Layout.TensorName(s.Layer, t.Role), Dtype: t.Dtype, Shape: t.Shape}
+		s.Parts = append(s.Parts, Part{Tensor: named})
+		unit = append(unit, named)
+	}
+	if p.Layout.SelfDescribing {
+		l := layout.MetadataTensor(s.Layer, s.Options)
+		p.Literals = append(p.Literals, Literal{Part{Tensor: l.Tensor}, l.Data})
+		unit = append(unit, l.Tensor)
+	}
+	return unit
+}
+
+// split fills files up to a size, in order; 0 means one file.
+func split(units [][]safetensors.Tensor, size int64) [][]safetensors.Tensor {
+	shards := [][]safetensors.Tensor{nil}
+	var used int64
+	for _, unit := range units {
+		var bytes int64
+		for _, t := range unit {
+			n, _ := safetensors.ByteSize(t.Dtype, t.Shape) // NewHeader reports what is wrong
+			bytes += n
+		}
+		if size > 0 && used > 0 && used+bytes > size {
+			shards, used = append(shards, nil), 0
+		}
+		last := len(shards) - 1
+		shards[last] = append(shards[last], unit...)
+		used += bytes
+	}
+	return shards
+}
+
+func shardName(stem string, i, n int) string {
+	if n == 1 {
+		return stem + ".safetensors"
+	}
+	return fmt.Sprintf("%s-%05d-of-%05d.safetensors", stem, i+1, n)
+}
+
+// metadata of a file: the source's, and in the sdnq layout, where the output is
+// one file, the config.
+func (p *Plan) metadata(o Output) map[string]string {
+	if p.Config == nil || o.Folder {
+		return o.Metadata
+	}
+	m := maps.Clone(o.Metadata)
+	if m == nil {
+		m = map[string]string{}
+	}
+	m[layout.ConfigKey] = strings.TrimSuffix(pyjson.DumpSorted(p.Config.Encode()), "\n")
+	return m
+}
+
+// locate copies offsets from the files' headers into parts and literals.
+func (p *Plan) locate() {
+	parts := p.parts()
+	for i := range p.Steps {
+		for j := range p.Steps[i].Parts {
+			p.Steps[i].Parts[j] = parts[p.Steps[i].Parts[j].Name]
+		}
+	}
+	for i := range p.Literals {
+		p.Literals[i].Part = parts[p.Literals[i].Name]
+	}
+}
+
+// Index returns the weight index of a sharded output as its loaders write it.
+func (p *Plan) Index() string {
+	names := pyjson.Object{}
+	var total int64
+	for _, f := range p.Files {
+		for _, t := range f.Header.Tensors {
+			names = append(names, pyjson.Member{Key: t.Name, Value: f.Name})
+			total += t.Size
+		}
+	}
+	return pyjson.DumpSorted(pyjson.Object{
+		{Key: "metadata", Value: pyjson.Object{{Key: "total_size", Value: total}}},
+		{Key: "weight_map", Value: names},
+	})
+}
+
+// BytesOut returns what a step writes.
+func (s *Step) BytesOut() (n int64) {
+	for _, part := range s.Parts {
+		n += part.Size
+	}
+	return n
+}

@@ -1,0 +1,205 @@
+// Package plan makes every decision before any weight is read: which tensors
+// are quantized and how, what the output's tensors are called, and where each
+// of their bytes will lie. It is pure: the same inventory and options give the
+// same plan.
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/app"
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/pattern"
+	"github.com/tensorpress/tensorpress/internal/preset"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// Options are the decisions that a user has taken.
+type Options struct {
+	Layout      *layout.Layout
+	Flags       Overrides
+	Config      *sdnq.Config // nil for none
+	Keep, Only  []*pattern.Pattern
+	Set         []Rule
+	Preset      *preset.Preset
+	SkipKeys    bool // SDNQ's list of the preset, in the sdnq layout
+	Conv        bool // quantize convolutions too
+	Embedding   bool // quantize embeddings too
+	MinNumel    *int
+	MinChannels *int
+	Recognised  string   // what told the preset, "" where it was named
+	For         *app.App // nil for any
+	// Chosen are the dtypes that were measured for weights with a dynamic one,
+	// by their names; nil before that.
+	Chosen map[string]Choice
+	Output Output
+}
+
+// Choice is a dtype that was measured: "" where none loses little enough.
+type Choice struct {
+	Dtype    string
+	NoMatmul bool // list it as not using quantized matmul
+}
+
+// Output is the shape of what is written.
+type Output struct {
+	Folder    bool
+	Stem      string // file name without .safetensors
+	ShardSize int64  // bytes of tensors in a file, 0 for no bound
+	Metadata  map[string]string
+}
+
+// Action is what becomes of a tensor.
+type Action string
+
+// The actions.
+const (
+	Quantize Action = "quantize"
+	Keep     Action = "keep"
+	Drop     Action = "drop" // the output does not have it
+)
+
+// Step is what becomes of one tensor of the source.
+type Step struct {
+	Source checkpoint.Tensor
+	Layer  string   // its name, without .weight for a weight
+	Names  []string // of a weight in the loaded model, where they differ
+	Action Action
+	Reason string // why it is kept
+	Dtype  string // SDNQ's dtype or the format, for a quantized weight
+	// Codec stores the tensor; nil where its bytes are copied.
+	Codec    codec.Codec
+	Format   *codec.Format
+	Settings codec.Settings
+	Options  pyjson.Object // what the layer's metadata says
+	NoMatmul bool          // quantized matmul was asked for and does not apply
+	Parts    []Part        // of the codec's tensors, or the copy
+}
+
+// Part is a tensor of the output and the file that holds it.
+type Part struct {
+	safetensors.Tensor
+	File int
+}
+
+// Literal is a part whose bytes are known already.
+type Literal struct {
+	Part
+	Data []byte
+}
+
+// File is a file of the output.
+type File struct {
+	Name   string // ending in .safetensors
+	Header *safetensors.Header
+}
+
+// Plan is every decision.
+type Plan struct {
+	Layout   *layout.Layout
+	Preset   string // its name, and what told it
+	Steps    []Step // in the order in which the source is read
+	Literals []Literal
+	Files    []File
+	Config   *sdnq.Config // of the sdnq layout
+	Notes    []string     // what a user should know
+	BytesIn  int64
+	BytesOut int64
+}
+
+// Make plans the conversion of an inventory of plain tensors.
+func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
+	d, err := newDecider(o)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Layout: o.Layout, Preset: o.Preset.Name}
+	if o.Recognised != "" {
+		p.Preset += ": " + o.Recognised
+	}
+	for _, t := range readOrder(tensors) {
+		step, err := d.step(t)
+		if err != nil {
+			return nil, err
+		}
+		p.Steps = append(p.Steps, step)
+	}
+	if err := d.unused(); err != nil {
+		return nil, err
+	}
+	if err := checkFor(p, o); err != nil {
+		return nil, err
+	}
+	if o.Layout == layout.SDNQ {
+		p.Config = configOf(p.Steps, d)
+	}
+	p.Notes = append(d.notes(), notesOf(p, o)...)
+	return p, p.place(o.Output)
+}
+
+func readOrder(tensors []checkpoint.Tensor) []checkpoint.Tensor {
+	tensors = slices.Clone(tensors)
+	slices.SortFunc(tensors, func(a, b checkpoint.Tensor) int {
+		return cmp.Or(cmp.Compare(a.Shard, b.Shard), cmp.Compare(a.Offset, b.Offset), strings.Compare(a.Name, b.Name))
+	})
+	return tensors
+}
+
+func checkFor(p *Plan, o Options) error {
+	if o.For == nil {
+		return nil
+	}
+	if err := o.For.CheckOutput(o.Layout.Name, o.Output.Folder); err != nil {
+		return usage.Wrap(err)
+	}
+	for _, s := range p.Steps {
+		if s.Action != Quantize {
+			continue
+		}
+		if err := o.For.CheckLayer(s.Format, s.Dtype); err != nil {
+			return usage.Errorf("layer %s: %w", s.Layer, err)
+		}
+	}
+	return nil
+}
+
+// notesOf says what may surprise: nothing to do, and layers that stock ComfyUI
+// does not load.
+func notesOf(p *Plan, o Options) []string {
+	quantized, foreign := 0, map[string]bool{}
+	for _, s := range p.Steps {
+		if s.Action != Quantize {
+			continue
+		}
+		quantized++
+		if o.Layout == layout.Comfy && s.Format.ComfyUI == "" {
+			foreign[s.Dtype] = true
+		}
+	}
+	var notes []string
+	if quantized == 0 {
+		notes = append(notes, "nothing is quantized: every tensor is kept as it is")
+	}
+	for _, name := range slices.Sorted(keys(foreign)) {
+		notes = append(notes, fmt.Sprintf("stock ComfyUI does not load %s layers; the nearest dtype that it loads is %s", name, app.Nearest(name)))
+	}
+	return notes
+}
+
+func keys(m map[string]bool) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,244 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/quant"
+)
+
+// configOf writes down what the steps do, so that a loader which reruns SDNQ's
+// rules on the model comes to the same tensors.
+func configOf(steps []Step, d *decider) *sdnq.Config {
+	c := sdnq.Default()
+	if d.Config != nil {
+		c.AddSkipKeys = d.Config.AddSkipKeys
+	}
+	s := d.global()
+	c.Settings = globalSettings(s)
+	c.MinNumel, c.MinChannels = d.minNumel, d.minWidth
+	c.AddSkipKeys = c.AddSkipKeys && d.SkipKeys
+	entries := d.skip
+	if d.listKeys {
+		entries = slices.Concat(entries, d.Preset.SkipKeys)
+	}
+	c.NotConvert = notConverted(steps, entries, s.ExactReference)
+	c.NotMatmul = notMultiplied(steps)
+	c.Turn("quant_conv", d.Conv)
+	c.Turn("quant_embedding", d.Embedding)
+	c.Shapes = untoldShapes(steps)
+	if !keepsExceptions(c, d.Config, steps) {
+		exceptions(c, steps)
+	}
+	return c
+}
+
+// notConverted lists the entries in effect that keep no quantized layer, and
+// every weight that is kept, by its full name; sdnq itself leaves out names
+// that an entry matches already.
+func notConverted(steps []Step, skip []string, exact bool) []string {
+	list := slices.DeleteFunc(slices.Clone(skip), func(entry string) bool {
+		return slices.ContainsFunc(steps, func(s Step) bool {
+			_, matched := sdnq.Match(s.memoryName(), []string{entry})
+			return matched && s.Action == Quantize
+		})
+	})
+	entries := slices.Clone(list)
+	for _, s := range steps {
+		if s.Action != Keep || s.Layer == s.Source.Name {
+			continue
+		}
+		if _, matched := sdnq.Match(s.memoryName(), entries); !matched || !exact {
+			list = append(list, s.listNames(exact)...)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// listNames are the names of a weight that lists have: what it is called in
+// memory, against which loaders match, and in the file.
+func (s *Step) listNames(exact bool) []string {
+	if len(s.Names) > 0 && exact {
+		return s.Names
+	}
+	return append(slices.Clone(s.Names), s.Source.Name)
+}
+
+// notMultiplied lists the layers to which quantized matmul does not apply.
+func notMultiplied(steps []Step) []string {
+	var list []string
+	for _, s := range steps {
+		if s.NoMatmul {
+			list = append(list, s.listNames(s.Settings.ExactReference)...)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// untoldShapes holds the shapes that no reader could tell from the tensors.
+func untoldShapes(steps []Step) pyjson.Object {
+	var shapes pyjson.Object
+	for _, s := range steps {
+		if scheme := codec.Scheme(s.Codec); scheme != nil && untold(scheme) {
+			shapes = append(shapes, pyjson.Member{Key: s.Layer, Value: s.Source.Shape})
+		}
+	}
+	return shapes
+}
+
+// untold: one scale for packed codes, or scales that are packed themselves.
+func untold(s *quant.Scheme) bool {
+	scale, zero, _ := s.Stores()
+	return s.Groups() == 1 && s.Dtype.Bitpacked() || scale+zero != "" || s.Kind != quant.Linear || s.Transposed
+}
+
+// keepsExceptions takes over the exceptions of the user's config as they are,
+// if they alone say what the steps do.
+func keepsExceptions(c, user *sdnq.Config, steps []Step) bool {
+	if user == nil {
+		return false
+	}
+	candidate := *c
+	candidate.DtypeLists, candidate.Modules = sortedLists(user.DtypeLists), sortedModules(user.Modules)
+	for _, l := range user.DtypeLists {
+		if l.IsMinimum() { // may go before another entry once sorted
+			return false
+		}
+	}
+	for _, s := range steps {
+		if s.Action == Quantize && (s.Settings.Dynamic || !says(&candidate, s)) {
+			return false
+		}
+	}
+	*c = candidate
+	return true
+}
+
+// sortedLists and sortedModules are in the order in which readers find the
+// keys of the saved file.
+func sortedLists(lists []sdnq.DtypeList) []sdnq.DtypeList {
+	return slices.SortedFunc(slices.Values(lists), func(a, b sdnq.DtypeList) int { return strings.Compare(a.Key, b.Key) })
+}
+
+func sortedModules(modules []sdnq.Module) []sdnq.Module {
+	return slices.SortedFunc(slices.Values(modules), func(a, b sdnq.Module) int { return strings.Compare(a.Pattern, b.Pattern) })
+}
+
+// stores are the keys that SDNQ's loaders drop where they are global.
+var stores = []string{"scale_dtype", "use_codebook_scale", "zero_point_dtype"}
+
+// globalSettings are what the config says of layers without settings of their
+// own.
+func globalSettings(s codec.Settings) sdnq.Settings {
+	keys := s.ConfigKeys()
+	if !s.ExactReference {
+		for _, key := range stores {
+			keys = keys.Delete(key)
+		}
+	}
+	global, _ := sdnq.Default().Settings.With(keys)
+	return global
+}
+
+// says reports whether the config gives a layer the settings of its step.
+func says(c *sdnq.Config, s Step) bool { return len(differing(c, s)) == 0 }
+
+// differing are the keys of a layer's settings that the config says otherwise.
+func differing(c *sdnq.Config, s Step) pyjson.Object {
+	got, err := c.For(s.memoryName())
+	if err != nil {
+		return s.Settings.ConfigKeys()
+	}
+	said := got.Object()
+	var keys pyjson.Object
+	for _, want := range s.Settings.ConfigKeys() {
+		v, _ := said.Get(want.Key)
+		if !sameValue(want.Key, v, want.Value) {
+			keys = append(keys, want)
+		}
+	}
+	return keys
+}
+
+func sameValue(key string, a, b any) bool {
+	x, isText := a.(string)
+	y, _ := b.(string)
+	if key == "weights_dtype" && isText {
+		return dtype.Lookup(x) == dtype.Lookup(y)
+	}
+	return fmt.Sprint(a) == fmt.Sprint(b)
+}
+
+// exceptions names every layer that differs from the global settings: in a
+// dtype list where the dtype alone differs, else with settings of its own. A
+// difference that all layers share is one entry for all.
+func exceptions(c *sdnq.Config, steps []Step) {
+	if shared := sharedDifference(c, steps); shared != nil {
+		c.Modules = []sdnq.Module{{Pattern: "*", Settings: shared}}
+		return
+	}
+	lists := map[string][]string{}
+	plain := *c
+	for _, s := range steps {
+		if s.Action != Quantize {
+			continue
+		}
+		keys := differing(&plain, s)
+		if s.Settings.Dynamic && len(keys) == 0 { // sdnq lists all that it measured
+			keys = pyjson.Object{{Key: "weights_dtype", Value: s.Settings.Dtype}}
+		}
+		switch name, _ := keys.Get("weights_dtype"); {
+		case len(keys) == 1 && name != nil:
+			lists[s.Settings.Dtype] = append(lists[s.Settings.Dtype], s.listNames(false)...)
+		case len(keys) > 0:
+			for _, name := range s.listNames(false) {
+				c.Modules = append(c.Modules, sdnq.Module{Pattern: name, Settings: withBasics(keys, s)})
+			}
+		}
+	}
+	for name, params := range lists {
+		slices.Sort(params)
+		c.DtypeLists = append(c.DtypeLists, sdnq.DtypeList{Key: name, Names: params})
+	}
+	c.DtypeLists, c.Modules = sortedLists(c.DtypeLists), sortedModules(c.Modules)
+}
+
+// withBasics adds dtype and group, without which an entry is hard to read.
+func withBasics(keys pyjson.Object, s Step) pyjson.Object {
+	for _, m := range s.Settings.ConfigKeys() {
+		if m.Key == "weights_dtype" || m.Key == "group_size" || m.Key == "dequantize_fp32" {
+			keys = keys.Set(m.Key, m.Value)
+		}
+	}
+	return keys
+}
+
+// sharedDifference is what all quantized layers have and the config does not
+// say, nil where they do not agree or it says all.
+func sharedDifference(c *sdnq.Config, steps []Step) pyjson.Object {
+	var shared pyjson.Object
+	n := 0
+	for _, s := range steps {
+		if s.Action != Quantize {
+			continue
+		}
+		keys := differing(c, s)
+		if n++; n > 1 && pyjson.Dump(keys) != pyjson.Dump(shared) {
+			return nil
+		}
+		shared = keys
+	}
+	for _, m := range shared {
+		if !slices.Contains(stores, m.Key) {
+			return nil
+		}
+	}
+	return shared
+}
