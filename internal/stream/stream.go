@@ -1,0 +1,240 @@
+// Package stream runs tiles of work on all cores: workers read and compute, one
+// goroutine writes, and buffers are used again, so that memory does not grow
+// with the size of a tensor or a file.
+package stream
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"runtime/debug"
+	"sync"
+
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// Task is the work of one tile. Tasks start in order; one may wait for what
+// earlier ones make known.
+type Task func(w *Worker) error
+
+// Worker holds the buffers of one goroutine. Contents are valid during a task.
+type Worker struct {
+	Scratch quant.Scratch
+	bytes   [][]byte
+	floats  [][]float32
+	batch   *batch
+	run     *run
+}
+
+// Bytes returns buffer i with n bytes of any content.
+func (w *Worker) Bytes(i, n int) []byte { return grown(&w.bytes, i, n) }
+
+// Floats returns buffer i with n values of any content.
+func (w *Worker) Floats(i, n int) []float32 { return grown(&w.floats, i, n) }
+
+func grown[T any](buffers *[][]T, i, n int) []T {
+	for len(*buffers) <= i {
+		*buffers = append(*buffers, nil)
+	}
+	if cap((*buffers)[i]) < n {
+		(*buffers)[i] = nil // let go of the old one first
+		(*buffers)[i] = make([]T, n)
+	}
+	return (*buffers)[i][:n]
+}
+
+// Done counts n bytes of the source as worked off once the task is written.
+func (w *Worker) Done(n int64) { w.batch.done += n }
+
+// Cancelled is closed when the run is over early.
+func (w *Worker) Cancelled() <-chan struct{} { return w.run.ctx.Done() }
+
+// Output returns n bytes to fill, which go to offset off of a tensor when the
+// task returns.
+func (w *Worker) Output(to *safetensors.Writer, t safetensors.Tensor, off int64, n int) []byte {
+	return w.Scatter(to, t, quant.Run(off, int64(n)))
+}
+
+// Scatter is Output for several runs of a tensor, which lie one after the other
+// in the bytes to fill.
+func (w *Worker) Scatter(to *safetensors.Writer, t safetensors.Tensor, spans []quant.Span) []byte {
+	b := w.batch
+	data := grown(&b.buffers, b.used, quant.SpanBytes(spans))
+	b.used++
+	rest := data
+	for _, s := range spans {
+		b.writes = append(b.writes, write{to, t, s, rest[:s.Bytes()]})
+		rest = rest[s.Bytes():]
+	}
+	return data
+}
+
+type write struct {
+	to   *safetensors.Writer
+	t    safetensors.Tensor
+	at   quant.Span
+	data []byte
+}
+
+func (w *write) flush() error {
+	data, off := w.data, w.at.Offset
+	for range w.at.Count {
+		if err := w.to.WriteSection(w.t, data[:w.at.Size], off); err != nil {
+			return err
+		}
+		data, off = data[w.at.Size:], off+w.at.Stride
+	}
+	return nil
+}
+
+// batch is what one task writes.
+type batch struct {
+	writes  []write
+	buffers [][]byte
+	used    int // of the buffers
+	done    int64
+}
+
+func (b *batch) reset() { b.writes, b.used, b.done = b.writes[:0], 0, 0 }
+
+func (b *batch) flush() error {
+	for _, w := range b.writes {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Batches returns how many batches a run of that many workers keeps: with it
+// goes the memory for outputs.
+func Batches(threads int) int { return threads + 2 }
+
+type run struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	tasks  chan numbered
+	free   chan *batch
+	full   chan *batch
+
+	mu    sync.Mutex
+	err   error
+	index int // of the task whose error err is
+}
+
+type numbered struct {
+	index int
+	task  Task
+}
+
+// Run works off tasks with that many workers and calls done, never at the same
+// time, with the bytes that a written task counted. Its error is that of the
+// first task in order that fails, or the context's.
+func Run(ctx context.Context, threads int, tasks iter.Seq[Task], done func(n int64)) error {
+	r := &run{
+		tasks: make(chan numbered), free: make(chan *batch, Batches(threads)), full: make(chan *batch),
+	}
+	r.ctx, r.cancel = context.WithCancel(ctx)
+	defer r.cancel()
+	for range Batches(threads) {
+		r.free <- new(batch)
+	}
+	go r.feed(tasks)
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		r.write(done)
+	}()
+	r.work(threads)
+	close(r.full)
+	<-written
+	if r.err != nil {
+		return r.err
+	}
+	return ctx.Err()
+}
+
+func (r *run) feed(tasks iter.Seq[Task]) {
+	defer close(r.tasks)
+	i := 0
+	for task := range tasks {
+		select {
+		case r.tasks <- numbered{i, task}:
+			i++
+		case <-r.ctx.Done():
+			return
+		}
+	}
+}
+
+func (r *run) work(threads int) {
+	var workers sync.WaitGroup
+	for range threads {
+		workers.Go(func() {
+			w := &Worker{run: r}
+			w.Scratch.Cancelled = r.ctx.Done()
+			for n := range r.tasks {
+				r.do(w, n)
+			}
+		})
+	}
+	workers.Wait()
+}
+
+func (r *run) do(w *Worker, n numbered) {
+	w.batch = <-r.free // the writer always gives one back
+	if r.over(n.index) {
+		r.free <- w.batch
+		return
+	}
+	w.batch.reset()
+	if err := guarded(w, n.task); err != nil {
+		r.fail(n.index, err)
+		w.batch.reset() // its outputs may be half filled
+	}
+	r.full <- w.batch
+}
+
+// over reports whether a task need not run any more. One before the task that
+// failed must, or which error comes out would be a matter of luck.
+func (r *run) over(index int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return index > r.index
+	}
+	return r.ctx.Err() != nil
+}
+
+// guarded turns a panic into an error, so that outputs are cleaned up.
+func guarded(w *Worker, task Task) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("internal error: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return task(w)
+}
+
+func (r *run) fail(index int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err == nil || index < r.index {
+		r.err, r.index = err, index
+	}
+	r.cancel()
+}
+
+func (r *run) write(done func(n int64)) {
+	for b := range r.full {
+		if r.ctx.Err() == nil {
+			if err := b.flush(); err != nil {
+				r.fail(-1, err)
+			} else if done != nil && b.done > 0 {
+				done(b.done)
+			}
+		}
+		r.free <- b
+	}
+}
