@@ -1,0 +1,95 @@
+package tensorpress
+
+import (
+	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/internal/app"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/preset"
+)
+
+// FormatRow is a dtype that a layer can be stored in.
+type FormatRow struct {
+	Name    string   `json:"name"`
+	Aliases []string `json:"aliases,omitempty"`
+	Bits    int      `json:"bits"`
+	Min     float64  `json:"min"`
+	Max     float64  `json:"max"`
+	Storage string   `json:"storage"` // of the codes
+	Layouts []string `json:"layouts"`
+	// Loads are the applications that load it, by layout.
+	Loads map[string][]string `json:"loads"`
+}
+
+// Formats lists ComfyUI's own formats, then SDNQ's storable dtypes.
+func Formats() []FormatRow {
+	var rows []FormatRow
+	for _, f := range codec.Formats() {
+		if f != codec.SDNQ() {
+			rows = append(rows, nativeRow(f))
+		}
+	}
+	for _, t := range dtype.All() {
+		if t.Storable() {
+			rows = append(rows, sdnqRow(t))
+		}
+	}
+	return rows
+}
+
+func nativeRow(f *codec.Format) FormatRow {
+	least := -f.Max
+	if f.Unsigned {
+		least = 0
+	}
+	return FormatRow{
+		Name: f.Name, Bits: f.Bits, Min: least, Max: f.Max, Storage: f.Storage.String(),
+		Layouts: []string{"comfy"}, Loads: map[string][]string{"comfy": app.Loading(f, "comfy")},
+	}
+}
+
+func sdnqRow(t *dtype.Type) FormatRow {
+	return FormatRow{
+		Name: t.Name, Aliases: dtype.Aliases(t.Name), Bits: t.Bits, Min: t.Min, Max: t.Max, Storage: t.Storage.String(),
+		Layouts: []string{"sdnq", "comfy"},
+		Loads:   map[string][]string{"sdnq": app.Loading(codec.SDNQ(), "sdnq")},
+	}
+}
+
+// PresetRow is a model family.
+type PresetRow struct {
+	Name        string   `json:"name"`
+	About       string   `json:"about"`
+	SkipKeys    []string `json:"skip_keys"` // in the sdnq layout
+	Keeps       []string `json:"keeps"`     // parts of names, in the comfy layout
+	MinNumel    int      `json:"min_numel"`
+	MinChannels int      `json:"min_channels"`
+}
+
+// Presets lists every model family.
+func Presets() []PresetRow {
+	var rows []PresetRow
+	for _, p := range preset.All() {
+		rows = append(rows, PresetRow{p.Name, p.About, list(p.SkipKeys), list(p.Parts), p.MinNumel, p.MinChannels})
+	}
+	return rows
+}
+
+// list is never nil, which JSON would write as null.
+func list(s []string) []string { return append([]string{}, s...) }
+
+// SettingFlag is a setting of layers that [Options] takes by its name.
+type SettingFlag struct {
+	Name, About string
+	Default     any // a string, an int or a bool
+}
+
+// SettingFlags lists the settings of [Options.Settings].
+func SettingFlags() []SettingFlag {
+	var flags []SettingFlag
+	for _, f := range codec.Fields() {
+		if f.About != "" {
+			flags = append(flags, SettingFlag{f.Flag, f.About, f.Value(codec.Default())})
+		}
+	}
+	return flags
+}

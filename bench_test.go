@@ -1,0 +1,125 @@
+package tensorpress
+
+import (
+	"encoding/binary"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// generated writes a checkpoint of that many bytes in BF16 layers of 3072².
+func generated(tb testing.TB, bytes int) string {
+	tb.Helper()
+	const side = 3072
+	var tensors []safetensors.Tensor
+	for i := range bytes / (2 * side * side) {
+		tensors = append(tensors, safetensors.Tensor{Name: layerName(i), Dtype: safetensors.BF16, Shape: []int{side, side}})
+	}
+	return written(tb, tensors)
+}
+
+func layerName(i int) string {
+	return "blocks." + string(rune('a'+i/26%26)) + string(rune('a'+i%26)) + ".attn.weight"
+}
+
+// written fills tensors with bell-shaped BF16 values.
+func written(tb testing.TB, tensors []safetensors.Tensor) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "source.safetensors")
+	f, err := os.Create(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer f.Close()
+	header, err := safetensors.NewHeader(tensors, nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	w, err := safetensors.NewWriter(f, header)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	block := bellShaped(4 << 20)
+	for _, t := range header.Tensors {
+		for off := int64(0); off < t.Size; off += int64(len(block)) {
+			if err := w.WriteSection(t, block[:min(int64(len(block)), t.Size-off)], off); err != nil {
+				tb.Fatal(err)
+			}
+		}
+	}
+	if err := w.Finish(); err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
+func bellShaped(bytes int) []byte {
+	rng := rand.New(rand.NewPCG(1, 2))
+	block := make([]byte, bytes)
+	for i := 0; i < bytes; i += 2 {
+		v := float32(rng.NormFloat64() * 0.02)
+		binary.LittleEndian.PutUint16(block[i:], kernel.ToBF16(v))
+	}
+	return block
+}
+
+// BenchmarkQuantize converts 1 GiB and copies the same file in the same run:
+// ×copy is the ratio that counts.
+func BenchmarkQuantize(b *testing.B) {
+	const bytes = 1 << 30
+	if testing.Short() {
+		b.Skip("writes 1 GiB")
+	}
+	source := generated(b, bytes)
+	for _, bench := range []struct{ name, layout, dtype string }{
+		{"int8_tensorwise", "comfy", "int8_tensorwise"},
+		{"float8_e4m3fn", "comfy", "float8_e4m3fn"},
+		{"sdnq-int8", "sdnq", "int8"},
+		{"sdnq-uint4", "sdnq", "uint4"},
+		{"sdnq-float6_e3m2fn", "sdnq", "float6_e3m2fn"},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			b.SetBytes(bytes)
+			o := Options{Layout: bench.layout, Dtype: &bench.dtype, Force: true}
+			dest := filepath.Join(b.TempDir(), "out.safetensors")
+			var copied, converted time.Duration
+			for b.Loop() {
+				b.StopTimer()
+				copied += timed(b, func() error { return copyFile(dest+".copy", source) })
+				b.StartTimer()
+				converted += timed(b, func() error { _, err := Quantize(b.Context(), source, dest, o); return err })
+			}
+			b.ReportMetric(converted.Seconds()/copied.Seconds(), "×copy")
+		})
+	}
+}
+
+func timed(b *testing.B, do func() error) time.Duration {
+	start := time.Now()
+	if err := do(); err != nil {
+		b.Fatal(err)
+	}
+	return time.Since(start)
+}
+
+// copyFile copies through a buffer, as a plain program does.
+func copyFile(dest, source string) error {
+	in, err := os.Open(source)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(dest)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	_, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{in}, make([]byte, 1<<20))
+	return err
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"github.com/tensorpress/tensorpress"
+)
+
+type dequantizeFlags struct {
+	o         tensorpress.DequantizeOptions
+	shardSize size
+	report    reportFlag
+	runFlags
+}
+
+func newDequantize() *cobra.Command {
+	d := &dequantizeFlags{}
+	cmd := command(&cobra.Command{
+		Use:   "dequantize SOURCE DEST",
+		Short: "Turn a quantized checkpoint back into plain tensors",
+		Long: `Turn a quantized checkpoint back into plain tensors.
+
+It takes what tensorpress or the reference programs wrote, in either layout.
+Kept tensors stay as they are; no quantization_config remains.`,
+		Example: `  tensorpress dequantize small.safetensors plain.safetensors
+  tensorpress dequantize models/small models/plain --dtype bf16`,
+		Args: wants(2, 2),
+	}, "0 1 2 3 130", d.run)
+	f := cmd.Flags()
+	f.StringVar(&d.o.Dtype, "dtype", "", "`bf16, f16 or f32` for the weights that were quantized (default theirs before)")
+	d.shardSize.least = 1
+	f.Var(&d.shardSize, "shard-size", "most bytes of weights in a file of a folder (default 5GB)")
+	f.BoolVar(&d.o.Force, "force", false, "replace DEST if it exists")
+	d.report.add(cmd)
+	group(f, "Output")
+	d.add(cmd)
+	complete(cmd, "dtype", func() []string { return []string{"bf16", "f16", "f32"} })
+	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return d.check(args) }
+	return cmd
+}
+
+func (d *dequantizeFlags) check(args []string) error {
+	if err := d.runFlags.check(); err != nil {
+		return err
+	}
+	return d.report.check(args)
+}
+
+func (d *dequantizeFlags) run(cmd *cobra.Command, args []string) error {
+	o := d.o
+	o.ShardSize = d.shardSize.bytes
+	var follow meter
+	o.Resources, follow = d.start(cmd.ErrOrStderr())
+	r, err := tensorpress.Dequantize(cmd.Context(), args[0], args[1], o)
+	follow.end(err == nil)
+	if err != nil {
+		return err
+	}
+	d.notes(cmd.ErrOrStderr(), r.Notes)
+	if err := d.report.write(r); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return output(cmd.OutOrStdout(), d.json, r, func(w io.Writer) { printDone(w, r) })
+}

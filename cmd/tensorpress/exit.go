@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"github.com/tensorpress/tensorpress"
+)
+
+// runError is an error of a command that ran. All others are the command
+// line's: cobra refused it, or a command's own checks did before it ran.
+type runError struct{ error }
+
+func (e *runError) Unwrap() error { return e.error }
+
+const interrupted = 130
+
+// meanings of the exit statuses, for the help of each command.
+var meanings = []struct {
+	status int
+	text   string
+}{
+	{0, "done, or verified"},
+	{1, "reading, writing or the machine failed"},
+	{2, "the command is wrong, or would overwrite something"},
+	{3, "the source is damaged, unsupported or inconsistent"},
+	{4, "verify found a problem, or too great an error"},
+	{interrupted, "interrupted; nothing is left under DEST's name"},
+}
+
+// statusOf is the one place where errors become exit statuses.
+func statusOf(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case isUsage(err):
+		return 2
+	case errors.Is(err, tensorpress.ErrSource):
+		return 3
+	case errors.Is(err, tensorpress.ErrVerify):
+		return 4
+	case errors.Is(err, context.Canceled):
+		return interrupted
+	}
+	return 1
+}
+
+func isUsage(err error) bool {
+	var ran *runError
+	return !errors.As(err, &ran) || errors.Is(err, tensorpress.ErrUsage)
+}
+
+// message is the line that tells a user of an error.
+func message(cmd *cobra.Command, err error) string {
+	var ran *runError
+	switch {
+	case statusOf(err) == interrupted:
+		return "interrupted, nothing was written"
+	case !errors.As(err, &ran):
+		return fmt.Sprintf("error: %s: see %s --help", oneLine(flagText(err)), cmd.CommandPath())
+	case strings.HasPrefix(err.Error(), "internal error:"):
+		return "error: " + internalText(err.Error())
+	}
+	return "error: " + oneLine(err.Error())
+}
+
+// internalText leaves the stack to those who ask for it.
+func internalText(text string) string {
+	if os.Getenv("TENSORPRESS_DEBUG") != "" {
+		return text
+	}
+	line, _, _ := strings.Cut(text, "\n")
+	return oneLine(line) + " (TENSORPRESS_DEBUG=1 shows where)"
+}
+
+// flagText says what is wrong with a flag, in fewer words than pflag.
+func flagText(err error) string {
+	var unknown *pflag.NotExistError
+	var invalid *pflag.InvalidValueError
+	var missing *pflag.ValueRequiredError
+	switch {
+	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
+		return "unknown flag --" + unknown.GetSpecifiedName()
+	case errors.As(err, &missing):
+		return fmt.Sprintf("--%s needs a value", missing.GetFlag().Name)
+	case errors.As(err, &invalid):
+		return fmt.Sprintf("--%s %s: %s", invalid.GetFlag().Name, invalid.GetValue(), wanted(invalid))
+	}
+	return err.Error()
+}
+
+func wanted(e *pflag.InvalidValueError) string {
+	switch e.GetFlag().Value.Type() {
+	case "int":
+		return "want a whole number"
+	case "float64":
+		return "want a number"
+	case "bool":
+		return "want true or false"
+	}
+	return e.Unwrap().Error()
+}
+
+// oneLine makes text safe to print: names in a file may hold anything, line
+// ends and a terminal's own codes among it.
+func oneLine(text string) string {
+	text = strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "; ")
+	if strings.IndexFunc(text, hidden) < 0 {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if !hidden(r) {
+			b.WriteRune(r)
+			continue
+		}
+		b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+	}
+	return b.String()
+}
+
+func hidden(r rune) bool { return !unicode.IsPrint(r) }
+
+// statusHelp lists what a command may exit with.
+func statusHelp(statuses string) string {
+	var b strings.Builder
+	wanted := strings.Fields(statuses)
+	for _, m := range meanings {
+		if number := strconv.Itoa(m.status); slices.Contains(wanted, number) {
+			fmt.Fprintf(&b, "  %3s  %s\n", number, m.text)
+		}
+	}
+	return b.String()
+}

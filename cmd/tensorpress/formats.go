@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/tensorpress/tensorpress"
+)
+
+func newFormats() *cobra.Command {
+	var asJSON bool
+	cmd := command(&cobra.Command{
+		Use:   "formats",
+		Short: "List every dtype and which applications load it",
+		Long: `List every dtype that --dtype takes: its range, how it is stored, in which layouts,
+and which applications load it.
+
+A name that is listed twice means ComfyUI's own format in the comfy layout; there,
+sdnq:NAME is SDNQ's.`,
+		Example: `  tensorpress formats
+  tensorpress formats --json`,
+		Args: wants(0, 0),
+	}, "0 1 2", func(cmd *cobra.Command, _ []string) error {
+		rows := tensorpress.Formats()
+		return output(cmd.OutOrStdout(), asJSON, rows, func(w io.Writer) { printFormats(w, rows) })
+	})
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
+	return cmd
+}
+
+func printFormats(w io.Writer, rows []tensorpress.FormatRow) {
+	t := newTable(1)
+	t.add("NAME", "BITS", "RANGE", "STORAGE", "LAYOUTS", "LOADED BY", "ALIASES")
+	for _, r := range rows {
+		t.add(r.Name, fmt.Sprint(r.Bits), fmt.Sprintf("%.6g to %.6g", r.Min, r.Max), r.Storage,
+			strings.Join(r.Layouts, ", "), loadedBy(r), strings.Join(r.Aliases, ", "))
+	}
+	t.print(w)
+}
+
+// loadedBy lists applications, with the layout where that is a matter of it.
+func loadedBy(r tensorpress.FormatRow) string {
+	var all []string
+	for _, layout := range slices.Sorted(maps.Keys(r.Loads)) {
+		all = append(all, r.Loads[layout]...)
+	}
+	return strings.Join(all, ", ")
+}
+
+// The values of flags, for completion.
+
+func dtypeNames() []string {
+	var names []string
+	for _, r := range tensorpress.Formats() {
+		names = append(append(names, r.Name), r.Aliases...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func layoutNames() []string {
+	var names []string
+	for _, r := range tensorpress.Formats() {
+		names = append(names, r.Layouts...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func appNames() []string {
+	var names []string
+	for _, r := range tensorpress.Formats() {
+		for _, apps := range r.Loads {
+			for _, app := range apps {
+				name, _, _ := strings.Cut(app, " ") // the release follows
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"github.com/tensorpress/tensorpress"
+)
+
+func newInspect() *cobra.Command {
+	var asJSON bool
+	cmd := command(&cobra.Command{
+		Use:   "inspect PATH",
+		Short: "List what is in a checkpoint",
+		Long: `List what is in a checkpoint: quantized layers, other tensors, metadata.
+
+PATH is a file, a weight index or a folder. It reads headers and no weights.`,
+		Example: `  tensorpress inspect small.safetensors
+  tensorpress inspect models/small --json`,
+		Args: wants(1, 1),
+	}, "0 1 2 3", func(cmd *cobra.Command, args []string) error {
+		v, err := tensorpress.Inspect(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		return output(cmd.OutOrStdout(), asJSON, v, func(w io.Writer) { printInspection(w, v) })
+	})
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
+	return cmd
+}
+
+func printInspection(w io.Writer, v *tensorpress.Inspection) {
+	plain := plainTensors(v)
+	t := newTable()
+	t.add("path", v.Path)
+	t.add("layout", cmp.Or(v.Layout, "plain"))
+	t.add("layers", fmt.Sprintf("%d quantized", len(v.Layers)))
+	t.add("tensors", fmt.Sprintf("%d, of which %d belong to no quantized layer", len(v.Tensors), len(plain)))
+	t.add("bytes", tensorpress.Size(v.Bytes))
+	for _, key := range slices.Sorted(maps.Keys(v.Metadata)) {
+		t.add("metadata", fmt.Sprintf("%s = %s", key, shortened(v.Metadata[key])))
+	}
+	t.print(w)
+	if len(v.Layers) > 0 {
+		fmt.Fprintln(w)
+		printLayers(w, v.Layers)
+	}
+	if len(plain) > 0 {
+		fmt.Fprintln(w)
+		printTensors(w, plain)
+	}
+}
+
+func shortened(text string) string {
+	const most = 60
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most]) + "…"
+	}
+	return text
+}
+
+// plainTensors are those that belong to no quantized layer.
+func plainTensors(v *tensorpress.Inspection) []tensorpress.InspectedTensor {
+	taken := map[string]bool{}
+	for _, l := range v.Layers {
+		for _, t := range l.Tensors {
+			taken[t.Name] = true
+		}
+	}
+	var plain []tensorpress.InspectedTensor
+	for _, t := range v.Tensors {
+		if !taken[t.Name] {
+			plain = append(plain, t)
+		}
+	}
+	return plain
+}
+
+func printLayers(w io.Writer, layers []tensorpress.InspectedLayer) {
+	t := newTable(5)
+	t.add("LAYER", "FORMAT", "DTYPE", "SCALE", "SHAPE", "BYTES", "PROBLEM")
+	for _, l := range layers {
+		shape := "unknown"
+		if l.Problem == "" {
+			shape = shapeText(l.Shape)
+		}
+		t.add(l.Name, l.Format, l.Dtype, scaleText(l.Options), shape, tensorpress.Size(l.Bytes), l.Problem)
+	}
+	t.print(w)
+}
+
+func printTensors(w io.Writer, tensors []tensorpress.InspectedTensor) {
+	t := newTable(3)
+	t.add("TENSOR", "DTYPE", "SHAPE", "BYTES")
+	for _, one := range tensors {
+		t.add(one.Name, one.Dtype, shapeText(one.Shape), tensorpress.Size(one.Bytes))
+	}
+	t.print(w)
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/tensorpress/tensorpress"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"tensorpress": main})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each command otherwise
+			return copyFile(e.WorkDir+"/minilm.safetensors", "../../testdata/minilm.safetensors")
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"mksafetensors": mksafetensors,
+			"status":        status,
+			"interrupt":     interrupt,
+			"flip":          flip,
+			"truncate":      truncate,
+			"files":         files,
+			"json":          jsonQuery,
+		},
+	})
+}
+
+func TestStatusOf(t *testing.T) {
+	ran := func(err error) error { return &runError{fmt.Errorf("doing it: %w", err)} }
+	tests := []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{ran(errors.New("disk full")), 1},
+		{errors.New("unknown flag"), 2},
+		{ran(tensorpress.ErrUsage), 2},
+		{ran(tensorpress.ErrSource), 3},
+		{ran(tensorpress.ErrVerify), 4},
+		{ran(context.Canceled), 130},
+	}
+	for _, tt := range tests {
+		if got := statusOf(tt.err); got != tt.want {
+			t.Errorf("statusOf(%v) = %d, want %d", tt.err, got, tt.want)
+		}
+	}
+}
+
+func TestMessageHidesTheStack(t *testing.T) {
+	err := &runError{errors.New("internal error: index out of range\ngoroutine 1 [running]:\nmain.go:1")}
+	t.Setenv("TENSORPRESS_DEBUG", "")
+	if got, want := message(newRoot(), err), "error: internal error: index out of range (TENSORPRESS_DEBUG=1 shows where)"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	t.Setenv("TENSORPRESS_DEBUG", "1")
+	if got, want := message(newRoot(), err), "error: "+err.Error(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"plain ≥ 1":        "plain ≥ 1",
+		"two\nlines\n":     "two; lines",
+		"a\x1b[31mred\r\t": `a\x1b[31mred\r\t`,
+	} {
+		if got := oneLine(text); got != want {
+			t.Errorf("oneLine(%q) = %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]int64{
+		"0": 0, "1234": 1234, "12b": 12, "1k": 1000, "1KiB": 1024, "64MiB": 64 << 20, "256 MiB": 256 << 20,
+		"5GB": 5e9, "1.5G": 1.5e9, "1.5gib": 3 << 29, "2T": 2e12, "1TiB": 1 << 40, ".5k": 500,
+	} {
+		if got, err := parseSize(text); err != nil || got != want {
+			t.Errorf("parseSize(%q) = %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "MiB", "-1", "1e3", "0x10", "inf", "nan", "1.2.3", "1 2", "5GBB", "5iB", "9e9TiB", "99999999999TiB", "1_000", "."} {
+		if got, err := parseSize(text); err == nil {
+			t.Errorf("parseSize(%q) = %d, want an error", text, got)
+		}
+	}
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"github.com/tensorpress/tensorpress"
+)
+
+func newPresets() *cobra.Command {
+	var asJSON bool
+	cmd := command(&cobra.Command{
+		Use:   "presets",
+		Short: "List model families and what they keep",
+		Long: `List model families, for --preset, and what of each stays in high precision.
+
+In the sdnq layout that is a list of SDNQ's, in the comfy layout parts of names
+and the least sizes of a weight.`,
+		Example: `  tensorpress presets
+  tensorpress presets --json`,
+		Args: wants(0, 0),
+	}, "0 1 2", func(cmd *cobra.Command, _ []string) error {
+		rows := tensorpress.Presets()
+		return output(cmd.OutOrStdout(), asJSON, rows, func(w io.Writer) { printPresets(w, rows) })
+	})
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
+	return cmd
+}
+
+func printPresets(w io.Writer, rows []tensorpress.PresetRow) {
+	for i, r := range rows {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "%s: %s\n", r.Name, r.About)
+		printWords(w, "sdnq layout keeps", r.SkipKeys)
+		printWords(w, "comfy layout keeps", r.Keeps)
+		if r.MinNumel > 0 || r.MinChannels > 0 {
+			fmt.Fprintf(w, "  comfy layout keeps weights of fewer than %d values or %d channels\n", r.MinNumel, r.MinChannels)
+		}
+	}
+}
+
+// printWords prints a list under a heading, in lines of bounded length.
+func printWords(w io.Writer, heading string, words []string) {
+	if len(words) == 0 {
+		return
+	}
+	const width = 96
+	line := "  " + heading + ":"
+	for _, word := range words {
+		if len(line)+1+len(word) > width {
+			fmt.Fprintln(w, line)
+			line = "   "
+		}
+		line += " " + word
+	}
+	fmt.Fprintln(w, line)
+}
+
+func presetNames() []string {
+	var names []string
+	for _, r := range tensorpress.Presets() {
+		names = append(names, r.Name)
+	}
+	return names
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/tensorpress/tensorpress"
+)
+
+// reportFlag is --report.
+type reportFlag struct{ path string }
+
+func (r *reportFlag) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&r.path, "report", "", "also write the result as JSON to `FILE`")
+}
+
+// check refuses what would fail, or do harm, only once all the work is done.
+func (r *reportFlag) check(paths []string) error {
+	if r.path == "" {
+		return nil
+	}
+	if !strings.EqualFold(filepath.Ext(r.path), ".json") {
+		return fmt.Errorf("--report %s: the name must end in .json", r.path)
+	}
+	for _, path := range paths {
+		if within(r.path, path) {
+			return fmt.Errorf("--report %s lies in %s: name another place", r.path, path)
+		}
+	}
+	if info, err := os.Stat(filepath.Dir(r.path)); err != nil || !info.IsDir() {
+		return fmt.Errorf("--report %s: there is no folder %s", r.path, filepath.Dir(r.path))
+	}
+	return nil
+}
+
+func within(path, folder string) bool {
+	path, err1 := filepath.Abs(path)
+	folder, err2 := filepath.Abs(folder)
+	rel, err := filepath.Rel(folder, path)
+	return cmp.Or(err1, err2, err) == nil && (rel == "." || filepath.IsLocal(rel))
+}
+
+func (r *reportFlag) write(report *tensorpress.Report) error {
+	if r.path == "" {
+		return nil
+	}
+	var b strings.Builder
+	if err := writeJSON(&b, report, "  "); err != nil {
+		return err
+	}
+	return os.WriteFile(r.path, []byte(b.String()), 0o666)
+}
+
+// printDone says what a conversion did.
+func printDone(w io.Writer, r *tensorpress.Report) {
+	t := newTable()
+	t.add("wrote", r.Dest)
+	if r.Preset != "" {
+		t.add("preset", r.Preset)
+	}
+	t.add("layers", tally(r.Layers, func(l tensorpress.ReportLayer) string { return done(l.Action) }))
+	t.add("dtypes", tally(r.Layers, func(l tensorpress.ReportLayer) string { return l.Dtype }))
+	t.add("bytes", sizes(r))
+	t.add("time", fmt.Sprintf("%.2f s, %.2f GB/s", r.Seconds, r.Speed()/1e9))
+	t.print(w)
+}
+
+// done is an action that is over.
+func done(action string) string {
+	switch action {
+	case "quantize", "dequantize":
+		return action + "d"
+	case "keep":
+		return "kept"
+	case "drop":
+		return "dropped"
+	}
+	return action
+}
+
+// sizes tells bytes before and after.
+func sizes(r *tensorpress.Report) string {
+	text := fmt.Sprintf("%s in, %s out", tensorpress.Size(r.BytesIn), tensorpress.Size(r.BytesOut))
+	if r.BytesIn > 0 {
+		text += fmt.Sprintf(", ratio %.3f", float64(r.BytesOut)/float64(r.BytesIn))
+	}
+	return text
+}
+
+// tally counts layers by what key says of them: first those that change, then
+// those that are kept.
+func tally(layers []tensorpress.ReportLayer, key func(tensorpress.ReportLayer) string) string {
+	var texts []string
+	for _, kept := range []bool{false, true} {
+		counts := map[string]int{}
+		for _, l := range layers {
+			if (l.Action == "keep") == kept {
+				counts[key(l)]++
+			}
+		}
+		texts = append(texts, mostFirst(counts)...)
+	}
+	return cmp.Or(strings.Join(texts, ", "), "none")
+}
+
+func mostFirst(counts map[string]int) []string {
+	keys := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	})
+	for i, key := range keys {
+		keys[i] = fmt.Sprintf("%d %s", counts[key], key)
+	}
+	return keys
+}
+
+// printPlan lists what is to become of every weight.
+func printPlan(w io.Writer, r *tensorpress.Report) {
+	t := newTable(5, 6)
+	t.add("LAYER", "ACTION", "DTYPE", "SCALE", "SHAPE", "IN", "OUT", "REASON")
+	for _, l := range r.Layers {
+		t.add(l.Name, l.Action, l.Dtype, scaleText(l.Options), shapeText(l.Shape),
+			tensorpress.Size(l.BytesIn), tensorpress.Size(l.BytesOut), l.Reason)
+	}
+	t.print(w)
+	fmt.Fprintln(w)
+	sums := newTable()
+	sums.add("layout", r.Layout)
+	sums.add("preset", r.Preset)
+	sums.add("layers", tally(r.Layers, func(l tensorpress.ReportLayer) string { return "to " + l.Action }))
+	sums.add("dtypes", tally(r.Layers, func(l tensorpress.ReportLayer) string { return l.Dtype }))
+	sums.add("files", fmt.Sprint(len(r.Files)))
+	sums.add("bytes", sizes(r))
+	sums.print(w)
+}
+
+// options of a layer, as reports hold them.
+type options interface{ Get(key string) (any, bool) }
+
+// scales are what shares a scale in formats of which metadata need not say it.
+var scales = map[string]string{
+	"float8_e4m3fn_rowwise": "row", "convrot_w4a4": "row",
+	"float8_e4m3fn_blockwise": "block", "int8_blockwise": "block", "float8_e4m3fn_block3d": "block",
+	"mxfp8": "group 32", "hybrid_mxfp8": "group 32", "nvfp4": "group 16",
+}
+
+// scaleText tells in few words what of a layer shares a scale.
+func scaleText(o options) string {
+	get := func(key string) string {
+		v, ok := o.Get(key)
+		if !ok {
+			return ""
+		}
+		return fmt.Sprint(v)
+	}
+	text := scales[get("format")]
+	switch size := get("group_size"); {
+	case text == "block" && size != "":
+		text += " " + size
+	case text != "":
+	case size == "-1" || get("per_row") == "true":
+		text = "row"
+	case size == "-2":
+		text = "tensor"
+	case size != "":
+		text = "group " + size
+	case get("format") != "":
+		text = "tensor"
+	}
+	if get("dequantize_fp32") == "false" {
+		text += " of low precision"
+	}
+	return text
+}

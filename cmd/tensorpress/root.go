@@ -1,0 +1,178 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// version is set by the linker for releases.
+var version string
+
+func newRoot() *cobra.Command {
+	root := command(&cobra.Command{
+		Use:   "tensorpress",
+		Short: "Quantize safetensors checkpoints",
+		Long: `tensorpress turns safetensors checkpoints into quantized ones, in bounded memory
+and with the bytes of the reference programs.`,
+		Example: `  tensorpress quantize model.safetensors small.safetensors
+  tensorpress plan model.safetensors --dtype uint4 --layout sdnq
+  tensorpress verify small.safetensors --source model.safetensors`,
+		Args: unknownCommand,
+	}, "0 1 2 3 4 130", func(cmd *cobra.Command, _ []string) error { return cmd.Help() })
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SuggestionsMinimumDistance = 2
+	cobra.EnableCommandSorting = false // the commands that matter come first
+	root.AddCommand(newQuantize(), newPlan(), newInspect(), newVerify(), newDequantize(), newFormats(), newPresets())
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { printHelp(cmd.OutOrStdout(), cmd) })
+	root.SetHelpCommand(newHelp(root))
+	return root
+}
+
+// command completes what all commands have in common.
+func command(c *cobra.Command, statuses string, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
+	c.Version = versionText()
+	c.Annotations = map[string]string{
+		cobra.CommandDisplayNameAnnotation: "tensorpress", // in what --version prints
+		"statuses":                         statuses,
+	}
+	c.DisableFlagsInUseLine = true
+	c.Flags().SortFlags = false
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := run(cmd, args); err != nil {
+			return &runError{err}
+		}
+		return nil
+	}
+	return c
+}
+
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("unknown command %q", args[0])
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		text += ", did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return fmt.Errorf("%s", text)
+}
+
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Help about any command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err == nil && cmd == root {
+				err = unknownCommand(root, rest)
+			}
+			if err != nil {
+				return err
+			}
+			cmd.InitDefaultHelpFlag()
+			cmd.InitDefaultVersionFlag()
+			return cmd.Help()
+		},
+	}
+}
+
+// wants checks how many arguments there are; their names are in Use. An empty
+// one is a script's variable that was not set.
+func wants(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		_, names, _ := strings.Cut(cmd.Use, " ")
+		switch {
+		case len(args) < least || len(args) > most:
+			return fmt.Errorf("want %s, got %s", cmp.Or(names, "no arguments"), count(len(args), "argument"))
+		case slices.Contains(args, ""):
+			return fmt.Errorf("want %s, got an empty one", names)
+		}
+		return nil
+	}
+}
+
+// groupKey annotates a flag with the heading that it stands under in help.
+const groupKey = "tensorpress_group"
+
+// group puts all flags that have no heading yet under one.
+func group(f *pflag.FlagSet, heading string) {
+	f.VisitAll(func(one *pflag.Flag) {
+		if one.Annotations == nil {
+			one.Annotations = map[string][]string{groupKey: {heading}}
+		}
+	})
+}
+
+// printHelp prints what a command does, how it is called, and what it exits
+// with.
+func printHelp(w io.Writer, cmd *cobra.Command) {
+	text := cmd.Long
+	if text == "" {
+		text = cmd.Short
+	}
+	fmt.Fprintf(w, "%s\n\nUsage:\n  %s\n", strings.TrimSpace(text), useLine(cmd))
+	if cmd.Example != "" {
+		fmt.Fprintf(w, "\nExamples:\n%s\n", cmd.Example)
+	}
+	if cmd.HasAvailableSubCommands() {
+		fmt.Fprint(w, "\nCommands:\n")
+		for _, sub := range cmd.Commands() {
+			if sub.IsAvailableCommand() {
+				fmt.Fprintf(w, "  %-11s %s\n", sub.Name(), sub.Short)
+			}
+		}
+	}
+	printFlags(w, cmd.LocalFlags())
+	if statuses := cmd.Annotations["statuses"]; statuses != "" {
+		fmt.Fprintf(w, "\nExit status:\n%s", statusHelp(statuses))
+	}
+}
+
+func useLine(cmd *cobra.Command) string {
+	if cmd.HasAvailableSubCommands() {
+		return cmd.CommandPath() + " COMMAND"
+	}
+	if cmd.HasParent() {
+		return cmd.Parent().CommandPath() + " " + cmd.Use + " [flags]"
+	}
+	return cmd.Use
+}
+
+// printFlags prints flags by heading, in the order in which they were made.
+func printFlags(w io.Writer, flags *pflag.FlagSet) {
+	var headings []string
+	groups := map[string]*pflag.FlagSet{}
+	flags.SortFlags = false
+	flags.VisitAll(func(f *pflag.Flag) {
+		heading := "Flags"
+		if g := f.Annotations[groupKey]; len(g) > 0 {
+			heading = g[0]
+		}
+		if groups[heading] == nil {
+			headings = append(headings, heading)
+			groups[heading] = pflag.NewFlagSet(heading, pflag.ContinueOnError)
+			groups[heading].SortFlags = false
+		}
+		groups[heading].AddFlag(f)
+	})
+	for _, heading := range headings {
+		fmt.Fprintf(w, "\n%s:\n%s", heading, groups[heading].FlagUsagesWrapped(100))
+	}
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"github.com/tensorpress/tensorpress"
+)
+
+const (
+	defaultMemory = 256 << 20
+	leastMemory   = 32 << 20
+	mostThreads   = 1024
+)
+
+// runFlags are those of every command that reads weights.
+type runFlags struct {
+	threads  int
+	memory   size
+	progress progressMode
+	quiet    bool
+	json     bool
+}
+
+func (r *runFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	r.memory = size{bytes: defaultMemory, least: leastMemory}
+	r.progress = "auto"
+	f.IntVar(&r.threads, "threads", 0, "`N` cores to use, 0 for all")
+	f.Var(&r.memory, "memory", "bound of the peak memory")
+	f.Var(&r.progress, "progress", "auto, plain, json or none, on standard error")
+	f.BoolVarP(&r.quiet, "quiet", "q", false, "no progress and no notes")
+	f.BoolVar(&r.json, "json", false, "print the result as JSON")
+	group(f, "Running")
+	complete(cmd, "progress", func() []string { return progressModes })
+}
+
+func (r *runFlags) check() error {
+	if r.threads < 0 || r.threads > mostThreads {
+		return fmt.Errorf("--threads %d: want 0 to %d", r.threads, mostThreads)
+	}
+	return nil
+}
+
+// limit binds the Go runtime to what the flags allow.
+func (r *runFlags) limit() {
+	if r.threads > 0 {
+		runtime.GOMAXPROCS(r.threads)
+	}
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(max(r.memory.bytes-leastMemory, r.memory.bytes/2))
+}
+
+// start returns the resources of a run and the meter that follows it.
+func (r *runFlags) start(stderr io.Writer) (tensorpress.Resources, meter) {
+	r.limit()
+	mode := r.progress
+	if r.quiet {
+		mode = "none"
+	}
+	m := newMeter(mode, stderr)
+	return tensorpress.Resources{Threads: r.threads, Memory: r.memory.bytes, Progress: m.update}, m
+}
+
+func (r *runFlags) notes(w io.Writer, notes []string) {
+	if r.quiet {
+		return
+	}
+	for _, note := range notes {
+		fmt.Fprintf(w, "tensorpress: note: %s\n", oneLine(note))
+	}
+}
+
+// given returns a flag's value, nil where the flag was not given.
+func given[T any](f *pflag.FlagSet, name string, value *T) *T {
+	if f.Changed(name) {
+		return value
+	}
+	return nil
+}
+
+// complete gives the shell a flag's values.
+func complete(cmd *cobra.Command, flag string, values func() []string) {
+	err := cmd.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return values(), cobra.ShellCompDirectiveNoFileComp
+	})
+	if err != nil {
+		panic(errors.Join(errors.New("flag "+flag), err)) // no such flag: a mistake in this program
+	}
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// table is rows of cells, printed in columns.
+type table struct {
+	right map[int]bool // columns of numbers
+	rows  [][]string
+}
+
+func newTable(right ...int) *table {
+	t := &table{right: map[int]bool{}}
+	for _, column := range right {
+		t.right[column] = true
+	}
+	return t
+}
+
+func (t *table) add(cells ...string) {
+	for i := range cells {
+		cells[i] = oneLine(cells[i])
+	}
+	t.rows = append(t.rows, cells)
+}
+
+// print writes the rows, two spaces between columns.
+func (t *table) print(w io.Writer) {
+	var widths []int
+	for _, row := range t.rows {
+		for i, cell := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for _, row := range t.rows {
+		var line strings.Builder
+		for i, cell := range row {
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			if t.right[i] {
+				cell = pad + cell
+			} else {
+				cell += pad
+			}
+			line.WriteString(cell + "  ")
+		}
+		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+	}
+}
+
+// output writes a result: as JSON, or as show prints it. Its error is that of
+// the writer.
+func output(w io.Writer, asJSON bool, v any, show func(w io.Writer)) error {
+	b := bufio.NewWriter(w)
+	if asJSON {
+		if err := writeJSON(b, v, ""); err != nil {
+			return err
+		}
+	} else {
+		show(b)
+	}
+	return b.Flush()
+}
+
+// writeJSON writes v and leaves <, > and & as they are.
+func writeJSON(w io.Writer, v any, indent string) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", indent)
+	return e.Encode(v)
+}
+
+// shapeText is a shape as people write it: 384×1536.
+func shapeText(shape []int) string {
+	if len(shape) == 0 {
+		return "scalar"
+	}
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(shape), "[]"), " ", "×")
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"github.com/tensorpress/tensorpress"
+)
+
+type verifyFlags struct {
+	o         tensorpress.VerifyOptions
+	maxRelMSE float64
+	runFlags
+}
+
+func newVerify() *cobra.Command {
+	v := &verifyFlags{}
+	cmd := command(&cobra.Command{
+		Use:   "verify PATH",
+		Short: "Check that a quantized checkpoint is sound",
+		Long: `Check that a quantized checkpoint is sound: it is whole and every layer decodes.
+
+With --for, also that an application would load it. With --source, also that no
+tensor is missing and how far each layer is from the weights it was made of:
+rel_mse is the sum of squared errors over that of squared weights.`,
+		Example: `  tensorpress verify small.safetensors
+  tensorpress verify small.safetensors --source model.safetensors --max-rel-mse 1e-4
+  tensorpress verify models/small --for diffusers`,
+		Args: wants(1, 1),
+	}, "0 1 2 3 4 130", v.run)
+	f := cmd.Flags()
+	f.StringVar(&v.o.Source, "source", "", "`SOURCE` that it was made of")
+	f.Float64Var(&v.maxRelMSE, "max-rel-mse", 0, "with --source: a layer's rel_mse above `X` is a problem")
+	f.StringVar(&v.o.For, "for", "", "`APP` that must load it: comfyui, sdnext, diffusers, transformers, invokeai")
+	group(f, "What to check")
+	v.add(cmd)
+	complete(cmd, "for", appNames)
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { return v.check(cmd) }
+	return cmd
+}
+
+func (v *verifyFlags) check(cmd *cobra.Command) error {
+	v.o.MaxRelMSE = given(cmd.Flags(), "max-rel-mse", &v.maxRelMSE)
+	switch {
+	case v.o.MaxRelMSE != nil && v.o.Source == "":
+		return errors.New("--max-rel-mse needs --source")
+	case !(v.maxRelMSE >= 0): // NaN too
+		return fmt.Errorf("--max-rel-mse %g: want 0 or more", v.maxRelMSE)
+	}
+	return v.runFlags.check()
+}
+
+func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
+	o := v.o
+	var follow meter
+	o.Resources, follow = v.start(cmd.ErrOrStderr())
+	found, err := tensorpress.Verify(cmd.Context(), args[0], o)
+	follow.end(err == nil)
+	if err != nil {
+		return err
+	}
+	if err := output(cmd.OutOrStdout(), v.json, found, func(w io.Writer) { printVerification(w, found) }); err != nil {
+		return err
+	}
+	if !found.OK {
+		return fmt.Errorf("%s: %w: %s", args[0], tensorpress.ErrVerify, count(len(found.Problems), "problem"))
+	}
+	return nil
+}
+
+func printVerification(w io.Writer, v *tensorpress.Verification) {
+	if len(v.Layers) > 0 {
+		printErrors(w, v)
+		fmt.Fprintln(w)
+	}
+	if v.OK {
+		fmt.Fprintln(w, "ok")
+		return
+	}
+	for _, p := range v.Problems {
+		if p.Tensor != "" {
+			fmt.Fprintf(w, "%s: ", oneLine(p.Tensor))
+		}
+		fmt.Fprintln(w, oneLine(p.Problem))
+	}
+	fmt.Fprintln(w, count(len(v.Problems), "problem"))
+}
+
+func printErrors(w io.Writer, v *tensorpress.Verification) {
+	t := newTable(1, 2, 3)
+	t.add("LAYER", "REL_MSE", "SQNR_DB", "MAX_ABS")
+	for _, l := range v.Layers {
+		t.add(l.Name, figure(l.RelMSE, "%.3e"), figure(l.SQNR, "%.1f"), figure(l.MaxAbs, "%.3g"))
+	}
+	t.add("total", figure(v.Total.RelMSE, "%.3e"), figure(v.Total.SQNR, "%.1f"), "")
+	t.print(w)
+}
+
+func figure(x *float64, format string) string {
+	if x == nil {
+		return "-"
+	}
+	return fmt.Sprintf(format, *x)
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

@@ -1,0 +1,339 @@
+package tensorpress
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// comfyCases are formats and the JSON of a layer of theirs.
+var comfyCases = []struct {
+	o    Options
+	json string
+}{
+	{Options{}, `{"format": "int8_tensorwise", "orig_dtype": "torch.bfloat16", "per_row": true}`},
+	{Options{Scale: ptr("tensor")}, `{"format": "int8_tensorwise", "orig_dtype": "torch.bfloat16"}`},
+	{Options{Settings: map[string]any{"convrot": true, "convrot-group-size": 16}}, `{"format": "int8_tensorwise", "orig_dtype": "torch.bfloat16", "convrot": true, "convrot_groupsize": 16, "per_row": true}`},
+	{Options{Settings: map[string]any{"convrot": true, "full-precision-matmul": true}}, `{"format": "int8_tensorwise", "orig_dtype": "torch.bfloat16", "full_precision_matrix_mult": true, "convrot": true, "convrot_groupsize": 64, "per_row": true}`},
+	{Options{Scale: ptr("block"), Settings: map[string]any{"block-size": 16}}, `{"format": "int8_blockwise", "orig_dtype": "torch.bfloat16", "group_size": 16}`},
+	{Options{Dtype: ptr("float8_e4m3fn"), Settings: map[string]any{"input-scale": true}}, `{"format": "float8_e4m3fn", "orig_dtype": "torch.bfloat16"}`},
+	{Options{Dtype: ptr("float8_e4m3fn"), Scale: ptr("row")}, `{"format": "float8_e4m3fn_rowwise", "orig_dtype": "torch.bfloat16"}`},
+	{Options{Dtype: ptr("float8_e4m3fn"), Scale: ptr("block"), Settings: map[string]any{"block-size": 32}}, `{"format": "float8_e4m3fn_blockwise", "orig_dtype": "torch.bfloat16", "group_size": 32}`},
+	{Options{Dtype: ptr("float8_e4m3fn_block3d"), Settings: map[string]any{"block-size": 64}}, `{"format": "float8_e4m3fn_block3d", "orig_dtype": "torch.bfloat16"}`},
+	{Options{Dtype: ptr("float8_e5m2"), Settings: map[string]any{"full-precision-matmul": true}}, `{"format": "float8_e5m2", "full_precision_matrix_mult": true}`},
+	{Options{Dtype: ptr("mxfp8")}, `{"format": "mxfp8", "orig_dtype": "torch.bfloat16"}`},
+	{Options{Dtype: ptr("nvfp4"), Settings: map[string]any{"full-precision-matmul": true}}, `{"format": "nvfp4", "orig_dtype": "torch.bfloat16", "full_precision_matrix_mult": true}`},
+	{Options{Dtype: ptr("convrot_w4a4"), Settings: map[string]any{"convrot-group-size": 64}}, `{"format": "convrot_w4a4", "convrot_groupsize": 64}`},
+	{Options{Dtype: ptr("asym_w4a8_int8"), Settings: map[string]any{"convrot-group-size": 64}}, `{"format": "asym_w4a8_int8", "group_size": 16, "convrot_groupsize": 64}`},
+	{Options{Dtype: ptr("asym_w4a8_int8"), Settings: map[string]any{"convrot-group-size": 16, "bits": 6}, GroupSize: ptr(32)}, `{"format": "asym_w4a8_int8", "group_size": 32, "convrot_groupsize": 16}`},
+	{Options{Dtype: ptr("awq_w4a16")}, `{"format": "awq_w4a16", "group_size": 64}`},
+}
+
+// comfySource has layers that all formats hold, and one that some do not.
+func comfySource(t *testing.T) string {
+	t.Helper()
+	return written(t, []safetensors.Tensor{
+		{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{192, 320}},
+		{Name: "b.weight", Dtype: safetensors.BF16, Shape: []int{64, 64}},
+		{Name: "norm.weight", Dtype: safetensors.BF16, Shape: []int{64}},
+	})
+}
+
+// TestComfyFormats: a layer's JSON must be what its programs write, and the file
+// must be read again, whole, whatever the threads and memory.
+func TestComfyFormats(t *testing.T) {
+	source := comfySource(t)
+	for _, c := range comfyCases {
+		c.o.Preset = "none"
+		dest := filepath.Join(t.TempDir(), "out.safetensors")
+		if _, err := Quantize(t.Context(), source, dest, c.o); err != nil {
+			t.Errorf("%s: %v", c.json, err)
+			continue
+		}
+		small := filepath.Join(t.TempDir(), "small.safetensors")
+		c.o.Resources = Resources{Threads: 7, Memory: 1 << 20}
+		if _, err := Quantize(t.Context(), source, small, c.o); err != nil || fileHash(t, small) != fileHash(t, dest) {
+			t.Errorf("%s: small tiles give another file, %v", c.json, err)
+		}
+		v, err := Inspect(t.Context(), dest)
+		if err != nil || len(v.Layers) != 2 {
+			t.Fatalf("%s: %d layers, %v", c.json, len(v.Layers), err)
+		}
+		for _, l := range v.Layers {
+			if got := pyjson.Dump(l.Options); got != c.json || l.Problem != "" {
+				t.Errorf("%s: %s, problem %q, want %s", l.Name, got, l.Problem, c.json)
+			}
+		}
+		checkVerified(t, c.json, dest, source)
+	}
+}
+
+func checkVerified(t *testing.T, label, dest, source string) {
+	t.Helper()
+	limit := 0.02
+	r, err := Verify(t.Context(), dest, VerifyOptions{Source: source, MaxRelMSE: &limit})
+	if err != nil || !r.OK || len(r.Layers) != 2 {
+		t.Errorf("%s: %+v, %v", label, r, err)
+	}
+}
+
+// TestLayersThatDoNotFit are kept, and said; those asked for are errors.
+func TestLayersThatDoNotFit(t *testing.T) {
+	source := comfySource(t)
+	for dtype, why := range map[string]string{
+		"convrot_w4a4": "rotation groups of 256 do not divide 320 columns", "int8_blockwise": "blocks of 128×128 do not divide shape",
+		"float8_e4m3fn_blockwise": "blocks of 128×128 do not divide shape", "float8_e4m3fn_block3d": "blocks of 128 do not divide",
+	} {
+		r, err := Plan(source, "", Options{Dtype: ptr(dtype), Preset: "none"})
+		if err != nil || !strings.Contains(strings.Join(r.Notes, "\n"), why) || r.Layers[0].Action != "keep" {
+			t.Errorf("%s: %+v, %v", dtype, r, err)
+		}
+		if _, err := Plan(source, "", Options{Set: []string{"a=" + dtype}, Preset: "none"}); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s by --set: %v", dtype, err)
+		}
+	}
+}
+
+// TestClashingSettings are refused before anything is read.
+func TestClashingSettings(t *testing.T) {
+	source := comfySource(t)
+	for want, o := range map[string]Options{
+		"float8_e4m3fn_rowwise has scale row, not block":        {Dtype: ptr("float8_e4m3fn_rowwise"), Scale: ptr("block")},
+		"mxfp8 has no scale":                                    {Dtype: ptr("mxfp8"), Scale: ptr("row")},
+		"rotates with one scale a row":                          {Settings: map[string]any{"convrot": true}, Scale: ptr("tensor")},
+		"int8_blockwise has no convrot":                         {Settings: map[string]any{"convrot": true}, Scale: ptr("block")},
+		"rotation group 128 is not a power of 4":                {Settings: map[string]any{"convrot": true, "convrot-group-size": 128}},
+		"nvfp4 has no group size":                               {Dtype: ptr("nvfp4"), GroupSize: ptr(32)},
+		"5 bits: there are 4 and 6":                             {Dtype: ptr("asym_w4a8_int8"), Settings: map[string]any{"bits": 5}},
+		"groups of 24: want 4, 8, or multiples of 16":           {Dtype: ptr("asym_w4a8_int8"), GroupSize: ptr(24)},
+		"6 bits take multiples of 16":                           {Dtype: ptr("asym_w4a8_int8"), GroupSize: ptr(8), Settings: map[string]any{"bits": 6}},
+		"int8_tensorwise has no input scale":                    {Settings: map[string]any{"input-scale": true}},
+		"SDNQ dtypes have no bits":                              {Dtype: ptr("int8"), Settings: map[string]any{"bits": 4}},
+		"hybrid_mxfp8 is not written":                           {Dtype: ptr("hybrid_mxfp8")},
+		"block size -1: want 1 or more":                         {Scale: ptr("block"), Settings: map[string]any{"block-size": -1}},
+		"int8_tensorwise has no block size":                     {Settings: map[string]any{"block-size": 64}},
+		"float8_e5m2 has scale tensor, not row":                 {Dtype: ptr("float8_e5m2"), Scale: ptr("row")},
+		"awq_w4a16 has groups of an even number of values":      {Dtype: ptr("awq_w4a16"), GroupSize: ptr(-1)},
+		"int8_tensorwise has scale block or row or tensor, not": {Scale: ptr("sideways")},
+	} {
+		o.Preset = "none"
+		if _, err := Plan(source, "", o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+}
+
+// TestSettingsOfOneLayer: what is said of all must not keep a layer from a
+// dtype of its own.
+func TestSettingsOfOneLayer(t *testing.T) {
+	o := Options{
+		Preset: "none", Settings: map[string]any{"convrot": true, "convrot-group-size": 16}, Scale: ptr("row"),
+		Set: []string{"^a=nvfp4,full-precision-matmul", "^b=asym_w4a8_int8,bits=6,group-size=16"},
+	}
+	r, err := Plan(comfySource(t), "", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`{"format": "nvfp4", "orig_dtype": "torch.bfloat16", "full_precision_matrix_mult": true}`,
+		`{"format": "asym_w4a8_int8", "group_size": 16, "convrot_groupsize": 16}`,
+	}
+	for i, w := range want {
+		if got := pyjson.Dump(r.Layers[i].Options); got != w {
+			t.Errorf("%s: %s, want %s", r.Layers[i].Name, got, w)
+		}
+	}
+}
+
+// TestShapesOfPaddedLayers: the source, or the JSON, tells them.
+func TestShapesOfPaddedLayers(t *testing.T) {
+	source := written(t, []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{33, 65}}})
+	for _, dtype := range []string{"mxfp8", "nvfp4"} {
+		dest := filepath.Join(t.TempDir(), "out.safetensors")
+		if _, err := Quantize(t.Context(), source, dest, Options{Dtype: ptr(dtype), Preset: "none"}); err != nil {
+			t.Fatal(err)
+		}
+		r, err := Verify(t.Context(), dest, VerifyOptions{Source: source})
+		if err != nil || !r.OK || len(r.Layers) != 1 || *r.Layers[0].RelMSE > 0.02 {
+			t.Errorf("%s: %+v, %v", dtype, r, err)
+		}
+		back := filepath.Join(t.TempDir(), "back.safetensors")
+		if _, err := Dequantize(t.Context(), dest, back, DequantizeOptions{Source: source}); err != nil {
+			t.Fatal(err)
+		}
+		v, err := Inspect(t.Context(), back)
+		if err != nil || v.Tensors[0].Shape[0] != 33 || v.Tensors[0].Shape[1] != 65 {
+			t.Errorf("%s: restored as %v, %v", dtype, v.Tensors, err)
+		}
+	}
+}
+
+// TestRotatedFilesOfConvertToQuant: the last bits of scales depend on the order
+// of sums; all else must be the same, places included.
+func TestRotatedFilesOfConvertToQuant(t *testing.T) {
+	for name, settings := range map[string]map[string]any{
+		"one.int8_row_convrot64":       {"convrot": true, "convrot-group-size": 64},
+		"rotate.int8_row_convrot":      {"convrot": true},
+		"rotate.int8_row_convrot_fpmm": {"convrot": true, "full-precision-matmul": true},
+	} {
+		source, _, _ := strings.Cut(name, ".")
+		dest, want := filepath.Join(t.TempDir(), "out.safetensors"), "testdata/golden/ctq/"+name+".safetensors"
+		o := Options{Preset: "none", ExactReference: true, Settings: settings}
+		if _, err := Quantize(t.Context(), "testdata/golden/ctq/"+source+".src.safetensors", dest, o); err != nil {
+			t.Fatal(err)
+		}
+		a, b := fileBytes(t, dest), fileBytes(t, want)
+		if len(a) != len(b) {
+			t.Fatalf("%s: %d bytes, want %d", name, len(a), len(b))
+		}
+		differ := differences(t, dest, want)
+		t.Logf("%s: %v differ", name, differ)
+		for _, tensor := range differ {
+			if !strings.HasSuffix(tensor, ".weight_scale") {
+				t.Errorf("%s: %s differs", name, tensor)
+			} else if n := scaleUlps(t, dest, want, tensor); n > 16 {
+				t.Errorf("%s: %s differs by %d ulp", name, tensor, n)
+			}
+		}
+	}
+}
+
+func fileBytes(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func scaleUlps(t *testing.T, got, want, name string) (most int) {
+	t.Helper()
+	values := [2][]byte{}
+	for i, path := range []string{got, want} {
+		f, err := safetensors.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		tensor, _ := f.Header().Lookup(name)
+		values[i] = make([]byte, tensor.Size)
+		if err := f.ReadSection(tensor, values[i], 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := 0; i < len(values[0]); i += 4 {
+		d := int(binary.LittleEndian.Uint32(values[0][i:])) - int(binary.LittleEndian.Uint32(values[1][i:]))
+		most = max(most, d, -d)
+	}
+	return most
+}
+
+// TestKeptFilesAreRead: what convert_to_quant wrote must be restored near its
+// source.
+func TestKeptFilesAreRead(t *testing.T) {
+	for _, name := range []string{"fp8", "fp8_row", "fp8_block32", "int8", "int8_row", "int8_block32", "int8_row_convrot64", "mxfp8", "nvfp4"} {
+		limit := 0.012
+		path := "testdata/golden/ctq/one." + name + ".safetensors"
+		r, err := Verify(t.Context(), path, VerifyOptions{Source: "testdata/golden/ctq/one.src.safetensors", MaxRelMSE: &limit})
+		if err != nil || !r.OK || len(r.Layers) != 3 {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+	}
+}
+
+// TestHybridIsRead: by the scales of its blocks.
+func TestHybridIsRead(t *testing.T) {
+	plain := "testdata/golden/ctq/one.mxfp8.safetensors"
+	hybrid := filepath.Join(t.TempDir(), "hybrid.safetensors")
+	rewrite(t, plain, hybrid)
+	for _, dtype := range []string{"f32", "bf16"} {
+		got, want := dequantized(t, hybrid, dtype), dequantized(t, plain, dtype)
+		for _, layer := range []string{"a.weight", "b.weight", "c.weight"} {
+			if tensorHash(t, got, layer) != tensorHash(t, want, layer) {
+				t.Errorf("%s as %s differs", layer, dtype)
+			}
+		}
+	}
+}
+
+// rewrite makes hybrid_mxfp8 of mxfp8 as convert_to_quant does, but for the
+// value of the scalar.
+func rewrite(t *testing.T, from, to string) {
+	t.Helper()
+	f, err := safetensors.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	data, tensors := map[string][]byte{}, []safetensors.Tensor{}
+	for _, tensor := range f.Header().Tensors {
+		raw := make([]byte, tensor.Size)
+		if err := f.ReadSection(tensor, raw, 0); err != nil {
+			t.Fatal(err)
+		}
+		if layer, ok := strings.CutSuffix(tensor.Name, ".comfy_quant"); ok {
+			raw = []byte(strings.Replace(string(raw), `"mxfp8"`, `"hybrid_mxfp8"`, 1))
+			tensor.Shape = []int{len(raw)}
+			scalar := layer + ".weight_scalar"
+			data[scalar] = []byte{0, 0, 0x80, 0x3F}
+			tensors = append(tensors, safetensors.Tensor{Name: scalar, Dtype: safetensors.F32, Shape: []int{}})
+		}
+		data[tensor.Name] = raw
+		tensors = append(tensors, safetensors.Tensor{Name: tensor.Name, Dtype: tensor.Dtype, Shape: tensor.Shape})
+	}
+	write(t, to, tensors, data)
+}
+
+func write(t *testing.T, path string, tensors []safetensors.Tensor, data map[string][]byte) {
+	t.Helper()
+	out, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	h, err := safetensors.NewHeader(tensors, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := safetensors.NewWriter(out, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tensor := range h.Tensors {
+		if err := w.WriteSection(tensor, data[tensor.Name], 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestZeroLayersOfFurtherFormats: every value must come back as zero.
+func TestZeroLayersOfFurtherFormats(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "zero.safetensors")
+	tensor := safetensors.Tensor{Name: "a.weight", Dtype: safetensors.F32, Shape: []int{64, 320}}
+	write(t, source, []safetensors.Tensor{tensor}, map[string][]byte{"a.weight": make([]byte, 4*64*320)})
+	for _, c := range comfyCases {
+		for _, exact := range []bool{false, true} {
+			c.o.Preset, c.o.ExactReference = "none", exact
+			dest := filepath.Join(t.TempDir(), "out.safetensors")
+			if _, err := Quantize(t.Context(), source, dest, c.o); err != nil {
+				t.Errorf("%s: %v", c.json, err)
+				continue
+			}
+			r, err := Verify(t.Context(), dest, VerifyOptions{Source: source})
+			if err != nil || !r.OK || r.Layers[0].MaxAbs == nil || *r.Layers[0].MaxAbs > 1e-8 {
+				text, _ := json.Marshal(r)
+				t.Errorf("%s: %s, %v", c.json, text, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,52 @@
+package tensorpress
+
+import (
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// decoding is one stored layer on its way back to values.
+type decoding struct {
+	source *checkpoint.Checkpoint
+	layer  *layout.Layer
+	out    safetensors.Dtype
+}
+
+// shape returns that of its tiles.
+func (d *decoding) shape() (cut quant.Cut, rows, cols int) {
+	cut = d.layer.Codec.Cut()
+	rows, cols = cut.DecodeTile(tileValues)
+	return cut, rows, cols
+}
+
+// tiles yields a task for every area.
+func (d *decoding) tiles(yield func(stream.Task) bool, do func(w *stream.Worker, tile int, a quant.Area) error) bool {
+	cut, rows, cols := d.shape()
+	for tile, a := range cut.Areas(rows, cols) {
+		if !yield(func(w *stream.Worker) error { return do(w, tile, a) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// read restores an area of the layer into the worker's first buffer.
+func (d *decoding) read(w *stream.Worker, a quant.Area) ([]float32, error) {
+	var src [maxParts][]byte
+	parts := src[:len(d.layer.Parts)]
+	for i, part := range d.layer.Parts {
+		spans := d.layer.Codec.Needed(i, a)
+		size := quant.SpanBytes(spans)
+		parts[i] = w.Bytes(i, size)
+		if err := readSpans(d.source, part, spans, parts[i]); err != nil {
+			return nil, err
+		}
+		w.Done(int64(size))
+	}
+	values := w.Floats(0, a.Values())
+	d.layer.Codec.Decode(values, parts, a, d.out, &w.Scratch)
+	return values, nil
+}

@@ -1,0 +1,96 @@
+package tensorpress
+
+import (
+	"context"
+	"sync"
+
+	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/quant"
+)
+
+// choose measures, for every layer whose dtype is to be found, the dtypes from
+// its own on, and plans again with the first whose loss is small enough.
+func (m *models) choose(ctx context.Context, dest string, o Options) error {
+	chosen := map[string]map[string]plan.Choice{}
+	for _, one := range m.list {
+		found, err := chooseFor(ctx, one.c, one.plan, o)
+		if err != nil {
+			return err
+		}
+		if len(found) > 0 {
+			chosen[one.folder] = found
+		}
+	}
+	if len(chosen) == 0 {
+		return nil
+	}
+	return m.plan(dest, o, chosen)
+}
+
+func chooseFor(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, o Options) (map[string]plan.Choice, error) {
+	found := map[string]plan.Choice{}
+	var mu sync.Mutex
+	tasks := func(yield func(stream.Task) bool) {
+		for i := range p.Steps {
+			s := &p.Steps[i]
+			if s.Action != plan.Quantize || !s.Settings.Dynamic || s.Format != codec.SDNQ() {
+				continue
+			}
+			if !yield(func(w *stream.Worker) error {
+				choice, err := (&encoding{quantization: &quantization{source: c, Resources: o.Resources}, step: s}).choose(ctx, w)
+				mu.Lock()
+				defer mu.Unlock()
+				found[s.Source.Name] = choice
+				return err
+			}) {
+				return
+			}
+		}
+	}
+	err := stream.Run(ctx, o.threads(), tasks, nil)
+	return found, err
+}
+
+// choose tries one dtype after the other on a layer.
+func (e *encoding) choose(ctx context.Context, w *stream.Worker) (plan.Choice, error) {
+	s := e.step.Settings
+	from, product := dtype.Lookup(s.PlainDtype()), dtype.Lookup(s.MatmulDtype)
+	threshold, err := s.Threshold(from)
+	if err != nil {
+		return plan.Choice{}, err
+	}
+	for _, d := range quant.DynamicOrder(from, s.Codebook) {
+		if err := ctx.Err(); err != nil {
+			return plan.Choice{}, err
+		}
+		on, listed := quant.DynamicMatmul(from, d, product, s.Matmul)
+		trial := s
+		trial.Dtype, trial.Matmul, trial.MatmulConv = d.Name, on && s.Matmul, on && s.MatmulConv
+		loss, err := e.loss(w, trial)
+		if err != nil {
+			return plan.Choice{}, e.explain(err)
+		}
+		if loss <= float32(threshold) {
+			return plan.Choice{Dtype: d.Name, NoMatmul: listed}, nil
+		}
+	}
+	return plan.Choice{}, nil
+}
+
+// loss of a layer stored with those settings; what cannot hold it loses all.
+func (e *encoding) loss(w *stream.Worker, s codec.Settings) (float32, error) {
+	src := codec.Source{Name: e.step.Layer, Shape: e.step.Source.Shape, Dtype: e.step.Source.Dtype}
+	c, _, err := e.step.Format.Make(src, s)
+	if err != nil {
+		return 2, nil
+	}
+	trial := quant.Trial{Scheme: codec.Scheme(c), Limit: e.maxTile(), Read: func(dst []float32, start int) error {
+		return e.readRun(w, start, dst)
+	}}
+	loss, err := trial.Loss(&w.Scratch)
+	return float32(loss), err
+}

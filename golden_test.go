@@ -1,0 +1,323 @@
+package tensorpress
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+func fileHash(t *testing.T, path string) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// tsv returns the fields of a table's rows.
+func tsv(t *testing.T, path string) [][]string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var rows [][]string
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if !strings.HasPrefix(lines.Text(), "#") {
+			rows = append(rows, strings.Split(lines.Text(), "\t"))
+		}
+	}
+	if len(rows) == 0 {
+		t.Fatalf("%s has no rows", path)
+	}
+	return rows
+}
+
+// ctqOptions are our words for the options of convert_to_quant, by its own.
+var ctqOptions = map[string]Options{
+	"--simple":                    {Dtype: ptr("float8_e4m3fn")},
+	"--simple --scaling_mode row": {Dtype: ptr("float8_e4m3fn"), Scale: ptr("row")},
+	"--simple --scaling_mode block --block_size 32":                        {Dtype: ptr("float8_e4m3fn"), Scale: ptr("block"), Settings: map[string]any{"block-size": 32}},
+	"--simple --full_precision_matrix_mult":                                {Dtype: ptr("float8_e4m3fn"), Settings: map[string]any{"full-precision-matmul": true}},
+	"--simple --input_scale":                                               {Dtype: ptr("float8_e4m3fn"), Settings: map[string]any{"input-scale": true}},
+	"--simple --int8 --scaling_mode tensor":                                {Scale: ptr("tensor")},
+	"--simple --int8":                                                      {Scale: ptr("tensor")},
+	"--simple --low-memory":                                                {Dtype: ptr("float8_e4m3fn")},
+	"--simple --int8 --scaling_mode row":                                   {},
+	"--simple --int8 --scaling_mode block --block_size 32":                 {Dtype: ptr("int8_blockwise"), Settings: map[string]any{"block-size": 32}},
+	"--simple --custom-layers .* --custom-type mxfp8 --custom-simple":      {Dtype: ptr("mxfp8")},
+	"--simple --custom-layers .* --custom-type nvfp4 --custom-simple":      {Dtype: ptr("nvfp4")},
+	"--simple --int8 --scaling_mode row --convrot":                         {Settings: map[string]any{"convrot": true}},
+	"--simple --int8 --scaling_mode row --convrot --convrot-group-size 16": {Settings: map[string]any{"convrot": true, "convrot-group-size": 16}},
+	"--simple --exclude-layers edge":                                       {Dtype: ptr("float8_e4m3fn"), Keep: []string{"edge"}},
+	"--simple --int8 --scaling_mode row --exclude-layers edge":             {Keep: []string{"edge"}},
+	"--simple --int8 --scaling_mode tensor --exclude-layers edge":          {Keep: []string{"edge"}},
+}
+
+// TestFilesEqualConvertToQuant: a file would not be what convert_to_quant
+// --simple writes. All-zero layers in int8 are left out: convert_to_quant
+// aborts on them, or writes a scale that ComfyUI does not load.
+func TestFilesEqualConvertToQuant(t *testing.T) {
+	compared := 0
+	for _, row := range tsv(t, "testdata/golden/ctq/ctq.tsv") {
+		o, ok := ctqOptions[row[1]]
+		if row[0] == "rotate" && !strings.HasSuffix(row[1], " 16") {
+			continue // compared by tensors: see TestRotatedFilesOfConvertToQuant
+		}
+		zero := strings.HasPrefix(row[0], "zero") && strings.Contains(row[1], "int8") && !strings.Contains(row[1], "convrot")
+		if !ok || zero {
+			continue
+		}
+		compared++
+		o.Preset, o.ExactReference = "none", true
+		dest := filepath.Join(t.TempDir(), "out.safetensors")
+		if _, err := Quantize(t.Context(), "testdata/golden/ctq/"+row[0]+".src.safetensors", dest, o); err != nil {
+			t.Errorf("%s %s: %v", row[0], row[1], err)
+			continue
+		}
+		if got := fileHash(t, dest); got != row[2] {
+			t.Errorf("%s %s: sha256 is %s, want %s", row[0], row[1], got, row[2])
+		}
+	}
+	if compared < 48 {
+		t.Errorf("compared %d files, want at least 48", compared)
+	}
+}
+
+// TestZeroLayersLoad: all-zero layers must come out with the scales of zero
+// rows, whatever the reference does.
+func TestZeroLayersLoad(t *testing.T) {
+	for _, scale := range []string{"tensor", "row"} {
+		dest := filepath.Join(t.TempDir(), "out.safetensors")
+		o := Options{Preset: "none", Scale: ptr(scale)}
+		if _, err := Quantize(t.Context(), "testdata/golden/ctq/zero.src.safetensors", dest, o); err != nil {
+			t.Fatal(err)
+		}
+		v, err := Verify(t.Context(), dest, VerifyOptions{Source: "testdata/golden/ctq/zero.src.safetensors", For: "comfyui"})
+		if err != nil || !v.OK {
+			t.Errorf("%s: %+v, %v", scale, v, err)
+		}
+	}
+}
+
+// sdnqCases are the folders that sdnq saved, and our words for its settings.
+var sdnqCases = map[string]Options{
+	"int8":          {Dtype: ptr("int8")},
+	"uint4":         {Dtype: ptr("uint4")},
+	"float8_e4m3fn": {Dtype: ptr("float8_e4m3fn")},
+	"int5":          {Dtype: ptr("int5")},
+	"float6_e3m2fn": {Dtype: ptr("float6_e3m2fn")},
+	"uint4_tensor":  {Dtype: ptr("uint4"), GroupSize: ptr(-2)},
+	"uint1":         {Dtype: ptr("uint1")},
+	"mixed":         {Config: "testdata/golden/sdnq/mixed/quantization_config.json"},
+	"lists":         {Dtype: ptr("int8")},
+}
+
+// sdnqSource lays a golden source out as the folder that a loader reads.
+func sdnqSource(t *testing.T, name string) string {
+	t.Helper()
+	src, dir := "small", t.TempDir()
+	if name == "lists" {
+		src = name
+	}
+	weights, err := os.ReadFile("testdata/golden/sdnq/" + src + ".src.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var model map[string]any
+	text, err := os.ReadFile("testdata/golden/sdnq/" + name + "/config.json")
+	if err == nil {
+		err = json.Unmarshal(text, &model)
+	}
+	delete(model, "quantization_config")
+	text, _ = json.Marshal(model)
+	for file, data := range map[string][]byte{"diffusion_pytorch_model.safetensors": weights, "config.json": text} {
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, file), data, 0o666)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestFoldersEqualSDNQ: the weights must be the very file that sdnq saves, and
+// the config must say the same.
+func TestFoldersEqualSDNQ(t *testing.T) {
+	for name, o := range sdnqCases {
+		t.Run(name, func(t *testing.T) {
+			dest := filepath.Join(t.TempDir(), "out")
+			config := readConfig(t, "testdata/golden/sdnq/"+name)
+			o.MinNumel, o.MinChannels = ptr(int(config["minimum_allowed_numel"].(float64))), ptr(int(config["minimum_allowed_channel_size"].(float64)))
+			o.ExactReference = true // also in the lists of the config
+			if _, err := Quantize(t.Context(), sdnqSource(t, name), dest, o); err != nil {
+				t.Fatal(err)
+			}
+			got, want := filepath.Join(dest, "diffusion_pytorch_model.safetensors"), "testdata/golden/sdnq/"+name+"/diffusion_pytorch_model.safetensors"
+			if fileHash(t, got) != fileHash(t, want) {
+				t.Errorf("file differs from sdnq's: %v", differences(t, got, want))
+			}
+			compareConfigs(t, readConfig(t, dest), config)
+		})
+	}
+}
+
+func readConfig(t *testing.T, dir string) map[string]any {
+	t.Helper()
+	var model map[string]map[string]any
+	text, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	json.Unmarshal(text, &model) // other keys are no objects
+	if model["quantization_config"] == nil {
+		t.Fatalf("%s: no quantization_config", dir)
+	}
+	return model["quantization_config"]
+}
+
+// compareConfigs takes lists as sets: sdnq's order follows a hash.
+func compareConfigs(t *testing.T, got, want map[string]any) {
+	t.Helper()
+	for key := range want {
+		g, _ := json.Marshal(asSet(got[key]))
+		w, _ := json.Marshal(asSet(want[key]))
+		if string(g) != string(w) {
+			t.Errorf("%s is %s, want %s", key, g, w)
+		}
+	}
+	for key := range got {
+		if _, ok := want[key]; !ok && key != "tensorpress_shapes" {
+			t.Errorf("%s is not a key of sdnq's", key)
+		}
+	}
+}
+
+func asSet(v any) any {
+	list, ok := v.([]any)
+	if !ok {
+		return v
+	}
+	set := map[string]bool{}
+	for _, item := range list {
+		set[item.(string)] = true
+	}
+	return set
+}
+
+func differences(t *testing.T, got, want string) []string {
+	t.Helper()
+	var list []string
+	g, err := safetensors.Open(got)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	defer g.Close()
+	w, err := safetensors.Open(want)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	defer w.Close()
+	for _, wt := range w.Header().Tensors {
+		gt, ok := g.Header().Lookup(wt.Name)
+		if !ok {
+			list = append(list, "no "+wt.Name)
+			continue
+		}
+		a, b := make([]byte, gt.Size), make([]byte, wt.Size)
+		if g.ReadSection(gt, a, 0) != nil || w.ReadSection(wt, b, 0) != nil || string(a) != string(b) {
+			list = append(list, wt.Name)
+		}
+	}
+	return list
+}
+
+// TestDequantizeEqualsSDNQ: what sdnq saved must come back with the values
+// that sdnq itself restores.
+func TestDequantizeEqualsSDNQ(t *testing.T) {
+	restored := map[string]*safetensors.File{}
+	for _, row := range tsv(t, "testdata/golden/sdnq/dequant.tsv") {
+		if row[0] == "int8_matmul" {
+			continue
+		}
+		for _, field := range row[2:] {
+			dtype, want, _ := strings.Cut(field, "=")
+			key := row[0] + dtype
+			if restored[key] == nil {
+				restored[key] = dequantized(t, "testdata/golden/sdnq/"+row[0], strings.ToLower(dtype))
+			}
+			if got := tensorHash(t, restored[key], row[1]+".weight"); got != want {
+				t.Errorf("%s %s as %s: %s, want %s", row[0], row[1], dtype, got, want)
+			}
+		}
+	}
+}
+
+func dequantized(t *testing.T, source, dtype string) *safetensors.File {
+	t.Helper()
+	dest := filepath.Join(t.TempDir(), "out.safetensors")
+	if _, err := Dequantize(t.Context(), source, dest, DequantizeOptions{Dtype: dtype}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := safetensors.Open(dest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func tensorHash(t *testing.T, f *safetensors.File, name string) string {
+	t.Helper()
+	tensor, ok := f.Header().Lookup(name)
+	if !ok {
+		t.Fatalf("no tensor %s", name)
+	}
+	data := make([]byte, tensor.Size)
+	if err := f.ReadSection(tensor, data, 0); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8])
+}
+
+// TestDequantizeEqualsKitchen: files that convert_to_quant wrote must come back
+// with the values that comfy-kitchen restores, in every dtype.
+func TestDequantizeEqualsKitchen(t *testing.T) {
+	compared := 0
+	for _, row := range tsv(t, "testdata/golden/kitchen.tsv") {
+		file, layer, ok := strings.Cut(strings.TrimPrefix(row[0], "ctq/"), ":")
+		if !ok || strings.Contains(file, "fp8_row") {
+			continue
+		}
+		for _, field := range row[4:] {
+			dtype, want, _ := strings.Cut(field, "=")
+			f := dequantized(t, "testdata/golden/ctq/"+file+".safetensors", dtype)
+			if got := tensorHash(t, f, layer+".weight"); got != want {
+				t.Errorf("%s as %s: %s, want %s", row[0], dtype, got, want)
+			}
+			compared++
+		}
+	}
+	if compared < 20 {
+		t.Errorf("compared %d weights, want at least 20", compared)
+	}
+}

@@ -1,0 +1,90 @@
+package tensorpress
+
+import (
+	"context"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+)
+
+// Inspection is what is in a checkpoint.
+type Inspection struct {
+	Path     string            `json:"path"`
+	Layout   string            `json:"layout"` // "" where nothing is quantized
+	Metadata map[string]string `json:"metadata"`
+	Layers   []InspectedLayer  `json:"layers"`  // the quantized ones
+	Tensors  []InspectedTensor `json:"tensors"` // all
+	Bytes    int64             `json:"bytes"`   // of all tensors
+}
+
+// InspectedLayer is a quantized layer.
+type InspectedLayer struct {
+	Name    string            `json:"name"`
+	Format  string            `json:"format"`
+	Dtype   string            `json:"dtype"`
+	Shape   []int             `json:"shape"` // of the weight before it was quantized
+	Options pyjson.Object     `json:"options"`
+	Tensors []InspectedTensor `json:"tensors"`
+	Bytes   int64             `json:"bytes"`
+	Problem string            `json:"problem,omitempty"` // why it cannot be decoded
+}
+
+// InspectedTensor is a stored tensor.
+type InspectedTensor struct {
+	Name  string `json:"name"`
+	Dtype string `json:"dtype"`
+	Shape []int  `json:"shape"`
+	Bytes int64  `json:"bytes"`
+}
+
+// Inspect reads headers and metadata, no weights.
+func Inspect(_ context.Context, path string) (*Inspection, error) {
+	c, err := checkpoint.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	m, err := layout.Read(c, nil)
+	if err != nil {
+		return nil, &sourceError{err}
+	}
+	v := &Inspection{Path: path, Metadata: c.Metadata, Layers: []InspectedLayer{}, Tensors: inspected(c.Tensors)}
+	if v.Metadata == nil {
+		v.Metadata = map[string]string{}
+	}
+	if m.Layout != nil {
+		v.Layout = m.Layout.Name
+	}
+	for _, l := range m.Layers {
+		v.Layers = append(v.Layers, inspectLayer(l))
+	}
+	v.Bytes = bytesOf(c.Tensors)
+	return v, nil
+}
+
+func inspectLayer(l *layout.Layer) InspectedLayer {
+	v := InspectedLayer{
+		Name: l.Name, Format: l.Format, Dtype: l.Dtype, Shape: l.Shape(), Options: l.Options,
+		Tensors: inspected(l.Tensors), Bytes: bytesOf(l.Tensors),
+	}
+	if l.Err != nil {
+		v.Problem = l.Err.Error()
+	}
+	return v
+}
+
+func inspected(tensors []checkpoint.Tensor) []InspectedTensor {
+	all := make([]InspectedTensor, 0, len(tensors))
+	for _, t := range tensors {
+		all = append(all, InspectedTensor{t.Name, t.Dtype.String(), t.Shape, t.Size})
+	}
+	return all
+}
+
+func bytesOf(tensors []checkpoint.Tensor) (n int64) {
+	for _, t := range tensors {
+		n += t.Size
+	}
+	return n
+}

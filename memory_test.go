@@ -1,0 +1,56 @@
+//go:build linux || darwin
+
+package tensorpress
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// TestPeakMemory: a machine of 8 GB must take a tensor of any size. The
+// process that is measured is this test, run once more for one conversion.
+func TestPeakMemory(t *testing.T) {
+	if source := os.Getenv("TENSORPRESS_TEST_SOURCE"); source != "" {
+		dtype := os.Getenv("TENSORPRESS_TEST_DTYPE")
+		o := Options{Dtype: &dtype, Resources: Resources{Memory: 64 << 20}, Preset: "none"}
+		if _, err := Quantize(t.Context(), source, filepath.Join(t.TempDir(), "out.safetensors"), o); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if testing.Short() {
+		t.Skip("writes 512 MiB")
+	}
+	const limit = 128 << 20
+	shapes := map[string][]int{"square": {8192, 16384}, "wide": {2, 1 << 26}}
+	for name, shape := range shapes {
+		source := written(t, []safetensors.Tensor{{Name: "w.weight", Dtype: safetensors.BF16, Shape: shape}})
+		for _, dtype := range []string{"int8_tensorwise", "float8_e4m3fn", "nvfp4", "mxfp8", "convrot_w4a4", "awq_w4a16", "int8", "uint3"} {
+			t.Run(name+"/"+dtype, func(t *testing.T) {
+				if peak := peakOf(t, source, dtype); peak > limit {
+					t.Errorf("peak memory is %s, want at most %s", Size(peak), Size(limit))
+				}
+			})
+		}
+	}
+}
+
+func peakOf(t *testing.T, source, dtype string) int64 {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestPeakMemory$")
+	cmd.Env = append(os.Environ(), "TENSORPRESS_TEST_SOURCE="+source, "TENSORPRESS_TEST_DTYPE="+dtype)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	peak := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss
+	if runtime.GOOS == "linux" {
+		peak *= 1024
+	}
+	return peak
+}

@@ -1,0 +1,233 @@
+package tensorpress
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/usage"
+)
+
+// models are what a source holds: one, or those components of a diffusers
+// pipeline that are quantized.
+type models struct {
+	source string
+	list   []*model
+	others []string // files of a pipeline that are copied, as slash paths
+}
+
+// model is one of them under way.
+type model struct {
+	folder  string // in the pipeline, "" for a source that is one model
+	c       *checkpoint.Checkpoint
+	plan    *plan.Plan
+	writers writers
+}
+
+const pipelineIndex = "model_index.json"
+
+// quantizable are the beginnings of the names of a pipeline's components that
+// are quantized; VAEs and the rest are copied.
+var quantizable = []string{"transformer", "text_encoder", "unet"}
+
+func readModels(source string) (*models, error) {
+	m := &models{source: source}
+	text, err := os.ReadFile(filepath.Join(source, pipelineIndex))
+	if err == nil {
+		return m, m.readPipeline(text)
+	}
+	c, err := checkpoint.Open(source)
+	if err != nil {
+		return nil, err
+	}
+	m.list = []*model{{c: c}}
+	return m, nil
+}
+
+// readPipeline opens the components that the index names.
+func (m *models) readPipeline(text []byte) error {
+	index, err := pyjson.ParseObject(text)
+	if err != nil {
+		return sourceErrorf("%s: %w", filepath.Join(m.source, pipelineIndex), err)
+	}
+	for _, entry := range index {
+		if !isComponent(m.source, entry) {
+			continue
+		}
+		c, err := checkpoint.Open(filepath.Join(m.source, entry.Key))
+		if err != nil {
+			return errors.Join(err, m.close())
+		}
+		m.list = append(m.list, &model{folder: entry.Key, c: c})
+	}
+	if len(m.list) == 0 {
+		return sourceErrorf("%s: the pipeline has no component that is quantized: %s", m.source, strings.Join(quantizable, ", "))
+	}
+	return m.listOthers()
+}
+
+func isComponent(source string, entry pyjson.Member) bool {
+	if !filepath.IsLocal(entry.Key) || strings.ContainsAny(entry.Key, `/\`) {
+		return false
+	}
+	info, err := os.Stat(filepath.Join(source, entry.Key))
+	return err == nil && info.IsDir() && slices.ContainsFunc(quantizable, func(name string) bool {
+		return strings.HasPrefix(entry.Key, name)
+	})
+}
+
+// listOthers finds all files outside the components that are quantized.
+func (m *models) listOthers() error {
+	return fs.WalkDir(os.DirFS(m.source), ".", func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && (name == ".git" || name == ".cache" || m.component(name)):
+			return fs.SkipDir
+		case !entry.IsDir():
+			m.others = append(m.others, name)
+		}
+		return nil
+	})
+}
+
+func (m *models) component(folder string) bool {
+	return slices.ContainsFunc(m.list, func(one *model) bool { return one.folder == folder })
+}
+
+func (m *models) close() error {
+	var err error
+	for _, one := range m.list {
+		err = errors.Join(err, one.c.Close())
+	}
+	return err
+}
+
+// plan decides about every model; chosen are the dtypes that were measured, by
+// the models' folders, nil before.
+func (m *models) plan(dest string, o Options, chosen map[string]map[string]plan.Choice) (err error) {
+	if m.isPipeline() && dest != "" && !isFolder(dest) {
+		return usage.Errorf("%s must be a folder, since the source is a pipeline", dest)
+	}
+	for _, one := range m.list {
+		to := dest
+		if m.isPipeline() {
+			to = filepath.Join(dest, one.folder)
+		}
+		if one.plan, err = makePlan(one.c, to, o, chosen[one.folder]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *models) isPipeline() bool { return m.list[0].folder != "" }
+
+// checkDest refuses to overwrite; see [stage.Check].
+func (m *models) checkDest(dest string, force bool) error {
+	if m.isPipeline() {
+		return stage.Check(dest, true, force, []string{m.source}, nil)
+	}
+	return checkDest(m.list[0].c, m.list[0].plan, dest, force)
+}
+
+// create opens the output's files and writes all but the tensors.
+func (m *models) create(dest string, force bool) (s *stage.Stage, err error) {
+	if err := m.checkDest(dest, force); err != nil {
+		return nil, err
+	}
+	if s, err = stage.Open(dest, isFolder(dest)); err != nil {
+		return nil, err
+	}
+	if err = m.fill(s, dest); err != nil {
+		return nil, errors.Join(err, s.Abort())
+	}
+	return s, nil
+}
+
+func (m *models) fill(s *stage.Stage, dest string) (err error) {
+	if free, needed := s.Free(), m.bytesOut(); free >= 0 && free < needed {
+		return &spaceError{dest, needed, free}
+	}
+	for _, name := range m.others {
+		if err := s.CopyFile(name, filepath.Join(m.source, filepath.FromSlash(name))); err != nil {
+			return err
+		}
+	}
+	for _, one := range m.list {
+		in := s.Folder(one.folder)
+		if err := writeCompanions(in, one.c, one.plan, dest); err != nil {
+			return err
+		}
+		if one.writers, err = createFiles(in, one.plan.Files); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quantize yields the work on one model after the other.
+func (m *models) quantize(r Resources, yield func(stream.Task) bool) {
+	for _, one := range m.list {
+		q := &quantization{one.c, one.plan, one.writers, r}
+		if !q.tasks(yield) {
+			return
+		}
+	}
+}
+
+func (m *models) finish() error {
+	for _, one := range m.list {
+		if err := one.writers.finish(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *models) bytesIn() (n int64) {
+	for _, one := range m.list {
+		n += one.plan.BytesIn
+	}
+	return n
+}
+
+func (m *models) bytesOut() (n int64) {
+	for _, one := range m.list {
+		n += one.plan.BytesOut
+	}
+	return n
+}
+
+// report joins those of the models, whose names then begin with their folder.
+func (m *models) report(dest string, took time.Duration) *Report {
+	all := newReport(m.source, dest, m.list[0].plan, took)
+	if !m.isPipeline() {
+		return all
+	}
+	all.Layers, all.Files, all.Notes, all.Preset = []ReportLayer{}, nil, nil, ""
+	all.BytesIn, all.BytesOut = m.bytesIn(), m.bytesOut()
+	for _, one := range m.list {
+		r := newReport("", "", one.plan, 0)
+		for _, l := range r.Layers {
+			l.Name = one.folder + "/" + l.Name
+			all.Layers = append(all.Layers, l)
+		}
+		for _, name := range r.Files {
+			all.Files = append(all.Files, one.folder+"/"+name)
+		}
+		for _, note := range append(r.Notes, "preset "+r.Preset) {
+			all.Notes = append(all.Notes, one.folder+": "+note)
+		}
+	}
+	return all
+}

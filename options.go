@@ -1,0 +1,232 @@
+package tensorpress
+
+import (
+	"cmp"
+	"encoding/json"
+	"iter"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/app"
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/pattern"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/preset"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/usage"
+)
+
+// Options are the decisions of a conversion; the zero value takes the defaults.
+// Pointers are nil where nothing was said, since a config may say it then.
+type Options struct {
+	Layout string // "sdnq" or "comfy"; "" by the source
+	Dtype  *string
+	// GroupSize of SDNQ dtypes: 0 automatic, -1 one per row, -2 one per tensor;
+	// of asym_w4a8_int8 and awq_w4a16: values.
+	GroupSize *int
+	Scale     *string // "tensor", "row" or "block", for ComfyUI's formats
+	// DequantizeFP32 keeps SDNQ's scales in F32, the default.
+	DequantizeFP32 *bool
+	ExactReference bool
+	AllowNonfinite bool
+	// Settings are further ones by the names of their flags, see [SettingFlags]:
+	// strings, ints and bools.
+	Settings map[string]any
+
+	Keep, Only []string // patterns
+	Set        []string // PATTERN=SETTINGS
+	Preset     string   // "" or "auto" for the family that is recognised
+	Conv       bool     // quantize convolutions too
+	Embedding  bool     // quantize embeddings too
+	SkipKeys   *bool    // SDNQ's own list, default true
+	Config     string   // path of an SDNQ config
+	Like       string   // path of a quantized model whose settings are taken
+	For        string   // an application
+
+	MinNumel, MinChannels *int
+	ShardSize             int64 // bytes, 0 for 5 GB
+
+	Force bool
+	Resources
+}
+
+const defaultShardSize = 5_000_000_000
+
+// planOptions compiles what the user said.
+func (o Options) planOptions(c *checkpoint.Checkpoint, out plan.Output) (plan.Options, error) {
+	p := plan.Options{
+		Flags:    o.given(),
+		MinNumel: o.MinNumel, MinChannels: o.MinChannels, Output: out,
+	}
+	if err := codec.CheckGiven(p.Flags); err != nil {
+		return p, usage.Wrap(err)
+	}
+	for _, fill := range []func(*plan.Options) error{o.patterns, o.rules, o.config, o.like, o.application} {
+		if err := fill(&p); err != nil {
+			return p, err
+		}
+	}
+	if err := o.layout(&p, c); err != nil {
+		return p, err
+	}
+	return p, o.preset(&p, c)
+}
+
+// given collects the settings of layers.
+func (o Options) given() plan.Overrides {
+	g := plan.Overrides{"exact-reference": o.ExactReference, "allow-nonfinite": o.AllowNonfinite}
+	maps.Copy(g, o.Settings)
+	put(g, "dtype", o.Dtype)
+	put(g, "group-size", o.GroupSize)
+	put(g, "scale", o.Scale)
+	put(g, "dequantize-fp32", o.DequantizeFP32)
+	return g
+}
+
+func put[T any](g plan.Overrides, flag string, v *T) {
+	if v != nil {
+		g[flag] = *v
+	}
+}
+
+func (o Options) patterns(p *plan.Options) (err error) {
+	if p.Keep, err = compile(o.Keep); err == nil {
+		p.Only, err = compile(o.Only)
+	}
+	return usage.Wrap(err)
+}
+
+func compile(texts []string) ([]*pattern.Pattern, error) {
+	var patterns []*pattern.Pattern
+	for _, text := range texts {
+		p, err := pattern.Compile(text)
+		if err != nil {
+			return nil, err
+		}
+		patterns = append(patterns, p)
+	}
+	return patterns, nil
+}
+
+func (o Options) rules(p *plan.Options) error {
+	for _, text := range o.Set {
+		r, err := plan.ParseRule(text)
+		if err != nil {
+			return err
+		}
+		p.Set = append(p.Set, r)
+	}
+	return nil
+}
+
+func (o Options) config(p *plan.Options) error {
+	if o.Config == "" {
+		return nil
+	}
+	text, err := os.ReadFile(o.Config)
+	if err != nil {
+		return err
+	}
+	if p.Config, err = sdnq.Parse(text); err != nil {
+		return usage.Errorf("%s: %w", o.Config, err)
+	}
+	return nil
+}
+
+func (o Options) application(p *plan.Options) (err error) {
+	if o.For != "" {
+		p.For, err = app.ByName(o.For)
+	}
+	return err
+}
+
+// layout is what was asked for, else SDNQ's where a model's config is there.
+func (o Options) layout(p *plan.Options, c *checkpoint.Checkpoint) (err error) {
+	p.Layout = layout.Comfy
+	if (c.IsDir || c.Index != "") && c.Config != nil {
+		p.Layout = layout.SDNQ
+	}
+	if o.Layout != "" {
+		p.Layout, err = layout.ByName(o.Layout)
+	}
+	return usage.Wrap(err)
+}
+
+// preset is the row of the name, or the one that the checkpoint is recognised
+// by, made to fit it.
+func (o Options) preset(p *plan.Options, c *checkpoint.Checkpoint) (err error) {
+	p.Conv, p.Embedding = o.Conv, o.Embedding
+	config := rawConfig(c.Config)
+	if o.Preset == "" || o.Preset == "auto" {
+		p.Preset, p.Recognised = preset.Recognise(config, shapes(c))
+	} else if p.Preset, err = preset.ByName(o.Preset); err != nil {
+		return usage.Wrap(err)
+	} else if o.Preset != "none" {
+		p.Preset = p.Preset.For(config, shapes(c))
+	}
+	if o.SkipKeys != nil && p.Layout != layout.SDNQ {
+		return usage.Errorf("--skip-keys is SDNQ's list, for the sdnq layout: use --preset none to keep nothing")
+	}
+	p.SkipKeys = o.Preset != "none" && (o.SkipKeys == nil || *o.SkipKeys)
+	return nil
+}
+
+func rawConfig(o pyjson.Object) map[string]json.RawMessage {
+	if o == nil {
+		return nil
+	}
+	raw := map[string]json.RawMessage{}
+	for _, m := range o {
+		raw[m.Key] = json.RawMessage(pyjson.Dump(m.Value))
+	}
+	return raw
+}
+
+func shapes(c *checkpoint.Checkpoint) iter.Seq2[string, []int] {
+	return func(yield func(string, []int) bool) {
+		for _, t := range c.Tensors {
+			if !yield(t.Name, t.Shape) {
+				return
+			}
+		}
+	}
+}
+
+// outputOf tells the shape of a destination: a file where its name says so,
+// else a folder, for sources that are folders or shards.
+func outputOf(c *checkpoint.Checkpoint, dest string, shardSize int64) (plan.Output, error) {
+	stem, isFile := strings.CutSuffix(filepath.Base(dest), ".safetensors")
+	single := !c.IsDir && !c.Sharded
+	if dest == "" && single {
+		isFile, stem = true, "output"
+	}
+	switch {
+	case isFile && shardSize != 0:
+		return plan.Output{}, usage.Errorf("--shard-size splits a folder's weights; the output is one file")
+	case isFile:
+		return plan.Output{Stem: stem, Metadata: c.Metadata}, nil
+	case single:
+		return plan.Output{}, usage.Errorf("%s must end in .safetensors, since the source is one file", dest)
+	}
+	return plan.Output{
+		Folder: true, Stem: sourceStem(c), Metadata: c.Metadata, ShardSize: cmp.Or(shardSize, defaultShardSize),
+	}, nil
+}
+
+// sourceStem is the loader's own name for the weights: that of the shards
+// without their numbers.
+func sourceStem(c *checkpoint.Checkpoint) string {
+	name := strings.TrimSuffix(filepath.Base(c.ShardNames[0]), ".safetensors")
+	if c.Index != "" {
+		return strings.TrimSuffix(c.Index, ".safetensors.index.json")
+	}
+	if at := strings.LastIndex(name, "-of-"); c.Sharded && at > 6 {
+		return name[:at-6]
+	}
+	return name
+}

@@ -1,0 +1,125 @@
+package tensorpress
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+type (
+	writer = *safetensors.Writer
+	tensor = safetensors.Tensor
+)
+
+// place is where the files of a model go: a stage, or a folder in one.
+type place interface {
+	Create(name string) (*os.File, error)
+	WriteFile(name string, data []byte) error
+	CopyFile(name, from string) error
+}
+
+// output is a destination under way.
+type output struct {
+	stage   *stage.Stage
+	writers writers
+}
+
+// createOutput opens the output's files and writes all but the tensors.
+func createOutput(c *checkpoint.Checkpoint, p *plan.Plan, dest string, force bool) (out *output, err error) {
+	if err := checkDest(c, p, dest, force); err != nil {
+		return nil, err
+	}
+	s, err := stage.Open(dest, isFolder(dest))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.Abort()
+		}
+	}()
+	if err := checkSpace(s, p, dest); err != nil {
+		return nil, err
+	}
+	if err := writeCompanions(s, c, p, dest); err != nil {
+		return nil, err
+	}
+	w, err := createFiles(s, p.Files)
+	return &output{s, w}, err
+}
+
+func (o *output) commit() error {
+	if err := o.writers.finish(); err != nil {
+		return err
+	}
+	return o.stage.Commit()
+}
+
+func isFolder(dest string) bool { return filepath.Ext(filepath.Clean(dest)) != ".safetensors" }
+
+// checkDest refuses to overwrite; see [stage.Check].
+func checkDest(c *checkpoint.Checkpoint, p *plan.Plan, dest string, force bool) error {
+	var beside []string
+	if p.Config != nil && !isFolder(dest) {
+		beside = append(beside, layout.ConfigFile)
+	}
+	return stage.Check(dest, isFolder(dest), force, sourcePaths(c), beside)
+}
+
+// sourcePaths are the files that are read, and the folder where one was named.
+func sourcePaths(c *checkpoint.Checkpoint) []string {
+	paths := []string{c.Path}
+	for _, name := range c.ShardNames {
+		paths = append(paths, filepath.Join(c.Dir, filepath.FromSlash(name)))
+	}
+	return paths
+}
+
+func checkSpace(s *stage.Stage, p *plan.Plan, dest string) error {
+	if free := s.Free(); free >= 0 && free < p.BytesOut {
+		return &spaceError{dest, p.BytesOut, free}
+	}
+	return nil
+}
+
+func createFiles(s place, files []plan.File) (writers, error) {
+	var all writers
+	for _, file := range files {
+		f, err := s.Create(file.Name)
+		if err != nil {
+			return nil, err
+		}
+		w, err := safetensors.NewWriter(f, file.Header)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, w)
+	}
+	return all, nil
+}
+
+// writeCompanions writes what stands beside the weights: configs, the index,
+// and in a folder all other files of the source.
+func writeCompanions(s place, c *checkpoint.Checkpoint, p *plan.Plan, dest string) error {
+	if !isFolder(dest) {
+		if p.Config == nil {
+			return nil
+		}
+		return s.WriteFile(layout.ConfigFile, []byte(pyjson.DumpSorted(p.Config.Encode())))
+	}
+	if err := copyOthers(s, c); err != nil {
+		return err
+	}
+	if len(p.Files) > 1 {
+		if err := s.WriteFile(indexName(p), []byte(p.Index())); err != nil {
+			return err
+		}
+	}
+	return writeModelConfig(s, c, p.Config)
+}

@@ -1,0 +1,51 @@
+package tensorpress
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestPipeline: of a diffusers pipeline the transformer is quantized as it is
+// by itself, and all else is the same file.
+func TestPipeline(t *testing.T) {
+	source, dest := t.TempDir(), filepath.Join(t.TempDir(), "out")
+	if err := os.CopyFS(filepath.Join(source, "transformer"), os.DirFS(sdnqSource(t, "int8"))); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{
+		"model_index.json":                `{"_class_name": "FluxPipeline", "transformer": ["diffusers", "X"], "vae": ["diffusers", "Y"]}`,
+		"vae/config.json":                 `{"a": 1}`,
+		"vae/model.safetensors":           "weights",
+		"scheduler/scheduler_config.json": `{}`,
+	}
+	for name, text := range files {
+		path := filepath.Join(source, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := Quantize(t.Context(), source, dest, Options{MinNumel: ptr(8192)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		if got, err := os.ReadFile(filepath.Join(dest, name)); err != nil || string(got) != text {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	const weights = "diffusion_pytorch_model.safetensors"
+	if fileHash(t, filepath.Join(dest, "transformer", weights)) != fileHash(t, "testdata/golden/sdnq/int8/"+weights) {
+		t.Error("the transformer is not what sdnq makes of it")
+	}
+	if !strings.HasPrefix(r.Layers[0].Name, "transformer/") || r.Layout != "sdnq" {
+		t.Errorf("report of %s, layout %s", r.Layers[0].Name, r.Layout)
+	}
+	if _, err := Quantize(t.Context(), source, filepath.Join(dest, "x.safetensors"), Options{}); err == nil {
+		t.Error("a pipeline went into one file")
+	}
+}

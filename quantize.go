@@ -1,0 +1,92 @@
+package tensorpress
+
+import (
+	"context"
+	"time"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/stream"
+)
+
+// Quantize writes source, quantized, to dest. Nothing is at dest before all of
+// it is; an error leaves nothing behind.
+func Quantize(ctx context.Context, source, dest string, o Options) (*Report, error) {
+	start := time.Now()
+	m, err := readModels(source)
+	if err != nil {
+		return nil, err
+	}
+	defer m.close()
+	if err := m.plan(dest, o, nil); err != nil {
+		return nil, err
+	}
+	if err := m.choose(ctx, dest, o); err != nil {
+		return nil, err
+	}
+	out, err := m.create(dest, o.Force)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Abort()
+	tasks := func(yield func(stream.Task) bool) { m.quantize(o.Resources, yield) }
+	if err := stream.Run(ctx, o.threads(), tasks, o.progress(m.bytesIn())); err != nil {
+		return nil, err
+	}
+	if err := m.finish(); err != nil {
+		return nil, err
+	}
+	if err := out.Commit(); err != nil {
+		return nil, err
+	}
+	return m.report(dest, time.Since(start)), nil
+}
+
+// Plan makes the decisions of [Quantize] and reads no weights. dest may be
+// empty.
+func Plan(source, dest string, o Options) (*Report, error) {
+	m, err := readModels(source)
+	if err != nil {
+		return nil, err
+	}
+	defer m.close()
+	if err := m.plan(dest, o, nil); err != nil {
+		return nil, err
+	}
+	if dest != "" {
+		if err := m.checkDest(dest, o.Force); err != nil {
+			return nil, err
+		}
+	}
+	return m.report(dest, 0), nil
+}
+
+func makePlan(c *checkpoint.Checkpoint, dest string, o Options, chosen map[string]plan.Choice) (*plan.Plan, error) {
+	if err := checkPlain(c); err != nil {
+		return nil, err
+	}
+	out, err := outputOf(c, dest, o.ShardSize)
+	if err != nil {
+		return nil, err
+	}
+	options, err := o.planOptions(c, out)
+	if err != nil {
+		return nil, err
+	}
+	options.Chosen = chosen
+	return plan.Make(c.Tensors, options)
+}
+
+// checkPlain refuses a source that is quantized already.
+func checkPlain(c *checkpoint.Checkpoint) error {
+	m, err := layout.Read(c, nil)
+	if err != nil {
+		return &sourceError{err}
+	}
+	if len(m.Layers) > 0 {
+		l := m.Layers[0]
+		return sourceErrorf("%s is quantized already (%d layers; %s is %s): dequantize it first", c.Path, len(m.Layers), l.Name, l.Dtype)
+	}
+	return nil
+}

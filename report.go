@@ -1,0 +1,94 @@
+package tensorpress
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+)
+
+// Report is what a conversion does or did, layer by layer.
+type Report struct {
+	Source   string        `json:"source,omitempty"`
+	Dest     string        `json:"dest,omitempty"`
+	Layout   string        `json:"layout"`
+	Preset   string        `json:"preset,omitempty"` // and what told it
+	Layers   []ReportLayer `json:"layers"`
+	BytesIn  int64         `json:"bytes_in"`
+	BytesOut int64         `json:"bytes_out"`
+	Files    []string      `json:"files,omitempty"`
+	Notes    []string      `json:"notes,omitempty"`
+	// Seconds is 0 in a plan.
+	Seconds float64 `json:"seconds,omitempty"`
+}
+
+// ReportLayer is what becomes of one weight.
+type ReportLayer struct {
+	Name     string        `json:"name"`
+	Action   string        `json:"action"` // "quantize", "keep" or "drop"
+	Reason   string        `json:"reason"` // why it is kept
+	Dtype    string        `json:"dtype"`
+	Options  pyjson.Object `json:"options"`
+	Shape    []int         `json:"shape"`
+	BytesIn  int64         `json:"bytes_in"`
+	BytesOut int64         `json:"bytes_out"`
+}
+
+// newReport lists the weights; tensors that are not weights count in the sums.
+func newReport(source, dest string, p *plan.Plan, took time.Duration) *Report {
+	r := &Report{
+		Source: source, Dest: dest, Layout: p.Layout.Name, Preset: p.Preset, Layers: []ReportLayer{},
+		BytesIn: p.BytesIn, BytesOut: p.BytesOut, Notes: p.Notes, Seconds: took.Seconds(),
+	}
+	for _, f := range p.Files {
+		r.Files = append(r.Files, f.Name)
+	}
+	for i := range p.Steps {
+		if s := &p.Steps[i]; s.Layer != s.Source.Name {
+			r.Layers = append(r.Layers, layerOf(s, took > 0))
+		}
+	}
+	return r
+}
+
+func layerOf(s *plan.Step, measured bool) ReportLayer {
+	l := ReportLayer{
+		Name: s.Layer, Action: string(s.Action), Reason: s.Reason, Dtype: s.Dtype,
+		Options: s.Options, Shape: s.Source.Shape, BytesIn: s.Source.Size, BytesOut: s.BytesOut(),
+	}
+	if s.Settings.Dynamic && !measured {
+		l.Dtype, l.BytesOut = "dynamic", l.BytesIn // at most
+	}
+	if s.Action != plan.Quantize {
+		l.Dtype, l.Options = s.Source.Dtype.String(), pyjson.Object{}
+	}
+	if s.Action == plan.Keep {
+		l.Dtype = s.Parts[0].Dtype.String()
+	}
+	return l
+}
+
+// Speed returns bytes of the source per second, 0 for a plan.
+func (r *Report) Speed() float64 {
+	if r.Seconds == 0 {
+		return 0
+	}
+	return float64(r.BytesIn) / r.Seconds
+}
+
+// Size is a number of bytes as people read it: 1.5 GB.
+func Size(n int64) string {
+	units := []string{"kB", "MB", "GB", "TB"}
+	if n < 1000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, unit := float64(n)/1000, 0
+	for ; v >= 999.5 && unit < len(units)-1; unit++ {
+		v /= 1000
+	}
+	if v < 9.95 {
+		return fmt.Sprintf("%.1f %s", v, units[unit])
+	}
+	return fmt.Sprintf("%.0f %s", v, units[unit])
+}

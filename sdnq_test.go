@@ -1,0 +1,172 @@
+package tensorpress
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// settingCases are combinations of SDNQ's settings, as flags give them.
+var settingCases = []struct {
+	dtype    string
+	settings map[string]any
+}{
+	{"int8", map[string]any{"hadamard": true}},
+	{"uint4", map[string]any{"hadamard": true, "hadamard-group-size": 64}},
+	{"uint4", map[string]any{"codebook": true, "group-size": 64}},
+	{"uint2", map[string]any{"codebook": true, "hadamard": true, "codebook-steps": 8}},
+	{"uint4", map[string]any{"codebook": true, "group-size": -2}},
+	{"uint4", map[string]any{"scale-dtype": "uint8"}},
+	{"int8", map[string]any{"scale-dtype": "float8_e4m3fn"}},
+	{"uint4", map[string]any{"scale-dtype": "uint4", "zero-point-dtype": "none"}},
+	{"uint4", map[string]any{"scale-dtype": "uint8", "codebook-scale": true}},
+	{"uint4", map[string]any{"codebook": true, "scale-dtype": "uint8", "hadamard": true}},
+	{"int8", map[string]any{"quantized-matmul": true}},
+	{"uint4", map[string]any{"quantized-matmul": true}},
+	{"sdnq:float8_e4m3fn", map[string]any{"quantized-matmul": true, "quantized-matmul-dtype": "float16"}},
+	{"int8", map[string]any{"quantized-matmul": true, "hadamard": true}},
+	{"int4", map[string]any{"stochastic-rounding": true, "seed": 7}},
+	{"int5", map[string]any{"model-dtype": "bf16"}},
+	{"uint4", map[string]any{"model-dtype": "bf16", "dequantize-fp32": false}},
+	{"uint4", map[string]any{"svd-rank": 8}},
+	{"int8", map[string]any{"svd-rank": 16, "hadamard": true, "model-dtype": "bf16"}},
+	{"int8", map[string]any{"svd-rank": 4, "quantized-matmul": true}},
+	{"uint3", map[string]any{"svd-rank": 8, "codebook": true, "scale-dtype": "uint8", "model-dtype": "f16"}},
+}
+
+// TestSettingsComeBack: what any of SDNQ's settings writes, in either layout,
+// must verify, and both must decode to the same values, with any number of
+// threads and any memory.
+func TestSettingsComeBack(t *testing.T) {
+	const source = "testdata/minilm.safetensors"
+	for _, tt := range settingCases {
+		t.Run(fmt.Sprint(tt.dtype, tt.settings), func(t *testing.T) {
+			comeBack(t, source, 6, func(layout string) Options {
+				o := Options{Layout: layout, Dtype: &tt.dtype, Settings: tt.settings, Resources: Resources{Threads: 1}}
+				if layout == "sdnq" {
+					o.Keep, o.Threads = []string{"pooler"}, 4 // which the other layout keeps by itself
+				}
+				return o
+			})
+		})
+	}
+}
+
+// comeBack quantizes a source in both layouts, verifies them against it, and
+// compares what they decode to.
+func comeBack(t *testing.T, source string, layers int, options func(layout string) Options) {
+	t.Helper()
+	var plain []string
+	for _, layout := range []string{"sdnq", "comfy"} {
+		dest := filepath.Join(t.TempDir(), "out.safetensors")
+		if _, err := Quantize(t.Context(), source, dest, options(layout)); err != nil {
+			t.Fatal(err)
+		}
+		v, err := Verify(t.Context(), dest, VerifyOptions{Source: source, MaxRelMSE: ptr(0.35)})
+		if err != nil || !v.OK || len(v.Layers) != layers {
+			t.Fatalf("%s: %d layers, %+v, %v", layout, len(v.Layers), v.Problems, err)
+		}
+		back := filepath.Join(t.TempDir(), "plain.safetensors")
+		if _, err := Dequantize(t.Context(), dest, back, DequantizeOptions{Dtype: "f32"}); err != nil {
+			t.Fatal(err)
+		}
+		plain = append(plain, back)
+	}
+	if list := differences(t, plain[0], plain[1]); len(list) > 0 {
+		t.Errorf("the layouts decode to other values: %v", list)
+	}
+}
+
+// TestKindsComeBack: convolutions, transposed ones and embeddings, in either
+// layout, with what may be combined with them.
+func TestKindsComeBack(t *testing.T) {
+	shapes := map[string][]int{
+		"conv_in.weight": {32, 32, 3, 3}, "mid.conv1d.weight": {64, 32, 3}, "mid.conv3d.weight": {32, 32, 2, 2, 2},
+		"up.conv_transpose.weight": {32, 64, 4, 4}, "tok.embed_tokens.weight": {512, 64}, "mid.to_q.weight": {64, 128},
+	}
+	var tensors []safetensors.Tensor
+	for name, shape := range shapes {
+		tensors = append(tensors, safetensors.Tensor{Name: name, Dtype: safetensors.BF16, Shape: shape})
+	}
+	source := written(t, tensors)
+	for _, tt := range []struct {
+		dtype    string
+		settings map[string]any
+	}{
+		{"int8", nil}, {"uint4", nil}, {"float6_e3m2fn", nil}, {"uint4", map[string]any{"hadamard": true}},
+		{"uint3", map[string]any{"codebook": true}}, {"int8", map[string]any{"svd-rank": 4}},
+		{"int8", map[string]any{"quantized-matmul": true, "quantized-matmul-conv": true}},
+		{"int8", map[string]any{"quantized-matmul": true, "quantized-matmul-conv": true, "svd-rank": 4, "hadamard": true}},
+		{"uint4", map[string]any{"quantized-matmul-conv": true, "scale-dtype": "uint8"}},
+	} {
+		t.Run(fmt.Sprint(tt.dtype, tt.settings), func(t *testing.T) {
+			comeBack(t, source, len(shapes), func(layout string) Options {
+				return Options{
+					Layout: layout, Dtype: &tt.dtype, Settings: tt.settings, Conv: true, Embedding: true,
+					Preset: "none", MinNumel: ptr(0),
+				}
+			})
+		})
+	}
+}
+
+// TestLike: the settings of a quantized model, taken layer by layer, make the
+// same file of the same source, in either layout.
+func TestLike(t *testing.T) {
+	const source = "testdata/minilm.safetensors"
+	for _, layout := range []string{"sdnq", "comfy"} {
+		first, again := filepath.Join(t.TempDir(), "out.safetensors"), filepath.Join(t.TempDir(), "out.safetensors")
+		o := Options{
+			Layout: layout, Dtype: ptr("uint4"), Settings: map[string]any{"hadamard": true, "svd-rank": 4},
+			Set: []string{"key=int8,group-size=32", "query=uint3,codebook,hadamard=false", "intermediate=int8,svd-rank=0,scale-dtype=uint8"},
+		}
+		if _, err := Quantize(t.Context(), source, first, o); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Quantize(t.Context(), source, again, Options{Layout: layout, Like: first}); err != nil {
+			t.Fatal(err)
+		}
+		if list := differences(t, again, first); len(list) > 0 {
+			t.Errorf("%s: %v", layout, list)
+		}
+	}
+}
+
+// TestDynamicChoosesAsSDNQ: the dtypes that are measured, and what the config
+// says of them, must be sdnq's own.
+func TestDynamicChoosesAsSDNQ(t *testing.T) {
+	for _, row := range tsv(t, "testdata/golden/dynamic.tsv") {
+		var settings map[string]any
+		if err := json.Unmarshal([]byte(row[0]), &settings); err != nil {
+			t.Fatal(err)
+		}
+		settings["use_dynamic_quantization"] = true
+		dir := t.TempDir()
+		config := filepath.Join(dir, "settings.json")
+		text, _ := json.Marshal(settings)
+		if err := os.WriteFile(config, text, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		o := Options{Layout: "sdnq", Preset: "none", Keep: []string{"embedd"}, Config: config}
+		if _, err := Quantize(t.Context(), "testdata/minilm.safetensors", filepath.Join(dir, "out.safetensors"), o); err != nil {
+			t.Fatalf("%s: %v", row[0], err)
+		}
+		var got map[string]any
+		text, err := os.ReadFile(filepath.Join(dir, "quantization_config.json"))
+		if err != nil || json.Unmarshal(text, &got) != nil {
+			t.Fatal(err)
+		}
+		for i, key := range []string{"modules_dtype_dict", "modules_to_not_use_matmul"} {
+			var want any
+			_ = json.Unmarshal([]byte(row[1+i]), &want)
+			if !reflect.DeepEqual(got[key], want) {
+				t.Errorf("%s: %s is %v, want %v", row[0], key, got[key], want)
+			}
+		}
+	}
+}

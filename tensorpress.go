@@ -1,0 +1,110 @@
+// Package tensorpress presses safetensors checkpoints into quantized ones, in
+// bounded memory and with the bytes of the reference programs.
+//
+// [Quantize] is the main call: it reads, plans, quantizes, packs, names and
+// writes. [Plan] makes the same decisions and stops before any weight is read.
+// [Inspect], [Verify] and [Dequantize] take what comes out, or what the
+// reference programs wrote. The arithmetic alone, without files, is in package
+// quant.
+package tensorpress
+
+import (
+	"errors"
+	"runtime"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// Kinds of errors, for errors.Is. All others are the system's: a disk that is
+// full, a file that may not be read.
+var (
+	// ErrUsage: what was asked for does not exist, contradicts itself, or would
+	// overwrite something.
+	ErrUsage = usage.Err
+	// ErrSource: the source is damaged, inconsistent, of no supported kind, or
+	// holds NaN or infinity where it is to be quantized.
+	ErrSource = checkpoint.ErrSource
+	// ErrVerify: verification found a problem.
+	ErrVerify = errors.New("verification failed")
+)
+
+// Resources bound what a run takes.
+type Resources struct {
+	// Threads is the number of tiles worked on at a time, 0 for one a core.
+	Threads int
+	// Memory bounds the process's peak memory in bytes, 0 for 256 MiB.
+	Memory int64
+	// Progress is called, never twice at a time, as tiles are done.
+	Progress func(Progress)
+}
+
+// Progress is how far a run has come, in bytes of the source.
+type Progress struct{ Done, Total int64 }
+
+func (r Resources) threads() int {
+	if r.Threads > 0 {
+		return r.Threads
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+const (
+	defaultMemory = 256 << 20
+	baseMemory    = 32 << 20 // the program itself, headers, the plan
+	// tileValues is large enough for the system calls not to count and small
+	// enough for a core's cache.
+	tileValues = 128 << 10
+	// bytesPerValue bounds what a tile takes for each value in a worker: raw
+	// and widened input, codes, and a share of the batches.
+	bytesPerValue = 32
+	// rawBuffer is the worker's buffer for plain bytes; those before it are for
+	// the tensors of a stored layer.
+	rawBuffer = maxParts
+	// maxParts are the tensors of a layer: codes, three each for scales and
+	// zero points that are stored in turn, two low-rank factors.
+	maxParts = 9
+)
+
+// maxTile is the number of values that a tile may hold within the memory:
+// whole blocks of any dtype.
+func (r Resources) maxTile() int {
+	memory := r.Memory
+	if memory == 0 {
+		memory = defaultMemory
+	}
+	perWorker := max(memory-baseMemory, memory/4) / int64(r.threads())
+	return int(max(perWorker/bytesPerValue/4096, 1)) * 4096
+}
+
+// progress counts done bytes up to total.
+func (r Resources) progress(total int64) func(n int64) {
+	if r.Progress == nil {
+		return nil
+	}
+	var done int64
+	return func(n int64) {
+		done += n
+		r.Progress(Progress{done, total})
+	}
+}
+
+// sourceError marks an error as the source's fault.
+type sourceError struct{ err error }
+
+func (e *sourceError) Error() string        { return e.err.Error() }
+func (e *sourceError) Unwrap() error        { return e.err }
+func (e *sourceError) Is(target error) bool { return target == ErrSource }
+
+// writers of an output's files, by their number.
+type writers []*safetensors.Writer
+
+func (w writers) finish() error {
+	for _, one := range w {
+		if err := one.Finish(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,258 @@
+package tensorpress
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/quant"
+)
+
+// quantization turns a plan into tiles of work.
+type quantization struct {
+	source  *checkpoint.Checkpoint
+	plan    *plan.Plan
+	writers writers
+	Resources
+}
+
+// tasks yields the work in the order of the source.
+func (q *quantization) tasks(yield func(stream.Task) bool) bool {
+	if !yield(q.literals) {
+		return false
+	}
+	for i := range q.plan.Steps {
+		if !q.step(&q.plan.Steps[i], yield) {
+			return false
+		}
+	}
+	return true
+}
+
+func (q *quantization) literals(w *stream.Worker) error {
+	for _, l := range q.plan.Literals {
+		copy(w.Output(q.writers[l.File], l.Tensor, 0, len(l.Data)), l.Data)
+	}
+	return nil
+}
+
+func (q *quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
+	if s.Action == plan.Drop {
+		return true
+	}
+	if s.Codec == nil {
+		return copyTiles(q.source, s.Source, q.writers[s.Parts[0].File], s.Parts[0].Tensor, yield)
+	}
+	e := &encoding{quantization: q, step: s, encoder: s.Codec.NewEncoder(q.maxTile()), cut: s.Codec.Cut()}
+	return e.tasks(yield)
+}
+
+// copyTiles yields the copying of a tensor's bytes.
+func copyTiles(c *checkpoint.Checkpoint, from checkpoint.Tensor, to writer, t tensor, yield func(stream.Task) bool) bool {
+	const size = 1 << 20
+	for off := int64(0); off < from.Size; off += size {
+		n := int(min(size, from.Size-off))
+		if !yield(func(w *stream.Worker) error {
+			w.Done(int64(n))
+			return c.ReadSection(from, w.Output(to, t, off, n), off)
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// encoding is one tensor on its way through its codec.
+type encoding struct {
+	*quantization
+	step    *plan.Step
+	encoder codec.Encoder
+	cut     quant.Cut
+}
+
+// tasks yields the survey of an encoder that asks for one, its passes, and then
+// its tiles. What follows waits until what went before is complete.
+func (e *encoding) tasks(yield func(stream.Task) bool) bool {
+	var ready chan struct{}
+	if s, ok := e.encoder.(codec.Surveyor); ok {
+		ready = make(chan struct{})
+		if !yield(func(w *stream.Worker) error { return e.survey(w, s, ready) }) {
+			return false
+		}
+	}
+	for _, p := range e.encoder.Passes() {
+		r := &reading{encoding: e, pass: p, after: ready, done: make(chan struct{})}
+		if !r.tasks(yield) {
+			return false
+		}
+		ready = r.done
+	}
+	rows, cols := e.encoder.Tile()
+	for _, a := range e.cut.Areas(rows, cols) {
+		if !yield(func(w *stream.Worker) error {
+			if !wait(w, ready) {
+				return nil
+			}
+			return e.encodeTile(w, a)
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+func (e *encoding) survey(w *stream.Worker, s codec.Surveyor, done chan struct{}) error {
+	err := s.Survey(func(start int, dst []float32) error { return e.readRun(w, start, dst) })
+	if err == nil {
+		close(done)
+	}
+	return err
+}
+
+// wait reports false when the run is over before ready is closed.
+func wait(w *stream.Worker, ready <-chan struct{}) bool {
+	if ready == nil {
+		return true
+	}
+	select {
+	case <-ready:
+		return true
+	case <-w.Cancelled():
+		return false
+	}
+}
+
+func (e *encoding) encodeTile(w *stream.Worker, a quant.Area) error {
+	values, err := e.read(w, a)
+	if err != nil {
+		return err
+	}
+	var dst [maxParts][]byte
+	parts := dst[:len(e.step.Parts)]
+	for i, part := range e.step.Parts {
+		parts[i] = w.Scatter(e.writers[part.File], part.Tensor, e.step.Codec.Written(i, a))
+	}
+	w.Done(int64(a.Values()) * int64(e.step.Source.Dtype.Bits()/8))
+	return e.explain(e.encoder.Encode(parts, a, values, &w.Scratch))
+}
+
+func (e *encoding) read(w *stream.Worker, a quant.Area) ([]float32, error) {
+	return readArea(w, 0, e.source, e.step.Source, e.cut.Cols, a)
+}
+
+// readRun reads consecutive values, wherever rows end.
+func (e *encoding) readRun(w *stream.Worker, start int, dst []float32) error {
+	values, err := readArea(w, 0, e.source, e.step.Source, 1, quant.Area{Row: start, Rows: len(dst), Cols: 1})
+	copy(dst, values)
+	return err
+}
+
+// readArea reads plain values of a matrix of that many columns into one of the
+// worker's buffers of values.
+func readArea(w *stream.Worker, buffer int, c *checkpoint.Checkpoint, t checkpoint.Tensor, columns int, a quant.Area) ([]float32, error) {
+	width := t.Dtype.Bits() / 8
+	raw := w.Bytes(rawBuffer, a.Values()*width)
+	if err := readSpans(c, t, quant.AreaSpans(a, columns, width), raw); err != nil {
+		return nil, err
+	}
+	values := w.Floats(buffer, a.Values())
+	codec.Widen(values, raw, t.Dtype)
+	return values, nil
+}
+
+// readSpans fills dst with runs of a tensor, one after the other.
+func readSpans(c *checkpoint.Checkpoint, t checkpoint.Tensor, spans []quant.Span, dst []byte) error {
+	for _, s := range spans {
+		for i := range s.Count {
+			if err := c.ReadSection(t, dst[:s.Size], s.Offset+int64(i)*s.Stride); err != nil {
+				return err
+			}
+			dst = dst[s.Size:]
+		}
+	}
+	return nil
+}
+
+// explain names the tensor and place of a value that cannot be quantized.
+func (e *encoding) explain(err error) error {
+	var n *quant.NonfiniteError
+	t := e.step.Source
+	if err != nil && !errors.As(err, &n) {
+		return fmt.Errorf("%s: tensor %s: %w", e.source.File(t), t.Name, err)
+	}
+	if err == nil {
+		return nil
+	}
+	columns := max(t.Shape[len(t.Shape)-1], 1)
+	return sourceErrorf("%s: tensor %s: value [%d, %d] is %v: --keep leaves the tensor as it is, --allow-nonfinite quantizes it as the reference does",
+		e.source.File(t), t.Name, n.Index/columns, n.Index%columns, n.Value)
+}
+
+// reading is one pass over a tensor.
+type reading struct {
+	*encoding
+	pass  codec.Pass
+	after <-chan struct{} // the pass before
+	done  chan struct{}
+
+	mu     sync.Mutex
+	found  map[int]finding // by tile, until all before have been joined
+	joined int             // tiles
+	total  int
+}
+
+type finding struct {
+	area  quant.Area
+	found any
+}
+
+func (r *reading) tasks(yield func(stream.Task) bool) bool {
+	rows, cols := r.pass.Tile()
+	r.found = map[int]finding{}
+	r.total = r.cut.Count(rows, cols)
+	for tile, a := range r.cut.Areas(rows, cols) {
+		if !yield(func(w *stream.Worker) error {
+			if !wait(w, r.after) {
+				return nil
+			}
+			values, err := r.read(w, a)
+			if err != nil {
+				return err
+			}
+			found, err := r.pass.Read(a, values, &w.Scratch)
+			if err != nil {
+				return r.explain(err)
+			}
+			return r.join(tile, finding{a, found})
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// join hands what was found on in the order of the tiles.
+func (r *reading) join(tile int, found finding) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.found[tile] = found
+	for {
+		next, ok := r.found[r.joined]
+		if !ok {
+			break
+		}
+		delete(r.found, r.joined)
+		if err := r.pass.Join(next.area, next.found); err != nil {
+			return err
+		}
+		r.joined++
+	}
+	if r.joined == r.total {
+		close(r.done)
+	}
+	return nil
+}

@@ -1,0 +1,397 @@
+package tensorpress
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+var verified = []weights{
+	{name: "a.weight", dtype: safetensors.F32, shape: []int{64, 96}},
+	{name: "a.bias", dtype: safetensors.F32, shape: []int{64}},
+	{name: "b.weight", dtype: safetensors.BF16, shape: []int{3, 96_000}},
+	{name: "norm.weight", dtype: safetensors.F32, shape: []int{8, 8}},
+}
+
+// TestVerifyFinds: each kind of damage must be found, under its tensor's name,
+// and nothing else be reported.
+func TestVerifyFinds(t *testing.T) {
+	source := save(t, "in.safetensors", nil, verified...)
+	nan := float32Bytes(float32(math.NaN()))
+	tests := []struct {
+		name   string
+		o      Options
+		damage func(path string)
+		verify VerifyOptions
+		want   []string // problems as "tensor: part of the text"
+	}{
+		{"nothing", Options{}, nil, VerifyOptions{Source: source}, nil},
+		{"nothing in a file with a config", Options{Layout: "sdnq", Dtype: ptr("uint4")}, nil, VerifyOptions{Source: source}, nil},
+		{"kept tensors that were cast", Options{ExactReference: true}, nil, VerifyOptions{Source: source}, nil},
+		{"a scale that is NaN", Options{}, func(path string) { patched(t, path, "a.weight_scale", 4*7, nan) }, VerifyOptions{},
+			[]string{"a.weight: value [7, 0] decodes to no finite number"}},
+		{"a scale that is NaN, and a source", Options{Dtype: ptr("uint4")}, func(path string) { patched(t, path, "a.weight_zp", 0, nan) },
+			VerifyOptions{Source: source}, []string{"a.weight: value [0, 0] decodes to no finite number"}},
+		{"an infinite scale far into a weight", Options{}, func(path string) { patched(t, path, "b.weight_scale", 8, float32Bytes(float32(math.Inf(1)))) },
+			VerifyOptions{}, []string{"b.weight: value [2, 0] decodes to no finite number"}},
+		{"a kept tensor that changed", Options{}, func(path string) { patched(t, path, "a.bias", 4, []byte{1, 2, 3}) }, VerifyOptions{Source: source},
+			[]string{"a.bias: differs from the source's"}},
+		{"a kept tensor that was cast and changed", Options{ExactReference: true}, func(path string) { patched(t, path, "norm.weight", 4, []byte{1, 2}) },
+			VerifyOptions{Source: source}, []string{"norm.weight: differs from the source's"}},
+		{"a file cut short", Options{}, func(path string) { cut(t, path, 1) }, VerifyOptions{Source: source}, []string{": truncated"}},
+		{"a file cut to its header", Options{}, func(path string) { cut(t, path, 1<<20) }, VerifyOptions{}, []string{": "}},
+		{"metadata that is damaged", Options{}, func(path string) { patched(t, path, "a.comfy_quant", 0, []byte("]")) }, VerifyOptions{},
+			[]string{"a.weight: comfy_quant"}},
+		{"an error above the bound", Options{Dtype: ptr("uint2")}, nil, VerifyOptions{Source: source, MaxRelMSE: ptr(1e-3)},
+			[]string{"a.weight: above 0.001", "b.weight: above 0.001"}},
+		{"another application's layout", Options{}, nil, VerifyOptions{For: "diffusers"}, []string{": diffusers loads the sdnq layout"}},
+		{"a dtype that the application does not load", Options{Set: []string{"^a=uint4"}}, nil, VerifyOptions{For: "comfyui"},
+			[]string{"a.weight: stock ComfyUI does not load uint4"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.o.Keep = []string{"norm"}
+			out := quantized(t, source, tt.o)
+			if tt.damage != nil {
+				tt.damage(out)
+			}
+			v, err := Verify(t.Context(), out, tt.verify)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkProblems(t, v, tt.want)
+		})
+	}
+}
+
+func cut(t *testing.T, path string, n int64) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err == nil {
+		err = os.Truncate(path, max(info.Size()-n, 600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func checkProblems(t *testing.T, v *Verification, want []string) {
+	t.Helper()
+	if v.OK != (len(want) == 0) || len(v.Problems) != len(want) {
+		t.Fatalf("OK is %v, problems are %v, want %q", v.OK, v.Problems, want)
+	}
+	for i, p := range v.Problems {
+		tensor, part, _ := strings.Cut(want[i], ": ")
+		if p.Tensor != tensor || !strings.Contains(p.Problem, part) {
+			t.Errorf("problem is %+v, want %q", p, want[i])
+		}
+	}
+}
+
+// TestVerifyComparesNames: a tensor that is missing, is too much or has
+// another shape than the source's.
+func TestVerifyComparesNames(t *testing.T) {
+	out := quantized(t, save(t, "in.safetensors", nil, verified...), Options{Keep: []string{"norm"}})
+	for name, tt := range map[string]struct {
+		source []weights
+		want   []string
+	}{
+		"the source has more": {append(verified[:4:4], weights{name: "c.weight", dtype: safetensors.F32, shape: []int{2, 2}}),
+			[]string{"c.weight: is missing: the source has it"}},
+		"the source has less": {verified[:3], []string{"norm.weight: is not in the source"}},
+		"a layer has another shape": {append(verified[1:4:4], weights{name: "a.weight", dtype: safetensors.F32, shape: []int{96, 64}}),
+			[]string{"a.weight: has shape [64 96], the source's has [96 64]"}},
+		"a kept tensor has another shape": {append(verified[:3:3], weights{name: "norm.weight", dtype: safetensors.F32, shape: []int{64}}),
+			[]string{"norm.weight: has shape"}},
+	} {
+		v, err := Verify(t.Context(), out, VerifyOptions{Source: save(t, "other.safetensors", nil, tt.source...)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(name, func(t *testing.T) { checkProblems(t, v, tt.want) })
+	}
+	source := quantized(t, save(t, "in.safetensors", nil, verified...), Options{Keep: []string{"norm", `\.bias`}})
+	v, err := Verify(t.Context(), out, VerifyOptions{Source: source})
+	if err != nil || v.OK {
+		t.Errorf("a quantized source: %+v, %v", v, err)
+	}
+}
+
+// TestVerifyCannotLook: what keeps verify from looking is an error, not a
+// finding.
+func TestVerifyCannotLook(t *testing.T) {
+	source := save(t, "in.safetensors", nil, verified...)
+	out := quantized(t, source, Options{})
+	broken := filepath.Join(t.TempDir(), "broken.safetensors")
+	if err := os.WriteFile(broken, []byte("broken"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		path string
+		o    VerifyOptions
+		kind error
+	}{
+		"no such file":       {"none.safetensors", VerifyOptions{}, fs.ErrNotExist},
+		"no such source":     {out, VerifyOptions{Source: "none.safetensors"}, fs.ErrNotExist},
+		"broken source":      {out, VerifyOptions{Source: broken}, ErrSource},
+		"no such app":        {out, VerifyOptions{For: "gimp"}, ErrUsage},
+		"both broken":        {broken, VerifyOptions{Source: broken}, ErrSource},
+		"broken, and no app": {broken, VerifyOptions{For: "gimp"}, ErrUsage},
+	} {
+		if v, err := Verify(t.Context(), tt.path, tt.o); !errors.Is(err, tt.kind) {
+			t.Errorf("%s: %+v, %v, want %v", name, v, err, tt.kind)
+		}
+	}
+}
+
+// floats returns a plain tensor's values.
+func floats(t *testing.T, path, name string) []float32 {
+	t.Helper()
+	f, err := safetensors.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	tensor, _ := f.Header().Lookup(name)
+	values := make([]float32, tensor.Numel())
+	codec.Widen(values, body(t, path, name), tensor.Dtype)
+	return values
+}
+
+// TestErrorFigures: the figures by which people choose a dtype must be what
+// they say: Σ(W-Ŵ)²/ΣW², its decibels, and the greatest difference.
+func TestErrorFigures(t *testing.T) {
+	source := save(t, "in.safetensors", nil, verified...)
+	near := func(what string, got *float64, want float64) {
+		t.Helper()
+		if got == nil || math.Abs(*got-want) > 1e-10*math.Abs(want) { // sums differ in their order
+			t.Errorf("%s is %s, want %g", what, figure(got), want)
+		}
+	}
+	for _, name := range []string{"int8_tensorwise", "float8_e4m3fn", "uint4", "int3"} {
+		out := quantized(t, source, Options{Dtype: &name, Keep: []string{"norm"}})
+		restored := filepath.Join(t.TempDir(), "restored.safetensors")
+		if _, err := Dequantize(t.Context(), out, restored, DequantizeOptions{Dtype: "f32"}); err != nil {
+			t.Fatal(err)
+		}
+		v, err := Verify(t.Context(), out, VerifyOptions{Source: source})
+		if err != nil || len(v.Layers) != 2 {
+			t.Fatalf("%s: %+v, %v", name, v, err)
+		}
+		var allErrors, allSquares float64
+		for _, l := range v.Layers {
+			var sumErrors, squares, most float64
+			got := floats(t, restored, l.Name+".weight")
+			for i, w := range floats(t, source, l.Name+".weight") {
+				e := float64(w) - float64(got[i])
+				sumErrors, squares, most = sumErrors+e*e, squares+float64(w)*float64(w), max(most, math.Abs(e))
+			}
+			near(name+" rel_mse of "+l.Name, l.RelMSE, sumErrors/squares)
+			near(name+" sqnr of "+l.Name, l.SQNR, -10*math.Log10(sumErrors/squares))
+			near(name+" max_abs of "+l.Name, l.MaxAbs, most)
+			allErrors, allSquares = allErrors+sumErrors, allSquares+squares
+		}
+		near(name+" total", v.Total.RelMSE, allErrors/allSquares)
+		for threads := 1; threads <= 4; threads++ {
+			again, err := Verify(t.Context(), out, VerifyOptions{Source: source, Resources: Resources{Threads: threads}})
+			if err != nil || *again.Total.RelMSE != *v.Total.RelMSE {
+				t.Errorf("%s: another total by %d threads", name, threads)
+			}
+		}
+	}
+}
+
+// TestFiguresOfZero: a weight of zeros is stored without error, which is no
+// number of decibels.
+func TestFiguresOfZero(t *testing.T) {
+	source := save(t, "in.safetensors", nil, weights{"a.weight", safetensors.F32, []int{32, 32}, make([]float32, 1024)})
+	v, err := Verify(t.Context(), quantized(t, source, Options{}), VerifyOptions{Source: source, MaxRelMSE: ptr(0.0)})
+	if err != nil || !v.OK || v.Total.RelMSE == nil || *v.Total.RelMSE != 0 || v.Total.SQNR != nil {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// TestDequantizeDtypes: a weight must come back in the dtype that it had, as
+// far as anything tells.
+func TestDequantizeDtypes(t *testing.T) {
+	f32, f16, bf16 := safetensors.F32, safetensors.F16, safetensors.BF16
+	one := func(d, kept safetensors.Dtype) []weights {
+		all := []weights{{name: "a.weight", dtype: d, shape: []int{64, 64}}}
+		if kept != 0 {
+			all = append(all, weights{name: "a.bias", dtype: kept, shape: []int{64}})
+		}
+		return all
+	}
+	tests := []struct {
+		name   string
+		source []weights
+		o      Options
+		config string // config.json beside the output
+		asked  string
+		want   safetensors.Dtype
+	}{
+		{"comfy's formats say bfloat16", one(f32, f32), Options{}, "", "", bf16},
+		{"no orig_dtype, so as what was kept", one(f16, f32), Options{Dtype: ptr("float8_e5m2")}, "", "", f32},
+		{"no orig_dtype, nothing kept", one(f32, 0), Options{Dtype: ptr("float8_e5m2")}, "", "", bf16},
+		{"sdnq in comfy says the source's", one(f16, f32), Options{Dtype: ptr("uint4")}, "", "", f16},
+		{"sdnq layout, as what was kept", one(bf16, f16), Options{Layout: "sdnq"}, "", "", f16},
+		{"sdnq layout, as the config says", one(bf16, bf16), Options{Layout: "sdnq"}, `{"torch_dtype": "float16"}`, "", f16},
+		{"sdnq layout, config of another dtype", one(f32, f32), Options{Layout: "sdnq"}, `{"dtype": "float64"}`, "", f32},
+		{"as asked", one(bf16, bf16), Options{}, "", "f32", f32},
+		{"as asked before all", one(f16, f16), Options{Layout: "sdnq"}, `{"dtype": "float16"}`, "bf16", bf16},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			source := save(t, "in.safetensors", map[string]string{"format": "pt"}, tt.source...)
+			out := quantized(t, source, tt.o)
+			if tt.config != "" {
+				if err := os.WriteFile(filepath.Join(filepath.Dir(out), "config.json"), []byte(tt.config), 0o666); err != nil {
+					t.Fatal(err)
+				}
+			}
+			dest := filepath.Join(t.TempDir(), "plain.safetensors")
+			if _, err := Dequantize(t.Context(), out, dest, DequantizeOptions{Dtype: tt.asked}); err != nil {
+				t.Fatal(err)
+			}
+			if got := left(t, filepath.Dir(dest)); got != "plain.safetensors" {
+				t.Errorf("wrote %s", got)
+			}
+			checkPlainFile(t, dest, source, tt.want)
+		})
+	}
+}
+
+// checkPlainFile holds a restored file against its source: weights in that
+// dtype, everything else as it was, and no word of quantization.
+func checkPlainFile(t *testing.T, path, source string, want safetensors.Dtype) {
+	t.Helper()
+	f, err := safetensors.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if got := fmt.Sprint(f.Header().Metadata); got != "map[format:pt]" {
+		t.Errorf("metadata is %s", got)
+	}
+	s, err := safetensors.Open(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got, n := len(f.Header().Tensors), len(s.Header().Tensors); got != n {
+		t.Errorf("%d tensors, want %d", got, n)
+	}
+	for _, was := range s.Header().Tensors {
+		is, _ := f.Header().Lookup(was.Name)
+		d := was.Dtype
+		if strings.HasSuffix(was.Name, ".weight") {
+			d = want
+		}
+		if is.Dtype != d || fmt.Sprint(is.Shape) != fmt.Sprint(was.Shape) {
+			t.Errorf("%s is %v %v, want %v %v", was.Name, is.Dtype, is.Shape, d, was.Shape)
+		}
+		if d == was.Dtype && strings.HasSuffix(was.Name, ".bias") && string(body(t, path, was.Name)) != string(body(t, source, was.Name)) {
+			t.Errorf("%s changed", was.Name)
+		}
+	}
+}
+
+// TestDequantizeRefuses: what cannot be restored must not come out as if it
+// were.
+func TestDequantizeRefuses(t *testing.T) {
+	source := save(t, "in.safetensors", nil, verified...)
+	out := quantized(t, source, Options{})
+	damaged := quantized(t, source, Options{Dtype: ptr("uint4")})
+	patched(t, damaged, "a.comfy_quant", 0, []byte("]"))
+	for name, tt := range map[string]struct {
+		path string
+		o    DequantizeOptions
+		kind error
+	}{
+		"a plain file": {source, DequantizeOptions{}, ErrSource}, "another dtype": {out, DequantizeOptions{Dtype: "int8"}, ErrUsage},
+		"shards of one file": {out, DequantizeOptions{ShardSize: 5}, ErrUsage}, "a damaged layer": {damaged, DequantizeOptions{}, ErrSource},
+		"no such file": {"none.safetensors", DequantizeOptions{}, fs.ErrNotExist}, "no such source": {out, DequantizeOptions{Source: "none.safetensors"}, fs.ErrNotExist},
+	} {
+		dir := t.TempDir()
+		if _, err := Dequantize(t.Context(), tt.path, filepath.Join(dir, "plain.safetensors"), tt.o); !errors.Is(err, tt.kind) {
+			t.Errorf("%s: %v, want %v", name, err, tt.kind)
+		}
+		if got := left(t, dir); got != "" {
+			t.Errorf("%s: left %s", name, got)
+		}
+	}
+}
+
+// FuzzInspect overwrites part of a quantized file: whatever it holds then,
+// nothing may panic, nor may what decodes be other than verified.
+func FuzzInspect(f *testing.F) {
+	source := save(f, "in.safetensors", nil, weights{name: "a.weight", dtype: safetensors.F16, shape: []int{8, 32}},
+		weights{name: "b.weight", dtype: safetensors.F32, shape: []int{4, 16}}, weights{name: "a.bias", dtype: safetensors.F32, shape: []int{8}})
+	var files [][]byte
+	for _, o := range []Options{{}, {Dtype: ptr("uint4"), GroupSize: ptr(16)}, {Layout: "sdnq", Dtype: ptr("int5")}, {Layout: "sdnq", Dtype: ptr("uint4"), GroupSize: ptr(-2)}} {
+		o.MinChannels = ptr(0)
+		data, err := os.ReadFile(quantized(f, source, o))
+		if err != nil {
+			f.Fatal(err)
+		}
+		for at := 8; at < len(data); at += 83 {
+			f.Add(uint8(len(files)), uint16(at), []byte("9"), uint16(0))
+		}
+		for _, old := range []string{`"a.weight"`, "F32", "orig_shape", "[8, 32]", `size": 16`, "uint4", "64]", "weight_scale", "per_row"} {
+			for _, with := range []string{"null", "-1", "999"} {
+				if at := strings.Index(string(data), old); at > 0 {
+					f.Add(uint8(len(files)), uint16(at), []byte(with), uint16(0))
+				}
+			}
+		}
+		f.Add(uint8(len(files)), uint16(0), []byte{}, uint16(40))
+		files = append(files, data)
+	}
+	f.Fuzz(func(t *testing.T, which uint8, at uint16, with []byte, short uint16) {
+		data := append([]byte(nil), files[int(which)%len(files)]...)
+		copy(data[min(int(at), len(data)):], with)
+		data = data[:len(data)-min(int(short), len(data))]
+		path := filepath.Join(t.TempDir(), "x.safetensors")
+		if err := os.WriteFile(path, data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		inspection, err := Inspect(t.Context(), path)
+		internal(t, err)
+		for _, source := range []string{"", source} {
+			v, e := Verify(t.Context(), path, VerifyOptions{Source: source})
+			internal(t, e)
+			if e == nil && v.OK && err != nil {
+				t.Errorf("verified, but inspect says %v", err)
+			}
+		}
+		_, e := Dequantize(t.Context(), path, filepath.Join(t.TempDir(), "y.safetensors"), DequantizeOptions{})
+		internal(t, e)
+		if err != nil && e == nil {
+			t.Errorf("dequantized, but inspect says %v", err)
+		}
+		if inspection == nil || e != nil {
+			return
+		}
+		for _, l := range inspection.Layers {
+			if l.Problem != "" {
+				t.Errorf("dequantized, but layer %s has the problem %s", l.Name, l.Problem)
+			}
+		}
+	})
+}
+
+// internal fails on a panic that became an error.
+func internal(t *testing.T, err error) {
+	t.Helper()
+	if err != nil && strings.Contains(err.Error(), "internal error") {
+		t.Error(err)
+	}
+}

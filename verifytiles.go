@@ -1,0 +1,235 @@
+package tensorpress
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// checkStructure compares names and shapes, with the application and with the
+// source.
+func (v *verification) checkStructure() {
+	if v.app != nil && v.model.Layout != nil {
+		v.checkApp()
+	}
+	if v.model.Layout == layout.SDNQ {
+		v.checkListed()
+	}
+	if v.source != nil {
+		v.checkNames()
+	}
+}
+
+func (v *verification) checkApp() {
+	if err := v.app.CheckOutput(v.model.Layout.Name, v.output.IsDir); err != nil {
+		v.problem("", "%v", err)
+		return
+	}
+	for _, l := range v.model.Layers {
+		f, err := codec.ByName(l.Format)
+		if err == nil {
+			err = v.app.CheckLayer(f, l.Dtype)
+		}
+		if err != nil {
+			v.problem(layout.WeightName(l.Name), "%v", err)
+		}
+	}
+}
+
+// checkListed: SDNQ's loaders expect a scale of every weight that the config
+// does not exclude.
+func (v *verification) checkListed() {
+	for _, t := range v.model.Plain {
+		if len(t.Shape) != 2 || !isWeight(t.Name) || !codec.Floats(t.Dtype) {
+			continue
+		}
+		if _, ok := v.model.Config.Skips(t.Name); !ok {
+			v.problem(t.Name, "is not quantized, and the config does not say so: loaders will look for its scale")
+		}
+	}
+	for _, l := range v.model.Layers {
+		if entry, ok := sdnq.Match(layout.WeightName(l.Name), v.model.Config.NotConvert); ok {
+			v.problem(layout.WeightName(l.Name), "is quantized, but the config keeps it by %q: loaders will not decode it", entry)
+		}
+	}
+}
+
+func isWeight(name string) bool {
+	return len(name) > len(".weight") && name[len(name)-len(".weight"):] == ".weight"
+}
+
+// checkNames: every tensor of the source is there, and nothing else.
+func (v *verification) checkNames() {
+	there := map[string]bool{}
+	for _, l := range v.model.Layers {
+		there[layout.WeightName(l.Name)] = true
+	}
+	for _, t := range v.model.Plain {
+		there[t.Name] = true
+		if _, ok := v.source.Lookup(t.Name); !ok {
+			v.problem(t.Name, "is not in the source")
+		}
+	}
+	for _, t := range v.source.Tensors {
+		if !there[t.Name] {
+			v.problem(t.Name, "is missing: the source has it")
+		}
+	}
+}
+
+// check is one tensor being read.
+type check struct {
+	name   string
+	layer  *layout.Layer // nil for a copy
+	source *checkpoint.Tensor
+	found  []sums // by tile
+	tasks  func(yield func(stream.Task) bool) bool
+}
+
+func (c *check) join() sums {
+	total := sums{nonfinite: -1}
+	for _, s := range c.found {
+		total.add(s)
+	}
+	return total
+}
+
+func (s *sums) problems(c *check) []Problem {
+	switch {
+	case s.nonfinite >= 0:
+		columns := max(c.layer.Shape()[1], 1)
+		return []Problem{{c.name, fmt.Sprintf("value [%d, %d] decodes to no finite number", s.nonfinite/columns, s.nonfinite%columns)}}
+	case s.differs:
+		return []Problem{{c.name, "differs from the source's"}}
+	}
+	return nil
+}
+
+// sourceOf returns the source's tensor if it can be compared; a problem says
+// why not.
+func (v *verification) sourceOf(name string, shape []int) *checkpoint.Tensor {
+	if v.source == nil {
+		return nil
+	}
+	t, ok := v.source.Lookup(name)
+	if !ok {
+		return nil // checkNames has said so
+	}
+	if !slices.Equal(t.Shape, shape) {
+		v.problem(name, "has shape %v, the source's has %v", shape, t.Shape)
+		return nil
+	}
+	return &t
+}
+
+func (v *verification) newLayerCheck(l *layout.Layer) *check {
+	name := layout.WeightName(l.Name)
+	c := &check{name: name, layer: l, source: v.sourceOf(name, l.Shape())}
+	if c.source != nil && !codec.Floats(c.source.Dtype) {
+		v.problem(name, "the source's is %s, which is no plain weight", c.source.Dtype)
+		c.source = nil
+	}
+	v.checks = append(v.checks, c)
+	d := &decoding{v.output, l, safetensors.F32}
+	cut, rows, cols := d.shape()
+	c.found = make([]sums, cut.Count(rows, cols))
+	c.tasks = func(yield func(stream.Task) bool) bool {
+		return d.tiles(yield, func(w *stream.Worker, tile int, a quant.Area) error {
+			got, err := d.read(w, a)
+			if err != nil {
+				return err
+			}
+			c.found[tile], err = v.compare(w, c.source, cut.Cols, a, got)
+			return err
+		})
+	}
+	return c
+}
+
+// compare sums up a tile's errors.
+func (v *verification) compare(w *stream.Worker, source *checkpoint.Tensor, columns int, a quant.Area, got []float32) (sums, error) {
+	s := sums{nonfinite: -1}
+	for i, x := range got {
+		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+			s.nonfinite = a.Index(i, columns)
+			break
+		}
+	}
+	if source == nil {
+		return s, nil
+	}
+	want, err := readArea(w, 1, v.source, *source, columns, a)
+	if err != nil {
+		return s, err
+	}
+	for i, x := range want {
+		e := float64(x) - float64(got[i])
+		s.squares += float64(float64(x) * float64(x))
+		s.errors += float64(e * e)
+		s.maxAbs = math.Max(s.maxAbs, math.Abs(e))
+	}
+	return s, nil
+}
+
+// newCopyCheck reads a tensor that was kept and compares its bytes.
+func (v *verification) newCopyCheck(t checkpoint.Tensor) *check {
+	const size = 1 << 20
+	c := &check{name: t.Name, source: v.sourceOf(t.Name, t.Shape)}
+	v.checks = append(v.checks, c)
+	c.found = make([]sums, (t.Size+size-1)/size)
+	c.tasks = func(yield func(stream.Task) bool) bool {
+		for i := range c.found {
+			off := int64(i) * size
+			n := int(min(size, t.Size-off))
+			if !yield(func(w *stream.Worker) (err error) {
+				c.found[i], err = v.compareBytes(w, t, c.source, off, n)
+				return err
+			}) {
+				return false
+			}
+		}
+		return true
+	}
+	return c
+}
+
+func (v *verification) compareBytes(w *stream.Worker, t checkpoint.Tensor, source *checkpoint.Tensor, off int64, n int) (sums, error) {
+	s := sums{nonfinite: -1}
+	got := w.Bytes(0, n)
+	w.Done(int64(n))
+	if err := v.output.ReadSection(t, got, off); err != nil || source == nil {
+		return s, err
+	}
+	want, err := v.sourceBytes(w, t, *source, off, n)
+	s.differs = err == nil && !bytes.Equal(got, want)
+	return s, err
+}
+
+// sourceBytes returns the source's bytes, rounded where the copy has another
+// float dtype; nil where they cannot be the same.
+func (v *verification) sourceBytes(w *stream.Worker, t, source checkpoint.Tensor, off int64, n int) ([]byte, error) {
+	want := w.Bytes(1, n)
+	if t.Dtype == source.Dtype {
+		return want, v.source.ReadSection(source, want, off)
+	}
+	if !codec.Floats(t.Dtype) || !codec.Floats(source.Dtype) {
+		return nil, nil
+	}
+	width := t.Dtype.Bits() / 8
+	area := quant.Area{Row: int(off) / width, Rows: n / width, Cols: 1}
+	values, err := readArea(w, 1, v.source, source, 1, area)
+	if err != nil {
+		return nil, err
+	}
+	codec.Narrow(want, values, t.Dtype)
+	return want, nil
+}
