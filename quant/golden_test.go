@@ -1,12 +1,13 @@
 package quant
 
 import (
-	"bufio"
+	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"strconv"
@@ -86,25 +87,46 @@ type row struct {
 
 func readRows(t *testing.T) []row {
 	t.Helper()
-	f, err := os.Open("../testdata/golden/sdnq.tsv.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var rows []row
-	for lines := bufio.NewScanner(z); lines.Scan(); {
-		if !strings.HasPrefix(lines.Text(), "#") {
-			rows = append(rows, parseRow(t, strings.Split(lines.Text(), "\t")))
-		}
+	for _, fields := range goldenLines(t, "sdnq.tsv.gz") {
+		rows = append(rows, parseRow(t, fields))
 	}
 	if len(rows) < 30000 {
 		t.Fatalf("%d golden rows, want over 30000", len(rows))
 	}
 	return rows
+}
+
+// goldenLines returns the fields of a file under testdata/golden, compressed or
+// not.
+func goldenLines(t *testing.T, name string) [][]string {
+	t.Helper()
+	text, err := os.ReadFile("../testdata/golden/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.HasSuffix(name, ".gz") {
+		text = unzip(t, text)
+	}
+	var lines [][]string
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "#") {
+			lines = append(lines, strings.Split(strings.TrimSuffix(line, "\n"), "\t"))
+		}
+	}
+	return lines
+}
+
+func unzip(t *testing.T, text []byte) []byte {
+	t.Helper()
+	z, err := gzip.NewReader(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err = io.ReadAll(z); err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 func parseRow(t *testing.T, f []string) row {

@@ -1,10 +1,7 @@
 package quant
 
 import (
-	"bufio"
-	"compress/gzip"
 	"encoding/json"
-	"os"
 	"strings"
 	"testing"
 
@@ -25,22 +22,9 @@ type optionRow struct {
 
 func readOptionRows(t *testing.T) []optionRow {
 	t.Helper()
-	f, err := os.Open("../testdata/golden/options.tsv.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var rows []optionRow
-	lines := bufio.NewScanner(z)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		if !strings.HasPrefix(lines.Text(), "#") {
-			rows = append(rows, parseOptionRow(t, lines.Text()))
-		}
+	for _, fields := range goldenLines(t, "options.tsv.gz") {
+		rows = append(rows, parseOptionRow(t, fields))
 	}
 	if len(rows) < 2000 {
 		t.Fatalf("%d rows, want over 2000", len(rows))
@@ -48,9 +32,9 @@ func readOptionRows(t *testing.T) []optionRow {
 	return rows
 }
 
-func parseOptionRow(t *testing.T, line string) optionRow {
+func parseOptionRow(t *testing.T, fields []string) optionRow {
 	t.Helper()
-	fields := strings.Split(line, "\t")
+	line := strings.Join(fields, "\t")
 	r := optionRow{line: line, input: fields[0], class: fields[1], tensors: map[string]string{}}
 	if err := json.Unmarshal([]byte(fields[2]), &r.settings); err != nil {
 		t.Fatalf("%s: %v", line, err)

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,22 +12,6 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
-
-// goldenLines returns the fields of a file under testdata/golden.
-func goldenLines(t *testing.T, name string) [][]string {
-	t.Helper()
-	text, err := os.ReadFile("../testdata/golden/" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lines [][]string
-	for line := range strings.Lines(string(text)) {
-		if !strings.HasPrefix(line, "#") {
-			lines = append(lines, strings.Split(strings.TrimSuffix(line, "\n"), "\t"))
-		}
-	}
-	return lines
-}
 
 // rotationRows are the lines of rotation.tsv of one kind: input, size, rest.
 func rotationRows(t *testing.T, kind string, f func(name string, in input, n int, rest []string)) {
