@@ -13,6 +13,7 @@ import (
 	"runtime"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -29,6 +30,11 @@ var (
 	// ErrVerify: verification found a problem.
 	ErrVerify = errors.New("verification failed")
 )
+
+// CheckCPU returns an error, an [ErrUsage], if the environment variable
+// TENSORPRESS_CPU names instructions that do not exist or that this machine
+// does not have: its own best ones are in use then.
+func CheckCPU() error { return usage.Wrap(kernel.Refused()) }
 
 // Resources bound what a run takes.
 type Resources struct {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"github.com/tensorpress/tensorpress"
 )
 
 // version is set by the linker for releases.
@@ -45,7 +46,11 @@ func command(c *cobra.Command, statuses string, run func(cmd *cobra.Command, arg
 	c.DisableFlagsInUseLine = true
 	c.Flags().SortFlags = false
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := run(cmd, args); err != nil {
+		err := tensorpress.CheckCPU()
+		if err == nil {
+			err = run(cmd, args)
+		}
+		if err != nil {
 			return &runError{err}
 		}
 		return nil

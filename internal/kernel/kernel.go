@@ -2,11 +2,20 @@
 // implementation of all of them; the portable one defines the bytes, and any
 // other must equal it bit for bit. Slices of one call have equal lengths, but
 // for those of matrices, which are row-major.
+//
+// A machine's best set is chosen at the start; TENSORPRESS_CPU names another,
+// and the build tag purego leaves the portable one alone. gen/README.md says
+// how to add a kernel or a set.
 package kernel
+
+//go:generate go run -C gen . -out ../kernels_amd64.s -stubs ../stubs_amd64.go -pkg kernel
 
 // A set is an implementation for one instruction set.
 type set struct {
 	name                             string
+	ranges                           [2]func(lo, hi []float32, src []byte, group int) // by Raw
+	absMax                           [2]func(amax []float32, src []byte, group int)
+	encodeInts                       [2]func(codes, src []byte, steps []Step, group int, f *Ints)
 	widenBF16, widenF16, widenF32    func(dst []float32, src []byte)
 	narrowBF16, narrowF16, narrowF32 func(dst []byte, src []float32)
 	minMax                           func(x []float32) (lo, hi float32)
@@ -27,8 +36,11 @@ type set struct {
 }
 
 var portable = set{
-	name:      "portable",
-	widenBF16: widenBF16, widenF16: widenF16, widenF32: widenF32,
+	name:       "portable",
+	ranges:     [2]func([]float32, []float32, []byte, int){rangesOf(RawBF16), rangesOf(RawF32)},
+	absMax:     [2]func([]float32, []byte, int){absMaxOf(RawBF16), absMaxOf(RawF32)},
+	encodeInts: [2]func([]byte, []byte, []Step, int, *Ints){encodeIntsOf(RawBF16), encodeIntsOf(RawF32)},
+	widenBF16:  widenBF16, widenF16: widenF16, widenF32: widenF32,
 	narrowBF16: narrowBF16, narrowF16: narrowF16, narrowF32: narrowF32,
 	minMax: minMax, divide: divide, multiply: multiply,
 	roundInts: roundInts, encodeSmall: encodeSmall, encodePacked: encodePacked,
@@ -37,11 +49,6 @@ var portable = set{
 	rotate: rotate, rotateOnce: rotateOnce,
 	project: project, collect: collect, product: product, productFused: productFused,
 }
-
-var active = &portable
-
-// Name says which set is in use.
-func Name() string { return active.name }
 
 // WidenBF16 reads little-endian bfloat16 values.
 func WidenBF16(dst []float32, src []byte) { active.widenBF16(dst, src) }

@@ -1,0 +1,51 @@
+package kernel
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// EnvCPU is the environment variable that names the set to use.
+const EnvCPU = "TENSORPRESS_CPU"
+
+// A choice is a set by the name that users give it.
+type choice struct {
+	name string
+	set  *set
+	has  bool // the machine can run it
+}
+
+// choices lists the sets from the slowest to the fastest.
+func choices() []choice { return append([]choice{{"generic", &portable, true}}, others()...) }
+
+var active, refused = choose(os.Getenv(EnvCPU))
+
+// Name says which set is in use.
+func Name() string { return active.name }
+
+// Refused is an error if TENSORPRESS_CPU names a set that does not exist or
+// that this machine cannot run. Its best set is in use then.
+func Refused() error { return refused }
+
+// choose returns the set of that name, "" for the fastest.
+func choose(name string) (best *set, err error) {
+	var names []string
+	err = fmt.Errorf("%s=%s: no such instruction set", EnvCPU, name)
+	for _, c := range choices() {
+		if c.has {
+			best = c.set
+			names = append(names, c.name)
+		}
+		if c.name == name {
+			if c.has {
+				return c.set, nil
+			}
+			err = fmt.Errorf("%s=%s: this machine cannot run it", EnvCPU, name)
+		}
+	}
+	if name == "" {
+		return best, nil
+	}
+	return best, fmt.Errorf("%w: want %s", err, strings.Join(names, " or "))
+}

@@ -1,0 +1,21 @@
+// Command gen writes the assembly of package kernel: one file for all
+// instruction sets, and the Go declarations that go with it. See the README
+// beside it.
+package main
+
+import . "github.com/mmcloughlin/avo/build"
+
+func main() {
+	ConstraintExpr("!purego")
+	for _, v := range []isa{{"AVX2", false}, {"AVX512", true}} {
+		v.widenBF16()
+		v.widenF16()
+		for _, raw := range []form{bf16, f32} {
+			v.ranges(raw)
+			v.absMax(raw)
+			v.encodeInts(raw, false)
+			v.encodeInts(raw, true)
+		}
+	}
+	Generate()
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// The bits of floats, negative ones with all but the sign turned over, are
+// whole numbers in the same order, -0 before +0 and NaN outside the
+// infinities. So minimum and maximum are those of whole numbers, and show a
+// NaN.
+
+// keys gives floats their keys, or turns them back.
+func (v isa) keys(raw form, x VecVirtual) {
+	sign := v.vec()
+	if raw == bf16 {
+		VPSRAW(U8(15), x, sign)
+		VPSRLW(U8(1), sign, sign)
+	} else {
+		VPSRAD(U8(31), x, sign)
+		VPSRLD(U8(1), sign, sign)
+	}
+	v.xor(sign, x, x)
+}
+
+// lane has the instructions for whole numbers of the size of a form.
+type lane struct {
+	min, max, umax func(...Op)
+}
+
+func lanes(raw form) lane {
+	if raw == bf16 {
+		return lane{VPMINSW, VPMAXSW, VPMAXUW}
+	}
+	return lane{VPMINSD, VPMAXSD, VPMAXUD}
+}
+
+// raws loads 16 values as they are; where they fill half a vector, twice.
+func (v isa) raws(raw form, at Register) []VecVirtual {
+	var all []VecVirtual
+	for i := 0; i < step*raw.size; i += v.width() {
+		r := v.vec()
+		switch m := (Mem{Base: at, Disp: i}); {
+		case v.wide && raw == bf16:
+			VBROADCASTI64X4(m, r)
+		case v.wide:
+			VMOVDQU32(m, r)
+		default:
+			VMOVDQU(m, r)
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// whole loads a vector of values as they are.
+func (v isa) whole(at Register) VecVirtual {
+	r := v.vec()
+	if v.wide {
+		VMOVDQU32(Mem{Base: at}, r)
+	} else {
+		VMOVDQU(Mem{Base: at}, r)
+	}
+	return r
+}
+
+// groups runs body for every group with its values, vector by vector, and then
+// done. raw groups are of whole steps.
+func (v isa) groups(raw form, src, count, size Register, begin func(), body func(x VecVirtual), done func()) {
+	perVector := v.width() / raw.size // values
+	loop("group", count, func() {
+		begin()
+		turns, rest := copied(size), copied(size)
+		if perVector > step {
+			SHRQ(U8(1), turns)
+			ANDQ(U8(1), rest)
+		}
+		loop("turn", turns, func() {
+			for i := 0; i < max(1, step/perVector); i++ {
+				body(v.whole(src))
+				ADDQ(U8(v.width()), src)
+			}
+		})
+		if perVector > step {
+			TESTQ(rest, rest)
+			JZ(LabelRef("even"))
+			body(v.raws(raw, src)[0])
+			ADDQ(U8(step*raw.size), src)
+			Label("even")
+		}
+		done()
+	})
+}
+
+// fold joins the lanes of x into the first.
+func (v isa) fold(raw form, join func(...Op), x VecVirtual) {
+	other := v.vec()
+	if v.wide {
+		VEXTRACTI64X4(U8(1), x, other.AsY())
+		join(other.AsY(), x.AsY(), x.AsY())
+	}
+	VEXTRACTI128(U8(1), x.AsY(), other.AsX())
+	a, b := x.AsX(), other.AsX()
+	join(b, a, a)
+	VPSHUFD(U8(0x4E), a, b)
+	join(b, a, a)
+	VPSHUFD(U8(0xB1), a, b)
+	join(b, a, a)
+	if raw == bf16 {
+		VPSRLD(U8(16), a, b)
+		join(b, a, a)
+	}
+}
+
+// storeFirst writes the first lane of x, widened.
+func storeFirst(raw form, x VecVirtual, to Mem) {
+	if raw == bf16 {
+		VPSLLD(U8(16), x.AsX(), x.AsX())
+	}
+	VMOVD(x.AsX(), to)
+}
+
+func (v isa) ranges(raw form) {
+	v.function("ranges"+raw.name, "func(lo, hi *float32, src *byte, groups, steps int)",
+		described("ranges%s%s sets the least and greatest value of groups of that many times 16.", raw.name, v.name),
+		"Zeros of either sign are ordered; with a NaN, one result is.")
+	lo, hi, src, groups, steps := param("lo"), param("hi"), param("src"), param("groups"), param("steps")
+	l, least, greatest := lanes(raw), v.vec(), v.vec()
+	begin := func() {
+		first := v.raws(raw, src)[0]
+		v.keys(raw, first)
+		v.move(first, least)
+		v.move(first, greatest)
+	}
+	v.groups(raw, src, groups, steps, begin, func(x VecVirtual) {
+		v.keys(raw, x)
+		l.min(x, least, least)
+		l.max(x, greatest, greatest)
+	}, func() {
+		v.fold(raw, l.min, least)
+		v.fold(raw, l.max, greatest)
+		v.keys(raw, least)
+		v.keys(raw, greatest)
+		storeFirst(raw, least, Mem{Base: lo})
+		storeFirst(raw, greatest, Mem{Base: hi})
+		ADDQ(U8(4), lo)
+		ADDQ(U8(4), hi)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+func (v isa) move(from, to VecVirtual) {
+	if v.wide {
+		VMOVDQA32(from, to)
+	} else {
+		VMOVDQA(from, to)
+	}
+}
+
+func (v isa) absMax(raw form) {
+	v.function("absMax"+raw.name, "func(amax *float32, src *byte, groups, steps int)",
+		described("absMax%s%s sets the greatest magnitude of groups of that many times 16, a NaN being the greatest.", raw.name, v.name))
+	amax, src, groups, steps := param("amax"), param("src"), param("groups"), param("steps")
+	greatest, mask := v.vec(), v.constant(0x7FFFFFFF)
+	if raw == bf16 {
+		mask = v.constant16(0x7FFF)
+	}
+	v.groups(raw, src, groups, steps, func() { v.xor(greatest, greatest, greatest) }, func(x VecVirtual) {
+		v.and(mask, x, x)
+		lanes(raw).umax(x, greatest, greatest)
+	}, func() {
+		v.fold(raw, lanes(raw).umax, greatest)
+		storeFirst(raw, greatest, Mem{Base: amax})
+		ADDQ(U8(4), amax)
+	})
+	VZEROUPPER()
+	RET()
+}

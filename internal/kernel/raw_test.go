@@ -1,0 +1,152 @@
+package kernel
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"os"
+	"strings"
+	"testing"
+	"unsafe"
+)
+
+// raws are the forms that kernels read.
+var raws = map[string]Raw{"bf16": RawBF16, "f32": RawF32}
+
+// fill writes the values of a buffer to its bytes.
+func (b buffers) fill(raw Raw) {
+	if raw == RawBF16 {
+		narrowBF16(b.bytes, b.x)
+	} else {
+		narrowF32(b.bytes, b.x)
+	}
+}
+
+// room for codes of one byte, with the rest of the buffer behind them.
+func (b buffers) byteCodes() []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(b.codes))), len(b.codes))
+}
+
+// groupSizes are those that a test divides values into, 0 for all in one.
+var groupSizes = []int{0, 2, 7, 16, 17, 32, 48, 64}
+
+// grouped returns how many groups of that size there are, and the size.
+func (b buffers) grouped(size int) (groups, group int) {
+	if size == 0 {
+		size = max(len(b.x), 2)
+	}
+	return len(b.x) / size, size
+}
+
+func rawOps() (list []op) {
+	for name, raw := range raws {
+		for _, size := range groupSizes {
+			list = append(list,
+				op{fmt.Sprint("ranges ", name, size), func(k *set, b buffers) {
+					b.fill(raw)
+					groups, group := b.grouped(size)
+					k.ranges[raw](b.x[:groups], b.x[groups:2*groups], b.bytes[:groups*group*raw.Bytes()], group)
+				}},
+				op{fmt.Sprint("absMax ", name, size), func(k *set, b buffers) {
+					b.fill(raw)
+					groups, group := b.grouped(size)
+					k.absMax[raw](b.x[:groups], b.bytes[:groups*group*raw.Bytes()], group)
+				}},
+				op{fmt.Sprint("ranges of few values ", name, size), func(k *set, b buffers) {
+					for i, v := range b.x { // often the same sign, and zeros of both
+						b.x[i] = float32(math.Copysign(max(math.Round(float64(clamp(v, -2, 2))), 0), float64(v)))
+					}
+					b.fill(raw)
+					groups, group := b.grouped(size)
+					k.ranges[raw](b.x[:groups], b.x[groups:2*groups], b.bytes[:groups*group*raw.Bytes()], group)
+				}})
+			for i, f := range []*Ints{{-128, 127, 0, false}, {0, 15, 0, false}, {-4, 3, 4, false}, {-127, 127, 0, true}} {
+				list = append(list, op{fmt.Sprint("encodeInts ", name, size, *f), func(k *set, b buffers) {
+					steps, group := b.steps(raw, size, i, f.Multiply)
+					k.encodeInts[raw](b.byteCodes()[:len(steps)*group], b.bytes, steps, group, f)
+				}})
+			}
+		}
+	}
+	return list
+}
+
+// steps fills the bytes with finite values and returns a step for each group.
+func (b buffers) steps(raw Raw, size, seed int, multiply bool) ([]Step, int) {
+	for i, v := range b.x {
+		if v != v || v > 0x1p90 || v < -0x1p90 {
+			b.x[i] = float32(i)
+		}
+	}
+	b.fill(raw)
+	groups, group := b.grouped(size)
+	scales := []float32{0.0078125, 3e-3, 1, 0x1p-80, 0x1p80, 0x1.fffffep-4, 0x1.000002p-9, 7.3e-3}
+	zeros := []float32{0, -0.25, 1, float32(math.Copysign(0, -1)), -1e-30}
+	steps := make([]Step, groups)
+	for i := range steps {
+		s, ok := Divides(zeros[(i+seed)%len(zeros)], scales[(i+len(b.x)+seed)%len(scales)])
+		if !ok {
+			panic("scale too extreme")
+		}
+		if steps[i] = s; multiply {
+			steps[i].Zero, steps[i].Inverse = 0, 0
+		}
+	}
+	return steps, group
+}
+
+// TestSetsOfThisMachine: a set that the machine has and that is not taken for
+// one would go untested, and unused.
+func TestSetsOfThisMachine(t *testing.T) {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		t.Skip("no list of the processor's instructions")
+	}
+	_, flags, _ := bytes.Cut(info, []byte("\nflags"))
+	flags, _, _ = bytes.Cut(flags, []byte("\n"))
+	needs := map[string]string{"avx2": "avx2 fma f16c", "avx512": "avx2 fma f16c avx512f avx512bw avx512dq avx512vl"}
+	for _, c := range others() {
+		want := true
+		for _, n := range strings.Fields(needs[c.name]) {
+			want = want && bytes.Contains(append(flags, ' '), []byte(" "+n+" "))
+		}
+		if needs[c.name] == "" || c.has != want {
+			t.Errorf("%s: in use %v, want %v", c.name, c.has, want)
+		}
+	}
+}
+
+// TestChoose: TENSORPRESS_CPU is how users and CI get a set, and a wrong name
+// must not pass unseen.
+func TestChoose(t *testing.T) {
+	for _, c := range choices() {
+		got, err := choose(c.name)
+		if c.has != (err == nil) || c.has && got != c.set {
+			t.Errorf("choose(%q): %v, %v", c.name, got.name, err)
+		}
+	}
+	best, err := choose("")
+	if err != nil {
+		t.Error(err)
+	}
+	if got, err := choose("mmx"); err == nil || got != best || !strings.Contains(err.Error(), "want generic") {
+		t.Errorf("choose(mmx): %s, %v", got.name, err)
+	}
+}
+
+// TestSmallestGroups: the values that a kernel takes a step of must not reach
+// beyond a short slice.
+func TestSmallestGroups(t *testing.T) {
+	eachSet(t, func(t *testing.T, k *set) {
+		for name, raw := range raws {
+			lo, hi := make([]float32, 1), make([]float32, 1)
+			k.ranges[raw](nil, nil, nil, 16)
+			k.absMax[raw](nil, nil, 64)
+			k.encodeInts[raw](nil, nil, nil, 64, &Ints{})
+			k.ranges[raw](lo, hi, AsBytes([]float32{1}), 1)
+			if k.absMax[raw](lo, AsBytes([]float32{-2, 1}), 2); raw == RawF32 && (lo[0] != 2 || hi[0] != 1) {
+				t.Errorf("%s: greatest magnitude %v, greatest value %v", name, lo[0], hi[0])
+			}
+		}
+	})
+}

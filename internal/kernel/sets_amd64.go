@@ -1,0 +1,153 @@
+//go:build !purego
+
+package kernel
+
+import "unsafe"
+
+// Assembly works on steps of that many values; portable code does the rest.
+const step = 16
+
+// avx2 needs AVX2, FMA and F16C.
+var avx2 = func() set {
+	s := portable
+	s.name = "avx2"
+	s.widenBF16 = widenBy(widenBF16AVX2, widenBF16)
+	s.widenF16 = widenBy(widenF16AVX2, widenF16)
+	s.ranges[RawBF16] = rangesBy(RawBF16, rangesBF16AVX2)
+	s.ranges[RawF32] = rangesBy(RawF32, rangesF32AVX2)
+	s.absMax[RawBF16] = absMaxBy(RawBF16, absMaxBF16AVX2)
+	s.absMax[RawF32] = absMaxBy(RawF32, absMaxF32AVX2)
+	s.encodeInts[RawBF16] = intsBy(RawBF16, divideIntsBF16AVX2, multiplyIntsBF16AVX2)
+	s.encodeInts[RawF32] = intsBy(RawF32, divideIntsF32AVX2, multiplyIntsF32AVX2)
+	return s
+}()
+
+// avx512 needs the F, BW, DQ and VL parts too.
+var avx512 = func() set {
+	s := avx2
+	s.name = "avx512"
+	s.widenBF16 = widenBy(widenBF16AVX512, widenBF16)
+	s.widenF16 = widenBy(widenF16AVX512, widenF16)
+	s.ranges[RawBF16] = rangesBy(RawBF16, rangesBF16AVX512)
+	s.ranges[RawF32] = rangesBy(RawF32, rangesF32AVX512)
+	s.absMax[RawBF16] = absMaxBy(RawBF16, absMaxBF16AVX512)
+	s.absMax[RawF32] = absMaxBy(RawF32, absMaxF32AVX512)
+	s.encodeInts[RawBF16] = intsBy(RawBF16, divideIntsBF16AVX512, multiplyIntsBF16AVX512)
+	s.encodeInts[RawF32] = intsBy(RawF32, divideIntsF32AVX512, multiplyIntsF32AVX512)
+	return s
+}()
+
+func widenBy(asm func(dst *float32, src *byte, steps int), rest func(dst []float32, src []byte)) func(dst []float32, src []byte) {
+	return func(dst []float32, src []byte) {
+		n := len(dst) &^ (step - 1)
+		src = src[:2*len(dst)]
+		asm(unsafe.SliceData(dst), unsafe.SliceData(src), n/step)
+		rest(dst[n:], src[2*n:])
+	}
+}
+
+// rangesBy looks again at zeros, of which the first counts, and at NaN.
+func rangesBy(raw Raw, asm func(lo, hi *float32, src *byte, groups, steps int)) func(lo, hi []float32, src []byte, group int) {
+	one := func(src []byte) (lo, hi float32) {
+		n := len(src) / raw.Bytes() &^ (step - 1)
+		if n == 0 {
+			return rangeOf(src, raw)
+		}
+		asm(&lo, &hi, unsafe.SliceData(src), 1, n/step)
+		if rest := src[n*raw.Bytes():]; len(rest) > 0 {
+			l, h := rangeOf(rest, raw)
+			lo, hi = min(lo, l), max(hi, h)
+		}
+		return lo, hi
+	}
+	return func(lo, hi []float32, src []byte, group int) {
+		hi, size := hi[:len(lo)], group*raw.Bytes()
+		src = src[:len(lo)*size]
+		whole := group%step == 0
+		if whole {
+			asm(unsafe.SliceData(lo), unsafe.SliceData(hi), unsafe.SliceData(src), len(lo), group/step)
+		}
+		for i := range lo {
+			values := src[i*size : (i+1)*size]
+			if !whole {
+				lo[i], hi[i] = one(values)
+			}
+			if lo[i] != lo[i] || hi[i] != hi[i] {
+				lo[i], hi[i] = rangeOf(values, raw)
+			} else if lo[i] == 0 || hi[i] == 0 {
+				zero := firstZero(values, raw)
+				if lo[i] == 0 {
+					lo[i] = zero
+				}
+				if hi[i] == 0 {
+					hi[i] = zero
+				}
+			}
+		}
+	}
+}
+
+// firstZero returns the first zero of src, which holds one.
+func firstZero(src []byte, raw Raw) float32 {
+	size := raw.Bytes()
+	var x [1]float32
+	for i := 0; ; i += size {
+		if raw == RawBF16 {
+			widenBF16(x[:], src[i:])
+		} else {
+			widenF32(x[:], src[i:])
+		}
+		if x[0] == 0 {
+			return x[0]
+		}
+	}
+}
+
+func absMaxBy(raw Raw, asm func(amax *float32, src *byte, groups, steps int)) func(amax []float32, src []byte, group int) {
+	return func(amax []float32, src []byte, group int) {
+		size := group * raw.Bytes()
+		src = src[:len(amax)*size]
+		n := group &^ (step - 1)
+		if n == group {
+			asm(unsafe.SliceData(amax), unsafe.SliceData(src), len(amax), group/step)
+			return
+		}
+		for i := range amax {
+			values := src[i*size : (i+1)*size]
+			asm(&amax[i], unsafe.SliceData(values), 1, n/step)
+			lo, hi := rangeOf(values[n*raw.Bytes():], raw)
+			amax[i] = max(amax[i], -lo, hi, 0)
+		}
+	}
+}
+
+// encoder is a function of the assembly that encodes groups of whole steps.
+type encoder func(codes, src *byte, scales *float32, groups, steps int, c *uint32)
+
+// run encodes groups of any size, with portable code for their ends.
+func (e encoder) run(codes, src []byte, raw Raw, steps []Step, group int, c unsafe.Pointer, rest func(codes, src []byte, steps []Step, group int)) {
+	codes, src = codes[:len(steps)*group], src[:len(steps)*group*raw.Bytes()]
+	n := group &^ (step - 1)
+	if n == group {
+		e(unsafe.SliceData(codes), unsafe.SliceData(src), (*float32)(unsafe.Pointer(unsafe.SliceData(steps))), len(steps), n/step, (*uint32)(c))
+		return
+	}
+	for i := range steps {
+		to, from := codes[i*group:(i+1)*group], src[i*group*raw.Bytes():(i+1)*group*raw.Bytes()]
+		e(unsafe.SliceData(to), unsafe.SliceData(from), &steps[i].Zero, 1, n/step, (*uint32)(c))
+		rest(to[n:], from[n*raw.Bytes():], steps[i:i+1], group-n)
+	}
+}
+
+func intsBy(raw Raw, divide, multiply encoder) func(codes, src []byte, steps []Step, group int, f *Ints) {
+	rest := encodeIntsOf(raw)
+	return func(codes, src []byte, steps []Step, group int, f *Ints) {
+		e := divide
+		if f.Multiply {
+			e = multiply
+		}
+		e.run(codes, src, raw, steps, group, unsafe.Pointer(f), func(codes, src []byte, steps []Step, group int) {
+			rest(codes, src, steps, group, f)
+		})
+	}
+}
