@@ -108,7 +108,11 @@ func length(squares []float64) float64 {
 }
 
 func TestRestIsNearTheLeast(t *testing.T) {
-	for _, shape := range [][2]int{{200, 140}, {140, 200}, {90, 300}, {700, 131}} {
+	shapes := [][2]int{{90, 300}, {200, 140}, {140, 200}, {700, 131}}
+	if testing.Short() {
+		shapes = shapes[:1]
+	}
+	for _, shape := range shapes {
 		for _, steep := range []float64{0, 0.5, 1.5} {
 			rows, columns := shape[0], shape[1]
 			w := shaped(rows, columns, steep, 7)
