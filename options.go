@@ -124,6 +124,20 @@ func (o Options) rules(p *plan.Options) error {
 	return nil
 }
 
+// CheckSet returns an error, an [ErrUsage], if the text is no entry of
+// [Options.Set].
+func CheckSet(text string) error {
+	_, err := plan.ParseRule(text)
+	return err
+}
+
+// CheckPattern returns an error, an [ErrUsage], if the text is no entry of
+// [Options.Keep] and [Options.Only].
+func CheckPattern(text string) error {
+	_, err := pattern.Compile(text)
+	return usage.Wrap(err)
+}
+
 func (o Options) config(p *plan.Options) error {
 	if o.Config == "" {
 		return nil

@@ -16,6 +16,7 @@ type quantizeFlags struct {
 	groupSize, minNumel, minChannels          int
 	dequantizeFP32, skipKeys, dryRun, planned bool
 	shardSize                                 size
+	recipe                                    recipeFlag
 	report                                    reportFlag
 	runFlags
 }
@@ -41,12 +42,12 @@ all other files of a folder are copied. Nothing is at DEST before all of it is.
 		Example: `  tensorpress quantize model.safetensors small.safetensors
   tensorpress quantize model.safetensors small.safetensors --dtype float8_e4m3fn --keep lm_head
   tensorpress quantize models/big models/small --dtype uint4 --set '\.down_proj\.=int8'`,
-		Args: func(cmd *cobra.Command, args []string) error {
+		Args: q.recipe.before(func(cmd *cobra.Command, args []string) error {
 			if q.dryRun {
 				return wants(1, 2)(cmd, args)
 			}
 			return wants(2, 2)(cmd, args)
-		},
+		}),
 	}, "0 1 2 3 130", q.run)
 	q.add(cmd)
 	return cmd
@@ -65,7 +66,7 @@ It reads headers and no weights, and writes nothing.
 		Example: `  tensorpress plan model.safetensors
   tensorpress plan models/big models/small --dtype uint4 --group-size 64
   tensorpress plan model.safetensors --for comfyui --json`,
-		Args: wants(1, 2),
+		Args: q.recipe.before(wants(1, 2)),
 	}, "0 1 2 3 130", q.run)
 	q.add(cmd)
 	return cmd
@@ -89,6 +90,7 @@ func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	f.StringVar(&q.o.Layout, "layout", "", "`sdnq or comfy` (default sdnq where a config.json is there, else comfy)")
 	f.StringVar(&q.dtype, "dtype", "", "`NAME` as in tensorpress formats (default int8, int8_tensorwise in comfy)")
 	f.StringVar(&q.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
+	q.recipe.add(f)
 	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`; flags win over it")
 	f.StringVar(&q.o.Like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
 	f.IntVar(&q.groupSize, "group-size", 0, "`N` values share a scale; SDNQ: 0 automatic, -1 one a row, -2 one a tensor")

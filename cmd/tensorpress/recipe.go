@@ -1,0 +1,318 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"github.com/tensorpress/tensorpress"
+	"go.yaml.in/yaml/v3"
+)
+
+// recipeFlag is --recipe: a file that holds flags by their names.
+type recipeFlag struct{ path string }
+
+func (r *recipeFlag) add(f *pflag.FlagSet) {
+	f.StringVar(&r.path, "recipe", "", "take flags from a YAML or JSON `FILE`; those given here win over it")
+}
+
+// mostRecipe bounds the file: what is larger is no recipe.
+const mostRecipe = 1 << 20
+
+// recipePaths are the flags that name files, in a recipe relative to it.
+var recipePaths = []string{"config", "like", "layer-config", "report"}
+
+// recipeNumbers are the flags whose text is a number, which needs no quotes.
+var recipeNumbers = []string{"dynamic-loss-threshold", "memory", "shard-size"}
+
+// apply sets the flags that the recipe names and the command line does not.
+func (r *recipeFlag) apply(f *pflag.FlagSet) error {
+	if !f.Changed("recipe") {
+		return nil
+	}
+	info, err := os.Stat(r.path)
+	if err == nil && info.Size() > mostRecipe {
+		return fmt.Errorf("--recipe %s: %s are too large for a recipe", r.path, tensorpress.Size(info.Size()))
+	}
+	text, err := os.ReadFile(r.path)
+	if err != nil {
+		return &runError{fmt.Errorf("--recipe: %w", err)}
+	}
+	root, err := parseRecipe(r.path, text)
+	if err != nil || root == nil {
+		return err
+	}
+	return (&recipe{path: r.path, flags: f}).apply(root)
+}
+
+// parseRecipe returns the mapping that the file holds, nil where it says
+// nothing.
+func parseRecipe(path string, text []byte) (*yaml.Node, error) {
+	parse := parseYAML
+	if strings.EqualFold(filepath.Ext(path), ".json") {
+		parse = parseJSON
+	}
+	root, line, err := parse(text)
+	switch {
+	case err != nil && line > 0:
+		return nil, fmt.Errorf("%s:%d: %w", path, line, err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", path, err)
+	case root == nil:
+		return nil, nil
+	case root.Kind != yaml.MappingNode:
+		return nil, fmt.Errorf("%s:%d: want flags without their dashes, such as dtype: int8", path, root.Line)
+	}
+	return root, nil
+}
+
+// recipe is one being applied.
+type recipe struct {
+	path  string
+	flags *pflag.FlagSet
+}
+
+func (r *recipe) errorf(n *yaml.Node, format string, args ...any) error {
+	return fmt.Errorf("%s:%d: %w", r.path, n.Line, fmt.Errorf(format, args...))
+}
+
+// apply takes the keys in the order of the file.
+func (r *recipe) apply(root *yaml.Node) error {
+	given := map[string]bool{} // on the command line
+	r.flags.Visit(func(f *pflag.Flag) { given[f.Name] = true })
+	lines := map[string]int{}
+	for i := 0; i < len(root.Content); i += 2 {
+		key, value := root.Content[i], resolve(root.Content[i+1])
+		f := r.flags.Lookup(key.Value)
+		if f == nil || slices.Contains([]string{"recipe", "help", "version"}, f.Name) {
+			return r.errorf(key, "%s", r.unknown(key.Value))
+		}
+		if line := lines[f.Name]; line > 0 {
+			return r.errorf(key, "%s is said on line %d already", f.Name, line)
+		}
+		lines[f.Name] = key.Line
+		if err := r.take(f, value, given[f.Name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *recipe) unknown(key string) string {
+	switch key {
+	case "source", "dest":
+		return key + " is no key of a recipe: give it on the command line"
+	case "recipe":
+		return "a recipe cannot name another"
+	}
+	name := strings.ReplaceAll(strings.Trim(strings.ToLower(key), "- "), "_", "-")
+	if name != key && r.flags.Lookup(name) != nil {
+		return fmt.Sprintf("unknown key %q, did you mean %s?", key, name)
+	}
+	return fmt.Sprintf("unknown key %q", key)
+}
+
+// take checks a value and sets the flag to it, unless it was given.
+func (r *recipe) take(f *pflag.Flag, value *yaml.Node, given bool) error {
+	list, isList := f.Value.(pflag.SliceValue)
+	if isList {
+		texts, err := r.list(f.Name, value)
+		if err != nil {
+			return err
+		}
+		return r.extend(f, list, texts, given)
+	}
+	text, err := r.scalar(f, value)
+	if err != nil {
+		return err
+	}
+	if given {
+		return nil
+	}
+	if slices.Contains(recipePaths, f.Name) && !filepath.IsAbs(text) {
+		text = filepath.Join(filepath.Dir(r.path), text)
+	}
+	if err := r.flags.Set(f.Name, text); err != nil {
+		return r.errorf(value, "%s %s: %w", f.Name, text, reason(err))
+	}
+	return nil
+}
+
+// reason is what is wrong with a value, without the flag's name.
+func reason(err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		return errors.New(wanted(invalid))
+	}
+	return err
+}
+
+// extend adds the recipe's entries after those of the command line, so that of
+// several --set the given ones match first; a given --only stands alone.
+func (r *recipe) extend(f *pflag.Flag, list pflag.SliceValue, texts []string, given bool) error {
+	if given && f.Name == "only" {
+		return nil
+	}
+	if given {
+		texts = append(list.GetSlice(), texts...)
+	}
+	f.Changed = true
+	return list.Replace(texts)
+}
+
+// scalar returns a value as the flag's text.
+func (r *recipe) scalar(f *pflag.Flag, n *yaml.Node) (string, error) {
+	want, ok := "text", n.Kind == yaml.ScalarNode
+	switch tag := n.ShortTag(); f.Value.Type() {
+	case "bool":
+		want, ok = "true or false", ok && tag == "!!bool"
+	case "int":
+		want, ok = "a whole number", ok && tag == "!!int"
+	case "float64":
+		want, ok = "a number", ok && (tag == "!!int" || tag == "!!float")
+	default:
+		isNumber := (tag == "!!int" || tag == "!!float") && slices.Contains(recipeNumbers, f.Name)
+		ok = ok && (tag == "!!str" && n.Value != "" || isNumber)
+	}
+	if !ok {
+		return "", r.errorf(n, "%s: %s, want %s", f.Name, describe(n), want)
+	}
+	return n.Value, nil
+}
+
+// list returns the entries of a repeatable flag.
+func (r *recipe) list(name string, n *yaml.Node) ([]string, error) {
+	if n.Kind == yaml.MappingNode && name == "set" {
+		return r.rules(n)
+	}
+	entries := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		entries = n.Content
+	}
+	var texts []string
+	for _, entry := range entries {
+		entry = resolve(entry)
+		if entry.Kind == yaml.MappingNode && name == "set" {
+			rules, err := r.rules(entry)
+			if err != nil {
+				return nil, err
+			}
+			texts = append(texts, rules...)
+			continue
+		}
+		if !isText(entry) {
+			return nil, r.errorf(entry, "%s: %s, want text or a list of texts", name, describe(entry))
+		}
+		if err := checkEntry(name, entry.Value); err != nil {
+			return nil, r.errorf(entry, "%w", err)
+		}
+		texts = append(texts, entry.Value)
+	}
+	return texts, nil
+}
+
+func checkEntry(name, text string) error {
+	if name == "set" {
+		return tensorpress.CheckSet(text)
+	}
+	if err := tensorpress.CheckPattern(text); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// rules makes PATTERN=SETTINGS of a mapping from patterns to settings.
+func (r *recipe) rules(n *yaml.Node) ([]string, error) {
+	var texts []string
+	for i := 0; i < len(n.Content); i += 2 {
+		key := resolve(n.Content[i])
+		if !isText(key) {
+			return nil, r.errorf(key, "set: %s, want a pattern in quotes", describe(key))
+		}
+		expr, err := quoted(key.Value)
+		if err != nil {
+			return nil, r.errorf(key, "set %s: %w", key.Value, err)
+		}
+		settings, err := r.settings(resolve(n.Content[i+1]))
+		if err != nil {
+			return nil, err
+		}
+		text := expr + "=" + settings
+		if err := tensorpress.CheckSet(text); err != nil {
+			return nil, r.errorf(key, "%w", err)
+		}
+		texts = append(texts, text)
+	}
+	return texts, nil
+}
+
+// quoted is a pattern in which = does not end it.
+func quoted(expr string) (string, error) {
+	if !strings.Contains(expr, "=") {
+		return expr, nil
+	}
+	return "(?:" + expr + ")", tensorpress.CheckPattern(expr)
+}
+
+// settings are text such as uint8,group-size=64, or a mapping that says the
+// same.
+func (r *recipe) settings(n *yaml.Node) (string, error) {
+	if isText(n) {
+		return n.Value, nil
+	}
+	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
+		return "", r.errorf(n, "set: %s, want settings such as uint8 or {dtype: uint8, group-size: 64}", describe(n))
+	}
+	var items []string
+	for i := 0; i < len(n.Content); i += 2 {
+		key, value := n.Content[i], resolve(n.Content[i+1])
+		if value.Kind != yaml.ScalarNode || value.ShortTag() == "!!null" || strings.Contains(value.Value, ",") {
+			return "", r.errorf(value, "set: %s: %s, want one value", key.Value, describe(value))
+		}
+		items = append(items, key.Value+"="+value.Value)
+	}
+	return strings.Join(items, ","), nil
+}
+
+func isText(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" && n.Value != ""
+}
+
+// resolve follows an alias to what it stands for.
+func resolve(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+// describe names a value that is not what was wanted.
+func describe(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case n.Kind == yaml.MappingNode:
+		return "a mapping"
+	case n.ShortTag() == "!!null":
+		return "nothing"
+	case n.ShortTag() == "!!str":
+		return fmt.Sprintf("the text %q", n.Value)
+	}
+	return n.Value
+}
+
+// before applies the recipe before the arguments are checked, since it may
+// ask for a dry run.
+func (r *recipeFlag) before(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := r.apply(cmd.Flags()); err != nil {
+			return err
+		}
+		return check(cmd, args)
+	}
+}
