@@ -35,6 +35,7 @@ var layers = map[string]string{
 	"": "dtype internal/app internal/checkpoint internal/codec internal/kernel internal/layout internal/pattern internal/plan " +
 		"internal/preset internal/pyjson internal/sdnq internal/stage internal/stream internal/usage quant safetensors",
 	"cmd/tensorpress": " ",
+	"bench":           "safetensors",
 }
 
 const module = "github.com/tensorpress/tensorpress"
