@@ -2,6 +2,7 @@ package tensorpress
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -33,33 +34,88 @@ var plainDtypes = map[string]safetensors.Dtype{
 }
 
 // Dequantize writes source to dest with every quantized layer as a plain
-// tensor. Kept tensors stay as they are.
+// tensor. Kept tensors stay as they are. Of a pipeline, the components that hold
+// quantized layers are restored and all else is copied.
 func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (*Report, error) {
 	start := time.Now()
-	c, err := checkpoint.Open(source)
+	d, err := readQuantized(source, dest, o)
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
-	r, err := restoration(c, dest, o)
+	defer d.close()
+	out, err := d.create(dest, o.Force)
 	if err != nil {
 		return nil, err
 	}
-	out, err := createOutput(c, &r.Plan, dest, o.Force)
-	if err != nil {
+	defer out.Abort()
+	tasks := func(yield func(stream.Task) bool) { d.restore(yield) }
+	if err := stream.Run(ctx, o.threads(), tasks, o.progress(d.bytesIn())); err != nil {
 		return nil, err
 	}
-	defer out.stage.Abort()
-	tasks := func(yield func(stream.Task) bool) { restoreTasks(c, r, out.writers, yield) }
-	if err := stream.Run(ctx, o.threads(), tasks, o.progress(r.BytesIn)); err != nil {
+	if err := d.finish(); err != nil {
 		return nil, err
 	}
-	if err := out.commit(); err != nil {
+	if err := out.Commit(); err != nil {
 		return nil, err
 	}
-	return restoreReport(source, dest, r, time.Since(start)), nil
+	return d.restoreReport(dest, time.Since(start)), nil
 }
 
+// readQuantized opens what is restored and decides about it.
+func readQuantized(source, dest string, o DequantizeOptions) (*models, error) {
+	folders, err := modelsOf(source)
+	if err != nil {
+		return nil, err
+	}
+	m := &models{source: source}
+	for _, folder := range folders {
+		if err := m.addQuantized(folder, dest, o); err != nil {
+			return nil, errors.Join(err, m.close())
+		}
+	}
+	switch {
+	case len(m.list) == 0:
+		return nil, sourceErrorf("%s holds no quantized layer", source)
+	case !m.isPipeline():
+		return m, nil
+	case !isFolder(dest):
+		return nil, errors.Join(usage.Errorf("%s must be a folder, since the source is a pipeline", dest), m.close())
+	}
+	if err := m.listOthers(); err != nil {
+		return nil, errors.Join(err, m.close())
+	}
+	return m, nil
+}
+
+// addQuantized takes a model if it holds quantized layers.
+func (m *models) addQuantized(folder, dest string, o DequantizeOptions) error {
+	c, err := checkpoint.Open(within(m.source, folder))
+	if err != nil {
+		return err
+	}
+	one := &model{folder: folder, c: c}
+	if o.Source != "" {
+		o.Source = within(o.Source, folder)
+	}
+	one.restoration, err = restoration(c, within(dest, folder), o)
+	if err != nil || one.restoration == nil {
+		return errors.Join(err, c.Close())
+	}
+	one.plan = &one.restoration.Plan
+	m.list = append(m.list, one)
+	return nil
+}
+
+// restore yields the work on one model after the other.
+func (m *models) restore(yield func(stream.Task) bool) {
+	for _, one := range m.list {
+		if !restoreTasks(one.c, one.restoration, one.writers, yield) {
+			return
+		}
+	}
+}
+
+// restoration plans it, nil where nothing is quantized.
 func restoration(c *checkpoint.Checkpoint, dest string, o DequantizeOptions) (*plan.Restoration, error) {
 	dtype, ok := plainDtypes[o.Dtype]
 	if !ok {
@@ -70,7 +126,7 @@ func restoration(c *checkpoint.Checkpoint, dest string, o DequantizeOptions) (*p
 		return nil, err
 	}
 	if len(m.Layers) == 0 {
-		return nil, sourceErrorf("%s holds no quantized layer", c.Path)
+		return nil, nil
 	}
 	out, err := outputOf(c, dest, o.ShardSize)
 	if err != nil {
@@ -96,10 +152,10 @@ func readModel(c *checkpoint.Checkpoint, source string) (*layout.Model, error) {
 	return m, nil
 }
 
-func restoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to writers, yield func(stream.Task) bool) {
+func restoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to writers, yield func(stream.Task) bool) bool {
 	for _, one := range r.Copies {
 		if !copyTiles(c, one.Source, to[one.File], one.Tensor, yield) {
-			return
+			return false
 		}
 	}
 	for _, l := range r.Layers {
@@ -115,28 +171,32 @@ func restoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to writers, yie
 			codec.Narrow(dst, values, d.out)
 			return nil
 		}) {
-			return
+			return false
 		}
 	}
+	return true
 }
 
-func restoreReport(source, dest string, r *plan.Restoration, took time.Duration) *Report {
+// restoreReport lists the layers that were restored.
+func (m *models) restoreReport(dest string, took time.Duration) *Report {
 	report := &Report{
-		Source: source, Dest: dest, Layers: []ReportLayer{},
-		BytesIn: r.BytesIn, BytesOut: r.BytesOut, Seconds: took.Seconds(),
+		Source: m.source, Dest: dest, Layers: []ReportLayer{},
+		BytesIn: m.bytesIn(), BytesOut: m.bytesOut(), Seconds: took.Seconds(),
 	}
-	for _, f := range r.Files {
-		report.Files = append(report.Files, f.Name)
-	}
-	for _, l := range r.Layers {
-		one := ReportLayer{
-			Name: l.Layer.Name, Action: "dequantize", Dtype: l.Dtype().String(), Options: pyjson.Object{},
-			Shape: l.Part.Shape, BytesOut: l.Size,
+	for _, one := range m.list {
+		for _, f := range one.plan.Files {
+			report.Files = append(report.Files, one.named(f.Name))
 		}
-		for _, part := range l.Parts {
-			one.BytesIn += part.Size
+		for _, l := range one.restoration.Layers {
+			layer := ReportLayer{
+				Name: one.named(l.Layer.Name), Action: "dequantize", Dtype: l.Dtype().String(), Options: pyjson.Object{},
+				Shape: l.Part.Shape, BytesOut: l.Size,
+			}
+			for _, part := range l.Parts {
+				layer.BytesIn += part.Size
+			}
+			report.Layers = append(report.Layers, layer)
 		}
-		report.Layers = append(report.Layers, one)
 	}
 	return report
 }

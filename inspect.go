@@ -38,35 +38,55 @@ type InspectedTensor struct {
 	Bytes int64  `json:"bytes"`
 }
 
-// Inspect reads headers and metadata, no weights.
+// Inspect reads headers and metadata, no weights. In a pipeline, names begin
+// with the folder of their component.
 func Inspect(_ context.Context, path string) (*Inspection, error) {
-	c, err := checkpoint.Open(path)
+	folders, err := modelsOf(path)
 	if err != nil {
 		return nil, err
+	}
+	v := &Inspection{Path: path, Metadata: map[string]string{}, Layers: []InspectedLayer{}, Tensors: []InspectedTensor{}}
+	for _, folder := range folders {
+		if err := v.add(within(path, folder), folder); err != nil {
+			return nil, err
+		}
+	}
+	return v, nil
+}
+
+// add inspects one model.
+func (v *Inspection) add(path, folder string) error {
+	c, err := checkpoint.Open(path)
+	if err != nil {
+		return err
 	}
 	defer c.Close()
 	m, err := layout.Read(c, nil)
 	if err != nil {
-		return nil, &sourceError{err}
+		return &sourceError{err}
 	}
-	v := &Inspection{Path: path, Metadata: c.Metadata, Layers: []InspectedLayer{}, Tensors: inspected(c.Tensors)}
-	if v.Metadata == nil {
-		v.Metadata = map[string]string{}
+	prefix := ""
+	if folder != "" {
+		prefix = folder + "/"
 	}
-	if m.Layout != nil {
+	for key, text := range c.Metadata {
+		v.Metadata[prefix+key] = text
+	}
+	if m.Layout != nil && v.Layout == "" {
 		v.Layout = m.Layout.Name
 	}
 	for _, l := range m.Layers {
-		v.Layers = append(v.Layers, inspectLayer(l))
+		v.Layers = append(v.Layers, inspectLayer(l, prefix))
 	}
-	v.Bytes = bytesOf(c.Tensors)
-	return v, nil
+	v.Tensors = append(v.Tensors, inspected(c.Tensors, prefix)...)
+	v.Bytes += bytesOf(c.Tensors)
+	return nil
 }
 
-func inspectLayer(l *layout.Layer) InspectedLayer {
+func inspectLayer(l *layout.Layer, prefix string) InspectedLayer {
 	v := InspectedLayer{
-		Name: l.Name, Format: l.Format, Dtype: l.Dtype, Shape: l.Shape(), Options: l.Options,
-		Tensors: inspected(l.Tensors), Bytes: bytesOf(l.Tensors),
+		Name: prefix + l.Name, Format: l.Format, Dtype: l.Dtype, Shape: l.Shape(), Options: l.Options,
+		Tensors: inspected(l.Tensors, prefix), Bytes: bytesOf(l.Tensors),
 	}
 	if l.Err != nil {
 		v.Problem = l.Err.Error()
@@ -74,10 +94,10 @@ func inspectLayer(l *layout.Layer) InspectedLayer {
 	return v
 }
 
-func inspected(tensors []checkpoint.Tensor) []InspectedTensor {
+func inspected(tensors []checkpoint.Tensor, prefix string) []InspectedTensor {
 	all := make([]InspectedTensor, 0, len(tensors))
 	for _, t := range tensors {
-		all = append(all, InspectedTensor{t.Name, t.Dtype.String(), t.Shape, t.Size})
+		all = append(all, InspectedTensor{prefix + t.Name, t.Dtype.String(), t.Shape, t.Size})
 	}
 	return all
 }

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
-	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
@@ -29,21 +29,33 @@ type models struct {
 type model struct {
 	folder  string // in the pipeline, "" for a source that is one model
 	c       *checkpoint.Checkpoint
+	like    string // a quantized model whose settings it takes, if it is not --like itself
 	plan    *plan.Plan
 	writers writers
+	// restoration is that of a model that is quantized already; its Plan is plan.
+	restoration *plan.Restoration
 }
 
-const pipelineIndex = "model_index.json"
+// named is a layer or a file as it is called in a pipeline.
+func (one *model) named(name string) string {
+	if one.folder == "" {
+		return name
+	}
+	return one.folder + "/" + name
+}
 
 // quantizable are the beginnings of the names of a pipeline's components that
 // are quantized; VAEs and the rest are copied.
 var quantizable = []string{"transformer", "text_encoder", "unet"}
 
-func readModels(source string) (*models, error) {
+func readModels(source string, o Options) (*models, error) {
 	m := &models{source: source}
-	text, err := os.ReadFile(filepath.Join(source, pipelineIndex))
-	if err == nil {
-		return m, m.readPipeline(text)
+	folders, found, err := pipelineOf(source)
+	if err != nil {
+		return nil, err
+	}
+	if found {
+		return m, m.readPipeline(folders, o.Like)
 	}
 	c, err := checkpoint.Open(source)
 	if err != nil {
@@ -53,55 +65,81 @@ func readModels(source string) (*models, error) {
 	return m, nil
 }
 
-// readPipeline opens the components that the index names.
-func (m *models) readPipeline(text []byte) error {
-	index, err := pyjson.ParseObject(text)
-	if err != nil {
-		return sourceErrorf("%s: %w", filepath.Join(m.source, pipelineIndex), err)
+// readPipeline opens the components that are quantized: those of that kind, and
+// where another pipeline's settings are taken, those that are quantized there.
+func (m *models) readPipeline(folders []string, like string) error {
+	var likePipeline bool
+	var err error
+	if like != "" {
+		_, likePipeline, err = pipelineOf(like)
 	}
-	for _, entry := range index {
-		if !isComponent(m.source, entry) {
+	for _, folder := range folders {
+		if !slices.ContainsFunc(quantizable, func(name string) bool { return strings.HasPrefix(folder, name) }) {
 			continue
 		}
-		c, err := checkpoint.Open(filepath.Join(m.source, entry.Key))
-		if err != nil {
-			return errors.Join(err, m.close())
+		one := &model{folder: folder}
+		if likePipeline {
+			if one.like = within(like, folder); !isQuantized(one.like) {
+				continue
+			}
 		}
-		m.list = append(m.list, &model{folder: entry.Key, c: c})
+		var opened error
+		if one.c, opened = checkpoint.Open(within(m.source, folder)); opened != nil {
+			return errors.Join(err, opened, m.close())
+		}
+		m.list = append(m.list, one)
 	}
-	if len(m.list) == 0 {
+	switch {
+	case err != nil:
+		return errors.Join(err, m.close())
+	case len(m.list) == 0 && likePipeline:
+		return sourceErrorf("%s: no component of it is quantized in %s", m.source, like)
+	case len(m.list) == 0:
 		return sourceErrorf("%s: the pipeline has no component that is quantized: %s", m.source, strings.Join(quantizable, ", "))
 	}
 	return m.listOthers()
 }
 
-func isComponent(source string, entry pyjson.Member) bool {
-	if !filepath.IsLocal(entry.Key) || strings.ContainsAny(entry.Key, `/\`) {
+// isQuantized reports whether a folder holds a quantized layer. One that cannot
+// be read counts, so that whoever takes it says why.
+func isQuantized(folder string) bool {
+	if !holdsWeights(folder) {
 		return false
 	}
-	info, err := os.Stat(filepath.Join(source, entry.Key))
-	return err == nil && info.IsDir() && slices.ContainsFunc(quantizable, func(name string) bool {
-		return strings.HasPrefix(entry.Key, name)
-	})
+	c, err := checkpoint.Open(folder)
+	if err != nil {
+		return true
+	}
+	defer c.Close()
+	m, err := layout.Read(c, nil)
+	return err != nil || len(m.Layers) > 0
 }
 
 // listOthers finds all files outside the components that are quantized.
-func (m *models) listOthers() error {
-	return fs.WalkDir(os.DirFS(m.source), ".", func(name string, entry fs.DirEntry, err error) error {
+func (m *models) listOthers() (err error) {
+	var folders []string
+	for _, one := range m.list {
+		folders = append(folders, one.folder)
+	}
+	m.others, err = filesOutside(m.source, folders)
+	return err
+}
+
+// filesOutside lists the files of a pipeline that are in none of its folders
+// named, as slash paths.
+func filesOutside(pipeline string, folders []string) (names []string, err error) {
+	err = fs.WalkDir(os.DirFS(pipeline), ".", func(name string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && (name == ".git" || name == ".cache" || m.component(name)):
+		case entry.IsDir() && (name == ".git" || name == ".cache" || slices.Contains(folders, name)):
 			return fs.SkipDir
 		case !entry.IsDir():
-			m.others = append(m.others, name)
+			names = append(names, name)
 		}
 		return nil
 	})
-}
-
-func (m *models) component(folder string) bool {
-	return slices.ContainsFunc(m.list, func(one *model) bool { return one.folder == folder })
+	return names, err
 }
 
 func (m *models) close() error {
@@ -119,11 +157,10 @@ func (m *models) plan(dest string, o Options, chosen map[string]map[string]plan.
 		return usage.Errorf("%s must be a folder, since the source is a pipeline", dest)
 	}
 	for _, one := range m.list {
-		to := dest
-		if m.isPipeline() {
-			to = filepath.Join(dest, one.folder)
+		if one.like != "" {
+			o.Like = one.like
 		}
-		if one.plan, err = makePlan(one.c, to, o, chosen[one.folder]); err != nil {
+		if one.plan, err = makePlan(one.c, within(dest, one.folder), o, chosen[one.folder]); err != nil {
 			return err
 		}
 	}
@@ -219,11 +256,11 @@ func (m *models) report(dest string, took time.Duration) *Report {
 	for _, one := range m.list {
 		r := newReport("", "", one.plan, 0)
 		for _, l := range r.Layers {
-			l.Name = one.folder + "/" + l.Name
+			l.Name = one.named(l.Name)
 			all.Layers = append(all.Layers, l)
 		}
 		for _, name := range r.Files {
-			all.Files = append(all.Files, one.folder+"/"+name)
+			all.Files = append(all.Files, one.named(name))
 		}
 		for _, note := range append(r.Notes, "preset "+r.Preset) {
 			all.Notes = append(all.Notes, one.folder+": "+note)

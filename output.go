@@ -24,43 +24,6 @@ type place interface {
 	CopyFile(name, from string) error
 }
 
-// output is a destination under way.
-type output struct {
-	stage   *stage.Stage
-	writers writers
-}
-
-// createOutput opens the output's files and writes all but the tensors.
-func createOutput(c *checkpoint.Checkpoint, p *plan.Plan, dest string, force bool) (out *output, err error) {
-	if err := checkDest(c, p, dest, force); err != nil {
-		return nil, err
-	}
-	s, err := stage.Open(dest, isFolder(dest))
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			s.Abort()
-		}
-	}()
-	if err := checkSpace(s, p, dest); err != nil {
-		return nil, err
-	}
-	if err := writeCompanions(s, c, p, dest); err != nil {
-		return nil, err
-	}
-	w, err := createFiles(s, p.Files)
-	return &output{s, w}, err
-}
-
-func (o *output) commit() error {
-	if err := o.writers.finish(); err != nil {
-		return err
-	}
-	return o.stage.Commit()
-}
-
 func isFolder(dest string) bool { return filepath.Ext(filepath.Clean(dest)) != ".safetensors" }
 
 // checkDest refuses to overwrite; see [stage.Check].
@@ -79,13 +42,6 @@ func sourcePaths(c *checkpoint.Checkpoint) []string {
 		paths = append(paths, filepath.Join(c.Dir, filepath.FromSlash(name)))
 	}
 	return paths
-}
-
-func checkSpace(s *stage.Stage, p *plan.Plan, dest string) error {
-	if free := s.Free(); free >= 0 && free < p.BytesOut {
-		return &spaceError{dest, p.BytesOut, free}
-	}
-	return nil
 }
 
 func createFiles(s place, files []plan.File) (writers, error) {

@@ -14,7 +14,7 @@ import (
 // it is; an error leaves nothing behind.
 func Quantize(ctx context.Context, source, dest string, o Options) (*Report, error) {
 	start := time.Now()
-	m, err := readModels(source)
+	m, err := readModels(source, o)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func Quantize(ctx context.Context, source, dest string, o Options) (*Report, err
 // Plan makes the decisions of [Quantize] and reads no weights. dest may be
 // empty.
 func Plan(source, dest string, o Options) (*Report, error) {
-	m, err := readModels(source)
+	m, err := readModels(source, o)
 	if err != nil {
 		return nil, err
 	}

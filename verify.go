@@ -42,41 +42,56 @@ type TotalError struct {
 	SQNR   *float64 `json:"sqnr_db"`
 }
 
-// LayerError is the error of one layer.
+// LayerError is the error of one layer, and what it takes.
 type LayerError struct {
 	Name string `json:"name"`
 	TotalError
 	MaxAbs *float64 `json:"max_abs"` // nil where it is not finite
+	// What the layer is stored as, and the bytes of it and of the source's
+	// weight. [Inspect] has them in its JSON.
+	Dtype              string `json:"-"`
+	Shape              []int  `json:"-"`
+	Bytes, BytesSource int64  `json:"-"`
 }
 
-// Verify reads a whole checkpoint: is it sound, does every layer decode, would
-// an application load it, and how far are its weights from a source's. What it
-// finds is in the result; the error is for what kept it from looking.
+// Verify reads a whole checkpoint, or all of a pipeline's: is it sound, does
+// every layer decode, would an application load it, and how far are its
+// weights from a source's. What it finds is in the result; the error is for
+// what kept it from looking.
 func Verify(ctx context.Context, path string, o VerifyOptions) (*Verification, error) {
-	v := &verification{VerifyOptions: o, Verification: &Verification{Problems: []Problem{}, Layers: []LayerError{}}}
-	defer v.close()
-	if err := v.openOthers(); err != nil {
-		return nil, err
-	}
-	err := v.open(path)
-	if errors.Is(err, checkpoint.ErrSource) { // what verify is there to find
-		v.problem("", "%v", err)
-		return v.Verification, nil
-	}
+	v := &Verification{Problems: []Problem{}, Layers: []LayerError{}}
+	parts, err := v.parts(path, o)
 	if err != nil {
 		return nil, err
 	}
-	if err := stream.Run(ctx, o.threads(), v.tasks, o.progress(bytesOf(v.output.Tensors))); err != nil {
+	defer closeAll(parts)
+	whole := parts[:0:0]
+	for _, part := range parts {
+		if err := part.openOthers(); err != nil {
+			return nil, err
+		}
+		switch err := part.open(); {
+		case errors.Is(err, checkpoint.ErrSource): // what verify is there to find
+			part.problem("", "%v", err)
+		case err != nil:
+			return nil, err
+		default:
+			whole = append(whole, part)
+		}
+	}
+	if err := runAll(ctx, o.Resources, whole, o.progress(bytesOfAll(whole))); err != nil {
 		return nil, err
 	}
-	v.conclude()
-	return v.Verification, nil
+	conclude(v, whole)
+	return v, nil
 }
 
-// verification is one under way.
+// verification is that of one model under way.
 type verification struct {
 	VerifyOptions
 	*Verification
+	folder, path   string // in a pipeline, and of the model
+	layersOnly     bool
 	output, source *checkpoint.Checkpoint
 	model          *layout.Model
 	app            *app.App
@@ -84,7 +99,19 @@ type verification struct {
 }
 
 func (v *verification) problem(tensor, format string, args ...any) {
-	v.Problems = append(v.Problems, Problem{tensor, fmt.Sprintf(format, args...)})
+	text := fmt.Sprintf(format, args...)
+	if tensor == "" && v.folder != "" {
+		text = v.folder + ": " + text
+	}
+	v.Problems = append(v.Problems, Problem{v.named(tensor), text})
+}
+
+// named is a tensor or a layer as it is called in a pipeline.
+func (v *verification) named(name string) string {
+	if name == "" || v.folder == "" {
+		return name
+	}
+	return v.folder + "/" + name
 }
 
 // openOthers opens what the output is held against.
@@ -102,8 +129,8 @@ func (v *verification) openOthers() (err error) {
 	return nil
 }
 
-func (v *verification) open(path string) (err error) {
-	if v.output, err = checkpoint.Open(path); err != nil {
+func (v *verification) open() (err error) {
+	if v.output, err = checkpoint.Open(v.path); err != nil {
 		return err
 	}
 	if v.model, err = layout.Read(v.output, v.source); err != nil {
@@ -112,53 +139,89 @@ func (v *verification) open(path string) (err error) {
 	return nil
 }
 
-func (v *verification) close() {
-	for _, c := range []*checkpoint.Checkpoint{v.output, v.source} {
-		if c != nil {
-			c.Close()
+func closeAll(parts []*verification) {
+	for _, v := range parts {
+		for _, c := range []*checkpoint.Checkpoint{v.output, v.source} {
+			if c != nil {
+				c.Close()
+			}
 		}
 	}
 }
 
+func bytesOfAll(parts []*verification) (n int64) {
+	for _, v := range parts {
+		n += bytesOf(v.output.Tensors)
+	}
+	return n
+}
+
+// runAll reads one model after the other.
+func runAll(ctx context.Context, r Resources, parts []*verification, done func(n int64)) error {
+	return stream.Run(ctx, r.threads(), func(yield func(stream.Task) bool) {
+		for _, v := range parts {
+			if !v.tasks(yield) {
+				return
+			}
+		}
+	}, done)
+}
+
 // tasks looks at names and shapes first, then yields the reading of all data.
-func (v *verification) tasks(yield func(stream.Task) bool) {
-	v.checkStructure()
+func (v *verification) tasks(yield func(stream.Task) bool) bool {
+	if !v.layersOnly {
+		v.checkStructure()
+	}
 	for _, l := range v.model.Layers {
 		if l.Err != nil {
 			v.problem(layout.WeightName(l.Name), "%v", l.Err)
 			continue
 		}
 		if !v.newLayerCheck(l).tasks(yield) {
-			return
+			return false
 		}
 	}
 	for _, t := range v.model.Plain {
-		if !v.newCopyCheck(t).tasks(yield) {
-			return
+		if !v.layersOnly && !v.newCopyCheck(t).tasks(yield) {
+			return false
 		}
 	}
+	return true
 }
 
 // conclude puts together what the tiles found, in order.
-func (v *verification) conclude() {
+func conclude(found *Verification, parts []*verification) {
 	var total sums
-	for _, c := range v.checks {
-		found := c.join()
-		v.Problems = append(v.Problems, found.problems(c)...)
-		if c.layer == nil || c.source == nil {
-			continue
+	for _, v := range parts {
+		for _, c := range v.checks {
+			total.add(v.conclude(c))
 		}
-		e := LayerError{c.layer.Name, found.error(), finiteOrNil(found.maxAbs)}
-		v.Layers = append(v.Layers, e)
-		if v.MaxRelMSE != nil && (e.RelMSE == nil || *e.RelMSE > *v.MaxRelMSE) {
-			v.problem(layout.WeightName(c.layer.Name), "rel_mse is %s, above %g", figure(e.RelMSE), *v.MaxRelMSE)
-		}
-		total.add(found)
 	}
-	if len(v.Layers) > 0 {
-		v.Total = total.error()
+	if len(found.Layers) > 0 {
+		found.Total = total.error()
 	}
-	v.OK = len(v.Problems) == 0
+	found.OK = len(found.Problems) == 0
+}
+
+// conclude says what came of one check; the sums are those of a layer that is
+// compared, else nothing.
+func (v *verification) conclude(c *check) sums {
+	found := c.join()
+	for _, p := range found.problems(c) {
+		v.problem(p.Tensor, "%s", p.Problem)
+	}
+	if c.layer == nil || c.source == nil {
+		return sums{nonfinite: -1}
+	}
+	e := LayerError{
+		Name: v.named(c.layer.Name), TotalError: found.error(), MaxAbs: finiteOrNil(found.maxAbs),
+		Dtype: c.layer.Dtype, Shape: c.source.Shape, Bytes: bytesOf(c.layer.Tensors), BytesSource: c.source.Size,
+	}
+	v.Layers = append(v.Layers, e)
+	if v.MaxRelMSE != nil && (e.RelMSE == nil || *e.RelMSE > *v.MaxRelMSE) {
+		v.problem(layout.WeightName(c.layer.Name), "rel_mse is %s, above %g", figure(e.RelMSE), *v.MaxRelMSE)
+	}
+	return found
 }
 
 func figure(x *float64) string {

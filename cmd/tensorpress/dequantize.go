@@ -22,7 +22,8 @@ func newDequantize() *cobra.Command {
 		Short: "Turn a quantized checkpoint back into plain tensors",
 		Long: `Turn a quantized checkpoint back into plain tensors.
 
-It takes what tensorpress or the reference programs wrote, in either layout.
+It takes what tensorpress or the reference programs wrote, in either layout: a
+file, a folder, or a diffusers pipeline.
 Kept tensors stay as they are; no quantization_config remains.`,
 		Example: `  tensorpress dequantize small.safetensors plain.safetensors
   tensorpress dequantize models/small models/plain --dtype bf16`,

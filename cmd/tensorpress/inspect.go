@@ -18,7 +18,8 @@ func newInspect() *cobra.Command {
 		Short: "List what is in a checkpoint",
 		Long: `List what is in a checkpoint: quantized layers, other tensors, metadata.
 
-PATH is a file, a weight index or a folder. It reads headers and no weights.`,
+PATH is a file, a weight index, a folder or a diffusers pipeline. It reads
+headers and no weights.`,
 		Example: `  tensorpress inspect small.safetensors
   tensorpress inspect models/small --json`,
 		Args: wants(1, 1),

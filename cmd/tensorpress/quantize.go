@@ -34,8 +34,9 @@ func newQuantize() *cobra.Command {
 		Short: "Quantize a checkpoint",
 		Long: `Quantize a checkpoint.
 
-SOURCE is a .safetensors file, a .safetensors.index.json, or a folder with one of
-them. DEST is a .safetensors file, or a folder where SOURCE is one or is sharded;
+SOURCE is a .safetensors file, a .safetensors.index.json, a folder with one of
+them, or a diffusers pipeline, whose transformers, text encoders and UNets are
+quantized. DEST is a .safetensors file, or a folder where SOURCE is one or is sharded;
 all other files of a folder are copied. Nothing is at DEST before all of it is.
 
 ` + decisions,

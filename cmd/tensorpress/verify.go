@@ -20,7 +20,8 @@ func newVerify() *cobra.Command {
 	cmd := command(&cobra.Command{
 		Use:   "verify PATH",
 		Short: "Check that a quantized checkpoint is sound",
-		Long: `Check that a quantized checkpoint is sound: it is whole and every layer decodes.
+		Long: `Check that a quantized checkpoint, or every one of a diffusers pipeline, is
+sound: it is whole and every layer decodes.
 
 With --for, also that an application would load it. With --source, also that no
 tensor is missing and how far each layer is from the weights it was made of:

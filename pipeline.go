@@ -1,0 +1,114 @@
+package tensorpress
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/usage"
+)
+
+// pipelineIndex names the components of a diffusers pipeline.
+const pipelineIndex = "model_index.json"
+
+// pipelineOf returns the folders that a pipeline's index names and that are
+// there, in its order; found tells whether the path is a pipeline.
+func pipelineOf(path string) (folders []string, found bool, err error) {
+	name := filepath.Join(path, pipelineIndex)
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, false, nil // no pipeline; whoever reads it says what else is wrong
+	}
+	index, err := pyjson.ParseObject(text)
+	if err != nil {
+		return nil, true, sourceErrorf("%s: %w", name, err)
+	}
+	for _, entry := range index {
+		if !filepath.IsLocal(entry.Key) || strings.ContainsAny(entry.Key, `/\`) {
+			continue
+		}
+		if info, err := os.Stat(filepath.Join(path, entry.Key)); err == nil && info.IsDir() {
+			folders = append(folders, entry.Key)
+		}
+	}
+	return folders, true, nil
+}
+
+// modelsOf lists the folders of a path that hold weights: those of a
+// pipeline's components, or "" for a path that is one model.
+func modelsOf(path string) ([]string, error) {
+	folders, found, err := pipelineOf(path)
+	if !found || err != nil {
+		return []string{""}, err
+	}
+	folders = slices.DeleteFunc(folders, func(name string) bool { return !holdsWeights(filepath.Join(path, name)) })
+	if len(folders) == 0 {
+		return nil, sourceErrorf("%s: no component of the pipeline holds .safetensors weights", path)
+	}
+	return folders, nil
+}
+
+// within is the path of one of the models that modelsOf lists.
+func within(path, folder string) string {
+	if folder == "" {
+		return path
+	}
+	return filepath.Join(path, folder)
+}
+
+func holdsWeights(folder string) bool {
+	entries, _ := os.ReadDir(folder) // one that cannot be read fails where it is opened
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		name := strings.ToLower(e.Name())
+		return !strings.HasPrefix(name, ".") && (strings.HasSuffix(name, ".safetensors") || strings.HasSuffix(name, ".safetensors.index.json"))
+	})
+}
+
+// parts prepares the verification of each model of a path.
+func (v *Verification) parts(path string, o VerifyOptions) ([]*verification, error) {
+	folders, err := modelsOf(path)
+	if err != nil {
+		return nil, err
+	}
+	if o.Source != "" {
+		if err := v.compareFolders(folders, o.Source, path); err != nil {
+			return nil, err
+		}
+	}
+	var parts []*verification
+	for _, folder := range folders {
+		one := &verification{VerifyOptions: o, Verification: v, folder: folder, path: within(path, folder)}
+		if o.Source != "" {
+			one.Source = within(o.Source, folder)
+		}
+		if folder != "" && one.Source != "" && !holdsWeights(one.Source) {
+			one.Source = "" // compareFolders has said so
+		}
+		parts = append(parts, one)
+	}
+	return parts, nil
+}
+
+// compareFolders: every model of the source is there, and no other.
+func (v *Verification) compareFolders(folders []string, source, path string) error {
+	wanted, err := modelsOf(source)
+	if err != nil {
+		return err
+	}
+	if (folders[0] == "") != (wanted[0] == "") {
+		return usage.Errorf("--source %s and %s: one is a pipeline, the other a model: name the component's folder", source, path)
+	}
+	for _, name := range wanted {
+		if !slices.Contains(folders, name) {
+			v.Problems = append(v.Problems, Problem{Problem: name + ": is missing: the source has it"})
+		}
+	}
+	for _, name := range folders {
+		if !slices.Contains(wanted, name) {
+			v.Problems = append(v.Problems, Problem{Problem: name + ": is not in the source"})
+		}
+	}
+	return nil
+}
