@@ -17,7 +17,7 @@ var layers = map[string]string{
 	"dtype":               "safetensors",
 	"internal/kernel":     "",
 	"internal/linalg":     "internal/kernel",
-	"internal/pack":       "",
+	"internal/pack":       "internal/kernel",
 	"internal/pyjson":     "",
 	"internal/usage":      "",
 	"internal/pattern":    "",

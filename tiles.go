@@ -127,17 +127,29 @@ func wait(w *stream.Worker, ready <-chan struct{}) bool {
 }
 
 func (e *encoding) encodeTile(w *stream.Worker, a quant.Area) error {
+	if codec.TakesRaw(e.encoder, e.step.Source.Dtype) {
+		raw, err := readRaw(w, e.source, e.step.Source, e.cut.Cols, a)
+		if err != nil {
+			return err
+		}
+		return e.explain(e.encoder.(codec.RawEncoder).EncodeRaw(e.outputs(w, a), a, raw, e.step.Source.Dtype, &w.Scratch))
+	}
 	values, err := e.read(w, a)
 	if err != nil {
 		return err
 	}
+	return e.explain(e.encoder.Encode(e.outputs(w, a), a, values, &w.Scratch))
+}
+
+// outputs is the room for what an area fills, of which it counts the source.
+func (e *encoding) outputs(w *stream.Worker, a quant.Area) [][]byte {
 	var dst [maxParts][]byte
 	parts := dst[:len(e.step.Parts)]
 	for i, part := range e.step.Parts {
 		parts[i] = w.Scatter(e.writers[part.File], part.Tensor, e.step.Codec.Written(i, a))
 	}
 	w.Done(int64(a.Values()) * int64(e.step.Source.Dtype.Bits()/8))
-	return e.explain(e.encoder.Encode(parts, a, values, &w.Scratch))
+	return parts
 }
 
 func (e *encoding) read(w *stream.Worker, a quant.Area) ([]float32, error) {
@@ -154,14 +166,20 @@ func (e *encoding) readRun(w *stream.Worker, start int, dst []float32) error {
 // readArea reads plain values of a matrix of that many columns into one of the
 // worker's buffers of values.
 func readArea(w *stream.Worker, buffer int, c *checkpoint.Checkpoint, t checkpoint.Tensor, columns int, a quant.Area) ([]float32, error) {
-	width := t.Dtype.Bits() / 8
-	raw := w.Bytes(rawBuffer, a.Values()*width)
-	if err := readSpans(c, t, quant.AreaSpans(a, columns, width), raw); err != nil {
+	raw, err := readRaw(w, c, t, columns, a)
+	if err != nil {
 		return nil, err
 	}
 	values := w.Floats(buffer, a.Values())
 	codec.Widen(values, raw, t.Dtype)
 	return values, nil
+}
+
+// readRaw reads them as they are stored.
+func readRaw(w *stream.Worker, c *checkpoint.Checkpoint, t checkpoint.Tensor, columns int, a quant.Area) ([]byte, error) {
+	width := t.Dtype.Bits() / 8
+	raw := w.Bytes(rawBuffer, a.Values()*width)
+	return raw, readSpans(c, t, quant.AreaSpans(a, columns, width), raw)
 }
 
 // readSpans fills dst with runs of a tensor, one after the other.
@@ -219,13 +237,9 @@ func (r *reading) tasks(yield func(stream.Task) bool) bool {
 			if !wait(w, r.after) {
 				return nil
 			}
-			values, err := r.read(w, a)
+			found, err := r.look(w, a)
 			if err != nil {
 				return err
-			}
-			found, err := r.pass.Read(a, values, &w.Scratch)
-			if err != nil {
-				return r.explain(err)
 			}
 			return r.join(tile, finding{a, found})
 		}) {
@@ -233,6 +247,24 @@ func (r *reading) tasks(yield func(stream.Task) bool) bool {
 		}
 	}
 	return true
+}
+
+// look reads one area.
+func (r *reading) look(w *stream.Worker, a quant.Area) (any, error) {
+	if pass, ok := r.pass.(codec.RawPass); ok && codec.TakesRaw(r.encoder, r.step.Source.Dtype) {
+		raw, err := readRaw(w, r.source, r.step.Source, r.cut.Cols, a)
+		if err != nil {
+			return nil, err
+		}
+		found, err := pass.ReadRaw(a, raw, r.step.Source.Dtype, &w.Scratch)
+		return found, r.explain(err)
+	}
+	values, err := r.read(w, a)
+	if err != nil {
+		return nil, err
+	}
+	found, err := r.pass.Read(a, values, &w.Scratch)
+	return found, r.explain(err)
 }
 
 // join hands what was found on in the order of the tiles.

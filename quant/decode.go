@@ -58,7 +58,7 @@ func (s *Scheme) takeCodes(src []byte, n int, scratch *Scratch) []uint16 {
 	codes := scratch.uint16s(n)
 	pack.Unpack(codes, src, s.Bits)
 	if s.Transposed {
-		return scratch.turn(codes, s.geometry.rest, n/s.geometry.rest)
+		return turn(&scratch.turned, codes, n/s.geometry.rest)
 	}
 	return codes
 }

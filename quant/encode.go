@@ -17,19 +17,54 @@ func (s *Scheme) Encode(dst [][]byte, t Tile, scratch *Scratch) error {
 	if err := s.prepare(t.Start, t.Values, t.known, scratch); err != nil {
 		return err
 	}
+	if s.fused != nil {
+		t.plain = widened(t.Values)
+		return s.encodePlain(dst, t, scratch)
+	}
 	codes := scratch.uint16s(len(t.Values))
 	if err := s.quantize(codes, t, scratch); err != nil {
 		return err
 	}
+	s.putSides(dst, t, scratch)
+	if s.Transposed {
+		codes = turn(&scratch.turned, codes, s.geometry.rest)
+	}
+	pack.Pack(dst[0], codes, s.Bits)
+	return nil
+}
+
+// encodePlain is Encode for tiles that are prepared or need not be.
+func (s *Scheme) encodePlain(dst [][]byte, t Tile, scratch *Scratch) error {
+	scratch.scales, scratch.zeros = scratch.scales[:0], scratch.zeros[:0]
+	codes := dst[0]
+	if s.Bits < 8 || s.Transposed {
+		codes = sized(&scratch.bytes, t.len())
+	}
+	err := s.fused.encode(codes, t.Start, t.plain, t.Ranges, scratch, func(_ Range, step kernel.Step) {
+		scratch.scales = append(scratch.scales, step.Scale)
+		if s.Dtype.Unsigned {
+			scratch.zeros = append(scratch.zeros, step.Zero)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	s.putSides(dst, t, scratch)
+	switch {
+	case s.Transposed:
+		copy(dst[0], turn(&scratch.turnedBytes, codes, s.geometry.rest))
+	case s.Bits < 8:
+		pack.Bytes(dst[0], codes, s.Bits)
+	}
+	return nil
+}
+
+// putSides stores what goes with the codes of a tile.
+func (s *Scheme) putSides(dst [][]byte, t Tile, scratch *Scratch) {
 	s.putFloats(dst, t, scratch)
 	if s.Rank > 0 {
 		s.putFactors(dst, t.Start, t.known.rank.found, scratch)
 	}
-	if s.Transposed {
-		codes = scratch.turn(codes, len(codes)/s.geometry.rest, s.geometry.rest)
-	}
-	pack.Pack(dst[0], codes, s.Bits)
-	return nil
 }
 
 // prepare turns values into what is scaled.
@@ -135,7 +170,7 @@ func (s *Scheme) putFloats(dst [][]byte, t Tile, scratch *Scratch) {
 		case f.store == nil:
 			putFloats(dst[f.part], x, s.ScaleDtype)
 		default:
-			first, last := f.store.blocks(s.groupsFrom)(t.Start, t.Start+len(t.Values))
+			first, last := f.store.blocks(s.groupsFrom)(t.Start, t.Start+t.len())
 			x = s.blockFloats(x, first, last, i, t)
 			t.known.stored[i].encode(dst[f.part:], first, x, scratch)
 		}

@@ -1,6 +1,10 @@
 package quant
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/tensorpress/tensorpress/safetensors"
+)
 
 // known is what passes have found out about a whole weight.
 type known struct {
@@ -122,6 +126,16 @@ func (e *schemeEncoder) Encode(dst [][]byte, start int, values []float32, s *Scr
 	return e.Scheme.Encode(dst, Tile{Start: start, Values: values, Ranges: e.ranges, known: &e.known}, s)
 }
 
+// TakesRaw: nothing must be done to values before they are scaled.
+func (e *schemeEncoder) TakesRaw(d safetensors.Dtype) bool {
+	rounds := e.rounded == safetensors.BF16 || e.rounded == safetensors.F16
+	return e.fused != nil && readable(d) && e.Rank == 0 && e.Hadamard == 0 && (!rounds || d == e.rounded)
+}
+
+func (e *schemeEncoder) EncodeRaw(dst [][]byte, start int, raw []byte, d safetensors.Dtype, s *Scratch) error {
+	return e.encodePlain(dst, Tile{Start: start, Ranges: e.ranges, known: &e.known, plain: plain{raw, d}}, s)
+}
+
 // measure is the pass that takes the range of every group.
 type measure struct {
 	encoder *schemeEncoder
@@ -140,6 +154,10 @@ func (m *measure) Read(start int, values []float32, s *Scratch) (any, error) {
 		return nil, CheckFinite(start, values)
 	}
 	return ranges, nil
+}
+
+func (m *measure) ReadRaw(start int, raw []byte, d safetensors.Dtype, s *Scratch) (any, error) {
+	return m.encoder.fused.measureTile(start, plain{raw, d}, s)
 }
 
 func (m *measure) Join(found any) error {

@@ -12,6 +12,7 @@ package quant
 import (
 	"fmt"
 
+	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -59,6 +60,14 @@ type Tile struct {
 	Ranges []Range
 
 	known *known
+	plain plain // in place of values
+}
+
+func (t *Tile) len() int {
+	if t.plain.data != nil {
+		return t.plain.len()
+	}
+	return len(t.Values)
 }
 
 // Scratch is memory that calls share, one Scratch to a goroutine. The zero
@@ -76,6 +85,12 @@ type Scratch struct {
 	inner         *Scratch
 	row, up, down []float32
 	doubles       []float64
+
+	// of fused encoding
+	bytes, turnedBytes []byte
+	half, slow, lo, hi []float32
+	steps              []kernel.Step
+	slowGroups         []int
 }
 
 func (s *Scratch) uint16s(n int) []uint16 { return sized(&s.codes, n) }
@@ -89,9 +104,10 @@ func sized[T any](buffer *[]T, n int) []T {
 	return (*buffer)[:n]
 }
 
-// turn returns the columns of a matrix of that many rows one after another.
-func (s *Scratch) turn(codes []uint16, rows, columns int) []uint16 {
-	turned := sized(&s.turned, len(codes))
+// turn returns the rows of a matrix of that many columns as columns, in that
+// buffer.
+func turn[T any](buffer *[]T, codes []T, columns int) []T {
+	turned, rows := sized(buffer, len(codes)), len(codes)/columns
 	for i := range rows {
 		for j, c := range codes[i*columns : (i+1)*columns] {
 			turned[j*rows+i] = c

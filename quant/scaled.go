@@ -89,6 +89,8 @@ type Scaled struct {
 	ScaleShape     []int
 	Rule           *Rule
 	AllowNonfinite bool
+
+	fused *fused
 }
 
 // NewScaled resolves a rule for a weight of shape [rows, columns]. The scale
@@ -112,6 +114,12 @@ func NewGrouped(shape []int, rule *Rule, group int, scaleShape []int, allowNonfi
 	s.Grid = Grid{Values: shape[0] * shape[1], Group: group, Inner: 1, Levels: 1, Bits: 8, Block: 1, ScaleBytes: 4}
 	if group < 1 || s.Values%group != 0 {
 		return nil, fmt.Errorf("groups of %d do not fit shape %v", group, shape)
+	}
+	s.fused = &fused{grid: &s.Grid, allowNonfinite: allowNonfinite, groups: rule}
+	if rule.small == nil {
+		s.fused.ints = &kernel.Ints{Lo: -rule.max, Hi: rule.max, Multiply: !rule.divide}
+	} else {
+		s.fused.floats = kernel.SmallFloats(rule.small, rule.max, !rule.divide)
 	}
 	return s, nil
 }
@@ -181,6 +189,12 @@ func (e *scaledEncoder) Encode(dst [][]byte, start int, values []float32, s *Scr
 	return e.Scaled.Encode(dst, Tile{Start: start, Values: values, Ranges: e.ranges}, s)
 }
 
+func (e *scaledEncoder) TakesRaw(d safetensors.Dtype) bool { return readable(d) }
+
+func (e *scaledEncoder) EncodeRaw(dst [][]byte, start int, raw []byte, d safetensors.Dtype, s *Scratch) error {
+	return e.encodePlain(dst, start, plain{raw, d}, e.ranges, s)
+}
+
 type scaledMeasure struct {
 	encoder *scaledEncoder
 	start   int // of the next tile to join
@@ -189,11 +203,11 @@ type scaledMeasure struct {
 func (m *scaledMeasure) Tile() int { return m.encoder.tile }
 
 func (m *scaledMeasure) Read(start int, values []float32, s *Scratch) (any, error) {
-	ranges := m.encoder.Measure(start, values, s)
-	if !m.encoder.AllowNonfinite && !Finite(ranges) {
-		return nil, CheckFinite(start, values)
-	}
-	return ranges, nil
+	return m.encoder.fused.measureTile(start, widened(values), s)
+}
+
+func (m *scaledMeasure) ReadRaw(start int, raw []byte, d safetensors.Dtype, s *Scratch) (any, error) {
+	return m.encoder.fused.measureTile(start, plain{raw, d}, s)
 }
 
 func (m *scaledMeasure) Join(found any) error {
@@ -204,25 +218,31 @@ func (m *scaledMeasure) Join(found any) error {
 
 // Encode quantizes a tile into the bytes that Written names.
 func (s *Scaled) Encode(dst [][]byte, t Tile, scratch *Scratch) error {
-	var err error
-	first := ceilDiv(t.Start, s.Group)
-	s.units(t.Start, len(t.Values), func(group, from, to int) {
-		values := t.Values[from:to]
-		r := s.rangesOf(&t, group, values, scratch)[0]
-		if !r.finite() && !s.AllowNonfinite && err == nil {
-			err = CheckFinite(t.Start+from, values)
-		}
-		factor, scale := s.Rule.scaleOf(r)
-		if group*s.Group >= t.Start {
-			binary.LittleEndian.PutUint32(dst[1][4*(group-first):], math.Float32bits(scale))
-		}
-		s.Rule.normalize(values, factor)
+	return s.encodePlain(dst, t.Start, widened(t.Values), t.Ranges, scratch)
+}
+
+func (s *Scaled) encodePlain(dst [][]byte, start int, src plain, measured []Range, scratch *Scratch) error {
+	scales := dst[1]
+	return s.fused.encode(dst[0], start, src, measured, scratch, func(r Range, _ kernel.Step) {
+		_, scale := s.Rule.scaleOf(r)
+		binary.LittleEndian.PutUint32(scales, math.Float32bits(scale))
+		scales = scales[4:]
 	})
-	if err != nil {
-		return err
+}
+
+func (r *Rule) step(rng Range) (kernel.Step, bool) {
+	factor, _ := r.scaleOf(rng)
+	if r.divide {
+		step, ok := kernel.Divides(0, factor)
+		return step, ok && rng.finite()
 	}
-	s.Rule.encodeBytes(dst[0], t.Values, scratch)
-	return nil
+	return kernel.Step{Scale: factor}, factor != 0 && finite(factor) && rng.finite()
+}
+
+func (r *Rule) slowly(codes []byte, values []float32, rng Range, scratch *Scratch) {
+	factor, _ := r.scaleOf(rng)
+	r.normalize(values, factor)
+	r.encodeBytes(codes, values, scratch)
 }
 
 func (r *Rule) scaleOf(rng Range) (factor, scale float32) {

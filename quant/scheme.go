@@ -95,6 +95,7 @@ type Scheme struct {
 	factors     int         // where their tensors begin among the parts
 	factorDtype safetensors.Dtype
 	numbers     numbers
+	fused       *fused // nil where codes are made otherwise
 	scale       sideData
 	zero        sideData
 	parts       []part
@@ -133,6 +134,7 @@ func NewScheme(shape []int, o Options) (*Scheme, error) {
 		return nil, err
 	}
 	s.addFactors()
+	s.fuse()
 	return s, nil
 }
 

@@ -39,6 +39,14 @@ func (e oneMore) Encode(dst [][]byte, a quant.Area, values []float32, s *quant.S
 	return e.Encoder.Encode(dst[:last], a, values, s)
 }
 
+func (e oneMore) TakesRaw(d safetensors.Dtype) bool { return TakesRaw(e.Encoder, d) }
+
+func (e oneMore) EncodeRaw(dst [][]byte, a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) error {
+	last := len(dst) - 1
+	ones(dst[last])
+	return e.Encoder.(RawEncoder).EncodeRaw(dst[:last], a, raw, d, s)
+}
+
 func ones(dst []byte) {
 	for i := 0; i < len(dst); i += 4 {
 		binary.LittleEndian.PutUint32(dst[i:], 0x3F800000)

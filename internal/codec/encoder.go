@@ -27,6 +27,27 @@ type Pass interface {
 	Join(a quant.Area, found any) error
 }
 
+// RawEncoder is an encoder that can take values as the checkpoint stores them.
+type RawEncoder interface {
+	// TakesRaw reports whether it takes values of that dtype; then its passes
+	// do, if they are a [RawPass].
+	TakesRaw(d safetensors.Dtype) bool
+	// EncodeRaw is Encode.
+	EncodeRaw(dst [][]byte, a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) error
+}
+
+// RawPass is a pass of one.
+type RawPass interface {
+	// ReadRaw is Read.
+	ReadRaw(a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) (found any, err error)
+}
+
+// TakesRaw reports whether an encoder is a [RawEncoder] of that dtype.
+func TakesRaw(e Encoder, d safetensors.Dtype) bool {
+	r, ok := e.(RawEncoder)
+	return ok && r.TakesRaw(d)
+}
+
 // Surveyor is an encoder that has to look at the weight, or at a sample of it,
 // before all else.
 type Surveyor interface {

@@ -44,7 +44,11 @@ func (e flatEncoder) Tile() (rows, cols int) { return 1, e.Encoder.Tile() }
 
 func (e flatEncoder) Passes() (passes []Pass) {
 	for _, p := range e.Encoder.Passes() {
-		passes = append(passes, flatPass{p})
+		var pass Pass = flatPass{p}
+		if _, ok := p.(quant.RawPass); ok {
+			pass = rawFlatPass{flatPass{p}}
+		}
+		passes = append(passes, pass)
 	}
 	return passes
 }
@@ -53,7 +57,23 @@ func (e flatEncoder) Encode(dst [][]byte, a quant.Area, values []float32, s *qua
 	return e.Encoder.Encode(dst, a.Col, values, s)
 }
 
+func (e flatEncoder) TakesRaw(d safetensors.Dtype) bool {
+	r, ok := e.Encoder.(quant.RawEncoder)
+	return ok && r.TakesRaw(d)
+}
+
+func (e flatEncoder) EncodeRaw(dst [][]byte, a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) error {
+	return e.Encoder.(quant.RawEncoder).EncodeRaw(dst, a.Col, raw, d, s)
+}
+
 type flatPass struct{ quant.Pass }
+
+// rawFlatPass is one that takes raw values.
+type rawFlatPass struct{ flatPass }
+
+func (p rawFlatPass) ReadRaw(a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) (any, error) {
+	return p.Pass.(quant.RawPass).ReadRaw(a.Col, raw, d, s)
+}
 
 func (p flatPass) Tile() (rows, cols int) { return 1, p.Pass.Tile() }
 

@@ -44,11 +44,15 @@ func narrowF32(dst []byte, src []float32) {
 	}
 }
 
-// Half returns the value of an IEEE half-precision pattern.
+// Half returns the value of an IEEE half-precision pattern. A NaN becomes a
+// quiet one, as processors make it.
 func Half(h uint16) float32 {
 	sign := uint32(h&0x8000) << 16
 	rest := uint32(h&0x7FFF) << 13
 	if rest >= 0x0F800000 { // infinity or NaN: fill the wider exponent
+		if rest > 0x0F800000 {
+			rest |= 1 << 22
+		}
 		return math.Float32frombits(sign | rest | 0x7F800000)
 	}
 	// Exact also for subnormals: the product rebiases the exponent.

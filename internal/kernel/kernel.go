@@ -16,6 +16,9 @@ type set struct {
 	ranges                           [2]func(lo, hi []float32, src []byte, group int) // by Raw
 	absMax                           [2]func(amax []float32, src []byte, group int)
 	encodeInts                       [2]func(codes, src []byte, steps []Step, group int, f *Ints)
+	encodeFloats                     [2]func(codes, src []byte, steps []Step, group int, f *Floats)
+	packFours, packTwos              func(dst, codes []byte)
+	merge                            func(dst, codes []byte, m *Merge)
 	widenBF16, widenF16, widenF32    func(dst []float32, src []byte)
 	narrowBF16, narrowF16, narrowF32 func(dst []byte, src []float32)
 	minMax                           func(x []float32) (lo, hi float32)
@@ -36,11 +39,13 @@ type set struct {
 }
 
 var portable = set{
-	name:       "portable",
-	ranges:     [2]func([]float32, []float32, []byte, int){rangesOf(RawBF16), rangesOf(RawF32)},
-	absMax:     [2]func([]float32, []byte, int){absMaxOf(RawBF16), absMaxOf(RawF32)},
-	encodeInts: [2]func([]byte, []byte, []Step, int, *Ints){encodeIntsOf(RawBF16), encodeIntsOf(RawF32)},
-	widenBF16:  widenBF16, widenF16: widenF16, widenF32: widenF32,
+	name:         "portable",
+	ranges:       [2]func([]float32, []float32, []byte, int){rangesOf(RawBF16), rangesOf(RawF32)},
+	absMax:       [2]func([]float32, []byte, int){absMaxOf(RawBF16), absMaxOf(RawF32)},
+	encodeInts:   [2]func([]byte, []byte, []Step, int, *Ints){encodeIntsOf(RawBF16), encodeIntsOf(RawF32)},
+	encodeFloats: [2]func([]byte, []byte, []Step, int, *Floats){encodeFloatsOf(RawBF16), encodeFloatsOf(RawF32)},
+	packFours:    packFours, packTwos: packTwos, merge: merge,
+	widenBF16: widenBF16, widenF16: widenF16, widenF32: widenF32,
 	narrowBF16: narrowBF16, narrowF16: narrowF16, narrowF32: narrowF32,
 	minMax: minMax, divide: divide, multiply: multiply,
 	roundInts: roundInts, encodeSmall: encodeSmall, encodePacked: encodePacked,

@@ -52,6 +52,149 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func packFoursAVX2(dst *byte, codes *byte, turns int)
+// Requires: AVX, AVX2
+TEXT ·packFoursAVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         turns+16(FP), DX
+	MOVL         $0x00001001, BX
+	VMOVD        BX, X0
+	VPBROADCASTW X0, Y0
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VMOVDQU    (CX), Y1
+	VPMADDUBSW Y0, Y1, Y1
+	VMOVDQU    32(CX), Y2
+	VPMADDUBSW Y0, Y2, Y2
+	VPACKUSWB  Y2, Y1, Y1
+	VPERMQ     $0xd8, Y1, Y1
+	VMOVDQU    Y1, (AX)
+	ADDQ       $0x40, CX
+	ADDQ       $0x20, AX
+	DECQ       DX
+	JNZ        turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func packTwosAVX2(dst *byte, codes *byte, turns int)
+// Requires: AVX, AVX2
+TEXT ·packTwosAVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         turns+16(FP), DX
+	MOVL         $0x00000401, BX
+	VMOVD        BX, X0
+	VPBROADCASTW X0, Y0
+	MOVL         $0x00100001, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VMOVDQU      (CX), Y2
+	VPMADDUBSW   Y0, Y2, Y2
+	VMOVDQU      32(CX), Y3
+	VPMADDUBSW   Y0, Y3, Y3
+	VPMADDWD     Y1, Y2, Y2
+	VPMADDWD     Y1, Y3, Y3
+	VPACKUSDW    Y3, Y2, Y2
+	VPERMQ       $0xd8, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSWB    X3, X2, X3
+	VMOVDQU      X3, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x10, AX
+	DECQ         DX
+	JNZ          turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func mergeAVX2(dst *byte, codes *byte, turns int, size int, m *byte)
+// Requires: AVX, AVX2
+TEXT ·mergeAVX2(SB), NOSPLIT, $0-40
+	MOVQ           dst+0(FP), AX
+	MOVQ           codes+8(FP), CX
+	MOVQ           turns+16(FP), DX
+	MOVQ           size+24(FP), BX
+	MOVQ           m+32(FP), SI
+	SHLQ           $0x01, BX
+	VBROADCASTI128 640(SI), Y0
+	TESTQ          DX, DX
+	JZ             turnDone
+
+turn:
+	VMOVDQU      (CX), Y1
+	VPAND        128(SI), Y1, Y2
+	VPSRLQ       16(SI), Y1, Y3
+	VPAND        192(SI), Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VPSRLQ       32(SI), Y1, Y3
+	VPAND        256(SI), Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VPSRLQ       48(SI), Y1, Y3
+	VPAND        320(SI), Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VPSRLQ       64(SI), Y1, Y3
+	VPAND        384(SI), Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VPSRLQ       80(SI), Y1, Y3
+	VPAND        448(SI), Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VPSRLQ       96(SI), Y1, Y3
+	VPAND        512(SI), Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VPSRLQ       112(SI), Y1, Y3
+	VPAND        576(SI), Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VPSHUFB      Y0, Y2, Y2
+	VMOVDQU      X2, (AX)
+	ADDQ         BX, AX
+	VEXTRACTI128 $0x01, Y2, (AX)
+	ADDQ         BX, AX
+	VMOVDQU      32(CX), Y1
+	VPAND        128(SI), Y1, Y2
+	VPSRLQ       16(SI), Y1, Y3
+	VPAND        192(SI), Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VPSRLQ       32(SI), Y1, Y3
+	VPAND        256(SI), Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VPSRLQ       48(SI), Y1, Y3
+	VPAND        320(SI), Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VPSRLQ       64(SI), Y1, Y3
+	VPAND        384(SI), Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VPSRLQ       80(SI), Y1, Y3
+	VPAND        448(SI), Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VPSRLQ       96(SI), Y1, Y3
+	VPAND        512(SI), Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VPSRLQ       112(SI), Y1, Y3
+	VPAND        576(SI), Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VPSHUFB      Y0, Y2, Y2
+	VMOVDQU      X2, (AX)
+	ADDQ         BX, AX
+	VEXTRACTI128 $0x01, Y2, (AX)
+	ADDQ         BX, AX
+	ADDQ         $0x40, CX
+	DECQ         DX
+	JNZ          turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
 // func rangesBF16AVX2(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2
 TEXT ·rangesBF16AVX2(SB), NOSPLIT, $0-40
@@ -202,8 +345,17 @@ group:
 turn:
 	VPMOVZXWD    (CX), Y7
 	VPSLLD       $0x10, Y7, Y7
-	VPMOVZXWD    16(CX), Y8
-	VPSLLD       $0x10, Y8, Y8
+	VSUBPS       Y4, Y7, Y7
+	VMULPS       Y6, Y7, Y8
+	VFNMADD231PS Y5, Y8, Y7
+	VFMADD231PS  Y6, Y7, Y8
+	VMAXPS       Y0, Y8, Y8
+	VMINPS       Y1, Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPADDD       Y2, Y8, Y8
+	VPAND        Y3, Y8, Y8
+	VPMOVZXWD    16(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
 	VSUBPS       Y4, Y7, Y7
 	VMULPS       Y6, Y7, Y9
 	VFNMADD231PS Y5, Y9, Y7
@@ -213,19 +365,10 @@ turn:
 	VCVTPS2DQ    Y9, Y9
 	VPADDD       Y2, Y9, Y9
 	VPAND        Y3, Y9, Y9
-	VSUBPS       Y4, Y8, Y8
-	VMULPS       Y6, Y8, Y7
-	VFNMADD231PS Y5, Y7, Y8
-	VFMADD231PS  Y6, Y8, Y7
-	VMAXPS       Y0, Y7, Y7
-	VMINPS       Y1, Y7, Y7
-	VCVTPS2DQ    Y7, Y7
-	VPADDD       Y2, Y7, Y7
-	VPAND        Y3, Y7, Y7
-	VPACKUSDW    Y7, Y9, Y9
-	VPERMQ       $0xd8, Y9, Y9
-	VEXTRACTI128 $0x01, Y9, X7
-	VPACKUSWB    X7, X9, X7
+	VPACKUSDW    Y9, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VEXTRACTI128 $0x01, Y8, X7
+	VPACKUSWB    X7, X8, X7
 	VMOVDQU      X7, (AX)
 	ADDQ         $0x20, CX
 	ADDQ         $0x10, AX
@@ -268,14 +411,14 @@ group:
 turn:
 	VPMOVZXWD    (CX), Y5
 	VPSLLD       $0x10, Y5, Y5
-	VPMOVZXWD    16(CX), Y6
-	VPSLLD       $0x10, Y6, Y6
 	VMULPS       Y4, Y5, Y5
 	VMAXPS       Y0, Y5, Y5
 	VMINPS       Y1, Y5, Y5
 	VCVTPS2DQ    Y5, Y5
 	VPADDD       Y2, Y5, Y5
 	VPAND        Y3, Y5, Y5
+	VPMOVZXWD    16(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
 	VMULPS       Y4, Y6, Y6
 	VMAXPS       Y0, Y6, Y6
 	VMINPS       Y1, Y6, Y6
@@ -290,6 +433,252 @@ turn:
 	ADDQ         $0x20, CX
 	ADDQ         $0x10, AX
 	DECQ         DI
+	JNZ          turn
+
+turnDone:
+	DECQ BX
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func divideSmallBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·divideSmallBF16AVX2(SB), NOSPLIT, $0-48
+	MOVQ  codes+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  scales+16(FP), DX
+	MOVQ  groups+24(FP), BX
+	MOVQ  steps+32(FP), SI
+	MOVQ  c+40(FP), DI
+	VMOVD (DI), X0
+	VMOVD 32(DI), X1
+	TESTQ BX, BX
+	JZ    groupDone
+
+group:
+	VBROADCASTSS 4(DX), Y3
+	VBROADCASTSS (DX), Y2
+	VBROADCASTSS 8(DX), Y4
+	ADDQ         $0x0c, DX
+	MOVQ         SI, R8
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VPMOVZXWD    (CX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VSUBPS       Y2, Y5, Y5
+	VMOVDQA      Y5, Y6
+	VPAND        64(DI), Y6, Y5
+	VMULPS       Y4, Y5, Y7
+	VFNMADD231PS Y3, Y7, Y5
+	VFMADD231PS  Y4, Y5, Y7
+	VMINPS       128(DI), Y7, Y7
+	VPAND        160(DI), Y7, Y5
+	VPMAXSD      192(DI), Y5, Y5
+	VPADDD       224(DI), Y5, Y8
+	VADDPS       Y8, Y7, Y7
+	VPSUBD       Y8, Y7, Y7
+	VPSUBD       192(DI), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       X1, Y6, Y6
+	VPAND        96(DI), Y6, Y6
+	VPOR         Y6, Y7, Y7
+	VPMOVZXWD    16(CX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VSUBPS       Y2, Y5, Y5
+	VMOVDQA      Y5, Y6
+	VPAND        64(DI), Y6, Y5
+	VMULPS       Y4, Y5, Y8
+	VFNMADD231PS Y3, Y8, Y5
+	VFMADD231PS  Y4, Y5, Y8
+	VMINPS       128(DI), Y8, Y8
+	VPAND        160(DI), Y8, Y5
+	VPMAXSD      192(DI), Y5, Y5
+	VPADDD       224(DI), Y5, Y9
+	VADDPS       Y9, Y8, Y8
+	VPSUBD       Y9, Y8, Y8
+	VPSUBD       192(DI), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y8, Y8
+	VPSRLD       X1, Y6, Y6
+	VPAND        96(DI), Y6, Y6
+	VPOR         Y6, Y8, Y8
+	VPACKUSDW    Y8, Y7, Y7
+	VPERMQ       $0xd8, Y7, Y7
+	VEXTRACTI128 $0x01, Y7, X5
+	VPACKUSWB    X5, X7, X5
+	VMOVDQU      X5, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x10, AX
+	DECQ         R8
+	JNZ          turn
+
+turnDone:
+	DECQ BX
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func multiplySmallBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX2
+TEXT ·multiplySmallBF16AVX2(SB), NOSPLIT, $0-48
+	MOVQ  codes+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  scales+16(FP), DX
+	MOVQ  groups+24(FP), BX
+	MOVQ  steps+32(FP), SI
+	MOVQ  c+40(FP), DI
+	VMOVD (DI), X0
+	VMOVD 32(DI), X1
+	TESTQ BX, BX
+	JZ    groupDone
+
+group:
+	VBROADCASTSS 4(DX), Y2
+	ADDQ         $0x0c, DX
+	MOVQ         SI, R8
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VPMOVZXWD    (CX), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VMOVDQA      Y3, Y4
+	VPAND        64(DI), Y4, Y3
+	VMULPS       Y2, Y3, Y3
+	VMINPS       128(DI), Y3, Y3
+	VPAND        160(DI), Y3, Y5
+	VPMAXSD      192(DI), Y5, Y5
+	VPADDD       224(DI), Y5, Y6
+	VADDPS       Y6, Y3, Y3
+	VPSUBD       Y6, Y3, Y3
+	VPSUBD       192(DI), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y3, Y3
+	VPSRLD       X1, Y4, Y4
+	VPAND        96(DI), Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VPMOVZXWD    16(CX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VMOVDQA      Y4, Y5
+	VPAND        64(DI), Y5, Y4
+	VMULPS       Y2, Y4, Y4
+	VMINPS       128(DI), Y4, Y4
+	VPAND        160(DI), Y4, Y6
+	VPMAXSD      192(DI), Y6, Y6
+	VPADDD       224(DI), Y6, Y7
+	VADDPS       Y7, Y4, Y4
+	VPSUBD       Y7, Y4, Y4
+	VPSUBD       192(DI), Y6, Y6
+	VPSRLD       X0, Y6, Y6
+	VPADDD       Y6, Y4, Y4
+	VPSRLD       X1, Y5, Y5
+	VPAND        96(DI), Y5, Y5
+	VPOR         Y5, Y4, Y4
+	VPACKUSDW    Y4, Y3, Y3
+	VPERMQ       $0xd8, Y3, Y3
+	VEXTRACTI128 $0x01, Y3, X4
+	VPACKUSWB    X4, X3, X4
+	VMOVDQU      X4, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x10, AX
+	DECQ         R8
+	JNZ          turn
+
+turnDone:
+	DECQ BX
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func dividePackedBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·dividePackedBF16AVX2(SB), NOSPLIT, $0-48
+	MOVQ  codes+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  scales+16(FP), DX
+	MOVQ  groups+24(FP), BX
+	MOVQ  steps+32(FP), SI
+	MOVQ  c+40(FP), DI
+	VMOVD (DI), X0
+	VMOVD 32(DI), X1
+	TESTQ BX, BX
+	JZ    groupDone
+
+group:
+	VBROADCASTSS 4(DX), Y3
+	VBROADCASTSS (DX), Y2
+	VBROADCASTSS 8(DX), Y4
+	ADDQ         $0x0c, DX
+	MOVQ         SI, R8
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VPMOVZXWD    (CX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VSUBPS       Y2, Y5, Y5
+	VMOVDQA      Y5, Y6
+	VMAXPS       160(DI), Y5, Y6
+	VPAND        64(DI), Y6, Y5
+	VMULPS       Y4, Y5, Y7
+	VFNMADD231PS Y3, Y7, Y5
+	VFMADD231PS  Y4, Y5, Y7
+	VMINPS       128(DI), Y7, Y7
+	VPAND        192(DI), Y7, Y5
+	VPADDD       224(DI), Y5, Y5
+	VPAND        256(DI), Y5, Y5
+	VPADDD       Y5, Y7, Y7
+	VMULPS       288(DI), Y7, Y8
+	VADDPS       320(DI), Y8, Y8
+	VPSUBD       320(DI), Y8, Y8
+	VPCMPGTD     352(DI), Y7, Y5
+	VPSUBD       384(DI), Y7, Y7
+	VPSRLD       X0, Y7, Y7
+	VBLENDVPS    Y5, Y7, Y8, Y8
+	VPSRLD       X1, Y6, Y6
+	VPAND        96(DI), Y6, Y6
+	VPOR         Y6, Y8, Y8
+	VPMOVZXWD    16(CX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VSUBPS       Y2, Y5, Y5
+	VMOVDQA      Y5, Y6
+	VMAXPS       160(DI), Y5, Y6
+	VPAND        64(DI), Y6, Y5
+	VMULPS       Y4, Y5, Y7
+	VFNMADD231PS Y3, Y7, Y5
+	VFMADD231PS  Y4, Y5, Y7
+	VMINPS       128(DI), Y7, Y7
+	VPAND        192(DI), Y7, Y5
+	VPADDD       224(DI), Y5, Y5
+	VPAND        256(DI), Y5, Y5
+	VPADDD       Y5, Y7, Y7
+	VMULPS       288(DI), Y7, Y9
+	VADDPS       320(DI), Y9, Y9
+	VPSUBD       320(DI), Y9, Y9
+	VPCMPGTD     352(DI), Y7, Y5
+	VPSUBD       384(DI), Y7, Y7
+	VPSRLD       X0, Y7, Y7
+	VBLENDVPS    Y5, Y7, Y9, Y9
+	VPSRLD       X1, Y6, Y6
+	VPAND        96(DI), Y6, Y6
+	VPOR         Y6, Y9, Y9
+	VPACKUSDW    Y9, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VEXTRACTI128 $0x01, Y8, X5
+	VPACKUSWB    X5, X8, X5
+	VMOVDQU      X5, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x10, AX
+	DECQ         R8
 	JNZ          turn
 
 turnDone:
@@ -449,7 +838,16 @@ group:
 
 turn:
 	VMOVUPS      (CX), Y7
-	VMOVUPS      32(CX), Y8
+	VSUBPS       Y4, Y7, Y7
+	VMULPS       Y6, Y7, Y8
+	VFNMADD231PS Y5, Y8, Y7
+	VFMADD231PS  Y6, Y7, Y8
+	VMAXPS       Y0, Y8, Y8
+	VMINPS       Y1, Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPADDD       Y2, Y8, Y8
+	VPAND        Y3, Y8, Y8
+	VMOVUPS      32(CX), Y7
 	VSUBPS       Y4, Y7, Y7
 	VMULPS       Y6, Y7, Y9
 	VFNMADD231PS Y5, Y9, Y7
@@ -459,19 +857,10 @@ turn:
 	VCVTPS2DQ    Y9, Y9
 	VPADDD       Y2, Y9, Y9
 	VPAND        Y3, Y9, Y9
-	VSUBPS       Y4, Y8, Y8
-	VMULPS       Y6, Y8, Y7
-	VFNMADD231PS Y5, Y7, Y8
-	VFMADD231PS  Y6, Y8, Y7
-	VMAXPS       Y0, Y7, Y7
-	VMINPS       Y1, Y7, Y7
-	VCVTPS2DQ    Y7, Y7
-	VPADDD       Y2, Y7, Y7
-	VPAND        Y3, Y7, Y7
-	VPACKUSDW    Y7, Y9, Y9
-	VPERMQ       $0xd8, Y9, Y9
-	VEXTRACTI128 $0x01, Y9, X7
-	VPACKUSWB    X7, X9, X7
+	VPACKUSDW    Y9, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VEXTRACTI128 $0x01, Y8, X7
+	VPACKUSWB    X7, X8, X7
 	VMOVDQU      X7, (AX)
 	ADDQ         $0x40, CX
 	ADDQ         $0x10, AX
@@ -513,13 +902,13 @@ group:
 
 turn:
 	VMOVUPS      (CX), Y5
-	VMOVUPS      32(CX), Y6
 	VMULPS       Y4, Y5, Y5
 	VMAXPS       Y0, Y5, Y5
 	VMINPS       Y1, Y5, Y5
 	VCVTPS2DQ    Y5, Y5
 	VPADDD       Y2, Y5, Y5
 	VPAND        Y3, Y5, Y5
+	VMOVUPS      32(CX), Y6
 	VMULPS       Y4, Y6, Y6
 	VMAXPS       Y0, Y6, Y6
 	VMINPS       Y1, Y6, Y6
@@ -534,6 +923,246 @@ turn:
 	ADDQ         $0x40, CX
 	ADDQ         $0x10, AX
 	DECQ         DI
+	JNZ          turn
+
+turnDone:
+	DECQ BX
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func divideSmallF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·divideSmallF32AVX2(SB), NOSPLIT, $0-48
+	MOVQ  codes+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  scales+16(FP), DX
+	MOVQ  groups+24(FP), BX
+	MOVQ  steps+32(FP), SI
+	MOVQ  c+40(FP), DI
+	VMOVD (DI), X0
+	VMOVD 32(DI), X1
+	TESTQ BX, BX
+	JZ    groupDone
+
+group:
+	VBROADCASTSS 4(DX), Y3
+	VBROADCASTSS (DX), Y2
+	VBROADCASTSS 8(DX), Y4
+	ADDQ         $0x0c, DX
+	MOVQ         SI, R8
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (CX), Y5
+	VSUBPS       Y2, Y5, Y5
+	VMOVDQA      Y5, Y6
+	VPAND        64(DI), Y6, Y5
+	VMULPS       Y4, Y5, Y7
+	VFNMADD231PS Y3, Y7, Y5
+	VFMADD231PS  Y4, Y5, Y7
+	VMINPS       128(DI), Y7, Y7
+	VPAND        160(DI), Y7, Y5
+	VPMAXSD      192(DI), Y5, Y5
+	VPADDD       224(DI), Y5, Y8
+	VADDPS       Y8, Y7, Y7
+	VPSUBD       Y8, Y7, Y7
+	VPSUBD       192(DI), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       X1, Y6, Y6
+	VPAND        96(DI), Y6, Y6
+	VPOR         Y6, Y7, Y7
+	VMOVUPS      32(CX), Y5
+	VSUBPS       Y2, Y5, Y5
+	VMOVDQA      Y5, Y6
+	VPAND        64(DI), Y6, Y5
+	VMULPS       Y4, Y5, Y8
+	VFNMADD231PS Y3, Y8, Y5
+	VFMADD231PS  Y4, Y5, Y8
+	VMINPS       128(DI), Y8, Y8
+	VPAND        160(DI), Y8, Y5
+	VPMAXSD      192(DI), Y5, Y5
+	VPADDD       224(DI), Y5, Y9
+	VADDPS       Y9, Y8, Y8
+	VPSUBD       Y9, Y8, Y8
+	VPSUBD       192(DI), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y8, Y8
+	VPSRLD       X1, Y6, Y6
+	VPAND        96(DI), Y6, Y6
+	VPOR         Y6, Y8, Y8
+	VPACKUSDW    Y8, Y7, Y7
+	VPERMQ       $0xd8, Y7, Y7
+	VEXTRACTI128 $0x01, Y7, X5
+	VPACKUSWB    X5, X7, X5
+	VMOVDQU      X5, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x10, AX
+	DECQ         R8
+	JNZ          turn
+
+turnDone:
+	DECQ BX
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func multiplySmallF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX2
+TEXT ·multiplySmallF32AVX2(SB), NOSPLIT, $0-48
+	MOVQ  codes+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  scales+16(FP), DX
+	MOVQ  groups+24(FP), BX
+	MOVQ  steps+32(FP), SI
+	MOVQ  c+40(FP), DI
+	VMOVD (DI), X0
+	VMOVD 32(DI), X1
+	TESTQ BX, BX
+	JZ    groupDone
+
+group:
+	VBROADCASTSS 4(DX), Y2
+	ADDQ         $0x0c, DX
+	MOVQ         SI, R8
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (CX), Y3
+	VMOVDQA      Y3, Y4
+	VPAND        64(DI), Y4, Y3
+	VMULPS       Y2, Y3, Y3
+	VMINPS       128(DI), Y3, Y3
+	VPAND        160(DI), Y3, Y5
+	VPMAXSD      192(DI), Y5, Y5
+	VPADDD       224(DI), Y5, Y6
+	VADDPS       Y6, Y3, Y3
+	VPSUBD       Y6, Y3, Y3
+	VPSUBD       192(DI), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPADDD       Y5, Y3, Y3
+	VPSRLD       X1, Y4, Y4
+	VPAND        96(DI), Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VMOVUPS      32(CX), Y4
+	VMOVDQA      Y4, Y5
+	VPAND        64(DI), Y5, Y4
+	VMULPS       Y2, Y4, Y4
+	VMINPS       128(DI), Y4, Y4
+	VPAND        160(DI), Y4, Y6
+	VPMAXSD      192(DI), Y6, Y6
+	VPADDD       224(DI), Y6, Y7
+	VADDPS       Y7, Y4, Y4
+	VPSUBD       Y7, Y4, Y4
+	VPSUBD       192(DI), Y6, Y6
+	VPSRLD       X0, Y6, Y6
+	VPADDD       Y6, Y4, Y4
+	VPSRLD       X1, Y5, Y5
+	VPAND        96(DI), Y5, Y5
+	VPOR         Y5, Y4, Y4
+	VPACKUSDW    Y4, Y3, Y3
+	VPERMQ       $0xd8, Y3, Y3
+	VEXTRACTI128 $0x01, Y3, X4
+	VPACKUSWB    X4, X3, X4
+	VMOVDQU      X4, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x10, AX
+	DECQ         R8
+	JNZ          turn
+
+turnDone:
+	DECQ BX
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func dividePackedF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·dividePackedF32AVX2(SB), NOSPLIT, $0-48
+	MOVQ  codes+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  scales+16(FP), DX
+	MOVQ  groups+24(FP), BX
+	MOVQ  steps+32(FP), SI
+	MOVQ  c+40(FP), DI
+	VMOVD (DI), X0
+	VMOVD 32(DI), X1
+	TESTQ BX, BX
+	JZ    groupDone
+
+group:
+	VBROADCASTSS 4(DX), Y3
+	VBROADCASTSS (DX), Y2
+	VBROADCASTSS 8(DX), Y4
+	ADDQ         $0x0c, DX
+	MOVQ         SI, R8
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (CX), Y5
+	VSUBPS       Y2, Y5, Y5
+	VMOVDQA      Y5, Y6
+	VMAXPS       160(DI), Y5, Y6
+	VPAND        64(DI), Y6, Y5
+	VMULPS       Y4, Y5, Y7
+	VFNMADD231PS Y3, Y7, Y5
+	VFMADD231PS  Y4, Y5, Y7
+	VMINPS       128(DI), Y7, Y7
+	VPAND        192(DI), Y7, Y5
+	VPADDD       224(DI), Y5, Y5
+	VPAND        256(DI), Y5, Y5
+	VPADDD       Y5, Y7, Y7
+	VMULPS       288(DI), Y7, Y8
+	VADDPS       320(DI), Y8, Y8
+	VPSUBD       320(DI), Y8, Y8
+	VPCMPGTD     352(DI), Y7, Y5
+	VPSUBD       384(DI), Y7, Y7
+	VPSRLD       X0, Y7, Y7
+	VBLENDVPS    Y5, Y7, Y8, Y8
+	VPSRLD       X1, Y6, Y6
+	VPAND        96(DI), Y6, Y6
+	VPOR         Y6, Y8, Y8
+	VMOVUPS      32(CX), Y5
+	VSUBPS       Y2, Y5, Y5
+	VMOVDQA      Y5, Y6
+	VMAXPS       160(DI), Y5, Y6
+	VPAND        64(DI), Y6, Y5
+	VMULPS       Y4, Y5, Y7
+	VFNMADD231PS Y3, Y7, Y5
+	VFMADD231PS  Y4, Y5, Y7
+	VMINPS       128(DI), Y7, Y7
+	VPAND        192(DI), Y7, Y5
+	VPADDD       224(DI), Y5, Y5
+	VPAND        256(DI), Y5, Y5
+	VPADDD       Y5, Y7, Y7
+	VMULPS       288(DI), Y7, Y9
+	VADDPS       320(DI), Y9, Y9
+	VPSUBD       320(DI), Y9, Y9
+	VPCMPGTD     352(DI), Y7, Y5
+	VPSUBD       384(DI), Y7, Y7
+	VPSRLD       X0, Y7, Y7
+	VBLENDVPS    Y5, Y7, Y9, Y9
+	VPSRLD       X1, Y6, Y6
+	VPAND        96(DI), Y6, Y6
+	VPOR         Y6, Y9, Y9
+	VPACKUSDW    Y9, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VEXTRACTI128 $0x01, Y8, X5
+	VPACKUSWB    X5, X8, X5
+	VMOVDQU      X5, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x10, AX
+	DECQ         R8
 	JNZ          turn
 
 turnDone:
@@ -582,6 +1211,123 @@ turn:
 	ADDQ      $0x40, AX
 	DECQ      DX
 	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func packFoursAVX512(dst *byte, codes *byte, turns int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·packFoursAVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         turns+16(FP), DX
+	MOVL         $0x00001001, BX
+	VMOVD        BX, X0
+	VPBROADCASTW X0, Z0
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VMOVDQU32  (CX), Z1
+	VPMADDUBSW Z0, Z1, Z1
+	VPMOVWB    Z1, (AX)
+	ADDQ       $0x40, CX
+	ADDQ       $0x20, AX
+	DECQ       DX
+	JNZ        turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func packTwosAVX512(dst *byte, codes *byte, turns int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·packTwosAVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         turns+16(FP), DX
+	MOVL         $0x00000401, BX
+	VMOVD        BX, X0
+	VPBROADCASTW X0, Z0
+	MOVL         $0x00100001, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Z1
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VMOVDQU32  (CX), Z2
+	VPMADDUBSW Z0, Z2, Z2
+	VPMADDWD   Z1, Z2, Z2
+	VPMOVDB    Z2, (AX)
+	ADDQ       $0x40, CX
+	ADDQ       $0x10, AX
+	DECQ       DX
+	JNZ        turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func mergeAVX512(dst *byte, codes *byte, turns int, size int, m *byte)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+TEXT ·mergeAVX512(SB), NOSPLIT, $0-40
+	MOVQ            dst+0(FP), AX
+	MOVQ            codes+8(FP), CX
+	MOVQ            turns+16(FP), DX
+	MOVQ            size+24(FP), BX
+	MOVQ            m+32(FP), SI
+	SHLQ            $0x01, BX
+	VBROADCASTI32X4 640(SI), Z0
+	VMOVQ           (SI), X1
+	VMOVDQU64       128(SI), Z1
+	VMOVQ           16(SI), X2
+	VMOVDQU64       192(SI), Z3
+	VMOVQ           32(SI), X4
+	VMOVDQU64       256(SI), Z5
+	VMOVQ           48(SI), X6
+	VMOVDQU64       320(SI), Z7
+	VMOVQ           64(SI), X8
+	VMOVDQU64       384(SI), Z9
+	VMOVQ           80(SI), X10
+	VMOVDQU64       448(SI), Z11
+	VMOVQ           96(SI), X12
+	VMOVDQU64       512(SI), Z13
+	VMOVQ           112(SI), X14
+	VMOVDQU64       576(SI), Z15
+	TESTQ           DX, DX
+	JZ              turnDone
+
+turn:
+	VMOVDQU32     (CX), Z16
+	VPANDQ        Z1, Z16, Z17
+	VPSRLQ        X2, Z16, Z18
+	VPTERNLOGQ    $0xf8, Z3, Z18, Z17
+	VPSRLQ        X4, Z16, Z18
+	VPTERNLOGQ    $0xf8, Z5, Z18, Z17
+	VPSRLQ        X6, Z16, Z18
+	VPTERNLOGQ    $0xf8, Z7, Z18, Z17
+	VPSRLQ        X8, Z16, Z18
+	VPTERNLOGQ    $0xf8, Z9, Z18, Z17
+	VPSRLQ        X10, Z16, Z18
+	VPTERNLOGQ    $0xf8, Z11, Z18, Z17
+	VPSRLQ        X12, Z16, Z18
+	VPTERNLOGQ    $0xf8, Z13, Z18, Z17
+	VPSRLQ        X14, Z16, Z18
+	VPTERNLOGQ    $0xf8, Z15, Z18, Z17
+	VPSHUFB       Z0, Z17, Z17
+	VMOVDQU32     X17, (AX)
+	ADDQ          BX, AX
+	VEXTRACTI32X4 $0x01, Z17, (AX)
+	ADDQ          BX, AX
+	VEXTRACTI32X4 $0x02, Z17, (AX)
+	ADDQ          BX, AX
+	VEXTRACTI32X4 $0x03, Z17, (AX)
+	ADDQ          BX, AX
+	ADDQ          $0x40, CX
+	DECQ          DX
+	JNZ           turn
 
 turnDone:
 	VZEROUPPER
@@ -835,6 +1581,201 @@ groupDone:
 	VZEROUPPER
 	RET
 
+// func divideSmallBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX512F
+TEXT ·divideSmallBF16AVX512(SB), NOSPLIT, $0-48
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         steps+32(FP), SI
+	MOVQ         c+40(FP), DI
+	VMOVD        (DI), X0
+	VMOVD        32(DI), X1
+	VBROADCASTSS 64(DI), Z2
+	VBROADCASTSS 96(DI), Z3
+	VBROADCASTSS 128(DI), Z4
+	VBROADCASTSS 160(DI), Z5
+	VBROADCASTSS 192(DI), Z6
+	VBROADCASTSS 224(DI), Z7
+	TESTQ        BX, BX
+	JZ           groupDone
+
+group:
+	VBROADCASTSS 4(DX), Z9
+	VBROADCASTSS (DX), Z8
+	VBROADCASTSS 8(DX), Z10
+	ADDQ         $0x0c, DX
+	MOVQ         SI, DI
+	TESTQ        DI, DI
+	JZ           turnDone
+
+turn:
+	VPMOVZXWD    (CX), Z11
+	VPSLLD       $0x10, Z11, Z11
+	VSUBPS       Z8, Z11, Z11
+	VMOVDQA32    Z11, Z12
+	VPANDD       Z2, Z12, Z11
+	VMULPS       Z10, Z11, Z13
+	VFNMADD231PS Z9, Z13, Z11
+	VFMADD231PS  Z10, Z11, Z13
+	VMINPS       Z4, Z13, Z13
+	VPANDD       Z5, Z13, Z11
+	VPMAXSD      Z6, Z11, Z11
+	VPADDD       Z7, Z11, Z14
+	VADDPS       Z14, Z13, Z13
+	VPSUBD       Z14, Z13, Z13
+	VPSUBD       Z6, Z11, Z11
+	VPSRLD       X0, Z11, Z11
+	VPADDD       Z11, Z13, Z13
+	VPSRLD       X1, Z12, Z12
+	VPANDD       Z3, Z12, Z12
+	VPORD        Z12, Z13, Z13
+	VPMOVDB      Z13, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x10, AX
+	DECQ         DI
+	JNZ          turn
+
+turnDone:
+	DECQ BX
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func multiplySmallBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX512F
+TEXT ·multiplySmallBF16AVX512(SB), NOSPLIT, $0-48
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         steps+32(FP), SI
+	MOVQ         c+40(FP), DI
+	VMOVD        (DI), X0
+	VMOVD        32(DI), X1
+	VBROADCASTSS 64(DI), Z2
+	VBROADCASTSS 96(DI), Z3
+	VBROADCASTSS 128(DI), Z4
+	VBROADCASTSS 160(DI), Z5
+	VBROADCASTSS 192(DI), Z6
+	VBROADCASTSS 224(DI), Z7
+	TESTQ        BX, BX
+	JZ           groupDone
+
+group:
+	VBROADCASTSS 4(DX), Z8
+	ADDQ         $0x0c, DX
+	MOVQ         SI, DI
+	TESTQ        DI, DI
+	JZ           turnDone
+
+turn:
+	VPMOVZXWD (CX), Z9
+	VPSLLD    $0x10, Z9, Z9
+	VMOVDQA32 Z9, Z10
+	VPANDD    Z2, Z10, Z9
+	VMULPS    Z8, Z9, Z9
+	VMINPS    Z4, Z9, Z9
+	VPANDD    Z5, Z9, Z11
+	VPMAXSD   Z6, Z11, Z11
+	VPADDD    Z7, Z11, Z12
+	VADDPS    Z12, Z9, Z9
+	VPSUBD    Z12, Z9, Z9
+	VPSUBD    Z6, Z11, Z11
+	VPSRLD    X0, Z11, Z11
+	VPADDD    Z11, Z9, Z9
+	VPSRLD    X1, Z10, Z10
+	VPANDD    Z3, Z10, Z10
+	VPORD     Z10, Z9, Z9
+	VPMOVDB   Z9, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x10, AX
+	DECQ      DI
+	JNZ       turn
+
+turnDone:
+	DECQ BX
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func dividePackedBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX512F
+TEXT ·dividePackedBF16AVX512(SB), NOSPLIT, $0-48
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         steps+32(FP), SI
+	MOVQ         c+40(FP), DI
+	VMOVD        (DI), X0
+	VMOVD        32(DI), X1
+	VBROADCASTSS 64(DI), Z2
+	VBROADCASTSS 96(DI), Z3
+	VBROADCASTSS 128(DI), Z4
+	VBROADCASTSS 160(DI), Z5
+	VBROADCASTSS 192(DI), Z6
+	VBROADCASTSS 224(DI), Z7
+	VBROADCASTSS 256(DI), Z8
+	VBROADCASTSS 288(DI), Z9
+	VBROADCASTSS 320(DI), Z10
+	VBROADCASTSS 352(DI), Z11
+	VBROADCASTSS 384(DI), Z12
+	TESTQ        BX, BX
+	JZ           groupDone
+
+group:
+	VBROADCASTSS 4(DX), Z14
+	VBROADCASTSS (DX), Z13
+	VBROADCASTSS 8(DX), Z15
+	ADDQ         $0x0c, DX
+	MOVQ         SI, DI
+	TESTQ        DI, DI
+	JZ           turnDone
+
+turn:
+	VPMOVZXWD    (CX), Z16
+	VPSLLD       $0x10, Z16, Z16
+	VSUBPS       Z13, Z16, Z16
+	VMOVDQA32    Z16, Z17
+	VMAXPS       Z5, Z16, Z17
+	VPANDD       Z2, Z17, Z16
+	VMULPS       Z15, Z16, Z18
+	VFNMADD231PS Z14, Z18, Z16
+	VFMADD231PS  Z15, Z16, Z18
+	VMINPS       Z4, Z18, Z18
+	VPANDD       Z6, Z18, Z16
+	VPADDD       Z7, Z16, Z16
+	VPANDD       Z8, Z16, Z16
+	VPADDD       Z16, Z18, Z18
+	VMULPS       Z9, Z18, Z16
+	VADDPS       Z10, Z16, Z16
+	VPSUBD       Z10, Z16, Z16
+	VPCMPUD      $0x06, Z11, Z18, K1
+	VPSUBD       Z12, Z18, Z18
+	VPSRLD       X0, Z18, K1, Z16
+	VPSRLD       X1, Z17, Z17
+	VPANDD       Z3, Z17, Z17
+	VPORD        Z17, Z16, Z16
+	VPMOVDB      Z16, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x10, AX
+	DECQ         DI
+	JNZ          turn
+
+turnDone:
+	DECQ BX
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
 // func rangesF32AVX512(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2, AVX512F
 TEXT ·rangesF32AVX512(SB), NOSPLIT, $0-40
@@ -1037,6 +1978,198 @@ turn:
 	ADDQ      $0x10, AX
 	DECQ      DI
 	JNZ       turn
+
+turnDone:
+	DECQ BX
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func divideSmallF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX512F
+TEXT ·divideSmallF32AVX512(SB), NOSPLIT, $0-48
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         steps+32(FP), SI
+	MOVQ         c+40(FP), DI
+	VMOVD        (DI), X0
+	VMOVD        32(DI), X1
+	VBROADCASTSS 64(DI), Z2
+	VBROADCASTSS 96(DI), Z3
+	VBROADCASTSS 128(DI), Z4
+	VBROADCASTSS 160(DI), Z5
+	VBROADCASTSS 192(DI), Z6
+	VBROADCASTSS 224(DI), Z7
+	TESTQ        BX, BX
+	JZ           groupDone
+
+group:
+	VBROADCASTSS 4(DX), Z9
+	VBROADCASTSS (DX), Z8
+	VBROADCASTSS 8(DX), Z10
+	ADDQ         $0x0c, DX
+	MOVQ         SI, DI
+	TESTQ        DI, DI
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (CX), Z11
+	VSUBPS       Z8, Z11, Z11
+	VMOVDQA32    Z11, Z12
+	VPANDD       Z2, Z12, Z11
+	VMULPS       Z10, Z11, Z13
+	VFNMADD231PS Z9, Z13, Z11
+	VFMADD231PS  Z10, Z11, Z13
+	VMINPS       Z4, Z13, Z13
+	VPANDD       Z5, Z13, Z11
+	VPMAXSD      Z6, Z11, Z11
+	VPADDD       Z7, Z11, Z14
+	VADDPS       Z14, Z13, Z13
+	VPSUBD       Z14, Z13, Z13
+	VPSUBD       Z6, Z11, Z11
+	VPSRLD       X0, Z11, Z11
+	VPADDD       Z11, Z13, Z13
+	VPSRLD       X1, Z12, Z12
+	VPANDD       Z3, Z12, Z12
+	VPORD        Z12, Z13, Z13
+	VPMOVDB      Z13, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x10, AX
+	DECQ         DI
+	JNZ          turn
+
+turnDone:
+	DECQ BX
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func multiplySmallF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX512F
+TEXT ·multiplySmallF32AVX512(SB), NOSPLIT, $0-48
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         steps+32(FP), SI
+	MOVQ         c+40(FP), DI
+	VMOVD        (DI), X0
+	VMOVD        32(DI), X1
+	VBROADCASTSS 64(DI), Z2
+	VBROADCASTSS 96(DI), Z3
+	VBROADCASTSS 128(DI), Z4
+	VBROADCASTSS 160(DI), Z5
+	VBROADCASTSS 192(DI), Z6
+	VBROADCASTSS 224(DI), Z7
+	TESTQ        BX, BX
+	JZ           groupDone
+
+group:
+	VBROADCASTSS 4(DX), Z8
+	ADDQ         $0x0c, DX
+	MOVQ         SI, DI
+	TESTQ        DI, DI
+	JZ           turnDone
+
+turn:
+	VMOVUPS   (CX), Z9
+	VMOVDQA32 Z9, Z10
+	VPANDD    Z2, Z10, Z9
+	VMULPS    Z8, Z9, Z9
+	VMINPS    Z4, Z9, Z9
+	VPANDD    Z5, Z9, Z11
+	VPMAXSD   Z6, Z11, Z11
+	VPADDD    Z7, Z11, Z12
+	VADDPS    Z12, Z9, Z9
+	VPSUBD    Z12, Z9, Z9
+	VPSUBD    Z6, Z11, Z11
+	VPSRLD    X0, Z11, Z11
+	VPADDD    Z11, Z9, Z9
+	VPSRLD    X1, Z10, Z10
+	VPANDD    Z3, Z10, Z10
+	VPORD     Z10, Z9, Z9
+	VPMOVDB   Z9, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x10, AX
+	DECQ      DI
+	JNZ       turn
+
+turnDone:
+	DECQ BX
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func dividePackedF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX512F
+TEXT ·dividePackedF32AVX512(SB), NOSPLIT, $0-48
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         steps+32(FP), SI
+	MOVQ         c+40(FP), DI
+	VMOVD        (DI), X0
+	VMOVD        32(DI), X1
+	VBROADCASTSS 64(DI), Z2
+	VBROADCASTSS 96(DI), Z3
+	VBROADCASTSS 128(DI), Z4
+	VBROADCASTSS 160(DI), Z5
+	VBROADCASTSS 192(DI), Z6
+	VBROADCASTSS 224(DI), Z7
+	VBROADCASTSS 256(DI), Z8
+	VBROADCASTSS 288(DI), Z9
+	VBROADCASTSS 320(DI), Z10
+	VBROADCASTSS 352(DI), Z11
+	VBROADCASTSS 384(DI), Z12
+	TESTQ        BX, BX
+	JZ           groupDone
+
+group:
+	VBROADCASTSS 4(DX), Z14
+	VBROADCASTSS (DX), Z13
+	VBROADCASTSS 8(DX), Z15
+	ADDQ         $0x0c, DX
+	MOVQ         SI, DI
+	TESTQ        DI, DI
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (CX), Z16
+	VSUBPS       Z13, Z16, Z16
+	VMOVDQA32    Z16, Z17
+	VMAXPS       Z5, Z16, Z17
+	VPANDD       Z2, Z17, Z16
+	VMULPS       Z15, Z16, Z18
+	VFNMADD231PS Z14, Z18, Z16
+	VFMADD231PS  Z15, Z16, Z18
+	VMINPS       Z4, Z18, Z18
+	VPANDD       Z6, Z18, Z16
+	VPADDD       Z7, Z16, Z16
+	VPANDD       Z8, Z16, Z16
+	VPADDD       Z16, Z18, Z18
+	VMULPS       Z9, Z18, Z16
+	VADDPS       Z10, Z16, Z16
+	VPSUBD       Z10, Z16, Z16
+	VPCMPUD      $0x06, Z11, Z18, K1
+	VPSUBD       Z12, Z18, Z18
+	VPSRLD       X0, Z18, K1, Z16
+	VPSRLD       X1, Z17, Z17
+	VPANDD       Z3, Z17, Z17
+	VPORD        Z17, Z16, Z16
+	VPMOVDB      Z16, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x10, AX
+	DECQ         DI
+	JNZ          turn
 
 turnDone:
 	DECQ BX

@@ -42,7 +42,7 @@ type Ints struct {
 }
 
 // Ranges sets lo and hi to the least and greatest value of consecutive groups
-// of that many, as [MinMax] does.
+// of that many, as [MinMax] does. lo and hi are different memory.
 func Ranges(lo, hi []float32, src []byte, raw Raw, group int) {
 	active.ranges[raw](lo, hi, src, group)
 }

@@ -66,7 +66,54 @@ func rawOps() (list []op) {
 					k.encodeInts[raw](b.byteCodes()[:len(steps)*group], b.bytes, steps, group, f)
 				}})
 			}
+			for i, f := range floatsUnderTest() {
+				list = append(list, op{fmt.Sprint("encodeFloats ", name, size, i), func(k *set, b buffers) {
+					steps, group := b.steps(raw, size, i, f.multiply)
+					k.encodeFloats[raw](b.byteCodes()[:len(steps)*group], b.bytes, steps, group, f)
+				}})
+			}
 		}
+	}
+	return append(list, packOps()...)
+}
+
+// floatsUnderTest has every native and every packed float of a byte or less.
+func floatsUnderTest() (list []*Floats) {
+	for _, f := range []*Small{E4M3, E5M2, E4M3FNUZ, E5M2FNUZ, E2M1} {
+		largest := map[*Small]float32{E4M3: 448, E5M2: 57344, E4M3FNUZ: 240, E5M2FNUZ: 57344, E2M1: 6}[f]
+		list = append(list, SmallFloats(f, largest, false), SmallFloats(f, largest, true))
+	}
+	for _, p := range packedFormats() {
+		if p.Bits > 8 {
+			continue
+		}
+		lo := -largest(p)
+		if p.Unsigned {
+			lo = 0
+		}
+		list = append(list, PackedFloats(p, lo, largest(p)))
+	}
+	return list
+}
+
+func packOps() (list []op) {
+	pack := func(name string, bits, multiple int, pack func(k *set, dst, codes []byte)) {
+		list = append(list, op{name, func(k *set, b buffers) {
+			codes := bytes.Clone(b.byteCodes())
+			for i := range codes {
+				codes[i] &= 1<<bits - 1
+			}
+			pack(k, b.bytes, codes[:len(codes)/multiple*multiple])
+		}})
+	}
+	pack("packFours", 4, 2, func(k *set, dst, codes []byte) { k.packFours(dst[:len(codes)/2], codes) })
+	pack("packTwos", 2, 4, func(k *set, dst, codes []byte) { k.packTwos(dst[:len(codes)/4], codes) })
+	for size := 1; size <= 8; size++ {
+		m := NewMerge(size)
+		for i := range 8 {
+			m.Add(7*i, uint64(0x0102040810204080)>>i&(1<<(8*size-1)-1))
+		}
+		pack(fmt.Sprint("merge ", size), 8, 8, func(k *set, dst, codes []byte) { k.merge(dst[:len(codes)/8*size], codes, m) })
 	}
 	return list
 }

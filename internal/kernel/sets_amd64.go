@@ -19,6 +19,11 @@ var avx2 = func() set {
 	s.absMax[RawF32] = absMaxBy(RawF32, absMaxF32AVX2)
 	s.encodeInts[RawBF16] = intsBy(RawBF16, divideIntsBF16AVX2, multiplyIntsBF16AVX2)
 	s.encodeInts[RawF32] = intsBy(RawF32, divideIntsF32AVX2, multiplyIntsF32AVX2)
+	s.encodeFloats[RawBF16] = floatsBy(RawBF16, divideSmallBF16AVX2, multiplySmallBF16AVX2, dividePackedBF16AVX2)
+	s.encodeFloats[RawF32] = floatsBy(RawF32, divideSmallF32AVX2, multiplySmallF32AVX2, dividePackedF32AVX2)
+	s.packFours = packBy(2, packFoursAVX2, packFours)
+	s.packTwos = packBy(4, packTwosAVX2, packTwos)
+	s.merge = mergeBy(mergeAVX2)
 	return s
 }()
 
@@ -34,6 +39,11 @@ var avx512 = func() set {
 	s.absMax[RawF32] = absMaxBy(RawF32, absMaxF32AVX512)
 	s.encodeInts[RawBF16] = intsBy(RawBF16, divideIntsBF16AVX512, multiplyIntsBF16AVX512)
 	s.encodeInts[RawF32] = intsBy(RawF32, divideIntsF32AVX512, multiplyIntsF32AVX512)
+	s.encodeFloats[RawBF16] = floatsBy(RawBF16, divideSmallBF16AVX512, multiplySmallBF16AVX512, dividePackedBF16AVX512)
+	s.encodeFloats[RawF32] = floatsBy(RawF32, divideSmallF32AVX512, multiplySmallF32AVX512, dividePackedF32AVX512)
+	s.packFours = packBy(2, packFoursAVX512, packFours)
+	s.packTwos = packBy(4, packTwosAVX512, packTwos)
+	s.merge = mergeBy(mergeAVX512)
 	return s
 }()
 
@@ -149,5 +159,57 @@ func intsBy(raw Raw, divide, multiply encoder) func(codes, src []byte, steps []S
 		e.run(codes, src, raw, steps, group, unsafe.Pointer(f), func(codes, src []byte, steps []Step, group int) {
 			rest(codes, src, steps, group, f)
 		})
+	}
+}
+
+func floatsBy(raw Raw, divideSmall, multiplySmall, dividePacked encoder) func(codes, src []byte, steps []Step, group int, f *Floats) {
+	rest := encodeFloatsOf(raw)
+	return func(codes, src []byte, steps []Step, group int, f *Floats) {
+		var e encoder
+		switch {
+		case f.packed == nil && f.multiply:
+			e = multiplySmall
+		case f.packed == nil:
+			e = divideSmall
+		case f.c[0][0] == 0 || f.packed.ZeroBand && f.packed.Exponent == 1:
+			rest(codes, src, steps, group, f)
+			return
+		default:
+			e = dividePacked
+		}
+		e.run(codes, src, raw, steps, group, unsafe.Pointer(&f.c), func(codes, src []byte, steps []Step, group int) {
+			rest(codes, src, steps, group, f)
+		})
+		if f.small != nil && f.small.Unsigned0 {
+			for i, c := range codes {
+				if uint16(c) == f.small.SignBit {
+					codes[i] = 0
+				}
+			}
+		}
+	}
+}
+
+// packBy packs turns of 64 codes, of which so many share a byte.
+func packBy(perByte int, asm func(dst, codes *byte, turns int), rest func(dst, codes []byte)) func(dst, codes []byte) {
+	return func(dst, codes []byte) {
+		n := len(codes) &^ 63
+		dst = dst[:len(codes)/perByte]
+		asm(unsafe.SliceData(dst), unsafe.SliceData(codes), n/64)
+		rest(dst[n/perByte:], codes[n:])
+	}
+}
+
+// mergeBy leaves so many turns of 64 codes to the portable function that what
+// assembly writes too much lies within dst.
+func mergeBy(asm func(dst, codes *byte, turns, size int, m *byte)) func(dst, codes []byte, m *Merge) {
+	return func(dst, codes []byte, m *Merge) {
+		dst = dst[:len(codes)/8*m.Bytes]
+		turns := len(codes) / 64
+		for turns > 0 && len(dst)-turns*8*m.Bytes < 16 {
+			turns--
+		}
+		asm(unsafe.SliceData(dst), unsafe.SliceData(codes), turns, m.Bytes, (*byte)(unsafe.Pointer(&m.shifts)))
+		merge(dst[turns*8*m.Bytes:], codes[turns*64:], m)
 	}
 }

@@ -14,6 +14,21 @@ func widenBF16AVX2(dst *float32, src *byte, steps int)
 //go:noescape
 func widenF16AVX2(dst *float32, src *byte, steps int)
 
+// packFoursAVX2 puts two codes of four bits in a byte, 64 codes a turn.
+//
+//go:noescape
+func packFoursAVX2(dst *byte, codes *byte, turns int)
+
+// packTwosAVX2 puts four codes of two bits in a byte, 64 codes a turn.
+//
+//go:noescape
+func packTwosAVX2(dst *byte, codes *byte, turns int)
+
+// mergeAVX2 merges 64 codes a turn into eight times size bytes, and writes up to 16 bytes behind them.
+//
+//go:noescape
+func mergeAVX2(dst *byte, codes *byte, turns int, size int, m *byte)
+
 // rangesBF16AVX2 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
 //
@@ -34,6 +49,21 @@ func divideIntsBF16AVX2(codes *byte, src *byte, scales *float32, groups int, ste
 //
 //go:noescape
 func multiplyIntsBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+
+// divideSmallBF16AVX2 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideSmallBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+
+// multiplySmallBF16AVX2 encodes groups of that many times 16 values.
+//
+//go:noescape
+func multiplySmallBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+
+// dividePackedBF16AVX2 encodes groups of that many times 16 values.
+//
+//go:noescape
+func dividePackedBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
 
 // rangesF32AVX2 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
@@ -56,6 +86,21 @@ func divideIntsF32AVX2(codes *byte, src *byte, scales *float32, groups int, step
 //go:noescape
 func multiplyIntsF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
 
+// divideSmallF32AVX2 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideSmallF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+
+// multiplySmallF32AVX2 encodes groups of that many times 16 values.
+//
+//go:noescape
+func multiplySmallF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+
+// dividePackedF32AVX2 encodes groups of that many times 16 values.
+//
+//go:noescape
+func dividePackedF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+
 // widenBF16AVX512 widens that many times 16 values.
 //
 //go:noescape
@@ -65,6 +110,21 @@ func widenBF16AVX512(dst *float32, src *byte, steps int)
 //
 //go:noescape
 func widenF16AVX512(dst *float32, src *byte, steps int)
+
+// packFoursAVX512 puts two codes of four bits in a byte, 64 codes a turn.
+//
+//go:noescape
+func packFoursAVX512(dst *byte, codes *byte, turns int)
+
+// packTwosAVX512 puts four codes of two bits in a byte, 64 codes a turn.
+//
+//go:noescape
+func packTwosAVX512(dst *byte, codes *byte, turns int)
+
+// mergeAVX512 merges 64 codes a turn into eight times size bytes, and writes up to 16 bytes behind them.
+//
+//go:noescape
+func mergeAVX512(dst *byte, codes *byte, turns int, size int, m *byte)
 
 // rangesBF16AVX512 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
@@ -87,6 +147,21 @@ func divideIntsBF16AVX512(codes *byte, src *byte, scales *float32, groups int, s
 //go:noescape
 func multiplyIntsBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
 
+// divideSmallBF16AVX512 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideSmallBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+
+// multiplySmallBF16AVX512 encodes groups of that many times 16 values.
+//
+//go:noescape
+func multiplySmallBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+
+// dividePackedBF16AVX512 encodes groups of that many times 16 values.
+//
+//go:noescape
+func dividePackedBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+
 // rangesF32AVX512 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
 //
@@ -107,3 +182,18 @@ func divideIntsF32AVX512(codes *byte, src *byte, scales *float32, groups int, st
 //
 //go:noescape
 func multiplyIntsF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+
+// divideSmallF32AVX512 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideSmallF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+
+// multiplySmallF32AVX512 encodes groups of that many times 16 values.
+//
+//go:noescape
+func multiplySmallF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+
+// dividePackedF32AVX512 encodes groups of that many times 16 values.
+//
+//go:noescape
+func dividePackedF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)

@@ -70,8 +70,8 @@ func (v isa) encode(name string, raw form, multiply bool, constants func(m Mem),
 		turns := copied(steps)
 		loop("turn", turns, func() {
 			var all []VecVirtual
-			for _, x := range v.loads(raw, src) {
-				all = append(all, code(s, x))
+			for i := 0; i < step; i += v.width() / 4 {
+				all = append(all, code(s, v.load(raw, Mem{Base: src, Disp: i * raw.size})))
 			}
 			v.storeBytes(all, Mem{Base: codes})
 			ADDQ(U8(step*raw.size), src)
@@ -80,6 +80,109 @@ func (v isa) encode(name string, raw form, multiply bool, constants func(m Mem),
 	})
 	VZEROUPPER()
 	RET()
+}
+
+// magnitude scales the magnitude of x, and returns it with x, not below floor,
+// for its sign. x is used up.
+func (s *scaler) magnitude(x VecVirtual, floor, mask Op) (q, signed VecVirtual) {
+	s.subtract(x)
+	signed = s.vec()
+	if s.move(x, signed); floor != nil {
+		VMAXPS(floor, x, signed)
+	}
+	s.and(mask, signed, x)
+	return s.apply(x), signed
+}
+
+// sign shifts the sign of x to its place in a code and adds it.
+func (s *scaler) sign(x VecVirtual, shift Register, bit Op, code VecVirtual) {
+	VPSRLD(shift, x, x)
+	s.and(bit, x, x)
+	s.or(x, code, code)
+}
+
+// shiftCount loads a number of bits to shift by.
+func shiftCount(m Mem) Register {
+	x := XMM()
+	VMOVD(m, x)
+	return x
+}
+
+// constants returns the 32-bit constants at m, each there eight times: AVX-512
+// keeps them in registers, of which AVX2 has too few.
+func (v isa) constants(m Mem, names ...string) map[string]Op {
+	c := map[string]Op{}
+	for i, name := range names {
+		if at := m.Offset(32 * i); v.wide {
+			c[name] = v.broadcast(at)
+		} else {
+			c[name] = at
+		}
+	}
+	return c
+}
+
+// encodeSmall: adding a power of 2 whose last bit is worth that of the code
+// rounds to it, subnormals included; what was added taken off again leaves the
+// mantissa with its leading bit.
+func (v isa) encodeSmall(raw form, multiply bool) {
+	var c map[string]Op
+	var shift, signShift Register
+	constants := func(m Mem) {
+		shift, signShift = shiftCount(m), shiftCount(m.Offset(32))
+		c = v.constants(m.Offset(64), "mask", "bit", "most", "exponent", "least", "lift")
+	}
+	v.encode("Small", raw, multiply, constants, func(s *scaler, x VecVirtual) VecVirtual {
+		q, signed := s.magnitude(x, nil, c["mask"])
+		VMINPS(c["most"], q, q)
+		e, magic := v.vec(), v.vec()
+		v.and(c["exponent"], q, e)
+		VPMAXSD(c["least"], e, e)
+		VPADDD(c["lift"], e, magic)
+		VADDPS(magic, q, q)
+		VPSUBD(magic, q, q)
+		VPSUBD(c["least"], e, e)
+		VPSRLD(shift, e, e)
+		VPADDD(e, q, q)
+		s.sign(signed, signShift, c["bit"], q)
+		return q
+	})
+}
+
+// encodePacked rounds a fraction of 9/16 up: adding 7/16 of the last place to
+// the next four bits carries exactly then.
+func (v isa) encodePacked(raw form) {
+	var c map[string]Op
+	var cut, signShift Register
+	constants := func(m Mem) {
+		cut, signShift = shiftCount(m), shiftCount(m.Offset(32))
+		c = v.constants(m.Offset(64), "mask", "bit", "most", "floor", "field", "add", "carry", "subnormal", "magic", "normal", "rebias")
+	}
+	v.encode("Packed", raw, false, constants, func(s *scaler, x VecVirtual) VecVirtual {
+		q, signed := s.magnitude(x, c["floor"], c["mask"])
+		VMINPS(c["most"], q, q)
+		up, low := v.vec(), v.vec()
+		v.and(c["field"], q, up)
+		VPADDD(c["add"], up, up)
+		v.and(c["carry"], up, up)
+		VPADDD(up, q, q)
+		VMULPS(c["subnormal"], q, low)
+		VADDPS(c["magic"], low, low)
+		VPSUBD(c["magic"], low, low)
+		if v.wide {
+			k := K()
+			VPCMPUD(U8(6), c["normal"], q, k) // greater
+			VPSUBD(c["rebias"], q, q)
+			VPSRLD(cut, q, k, low)
+		} else {
+			VPCMPGTD(c["normal"], q, up)
+			VPSUBD(c["rebias"], q, q)
+			VPSRLD(cut, q, q)
+			VBLENDVPS(up, q, low, low)
+		}
+		s.sign(signed, signShift, c["bit"], low)
+		return low
+	})
 }
 
 // encodeInts: constants are the bounds, the offset and 255.

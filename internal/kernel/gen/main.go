@@ -10,11 +10,17 @@ func main() {
 	for _, v := range []isa{{"AVX2", false}, {"AVX512", true}} {
 		v.widenBF16()
 		v.widenF16()
+		v.packFours()
+		v.packTwos()
+		v.merge()
 		for _, raw := range []form{bf16, f32} {
 			v.ranges(raw)
 			v.absMax(raw)
 			v.encodeInts(raw, false)
 			v.encodeInts(raw, true)
+			v.encodeSmall(raw, false)
+			v.encodeSmall(raw, true)
+			v.encodePacked(raw)
 		}
 	}
 	Generate()

@@ -40,14 +40,11 @@ func lanes(raw form) lane {
 func (v isa) raws(raw form, at Register) []VecVirtual {
 	var all []VecVirtual
 	for i := 0; i < step*raw.size; i += v.width() {
-		r := v.vec()
-		switch m := (Mem{Base: at, Disp: i}); {
-		case v.wide && raw == bf16:
+		r, m := v.vec(), Mem{Base: at, Disp: i}
+		if v.wide && raw == bf16 {
 			VBROADCASTI64X4(m, r)
-		case v.wide:
-			VMOVDQU32(m, r)
-		default:
-			VMOVDQU(m, r)
+		} else {
+			v.loadWhole(m, r)
 		}
 		all = append(all, r)
 	}
@@ -57,11 +54,7 @@ func (v isa) raws(raw form, at Register) []VecVirtual {
 // whole loads a vector of values as they are.
 func (v isa) whole(at Register) VecVirtual {
 	r := v.vec()
-	if v.wide {
-		VMOVDQU32(Mem{Base: at}, r)
-	} else {
-		VMOVDQU(Mem{Base: at}, r)
-	}
+	v.loadWhole(Mem{Base: at}, r)
 	return r
 }
 

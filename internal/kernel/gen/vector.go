@@ -96,16 +96,6 @@ func (v isa) load(raw form, m Mem) VecVirtual {
 	return r
 }
 
-// loads widens 16 values.
-func (v isa) loads(raw form, at Register) []VecVirtual {
-	lanes := v.width() / 4
-	var all []VecVirtual
-	for i := 0; i < step; i += lanes {
-		all = append(all, v.load(raw, Mem{Base: at, Disp: i * raw.size}))
-	}
-	return all
-}
-
 func (v isa) and(a, b, to Op)    { v.logic(VPANDD, VPAND, a, b, to) }
 func (v isa) or(a, b, to Op)     { v.logic(VPORD, VPOR, a, b, to) }
 func (v isa) xor(a, b, to Op)    { v.logic(VPXORD, VPXOR, a, b, to) }

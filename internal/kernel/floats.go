@@ -1,0 +1,73 @@
+package kernel
+
+import "math"
+
+// Floats describes float codes of at most 8 bits of scaled and clamped values.
+type Floats struct {
+	small    *Small
+	packed   *Packed
+	lo, hi   float32
+	multiply bool
+	c        constants
+}
+
+// constants are what assembly reads: each eight times, in the order of its
+// generator.
+type constants [13][8]uint32
+
+func (c *constants) set(values ...uint32) {
+	for i, v := range values {
+		for j := range c[i] {
+			c[i][j] = v
+		}
+	}
+}
+
+// SmallFloats casts values, clamped to ±hi, which is within the format's range;
+// they are multiplied by the scale, or divided.
+func SmallFloats(f *Small, hi float32, multiply bool) *Floats {
+	floats := &Floats{small: f, lo: -hi, hi: hi, multiply: multiply}
+	cut := 23 - f.Mantissa
+	floats.c.set(cut, 31-uint32(math.Ilogb(float64(f.SignBit))), 1<<31-1, uint32(f.SignBit),
+		math.Float32bits(hi), 0x7F800000, (128-f.Bias)<<23, cut<<23)
+	return floats
+}
+
+// PackedFloats casts values, clamped to [lo, hi], to a packed float; lo is 0 if
+// the format is unsigned, else -hi.
+func PackedFloats(p *Packed, lo, hi float32) *Floats {
+	floats := &Floats{packed: p, lo: lo, hi: hi}
+	if p.Mantissa > 19 || p.Bits > 8 {
+		return floats
+	}
+	cut, floor, bit := 23-p.Mantissa, math.Inf(-1), uint32(1)<<(p.Bits-1)
+	if p.Unsigned {
+		floor, bit = 0, 0
+	}
+	floats.c.set(cut, 32-p.Bits, 1<<31-1, bit, math.Float32bits(hi), math.Float32bits(float32(floor)),
+		15<<(cut-4), 7<<(cut-4), 1<<cut, (127+p.Mantissa-(1-p.bias()))<<23, 0x4B000000, (128-p.bias())<<23-1, (127-p.bias())<<23)
+	return floats
+}
+
+// EncodeFloats gives consecutive groups of that many values, a step for each,
+// codes of one byte. Values are finite.
+func EncodeFloats(codes, src []byte, raw Raw, steps []Step, group int, f *Floats) {
+	active.encodeFloats[raw](codes, src, steps, group, f)
+}
+
+// encodeFloatsOf returns the portable EncodeFloats of one form.
+func encodeFloatsOf(raw Raw) func(codes, src []byte, steps []Step, group int, f *Floats) {
+	return func(codes, src []byte, steps []Step, group int, f *Floats) {
+		var wide [chunk]uint16
+		scaled(src, raw, steps, group, f.multiply, f.lo, f.hi, func(at int, x []float32) {
+			if f.small != nil {
+				encodeSmall(wide[:len(x)], x, f.small)
+			} else {
+				encodePacked(wide[:len(x)], x, f.packed)
+			}
+			for i, c := range wide[:len(x)] {
+				codes[at+i] = byte(c)
+			}
+		})
+	}
+}

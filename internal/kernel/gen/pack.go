@@ -1,0 +1,163 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// packs writes a function that makes 64 codes of a byte each smaller.
+func (v isa) packs(name, doc string, perTurn int, begin func(), body func(codes, dst Register)) {
+	v.function(name, "func(dst, codes *byte, turns int)", name+v.name+" "+doc+", 64 codes a turn.")
+	dst, codes, turns := param("dst"), param("codes"), param("turns")
+	begin()
+	loop("turn", turns, func() {
+		body(codes, dst)
+		ADDQ(U8(64), codes)
+		ADDQ(U8(perTurn), dst)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// packFours adds 16 times the second of two codes.
+func (v isa) packFours() {
+	var factors VecVirtual
+	v.packs("packFours", "puts two codes of four bits in a byte", 32, func() { factors = v.constant16(0x1001) },
+		func(codes, dst Register) {
+			words := v.products(codes, factors)
+			if v.wide {
+				VPMOVWB(words[0], Mem{Base: dst})
+				return
+			}
+			VPACKUSWB(words[1], words[0], words[0])
+			VPERMQ(U8(0xD8), words[0], words[0])
+			VMOVDQU(words[0], Mem{Base: dst})
+		})
+}
+
+// products multiplies the bytes of 64 codes by factors and adds them in pairs.
+func (v isa) products(codes Register, factors VecVirtual) []VecVirtual {
+	var words []VecVirtual
+	for i := 0; i < 64; i += v.width() {
+		x := v.vec()
+		v.loadWhole(Mem{Base: codes, Disp: i}, x)
+		VPMADDUBSW(factors, x, x)
+		words = append(words, x)
+	}
+	return words
+}
+
+// packTwos does so with pairs of pairs.
+func (v isa) packTwos() {
+	var bytes, words VecVirtual
+	begin := func() { bytes, words = v.constant16(0x0401), v.constant(0x00100001) }
+	v.packs("packTwos", "puts four codes of two bits in a byte", 16, begin, func(codes, dst Register) {
+		all := v.products(codes, bytes)
+		for _, x := range all {
+			VPMADDWD(words, x, x)
+		}
+		v.storeBytes(all, Mem{Base: dst})
+	})
+}
+
+// Offsets in a Merge.
+const (
+	mergeTerms   = 8
+	mergeShifts  = 0
+	mergeMasks   = 16 * mergeTerms
+	mergeShuffle = mergeMasks + 64*mergeTerms
+)
+
+// merge shifts and masks eight codes at a time, as a Merge says, and closes
+// the gaps: every 16 bytes are written whole, and what is too much of them is
+// written over by the next.
+func (v isa) merge() {
+	v.function("merge", "func(dst, codes *byte, turns, size int, m *byte)",
+		"merge"+v.name+" merges 64 codes a turn into eight times size bytes, and writes up to 16 bytes behind them.")
+	dst, codes, turns, size, m := param("dst"), param("codes"), param("turns"), param("size"), param("m")
+	SHLQ(U8(1), size) // of 16 codes
+	shuffle := v.vec()
+	if v.wide {
+		VBROADCASTI32X4(Mem{Base: m, Disp: mergeShuffle}, shuffle)
+	} else {
+		VBROADCASTI128(Mem{Base: m, Disp: mergeShuffle}, shuffle)
+	}
+	terms := v.terms(m)
+	loop("turn", turns, func() {
+		for i := 0; i < 64; i += v.width() {
+			x := v.vec()
+			v.loadWhole(Mem{Base: codes, Disp: i}, x)
+			sum := terms(x)
+			VPSHUFB(shuffle, sum, sum)
+			v.storeLanes(sum, dst, size)
+		}
+		ADDQ(U8(64), codes)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// terms returns what adds up the terms of a Merge.
+func (v isa) terms(m Register) func(x VecVirtual) VecVirtual {
+	at := func(i int) (shift, mask Mem) {
+		return Mem{Base: m, Disp: mergeShifts + 16*i}, Mem{Base: m, Disp: mergeMasks + 64*i}
+	}
+	if !v.wide {
+		return func(x VecVirtual) VecVirtual {
+			sum, t := v.vec(), v.vec()
+			_, mask := at(0)
+			VPAND(mask, x, sum)
+			for i := 1; i < mergeTerms; i++ {
+				shift, mask := at(i)
+				VPSRLQ(shift, x, t)
+				VPAND(mask, t, t)
+				VPOR(t, sum, sum)
+			}
+			return sum
+		}
+	}
+	var shifts [mergeTerms]Register
+	var masks [mergeTerms]VecVirtual
+	for i := range mergeTerms {
+		shift, mask := at(i)
+		x := XMM()
+		VMOVQ(shift, x)
+		shifts[i], masks[i] = x, v.vec()
+		VMOVDQU64(mask, masks[i])
+	}
+	return func(x VecVirtual) VecVirtual {
+		sum, t := v.vec(), v.vec()
+		VPANDQ(masks[0], x, sum)
+		for i := 1; i < mergeTerms; i++ {
+			VPSRLQ(shifts[i], x, t)
+			VPTERNLOGQ(U8(0xF8), masks[i], t, sum) // sum | t&mask
+		}
+		return sum
+	}
+}
+
+// storeLanes writes the 16 bytes of each lane, size bytes after the one before.
+func (v isa) storeLanes(x VecVirtual, dst, size Register) {
+	for i := 0; i < v.width(); i += 16 {
+		switch lane, at := x.AsX(), (Mem{Base: dst}); {
+		case v.wide && i > 0:
+			VEXTRACTI32X4(U8(i/16), x, at)
+		case v.wide:
+			VMOVDQU32(lane, at)
+		case i > 0:
+			VEXTRACTI128(U8(i/16), x, at)
+		default:
+			VMOVDQU(lane, at)
+		}
+		ADDQ(size, dst)
+	}
+}
+
+func (v isa) loadWhole(m Mem, to VecVirtual) {
+	if v.wide {
+		VMOVDQU32(m, to)
+	} else {
+		VMOVDQU(m, to)
+	}
+}

@@ -1,0 +1,94 @@
+package kernel
+
+import (
+	"encoding/binary"
+)
+
+// Merge makes eight codes of a byte each into fewer bytes: of the codes as a
+// little-endian number x, the low bytes of (x>>shift)&mask of all terms
+// together. It has at most eight.
+type Merge struct {
+	Bytes   int // that eight codes become
+	n       int
+	shifts  [8][2]uint64 // in assembly's order
+	masks   [8][8]uint64
+	shuffle [16]byte
+}
+
+// NewMerge is without terms.
+func NewMerge(size int) *Merge {
+	m := &Merge{Bytes: size, n: 1} // the first does not shift
+	for i := range m.shuffle {
+		if m.shuffle[i] = 0x80; i < size { // no byte
+			m.shuffle[i] = byte(i)
+		} else if i < 2*size {
+			m.shuffle[i] = byte(8 + i - size)
+		}
+	}
+	return m
+}
+
+// Add adds the term, or to one that shifts as much. It panics if there are too
+// many.
+func (m *Merge) Add(shift int, mask uint64) {
+	i := 0
+	for i < m.n && m.shifts[i][0] != uint64(shift) {
+		i++
+	}
+	m.n = max(m.n, i+1)
+	m.shifts[i][0] = uint64(shift)
+	for j := range m.masks[i] {
+		m.masks[i][j] |= mask
+	}
+}
+
+// apply merges eight codes.
+func (m *Merge) apply(x uint64) (y uint64) {
+	for i := range m.n {
+		y |= x >> (m.shifts[i][0] & 63) & m.masks[i][0]
+	}
+	return y
+}
+
+// PackFours puts codes of 4 bits, one a byte and an even number, two in a byte.
+func PackFours(dst, codes []byte) { active.packFours(dst, codes) }
+
+// PackTwos puts codes of 2 bits, one a byte and a multiple of four, four in a
+// byte.
+func PackTwos(dst, codes []byte) { active.packTwos(dst, codes) }
+
+// MergeCodes merges codes, a multiple of eight.
+func MergeCodes(dst, codes []byte, m *Merge) { active.merge(dst, codes, m) }
+
+func packFours(dst, codes []byte) {
+	for ; len(codes) >= 8; codes, dst = codes[8:], dst[4:] {
+		x := binary.LittleEndian.Uint64(codes)
+		x = (x | x>>4) & 0x00FF00FF00FF00FF
+		x = (x | x>>8) & 0x0000FFFF0000FFFF
+		binary.LittleEndian.PutUint32(dst, uint32(x|x>>16))
+	}
+	for i := range len(codes) / 2 {
+		dst[i] = codes[2*i] | codes[2*i+1]<<4
+	}
+}
+
+func packTwos(dst, codes []byte) {
+	for i := range len(codes) / 4 {
+		c := codes[4*i : 4*i+4]
+		dst[i] = c[0] | c[1]<<2 | c[2]<<4 | c[3]<<6
+	}
+}
+
+func merge(dst, codes []byte, m *Merge) {
+	dst = dst[:len(codes)/8*m.Bytes]
+	for ; len(codes) > 0; codes, dst = codes[8:], dst[m.Bytes:] {
+		y := m.apply(binary.LittleEndian.Uint64(codes))
+		if len(dst) >= 8 {
+			binary.LittleEndian.PutUint64(dst, y) // the next writes over what is too much
+			continue
+		}
+		for i := range m.Bytes {
+			dst[i] = byte(y >> (8 * i))
+		}
+	}
+}

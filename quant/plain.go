@@ -1,0 +1,71 @@
+package quant
+
+import (
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// RawEncoder is an encoder that can take values as a checkpoint stores them,
+// which saves a widened copy of them.
+type RawEncoder interface {
+	// TakesRaw reports whether it takes values of that dtype.
+	TakesRaw(d safetensors.Dtype) bool
+	// EncodeRaw is Encode.
+	EncodeRaw(dst [][]byte, start int, raw []byte, d safetensors.Dtype, s *Scratch) error
+}
+
+// RawPass is a pass that can do so, if its encoder does.
+type RawPass interface {
+	// ReadRaw is Read.
+	ReadRaw(start int, raw []byte, d safetensors.Dtype, s *Scratch) (found any, err error)
+}
+
+// plain is a run of values as bytes, in BF16, F16 or F32.
+type plain struct {
+	data  []byte
+	dtype safetensors.Dtype
+}
+
+// widened are values in memory.
+func widened(values []float32) plain { return plain{kernel.AsBytes(values), safetensors.F32} }
+
+func readable(d safetensors.Dtype) bool {
+	return d == safetensors.BF16 || d == safetensors.F16 || d == safetensors.F32
+}
+
+func (p plain) len() int {
+	if p.data == nil {
+		return 0
+	}
+	return len(p.data) / (p.dtype.Bits() / 8)
+}
+
+func (p plain) slice(from, to int) plain {
+	size := p.dtype.Bits() / 8
+	return plain{p.data[from*size : to*size], p.dtype}
+}
+
+// raw returns the values in a form that kernels read.
+func (p plain) raw(s *Scratch) ([]byte, kernel.Raw) {
+	switch p.dtype {
+	case safetensors.BF16:
+		return p.data, kernel.RawBF16
+	case safetensors.F16:
+		return kernel.AsBytes(p.values(&s.half)), kernel.RawF32
+	}
+	return p.data, kernel.RawF32
+}
+
+// values returns a widened copy in that buffer.
+func (p plain) values(buffer *[]float32) []float32 {
+	x := sized(buffer, p.len())
+	switch p.dtype {
+	case safetensors.BF16:
+		kernel.WidenBF16(x, p.data)
+	case safetensors.F16:
+		kernel.WidenF16(x, p.data)
+	default:
+		kernel.WidenF32(x, p.data)
+	}
+	return x
+}
