@@ -2,7 +2,6 @@ package tensorpress
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -63,47 +62,17 @@ func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (
 
 // readQuantized opens what is restored and decides about it.
 func readQuantized(source, dest string, o DequantizeOptions) (*models, error) {
-	folders, err := modelsOf(source)
-	if err != nil {
-		return nil, err
-	}
-	m := &models{source: source}
-	for _, folder := range folders {
-		if err := m.addQuantized(folder, dest, o); err != nil {
-			return nil, errors.Join(err, m.close())
+	return readDecided(source, dest, func(one *model) (err error) {
+		o := o
+		if o.Source != "" {
+			o.Source = within(o.Source, one.folder)
 		}
-	}
-	switch {
-	case len(m.list) == 0:
-		return nil, sourceErrorf("%s holds no quantized layer", source)
-	case !m.isPipeline():
-		return m, nil
-	case !isFolder(dest):
-		return nil, errors.Join(usage.Errorf("%s must be a folder, since the source is a pipeline", dest), m.close())
-	}
-	if err := m.listOthers(); err != nil {
-		return nil, errors.Join(err, m.close())
-	}
-	return m, nil
-}
-
-// addQuantized takes a model if it holds quantized layers.
-func (m *models) addQuantized(folder, dest string, o DequantizeOptions) error {
-	c, err := checkpoint.Open(within(m.source, folder))
-	if err != nil {
+		one.restoration, err = restoration(one.c, within(dest, one.folder), o)
+		if one.restoration != nil {
+			one.plan = &one.restoration.Plan
+		}
 		return err
-	}
-	one := &model{folder: folder, c: c}
-	if o.Source != "" {
-		o.Source = within(o.Source, folder)
-	}
-	one.restoration, err = restoration(c, within(dest, folder), o)
-	if err != nil || one.restoration == nil {
-		return errors.Join(err, c.Close())
-	}
-	one.plan = &one.restoration.Plan
-	m.list = append(m.list, one)
-	return nil
+	})
 }
 
 // restore yields the work on one model after the other.

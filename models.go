@@ -65,6 +65,46 @@ func readModels(source string, o Options) (*models, error) {
 	return m, nil
 }
 
+// readDecided opens the models of a source that hold quantized layers: those for
+// which decide makes a plan.
+func readDecided(source, dest string, decide func(*model) error) (*models, error) {
+	folders, err := modelsOf(source)
+	if err != nil {
+		return nil, err
+	}
+	m := &models{source: source}
+	for _, folder := range folders {
+		if err := m.addDecided(folder, decide); err != nil {
+			return nil, errors.Join(err, m.close())
+		}
+	}
+	switch {
+	case len(m.list) == 0:
+		return nil, sourceErrorf("%s holds no quantized layer", source)
+	case !m.isPipeline():
+		return m, nil
+	case dest != "" && !isFolder(dest):
+		return nil, errors.Join(usage.Errorf("%s must be a folder, since the source is a pipeline", dest), m.close())
+	}
+	if err := m.listOthers(); err != nil {
+		return nil, errors.Join(err, m.close())
+	}
+	return m, nil
+}
+
+func (m *models) addDecided(folder string, decide func(*model) error) error {
+	c, err := checkpoint.Open(within(m.source, folder))
+	if err != nil {
+		return err
+	}
+	one := &model{folder: folder, c: c}
+	if err := decide(one); err != nil || one.plan == nil {
+		return errors.Join(err, c.Close())
+	}
+	m.list = append(m.list, one)
+	return nil
+}
+
 // readPipeline opens the components that are quantized: those of that kind, and
 // where another pipeline's settings are taken, those that are quantized there.
 func (m *models) readPipeline(folders []string, like string) error {

@@ -26,13 +26,15 @@ type Report struct {
 // ReportLayer is what becomes of one weight.
 type ReportLayer struct {
 	Name     string        `json:"name"`
-	Action   string        `json:"action"` // "quantize", "keep" or "drop"
+	Action   string        `json:"action"` // "quantize", "move", "keep" or "drop"
 	Reason   string        `json:"reason"` // why it is kept
 	Dtype    string        `json:"dtype"`
 	Options  pyjson.Object `json:"options"`
 	Shape    []int         `json:"shape"`
 	BytesIn  int64         `json:"bytes_in"`
 	BytesOut int64         `json:"bytes_out"`
+	// RelMSE is the error that was measured, nil where none was: Σ(W−Ŵ)²/ΣW².
+	RelMSE *float64 `json:"rel_mse,omitempty"`
 }
 
 // newReport lists the weights; tensors that are not weights count in the sums.
@@ -62,6 +64,9 @@ func layerOf(s *plan.Step, measured bool) ReportLayer {
 	}
 	if s.Action != plan.Quantize {
 		l.Dtype, l.Options = s.Source.Dtype.String(), pyjson.Object{}
+	}
+	if s.Move != nil {
+		l.Action = "move"
 	}
 	if s.Action == plan.Keep {
 		l.Dtype = s.Parts[0].Dtype.String()

@@ -171,13 +171,18 @@ func (v *verification) compare(w *stream.Worker, source *checkpoint.Tensor, colu
 	if err != nil {
 		return s, err
 	}
+	s.measure(want, got)
+	return s, nil
+}
+
+// measure adds up the errors of values.
+func (s *sums) measure(want, got []float32) {
 	for i, x := range want {
 		e := float64(x) - float64(got[i])
 		s.squares += float64(float64(x) * float64(x))
 		s.errors += float64(e * e)
 		s.maxAbs = math.Max(s.maxAbs, math.Abs(e))
 	}
-	return s, nil
 }
 
 // newCopyCheck reads a tensor that was kept and compares its bytes.

@@ -4,6 +4,7 @@ package layout
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/quant"
@@ -62,6 +63,9 @@ func (l *Layout) TensorName(layer string, role quant.Role) string {
 
 // WeightName returns the name of a layer's weight, before and after.
 func WeightName(layer string) string { return layer + weightSuffix }
+
+// IsMetadata reports whether a tensor of that name describes a layer.
+func IsMetadata(name string) bool { return strings.HasSuffix(name, metadataSuffix) }
 
 // Literal is a small tensor whose bytes the plan already knows.
 type Literal struct {

@@ -81,7 +81,11 @@ type Step struct {
 	Settings codec.Settings
 	Options  pyjson.Object // what the layer's metadata says
 	NoMatmul bool          // quantized matmul was asked for and does not apply
-	Parts    []Part        // of the codec's tensors, or the copy
+	// From is the stored layer that the weight comes from, and Move how its
+	// codes become those of Codec; nil for a plain tensor.
+	From  *layout.Layer
+	Move  *codec.Move
+	Parts []Part // of the codec's tensors, or the copy
 }
 
 // Part is a tensor of the output and the file that holds it.

@@ -1,0 +1,451 @@
+package codec
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// Move stores a layer's codes in another format without rounding them again.
+type Move struct {
+	Format *Format // of To
+	From   Codec
+	To     Codec
+	// Metadata is the layer's JSON in the comfy layout.
+	Metadata pyjson.Object
+	// Settings are what an SDNQ config says of it, where Format is SDNQ's.
+	Settings Settings
+	// Rounds tells that scales do not have the same values in the new format.
+	Rounds bool
+
+	pieces []piece // one for each tensor of To
+}
+
+// piece makes what an area of rows×cols values has of one tensor from what it
+// has of the stored ones.
+type piece func(dst []byte, src [][]byte, rows, cols int)
+
+// Area is the shape of areas of about want values, at most limit where they
+// can be that small: whole rows, or parts of a single one.
+func (m *Move) Area(want, limit int) (rows, cols int) {
+	all := matrix(m.From.Shape())
+	rows, cols = max(want/max(all[1], 1), 1), all[1]
+	if unit := m.To.Cut().UnitRows; unit*cols <= limit {
+		rows = (rows + unit - 1) / unit * unit
+	}
+	rows = min(rows, max(limit/max(cols, 1), 1), all[0])
+	if from, to := m.From.Cut(), m.To.Cut(); cols > limit && from.UnitCols < cols {
+		unit := 1
+		for _, n := range []int{from.UnitCols, to.UnitCols, to.GroupCols % cols, from.GroupCols % cols} {
+			unit = leastCommon(unit, max(n, 1))
+		}
+		cols = max(limit/unit, 1) * unit
+	}
+	return rows, min(cols, all[1])
+}
+
+func leastCommon(a, b int) int {
+	n := a
+	for n%b != 0 {
+		n += a
+	}
+	return n
+}
+
+// Areas yields them for a whole weight.
+func (m *Move) Areas(rows, cols int) []quant.Area {
+	all := matrix(m.From.Shape())
+	var areas []quant.Area
+	for _, a := range (quant.Cut{Rows: all[0], Cols: all[1]}).Areas(rows, cols) {
+		areas = append(areas, a)
+	}
+	return areas
+}
+
+// Needed is what of tensor i of the stored layer an area takes.
+func (m *Move) Needed(i int, a quant.Area) []quant.Span { return m.From.Needed(i, in(m.From, a)) }
+
+// Written is what of tensor i of the moved layer it fills.
+func (m *Move) Written(i int, a quant.Area) []quant.Span { return m.To.Written(i, in(m.To, a)) }
+
+// Bytes fills what Written names from what Needed names.
+func (m *Move) Bytes(dst, src [][]byte, a quant.Area) {
+	for i, p := range m.pieces {
+		p(dst[i], src, a.Rows, a.Cols)
+	}
+}
+
+// Values restores an area from either layer's bytes.
+func (m *Move) Values(dst []float32, c Codec, src [][]byte, a quant.Area, s *quant.Scratch) {
+	c.Decode(dst, src, in(c, a), safetensors.F32, s)
+}
+
+// in is an area of whole rows, or of a part of one, as the codec counts: some
+// take a weight for a single row.
+func in(c Codec, a quant.Area) quant.Area {
+	columns := matrix(c.Shape())[1]
+	if cut := c.Cut(); cut.Cols == columns && cut.Rows != 1 {
+		return a
+	}
+	return quant.Area{Col: a.Row*columns + a.Col, Rows: 1, Cols: a.Values()}
+}
+
+// matrix is a weight's shape as rows and columns.
+func matrix(shape []int) [2]int {
+	if len(shape) == 0 || shape[0] == 0 {
+		return [2]int{0, 0}
+	}
+	return [2]int{shape[0], numel(shape) / shape[0]}
+}
+
+// ToNative returns how an SDNQ layer is moved to a format of ComfyUI's. The
+// error says why it cannot be.
+func ToNative(c Codec) (*Move, error) {
+	s := Scheme(c)
+	if s == nil {
+		return nil, errors.New("it is no SDNQ layer")
+	}
+	if err := plainCodes(s); err != nil {
+		return nil, err
+	}
+	for _, row := range natives {
+		if row.dtype != s.Dtype.Name {
+			continue
+		}
+		f, err := ByName(row.format)
+		if err != nil {
+			return nil, err
+		}
+		given, ok := row.when(s)
+		if !ok {
+			continue
+		}
+		return toNative(c, s, f, given)
+	}
+	return nil, fmt.Errorf("no format of ComfyUI's stores %s", scalesOf(s))
+}
+
+// plainCodes refuses what no other format has.
+func plainCodes(s *quant.Scheme) error {
+	scale, zero, _ := s.Stores()
+	switch {
+	case s.Kind != quant.Linear && s.Kind != quant.Embedding:
+		return errors.New("ComfyUI has no quantized convolutions")
+	case s.Rank > 0:
+		return fmt.Errorf("ComfyUI has no low-rank part (rank %d)", s.Rank)
+	case s.Codebook:
+		return errors.New("ComfyUI has no codebooks")
+	case scale+zero != "":
+		return errors.New("its scales are quantized themselves")
+	}
+	return nil
+}
+
+func scalesOf(s *quant.Scheme) string {
+	text := s.Dtype.Name
+	switch {
+	case s.GroupSize == -2:
+		text += " with one scale"
+	case s.GroupSize < 0:
+		text += " with a scale a row"
+	default:
+		text += fmt.Sprintf(" in groups of %d", s.GroupSize)
+	}
+	if s.Hadamard > 0 {
+		text += fmt.Sprintf(", rotated by %d", s.Hadamard)
+	}
+	return text
+}
+
+// natives are the SDNQ layers whose arithmetic a format of ComfyUI's, or of
+// convert_to_quant's, has too, and the settings that make it so.
+var natives = []struct {
+	dtype, format string
+	when          func(s *quant.Scheme) (Settings, bool)
+}{
+	{"int8", "int8_tensorwise", rowsOfInt8},
+	{"int8", "int8_tensorwise", func(s *quant.Scheme) (Settings, bool) {
+		return Settings{Scale: "tensor"}, s.GroupSize == -2 && s.Hadamard == 0
+	}},
+	{"uint4", "awq_w4a16", func(s *quant.Scheme) (Settings, bool) {
+		group := s.GroupSize
+		if group == -1 {
+			group = s.Shape[1]
+		}
+		return Settings{GroupSize: group}, group > 0 && s.Hadamard == 0 && !s.Transposed && s.Kind == quant.Linear
+	}},
+	{"float8_e4m3fn", "float8_e4m3fn", oneScale},
+	{"float8_e5m2", "float8_e5m2", oneScale},
+	{"float8_e4m3fn", "float8_e4m3fn_rowwise", func(s *quant.Scheme) (Settings, bool) {
+		return Settings{}, s.GroupSize == -1 && s.Hadamard == 0
+	}},
+}
+
+func rowsOfInt8(s *quant.Scheme) (Settings, bool) {
+	given := Settings{Scale: "row", ConvRot: s.Hadamard > 0, ConvRotGroupSize: s.Hadamard}
+	fits := s.Hadamard == 0 || s.Kind == quant.Linear && quant.CheckConvRot(s.Shape[1], s.Hadamard) == nil
+	return given, s.GroupSize == -1 && fits
+}
+
+func oneScale(s *quant.Scheme) (Settings, bool) {
+	return Settings{}, s.GroupSize == -2 && s.Hadamard == 0
+}
+
+// toNative fits the pieces to the format's tensors.
+func toNative(c Codec, s *quant.Scheme, f *Format, given Settings) (*Move, error) {
+	to, metadata, err := f.make(Source{Shape: s.Shape, Dtype: safetensors.BF16}, given)
+	if err != nil {
+		return nil, err
+	}
+	m := &Move{Format: f, From: c, To: to, Metadata: metadata, Settings: given, Rounds: s.ScaleDtype != safetensors.F32}
+	codes, scale := copied(0), floats(1, s.ScaleDtype)
+	if s.Transposed {
+		codes = turned
+	}
+	m.pieces = []piece{codes, scale}
+	if f == awqW4A16 {
+		m.Rounds = true
+		m.pieces = []piece{codes, awqScales(s), awqZeros(s)}
+	}
+	return m, nil
+}
+
+// FromNative returns how a layer of a format of ComfyUI's, a linear one or an
+// embedding, is moved to SDNQ's. src has the dtype of the weight before it was
+// quantized.
+func FromNative(src Source, kind quant.Kind, f *Format, metadata pyjson.Object, c Codec) (*Move, error) {
+	if Scheme(c) != nil {
+		return Renamed(src, metadata, c)
+	}
+	for _, row := range origins {
+		if row.format != f {
+			continue
+		}
+		given, err := row.settings(metadata, c)
+		if err != nil {
+			return nil, err
+		}
+		given.Kind = kind
+		return fromNative(src, c, given)
+	}
+	return nil, fmt.Errorf("no SDNQ dtype has the codes and scales of %s", f.Name)
+}
+
+// Renamed keeps an SDNQ layer as it is; metadata are its settings, as its own
+// JSON or a config says them.
+func Renamed(src Source, metadata pyjson.Object, c Codec) (*Move, error) {
+	s := Scheme(c)
+	if s == nil {
+		return nil, errors.New("it is no SDNQ layer")
+	}
+	given, err := Default().FromConfig(metadata)
+	if err != nil {
+		return nil, err
+	}
+	given.Kind, given.MatmulConv, given.GroupSize = s.Kind, given.Matmul, s.GroupSize
+	m := Kept(sdnqFormat, sdnqMetadata(s, src), c)
+	m.Settings = given
+	return m, nil
+}
+
+// Kept leaves a layer of the comfy layout as it is.
+func Kept(f *Format, metadata pyjson.Object, c Codec) *Move {
+	m := &Move{Format: f, From: c, To: c, Metadata: metadata}
+	for i := range c.Tensors() {
+		m.pieces = append(m.pieces, copied(i))
+	}
+	return m
+}
+
+// origins are the formats whose arithmetic SDNQ has too.
+var origins = []struct {
+	format   *Format
+	settings func(metadata pyjson.Object, c Codec) (Settings, error)
+}{
+	{int8Tensorwise, func(metadata pyjson.Object, c Codec) (Settings, error) {
+		s := sdnqSettings("int8", perRow(c))
+		if v, _ := option(metadata, "convrot"); v == true {
+			n, err := intOption(metadata, "convrot_groupsize", rotationGroup)
+			s.Hadamard, s.HadamardGroupSize, s.GroupSize = true, n, -1
+			return s, err
+		}
+		return s, nil
+	}},
+	{awqW4A16, func(metadata pyjson.Object, _ Codec) (Settings, error) {
+		n, err := intOption(metadata, "group_size", awqGroup)
+		return sdnqSettings("uint4", n), err
+	}},
+	{float8E4M3, func(pyjson.Object, Codec) (Settings, error) { return sdnqSettings("float8_e4m3fn", -2), nil }},
+	{float8E5M2, func(pyjson.Object, Codec) (Settings, error) { return sdnqSettings("float8_e5m2", -2), nil }},
+	{float8Rowwise, func(_ pyjson.Object, c Codec) (Settings, error) {
+		return sdnqSettings("float8_e4m3fn", perRow(c)), nil
+	}},
+}
+
+func sdnqSettings(name string, group int) Settings {
+	s := Default()
+	s.Dtype, s.GroupSize = name, group
+	return s
+}
+
+// perRow is SDNQ's group size for one scale a row, or for a single one.
+func perRow(c Codec) int {
+	if numel(c.Tensors()[1].Shape) == c.Shape()[0] {
+		return -1
+	}
+	return -2
+}
+
+func fromNative(src Source, c Codec, given Settings) (*Move, error) {
+	o, err := given.options(src)
+	if err != nil {
+		return nil, err
+	}
+	o.ModelDtype = 0
+	to, err := newScheme(src.Shape, o)
+	if err != nil {
+		return nil, err
+	}
+	s := Scheme(to)
+	if given.Hadamard && s.Hadamard != given.HadamardGroupSize {
+		return nil, fmt.Errorf("SDNQ would rotate by %d, not by %d", s.Hadamard, given.HadamardGroupSize)
+	}
+	if s.GroupSize != given.GroupSize && s.GroupSize != -1 {
+		return nil, fmt.Errorf("SDNQ would have groups of %d, not of %d", s.GroupSize, given.GroupSize)
+	}
+	m := &Move{Format: sdnqFormat, From: c, To: to, Metadata: sdnqMetadata(s, src), Settings: given}
+	m.pieces = []piece{copied(0), copied(1)}
+	if s.Dtype == dtype.Lookup("uint4") {
+		m.Rounds = true
+		scales := c.Tensors()[1].Dtype
+		m.pieces = []piece{copied(0), uint4Scales(scales, s), uint4Zeros(scales, s)}
+	}
+	return m, nil
+}
+
+// copied takes tensor i as it is. Where an area goes on in a group, what it
+// needs begins with that group's scale, which it does not write.
+func copied(i int) piece {
+	return func(dst []byte, src [][]byte, _, _ int) { copy(dst, src[i][len(src[i])-len(dst):]) }
+}
+
+// turned stores codes of one byte, [cols, rows] before, row by row.
+func turned(dst []byte, src [][]byte, rows, cols int) {
+	for i := range rows {
+		for j := range cols {
+			dst[i*cols+j] = src[0][j*rows+i]
+		}
+	}
+}
+
+// floats widens scales to F32.
+func floats(i int, d safetensors.Dtype) piece {
+	if d == safetensors.F32 {
+		return copied(i)
+	}
+	return func(dst []byte, src [][]byte, _, _ int) {
+		from := src[i][len(src[i])-len(dst)/2:]
+		for k := range len(dst) / 4 {
+			putF32(dst, k, getFloat(from, k, d))
+		}
+	}
+}
+
+// awqScales stores a scheme's scales, [rows, groups], group by group in BF16.
+func awqScales(s *quant.Scheme) piece {
+	return func(dst []byte, src [][]byte, rows, cols int) {
+		groups := groupsIn(s, cols)
+		for g := range groups {
+			for r := range rows {
+				putBF16(dst, g*rows+r, getFloat(src[1], r*groups+g, s.ScaleDtype))
+			}
+		}
+	}
+}
+
+// awqZeros stores the value of code 8: zero point + 8·scale.
+func awqZeros(s *quant.Scheme) piece {
+	return func(dst []byte, src [][]byte, rows, cols int) {
+		groups := groupsIn(s, cols)
+		for g := range groups {
+			for r := range rows {
+				scale, zero := getFloat(src[1], r*groups+g, s.ScaleDtype), getFloat(src[2], r*groups+g, s.ScaleDtype)
+				putBF16(dst, g*rows+r, zero+float32(8*scale))
+			}
+		}
+	}
+}
+
+func uint4Scales(d safetensors.Dtype, s *quant.Scheme) piece {
+	return func(dst []byte, src [][]byte, rows, cols int) {
+		groups := groupsIn(s, cols)
+		for r := range rows {
+			for g := range groups {
+				putF32(dst, r*groups+g, getFloat(src[1], g*rows+r, d))
+			}
+		}
+	}
+}
+
+// uint4Zeros stores the value of code 0: zero − 8·scale.
+func uint4Zeros(d safetensors.Dtype, s *quant.Scheme) piece {
+	return func(dst []byte, src [][]byte, rows, cols int) {
+		groups := groupsIn(s, cols)
+		for r := range rows {
+			for g := range groups {
+				scale, zero := getFloat(src[1], g*rows+r, d), getFloat(src[2], g*rows+r, d)
+				putF32(dst, r*groups+g, zero-float32(8*scale))
+			}
+		}
+	}
+}
+
+func groupsIn(s *quant.Scheme, cols int) int {
+	if s.GroupSize < 0 {
+		return 1
+	}
+	return cols / s.GroupSize
+}
+
+func getFloat(src []byte, i int, d safetensors.Dtype) float32 {
+	switch d {
+	case safetensors.BF16:
+		return math.Float32frombits(uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16)
+	case safetensors.F16:
+		return kernel.Half(binary.LittleEndian.Uint16(src[2*i:]))
+	}
+	return math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
+}
+
+func putF32(dst []byte, i int, x float32) {
+	binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(x))
+}
+
+func putBF16(dst []byte, i int, x float32) {
+	binary.LittleEndian.PutUint16(dst[2*i:], kernel.ToBF16(x))
+}
+
+// Kin returns the SDNQ dtype nearest to a format of ComfyUI's.
+func (f *Format) Kin() string {
+	switch {
+	case f.Storage == safetensors.F8_E5M2:
+		return "float8_e5m2"
+	case f.Storage == safetensors.F8_E4M3:
+		return "float8_e4m3fn"
+	case slices.Contains([]*Format{nvfp4}, f):
+		return "float4_e2m1fn"
+	case f.Bits == 4 && f.Unsigned:
+		return "uint4"
+	case f.Bits == 4:
+		return "int4"
+	}
+	return "int8"
+}

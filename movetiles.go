@@ -1,0 +1,120 @@
+package tensorpress
+
+import (
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/quant"
+)
+
+// transcoding is a model's plan of moves under way.
+type transcoding struct {
+	*quantization
+	model  *model
+	losses map[string][]sums // of layers whose scales are rounded, by tile
+}
+
+func (m *models) moves(r Resources) []*transcoding {
+	var all []*transcoding
+	for _, one := range m.list {
+		all = append(all, &transcoding{&quantization{one.c, one.plan, one.writers, r}, one, map[string][]sums{}})
+	}
+	return all
+}
+
+// moveAll yields the work on one model after the other.
+func moveAll(all []*transcoding, yield func(stream.Task) bool) {
+	for _, t := range all {
+		if !t.tasks(yield) {
+			return
+		}
+	}
+}
+
+func (t *transcoding) tasks(yield func(stream.Task) bool) bool {
+	if !yield(t.literals) {
+		return false
+	}
+	for i := range t.plan.Steps {
+		s := &t.plan.Steps[i]
+		if s.Move == nil && !t.step(s, yield) || s.Move != nil && !t.move(s, yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// move yields a task for every area of a layer.
+func (t *transcoding) move(s *plan.Step, yield func(stream.Task) bool) bool {
+	areas := s.Move.Areas(s.Move.Area(moveValues, t.maxTile()))
+	var found []sums
+	if s.Move.Rounds {
+		found = make([]sums, len(areas))
+		t.losses[t.model.named(s.Layer)] = found
+	}
+	for i, a := range areas {
+		if !yield(func(w *stream.Worker) error {
+			src, err := t.readParts(w, s, a)
+			if err != nil {
+				return err
+			}
+			dst := t.writeParts(w, s, src, a)
+			if found != nil {
+				found[i] = loss(w, s.Move, src, dst, a)
+			}
+			return nil
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// moveValues is large enough for scales that lie across rows to be written in
+// runs that count.
+const moveValues = 512 << 10
+
+func (t *transcoding) readParts(w *stream.Worker, s *plan.Step, a quant.Area) ([][]byte, error) {
+	src := make([][]byte, len(s.From.Parts))
+	for i, part := range s.From.Parts {
+		spans := s.Move.Needed(i, a)
+		src[i] = w.Bytes(i, quant.SpanBytes(spans))
+		if err := readSpans(t.source, part, spans, src[i]); err != nil {
+			return nil, err
+		}
+		w.Done(int64(len(src[i])))
+	}
+	return src, nil
+}
+
+func (t *transcoding) writeParts(w *stream.Worker, s *plan.Step, src [][]byte, a quant.Area) [][]byte {
+	dst := make([][]byte, len(s.Parts))
+	for i, part := range s.Parts {
+		dst[i] = w.Scatter(t.writers[part.File], part.Tensor, s.Move.Written(i, a))
+	}
+	s.Move.Bytes(dst, src, a)
+	return dst
+}
+
+// loss compares what both layers decode to.
+func loss(w *stream.Worker, m *codec.Move, src, dst [][]byte, a quant.Area) sums {
+	want, got := w.Floats(0, a.Values()), w.Floats(1, a.Values())
+	m.Values(want, m.From, src, a, &w.Scratch)
+	m.Values(got, m.To, dst, a, &w.Scratch)
+	s := sums{nonfinite: -1}
+	s.measure(want, got)
+	return s
+}
+
+// report adds what moving layers lost.
+func (t *transcoding) report(r *Report) {
+	for i := range r.Layers {
+		if found, ok := t.losses[r.Layers[i].Name]; ok {
+			total := sums{nonfinite: -1}
+			for _, s := range found {
+				total.add(s)
+			}
+			r.Layers[i].RelMSE = total.error().RelMSE
+		}
+	}
+}

@@ -1,0 +1,123 @@
+package tensorpress
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/tensorpress/tensorpress/internal/app"
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/preset"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/usage"
+)
+
+// TranscodeOptions are the decisions of a transcoding.
+type TranscodeOptions struct {
+	Layout string // "sdnq" or "comfy"
+	// Rename keeps SDNQ's layers as they are in the comfy layout, where each
+	// describes itself, instead of moving them to formats of ComfyUI's.
+	Rename    bool
+	For       string // an application, "" for any
+	ShardSize int64  // bytes, 0 for 5 GB
+	Force     bool
+	Resources
+}
+
+// Transcode writes source, whose layers are quantized, to dest in another
+// layout. Codes are moved as they are and never rounded again; where a format
+// has its scales in another dtype, the report has the error that it adds.
+func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*Report, error) {
+	start := time.Now()
+	m, err := readMoved(source, dest, o)
+	if err != nil {
+		return nil, err
+	}
+	defer m.close()
+	out, err := m.create(dest, o.Force)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Abort()
+	moves := m.moves(o.Resources)
+	tasks := func(yield func(stream.Task) bool) { moveAll(moves, yield) }
+	if err := stream.Run(ctx, o.threads(), tasks, o.progress(m.bytesIn())); err != nil {
+		return nil, err
+	}
+	if err := m.finish(); err != nil {
+		return nil, err
+	}
+	if err := out.Commit(); err != nil {
+		return nil, err
+	}
+	r := m.report(dest, time.Since(start))
+	for _, one := range moves {
+		one.report(r)
+	}
+	return r, nil
+}
+
+// PlanTranscode makes the decisions of [Transcode] and reads no weights. dest
+// may be empty.
+func PlanTranscode(source, dest string, o TranscodeOptions) (*Report, error) {
+	m, err := readMoved(source, dest, o)
+	if err != nil {
+		return nil, err
+	}
+	defer m.close()
+	if dest != "" {
+		if err := m.checkDest(dest, o.Force); err != nil {
+			return nil, err
+		}
+	}
+	return m.report(dest, 0), nil
+}
+
+// readMoved opens what is moved and decides about it.
+func readMoved(source, dest string, o TranscodeOptions) (*models, error) {
+	return readDecided(source, dest, func(one *model) (err error) {
+		one.plan, err = planTranscode(one.c, within(dest, one.folder), o)
+		return err
+	})
+}
+
+// planTranscode returns nil where nothing is quantized.
+func planTranscode(c *checkpoint.Checkpoint, dest string, o TranscodeOptions) (*plan.Plan, error) {
+	var p plan.Options
+	var err error
+	if p.Layout, err = layout.ByName(o.Layout); err != nil {
+		return nil, usage.Wrap(err)
+	}
+	m, err := readModel(c, "")
+	if err != nil || len(m.Layers) == 0 {
+		return nil, err
+	}
+	if err := checkTranscode(m, p.Layout, o); err != nil {
+		return nil, err
+	}
+	if p.Output, err = outputOf(c, dest, o.ShardSize); err != nil {
+		return nil, err
+	}
+	if o.For != "" {
+		if p.For, err = app.ByName(o.For); err != nil {
+			return nil, err
+		}
+	}
+	p.Preset, _ = preset.Recognise(rawConfig(c.Config), shapes(c))
+	return plan.Transcode(m, !o.Rename, p)
+}
+
+func checkTranscode(m *layout.Model, to *layout.Layout, o TranscodeOptions) error {
+	switch {
+	case o.Rename && to != layout.Comfy:
+		return usage.Errorf("--rename is for the comfy layout, where SDNQ's layers describe themselves")
+	case m.Layout == to && (to == layout.SDNQ || o.Rename || !slices.ContainsFunc(m.Layers, isSDNQ)):
+		return usage.Errorf("%s is in the %s layout already: there is nothing to move", m.Checkpoint.Path, to.Name)
+	}
+	return nil
+}
+
+func isSDNQ(l *layout.Layer) bool { return l.Format == codec.SDNQ().Name }

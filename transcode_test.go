@@ -1,0 +1,116 @@
+package tensorpress
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// moves are SDNQ layers and the formats that take them as they are.
+var moves = []struct {
+	dtype    string
+	settings map[string]any
+	group    int
+	format   string
+	rounds   bool // scales are rounded to BF16
+	rotated  bool // the rotation is undone in another order
+}{
+	{"int8", nil, -1, "int8_tensorwise", false, false},
+	{"int8", nil, -2, "int8_tensorwise", false, false},
+	{"int8", map[string]any{"quantized-matmul": true}, -1, "int8_tensorwise", false, false},
+	{"int8", map[string]any{"hadamard": true, "hadamard-group-size": 4}, -1, "int8_tensorwise", false, true},
+	{"int8", map[string]any{"hadamard": true, "hadamard-group-size": 16}, -1, "int8_tensorwise", false, true},
+	{"int8", map[string]any{"hadamard": true, "hadamard-group-size": 64}, -1, "int8_tensorwise", false, true},
+	{"int8", map[string]any{"hadamard": true, "hadamard-group-size": 256, "quantized-matmul": true}, -1, "int8_tensorwise", false, true},
+	{"int8", map[string]any{"hadamard": true, "hadamard-group-size": 1024}, -1, "int8_tensorwise", false, true},
+	{"uint4", nil, 0, "awq_w4a16", true, false},
+	{"uint4", nil, 32, "awq_w4a16", true, false},
+	{"uint4", nil, 128, "awq_w4a16", true, false},
+	{"uint4", nil, -1, "awq_w4a16", true, false},
+	{"float8_e4m3fn", nil, -2, "float8_e4m3fn", false, false},
+	{"float8_e5m2", nil, -2, "float8_e5m2", false, false},
+	{"float8_e4m3fn", nil, -1, "float8_e4m3fn_rowwise", false, false},
+}
+
+// TestMovesAndBack: what is moved must decode to the same values, and come back
+// as the same codes, whatever the threads and the memory.
+func TestMovesAndBack(t *testing.T) {
+	source := written(t, []safetensors.Tensor{
+		{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{70, 1024}},
+		{Name: "b.weight", Dtype: safetensors.BF16, Shape: []int{33, 2048}},
+		{Name: "b.bias", Dtype: safetensors.BF16, Shape: []int{33}},
+		{Name: "norm.weight", Dtype: safetensors.BF16, Shape: []int{1024}},
+	})
+	for i, tt := range moves {
+		t.Run(fmt.Sprint(tt.dtype, tt.group, tt.settings), func(t *testing.T) {
+			from, moved := filepath.Join(t.TempDir(), "sdnq.safetensors"), filepath.Join(t.TempDir(), "comfy.safetensors")
+			o := Options{Layout: "sdnq", Dtype: &tt.dtype, GroupSize: &tt.group, Settings: tt.settings, Preset: "none"}
+			if _, err := Quantize(t.Context(), source, from, o); err != nil {
+				t.Fatal(err)
+			}
+			some := Resources{Threads: 1 + i%4, Memory: int64(1+i%2) << 26}
+			r, err := Transcode(t.Context(), from, moved, TranscodeOptions{Layout: "comfy", Resources: some})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, l := range r.Layers {
+				if l.Action == "move" && (l.Dtype != tt.format || (l.RelMSE != nil) != tt.rounds) {
+					t.Errorf("%s: %s, error %v", l.Name, l.Dtype, l.RelMSE)
+				}
+				if l.RelMSE != nil && *l.RelMSE > 2e-5 {
+					t.Errorf("%s loses %v", l.Name, *l.RelMSE)
+				}
+			}
+			if v, err := Verify(t.Context(), moved, VerifyOptions{Source: source, For: forOf(tt.format), MaxRelMSE: ptr(0.02)}); err != nil || !v.OK {
+				t.Fatal(v, err)
+			}
+			if list := differences(t, plain(t, moved), plain(t, from)); (len(list) > 0) != (tt.rounds || tt.rotated) {
+				t.Errorf("values differ: %v", list)
+			}
+			back := filepath.Join(t.TempDir(), "back.safetensors")
+			if _, err := Transcode(t.Context(), moved, back, TranscodeOptions{Layout: "sdnq"}); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range differences(t, inComfy(t, back), moved) {
+				if isWeight(name) || !tt.rounds {
+					t.Errorf("%s comes back as another", name)
+				}
+			}
+			if tt.rounds {
+				return
+			}
+			if list := differences(t, plain(t, back), plain(t, from)); len(list) > 0 {
+				t.Errorf("comes back with other values: %v", list)
+			}
+		})
+	}
+}
+
+func forOf(format string) string {
+	if format == "float8_e4m3fn_rowwise" {
+		return ""
+	}
+	return "comfyui"
+}
+
+// plain dequantizes a file to F32.
+func plain(t *testing.T, path string) string {
+	t.Helper()
+	dest := filepath.Join(t.TempDir(), "plain.safetensors")
+	if _, err := Dequantize(t.Context(), path, dest, DequantizeOptions{Dtype: "f32"}); err != nil {
+		t.Fatal(err)
+	}
+	return dest
+}
+
+// inComfy moves a file to the comfy layout, where codes are not transposed.
+func inComfy(t *testing.T, path string) string {
+	t.Helper()
+	dest := filepath.Join(t.TempDir(), "codes.safetensors")
+	if _, err := Transcode(t.Context(), path, dest, TranscodeOptions{Layout: "comfy"}); err != nil {
+		t.Fatal(err)
+	}
+	return dest
+}
