@@ -1,7 +1,7 @@
 package tensorpress
 
 import (
-	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/tensorpress/tensorpress/internal/plan"
@@ -86,14 +86,15 @@ func (r *Report) Speed() float64 {
 func Size(n int64) string {
 	units := []string{"kB", "MB", "GB", "TB"}
 	if n < 1000 {
-		return fmt.Sprintf("%d B", n)
+		return strconv.FormatInt(n, 10) + " B"
 	}
 	v, unit := float64(n)/1000, 0
 	for ; v >= 999.5 && unit < len(units)-1; unit++ {
 		v /= 1000
 	}
+	digits := 0
 	if v < 9.95 {
-		return fmt.Sprintf("%.1f %s", v, units[unit])
+		digits = 1
 	}
-	return fmt.Sprintf("%.0f %s", v, units[unit])
+	return strconv.FormatFloat(v, 'f', digits, 64) + " " + units[unit]
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -19,9 +20,7 @@ import (
 // tensor without a size, bodies that overflow, or a header above [MaxHeader].
 func NewHeader(tensors []Tensor, metadata map[string]string) (*Header, error) {
 	h := &Header{Tensors: slices.Clone(tensors), Metadata: maps.Clone(metadata)}
-	slices.SortFunc(h.Tensors, func(a, b Tensor) int {
-		return cmp.Or(cmp.Compare(b.Dtype, a.Dtype), cmp.Compare(a.Name, b.Name))
-	})
+	h.sort()
 	if err := h.place(); err != nil {
 		return nil, err
 	}
@@ -36,6 +35,20 @@ func NewHeader(tensors []Tensor, metadata map[string]string) (*Header, error) {
 		return nil, errorOf(ErrInvalid, "header takes %d bytes, want at most %d", n, MaxHeader)
 	}
 	return h, nil
+}
+
+// sort puts tensors in the reference's order: by dtype first, each of which is
+// in order already where they come from a file in that order.
+func (h *Header) sort() {
+	slices.SortStableFunc(h.Tensors, func(a, b Tensor) int { return cmp.Compare(b.Dtype, a.Dtype) })
+	for rest := h.Tensors; len(rest) > 0; {
+		n := slices.IndexFunc(rest, func(t Tensor) bool { return t.Dtype != rest[0].Dtype })
+		if n < 0 {
+			n = len(rest)
+		}
+		slices.SortFunc(rest[:n], func(a, b Tensor) int { return strings.Compare(a.Name, b.Name) })
+		rest = rest[n:]
+	}
 }
 
 // place checks each tensor and gives it its offset and size.

@@ -112,6 +112,9 @@ func wanted(e *pflag.InvalidValueError) string {
 // oneLine makes text safe to print: names in a file may hold anything, line
 // ends and a terminal's own codes among it.
 func oneLine(text string) string {
+	if isPlain(text) {
+		return text
+	}
 	text = strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "; ")
 	if strings.IndexFunc(text, hidden) < 0 {
 		return text
@@ -125,6 +128,16 @@ func oneLine(text string) string {
 		b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
 	}
 	return b.String()
+}
+
+// isPlain reports whether a text is of printable ASCII alone, as almost all are.
+func isPlain(text string) bool {
+	for i := range len(text) {
+		if text[i] < ' ' || text[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 func hidden(r rune) bool { return !unicode.IsPrint(r) }

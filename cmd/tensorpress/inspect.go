@@ -72,6 +72,9 @@ func plainTensors(v *tensorpress.Inspection) []tensorpress.InspectedTensor {
 			taken[t.Name] = true
 		}
 	}
+	if len(taken) == 0 {
+		return v.Tensors
+	}
 	var plain []tensorpress.InspectedTensor
 	for _, t := range v.Tensors {
 		if !taken[t.Name] {

@@ -52,8 +52,14 @@ func (r *runFlags) limit() {
 	if r.threads > 0 {
 		runtime.GOMAXPROCS(r.threads)
 	}
-	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(max(r.memory.bytes-leastMemory, r.memory.bytes/2))
+}
+
+// collectRarely lets commands that read headers alone, which are over before
+// garbage matters, do without collections. The memory limit goes before it.
+func collectRarely() {
+	debug.SetGCPercent(400)
+	debug.SetMemoryLimit(defaultMemory - leastMemory)
 }
 
 // start returns the resources of a run and the meter that follows it.

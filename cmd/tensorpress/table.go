@@ -2,10 +2,10 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
-	"strings"
+	"strconv"
 	"unicode/utf8"
 )
 
@@ -41,19 +41,27 @@ func (t *table) print(w io.Writer) {
 			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
 		}
 	}
+	var line []byte
 	for _, row := range t.rows {
-		var line strings.Builder
+		line = line[:0]
 		for i, cell := range row {
-			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			pad := widths[i] - utf8.RuneCountInString(cell)
 			if t.right[i] {
-				cell = pad + cell
+				line = append(appendSpaces(line, pad), cell...)
 			} else {
-				cell += pad
+				line = appendSpaces(append(line, cell...), pad)
 			}
-			line.WriteString(cell + "  ")
+			line = appendSpaces(line, 2)
 		}
-		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+		_, _ = w.Write(append(bytes.TrimRight(line, " "), '\n')) // a buffer's, whose Flush tells
 	}
+}
+
+func appendSpaces(b []byte, n int) []byte {
+	for range n {
+		b = append(b, ' ')
+	}
+	return b
 }
 
 // output writes a result: as JSON, or as show prints it. Its error is that of
@@ -83,5 +91,12 @@ func shapeText(shape []int) string {
 	if len(shape) == 0 {
 		return "scalar"
 	}
-	return strings.ReplaceAll(strings.Trim(fmt.Sprint(shape), "[]"), " ", "×")
+	var b []byte
+	for i, n := range shape {
+		if i > 0 {
+			b = append(b, "×"...)
+		}
+		b = strconv.AppendInt(b, int64(n), 10)
+	}
+	return string(b)
 }

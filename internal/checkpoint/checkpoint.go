@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -87,14 +88,17 @@ func (c *Checkpoint) load() error {
 
 // collect gathers the tensors of all shards, each name once.
 func (c *Checkpoint) collect() error {
+	n := 0
+	for _, f := range c.Shards {
+		n += len(f.Header().Tensors)
+	}
+	c.Tensors = make([]Tensor, 0, n)
 	for shard, f := range c.Shards {
 		for _, t := range f.Header().Tensors {
 			c.Tensors = append(c.Tensors, Tensor{Tensor: t, Shard: shard})
 		}
 	}
-	slices.SortFunc(c.Tensors, func(a, b Tensor) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Shard, b.Shard))
-	})
+	c.Tensors = sorted(c.Tensors)
 	for i := 1; i < len(c.Tensors); i++ {
 		if a, b := c.Tensors[i-1], c.Tensors[i]; a.Name == b.Name {
 			return sourceErrorf("%s: tensor %.200q is in two shards, %q and %q",
@@ -104,22 +108,45 @@ func (c *Checkpoint) collect() error {
 	return nil
 }
 
+// sorted returns tensors by name, and by shard where names are the same. It
+// sorts their places: tensors themselves are long.
+func sorted(tensors []Tensor) []Tensor {
+	byName := func(a, b Tensor) int { return strings.Compare(a.Name, b.Name) }
+	if slices.IsSortedFunc(tensors, byName) {
+		return tensors
+	}
+	places := make([]int32, len(tensors))
+	for i := range places {
+		places[i] = int32(i)
+	}
+	slices.SortFunc(places, func(a, b int32) int {
+		return cmp.Or(strings.Compare(tensors[a].Name, tensors[b].Name), cmp.Compare(a, b))
+	})
+	all := make([]Tensor, len(tensors))
+	for i, place := range places {
+		all[i] = tensors[place]
+	}
+	return all
+}
+
 // compare makes sure that the index and the shards say the same.
 func (c *Checkpoint) compare(idx *index) error {
 	path := filepath.Join(c.Dir, c.Index)
-	for _, name := range idx.names() {
-		t, ok := c.Lookup(name)
-		switch want := idx.shardOf[name]; {
-		case !ok:
-			return sourceErrorf("%s: maps tensor %.200q to %q, which does not hold it", path, name, want)
-		case c.ShardNames[t.Shard] != want:
-			return sourceErrorf("%s: maps tensor %.200q to %q, but %q holds it", path, name, want, c.ShardNames[t.Shard])
+	tensors := c.Tensors
+	for _, e := range idx.entries {
+		if len(tensors) > 0 && tensors[0].Name < e.tensor {
+			break // not listed
 		}
+		if len(tensors) == 0 || tensors[0].Name > e.tensor {
+			return sourceErrorf("%s: maps tensor %.200q to %q, which does not hold it", path, e.tensor, e.file)
+		}
+		if holder := c.ShardNames[tensors[0].Shard]; holder != e.file {
+			return sourceErrorf("%s: maps tensor %.200q to %q, but %q holds it", path, e.tensor, e.file, holder)
+		}
+		tensors = tensors[1:]
 	}
-	for _, t := range c.Tensors {
-		if _, ok := idx.shardOf[t.Name]; !ok {
-			return sourceErrorf("%s: does not list tensor %.200q of %q", path, t.Name, c.ShardNames[t.Shard])
-		}
+	if len(tensors) > 0 {
+		return sourceErrorf("%s: does not list tensor %.200q of %q", path, tensors[0].Name, c.ShardNames[tensors[0].Shard])
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,16 +21,19 @@ const maxIndex = 100_000_000
 
 // index is the content of a *.safetensors.index.json.
 type index struct {
-	shardOf  map[string]string // tensor name to file name
+	entries  []entry // ascending by tensor
 	metadata map[string]json.RawMessage
 }
 
-// names are the tensors listed, ascending.
-func (x *index) names() []string { return slices.Sorted(maps.Keys(x.shardOf)) }
-
 // shards are the files listed, ascending.
 func (x *index) shards() []string {
-	return slices.Compact(slices.Sorted(maps.Values(x.shardOf)))
+	seen := map[string]bool{}
+	for i, e := range x.entries {
+		if i == 0 || e.file != x.entries[i-1].file {
+			seen[e.file] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
 }
 
 func readIndex(path string) (*index, error) {
@@ -60,49 +62,55 @@ func parseIndex(b []byte) (*index, error) {
 	case !utf8.Valid(b):
 		return nil, errors.New("index is not valid UTF-8")
 	}
-	if err := checkJSON(b); err != nil {
+	x := &index{}
+	p := &indexParser{src: string(b)}
+	seen := map[string]bool{}
+	err := p.members("index", func(key string) error {
+		if seen[key] {
+			return duplicate(key)
+		}
+		seen[key] = true
+		return x.member(p, key)
+	})
+	if err == nil {
+		err = p.end()
+	}
+	if err != nil {
 		return nil, err
 	}
-	// Not a struct: its fields would match keys in any case.
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(b, &members); err != nil || members == nil {
-		return nil, errors.New("index is not an object")
-	}
-	x := &index{}
-	if raw, ok := members["metadata"]; ok {
-		if err := json.Unmarshal(raw, &x.metadata); err != nil {
-			return nil, errors.New("metadata is not an object")
-		}
-	}
-	raw, ok := members["weight_map"]
-	if !ok {
+	if !seen["weight_map"] {
 		return nil, errors.New("weight_map is missing")
 	}
-	var err error
-	x.shardOf, err = parseWeightMap(raw)
-	return x, err
+	return x, x.check()
 }
 
-func parseWeightMap(raw json.RawMessage) (map[string]string, error) {
-	var members map[string]any
-	if err := json.Unmarshal(raw, &members); err != nil || members == nil {
-		return nil, errors.New("weight_map is not an object")
+// member reads one member of the index.
+func (x *index) member(p *indexParser, key string) (err error) {
+	if key == "weight_map" {
+		x.entries, err = p.weightMap()
+		return err
 	}
-	if len(members) == 0 {
-		return nil, errors.New("weight_map lists no tensors")
+	raw, err := p.raw()
+	if err == nil && key == "metadata" && json.Unmarshal(raw, &x.metadata) != nil {
+		err = errors.New("metadata is not an object")
 	}
-	shardOf := make(map[string]string, len(members))
-	for _, name := range slices.Sorted(maps.Keys(members)) {
-		file, ok := members[name].(string)
-		if !ok {
-			return nil, fmt.Errorf("weight_map: tensor %.200q: file name is not a string", name)
+	return err
+}
+
+// check refuses an index of nothing and files outside its folder.
+func (x *index) check() error {
+	if len(x.entries) == 0 {
+		return errors.New("weight_map lists no tensors")
+	}
+	for i, e := range x.entries {
+		if i > 0 && e.file == x.entries[i-1].file {
+			continue
 		}
-		if err := checkShardName(file); err != nil {
-			return nil, fmt.Errorf("weight_map: tensor %.200q: %w", name, err)
+		if err := checkShardName(e.file); err != nil {
+			return fmt.Errorf("weight_map: tensor %.200q: %w", e.tensor, err)
 		}
-		shardOf[name] = file
 	}
-	return shardOf, nil
+	return nil
 }
 
 var driveLetter = regexp.MustCompile(`^[A-Za-z]:`)
@@ -122,20 +130,8 @@ func checkShardName(file string) error {
 	return nil
 }
 
-// checkJSON makes sure that b is one JSON value without duplicate keys, of
-// which encoding/json would silently keep the last.
-func checkJSON(b []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.UseNumber()
-	if err := checkValue(dec, 0); err != nil {
-		return err
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return errors.New("malformed JSON: text after the value")
-	}
-	return nil
-}
-
+// checkValue makes sure that a value has no duplicate keys, of which
+// encoding/json would silently keep the last.
 func checkValue(dec *json.Decoder, depth int) error {
 	const deepest = 100
 	if depth > deepest {
@@ -173,7 +169,7 @@ func checkKey(dec *json.Decoder, keys map[string]bool) error {
 	}
 	key, _ := token.(string) // the decoder accepts no other
 	if keys[key] {
-		return fmt.Errorf("duplicate key %.200q", key)
+		return duplicate(key)
 	}
 	keys[key] = true
 	return nil

@@ -1,8 +1,10 @@
 package checkpoint
 
 import (
-	"maps"
+	"encoding/json"
+	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,15 +62,16 @@ func TestParseIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := map[string]string{"b": "sub/x.safetensors", "a": "y.safetensors"}; !maps.Equal(x.shardOf, want) {
-		t.Errorf("got %v, want %v", x.shardOf, want)
+	if want := []entry{{"a", "y.safetensors"}, {"b", "sub/x.safetensors"}}; !slices.Equal(x.entries, want) {
+		t.Errorf("got %v, want %v", x.entries, want)
 	}
 	if string(x.metadata["total_size"]) != "1.5e9" {
 		t.Errorf("got metadata %s", x.metadata)
 	}
 }
 
-// FuzzIndex makes sure that what is accepted stays within its folder.
+// FuzzIndex makes sure that what is accepted stays within its folder, and says
+// what encoding/json reads.
 func FuzzIndex(f *testing.F) {
 	f.Add([]byte(`{"metadata":{"total_size":3},"weight_map":{"a":"x.safetensors","b":"sub/y.safetensors"}}`))
 	f.Add([]byte(`{"weight_map":{"a":"../x.safetensors"}}`))
@@ -78,7 +81,17 @@ func FuzzIndex(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(x.names()) == 0 || len(x.shards()) == 0 {
+		var members map[string]json.RawMessage
+		var want map[string]string
+		if err := errors.Join(json.Unmarshal(b, &members), json.Unmarshal(members["weight_map"], &want)); err != nil || len(want) != len(x.entries) {
+			t.Fatalf("got %d tensors, want %d, %v", len(x.entries), len(want), err)
+		}
+		for _, e := range x.entries {
+			if want[e.tensor] != e.file {
+				t.Fatalf("tensor %q is in %q, want %q", e.tensor, e.file, want[e.tensor])
+			}
+		}
+		if len(x.entries) == 0 || len(x.shards()) == 0 {
 			t.Fatal("accepted an index of nothing")
 		}
 		for _, file := range x.shards() {

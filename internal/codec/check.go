@@ -11,24 +11,35 @@ import (
 )
 
 // takes reports whether a setting means anything to the format.
-func (f *Format) takes(one Field) bool {
+func (f *Format) takes(one *Field) bool {
 	return one.of == ofAll || one.of == ofSDNQ && f == sdnqFormat ||
 		one.Flag == "scale" && f.Scales != nil || slices.Contains(f.Takes, one.Flag)
 }
 
-// given reports whether a setting says anything.
-func (s Settings) given(one Field) bool {
-	v := one.Value(s)
-	return v != one.Value(Default()) && v != one.Value(Settings{})
+var defaults = Default()
+
+// given reports whether a setting says anything. It is asked of every field of
+// every layer, so it makes no values of the fields.
+func (s *Settings) given(one *Field) bool {
+	switch p := one.at(s).(type) {
+	case *string:
+		return *p != "" && *p != *one.at(&defaults).(*string)
+	case *int:
+		return *p != 0 && *p != *one.at(&defaults).(*int)
+	case *bool:
+		return *p && !*one.at(&defaults).(*bool)
+	}
+	return false
 }
 
 // Without returns settings without those that the format has no use for, but
 // for the named ones, which were asked of it.
 func (f *Format) Without(s Settings, asked func(flag string) bool) Settings {
-	for _, one := range fields {
+	for i := range fields {
+		one := &fields[i]
 		useless := !f.takes(one) || one.Flag == "scale" && f.Scales[s.Scale] == ""
 		if useless && !asked(one.Flag) {
-			_ = one.set(&s, one.Value(Default()))
+			_ = one.set(&s, one.value(&defaults))
 		}
 	}
 	return s
@@ -44,9 +55,10 @@ func (f *Format) Scaled(scale string) *Format {
 
 // Check refuses settings that hold for no weight at all.
 func (f *Format) Check(s Settings) error {
-	for _, one := range fields {
+	for i := range fields {
+		one := &fields[i]
 		switch {
-		case f.takes(one) || !s.given(one):
+		case !s.given(one) || f.takes(one):
 		case f == sdnqFormat && one.Flag == "scale":
 			return errors.New("SDNQ dtypes take --group-size, not --scale")
 		case f == sdnqFormat:

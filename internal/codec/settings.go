@@ -107,8 +107,11 @@ var fields = []Field{
 func Fields() []Field { return fields }
 
 // Value returns the setting's value: a string, an int or a bool.
-func (f Field) Value(s Settings) any {
-	switch p := f.at(&s).(type) {
+func (f Field) Value(s Settings) any { return f.value(&s) }
+
+// value is Value without a copy of all settings, which would escape.
+func (f Field) value(s *Settings) any {
+	switch p := f.at(s).(type) {
 	case *string:
 		return *p
 	case *int:

@@ -97,6 +97,11 @@ func (m *Model) collectPlain() {
 			taken[t.Name] = true
 		}
 	}
+	if len(taken) == 0 {
+		m.Plain = m.Checkpoint.Tensors
+		return
+	}
+	m.Plain = make([]checkpoint.Tensor, 0, len(m.Checkpoint.Tensors)-len(taken))
 	for _, t := range m.Checkpoint.Tensors {
 		if !taken[t.Name] {
 			m.Plain = append(m.Plain, t)

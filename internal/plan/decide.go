@@ -20,8 +20,9 @@ import (
 // matched anything.
 type decider struct {
 	Options
-	skip     []string // the config's list
-	listKeys bool     // the preset's list is in effect
+	flagged  codec.Settings // of layers without a config's or a rule's
+	skip     []string       // the config's list
+	listKeys bool           // the preset's list is in effect
 	used     map[string]bool
 	cannot   []string // layers that their dtype cannot hold
 	minNumel int
@@ -30,6 +31,7 @@ type decider struct {
 
 func newDecider(o Options) (*decider, error) {
 	d := &decider{Options: o, used: map[string]bool{}}
+	d.flagged = d.base().With(o.Flags)
 	if o.Config != nil {
 		if err := o.Config.Check(); err != nil {
 			return nil, usage.Wrap(err)
@@ -218,8 +220,10 @@ func (d *decider) listed(s Step, k preset.Kind) string {
 	if entry, ok := sdnq.Match(s.memoryName(), d.skip); ok {
 		return "skip key " + entry
 	}
-	if entry, ok := d.Preset.Skip(t.Name); ok && d.listKeys {
-		return "skip key " + entry
+	if d.listKeys {
+		if entry, ok := d.Preset.Skip(t.Name); ok {
+			return "skip key " + entry
+		}
 	}
 	if d.Layout == layout.Comfy {
 		if why := d.Preset.Keep(t.Name, t.Shape[0], t.Numel()/t.Shape[0]); why != "" {
@@ -326,17 +330,17 @@ func dtypeName(s *Step) string {
 
 // settings of a layer: defaults, the config's, the flags', the rule's.
 func (d *decider) settings(name string, rule *Rule) (codec.Settings, error) {
-	s := d.base()
+	s := d.flagged
 	if d.Config != nil {
 		c, err := d.Config.For(name)
 		if err != nil {
 			return s, usage.Errorf("tensor %s: %w", name, err)
 		}
-		if s, err = configured(s, c); err != nil {
+		if s, err = configured(d.base(), c); err != nil {
 			return s, usage.Errorf("tensor %s: %w", name, err)
 		}
+		s = s.With(d.Flags)
 	}
-	s = s.With(d.Flags)
 	if rule != nil {
 		s = s.With(rule.Over)
 	}

@@ -44,7 +44,7 @@ func (p *Plan) makeFiles(units [][]safetensors.Tensor, o Output) error {
 
 // parts returns where each tensor of the output lies, by name.
 func (p *Plan) parts() map[string]Part {
-	parts := map[string]Part{}
+	parts := make(map[string]Part, 3*len(p.Steps))
 	for i, f := range p.Files {
 		for _, t := range f.Header.Tensors {
 			parts[t.Name] = Part{t, i}
@@ -55,8 +55,8 @@ func (p *Plan) parts() map[string]Part {
 
 // units are the tensors of each step, which stay in one file.
 func (p *Plan) units() ([][]safetensors.Tensor, error) {
-	from := map[string]string{}
-	var units [][]safetensors.Tensor
+	from := make(map[string]string, 3*len(p.Steps))
+	units := make([][]safetensors.Tensor, 0, len(p.Steps))
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		unit := p.name(s)
@@ -89,8 +89,10 @@ func (p *Plan) name(s *Step) []safetensors.Tensor {
 		s.Parts = []Part{{Tensor: t}}
 		return []safetensors.Tensor{t}
 	}
-	var unit []safetensors.Tensor
-	for _, t := range s.Codec.Tensors() {
+	tensors := s.Codec.Tensors()
+	unit := make([]safetensors.Tensor, 0, len(tensors)+1)
+	s.Parts = make([]Part, 0, len(tensors))
+	for _, t := range tensors {
 		named := safetensors.Tensor{Name: p.Layout.TensorName(s.Layer, t.Role), Dtype: t.Dtype, Shape: t.Shape}
 		s.Parts = append(s.Parts, Part{Tensor: named})
 		unit = append(unit, named)

@@ -129,6 +129,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if o.Recognised != "" {
 		p.Preset += ": " + o.Recognised
 	}
+	p.Steps = make([]Step, 0, len(tensors))
 	for _, t := range readOrder(tensors) {
 		step, err := d.step(t)
 		if err != nil {

@@ -150,6 +150,23 @@ func globalSettings(s codec.Settings) sdnq.Settings {
 // says reports whether the config gives a layer the settings of its step.
 func says(c *sdnq.Config, s Step) bool { return len(differing(c, s)) == 0 }
 
+// differ is differing for one config. Layers with equal settings are compared
+// once where the config says the same of all.
+func differ(c *sdnq.Config) func(s Step) pyjson.Object {
+	if len(c.Modules)+len(c.DtypeLists)+len(c.NotMatmul) > 0 {
+		return func(s Step) pyjson.Object { return differing(c, s) }
+	}
+	known := map[codec.Settings]pyjson.Object{}
+	return func(s Step) pyjson.Object {
+		keys, ok := known[s.Settings]
+		if !ok {
+			keys = differing(c, s)
+			known[s.Settings] = keys
+		}
+		return keys
+	}
+}
+
 // differing are the keys of a layer's settings that the config says otherwise.
 func differing(c *sdnq.Config, s Step) pyjson.Object {
 	got, err := c.For(s.memoryName())
@@ -186,11 +203,12 @@ func exceptions(c *sdnq.Config, steps []Step) {
 	}
 	lists := map[string][]string{}
 	plain := *c
+	differing := differ(&plain)
 	for _, s := range steps {
 		if s.Action != Quantize {
 			continue
 		}
-		keys := differing(&plain, s)
+		keys := differing(s)
 		if s.Settings.Dynamic && len(keys) == 0 { // sdnq lists all that it measured
 			keys = pyjson.Object{{Key: "weights_dtype", Value: s.Settings.Dtype}}
 		}
@@ -225,11 +243,12 @@ func withBasics(keys pyjson.Object, s Step) pyjson.Object {
 func sharedDifference(c *sdnq.Config, steps []Step) pyjson.Object {
 	var shared pyjson.Object
 	n := 0
+	differing := differ(c)
 	for _, s := range steps {
 		if s.Action != Quantize {
 			continue
 		}
-		keys := differing(c, s)
+		keys := differing(s)
 		if n++; n > 1 && pyjson.Dump(keys) != pyjson.Dump(shared) {
 			return nil
 		}

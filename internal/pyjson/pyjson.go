@@ -130,7 +130,12 @@ func enclose(b *strings.Builder, brackets string, n int, s style, newline string
 // dumpString escapes as Python does: everything beyond ASCII as \uXXXX.
 func dumpString(b *strings.Builder, s string) {
 	b.WriteByte('"')
-	for _, r := range s {
+	plain := 0
+	for plain < len(s) && isPlain(s[plain]) {
+		plain++
+	}
+	b.WriteString(s[:plain])
+	for _, r := range s[plain:] {
 		switch {
 		case r == '"' || r == '\\':
 			b.WriteByte('\\')
@@ -156,6 +161,9 @@ func dumpString(b *strings.Builder, s string) {
 	}
 	b.WriteByte('"')
 }
+
+// isPlain reports whether a byte stands for itself in a string.
+func isPlain(c byte) bool { return c >= ' ' && c <= '~' && c != '"' && c != '\\' }
 
 // MarshalJSON writes the object in its order.
 func (o Object) MarshalJSON() ([]byte, error) { return []byte(Dump(o)), nil }
