@@ -13,18 +13,12 @@ import subprocess
 import sys
 import tempfile
 
-binary, comfy_folder = sys.argv[1:3]
-sys.argv = sys.argv[:1]
-sys.path.insert(0, comfy_folder)
-import comfy.cli_args  # noqa: E402
+import comfyui
+import torch
+from safetensors.torch import load_file
 
-comfy.cli_args.args.cpu = True
-import comfy.ops  # noqa: E402
-import comfy.utils  # noqa: E402
-import comfyui_version  # noqa: E402
-import torch  # noqa: E402
-from safetensors import safe_open  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+binary, folder = sys.argv[1:3]
+release = comfyui.start(folder)
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2] / "testdata" / "minilm.safetensors"
 ROTATED = ["--convrot-group-size", "64"]
@@ -46,34 +40,15 @@ def tensorpress(*args):
     subprocess.run([binary, *map(str, args), "-q"], check=True, stdout=subprocess.DEVNULL)
 
 
-def loaded(path, plain):
-    """The layers' weights as ComfyUI restores them, by name."""
-    state = load_file(path)
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-    state, metadata = comfy.utils.convert_old_quants(state, model_prefix="", metadata=metadata)
-    ops = comfy.ops.mixed_precision_ops({}, compute_dtype=torch.float32)
-    for key in [key for key in state if key.endswith(".comfy_quant")]:
-        name = key.removesuffix(".comfy_quant")
-        parts = {"l." + k.removeprefix(name + "."): v for k, v in state.items() if k.startswith(name + ".") and not k.endswith(".bias")}
-        rows, columns = plain[name + ".weight"].shape
-        linear = ops.Linear(columns, rows, bias=False, dtype=torch.float32)
-        missing, unexpected = [], []
-        linear._load_from_state_dict(parts, "l.", {}, True, missing, unexpected, [])
-        if missing or unexpected:
-            raise SystemExit(f"{name}: missing {missing}, unexpected {unexpected}")
-        yield name, linear.weight.dequantize().float()
-
-
 failed = False
-print(f"ComfyUI {comfyui_version.__version__}")
+print(f"ComfyUI {release}")
 for dtype, options, exact in CASES:
     with tempfile.TemporaryDirectory() as folder:
         out, plain = pathlib.Path(folder, "out.safetensors"), pathlib.Path(folder, "plain.safetensors")
         tensorpress("quantize", SOURCE, out, "--dtype", dtype, "--for", "comfyui", *options)
         tensorpress("dequantize", out, plain, "--dtype", "f32")
         ours, worst, equal, layers = load_file(plain), 0.0, 0, 0
-        for name, weight in loaded(out, ours):
+        for name, weight in comfyui.loaded(out, ours):
             want = ours[name + ".weight"]
             weight = weight[: want.shape[0], : want.shape[1]]
             layers, equal = layers + 1, equal + torch.equal(weight, want)
