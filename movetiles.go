@@ -114,7 +114,7 @@ func (t *transcoding) report(r *Report) {
 			for _, s := range found {
 				total.add(s)
 			}
-			r.Layers[i].RelMSE = total.error().RelMSE
+			r.Layers[i].Figures = &Figures{total.error(), finiteOrNil(total.maxAbs)}
 		}
 	}
 }

@@ -52,6 +52,9 @@ type Options struct {
 	ShardSize             int64 // bytes, 0 for 5 GB
 
 	Force bool
+	// Measure adds the error of every layer to the report: what was written is
+	// read once more, with the source, in tiles, before it is at dest.
+	Measure bool
 	Resources
 }
 

@@ -31,16 +31,18 @@ func Quantize(ctx context.Context, source, dest string, o Options) (*Report, err
 	}
 	defer out.Abort()
 	tasks := func(yield func(stream.Task) bool) { m.quantize(o.Resources, yield) }
-	if err := stream.Run(ctx, o.threads(), tasks, o.progress(m.bytesIn())); err != nil {
+	done := o.progress(m.work(o))
+	if err := stream.Run(ctx, o.threads(), tasks, done); err != nil {
 		return nil, err
 	}
 	if err := m.finish(); err != nil {
 		return nil, err
 	}
-	if err := out.Commit(); err != nil {
+	r := m.report(dest, time.Since(start))
+	if err := m.measure(ctx, out, o, done, r); err != nil {
 		return nil, err
 	}
-	return m.report(dest, time.Since(start)), nil
+	return r, out.Commit()
 }
 
 // Plan makes the decisions of [Quantize] and reads no weights. dest may be

@@ -19,7 +19,9 @@ type Report struct {
 	BytesOut int64         `json:"bytes_out"`
 	Files    []string      `json:"files,omitempty"`
 	Notes    []string      `json:"notes,omitempty"`
-	// Seconds is 0 in a plan.
+	// Total is the error over all layers, nil unless [Options.Measure].
+	Total *TotalError `json:"total,omitempty"`
+	// Seconds is 0 in a plan; it does not count measuring.
 	Seconds float64 `json:"seconds,omitempty"`
 }
 
@@ -33,8 +35,14 @@ type ReportLayer struct {
 	Shape    []int         `json:"shape"`
 	BytesIn  int64         `json:"bytes_in"`
 	BytesOut int64         `json:"bytes_out"`
-	// RelMSE is the error that was measured, nil where none was: Σ(W−Ŵ)²/ΣW².
-	RelMSE *float64 `json:"rel_mse,omitempty"`
+	// Figures are nil where no error was measured, see [Options.Measure].
+	*Figures
+}
+
+// Figures are the error of one layer.
+type Figures struct {
+	TotalError
+	MaxAbs *float64 `json:"max_abs"` // nil where it is not finite
 }
 
 // newReport lists the weights; tensors that are not weights count in the sums.

@@ -56,10 +56,10 @@ func TestMovesAndBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, l := range r.Layers {
-				if l.Action == "move" && (l.Dtype != tt.format || (l.RelMSE != nil) != tt.rounds) {
-					t.Errorf("%s: %s, error %v", l.Name, l.Dtype, l.RelMSE)
+				if l.Action == "move" && (l.Dtype != tt.format || (l.Figures != nil) != tt.rounds) {
+					t.Errorf("%s: %s, error %v", l.Name, l.Dtype, l.Figures)
 				}
-				if l.RelMSE != nil && *l.RelMSE > 2e-5 {
+				if l.Figures != nil && *l.RelMSE > 2e-5 {
 					t.Errorf("%s loses %v", l.Name, *l.RelMSE)
 				}
 			}

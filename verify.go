@@ -45,8 +45,7 @@ type TotalError struct {
 // LayerError is the error of one layer, and what it takes.
 type LayerError struct {
 	Name string `json:"name"`
-	TotalError
-	MaxAbs *float64 `json:"max_abs"` // nil where it is not finite
+	Figures
 	// What the layer is stored as, and the bytes of it and of the source's
 	// weight. [Inspect] has them in its JSON.
 	Dtype              string `json:"-"`
@@ -214,7 +213,7 @@ func (v *verification) conclude(c *check) sums {
 		return sums{nonfinite: -1}
 	}
 	e := LayerError{
-		Name: v.named(c.layer.Name), TotalError: found.error(), MaxAbs: finiteOrNil(found.maxAbs),
+		Name: v.named(c.layer.Name), Figures: Figures{found.error(), finiteOrNil(found.maxAbs)},
 		Dtype: c.layer.Dtype, Shape: c.source.Shape, Bytes: bytesOf(c.layer.Tensors), BytesSource: c.source.Size,
 	}
 	v.Layers = append(v.Layers, e)

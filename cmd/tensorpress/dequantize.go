@@ -60,7 +60,7 @@ func (d *dequantizeFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	d.notes(cmd.ErrOrStderr(), r.Notes)
-	if err := d.report.write(r); err != nil {
+	if err := d.report.write(r, func() *page { return reportPage(r) }); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
 	return output(cmd.OutOrStdout(), d.json, r, func(w io.Writer) { printDone(w, r) })

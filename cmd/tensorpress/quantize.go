@@ -151,6 +151,7 @@ func (q *quantizeFlags) addOutput(f *pflag.FlagSet) {
 	q.shardSize.least = 1
 	f.Var(&q.shardSize, "shard-size", "most bytes of weights in a file of a folder (default 5GB)")
 	f.BoolVar(&q.o.Force, "force", false, "replace DEST if it exists")
+	f.BoolVar(&q.o.Measure, "measure", false, "read what was written once more for each layer's error; an HTML report does")
 	f.BoolVar(&q.dryRun, "dry-run", false, "the same as plan")
 }
 
@@ -177,6 +178,7 @@ func (q *quantizeFlags) options(f *pflag.FlagSet) tensorpress.Options {
 	o.MinNumel, o.MinChannels = given(f, "min-numel", &q.minNumel), given(f, "min-channels", &q.minChannels)
 	o.DequantizeFP32, o.SkipKeys = given(f, "dequantize-fp32", &q.dequantizeFP32), given(f, "skip-keys", &q.skipKeys)
 	o.ShardSize = q.shardSize.bytes
+	o.Measure = q.o.Measure || q.report.isHTML() && !f.Changed("measure")
 	o.Settings = settings(f)
 	return o
 }
@@ -203,7 +205,7 @@ func (q *quantizeFlags) finish(cmd *cobra.Command, r *tensorpress.Report, err er
 		return err
 	}
 	q.notes(cmd.ErrOrStderr(), r.Notes)
-	if err := q.report.write(r); err != nil {
+	if err := q.report.write(r, func() *page { return reportPage(r) }); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
 	return output(cmd.OutOrStdout(), q.json, r, func(w io.Writer) { show(w, r) })

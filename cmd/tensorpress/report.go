@@ -18,7 +18,7 @@ import (
 type reportFlag struct{ path string }
 
 func (r *reportFlag) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&r.path, "report", "", "also write the result as JSON to `FILE`")
+	cmd.Flags().StringVar(&r.path, "report", "", "also write the result to `FILE`: JSON, or HTML, by its suffix")
 }
 
 // check refuses what would fail, or do harm, only once all the work is done.
@@ -26,8 +26,8 @@ func (r *reportFlag) check(paths []string) error {
 	if r.path == "" {
 		return nil
 	}
-	if !strings.EqualFold(filepath.Ext(r.path), ".json") {
-		return fmt.Errorf("--report %s: the name must end in .json", r.path)
+	if !r.isHTML() && !strings.EqualFold(filepath.Ext(r.path), ".json") {
+		return fmt.Errorf("--report %s: the name must end in .json or .html", r.path)
 	}
 	for _, path := range paths {
 		if within(r.path, path) {
@@ -40,6 +40,11 @@ func (r *reportFlag) check(paths []string) error {
 	return nil
 }
 
+func (r *reportFlag) isHTML() bool {
+	ext := strings.ToLower(filepath.Ext(r.path))
+	return ext == ".html" || ext == ".htm"
+}
+
 func within(path, folder string) bool {
 	path, err1 := filepath.Abs(path)
 	folder, err2 := filepath.Abs(folder)
@@ -47,12 +52,16 @@ func within(path, folder string) bool {
 	return cmp.Or(err1, err2, err) == nil && (rel == "." || filepath.IsLocal(rel))
 }
 
-func (r *reportFlag) write(report *tensorpress.Report) error {
+// write writes what was asked for: v as JSON, or the page.
+func (r *reportFlag) write(v any, show func() *page) error {
 	if r.path == "" {
 		return nil
 	}
+	if r.isHTML() {
+		return os.WriteFile(r.path, []byte(show().html()), 0o666)
+	}
 	var b strings.Builder
-	if err := writeJSON(&b, report, "  "); err != nil {
+	if err := writeJSON(&b, v, "  "); err != nil {
 		return err
 	}
 	return os.WriteFile(r.path, []byte(b.String()), 0o666)

@@ -92,7 +92,7 @@ func (t *transcodeFlags) finish(cmd *cobra.Command, r *tensorpress.Report, err e
 		return err
 	}
 	t.notes(cmd.ErrOrStderr(), r.Notes)
-	if err := t.report.write(r); err != nil {
+	if err := t.report.write(r, func() *page { return reportPage(r) }); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
 	return output(cmd.OutOrStdout(), t.json, r, func(w io.Writer) { show(w, r) })
@@ -104,8 +104,8 @@ func printMoved(w io.Writer, r *tensorpress.Report) {
 	t := newTable(2)
 	t.add("LAYER", "DTYPE", "REL_MSE")
 	for _, l := range r.Layers {
-		if l.RelMSE != nil {
-			t.add(l.Name, l.Dtype, fmt.Sprintf("%.3g", *l.RelMSE))
+		if l.Figures != nil {
+			t.add(l.Name, l.Dtype, figure(l.RelMSE, "%.3g"))
 		}
 	}
 	if len(t.rows) > 1 {

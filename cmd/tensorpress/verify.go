@@ -12,6 +12,7 @@ import (
 type verifyFlags struct {
 	o         tensorpress.VerifyOptions
 	maxRelMSE float64
+	report    reportFlag
 	runFlags
 }
 
@@ -36,13 +37,15 @@ rel_mse is the sum of squared errors over that of squared weights.`,
 	f.Float64Var(&v.maxRelMSE, "max-rel-mse", 0, "with --source: a layer's rel_mse above `X` is a problem")
 	f.StringVar(&v.o.For, "for", "", "`APP` that must load it: comfyui, sdnext, diffusers, transformers, invokeai")
 	group(f, "What to check")
+	v.report.add(cmd)
+	group(f, "Output")
 	v.add(cmd)
 	complete(cmd, "for", appNames)
-	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { return v.check(cmd) }
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) error { return v.check(cmd, args) }
 	return cmd
 }
 
-func (v *verifyFlags) check(cmd *cobra.Command) error {
+func (v *verifyFlags) check(cmd *cobra.Command, args []string) error {
 	v.o.MaxRelMSE = given(cmd.Flags(), "max-rel-mse", &v.maxRelMSE)
 	switch {
 	case v.o.MaxRelMSE != nil && v.o.Source == "":
@@ -50,7 +53,13 @@ func (v *verifyFlags) check(cmd *cobra.Command) error {
 	case !(v.maxRelMSE >= 0): // NaN too
 		return fmt.Errorf("--max-rel-mse %g: want 0 or more", v.maxRelMSE)
 	}
-	return v.runFlags.check()
+	if err := v.runFlags.check(); err != nil {
+		return err
+	}
+	if v.o.Source != "" {
+		args = append(args, v.o.Source)
+	}
+	return v.report.check(args)
 }
 
 func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
@@ -61,6 +70,9 @@ func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 	follow.end(err == nil)
 	if err != nil {
 		return err
+	}
+	if err := v.report.write(found, func() *page { return verificationPage(args[0], o.Source, found) }); err != nil {
+		return fmt.Errorf("report: %w", err)
 	}
 	if err := output(cmd.OutOrStdout(), v.json, found, func(w io.Writer) { printVerification(w, found) }); err != nil {
 		return err

@@ -95,6 +95,9 @@ func (f Folder) CopyFile(name, from string) error {
 	return f.stage.CopyFile(path.Join(f.name, name), from)
 }
 
+// Path is where a file or folder is until Commit, "" for the stage itself.
+func (s *Stage) Path(name string) string { return filepath.Join(s.tmp, filepath.FromSlash(name)) }
+
 // Free returns the bytes that can still be written beside the destination,
 // -1 where the system does not tell.
 func (s *Stage) Free() int64 { return free(s.tmp) }

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// hostile are names that a page must show and never obey.
+var hostile = []string{
+	`</title><script>alert(1)</script>.weight`, `a"onload="alert(1).weight`, `b'&amp;<!--.weight`,
+	"c\x1b[31m\n]]>.weight", "\u202egnp.weight", `d<img src=http://x.example/>.weight`,
+}
+
+func hostileFile(t *testing.T) string {
+	t.Helper()
+	var tensors []safetensors.Tensor
+	patterns := map[string]string{}
+	for _, name := range hostile {
+		tensors = append(tensors, safetensors.Tensor{Name: name, Dtype: safetensors.BF16, Shape: []int{64, 64}})
+		patterns[name] = "normal"
+	}
+	header, err := safetensors.NewHeader(tensors, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "hostile.safetensors")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := fillFile(f, header, patterns); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// tensorpressReport runs a command and returns its report.
+func tensorpressReport(t *testing.T, suffix string, args ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "report"+suffix)
+	var stdout, stderr strings.Builder
+	if status := run(append(args, "--report", path), &stdout, &stderr); status != 0 {
+		t.Fatalf("%q: status %d: %s", args, status, &stderr)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// document is what a page's parser found.
+type document struct {
+	cells  [][]string // of the table's body, the value of a <data> in its place
+	points []string   // titles of the plot's marks
+}
+
+// parsePage reads a page as XML, which has no mercy, and refuses what would
+// load or run anything.
+func parsePage(t *testing.T, text string) document {
+	t.Helper()
+	var doc document
+	var path []string
+	d := xml.NewDecoder(strings.NewReader(text))
+	for {
+		token, err := d.Token()
+		if err == io.EOF {
+			return doc
+		}
+		if err != nil {
+			t.Fatalf("not well-formed: %v", err)
+		}
+		switch e := token.(type) {
+		case xml.StartElement:
+			checkElement(t, e)
+			path = append(path, e.Name.Local)
+			doc.start(e, path)
+		case xml.EndElement:
+			path = path[:len(path)-1]
+		case xml.CharData:
+			doc.text(string(e), strings.Join(path, " "))
+		case xml.Comment:
+			t.Errorf("a comment: %s", e)
+		}
+	}
+}
+
+func checkElement(t *testing.T, e xml.StartElement) {
+	t.Helper()
+	if slices.Contains(strings.Fields("script img link iframe object embed base form"), e.Name.Local) {
+		t.Errorf("an element %s", e.Name.Local)
+	}
+	for _, a := range e.Attr {
+		if strings.HasPrefix(a.Name.Local, "on") || a.Name.Local == "src" || a.Name.Local == "href" && !strings.HasPrefix(a.Value, "#l") {
+			t.Errorf("an attribute %s=%q", a.Name.Local, a.Value)
+		}
+	}
+}
+
+func (doc *document) start(e xml.StartElement, path []string) {
+	in := strings.Join(path, " ")
+	switch {
+	case strings.HasSuffix(in, "tbody tr"):
+		doc.cells = append(doc.cells, nil)
+	case strings.HasSuffix(in, "tr td") && len(doc.cells) > 0:
+		row := &doc.cells[len(doc.cells)-1]
+		*row = append(*row, "")
+	case strings.HasSuffix(in, "td data"):
+		row := doc.cells[len(doc.cells)-1]
+		row[len(row)-1] = e.Attr[0].Value
+	}
+}
+
+func (doc *document) text(text, in string) {
+	switch {
+	case strings.HasSuffix(in, "tbody tr td"):
+		row := doc.cells[len(doc.cells)-1]
+		row[len(row)-1] += text
+	case strings.HasSuffix(in, "circle title"):
+		doc.points = append(doc.points, text)
+	}
+}
+
+// TestReportPage: every layer is in the table and in the plot, with the figures
+// of the JSON, whatever its name.
+func TestReportPage(t *testing.T) {
+	hostile := hostileFile(t)
+	tests := map[string]struct {
+		args   []string
+		source string
+		points int
+	}{
+		"comfy": {[]string{"quantize", "../../testdata/minilm.safetensors", "--set", `self\.key=nvfp4`}, "", 6},
+		"sdnq":  {[]string{"quantize", "../../testdata/minilm.safetensors", "--layout", "sdnq", "--dtype", "uint3"}, "", 7},
+		"names": {[]string{"quantize", hostile, "--preset", "none"}, "", 6},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			dest := filepath.Join(t.TempDir(), "out.safetensors")
+			args := append([]string{tt.args[0], tt.args[1], dest, "--force", "-q"}, tt.args[2:]...)
+			page := parsePage(t, tensorpressReport(t, ".html", args...))
+			var r savedReport
+			if err := json.Unmarshal([]byte(tensorpressReport(t, ".json", append(args, "--measure")...)), &r); err != nil {
+				t.Fatal(err)
+			}
+			checkRows(t, page, r.Layers)
+			if len(page.points) != tt.points {
+				t.Errorf("%d points, want %d: %q", len(page.points), tt.points, page.points)
+			}
+			if r.Total == nil || r.Total.RelMSE == nil {
+				t.Error("no total")
+			}
+			checkVerify(t, dest, tt.args[1], r)
+		})
+	}
+}
+
+// savedReport is what of a JSON report the page has too.
+type savedReport struct {
+	Layers []savedLayer
+	Total  *tensorpress.TotalError
+}
+
+type savedLayer struct {
+	Name, Action, Dtype string
+	Shape               []int
+	BytesIn             int64 `json:"bytes_in"`
+	BytesOut            int64 `json:"bytes_out"`
+	*tensorpress.Figures
+}
+
+func checkRows(t *testing.T, page document, layers []savedLayer) {
+	t.Helper()
+	if len(page.cells) != len(layers) {
+		t.Fatalf("%d rows, want %d", len(page.cells), len(layers))
+	}
+	for i, l := range layers {
+		got := page.cells[i]
+		want := []string{oneLine(l.Name), l.Action, l.Dtype, got[3], shapeText(l.Shape), strconv.FormatInt(l.BytesIn, 10), strconv.FormatInt(l.BytesOut, 10), "", "", ""}
+		if e := l.Figures; e != nil {
+			for j, x := range []*float64{e.RelMSE, e.SQNR, e.MaxAbs} {
+				want[7+j] = strconv.FormatFloat(*x, 'g', -1, 64)
+			}
+		}
+		for j, text := range want {
+			if got[j] != text {
+				t.Errorf("row %d: cell %d is %q, want %q", i, j, got[j], text)
+			}
+		}
+		if (l.Figures != nil) != (l.Action == "quantize") {
+			t.Errorf("%s, to %s: error %v", l.Name, l.Action, l.Figures)
+		}
+	}
+}
+
+// checkVerify: verify finds the errors that were measured while writing, and
+// its page has them all.
+func checkVerify(t *testing.T, dest, source string, r savedReport) {
+	t.Helper()
+	args := []string{"verify", dest, "--source", source, "-q"}
+	page := parsePage(t, tensorpressReport(t, ".html", args...))
+	var v tensorpress.Verification
+	if err := json.Unmarshal([]byte(tensorpressReport(t, ".json", args...)), &v); err != nil {
+		t.Fatal(err)
+	}
+	if len(page.cells) != len(v.Layers) || len(v.Layers) == 0 {
+		t.Fatalf("%d rows of %d layers", len(page.cells), len(v.Layers))
+	}
+	measured := map[string]float64{}
+	for _, l := range r.Layers {
+		if l.Figures != nil {
+			measured[l.Name] = *l.Figures.RelMSE
+		}
+	}
+	for i, l := range v.Layers {
+		if got := measured[l.Name]; got != *l.RelMSE {
+			t.Errorf("%s: %g was measured, verify finds %g", l.Name, got, *l.RelMSE)
+		}
+		if want := strconv.FormatFloat(*l.RelMSE, 'g', -1, 64); page.cells[i][0] != oneLine(l.Name) || page.cells[i][7] != want {
+			t.Errorf("row %d is %q, want %s of %s", i, page.cells[i], want, l.Name)
+		}
+	}
+}
+
+// TestPlanPage: a plan has sizes and no errors.
+func TestPlanPage(t *testing.T) {
+	page := parsePage(t, tensorpressReport(t, ".html", "plan", "../../testdata/minilm.safetensors", "-q"))
+	if len(page.cells) != 13 || len(page.points) != 0 {
+		t.Errorf("%d rows, %d points", len(page.cells), len(page.points))
+	}
+}
+
+// TestPageOfOddFigures: an exact layer and one that decodes to no number have
+// their places too.
+func TestPageOfOddFigures(t *testing.T) {
+	zero := 0.0
+	p := &page{rows: []row{
+		{name: "exact", error: &tensorpress.Figures{TotalError: tensorpress.TotalError{RelMSE: &zero}}},
+		{name: "infinite", error: &tensorpress.Figures{}},
+		{name: "kept", action: "keep"},
+	}}
+	doc := parsePage(t, p.html())
+	if len(doc.points) != 2 || doc.cells[1][7] != "null" {
+		t.Errorf("%q, %q", doc.points, doc.cells)
+	}
+	if text := p.html(); strings.Contains(text, "NaN") || strings.Contains(text, "Inf") {
+		t.Error("a place that is no number")
+	}
+}

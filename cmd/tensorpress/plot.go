@@ -1,0 +1,162 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/tensorpress/tensorpress"
+)
+
+// The plot: errors above, sizes below, a column for every layer.
+const (
+	plotWidth  = 1100
+	plotLeft   = 70 // of the columns
+	plotRight  = 1090
+	errorTop   = 20
+	errorFoot  = 220
+	sizeTop    = 260
+	sizeFoot   = 380
+	plotHeight = 400
+)
+
+// hues tell dtypes apart, the most frequent first; those beyond share the last.
+var hues = []string{"#2a78d6", "#d5760b", "#158f5f", "#b4508f", "#6f5bd0", "#c4342d", "#7d7c75"}
+
+func (p *page) writePlot(b *strings.Builder) {
+	if len(p.rows) == 0 {
+		return
+	}
+	keys := p.dtypes()
+	least, most, measured := p.decades()
+	top := sizeTop
+	if !measured {
+		top = errorTop
+	}
+	fmt.Fprintf(b, "<h2>Layers in the order of the file</h2>\n<p>%s", writeKeys(keys))
+	fmt.Fprintf(b, "<span class=\"key\" style=\"background: var(--faint)\"></span>size before</p>\n")
+	fmt.Fprintf(b, "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"error and size of every layer\">\n", plotWidth, plotHeight-sizeTop+top)
+	if measured {
+		p.writeErrors(b, keys, least, most)
+	}
+	p.writeSizes(b, keys, top)
+	b.WriteString("</svg>\n")
+}
+
+// dtypes of quantized layers, those of most layers first.
+func (p *page) dtypes() []string {
+	counts := map[string]int{}
+	var names []string
+	for _, r := range p.rows {
+		if r.action == "keep" {
+			continue
+		}
+		if counts[r.dtype]++; counts[r.dtype] == 1 {
+			names = append(names, r.dtype)
+		}
+	}
+	slices.SortStableFunc(names, func(x, y string) int { return counts[y] - counts[x] })
+	return names
+}
+
+func hue(keys []string, r row) string {
+	i := slices.Index(keys, r.dtype)
+	if r.action == "keep" || i < 0 {
+		i = len(hues) - 1
+	}
+	return hues[min(i, len(hues)-1)]
+}
+
+func writeKeys(keys []string) string {
+	var b strings.Builder
+	for i, name := range keys[:min(len(keys), len(hues)-1)] {
+		fmt.Fprintf(&b, "<span class=\"key\" style=\"background: %s\"></span>%s", hues[i], esc(name))
+	}
+	fmt.Fprintf(&b, "<span class=\"key\" style=\"background: %s\"></span>", hues[len(hues)-1])
+	if len(keys) >= len(hues) {
+		b.WriteString("other dtypes, ")
+	}
+	b.WriteString("kept")
+	return b.String()
+}
+
+// column returns the middle and the width of a layer's column.
+func (p *page) column(i int) (x, width float64) {
+	width = float64(plotRight-plotLeft) / float64(len(p.rows))
+	return plotLeft + (float64(i)+0.5)*width, width
+}
+
+// decades is the range of the errors' logarithms in whole numbers.
+func (p *page) decades() (least, most int, measured bool) {
+	least, most = math.MaxInt, math.MinInt
+	for _, r := range p.rows {
+		if r.error == nil {
+			continue
+		}
+		measured = true
+		if x := r.error.RelMSE; x != nil && *x > 0 {
+			least = min(least, int(math.Floor(math.Log10(*x))))
+			most = max(most, int(math.Ceil(math.Log10(*x))))
+		}
+	}
+	if least > most {
+		least, most = -1, 0
+	}
+	return least, max(most, least+1), measured
+}
+
+// writeErrors plots rel_mse by its logarithm; exact layers lie on the foot, and
+// those whose error is not finite on the top.
+func (p *page) writeErrors(b *strings.Builder, keys []string, least, most int) {
+	height := func(log float64) float64 {
+		at := (log - float64(least)) / float64(most-least)
+		return errorFoot - min(max(at, 0), 1)*(errorFoot-errorTop)
+	}
+	step := (most-least)/8 + 1
+	for d := least; d <= most; d += step {
+		y := height(float64(d))
+		fmt.Fprintf(b, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">1e%d</text>\n", plotLeft, plotRight, y, y, plotLeft-8, y+4, d)
+	}
+	fmt.Fprintf(b, "<text x=\"%d\" y=\"%d\">rel_mse</text>\n", plotLeft, errorTop-8)
+	for i, r := range p.rows {
+		if r.error == nil {
+			continue
+		}
+		x, _ := p.column(i)
+		y := height(math.Log10(orInfinity(r.error.RelMSE)))
+		fmt.Fprintf(b, "<a href=\"#l%d\"><circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"%s\"><title>%s: %s, rel_mse %s</title></circle></a>\n",
+			i, x, y, hue(keys, r), esc(r.name), esc(r.dtype), figure(r.error.RelMSE, "%.3e"))
+	}
+}
+
+func orInfinity(x *float64) float64 {
+	if x == nil {
+		return math.Inf(1)
+	}
+	return *x
+}
+
+// writeSizes plots bytes before and after.
+func (p *page) writeSizes(b *strings.Builder, keys []string, top int) {
+	foot := float64(top + sizeFoot - sizeTop)
+	var most int64 = 1
+	for _, r := range p.rows {
+		most = max(most, r.in, r.out)
+	}
+	fmt.Fprintf(b, "<text x=\"%d\" y=\"%d\">bytes</text><text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text><text x=\"%d\" y=\"%.0f\" text-anchor=\"end\">0</text>\n",
+		plotLeft, top-8, plotLeft-8, top+4, tensorpress.Size(most), plotLeft-8, foot+4)
+	fmt.Fprintf(b, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>\n", plotLeft, plotRight, foot, foot)
+	for i, r := range p.rows {
+		x, width := p.column(i)
+		wide := min(width*0.8, 40)
+		bar := func(n int64, paint string) {
+			h := float64(n) / float64(most) * float64(sizeFoot-sizeTop)
+			fmt.Fprintf(b, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.2f\" height=\"%.1f\" %s/>", x-wide/2, foot-h, wide, h, paint)
+		}
+		fmt.Fprintf(b, "<a href=\"#l%d\"><g><title>%s: %s to %s</title>", i, esc(r.name), tensorpress.Size(r.in), tensorpress.Size(r.out))
+		bar(r.in, `class="in"`)
+		bar(r.out, `fill="`+hue(keys, r)+`"`)
+		b.WriteString("</g></a>\n")
+	}
+}
