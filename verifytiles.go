@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/layout"
@@ -35,14 +36,27 @@ func (v *verification) checkApp() {
 		return
 	}
 	for _, l := range v.model.Layers {
-		f, err := codec.ByName(l.Format)
-		if err == nil {
-			err = v.app.CheckLayer(f, l.Dtype)
-		}
+		err := checkLayerFor(v.app, l, v.output.IsDir)
 		if err != nil {
 			v.problem(layout.WeightName(l.Name), "%v", err)
 		}
 	}
+}
+
+// checkLayerFor says why an application would not load a layer. ComfyUI takes
+// every layer of its older layout for float8_e4m3fn.
+func checkLayerFor(a *app.App, l *layout.Layer, folder bool) error {
+	f, err := codec.ByName(l.Format)
+	if err != nil {
+		return err
+	}
+	if err := a.CheckOutput(l.Layout.Name, folder); err != nil {
+		return err
+	}
+	if l.Layout == layout.ScaledFP8 && l.Parts != nil && l.Parts[0].Dtype != safetensors.F8_E4M3 {
+		return fmt.Errorf("ComfyUI would read its %s as F8_E4M3", l.Parts[0].Dtype)
+	}
+	return a.CheckLayer(f, l.Dtype)
 }
 
 // checkListed: SDNQ's loaders expect a scale of every weight that the config
@@ -106,7 +120,8 @@ func (c *check) join() sums {
 func (s *sums) problems(c *check) []Problem {
 	switch {
 	case s.nonfinite >= 0:
-		columns := max(c.layer.Shape()[1], 1)
+		shape := c.layer.Shape()
+		columns := max(shape[len(shape)-1], 1)
 		return []Problem{{c.name, fmt.Sprintf("value [%d, %d] decodes to no finite number", s.nonfinite/columns, s.nonfinite%columns)}}
 	case s.differs:
 		return []Problem{{c.name, "differs from the source's"}}

@@ -15,3 +15,4 @@ here=$(dirname "$0")
 "$python" "$here/make_match.py"
 "$python" "$here/make_dtypes.py"
 "$python" "$here/make_dynamic.py"
+"$python" "$here/make_foreign.py"

@@ -15,12 +15,13 @@ import (
 type App struct {
 	Name   string
 	Layout string // the layout that it reads
+	Older  string // one that it converts as it loads, "" for none
 	// Folder says that it loads a model folder with a config, never one file.
 	Folder bool
 }
 
 var apps = []*App{
-	{Name: "comfyui", Layout: "comfy"},
+	{Name: "comfyui", Layout: "comfy", Older: "scaled_fp8"},
 	{Name: "sdnext", Layout: "sdnq", Folder: true},
 	{Name: "diffusers", Layout: "sdnq", Folder: true},
 	{Name: "transformers", Layout: "sdnq", Folder: true},
@@ -45,7 +46,7 @@ func ByName(name string) (*App, error) {
 // CheckOutput says why the application would not load an output of a layout,
 // one file or a folder.
 func (a *App) CheckOutput(layout string, folder bool) error {
-	if layout != a.Layout {
+	if layout != a.Layout && (layout != a.Older || layout == "") {
 		return fmt.Errorf("%s loads the %s layout, not %s", a.Name, a.Layout, layout)
 	}
 	if a.Folder && !folder {

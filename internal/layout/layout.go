@@ -41,6 +41,23 @@ var (
 	}}
 )
 
+// The layouts that are read and not written: 8-bit codes with scales, and
+// nothing that describes a layer.
+var (
+	// ScaledFP8 is ComfyUI's older one, with a tensor scaled_fp8 as its mark.
+	ScaledFP8 = &Layout{Name: "scaled_fp8", suffixes: map[quant.Role]string{
+		quant.Weight: ".weight", quant.Scale: ".scale_weight", quant.InputScale: ".scale_input",
+	}}
+	// ScaleInv is DeepSeek's, of blocks of 128 by 128 values.
+	ScaleInv = &Layout{Name: "weight_scale_inv", suffixes: map[quant.Role]string{
+		quant.Weight: ".weight", quant.Scale: ".weight_scale_inv", quant.InputScale: ".activation_scale",
+	}}
+	// WeightScale is that of compressed-tensors and others.
+	WeightScale = &Layout{Name: "weight_scale", suffixes: map[quant.Role]string{
+		quant.Weight: ".weight", quant.Scale: ".weight_scale", quant.InputScale: ".input_scale",
+	}}
+)
+
 // ByName returns the layout of that name.
 func ByName(name string) (*Layout, error) {
 	for _, l := range []*Layout{SDNQ, Comfy} {

@@ -18,6 +18,7 @@ type file struct {
 	tensors  map[string]string
 	metadata map[string]string
 	beside   map[string]string // further files
+	bodies   map[string][]byte // of tensors that are not zeros
 }
 
 func (f file) open(t testing.TB) *checkpoint.Checkpoint {
@@ -36,6 +37,7 @@ func (f file) open(t testing.TB) *checkpoint.Checkpoint {
 		if text, ok := strings.CutPrefix(f.tensors[tensor.Name], "="); ok {
 			copy(body, text)
 		}
+		copy(body, f.bodies[tensor.Name])
 		b = append(b, body...)
 	}
 	dir := t.TempDir()

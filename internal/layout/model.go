@@ -16,6 +16,7 @@ import (
 // Layer is a quantized layer as found in a checkpoint.
 type Layer struct {
 	Name    string
+	Layout  *Layout
 	Format  string        // "int8_tensorwise", "sdnq", …
 	Dtype   string        // SDNQ's dtype, else the format
 	Options pyjson.Object // its metadata, or what the config says of it
@@ -26,6 +27,8 @@ type Layer struct {
 	Parts []checkpoint.Tensor
 	// Tensors are all that belong to the layer, metadata included, by name.
 	Tensors []checkpoint.Tensor
+	// Unscaled says that the error is a scale that is missing.
+	Unscaled bool
 	// Dtype of the weight before it was quantized, 0 if nothing says it.
 	OrigDtype safetensors.Dtype
 }
@@ -37,6 +40,8 @@ type Model struct {
 	Layers     []*Layer
 	Plain      []checkpoint.Tensor // all that belongs to no layer
 	Config     *sdnq.Config        // of the sdnq layout
+	// Markers say how the checkpoint is quantized and belong to no layer.
+	Markers []checkpoint.Tensor
 
 	source *checkpoint.Checkpoint
 }
@@ -55,12 +60,16 @@ func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
 			return nil, err
 		}
 	}
+	if err := m.readForeign(); err != nil {
+		return nil, err
+	}
 	m.collectPlain()
 	return m, nil
 }
 
 // stored gathers a layer's tensors by the layout's names.
 func (m *Model) stored(l *Layer, layout *Layout, extras ...string) *codec.Stored {
+	l.Layout = layout
 	s := &codec.Stored{Metadata: l.Options, Tensors: map[quant.Role]quant.Tensor{}}
 	for role, suffix := range layout.suffixes {
 		if t, ok := m.Checkpoint.Lookup(l.Name + suffix); ok {
@@ -91,12 +100,7 @@ func (m *Model) open(l *Layer, layout *Layout, c codec.Codec, err error) {
 }
 
 func (m *Model) collectPlain() {
-	taken := map[string]bool{}
-	for _, l := range m.Layers {
-		for _, t := range l.Tensors {
-			taken[t.Name] = true
-		}
-	}
+	taken := m.taken()
 	if len(taken) == 0 {
 		m.Plain = m.Checkpoint.Tensors
 		return
@@ -107,6 +111,20 @@ func (m *Model) collectPlain() {
 			m.Plain = append(m.Plain, t)
 		}
 	}
+}
+
+// taken are the names of all tensors of layers, and of markers.
+func (m *Model) taken() map[string]bool {
+	taken := map[string]bool{}
+	for _, l := range m.Layers {
+		for _, t := range l.Tensors {
+			taken[t.Name] = true
+		}
+	}
+	for _, t := range m.Markers {
+		taken[t.Name] = true
+	}
+	return taken
 }
 
 // Failed returns the first layer that cannot be decoded as an error.

@@ -88,6 +88,8 @@ func (t *transcoding) move(l *layout.Layer, orig safetensors.Dtype) (*codec.Move
 	switch {
 	case err != nil:
 		return nil, err
+	case codec.IsForeign(l.Codec):
+		return nil, fmt.Errorf("the %s layout is read alone: quantize it anew", l.Layout.Name)
 	case t.o.Layout == layout.SDNQ:
 		return codec.FromNative(src, t.kind(src), stored, l.Options, l.Codec)
 	case t.native && stored == codec.SDNQ():

@@ -1,0 +1,27 @@
+package tensorpress
+
+import "testing"
+
+// TestForeignValues: what other programs left in eight bits must come back with
+// the values that the references restore.
+func TestForeignValues(t *testing.T) {
+	layers := map[string]int{}
+	for _, row := range tsv(t, "testdata/golden/foreign/foreign.tsv") {
+		path := "testdata/golden/foreign/" + row[0] + ".safetensors"
+		f := dequantized(t, path, "f32")
+		if got := tensorHash(t, f, row[1]+".weight"); got != row[2] {
+			t.Errorf("%s: layer %s: %s, want %s", row[0], row[1], got, row[2])
+		}
+		layers[row[0]]++
+	}
+	for name, n := range layers {
+		path := "testdata/golden/foreign/" + name + ".safetensors"
+		v, err := Inspect(t.Context(), path)
+		if err != nil || len(v.Layers) != n || v.Layout != name {
+			t.Errorf("%s: %d layers in layout %s, want %d, %v", name, len(v.Layers), v.Layout, n, err)
+		}
+		if found, err := Verify(t.Context(), path, VerifyOptions{}); err != nil || !found.OK {
+			t.Errorf("%s: %v, %v", name, found, err)
+		}
+	}
+}

@@ -1,0 +1,222 @@
+package layout
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// markers are the names, with any prefix, of the tensors that mark a file of
+// the layout ScaledFP8.
+var markers = []string{"scaled_fp8", "scaled_int8"}
+
+// fullPrecision is the number of elements of a marker that says that layers
+// are to be multiplied in full precision.
+const fullPrecision = 2
+
+// readForeign finds the layers that nothing describes: codes of eight bits with
+// a scale beside them. Any 8-bit float has to do with one; integers are codes
+// where the scale has a name that only codes have.
+func (m *Model) readForeign() error {
+	taken := m.taken()
+	precise := m.readMarkers()
+	var unscaled []checkpoint.Tensor
+	blocks := configBlocks(m.Checkpoint)
+	for _, t := range m.Checkpoint.Tensors {
+		name, ok := strings.CutSuffix(t.Name, weightSuffix)
+		if !ok || taken[t.Name] {
+			continue
+		}
+		by, scale := m.foreignLayout(name, t)
+		if by == nil {
+			if Float8(t.Dtype) && len(t.Shape) > 1 {
+				unscaled = append(unscaled, t)
+			}
+			continue
+		}
+		idle, err := m.idle(t, scale)
+		if err != nil {
+			return err
+		}
+		if idle {
+			m.drop(name, by)
+			continue
+		}
+		l := &Layer{Name: name, OrigDtype: configDtype(m.Checkpoint)}
+		m.openForeign(l, by, blocks)
+		if precise {
+			l.Options = append(l.Options, pyjson.Member{Key: "full_precision_matrix_mult", Value: true})
+		}
+		m.Layers = append(m.Layers, l)
+		m.Layout = cmp.Or(m.Layout, by)
+	}
+	if m.Layout == ScaleInv {
+		m.missScales(unscaled)
+	}
+	slices.SortFunc(m.Layers, func(a, b *Layer) int { return strings.Compare(a.Name, b.Name) })
+	return nil
+}
+
+// missScales makes layers of weights that lack the scale which all others of
+// their kind have.
+func (m *Model) missScales(weights []checkpoint.Tensor) {
+	for _, t := range weights {
+		name := strings.TrimSuffix(t.Name, weightSuffix)
+		l := &Layer{Name: name, Format: t.Dtype.String(), Dtype: t.Dtype.String(), Unscaled: true}
+		m.stored(l, ScaleInv)
+		l.Err = fmt.Errorf("tensor %s is missing: without it nobody knows what the %s of %s stand for",
+			ScaleInv.TensorName(name, quant.Scale), t.Dtype, t.Name)
+		m.Layers = append(m.Layers, l)
+	}
+}
+
+// AcceptUnscaled takes the weights that lack a scale for plain tensors.
+func (m *Model) AcceptUnscaled() {
+	m.Layers = slices.DeleteFunc(m.Layers, func(l *Layer) bool { return l.Unscaled })
+	m.Plain = nil
+	m.collectPlain()
+}
+
+// readMarkers sets the markers aside and reports whether they ask for full
+// precision.
+func (m *Model) readMarkers() (precise bool) {
+	for _, t := range m.Checkpoint.Tensors {
+		last := t.Name[strings.LastIndexByte(t.Name, '.')+1:]
+		if slices.Contains(markers, last) && t.Numel() <= fullPrecision {
+			m.Markers = append(m.Markers, t)
+			precise = precise || t.Numel() == fullPrecision
+		}
+	}
+	return precise
+}
+
+// foreignLayout tells by its scale how a weight is stored, nil if it is plain.
+func (m *Model) foreignLayout(name string, weight checkpoint.Tensor) (*Layout, checkpoint.Tensor) {
+	layouts := []*Layout{ScaledFP8}
+	switch {
+	case Float8(weight.Dtype):
+		layouts = []*Layout{ScaledFP8, ScaleInv, WeightScale}
+	case weight.Dtype != safetensors.I8 && !codec.Floats(weight.Dtype):
+		return nil, checkpoint.Tensor{}
+	}
+	for _, by := range layouts {
+		if scale, ok := m.Checkpoint.Lookup(by.TensorName(name, quant.Scale)); ok {
+			return by, scale
+		}
+	}
+	return nil, checkpoint.Tensor{}
+}
+
+// Float8 reports whether tensors of that dtype hold codes that need a scale,
+// or numbers of eight bits.
+func Float8(d safetensors.Dtype) bool { return d == safetensors.F8_E4M3 || d == safetensors.F8_E5M2 }
+
+// idle reports whether a scale stands beside a plain weight and changes
+// nothing.
+func (m *Model) idle(weight, scale checkpoint.Tensor) (bool, error) {
+	if !codec.Floats(weight.Dtype) || scale.Dtype != safetensors.F32 || scale.Numel() != 1 {
+		return false, nil
+	}
+	raw, value := make([]byte, 4), make([]float32, 1)
+	if err := m.Checkpoint.ReadSection(scale, raw, 0); err != nil {
+		return false, err
+	}
+	codec.Widen(value, raw, safetensors.F32)
+	return value[0] == 1, nil
+}
+
+// drop sets aside the scales of a plain weight, which mean nothing.
+func (m *Model) drop(name string, by *Layout) {
+	for _, role := range []quant.Role{quant.Scale, quant.InputScale} {
+		if t, ok := m.Checkpoint.Lookup(by.TensorName(name, role)); ok {
+			m.Markers = append(m.Markers, t)
+		}
+	}
+}
+
+func (m *Model) openForeign(l *Layer, by *Layout, config codec.Blocks) {
+	s := m.stored(l, by, foreignExtras...)
+	weight, scale := s.Tensors[quant.Weight], by.TensorName(l.Name, quant.Scale)
+	l.Format = weight.Dtype.String()
+	l.Dtype = l.Format
+	if codec.Floats(weight.Dtype) {
+		l.Err = fmt.Errorf("its weight is %s, yet there is a %s: programs differ in whether it applies", l.Format, scale)
+		return
+	}
+	for _, suffix := range zeroPoints {
+		if _, ok := m.Checkpoint.Lookup(l.Name + suffix); ok {
+			l.Err = fmt.Errorf("has a %s, which is not supported", l.Name+suffix)
+		}
+	}
+	if by == ScaleInv && config.Rows == 0 {
+		config.Rows, config.Cols = 128, 128
+	}
+	config.Divide, config.Only = by == ScaledFP8, by == ScaleInv
+	c, options, err := codec.OpenForeign(s, config)
+	name, _ := options.Get("format")
+	l.Format, _ = name.(string)
+	l.Dtype, l.Options = l.Format, options
+	if err != nil {
+		err = fmt.Errorf("tensor %s: %w", scale, err)
+	}
+	if l.Err == nil {
+		m.open(l, by, c, err)
+	}
+}
+
+// foreignExtras are further tensors of such layers, for activations, by any of
+// the programs; zeroPoints are those that would change values.
+var (
+	zeroPoints    = []string{".weight_zero_point", ".weight_zp"}
+	foreignExtras = []string{
+		".input_scale", ".scale_input", ".activation_scale", ".input_zero_point", ".weight_shape",
+		".weight_zero_point", ".weight_zp",
+	}
+)
+
+// configBlocks are the blocks that a model's config tells: as fp8, or as
+// compressed-tensors, whose first group stands for all.
+func configBlocks(c *checkpoint.Checkpoint) codec.Blocks {
+	v, _ := c.Config.Get(ConfigKey)
+	config, _ := v.(pyjson.Object)
+	size, ok := config.Get("weight_block_size")
+	if !ok {
+		groups, _ := config.Get("config_groups")
+		entries, _ := groups.(pyjson.Object)
+		for _, entry := range entries {
+			group, _ := entry.Value.(pyjson.Object)
+			weights, _ := group.Get("weights")
+			of, _ := weights.(pyjson.Object)
+			size, _ = of.Get("block_structure")
+			break
+		}
+	}
+	sides, _ := size.([]any)
+	if len(sides) != 2 {
+		return codec.Blocks{}
+	}
+	rows, cols := positive(sides[0]), positive(sides[1])
+	if rows == 0 || cols == 0 {
+		return codec.Blocks{}
+	}
+	return codec.Blocks{Rows: rows, Cols: cols}
+}
+
+// positive is a whole number above 0, else 0.
+func positive(v any) int {
+	number, _ := v.(json.Number)
+	n, err := number.Int64()
+	if err != nil || n < 1 || n > math.MaxInt32 {
+		return 0
+	}
+	return int(n)
+}
