@@ -64,7 +64,7 @@ func (s *Scheme) NewEncoder(limit int) Encoder {
 		}
 	}
 	if s.Rank > 0 {
-		l, _ := NewLowRank(s.geometry.rows, s.geometry.rest, s.Rank, window) // NewScheme has seen the shape
+		l, _ := NewLowRankSteps(s.geometry.rows, s.geometry.rest, s.Rank, s.rankSteps, window) // NewScheme has seen the shape
 		e.rank = &lowRank{LowRank: l}
 	}
 	align := s.align()

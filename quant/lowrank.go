@@ -54,14 +54,24 @@ type partial struct {
 // many tiles may be under way: at least the number of goroutines, better a few
 // more.
 func NewLowRank(rows, columns, rank, window int) (*LowRank, error) {
+	return NewLowRankSteps(rows, columns, rank, SVDSteps, window)
+}
+
+// NewLowRankSteps is [NewLowRank] with another number of steps: fewer read the
+// weight less often and leave a little more. Where the Gram matrix is taken
+// they make no difference. Beyond 16 they are as 16.
+func NewLowRankSteps(rows, columns, rank, steps, window int) (*LowRank, error) {
 	if rows < 1 || columns < 1 || rows > math.MaxInt/columns/8 {
 		return nil, fmt.Errorf("shape [%d, %d] is empty or too large", rows, columns)
 	}
 	if rank < 1 || window < 1 {
 		return nil, fmt.Errorf("rank %d, window %d: want 1 or more", rank, window)
 	}
+	if steps < 0 {
+		return nil, fmt.Errorf("%d steps: want 0 or more", steps)
+	}
 	l := &LowRank{Rows: rows, Columns: columns, Rank: min(rank, rows, columns), changed: make(chan struct{})}
-	l.width, l.passes = blocks(l.Rank)
+	l.width, l.passes = blocks(l.Rank, steps)
 	if columns <= gramColumns || l.width*l.passes > columns {
 		l.width, l.passes = columns, 1
 		l.space = &gram{columns: columns}
@@ -76,13 +86,33 @@ func NewLowRank(rows, columns, rank, window int) (*LowRank, error) {
 // gramColumns is the greatest width at which all of WᵀW is taken.
 const gramColumns = 512
 
-// blocks returns the width and number of Krylov blocks for a rank.
-func blocks(rank int) (width, depth int) {
-	if rank <= 8 {
-		return 16, 6
+// SVDSteps is the number of iterations of SDNQ's search for a low-rank part.
+const SVDSteps = 8
+
+// mostSteps bounds the space: what more of them bring is lost in rounding.
+const mostSteps = 16
+
+// blocks returns the width and number of Krylov blocks for a rank and a number
+// of steps. For every number of steps they leave at most what as many
+// iterations of SDNQ's search leave; see docs/lowrank.md.
+func blocks(rank, steps int) (width, depth int) {
+	steps = min(steps, mostSteps)
+	more := max(steps-SVDSteps, 0)
+	switch known := steps - more; {
+	case rank <= 8:
+		return 16, smallDepths[known] + more
+	case steps < 2: // the space has to hold the rank
+		return max(16, (rank+7)/8*8), depths[known]
+	default:
+		return max(16, (rank+7)/8*4), depths[known] + more
 	}
-	return max(16, (rank+7)/8*4), 8
 }
+
+// depths are the numbers of blocks by steps, up to rank 8 and beyond.
+var (
+	smallDepths = [SVDSteps + 1]int{1, 2, 3, 3, 4, 4, 5, 6, 6}
+	depths      = [SVDSteps + 1]int{1, 2, 4, 5, 6, 6, 7, 7, 8}
+)
 
 // Passes returns how often the weight is read before factors are known.
 func (l *LowRank) Passes() int { return l.passes }

@@ -25,6 +25,7 @@ func TestWriteFactors(t *testing.T) {
 		In, Out             string
 		Rows, Columns, Rank int
 		Dtype               string
+		Steps               int
 		Seconds             float64
 		Passes              int
 	}
@@ -47,7 +48,10 @@ func TestWriteFactors(t *testing.T) {
 			w[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
 		}
 		start := time.Now()
-		f := factored(t, w, j.Rows, j.Columns, j.Rank, runtime.GOMAXPROCS(0), dtypes[j.Dtype])
+		f, err := passed(t, w, j.Rows, j.Columns, j.Rank, j.Steps, runtime.GOMAXPROCS(0)).Factors(dtypes[j.Dtype], nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		j.Seconds = time.Since(start).Seconds()
 		up := make([]float32, j.Rows*f.Rank)
 		f.Split(up, w, new(Scratch))
@@ -58,7 +62,7 @@ func TestWriteFactors(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, j.Out), out, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		l, _ := NewLowRank(j.Rows, j.Columns, j.Rank, 1)
+		l, _ := NewLowRankSteps(j.Rows, j.Columns, j.Rank, j.Steps, 1)
 		j.Passes = l.Passes()
 	}
 	text, _ = json.Marshal(jobs)
@@ -69,7 +73,7 @@ func TestWriteFactors(t *testing.T) {
 
 func factored(tb testing.TB, w []float32, rows, columns, rank, threads int, to safetensors.Dtype) *Factors {
 	tb.Helper()
-	f, err := passed(tb, w, rows, columns, rank, threads).Factors(to, nil)
+	f, err := passed(tb, w, rows, columns, rank, SVDSteps, threads).Factors(to, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -77,9 +81,9 @@ func factored(tb testing.TB, w []float32, rows, columns, rank, threads int, to s
 }
 
 // passed runs all passes on that many goroutines, which start tiles in order.
-func passed(tb testing.TB, w []float32, rows, columns, rank, threads int) *LowRank {
+func passed(tb testing.TB, w []float32, rows, columns, rank, steps, threads int) *LowRank {
 	tb.Helper()
-	l, err := NewLowRank(rows, columns, rank, threads+1)
+	l, err := NewLowRankSteps(rows, columns, rank, steps, threads+1)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func narrow(rows, columns, rank int) *LowRank {
 	if err != nil {
 		panic(err)
 	}
-	l.width, l.passes = blocks(l.Rank)
+	l.width, l.passes = blocks(l.Rank, SVDSteps)
 	l.space = newKrylov(columns, l.width, l.passes)
 	return l
 }
@@ -135,6 +135,42 @@ func TestRestIsNearTheLeast(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestMoreStepsLeaveLess: fewer steps are fewer passes, which pays, and more of
+// them leave less, which is why one would ask for them.
+func TestMoreStepsLeaveLess(t *testing.T) {
+	const rows, columns = 150, 530
+	w := shaped(rows, columns, 0.3, 9)
+	for _, rank := range []int{4, 12, 20} {
+		before, passes := math.Inf(1), 0
+		for _, steps := range []int{0, 1, 2, 4, 8, 12} {
+			l, err := NewLowRankSteps(rows, columns, rank, steps, 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l.Passes() <= passes {
+				t.Errorf("rank %d: %d steps take %d passes, fewer took %d", rank, steps, l.Passes(), passes)
+			}
+			passes = l.Passes()
+			f, err := l.inOrder(w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := left(t, f, w)
+			if got > before*(1+1e-9) {
+				t.Errorf("rank %d: %d steps leave %v, fewer left %v", rank, steps, got, before)
+			}
+			if steps <= 2 && rank > 4 && got > before*(1-1e-4) {
+				t.Errorf("rank %d: %d steps leave %v, no less than fewer did", rank, steps, got)
+			}
+			before = got
+		}
+	}
+	plain, _ := NewLowRank(rows, columns, 20, 2)
+	if same, _ := NewLowRankSteps(rows, columns, 20, SVDSteps, 2); plain.Passes() != same.Passes() || plain.width != same.width {
+		t.Error("SDNQ's number of steps is not the default")
 	}
 }
 
@@ -289,7 +325,7 @@ func TestStrangeMatrices(t *testing.T) {
 			norm += float64(w[i]) * float64(w[i])
 		}
 		norm = math.Sqrt(norm)
-		l := passed(t, w, c.rows, c.columns, c.rank, 2)
+		l := passed(t, w, c.rows, c.columns, c.rank, SVDSteps, 2)
 		for _, to := range []safetensors.Dtype{safetensors.F32, safetensors.BF16, safetensors.F16} {
 			f, err := l.Factors(to, nil)
 			if err != nil {
@@ -366,7 +402,7 @@ func BenchmarkLowRank(b *testing.B) {
 			b.SetBytes(int64(4 * len(w)))
 			for b.Loop() {
 				start := time.Now()
-				passed(b, w, rows, columns, rank, 1).Factors(safetensors.BF16, nil)
+				passed(b, w, rows, columns, rank, SVDSteps, 1).Factors(safetensors.BF16, nil)
 				factors += time.Since(start)
 				b.StopTimer()
 				start = time.Now()

@@ -36,6 +36,9 @@ type Options struct {
 	// Rank of the part that is stored as two factors in the model's dtype, see
 	// [LowRank]; 0 for none. It is at most that of the weight.
 	Rank int
+	// RankSteps is the number of steps of the search for that part, see
+	// [NewLowRankSteps]; 0 for SDNQ's number, -1 for none.
+	RankSteps int
 	// Matmul stores the weight as SDNQ multiplies it without restoring it, in
 	// MatmulDtype, nil for SDNQ's choice. Weights of a shape for which it does
 	// not are stored as ever.
@@ -66,6 +69,13 @@ func (o Options) codebookSteps() int {
 	return max(o.CodebookSteps, 0)
 }
 
+func (o Options) rankSteps() int {
+	if o.RankSteps == 0 {
+		return SVDSteps
+	}
+	return max(o.RankSteps, 0)
+}
+
 // Scheme is how SDNQ stores one weight: everything that follows from its shape
 // and options.
 type Scheme struct {
@@ -88,7 +98,8 @@ type Scheme struct {
 	geometry    geometry
 	flat        bool // a convolution stored as a matrix
 	exact       bool
-	steps       int               // of a codebook
+	steps       int // of a codebook
+	rankSteps   int
 	rounded     safetensors.Dtype // of values, before anything else
 	chances     *Stochastic
 	product     *dtype.Type // of quantized matmul
@@ -114,7 +125,7 @@ func NewScheme(shape []int, o Options) (*Scheme, error) {
 	s := &Scheme{
 		Dtype: o.Dtype, Kind: o.Kind, Shape: shape, ScaleDtype: scaleDtype(o), AllowNonfinite: o.AllowNonfinite,
 		Codebook: o.Codebook, geometry: g, exact: o.ExactReference, steps: o.codebookSteps(), numbers: newNumbers(o.Dtype, o.ExactReference),
-		rounded: o.ModelDtype, factorDtype: factorDtype(o.ModelDtype), Rank: max(min(o.Rank, g.rows, g.rest), 0),
+		rounded: o.ModelDtype, factorDtype: factorDtype(o.ModelDtype), Rank: max(min(o.Rank, g.rows, g.rest), 0), rankSteps: o.rankSteps(),
 	}
 	if o.SourceDtype == o.ModelDtype {
 		s.rounded = 0

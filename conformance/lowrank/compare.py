@@ -1,6 +1,6 @@
 """Compare low-rank residuals with torch.svd_lowrank, SDNQ's way to its factors.
 
-    python compare.py WORK [--model MODEL.safetensors] [--ranks 4,8,16,32,64] [--dtypes F32,BF16] [--only PART ...] [--again]
+    python compare.py WORK [--model MODEL.safetensors] [--ranks 4,8,16,32,64] [--dtypes F32,BF16] [--steps 8] [--only PART ...] [--again]
 
 WORK is a folder for matrices and factors, outside the repository; singular
 values stay there from run to run. Takes torch, safetensors and numpy; Go
@@ -94,11 +94,11 @@ def rest(w, up, down):
     return torch.linalg.norm(w.double() - up.double() @ down.double()).item()
 
 
-def reference(w, rank, dtype):
+def reference(w, rank, dtype, steps):
     best = float("inf")
     for seed in range(3):
         torch.manual_seed(seed)
-        u, s, v = torch.svd_lowrank(w, q=rank, niter=8)
+        u, s, v = torch.svd_lowrank(w, q=rank, niter=steps)
         best = min(best, rest(w, (u * s).to(dtype), v.T.to(dtype)))
     return best
 
@@ -109,6 +109,7 @@ def main():
     p.add_argument("--model")
     p.add_argument("--ranks", default="4,8,16,32,64")
     p.add_argument("--dtypes", default="F32,BF16")
+    p.add_argument("--steps", type=int, default=8, help="of ours and of the reference")
     p.add_argument("--only", nargs="*", default=[""], help="parts of names")
     p.add_argument("--again", action="store_true", help="take the factors of the last run")
     a = p.parse_args()
@@ -126,7 +127,7 @@ def main():
         for rank in map(int, a.ranks.split(",")):
             for dtype in a.dtypes.split(","):
                 jobs.append({"In": f"{key(name)}.f32", "Out": "%s.%d.%s.f32" % (key(name), rank, dtype),
-                             "Rows": w.shape[0], "Columns": w.shape[1], "Rank": rank, "Dtype": dtype})
+                             "Rows": w.shape[0], "Columns": w.shape[1], "Rank": rank, "Dtype": dtype, "Steps": a.steps})
     if not a.again:
         (a.work / "jobs.json").write_text(json.dumps(jobs))
         env = dict(os.environ, TENSORPRESS_LOWRANK=str(a.work.resolve()))
@@ -147,9 +148,9 @@ def main():
                 r, n = min(rank, *w.shape), w.shape[0]
                 up, down = torch.from_numpy(raw[: n * r].reshape(n, r)), torch.from_numpy(raw[n * r :].reshape(r, -1))
                 ours = rest(w, up, down)
-                at = f"{name} {rank} {dtype}"
+                at = f"{name} {rank} {dtype}" + (f" {a.steps}" if a.steps != 8 else "")
                 if at not in cache:
-                    cache[at] = reference(w, rank, TORCH[dtype])
+                    cache[at] = reference(w, rank, TORCH[dtype], a.steps)
                     cache_path.write_text(json.dumps(cache))
                 theirs = cache[at]
                 worst = max(worst, ours / theirs)

@@ -55,6 +55,9 @@ func refuseSDNQ(s Settings) error {
 	if err == nil && s.Hadamard && s.HadamardGroupSize < 1 {
 		err = fmt.Errorf("hadamard-group-size %d: want 1 or more", s.HadamardGroupSize)
 	}
+	if err == nil && s.SVDSteps < 0 {
+		err = fmt.Errorf("svd-steps %d: want 0 or more", s.SVDSteps)
+	}
 	return err
 }
 
@@ -62,12 +65,15 @@ func refuseSDNQ(s Settings) error {
 func (s Settings) options(src Source) (o quant.Options, err error) {
 	o = quant.Options{
 		Kind: s.Kind, GroupSize: s.GroupSize, ScaleDtype: safetensors.F32, ModelDtype: s.modelDtype(src), SourceDtype: src.Dtype,
-		Rank: s.SVDRank, Matmul: s.Matmul, Codebook: s.Codebook, CodebookSteps: s.CodebookSteps, CodebookScale: s.CodebookScale,
+		Rank: s.SVDRank, RankSteps: s.SVDSteps, Matmul: s.Matmul, Codebook: s.Codebook, CodebookSteps: s.CodebookSteps, CodebookScale: s.CodebookScale,
 		Stochastic: s.Stochastic, Seed: chancesOf(src.Name, s.Seed),
 		ExactReference: s.ExactReference, AllowNonfinite: s.AllowNonfinite,
 	}
 	if s.CodebookSteps == 0 {
 		o.CodebookSteps = -1
+	}
+	if s.SVDSteps == 0 {
+		o.RankSteps = -1
 	}
 	if s.Kind == quant.Conv || s.Kind == quant.ConvTranspose {
 		o.Matmul = s.MatmulConv

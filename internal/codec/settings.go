@@ -26,6 +26,7 @@ type Settings struct {
 	Hadamard           bool
 	HadamardGroupSize  int
 	SVDRank            int // 0 for none
+	SVDSteps           int // of the search for that part
 	Codebook           bool
 	CodebookSteps      int
 	ScaleDtype         string // SDNQ dtypes in which scales are stored in turn,
@@ -51,7 +52,7 @@ type Settings struct {
 
 // Default are the settings where nothing is said: SDNQ's.
 func Default() Settings {
-	return Settings{DequantizeFP32: true, HadamardGroupSize: 256, CodebookSteps: quant.CodebookSteps}
+	return Settings{DequantizeFP32: true, HadamardGroupSize: 256, SVDSteps: quant.SVDSteps, CodebookSteps: quant.CodebookSteps}
 }
 
 // Field is one setting: what its flag is called, and its key in an SDNQ config.
@@ -83,6 +84,7 @@ var fields = []Field{
 	{"hadamard", "use_hadamard", "SDNQ: rotate weights first", ofSDNQ, func(s *Settings) any { return &s.Hadamard }},
 	{"hadamard-group-size", "hadamard_group_size", "SDNQ: rotate N values at a time", ofSDNQ, func(s *Settings) any { return &s.HadamardGroupSize }},
 	{"svd-rank", "svd_rank", "SDNQ: store a part of rank N as two factors; 0 is off", ofSDNQ, func(s *Settings) any { return &s.SVDRank }},
+	{"svd-steps", "svd_steps", "SDNQ: look for that part in N steps; fewer are faster and leave a little more to quantize", ofSDNQ, func(s *Settings) any { return &s.SVDSteps }},
 	{"codebook", "use_codebook", "SDNQ: a table of levels for every group, for unsigned integers", ofSDNQ, func(s *Settings) any { return &s.Codebook }},
 	{"codebook-steps", "codebook_steps", "SDNQ: refine a codebook N times", ofSDNQ, func(s *Settings) any { return &s.CodebookSteps }},
 	{"scale-dtype", "scale_dtype", "SDNQ: store scales in this dtype in turn", ofSDNQ, func(s *Settings) any { return &s.ScaleDtype }},
