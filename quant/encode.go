@@ -35,18 +35,11 @@ func (s *Scheme) Encode(dst [][]byte, t Tile, scratch *Scratch) error {
 
 // encodePlain is Encode for tiles that are prepared or need not be.
 func (s *Scheme) encodePlain(dst [][]byte, t Tile, scratch *Scratch) error {
-	scratch.scales, scratch.zeros = scratch.scales[:0], scratch.zeros[:0]
 	codes := dst[0]
 	if s.Bits < 8 || s.Transposed {
 		codes = sized(&scratch.bytes, t.len())
 	}
-	err := s.fused.encode(codes, t.Start, t.plain, t.Ranges, scratch, func(_ Range, step kernel.Step) {
-		scratch.scales = append(scratch.scales, step.Scale)
-		if s.Dtype.Unsigned {
-			scratch.zeros = append(scratch.zeros, step.Zero)
-		}
-	})
-	if err != nil {
+	if err := s.fused.encode(codes, t.Start, t.plain, t.Ranges, scratch); err != nil {
 		return err
 	}
 	s.putSides(dst, t, scratch)

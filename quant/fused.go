@@ -2,6 +2,7 @@ package quant
 
 import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // fused encodes groups of consecutive values, codes having 8 bits or less, from
@@ -20,76 +21,113 @@ type grouped interface {
 	// step returns how a group of that range is scaled. It reports false for
 	// ranges that kernels cannot scale by.
 	step(r Range) (kernel.Step, bool)
-	// slowly encodes values of such a group, which it may change.
+	// stepAll does so for many; lo is not set where ranges do not count. If it
+	// reports false, each is to be looked at.
+	stepAll(steps []kernel.Step, lo, hi []float32) bool
+	// slowly encodes values of a group that kernels cannot scale; it may change
+	// them.
 	slowly(codes []byte, values []float32, r Range, s *Scratch)
+	// begun takes the scales of the next groups.
+	begun(side *sides, steps []kernel.Step, hi []float32)
+}
+
+// sides collect what is stored beside the codes of a tile.
+type sides struct {
+	scales, zeros []float32
 }
 
 // batchValues is how many values are worked on at a time: as a rule they stay in
 // a core's nearest cache from the search for their range to their codes.
 const batchValues = 4096
 
-// encode gives the values of a tile one byte each. Their groups lie whole in
-// the tile, or else have measured ranges. begun gets the range and the step of
-// every group that begins in the tile.
-func (f *fused) encode(codes []byte, start int, src plain, measured []Range, s *Scratch, begun func(Range, kernel.Step)) error {
-	g := f.grid
-	if measured == nil {
-		batch := max(batchValues/g.Group, 1) * g.Group
-		for at := 0; at < src.len(); at += batch {
-			to := min(at+batch, src.len())
-			if err := f.encodeBatch(codes[at:to], start+at, src.slice(at, to), s, begun); err != nil {
-				return err
-			}
-		}
-		return nil
+// encode gives the values of a tile one byte each, and collects the scales of
+// the groups that begin in it. Groups lie whole in the tile, or else have
+// measured ranges.
+func (f *fused) encode(codes []byte, start int, src plain, measured []Range, s *Scratch) error {
+	s.sides.scales, s.sides.zeros = s.sides.scales[:0], s.sides.zeros[:0]
+	if measured != nil {
+		return f.encodeMeasured(codes, start, src, measured, s)
 	}
-	var err error
-	g.units(start, src.len(), func(unit, from, to int) {
+	g := f.grid
+	batch := max(batchValues/g.Group, 1) * g.Group
+	for at := 0; at < src.len(); at += batch {
+		to := min(at+batch, src.len())
+		if err := f.encodeBatch(codes[at:to], start+at, src.slice(at, to), s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// encodeMeasured encodes parts of groups.
+func (f *fused) encodeMeasured(codes []byte, start int, src plain, measured []Range, s *Scratch) (err error) {
+	f.grid.units(start, src.len(), func(unit, from, to int) {
 		r := measured[unit]
 		step, ok := f.groups.step(r)
+		s.steps = append(s.steps[:0], step)
 		for at := from; at < to && err == nil; at += batchValues {
 			end := min(at+batchValues, to)
 			part := src.slice(at, end)
 			if !r.finite() && !f.allowNonfinite {
 				err = CheckFinite(start+at, part.values(&s.slow))
 			}
-			s.steps = append(s.steps[:0], step)
 			if f.run(codes[at:end], part, s.steps, end-at, s); !ok {
 				f.groups.slowly(codes[at:end], part.values(&s.slow), r, s)
 			}
 		}
-		if unit*g.Group >= start {
-			begun(r, step)
+		if unit*f.grid.Group >= start {
+			s.hi = append(s.hi[:0], f.greatest(r))
+			f.groups.begun(&s.sides, s.steps, s.hi)
 		}
 	})
 	return err
 }
 
+// greatest is what stands for a range in a slice of greatest values, or of
+// greatest magnitudes.
+func (f *fused) greatest(r Range) float32 {
+	if f.ranges || r.Lo != r.Lo {
+		return r.Hi
+	}
+	return r.absMax()
+}
+
 // encodeBatch encodes whole groups.
-func (f *fused) encodeBatch(codes []byte, start int, src plain, s *Scratch, begun func(Range, kernel.Step)) error {
+func (f *fused) encodeBatch(codes []byte, start int, src plain, s *Scratch) error {
 	size := f.grid.Group
-	ranges := f.measure(src, size, s)
-	steps := s.steps[:0]
-	slow := s.slowGroups[:0]
-	for i, r := range ranges {
-		if !r.finite() && !f.allowNonfinite {
-			return CheckFinite(start+i*size, src.slice(i*size, (i+1)*size).values(&s.slow))
+	n := src.len() / size
+	f.measure(src, size, s)
+	steps := sized(&s.steps, n)
+	fast := f.groups.stepAll(steps, s.lo[:n], s.hi[:n])
+	if !fast && !f.allowNonfinite {
+		if err := f.checkBatch(start, src, s); err != nil {
+			return err
 		}
-		step, ok := f.groups.step(r)
-		if !ok {
-			slow = append(slow, i)
-		}
-		steps = append(steps, step)
-		begun(r, step)
 	}
 	f.run(codes, src, steps, size, s)
-	for _, i := range slow {
+	for i := 0; i < n && !fast; i++ {
+		r := f.rangeAt(i, s)
+		step, ok := f.groups.step(r)
+		if steps[i] = step; ok {
+			continue
+		}
 		for at := i * size; at < (i+1)*size; at += batchValues {
 			end := min(at+batchValues, (i+1)*size)
-			f.groups.slowly(codes[at:end], src.slice(at, end).values(&s.slow), ranges[i], s)
+			f.groups.slowly(codes[at:end], src.slice(at, end).values(&s.slow), r, s)
 		}
 	}
-	s.steps, s.slowGroups = steps, slow
+	f.groups.begun(&s.sides, steps, s.hi[:n])
+	return nil
+}
+
+// checkBatch reports the first value of a batch that is not finite.
+func (f *fused) checkBatch(start int, src plain, s *Scratch) error {
+	size := f.grid.Group
+	for i := range src.len() / size {
+		if r := f.rangeAt(i, s); !r.finite() {
+			return CheckFinite(start+i*size, src.slice(i*size, (i+1)*size).values(&s.slow))
+		}
+	}
 	return nil
 }
 
@@ -104,28 +142,35 @@ func (f *fused) run(codes []byte, src plain, steps []kernel.Step, size int, s *S
 	}
 }
 
-// measure returns the ranges of groups of one size. Where the greatest
-// magnitude is all that counts, it is taken for both ends.
-func (f *fused) measure(src plain, size int, s *Scratch) []Range {
+// measure finds the ranges of groups of one size. Where the greatest magnitude
+// is all that counts, it is that of hi.
+func (f *fused) measure(src plain, size int, s *Scratch) {
 	n := src.len() / size
 	data, raw := src.raw(s)
-	lo, hi, ranges := sized(&s.lo, n), sized(&s.hi, n), sized(&s.ranges, n)
+	lo, hi := sized(&s.lo, n), sized(&s.hi, n)
 	if f.ranges {
 		kernel.Ranges(lo, hi, data, raw, size)
-		for i := range ranges {
-			ranges[i] = Range{lo[i], hi[i]}
-		}
-		return ranges
+		return
 	}
 	kernel.AbsMax(hi, data, raw, size)
 	for i, a := range hi {
-		if ranges[i] = (Range{-a, a}); a != a { // the NaN that stands first
+		if a != a { // the NaN that stands first
 			each := data[i*size*raw.Bytes() : (i+1)*size*raw.Bytes()]
 			kernel.Ranges(lo[i:i+1], hi[i:i+1], each, raw, size)
-			ranges[i] = Range{lo[i], hi[i]}
 		}
 	}
-	return ranges
+}
+
+// rangeAt returns a range that was measured.
+func (f *fused) rangeAt(i int, s *Scratch) Range {
+	switch hi := s.hi[i]; {
+	case f.ranges:
+		return Range{s.lo[i], hi}
+	case hi != hi:
+		return Range{hi, hi}
+	default:
+		return Range{-hi, hi}
+	}
 }
 
 // measureTile returns the range of every group that overlaps a tile, or a
@@ -133,7 +178,8 @@ func (f *fused) measure(src plain, size int, s *Scratch) []Range {
 func (f *fused) measureTile(start int, src plain, s *Scratch) (ranges []Range, err error) {
 	f.grid.units(start, src.len(), func(_, from, to int) {
 		part := src.slice(from, to)
-		r := f.measure(part, to-from, s)[0]
+		f.measure(part, to-from, s)
+		r := f.rangeAt(0, s)
 		if err == nil && !r.finite() && !f.allowNonfinite {
 			err = CheckFinite(start+from, part.values(&s.slow))
 		}
@@ -166,6 +212,35 @@ func (s *Scheme) step(r Range) (kernel.Step, bool) {
 	scale, zero := s.scaleOf(r)
 	step, ok := kernel.Divides(zero, scale)
 	return step, ok && r.finite()
+}
+
+func (s *Scheme) stepAll(steps []kernel.Step, lo, hi []float32) bool {
+	divisor, all := float32(s.Dtype.Divisor), true
+	lo, hi = lo[:len(steps)], hi[:len(steps)]
+	for i := range steps {
+		zero, extent := float32(0), hi[i]
+		if s.Dtype.Unsigned {
+			zero, extent = lo[i], float32(hi[i]-lo[i])
+		}
+		scale := extent / divisor
+		if s.ScaleDtype != safetensors.F32 {
+			scale, zero = s.round(scale), s.round(zero)
+		}
+		step, ok := kernel.Divides(zero, scale)
+		steps[i], all = step, all && ok
+	}
+	return all
+}
+
+func (s *Scheme) begun(side *sides, steps []kernel.Step, _ []float32) {
+	for i := range steps {
+		side.scales = append(side.scales, steps[i].Scale)
+	}
+	if s.Dtype.Unsigned {
+		for i := range steps {
+			side.zeros = append(side.zeros, steps[i].Zero)
+		}
+	}
 }
 
 func (s *Scheme) slowly(codes []byte, values []float32, r Range, scratch *Scratch) {

@@ -79,7 +79,7 @@ type Scratch struct {
 	codes, turned []uint16
 	values        []float32
 	ranges        []Range
-	scales, zeros []float32
+	sides
 	column        []uint16
 	book          Lloyd
 	inner         *Scratch
@@ -90,7 +90,6 @@ type Scratch struct {
 	bytes, turnedBytes []byte
 	half, slow, lo, hi []float32
 	steps              []kernel.Step
-	slowGroups         []int
 }
 
 func (s *Scratch) uint16s(n int) []uint16 { return sized(&s.codes, n) }

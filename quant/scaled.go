@@ -222,12 +222,30 @@ func (s *Scaled) Encode(dst [][]byte, t Tile, scratch *Scratch) error {
 }
 
 func (s *Scaled) encodePlain(dst [][]byte, start int, src plain, measured []Range, scratch *Scratch) error {
-	scales := dst[1]
-	return s.fused.encode(dst[0], start, src, measured, scratch, func(r Range, _ kernel.Step) {
-		_, scale := s.Rule.scaleOf(r)
-		binary.LittleEndian.PutUint32(scales, math.Float32bits(scale))
-		scales = scales[4:]
-	})
+	if err := s.fused.encode(dst[0], start, src, measured, scratch); err != nil {
+		return err
+	}
+	putFloats(dst[1], scratch.scales, safetensors.F32)
+	return nil
+}
+
+func (r *Rule) stepAll(steps []kernel.Step, _, hi []float32) bool {
+	all := true
+	for i := range steps {
+		step, ok := r.step(Range{-hi[i], hi[i]})
+		steps[i], all = step, all && ok
+	}
+	return all
+}
+
+func (r *Rule) begun(side *sides, _ []kernel.Step, hi []float32) {
+	for _, a := range hi {
+		scale := a // a NaN
+		if a == a {
+			_, scale = r.scale(a)
+		}
+		side.scales = append(side.scales, scale)
+	}
 }
 
 func (r *Rule) step(rng Range) (kernel.Step, bool) {

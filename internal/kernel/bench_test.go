@@ -16,12 +16,32 @@ func BenchmarkKernels(b *testing.B) {
 	}
 	x, codes, raw := make([]float32, n), make([]uint16, n), make([]byte, 4*n)
 	NarrowF16(raw, w)
+	bf16, small := make([]byte, 2*n), make([]byte, n)
+	NarrowBF16(bf16, w)
+	steps := make([]Step, n/64)
+	for i := range steps {
+		steps[i], _ = Divides(-0.25, 0.01)
+	}
+	ints, merged := &Ints{0, 15, 0, false}, NewMerge(5)
+	merged.Add(3, 1<<40-1)
 	fp6 := &Packed{Bits: 6, Exponent: 3, Mantissa: 2}
+	e4m3, float6 := SmallFloats(E4M3, 448, false), PackedFloats(fp6, -28, 28)
 	for _, bench := range []struct {
 		name string
 		run  func()
 	}{
 		{"WidenBF16", func() { WidenBF16(x, raw) }},
+		{"RangesBF16 of 64", func() { Ranges(x[:n/64], x[n/64:n/32], bf16, RawBF16, 64) }},
+		{"RangesBF16 of 4096", func() { Ranges(x[:n/4096], x[n/4096:n/2048], bf16, RawBF16, 4096) }},
+		{"AbsMaxBF16 of 64", func() { AbsMax(x[:n/64], bf16, RawBF16, 64) }},
+		{"AbsMaxBF16 of 4096", func() { AbsMax(x[:n/4096], bf16, RawBF16, 4096) }},
+		{"EncodeIntsBF16 of 64", func() { EncodeInts(small, bf16, RawBF16, steps, 64, ints) }},
+		{"EncodeIntsBF16 of 4096", func() { EncodeInts(small, bf16, RawBF16, steps[:n/4096], 4096, ints) }},
+		{"EncodeE4M3BF16 of 4096", func() { EncodeFloats(small, bf16, RawBF16, steps[:n/4096], 4096, e4m3) }},
+		{"EncodeFloat6BF16 of 4096", func() { EncodeFloats(small, bf16, RawBF16, steps[:n/4096], 4096, float6) }},
+		{"PackFours", func() { PackFours(raw[:n/2], small) }},
+		{"PackTwos", func() { PackTwos(raw[:n/4], small) }},
+		{"MergeCodes", func() { MergeCodes(raw[:n/8*5], small, merged) }},
 		{"WidenF16", func() { WidenF16(x, raw) }},
 		{"NarrowBF16", func() { NarrowBF16(raw, w) }},
 		{"NarrowF16", func() { NarrowF16(raw, w) }},

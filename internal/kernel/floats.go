@@ -58,16 +58,6 @@ func EncodeFloats(codes, src []byte, raw Raw, steps []Step, group int, f *Floats
 // encodeFloatsOf returns the portable EncodeFloats of one form.
 func encodeFloatsOf(raw Raw) func(codes, src []byte, steps []Step, group int, f *Floats) {
 	return func(codes, src []byte, steps []Step, group int, f *Floats) {
-		var wide [chunk]uint16
-		scaled(src, raw, steps, group, f.multiply, f.lo, f.hi, func(at int, x []float32) {
-			if f.small != nil {
-				encodeSmall(wide[:len(x)], x, f.small)
-			} else {
-				encodePacked(wide[:len(x)], x, f.packed)
-			}
-			for i, c := range wide[:len(x)] {
-				codes[at+i] = byte(c)
-			}
-		})
+		byteCodes{floats: f}.groups(codes, src, raw, steps, group)
 	}
 }

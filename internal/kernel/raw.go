@@ -1,6 +1,10 @@
 package kernel
 
-import "unsafe"
+import (
+	"encoding/binary"
+	"math"
+	"unsafe"
+)
 
 // Raw says how values lie in bytes, little-endian.
 type Raw uint8
@@ -60,19 +64,11 @@ func EncodeInts(codes, src []byte, raw Raw, steps []Step, group int, f *Ints) {
 // chunk is how many values the portable kernels widen at a time.
 const chunk = 512
 
-// widened calls f for the values of src, chunk by chunk, with the place of the
-// first. f may change them.
-func widened(src []byte, raw Raw, f func(at int, x []float32)) {
-	var buffer [chunk]float32
-	size := raw.Bytes()
-	for at := 0; at < len(src)/size; at += chunk {
-		x := buffer[:min(chunk, len(src)/size-at)]
-		if raw == RawBF16 {
-			widenBF16(x, src[size*at:])
-		} else {
-			widenF32(x, src[size*at:])
-		}
-		f(at, x)
+func (r Raw) widen(dst []float32, src []byte) {
+	if r == RawBF16 {
+		widenBF16(dst, src)
+	} else {
+		widenF32(dst, src)
 	}
 }
 
@@ -86,15 +82,20 @@ func rangesOf(raw Raw) func(lo, hi []float32, src []byte, group int) {
 	}
 }
 
+// rangeOf returns the range of one or more values.
 func rangeOf(src []byte, raw Raw) (lo, hi float32) {
-	widened(src, raw, func(at int, x []float32) {
+	var buffer [64]float32
+	size := raw.Bytes()
+	for at := 0; at < len(src); at += len(buffer) * size {
+		x := buffer[:min(len(buffer), (len(src)-at)/size)]
+		raw.widen(x, src[at:])
 		l, h := minMax(x)
 		switch {
-		case at == 0 || l != l:
-			if at == 0 || lo == lo {
-				lo, hi = l, h
-			}
-		case lo == lo:
+		case l != l:
+			return l, h
+		case at == 0:
+			lo, hi = l, h
+		default:
 			if l < lo {
 				lo = l
 			}
@@ -102,45 +103,86 @@ func rangeOf(src []byte, raw Raw) (lo, hi float32) {
 				hi = h
 			}
 		}
-	})
+	}
 	return lo, hi
 }
 
-// absMaxOf returns the portable AbsMax of one form.
+// absMaxOf returns the portable AbsMax of one form. Magnitudes are in the order
+// of their bits, NaN above all.
 func absMaxOf(raw Raw) func(amax []float32, src []byte, group int) {
 	return func(amax []float32, src []byte, group int) {
-		size := group * raw.Bytes()
 		for i := range amax {
-			lo, hi := rangeOf(src[i*size:(i+1)*size], raw)
-			amax[i] = max(-lo, hi, 0)
+			greatest := uint32(0)
+			if raw == RawBF16 {
+				for pair := src[2*i*group : 2*(i+1)*group]; len(pair) >= 2; pair = pair[2:] {
+					greatest = max(greatest, uint32(pair[0])<<16|uint32(pair[1]&0x7F)<<24)
+				}
+			} else {
+				for at := 4 * i * group; at < 4*(i+1)*group; at += 4 {
+					greatest = max(greatest, binary.LittleEndian.Uint32(src[at:])&(1<<31-1))
+				}
+			}
+			amax[i] = math.Float32frombits(greatest)
 		}
 	}
 }
 
-// scaled calls f for the values of src, chunk by chunk, scaled and clamped.
-func scaled(src []byte, raw Raw, steps []Step, group int, multiplied bool, lo, hi float32, f func(at int, x []float32)) {
-	size := group * raw.Bytes()
-	for i, s := range steps {
-		widened(src[i*size:(i+1)*size], raw, func(at int, x []float32) {
-			if multiplied {
-				multiply(x, s.Scale, lo, hi)
-			} else {
-				divide(x, s.Zero, s.Scale, lo, hi)
-			}
-			f(i*group+at, x)
-		})
+// byteCodes is what makes codes of scaled values: one of the two.
+type byteCodes struct {
+	ints   *Ints
+	floats *Floats
+}
+
+func (c byteCodes) scale(x []float32, s *Step) {
+	lo, hi, multiplies := float32(0), float32(0), false
+	if c.ints != nil {
+		lo, hi, multiplies = c.ints.Lo, c.ints.Hi, c.ints.Multiply
+	} else {
+		lo, hi, multiplies = c.floats.lo, c.floats.hi, c.floats.multiply
+	}
+	if multiplies {
+		multiply(x, s.Scale, lo, hi)
+	} else {
+		divide(x, s.Zero, s.Scale, lo, hi)
+	}
+}
+
+func (c byteCodes) encode(codes []uint16, x []float32) {
+	switch {
+	case c.ints != nil:
+		roundInts(codes, x, c.ints.Offset, 0)
+	case c.floats.small != nil:
+		encodeSmall(codes, x, c.floats.small)
+	default:
+		encodePacked(codes, x, c.floats.packed)
+	}
+}
+
+// groups encodes groups of raw values, chunk by chunk.
+func (c byteCodes) groups(codes, src []byte, raw Raw, steps []Step, group int) {
+	var buffer [chunk]float32
+	var wide [chunk]uint16
+	n := len(steps) * group
+	for at := 0; at < n; at += chunk {
+		x := buffer[:min(chunk, n-at)]
+		raw.widen(x, src[at*raw.Bytes():])
+		for from := 0; from < len(x); {
+			i := (at + from) / group
+			to := min((i+1)*group-at, len(x))
+			c.scale(x[from:to], &steps[i])
+			from = to
+		}
+		c.encode(wide[:len(x)], x)
+		to := codes[at : at+len(x)]
+		for i, code := range wide[:len(to)] {
+			to[i] = byte(code)
+		}
 	}
 }
 
 // encodeIntsOf returns the portable EncodeInts of one form.
 func encodeIntsOf(raw Raw) func(codes, src []byte, steps []Step, group int, f *Ints) {
 	return func(codes, src []byte, steps []Step, group int, f *Ints) {
-		var wide [chunk]uint16
-		scaled(src, raw, steps, group, f.Multiply, f.Lo, f.Hi, func(at int, x []float32) {
-			roundInts(wide[:len(x)], x, f.Offset, 0)
-			for i, c := range wide[:len(x)] {
-				codes[at+i] = byte(c)
-			}
-		})
+		byteCodes{ints: f}.groups(codes, src, raw, steps, group)
 	}
 }

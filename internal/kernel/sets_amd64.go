@@ -78,6 +78,9 @@ func rangesBy(raw Raw, asm func(lo, hi *float32, src *byte, groups, steps int)) 
 			asm(unsafe.SliceData(lo), unsafe.SliceData(hi), unsafe.SliceData(src), len(lo), group/step)
 		}
 		for i := range lo {
+			if whole && lo[i] < 0 && hi[i] > 0 {
+				continue
+			}
 			values := src[i*size : (i+1)*size]
 			if !whole {
 				lo[i], hi[i] = one(values)
@@ -102,12 +105,7 @@ func firstZero(src []byte, raw Raw) float32 {
 	size := raw.Bytes()
 	var x [1]float32
 	for i := 0; ; i += size {
-		if raw == RawBF16 {
-			widenBF16(x[:], src[i:])
-		} else {
-			widenF32(x[:], src[i:])
-		}
-		if x[0] == 0 {
+		if raw.widen(x[:], src[i:]); x[0] == 0 {
 			return x[0]
 		}
 	}
@@ -135,51 +133,45 @@ func absMaxBy(raw Raw, asm func(amax *float32, src *byte, groups, steps int)) fu
 type encoder func(codes, src *byte, scales *float32, groups, steps int, c *uint32)
 
 // run encodes groups of any size, with portable code for their ends.
-func (e encoder) run(codes, src []byte, raw Raw, steps []Step, group int, c unsafe.Pointer, rest func(codes, src []byte, steps []Step, group int)) {
-	codes, src = codes[:len(steps)*group], src[:len(steps)*group*raw.Bytes()]
+func (e encoder) run(codes, src []byte, raw Raw, steps []Step, group int, c unsafe.Pointer, rest byteCodes) {
+	size := raw.Bytes()
+	codes, src = codes[:len(steps)*group], src[:len(steps)*group*size]
 	n := group &^ (step - 1)
 	if n == group {
 		e(unsafe.SliceData(codes), unsafe.SliceData(src), (*float32)(unsafe.Pointer(unsafe.SliceData(steps))), len(steps), n/step, (*uint32)(c))
 		return
 	}
 	for i := range steps {
-		to, from := codes[i*group:(i+1)*group], src[i*group*raw.Bytes():(i+1)*group*raw.Bytes()]
+		to, from := codes[i*group:(i+1)*group], src[i*group*size:(i+1)*group*size]
 		e(unsafe.SliceData(to), unsafe.SliceData(from), &steps[i].Zero, 1, n/step, (*uint32)(c))
-		rest(to[n:], from[n*raw.Bytes():], steps[i:i+1], group-n)
+		rest.groups(to[n:], from[n*size:], raw, steps[i:i+1], group-n)
 	}
 }
 
 func intsBy(raw Raw, divide, multiply encoder) func(codes, src []byte, steps []Step, group int, f *Ints) {
-	rest := encodeIntsOf(raw)
 	return func(codes, src []byte, steps []Step, group int, f *Ints) {
 		e := divide
 		if f.Multiply {
 			e = multiply
 		}
-		e.run(codes, src, raw, steps, group, unsafe.Pointer(f), func(codes, src []byte, steps []Step, group int) {
-			rest(codes, src, steps, group, f)
-		})
+		e.run(codes, src, raw, steps, group, unsafe.Pointer(f), byteCodes{ints: f})
 	}
 }
 
 func floatsBy(raw Raw, divideSmall, multiplySmall, dividePacked encoder) func(codes, src []byte, steps []Step, group int, f *Floats) {
-	rest := encodeFloatsOf(raw)
 	return func(codes, src []byte, steps []Step, group int, f *Floats) {
-		var e encoder
+		rest := byteCodes{floats: f}
+		e := dividePacked
 		switch {
 		case f.packed == nil && f.multiply:
 			e = multiplySmall
 		case f.packed == nil:
 			e = divideSmall
 		case f.c[0][0] == 0 || f.packed.ZeroBand && f.packed.Exponent == 1:
-			rest(codes, src, steps, group, f)
+			rest.groups(codes, src, raw, steps, group)
 			return
-		default:
-			e = dividePacked
 		}
-		e.run(codes, src, raw, steps, group, unsafe.Pointer(&f.c), func(codes, src []byte, steps []Step, group int) {
-			rest(codes, src, steps, group, f)
-		})
+		e.run(codes, src, raw, steps, group, unsafe.Pointer(&f.c), rest)
 		if f.small != nil && f.small.Unsigned0 {
 			for i, c := range codes {
 				if uint16(c) == f.small.SignBit {
