@@ -33,8 +33,17 @@ func (d *decoding) tiles(yield func(stream.Task) bool, do func(w *stream.Worker,
 	return true
 }
 
-// read restores an area of the layer into the worker's first buffer.
+// read restores an area of the layer into the worker's first buffer and counts
+// what it read.
 func (d *decoding) read(w *stream.Worker, a quant.Area) ([]float32, error) {
+	values := w.Floats(0, a.Values())
+	n, err := d.restore(w, values, a)
+	w.Done(int64(n))
+	return values, err
+}
+
+// restore fills dst with an area of the layer; n are the bytes read.
+func (d *decoding) restore(w *stream.Worker, dst []float32, a quant.Area) (n int, err error) {
 	var src [maxParts][]byte
 	parts := src[:len(d.layer.Parts)]
 	for i, part := range d.layer.Parts {
@@ -42,11 +51,10 @@ func (d *decoding) read(w *stream.Worker, a quant.Area) ([]float32, error) {
 		size := quant.SpanBytes(spans)
 		parts[i] = w.Bytes(i, size)
 		if err := readSpans(d.source, part, spans, parts[i]); err != nil {
-			return nil, err
+			return n, err
 		}
-		w.Done(int64(size))
+		n += size
 	}
-	values := w.Floats(0, a.Values())
-	d.layer.Codec.Decode(values, parts, a, d.out, &w.Scratch)
-	return values, nil
+	d.layer.Codec.Decode(dst, parts, a, d.out, &w.Scratch)
+	return n, nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // quantization turns a plan into tiles of work.
@@ -127,7 +128,7 @@ func wait(w *stream.Worker, ready <-chan struct{}) bool {
 }
 
 func (e *encoding) encodeTile(w *stream.Worker, a quant.Area) error {
-	if codec.TakesRaw(e.encoder, e.step.Source.Dtype) {
+	if e.takesRaw() {
 		raw, err := readRaw(w, e.source, e.step.Source, e.cut.Cols, a)
 		if err != nil {
 			return err
@@ -148,17 +149,32 @@ func (e *encoding) outputs(w *stream.Worker, a quant.Area) [][]byte {
 	for i, part := range e.step.Parts {
 		parts[i] = w.Scatter(e.writers[part.File], part.Tensor, e.step.Codec.Written(i, a))
 	}
-	w.Done(int64(a.Values()) * int64(e.step.Source.Dtype.Bits()/8))
+	w.Done(e.step.Source.Size * int64(a.Values()) / int64(max(e.step.Source.Numel(), 1)))
 	return parts
 }
 
+// takesRaw: values as they are stored, which those of a quantized layer are not.
+func (e *encoding) takesRaw() bool {
+	return e.step.From == nil && codec.TakesRaw(e.encoder, e.step.Source.Dtype)
+}
+
 func (e *encoding) read(w *stream.Worker, a quant.Area) ([]float32, error) {
-	return readArea(w, 0, e.source, e.step.Source, e.cut.Cols, a)
+	return e.readArea(w, e.cut.Cols, a)
+}
+
+// readArea reads the weight's values, or restores those of the stored layer
+// that it comes from, in F32.
+func (e *encoding) readArea(w *stream.Worker, columns int, a quant.Area) ([]float32, error) {
+	if e.step.From == nil {
+		return readArea(w, 0, e.source, e.step.Source, columns, a)
+	}
+	d := decoding{e.source, e.step.From, safetensors.F32}
+	return d.readAny(w, 0, columns, a)
 }
 
 // readRun reads consecutive values, wherever rows end.
 func (e *encoding) readRun(w *stream.Worker, start int, dst []float32) error {
-	values, err := readArea(w, 0, e.source, e.step.Source, 1, quant.Area{Row: start, Rows: len(dst), Cols: 1})
+	values, err := e.readArea(w, 1, quant.Area{Row: start, Rows: len(dst), Cols: 1})
 	copy(dst, values)
 	return err
 }
@@ -206,6 +222,10 @@ func (e *encoding) explain(err error) error {
 		return nil
 	}
 	columns := max(t.Shape[len(t.Shape)-1], 1)
+	if e.step.From != nil {
+		return sourceErrorf("%s: layer %s: value [%d, %d] decodes to %v: verify the file, or fetch it again",
+			e.source.File(e.step.From.Parts[0]), e.step.Layer, n.Index/columns, n.Index%columns, n.Value)
+	}
 	return sourceErrorf("%s: tensor %s: value [%d, %d] is %v: --keep leaves the tensor as it is, --allow-nonfinite quantizes it as the reference does",
 		e.source.File(t), t.Name, n.Index/columns, n.Index%columns, n.Value)
 }
@@ -251,7 +271,7 @@ func (r *reading) tasks(yield func(stream.Task) bool) bool {
 
 // look reads one area.
 func (r *reading) look(w *stream.Worker, a quant.Area) (any, error) {
-	if pass, ok := r.pass.(codec.RawPass); ok && codec.TakesRaw(r.encoder, r.step.Source.Dtype) {
+	if pass, ok := r.pass.(codec.RawPass); ok && r.takesRaw() {
 		raw, err := readRaw(w, r.source, r.step.Source, r.cut.Cols, a)
 		if err != nil {
 			return nil, err

@@ -1,12 +1,29 @@
 package quant
 
-import "github.com/tensorpress/tensorpress/internal/kernel"
+import (
+	"iter"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+)
 
 // Area is a rectangle of a weight: rows [Row, Row+Rows), columns [Col, Col+Cols).
 type Area struct{ Row, Col, Rows, Cols int }
 
 // Values returns how many there are.
 func (a Area) Values() int { return a.Rows * a.Cols }
+
+// Split yields its parts of that shape, smaller at the edges, band by band.
+func (a Area) Split(rows, cols int) iter.Seq[Area] {
+	return func(yield func(Area) bool) {
+		for row := 0; row < a.Rows; row += rows {
+			for col := 0; col < a.Cols; col += cols {
+				if !yield(Area{a.Row + row, a.Col + col, min(rows, a.Rows-row), min(cols, a.Cols-col)}) {
+					return
+				}
+			}
+		}
+	}
+}
 
 // Index returns where value i of the area lies in the flattened weight.
 func (a Area) Index(i, columns int) int {

@@ -68,6 +68,14 @@ func (c Cut) Areas(rows, cols int) iter.Seq2[int, Area] {
 	}
 }
 
+// Cover returns the least area of whole units that holds a.
+func (c Cut) Cover(a Area) Area {
+	row, col := a.Row/c.UnitRows*c.UnitRows, a.Col/c.UnitCols*c.UnitCols
+	endRow := min(satMul(ceilDiv(a.Row+a.Rows, c.UnitRows), c.UnitRows), c.Rows)
+	endCol := min(satMul(ceilDiv(a.Col+a.Cols, c.UnitCols), c.UnitCols), c.Cols)
+	return Area{row, col, endRow - row, endCol - col}
+}
+
 // Count returns how many areas of that shape there are.
 func (c Cut) Count(rows, cols int) int { return ceilDiv(c.Rows, rows) * ceilDiv(c.Cols, cols) }
 

@@ -1,0 +1,115 @@
+package tensorpress
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"path/filepath"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// stores are ways to store a layer that differ in the areas by which it decodes.
+var stores = []struct {
+	dtype    string
+	settings map[string]any
+}{
+	{"int8_tensorwise", nil}, {"int8_tensorwise", map[string]any{"convrot": true}}, {"int8_blockwise", nil},
+	{"nvfp4", nil}, {"mxfp8", nil}, {"awq_w4a16", nil}, {"convrot_w4a4", nil}, {"asym_w4a8_int8", nil},
+	{"sdnq:int8", map[string]any{"quantized-matmul": true}}, {"sdnq:int5", nil},
+	{"sdnq:uint3", map[string]any{"hadamard": true}}, {"sdnq:uint4", map[string]any{"svd-rank": 4}},
+	{"sdnq:uint4", map[string]any{"scale-dtype": "uint6"}}, {"sdnq:uint2", map[string]any{"codebook": true}},
+}
+
+// TestAnyAreaDecodes: a layer that is quantized again is read in the areas of
+// its new format, which are not those in which it was stored.
+func TestAnyAreaDecodes(t *testing.T) {
+	const rows, columns = 128, 512
+	source := written(t, []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{rows, columns}}})
+	for _, tt := range stores {
+		t.Run(fmt.Sprint(tt.dtype, tt.settings), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "layer.safetensors")
+			o := Options{Layout: "comfy", Dtype: &tt.dtype, Settings: tt.settings, Preset: "none"}
+			if _, err := Quantize(t.Context(), source, path, o); err != nil {
+				t.Fatal(err)
+			}
+			c, err := checkpoint.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			m, err := readModel(c, "")
+			if err != nil || m.Failed() != nil {
+				t.Fatal(err, m.Failed())
+			}
+			d := &decoding{c, m.Layers[0], safetensors.F32}
+			whole := valuesIn(t, d, columns, quant.Area{Rows: rows, Cols: columns})
+			for i, v := range valuesOf(t, plain(t, path), "a.weight") {
+				if math.Float32bits(v) != math.Float32bits(whole[i]) {
+					t.Fatalf("value %d is %v, want %v", i, whole[i], v)
+				}
+			}
+			r := rand.New(rand.NewPCG(7, 7))
+			for _, wide := range []int{columns, rows * columns, 1} {
+				for range 20 {
+					compareArea(t, d, whole, wide, someArea(r, rows*columns/wide, wide))
+				}
+			}
+		})
+	}
+}
+
+func someArea(r *rand.Rand, rows, columns int) quant.Area {
+	row, col := r.IntN(rows), r.IntN(columns)
+	return quant.Area{Row: row, Col: col, Rows: 1 + r.IntN(min(rows-row, 300)), Cols: 1 + r.IntN(columns-col)}
+}
+
+func compareArea(t *testing.T, d *decoding, whole []float32, columns int, a quant.Area) {
+	t.Helper()
+	for i, v := range valuesIn(t, d, columns, a) {
+		if want := whole[a.Index(i, columns)]; math.Float32bits(v) != math.Float32bits(want) {
+			t.Fatalf("%+v of %d columns: value %d is %v, want %v", a, columns, i, v, want)
+		}
+	}
+}
+
+func valuesIn(t *testing.T, d *decoding, columns int, a quant.Area) (values []float32) {
+	t.Helper()
+	err := stream.Run(t.Context(), 1, func(yield func(stream.Task) bool) {
+		yield(func(w *stream.Worker) error {
+			got, err := d.readAny(w, 0, columns, a)
+			values = append(values, got...)
+			return err
+		})
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
+
+// valuesOf reads a plain F32 tensor of a file.
+func valuesOf(t *testing.T, path, name string) []float32 {
+	t.Helper()
+	c, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	tensor, ok := c.Lookup(name)
+	if !ok {
+		t.Fatalf("%s has no %s", path, name)
+	}
+	raw, values := make([]byte, tensor.Size), make([]float32, tensor.Numel())
+	if err := c.ReadSection(tensor, raw, 0); err != nil {
+		t.Fatal(err)
+	}
+	for i := range values {
+		values[i] = math.Float32frombits(uint32(raw[4*i]) | uint32(raw[4*i+1])<<8 | uint32(raw[4*i+2])<<16 | uint32(raw[4*i+3])<<24)
+	}
+	return values
+}
