@@ -18,17 +18,17 @@ type fused struct {
 
 // grouped is what formats differ in.
 type grouped interface {
-	// step returns how a group of that range is scaled. It reports false for
+	// stepOf sets step i to that of a group of that range. It reports false for
 	// ranges that kernels cannot scale by.
-	step(r Range) (kernel.Step, bool)
-	// stepAll does so for many; lo is not set where ranges do not count. If it
+	stepOf(steps kernel.Steps, i int, r Range) bool
+	// stepAll does so for all; lo is zero where ranges do not count. If it
 	// reports false, each is to be looked at.
-	stepAll(steps []kernel.Step, lo, hi []float32) bool
+	stepAll(steps kernel.Steps, lo, hi []float32) bool
 	// slowly encodes values of a group that kernels cannot scale; it may change
 	// them.
 	slowly(codes []byte, values []float32, r Range, s *Scratch)
 	// begun takes the scales of the next groups.
-	begun(side *sides, steps []kernel.Step, hi []float32)
+	begun(side *sides, steps kernel.Steps, hi []float32)
 }
 
 // sides collect what is stored beside the codes of a tile.
@@ -63,8 +63,8 @@ func (f *fused) encode(codes []byte, start int, src plain, measured []Range, s *
 func (f *fused) encodeMeasured(codes []byte, start int, src plain, measured []Range, s *Scratch) (err error) {
 	f.grid.units(start, src.len(), func(unit, from, to int) {
 		r := measured[unit]
-		step, ok := f.groups.step(r)
-		s.steps = append(s.steps[:0], step)
+		s.steps = s.steps.Sized(1)
+		ok := f.groups.stepOf(s.steps, 0, r)
 		for at := from; at < to && err == nil; at += batchValues {
 			end := min(at+batchValues, to)
 			part := src.slice(at, end)
@@ -97,18 +97,17 @@ func (f *fused) encodeBatch(codes []byte, start int, src plain, s *Scratch) erro
 	size := f.grid.Group
 	n := src.len() / size
 	f.measure(src, size, s)
-	steps := sized(&s.steps, n)
-	fast := f.groups.stepAll(steps, s.lo[:n], s.hi[:n])
+	s.steps = s.steps.Sized(n)
+	fast := f.groups.stepAll(s.steps, s.lo[:n], s.hi[:n])
 	if !fast && !f.allowNonfinite {
 		if err := f.checkBatch(start, src, s); err != nil {
 			return err
 		}
 	}
-	f.run(codes, src, steps, size, s)
+	f.run(codes, src, s.steps, size, s)
 	for i := 0; i < n && !fast; i++ {
 		r := f.rangeAt(i, s)
-		step, ok := f.groups.step(r)
-		if steps[i] = step; ok {
+		if f.groups.stepOf(s.steps, i, r) {
 			continue
 		}
 		for at := i * size; at < (i+1)*size; at += batchValues {
@@ -116,7 +115,7 @@ func (f *fused) encodeBatch(codes []byte, start int, src plain, s *Scratch) erro
 			f.groups.slowly(codes[at:end], src.slice(at, end).values(&s.slow), r, s)
 		}
 	}
-	f.groups.begun(&s.sides, steps, s.hi[:n])
+	f.groups.begun(&s.sides, s.steps, s.hi[:n])
 	return nil
 }
 
@@ -133,7 +132,7 @@ func (f *fused) checkBatch(start int, src plain, s *Scratch) error {
 
 // run gives groups of one size their codes. Those of groups that cannot be
 // scaled so have no meaning.
-func (f *fused) run(codes []byte, src plain, steps []kernel.Step, size int, s *Scratch) {
+func (f *fused) run(codes []byte, src plain, steps kernel.Steps, size int, s *Scratch) {
 	data, raw := src.raw(s)
 	if f.ints != nil {
 		kernel.EncodeInts(codes, data, raw, steps, size, f.ints)
@@ -153,6 +152,7 @@ func (f *fused) measure(src plain, size int, s *Scratch) {
 		return
 	}
 	kernel.AbsMax(hi, data, raw, size)
+	clear(lo)
 	for i, a := range hi {
 		if a != a { // the NaN that stands first
 			each := data[i*size*raw.Bytes() : (i+1)*size*raw.Bytes()]
@@ -208,38 +208,28 @@ func (s *Scheme) fuse() {
 	}
 }
 
-func (s *Scheme) step(r Range) (kernel.Step, bool) {
+func (s *Scheme) stepOf(steps kernel.Steps, i int, r Range) bool {
 	scale, zero := s.scaleOf(r)
-	step, ok := kernel.Divides(zero, scale)
-	return step, ok && r.finite()
+	return steps.Set(i, zero, scale) && r.finite()
 }
 
-func (s *Scheme) stepAll(steps []kernel.Step, lo, hi []float32) bool {
-	divisor, all := float32(s.Dtype.Divisor), true
-	lo, hi = lo[:len(steps)], hi[:len(steps)]
-	for i := range steps {
-		zero, extent := float32(0), hi[i]
-		if s.Dtype.Unsigned {
-			zero, extent = lo[i], float32(hi[i]-lo[i])
-		}
-		scale := extent / divisor
-		if s.ScaleDtype != safetensors.F32 {
-			scale, zero = s.round(scale), s.round(zero)
-		}
-		step, ok := kernel.Divides(zero, scale)
-		steps[i], all = step, all && ok
+func (s *Scheme) stepAll(steps kernel.Steps, lo, hi []float32) bool {
+	copy(steps.Zeros, lo)
+	all := kernel.Spans(steps.Scales, steps.Inverses, lo, hi, float32(s.Dtype.Divisor))
+	if s.ScaleDtype == safetensors.F32 {
+		return all
+	}
+	all = true
+	for i := range hi {
+		all = steps.Set(i, s.round(steps.Zeros[i]), s.round(steps.Scales[i])) && all
 	}
 	return all
 }
 
-func (s *Scheme) begun(side *sides, steps []kernel.Step, _ []float32) {
-	for i := range steps {
-		side.scales = append(side.scales, steps[i].Scale)
-	}
+func (s *Scheme) begun(side *sides, steps kernel.Steps, _ []float32) {
+	side.scales = append(side.scales, steps.Scales...)
 	if s.Dtype.Unsigned {
-		for i := range steps {
-			side.zeros = append(side.zeros, steps[i].Zero)
-		}
+		side.zeros = append(side.zeros, steps.Zeros...)
 	}
 }
 

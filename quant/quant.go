@@ -89,7 +89,7 @@ type Scratch struct {
 	// of fused encoding
 	bytes, turnedBytes []byte
 	half, slow, lo, hi []float32
-	steps              []kernel.Step
+	steps              kernel.Steps
 }
 
 func (s *Scratch) uint16s(n int) []uint16 { return sized(&s.codes, n) }

@@ -229,16 +229,24 @@ func (s *Scaled) encodePlain(dst [][]byte, start int, src plain, measured []Rang
 	return nil
 }
 
-func (r *Rule) stepAll(steps []kernel.Step, _, hi []float32) bool {
+func (r *Rule) stepAll(steps kernel.Steps, _, hi []float32) bool {
 	all := true
-	for i := range steps {
-		step, ok := r.step(Range{-hi[i], hi[i]})
-		steps[i], all = step, all && ok
+	for i, a := range hi {
+		all = r.stepOf(steps, i, Range{-a, a}) && all
 	}
 	return all
 }
 
-func (r *Rule) begun(side *sides, _ []kernel.Step, hi []float32) {
+func (r *Rule) stepOf(steps kernel.Steps, i int, rng Range) bool {
+	factor, _ := r.scaleOf(rng)
+	divides := steps.Set(i, 0, factor)
+	if r.divide {
+		return divides && rng.finite()
+	}
+	return factor != 0 && finite(factor) && rng.finite()
+}
+
+func (r *Rule) begun(side *sides, _ kernel.Steps, hi []float32) {
 	for _, a := range hi {
 		scale := a // a NaN
 		if a == a {
@@ -246,15 +254,6 @@ func (r *Rule) begun(side *sides, _ []kernel.Step, hi []float32) {
 		}
 		side.scales = append(side.scales, scale)
 	}
-}
-
-func (r *Rule) step(rng Range) (kernel.Step, bool) {
-	factor, _ := r.scaleOf(rng)
-	if r.divide {
-		step, ok := kernel.Divides(0, factor)
-		return step, ok && rng.finite()
-	}
-	return kernel.Step{Scale: factor}, factor != 0 && finite(factor) && rng.finite()
 }
 
 func (r *Rule) slowly(codes []byte, values []float32, rng Range, scratch *Scratch) {

@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/pack"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -185,6 +186,10 @@ func sub(s **Scratch) *Scratch {
 }
 
 func putFloats(dst []byte, x []float32, d safetensors.Dtype) {
+	if d == safetensors.F32 {
+		kernel.NarrowF32(dst, x)
+		return
+	}
 	for i, v := range x {
 		putFloat(dst, i, v, d)
 	}

@@ -18,9 +18,9 @@ func BenchmarkKernels(b *testing.B) {
 	NarrowF16(raw, w)
 	bf16, small := make([]byte, 2*n), make([]byte, n)
 	NarrowBF16(bf16, w)
-	steps := make([]Step, n/64)
-	for i := range steps {
-		steps[i], _ = Divides(-0.25, 0.01)
+	steps := Steps{}.Sized(n / 64)
+	for i := range n / 64 {
+		steps.Set(i, -0.25, 0.01)
 	}
 	ints, merged := &Ints{0, 15, 0, false}, NewMerge(5)
 	merged.Add(3, 1<<40-1)
@@ -36,9 +36,9 @@ func BenchmarkKernels(b *testing.B) {
 		{"AbsMaxBF16 of 64", func() { AbsMax(x[:n/64], bf16, RawBF16, 64) }},
 		{"AbsMaxBF16 of 4096", func() { AbsMax(x[:n/4096], bf16, RawBF16, 4096) }},
 		{"EncodeIntsBF16 of 64", func() { EncodeInts(small, bf16, RawBF16, steps, 64, ints) }},
-		{"EncodeIntsBF16 of 4096", func() { EncodeInts(small, bf16, RawBF16, steps[:n/4096], 4096, ints) }},
-		{"EncodeE4M3BF16 of 4096", func() { EncodeFloats(small, bf16, RawBF16, steps[:n/4096], 4096, e4m3) }},
-		{"EncodeFloat6BF16 of 4096", func() { EncodeFloats(small, bf16, RawBF16, steps[:n/4096], 4096, float6) }},
+		{"EncodeIntsBF16 of 4096", func() { EncodeInts(small, bf16, RawBF16, steps.Sized(n/4096), 4096, ints) }},
+		{"EncodeE4M3BF16 of 4096", func() { EncodeFloats(small, bf16, RawBF16, steps.Sized(n/4096), 4096, e4m3) }},
+		{"EncodeFloat6BF16 of 4096", func() { EncodeFloats(small, bf16, RawBF16, steps.Sized(n/4096), 4096, float6) }},
 		{"PackFours", func() { PackFours(raw[:n/2], small) }},
 		{"PackTwos", func() { PackTwos(raw[:n/4], small) }},
 		{"MergeCodes", func() { MergeCodes(raw[:n/8*5], small, merged) }},

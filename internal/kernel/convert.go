@@ -13,10 +13,7 @@ func widenBF16(dst []float32, src []byte) {
 }
 
 func widenF32(dst []float32, src []byte) {
-	src = src[:4*len(dst)]
-	for i := range dst {
-		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
-	}
+	copy(AsBytes(dst), src[:4*len(dst)])
 }
 
 func widenF16(dst []float32, src []byte) {
@@ -39,9 +36,7 @@ func narrowF16(dst []byte, src []float32) {
 }
 
 func narrowF32(dst []byte, src []float32) {
-	for i, x := range src {
-		binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(x))
-	}
+	copy(dst[:4*len(src)], AsBytes(src))
 }
 
 // Half returns the value of an IEEE half-precision pattern. A NaN becomes a

@@ -51,13 +51,13 @@ func PackedFloats(p *Packed, lo, hi float32) *Floats {
 
 // EncodeFloats gives consecutive groups of that many values, a step for each,
 // codes of one byte. Values are finite.
-func EncodeFloats(codes, src []byte, raw Raw, steps []Step, group int, f *Floats) {
+func EncodeFloats(codes, src []byte, raw Raw, steps Steps, group int, f *Floats) {
 	active.encodeFloats[raw](codes, src, steps, group, f)
 }
 
 // encodeFloatsOf returns the portable EncodeFloats of one form.
-func encodeFloatsOf(raw Raw) func(codes, src []byte, steps []Step, group int, f *Floats) {
-	return func(codes, src []byte, steps []Step, group int, f *Floats) {
+func encodeFloatsOf(raw Raw) func(codes, src []byte, steps Steps, group int, f *Floats) {
+	return func(codes, src []byte, steps Steps, group int, f *Floats) {
 		byteCodes{floats: f}.groups(codes, src, raw, steps, group)
 	}
 }

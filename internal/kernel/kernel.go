@@ -15,8 +15,9 @@ type set struct {
 	name                             string
 	ranges                           [2]func(lo, hi []float32, src []byte, group int) // by Raw
 	absMax                           [2]func(amax []float32, src []byte, group int)
-	encodeInts                       [2]func(codes, src []byte, steps []Step, group int, f *Ints)
-	encodeFloats                     [2]func(codes, src []byte, steps []Step, group int, f *Floats)
+	encodeInts                       [2]func(codes, src []byte, steps Steps, group int, f *Ints)
+	encodeFloats                     [2]func(codes, src []byte, steps Steps, group int, f *Floats)
+	spans                            func(scales, inverses, lo, hi []float32, divisor float32) bool
 	packFours, packTwos              func(dst, codes []byte)
 	merge                            func(dst, codes []byte, m *Merge)
 	widenBF16, widenF16, widenF32    func(dst []float32, src []byte)
@@ -42,9 +43,9 @@ var portable = set{
 	name:         "portable",
 	ranges:       [2]func([]float32, []float32, []byte, int){rangesOf(RawBF16), rangesOf(RawF32)},
 	absMax:       [2]func([]float32, []byte, int){absMaxOf(RawBF16), absMaxOf(RawF32)},
-	encodeInts:   [2]func([]byte, []byte, []Step, int, *Ints){encodeIntsOf(RawBF16), encodeIntsOf(RawF32)},
-	encodeFloats: [2]func([]byte, []byte, []Step, int, *Floats){encodeFloatsOf(RawBF16), encodeFloatsOf(RawF32)},
-	packFours:    packFours, packTwos: packTwos, merge: merge,
+	encodeInts:   [2]func([]byte, []byte, Steps, int, *Ints){encodeIntsOf(RawBF16), encodeIntsOf(RawF32)},
+	encodeFloats: [2]func([]byte, []byte, Steps, int, *Floats){encodeFloatsOf(RawBF16), encodeFloatsOf(RawF32)},
+	spans:        spans, packFours: packFours, packTwos: packTwos, merge: merge,
 	widenBF16: widenBF16, widenF16: widenF16, widenF32: widenF32,
 	narrowBF16: narrowBF16, narrowF16: narrowF16, narrowF32: narrowF32,
 	minMax: minMax, divide: divide, multiply: multiply,

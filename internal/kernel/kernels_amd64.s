@@ -195,6 +195,66 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func spansAVX2(scales *float32, inverses *float32, lo *float32, hi *float32, steps int, divisor float32) bool
+// Requires: AVX, AVX2
+TEXT ·spansAVX2(SB), NOSPLIT, $0-49
+	MOVQ         scales+0(FP), AX
+	MOVQ         inverses+8(FP), CX
+	MOVQ         lo+16(FP), DX
+	MOVQ         hi+24(FP), BX
+	MOVQ         steps+32(FP), SI
+	VBROADCASTSS divisor+40(FP), Y0
+	MOVL         $0x3f800000, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x17800000, DI
+	VMOVD        DI, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x67800000, DI
+	VMOVD        DI, X3
+	VPBROADCASTD X3, Y3
+	MOVL         $0xffffffff, DI
+	VMOVD        DI, X4
+	VPBROADCASTD X4, Y4
+	TESTQ        SI, SI
+	JZ           turnDone
+
+turn:
+	VMOVUPS (BX), Y5
+	VSUBPS  (DX), Y5, Y5
+	VDIVPS  Y0, Y5, Y5
+	VDIVPS  Y5, Y1, Y6
+	VMOVUPS Y5, (AX)
+	VMOVUPS Y6, (CX)
+	VCMPPS  $0x0d, Y2, Y5, Y6
+	VPAND   Y6, Y4, Y4
+	VCMPPS  $0x02, Y3, Y5, Y5
+	VPAND   Y5, Y4, Y4
+	VMOVUPS 32(BX), Y5
+	VSUBPS  32(DX), Y5, Y5
+	VDIVPS  Y0, Y5, Y5
+	VDIVPS  Y5, Y1, Y6
+	VMOVUPS Y5, 32(AX)
+	VMOVUPS Y6, 32(CX)
+	VCMPPS  $0x0d, Y2, Y5, Y6
+	VPAND   Y6, Y4, Y4
+	VCMPPS  $0x02, Y3, Y5, Y5
+	VPAND   Y5, Y4, Y4
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	DECQ    SI
+	JNZ     turn
+
+turnDone:
+	VPMOVMSKB Y4, AX
+	CMPL      AX, $0xffffffff
+	SETEQ     AL
+	MOVB      AL, ret+48(FP)
+	VZEROUPPER
+	RET
+
 // func rangesBF16AVX2(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2
 TEXT ·rangesBF16AVX2(SB), NOSPLIT, $0-40
@@ -315,31 +375,35 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func divideIntsBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func divideIntsBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·divideIntsBF16AVX2(SB), NOSPLIT, $0-48
+TEXT ·divideIntsBF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
-	MOVQ         scales+16(FP), DX
-	MOVQ         groups+24(FP), BX
-	MOVQ         steps+32(FP), SI
-	MOVQ         c+40(FP), DI
-	VBROADCASTSS (DI), Y0
-	VBROADCASTSS 4(DI), Y1
-	VBROADCASTSS 8(DI), Y2
-	MOVL         $0x000000ff, DI
-	VMOVD        DI, X3
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         inverses+32(FP), SI
+	MOVQ         groups+40(FP), DI
+	MOVQ         steps+48(FP), R8
+	MOVQ         c+56(FP), R9
+	VBROADCASTSS (R9), Y0
+	VBROADCASTSS 4(R9), Y1
+	VBROADCASTSS 8(R9), Y2
+	MOVL         $0x000000ff, R9
+	VMOVD        R9, X3
 	VPBROADCASTD X3, Y3
-	TESTQ        BX, BX
+	TESTQ        DI, DI
 	JZ           groupDone
 
 group:
-	VBROADCASTSS 4(DX), Y5
+	VBROADCASTSS (BX), Y5
+	ADDQ         $0x04, BX
 	VBROADCASTSS (DX), Y4
-	VBROADCASTSS 8(DX), Y6
-	ADDQ         $0x0c, DX
-	MOVQ         SI, DI
-	TESTQ        DI, DI
+	ADDQ         $0x04, DX
+	VBROADCASTSS (SI), Y6
+	ADDQ         $0x04, SI
+	MOVQ         R8, R9
+	TESTQ        R9, R9
 	JZ           turnDone
 
 turn:
@@ -372,26 +436,28 @@ turn:
 	VMOVDQU      X7, (AX)
 	ADDQ         $0x20, CX
 	ADDQ         $0x10, AX
-	DECQ         DI
+	DECQ         R9
 	JNZ          turn
 
 turnDone:
-	DECQ BX
+	DECQ DI
 	JNZ  group
 
 groupDone:
 	VZEROUPPER
 	RET
 
-// func multiplyIntsBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func multiplyIntsBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2
-TEXT ·multiplyIntsBF16AVX2(SB), NOSPLIT, $0-48
+TEXT ·multiplyIntsBF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
-	MOVQ         scales+16(FP), DX
-	MOVQ         groups+24(FP), BX
-	MOVQ         steps+32(FP), SI
-	MOVQ         c+40(FP), DI
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), BX
+	MOVQ         steps+48(FP), SI
+	MOVQ         c+56(FP), DI
 	VBROADCASTSS (DI), Y0
 	VBROADCASTSS 4(DI), Y1
 	VBROADCASTSS 8(DI), Y2
@@ -402,8 +468,8 @@ TEXT ·multiplyIntsBF16AVX2(SB), NOSPLIT, $0-48
 	JZ           groupDone
 
 group:
-	VBROADCASTSS 4(DX), Y4
-	ADDQ         $0x0c, DX
+	VBROADCASTSS (DX), Y4
+	ADDQ         $0x04, DX
 	MOVQ         SI, DI
 	TESTQ        DI, DI
 	JZ           turnDone
@@ -443,27 +509,31 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func divideSmallBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func divideSmallBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·divideSmallBF16AVX2(SB), NOSPLIT, $0-48
+TEXT ·divideSmallBF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ  codes+0(FP), AX
 	MOVQ  src+8(FP), CX
-	MOVQ  scales+16(FP), DX
-	MOVQ  groups+24(FP), BX
-	MOVQ  steps+32(FP), SI
-	MOVQ  c+40(FP), DI
-	VMOVD (DI), X0
-	VMOVD 32(DI), X1
-	TESTQ BX, BX
+	MOVQ  zeros+16(FP), DX
+	MOVQ  scales+24(FP), BX
+	MOVQ  inverses+32(FP), SI
+	MOVQ  groups+40(FP), DI
+	MOVQ  steps+48(FP), R8
+	MOVQ  c+56(FP), R9
+	VMOVD (R9), X0
+	VMOVD 32(R9), X1
+	TESTQ DI, DI
 	JZ    groupDone
 
 group:
-	VBROADCASTSS 4(DX), Y3
+	VBROADCASTSS (BX), Y3
+	ADDQ         $0x04, BX
 	VBROADCASTSS (DX), Y2
-	VBROADCASTSS 8(DX), Y4
-	ADDQ         $0x0c, DX
-	MOVQ         SI, R8
-	TESTQ        R8, R8
+	ADDQ         $0x04, DX
+	VBROADCASTSS (SI), Y4
+	ADDQ         $0x04, SI
+	MOVQ         R8, R10
+	TESTQ        R10, R10
 	JZ           turnDone
 
 turn:
@@ -471,41 +541,41 @@ turn:
 	VPSLLD       $0x10, Y5, Y5
 	VSUBPS       Y2, Y5, Y5
 	VMOVDQA      Y5, Y6
-	VPAND        64(DI), Y6, Y5
+	VPAND        64(R9), Y6, Y5
 	VMULPS       Y4, Y5, Y7
 	VFNMADD231PS Y3, Y7, Y5
 	VFMADD231PS  Y4, Y5, Y7
-	VMINPS       128(DI), Y7, Y7
-	VPAND        160(DI), Y7, Y5
-	VPMAXSD      192(DI), Y5, Y5
-	VPADDD       224(DI), Y5, Y8
+	VMINPS       128(R9), Y7, Y7
+	VPAND        160(R9), Y7, Y5
+	VPMAXSD      192(R9), Y5, Y5
+	VPADDD       224(R9), Y5, Y8
 	VADDPS       Y8, Y7, Y7
 	VPSUBD       Y8, Y7, Y7
-	VPSUBD       192(DI), Y5, Y5
+	VPSUBD       192(R9), Y5, Y5
 	VPSRLD       X0, Y5, Y5
 	VPADDD       Y5, Y7, Y7
 	VPSRLD       X1, Y6, Y6
-	VPAND        96(DI), Y6, Y6
+	VPAND        96(R9), Y6, Y6
 	VPOR         Y6, Y7, Y7
 	VPMOVZXWD    16(CX), Y5
 	VPSLLD       $0x10, Y5, Y5
 	VSUBPS       Y2, Y5, Y5
 	VMOVDQA      Y5, Y6
-	VPAND        64(DI), Y6, Y5
+	VPAND        64(R9), Y6, Y5
 	VMULPS       Y4, Y5, Y8
 	VFNMADD231PS Y3, Y8, Y5
 	VFMADD231PS  Y4, Y5, Y8
-	VMINPS       128(DI), Y8, Y8
-	VPAND        160(DI), Y8, Y5
-	VPMAXSD      192(DI), Y5, Y5
-	VPADDD       224(DI), Y5, Y9
+	VMINPS       128(R9), Y8, Y8
+	VPAND        160(R9), Y8, Y5
+	VPMAXSD      192(R9), Y5, Y5
+	VPADDD       224(R9), Y5, Y9
 	VADDPS       Y9, Y8, Y8
 	VPSUBD       Y9, Y8, Y8
-	VPSUBD       192(DI), Y5, Y5
+	VPSUBD       192(R9), Y5, Y5
 	VPSRLD       X0, Y5, Y5
 	VPADDD       Y5, Y8, Y8
 	VPSRLD       X1, Y6, Y6
-	VPAND        96(DI), Y6, Y6
+	VPAND        96(R9), Y6, Y6
 	VPOR         Y6, Y8, Y8
 	VPACKUSDW    Y8, Y7, Y7
 	VPERMQ       $0xd8, Y7, Y7
@@ -514,34 +584,36 @@ turn:
 	VMOVDQU      X5, (AX)
 	ADDQ         $0x20, CX
 	ADDQ         $0x10, AX
-	DECQ         R8
+	DECQ         R10
 	JNZ          turn
 
 turnDone:
-	DECQ BX
+	DECQ DI
 	JNZ  group
 
 groupDone:
 	VZEROUPPER
 	RET
 
-// func multiplySmallBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func multiplySmallBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2
-TEXT ·multiplySmallBF16AVX2(SB), NOSPLIT, $0-48
+TEXT ·multiplySmallBF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ  codes+0(FP), AX
 	MOVQ  src+8(FP), CX
-	MOVQ  scales+16(FP), DX
-	MOVQ  groups+24(FP), BX
-	MOVQ  steps+32(FP), SI
-	MOVQ  c+40(FP), DI
+	MOVQ  zeros+16(FP), DX
+	MOVQ  scales+24(FP), DX
+	MOVQ  inverses+32(FP), BX
+	MOVQ  groups+40(FP), BX
+	MOVQ  steps+48(FP), SI
+	MOVQ  c+56(FP), DI
 	VMOVD (DI), X0
 	VMOVD 32(DI), X1
 	TESTQ BX, BX
 	JZ    groupDone
 
 group:
-	VBROADCASTSS 4(DX), Y2
-	ADDQ         $0x0c, DX
+	VBROADCASTSS (DX), Y2
+	ADDQ         $0x04, DX
 	MOVQ         SI, R8
 	TESTQ        R8, R8
 	JZ           turnDone
@@ -599,27 +671,31 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func dividePackedBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func dividePackedBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·dividePackedBF16AVX2(SB), NOSPLIT, $0-48
+TEXT ·dividePackedBF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ  codes+0(FP), AX
 	MOVQ  src+8(FP), CX
-	MOVQ  scales+16(FP), DX
-	MOVQ  groups+24(FP), BX
-	MOVQ  steps+32(FP), SI
-	MOVQ  c+40(FP), DI
-	VMOVD (DI), X0
-	VMOVD 32(DI), X1
-	TESTQ BX, BX
+	MOVQ  zeros+16(FP), DX
+	MOVQ  scales+24(FP), BX
+	MOVQ  inverses+32(FP), SI
+	MOVQ  groups+40(FP), DI
+	MOVQ  steps+48(FP), R8
+	MOVQ  c+56(FP), R9
+	VMOVD (R9), X0
+	VMOVD 32(R9), X1
+	TESTQ DI, DI
 	JZ    groupDone
 
 group:
-	VBROADCASTSS 4(DX), Y3
+	VBROADCASTSS (BX), Y3
+	ADDQ         $0x04, BX
 	VBROADCASTSS (DX), Y2
-	VBROADCASTSS 8(DX), Y4
-	ADDQ         $0x0c, DX
-	MOVQ         SI, R8
-	TESTQ        R8, R8
+	ADDQ         $0x04, DX
+	VBROADCASTSS (SI), Y4
+	ADDQ         $0x04, SI
+	MOVQ         R8, R10
+	TESTQ        R10, R10
 	JZ           turnDone
 
 turn:
@@ -627,49 +703,49 @@ turn:
 	VPSLLD       $0x10, Y5, Y5
 	VSUBPS       Y2, Y5, Y5
 	VMOVDQA      Y5, Y6
-	VMAXPS       160(DI), Y5, Y6
-	VPAND        64(DI), Y6, Y5
+	VMAXPS       160(R9), Y5, Y6
+	VPAND        64(R9), Y6, Y5
 	VMULPS       Y4, Y5, Y7
 	VFNMADD231PS Y3, Y7, Y5
 	VFMADD231PS  Y4, Y5, Y7
-	VMINPS       128(DI), Y7, Y7
-	VPAND        192(DI), Y7, Y5
-	VPADDD       224(DI), Y5, Y5
-	VPAND        256(DI), Y5, Y5
+	VMINPS       128(R9), Y7, Y7
+	VPAND        192(R9), Y7, Y5
+	VPADDD       224(R9), Y5, Y5
+	VPAND        256(R9), Y5, Y5
 	VPADDD       Y5, Y7, Y7
-	VMULPS       288(DI), Y7, Y8
-	VADDPS       320(DI), Y8, Y8
-	VPSUBD       320(DI), Y8, Y8
-	VPCMPGTD     352(DI), Y7, Y5
-	VPSUBD       384(DI), Y7, Y7
+	VMULPS       288(R9), Y7, Y8
+	VADDPS       320(R9), Y8, Y8
+	VPSUBD       320(R9), Y8, Y8
+	VPCMPGTD     352(R9), Y7, Y5
+	VPSUBD       384(R9), Y7, Y7
 	VPSRLD       X0, Y7, Y7
 	VBLENDVPS    Y5, Y7, Y8, Y8
 	VPSRLD       X1, Y6, Y6
-	VPAND        96(DI), Y6, Y6
+	VPAND        96(R9), Y6, Y6
 	VPOR         Y6, Y8, Y8
 	VPMOVZXWD    16(CX), Y5
 	VPSLLD       $0x10, Y5, Y5
 	VSUBPS       Y2, Y5, Y5
 	VMOVDQA      Y5, Y6
-	VMAXPS       160(DI), Y5, Y6
-	VPAND        64(DI), Y6, Y5
+	VMAXPS       160(R9), Y5, Y6
+	VPAND        64(R9), Y6, Y5
 	VMULPS       Y4, Y5, Y7
 	VFNMADD231PS Y3, Y7, Y5
 	VFMADD231PS  Y4, Y5, Y7
-	VMINPS       128(DI), Y7, Y7
-	VPAND        192(DI), Y7, Y5
-	VPADDD       224(DI), Y5, Y5
-	VPAND        256(DI), Y5, Y5
+	VMINPS       128(R9), Y7, Y7
+	VPAND        192(R9), Y7, Y5
+	VPADDD       224(R9), Y5, Y5
+	VPAND        256(R9), Y5, Y5
 	VPADDD       Y5, Y7, Y7
-	VMULPS       288(DI), Y7, Y9
-	VADDPS       320(DI), Y9, Y9
-	VPSUBD       320(DI), Y9, Y9
-	VPCMPGTD     352(DI), Y7, Y5
-	VPSUBD       384(DI), Y7, Y7
+	VMULPS       288(R9), Y7, Y9
+	VADDPS       320(R9), Y9, Y9
+	VPSUBD       320(R9), Y9, Y9
+	VPCMPGTD     352(R9), Y7, Y5
+	VPSUBD       384(R9), Y7, Y7
 	VPSRLD       X0, Y7, Y7
 	VBLENDVPS    Y5, Y7, Y9, Y9
 	VPSRLD       X1, Y6, Y6
-	VPAND        96(DI), Y6, Y6
+	VPAND        96(R9), Y6, Y6
 	VPOR         Y6, Y9, Y9
 	VPACKUSDW    Y9, Y8, Y8
 	VPERMQ       $0xd8, Y8, Y8
@@ -678,11 +754,11 @@ turn:
 	VMOVDQU      X5, (AX)
 	ADDQ         $0x20, CX
 	ADDQ         $0x10, AX
-	DECQ         R8
+	DECQ         R10
 	JNZ          turn
 
 turnDone:
-	DECQ BX
+	DECQ DI
 	JNZ  group
 
 groupDone:
@@ -809,31 +885,35 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func divideIntsF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func divideIntsF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·divideIntsF32AVX2(SB), NOSPLIT, $0-48
+TEXT ·divideIntsF32AVX2(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
-	MOVQ         scales+16(FP), DX
-	MOVQ         groups+24(FP), BX
-	MOVQ         steps+32(FP), SI
-	MOVQ         c+40(FP), DI
-	VBROADCASTSS (DI), Y0
-	VBROADCASTSS 4(DI), Y1
-	VBROADCASTSS 8(DI), Y2
-	MOVL         $0x000000ff, DI
-	VMOVD        DI, X3
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         inverses+32(FP), SI
+	MOVQ         groups+40(FP), DI
+	MOVQ         steps+48(FP), R8
+	MOVQ         c+56(FP), R9
+	VBROADCASTSS (R9), Y0
+	VBROADCASTSS 4(R9), Y1
+	VBROADCASTSS 8(R9), Y2
+	MOVL         $0x000000ff, R9
+	VMOVD        R9, X3
 	VPBROADCASTD X3, Y3
-	TESTQ        BX, BX
+	TESTQ        DI, DI
 	JZ           groupDone
 
 group:
-	VBROADCASTSS 4(DX), Y5
+	VBROADCASTSS (BX), Y5
+	ADDQ         $0x04, BX
 	VBROADCASTSS (DX), Y4
-	VBROADCASTSS 8(DX), Y6
-	ADDQ         $0x0c, DX
-	MOVQ         SI, DI
-	TESTQ        DI, DI
+	ADDQ         $0x04, DX
+	VBROADCASTSS (SI), Y6
+	ADDQ         $0x04, SI
+	MOVQ         R8, R9
+	TESTQ        R9, R9
 	JZ           turnDone
 
 turn:
@@ -864,26 +944,28 @@ turn:
 	VMOVDQU      X7, (AX)
 	ADDQ         $0x40, CX
 	ADDQ         $0x10, AX
-	DECQ         DI
+	DECQ         R9
 	JNZ          turn
 
 turnDone:
-	DECQ BX
+	DECQ DI
 	JNZ  group
 
 groupDone:
 	VZEROUPPER
 	RET
 
-// func multiplyIntsF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func multiplyIntsF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2
-TEXT ·multiplyIntsF32AVX2(SB), NOSPLIT, $0-48
+TEXT ·multiplyIntsF32AVX2(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
-	MOVQ         scales+16(FP), DX
-	MOVQ         groups+24(FP), BX
-	MOVQ         steps+32(FP), SI
-	MOVQ         c+40(FP), DI
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), BX
+	MOVQ         steps+48(FP), SI
+	MOVQ         c+56(FP), DI
 	VBROADCASTSS (DI), Y0
 	VBROADCASTSS 4(DI), Y1
 	VBROADCASTSS 8(DI), Y2
@@ -894,8 +976,8 @@ TEXT ·multiplyIntsF32AVX2(SB), NOSPLIT, $0-48
 	JZ           groupDone
 
 group:
-	VBROADCASTSS 4(DX), Y4
-	ADDQ         $0x0c, DX
+	VBROADCASTSS (DX), Y4
+	ADDQ         $0x04, DX
 	MOVQ         SI, DI
 	TESTQ        DI, DI
 	JZ           turnDone
@@ -933,67 +1015,71 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func divideSmallF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func divideSmallF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·divideSmallF32AVX2(SB), NOSPLIT, $0-48
+TEXT ·divideSmallF32AVX2(SB), NOSPLIT, $0-64
 	MOVQ  codes+0(FP), AX
 	MOVQ  src+8(FP), CX
-	MOVQ  scales+16(FP), DX
-	MOVQ  groups+24(FP), BX
-	MOVQ  steps+32(FP), SI
-	MOVQ  c+40(FP), DI
-	VMOVD (DI), X0
-	VMOVD 32(DI), X1
-	TESTQ BX, BX
+	MOVQ  zeros+16(FP), DX
+	MOVQ  scales+24(FP), BX
+	MOVQ  inverses+32(FP), SI
+	MOVQ  groups+40(FP), DI
+	MOVQ  steps+48(FP), R8
+	MOVQ  c+56(FP), R9
+	VMOVD (R9), X0
+	VMOVD 32(R9), X1
+	TESTQ DI, DI
 	JZ    groupDone
 
 group:
-	VBROADCASTSS 4(DX), Y3
+	VBROADCASTSS (BX), Y3
+	ADDQ         $0x04, BX
 	VBROADCASTSS (DX), Y2
-	VBROADCASTSS 8(DX), Y4
-	ADDQ         $0x0c, DX
-	MOVQ         SI, R8
-	TESTQ        R8, R8
+	ADDQ         $0x04, DX
+	VBROADCASTSS (SI), Y4
+	ADDQ         $0x04, SI
+	MOVQ         R8, R10
+	TESTQ        R10, R10
 	JZ           turnDone
 
 turn:
 	VMOVUPS      (CX), Y5
 	VSUBPS       Y2, Y5, Y5
 	VMOVDQA      Y5, Y6
-	VPAND        64(DI), Y6, Y5
+	VPAND        64(R9), Y6, Y5
 	VMULPS       Y4, Y5, Y7
 	VFNMADD231PS Y3, Y7, Y5
 	VFMADD231PS  Y4, Y5, Y7
-	VMINPS       128(DI), Y7, Y7
-	VPAND        160(DI), Y7, Y5
-	VPMAXSD      192(DI), Y5, Y5
-	VPADDD       224(DI), Y5, Y8
+	VMINPS       128(R9), Y7, Y7
+	VPAND        160(R9), Y7, Y5
+	VPMAXSD      192(R9), Y5, Y5
+	VPADDD       224(R9), Y5, Y8
 	VADDPS       Y8, Y7, Y7
 	VPSUBD       Y8, Y7, Y7
-	VPSUBD       192(DI), Y5, Y5
+	VPSUBD       192(R9), Y5, Y5
 	VPSRLD       X0, Y5, Y5
 	VPADDD       Y5, Y7, Y7
 	VPSRLD       X1, Y6, Y6
-	VPAND        96(DI), Y6, Y6
+	VPAND        96(R9), Y6, Y6
 	VPOR         Y6, Y7, Y7
 	VMOVUPS      32(CX), Y5
 	VSUBPS       Y2, Y5, Y5
 	VMOVDQA      Y5, Y6
-	VPAND        64(DI), Y6, Y5
+	VPAND        64(R9), Y6, Y5
 	VMULPS       Y4, Y5, Y8
 	VFNMADD231PS Y3, Y8, Y5
 	VFMADD231PS  Y4, Y5, Y8
-	VMINPS       128(DI), Y8, Y8
-	VPAND        160(DI), Y8, Y5
-	VPMAXSD      192(DI), Y5, Y5
-	VPADDD       224(DI), Y5, Y9
+	VMINPS       128(R9), Y8, Y8
+	VPAND        160(R9), Y8, Y5
+	VPMAXSD      192(R9), Y5, Y5
+	VPADDD       224(R9), Y5, Y9
 	VADDPS       Y9, Y8, Y8
 	VPSUBD       Y9, Y8, Y8
-	VPSUBD       192(DI), Y5, Y5
+	VPSUBD       192(R9), Y5, Y5
 	VPSRLD       X0, Y5, Y5
 	VPADDD       Y5, Y8, Y8
 	VPSRLD       X1, Y6, Y6
-	VPAND        96(DI), Y6, Y6
+	VPAND        96(R9), Y6, Y6
 	VPOR         Y6, Y8, Y8
 	VPACKUSDW    Y8, Y7, Y7
 	VPERMQ       $0xd8, Y7, Y7
@@ -1002,34 +1088,36 @@ turn:
 	VMOVDQU      X5, (AX)
 	ADDQ         $0x40, CX
 	ADDQ         $0x10, AX
-	DECQ         R8
+	DECQ         R10
 	JNZ          turn
 
 turnDone:
-	DECQ BX
+	DECQ DI
 	JNZ  group
 
 groupDone:
 	VZEROUPPER
 	RET
 
-// func multiplySmallF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func multiplySmallF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2
-TEXT ·multiplySmallF32AVX2(SB), NOSPLIT, $0-48
+TEXT ·multiplySmallF32AVX2(SB), NOSPLIT, $0-64
 	MOVQ  codes+0(FP), AX
 	MOVQ  src+8(FP), CX
-	MOVQ  scales+16(FP), DX
-	MOVQ  groups+24(FP), BX
-	MOVQ  steps+32(FP), SI
-	MOVQ  c+40(FP), DI
+	MOVQ  zeros+16(FP), DX
+	MOVQ  scales+24(FP), DX
+	MOVQ  inverses+32(FP), BX
+	MOVQ  groups+40(FP), BX
+	MOVQ  steps+48(FP), SI
+	MOVQ  c+56(FP), DI
 	VMOVD (DI), X0
 	VMOVD 32(DI), X1
 	TESTQ BX, BX
 	JZ    groupDone
 
 group:
-	VBROADCASTSS 4(DX), Y2
-	ADDQ         $0x0c, DX
+	VBROADCASTSS (DX), Y2
+	ADDQ         $0x04, DX
 	MOVQ         SI, R8
 	TESTQ        R8, R8
 	JZ           turnDone
@@ -1085,75 +1173,79 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func dividePackedF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func dividePackedF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·dividePackedF32AVX2(SB), NOSPLIT, $0-48
+TEXT ·dividePackedF32AVX2(SB), NOSPLIT, $0-64
 	MOVQ  codes+0(FP), AX
 	MOVQ  src+8(FP), CX
-	MOVQ  scales+16(FP), DX
-	MOVQ  groups+24(FP), BX
-	MOVQ  steps+32(FP), SI
-	MOVQ  c+40(FP), DI
-	VMOVD (DI), X0
-	VMOVD 32(DI), X1
-	TESTQ BX, BX
+	MOVQ  zeros+16(FP), DX
+	MOVQ  scales+24(FP), BX
+	MOVQ  inverses+32(FP), SI
+	MOVQ  groups+40(FP), DI
+	MOVQ  steps+48(FP), R8
+	MOVQ  c+56(FP), R9
+	VMOVD (R9), X0
+	VMOVD 32(R9), X1
+	TESTQ DI, DI
 	JZ    groupDone
 
 group:
-	VBROADCASTSS 4(DX), Y3
+	VBROADCASTSS (BX), Y3
+	ADDQ         $0x04, BX
 	VBROADCASTSS (DX), Y2
-	VBROADCASTSS 8(DX), Y4
-	ADDQ         $0x0c, DX
-	MOVQ         SI, R8
-	TESTQ        R8, R8
+	ADDQ         $0x04, DX
+	VBROADCASTSS (SI), Y4
+	ADDQ         $0x04, SI
+	MOVQ         R8, R10
+	TESTQ        R10, R10
 	JZ           turnDone
 
 turn:
 	VMOVUPS      (CX), Y5
 	VSUBPS       Y2, Y5, Y5
 	VMOVDQA      Y5, Y6
-	VMAXPS       160(DI), Y5, Y6
-	VPAND        64(DI), Y6, Y5
+	VMAXPS       160(R9), Y5, Y6
+	VPAND        64(R9), Y6, Y5
 	VMULPS       Y4, Y5, Y7
 	VFNMADD231PS Y3, Y7, Y5
 	VFMADD231PS  Y4, Y5, Y7
-	VMINPS       128(DI), Y7, Y7
-	VPAND        192(DI), Y7, Y5
-	VPADDD       224(DI), Y5, Y5
-	VPAND        256(DI), Y5, Y5
+	VMINPS       128(R9), Y7, Y7
+	VPAND        192(R9), Y7, Y5
+	VPADDD       224(R9), Y5, Y5
+	VPAND        256(R9), Y5, Y5
 	VPADDD       Y5, Y7, Y7
-	VMULPS       288(DI), Y7, Y8
-	VADDPS       320(DI), Y8, Y8
-	VPSUBD       320(DI), Y8, Y8
-	VPCMPGTD     352(DI), Y7, Y5
-	VPSUBD       384(DI), Y7, Y7
+	VMULPS       288(R9), Y7, Y8
+	VADDPS       320(R9), Y8, Y8
+	VPSUBD       320(R9), Y8, Y8
+	VPCMPGTD     352(R9), Y7, Y5
+	VPSUBD       384(R9), Y7, Y7
 	VPSRLD       X0, Y7, Y7
 	VBLENDVPS    Y5, Y7, Y8, Y8
 	VPSRLD       X1, Y6, Y6
-	VPAND        96(DI), Y6, Y6
+	VPAND        96(R9), Y6, Y6
 	VPOR         Y6, Y8, Y8
 	VMOVUPS      32(CX), Y5
 	VSUBPS       Y2, Y5, Y5
 	VMOVDQA      Y5, Y6
-	VMAXPS       160(DI), Y5, Y6
-	VPAND        64(DI), Y6, Y5
+	VMAXPS       160(R9), Y5, Y6
+	VPAND        64(R9), Y6, Y5
 	VMULPS       Y4, Y5, Y7
 	VFNMADD231PS Y3, Y7, Y5
 	VFMADD231PS  Y4, Y5, Y7
-	VMINPS       128(DI), Y7, Y7
-	VPAND        192(DI), Y7, Y5
-	VPADDD       224(DI), Y5, Y5
-	VPAND        256(DI), Y5, Y5
+	VMINPS       128(R9), Y7, Y7
+	VPAND        192(R9), Y7, Y5
+	VPADDD       224(R9), Y5, Y5
+	VPAND        256(R9), Y5, Y5
 	VPADDD       Y5, Y7, Y7
-	VMULPS       288(DI), Y7, Y9
-	VADDPS       320(DI), Y9, Y9
-	VPSUBD       320(DI), Y9, Y9
-	VPCMPGTD     352(DI), Y7, Y5
-	VPSUBD       384(DI), Y7, Y7
+	VMULPS       288(R9), Y7, Y9
+	VADDPS       320(R9), Y9, Y9
+	VPSUBD       320(R9), Y9, Y9
+	VPCMPGTD     352(R9), Y7, Y5
+	VPSUBD       384(R9), Y7, Y7
 	VPSRLD       X0, Y7, Y7
 	VBLENDVPS    Y5, Y7, Y9, Y9
 	VPSRLD       X1, Y6, Y6
-	VPAND        96(DI), Y6, Y6
+	VPAND        96(R9), Y6, Y6
 	VPOR         Y6, Y9, Y9
 	VPACKUSDW    Y9, Y8, Y8
 	VPERMQ       $0xd8, Y8, Y8
@@ -1162,11 +1254,11 @@ turn:
 	VMOVDQU      X5, (AX)
 	ADDQ         $0x40, CX
 	ADDQ         $0x10, AX
-	DECQ         R8
+	DECQ         R10
 	JNZ          turn
 
 turnDone:
-	DECQ BX
+	DECQ DI
 	JNZ  group
 
 groupDone:
@@ -1333,6 +1425,60 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func spansAVX512(scales *float32, inverses *float32, lo *float32, hi *float32, steps int, divisor float32) bool
+// Requires: AVX, AVX2, AVX512DQ, AVX512F
+TEXT ·spansAVX512(SB), NOSPLIT, $0-49
+	MOVQ         scales+0(FP), AX
+	MOVQ         inverses+8(FP), CX
+	MOVQ         lo+16(FP), DX
+	MOVQ         hi+24(FP), BX
+	MOVQ         steps+32(FP), SI
+	VBROADCASTSS divisor+40(FP), Z0
+	MOVL         $0x3f800000, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Z1
+	MOVL         $0x17800000, DI
+	VMOVD        DI, X2
+	VPBROADCASTD X2, Z2
+	MOVL         $0x67800000, DI
+	VMOVD        DI, X3
+	VPBROADCASTD X3, Z3
+	MOVL         $0xffffffff, DI
+	VMOVD        DI, X4
+	VPBROADCASTD X4, Z4
+	TESTQ        SI, SI
+	JZ           turnDone
+
+turn:
+	VMOVUPS  (BX), Z5
+	VSUBPS   (DX), Z5, Z5
+	VDIVPS   Z0, Z5, Z5
+	VDIVPS   Z5, Z1, Z6
+	VMOVUPS  Z5, (AX)
+	VMOVUPS  Z6, (CX)
+	VCMPPS   $0x0d, Z2, Z5, K1
+	VPMOVM2D K1, Z6
+	VPANDD   Z6, Z4, Z4
+	VCMPPS   $0x02, Z3, Z5, K1
+	VPMOVM2D K1, Z5
+	VPANDD   Z5, Z4, Z4
+	ADDQ     $0x40, AX
+	ADDQ     $0x40, CX
+	ADDQ     $0x40, DX
+	ADDQ     $0x40, BX
+	DECQ     SI
+	JNZ      turn
+
+turnDone:
+	VEXTRACTI64X4 $0x01, Z4, Y0
+	VPAND         Y0, Y4, Y4
+	VPMOVMSKB     Y4, AX
+	CMPL          AX, $0xffffffff
+	SETEQ         AL
+	MOVB          AL, ret+48(FP)
+	VZEROUPPER
+	RET
+
 // func rangesBF16AVX512(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2, AVX512BW, AVX512F
 TEXT ·rangesBF16AVX512(SB), NOSPLIT, $0-40
@@ -1482,31 +1628,35 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func divideIntsBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func divideIntsBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX512F
-TEXT ·divideIntsBF16AVX512(SB), NOSPLIT, $0-48
+TEXT ·divideIntsBF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
-	MOVQ         scales+16(FP), DX
-	MOVQ         groups+24(FP), BX
-	MOVQ         steps+32(FP), SI
-	MOVQ         c+40(FP), DI
-	VBROADCASTSS (DI), Z0
-	VBROADCASTSS 4(DI), Z1
-	VBROADCASTSS 8(DI), Z2
-	MOVL         $0x000000ff, DI
-	VMOVD        DI, X3
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         inverses+32(FP), SI
+	MOVQ         groups+40(FP), DI
+	MOVQ         steps+48(FP), R8
+	MOVQ         c+56(FP), R9
+	VBROADCASTSS (R9), Z0
+	VBROADCASTSS 4(R9), Z1
+	VBROADCASTSS 8(R9), Z2
+	MOVL         $0x000000ff, R9
+	VMOVD        R9, X3
 	VPBROADCASTD X3, Z3
-	TESTQ        BX, BX
+	TESTQ        DI, DI
 	JZ           groupDone
 
 group:
-	VBROADCASTSS 4(DX), Z4
+	VBROADCASTSS (BX), Z4
+	ADDQ         $0x04, BX
 	VBROADCASTSS (DX), Z3
-	VBROADCASTSS 8(DX), Z5
-	ADDQ         $0x0c, DX
-	MOVQ         SI, DI
-	TESTQ        DI, DI
+	ADDQ         $0x04, DX
+	VBROADCASTSS (SI), Z5
+	ADDQ         $0x04, SI
+	MOVQ         R8, R9
+	TESTQ        R9, R9
 	JZ           turnDone
 
 turn:
@@ -1523,26 +1673,28 @@ turn:
 	VPMOVDB      Z7, (AX)
 	ADDQ         $0x20, CX
 	ADDQ         $0x10, AX
-	DECQ         DI
+	DECQ         R9
 	JNZ          turn
 
 turnDone:
-	DECQ BX
+	DECQ DI
 	JNZ  group
 
 groupDone:
 	VZEROUPPER
 	RET
 
-// func multiplyIntsBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func multiplyIntsBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX512F
-TEXT ·multiplyIntsBF16AVX512(SB), NOSPLIT, $0-48
+TEXT ·multiplyIntsBF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
-	MOVQ         scales+16(FP), DX
-	MOVQ         groups+24(FP), BX
-	MOVQ         steps+32(FP), SI
-	MOVQ         c+40(FP), DI
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), BX
+	MOVQ         steps+48(FP), SI
+	MOVQ         c+56(FP), DI
 	VBROADCASTSS (DI), Z0
 	VBROADCASTSS 4(DI), Z1
 	VBROADCASTSS 8(DI), Z2
@@ -1553,8 +1705,8 @@ TEXT ·multiplyIntsBF16AVX512(SB), NOSPLIT, $0-48
 	JZ           groupDone
 
 group:
-	VBROADCASTSS 4(DX), Z3
-	ADDQ         $0x0c, DX
+	VBROADCASTSS (DX), Z3
+	ADDQ         $0x04, DX
 	MOVQ         SI, DI
 	TESTQ        DI, DI
 	JZ           turnDone
@@ -1581,33 +1733,37 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func divideSmallBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func divideSmallBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX512F
-TEXT ·divideSmallBF16AVX512(SB), NOSPLIT, $0-48
+TEXT ·divideSmallBF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
-	MOVQ         scales+16(FP), DX
-	MOVQ         groups+24(FP), BX
-	MOVQ         steps+32(FP), SI
-	MOVQ         c+40(FP), DI
-	VMOVD        (DI), X0
-	VMOVD        32(DI), X1
-	VBROADCASTSS 64(DI), Z2
-	VBROADCASTSS 96(DI), Z3
-	VBROADCASTSS 128(DI), Z4
-	VBROADCASTSS 160(DI), Z5
-	VBROADCASTSS 192(DI), Z6
-	VBROADCASTSS 224(DI), Z7
-	TESTQ        BX, BX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         inverses+32(FP), SI
+	MOVQ         groups+40(FP), DI
+	MOVQ         steps+48(FP), R8
+	MOVQ         c+56(FP), R9
+	VMOVD        (R9), X0
+	VMOVD        32(R9), X1
+	VBROADCASTSS 64(R9), Z2
+	VBROADCASTSS 96(R9), Z3
+	VBROADCASTSS 128(R9), Z4
+	VBROADCASTSS 160(R9), Z5
+	VBROADCASTSS 192(R9), Z6
+	VBROADCASTSS 224(R9), Z7
+	TESTQ        DI, DI
 	JZ           groupDone
 
 group:
-	VBROADCASTSS 4(DX), Z9
+	VBROADCASTSS (BX), Z9
+	ADDQ         $0x04, BX
 	VBROADCASTSS (DX), Z8
-	VBROADCASTSS 8(DX), Z10
-	ADDQ         $0x0c, DX
-	MOVQ         SI, DI
-	TESTQ        DI, DI
+	ADDQ         $0x04, DX
+	VBROADCASTSS (SI), Z10
+	ADDQ         $0x04, SI
+	MOVQ         R8, R9
+	TESTQ        R9, R9
 	JZ           turnDone
 
 turn:
@@ -1634,26 +1790,28 @@ turn:
 	VPMOVDB      Z13, (AX)
 	ADDQ         $0x20, CX
 	ADDQ         $0x10, AX
-	DECQ         DI
+	DECQ         R9
 	JNZ          turn
 
 turnDone:
-	DECQ BX
+	DECQ DI
 	JNZ  group
 
 groupDone:
 	VZEROUPPER
 	RET
 
-// func multiplySmallBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func multiplySmallBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX512F
-TEXT ·multiplySmallBF16AVX512(SB), NOSPLIT, $0-48
+TEXT ·multiplySmallBF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
-	MOVQ         scales+16(FP), DX
-	MOVQ         groups+24(FP), BX
-	MOVQ         steps+32(FP), SI
-	MOVQ         c+40(FP), DI
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), BX
+	MOVQ         steps+48(FP), SI
+	MOVQ         c+56(FP), DI
 	VMOVD        (DI), X0
 	VMOVD        32(DI), X1
 	VBROADCASTSS 64(DI), Z2
@@ -1666,8 +1824,8 @@ TEXT ·multiplySmallBF16AVX512(SB), NOSPLIT, $0-48
 	JZ           groupDone
 
 group:
-	VBROADCASTSS 4(DX), Z8
-	ADDQ         $0x0c, DX
+	VBROADCASTSS (DX), Z8
+	ADDQ         $0x04, DX
 	MOVQ         SI, DI
 	TESTQ        DI, DI
 	JZ           turnDone
@@ -1704,38 +1862,42 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func dividePackedBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func dividePackedBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX512F
-TEXT ·dividePackedBF16AVX512(SB), NOSPLIT, $0-48
+TEXT ·dividePackedBF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
-	MOVQ         scales+16(FP), DX
-	MOVQ         groups+24(FP), BX
-	MOVQ         steps+32(FP), SI
-	MOVQ         c+40(FP), DI
-	VMOVD        (DI), X0
-	VMOVD        32(DI), X1
-	VBROADCASTSS 64(DI), Z2
-	VBROADCASTSS 96(DI), Z3
-	VBROADCASTSS 128(DI), Z4
-	VBROADCASTSS 160(DI), Z5
-	VBROADCASTSS 192(DI), Z6
-	VBROADCASTSS 224(DI), Z7
-	VBROADCASTSS 256(DI), Z8
-	VBROADCASTSS 288(DI), Z9
-	VBROADCASTSS 320(DI), Z10
-	VBROADCASTSS 352(DI), Z11
-	VBROADCASTSS 384(DI), Z12
-	TESTQ        BX, BX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         inverses+32(FP), SI
+	MOVQ         groups+40(FP), DI
+	MOVQ         steps+48(FP), R8
+	MOVQ         c+56(FP), R9
+	VMOVD        (R9), X0
+	VMOVD        32(R9), X1
+	VBROADCASTSS 64(R9), Z2
+	VBROADCASTSS 96(R9), Z3
+	VBROADCASTSS 128(R9), Z4
+	VBROADCASTSS 160(R9), Z5
+	VBROADCASTSS 192(R9), Z6
+	VBROADCASTSS 224(R9), Z7
+	VBROADCASTSS 256(R9), Z8
+	VBROADCASTSS 288(R9), Z9
+	VBROADCASTSS 320(R9), Z10
+	VBROADCASTSS 352(R9), Z11
+	VBROADCASTSS 384(R9), Z12
+	TESTQ        DI, DI
 	JZ           groupDone
 
 group:
-	VBROADCASTSS 4(DX), Z14
+	VBROADCASTSS (BX), Z14
+	ADDQ         $0x04, BX
 	VBROADCASTSS (DX), Z13
-	VBROADCASTSS 8(DX), Z15
-	ADDQ         $0x0c, DX
-	MOVQ         SI, DI
-	TESTQ        DI, DI
+	ADDQ         $0x04, DX
+	VBROADCASTSS (SI), Z15
+	ADDQ         $0x04, SI
+	MOVQ         R8, R9
+	TESTQ        R9, R9
 	JZ           turnDone
 
 turn:
@@ -1765,11 +1927,11 @@ turn:
 	VPMOVDB      Z16, (AX)
 	ADDQ         $0x20, CX
 	ADDQ         $0x10, AX
-	DECQ         DI
+	DECQ         R9
 	JNZ          turn
 
 turnDone:
-	DECQ BX
+	DECQ DI
 	JNZ  group
 
 groupDone:
@@ -1890,31 +2052,35 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func divideIntsF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func divideIntsF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX512F
-TEXT ·divideIntsF32AVX512(SB), NOSPLIT, $0-48
+TEXT ·divideIntsF32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
-	MOVQ         scales+16(FP), DX
-	MOVQ         groups+24(FP), BX
-	MOVQ         steps+32(FP), SI
-	MOVQ         c+40(FP), DI
-	VBROADCASTSS (DI), Z0
-	VBROADCASTSS 4(DI), Z1
-	VBROADCASTSS 8(DI), Z2
-	MOVL         $0x000000ff, DI
-	VMOVD        DI, X3
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         inverses+32(FP), SI
+	MOVQ         groups+40(FP), DI
+	MOVQ         steps+48(FP), R8
+	MOVQ         c+56(FP), R9
+	VBROADCASTSS (R9), Z0
+	VBROADCASTSS 4(R9), Z1
+	VBROADCASTSS 8(R9), Z2
+	MOVL         $0x000000ff, R9
+	VMOVD        R9, X3
 	VPBROADCASTD X3, Z3
-	TESTQ        BX, BX
+	TESTQ        DI, DI
 	JZ           groupDone
 
 group:
-	VBROADCASTSS 4(DX), Z4
+	VBROADCASTSS (BX), Z4
+	ADDQ         $0x04, BX
 	VBROADCASTSS (DX), Z3
-	VBROADCASTSS 8(DX), Z5
-	ADDQ         $0x0c, DX
-	MOVQ         SI, DI
-	TESTQ        DI, DI
+	ADDQ         $0x04, DX
+	VBROADCASTSS (SI), Z5
+	ADDQ         $0x04, SI
+	MOVQ         R8, R9
+	TESTQ        R9, R9
 	JZ           turnDone
 
 turn:
@@ -1930,26 +2096,28 @@ turn:
 	VPMOVDB      Z7, (AX)
 	ADDQ         $0x40, CX
 	ADDQ         $0x10, AX
-	DECQ         DI
+	DECQ         R9
 	JNZ          turn
 
 turnDone:
-	DECQ BX
+	DECQ DI
 	JNZ  group
 
 groupDone:
 	VZEROUPPER
 	RET
 
-// func multiplyIntsF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func multiplyIntsF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX512F
-TEXT ·multiplyIntsF32AVX512(SB), NOSPLIT, $0-48
+TEXT ·multiplyIntsF32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
-	MOVQ         scales+16(FP), DX
-	MOVQ         groups+24(FP), BX
-	MOVQ         steps+32(FP), SI
-	MOVQ         c+40(FP), DI
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), BX
+	MOVQ         steps+48(FP), SI
+	MOVQ         c+56(FP), DI
 	VBROADCASTSS (DI), Z0
 	VBROADCASTSS 4(DI), Z1
 	VBROADCASTSS 8(DI), Z2
@@ -1960,8 +2128,8 @@ TEXT ·multiplyIntsF32AVX512(SB), NOSPLIT, $0-48
 	JZ           groupDone
 
 group:
-	VBROADCASTSS 4(DX), Z3
-	ADDQ         $0x0c, DX
+	VBROADCASTSS (DX), Z3
+	ADDQ         $0x04, DX
 	MOVQ         SI, DI
 	TESTQ        DI, DI
 	JZ           turnDone
@@ -1987,33 +2155,37 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func divideSmallF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func divideSmallF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX512F
-TEXT ·divideSmallF32AVX512(SB), NOSPLIT, $0-48
+TEXT ·divideSmallF32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
-	MOVQ         scales+16(FP), DX
-	MOVQ         groups+24(FP), BX
-	MOVQ         steps+32(FP), SI
-	MOVQ         c+40(FP), DI
-	VMOVD        (DI), X0
-	VMOVD        32(DI), X1
-	VBROADCASTSS 64(DI), Z2
-	VBROADCASTSS 96(DI), Z3
-	VBROADCASTSS 128(DI), Z4
-	VBROADCASTSS 160(DI), Z5
-	VBROADCASTSS 192(DI), Z6
-	VBROADCASTSS 224(DI), Z7
-	TESTQ        BX, BX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         inverses+32(FP), SI
+	MOVQ         groups+40(FP), DI
+	MOVQ         steps+48(FP), R8
+	MOVQ         c+56(FP), R9
+	VMOVD        (R9), X0
+	VMOVD        32(R9), X1
+	VBROADCASTSS 64(R9), Z2
+	VBROADCASTSS 96(R9), Z3
+	VBROADCASTSS 128(R9), Z4
+	VBROADCASTSS 160(R9), Z5
+	VBROADCASTSS 192(R9), Z6
+	VBROADCASTSS 224(R9), Z7
+	TESTQ        DI, DI
 	JZ           groupDone
 
 group:
-	VBROADCASTSS 4(DX), Z9
+	VBROADCASTSS (BX), Z9
+	ADDQ         $0x04, BX
 	VBROADCASTSS (DX), Z8
-	VBROADCASTSS 8(DX), Z10
-	ADDQ         $0x0c, DX
-	MOVQ         SI, DI
-	TESTQ        DI, DI
+	ADDQ         $0x04, DX
+	VBROADCASTSS (SI), Z10
+	ADDQ         $0x04, SI
+	MOVQ         R8, R9
+	TESTQ        R9, R9
 	JZ           turnDone
 
 turn:
@@ -2039,26 +2211,28 @@ turn:
 	VPMOVDB      Z13, (AX)
 	ADDQ         $0x40, CX
 	ADDQ         $0x10, AX
-	DECQ         DI
+	DECQ         R9
 	JNZ          turn
 
 turnDone:
-	DECQ BX
+	DECQ DI
 	JNZ  group
 
 groupDone:
 	VZEROUPPER
 	RET
 
-// func multiplySmallF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func multiplySmallF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX512F
-TEXT ·multiplySmallF32AVX512(SB), NOSPLIT, $0-48
+TEXT ·multiplySmallF32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
-	MOVQ         scales+16(FP), DX
-	MOVQ         groups+24(FP), BX
-	MOVQ         steps+32(FP), SI
-	MOVQ         c+40(FP), DI
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), BX
+	MOVQ         steps+48(FP), SI
+	MOVQ         c+56(FP), DI
 	VMOVD        (DI), X0
 	VMOVD        32(DI), X1
 	VBROADCASTSS 64(DI), Z2
@@ -2071,8 +2245,8 @@ TEXT ·multiplySmallF32AVX512(SB), NOSPLIT, $0-48
 	JZ           groupDone
 
 group:
-	VBROADCASTSS 4(DX), Z8
-	ADDQ         $0x0c, DX
+	VBROADCASTSS (DX), Z8
+	ADDQ         $0x04, DX
 	MOVQ         SI, DI
 	TESTQ        DI, DI
 	JZ           turnDone
@@ -2108,38 +2282,42 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func dividePackedF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+// func dividePackedF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX512F
-TEXT ·dividePackedF32AVX512(SB), NOSPLIT, $0-48
+TEXT ·dividePackedF32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
-	MOVQ         scales+16(FP), DX
-	MOVQ         groups+24(FP), BX
-	MOVQ         steps+32(FP), SI
-	MOVQ         c+40(FP), DI
-	VMOVD        (DI), X0
-	VMOVD        32(DI), X1
-	VBROADCASTSS 64(DI), Z2
-	VBROADCASTSS 96(DI), Z3
-	VBROADCASTSS 128(DI), Z4
-	VBROADCASTSS 160(DI), Z5
-	VBROADCASTSS 192(DI), Z6
-	VBROADCASTSS 224(DI), Z7
-	VBROADCASTSS 256(DI), Z8
-	VBROADCASTSS 288(DI), Z9
-	VBROADCASTSS 320(DI), Z10
-	VBROADCASTSS 352(DI), Z11
-	VBROADCASTSS 384(DI), Z12
-	TESTQ        BX, BX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         inverses+32(FP), SI
+	MOVQ         groups+40(FP), DI
+	MOVQ         steps+48(FP), R8
+	MOVQ         c+56(FP), R9
+	VMOVD        (R9), X0
+	VMOVD        32(R9), X1
+	VBROADCASTSS 64(R9), Z2
+	VBROADCASTSS 96(R9), Z3
+	VBROADCASTSS 128(R9), Z4
+	VBROADCASTSS 160(R9), Z5
+	VBROADCASTSS 192(R9), Z6
+	VBROADCASTSS 224(R9), Z7
+	VBROADCASTSS 256(R9), Z8
+	VBROADCASTSS 288(R9), Z9
+	VBROADCASTSS 320(R9), Z10
+	VBROADCASTSS 352(R9), Z11
+	VBROADCASTSS 384(R9), Z12
+	TESTQ        DI, DI
 	JZ           groupDone
 
 group:
-	VBROADCASTSS 4(DX), Z14
+	VBROADCASTSS (BX), Z14
+	ADDQ         $0x04, BX
 	VBROADCASTSS (DX), Z13
-	VBROADCASTSS 8(DX), Z15
-	ADDQ         $0x0c, DX
-	MOVQ         SI, DI
-	TESTQ        DI, DI
+	ADDQ         $0x04, DX
+	VBROADCASTSS (SI), Z15
+	ADDQ         $0x04, SI
+	MOVQ         R8, R9
+	TESTQ        R9, R9
 	JZ           turnDone
 
 turn:
@@ -2168,11 +2346,11 @@ turn:
 	VPMOVDB      Z16, (AX)
 	ADDQ         $0x40, CX
 	ADDQ         $0x10, AX
-	DECQ         DI
+	DECQ         R9
 	JNZ          turn
 
 turnDone:
-	DECQ BX
+	DECQ DI
 	JNZ  group
 
 groupDone:

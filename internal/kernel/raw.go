@@ -24,16 +24,45 @@ func AsBytes(x []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
 }
 
-// Step is how a group of values is scaled: (x - Zero) / Scale, the difference
-// and the quotient rounded, or x · Scale where a kernel multiplies. Inverse is
-// 1 / Scale, rounded, and must be set where it divides.
-type Step struct{ Zero, Scale, Inverse float32 }
+// Steps are how groups of values are scaled: (x - zero) / scale, the difference
+// and the quotient rounded, or x · scale where a kernel multiplies. Inverses are
+// 1 / scale, rounded; zeros and inverses are not read where it multiplies.
+type Steps struct{ Zeros, Scales, Inverses []float32 }
 
-// Divides returns the step that subtracts and divides. It reports false where
-// the scale is so extreme that kernels cannot divide by way of the inverse:
-// beyond 2^±80, zero or not finite.
-func Divides(zero, scale float32) (Step, bool) {
-	return Step{zero, scale, 1 / scale}, scale >= 0x1p-80 && scale <= 0x1p80
+// Sized returns steps for n groups, in the memory of s if it suffices.
+func (s Steps) Sized(n int) Steps {
+	if cap(s.Zeros) < n {
+		s = Steps{make([]float32, n), make([]float32, n), make([]float32, n)}
+	}
+	return Steps{s.Zeros[:n], s.Scales[:n], s.Inverses[:n]}
+}
+
+// Set sets step i to subtract and divide. It reports false where the scale is
+// so extreme that kernels cannot divide by way of the inverse: beyond 2^±80,
+// zero or not finite.
+func (s Steps) Set(i int, zero, scale float32) bool {
+	s.Zeros[i], s.Scales[i], s.Inverses[i] = zero, scale, 1/scale
+	return divisible(scale)
+}
+
+func divisible(scale float32) bool { return scale >= 0x1p-80 && scale <= 0x1p80 }
+
+// Spans sets scales to (hi - lo) / divisor, the difference and the quotient
+// rounded, and their inverses. It reports whether kernels can divide by all of
+// them by way of the inverse, see [Steps.Set].
+func Spans(scales, inverses, lo, hi []float32, divisor float32) bool {
+	return active.spans(scales, inverses, lo, hi, divisor)
+}
+
+func spans(scales, inverses, lo, hi []float32, divisor float32) bool {
+	scales, inverses, lo = scales[:len(hi)], inverses[:len(hi)], lo[:len(hi)]
+	all := true
+	for i, v := range hi {
+		scale := float32(v-lo[i]) / divisor
+		scales[i], inverses[i] = scale, 1/scale
+		all = all && divisible(scale)
+	}
+	return all
 }
 
 // Ints describes whole-number codes of at most 8 bits: scaled values are
@@ -57,7 +86,7 @@ func AbsMax(amax []float32, src []byte, raw Raw, group int) { active.absMax[raw]
 
 // EncodeInts gives consecutive groups of that many values, a step for each,
 // codes of one byte. Values are finite.
-func EncodeInts(codes, src []byte, raw Raw, steps []Step, group int, f *Ints) {
+func EncodeInts(codes, src []byte, raw Raw, steps Steps, group int, f *Ints) {
 	active.encodeInts[raw](codes, src, steps, group, f)
 }
 
@@ -133,7 +162,7 @@ type byteCodes struct {
 	floats *Floats
 }
 
-func (c byteCodes) scale(x []float32, s *Step) {
+func (c byteCodes) scale(x []float32, steps Steps, i int) {
 	lo, hi, multiplies := float32(0), float32(0), false
 	if c.ints != nil {
 		lo, hi, multiplies = c.ints.Lo, c.ints.Hi, c.ints.Multiply
@@ -141,9 +170,9 @@ func (c byteCodes) scale(x []float32, s *Step) {
 		lo, hi, multiplies = c.floats.lo, c.floats.hi, c.floats.multiply
 	}
 	if multiplies {
-		multiply(x, s.Scale, lo, hi)
+		multiply(x, steps.Scales[i], lo, hi)
 	} else {
-		divide(x, s.Zero, s.Scale, lo, hi)
+		divide(x, steps.Zeros[i], steps.Scales[i], lo, hi)
 	}
 }
 
@@ -159,17 +188,17 @@ func (c byteCodes) encode(codes []uint16, x []float32) {
 }
 
 // groups encodes groups of raw values, chunk by chunk.
-func (c byteCodes) groups(codes, src []byte, raw Raw, steps []Step, group int) {
+func (c byteCodes) groups(codes, src []byte, raw Raw, steps Steps, group int) {
 	var buffer [chunk]float32
 	var wide [chunk]uint16
-	n := len(steps) * group
+	n := len(steps.Scales) * group
 	for at := 0; at < n; at += chunk {
 		x := buffer[:min(chunk, n-at)]
 		raw.widen(x, src[at*raw.Bytes():])
 		for from := 0; from < len(x); {
 			i := (at + from) / group
 			to := min((i+1)*group-at, len(x))
-			c.scale(x[from:to], &steps[i])
+			c.scale(x[from:to], steps, i)
 			from = to
 		}
 		c.encode(wide[:len(x)], x)
@@ -181,8 +210,8 @@ func (c byteCodes) groups(codes, src []byte, raw Raw, steps []Step, group int) {
 }
 
 // encodeIntsOf returns the portable EncodeInts of one form.
-func encodeIntsOf(raw Raw) func(codes, src []byte, steps []Step, group int, f *Ints) {
-	return func(codes, src []byte, steps []Step, group int, f *Ints) {
+func encodeIntsOf(raw Raw) func(codes, src []byte, steps Steps, group int, f *Ints) {
+	return func(codes, src []byte, steps Steps, group int, f *Ints) {
 		byteCodes{ints: f}.groups(codes, src, raw, steps, group)
 	}
 }

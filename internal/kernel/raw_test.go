@@ -63,16 +63,38 @@ func rawOps() (list []op) {
 			for i, f := range []*Ints{{-128, 127, 0, false}, {0, 15, 0, false}, {-4, 3, 4, false}, {-127, 127, 0, true}} {
 				list = append(list, op{fmt.Sprint("encodeInts ", name, size, *f), func(k *set, b buffers) {
 					steps, group := b.steps(raw, size, i, f.Multiply)
-					k.encodeInts[raw](b.byteCodes()[:len(steps)*group], b.bytes, steps, group, f)
+					k.encodeInts[raw](b.byteCodes()[:len(steps.Scales)*group], b.bytes, steps, group, f)
 				}})
 			}
 			for i, f := range floatsUnderTest() {
 				list = append(list, op{fmt.Sprint("encodeFloats ", name, size, i), func(k *set, b buffers) {
 					steps, group := b.steps(raw, size, i, f.multiply)
-					k.encodeFloats[raw](b.byteCodes()[:len(steps)*group], b.bytes, steps, group, f)
+					k.encodeFloats[raw](b.byteCodes()[:len(steps.Scales)*group], b.bytes, steps, group, f)
 				}})
 			}
 		}
+	}
+	for _, divisor := range []float32{1, 15, 448} {
+		list = append(list, op{fmt.Sprint("spans ", divisor), func(k *set, b buffers) {
+			n := len(b.x) / 4
+			all := k.spans(b.x[:n], b.x[n:2*n], b.x[2*n:3*n], b.x[3*n:4*n], divisor)
+			if len(b.codes) > 0 && all {
+				b.codes[0] ^= 1
+			}
+		}}, op{fmt.Sprint("spans that divide ", divisor), func(k *set, b buffers) {
+			for i, v := range b.x {
+				if a := float32(math.Abs(float64(v))); a < 0x1p-60 || a > 0x1p60 || v != v {
+					b.x[i] = v + 0.5
+				}
+				if i >= len(b.x)/4*3 {
+					b.x[i] = float32(math.Abs(float64(b.x[i]))) + 0x1p61
+				}
+			}
+			n := len(b.x) / 4
+			if k.spans(b.x[:n], b.x[n:2*n], b.x[2*n:3*n], b.x[3*n:4*n], divisor) && n > 0 {
+				b.codes[0] ^= 1
+			}
+		}})
 	}
 	return append(list, packOps()...)
 }
@@ -119,7 +141,7 @@ func packOps() (list []op) {
 }
 
 // steps fills the bytes with finite values and returns a step for each group.
-func (b buffers) steps(raw Raw, size, seed int, multiply bool) ([]Step, int) {
+func (b buffers) steps(raw Raw, size, seed int, multiply bool) (Steps, int) {
 	for i, v := range b.x {
 		if v != v || v > 0x1p90 || v < -0x1p90 {
 			b.x[i] = float32(i)
@@ -129,15 +151,14 @@ func (b buffers) steps(raw Raw, size, seed int, multiply bool) ([]Step, int) {
 	groups, group := b.grouped(size)
 	scales := []float32{0.0078125, 3e-3, 1, 0x1p-80, 0x1p80, 0x1.fffffep-4, 0x1.000002p-9, 7.3e-3}
 	zeros := []float32{0, -0.25, 1, float32(math.Copysign(0, -1)), -1e-30}
-	steps := make([]Step, groups)
-	for i := range steps {
-		s, ok := Divides(zeros[(i+seed)%len(zeros)], scales[(i+len(b.x)+seed)%len(scales)])
-		if !ok {
+	steps := Steps{}.Sized(groups)
+	for i := range groups {
+		if !steps.Set(i, zeros[(i+seed)%len(zeros)], scales[(i+len(b.x)+seed)%len(scales)]) {
 			panic("scale too extreme")
 		}
-		if steps[i] = s; multiply {
-			steps[i].Zero, steps[i].Inverse = 0, 0
-		}
+	}
+	if multiply {
+		steps.Zeros, steps.Inverses = nil, nil
 	}
 	return steps, group
 }
@@ -189,7 +210,7 @@ func TestSmallestGroups(t *testing.T) {
 			lo, hi := make([]float32, 1), make([]float32, 1)
 			k.ranges[raw](nil, nil, nil, 16)
 			k.absMax[raw](nil, nil, 64)
-			k.encodeInts[raw](nil, nil, nil, 64, &Ints{})
+			k.encodeInts[raw](nil, nil, Steps{}, 64, &Ints{})
 			k.ranges[raw](lo, hi, AsBytes([]float32{1}), 1)
 			if k.absMax[raw](lo, AsBytes([]float32{-2, 1}), 2); raw == RawF32 && (lo[0] != 2 || hi[0] != 1) {
 				t.Errorf("%s: greatest magnitude %v, greatest value %v", name, lo[0], hi[0])

@@ -24,6 +24,7 @@ var avx2 = func() set {
 	s.packFours = packBy(2, packFoursAVX2, packFours)
 	s.packTwos = packBy(4, packTwosAVX2, packTwos)
 	s.merge = mergeBy(mergeAVX2)
+	s.spans = spansBy(spansAVX2)
 	return s
 }()
 
@@ -44,6 +45,7 @@ var avx512 = func() set {
 	s.packFours = packBy(2, packFoursAVX512, packFours)
 	s.packTwos = packBy(4, packTwosAVX512, packTwos)
 	s.merge = mergeBy(mergeAVX512)
+	s.spans = spansBy(spansAVX512)
 	return s
 }()
 
@@ -130,26 +132,44 @@ func absMaxBy(raw Raw, asm func(amax *float32, src *byte, groups, steps int)) fu
 }
 
 // encoder is a function of the assembly that encodes groups of whole steps.
-type encoder func(codes, src *byte, scales *float32, groups, steps int, c *uint32)
+type encoder func(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)
 
 // run encodes groups of any size, with portable code for their ends.
-func (e encoder) run(codes, src []byte, raw Raw, steps []Step, group int, c unsafe.Pointer, rest byteCodes) {
-	size := raw.Bytes()
-	codes, src = codes[:len(steps)*group], src[:len(steps)*group*size]
+func (e encoder) run(codes, src []byte, raw Raw, steps Steps, group int, c unsafe.Pointer, rest byteCodes) {
+	size, groups := raw.Bytes(), len(steps.Scales)
+	codes, src = codes[:groups*group], src[:groups*group*size]
 	n := group &^ (step - 1)
 	if n == group {
-		e(unsafe.SliceData(codes), unsafe.SliceData(src), (*float32)(unsafe.Pointer(unsafe.SliceData(steps))), len(steps), n/step, (*uint32)(c))
+		e.call(codes, src, steps, groups, n, c)
 		return
 	}
-	for i := range steps {
+	for i := range groups {
 		to, from := codes[i*group:(i+1)*group], src[i*group*size:(i+1)*group*size]
-		e(unsafe.SliceData(to), unsafe.SliceData(from), &steps[i].Zero, 1, n/step, (*uint32)(c))
-		rest.groups(to[n:], from[n*size:], raw, steps[i:i+1], group-n)
+		one := Steps{Scales: steps.Scales[i : i+1]}
+		if steps.Inverses != nil {
+			one.Zeros, one.Inverses = steps.Zeros[i:i+1], steps.Inverses[i:i+1]
+		}
+		e.call(to, from, one, 1, n, c)
+		rest.groups(to[n:], from[n*size:], raw, one, group-n)
 	}
 }
 
-func intsBy(raw Raw, divide, multiply encoder) func(codes, src []byte, steps []Step, group int, f *Ints) {
-	return func(codes, src []byte, steps []Step, group int, f *Ints) {
+func (e encoder) call(codes, src []byte, steps Steps, groups, n int, c unsafe.Pointer) {
+	e(unsafe.SliceData(codes), unsafe.SliceData(src), unsafe.SliceData(steps.Zeros), unsafe.SliceData(steps.Scales),
+		unsafe.SliceData(steps.Inverses), groups, n/step, (*uint32)(c))
+}
+
+func spansBy(asm func(scales, inverses, lo, hi *float32, steps int, divisor float32) bool) func(scales, inverses, lo, hi []float32, divisor float32) bool {
+	return func(scales, inverses, lo, hi []float32, divisor float32) bool {
+		scales, inverses, lo = scales[:len(hi)], inverses[:len(hi)], lo[:len(hi)]
+		n := len(hi) &^ (step - 1)
+		all := asm(unsafe.SliceData(scales), unsafe.SliceData(inverses), unsafe.SliceData(lo), unsafe.SliceData(hi), n/step, divisor)
+		return spans(scales[n:], inverses[n:], lo[n:], hi[n:], divisor) && all
+	}
+}
+
+func intsBy(raw Raw, divide, multiply encoder) func(codes, src []byte, steps Steps, group int, f *Ints) {
+	return func(codes, src []byte, steps Steps, group int, f *Ints) {
 		e := divide
 		if f.Multiply {
 			e = multiply
@@ -158,8 +178,8 @@ func intsBy(raw Raw, divide, multiply encoder) func(codes, src []byte, steps []S
 	}
 }
 
-func floatsBy(raw Raw, divideSmall, multiplySmall, dividePacked encoder) func(codes, src []byte, steps []Step, group int, f *Floats) {
-	return func(codes, src []byte, steps []Step, group int, f *Floats) {
+func floatsBy(raw Raw, divideSmall, multiplySmall, dividePacked encoder) func(codes, src []byte, steps Steps, group int, f *Floats) {
+	return func(codes, src []byte, steps Steps, group int, f *Floats) {
 		rest := byteCodes{floats: f}
 		e := dividePacked
 		switch {

@@ -29,6 +29,11 @@ func packTwosAVX2(dst *byte, codes *byte, turns int)
 //go:noescape
 func mergeAVX2(dst *byte, codes *byte, turns int, size int, m *byte)
 
+// spansAVX2 does that many times 16 groups.
+//
+//go:noescape
+func spansAVX2(scales *float32, inverses *float32, lo *float32, hi *float32, steps int, divisor float32) bool
+
 // rangesBF16AVX2 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
 //
@@ -43,27 +48,27 @@ func absMaxBF16AVX2(amax *float32, src *byte, groups int, steps int)
 // divideIntsBF16AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
-func divideIntsBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func divideIntsBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // multiplyIntsBF16AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
-func multiplyIntsBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func multiplyIntsBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // divideSmallBF16AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
-func divideSmallBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func divideSmallBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // multiplySmallBF16AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
-func multiplySmallBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func multiplySmallBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // dividePackedBF16AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
-func dividePackedBF16AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func dividePackedBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // rangesF32AVX2 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
@@ -79,27 +84,27 @@ func absMaxF32AVX2(amax *float32, src *byte, groups int, steps int)
 // divideIntsF32AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
-func divideIntsF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func divideIntsF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // multiplyIntsF32AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
-func multiplyIntsF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func multiplyIntsF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // divideSmallF32AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
-func divideSmallF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func divideSmallF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // multiplySmallF32AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
-func multiplySmallF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func multiplySmallF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // dividePackedF32AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
-func dividePackedF32AVX2(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func dividePackedF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // widenBF16AVX512 widens that many times 16 values.
 //
@@ -126,6 +131,11 @@ func packTwosAVX512(dst *byte, codes *byte, turns int)
 //go:noescape
 func mergeAVX512(dst *byte, codes *byte, turns int, size int, m *byte)
 
+// spansAVX512 does that many times 16 groups.
+//
+//go:noescape
+func spansAVX512(scales *float32, inverses *float32, lo *float32, hi *float32, steps int, divisor float32) bool
+
 // rangesBF16AVX512 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
 //
@@ -140,27 +150,27 @@ func absMaxBF16AVX512(amax *float32, src *byte, groups int, steps int)
 // divideIntsBF16AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
-func divideIntsBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func divideIntsBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // multiplyIntsBF16AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
-func multiplyIntsBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func multiplyIntsBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // divideSmallBF16AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
-func divideSmallBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func divideSmallBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // multiplySmallBF16AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
-func multiplySmallBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func multiplySmallBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // dividePackedBF16AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
-func dividePackedBF16AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func dividePackedBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // rangesF32AVX512 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
@@ -176,24 +186,24 @@ func absMaxF32AVX512(amax *float32, src *byte, groups int, steps int)
 // divideIntsF32AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
-func divideIntsF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func divideIntsF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // multiplyIntsF32AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
-func multiplyIntsF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func multiplyIntsF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // divideSmallF32AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
-func divideSmallF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func divideSmallF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // multiplySmallF32AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
-func multiplySmallF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func multiplySmallF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // dividePackedF32AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
-func dividePackedF32AVX512(codes *byte, src *byte, scales *float32, groups int, steps int, c *uint32)
+func dividePackedF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)

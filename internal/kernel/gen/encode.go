@@ -13,17 +13,20 @@ type scaler struct {
 	zero, scale, inverse VecVirtual
 }
 
-// stepBytes is the size of a Step.
-const stepBytes = 12
+// pointers are where the steps of groups lie.
+type pointers struct{ zeros, scales, inverses Register }
 
 // next takes the next group's step.
-func (s *scaler) next(steps Register) {
-	VBROADCASTSS(Mem{Base: steps, Disp: 4}, s.scale)
-	if !s.multiply {
-		VBROADCASTSS(Mem{Base: steps}, s.zero)
-		VBROADCASTSS(Mem{Base: steps, Disp: 8}, s.inverse)
+func (s *scaler) next(p pointers) {
+	take := func(to VecVirtual, from Register) {
+		VBROADCASTSS(Mem{Base: from}, to)
+		ADDQ(U8(4), from)
 	}
-	ADDQ(U8(stepBytes), steps)
+	take(s.scale, p.scales)
+	if !s.multiply {
+		take(s.zero, p.zeros)
+		take(s.inverse, p.inverses)
+	}
 }
 
 // apply scales x. Dividing: with the inverse y, q = x·y is close to the
@@ -59,14 +62,15 @@ func operation(multiply bool) string {
 // value. constants loads what code uses.
 func (v isa) encode(name string, raw form, multiply bool, constants func(m Mem), code func(s *scaler, x VecVirtual) VecVirtual) {
 	full := operation(multiply) + name + raw.name
-	v.function(full, "func(codes, src *byte, scales *float32, groups, steps int, c *uint32)",
+	v.function(full, "func(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)",
 		described("%s%s encodes groups of that many times 16 values.", full, v.name))
-	codes, src, scales := param("codes"), param("src"), param("scales")
+	codes, src := param("codes"), param("src")
+	p := pointers{param("zeros"), param("scales"), param("inverses")}
 	groups, steps := param("groups"), param("steps")
 	constants(base("c"))
 	s := &scaler{v, multiply, v.vec(), v.vec(), v.vec()}
 	loop("group", groups, func() {
-		s.next(scales)
+		s.next(p)
 		turns := copied(steps)
 		loop("turn", turns, func() {
 			var all []VecVirtual
@@ -183,6 +187,66 @@ func (v isa) encodePacked(raw form) {
 		s.sign(signed, signShift, c["bit"], low)
 		return low
 	})
+}
+
+// spans divides the widths of ranges by a constant, and 1 by them, and looks for
+// scales that are too extreme.
+func (v isa) spans() {
+	v.function("spans", "func(scales, inverses, lo, hi *float32, steps int, divisor float32) bool",
+		"spans"+v.name+" does that many times 16 groups.")
+	scales, inverses, lo, hi := param("scales"), param("inverses"), param("lo"), param("hi")
+	n, divisor := param("steps"), v.vec()
+	address, _ := Param("divisor").Resolve()
+	VBROADCASTSS(address.Addr, divisor)
+	one, least, most := v.constant(0x3F800000), v.constant((127-80)<<23), v.constant((127+80)<<23)
+	all := v.constant(1<<32 - 1)
+	loop("turn", n, func() {
+		for i := 0; i < step; i += v.width() / 4 {
+			x, inverse := v.load(f32, Mem{Base: hi, Disp: 4 * i}), v.vec()
+			VSUBPS(Mem{Base: lo, Disp: 4 * i}, x, x)
+			VDIVPS(divisor, x, x)
+			VDIVPS(x, one, inverse)
+			VMOVUPS(x, Mem{Base: scales, Disp: 4 * i})
+			VMOVUPS(inverse, Mem{Base: inverses, Disp: 4 * i})
+			v.within(x, least, most, all)
+		}
+		for _, p := range []Register{scales, inverses, lo, hi} {
+			ADDQ(U8(4*step), p)
+		}
+	})
+	Store(v.nonzero(all), ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
+
+// within clears the bits of lanes of all where x is not in [least, most].
+func (v isa) within(x, least, most, all VecVirtual) {
+	const notBelow, notAbove = 13, 2 // greater or equal, less or equal; not NaN
+	for i, bound := range []VecVirtual{least, most} {
+		predicate, t := []uint8{notBelow, notAbove}[i], v.vec()
+		if v.wide {
+			k := K()
+			VCMPPS(U8(predicate), bound, x, k)
+			VPMOVM2D(k, t)
+		} else {
+			VCMPPS(U8(predicate), bound, x, t)
+		}
+		v.and(t, all, all)
+	}
+}
+
+// nonzero returns 1 if all bits of all are set, else 0.
+func (v isa) nonzero(all VecVirtual) Register {
+	if v.wide {
+		half := v.vec()
+		VEXTRACTI64X4(U8(1), all, half.AsY())
+		VPAND(half.AsY(), all.AsY(), all.AsY())
+	}
+	bits, set := GP32(), GP8()
+	VPMOVMSKB(all.AsY(), bits)
+	CMPL(bits, U32(1<<32-1))
+	SETEQ(set)
+	return set
 }
 
 // encodeInts: constants are the bounds, the offset and 255.

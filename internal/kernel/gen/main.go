@@ -13,6 +13,7 @@ func main() {
 		v.packFours()
 		v.packTwos()
 		v.merge()
+		v.spans()
 		for _, raw := range []form{bf16, f32} {
 			v.ranges(raw)
 			v.absMax(raw)
