@@ -255,16 +255,63 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func signsAVX2(lo *float32, hi *float32, steps int) bool
+// Requires: AVX, AVX2
+TEXT ·signsAVX2(SB), NOSPLIT, $0-25
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         steps+16(FP), DX
+	MOVL         $0x00000000, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0xffffffff, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VMOVUPS (AX), Y2
+	VCMPPS  $0x01, Y0, Y2, Y2
+	VPAND   Y2, Y1, Y1
+	VMOVUPS (CX), Y2
+	VCMPPS  $0x0e, Y0, Y2, Y2
+	VPAND   Y2, Y1, Y1
+	VMOVUPS 32(AX), Y2
+	VCMPPS  $0x01, Y0, Y2, Y2
+	VPAND   Y2, Y1, Y1
+	VMOVUPS 32(CX), Y2
+	VCMPPS  $0x0e, Y0, Y2, Y2
+	VPAND   Y2, Y1, Y1
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VPMOVMSKB Y1, AX
+	CMPL      AX, $0xffffffff
+	SETEQ     AL
+	MOVB      AL, ret+24(FP)
+	VZEROUPPER
+	RET
+
 // func rangesBF16AVX2(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2
 TEXT ·rangesBF16AVX2(SB), NOSPLIT, $0-40
-	MOVQ  lo+0(FP), AX
-	MOVQ  hi+8(FP), CX
-	MOVQ  src+16(FP), DX
-	MOVQ  groups+24(FP), BX
-	MOVQ  steps+32(FP), SI
-	TESTQ BX, BX
-	JZ    groupDone
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         src+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         steps+32(FP), SI
+	MOVL         $0x00008000, DI
+	VMOVD        DI, X2
+	VPBROADCASTW X2, Y2
+	MOVL         $0x00007fff, DI
+	VMOVD        DI, X3
+	VPBROADCASTW X3, Y3
+	TESTQ        BX, BX
+	JZ           groupDone
 
 group:
 	VMOVDQU (DX), Y1
@@ -279,39 +326,33 @@ group:
 	JZ      turnDone
 
 turn:
-	VMOVDQU (DX), Y2
-	VPSRAW  $0x0f, Y2, Y3
-	VPSRLW  $0x01, Y3, Y3
-	VPXOR   Y3, Y2, Y2
-	VPMINSW Y2, Y0, Y0
-	VPMAXSW Y2, Y1, Y1
+	VMOVDQU (DX), Y4
+	VPSRAW  $0x0f, Y4, Y5
+	VPSRLW  $0x01, Y5, Y5
+	VPXOR   Y5, Y4, Y4
+	VPMINSW Y4, Y0, Y0
+	VPMAXSW Y4, Y1, Y1
 	ADDQ    $0x20, DX
 	DECQ    DI
 	JNZ     turn
 
 turnDone:
-	VEXTRACTI128 $0x01, Y0, X2
-	VPMINSW      X2, X0, X0
-	VPSHUFD      $0x4e, X0, X2
-	VPMINSW      X2, X0, X0
-	VPSHUFD      $0xb1, X0, X2
-	VPMINSW      X2, X0, X0
-	VPSRLD       $0x10, X0, X2
-	VPMINSW      X2, X0, X0
-	VEXTRACTI128 $0x01, Y1, X2
-	VPMAXSW      X2, X1, X1
-	VPSHUFD      $0x4e, X1, X2
-	VPMAXSW      X2, X1, X1
-	VPSHUFD      $0xb1, X1, X2
-	VPMAXSW      X2, X1, X1
-	VPSRLD       $0x10, X1, X2
-	VPMAXSW      X2, X1, X1
-	VPSRAW       $0x0f, Y0, Y2
-	VPSRLW       $0x01, Y2, Y2
-	VPXOR        Y2, Y0, Y0
-	VPSRAW       $0x0f, Y1, Y2
-	VPSRLW       $0x01, Y2, Y2
-	VPXOR        Y2, Y1, Y1
+	VEXTRACTI128 $0x01, Y0, X4
+	VPMINSW      X4, X0, X0
+	VPXOR        X2, X0, X0
+	VPHMINPOSUW  X0, X0
+	VPXOR        X2, X0, X0
+	VEXTRACTI128 $0x01, Y1, X4
+	VPMAXSW      X4, X1, X1
+	VPXOR        X3, X1, X1
+	VPHMINPOSUW  X1, X1
+	VPXOR        X3, X1, X1
+	VPSRAW       $0x0f, Y0, Y4
+	VPSRLW       $0x01, Y4, Y4
+	VPXOR        Y4, Y0, Y0
+	VPSRAW       $0x0f, Y1, Y4
+	VPSRLW       $0x01, Y4, Y4
+	VPXOR        Y4, Y1, Y1
 	VPSLLD       $0x10, X0, X0
 	VMOVD        X0, (AX)
 	VPSLLD       $0x10, X1, X1
@@ -335,9 +376,12 @@ TEXT ·absMaxBF16AVX2(SB), NOSPLIT, $0-32
 	MOVL         $0x7fffffff, SI
 	VMOVD        SI, X0
 	VPBROADCASTD X0, Y0
-	MOVL         $0x00007fff, SI
+	MOVL         $0x0000ffff, SI
 	VMOVD        SI, X1
 	VPBROADCASTW X1, Y1
+	MOVL         $0x00007fff, SI
+	VMOVD        SI, X2
+	VPBROADCASTW X2, Y2
 	TESTQ        DX, DX
 	JZ           groupDone
 
@@ -349,22 +393,19 @@ group:
 	JZ    turnDone
 
 turn:
-	VMOVDQU (CX), Y2
-	VPAND   Y1, Y2, Y2
-	VPMAXUW Y2, Y0, Y0
+	VMOVDQU (CX), Y3
+	VPAND   Y2, Y3, Y3
+	VPMAXUW Y3, Y0, Y0
 	ADDQ    $0x20, CX
 	DECQ    SI
 	JNZ     turn
 
 turnDone:
-	VEXTRACTI128 $0x01, Y0, X2
-	VPMAXUW      X2, X0, X0
-	VPSHUFD      $0x4e, X0, X2
-	VPMAXUW      X2, X0, X0
-	VPSHUFD      $0xb1, X0, X2
-	VPMAXUW      X2, X0, X0
-	VPSRLD       $0x10, X0, X2
-	VPMAXUW      X2, X0, X0
+	VEXTRACTI128 $0x01, Y0, X3
+	VPMAXUW      X3, X0, X0
+	VPXOR        X1, X0, X0
+	VPHMINPOSUW  X0, X0
+	VPXOR        X1, X0, X0
 	VPSLLD       $0x10, X0, X0
 	VMOVD        X0, (AX)
 	ADDQ         $0x04, AX
@@ -768,13 +809,19 @@ groupDone:
 // func rangesF32AVX2(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2
 TEXT ·rangesF32AVX2(SB), NOSPLIT, $0-40
-	MOVQ  lo+0(FP), AX
-	MOVQ  hi+8(FP), CX
-	MOVQ  src+16(FP), DX
-	MOVQ  groups+24(FP), BX
-	MOVQ  steps+32(FP), SI
-	TESTQ BX, BX
-	JZ    groupDone
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         src+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         steps+32(FP), SI
+	MOVL         $0x00008000, DI
+	VMOVD        DI, X0
+	VPBROADCASTW X0, Y0
+	MOVL         $0x00007fff, DI
+	VMOVD        DI, X0
+	VPBROADCASTW X0, Y0
+	TESTQ        BX, BX
+	JZ           groupDone
 
 group:
 	VMOVDQU (DX), Y1
@@ -847,6 +894,9 @@ TEXT ·absMaxF32AVX2(SB), NOSPLIT, $0-32
 	MOVL         $0x7fffffff, SI
 	VMOVD        SI, X1
 	VPBROADCASTD X1, Y1
+	MOVL         $0x0000ffff, SI
+	VMOVD        SI, X0
+	VPBROADCASTW X0, Y0
 	TESTQ        DX, DX
 	JZ           groupDone
 
@@ -1479,16 +1529,61 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func signsAVX512(lo *float32, hi *float32, steps int) bool
+// Requires: AVX, AVX2, AVX512DQ, AVX512F
+TEXT ·signsAVX512(SB), NOSPLIT, $0-25
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         steps+16(FP), DX
+	MOVL         $0x00000000, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0xffffffff, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Z1
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VMOVUPS  (AX), Z2
+	VCMPPS   $0x01, Z0, Z2, K1
+	VPMOVM2D K1, Z2
+	VPANDD   Z2, Z1, Z1
+	VMOVUPS  (CX), Z2
+	VCMPPS   $0x0e, Z0, Z2, K1
+	VPMOVM2D K1, Z2
+	VPANDD   Z2, Z1, Z1
+	ADDQ     $0x40, AX
+	ADDQ     $0x40, CX
+	DECQ     DX
+	JNZ      turn
+
+turnDone:
+	VEXTRACTI64X4 $0x01, Z1, Y0
+	VPAND         Y0, Y1, Y1
+	VPMOVMSKB     Y1, AX
+	CMPL          AX, $0xffffffff
+	SETEQ         AL
+	MOVB          AL, ret+24(FP)
+	VZEROUPPER
+	RET
+
 // func rangesBF16AVX512(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2, AVX512BW, AVX512F
 TEXT ·rangesBF16AVX512(SB), NOSPLIT, $0-40
-	MOVQ  lo+0(FP), AX
-	MOVQ  hi+8(FP), CX
-	MOVQ  src+16(FP), DX
-	MOVQ  groups+24(FP), BX
-	MOVQ  steps+32(FP), SI
-	TESTQ BX, BX
-	JZ    groupDone
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         src+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         steps+32(FP), SI
+	MOVL         $0x00008000, DI
+	VMOVD        DI, X2
+	VPBROADCASTW X2, Z2
+	MOVL         $0x00007fff, DI
+	VMOVD        DI, X3
+	VPBROADCASTW X3, Z3
+	TESTQ        BX, BX
+	JZ           groupDone
 
 group:
 	VBROADCASTI64X4 (DX), Z1
@@ -1505,12 +1600,12 @@ group:
 	JZ              turnDone
 
 turn:
-	VMOVDQU32 (DX), Z2
-	VPSRAW    $0x0f, Z2, Z3
-	VPSRLW    $0x01, Z3, Z3
-	VPXORD    Z3, Z2, Z2
-	VPMINSW   Z2, Z0, Z0
-	VPMAXSW   Z2, Z1, Z1
+	VMOVDQU32 (DX), Z4
+	VPSRAW    $0x0f, Z4, Z5
+	VPSRLW    $0x01, Z5, Z5
+	VPXORD    Z5, Z4, Z4
+	VPMINSW   Z4, Z0, Z0
+	VPMAXSW   Z4, Z1, Z1
 	ADDQ      $0x40, DX
 	DECQ      DI
 	JNZ       turn
@@ -1518,41 +1613,35 @@ turn:
 turnDone:
 	TESTQ           R8, R8
 	JZ              even
-	VBROADCASTI64X4 (DX), Z2
-	VPSRAW          $0x0f, Z2, Z3
-	VPSRLW          $0x01, Z3, Z3
-	VPXORD          Z3, Z2, Z2
-	VPMINSW         Z2, Z0, Z0
-	VPMAXSW         Z2, Z1, Z1
+	VBROADCASTI64X4 (DX), Z4
+	VPSRAW          $0x0f, Z4, Z5
+	VPSRLW          $0x01, Z5, Z5
+	VPXORD          Z5, Z4, Z4
+	VPMINSW         Z4, Z0, Z0
+	VPMAXSW         Z4, Z1, Z1
 	ADDQ            $0x20, DX
 
 even:
-	VEXTRACTI64X4 $0x01, Z0, Y2
-	VPMINSW       Y2, Y0, Y0
-	VEXTRACTI128  $0x01, Y0, X2
-	VPMINSW       X2, X0, X0
-	VPSHUFD       $0x4e, X0, X2
-	VPMINSW       X2, X0, X0
-	VPSHUFD       $0xb1, X0, X2
-	VPMINSW       X2, X0, X0
-	VPSRLD        $0x10, X0, X2
-	VPMINSW       X2, X0, X0
-	VEXTRACTI64X4 $0x01, Z1, Y2
-	VPMAXSW       Y2, Y1, Y1
-	VEXTRACTI128  $0x01, Y1, X2
-	VPMAXSW       X2, X1, X1
-	VPSHUFD       $0x4e, X1, X2
-	VPMAXSW       X2, X1, X1
-	VPSHUFD       $0xb1, X1, X2
-	VPMAXSW       X2, X1, X1
-	VPSRLD        $0x10, X1, X2
-	VPMAXSW       X2, X1, X1
-	VPSRAW        $0x0f, Z0, Z2
-	VPSRLW        $0x01, Z2, Z2
-	VPXORD        Z2, Z0, Z0
-	VPSRAW        $0x0f, Z1, Z2
-	VPSRLW        $0x01, Z2, Z2
-	VPXORD        Z2, Z1, Z1
+	VEXTRACTI64X4 $0x01, Z0, Y4
+	VPMINSW       Y4, Y0, Y0
+	VEXTRACTI128  $0x01, Y0, X4
+	VPMINSW       X4, X0, X0
+	VPXOR         X2, X0, X0
+	VPHMINPOSUW   X0, X0
+	VPXOR         X2, X0, X0
+	VEXTRACTI64X4 $0x01, Z1, Y4
+	VPMAXSW       Y4, Y1, Y1
+	VEXTRACTI128  $0x01, Y1, X4
+	VPMAXSW       X4, X1, X1
+	VPXOR         X3, X1, X1
+	VPHMINPOSUW   X1, X1
+	VPXOR         X3, X1, X1
+	VPSRAW        $0x0f, Z0, Z4
+	VPSRLW        $0x01, Z4, Z4
+	VPXORD        Z4, Z0, Z0
+	VPSRAW        $0x0f, Z1, Z4
+	VPSRLW        $0x01, Z4, Z4
+	VPXORD        Z4, Z1, Z1
 	VPSLLD        $0x10, X0, X0
 	VMOVD         X0, (AX)
 	VPSLLD        $0x10, X1, X1
@@ -1576,9 +1665,12 @@ TEXT ·absMaxBF16AVX512(SB), NOSPLIT, $0-32
 	MOVL         $0x7fffffff, SI
 	VMOVD        SI, X1
 	VPBROADCASTD X1, Z1
-	MOVL         $0x00007fff, SI
+	MOVL         $0x0000ffff, SI
 	VMOVD        SI, X1
 	VPBROADCASTW X1, Z1
+	MOVL         $0x00007fff, SI
+	VMOVD        SI, X2
+	VPBROADCASTW X2, Z2
 	TESTQ        DX, DX
 	JZ           groupDone
 
@@ -1592,9 +1684,9 @@ group:
 	JZ     turnDone
 
 turn:
-	VMOVDQU32 (CX), Z2
-	VPANDD    Z1, Z2, Z2
-	VPMAXUW   Z2, Z0, Z0
+	VMOVDQU32 (CX), Z3
+	VPANDD    Z2, Z3, Z3
+	VPMAXUW   Z3, Z0, Z0
 	ADDQ      $0x40, CX
 	DECQ      SI
 	JNZ       turn
@@ -1602,22 +1694,19 @@ turn:
 turnDone:
 	TESTQ           DI, DI
 	JZ              even
-	VBROADCASTI64X4 (CX), Z2
-	VPANDD          Z1, Z2, Z2
-	VPMAXUW         Z2, Z0, Z0
+	VBROADCASTI64X4 (CX), Z3
+	VPANDD          Z2, Z3, Z3
+	VPMAXUW         Z3, Z0, Z0
 	ADDQ            $0x20, CX
 
 even:
-	VEXTRACTI64X4 $0x01, Z0, Y2
-	VPMAXUW       Y2, Y0, Y0
-	VEXTRACTI128  $0x01, Y0, X2
-	VPMAXUW       X2, X0, X0
-	VPSHUFD       $0x4e, X0, X2
-	VPMAXUW       X2, X0, X0
-	VPSHUFD       $0xb1, X0, X2
-	VPMAXUW       X2, X0, X0
-	VPSRLD        $0x10, X0, X2
-	VPMAXUW       X2, X0, X0
+	VEXTRACTI64X4 $0x01, Z0, Y3
+	VPMAXUW       Y3, Y0, Y0
+	VEXTRACTI128  $0x01, Y0, X3
+	VPMAXUW       X3, X0, X0
+	VPXOR         X1, X0, X0
+	VPHMINPOSUW   X0, X0
+	VPXOR         X1, X0, X0
 	VPSLLD        $0x10, X0, X0
 	VMOVD         X0, (AX)
 	ADDQ          $0x04, AX
@@ -1939,15 +2028,21 @@ groupDone:
 	RET
 
 // func rangesF32AVX512(lo *float32, hi *float32, src *byte, groups int, steps int)
-// Requires: AVX, AVX2, AVX512F
+// Requires: AVX, AVX2, AVX512BW, AVX512F
 TEXT ·rangesF32AVX512(SB), NOSPLIT, $0-40
-	MOVQ  lo+0(FP), AX
-	MOVQ  hi+8(FP), CX
-	MOVQ  src+16(FP), DX
-	MOVQ  groups+24(FP), BX
-	MOVQ  steps+32(FP), SI
-	TESTQ BX, BX
-	JZ    groupDone
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         src+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         steps+32(FP), SI
+	MOVL         $0x00008000, DI
+	VMOVD        DI, X0
+	VPBROADCASTW X0, Z0
+	MOVL         $0x00007fff, DI
+	VMOVD        DI, X0
+	VPBROADCASTW X0, Z0
+	TESTQ        BX, BX
+	JZ           groupDone
 
 group:
 	VMOVDQU32 (DX), Z1
@@ -2007,7 +2102,7 @@ groupDone:
 	RET
 
 // func absMaxF32AVX512(amax *float32, src *byte, groups int, steps int)
-// Requires: AVX, AVX2, AVX512F
+// Requires: AVX, AVX2, AVX512BW, AVX512F
 TEXT ·absMaxF32AVX512(SB), NOSPLIT, $0-32
 	MOVQ         amax+0(FP), AX
 	MOVQ         src+8(FP), CX
@@ -2016,6 +2111,9 @@ TEXT ·absMaxF32AVX512(SB), NOSPLIT, $0-32
 	MOVL         $0x7fffffff, SI
 	VMOVD        SI, X1
 	VPBROADCASTD X1, Z1
+	MOVL         $0x0000ffff, SI
+	VMOVD        SI, X2
+	VPBROADCASTW X2, Z2
 	TESTQ        DX, DX
 	JZ           groupDone
 

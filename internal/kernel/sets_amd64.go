@@ -13,8 +13,8 @@ var avx2 = func() set {
 	s.name = "avx2"
 	s.widenBF16 = widenBy(widenBF16AVX2, widenBF16)
 	s.widenF16 = widenBy(widenF16AVX2, widenF16)
-	s.ranges[RawBF16] = rangesBy(RawBF16, rangesBF16AVX2)
-	s.ranges[RawF32] = rangesBy(RawF32, rangesF32AVX2)
+	s.ranges[RawBF16] = rangesBy(RawBF16, rangesBF16AVX2, signsAVX2)
+	s.ranges[RawF32] = rangesBy(RawF32, rangesF32AVX2, signsAVX2)
 	s.absMax[RawBF16] = absMaxBy(RawBF16, absMaxBF16AVX2)
 	s.absMax[RawF32] = absMaxBy(RawF32, absMaxF32AVX2)
 	s.encodeInts[RawBF16] = intsBy(RawBF16, divideIntsBF16AVX2, multiplyIntsBF16AVX2)
@@ -34,8 +34,8 @@ var avx512 = func() set {
 	s.name = "avx512"
 	s.widenBF16 = widenBy(widenBF16AVX512, widenBF16)
 	s.widenF16 = widenBy(widenF16AVX512, widenF16)
-	s.ranges[RawBF16] = rangesBy(RawBF16, rangesBF16AVX512)
-	s.ranges[RawF32] = rangesBy(RawF32, rangesF32AVX512)
+	s.ranges[RawBF16] = rangesBy(RawBF16, rangesBF16AVX512, signsAVX512)
+	s.ranges[RawF32] = rangesBy(RawF32, rangesF32AVX512, signsAVX512)
 	s.absMax[RawBF16] = absMaxBy(RawBF16, absMaxBF16AVX512)
 	s.absMax[RawF32] = absMaxBy(RawF32, absMaxF32AVX512)
 	s.encodeInts[RawBF16] = intsBy(RawBF16, divideIntsBF16AVX512, multiplyIntsBF16AVX512)
@@ -59,7 +59,7 @@ func widenBy(asm func(dst *float32, src *byte, steps int), rest func(dst []float
 }
 
 // rangesBy looks again at zeros, of which the first counts, and at NaN.
-func rangesBy(raw Raw, asm func(lo, hi *float32, src *byte, groups, steps int)) func(lo, hi []float32, src []byte, group int) {
+func rangesBy(raw Raw, asm func(lo, hi *float32, src *byte, groups, steps int), signs func(lo, hi *float32, steps int) bool) func(lo, hi []float32, src []byte, group int) {
 	one := func(src []byte) (lo, hi float32) {
 		n := len(src) / raw.Bytes() &^ (step - 1)
 		if n == 0 {
@@ -78,6 +78,9 @@ func rangesBy(raw Raw, asm func(lo, hi *float32, src *byte, groups, steps int)) 
 		whole := group%step == 0
 		if whole {
 			asm(unsafe.SliceData(lo), unsafe.SliceData(hi), unsafe.SliceData(src), len(lo), group/step)
+			if n := len(lo) / step; signs(unsafe.SliceData(lo), unsafe.SliceData(hi), n) {
+				lo, hi, src = lo[n*step:], hi[n*step:], src[n*step*size:]
+			}
 		}
 		for i := range lo {
 			if whole && lo[i] < 0 && hi[i] > 0 {

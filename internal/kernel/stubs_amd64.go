@@ -34,6 +34,11 @@ func mergeAVX2(dst *byte, codes *byte, turns int, size int, m *byte)
 //go:noescape
 func spansAVX2(scales *float32, inverses *float32, lo *float32, hi *float32, steps int, divisor float32) bool
 
+// signsAVX2 reports whether that many times 16 ranges go from below zero to above it, with no NaN.
+//
+//go:noescape
+func signsAVX2(lo *float32, hi *float32, steps int) bool
+
 // rangesBF16AVX2 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
 //
@@ -135,6 +140,11 @@ func mergeAVX512(dst *byte, codes *byte, turns int, size int, m *byte)
 //
 //go:noescape
 func spansAVX512(scales *float32, inverses *float32, lo *float32, hi *float32, steps int, divisor float32) bool
+
+// signsAVX512 reports whether that many times 16 ranges go from below zero to above it, with no NaN.
+//
+//go:noescape
+func signsAVX512(lo *float32, hi *float32, steps int) bool
 
 // rangesBF16AVX512 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.

@@ -198,7 +198,7 @@ func (v isa) spans() {
 	n, divisor := param("steps"), v.vec()
 	address, _ := Param("divisor").Resolve()
 	VBROADCASTSS(address.Addr, divisor)
-	one, least, most := v.constant(0x3F800000), v.constant((127-80)<<23), v.constant((127+80)<<23)
+	one, lowest, highest := v.constant(0x3F800000), v.constant((127-80)<<23), v.constant((127+80)<<23)
 	all := v.constant(1<<32 - 1)
 	loop("turn", n, func() {
 		for i := 0; i < step; i += v.width() / 4 {
@@ -208,7 +208,8 @@ func (v isa) spans() {
 			VDIVPS(x, one, inverse)
 			VMOVUPS(x, Mem{Base: scales, Disp: 4 * i})
 			VMOVUPS(inverse, Mem{Base: inverses, Disp: 4 * i})
-			v.within(x, least, most, all)
+			v.keep(notBelow, lowest, x, all)
+			v.keep(notAbove, highest, x, all)
 		}
 		for _, p := range []Register{scales, inverses, lo, hi} {
 			ADDQ(U8(4*step), p)
@@ -219,20 +220,26 @@ func (v isa) spans() {
 	RET()
 }
 
-// within clears the bits of lanes of all where x is not in [least, most].
-func (v isa) within(x, least, most, all VecVirtual) {
-	const notBelow, notAbove = 13, 2 // greater or equal, less or equal; not NaN
-	for i, bound := range []VecVirtual{least, most} {
-		predicate, t := []uint8{notBelow, notAbove}[i], v.vec()
-		if v.wide {
-			k := K()
-			VCMPPS(U8(predicate), bound, x, k)
-			VPMOVM2D(k, t)
-		} else {
-			VCMPPS(U8(predicate), bound, x, t)
-		}
-		v.and(t, all, all)
+// Predicates of comparisons; none holds of NaN.
+const (
+	less     = 1
+	notAbove = 2
+	notBelow = 13
+	more     = 14
+)
+
+// keep clears the bits of lanes of all where x is not as the predicate says to
+// the bound.
+func (v isa) keep(predicate uint8, bound, x, all VecVirtual) {
+	t := v.vec()
+	if v.wide {
+		k := K()
+		VCMPPS(U8(predicate), bound, x, k)
+		VPMOVM2D(k, t)
+	} else {
+		VCMPPS(U8(predicate), bound, x, t)
 	}
+	v.and(t, all, all)
 }
 
 // nonzero returns 1 if all bits of all are set, else 0.

@@ -14,6 +14,7 @@ func main() {
 		v.packTwos()
 		v.merge()
 		v.spans()
+		v.signs()
 		for _, raw := range []form{bf16, f32} {
 			v.ranges(raw)
 			v.absMax(raw)

@@ -24,16 +24,24 @@ func (v isa) keys(raw form, x VecVirtual) {
 	v.xor(sign, x, x)
 }
 
-// lane has the instructions for whole numbers of the size of a form.
-type lane struct {
-	min, max, umax func(...Op)
+// join is how lanes are joined: by the least or greatest.
+type join struct {
+	words, doubles func(...Op)
+	// flip makes the one that is looked for the least of unsigned words.
+	flip uint16
 }
 
-func lanes(raw form) lane {
+var (
+	least       = join{VPMINSW, VPMINSD, 0x8000}
+	greatest    = join{VPMAXSW, VPMAXSD, 0x7FFF}
+	greatestAbs = join{VPMAXUW, VPMAXUD, 0xFFFF}
+)
+
+func (j join) of(raw form) func(...Op) {
 	if raw == bf16 {
-		return lane{VPMINSW, VPMAXSW, VPMAXUW}
+		return j.words
 	}
-	return lane{VPMINSD, VPMAXSD, VPMAXUD}
+	return j.doubles
 }
 
 // raws loads 16 values as they are; where they fill half a vector, twice.
@@ -86,9 +94,10 @@ func (v isa) groups(raw form, src, count, size Register, begin func(), body func
 	})
 }
 
-// fold joins the lanes of x into the first.
-func (v isa) fold(raw form, join func(...Op), x VecVirtual) {
-	other := v.vec()
+// fold joins the lanes of x into the first. Of words, one instruction finds the
+// least; flip is what it takes to look for another.
+func (v isa) fold(raw form, j join, flip, x VecVirtual) {
+	other, join := v.vec(), j.of(raw)
 	if v.wide {
 		VEXTRACTI64X4(U8(1), x, other.AsY())
 		join(other.AsY(), x.AsY(), x.AsY())
@@ -96,14 +105,16 @@ func (v isa) fold(raw form, join func(...Op), x VecVirtual) {
 	VEXTRACTI128(U8(1), x.AsY(), other.AsX())
 	a, b := x.AsX(), other.AsX()
 	join(b, a, a)
+	if raw == bf16 {
+		VPXOR(flip.AsX(), a, a)
+		VPHMINPOSUW(a, a)
+		VPXOR(flip.AsX(), a, a)
+		return
+	}
 	VPSHUFD(U8(0x4E), a, b)
 	join(b, a, a)
 	VPSHUFD(U8(0xB1), a, b)
 	join(b, a, a)
-	if raw == bf16 {
-		VPSRLD(U8(16), a, b)
-		join(b, a, a)
-	}
 }
 
 // storeFirst writes the first lane of x, widened.
@@ -119,27 +130,47 @@ func (v isa) ranges(raw form) {
 		described("ranges%s%s sets the least and greatest value of groups of that many times 16.", raw.name, v.name),
 		"Zeros of either sign are ordered; with a NaN, one result is.")
 	lo, hi, src, groups, steps := param("lo"), param("hi"), param("src"), param("groups"), param("steps")
-	l, least, greatest := lanes(raw), v.vec(), v.vec()
+	lowest, highest := v.vec(), v.vec()
+	flipLow, flipHigh := v.constant16(least.flip), v.constant16(greatest.flip)
 	begin := func() {
 		first := v.raws(raw, src)[0]
 		v.keys(raw, first)
-		v.move(first, least)
-		v.move(first, greatest)
+		v.move(first, lowest)
+		v.move(first, highest)
 	}
 	v.groups(raw, src, groups, steps, begin, func(x VecVirtual) {
 		v.keys(raw, x)
-		l.min(x, least, least)
-		l.max(x, greatest, greatest)
+		least.of(raw)(x, lowest, lowest)
+		greatest.of(raw)(x, highest, highest)
 	}, func() {
-		v.fold(raw, l.min, least)
-		v.fold(raw, l.max, greatest)
-		v.keys(raw, least)
-		v.keys(raw, greatest)
-		storeFirst(raw, least, Mem{Base: lo})
-		storeFirst(raw, greatest, Mem{Base: hi})
+		v.fold(raw, least, flipLow, lowest)
+		v.fold(raw, greatest, flipHigh, highest)
+		v.keys(raw, lowest)
+		v.keys(raw, highest)
+		storeFirst(raw, lowest, Mem{Base: lo})
+		storeFirst(raw, highest, Mem{Base: hi})
 		ADDQ(U8(4), lo)
 		ADDQ(U8(4), hi)
 	})
+	VZEROUPPER()
+	RET()
+}
+
+// signs reports whether ranges reach from below to above zero.
+func (v isa) signs() {
+	v.function("signs", "func(lo, hi *float32, steps int) bool",
+		"signs"+v.name+" reports whether that many times 16 ranges go from below zero to above it, with no NaN.")
+	lo, hi, n := param("lo"), param("hi"), param("steps")
+	zero, all := v.constant(0), v.constant(1<<32-1)
+	loop("turn", n, func() {
+		for i := 0; i < step; i += v.width() / 4 {
+			v.keep(less, zero, v.load(f32, Mem{Base: lo, Disp: 4 * i}), all)
+			v.keep(more, zero, v.load(f32, Mem{Base: hi, Disp: 4 * i}), all)
+		}
+		ADDQ(U8(4*step), lo)
+		ADDQ(U8(4*step), hi)
+	})
+	Store(v.nonzero(all), ReturnIndex(0))
 	VZEROUPPER()
 	RET()
 }
@@ -156,16 +187,16 @@ func (v isa) absMax(raw form) {
 	v.function("absMax"+raw.name, "func(amax *float32, src *byte, groups, steps int)",
 		described("absMax%s%s sets the greatest magnitude of groups of that many times 16, a NaN being the greatest.", raw.name, v.name))
 	amax, src, groups, steps := param("amax"), param("src"), param("groups"), param("steps")
-	greatest, mask := v.vec(), v.constant(0x7FFFFFFF)
+	highest, mask, flip := v.vec(), v.constant(0x7FFFFFFF), v.constant16(greatestAbs.flip)
 	if raw == bf16 {
 		mask = v.constant16(0x7FFF)
 	}
-	v.groups(raw, src, groups, steps, func() { v.xor(greatest, greatest, greatest) }, func(x VecVirtual) {
+	v.groups(raw, src, groups, steps, func() { v.xor(highest, highest, highest) }, func(x VecVirtual) {
 		v.and(mask, x, x)
-		lanes(raw).umax(x, greatest, greatest)
+		greatestAbs.of(raw)(x, highest, highest)
 	}, func() {
-		v.fold(raw, lanes(raw).umax, greatest)
-		storeFirst(raw, greatest, Mem{Base: amax})
+		v.fold(raw, greatestAbs, flip, highest)
+		storeFirst(raw, highest, Mem{Base: amax})
 		ADDQ(U8(4), amax)
 	})
 	VZEROUPPER()
