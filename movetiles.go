@@ -59,10 +59,11 @@ func (t *transcoding) move(s *plan.Step, yield func(stream.Task) bool) bool {
 				return err
 			}
 			dst := t.writeParts(w, s, src, a)
-			if found != nil {
-				found[i] = loss(w, s.Move, src, dst, a)
+			if found == nil {
+				return nil
 			}
-			return nil
+			found[i] = loss(w, s.Move, src, dst, a)
+			return t.explainLoss(s, found[i])
 		}) {
 			return false
 		}
@@ -92,7 +93,7 @@ func (t *transcoding) writeParts(w *stream.Worker, s *plan.Step, src [][]byte, a
 	for i, part := range s.Parts {
 		dst[i] = w.Scatter(t.writers[part.File], part.Tensor, s.Move.Written(i, a))
 	}
-	s.Move.Bytes(dst, src, a)
+	s.Move.Bytes(dst, src, a, &w.Scratch)
 	return dst
 }
 
@@ -106,14 +107,30 @@ func loss(w *stream.Worker, m *codec.Move, src, dst [][]byte, a quant.Area) sums
 	return s
 }
 
+// explainLoss names a layer whose scales another dtype turns into infinity.
+func (t *transcoding) explainLoss(s *plan.Step, found sums) error {
+	if finiteOrNil(found.errors) != nil || finiteOrNil(found.squares) == nil {
+		return nil
+	}
+	return sourceErrorf("%s: layer %s: its scales are too large for %s: --scale-dtype f32 holds them",
+		t.source.File(s.From.Parts[0]), s.Layer, s.Move.To.Tensors()[1].Dtype)
+}
+
 // report adds what moving layers lost.
 func (t *transcoding) report(r *Report) {
+	for name, found := range t.losses {
+		r.lost(name, found)
+	}
+}
+
+// lost gives a layer its error.
+func (r *Report) lost(layer string, found []sums) {
+	total := sums{nonfinite: -1}
+	for _, s := range found {
+		total.add(s)
+	}
 	for i := range r.Layers {
-		if found, ok := t.losses[r.Layers[i].Name]; ok {
-			total := sums{nonfinite: -1}
-			for _, s := range found {
-				total.add(s)
-			}
+		if r.Layers[i].Name == layer {
 			r.Layers[i].Figures = &Figures{total.error(), finiteOrNil(total.maxAbs)}
 		}
 	}

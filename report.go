@@ -28,8 +28,8 @@ type Report struct {
 // ReportLayer is what becomes of one weight.
 type ReportLayer struct {
 	Name     string        `json:"name"`
-	Action   string        `json:"action"` // "quantize", "move", "keep" or "drop"
-	Reason   string        `json:"reason"` // why it is kept
+	Action   string        `json:"action"` // "quantize", "requantize", "dequantize", "move", "keep" or "drop"
+	Reason   string        `json:"reason"` // why it is kept, or not moved
 	Dtype    string        `json:"dtype"`
 	Options  pyjson.Object `json:"options"`
 	Shape    []int         `json:"shape"`
@@ -73,8 +73,13 @@ func layerOf(s *plan.Step, measured bool) ReportLayer {
 	if s.Action != plan.Quantize {
 		l.Dtype, l.Options = s.Source.Dtype.String(), pyjson.Object{}
 	}
-	if s.Move != nil {
+	switch {
+	case s.Move != nil:
 		l.Action = "move"
+	case s.From != nil && s.Action == plan.Quantize:
+		l.Action = "requantize"
+	case s.From != nil:
+		l.Action = "dequantize"
 	}
 	if s.Action == plan.Keep {
 		l.Dtype = s.Parts[0].Dtype.String()

@@ -20,16 +20,26 @@ type TranscodeOptions struct {
 	Layout string // "sdnq" or "comfy"
 	// Rename keeps SDNQ's layers as they are in the comfy layout, where each
 	// describes itself, instead of moving them to formats of ComfyUI's.
-	Rename    bool
-	For       string // an application, "" for any
-	ShardSize int64  // bytes, 0 for 5 GB
-	Force     bool
+	Rename bool
+	// Requantize quantizes layers again that cannot move, from the values that
+	// they restore to, in the nearest format.
+	Requantize bool
+	// Scale "row" lets float8 with a scale a row become float8_e4m3fn_rowwise,
+	// which stock ComfyUI does not load; "" does not.
+	Scale string
+	// ScaleDtype is that of awq_w4a16's scales: "bf16", "f16" or "f32", "" for
+	// bf16.
+	ScaleDtype string
+	For        string // an application, "" for any
+	ShardSize  int64  // bytes, 0 for 5 GB
+	Force      bool
 	Resources
 }
 
 // Transcode writes source, whose layers are quantized, to dest in another
 // layout. Codes are moved as they are and never rounded again; where a format
-// has its scales in another dtype, the report has the error that it adds.
+// has its scales in another dtype, or a layer is quantized again, the report has
+// the error that it adds.
 func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*Report, error) {
 	start := time.Now()
 	m, err := readMoved(source, dest, o)
@@ -44,20 +54,21 @@ func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*R
 	defer out.Abort()
 	moves := m.moves(o.Resources)
 	tasks := func(yield func(stream.Task) bool) { moveAll(moves, yield) }
-	if err := stream.Run(ctx, o.threads(), tasks, o.progress(m.bytesIn())); err != nil {
+	done := o.progress(m.bytesIn() + m.bytesAgain())
+	if err := stream.Run(ctx, o.threads(), tasks, done); err != nil {
 		return nil, err
 	}
 	if err := m.finish(); err != nil {
-		return nil, err
-	}
-	if err := out.Commit(); err != nil {
 		return nil, err
 	}
 	r := m.report(dest, time.Since(start))
 	for _, one := range moves {
 		one.report(r)
 	}
-	return r, nil
+	if err := m.measureAgain(ctx, out, o.Resources, done, r); err != nil {
+		return nil, err
+	}
+	return r, out.Commit()
 }
 
 // PlanTranscode makes the decisions of [Transcode] and reads no weights. dest
@@ -107,15 +118,40 @@ func planTranscode(c *checkpoint.Checkpoint, dest string, o TranscodeOptions) (*
 		}
 	}
 	p.Preset, _ = preset.Recognise(rawConfig(c.Config), shapes(c))
-	return plan.Transcode(m, !o.Rename, p)
+	how := plan.TranscodeOptions{Rename: o.Rename, Requantize: o.Requantize}
+	how.Rows, how.Scales = o.Scale == "row", plainDtypes[o.ScaleDtype]
+	return plan.Transcode(m, how, p)
 }
 
 func checkTranscode(m *layout.Model, to *layout.Layout, o TranscodeOptions) error {
-	switch {
-	case o.Rename && to != layout.Comfy:
-		return usage.Errorf("--rename is for the comfy layout, where SDNQ's layers describe themselves")
-	case m.Layout == to && (to == layout.SDNQ || o.Rename || !slices.ContainsFunc(m.Layers, isSDNQ)):
+	if err := o.check(to); err != nil {
+		return err
+	}
+	changes := to == layout.Comfy && !o.Rename && slices.ContainsFunc(m.Layers, isSDNQ) || o.Requantize && o.For != ""
+	if m.Layout == to && !changes {
 		return usage.Errorf("%s is in the %s layout already: there is nothing to move", m.Checkpoint.Path, to.Name)
+	}
+	return nil
+}
+
+// check refuses words that do not exist, and those for the other layout.
+func (o TranscodeOptions) check(to *layout.Layout) error {
+	if _, ok := plainDtypes[o.ScaleDtype]; !ok {
+		return usage.Errorf("--scale-dtype %s: want bf16, f16 or f32", o.ScaleDtype)
+	}
+	if o.Scale != "" && o.Scale != "row" {
+		return usage.Errorf("--scale %s: want row", o.Scale)
+	}
+	if to == layout.Comfy {
+		return nil
+	}
+	switch {
+	case o.Rename:
+		return usage.Errorf("--rename is for the comfy layout, where SDNQ's layers describe themselves")
+	case o.Scale != "":
+		return usage.Errorf("--scale is for the comfy layout, for formats of convert_to_quant's")
+	case o.ScaleDtype != "":
+		return usage.Errorf("--scale-dtype is for the comfy layout, for awq_w4a16")
 	}
 	return nil
 }

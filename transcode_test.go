@@ -29,6 +29,8 @@ var moves = []struct {
 	{"uint4", nil, 32, "awq_w4a16", true, false},
 	{"uint4", nil, 128, "awq_w4a16", true, false},
 	{"uint4", nil, -1, "awq_w4a16", true, false},
+	{"int8", map[string]any{"scale-dtype": "uint8"}, -1, "int8_tensorwise", false, false},
+	{"uint4", map[string]any{"scale-dtype": "uint8", "codebook-scale": true}, 64, "awq_w4a16", true, false},
 	{"float8_e4m3fn", nil, -2, "float8_e4m3fn", false, false},
 	{"float8_e5m2", nil, -2, "float8_e5m2", false, false},
 	{"float8_e4m3fn", nil, -1, "float8_e4m3fn_rowwise", false, false},
@@ -51,7 +53,7 @@ func TestMovesAndBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			some := Resources{Threads: 1 + i%4, Memory: int64(1+i%2) << 26}
-			r, err := Transcode(t.Context(), from, moved, TranscodeOptions{Layout: "comfy", Resources: some})
+			r, err := Transcode(t.Context(), from, moved, TranscodeOptions{Layout: "comfy", Scale: "row", Resources: some})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -109,7 +111,7 @@ func plain(t *testing.T, path string) string {
 func inComfy(t *testing.T, path string) string {
 	t.Helper()
 	dest := filepath.Join(t.TempDir(), "codes.safetensors")
-	if _, err := Transcode(t.Context(), path, dest, TranscodeOptions{Layout: "comfy"}); err != nil {
+	if _, err := Transcode(t.Context(), path, dest, TranscodeOptions{Layout: "comfy", Scale: "row"}); err != nil {
 		t.Fatal(err)
 	}
 	return dest

@@ -30,8 +30,8 @@ func (s *Scheme) align() int {
 // names, as SDNQ computes them for a model of dtype out: F32, BF16 or F16.
 func (s *Scheme) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
 	codes := s.takeCodes(src[0], len(dst), scratch)
-	scratch.scales = s.takeFloats(scratch.scales, s.scale, src, start, len(dst), scratch)
-	scratch.zeros = s.takeFloats(scratch.zeros, s.zero, src, start, len(dst), scratch)
+	s.Scales(src, start, len(dst), scratch)
+	s.ZeroPoints(src, start, len(dst), scratch)
 	if !s.Codebook {
 		s.decodeCodes(dst, codes)
 	}
@@ -61,6 +61,19 @@ func (s *Scheme) takeCodes(src []byte, n int, scratch *Scratch) []uint16 {
 		return turn(&scratch.turned, codes, n/s.geometry.rest)
 	}
 	return codes
+}
+
+// Scales restores those of the units that values [start, start+n) overlap from
+// the bytes that Needed names. They are valid until the scratch is used again.
+func (s *Scheme) Scales(src [][]byte, start, n int, scratch *Scratch) []float32 {
+	scratch.scales = s.takeFloats(scratch.scales, s.scale, src, start, n, scratch)
+	return scratch.scales
+}
+
+// ZeroPoints is Scales for zero points; nil where there are none.
+func (s *Scheme) ZeroPoints(src [][]byte, start, n int, scratch *Scratch) []float32 {
+	scratch.zeros = s.takeFloats(scratch.zeros, s.zero, src, start, n, scratch)
+	return scratch.zeros
 }
 
 // takeFloats restores the scales, or zero points, of the units that a tile

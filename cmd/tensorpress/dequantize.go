@@ -37,7 +37,7 @@ Kept tensors stay as they are; no quantization_config remains.`,
 	d.report.add(cmd)
 	group(f, "Output")
 	d.add(cmd)
-	complete(cmd, "dtype", func() []string { return []string{"bf16", "f16", "f32"} })
+	complete(cmd, "dtype", plainNames)
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return d.check(args) }
 	return cmd
 }
@@ -65,3 +65,5 @@ func (d *dequantizeFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	return output(cmd.OutOrStdout(), d.json, r, func(w io.Writer) { printDone(w, r) })
 }
+
+func plainNames() []string { return []string{"bf16", "f16", "f32"} }

@@ -27,7 +27,8 @@ func newTranscode() *cobra.Command {
 arithmetic: int8 with a scale a row or one scale, rotated or not, to
 int8_tensorwise; uint4 in groups to awq_w4a16, whose scales are BF16; float8 with
 one scale to its namesake. --layout sdnq is the way back. Layers that cannot move
-are listed, and nothing is written.`,
+are listed, and nothing is written, unless --requantize quantizes them again, from
+the values that they restore to.`,
 		Example: `  tensorpress transcode models/sdnq-int8 model.safetensors --layout comfy --for comfyui
   tensorpress transcode model.safetensors back.safetensors --layout sdnq`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -45,6 +46,9 @@ func (t *transcodeFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&t.o.Layout, "layout", "", "`sdnq or comfy`, where the layers are to go")
 	f.BoolVar(&t.o.Rename, "rename", false, "comfy: keep SDNQ's layers, which then describe themselves; stock ComfyUI does not load them")
+	f.BoolVar(&t.o.Requantize, "requantize", false, "quantize layers that cannot move again, in the nearest dtype")
+	f.StringVar(&t.o.Scale, "scale", "", "`row` lets float8 with a scale a row become float8_e4m3fn_rowwise, which stock ComfyUI does not load")
+	f.StringVar(&t.o.ScaleDtype, "scale-dtype", "", "of awq_w4a16's scales: `bf16, f16 or f32` (default bf16)")
 	f.StringVar(&t.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
 	group(f, "How weights are stored")
 	t.shardSize.least = 1
@@ -56,6 +60,8 @@ func (t *transcodeFlags) add(cmd *cobra.Command) {
 	t.runFlags.add(cmd)
 	complete(cmd, "layout", layoutNames)
 	complete(cmd, "for", appNames)
+	complete(cmd, "scale", func() []string { return []string{"row"} })
+	complete(cmd, "scale-dtype", plainNames)
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return t.check(args) }
 }
 
@@ -98,14 +104,14 @@ func (t *transcodeFlags) finish(cmd *cobra.Command, r *tensorpress.Report, err e
 	return output(cmd.OutOrStdout(), t.json, r, func(w io.Writer) { show(w, r) })
 }
 
-// printMoved says what was done, and of each layer whose scales were rounded
-// what that costs.
+// printMoved says what was done, and of each layer whose scales were rounded,
+// or that was quantized again, what that costs.
 func printMoved(w io.Writer, r *tensorpress.Report) {
-	t := newTable(2)
-	t.add("LAYER", "DTYPE", "REL_MSE")
+	t := newTable(3)
+	t.add("LAYER", "ACTION", "DTYPE", "REL_MSE")
 	for _, l := range r.Layers {
 		if l.Figures != nil {
-			t.add(l.Name, l.Dtype, figure(l.RelMSE, "%.3g"))
+			t.add(l.Name, done(l.Action), l.Dtype, figure(l.RelMSE, "%.3g"))
 		}
 	}
 	if len(t.rows) > 1 {

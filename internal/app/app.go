@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -64,8 +65,12 @@ func (a *App) CheckLayer(f *codec.Format, name string) error {
 	return fmt.Errorf("stock ComfyUI does not load %s: the nearest that it does is %s", name, Nearest(name))
 }
 
-// Nearest returns the dtype nearest to an SDNQ dtype that stock ComfyUI loads.
+// Nearest returns the dtype nearest to an SDNQ dtype, or to a format of the
+// comfy layout, that stock ComfyUI loads.
 func Nearest(name string) string {
+	if f, err := codec.ByName(name); err == nil && f != codec.SDNQ() {
+		return cmp.Or(f.Near, f.Name)
+	}
 	t := dtype.Lookup(strings.TrimPrefix(name, "sdnq:"))
 	switch {
 	case t == nil || t.Class == dtype.Integer:

@@ -15,6 +15,8 @@ func TestNearest(t *testing.T) {
 	for name, want := range map[string]string{
 		"int8": "int8_tensorwise", "uint4": "int8_tensorwise", "sdnq:float8_e5m2": "float8_e5m2", "float8_e4m3fn_sdnq": "float8_e4m3fn",
 		"fp8": "float8_e4m3fn", "bfloat16": "float8_e4m3fn", "unheard of": "int8_tensorwise",
+		"hybrid_mxfp8": "mxfp8", "float8_e4m3fn_rowwise": "float8_e4m3fn", "float8_e4m3fn_block3d": "float8_e4m3fn",
+		"int8_blockwise": "int8_tensorwise", "nvfp4": "nvfp4",
 	} {
 		f, err := codec.ByName(want)
 		if got := Nearest(name); got != want || err != nil || f.ComfyUI == "" {

@@ -26,8 +26,14 @@ func refuseAWQ(s Settings) error {
 
 func newAWQ(src Source, s Settings) (Codec, pyjson.Object, error) {
 	group := orDefault(s.GroupSize, awqGroup)
-	c, err := quant.NewAWQ(src.Shape, group, safetensors.BF16, s.AllowNonfinite)
-	return sheet{c, s.AllowNonfinite}, describeNative("awq_w4a16", s, pyjson.Member{Key: "group_size", Value: group}), err
+	c, err := newAWQIn(src.Shape, s, safetensors.BF16)
+	return c, describeNative("awq_w4a16", s, pyjson.Member{Key: "group_size", Value: group}), err
+}
+
+// newAWQIn is newAWQ's codec with scales and zeros of another dtype.
+func newAWQIn(shape []int, s Settings, scales safetensors.Dtype) (Codec, error) {
+	c, err := quant.NewAWQ(shape, orDefault(s.GroupSize, awqGroup), scales, s.AllowNonfinite)
+	return sheet{c, s.AllowNonfinite}, err
 }
 
 func openAWQ(l *Stored) (Codec, error) {

@@ -56,6 +56,8 @@ type Format struct {
 	// ComfyUI is the first release that loads it, [AnyRelease] where it has
 	// long done so, "" if none does.
 	ComfyUI string
+	// Near is the nearest format that ComfyUI loads, where it does not load this.
+	Near string
 	// Unsigned codes have no negative ones.
 	Unsigned bool
 	// make resolves settings for a source; the error says what cannot hold it.

@@ -12,7 +12,7 @@ import (
 // convert_to_quant makes it from older files alone, and reads it by the shape
 // of its scale.
 var float8Block3D = &Format{
-	Name: "float8_e4m3fn_block3d", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448,
+	Name: "float8_e4m3fn_block3d", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, Near: "float8_e4m3fn",
 	Takes:  []string{"block-size", "input-scale", "full-precision-matmul"},
 	Refuse: refuseBlocks, make: newBlock3D, Open: openBlock3D,
 }

@@ -11,7 +11,7 @@ import (
 // float8Blockwise is convert_to_quant's own format with one scale per square
 // block.
 var float8Blockwise = &Format{
-	Name: "float8_e4m3fn_blockwise", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448,
+	Name: "float8_e4m3fn_blockwise", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, Near: "float8_e4m3fn",
 	Scales: map[string]string{"block": "float8_e4m3fn_blockwise"},
 	Takes:  []string{"block-size", "input-scale", "full-precision-matmul"},
 	Refuse: refuseBlocks, make: newFloat8Blocks, Open: openBlocks(quant.E4M3Group),

@@ -8,7 +8,7 @@ import (
 
 // float8Rowwise is convert_to_quant's own format with one scale per row.
 var float8Rowwise = &Format{
-	Name: "float8_e4m3fn_rowwise", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448,
+	Name: "float8_e4m3fn_rowwise", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, Near: "float8_e4m3fn",
 	Scales: map[string]string{"row": "float8_e4m3fn_rowwise"},
 	Takes:  []string{"input-scale", "full-precision-matmul"},
 	make:   newRowwise, Open: openRowwise,

@@ -12,7 +12,7 @@ import (
 // restore codes that were made with one scale per block. It is read by the
 // scales of its blocks, and not written.
 var hybridMXFP8 = &Format{
-	Name: "hybrid_mxfp8", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448,
+	Name: "hybrid_mxfp8", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, Near: "mxfp8",
 	Takes: []string{"full-precision-matmul"}, Refuse: refuseHybrid, make: newHybrid, Open: openHybrid,
 }
 

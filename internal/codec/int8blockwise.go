@@ -9,7 +9,7 @@ import (
 // int8Blockwise is convert_to_quant's own format with one scale per square
 // block, and always an input scale.
 var int8Blockwise = &Format{
-	Name: "int8_blockwise", Bits: 8, Storage: safetensors.I8, Max: 127,
+	Name: "int8_blockwise", Bits: 8, Storage: safetensors.I8, Max: 127, Near: "int8_tensorwise",
 	Scales: map[string]string{"block": "int8_blockwise"},
 	Takes:  []string{"block-size", "input-scale", "full-precision-matmul"},
 	Refuse: refuseBlocks, make: newInt8Blocks, Open: openBlocks(quant.Int8Block),

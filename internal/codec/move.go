@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/kernel"
@@ -29,9 +28,9 @@ type Move struct {
 	pieces []piece // one for each tensor of To
 }
 
-// piece makes what an area of rows×cols values has of one tensor from what it
-// has of the stored ones.
-type piece func(dst []byte, src [][]byte, rows, cols int)
+// piece makes what an area has of one tensor from what it has of the stored
+// ones.
+type piece func(dst []byte, src [][]byte, a quant.Area, s *quant.Scratch)
 
 // Area is the shape of areas of about want values, at most limit where they
 // can be that small: whole rows, or parts of a single one.
@@ -77,9 +76,9 @@ func (m *Move) Needed(i int, a quant.Area) []quant.Span { return m.From.Needed(i
 func (m *Move) Written(i int, a quant.Area) []quant.Span { return m.To.Written(i, in(m.To, a)) }
 
 // Bytes fills what Written names from what Needed names.
-func (m *Move) Bytes(dst, src [][]byte, a quant.Area) {
+func (m *Move) Bytes(dst, src [][]byte, a quant.Area, s *quant.Scratch) {
 	for i, p := range m.pieces {
-		p(dst[i], src, a.Rows, a.Cols)
+		p(dst[i], src, a, s)
 	}
 }
 
@@ -106,9 +105,18 @@ func matrix(shape []int) [2]int {
 	return [2]int{shape[0], numel(shape) / shape[0]}
 }
 
+// Native are choices about formats of ComfyUI's.
+type Native struct {
+	// Rows lets float8 with a scale a row become convert_to_quant's format,
+	// which stock ComfyUI does not load.
+	Rows bool
+	// Scales is the dtype of awq_w4a16's scales and zeros, 0 for BF16.
+	Scales safetensors.Dtype
+}
+
 // ToNative returns how an SDNQ layer is moved to a format of ComfyUI's. The
 // error says why it cannot be.
-func ToNative(c Codec) (*Move, error) {
+func ToNative(c Codec, n Native) (*Move, error) {
 	s := Scheme(c)
 	if s == nil {
 		return nil, errors.New("it is no SDNQ layer")
@@ -125,17 +133,19 @@ func ToNative(c Codec) (*Move, error) {
 			return nil, err
 		}
 		given, ok := row.when(s)
-		if !ok {
+		switch {
+		case !ok:
 			continue
+		case f.ComfyUI == "" && !n.Rows:
+			return nil, fmt.Errorf("of %s there is only convert_to_quant's %s, which stock ComfyUI does not load: --scale row takes it", scalesOf(s), f.Name)
 		}
-		return toNative(c, s, f, given)
+		return toNative(c, s, f, given, n)
 	}
 	return nil, fmt.Errorf("no format of ComfyUI's stores %s", scalesOf(s))
 }
 
 // plainCodes refuses what no other format has.
 func plainCodes(s *quant.Scheme) error {
-	scale, zero, _ := s.Stores()
 	switch {
 	case s.Kind != quant.Linear && s.Kind != quant.Embedding:
 		return errors.New("ComfyUI has no quantized convolutions")
@@ -143,8 +153,6 @@ func plainCodes(s *quant.Scheme) error {
 		return fmt.Errorf("ComfyUI has no low-rank part (rank %d)", s.Rank)
 	case s.Codebook:
 		return errors.New("ComfyUI has no codebooks")
-	case scale+zero != "":
-		return errors.New("its scales are quantized themselves")
 	}
 	return nil
 }
@@ -200,20 +208,23 @@ func oneScale(s *quant.Scheme) (Settings, bool) {
 }
 
 // toNative fits the pieces to the format's tensors.
-func toNative(c Codec, s *quant.Scheme, f *Format, given Settings) (*Move, error) {
+func toNative(c Codec, s *quant.Scheme, f *Format, given Settings, n Native) (*Move, error) {
 	to, metadata, err := f.make(Source{Shape: s.Shape, Dtype: safetensors.BF16}, given)
+	if err == nil && f == awqW4A16 && n.Scales != 0 {
+		to, err = newAWQIn(s.Shape, given, n.Scales)
+	}
 	if err != nil {
 		return nil, err
 	}
 	m := &Move{Format: f, From: c, To: to, Metadata: metadata, Settings: given, Rounds: s.ScaleDtype != safetensors.F32}
-	codes, scale := copied(0), floats(1, s.ScaleDtype)
+	m.pieces = []piece{copied(0), widened(s)}
 	if s.Transposed {
-		codes = turned
+		m.pieces[0] = turned
 	}
-	m.pieces = []piece{codes, scale}
 	if f == awqW4A16 {
 		m.Rounds = true
-		m.pieces = []piece{codes, awqScales(s), awqZeros(s)}
+		d := to.Tensors()[1].Dtype
+		m.pieces = []piece{copied(0), awqScales(s, d), awqZeros(s, d)}
 	}
 	return m, nil
 }
@@ -334,59 +345,69 @@ func fromNative(src Source, c Codec, given Settings) (*Move, error) {
 // copied takes tensor i as it is. Where an area goes on in a group, what it
 // needs begins with that group's scale, which it does not write.
 func copied(i int) piece {
-	return func(dst []byte, src [][]byte, _, _ int) { copy(dst, src[i][len(src[i])-len(dst):]) }
+	return func(dst []byte, src [][]byte, _ quant.Area, _ *quant.Scratch) {
+		copy(dst, src[i][len(src[i])-len(dst):])
+	}
 }
 
 // turned stores codes of one byte, [cols, rows] before, row by row.
-func turned(dst []byte, src [][]byte, rows, cols int) {
-	for i := range rows {
-		for j := range cols {
-			dst[i*cols+j] = src[0][j*rows+i]
+func turned(dst []byte, src [][]byte, a quant.Area, _ *quant.Scratch) {
+	for i := range a.Rows {
+		for j := range a.Cols {
+			dst[i*a.Cols+j] = src[0][j*a.Rows+i]
 		}
 	}
 }
 
-// floats widens scales to F32.
-func floats(i int, d safetensors.Dtype) piece {
-	if d == safetensors.F32 {
-		return copied(i)
+// widened stores a scheme's scales in F32.
+func widened(s *quant.Scheme) piece {
+	if scale, _, _ := s.Stores(); scale == "" && s.ScaleDtype == safetensors.F32 {
+		return copied(1)
 	}
-	return func(dst []byte, src [][]byte, _, _ int) {
-		from := src[i][len(src[i])-len(dst)/2:]
-		for k := range len(dst) / 4 {
-			putF32(dst, k, getFloat(from, k, d))
+	return func(dst []byte, src [][]byte, a quant.Area, scratch *quant.Scratch) {
+		scales := s.Scales(src, start(s, a), a.Values(), scratch)
+		scales = scales[len(scales)-len(dst)/4:]
+		for k, x := range scales {
+			putF32(dst, k, x)
 		}
 	}
 }
 
-// awqScales stores a scheme's scales, [rows, groups], group by group in BF16.
-func awqScales(s *quant.Scheme) piece {
-	return func(dst []byte, src [][]byte, rows, cols int) {
-		groups := groupsIn(s, cols)
-		for g := range groups {
-			for r := range rows {
-				putBF16(dst, g*rows+r, getFloat(src[1], r*groups+g, s.ScaleDtype))
-			}
-		}
+// start is where an area begins in the flattened weight.
+func start(s *quant.Scheme, a quant.Area) int { return a.Index(0, matrix(s.Shape)[1]) }
+
+// awqScales stores a scheme's scales, [rows, groups], group by group.
+func awqScales(s *quant.Scheme, d safetensors.Dtype) piece {
+	return func(dst []byte, src [][]byte, a quant.Area, scratch *quant.Scratch) {
+		putTurned(dst, s.Scales(src, start(s, a), a.Values(), scratch), a.Rows, d)
 	}
 }
 
 // awqZeros stores the value of code 8: zero point + 8·scale.
-func awqZeros(s *quant.Scheme) piece {
-	return func(dst []byte, src [][]byte, rows, cols int) {
-		groups := groupsIn(s, cols)
-		for g := range groups {
-			for r := range rows {
-				scale, zero := getFloat(src[1], r*groups+g, s.ScaleDtype), getFloat(src[2], r*groups+g, s.ScaleDtype)
-				putBF16(dst, g*rows+r, zero+float32(8*scale))
-			}
+func awqZeros(s *quant.Scheme, d safetensors.Dtype) piece {
+	return func(dst []byte, src [][]byte, a quant.Area, scratch *quant.Scratch) {
+		zeros := s.ZeroPoints(src, start(s, a), a.Values(), scratch)
+		for i, scale := range s.Scales(src, start(s, a), a.Values(), scratch) {
+			zeros[i] += float32(8 * scale)
 		}
+		putTurned(dst, zeros, a.Rows, d)
 	}
 }
 
+// putTurned stores values of that many rows column by column.
+func putTurned(dst []byte, values []float32, rows int, d safetensors.Dtype) {
+	columns := len(values) / rows
+	width := d.Bits() / 8
+	turned := make([]float32, len(values))
+	for i, v := range values {
+		turned[i%columns*rows+i/columns] = v
+	}
+	Narrow(dst[:len(values)*width], turned, d)
+}
+
 func uint4Scales(d safetensors.Dtype, s *quant.Scheme) piece {
-	return func(dst []byte, src [][]byte, rows, cols int) {
-		groups := groupsIn(s, cols)
+	return func(dst []byte, src [][]byte, a quant.Area, _ *quant.Scratch) {
+		rows, groups := a.Rows, groupsIn(s, a.Cols)
 		for r := range rows {
 			for g := range groups {
 				putF32(dst, r*groups+g, getFloat(src[1], g*rows+r, d))
@@ -397,8 +418,8 @@ func uint4Scales(d safetensors.Dtype, s *quant.Scheme) piece {
 
 // uint4Zeros stores the value of code 0: zero − 8·scale.
 func uint4Zeros(d safetensors.Dtype, s *quant.Scheme) piece {
-	return func(dst []byte, src [][]byte, rows, cols int) {
-		groups := groupsIn(s, cols)
+	return func(dst []byte, src [][]byte, a quant.Area, _ *quant.Scratch) {
+		rows, groups := a.Rows, groupsIn(s, a.Cols)
 		for r := range rows {
 			for g := range groups {
 				scale, zero := getFloat(src[1], g*rows+r, d), getFloat(src[2], g*rows+r, d)
@@ -427,25 +448,4 @@ func getFloat(src []byte, i int, d safetensors.Dtype) float32 {
 
 func putF32(dst []byte, i int, x float32) {
 	binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(x))
-}
-
-func putBF16(dst []byte, i int, x float32) {
-	binary.LittleEndian.PutUint16(dst[2*i:], kernel.ToBF16(x))
-}
-
-// Kin returns the SDNQ dtype nearest to a format of ComfyUI's.
-func (f *Format) Kin() string {
-	switch {
-	case f.Storage == safetensors.F8_E5M2:
-		return "float8_e5m2"
-	case f.Storage == safetensors.F8_E4M3:
-		return "float8_e4m3fn"
-	case slices.Contains([]*Format{nvfp4}, f):
-		return "float4_e2m1fn"
-	case f.Bits == 4 && f.Unsigned:
-		return "uint4"
-	case f.Bits == 4:
-		return "int4"
-	}
-	return "int8"
 }

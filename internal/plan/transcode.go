@@ -16,15 +16,24 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
+// TranscodeOptions are the decisions about layers that move to another layout.
+type TranscodeOptions struct {
+	// Rename keeps SDNQ's layers in the comfy layout as they are, where each
+	// describes itself, instead of moving them to ComfyUI's formats.
+	Rename bool
+	codec.Native
+	// Requantize quantizes layers again that cannot move, from their values.
+	Requantize bool
+}
+
 // Transcode plans the way of quantized layers to another layout, as their codes
-// are. native asks for formats that stock ComfyUI knows in the comfy layout;
-// without it SDNQ's layers only come to describe themselves. o has the layout,
-// the preset, which tells names in memory, and the output.
-func Transcode(m *layout.Model, native bool, o Options) (*Plan, error) {
+// are. o has the layout, the preset, which tells names in memory, the
+// application and the output.
+func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) {
 	if err := m.Failed(); err != nil {
 		return nil, &sourceError{err}
 	}
-	t := &transcoding{Model: m, native: native, o: o}
+	t := &transcoding{Model: m, TranscodeOptions: how, o: o}
 	p := &Plan{Layout: o.Layout}
 	for _, one := range m.Plain {
 		layer, _ := strings.CutSuffix(one.Name, ".weight")
@@ -33,8 +42,14 @@ func Transcode(m *layout.Model, native bool, o Options) (*Plan, error) {
 		})
 	}
 	for _, l := range m.Layers {
-		p.Steps = append(p.Steps, t.step(l))
-		p.Steps = append(p.Steps, t.beside(l)...)
+		s, err := t.step(l)
+		if err != nil {
+			return nil, err
+		}
+		p.Steps = append(p.Steps, s)
+		if s.Move != nil {
+			p.Steps = append(p.Steps, t.beside(l)...)
+		}
 	}
 	if err := t.refused(); err != nil {
 		return nil, err
@@ -51,35 +66,54 @@ func Transcode(m *layout.Model, native bool, o Options) (*Plan, error) {
 		}
 	}
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
-	p.Notes = notesOf(p, o)
+	p.Notes = append(againNotes(p.Steps), notesOf(p, o)...)
 	return p, p.place(o.Output)
 }
 
 // transcoding is a model on its way to another layout.
 type transcoding struct {
 	*layout.Model
-	native bool
+	TranscodeOptions
 	o      Options
-	cannot []string
+	cannot reasons
 }
 
-// step moves one layer.
-func (t *transcoding) step(l *layout.Layer) Step {
+// step moves one layer, or says why it cannot.
+func (t *transcoding) step(l *layout.Layer) (Step, error) {
 	dtype := first(l.OrigDtype, keptDtype(t.Plain))
-	s := Step{Source: layerTensor(l, dtype), Layer: l.Name, Action: Quantize}
+	s := Step{Source: layerTensor(l, dtype), Layer: l.Name, Action: Quantize, From: l}
 	s.Names = t.o.Preset.MemoryNames(s.Source.Name)
 	move, err := t.move(l, dtype)
-	if err != nil {
-		t.cannot = append(t.cannot, fmt.Sprintf("%s (%s): %v", l.Name, l.Dtype, err))
-		return s
+	if err == nil {
+		s.Move = move
+		s.Codec, s.Format, s.Settings, s.Options = move.To, move.Format, move.Settings, move.Metadata
+		s.Dtype = storedName(&s)
+		err = t.loads(&s)
 	}
-	s.From, s.Move = l, move
-	s.Codec, s.Format, s.Settings, s.Options = move.To, move.Format, move.Settings, move.Metadata
-	s.Dtype = s.Format.Name
+	switch {
+	case err == nil:
+		return s, nil
+	case t.Requantize:
+		return s, t.again(&s, err)
+	}
+	t.cannot.add(l.Name, fmt.Sprintf("%s: %v", l.Dtype, err))
+	return s, nil
+}
+
+// storedName is SDNQ's dtype, or the format's name.
+func storedName(s *Step) string {
 	if scheme := codec.Scheme(s.Codec); scheme != nil {
-		s.Dtype = scheme.Dtype.Name
+		return scheme.Dtype.Name
 	}
-	return s
+	return s.Format.Name
+}
+
+// loads asks the application about a layer; [checkFor] asks about the output.
+func (t *transcoding) loads(s *Step) error {
+	if t.o.For == nil {
+		return nil
+	}
+	return t.o.For.CheckLayer(s.Format, s.Dtype)
 }
 
 func (t *transcoding) move(l *layout.Layer, orig safetensors.Dtype) (*codec.Move, error) {
@@ -92,8 +126,8 @@ func (t *transcoding) move(l *layout.Layer, orig safetensors.Dtype) (*codec.Move
 		return nil, fmt.Errorf("the %s layout is read alone: quantize it anew", l.Layout.Name)
 	case t.o.Layout == layout.SDNQ:
 		return codec.FromNative(src, t.kind(src), stored, l.Options, l.Codec)
-	case t.native && stored == codec.SDNQ():
-		return codec.ToNative(l.Codec)
+	case !t.Rename && stored == codec.SDNQ():
+		return codec.ToNative(l.Codec, t.Native)
 	case stored == codec.SDNQ():
 		return codec.Renamed(src, l.Options, l.Codec)
 	}
@@ -137,14 +171,12 @@ func (t *transcoding) refused() error {
 	if len(t.cannot) == 0 {
 		return nil
 	}
-	const most = 8
-	list := t.cannot[:min(len(t.cannot), most)]
-	more := ""
-	if n := len(t.cannot) - len(list); n > 0 {
-		more = fmt.Sprintf("; and %d more", n)
+	help := "--requantize quantizes them again, from their values"
+	if t.o.Layout == layout.Comfy && t.o.For == nil && !t.Rename {
+		help += "; --rename keeps SDNQ's layers as they are, which stock ComfyUI does not load"
 	}
-	return usage.Errorf("%d of %d layers of %s cannot move to the %s layout as they are: %s%s",
-		len(t.cannot), len(t.Layers), t.Checkpoint.Path, t.o.Layout.Name, strings.Join(list, "; "), more)
+	return usage.Errorf("%d of %d layers of %s cannot move to the %s layout as they are: %s. %s",
+		t.cannot.layers(), len(t.Layers), t.Checkpoint.Path, t.o.Layout.Name, t.cannot, help)
 }
 
 // config says in SDNQ's words what the layers are. Its settings for all are

@@ -1,0 +1,116 @@
+package tensorpress
+
+import (
+	"context"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// bytesAgain counts what [models.measureAgain] reads of the output.
+func (m *models) bytesAgain() (n int64) {
+	for _, one := range m.list {
+		for i := range one.plan.Steps {
+			if s := &one.plan.Steps[i]; isAgain(s) {
+				n += s.BytesOut()
+			}
+		}
+	}
+	return n
+}
+
+// isAgain: the layer is quantized from the values of another.
+func isAgain(s *plan.Step) bool { return s.From != nil && s.Move == nil && s.Action == plan.Quantize }
+
+// comparison is a layer that was quantized again and the one that it comes
+// from.
+type comparison struct {
+	name      string // in the report
+	got, want *decoding
+	found     []sums // by tile
+}
+
+// measureAgain adds to a report what quantizing layers again lost: it reads
+// them where they are staged and compares what both restore to.
+func (m *models) measureAgain(ctx context.Context, s *stage.Stage, r Resources, done func(n int64), report *Report) error {
+	if m.bytesAgain() == 0 {
+		return nil
+	}
+	var all []*comparison
+	for _, one := range m.list {
+		path := s.Path(one.folder)
+		if !isFolder(report.Dest) {
+			path = s.Path(one.plan.Files[0].Name)
+		}
+		c, err := checkpoint.Open(path)
+		if err != nil {
+			return err
+		}
+		defer c.Close() // before the stage moves it
+		found, err := one.comparisons(c)
+		if err != nil {
+			return err
+		}
+		all = append(all, found...)
+	}
+	tasks := func(yield func(stream.Task) bool) {
+		for _, c := range all {
+			if !c.tasks(yield) {
+				return
+			}
+		}
+	}
+	if err := stream.Run(ctx, r.threads(), tasks, done); err != nil {
+		return err
+	}
+	for _, c := range all {
+		report.lost(c.name, c.found)
+	}
+	return nil
+}
+
+// comparisons pairs the layers of a staged output with those of the source.
+func (one *model) comparisons(c *checkpoint.Checkpoint) ([]*comparison, error) {
+	m, err := readModel(c, "")
+	if err == nil {
+		err = m.Failed()
+	}
+	if err != nil {
+		return nil, err
+	}
+	written := map[string]*layout.Layer{}
+	for _, l := range m.Layers {
+		written[l.Name] = l
+	}
+	var all []*comparison
+	for i := range one.plan.Steps {
+		if s := &one.plan.Steps[i]; isAgain(s) {
+			got := &decoding{c, written[s.Layer], safetensors.F32}
+			all = append(all, &comparison{name: one.named(s.Layer), got: got, want: &decoding{one.c, s.From, safetensors.F32}})
+		}
+	}
+	return all, nil
+}
+
+func (c *comparison) tasks(yield func(stream.Task) bool) bool {
+	cut, rows, cols := c.got.shape()
+	c.found = make([]sums, cut.Count(rows, cols))
+	return c.got.tiles(yield, func(w *stream.Worker, tile int, a quant.Area) error {
+		got, err := c.got.read(w, a)
+		if err != nil {
+			return err
+		}
+		want, err := c.want.readAny(w, 1, cut.Cols, a)
+		if err != nil {
+			return err
+		}
+		c.found[tile].nonfinite = -1
+		c.found[tile].measure(want, got)
+		return nil
+	})
+}
