@@ -259,7 +259,7 @@ func TestSettings(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := planned(t, model, tt.o)
 			i := slices.IndexFunc(p.Steps, func(s Step) bool { return s.Layer == tt.layer && s.Action == Quantize })
-			tt.want.HadamardGroupSize, tt.want.CodebookSteps = 256, 24
+			tt.want.HadamardGroupSize, tt.want.SVDSteps, tt.want.CodebookSteps = 256, 8, 24
 			if i < 0 || p.Steps[i].Settings != tt.want {
 				t.Errorf("got %+v, want %+v", p.Steps[max(i, 0)].Settings, tt.want)
 			}
