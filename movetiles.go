@@ -32,7 +32,7 @@ func moveAll(all []*transcoding, yield func(stream.Task) bool) {
 }
 
 func (t *transcoding) tasks(yield func(stream.Task) bool) bool {
-	if !yield(t.literals) {
+	if !writeLiterals(t.plan.Literals, t.writers, yield) {
 		return false
 	}
 	for i := range t.plan.Steps {

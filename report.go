@@ -54,6 +54,7 @@ func newReport(source, dest string, p *plan.Plan, took time.Duration) *Report {
 	for _, f := range p.Files {
 		r.Files = append(r.Files, f.Name)
 	}
+	r.Layers = make([]ReportLayer, 0, len(p.Steps))
 	for i := range p.Steps {
 		if s := &p.Steps[i]; s.Layer != s.Source.Name {
 			r.Layers = append(r.Layers, layerOf(s, took > 0))

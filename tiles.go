@@ -3,6 +3,7 @@ package tensorpress
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -23,7 +24,7 @@ type quantization struct {
 
 // tasks yields the work in the order of the source.
 func (q *quantization) tasks(yield func(stream.Task) bool) bool {
-	if !yield(q.literals) {
+	if !writeLiterals(q.plan.Literals, q.writers, yield) {
 		return false
 	}
 	for i := range q.plan.Steps {
@@ -34,11 +35,21 @@ func (q *quantization) tasks(yield func(stream.Task) bool) bool {
 	return true
 }
 
-func (q *quantization) literals(w *stream.Worker) error {
-	for _, l := range q.plan.Literals {
-		copy(w.Output(q.writers[l.File], l.Tensor, 0, len(l.Data)), l.Data)
+// writeLiterals yields the writing of tensors whose bytes are known, some at a
+// time.
+func writeLiterals(literals []plan.Literal, to writers, yield func(stream.Task) bool) bool {
+	const some = 256
+	for chunk := range slices.Chunk(literals, some) {
+		if !yield(func(w *stream.Worker) error {
+			for _, l := range chunk {
+				copy(w.Output(to[l.File], l.Tensor, 0, len(l.Data)), l.Data)
+			}
+			return nil
+		}) {
+			return false
+		}
 	}
-	return nil
+	return true
 }
 
 func (q *quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {

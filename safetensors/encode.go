@@ -1,7 +1,6 @@
 package safetensors
 
 import (
-	"cmp"
 	"encoding/binary"
 	"maps"
 	"math"
@@ -19,8 +18,7 @@ import (
 // The error is [ErrInvalid]: a name that is double, reserved or not UTF-8, a
 // tensor without a size, bodies that overflow, or a header above [MaxHeader].
 func NewHeader(tensors []Tensor, metadata map[string]string) (*Header, error) {
-	h := &Header{Tensors: slices.Clone(tensors), Metadata: maps.Clone(metadata)}
-	h.sort()
+	h := &Header{Tensors: sorted(tensors), Metadata: maps.Clone(metadata)}
 	if err := h.place(); err != nil {
 		return nil, err
 	}
@@ -30,31 +28,42 @@ func NewHeader(tensors []Tensor, metadata map[string]string) (*Header, error) {
 	if err := checkMetadata(metadata); err != nil {
 		return nil, err
 	}
-	h.DataStart = int64(len(h.Encode()))
+	h.DataStart = h.encodedSize()
 	if n := h.DataStart - lengthBytes; n > MaxHeader {
 		return nil, errorOf(ErrInvalid, "header takes %d bytes, want at most %d", n, MaxHeader)
 	}
 	return h, nil
 }
 
-// sort puts tensors in the reference's order: by dtype first, each of which is
-// in order already where they come from a file in that order.
-func (h *Header) sort() {
-	slices.SortStableFunc(h.Tensors, func(a, b Tensor) int { return cmp.Compare(b.Dtype, a.Dtype) })
-	for rest := h.Tensors; len(rest) > 0; {
-		n := slices.IndexFunc(rest, func(t Tensor) bool { return t.Dtype != rest[0].Dtype })
-		if n < 0 {
-			n = len(rest)
+// sorted returns tensors in the reference's order: by dtype, each of which is
+// most often in order already.
+func sorted(tensors []Tensor) []Tensor {
+	var begin [256]int // of the tensors of a dtype
+	for _, t := range tensors {
+		for d := range t.Dtype {
+			begin[d]++
 		}
-		slices.SortFunc(rest[:n], func(a, b Tensor) int { return strings.Compare(a.Name, b.Name) })
-		rest = rest[n:]
 	}
+	next, all := begin, make([]Tensor, len(tensors))
+	for _, t := range tensors {
+		all[next[t.Dtype]] = t
+		next[t.Dtype]++
+	}
+	for d, end := range next {
+		slices.SortFunc(all[begin[d]:end], func(a, b Tensor) int { return strings.Compare(a.Name, b.Name) })
+	}
+	return all
 }
 
 // place checks each tensor and gives it its offset and size.
 func (h *Header) place() error {
 	const most = math.MaxInt64 - lengthBytes - MaxHeader
 	var end int64
+	dims := 0
+	for _, t := range h.Tensors {
+		dims += len(t.Shape)
+	}
+	shapes := make([]int, 0, dims) // of all tensors
 	for i := range h.Tensors {
 		t := &h.Tensors[i]
 		if err := checkName(t.Name); err != nil {
@@ -67,7 +76,8 @@ func (h *Header) place() error {
 		if size > most-end {
 			return errorOf(ErrInvalid, "tensor %s: the file overflows", quoted(t.Name))
 		}
-		t.Shape = append([]int{}, t.Shape...)
+		shapes = append(shapes, t.Shape...)
+		t.Shape = shapes[len(shapes)-len(t.Shape) : len(shapes) : len(shapes)]
 		t.Offset, t.Size = end, size
 		end += size
 	}
@@ -98,8 +108,7 @@ func checkMetadata(metadata map[string]string) error {
 // DataStart bytes. A header that was read is encoded in the same way, in its
 // own order, whatever spaces or escapes its file had.
 func (h *Header) Encode() []byte {
-	const perTensor = 128
-	b := make([]byte, lengthBytes, lengthBytes+perTensor*(len(h.Tensors)+1))
+	b := make([]byte, lengthBytes, h.DataStart+perTensor)
 	b = append(b, '{')
 	if h.Metadata != nil {
 		b = appendMetadata(b, h.Metadata)
@@ -116,6 +125,25 @@ func (h *Header) Encode() []byte {
 	}
 	binary.LittleEndian.PutUint64(b, uint64(len(b)-lengthBytes))
 	return b
+}
+
+const perTensor = 128 // bytes of JSON, roughly
+
+// encodedSize is the length of what Encode returns.
+func (h *Header) encodedSize() int64 {
+	items, n := len(h.Tensors), lengthBytes+len("{}")
+	var one []byte
+	if h.Metadata != nil {
+		one = appendMetadata(one, h.Metadata)
+		n += len(one)
+		items++
+	}
+	for _, t := range h.Tensors {
+		one = appendTensor(one[:0], t)
+		n += len(one)
+	}
+	n += max(items-1, 0) // commas
+	return int64(n+7) / 8 * 8
 }
 
 func appendMetadata(b []byte, metadata map[string]string) []byte {

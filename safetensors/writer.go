@@ -13,7 +13,10 @@ type Writer struct {
 	w       io.WriterAt
 	header  *Header
 	written []atomic.Int64 // bytes per tensor, as header.Tensors
+	number  int64          // tells writers apart
 }
+
+var writers atomic.Int64
 
 // NewWriter writes the header to w and returns a writer of the bodies. h must
 // come from [NewHeader], else the error is [ErrInvalid].
@@ -26,7 +29,7 @@ func NewWriter(w io.WriterAt, h *Header) (*Writer, error) {
 	if _, err := w.WriteAt(b, 0); err != nil {
 		return nil, fmt.Errorf("write header: %w", err)
 	}
-	return &Writer{w: w, header: h, written: make([]atomic.Int64, len(h.Tensors))}, nil
+	return &Writer{w: w, header: h, written: make([]atomic.Int64, len(h.Tensors)), number: writers.Add(1)}, nil
 }
 
 // WriteSection writes p into the body of the header's tensor named t.Name,
@@ -34,19 +37,29 @@ func NewWriter(w io.WriterAt, h *Header) (*Writer, error) {
 // sections if the [io.WriterAt] is. Errors name the tensor: [ErrInvalid] if the
 // header does not have it, [ErrRange] if p goes past its end.
 func (w *Writer) WriteSection(t Tensor, p []byte, off int64) error {
-	i, ok := w.header.index[t.Name]
-	if !ok {
-		return errorOf(ErrInvalid, "tensor %s is not in the header", quoted(t.Name))
+	i, at, err := w.locate(t, len(p), off)
+	if err != nil {
+		return err
 	}
-	own := w.header.Tensors[i]
-	if err := checkSection(own, len(p), off); err != nil {
-		return fmt.Errorf("tensor %s: %w", quoted(t.Name), err)
-	}
-	if _, err := w.w.WriteAt(p, w.header.DataStart+own.Offset+off); err != nil {
+	if _, err := w.w.WriteAt(p, at); err != nil {
 		return fmt.Errorf("write tensor %s: %w", quoted(t.Name), err)
 	}
 	w.written[i].Add(int64(len(p)))
 	return nil
+}
+
+// locate returns which tensor of the header t is and where in the file n bytes
+// lie that begin off bytes into it.
+func (w *Writer) locate(t Tensor, n int, off int64) (i int, at int64, err error) {
+	i, ok := w.header.index[t.Name]
+	if !ok {
+		return 0, 0, errorOf(ErrInvalid, "tensor %s is not in the header", quoted(t.Name))
+	}
+	own := w.header.Tensors[i]
+	if err := checkSection(own, n, off); err != nil {
+		return 0, 0, fmt.Errorf("tensor %s: %w", quoted(t.Name), err)
+	}
+	return i, w.header.DataStart + own.Offset + off, nil
 }
 
 // Finish makes sure that each body is complete. The error is [ErrIncomplete]

@@ -10,6 +10,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/preset"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/sdnq"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
@@ -24,13 +25,14 @@ type decider struct {
 	skip     []string       // the config's list
 	listKeys bool           // the preset's list is in effect
 	used     map[string]bool
+	made     map[made]shared
 	cannot   []string // layers that their dtype cannot hold
 	minNumel int
 	minWidth int
 }
 
 func newDecider(o Options) (*decider, error) {
-	d := &decider{Options: o, used: map[string]bool{}}
+	d := &decider{Options: o, used: map[string]bool{}, made: map[made]shared{}}
 	d.flagged = d.base().With(o.Flags)
 	if o.Config != nil {
 		if err := o.Config.Check(); err != nil {
@@ -280,7 +282,7 @@ func (d *decider) quantize(s *Step, kind preset.Kind, rule *Rule) (keep string, 
 		return "", usage.Errorf("layer %s: %w", s.Layer, err)
 	}
 	src := codec.Source{Name: s.Layer, Shape: s.Source.Shape, Dtype: s.Source.Dtype}
-	s.Codec, s.Options, err = s.Format.Make(src, s.Settings)
+	s.Codec, s.Options, err = d.make(s.Format, src, s.Settings)
 	if err != nil {
 		d.cannot = append(d.cannot, fmt.Sprintf("%s is kept: %v", s.Layer, err))
 		return err.Error(), nil
@@ -292,6 +294,38 @@ func (d *decider) quantize(s *Step, kind preset.Kind, rule *Rule) (keep string, 
 	s.Action = Quantize
 	s.Dtype = dtypeName(s)
 	return "", nil
+}
+
+// made tells codecs apart that layers can share.
+type made struct {
+	format   *codec.Format
+	settings codec.Settings
+	dtype    safetensors.Dtype
+	shape    [8]int
+	rank     int
+}
+
+// make is that of the format. Layers of one shape share a codec: models repeat
+// a few shapes many times.
+func (d *decider) make(f *codec.Format, src codec.Source, s codec.Settings) (codec.Codec, pyjson.Object, error) {
+	key := made{format: f, settings: s, dtype: src.Dtype, rank: len(src.Shape)}
+	if s.Stochastic || copy(key.shape[:], src.Shape) < len(src.Shape) { // chances follow from the name
+		return f.Make(src, s)
+	}
+	if m, ok := d.made[key]; ok {
+		return m.codec, m.options, nil
+	}
+	c, o, err := f.Make(src, s)
+	if err == nil {
+		d.made[key] = shared{c, o}
+	}
+	return c, o, err
+}
+
+// shared is what layers have in common. Options must not be changed in place.
+type shared struct {
+	codec   codec.Codec
+	options pyjson.Object
 }
 
 // settle takes back settings that a layer cannot follow though its dtype can

@@ -1,8 +1,10 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -13,12 +15,13 @@ import (
 
 // place names every tensor of the output and gives it its file and offset.
 func (p *Plan) place(o Output) error {
-	units, err := p.units()
-	if err != nil {
-		return err
-	}
+	units := p.units()
 	o.Metadata = p.metadata(o)
-	if err := p.makeFiles(units, o); err != nil {
+	err := p.makeFiles(units, o)
+	if err != nil || len(p.Files) > 1 { // a header of one file has each name once
+		err = cmp.Or(p.clash(units), err)
+	}
+	if err != nil {
 		return err
 	}
 	p.locate()
@@ -42,33 +45,45 @@ func (p *Plan) makeFiles(units [][]safetensors.Tensor, o Output) error {
 	return nil
 }
 
-// parts returns where each tensor of the output lies, by name.
-func (p *Plan) parts() map[string]Part {
-	parts := make(map[string]Part, 3*len(p.Steps))
-	for i, f := range p.Files {
-		for _, t := range f.Header.Tensors {
-			parts[t.Name] = Part{t, i}
+// finder finds the tensors of the output. Those of neighbouring steps lie in
+// one file or the next.
+type finder struct {
+	files []File
+	at    int
+}
+
+func (f *finder) part(name string) Part {
+	for range f.files {
+		if t, ok := f.files[f.at].Header.Lookup(name); ok {
+			return Part{t, f.at}
 		}
+		f.at = (f.at + 1) % len(f.files)
 	}
-	return parts
+	return Part{}
 }
 
 // units are the tensors of each step, which stay in one file.
-func (p *Plan) units() ([][]safetensors.Tensor, error) {
-	from := make(map[string]string, 3*len(p.Steps))
-	units := make([][]safetensors.Tensor, 0, len(p.Steps))
+func (p *Plan) units() [][]safetensors.Tensor {
+	units := make([][]safetensors.Tensor, len(p.Steps))
 	for i := range p.Steps {
-		s := &p.Steps[i]
-		unit := p.name(s)
+		units[i] = p.name(&p.Steps[i])
+	}
+	return units
+}
+
+// clash is an error if two steps write tensors of one name.
+func (p *Plan) clash(units [][]safetensors.Tensor) error {
+	from := map[string]int{} // steps by what they write
+	for i, unit := range units {
 		for _, t := range unit {
 			if other, taken := from[t.Name]; taken {
-				return nil, &sourceError{fmt.Errorf("tensors %s and %s would both be written as %s: is the source quantized already?", other, s.Source.Name, t.Name)}
+				return &sourceError{fmt.Errorf("tensors %s and %s would both be written as %s: is the source quantized already?",
+					p.Steps[other].Source.Name, p.Steps[i].Source.Name, t.Name)}
 			}
-			from[t.Name] = s.Source.Name
+			from[t.Name] = i
 		}
-		units = append(units, unit)
 	}
-	return units, nil
+	return nil
 }
 
 // sourceError is the source's fault.
@@ -107,22 +122,22 @@ func (p *Plan) name(s *Step) []safetensors.Tensor {
 
 // split fills files up to a size, in order; 0 means one file.
 func split(units [][]safetensors.Tensor, size int64) [][]safetensors.Tensor {
-	shards := [][]safetensors.Tensor{nil}
+	var shards [][]safetensors.Tensor
 	var used int64
-	for _, unit := range units {
+	first := 0
+	for i, unit := range units {
 		var bytes int64
 		for _, t := range unit {
 			n, _ := safetensors.ByteSize(t.Dtype, t.Shape) // NewHeader reports what is wrong
 			bytes += n
 		}
 		if size > 0 && used > 0 && used+bytes > size {
-			shards, used = append(shards, nil), 0
+			shards = append(shards, slices.Concat(units[first:i]...))
+			first, used = i, 0
 		}
-		last := len(shards) - 1
-		shards[last] = append(shards[last], unit...)
 		used += bytes
 	}
-	return shards
+	return append(shards, slices.Concat(units[first:]...))
 }
 
 func shardName(stem string, i, n int) string {
@@ -148,14 +163,14 @@ func (p *Plan) metadata(o Output) map[string]string {
 
 // locate copies offsets from the files' headers into parts and literals.
 func (p *Plan) locate() {
-	parts := p.parts()
+	steps, literals := finder{files: p.Files}, finder{files: p.Files}
 	for i := range p.Steps {
 		for j := range p.Steps[i].Parts {
-			p.Steps[i].Parts[j] = parts[p.Steps[i].Parts[j].Name]
+			p.Steps[i].Parts[j] = steps.part(p.Steps[i].Parts[j].Name)
 		}
 	}
 	for i := range p.Literals {
-		p.Literals[i].Part = parts[p.Literals[i].Name]
+		p.Literals[i].Part = literals.part(p.Literals[i].Name)
 	}
 }
 

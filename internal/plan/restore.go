@@ -60,12 +60,12 @@ func Restore(m *layout.Model, dtype safetensors.Dtype, o Output) (*Restoration, 
 }
 
 func (r *Restoration) assign(m *layout.Model) {
-	parts := r.parts()
+	find := finder{files: r.Files}
 	for _, t := range m.Plain {
-		r.Copies = append(r.Copies, Copy{t, parts[t.Name]})
+		r.Copies = append(r.Copies, Copy{t, find.part(t.Name)})
 	}
 	for _, l := range m.Layers {
-		r.Layers = append(r.Layers, RestoredLayer{l, parts[layout.WeightName(l.Name)]})
+		r.Layers = append(r.Layers, RestoredLayer{l, find.part(layout.WeightName(l.Name))})
 	}
 }
 

@@ -60,8 +60,7 @@ func (w *Worker) Output(to *safetensors.Writer, t safetensors.Tensor, off int64,
 // in the bytes to fill.
 func (w *Worker) Scatter(to *safetensors.Writer, t safetensors.Tensor, spans []quant.Span) []byte {
 	b := w.batch
-	data := grown(&b.buffers, b.used, quant.SpanBytes(spans))
-	b.used++
+	data := b.room(quant.SpanBytes(spans))
 	rest := data
 	for _, s := range spans {
 		b.writes = append(b.writes, write{to, t, s, rest[:s.Bytes()]})
@@ -70,46 +69,12 @@ func (w *Worker) Scatter(to *safetensors.Writer, t safetensors.Tensor, spans []q
 	return data
 }
 
-type write struct {
-	to   *safetensors.Writer
-	t    safetensors.Tensor
-	at   quant.Span
-	data []byte
-}
-
-func (w *write) flush() error {
-	data, off := w.data, w.at.Offset
-	for range w.at.Count {
-		if err := w.to.WriteSection(w.t, data[:w.at.Size], off); err != nil {
-			return err
-		}
-		data, off = data[w.at.Size:], off+w.at.Stride
-	}
-	return nil
-}
-
-// batch is what one task writes.
-type batch struct {
-	writes  []write
-	buffers [][]byte
-	used    int // of the buffers
-	done    int64
-}
-
-func (b *batch) reset() { b.writes, b.used, b.done = b.writes[:0], 0, 0 }
-
-func (b *batch) flush() error {
-	for _, w := range b.writes {
-		if err := w.flush(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Batches returns how many batches a run of that many workers keeps: with it
 // goes the memory for outputs.
 func Batches(threads int) int { return threads + 2 }
+
+// ahead is how many tasks are made before a worker asks for them.
+const ahead = 16
 
 type run struct {
 	ctx    context.Context
@@ -133,7 +98,7 @@ type numbered struct {
 // first task in order that fails, or the context's.
 func Run(ctx context.Context, threads int, tasks iter.Seq[Task], done func(n int64)) error {
 	r := &run{
-		tasks: make(chan numbered), free: make(chan *batch, Batches(threads)), full: make(chan *batch),
+		tasks: make(chan numbered, ahead), free: make(chan *batch, Batches(threads)), full: make(chan *batch),
 	}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	defer r.cancel()
@@ -177,23 +142,30 @@ func (r *run) work(threads int) {
 			for n := range r.tasks {
 				r.do(w, n)
 			}
+			if w.batch != nil {
+				r.full <- w.batch
+			}
 		})
 	}
 	workers.Wait()
 }
 
 func (r *run) do(w *Worker, n numbered) {
-	w.batch = <-r.free // the writer always gives one back
 	if r.over(n.index) {
-		r.free <- w.batch
 		return
 	}
-	w.batch.reset()
+	if w.batch == nil {
+		w.batch = <-r.free // the writer always gives one back
+		w.batch.reset()
+	}
 	if err := guarded(w, n.task); err != nil {
 		r.fail(n.index, err)
 		w.batch.reset() // its outputs may be half filled
 	}
-	r.full <- w.batch
+	if w.batch.enough() {
+		r.full <- w.batch
+		w.batch = nil
+	}
 }
 
 // over reports whether a task need not run any more. One before the task that
@@ -227,9 +199,10 @@ func (r *run) fail(index int, err error) {
 }
 
 func (r *run) write(done func(n int64)) {
+	var sections safetensors.Sections
 	for b := range r.full {
 		if r.ctx.Err() == nil {
-			if err := b.flush(); err != nil {
+			if err := b.flush(&sections); err != nil {
 				r.fail(-1, err)
 			} else if done != nil && b.done > 0 {
 				done(b.done)

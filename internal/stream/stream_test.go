@@ -164,6 +164,7 @@ func TestWriteErrorStops(t *testing.T) {
 	err := Run(t.Context(), 4, tasks(1000, func(w *Worker, i int) error {
 		ran.Add(1)
 		w.Output(to, tensor, int64(i), 1)
+		w.Done(enoughDone) // a tile of a large tensor
 		if i%100 == 99 {
 			<-w.Cancelled()
 		}
@@ -244,6 +245,7 @@ func TestBackpressure(t *testing.T) {
 		}
 		err := Run(t.Context(), threads, tasks(n, func(w *Worker, i int) error {
 			w.Output(to, tensor, int64(i), 1)
+			w.Done(enoughDone) // a tile of a large tensor
 			now := filled.Add(1)
 			for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
 			}
@@ -278,5 +280,27 @@ func TestBuffersAreReused(t *testing.T) {
 func TestNoTasks(t *testing.T) {
 	if err := Run(t.Context(), 2, tasks(0, nil), nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSmallTasksShareWrites: a checkpoint of many small tensors must cost by the
+// byte, not by the tensor.
+func TestSmallTasksShareWrites(t *testing.T) {
+	const n = 10_000
+	for _, threads := range []int{1, 4} {
+		to, tensor, s := output(t, n)
+		calls := 0
+		s.before = func() error { calls++; return nil }
+		err := Run(t.Context(), threads, tasks(n, func(w *Worker, i int) error {
+			w.Output(to, tensor, int64(i), 1)[0] = byte(i)
+			w.Done(1)
+			return nil
+		}), nil)
+		if err == nil {
+			err = to.Finish()
+		}
+		if err != nil || calls > n/10 {
+			t.Errorf("%d threads: %v, %d writes for %d tasks", threads, err, calls, n)
+		}
 	}
 }

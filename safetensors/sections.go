@@ -1,0 +1,94 @@
+package safetensors
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// Sections are parts of bodies, of one file or several, that are written
+// together: those that lie side by side in one call, whatever the order in
+// which they were added. The zero value is ready, and is used again and again.
+type Sections struct {
+	list   []section
+	joined []byte
+}
+
+type section struct {
+	to   *Writer
+	body int   // index of the tensor in the header
+	at   int64 // in the file
+	data []byte
+}
+
+const (
+	// mostJoined bounds what is copied together for one call.
+	mostJoined = 256 << 10
+	// wholeCall is a size from which on a call of its own costs less than a copy.
+	wholeCall = 64 << 10
+)
+
+// Add puts in what [Writer.WriteSection] would write at once, with the same
+// errors. p must stay as it is until Write.
+func (s *Sections) Add(w *Writer, t Tensor, p []byte, off int64) error {
+	body, at, err := w.locate(t, len(p), off)
+	if err == nil {
+		s.list = append(s.list, section{w, body, at, p})
+	}
+	return err
+}
+
+// Write writes all sections and takes them out. Of the files it is not said in
+// which order they are written.
+func (s *Sections) Write() error {
+	if len(s.list) > 1 {
+		slices.SortFunc(s.list, func(a, b section) int {
+			return cmp.Or(cmp.Compare(a.to.number, b.to.number), cmp.Compare(a.at, b.at))
+		})
+	}
+	defer func() { s.list = s.list[:0] }()
+	for rest := s.list; len(rest) > 0; {
+		n := together(rest)
+		if err := s.write(rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+// together is how many of the first sections one call should write.
+func together(list []section) int {
+	bytes := 0
+	for i, next := range list {
+		n := len(next.data)
+		switch {
+		case i == 0 && n >= wholeCall:
+			return 1
+		case i > 0 && (n >= wholeCall || bytes+n > mostJoined || next.to != list[0].to || next.at != list[0].at+int64(bytes)):
+			return i
+		}
+		bytes += n
+	}
+	return len(list)
+}
+
+// write writes sections that lie side by side.
+func (s *Sections) write(list []section) error {
+	first := list[0]
+	data := first.data
+	if len(list) > 1 {
+		s.joined = s.joined[:0]
+		for _, one := range list {
+			s.joined = append(s.joined, one.data...)
+		}
+		data = s.joined
+	}
+	if _, err := first.to.w.WriteAt(data, first.at); err != nil {
+		return fmt.Errorf("write tensor %s: %w", quoted(first.to.header.Tensors[first.body].Name), err)
+	}
+	for _, one := range list {
+		one.to.written[one.body].Add(int64(len(one.data)))
+	}
+	return nil
+}

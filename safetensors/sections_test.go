@@ -1,0 +1,131 @@
+package safetensors
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"testing"
+)
+
+// calls is a file in memory that counts its writes.
+type calls struct {
+	data []byte
+	n    int
+	err  error
+}
+
+func (c *calls) WriteAt(p []byte, off int64) (int, error) {
+	c.n++
+	if c.err != nil {
+		return 0, c.err
+	}
+	if need := int(off) + len(p) - len(c.data); need > 0 {
+		c.data = append(c.data, make([]byte, need)...)
+	}
+	return copy(c.data[off:], p), nil
+}
+
+// TestSections: every byte must be where WriteSection would put it, whatever
+// the order, the sizes and the number of files, in few calls.
+func TestSections(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var tensors []Tensor
+	for i := range 40 {
+		size := rng.IntN(2000)
+		if i%10 == 0 {
+			size = rng.IntN(300 << 10)
+		}
+		tensors = append(tensors, Tensor{Name: string(rune('A' + i)), Dtype: U8, Shape: []int{size}})
+	}
+	h, err := NewHeader(tensors, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := []*calls{{}, {}}
+	var all Sections
+	for range 2 { // a second time with what the first left
+		var want [2][]byte
+		var writers []*Writer
+		for i, f := range files {
+			*f = calls{}
+			w, err := NewWriter(f, h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			writers = append(writers, w)
+			want[i] = append(want[i], f.data...)
+			want[i] = append(want[i], make([]byte, h.dataSize())...)
+		}
+		type piece struct {
+			file, tensor int
+			off, n       int64
+		}
+		var pieces []piece
+		for f := range files {
+			for i, one := range h.Tensors {
+				for off := int64(0); off < one.Size; {
+					n := min(1+rng.Int64N(one.Size), one.Size-off)
+					pieces = append(pieces, piece{f, i, off, n})
+					off += n
+				}
+			}
+		}
+		rng.Shuffle(len(pieces), func(i, j int) { pieces[i], pieces[j] = pieces[j], pieces[i] })
+		for _, p := range pieces {
+			data := make([]byte, p.n)
+			for i := range data {
+				data[i] = byte(rng.Uint32())
+			}
+			one := h.Tensors[p.tensor]
+			copy(want[p.file][h.DataStart+one.Offset+p.off:], data)
+			if err := all.Add(writers[p.file], one, data, p.off); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := all.Write(); err != nil {
+			t.Fatal(err)
+		}
+		for i, f := range files {
+			if !bytes.Equal(f.data, want[i]) {
+				t.Errorf("file %d has other bytes", i)
+			}
+			if err := writers[i].Finish(); err != nil {
+				t.Error(err)
+			}
+		}
+		if n := files[0].n + files[1].n; n > len(pieces)/3 {
+			t.Errorf("%d calls for %d pieces", n, len(pieces))
+		}
+	}
+}
+
+// TestSectionsErrors: an error must name the tensor, and bytes that were not
+// written must not count.
+func TestSectionsErrors(t *testing.T) {
+	h, err := NewHeader([]Tensor{{Name: "x", Dtype: U8, Shape: []int{4}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &calls{}
+	w, err := NewWriter(f, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all Sections
+	if err := all.Add(w, Tensor{Name: "y"}, nil, 0); !errors.Is(err, ErrInvalid) {
+		t.Errorf("unknown tensor: %v", err)
+	}
+	if err := all.Add(w, h.Tensors[0], make([]byte, 5), 0); !errors.Is(err, ErrRange) {
+		t.Errorf("past the end: %v", err)
+	}
+	f.err = errors.New("disk full")
+	if err := all.Add(w, h.Tensors[0], make([]byte, 4), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := all.Write(); !errors.Is(err, f.err) || err.Error() != `write tensor "x": disk full` {
+		t.Errorf("got %v", err)
+	}
+	if err := w.Finish(); !errors.Is(err, ErrIncomplete) {
+		t.Errorf("got %v", err)
+	}
+}
