@@ -5,6 +5,7 @@ package sdnq
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -272,6 +273,18 @@ func (c *Config) applyDtypeLists(s Settings, param string) (Settings, error) {
 	return s, nil
 }
 
+// ListedAs returns the key of modules_dtype_dict under which a parameter stands
+// by its whole name, "" if under none.
+func (c *Config) ListedAs(param string) string {
+	key := ""
+	for _, l := range c.DtypeLists {
+		if slices.Contains(l.Names, param) {
+			key = l.Key // the last counts, as in a dictionary turned over
+		}
+	}
+	return key
+}
+
 // IsMinimum reports whether the key is a minimum of bits, not a dtype.
 func (l DtypeList) IsMinimum() bool {
 	key := strings.ToLower(l.Key)
@@ -332,7 +345,7 @@ func (c *Config) Shape(layer string) []int {
 		}
 		shape = append(shape, n)
 	}
-	if len(shape) != 2 {
+	if len(shape) < 2 || len(shape) > 5 {
 		return nil
 	}
 	return shape

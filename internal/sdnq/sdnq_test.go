@@ -188,11 +188,14 @@ func TestEncodeEqualsSDNQ(t *testing.T) {
 }
 
 func TestShape(t *testing.T) {
-	c := parsed(t, `{"tensorpress_shapes": {"a": [2, 3], "b": [2], "c": [0, 3], "d": "x", "e": [1, 2, 3], "f": [1, 2.5]}}`)
+	c := parsed(t, `{"tensorpress_shapes": {"a": [2, 3], "b": [2], "c": [0, 3], "d": "x", "e": [1, 2, 3], "f": [1, 2.5], "g": [1, 2, 3, 4, 5, 6]}}`)
 	if got := c.Shape("a"); !slices.Equal(got, []int{2, 3}) {
 		t.Errorf("a: %v", got)
 	}
-	for _, name := range strings.Split("b c d e f none", " ") {
+	if got := c.Shape("e"); !slices.Equal(got, []int{1, 2, 3}) { // a convolution's
+		t.Errorf("e: %v", got)
+	}
+	for _, name := range strings.Split("b c d f g none", " ") {
 		if got := c.Shape(name); got != nil {
 			t.Errorf("%s: %v, want none", name, got)
 		}
