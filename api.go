@@ -51,7 +51,7 @@ func sdnqRow(t *dtype.Type) FormatRow {
 	return FormatRow{
 		Name: t.Name, Aliases: dtype.Aliases(t.Name), Bits: t.Bits, Min: t.Min, Max: t.Max, Storage: t.Storage.String(),
 		Layouts: []string{"sdnq", "comfy"},
-		Loads:   map[string][]string{"sdnq": app.Loading(codec.SDNQ(), "sdnq")},
+		Loads:   map[string][]string{"sdnq": app.LoadingSDNQ(t)},
 	}
 }
 

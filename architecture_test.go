@@ -29,7 +29,7 @@ var layers = map[string]string{
 	"internal/checkpoint": "internal/pyjson safetensors",
 	"internal/codec":      "dtype internal/kernel internal/pyjson quant safetensors",
 	"internal/layout":     "internal/checkpoint internal/codec internal/pyjson internal/sdnq quant safetensors",
-	"internal/app":        "dtype internal/codec internal/usage",
+	"internal/app":        "dtype internal/codec internal/usage quant safetensors",
 	"internal/plan": "dtype internal/app internal/checkpoint internal/codec internal/layout internal/pattern " +
 		"internal/preset internal/pyjson internal/sdnq internal/usage quant safetensors",
 	"": "dtype internal/app internal/checkpoint internal/codec internal/kernel internal/layout internal/pattern internal/plan " +

@@ -77,5 +77,10 @@ func writeCompanions(s place, c *checkpoint.Checkpoint, p *plan.Plan, dest strin
 			return err
 		}
 	}
+	if p.ConfigFile && c.Config != nil { // else that is where it goes anyway
+		if err := s.WriteFile(layout.ConfigFile, []byte(pyjson.DumpSorted(p.Config.Encode()))); err != nil {
+			return err
+		}
+	}
 	return writeModelConfig(s, c, p.Config)
 }

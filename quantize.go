@@ -8,6 +8,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // Quantize writes source, quantized, to dest. Nothing is at dest before all of
@@ -75,6 +76,11 @@ func makePlan(c *checkpoint.Checkpoint, dest string, o Options, chosen map[strin
 	options, err := o.planOptions(c, out)
 	if err != nil {
 		return nil, err
+	}
+	if options.For != nil {
+		if err := options.For.CheckClass(classesOf(c.Config)); err != nil {
+			return nil, usage.Wrap(err)
+		}
 	}
 	options.Chosen = chosen
 	return plan.Make(c.Tensors, options)

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/sdnq"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
@@ -35,12 +38,55 @@ func (v *verification) checkApp() {
 		v.problem("", "%v", err)
 		return
 	}
+	if err := v.app.CheckClass(classesOf(v.output.Config)); err != nil {
+		v.problem("", "%v", err)
+	}
+	config := v.appConfig()
 	for _, l := range v.model.Layers {
 		err := checkLayerFor(v.app, l, v.output.IsDir)
+		if err == nil && l.Err == nil && l.Layout == layout.SDNQ {
+			name := layout.WeightName(l.Name)
+			err = v.app.CheckSDNQ(app.SDNQLayer{Scheme: codec.Scheme(l.Codec), Global: config.WeightsDtype, Listed: config.ListedAs(name)})
+		}
 		if err != nil {
 			v.problem(layout.WeightName(l.Name), "%v", err)
 		}
 	}
+}
+
+// appConfig is what of the SDNQ config the application finds.
+func (v *verification) appConfig() *sdnq.Config {
+	if !v.app.ConfigFile {
+		return v.model.Config
+	}
+	text, err := os.ReadFile(filepath.Join(v.output.Dir, layout.ConfigFile))
+	if err != nil {
+		return &sdnq.Config{}
+	}
+	config, err := sdnq.Parse(text)
+	if err != nil {
+		v.problem("", "%s: %v", layout.ConfigFile, err)
+		return &sdnq.Config{}
+	}
+	return config
+}
+
+// classesOf are the classes that a model's config names.
+func classesOf(config pyjson.Object) []string {
+	if name, ok := config.Get("_class_name"); ok {
+		if text, ok := name.(string); ok {
+			return []string{text}
+		}
+	}
+	list, _ := config.Get("architectures")
+	items, _ := list.([]any)
+	var names []string
+	for _, item := range items {
+		if text, ok := item.(string); ok {
+			names = append(names, text)
+		}
+	}
+	return names
 }
 
 // checkLayerFor says why an application would not load a layer. ComfyUI takes

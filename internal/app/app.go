@@ -5,11 +5,13 @@ package app
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/quant"
 )
 
 // App is one row.
@@ -19,6 +21,21 @@ type App struct {
 	Older  string // one that it converts as it loads, "" for none
 	// Folder says that it loads a model folder with a config, never one file.
 	Folder bool
+	// ConfigFile says that it reads the SDNQ config from a file of its own
+	// beside the weights, never from config.json.
+	ConfigFile bool
+	classes    []string // models that it loads quantized, nil for any
+	// sdnq says why it would not load a layer of SDNQ's, nil where sdnq itself
+	// does the loading; loads is what of that depends on the dtype alone.
+	sdnq  func(SDNQLayer) error
+	loads func(*dtype.Type) bool
+}
+
+// SDNQLayer is a layer as SDNQ stores it, and what a reader is told of it.
+type SDNQLayer struct {
+	Scheme *quant.Scheme
+	Global string // the config's weights_dtype, "" where there is no config
+	Listed string // the key under which modules_dtype_dict names it, or ""
 }
 
 var apps = []*App{
@@ -26,7 +43,7 @@ var apps = []*App{
 	{Name: "sdnext", Layout: "sdnq", Folder: true},
 	{Name: "diffusers", Layout: "sdnq", Folder: true},
 	{Name: "transformers", Layout: "sdnq", Folder: true},
-	{Name: "invokeai", Layout: "sdnq", Folder: true},
+	{Name: "invokeai", Layout: "sdnq", ConfigFile: true, classes: invokeAIClasses, sdnq: checkInvokeAI, loads: invokeAIDtype},
 }
 
 // All returns every row.
@@ -54,6 +71,36 @@ func (a *App) CheckOutput(layout string, folder bool) error {
 		return fmt.Errorf("%s loads a model folder with its config.json, not one file: give the folder", a.Name)
 	}
 	return nil
+}
+
+// CheckClass says why the application would not load a quantized model whose
+// config names those classes; one that names none may be any.
+func (a *App) CheckClass(names []string) error {
+	if a.classes == nil || len(names) == 0 || slices.ContainsFunc(names, func(n string) bool { return slices.Contains(a.classes, n) }) {
+		return nil
+	}
+	return fmt.Errorf("%s does not load a quantized %s: it does %s", a.Name, strings.Join(names, " or "), strings.Join(a.classes, ", "))
+}
+
+// CheckSDNQ says why the application would not restore the values of a layer of
+// SDNQ's.
+func (a *App) CheckSDNQ(l SDNQLayer) error {
+	if a.sdnq == nil || l.Scheme == nil {
+		return nil
+	}
+	return a.sdnq(l)
+}
+
+// LoadingSDNQ returns the names of the applications that load an SDNQ dtype in
+// the sdnq layout.
+func LoadingSDNQ(t *dtype.Type) []string {
+	var names []string
+	for _, a := range apps {
+		if a.Layout == "sdnq" && (a.loads == nil || a.loads(t)) {
+			names = append(names, a.Name)
+		}
+	}
+	return names
 }
 
 // CheckLayer says why the application would not load a layer stored in that

@@ -114,9 +114,11 @@ type Plan struct {
 	Literals []Literal
 	Files    []File
 	Config   *sdnq.Config // of the sdnq layout
-	Notes    []string     // what a user should know
-	BytesIn  int64
-	BytesOut int64
+	// ConfigFile says that a folder has the config as a file of its own too.
+	ConfigFile bool
+	Notes      []string // what a user should know
+	BytesIn    int64
+	BytesOut   int64
 }
 
 // Make plans the conversion of an inventory of plain tensors.
@@ -140,11 +142,11 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if err := d.unused(); err != nil {
 		return nil, err
 	}
-	if err := checkFor(p, o); err != nil {
-		return nil, err
-	}
 	if o.Layout == layout.SDNQ {
 		p.Config = configOf(p.Steps, d)
+	}
+	if err := checkFor(p, o); err != nil {
+		return nil, err
 	}
 	p.Notes = append(d.notes(), notesOf(p, o)...)
 	return p, p.place(o.Output)
@@ -169,10 +171,17 @@ func checkFor(p *Plan, o Options) error {
 		if s.Action != Quantize {
 			continue
 		}
-		if err := o.For.CheckLayer(s.Format, s.Dtype); err != nil {
+		err := o.For.CheckLayer(s.Format, s.Dtype)
+		if err == nil && p.Config != nil {
+			err = o.For.CheckSDNQ(app.SDNQLayer{
+				Scheme: codec.Scheme(s.Codec), Global: p.Config.WeightsDtype, Listed: p.Config.ListedAs(s.Source.Name),
+			})
+		}
+		if err != nil {
 			return usage.Errorf("layer %s: %w", s.Layer, err)
 		}
 	}
+	p.ConfigFile = p.Config != nil && o.For.ConfigFile
 	return nil
 }
 
