@@ -26,6 +26,16 @@ type Verification struct {
 	Problems []Problem    `json:"problems"`
 	Layers   []LayerError `json:"layers"` // empty without a source
 	Total    TotalError   `json:"total"`
+	// Needs are the releases of the application that loads it, where some of
+	// its layers are not for older ones.
+	Needs []Need `json:"needs,omitempty"`
+}
+
+// Need is a release and what needs it.
+type Need struct {
+	Release string `json:"release"` // "comfyui ≥ 0.27.0"
+	Format  string `json:"format"`
+	Layers  int    `json:"layers"`
 }
 
 // Problem is one thing that is wrong.

@@ -12,6 +12,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/sdnq"
 	"github.com/tensorpress/tensorpress/internal/stream"
@@ -50,8 +51,27 @@ func (v *verification) checkApp() {
 		}
 		if err != nil {
 			v.problem(layout.WeightName(l.Name), "%v", err)
+			continue
 		}
+		v.need(l)
 	}
+}
+
+// need counts a layer for which not every release of the application will do.
+func (v *verification) need(l *layout.Layer) {
+	f, err := codec.ByName(l.Format)
+	if err != nil {
+		return
+	}
+	release := v.app.Release(f, preset.Embedding(layout.WeightName(l.Name)))
+	if release == "" {
+		return
+	}
+	i := slices.IndexFunc(v.Needs, func(n Need) bool { return n.Release == release && n.Format == f.Name })
+	if i < 0 {
+		i, v.Needs = len(v.Needs), append(v.Needs, Need{Release: release, Format: f.Name})
+	}
+	v.Needs[i].Layers++
 }
 
 // appConfig is what of the SDNQ config the application finds.

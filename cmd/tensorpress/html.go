@@ -63,6 +63,9 @@ func verificationPage(path, source string, v *tensorpress.Verification) *page {
 	if p.fact("result", "ok"); !v.OK {
 		p.facts[len(p.facts)-1][1] = count(len(v.Problems), "problem")
 	}
+	for _, n := range v.Needs {
+		p.notes = append(p.notes, fmt.Sprintf("needs %s: %s of %s", n.Release, count(n.Layers, "layer"), n.Format))
+	}
 	if len(v.Layers) > 0 {
 		p.total = &v.Total
 	}

@@ -88,6 +88,9 @@ func printVerification(w io.Writer, v *tensorpress.Verification) {
 		printErrors(w, v)
 		fmt.Fprintln(w)
 	}
+	for _, n := range v.Needs {
+		fmt.Fprintf(w, "needs %s: %s of %s\n", n.Release, count(n.Layers, "layer"), n.Format)
+	}
 	if v.OK {
 		fmt.Fprintln(w, "ok")
 		return

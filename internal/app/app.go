@@ -137,14 +137,37 @@ func Loading(f *codec.Format, layout string) []string {
 			continue
 		}
 		name := a.Name
-		switch {
-		case layout != "comfy", f.ComfyUI == codec.AnyRelease:
-		case strings.HasPrefix(f.ComfyUI, ">"): // which release is not known yet
-			name += " " + f.ComfyUI
-		default:
-			name += " ≥ " + f.ComfyUI
+		if layout == "comfy" {
+			name += since(f.ComfyUI)
 		}
 		names = append(names, name)
 	}
 	return names
+}
+
+// since is what follows an application's name: " ≥ 0.27.0".
+func since(release string) string {
+	switch {
+	case release == codec.AnyRelease:
+		return ""
+	case strings.HasPrefix(release, ">"): // which release is not known yet
+		return " " + release
+	}
+	return " ≥ " + release
+}
+
+// embeddings is the first release of ComfyUI that loads int8_tensorwise
+// embeddings.
+const embeddings = "0.30.0"
+
+// Release returns the application and the first release of it that loads a
+// layer of a format, "" where every one does or releases are not known.
+func (a *App) Release(f *codec.Format, embedding bool) string {
+	if a.Layout != "comfy" || f.ComfyUI == codec.AnyRelease || f.ComfyUI == "" {
+		return ""
+	}
+	if embedding && f.Name == "int8_tensorwise" {
+		return a.Name + since(embeddings)
+	}
+	return a.Name + since(f.ComfyUI)
 }
