@@ -52,6 +52,260 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func narrowBF16AVX2(dst *byte, src *float32, steps int)
+// Requires: AVX, AVX2
+TEXT ·narrowBF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         steps+16(FP), DX
+	MOVL         $0x00000001, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x00007fc0, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x0000ffff, BX
+	VMOVD        BX, X3
+	VPBROADCASTD X3, Y3
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (CX), Y4
+	VPSRLD       $0x10, Y4, Y5
+	VPAND        Y0, Y5, Y5
+	VPADDD       Y1, Y5, Y5
+	VPADDD       Y4, Y5, Y5
+	VPSRLD       $0x10, Y5, Y5
+	VCMPPS       $0x03, Y4, Y4, Y4
+	VBLENDVPS    Y4, Y2, Y5, Y5
+	VPAND        Y3, Y5, Y5
+	VEXTRACTI128 $0x01, Y5, X4
+	VPACKUSDW    X4, X5, X4
+	VMOVDQU      X4, (AX)
+	VMOVUPS      32(CX), Y4
+	VPSRLD       $0x10, Y4, Y5
+	VPAND        Y0, Y5, Y5
+	VPADDD       Y1, Y5, Y5
+	VPADDD       Y4, Y5, Y5
+	VPSRLD       $0x10, Y5, Y5
+	VCMPPS       $0x03, Y4, Y4, Y4
+	VBLENDVPS    Y4, Y2, Y5, Y5
+	VPAND        Y3, Y5, Y5
+	VEXTRACTI128 $0x01, Y5, X4
+	VPACKUSDW    X4, X5, X4
+	VMOVDQU      X4, 16(AX)
+	ADDQ         $0x20, AX
+	ADDQ         $0x40, CX
+	DECQ         DX
+	JNZ          turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func narrowF16AVX2(dst *byte, src *float32, steps int)
+// Requires: AVX, F16C
+TEXT ·narrowF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ  dst+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  steps+16(FP), DX
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	VMOVUPS   (CX), Y0
+	VCVTPS2PH $0x00, Y0, (AX)
+	VMOVUPS   32(CX), Y0
+	VCVTPS2PH $0x00, Y0, 16(AX)
+	ADDQ      $0x20, AX
+	ADDQ      $0x40, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func divideAVX2(x *float32, steps int, zero float32, scale float32, lo float32, hi float32)
+// Requires: AVX
+TEXT ·divideAVX2(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         steps+8(FP), CX
+	VBROADCASTSS scale+20(FP), Y0
+	VBROADCASTSS lo+24(FP), Y1
+	VBROADCASTSS hi+28(FP), Y2
+	VBROADCASTSS zero+16(FP), Y3
+	TESTQ        CX, CX
+	JZ           turnDone
+
+turn:
+	VMOVUPS (AX), Y4
+	VSUBPS  Y3, Y4, Y4
+	VDIVPS  Y0, Y4, Y4
+	VMAXPS  Y4, Y1, Y4
+	VMINPS  Y4, Y2, Y4
+	VMOVUPS Y4, (AX)
+	VMOVUPS 32(AX), Y4
+	VSUBPS  Y3, Y4, Y4
+	VDIVPS  Y0, Y4, Y4
+	VMAXPS  Y4, Y1, Y4
+	VMINPS  Y4, Y2, Y4
+	VMOVUPS Y4, 32(AX)
+	ADDQ    $0x40, AX
+	DECQ    CX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func multiplyAVX2(x *float32, steps int, scale float32, lo float32, hi float32)
+// Requires: AVX
+TEXT ·multiplyAVX2(SB), NOSPLIT, $0-28
+	MOVQ         x+0(FP), AX
+	MOVQ         steps+8(FP), CX
+	VBROADCASTSS scale+16(FP), Y0
+	VBROADCASTSS lo+20(FP), Y1
+	VBROADCASTSS hi+24(FP), Y2
+	TESTQ        CX, CX
+	JZ           turnDone
+
+turn:
+	VMOVUPS (AX), Y3
+	VMULPS  Y0, Y3, Y3
+	VMAXPS  Y3, Y1, Y3
+	VMINPS  Y3, Y2, Y3
+	VMOVUPS Y3, (AX)
+	VMOVUPS 32(AX), Y3
+	VMULPS  Y0, Y3, Y3
+	VMAXPS  Y3, Y1, Y3
+	VMINPS  Y3, Y2, Y3
+	VMOVUPS Y3, 32(AX)
+	ADDQ    $0x40, AX
+	DECQ    CX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func roundIntsAVX2(codes *uint16, x *float32, steps int, offset uint32, nan uint32)
+// Requires: AVX, AVX2
+TEXT ·roundIntsAVX2(SB), NOSPLIT, $0-32
+	MOVQ         codes+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         steps+16(FP), DX
+	VBROADCASTSS offset+24(FP), Y0
+	VBROADCASTSS nan+28(FP), Y1
+	MOVL         $0x4b400000, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x0000ffff, BX
+	VMOVD        BX, X3
+	VPBROADCASTD X3, Y3
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (CX), Y4
+	VADDPS       Y2, Y4, Y5
+	VPADDD       Y0, Y5, Y5
+	VCMPPS       $0x03, Y4, Y4, Y4
+	VBLENDVPS    Y4, Y1, Y5, Y5
+	VPAND        Y3, Y5, Y5
+	VEXTRACTI128 $0x01, Y5, X4
+	VPACKUSDW    X4, X5, X4
+	VMOVDQU      X4, (AX)
+	VMOVUPS      32(CX), Y4
+	VADDPS       Y2, Y4, Y5
+	VPADDD       Y0, Y5, Y5
+	VCMPPS       $0x03, Y4, Y4, Y4
+	VBLENDVPS    Y4, Y1, Y5, Y5
+	VPAND        Y3, Y5, Y5
+	VEXTRACTI128 $0x01, Y5, X4
+	VPACKUSDW    X4, X5, X4
+	VMOVDQU      X4, 16(AX)
+	ADDQ         $0x20, AX
+	ADDQ         $0x40, CX
+	DECQ         DX
+	JNZ          turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func castSmallAVX2(codes *uint16, x *float32, steps int, c *uint32)
+// Requires: AVX, AVX2
+TEXT ·castSmallAVX2(SB), NOSPLIT, $0-32
+	MOVQ  codes+0(FP), AX
+	MOVQ  x+8(FP), CX
+	MOVQ  steps+16(FP), DX
+	MOVQ  c+24(FP), BX
+	VMOVD (BX), X0
+	VMOVD 32(BX), X1
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	VMOVUPS      (CX), Y2
+	VPAND        64(BX), Y2, Y3
+	VADDPS       192(BX), Y3, Y4
+	VPSUBD       192(BX), Y4, Y4
+	VPSRLD       X0, Y3, Y5
+	VPAND        128(BX), Y5, Y5
+	VPADDD       Y3, Y5, Y5
+	VPADDD       160(BX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPCMPGTD     224(BX), Y3, Y6
+	VBLENDVPS    Y6, Y5, Y4, Y4
+	VPCMPGTD     256(BX), Y3, Y5
+	VBLENDVPS    Y5, 288(BX), Y4, Y4
+	VPCMPGTD     320(BX), Y3, Y3
+	VBLENDVPS    Y3, 352(BX), Y4, Y4
+	VPSRLD       X1, Y2, Y2
+	VPAND        96(BX), Y2, Y2
+	VPOR         Y2, Y4, Y4
+	VMOVDQU      384(BX), Y2
+	VPAND        Y2, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X2
+	VPACKUSDW    X2, X4, X2
+	VMOVDQU      X2, (AX)
+	VMOVUPS      32(CX), Y2
+	VPAND        64(BX), Y2, Y3
+	VADDPS       192(BX), Y3, Y4
+	VPSUBD       192(BX), Y4, Y4
+	VPSRLD       X0, Y3, Y5
+	VPAND        128(BX), Y5, Y5
+	VPADDD       Y3, Y5, Y5
+	VPADDD       160(BX), Y5, Y5
+	VPSRLD       X0, Y5, Y5
+	VPCMPGTD     224(BX), Y3, Y6
+	VBLENDVPS    Y6, Y5, Y4, Y4
+	VPCMPGTD     256(BX), Y3, Y5
+	VBLENDVPS    Y5, 288(BX), Y4, Y4
+	VPCMPGTD     320(BX), Y3, Y3
+	VBLENDVPS    Y3, 352(BX), Y4, Y4
+	VPSRLD       X1, Y2, Y2
+	VPAND        96(BX), Y2, Y2
+	VPOR         Y2, Y4, Y4
+	VMOVDQU      384(BX), Y2
+	VPAND        Y2, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X2
+	VPACKUSDW    X2, X4, X2
+	VMOVDQU      X2, 16(AX)
+	ADDQ         $0x20, AX
+	ADDQ         $0x40, CX
+	DECQ         DX
+	JNZ          turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
 // func packFoursAVX2(dst *byte, codes *byte, turns int)
 // Requires: AVX, AVX2
 TEXT ·packFoursAVX2(SB), NOSPLIT, $0-24
@@ -1351,6 +1605,204 @@ turn:
 	VMOVUPS   Z0, (AX)
 	ADDQ      $0x20, CX
 	ADDQ      $0x40, AX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func narrowBF16AVX512(dst *byte, src *float32, steps int)
+// Requires: AVX, AVX512F
+TEXT ·narrowBF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         steps+16(FP), DX
+	MOVL         $0x00000001, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x00007fff, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Z1
+	MOVL         $0x00007fc0, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Z2
+	MOVL         $0x0000ffff, BX
+	VMOVD        BX, X3
+	VPBROADCASTD X3, Z3
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VMOVUPS   (CX), Z3
+	VPSRLD    $0x10, Z3, Z4
+	VPANDD    Z0, Z4, Z4
+	VPADDD    Z1, Z4, Z4
+	VPADDD    Z3, Z4, Z4
+	VPSRLD    $0x10, Z4, Z4
+	VCMPPS    $0x03, Z3, Z3, K1
+	VPBLENDMD Z2, Z4, K1, Z4
+	VPMOVDW   Z4, (AX)
+	ADDQ      $0x20, AX
+	ADDQ      $0x40, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func narrowF16AVX512(dst *byte, src *float32, steps int)
+// Requires: AVX, AVX512F
+TEXT ·narrowF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ  dst+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  steps+16(FP), DX
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	VMOVUPS   (CX), Z0
+	VCVTPS2PH $0x00, Z0, (AX)
+	ADDQ      $0x20, AX
+	ADDQ      $0x40, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func divideAVX512(x *float32, steps int, zero float32, scale float32, lo float32, hi float32)
+// Requires: AVX, AVX512F
+TEXT ·divideAVX512(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         steps+8(FP), CX
+	VBROADCASTSS scale+20(FP), Z0
+	VBROADCASTSS lo+24(FP), Z1
+	VBROADCASTSS hi+28(FP), Z2
+	VBROADCASTSS zero+16(FP), Z3
+	TESTQ        CX, CX
+	JZ           turnDone
+
+turn:
+	VMOVUPS (AX), Z4
+	VSUBPS  Z3, Z4, Z4
+	VDIVPS  Z0, Z4, Z4
+	VMAXPS  Z4, Z1, Z4
+	VMINPS  Z4, Z2, Z4
+	VMOVUPS Z4, (AX)
+	ADDQ    $0x40, AX
+	DECQ    CX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func multiplyAVX512(x *float32, steps int, scale float32, lo float32, hi float32)
+// Requires: AVX, AVX512F
+TEXT ·multiplyAVX512(SB), NOSPLIT, $0-28
+	MOVQ         x+0(FP), AX
+	MOVQ         steps+8(FP), CX
+	VBROADCASTSS scale+16(FP), Z0
+	VBROADCASTSS lo+20(FP), Z1
+	VBROADCASTSS hi+24(FP), Z2
+	TESTQ        CX, CX
+	JZ           turnDone
+
+turn:
+	VMOVUPS (AX), Z3
+	VMULPS  Z0, Z3, Z3
+	VMAXPS  Z3, Z1, Z3
+	VMINPS  Z3, Z2, Z3
+	VMOVUPS Z3, (AX)
+	ADDQ    $0x40, AX
+	DECQ    CX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func roundIntsAVX512(codes *uint16, x *float32, steps int, offset uint32, nan uint32)
+// Requires: AVX, AVX512F
+TEXT ·roundIntsAVX512(SB), NOSPLIT, $0-32
+	MOVQ         codes+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         steps+16(FP), DX
+	VBROADCASTSS offset+24(FP), Z0
+	VBROADCASTSS nan+28(FP), Z1
+	MOVL         $0x4b400000, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Z2
+	MOVL         $0x0000ffff, BX
+	VMOVD        BX, X3
+	VPBROADCASTD X3, Z3
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VMOVUPS   (CX), Z3
+	VADDPS    Z2, Z3, Z4
+	VPADDD    Z0, Z4, Z4
+	VCMPPS    $0x03, Z3, Z3, K1
+	VPBLENDMD Z1, Z4, K1, Z4
+	VPMOVDW   Z4, (AX)
+	ADDQ      $0x20, AX
+	ADDQ      $0x40, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func castSmallAVX512(codes *uint16, x *float32, steps int, c *uint32)
+// Requires: AVX, AVX512F
+TEXT ·castSmallAVX512(SB), NOSPLIT, $0-32
+	MOVQ         codes+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         steps+16(FP), DX
+	MOVQ         c+24(FP), BX
+	VMOVD        (BX), X0
+	VMOVD        32(BX), X1
+	VBROADCASTSS 64(BX), Z2
+	VBROADCASTSS 96(BX), Z3
+	VBROADCASTSS 128(BX), Z4
+	VBROADCASTSS 160(BX), Z5
+	VBROADCASTSS 192(BX), Z6
+	VBROADCASTSS 224(BX), Z7
+	VBROADCASTSS 256(BX), Z8
+	VBROADCASTSS 288(BX), Z9
+	VBROADCASTSS 320(BX), Z10
+	VBROADCASTSS 352(BX), Z11
+	VBROADCASTSS 384(BX), Z12
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VMOVUPS   (CX), Z12
+	VPANDD    Z2, Z12, Z13
+	VADDPS    Z6, Z13, Z14
+	VPSUBD    Z6, Z14, Z14
+	VPSRLD    X0, Z13, Z15
+	VPANDD    Z4, Z15, Z15
+	VPADDD    Z13, Z15, Z15
+	VPADDD    Z5, Z15, Z15
+	VPSRLD    X0, Z15, Z15
+	VPCMPD    $0x06, Z7, Z13, K1
+	VPBLENDMD Z15, Z14, K1, Z14
+	VPCMPD    $0x06, Z8, Z13, K1
+	VPBLENDMD Z9, Z14, K1, Z14
+	VPCMPD    $0x06, Z10, Z13, K1
+	VPBLENDMD Z11, Z14, K1, Z14
+	VPSRLD    X1, Z12, Z12
+	VPANDD    Z3, Z12, Z12
+	VPORD     Z12, Z14, Z14
+	VPMOVDW   Z14, (AX)
+	ADDQ      $0x20, AX
+	ADDQ      $0x40, CX
 	DECQ      DX
 	JNZ       turn
 

@@ -14,6 +14,36 @@ func widenBF16AVX2(dst *float32, src *byte, steps int)
 //go:noescape
 func widenF16AVX2(dst *float32, src *byte, steps int)
 
+// narrowBF16AVX2 rounds that many times 16 values.
+//
+//go:noescape
+func narrowBF16AVX2(dst *byte, src *float32, steps int)
+
+// narrowF16AVX2 rounds that many times 16 values.
+//
+//go:noescape
+func narrowF16AVX2(dst *byte, src *float32, steps int)
+
+// divideAVX2 works on that many times 16 values.
+//
+//go:noescape
+func divideAVX2(x *float32, steps int, zero float32, scale float32, lo float32, hi float32)
+
+// multiplyAVX2 works on that many times 16 values.
+//
+//go:noescape
+func multiplyAVX2(x *float32, steps int, scale float32, lo float32, hi float32)
+
+// roundIntsAVX2 works on that many times 16 values; offset is less the bits of 1.5·2^23.
+//
+//go:noescape
+func roundIntsAVX2(codes *uint16, x *float32, steps int, offset uint32, nan uint32)
+
+// castSmallAVX2 works on that many times 16 values.
+//
+//go:noescape
+func castSmallAVX2(codes *uint16, x *float32, steps int, c *uint32)
+
 // packFoursAVX2 puts two codes of four bits in a byte, 64 codes a turn.
 //
 //go:noescape
@@ -120,6 +150,36 @@ func widenBF16AVX512(dst *float32, src *byte, steps int)
 //
 //go:noescape
 func widenF16AVX512(dst *float32, src *byte, steps int)
+
+// narrowBF16AVX512 rounds that many times 16 values.
+//
+//go:noescape
+func narrowBF16AVX512(dst *byte, src *float32, steps int)
+
+// narrowF16AVX512 rounds that many times 16 values.
+//
+//go:noescape
+func narrowF16AVX512(dst *byte, src *float32, steps int)
+
+// divideAVX512 works on that many times 16 values.
+//
+//go:noescape
+func divideAVX512(x *float32, steps int, zero float32, scale float32, lo float32, hi float32)
+
+// multiplyAVX512 works on that many times 16 values.
+//
+//go:noescape
+func multiplyAVX512(x *float32, steps int, scale float32, lo float32, hi float32)
+
+// roundIntsAVX512 works on that many times 16 values; offset is less the bits of 1.5·2^23.
+//
+//go:noescape
+func roundIntsAVX512(codes *uint16, x *float32, steps int, offset uint32, nan uint32)
+
+// castSmallAVX512 works on that many times 16 values.
+//
+//go:noescape
+func castSmallAVX512(codes *uint16, x *float32, steps int, c *uint32)
 
 // packFoursAVX512 puts two codes of four bits in a byte, 64 codes a turn.
 //

@@ -10,6 +10,12 @@ func main() {
 	for _, v := range []isa{{"AVX2", false}, {"AVX512", true}} {
 		v.widenBF16()
 		v.widenF16()
+		v.narrowBF16()
+		v.narrowF16()
+		v.scale(false)
+		v.scale(true)
+		v.roundInts()
+		v.castSmall()
 		v.packFours()
 		v.packTwos()
 		v.merge()

@@ -1,0 +1,283 @@
+//go:build !purego
+
+package kernel
+
+import (
+	"math"
+	"unsafe"
+)
+
+// Assembly works on steps of that many values; portable code does the rest.
+const step = 16
+
+func widenBy(asm func(dst *float32, src *byte, steps int), rest func(dst []float32, src []byte)) func(dst []float32, src []byte) {
+	return func(dst []float32, src []byte) {
+		n := len(dst) &^ (step - 1)
+		src = src[:2*len(dst)]
+		asm(unsafe.SliceData(dst), unsafe.SliceData(src), n/step)
+		rest(dst[n:], src[2*n:])
+	}
+}
+
+func narrowBy(asm func(dst *byte, src *float32, steps int), rest func(dst []byte, src []float32)) func(dst []byte, src []float32) {
+	return func(dst []byte, src []float32) {
+		n := len(src) &^ (step - 1)
+		dst = dst[:2*len(src)]
+		asm(unsafe.SliceData(dst), unsafe.SliceData(src), n/step)
+		rest(dst[2*n:], src[n:])
+	}
+}
+
+func divideBy(asm func(x *float32, steps int, zero, scale, lo, hi float32)) func(x []float32, zero, scale, lo, hi float32) {
+	return func(x []float32, zero, scale, lo, hi float32) {
+		n := len(x) &^ (step - 1)
+		asm(unsafe.SliceData(x), n/step, zero, scale, lo, hi)
+		divide(x[n:], zero, scale, lo, hi)
+	}
+}
+
+func multiplyBy(asm func(x *float32, steps int, scale, lo, hi float32)) func(x []float32, factor, lo, hi float32) {
+	return func(x []float32, factor, lo, hi float32) {
+		n := len(x) &^ (step - 1)
+		asm(unsafe.SliceData(x), n/step, factor, lo, hi)
+		multiply(x[n:], factor, lo, hi)
+	}
+}
+
+func roundIntsBy(asm func(codes *uint16, x *float32, steps int, offset, nan uint32)) func(codes []uint16, x []float32, offset int32, nan uint16) {
+	return func(codes []uint16, x []float32, offset int32, nan uint16) {
+		n := len(x) &^ (step - 1)
+		codes = codes[:len(x)]
+		asm(unsafe.SliceData(codes), unsafe.SliceData(x), n/step, uint32(offset-0x4B400000), uint32(nan))
+		roundInts(codes[n:], x[n:], offset, nan)
+	}
+}
+
+// castSmallBy leaves floats whose zero has no sign to the portable function.
+func castSmallBy(asm func(codes *uint16, x *float32, steps int, c *uint32)) func(codes []uint16, x []float32, f *Small) {
+	return func(codes []uint16, x []float32, f *Small) {
+		n := 0
+		if c := f.constants(); c != nil {
+			n = len(x) &^ (step - 1)
+			asm(unsafe.SliceData(codes[:len(x)]), unsafe.SliceData(x), n/step, &c[0][0])
+		}
+		encodeSmall(codes[n:], x[n:], f)
+	}
+}
+
+// constants are those of the castSmall of the assembly, nil if it cannot.
+func (f *Small) constants() *constants { return smallConstants[f] }
+
+var smallConstants = func() map[*Small]*constants {
+	all := map[*Small]*constants{}
+	for _, f := range []*Small{E4M3, E5M2, E2M1, F16, BF16} {
+		cut := 23 - f.Mantissa
+		c := new(constants)
+		c.set(cut, 31-uint32(math.Ilogb(float64(f.SignBit))), 1<<31-1, uint32(f.SignBit), 1,
+			uint32(1)<<(cut-1)-1-(127-f.Bias)<<23, (127-f.Bias+cut+1)<<23, (128-f.Bias)<<23-1,
+			f.Overflow-1, uint32(f.Infinite), 0x7F800000, uint32(f.NaN), 0xFFFF)
+		all[f] = c
+	}
+	return all
+}()
+
+// rangesBy looks again at zeros, of which the first counts, and at NaN.
+func rangesBy(raw Raw, asm func(lo, hi *float32, src *byte, groups, steps int), signs func(lo, hi *float32, steps int) bool) func(lo, hi []float32, src []byte, group int) {
+	return func(lo, hi []float32, src []byte, group int) {
+		hi, size := hi[:len(lo)], group*raw.Bytes()
+		src = src[:len(lo)*size]
+		whole := group%step == 0
+		if whole {
+			asm(unsafe.SliceData(lo), unsafe.SliceData(hi), unsafe.SliceData(src), len(lo), group/step)
+			if n := len(lo) / step; signs(unsafe.SliceData(lo), unsafe.SliceData(hi), n) {
+				lo, hi, src = lo[n*step:], hi[n*step:], src[n*step*size:]
+			}
+		}
+		for i := range lo {
+			if whole && lo[i] < 0 && hi[i] > 0 {
+				continue
+			}
+			values := src[i*size : (i+1)*size]
+			if !whole {
+				n := group &^ (step - 1)
+				if n > 0 {
+					asm(&lo[i], &hi[i], unsafe.SliceData(values), 1, n/step)
+				}
+				lo[i], hi[i] = joinRest(lo[i], hi[i], values, n, raw)
+			}
+			if lo[i] != lo[i] || hi[i] != hi[i] {
+				lo[i], hi[i] = rangeOf(values, raw)
+			} else if lo[i] == 0 || hi[i] == 0 {
+				zero := firstZero(values, raw)
+				if lo[i] == 0 {
+					lo[i] = zero
+				}
+				if hi[i] == 0 {
+					hi[i] = zero
+				}
+			}
+		}
+	}
+}
+
+// joinRest joins the range of the first n values, which assembly found, with
+// that of the others. Zeros and NaN are to be looked at again.
+func joinRest(lo, hi float32, src []byte, n int, raw Raw) (float32, float32) {
+	rest := src[n*raw.Bytes():]
+	if len(rest) == 0 {
+		return lo, hi
+	}
+	l, h := rangeOf(rest, raw)
+	if n == 0 {
+		return l, h
+	}
+	return min(lo, l), max(hi, h)
+}
+
+func minMaxAVX2(x []float32) (lo, hi float32) {
+	n := len(x) &^ (step - 1)
+	if n > 0 {
+		rangesF32AVX2(&lo, &hi, unsafe.SliceData(AsBytes(x)), 1, n/step)
+	}
+	return minMaxRest(lo, hi, x, n)
+}
+
+func minMaxAVX512(x []float32) (lo, hi float32) {
+	n := len(x) &^ (step - 1)
+	if n > 0 {
+		rangesF32AVX512(&lo, &hi, unsafe.SliceData(AsBytes(x)), 1, n/step)
+	}
+	return minMaxRest(lo, hi, x, n)
+}
+
+func minMaxRest(lo, hi float32, x []float32, n int) (float32, float32) {
+	lo, hi = joinRest(lo, hi, AsBytes(x), n, RawF32)
+	if lo < 0 && hi > 0 || lo > 0 && hi > 0 || lo < 0 && hi < 0 {
+		return lo, hi
+	}
+	return minMax(x)
+}
+
+// firstZero returns the first zero of src, which holds one.
+func firstZero(src []byte, raw Raw) float32 {
+	size := raw.Bytes()
+	var x [1]float32
+	for i := 0; ; i += size {
+		if raw.widen(x[:], src[i:]); x[0] == 0 {
+			return x[0]
+		}
+	}
+}
+
+func absMaxBy(raw Raw, asm func(amax *float32, src *byte, groups, steps int)) func(amax []float32, src []byte, group int) {
+	return func(amax []float32, src []byte, group int) {
+		size := group * raw.Bytes()
+		src = src[:len(amax)*size]
+		n := group &^ (step - 1)
+		if n == group {
+			asm(unsafe.SliceData(amax), unsafe.SliceData(src), len(amax), group/step)
+			return
+		}
+		for i := range amax {
+			values := src[i*size : (i+1)*size]
+			asm(&amax[i], unsafe.SliceData(values), 1, n/step)
+			lo, hi := rangeOf(values[n*raw.Bytes():], raw)
+			amax[i] = max(amax[i], -lo, hi, 0)
+		}
+	}
+}
+
+// encoder is a function of the assembly that encodes groups of whole steps.
+type encoder func(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)
+
+// run encodes groups of any size, with portable code for their ends.
+func (e encoder) run(codes, src []byte, raw Raw, steps Steps, group int, c unsafe.Pointer, rest byteCodes) {
+	size, groups := raw.Bytes(), len(steps.Scales)
+	codes, src = codes[:groups*group], src[:groups*group*size]
+	n := group &^ (step - 1)
+	if n == group {
+		e.call(codes, src, steps, groups, n, c)
+		return
+	}
+	for i := range groups {
+		to, from := codes[i*group:(i+1)*group], src[i*group*size:(i+1)*group*size]
+		one := Steps{Scales: steps.Scales[i : i+1]}
+		if steps.Inverses != nil {
+			one.Zeros, one.Inverses = steps.Zeros[i:i+1], steps.Inverses[i:i+1]
+		}
+		e.call(to, from, one, 1, n, c)
+		rest.groups(to[n:], from[n*size:], raw, one, group-n)
+	}
+}
+
+func (e encoder) call(codes, src []byte, steps Steps, groups, n int, c unsafe.Pointer) {
+	e(unsafe.SliceData(codes), unsafe.SliceData(src), unsafe.SliceData(steps.Zeros), unsafe.SliceData(steps.Scales),
+		unsafe.SliceData(steps.Inverses), groups, n/step, (*uint32)(c))
+}
+
+func spansBy(asm func(scales, inverses, lo, hi *float32, steps int, divisor float32) bool) func(scales, inverses, lo, hi []float32, divisor float32) bool {
+	return func(scales, inverses, lo, hi []float32, divisor float32) bool {
+		scales, inverses, lo = scales[:len(hi)], inverses[:len(hi)], lo[:len(hi)]
+		n := len(hi) &^ (step - 1)
+		all := asm(unsafe.SliceData(scales), unsafe.SliceData(inverses), unsafe.SliceData(lo), unsafe.SliceData(hi), n/step, divisor)
+		return spans(scales[n:], inverses[n:], lo[n:], hi[n:], divisor) && all
+	}
+}
+
+func intsBy(raw Raw, divide, multiply encoder) func(codes, src []byte, steps Steps, group int, f *Ints) {
+	return func(codes, src []byte, steps Steps, group int, f *Ints) {
+		e := divide
+		if f.Multiply {
+			e = multiply
+		}
+		e.run(codes, src, raw, steps, group, unsafe.Pointer(f), byteCodes{ints: f})
+	}
+}
+
+func floatsBy(raw Raw, divideSmall, multiplySmall, dividePacked encoder) func(codes, src []byte, steps Steps, group int, f *Floats) {
+	return func(codes, src []byte, steps Steps, group int, f *Floats) {
+		rest := byteCodes{floats: f}
+		e := dividePacked
+		switch {
+		case f.packed == nil && f.multiply:
+			e = multiplySmall
+		case f.packed == nil:
+			e = divideSmall
+		case f.c[0][0] == 0 || f.packed.ZeroBand && f.packed.Exponent == 1:
+			rest.groups(codes, src, raw, steps, group)
+			return
+		}
+		e.run(codes, src, raw, steps, group, unsafe.Pointer(&f.c), rest)
+		if f.small != nil && f.small.Unsigned0 {
+			for i, c := range codes {
+				if uint16(c) == f.small.SignBit {
+					codes[i] = 0
+				}
+			}
+		}
+	}
+}
+
+// packBy packs turns of 64 codes, of which so many share a byte.
+func packBy(perByte int, asm func(dst, codes *byte, turns int), rest func(dst, codes []byte)) func(dst, codes []byte) {
+	return func(dst, codes []byte) {
+		n := len(codes) &^ 63
+		dst = dst[:len(codes)/perByte]
+		asm(unsafe.SliceData(dst), unsafe.SliceData(codes), n/64)
+		rest(dst[n/perByte:], codes[n:])
+	}
+}
+
+// mergeBy leaves so many turns of 64 codes to the portable function that what
+// assembly writes too much lies within dst.
+func mergeBy(asm func(dst, codes *byte, turns, size int, m *byte)) func(dst, codes []byte, m *Merge) {
+	return func(dst, codes []byte, m *Merge) {
+		dst = dst[:len(codes)/8*m.Bytes]
+		turns := len(codes) / 64
+		for turns > 0 && len(dst)-turns*8*m.Bytes < 16 {
+			turns--
+		}
+		asm(unsafe.SliceData(dst), unsafe.SliceData(codes), turns, m.Bytes, (*byte)(unsafe.Pointer(&m.shifts)))
+		merge(dst[turns*8*m.Bytes:], codes[turns*64:], m)
+	}
+}
