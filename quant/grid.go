@@ -126,7 +126,7 @@ func (r Range) absMax() float32 { return max(-r.Lo, r.Hi, 0) }
 
 func (r Range) finite() bool { return finite(r.Lo) && finite(r.Hi) }
 
-func finite(x float32) bool { return !math.IsNaN(float64(x)) && !math.IsInf(float64(x), 0) }
+func finite(x float32) bool { return math.Float32bits(x)&0x7F800000 != 0x7F800000 }
 
 // rangesOf returns the measured ranges of a unit, or those of its values.
 func (g *Grid) rangesOf(t *Tile, unit int, values []float32, s *Scratch) []Range {
