@@ -41,7 +41,7 @@ func chooseFor(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, o Op
 				continue
 			}
 			if !yield(func(w *stream.Worker) error {
-				choice, err := (&encoding{quantization: &quantization{source: c, Resources: o.Resources}, step: s}).choose(ctx, w)
+				choice, err := (&quantization{source: c, Resources: o.Resources}).encoding(s).choose(ctx, w)
 				mu.Lock()
 				defer mu.Unlock()
 				found[s.Source.Name] = choice
@@ -83,12 +83,11 @@ func (e *encoding) choose(ctx context.Context, w *stream.Worker) (plan.Choice, e
 
 // loss of a layer stored with those settings; what cannot hold it loses all.
 func (e *encoding) loss(w *stream.Worker, s codec.Settings) (float32, error) {
-	src := codec.Source{Name: e.step.Layer, Shape: e.step.Source.Shape, Dtype: e.step.Source.Dtype}
-	c, _, err := e.step.Format.Make(src, s)
+	c, _, err := e.step.Format.Make(e.step.CodecSource(), s)
 	if err != nil {
 		return 2, nil
 	}
-	trial := quant.Trial{Scheme: codec.Scheme(c), Limit: e.maxTile(), Read: func(dst []float32, start int) error {
+	trial := quant.Trial{Scheme: codec.Scheme(c), Limit: e.limit, Read: func(dst []float32, start int) error {
 		return e.readRun(w, start, dst)
 	}}
 	loss, err := trial.Loss(&w.Scratch)

@@ -30,9 +30,10 @@ func isAgain(s *plan.Step) bool { return s.From != nil && s.Move == nil && s.Act
 // comparison is a layer that was quantized again and the one that it comes
 // from.
 type comparison struct {
-	name      string // in the report
-	got, want *decoding
-	found     []sums // by tile
+	name  string // in the report
+	got   *decoding
+	want  values
+	found []sums // by tile
 }
 
 // measureAgain adds to a report what quantizing layers again lost: it reads
@@ -91,7 +92,7 @@ func (one *model) comparisons(c *checkpoint.Checkpoint) ([]*comparison, error) {
 	for i := range one.plan.Steps {
 		if s := &one.plan.Steps[i]; isAgain(s) {
 			got := &decoding{c, written[s.Layer], safetensors.F32}
-			all = append(all, &comparison{name: one.named(s.Layer), got: got, want: &decoding{one.c, s.From, safetensors.F32}})
+			all = append(all, &comparison{name: one.named(s.Layer), got: got, want: newStoredValues(one.c, s.From, tileValues)})
 		}
 	}
 	return all, nil
@@ -105,7 +106,7 @@ func (c *comparison) tasks(yield func(stream.Task) bool) bool {
 		if err != nil {
 			return err
 		}
-		want, err := c.want.readAny(w, 1, cut.Cols, a)
+		want, err := c.want.read(w, 1, cut.Cols, a)
 		if err != nil {
 			return err
 		}

@@ -51,6 +51,9 @@ type Options struct {
 	MinNumel, MinChannels *int
 	ShardSize             int64 // bytes, 0 for 5 GB
 
+	// AcceptUnscaledFP8 takes 8-bit floats without any scale for plain numbers.
+	AcceptUnscaledFP8 bool
+
 	Force bool
 	// Measure adds the error of every layer to the report: what was written is
 	// read once more, with the source, in tiles, before it is at dest.
@@ -61,9 +64,9 @@ type Options struct {
 const defaultShardSize = 5_000_000_000
 
 // planOptions compiles what the user said.
-func (o Options) planOptions(c *checkpoint.Checkpoint, out plan.Output) (plan.Options, error) {
+func (o Options) planOptions(c *checkpoint.Checkpoint, tensors []checkpoint.Tensor, out plan.Output) (plan.Options, error) {
 	p := plan.Options{
-		Flags:    o.given(),
+		Flags: o.given(), AcceptUnscaled: o.AcceptUnscaledFP8,
 		MinNumel: o.MinNumel, MinChannels: o.MinChannels, Output: out,
 	}
 	if err := codec.CheckGiven(p.Flags); err != nil {
@@ -77,7 +80,7 @@ func (o Options) planOptions(c *checkpoint.Checkpoint, out plan.Output) (plan.Op
 	if err := o.layout(&p, c); err != nil {
 		return p, err
 	}
-	return p, o.preset(&p, c)
+	return p, o.preset(&p, rawConfig(c.Config), tensors)
 }
 
 // given collects the settings of layers.
@@ -176,15 +179,14 @@ func (o Options) layout(p *plan.Options, c *checkpoint.Checkpoint) (err error) {
 
 // preset is the row of the name, or the one that the checkpoint is recognised
 // by, made to fit it.
-func (o Options) preset(p *plan.Options, c *checkpoint.Checkpoint) (err error) {
+func (o Options) preset(p *plan.Options, config map[string]json.RawMessage, tensors []checkpoint.Tensor) (err error) {
 	p.Conv, p.Embedding = o.Conv, o.Embedding
-	config := rawConfig(c.Config)
 	if o.Preset == "" || o.Preset == "auto" {
-		p.Preset, p.Recognised = preset.Recognise(config, shapes(c))
+		p.Preset, p.Recognised = preset.Recognise(config, shapes(tensors))
 	} else if p.Preset, err = preset.ByName(o.Preset); err != nil {
 		return usage.Wrap(err)
 	} else if o.Preset != "none" {
-		p.Preset = p.Preset.For(config, shapes(c))
+		p.Preset = p.Preset.For(config, shapes(tensors))
 	}
 	if o.SkipKeys != nil && p.Layout != layout.SDNQ {
 		return usage.Errorf("--skip-keys is SDNQ's list, for the sdnq layout: use --preset none to keep nothing")
@@ -204,9 +206,9 @@ func rawConfig(o pyjson.Object) map[string]json.RawMessage {
 	return raw
 }
 
-func shapes(c *checkpoint.Checkpoint) iter.Seq2[string, []int] {
+func shapes(tensors []checkpoint.Tensor) iter.Seq2[string, []int] {
 	return func(yield func(string, []int) bool) {
-		for _, t := range c.Tensors {
+		for _, t := range tensors {
 			if !yield(t.Name, t.Shape) {
 				return
 			}

@@ -2,6 +2,7 @@ package tensorpress
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -66,14 +67,15 @@ func Plan(source, dest string, o Options) (*Report, error) {
 }
 
 func makePlan(c *checkpoint.Checkpoint, dest string, o Options, chosen map[string]plan.Choice) (*plan.Plan, error) {
-	if err := checkPlain(c); err != nil {
+	tensors, stored, err := inventory(c, o.AcceptUnscaledFP8)
+	if err != nil {
 		return nil, err
 	}
 	out, err := outputOf(c, dest, o.ShardSize)
 	if err != nil {
 		return nil, err
 	}
-	options, err := o.planOptions(c, out)
+	options, err := o.planOptions(c, tensors, out)
 	if err != nil {
 		return nil, err
 	}
@@ -82,19 +84,22 @@ func makePlan(c *checkpoint.Checkpoint, dest string, o Options, chosen map[strin
 			return nil, usage.Wrap(err)
 		}
 	}
-	options.Chosen = chosen
-	return plan.Make(c.Tensors, options)
+	options.Chosen, options.Stored = chosen, stored
+	p, err := plan.Make(tensors, options)
+	if errors.Is(err, ErrSource) {
+		return nil, sourceErrorf("%s: %w", c.Path, err)
+	}
+	return p, err
 }
 
-// checkPlain refuses a source that is quantized already.
-func checkPlain(c *checkpoint.Checkpoint) error {
-	m, err := layout.Read(c, nil)
+// inventory is what a source holds once its layers are restored.
+func inventory(c *checkpoint.Checkpoint, unscaled bool) ([]checkpoint.Tensor, map[string]*layout.Layer, error) {
+	m, err := readModel(c, "")
 	if err != nil {
-		return &sourceError{err}
+		return nil, nil, err
 	}
-	if len(m.Layers) > 0 {
-		l := m.Layers[0]
-		return sourceErrorf("%s is quantized already (%d layers; %s is %s): dequantize it first", c.Path, len(m.Layers), l.Name, l.Dtype)
+	if unscaled {
+		m.AcceptUnscaled()
 	}
-	return nil
+	return plan.Inventory(m)
 }

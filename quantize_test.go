@@ -296,19 +296,6 @@ func TestSourceIsNotTouched(t *testing.T) {
 	}
 }
 
-// TestQuantizedSourcesAreRefused: codes must not be quantized as if they were
-// weights.
-func TestQuantizedSourcesAreRefused(t *testing.T) {
-	source := save(t, "in.safetensors", nil, weights{name: "a.weight", dtype: safetensors.F32, shape: []int{64, 64}})
-	for _, o := range []Options{{}, {Dtype: ptr("uint4")}, {Layout: "sdnq"}} {
-		out := quantized(t, source, o)
-		_, err := Plan(out, "", Options{})
-		if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "is quantized already (1 layers; a is ") {
-			t.Errorf("%s: %v", text(o.Dtype), err)
-		}
-	}
-}
-
 // TestPlanIsQuantize: what plan prints must be what quantize does.
 func TestPlanIsQuantize(t *testing.T) {
 	source := save(t, "in.safetensors", map[string]string{"format": "pt"},

@@ -57,13 +57,13 @@ func newReport(source, dest string, p *plan.Plan, took time.Duration) *Report {
 	r.Layers = make([]ReportLayer, 0, len(p.Steps))
 	for i := range p.Steps {
 		if s := &p.Steps[i]; s.Layer != s.Source.Name {
-			r.Layers = append(r.Layers, layerOf(s, took > 0))
+			r.Layers = append(r.Layers, layerOf(p, s, took > 0))
 		}
 	}
 	return r
 }
 
-func layerOf(s *plan.Step, measured bool) ReportLayer {
+func layerOf(p *plan.Plan, s *plan.Step, measured bool) ReportLayer {
 	l := ReportLayer{
 		Name: s.Layer, Action: string(s.Action), Reason: s.Reason, Dtype: s.Dtype,
 		Options: s.Options, Shape: s.Source.Shape, BytesIn: s.Source.Size, BytesOut: s.BytesOut(),
@@ -71,19 +71,20 @@ func layerOf(s *plan.Step, measured bool) ReportLayer {
 	if s.Settings.Dynamic && !measured {
 		l.Dtype, l.BytesOut = "dynamic", l.BytesIn // at most
 	}
-	if s.Action != plan.Quantize {
+	switch {
+	case s.Action == plan.Drop:
 		l.Dtype, l.Options = s.Source.Dtype.String(), pyjson.Object{}
+	case s.Action == plan.Keep && len(s.Copies) == 0:
+		l.Dtype, l.Options = s.Parts[0].Dtype.String(), pyjson.Object{}
 	}
 	switch {
+	case !p.Transcodes:
 	case s.Move != nil:
 		l.Action = "move"
 	case s.From != nil && s.Action == plan.Quantize:
 		l.Action = "requantize"
 	case s.From != nil:
 		l.Action = "dequantize"
-	}
-	if s.Action == plan.Keep {
-		l.Dtype = s.Parts[0].Dtype.String()
 	}
 	return l
 }

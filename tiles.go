@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
-	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // quantization turns a plan into tiles of work.
@@ -56,10 +56,19 @@ func (q *quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
 	if s.Action == plan.Drop {
 		return true
 	}
-	if s.Codec == nil {
+	for _, c := range s.Copies {
+		if !copyTiles(q.source, c.Source, q.writers[c.File], c.Tensor, yield) {
+			return false
+		}
+	}
+	switch {
+	case len(s.Copies) > 0:
+		return true
+	case s.Codec == nil:
 		return copyTiles(q.source, s.Source, q.writers[s.Parts[0].File], s.Parts[0].Tensor, yield)
 	}
-	e := &encoding{quantization: q, step: s, encoder: s.Codec.NewEncoder(q.maxTile()), cut: s.Codec.Cut()}
+	e := q.encoding(s)
+	e.encoder, e.cut = s.Codec.NewEncoder(e.limit), s.Codec.Cut()
 	return e.tasks(yield)
 }
 
@@ -82,8 +91,24 @@ func copyTiles(c *checkpoint.Checkpoint, from checkpoint.Tensor, to writer, t te
 type encoding struct {
 	*quantization
 	step    *plan.Step
+	values  values
+	limit   int // values of a tile, at most
 	encoder codec.Encoder
 	cut     quant.Cut
+	done    atomic.Int64 // values that were written
+}
+
+// encoding finds where a step's values come from. Where they are decoded, that
+// takes a part of the memory.
+func (q *quantization) encoding(s *plan.Step) *encoding {
+	e := &encoding{quantization: q, step: s, limit: q.maxTile()}
+	if s.From == nil {
+		e.values = plainValues{q.source, s.Source}
+		return e
+	}
+	e.values = newStoredValues(q.source, s.From, e.limit/2)
+	e.limit = max(e.limit/2/4096, 1) * 4096
+	return e
 }
 
 // tasks yields the survey of an encoder that asks for one, its passes, and then
@@ -139,18 +164,25 @@ func wait(w *stream.Worker, ready <-chan struct{}) bool {
 }
 
 func (e *encoding) encodeTile(w *stream.Worker, a quant.Area) error {
-	if e.takesRaw() {
-		raw, err := readRaw(w, e.source, e.step.Source, e.cut.Cols, a)
+	if plain, ok := e.raw(); ok {
+		raw, err := plain.raw(w, e.cut.Cols, a)
 		if err != nil {
 			return err
 		}
-		return e.explain(e.encoder.(codec.RawEncoder).EncodeRaw(e.outputs(w, a), a, raw, e.step.Source.Dtype, &w.Scratch))
+		return e.explain(e.encoder.(codec.RawEncoder).EncodeRaw(e.outputs(w, a), a, raw, plain.tensor.Dtype, &w.Scratch))
 	}
 	values, err := e.read(w, a)
 	if err != nil {
 		return err
 	}
 	return e.explain(e.encoder.Encode(e.outputs(w, a), a, values, &w.Scratch))
+}
+
+// raw returns where the values can be read as they are stored, if the encoder
+// takes them so.
+func (e *encoding) raw() (plainValues, bool) {
+	plain, ok := e.values.(plainValues)
+	return plain, ok && codec.TakesRaw(e.encoder, plain.tensor.Dtype)
 }
 
 // outputs is the room for what an area fills, of which it counts the source.
@@ -160,53 +192,29 @@ func (e *encoding) outputs(w *stream.Worker, a quant.Area) [][]byte {
 	for i, part := range e.step.Parts {
 		parts[i] = w.Scatter(e.writers[part.File], part.Tensor, e.step.Codec.Written(i, a))
 	}
-	w.Done(e.step.Source.Size * int64(a.Values()) / int64(max(e.step.Source.Numel(), 1)))
+	w.Done(e.worked(a.Values()))
 	return parts
 }
 
-// takesRaw: values as they are stored, which those of a quantized layer are not.
-func (e *encoding) takesRaw() bool {
-	return e.step.From == nil && codec.TakesRaw(e.encoder, e.step.Source.Dtype)
+// worked returns the share of the source's bytes that so many further values
+// are; all shares add up to all bytes.
+func (e *encoding) worked(n int) int64 {
+	upTo := func(values int64) int64 {
+		return int64(float64(e.step.Source.Size) * float64(values) / float64(e.step.Source.Numel()))
+	}
+	now := e.done.Add(int64(n))
+	return upTo(now) - upTo(now-int64(n))
 }
 
 func (e *encoding) read(w *stream.Worker, a quant.Area) ([]float32, error) {
-	return e.readArea(w, e.cut.Cols, a)
-}
-
-// readArea reads the weight's values, or restores those of the stored layer
-// that it comes from, in F32.
-func (e *encoding) readArea(w *stream.Worker, columns int, a quant.Area) ([]float32, error) {
-	if e.step.From == nil {
-		return readArea(w, 0, e.source, e.step.Source, columns, a)
-	}
-	d := decoding{e.source, e.step.From, safetensors.F32}
-	return d.readAny(w, 0, columns, a)
+	return e.values.read(w, 0, e.cut.Cols, a)
 }
 
 // readRun reads consecutive values, wherever rows end.
 func (e *encoding) readRun(w *stream.Worker, start int, dst []float32) error {
-	values, err := e.readArea(w, 1, quant.Area{Row: start, Rows: len(dst), Cols: 1})
+	values, err := e.values.read(w, 0, 1, quant.Area{Row: start, Rows: len(dst), Cols: 1})
 	copy(dst, values)
 	return err
-}
-
-// readArea reads plain values of a matrix of that many columns into one of the
-// worker's buffers of values.
-func readArea(w *stream.Worker, buffer int, c *checkpoint.Checkpoint, t checkpoint.Tensor, columns int, a quant.Area) ([]float32, error) {
-	raw, err := readRaw(w, c, t, columns, a)
-	if err != nil {
-		return nil, err
-	}
-	values := w.Floats(buffer, a.Values())
-	codec.Widen(values, raw, t.Dtype)
-	return values, nil
-}
-
-// readRaw reads them as they are stored.
-func readRaw(w *stream.Worker, c *checkpoint.Checkpoint, t checkpoint.Tensor, columns int, a quant.Area) ([]byte, error) {
-	width := t.Dtype.Bits() / 8
-	raw := w.Bytes(rawBuffer, a.Values()*width)
-	return raw, readSpans(c, t, quant.AreaSpans(a, columns, width), raw)
 }
 
 // readSpans fills dst with runs of a tensor, one after the other.
@@ -235,7 +243,7 @@ func (e *encoding) explain(err error) error {
 	columns := max(t.Shape[len(t.Shape)-1], 1)
 	if e.step.From != nil {
 		return sourceErrorf("%s: layer %s: value [%d, %d] decodes to %v: verify the file, or fetch it again",
-			e.source.File(e.step.From.Parts[0]), e.step.Layer, n.Index/columns, n.Index%columns, n.Value)
+			e.source.File(t), e.step.Layer, n.Index/columns, n.Index%columns, n.Value)
 	}
 	return sourceErrorf("%s: tensor %s: value [%d, %d] is %v: --keep leaves the tensor as it is, --allow-nonfinite quantizes it as the reference does",
 		e.source.File(t), t.Name, n.Index/columns, n.Index%columns, n.Value)
@@ -282,12 +290,13 @@ func (r *reading) tasks(yield func(stream.Task) bool) bool {
 
 // look reads one area.
 func (r *reading) look(w *stream.Worker, a quant.Area) (any, error) {
-	if pass, ok := r.pass.(codec.RawPass); ok && r.takesRaw() {
-		raw, err := readRaw(w, r.source, r.step.Source, r.cut.Cols, a)
+	plain, rawSource := r.raw()
+	if pass, ok := r.pass.(codec.RawPass); ok && rawSource {
+		raw, err := plain.raw(w, r.cut.Cols, a)
 		if err != nil {
 			return nil, err
 		}
-		found, err := pass.ReadRaw(a, raw, r.step.Source.Dtype, &w.Scratch)
+		found, err := pass.ReadRaw(a, raw, plain.tensor.Dtype, &w.Scratch)
 		return found, r.explain(err)
 	}
 	values, err := r.read(w, a)

@@ -117,7 +117,7 @@ func planTranscode(c *checkpoint.Checkpoint, dest string, o TranscodeOptions) (*
 			return nil, err
 		}
 	}
-	p.Preset, _ = preset.Recognise(rawConfig(c.Config), shapes(c))
+	p.Preset, _ = preset.Recognise(rawConfig(c.Config), shapes(c.Tensors))
 	how := plan.TranscodeOptions{Rename: o.Rename, Requantize: o.Requantize}
 	how.Rows, how.Scales = o.Scale == "row", plainDtypes[o.ScaleDtype]
 	return plan.Transcode(m, how, p)

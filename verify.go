@@ -103,6 +103,8 @@ type verification struct {
 	layersOnly     bool
 	output, source *checkpoint.Checkpoint
 	model          *layout.Model
+	sourceModel    *layout.Model            // nil without a source
+	sourceLayers   map[string]*layout.Layer // of it, by their weights' names
 	app            *app.App
 	checks         []*check
 }
@@ -144,6 +146,23 @@ func (v *verification) open() (err error) {
 	}
 	if v.model, err = layout.Read(v.output, v.source); err != nil {
 		return &sourceError{err}
+	}
+	return v.readSource()
+}
+
+// readSource finds the layers of a source that is quantized itself: what is
+// compared are their restored values.
+func (v *verification) readSource() (err error) {
+	if v.source == nil {
+		return nil
+	}
+	if v.sourceModel, err = layout.Read(v.source, nil); err != nil {
+		return &sourceError{err}
+	}
+	v.sourceModel.AcceptUnscaled() // as quantize was asked to, if there are any
+	v.sourceLayers = map[string]*layout.Layer{}
+	for _, l := range v.sourceModel.Layers {
+		v.sourceLayers[layout.WeightName(l.Name)] = l
 	}
 	return nil
 }
@@ -224,7 +243,7 @@ func (v *verification) conclude(c *check) sums {
 	}
 	e := LayerError{
 		Name: v.named(c.layer.Name), Figures: Figures{found.error(), finiteOrNil(found.maxAbs)},
-		Dtype: c.layer.Dtype, Shape: c.source.Shape, Bytes: bytesOf(c.layer.Tensors), BytesSource: c.source.Size,
+		Dtype: c.layer.Dtype, Shape: c.source.shape, Bytes: bytesOf(c.layer.Tensors), BytesSource: c.source.bytes,
 	}
 	v.Layers = append(v.Layers, e)
 	if v.MaxRelMSE != nil && (e.RelMSE == nil || *e.RelMSE > *v.MaxRelMSE) {

@@ -118,10 +118,11 @@ func TestVerifyComparesNames(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) { checkProblems(t, v, tt.want) })
 	}
-	source := quantized(t, save(t, "in.safetensors", nil, verified...), Options{Keep: []string{"norm", `\.bias`}})
-	v, err := Verify(t.Context(), out, VerifyOptions{Source: source})
-	if err != nil || v.OK {
-		t.Errorf("a quantized source: %+v, %v", v, err)
+	damaged := quantized(t, save(t, "in.safetensors", nil, verified...), Options{Keep: []string{"norm"}})
+	patched(t, damaged, "a.comfy_quant", 0, []byte("["))
+	v, err := Verify(t.Context(), out, VerifyOptions{Source: damaged})
+	if err != nil || v.OK || !strings.Contains(v.Problems[0].Problem, "the source's cannot be restored: comfy_quant") {
+		t.Errorf("a quantized source that is damaged: %+v, %v", v, err)
 	}
 }
 

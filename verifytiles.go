@@ -155,22 +155,48 @@ func (v *verification) checkNames() {
 	}
 	for _, t := range v.model.Plain {
 		there[t.Name] = true
-		if _, ok := v.source.Lookup(t.Name); !ok {
+		if _, ok := v.original(t.Name); !ok {
 			v.problem(t.Name, "is not in the source")
 		}
 	}
-	for _, t := range v.source.Tensors {
+	for _, t := range v.sourceModel.Plain {
 		if !there[t.Name] {
 			v.problem(t.Name, "is missing: the source has it")
 		}
 	}
+	for _, l := range v.sourceModel.Layers {
+		if name := layout.WeightName(l.Name); !there[name] {
+			v.problem(name, "is missing: the source has it")
+		}
+	}
+}
+
+// original is a tensor of the source, or a layer of it restored.
+type original struct {
+	values
+	dtype safetensors.Dtype // 0 for a layer
+	shape []int
+	bytes int64
+	err   error // why a layer cannot be restored
+}
+
+// original finds a tensor of the source by its name.
+func (v *verification) original(name string) (*original, bool) {
+	if v.source == nil {
+		return nil, false
+	}
+	if l := v.sourceLayers[name]; l != nil {
+		return &original{newStoredValues(v.source, l, v.maxTile()/2), 0, l.Shape(), bytesOf(l.Tensors), l.Err}, true
+	}
+	t, ok := v.source.Lookup(name)
+	return &original{plainValues{v.source, t}, t.Dtype, t.Shape, t.Size, nil}, ok
 }
 
 // check is one tensor being read.
 type check struct {
 	name   string
 	layer  *layout.Layer // nil for a copy
-	source *checkpoint.Tensor
+	source *original
 	found  []sums // by tile
 	tasks  func(yield func(stream.Task) bool) bool
 }
@@ -197,26 +223,26 @@ func (s *sums) problems(c *check) []Problem {
 
 // sourceOf returns the source's tensor if it can be compared; a problem says
 // why not.
-func (v *verification) sourceOf(name string, shape []int) *checkpoint.Tensor {
-	if v.source == nil {
-		return nil
-	}
-	t, ok := v.source.Lookup(name)
-	if !ok {
+func (v *verification) sourceOf(name string, shape []int) *original {
+	o, ok := v.original(name)
+	switch {
+	case !ok:
 		return nil // checkNames has said so
+	case o.err != nil:
+		v.problem(name, "the source's cannot be restored: %v", o.err)
+	case !slices.Equal(o.shape, shape):
+		v.problem(name, "has shape %v, the source's has %v", shape, o.shape)
+	default:
+		return o
 	}
-	if !slices.Equal(t.Shape, shape) {
-		v.problem(name, "has shape %v, the source's has %v", shape, t.Shape)
-		return nil
-	}
-	return &t
+	return nil
 }
 
 func (v *verification) newLayerCheck(l *layout.Layer) *check {
 	name := layout.WeightName(l.Name)
 	c := &check{name: name, layer: l, source: v.sourceOf(name, l.Shape())}
-	if c.source != nil && !codec.Floats(c.source.Dtype) {
-		v.problem(name, "the source's is %s, which is no plain weight", c.source.Dtype)
+	if c.source != nil && c.source.dtype != 0 && !codec.Numbers(c.source.dtype) {
+		v.problem(name, "the source's is %s, which is no plain weight", c.source.dtype)
 		c.source = nil
 	}
 	v.checks = append(v.checks, c)
@@ -237,7 +263,7 @@ func (v *verification) newLayerCheck(l *layout.Layer) *check {
 }
 
 // compare sums up a tile's errors.
-func (v *verification) compare(w *stream.Worker, source *checkpoint.Tensor, columns int, a quant.Area, got []float32) (sums, error) {
+func (v *verification) compare(w *stream.Worker, source *original, columns int, a quant.Area, got []float32) (sums, error) {
 	s := sums{nonfinite: -1}
 	for i, x := range got {
 		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
@@ -248,7 +274,7 @@ func (v *verification) compare(w *stream.Worker, source *checkpoint.Tensor, colu
 	if source == nil {
 		return s, nil
 	}
-	want, err := readArea(w, 1, v.source, *source, columns, a)
+	want, err := source.read(w, 1, columns, a)
 	if err != nil {
 		return s, err
 	}
@@ -265,6 +291,13 @@ func (s *sums) measure(want, got []float32) {
 		s.maxAbs = math.Max(s.maxAbs, math.Abs(e))
 	}
 }
+
+// gotBuffer and wantBuffer are the worker's for the bytes of copies; those
+// before them are for what they are made of.
+const (
+	gotBuffer  = rawBuffer + 1
+	wantBuffer = rawBuffer + 2
+)
 
 // newCopyCheck reads a tensor that was kept and compares its bytes.
 func (v *verification) newCopyCheck(t checkpoint.Tensor) *check {
@@ -288,34 +321,35 @@ func (v *verification) newCopyCheck(t checkpoint.Tensor) *check {
 	return c
 }
 
-func (v *verification) compareBytes(w *stream.Worker, t checkpoint.Tensor, source *checkpoint.Tensor, off int64, n int) (sums, error) {
+func (v *verification) compareBytes(w *stream.Worker, t checkpoint.Tensor, source *original, off int64, n int) (sums, error) {
 	s := sums{nonfinite: -1}
-	got := w.Bytes(0, n)
+	got := w.Bytes(gotBuffer, n)
 	w.Done(int64(n))
 	if err := v.output.ReadSection(t, got, off); err != nil || source == nil {
 		return s, err
 	}
-	want, err := v.sourceBytes(w, t, *source, off, n)
+	want, err := v.sourceBytes(w, t, source, off, n)
 	s.differs = err == nil && !bytes.Equal(got, want)
 	return s, err
 }
 
 // sourceBytes returns the source's bytes, rounded where the copy has another
 // float dtype; nil where they cannot be the same.
-func (v *verification) sourceBytes(w *stream.Worker, t, source checkpoint.Tensor, off int64, n int) ([]byte, error) {
-	want := w.Bytes(1, n)
-	if t.Dtype == source.Dtype {
-		return want, v.source.ReadSection(source, want, off)
+func (v *verification) sourceBytes(w *stream.Worker, t checkpoint.Tensor, source *original, off int64, n int) ([]byte, error) {
+	if plain, ok := source.values.(plainValues); ok && t.Dtype == source.dtype {
+		want := w.Bytes(wantBuffer, n)
+		return want, v.source.ReadSection(plain.tensor, want, off)
 	}
-	if !codec.Floats(t.Dtype) || !codec.Floats(source.Dtype) {
+	if !codec.Floats(t.Dtype) || source.dtype != 0 && !codec.Floats(source.dtype) {
 		return nil, nil
 	}
 	width := t.Dtype.Bits() / 8
 	area := quant.Area{Row: int(off) / width, Rows: n / width, Cols: 1}
-	values, err := readArea(w, 1, v.source, source, 1, area)
+	values, err := source.read(w, 1, 1, area)
 	if err != nil {
 		return nil, err
 	}
+	want := w.Bytes(wantBuffer, n)
 	codec.Narrow(want, values, t.Dtype)
 	return want, nil
 }

@@ -25,6 +25,11 @@ func (a Area) Split(rows, cols int) iter.Seq[Area] {
 	}
 }
 
+// Contains reports whether all of b lies in the area.
+func (a Area) Contains(b Area) bool {
+	return a.Row <= b.Row && b.Row+b.Rows <= a.Row+a.Rows && a.Col <= b.Col && b.Col+b.Cols <= a.Col+a.Cols
+}
+
 // Index returns where value i of the area lies in the flattened weight.
 func (a Area) Index(i, columns int) int {
 	return (a.Row+i/a.Cols)*columns + a.Col + i%a.Cols

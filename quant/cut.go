@@ -32,6 +32,17 @@ func (c Cut) DecodeTile(want int) (rows, cols int) {
 	return c.extend(min(c.UnitRows, c.Rows), min(c.UnitCols, c.Cols), want, want)
 }
 
+// Piece returns the shape of pieces of an area of whole units: whole units of
+// at most limit values, or one that is larger.
+func (c Cut) Piece(a Area, limit int) (rows, cols int) {
+	cols = a.Cols
+	if cols > limit/c.UnitRows {
+		cols = min(max(limit/c.UnitRows/c.UnitCols, 1)*c.UnitCols, a.Cols)
+	}
+	rows = satMul(max(limit/max(cols, 1)/c.UnitRows, 1), c.UnitRows)
+	return min(rows, a.Rows), cols
+}
+
 // extend makes areas of r×n units as large as wanted: whole rows where some fit,
 // which lie together in files, else parts of a band of r rows.
 func (c Cut) extend(r, n, want, limit int) (rows, cols int) {

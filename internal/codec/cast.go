@@ -56,8 +56,31 @@ func Floats(d safetensors.Dtype) bool {
 	return d == safetensors.F32 || d == safetensors.BF16 || d == safetensors.F16
 }
 
-// Widen reads little-endian values of a dtype for which [Floats] holds.
+// Numbers reports whether [Widen] reads tensors of that dtype: floats, and 8-bit
+// ones that have no scale.
+func Numbers(d safetensors.Dtype) bool { return Floats(d) || small[d] != nil }
+
+// small are the 8-bit floats by their values.
+var small = map[safetensors.Dtype]*[256]float32{
+	safetensors.F8_E4M3: values(kernel.E4M3), safetensors.F8_E5M2: values(kernel.E5M2),
+}
+
+func values(f *kernel.Small) *[256]float32 {
+	var all [256]float32
+	for code := range all {
+		all[code] = f.Decode(uint16(code))
+	}
+	return &all
+}
+
+// Widen reads little-endian values of a dtype for which [Numbers] holds.
 func Widen(dst []float32, src []byte, from safetensors.Dtype) {
+	if table := small[from]; table != nil {
+		for i := range dst {
+			dst[i] = table[src[i]]
+		}
+		return
+	}
 	switch from {
 	case safetensors.BF16:
 		kernel.WidenBF16(dst, src)

@@ -16,6 +16,10 @@ import (
 // HeaderKey is the header entry that describes layers in ComfyUI's way.
 const HeaderKey = "_quantization_metadata"
 
+// PreQuantScale ends the name of what activations of a layer are multiplied by
+// before all else.
+const PreQuantScale = ".pre_quant_scale"
+
 // maxMetadata bounds a layer's JSON; real ones have about 200 bytes.
 const maxMetadata = 1 << 16
 
@@ -29,6 +33,7 @@ func (m *Model) readComfy() error {
 	}
 	for _, name := range layerNames(m.Checkpoint, header) {
 		l := &Layer{Name: name}
+		_, l.FromHeader = header.Get(name)
 		l.Options, l.Err = m.layerMetadata(name, header)
 		m.openComfy(l)
 		m.Layers = append(m.Layers, l)
@@ -95,7 +100,7 @@ func (m *Model) layerMetadata(name string, header pyjson.Object) (pyjson.Object,
 }
 
 func (m *Model) openComfy(l *Layer) {
-	s := m.stored(l, Comfy, metadataSuffix, ".pre_quant_scale")
+	s := m.stored(l, Comfy, metadataSuffix, PreQuantScale)
 	s.Hint = m.shapeHint(l.Name, nil, -2)
 	if l.Err != nil {
 		return

@@ -81,6 +81,9 @@ func (m *Model) missScales(weights []checkpoint.Tensor) {
 
 // AcceptUnscaled takes the weights that lack a scale for plain tensors.
 func (m *Model) AcceptUnscaled() {
+	if !slices.ContainsFunc(m.Layers, func(l *Layer) bool { return l.Unscaled }) {
+		return
+	}
 	m.Layers = slices.DeleteFunc(m.Layers, func(l *Layer) bool { return l.Unscaled })
 	m.Plain = nil
 	m.collectPlain()

@@ -20,6 +20,8 @@ type Layer struct {
 	Format  string        // "int8_tensorwise", "sdnq", …
 	Dtype   string        // SDNQ's dtype, else the format
 	Options pyjson.Object // its metadata, or what the config says of it
+	// FromHeader says that the metadata is the file's header's.
+	FromHeader bool
 	// Err says why the layer cannot be decoded; then Codec is nil.
 	Err   error
 	Codec codec.Codec

@@ -111,7 +111,7 @@ func (m *Model) shapeHint(layer string, config *sdnq.Config, group int) []int {
 		}
 	}
 	if m.source != nil {
-		if t, ok := m.source.Lookup(layer + weightSuffix); ok {
+		if t, ok := m.source.Lookup(layer + weightSuffix); ok && codec.Numbers(t.Dtype) {
 			return t.Shape
 		}
 	}

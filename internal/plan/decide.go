@@ -27,6 +27,7 @@ type decider struct {
 	used     map[string]bool
 	made     map[made]shared
 	cannot   []string // layers that their dtype cannot hold
+	kept     safetensors.Dtype
 	minNumel int
 	minWidth int
 }
@@ -91,7 +92,7 @@ func (d *decider) base() codec.Settings {
 
 func (d *decider) step(t checkpoint.Tensor) (Step, error) {
 	layer, isWeight := strings.CutSuffix(t.Name, ".weight")
-	s := Step{Source: t, Layer: layer, Action: Keep, Names: d.Preset.MemoryNames(t.Name)}
+	s := Step{Source: t, Layer: layer, Action: Keep, Names: d.Preset.MemoryNames(t.Name), From: d.Stored[t.Name], kept: d.kept}
 	if d.Layout == layout.Comfy && d.Preset.Drop(t.Name) {
 		s.Action, s.Reason = Drop, "preset "+d.Preset.Name+" leaves it out"
 		return s, nil
@@ -113,6 +114,9 @@ func (d *decider) step(t checkpoint.Tensor) (Step, error) {
 		keep = d.listed(s, kind)
 	}
 	if keep == "" {
+		if err := d.unscaled(t); err != nil {
+			return s, err
+		}
 		keep, err = d.quantize(&s, kind, rule)
 		if err != nil {
 			return s, err
@@ -121,10 +125,24 @@ func (d *decider) step(t checkpoint.Tensor) (Step, error) {
 	if keep != "" && forced {
 		return s, usage.Errorf("--set %s: tensor %s cannot be quantized: %s", rule.Text, t.Name, keep)
 	}
-	if s.Reason = keep; keep != "" {
-		d.castKept(&s)
+	s.Reason = keep
+	return s, d.finish(&s)
+}
+
+// finish sees to weights that are kept, and to layers that are restored.
+func (d *decider) finish(s *Step) error {
+	if s.Action == Keep && s.From != nil {
+		if err := d.keepStored(s); err != nil {
+			return err
+		}
 	}
-	return s, nil
+	if s.Action == Keep && !s.stays() {
+		d.castKept(s)
+	}
+	if s.From != nil && !s.stays() {
+		return restorable(s.From)
+	}
+	return nil
 }
 
 // kind is what a rule says, else what the family, name and shape tell. In the
@@ -204,7 +222,7 @@ func (d *decider) unfit(t checkpoint.Tensor, k preset.Kind) string {
 		return fmt.Sprintf("%d dimensions, not 2", len(t.Shape))
 	case t.Numel() == 0:
 		return "empty"
-	case !codec.Floats(t.Dtype):
+	case !codec.Numbers(t.Dtype):
 		return fmt.Sprintf("%s is not F32, BF16 or F16", t.Dtype)
 	case k.Quantizable(d.Conv, d.Embedding):
 		return ""
@@ -281,7 +299,7 @@ func (d *decider) quantize(s *Step, kind preset.Kind, rule *Rule) (keep string, 
 	if err := s.Format.Check(s.Settings); err != nil {
 		return "", usage.Errorf("layer %s: %w", s.Layer, err)
 	}
-	src := codec.Source{Name: s.Layer, Shape: s.Source.Shape, Dtype: s.Source.Dtype}
+	src := s.CodecSource()
 	s.Codec, s.Options, err = d.make(s.Format, src, s.Settings)
 	if err != nil {
 		d.cannot = append(d.cannot, fmt.Sprintf("%s is kept: %v", s.Layer, err))

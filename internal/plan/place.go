@@ -96,6 +96,9 @@ func (p *Plan) name(s *Step) []safetensors.Tensor {
 	if s.Action == Drop {
 		return nil
 	}
+	if s.stays() {
+		return p.nameStored(s)
+	}
 	if s.Action == Keep {
 		t := safetensors.Tensor{Name: s.Source.Name, Dtype: s.Source.Dtype, Shape: s.Source.Shape}
 		if s.Codec != nil {
@@ -113,9 +116,28 @@ func (p *Plan) name(s *Step) []safetensors.Tensor {
 		unit = append(unit, named)
 	}
 	if p.Layout.SelfDescribing {
-		l := layout.MetadataTensor(s.Layer, s.Options)
-		p.Literals = append(p.Literals, Literal{Part{Tensor: l.Tensor}, l.Data})
-		unit = append(unit, l.Tensor)
+		unit = append(unit, p.describe(s))
+	}
+	return unit
+}
+
+// describe adds the tensor with a layer's metadata.
+func (p *Plan) describe(s *Step) safetensors.Tensor {
+	l := layout.MetadataTensor(s.Layer, s.Options)
+	p.Literals = append(p.Literals, Literal{Part{Tensor: l.Tensor}, l.Data})
+	return l.Tensor
+}
+
+// nameStored is name for a layer that stays as it is stored. What the header
+// said of it goes into a tensor.
+func (p *Plan) nameStored(s *Step) []safetensors.Tensor {
+	var unit []safetensors.Tensor
+	for _, c := range s.Copies {
+		unit = append(unit, c.Tensor)
+		s.Parts = append(s.Parts, c.Part)
+	}
+	if s.From.FromHeader {
+		unit = append(unit, p.describe(s))
 	}
 	return unit
 }
@@ -167,6 +189,9 @@ func (p *Plan) locate() {
 	for i := range p.Steps {
 		for j := range p.Steps[i].Parts {
 			p.Steps[i].Parts[j] = steps.part(p.Steps[i].Parts[j].Name)
+		}
+		for j := range p.Steps[i].Copies {
+			p.Steps[i].Copies[j].Part = p.Steps[i].Parts[j]
 		}
 	}
 	for i := range p.Literals {

@@ -128,9 +128,10 @@ func TestSplit(t *testing.T) {
 }
 
 // TestMetadata: the config must be in the header of a single file, and nowhere
-// but in config.json for a folder; the comfy layout adds nothing.
+// but in config.json for a folder; the comfy layout adds nothing. What the
+// source's header says of quantized layers would be wrong of the output's.
 func TestMetadata(t *testing.T) {
-	source := map[string]string{"format": "pt", "quantization_config": "old"}
+	source := map[string]string{"format": "pt", "quantization_config": "old", "_quantization_metadata": "old"}
 	tests := []struct {
 		layout *layout.Layout
 		folder bool
@@ -139,7 +140,8 @@ func TestMetadata(t *testing.T) {
 	for _, tt := range tests {
 		p := planned(t, model, Options{Layout: tt.layout, Output: Output{Folder: tt.folder, Stem: "model", Metadata: source}})
 		got := p.Files[0].Header.Metadata
-		if got["format"] != "pt" || len(got) != 2 || (got[layout.ConfigKey] != "old") != tt.config {
+		text, ok := got[layout.ConfigKey]
+		if _, stale := got[layout.HeaderKey]; got["format"] != "pt" || stale || ok != tt.config || text == "old" {
 			t.Errorf("%s, folder %v: %v", tt.layout.Name, tt.folder, got)
 		}
 		if p.Files[0].Name != "out.safetensors" && p.Files[0].Name != "model.safetensors" {
@@ -156,7 +158,7 @@ func TestMetadata(t *testing.T) {
 	if got := p.Files[0].Header.Metadata; len(got) != 1 {
 		t.Errorf("from no metadata: %v", got)
 	}
-	if len(source) != 2 || source[layout.ConfigKey] != "old" {
+	if len(source) != 3 || source[layout.ConfigKey] != "old" {
 		t.Errorf("the source's metadata became %v", source)
 	}
 }

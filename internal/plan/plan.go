@@ -40,7 +40,12 @@ type Options struct {
 	// Chosen are the dtypes that were measured for weights with a dynamic one,
 	// by their names; nil before that.
 	Chosen map[string]Choice
-	Output Output
+	// Stored are the layers that weights come from, by the weights' names, as
+	// [Inventory] returns them.
+	Stored map[string]*layout.Layer
+	// AcceptUnscaled takes 8-bit floats without a scale for plain numbers.
+	AcceptUnscaled bool
+	Output         Output
 }
 
 // Choice is a dtype that was measured: "" where none loses little enough.
@@ -82,10 +87,24 @@ type Step struct {
 	Options  pyjson.Object // what the layer's metadata says
 	NoMatmul bool          // quantized matmul was asked for and does not apply
 	// From is the stored layer that the weight comes from, and Move how its
-	// codes become those of Codec; nil for a plain tensor.
-	From  *layout.Layer
-	Move  *codec.Move
-	Parts []Part // of the codec's tensors, or the copy
+	// codes become those of Codec; nil for a plain tensor. Source stands for the
+	// restored weight then.
+	From *layout.Layer
+	Move *codec.Move
+	// Copies are the tensors of a layer that stays as it is stored.
+	Copies []Copy
+	Parts  []Part // of the codec's tensors, or the copy
+	kept   safetensors.Dtype
+}
+
+// CodecSource is what a codec needs to know of the weight. 8-bit floats that
+// are plain numbers count as the dtype of most kept tensors.
+func (s *Step) CodecSource() codec.Source {
+	src := codec.Source{Name: s.Layer, Shape: s.Source.Shape, Dtype: s.Source.Dtype}
+	if !codec.Floats(src.Dtype) {
+		src.Dtype = first(s.kept)
+	}
+	return src
 }
 
 // Part is a tensor of the output and the file that holds it.
@@ -117,6 +136,8 @@ type Plan struct {
 	// ConfigFile says that a folder has the config as a file of its own too.
 	ConfigFile bool
 	Notes      []string // what a user should know
+	// Transcodes says that it is the way of layers to another layout.
+	Transcodes bool
 	BytesIn    int64
 	BytesOut   int64
 }
@@ -132,6 +153,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 		p.Preset += ": " + o.Recognised
 	}
 	p.Steps = make([]Step, 0, len(tensors))
+	d.kept = keptDtype(tensors)
 	for _, t := range readOrder(tensors) {
 		step, err := d.step(t)
 		if err != nil {
@@ -148,7 +170,8 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if err := checkFor(p, o); err != nil {
 		return nil, err
 	}
-	p.Notes = append(d.notes(), notesOf(p, o)...)
+	p.Notes = slices.Concat(notesOnStored(p.Steps, o), d.notes(), notesOf(p, o))
+	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
 	return p, p.place(o.Output)
 }
 
@@ -167,14 +190,15 @@ func checkFor(p *Plan, o Options) error {
 	if err := o.For.CheckOutput(o.Layout.Name, o.Output.Folder); err != nil {
 		return usage.Wrap(err)
 	}
-	for _, s := range p.Steps {
-		if s.Action != Quantize {
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		if !s.quantized() {
 			continue
 		}
 		err := o.For.CheckLayer(s.Format, s.Dtype)
 		if err == nil && p.Config != nil {
 			err = o.For.CheckSDNQ(app.SDNQLayer{
-				Scheme: codec.Scheme(s.Codec), Global: p.Config.WeightsDtype, Listed: p.Config.ListedAs(s.Source.Name),
+				Scheme: s.scheme(), Global: p.Config.WeightsDtype, Listed: p.Config.ListedAs(s.Source.Name),
 			})
 		}
 		if err != nil {
@@ -188,18 +212,27 @@ func checkFor(p *Plan, o Options) error {
 // notesOf says what may surprise: nothing to do, and layers that stock ComfyUI
 // does not load.
 func notesOf(p *Plan, o Options) []string {
-	quantized, foreign := 0, map[string]bool{}
-	for _, s := range p.Steps {
-		if s.Action != Quantize {
+	quantized, restored, foreign := 0, 0, map[string]bool{}
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		if !s.quantized() {
+			if s.From != nil {
+				restored++
+			}
 			continue
 		}
-		quantized++
+		if s.Action == Quantize {
+			quantized++
+		}
 		if o.Layout == layout.Comfy && s.Format.ComfyUI == "" {
 			foreign[s.Dtype] = true
 		}
 	}
 	var notes []string
-	if quantized == 0 {
+	switch {
+	case quantized == 0 && restored > 0:
+		notes = append(notes, "nothing is quantized anew")
+	case quantized == 0:
 		notes = append(notes, "nothing is quantized: every tensor is kept as it is")
 	}
 	for _, name := range slices.Sorted(keys(foreign)) {

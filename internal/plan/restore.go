@@ -45,6 +45,9 @@ func Restore(m *layout.Model, dtype safetensors.Dtype, o Output) (*Restoration, 
 		r.BytesIn += t.Size
 	}
 	for _, l := range m.Layers {
+		if err := restorable(l); err != nil {
+			return nil, err
+		}
 		t := safetensors.Tensor{Name: layout.WeightName(l.Name), Dtype: first(dtype, l.OrigDtype, kept), Shape: l.Shape()}
 		units = append(units, []safetensors.Tensor{t})
 		for _, part := range l.Parts {

@@ -22,6 +22,7 @@ func configOf(steps []Step, d *decider) *sdnq.Config {
 	s := d.global()
 	c.Settings = globalSettings(s)
 	c.MinNumel, c.MinChannels = d.minNumel, d.minWidth
+	d.admitStored(steps, c)
 	c.AddSkipKeys = c.AddSkipKeys && d.SkipKeys
 	entries := d.skip
 	if d.listKeys {
@@ -29,8 +30,8 @@ func configOf(steps []Step, d *decider) *sdnq.Config {
 	}
 	c.NotConvert = notConverted(steps, entries, s.ExactReference)
 	c.NotMatmul = notMultiplied(steps)
-	c.Turn("quant_conv", d.Conv)
-	c.Turn("quant_embedding", d.Embedding)
+	c.Turn("quant_conv", d.Conv || c.Has("quant_conv"))
+	c.Turn("quant_embedding", d.Embedding || c.Has("quant_embedding"))
 	c.Shapes = untoldShapes(steps)
 	if !keepsExceptions(c, d.Config, steps) {
 		exceptions(c, steps)
@@ -45,12 +46,12 @@ func notConverted(steps []Step, skip []string, exact bool) []string {
 	list := slices.DeleteFunc(slices.Clone(skip), func(entry string) bool {
 		return slices.ContainsFunc(steps, func(s Step) bool {
 			_, matched := sdnq.Match(s.memoryName(), []string{entry})
-			return matched && s.Action == Quantize
+			return matched && s.quantized()
 		})
 	})
 	entries := slices.Clone(list)
 	for _, s := range steps {
-		if s.Action != Keep || s.Layer == s.Source.Name {
+		if s.Action != Keep || s.quantized() || s.Layer == s.Source.Name {
 			continue
 		}
 		if _, matched := sdnq.Match(s.memoryName(), entries); !matched || !exact {
@@ -86,7 +87,7 @@ func notMultiplied(steps []Step) []string {
 func untoldShapes(steps []Step) pyjson.Object {
 	var shapes pyjson.Object
 	for _, s := range steps {
-		if scheme := codec.Scheme(s.Codec); scheme != nil && untold(scheme) {
+		if scheme := s.scheme(); scheme != nil && untold(scheme) {
 			shapes = append(shapes, pyjson.Member{Key: s.Layer, Value: s.Source.Shape})
 		}
 	}
@@ -113,7 +114,7 @@ func keepsExceptions(c, user *sdnq.Config, steps []Step) bool {
 		}
 	}
 	for _, s := range steps {
-		if s.Action == Quantize && (s.Settings.Dynamic || !says(&candidate, s)) {
+		if s.quantized() && (s.Settings.Dynamic || !says(&candidate, s)) {
 			return false
 		}
 	}
@@ -205,7 +206,7 @@ func exceptions(c *sdnq.Config, steps []Step) {
 	plain := *c
 	differing := differ(&plain)
 	for _, s := range steps {
-		if s.Action != Quantize {
+		if !s.quantized() {
 			continue
 		}
 		keys := differing(s)
@@ -245,7 +246,7 @@ func sharedDifference(c *sdnq.Config, steps []Step) pyjson.Object {
 	n := 0
 	differing := differ(c)
 	for _, s := range steps {
-		if s.Action != Quantize {
+		if !s.quantized() {
 			continue
 		}
 		keys := differing(s)

@@ -34,7 +34,7 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 		return nil, &sourceError{err}
 	}
 	t := &transcoding{Model: m, TranscodeOptions: how, o: o}
-	p := &Plan{Layout: o.Layout}
+	p := &Plan{Layout: o.Layout, Transcodes: true}
 	for _, one := range m.Plain {
 		layer, _ := strings.CutSuffix(one.Name, ".weight")
 		p.Steps = append(p.Steps, Step{
@@ -123,7 +123,7 @@ func (t *transcoding) move(l *layout.Layer, orig safetensors.Dtype) (*codec.Move
 	case err != nil:
 		return nil, err
 	case codec.IsForeign(l.Codec):
-		return nil, fmt.Errorf("the %s layout is read alone: quantize it anew", l.Layout.Name)
+		return nil, fmt.Errorf("the %s layout is read, and not written", l.Layout.Name)
 	case t.o.Layout == layout.SDNQ:
 		return codec.FromNative(src, t.kind(src), stored, l.Options, l.Codec)
 	case !t.Rename && stored == codec.SDNQ():

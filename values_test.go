@@ -81,7 +81,7 @@ func valuesIn(t *testing.T, d *decoding, columns int, a quant.Area) (values []fl
 	t.Helper()
 	err := stream.Run(t.Context(), 1, func(yield func(stream.Task) bool) {
 		yield(func(w *stream.Worker) error {
-			got, err := d.readAny(w, 0, columns, a)
+			got, err := newStoredValues(d.source, d.layer, 3000).read(w, 0, columns, a)
 			values = append(values, got...)
 			return err
 		})

@@ -1,0 +1,164 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/quant"
+)
+
+// Inventory is what a checkpoint holds once its layers are restored: its plain
+// tensors, and for every layer one that stands for the weight. stored has the
+// layers by the names of these.
+func Inventory(m *layout.Model) (tensors []checkpoint.Tensor, stored map[string]*layout.Layer, err error) {
+	if len(m.Layers) == 0 {
+		return m.Plain, nil, nil
+	}
+	if err := m.Failed(); err != nil {
+		return nil, nil, &sourceError{err}
+	}
+	tensors, stored = slices.Clone(m.Plain), map[string]*layout.Layer{}
+	kept := keptDtype(m.Plain)
+	for _, l := range m.Layers {
+		t := layerTensor(l, first(l.OrigDtype, kept))
+		t.Size = 0
+		for _, one := range l.Tensors {
+			t.Size += one.Size
+		}
+		tensors, stored[t.Name] = append(tensors, t), l
+	}
+	slices.SortFunc(tensors, func(a, b checkpoint.Tensor) int { return strings.Compare(a.Name, b.Name) })
+	return tensors, stored, nil
+}
+
+// stays reports whether a layer that is kept stays as it is stored.
+func (s *Step) stays() bool { return len(s.Copies) > 0 }
+
+// quantized reports whether the output has the weight as a quantized layer.
+func (s *Step) quantized() bool { return s.Action == Quantize || s.stays() }
+
+// scheme is how SDNQ stores the weight in the output, nil if it does not.
+func (s *Step) scheme() *quant.Scheme {
+	if s.stays() {
+		return codec.Scheme(s.From.Codec)
+	}
+	return codec.Scheme(s.Codec)
+}
+
+// keepStored decides about a layer of the source that is kept: it stays as it
+// is stored where the output's layout holds it so, else its values become plain.
+func (d *decider) keepStored(s *Step) error {
+	l := s.From
+	if !d.canStay(l) {
+		s.Codec = codec.Cast(s.Source.Shape, s.Source.Dtype)
+		s.Reason += fmt.Sprintf("; restored from %s to %s", l.Dtype, s.Source.Dtype)
+		return nil
+	}
+	for _, t := range l.Tensors {
+		if l.FromHeader && layout.IsMetadata(t.Name) {
+			continue
+		}
+		s.Copies = append(s.Copies, Copy{Source: t, Part: Part{Tensor: t.Tensor}})
+	}
+	s.Reason += "; stays as it is stored, " + l.Dtype
+	s.Dtype, s.Options = l.Dtype, l.Options
+	s.Format, _ = codec.ByName(l.Format)
+	if d.Layout != layout.SDNQ {
+		return nil
+	}
+	m, err := codec.Renamed(s.CodecSource(), l.Options, l.Codec)
+	if err == nil {
+		s.Settings = m.Settings
+	}
+	return err
+}
+
+// canStay: layers of the same layout, if the application that was named loads
+// them.
+func (d *decider) canStay(l *layout.Layer) bool {
+	if l.Layout != d.Layout {
+		return false
+	}
+	f, err := codec.ByName(l.Format)
+	return err == nil && (d.For == nil || d.For.CheckLayer(f, l.Dtype) == nil)
+}
+
+// restorable refuses weights that are not what their layer's values are.
+func restorable(l *layout.Layer) error {
+	for _, t := range l.Tensors {
+		if strings.HasSuffix(t.Name, layout.PreQuantScale) {
+			return &sourceError{fmt.Errorf("layer %s has %s, which the loader multiplies into activations: its values alone are not its weight", l.Name, t.Name)}
+		}
+	}
+	return nil
+}
+
+// admitStored lets SDNQ's rules pass the layers that stay as they are.
+func (d *decider) admitStored(steps []Step, c *sdnq.Config) {
+	for i := range steps {
+		s := &steps[i]
+		scheme := s.scheme()
+		if !s.stays() || scheme == nil {
+			continue
+		}
+		c.MinNumel = min(c.MinNumel, s.Source.Numel())
+		c.MinChannels = min(c.MinChannels, slices.Min(s.Source.Shape[:2]))
+		switch scheme.Kind {
+		case quant.Embedding:
+			c.Turn("quant_embedding", true)
+		case quant.Conv, quant.ConvTranspose:
+			c.Turn("quant_conv", true)
+		}
+	}
+}
+
+// notesOnStored says in one line what became of layers that were quantized
+// already.
+func notesOnStored(steps []Step, o Options) []string {
+	counts := map[string]int{}
+	var all, stay, plain int
+	for i := range steps {
+		s := &steps[i]
+		if s.From == nil || s.Action == Drop {
+			continue
+		}
+		all++
+		counts[s.From.Dtype]++
+		switch {
+		case s.stays():
+			stay++
+		case s.Action == Keep:
+			plain++
+		}
+	}
+	if all == 0 {
+		return nil
+	}
+	var kinds []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		kinds = append(kinds, fmt.Sprintf("%d %s", counts[name], name))
+	}
+	note := fmt.Sprintf("%d layers of the source were quantized already (%s): what is quantized are their restored values", all, strings.Join(kinds, ", "))
+	if stay > 0 {
+		note += fmt.Sprintf("; %d that are kept stay as they are stored", stay)
+	}
+	if plain > 0 {
+		note += fmt.Sprintf("; %d that are kept become plain, since the %s layout cannot hold them as they are", plain, o.Layout.Name)
+	}
+	return []string{note}
+}
+
+// unscaled refuses 8-bit floats without a scale, unless they are to be taken
+// for numbers.
+func (d *decider) unscaled(t checkpoint.Tensor) error {
+	if !layout.Float8(t.Dtype) || d.AcceptUnscaled {
+		return nil
+	}
+	return &sourceError{fmt.Errorf("tensor %s is %s and has no scale: --accept-unscaled-fp8 takes its values as plain numbers, --keep leaves it as it is", t.Name, t.Dtype)}
+}

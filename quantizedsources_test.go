@@ -1,0 +1,256 @@
+package tensorpress
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// requantized is a source that is quantized already.
+type requantized struct {
+	name, path string
+}
+
+// requantSources are files of every format that is read.
+func requantSources(t *testing.T) []requantized {
+	t.Helper()
+	var all []requantized
+	plain := comfySource(t)
+	for _, c := range comfyCases {
+		all = append(all, requantized{c.json, quantized(t, plain, c.o)})
+	}
+	for _, tt := range settingCases {
+		for _, layout := range []string{"comfy", "sdnq"} {
+			o := Options{Layout: layout, Dtype: &tt.dtype, Settings: tt.settings}
+			all = append(all, requantized{fmt.Sprint(layout, tt.dtype, tt.settings), quantized(t, plain, o)})
+		}
+	}
+	for _, name := range []string{"scaled_fp8", "weight_scale_inv", "weight_scale"} {
+		all = append(all, requantized{name, "testdata/golden/foreign/" + name + ".safetensors"})
+	}
+	hybrid := filepath.Join(t.TempDir(), "hybrid.safetensors")
+	rewrite(t, "testdata/golden/ctq/one.mxfp8.safetensors", hybrid)
+	for _, name := range []string{"fp8_block32", "int8_row_convrot64", "nvfp4"} {
+		all = append(all, requantized{"ctq " + name, "testdata/golden/ctq/one." + name + ".safetensors"})
+	}
+	return append(all, requantized{"hybrid", hybrid})
+}
+
+// requantTargets cut weights in different ways, some into rectangles, some in
+// several passes.
+var requantTargets = []Options{
+	{}, {Scale: ptr("tensor")}, {Dtype: ptr("float8_e4m3fn"), Scale: ptr("block"), Settings: map[string]any{"block-size": 16}},
+	{Dtype: ptr("mxfp8")}, {Dtype: ptr("nvfp4")}, {Dtype: ptr("asym_w4a8_int8"), Settings: map[string]any{"convrot-group-size": 16}},
+	{Dtype: ptr("uint4"), Settings: map[string]any{"svd-rank": 4, "model-dtype": "f32"}},
+	{Dtype: ptr("uint3"), Settings: map[string]any{"codebook": true, "scale-dtype": "uint8"}},
+	{Layout: "sdnq", Dtype: ptr("int6"), Settings: map[string]any{"hadamard": true}},
+}
+
+// TestQuantizedSources: a quantized source must give what its restored values give,
+// whatever the threads and memory.
+func TestQuantizedSources(t *testing.T) {
+	compared := 0
+	for i, source := range requantSources(t) {
+		plain := filepath.Join(t.TempDir(), "plain.safetensors")
+		if _, err := Dequantize(t.Context(), source.path, plain, DequantizeOptions{Dtype: "f32"}); err != nil {
+			t.Fatalf("%s: %v", source.name, err)
+		}
+		for j, o := range requantTargets {
+			if testing.Short() && (i+j)%6 > 0 {
+				continue
+			}
+			compared += requantize(t, source, plain, o)
+		}
+	}
+	if compared < 60 {
+		t.Errorf("compared %d layers, want at least 60", compared)
+	}
+}
+
+// requantize compares the layers that are quantized, and returns how many.
+func requantize(t *testing.T, source requantized, plain string, o Options) (n int) {
+	t.Helper()
+	o.Preset, o.MinNumel, o.MinChannels = "none", ptr(0), ptr(0)
+	label := fmt.Sprintf("%s to %s %s %v", source.name, o.Layout, text(o.Dtype), o.Settings)
+	got, want := filepath.Join(t.TempDir(), "got.safetensors"), filepath.Join(t.TempDir(), "want.safetensors")
+	report, err := Quantize(t.Context(), source.path, got, o)
+	if err != nil {
+		t.Fatalf("%s: %v", label, err)
+	}
+	if !strings.Contains(report.Notes[0], "of the source were quantized already (") {
+		t.Errorf("%s: notes %q", label, report.Notes)
+	}
+	if _, err := Quantize(t.Context(), plain, want, o); err != nil {
+		t.Fatalf("%s: %v", label, err)
+	}
+	small := filepath.Join(t.TempDir(), "small.safetensors")
+	o.Resources = Resources{Threads: 5, Memory: 1 << 20}
+	if _, err := Quantize(t.Context(), source.path, small, o); err != nil || fileHash(t, small) != fileHash(t, got) {
+		t.Errorf("%s: small tiles give another file, %v", label, err)
+	}
+	for _, l := range report.Layers {
+		if l.Action == "quantize" {
+			n++
+			compareLayers(t, label, got, want, l.Name)
+		}
+	}
+	return n
+}
+
+// compareLayers compares all tensors of a layer, but for its JSON, which may
+// name another original dtype.
+func compareLayers(t *testing.T, label, got, want, layer string) {
+	t.Helper()
+	f, err := safetensors.Open(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, tensor := range f.Header().Tensors {
+		name, part, _ := strings.Cut(strings.TrimPrefix(tensor.Name, layer), ".")
+		if name != "" || part == "comfy_quant" || part == "bias" {
+			continue
+		}
+		if !bytes.Equal(body(t, got, tensor.Name), body(t, want, tensor.Name)) {
+			t.Errorf("%s: %s differs", label, tensor.Name)
+		}
+	}
+}
+
+// TestQuantizedSourcesInTiles: weights larger than tiles, whose decoder and encoder
+// cut them differently.
+func TestQuantizedSourcesInTiles(t *testing.T) {
+	source := save(t, "in.safetensors", nil, weights{name: "a.weight", dtype: safetensors.F32, shape: []int{256, 640}})
+	for i, from := range []Options{
+		{}, {Dtype: ptr("mxfp8")}, {Dtype: ptr("nvfp4")}, {Dtype: ptr("float8_e4m3fn_blockwise")}, {Dtype: ptr("convrot_w4a4"), Settings: map[string]any{"convrot-group-size": 64}},
+		{Dtype: ptr("uint5"), Settings: map[string]any{"group-size": 80}}, {Dtype: ptr("int8"), Settings: map[string]any{"quantized-matmul": true}},
+	} {
+		stored := quantized(t, source, from)
+		plain := filepath.Join(t.TempDir(), "plain.safetensors")
+		if _, err := Dequantize(t.Context(), stored, plain, DequantizeOptions{Dtype: "f32"}); err != nil {
+			t.Fatal(err)
+		}
+		for j, to := range requantTargets[:5] {
+			if testing.Short() && (i+j)%2 > 0 {
+				continue
+			}
+			requantize(t, requantized{text(from.Dtype), stored}, plain, to)
+		}
+	}
+}
+
+// TestKeptLayersStay: layers that are kept come out as they are stored where
+// the layout is the same, with their metadata, else as plain tensors.
+func TestKeptLayersStay(t *testing.T) {
+	plain := comfySource(t)
+	for _, tt := range []struct {
+		from, to Options
+		stays    bool
+	}{
+		{Options{}, Options{Dtype: ptr("float8_e4m3fn")}, true},
+		{Options{Dtype: ptr("nvfp4")}, Options{}, true},
+		{Options{Dtype: ptr("int8_blockwise"), Settings: map[string]any{"block-size": 64}}, Options{For: "comfyui"}, false},
+		{Options{Dtype: ptr("uint4"), Settings: map[string]any{"svd-rank": 4}}, Options{Dtype: ptr("int5")}, true},
+		{Options{Layout: "sdnq", Dtype: ptr("uint4"), Settings: map[string]any{"hadamard": true}}, Options{Layout: "sdnq"}, true},
+		{Options{Layout: "sdnq", Dtype: ptr("int5")}, Options{Layout: "sdnq", Dtype: ptr("uint4"), MinNumel: ptr(1 << 14)}, true},
+		{Options{Layout: "sdnq", Dtype: ptr("int8"), Settings: map[string]any{"quantized-matmul": true}}, Options{}, false},
+		{Options{}, Options{Layout: "sdnq"}, false},
+	} {
+		source := quantized(t, plain, tt.from)
+		tt.to.Keep = []string{`^b\.`}
+		out := quantized(t, source, tt.to)
+		label := fmt.Sprintf("%s %s to %s %s", tt.from.Layout, text(tt.from.Dtype), tt.to.Layout, text(tt.to.Dtype))
+		before, after := inspectedLayer(t, source, "b"), inspectedLayer(t, out, "b")
+		if (after != nil) != tt.stays {
+			t.Errorf("%s: b is a layer: %v, want %v", label, after != nil, tt.stays)
+			continue
+		}
+		if v, err := Verify(t.Context(), out, VerifyOptions{Source: source, MaxRelMSE: ptr(0.03)}); err != nil || !v.OK {
+			t.Errorf("%s: %+v, %v", label, v, err)
+		}
+		if !tt.stays {
+			continue
+		}
+		if !slices.EqualFunc(before.Tensors, after.Tensors, func(a, b InspectedTensor) bool {
+			return a.Name == b.Name && bytes.Equal(body(t, source, a.Name), body(t, out, b.Name))
+		}) {
+			t.Errorf("%s: tensors of b are not those of the source", label)
+		}
+	}
+}
+
+func inspectedLayer(t *testing.T, path, name string) *InspectedLayer {
+	t.Helper()
+	v, err := Inspect(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range v.Layers {
+		if l := &v.Layers[i]; l.Name == name {
+			return l
+		}
+	}
+	return nil
+}
+
+// TestNothingStaleSurvives: what described or scaled the old layers must not
+// come along.
+func TestNothingStaleSurvives(t *testing.T) {
+	for _, name := range []string{"scaled_fp8", "weight_scale_inv", "weight_scale"} {
+		out := quantized(t, "testdata/golden/foreign/"+name+".safetensors", Options{})
+		f, err := safetensors.Open(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tensor := range f.Header().Tensors {
+			for _, old := range []string{"scaled_fp8", "scale_weight", "scale_input", "weight_scale_inv", "input_scale"} {
+				if strings.HasSuffix(tensor.Name, old) {
+					t.Errorf("%s: %s is still there", name, tensor.Name)
+				}
+			}
+		}
+		f.Close()
+	}
+}
+
+// TestUnscaledFloat8: 8-bit floats without a scale are an error unless they are
+// kept, or said to be numbers.
+func TestUnscaledFloat8(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "in.safetensors")
+	codes := make([]byte, 64*64)
+	for i := range codes {
+		codes[i] = byte(i*7) & 0xF7 // no NaN
+	}
+	norm := make([]byte, 128)
+	write(t, path, []safetensors.Tensor{
+		{Name: "a.weight", Dtype: safetensors.F8_E4M3, Shape: []int{64, 64}}, {Name: "n.weight", Dtype: safetensors.F16, Shape: []int{64}},
+	}, map[string][]byte{"a.weight": codes, "n.weight": norm})
+	for _, layout := range []string{"comfy", "sdnq"} {
+		o := Options{Layout: layout, Preset: "none", MinNumel: ptr(0)}
+		_, err := Plan(path, "", o)
+		if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), path+": tensor a.weight is F8_E4M3 and has no scale: --accept-unscaled-fp8") {
+			t.Errorf("%s: %v", layout, err)
+		}
+		o.Keep = []string{"a"}
+		if out := quantized(t, path, o); !bytes.Equal(body(t, out, "a.weight"), codes) {
+			t.Errorf("%s: the copy differs", layout)
+		}
+		o.Keep, o.AcceptUnscaledFP8 = nil, true
+		out := quantized(t, path, o)
+		v, err := Verify(t.Context(), out, VerifyOptions{Source: path, MaxRelMSE: ptr(0.001)})
+		if err != nil || !v.OK || len(v.Layers) != 1 {
+			t.Errorf("%s: %+v, %v", layout, v, err)
+		}
+	}
+	out := quantized(t, path, Options{Dtype: ptr("uint4"), AcceptUnscaledFP8: true})
+	if got, _ := inspectedLayer(t, out, "a").Options.Get("orig_dtype"); got != "torch.float16" {
+		t.Errorf("original dtype %v, want that of the kept tensors", got)
+	}
+}

@@ -1,0 +1,122 @@
+package tensorpress
+
+import (
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// values are those of a weight, wherever they come from.
+type values interface {
+	// read fills one of the worker's buffers with an area of the weight, taken
+	// as a matrix of that many columns.
+	read(w *stream.Worker, buffer, columns int, a quant.Area) ([]float32, error)
+}
+
+// plainValues are those of a plain tensor.
+type plainValues struct {
+	source *checkpoint.Checkpoint
+	tensor checkpoint.Tensor
+}
+
+func (p plainValues) read(w *stream.Worker, buffer, columns int, a quant.Area) ([]float32, error) {
+	raw, err := p.raw(w, columns, a)
+	if err != nil {
+		return nil, err
+	}
+	x := w.Floats(buffer, a.Values())
+	codec.Widen(x, raw, p.tensor.Dtype)
+	return x, nil
+}
+
+// raw reads them as they are stored.
+func (p plainValues) raw(w *stream.Worker, columns int, a quant.Area) ([]byte, error) {
+	width := p.tensor.Dtype.Bits() / 8
+	raw := w.Bytes(rawBuffer, a.Values()*width)
+	return raw, readSpans(p.source, p.tensor, quant.AreaSpans(a, columns, width), raw)
+}
+
+// storedValues are what a quantized layer decodes to, in single precision. The
+// layer is read in pieces that its own cut allows, of at most so many values.
+type storedValues struct {
+	decoding
+	limit int
+}
+
+func newStoredValues(c *checkpoint.Checkpoint, l *layout.Layer, limit int) storedValues {
+	return storedValues{decoding{c, l, safetensors.F32}, min(limit, tileValues)}
+}
+
+// pieceBuffer is the worker's buffer of values for pieces that are larger than
+// what was asked for; those before it are for what was.
+const pieceBuffer = 2
+
+func (s storedValues) read(w *stream.Worker, buffer, columns int, a quant.Area) ([]float32, error) {
+	x := w.Floats(buffer, a.Values())
+	cut := s.layer.Codec.Cut()
+	if cut.Cols == columns && a.Row+a.Rows <= cut.Rows {
+		return x, s.rectangle(w, x, a)
+	}
+	rows, width := a.Rows, a.Cols
+	if a.Cols == columns { // they lie one after the other
+		rows, width = 1, a.Values()
+	}
+	for i := range rows {
+		if err := s.run(w, x[i*width:(i+1)*width], (a.Row+i)*columns+a.Col); err != nil {
+			return nil, err
+		}
+	}
+	return x, nil
+}
+
+// run reads consecutive values: the end of a row, whole rows, the beginning of
+// one.
+func (s storedValues) run(w *stream.Worker, x []float32, start int) error {
+	columns := s.layer.Codec.Cut().Cols
+	for len(x) > 0 {
+		a := quant.Area{Row: start / columns, Col: start % columns, Rows: 1}
+		a.Cols = min(columns-a.Col, len(x))
+		if a.Cols == columns {
+			a.Rows = len(x) / columns
+		}
+		if err := s.rectangle(w, x[:a.Values()], a); err != nil {
+			return err
+		}
+		x, start = x[a.Values():], start+a.Values()
+	}
+	return nil
+}
+
+// rectangle reads an area as the layer's own cut counts.
+func (s storedValues) rectangle(w *stream.Worker, x []float32, a quant.Area) error {
+	cut := s.layer.Codec.Cut()
+	whole := cut.Cover(a)
+	for piece := range whole.Split(cut.Piece(whole, s.limit)) {
+		if err := s.piece(w, x, a, piece); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// piece decodes whole units and takes what the area has of them, into its place
+// at once where they lie in one run of it.
+func (s storedValues) piece(w *stream.Worker, x []float32, a, piece quant.Area) error {
+	if at := (piece.Row-a.Row)*a.Cols + piece.Col - a.Col; a.Contains(piece) && (piece.Rows == 1 || piece.Cols == a.Cols) {
+		_, err := s.restore(w, x[at:at+piece.Values()], piece)
+		return err
+	}
+	decoded := w.Floats(pieceBuffer, piece.Values())
+	if _, err := s.restore(w, decoded, piece); err != nil {
+		return err
+	}
+	from, to := max(a.Col, piece.Col), min(a.Col+a.Cols, piece.Col+piece.Cols)
+	for row := max(a.Row, piece.Row); row < min(a.Row+a.Rows, piece.Row+piece.Rows); row++ {
+		src := decoded[(row-piece.Row)*piece.Cols:]
+		copy(x[(row-a.Row)*a.Cols+from-a.Col:], src[from-piece.Col:to-piece.Col])
+	}
+	return nil
+}
