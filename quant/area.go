@@ -1,10 +1,6 @@
 package quant
 
-import (
-	"iter"
-
-	"github.com/tensorpress/tensorpress/internal/kernel"
-)
+import "iter"
 
 // Area is a rectangle of a weight: rows [Row, Row+Rows), columns [Col, Col+Cols).
 type Area struct{ Row, Col, Rows, Cols int }
@@ -74,6 +70,8 @@ type Patch struct {
 	// Ranges of all groups of the weight, or nil: then every group lies whole
 	// in the area.
 	Ranges []Range
+
+	plain plain // in place of values
 }
 
 // row returns the values of row i of the patch.
@@ -81,15 +79,13 @@ func (p *Patch) row(i int) []float32 { return p.Values[i*p.Cols : (i+1)*p.Cols] 
 
 // checkFinite returns a *[NonfiniteError] for the first NaN or infinity of a
 // weight of that many columns.
-func (p *Patch) checkFinite(columns int) error {
-	if lo, hi := kernel.MinMax(p.Values); finite(lo) && finite(hi) {
-		return nil
-	}
-	return CheckArea(p.Area, p.Values, columns)
-}
+func (p *Patch) checkFinite(columns int) error { return CheckArea(p.Area, p.Values, columns) }
 
 // CheckArea is [CheckFinite] for an area of a weight of that many columns.
 func CheckArea(a Area, values []float32, columns int) error {
+	if rangeOf(values).finite() {
+		return nil
+	}
 	for i, v := range values {
 		if !finite(v) {
 			return &NonfiniteError{a.Index(i, columns), v}

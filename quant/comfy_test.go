@@ -1,9 +1,11 @@
 package quant
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -83,8 +85,18 @@ func pressArea(t *testing.T, s sheet, data [][]byte, a Area, w []float32, ranges
 			parts[i][j] = 0x5A
 		}
 	}
-	if err := s.Encode(parts, Patch{a, areaOf(s, a, w), ranges}, new(Scratch)); err != nil {
+	if err := s.Encode(parts, Patch{Area: a, Values: areaOf(s, a, w), Ranges: ranges}, new(Scratch)); err != nil {
 		t.Fatal(err)
+	}
+	if raw, ok := s.(RawSheet); ok {
+		_, data := roundedTo(areaOf(s, a, w), safetensors.F32)
+		again := make([][]byte, len(parts))
+		for i := range again {
+			again[i] = make([]byte, len(parts[i]))
+		}
+		if err := raw.(sheet).Encode(again, RawPatch(a, data, safetensors.F32, ranges), new(Scratch)); err != nil || !slices.EqualFunc(again, parts, bytes.Equal) {
+			t.Fatalf("area %v: raw values are stored otherwise (%v)", a, err)
+		}
 	}
 	for i, part := range parts {
 		eachRun(s.Written(i, a), func(from, to int64) {

@@ -47,6 +47,11 @@ func (m *MXFP8) Measure(a Area, values []float32) []Range { return m.cut().measu
 
 // Encode quantizes an area into the bytes that Written names.
 func (m *MXFP8) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
+	if p.plain.data != nil {
+		clear(dst[0])
+		clear(dst[1])
+		return m.encodeRaw(dst, p, scratch)
+	}
 	if !m.o.AllowNonfinite {
 		if err := p.checkFinite(m.shape[1]); err != nil {
 			return err

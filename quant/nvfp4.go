@@ -59,14 +59,12 @@ func (n *NVFP4) Measure(a Area, values []float32) []Range { return n.Cut().measu
 
 // Encode quantizes an area into the bytes that Written names.
 func (n *NVFP4) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
-	if !n.o.AllowNonfinite {
-		if err := p.checkFinite(n.shape[1]); err != nil {
-			return err
-		}
+	r, err := n.rangeOf(&p, scratch)
+	if err != nil {
+		return err
 	}
 	clear(dst[0])
 	clear(dst[1])
-	r := p.rangeOf(0, p.Area)
 	tensor := r.absMax() / 2688 // the largest scale times the largest value
 	if r.Lo != r.Lo {
 		tensor = r.Lo
@@ -79,10 +77,34 @@ func (n *NVFP4) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
 		}
 		binary.LittleEndian.PutUint32(dst[2], math.Float32bits(stored))
 	}
-	if !zero {
+	switch {
+	case zero:
+	case p.plain.data != nil:
+		n.rawRows(dst, &p, tensor, scratch)
+	default:
 		n.encodeRows(dst, &p, tensor, scratch)
 	}
 	return nil
+}
+
+// rangeOf is the range of the weight, if the patch may be encoded.
+func (n *NVFP4) rangeOf(p *Patch, scratch *Scratch) (Range, error) {
+	if p.plain.data != nil {
+		if p.Ranges != nil { // its pass has looked at every value
+			return p.Ranges[0], nil
+		}
+		found, err := n.MeasureRaw(*p, scratch)
+		if err != nil {
+			return Range{}, err
+		}
+		return found[0], nil
+	}
+	if !n.o.AllowNonfinite {
+		if err := p.checkFinite(n.shape[1]); err != nil {
+			return Range{}, err
+		}
+	}
+	return p.rangeOf(0, p.Area), nil
 }
 
 func (n *NVFP4) encodeRows(dst [][]byte, p *Patch, tensor float32, scratch *Scratch) {

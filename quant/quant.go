@@ -89,7 +89,11 @@ type Scratch struct {
 	// of fused encoding
 	bytes, turnedBytes []byte
 	half, slow, lo, hi []float32
-	steps              kernel.Steps
+	steps, one         kernel.Steps
+
+	// of raw blocks
+	scaleCodes []byte
+	sixths     []float32
 }
 
 func (s *Scratch) uint16s(n int) []uint16 { return sized(&s.codes, n) }

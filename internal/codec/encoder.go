@@ -108,6 +108,15 @@ func (e *sheetEncoder) Encode(dst [][]byte, a quant.Area, values []float32, s *q
 	return e.Sheet.Encode(dst, quant.Patch{Area: a, Values: values, Ranges: e.ranges}, s)
 }
 
+func (e *sheetEncoder) TakesRaw(d safetensors.Dtype) bool {
+	r, ok := e.Sheet.(quant.RawSheet)
+	return ok && r.TakesRaw(d)
+}
+
+func (e *sheetEncoder) EncodeRaw(dst [][]byte, a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) error {
+	return e.Sheet.Encode(dst, quant.RawPatch(a, raw, d, e.ranges), s)
+}
+
 // measure is the pass that takes the range of every group.
 type measure struct{ e *sheetEncoder }
 
@@ -120,6 +129,10 @@ func (m measure) Read(a quant.Area, values []float32, _ *quant.Scratch) (any, er
 		}
 	}
 	return m.e.Measure(a, values), nil
+}
+
+func (m measure) ReadRaw(a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) (any, error) {
+	return m.e.Sheet.(quant.RawSheet).MeasureRaw(quant.RawPatch(a, raw, d, nil), s)
 }
 
 func (m measure) Join(a quant.Area, found any) error {

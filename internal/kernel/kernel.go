@@ -18,6 +18,7 @@ type set struct {
 	encodeInts                       [2]func(codes, src []byte, steps Steps, group int, f *Ints)
 	encodeFloats                     [2]func(codes, src []byte, steps Steps, group int, f *Floats)
 	spans                            func(scales, inverses, lo, hi []float32, divisor float32) bool
+	packFoursHigh                    func(dst, codes []byte)
 	packFours, packTwos              func(dst, codes []byte)
 	merge                            func(dst, codes []byte, m *Merge)
 	widenBF16, widenF16, widenF32    func(dst []float32, src []byte)
@@ -45,7 +46,7 @@ var portable = set{
 	absMax:       [2]func([]float32, []byte, int){absMaxOf(RawBF16), absMaxOf(RawF32)},
 	encodeInts:   [2]func([]byte, []byte, Steps, int, *Ints){encodeIntsOf(RawBF16), encodeIntsOf(RawF32)},
 	encodeFloats: [2]func([]byte, []byte, Steps, int, *Floats){encodeFloatsOf(RawBF16), encodeFloatsOf(RawF32)},
-	spans:        spans, packFours: packFours, packTwos: packTwos, merge: merge,
+	spans:        spans, packFoursHigh: packFoursHigh, packFours: packFours, packTwos: packTwos, merge: merge,
 	widenBF16: widenBF16, widenF16: widenF16, widenF32: widenF32,
 	narrowBF16: narrowBF16, narrowF16: narrowF16, narrowF32: narrowF32,
 	minMax: minMax, divide: divide, multiply: multiply,

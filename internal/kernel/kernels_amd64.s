@@ -335,6 +335,35 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func packFoursHighAVX2(dst *byte, codes *byte, turns int)
+// Requires: AVX, AVX2
+TEXT ·packFoursHighAVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         turns+16(FP), DX
+	MOVL         $0x00000110, BX
+	VMOVD        BX, X0
+	VPBROADCASTW X0, Y0
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VMOVDQU    (CX), Y1
+	VPMADDUBSW Y0, Y1, Y1
+	VMOVDQU    32(CX), Y2
+	VPMADDUBSW Y0, Y2, Y2
+	VPACKUSWB  Y2, Y1, Y1
+	VPERMQ     $0xd8, Y1, Y1
+	VMOVDQU    Y1, (AX)
+	ADDQ       $0x40, CX
+	ADDQ       $0x20, AX
+	DECQ       DX
+	JNZ        turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
 // func packTwosAVX2(dst *byte, codes *byte, turns int)
 // Requires: AVX, AVX2
 TEXT ·packTwosAVX2(SB), NOSPLIT, $0-24
@@ -1817,6 +1846,31 @@ TEXT ·packFoursAVX512(SB), NOSPLIT, $0-24
 	MOVQ         codes+8(FP), CX
 	MOVQ         turns+16(FP), DX
 	MOVL         $0x00001001, BX
+	VMOVD        BX, X0
+	VPBROADCASTW X0, Z0
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VMOVDQU32  (CX), Z1
+	VPMADDUBSW Z0, Z1, Z1
+	VPMOVWB    Z1, (AX)
+	ADDQ       $0x40, CX
+	ADDQ       $0x20, AX
+	DECQ       DX
+	JNZ        turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func packFoursHighAVX512(dst *byte, codes *byte, turns int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·packFoursHighAVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         turns+16(FP), DX
+	MOVL         $0x00000110, BX
 	VMOVD        BX, X0
 	VPBROADCASTW X0, Z0
 	TESTQ        DX, DX

@@ -53,6 +53,9 @@ func (m *Merge) apply(x uint64) (y uint64) {
 // PackFours puts codes of 4 bits, one a byte and an even number, two in a byte.
 func PackFours(dst, codes []byte) { active.packFours(dst, codes) }
 
+// PackFoursHigh is PackFours with the first of two codes in the high bits.
+func PackFoursHigh(dst, codes []byte) { active.packFoursHigh(dst, codes) }
+
 // PackTwos puts codes of 2 bits, one a byte and a multiple of four, four in a
 // byte.
 func PackTwos(dst, codes []byte) { active.packTwos(dst, codes) }
@@ -69,6 +72,12 @@ func packFours(dst, codes []byte) {
 	}
 	for i := range len(codes) / 2 {
 		dst[i] = codes[2*i] | codes[2*i+1]<<4
+	}
+}
+
+func packFoursHigh(dst, codes []byte) {
+	for i := range len(codes) / 2 {
+		dst[i] = codes[2*i]<<4 | codes[2*i+1]
 	}
 }
 

@@ -129,6 +129,7 @@ func packOps() (list []op) {
 		}})
 	}
 	pack("packFours", 4, 2, func(k *set, dst, codes []byte) { k.packFours(dst[:len(codes)/2], codes) })
+	pack("packFoursHigh", 4, 2, func(k *set, dst, codes []byte) { k.packFoursHigh(dst[:len(codes)/2], codes) })
 	pack("packTwos", 2, 4, func(k *set, dst, codes []byte) { k.packTwos(dst[:len(codes)/4], codes) })
 	for size := 1; size <= 8; size++ {
 		m := NewMerge(size)

@@ -49,6 +49,11 @@ func castSmallAVX2(codes *uint16, x *float32, steps int, c *uint32)
 //go:noescape
 func packFoursAVX2(dst *byte, codes *byte, turns int)
 
+// packFoursHighAVX2 puts two codes of four bits in a byte, 64 codes a turn.
+//
+//go:noescape
+func packFoursHighAVX2(dst *byte, codes *byte, turns int)
+
 // packTwosAVX2 puts four codes of two bits in a byte, 64 codes a turn.
 //
 //go:noescape
@@ -185,6 +190,11 @@ func castSmallAVX512(codes *uint16, x *float32, steps int, c *uint32)
 //
 //go:noescape
 func packFoursAVX512(dst *byte, codes *byte, turns int)
+
+// packFoursHighAVX512 puts two codes of four bits in a byte, 64 codes a turn.
+//
+//go:noescape
+func packFoursHighAVX512(dst *byte, codes *byte, turns int)
 
 // packTwosAVX512 puts four codes of two bits in a byte, 64 codes a turn.
 //

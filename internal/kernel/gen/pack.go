@@ -20,10 +20,10 @@ func (v isa) packs(name, doc string, perTurn int, begin func(), body func(codes,
 	RET()
 }
 
-// packFours adds 16 times the second of two codes.
-func (v isa) packFours() {
+// packFours adds two codes, each by its byte of the factor.
+func (v isa) packFours(name string, factor uint16) {
 	var factors VecVirtual
-	v.packs("packFours", "puts two codes of four bits in a byte", 32, func() { factors = v.constant16(0x1001) },
+	v.packs(name, "puts two codes of four bits in a byte", 32, func() { factors = v.constant16(factor) },
 		func(codes, dst Register) {
 			words := v.products(codes, factors)
 			if v.wide {

@@ -1,0 +1,57 @@
+package quant
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// TestRawBlocksEqualWidened: blocks encoded from a checkpoint's own bytes must
+// not differ from those of widened values, for zero, tiny, huge and non-finite
+// blocks, and columns that end within one.
+func TestRawBlocksEqualWidened(t *testing.T) {
+	r := rand.New(rand.NewPCG(41, 42))
+	for i := range 300 {
+		shape := []int{1 + r.IntN(40), 1 + r.IntN(200)}
+		o := BlockOptions{ExactReference: i%2 == 0, AllowNonfinite: i%3 == 0}
+		m, err := NewMXFP8(shape, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := NewNVFP4(shape, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, source := range sources {
+			w, raw := roundedTo(awkwardWeight(r, shape[0]*shape[1], 16, i%4 == 0), source)
+			for _, s := range []RawSheet{m, n} {
+				compareRaw(t, s.(sheet), source, w, raw, nil)
+				if found, err := s.MeasureRaw(RawPatch(wholeArea(s.(sheet)), raw, source, nil), new(Scratch)); err == nil && s == RawSheet(n) {
+					compareRaw(t, n, source, w, raw, found)
+				}
+			}
+		}
+	}
+}
+
+func compareRaw(t *testing.T, s sheet, source safetensors.Dtype, w []float32, raw []byte, ranges []Range) {
+	t.Helper()
+	whole := wholeArea(s)
+	encode := func(p Patch) ([][]byte, error) {
+		data := room(s)
+		return data, s.Encode(data, p, new(Scratch))
+	}
+	want, wantErr := encode(Patch{Area: whole, Values: append([]float32(nil), w...), Ranges: ranges})
+	got, err := encode(RawPatch(whole, raw, source, ranges))
+	if fmt.Sprint(err) != fmt.Sprint(wantErr) {
+		t.Fatalf("%T %v of %v: error %v, want %v", s, s.Shape(), source, err, wantErr)
+	}
+	for i := range got {
+		if err == nil && !bytes.Equal(got[i], want[i]) {
+			t.Fatalf("%T %v of %v: tensor %d differs", s, s.Shape(), source, i)
+		}
+	}
+}
