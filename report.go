@@ -28,7 +28,7 @@ type Report struct {
 // ReportLayer is what becomes of one weight.
 type ReportLayer struct {
 	Name     string        `json:"name"`
-	Action   string        `json:"action"` // "quantize", "requantize", "dequantize", "move", "keep" or "drop"
+	Action   string        `json:"action"` // "quantize", "requantize", "dequantize", "move", "describe", "keep" or "drop"
 	Reason   string        `json:"reason"` // why it is kept, or not moved
 	Dtype    string        `json:"dtype"`
 	Options  pyjson.Object `json:"options"`
@@ -74,6 +74,8 @@ func layerOf(p *plan.Plan, s *plan.Step, measured bool) ReportLayer {
 	switch {
 	case s.Action == plan.Drop:
 		l.Dtype, l.Options = s.Source.Dtype.String(), pyjson.Object{}
+	case s.Action == plan.Keep && s.Dtype != "" && s.From == nil: // a layer whose description changes
+		l.Action, l.Options = "describe", pyjson.Object{}
 	case s.Action == plan.Keep && len(s.Copies) == 0:
 		l.Dtype, l.Options = s.Parts[0].Dtype.String(), pyjson.Object{}
 	}

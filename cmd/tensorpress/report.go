@@ -84,7 +84,7 @@ func printDone(w io.Writer, r *tensorpress.Report) {
 // done is an action that is over.
 func done(action string) string {
 	switch action {
-	case "quantize", "requantize", "dequantize", "move":
+	case "quantize", "requantize", "dequantize", "move", "describe":
 		return action + "d"
 	case "keep":
 		return "kept"

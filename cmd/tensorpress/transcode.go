@@ -9,11 +9,8 @@ import (
 )
 
 type transcodeFlags struct {
-	o         tensorpress.TranscodeOptions
-	dryRun    bool
-	shardSize size
-	report    reportFlag
-	runFlags
+	o tensorpress.TranscodeOptions
+	rewriteFlags
 }
 
 func newTranscode() *cobra.Command {
@@ -31,12 +28,7 @@ are listed, and nothing is written, unless --requantize quantizes them again, fr
 the values that they restore to.`,
 		Example: `  tensorpress transcode models/sdnq-int8 model.safetensors --layout comfy --for comfyui
   tensorpress transcode model.safetensors back.safetensors --layout sdnq`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if t.dryRun {
-				return wants(1, 2)(cmd, args)
-			}
-			return wants(2, 2)(cmd, args)
-		},
+		Args: t.wants,
 	}, "0 1 2 3 130", t.run)
 	t.add(cmd)
 	return cmd
@@ -51,13 +43,7 @@ func (t *transcodeFlags) add(cmd *cobra.Command) {
 	f.StringVar(&t.o.ScaleDtype, "scale-dtype", "", "of awq_w4a16's scales: `bf16, f16 or f32` (default bf16)")
 	f.StringVar(&t.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
 	group(f, "How weights are stored")
-	t.shardSize.least = 1
-	f.Var(&t.shardSize, "shard-size", "most bytes of weights in a file of a folder (default 5GB)")
-	f.BoolVar(&t.o.Force, "force", false, "replace DEST if it exists")
-	f.BoolVar(&t.dryRun, "dry-run", false, "print what would be done; write nothing")
-	t.report.add(cmd)
-	group(f, "Output")
-	t.runFlags.add(cmd)
+	t.addOutput(cmd)
 	complete(cmd, "layout", layoutNames)
 	complete(cmd, "for", appNames)
 	complete(cmd, "scale", func() []string { return []string{"row"} })
@@ -69,39 +55,21 @@ func (t *transcodeFlags) check(args []string) error {
 	if t.o.Layout == "" {
 		return fmt.Errorf("--layout is missing: where are the layers to go, sdnq or comfy")
 	}
-	if err := t.runFlags.check(); err != nil {
-		return err
-	}
-	return t.report.check(args)
+	return t.rewriteFlags.check(args)
 }
 
 func (t *transcodeFlags) run(cmd *cobra.Command, args []string) error {
 	o := t.o
-	o.ShardSize = t.shardSize.bytes
 	var follow meter
+	o.ShardSize, o.Force = t.shardSize.bytes, t.force
 	o.Resources, follow = t.start(cmd.ErrOrStderr())
 	if t.dryRun {
-		dest := ""
-		if len(args) == 2 {
-			dest = args[1]
-		}
-		r, err := tensorpress.PlanTranscode(args[0], dest, o)
+		r, err := tensorpress.PlanTranscode(args[0], t.dest(args), o)
 		return t.finish(cmd, r, err, printPlan)
 	}
 	r, err := tensorpress.Transcode(cmd.Context(), args[0], args[1], o)
 	follow.end(err == nil)
 	return t.finish(cmd, r, err, printMoved)
-}
-
-func (t *transcodeFlags) finish(cmd *cobra.Command, r *tensorpress.Report, err error, show func(io.Writer, *tensorpress.Report)) error {
-	if err != nil {
-		return err
-	}
-	t.notes(cmd.ErrOrStderr(), r.Notes)
-	if err := t.report.write(r, func() *page { return reportPage(r) }); err != nil {
-		return fmt.Errorf("report: %w", err)
-	}
-	return output(cmd.OutOrStdout(), t.json, r, func(w io.Writer) { show(w, r) })
 }
 
 // printMoved says what was done, and of each layer whose scales were rounded,

@@ -88,6 +88,19 @@ func (m *Model) stored(l *Layer, layout *Layout, extras ...string) *codec.Stored
 	return s
 }
 
+// Stored returns the layer's tensors that hold its weight, by role.
+func (l *Layer) Stored() map[quant.Role]checkpoint.Tensor {
+	stored := map[quant.Role]checkpoint.Tensor{}
+	for role, suffix := range l.Layout.suffixes {
+		for _, t := range l.Tensors {
+			if t.Name == l.Name+suffix {
+				stored[role] = t
+			}
+		}
+	}
+	return stored
+}
+
 // open gives the layer its codec, or the reason why it has none.
 func (m *Model) open(l *Layer, layout *Layout, c codec.Codec, err error) {
 	if err != nil {

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+	"github.com/tensorpress/tensorpress"
+)
+
+type migrateFlags struct {
+	o tensorpress.MigrateOptions
+	rewriteFlags
+}
+
+func newMigrate() *cobra.Command {
+	m := &migrateFlags{}
+	cmd := command(&cobra.Command{
+		Use:   "migrate SOURCE DEST",
+		Short: "Bring names and metadata up to date, weights untouched",
+		Long: `Bring names and metadata up to date; weights are copied byte for byte.
+
+It takes scaled_fp8 files (scale_weight, scale_input), 8-bit weights with a
+weight_scale or weight_scale_inv beside them, and files whose layers describe
+themselves, and writes what ComfyUI loads today: a weight_scale of the right
+shape and a description for every layer, and no marker or header entry that says
+otherwise. --add-keys, --remove-keys and --input-scale change a little more.`,
+		Example: `  tensorpress migrate old-scaled-fp8.safetensors model.safetensors --for comfyui
+  tensorpress migrate model.safetensors edited.safetensors --add-keys '{"full_precision_matrix_mult": true}' --only '\.attn\.'`,
+		Args: m.wants,
+	}, "0 1 2 3 130", m.run)
+	f := cmd.Flags()
+	f.StringVar(&m.o.AddKeys, "add-keys", "", "set keys of the layers' descriptions, a `JSON` object")
+	f.StringSliceVar(&m.o.RemoveKeys, "remove-keys", nil, "remove `KEYS` from the layers' descriptions; repeatable, or with commas")
+	f.StringVar(&m.o.Only, "only", "", "add and remove keys of layers that match `PATTERN`, in Python's syntax")
+	f.BoolVar(&m.o.InputScale, "input-scale", false, "give float8 layers an input scale of 1 where they have none")
+	f.BoolVar(&m.o.QuantizationMetadata, "quantization-metadata", false, "describe layers in the header too, as _quantization_metadata")
+	f.StringVar(&m.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
+	group(f, "What changes")
+	m.addOutput(cmd)
+	complete(cmd, "for", appNames)
+	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return m.check(args) }
+	return cmd
+}
+
+func (m *migrateFlags) run(cmd *cobra.Command, args []string) error {
+	o := m.o
+	var follow meter
+	o.ShardSize, o.Force = m.shardSize.bytes, m.force
+	o.Resources, follow = m.start(cmd.ErrOrStderr())
+	if m.dryRun {
+		r, err := tensorpress.PlanMigrate(args[0], m.dest(args), o)
+		return m.finish(cmd, r, err, printPlan)
+	}
+	r, err := tensorpress.Migrate(cmd.Context(), args[0], args[1], o)
+	follow.end(err == nil)
+	return m.finish(cmd, r, err, printDone)
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"github.com/tensorpress/tensorpress"
+)
+
+// rewriteFlags are those of commands that write a quantized checkpoint as
+// another one.
+type rewriteFlags struct {
+	dryRun, force bool
+	shardSize     size
+	report        reportFlag
+	runFlags
+}
+
+func (r *rewriteFlags) addOutput(cmd *cobra.Command) {
+	f := cmd.Flags()
+	r.shardSize.least = 1
+	f.Var(&r.shardSize, "shard-size", "most bytes of weights in a file of a folder (default 5GB)")
+	f.BoolVar(&r.force, "force", false, "replace DEST if it exists")
+	f.BoolVar(&r.dryRun, "dry-run", false, "print what would be done; write nothing")
+	r.report.add(cmd)
+	group(f, "Output")
+	r.runFlags.add(cmd)
+}
+
+// wants a destination but in a dry run.
+func (r *rewriteFlags) wants(cmd *cobra.Command, args []string) error {
+	if r.dryRun {
+		return wants(1, 2)(cmd, args)
+	}
+	return wants(2, 2)(cmd, args)
+}
+
+func (r *rewriteFlags) check(args []string) error {
+	if err := r.runFlags.check(); err != nil {
+		return err
+	}
+	return r.report.check(args)
+}
+
+// dest is the second argument, which a dry run may lack.
+func (r *rewriteFlags) dest(args []string) string {
+	if len(args) < 2 {
+		return ""
+	}
+	return args[1]
+}
+
+func (r *rewriteFlags) finish(cmd *cobra.Command, report *tensorpress.Report, err error, show func(io.Writer, *tensorpress.Report)) error {
+	if err != nil {
+		return err
+	}
+	r.notes(cmd.ErrOrStderr(), report.Notes)
+	if err := r.report.write(report, func() *page { return reportPage(report) }); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return output(cmd.OutOrStdout(), r.json, report, func(w io.Writer) { show(w, report) })
+}

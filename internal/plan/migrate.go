@@ -1,0 +1,324 @@
+package plan
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/pattern"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// MigrateOptions are what changes beyond what has to.
+type MigrateOptions struct {
+	Only   *pattern.Pattern // layers whose JSON is edited, nil for all
+	Add    pyjson.Object    // keys for their JSON
+	Remove []string
+	// InputScale adds a scale of activations, which is 1, to float8 layers
+	// without one.
+	InputScale bool
+	Header     bool // describe the layers in the header too
+}
+
+// Migrate plans the way of a model of 8-bit codes with scales, or of one in the
+// comfy layout, to the comfy layout as ComfyUI loads it today: names, shapes of
+// scales and metadata change, weights do not.
+func Migrate(m *layout.Model, how MigrateOptions, o Options) (*Plan, error) {
+	if m.Layout == layout.SDNQ {
+		return nil, usage.Errorf("%s is in the sdnq layout: tensorpress transcode --layout comfy moves it", m.Checkpoint.Path)
+	}
+	g := &migration{Model: m, MigrateOptions: how, header: pyjson.Object{}}
+	for _, t := range m.Plain {
+		g.edits = append(g.edits, Kept(t))
+	}
+	for _, l := range m.Layers {
+		if err := g.layer(l); err != nil {
+			g.cannot.add(l.Name, fmt.Sprintf("%s: %v", l.Dtype, err))
+		}
+	}
+	if err := g.check(); err != nil {
+		return nil, err
+	}
+	o.Output.Metadata = g.metadata(o.Output.Metadata)
+	p, err := Rewrite(g.edits, o.Output)
+	if err == nil {
+		p.Notes = g.notes
+		err = g.checkFor(p, o)
+	}
+	return p, err
+}
+
+// migration is a model under way.
+type migration struct {
+	*layout.Model
+	MigrateOptions
+	edits   []Edit
+	changed int // layers
+	edited  int // by Add or Remove
+	header  pyjson.Object
+	notes   []string
+	cannot  reasons
+}
+
+// layer makes the edits of one layer.
+func (g *migration) layer(l *layout.Layer) error {
+	options, err := g.options(l)
+	if err != nil {
+		return err
+	}
+	stored := l.Stored()
+	f, c, err := reopen(l, stored, options)
+	if err != nil {
+		return cmp.Or(l.Err, err)
+	}
+	options = describedRows(f, options, c)
+	text := layout.MetadataTensor(l.Name, options)
+	edits, changed, err := g.tensors(l, stored, c)
+	if err != nil {
+		return err
+	}
+	reason := "as it is"
+	if changed || !g.holds(text) {
+		g.changed++
+		reason = "described as " + f.Name
+	}
+	edits[0].Layer, edits[0].Format, edits[0].Reason = l.Name, f.Name, reason
+	g.edits = append(append(g.edits, edits...), Known(text))
+	g.header = append(g.header, pyjson.Member{Key: l.Name, Value: options})
+	return nil
+}
+
+// describedRows says of int8_tensorwise that it has a scale a row.
+func describedRows(f *codec.Format, o pyjson.Object, c codec.Codec) pyjson.Object {
+	if f.Name == "int8_tensorwise" && len(c.Tensors()[1].Shape) == 2 {
+		return o.Set("per_row", true)
+	}
+	return o
+}
+
+// options is the layer's JSON as it is to be.
+func (g *migration) options(l *layout.Layer) (pyjson.Object, error) {
+	o := l.Options
+	if l.Format == "hybrid_mxfp8" {
+		o = o.Set("format", "mxfp8")
+	}
+	if g.Only != nil {
+		found, err := g.Only.Match(l.Name)
+		if err != nil || !found {
+			return o, usage.Wrap(err)
+		}
+	}
+	before := pyjson.Dump(o)
+	for _, key := range g.Remove {
+		o = o.Delete(key)
+	}
+	for _, m := range g.Add {
+		o = o.Set(m.Key, m.Value)
+	}
+	if pyjson.Dump(o) != before {
+		g.edited++
+	}
+	return o, nil
+}
+
+// reopen reads the layer as its new JSON describes it: what it stores must be
+// what that format stores.
+func reopen(l *layout.Layer, stored map[quant.Role]checkpoint.Tensor, options pyjson.Object) (*codec.Format, codec.Codec, error) {
+	name, _ := options.Get("format")
+	text, _ := name.(string)
+	f, err := codec.ByName(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	weight, ok := stored[quant.Weight]
+	if !ok || len(weight.Shape) == 0 {
+		return nil, nil, errors.New("its weight is missing")
+	}
+	if f.Name == "mxfp8" {
+		delete(stored, quant.Scalar) // of hybrid_mxfp8
+	}
+	s := &codec.Stored{Metadata: options, Tensors: map[quant.Role]quant.Tensor{}}
+	if l.Codec != nil {
+		s.Hint = l.Codec.Shape()
+	}
+	for role, t := range stored {
+		s.Tensors[role] = quant.Tensor{Role: role, Dtype: scaleDtype(f, role, t.Dtype), Shape: scaleShape(f, role, t, weight.Shape[0])}
+	}
+	c, err := f.Open(s)
+	return f, c, err
+}
+
+// scaleDtype is F32 for the scales of 8-bit codes, which take any float's values.
+func scaleDtype(f *codec.Format, role quant.Role, d safetensors.Dtype) safetensors.Dtype {
+	if role == quant.Scale && codec.Floats(d) && f.Bits == 8 {
+		return safetensors.F32
+	}
+	return d
+}
+
+// scaleShape is what a format's scales have: one a row is [rows, 1] in integers
+// and [rows] in floats, whatever it was before.
+func scaleShape(f *codec.Format, role quant.Role, stored checkpoint.Tensor, rows int) []int {
+	n := stored.Numel()
+	switch {
+	case role != quant.Scale || f.Storage == safetensors.U8:
+		return stored.Shape
+	case n == 1:
+		return []int{}
+	case n == rows && f.Name == "int8_tensorwise":
+		return []int{rows, 1}
+	case n == rows && f.Name == "float8_e4m3fn_rowwise":
+		return []int{rows}
+	}
+	return stored.Shape
+}
+
+// tensors are the layer's, the weight first, by their names in the comfy layout,
+// in the shapes of the codec that has read them so.
+func (g *migration) tensors(l *layout.Layer, stored map[quant.Role]checkpoint.Tensor, c codec.Codec) (edits []Edit, changed bool, err error) {
+	add := func(role quant.Role, dtype safetensors.Dtype, shape []int) {
+		from := stored[role]
+		e := Edit{Source: from, As: safetensors.Tensor{Name: layout.Comfy.TensorName(l.Name, role), Dtype: dtype, Shape: shape}}
+		if dtype != from.Dtype {
+			var failed error
+			e.Data, failed = g.widened(from)
+			err = cmp.Or(err, failed)
+		}
+		changed = changed || e.As.Name != from.Name || dtype != from.Dtype || !slices.Equal(shape, from.Shape)
+		edits = append(edits, e)
+	}
+	taken := map[string]bool{}
+	for _, t := range c.Tensors() {
+		shape := t.Shape
+		if stored[t.Role].Numel() != numelOf(shape) || t.Role == quant.Weight {
+			shape = stored[t.Role].Shape
+		}
+		dtype := stored[t.Role].Dtype
+		if t.Role == quant.Scale && codec.Floats(dtype) {
+			dtype = t.Dtype
+		}
+		add(t.Role, dtype, shape)
+		taken[stored[t.Role].Name] = true
+	}
+	input, hasInput := stored[quant.InputScale]
+	switch {
+	case hasInput && input.Numel() == 1:
+		add(quant.InputScale, input.Dtype, []int{})
+	case hasInput:
+		add(quant.InputScale, input.Dtype, input.Shape)
+	case g.InputScale && layout.Float8(stored[quant.Weight].Dtype):
+		edits, changed = append(edits, inputScale(l.Name)), true
+	}
+	taken[input.Name] = true
+	for _, t := range l.Tensors {
+		switch {
+		case taken[t.Name] || layout.IsMetadata(t.Name):
+		case l.Layout == layout.Comfy && t.Name != layout.Comfy.TensorName(l.Name, quant.Scalar):
+			edits = append(edits, Kept(t)) // what only some loaders know
+		default:
+			changed = true
+		}
+		taken[t.Name] = true
+	}
+	return edits, changed, err
+}
+
+// mostScales bounds the scales that are widened, which are few.
+const mostScales = 64 << 20
+
+// widened reads scales as F32.
+func (g *migration) widened(t checkpoint.Tensor) ([]byte, error) {
+	if t.Size > mostScales {
+		return nil, fmt.Errorf("%s has %d bytes of scales, more than %d", t.Name, t.Size, mostScales)
+	}
+	raw, values := make([]byte, t.Size), make([]float32, t.Numel())
+	if err := g.Checkpoint.ReadSection(t, raw, 0); err != nil {
+		return nil, err
+	}
+	codec.Widen(values, raw, t.Dtype)
+	out := make([]byte, 4*len(values))
+	codec.Narrow(out, values, safetensors.F32)
+	return out, nil
+}
+
+func numelOf(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return n
+}
+
+// inputScale is 1.
+func inputScale(layer string) Edit {
+	t := safetensors.Tensor{Name: layout.Comfy.TensorName(layer, quant.InputScale), Dtype: safetensors.F32, Shape: []int{}}
+	return Edit{As: t, Data: []byte{0, 0, 0x80, 0x3F}}
+}
+
+// holds reports whether the source describes a layer in these very bytes.
+func (g *migration) holds(l layout.Literal) bool {
+	t, ok := g.Checkpoint.Lookup(l.Name)
+	if !ok || t.Dtype != l.Dtype || t.Size != int64(len(l.Data)) {
+		return false
+	}
+	text := make([]byte, t.Size)
+	return g.Checkpoint.ReadSection(t, text, 0) == nil && string(text) == string(l.Data)
+}
+
+// check refuses what cannot be done, and to do nothing.
+func (g *migration) check() error {
+	path := g.Checkpoint.Path
+	_, header := g.Checkpoint.Metadata[layout.HeaderKey]
+	switch {
+	case len(g.cannot) > 0:
+		return &sourceError{fmt.Errorf("%d of %d layers of %s cannot be described without changing their weights: %s. tensorpress quantize makes them anew, from their values",
+			g.cannot.layers(), len(g.Layers), path, g.cannot)}
+	case len(g.Layers) == 0:
+		return &sourceError{fmt.Errorf("%s holds no quantized layer", path)}
+	case (len(g.Add) > 0 || len(g.Remove) > 0) && g.edited == 0:
+		return usage.Errorf("no layer of %s is changed by --add-keys or --remove-keys", path)
+	case g.changed == 0 && len(g.Markers) == 0 && header == g.Header:
+		return usage.Errorf("%s is current: there is nothing to migrate", path)
+	}
+	return nil
+}
+
+// metadata is the header's: an entry that describes layers is made anew or left
+// out, since ComfyUI takes its word before that of the layers' own tensors.
+func (g *migration) metadata(m map[string]string) map[string]string {
+	m = withoutConfigs(m)
+	if !g.Header {
+		return m
+	}
+	if m == nil {
+		m = map[string]string{}
+	}
+	m[layout.HeaderKey] = pyjson.Dump(pyjson.Object{{Key: "format_version", Value: "1.0"}, {Key: "layers", Value: g.header}})
+	return m
+}
+
+func (g *migration) checkFor(p *Plan, o Options) error {
+	if o.For == nil {
+		return nil
+	}
+	if err := o.For.CheckOutput(layout.Comfy.Name, o.Output.Folder); err != nil {
+		return usage.Wrap(err)
+	}
+	for _, s := range p.Steps {
+		f, err := codec.ByName(s.Dtype)
+		if err == nil {
+			err = o.For.CheckLayer(f, s.Dtype)
+		}
+		if err != nil && s.Dtype != "" {
+			return usage.Errorf("layer %s: %w", s.Layer, err)
+		}
+	}
+	return nil
+}

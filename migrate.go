@@ -1,0 +1,116 @@
+package tensorpress
+
+import (
+	"context"
+	"time"
+
+	"github.com/tensorpress/tensorpress/internal/app"
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/pattern"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/usage"
+)
+
+// MigrateOptions are what a migration changes beyond what has to.
+type MigrateOptions struct {
+	Only       string   // pattern of the layers whose JSON is edited, "" for all
+	AddKeys    string   // keys for their JSON, as a JSON object
+	RemoveKeys []string // keys that it loses
+	InputScale bool     // give float8 layers an input scale of 1 where they have none
+	// QuantizationMetadata describes the layers in the header too.
+	QuantizationMetadata bool
+	For                  string // an application, "" for any
+	ShardSize            int64  // bytes, 0 for 5 GB
+	Force                bool
+	Resources
+}
+
+// Migrate writes source, whose 8-bit codes have scales as older or other
+// programs name them, or whose layers describe themselves, to dest in the comfy
+// layout as ComfyUI loads it today. Names, shapes of scales and metadata change;
+// weights are copied byte for byte.
+func Migrate(ctx context.Context, source, dest string, o MigrateOptions) (*Report, error) {
+	start := time.Now()
+	m, err := readMigrated(source, dest, o)
+	if err != nil {
+		return nil, err
+	}
+	defer m.close()
+	out, err := m.create(dest, o.Force)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Abort()
+	tasks := func(yield func(stream.Task) bool) { m.quantize(o.Resources, yield) }
+	if err := stream.Run(ctx, o.threads(), tasks, o.progress(m.bytesIn())); err != nil {
+		return nil, err
+	}
+	if err := m.finish(); err != nil {
+		return nil, err
+	}
+	return m.report(dest, time.Since(start)), out.Commit()
+}
+
+// PlanMigrate makes the decisions of [Migrate] and writes nothing. dest may be
+// empty.
+func PlanMigrate(source, dest string, o MigrateOptions) (*Report, error) {
+	m, err := readMigrated(source, dest, o)
+	if err != nil {
+		return nil, err
+	}
+	defer m.close()
+	if dest != "" {
+		if err := m.checkDest(dest, o.Force); err != nil {
+			return nil, err
+		}
+	}
+	return m.report(dest, 0), nil
+}
+
+func readMigrated(source, dest string, o MigrateOptions) (*models, error) {
+	how, err := o.how()
+	if err != nil {
+		return nil, err
+	}
+	return readDecided(source, dest, func(one *model) (err error) {
+		one.plan, err = o.plan(one.c, within(dest, one.folder), how)
+		return err
+	})
+}
+
+// how reads the words.
+func (o MigrateOptions) how() (how plan.MigrateOptions, err error) {
+	how = plan.MigrateOptions{Remove: o.RemoveKeys, InputScale: o.InputScale, Header: o.QuantizationMetadata}
+	if o.Only != "" {
+		if how.Only, err = pattern.Compile(o.Only); err != nil {
+			return how, usage.Wrap(err)
+		}
+	}
+	if o.AddKeys != "" {
+		if how.Add, err = pyjson.ParseObject([]byte(o.AddKeys)); err != nil {
+			return how, usage.Errorf("--add-keys %s: %w", o.AddKeys, err)
+		}
+	}
+	return how, nil
+}
+
+// plan returns nil where nothing is quantized.
+func (o MigrateOptions) plan(c *checkpoint.Checkpoint, dest string, how plan.MigrateOptions) (*plan.Plan, error) {
+	m, err := readModel(c, "")
+	if err != nil || len(m.Layers) == 0 {
+		return nil, err
+	}
+	p := plan.Options{Layout: layout.Comfy}
+	if p.Output, err = outputOf(c, dest, o.ShardSize); err != nil {
+		return nil, err
+	}
+	if o.For != "" {
+		if p.For, err = app.ByName(o.For); err != nil {
+			return nil, err
+		}
+	}
+	return plan.Migrate(m, how, p)
+}

@@ -1,0 +1,73 @@
+package tensorpress
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// TestMigrationsKeepValues: what is migrated must restore to the same values as
+// before, weights untouched, and be current afterwards.
+func TestMigrationsKeepValues(t *testing.T) {
+	files, err := filepath.Glob("testdata/golden/foreign/*.safetensors")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	migrated := 0
+	for _, source := range files {
+		dest := filepath.Join(t.TempDir(), "new.safetensors")
+		_, err := Migrate(t.Context(), source, dest, MigrateOptions{InputScale: true, QuantizationMetadata: true})
+		if err != nil {
+			if !errors.Is(err, ErrSource) {
+				t.Errorf("%s: %v", source, err)
+			}
+			continue
+		}
+		migrated++
+		if list := differences(t, plain(t, dest), plain(t, source)); len(list) > 0 {
+			t.Errorf("%s: other values: %v", source, list)
+		}
+		if v, err := Verify(t.Context(), dest, VerifyOptions{}); err != nil || !v.OK {
+			t.Errorf("%s: %v, %v", source, v, err)
+		}
+		_, err = Migrate(t.Context(), dest, filepath.Join(t.TempDir(), "again.safetensors"), MigrateOptions{InputScale: true, QuantizationMetadata: true})
+		if !errors.Is(err, ErrUsage) {
+			t.Errorf("%s is not current once migrated: %v", source, err)
+		}
+	}
+	if migrated < 1 {
+		t.Error("none can be migrated")
+	}
+}
+
+// TestMigrationsMendShapes: a scale a row in one dimension loads as one a
+// column, without an error where a weight is square.
+func TestMigrationsMendShapes(t *testing.T) {
+	source := written(t, []safetensors.Tensor{
+		{Name: "a.weight", Dtype: safetensors.I8, Shape: []int{32, 32}},
+		{Name: "a.scale_weight", Dtype: safetensors.F32, Shape: []int{32}},
+		{Name: "b.weight", Dtype: safetensors.F8_E4M3, Shape: []int{32, 48}},
+		{Name: "b.scale_weight", Dtype: safetensors.F32, Shape: []int{1}},
+		{Name: "b.scale_input", Dtype: safetensors.F32, Shape: []int{1}},
+		{Name: "scaled_fp8", Dtype: safetensors.F8_E4M3, Shape: []int{0}},
+	})
+	dest := filepath.Join(t.TempDir(), "new.safetensors")
+	if _, err := Migrate(t.Context(), source, dest, MigrateOptions{For: "comfyui"}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := safetensors.Open(dest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for name, dims := range map[string]int{"a.weight_scale": 2, "b.weight_scale": 0, "b.input_scale": 0} {
+		if one, ok := f.Header().Lookup(name); !ok || len(one.Shape) != dims {
+			t.Errorf("%s is %v, want %d dimensions", name, one.Shape, dims)
+		}
+	}
+	if _, ok := f.Header().Lookup("scaled_fp8"); ok {
+		t.Error("the marker is left, which makes ComfyUI convert the file again")
+	}
+}
