@@ -2,6 +2,7 @@ package tensorpress
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -265,11 +266,9 @@ func (v *verification) newLayerCheck(l *layout.Layer) *check {
 // compare sums up a tile's errors.
 func (v *verification) compare(w *stream.Worker, source *original, columns int, a quant.Area, got []float32) (sums, error) {
 	s := sums{nonfinite: -1}
-	for i, x := range got {
-		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
-			s.nonfinite = a.Index(i, columns)
-			break
-		}
+	var n *quant.NonfiniteError
+	if errors.As(quant.CheckFinite(0, got), &n) {
+		s.nonfinite = a.Index(n.Index, columns)
 	}
 	if source == nil {
 		return s, nil
@@ -284,12 +283,31 @@ func (v *verification) compare(w *stream.Worker, source *original, columns int, 
 
 // measure adds up the errors of values.
 func (s *sums) measure(want, got []float32) {
-	for i, x := range want {
-		e := float64(x) - float64(got[i])
-		s.squares += float64(float64(x) * float64(x))
-		s.errors += float64(e * e)
-		s.maxAbs = math.Max(s.maxAbs, math.Abs(e))
+	var a, b lane // two sums do not wait for each other
+	got = got[:len(want)]
+	for i := 0; i+1 < len(want); i += 2 {
+		a.add(want[i], got[i])
+		b.add(want[i+1], got[i+1])
 	}
+	if last := len(want) - 1; last%2 == 0 {
+		a.add(want[last], got[last])
+	}
+	s.squares += a.squares + b.squares
+	s.errors += a.errors + b.errors
+	s.maxAbs = math.Max(s.maxAbs, math.Float64frombits(max(a.most, b.most)))
+}
+
+// lane is every second value's part of the sums.
+type lane struct {
+	squares, errors float64
+	most            uint64 // bits of the greatest magnitude, of which NaN's are greatest
+}
+
+func (l *lane) add(want, got float32) {
+	w, e := float64(want), float64(want)-float64(got)
+	l.squares += float64(w * w)
+	l.errors += float64(e * e)
+	l.most = max(l.most, math.Float64bits(e)&^(1<<63))
 }
 
 // gotBuffer and wantBuffer are the worker's for the bytes of copies; those
