@@ -187,8 +187,7 @@ func (e *encoding) raw() (plainValues, bool) {
 
 // outputs is the room for what an area fills, of which it counts the source.
 func (e *encoding) outputs(w *stream.Worker, a quant.Area) [][]byte {
-	var dst [maxParts][]byte
-	parts := dst[:len(e.step.Parts)]
+	parts := w.Parts(len(e.step.Parts))
 	for i, part := range e.step.Parts {
 		parts[i] = w.Scatter(e.writers[part.File], part.Tensor, e.step.Codec.Written(i, a))
 	}
@@ -232,13 +231,13 @@ func readSpans(c *checkpoint.Checkpoint, t checkpoint.Tensor, spans []quant.Span
 
 // explain names the tensor and place of a value that cannot be quantized.
 func (e *encoding) explain(err error) error {
+	if err == nil {
+		return nil // before anything is made for a message
+	}
 	var n *quant.NonfiniteError
 	t := e.step.Source
-	if err != nil && !errors.As(err, &n) {
+	if !errors.As(err, &n) {
 		return fmt.Errorf("%s: tensor %s: %w", e.source.File(t), t.Name, err)
-	}
-	if err == nil {
-		return nil
 	}
 	columns := max(t.Shape[len(t.Shape)-1], 1)
 	if e.step.From != nil {

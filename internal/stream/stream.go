@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"github.com/tensorpress/tensorpress/quant"
@@ -22,6 +23,7 @@ type Task func(w *Worker) error
 type Worker struct {
 	Scratch quant.Scratch
 	bytes   [][]byte
+	parts   [][]byte
 	floats  [][]float32
 	batch   *batch
 	run     *run
@@ -32,6 +34,12 @@ func (w *Worker) Bytes(i, n int) []byte { return grown(&w.bytes, i, n) }
 
 // Floats returns buffer i with n values of any content.
 func (w *Worker) Floats(i, n int) []float32 { return grown(&w.floats, i, n) }
+
+// Parts returns room for n slices of any content.
+func (w *Worker) Parts(n int) [][]byte {
+	w.parts = slices.Grow(w.parts[:0], n)[:n]
+	return w.parts
+}
 
 func grown[T any](buffers *[][]T, i, n int) []T {
 	for len(*buffers) <= i {
