@@ -171,7 +171,7 @@ func (r *recipe) scalar(f *pflag.Flag, n *yaml.Node) (string, error) {
 	switch tag := n.ShortTag(); f.Value.Type() {
 	case "bool":
 		want, ok = "true or false", ok && tag == "!!bool"
-	case "int":
+	case "int", "int64", "uint", "uint64":
 		want, ok = "a whole number", ok && tag == "!!int"
 	case "float64":
 		want, ok = "a number", ok && (tag == "!!int" || tag == "!!float")
