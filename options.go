@@ -46,7 +46,10 @@ type Options struct {
 	SkipKeys   *bool    // SDNQ's own list, default true
 	Config     string   // path of an SDNQ config
 	Like       string   // path of a quantized model whose settings are taken
-	For        string   // an application
+	// QuantizationMetadata describes the layers in the header too, in the comfy
+	// layout.
+	QuantizationMetadata bool
+	For                  string // an application
 
 	MinNumel, MinChannels *int
 	ShardSize             int64 // bytes, 0 for 5 GB
@@ -66,7 +69,7 @@ const defaultShardSize = 5_000_000_000
 // planOptions compiles what the user said.
 func (o Options) planOptions(c *checkpoint.Checkpoint, tensors []checkpoint.Tensor, out plan.Output) (plan.Options, error) {
 	p := plan.Options{
-		Flags: o.given(), AcceptUnscaled: o.AcceptUnscaledFP8,
+		Flags: o.given(), AcceptUnscaled: o.AcceptUnscaledFP8, Header: o.QuantizationMetadata,
 		MinNumel: o.MinNumel, MinChannels: o.MinChannels, Output: out,
 	}
 	if err := codec.CheckGiven(p.Flags); err != nil {

@@ -254,3 +254,35 @@ func TestUnscaledFloat8(t *testing.T) {
 		t.Errorf("original dtype %v, want that of the kept tensors", got)
 	}
 }
+
+// TestHeaderDescribesLayers: what the header says wins over the layers' own
+// tensors, so each layer must decode by it, and stay so when it is kept.
+func TestHeaderDescribesLayers(t *testing.T) {
+	source := comfySource(t)
+	var all []Options
+	for _, c := range comfyCases {
+		all = append(all, c.o)
+	}
+	for _, tt := range settingCases {
+		all = append(all, Options{Layout: "comfy", Dtype: &tt.dtype, Settings: tt.settings})
+	}
+	for _, o := range all {
+		label := fmt.Sprint(text(o.Dtype), o.Settings)
+		plain := quantized(t, source, o)
+		o.QuantizationMetadata = true
+		out := quantized(t, source, o)
+		kept := quantized(t, out, Options{Keep: []string{"."}})
+		for _, path := range []string{out, kept} {
+			v, err := Verify(t.Context(), path, VerifyOptions{Source: plain, MaxRelMSE: ptr(0.0)})
+			if err != nil || !v.OK || len(v.Layers) != 2 {
+				t.Errorf("%s: %+v, %v", label, v, err)
+			}
+		}
+		if f := inspectedLayer(t, plain, "a"); f.Dtype != inspectedLayer(t, out, "a").Dtype {
+			t.Errorf("%s is %s by the header", label, inspectedLayer(t, out, "a").Dtype)
+		}
+		if v, _ := Inspect(t.Context(), kept); v.Metadata["_quantization_metadata"] != "" {
+			t.Errorf("%s: an old header is still there", label)
+		}
+	}
+}

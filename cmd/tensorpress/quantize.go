@@ -99,6 +99,7 @@ func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	f.BoolVar(&q.dequantizeFP32, "dequantize-fp32", true, "SDNQ: scales in F32")
 	f.BoolVar(&q.o.ExactReference, "exact-reference", false, "the reference's bytes also where it is at fault")
 	f.BoolVar(&q.o.AllowNonfinite, "allow-nonfinite", false, "quantize NaN and infinity as the reference does")
+	f.BoolVar(&q.o.QuantizationMetadata, "quantization-metadata", false, "ComfyUI's formats: describe layers in the header too, as _quantization_metadata")
 	f.BoolVar(&q.o.AcceptUnscaledFP8, "accept-unscaled-fp8", false, "take fp8 weights without any scale for plain numbers")
 	for _, s := range tensorpress.SettingFlags() {
 		addSetting(f, s)

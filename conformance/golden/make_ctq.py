@@ -46,6 +46,12 @@ RUNS = [
     ("", "none", f"{SIMPLE} --int8 --scaling_mode row --exclude-layers edge"),
     ("", "none", f"{SIMPLE} --custom-layers .* --custom-type mxfp8 --custom-simple"),
     ("", "none", f"{SIMPLE} --custom-layers .* --custom-type nvfp4 --custom-simple"),
+    ("", "small", f"{SIMPLE} --custom-layers .* --custom-type mxfp8 --custom-simple {META}"),
+    ("", "small", f"{SIMPLE} --custom-layers .* --custom-type nvfp4 --custom-simple {META}"),
+    ("", "zero", f"{SIMPLE} --scaling_mode block --block_size 32 {META}"),
+    ("", "zero", f"{SIMPLE} --int8 --scaling_mode block --block_size 32 {META}"),
+    ("", "zero", f"{SIMPLE} --int8 --scaling_mode row --convrot {META}"),
+    ("", "none", f"{SIMPLE} --scaling_mode block --block_size 32 --full_precision_matrix_mult {META}"),
     ("", "none", f"{SIMPLE} --mxfp8"),
     ("", "none", f"{SIMPLE} --nvfp4"),
     # one entry in the source's header

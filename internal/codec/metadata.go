@@ -18,6 +18,23 @@ func describe(format string, s Settings, groupSize int, more ...pyjson.Member) p
 	return append(withMatmul(o, s), more...)
 }
 
+// headerGroups are the group sizes that convert_to_quant names in a header
+// alone.
+var headerGroups = map[string]int{mxfp8.Name: 32, nvfp4.Name: 16}
+
+// HeaderEntry is the JSON of a layer that we make as a header has it: its own,
+// with the keys that convert_to_quant gives its formats there. It has no
+// per_row, which no loader reads.
+func HeaderEntry(metadata pyjson.Object) pyjson.Object {
+	format, _ := metadata.Get("format")
+	name, _ := format.(string)
+	o := metadata.Delete("per_row")
+	if size := headerGroups[name]; size > 0 {
+		o = slices.Insert(slices.Clone(o), min(2, len(o)), pyjson.Member{Key: "group_size", Value: size})
+	}
+	return o
+}
+
 // describeNative is the JSON that ComfyUI itself saves, for the other formats.
 func describeNative(format string, s Settings, more ...pyjson.Member) pyjson.Object {
 	return append(withMatmul(pyjson.Object{{Key: "format", Value: format}}, s), more...)

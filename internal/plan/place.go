@@ -116,13 +116,13 @@ func (p *Plan) name(s *Step) []safetensors.Tensor {
 		unit = append(unit, named)
 	}
 	if p.Layout.SelfDescribing {
-		unit = append(unit, p.describe(s))
+		unit = append(unit, p.metadataOf(s))
 	}
 	return unit
 }
 
-// describe adds the tensor with a layer's metadata.
-func (p *Plan) describe(s *Step) safetensors.Tensor {
+// metadataOf adds the tensor with a layer's metadata.
+func (p *Plan) metadataOf(s *Step) safetensors.Tensor {
 	l := layout.MetadataTensor(s.Layer, s.Options)
 	p.Literals = append(p.Literals, Literal{Part{Tensor: l.Tensor}, l.Data})
 	return l.Tensor
@@ -137,7 +137,7 @@ func (p *Plan) nameStored(s *Step) []safetensors.Tensor {
 		s.Parts = append(s.Parts, c.Part)
 	}
 	if s.From.FromHeader {
-		unit = append(unit, p.describe(s))
+		unit = append(unit, p.metadataOf(s))
 	}
 	return unit
 }

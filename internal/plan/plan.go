@@ -45,7 +45,9 @@ type Options struct {
 	Stored map[string]*layout.Layer
 	// AcceptUnscaled takes 8-bit floats without a scale for plain numbers.
 	AcceptUnscaled bool
-	Output         Output
+	// Header describes the layers in the header too, in the comfy layout.
+	Header bool
+	Output Output
 }
 
 // Choice is a dtype that was measured: "" where none loses little enough.
@@ -172,6 +174,9 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	}
 	p.Notes = slices.Concat(notesOnStored(p.Steps, o), d.notes(), notesOf(p, o))
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
+	if err := p.describe(&o); err != nil {
+		return nil, err
+	}
 	return p, p.place(o.Output)
 }
 
