@@ -25,7 +25,6 @@ var agains = []struct {
 	{"comfy", "nvfp4", nil, "float4_e2m1fn", map[string]any{"group-size": 16}},
 	{"comfy", "mxfp8", nil, "float8_e4m3fn", map[string]any{"group-size": 32}},
 	{"comfy", "int8_blockwise", map[string]any{"block-size": 32}, "int8", map[string]any{"group-size": 32}},
-	{"comfy", "convrot_w4a4", map[string]any{"convrot-group-size": 64}, "int4", map[string]any{"hadamard": true, "hadamard-group-size": 64, "group-size": -1}},
 	{"comfy", "asym_w4a8_int8", nil, "int8", map[string]any{"hadamard": true, "group-size": -1}},
 }
 

@@ -116,3 +116,26 @@ func inComfy(t *testing.T, path string) string {
 	}
 	return dest
 }
+
+// TestW4A4ToSDNQ: its codes are two's complement, SDNQ's count from the least:
+// what is copied unchanged decodes to noise.
+func TestW4A4ToSDNQ(t *testing.T) {
+	source := written(t, []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{70, 1024}}})
+	name := "convrot_w4a4"
+	for _, group := range []int{16, 64, 256, 1024} {
+		from, moved := filepath.Join(t.TempDir(), "from.safetensors"), filepath.Join(t.TempDir(), "moved.safetensors")
+		o := Options{Layout: "comfy", Dtype: &name, Settings: map[string]any{"convrot-group-size": group}, Preset: "none"}
+		if _, err := Quantize(t.Context(), source, from, o); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := Transcode(t.Context(), from, moved, TranscodeOptions{Layout: "sdnq"}); err != nil || r.Layers[0].Action != "move" {
+			t.Fatal(r, err)
+		}
+		got, want := valuesOf(t, plain(t, moved), "a.weight"), valuesOf(t, plain(t, from), "a.weight")
+		for i := range want {
+			if d := got[i] - want[i]; d > 1e-6 || d < -1e-6 {
+				t.Fatalf("rotated by %d: value %d is %v, was %v", group, i, got[i], want[i])
+			}
+		}
+	}
+}

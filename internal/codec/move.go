@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/quant"
@@ -294,6 +293,12 @@ var origins = []struct {
 		n, err := intOption(metadata, "group_size", awqGroup)
 		return sdnqSettings("uint4", n), err
 	}},
+	{convrotW4A4, func(metadata pyjson.Object, _ Codec) (Settings, error) {
+		n, err := intOption(metadata, "convrot_groupsize", rotationGroup)
+		s := sdnqSettings("int4", -1)
+		s.Hadamard, s.HadamardGroupSize = true, n
+		return s, err
+	}},
 	{float8E4M3, func(pyjson.Object, Codec) (Settings, error) { return sdnqSettings("float8_e4m3fn", -2), nil }},
 	{float8E5M2, func(pyjson.Object, Codec) (Settings, error) { return sdnqSettings("float8_e5m2", -2), nil }},
 	{float8Rowwise, func(_ pyjson.Object, c Codec) (Settings, error) {
@@ -334,7 +339,10 @@ func fromNative(src Source, c Codec, given Settings) (*Move, error) {
 	}
 	m := &Move{Format: sdnqFormat, From: c, To: to, Metadata: sdnqMetadata(s, src), Settings: given}
 	m.pieces = []piece{copied(0), copied(1)}
-	if s.Dtype == dtype.Lookup("uint4") {
+	switch s.Dtype.Name {
+	case "int4":
+		m.pieces[0] = fromNibbles
+	case "uint4":
 		m.Rounds = true
 		scales := c.Tensors()[1].Dtype
 		m.pieces = []piece{copied(0), uint4Scales(scales, s), uint4Zeros(scales, s)}
@@ -347,6 +355,14 @@ func fromNative(src Source, c Codec, given Settings) (*Move, error) {
 func copied(i int) piece {
 	return func(dst []byte, src [][]byte, _ quant.Area, _ *quant.Scratch) {
 		copy(dst, src[i][len(src[i])-len(dst):])
+	}
+}
+
+// fromNibbles takes 4-bit integers in two's complement, two to a byte, for
+// SDNQ's, which count from the least.
+func fromNibbles(dst []byte, src [][]byte, _ quant.Area, _ *quant.Scratch) {
+	for i, b := range src[0] {
+		dst[i] = b ^ 0x88
 	}
 }
 

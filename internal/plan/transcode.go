@@ -123,7 +123,7 @@ func (t *transcoding) move(l *layout.Layer, orig safetensors.Dtype) (*codec.Move
 	case err != nil:
 		return nil, err
 	case codec.IsForeign(l.Codec):
-		return nil, fmt.Errorf("the %s layout is read, and not written", l.Layout.Name)
+		return nil, fmt.Errorf("the %s layout is older than both: tensorpress migrate makes it ComfyUI's", l.Layout.Name)
 	case t.o.Layout == layout.SDNQ:
 		return codec.FromNative(src, t.kind(src), stored, l.Options, l.Codec)
 	case !t.Rename && stored == codec.SDNQ():
