@@ -72,19 +72,32 @@ func (q *quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
 	return e.tasks(yield)
 }
 
-// copyTiles yields the copying of a tensor's bytes.
+// copyTiles yields the copying of a tensor's bytes, by the system where it does
+// that. Small tensors go together with others.
 func copyTiles(c *checkpoint.Checkpoint, from checkpoint.Tensor, to writer, t tensor, yield func(stream.Task) bool) bool {
-	const size = 1 << 20
+	size, task := int64(256<<10), copyTile
+	if from.Size >= 1<<20 && to.MayCopy() {
+		size, task = 8<<20, copyLater
+	}
 	for off := int64(0); off < from.Size; off += size {
 		n := int(min(size, from.Size-off))
 		if !yield(func(w *stream.Worker) error {
 			w.Done(int64(n))
-			return c.ReadSection(from, w.Output(to, t, off, n), off)
+			return task(w, c, from, to, t, off, n)
 		}) {
 			return false
 		}
 	}
 	return true
+}
+
+func copyTile(w *stream.Worker, c *checkpoint.Checkpoint, from checkpoint.Tensor, to writer, t tensor, off int64, n int) error {
+	return c.ReadSection(from, w.Output(to, t, off, n), off)
+}
+
+func copyLater(w *stream.Worker, c *checkpoint.Checkpoint, from checkpoint.Tensor, to writer, t tensor, off int64, n int) error {
+	w.Later(func() error { return c.CopySection(from, to, t, off, n) })
+	return nil
 }
 
 // encoding is one tensor on its way through its codec.

@@ -8,7 +8,9 @@
 //
 // It makes its own checkpoint, in /dev/shm where there is one; -dir chooses a
 // disk. Before every run of a row cp copies the same file, and each ratio is
-// one to the cp before it: on a busy machine ratios are what can be compared.
+// one to the cp before it. On a busy machine the ratio of processor seconds is
+// what can be compared: half of it is the wall time on two idle cores, if the
+// work divides evenly.
 package main
 
 import (

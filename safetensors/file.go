@@ -61,17 +61,23 @@ func (f *File) ReadSection(t Tensor, p []byte, off int64) error {
 }
 
 func (f *File) readSection(t Tensor, p []byte, off int64) error {
-	if size := f.header.dataSize(); t.Offset < 0 || t.Size < 0 || t.Offset > size-t.Size {
-		return errorOf(ErrRange, "%d bytes at %d are not in the data section of %d bytes", t.Size, t.Offset, size)
-	}
-	if err := checkSection(t, len(p), off); err != nil {
+	place, err := f.place(t, len(p), off)
+	if err != nil {
 		return err
 	}
 	if err := f.acquire(); err != nil {
 		return err
 	}
 	defer f.mu.RUnlock()
-	return readFull(f.file, p, f.header.DataStart+t.Offset+off)
+	return readFull(f.file, p, place)
+}
+
+// place returns where in the file n bytes lie that begin off bytes into t.
+func (f *File) place(t Tensor, n int, off int64) (int64, error) {
+	if size := f.header.dataSize(); t.Offset < 0 || t.Size < 0 || t.Offset > size-t.Size {
+		return 0, errorOf(ErrRange, "%d bytes at %d are not in the data section of %d bytes", t.Size, t.Offset, size)
+	}
+	return f.header.DataStart + t.Offset + off, checkSection(t, n, off)
 }
 
 // checkSection makes sure that n bytes at off lie within t.

@@ -14,6 +14,7 @@ type Writer struct {
 	header  *Header
 	written []atomic.Int64 // bytes per tensor, as header.Tensors
 	number  int64          // tells writers apart
+	refused atomic.Bool    // the system does not copy to the file
 }
 
 var writers atomic.Int64

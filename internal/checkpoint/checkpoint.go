@@ -215,6 +215,15 @@ func (c *Checkpoint) ReadSection(t Tensor, p []byte, off int64) error {
 	return errors.Join(asSource(err), c.open.release(t.Shard, c.Shards))
 }
 
+// CopySection copies n bytes of t, beginning off bytes into it, to the same
+// place in tensor dst of a file that is being written. Errors are those of
+// [safetensors.Writer.CopySection]; a shard that changed is an [ErrSource].
+func (c *Checkpoint) CopySection(t Tensor, to *safetensors.Writer, dst safetensors.Tensor, off int64, n int) error {
+	c.open.use(t.Shard)
+	err := to.CopySection(dst, c.Shards[t.Shard], t.Tensor, off, n)
+	return errors.Join(asSource(err), c.open.release(t.Shard, c.Shards))
+}
+
 // File is the path of the file that holds t, for messages.
 func (c *Checkpoint) File(t Tensor) string { return c.Shards[t.Shard].Path() }
 

@@ -8,6 +8,7 @@ import (
 // batch is what one task writes, or several small ones.
 type batch struct {
 	writes []write
+	later  []func() error
 	buffer []byte
 	used   int   // of the buffer
 	before int   // bytes given out of buffers that were too small
@@ -40,7 +41,7 @@ func (b *batch) reset() {
 	if b.before > 0 {
 		b.buffer = make([]byte, b.before+b.used)
 	}
-	b.writes, b.used, b.before, b.done = b.writes[:0], 0, 0, 0
+	b.writes, b.later, b.used, b.before, b.done = b.writes[:0], b.later[:0], 0, 0, 0
 }
 
 // room returns n bytes of any content, which stay until reset.
@@ -64,5 +65,13 @@ func (b *batch) flush(all *safetensors.Sections) error {
 			data, off = data[w.at.Size:], off+w.at.Stride
 		}
 	}
-	return all.Write()
+	if err := all.Write(); err != nil {
+		return err
+	}
+	for _, do := range b.later {
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return nil
 }

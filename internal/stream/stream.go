@@ -58,6 +58,9 @@ func (w *Worker) Done(n int64) { w.batch.done += n }
 // Cancelled is closed when the run is over early.
 func (w *Worker) Cancelled() <-chan struct{} { return w.run.ctx.Done() }
 
+// Later has the writer call do when the outputs of the task are written.
+func (w *Worker) Later(do func() error) { w.batch.later = append(w.batch.later, do) }
+
 // Output returns n bytes to fill, which go to offset off of a tensor when the
 // task returns.
 func (w *Worker) Output(to *safetensors.Writer, t safetensors.Tensor, off int64, n int) []byte {
