@@ -306,6 +306,132 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func decodeIntsAVX2(dst *float32, codes *uint16, steps int, flip uint32, offset uint32)
+// Requires: AVX, AVX2
+TEXT ·decodeIntsAVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         steps+16(FP), DX
+	VBROADCASTSS flip+24(FP), Y0
+	VBROADCASTSS offset+28(FP), Y1
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VPMOVZXWD (CX), Y2
+	VPXOR     Y0, Y2, Y2
+	VPADDD    Y1, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMOVUPS   Y2, (AX)
+	VPMOVZXWD 16(CX), Y2
+	VPXOR     Y0, Y2, Y2
+	VPADDD    Y1, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMOVUPS   Y2, 32(AX)
+	ADDQ      $0x40, AX
+	ADDQ      $0x20, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func decodeSmallAVX2(dst *float32, codes *uint16, steps int, c *uint32)
+// Requires: AVX, AVX2
+TEXT ·decodeSmallAVX2(SB), NOSPLIT, $0-32
+	MOVQ  dst+0(FP), AX
+	MOVQ  codes+8(FP), CX
+	MOVQ  steps+16(FP), DX
+	MOVQ  c+24(FP), BX
+	VMOVD (BX), X0
+	VMOVD 32(BX), X1
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	VPMOVZXWD (CX), Y2
+	VPAND     64(BX), Y2, Y3
+	VPSLLD    X0, Y3, Y4
+	VMULPS    128(BX), Y4, Y4
+	VPCMPGTD  160(BX), Y3, Y5
+	VBLENDVPS Y5, 192(BX), Y4, Y4
+	VPAND     96(BX), Y2, Y2
+	VPSLLD    X1, Y2, Y2
+	VPOR      Y2, Y4, Y4
+	VPCMPGTD  224(BX), Y3, Y2
+	VBLENDVPS Y2, 256(BX), Y4, Y4
+	VMOVUPS   Y4, (AX)
+	VPMOVZXWD 16(CX), Y2
+	VPAND     64(BX), Y2, Y3
+	VPSLLD    X0, Y3, Y4
+	VMULPS    128(BX), Y4, Y4
+	VPCMPGTD  160(BX), Y3, Y5
+	VBLENDVPS Y5, 192(BX), Y4, Y4
+	VPAND     96(BX), Y2, Y2
+	VPSLLD    X1, Y2, Y2
+	VPOR      Y2, Y4, Y4
+	VPCMPGTD  224(BX), Y3, Y2
+	VBLENDVPS Y2, 256(BX), Y4, Y4
+	VMOVUPS   Y4, 32(AX)
+	ADDQ      $0x40, AX
+	ADDQ      $0x20, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func scaleByAVX2(x *float32, steps int, scale float32)
+// Requires: AVX
+TEXT ·scaleByAVX2(SB), NOSPLIT, $0-20
+	MOVQ         x+0(FP), AX
+	MOVQ         steps+8(FP), CX
+	VBROADCASTSS scale+16(FP), Y0
+	TESTQ        CX, CX
+	JZ           turnDone
+
+turn:
+	VMOVUPS (AX), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)
+	VMOVUPS 32(AX), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, 32(AX)
+	ADDQ    $0x40, AX
+	DECQ    CX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func scaleFromAVX2(x *float32, steps int, scale float32, zero float32)
+// Requires: AVX, FMA3
+TEXT ·scaleFromAVX2(SB), NOSPLIT, $0-24
+	MOVQ         x+0(FP), AX
+	MOVQ         steps+8(FP), CX
+	VBROADCASTSS scale+16(FP), Y0
+	VBROADCASTSS zero+20(FP), Y1
+	TESTQ        CX, CX
+	JZ           turnDone
+
+turn:
+	VMOVUPS     (AX), Y2
+	VFMADD213PS Y1, Y0, Y2
+	VMOVUPS     Y2, (AX)
+	VMOVUPS     32(AX), Y2
+	VFMADD213PS Y1, Y0, Y2
+	VMOVUPS     Y2, 32(AX)
+	ADDQ        $0x40, AX
+	DECQ        CX
+	JNZ         turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
 // func packFoursAVX2(dst *byte, codes *byte, turns int)
 // Requires: AVX, AVX2
 TEXT ·packFoursAVX2(SB), NOSPLIT, $0-24
@@ -1834,6 +1960,116 @@ turn:
 	ADDQ      $0x40, CX
 	DECQ      DX
 	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func decodeIntsAVX512(dst *float32, codes *uint16, steps int, flip uint32, offset uint32)
+// Requires: AVX, AVX512F
+TEXT ·decodeIntsAVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         steps+16(FP), DX
+	VBROADCASTSS flip+24(FP), Z0
+	VBROADCASTSS offset+28(FP), Z1
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VPMOVZXWD (CX), Z2
+	VPXORD    Z0, Z2, Z2
+	VPADDD    Z1, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMOVUPS   Z2, (AX)
+	ADDQ      $0x40, AX
+	ADDQ      $0x20, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func decodeSmallAVX512(dst *float32, codes *uint16, steps int, c *uint32)
+// Requires: AVX, AVX512F
+TEXT ·decodeSmallAVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         steps+16(FP), DX
+	MOVQ         c+24(FP), BX
+	VMOVD        (BX), X0
+	VMOVD        32(BX), X1
+	VBROADCASTSS 64(BX), Z2
+	VBROADCASTSS 96(BX), Z3
+	VBROADCASTSS 128(BX), Z4
+	VBROADCASTSS 160(BX), Z5
+	VBROADCASTSS 192(BX), Z6
+	VBROADCASTSS 224(BX), Z7
+	VBROADCASTSS 256(BX), Z8
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VPMOVZXWD (CX), Z9
+	VPANDD    Z2, Z9, Z10
+	VPSLLD    X0, Z10, Z11
+	VMULPS    Z4, Z11, Z11
+	VPCMPD    $0x06, Z5, Z10, K1
+	VPBLENDMD Z6, Z11, K1, Z11
+	VPANDD    Z3, Z9, Z9
+	VPSLLD    X1, Z9, Z9
+	VPORD     Z9, Z11, Z11
+	VPCMPD    $0x06, Z7, Z10, K1
+	VPBLENDMD Z8, Z11, K1, Z11
+	VMOVUPS   Z11, (AX)
+	ADDQ      $0x40, AX
+	ADDQ      $0x20, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func scaleByAVX512(x *float32, steps int, scale float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleByAVX512(SB), NOSPLIT, $0-20
+	MOVQ         x+0(FP), AX
+	MOVQ         steps+8(FP), CX
+	VBROADCASTSS scale+16(FP), Z0
+	TESTQ        CX, CX
+	JZ           turnDone
+
+turn:
+	VMOVUPS (AX), Z1
+	VMULPS  Z0, Z1, Z1
+	VMOVUPS Z1, (AX)
+	ADDQ    $0x40, AX
+	DECQ    CX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func scaleFromAVX512(x *float32, steps int, scale float32, zero float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleFromAVX512(SB), NOSPLIT, $0-24
+	MOVQ         x+0(FP), AX
+	MOVQ         steps+8(FP), CX
+	VBROADCASTSS scale+16(FP), Z0
+	VBROADCASTSS zero+20(FP), Z1
+	TESTQ        CX, CX
+	JZ           turnDone
+
+turn:
+	VMOVUPS     (AX), Z2
+	VFMADD213PS Z1, Z0, Z2
+	VMOVUPS     Z2, (AX)
+	ADDQ        $0x40, AX
+	DECQ        CX
+	JNZ         turn
 
 turnDone:
 	VZEROUPPER

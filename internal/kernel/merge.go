@@ -50,6 +50,23 @@ func (m *Merge) apply(x uint64) (y uint64) {
 	return y
 }
 
+// SplitCodes is the inverse of MergeCodes.
+func SplitCodes(codes, src []byte, m *Merge) {
+	var last [8]byte
+	for ; len(codes) >= 8; codes, src = codes[8:], src[m.Bytes:] {
+		from := src
+		if len(src) < 8 {
+			copy(last[:], src)
+			from = last[:]
+		}
+		y, x := binary.LittleEndian.Uint64(from), uint64(0)
+		for i := range m.n {
+			x |= y & m.masks[i][0] << (m.shifts[i][0] & 63)
+		}
+		binary.LittleEndian.PutUint64(codes, x)
+	}
+}
+
 // PackFours puts codes of 4 bits, one a byte and an even number, two in a byte.
 func PackFours(dst, codes []byte) { active.packFours(dst, codes) }
 

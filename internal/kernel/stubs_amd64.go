@@ -44,6 +44,26 @@ func roundIntsAVX2(codes *uint16, x *float32, steps int, offset uint32, nan uint
 //go:noescape
 func castSmallAVX2(codes *uint16, x *float32, steps int, c *uint32)
 
+// decodeIntsAVX2 works on that many times 16 codes.
+//
+//go:noescape
+func decodeIntsAVX2(dst *float32, codes *uint16, steps int, flip uint32, offset uint32)
+
+// decodeSmallAVX2 works on that many times 16 codes.
+//
+//go:noescape
+func decodeSmallAVX2(dst *float32, codes *uint16, steps int, c *uint32)
+
+// scaleByAVX2 works on that many times 16 values.
+//
+//go:noescape
+func scaleByAVX2(x *float32, steps int, scale float32)
+
+// scaleFromAVX2 works on that many times 16 values.
+//
+//go:noescape
+func scaleFromAVX2(x *float32, steps int, scale float32, zero float32)
+
 // packFoursAVX2 puts two codes of four bits in a byte, 64 codes a turn.
 //
 //go:noescape
@@ -185,6 +205,26 @@ func roundIntsAVX512(codes *uint16, x *float32, steps int, offset uint32, nan ui
 //
 //go:noescape
 func castSmallAVX512(codes *uint16, x *float32, steps int, c *uint32)
+
+// decodeIntsAVX512 works on that many times 16 codes.
+//
+//go:noescape
+func decodeIntsAVX512(dst *float32, codes *uint16, steps int, flip uint32, offset uint32)
+
+// decodeSmallAVX512 works on that many times 16 codes.
+//
+//go:noescape
+func decodeSmallAVX512(dst *float32, codes *uint16, steps int, c *uint32)
+
+// scaleByAVX512 works on that many times 16 values.
+//
+//go:noescape
+func scaleByAVX512(x *float32, steps int, scale float32)
+
+// scaleFromAVX512 works on that many times 16 values.
+//
+//go:noescape
+func scaleFromAVX512(x *float32, steps int, scale float32, zero float32)
 
 // packFoursAVX512 puts two codes of four bits in a byte, 64 codes a turn.
 //

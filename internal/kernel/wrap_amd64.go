@@ -57,29 +57,70 @@ func roundIntsBy(asm func(codes *uint16, x *float32, steps int, offset, nan uint
 func castSmallBy(asm func(codes *uint16, x *float32, steps int, c *uint32)) func(codes []uint16, x []float32, f *Small) {
 	return func(codes []uint16, x []float32, f *Small) {
 		n := 0
-		if c := f.constants(); c != nil {
+		if c := smallConstants[f]; c != nil {
 			n = len(x) &^ (step - 1)
-			asm(unsafe.SliceData(codes[:len(x)]), unsafe.SliceData(x), n/step, &c[0][0])
+			asm(unsafe.SliceData(codes[:len(x)]), unsafe.SliceData(x), n/step, &c[0][0][0])
 		}
 		encodeSmall(codes[n:], x[n:], f)
 	}
 }
 
-// constants are those of the castSmall of the assembly, nil if it cannot.
-func (f *Small) constants() *constants { return smallConstants[f] }
-
-var smallConstants = func() map[*Small]*constants {
-	all := map[*Small]*constants{}
+// smallConstants are those of castSmall and decodeSmall of the assembly, for
+// the floats whose zero has a sign.
+var smallConstants = func() map[*Small]*[2]constants {
+	all := map[*Small]*[2]constants{}
 	for _, f := range []*Small{E4M3, E5M2, E2M1, F16, BF16} {
-		cut := 23 - f.Mantissa
-		c := new(constants)
-		c.set(cut, 31-uint32(math.Ilogb(float64(f.SignBit))), 1<<31-1, uint32(f.SignBit), 1,
+		cut, signAt := 23-f.Mantissa, uint32(math.Ilogb(float64(f.SignBit)))
+		c := new([2]constants)
+		c[0].set(cut, 31-signAt, 1<<31-1, uint32(f.SignBit), 1,
 			uint32(1)<<(cut-1)-1-(127-f.Bias)<<23, (127-f.Bias+cut+1)<<23, (128-f.Bias)<<23-1,
 			f.Overflow-1, uint32(f.Infinite), 0x7F800000, uint32(f.NaN), 0xFFFF)
+		last := uint32(f.Infinite) // of magnitudes that are not NaN
+		if !f.IEEE {
+			last--
+		}
+		c[1].set(cut, 31-signAt, 0xFFFF&^uint32(f.SignBit), uint32(f.SignBit), (254-f.Bias)<<23,
+			uint32(f.Infinite)-1, 0x7F800000, last, 0x7FC00000)
 		all[f] = c
 	}
 	return all
 }()
+
+func decodeIntsBy(asm func(dst *float32, codes *uint16, steps int, flip, offset uint32)) func(dst []float32, codes []uint16, flip uint16, offset int32) {
+	return func(dst []float32, codes []uint16, flip uint16, offset int32) {
+		n := len(codes) &^ (step - 1)
+		dst = dst[:len(codes)]
+		asm(unsafe.SliceData(dst), unsafe.SliceData(codes), n/step, uint32(flip), uint32(offset))
+		decodeInts(dst[n:], codes[n:], flip, offset)
+	}
+}
+
+func decodeSmallBy(asm func(dst *float32, codes *uint16, steps int, c *uint32)) func(dst []float32, codes []uint16, f *Small) {
+	return func(dst []float32, codes []uint16, f *Small) {
+		n := 0
+		if c := smallConstants[f]; c != nil {
+			n = len(codes) &^ (step - 1)
+			asm(unsafe.SliceData(dst[:len(codes)]), unsafe.SliceData(codes), n/step, &c[1][0][0])
+		}
+		decodeSmall(dst[n:], codes[n:], f)
+	}
+}
+
+func scaleByBy(asm func(x *float32, steps int, scale float32)) func(x []float32, scale float32) {
+	return func(x []float32, scale float32) {
+		n := len(x) &^ (step - 1)
+		asm(unsafe.SliceData(x), n/step, scale)
+		scaleBy(x[n:], scale)
+	}
+}
+
+func scaleFromBy(asm func(x *float32, steps int, scale, zero float32)) func(x []float32, scale, zero float32) {
+	return func(x []float32, scale, zero float32) {
+		n := len(x) &^ (step - 1)
+		asm(unsafe.SliceData(x), n/step, scale, zero)
+		scaleFrom(x[n:], scale, zero)
+	}
+}
 
 // rangesBy looks again at zeros, of which the first counts, and at NaN.
 func rangesBy(raw Raw, asm func(lo, hi *float32, src *byte, groups, steps int), signs func(lo, hi *float32, steps int) bool) func(lo, hi []float32, src []byte, group int) {

@@ -42,3 +42,19 @@ var merges = func() (all [8]*kernel.Merge) {
 	}
 	return all
 }()
+
+// split unpacks eight codes at a time, wherever blocks end.
+func split(codes []uint16, src []byte, bits int) {
+	var bytes [512]byte
+	n := len(codes) &^ 7
+	for at := 0; at < n; at += len(bytes) {
+		part := bytes[:min(len(bytes), n-at)]
+		kernel.SplitCodes(part, src[Size(at, bits):Size(at+len(part), bits)], merges[bits])
+		for i, c := range part {
+			codes[at+i] = uint16(c)
+		}
+	}
+	if n < len(codes) { // half of what is split, at 6 bits
+		unpackBlocks(codes[n:], src[Size(n, bits):], bits)
+	}
+}

@@ -76,17 +76,16 @@ func Unpack(codes []uint16, src []byte, bits int) {
 			codes[i] = binary.LittleEndian.Uint16(src[2*i:])
 		}
 	case 4:
-		for i := range codes {
-			codes[i] = uint16(src[i/2]>>(4*(i&1))) & 15
+		for i, b := range src[:len(codes)/2] {
+			codes[2*i], codes[2*i+1] = uint16(b&15), uint16(b>>4)
 		}
 	case 2:
-		for i := range codes {
-			codes[i] = uint16(src[i/4]>>(2*(i&3))) & 3
+		for i, b := range src[:len(codes)/4] {
+			c := codes[4*i : 4*i+4]
+			c[0], c[1], c[2], c[3] = uint16(b&3), uint16(b>>2&3), uint16(b>>4&3), uint16(b>>6)
 		}
-	case 1:
-		for i := range codes {
-			codes[i] = uint16(src[i/8*8]>>(i&7)) & 1
-		}
+	case 1, 3, 5, 6, 7:
+		split(codes, src, bits)
 	default:
 		unpackBlocks(codes, src, bits)
 	}
