@@ -302,7 +302,10 @@ func (m *models) report(dest string, took time.Duration) *Report {
 		for _, name := range r.Files {
 			all.Files = append(all.Files, one.named(name))
 		}
-		for _, note := range append(r.Notes, "preset "+r.Preset) {
+		if r.Preset != "" {
+			r.Notes = append(r.Notes, "preset "+r.Preset)
+		}
+		for _, note := range r.Notes {
 			all.Notes = append(all.Notes, one.folder+": "+note)
 		}
 	}
