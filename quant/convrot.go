@@ -21,6 +21,10 @@ func CheckConvRot(columns, group int) error {
 	return nil
 }
 
+// Rotates reports whether there is a rotation of that many values. ComfyUI takes
+// powers of 4 alone, see [CheckConvRot]; convert_to_quant takes others of 2.
+func Rotates(group int) bool { return group >= 4 && group&(group-1) == 0 }
+
 // Rotated is a weight whose rows are rotated in groups and then stored as
 // integers of 8 or 4 bits with one scale each.
 type Rotated struct {
@@ -52,10 +56,14 @@ func int4Scale(amax float32) (factor, scale float32) {
 	return s, s
 }
 
-// NewRotated stores a weight of shape [rows, columns] by a rule of 8 bits.
+// NewRotated stores a weight of shape [rows, columns] by a rule of 8 bits. The
+// group is any that [Rotates].
 func NewRotated(shape []int, group int, rule *Rule, allowNonfinite bool) (*Rotated, error) {
-	if err := checkRotated(shape, group); err != nil {
+	if err := checkShape(shape); err != nil {
 		return nil, err
+	}
+	if !Rotates(group) || shape[1]%group != 0 {
+		return nil, fmt.Errorf("rotation groups of %d do not divide %d columns, or are no power of 2", group, shape[1])
 	}
 	return &Rotated{shape, group, rule, 8, unlessOne(shape[0], 1), allowNonfinite}, nil
 }

@@ -20,6 +20,22 @@ type BlockOptions struct {
 	// their scale decodes to zero: their zeros become NaN.
 	ExactReference bool
 	AllowNonfinite bool
+	// RoundBF16 rounds values to BF16 first, as comfy-kitchen's kernels take
+	// them; the scale of an NVFP4 tensor is found before that.
+	RoundBF16 bool
+}
+
+// asStored reports whether values of a dtype need no rounding first.
+func (o BlockOptions) asStored(d safetensors.Dtype) bool { return !o.RoundBF16 || d == safetensors.BF16 }
+
+// rounded rounds a block's values as the options say.
+func (o BlockOptions) rounded(block []float32) {
+	if !o.RoundBF16 {
+		return
+	}
+	for i, v := range block {
+		block[i] = RoundTo(v, safetensors.BF16)
+	}
 }
 
 // NewMXFP8 resolves the format for a weight of shape [rows, columns].
@@ -76,6 +92,7 @@ func (m *MXFP8) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
 
 // normalize divides a block by its scale and returns the scale's code.
 func (m *MXFP8) normalize(block []float32) byte {
+	m.o.rounded(block)
 	lo, hi := kernel.MinMax(block)
 	amax := Range{lo, hi}.absMax()
 	if lo != lo {

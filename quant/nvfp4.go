@@ -113,7 +113,9 @@ func (n *NVFP4) encodeRows(dst [][]byte, p *Patch, tensor float32, scratch *Scra
 	for i := range p.Rows {
 		row := p.row(i)
 		for c := 0; c*n.block < len(row); c++ {
-			dst[1][n.at(i, c, wide)] = normalizeFP4(row[c*n.block:min((c+1)*n.block, len(row))], tensor)
+			block := row[c*n.block : min((c+1)*n.block, len(row))]
+			n.o.rounded(block)
+			dst[1][n.at(i, c, wide)] = normalizeFP4(block, tensor)
 		}
 		clear(codes)
 		kernel.EncodeSmall(codes[:len(row)], row, kernel.E2M1)

@@ -74,7 +74,7 @@ func (p *Patch) rawRange(s *Scratch) Range {
 }
 
 // TakesRaw reports whether Encode takes raw values.
-func (m *MXFP8) TakesRaw(d safetensors.Dtype) bool { return readable(d) }
+func (m *MXFP8) TakesRaw(d safetensors.Dtype) bool { return readable(d) && m.o.asStored(d) }
 
 // MeasureRaw is not needed: blocks lie whole in areas.
 func (m *MXFP8) MeasureRaw(p Patch, s *Scratch) ([]Range, error) {
@@ -120,7 +120,7 @@ var (
 )
 
 // TakesRaw reports whether Encode takes raw values.
-func (n *NVFP4) TakesRaw(d safetensors.Dtype) bool { return readable(d) }
+func (n *NVFP4) TakesRaw(d safetensors.Dtype) bool { return readable(d) && n.o.asStored(d) }
 
 // MeasureRaw returns the range of a patch.
 func (n *NVFP4) MeasureRaw(p Patch, s *Scratch) ([]Range, error) {

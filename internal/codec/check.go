@@ -73,7 +73,19 @@ func (f *Format) Check(s Settings) error {
 		return fmt.Errorf("%s has scale %s, not %s", f.Name, strings.Join(slices.Sorted(maps.Keys(f.Scales)), " or "), s.Scale)
 	}
 	if f.Refuse != nil {
-		return f.Refuse(s)
+		if err := f.Refuse(s); err != nil {
+			return err
+		}
+	}
+	if err := f.checkVariant(s); err != nil {
+		return err
+	}
+	return refuseOutputDtype(s)
+}
+
+func (f *Format) checkVariant(s Settings) error {
+	if s.Variant != "" && s.Variant != f.Variant {
+		return fmt.Errorf("%s has no variant %s", f.Name, s.Variant)
 	}
 	return nil
 }
@@ -86,9 +98,25 @@ func (f *Format) Make(src Source, s Settings) (Codec, pyjson.Object, error) {
 	if err := f.Check(s); err != nil {
 		return nil, nil, err
 	}
+	if n := s.WholeBlocks; n > 0 && !wholeBlocks(src.Shape, n) {
+		return nil, nil, fmt.Errorf("%d does not divide both sides of %v", n, src.Shape)
+	}
 	c, metadata, err := f.make(src, s)
 	if err != nil {
 		return nil, nil, err
 	}
+	if s.ScaleAsInput {
+		c = newScaleAsInput(c)
+	}
 	return c, metadata, nil
+}
+
+// wholeBlocks reports whether a matrix is of whole square blocks.
+func wholeBlocks(shape []int, side int) bool {
+	for _, n := range shape {
+		if n < side || n%side != 0 {
+			return false
+		}
+	}
+	return true
 }

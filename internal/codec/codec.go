@@ -51,6 +51,8 @@ type Format struct {
 	Scales map[string]string
 	// Takes are the flags that it knows of those that only some formats do.
 	Takes []string
+	// Variant is the only one of [Settings.Variant] that it has, "" for none.
+	Variant string
 	// Refuse says what is wrong with values of those flags.
 	Refuse func(s Settings) error
 	// ComfyUI is the first release that loads it, [AnyRelease] where it has

@@ -12,41 +12,6 @@ func shapeError(shape []int) error {
 	return fmt.Errorf("weight has shape %v, want two dimensions", shape)
 }
 
-// withInputScale adds a scale of activations, which is 1.
-type withInputScale struct{ Codec }
-
-func (c withInputScale) Tensors() []quant.Tensor {
-	return append(c.Codec.Tensors(), quant.Tensor{Role: quant.InputScale, Dtype: safetensors.F32, Shape: []int{}})
-}
-
-func (c withInputScale) Written(i int, a quant.Area) []quant.Span {
-	switch {
-	case i < len(c.Codec.Tensors()):
-		return c.Codec.Written(i, a)
-	case a.Row == 0 && a.Col == 0:
-		return quant.Run(0, 4)
-	}
-	return nil
-}
-
-func (c withInputScale) NewEncoder(limit int) Encoder { return oneMore{c.Codec.NewEncoder(limit)} }
-
-type oneMore struct{ Encoder }
-
-func (e oneMore) Encode(dst [][]byte, a quant.Area, values []float32, s *quant.Scratch) error {
-	last := len(dst) - 1
-	ones(dst[last])
-	return e.Encoder.Encode(dst[:last], a, values, s)
-}
-
-func (e oneMore) TakesRaw(d safetensors.Dtype) bool { return TakesRaw(e.Encoder, d) }
-
-func (e oneMore) EncodeRaw(dst [][]byte, a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) error {
-	last := len(dst) - 1
-	ones(dst[last])
-	return e.Encoder.(RawEncoder).EncodeRaw(dst[:last], a, raw, d, s)
-}
-
 func ones(dst []byte) {
 	for i := 0; i < len(dst); i += 4 {
 		binary.LittleEndian.PutUint32(dst[i:], 0x3F800000)
@@ -105,7 +70,7 @@ func allZero(read quant.Reader, values int) (bool, error) {
 // finish adds to a codec what its settings ask for.
 func finish(c Codec, s Settings, inputScale bool) Codec {
 	if inputScale {
-		c = withInputScale{c}
+		c = withInputScale{c, 1}
 	}
 	if s.ExactReference {
 		c = exactZero{c}

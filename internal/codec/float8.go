@@ -11,7 +11,7 @@ var (
 	float8E4M3 = &Format{
 		Name: "float8_e4m3fn", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, ComfyUI: AnyRelease,
 		Scales: map[string]string{"tensor": "float8_e4m3fn", "row": "float8_e4m3fn_rowwise", "block": "float8_e4m3fn_blockwise"},
-		Takes:  []string{"input-scale", "full-precision-matmul"},
+		Takes:  []string{"input-scale", "full-precision-matmul", "output-dtype", "scale-as-input"},
 		make:   newE4M3, Open: openFloat8(quant.E4M3Tensor),
 	}
 	float8E5M2 = &Format{
@@ -35,7 +35,7 @@ func newE5M2(src Source, s Settings) (Codec, pyjson.Object, error) {
 func newFloat8(src Source, rule *quant.Rule, s Settings) (Codec, error) {
 	c, err := newScaled(src.Shape, rule, false, s)
 	if err == nil && s.InputScale {
-		c = withInputScale{c}
+		c = withInputScale{c, 1}
 	}
 	return c, err
 }

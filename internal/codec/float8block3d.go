@@ -13,7 +13,7 @@ import (
 // of its scale.
 var float8Block3D = &Format{
 	Name: "float8_e4m3fn_block3d", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, Near: "float8_e4m3fn",
-	Takes:  []string{"block-size", "input-scale", "full-precision-matmul"},
+	Takes:  []string{"block-size", "input-scale", "full-precision-matmul", "output-dtype", "scale-as-input"},
 	Refuse: refuseBlocks, make: newBlock3D, Open: openBlock3D,
 }
 
@@ -23,7 +23,7 @@ func newBlock3D(src Source, s Settings) (Codec, pyjson.Object, error) {
 		return nil, nil, err
 	}
 	if s.InputScale {
-		c = withInputScale{c}
+		c = withInputScale{c, 1}
 	}
 	return c, describe("float8_e4m3fn_block3d", s, 0), nil
 }

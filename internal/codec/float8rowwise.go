@@ -10,7 +10,7 @@ import (
 var float8Rowwise = &Format{
 	Name: "float8_e4m3fn_rowwise", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, Near: "float8_e4m3fn",
 	Scales: map[string]string{"row": "float8_e4m3fn_rowwise"},
-	Takes:  []string{"input-scale", "full-precision-matmul"},
+	Takes:  []string{"input-scale", "full-precision-matmul", "output-dtype", "scale-as-input"},
 	make:   newRowwise, Open: openRowwise,
 }
 

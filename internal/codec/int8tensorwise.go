@@ -11,14 +11,17 @@ import (
 // int8Tensorwise has one scale per row or per tensor; rows may be rotated.
 var int8Tensorwise = &Format{
 	Name: "int8_tensorwise", Bits: 8, Storage: safetensors.I8, Max: 127, ComfyUI: "0.27.0",
-	Scales: map[string]string{"row": "int8_tensorwise", "tensor": "int8_tensorwise", "block": "int8_blockwise"},
-	Takes:  []string{"convrot", "convrot-group-size", "full-precision-matmul"},
-	Refuse: refuseInt8, make: newInt8, Open: openInt8,
+	Scales:  map[string]string{"row": "int8_tensorwise", "tensor": "int8_tensorwise", "block": "int8_blockwise"},
+	Takes:   []string{"convrot", "convrot-group-size", "full-precision-matmul", "output-dtype", "scale-as-input", "dynamic-convrot", "variant"},
+	Variant: "custom", Refuse: refuseInt8, make: newInt8, Open: openInt8,
 }
 
 func refuseInt8(s Settings) error {
-	if s.ConvRot && s.Scale == "tensor" {
+	if s.rotates() && s.Scale == "tensor" {
 		return errors.New("int8_tensorwise rotates with one scale a row, not a tensor")
+	}
+	if s.ExactReference { // it rotates in groups that ComfyUI does not load, or not at all
+		return nil
 	}
 	return refuseRotation(s)
 }
@@ -35,28 +38,53 @@ func newInt8(src Source, s Settings) (Codec, pyjson.Object, error) {
 		return c, describe("int8_tensorwise", s, 0), err
 	}
 	rows := pyjson.Member{Key: "per_row", Value: true}
-	if group := int8Rotation(src.Shape[1], s); group > 0 {
-		c, err := quant.NewRotated(src.Shape, group, quant.Int8Rotated, s.AllowNonfinite)
-		return sheet{c, s.AllowNonfinite}, describe("int8_tensorwise", s, 0,
-			pyjson.Member{Key: "convrot", Value: true}, pyjson.Member{Key: "convrot_groupsize", Value: group}, rows), err
+	group, rule := int8Rotation(src.Shape[1], s)
+	metadata := describe("int8_tensorwise", s, 0, rows)
+	if group > 0 && (quant.Rotates(group) || s.Variant == "custom") {
+		metadata = describe("int8_tensorwise", s, 0,
+			pyjson.Member{Key: "convrot", Value: true}, pyjson.Member{Key: "convrot_groupsize", Value: group}, rows)
+	}
+	if group > 0 && quant.Rotates(group) {
+		c, err := quant.NewRotated(src.Shape, group, rule, s.AllowNonfinite)
+		return sheet{c, s.AllowNonfinite}, metadata, err
 	}
 	c, err := newScaled(src.Shape, quant.Int8Row, true, s)
-	return c, describe("int8_tensorwise", s, 0, rows), err
+	return c, metadata, err
 }
 
-// int8Rotation is the group that rows are rotated in: the one asked for; where
-// 256 does not fit, 64; else 0 for none.
-func int8Rotation(columns int, s Settings) int {
-	group := orDefault(s.ConvRotGroupSize, rotationGroup)
-	switch {
-	case !s.ConvRot:
-		return 0
-	case columns%group == 0:
-		return group
-	case group == rotationGroup && columns%64 == 0:
-		return 64
+func (s Settings) rotates() bool { return s.ConvRot || s.DynamicConvRot }
+
+// int8Rotation is the group that rows are rotated in, 0 for none, and how they
+// are rounded then: in the group asked for; where 256 does not fit, 64.
+// convert_to_quant rounds rows of its other ways as if they were not rotated,
+// and has no second choice there.
+func int8Rotation(columns int, s Settings) (group int, rule *quant.Rule) {
+	group, rule = orDefault(s.ConvRotGroupSize, rotationGroup), quant.Int8Rotated
+	if s.Variant == "custom" || s.DynamicConvRot {
+		rule = quant.Int8RotatedRow
 	}
-	return 0
+	switch {
+	case !s.rotates():
+		return 0, nil
+	case s.DynamicConvRot:
+		return largestRotation(columns, group), rule
+	case columns%group == 0:
+		return group, rule
+	case group == rotationGroup && columns%64 == 0 && s.Variant == "":
+		return 64, rule
+	}
+	return 0, nil
+}
+
+// largestRotation is the largest power of 4 that divides the columns and is not
+// less than least, 0 if there is none.
+func largestRotation(columns, least int) (group int) {
+	for g := 4; g <= columns; g *= 4 {
+		if g >= least && columns%g == 0 {
+			group = g
+		}
+	}
+	return group
 }
 
 // openInt8 takes the scale's shape, not the metadata, as ComfyUI does.
@@ -66,6 +94,9 @@ func openInt8(l *Stored) (Codec, error) {
 	}
 	group, err := intOption(l.Metadata, "convrot_groupsize", rotationGroup)
 	if err != nil {
+		return nil, err
+	}
+	if err := quant.CheckConvRot(0, group); err != nil {
 		return nil, err
 	}
 	c, err := quant.NewRotated(l.Tensors[quant.Weight].Shape, group, quant.Int8Rotated, false)

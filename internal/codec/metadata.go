@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/pyjson"
@@ -11,11 +12,34 @@ import (
 // describe is the JSON that convert_to_quant writes where it writes a format:
 // it always names the dtype that the model is to run in, not the source's.
 func describe(format string, s Settings, groupSize int, more ...pyjson.Member) pyjson.Object {
-	o := pyjson.Object{{Key: "format", Value: format}, {Key: "orig_dtype", Value: "torch.bfloat16"}}
+	o := pyjson.Object{{Key: "format", Value: format}, {Key: "orig_dtype", Value: s.origDtype()}}
 	if groupSize > 0 {
 		o = append(o, pyjson.Member{Key: "group_size", Value: groupSize})
 	}
 	return append(withMatmul(o, s), more...)
+}
+
+// describeDedicated is that of its own ways to mxfp8 and nvfp4.
+func describeDedicated(format string, s Settings, groupSize int, shape []int) pyjson.Object {
+	return pyjson.Object{
+		{Key: "format", Value: format}, {Key: "group_size", Value: groupSize},
+		{Key: "orig_dtype", Value: s.origDtype()}, {Key: "orig_shape", Value: shape},
+	}
+}
+
+// origDtype is torch's name of [Settings.OutputDtype].
+func (s Settings) origDtype() string {
+	if s.OutputDtype == "f16" {
+		return "torch.float16"
+	}
+	return "torch.bfloat16"
+}
+
+func refuseOutputDtype(s Settings) error {
+	if s.OutputDtype != "" && s.OutputDtype != "bf16" && s.OutputDtype != "f16" {
+		return fmt.Errorf("output dtype %s: want bf16 or f16", s.OutputDtype)
+	}
+	return nil
 }
 
 // headerGroups are the group sizes that convert_to_quant names in a header
@@ -23,16 +47,39 @@ func describe(format string, s Settings, groupSize int, more ...pyjson.Member) p
 var headerGroups = map[string]int{mxfp8.Name: 32, nvfp4.Name: 16}
 
 // HeaderEntry is the JSON of a layer that we make as a header has it: its own,
-// with the keys that convert_to_quant gives its formats there. It has no
-// per_row, which no loader reads.
+// convert_to_quant gives its formats there. It has no per_row, which no loader
+// reads.
 func HeaderEntry(metadata pyjson.Object) pyjson.Object {
 	format, _ := metadata.Get("format")
 	name, _ := format.(string)
-	o := metadata.Delete("per_row")
-	if size := headerGroups[name]; size > 0 {
-		o = slices.Insert(slices.Clone(o), min(2, len(o)), pyjson.Member{Key: "group_size", Value: size})
+	return withGroup(metadata.Delete("per_row"), headerGroups[name])
+}
+
+// withGroup adds a group size where there is none yet, 0 for none.
+func withGroup(o pyjson.Object, size int) pyjson.Object {
+	if _, ok := o.Get("group_size"); ok || size == 0 {
+		return o
 	}
-	return o
+	return slices.Insert(slices.Clone(o), min(2, len(o)), pyjson.Member{Key: "group_size", Value: size})
+}
+
+// Label is what convert_to_quant calls a layer, whatever it is.
+type Label struct {
+	Format    string
+	BlockSize int // 0 for none
+}
+
+// Relabel returns a layer's metadata under that name, and its entry in a header.
+func (l Label) Relabel(o pyjson.Object) (metadata, header pyjson.Object) {
+	o = o.Set("format", l.Format).Delete("group_size")
+	switch l.Format {
+	case float8Blockwise.Name, int8Blockwise.Name:
+		o = withGroup(o, l.BlockSize)
+		return o, o
+	case mxfp8.Name, nvfp4.Name:
+		return o, withGroup(o, l.BlockSize)
+	}
+	return o, o
 }
 
 // describeNative is the JSON that ComfyUI itself saves, for the other formats.

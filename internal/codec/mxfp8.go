@@ -9,7 +9,7 @@ import (
 // mxfp8 has blocks of 32 values and powers of two as scales.
 var mxfp8 = &Format{
 	Name: "mxfp8", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, ComfyUI: "0.18.0",
-	Takes: []string{"full-precision-matmul"}, make: newMXFP8,
+	Takes: []string{"full-precision-matmul", "output-dtype", "scale-as-input", "variant"}, Variant: "dedicated", make: newMXFP8,
 	Open: func(l *Stored) (Codec, error) {
 		c, err := openMXFP8(l)
 		return opened(c, err, l)
@@ -17,11 +17,16 @@ var mxfp8 = &Format{
 }
 
 func blockOptions(s Settings) quant.BlockOptions {
-	return quant.BlockOptions{ExactReference: s.ExactReference, AllowNonfinite: s.AllowNonfinite}
+	return quant.BlockOptions{
+		ExactReference: s.ExactReference, AllowNonfinite: s.AllowNonfinite, RoundBF16: s.Variant == "dedicated",
+	}
 }
 
 func newMXFP8(src Source, s Settings) (Codec, pyjson.Object, error) {
 	c, err := quant.NewMXFP8(src.Shape, blockOptions(s))
+	if s.Variant == "dedicated" {
+		return sheet{c, s.AllowNonfinite}, describeDedicated("mxfp8", s, 32, src.Shape), err
+	}
 	return sheet{c, s.AllowNonfinite}, describe("mxfp8", s, 0), err
 }
 

@@ -9,11 +9,14 @@ import (
 // nvfp4 has blocks of 16 values, a scale each, and one for the tensor.
 var nvfp4 = &Format{
 	Name: "nvfp4", Bits: 4, Storage: safetensors.U8, Max: 6, ComfyUI: "0.8.0",
-	Takes: []string{"full-precision-matmul"}, make: newNVFP4, Open: openNVFP4,
+	Takes: []string{"full-precision-matmul", "output-dtype", "scale-as-input", "variant"}, Variant: "dedicated", make: newNVFP4, Open: openNVFP4,
 }
 
 func newNVFP4(src Source, s Settings) (Codec, pyjson.Object, error) {
 	c, err := quant.NewNVFP4(src.Shape, blockOptions(s))
+	if s.Variant == "dedicated" {
+		return sheet{c, s.AllowNonfinite}, describeDedicated("nvfp4", s, 16, src.Shape), err
+	}
 	return sheet{c, s.AllowNonfinite}, describe("nvfp4", s, 0), err
 }
 

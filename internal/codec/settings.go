@@ -45,6 +45,17 @@ type Settings struct {
 	Bits             int // where a format has variants
 	FullPrecisionMul bool
 	InputScale       bool // store an input scale of 1
+	DynamicConvRot   bool // in the largest groups that fit
+	// OutputDtype is what a layer's metadata says that it is restored in: "bf16",
+	// "f16", or "" for BF16.
+	OutputDtype string
+	// Variant is the way in which convert_to_quant makes a format, where it has
+	// several: "" for its first one, "custom" or "dedicated".
+	Variant string
+	// ScaleAsInput stores the weight's scale as that of activations too.
+	ScaleAsInput bool
+	// WholeBlocks keeps weights of which it does not divide both sides.
+	WholeBlocks int
 
 	// Kind is the layer's, by name or as told; it is no setting of a config.
 	Kind quant.Kind
@@ -103,6 +114,11 @@ var fields = []Field{
 	{"bits", "", "asym_w4a8_int8: 4 or 6 bits a value; 4 where not given", ofSome, func(s *Settings) any { return &s.Bits }},
 	{"full-precision-matmul", "", "ComfyUI's formats: say that layers are to be multiplied in full precision", ofSome, func(s *Settings) any { return &s.FullPrecisionMul }},
 	{"input-scale", "", "ComfyUI's formats: store scales of activations, which are 1", ofSome, func(s *Settings) any { return &s.InputScale }},
+	{"dynamic-convrot", "", "int8_tensorwise: rotate in the largest groups that fit, not smaller than --convrot-group-size", ofSome, func(s *Settings) any { return &s.DynamicConvRot }},
+	{"output-dtype", "", "", ofSome, func(s *Settings) any { return &s.OutputDtype }},
+	{"variant", "", "", ofSome, func(s *Settings) any { return &s.Variant }},
+	{"scale-as-input", "", "", ofSome, func(s *Settings) any { return &s.ScaleAsInput }},
+	{"whole-blocks", "", "keep weights with a side that is no multiple of N; 0 for none", ofAll, func(s *Settings) any { return &s.WholeBlocks }},
 }
 
 // Fields returns every setting.

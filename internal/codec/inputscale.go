@@ -1,0 +1,135 @@
+package codec
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// withInputScale adds a scale of activations.
+type withInputScale struct {
+	Codec
+	value float32
+}
+
+// WithInputScale adds a scale of activations to a codec that stores none.
+func WithInputScale(c Codec, value float32) Codec { return withInputScale{c, value} }
+
+func (c withInputScale) Tensors() []quant.Tensor {
+	return append(c.Codec.Tensors(), quant.Tensor{Role: quant.InputScale, Dtype: safetensors.F32, Shape: []int{}})
+}
+
+func (c withInputScale) Written(i int, a quant.Area) []quant.Span {
+	switch {
+	case i < len(c.Codec.Tensors()):
+		return c.Codec.Written(i, a)
+	case a.Row == 0 && a.Col == 0:
+		return quant.Run(0, 4)
+	}
+	return nil
+}
+
+func (c withInputScale) NewEncoder(limit int) Encoder {
+	return lastOf(c.Codec.NewEncoder(limit), func(dst [][]byte) {
+		if last := dst[len(dst)-1]; len(last) > 0 {
+			binary.LittleEndian.PutUint32(last, math.Float32bits(c.value))
+		}
+	})
+}
+
+// scaleAsInput stores the scales of the weight as those of activations too, as
+// convert_to_quant's text presets do: codes of scales as plain numbers.
+type scaleAsInput struct {
+	Codec
+	from  int // which tensor it is copied from
+	dtype safetensors.Dtype
+	shape []int
+}
+
+// newScaleAsInput leaves a codec that has a scale of activations as it is.
+func newScaleAsInput(c Codec) Codec {
+	from := -1
+	for i, t := range c.Tensors() {
+		switch t.Role {
+		case quant.InputScale:
+			return c
+		case quant.Scale:
+			from = i
+		}
+	}
+	if from < 0 {
+		return c
+	}
+	t := c.Tensors()[from]
+	return scaleAsInput{c, from, t.Dtype, t.Shape}
+}
+
+func (c scaleAsInput) Tensors() []quant.Tensor {
+	return append(c.Codec.Tensors(), quant.Tensor{Role: quant.InputScale, Dtype: safetensors.F32, Shape: c.shape})
+}
+
+func (c scaleAsInput) Written(i int, a quant.Area) []quant.Span {
+	if i < len(c.Codec.Tensors()) {
+		return c.Codec.Written(i, a)
+	}
+	width := int64(32 / c.dtype.Bits())
+	var spans []quant.Span
+	for _, s := range c.Codec.Written(c.from, a) {
+		spans = append(spans, quant.Span{Offset: s.Offset * width, Size: s.Size * width, Count: s.Count, Stride: s.Stride * width})
+	}
+	return spans
+}
+
+func (c scaleAsInput) NewEncoder(limit int) Encoder {
+	return lastOf(c.Codec.NewEncoder(limit), func(dst [][]byte) {
+		last, from := dst[len(dst)-1], dst[c.from]
+		if c.dtype == safetensors.F32 {
+			copy(last, from)
+			return
+		}
+		for i, code := range from {
+			v := float32(code)
+			if c.dtype == safetensors.F8_E4M3 {
+				v = kernel.E4M3.Decode(uint16(code))
+			}
+			binary.LittleEndian.PutUint32(last[4*i:], math.Float32bits(v))
+		}
+	})
+}
+
+// lastOf is an encoder of one tensor more, which fill makes of the others.
+func lastOf(e Encoder, fill func(dst [][]byte)) Encoder {
+	one := oneMore{e, fill}
+	if s, ok := e.(Surveyor); ok {
+		return surveyed{one, s}
+	}
+	return one
+}
+
+type oneMore struct {
+	Encoder
+	fill func(dst [][]byte)
+}
+
+// surveyed is one that looks at the weight first.
+type surveyed struct {
+	oneMore
+	Surveyor
+}
+
+func (e oneMore) Encode(dst [][]byte, a quant.Area, values []float32, s *quant.Scratch) error {
+	err := e.Encoder.Encode(dst[:len(dst)-1], a, values, s)
+	e.fill(dst)
+	return err
+}
+
+func (e oneMore) TakesRaw(d safetensors.Dtype) bool { return TakesRaw(e.Encoder, d) }
+
+func (e oneMore) EncodeRaw(dst [][]byte, a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) error {
+	err := e.Encoder.(RawEncoder).EncodeRaw(dst[:len(dst)-1], a, raw, d, s)
+	e.fill(dst)
+	return err
+}
