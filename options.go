@@ -12,6 +12,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/ctq"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/plan"
@@ -46,6 +47,8 @@ type Options struct {
 	SkipKeys   *bool    // SDNQ's own list, default true
 	Config     string   // path of an SDNQ config
 	Like       string   // path of a quantized model whose settings are taken
+	// LayerConfig is the path of a layer config of convert_to_quant's.
+	LayerConfig string
 	// QuantizationMetadata describes the layers in the header too, in the comfy
 	// layout.
 	QuantizationMetadata bool
@@ -58,6 +61,8 @@ type Options struct {
 	AcceptUnscaledFP8 bool
 
 	Force bool
+
+	ctq *ctq.Command // whose rules are followed
 	// Measure adds the error of every layer to the report: what was written is
 	// read once more, with the source, in tiles, before it is at dest.
 	Measure bool
@@ -75,12 +80,15 @@ func (o Options) planOptions(c *checkpoint.Checkpoint, tensors []checkpoint.Tens
 	if err := codec.CheckGiven(p.Flags); err != nil {
 		return p, usage.Wrap(err)
 	}
-	for _, fill := range []func(*plan.Options) error{o.patterns, o.rules, o.config, o.like, o.application} {
+	for _, fill := range []func(*plan.Options) error{o.patterns, o.rules, o.config, o.like, o.layerConfig, o.application} {
 		if err := fill(&p); err != nil {
 			return p, err
 		}
 	}
 	if err := o.layout(&p, c); err != nil {
+		return p, err
+	}
+	if err := o.convertToQuant(&p, tensors); err != nil {
 		return p, err
 	}
 	return p, o.preset(&p, rawConfig(c.Config), tensors)

@@ -89,6 +89,9 @@ func makePlan(c *checkpoint.Checkpoint, dest string, o Options, chosen map[strin
 	if errors.Is(err, ErrSource) {
 		return nil, sourceErrorf("%s: %w", c.Path, err)
 	}
+	if err == nil && o.ctq != nil {
+		biasNote(c, p)
+	}
 	return p, err
 }
 

@@ -93,6 +93,7 @@ func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	f.StringVar(&q.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
 	q.recipe.add(f)
 	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`; flags win over it")
+	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")
 	f.StringVar(&q.o.Like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
 	f.IntVar(&q.groupSize, "group-size", 0, "`N` values share a scale; SDNQ: 0 automatic, -1 one a row, -2 one a tensor")
 	f.StringVar(&q.scale, "scale", "", "ComfyUI's formats: one scale a `tensor, row or block`")

@@ -8,6 +8,7 @@ here=$(dirname "$0")
 "$python" "$here/make_sdnq_options.py"
 "$python" "$here/make_sdnq_files.py"
 "$python" "$here/make_ctq.py"
+"$python" "$here/make_ctq_lines.py"
 "$python" "$here/make_kitchen.py"
 "$python" "$here/make_rotation.py"
 "$python" "$here/make_codebook.py"

@@ -97,6 +97,14 @@ func (d *decider) step(t checkpoint.Tensor) (Step, error) {
 		s.Action, s.Reason = Drop, "preset "+d.Preset.Name+" leaves it out"
 		return s, nil
 	}
+	soft, err := d.soft(t, isWeight)
+	if err != nil {
+		return s, err
+	}
+	if soft != nil && soft.Drop {
+		s.Action, s.Reason = Drop, soft.Why
+		return s, nil
+	}
 	if !isWeight {
 		s.Reason = "not a weight"
 		return s, nil
@@ -106,11 +114,17 @@ func (d *decider) step(t checkpoint.Tensor) (Step, error) {
 		return s, err
 	}
 	forced := rule != nil && rule.Over["dtype"] != nil
+	if rule != nil || keep != "" {
+		soft = nil
+	}
+	if soft != nil {
+		rule, keep = soft.rule()
+	}
 	kind := d.kind(t, rule)
 	if keep == "" {
 		keep = d.unfit(t, kind)
 	}
-	if keep == "" && !forced {
+	if keep == "" && !forced && soft == nil {
 		keep = d.listed(s, kind)
 	}
 	if keep == "" {
@@ -126,6 +140,11 @@ func (d *decider) step(t checkpoint.Tensor) (Step, error) {
 		return s, usage.Errorf("--set %s: tensor %s cannot be quantized: %s", rule.Text, t.Name, keep)
 	}
 	s.Reason = keep
+	if soft != nil {
+		if err := soft.check(&s); err != nil {
+			return s, err
+		}
+	}
 	return s, d.finish(&s)
 }
 
@@ -308,6 +327,9 @@ func (d *decider) quantize(s *Step, kind preset.Kind, rule *Rule) (keep string, 
 	if err := d.settle(s, src); err != nil {
 		return "", err
 	}
+	if scale, ok := d.InputScales[s.Layer]; ok {
+		s.Codec = codec.WithInputScale(s.Codec, scale)
+	}
 	s.NoMatmul = s.NoMatmul || choice.NoMatmul
 	s.Action = Quantize
 	s.Dtype = dtypeName(s)
@@ -439,13 +461,19 @@ func (d *decider) inherit(s codec.Settings, f *codec.Format, rule *Rule) codec.S
 }
 
 // castKept does to an unquantized weight what convert_to_quant does, where its
-// bytes are asked for: two-dimensional ones become BF16.
+// bytes are asked for: two-dimensional ones get another dtype.
 func (d *decider) castKept(s *Step) {
-	exact := d.Flags["exact-reference"] == true
 	t := s.Source
-	if d.Layout == layout.Comfy && exact && len(t.Shape) == 2 && codec.Floats(t.Dtype) && t.Dtype != safetensors.BF16 {
-		s.Codec = codec.Cast(t.Shape, safetensors.BF16)
-		s.Reason += "; cast to BF16"
+	if d.Layout != layout.Comfy || d.Flags["exact-reference"] != true || len(t.Shape) != 2 || !codec.Floats(t.Dtype) {
+		return
+	}
+	to := castToBF16
+	if d.Kept != nil {
+		to = d.Kept
+	}
+	if dtype := to(t); dtype != t.Dtype {
+		s.Codec = codec.Cast(t.Shape, dtype)
+		s.Reason += "; cast to " + dtype.String()
 	}
 }
 

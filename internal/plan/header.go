@@ -12,10 +12,13 @@ import (
 )
 
 // headerEntry is what a header says of a layer: of one that stays as it is
-// stored, what it says of itself.
+// stored, what it says of itself; of one with a label, what that says.
 func (s *Step) headerEntry() pyjson.Object {
-	if s.stays() {
+	switch {
+	case s.stays():
 		return s.Options
+	case s.Header != nil:
+		return s.Header
 	}
 	return codec.HeaderEntry(s.Options)
 }

@@ -29,6 +29,8 @@ type Options struct {
 	Config      *sdnq.Config // nil for none
 	Keep, Only  []*pattern.Pattern
 	Set         []Rule
+	Soft        []Soft    // of a layer config, or of convert_to_quant's options
+	Kept        KeptDtype // with --exact-reference in the comfy layout; nil for BF16
 	Preset      *preset.Preset
 	SkipKeys    bool // SDNQ's list of the preset, in the sdnq layout
 	Conv        bool // quantize convolutions too
@@ -45,9 +47,11 @@ type Options struct {
 	Stored map[string]*layout.Layer
 	// AcceptUnscaled takes 8-bit floats without a scale for plain numbers.
 	AcceptUnscaled bool
+	Output         Output
+	// InputScales are scales of activations to be stored, by layer.
+	InputScales map[string]float32
 	// Header describes the layers in the header too, in the comfy layout.
 	Header bool
-	Output Output
 }
 
 // Choice is a dtype that was measured: "" where none loses little enough.
@@ -87,6 +91,7 @@ type Step struct {
 	Format   *codec.Format
 	Settings codec.Settings
 	Options  pyjson.Object // what the layer's metadata says
+	Header   pyjson.Object // what a header says of it, nil for the same
 	NoMatmul bool          // quantized matmul was asked for and does not apply
 	// From is the stored layer that the weight comes from, and Move how its
 	// codes become those of Codec; nil for a plain tensor. Source stands for the

@@ -63,6 +63,13 @@ func DumpSorted(v any) string {
 	return b.String() + "\n"
 }
 
+// DumpIndented is json.dumps(v, indent=2).
+func DumpIndented(v any) string {
+	var b strings.Builder
+	dump(&b, v, style{between: ",", indent: "  "}, "\n")
+	return b.String()
+}
+
 type style struct {
 	between, indent string
 	sorted          bool

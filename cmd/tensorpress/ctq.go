@@ -1,0 +1,60 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/tensorpress/tensorpress"
+)
+
+func newCTQ() *cobra.Command {
+	c := &ctqCommand{}
+	return command(&cobra.Command{
+		Use:   "ctq ARGS…",
+		Short: "Take the command line of convert_to_quant",
+		Long: `Take the command line of convert_to_quant 1.3.4, and write the file that it
+writes on the processor with --simple, byte for byte. Biases keep their values,
+to which it adds noise. An existing output is replaced, as there.`,
+		Example: `  tensorpress ctq -i model.safetensors -o small.safetensors --simple --int8 --scaling_mode row
+  tensorpress ctq -i flux2.safetensors --simple --flux2`,
+		DisableFlagParsing: true,
+		Args:               c.parse,
+	}, "0 1 2 3 130", c.run)
+}
+
+// ctqCommand is a command line of convert_to_quant.
+type ctqCommand struct{ parsed *tensorpress.CTQ }
+
+func (c *ctqCommand) parse(_ *cobra.Command, args []string) (err error) {
+	c.parsed, err = tensorpress.ParseCTQ(args)
+	return err
+}
+
+func (c *ctqCommand) run(cmd *cobra.Command, _ []string) error {
+	if sections := c.parsed.Help(); sections != nil {
+		printHelp(cmd.OutOrStdout(), cmd)
+		printCTQ(cmd.OutOrStdout(), sections)
+		return nil
+	}
+	run := runFlags{memory: size{bytes: defaultMemory}, progress: "auto"}
+	resources, follow := run.start(cmd.ErrOrStderr())
+	r, err := c.parsed.Run(cmd.Context(), resources)
+	follow.end(err == nil)
+	if err != nil {
+		return err
+	}
+	run.notes(cmd.ErrOrStderr(), r.Notes)
+	return output(cmd.OutOrStdout(), false, r, func(w io.Writer) { printDone(w, r) })
+}
+
+// printCTQ lists its options and what they are in our words.
+func printCTQ(w io.Writer, sections []tensorpress.CTQSection) {
+	for _, s := range sections {
+		fmt.Fprintf(w, "\n%s, and what to write in tensorpress's own words:\n", s.Title)
+		for _, o := range s.Options {
+			fmt.Fprintf(w, "  %s\n      %s\n", strings.Join(o.Names, ", "), strings.ReplaceAll(o.Ours, "`", ""))
+		}
+	}
+}

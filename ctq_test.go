@@ -1,0 +1,247 @@
+package tensorpress
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+const ctqLines = "testdata/golden/ctq/lines"
+
+// TestCommandLinesOfConvertToQuant: a script that calls convert_to_quant would
+// get another file. make_ctq_lines.py made the hashes.
+func TestCommandLinesOfConvertToQuant(t *testing.T) {
+	sources := ctqSources(t)
+	equal, excused := 0, 0
+	for i, row := range tsv(t, ctqLines+"/lines.tsv") {
+		if testing.Short() && i%4 != 0 || row[2] == "failed" || row[3] > "1" {
+			continue // entries of a header have no order there
+		}
+		dest := filepath.Join(t.TempDir(), "out.safetensors")
+		args := append([]string{"-i", sources[row[0]], "-o", dest, "--device", "cpu"}, ctqWords(row[1])...)
+		c, err := ParseCTQ(args)
+		if err == nil {
+			_, err = c.Run(t.Context(), Resources{})
+		}
+		switch {
+		case err != nil:
+			t.Errorf("%s %s: %v", row[0], row[1], err)
+		case fileHash(t, dest) == row[2]:
+			equal++
+		case zeroLayer(t, sources[row[0]], dest):
+			excused++
+		default:
+			t.Errorf("%s %s: another file", row[0], row[1])
+		}
+	}
+	t.Logf("%d files are equal, %d but for all-zero layers", equal, excused)
+	if least := map[bool]int{true: 100, false: 440}[testing.Short()]; equal < least {
+		t.Errorf("%d files are equal, want at least %d", equal, least)
+	}
+}
+
+// ctqWords are the arguments of a line as a shell reads them; @ stands for the
+// folder.
+func ctqWords(line string) (words []string) {
+	var word strings.Builder
+	quoted := false
+	for i := 0; i < len(line); i++ {
+		switch c := line[i]; {
+		case c == '\'':
+			quoted = !quoted
+		case c == '\\' && !quoted:
+			i++
+			word.WriteByte(line[i])
+		case c == ' ' && !quoted:
+			words = append(words, word.String())
+			word.Reset()
+		default:
+			word.WriteByte(c)
+		}
+	}
+	words = append(words, word.String())
+	for i, w := range words {
+		if rest, ok := strings.CutPrefix(w, "@"); ok {
+			words[i] = ctqLines + "/" + rest
+		}
+	}
+	return words
+}
+
+// zeroLayer reports whether an all-zero layer has a type for which
+// convert_to_quant writes tensors of shapes that nothing loads.
+func zeroLayer(t *testing.T, source, dest string) bool {
+	t.Helper()
+	v, err := Inspect(t.Context(), dest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := safetensors.Open(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, l := range v.Layers {
+		if l.Format == "float8_e4m3fn" || l.Format == "float8_e4m3fn_rowwise" {
+			continue
+		}
+		tensor, _ := f.Header().Lookup(l.Name + ".weight")
+		raw := make([]byte, tensor.Size)
+		if err := f.ReadSection(tensor, raw, 0); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Trim(string(raw), "\x00") == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// ctqSources writes the files of sources.tsv and returns their paths by name.
+func ctqSources(t *testing.T) map[string]string {
+	t.Helper()
+	folder, paths := t.TempDir(), map[string]string{}
+	var name string
+	var metadata map[string]string
+	var tensors []safetensors.Tensor
+	data := map[string][]byte{}
+	flush := func() {
+		if name != "" {
+			paths[name] = filepath.Join(folder, name+".safetensors")
+			writeWith(t, paths[name], tensors, data, metadata)
+		}
+		tensors, metadata = nil, nil
+	}
+	for _, row := range tsv(t, ctqLines+"/sources.tsv") {
+		if row[0] == "file" {
+			flush()
+			name = row[1]
+			_ = json.Unmarshal([]byte(row[2]), &metadata) // "-" is none
+			continue
+		}
+		one, raw := ctqTensor(t, row)
+		tensors, data[one.Name] = append(tensors, one), raw
+	}
+	flush()
+	return paths
+}
+
+func ctqTensor(t *testing.T, row []string) (safetensors.Tensor, []byte) {
+	t.Helper()
+	dtype, err := safetensors.ParseDtype(row[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	tensor, n := safetensors.Tensor{Name: row[0], Dtype: dtype, Shape: []int{}}, 1
+	for d := range strings.SplitSeq(row[2], "x") {
+		if d == "" {
+			continue
+		}
+		size, err := strconv.Atoi(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tensor.Shape, n = append(tensor.Shape, size), n*size
+	}
+	seed, err := strconv.Atoi(row[4])
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := make([]byte, n*dtype.Bits()/8)
+	if dtype == safetensors.I64 {
+		for i := range n {
+			for b := range 8 {
+				raw[8*i+b] = byte(hashed(seed, i) >> 1 >> (8 * b))
+			}
+		}
+		return tensor, raw
+	}
+	codec.Narrow(raw, ctqValues(tensor.Shape, n, row[3], seed), dtype)
+	return tensor, raw
+}
+
+// hashed is splitmix64 of a seed and a position.
+func hashed(seed, i int) uint64 {
+	z := uint64(seed)*0x9E3779B97F4A7C15 + uint64(i+1)*0xD1B54A32D192ED03
+	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
+	z = (z ^ z>>27) * 0x94D049BB133111EB
+	return z ^ z>>31
+}
+
+// ctqValues are those of make_ctq_lines.py.
+func ctqValues(shape []int, n int, fill string, seed int) []float32 {
+	columns := 1
+	if len(shape) > 1 {
+		columns = max(shape[len(shape)-1], 1)
+	}
+	x := make([]float32, n)
+	for i := range x {
+		row, column, h := i/columns, i%columns, hashed(seed, i)
+		switch {
+		case fill == "zero" || fill == "zeros" && (row%9 == 3 || row < 32 && column/32 == 1):
+		case fill == "coarse":
+			x[i] = float32(int(h>>56)-128) / 128
+		default:
+			x[i] = float32(int(h>>40)-1<<23) / (1 << 26) / float32(int(1)<<((row*7+seed)%5))
+		}
+	}
+	return x
+}
+
+func writeWith(t *testing.T, path string, tensors []safetensors.Tensor, data map[string][]byte, metadata map[string]string) {
+	t.Helper()
+	out, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	h, err := safetensors.NewHeader(tensors, metadata)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := safetensors.NewWriter(out, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range h.Tensors {
+		if err := w.WriteSection(one, data[one.Name], 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// row is an option's line in docs/from-convert_to_quant.md.
+func (o CTQOption) row() string {
+	return "| `" + strings.Join(o.Names, "` `") + "` | " + o.Ours + " |"
+}
+
+// TestPageNamesEveryOption: one who moves from convert_to_quant must find every
+// flag that a script may have.
+func TestPageNamesEveryOption(t *testing.T) {
+	page := string(fileBytes(t, "docs/from-convert_to_quant.md"))
+	options := CTQOptions()
+	if len(options) != 117+6 { // and the parts of the help
+		t.Errorf("%d options, want 117 and 6 of the help", len(options))
+	}
+	seen := map[string]bool{}
+	for _, o := range options {
+		if !strings.Contains(page, o.row()+"\n") {
+			t.Errorf("docs/from-convert_to_quant.md lacks the line\n%s", o.row())
+		}
+		for _, name := range o.Names {
+			if seen[name] {
+				t.Errorf("%s twice", name)
+			}
+			seen[name] = true
+		}
+	}
+}
