@@ -26,7 +26,9 @@ type BlockOptions struct {
 }
 
 // asStored reports whether values of a dtype need no rounding first.
-func (o BlockOptions) asStored(d safetensors.Dtype) bool { return !o.RoundBF16 || d == safetensors.BF16 }
+func (o BlockOptions) asStored(d safetensors.Dtype) bool {
+	return !o.RoundBF16 || d == safetensors.BF16
+}
 
 // rounded rounds a block's values as the options say.
 func (o BlockOptions) rounded(block []float32) {
