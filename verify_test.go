@@ -396,3 +396,22 @@ func internal(t *testing.T, err error) {
 		t.Error(err)
 	}
 }
+
+// TestMeasureEveryValue: a value that the sums leave out, or a NaN that they
+// lose, would hide an error.
+func TestMeasureEveryValue(t *testing.T) {
+	for n := range 12 {
+		for at := range n {
+			want, got := make([]float32, n), make([]float32, n)
+			want[at], got[at] = 3, 5
+			var s sums
+			if s.measure(want, got); s.squares != 9 || s.errors != 4 || s.maxAbs != 2 {
+				t.Errorf("%d values, one at %d: got %+v", n, at, s)
+			}
+			got[at] = float32(math.NaN())
+			if s.measure(want, got); !math.IsNaN(s.errors) || !math.IsNaN(s.maxAbs) {
+				t.Errorf("%d values, NaN at %d: got %+v", n, at, s)
+			}
+		}
+	}
+}

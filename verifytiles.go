@@ -283,21 +283,24 @@ func (v *verification) compare(w *stream.Worker, source *original, columns int, 
 
 // measure adds up the errors of values.
 func (s *sums) measure(want, got []float32) {
-	var a, b lane // two sums do not wait for each other
+	var a, b, c, d lane // sums that do not wait for each other
 	got = got[:len(want)]
-	for i := 0; i+1 < len(want); i += 2 {
-		a.add(want[i], got[i])
-		b.add(want[i+1], got[i+1])
+	for ; len(want) >= 4; want, got = want[4:], got[4:] {
+		x, y := (*[4]float32)(want), (*[4]float32)(got)
+		a.add(x[0], y[0])
+		b.add(x[1], y[1])
+		c.add(x[2], y[2])
+		d.add(x[3], y[3])
 	}
-	if last := len(want) - 1; last%2 == 0 {
-		a.add(want[last], got[last])
+	for i, x := range want {
+		a.add(x, got[i])
 	}
-	s.squares += a.squares + b.squares
-	s.errors += a.errors + b.errors
-	s.maxAbs = math.Max(s.maxAbs, math.Float64frombits(max(a.most, b.most)))
+	s.squares += (a.squares + b.squares) + (c.squares + d.squares)
+	s.errors += (a.errors + b.errors) + (c.errors + d.errors)
+	s.maxAbs = math.Max(s.maxAbs, math.Float64frombits(max(a.most, b.most, c.most, d.most)))
 }
 
-// lane is every second value's part of the sums.
+// lane is every fourth value's part of the sums.
 type lane struct {
 	squares, errors float64
 	most            uint64 // bits of the greatest magnitude, of which NaN's are greatest
