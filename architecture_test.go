@@ -32,7 +32,8 @@ var layers = map[string]string{
 	"internal/app":        "dtype internal/codec internal/usage quant safetensors",
 	"internal/plan": "dtype internal/app internal/checkpoint internal/codec internal/layout internal/pattern " +
 		"internal/preset internal/pyjson internal/sdnq internal/usage quant safetensors",
-	"internal/ctq": "internal/checkpoint internal/codec internal/pattern internal/plan internal/preset internal/pyjson safetensors",
+	"internal/ctq": "internal/checkpoint internal/codec internal/layout internal/pattern internal/plan internal/preset internal/pyjson " +
+		"internal/usage safetensors",
 	"": "dtype internal/app internal/checkpoint internal/codec internal/ctq internal/kernel internal/layout internal/pattern internal/plan " +
 		"internal/preset internal/pyjson internal/sdnq internal/stage internal/stream internal/usage quant safetensors",
 	"cmd/tensorpress": " ",

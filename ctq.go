@@ -69,9 +69,6 @@ func (c *CTQ) Run(ctx context.Context, r Resources) (*Report, error) {
 	if c.command.Text("dry_run") == "create-template" && c.command.Has("dry_run") {
 		return c.template(source)
 	}
-	if mode := c.command.Mode(); mode != "" {
-		return nil, usage.Errorf("%s changes names and metadata alone: use tensorpress migrate", mode)
-	}
 	if !strings.HasSuffix(dest, ".safetensors") {
 		return nil, usage.Errorf("-o %s must end in .safetensors", dest)
 	}
@@ -80,6 +77,9 @@ func (c *CTQ) Run(ctx context.Context, r Resources) (*Report, error) {
 	}
 	if err := os.MkdirAll(filepath.Dir(dest), 0o777); err != nil {
 		return nil, err
+	}
+	if c.command.Mode() != "" {
+		return c.rewrite(ctx, source, dest, r)
 	}
 	report, err := Quantize(ctx, source, dest, Options{
 		Layout: layout.Comfy.Name, Preset: "none", ExactReference: true, Force: true, Resources: r, ctq: c.command,

@@ -17,3 +17,4 @@ here=$(dirname "$0")
 "$python" "$here/make_dtypes.py"
 "$python" "$here/make_dynamic.py"
 "$python" "$here/make_foreign.py"
+"$python" "$here/make_modes.py"

@@ -11,23 +11,6 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 )
 
-// jobs are the options that ask for another job than quantizing, in the order
-// in which convert_to_quant looks for them.
-var jobs = []string{
-	"convert_fp8_scaled", "convert_int8_scaled", "make_hybrid_mxfp8", "legacy_input_add", "cleanup_fp8_scaled", "edit_quant",
-}
-
-// Mode returns the option that asks for another job than quantizing, "" if none
-// does.
-func (c *Command) Mode() string {
-	for _, name := range jobs {
-		if c.Has(name) && !(name == "make_hybrid_mxfp8" && c.Has("nvfp4")) {
-			return find(name).Names[0]
-		}
-	}
-	return ""
-}
-
 // Notes say which options decide nothing.
 func (c *Command) Notes() (notes []string) {
 	for _, o := range c.Given() {
@@ -40,6 +23,9 @@ func (c *Command) Notes() (notes []string) {
 
 // Suffix is what the name of the output has beyond that of the source.
 func (c *Command) Suffix() string {
+	if j := c.job(); j != nil {
+		return j.suffix + ".safetensors"
+	}
 	how := "learned_"
 	if c.Has("simple") {
 		how = "simple_"

@@ -91,7 +91,7 @@ func (g *migration) layer(l *layout.Layer) error {
 	}
 	edits[0].Layer, edits[0].Format, edits[0].Reason = l.Name, f.Name, reason
 	g.edits = append(append(g.edits, edits...), Known(text))
-	g.header = append(g.header, pyjson.Member{Key: l.Name, Value: options})
+	g.header = append(g.header, pyjson.Member{Key: l.Name, Value: codec.HeaderEntry(options)})
 	return nil
 }
 

@@ -1,0 +1,55 @@
+package tensorpress
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/stream"
+)
+
+// rewrite runs a mode of convert_to_quant that changes names and metadata alone.
+func (c *CTQ) rewrite(ctx context.Context, source, dest string, r Resources) (*Report, error) {
+	start := time.Now()
+	m := &models{source: source}
+	one, err := checkpoint.Open(source)
+	if err != nil {
+		return nil, err
+	}
+	m.list = []*model{{c: one}}
+	defer m.close()
+	if m.list[0].plan, err = c.planRewrite(one, dest); err != nil {
+		return nil, err
+	}
+	out, err := m.create(dest, true)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Abort()
+	tasks := func(yield func(stream.Task) bool) { m.quantize(r, yield) }
+	if err := stream.Run(ctx, r.threads(), tasks, r.progress(m.bytesIn())); err != nil {
+		return nil, err
+	}
+	if err := m.finish(); err != nil {
+		return nil, err
+	}
+	return m.report(dest, time.Since(start)), out.Commit()
+}
+
+func (c *CTQ) planRewrite(source *checkpoint.Checkpoint, dest string) (*plan.Plan, error) {
+	rewriting, err := c.command.Rewrite(source)
+	if err != nil && !errors.Is(err, ErrUsage) {
+		return nil, &sourceError{err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	out, err := outputOf(source, dest, 0)
+	if err != nil {
+		return nil, err
+	}
+	out.Metadata = rewriting.Metadata
+	return plan.Rewrite(rewriting.Edits, out)
+}

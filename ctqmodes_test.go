@@ -1,0 +1,29 @@
+package tensorpress
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestModesEqualConvertToQuant: a script that calls one of its modes would get
+// another file, or one where convert_to_quant writes none.
+func TestModesEqualConvertToQuant(t *testing.T) {
+	const folder = "testdata/golden/modes"
+	for _, row := range tsv(t, filepath.Join(folder, "modes.tsv")) {
+		dest := filepath.Join(t.TempDir(), "out.safetensors")
+		options := strings.Split(strings.ReplaceAll(row[1], "FOLDER", folder), " ")
+		c, err := ParseCTQ(append(options, "-i", filepath.Join(folder, row[0]+".safetensors"), "-o", dest))
+		if err != nil {
+			t.Fatalf("%s %s: %v", row[0], row[1], err)
+		}
+		_, err = c.Run(t.Context(), Resources{})
+		none := strings.HasPrefix(row[2], "status")
+		switch {
+		case none != (err != nil):
+			t.Errorf("%s %s: %v, convert_to_quant: %s", row[0], row[1], err, row[2])
+		case !none && fileHash(t, dest) != row[2]:
+			t.Errorf("%s %s: another file", row[0], row[1])
+		}
+	}
+}
