@@ -92,7 +92,7 @@ func (s storedValues) run(w *stream.Worker, x []float32, start int) error {
 
 // rectangle reads an area as the layer's own cut counts.
 func (s storedValues) rectangle(w *stream.Worker, x []float32, a quant.Area) error {
-	cut := s.layer.Codec.Cut()
+	cut := s.layer.Codec.Cut().ForDecoding()
 	whole := cut.Cover(a)
 	for piece := range whole.Split(cut.Piece(whole, s.limit)) {
 		if err := s.piece(w, x, a, piece); err != nil {

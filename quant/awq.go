@@ -42,7 +42,7 @@ func (w *AWQ) Tensors() []Tensor {
 }
 
 // Cut is by groups of many rows, since their scales lie together.
-func (w *AWQ) Cut() Cut { return Cut{w.shape[0], w.shape[1], 128, w.Group, 1, w.Group} }
+func (w *AWQ) Cut() Cut { return Cut{w.shape[0], w.shape[1], 128, w.Group, 1, w.Group, true} }
 
 // Written returns what encoding an area fills.
 func (w *AWQ) Written(i int, a Area) []Span {

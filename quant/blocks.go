@@ -41,7 +41,7 @@ func (b *Blocks) Tensors() []Tensor {
 
 // Cut is by blocks.
 func (b *Blocks) Cut() Cut {
-	return Cut{b.shape[0], b.shape[1], 1, 1, b.Size, b.Size}
+	return Cut{b.shape[0], b.shape[1], 1, 1, b.Size, b.Size, true}
 }
 
 // Written returns what encoding an area fills: its codes, and the scales of

@@ -99,7 +99,7 @@ func (r *Rotated) Tensors() []Tensor {
 }
 
 // Cut is by groups of the rotation.
-func (r *Rotated) Cut() Cut { return Cut{r.shape[0], r.shape[1], 1, r.Group, 1, r.shape[1]} }
+func (r *Rotated) Cut() Cut { return Cut{r.shape[0], r.shape[1], 1, r.Group, 1, r.shape[1], true} }
 
 // Written returns what encoding an area fills: its codes, and the scales of
 // the rows that begin in it.

@@ -13,6 +13,16 @@ type Cut struct {
 	Rows, Cols           int // of the weight, or 1 and all where rows do not matter
 	UnitRows, UnitCols   int // areas are whole units, but at the edges
 	GroupRows, GroupCols int // values that share a scale
+	// AnyRows says that decoding takes areas that begin and end at any row.
+	AnyRows bool
+}
+
+// ForDecoding is the cut with the units that decoding needs.
+func (c Cut) ForDecoding() Cut {
+	if c.AnyRows {
+		c.UnitRows = 1
+	}
+	return c
 }
 
 // Tile returns the shape of areas of about want values, at most limit: of

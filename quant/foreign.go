@@ -73,7 +73,7 @@ func (f *Foreign) Shape() []int { return f.shape }
 func (f *Foreign) Tensors() []Tensor { return []Tensor{{Weight, f.rule.Store, f.shape}, f.scale} }
 
 // Cut is by blocks.
-func (f *Foreign) Cut() Cut { return Cut{f.rows, f.cols, 1, 1, f.blockRows, f.blockCols} }
+func (f *Foreign) Cut() Cut { return Cut{f.rows, f.cols, 1, 1, f.blockRows, f.blockCols, true} }
 
 // Needed returns what decoding an area takes: its codes, and the scales of the
 // blocks that overlap it.

@@ -160,7 +160,7 @@ func (m *MXFP8) Decode(dst []float32, src [][]byte, a Area, _ safetensors.Dtype,
 		}
 		kernel.DecodeSmall(row, codes, kernel.E4M3)
 		for c := 0; c*m.block < len(row); c++ {
-			scale := math.Float32frombits(uint32(src[1][m.at(i, c, wide)]) << 23)
+			scale := math.Float32frombits(uint32(src[1][m.at(a.Row%bandRows+i, c, wide)]) << 23)
 			kernel.ScaleBy(row[c*m.block:min((c+1)*m.block, len(row))], scale)
 		}
 	}

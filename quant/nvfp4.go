@@ -160,7 +160,7 @@ func (n *NVFP4) Decode(dst []float32, src [][]byte, a Area, out safetensors.Dtyp
 		}
 		kernel.DecodeSmall(row, codes[:len(row)], kernel.E2M1)
 		for c := 0; c*n.block < len(row); c++ {
-			block := kernel.E4M3.Decode(uint16(src[1][n.at(i, c, wide)]))
+			block := kernel.E4M3.Decode(uint16(src[1][n.at(a.Row%bandRows+i, c, wide)]))
 			kernel.ScaleBy(row[c*n.block:min((c+1)*n.block, len(row))], RoundTo(tensor*block, out))
 		}
 	}

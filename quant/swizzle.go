@@ -36,7 +36,7 @@ func (s *swizzled) tensors(store, scales safetensors.Dtype) []Tensor {
 }
 
 func (s *swizzled) cut() Cut {
-	return Cut{s.shape[0], s.shape[1], bandRows, bandBlocks * s.block, 1, s.block}
+	return Cut{s.shape[0], s.shape[1], bandRows, bandBlocks * s.block, 1, s.block, true}
 }
 
 // padded is an area with the padding beyond it.
@@ -58,7 +58,8 @@ func (s *swizzled) span(i int, a Area) []Span {
 	}
 	tile, across := bandBlocks*s.block, ceilDiv(s.cols, bandBlocks*s.block)
 	const bytes = bandRows * bandBlocks
-	return rect(a.Row/bandRows, ceilDiv(a.Rows, bandRows), int64(across*bytes), int64(a.Col/tile*bytes), int64(ceilDiv(a.Cols, tile)*bytes))
+	first := a.Row / bandRows
+	return rect(first, ceilDiv(a.Row+a.Rows, bandRows)-first, int64(across*bytes), int64(a.Col/tile*bytes), int64(ceilDiv(a.Cols, tile)*bytes))
 }
 
 // at returns where the scale of row r, block c of an area lies among those of

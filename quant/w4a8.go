@@ -76,7 +76,7 @@ func (w *W4A8) Tensors() []Tensor {
 // row.
 func (w *W4A8) Cut() Cut {
 	unit := wholeUnits(wholeUnits(w.Group, w.Rotation, w.shape[1]), 8*(w.Bits-2), w.shape[1])
-	return Cut{w.shape[0], w.shape[1], 1, unit, 1, w.shape[1]}
+	return Cut{w.shape[0], w.shape[1], 1, unit, 1, w.shape[1], true}
 }
 
 // Written returns what encoding an area fills.
