@@ -54,21 +54,22 @@ func tsv(t *testing.T, path string) [][]string {
 var ctqOptions = map[string]Options{
 	"--simple":                    {Dtype: ptr("float8_e4m3fn")},
 	"--simple --scaling_mode row": {Dtype: ptr("float8_e4m3fn"), Scale: ptr("row")},
-	"--simple --scaling_mode block --block_size 32":                        {Dtype: ptr("float8_e4m3fn"), Scale: ptr("block"), Settings: map[string]any{"block-size": 32}},
-	"--simple --full_precision_matrix_mult":                                {Dtype: ptr("float8_e4m3fn"), Settings: map[string]any{"full-precision-matmul": true}},
-	"--simple --input_scale":                                               {Dtype: ptr("float8_e4m3fn"), Settings: map[string]any{"input-scale": true}},
-	"--simple --int8 --scaling_mode tensor":                                {Scale: ptr("tensor")},
-	"--simple --int8":                                                      {Scale: ptr("tensor")},
-	"--simple --low-memory":                                                {Dtype: ptr("float8_e4m3fn")},
-	"--simple --int8 --scaling_mode row":                                   {},
-	"--simple --int8 --scaling_mode block --block_size 32":                 {Dtype: ptr("int8_blockwise"), Settings: map[string]any{"block-size": 32}},
-	"--simple --custom-layers .* --custom-type mxfp8 --custom-simple":      {Dtype: ptr("mxfp8")},
-	"--simple --custom-layers .* --custom-type nvfp4 --custom-simple":      {Dtype: ptr("nvfp4")},
-	"--simple --int8 --scaling_mode row --convrot":                         {Settings: map[string]any{"convrot": true}},
-	"--simple --int8 --scaling_mode row --convrot --convrot-group-size 16": {Settings: map[string]any{"convrot": true, "convrot-group-size": 16}},
-	"--simple --exclude-layers edge":                                       {Dtype: ptr("float8_e4m3fn"), Keep: []string{"edge"}},
-	"--simple --int8 --scaling_mode row --exclude-layers edge":             {Keep: []string{"edge"}},
-	"--simple --int8 --scaling_mode tensor --exclude-layers edge":          {Keep: []string{"edge"}},
+	"--simple --scaling_mode block --block_size 32":                              {Dtype: ptr("float8_e4m3fn"), Scale: ptr("block"), Settings: map[string]any{"block-size": 32}},
+	"--simple --scaling_mode block --block_size 32 --full_precision_matrix_mult": {Dtype: ptr("float8_e4m3fn"), Scale: ptr("block"), Settings: map[string]any{"block-size": 32, "full-precision-matmul": true}},
+	"--simple --full_precision_matrix_mult":                                      {Dtype: ptr("float8_e4m3fn"), Settings: map[string]any{"full-precision-matmul": true}},
+	"--simple --input_scale":                                                     {Dtype: ptr("float8_e4m3fn"), Settings: map[string]any{"input-scale": true}},
+	"--simple --int8 --scaling_mode tensor":                                      {Scale: ptr("tensor")},
+	"--simple --int8":                                                            {Scale: ptr("tensor")},
+	"--simple --low-memory":                                                      {Dtype: ptr("float8_e4m3fn")},
+	"--simple --int8 --scaling_mode row":                                         {},
+	"--simple --int8 --scaling_mode block --block_size 32":                       {Dtype: ptr("int8_blockwise"), Settings: map[string]any{"block-size": 32}},
+	"--simple --custom-layers .* --custom-type mxfp8 --custom-simple":            {Dtype: ptr("mxfp8")},
+	"--simple --custom-layers .* --custom-type nvfp4 --custom-simple":            {Dtype: ptr("nvfp4")},
+	"--simple --int8 --scaling_mode row --convrot":                               {Settings: map[string]any{"convrot": true}},
+	"--simple --int8 --scaling_mode row --convrot --convrot-group-size 16":       {Settings: map[string]any{"convrot": true, "convrot-group-size": 16}},
+	"--simple --exclude-layers edge":                                             {Dtype: ptr("float8_e4m3fn"), Keep: []string{"edge"}},
+	"--simple --int8 --scaling_mode row --exclude-layers edge":                   {Keep: []string{"edge"}},
+	"--simple --int8 --scaling_mode tensor --exclude-layers edge":                {Keep: []string{"edge"}},
 }
 
 // TestFilesEqualConvertToQuant: a file would not be what convert_to_quant
@@ -98,8 +99,8 @@ func TestFilesEqualConvertToQuant(t *testing.T) {
 			t.Errorf("%s %s: sha256 is %s, want %s", row[0], row[1], got, row[2])
 		}
 	}
-	if compared < 57 {
-		t.Errorf("compared %d files, want at least 57", compared)
+	if compared < 62 {
+		t.Errorf("compared %d files, want at least 62", compared)
 	}
 }
 

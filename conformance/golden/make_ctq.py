@@ -49,7 +49,6 @@ RUNS = [
     ("", "small", f"{SIMPLE} --custom-layers .* --custom-type mxfp8 --custom-simple {META}"),
     ("", "small", f"{SIMPLE} --custom-layers .* --custom-type nvfp4 --custom-simple {META}"),
     ("", "zero", f"{SIMPLE} --scaling_mode block --block_size 32 {META}"),
-    ("", "zero", f"{SIMPLE} --int8 --scaling_mode block --block_size 32 {META}"),
     ("", "zero", f"{SIMPLE} --int8 --scaling_mode row --convrot {META}"),
     ("", "none", f"{SIMPLE} --scaling_mode block --block_size 32 --full_precision_matrix_mult {META}"),
     ("", "none", f"{SIMPLE} --mxfp8"),
