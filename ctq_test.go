@@ -245,3 +245,86 @@ func TestPageNamesEveryOption(t *testing.T) {
 		}
 	}
 }
+
+// TestLayerConfig: layers become what the names of formats say, where
+// convert_to_quant goes by the scaling mode; with --exact-reference they are its
+// own, byte for byte.
+func TestLayerConfig(t *testing.T) {
+	source := ctqSources(t)["mix"]
+	config := ctqLines + "/labels.layers.json"
+	r, err := Plan(source, "", Options{Layout: "comfy", Preset: "none", LayerConfig: writtenText(t, `{
+		"to_q": {"format": "float8_e4m3fn_blockwise", "block_size": 64},
+		"to_k": {"format": "float8_e4m3fn", "scaling_mode": "row"},
+		"fc1": {"format": "nvfp4", "block_size": 16, "full_precision_matrix_mult": true},
+		"fc2": {"format": "int8_blockwise", "scaling_mode": "row", "block_size": 32},
+		"odd": {"skip": true},
+		"_default": {"format": "mxfp8"}
+	}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range r.Layers {
+		_, last, _ := strings.Cut(strings.TrimPrefix(l.Name, "blocks."), ".")
+		want, ok := map[string]string{
+			"attn.to_q": "float8_e4m3fn_blockwise", "attn.to_k": "float8_e4m3fn_rowwise", "mlp.fc1": "nvfp4", "mlp.fc2": "int8_blockwise", "odd": "F32",
+		}[last]
+		if !ok && l.Action == "quantize" {
+			want = "mxfp8"
+		}
+		if want != "" && l.Dtype != want {
+			t.Errorf("%s is %s, want %s", l.Name, l.Dtype, want)
+		}
+	}
+	exact, ctq := filepath.Join(t.TempDir(), "exact.safetensors"), filepath.Join(t.TempDir(), "ctq.safetensors")
+	o := Options{Layout: "comfy", Preset: "none", Dtype: ptr("float8_e4m3fn"), LayerConfig: config, ExactReference: true}
+	if _, err := Quantize(t.Context(), source, exact, o); err != nil {
+		t.Fatal(err)
+	}
+	c, err := ParseCTQ([]string{"-i", source, "-o", ctq, "--simple", "--layer-config", config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Run(t.Context(), Resources{}); err != nil || fileHash(t, ctq) != fileHash(t, exact) {
+		t.Errorf("--exact-reference --layer-config gives another file than ctq, %v", err)
+	}
+}
+
+func writtenText(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file.json")
+	if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestInputScales: those of a file or of JSON go to the layers that they name.
+func TestInputScales(t *testing.T) {
+	source := ctqSources(t)["pt"]
+	first, second := filepath.Join(t.TempDir(), "a.safetensors"), filepath.Join(t.TempDir(), "b.safetensors")
+	for _, run := range [][]string{
+		{"-i", source, "-o", first, "--simple", "--nvfp4", "--input-scales", writtenText(t, `{"c": 0.5, "a.1.mlp": 3}`)},
+		{"-i", source, "-o", second, "--simple", "--nvfp4", "--input-scales", first},
+	} {
+		c, err := ParseCTQ(run)
+		if err == nil {
+			_, err = c.Run(t.Context(), Resources{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := safetensors.Open(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	tensor, ok := f.Header().Lookup("a.1.mlp.input_scale")
+	raw := make([]byte, 4)
+	if err := f.ReadSection(tensor, raw, 0); err != nil || !ok || string(raw) != "\x00\x00\x40\x40" || len(tensor.Shape) > 0 {
+		t.Errorf("%v %x, want the scalar 3, %v", tensor, raw, err)
+	}
+	if _, ok := f.Header().Lookup("a.1.attn.input_scale"); ok || fileHash(t, first) != fileHash(t, second) {
+		t.Error("scales of a file and of JSON give other files, or go to other layers")
+	}
+}
