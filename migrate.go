@@ -16,7 +16,7 @@ import (
 
 // MigrateOptions are what a migration changes beyond what has to.
 type MigrateOptions struct {
-	Only       string   // pattern of the layers whose JSON is edited, "" for all
+	Only       string   // pattern of the layers that what follows is for, "" for all
 	AddKeys    string   // keys for their JSON, as a JSON object
 	RemoveKeys []string // keys that it loses
 	InputScale bool     // give float8 layers an input scale of 1 where they have none
@@ -84,6 +84,9 @@ func readMigrated(source, dest string, o MigrateOptions) (*models, error) {
 // how reads the words.
 func (o MigrateOptions) how() (how plan.MigrateOptions, err error) {
 	how = plan.MigrateOptions{Remove: o.RemoveKeys, InputScale: o.InputScale, Header: o.QuantizationMetadata}
+	if o.Only != "" && o.AddKeys == "" && o.RemoveKeys == nil && !o.InputScale {
+		return how, usage.Errorf("--only is for --add-keys, --remove-keys and --input-scale")
+	}
 	if o.Only != "" {
 		if how.Only, err = pattern.Compile(o.Only); err != nil {
 			return how, usage.Wrap(err)
@@ -91,7 +94,7 @@ func (o MigrateOptions) how() (how plan.MigrateOptions, err error) {
 	}
 	if o.AddKeys != "" {
 		if how.Add, err = pyjson.ParseObject([]byte(o.AddKeys)); err != nil {
-			return how, usage.Errorf("--add-keys %s: %w", o.AddKeys, err)
+			return how, usage.Errorf("--add-keys %s: want a JSON object: %w", o.AddKeys, err)
 		}
 	}
 	return how, nil

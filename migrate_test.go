@@ -71,3 +71,61 @@ func TestMigrationsMendShapes(t *testing.T) {
 		t.Error("the marker is left, which makes ComfyUI convert the file again")
 	}
 }
+
+// TestMigrationsMendHeaders: a header that leaves out layers, or names one that
+// is gone, is no description of the file.
+func TestMigrationsMendHeaders(t *testing.T) {
+	one := func(metadata map[string]string) string {
+		path := filepath.Join(t.TempDir(), "a.safetensors")
+		writeWith(t, path, []safetensors.Tensor{
+			{Name: "a.weight", Dtype: safetensors.F8_E4M3, Shape: []int{4, 4}}, {Name: "a.weight_scale", Dtype: safetensors.F32, Shape: []int{}},
+		}, map[string][]byte{"a.weight": make([]byte, 16), "a.weight_scale": {0, 0, 0x80, 0x3F}}, metadata)
+		return path
+	}
+	how := MigrateOptions{QuantizationMetadata: true}
+	first := filepath.Join(t.TempDir(), "first.safetensors")
+	if _, err := Migrate(t.Context(), one(nil), first, how); err != nil {
+		t.Fatal(err)
+	}
+	f, err := safetensors.Open(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := f.Header().Metadata["_quantization_metadata"]
+	f.Close()
+	for _, stale := range []string{`{"layers": {}}`, `{"layers": {"a": {"format": "float8_e4m3fn"}, "gone": {"format": "nvfp4"}}}`} {
+		source := one(map[string]string{"_quantization_metadata": stale})
+		dest := filepath.Join(t.TempDir(), "out.safetensors")
+		if _, err := Migrate(t.Context(), source, dest, how); err != nil {
+			t.Errorf("%s: %v", stale, err)
+			continue
+		}
+		if got := fileHash(t, dest); got != fileHash(t, first) {
+			t.Errorf("%s stays, where %s is right", stale, right)
+		}
+	}
+}
+
+// TestMigrationsDropIdleInputScales: ComfyUI leaves a scale_input of 1 out, and
+// one that is stored would fix the scale of activations.
+func TestMigrationsDropIdleInputScales(t *testing.T) {
+	for value, kept := range map[byte]bool{0x80: false, 0x00: true} { // 1 and 0.5
+		source := filepath.Join(t.TempDir(), "a.safetensors")
+		writeWith(t, source, []safetensors.Tensor{
+			{Name: "a.weight", Dtype: safetensors.F8_E4M3, Shape: []int{4, 4}}, {Name: "a.scale_weight", Dtype: safetensors.F32, Shape: []int{}},
+			{Name: "a.scale_input", Dtype: safetensors.F32, Shape: []int{}},
+		}, map[string][]byte{"a.weight": make([]byte, 16), "a.scale_weight": {0, 0, 0x80, 0x3F}, "a.scale_input": {0, 0, value, 0x3F}}, nil)
+		dest := filepath.Join(t.TempDir(), "out.safetensors")
+		if _, err := Migrate(t.Context(), source, dest, MigrateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		f, err := safetensors.Open(dest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := f.Header().Lookup("a.input_scale"); ok != kept {
+			t.Errorf("input scale %#x: kept %v, want %v", value, ok, kept)
+		}
+		f.Close()
+	}
+}

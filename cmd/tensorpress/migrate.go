@@ -29,7 +29,7 @@ otherwise. --add-keys, --remove-keys and --input-scale change a little more.`,
 	f := cmd.Flags()
 	f.StringVar(&m.o.AddKeys, "add-keys", "", "set keys of the layers' descriptions, a `JSON` object")
 	f.StringSliceVar(&m.o.RemoveKeys, "remove-keys", nil, "remove `KEYS` from the layers' descriptions; repeatable, or with commas")
-	f.StringVar(&m.o.Only, "only", "", "add and remove keys of layers that match `PATTERN`, in Python's syntax")
+	f.StringVar(&m.o.Only, "only", "", "do so, and --input-scale, for layers that match `PATTERN` alone, in Python's syntax")
 	f.BoolVar(&m.o.InputScale, "input-scale", false, "give float8 layers an input scale of 1 where they have none")
 	f.BoolVar(&m.o.QuantizationMetadata, "quantization-metadata", false, "describe layers in the header too, as _quantization_metadata")
 	f.StringVar(&m.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")

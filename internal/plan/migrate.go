@@ -18,7 +18,7 @@ import (
 
 // MigrateOptions are what changes beyond what has to.
 type MigrateOptions struct {
-	Only   *pattern.Pattern // layers whose JSON is edited, nil for all
+	Only   *pattern.Pattern // layers that Add, Remove and InputScale are for, nil for all
 	Add    pyjson.Object    // keys for their JSON
 	Remove []string
 	// InputScale adds a scale of activations, which is 1, to float8 layers
@@ -43,10 +43,10 @@ func Migrate(m *layout.Model, how MigrateOptions, o Options) (*Plan, error) {
 			g.cannot.add(l.Name, fmt.Sprintf("%s: %v", l.Dtype, err))
 		}
 	}
-	if err := g.check(); err != nil {
+	o.Output.Metadata = g.metadata(o.Output.Metadata)
+	if err := g.check(o.Output.Metadata); err != nil {
 		return nil, err
 	}
-	o.Output.Metadata = g.metadata(o.Output.Metadata)
 	p, err := Rewrite(g.edits, o.Output)
 	if err == nil {
 		p.Notes = g.notes
@@ -69,18 +69,21 @@ type migration struct {
 
 // layer makes the edits of one layer.
 func (g *migration) layer(l *layout.Layer) error {
-	options, err := g.options(l)
+	chosen, err := g.chosen(l)
 	if err != nil {
 		return err
 	}
-	stored := l.Stored()
+	options, stored := g.options(l, chosen), l.Stored()
+	if err := g.dropIdle(l, stored, chosen); err != nil {
+		return err
+	}
 	f, c, err := reopen(l, stored, options)
 	if err != nil {
 		return cmp.Or(l.Err, err)
 	}
 	options = describedRows(f, options, c)
 	text := layout.MetadataTensor(l.Name, options)
-	edits, changed, err := g.tensors(l, stored, c)
+	edits, changed, err := g.tensors(l, stored, c, chosen && g.InputScale)
 	if err != nil {
 		return err
 	}
@@ -95,6 +98,23 @@ func (g *migration) layer(l *layout.Layer) error {
 	return nil
 }
 
+// dropIdle leaves out a scale_input of 1, as ComfyUI does: a scale that is
+// stored is another choice of how to multiply than none.
+func (g *migration) dropIdle(l *layout.Layer, stored map[quant.Role]checkpoint.Tensor, chosen bool) error {
+	t, ok := stored[quant.InputScale]
+	if !ok || l.Layout != layout.ScaledFP8 || t.Numel() != 1 || !codec.Floats(t.Dtype) || chosen && g.InputScale {
+		return nil
+	}
+	raw, value := make([]byte, t.Size), make([]float32, 1)
+	if err := g.Checkpoint.ReadSection(t, raw, 0); err != nil {
+		return err
+	}
+	if codec.Widen(value, raw, t.Dtype); value[0] == 1 {
+		delete(stored, quant.InputScale)
+	}
+	return nil
+}
+
 // describedRows says of int8_tensorwise that it has a scale a row.
 func describedRows(f *codec.Format, o pyjson.Object, c codec.Codec) pyjson.Object {
 	if f.Name == "int8_tensorwise" && len(c.Tensors()[1].Shape) == 2 {
@@ -104,16 +124,13 @@ func describedRows(f *codec.Format, o pyjson.Object, c codec.Codec) pyjson.Objec
 }
 
 // options is the layer's JSON as it is to be.
-func (g *migration) options(l *layout.Layer) (pyjson.Object, error) {
+func (g *migration) options(l *layout.Layer, chosen bool) pyjson.Object {
 	o := l.Options
 	if l.Format == "hybrid_mxfp8" {
 		o = o.Set("format", "mxfp8")
 	}
-	if g.Only != nil {
-		found, err := g.Only.Match(l.Name)
-		if err != nil || !found {
-			return o, usage.Wrap(err)
-		}
+	if !chosen {
+		return o
 	}
 	before := pyjson.Dump(o)
 	for _, key := range g.Remove {
@@ -125,7 +142,16 @@ func (g *migration) options(l *layout.Layer) (pyjson.Object, error) {
 	if pyjson.Dump(o) != before {
 		g.edited++
 	}
-	return o, nil
+	return o
+}
+
+// chosen tells the layers that the edits are for.
+func (g *migration) chosen(l *layout.Layer) (bool, error) {
+	if g.Only == nil {
+		return true, nil
+	}
+	found, err := g.Only.Match(l.Name)
+	return found, usage.Wrap(err)
 }
 
 // reopen reads the layer as its new JSON describes it: what it stores must be
@@ -182,7 +208,7 @@ func scaleShape(f *codec.Format, role quant.Role, stored checkpoint.Tensor, rows
 
 // tensors are the layer's, the weight first, by their names in the comfy layout,
 // in the shapes of the codec that has read them so.
-func (g *migration) tensors(l *layout.Layer, stored map[quant.Role]checkpoint.Tensor, c codec.Codec) (edits []Edit, changed bool, err error) {
+func (g *migration) tensors(l *layout.Layer, stored map[quant.Role]checkpoint.Tensor, c codec.Codec, oneMore bool) (edits []Edit, changed bool, err error) {
 	add := func(role quant.Role, dtype safetensors.Dtype, shape []int) {
 		from := stored[role]
 		e := Edit{Source: from, As: safetensors.Tensor{Name: layout.Comfy.TensorName(l.Name, role), Dtype: dtype, Shape: shape}}
@@ -213,7 +239,7 @@ func (g *migration) tensors(l *layout.Layer, stored map[quant.Role]checkpoint.Te
 		add(quant.InputScale, input.Dtype, []int{})
 	case hasInput:
 		add(quant.InputScale, input.Dtype, input.Shape)
-	case g.InputScale && layout.Float8(stored[quant.Weight].Dtype):
+	case oneMore && layout.Float8(stored[quant.Weight].Dtype):
 		edits, changed = append(edits, inputScale(l.Name)), true
 	}
 	taken[input.Name] = true
@@ -273,9 +299,9 @@ func (g *migration) holds(l layout.Literal) bool {
 }
 
 // check refuses what cannot be done, and to do nothing.
-func (g *migration) check() error {
+func (g *migration) check(metadata map[string]string) error {
 	path := g.Checkpoint.Path
-	_, header := g.Checkpoint.Metadata[layout.HeaderKey]
+	sameHeader := g.Checkpoint.Metadata[layout.HeaderKey] == metadata[layout.HeaderKey]
 	switch {
 	case len(g.cannot) > 0:
 		return &sourceError{fmt.Errorf("%d of %d layers of %s cannot be described without changing their weights: %s. tensorpress quantize makes them anew, from their values",
@@ -284,7 +310,7 @@ func (g *migration) check() error {
 		return &sourceError{fmt.Errorf("%s holds no quantized layer", path)}
 	case (len(g.Add) > 0 || len(g.Remove) > 0) && g.edited == 0:
 		return usage.Errorf("no layer of %s is changed by --add-keys or --remove-keys", path)
-	case g.changed == 0 && len(g.Markers) == 0 && header == g.Header:
+	case g.changed == 0 && len(g.Markers) == 0 && sameHeader:
 		return usage.Errorf("%s is current: there is nothing to migrate", path)
 	}
 	return nil
