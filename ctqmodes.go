@@ -7,7 +7,6 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/plan"
-	"github.com/tensorpress/tensorpress/internal/stream"
 )
 
 // rewrite runs a mode of convert_to_quant that changes names and metadata alone.
@@ -23,19 +22,7 @@ func (c *CTQ) rewrite(ctx context.Context, source, dest string, r Resources) (*R
 	if m.list[0].plan, err = c.planRewrite(one, dest); err != nil {
 		return nil, err
 	}
-	out, err := m.create(dest, true)
-	if err != nil {
-		return nil, err
-	}
-	defer out.Abort()
-	tasks := func(yield func(stream.Task) bool) { m.quantize(r, yield) }
-	if err := stream.Run(ctx, r.threads(), tasks, r.progress(m.bytesIn())); err != nil {
-		return nil, err
-	}
-	if err := m.finish(); err != nil {
-		return nil, err
-	}
-	return m.report(dest, time.Since(start)), out.Commit()
+	return m.write(ctx, m.copied(dest, true, r, start))
 }
 
 func (c *CTQ) planRewrite(source *checkpoint.Checkpoint, dest string) (*plan.Plan, error) {

@@ -9,6 +9,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
@@ -42,22 +43,10 @@ func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (
 		return nil, err
 	}
 	defer d.close()
-	out, err := d.create(dest, o.Force)
-	if err != nil {
-		return nil, err
-	}
-	defer out.Abort()
-	tasks := func(yield func(stream.Task) bool) { d.restore(yield) }
-	if err := stream.Run(ctx, o.threads(), tasks, o.progress(d.bytesIn())); err != nil {
-		return nil, err
-	}
-	if err := d.finish(); err != nil {
-		return nil, err
-	}
-	if err := out.Commit(); err != nil {
-		return nil, err
-	}
-	return d.restoreReport(dest, time.Since(start)), nil
+	return d.write(ctx, writing{
+		dest: dest, force: o.Force, Resources: o.Resources, bytes: d.bytesIn(), tasks: d.restore,
+		report: func(*stage.Stage, func(int64)) (*Report, error) { return d.restoreReport(dest, time.Since(start)), nil },
+	})
 }
 
 // readQuantized opens what is restored and decides about it.

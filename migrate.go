@@ -10,7 +10,6 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
@@ -39,19 +38,7 @@ func Migrate(ctx context.Context, source, dest string, o MigrateOptions) (*Repor
 		return nil, err
 	}
 	defer m.close()
-	out, err := m.create(dest, o.Force)
-	if err != nil {
-		return nil, err
-	}
-	defer out.Abort()
-	tasks := func(yield func(stream.Task) bool) { m.quantize(o.Resources, yield) }
-	if err := stream.Run(ctx, o.threads(), tasks, o.progress(m.bytesIn())); err != nil {
-		return nil, err
-	}
-	if err := m.finish(); err != nil {
-		return nil, err
-	}
-	return m.report(dest, time.Since(start)), out.Commit()
+	return m.write(ctx, m.copied(dest, o.Force, o.Resources, start))
 }
 
 // PlanMigrate makes the decisions of [Migrate] and writes nothing. dest may be

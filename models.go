@@ -1,6 +1,7 @@
 package tensorpress
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -208,6 +209,49 @@ func (m *models) plan(dest string, o Options, chosen map[string]map[string]plan.
 }
 
 func (m *models) isPipeline() bool { return m.list[0].folder != "" }
+
+// writing is the work that fills an output.
+type writing struct {
+	dest  string
+	force bool
+	Resources
+	bytes int64 // that progress counts to
+	tasks func(yield func(stream.Task) bool)
+	// report says what was done, from the files as they are staged.
+	report func(out *stage.Stage, done func(int64)) (*Report, error)
+}
+
+// write does the work out of sight and puts all that was written in its place
+// at the end.
+func (m *models) write(ctx context.Context, w writing) (*Report, error) {
+	out, err := m.create(w.dest, w.force)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Abort()
+	done := w.progress(w.bytes)
+	if err := stream.Run(ctx, w.threads(), w.tasks, done); err != nil {
+		return nil, err
+	}
+	if err := m.finish(); err != nil {
+		return nil, err
+	}
+	r, err := w.report(out, done)
+	if err != nil {
+		return nil, err
+	}
+	return r, out.Commit()
+}
+
+// copied is the work on plans whose steps read a source's own tensors, without
+// more to say than what was planned.
+func (m *models) copied(dest string, force bool, r Resources, start time.Time) writing {
+	return writing{
+		dest: dest, force: force, Resources: r, bytes: m.bytesIn(),
+		tasks:  func(yield func(stream.Task) bool) { m.quantize(r, yield) },
+		report: func(*stage.Stage, func(int64)) (*Report, error) { return m.report(dest, time.Since(start)), nil },
+	}
+}
 
 // checkDest refuses to overwrite; see [stage.Check].
 func (m *models) checkDest(dest string, force bool) error {

@@ -8,7 +8,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
-	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
@@ -27,24 +27,13 @@ func Quantize(ctx context.Context, source, dest string, o Options) (*Report, err
 	if err := m.choose(ctx, dest, o); err != nil {
 		return nil, err
 	}
-	out, err := m.create(dest, o.Force)
-	if err != nil {
-		return nil, err
+	w := m.copied(dest, o.Force, o.Resources, start)
+	w.bytes = m.work(o)
+	w.report = func(out *stage.Stage, done func(int64)) (*Report, error) {
+		r := m.report(dest, time.Since(start))
+		return r, m.measure(ctx, out, o, done, r)
 	}
-	defer out.Abort()
-	tasks := func(yield func(stream.Task) bool) { m.quantize(o.Resources, yield) }
-	done := o.progress(m.work(o))
-	if err := stream.Run(ctx, o.threads(), tasks, done); err != nil {
-		return nil, err
-	}
-	if err := m.finish(); err != nil {
-		return nil, err
-	}
-	r := m.report(dest, time.Since(start))
-	if err := m.measure(ctx, out, o, done, r); err != nil {
-		return nil, err
-	}
-	return r, out.Commit()
+	return m.write(ctx, w)
 }
 
 // Plan makes the decisions of [Quantize] and reads no weights. dest may be

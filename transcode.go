@@ -11,6 +11,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/preset"
+	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
@@ -47,28 +48,21 @@ func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*R
 		return nil, err
 	}
 	defer m.close()
-	out, err := m.create(dest, o.Force)
-	if err != nil {
-		return nil, err
-	}
-	defer out.Abort()
-	moves := m.moves(o.Resources)
-	tasks := func(yield func(stream.Task) bool) { moveAll(moves, yield) }
-	done := o.progress(m.bytesIn() + m.bytesAgain())
-	if err := stream.Run(ctx, o.threads(), tasks, done); err != nil {
-		return nil, err
-	}
-	if err := m.finish(); err != nil {
-		return nil, err
-	}
-	r := m.report(dest, time.Since(start))
-	for _, one := range moves {
-		one.report(r)
-	}
-	if err := m.measureAgain(ctx, out, o.Resources, done, r); err != nil {
-		return nil, err
-	}
-	return r, out.Commit()
+	var moves []*transcoding
+	return m.write(ctx, writing{
+		dest: dest, force: o.Force, Resources: o.Resources, bytes: m.bytesIn() + m.bytesAgain(),
+		tasks: func(yield func(stream.Task) bool) {
+			moves = m.moves(o.Resources) // the files to write to are there now
+			moveAll(moves, yield)
+		},
+		report: func(out *stage.Stage, done func(int64)) (*Report, error) {
+			r := m.report(dest, time.Since(start))
+			for _, one := range moves {
+				one.report(r)
+			}
+			return r, m.measureAgain(ctx, out, o.Resources, done, r)
+		},
+	})
 }
 
 // PlanTranscode makes the decisions of [Transcode] and reads no weights. dest
