@@ -180,11 +180,17 @@ func (m *Model) openForeign(l *Layer, by *Layout, config codec.Blocks) {
 // the programs; zeroPoints are those that would change values.
 var (
 	zeroPoints    = []string{".weight_zero_point", ".weight_zp"}
-	foreignExtras = []string{
-		".input_scale", ".scale_input", ".activation_scale", ".input_zero_point", ".weight_shape",
-		".weight_zero_point", ".weight_zp",
-	}
+	inputScales   = []string{".input_scale", ".scale_input", ".activation_scale"}
+	foreignExtras = slices.Concat(inputScales, zeroPoints, []string{".input_zero_point", ".weight_shape"})
 )
+
+// InputScaled reports whether the layer has a scale of activations, under any
+// of the names that programs give it.
+func (l *Layer) InputScaled() bool {
+	return slices.ContainsFunc(l.Tensors, func(t checkpoint.Tensor) bool {
+		return slices.ContainsFunc(inputScales, func(suffix string) bool { return t.Name == l.Name+suffix })
+	})
+}
 
 // configBlocks are the blocks that a model's config tells: as fp8, or as
 // compressed-tensors, whose first group stands for all.

@@ -80,7 +80,8 @@ func (m *Model) stored(l *Layer, layout *Layout, extras ...string) *codec.Stored
 		}
 	}
 	for _, suffix := range extras {
-		if t, ok := m.Checkpoint.Lookup(l.Name + suffix); ok {
+		t, ok := m.Checkpoint.Lookup(l.Name + suffix)
+		if ok && !slices.ContainsFunc(l.Tensors, func(o checkpoint.Tensor) bool { return o.Name == t.Name }) {
 			l.Tensors = append(l.Tensors, t)
 		}
 	}

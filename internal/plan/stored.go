@@ -118,11 +118,11 @@ func (d *decider) admitStored(steps []Step, c *sdnq.Config) {
 	}
 }
 
-// notesOnStored says in one line what became of layers that were quantized
-// already.
+// notesOnStored says what became of layers that were quantized already, and of
+// their scales of activations.
 func notesOnStored(steps []Step, o Options) []string {
 	counts := map[string]int{}
-	var all, stay, plain int
+	var all, stay, plain, inputs int
 	for i := range steps {
 		s := &steps[i]
 		if s.From == nil || s.Action == Drop {
@@ -130,6 +130,9 @@ func notesOnStored(steps []Step, o Options) []string {
 		}
 		all++
 		counts[s.From.Dtype]++
+		if s.losesInputScale() {
+			inputs++
+		}
 		switch {
 		case s.stays():
 			stay++
@@ -151,7 +154,20 @@ func notesOnStored(steps []Step, o Options) []string {
 	if plain > 0 {
 		note += fmt.Sprintf("; %d that are kept become plain, since the %s layout cannot hold them as they are", plain, o.Layout.Name)
 	}
-	return []string{note}
+	notes := []string{note}
+	if inputs > 0 {
+		notes = append(notes, fmt.Sprintf("%d layers of the source have a scale for activations, which is not kept", inputs))
+	}
+	return notes
+}
+
+// losesInputScale reports whether the source has a scale of activations for the
+// layer and the output has none.
+func (s *Step) losesInputScale() bool {
+	if s.stays() || !s.From.InputScaled() {
+		return false
+	}
+	return s.Action == Keep || !slices.ContainsFunc(s.Codec.Tensors(), func(t quant.Tensor) bool { return t.Role == quant.InputScale })
 }
 
 // unscaled refuses 8-bit floats without a scale, unless they are to be taken
