@@ -53,6 +53,11 @@ func (c Cut) Piece(a Area, limit int) (rows, cols int) {
 	return min(rows, a.Rows), cols
 }
 
+// mostBand bounds whole bands, in tiles as large as wanted: the parts of
+// narrower areas lie in files in runs so short that system calls take longer
+// than the work.
+const mostBand = 32
+
 // extend makes areas of r×n units as large as wanted: whole rows where some fit,
 // which lie together in files, else parts of a band of r rows.
 func (c Cut) extend(r, n, want, limit int) (rows, cols int) {
@@ -60,7 +65,7 @@ func (c Cut) extend(r, n, want, limit int) (rows, cols int) {
 	switch {
 	case band <= want:
 		return want / band * r, c.Cols
-	case c.Rows > r && band <= min(limit, 8*want):
+	case c.Rows > r && band <= min(limit, mostBand*want):
 		return r, c.Cols
 	}
 	return r, min(max(want/(r*n), 1)*n, c.Cols)

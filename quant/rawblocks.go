@@ -89,9 +89,7 @@ func (m *MXFP8) encodeRaw(dst [][]byte, p Patch, s *Scratch) error {
 		if !finite && !m.o.AllowNonfinite {
 			return CheckArea(p.Area, p.plain.values(&s.slow), m.shape[1])
 		}
-		for c, code := range scales {
-			dst[1][m.at(i, c, wide)] = code
-		}
+		m.putScales(dst[1], scales, i, wide)
 	}
 	return nil
 }
@@ -144,9 +142,7 @@ func (n *NVFP4) rawRows(dst [][]byte, p *Patch, tensor float32, s *Scratch) {
 	clear(codes)
 	for i := range p.Rows {
 		scales, _ := n.rawRow(codes[:p.Cols], p.plain.slice(i*p.Cols, (i+1)*p.Cols), rule, s)
-		for c, code := range scales {
-			dst[1][n.at(i, c, wide)] = code
-		}
+		n.putScales(dst[1], scales, i, wide)
 		kernel.PackFoursHigh(dst[0][i*wide/2:(i+1)*wide/2], codes)
 	}
 }

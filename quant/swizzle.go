@@ -68,3 +68,10 @@ func (s *swizzled) at(r, c, cols int) int {
 	tile := r/bandRows*ceilDiv(cols, bandBlocks*s.block) + c/bandBlocks
 	return tile*bandRows*bandBlocks + r%32*16 + r%bandRows/32*4 + c%bandBlocks
 }
+
+// putScales puts the scales of row r of an area in their places.
+func (s *swizzled) putScales(dst, scales []byte, r, cols int) {
+	for c := 0; c < len(scales); c += bandBlocks {
+		copy(dst[s.at(r, c, cols):][:bandBlocks], scales[c:])
+	}
+}
