@@ -18,39 +18,64 @@ import (
 // The error is [ErrInvalid]: a name that is double, reserved or not UTF-8, a
 // tensor without a size, bodies that overflow, or a header above [MaxHeader].
 func NewHeader(tensors []Tensor, metadata map[string]string) (*Header, error) {
-	h := &Header{Tensors: sorted(tensors), Metadata: maps.Clone(metadata)}
-	if err := h.place(); err != nil {
+	h, _, err := layOut(tensors, metadata)
+	return h, err
+}
+
+// Place is [NewHeader] that also gives the tensors their Offset and Size.
+func Place(tensors []Tensor, metadata map[string]string) (*Header, error) {
+	h, from, err := layOut(tensors, metadata)
+	if err != nil {
 		return nil, err
 	}
-	if err := h.buildIndex(ErrInvalid); err != nil {
-		return nil, err
-	}
-	if err := checkMetadata(metadata); err != nil {
-		return nil, err
-	}
-	h.DataStart = h.encodedSize()
-	if n := h.DataStart - lengthBytes; n > MaxHeader {
-		return nil, errorOf(ErrInvalid, "header takes %d bytes, want at most %d", n, MaxHeader)
+	for i, place := range from {
+		tensors[place].Offset, tensors[place].Size = h.Tensors[i].Offset, h.Tensors[i].Size
 	}
 	return h, nil
 }
 
-// sorted returns tensors in the reference's order: by dtype, each of which is
-// most often in order already.
-func sorted(tensors []Tensor) []Tensor {
+// layOut also returns which of the tensors given stand at each place.
+func layOut(tensors []Tensor, metadata map[string]string) (h *Header, from []int32, err error) {
+	from = order(tensors)
+	h = &Header{Tensors: make([]Tensor, len(tensors)), Metadata: maps.Clone(metadata)}
+	for i, place := range from {
+		h.Tensors[i] = tensors[place]
+	}
+	if err := h.place(); err != nil {
+		return nil, nil, err
+	}
+	if err := h.checkNames(ErrInvalid); err != nil {
+		return nil, nil, err
+	}
+	if err := checkMetadata(metadata); err != nil {
+		return nil, nil, err
+	}
+	h.DataStart = h.encodedSize()
+	if n := h.DataStart - lengthBytes; n > MaxHeader {
+		return nil, nil, errorOf(ErrInvalid, "header takes %d bytes, want at most %d", n, MaxHeader)
+	}
+	return h, from, nil
+}
+
+// order returns the places of tensors in the reference's order: by dtype, each
+// of which is most often in order already.
+func order(tensors []Tensor) []int32 {
 	var begin [256]int // of the tensors of a dtype
 	for _, t := range tensors {
 		for d := range t.Dtype {
 			begin[d]++
 		}
 	}
-	next, all := begin, make([]Tensor, len(tensors))
-	for _, t := range tensors {
-		all[next[t.Dtype]] = t
+	next, all := begin, make([]int32, len(tensors))
+	for i, t := range tensors {
+		all[next[t.Dtype]] = int32(i)
 		next[t.Dtype]++
 	}
+	byName := func(a, b int32) int { return strings.Compare(tensors[a].Name, tensors[b].Name) }
 	for d, end := range next {
-		slices.SortFunc(all[begin[d]:end], func(a, b Tensor) int { return strings.Compare(a.Name, b.Name) })
+		if part := all[begin[d]:end]; !slices.IsSortedFunc(part, byName) {
+			slices.SortFunc(part, byName)
+		}
 	}
 	return all
 }

@@ -3,6 +3,7 @@ package safetensors_test
 import (
 	"errors"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -94,5 +95,23 @@ func TestNewHeaderKeepsNothing(t *testing.T) {
 	tensors[0].Shape[0], metadata["k"] = 7, "w"
 	if got := string(h.Encode()); got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestPlace: offsets must come back to the tensors as they were given, or
+// bodies would be written in each other's place.
+func TestPlace(t *testing.T) {
+	tensors := []safetensors.Tensor{
+		{Name: "b", Dtype: safetensors.U8, Shape: []int{3}}, {Name: "a", Dtype: safetensors.F32, Shape: []int{2}},
+		{Name: "a2", Dtype: safetensors.U8, Shape: []int{}}, {Name: "b2", Dtype: safetensors.F32, Shape: []int{0}}, {Name: "a3", Dtype: safetensors.F32, Shape: []int{1, 1}},
+	}
+	h, err := safetensors.Place(tensors, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, given := range tensors {
+		if own, ok := h.Lookup(given.Name); !ok || !reflect.DeepEqual(own, given) {
+			t.Errorf("%s: placed %+v, the header has %+v", given.Name, given, own)
+		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -28,16 +30,38 @@ type Header struct {
 	// file.
 	DataStart int64
 
-	index map[string]int // name to position in Tensors
+	indexed sync.Once
+	index   map[string]int // name to position in Tensors, once it is asked for
 }
 
 // Lookup returns the tensor of that name.
 func (h *Header) Lookup(name string) (Tensor, bool) {
-	i, ok := h.index[name]
+	i, ok := h.position(name)
 	if !ok {
 		return Tensor{}, false
 	}
 	return h.Tensors[i], true
+}
+
+func (h *Header) position(name string) (int, bool) {
+	h.indexed.Do(func() {
+		h.index = make(map[string]int, len(h.Tensors))
+		for i, t := range h.Tensors {
+			h.index[t.Name] = i
+		}
+	})
+	i, ok := h.index[name]
+	return i, ok
+}
+
+// find is position for a tensor that most often is one of the header's own,
+// whose offset tells where it is without an index of names.
+func (h *Header) find(t Tensor) (int, bool) {
+	i, _ := slices.BinarySearchFunc(h.Tensors, t.Offset, func(t Tensor, offset int64) int { return cmp.Compare(t.Offset, offset) })
+	if i < len(h.Tensors) && h.Tensors[i].Name == t.Name {
+		return i, true
+	}
+	return h.position(t.Name)
 }
 
 // FileSize is the size in bytes of the whole file.
@@ -67,7 +91,7 @@ func ReadHeader(r io.ReaderAt, size int64) (*Header, error) {
 	if err := h.lay(size - h.DataStart); err != nil {
 		return nil, err
 	}
-	if err := h.buildIndex(ErrFormat); err != nil {
+	if err := h.checkNames(ErrFormat); err != nil {
 		return nil, err
 	}
 	return h, nil
@@ -166,14 +190,54 @@ func misplaced(tensors []Tensor, i int, want int64) error {
 		quoted(t.Name), t.Offset, want, quoted(tensors[i-1].Name))
 }
 
-// buildIndex maps the names; one that comes twice is an error of that kind.
-func (h *Header) buildIndex(kind error) error {
-	h.index = make(map[string]int, len(h.Tensors))
-	for i, t := range h.Tensors {
-		h.index[t.Name] = i
-		if len(h.index) == i {
+// checkNames refuses a name that comes twice, with an error of that kind.
+func (h *Header) checkNames(kind error) error {
+	if !mayRepeat(h.Tensors) {
+		return nil
+	}
+	seen := make(map[string]bool, len(h.Tensors))
+	for _, t := range h.Tensors {
+		if seen[t.Name] {
 			return errorOf(kind, "duplicate tensor name %s", quoted(t.Name))
 		}
+		seen[t.Name] = true
 	}
 	return nil
+}
+
+// mayRepeat reports false if no name comes twice. Names most often ascend within
+// a dtype: a few ascending runs are merged, which is cheaper than a map.
+func mayRepeat(tensors []Tensor) bool {
+	const few = 8
+	var runs [][]Tensor
+	for start, i := 0, 1; i <= len(tensors); i++ {
+		if i < len(tensors) && tensors[i-1].Name < tensors[i].Name {
+			continue
+		}
+		runs, start = append(runs, tensors[start:i]), i
+		if len(runs) > few {
+			return true
+		}
+	}
+	return meet(runs)
+}
+
+// meet reports whether two ascending runs have a name in common.
+func meet(runs [][]Tensor) bool {
+	for len(runs) > 1 {
+		least := 0
+		for i := 1; i < len(runs); i++ {
+			order := strings.Compare(runs[i][0].Name, runs[least][0].Name)
+			if order == 0 {
+				return true
+			}
+			if order < 0 {
+				least = i
+			}
+		}
+		if runs[least] = runs[least][1:]; len(runs[least]) == 0 {
+			runs = slices.Delete(runs, least, least+1)
+		}
+	}
+	return false
 }

@@ -52,7 +52,7 @@ func (w *Writer) WriteSection(t Tensor, p []byte, off int64) error {
 // locate returns which tensor of the header t is and where in the file n bytes
 // lie that begin off bytes into it.
 func (w *Writer) locate(t Tensor, n int, off int64) (i int, at int64, err error) {
-	i, ok := w.header.index[t.Name]
+	i, ok := w.header.find(t)
 	if !ok {
 		return 0, 0, errorOf(ErrInvalid, "tensor %s is not in the header", quoted(t.Name))
 	}

@@ -47,8 +47,10 @@ func (f *Format) Without(s Settings, asked func(flag string) bool) Settings {
 
 // Scaled returns the format that --scale makes of this one.
 func (f *Format) Scaled(scale string) *Format {
-	if kin, err := ByName(f.Scales[scale]); err == nil {
-		return kin
+	if name, ok := f.Scales[scale]; ok {
+		if kin, err := ByName(name); err == nil {
+			return kin
+		}
 	}
 	return f
 }

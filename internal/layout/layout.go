@@ -90,12 +90,15 @@ type Literal struct {
 	Data []byte
 }
 
+// MetadataName returns the name of the tensor that describes a layer.
+func MetadataName(layer string) string { return layer + metadataSuffix }
+
 // MetadataTensor returns a layer's description as the tensor that carries it:
 // JSON text, one byte an element.
 func MetadataTensor(layer string, metadata pyjson.Object) Literal {
 	text := []byte(pyjson.Dump(metadata))
 	return Literal{
-		safetensors.Tensor{Name: layer + metadataSuffix, Dtype: safetensors.U8, Shape: []int{len(text)}},
+		safetensors.Tensor{Name: MetadataName(layer), Dtype: safetensors.U8, Shape: []int{len(text)}},
 		text,
 	}
 }

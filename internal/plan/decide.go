@@ -26,6 +26,7 @@ type decider struct {
 	listKeys bool           // the preset's list is in effect
 	used     map[string]bool
 	made     map[made]shared
+	checked  made     // what check has looked at last
 	cannot   []string // layers that their dtype cannot hold
 	kept     safetensors.Dtype
 	minNumel int
@@ -90,28 +91,28 @@ func (d *decider) base() codec.Settings {
 	return s
 }
 
-func (d *decider) step(t checkpoint.Tensor) (Step, error) {
+func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 	layer, isWeight := strings.CutSuffix(t.Name, ".weight")
-	s := Step{Source: t, Layer: layer, Action: Keep, Names: d.Preset.MemoryNames(t.Name), From: d.Stored[t.Name], kept: d.kept}
+	*s = Step{Source: t, Layer: layer, Action: Keep, Names: d.Preset.MemoryNames(t.Name), From: d.Stored[t.Name], kept: d.kept}
 	if d.Layout == layout.Comfy && d.Preset.Drop(t.Name) {
 		s.Action, s.Reason = Drop, "preset "+d.Preset.Name+" leaves it out"
-		return s, nil
+		return nil
 	}
 	soft, err := d.soft(t, isWeight)
 	if err != nil {
-		return s, err
+		return err
 	}
 	if soft != nil && soft.Drop {
 		s.Action, s.Reason = Drop, soft.Why
-		return s, nil
+		return nil
 	}
 	if !isWeight {
 		s.Reason = "not a weight"
-		return s, nil
+		return nil
 	}
 	rule, keep, err := d.asked(t.Name)
 	if err != nil {
-		return s, err
+		return err
 	}
 	forced := rule != nil && rule.Over["dtype"] != nil
 	if rule != nil || keep != "" {
@@ -129,23 +130,23 @@ func (d *decider) step(t checkpoint.Tensor) (Step, error) {
 	}
 	if keep == "" {
 		if err := d.unscaled(t); err != nil {
-			return s, err
+			return err
 		}
-		keep, err = d.quantize(&s, kind, rule)
+		keep, err = d.quantize(s, kind, rule)
 		if err != nil {
-			return s, err
+			return err
 		}
 	}
 	if keep != "" && forced {
-		return s, usage.Errorf("--set %s: tensor %s cannot be quantized: %s", rule.Text, t.Name, keep)
+		return usage.Errorf("--set %s: tensor %s cannot be quantized: %s", rule.Text, t.Name, keep)
 	}
 	s.Reason = keep
 	if soft != nil {
-		if err := soft.check(&s); err != nil {
-			return s, err
+		if err := soft.check(s); err != nil {
+			return err
 		}
 	}
-	return s, d.finish(&s)
+	return d.finish(s)
 }
 
 // finish sees to weights that are kept, and to layers that are restored.
@@ -254,7 +255,7 @@ func (d *decider) unfit(t checkpoint.Tensor, k preset.Kind) string {
 }
 
 // listed says which list or minimum keeps a weight.
-func (d *decider) listed(s Step, k preset.Kind) string {
+func (d *decider) listed(s *Step, k preset.Kind) string {
 	t := s.Source
 	if entry, ok := sdnq.Match(s.memoryName(), d.skip); ok {
 		return "skip key " + entry
@@ -315,7 +316,7 @@ func (d *decider) quantize(s *Step, kind preset.Kind, rule *Rule) (keep string, 
 			s.Settings.Matmul, s.Settings.MatmulConv = false, false
 		}
 	}
-	if err := s.Format.Check(s.Settings); err != nil {
+	if err := d.check(s); err != nil {
 		return "", usage.Errorf("layer %s: %w", s.Layer, err)
 	}
 	src := s.CodecSource()
@@ -334,6 +335,16 @@ func (d *decider) quantize(s *Step, kind preset.Kind, rule *Rule) (keep string, 
 	s.Action = Quantize
 	s.Dtype = dtypeName(s)
 	return "", nil
+}
+
+// check is that of the format, for layers with other settings than the one
+// before.
+func (d *decider) check(s *Step) error {
+	if d.checked.format == s.Format && d.checked.settings == s.Settings {
+		return nil
+	}
+	d.checked.format, d.checked.settings = s.Format, s.Settings
+	return s.Format.Check(s.Settings)
 }
 
 // made tells codecs apart that layers can share.

@@ -15,73 +15,92 @@ import (
 
 // place names every tensor of the output and gives it its file and offset.
 func (p *Plan) place(o Output) error {
-	units := p.units()
+	u := p.units()
 	o.Metadata = p.metadata(o)
-	err := p.makeFiles(units, o)
+	err := p.makeFiles(u, o)
 	if err != nil || len(p.Files) > 1 { // a header of one file has each name once
-		err = cmp.Or(p.clash(units), err)
+		err = cmp.Or(p.clash(u), err)
 	}
 	if err != nil {
 		return err
 	}
-	p.locate()
-	for _, s := range p.Steps {
-		p.BytesIn += s.Source.Size
+	p.locate(u)
+	for i := range p.Steps {
+		p.BytesIn += p.Steps[i].Source.Size
 	}
 	return nil
 }
 
+// units are tensors in groups that stay in one file.
+type units struct {
+	tensors []safetensors.Tensor
+	ends    []int // of the units, in tensors
+	files   []int // by tensor, once they are made; nil for one file
+	taken   int   // tensors that next has returned
+}
+
+// add adds a unit.
+func (u *units) add(tensors ...safetensors.Tensor) {
+	u.tensors = append(u.tensors, tensors...)
+	u.ends = append(u.ends, len(u.tensors))
+}
+
+// next returns where the tensors lie, one after the other.
+func (u *units) next() Part {
+	part := Part{Tensor: u.tensors[u.taken]}
+	if u.files != nil {
+		part.File = u.files[u.taken]
+	}
+	u.taken++
+	return part
+}
+
 // makeFiles gives each unit of tensors to a file.
-func (p *Plan) makeFiles(units [][]safetensors.Tensor, o Output) error {
-	shards := split(units, o.ShardSize)
+func (p *Plan) makeFiles(u *units, o Output) error {
+	shards := u.split(o.ShardSize)
 	for i, tensors := range shards {
-		header, err := safetensors.NewHeader(tensors, o.Metadata)
+		header, err := safetensors.Place(tensors, o.Metadata)
 		if err != nil {
 			return err
 		}
 		p.Files = append(p.Files, File{shardName(o.Stem, i, len(shards)), header})
 		p.BytesOut += header.FileSize()
+		if len(shards) > 1 {
+			u.files = append(u.files, slices.Repeat([]int{i}, len(tensors))...)
+		}
 	}
 	return nil
 }
 
-// finder finds the tensors of the output. Those of neighbouring steps lie in
-// one file or the next.
-type finder struct {
-	files []File
-	at    int
-}
-
-func (f *finder) part(name string) Part {
-	for range f.files {
-		if t, ok := f.files[f.at].Header.Lookup(name); ok {
-			return Part{t, f.at}
-		}
-		f.at = (f.at + 1) % len(f.files)
-	}
-	return Part{}
-}
-
-// units are the tensors of each step, which stay in one file.
-func (p *Plan) units() [][]safetensors.Tensor {
-	units := make([][]safetensors.Tensor, len(p.Steps))
+// units are the tensors of each step.
+func (p *Plan) units() *units {
+	n := 0
 	for i := range p.Steps {
-		units[i] = p.name(&p.Steps[i])
+		n += 1 + 2*min(len(p.Steps[i].Options), 1) // two more of most codecs
 	}
-	return units
+	u := &units{tensors: make([]safetensors.Tensor, 0, n), ends: make([]int, 0, len(p.Steps))}
+	p.Literals = make([]Literal, 0, n/3)
+	d := describer{}
+	for i := range p.Steps {
+		p.name(&p.Steps[i], u, d)
+		u.ends = append(u.ends, len(u.tensors))
+	}
+	return u
 }
 
 // clash is an error if two steps write tensors of one name.
-func (p *Plan) clash(units [][]safetensors.Tensor) error {
+func (p *Plan) clash(u *units) error {
 	from := map[string]int{} // steps by what they write
-	for i, unit := range units {
-		for _, t := range unit {
+	start := 0
+	for i, end := range u.ends {
+		for _, t := range u.tensors[start:end] {
 			if other, taken := from[t.Name]; taken {
 				return &sourceError{fmt.Errorf("tensors %s and %s would both be written as %s: is the source quantized already?",
 					p.Steps[other].Source.Name, p.Steps[i].Source.Name, t.Name)}
 			}
 			from[t.Name] = i
 		}
+		start = end
 	}
 	return nil
 }
@@ -92,74 +111,81 @@ type sourceError struct{ error }
 func (e *sourceError) Is(target error) bool { return target == checkpoint.ErrSource }
 
 // name gives a step its parts, and the plan its literals.
-func (p *Plan) name(s *Step) []safetensors.Tensor {
-	if s.Action == Drop {
-		return nil
-	}
-	if s.stays() {
-		return p.nameStored(s)
-	}
-	if s.Action == Keep {
+func (p *Plan) name(s *Step, u *units, d describer) {
+	switch {
+	case s.Action == Drop:
+	case s.stays():
+		for _, c := range s.Copies {
+			u.tensors = append(u.tensors, c.Tensor)
+			s.Parts = append(s.Parts, c.Part)
+		}
+	case s.Action == Keep:
 		t := safetensors.Tensor{Name: s.Source.Name, Dtype: s.Source.Dtype, Shape: s.Source.Shape}
 		if s.Codec != nil {
 			t.Dtype = s.Codec.Tensors()[0].Dtype
 		}
 		s.Parts = []Part{{Tensor: t}}
-		return []safetensors.Tensor{t}
+		u.tensors = append(u.tensors, t)
+	default:
+		tensors := s.Codec.Tensors()
+		s.Parts = make([]Part, len(tensors))
+		for i, t := range tensors {
+			named := safetensors.Tensor{Name: p.Layout.TensorName(s.Layer, t.Role), Dtype: t.Dtype, Shape: t.Shape}
+			s.Parts[i].Tensor = named
+			u.tensors = append(u.tensors, named)
+		}
 	}
-	tensors := s.Codec.Tensors()
-	unit := make([]safetensors.Tensor, 0, len(tensors)+1)
-	s.Parts = make([]Part, 0, len(tensors))
-	for _, t := range tensors {
-		named := safetensors.Tensor{Name: p.Layout.TensorName(s.Layer, t.Role), Dtype: t.Dtype, Shape: t.Shape}
-		s.Parts = append(s.Parts, Part{Tensor: named})
-		unit = append(unit, named)
+	if s.described(p.Layout) {
+		l := d.of(s)
+		p.Literals = append(p.Literals, Literal{Part{Tensor: l.Tensor}, l.Data})
+		u.tensors = append(u.tensors, l.Tensor)
 	}
-	if p.Layout.SelfDescribing {
-		unit = append(unit, p.metadataOf(s))
-	}
-	return unit
 }
 
-// metadataOf adds the tensor with a layer's metadata.
-func (p *Plan) metadataOf(s *Step) safetensors.Tensor {
-	l := layout.MetadataTensor(s.Layer, s.Options)
-	p.Literals = append(p.Literals, Literal{Part{Tensor: l.Tensor}, l.Data})
-	return l.Tensor
+// described reports whether a tensor says how the layer is stored. For one that
+// stays as it is it may be new: what the header said.
+func (s *Step) described(l *layout.Layout) bool {
+	if s.stays() {
+		return s.From.FromHeader
+	}
+	return s.Action == Quantize && l.SelfDescribing
 }
 
-// nameStored is name for a layer that stays as it is stored. What the header
-// said of it goes into a tensor.
-func (p *Plan) nameStored(s *Step) []safetensors.Tensor {
-	var unit []safetensors.Tensor
-	for _, c := range s.Copies {
-		unit = append(unit, c.Tensor)
-		s.Parts = append(s.Parts, c.Part)
+// describer makes tensors of metadata, one text for all layers that share it.
+type describer map[*pyjson.Member]layout.Literal
+
+func (d describer) of(s *Step) layout.Literal {
+	if len(s.Options) == 0 {
+		return layout.MetadataTensor(s.Layer, s.Options)
 	}
-	if s.From.FromHeader {
-		unit = append(unit, p.metadataOf(s))
+	l, ok := d[&s.Options[0]]
+	if !ok {
+		l = layout.MetadataTensor(s.Layer, s.Options)
+		d[&s.Options[0]] = l
 	}
-	return unit
+	l.Name = layout.MetadataName(s.Layer)
+	return l
 }
 
 // split fills files up to a size, in order; 0 means one file.
-func split(units [][]safetensors.Tensor, size int64) [][]safetensors.Tensor {
+func (u *units) split(size int64) [][]safetensors.Tensor {
 	var shards [][]safetensors.Tensor
 	var used int64
-	first := 0
-	for i, unit := range units {
+	first, start := 0, 0
+	for _, end := range u.ends {
 		var bytes int64
-		for _, t := range unit {
-			n, _ := safetensors.ByteSize(t.Dtype, t.Shape) // NewHeader reports what is wrong
+		for _, t := range u.tensors[start:end] {
+			n, _ := safetensors.ByteSize(t.Dtype, t.Shape) // Place reports what is wrong
 			bytes += n
 		}
 		if size > 0 && used > 0 && used+bytes > size {
-			shards = append(shards, slices.Concat(units[first:i]...))
-			first, used = i, 0
+			shards = append(shards, u.tensors[first:start])
+			first, used = start, 0
 		}
 		used += bytes
+		start = end
 	}
-	return append(shards, slices.Concat(units[first:]...))
+	return append(shards, u.tensors[first:])
 }
 
 func shardName(stem string, i, n int) string {
@@ -183,19 +209,21 @@ func (p *Plan) metadata(o Output) map[string]string {
 	return m
 }
 
-// locate copies offsets from the files' headers into parts and literals.
-func (p *Plan) locate() {
-	steps, literals := finder{files: p.Files}, finder{files: p.Files}
+// locate copies offsets into parts and literals, in the order of their names.
+func (p *Plan) locate(u *units) {
+	literals := p.Literals
 	for i := range p.Steps {
-		for j := range p.Steps[i].Parts {
-			p.Steps[i].Parts[j] = steps.part(p.Steps[i].Parts[j].Name)
+		s := &p.Steps[i]
+		for j := range s.Parts {
+			s.Parts[j] = u.next()
 		}
-		for j := range p.Steps[i].Copies {
-			p.Steps[i].Copies[j].Part = p.Steps[i].Parts[j]
+		for j := range s.Copies {
+			s.Copies[j].Part = s.Parts[j]
 		}
-	}
-	for i := range p.Literals {
-		p.Literals[i].Part = literals.part(p.Literals[i].Name)
+		if s.described(p.Layout) {
+			literals[0].Part = u.next()
+			literals = literals[1:]
+		}
 	}
 }
 

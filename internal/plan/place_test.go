@@ -112,17 +112,20 @@ func TestSplit(t *testing.T) {
 		}
 		return u
 	}
-	units := [][]safetensors.Tensor{unit(4, 4), unit(2), unit(20), unit(0), unit(8), unit(1)}
+	all := &units{}
+	for _, u := range [][]safetensors.Tensor{unit(4, 4), unit(2), unit(20), unit(0), unit(8), unit(1)} {
+		all.add(u...)
+	}
 	for size, want := range map[int64][]int{0: {7}, 1: {2, 1, 1, 2, 1}, 8: {2, 1, 1, 2, 1}, 10: {3, 1, 3}, 100: {7}} {
 		var got []int
-		for _, shard := range split(units, size) {
+		for _, shard := range all.split(size) {
 			got = append(got, len(shard))
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("size %d: shards of %v tensors, want %v", size, got, want)
 		}
 	}
-	if got := split(nil, 10); len(got) != 1 {
+	if got := (&units{}).split(10); len(got) != 1 {
 		t.Errorf("nothing gives %d files, want one", len(got))
 	}
 }

@@ -159,14 +159,12 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if o.Recognised != "" {
 		p.Preset += ": " + o.Recognised
 	}
-	p.Steps = make([]Step, 0, len(tensors))
+	p.Steps = make([]Step, len(tensors))
 	d.kept = keptDtype(tensors)
-	for _, t := range readOrder(tensors) {
-		step, err := d.step(t)
-		if err != nil {
+	for i, t := range readOrder(tensors) {
+		if err := d.step(&p.Steps[i], t); err != nil {
 			return nil, err
 		}
-		p.Steps = append(p.Steps, step)
 	}
 	if err := d.unused(); err != nil {
 		return nil, err

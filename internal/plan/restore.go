@@ -39,9 +39,9 @@ func Restore(m *layout.Model, dtype safetensors.Dtype, o Output) (*Restoration, 
 	}
 	r := &Restoration{}
 	kept := keptDtype(m.Plain)
-	var units [][]safetensors.Tensor
+	u := &units{}
 	for _, t := range m.Plain {
-		units = append(units, []safetensors.Tensor{t.Tensor})
+		u.add(t.Tensor)
 		r.BytesIn += t.Size
 	}
 	for _, l := range m.Layers {
@@ -49,27 +49,22 @@ func Restore(m *layout.Model, dtype safetensors.Dtype, o Output) (*Restoration, 
 			return nil, err
 		}
 		t := safetensors.Tensor{Name: layout.WeightName(l.Name), Dtype: first(dtype, l.OrigDtype, kept), Shape: l.Shape()}
-		units = append(units, []safetensors.Tensor{t})
+		u.add(t)
 		for _, part := range l.Parts {
 			r.BytesIn += part.Size
 		}
 	}
 	o.Metadata = withoutConfigs(o.Metadata)
-	if err := r.makeFiles(units, o); err != nil {
+	if err := r.makeFiles(u, o); err != nil {
 		return nil, err
 	}
-	r.assign(m)
-	return r, nil
-}
-
-func (r *Restoration) assign(m *layout.Model) {
-	find := finder{files: r.Files}
 	for _, t := range m.Plain {
-		r.Copies = append(r.Copies, Copy{t, find.part(t.Name)})
+		r.Copies = append(r.Copies, Copy{t, u.next()})
 	}
 	for _, l := range m.Layers {
-		r.Layers = append(r.Layers, RestoredLayer{l, find.part(layout.WeightName(l.Name))})
+		r.Layers = append(r.Layers, RestoredLayer{l, u.next()})
 	}
+	return r, nil
 }
 
 func first(dtypes ...safetensors.Dtype) safetensors.Dtype {

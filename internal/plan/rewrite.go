@@ -29,14 +29,14 @@ func Known(t layout.Literal) Edit { return Edit{As: t.Tensor, Data: t.Data} }
 // Rewrite plans an output of edits, in the comfy layout.
 func Rewrite(edits []Edit, o Output) (*Plan, error) {
 	p := &Plan{Layout: layout.Comfy}
-	var units [][]safetensors.Tensor
+	u := &units{}
 	for _, e := range edits {
-		units = append(units, []safetensors.Tensor{e.As})
+		u.add(e.As)
 		if e.Data != nil {
-			p.Literals = append(p.Literals, Literal{Part{Tensor: e.As}, e.Data})
+			p.Literals = append(p.Literals, Literal{Data: e.Data})
 			continue
 		}
-		s := Step{Source: e.Source, Action: Keep, Parts: []Part{{Tensor: e.As}}}
+		s := Step{Source: e.Source, Action: Keep}
 		s.Layer, _ = strings.CutSuffix(e.Source.Name, ".weight")
 		if e.Layer != "" {
 			s.Layer, s.Dtype, s.Reason = e.Layer, e.Format, e.Reason
@@ -44,9 +44,21 @@ func Rewrite(edits []Edit, o Output) (*Plan, error) {
 		p.Steps = append(p.Steps, s)
 		p.BytesIn += e.Source.Size
 	}
-	if err := p.makeFiles(units, o); err != nil {
+	if err := p.makeFiles(u, o); err != nil {
 		return nil, &sourceError{err}
 	}
-	p.locate()
+	p.locateEdits(edits, u)
 	return p, nil
+}
+
+// locateEdits gives steps and literals their parts.
+func (p *Plan) locateEdits(edits []Edit, u *units) {
+	steps, literals := p.Steps, p.Literals
+	for _, e := range edits {
+		if e.Data != nil {
+			literals[0].Part, literals = u.next(), literals[1:]
+		} else {
+			steps[0].Parts, steps = []Part{u.next()}, steps[1:]
+		}
+	}
 }
