@@ -27,12 +27,13 @@ func (q *quantization) tasks(yield func(stream.Task) bool) bool {
 	if !writeLiterals(q.plan.Literals, q.writers, yield) {
 		return false
 	}
+	g := &group{quantization: q}
 	for i := range q.plan.Steps {
-		if !q.step(&q.plan.Steps[i], yield) {
+		if !g.add(&q.plan.Steps[i], yield) {
 			return false
 		}
 	}
-	return true
+	return g.flush(yield)
 }
 
 // writeLiterals yields the writing of tensors whose bytes are known, some at a
@@ -67,9 +68,7 @@ func (q *quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
 	case s.Codec == nil:
 		return copyTiles(q.source, s.Source, q.writers[s.Parts[0].File], s.Parts[0].Tensor, yield)
 	}
-	e := q.encoding(s)
-	e.encoder, e.cut = s.Codec.NewEncoder(e.limit), s.Codec.Cut()
-	return e.tasks(yield)
+	return q.encoding(s).tasks(yield)
 }
 
 // copyTiles yields the copying of a tensor's bytes, by the system where it does
@@ -116,11 +115,12 @@ type encoding struct {
 func (q *quantization) encoding(s *plan.Step) *encoding {
 	e := &encoding{quantization: q, step: s, limit: q.maxTile()}
 	if s.From == nil {
-		e.values = plainValues{q.source, s.Source}
-		return e
+		e.values = plainValues{source: q.source, tensor: s.Source}
+	} else {
+		e.values = newStoredValues(q.source, s.From, e.limit/2)
+		e.limit = max(e.limit/2/4096, 1) * 4096
 	}
-	e.values = newStoredValues(q.source, s.From, e.limit/2)
-	e.limit = max(e.limit/2/4096, 1) * 4096
+	e.encoder, e.cut = s.Codec.NewEncoder(e.limit), s.Codec.Cut()
 	return e
 }
 

@@ -20,6 +20,7 @@ type values interface {
 type plainValues struct {
 	source *checkpoint.Checkpoint
 	tensor checkpoint.Tensor
+	body   []byte // all of it, if it was read with others; else nil
 }
 
 func (p plainValues) read(w *stream.Worker, buffer, columns int, a quant.Area) ([]float32, error) {
@@ -34,6 +35,9 @@ func (p plainValues) read(w *stream.Worker, buffer, columns int, a quant.Area) (
 
 // raw reads them as they are stored.
 func (p plainValues) raw(w *stream.Worker, columns int, a quant.Area) ([]byte, error) {
+	if p.body != nil {
+		return p.body, nil
+	}
 	width := p.tensor.Dtype.Bits() / 8
 	raw := w.Bytes(rawBuffer, a.Values()*width)
 	return raw, readSpans(p.source, p.tensor, quant.AreaSpans(a, columns, width), raw)

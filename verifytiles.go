@@ -190,7 +190,7 @@ func (v *verification) original(name string) (*original, bool) {
 		return &original{newStoredValues(v.source, l, v.maxTile()/2), 0, l.Shape(), bytesOf(l.Tensors), l.Err}, true
 	}
 	t, ok := v.source.Lookup(name)
-	return &original{plainValues{v.source, t}, t.Dtype, t.Shape, t.Size, nil}, ok
+	return &original{plainValues{source: v.source, tensor: t}, t.Dtype, t.Shape, t.Size, nil}, ok
 }
 
 // check is one tensor being read.
