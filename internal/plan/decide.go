@@ -26,7 +26,8 @@ type decider struct {
 	listKeys bool           // the preset's list is in effect
 	used     map[string]bool
 	made     map[made]shared
-	checked  made     // what check has looked at last
+	resolved resolved // the last
+	checked  made     // the last format and settings that go together
 	cannot   []string // layers that their dtype cannot hold
 	kept     safetensors.Dtype
 	minNumel int
@@ -296,17 +297,9 @@ var quantKinds = map[preset.Kind]quant.Kind{
 
 // quantize gives the step its codec, or returns why the dtype cannot hold it.
 func (d *decider) quantize(s *Step, kind preset.Kind, rule *Rule) (keep string, err error) {
-	s.Settings, err = d.settings(s.memoryName(), rule)
-	if err != nil {
+	if err := d.resolve(s, kind, rule); err != nil {
 		return "", err
 	}
-	s.Settings.Kind = quantKinds[kind]
-	s.Format, err = codec.Resolve(s.Settings.Dtype, d.Layout == layout.SDNQ)
-	if err != nil {
-		return "", usage.Errorf("layer %s: %w", s.Layer, err)
-	}
-	s.Format = s.Format.Scaled(s.Settings.Scale)
-	s.Settings = d.inherit(s.Settings, s.Format, rule)
 	choice, measured := d.Chosen[s.Source.Name]
 	if measured {
 		if s.Settings.Dtype = choice.Dtype; choice.Dtype == "" {
@@ -337,14 +330,41 @@ func (d *decider) quantize(s *Step, kind preset.Kind, rule *Rule) (keep string, 
 	return "", nil
 }
 
-// check is that of the format, for layers with other settings than the one
-// before.
+// resolve gives the step its settings and format. Neighbours most often follow
+// the same, which are not worked out again.
+func (d *decider) resolve(s *Step, kind preset.Kind, rule *Rule) (err error) {
+	if s.Settings, err = d.settings(s.memoryName(), rule); err != nil {
+		return err
+	}
+	s.Settings.Kind = quantKinds[kind]
+	if r := &d.resolved; r.format == nil || r.rule != rule || r.from != s.Settings {
+		*r = resolved{rule: rule, from: s.Settings}
+		f, err := codec.Resolve(s.Settings.Dtype, d.Layout == layout.SDNQ)
+		if err != nil {
+			return usage.Errorf("layer %s: %w", s.Layer, err)
+		}
+		r.format = f.Scaled(s.Settings.Scale)
+		r.settings = d.inherit(s.Settings, r.format, rule)
+	}
+	s.Settings, s.Format = d.resolved.settings, d.resolved.format
+	return nil
+}
+
+// check is that of the format, for a layer unlike the one before.
 func (d *decider) check(s *Step) error {
 	if d.checked.format == s.Format && d.checked.settings == s.Settings {
 		return nil
 	}
 	d.checked.format, d.checked.settings = s.Format, s.Settings
 	return s.Format.Check(s.Settings)
+}
+
+// resolved is what settings and a rule came to.
+type resolved struct {
+	rule     *Rule
+	from     codec.Settings
+	settings codec.Settings
+	format   *codec.Format
 }
 
 // made tells codecs apart that layers can share.
