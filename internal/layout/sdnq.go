@@ -36,8 +36,11 @@ func (m *Model) readSDNQ() error {
 	}
 	for _, t := range m.Checkpoint.Tensors {
 		name, ok := strings.CutSuffix(t.Name, SDNQ.suffixes[quant.Scale])
+		if !ok {
+			continue
+		}
 		weight, found := m.Checkpoint.Lookup(name + weightSuffix)
-		if !ok || !found {
+		if !found {
 			continue
 		}
 		if _, kept := config.Skips(weight.Name); kept && codec.Floats(weight.Dtype) { // a scale of its own
