@@ -112,7 +112,7 @@ func wanted(e *pflag.InvalidValueError) string {
 // oneLine makes text safe to print: names in a file may hold anything, line
 // ends and a terminal's own codes among it.
 func oneLine(text string) string {
-	if isPlain(text) {
+	if _, ok := plainWidth(text); ok {
 		return text
 	}
 	text = strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "; ")
@@ -130,14 +130,19 @@ func oneLine(text string) string {
 	return b.String()
 }
 
-// isPlain reports whether a text is of printable ASCII alone, as almost all are.
-func isPlain(text string) bool {
-	for i := range len(text) {
+// plainWidth returns how many characters a text of printable ASCII and × has,
+// as almost all are, and false for any other.
+func plainWidth(text string) (width int, ok bool) {
+	for i := 0; i < len(text); i++ {
 		if text[i] < ' ' || text[i] > '~' {
-			return false
+			if !strings.HasPrefix(text[i:], "×") {
+				return 0, false
+			}
+			i++
 		}
+		width++
 	}
-	return true
+	return width, true
 }
 
 func hidden(r rune) bool { return !unicode.IsPrint(r) }

@@ -11,8 +11,14 @@ import (
 
 // table is rows of cells, printed in columns.
 type table struct {
-	right map[int]bool // columns of numbers
-	rows  [][]string
+	right  map[int]bool // columns of numbers
+	rows   [][]cell
+	widths []int // of the columns
+}
+
+type cell struct {
+	text  string
+	width int
 }
 
 func newTable(right ...int) *table {
@@ -24,32 +30,33 @@ func newTable(right ...int) *table {
 }
 
 func (t *table) add(cells ...string) {
-	for i := range cells {
-		cells[i] = oneLine(cells[i])
+	row := make([]cell, len(cells))
+	for i, text := range cells {
+		width, plain := plainWidth(text)
+		if !plain {
+			text = oneLine(text)
+			width = utf8.RuneCountInString(text)
+		}
+		row[i] = cell{text, width}
+		if i == len(t.widths) {
+			t.widths = append(t.widths, 0)
+		}
+		t.widths[i] = max(t.widths[i], width)
 	}
-	t.rows = append(t.rows, cells)
+	t.rows = append(t.rows, row)
 }
 
 // print writes the rows, two spaces between columns.
 func (t *table) print(w io.Writer) {
-	var widths []int
-	for _, row := range t.rows {
-		for i, cell := range row {
-			if i == len(widths) {
-				widths = append(widths, 0)
-			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
-		}
-	}
 	var line []byte
 	for _, row := range t.rows {
 		line = line[:0]
-		for i, cell := range row {
-			pad := widths[i] - utf8.RuneCountInString(cell)
+		for i, c := range row {
+			pad := t.widths[i] - c.width
 			if t.right[i] {
-				line = append(appendSpaces(line, pad), cell...)
+				line = append(appendSpaces(line, pad), c.text...)
 			} else {
-				line = appendSpaces(append(line, cell...), pad)
+				line = appendSpaces(append(line, c.text...), pad)
 			}
 			line = appendSpaces(line, 2)
 		}
@@ -67,7 +74,7 @@ func appendSpaces(b []byte, n int) []byte {
 // output writes a result: as JSON, or as show prints it. Its error is that of
 // the writer.
 func output(w io.Writer, asJSON bool, v any, show func(w io.Writer)) error {
-	b := bufio.NewWriter(w)
+	b := bufio.NewWriterSize(w, 64<<10)
 	if asJSON {
 		if err := writeJSON(b, v, ""); err != nil {
 			return err

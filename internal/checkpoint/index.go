@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,11 +43,14 @@ func readIndex(path string) (*index, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxIndex+1))
-	if err != nil {
+	b := new(bytes.Buffer)
+	if info, err := f.Stat(); err == nil {
+		b.Grow(int(min(info.Size(), maxIndex)) + bytes.MinRead)
+	}
+	if _, err := b.ReadFrom(io.LimitReader(f, maxIndex+1)); err != nil {
 		return nil, err
 	}
-	x, err := parseIndex(b)
+	x, err := parseIndex(b.Bytes())
 	if err != nil {
 		return nil, sourceErrorf("%s: %w", path, err)
 	}

@@ -27,8 +27,11 @@ const fullPrecision = 2
 // a scale beside them. Any 8-bit float has to do with one; integers are codes
 // where the scale has a name that only codes have.
 func (m *Model) readForeign() error {
-	taken := m.taken()
 	precise := m.readMarkers()
+	if !m.mayBeForeign() {
+		return nil
+	}
+	taken := m.taken()
 	var unscaled []checkpoint.Tensor
 	blocks := configBlocks(m.Checkpoint)
 	for _, t := range m.Checkpoint.Tensors {
@@ -62,8 +65,23 @@ func (m *Model) readForeign() error {
 	if m.Layout == ScaleInv {
 		m.missScales(unscaled)
 	}
-	slices.SortFunc(m.Layers, func(a, b *Layer) int { return strings.Compare(a.Name, b.Name) })
 	return nil
+}
+
+// mayBeForeign reports false where no name is that of a scale and no weight of
+// the kind that lacks one, as in most checkpoints.
+func (m *Model) mayBeForeign() bool {
+	for _, t := range m.Checkpoint.Tensors {
+		if Float8(t.Dtype) {
+			return true
+		}
+		for _, by := range foreignLayouts {
+			if strings.HasSuffix(t.Name, by.suffixes[quant.Scale]) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // missScales makes layers of weights that lack the scale which all others of
@@ -102,12 +120,16 @@ func (m *Model) readMarkers() (precise bool) {
 	return precise
 }
 
+// foreignLayouts are those that nothing but names tells. Integers are codes in
+// the first alone.
+var foreignLayouts = []*Layout{ScaledFP8, ScaleInv, WeightScale}
+
 // foreignLayout tells by its scale how a weight is stored, nil if it is plain.
 func (m *Model) foreignLayout(name string, weight checkpoint.Tensor) (*Layout, checkpoint.Tensor) {
-	layouts := []*Layout{ScaledFP8}
+	layouts := foreignLayouts[:1]
 	switch {
 	case Float8(weight.Dtype):
-		layouts = []*Layout{ScaledFP8, ScaleInv, WeightScale}
+		layouts = foreignLayouts
 	case weight.Dtype != safetensors.I8 && !codec.Floats(weight.Dtype):
 		return nil, checkpoint.Tensor{}
 	}

@@ -65,6 +65,7 @@ func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
 	if err := m.readForeign(); err != nil {
 		return nil, err
 	}
+	slices.SortFunc(m.Layers, func(a, b *Layer) int { return strings.Compare(a.Name, b.Name) })
 	m.collectPlain()
 	return m, nil
 }
