@@ -1,4 +1,4 @@
-//go:build !purego
+//go:build (amd64 || arm64) && !purego
 
 package kernel
 
@@ -175,20 +175,15 @@ func joinRest(lo, hi float32, src []byte, n int, raw Raw) (float32, float32) {
 	return min(lo, l), max(hi, h)
 }
 
-func minMaxAVX2(x []float32) (lo, hi float32) {
-	n := len(x) &^ (step - 1)
-	if n > 0 {
-		rangesF32AVX2(&lo, &hi, unsafe.SliceData(AsBytes(x)), 1, n/step)
+// minMaxBy takes a function of the assembly that finds ranges of groups.
+func minMaxBy(asm func(lo, hi *float32, src *byte, groups, steps int)) func(x []float32) (lo, hi float32) {
+	return func(x []float32) (lo, hi float32) {
+		n := len(x) &^ (step - 1)
+		if n > 0 {
+			asm(&lo, &hi, unsafe.SliceData(AsBytes(x)), 1, n/step)
+		}
+		return minMaxRest(lo, hi, x, n)
 	}
-	return minMaxRest(lo, hi, x, n)
-}
-
-func minMaxAVX512(x []float32) (lo, hi float32) {
-	n := len(x) &^ (step - 1)
-	if n > 0 {
-		rangesF32AVX512(&lo, &hi, unsafe.SliceData(AsBytes(x)), 1, n/step)
-	}
-	return minMaxRest(lo, hi, x, n)
 }
 
 func minMaxRest(lo, hi float32, x []float32, n int) (float32, float32) {
