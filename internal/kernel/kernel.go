@@ -9,6 +9,7 @@
 package kernel
 
 //go:generate go run -C gen . -out ../kernels_amd64.s -stubs ../stubs_amd64.go -pkg kernel
+//go:generate go run -C gen ./neon -out ../kernels_arm64.s -stubs ../stubs_arm64.go
 
 // A set is an implementation for one instruction set.
 type set struct {

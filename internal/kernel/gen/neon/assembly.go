@@ -1,0 +1,204 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// step is how many values a turn of a kernel's loop takes.
+const step = 16
+
+// assembly is a file in the making. Vector and general registers are given out
+// in turn; a function has all of them.
+type assembly struct {
+	text, stubs  strings.Builder
+	params       map[string]param
+	vectors, all int
+}
+
+// A param is where a function finds an argument.
+type param struct {
+	offset, size int
+}
+
+// form is how values lie in memory.
+type form struct {
+	name  string
+	size  int    // bytes of a value
+	lanes string // of a vector
+}
+
+var (
+	bf16 = form{"BF16", 2, "H8"}
+	f32  = form{"F32", 4, "S4"}
+)
+
+// vec is a vector register.
+type vec int
+
+func (v vec) as(lanes string) string { return fmt.Sprintf("V%d.%s", int(v), lanes) }
+func (v vec) b() string              { return v.as("B16") }
+func (v vec) h() string              { return v.as("H8") }
+func (v vec) s() string              { return v.as("S4") }
+func (v vec) d() string              { return v.as("D2") }
+
+// list is registers that follow one another, in lanes of that kind.
+func list(v []vec, lanes string) string {
+	var names []string
+	for _, r := range v {
+		names = append(names, r.as(lanes))
+	}
+	return "[" + strings.Join(names, ", ") + "]"
+}
+
+func (a *assembly) vec() vec {
+	if a.vectors == 32 {
+		panic("no vector register is left")
+	}
+	a.vectors++
+	return vec(a.vectors - 1)
+}
+
+// vecs returns n registers that follow one another.
+func (a *assembly) vecs(n int) []vec {
+	r := make([]vec, n)
+	for i := range r {
+		r[i] = a.vec()
+	}
+	return r
+}
+
+// reg returns a general register; those from R16 on are the system's and Go's,
+// R15 is for a moment.
+func (a *assembly) reg() string {
+	if a.all == 15 {
+		panic("no register is left")
+	}
+	a.all++
+	return fmt.Sprint("R", a.all-1)
+}
+
+// op writes an instruction.
+func (a *assembly) op(name string, operands ...string) {
+	a.text.WriteString(strings.TrimRight("\t"+name+" "+strings.Join(operands, ", "), " ") + "\n")
+}
+
+// word writes an instruction of three lanes, or two with m 0, that Go's
+// assembler does not know. Operands stand in Go's order: m, n, result d.
+func (a *assembly) word(name string, code uint32, lanes string, m, n, d vec) {
+	fmt.Fprintf(&a.text, "\tWORD $%#08x // %s %s, %s, %s\n", code|uint32(m)<<16|uint32(n)<<5|uint32(d), name, m.as(lanes), n.as(lanes), d.as(lanes))
+}
+
+// function writes one with parameters like "dst, codes *byte, n int", and a
+// result ret of that type unless it is "".
+func (a *assembly) function(name, params, result, doc string, body func()) {
+	a.vectors, a.all, a.params = 0, 0, map[string]param{}
+	end, wait := 0, []string{}
+	place := func(kind string) {
+		size := 8
+		if kind == "float32" || kind == "uint32" {
+			size = 4
+		} else if kind == "bool" {
+			size = 1
+		}
+		for _, w := range wait {
+			end = (end + size - 1) &^ (size - 1)
+			a.params[w] = param{end, size}
+			end += size
+		}
+		wait = nil
+	}
+	for _, p := range strings.Split(params, ", ") {
+		id, kind, typed := strings.Cut(p, " ")
+		wait = append(wait, id)
+		if typed {
+			place(kind)
+		}
+	}
+	if result != "" {
+		end, wait = (end+7)&^7, []string{"ret"}
+		place(result)
+		result = " " + result
+	}
+	fmt.Fprintf(&a.stubs, "\n// %sNEON %s\n//\n//go:noescape\nfunc %sNEON(%s)%s\n", name, doc, name, params, result)
+	fmt.Fprintf(&a.text, "\n// func %sNEON(%s)%s\nTEXT ·%sNEON(SB), NOSPLIT, $0-%d\n", name, params, result, name, end)
+	body()
+	a.op("RET")
+}
+
+// at is the place of an argument.
+func (a *assembly) at(name string) string {
+	p, known := a.params[name]
+	if !known {
+		panic("no parameter " + name)
+	}
+	return fmt.Sprintf("%s+%d(FP)", name, p.offset)
+}
+
+// param loads an argument.
+func (a *assembly) param(name string) string {
+	r := a.reg()
+	if a.params[name].size == 4 {
+		a.op("MOVWU", a.at(name), r)
+	} else {
+		a.op("MOVD", a.at(name), r)
+	}
+	return r
+}
+
+// everywhere fills a vector of 32-bit lanes with an argument.
+func (a *assembly) everywhere(name string) vec {
+	v, r := a.vec(), a.param(name)
+	a.op("VDUP", r, v.s())
+	a.all-- // the register is free again
+	return v
+}
+
+// constant fills a vector with a value.
+func (a *assembly) constant(bits uint32, lanes string) vec {
+	v := a.vec()
+	a.op("MOVD", fmt.Sprintf("$%#x", bits), "R15")
+	a.op("VDUP", "R15", v.as(lanes))
+	return v
+}
+
+// loop runs body n times, which may be 0. n is used up.
+func (a *assembly) loop(name, n string, body func()) {
+	a.op("CBZ", n, name+"Done")
+	before := a.text.String()
+	a.text.Reset()
+	body()
+	a.op("SUB", "$1", n)
+	a.op("CBNZ", n, name)
+	turn := a.text.String()
+	a.text.Reset()
+	fmt.Fprintf(&a.text, "%s\n%s:", before, name)
+	if !strings.Contains(turn, ":") {
+		fmt.Fprintf(&a.text, " // %d instructions", strings.Count(turn, "\n"))
+	}
+	fmt.Fprintf(&a.text, "\n%s\n%sDone:\n", turn, name)
+}
+
+// copied is a register with the same content.
+func (a *assembly) copied(r string) string {
+	c := a.reg()
+	a.op("MOVD", r, c)
+	return c
+}
+
+// load reads values one after another into vectors that follow one another, and
+// moves the pointer on.
+func (a *assembly) load(v []vec, lanes, from string) {
+	a.op("VLD1.P", fmt.Sprintf("%d(%s)", 16*len(v), from), list(v, lanes))
+}
+
+// store is the inverse of load.
+func (a *assembly) store(v []vec, lanes, to string) {
+	a.op("VST1.P", list(v, lanes), fmt.Sprintf("%d(%s)", 16*len(v), to))
+}
+
+const head = "// Code generated by command: go run ./neon -out ../kernels_arm64.s -stubs ../stubs_arm64.go. DO NOT EDIT.\n\n//go:build !purego\n\n"
+
+func (a *assembly) source() string { return head + "#include \"textflag.h\"\n" + a.text.String() }
+
+func (a *assembly) declarations() string { return head + "package kernel\n" + a.stubs.String() }

@@ -1,0 +1,34 @@
+// Command neon writes the assembly of package kernel for arm64, and the Go
+// declarations that go with it. See the README in the folder above.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+)
+
+func main() {
+	out := flag.String("out", "", "write assembly to this `file`")
+	stubs := flag.String("stubs", "", "write declarations to this `file`")
+	flag.Parse()
+	a := &assembly{}
+	a.widenBF16()
+	a.narrowBF16()
+	for _, raw := range []form{bf16, f32} {
+		a.ranges(raw)
+		a.absMax(raw)
+		a.encodeInts(raw, false)
+		a.encodeInts(raw, true)
+	}
+	a.signs()
+	a.packFours("packFours", false)
+	a.packFours("packFoursHigh", true)
+	a.packTwos()
+	for name, text := range map[string]string{*out: a.source(), *stubs: a.declarations()} {
+		if err := os.WriteFile(name, []byte(text), 0o666); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+}

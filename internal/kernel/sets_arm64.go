@@ -1,0 +1,22 @@
+//go:build !purego
+
+package kernel
+
+// neon needs what every arm64 has.
+var neon = func() set {
+	s := portable
+	s.name = "neon"
+	s.widenBF16 = widenBy(widenBF16NEON, widenBF16)
+	s.narrowBF16 = narrowBy(narrowBF16NEON, narrowBF16)
+	s.minMax = minMaxBy(rangesF32NEON)
+	s.ranges[RawBF16] = rangesBy(RawBF16, rangesBF16NEON, signsNEON)
+	s.ranges[RawF32] = rangesBy(RawF32, rangesF32NEON, signsNEON)
+	s.absMax[RawBF16] = absMaxBy(RawBF16, absMaxBF16NEON)
+	s.absMax[RawF32] = absMaxBy(RawF32, absMaxF32NEON)
+	s.encodeInts[RawBF16] = intsBy(RawBF16, divideIntsBF16NEON, multiplyIntsBF16NEON)
+	s.encodeInts[RawF32] = intsBy(RawF32, divideIntsF32NEON, multiplyIntsF32NEON)
+	s.packFours = packBy(2, packFoursNEON, packFours)
+	s.packFoursHigh = packBy(2, packFoursHighNEON, packFoursHigh)
+	s.packTwos = packBy(4, packTwosNEON, packTwos)
+	return s
+}()
