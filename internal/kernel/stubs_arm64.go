@@ -14,6 +14,56 @@ func widenBF16NEON(dst *float32, src *byte, steps int)
 //go:noescape
 func narrowBF16NEON(dst *byte, src *float32, steps int)
 
+// widenF16NEON widens that many times 16 values.
+//
+//go:noescape
+func widenF16NEON(dst *float32, src *byte, steps int)
+
+// narrowF16NEON rounds that many times 16 values.
+//
+//go:noescape
+func narrowF16NEON(dst *byte, src *float32, steps int)
+
+// divideNEON works on that many times 16 values.
+//
+//go:noescape
+func divideNEON(x *float32, steps int, zero, scale, lo, hi float32)
+
+// multiplyNEON works on that many times 16 values.
+//
+//go:noescape
+func multiplyNEON(x *float32, steps int, scale, lo, hi float32)
+
+// roundIntsNEON works on that many times 16 values.
+//
+//go:noescape
+func roundIntsNEON(codes *uint16, x *float32, steps int, offset, nan uint32)
+
+// castSmallNEON works on that many times 16 values.
+//
+//go:noescape
+func castSmallNEON(codes *uint16, x *float32, steps int, c *uint32)
+
+// decodeIntsNEON works on that many times 16 codes.
+//
+//go:noescape
+func decodeIntsNEON(dst *float32, codes *uint16, steps int, flip, offset uint32)
+
+// decodeSmallNEON works on that many times 16 codes.
+//
+//go:noescape
+func decodeSmallNEON(dst *float32, codes *uint16, steps int, c *uint32)
+
+// scaleByNEON works on that many times 16 values.
+//
+//go:noescape
+func scaleByNEON(x *float32, steps int, scale float32)
+
+// scaleFromNEON works on that many times 16 values.
+//
+//go:noescape
+func scaleFromNEON(x *float32, steps int, scale, zero float32)
+
 // rangesBF16NEON sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
 //
@@ -34,6 +84,21 @@ func divideIntsBF16NEON(codes, src *byte, zeros, scales, inverses *float32, grou
 //
 //go:noescape
 func multiplyIntsBF16NEON(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)
+
+// divideSmallBF16NEON encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideSmallBF16NEON(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)
+
+// multiplySmallBF16NEON encodes groups of that many times 16 values.
+//
+//go:noescape
+func multiplySmallBF16NEON(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)
+
+// dividePackedBF16NEON encodes groups of that many times 16 values.
+//
+//go:noescape
+func dividePackedBF16NEON(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)
 
 // rangesF32NEON sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
@@ -56,6 +121,21 @@ func divideIntsF32NEON(codes, src *byte, zeros, scales, inverses *float32, group
 //go:noescape
 func multiplyIntsF32NEON(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)
 
+// divideSmallF32NEON encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideSmallF32NEON(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)
+
+// multiplySmallF32NEON encodes groups of that many times 16 values.
+//
+//go:noescape
+func multiplySmallF32NEON(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)
+
+// dividePackedF32NEON encodes groups of that many times 16 values.
+//
+//go:noescape
+func dividePackedF32NEON(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)
+
 // signsNEON reports whether that many times 16 ranges go from below zero to above it, with no NaN.
 //
 //go:noescape
@@ -75,3 +155,13 @@ func packFoursHighNEON(dst, codes *byte, turns int)
 //
 //go:noescape
 func packTwosNEON(dst, codes *byte, turns int)
+
+// mergeNEON merges 64 codes a turn into eight times size bytes, and writes up to 16 bytes behind them.
+//
+//go:noescape
+func mergeNEON(dst, codes *byte, turns, size int, m *byte)
+
+// spansNEON does that many times 16 groups.
+//
+//go:noescape
+func spansNEON(scales, inverses, lo, hi *float32, steps int, divisor float32) bool

@@ -83,11 +83,30 @@ func (a *assembly) op(name string, operands ...string) {
 	a.text.WriteString(strings.TrimRight("\t"+name+" "+strings.Join(operands, ", "), " ") + "\n")
 }
 
-// word writes an instruction of three lanes, or two with m 0, that Go's
-// assembler does not know. Operands stand in Go's order: m, n, result d.
-func (a *assembly) word(name string, code uint32, lanes string, m, n, d vec) {
-	fmt.Fprintf(&a.text, "\tWORD $%#08x // %s %s, %s, %s\n", code|uint32(m)<<16|uint32(n)<<5|uint32(d), name, m.as(lanes), n.as(lanes), d.as(lanes))
+// word writes an instruction that Go's assembler does not know, by its code.
+// Operands stand in Go's order, the result last.
+func (a *assembly) word(name string, code uint32, operands ...string) {
+	for i, o := range operands {
+		var register uint32
+		if _, err := fmt.Sscanf(o, "V%d.", &register); err != nil {
+			panic(err)
+		}
+		code |= register << [...]int{0, 5, 16}[len(operands)-1-i]
+	}
+	fmt.Fprintf(&a.text, "\tWORD $%#08x // %s %s\n", code, name, strings.Join(operands, ", "))
 }
+
+// shift shifts lanes to the left, by a negative number to the right.
+func (a *assembly) shift(lanes string, by, x, to vec) {
+	code := map[string]uint32{"H8": 0x6E604400, "S4": 0x6EA04400, "D2": 0x6EE04400}[lanes]
+	a.word("USHL", code, by.as(lanes), x.as(lanes), to.as(lanes))
+}
+
+// less sets the bits of lanes where x < y, in single precision.
+func (a *assembly) less(x, y, to vec) { a.word("FCMGT", 0x6EA0E400, x.s(), y.s(), to.s()) }
+
+// quotient divides x by y.
+func (a *assembly) quotient(x, y, to vec) { a.word("FDIV", 0x6E20FC00, y.s(), x.s(), to.s()) }
 
 // function writes one with parameters like "dst, codes *byte, n int", and a
 // result ret of that type unless it is "".
@@ -144,6 +163,25 @@ func (a *assembly) param(name string) string {
 		a.op("MOVD", a.at(name), r)
 	}
 	return r
+}
+
+// row loads the vector of 16 bytes that is so far behind a pointer.
+func (a *assembly) row(from string, offset int) vec {
+	v := a.vec()
+	a.op("ADD", fmt.Sprintf("$%d", offset), from, "R15")
+	a.op("VLD1", "(R15)", list([]vec{v}, "B16"))
+	return v
+}
+
+// negative fills lanes with the opposite of the number that is so far behind a
+// pointer.
+func (a *assembly) negative(from string, offset int, lanes string) vec {
+	v := a.vec()
+	a.op("ADD", fmt.Sprintf("$%d", offset), from, "R15")
+	a.op("VLD1R", "(R15)", list([]vec{v}, lanes))
+	a.op("VEOR", "V31.B16", "V31.B16", "V31.B16") // not given out yet
+	a.op("VSUB", v.as(lanes), "V31."+lanes, v.as(lanes))
+	return v
 }
 
 // everywhere fills a vector of 32-bit lanes with an argument.

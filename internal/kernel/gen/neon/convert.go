@@ -1,28 +1,25 @@
 package main
 
-// wide returns what reads 16 values in single precision.
-func (a *assembly) wide(raw form, from string, x []vec) func() {
+// wide reads 16 values in single precision; zero is a vector of zeros.
+func (a *assembly) wide(raw form, from string, x, narrow []vec, zero vec) {
 	if raw == f32 {
-		return func() { a.load(x, "S4", from) }
+		a.load(x, "S4", from)
+		return
 	}
-	narrow, zero := a.vecs(2), a.vec()
-	a.clear(zero)
-	return func() {
-		a.load(narrow, "H8", from)
-		each(narrow, func(i int, v vec) { // VUSHLL does not shift by 16
-			a.op("VZIP1", v.h(), zero.h(), x[2*i].h())
-			a.op("VZIP2", v.h(), zero.h(), x[2*i+1].h())
-		})
-	}
+	a.load(narrow, "H8", from)
+	each(narrow, func(i int, v vec) { // VUSHLL does not shift by 16
+		a.op("VZIP1", v.h(), zero.h(), x[2*i].h())
+		a.op("VZIP2", v.h(), zero.h(), x[2*i+1].h())
+	})
 }
 
 func (a *assembly) widenBF16() {
 	a.function("widenBF16", "dst *float32, src *byte, steps int", "", "widens that many times 16 values.", func() {
 		dst, src, n := a.param("dst"), a.param("src"), a.param("steps")
-		x := a.vecs(4)
-		load := a.wide(bf16, src, x)
+		x, narrow, zero := a.vecs(4), a.vecs(2), a.vec()
+		a.clear(zero)
 		a.loop("turn", n, func() {
-			load()
+			a.wide(bf16, src, x, narrow, zero)
 			a.store(x, "S4", dst)
 		})
 	})
@@ -40,8 +37,7 @@ func (a *assembly) narrowBF16() {
 			each(x, func(i int, x vec) {
 				t := t[i]
 				a.op("VAND", mask.b(), x.b(), t.b())
-				a.notAbove(t, infinity)
-				a.op("VBIF", t.b(), nan.b(), x.b())
+				a.unless(t, infinity, nan, x, t)
 				a.op("VAND", odd.b(), x.b(), t.b())
 				a.op("VADD", half.s(), x.s(), x.s())
 				a.op("VUSRA", "$16", t.s(), x.s())
@@ -59,9 +55,45 @@ func each(x []vec, body func(i int, x vec)) {
 	}
 }
 
-// notAbove sets the bits of lanes of x that are at most the bound, without
-// sign, and clears those of others.
-func (a *assembly) notAbove(x, bound vec) {
-	a.op("VUMAX", bound.s(), x.s(), x.s())
-	a.op("VCMEQ", bound.s(), x.s(), x.s())
+// notAbove sets the bits of lanes where y is at most the bound, without sign.
+func (a *assembly) notAbove(y, bound, to vec) {
+	a.op("VUMAX", bound.s(), y.s(), to.s())
+	a.op("VCMEQ", bound.s(), to.s(), to.s())
+}
+
+// unless sets x to other where y is above the bound.
+func (a *assembly) unless(y, bound, other, x, t vec) {
+	a.notAbove(y, bound, t)
+	a.op("VBIF", t.b(), other.b(), x.b())
+}
+
+// widenF16 and narrowF16 convert as the processor does, NaN included.
+func (a *assembly) widenF16() {
+	a.function("widenF16", "dst *float32, src *byte, steps int", "", "widens that many times 16 values.", func() {
+		dst, src, n := a.param("dst"), a.param("src"), a.param("steps")
+		x, narrow := a.vecs(4), a.vecs(2)
+		a.loop("turn", n, func() {
+			a.load(narrow, "H8", src)
+			each(narrow, func(i int, v vec) {
+				a.word("FCVTL", 0x0E217800, v.as("H4"), x[2*i].s())
+				a.word("FCVTL2", 0x4E217800, v.h(), x[2*i+1].s())
+			})
+			a.store(x, "S4", dst)
+		})
+	})
+}
+
+func (a *assembly) narrowF16() {
+	a.function("narrowF16", "dst *byte, src *float32, steps int", "", "rounds that many times 16 values.", func() {
+		dst, src, n := a.param("dst"), a.param("src"), a.param("steps")
+		x, narrow := a.vecs(4), a.vecs(2)
+		a.loop("turn", n, func() {
+			a.load(x, "S4", src)
+			each(narrow, func(i int, v vec) {
+				a.word("FCVTN", 0x0E216800, x[2*i].s(), v.as("H4"))
+				a.word("FCVTN2", 0x4E216800, x[2*i+1].s(), v.h())
+			})
+			a.store(narrow, "H8", dst)
+		})
+	})
 }

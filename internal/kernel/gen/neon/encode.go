@@ -6,6 +6,7 @@ type scaler struct {
 	multiply, turned           bool
 	zero, scale, inverse, ones vec
 	sign, nothing              vec
+	free                       []vec // two registers
 }
 
 // newScaler takes the registers of one.
@@ -14,7 +15,7 @@ func (a *assembly) newScaler(multiply, turned bool) *scaler {
 	if !multiply {
 		s.zero, s.inverse = a.vec(), a.vec()
 	}
-	s.ones, s.nothing = a.constant(0x3F800000, "S4"), a.vec()
+	s.ones, s.nothing, s.free = a.constant(0x3F800000, "S4"), a.vec(), a.vecs(2)
 	a.clear(s.nothing)
 	if turned {
 		s.sign = a.constant(1<<31, "S4")
@@ -80,13 +81,12 @@ func (a *assembly) encode(name string, raw form, multiply, turned bool, constant
 		zeros, scales, inverses := a.param("zeros"), a.param("scales"), a.param("inverses")
 		groups, steps := a.param("groups"), a.param("steps")
 		x, q := a.vecs(4), a.vecs(4)
-		load := a.wide(raw, src, x)
 		s := a.newScaler(multiply, turned)
 		constants(a.param("c"))
 		a.loop("group", groups, func() {
 			s.next(zeros, scales, inverses)
 			a.loop("turn", a.copied(steps), func() {
-				load()
+				a.wide(raw, src, x, s.free, s.nothing)
 				s.subtract(x)
 				code(s, x, q)
 				a.store(q[:1], "B16", codes)
@@ -125,7 +125,16 @@ func (a *assembly) encodeInts(raw form, multiply bool) {
 		each(q, func(i int, q vec) { a.op("VFMLA", s.ones.s(), magic.s(), q.s()) })
 		each(q, func(i int, q vec) { a.op("VUMAX", lo.s(), q.s(), q.s()) })
 		each(q, func(i int, q vec) { a.op("VUMIN", hi.s(), q.s(), q.s()) })
-		a.halves("VUZP1", "B16", a.halves("VUZP1", "H8", q))
-		a.op("VADD", offset.b(), q[0].b(), q[0].b())
+		codes := a.lowest(q)
+		a.op("VADD", offset.b(), codes.b(), codes.b())
 	})
+}
+
+// lowest and highest gather those bytes of x in its first register.
+func (a *assembly) lowest(x []vec) vec {
+	return a.halves("VUZP1", "B16", a.halves("VUZP1", "H8", x))[0]
+}
+
+func (a *assembly) highest(x []vec) vec {
+	return a.halves("VUZP2", "B16", a.halves("VUZP2", "H8", x))[0]
 }

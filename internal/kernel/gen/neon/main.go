@@ -15,16 +15,31 @@ func main() {
 	a := &assembly{}
 	a.widenBF16()
 	a.narrowBF16()
+	a.widenF16()
+	a.narrowF16()
+	a.divide()
+	a.multiply()
+	a.roundInts()
+	a.castSmall()
+	a.decodeInts()
+	a.decodeSmall()
+	a.scaleBy()
+	a.scaleFrom()
 	for _, raw := range []form{bf16, f32} {
 		a.ranges(raw)
 		a.absMax(raw)
 		a.encodeInts(raw, false)
 		a.encodeInts(raw, true)
+		a.encodeSmall(raw, false)
+		a.encodeSmall(raw, true)
+		a.encodePacked(raw)
 	}
 	a.signs()
 	a.packFours("packFours", false)
 	a.packFours("packFoursHigh", true)
 	a.packTwos()
+	a.merge()
+	a.spans()
 	for name, text := range map[string]string{*out: a.source(), *stubs: a.declarations()} {
 		if err := os.WriteFile(name, []byte(text), 0o666); err != nil {
 			fmt.Fprintln(os.Stderr, err)

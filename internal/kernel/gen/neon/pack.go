@@ -35,3 +35,44 @@ func (a *assembly) packs(name, doc string, body func(codes, dst string)) {
 		a.loop("turn", turns, func() { body(codes, dst) })
 	})
 }
+
+// Where a Merge keeps what assembly reads.
+const (
+	mergeTerms   = 8
+	mergeShifts  = 0
+	mergeMasks   = 16 * mergeTerms
+	mergeShuffle = mergeMasks + 64*mergeTerms
+)
+
+// merge shifts and masks eight codes at a time, as a Merge says, and closes
+// the gaps: every 16 bytes are written whole, and what is too much of them is
+// written over by the next.
+func (a *assembly) merge() {
+	doc := "merges 64 codes a turn into eight times size bytes, and writes up to 16 bytes behind them."
+	a.function("merge", "dst, codes *byte, turns, size int, m *byte", "", doc, func() {
+		dst, codes, turns, size, m := a.param("dst"), a.param("codes"), a.param("turns"), a.param("size"), a.param("m")
+		a.op("LSL", "$1", size, size) // of 16 codes
+		var shifts, masks []vec
+		for i := range mergeTerms {
+			shifts = append(shifts, a.negative(m, mergeShifts+16*i, "D2"))
+			masks = append(masks, a.row(m, mergeMasks+64*i))
+		}
+		shuffle, x, sum, t := a.row(m, mergeShuffle), a.vecs(4), a.vecs(4), a.vecs(4)
+		a.loop("turn", turns, func() {
+			a.load(x, "B16", codes)
+			each(sum, func(i int, sum vec) { a.op("VAND", masks[0].b(), x[i].b(), sum.b()) })
+			for term := 1; term < mergeTerms; term++ {
+				each(t, func(i int, t vec) {
+					a.shift("D2", shifts[term], x[i], t)
+					a.op("VAND", masks[term].b(), t.b(), t.b())
+					a.op("VORR", t.b(), sum[i].b(), sum[i].b())
+				})
+			}
+			for _, sum := range sum {
+				a.op("VTBL", shuffle.b(), list([]vec{sum}, "B16"), sum.b())
+				a.op("VST1", list([]vec{sum}, "B16"), "("+dst+")")
+				a.op("ADD", size, dst)
+			}
+		})
+	})
+}

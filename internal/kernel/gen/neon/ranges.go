@@ -156,3 +156,30 @@ func (a *assembly) signs() {
 		a.within(most[0], most[1], 0x7F7FFFFF)
 	})
 }
+
+// spans divides the widths of ranges by a constant, and 1 by them, and looks for
+// scales that are too extreme.
+func (a *assembly) spans() {
+	doc := "does that many times 16 groups."
+	a.function("spans", "scales, inverses, lo, hi *float32, steps int, divisor float32", "bool", doc, func() {
+		scales, inverses, lo, hi := a.param("scales"), a.param("inverses"), a.param("lo"), a.param("hi")
+		n, divisor, one := a.param("steps"), a.everywhere("divisor"), a.constant(0x3F800000, "S4")
+		x, y, least, most := a.vecs(4), a.vecs(4), a.constant((127-80)<<23, "S4"), a.vecs(2)
+		a.clear(most...)
+		a.loop("turn", n, func() {
+			a.load(x, "S4", hi)
+			a.load(y, "S4", lo)
+			each(x, func(i int, x vec) { a.op("VFMLS", one.s(), y[i].s(), x.s()) })
+			each(x, func(_ int, x vec) { a.quotient(x, divisor, x) })
+			each(x, func(i int, x vec) { a.quotient(one, x, y[i]) })
+			a.store(x, "S4", scales)
+			a.store(y, "S4", inverses)
+			each(x, func(i int, x vec) {
+				a.op("VSUB", least.s(), x.s(), x.s())
+				a.join("VUMAX", f32, x, most[i%2])
+			})
+		})
+		a.join("VUMAX", f32, most[1], most[0])
+		a.within(most[0], most[1], 160<<23)
+	})
+}
