@@ -124,8 +124,8 @@ func ScaleFrom(x []float32, scale, zero float32) { active.scaleFrom(x, scale, ze
 func Rotate(x []float32, n int, entry float32) { active.rotate(x, n, entry) }
 
 // RotateOnce is Rotate with sums in double precision, in any order, multiplied
-// by the entry and rounded to single precision at the end. A sum that is a
-// negative zero becomes a positive one.
+// by the entry and rounded to single precision at the end. A negative zero becomes
+// a positive one.
 func RotateOnce(x []float32, n int, entry float32) { active.rotateOnce(x, n, entry) }
 
 // Project sets dst [rows, width] to w·x, w being [rows, columns] and x

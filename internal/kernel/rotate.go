@@ -315,7 +315,7 @@ func rotateOnce(x []float32, n int, entry float32) {
 			sylvester(y)
 		}
 		for i, v := range y {
-			x[i] = float32(float64(v*float64(entry)) + 0) // no negative zero
+			x[i] = float32(float64(v*float64(entry))) + 0 // no negative zero
 		}
 	}
 }

@@ -2,10 +2,12 @@ package kernel
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/big"
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -118,6 +120,52 @@ func TestRotateIsTheChain(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestRotateManyGroups: sets work on several groups at a time and part those
+// whose sums are exact from others: none may come out in another's place, or
+// take its ways.
+func TestRotateManyGroups(t *testing.T) {
+	eachSet(t, func(t *testing.T, k *set) {
+		r := rand.New(rand.NewPCG(9, 10))
+		for _, n := range []int{16, 32, 64, 128, 256, 1024, 2048} {
+			if n > 256 && testing.Short() {
+				break
+			}
+			groups := groupsToRotate(r, n)
+			names := slices.Sorted(maps.Keys(groups))
+			counts := []int{1, 2, 3, 7, 8, 9, 15, 16, 17, 33, 70}
+			if n > 256 {
+				counts = []int{19}
+			}
+			for _, count := range counts {
+				var x, want []float32
+				few := names[:1+r.IntN(len(names))] // often nearly all of a kind
+				for range count {
+					g := groups[few[r.IntN(len(few))]]
+					x = append(x, g...)
+					y := slices.Clone(g)
+					rotate(y, n, entryOf(n))
+					want = append(want, y...)
+				}
+				once, wantOnce := slices.Clone(x), slices.Clone(x)
+				k.rotate(x, n, entryOf(n))
+				sameValues(t, fmt.Sprintf("%d groups of %d", count, n), x, want)
+				k.rotateOnce(once, n, entryOf(n))
+				rotateOnce(wantOnce, n, entryOf(n))
+				sameValues(t, fmt.Sprintf("%d groups of %d, once", count, n), once, wantOnce)
+			}
+		}
+	})
+}
+
+func sameValues(t *testing.T, name string, got, want []float32) {
+	t.Helper()
+	for i, v := range got {
+		if w := want[i]; math.Float32bits(v) != math.Float32bits(w) && (v == v || w == w) {
+			t.Fatalf("%s: value %d is %x, want %x", name, i, v, w)
+		}
+	}
 }
 
 // TestRotateOnceIsTheExactSum: it must be the sum rounded once, wherever double

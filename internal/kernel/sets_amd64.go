@@ -32,6 +32,13 @@ var avx2 = func() set {
 	s.packTwos = packBy(4, packTwosAVX2, packTwos)
 	s.merge = mergeBy(mergeAVX2)
 	s.spans = spansBy(spansAVX2)
+	r := &lanes{
+		count: 8, interleave: interleaveAVX2, deinterleave: deinterleaveAVX2, exact: exactAVX2,
+		chainFours: chainFoursAVX2, chainTwos: chainTwosAVX2, widen: widenRowsAVX2, narrow: narrowRowsAVX2,
+		singles: stages[float32]{pass4SinglesAVX2, nil},
+		doubles: stages[float64]{pass4DoublesAVX2, nil},
+	}
+	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
 	return s
 }()
 
@@ -65,5 +72,12 @@ var avx512 = func() set {
 	s.packTwos = packBy(4, packTwosAVX512, packTwos)
 	s.merge = mergeBy(mergeAVX512)
 	s.spans = spansBy(spansAVX512)
+	r := &lanes{
+		count: 16, interleave: interleaveAVX512, deinterleave: deinterleaveAVX512, exact: exactAVX512,
+		chainFours: chainFoursAVX512, chainTwos: chainTwosAVX512, widen: widenRowsAVX512, narrow: narrowRowsAVX512,
+		singles: stages[float32]{pass4SinglesAVX512, pass16SinglesAVX512},
+		doubles: stages[float64]{pass4DoublesAVX512, pass16DoublesAVX512},
+	}
+	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
 	return s
 }()

@@ -94,6 +94,51 @@ func spansAVX2(scales *float32, inverses *float32, lo *float32, hi *float32, ste
 //go:noescape
 func signsAVX2(lo *float32, hi *float32, steps int) bool
 
+// interleaveAVX2 makes 16 rows a block of 8 groups that lie stride bytes apart.
+//
+//go:noescape
+func interleaveAVX2(dst *float32, src *float32, stride int, blocks int)
+
+// deinterleaveAVX2 is the way back, and turns the signs of a block by xor.
+//
+//go:noescape
+func deinterleaveAVX2(dst *float32, src *float32, stride int, blocks int, signs *uint32)
+
+// exactAVX2 multiplies rows by the entry and returns a bit for every lane in which all sums are exact.
+//
+//go:noescape
+func exactAVX2(x *float32, rows int, entry float32, inverse float32) uint32
+
+// chainFoursAVX2 sets 16 rows of dst to those of src and 16 fused steps of x.
+//
+//go:noescape
+func chainFoursAVX2(dst *float32, src *float32, x *float32, h float32)
+
+// chainTwosAVX2 sets 16 rows of dst to those of src and 16 fused steps of x.
+//
+//go:noescape
+func chainTwosAVX2(dst *float32, src *float32, x *float32, h float32)
+
+// widenRowsAVX2 widens half of each row.
+//
+//go:noescape
+func widenRowsAVX2(dst *float64, src *float32, rows int)
+
+// narrowRowsAVX2 multiplies rows, and rounds them to half of rows of dst.
+//
+//go:noescape
+func narrowRowsAVX2(dst *float32, src *float64, rows int, factor float64)
+
+// pass4SinglesAVX2 multiplies sets of 4 rows by the matrix of that size. Rows of a set lie distance bytes from each other; sets times these rows are all rows.
+//
+//go:noescape
+func pass4SinglesAVX2(x *float32, sets int, distance int)
+
+// pass4DoublesAVX2 multiplies sets of 4 rows by the matrix of that size. Rows of a set lie distance bytes from each other; sets times these rows are all rows.
+//
+//go:noescape
+func pass4DoublesAVX2(x *float64, sets int, distance int)
+
 // rangesBF16AVX2 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
 //
@@ -255,6 +300,61 @@ func spansAVX512(scales *float32, inverses *float32, lo *float32, hi *float32, s
 //
 //go:noescape
 func signsAVX512(lo *float32, hi *float32, steps int) bool
+
+// interleaveAVX512 makes 16 rows a block of 16 groups that lie stride bytes apart.
+//
+//go:noescape
+func interleaveAVX512(dst *float32, src *float32, stride int, blocks int)
+
+// deinterleaveAVX512 is the way back, and turns the signs of a block by xor.
+//
+//go:noescape
+func deinterleaveAVX512(dst *float32, src *float32, stride int, blocks int, signs *uint32)
+
+// exactAVX512 multiplies rows by the entry and returns a bit for every lane in which all sums are exact.
+//
+//go:noescape
+func exactAVX512(x *float32, rows int, entry float32, inverse float32) uint32
+
+// chainFoursAVX512 sets 16 rows of dst to those of src and 16 fused steps of x.
+//
+//go:noescape
+func chainFoursAVX512(dst *float32, src *float32, x *float32, h float32)
+
+// chainTwosAVX512 sets 16 rows of dst to those of src and 16 fused steps of x.
+//
+//go:noescape
+func chainTwosAVX512(dst *float32, src *float32, x *float32, h float32)
+
+// widenRowsAVX512 widens half of each row.
+//
+//go:noescape
+func widenRowsAVX512(dst *float64, src *float32, rows int)
+
+// narrowRowsAVX512 multiplies rows, and rounds them to half of rows of dst.
+//
+//go:noescape
+func narrowRowsAVX512(dst *float32, src *float64, rows int, factor float64)
+
+// pass4SinglesAVX512 multiplies sets of 4 rows by the matrix of that size. Rows of a set lie distance bytes from each other; sets times these rows are all rows.
+//
+//go:noescape
+func pass4SinglesAVX512(x *float32, sets int, distance int)
+
+// pass16SinglesAVX512 does so with sets of 16 rows, in two stages. Rows of a set lie distance bytes from each other; sets times these rows are all rows.
+//
+//go:noescape
+func pass16SinglesAVX512(x *float32, sets int, distance int)
+
+// pass4DoublesAVX512 multiplies sets of 4 rows by the matrix of that size. Rows of a set lie distance bytes from each other; sets times these rows are all rows.
+//
+//go:noescape
+func pass4DoublesAVX512(x *float64, sets int, distance int)
+
+// pass16DoublesAVX512 does so with sets of 16 rows, in two stages. Rows of a set lie distance bytes from each other; sets times these rows are all rows.
+//
+//go:noescape
+func pass16DoublesAVX512(x *float64, sets int, distance int)
 
 // rangesBF16AVX512 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.

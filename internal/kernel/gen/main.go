@@ -26,6 +26,7 @@ func main() {
 		v.merge()
 		v.spans()
 		v.signs()
+		v.rotations()
 		for _, raw := range []form{bf16, f32} {
 			v.ranges(raw)
 			v.absMax(raw)

@@ -1,0 +1,274 @@
+//go:build !purego
+
+package kernel
+
+import (
+	"math/bits"
+	"sync"
+)
+
+// lanes rotates as many groups at a time as vectors have lanes; value k of all
+// of them is a row. The rest of a call goes along with groups of zeros.
+type lanes struct {
+	count        int
+	interleave   func(dst, src *float32, stride, blocks int)
+	deinterleave func(dst, src *float32, stride, blocks int, signs *uint32)
+	exact        func(x *float32, rows int, entry, inverse float32) uint32
+	chainFours   func(dst, src, x *float32, h float32)
+	chainTwos    func(dst, src, x *float32, h float32)
+	singles      stages[float32]
+	doubles      stages[float64]
+	widen        func(dst *float64, src *float32, rows int)
+	narrow       func(dst *float32, src *float64, rows int, factor float64)
+}
+
+// rotateBlock is the rows that assembly adds up together.
+const rotateBlock = 16
+
+// fewGroups are done faster one by one.
+const fewGroups = 2
+
+// stages are those of butterflies: one, and two at a time, or nil.
+type stages[T float32 | float64] struct {
+	pass4, pass16 func(x *T, sets, distance int)
+}
+
+// run does all of them, in the order of the portable function.
+func (s stages[T]) run(x []T, rows, width int) {
+	for at := 1; at < rows; {
+		if s.pass16 != nil && 16*at <= rows {
+			s.pass16(&x[0], rows/(16*at), at*width)
+			at *= 16
+		} else {
+			s.pass4(&x[0], rows/(4*at), at*width)
+			at *= 4
+		}
+	}
+}
+
+// rotation is what one call works with.
+type rotation struct {
+	*lanes
+	n         int
+	entry     float32
+	rows      []float32   // [n, count]
+	sums      []float32   // [n, count], of chains
+	halves    []float64   // [n, count/2]
+	padded    []float32   // [count, n], where there are fewer groups
+	pending   []float32   // [count, n], groups that need the chain
+	places    [][]float32 // where they go
+	unchanged []uint32    // signs of blocks
+}
+
+var rotations = sync.Pool{New: func() any { return new(rotation) }}
+
+func (l *lanes) begin(n int, entry float32) *rotation {
+	r := rotations.Get().(*rotation)
+	r.lanes, r.n, r.entry = l, n, entry
+	fit(&r.rows, n*l.count)
+	fit(&r.padded, n*l.count)
+	fit(&r.unchanged, n/rotateBlock)
+	return r
+}
+
+func fit[T any](s *[]T, n int) {
+	if cap(*s) < n {
+		*s = make([]T, n)
+	}
+	*s = (*s)[:n]
+}
+
+// batches calls do for groups that fit the lanes, and few for others.
+func (r *rotation) batches(x []float32, do func(x []float32), few func(x []float32, n int, entry float32)) {
+	size := r.n * r.count
+	for ; len(x) >= size; x = x[size:] {
+		do(x[:size])
+	}
+	switch {
+	case len(x) == 0:
+	case len(x) <= fewGroups*r.n:
+		few(x, r.n, r.entry)
+	default:
+		clear(r.padded[copy(r.padded, x):])
+		do(r.padded)
+		copy(x, r.padded)
+	}
+}
+
+func (r *rotation) take(x []float32) {
+	r.interleave(&r.rows[0], &x[0], 4*r.n, r.n/rotateBlock)
+}
+
+func (r *rotation) put(x, rows []float32, signs []uint32) {
+	r.deinterleave(&x[0], &rows[0], 4*r.n, r.n/rotateBlock, &signs[0])
+}
+
+func (l *lanes) rotateOnce(x []float32, n int, entry float32) {
+	if n < rotateBlock || n&0x55555555 == 0 {
+		rotateOnce(x, n, entry)
+		return
+	}
+	r := l.begin(n, entry)
+	fit(&r.halves, n*l.count/2)
+	r.batches(x, r.once, rotateOnce)
+	rotations.Put(r)
+}
+
+func (r *rotation) once(x []float32) {
+	r.take(x)
+	for half := range 2 {
+		part := &r.rows[half*r.count/2]
+		r.widen(&r.halves[0], part, r.n)
+		r.doubles.run(r.halves, r.n, 4*r.count)
+		r.narrow(part, &r.halves[0], r.n, float64(r.entry))
+	}
+	r.put(x, r.rows, r.unchanged)
+}
+
+// rotate goes the ways of the portable function: that of exact sums where the
+// size is a power of 4, else the definition, fused steps.
+func (l *lanes) rotate(x []float32, n int, entry float32) {
+	if n < rotateBlock {
+		rotate(x, n, entry)
+		return
+	}
+	r := l.begin(n, entry)
+	fit(&r.sums, n*l.count)
+	if n&0x55555555 != 0 {
+		fit(&r.pending, n*l.count)
+		r.places = r.places[:0]
+		r.batches(x, r.fours, rotate)
+		r.flush()
+	} else {
+		r.batches(x, r.chain, rotate)
+	}
+	rotations.Put(r)
+}
+
+// fours sets groups aside that need the chain.
+func (r *rotation) fours(x []float32) {
+	r.take(x)
+	exact := r.exact(&r.rows[0], r.n, r.entry, 1/r.entry)
+	inexact := ^exact & (1<<r.count - 1)
+	if exact == 0 || inexact != 0 && &x[0] == &r.padded[0] { // which does not stay
+		r.chain(x)
+		return
+	}
+	if len(r.places)+bits.OnesCount32(inexact) > r.count {
+		r.flush()
+		r.take(x)
+		r.exact(&r.rows[0], r.n, r.entry, 1/r.entry)
+	}
+	for ; inexact != 0; inexact &= inexact - 1 {
+		at := bits.TrailingZeros32(inexact) * r.n
+		copy(r.pending[len(r.places)*r.n:], x[at:at+r.n])
+		r.places = append(r.places, x[at:at+r.n])
+	}
+	r.singles.run(r.rows, r.n, 4*r.count)
+	r.put(x, r.rows, r.unchanged)
+}
+
+// flush does what was set aside.
+func (r *rotation) flush() {
+	if len(r.places) == 0 {
+		return
+	}
+	clear(r.pending[len(r.places)*r.n:])
+	r.chain(r.pending)
+	for i, place := range r.places {
+		copy(place, r.pending[i*r.n:])
+	}
+	r.places = r.places[:0]
+}
+
+// chain rotates groups by fused steps.
+func (r *rotation) chain(x []float32) {
+	add := r.chainTwos
+	if r.n&0x55555555 != 0 {
+		add = r.chainFours
+	}
+	r.take(x)
+	order, size := chainOf(r.n), rotateBlock*r.count
+	for _, s := range order.steps {
+		src, h := &noSums[0], r.entry
+		if s.src >= 0 {
+			src = &r.sums[int(s.src)*size]
+		}
+		if s.minus {
+			h = -h
+		}
+		add(&r.sums[int(s.dst)*size], src, &r.rows[int(s.row)*size], h)
+	}
+	r.put(x, r.sums, order.signs)
+}
+
+// noSums are a block's before anything is added.
+var noSums [rotateBlock * 16]float32
+
+// chainSteps are the order in which blocks of rows are added to blocks of sums.
+type chainSteps struct {
+	steps []chainStep
+	signs []uint32 // by which the blocks of sums differ from the results
+}
+
+// chainStep sets block dst of the sums to block src, -1 for zeros, and block
+// row of the rows, each times the matrix's block.
+type chainStep struct {
+	dst, src, row int32
+	minus         bool
+}
+
+var chains sync.Map // by size
+
+func chainOf(n int) *chainSteps {
+	if c, ok := chains.Load(n); ok {
+		return c.(*chainSteps)
+	}
+	c, _ := chains.LoadOrStore(n, newChain(n))
+	return c.(*chainSteps)
+}
+
+// newChain adds once what several blocks of results begin with, or begin with
+// but for the sign, which rounding respects: that saves a third of the steps.
+func newChain(n int) *chainSteps {
+	blocks := n / rotateBlock
+	minus := func(row, j int) bool { return bits.OnesCount(uint(row&j))&1 == 1 }
+	if n&0x55555555 != 0 {
+		minus = func(row, j int) bool { return minusFours(row ^ j) }
+	}
+	c := &chainSteps{signs: make([]uint32, blocks)}
+	with := make([]int, blocks) // the least block whose sums are the same so far
+	turned := make([]bool, blocks)
+	for j := range turned {
+		if turned[j] = minus(0, j); turned[j] {
+			c.signs[j] = 1 << 31
+		}
+	}
+	c.steps = []chainStep{{0, -1, 0, false}}
+	for row := 1; row < blocks; row++ {
+		c.split(with, func(j int) bool { return minus(row, j) != turned[j] }, int32(row))
+	}
+	return c
+}
+
+// split adds a block of rows to the sums: first to copies for those that part
+// from others here.
+func (c *chainSteps) split(with []int, minus func(j int) bool, row int32) {
+	apart := map[int]int{} // the least block of those that part, by what they part from
+	fresh := map[int]bool{}
+	for j, first := range with {
+		if minus(j) == minus(first) {
+			continue
+		}
+		if _, ok := apart[first]; !ok {
+			apart[first], fresh[j] = j, true
+			c.steps = append(c.steps, chainStep{int32(j), int32(first), row, minus(j)})
+		}
+		with[j] = apart[first]
+	}
+	for j, first := range with {
+		if first == j && !fresh[j] {
+			c.steps = append(c.steps, chainStep{int32(j), int32(j), row, minus(j)})
+		}
+	}
+}
