@@ -34,6 +34,8 @@ type Rotated struct {
 	bits           int
 	scaleShape     []int
 	AllowNonfinite bool
+
+	fused *fused // of whole rows that are rotated
 }
 
 // Rules of rotated rows: convert_to_quant's for its primary type and
@@ -65,7 +67,7 @@ func NewRotated(shape []int, group int, rule *Rule, allowNonfinite bool) (*Rotat
 	if !Rotates(group) || shape[1]%group != 0 {
 		return nil, fmt.Errorf("rotation groups of %d do not divide %d columns, or are no power of 2", group, shape[1])
 	}
-	return &Rotated{shape, group, rule, 8, unlessOne(shape[0], 1), allowNonfinite}, nil
+	return newRotated(shape, group, rule, 8, unlessOne(shape[0], 1), allowNonfinite), nil
 }
 
 // NewConvRotW4A4 stores a weight of shape [rows, columns] in 4 bits, two values
@@ -77,7 +79,16 @@ func NewConvRotW4A4(shape []int, group int, allowNonfinite bool) (*Rotated, erro
 	if shape[1]%64 != 0 {
 		return nil, fmt.Errorf("%d columns, want a multiple of 64", shape[1])
 	}
-	return &Rotated{shape, group, int4Rotated, 4, []int{shape[0]}, allowNonfinite}, nil
+	return newRotated(shape, group, int4Rotated, 4, []int{shape[0]}, allowNonfinite), nil
+}
+
+func newRotated(shape []int, group int, rule *Rule, bits int, scaleShape []int, allowNonfinite bool) *Rotated {
+	rows := &Grid{Values: shape[0] * shape[1], Group: shape[1], Inner: 1, Levels: 1, Bits: 8, Block: 1, ScaleBytes: 4}
+	ints := &kernel.Ints{Lo: -rule.max, Hi: rule.max, Multiply: !rule.divide}
+	return &Rotated{
+		shape: shape, Group: group, Rule: rule, bits: bits, scaleShape: scaleShape, AllowNonfinite: allowNonfinite,
+		fused: &fused{grid: rows, allowNonfinite: true, groups: rule, ints: ints},
+	}
 }
 
 func checkRotated(shape []int, group int) error {
@@ -132,21 +143,33 @@ func (r *Rotated) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
 		}
 	}
 	RotateOnce(p.Values, r.Group)
+	codes := dst[0]
+	if r.bits == 4 {
+		codes = sized(&scratch.bytes, len(p.Values))
+	}
+	if p.Ranges == nil && p.Cols == r.shape[1] {
+		// what is not finite now was looked at before
+		_ = r.fused.encode(codes, p.Row*p.Cols, widened(p.Values), nil, scratch)
+		putFloats(dst[1], scratch.sides.scales, safetensors.F32)
+	} else {
+		r.encodeParts(codes, dst[1], &p, scratch)
+	}
+	if r.bits == 4 {
+		packLowHalves(dst[0], codes)
+	}
+	return nil
+}
+
+// encodeParts encodes parts of rows, whose ranges were measured.
+func (r *Rotated) encodeParts(codes, scales []byte, p *Patch, scratch *Scratch) {
 	for i := range p.Rows {
 		factor, scale := r.Rule.scaleOf(p.rangeOf(p.Row+i, Area{p.Row + i, p.Col, 1, p.Cols}))
 		if p.Col == 0 {
-			binary.LittleEndian.PutUint32(dst[1][4*i:], math.Float32bits(scale))
+			binary.LittleEndian.PutUint32(scales[4*i:], math.Float32bits(scale))
 		}
 		r.Rule.normalize(p.row(i), factor)
 	}
-	if r.bits == 8 {
-		r.Rule.encodeBytes(dst[0], p.Values, scratch)
-		return nil
-	}
-	codes := scratch.uint16s(len(p.Values))
-	kernel.RoundInts(codes, p.Values, 0, 0)
-	packNibbles(dst[0], codes)
-	return nil
+	r.Rule.encodeBytes(codes, p.Values, scratch)
 }
 
 // packNibbles puts two codes into a byte, the first in the low half.
@@ -154,6 +177,19 @@ func packNibbles(dst []byte, codes []uint16) {
 	for i := range dst {
 		dst[i] = byte(codes[2*i]&15 | codes[2*i+1]<<4)
 	}
+}
+
+// packLowHalves is packNibbles for codes of a byte each, of which it clears the
+// high halves.
+func packLowHalves(dst, codes []byte) {
+	i := 0
+	for ; i+8 <= len(codes); i += 8 {
+		binary.NativeEndian.PutUint64(codes[i:], binary.NativeEndian.Uint64(codes[i:])&0x0F0F0F0F0F0F0F0F)
+	}
+	for ; i < len(codes); i++ {
+		codes[i] &= 15
+	}
+	kernel.PackFours(dst, codes)
 }
 
 func unpackNibbles(codes []uint16, src []byte) {
