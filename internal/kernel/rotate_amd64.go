@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"math"
 	"math/bits"
 	"sync"
 )
@@ -13,7 +14,8 @@ type lanes struct {
 	count        int
 	interleave   func(dst, src *float32, stride, blocks int)
 	deinterleave func(dst, src *float32, stride, blocks int, signs *uint32)
-	exact        func(x *float32, rows int, entry, inverse float32) uint32
+	exact        func(x *float32, rows int, entry float32) (sums, products uint32)
+	chainSums    func(dst, src, x *float32, sign uint32)
 	chainFours   func(dst, src, x *float32, h float32)
 	chainTwos    func(dst, src, x *float32, h float32)
 	singles      stages[float32]
@@ -140,24 +142,29 @@ func (l *lanes) rotate(x []float32, n int, entry float32) {
 		r.batches(x, r.fours, rotate)
 		r.flush()
 	} else {
-		r.batches(x, r.chain, rotate)
+		r.batches(x, r.twos, rotate)
 	}
 	rotations.Put(r)
 }
 
-// fours sets groups aside that need the chain.
+func (r *rotation) twos(x []float32) {
+	r.take(x)
+	r.fuse(x, r.chainTwos)
+}
+
+// fours sets groups aside whose sums are not exact.
 func (r *rotation) fours(x []float32) {
 	r.take(x)
-	exact := r.exact(&r.rows[0], r.n, r.entry, 1/r.entry)
-	inexact := ^exact & (1<<r.count - 1)
-	if exact == 0 || inexact != 0 && &x[0] == &r.padded[0] { // which does not stay
-		r.chain(x)
+	sums, products := r.exact(&r.rows[0], r.n, r.entry)
+	inexact := ^sums & r.all()
+	if sums == 0 || inexact != 0 && &x[0] == &r.padded[0] { // which does not stay
+		r.addUp(x, products)
 		return
 	}
 	if len(r.places)+bits.OnesCount32(inexact) > r.count {
 		r.flush()
 		r.take(x)
-		r.exact(&r.rows[0], r.n, r.entry, 1/r.entry)
+		r.exact(&r.rows[0], r.n, r.entry)
 	}
 	for ; inexact != 0; inexact &= inexact - 1 {
 		at := bits.TrailingZeros32(inexact) * r.n
@@ -168,36 +175,51 @@ func (r *rotation) fours(x []float32) {
 	r.put(x, r.rows, r.unchanged)
 }
 
+// all has a bit for every lane.
+func (r *rotation) all() uint32 { return 1<<r.count - 1 }
+
 // flush does what was set aside.
 func (r *rotation) flush() {
 	if len(r.places) == 0 {
 		return
 	}
 	clear(r.pending[len(r.places)*r.n:])
-	r.chain(r.pending)
+	r.take(r.pending)
+	_, products := r.exact(&r.rows[0], r.n, r.entry)
+	r.addUp(r.pending, products)
 	for i, place := range r.places {
 		copy(place, r.pending[i*r.n:])
 	}
 	r.places = r.places[:0]
 }
 
-// chain rotates groups by fused steps.
-func (r *rotation) chain(x []float32) {
-	add := r.chainTwos
-	if r.n&0x55555555 != 0 {
-		add = r.chainFours
+// addUp adds products in order where all are exact, and fuses steps where not:
+// the rows hold products.
+func (r *rotation) addUp(x []float32, products uint32) {
+	if products != r.all() {
+		r.take(x)
+		r.fuse(x, r.chainFours)
+		return
 	}
-	r.take(x)
+	r.chain(x, func(dst, src, row *float32, sign uint32) { r.chainSums(dst, src, row, sign) })
+}
+
+// fuse rotates the groups of the rows by fused steps.
+func (r *rotation) fuse(x []float32, step func(dst, src, row *float32, h float32)) {
+	r.chain(x, func(dst, src, row *float32, sign uint32) {
+		step(dst, src, row, math.Float32frombits(math.Float32bits(r.entry)^sign))
+	})
+}
+
+// chain adds up blocks of the rows in order, and writes the results to x.
+func (r *rotation) chain(x []float32, add func(dst, src, row *float32, sign uint32)) {
 	order, size := chainOf(r.n), rotateBlock*r.count
 	for _, s := range order.steps {
-		src, h := &noSums[0], r.entry
+		src := &noSums[0]
 		if s.src >= 0 {
 			src = &r.sums[int(s.src)*size]
 		}
-		if s.minus {
-			h = -h
-		}
-		add(&r.sums[int(s.dst)*size], src, &r.rows[int(s.row)*size], h)
+		add(&r.sums[int(s.dst)*size], src, &r.rows[int(s.row)*size], s.sign)
 	}
 	r.put(x, r.sums, order.signs)
 }
@@ -215,7 +237,7 @@ type chainSteps struct {
 // row of the rows, each times the matrix's block.
 type chainStep struct {
 	dst, src, row int32
-	minus         bool
+	sign          uint32 // of the matrix's block
 }
 
 var chains sync.Map // by size
@@ -240,15 +262,21 @@ func newChain(n int) *chainSteps {
 	with := make([]int, blocks) // the least block whose sums are the same so far
 	turned := make([]bool, blocks)
 	for j := range turned {
-		if turned[j] = minus(0, j); turned[j] {
-			c.signs[j] = 1 << 31
-		}
+		turned[j] = minus(0, j)
+		c.signs[j] = signOf(turned[j])
 	}
-	c.steps = []chainStep{{0, -1, 0, false}}
+	c.steps = []chainStep{{0, -1, 0, 0}}
 	for row := 1; row < blocks; row++ {
 		c.split(with, func(j int) bool { return minus(row, j) != turned[j] }, int32(row))
 	}
 	return c
+}
+
+func signOf(minus bool) uint32 {
+	if minus {
+		return 1 << 31
+	}
+	return 0
 }
 
 // split adds a block of rows to the sums: first to copies for those that part
@@ -262,13 +290,13 @@ func (c *chainSteps) split(with []int, minus func(j int) bool, row int32) {
 		}
 		if _, ok := apart[first]; !ok {
 			apart[first], fresh[j] = j, true
-			c.steps = append(c.steps, chainStep{int32(j), int32(first), row, minus(j)})
+			c.steps = append(c.steps, chainStep{int32(j), int32(first), row, signOf(minus(j))})
 		}
 		with[j] = apart[first]
 	}
 	for j, first := range with {
 		if first == j && !fresh[j] {
-			c.steps = append(c.steps, chainStep{int32(j), int32(j), row, minus(j)})
+			c.steps = append(c.steps, chainStep{int32(j), int32(j), row, signOf(minus(j))})
 		}
 	}
 }

@@ -34,7 +34,8 @@ var avx2 = func() set {
 	s.spans = spansBy(spansAVX2)
 	r := &lanes{
 		count: 8, interleave: interleaveAVX2, deinterleave: deinterleaveAVX2, exact: exactAVX2,
-		chainFours: chainFoursAVX2, chainTwos: chainTwosAVX2, widen: widenRowsAVX2, narrow: narrowRowsAVX2,
+		chainFours: chainFoursAVX2, chainTwos: chainTwosAVX2, chainSums: chainSumsAVX2,
+		widen: widenRowsAVX2, narrow: narrowRowsAVX2,
 		singles: stages[float32]{pass4SinglesAVX2, nil},
 		doubles: stages[float64]{pass4DoublesAVX2, nil},
 	}
@@ -74,7 +75,8 @@ var avx512 = func() set {
 	s.spans = spansBy(spansAVX512)
 	r := &lanes{
 		count: 16, interleave: interleaveAVX512, deinterleave: deinterleaveAVX512, exact: exactAVX512,
-		chainFours: chainFoursAVX512, chainTwos: chainTwosAVX512, widen: widenRowsAVX512, narrow: narrowRowsAVX512,
+		chainFours: chainFoursAVX512, chainTwos: chainTwosAVX512, chainSums: chainSumsAVX512,
+		widen: widenRowsAVX512, narrow: narrowRowsAVX512,
 		singles: stages[float32]{pass4SinglesAVX512, pass16SinglesAVX512},
 		doubles: stages[float64]{pass4DoublesAVX512, pass16DoublesAVX512},
 	}

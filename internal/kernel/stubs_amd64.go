@@ -104,15 +104,20 @@ func interleaveAVX2(dst *float32, src *float32, stride int, blocks int)
 //go:noescape
 func deinterleaveAVX2(dst *float32, src *float32, stride int, blocks int, signs *uint32)
 
-// exactAVX2 multiplies rows by the entry and returns a bit for every lane in which all sums are exact.
+// exactAVX2 multiplies rows by the entry and returns bits for the lanes in which all sums, and all products, are exact.
 //
 //go:noescape
-func exactAVX2(x *float32, rows int, entry float32, inverse float32) uint32
+func exactAVX2(x *float32, rows int, entry float32) (sums uint32, products uint32)
 
 // chainFoursAVX2 sets 16 rows of dst to those of src and 16 fused steps of x.
 //
 //go:noescape
 func chainFoursAVX2(dst *float32, src *float32, x *float32, h float32)
+
+// chainSumsAVX2 sets 16 rows of dst to those of src and 16 sums or differences of x, whose signs it turns by xor.
+//
+//go:noescape
+func chainSumsAVX2(dst *float32, src *float32, x *float32, sign uint32)
 
 // chainTwosAVX2 sets 16 rows of dst to those of src and 16 fused steps of x.
 //
@@ -311,15 +316,20 @@ func interleaveAVX512(dst *float32, src *float32, stride int, blocks int)
 //go:noescape
 func deinterleaveAVX512(dst *float32, src *float32, stride int, blocks int, signs *uint32)
 
-// exactAVX512 multiplies rows by the entry and returns a bit for every lane in which all sums are exact.
+// exactAVX512 multiplies rows by the entry and returns bits for the lanes in which all sums, and all products, are exact.
 //
 //go:noescape
-func exactAVX512(x *float32, rows int, entry float32, inverse float32) uint32
+func exactAVX512(x *float32, rows int, entry float32) (sums uint32, products uint32)
 
 // chainFoursAVX512 sets 16 rows of dst to those of src and 16 fused steps of x.
 //
 //go:noescape
 func chainFoursAVX512(dst *float32, src *float32, x *float32, h float32)
+
+// chainSumsAVX512 sets 16 rows of dst to those of src and 16 sums or differences of x, whose signs it turns by xor.
+//
+//go:noescape
+func chainSumsAVX512(dst *float32, src *float32, x *float32, sign uint32)
 
 // chainTwosAVX512 sets 16 rows of dst to those of src and 16 fused steps of x.
 //

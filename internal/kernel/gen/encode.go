@@ -222,6 +222,7 @@ func (v isa) spans() {
 
 // Predicates of comparisons; none holds of NaN.
 const (
+	equal    = 0
 	less     = 1
 	notAbove = 2
 	notBelow = 13

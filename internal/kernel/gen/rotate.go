@@ -16,7 +16,9 @@ func (v isa) rotations() {
 	v.interleave()
 	v.deinterleave()
 	v.exact()
-	v.chain("chainFours", func(k, j int) bool { return bits.OnesCount(uint((k^j)&((k^j)>>1)&5))&1 == 1 })
+	fours := func(k, j int) bool { return bits.OnesCount(uint((k^j)&((k^j)>>1)&5))&1 == 1 }
+	v.chain("chainFours", fours)
+	v.chainSums(fours)
 	v.chain("chainTwos", func(k, j int) bool { return bits.OnesCount(uint(k&j))&1 == 1 })
 	v.widenRows()
 	v.narrowRows()
@@ -132,25 +134,23 @@ func (v isa) transposed(rows []VecVirtual) []VecVirtual {
 	return columns
 }
 
-// exact multiplies rows by the entry and tells the lanes in which that, and
-// every sum of ±products, is exact: see rotate. The place of a value's last bit
-// is that of the lowest bit of its mantissa, as the exponent of it taken as a
-// number, plus the value's own exponent.
+// exact multiplies rows by the entry and tells the lanes in which products are
+// exact, as none is below the least normal number but zero, and those in which
+// every sum of ±products is exact too: see rotate. The place of a value's last
+// bit is that of the lowest bit of its mantissa, as the exponent of it taken as
+// a number, plus the value's own exponent.
 func (v isa) exact() {
-	v.function("exact", "func(x *float32, rows int, entry, inverse float32) uint32",
-		described("exact%s multiplies rows by the entry and returns a bit for every lane in which all sums are exact.", v.name))
+	v.function("exact", "func(x *float32, rows int, entry float32) (sums, products uint32)",
+		described("exact%s multiplies rows by the entry and returns bits for the lanes in which all sums, and all products, are exact.", v.name))
 	x, rows := param("x"), param("rows")
-	entry, inverse := v.constantParam("entry"), v.constantParam("inverse")
+	entry := v.constantParam("entry")
 	magnitude, mantissa, leading := v.constant(1<<31-1), v.constant(1<<23-1), v.constant(1<<23)
-	sum, zero, least, same := v.constant(0), v.constant(0), v.constant(1<<32-1), v.constant(1<<32-1)
+	sum, zero, least, unit := v.constant(0), v.constant(0), v.constant(1<<32-1), v.constant(1<<32-1)
 	loop("row", rows, func() {
 		m := Mem{Base: x}
-		p, y, low := v.vec(), v.vec(), v.vec()
-		value := v.load(f32, m)
-		VMULPS(entry, value, p)
-		VMULPS(inverse, p, y)
-		v.keepEqual(value, y, same)
-		VADDPS(zero, p, p)
+		p, y, low := v.load(f32, m), v.vec(), v.vec()
+		counts := v.nonzeros(p, magnitude, zero)
+		VMULPS(entry, p, p)
 		VMOVUPS(p, m)
 		v.and(magnitude, p, p)
 		VADDPS(p, sum, sum)
@@ -159,46 +159,55 @@ func (v isa) exact() {
 		VPSUBD(y, zero, low)
 		v.and(y, low, low)
 		VCVTDQ2PS(low, low)
-		v.andNot(p, mantissa, y) // the exponent
-		VPADDD(y, low, low)
-		v.unlessZero(p, zero, low)
-		VPMINUD(low, least, least)
+		VPADDD(p, low, low) // the mantissa below does not change the order of exponents
+		counts(low, unit)
+		counts(p, least)
 		ADDQ(U32(uint32(v.width())), x)
 	})
+	products, sums := v.constant(1<<32-1), v.vec()
+	VPMINUD(leading, least, least)
+	v.keep(equal, leading, least, products)
+	v.move(products, sums)
 	// 2^24 units: the exponent of the unit and 24 more, at most the greatest.
-	v.andNot(least, mantissa, least)
-	most := v.constant((254 + 126) << 23)
-	VPMINUD(most, least, least)
-	VPSUBD(v.constant(126<<23), least, least)
-	VMULPS(v.constant(0x3F7D70A4), least, least) // 0.99
-	v.keep(notAbove, least, sum, same)
-	result := GP32()
-	if v.wide {
-		k := K()
-		VPMOVD2M(same, k)
-		KMOVW(k, result)
-	} else {
-		VMOVMSKPS(same, result)
-	}
-	Store(result, ReturnIndex(0))
+	v.andNot(unit, mantissa, unit)
+	VPMINUD(v.constant((254+126)<<23), unit, unit)
+	VPSUBD(v.constant(126<<23), unit, unit)
+	VMULPS(v.constant(0x3F7D70A4), unit, unit) // 0.99
+	v.keep(notAbove, unit, sum, sums)
+	Store(v.bits(sums), ReturnIndex(0))
+	Store(v.bits(products), ReturnIndex(1))
 	VZEROUPPER()
 	RET()
 }
 
-// keepEqual clears the lanes of all in which x and y differ or are NaN.
-func (v isa) keepEqual(x, y, all VecVirtual) { v.keep(0, x, y, all) }
-
-// unlessZero sets the lanes of y to ones where x is zero.
-func (v isa) unlessZero(x, zero, y VecVirtual) {
-	t := v.vec()
+// nonzeros returns what joins y to the least numbers, by lanes, where x is not
+// zero.
+func (v isa) nonzeros(x, magnitude, zero VecVirtual) func(y, least VecVirtual) {
 	if v.wide {
 		k := K()
-		VPTESTNMD(x, x, k)
-		VPMOVM2D(k, t)
-	} else {
-		VPCMPEQD(zero, x, t)
+		VPTESTMD(magnitude, x, k)
+		return func(y, least VecVirtual) { VPMINUD(y, least, k, least) }
 	}
-	v.or(t, y, y)
+	none := v.vec()
+	VCMPPS(U8(equal), zero, x, none)
+	return func(y, least VecVirtual) {
+		t := v.vec()
+		VPOR(none, y, t)
+		VPMINUD(t, least, least)
+	}
+}
+
+// bits returns one bit for each lane.
+func (v isa) bits(mask VecVirtual) Register {
+	r := GP32()
+	if v.wide {
+		k := K()
+		VPMOVD2M(mask, k)
+		KMOVW(k, r)
+	} else {
+		VMOVMSKPS(mask, r)
+	}
+	return r
 }
 
 // chain adds 16 rows, times ±h, to 16 sums, each in one step that rounds once.
@@ -208,15 +217,7 @@ func (v isa) chain(name string, minus func(k, j int) bool) {
 		described("%s%s sets 16 rows of dst to those of src and 16 fused steps of x.", name, v.name))
 	dst, src, x := param("dst"), param("src"), param("x")
 	h := v.constantParam("h")
-	sums := blockRows // at a time: the registers that there are
-	if !v.wide {
-		sums = blockRows / 2
-	}
-	for from := 0; from < blockRows; from += sums {
-		var acc []VecVirtual
-		for j := range sums {
-			acc = append(acc, v.load(f32, Mem{Base: src, Disp: (from + j) * v.width()}))
-		}
+	v.sums(dst, src, func(acc []VecVirtual, from int) {
 		for k := range blockRows {
 			row := v.load(f32, Mem{Base: x, Disp: k * v.width()})
 			for j, a := range acc {
@@ -227,6 +228,49 @@ func (v isa) chain(name string, minus func(k, j int) bool) {
 				}
 			}
 		}
+	})
+}
+
+// chainSums is chain for rows that hold products: half of the steps are
+// additions, half fused with a factor of 1, so that both kinds of units work.
+func (v isa) chainSums(minus func(k, j int) bool) {
+	v.function("chainSums", "func(dst, src, x *float32, sign uint32)",
+		described("chainSums%s sets 16 rows of dst to those of src and 16 sums or differences of x, whose signs it turns by xor.", v.name))
+	dst, src, x := param("dst"), param("src"), param("x")
+	sign, one := v.constantParam("sign"), v.constant(0x3F800000)
+	v.sums(dst, src, func(acc []VecVirtual, from int) {
+		for k := range blockRows {
+			row := v.load(f32, Mem{Base: x, Disp: k * v.width()})
+			v.xor(sign, row, row)
+			for j, a := range acc {
+				switch turned := minus(k, from+j); {
+				case j%2 == 0 && turned:
+					VFNMADD231PS(row, one, a)
+				case j%2 == 0:
+					VFMADD231PS(row, one, a)
+				case turned:
+					VSUBPS(row, a, a)
+				default:
+					VADDPS(row, a, a)
+				}
+			}
+		}
+	})
+}
+
+// sums loads rows of src, as many as registers hold, calls add for them, and
+// stores them in dst.
+func (v isa) sums(dst, src Register, add func(acc []VecVirtual, from int)) {
+	n := blockRows
+	if !v.wide {
+		n = blockRows / 2
+	}
+	for from := 0; from < blockRows; from += n {
+		var acc []VecVirtual
+		for j := range n {
+			acc = append(acc, v.load(f32, Mem{Base: src, Disp: (from + j) * v.width()}))
+		}
+		add(acc, from)
 		for j, a := range acc {
 			VMOVUPS(a, Mem{Base: dst, Disp: (from + j) * v.width()})
 		}
