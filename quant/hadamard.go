@@ -49,12 +49,7 @@ func Rotate(x []float32, n int) { kernel.Rotate(x, n, hadamardEntry(n, safetenso
 // a last bit (see the test).
 func RotateTo(x []float32, n int, out safetensors.Dtype) {
 	kernel.Rotate(x, n, hadamardEntry(n, out))
-	if out == safetensors.F32 {
-		return
-	}
-	for i, v := range x {
-		x[i] = RoundTo(v, out)
-	}
+	roundAll(x, out)
 }
 
 // RotateOnce multiplies by the same matrix in double precision and rounds the
