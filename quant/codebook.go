@@ -46,6 +46,7 @@ type Lloyd struct {
 	middles []float32 // of a level and the next
 	cells   []cell
 	fed     []int32  // levels with values in this step
+	turned  bool     // the last step changed the order of levels
 	hints   []uint16 // where the values of a group that is fed whole were found
 	scale   float64  // levels per unit, for a first guess
 	from    float64
@@ -171,7 +172,7 @@ func (l *Lloyd) Step() bool {
 			l.middle(i)
 		}
 	}
-	l.fed = l.fed[:0]
+	l.fed, l.turned = l.fed[:0], !ordered
 	if !ordered {
 		l.sort()
 	}

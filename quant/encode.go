@@ -97,31 +97,50 @@ func (s *Scheme) turnOver(start int, values []float32) error {
 
 // quantize gives prepared values their codes, and collects the scales and zero
 // points of the units that begin in the tile.
-func (s *Scheme) quantize(codes []uint16, t Tile, scratch *Scratch) (err error) {
+func (s *Scheme) quantize(codes []uint16, t Tile, scratch *Scratch) error {
 	scratch.scales, scratch.zeros = scratch.scales[:0], scratch.zeros[:0]
-	s.units(t.Start, len(t.Values), func(unit, from, to int) {
-		values := t.Values[from:to]
-		ranges := s.rangesOf(&t, unit, values, scratch)
-		if err == nil && !s.AllowNonfinite && !Finite(ranges) {
-			err = CheckFinite(t.Start+from, values)
-		}
-		begins := unit*s.Group >= t.Start
-		if s.Codebook {
-			s.lookUnit(codes[from:to], values, t, unit, begins, scratch)
-			return
-		}
-		s.normalizeUnit(values, ranges, scratch)
-		if begins {
+	if s.Codebook {
+		return s.lookAll(codes, t, scratch)
+	}
+	err := s.ranged(t, scratch, func(unit, from, to int, ranges []Range) {
+		s.normalizeUnit(t.Values[from:to], ranges, scratch)
+		if unit*s.Group >= t.Start {
 			s.collect(ranges, scratch)
 		}
 	})
-	if err == nil && !s.Codebook {
-		if s.chances != nil {
-			s.chances.Round(t.Values, t.Start, s.Dtype)
-		}
-		s.numbers.encode(codes, t.Values)
+	if err != nil {
+		return err
 	}
+	if s.chances != nil {
+		s.chances.Round(t.Values, t.Start, s.Dtype)
+	}
+	s.numbers.encode(codes, t.Values)
+	return nil
+}
+
+// ranged calls f for the units of a tile with the ranges of their groups. Its
+// error is a *[NonfiniteError].
+func (s *Scheme) ranged(t Tile, scratch *Scratch, f func(unit, from, to int, ranges []Range)) (err error) {
+	s.units(t.Start, len(t.Values), func(unit, from, to int) {
+		ranges := s.rangesOf(&t, unit, t.Values[from:to], scratch)
+		if err == nil && !s.AllowNonfinite && !Finite(ranges) {
+			err = CheckFinite(t.Start+from, t.Values[from:to])
+		}
+		f(unit, from, to, ranges)
+	})
 	return err
+}
+
+// lookAll gives the values of a tile the codes of their groups' levels.
+func (s *Scheme) lookAll(codes []uint16, t Tile, scratch *Scratch) error {
+	at, some := 0, s.together(&t)*s.Group
+	for some > 0 && len(t.Values)-at >= some && s.lookUnits(codes[at:at+some], t.Values[at:at+some], scratch) {
+		at += some
+	}
+	t.Start, t.Values, codes = t.Start+at, t.Values[at:], codes[at:]
+	return s.ranged(t, scratch, func(unit, from, to int, _ []Range) {
+		s.lookUnit(codes[from:to], t.Values[from:to], t, unit, unit*s.Group >= t.Start, scratch)
+	})
 }
 
 // collect appends the scales and zero points of groups with these ranges.

@@ -82,6 +82,7 @@ type Scratch struct {
 	sides
 	column        []uint16
 	book          Lloyd
+	books         books
 	inner         *Scratch
 	row, up, down []float32
 	doubles       []float64

@@ -36,6 +36,8 @@ type set struct {
 	scaleBy                          func(x []float32, scale float32)
 	scaleFrom                        func(x []float32, scale, zero float32)
 	rotate, rotateOnce               func(x []float32, n int, entry float32)
+	books                            *bookSet // nil for none
+	bookCodes                        func(codes []uint16, x, middles []float32)
 	project                          func(dst []float64, w []float32, x []float64, columns, width int)
 	collect                          func(dst []float64, w []float32, y []float64, columns, width int)
 	product, productFused            func(dst, up, down []float32, columns int)
@@ -54,7 +56,7 @@ var portable = set{
 	roundInts: roundInts, encodeSmall: encodeSmall, encodePacked: encodePacked,
 	decodeInts: decodeInts, decodeSmall: decodeSmall, decodePacked: decodePacked,
 	scaleBy: scaleBy, scaleFrom: scaleFrom,
-	rotate: rotate, rotateOnce: rotateOnce,
+	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes,
 	project: project, collect: collect, product: product, productFused: productFused,
 }
 

@@ -40,6 +40,7 @@ var avx2 = func() set {
 		doubles: stages[float64]{pass4DoublesAVX2, nil},
 	}
 	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
+	s.books, s.bookCodes = booksBy(r, bookSumsAVX2), bookCodesBy(bookCodesAVX2)
 	return s
 }()
 
@@ -81,5 +82,6 @@ var avx512 = func() set {
 		doubles: stages[float64]{pass4DoublesAVX512, pass16DoublesAVX512},
 	}
 	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
+	s.books, s.bookCodes = booksBy(r, bookSumsAVX512), bookCodesBy(bookCodesAVX512)
 	return s
 }()

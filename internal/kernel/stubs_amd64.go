@@ -144,6 +144,16 @@ func pass4SinglesAVX2(x *float32, sets int, distance int)
 //go:noescape
 func pass4DoublesAVX2(x *float64, sets int, distance int)
 
+// bookSumsAVX2 adds up rows of 8 lanes by 16 levels, and counts the values above 15 middles.
+//
+//go:noescape
+func bookSumsAVX2(sums *float32, counts *uint32, x *float32, middles *float32, rows int)
+
+// bookCodesAVX2 counts for that many times 16 values which of 15 middles are below each.
+//
+//go:noescape
+func bookCodesAVX2(codes *uint16, x *float32, steps int, middles *float32)
+
 // rangesBF16AVX2 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
 //
@@ -365,6 +375,16 @@ func pass4DoublesAVX512(x *float64, sets int, distance int)
 //
 //go:noescape
 func pass16DoublesAVX512(x *float64, sets int, distance int)
+
+// bookSumsAVX512 adds up rows of 16 lanes by 16 levels, and counts the values above 15 middles.
+//
+//go:noescape
+func bookSumsAVX512(sums *float32, counts *uint32, x *float32, middles *float32, rows int)
+
+// bookCodesAVX512 counts for that many times 16 values which of 15 middles are below each.
+//
+//go:noescape
+func bookCodesAVX512(codes *uint16, x *float32, steps int, middles *float32)
 
 // rangesBF16AVX512 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.

@@ -27,6 +27,7 @@ func main() {
 		v.spans()
 		v.signs()
 		v.rotations()
+		v.codebooks()
 		for _, raw := range []form{bf16, f32} {
 			v.ranges(raw)
 			v.absMax(raw)

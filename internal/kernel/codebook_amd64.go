@@ -1,0 +1,29 @@
+//go:build !purego
+
+package kernel
+
+import "unsafe"
+
+// booksBy takes as many groups as rotations do.
+func booksBy(l *lanes, asm func(sums *float32, counts *uint32, x, middles *float32, rows int)) *bookSet {
+	return &bookSet{
+		groups: l.count,
+		rows: func(dst, groups []float32, n int) {
+			dst, groups = dst[:n*l.count], groups[:n*l.count]
+			l.interleave(unsafe.SliceData(dst), unsafe.SliceData(groups), 4*n, n/rotateBlock)
+		},
+		sums: func(sums []float32, counts []uint32, x, middles []float32) {
+			sums, counts, middles = sums[:BookLevels*l.count], counts[:BookLevels*l.count], middles[:(BookLevels-1)*l.count]
+			asm(unsafe.SliceData(sums), unsafe.SliceData(counts), unsafe.SliceData(x), unsafe.SliceData(middles), len(x)/l.count)
+		},
+	}
+}
+
+func bookCodesBy(asm func(codes *uint16, x *float32, steps int, middles *float32)) func(codes []uint16, x, middles []float32) {
+	return func(codes []uint16, x, middles []float32) {
+		n := len(x) &^ (step - 1)
+		codes, middles = codes[:len(x)], middles[:BookLevels-1]
+		asm(unsafe.SliceData(codes), unsafe.SliceData(x), n/step, unsafe.SliceData(middles))
+		bookCodes(codes[n:], x[n:], middles)
+	}
+}

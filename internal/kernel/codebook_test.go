@@ -1,0 +1,93 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// TestBooks: a codebook would have other levels on another processor.
+func TestBooks(t *testing.T) {
+	eachSet(t, func(t *testing.T, k *set) {
+		r := rand.New(rand.NewPCG(11, 12))
+		for _, n := range []int{16, 48, 512} {
+			for _, levels := range []int{2, 4, 16} {
+				testBookCodes(t, k, r, n+levels%3, levels)
+				if k.books != nil {
+					testBookSums(t, k.books, r, n, levels)
+				}
+			}
+		}
+	})
+}
+
+// randomMiddles ascend, with some equal and those beyond the levels infinite.
+func randomMiddles(r *rand.Rand, levels int) []float32 {
+	m := make([]float32, BookLevels-1)
+	for i := range m {
+		if m[i] = float32(math.Inf(1)); i < levels-1 {
+			m[i] = float32(r.IntN(20)-10) / 8
+		}
+	}
+	slices.Sort(m)
+	return m
+}
+
+// bookValue is often a middle itself.
+func bookValue(r *rand.Rand) float32 {
+	values := awkward()
+	switch r.IntN(8) {
+	case 0:
+		return values[r.IntN(len(values))]
+	case 1, 2:
+		return float32(r.IntN(20)-10) / 8
+	}
+	return float32(r.NormFloat64())
+}
+
+func testBookCodes(t *testing.T, k *set, r *rand.Rand, n, levels int) {
+	x, middles := make([]float32, n), randomMiddles(r, levels)
+	for i := range x {
+		x[i] = bookValue(r)
+	}
+	got, want := make([]uint16, n), make([]uint16, n)
+	k.bookCodes(got, x, middles)
+	bookCodes(want, x, middles)
+	if !slices.Equal(got, want) {
+		t.Fatalf("%d values, %d levels: codes %v, want %v", n, levels, got, want)
+	}
+}
+
+func testBookSums(t *testing.T, b *bookSet, r *rand.Rand, n, levels int) {
+	g := b.groups
+	groups, rows := make([]float32, g*n), make([]float32, g*n)
+	for i := range groups {
+		groups[i] = bookValue(r)
+	}
+	b.rows(rows, groups, n)
+	middles := make([]float32, (BookLevels-1)*g)
+	sums, wantSums := make([]float32, BookLevels*g), make([]float32, BookLevels*g)
+	counts, wantCounts := make([]uint32, BookLevels*g), make([]uint32, BookLevels*g)
+	for lane := range g {
+		m := randomMiddles(r, levels)
+		counts[(BookLevels-1)*g+lane], wantCounts[(BookLevels-1)*g+lane] = 1, 1
+		for i, v := range m {
+			middles[i*g+lane] = v
+		}
+		codes := make([]uint16, n)
+		bookCodes(codes, groups[lane*n:(lane+1)*n], m)
+		for i, c := range codes {
+			wantSums[int(c)*g+lane] += groups[lane*n+i]
+			for j := range int(c) {
+				wantCounts[j*g+lane]++
+			}
+		}
+	}
+	b.sums(sums, counts, rows, middles)
+	sameValues(t, fmt.Sprintf("%d rows, %d levels: sums", n, levels), sums, wantSums)
+	if !slices.Equal(counts, wantCounts) {
+		t.Errorf("%d rows, %d levels: counts %v, want %v", n, levels, counts, wantCounts)
+	}
+}
