@@ -65,6 +65,8 @@ const (
 	// bytesPerValue bounds what a tile takes for each value in a worker: raw
 	// and widened input, codes, and a share of the batches.
 	bytesPerValue = 32
+	// rawBytesPerValue is that where values are taken as they are stored.
+	rawBytesPerValue = 8
 	// rawBuffer is the worker's buffer for plain bytes; those before it are for
 	// the tensors of a stored layer.
 	rawBuffer = maxParts

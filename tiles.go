@@ -121,6 +121,9 @@ func (q *quantization) encoding(s *plan.Step) *encoding {
 		e.limit = max(e.limit/2/4096, 1) * 4096
 	}
 	e.encoder, e.cut = s.Codec.NewEncoder(e.limit), s.Codec.Cut()
+	if _, ok := e.raw(); ok && s.Source.Numel() > e.limit {
+		e.encoder = s.Codec.NewEncoder(e.limit * (bytesPerValue / rawBytesPerValue))
+	}
 	return e
 }
 

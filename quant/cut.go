@@ -53,9 +53,8 @@ func (c Cut) Piece(a Area, limit int) (rows, cols int) {
 	return min(rows, a.Rows), cols
 }
 
-// mostBand bounds whole bands, in tiles as large as wanted: the parts of
-// narrower areas lie in files in runs so short that system calls take longer
-// than the work.
+// mostBand bounds areas of many rows, in tiles as large as wanted: narrower ones
+// lie in files in runs so short that system calls take longer than the work.
 const mostBand = 32
 
 // extend makes areas of r×n units as large as wanted: whole rows where some fit,
@@ -65,8 +64,8 @@ func (c Cut) extend(r, n, want, limit int) (rows, cols int) {
 	switch {
 	case band <= want:
 		return want / band * r, c.Cols
-	case c.Rows > r && band <= min(limit, mostBand*want):
-		return r, c.Cols
+	case c.Rows > r && r > 1:
+		want = max(want, min(limit, mostBand*want))
 	}
 	return r, min(max(want/(r*n), 1)*n, c.Cols)
 }
