@@ -26,6 +26,7 @@ func BenchmarkKernels(b *testing.B) {
 	merged.Add(3, 1<<40-1)
 	fp6 := &Packed{Bits: 6, Exponent: 3, Mantissa: 2}
 	e4m3, float6 := SmallFloats(E4M3, 448, false), PackedFloats(fp6, -28, 28)
+	sixes, whole, errors := PackedValues(fp6), IntValues(0, 0), new(Errors)
 	for _, bench := range []struct {
 		name string
 		run  func()
@@ -54,6 +55,13 @@ func BenchmarkKernels(b *testing.B) {
 		{"DecodeInts", func() { DecodeInts(x, codes, 0, -8) }},
 		{"DecodeE4M3", func() { clear(codes); DecodeSmall(x, codes, E4M3) }},
 		{"DecodeFloat6", func() { DecodePacked(x, codes, fp6) }},
+		{"SplitCodes", func() { SplitCodes(small, raw[:n/8*5], merged) }},
+		{"DecodeBytes of 16", func() { DecodeBytes(x, small, w[:n/16], nil, 16, sixes) }},
+		{"DecodeBytes of 64", func() { DecodeBytes(x, small, w[:n/64], w[:n/64], 64, whole) }},
+		{"DecodeBytes of 4096", func() { DecodeBytes(x, small, w[:n/4096], nil, 4096, sixes) }},
+		{"RoundBF16", func() { RoundBF16(x) }},
+		{"RoundF16", func() { RoundF16(x) }},
+		{"Errors", func() { errors.Add(bf16, RawBF16, w) }},
 		{"ScaleBy", func() { ScaleBy(x, 1) }},
 		{"ScaleFrom", func() { ScaleFrom(x, 1, 0.5) }},
 	} {

@@ -22,6 +22,7 @@ type set struct {
 	packFoursHigh                    func(dst, codes []byte)
 	packFours, packTwos              func(dst, codes []byte)
 	merge                            func(dst, codes []byte, m *Merge)
+	split                            func(codes, src []byte, m *Merge)
 	widenBF16, widenF16, widenF32    func(dst []float32, src []byte)
 	narrowBF16, narrowF16, narrowF32 func(dst []byte, src []float32)
 	minMax                           func(x []float32) (lo, hi float32)
@@ -33,6 +34,9 @@ type set struct {
 	decodeInts                       func(dst []float32, codes []uint16, flip uint16, offset int32)
 	decodeSmall                      func(dst []float32, codes []uint16, f *Small)
 	decodePacked                     func(dst []float32, codes []uint16, f *Packed)
+	decodeBytes                      func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values)
+	roundBF16, roundF16              func(x []float32)
+	errors                           [2]func(e *Errors, values []byte, others []float32) // by Raw
 	scaleBy                          func(x []float32, scale float32)
 	scaleFrom                        func(x []float32, scale, zero float32)
 	rotate, rotateOnce               func(x []float32, n int, entry float32)
@@ -49,12 +53,14 @@ var portable = set{
 	absMax:       [2]func([]float32, []byte, int){absMaxOf(RawBF16), absMaxOf(RawF32)},
 	encodeInts:   [2]func([]byte, []byte, Steps, int, *Ints){encodeIntsOf(RawBF16), encodeIntsOf(RawF32)},
 	encodeFloats: [2]func([]byte, []byte, Steps, int, *Floats){encodeFloatsOf(RawBF16), encodeFloatsOf(RawF32)},
-	spans:        spans, packFoursHigh: packFoursHigh, packFours: packFours, packTwos: packTwos, merge: merge,
+	spans:        spans, packFoursHigh: packFoursHigh, packFours: packFours, packTwos: packTwos, merge: merge, split: split,
 	widenBF16: widenBF16, widenF16: widenF16, widenF32: widenF32,
 	narrowBF16: narrowBF16, narrowF16: narrowF16, narrowF32: narrowF32,
 	minMax: minMax, divide: divide, multiply: multiply,
 	roundInts: roundInts, encodeSmall: encodeSmall, encodePacked: encodePacked,
 	decodeInts: decodeInts, decodeSmall: decodeSmall, decodePacked: decodePacked,
+	decodeBytes: decodeBytes, roundBF16: roundBF16, roundF16: roundF16,
+	errors:  [2]func(*Errors, []byte, []float32){errorsOf(RawBF16), errorsOf(RawF32)},
 	scaleBy: scaleBy, scaleFrom: scaleFrom,
 	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes,
 	project: project, collect: collect, product: product, productFused: productFused,

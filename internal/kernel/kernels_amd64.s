@@ -604,6 +604,288 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func splitAVX2(codes *byte, src *byte, turns int, size int, m *byte)
+// Requires: AVX, AVX2
+TEXT ·splitAVX2(SB), NOSPLIT, $0-40
+	MOVQ           codes+0(FP), AX
+	MOVQ           src+8(FP), CX
+	MOVQ           turns+16(FP), DX
+	MOVQ           size+24(FP), BX
+	MOVQ           m+32(FP), SI
+	SHLQ           $0x01, BX
+	VBROADCASTI128 656(SI), Y0
+	TESTQ          DX, DX
+	JZ             turnDone
+
+turn:
+	VMOVDQU     (CX), X1
+	ADDQ        BX, CX
+	VINSERTI128 $0x01, (CX), Y1, Y1
+	ADDQ        BX, CX
+	VPSHUFB     Y0, Y1, Y1
+	VPAND       128(SI), Y1, Y2
+	VPAND       192(SI), Y1, Y3
+	VPSLLQ      16(SI), Y3, Y3
+	VPOR        Y3, Y2, Y2
+	VPAND       256(SI), Y1, Y3
+	VPSLLQ      32(SI), Y3, Y3
+	VPOR        Y3, Y2, Y2
+	VPAND       320(SI), Y1, Y3
+	VPSLLQ      48(SI), Y3, Y3
+	VPOR        Y3, Y2, Y2
+	VPAND       384(SI), Y1, Y3
+	VPSLLQ      64(SI), Y3, Y3
+	VPOR        Y3, Y2, Y2
+	VPAND       448(SI), Y1, Y3
+	VPSLLQ      80(SI), Y3, Y3
+	VPOR        Y3, Y2, Y2
+	VPAND       512(SI), Y1, Y3
+	VPSLLQ      96(SI), Y3, Y3
+	VPOR        Y3, Y2, Y2
+	VPAND       576(SI), Y1, Y3
+	VPSLLQ      112(SI), Y3, Y3
+	VPOR        Y3, Y2, Y2
+	VMOVDQU     Y2, (AX)
+	VMOVDQU     (CX), X4
+	ADDQ        BX, CX
+	VINSERTI128 $0x01, (CX), Y4, Y4
+	ADDQ        BX, CX
+	VPSHUFB     Y0, Y4, Y4
+	VPAND       128(SI), Y4, Y2
+	VPAND       192(SI), Y4, Y3
+	VPSLLQ      16(SI), Y3, Y3
+	VPOR        Y3, Y2, Y2
+	VPAND       256(SI), Y4, Y3
+	VPSLLQ      32(SI), Y3, Y3
+	VPOR        Y3, Y2, Y2
+	VPAND       320(SI), Y4, Y3
+	VPSLLQ      48(SI), Y3, Y3
+	VPOR        Y3, Y2, Y2
+	VPAND       384(SI), Y4, Y3
+	VPSLLQ      64(SI), Y3, Y3
+	VPOR        Y3, Y2, Y2
+	VPAND       448(SI), Y4, Y3
+	VPSLLQ      80(SI), Y3, Y3
+	VPOR        Y3, Y2, Y2
+	VPAND       512(SI), Y4, Y3
+	VPSLLQ      96(SI), Y3, Y3
+	VPOR        Y3, Y2, Y2
+	VPAND       576(SI), Y4, Y3
+	VPSLLQ      112(SI), Y3, Y3
+	VPOR        Y3, Y2, Y2
+	VMOVDQU     Y2, 32(AX)
+	ADDQ        $0x40, AX
+	DECQ        DX
+	JNZ         turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func decodeIntBytesAVX2(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·decodeIntBytesAVX2(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  codes+8(FP), CX
+	MOVQ  scales+16(FP), DX
+	MOVQ  zeros+24(FP), BX
+	MOVQ  groups+32(FP), SI
+	MOVQ  steps+40(FP), DI
+	MOVQ  next+48(FP), R8
+	MOVQ  c+56(FP), R9
+	TESTQ SI, SI
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (DX), Y0
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, DX
+	ADDQ         R8, BX
+	MOVQ         DI, R10
+	TESTQ        R10, R10
+	JZ           turnDone
+
+turn:
+	VPMOVZXBD   (CX), Y2
+	VPXOR       (R9), Y2, Y2
+	VPADDD      32(R9), Y2, Y2
+	VCVTDQ2PS   Y2, Y2
+	VFMADD213PS Y1, Y0, Y2
+	VMOVUPS     Y2, (AX)
+	VPMOVZXBD   8(CX), Y2
+	VPXOR       (R9), Y2, Y2
+	VPADDD      32(R9), Y2, Y2
+	VCVTDQ2PS   Y2, Y2
+	VFMADD213PS Y1, Y0, Y2
+	VMOVUPS     Y2, 32(AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x10, CX
+	DECQ        R10
+	JNZ         turn
+
+turnDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func decodeFloatBytesAVX2(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·decodeFloatBytesAVX2(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  codes+8(FP), CX
+	MOVQ  scales+16(FP), DX
+	MOVQ  zeros+24(FP), BX
+	MOVQ  groups+32(FP), SI
+	MOVQ  steps+40(FP), DI
+	MOVQ  next+48(FP), R8
+	MOVQ  c+56(FP), R9
+	VMOVD (R9), X0
+	VMOVD 32(R9), X1
+	TESTQ SI, SI
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (DX), Y2
+	VBROADCASTSS (BX), Y3
+	ADDQ         $0x04, DX
+	ADDQ         R8, BX
+	MOVQ         DI, R10
+	TESTQ        R10, R10
+	JZ           turnDone
+
+turn:
+	VPMOVZXBD   (CX), Y4
+	VPAND       64(R9), Y4, Y5
+	VPSLLD      X0, Y5, Y6
+	VPADDD      128(R9), Y6, Y7
+	VPADDD      160(R9), Y6, Y6
+	VSUBPS      160(R9), Y6, Y6
+	VPCMPGTD    192(R9), Y5, Y8
+	VBLENDVPS   Y8, Y7, Y6, Y6
+	VPCMPGTD    224(R9), Y5, Y7
+	VBLENDVPS   Y7, 256(R9), Y6, Y6
+	VPAND       96(R9), Y4, Y4
+	VPSLLD      X1, Y4, Y4
+	VPOR        Y4, Y6, Y6
+	VPCMPGTD    288(R9), Y5, Y4
+	VBLENDVPS   Y4, 320(R9), Y6, Y6
+	VADDPS      352(R9), Y6, Y6
+	VFMADD213PS Y3, Y2, Y6
+	VMOVUPS     Y6, (AX)
+	VPMOVZXBD   8(CX), Y4
+	VPAND       64(R9), Y4, Y5
+	VPSLLD      X0, Y5, Y6
+	VPADDD      128(R9), Y6, Y7
+	VPADDD      160(R9), Y6, Y6
+	VSUBPS      160(R9), Y6, Y6
+	VPCMPGTD    192(R9), Y5, Y8
+	VBLENDVPS   Y8, Y7, Y6, Y6
+	VPCMPGTD    224(R9), Y5, Y7
+	VBLENDVPS   Y7, 256(R9), Y6, Y6
+	VPAND       96(R9), Y4, Y4
+	VPSLLD      X1, Y4, Y4
+	VPOR        Y4, Y6, Y6
+	VPCMPGTD    288(R9), Y5, Y4
+	VBLENDVPS   Y4, 320(R9), Y6, Y6
+	VADDPS      352(R9), Y6, Y6
+	VFMADD213PS Y3, Y2, Y6
+	VMOVUPS     Y6, 32(AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x10, CX
+	DECQ        R10
+	JNZ         turn
+
+turnDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func roundBF16AVX2(x *float32, steps int)
+// Requires: AVX, AVX2
+TEXT ·roundBF16AVX2(SB), NOSPLIT, $0-16
+	MOVQ         x+0(FP), AX
+	MOVQ         steps+8(FP), CX
+	MOVL         $0x00000001, DX
+	VMOVD        DX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, DX
+	VMOVD        DX, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0xffff0000, DX
+	VMOVD        DX, X2
+	VPBROADCASTD X2, Y2
+	TESTQ        CX, CX
+	JZ           turnDone
+
+turn:
+	VMOVUPS   (AX), Y3
+	VMOVDQA   Y3, Y4
+	VPSRLD    $0x10, Y3, Y5
+	VPAND     Y0, Y5, Y5
+	VPADDD    Y1, Y5, Y5
+	VPADDD    Y3, Y5, Y5
+	VPAND     Y2, Y5, Y3
+	VCMPPS    $0x03, Y4, Y4, Y5
+	VBLENDVPS Y5, Y4, Y3, Y3
+	VMOVUPS   Y3, (AX)
+	VMOVUPS   32(AX), Y3
+	VMOVDQA   Y3, Y4
+	VPSRLD    $0x10, Y3, Y5
+	VPAND     Y0, Y5, Y5
+	VPADDD    Y1, Y5, Y5
+	VPADDD    Y3, Y5, Y5
+	VPAND     Y2, Y5, Y3
+	VCMPPS    $0x03, Y4, Y4, Y5
+	VBLENDVPS Y5, Y4, Y3, Y3
+	VMOVUPS   Y3, 32(AX)
+	ADDQ      $0x40, AX
+	DECQ      CX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func roundF16AVX2(x *float32, steps int)
+// Requires: AVX, AVX2, F16C
+TEXT ·roundF16AVX2(SB), NOSPLIT, $0-16
+	MOVQ         x+0(FP), AX
+	MOVQ         steps+8(FP), CX
+	MOVL         $0x7fc00000, DX
+	VMOVD        DX, X0
+	VPBROADCASTD X0, Y0
+	TESTQ        CX, CX
+	JZ           turnDone
+
+turn:
+	VMOVUPS   (AX), Y1
+	VMOVDQA   Y1, Y2
+	VCVTPS2PH $0x00, Y2, X1
+	VCVTPH2PS X1, Y1
+	VCMPPS    $0x03, Y2, Y2, Y2
+	VBLENDVPS Y2, Y0, Y1, Y1
+	VMOVUPS   Y1, (AX)
+	VMOVUPS   32(AX), Y1
+	VMOVDQA   Y1, Y2
+	VCVTPS2PH $0x00, Y2, X1
+	VCVTPH2PS X1, Y1
+	VCMPPS    $0x03, Y2, Y2, Y2
+	VBLENDVPS Y2, Y0, Y1, Y1
+	VMOVUPS   Y1, 32(AX)
+	ADDQ      $0x40, AX
+	DECQ      CX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
 // func spansAVX2(scales *float32, inverses *float32, lo *float32, hi *float32, steps int, divisor float32) bool
 // Requires: AVX, AVX2
 TEXT ·spansAVX2(SB), NOSPLIT, $0-49
@@ -3000,6 +3282,93 @@ groupDone:
 	VZEROUPPER
 	RET
 
+// func errorsBF16AVX2(sums *float64, values *byte, others *float32, steps int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·errorsBF16AVX2(SB), NOSPLIT, $0-32
+	MOVQ         sums+0(FP), AX
+	MOVQ         values+8(FP), CX
+	MOVQ         others+16(FP), DX
+	MOVQ         steps+24(FP), BX
+	VMOVUPD      (AX), Y0
+	VMOVUPD      32(AX), Y1
+	VMOVUPD      64(AX), Y2
+	VMOVUPD      96(AX), Y3
+	VMOVUPD      128(AX), Y4
+	VMOVUPD      160(AX), Y5
+	VMOVUPD      192(AX), Y6
+	VMOVUPD      224(AX), Y7
+	VMOVUPD      256(AX), Y8
+	VMOVUPD      288(AX), Y9
+	VMOVUPD      320(AX), Y10
+	VMOVUPD      352(AX), Y11
+	MOVQ         $0x7fffffffffffffff, SI
+	VMOVQ        SI, X12
+	VPBROADCASTQ X12, Y12
+	TESTQ        BX, BX
+	JZ           turnDone
+
+turn:
+	VPMOVZXWD   (CX), X13
+	VPSLLD      $0x10, X13, X13
+	VCVTPS2PD   X13, Y13
+	VCVTPS2PD   (DX), Y14
+	VSUBPD      Y14, Y13, Y14
+	VFMADD231PD Y13, Y13, Y0
+	VPAND       Y12, Y14, Y13
+	VMAXPD      Y8, Y13, Y8
+	VMULPD      Y14, Y14, Y14
+	VADDPD      Y14, Y4, Y4
+	VPMOVZXWD   8(CX), X13
+	VPSLLD      $0x10, X13, X13
+	VCVTPS2PD   X13, Y13
+	VCVTPS2PD   16(DX), Y14
+	VSUBPD      Y14, Y13, Y14
+	VFMADD231PD Y13, Y13, Y1
+	VPAND       Y12, Y14, Y13
+	VMAXPD      Y9, Y13, Y9
+	VMULPD      Y14, Y14, Y14
+	VADDPD      Y14, Y5, Y5
+	VPMOVZXWD   16(CX), X13
+	VPSLLD      $0x10, X13, X13
+	VCVTPS2PD   X13, Y13
+	VCVTPS2PD   32(DX), Y14
+	VSUBPD      Y14, Y13, Y14
+	VFMADD231PD Y13, Y13, Y2
+	VPAND       Y12, Y14, Y13
+	VMAXPD      Y10, Y13, Y10
+	VMULPD      Y14, Y14, Y14
+	VADDPD      Y14, Y6, Y6
+	VPMOVZXWD   24(CX), X13
+	VPSLLD      $0x10, X13, X13
+	VCVTPS2PD   X13, Y13
+	VCVTPS2PD   48(DX), Y14
+	VSUBPD      Y14, Y13, Y14
+	VFMADD231PD Y13, Y13, Y3
+	VPAND       Y12, Y14, Y13
+	VMAXPD      Y11, Y13, Y11
+	VMULPD      Y14, Y14, Y14
+	VADDPD      Y14, Y7, Y7
+	ADDQ        $0x20, CX
+	ADDQ        $0x40, DX
+	DECQ        BX
+	JNZ         turn
+
+turnDone:
+	VMOVUPD Y0, (AX)
+	VMOVUPD Y1, 32(AX)
+	VMOVUPD Y2, 64(AX)
+	VMOVUPD Y3, 96(AX)
+	VMOVUPD Y4, 128(AX)
+	VMOVUPD Y5, 160(AX)
+	VMOVUPD Y6, 192(AX)
+	VMOVUPD Y7, 224(AX)
+	VMOVUPD Y8, 256(AX)
+	VMOVUPD Y9, 288(AX)
+	VMOVUPD Y10, 320(AX)
+	VMOVUPD Y11, 352(AX)
+	VZEROUPPER
+	RET
+
 // func rangesF32AVX2(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2
 TEXT ·rangesF32AVX2(SB), NOSPLIT, $0-40
@@ -3509,6 +3878,85 @@ groupDone:
 	VZEROUPPER
 	RET
 
+// func errorsF32AVX2(sums *float64, values *byte, others *float32, steps int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·errorsF32AVX2(SB), NOSPLIT, $0-32
+	MOVQ         sums+0(FP), AX
+	MOVQ         values+8(FP), CX
+	MOVQ         others+16(FP), DX
+	MOVQ         steps+24(FP), BX
+	VMOVUPD      (AX), Y0
+	VMOVUPD      32(AX), Y1
+	VMOVUPD      64(AX), Y2
+	VMOVUPD      96(AX), Y3
+	VMOVUPD      128(AX), Y4
+	VMOVUPD      160(AX), Y5
+	VMOVUPD      192(AX), Y6
+	VMOVUPD      224(AX), Y7
+	VMOVUPD      256(AX), Y8
+	VMOVUPD      288(AX), Y9
+	VMOVUPD      320(AX), Y10
+	VMOVUPD      352(AX), Y11
+	MOVQ         $0x7fffffffffffffff, SI
+	VMOVQ        SI, X12
+	VPBROADCASTQ X12, Y12
+	TESTQ        BX, BX
+	JZ           turnDone
+
+turn:
+	VCVTPS2PD   (CX), Y13
+	VCVTPS2PD   (DX), Y14
+	VSUBPD      Y14, Y13, Y14
+	VFMADD231PD Y13, Y13, Y0
+	VPAND       Y12, Y14, Y13
+	VMAXPD      Y8, Y13, Y8
+	VMULPD      Y14, Y14, Y14
+	VADDPD      Y14, Y4, Y4
+	VCVTPS2PD   16(CX), Y13
+	VCVTPS2PD   16(DX), Y14
+	VSUBPD      Y14, Y13, Y14
+	VFMADD231PD Y13, Y13, Y1
+	VPAND       Y12, Y14, Y13
+	VMAXPD      Y9, Y13, Y9
+	VMULPD      Y14, Y14, Y14
+	VADDPD      Y14, Y5, Y5
+	VCVTPS2PD   32(CX), Y13
+	VCVTPS2PD   32(DX), Y14
+	VSUBPD      Y14, Y13, Y14
+	VFMADD231PD Y13, Y13, Y2
+	VPAND       Y12, Y14, Y13
+	VMAXPD      Y10, Y13, Y10
+	VMULPD      Y14, Y14, Y14
+	VADDPD      Y14, Y6, Y6
+	VCVTPS2PD   48(CX), Y13
+	VCVTPS2PD   48(DX), Y14
+	VSUBPD      Y14, Y13, Y14
+	VFMADD231PD Y13, Y13, Y3
+	VPAND       Y12, Y14, Y13
+	VMAXPD      Y11, Y13, Y11
+	VMULPD      Y14, Y14, Y14
+	VADDPD      Y14, Y7, Y7
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, DX
+	DECQ        BX
+	JNZ         turn
+
+turnDone:
+	VMOVUPD Y0, (AX)
+	VMOVUPD Y1, 32(AX)
+	VMOVUPD Y2, 64(AX)
+	VMOVUPD Y3, 96(AX)
+	VMOVUPD Y4, 128(AX)
+	VMOVUPD Y5, 160(AX)
+	VMOVUPD Y6, 192(AX)
+	VMOVUPD Y7, 224(AX)
+	VMOVUPD Y8, 256(AX)
+	VMOVUPD Y9, 288(AX)
+	VMOVUPD Y10, 320(AX)
+	VMOVUPD Y11, 352(AX)
+	VZEROUPPER
+	RET
+
 // func widenBF16AVX512(dst *float32, src *byte, steps int)
 // Requires: AVX, AVX512F
 TEXT ·widenBF16AVX512(SB), NOSPLIT, $0-24
@@ -3997,6 +4445,251 @@ turn:
 	ADDQ          $0x40, CX
 	DECQ          DX
 	JNZ           turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func splitAVX512(codes *byte, src *byte, turns int, size int, m *byte)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+TEXT ·splitAVX512(SB), NOSPLIT, $0-40
+	MOVQ            codes+0(FP), AX
+	MOVQ            src+8(FP), CX
+	MOVQ            turns+16(FP), DX
+	MOVQ            size+24(FP), BX
+	MOVQ            m+32(FP), SI
+	SHLQ            $0x01, BX
+	VBROADCASTI32X4 656(SI), Z0
+	VMOVQ           (SI), X1
+	VMOVDQU64       128(SI), Z1
+	VMOVQ           16(SI), X2
+	VMOVDQU64       192(SI), Z3
+	VMOVQ           32(SI), X4
+	VMOVDQU64       256(SI), Z5
+	VMOVQ           48(SI), X6
+	VMOVDQU64       320(SI), Z7
+	VMOVQ           64(SI), X8
+	VMOVDQU64       384(SI), Z9
+	VMOVQ           80(SI), X10
+	VMOVDQU64       448(SI), Z11
+	VMOVQ           96(SI), X12
+	VMOVDQU64       512(SI), Z13
+	VMOVQ           112(SI), X14
+	VMOVDQU64       576(SI), Z15
+	TESTQ           DX, DX
+	JZ              turnDone
+
+turn:
+	VMOVDQU32    (CX), X16
+	ADDQ         BX, CX
+	VINSERTI32X4 $0x01, (CX), Z16, Z16
+	ADDQ         BX, CX
+	VINSERTI32X4 $0x02, (CX), Z16, Z16
+	ADDQ         BX, CX
+	VINSERTI32X4 $0x03, (CX), Z16, Z16
+	ADDQ         BX, CX
+	VPSHUFB      Z0, Z16, Z16
+	VPANDQ       Z1, Z16, Z17
+	VPANDQ       Z3, Z16, Z18
+	VPSLLQ       X2, Z18, Z18
+	VPORQ        Z18, Z17, Z17
+	VPANDQ       Z5, Z16, Z18
+	VPSLLQ       X4, Z18, Z18
+	VPORQ        Z18, Z17, Z17
+	VPANDQ       Z7, Z16, Z18
+	VPSLLQ       X6, Z18, Z18
+	VPORQ        Z18, Z17, Z17
+	VPANDQ       Z9, Z16, Z18
+	VPSLLQ       X8, Z18, Z18
+	VPORQ        Z18, Z17, Z17
+	VPANDQ       Z11, Z16, Z18
+	VPSLLQ       X10, Z18, Z18
+	VPORQ        Z18, Z17, Z17
+	VPANDQ       Z13, Z16, Z18
+	VPSLLQ       X12, Z18, Z18
+	VPORQ        Z18, Z17, Z17
+	VPANDQ       Z15, Z16, Z18
+	VPSLLQ       X14, Z18, Z18
+	VPORQ        Z18, Z17, Z17
+	VMOVDQU32    Z17, (AX)
+	ADDQ         $0x40, AX
+	DECQ         DX
+	JNZ          turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func decodeIntBytesAVX512(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
+// Requires: AVX, AVX512F
+TEXT ·decodeIntBytesAVX512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         zeros+24(FP), BX
+	MOVQ         groups+32(FP), SI
+	MOVQ         steps+40(FP), DI
+	MOVQ         next+48(FP), R8
+	MOVQ         c+56(FP), R9
+	VBROADCASTSS (R9), Z0
+	VBROADCASTSS 32(R9), Z1
+	TESTQ        SI, SI
+	JZ           groupDone
+
+group:
+	VBROADCASTSS (DX), Z2
+	VBROADCASTSS (BX), Z3
+	ADDQ         $0x04, DX
+	ADDQ         R8, BX
+	MOVQ         DI, R9
+	TESTQ        R9, R9
+	JZ           turnDone
+
+turn:
+	VPMOVZXBD   (CX), Z4
+	VPXORD      Z0, Z4, Z4
+	VPADDD      Z1, Z4, Z4
+	VCVTDQ2PS   Z4, Z4
+	VFMADD213PS Z3, Z2, Z4
+	VMOVUPS     Z4, (AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x10, CX
+	DECQ        R9
+	JNZ         turn
+
+turnDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func decodeFloatBytesAVX512(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
+// Requires: AVX, AVX512F
+TEXT ·decodeFloatBytesAVX512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         zeros+24(FP), BX
+	MOVQ         groups+32(FP), SI
+	MOVQ         steps+40(FP), DI
+	MOVQ         next+48(FP), R8
+	MOVQ         c+56(FP), R9
+	VMOVD        (R9), X0
+	VMOVD        32(R9), X1
+	VBROADCASTSS 64(R9), Z2
+	VBROADCASTSS 96(R9), Z3
+	VBROADCASTSS 128(R9), Z4
+	VBROADCASTSS 160(R9), Z5
+	VBROADCASTSS 192(R9), Z6
+	VBROADCASTSS 224(R9), Z7
+	VBROADCASTSS 256(R9), Z8
+	VBROADCASTSS 288(R9), Z9
+	VBROADCASTSS 320(R9), Z10
+	VBROADCASTSS 352(R9), Z11
+	TESTQ        SI, SI
+	JZ           groupDone
+
+group:
+	VBROADCASTSS (DX), Z12
+	VBROADCASTSS (BX), Z13
+	ADDQ         $0x04, DX
+	ADDQ         R8, BX
+	MOVQ         DI, R9
+	TESTQ        R9, R9
+	JZ           turnDone
+
+turn:
+	VPMOVZXBD   (CX), Z14
+	VPANDD      Z2, Z14, Z15
+	VPSLLD      X0, Z15, Z16
+	VPADDD      Z4, Z16, Z17
+	VPADDD      Z5, Z16, Z16
+	VSUBPS      Z5, Z16, Z16
+	VPCMPD      $0x06, Z6, Z15, K1
+	VPBLENDMD   Z17, Z16, K1, Z16
+	VPCMPD      $0x06, Z7, Z15, K1
+	VPBLENDMD   Z8, Z16, K1, Z16
+	VPANDD      Z3, Z14, Z14
+	VPSLLD      X1, Z14, Z14
+	VPORD       Z14, Z16, Z16
+	VPCMPD      $0x06, Z9, Z15, K1
+	VPBLENDMD   Z10, Z16, K1, Z16
+	VADDPS      Z11, Z16, Z16
+	VFMADD213PS Z13, Z12, Z16
+	VMOVUPS     Z16, (AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x10, CX
+	DECQ        R9
+	JNZ         turn
+
+turnDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func roundBF16AVX512(x *float32, steps int)
+// Requires: AVX, AVX512F
+TEXT ·roundBF16AVX512(SB), NOSPLIT, $0-16
+	MOVQ         x+0(FP), AX
+	MOVQ         steps+8(FP), CX
+	MOVL         $0x00000001, DX
+	VMOVD        DX, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x00007fff, DX
+	VMOVD        DX, X1
+	VPBROADCASTD X1, Z1
+	MOVL         $0xffff0000, DX
+	VMOVD        DX, X2
+	VPBROADCASTD X2, Z2
+	TESTQ        CX, CX
+	JZ           turnDone
+
+turn:
+	VMOVUPS   (AX), Z3
+	VMOVDQA32 Z3, Z4
+	VPSRLD    $0x10, Z3, Z5
+	VPANDD    Z0, Z5, Z5
+	VPADDD    Z1, Z5, Z5
+	VPADDD    Z3, Z5, Z5
+	VPANDD    Z2, Z5, Z3
+	VCMPPS    $0x03, Z4, Z4, K1
+	VPBLENDMD Z4, Z3, K1, Z3
+	VMOVUPS   Z3, (AX)
+	ADDQ      $0x40, AX
+	DECQ      CX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func roundF16AVX512(x *float32, steps int)
+// Requires: AVX, AVX512F
+TEXT ·roundF16AVX512(SB), NOSPLIT, $0-16
+	MOVQ         x+0(FP), AX
+	MOVQ         steps+8(FP), CX
+	MOVL         $0x7fc00000, DX
+	VMOVD        DX, X0
+	VPBROADCASTD X0, Z0
+	TESTQ        CX, CX
+	JZ           turnDone
+
+turn:
+	VMOVUPS   (AX), Z1
+	VMOVDQA32 Z1, Z2
+	VCVTPS2PH $0x00, Z2, Y1
+	VCVTPH2PS Y1, Z1
+	VCMPPS    $0x03, Z2, Z2, K1
+	VPBLENDMD Z0, Z1, K1, Z1
+	VMOVUPS   Z1, (AX)
+	ADDQ      $0x40, AX
+	DECQ      CX
+	JNZ       turn
 
 turnDone:
 	VZEROUPPER
@@ -6506,6 +7199,61 @@ groupDone:
 	VZEROUPPER
 	RET
 
+// func errorsBF16AVX512(sums *float64, values *byte, others *float32, steps int)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·errorsBF16AVX512(SB), NOSPLIT, $0-32
+	MOVQ         sums+0(FP), AX
+	MOVQ         values+8(FP), CX
+	MOVQ         others+16(FP), DX
+	MOVQ         steps+24(FP), BX
+	VMOVUPD      (AX), Z0
+	VMOVUPD      64(AX), Z1
+	VMOVUPD      128(AX), Z2
+	VMOVUPD      192(AX), Z3
+	VMOVUPD      256(AX), Z4
+	VMOVUPD      320(AX), Z5
+	MOVQ         $0x7fffffffffffffff, SI
+	VMOVQ        SI, X6
+	VPBROADCASTQ X6, Z6
+	TESTQ        BX, BX
+	JZ           turnDone
+
+turn:
+	VPMOVZXWD   (CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VCVTPS2PD   Y7, Z7
+	VCVTPS2PD   (DX), Z8
+	VSUBPD      Z8, Z7, Z8
+	VFMADD231PD Z7, Z7, Z0
+	VPANDQ      Z6, Z8, Z7
+	VMAXPD      Z4, Z7, Z4
+	VMULPD      Z8, Z8, Z8
+	VADDPD      Z8, Z2, Z2
+	VPMOVZXWD   16(CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VCVTPS2PD   Y7, Z7
+	VCVTPS2PD   32(DX), Z8
+	VSUBPD      Z8, Z7, Z8
+	VFMADD231PD Z7, Z7, Z1
+	VPANDQ      Z6, Z8, Z7
+	VMAXPD      Z5, Z7, Z5
+	VMULPD      Z8, Z8, Z8
+	VADDPD      Z8, Z3, Z3
+	ADDQ        $0x20, CX
+	ADDQ        $0x40, DX
+	DECQ        BX
+	JNZ         turn
+
+turnDone:
+	VMOVUPD Z0, (AX)
+	VMOVUPD Z1, 64(AX)
+	VMOVUPD Z2, 128(AX)
+	VMOVUPD Z3, 192(AX)
+	VMOVUPD Z4, 256(AX)
+	VMOVUPD Z5, 320(AX)
+	VZEROUPPER
+	RET
+
 // func rangesF32AVX512(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2, AVX512BW, AVX512F
 TEXT ·rangesF32AVX512(SB), NOSPLIT, $0-40
@@ -6931,5 +7679,56 @@ turnDone:
 	JNZ  group
 
 groupDone:
+	VZEROUPPER
+	RET
+
+// func errorsF32AVX512(sums *float64, values *byte, others *float32, steps int)
+// Requires: AVX, AVX512F
+TEXT ·errorsF32AVX512(SB), NOSPLIT, $0-32
+	MOVQ         sums+0(FP), AX
+	MOVQ         values+8(FP), CX
+	MOVQ         others+16(FP), DX
+	MOVQ         steps+24(FP), BX
+	VMOVUPD      (AX), Z0
+	VMOVUPD      64(AX), Z1
+	VMOVUPD      128(AX), Z2
+	VMOVUPD      192(AX), Z3
+	VMOVUPD      256(AX), Z4
+	VMOVUPD      320(AX), Z5
+	MOVQ         $0x7fffffffffffffff, SI
+	VMOVQ        SI, X6
+	VPBROADCASTQ X6, Z6
+	TESTQ        BX, BX
+	JZ           turnDone
+
+turn:
+	VCVTPS2PD   (CX), Z7
+	VCVTPS2PD   (DX), Z8
+	VSUBPD      Z8, Z7, Z8
+	VFMADD231PD Z7, Z7, Z0
+	VPANDQ      Z6, Z8, Z7
+	VMAXPD      Z4, Z7, Z4
+	VMULPD      Z8, Z8, Z8
+	VADDPD      Z8, Z2, Z2
+	VCVTPS2PD   32(CX), Z7
+	VCVTPS2PD   32(DX), Z8
+	VSUBPD      Z8, Z7, Z8
+	VFMADD231PD Z7, Z7, Z1
+	VPANDQ      Z6, Z8, Z7
+	VMAXPD      Z5, Z7, Z5
+	VMULPD      Z8, Z8, Z8
+	VADDPD      Z8, Z3, Z3
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, DX
+	DECQ        BX
+	JNZ         turn
+
+turnDone:
+	VMOVUPD Z0, (AX)
+	VMOVUPD Z1, 64(AX)
+	VMOVUPD Z2, 128(AX)
+	VMOVUPD Z3, 192(AX)
+	VMOVUPD Z4, 256(AX)
+	VMOVUPD Z5, 320(AX)
 	VZEROUPPER
 	RET

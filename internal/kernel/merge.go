@@ -13,6 +13,7 @@ type Merge struct {
 	shifts  [8][2]uint64 // in assembly's order
 	masks   [8][8]uint64
 	shuffle [16]byte
+	spread  [16]byte // its inverse
 }
 
 // NewMerge is without terms.
@@ -23,6 +24,9 @@ func NewMerge(size int) *Merge {
 			m.shuffle[i] = byte(i)
 		} else if i < 2*size {
 			m.shuffle[i] = byte(8 + i - size)
+		}
+		if m.spread[i] = 0x80; i%8 < size {
+			m.spread[i] = byte(i/8*size + i%8)
 		}
 	}
 	return m
@@ -51,7 +55,9 @@ func (m *Merge) apply(x uint64) (y uint64) {
 }
 
 // SplitCodes is the inverse of MergeCodes.
-func SplitCodes(codes, src []byte, m *Merge) {
+func SplitCodes(codes, src []byte, m *Merge) { active.split(codes, src, m) }
+
+func split(codes, src []byte, m *Merge) {
 	var last [8]byte
 	for ; len(codes) >= 8; codes, src = codes[8:], src[m.Bytes:] {
 		from := src

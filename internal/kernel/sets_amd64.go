@@ -41,6 +41,12 @@ var avx2 = func() set {
 	}
 	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
 	s.books, s.bookCodes = booksBy(r, bookSumsAVX2), bookCodesBy(bookCodesAVX2)
+	s.split = splitBy(splitAVX2)
+	s.decodeBytes = decodeBytesBy(decodeIntBytesAVX2, decodeFloatBytesAVX2, decodeBytesWith(s.scaleBy, s.scaleFrom))
+	s.roundBF16 = roundBy(roundBF16AVX2, roundBF16)
+	s.roundF16 = roundBy(roundF16AVX2, roundF16)
+	s.errors[RawBF16] = errorsBy(RawBF16, errorsBF16AVX2)
+	s.errors[RawF32] = errorsBy(RawF32, errorsF32AVX2)
 	return s
 }()
 
@@ -83,5 +89,11 @@ var avx512 = func() set {
 	}
 	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
 	s.books, s.bookCodes = booksBy(r, bookSumsAVX512), bookCodesBy(bookCodesAVX512)
+	s.split = splitBy(splitAVX512)
+	s.decodeBytes = decodeBytesBy(decodeIntBytesAVX512, decodeFloatBytesAVX512, decodeBytesWith(s.scaleBy, s.scaleFrom))
+	s.roundBF16 = roundBy(roundBF16AVX512, roundBF16)
+	s.roundF16 = roundBy(roundF16AVX512, roundF16)
+	s.errors[RawBF16] = errorsBy(RawBF16, errorsBF16AVX512)
+	s.errors[RawF32] = errorsBy(RawF32, errorsF32AVX512)
 	return s
 }()

@@ -32,5 +32,6 @@ var neon = func() set {
 	s.packTwos = packBy(4, packTwosNEON, packTwos)
 	s.merge = mergeBy(mergeNEON)
 	s.spans = spansBy(spansNEON)
+	s.decodeBytes = decodeBytesWith(s.scaleBy, s.scaleFrom)
 	return s
 }()

@@ -84,6 +84,31 @@ func packTwosAVX2(dst *byte, codes *byte, turns int)
 //go:noescape
 func mergeAVX2(dst *byte, codes *byte, turns int, size int, m *byte)
 
+// splitAVX2 makes 64 codes a turn of eight times size bytes, and reads up to 16 bytes behind them.
+//
+//go:noescape
+func splitAVX2(codes *byte, src *byte, turns int, size int, m *byte)
+
+// decodeIntBytesAVX2 decodes groups of that many times 16 codes; a group's zero point lies next bytes behind the last one's.
+//
+//go:noescape
+func decodeIntBytesAVX2(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
+
+// decodeFloatBytesAVX2 decodes groups of that many times 16 codes; a group's zero point lies next bytes behind the last one's.
+//
+//go:noescape
+func decodeFloatBytesAVX2(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
+
+// roundBF16AVX2 rounds that many times 16 values.
+//
+//go:noescape
+func roundBF16AVX2(x *float32, steps int)
+
+// roundF16AVX2 rounds that many times 16 values.
+//
+//go:noescape
+func roundF16AVX2(x *float32, steps int)
+
 // spansAVX2 does that many times 16 groups.
 //
 //go:noescape
@@ -190,6 +215,11 @@ func multiplySmallBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float
 //go:noescape
 func dividePackedBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
+// errorsBF16AVX2 adds that many times 16 pairs.
+//
+//go:noescape
+func errorsBF16AVX2(sums *float64, values *byte, others *float32, steps int)
+
 // rangesF32AVX2 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
 //
@@ -225,6 +255,11 @@ func multiplySmallF32AVX2(codes *byte, src *byte, zeros *float32, scales *float3
 //
 //go:noescape
 func dividePackedF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+
+// errorsF32AVX2 adds that many times 16 pairs.
+//
+//go:noescape
+func errorsF32AVX2(sums *float64, values *byte, others *float32, steps int)
 
 // widenBF16AVX512 widens that many times 16 values.
 //
@@ -305,6 +340,31 @@ func packTwosAVX512(dst *byte, codes *byte, turns int)
 //
 //go:noescape
 func mergeAVX512(dst *byte, codes *byte, turns int, size int, m *byte)
+
+// splitAVX512 makes 64 codes a turn of eight times size bytes, and reads up to 16 bytes behind them.
+//
+//go:noescape
+func splitAVX512(codes *byte, src *byte, turns int, size int, m *byte)
+
+// decodeIntBytesAVX512 decodes groups of that many times 16 codes; a group's zero point lies next bytes behind the last one's.
+//
+//go:noescape
+func decodeIntBytesAVX512(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
+
+// decodeFloatBytesAVX512 decodes groups of that many times 16 codes; a group's zero point lies next bytes behind the last one's.
+//
+//go:noescape
+func decodeFloatBytesAVX512(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
+
+// roundBF16AVX512 rounds that many times 16 values.
+//
+//go:noescape
+func roundBF16AVX512(x *float32, steps int)
+
+// roundF16AVX512 rounds that many times 16 values.
+//
+//go:noescape
+func roundF16AVX512(x *float32, steps int)
 
 // spansAVX512 does that many times 16 groups.
 //
@@ -422,6 +482,11 @@ func multiplySmallBF16AVX512(codes *byte, src *byte, zeros *float32, scales *flo
 //go:noescape
 func dividePackedBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
+// errorsBF16AVX512 adds that many times 16 pairs.
+//
+//go:noescape
+func errorsBF16AVX512(sums *float64, values *byte, others *float32, steps int)
+
 // rangesF32AVX512 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
 //
@@ -457,3 +522,8 @@ func multiplySmallF32AVX512(codes *byte, src *byte, zeros *float32, scales *floa
 //
 //go:noescape
 func dividePackedF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+
+// errorsF32AVX512 adds that many times 16 pairs.
+//
+//go:noescape
+func errorsF32AVX512(sums *float64, values *byte, others *float32, steps int)

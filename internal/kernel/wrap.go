@@ -317,3 +317,81 @@ func mergeBy(asm func(dst, codes *byte, turns, size int, m *byte)) func(dst, cod
 		merge(dst[turns*8*m.Bytes:], codes[turns*64:], m)
 	}
 }
+
+// splitBy leaves so many turns of 64 codes to the portable function that what
+// assembly reads too much lies within src.
+func splitBy(asm func(codes, src *byte, turns, size int, m *byte)) func(codes, src []byte, m *Merge) {
+	return func(codes, src []byte, m *Merge) {
+		src = src[:len(codes)/8*m.Bytes]
+		turns := len(codes) / 64
+		for turns > 0 && len(src)-turns*8*m.Bytes+2*m.Bytes < 16 {
+			turns--
+		}
+		asm(unsafe.SliceData(codes), unsafe.SliceData(src), turns, m.Bytes, (*byte)(unsafe.Pointer(&m.shifts)))
+		split(codes[turns*64:], src[turns*8*m.Bytes:], m)
+	}
+}
+
+// decoder is a function of the assembly that decodes groups of whole steps.
+type decoder func(dst *float32, codes *byte, scales, zeros *float32, groups, steps, next int, c *uint32)
+
+// noZeros is the zero point that a product takes.
+var noZeros = [1]float32{float32(math.Copysign(0, -1))}
+
+// decodeBytesBy decodes groups of any size, with looking up for their ends and
+// for what assembly does not know.
+func decodeBytesBy(ints, floats decoder, look func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values)) func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values) {
+	return func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values) {
+		asm := ints
+		switch v.form {
+		case looked:
+			look(dst, codes, scales, zeros, group, v)
+			return
+		case floated:
+			asm = floats
+		}
+		n := group &^ (step - 1)
+		dst, codes = dst[:len(scales)*group], codes[:len(scales)*group]
+		if n == group {
+			asm.call(dst, codes, scales, zeros, n, v)
+			return
+		}
+		var zero []float32
+		for i := range scales {
+			if zeros != nil {
+				zero = zeros[i : i+1]
+			}
+			to, from := dst[i*group:(i+1)*group], codes[i*group:(i+1)*group]
+			asm.call(to, from, scales[i:i+1], zero, n, v)
+			look(to[n:], from[n:], scales[i:i+1], zero, group-n, v)
+		}
+	}
+}
+
+func (d decoder) call(dst []float32, codes []byte, scales, zeros []float32, n int, v *Values) {
+	next := 4
+	if zeros == nil {
+		next, zeros = 0, noZeros[:]
+	} else {
+		zeros = zeros[:len(scales)]
+	}
+	d(unsafe.SliceData(dst), unsafe.SliceData(codes), unsafe.SliceData(scales), unsafe.SliceData(zeros), len(scales), n/step, next, &v.c[0][0])
+}
+
+func roundBy(asm func(x *float32, steps int), rest func(x []float32)) func(x []float32) {
+	return func(x []float32) {
+		n := len(x) &^ (step - 1)
+		asm(unsafe.SliceData(x), n/step)
+		rest(x[n:])
+	}
+}
+
+func errorsBy(raw Raw, asm func(sums *float64, values *byte, others *float32, steps int)) func(e *Errors, values []byte, others []float32) {
+	rest := errorsOf(raw)
+	return func(e *Errors, values []byte, others []float32) {
+		n := len(others) &^ (step - 1)
+		values = values[:len(others)*raw.Bytes()]
+		asm(&e.squares[0], unsafe.SliceData(values), unsafe.SliceData(others), n/step)
+		rest(e, values[n*raw.Bytes():], others[n:])
+	}
+}

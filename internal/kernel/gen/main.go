@@ -24,6 +24,11 @@ func main() {
 		v.packFours("packFoursHigh", 0x0110)
 		v.packTwos()
 		v.merge()
+		v.split()
+		v.decodeIntBytes()
+		v.decodeFloatBytes()
+		v.roundBF16()
+		v.roundF16()
 		v.spans()
 		v.signs()
 		v.rotations()
@@ -36,6 +41,7 @@ func main() {
 			v.encodeSmall(raw, false)
 			v.encodeSmall(raw, true)
 			v.encodePacked(raw)
+			v.errors(raw)
 		}
 	}
 	Generate()

@@ -67,6 +67,7 @@ const (
 	mergeShifts  = 0
 	mergeMasks   = 16 * mergeTerms
 	mergeShuffle = mergeMasks + 64*mergeTerms
+	mergeSpread  = mergeShuffle + 16
 )
 
 // merge shifts and masks eight codes at a time, as a Merge says, and closes
@@ -77,12 +78,7 @@ func (v isa) merge() {
 		"merge"+v.name+" merges 64 codes a turn into eight times size bytes, and writes up to 16 bytes behind them.")
 	dst, codes, turns, size, m := param("dst"), param("codes"), param("turns"), param("size"), param("m")
 	SHLQ(U8(1), size) // of 16 codes
-	shuffle := v.vec()
-	if v.wide {
-		VBROADCASTI32X4(Mem{Base: m, Disp: mergeShuffle}, shuffle)
-	} else {
-		VBROADCASTI128(Mem{Base: m, Disp: mergeShuffle}, shuffle)
-	}
+	shuffle := v.sixteens(Mem{Base: m, Disp: mergeShuffle})
 	terms := v.terms(m)
 	loop("turn", turns, func() {
 		for i := 0; i < 64; i += v.width() {
@@ -137,6 +133,72 @@ func (v isa) terms(m Register) func(x VecVirtual) VecVirtual {
 	}
 }
 
+// sixteens fills a vector with 16 bytes.
+func (v isa) sixteens(m Mem) VecVirtual {
+	r := v.vec()
+	if v.wide {
+		VBROADCASTI32X4(m, r)
+	} else {
+		VBROADCASTI128(m, r)
+	}
+	return r
+}
+
+// split is the inverse of merge: it opens the gaps, masks and shifts.
+func (v isa) split() {
+	v.function("split", "func(codes, src *byte, turns, size int, m *byte)",
+		"split"+v.name+" makes 64 codes a turn of eight times size bytes, and reads up to 16 bytes behind them.")
+	codes, src, turns, size, m := param("codes"), param("src"), param("turns"), param("size"), param("m")
+	SHLQ(U8(1), size) // of 16 codes
+	spread := v.sixteens(Mem{Base: m, Disp: mergeSpread})
+	var shifts [mergeTerms]Op
+	var masks [mergeTerms]Op
+	for i := range mergeTerms {
+		shifts[i], masks[i] = Mem{Base: m, Disp: mergeShifts + 16*i}, Mem{Base: m, Disp: mergeMasks + 64*i}
+		if v.wide {
+			shift, mask := XMM(), v.vec()
+			VMOVQ(shifts[i], shift)
+			VMOVDQU64(masks[i], mask)
+			shifts[i], masks[i] = shift, mask
+		}
+	}
+	loop("turn", turns, func() {
+		for i := 0; i < 64; i += v.width() {
+			x, sum, t := v.loadLanes(src, size), v.vec(), v.vec()
+			VPSHUFB(spread, x, x)
+			v.logic(VPANDQ, VPAND, masks[0], x, sum)
+			for j := 1; j < mergeTerms; j++ {
+				v.logic(VPANDQ, VPAND, masks[j], x, t)
+				VPSLLQ(shifts[j], t, t)
+				v.logic(VPORQ, VPOR, t, sum, sum)
+			}
+			v.storeWhole(sum, Mem{Base: codes, Disp: i})
+		}
+		ADDQ(U8(64), codes)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// loadLanes reads 16 bytes for each lane, size bytes after those before.
+func (v isa) loadLanes(src, size Register) VecVirtual {
+	x := v.vec()
+	for i := 0; i < v.width(); i += 16 {
+		switch m := (Mem{Base: src}); {
+		case v.wide && i == 0:
+			VMOVDQU32(m, x.AsX())
+		case i == 0:
+			VMOVDQU(m, x.AsX())
+		case v.wide:
+			VINSERTI32X4(U8(i/16), m, x, x)
+		default:
+			VINSERTI128(U8(i/16), m, x, x)
+		}
+		ADDQ(size, src)
+	}
+	return x
+}
+
 // storeLanes writes the 16 bytes of each lane, size bytes after the one before.
 func (v isa) storeLanes(x VecVirtual, dst, size Register) {
 	for i := 0; i < v.width(); i += 16 {
@@ -159,5 +221,13 @@ func (v isa) loadWhole(m Mem, to VecVirtual) {
 		VMOVDQU32(m, to)
 	} else {
 		VMOVDQU(m, to)
+	}
+}
+
+func (v isa) storeWhole(x VecVirtual, m Mem) {
+	if v.wide {
+		VMOVDQU32(x, m)
+	} else {
+		VMOVDQU(x, m)
 	}
 }

@@ -1,0 +1,115 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// decodeBytes writes a function that gives groups of codes of a byte their
+// values, by the code that constants and value write, and scales them. The
+// product alone is the fused one with a negative zero.
+func (v isa) decodeBytes(name string, constants func(m Mem), value func(x VecVirtual) VecVirtual) {
+	v.function(name, "func(dst *float32, codes *byte, scales, zeros *float32, groups, steps, next int, c *uint32)",
+		described("%s%s decodes groups of that many times 16 codes; a group's zero point lies next bytes behind the last one's.", name, v.name))
+	dst, codes, scales, zeros := param("dst"), param("codes"), param("scales"), param("zeros")
+	groups, steps, next := param("groups"), param("steps"), param("next")
+	constants(base("c"))
+	loop("group", groups, func() {
+		scale, zero := v.broadcast(Mem{Base: scales}), v.broadcast(Mem{Base: zeros})
+		ADDQ(U8(4), scales)
+		ADDQ(next, zeros)
+		turns := copied(steps)
+		v.each(turns, func(i int) {
+			x := v.vec()
+			VPMOVZXBD(Mem{Base: codes, Disp: i}, x)
+			x = value(x)
+			VFMADD213PS(zero, scale, x)
+			VMOVUPS(x, Mem{Base: dst, Disp: 4 * i})
+		}, pointer{dst, 4}, pointer{codes, 1})
+	})
+	VZEROUPPER()
+	RET()
+}
+
+func (v isa) decodeIntBytes() {
+	var c map[string]Op
+	v.decodeBytes("decodeIntBytes", func(m Mem) { c = v.constants(m, "flip", "offset") }, func(x VecVirtual) VecVirtual {
+		v.xor(c["flip"], x, x)
+		VPADDD(c["offset"], x, x)
+		VCVTDQ2PS(x, x)
+		return x
+	})
+}
+
+// decodeFloatBytes moves a code's magnitude to the place of a float's and adds
+// the difference of the biases. One without exponent gets the least exponent,
+// and the least normal taken off: processors multiply subnormals slowly.
+func (v isa) decodeFloatBytes() {
+	var c map[string]Op
+	var shift, signShift Register
+	constants := func(m Mem) {
+		shift, signShift = shiftCount(m), shiftCount(m.Offset(32))
+		c = v.constants(m.Offset(64), "magnitude", "bit", "rebias", "least", "fraction", "numbers", "infinity", "last", "nan", "zero")
+	}
+	v.decodeBytes("decodeFloatBytes", constants, func(x VecVirtual) VecVirtual {
+		y, value, normal := v.vec(), v.vec(), v.vec()
+		v.and(c["magnitude"], x, y)
+		VPSLLD(shift, y, value)
+		VPADDD(c["rebias"], value, normal)
+		VPADDD(c["least"], value, value)
+		VSUBPS(c["least"], value, value)
+		v.choose(v.above(y, c["fraction"]), normal, value)
+		v.choose(v.above(y, c["numbers"]), c["infinity"], value)
+		v.and(c["bit"], x, x)
+		VPSLLD(signShift, x, x)
+		v.or(x, value, value)
+		v.choose(v.above(y, c["last"]), c["nan"], value)
+		VADDPS(c["zero"], value, value)
+		return value
+	})
+}
+
+// inPlace writes a function that changes values where they lie.
+func (v isa) inPlace(name string, constants func(), change func(x VecVirtual)) {
+	v.function(name, "func(x *float32, steps int)", name+v.name+" rounds that many times 16 values.")
+	x, n := param("x"), param("steps")
+	constants()
+	v.each(n, func(i int) {
+		m := Mem{Base: x, Disp: 4 * i}
+		y := v.load(f32, m)
+		change(y)
+		VMOVUPS(y, m)
+	}, pointer{x, 4})
+	VZEROUPPER()
+	RET()
+}
+
+func unordered(x VecVirtual) func(mask Op) {
+	return func(mask Op) { VCMPPS(U8(3), x, x, mask) }
+}
+
+func (v isa) roundBF16() {
+	var one, half, high VecVirtual
+	v.inPlace("roundBF16", func() { one, half, high = v.constant(1), v.constant(0x7FFF), v.constant(0xFFFF0000) }, func(x VecVirtual) {
+		y, rounded := v.vec(), v.vec()
+		v.move(x, y)
+		VPSRLD(U8(16), x, rounded)
+		v.and(one, rounded, rounded)
+		VPADDD(half, rounded, rounded)
+		VPADDD(x, rounded, rounded)
+		v.and(high, rounded, x)
+		v.choose(unordered(y), y, x)
+	})
+}
+
+func (v isa) roundF16() {
+	var nan VecVirtual
+	v.inPlace("roundF16", func() { nan = v.constant(0x7FC00000) }, func(x VecVirtual) {
+		y := v.vec()
+		v.move(x, y)
+		VCVTPS2PH(U8(0), y, v.half(x))
+		VCVTPH2PS(v.half(x), x)
+		v.choose(unordered(y), nan, x)
+	})
+}

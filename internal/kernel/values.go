@@ -1,0 +1,108 @@
+package kernel
+
+import "math"
+
+// Values are those of codes of one byte.
+type Values struct {
+	table [256]float32
+	form  valueForm
+	c     constants // of the form
+}
+
+// valueForm says how assembly finds values.
+type valueForm uint8
+
+const (
+	looked  valueForm = iota // in the table: it has no other way
+	whole                    // numbers, of the xor with flip and the sum with an offset
+	floated                  // of the fields of a float
+)
+
+// IntValues are (code xor flip) + offset.
+func IntValues(flip uint8, offset int32) *Values {
+	v := &Values{form: whole}
+	for code := range v.table {
+		v.table[code] = float32(int32(uint8(code)^flip) + offset)
+	}
+	v.c.set(uint32(flip), uint32(offset))
+	return v
+}
+
+// SmallValues are those of a native float of at most 8 bits. Bits of codes
+// above the sign's must be zero.
+func SmallValues(f *Small) *Values {
+	v := &Values{form: floated}
+	for code := range v.table {
+		v.table[code] = f.Decode(uint16(code) & (2*f.SignBit - 1))
+	}
+	if f.Unsigned0 {
+		v.form = looked
+		return v
+	}
+	last := uint32(f.Infinite) // of magnitudes that are not NaN
+	if !f.IEEE {
+		last--
+	}
+	v.fields(f.Mantissa, f.Bias, uint32(f.SignBit), uint32(f.Infinite)-1, last, 1<<31)
+	return v
+}
+
+// PackedValues are those of a packed float of at most 8 bits. Bits of codes
+// above the float's must be zero.
+func PackedValues(p *Packed) *Values {
+	v := &Values{form: floated}
+	var codes [256]uint16
+	for i := range codes {
+		codes[i] = uint16(i) & (1<<p.Bits - 1)
+	}
+	decodePacked(v.table[:], codes[:], p)
+	sign := uint32(0)
+	if !p.Unsigned {
+		sign = 1 << (p.Bits - 1)
+	}
+	v.fields(p.Mantissa, p.bias(), sign, 255, 255, 0)
+	return v
+}
+
+// fields sets the constants of a float with that sign bit, 0 for none: the
+// greatest magnitude that is a number, and the greatest that is not NaN. Adding
+// 0 makes a negative zero positive, adding a negative one leaves both.
+func (v *Values) fields(mantissa, bias, sign, numbers, last, zero uint32) {
+	signShift := uint32(0)
+	if sign != 0 {
+		signShift = 31 - uint32(math.Ilogb(float64(sign)))
+	}
+	v.c.set(23-mantissa, signShift, 255&^sign, sign, (127-bias)<<23, (128-bias)<<23, 1<<mantissa-1,
+		numbers, 0x7F800000, last, 0x7FC00000, zero)
+}
+
+// At returns the value of a code.
+func (v *Values) At(code byte) float32 { return v.table[code] }
+
+// DecodeBytes gives consecutive groups of that many codes, a scale for each,
+// their values: value · scale, or, with zero points, value · scale + zero with a
+// single rounding.
+func DecodeBytes(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values) {
+	active.decodeBytes(dst, codes, scales, zeros, group, v)
+}
+
+func decodeBytes(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values) {
+	decodeBytesWith(scaleBy, scaleFrom)(dst, codes, scales, zeros, group, v)
+}
+
+// decodeBytesWith looks values up and scales them by functions of a set.
+func decodeBytesWith(by func(x []float32, scale float32), from func(x []float32, scale, zero float32)) func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values) {
+	return func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values) {
+		codes = codes[:len(scales)*group]
+		for i, c := range codes {
+			dst[i] = v.table[c]
+		}
+		for i, scale := range scales {
+			if x := dst[i*group : (i+1)*group]; zeros != nil {
+				from(x, scale, zeros[i])
+			} else {
+				by(x, scale)
+			}
+		}
+	}
+}
