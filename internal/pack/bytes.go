@@ -1,6 +1,10 @@
 package pack
 
-import "github.com/tensorpress/tensorpress/internal/kernel"
+import (
+	"encoding/binary"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+)
 
 // Bytes is [Pack] for codes of a byte each, of widths to 8 bits. At 8 bits dst
 // may be codes.
@@ -26,10 +30,40 @@ func Bytes(dst, codes []byte, bits int) {
 	}
 }
 
-// merges are the blocks of widths that do not divide 8, and of one bit, for
-// eight codes at a time.
+// SplitBytes is the inverse of [Bytes]: it fills codes, whole blocks of them.
+func SplitBytes(codes, src []byte, bits int) {
+	if bits == 8 {
+		copy(codes, src)
+		return
+	}
+	n := len(codes) &^ 7
+	at := Size(n, bits)
+	kernel.SplitCodes(codes[:n], src[:at], merges[bits])
+	if n < len(codes) { // blocks of fewer than eight
+		var rest [8]uint16
+		unpackBlocks(rest[:len(codes)-n], src[at:], bits)
+		for i := range codes[n:] {
+			codes[n+i] = byte(rest[i])
+		}
+	}
+}
+
+// SplitFoursHigh takes codes of 4 bits, an even number, out of bytes whose high
+// bits hold the first of two.
+func SplitFoursHigh(codes, src []byte) {
+	SplitBytes(codes, src, 4)
+	for ; len(codes) >= 8; codes = codes[8:] {
+		x := binary.LittleEndian.Uint64(codes)
+		binary.LittleEndian.PutUint64(codes, x>>8&0x00FF00FF00FF00FF|x&0x00FF00FF00FF00FF<<8)
+	}
+	for i := 0; i+1 < len(codes); i += 2 {
+		codes[i], codes[i+1] = codes[i+1], codes[i]
+	}
+}
+
+// merges are the blocks of widths below 8, for eight codes at a time.
 var merges = func() (all [8]*kernel.Merge) {
-	for _, bits := range []int{1, 3, 5, 6, 7} {
+	for bits := 1; bits < 8; bits++ {
 		b := &blocks[bits]
 		all[bits] = kernel.NewMerge(Size(8, bits))
 		for first := 0; first < 8; first += b.values {
@@ -42,19 +76,3 @@ var merges = func() (all [8]*kernel.Merge) {
 	}
 	return all
 }()
-
-// split unpacks eight codes at a time, wherever blocks end.
-func split(codes []uint16, src []byte, bits int) {
-	var bytes [512]byte
-	n := len(codes) &^ 7
-	for at := 0; at < n; at += len(bytes) {
-		part := bytes[:min(len(bytes), n-at)]
-		kernel.SplitCodes(part, src[Size(at, bits):Size(at+len(part), bits)], merges[bits])
-		for i, c := range part {
-			codes[at+i] = uint16(c)
-		}
-	}
-	if n < len(codes) { // half of what is split, at 6 bits
-		unpackBlocks(codes[n:], src[Size(n, bits):], bits)
-	}
-}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
 // TestBytesEqualPack: the fast way to the same words must not shuffle weights.
@@ -25,7 +27,28 @@ func TestBytesEqualPack(t *testing.T) {
 				if !bytes.Equal(got[len(want):], make([]byte, 8)) {
 					t.Fatalf("%d codes: wrote behind them", n)
 				}
+				again := make([]byte, n+8)
+				if SplitBytes(again[:n], want, bits); !bytes.Equal(again[:n], codes) {
+					t.Fatalf("%d codes: split into %x, want %x", n, again[:n], codes)
+				}
+				if !bytes.Equal(again[n:], make([]byte, 8)) {
+					t.Fatalf("%d codes: split wrote behind them", n)
+				}
 			}
 		})
+	}
+}
+
+// TestFoursHigh: neighbours would change places.
+func TestFoursHigh(t *testing.T) {
+	for n := 0; n <= 200; n += 2 {
+		codes, src, got := make([]byte, n), make([]byte, n/2), make([]byte, n)
+		for i := range codes {
+			codes[i] = byte(i * 7 & 15)
+		}
+		kernel.PackFoursHigh(src, codes)
+		if SplitFoursHigh(got, src); !bytes.Equal(got, codes) {
+			t.Fatalf("%d codes: %x, want %x", n, got, codes)
+		}
 	}
 }

@@ -75,19 +75,22 @@ func Unpack(codes []uint16, src []byte, bits int) {
 		for i := range codes {
 			codes[i] = binary.LittleEndian.Uint16(src[2*i:])
 		}
-	case 4:
-		for i, b := range src[:len(codes)/2] {
-			codes[2*i], codes[2*i+1] = uint16(b&15), uint16(b>>4)
-		}
-	case 2:
-		for i, b := range src[:len(codes)/4] {
-			c := codes[4*i : 4*i+4]
-			c[0], c[1], c[2], c[3] = uint16(b&3), uint16(b>>2&3), uint16(b>>4&3), uint16(b>>6)
-		}
-	case 1, 3, 5, 6, 7:
+	case 1, 2, 3, 4, 5, 6, 7:
 		split(codes, src, bits)
 	default:
 		unpackBlocks(codes, src, bits)
+	}
+}
+
+// split widens codes some at a time; any number of bytes is whole blocks.
+func split(codes []uint16, src []byte, bits int) {
+	var bytes [512]byte
+	for at := 0; at < len(codes); at += len(bytes) {
+		part := bytes[:min(len(bytes), len(codes)-at)]
+		SplitBytes(part, src[Size(at, bits):], bits)
+		for i, c := range part {
+			codes[at+i] = uint16(c)
+		}
 	}
 }
 
