@@ -17,7 +17,7 @@ type decoding struct {
 
 // shape returns that of its tiles.
 func (d *decoding) shape() (cut quant.Cut, rows, cols int) {
-	cut = d.layer.Codec.Cut()
+	cut = d.layer.Codec.Cut().ForDecoding()
 	rows, cols = cut.DecodeTile(tileValues)
 	return cut, rows, cols
 }

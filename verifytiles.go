@@ -12,6 +12,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
@@ -267,11 +268,18 @@ func (v *verification) newLayerCheck(l *layout.Layer) *check {
 func (v *verification) compare(w *stream.Worker, source *original, columns int, a quant.Area, got []float32) (sums, error) {
 	s := sums{nonfinite: -1}
 	var n *quant.NonfiniteError
-	if errors.As(quant.CheckFinite(0, got), &n) {
-		s.nonfinite = a.Index(n.Index, columns)
+	if errors.As(quant.CheckArea(a, got, columns), &n) {
+		s.nonfinite = n.Index
 	}
 	if source == nil {
 		return s, nil
+	}
+	if plain, ok := source.values.(plainValues); ok && source.dtype == safetensors.BF16 { // the usual one
+		want, err := plain.raw(w, columns, a)
+		if err == nil {
+			s.measureRaw(want, kernel.RawBF16, got)
+		}
+		return s, err
 	}
 	want, err := source.read(w, 1, columns, a)
 	if err != nil {
@@ -282,35 +290,16 @@ func (v *verification) compare(w *stream.Worker, source *original, columns int, 
 }
 
 // measure adds up the errors of values.
-func (s *sums) measure(want, got []float32) {
-	var a, b, c, d lane // sums that do not wait for each other
-	got = got[:len(want)]
-	for ; len(want) >= 4; want, got = want[4:], got[4:] {
-		x, y := (*[4]float32)(want), (*[4]float32)(got)
-		a.add(x[0], y[0])
-		b.add(x[1], y[1])
-		c.add(x[2], y[2])
-		d.add(x[3], y[3])
-	}
-	for i, x := range want {
-		a.add(x, got[i])
-	}
-	s.squares += (a.squares + b.squares) + (c.squares + d.squares)
-	s.errors += (a.errors + b.errors) + (c.errors + d.errors)
-	s.maxAbs = math.Max(s.maxAbs, math.Float64frombits(max(a.most, b.most, c.most, d.most)))
-}
+func (s *sums) measure(want, got []float32) { s.measureRaw(kernel.AsBytes(want), kernel.RawF32, got) }
 
-// lane is every fourth value's part of the sums.
-type lane struct {
-	squares, errors float64
-	most            uint64 // bits of the greatest magnitude, of which NaN's are greatest
-}
-
-func (l *lane) add(want, got float32) {
-	w, e := float64(want), float64(want)-float64(got)
-	l.squares += float64(w * w)
-	l.errors += float64(e * e)
-	l.most = max(l.most, math.Float64bits(e)&^(1<<63))
+// measureRaw is measure for wanted values as they are stored.
+func (s *sums) measureRaw(want []byte, raw kernel.Raw, got []float32) {
+	var e kernel.Errors
+	e.Add(want, raw, got)
+	squares, errors, most := e.Sums()
+	s.squares += squares
+	s.errors += errors
+	s.maxAbs = math.Max(s.maxAbs, most)
 }
 
 // gotBuffer and wantBuffer are the worker's for the bytes of copies; those

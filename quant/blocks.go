@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -100,13 +99,6 @@ func (b *Blocks) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
 
 // Decode restores an area from the bytes that Needed names.
 func (b *Blocks) Decode(dst []float32, src [][]byte, a Area, _ safetensors.Dtype, scratch *Scratch) {
-	b.Rule.decode(dst, src[0], scratch)
-	p, scales := Patch{Area: a, Values: dst}, src[1]
-	b.Cut().groups(a, func(_ int, part Area) {
-		scale := math.Float32frombits(binary.LittleEndian.Uint32(scales))
-		scales = scales[4:]
-		for i := range part.Rows {
-			kernel.ScaleBy(p.part(part, i), scale)
-		}
-	})
+	scales := getFloats(sized(&scratch.sides.scales, len(src[1])/4), src[1], safetensors.F32)
+	b.Cut().decodeBytes(dst, src[0], a, scales, b.Rule.values())
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/pack"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -200,16 +201,12 @@ func unpackNibbles(codes []uint16, src []byte) {
 
 // Decode restores an area from the bytes that Needed names.
 func (r *Rotated) Decode(dst []float32, src [][]byte, a Area, _ safetensors.Dtype, scratch *Scratch) {
-	if r.bits == 8 {
-		r.Rule.decode(dst, src[0], scratch)
-	} else {
-		codes := scratch.uint16s(len(dst))
-		unpackNibbles(codes, src[0])
-		kernel.DecodeInts(dst, codes, 8, -8)
+	codes, values := src[0], r.Rule.values()
+	if r.bits == 4 {
+		codes, values = sized(&scratch.bytes, len(dst)), int4Values
+		pack.SplitBytes(codes, src[0], 4)
 	}
-	for i := range a.Rows {
-		scale := math.Float32frombits(binary.LittleEndian.Uint32(src[1][4*i:]))
-		kernel.ScaleBy(dst[i*a.Cols:(i+1)*a.Cols], scale)
-	}
+	scales := getFloats(sized(&scratch.sides.scales, a.Rows), src[1], safetensors.F32)
+	kernel.DecodeBytes(dst, codes, scales, nil, a.Cols, values)
 	RotateOnce(dst, r.Group)
 }

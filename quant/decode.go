@@ -29,9 +29,26 @@ func (s *Scheme) align() int {
 // Decode restores values [start, start+len(dst)) from the bytes that Needed
 // names, as SDNQ computes them for a model of dtype out: F32, BF16 or F16.
 func (s *Scheme) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
-	codes := s.takeCodes(src[0], len(dst), scratch)
 	s.Scales(src, start, len(dst), scratch)
 	s.ZeroPoints(src, start, len(dst), scratch)
+	if v := s.byteValues(); v != nil {
+		codes := s.takeBytes(src[0], len(dst), scratch)
+		s.decodeBytes(dst, codes, start, scratch.scales, scratch.zeros, v)
+	} else {
+		s.decodeUnits(dst, s.takeCodes(src[0], len(dst), scratch), start, scratch)
+	}
+	roundAll(dst, s.ScaleDtype)
+	if s.Rank > 0 {
+		s.addLowRank(dst, src, scratch)
+	}
+	if s.Hadamard > 0 {
+		roundAll(dst, out)
+		RotateTo(dst, s.Hadamard, out)
+	}
+}
+
+// decodeUnits restores values of codes of any size, unit by unit.
+func (s *Scheme) decodeUnits(dst []float32, codes []uint16, start int, scratch *Scratch) {
 	if !s.Codebook {
 		s.decodeCodes(dst, codes)
 	}
@@ -44,14 +61,6 @@ func (s *Scheme) Decode(dst []float32, src [][]byte, start int, out safetensors.
 		}
 		s.scaleUnit(dst[from:to], scratch, i)
 	})
-	roundAll(dst, s.ScaleDtype)
-	if s.Rank > 0 {
-		s.addLowRank(dst, src, scratch)
-	}
-	if s.Hadamard > 0 {
-		roundAll(dst, out)
-		RotateTo(dst, s.Hadamard, out)
-	}
 }
 
 func (s *Scheme) takeCodes(src []byte, n int, scratch *Scratch) []uint16 {
@@ -159,17 +168,12 @@ func (s *Scheme) decodeCodes(dst []float32, codes []uint16) {
 	}
 }
 
+// roundAll rounds values to a float dtype; F32 leaves them.
 func roundAll(x []float32, to safetensors.Dtype) {
 	switch to {
 	case safetensors.BF16:
-		for i, v := range x {
-			if u := math.Float32bits(v); u&0x7FFFFFFF <= 0x7F800000 {
-				x[i] = math.Float32frombits((u + 0x7FFF + u>>16&1) &^ 0xFFFF)
-			}
-		}
+		kernel.RoundBF16(x)
 	case safetensors.F16:
-		for i, v := range x {
-			x[i] = RoundTo(v, to)
-		}
+		kernel.RoundF16(x)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -89,15 +88,11 @@ func (f *Foreign) Needed(i int, a Area) []Span {
 // Decode restores an area from the bytes that Needed names: products in single
 // precision, whatever the dtype of the scales.
 func (f *Foreign) Decode(dst []float32, src [][]byte, a Area, _ safetensors.Dtype, scratch *Scratch) {
-	f.rule.decode(dst, src[0], scratch)
-	p, next := Patch{Area: a, Values: dst}, 0
-	f.Cut().groups(a, func(_ int, part Area) {
-		scale := getScale(src[1], next, f.scale.Dtype)
-		next++
-		for i := range part.Rows {
-			kernel.ScaleBy(p.part(part, i), scale)
-		}
-	})
+	scales := sized(&scratch.sides.scales, len(src[1])/foreignScales[f.scale.Dtype])
+	for i := range scales {
+		scales[i] = getScale(src[1], i, f.scale.Dtype)
+	}
+	f.Cut().decodeBytes(dst, src[0], a, scales, f.rule.values())
 }
 
 // getScale is [getFloat] with powers of two besides.

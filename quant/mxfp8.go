@@ -151,17 +151,5 @@ func scaleExponent(amax float32) byte {
 
 // Decode restores an area from the bytes that Needed names.
 func (m *MXFP8) Decode(dst []float32, src [][]byte, a Area, _ safetensors.Dtype, scratch *Scratch) {
-	wide := m.padded(a).Cols
-	codes := scratch.uint16s(a.Cols)
-	for i := range a.Rows {
-		row := dst[i*a.Cols : (i+1)*a.Cols]
-		for j := range codes {
-			codes[j] = uint16(src[0][i*wide+j])
-		}
-		kernel.DecodeSmall(row, codes, kernel.E4M3)
-		for c := 0; c*m.block < len(row); c++ {
-			scale := math.Float32frombits(uint32(src[1][m.at(a.Row%bandRows+i, c, wide)]) << 23)
-			kernel.ScaleBy(row[c*m.block:min((c+1)*m.block, len(row))], scale)
-		}
-	}
+	m.decodeRows(dst, src[0], src[1], a, e8m0Values, smallValues[kernel.E4M3], scratch)
 }

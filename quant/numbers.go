@@ -12,6 +12,8 @@ type numbers interface {
 	bounds() (lo, hi float32)
 	encode(codes []uint16, x []float32)
 	decode(dst []float32, codes []uint16)
+	// values are those of codes of at most 8 bits.
+	values() *kernel.Values
 }
 
 func newNumbers(t *dtype.Type, exact bool) numbers {
@@ -65,6 +67,8 @@ func (n ints) decode(dst []float32, codes []uint16) {
 	kernel.DecodeInts(dst, codes, n.flip, n.least)
 }
 
+func (n ints) values() *kernel.Values { return kernel.IntValues(uint8(n.flip), n.least) }
+
 // native floats are cast by value, rounded to nearest even.
 type native struct {
 	max float32
@@ -83,6 +87,7 @@ var natives = map[safetensors.Dtype]native{
 func (n native) bounds() (lo, hi float32)             { return -n.max, n.max }
 func (n native) encode(codes []uint16, x []float32)   { kernel.EncodeSmall(codes, x, n.f) }
 func (n native) decode(dst []float32, codes []uint16) { kernel.DecodeSmall(dst, codes, n.f) }
+func (n native) values() *kernel.Values               { return smallValues[n.f] }
 
 // packed floats have SDNQ's own rounding.
 type packed struct {
@@ -93,3 +98,4 @@ type packed struct {
 func (p packed) bounds() (lo, hi float32)             { return float32(p.t.Min), float32(p.t.Max) }
 func (p packed) encode(codes []uint16, x []float32)   { kernel.EncodePacked(codes, x, p.f) }
 func (p packed) decode(dst []float32, codes []uint16) { kernel.DecodePacked(dst, codes, p.f) }
+func (p packed) values() *kernel.Values               { return kernel.PackedValues(p.f) }

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/pack"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -150,18 +151,9 @@ func normalizeFP4(block []float32, tensor float32) byte {
 // Decode restores an area from the bytes that Needed names. Scales are
 // multiplied, and values by them, in the dtype out.
 func (n *NVFP4) Decode(dst []float32, src [][]byte, a Area, out safetensors.Dtype, scratch *Scratch) {
-	wide := n.padded(a).Cols
 	tensor := RoundTo(math.Float32frombits(binary.LittleEndian.Uint32(src[2])), out)
-	codes := scratch.uint16s(wide)
-	for i := range a.Rows {
-		row := dst[i*a.Cols : (i+1)*a.Cols]
-		for j, b := range src[0][i*wide/2 : (i+1)*wide/2] {
-			codes[2*j], codes[2*j+1] = uint16(b>>4), uint16(b&15)
-		}
-		kernel.DecodeSmall(row, codes[:len(row)], kernel.E2M1)
-		for c := 0; c*n.block < len(row); c++ {
-			block := kernel.E4M3.Decode(uint16(src[1][n.at(a.Row%bandRows+i, c, wide)]))
-			kernel.ScaleBy(row[c*n.block:min((c+1)*n.block, len(row))], RoundTo(tensor*block, out))
-		}
-	}
+	scales := scaleValues(func(code int) float32 { return RoundTo(tensor*e4m3Values[code], out) })
+	codes := sized(&scratch.bytes, 2*len(src[0]))
+	pack.SplitFoursHigh(codes, src[0])
+	n.decodeRows(dst, codes, src[1], a, scales, smallValues[kernel.E2M1], scratch)
 }

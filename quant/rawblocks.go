@@ -108,13 +108,6 @@ func (m *MXFP8) rawScales(codes []byte, steps kernel.Steps, amax []float32, _ *S
 var (
 	e4m3Floats = kernel.SmallFloats(kernel.E4M3, 448, false)
 	e2m1Floats = kernel.SmallFloats(kernel.E2M1, 6, false)
-	// e4m3Values are those of all codes.
-	e4m3Values = func() (values [256]float32) {
-		for code := range values {
-			values[code] = kernel.E4M3.Decode(uint16(code))
-		}
-		return values
-	}()
 )
 
 // TakesRaw reports whether Encode takes raw values.

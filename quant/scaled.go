@@ -1,7 +1,6 @@
 package quant
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 
@@ -297,30 +296,17 @@ func (r *Rule) encodeBytes(dst []byte, x []float32, scratch *Scratch) {
 	}
 }
 
-func (r *Rule) decode(dst []float32, src []byte, scratch *Scratch) {
-	codes := scratch.uint16s(len(dst))
-	for i := range codes {
-		codes[i] = uint16(src[i])
-	}
-	if r.small != nil {
-		kernel.DecodeSmall(dst, codes, r.small)
-	} else {
-		kernel.DecodeInts(dst, codes, 0x80, -128)
-	}
-}
-
 // Decode restores values [start, start+len(dst)) in the dtype out (F32, BF16
 // or F16) from the bytes that Needed names.
 func (s *Scaled) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
-	s.Rule.decode(dst, src[0], scratch)
-	first := start / s.Group
-	s.units(start, len(dst), func(group, from, to int) {
-		scale := math.Float32frombits(binary.LittleEndian.Uint32(src[1][4*(group-first):]))
-		if s.Rule.inDtype {
-			scale = RoundTo(scale, out)
+	first, last := s.groupsIn(start, start+len(dst))
+	scales := getFloats(sized(&scratch.sides.scales, last-first), src[1], safetensors.F32)
+	if s.Rule.inDtype {
+		for i, scale := range scales {
+			scales[i] = RoundTo(scale, out)
 		}
-		kernel.ScaleBy(dst[from:to], scale)
-	})
+	}
+	s.decodeBytes(dst, src[0], start, scales, nil, s.Rule.values())
 }
 
 // RoundTo returns x rounded to a float dtype: BF16, F16, or F32, which leaves it.

@@ -1,9 +1,7 @@
 package quant
 
 import (
-	"encoding/binary"
 	"fmt"
-	"math"
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/kernel"
@@ -196,14 +194,13 @@ func putFloats(dst []byte, x []float32, d safetensors.Dtype) {
 }
 
 func getFloats(dst []float32, src []byte, d safetensors.Dtype) []float32 {
-	if d == safetensors.F32 {
-		for i := range dst {
-			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
-		}
-		return dst
-	}
-	for i := range dst {
-		dst[i] = getFloat(src, i, d)
+	switch d {
+	case safetensors.BF16:
+		kernel.WidenBF16(dst, src)
+	case safetensors.F16:
+		kernel.WidenF16(dst, src)
+	default:
+		kernel.WidenF32(dst, src)
 	}
 	return dst
 }

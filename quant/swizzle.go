@@ -1,6 +1,9 @@
 package quant
 
-import "github.com/tensorpress/tensorpress/safetensors"
+import (
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
 
 // swizzled is what the block-scaled formats for tensor cores have in common:
 // a weight padded with zeros to whole blocks, and scales of one byte whose
@@ -73,5 +76,29 @@ func (s *swizzled) at(r, c, cols int) int {
 func (s *swizzled) putScales(dst, scales []byte, r, cols int) {
 	for c := 0; c < len(scales); c += bandBlocks {
 		copy(dst[s.at(r, c, cols):][:bandBlocks], scales[c:])
+	}
+}
+
+// getScales returns the scales of row r of an area, at least n of them.
+func (s *swizzled) getScales(buffer *[]float32, src []byte, r, cols, n int, values *scaleTable) []float32 {
+	scales := sized(buffer, roundUp(n, bandBlocks))
+	src = src[s.at(r, 0, cols):]
+	for c := 0; c < len(scales); c += bandBlocks {
+		to, from := scales[c:c+bandBlocks], src[c*bandRows:][:bandBlocks]
+		for i, code := range from {
+			to[i] = values[code]
+		}
+	}
+	return scales
+}
+
+// decodeRows restores an area from codes of a byte each and the scales as they
+// are stored.
+func (s *swizzled) decodeRows(dst []float32, codes, scales []byte, a Area, values *scaleTable, v *kernel.Values, scratch *Scratch) {
+	wide, grid := s.padded(a).Cols, Grid{Group: s.block}
+	n := ceilDiv(a.Cols, s.block)
+	for i := range a.Rows {
+		row := s.getScales(&scratch.sides.scales, scales, a.Row%bandRows+i, wide, n, values)
+		grid.decodeBytes(dst[i*a.Cols:(i+1)*a.Cols], codes[i*wide:], 0, row[:n], nil, v)
 	}
 }

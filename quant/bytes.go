@@ -1,0 +1,125 @@
+package quant
+
+import (
+	"math"
+	"sync"
+
+	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/pack"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// decodeBytes restores values [start, start+len(dst)) of groups that are not
+// interleaved from codes of a byte each. Scales, and zero points if there are
+// any, are those of the groups that overlap.
+func (g *Grid) decodeBytes(dst []float32, codes []byte, start int, scales, zeros []float32, v *kernel.Values) {
+	for i := 0; len(dst) > 0; {
+		into := start % g.Group
+		n, size := len(dst)/g.Group, g.Group
+		if into > 0 || n == 0 { // a part of a group
+			n, size = 1, min(g.Group-into, len(dst))
+		}
+		var zero []float32
+		if zeros != nil {
+			zero = zeros[i : i+n]
+		}
+		kernel.DecodeBytes(dst[:n*size], codes[:n*size], scales[i:i+n], zero, size, v)
+		dst, codes, start, i = dst[n*size:], codes[n*size:], start+n*size, i+n
+	}
+}
+
+// decodeBytes restores an area from codes of a byte each, and scales of the
+// groups that overlap it, row by row of groups.
+func (c Cut) decodeBytes(dst []float32, codes []byte, a Area, scales []float32, v *kernel.Values) {
+	row := Grid{Group: c.GroupCols}
+	across := ceilDiv(a.Col+a.Cols, c.GroupCols) - a.Col/c.GroupCols
+	for i := range a.Rows {
+		at := ((a.Row+i)/c.GroupRows - a.Row/c.GroupRows) * across
+		from, to := i*a.Cols, (i+1)*a.Cols
+		row.decodeBytes(dst[from:to], codes[from:to], a.Col, scales[at:at+across], nil, v)
+	}
+}
+
+// byteValues are those of codes of at most 8 bits of a dtype.
+type byteValues struct {
+	*kernel.Values
+	exact map[safetensors.Dtype]bool // no value is rounded in that dtype
+}
+
+var allByteValues sync.Map // by *dtype.Type
+
+func valuesOf(t *dtype.Type) *byteValues {
+	if v, ok := allByteValues.Load(t); ok {
+		return v.(*byteValues)
+	}
+	v := &byteValues{newNumbers(t, false).values(), map[safetensors.Dtype]bool{}}
+	for _, d := range []safetensors.Dtype{safetensors.F32, safetensors.BF16, safetensors.F16} {
+		v.exact[d] = true
+		for code := range 1 << t.Bits {
+			value := v.At(byte(code))
+			rounded := RoundTo(value, d)
+			v.exact[d] = v.exact[d] && (rounded == value || value != value)
+		}
+	}
+	allByteValues.Store(t, v)
+	return v
+}
+
+// byteValues returns those of the codes where a call can decode and scale many
+// of them, else nil.
+func (s *Scheme) byteValues() *kernel.Values {
+	if s.Bits > 8 || s.Codebook || s.Inner > 1 {
+		return nil
+	}
+	if v := valuesOf(s.Dtype); v.exact[s.ScaleDtype] {
+		return v.Values
+	}
+	return nil
+}
+
+// takeBytes returns codes of at most 8 bits, one a byte.
+func (s *Scheme) takeBytes(src []byte, n int, scratch *Scratch) []byte {
+	codes := src
+	if s.Bits < 8 {
+		codes = sized(&scratch.bytes, n)
+		pack.SplitBytes(codes, src, s.Bits)
+	}
+	if s.Transposed {
+		return turn(&scratch.turnedBytes, codes, n/s.geometry.rest)
+	}
+	return codes
+}
+
+// The values of codes whose rules have no dtype.
+var (
+	int8Values  = kernel.IntValues(0x80, -128)
+	int4Values  = kernel.IntValues(8, -8) // in two's complement
+	smallValues = map[*kernel.Small]*kernel.Values{
+		kernel.E4M3: kernel.SmallValues(kernel.E4M3), kernel.E5M2: kernel.SmallValues(kernel.E5M2),
+		kernel.E4M3FNUZ: kernel.SmallValues(kernel.E4M3FNUZ), kernel.E5M2FNUZ: kernel.SmallValues(kernel.E5M2FNUZ),
+		kernel.E2M1: kernel.SmallValues(kernel.E2M1),
+	}
+	// e4m3Values and e8m0Values are those of all codes of scales.
+	e4m3Values = scaleValues(func(code int) float32 { return kernel.E4M3.Decode(uint16(code)) })
+	e8m0Values = scaleValues(func(code int) float32 { return math.Float32frombits(uint32(code) << 23) })
+)
+
+// scaleTable has the values of scales of a byte.
+type scaleTable [256]float32
+
+func scaleValues(of func(code int) float32) *scaleTable {
+	var t scaleTable
+	for code := range t {
+		t[code] = of(code)
+	}
+	return &t
+}
+
+// values are those of the rule's codes.
+func (r *Rule) values() *kernel.Values {
+	if r.small != nil {
+		return smallValues[r.small]
+	}
+	return int8Values
+}
