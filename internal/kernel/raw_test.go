@@ -60,7 +60,20 @@ func rawOps() (list []op) {
 					groups, group := b.grouped(size)
 					k.ranges[raw](b.x[:groups], b.x[groups:2*groups], b.bytes[:groups*group*raw.Bytes()], group)
 				}})
-			for i, f := range []*Ints{{-128, 127, 0, false}, {0, 15, 0, false}, {-4, 3, 4, false}, {-127, 127, 0, true}} {
+			for _, sign := range []float64{1, -1} {
+				list = append(list, op{fmt.Sprint("ranges of one sign ", name, size, sign), func(k *set, b buffers) {
+					for i, v := range b.x { // zeros and NaN, which are looked at again, but in few
+						if v = float32(math.Copysign(float64(v), sign)); (v == 0 || v != v) && i%64 != 0 {
+							v = float32(math.Copysign(float64(i+1), sign))
+						}
+						b.x[i] = v
+					}
+					b.fill(raw)
+					groups, group := b.grouped(size)
+					k.ranges[raw](b.x[:groups], b.x[groups:2*groups], b.bytes[:groups*group*raw.Bytes()], group)
+				}})
+			}
+			for i, f := range []*Ints{{-128, 127, 0, false}, {0, 15, 0, false}, {-4, 3, 4, false}, {-127, 127, 0, true}, {-4, 3, 4, true}} {
 				list = append(list, op{fmt.Sprint("encodeInts ", name, size, *f), func(k *set, b buffers) {
 					steps, group := b.steps(raw, size, i, f.Multiply)
 					k.encodeInts[raw](b.byteCodes()[:len(steps.Scales)*group], b.bytes, steps, group, f)
@@ -220,6 +233,37 @@ func TestSmallestGroups(t *testing.T) {
 			k.ranges[raw](lo, hi, AsBytes([]float32{1}), 1)
 			if k.absMax[raw](lo, AsBytes([]float32{-2, 1}), 2); raw == RawF32 && (lo[0] != 2 || hi[0] != 1) {
 				t.Errorf("%s: greatest magnitude %v, greatest value %v", name, lo[0], hi[0])
+			}
+		}
+	})
+}
+
+// TestRangesOfManyGroups: one group among many that does not go from below
+// zero to above it must not be taken for the others' like.
+func TestRangesOfManyGroups(t *testing.T) {
+	const groups, group = 35, 16
+	zero, nan := float32(math.Copysign(0, -1)), float32(math.NaN())
+	odd := [][3]float32{{0, zero, 1}, {zero, 0, 1}, {0, zero, -1}, {zero, 0, -1}, {0, zero, 0}, {1, 2, 3}, {-1, -2, -3},
+		{nan, -1, 1}, {1, -1, -nan}}
+	eachSet(t, func(t *testing.T, k *set) {
+		for name, raw := range raws {
+			for at := range groups * len(odd) {
+				b := buffers{x: make([]float32, groups*group), bytes: make([]byte, 4*groups*group)}
+				for i := range b.x {
+					b.x[i] = float32(1+i%7) * float32(1-i%2*2)
+					if i/group == at%groups {
+						b.x[i] = odd[at/groups][i%group%3]
+					}
+				}
+				b.fill(raw)
+				var got, want [2 * groups]float32
+				k.ranges[raw](got[:groups], got[groups:], b.bytes, group)
+				portable.ranges[raw](want[:groups], want[groups:], b.bytes, group)
+				for i, v := range want {
+					if canonical(got[i]) != canonical(v) {
+						t.Fatalf("%s, group %d of %v: %v, want %v", name, at%groups, odd[at/groups], got[i], v)
+					}
+				}
 			}
 		}
 	})
