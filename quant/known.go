@@ -64,7 +64,7 @@ func (s *Scheme) NewEncoder(limit int) Encoder {
 		}
 	}
 	if s.Rank > 0 {
-		l, _ := NewLowRankSteps(s.geometry.rows, s.geometry.rest, s.Rank, s.rankSteps, window) // NewScheme has seen the shape
+		l, _ := NewLowRankSteps(s.geometry.rows, s.geometry.rest, s.Rank, s.rankSteps) // NewScheme has seen the shape
 		e.rank = &lowRank{LowRank: l}
 	}
 	align := s.align()
@@ -74,10 +74,6 @@ func (s *Scheme) NewEncoder(limit int) Encoder {
 	}
 	return e
 }
-
-// window is how many tiles of a search for a low-rank part may be under way;
-// it bounds memory.
-const window = 8
 
 // wanted is how large tiles should be: where pieces of columns are written, as
 // large as may be.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 
+	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/linalg"
 )
 
@@ -11,12 +12,12 @@ import (
 var errNonfinite = errors.New("a weight with NaN or infinity has no low-rank part")
 
 // A space gathers, pass by pass, what the row space of a weight W follows from:
-// products WᵀW·x for the x it asks for, of values that fit single precision.
+// sums of WᵀW·x for the x that it chooses.
 type space interface {
-	// asked returns the x of the present pass, [columns, width], or nil for
-	// the rows of W themselves, width columns.
-	asked() []float64
-	// end takes the sum of the products, [columns, width].
+	// product returns what adds the product of a tile to a sum, [columns,
+	// width].
+	product(w []float32, s *Scratch) func(sum []float64)
+	// end takes the sum of a pass.
 	end(y []float64)
 	// rows returns up to rank directions, [rank, columns], the most important
 	// first; missing ones are zero.
@@ -29,7 +30,13 @@ type gram struct {
 	y       []float64
 }
 
-func (g *gram) asked() []float64 { return nil }
+func (g *gram) product(w []float32, s *Scratch) func(sum []float64) {
+	x := sized(&s.doubles, len(w))
+	for i, v := range w {
+		x[i] = float64(v)
+	}
+	return func(sum []float64) { linalg.AddTransposeTimes(sum, x, x, g.columns, g.columns) }
+}
 
 func (g *gram) end(y []float64) { g.y = y }
 
@@ -50,20 +57,87 @@ func (g *gram) rows(rank int) []float64 {
 type krylov struct {
 	columns, width, depth int
 	x, y                  [][]float64 // blocks so far, [columns, width]
+	asked                 []float32   // the last of x, made small
+	c                     []float64   // XᵀY of all blocks, the lower half
 }
 
+// small is what factors of products are made, so that no sum of 256 weights
+// overflows.
+const small = 0x1p-16
+
 func newKrylov(columns, width, depth int) *krylov {
-	k := &krylov{columns: columns, width: width, depth: depth}
+	all := width * depth
+	k := &krylov{columns: columns, width: width, depth: depth, c: make([]float64, all*all)}
 	k.extend(make([]float64, columns*width))
 	return k
 }
 
-func (k *krylov) asked() []float64 { return k.x[len(k.x)-1] }
+// product is in single precision. In between, each column of W·x is scaled by a
+// power of two so that it fits.
+func (k *krylov) product(w []float32, s *Scratch) func(sum []float64) {
+	n := len(w) / k.columns * k.width
+	seen, y, scale := sized(&s.doubles, n), sized(&s.row, n), make([]float64, k.width)
+	kernel.Project(seen, w, k.asked, k.columns, k.width)
+	fit(y, seen, scale)
+	return func(sum []float64) { kernel.Collect(sum, w, y, scale, k.columns, k.width) }
+}
+
+// fit sets y to the columns of x divided by powers of two, so that they are
+// small. scale is what makes up for that, and for x having been small.
+func fit(y []float32, x, scale []float64) {
+	clear(scale)
+	for i := 0; i < len(x); i += len(scale) {
+		for c, v := range x[i : i+len(scale)] {
+			scale[c] = max(scale[c], math.Abs(v))
+		}
+	}
+	down := make([]float64, len(scale))
+	for c, v := range scale {
+		_, e := math.Frexp(v) // of NaN and infinity 0
+		down[c], scale[c] = math.Ldexp(small, -e), math.Ldexp(1/(small*small), e)
+	}
+	for i := 0; i < len(x); i += len(scale) {
+		for c, v := range x[i : i+len(scale)] {
+			y[i+c] = float32(v * down[c])
+		}
+	}
+}
 
 func (k *krylov) end(y []float64) {
+	k.correct(y)
 	k.y = append(k.y, y)
 	if len(k.y) < k.depth {
 		k.extend(y)
+	}
+}
+
+// correct computes the rows of c that belong to the last block, and takes off y
+// what rounding has put there. An error of W·x is multiplied by W again, most
+// of all along the earlier, greater directions X: there it drowns what a small
+// x has. But Xᵀ(WᵀW·x) is (WᵀW·X)ᵀx, and that product's error along x is small.
+func (k *krylov) correct(y []float64) {
+	w, last := k.width, k.x[len(k.x)-1]
+	for j, x := range k.x {
+		got := make([]float64, w*w)
+		linalg.AddTransposeTimes(got, x, y, w, w)
+		at := len(k.y)*w*w*k.depth + j*w // of the block in c
+		if j == len(k.y) {
+			for r := range w {
+				for s := range r + 1 {
+					k.c[at+r*w*k.depth+s] = (got[r*w+s] + got[s*w+r]) / 2
+				}
+			}
+			return
+		}
+		known := make([]float64, w*w)
+		linalg.AddTransposeTimes(known, last, k.y[j], w, w)
+		for r := range w {
+			copy(k.c[at+r*w*k.depth:], known[r*w:(r+1)*w])
+			for s := range w {
+				got[s*w+r] = known[r*w+s] - got[s*w+r]
+			}
+		}
+		linalg.AddTimes(y, x, got, w, w, 1)
 	}
 }
 
@@ -75,26 +149,29 @@ func (k *krylov) extend(y []float64) {
 	for _, c := range block {
 		normalize(c)
 	}
-	for range 2 {
-		k.project(block)
-	}
+	k.project(block)
 	for i, c := range block {
-		if normalize(c); independent(c, block[:i]) {
+		part := independent(c, block[:i])
+		if part > 0 && part < 1e-3 { // and what it has of blocks has grown
+			k.project(block[i : i+1])
+			part = independent(c, block[:i])
+		}
+		if part >= 1e-3 {
 			continue
 		}
 		k.random(c, i)
 		normalize(c)
-		for range 2 {
-			k.project(block[i : i+1])
-		}
-		if normalize(c); !independent(c, block[:i]) {
+		k.project(block[i : i+1])
+		if independent(c, block[:i]) == 0 {
 			clear(c)
 		}
 	}
 	next := make([]float64, n*k.width)
+	k.asked = make([]float32, n*k.width)
 	for c, column := range block {
 		for j, v := range column {
-			next[j*k.width+c] = float64(float32(v))
+			v := float32(v)
+			next[j*k.width+c], k.asked[j*k.width+c] = float64(v), v*small
 		}
 	}
 	k.x = append(k.x, next)
@@ -123,9 +200,33 @@ func normalize(c []float64) {
 	}
 }
 
-// project makes columns orthogonal to the blocks so far. What is left of a
-// column of length 1 is zero when it is only rounding.
+// project makes columns of length 1 orthogonal to the blocks so far, and of
+// length 1 again. Where only rounding is left of one it is zero: the first time
+// next to nothing, then what is in the blocks still, which are only as
+// orthonormal as single precision allows.
 func (k *krylov) project(block [][]float64) {
+	floor := 1e-12
+	for range 3 {
+		k.takeOff(block)
+		least := 1.0
+		for _, c := range block {
+			length := linalg.Norm(c)
+			if length < floor {
+				clear(c)
+				continue
+			}
+			least = min(least, length)
+			normalize(c)
+		}
+		if floor > 1e-12 && least > 0.5 {
+			return
+		}
+		floor = 0.01
+	}
+}
+
+// takeOff takes off columns what they have of the blocks so far.
+func (k *krylov) takeOff(block [][]float64) {
 	n, w := k.columns, len(block)
 	p := make([]float64, n*w)
 	for c, column := range block {
@@ -143,25 +244,26 @@ func (k *krylov) project(block [][]float64) {
 		for j := range column {
 			column[j] = p[j*w+c]
 		}
-		if linalg.Norm(column) < 1e-12 {
-			clear(column)
-		}
 	}
 }
 
-// independent makes c orthogonal to the earlier columns, of length 1 or 0, and
-// reports whether enough of it is left.
-func independent(c []float64, earlier [][]float64) bool {
+// independent makes c, of length 1, orthogonal to the earlier columns and of
+// length 1 again. It returns the part of it that was left, 0 where that is only
+// rounding and c of no use.
+func independent(c []float64, earlier [][]float64) float64 {
+	part := 1.0
 	for range 2 {
 		for _, e := range earlier {
 			linalg.AddScaled(c, e, -linalg.Dot(c, e))
 		}
-		if linalg.Norm(c) < 1e-12 {
-			return false
+		length := linalg.Norm(c)
+		if length < 1e-12 {
+			return 0
 		}
+		part *= length
 		normalize(c)
 	}
-	return true
+	return part
 }
 
 // random fills column c of the next block with ±1 from a counter.
@@ -181,10 +283,53 @@ func splitmix(at uint64) uint64 {
 	return z ^ z>>31
 }
 
-// rows finishes: with C = XᵀY = XᵀWᵀW·X, F = Y·C^(-1/2) has F·Fᵀ near WᵀW, and
-// its left singular vectors are the directions.
+// rows finishes. Where the last block has little beside the directions that are
+// asked for, these lie in the space, and are eigenvectors of C = XᵀWᵀW·X: with
+// singular values that fall so steeply the products, in single precision, have
+// lost too much for a power more.
 func (k *krylov) rows(rank int) []float64 {
-	root, m := k.root()
+	all, most, last := k.width*k.depth, 0.0, 0.0
+	for i := range all {
+		square := k.c[i*all+i]
+		if most = max(most, square); i >= all-k.width {
+			last = max(last, square)
+		}
+	}
+	if k.depth < leastDepth || linalg.Above(k.c, all, found*last) < rank {
+		return k.nystrom(rank, most)
+	}
+	k.y = nil
+	_, vectors := linalg.Eigen(k.c, all)
+	return k.directions(k.x, vectors, all, rank)
+}
+
+const (
+	found      = 16 // times what is outside of the space
+	leastDepth = 4  // of a space that shows it
+)
+
+// directions returns blocks times vectors, of n values each.
+func (k *krylov) directions(blocks [][]float64, vectors []float64, n, rank int) []float64 {
+	turn := make([]float64, n*rank)
+	for i := range turn {
+		turn[i] = vectors[i%rank*n+i/rank]
+	}
+	v := make([]float64, k.columns*rank)
+	for i, b := range blocks {
+		w := n / len(blocks)
+		linalg.AddTimes(v, b, turn[i*w*rank:(i+1)*w*rank], w, rank, 1)
+	}
+	down := make([]float64, len(v))
+	for i, x := range v {
+		down[i%rank*k.columns+i/rank] = x
+	}
+	return down
+}
+
+// nystrom: with C = XᵀY = XᵀWᵀW·X, F = Y·C^(-1/2) has F·Fᵀ near WᵀW, and its
+// left singular vectors are the directions.
+func (k *krylov) nystrom(rank int, most float64) []float64 {
+	root, m := k.root(most)
 	k.x = nil
 	f := make([]float64, k.columns*m)
 	for i, y := range k.y {
@@ -194,51 +339,33 @@ func (k *krylov) rows(rank int) []float64 {
 	h := make([]float64, m*m)
 	linalg.AddTransposeTimes(h, f, f, m, m)
 	values, vectors := linalg.Eigen(h, m)
-	turn := make([]float64, m*rank)
+	rows := make([]float64, rank*m)
 	for c := range min(rank, m) {
 		if values[c] <= 1e-15*values[0] {
 			break
 		}
 		length := math.Sqrt(values[c])
-		for i := range m {
-			turn[i*rank+c] = vectors[c*m+i] / length
+		for i, v := range vectors[c*m : (c+1)*m] {
+			rows[c*m+i] = v / length
 		}
 	}
-	v := make([]float64, k.columns*rank)
-	linalg.AddTimes(v, f, turn, m, rank, 1)
-	down := make([]float64, len(v))
-	for i, x := range v {
-		down[i%rank*k.columns+i/rank] = x
-	}
-	return down
+	return k.directions([][]float64{f}, rows, m, rank)
 }
 
 // root returns S, [all columns of X, m], with S·Sᵀ the inverse of C where C is
 // more than rounding. C is scaled to a diagonal of ones before: its blocks
 // differ in size as much as the squares of singular values.
-func (k *krylov) root() (s []float64, m int) {
-	w, all := k.width, k.width*k.depth
-	c := make([]float64, all*all)
-	part := make([]float64, w*w)
-	for i, x := range k.x {
-		for j, y := range k.y {
-			clear(part)
-			linalg.AddTransposeTimes(part, x, y, w, w)
-			for r := range w {
-				copy(c[(i*w+r)*all+j*w:][:w], part[r*w:(r+1)*w])
-			}
-		}
-	}
+func (k *krylov) root(most float64) (s []float64, m int) {
+	c, all := k.c, k.width*k.depth
 	scale := make([]float64, all)
 	for i := range scale {
-		if v := c[i*all+i]; v > 0 {
+		if v := c[i*all+i]; v > leastSquare*most {
 			scale[i] = 1 / math.Sqrt(v)
 		}
 	}
 	for i := range all {
 		for j := range i + 1 {
-			v := (c[i*all+j] + c[j*all+i]) / 2
-			c[i*all+j] = v * scale[i] * scale[j]
+			c[i*all+j] *= scale[i] * scale[j]
 		}
 	}
 	values, vectors := linalg.Eigen(c, all)
@@ -254,5 +381,9 @@ func (k *krylov) root() (s []float64, m int) {
 	return s, m
 }
 
+// leastSquare of the greatest |W·x|² is taken for more than the rounding of
+// products.
+const leastSquare = 1e-13
+
 // leastPart of C's greatest eigenvalue is taken for more than rounding.
-const leastPart = 1e-10
+const leastPart = 1e-7

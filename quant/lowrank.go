@@ -20,52 +20,46 @@ import (
 // tiles of any number of rows.
 //
 // Memory, in values of eight bytes: 2·Columns·width·Passes for the space, for a
-// moment at the end half as much again, and Columns·width for every tile of the
-// window. The width is 16 up to rank 32 and half the rank beyond. Where all of
-// the Gram matrix is taken (up to 512 columns, or too few for that space) it is
-// 3·Columns² and Columns² for every tile of the window.
+// moment at the end half as much again, and 8·Columns·width for sums. The width
+// is 16 up to rank 32 and half the rank beyond. Where all of the Gram matrix is
+// taken (up to 512 columns, or too few for that space) it is 10·Columns².
 type LowRank struct {
 	Rows, Columns int
 	Rank          int // at most Rows and Columns
 	passes        int
 	width         int // columns of a product
-	window        int
+	space         space
 
 	mu      sync.Mutex
-	changed chan struct{} // closed, and replaced, when next moves
-	next    int           // the tile to be added next, counted over all passes
-	slots   []partial
-	sum     []float64
-	space   space
+	changed chan struct{} // closed, and replaced, when a tile is added
+	pass    int           // passes that are over
+	added   [chains]int   // tiles of this pass
+	left    int           // tiles of this pass that are not added
+	sums    [chains][]float64
 	err     error
 
 	finish sync.Once
 	rows   []float64
 }
 
-// partial is the product of one tile.
-type partial struct {
-	y     []float64
-	scale []float64 // powers of two that its columns are to be multiplied by
-	ready bool
-}
+// chains is how many sums a pass makes, each of every chains-th tile, so that
+// as many tiles can be added at the same time. The bytes depend on it.
+const chains = 8
 
-// NewLowRank plans the rank-r part of a weight of that shape. The window is how
-// many tiles may be under way: at least the number of goroutines, better a few
-// more.
-func NewLowRank(rows, columns, rank, window int) (*LowRank, error) {
-	return NewLowRankSteps(rows, columns, rank, SVDSteps, window)
+// NewLowRank plans the rank-r part of a weight of that shape.
+func NewLowRank(rows, columns, rank int) (*LowRank, error) {
+	return NewLowRankSteps(rows, columns, rank, SVDSteps)
 }
 
 // NewLowRankSteps is [NewLowRank] with another number of steps: fewer read the
 // weight less often and leave a little more. Where the Gram matrix is taken
 // they make no difference. Beyond 16 they are as 16.
-func NewLowRankSteps(rows, columns, rank, steps, window int) (*LowRank, error) {
+func NewLowRankSteps(rows, columns, rank, steps int) (*LowRank, error) {
 	if rows < 1 || columns < 1 || rows > math.MaxInt/columns/8 {
 		return nil, fmt.Errorf("shape [%d, %d] is empty or too large", rows, columns)
 	}
-	if rank < 1 || window < 1 {
-		return nil, fmt.Errorf("rank %d, window %d: want 1 or more", rank, window)
+	if rank < 1 {
+		return nil, fmt.Errorf("rank %d: want 1 or more", rank)
 	}
 	if steps < 0 {
 		return nil, fmt.Errorf("%d steps: want 0 or more", steps)
@@ -78,8 +72,7 @@ func NewLowRankSteps(rows, columns, rank, steps, window int) (*LowRank, error) {
 	} else {
 		l.space = newKrylov(columns, l.width, l.passes)
 	}
-	l.window = min(window, l.Tiles())
-	l.slots = make([]partial, l.window)
+	l.left = l.Tiles()
 	return l, nil
 }
 
@@ -120,7 +113,7 @@ func (l *LowRank) Passes() int { return l.passes }
 // TileRows returns the number of rows of every tile but the last. It follows
 // from the shape alone: the bytes depend on it.
 func (l *LowRank) TileRows() int {
-	const values = 1 << 18
+	const values = 3 << 18 // fewer would take longer to add to the sums
 	return min(max(values/l.Columns/32*32, 32), 256)
 }
 
@@ -129,33 +122,38 @@ func (l *LowRank) Tiles() int { return ceilDiv(l.Rows, l.TileRows()) }
 
 // Add takes the rows of one tile in one pass; w is not changed. It may wait
 // for earlier tiles, at most until cancelled is closed, which is reported as
-// false. Products are added in the order of tiles whatever the order in which
-// they are ready.
+// false.
 func (l *LowRank) Add(pass, tile int, w []float32, s *Scratch, cancelled <-chan struct{}) bool {
-	index := pass*l.Tiles() + tile
-	if !l.wait(max(index-l.window+1, pass*l.Tiles()), cancelled) {
+	if !l.wait(func() bool { return l.pass == pass }, cancelled) {
 		return false
 	}
-	p := &l.slots[index%l.window] // ours until it is added
-	l.multiply(p, w, s)
+	chain := tile % chains
+	addTo := l.space.product(w, s)
+	if !l.wait(func() bool { return l.added[chain] == tile/chains }, cancelled) {
+		return false
+	}
+	if l.sums[chain] == nil {
+		l.sums[chain] = make([]float64, l.Columns*l.width)
+	}
+	addTo(l.sums[chain]) // ours until the tile is added
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p.ready = true
-	if index == l.next {
-		l.drain()
-		close(l.changed)
-		l.changed = make(chan struct{})
+	l.added[chain]++
+	if l.left--; l.left == 0 {
+		l.endPass()
 	}
+	close(l.changed)
+	l.changed = make(chan struct{})
 	return true
 }
 
-// wait returns when that many tiles are added.
-func (l *LowRank) wait(count int, cancelled <-chan struct{}) bool {
+// wait returns when it is so.
+func (l *LowRank) wait(so func() bool, cancelled <-chan struct{}) bool {
 	for {
 		l.mu.Lock()
-		next, changed := l.next, l.changed
+		now, changed := so(), l.changed
 		l.mu.Unlock()
-		if next >= count {
+		if now {
 			return true
 		}
 		select {
@@ -166,81 +164,16 @@ func (l *LowRank) wait(count int, cancelled <-chan struct{}) bool {
 	}
 }
 
-// multiply sets p to the product of a tile with what the pass asks for. In
-// between, w·x is rounded to single precision, each of its columns scaled by a
-// power of two so that it fits.
-func (l *LowRank) multiply(p *partial, w []float32, s *Scratch) {
-	rows := len(w) / l.Columns
-	grow(&p.y, l.Columns*l.width)
-	grow(&p.scale, l.width)
-	y := grow(&s.doubles, rows*l.width)
-	if x := l.space.asked(); x != nil {
-		kernel.Project(y, w, x, l.Columns, l.width)
-		fit(y, p.scale)
-	} else {
-		for i, v := range w {
-			y[i] = float64(v)
-		}
-		for i := range p.scale {
-			p.scale[i] = 1
-		}
-	}
-	kernel.Collect(p.y, w, y, l.Columns, l.width)
-}
-
-func grow(s *[]float64, n int) []float64 {
-	if cap(*s) < n {
-		*s = make([]float64, n)
-	}
-	*s = (*s)[:n]
-	return *s
-}
-
-// fit divides the columns of y by powers of two, scale, to magnitudes up to 1
-// and rounds to single precision.
-func fit(y, scale []float64) {
-	clear(scale)
-	for i := 0; i < len(y); i += len(scale) {
-		for c, v := range y[i : i+len(scale)] {
-			scale[c] = max(scale[c], math.Abs(v))
-		}
-	}
-	down := make([]float64, len(scale))
-	for c, v := range scale {
-		_, e := math.Frexp(v) // of NaN and infinity 0
-		scale[c], down[c] = math.Ldexp(1, e), math.Ldexp(1, -e)
-	}
-	for i := 0; i < len(y); i += len(scale) {
-		for c, v := range y[i : i+len(scale)] {
-			y[i+c] = float64(float32(v * down[c]))
-		}
-	}
-}
-
-// drain adds all products that are next in order and ends the pass after its
-// last.
-func (l *LowRank) drain() {
-	for p := &l.slots[l.next%l.window]; p.ready; p = &l.slots[l.next%l.window] {
-		p.ready = false
-		if l.sum == nil {
-			l.sum = make([]float64, l.Columns*l.width)
-		}
-		for i := 0; i < len(p.y); i += l.width {
-			to := l.sum[i : i+l.width]
-			for c, v := range p.y[i : i+l.width] {
-				to[c] += float64(v * p.scale[c]) // exact but for the addition
-			}
-		}
-		if l.next++; l.next%l.Tiles() == 0 {
-			l.endPass()
-			return // slots hold nothing of the next pass yet
-		}
-	}
-}
-
+// endPass adds up the sums, in order.
 func (l *LowRank) endPass() {
-	sum := l.sum
-	l.sum = nil
+	sum := l.sums[0]
+	l.sums[0] = nil
+	for _, s := range l.sums[1:] {
+		for i, v := range s {
+			sum[i] += v
+		}
+		clear(s)
+	}
 	for _, v := range sum {
 		if math.IsNaN(v) || math.IsInf(v, 0) {
 			l.err = errNonfinite
@@ -249,8 +182,10 @@ func (l *LowRank) endPass() {
 	if l.err == nil {
 		l.space.end(sum)
 	}
-	if l.next == l.passes*l.Tiles() {
-		l.slots = nil
+	l.pass++
+	l.left, l.added = l.Tiles(), [chains]int{}
+	if l.pass == l.passes {
+		l.sums = [chains][]float64{}
 	}
 }
 
@@ -258,7 +193,7 @@ func (l *LowRank) endPass() {
 // in that dtype: F32, BF16 or F16. The error is that of a weight with NaN or
 // infinity; without factors and error, cancelled was closed.
 func (l *LowRank) Factors(to safetensors.Dtype, cancelled <-chan struct{}) (*Factors, error) {
-	if !l.wait(l.passes*l.Tiles(), cancelled) {
+	if !l.wait(func() bool { return l.pass == l.passes }, cancelled) {
 		return nil, nil
 	}
 	l.finish.Do(func() {
@@ -279,21 +214,23 @@ type Factors struct {
 	Rank, Columns int
 	Dtype         safetensors.Dtype
 	Down          []float32 // [Rank, Columns], values of the dtype
-	across        []float64 // Down transposed
+	across        []float32 // Down transposed
 	inverse       []float64 // of Down·Downᵀ
 }
 
 func newFactors(rows []float64, rank, columns int, to safetensors.Dtype) *Factors {
 	f := &Factors{
 		Rank: rank, Columns: columns, Dtype: to,
-		Down: make([]float32, rank*columns), across: make([]float64, rank*columns),
+		Down: make([]float32, rank*columns), across: make([]float32, rank*columns),
 	}
+	wide := make([]float64, rank*columns)
 	for i, v := range rows {
 		f.Down[i] = RoundTo(float32(v), to)
-		f.across[i%columns*rank+i/columns] = float64(f.Down[i])
+		at := i%columns*rank + i/columns
+		f.across[at], wide[at] = f.Down[i], float64(f.Down[i])
 	}
 	g := make([]float64, rank*rank)
-	linalg.AddTransposeTimes(g, f.across, f.across, rank, rank)
+	linalg.AddTransposeTimes(g, wide, wide, rank, rank)
 	f.inverse = linalg.Inverse(g, rank)
 	return f
 }
@@ -305,7 +242,7 @@ func newFactors(rows []float64, rank, columns int, to safetensors.Dtype) *Factor
 // row whose product overflows has zeros in up.
 func (f *Factors) Split(up, w []float32, s *Scratch) {
 	rows := len(w) / f.Columns
-	y := grow(&s.doubles, 2*rows*f.Rank)
+	y := sized(&s.doubles, 2*rows*f.Rank)
 	seen, fit := y[:rows*f.Rank], y[rows*f.Rank:]
 	kernel.Project(seen, w, f.across, f.Columns, f.Rank)
 	clear(fit)
@@ -313,30 +250,19 @@ func (f *Factors) Split(up, w []float32, s *Scratch) {
 	for i, v := range fit {
 		up[i] = RoundTo(float32(v), f.Dtype)
 	}
-	product := sized(&s.row, f.Columns)
-	multiply := kernel.Product
+	product := sized(&s.row, len(w))
 	if f.Dtype == safetensors.F32 {
-		multiply = kernel.ProductFused
+		kernel.ProductFused(product, up, f.Down, f.Columns)
+	} else { // products are exact
+		kernel.Product(product, up, f.Down, f.Columns)
 	}
+	roundAll(product, f.Dtype)
 	for i := range rows {
-		u := up[i*f.Rank : (i+1)*f.Rank]
-		multiply(product, u, f.Down, f.Columns)
-		if !f.round(product) {
-			clear(u)
+		part := product[i*f.Columns : (i+1)*f.Columns]
+		if !rangeOf(part).finite() {
+			clear(up[i*f.Rank : (i+1)*f.Rank])
 			continue
 		}
-		for j, v := range w[i*f.Columns : (i+1)*f.Columns] {
-			w[i*f.Columns+j] = v - product[j]
-		}
+		kernel.Subtract(w[i*f.Columns:(i+1)*f.Columns], part)
 	}
-}
-
-// round takes a product to the dtype and reports whether it is finite.
-func (f *Factors) round(x []float32) bool {
-	ok := true
-	for i, v := range x {
-		x[i] = RoundTo(v, f.Dtype)
-		ok = ok && finite(x[i])
-	}
-	return ok
 }

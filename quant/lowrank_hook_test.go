@@ -62,7 +62,7 @@ func TestWriteFactors(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, j.Out), out, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		l, _ := NewLowRankSteps(j.Rows, j.Columns, j.Rank, j.Steps, 1)
+		l, _ := NewLowRankSteps(j.Rows, j.Columns, j.Rank, j.Steps)
 		j.Passes = l.Passes()
 	}
 	text, _ = json.Marshal(jobs)
@@ -83,7 +83,7 @@ func factored(tb testing.TB, w []float32, rows, columns, rank, threads int, to s
 // passed runs all passes on that many goroutines, which start tiles in order.
 func passed(tb testing.TB, w []float32, rows, columns, rank, steps, threads int) *LowRank {
 	tb.Helper()
-	l, err := NewLowRankSteps(rows, columns, rank, steps, threads+1)
+	l, err := NewLowRankSteps(rows, columns, rank, steps)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -42,8 +42,10 @@ type set struct {
 	rotate, rotateOnce               func(x []float32, n int, entry float32)
 	books                            *bookSet // nil for none
 	bookCodes                        func(codes []uint16, x, middles []float32)
-	project                          func(dst []float64, w []float32, x []float64, columns, width int)
-	collect                          func(dst []float64, w []float32, y []float64, columns, width int)
+	project                          func(dst []float64, w, x []float32, columns, width int)
+	collect                          func(dst []float64, w, y []float32, scale []float64, columns, width int)
+	addSums                          func(dst, a, b, x []float64, width int)
+	subtract                         func(x, y []float32)
 	product, productFused            func(dst, up, down []float32, columns int)
 }
 
@@ -63,7 +65,8 @@ var portable = set{
 	errors:  [2]func(*Errors, []byte, []float32){errorsOf(RawBF16), errorsOf(RawF32)},
 	scaleBy: scaleBy, scaleFrom: scaleFrom,
 	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes,
-	project: project, collect: collect, product: product, productFused: productFused,
+	project: projectBy(portablePanels), collect: collectBy(portablePanels), addSums: addSums,
+	subtract: subtract, product: product, productFused: productFused,
 }
 
 // WidenBF16 reads little-endian bfloat16 values.
@@ -137,26 +140,40 @@ func Rotate(x []float32, n int, entry float32) { active.rotate(x, n, entry) }
 func RotateOnce(x []float32, n int, entry float32) { active.rotateOnce(x, n, entry) }
 
 // Project sets dst [rows, width] to w·x, w being [rows, columns] and x
-// [columns, width]. The values of x fit single precision, so that products are
-// exact in double; an element of dst is their sum from zero on, in ascending
-// order of columns:
+// [columns, width]. Products and sums are rounded to single precision for 256
+// columns, whose sums are added in double, all in ascending order:
 //
-//	for j := range columns { dst[i, c] += float64(w[i, j]) * x[j, c] }
-//
-// Only the additions round: with or without a fused multiply-add, the result
-// is the same.
-func Project(dst []float64, w []float32, x []float64, columns, width int) {
+//	for j := range columns {
+//		if s[c] += float32(w[i, j] * x[j, c]); j%256 == 255 || j == columns-1 {
+//			dst[i, c] += float64(s[c])
+//			s[c] = 0
+//		}
+//	}
+func Project(dst []float64, w, x []float32, columns, width int) {
 	active.project(dst, w, x, columns, width)
 }
 
-// Collect sets dst [columns, width] to wᵀ·y, w being [rows, columns] and y
-// [rows, width] of values that fit single precision. An element is a sum as in
-// [Project], in ascending order of rows:
+// Collect adds wᵀ·y, its columns multiplied by powers of two, to dst [columns,
+// width], w being [rows, columns] and y [rows, width]. Sums are as in
+// [Project], for 256 rows at a time:
 //
-//	for i := range rows { dst[j, c] += float64(w[i, j]) * y[i, c] }
-func Collect(dst []float64, w []float32, y []float64, columns, width int) {
-	active.collect(dst, w, y, columns, width)
+//	for i := range rows {
+//		if s[c] += float32(w[i, j] * y[i, c]); i%256 == 255 || i == rows-1 {
+//			dst[j, c] += float64(s[c]) * scale[c]
+//			s[c] = 0
+//		}
+//	}
+func Collect(dst []float64, w, y []float32, scale []float64, columns, width int) {
+	active.collect(dst, w, y, scale, columns, width)
 }
+
+// AddSums adds to one or two rows of dst, of width values: row k gets Σ_j of
+// its factors a (b for the second) times row j of x, in ascending order, every
+// product rounded.
+func AddSums(dst, a, b, x []float64, width int) { active.addSums(dst, a, b, x, width) }
+
+// Subtract sets x to x - y.
+func Subtract(x, y []float32) { active.subtract(x, y) }
 
 // Product sets dst [rows, columns] to up·down in single precision, down being
 // [rank, columns]: from zero on, in ascending order of the rank, products and

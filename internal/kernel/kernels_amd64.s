@@ -2772,6 +2772,654 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func projectAVX2(sums *float64, w *float32, wStride int, x *float32, xStride int, n int)
+// Requires: AVX
+TEXT ·projectAVX2(SB), NOSPLIT, $0-48
+	MOVQ  sums+0(FP), AX
+	MOVQ  w+8(FP), CX
+	MOVQ  $0x00000002, DX
+	TESTQ DX, DX
+	JZ    partDone
+
+part:
+	MOVQ   wStride+16(FP), BX
+	MOVQ   CX, SI
+	MOVQ   SI, DI
+	ADDQ   BX, DI
+	MOVQ   DI, R8
+	ADDQ   BX, R8
+	MOVQ   R8, R9
+	ADDQ   BX, R9
+	MOVQ   x+24(FP), BX
+	MOVQ   xStride+32(FP), R10
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	MOVQ   n+40(FP), R11
+	SHRQ   $0x02, R11
+	TESTQ  R11, R11
+	JZ     fourDone
+
+four:
+	VMOVUPS      (BX), Y8
+	VMOVUPS      32(BX), Y9
+	ADDQ         R10, BX
+	VBROADCASTSS (SI), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y0, Y0
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y1, Y1
+	VBROADCASTSS (DI), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y3, Y3
+	VBROADCASTSS (R8), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y4, Y4
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y5, Y5
+	VBROADCASTSS (R9), Y10
+	VMULPS       Y10, Y8, Y8
+	VADDPS       Y8, Y6, Y6
+	VMULPS       Y10, Y9, Y8
+	VADDPS       Y8, Y7, Y7
+	VMOVUPS      (BX), Y8
+	VMOVUPS      32(BX), Y9
+	ADDQ         R10, BX
+	VBROADCASTSS 4(SI), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y0, Y0
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y1, Y1
+	VBROADCASTSS 4(DI), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y3, Y3
+	VBROADCASTSS 4(R8), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y4, Y4
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y5, Y5
+	VBROADCASTSS 4(R9), Y10
+	VMULPS       Y10, Y8, Y8
+	VADDPS       Y8, Y6, Y6
+	VMULPS       Y10, Y9, Y8
+	VADDPS       Y8, Y7, Y7
+	VMOVUPS      (BX), Y8
+	VMOVUPS      32(BX), Y9
+	ADDQ         R10, BX
+	VBROADCASTSS 8(SI), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y0, Y0
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y1, Y1
+	VBROADCASTSS 8(DI), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y3, Y3
+	VBROADCASTSS 8(R8), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y4, Y4
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y5, Y5
+	VBROADCASTSS 8(R9), Y10
+	VMULPS       Y10, Y8, Y8
+	VADDPS       Y8, Y6, Y6
+	VMULPS       Y10, Y9, Y8
+	VADDPS       Y8, Y7, Y7
+	VMOVUPS      (BX), Y8
+	VMOVUPS      32(BX), Y9
+	ADDQ         R10, BX
+	VBROADCASTSS 12(SI), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y0, Y0
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y1, Y1
+	VBROADCASTSS 12(DI), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y3, Y3
+	VBROADCASTSS 12(R8), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y4, Y4
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y5, Y5
+	VBROADCASTSS 12(R9), Y10
+	VMULPS       Y10, Y8, Y8
+	VADDPS       Y8, Y6, Y6
+	VMULPS       Y10, Y9, Y8
+	VADDPS       Y8, Y7, Y7
+	ADDQ         $0x10, SI
+	ADDQ         $0x10, DI
+	ADDQ         $0x10, R8
+	ADDQ         $0x10, R9
+	DECQ         R11
+	JNZ          four
+
+fourDone:
+	MOVQ  n+40(FP), R11
+	ANDQ  $0x03, R11
+	TESTQ R11, R11
+	JZ    oneDone
+
+one:
+	VMOVUPS      (BX), Y8
+	VMOVUPS      32(BX), Y9
+	ADDQ         R10, BX
+	VBROADCASTSS (SI), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y0, Y0
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y1, Y1
+	VBROADCASTSS (DI), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y3, Y3
+	VBROADCASTSS (R8), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y4, Y4
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y5, Y5
+	VBROADCASTSS (R9), Y10
+	VMULPS       Y10, Y8, Y8
+	VADDPS       Y8, Y6, Y6
+	VMULPS       Y10, Y9, Y8
+	VADDPS       Y8, Y7, Y7
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	DECQ         R11
+	JNZ          one
+
+oneDone:
+	VEXTRACTF128 $0x01, Y0, X8
+	VCVTPS2PD    X0, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       (AX), Y9, Y9
+	VMOVUPD      Y9, (AX)
+	VADDPD       32(AX), Y8, Y8
+	VMOVUPD      Y8, 32(AX)
+	VEXTRACTF128 $0x01, Y1, X8
+	VCVTPS2PD    X1, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       64(AX), Y9, Y9
+	VMOVUPD      Y9, 64(AX)
+	VADDPD       96(AX), Y8, Y8
+	VMOVUPD      Y8, 96(AX)
+	VEXTRACTF128 $0x01, Y2, X8
+	VCVTPS2PD    X2, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       128(AX), Y9, Y9
+	VMOVUPD      Y9, 128(AX)
+	VADDPD       160(AX), Y8, Y8
+	VMOVUPD      Y8, 160(AX)
+	VEXTRACTF128 $0x01, Y3, X8
+	VCVTPS2PD    X3, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       192(AX), Y9, Y9
+	VMOVUPD      Y9, 192(AX)
+	VADDPD       224(AX), Y8, Y8
+	VMOVUPD      Y8, 224(AX)
+	VEXTRACTF128 $0x01, Y4, X8
+	VCVTPS2PD    X4, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       256(AX), Y9, Y9
+	VMOVUPD      Y9, 256(AX)
+	VADDPD       288(AX), Y8, Y8
+	VMOVUPD      Y8, 288(AX)
+	VEXTRACTF128 $0x01, Y5, X8
+	VCVTPS2PD    X5, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       320(AX), Y9, Y9
+	VMOVUPD      Y9, 320(AX)
+	VADDPD       352(AX), Y8, Y8
+	VMOVUPD      Y8, 352(AX)
+	VEXTRACTF128 $0x01, Y6, X8
+	VCVTPS2PD    X6, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       384(AX), Y9, Y9
+	VMOVUPD      Y9, 384(AX)
+	VADDPD       416(AX), Y8, Y8
+	VMOVUPD      Y8, 416(AX)
+	VEXTRACTF128 $0x01, Y7, X8
+	VCVTPS2PD    X7, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       448(AX), Y9, Y9
+	VMOVUPD      Y9, 448(AX)
+	VADDPD       480(AX), Y8, Y8
+	VMOVUPD      Y8, 480(AX)
+	ADDQ         $0x00000200, AX
+	MOVQ         wStride+16(FP), BX
+	SHLQ         $0x02, BX
+	ADDQ         BX, CX
+	DECQ         DX
+	JNZ          part
+
+partDone:
+	VZEROUPPER
+	RET
+
+// func collectAVX2(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)
+// Requires: AVX
+TEXT ·collectAVX2(SB), NOSPLIT, $0-56
+	MOVQ  sums+0(FP), AX
+	MOVQ  w+8(FP), CX
+	MOVQ  scale+40(FP), DX
+	MOVQ  $0x00000004, BX
+	TESTQ BX, BX
+	JZ    partDone
+
+part:
+	MOVQ   CX, SI
+	MOVQ   wStride+16(FP), DI
+	MOVQ   y+24(FP), R8
+	MOVQ   yStride+32(FP), R9
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	MOVQ   n+48(FP), R10
+	TESTQ  R10, R10
+	JZ     rowDone
+
+row:
+	VMOVUPS      (R8), Y8
+	VMOVUPS      32(R8), Y9
+	ADDQ         R9, R8
+	VBROADCASTSS (SI), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y0, Y0
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y1, Y1
+	VBROADCASTSS 4(SI), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y3, Y3
+	VBROADCASTSS 8(SI), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y4, Y4
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y5, Y5
+	VBROADCASTSS 12(SI), Y10
+	VMULPS       Y10, Y8, Y8
+	VADDPS       Y8, Y6, Y6
+	VMULPS       Y10, Y9, Y8
+	VADDPS       Y8, Y7, Y7
+	ADDQ         DI, SI
+	DECQ         R10
+	JNZ          row
+
+rowDone:
+	VEXTRACTF128 $0x01, Y0, X8
+	VCVTPS2PD    X0, Y9
+	VCVTPS2PD    X8, Y8
+	VMULPD       (DX), Y9, Y9
+	VADDPD       (AX), Y9, Y9
+	VMOVUPD      Y9, (AX)
+	VMULPD       32(DX), Y8, Y8
+	VADDPD       32(AX), Y8, Y8
+	VMOVUPD      Y8, 32(AX)
+	VEXTRACTF128 $0x01, Y1, X8
+	VCVTPS2PD    X1, Y9
+	VCVTPS2PD    X8, Y8
+	VMULPD       64(DX), Y9, Y9
+	VADDPD       64(AX), Y9, Y9
+	VMOVUPD      Y9, 64(AX)
+	VMULPD       96(DX), Y8, Y8
+	VADDPD       96(AX), Y8, Y8
+	VMOVUPD      Y8, 96(AX)
+	VEXTRACTF128 $0x01, Y2, X8
+	VCVTPS2PD    X2, Y9
+	VCVTPS2PD    X8, Y8
+	VMULPD       (DX), Y9, Y9
+	VADDPD       128(AX), Y9, Y9
+	VMOVUPD      Y9, 128(AX)
+	VMULPD       32(DX), Y8, Y8
+	VADDPD       160(AX), Y8, Y8
+	VMOVUPD      Y8, 160(AX)
+	VEXTRACTF128 $0x01, Y3, X8
+	VCVTPS2PD    X3, Y9
+	VCVTPS2PD    X8, Y8
+	VMULPD       64(DX), Y9, Y9
+	VADDPD       192(AX), Y9, Y9
+	VMOVUPD      Y9, 192(AX)
+	VMULPD       96(DX), Y8, Y8
+	VADDPD       224(AX), Y8, Y8
+	VMOVUPD      Y8, 224(AX)
+	VEXTRACTF128 $0x01, Y4, X8
+	VCVTPS2PD    X4, Y9
+	VCVTPS2PD    X8, Y8
+	VMULPD       (DX), Y9, Y9
+	VADDPD       256(AX), Y9, Y9
+	VMOVUPD      Y9, 256(AX)
+	VMULPD       32(DX), Y8, Y8
+	VADDPD       288(AX), Y8, Y8
+	VMOVUPD      Y8, 288(AX)
+	VEXTRACTF128 $0x01, Y5, X8
+	VCVTPS2PD    X5, Y9
+	VCVTPS2PD    X8, Y8
+	VMULPD       64(DX), Y9, Y9
+	VADDPD       320(AX), Y9, Y9
+	VMOVUPD      Y9, 320(AX)
+	VMULPD       96(DX), Y8, Y8
+	VADDPD       352(AX), Y8, Y8
+	VMOVUPD      Y8, 352(AX)
+	VEXTRACTF128 $0x01, Y6, X8
+	VCVTPS2PD    X6, Y9
+	VCVTPS2PD    X8, Y8
+	VMULPD       (DX), Y9, Y9
+	VADDPD       384(AX), Y9, Y9
+	VMOVUPD      Y9, 384(AX)
+	VMULPD       32(DX), Y8, Y8
+	VADDPD       416(AX), Y8, Y8
+	VMOVUPD      Y8, 416(AX)
+	VEXTRACTF128 $0x01, Y7, X8
+	VCVTPS2PD    X7, Y9
+	VCVTPS2PD    X8, Y8
+	VMULPD       64(DX), Y9, Y9
+	VADDPD       448(AX), Y9, Y9
+	VMOVUPD      Y9, 448(AX)
+	VMULPD       96(DX), Y8, Y8
+	VADDPD       480(AX), Y8, Y8
+	VMOVUPD      Y8, 480(AX)
+	ADDQ         $0x00000200, AX
+	ADDQ         $0x10, CX
+	DECQ         BX
+	JNZ          part
+
+partDone:
+	VZEROUPPER
+	RET
+
+// func addSumsAVX2(first *float64, second *float64, a *float64, b *float64, x *float64, xStride int, n int)
+// Requires: AVX
+TEXT ·addSumsAVX2(SB), NOSPLIT, $0-56
+	MOVQ    x+32(FP), AX
+	MOVQ    xStride+40(FP), CX
+	MOVQ    first+0(FP), DX
+	MOVQ    a+16(FP), BX
+	MOVQ    second+8(FP), SI
+	MOVQ    b+24(FP), DI
+	VMOVUPS (DX), Y0
+	VMOVUPS 32(DX), Y1
+	VMOVUPS 64(DX), Y2
+	VMOVUPS 96(DX), Y3
+	VMOVUPS (SI), Y4
+	VMOVUPS 32(SI), Y5
+	VMOVUPS 64(SI), Y6
+	VMOVUPS 96(SI), Y7
+	MOVQ    n+48(FP), R8
+	TESTQ   R8, R8
+	JZ      turnDone
+
+turn:
+	VMOVUPS      (AX), Y8
+	VMOVUPS      32(AX), Y9
+	VBROADCASTSD (BX), Y10
+	VMULPD       Y10, Y8, Y11
+	VADDPD       Y11, Y0, Y0
+	VMULPD       Y10, Y9, Y10
+	VADDPD       Y10, Y1, Y1
+	VBROADCASTSD (DI), Y10
+	VMULPD       Y10, Y8, Y8
+	VADDPD       Y8, Y4, Y4
+	VMULPD       Y10, Y9, Y8
+	VADDPD       Y8, Y5, Y5
+	VMOVUPS      64(AX), Y8
+	VMOVUPS      96(AX), Y9
+	VBROADCASTSD (BX), Y10
+	VMULPD       Y10, Y8, Y11
+	VADDPD       Y11, Y2, Y2
+	VMULPD       Y10, Y9, Y10
+	VADDPD       Y10, Y3, Y3
+	VBROADCASTSD (DI), Y10
+	VMULPD       Y10, Y8, Y8
+	VADDPD       Y8, Y6, Y6
+	VMULPD       Y10, Y9, Y8
+	VADDPD       Y8, Y7, Y7
+	ADDQ         CX, AX
+	ADDQ         $0x08, BX
+	ADDQ         $0x08, DI
+	DECQ         R8
+	JNZ          turn
+
+turnDone:
+	VMOVUPD Y0, (DX)
+	VMOVUPD Y1, 32(DX)
+	VMOVUPD Y2, 64(DX)
+	VMOVUPD Y3, 96(DX)
+	VMOVUPD Y4, (SI)
+	VMOVUPD Y5, 32(SI)
+	VMOVUPD Y6, 64(SI)
+	VMOVUPD Y7, 96(SI)
+	VZEROUPPER
+	RET
+
+// func subtractAVX2(x *float32, y *float32, steps int)
+// Requires: AVX
+TEXT ·subtractAVX2(SB), NOSPLIT, $0-24
+	MOVQ  x+0(FP), AX
+	MOVQ  y+8(FP), CX
+	MOVQ  steps+16(FP), DX
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	VMOVUPS (AX), Y0
+	VSUBPS  (CX), Y0, Y0
+	VMOVUPS Y0, (AX)
+	VMOVUPS 32(AX), Y0
+	VSUBPS  32(CX), Y0, Y0
+	VMOVUPS Y0, 32(AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func productAVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX
+TEXT ·productAVX2(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	MOVQ  BX, DI
+	ADDQ  SI, DI
+	MOVQ  DI, R8
+	ADDQ  SI, R8
+	MOVQ  R8, R9
+	ADDQ  SI, R9
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, SI
+	MOVQ   downStride+40(FP), R10
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	MOVQ   rank+48(FP), R11
+	TESTQ  R11, R11
+	JZ     rankDone
+
+rank:
+	VMOVUPS      (SI), Y8
+	VMOVUPS      32(SI), Y9
+	ADDQ         R10, SI
+	VBROADCASTSS (BX), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y0, Y0
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y1, Y1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (DI), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y3, Y3
+	ADDQ         $0x04, DI
+	VBROADCASTSS (R8), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y4, Y4
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y5, Y5
+	ADDQ         $0x04, R8
+	VBROADCASTSS (R9), Y10
+	VMULPS       Y10, Y8, Y8
+	VADDPS       Y8, Y6, Y6
+	VMULPS       Y10, Y9, Y8
+	VADDPS       Y8, Y7, Y7
+	ADDQ         $0x04, R9
+	DECQ         R11
+	JNZ          rank
+
+rankDone:
+	MOVQ    rank+48(FP), SI
+	MOVQ    AX, R10
+	SHLQ    $0x02, SI
+	SUBQ    SI, BX
+	VMOVUPS Y0, (R10)
+	VMOVUPS Y1, 32(R10)
+	MOVQ    dstStride+24(FP), R11
+	ADDQ    R11, R10
+	SUBQ    SI, DI
+	VMOVUPS Y2, (R10)
+	VMOVUPS Y3, 32(R10)
+	MOVQ    dstStride+24(FP), R11
+	ADDQ    R11, R10
+	SUBQ    SI, R8
+	VMOVUPS Y4, (R10)
+	VMOVUPS Y5, 32(R10)
+	MOVQ    dstStride+24(FP), R11
+	ADDQ    R11, R10
+	SUBQ    SI, R9
+	VMOVUPS Y6, (R10)
+	VMOVUPS Y7, 32(R10)
+	MOVQ    dstStride+24(FP), SI
+	ADDQ    SI, R10
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func productFusedAVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX, FMA3
+TEXT ·productFusedAVX2(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	MOVQ  BX, DI
+	ADDQ  SI, DI
+	MOVQ  DI, R8
+	ADDQ  SI, R8
+	MOVQ  R8, R9
+	ADDQ  SI, R9
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, SI
+	MOVQ   downStride+40(FP), R10
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	MOVQ   rank+48(FP), R11
+	TESTQ  R11, R11
+	JZ     rankDone
+
+rank:
+	VMOVUPS      (SI), Y8
+	VMOVUPS      32(SI), Y9
+	ADDQ         R10, SI
+	VBROADCASTSS (BX), Y10
+	VFMADD231PS  Y10, Y8, Y0
+	VFMADD231PS  Y10, Y9, Y1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (DI), Y10
+	VFMADD231PS  Y10, Y8, Y2
+	VFMADD231PS  Y10, Y9, Y3
+	ADDQ         $0x04, DI
+	VBROADCASTSS (R8), Y10
+	VFMADD231PS  Y10, Y8, Y4
+	VFMADD231PS  Y10, Y9, Y5
+	ADDQ         $0x04, R8
+	VBROADCASTSS (R9), Y10
+	VFMADD231PS  Y10, Y8, Y6
+	VFMADD231PS  Y10, Y9, Y7
+	ADDQ         $0x04, R9
+	DECQ         R11
+	JNZ          rank
+
+rankDone:
+	MOVQ    rank+48(FP), SI
+	MOVQ    AX, R10
+	SHLQ    $0x02, SI
+	SUBQ    SI, BX
+	VMOVUPS Y0, (R10)
+	VMOVUPS Y1, 32(R10)
+	MOVQ    dstStride+24(FP), R11
+	ADDQ    R11, R10
+	SUBQ    SI, DI
+	VMOVUPS Y2, (R10)
+	VMOVUPS Y3, 32(R10)
+	MOVQ    dstStride+24(FP), R11
+	ADDQ    R11, R10
+	SUBQ    SI, R8
+	VMOVUPS Y4, (R10)
+	VMOVUPS Y5, 32(R10)
+	MOVQ    dstStride+24(FP), R11
+	ADDQ    R11, R10
+	SUBQ    SI, R9
+	VMOVUPS Y6, (R10)
+	VMOVUPS Y7, 32(R10)
+	MOVQ    dstStride+24(FP), SI
+	ADDQ    SI, R10
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
 // func rangesBF16AVX2(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2
 TEXT ·rangesBF16AVX2(SB), NOSPLIT, $0-40
@@ -6732,6 +7380,647 @@ turn:
 	VPADDD  Z16, Z1, K1, Z1
 	VPMOVDW Z1, (AX)
 	ADDQ    $0x20, AX
+	ADDQ    $0x40, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func projectAVX512(sums *float64, w *float32, wStride int, x *float32, xStride int, n int)
+// Requires: AVX, AVX512F
+TEXT ·projectAVX512(SB), NOSPLIT, $0-48
+	MOVQ   sums+0(FP), AX
+	MOVQ   w+8(FP), CX
+	MOVQ   wStride+16(FP), DX
+	MOVQ   CX, BX
+	ADDQ   DX, BX
+	MOVQ   BX, SI
+	ADDQ   DX, SI
+	MOVQ   SI, DI
+	ADDQ   DX, DI
+	MOVQ   DI, R8
+	ADDQ   DX, R8
+	MOVQ   R8, R9
+	ADDQ   DX, R9
+	MOVQ   R9, R10
+	ADDQ   DX, R10
+	MOVQ   R10, R11
+	ADDQ   DX, R11
+	MOVQ   x+24(FP), DX
+	MOVQ   xStride+32(FP), R12
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	MOVQ   n+40(FP), R13
+	SHRQ   $0x02, R13
+	TESTQ  R13, R13
+	JZ     fourDone
+
+four:
+	VMOVUPS     (DX), Z8
+	ADDQ        R12, DX
+	VMULPS.BCST (CX), Z8, Z9
+	VADDPS      Z9, Z0, Z0
+	VMULPS.BCST (BX), Z8, Z9
+	VADDPS      Z9, Z1, Z1
+	VMULPS.BCST (SI), Z8, Z9
+	VADDPS      Z9, Z2, Z2
+	VMULPS.BCST (DI), Z8, Z9
+	VADDPS      Z9, Z3, Z3
+	VMULPS.BCST (R8), Z8, Z9
+	VADDPS      Z9, Z4, Z4
+	VMULPS.BCST (R9), Z8, Z9
+	VADDPS      Z9, Z5, Z5
+	VMULPS.BCST (R10), Z8, Z9
+	VADDPS      Z9, Z6, Z6
+	VMULPS.BCST (R11), Z8, Z8
+	VADDPS      Z8, Z7, Z7
+	VMOVUPS     (DX), Z8
+	ADDQ        R12, DX
+	VMULPS.BCST 4(CX), Z8, Z9
+	VADDPS      Z9, Z0, Z0
+	VMULPS.BCST 4(BX), Z8, Z9
+	VADDPS      Z9, Z1, Z1
+	VMULPS.BCST 4(SI), Z8, Z9
+	VADDPS      Z9, Z2, Z2
+	VMULPS.BCST 4(DI), Z8, Z9
+	VADDPS      Z9, Z3, Z3
+	VMULPS.BCST 4(R8), Z8, Z9
+	VADDPS      Z9, Z4, Z4
+	VMULPS.BCST 4(R9), Z8, Z9
+	VADDPS      Z9, Z5, Z5
+	VMULPS.BCST 4(R10), Z8, Z9
+	VADDPS      Z9, Z6, Z6
+	VMULPS.BCST 4(R11), Z8, Z8
+	VADDPS      Z8, Z7, Z7
+	VMOVUPS     (DX), Z8
+	ADDQ        R12, DX
+	VMULPS.BCST 8(CX), Z8, Z9
+	VADDPS      Z9, Z0, Z0
+	VMULPS.BCST 8(BX), Z8, Z9
+	VADDPS      Z9, Z1, Z1
+	VMULPS.BCST 8(SI), Z8, Z9
+	VADDPS      Z9, Z2, Z2
+	VMULPS.BCST 8(DI), Z8, Z9
+	VADDPS      Z9, Z3, Z3
+	VMULPS.BCST 8(R8), Z8, Z9
+	VADDPS      Z9, Z4, Z4
+	VMULPS.BCST 8(R9), Z8, Z9
+	VADDPS      Z9, Z5, Z5
+	VMULPS.BCST 8(R10), Z8, Z9
+	VADDPS      Z9, Z6, Z6
+	VMULPS.BCST 8(R11), Z8, Z8
+	VADDPS      Z8, Z7, Z7
+	VMOVUPS     (DX), Z8
+	ADDQ        R12, DX
+	VMULPS.BCST 12(CX), Z8, Z9
+	VADDPS      Z9, Z0, Z0
+	VMULPS.BCST 12(BX), Z8, Z9
+	VADDPS      Z9, Z1, Z1
+	VMULPS.BCST 12(SI), Z8, Z9
+	VADDPS      Z9, Z2, Z2
+	VMULPS.BCST 12(DI), Z8, Z9
+	VADDPS      Z9, Z3, Z3
+	VMULPS.BCST 12(R8), Z8, Z9
+	VADDPS      Z9, Z4, Z4
+	VMULPS.BCST 12(R9), Z8, Z9
+	VADDPS      Z9, Z5, Z5
+	VMULPS.BCST 12(R10), Z8, Z9
+	VADDPS      Z9, Z6, Z6
+	VMULPS.BCST 12(R11), Z8, Z8
+	VADDPS      Z8, Z7, Z7
+	ADDQ        $0x10, CX
+	ADDQ        $0x10, BX
+	ADDQ        $0x10, SI
+	ADDQ        $0x10, DI
+	ADDQ        $0x10, R8
+	ADDQ        $0x10, R9
+	ADDQ        $0x10, R10
+	ADDQ        $0x10, R11
+	DECQ        R13
+	JNZ         four
+
+fourDone:
+	MOVQ  n+40(FP), R13
+	ANDQ  $0x03, R13
+	TESTQ R13, R13
+	JZ    oneDone
+
+one:
+	VMOVUPS     (DX), Z8
+	ADDQ        R12, DX
+	VMULPS.BCST (CX), Z8, Z9
+	VADDPS      Z9, Z0, Z0
+	VMULPS.BCST (BX), Z8, Z9
+	VADDPS      Z9, Z1, Z1
+	VMULPS.BCST (SI), Z8, Z9
+	VADDPS      Z9, Z2, Z2
+	VMULPS.BCST (DI), Z8, Z9
+	VADDPS      Z9, Z3, Z3
+	VMULPS.BCST (R8), Z8, Z9
+	VADDPS      Z9, Z4, Z4
+	VMULPS.BCST (R9), Z8, Z9
+	VADDPS      Z9, Z5, Z5
+	VMULPS.BCST (R10), Z8, Z9
+	VADDPS      Z9, Z6, Z6
+	VMULPS.BCST (R11), Z8, Z8
+	VADDPS      Z8, Z7, Z7
+	ADDQ        $0x04, CX
+	ADDQ        $0x04, BX
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $0x04, R10
+	ADDQ        $0x04, R11
+	DECQ        R13
+	JNZ         one
+
+oneDone:
+	VEXTRACTF64X4 $0x01, Z0, Y8
+	VCVTPS2PD     Y0, Z0
+	VCVTPS2PD     Y8, Z8
+	VADDPD        (AX), Z0, Z0
+	VMOVUPD       Z0, (AX)
+	VADDPD        64(AX), Z8, Z8
+	VMOVUPD       Z8, 64(AX)
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VCVTPS2PD     Y1, Z1
+	VCVTPS2PD     Y0, Z0
+	VADDPD        128(AX), Z1, Z1
+	VMOVUPD       Z1, 128(AX)
+	VADDPD        192(AX), Z0, Z0
+	VMOVUPD       Z0, 192(AX)
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VCVTPS2PD     Y2, Z1
+	VCVTPS2PD     Y0, Z0
+	VADDPD        256(AX), Z1, Z1
+	VMOVUPD       Z1, 256(AX)
+	VADDPD        320(AX), Z0, Z0
+	VMOVUPD       Z0, 320(AX)
+	VEXTRACTF64X4 $0x01, Z3, Y0
+	VCVTPS2PD     Y3, Z1
+	VCVTPS2PD     Y0, Z0
+	VADDPD        384(AX), Z1, Z1
+	VMOVUPD       Z1, 384(AX)
+	VADDPD        448(AX), Z0, Z0
+	VMOVUPD       Z0, 448(AX)
+	VEXTRACTF64X4 $0x01, Z4, Y0
+	VCVTPS2PD     Y4, Z1
+	VCVTPS2PD     Y0, Z0
+	VADDPD        512(AX), Z1, Z1
+	VMOVUPD       Z1, 512(AX)
+	VADDPD        576(AX), Z0, Z0
+	VMOVUPD       Z0, 576(AX)
+	VEXTRACTF64X4 $0x01, Z5, Y0
+	VCVTPS2PD     Y5, Z1
+	VCVTPS2PD     Y0, Z0
+	VADDPD        640(AX), Z1, Z1
+	VMOVUPD       Z1, 640(AX)
+	VADDPD        704(AX), Z0, Z0
+	VMOVUPD       Z0, 704(AX)
+	VEXTRACTF64X4 $0x01, Z6, Y0
+	VCVTPS2PD     Y6, Z1
+	VCVTPS2PD     Y0, Z0
+	VADDPD        768(AX), Z1, Z1
+	VMOVUPD       Z1, 768(AX)
+	VADDPD        832(AX), Z0, Z0
+	VMOVUPD       Z0, 832(AX)
+	VEXTRACTF64X4 $0x01, Z7, Y0
+	VCVTPS2PD     Y7, Z1
+	VCVTPS2PD     Y0, Z0
+	VADDPD        896(AX), Z1, Z1
+	VMOVUPD       Z1, 896(AX)
+	VADDPD        960(AX), Z0, Z0
+	VMOVUPD       Z0, 960(AX)
+	VZEROUPPER
+	RET
+
+// func collectAVX512(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)
+// Requires: AVX, AVX512F
+TEXT ·collectAVX512(SB), NOSPLIT, $0-56
+	MOVQ   sums+0(FP), AX
+	MOVQ   w+8(FP), CX
+	MOVQ   scale+40(FP), DX
+	MOVQ   wStride+16(FP), BX
+	MOVQ   y+24(FP), SI
+	MOVQ   yStride+32(FP), DI
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	VXORPS X8, X8, X8
+	VXORPS X9, X9, X9
+	VXORPS X10, X10, X10
+	VXORPS X11, X11, X11
+	VXORPS X12, X12, X12
+	VXORPS X13, X13, X13
+	VXORPS X14, X14, X14
+	VXORPS X15, X15, X15
+	MOVQ   n+48(FP), R8
+	TESTQ  R8, R8
+	JZ     rowDone
+
+row:
+	VMOVUPS     (SI), Z16
+	ADDQ        DI, SI
+	VMULPS.BCST (CX), Z16, Z17
+	VADDPS      Z17, Z0, Z0
+	VMULPS.BCST 4(CX), Z16, Z17
+	VADDPS      Z17, Z1, Z1
+	VMULPS.BCST 8(CX), Z16, Z17
+	VADDPS      Z17, Z2, Z2
+	VMULPS.BCST 12(CX), Z16, Z17
+	VADDPS      Z17, Z3, Z3
+	VMULPS.BCST 16(CX), Z16, Z17
+	VADDPS      Z17, Z4, Z4
+	VMULPS.BCST 20(CX), Z16, Z17
+	VADDPS      Z17, Z5, Z5
+	VMULPS.BCST 24(CX), Z16, Z17
+	VADDPS      Z17, Z6, Z6
+	VMULPS.BCST 28(CX), Z16, Z17
+	VADDPS      Z17, Z7, Z7
+	VMULPS.BCST 32(CX), Z16, Z17
+	VADDPS      Z17, Z8, Z8
+	VMULPS.BCST 36(CX), Z16, Z17
+	VADDPS      Z17, Z9, Z9
+	VMULPS.BCST 40(CX), Z16, Z17
+	VADDPS      Z17, Z10, Z10
+	VMULPS.BCST 44(CX), Z16, Z17
+	VADDPS      Z17, Z11, Z11
+	VMULPS.BCST 48(CX), Z16, Z17
+	VADDPS      Z17, Z12, Z12
+	VMULPS.BCST 52(CX), Z16, Z17
+	VADDPS      Z17, Z13, Z13
+	VMULPS.BCST 56(CX), Z16, Z17
+	VADDPS      Z17, Z14, Z14
+	VMULPS.BCST 60(CX), Z16, Z16
+	VADDPS      Z16, Z15, Z15
+	ADDQ        BX, CX
+	DECQ        R8
+	JNZ         row
+
+rowDone:
+	VEXTRACTF64X4 $0x01, Z0, Y16
+	VCVTPS2PD     Y0, Z0
+	VCVTPS2PD     Y16, Z16
+	VMULPD        (DX), Z0, Z0
+	VADDPD        (AX), Z0, Z0
+	VMOVUPD       Z0, (AX)
+	VMULPD        64(DX), Z16, Z16
+	VADDPD        64(AX), Z16, Z16
+	VMOVUPD       Z16, 64(AX)
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VCVTPS2PD     Y1, Z1
+	VCVTPS2PD     Y0, Z0
+	VMULPD        (DX), Z1, Z1
+	VADDPD        128(AX), Z1, Z1
+	VMOVUPD       Z1, 128(AX)
+	VMULPD        64(DX), Z0, Z0
+	VADDPD        192(AX), Z0, Z0
+	VMOVUPD       Z0, 192(AX)
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VCVTPS2PD     Y2, Z1
+	VCVTPS2PD     Y0, Z0
+	VMULPD        (DX), Z1, Z1
+	VADDPD        256(AX), Z1, Z1
+	VMOVUPD       Z1, 256(AX)
+	VMULPD        64(DX), Z0, Z0
+	VADDPD        320(AX), Z0, Z0
+	VMOVUPD       Z0, 320(AX)
+	VEXTRACTF64X4 $0x01, Z3, Y0
+	VCVTPS2PD     Y3, Z1
+	VCVTPS2PD     Y0, Z0
+	VMULPD        (DX), Z1, Z1
+	VADDPD        384(AX), Z1, Z1
+	VMOVUPD       Z1, 384(AX)
+	VMULPD        64(DX), Z0, Z0
+	VADDPD        448(AX), Z0, Z0
+	VMOVUPD       Z0, 448(AX)
+	VEXTRACTF64X4 $0x01, Z4, Y0
+	VCVTPS2PD     Y4, Z1
+	VCVTPS2PD     Y0, Z0
+	VMULPD        (DX), Z1, Z1
+	VADDPD        512(AX), Z1, Z1
+	VMOVUPD       Z1, 512(AX)
+	VMULPD        64(DX), Z0, Z0
+	VADDPD        576(AX), Z0, Z0
+	VMOVUPD       Z0, 576(AX)
+	VEXTRACTF64X4 $0x01, Z5, Y0
+	VCVTPS2PD     Y5, Z1
+	VCVTPS2PD     Y0, Z0
+	VMULPD        (DX), Z1, Z1
+	VADDPD        640(AX), Z1, Z1
+	VMOVUPD       Z1, 640(AX)
+	VMULPD        64(DX), Z0, Z0
+	VADDPD        704(AX), Z0, Z0
+	VMOVUPD       Z0, 704(AX)
+	VEXTRACTF64X4 $0x01, Z6, Y0
+	VCVTPS2PD     Y6, Z1
+	VCVTPS2PD     Y0, Z0
+	VMULPD        (DX), Z1, Z1
+	VADDPD        768(AX), Z1, Z1
+	VMOVUPD       Z1, 768(AX)
+	VMULPD        64(DX), Z0, Z0
+	VADDPD        832(AX), Z0, Z0
+	VMOVUPD       Z0, 832(AX)
+	VEXTRACTF64X4 $0x01, Z7, Y0
+	VCVTPS2PD     Y7, Z1
+	VCVTPS2PD     Y0, Z0
+	VMULPD        (DX), Z1, Z1
+	VADDPD        896(AX), Z1, Z1
+	VMOVUPD       Z1, 896(AX)
+	VMULPD        64(DX), Z0, Z0
+	VADDPD        960(AX), Z0, Z0
+	VMOVUPD       Z0, 960(AX)
+	VEXTRACTF64X4 $0x01, Z8, Y0
+	VCVTPS2PD     Y8, Z1
+	VCVTPS2PD     Y0, Z0
+	VMULPD        (DX), Z1, Z1
+	VADDPD        1024(AX), Z1, Z1
+	VMOVUPD       Z1, 1024(AX)
+	VMULPD        64(DX), Z0, Z0
+	VADDPD        1088(AX), Z0, Z0
+	VMOVUPD       Z0, 1088(AX)
+	VEXTRACTF64X4 $0x01, Z9, Y0
+	VCVTPS2PD     Y9, Z1
+	VCVTPS2PD     Y0, Z0
+	VMULPD        (DX), Z1, Z1
+	VADDPD        1152(AX), Z1, Z1
+	VMOVUPD       Z1, 1152(AX)
+	VMULPD        64(DX), Z0, Z0
+	VADDPD        1216(AX), Z0, Z0
+	VMOVUPD       Z0, 1216(AX)
+	VEXTRACTF64X4 $0x01, Z10, Y0
+	VCVTPS2PD     Y10, Z1
+	VCVTPS2PD     Y0, Z0
+	VMULPD        (DX), Z1, Z1
+	VADDPD        1280(AX), Z1, Z1
+	VMOVUPD       Z1, 1280(AX)
+	VMULPD        64(DX), Z0, Z0
+	VADDPD        1344(AX), Z0, Z0
+	VMOVUPD       Z0, 1344(AX)
+	VEXTRACTF64X4 $0x01, Z11, Y0
+	VCVTPS2PD     Y11, Z1
+	VCVTPS2PD     Y0, Z0
+	VMULPD        (DX), Z1, Z1
+	VADDPD        1408(AX), Z1, Z1
+	VMOVUPD       Z1, 1408(AX)
+	VMULPD        64(DX), Z0, Z0
+	VADDPD        1472(AX), Z0, Z0
+	VMOVUPD       Z0, 1472(AX)
+	VEXTRACTF64X4 $0x01, Z12, Y0
+	VCVTPS2PD     Y12, Z1
+	VCVTPS2PD     Y0, Z0
+	VMULPD        (DX), Z1, Z1
+	VADDPD        1536(AX), Z1, Z1
+	VMOVUPD       Z1, 1536(AX)
+	VMULPD        64(DX), Z0, Z0
+	VADDPD        1600(AX), Z0, Z0
+	VMOVUPD       Z0, 1600(AX)
+	VEXTRACTF64X4 $0x01, Z13, Y0
+	VCVTPS2PD     Y13, Z1
+	VCVTPS2PD     Y0, Z0
+	VMULPD        (DX), Z1, Z1
+	VADDPD        1664(AX), Z1, Z1
+	VMOVUPD       Z1, 1664(AX)
+	VMULPD        64(DX), Z0, Z0
+	VADDPD        1728(AX), Z0, Z0
+	VMOVUPD       Z0, 1728(AX)
+	VEXTRACTF64X4 $0x01, Z14, Y0
+	VCVTPS2PD     Y14, Z1
+	VCVTPS2PD     Y0, Z0
+	VMULPD        (DX), Z1, Z1
+	VADDPD        1792(AX), Z1, Z1
+	VMOVUPD       Z1, 1792(AX)
+	VMULPD        64(DX), Z0, Z0
+	VADDPD        1856(AX), Z0, Z0
+	VMOVUPD       Z0, 1856(AX)
+	VEXTRACTF64X4 $0x01, Z15, Y0
+	VCVTPS2PD     Y15, Z1
+	VCVTPS2PD     Y0, Z0
+	VMULPD        (DX), Z1, Z1
+	VADDPD        1920(AX), Z1, Z1
+	VMOVUPD       Z1, 1920(AX)
+	VMULPD        64(DX), Z0, Z0
+	VADDPD        1984(AX), Z0, Z0
+	VMOVUPD       Z0, 1984(AX)
+	VZEROUPPER
+	RET
+
+// func addSumsAVX512(first *float64, second *float64, a *float64, b *float64, x *float64, xStride int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addSumsAVX512(SB), NOSPLIT, $0-56
+	MOVQ    x+32(FP), AX
+	MOVQ    xStride+40(FP), CX
+	MOVQ    first+0(FP), DX
+	MOVQ    a+16(FP), BX
+	MOVQ    second+8(FP), SI
+	MOVQ    b+24(FP), DI
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	VMOVUPS (SI), Z2
+	VMOVUPS 64(SI), Z3
+	MOVQ    n+48(FP), R8
+	TESTQ   R8, R8
+	JZ      turnDone
+
+turn:
+	VMOVUPS     (AX), Z4
+	VMULPD.BCST (BX), Z4, Z5
+	VADDPD      Z5, Z0, Z0
+	VMULPD.BCST (DI), Z4, Z4
+	VADDPD      Z4, Z2, Z2
+	VMOVUPS     64(AX), Z4
+	VMULPD.BCST (BX), Z4, Z5
+	VADDPD      Z5, Z1, Z1
+	VMULPD.BCST (DI), Z4, Z4
+	VADDPD      Z4, Z3, Z3
+	ADDQ        CX, AX
+	ADDQ        $0x08, BX
+	ADDQ        $0x08, DI
+	DECQ        R8
+	JNZ         turn
+
+turnDone:
+	VMOVUPD Z0, (DX)
+	VMOVUPD Z1, 64(DX)
+	VMOVUPD Z2, (SI)
+	VMOVUPD Z3, 64(SI)
+	VZEROUPPER
+	RET
+
+// func subtractAVX512(x *float32, y *float32, steps int)
+// Requires: AVX, AVX512F
+TEXT ·subtractAVX512(SB), NOSPLIT, $0-24
+	MOVQ  x+0(FP), AX
+	MOVQ  y+8(FP), CX
+	MOVQ  steps+16(FP), DX
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	VMOVUPS (AX), Z0
+	VSUBPS  (CX), Z0, Z0
+	VMOVUPS Z0, (AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func productAVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX, AVX512F
+TEXT ·productAVX512(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	MOVQ  BX, DI
+	ADDQ  SI, DI
+	MOVQ  DI, R8
+	ADDQ  SI, R8
+	MOVQ  R8, R9
+	ADDQ  SI, R9
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, SI
+	MOVQ   downStride+40(FP), R10
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	MOVQ   rank+48(FP), R11
+	TESTQ  R11, R11
+	JZ     rankDone
+
+rank:
+	VMOVUPS     (SI), Z4
+	ADDQ        R10, SI
+	VMULPS.BCST (BX), Z4, Z5
+	VADDPS      Z5, Z0, Z0
+	ADDQ        $0x04, BX
+	VMULPS.BCST (DI), Z4, Z5
+	VADDPS      Z5, Z1, Z1
+	ADDQ        $0x04, DI
+	VMULPS.BCST (R8), Z4, Z5
+	VADDPS      Z5, Z2, Z2
+	ADDQ        $0x04, R8
+	VMULPS.BCST (R9), Z4, Z4
+	VADDPS      Z4, Z3, Z3
+	ADDQ        $0x04, R9
+	DECQ        R11
+	JNZ         rank
+
+rankDone:
+	MOVQ    rank+48(FP), SI
+	MOVQ    AX, R10
+	SHLQ    $0x02, SI
+	SUBQ    SI, BX
+	VMOVUPS Z0, (R10)
+	MOVQ    dstStride+24(FP), R11
+	ADDQ    R11, R10
+	SUBQ    SI, DI
+	VMOVUPS Z1, (R10)
+	MOVQ    dstStride+24(FP), R11
+	ADDQ    R11, R10
+	SUBQ    SI, R8
+	VMOVUPS Z2, (R10)
+	MOVQ    dstStride+24(FP), R11
+	ADDQ    R11, R10
+	SUBQ    SI, R9
+	VMOVUPS Z3, (R10)
+	MOVQ    dstStride+24(FP), SI
+	ADDQ    SI, R10
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func productFusedAVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX, AVX512F
+TEXT ·productFusedAVX512(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	MOVQ  BX, DI
+	ADDQ  SI, DI
+	MOVQ  DI, R8
+	ADDQ  SI, R8
+	MOVQ  R8, R9
+	ADDQ  SI, R9
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, SI
+	MOVQ   downStride+40(FP), R10
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	MOVQ   rank+48(FP), R11
+	TESTQ  R11, R11
+	JZ     rankDone
+
+rank:
+	VMOVUPS          (SI), Z4
+	ADDQ             R10, SI
+	VFMADD231PS.BCST (BX), Z4, Z0
+	ADDQ             $0x04, BX
+	VFMADD231PS.BCST (DI), Z4, Z1
+	ADDQ             $0x04, DI
+	VFMADD231PS.BCST (R8), Z4, Z2
+	ADDQ             $0x04, R8
+	VFMADD231PS.BCST (R9), Z4, Z3
+	ADDQ             $0x04, R9
+	DECQ             R11
+	JNZ              rank
+
+rankDone:
+	MOVQ    rank+48(FP), SI
+	MOVQ    AX, R10
+	SHLQ    $0x02, SI
+	SUBQ    SI, BX
+	VMOVUPS Z0, (R10)
+	MOVQ    dstStride+24(FP), R11
+	ADDQ    R11, R10
+	SUBQ    SI, DI
+	VMOVUPS Z1, (R10)
+	MOVQ    dstStride+24(FP), R11
+	ADDQ    R11, R10
+	SUBQ    SI, R8
+	VMOVUPS Z2, (R10)
+	MOVQ    dstStride+24(FP), R11
+	ADDQ    R11, R10
+	SUBQ    SI, R9
+	VMOVUPS Z3, (R10)
+	MOVQ    dstStride+24(FP), SI
+	ADDQ    SI, R10
+	ADDQ    $0x40, AX
 	ADDQ    $0x40, CX
 	DECQ    DX
 	JNZ     turn

@@ -1,59 +1,192 @@
 package kernel
 
-// Rows and columns that a product takes at a time, so that they stay in the
-// nearest cache. Sums go on from block to block: blocks do not show in results.
+// Terms that a sum in single precision takes, see [Project] and [Collect]: a
+// block of x that stays in the nearest cache.
 const productBlock = 256
 
-// project widens two rows of w at a time; lanes lie along the columns of x.
-func project(dst []float64, w []float32, x []float64, columns, width int) {
-	clear(dst)
-	var packed [2][productBlock]float64
-	rows := len(w) / columns
-	for from := 0; from < columns; from += productBlock {
-		n := min(productBlock, columns-from)
-		part := x[from*width : (from+n)*width]
-		for i := 0; i < rows; i += 2 {
-			pair := min(2, rows-i)
-			for k := range pair {
-				for j, v := range w[(i+k)*columns+from:][:n] {
-					packed[k][j] = float64(v)
+// Matrices with few columns are worked off in strips of 16 of them, the lanes.
+const (
+	sumLanes  = 16
+	stripRows = 64 // of dst that are summed up together, in Project
+)
+
+// rowsOf is a matrix of which the first value and the distance of rows count.
+type rowsOf struct {
+	x      []float32
+	stride int
+}
+
+// from is the matrix that begins in another place.
+func (m rowsOf) from(row, column int) rowsOf { return rowsOf{m.x[row*m.stride+column:], m.stride} }
+
+// panels are the inner loops of Project and Collect. Both take 16 columns of
+// x or y, of which the first used count.
+type panels struct {
+	// project adds to eight rows of sums those of eight rows of w, of n
+	// columns, times x. A stride of 0 makes eight times the same.
+	project func(sums *[8 * sumLanes]float64, w, x rowsOf, n, used int)
+	// collect adds to 16 rows of sums those of 16 columns of w, of n rows,
+	// times y, times scale.
+	collect func(sums *[16 * sumLanes]float64, w, y rowsOf, scale *[sumLanes]float64, n, used int)
+}
+
+// projectBy takes 64 rows of dst and a strip of its columns at a time.
+func projectBy(p panels) func(dst []float64, w, x []float32, columns, width int) {
+	return func(dst []float64, w, x []float32, columns, width int) {
+		var room strip
+		rows := len(dst) / width
+		for first := 0; first < rows; first += stripRows {
+			n := min(stripRows, rows-first)
+			part := rowsOf{w[first*columns : (first+n)*columns], columns}
+			for c := 0; c < width; c += sumLanes {
+				used := min(sumLanes, width-c)
+				var sums [stripRows * sumLanes]float64
+				for j := 0; j < columns; j += productBlock {
+					m := min(productBlock, columns-j)
+					p.projectRows(&sums, part.from(0, j), room.of(rowsOf{x, width}.from(j, c), m, used), n, m, used)
+				}
+				for i := range n {
+					copy(dst[(first+i)*width+c:][:used], sums[i*sumLanes:])
 				}
 			}
-			AddSums(dst[i*width:(i+pair)*width], packed[0][:n], packed[1][:n], part, width)
 		}
 	}
 }
 
-// collect gathers two columns of w at a time; lanes lie along the columns of y.
-func collect(dst []float64, w []float32, y []float64, columns, width int) {
-	clear(dst)
-	const strip = 8
-	var packed [strip][productBlock]float64
-	rows := len(w) / columns
-	for from := 0; from < rows; from += productBlock {
-		n := min(productBlock, rows-from)
-		part := y[from*width : (from+n)*width]
-		for j := 0; j < columns; j += strip {
-			m := min(strip, columns-j)
-			for i := range n {
-				for k, v := range w[(from+i)*columns+j:][:m] {
-					packed[k][i] = float64(v)
-				}
-			}
-			for k := 0; k < m; k += 2 {
-				to := dst[(j+k)*width : (j+min(k+2, m))*width]
-				AddSums(to, packed[k][:n], packed[k+1][:n], part, width)
+// projectRows adds a block of m columns to the sums of n rows.
+func (p panels) projectRows(sums *[stripRows * sumLanes]float64, w, x rowsOf, n, m, used int) {
+	i := 0
+	for ; i+8 <= n; i += 8 {
+		p.project((*[8 * sumLanes]float64)(sums[i*sumLanes:]), w.from(i, 0), x, m, used)
+	}
+	for ; i < n; i++ {
+		var same [8 * sumLanes]float64
+		copy(same[:sumLanes], sums[i*sumLanes:])
+		p.project(&same, rowsOf{w.from(i, 0).x, 0}, x, m, used)
+		copy(sums[i*sumLanes:][:sumLanes], same[:])
+	}
+}
+
+// strip is room for what is less than all lanes wide.
+type strip [productBlock * sumLanes]float32
+
+// of returns n rows of used columns of x, followed by zeros up to the number of
+// lanes.
+func (s *strip) of(x rowsOf, n, used int) rowsOf {
+	if used == sumLanes {
+		return x
+	}
+	for i := range n {
+		to := s[i*sumLanes : (i+1)*sumLanes]
+		clear(to[copy(to, x.from(i, 0).x[:used]):])
+	}
+	return rowsOf{s[:], sumLanes}
+}
+
+// collectBy takes a strip of 16 columns of w and one of y at a time.
+func collectBy(p panels) func(dst []float64, w, y []float32, scale []float64, columns, width int) {
+	return func(dst []float64, w, y []float32, scale []float64, columns, width int) {
+		var room strip
+		rows := len(y) / width
+		for first := 0; first < rows; first += productBlock {
+			n := min(productBlock, rows-first)
+			for c := 0; c < width; c += sumLanes {
+				used := min(sumLanes, width-c)
+				part := room.of(rowsOf{y, width}.from(first, c), n, used)
+				var by [sumLanes]float64
+				copy(by[:], scale[c:c+used])
+				p.collectColumns(dst[c:], rowsOf{w, columns}.from(first, 0), part, &by, width, n, used)
 			}
 		}
 	}
 }
 
-// AddSums adds to one or two rows of dst, of width values: row k gets Σ_j of
-// its factors a (b for the second) times row j of x, in ascending order, every
-// product rounded.
-func AddSums(dst, a, b, x []float64, width int) {
+// collectColumns adds n rows to a strip of dst.
+func (p panels) collectColumns(dst []float64, w, y rowsOf, scale *[sumLanes]float64, width, n, used int) {
+	var room strip
+	columns := w.stride
+	for j := 0; j < columns; j += 16 {
+		m, to := min(16, columns-j), dst[j*width:]
+		from := room.of(w.from(0, j), n, m)
+		if m == 16 && width == sumLanes {
+			p.collect((*[16 * sumLanes]float64)(to), from, y, scale, n, used)
+			continue
+		}
+		var sums [16 * sumLanes]float64
+		for k := range m {
+			copy(sums[k*sumLanes:], to[k*width:][:used])
+		}
+		p.collect(&sums, from, y, scale, n, used)
+		for k := range m {
+			copy(to[k*width:][:used], sums[k*sumLanes:])
+		}
+	}
+}
+
+var portablePanels = panels{projectPanel, collectPanel}
+
+// projectPanel takes two rows and four lanes at a time.
+func projectPanel(sums *[8 * sumLanes]float64, w, x rowsOf, n, used int) {
+	for i := 0; i < 8; i += 2 {
+		a, b := w.from(i, 0).x[:n], w.from(i+1, 0).x[:n]
+		for c := 0; c < used; c += 4 {
+			var s, t [4]float32
+			addChains(&s, &t, a, b, x.from(0, c))
+			for k := range 4 {
+				sums[i*sumLanes+c+k] += float64(s[k])
+				sums[(i+1)*sumLanes+c+k] += float64(t[k])
+			}
+		}
+		if w.stride == 0 {
+			return // the first row is all that is wanted
+		}
+	}
+}
+
+func collectPanel(sums *[16 * sumLanes]float64, w, y rowsOf, scale *[sumLanes]float64, n, used int) {
+	var a, b [productBlock]float32
+	for j := 0; j < 16; j += 2 {
+		for i := range n {
+			a[i], b[i] = w.x[i*w.stride+j], w.x[i*w.stride+j+1]
+		}
+		for c := 0; c < used; c += 4 {
+			var s, t [4]float32
+			addChains(&s, &t, a[:n], b[:n], y.from(0, c))
+			for k := range 4 {
+				sums[j*sumLanes+c+k] += float64(float64(s[k]) * scale[c+k])
+				sums[(j+1)*sumLanes+c+k] += float64(float64(t[k]) * scale[c+k])
+			}
+		}
+	}
+}
+
+// addChains is the loop in which the time goes.
+func addChains(s, t *[4]float32, a, b []float32, x rowsOf) {
+	b = b[:len(a)]
+	s0, s1, s2, s3 := s[0], s[1], s[2], s[3]
+	t0, t1, t2, t3 := t[0], t[1], t[2], t[3]
+	at := 0
+	for j, u := range a {
+		v, y := b[j], x.x[at:at+4:at+4]
+		at += x.stride
+		s0 += float32(u * y[0])
+		s1 += float32(u * y[1])
+		s2 += float32(u * y[2])
+		s3 += float32(u * y[3])
+		t0 += float32(v * y[0])
+		t1 += float32(v * y[1])
+		t2 += float32(v * y[2])
+		t3 += float32(v * y[3])
+	}
+	s[0], s[1], s[2], s[3] = s0, s1, s2, s3
+	t[0], t[1], t[2], t[3] = t0, t1, t2, t3
+}
+
+func addSums(dst, a, b, x []float64, width int) { addSumsFrom(dst, a, b, x, width, 0) }
+
+// addSumsFrom leaves out columns before c.
+func addSumsFrom(dst, a, b, x []float64, width, c int) {
 	var unused [4]float64
-	c := 0
 	for ; c+4 <= width; c += 4 {
 		second := unused[:]
 		if len(dst) > width {
@@ -99,15 +232,18 @@ func sum(s float64, a, x []float64, width int) float64 {
 	return s
 }
 
-// product goes through four rows of down at a time; lanes lie along columns.
-func product(dst, up, down []float32, columns int) {
-	clear(dst)
+func product(dst, up, down []float32, columns int) { productFrom(dst, up, down, columns, 0) }
+
+// productFrom leaves out columns before the first. It goes through four rows of
+// down at a time; lanes lie along columns.
+func productFrom(dst, up, down []float32, columns, first int) {
 	rank := len(down) / columns
 	for i := 0; i < len(dst)/columns; i++ {
 		u := up[i*rank : (i+1)*rank]
-		for from := 0; from < columns; from += productBlock {
+		for from := first; from < columns; from += productBlock {
 			n := min(productBlock, columns-from)
 			to := dst[i*columns+from:][:n]
+			clear(to)
 			k := 0
 			for ; k+4 <= rank; k += 4 {
 				add4(to, u[k:k+4], down[k*columns+from:], columns)
@@ -135,15 +271,26 @@ func add4(dst, u, down []float32, columns int) {
 }
 
 func productFused(dst, up, down []float32, columns int) {
-	clear(dst)
+	productFusedFrom(dst, up, down, columns, 0)
+}
+
+func productFusedFrom(dst, up, down []float32, columns, first int) {
 	rank := len(down) / columns
 	for i := 0; i < len(dst)/columns; i++ {
-		to := dst[i*columns : (i+1)*columns]
+		to := dst[i*columns+first : (i+1)*columns]
+		clear(to)
 		for k := range rank {
 			u := up[i*rank+k]
-			for j, v := range down[k*columns:][:columns] {
+			for j, v := range down[k*columns+first : (k+1)*columns] {
 				to[j] = FMA(u, v, to[j])
 			}
 		}
+	}
+}
+
+func subtract(x, y []float32) {
+	y = y[:len(x)]
+	for i, v := range y {
+		x[i] -= v
 	}
 }

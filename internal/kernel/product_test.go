@@ -5,40 +5,73 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
 // productOps run the products on matrices that a buffer's values fill.
 func productOps() []op {
-	var list []op
+	list := []op{{"subtract", func(k *set, b buffers) {
+		y := slices.Clone(b.x)
+		slices.Reverse(y)
+		k.subtract(b.x, y)
+	}}}
 	for _, columns := range []int{1, 3, 16, 31} {
-		for _, width := range []int{1, 2, 4, 7, 16} {
+		for _, width := range []int{1, 2, 4, 7, 16, 33} {
 			list = append(list,
 				op{fmt.Sprint("project ", columns, width), func(k *set, b buffers) {
 					rows := len(b.x) / columns
 					dst := make([]float64, rows*width)
-					k.project(dst, b.x[:rows*columns], doubles(columns*width), columns, width)
+					k.project(dst, b.x[:rows*columns], singles(columns*width), columns, width)
 					digest(b, dst)
 				}},
 				op{fmt.Sprint("collect ", columns, width), func(k *set, b buffers) {
 					rows := len(b.x) / columns
-					dst := make([]float64, columns*width)
-					k.collect(dst, b.x[:rows*columns], doubles(rows*width), columns, width)
+					dst := doubles(columns * width)
+					k.collect(dst, b.x[:rows*columns], singles(rows*width), powers(width), columns, width)
 					digest(b, dst)
 				}},
-				op{fmt.Sprint("product ", columns, width), func(k *set, b buffers) {
-					rows, up, down := len(b.x)/columns, []float32{}, []float32{}
-					for _, v := range doubles(len(b.x) * width) {
-						up = append(up, float32(v))
+				op{fmt.Sprint("addSums ", columns, width), func(k *set, b buffers) {
+					rows := 1 + len(b.x)%2
+					factors := doubles(2 * columns)
+					for i, v := range b.x[:min(columns, len(b.x))] {
+						factors[i] *= float64(v)
 					}
-					for _, v := range doubles(columns * width) {
-						down = append(down, float32(v))
-					}
-					k.product(b.x[:rows*columns], up[:rows*width], down, columns)
+					dst := doubles(rows * width)
+					k.addSums(dst, factors[:columns], factors[columns:], doubles(columns*width), width)
+					digest(b, dst)
 				}})
+			for _, fused := range []bool{false, true} {
+				list = append(list, op{fmt.Sprint("product ", columns, width, fused), func(k *set, b buffers) {
+					rows := len(b.x) / columns
+					up := slices.Concat(b.x[:min(len(b.x), 3)], singles(len(b.x)*width))
+					run := k.product
+					if fused {
+						run = k.productFused
+					}
+					run(b.x[:rows*columns], up[:rows*width], singles(columns*width), columns)
+				}})
+			}
 		}
 	}
 	return list
+}
+
+func singles(n int) []float32 {
+	x := make([]float32, n)
+	for i, v := range doubles(n) {
+		x[i] = float32(v)
+	}
+	return x
+}
+
+// powers of two, as columns are scaled by.
+func powers(n int) []float64 {
+	x := make([]float64, n)
+	for i := range x {
+		x[i] = math.Ldexp(1, i%9-4)
+	}
+	return x
 }
 
 // doubles are values that fit single precision.
@@ -67,47 +100,57 @@ func digest(b buffers, dst []float64) {
 	binary.LittleEndian.PutUint32(b.bytes, uint32(h))
 }
 
-// TestProductsArePlainLoops compares with the loops of the documentation, and
-// with fused ones: a compiler may choose.
+// TestProductsArePlainLoops compares with the loops of the documentation.
 func TestProductsArePlainLoops(t *testing.T) {
-	r := rand.New(rand.NewPCG(5, 6))
-	for range 60 {
-		rows, columns, width := 1+r.IntN(2*productBlock), 1+r.IntN(2*productBlock), 1+r.IntN(9)
-		w := wild(r, rows*columns)
-		for _, side := range []struct {
-			name         string
-			inner, outer int
-			at           func(j, i int) float32
-			run          func(dst []float64, w []float32, x []float64, columns, width int)
-		}{
-			{"project", columns, rows, func(j, i int) float32 { return w[i*columns+j] }, Project},
-			{"collect", rows, columns, func(i, j int) float32 { return w[i*columns+j] }, Collect},
-		} {
-			x := make([]float64, side.inner*width)
-			for i, v := range wild(r, len(x)) {
-				x[i] = float64(v)
+	eachSet(t, func(t *testing.T, k *set) {
+		r := rand.New(rand.NewPCG(5, 6))
+		for range 40 {
+			rows, columns, width := 1+r.IntN(2*productBlock), 1+r.IntN(2*productBlock), 1+r.IntN(9)
+			if r.IntN(2) == 0 {
+				width = sumLanes
 			}
-			dst := make([]float64, side.outer*width)
-			for i := range dst {
-				dst[i] = math.NaN()
+			w, x, y := wild(r, rows*columns), wild(r, columns*width), wild(r, rows*width)
+			seen, scale := make([]float64, rows*width), powers(width)
+			for i := range seen {
+				seen[i] = math.NaN()
 			}
-			side.run(dst, w, x, columns, width)
-			for i := range side.outer {
-				for c := range width {
-					plain, fused := 0.0, 0.0
-					for j := range side.inner {
-						v := float64(side.at(j, i))
-						plain += float64(v * x[j*width+c])
-						fused = math.FMA(v, x[j*width+c], fused)
+			k.project(seen, w, x, columns, width)
+			gathered := doubles(columns * width)
+			k.collect(gathered, w, y, scale, columns, width)
+			before := doubles(columns * width)
+			for c := range width {
+				for i := range rows {
+					want := inBlocks(columns, func(j int) (float32, float32) { return w[i*columns+j], x[j*width+c] }, 0, 1)
+					if got := seen[i*width+c]; !sameSum(got, want) {
+						t.Fatalf("project [%d, %d] width %d: %v, want %v", rows, columns, width, got, want)
 					}
-					if got := dst[i*width+c]; got != plain || got != fused {
-						t.Fatalf("%s [%d, %d] width %d: %v, want %v, fused %v", side.name, rows, columns, width, got, plain, fused)
+				}
+				for j := range columns {
+					at := j*width + c
+					want := inBlocks(rows, func(i int) (float32, float32) { return w[i*columns+j], y[i*width+c] }, before[at], scale[c])
+					if got := gathered[at]; !sameSum(got, want) {
+						t.Fatalf("collect [%d, %d] width %d: %v, want %v", rows, columns, width, got, want)
 					}
 				}
 			}
 		}
-	}
+	})
 }
+
+// inBlocks adds n products to a sum as Project and Collect do.
+func inBlocks(n int, at func(i int) (a, b float32), sum, scale float64) float64 {
+	s := float32(0)
+	for i := range n {
+		a, b := at(i)
+		if s += float32(a * b); i%256 == 255 || i == n-1 {
+			sum += float64(float64(s) * scale)
+			s = 0
+		}
+	}
+	return sum
+}
+
+func sameSum(a, b float64) bool { return a == b || a != a && b != b }
 
 // wild are finite values of all magnitudes.
 func wild(r *rand.Rand, n int) []float32 {
@@ -124,50 +167,67 @@ func wild(r *rand.Rand, n int) []float32 {
 }
 
 func TestProductIsThePlainLoop(t *testing.T) {
-	r := rand.New(rand.NewPCG(7, 8))
-	for range 40 {
-		rows, columns, rank := 1+r.IntN(5), 1+r.IntN(3*productBlock), 1+r.IntN(40)
-		up, down, dst := make([]float32, rows*rank), make([]float32, rank*columns), make([]float32, rows*columns)
-		for i := range up {
-			up[i] = float32(r.NormFloat64())
-		}
-		for i := range down {
-			down[i] = float32(r.NormFloat64())
-		}
-		Product(dst, up, down, columns)
-		for i := range rows {
-			for j := range columns {
-				want := float32(0)
-				for k := range rank {
-					want += float32(up[i*rank+k] * down[k*columns+j])
-				}
-				if got := dst[i*columns+j]; got != want {
-					t.Fatalf("[%d, %d] rank %d: %v, want %v", rows, columns, rank, got, want)
+	eachSet(t, func(t *testing.T, k *set) {
+		r := rand.New(rand.NewPCG(7, 8))
+		for range 30 {
+			rows, columns, rank := 1+r.IntN(7), 1+r.IntN(3*productBlock), 1+r.IntN(40)
+			up, down := wild(r, rows*rank), wild(r, rank*columns)
+			plain, fused := make([]float32, rows*columns), make([]float32, rows*columns)
+			k.product(plain, up, down, columns)
+			k.productFused(fused, up, down, columns)
+			for i := range rows {
+				for j := range columns {
+					want, once := float32(0), float32(0)
+					for k := range rank {
+						want += float32(up[i*rank+k] * down[k*columns+j])
+						once = FMA(up[i*rank+k], down[k*columns+j], once)
+					}
+					if got := plain[i*columns+j]; !sameSum(float64(got), float64(want)) {
+						t.Fatalf("[%d, %d] rank %d: %v, want %v", rows, columns, rank, got, want)
+					}
+					if got := fused[i*columns+j]; !sameSum(float64(got), float64(once)) {
+						t.Fatalf("[%d, %d] rank %d, fused: %v, want %v", rows, columns, rank, got, once)
+					}
 				}
 			}
 		}
-	}
+	})
 }
 
-// BenchmarkProducts takes one tile of a pass over a layer of 3072 columns.
+// BenchmarkProducts takes one tile of a pass over a layer of 8192 columns, the
+// sums of products of doubles that go with it, and the product of the factors.
 func BenchmarkProducts(b *testing.B) {
-	const rows, columns, width = 64, 3072, 16
+	const rows, columns, width, rank = 96, 8192, 16, 32
 	r := rand.New(rand.NewPCG(9, 10))
-	w := make([]float32, rows*columns)
+	w, left := make([]float32, rows*columns), make([]float32, rows*columns)
 	for i := range w {
 		w[i] = float32(r.NormFloat64())
 	}
-	x, y := doubles(columns*width), doubles(rows*width)
-	wide, narrow := make([]float64, columns*width), make([]float64, rows*width)
-	for name, run := range map[string]func(){
-		"project": func() { Project(narrow, w, x, columns, width) },
-		"collect": func() { Collect(wide, w, y, columns, width) },
-	} {
-		b.Run(name, func(b *testing.B) {
-			for b.Loop() {
-				run()
-			}
-			b.ReportMetric(float64(b.N)*rows*columns*width/b.Elapsed().Seconds()/1e9, "Gmul/s")
-		})
+	x, y, up, down := singles(columns*width), singles(rows*width), singles(rows*rank), singles(rank*columns)
+	wide, narrow, seen := make([]float64, columns*width), make([]float64, rows*width), make([]float64, rows*rank)
+	a, sums, many := doubles(2*productBlock), doubles(2*8*width), doubles(productBlock*8*width)
+	for _, s := range sets {
+		if !s.has {
+			continue
+		}
+		for _, bench := range []struct {
+			name  string
+			terms int
+			run   func()
+		}{
+			{"project", rows * columns * width, func() { s.project(narrow, w, x, columns, width) }},
+			{"project rank 32", rows * columns * rank, func() { s.project(seen, w, down, columns, rank) }},
+			{"collect", rows * columns * width, func() { s.collect(wide, w, y, powers(width), columns, width) }},
+			{"addSums", 2 * productBlock * 8 * width, func() { s.addSums(sums, a[:productBlock], a[productBlock:], many, 8*width) }},
+			{"product", rows * columns * rank, func() { s.product(left, up, down, columns) }},
+			{"productFused", rows * columns * rank, func() { s.productFused(left, up, down, columns) }},
+		} {
+			b.Run(s.name+"/"+bench.name, func(b *testing.B) {
+				for b.Loop() {
+					bench.run()
+				}
+				b.ReportMetric(2*float64(b.N)*float64(bench.terms)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+			})
+		}
 	}
 }

@@ -47,6 +47,11 @@ var avx2 = func() set {
 	s.roundF16 = roundBy(roundF16AVX2, roundF16)
 	s.errors[RawBF16] = errorsBy(RawBF16, errorsBF16AVX2)
 	s.errors[RawF32] = errorsBy(RawF32, errorsF32AVX2)
+	s.project, s.collect = projectBy(panelsAVX2), collectBy(panelsAVX2)
+	s.addSums = addSumsBy(addSumsAVX2)
+	s.subtract = subtractBy(subtractAVX2)
+	s.product = productBy(productAVX2, productFrom)
+	s.productFused = productBy(productFusedAVX2, productFusedFrom)
 	return s
 }()
 
@@ -95,5 +100,15 @@ var avx512 = func() set {
 	s.roundF16 = roundBy(roundF16AVX512, roundF16)
 	s.errors[RawBF16] = errorsBy(RawBF16, errorsBF16AVX512)
 	s.errors[RawF32] = errorsBy(RawF32, errorsF32AVX512)
+	s.project, s.collect = projectBy(panelsAVX512), collectBy(panelsAVX512)
+	s.addSums = addSumsBy(addSumsAVX512)
+	s.subtract = subtractBy(subtractAVX512)
+	s.product = productBy(productAVX512, productFrom)
+	s.productFused = productBy(productFusedAVX512, productFusedFrom)
 	return s
 }()
+
+var (
+	panelsAVX2   = panelsBy(projectAVX2, collectAVX2)
+	panelsAVX512 = panelsBy(projectAVX512, collectAVX512)
+)

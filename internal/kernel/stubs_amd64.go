@@ -179,6 +179,36 @@ func bookSumsAVX2(sums *float32, counts *uint32, x *float32, middles *float32, r
 //go:noescape
 func bookCodesAVX2(codes *uint16, x *float32, steps int, middles *float32)
 
+// projectAVX2 adds to eight rows of 16 sums. Strides are in bytes.
+//
+//go:noescape
+func projectAVX2(sums *float64, w *float32, wStride int, x *float32, xStride int, n int)
+
+// collectAVX2 adds to 16 rows of 16 sums. Strides are in bytes.
+//
+//go:noescape
+func collectAVX2(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)
+
+// addSumsAVX2 adds to 16 sums twice, of a and of b times rows of x. The stride is in bytes.
+//
+//go:noescape
+func addSumsAVX2(first *float64, second *float64, a *float64, b *float64, x *float64, xStride int, n int)
+
+// subtractAVX2 works on that many times 16 values.
+//
+//go:noescape
+func subtractAVX2(x *float32, y *float32, steps int)
+
+// productAVX2 sets four rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func productAVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+
+// productFusedAVX2 sets four rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func productFusedAVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+
 // rangesBF16AVX2 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
 //
@@ -445,6 +475,36 @@ func bookSumsAVX512(sums *float32, counts *uint32, x *float32, middles *float32,
 //
 //go:noescape
 func bookCodesAVX512(codes *uint16, x *float32, steps int, middles *float32)
+
+// projectAVX512 adds to eight rows of 16 sums. Strides are in bytes.
+//
+//go:noescape
+func projectAVX512(sums *float64, w *float32, wStride int, x *float32, xStride int, n int)
+
+// collectAVX512 adds to 16 rows of 16 sums. Strides are in bytes.
+//
+//go:noescape
+func collectAVX512(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)
+
+// addSumsAVX512 adds to 16 sums twice, of a and of b times rows of x. The stride is in bytes.
+//
+//go:noescape
+func addSumsAVX512(first *float64, second *float64, a *float64, b *float64, x *float64, xStride int, n int)
+
+// subtractAVX512 works on that many times 16 values.
+//
+//go:noescape
+func subtractAVX512(x *float32, y *float32, steps int)
+
+// productAVX512 sets four rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func productAVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+
+// productFusedAVX512 sets four rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func productFusedAVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
 
 // rangesBF16AVX512 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.

@@ -19,13 +19,19 @@ func AddTimes(dst, a, b []float64, inner, width int, sign float64) {
 		return
 	}
 	rows := len(a) / inner
-	x := make([]float64, 2*inner)
-	for i := 0; i < rows; i += 2 {
-		pair := min(2, rows-i)
-		for k, v := range a[i*inner : (i+pair)*inner] {
-			x[k] = sign * v
+	var packed [2][block]float64
+	for from := 0; from < inner; from += block {
+		n := min(block, inner-from)
+		part := b[from*width : (from+n)*width]
+		for i := 0; i < rows; i += 2 {
+			pair := min(2, rows-i)
+			for k := range pair {
+				for j, v := range a[(i+k)*inner+from:][:n] {
+					packed[k][j] = sign * v
+				}
+			}
+			kernel.AddSums(dst[i*width:(i+pair)*width], packed[0][:n], packed[1][:n], part, width)
 		}
-		kernel.AddSums(dst[i*width:(i+pair)*width], x[:inner], x[inner:], b, width)
 	}
 }
 
@@ -34,19 +40,23 @@ func AddTransposeTimes(dst, a, b []float64, height, width int) {
 	if height == 0 || width == 0 {
 		return
 	}
-	var packed [2][block]float64
+	const strip = 8 // columns of a that are read together
+	var packed [strip][block]float64
 	rows := len(a) / height
 	for from := 0; from < rows; from += block {
 		n := min(block, rows-from)
 		part := b[from*width : (from+n)*width]
-		for j := 0; j < height; j += 2 {
-			pair := min(2, height-j)
+		for j := 0; j < height; j += strip {
+			m := min(strip, height-j)
 			for i := range n {
-				for k, v := range a[(from+i)*height+j:][:pair] {
+				for k, v := range a[(from+i)*height+j:][:m] {
 					packed[k][i] = v
 				}
 			}
-			kernel.AddSums(dst[j*width:(j+pair)*width], packed[0][:n], packed[1][:n], part, width)
+			for k := 0; k < m; k += 2 {
+				to := dst[(j+k)*width : (j+min(k+2, m))*width]
+				kernel.AddSums(to, packed[k][:n], packed[k+1][:n], part, width)
+			}
 		}
 	}
 }
@@ -98,6 +108,31 @@ func Norm(x []float64) float64 {
 func exponent(x float64) int {
 	_, e := math.Frexp(x)
 	return min(max(e, -1000), 1000)
+}
+
+// Above returns how many eigenvalues of a symmetric [n, n] matrix, of which it
+// reads the lower half, are above a bound: as many as pivots of what is left of
+// the matrix are positive.
+func Above(a []float64, n int, bound float64) int {
+	l, d, count := make([]float64, n*n), make([]float64, n), 0
+	for i := range n {
+		row := l[i*n : i*n+i]
+		for j := range row { // row[j] is l[i, j]·d[j] until its turn is over
+			row[j] = a[i*n+j] - Dot(row[:j], l[j*n:j*n+j])
+		}
+		d[i] = a[i*n+i] - bound
+		for j, v := range row {
+			row[j] = v / d[j]
+			d[i] -= float64(v * row[j])
+		}
+		if d[i] == 0 {
+			d[i] = -0x1p-1000
+		}
+		if d[i] > 0 {
+			count++
+		}
+	}
+	return count
 }
 
 // Inverse returns the inverse of a symmetric positive [n, n] matrix. Rows that

@@ -112,6 +112,24 @@ func TestEigen(t *testing.T) {
 	}
 }
 
+func TestAbove(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	for _, n := range []int{1, 2, 5, 17, 64} {
+		for name, a := range symmetric(r, n) {
+			values, _ := Eigen(a, n)
+			for i := 1; i < n; i++ {
+				bound := (values[i-1] + values[i]) / 2
+				if !(values[i-1]-bound > 1e-10*max(values[0], -values[n-1])) {
+					continue // rounding may decide
+				}
+				if got := Above(a, n, bound); got != i {
+					t.Errorf("%s %d: %d eigenvalues above %v, want %d", name, n, got, bound, i)
+				}
+			}
+		}
+	}
+}
+
 func TestInverse(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	for n := 1; n < 20; n++ {

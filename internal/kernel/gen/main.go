@@ -33,6 +33,12 @@ func main() {
 		v.signs()
 		v.rotations()
 		v.codebooks()
+		v.project()
+		v.collect()
+		v.addSums()
+		v.subtract()
+		v.product("product", false)
+		v.product("productFused", true)
 		for _, raw := range []form{bf16, f32} {
 			v.ranges(raw)
 			v.absMax(raw)

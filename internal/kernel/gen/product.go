@@ -1,0 +1,283 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// Products of matrices have lanes along the columns of the right one: a vector
+// of 16 singles or 8 doubles in AVX-512, two of half of them in AVX2. Each value
+// of the left one is multiplied by all lanes of a row.
+
+// term adds one product to a sum.
+type term struct {
+	doubles, fused bool
+}
+
+// add adds the value at m times each of x to sums.
+func (t term) add(v isa, m Mem, x, sums []VecVirtual) {
+	if v.wide {
+		t.addWide(v, m, x[0], sums[0])
+		return
+	}
+	value := v.vec()
+	if t.doubles {
+		VBROADCASTSD(m, value)
+	} else {
+		VBROADCASTSS(m, value)
+	}
+	for i := range x {
+		if t.fused {
+			VFMADD231PS(value, x[i], sums[i])
+			continue
+		}
+		product := v.vec()
+		if t.doubles {
+			VMULPD(value, x[i], product)
+			VADDPD(product, sums[i], sums[i])
+		} else {
+			VMULPS(value, x[i], product)
+			VADDPS(product, sums[i], sums[i])
+		}
+	}
+}
+
+func (t term) addWide(v isa, m Mem, x, sum VecVirtual) {
+	product := v.vec()
+	switch {
+	case t.fused:
+		VFMADD231PS_BCST(m, x, sum)
+	case t.doubles:
+		VMULPD_BCST(m, x, product)
+		VADDPD(product, sum, sum)
+	default:
+		VMULPS_BCST(m, x, product)
+		VADDPS(product, sum, sum)
+	}
+}
+
+// strip is 64 bytes at m, in as many vectors as it takes.
+func (v isa) strip(m Mem) []VecVirtual {
+	var all []VecVirtual
+	for at := 0; at < 64; at += v.width() {
+		r := v.vec()
+		VMOVUPS(m.Offset(at), r)
+		all = append(all, r)
+	}
+	return all
+}
+
+func (v isa) zeros(n int) [][]VecVirtual {
+	all := make([][]VecVirtual, n)
+	for i := range all {
+		for at := 0; at < 64; at += v.width() {
+			r := v.vec()
+			VXORPS(r.AsX(), r.AsX(), r.AsX())
+			all[i] = append(all[i], r)
+		}
+	}
+	return all
+}
+
+// pointersTo are the addresses of n rows.
+func pointersTo(first, stride Register, n int) []Register {
+	rows := []Register{copied(first)}
+	for i := 1; i < n; i++ {
+		next := copied(rows[i-1])
+		ADDQ(stride, next)
+		rows = append(rows, next)
+	}
+	return rows
+}
+
+// turns runs body as many times as the parameter n says, four in a turn of the
+// loop as long as that goes, and next after as many.
+func turns(n string, body func(i int), next func(done int)) {
+	fours := param(n)
+	SHRQ(U8(2), fours)
+	loop("four", fours, func() {
+		for i := range 4 {
+			body(i)
+		}
+		next(4)
+	})
+	ones := param(n)
+	ANDQ(U8(3), ones)
+	loop("one", ones, func() {
+		body(0)
+		next(1)
+	})
+}
+
+// inParts runs body for n sums of 64 bytes: all at once, or four in AVX2, which
+// has fewer registers.
+func (v isa) inParts(n int, body func(some int)) {
+	if v.wide {
+		body(n)
+		return
+	}
+	parts := GP64()
+	MOVQ(U32(uint32(n/4)), parts)
+	loop("part", parts, func() { body(4) })
+}
+
+func (v isa) project() {
+	v.function("project", "func(sums *float64, w *float32, wStride int, x *float32, xStride, n int)",
+		"project"+v.name+" adds to eight rows of 16 sums. Strides are in bytes.")
+	sums, w := param("sums"), param("w")
+	v.inParts(8, func(rows int) {
+		at, x, stride := pointersTo(w, param("wStride"), rows), param("x"), param("xStride")
+		all := v.zeros(rows)
+		turns("n", func(i int) {
+			y := v.strip(Mem{Base: x})
+			ADDQ(stride, x)
+			for r, sum := range all {
+				term{}.add(v, Mem{Base: at[r], Disp: 4 * i}, y, sum)
+			}
+		}, func(done int) {
+			for r := range at {
+				ADDQ(U8(4*done), at[r])
+			}
+		})
+		for r, sum := range all {
+			v.addWidened(sum, nil, Mem{Base: sums, Disp: 128 * r})
+		}
+		if !v.wide {
+			ADDQ(U32(uint32(128*rows)), sums)
+			next := param("wStride")
+			SHLQ(U8(2), next)
+			ADDQ(next, w)
+		}
+	})
+	VZEROUPPER()
+	RET()
+}
+
+func (v isa) collect() {
+	v.function("collect", "func(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)",
+		"collect"+v.name+" adds to 16 rows of 16 sums. Strides are in bytes.")
+	sums, w, scale := param("sums"), param("w"), param("scale")
+	v.inParts(16, func(columns int) {
+		at, stride, y, yStride := copied(w), param("wStride"), param("y"), param("yStride")
+		all := v.zeros(columns)
+		loop("row", param("n"), func() {
+			x := v.strip(Mem{Base: y})
+			ADDQ(yStride, y)
+			for c, sum := range all {
+				term{}.add(v, Mem{Base: at, Disp: 4 * c}, x, sum)
+			}
+			ADDQ(stride, at)
+		})
+		for c, sum := range all {
+			v.addWidened(sum, scale, Mem{Base: sums, Disp: 128 * c})
+		}
+		if !v.wide {
+			ADDQ(U32(uint32(128*columns)), sums)
+			ADDQ(U8(4*columns), w)
+		}
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// addWidened adds 16 sums in single precision, multiplied by what lies at scale
+// if that is given, to those in double precision at m.
+func (v isa) addWidened(sums []VecVirtual, scale Register, m Mem) {
+	at := 0
+	for _, sum := range sums {
+		high, wide := v.vec(), v.vec()
+		if v.wide {
+			VEXTRACTF64X4(U8(1), sum, high.AsY())
+		} else {
+			VEXTRACTF128(U8(1), sum, high.AsX())
+		}
+		VCVTPS2PD(v.half(sum), wide)
+		VCVTPS2PD(v.half(high), high)
+		for _, part := range []VecVirtual{wide, high} {
+			if scale != nil {
+				VMULPD(Mem{Base: scale, Disp: at}, part, part)
+			}
+			VADDPD(m.Offset(at), part, part)
+			VMOVUPD(part, m.Offset(at))
+			at += v.width()
+		}
+	}
+}
+
+// product: four rows of 16 columns.
+func (v isa) product(name string, fused bool) {
+	v.function(name, "func(dst, up, down *float32, dstStride, upStride, downStride, rank, steps int)",
+		name+v.name+" sets four rows of that many times 16 columns. Strides are in bytes.")
+	dst, down, steps := param("dst"), param("down"), param("steps")
+	at := pointersTo(param("up"), param("upStride"), 4)
+	loop("turn", steps, func() {
+		from, stride := copied(down), param("downStride")
+		all := v.zeros(4)
+		loop("rank", param("rank"), func() {
+			x := v.strip(Mem{Base: from})
+			ADDQ(stride, from)
+			for r, sum := range all {
+				term{fused: fused}.add(v, Mem{Base: at[r]}, x, sum)
+				ADDQ(U8(4), at[r])
+			}
+		})
+		back, to := param("rank"), copied(dst)
+		SHLQ(U8(2), back)
+		for r, sum := range all {
+			SUBQ(back, at[r])
+			for i, part := range sum {
+				VMOVUPS(part, Mem{Base: to, Disp: i * v.width()})
+			}
+			ADDQ(param("dstStride"), to)
+		}
+		ADDQ(U8(64), dst)
+		ADDQ(U8(64), down)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// addSums: two rows of 16 sums.
+func (v isa) addSums() {
+	v.function("addSums", "func(first, second, a, b, x *float64, xStride, n int)",
+		"addSums"+v.name+" adds to 16 sums twice, of a and of b times rows of x. The stride is in bytes.")
+	x, stride := param("x"), param("xStride")
+	rows := []struct{ sums, by Register }{{param("first"), param("a")}, {param("second"), param("b")}}
+	var all [][]VecVirtual
+	for _, row := range rows {
+		all = append(all, append(v.strip(Mem{Base: row.sums}), v.strip(Mem{Base: row.sums, Disp: 64})...))
+	}
+	loop("turn", param("n"), func() {
+		for half := range 2 {
+			y := v.strip(Mem{Base: x, Disp: 64 * half})
+			for r, row := range rows {
+				term{doubles: true}.add(v, Mem{Base: row.by}, y, all[r][half*len(y):])
+			}
+		}
+		ADDQ(stride, x)
+		for _, row := range rows {
+			ADDQ(U8(8), row.by)
+		}
+	})
+	for r, row := range rows {
+		for i, part := range all[r] {
+			VMOVUPD(part, Mem{Base: row.sums, Disp: i * v.width()})
+		}
+	}
+	VZEROUPPER()
+	RET()
+}
+
+func (v isa) subtract() {
+	v.function("subtract", "func(x, y *float32, steps int)", "subtract"+v.name+" works on that many times 16 values.")
+	x, y, n := param("x"), param("y"), param("steps")
+	v.each(n, func(i int) {
+		m := Mem{Base: x, Disp: 4 * i}
+		a := v.load(f32, m)
+		VSUBPS(Mem{Base: y, Disp: 4 * i}, a, a)
+		VMOVUPS(a, m)
+	}, pointer{x, 4}, pointer{y, 4})
+	VZEROUPPER()
+	RET()
+}
