@@ -32,6 +32,14 @@ var neon = func() set {
 	s.packTwos = packBy(4, packTwosNEON, packTwos)
 	s.merge = mergeBy(mergeNEON)
 	s.spans = spansBy(spansNEON)
+	r := &lanes{
+		count: 4, interleave: interleaveNEON, deinterleave: deinterleaveNEON, exact: exactNEON,
+		chainFours: chainFoursNEON, chainTwos: chainTwosNEON, chainSums: chainSumsNEON,
+		widen: widenRowsNEON, narrow: narrowRowsNEON,
+		singles: stages[float32]{pass4SinglesNEON, nil},
+		doubles: stages[float64]{pass4DoublesNEON, nil},
+	}
+	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
 	s.decodeBytes = decodeBytesWith(s.scaleBy, s.scaleFrom)
 	return s
 }()

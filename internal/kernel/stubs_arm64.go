@@ -165,3 +165,55 @@ func mergeNEON(dst, codes *byte, turns, size int, m *byte)
 //
 //go:noescape
 func spansNEON(scales, inverses, lo, hi *float32, steps int, divisor float32) bool
+
+// interleaveNEON makes 16 rows a block of 4 groups that lie stride bytes apart.
+//
+//go:noescape
+func interleaveNEON(dst, src *float32, stride, blocks int)
+
+// deinterleaveNEON is the way back, and turns the signs of a block by xor.
+//
+//go:noescape
+func deinterleaveNEON(dst, src *float32, stride, blocks int, signs *uint32)
+
+// exactNEON multiplies rows by the entry and returns bits for the lanes in which all sums, and all products, are exact.
+//
+//go:noescape
+func exactNEON(x *float32, rows int, entry float32) (sums, products uint32)
+
+// chainFoursNEON sets 16 rows of dst to those of src and 16 fused steps of x.
+//
+//go:noescape
+func chainFoursNEON(dst, src, x *float32, h float32)
+
+// chainTwosNEON sets 16 rows of dst to those of src and 16 fused steps of x.
+//
+//go:noescape
+func chainTwosNEON(dst, src, x *float32, h float32)
+
+// chainSumsNEON sets 16 rows of dst to those of src and 16 sums or differences of x, whose signs it turns by xor.
+//
+//go:noescape
+func chainSumsNEON(dst, src, x *float32, sign uint32)
+
+// widenRowsNEON widens half of each row.
+//
+//go:noescape
+func widenRowsNEON(dst *float64, src *float32, rows int)
+
+// narrowRowsNEON multiplies rows, and rounds them to half of rows of dst.
+//
+//go:noescape
+func narrowRowsNEON(dst *float32, src *float64, rows int, factor float64)
+
+// pass4SinglesNEON multiplies sets of 4 rows by the matrix of that size. Rows of a set lie distance
+// bytes from each other; sets times these rows are all rows.
+//
+//go:noescape
+func pass4SinglesNEON(x *float32, sets, distance int)
+
+// pass4DoublesNEON multiplies sets of 4 rows by the matrix of that size. Rows of a set lie distance
+// bytes from each other; sets times these rows are all rows.
+//
+//go:noescape
+func pass4DoublesNEON(x *float64, sets, distance int)

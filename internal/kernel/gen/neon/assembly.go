@@ -109,16 +109,35 @@ func (a *assembly) less(x, y, to vec) { a.word("FCMGT", 0x6EA0E400, x.s(), y.s()
 func (a *assembly) quotient(x, y, to vec) { a.word("FDIV", 0x6E20FC00, y.s(), x.s(), to.s()) }
 
 // function writes one with parameters like "dst, codes *byte, n int", and a
-// result ret of that type unless it is "".
+// result ret of a type, or several like "(a, b uint32)", or none.
 func (a *assembly) function(name, params, result, doc string, body func()) {
 	a.vectors, a.all, a.params = 0, 0, map[string]param{}
-	end, wait := 0, []string{}
-	place := func(kind string) {
-		size := 8
-		if kind == "float32" || kind == "uint32" {
-			size = 4
-		} else if kind == "bool" {
-			size = 1
+	end := a.place(params, 0)
+	if result != "" {
+		named := "ret " + result
+		if list, ok := strings.CutPrefix(result, "("); ok {
+			named = strings.TrimSuffix(list, ")")
+		}
+		end, result = a.place(named, (end+7)&^7), " "+result
+	}
+	fmt.Fprintf(&a.stubs, "\n// %sNEON %s\n//\n//go:noescape\nfunc %sNEON(%s)%s\n", name, doc, name, params, result)
+	fmt.Fprintf(&a.text, "\n// func %sNEON(%s)%s\nTEXT ·%sNEON(SB), NOSPLIT, $0-%d\n", name, params, result, name, end)
+	body()
+	a.op("RET")
+}
+
+// place finds the places of arguments or results from an offset on, and returns
+// where they end.
+func (a *assembly) place(params string, end int) int {
+	var wait []string
+	for _, p := range strings.Split(params, ", ") {
+		id, kind, typed := strings.Cut(p, " ")
+		if wait = append(wait, id); !typed {
+			continue
+		}
+		size, known := map[string]int{"float32": 4, "uint32": 4, "bool": 1}[kind]
+		if !known {
+			size = 8
 		}
 		for _, w := range wait {
 			end = (end + size - 1) &^ (size - 1)
@@ -127,25 +146,10 @@ func (a *assembly) function(name, params, result, doc string, body func()) {
 		}
 		wait = nil
 	}
-	for _, p := range strings.Split(params, ", ") {
-		id, kind, typed := strings.Cut(p, " ")
-		wait = append(wait, id)
-		if typed {
-			place(kind)
-		}
-	}
-	if result != "" {
-		end, wait = (end+7)&^7, []string{"ret"}
-		place(result)
-		result = " " + result
-	}
-	fmt.Fprintf(&a.stubs, "\n// %sNEON %s\n//\n//go:noescape\nfunc %sNEON(%s)%s\n", name, doc, name, params, result)
-	fmt.Fprintf(&a.text, "\n// func %sNEON(%s)%s\nTEXT ·%sNEON(SB), NOSPLIT, $0-%d\n", name, params, result, name, end)
-	body()
-	a.op("RET")
+	return end
 }
 
-// at is the place of an argument.
+// at is the place of an argument or a result.
 func (a *assembly) at(name string) string {
 	p, known := a.params[name]
 	if !known {
@@ -184,16 +188,16 @@ func (a *assembly) negative(from string, offset int, lanes string) vec {
 	return v
 }
 
-// everywhere fills a vector of 32-bit lanes with an argument.
+// everywhere fills the lanes of a vector with an argument.
 func (a *assembly) everywhere(name string) vec {
 	v, r := a.vec(), a.param(name)
-	a.op("VDUP", r, v.s())
+	a.op("VDUP", r, v.as(map[int]string{4: "S4", 8: "D2"}[a.params[name].size]))
 	a.all-- // the register is free again
 	return v
 }
 
 // constant fills a vector with a value.
-func (a *assembly) constant(bits uint32, lanes string) vec {
+func (a *assembly) constant(bits uint64, lanes string) vec {
 	v := a.vec()
 	a.op("MOVD", fmt.Sprintf("$%#x", bits), "R15")
 	a.op("VDUP", "R15", v.as(lanes))

@@ -40,6 +40,7 @@ func main() {
 	a.packTwos()
 	a.merge()
 	a.spans()
+	a.rotations()
 	for name, text := range map[string]string{*out: a.source(), *stubs: a.declarations()} {
 		if err := os.WriteFile(name, []byte(text), 0o666); err != nil {
 			fmt.Fprintln(os.Stderr, err)

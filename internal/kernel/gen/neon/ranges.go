@@ -40,7 +40,7 @@ func (a *assembly) ranges(raw form) {
 		lo, hi, src, groups, steps := a.param("lo"), a.param("hi"), a.param("src"), a.param("groups"), a.param("steps")
 		x := a.vecs(step * raw.size / 16)
 		top, turned, low := a.vecs(2), a.vecs(2), a.vecs(2)
-		sign := a.constant(1<<(8*uint32(raw.size)-1), raw.lanes)
+		sign := a.constant(1<<(8*raw.size-1), raw.lanes)
 		a.loop("group", groups, func() {
 			a.clear(top[0], top[1], turned[0], turned[1])
 			for _, v := range low {
@@ -97,7 +97,7 @@ func (a *assembly) absMax(raw form) {
 	a.function("absMax"+raw.name, "amax *float32, src *byte, groups, steps int", "", doc, func() {
 		amax, src, groups, steps := a.param("amax"), a.param("src"), a.param("groups"), a.param("steps")
 		x, top := a.vecs(step*raw.size/16), a.vecs(2)
-		mask := a.constant(1<<(8*uint32(raw.size)-1)-1, raw.lanes)
+		mask := a.constant(1<<(8*raw.size-1)-1, raw.lanes)
 		a.loop("group", groups, func() {
 			a.clear(top...)
 			a.loop("turn", a.copied(steps), func() {
