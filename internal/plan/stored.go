@@ -147,18 +147,34 @@ func notesOnStored(steps []Step, o Options) []string {
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
 		kinds = append(kinds, fmt.Sprintf("%d %s", counts[name], name))
 	}
-	note := fmt.Sprintf("%d layers of the source were quantized already (%s): what is quantized are their restored values", all, strings.Join(kinds, ", "))
+	note := fmt.Sprintf("the source has %s (%s), whose restored values are quantized", layers(all), strings.Join(kinds, ", "))
 	if stay > 0 {
-		note += fmt.Sprintf("; %d that are kept stay as they are stored", stay)
+		note += fmt.Sprintf("; kept as stored: %d", stay)
 	}
 	if plain > 0 {
-		note += fmt.Sprintf("; %d that are kept become plain, since the %s layout cannot hold them as they are", plain, o.Layout.Name)
+		note += fmt.Sprintf("; kept as plain weights, since %s does not take them as stored: %d", taker(o), plain)
 	}
 	notes := []string{note}
 	if inputs > 0 {
-		notes = append(notes, fmt.Sprintf("%d layers of the source have a scale for activations, which is not kept", inputs))
+		notes = append(notes, fmt.Sprintf("scales for activations are not kept, which the source has for %s", layers(inputs)))
 	}
 	return notes
+}
+
+// layers counts quantized layers.
+func layers(n int) string {
+	if n == 1 {
+		return "1 quantized layer"
+	}
+	return fmt.Sprintf("%d quantized layers", n)
+}
+
+// taker is what must take layers: the application, if one was named.
+func taker(o Options) string {
+	if o.For != nil {
+		return o.For.Name
+	}
+	return "the " + o.Layout.Name + " layout"
 }
 
 // losesInputScale reports whether the source has a scale of activations for the
