@@ -31,10 +31,12 @@ func (s *Scheme) align() int {
 func (s *Scheme) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
 	s.Scales(src, start, len(dst), scratch)
 	s.ZeroPoints(src, start, len(dst), scratch)
-	if v := s.byteValues(); v != nil {
-		codes := s.takeBytes(src[0], len(dst), scratch)
-		s.decodeBytes(dst, codes, start, scratch.scales, scratch.zeros, v)
-	} else {
+	switch v := s.byteValues(); {
+	case v != nil:
+		s.decodeBytes(dst, s.takeBytes(src[0], len(dst), scratch), start, scratch.scales, scratch.zeros, v)
+	case s.Codebook && s.Bits <= 8 && s.Inner == 1:
+		s.lookUpBytes(dst, s.takeBytes(src[0], len(dst), scratch), start, scratch.scales)
+	default:
 		s.decodeUnits(dst, s.takeCodes(src[0], len(dst), scratch), start, scratch)
 	}
 	roundAll(dst, s.ScaleDtype)
@@ -99,6 +101,15 @@ func (s *Scheme) takeFloats(buffer []float32, f sideData, src [][]byte, start, n
 	x := sized(&buffer, to-from)
 	f.store.decode(x, src[f.part:], from, scratch)
 	return x[first-from : last-from]
+}
+
+// lookUpBytes gives values the levels of their codes of a byte.
+func (s *Scheme) lookUpBytes(dst []float32, codes []byte, start int, levels []float32) {
+	first := start / s.Group
+	s.units(start, len(dst), func(unit, from, to int) {
+		i := (unit - first) * s.Levels
+		kernel.LookUp(dst[from:to], codes[from:to], levels[i:i+s.Levels])
+	})
 }
 
 // lookUp gives part of a unit, a multiple of Inner from its start, the levels

@@ -35,6 +35,7 @@ type set struct {
 	decodeSmall                      func(dst []float32, codes []uint16, f *Small)
 	decodePacked                     func(dst []float32, codes []uint16, f *Packed)
 	decodeBytes                      func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values)
+	lookUp                           func(dst []float32, codes []byte, levels []float32)
 	roundBF16, roundF16              func(x []float32)
 	errors                           [2]func(e *Errors, values []byte, others []float32) // by Raw
 	scaleBy                          func(x []float32, scale float32)
@@ -61,7 +62,7 @@ var portable = set{
 	minMax: minMax, divide: divide, multiply: multiply,
 	roundInts: roundInts, encodeSmall: encodeSmall, encodePacked: encodePacked,
 	decodeInts: decodeInts, decodeSmall: decodeSmall, decodePacked: decodePacked,
-	decodeBytes: decodeBytes, roundBF16: roundBF16, roundF16: roundF16,
+	decodeBytes: decodeBytes, lookUp: lookUp, roundBF16: roundBF16, roundF16: roundF16,
 	errors:  [2]func(*Errors, []byte, []float32){errorsOf(RawBF16), errorsOf(RawF32)},
 	scaleBy: scaleBy, scaleFrom: scaleFrom,
 	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes,

@@ -806,6 +806,40 @@ groupDone:
 	VZEROUPPER
 	RET
 
+// func lookUpAVX2(dst *float32, codes *byte, steps int, levels *float32)
+// Requires: AVX, AVX2
+TEXT ·lookUpAVX2(SB), NOSPLIT, $0-32
+	MOVQ    dst+0(FP), AX
+	MOVQ    codes+8(FP), CX
+	MOVQ    steps+16(FP), DX
+	MOVQ    levels+24(FP), BX
+	VMOVUPS (BX), Y0
+	VMOVUPS 32(BX), Y1
+	TESTQ   DX, DX
+	JZ      turnDone
+
+turn:
+	VPMOVZXBD (CX), Y2
+	VPERMPS   Y0, Y2, Y3
+	VPERMPS   Y1, Y2, Y4
+	VPSLLD    $0x1c, Y2, Y2
+	VBLENDVPS Y2, Y4, Y3, Y3
+	VMOVUPS   Y3, (AX)
+	VPMOVZXBD 8(CX), Y2
+	VPERMPS   Y0, Y2, Y3
+	VPERMPS   Y1, Y2, Y4
+	VPSLLD    $0x1c, Y2, Y2
+	VBLENDVPS Y2, Y4, Y3, Y3
+	VMOVUPS   Y3, 32(AX)
+	ADDQ      $0x40, AX
+	ADDQ      $0x10, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
 // func roundBF16AVX2(x *float32, steps int)
 // Requires: AVX, AVX2
 TEXT ·roundBF16AVX2(SB), NOSPLIT, $0-16
@@ -5277,6 +5311,30 @@ turnDone:
 	JNZ  group
 
 groupDone:
+	VZEROUPPER
+	RET
+
+// func lookUpAVX512(dst *float32, codes *byte, steps int, levels *float32)
+// Requires: AVX, AVX512F
+TEXT ·lookUpAVX512(SB), NOSPLIT, $0-32
+	MOVQ    dst+0(FP), AX
+	MOVQ    codes+8(FP), CX
+	MOVQ    steps+16(FP), DX
+	MOVQ    levels+24(FP), BX
+	VMOVUPS (BX), Z0
+	TESTQ   DX, DX
+	JZ      turnDone
+
+turn:
+	VPMOVZXBD (CX), Z1
+	VPERMPS   Z0, Z1, Z1
+	VMOVUPS   Z1, (AX)
+	ADDQ      $0x40, AX
+	ADDQ      $0x10, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
 	VZEROUPPER
 	RET
 

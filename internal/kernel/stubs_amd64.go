@@ -99,6 +99,11 @@ func decodeIntBytesAVX2(dst *float32, codes *byte, scales *float32, zeros *float
 //go:noescape
 func decodeFloatBytesAVX2(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
 
+// lookUpAVX2 does that many times 16 codes of 16 levels.
+//
+//go:noescape
+func lookUpAVX2(dst *float32, codes *byte, steps int, levels *float32)
+
 // roundBF16AVX2 rounds that many times 16 values.
 //
 //go:noescape
@@ -385,6 +390,11 @@ func decodeIntBytesAVX512(dst *float32, codes *byte, scales *float32, zeros *flo
 //
 //go:noescape
 func decodeFloatBytesAVX512(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
+
+// lookUpAVX512 does that many times 16 codes of 16 levels.
+//
+//go:noescape
+func lookUpAVX512(dst *float32, codes *byte, steps int, levels *float32)
 
 // roundBF16AVX512 rounds that many times 16 values.
 //

@@ -106,3 +106,18 @@ func decodeBytesWith(by func(x []float32, scale float32), from func(x []float32,
 		}
 	}
 }
+
+// LookUp sets dst to the levels of codes; one without a level gives NaN. Up to
+// 16 levels, codes are below 16.
+func LookUp(dst []float32, codes []byte, levels []float32) { active.lookUp(dst, codes, levels) }
+
+func lookUp(dst []float32, codes []byte, levels []float32) {
+	dst = dst[:len(codes)]
+	for i, c := range codes {
+		if int(c) < len(levels) {
+			dst[i] = levels[c]
+		} else {
+			dst[i] = float32(math.NaN())
+		}
+	}
+}

@@ -59,6 +59,17 @@ func valueOps() (list []op) {
 			k.split(b.byteCodes()[:8*n], bytes.Clone(b.bytes[:n*size]), m) // reading beyond would be a fault
 		}})
 	}
+	for _, n := range []int{1, 2, 15, 16, 17, 256} {
+		list = append(list, op{fmt.Sprint("lookUp ", n), func(k *set, b buffers) {
+			codes, levels := b.byteCodes(), append(awkward(), awkward()...)[:n]
+			for i := range codes {
+				if n <= 16 {
+					codes[i] &= 15
+				}
+			}
+			k.lookUp(b.x, codes, levels)
+		}})
+	}
 	list = append(list,
 		op{"roundBF16", func(k *set, b buffers) { k.roundBF16(b.x) }},
 		op{"roundF16", func(k *set, b buffers) { k.roundF16(b.x) }})

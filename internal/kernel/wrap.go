@@ -395,3 +395,18 @@ func errorsBy(raw Raw, asm func(sums *float64, values *byte, others *float32, st
 		rest(e, values[n*raw.Bytes():], others[n:])
 	}
 }
+
+func lookUpBy(asm func(dst *float32, codes *byte, steps int, levels *float32)) func(dst []float32, codes []byte, levels []float32) {
+	return func(dst []float32, codes []byte, levels []float32) {
+		n := 0
+		if len(levels) <= 16 {
+			var all [16]float32
+			for i := copy(all[:], levels); i < len(all); i++ {
+				all[i] = float32(math.NaN())
+			}
+			n = len(codes) &^ (step - 1)
+			asm(unsafe.SliceData(dst[:len(codes)]), unsafe.SliceData(codes), n/step, &all[0])
+		}
+		lookUp(dst[n:], codes[n:], levels)
+	}
+}

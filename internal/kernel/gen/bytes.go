@@ -113,3 +113,27 @@ func (v isa) roundF16() {
 		v.choose(unordered(y), nan, x)
 	})
 }
+
+// lookUp permutes the 16 levels.
+func (v isa) lookUp() {
+	v.function("lookUp", "func(dst *float32, codes *byte, steps int, levels *float32)", "lookUp"+v.name+" does that many times 16 codes of 16 levels.")
+	dst, codes, n, levels := param("dst"), param("codes"), param("steps"), base("levels")
+	low, high := v.load(f32, levels), v.vec()
+	if !v.wide {
+		VMOVUPS(levels.Offset(32), high)
+	}
+	v.each(n, func(i int) {
+		code, x := v.vec(), v.vec()
+		VPMOVZXBD(Mem{Base: codes, Disp: i}, code)
+		VPERMPS(low, code, x)
+		if !v.wide {
+			y := v.vec()
+			VPERMPS(high, code, y)
+			VPSLLD(U8(28), code, code) // bit 3 chooses
+			VBLENDVPS(code, y, x, x)
+		}
+		VMOVUPS(x, Mem{Base: dst, Disp: 4 * i})
+	}, pointer{dst, 4}, pointer{codes, 1})
+	VZEROUPPER()
+	RET()
+}

@@ -27,6 +27,7 @@ func main() {
 		v.split()
 		v.decodeIntBytes()
 		v.decodeFloatBytes()
+		v.lookUp()
 		v.roundBF16()
 		v.roundF16()
 		v.spans()
