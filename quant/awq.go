@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/pack"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -88,20 +89,31 @@ func (w *AWQ) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
 // Decode restores an area from the bytes that Needed names. It computes in the
 // dtype out where the scales have it too, else in single precision.
 func (w *AWQ) Decode(dst []float32, src [][]byte, a Area, out safetensors.Dtype, scratch *Scratch) {
-	codes := scratch.uint16s(len(dst))
-	unpackNibbles(codes, src[0])
-	kernel.DecodeInts(dst, codes, 0, -8)
+	codes := sized(&scratch.bytes, len(dst))
+	pack.SplitBytes(codes, src[0], 4)
 	in := safetensors.F32
 	if out == w.ScaleDtype {
 		in = out
 	}
-	for i := range a.Rows {
-		row := dst[i*a.Cols : (i+1)*a.Cols]
-		for g := range a.Cols / w.Group {
-			scale, zero := getFloat(src[1], g*a.Rows+i, w.ScaleDtype), getFloat(src[2], g*a.Rows+i, w.ScaleDtype)
-			for j, v := range row[g*w.Group : (g+1)*w.Group] {
-				row[g*w.Group+j] = RoundTo(RoundTo(float32(v*scale), in)+zero, in)
-			}
+	scales, zeros := w.rowwise(&scratch.sides.scales, src[1], a), w.rowwise(&scratch.sides.zeros, src[2], a)
+	kernel.DecodeBytes(dst, codes, scales, nil, w.Group, awqValues)
+	roundAll(dst, in)
+	for i, zero := range zeros {
+		kernel.ScaleFrom(dst[i*w.Group:(i+1)*w.Group], 1, zero)
+	}
+	roundAll(dst, in)
+}
+
+var awqValues = kernel.IntValues(0, -8)
+
+// rowwise returns an area's scales row by row.
+func (w *AWQ) rowwise(buffer *[]float32, src []byte, a Area) []float32 {
+	groups := a.Cols / w.Group
+	x := sized(buffer, a.Rows*groups)
+	for g := range groups {
+		for i := range a.Rows {
+			x[i*groups+g] = getFloat(src, g*a.Rows+i, w.ScaleDtype)
 		}
 	}
+	return x
 }

@@ -69,13 +69,32 @@ func valuesOf(t *dtype.Type) *byteValues {
 // byteValues returns those of the codes where a call can decode and scale many
 // of them, else nil.
 func (s *Scheme) byteValues() *kernel.Values {
-	if s.Bits > 8 || s.Codebook || s.Inner > 1 {
+	if s.Bits > 8 || s.Codebook || s.Transposed && s.Inner > 1 {
 		return nil
 	}
 	if v := valuesOf(s.Dtype); v.exact[s.ScaleDtype] {
 		return v.Values
 	}
 	return nil
+}
+
+// decodeAll restores values of codes of a byte each.
+func (s *Scheme) decodeAll(dst []float32, codes []byte, start int, v *kernel.Values, scratch *Scratch) {
+	if s.Inner == 1 {
+		s.Grid.decodeBytes(dst, codes, start, scratch.scales, scratch.zeros, v)
+		return
+	}
+	first := start / s.Group
+	s.units(start, len(dst), func(unit, from, to int) {
+		i, n := (unit-first)*s.Inner, (to-from)/s.Inner
+		var zeros []float32
+		if scratch.zeros != nil {
+			zeros = scratch.zeros[i : i+s.Inner]
+		}
+		sorted := scratch.floats(to - from)
+		kernel.DecodeBytes(sorted, turn(&scratch.turnedBytes, codes[from:to], s.Inner), scratch.scales[i:i+s.Inner], zeros, n, v)
+		transpose(dst[from:to], sorted, s.Inner, n)
+	})
 }
 
 // takeBytes returns codes of at most 8 bits, one a byte.

@@ -193,12 +193,6 @@ func packLowHalves(dst, codes []byte) {
 	kernel.PackFours(dst, codes)
 }
 
-func unpackNibbles(codes []uint16, src []byte) {
-	for i, b := range src {
-		codes[2*i], codes[2*i+1] = uint16(b&15), uint16(b>>4)
-	}
-}
-
 // Decode restores an area from the bytes that Needed names.
 func (r *Rotated) Decode(dst []float32, src [][]byte, a Area, _ safetensors.Dtype, scratch *Scratch) {
 	codes, values := src[0], r.Rule.values()

@@ -33,7 +33,7 @@ func (s *Scheme) Decode(dst []float32, src [][]byte, start int, out safetensors.
 	s.ZeroPoints(src, start, len(dst), scratch)
 	switch v := s.byteValues(); {
 	case v != nil:
-		s.decodeBytes(dst, s.takeBytes(src[0], len(dst), scratch), start, scratch.scales, scratch.zeros, v)
+		s.decodeAll(dst, s.takeBytes(src[0], len(dst), scratch), start, v, scratch)
 	case s.Codebook && s.Bits <= 8 && s.Inner == 1:
 		s.lookUpBytes(dst, s.takeBytes(src[0], len(dst), scratch), start, scratch.scales)
 	default:

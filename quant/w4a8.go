@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/pack"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -152,13 +153,16 @@ func (w *W4A8) pack(dst []byte, codes []uint16) {
 	}
 }
 
-func (w *W4A8) unpack(codes []uint16, src []byte) {
+func (w *W4A8) unpack(codes []byte, src []byte, scratch *Scratch) {
 	low := src[:len(codes)/2]
-	unpackNibbles(codes, low)
-	for i, b := range src[len(low):] {
-		for j := range 4 {
-			codes[4*i+j] |= uint16(b>>(2*j)&3) << 4
-		}
+	pack.SplitBytes(codes, low, 4)
+	if w.Bits == 4 {
+		return
+	}
+	high := sized(&scratch.turnedBytes, len(codes))
+	pack.SplitBytes(high, src[len(low):], 2)
+	for i, c := range high {
+		codes[i] |= c << 4
 	}
 }
 
@@ -176,31 +180,48 @@ func (w *W4A8) Measure(a Area, values []float32) []Range {
 	return ranges
 }
 
-// Decode restores an area from the bytes that Needed names.
+// Decode restores an area from the bytes that Needed names: products of levels
+// and scales of groups become whole numbers of 8 bits, which the channel scales.
 func (w *W4A8) Decode(dst []float32, src [][]byte, a Area, out safetensors.Dtype, scratch *Scratch) {
-	codes := scratch.uint16s(len(dst))
-	w.unpack(codes, src[0])
-	levels := w.Levels
-	if levels != nil {
-		levels = make([]float32, len(levels))
-		kernel.WidenF32(levels, src[3])
+	codes := sized(&scratch.bytes, len(dst))
+	w.unpack(codes, src[0], scratch)
+	scales := sized(&scratch.sides.scales, len(dst)/w.Group)
+	for i := range scales {
+		scales[i] = w.groupScale(src[1], i)
 	}
-	groups := a.Cols / w.Group
-	for i := range a.Rows {
-		channel := getFloat(src[2], i, safetensors.F32)
-		for g := range groups {
-			scale := w.groupScale(src[1], i*groups+g)
-			at := i*a.Cols + g*w.Group
-			for j, c := range codes[at : at+w.Group] {
-				level := float32(int(c) - 1<<(w.Bits-1))
-				if levels != nil {
-					level = levels[c]
-				}
-				dst[at+j] = RoundTo(grid(level, scale)*channel, out)
-			}
+	if w.Levels != nil {
+		kernel.LookUp(dst, codes, getFloats(scratch.floats(len(w.Levels)), src[3], safetensors.F32))
+		for i, scale := range scales {
+			kernel.ScaleBy(dst[i*w.Group:(i+1)*w.Group], scale)
 		}
+	} else {
+		kernel.DecodeBytes(dst, codes, scales, nil, w.Group, w.wholeLevels())
 	}
+	gridAll(dst)
+	for i := range a.Rows {
+		kernel.ScaleBy(dst[i*a.Cols:(i+1)*a.Cols], getFloat(src[2], i, safetensors.F32))
+	}
+	roundAll(dst, out)
 	RotateOnce(dst, w.Rotation)
+}
+
+// wholeLevels are the levels of codes without a table of them.
+func (w *W4A8) wholeLevels() *kernel.Values {
+	if w.Bits == 4 {
+		return awqValues
+	}
+	return sixValues
+}
+
+var sixValues = kernel.IntValues(0, -32)
+
+// gridAll is grid for products, but for the sign of zeros: adding 1.5·2^23
+// rounds to whole numbers.
+func gridAll(products []float32) {
+	const magic = 0x1.8p23
+	kernel.Multiply(products, 1, -127, 127)
+	kernel.ScaleFrom(products, 1, magic)
+	kernel.ScaleFrom(products, 1, -magic)
 }
 
 func (w *W4A8) groupScale(src []byte, i int) float32 {
