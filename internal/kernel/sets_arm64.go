@@ -40,6 +40,11 @@ var neon = func() set {
 		doubles: stages[float64]{pass4DoublesNEON, nil},
 	}
 	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
+	s.books, s.bookCodes = booksBy(r, bookSumsNEON), bookCodesBy(bookCodesNEON)
+	s.split = splitBy(splitNEON)
+	s.decodeBytes = decodeBytesBy(decodeIntBytesNEON, decodeFloatBytesNEON, decodeBytesWith(s.scaleBy, s.scaleFrom))
+	s.roundBF16 = roundBy(roundBF16NEON, roundBF16)
+	s.roundF16 = roundBy(roundF16NEON, roundF16)
 	s.decodeBytes = decodeBytesWith(s.scaleBy, s.scaleFrom)
 	return s
 }()

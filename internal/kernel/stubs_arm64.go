@@ -161,6 +161,11 @@ func packTwosNEON(dst, codes *byte, turns int)
 //go:noescape
 func mergeNEON(dst, codes *byte, turns, size int, m *byte)
 
+// splitNEON makes 64 codes a turn of eight times size bytes, and reads up to 16 bytes behind them.
+//
+//go:noescape
+func splitNEON(codes, src *byte, turns, size int, m *byte)
+
 // spansNEON does that many times 16 groups.
 //
 //go:noescape
@@ -217,3 +222,33 @@ func pass4SinglesNEON(x *float32, sets, distance int)
 //
 //go:noescape
 func pass4DoublesNEON(x *float64, sets, distance int)
+
+// bookSumsNEON adds up rows of 4 lanes by 16 levels, and counts the values above 15 middles.
+//
+//go:noescape
+func bookSumsNEON(sums *float32, counts *uint32, x, middles *float32, rows int)
+
+// bookCodesNEON works on that many times 16 values.
+//
+//go:noescape
+func bookCodesNEON(codes *uint16, x *float32, steps int, middles *float32)
+
+// decodeIntBytesNEON decodes groups of that many times 16 codes; a group's zero point lies next bytes behind the last one's.
+//
+//go:noescape
+func decodeIntBytesNEON(dst *float32, codes *byte, scales, zeros *float32, groups, steps, next int, c *uint32)
+
+// decodeFloatBytesNEON decodes groups of that many times 16 codes; a group's zero point lies next bytes behind the last one's.
+//
+//go:noescape
+func decodeFloatBytesNEON(dst *float32, codes *byte, scales, zeros *float32, groups, steps, next int, c *uint32)
+
+// roundBF16NEON works on that many times 16 values.
+//
+//go:noescape
+func roundBF16NEON(x *float32, steps int)
+
+// roundF16NEON works on that many times 16 values.
+//
+//go:noescape
+func roundF16NEON(x *float32, steps int)

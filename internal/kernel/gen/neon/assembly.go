@@ -177,12 +177,17 @@ func (a *assembly) row(from string, offset int) vec {
 	return v
 }
 
-// negative fills lanes with the opposite of the number that is so far behind a
-// pointer.
-func (a *assembly) negative(from string, offset int, lanes string) vec {
+// repeated fills lanes with the number that is so far behind a pointer.
+func (a *assembly) repeated(from string, offset int, lanes string) vec {
 	v := a.vec()
 	a.op("ADD", fmt.Sprintf("$%d", offset), from, "R15")
 	a.op("VLD1R", "(R15)", list([]vec{v}, lanes))
+	return v
+}
+
+// negative is repeated with the opposite of the number.
+func (a *assembly) negative(from string, offset int, lanes string) vec {
+	v := a.repeated(from, offset, lanes)
 	a.op("VEOR", "V31.B16", "V31.B16", "V31.B16") // not given out yet
 	a.op("VSUB", v.as(lanes), "V31."+lanes, v.as(lanes))
 	return v

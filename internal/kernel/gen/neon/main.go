@@ -39,8 +39,15 @@ func main() {
 	a.packFours("packFoursHigh", true)
 	a.packTwos()
 	a.merge()
+	a.split()
 	a.spans()
 	a.rotations()
+	a.bookSums()
+	a.bookCodes()
+	a.decodeIntBytes()
+	a.decodeFloatBytes()
+	a.roundBF16()
+	a.roundF16()
 	for name, text := range map[string]string{*out: a.source(), *stubs: a.declarations()} {
 		if err := os.WriteFile(name, []byte(text), 0o666); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -42,6 +42,7 @@ const (
 	mergeShifts  = 0
 	mergeMasks   = 16 * mergeTerms
 	mergeShuffle = mergeMasks + 64*mergeTerms
+	mergeSpread  = mergeShuffle + 16
 )
 
 // merge shifts and masks eight codes at a time, as a Merge says, and closes
@@ -73,6 +74,37 @@ func (a *assembly) merge() {
 				a.op("VST1", list([]vec{sum}, "B16"), "("+dst+")")
 				a.op("ADD", size, dst)
 			}
+		})
+	})
+}
+
+// split is the inverse of merge: it opens the gaps, masks and shifts.
+func (a *assembly) split() {
+	doc := "makes 64 codes a turn of eight times size bytes, and reads up to 16 bytes behind them."
+	a.function("split", "codes, src *byte, turns, size int, m *byte", "", doc, func() {
+		codes, src, turns, size, m := a.param("codes"), a.param("src"), a.param("turns"), a.param("size"), a.param("m")
+		a.op("LSL", "$1", size, size) // of 16 codes
+		var shifts, masks []vec
+		for i := range mergeTerms {
+			shifts = append(shifts, a.repeated(m, mergeShifts+16*i, "D2"))
+			masks = append(masks, a.row(m, mergeMasks+64*i))
+		}
+		spread, x, sum, t := a.row(m, mergeSpread), a.vecs(4), a.vecs(4), a.vecs(4)
+		a.loop("turn", turns, func() {
+			each(x, func(i int, x vec) {
+				a.op("VLD1", "("+src+")", list([]vec{x}, "B16"))
+				a.op("ADD", size, src)
+				a.op("VTBL", spread.b(), list([]vec{x}, "B16"), x.b())
+				a.op("VAND", masks[0].b(), x.b(), sum[i].b())
+			})
+			for term := 1; term < mergeTerms; term++ {
+				each(t, func(i int, t vec) {
+					a.op("VAND", masks[term].b(), x[i].b(), t.b())
+					a.shift("D2", shifts[term], t, t)
+					a.op("VORR", t.b(), sum[i].b(), sum[i].b())
+				})
+			}
+			a.store(sum, "B16", codes)
 		})
 	})
 }

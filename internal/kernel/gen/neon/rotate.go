@@ -110,7 +110,7 @@ func (a *assembly) exact() {
 			a.op("VORR", leading.b(), y.b(), y.b())
 			a.op("VSUB", y.s(), zero.s(), low.s())
 			a.op("VAND", y.b(), low.b(), low.b())
-			a.word("SCVTF", 0x4E21D800, low.s(), low.s())
+			a.toSingles(low)
 			a.op("VADD", p.s(), low.s(), low.s()) // the mantissa below does not change the order of exponents
 			for _, joined := range [][2]vec{{low, unit}, {p, least}} {
 				a.op("VORR", none.b(), joined[0].b(), joined[0].b())

@@ -1,9 +1,12 @@
 package main
 
+import "strings"
+
 // inPlace writes a function that changes 16 values where they lie: to those
 // that body returns.
 func (a *assembly) inPlace(name, params string, constants func(), body func(x []vec) []vec) {
-	a.function(name, "x *float32, steps int, "+params, "", "works on that many times 16 values.", func() {
+	all := strings.TrimSuffix("x *float32, steps int, "+params, ", ")
+	a.function(name, all, "", "works on that many times 16 values.", func() {
 		p, n, x := a.param("x"), a.param("steps"), a.vecs(4)
 		constants()
 		a.loop("turn", n, func() {
@@ -151,15 +154,23 @@ func (a *assembly) fromWords(name, params string, constants func(), body func(x 
 		constants()
 		a.loop("turn", n, func() {
 			a.load(narrow, "H8", codes)
-			each(narrow, func(i int, v vec) {
-				a.op("VUXTL", v.as("H4"), x[2*i].s())
-				a.op("VUXTL2", v.h(), x[2*i+1].s())
-			})
+			a.widenWords(narrow, x)
 			each(x, func(_ int, x vec) { body(x) })
 			a.store(x, "S4", dst)
 		})
 	})
 }
+
+// widenWords gives lanes of 16 bits 32.
+func (a *assembly) widenWords(narrow, x []vec) {
+	each(narrow, func(i int, v vec) {
+		a.op("VUXTL", v.as("H4"), x[2*i].s())
+		a.op("VUXTL2", v.h(), x[2*i+1].s())
+	})
+}
+
+// toSingles converts whole numbers.
+func (a *assembly) toSingles(x vec) { a.word("SCVTF", 0x4E21D800, x.s(), x.s()) }
 
 func (a *assembly) decodeInts() {
 	var flip, offset vec
@@ -167,7 +178,7 @@ func (a *assembly) decodeInts() {
 	a.fromWords("decodeInts", "flip, offset uint32", constants, func(x vec) {
 		a.op("VEOR", flip.b(), x.b(), x.b())
 		a.op("VADD", offset.s(), x.s(), x.s())
-		a.word("SCVTF", 0x4E21D800, x.s(), x.s())
+		a.toSingles(x)
 	})
 }
 
