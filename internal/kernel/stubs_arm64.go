@@ -100,6 +100,11 @@ func multiplySmallBF16NEON(codes, src *byte, zeros, scales, inverses *float32, g
 //go:noescape
 func dividePackedBF16NEON(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)
 
+// errorsBF16NEON adds that many times 16 pairs.
+//
+//go:noescape
+func errorsBF16NEON(sums *float64, values *byte, others *float32, steps int)
+
 // rangesF32NEON sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
 //
@@ -135,6 +140,11 @@ func multiplySmallF32NEON(codes, src *byte, zeros, scales, inverses *float32, gr
 //
 //go:noescape
 func dividePackedF32NEON(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)
+
+// errorsF32NEON adds that many times 16 pairs.
+//
+//go:noescape
+func errorsF32NEON(sums *float64, values *byte, others *float32, steps int)
 
 // signsNEON reports whether that many times 16 ranges go from below zero to above it, with no NaN.
 //

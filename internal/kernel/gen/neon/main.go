@@ -33,6 +33,7 @@ func main() {
 		a.encodeSmall(raw, false)
 		a.encodeSmall(raw, true)
 		a.encodePacked(raw)
+		a.errors(raw)
 	}
 	a.signs()
 	a.packFours("packFours", false)
