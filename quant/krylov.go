@@ -59,6 +59,7 @@ type krylov struct {
 	x, y                  [][]float64 // blocks so far, [columns, width]
 	asked                 []float32   // the last of x, made small
 	c                     []float64   // XᵀY of all blocks, the lower half
+	columnsRoom, rowsRoom []float64   // for a block
 }
 
 // small is what factors of products are made, so that no sum of 256 weights
@@ -137,7 +138,7 @@ func (k *krylov) correct(y []float64) {
 				got[s*w+r] = known[r*w+s] - got[s*w+r]
 			}
 		}
-		linalg.AddTimes(y, x, got, w, w, 1)
+		linalg.AddTimes(y, x, got, w, w)
 	}
 }
 
@@ -145,7 +146,7 @@ func (k *krylov) correct(y []float64) {
 // nothing new are replaced by random ones.
 func (k *krylov) extend(y []float64) {
 	n := k.columns
-	block := columnsOf(y, n, k.width)
+	block := k.columnsOf(y)
 	for _, c := range block {
 		normalize(c)
 	}
@@ -177,12 +178,13 @@ func (k *krylov) extend(y []float64) {
 	k.x = append(k.x, next)
 }
 
-func columnsOf(y []float64, n, width int) [][]float64 {
-	columns := make([][]float64, width)
+// columnsOf returns the columns of a block, until the next call.
+func (k *krylov) columnsOf(y []float64) [][]float64 {
+	columns, room := make([][]float64, k.width), sized(&k.columnsRoom, len(y))
 	for c := range columns {
-		columns[c] = make([]float64, n)
+		columns[c] = room[c*k.columns : (c+1)*k.columns]
 		for j := range columns[c] {
-			columns[c][j] = y[j*width+c]
+			columns[c][j] = y[j*k.width+c]
 		}
 	}
 	return columns
@@ -195,9 +197,7 @@ func normalize(c []float64) {
 		clear(c)
 		return
 	}
-	for i, v := range c {
-		c[i] = v / length
-	}
+	linalg.Scale(c, 1/length)
 }
 
 // project makes columns of length 1 orthogonal to the blocks so far, and of
@@ -228,7 +228,7 @@ func (k *krylov) project(block [][]float64) {
 // takeOff takes off columns what they have of the blocks so far.
 func (k *krylov) takeOff(block [][]float64) {
 	n, w := k.columns, len(block)
-	p := make([]float64, n*w)
+	p := sized(&k.rowsRoom, n*w)
 	for c, column := range block {
 		for j, v := range column {
 			p[j*w+c] = v
@@ -238,7 +238,8 @@ func (k *krylov) takeOff(block [][]float64) {
 	for _, x := range k.x {
 		clear(g)
 		linalg.AddTransposeTimes(g, x, p, k.width, w)
-		linalg.AddTimes(p, x, g, k.width, w, -1)
+		linalg.Scale(g, -1)
+		linalg.AddTimes(p, x, g, k.width, w)
 	}
 	for c, column := range block {
 		for j := range column {
@@ -295,6 +296,7 @@ func (k *krylov) rows(rank int) []float64 {
 			last = max(last, square)
 		}
 	}
+	k.columnsRoom, k.rowsRoom, k.asked = nil, nil, nil
 	if k.depth < leastDepth || linalg.Above(k.c, all, found*last) < rank {
 		return k.nystrom(rank, most)
 	}
@@ -317,7 +319,7 @@ func (k *krylov) directions(blocks [][]float64, vectors []float64, n, rank int) 
 	v := make([]float64, k.columns*rank)
 	for i, b := range blocks {
 		w := n / len(blocks)
-		linalg.AddTimes(v, b, turn[i*w*rank:(i+1)*w*rank], w, rank, 1)
+		linalg.AddTimes(v, b, turn[i*w*rank:(i+1)*w*rank], w, rank)
 	}
 	down := make([]float64, len(v))
 	for i, x := range v {
@@ -333,7 +335,7 @@ func (k *krylov) nystrom(rank int, most float64) []float64 {
 	k.x = nil
 	f := make([]float64, k.columns*m)
 	for i, y := range k.y {
-		linalg.AddTimes(f, y, root[i*k.width*m:(i+1)*k.width*m], k.width, m, 1)
+		linalg.AddTimes(f, y, root[i*k.width*m:(i+1)*k.width*m], k.width, m)
 	}
 	k.y = nil
 	h := make([]float64, m*m)

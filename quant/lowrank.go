@@ -246,7 +246,7 @@ func (f *Factors) Split(up, w []float32, s *Scratch) {
 	seen, fit := y[:rows*f.Rank], y[rows*f.Rank:]
 	kernel.Project(seen, w, f.across, f.Columns, f.Rank)
 	clear(fit)
-	linalg.AddTimes(fit, seen, f.inverse, f.Rank, f.Rank, 1)
+	linalg.AddTimes(fit, seen, f.inverse, f.Rank, f.Rank)
 	for i, v := range fit {
 		up[i] = RoundTo(float32(v), f.Dtype)
 	}

@@ -248,7 +248,7 @@ func TestSameBitsOnEveryMachine(t *testing.T) {
 	}{
 		{100, 90, 5, safetensors.F32, "df835ade498ff41c"},
 		{300, 520, 4, safetensors.BF16, "f3793250d3f29cde"},
-		{200, 530, 20, safetensors.F16, "abe02c21e338e9e1"},
+		{200, 530, 20, safetensors.F16, "9efeccf668069b73"},
 	} {
 		w := integers(c.rows * c.columns)
 		if got := bitsOf(factored(t, w, c.rows, c.columns, c.rank, 2, c.to), w); got != c.want {

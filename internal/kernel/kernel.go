@@ -45,7 +45,7 @@ type set struct {
 	bookCodes                        func(codes []uint16, x, middles []float32)
 	project                          func(dst []float64, w, x []float32, columns, width int)
 	collect                          func(dst []float64, w, y []float32, scale []float64, columns, width int)
-	addSums                          func(dst, a, b, x []float64, width int)
+	addSums                          func(dst []float64, f Factors, x []float64, width int)
 	subtract                         func(x, y []float32)
 	product, productFused            func(dst, up, down []float32, columns int)
 }
@@ -168,10 +168,16 @@ func Collect(dst []float64, w, y []float32, scale []float64, columns, width int)
 	active.collect(dst, w, y, scale, columns, width)
 }
 
+// Factors are those of one or two rows of sums: that of row k and term j is
+// X[k·Row + j·Term].
+type Factors struct {
+	X         []float64
+	Row, Term int
+}
+
 // AddSums adds to one or two rows of dst, of width values: row k gets Σ_j of
-// its factors a (b for the second) times row j of x, in ascending order, every
-// product rounded.
-func AddSums(dst, a, b, x []float64, width int) { active.addSums(dst, a, b, x, width) }
+// its factors times row j of x, in ascending order, every product rounded.
+func AddSums(dst []float64, f Factors, x []float64, width int) { active.addSums(dst, f, x, width) }
 
 // Subtract sets x to x - y.
 func Subtract(x, y []float32) { active.subtract(x, y) }

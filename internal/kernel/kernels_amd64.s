@@ -3181,67 +3181,68 @@ partDone:
 	VZEROUPPER
 	RET
 
-// func addSumsAVX2(first *float64, second *float64, a *float64, b *float64, x *float64, xStride int, n int)
+// func addSumsAVX2(first *float64, second *float64, a *float64, b *float64, term int, x *float64, xStride int, n int)
 // Requires: AVX
-TEXT ·addSumsAVX2(SB), NOSPLIT, $0-56
-	MOVQ    x+32(FP), AX
-	MOVQ    xStride+40(FP), CX
-	MOVQ    first+0(FP), DX
-	MOVQ    a+16(FP), BX
-	MOVQ    second+8(FP), SI
-	MOVQ    b+24(FP), DI
-	VMOVUPS (DX), Y0
-	VMOVUPS 32(DX), Y1
-	VMOVUPS 64(DX), Y2
-	VMOVUPS 96(DX), Y3
-	VMOVUPS (SI), Y4
-	VMOVUPS 32(SI), Y5
-	VMOVUPS 64(SI), Y6
-	VMOVUPS 96(SI), Y7
-	MOVQ    n+48(FP), R8
-	TESTQ   R8, R8
+TEXT ·addSumsAVX2(SB), NOSPLIT, $0-64
+	MOVQ    x+40(FP), AX
+	MOVQ    xStride+48(FP), CX
+	MOVQ    term+32(FP), DX
+	MOVQ    first+0(FP), BX
+	MOVQ    a+16(FP), SI
+	MOVQ    second+8(FP), DI
+	MOVQ    b+24(FP), R8
+	VMOVUPS (BX), Y0
+	VMOVUPS 32(BX), Y1
+	VMOVUPS 64(BX), Y2
+	VMOVUPS 96(BX), Y3
+	VMOVUPS (DI), Y4
+	VMOVUPS 32(DI), Y5
+	VMOVUPS 64(DI), Y6
+	VMOVUPS 96(DI), Y7
+	MOVQ    n+56(FP), R9
+	TESTQ   R9, R9
 	JZ      turnDone
 
 turn:
 	VMOVUPS      (AX), Y8
 	VMOVUPS      32(AX), Y9
-	VBROADCASTSD (BX), Y10
+	VBROADCASTSD (SI), Y10
 	VMULPD       Y10, Y8, Y11
 	VADDPD       Y11, Y0, Y0
 	VMULPD       Y10, Y9, Y10
 	VADDPD       Y10, Y1, Y1
-	VBROADCASTSD (DI), Y10
+	VBROADCASTSD (R8), Y10
 	VMULPD       Y10, Y8, Y8
 	VADDPD       Y8, Y4, Y4
 	VMULPD       Y10, Y9, Y8
 	VADDPD       Y8, Y5, Y5
 	VMOVUPS      64(AX), Y8
 	VMOVUPS      96(AX), Y9
-	VBROADCASTSD (BX), Y10
+	VBROADCASTSD (SI), Y10
 	VMULPD       Y10, Y8, Y11
 	VADDPD       Y11, Y2, Y2
 	VMULPD       Y10, Y9, Y10
 	VADDPD       Y10, Y3, Y3
-	VBROADCASTSD (DI), Y10
+	VBROADCASTSD (R8), Y10
 	VMULPD       Y10, Y8, Y8
 	VADDPD       Y8, Y6, Y6
 	VMULPD       Y10, Y9, Y8
 	VADDPD       Y8, Y7, Y7
 	ADDQ         CX, AX
-	ADDQ         $0x08, BX
-	ADDQ         $0x08, DI
-	DECQ         R8
+	ADDQ         DX, SI
+	ADDQ         DX, R8
+	DECQ         R9
 	JNZ          turn
 
 turnDone:
-	VMOVUPD Y0, (DX)
-	VMOVUPD Y1, 32(DX)
-	VMOVUPD Y2, 64(DX)
-	VMOVUPD Y3, 96(DX)
-	VMOVUPD Y4, (SI)
-	VMOVUPD Y5, 32(SI)
-	VMOVUPD Y6, 64(SI)
-	VMOVUPD Y7, 96(SI)
+	VMOVUPD Y0, (BX)
+	VMOVUPD Y1, 32(BX)
+	VMOVUPD Y2, 64(BX)
+	VMOVUPD Y3, 96(BX)
+	VMOVUPD Y4, (DI)
+	VMOVUPD Y5, 32(DI)
+	VMOVUPD Y6, 64(DI)
+	VMOVUPD Y7, 96(DI)
 	VZEROUPPER
 	RET
 
@@ -7877,45 +7878,46 @@ rowDone:
 	VZEROUPPER
 	RET
 
-// func addSumsAVX512(first *float64, second *float64, a *float64, b *float64, x *float64, xStride int, n int)
+// func addSumsAVX512(first *float64, second *float64, a *float64, b *float64, term int, x *float64, xStride int, n int)
 // Requires: AVX, AVX512F
-TEXT ·addSumsAVX512(SB), NOSPLIT, $0-56
-	MOVQ    x+32(FP), AX
-	MOVQ    xStride+40(FP), CX
-	MOVQ    first+0(FP), DX
-	MOVQ    a+16(FP), BX
-	MOVQ    second+8(FP), SI
-	MOVQ    b+24(FP), DI
-	VMOVUPS (DX), Z0
-	VMOVUPS 64(DX), Z1
-	VMOVUPS (SI), Z2
-	VMOVUPS 64(SI), Z3
-	MOVQ    n+48(FP), R8
-	TESTQ   R8, R8
+TEXT ·addSumsAVX512(SB), NOSPLIT, $0-64
+	MOVQ    x+40(FP), AX
+	MOVQ    xStride+48(FP), CX
+	MOVQ    term+32(FP), DX
+	MOVQ    first+0(FP), BX
+	MOVQ    a+16(FP), SI
+	MOVQ    second+8(FP), DI
+	MOVQ    b+24(FP), R8
+	VMOVUPS (BX), Z0
+	VMOVUPS 64(BX), Z1
+	VMOVUPS (DI), Z2
+	VMOVUPS 64(DI), Z3
+	MOVQ    n+56(FP), R9
+	TESTQ   R9, R9
 	JZ      turnDone
 
 turn:
 	VMOVUPS     (AX), Z4
-	VMULPD.BCST (BX), Z4, Z5
+	VMULPD.BCST (SI), Z4, Z5
 	VADDPD      Z5, Z0, Z0
-	VMULPD.BCST (DI), Z4, Z4
+	VMULPD.BCST (R8), Z4, Z4
 	VADDPD      Z4, Z2, Z2
 	VMOVUPS     64(AX), Z4
-	VMULPD.BCST (BX), Z4, Z5
+	VMULPD.BCST (SI), Z4, Z5
 	VADDPD      Z5, Z1, Z1
-	VMULPD.BCST (DI), Z4, Z4
+	VMULPD.BCST (R8), Z4, Z4
 	VADDPD      Z4, Z3, Z3
 	ADDQ        CX, AX
-	ADDQ        $0x08, BX
-	ADDQ        $0x08, DI
-	DECQ        R8
+	ADDQ        DX, SI
+	ADDQ        DX, R8
+	DECQ        R9
 	JNZ         turn
 
 turnDone:
-	VMOVUPD Z0, (DX)
-	VMOVUPD Z1, 64(DX)
-	VMOVUPD Z2, (SI)
-	VMOVUPD Z3, 64(SI)
+	VMOVUPD Z0, (BX)
+	VMOVUPD Z1, 64(BX)
+	VMOVUPD Z2, (DI)
+	VMOVUPD Z3, 64(DI)
 	VZEROUPPER
 	RET
 

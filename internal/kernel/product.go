@@ -182,36 +182,36 @@ func addChains(s, t *[4]float32, a, b []float32, x rowsOf) {
 	t[0], t[1], t[2], t[3] = t0, t1, t2, t3
 }
 
-func addSums(dst, a, b, x []float64, width int) { addSumsFrom(dst, a, b, x, width, 0) }
+func addSums(dst []float64, f Factors, x []float64, width int) { addSumsFrom(dst, f, x, width, 0) }
 
 // addSumsFrom leaves out columns before c.
-func addSumsFrom(dst, a, b, x []float64, width, c int) {
-	var unused [4]float64
+func addSumsFrom(dst []float64, f Factors, x []float64, width, c int) {
+	if len(x) == 0 {
+		return
+	}
 	for ; c+4 <= width; c += 4 {
-		second := unused[:]
 		if len(dst) > width {
-			second = dst[width+c : width+c+4]
+			sums2x4(dst[c:c+4], dst[width+c:width+c+4], f, x[c:], width)
+		} else {
+			var unused [4]float64
+			sums2x4(dst[c:c+4], unused[:], Factors{f.X, 0, f.Term}, x[c:], width)
 		}
-		sums2x4(dst[c:c+4], second, a, b, x[c:], width)
 	}
 	for ; c < width; c++ {
-		dst[c] = sum(dst[c], a, x[c:], width)
-		if len(dst) > width {
-			dst[width+c] = sum(dst[width+c], b, x[c:], width)
+		for k := range len(dst) / width {
+			dst[k*width+c] = sum(dst[k*width+c], f.X[k*f.Row:], f.Term, x[c:], width)
 		}
 	}
 }
 
 // sums2x4 is the loop in which the time goes.
-func sums2x4(d0, d1, a, b, x []float64, width int) {
-	d0, d1, b = d0[:4], d1[:4], b[:len(a)]
+func sums2x4(d0, d1 []float64, f Factors, x []float64, width int) {
+	d0, d1 = d0[:4], d1[:4]
 	s0, s1, s2, s3 := d0[0], d0[1], d0[2], d0[3]
 	t0, t1, t2, t3 := d1[0], d1[1], d1[2], d1[3]
-	at := 0
-	for j, u := range a {
-		v := b[j]
-		y := x[at : at+4 : at+4]
-		at += width
+	a, b := f.X, f.X[f.Row:]
+	for at, j := 0, 0; at < len(x); at, j = at+width, j+f.Term {
+		u, v, y := a[j], b[j], x[at:at+4:at+4]
 		s0 += float64(u * y[0])
 		s1 += float64(u * y[1])
 		s2 += float64(u * y[2])
@@ -225,9 +225,9 @@ func sums2x4(d0, d1, a, b, x []float64, width int) {
 	d1[0], d1[1], d1[2], d1[3] = t0, t1, t2, t3
 }
 
-func sum(s float64, a, x []float64, width int) float64 {
-	for j, u := range a {
-		s += float64(u * x[j*width])
+func sum(s float64, a []float64, term int, x []float64, width int) float64 {
+	for at, j := 0, 0; at < len(x); at, j = at+width, j+term {
+		s += float64(a[j] * x[at])
 	}
 	return s
 }

@@ -22,22 +22,19 @@ func panelsBy(
 
 // addSumsBy takes 16 columns of x at a time. Where there is one row the second
 // sums are thrown away.
-func addSumsBy(asm func(first, second, a, b, x *float64, xStride, n int)) func(dst, a, b, x []float64, width int) {
-	return func(dst, a, b, x []float64, width int) {
+func addSumsBy(asm func(first, second, a, b *float64, term int, x *float64, xStride, n int)) func(dst []float64, f Factors, x []float64, width int) {
+	return func(dst []float64, f Factors, x []float64, width int) {
 		var unused [sumLanes]float64
-		n, c := len(a), 0
-		if n == 0 {
-			return
-		}
-		for ; c+sumLanes <= width; c += sumLanes {
-			first, second, factors := dst[c:c+sumLanes], unused[:], a
+		n, c := len(x)/width, 0
+		for ; n > 0 && c+sumLanes <= width; c += sumLanes {
+			first, second, b := dst[c:c+sumLanes], unused[:], f.X
 			if len(dst) > width {
-				second, factors = dst[width+c:][:sumLanes], b[:n]
+				second, b = dst[width+c:][:sumLanes], f.X[f.Row:]
 			}
-			_ = x[(n-1)*width+c+sumLanes-1]
-			asm(&first[0], &second[0], &a[0], &factors[0], &x[c], 8*width, n)
+			_, _, _ = f.X[(n-1)*f.Term], b[(n-1)*f.Term], x[(n-1)*width+c+sumLanes-1]
+			asm(&first[0], &second[0], &f.X[0], &b[0], 8*f.Term, &x[c], 8*width, n)
 		}
-		addSumsFrom(dst, a, b, x, width, c)
+		addSumsFrom(dst, f, x, width, c)
 	}
 }
 

@@ -38,7 +38,11 @@ func productOps() []op {
 						factors[i] *= float64(v)
 					}
 					dst := doubles(rows * width)
-					k.addSums(dst, factors[:columns], factors[columns:], doubles(columns*width), width)
+					f := Factors{factors, columns, 1}
+					if len(b.x)%4 > 1 {
+						f = Factors{factors, 1, 2}
+					}
+					k.addSums(dst, f, doubles(columns*width), width)
 					digest(b, dst)
 				}})
 			for _, fused := range []bool{false, true} {
@@ -218,7 +222,7 @@ func BenchmarkProducts(b *testing.B) {
 			{"project", rows * columns * width, func() { s.project(narrow, w, x, columns, width) }},
 			{"project rank 32", rows * columns * rank, func() { s.project(seen, w, down, columns, rank) }},
 			{"collect", rows * columns * width, func() { s.collect(wide, w, y, powers(width), columns, width) }},
-			{"addSums", 2 * productBlock * 8 * width, func() { s.addSums(sums, a[:productBlock], a[productBlock:], many, 8*width) }},
+			{"addSums", 2 * productBlock * 8 * width, func() { s.addSums(sums, Factors{a, 1, 2}, many, 8*width) }},
 			{"product", rows * columns * rank, func() { s.product(left, up, down, columns) }},
 			{"productFused", rows * columns * rank, func() { s.productFused(left, up, down, columns) }},
 		} {

@@ -194,10 +194,10 @@ func projectAVX2(sums *float64, w *float32, wStride int, x *float32, xStride int
 //go:noescape
 func collectAVX2(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)
 
-// addSumsAVX2 adds to 16 sums twice, of a and of b times rows of x. The stride is in bytes.
+// addSumsAVX2 adds to 16 sums twice, of a and of b times rows of x. Strides are in bytes.
 //
 //go:noescape
-func addSumsAVX2(first *float64, second *float64, a *float64, b *float64, x *float64, xStride int, n int)
+func addSumsAVX2(first *float64, second *float64, a *float64, b *float64, term int, x *float64, xStride int, n int)
 
 // subtractAVX2 works on that many times 16 values.
 //
@@ -496,10 +496,10 @@ func projectAVX512(sums *float64, w *float32, wStride int, x *float32, xStride i
 //go:noescape
 func collectAVX512(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)
 
-// addSumsAVX512 adds to 16 sums twice, of a and of b times rows of x. The stride is in bytes.
+// addSumsAVX512 adds to 16 sums twice, of a and of b times rows of x. Strides are in bytes.
 //
 //go:noescape
-func addSumsAVX512(first *float64, second *float64, a *float64, b *float64, x *float64, xStride int, n int)
+func addSumsAVX512(first *float64, second *float64, a *float64, b *float64, term int, x *float64, xStride int, n int)
 
 // subtractAVX512 works on that many times 16 values.
 //

@@ -92,7 +92,7 @@ func tridiagonal(a []float64, n int) (d, e, q []float64) {
 // to a multiple of the first unit vector.
 func reflector(v []float64) (multiple, f float64) {
 	first := v[0]
-	if Norm(v[1:]) == 0 {
+	if Norm(v[1:]) < 0x1p-1000 { // beside magnitudes of about 1
 		clear(v)
 		return first, 0
 	}
@@ -129,11 +129,15 @@ func implicitQL(d, e, q []float64, n int) {
 	}
 	copy(e, e[1:])
 	e[n-1] = 0
+	least := 0.0 // what the reduction has rounded off
+	for i := range n {
+		least = max(least, 0x1p-54*(math.Abs(d[i])+math.Abs(e[i])))
+	}
 	for l := range n {
 		for range 60 { // two or three are usual
 			m := l
 			for ; m < n-1; m++ {
-				if near := math.Abs(d[m]) + math.Abs(d[m+1]); math.Abs(e[m]) <= 0x1p-53*near || math.Abs(e[m]) < 0x1p-1000 {
+				if near := math.Abs(d[m]) + math.Abs(d[m+1]); math.Abs(e[m]) <= 0x1p-53*near || math.Abs(e[m]) <= least {
 					break
 				}
 			}

@@ -10,65 +10,74 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
+// block is how many rows of the right factor stay in the nearest cache.
 const block = 256
 
-// AddTimes adds sign·a·b to dst, a being [rows, inner] and b [inner, width].
-// A sign is 1 or -1.
-func AddTimes(dst, a, b []float64, inner, width int, sign float64) {
+// AddTimes adds a·b to dst, a being [rows, inner] and b [inner, width].
+func AddTimes(dst, a, b []float64, inner, width int) {
 	if inner == 0 || width == 0 {
 		return
 	}
 	rows := len(a) / inner
-	var packed [2][block]float64
 	for from := 0; from < inner; from += block {
-		n := min(block, inner-from)
-		part := b[from*width : (from+n)*width]
+		part := b[from*width : min(from+block, inner)*width]
 		for i := 0; i < rows; i += 2 {
 			pair := min(2, rows-i)
-			for k := range pair {
-				for j, v := range a[(i+k)*inner+from:][:n] {
-					packed[k][j] = sign * v
-				}
-			}
-			kernel.AddSums(dst[i*width:(i+pair)*width], packed[0][:n], packed[1][:n], part, width)
+			kernel.AddSums(dst[i*width:(i+pair)*width], kernel.Factors{X: a[i*inner+from:], Row: inner, Term: 1}, part, width)
 		}
 	}
 }
 
 // AddTransposeTimes adds aᵀ·b to dst, a being [rows, height] and b [rows, width].
+// Columns of a are gathered where they are far apart: they would not stay in
+// the cache together.
 func AddTransposeTimes(dst, a, b []float64, height, width int) {
 	if height == 0 || width == 0 {
 		return
 	}
-	const strip = 8 // columns of a that are read together
-	var packed [strip][block]float64
+	const near, strip = 32, 8
+	var packed [strip * block]float64
 	rows := len(a) / height
 	for from := 0; from < rows; from += block {
 		n := min(block, rows-from)
 		part := b[from*width : (from+n)*width]
-		for j := 0; j < height; j += strip {
-			m := min(strip, height-j)
-			for i := range n {
-				for k, v := range a[(from+i)*height+j:][:m] {
-					packed[k][i] = v
+		for j := 0; j < height; j += 2 {
+			f := kernel.Factors{X: a[from*height+j:], Row: 1, Term: height}
+			if height > near {
+				if j%strip == 0 {
+					gather(&packed, f.X, min(strip, height-j), n, height)
 				}
+				f = kernel.Factors{X: packed[j%strip*block:], Row: block, Term: 1}
 			}
-			for k := 0; k < m; k += 2 {
-				to := dst[(j+k)*width : (j+min(k+2, m))*width]
-				kernel.AddSums(to, packed[k][:n], packed[k+1][:n], part, width)
-			}
+			kernel.AddSums(dst[j*width:min(j+2, height)*width], f, part, width)
 		}
 	}
 }
 
-// Dot returns Σ a·b.
+// gather packs n values of so many columns of a.
+func gather(packed *[8 * block]float64, a []float64, columns, n, height int) {
+	for i := range n {
+		for k, v := range a[i*height:][:columns] {
+			packed[k*block+i] = v
+		}
+	}
+}
+
+// Dot returns Σ a·b, as four sums of every fourth product.
 func Dot(a, b []float64) float64 {
 	b = b[:len(a)]
-	s := 0.0
-	for i, v := range a {
-		s += float64(v * b[i])
+	var s0, s1, s2, s3 float64
+	for len(a) >= 4 {
+		s0 += float64(a[0] * b[0])
+		s1 += float64(a[1] * b[1])
+		s2 += float64(a[2] * b[2])
+		s3 += float64(a[3] * b[3])
+		a, b = a[4:], b[4:]
 	}
-	return s
+	for i, v := range a {
+		s0 += float64(v * b[i])
+	}
+	return (s0 + s1) + (s2 + s3)
 }
 
 // AddScaled adds f·x to dst.
@@ -88,6 +97,9 @@ func Scale(x []float64, f float64) {
 
 // Norm returns the Euclidean length of x, whatever its range.
 func Norm(x []float64) float64 {
+	if s := Dot(x, x); s > 0x1p-900 && s < 0x1p900 {
+		return math.Sqrt(s)
+	}
 	greatest := 0.0
 	for _, v := range x {
 		greatest = max(greatest, math.Abs(v))

@@ -20,12 +20,12 @@ func TestProductsArePlainLoops(t *testing.T) {
 		rows, inner, width := 1+r.IntN(2*block), 1+r.IntN(20), 1+r.IntN(20)
 		a, b, c := random(r, rows*inner), random(r, inner*width), random(r, rows*width)
 		got := make([]float64, rows*width)
-		AddTimes(got, a, b, inner, width, -1)
+		AddTimes(got, a, b, inner, width)
 		for i := range rows {
 			for j := range width {
 				want := 0.0
 				for k := range inner {
-					want -= float64(a[i*inner+k] * b[k*width+j])
+					want += float64(a[i*inner+k] * b[k*width+j])
 				}
 				if got[i*width+j] != want {
 					t.Fatalf("AddTimes [%d, %d, %d]: %v, want %v", rows, inner, width, got[i*width+j], want)

@@ -240,9 +240,9 @@ func (v isa) product(name string, fused bool) {
 
 // addSums: two rows of 16 sums.
 func (v isa) addSums() {
-	v.function("addSums", "func(first, second, a, b, x *float64, xStride, n int)",
-		"addSums"+v.name+" adds to 16 sums twice, of a and of b times rows of x. The stride is in bytes.")
-	x, stride := param("x"), param("xStride")
+	v.function("addSums", "func(first, second, a, b *float64, term int, x *float64, xStride, n int)",
+		"addSums"+v.name+" adds to 16 sums twice, of a and of b times rows of x. Strides are in bytes.")
+	x, stride, next := param("x"), param("xStride"), param("term")
 	rows := []struct{ sums, by Register }{{param("first"), param("a")}, {param("second"), param("b")}}
 	var all [][]VecVirtual
 	for _, row := range rows {
@@ -257,7 +257,7 @@ func (v isa) addSums() {
 		}
 		ADDQ(stride, x)
 		for _, row := range rows {
-			ADDQ(U8(8), row.by)
+			ADDQ(next, row.by)
 		}
 	})
 	for r, row := range rows {
