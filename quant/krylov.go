@@ -56,10 +56,11 @@ func (g *gram) rows(rank int) []float64 {
 // Nyström approximation of WᵀW.
 type krylov struct {
 	columns, width, depth int
-	x, y                  [][]float64 // blocks so far, [columns, width]
-	asked                 []float32   // the last of x, made small
+	x                     [][]float32 // blocks so far, [columns, width], made small
+	y                     [][]float64 // their products
 	c                     []float64   // XᵀY of all blocks, the lower half
 	columnsRoom, rowsRoom []float64   // for a block
+	wideRoom              [2][]float64
 }
 
 // small is what factors of products are made, so that no sum of 256 weights
@@ -78,7 +79,7 @@ func newKrylov(columns, width, depth int) *krylov {
 func (k *krylov) product(w []float32, s *Scratch) func(sum []float64) {
 	n := len(w) / k.columns * k.width
 	seen, y, scale := sized(&s.doubles, n), sized(&s.row, n), make([]float64, k.width)
-	kernel.Project(seen, w, k.asked, k.columns, k.width)
+	kernel.Project(seen, w, k.x[len(k.x)-1], k.columns, k.width)
 	fit(y, seen, scale)
 	return func(sum []float64) { kernel.Collect(sum, w, y, scale, k.columns, k.width) }
 }
@@ -117,8 +118,9 @@ func (k *krylov) end(y []float64) {
 // of all along the earlier, greater directions X: there it drowns what a small
 // x has. But Xᵀ(WᵀW·x) is (WᵀW·X)ᵀx, and that product's error along x is small.
 func (k *krylov) correct(y []float64) {
-	w, last := k.width, k.x[len(k.x)-1]
-	for j, x := range k.x {
+	w, last := k.width, k.wide(len(k.x)-1, 0)
+	for j := range k.x {
+		x := k.wide(j, 1)
 		got := make([]float64, w*w)
 		linalg.AddTransposeTimes(got, x, y, w, w)
 		at := len(k.y)*w*w*k.depth + j*w // of the block in c
@@ -167,15 +169,23 @@ func (k *krylov) extend(y []float64) {
 			clear(c)
 		}
 	}
-	next := make([]float64, n*k.width)
-	k.asked = make([]float32, n*k.width)
+	next := make([]float32, n*k.width)
 	for c, column := range block {
 		for j, v := range column {
-			v := float32(v)
-			next[j*k.width+c], k.asked[j*k.width+c] = float64(v), v*small
+			next[j*k.width+c] = float32(v) * small
 		}
 	}
 	k.x = append(k.x, next)
+}
+
+// wide returns block i of x in double precision, until the next call for that
+// room.
+func (k *krylov) wide(i, room int) []float64 {
+	x := sized(&k.wideRoom[room], len(k.x[i]))
+	for j, v := range k.x[i] {
+		x[j] = float64(v) / small
+	}
+	return x
 }
 
 // columnsOf returns the columns of a block, until the next call.
@@ -235,7 +245,8 @@ func (k *krylov) takeOff(block [][]float64) {
 		}
 	}
 	g := make([]float64, k.width*w)
-	for _, x := range k.x {
+	for i := range k.x {
+		x := k.wide(i, 0)
 		clear(g)
 		linalg.AddTransposeTimes(g, x, p, k.width, w)
 		linalg.Scale(g, -1)
@@ -296,13 +307,14 @@ func (k *krylov) rows(rank int) []float64 {
 			last = max(last, square)
 		}
 	}
-	k.columnsRoom, k.rowsRoom, k.asked = nil, nil, nil
+	k.columnsRoom, k.rowsRoom = nil, nil
 	if k.depth < leastDepth || linalg.Above(k.c, all, found*last) < rank {
 		return k.nystrom(rank, most)
 	}
 	k.y = nil
 	_, vectors := linalg.Eigen(k.c, all)
-	return k.directions(k.x, vectors, all, rank)
+	vectors = vectors[:rank*all]
+	return k.directions(func(i int) []float64 { return k.wide(i, 0) }, k.depth, vectors, rank)
 }
 
 const (
@@ -310,16 +322,16 @@ const (
 	leastDepth = 4  // of a space that shows it
 )
 
-// directions returns blocks times vectors, of n values each.
-func (k *krylov) directions(blocks [][]float64, vectors []float64, n, rank int) []float64 {
-	turn := make([]float64, n*rank)
+// directions returns that many blocks times vectors.
+func (k *krylov) directions(block func(i int) []float64, blocks int, vectors []float64, rank int) []float64 {
+	n := len(vectors) / rank
+	w, turn := n/blocks, make([]float64, n*rank)
 	for i := range turn {
 		turn[i] = vectors[i%rank*n+i/rank]
 	}
 	v := make([]float64, k.columns*rank)
-	for i, b := range blocks {
-		w := n / len(blocks)
-		linalg.AddTimes(v, b, turn[i*w*rank:(i+1)*w*rank], w, rank)
+	for i := range blocks {
+		linalg.AddTimes(v, block(i), turn[i*w*rank:(i+1)*w*rank], w, rank)
 	}
 	down := make([]float64, len(v))
 	for i, x := range v {
@@ -332,7 +344,7 @@ func (k *krylov) directions(blocks [][]float64, vectors []float64, n, rank int) 
 // left singular vectors are the directions.
 func (k *krylov) nystrom(rank int, most float64) []float64 {
 	root, m := k.root(most)
-	k.x = nil
+	k.x, k.wideRoom = nil, [2][]float64{}
 	f := make([]float64, k.columns*m)
 	for i, y := range k.y {
 		linalg.AddTimes(f, y, root[i*k.width*m:(i+1)*k.width*m], k.width, m)
@@ -351,7 +363,7 @@ func (k *krylov) nystrom(rank int, most float64) []float64 {
 			rows[c*m+i] = v / length
 		}
 	}
-	return k.directions([][]float64{f}, rows, m, rank)
+	return k.directions(func(int) []float64 { return f }, 1, rows, rank)
 }
 
 // root returns S, [all columns of X, m], with S·Sᵀ the inverse of C where C is

@@ -179,13 +179,13 @@ func (l *LowRank) endPass() {
 			l.err = errNonfinite
 		}
 	}
-	if l.err == nil {
-		l.space.end(sum)
-	}
 	l.pass++
 	l.left, l.added = l.Tiles(), [chains]int{}
 	if l.pass == l.passes {
 		l.sums = [chains][]float64{}
+	}
+	if l.err == nil {
+		l.space.end(sum)
 	}
 }
 
