@@ -806,6 +806,62 @@ groupDone:
 	VZEROUPPER
 	RET
 
+// func decodePackedAVX2(dst *float32, codes *uint16, steps int, c *uint32)
+// Requires: AVX, AVX2
+TEXT ·decodePackedAVX2(SB), NOSPLIT, $0-32
+	MOVQ  dst+0(FP), AX
+	MOVQ  codes+8(FP), CX
+	MOVQ  steps+16(FP), DX
+	MOVQ  c+24(FP), BX
+	VMOVD (BX), X0
+	VMOVD 32(BX), X1
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	VPMOVZXWD (CX), Y2
+	VPAND     64(BX), Y2, Y3
+	VPSLLD    X0, Y3, Y4
+	VPADDD    128(BX), Y4, Y5
+	VPADDD    160(BX), Y4, Y4
+	VSUBPS    160(BX), Y4, Y4
+	VPCMPGTD  192(BX), Y3, Y6
+	VBLENDVPS Y6, Y5, Y4, Y4
+	VPCMPGTD  224(BX), Y3, Y5
+	VBLENDVPS Y5, 256(BX), Y4, Y4
+	VPAND     96(BX), Y2, Y2
+	VPSLLD    X1, Y2, Y2
+	VPOR      Y2, Y4, Y4
+	VPCMPGTD  288(BX), Y3, Y2
+	VBLENDVPS Y2, 320(BX), Y4, Y4
+	VADDPS    352(BX), Y4, Y4
+	VMOVUPS   Y4, (AX)
+	VPMOVZXWD 16(CX), Y2
+	VPAND     64(BX), Y2, Y3
+	VPSLLD    X0, Y3, Y4
+	VPADDD    128(BX), Y4, Y5
+	VPADDD    160(BX), Y4, Y4
+	VSUBPS    160(BX), Y4, Y4
+	VPCMPGTD  192(BX), Y3, Y6
+	VBLENDVPS Y6, Y5, Y4, Y4
+	VPCMPGTD  224(BX), Y3, Y5
+	VBLENDVPS Y5, 256(BX), Y4, Y4
+	VPAND     96(BX), Y2, Y2
+	VPSLLD    X1, Y2, Y2
+	VPOR      Y2, Y4, Y4
+	VPCMPGTD  288(BX), Y3, Y2
+	VBLENDVPS Y2, 320(BX), Y4, Y4
+	VADDPS    352(BX), Y4, Y4
+	VMOVUPS   Y4, 32(AX)
+	ADDQ      $0x40, AX
+	ADDQ      $0x20, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
 // func lookUpAVX2(dst *float32, codes *byte, steps int, levels *float32)
 // Requires: AVX, AVX2
 TEXT ·lookUpAVX2(SB), NOSPLIT, $0-32
@@ -5312,6 +5368,55 @@ turnDone:
 	JNZ  group
 
 groupDone:
+	VZEROUPPER
+	RET
+
+// func decodePackedAVX512(dst *float32, codes *uint16, steps int, c *uint32)
+// Requires: AVX, AVX512F
+TEXT ·decodePackedAVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         steps+16(FP), DX
+	MOVQ         c+24(FP), BX
+	VMOVD        (BX), X0
+	VMOVD        32(BX), X1
+	VBROADCASTSS 64(BX), Z2
+	VBROADCASTSS 96(BX), Z3
+	VBROADCASTSS 128(BX), Z4
+	VBROADCASTSS 160(BX), Z5
+	VBROADCASTSS 192(BX), Z6
+	VBROADCASTSS 224(BX), Z7
+	VBROADCASTSS 256(BX), Z8
+	VBROADCASTSS 288(BX), Z9
+	VBROADCASTSS 320(BX), Z10
+	VBROADCASTSS 352(BX), Z11
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VPMOVZXWD (CX), Z12
+	VPANDD    Z2, Z12, Z13
+	VPSLLD    X0, Z13, Z14
+	VPADDD    Z4, Z14, Z15
+	VPADDD    Z5, Z14, Z14
+	VSUBPS    Z5, Z14, Z14
+	VPCMPD    $0x06, Z6, Z13, K1
+	VPBLENDMD Z15, Z14, K1, Z14
+	VPCMPD    $0x06, Z7, Z13, K1
+	VPBLENDMD Z8, Z14, K1, Z14
+	VPANDD    Z3, Z12, Z12
+	VPSLLD    X1, Z12, Z12
+	VPORD     Z12, Z14, Z14
+	VPCMPD    $0x06, Z9, Z13, K1
+	VPBLENDMD Z10, Z14, K1, Z14
+	VADDPS    Z11, Z14, Z14
+	VMOVUPS   Z14, (AX)
+	ADDQ      $0x40, AX
+	ADDQ      $0x20, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
 	VZEROUPPER
 	RET
 

@@ -99,6 +99,11 @@ func decodeIntBytesAVX2(dst *float32, codes *byte, scales *float32, zeros *float
 //go:noescape
 func decodeFloatBytesAVX2(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
 
+// decodePackedAVX2 works on that many times 16 codes.
+//
+//go:noescape
+func decodePackedAVX2(dst *float32, codes *uint16, steps int, c *uint32)
+
 // lookUpAVX2 does that many times 16 codes of 16 levels.
 //
 //go:noescape
@@ -390,6 +395,11 @@ func decodeIntBytesAVX512(dst *float32, codes *byte, scales *float32, zeros *flo
 //
 //go:noescape
 func decodeFloatBytesAVX512(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
+
+// decodePackedAVX512 works on that many times 16 codes.
+//
+//go:noescape
+func decodePackedAVX512(dst *float32, codes *uint16, steps int, c *uint32)
 
 // lookUpAVX512 does that many times 16 codes of 16 levels.
 //

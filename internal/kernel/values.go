@@ -43,7 +43,7 @@ func SmallValues(f *Small) *Values {
 	if !f.IEEE {
 		last--
 	}
-	v.fields(f.Mantissa, f.Bias, uint32(f.SignBit), uint32(f.Infinite)-1, last, 1<<31)
+	v.c.fields(f.Mantissa, f.Bias, 255&^uint32(f.SignBit), uint32(f.SignBit), uint32(f.Infinite)-1, last, 1<<31)
 	return v
 }
 
@@ -56,23 +56,29 @@ func PackedValues(p *Packed) *Values {
 		codes[i] = uint16(i) & (1<<p.Bits - 1)
 	}
 	decodePacked(v.table[:], codes[:], p)
+	v.c.packed(p)
+	return v
+}
+
+// packed sets the constants of a packed float.
+func (c *constants) packed(p *Packed) {
 	sign := uint32(0)
 	if !p.Unsigned {
 		sign = 1 << (p.Bits - 1)
 	}
-	v.fields(p.Mantissa, p.bias(), sign, 255, 255, 0)
-	return v
+	c.fields(p.Mantissa, p.bias(), 0xFFFF&^sign, sign, 0xFFFF, 0xFFFF, 0)
 }
 
-// fields sets the constants of a float with that sign bit, 0 for none: the
-// greatest magnitude that is a number, and the greatest that is not NaN. Adding
-// 0 makes a negative zero positive, adding a negative one leaves both.
-func (v *Values) fields(mantissa, bias, sign, numbers, last, zero uint32) {
+// fields sets the constants of a float with those bits of its magnitude and its
+// sign, 0 for none: the greatest magnitude that is a number, and the greatest
+// that is not NaN. Adding 0 makes a negative zero positive, adding a negative
+// one leaves both.
+func (c *constants) fields(mantissa, bias, magnitude, sign, numbers, last, zero uint32) {
 	signShift := uint32(0)
 	if sign != 0 {
 		signShift = 31 - uint32(math.Ilogb(float64(sign)))
 	}
-	v.c.set(23-mantissa, signShift, 255&^sign, sign, (127-bias)<<23, (128-bias)<<23, 1<<mantissa-1,
+	c.set(23-mantissa, signShift, magnitude, sign, (127-bias)<<23, (128-bias)<<23, 1<<mantissa-1,
 		numbers, 0x7F800000, last, 0x7FC00000, zero)
 }
 

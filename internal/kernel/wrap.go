@@ -410,3 +410,13 @@ func lookUpBy(asm func(dst *float32, codes *byte, steps int, levels *float32)) f
 		lookUp(dst[n:], codes[n:], levels)
 	}
 }
+
+func decodePackedBy(asm func(dst *float32, codes *uint16, steps int, c *uint32)) func(dst []float32, codes []uint16, f *Packed) {
+	return func(dst []float32, codes []uint16, f *Packed) {
+		var c constants
+		c.packed(f)
+		n := len(codes) &^ (step - 1)
+		asm(unsafe.SliceData(dst[:len(codes)]), unsafe.SliceData(codes), n/step, &c[0][0])
+		decodePacked(dst[n:], codes[n:], f)
+	}
+}

@@ -135,14 +135,32 @@ func packBlocks(dst []byte, codes []uint16, bits int) {
 }
 
 func unpackBlocks(codes []uint16, src []byte, bits int) {
+	const some = 64 // blocks, which stay near while one piece after the other is taken
 	b := &blocks[bits]
-	var words [16]uint16
-	for ; len(codes) > 0; codes = codes[b.values:] {
-		src = takeWords(words[:b.words], src, bits)
-		clear(codes[:b.values])
+	for at := 0; at < len(codes); at += some * b.values {
+		part := codes[at:min(at+some*b.values, len(codes))]
+		clear(part)
 		for _, p := range b.pieces {
-			codes[p.value] |= words[p.word] >> p.at & (1<<p.bits - 1) << p.from
+			p.take(part[p.value:], src[Size(at, bits)+int(p.word)*WordBytes(bits):], b.values, b.words, bits)
 		}
+	}
+}
+
+// take takes a piece out of one word of every block, and puts it into the first
+// of as many codes.
+func (p *piece) take(codes []uint16, src []byte, values, words, bits int) {
+	at, from, mask := p.at&15, p.from&15, uint16(1)<<p.bits-1
+	j := 0
+	if bits < 8 {
+		for i := 0; i < len(codes); i += values {
+			codes[i] |= uint16(src[j]) >> at & mask << from
+			j += words
+		}
+		return
+	}
+	for i := 0; i < len(codes); i += values {
+		codes[i] |= binary.LittleEndian.Uint16(src[j:]) >> at & mask << from
+		j += 2 * words
 	}
 }
 
@@ -157,17 +175,4 @@ func putWords(dst []byte, words []uint16, bits int) []byte {
 		binary.LittleEndian.PutUint16(dst[2*i:], w)
 	}
 	return dst[2*len(words):]
-}
-
-func takeWords(words []uint16, src []byte, bits int) []byte {
-	if bits < 8 {
-		for i := range words {
-			words[i] = uint16(src[i])
-		}
-		return src[len(words):]
-	}
-	for i := range words {
-		words[i] = binary.LittleEndian.Uint16(src[2*i:])
-	}
-	return src[2*len(words):]
 }

@@ -42,17 +42,30 @@ func (v isa) decodeIntBytes() {
 	})
 }
 
-// decodeFloatBytes moves a code's magnitude to the place of a float's and adds
-// the difference of the biases. One without exponent gets the least exponent,
-// and the least normal taken off: processors multiply subnormals slowly.
 func (v isa) decodeFloatBytes() {
-	var c map[string]Op
-	var shift, signShift Register
-	constants := func(m Mem) {
-		shift, signShift = shiftCount(m), shiftCount(m.Offset(32))
-		c = v.constants(m.Offset(64), "magnitude", "bit", "rebias", "least", "fraction", "numbers", "infinity", "last", "nan", "zero")
-	}
-	v.decodeBytes("decodeFloatBytes", constants, func(x VecVirtual) VecVirtual {
+	var value func(x VecVirtual) VecVirtual
+	v.decodeBytes("decodeFloatBytes", func(m Mem) { value = v.floats(m) }, func(x VecVirtual) VecVirtual { return value(x) })
+}
+
+func (v isa) decodePacked() {
+	v.function("decodePacked", "func(dst *float32, codes *uint16, steps int, c *uint32)",
+		"decodePacked"+v.name+" works on that many times 16 codes.")
+	dst, codes, n := param("dst"), param("codes"), param("steps")
+	value := v.floats(base("c"))
+	v.each(n, func(i int) {
+		VMOVUPS(value(v.loadWords(Mem{Base: codes, Disp: 2 * i})), Mem{Base: dst, Disp: 4 * i})
+	}, pointer{dst, 4}, pointer{codes, 2})
+	VZEROUPPER()
+	RET()
+}
+
+// floats moves a code's magnitude to the place of a float's and adds the
+// difference of the biases. One without exponent gets the least exponent, and
+// the least normal taken off: processors multiply subnormals slowly.
+func (v isa) floats(m Mem) func(x VecVirtual) VecVirtual {
+	shift, signShift := shiftCount(m), shiftCount(m.Offset(32))
+	c := v.constants(m.Offset(64), "magnitude", "bit", "rebias", "least", "fraction", "numbers", "infinity", "last", "nan", "zero")
+	return func(x VecVirtual) VecVirtual {
 		y, value, normal := v.vec(), v.vec(), v.vec()
 		v.and(c["magnitude"], x, y)
 		VPSLLD(shift, y, value)
@@ -67,7 +80,7 @@ func (v isa) decodeFloatBytes() {
 		v.choose(v.above(y, c["last"]), c["nan"], value)
 		VADDPS(c["zero"], value, value)
 		return value
-	})
+	}
 }
 
 // inPlace writes a function that changes values where they lie.

@@ -27,6 +27,7 @@ func main() {
 		v.split()
 		v.decodeIntBytes()
 		v.decodeFloatBytes()
+		v.decodePacked()
 		v.lookUp()
 		v.roundBF16()
 		v.roundF16()
