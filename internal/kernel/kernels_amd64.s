@@ -1195,151 +1195,137 @@ blockDone:
 	VZEROUPPER
 	RET
 
-// func deinterleaveAVX2(dst *float32, src *float32, stride int, blocks int, signs *uint32)
-// Requires: AVX, AVX2
-TEXT ·deinterleaveAVX2(SB), NOSPLIT, $0-40
+// func deinterleaveAVX2(dst *float32, src *float32, stride int, blocks int, signs *uint32, factor float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·deinterleaveAVX2(SB), NOSPLIT, $0-44
 	MOVQ         dst+0(FP), AX
 	MOVQ         src+8(FP), CX
 	MOVQ         stride+16(FP), DX
 	MOVQ         blocks+24(FP), BX
 	MOVQ         signs+32(FP), SI
+	VBROADCASTSS factor+40(FP), Y0
 	MOVL         $0x00000000, DI
-	VMOVD        DI, X0
-	VPBROADCASTD X0, Y0
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Y1
 	TESTQ        BX, BX
 	JZ           blockDone
 
 block:
-	VBROADCASTSS (SI), Y1
-	VMOVUPS      (CX), Y2
-	VPXOR        Y1, Y2, Y2
-	VADDPS       Y0, Y2, Y2
-	VMOVUPS      32(CX), Y3
-	VPXOR        Y1, Y3, Y3
-	VADDPS       Y0, Y3, Y3
-	VMOVUPS      64(CX), Y4
-	VPXOR        Y1, Y4, Y4
-	VADDPS       Y0, Y4, Y4
-	VMOVUPS      96(CX), Y5
-	VPXOR        Y1, Y5, Y5
-	VADDPS       Y0, Y5, Y5
-	VMOVUPS      128(CX), Y6
-	VPXOR        Y1, Y6, Y6
-	VADDPS       Y0, Y6, Y6
-	VMOVUPS      160(CX), Y7
-	VPXOR        Y1, Y7, Y7
-	VADDPS       Y0, Y7, Y7
-	VMOVUPS      192(CX), Y8
-	VPXOR        Y1, Y8, Y8
-	VADDPS       Y0, Y8, Y8
-	VMOVUPS      224(CX), Y9
-	VPXOR        Y1, Y9, Y9
-	VADDPS       Y0, Y9, Y9
+	VBROADCASTSS (SI), Y2
+	VPXOR        Y0, Y2, Y2
+	VMOVUPS      (CX), Y3
+	VFMADD213PS  Y1, Y2, Y3
+	VMOVUPS      32(CX), Y4
+	VFMADD213PS  Y1, Y2, Y4
+	VMOVUPS      64(CX), Y5
+	VFMADD213PS  Y1, Y2, Y5
+	VMOVUPS      96(CX), Y6
+	VFMADD213PS  Y1, Y2, Y6
+	VMOVUPS      128(CX), Y7
+	VFMADD213PS  Y1, Y2, Y7
+	VMOVUPS      160(CX), Y8
+	VFMADD213PS  Y1, Y2, Y8
+	VMOVUPS      192(CX), Y9
+	VFMADD213PS  Y1, Y2, Y9
+	VMOVUPS      224(CX), Y10
+	VFMADD213PS  Y1, Y2, Y10
 	MOVQ         AX, DI
-	VUNPCKLPS    Y3, Y2, Y10
-	VUNPCKHPS    Y3, Y2, Y2
-	VUNPCKLPS    Y5, Y4, Y3
-	VUNPCKHPS    Y5, Y4, Y4
-	VUNPCKLPS    Y7, Y6, Y5
-	VUNPCKHPS    Y7, Y6, Y6
-	VUNPCKLPS    Y9, Y8, Y7
-	VUNPCKHPS    Y9, Y8, Y8
-	VUNPCKLPD    Y3, Y10, Y9
-	VUNPCKHPD    Y3, Y10, Y3
-	VUNPCKLPD    Y4, Y2, Y10
-	VUNPCKHPD    Y4, Y2, Y2
-	VUNPCKLPD    Y7, Y5, Y4
-	VUNPCKHPD    Y7, Y5, Y5
-	VUNPCKLPD    Y8, Y6, Y7
+	VUNPCKLPS    Y4, Y3, Y11
+	VUNPCKHPS    Y4, Y3, Y3
+	VUNPCKLPS    Y6, Y5, Y4
+	VUNPCKHPS    Y6, Y5, Y5
+	VUNPCKLPS    Y8, Y7, Y6
+	VUNPCKHPS    Y8, Y7, Y7
+	VUNPCKLPS    Y10, Y9, Y8
+	VUNPCKHPS    Y10, Y9, Y9
+	VUNPCKLPD    Y4, Y11, Y10
+	VUNPCKHPD    Y4, Y11, Y4
+	VUNPCKLPD    Y5, Y3, Y11
+	VUNPCKHPD    Y5, Y3, Y3
+	VUNPCKLPD    Y8, Y6, Y5
 	VUNPCKHPD    Y8, Y6, Y6
-	VPERM2F128   $0x20, Y4, Y9, Y8
-	VPERM2F128   $0x31, Y4, Y9, Y4
-	VPERM2F128   $0x20, Y5, Y3, Y9
-	VPERM2F128   $0x31, Y5, Y3, Y3
-	VPERM2F128   $0x20, Y7, Y10, Y5
-	VPERM2F128   $0x31, Y7, Y10, Y7
-	VPERM2F128   $0x20, Y6, Y2, Y10
-	VPERM2F128   $0x31, Y6, Y2, Y2
-	VMOVUPS      Y8, (DI)
-	ADDQ         DX, DI
+	VUNPCKLPD    Y9, Y7, Y8
+	VUNPCKHPD    Y9, Y7, Y7
+	VPERM2F128   $0x20, Y5, Y10, Y9
+	VPERM2F128   $0x31, Y5, Y10, Y5
+	VPERM2F128   $0x20, Y6, Y4, Y10
+	VPERM2F128   $0x31, Y6, Y4, Y4
+	VPERM2F128   $0x20, Y8, Y11, Y6
+	VPERM2F128   $0x31, Y8, Y11, Y8
+	VPERM2F128   $0x20, Y7, Y3, Y11
+	VPERM2F128   $0x31, Y7, Y3, Y3
 	VMOVUPS      Y9, (DI)
-	ADDQ         DX, DI
-	VMOVUPS      Y5, (DI)
 	ADDQ         DX, DI
 	VMOVUPS      Y10, (DI)
 	ADDQ         DX, DI
+	VMOVUPS      Y6, (DI)
+	ADDQ         DX, DI
+	VMOVUPS      Y11, (DI)
+	ADDQ         DX, DI
+	VMOVUPS      Y5, (DI)
+	ADDQ         DX, DI
 	VMOVUPS      Y4, (DI)
+	ADDQ         DX, DI
+	VMOVUPS      Y8, (DI)
 	ADDQ         DX, DI
 	VMOVUPS      Y3, (DI)
 	ADDQ         DX, DI
-	VMOVUPS      Y7, (DI)
-	ADDQ         DX, DI
-	VMOVUPS      Y2, (DI)
-	ADDQ         DX, DI
-	VMOVUPS      256(CX), Y2
-	VPXOR        Y1, Y2, Y2
-	VADDPS       Y0, Y2, Y2
-	VMOVUPS      288(CX), Y3
-	VPXOR        Y1, Y3, Y3
-	VADDPS       Y0, Y3, Y3
-	VMOVUPS      320(CX), Y4
-	VPXOR        Y1, Y4, Y4
-	VADDPS       Y0, Y4, Y4
-	VMOVUPS      352(CX), Y5
-	VPXOR        Y1, Y5, Y5
-	VADDPS       Y0, Y5, Y5
-	VMOVUPS      384(CX), Y6
-	VPXOR        Y1, Y6, Y6
-	VADDPS       Y0, Y6, Y6
-	VMOVUPS      416(CX), Y7
-	VPXOR        Y1, Y7, Y7
-	VADDPS       Y0, Y7, Y7
-	VMOVUPS      448(CX), Y8
-	VPXOR        Y1, Y8, Y8
-	VADDPS       Y0, Y8, Y8
-	VMOVUPS      480(CX), Y9
-	VPXOR        Y1, Y9, Y9
-	VADDPS       Y0, Y9, Y9
+	VMOVUPS      256(CX), Y3
+	VFMADD213PS  Y1, Y2, Y3
+	VMOVUPS      288(CX), Y4
+	VFMADD213PS  Y1, Y2, Y4
+	VMOVUPS      320(CX), Y5
+	VFMADD213PS  Y1, Y2, Y5
+	VMOVUPS      352(CX), Y6
+	VFMADD213PS  Y1, Y2, Y6
+	VMOVUPS      384(CX), Y7
+	VFMADD213PS  Y1, Y2, Y7
+	VMOVUPS      416(CX), Y8
+	VFMADD213PS  Y1, Y2, Y8
+	VMOVUPS      448(CX), Y9
+	VFMADD213PS  Y1, Y2, Y9
+	VMOVUPS      480(CX), Y10
+	VFMADD213PS  Y1, Y2, Y10
 	MOVQ         AX, DI
-	VUNPCKLPS    Y3, Y2, Y1
-	VUNPCKHPS    Y3, Y2, Y2
-	VUNPCKLPS    Y5, Y4, Y3
-	VUNPCKHPS    Y5, Y4, Y4
-	VUNPCKLPS    Y7, Y6, Y5
-	VUNPCKHPS    Y7, Y6, Y6
-	VUNPCKLPS    Y9, Y8, Y7
-	VUNPCKHPS    Y9, Y8, Y8
-	VUNPCKLPD    Y3, Y1, Y9
-	VUNPCKHPD    Y3, Y1, Y1
-	VUNPCKLPD    Y4, Y2, Y3
+	VUNPCKLPS    Y4, Y3, Y2
+	VUNPCKHPS    Y4, Y3, Y3
+	VUNPCKLPS    Y6, Y5, Y4
+	VUNPCKHPS    Y6, Y5, Y5
+	VUNPCKLPS    Y8, Y7, Y6
+	VUNPCKHPS    Y8, Y7, Y7
+	VUNPCKLPS    Y10, Y9, Y8
+	VUNPCKHPS    Y10, Y9, Y9
+	VUNPCKLPD    Y4, Y2, Y10
 	VUNPCKHPD    Y4, Y2, Y2
-	VUNPCKLPD    Y7, Y5, Y4
-	VUNPCKHPD    Y7, Y5, Y5
-	VUNPCKLPD    Y8, Y6, Y7
+	VUNPCKLPD    Y5, Y3, Y4
+	VUNPCKHPD    Y5, Y3, Y3
+	VUNPCKLPD    Y8, Y6, Y5
 	VUNPCKHPD    Y8, Y6, Y6
-	VPERM2F128   $0x20, Y4, Y9, Y8
-	VPERM2F128   $0x31, Y4, Y9, Y4
-	VPERM2F128   $0x20, Y5, Y1, Y9
-	VPERM2F128   $0x31, Y5, Y1, Y1
-	VPERM2F128   $0x20, Y7, Y3, Y5
-	VPERM2F128   $0x31, Y7, Y3, Y3
-	VPERM2F128   $0x20, Y6, Y2, Y7
+	VUNPCKLPD    Y9, Y7, Y8
+	VUNPCKHPD    Y9, Y7, Y7
+	VPERM2F128   $0x20, Y5, Y10, Y9
+	VPERM2F128   $0x31, Y5, Y10, Y5
+	VPERM2F128   $0x20, Y6, Y2, Y10
 	VPERM2F128   $0x31, Y6, Y2, Y2
-	VMOVUPS      Y8, 32(DI)
-	ADDQ         DX, DI
+	VPERM2F128   $0x20, Y8, Y4, Y6
+	VPERM2F128   $0x31, Y8, Y4, Y4
+	VPERM2F128   $0x20, Y7, Y3, Y8
+	VPERM2F128   $0x31, Y7, Y3, Y3
 	VMOVUPS      Y9, 32(DI)
+	ADDQ         DX, DI
+	VMOVUPS      Y10, 32(DI)
+	ADDQ         DX, DI
+	VMOVUPS      Y6, 32(DI)
+	ADDQ         DX, DI
+	VMOVUPS      Y8, 32(DI)
 	ADDQ         DX, DI
 	VMOVUPS      Y5, 32(DI)
 	ADDQ         DX, DI
-	VMOVUPS      Y7, 32(DI)
+	VMOVUPS      Y2, 32(DI)
 	ADDQ         DX, DI
 	VMOVUPS      Y4, 32(DI)
 	ADDQ         DX, DI
-	VMOVUPS      Y1, 32(DI)
-	ADDQ         DX, DI
 	VMOVUPS      Y3, 32(DI)
-	ADDQ         DX, DI
-	VMOVUPS      Y2, 32(DI)
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	ADDQ         $0x40, AX
@@ -1351,84 +1337,282 @@ blockDone:
 	VZEROUPPER
 	RET
 
-// func exactAVX2(x *float32, rows int, entry float32) (sums uint32, products uint32)
+// func beginSinglesAVX2(dst *float32, src *float32, stride int, blocks int, least float32) (sums uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·beginSinglesAVX2(SB), NOSPLIT, $0-44
+	MOVQ  dst+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  stride+16(FP), DX
+	MOVQ  blocks+24(FP), BX
+	MOVQ  AX, SI
+	MOVQ  BX, DI
+	SHLQ  $0x02, DI
+	TESTQ BX, BX
+	JZ    blockDone
+
+block:
+	MOVQ       CX, R8
+	VMOVUPS    (R8), Y0
+	ADDQ       DX, R8
+	VMOVUPS    (R8), Y1
+	ADDQ       DX, R8
+	VMOVUPS    (R8), Y2
+	ADDQ       DX, R8
+	VMOVUPS    (R8), Y3
+	ADDQ       DX, R8
+	VMOVUPS    (R8), Y4
+	ADDQ       DX, R8
+	VMOVUPS    (R8), Y5
+	ADDQ       DX, R8
+	VMOVUPS    (R8), Y6
+	ADDQ       DX, R8
+	VMOVUPS    (R8), Y7
+	ADDQ       DX, R8
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, (AX)
+	VMOVUPS    Y7, 32(AX)
+	VMOVUPS    Y3, 64(AX)
+	VMOVUPS    Y8, 96(AX)
+	VMOVUPS    Y2, 128(AX)
+	VMOVUPS    Y1, 160(AX)
+	VMOVUPS    Y5, 192(AX)
+	VMOVUPS    Y0, 224(AX)
+	MOVQ       CX, R8
+	VMOVUPS    32(R8), Y0
+	ADDQ       DX, R8
+	VMOVUPS    32(R8), Y1
+	ADDQ       DX, R8
+	VMOVUPS    32(R8), Y2
+	ADDQ       DX, R8
+	VMOVUPS    32(R8), Y3
+	ADDQ       DX, R8
+	VMOVUPS    32(R8), Y4
+	ADDQ       DX, R8
+	VMOVUPS    32(R8), Y5
+	ADDQ       DX, R8
+	VMOVUPS    32(R8), Y6
+	ADDQ       DX, R8
+	VMOVUPS    32(R8), Y7
+	ADDQ       DX, R8
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VPERM2F128 $0x20, Y3, Y1, Y7
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VPERM2F128 $0x20, Y5, Y8, Y3
+	VPERM2F128 $0x31, Y5, Y8, Y5
+	VPERM2F128 $0x20, Y4, Y0, Y8
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, 256(AX)
+	VMOVUPS    Y7, 288(AX)
+	VMOVUPS    Y3, 320(AX)
+	VMOVUPS    Y8, 352(AX)
+	VMOVUPS    Y2, 384(AX)
+	VMOVUPS    Y1, 416(AX)
+	VMOVUPS    Y5, 448(AX)
+	VMOVUPS    Y0, 480(AX)
+	ADDQ       $0x40, CX
+	ADDQ       $0x00000200, AX
+	DECQ       BX
+	JNZ        block
+
+blockDone:
+	MOVL         $0x7fffffff, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0xffffffff, AX
+	VMOVD        AX, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x3f800000, AX
+	VMOVD        AX, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0xffffffff, AX
+	VMOVD        AX, X3
+	VPBROADCASTD X3, Y3
+	MOVL         $0x00000000, AX
+	VMOVD        AX, X4
+	VPBROADCASTD X4, Y4
+	MOVL         $0x00000000, AX
+	VMOVD        AX, X5
+	VPBROADCASTD X5, Y5
+	MOVL         $0x00000000, AX
+	VMOVD        AX, X6
+	VPBROADCASTD X6, Y6
+	MOVL         $0x00000000, AX
+	VMOVD        AX, X7
+	VPBROADCASTD X7, Y7
+	MOVL         $0x00000000, AX
+	VMOVD        AX, X8
+	VPBROADCASTD X8, Y8
+	TESTQ        DI, DI
+	JZ           fourDone
+
+four:
+	VMOVUPS      (SI), Y9
+	VMOVUPS      32(SI), Y10
+	VMOVUPS      64(SI), Y11
+	VMOVUPS      96(SI), Y12
+	VPAND        Y0, Y9, Y14
+	VMOVDQA      Y14, Y13
+	VPADDD       Y1, Y14, Y15
+	VPAND        Y14, Y15, Y15
+	VSUBPS       Y15, Y14, Y15
+	VPADDD       Y1, Y15, Y15
+	VPMINUD      Y15, Y3, Y3
+	VPAND        Y0, Y10, Y14
+	VADDPS       Y14, Y13, Y13
+	VPADDD       Y1, Y14, Y15
+	VPAND        Y14, Y15, Y15
+	VSUBPS       Y15, Y14, Y15
+	VPADDD       Y1, Y15, Y15
+	VPMINUD      Y15, Y3, Y3
+	VPAND        Y0, Y11, Y14
+	VADDPS       Y14, Y13, Y13
+	VPADDD       Y1, Y14, Y15
+	VPAND        Y14, Y15, Y15
+	VSUBPS       Y15, Y14, Y15
+	VPADDD       Y1, Y15, Y15
+	VPMINUD      Y15, Y3, Y3
+	VPAND        Y0, Y12, Y14
+	VADDPS       Y14, Y13, Y13
+	VPADDD       Y1, Y14, Y15
+	VPAND        Y14, Y15, Y15
+	VSUBPS       Y15, Y14, Y15
+	VPADDD       Y1, Y15, Y15
+	VPMINUD      Y15, Y3, Y3
+	VPMAXUD      Y13, Y4, Y4
+	VADDPS       Y10, Y9, Y13
+	VADDPS       Y12, Y11, Y14
+	VFNMADD231PS Y2, Y10, Y9
+	VFNMADD231PS Y2, Y12, Y11
+	VADDPS       Y11, Y13, Y10
+	VFNMADD231PS Y2, Y11, Y13
+	VADDPS       Y14, Y9, Y11
+	VFNMADD231PS Y2, Y9, Y14
+	VPAND        Y0, Y10, Y9
+	VADDPS       Y9, Y5, Y5
+	VPAND        Y0, Y13, Y9
+	VADDPS       Y9, Y6, Y6
+	VPAND        Y0, Y11, Y9
+	VADDPS       Y9, Y7, Y7
+	VPAND        Y0, Y14, Y9
+	VADDPS       Y9, Y8, Y8
+	VMOVUPS      Y10, (SI)
+	VMOVUPS      Y13, 32(SI)
+	VMOVUPS      Y11, 64(SI)
+	VMOVUPS      Y14, 96(SI)
+	ADDQ         $0x00000080, SI
+	DECQ         DI
+	JNZ          four
+
+fourDone:
+	VBROADCASTSS least+32(FP), Y0
+	MOVL         $0xffffffff, AX
+	VMOVD        AX, X2
+	VPBROADCASTD X2, Y2
+	VPMAXUD      Y6, Y5, Y5
+	VPMAXUD      Y7, Y5, Y5
+	VPMAXUD      Y8, Y5, Y5
+	VADDPS       Y4, Y5, Y5
+	MOVL         $0x71800000, AX
+	VMOVD        AX, X4
+	VPBROADCASTD X4, Y4
+	VPMINUD      Y4, Y3, Y3
+	VPSUBD       Y1, Y3, Y3
+	VCMPPS       $0x02, Y3, Y0, Y0
+	VPAND        Y0, Y2, Y2
+	MOVL         $0x4b7d70a4, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y0
+	VMULPS       Y0, Y3, Y3
+	VCMPPS       $0x02, Y3, Y5, Y0
+	VPAND        Y0, Y2, Y2
+	VMOVMSKPS    Y2, AX
+	MOVL         AX, sums+40(FP)
+	VZEROUPPER
+	RET
+
+// func productsAVX2(x *float32, rows int, entry float32, least float32) (exact uint32)
 // Requires: AVX, AVX2
-TEXT ·exactAVX2(SB), NOSPLIT, $0-32
+TEXT ·productsAVX2(SB), NOSPLIT, $0-28
 	MOVQ         x+0(FP), AX
 	MOVQ         rows+8(FP), CX
 	VBROADCASTSS entry+16(FP), Y0
+	VBROADCASTSS least+20(FP), Y1
 	MOVL         $0x7fffffff, DX
-	VMOVD        DX, X1
-	VPBROADCASTD X1, Y1
-	MOVL         $0x007fffff, DX
 	VMOVD        DX, X2
 	VPBROADCASTD X2, Y2
-	MOVL         $0x00800000, DX
+	MOVL         $0xffffffff, DX
 	VMOVD        DX, X3
 	VPBROADCASTD X3, Y3
-	MOVL         $0x00000000, DX
+	MOVL         $0xffffffff, DX
 	VMOVD        DX, X4
 	VPBROADCASTD X4, Y4
-	MOVL         $0x00000000, DX
-	VMOVD        DX, X5
-	VPBROADCASTD X5, Y5
-	MOVL         $0xffffffff, DX
-	VMOVD        DX, X6
-	VPBROADCASTD X6, Y6
-	MOVL         $0xffffffff, DX
-	VMOVD        DX, X7
-	VPBROADCASTD X7, Y7
 	TESTQ        CX, CX
 	JZ           rowDone
 
 row:
-	VMOVUPS   (AX), Y8
-	VCMPPS    $0x00, Y5, Y8, Y11
-	VMULPS    Y0, Y8, Y8
-	VMOVUPS   Y8, (AX)
-	VPAND     Y1, Y8, Y8
-	VADDPS    Y8, Y4, Y4
-	VPAND     Y2, Y8, Y9
-	VPOR      Y3, Y9, Y9
-	VPSUBD    Y9, Y5, Y10
-	VPAND     Y9, Y10, Y10
-	VCVTDQ2PS Y10, Y10
-	VPADDD    Y8, Y10, Y10
-	VPOR      Y11, Y10, Y9
-	VPMINUD   Y9, Y7, Y7
-	VPOR      Y11, Y8, Y8
-	VPMINUD   Y8, Y6, Y6
-	ADDQ      $0x00000020, AX
-	DECQ      CX
-	JNZ       row
+	VMOVUPS (AX), Y5
+	VPAND   Y2, Y5, Y6
+	VPADDD  Y3, Y6, Y6
+	VPMINUD Y6, Y4, Y4
+	VMULPS  Y0, Y5, Y5
+	VMOVUPS Y5, (AX)
+	ADDQ    $0x00000020, AX
+	DECQ    CX
+	JNZ     row
 
 rowDone:
 	MOVL         $0xffffffff, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Y0
-	VPMINUD      Y3, Y6, Y6
-	VCMPPS       $0x00, Y3, Y6, Y1
+	MOVL         $0x3f800000, AX
+	VMOVD        AX, X2
+	VPBROADCASTD X2, Y2
+	VPMINUD      Y2, Y4, Y4
+	VPSUBD       Y3, Y4, Y4
+	VCMPPS       $0x02, Y4, Y1, Y1
 	VPAND        Y1, Y0, Y0
-	VMOVDQA      Y0, Y1
-	VPANDN       Y7, Y2, Y7
-	MOVL         $0xbe000000, AX
-	VMOVD        AX, X2
-	VPBROADCASTD X2, Y2
-	VPMINUD      Y2, Y7, Y7
-	MOVL         $0x3f000000, AX
-	VMOVD        AX, X2
-	VPBROADCASTD X2, Y2
-	VPSUBD       Y2, Y7, Y7
-	MOVL         $0x3f7d70a4, AX
-	VMOVD        AX, X2
-	VPBROADCASTD X2, Y2
-	VMULPS       Y2, Y7, Y7
-	VCMPPS       $0x02, Y7, Y4, Y2
-	VPAND        Y2, Y1, Y1
-	VMOVMSKPS    Y1, AX
-	MOVL         AX, sums+24(FP)
 	VMOVMSKPS    Y0, AX
-	MOVL         AX, products+28(FP)
+	MOVL         AX, exact+24(FP)
 	VZEROUPPER
 	RET
 
@@ -2457,27 +2641,6 @@ TEXT ·chainTwosAVX2(SB), NOSPLIT, $0-28
 	VZEROUPPER
 	RET
 
-// func widenRowsAVX2(dst *float64, src *float32, rows int)
-// Requires: AVX
-TEXT ·widenRowsAVX2(SB), NOSPLIT, $0-24
-	MOVQ  dst+0(FP), AX
-	MOVQ  src+8(FP), CX
-	MOVQ  rows+16(FP), DX
-	TESTQ DX, DX
-	JZ    rowDone
-
-row:
-	VCVTPS2PD (CX), Y0
-	VMOVUPD   Y0, (AX)
-	ADDQ      $0x20, CX
-	ADDQ      $0x20, AX
-	DECQ      DX
-	JNZ       row
-
-rowDone:
-	VZEROUPPER
-	RET
-
 // func narrowRowsAVX2(dst *float32, src *float64, rows int, factor float64)
 // Requires: AVX
 TEXT ·narrowRowsAVX2(SB), NOSPLIT, $0-32
@@ -2502,90 +2665,117 @@ rowDone:
 	RET
 
 // func pass4SinglesAVX2(x *float32, sets int, distance int)
-// Requires: AVX
+// Requires: AVX, AVX2, FMA3
 TEXT ·pass4SinglesAVX2(SB), NOSPLIT, $0-24
-	MOVQ   x+0(FP), AX
-	MOVQ   sets+8(FP), CX
-	MOVQ   distance+16(FP), DX
-	MOVQ   DX, BX
-	MOVQ   DX, SI
-	LEAQ   (BX)(BX*2), BX
-	IMUL3Q $0x03, SI, SI
-	TESTQ  CX, CX
-	JZ     setDone
+	MOVQ         x+0(FP), AX
+	MOVQ         sets+8(FP), CX
+	MOVQ         distance+16(FP), DX
+	MOVQ         DX, BX
+	MOVQ         DX, SI
+	LEAQ         (BX)(BX*2), BX
+	IMUL3Q       $0x03, SI, SI
+	MOVL         $0x3f800000, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Y0
+	TESTQ        CX, CX
+	JZ           setDone
 
 set:
 	MOVQ DX, DI
 
 row:
-	VMOVUPS (AX), Y0
-	VMOVUPS (AX)(DX*1), Y1
-	VMOVUPS (AX)(DX*2), Y2
-	VMOVUPS (AX)(BX*1), Y3
-	VADDPS  Y1, Y0, Y4
-	VADDPS  Y3, Y2, Y5
-	VSUBPS  Y1, Y0, Y6
-	VSUBPS  Y3, Y2, Y1
-	VADDPS  Y1, Y4, Y0
-	VSUBPS  Y1, Y4, Y1
-	VADDPS  Y5, Y6, Y2
-	VSUBPS  Y6, Y5, Y3
-	VMOVUPS Y0, (AX)
-	VMOVUPS Y1, (AX)(DX*1)
-	VMOVUPS Y2, (AX)(DX*2)
-	VMOVUPS Y3, (AX)(BX*1)
-	ADDQ    $0x20, AX
-	SUBQ    $0x20, DI
-	JNZ     row
-	ADDQ    SI, AX
-	DECQ    CX
-	JNZ     set
+	VMOVUPS      (AX), Y1
+	VMOVUPS      (AX)(DX*1), Y2
+	VMOVUPS      (AX)(DX*2), Y3
+	VMOVUPS      (AX)(BX*1), Y4
+	VADDPS       Y2, Y1, Y5
+	VADDPS       Y4, Y3, Y6
+	VFNMADD231PS Y0, Y2, Y1
+	VFNMADD231PS Y0, Y4, Y3
+	VADDPS       Y3, Y5, Y2
+	VFNMADD231PS Y0, Y3, Y5
+	VADDPS       Y6, Y1, Y3
+	VFNMADD231PS Y0, Y1, Y6
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y5, (AX)(DX*1)
+	VMOVUPS      Y3, (AX)(DX*2)
+	VMOVUPS      Y6, (AX)(BX*1)
+	ADDQ         $0x20, AX
+	SUBQ         $0x20, DI
+	JNZ          row
+	ADDQ         SI, AX
+	DECQ         CX
+	JNZ          set
 
 setDone:
 	VZEROUPPER
 	RET
 
 // func pass4DoublesAVX2(x *float64, sets int, distance int)
-// Requires: AVX
+// Requires: AVX, AVX2, FMA3
 TEXT ·pass4DoublesAVX2(SB), NOSPLIT, $0-24
-	MOVQ   x+0(FP), AX
-	MOVQ   sets+8(FP), CX
-	MOVQ   distance+16(FP), DX
-	MOVQ   DX, BX
-	MOVQ   DX, SI
-	LEAQ   (BX)(BX*2), BX
-	IMUL3Q $0x03, SI, SI
-	TESTQ  CX, CX
-	JZ     setDone
+	MOVQ         x+0(FP), AX
+	MOVQ         sets+8(FP), CX
+	MOVQ         distance+16(FP), DX
+	MOVQ         DX, BX
+	MOVQ         DX, SI
+	LEAQ         (BX)(BX*2), BX
+	IMUL3Q       $0x03, SI, SI
+	MOVQ         $0x3ff0000000000000, DI
+	VMOVQ        DI, X0
+	VPBROADCASTQ X0, Y0
+	TESTQ        CX, CX
+	JZ           setDone
 
 set:
 	MOVQ DX, DI
 
 row:
-	VMOVUPS (AX), Y0
-	VMOVUPS (AX)(DX*1), Y1
-	VMOVUPS (AX)(DX*2), Y2
-	VMOVUPS (AX)(BX*1), Y3
-	VADDPD  Y1, Y0, Y4
-	VADDPD  Y3, Y2, Y5
-	VSUBPD  Y1, Y0, Y6
-	VSUBPD  Y3, Y2, Y1
-	VADDPD  Y1, Y4, Y0
-	VSUBPD  Y1, Y4, Y1
-	VADDPD  Y5, Y6, Y2
-	VSUBPD  Y6, Y5, Y3
-	VMOVUPS Y0, (AX)
-	VMOVUPS Y1, (AX)(DX*1)
-	VMOVUPS Y2, (AX)(DX*2)
-	VMOVUPS Y3, (AX)(BX*1)
-	ADDQ    $0x20, AX
-	SUBQ    $0x20, DI
-	JNZ     row
-	ADDQ    SI, AX
-	DECQ    CX
-	JNZ     set
+	VMOVUPS      (AX), Y1
+	VMOVUPS      (AX)(DX*1), Y2
+	VMOVUPS      (AX)(DX*2), Y3
+	VMOVUPS      (AX)(BX*1), Y4
+	VADDPD       Y2, Y1, Y5
+	VADDPD       Y4, Y3, Y6
+	VFNMADD231PD Y0, Y2, Y1
+	VFNMADD231PD Y0, Y4, Y3
+	VADDPD       Y3, Y5, Y2
+	VFNMADD231PD Y0, Y3, Y5
+	VADDPD       Y6, Y1, Y3
+	VFNMADD231PD Y0, Y1, Y6
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y5, (AX)(DX*1)
+	VMOVUPS      Y3, (AX)(DX*2)
+	VMOVUPS      Y6, (AX)(BX*1)
+	ADDQ         $0x20, AX
+	SUBQ         $0x20, DI
+	JNZ          row
+	ADDQ         SI, AX
+	DECQ         CX
+	JNZ          set
 
 setDone:
+	VZEROUPPER
+	RET
+
+// func widenRowsAVX2(dst *float64, src *float32, rows int)
+// Requires: AVX
+TEXT ·widenRowsAVX2(SB), NOSPLIT, $0-24
+	MOVQ  dst+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  rows+16(FP), DX
+	TESTQ DX, DX
+	JZ    rowDone
+
+row:
+	VCVTPS2PD (CX), Y0
+	VMOVUPD   Y0, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x20, AX
+	DECQ      DX
+	JNZ       row
+
+rowDone:
 	VZEROUPPER
 	RET
 
@@ -5733,166 +5923,152 @@ blockDone:
 	VZEROUPPER
 	RET
 
-// func deinterleaveAVX512(dst *float32, src *float32, stride int, blocks int, signs *uint32)
+// func deinterleaveAVX512(dst *float32, src *float32, stride int, blocks int, signs *uint32, factor float32)
 // Requires: AVX, AVX512F
-TEXT ·deinterleaveAVX512(SB), NOSPLIT, $0-40
+TEXT ·deinterleaveAVX512(SB), NOSPLIT, $0-44
 	MOVQ         dst+0(FP), AX
 	MOVQ         src+8(FP), CX
 	MOVQ         stride+16(FP), DX
 	MOVQ         blocks+24(FP), BX
 	MOVQ         signs+32(FP), SI
+	VBROADCASTSS factor+40(FP), Z0
 	MOVL         $0x00000000, DI
-	VMOVD        DI, X0
-	VPBROADCASTD X0, Z0
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Z1
 	TESTQ        BX, BX
 	JZ           blockDone
 
 block:
-	VBROADCASTSS (SI), Z1
-	VMOVUPS      (CX), Z2
-	VPXORD       Z1, Z2, Z2
-	VADDPS       Z0, Z2, Z2
-	VMOVUPS      64(CX), Z3
-	VPXORD       Z1, Z3, Z3
-	VADDPS       Z0, Z3, Z3
-	VMOVUPS      128(CX), Z4
-	VPXORD       Z1, Z4, Z4
-	VADDPS       Z0, Z4, Z4
-	VMOVUPS      192(CX), Z5
-	VPXORD       Z1, Z5, Z5
-	VADDPS       Z0, Z5, Z5
-	VMOVUPS      256(CX), Z6
-	VPXORD       Z1, Z6, Z6
-	VADDPS       Z0, Z6, Z6
-	VMOVUPS      320(CX), Z7
-	VPXORD       Z1, Z7, Z7
-	VADDPS       Z0, Z7, Z7
-	VMOVUPS      384(CX), Z8
-	VPXORD       Z1, Z8, Z8
-	VADDPS       Z0, Z8, Z8
-	VMOVUPS      448(CX), Z9
-	VPXORD       Z1, Z9, Z9
-	VADDPS       Z0, Z9, Z9
-	VMOVUPS      512(CX), Z10
-	VPXORD       Z1, Z10, Z10
-	VADDPS       Z0, Z10, Z10
-	VMOVUPS      576(CX), Z11
-	VPXORD       Z1, Z11, Z11
-	VADDPS       Z0, Z11, Z11
-	VMOVUPS      640(CX), Z12
-	VPXORD       Z1, Z12, Z12
-	VADDPS       Z0, Z12, Z12
-	VMOVUPS      704(CX), Z13
-	VPXORD       Z1, Z13, Z13
-	VADDPS       Z0, Z13, Z13
-	VMOVUPS      768(CX), Z14
-	VPXORD       Z1, Z14, Z14
-	VADDPS       Z0, Z14, Z14
-	VMOVUPS      832(CX), Z15
-	VPXORD       Z1, Z15, Z15
-	VADDPS       Z0, Z15, Z15
-	VMOVUPS      896(CX), Z16
-	VPXORD       Z1, Z16, Z16
-	VADDPS       Z0, Z16, Z16
-	VMOVUPS      960(CX), Z17
-	VPXORD       Z1, Z17, Z17
-	VADDPS       Z0, Z17, Z17
+	VBROADCASTSS (SI), Z2
+	VPXORD       Z0, Z2, Z2
+	VMOVUPS      (CX), Z3
+	VFMADD213PS  Z1, Z2, Z3
+	VMOVUPS      64(CX), Z4
+	VFMADD213PS  Z1, Z2, Z4
+	VMOVUPS      128(CX), Z5
+	VFMADD213PS  Z1, Z2, Z5
+	VMOVUPS      192(CX), Z6
+	VFMADD213PS  Z1, Z2, Z6
+	VMOVUPS      256(CX), Z7
+	VFMADD213PS  Z1, Z2, Z7
+	VMOVUPS      320(CX), Z8
+	VFMADD213PS  Z1, Z2, Z8
+	VMOVUPS      384(CX), Z9
+	VFMADD213PS  Z1, Z2, Z9
+	VMOVUPS      448(CX), Z10
+	VFMADD213PS  Z1, Z2, Z10
+	VMOVUPS      512(CX), Z11
+	VFMADD213PS  Z1, Z2, Z11
+	VMOVUPS      576(CX), Z12
+	VFMADD213PS  Z1, Z2, Z12
+	VMOVUPS      640(CX), Z13
+	VFMADD213PS  Z1, Z2, Z13
+	VMOVUPS      704(CX), Z14
+	VFMADD213PS  Z1, Z2, Z14
+	VMOVUPS      768(CX), Z15
+	VFMADD213PS  Z1, Z2, Z15
+	VMOVUPS      832(CX), Z16
+	VFMADD213PS  Z1, Z2, Z16
+	VMOVUPS      896(CX), Z17
+	VFMADD213PS  Z1, Z2, Z17
+	VMOVUPS      960(CX), Z18
+	VFMADD213PS  Z1, Z2, Z18
 	MOVQ         AX, DI
-	VUNPCKLPS    Z3, Z2, Z1
-	VUNPCKHPS    Z3, Z2, Z2
-	VUNPCKLPS    Z5, Z4, Z3
-	VUNPCKHPS    Z5, Z4, Z4
-	VUNPCKLPS    Z7, Z6, Z5
-	VUNPCKHPS    Z7, Z6, Z6
-	VUNPCKLPS    Z9, Z8, Z7
-	VUNPCKHPS    Z9, Z8, Z8
-	VUNPCKLPS    Z11, Z10, Z9
-	VUNPCKHPS    Z11, Z10, Z10
-	VUNPCKLPS    Z13, Z12, Z11
-	VUNPCKHPS    Z13, Z12, Z12
-	VUNPCKLPS    Z15, Z14, Z13
-	VUNPCKHPS    Z15, Z14, Z14
-	VUNPCKLPS    Z17, Z16, Z15
-	VUNPCKHPS    Z17, Z16, Z16
-	VUNPCKLPD    Z3, Z1, Z17
-	VUNPCKHPD    Z3, Z1, Z1
-	VUNPCKLPD    Z4, Z2, Z3
+	VUNPCKLPS    Z4, Z3, Z2
+	VUNPCKHPS    Z4, Z3, Z3
+	VUNPCKLPS    Z6, Z5, Z4
+	VUNPCKHPS    Z6, Z5, Z5
+	VUNPCKLPS    Z8, Z7, Z6
+	VUNPCKHPS    Z8, Z7, Z7
+	VUNPCKLPS    Z10, Z9, Z8
+	VUNPCKHPS    Z10, Z9, Z9
+	VUNPCKLPS    Z12, Z11, Z10
+	VUNPCKHPS    Z12, Z11, Z11
+	VUNPCKLPS    Z14, Z13, Z12
+	VUNPCKHPS    Z14, Z13, Z13
+	VUNPCKLPS    Z16, Z15, Z14
+	VUNPCKHPS    Z16, Z15, Z15
+	VUNPCKLPS    Z18, Z17, Z16
+	VUNPCKHPS    Z18, Z17, Z17
+	VUNPCKLPD    Z4, Z2, Z18
 	VUNPCKHPD    Z4, Z2, Z2
-	VUNPCKLPD    Z7, Z5, Z4
-	VUNPCKHPD    Z7, Z5, Z5
-	VUNPCKLPD    Z8, Z6, Z7
+	VUNPCKLPD    Z5, Z3, Z4
+	VUNPCKHPD    Z5, Z3, Z3
+	VUNPCKLPD    Z8, Z6, Z5
 	VUNPCKHPD    Z8, Z6, Z6
-	VUNPCKLPD    Z11, Z9, Z8
-	VUNPCKHPD    Z11, Z9, Z9
-	VUNPCKLPD    Z12, Z10, Z11
+	VUNPCKLPD    Z9, Z7, Z8
+	VUNPCKHPD    Z9, Z7, Z7
+	VUNPCKLPD    Z12, Z10, Z9
 	VUNPCKHPD    Z12, Z10, Z10
-	VUNPCKLPD    Z15, Z13, Z12
-	VUNPCKHPD    Z15, Z13, Z13
-	VUNPCKLPD    Z16, Z14, Z15
+	VUNPCKLPD    Z13, Z11, Z12
+	VUNPCKHPD    Z13, Z11, Z11
+	VUNPCKLPD    Z16, Z14, Z13
 	VUNPCKHPD    Z16, Z14, Z14
-	VSHUFF32X4   $0x44, Z4, Z17, Z18
-	VSHUFF32X4   $0x44, Z12, Z8, Z19
-	VSHUFF32X4   $0x88, Z19, Z18, Z16
-	VSHUFF32X4   $0xdd, Z19, Z18, Z18
-	VSHUFF32X4   $0xee, Z4, Z17, Z4
-	VSHUFF32X4   $0xee, Z12, Z8, Z12
-	VSHUFF32X4   $0x88, Z12, Z4, Z8
-	VSHUFF32X4   $0xdd, Z12, Z4, Z4
-	VSHUFF32X4   $0x44, Z5, Z1, Z17
-	VSHUFF32X4   $0x44, Z13, Z9, Z19
-	VSHUFF32X4   $0x88, Z19, Z17, Z12
-	VSHUFF32X4   $0xdd, Z19, Z17, Z17
-	VSHUFF32X4   $0xee, Z5, Z1, Z1
-	VSHUFF32X4   $0xee, Z13, Z9, Z9
-	VSHUFF32X4   $0x88, Z9, Z1, Z5
-	VSHUFF32X4   $0xdd, Z9, Z1, Z1
-	VSHUFF32X4   $0x44, Z7, Z3, Z13
-	VSHUFF32X4   $0x44, Z15, Z11, Z19
-	VSHUFF32X4   $0x88, Z19, Z13, Z9
-	VSHUFF32X4   $0xdd, Z19, Z13, Z13
-	VSHUFF32X4   $0xee, Z7, Z3, Z3
-	VSHUFF32X4   $0xee, Z15, Z11, Z11
-	VSHUFF32X4   $0x88, Z11, Z3, Z7
-	VSHUFF32X4   $0xdd, Z11, Z3, Z3
-	VSHUFF32X4   $0x44, Z6, Z2, Z15
-	VSHUFF32X4   $0x44, Z14, Z10, Z19
-	VSHUFF32X4   $0x88, Z19, Z15, Z11
-	VSHUFF32X4   $0xdd, Z19, Z15, Z15
+	VUNPCKLPD    Z17, Z15, Z16
+	VUNPCKHPD    Z17, Z15, Z15
+	VSHUFF32X4   $0x44, Z5, Z18, Z19
+	VSHUFF32X4   $0x44, Z13, Z9, Z20
+	VSHUFF32X4   $0x88, Z20, Z19, Z17
+	VSHUFF32X4   $0xdd, Z20, Z19, Z19
+	VSHUFF32X4   $0xee, Z5, Z18, Z5
+	VSHUFF32X4   $0xee, Z13, Z9, Z13
+	VSHUFF32X4   $0x88, Z13, Z5, Z9
+	VSHUFF32X4   $0xdd, Z13, Z5, Z5
+	VSHUFF32X4   $0x44, Z6, Z2, Z18
+	VSHUFF32X4   $0x44, Z14, Z10, Z20
+	VSHUFF32X4   $0x88, Z20, Z18, Z13
+	VSHUFF32X4   $0xdd, Z20, Z18, Z18
 	VSHUFF32X4   $0xee, Z6, Z2, Z2
 	VSHUFF32X4   $0xee, Z14, Z10, Z10
 	VSHUFF32X4   $0x88, Z10, Z2, Z6
 	VSHUFF32X4   $0xdd, Z10, Z2, Z2
-	VMOVUPS      Z16, (DI)
-	ADDQ         DX, DI
-	VMOVUPS      Z12, (DI)
-	ADDQ         DX, DI
-	VMOVUPS      Z9, (DI)
-	ADDQ         DX, DI
-	VMOVUPS      Z11, (DI)
-	ADDQ         DX, DI
-	VMOVUPS      Z18, (DI)
-	ADDQ         DX, DI
+	VSHUFF32X4   $0x44, Z8, Z4, Z14
+	VSHUFF32X4   $0x44, Z16, Z12, Z20
+	VSHUFF32X4   $0x88, Z20, Z14, Z10
+	VSHUFF32X4   $0xdd, Z20, Z14, Z14
+	VSHUFF32X4   $0xee, Z8, Z4, Z4
+	VSHUFF32X4   $0xee, Z16, Z12, Z12
+	VSHUFF32X4   $0x88, Z12, Z4, Z8
+	VSHUFF32X4   $0xdd, Z12, Z4, Z4
+	VSHUFF32X4   $0x44, Z7, Z3, Z16
+	VSHUFF32X4   $0x44, Z15, Z11, Z20
+	VSHUFF32X4   $0x88, Z20, Z16, Z12
+	VSHUFF32X4   $0xdd, Z20, Z16, Z16
+	VSHUFF32X4   $0xee, Z7, Z3, Z3
+	VSHUFF32X4   $0xee, Z15, Z11, Z11
+	VSHUFF32X4   $0x88, Z11, Z3, Z7
+	VSHUFF32X4   $0xdd, Z11, Z3, Z3
 	VMOVUPS      Z17, (DI)
 	ADDQ         DX, DI
 	VMOVUPS      Z13, (DI)
 	ADDQ         DX, DI
-	VMOVUPS      Z15, (DI)
+	VMOVUPS      Z10, (DI)
 	ADDQ         DX, DI
-	VMOVUPS      Z8, (DI)
+	VMOVUPS      Z12, (DI)
 	ADDQ         DX, DI
-	VMOVUPS      Z5, (DI)
+	VMOVUPS      Z19, (DI)
 	ADDQ         DX, DI
-	VMOVUPS      Z7, (DI)
+	VMOVUPS      Z18, (DI)
+	ADDQ         DX, DI
+	VMOVUPS      Z14, (DI)
+	ADDQ         DX, DI
+	VMOVUPS      Z16, (DI)
+	ADDQ         DX, DI
+	VMOVUPS      Z9, (DI)
 	ADDQ         DX, DI
 	VMOVUPS      Z6, (DI)
 	ADDQ         DX, DI
-	VMOVUPS      Z4, (DI)
+	VMOVUPS      Z8, (DI)
 	ADDQ         DX, DI
-	VMOVUPS      Z1, (DI)
+	VMOVUPS      Z7, (DI)
 	ADDQ         DX, DI
-	VMOVUPS      Z3, (DI)
+	VMOVUPS      Z5, (DI)
 	ADDQ         DX, DI
 	VMOVUPS      Z2, (DI)
+	ADDQ         DX, DI
+	VMOVUPS      Z4, (DI)
+	ADDQ         DX, DI
+	VMOVUPS      Z3, (DI)
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	ADDQ         $0x40, AX
@@ -5904,86 +6080,449 @@ blockDone:
 	VZEROUPPER
 	RET
 
-// func exactAVX512(x *float32, rows int, entry float32) (sums uint32, products uint32)
+// func beginSinglesAVX512(dst *float32, src *float32, stride int, blocks int, least float32) (sums uint32)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·exactAVX512(SB), NOSPLIT, $0-32
+TEXT ·beginSinglesAVX512(SB), NOSPLIT, $0-44
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         stride+16(FP), DX
+	MOVQ         blocks+24(FP), BX
+	MOVL         $0x7fffffff, SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0xffffffff, SI
+	VMOVD        SI, X1
+	VPBROADCASTD X1, Z1
+	MOVL         $0x3f800000, SI
+	VMOVD        SI, X2
+	VPBROADCASTD X2, Z2
+	MOVL         $0xffffffff, SI
+	VMOVD        SI, X3
+	VPBROADCASTD X3, Z3
+	MOVL         $0x00000000, SI
+	VMOVD        SI, X4
+	VPBROADCASTD X4, Z4
+	MOVL         $0x00000000, SI
+	VMOVD        SI, X5
+	VPBROADCASTD X5, Z5
+	MOVL         $0x00000000, SI
+	VMOVD        SI, X6
+	VPBROADCASTD X6, Z6
+	MOVL         $0x00000000, SI
+	VMOVD        SI, X7
+	VPBROADCASTD X7, Z7
+	MOVL         $0x00000000, SI
+	VMOVD        SI, X8
+	VPBROADCASTD X8, Z8
+	TESTQ        BX, BX
+	JZ           blockDone
+
+block:
+	MOVQ         CX, SI
+	VMOVUPS      (SI), Z9
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z10
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z11
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z12
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z13
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z14
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z15
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z16
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z17
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z18
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z19
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z20
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z21
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z22
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z23
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z24
+	ADDQ         DX, SI
+	VUNPCKLPS    Z10, Z9, Z25
+	VUNPCKHPS    Z10, Z9, Z9
+	VUNPCKLPS    Z12, Z11, Z10
+	VUNPCKHPS    Z12, Z11, Z11
+	VUNPCKLPS    Z14, Z13, Z12
+	VUNPCKHPS    Z14, Z13, Z13
+	VUNPCKLPS    Z16, Z15, Z14
+	VUNPCKHPS    Z16, Z15, Z15
+	VUNPCKLPS    Z18, Z17, Z16
+	VUNPCKHPS    Z18, Z17, Z17
+	VUNPCKLPS    Z20, Z19, Z18
+	VUNPCKHPS    Z20, Z19, Z19
+	VUNPCKLPS    Z22, Z21, Z20
+	VUNPCKHPS    Z22, Z21, Z21
+	VUNPCKLPS    Z24, Z23, Z22
+	VUNPCKHPS    Z24, Z23, Z23
+	VUNPCKLPD    Z10, Z25, Z24
+	VUNPCKHPD    Z10, Z25, Z10
+	VUNPCKLPD    Z11, Z9, Z25
+	VUNPCKHPD    Z11, Z9, Z9
+	VUNPCKLPD    Z14, Z12, Z11
+	VUNPCKHPD    Z14, Z12, Z12
+	VUNPCKLPD    Z15, Z13, Z14
+	VUNPCKHPD    Z15, Z13, Z13
+	VUNPCKLPD    Z18, Z16, Z15
+	VUNPCKHPD    Z18, Z16, Z16
+	VUNPCKLPD    Z19, Z17, Z18
+	VUNPCKHPD    Z19, Z17, Z17
+	VUNPCKLPD    Z22, Z20, Z19
+	VUNPCKHPD    Z22, Z20, Z20
+	VUNPCKLPD    Z23, Z21, Z22
+	VUNPCKHPD    Z23, Z21, Z21
+	VSHUFF32X4   $0x44, Z11, Z24, Z26
+	VSHUFF32X4   $0x44, Z19, Z15, Z27
+	VSHUFF32X4   $0x88, Z27, Z26, Z23
+	VSHUFF32X4   $0xdd, Z27, Z26, Z26
+	VSHUFF32X4   $0xee, Z11, Z24, Z11
+	VSHUFF32X4   $0xee, Z19, Z15, Z19
+	VSHUFF32X4   $0x88, Z19, Z11, Z15
+	VSHUFF32X4   $0xdd, Z19, Z11, Z11
+	VSHUFF32X4   $0x44, Z12, Z10, Z24
+	VSHUFF32X4   $0x44, Z20, Z16, Z27
+	VSHUFF32X4   $0x88, Z27, Z24, Z19
+	VSHUFF32X4   $0xdd, Z27, Z24, Z24
+	VSHUFF32X4   $0xee, Z12, Z10, Z10
+	VSHUFF32X4   $0xee, Z20, Z16, Z16
+	VSHUFF32X4   $0x88, Z16, Z10, Z12
+	VSHUFF32X4   $0xdd, Z16, Z10, Z10
+	VSHUFF32X4   $0x44, Z14, Z25, Z20
+	VSHUFF32X4   $0x44, Z22, Z18, Z27
+	VSHUFF32X4   $0x88, Z27, Z20, Z16
+	VSHUFF32X4   $0xdd, Z27, Z20, Z20
+	VSHUFF32X4   $0xee, Z14, Z25, Z14
+	VSHUFF32X4   $0xee, Z22, Z18, Z22
+	VSHUFF32X4   $0x88, Z22, Z14, Z18
+	VSHUFF32X4   $0xdd, Z22, Z14, Z14
+	VSHUFF32X4   $0x44, Z13, Z9, Z25
+	VSHUFF32X4   $0x44, Z21, Z17, Z27
+	VSHUFF32X4   $0x88, Z27, Z25, Z22
+	VSHUFF32X4   $0xdd, Z27, Z25, Z25
+	VSHUFF32X4   $0xee, Z13, Z9, Z9
+	VSHUFF32X4   $0xee, Z21, Z17, Z17
+	VSHUFF32X4   $0x88, Z17, Z9, Z13
+	VSHUFF32X4   $0xdd, Z17, Z9, Z9
+	VPANDD       Z0, Z23, Z21
+	VMOVDQA32    Z21, Z17
+	VPADDD       Z1, Z21, Z27
+	VPANDD       Z21, Z27, Z27
+	VSUBPS       Z27, Z21, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPANDD       Z0, Z19, Z21
+	VADDPS       Z21, Z17, Z17
+	VPADDD       Z1, Z21, Z27
+	VPANDD       Z21, Z27, Z27
+	VSUBPS       Z27, Z21, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPANDD       Z0, Z16, Z21
+	VADDPS       Z21, Z17, Z17
+	VPADDD       Z1, Z21, Z27
+	VPANDD       Z21, Z27, Z27
+	VSUBPS       Z27, Z21, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPANDD       Z0, Z22, Z21
+	VADDPS       Z21, Z17, Z17
+	VPADDD       Z1, Z21, Z27
+	VPANDD       Z21, Z27, Z27
+	VSUBPS       Z27, Z21, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPMAXUD      Z17, Z4, Z4
+	VADDPS       Z19, Z23, Z17
+	VADDPS       Z22, Z16, Z21
+	VFNMADD231PS Z2, Z19, Z23
+	VFNMADD231PS Z2, Z22, Z16
+	VADDPS       Z16, Z17, Z19
+	VFNMADD231PS Z2, Z16, Z17
+	VADDPS       Z21, Z23, Z16
+	VFNMADD231PS Z2, Z23, Z21
+	VPANDD       Z0, Z19, Z22
+	VADDPS       Z22, Z5, Z5
+	VPANDD       Z0, Z17, Z22
+	VADDPS       Z22, Z6, Z6
+	VPANDD       Z0, Z16, Z22
+	VADDPS       Z22, Z7, Z7
+	VPANDD       Z0, Z21, Z22
+	VADDPS       Z22, Z8, Z8
+	VPANDD       Z0, Z26, Z23
+	VMOVDQA32    Z23, Z22
+	VPADDD       Z1, Z23, Z27
+	VPANDD       Z23, Z27, Z27
+	VSUBPS       Z27, Z23, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPANDD       Z0, Z24, Z23
+	VADDPS       Z23, Z22, Z22
+	VPADDD       Z1, Z23, Z27
+	VPANDD       Z23, Z27, Z27
+	VSUBPS       Z27, Z23, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPANDD       Z0, Z20, Z23
+	VADDPS       Z23, Z22, Z22
+	VPADDD       Z1, Z23, Z27
+	VPANDD       Z23, Z27, Z27
+	VSUBPS       Z27, Z23, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPANDD       Z0, Z25, Z23
+	VADDPS       Z23, Z22, Z22
+	VPADDD       Z1, Z23, Z27
+	VPANDD       Z23, Z27, Z27
+	VSUBPS       Z27, Z23, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPMAXUD      Z22, Z4, Z4
+	VADDPS       Z24, Z26, Z22
+	VADDPS       Z25, Z20, Z23
+	VFNMADD231PS Z2, Z24, Z26
+	VFNMADD231PS Z2, Z25, Z20
+	VADDPS       Z20, Z22, Z24
+	VFNMADD231PS Z2, Z20, Z22
+	VADDPS       Z23, Z26, Z20
+	VFNMADD231PS Z2, Z26, Z23
+	VPANDD       Z0, Z24, Z25
+	VADDPS       Z25, Z5, Z5
+	VPANDD       Z0, Z22, Z25
+	VADDPS       Z25, Z6, Z6
+	VPANDD       Z0, Z20, Z25
+	VADDPS       Z25, Z7, Z7
+	VPANDD       Z0, Z23, Z25
+	VADDPS       Z25, Z8, Z8
+	VPANDD       Z0, Z15, Z26
+	VMOVDQA32    Z26, Z25
+	VPADDD       Z1, Z26, Z27
+	VPANDD       Z26, Z27, Z27
+	VSUBPS       Z27, Z26, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPANDD       Z0, Z12, Z26
+	VADDPS       Z26, Z25, Z25
+	VPADDD       Z1, Z26, Z27
+	VPANDD       Z26, Z27, Z27
+	VSUBPS       Z27, Z26, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPANDD       Z0, Z18, Z26
+	VADDPS       Z26, Z25, Z25
+	VPADDD       Z1, Z26, Z27
+	VPANDD       Z26, Z27, Z27
+	VSUBPS       Z27, Z26, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPANDD       Z0, Z13, Z26
+	VADDPS       Z26, Z25, Z25
+	VPADDD       Z1, Z26, Z27
+	VPANDD       Z26, Z27, Z27
+	VSUBPS       Z27, Z26, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPMAXUD      Z25, Z4, Z4
+	VADDPS       Z12, Z15, Z25
+	VADDPS       Z13, Z18, Z26
+	VFNMADD231PS Z2, Z12, Z15
+	VFNMADD231PS Z2, Z13, Z18
+	VADDPS       Z18, Z25, Z12
+	VFNMADD231PS Z2, Z18, Z25
+	VADDPS       Z26, Z15, Z13
+	VFNMADD231PS Z2, Z15, Z26
+	VPANDD       Z0, Z12, Z15
+	VADDPS       Z15, Z5, Z5
+	VPANDD       Z0, Z25, Z15
+	VADDPS       Z15, Z6, Z6
+	VPANDD       Z0, Z13, Z15
+	VADDPS       Z15, Z7, Z7
+	VPANDD       Z0, Z26, Z15
+	VADDPS       Z15, Z8, Z8
+	VPANDD       Z0, Z11, Z18
+	VMOVDQA32    Z18, Z15
+	VPADDD       Z1, Z18, Z27
+	VPANDD       Z18, Z27, Z27
+	VSUBPS       Z27, Z18, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPANDD       Z0, Z10, Z18
+	VADDPS       Z18, Z15, Z15
+	VPADDD       Z1, Z18, Z27
+	VPANDD       Z18, Z27, Z27
+	VSUBPS       Z27, Z18, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPANDD       Z0, Z14, Z18
+	VADDPS       Z18, Z15, Z15
+	VPADDD       Z1, Z18, Z27
+	VPANDD       Z18, Z27, Z27
+	VSUBPS       Z27, Z18, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPANDD       Z0, Z9, Z18
+	VADDPS       Z18, Z15, Z15
+	VPADDD       Z1, Z18, Z27
+	VPANDD       Z18, Z27, Z27
+	VSUBPS       Z27, Z18, Z27
+	VPADDD       Z1, Z27, Z27
+	VPMINUD      Z27, Z3, Z3
+	VPMAXUD      Z15, Z4, Z4
+	VADDPS       Z10, Z11, Z15
+	VADDPS       Z9, Z14, Z18
+	VFNMADD231PS Z2, Z10, Z11
+	VFNMADD231PS Z2, Z9, Z14
+	VADDPS       Z14, Z15, Z9
+	VFNMADD231PS Z2, Z14, Z15
+	VADDPS       Z18, Z11, Z10
+	VFNMADD231PS Z2, Z11, Z18
+	VPANDD       Z0, Z9, Z11
+	VADDPS       Z11, Z5, Z5
+	VPANDD       Z0, Z15, Z11
+	VADDPS       Z11, Z6, Z6
+	VPANDD       Z0, Z10, Z11
+	VADDPS       Z11, Z7, Z7
+	VPANDD       Z0, Z18, Z11
+	VADDPS       Z11, Z8, Z8
+	VADDPS       Z24, Z19, Z11
+	VADDPS       Z9, Z12, Z14
+	VFNMADD231PS Z2, Z24, Z19
+	VFNMADD231PS Z2, Z9, Z12
+	VADDPS       Z12, Z11, Z9
+	VFNMADD231PS Z2, Z12, Z11
+	VADDPS       Z14, Z19, Z12
+	VFNMADD231PS Z2, Z19, Z14
+	VADDPS       Z22, Z17, Z19
+	VADDPS       Z15, Z25, Z24
+	VFNMADD231PS Z2, Z22, Z17
+	VFNMADD231PS Z2, Z15, Z25
+	VADDPS       Z25, Z19, Z15
+	VFNMADD231PS Z2, Z25, Z19
+	VADDPS       Z24, Z17, Z22
+	VFNMADD231PS Z2, Z17, Z24
+	VADDPS       Z20, Z16, Z17
+	VADDPS       Z10, Z13, Z25
+	VFNMADD231PS Z2, Z20, Z16
+	VFNMADD231PS Z2, Z10, Z13
+	VADDPS       Z13, Z17, Z10
+	VFNMADD231PS Z2, Z13, Z17
+	VADDPS       Z25, Z16, Z13
+	VFNMADD231PS Z2, Z16, Z25
+	VADDPS       Z23, Z21, Z16
+	VADDPS       Z18, Z26, Z20
+	VFNMADD231PS Z2, Z23, Z21
+	VFNMADD231PS Z2, Z18, Z26
+	VADDPS       Z26, Z16, Z18
+	VFNMADD231PS Z2, Z26, Z16
+	VADDPS       Z20, Z21, Z23
+	VFNMADD231PS Z2, Z21, Z20
+	VMOVUPS      Z9, (AX)
+	VMOVUPS      Z15, 64(AX)
+	VMOVUPS      Z10, 128(AX)
+	VMOVUPS      Z18, 192(AX)
+	VMOVUPS      Z11, 256(AX)
+	VMOVUPS      Z19, 320(AX)
+	VMOVUPS      Z17, 384(AX)
+	VMOVUPS      Z16, 448(AX)
+	VMOVUPS      Z12, 512(AX)
+	VMOVUPS      Z22, 576(AX)
+	VMOVUPS      Z13, 640(AX)
+	VMOVUPS      Z23, 704(AX)
+	VMOVUPS      Z14, 768(AX)
+	VMOVUPS      Z24, 832(AX)
+	VMOVUPS      Z25, 896(AX)
+	VMOVUPS      Z20, 960(AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x00000400, AX
+	DECQ         BX
+	JNZ          block
+
+blockDone:
+	VBROADCASTSS least+32(FP), Z0
+	MOVL         $0xffffffff, AX
+	VMOVD        AX, X2
+	VPBROADCASTD X2, Z2
+	VPMAXUD      Z6, Z5, Z5
+	VPMAXUD      Z7, Z5, Z5
+	VPMAXUD      Z8, Z5, Z5
+	VADDPS       Z4, Z5, Z5
+	MOVL         $0x71800000, AX
+	VMOVD        AX, X4
+	VPBROADCASTD X4, Z4
+	VPMINUD      Z4, Z3, Z3
+	VPSUBD       Z1, Z3, Z3
+	VCMPPS       $0x02, Z3, Z0, K1
+	VPMOVM2D     K1, Z0
+	VPANDD       Z0, Z2, Z2
+	MOVL         $0x4b7d70a4, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Z0
+	VMULPS       Z0, Z3, Z3
+	VCMPPS       $0x02, Z3, Z5, K1
+	VPMOVM2D     K1, Z0
+	VPANDD       Z0, Z2, Z2
+	VPMOVD2M     Z2, K1
+	KMOVW        K1, AX
+	MOVL         AX, sums+40(FP)
+	VZEROUPPER
+	RET
+
+// func productsAVX512(x *float32, rows int, entry float32, least float32) (exact uint32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·productsAVX512(SB), NOSPLIT, $0-28
 	MOVQ         x+0(FP), AX
 	MOVQ         rows+8(FP), CX
 	VBROADCASTSS entry+16(FP), Z0
+	VBROADCASTSS least+20(FP), Z1
 	MOVL         $0x7fffffff, DX
-	VMOVD        DX, X1
-	VPBROADCASTD X1, Z1
-	MOVL         $0x007fffff, DX
 	VMOVD        DX, X2
 	VPBROADCASTD X2, Z2
-	MOVL         $0x00800000, DX
+	MOVL         $0xffffffff, DX
 	VMOVD        DX, X3
 	VPBROADCASTD X3, Z3
-	MOVL         $0x00000000, DX
+	MOVL         $0xffffffff, DX
 	VMOVD        DX, X4
 	VPBROADCASTD X4, Z4
-	MOVL         $0x00000000, DX
-	VMOVD        DX, X5
-	VPBROADCASTD X5, Z5
-	MOVL         $0xffffffff, DX
-	VMOVD        DX, X6
-	VPBROADCASTD X6, Z6
-	MOVL         $0xffffffff, DX
-	VMOVD        DX, X7
-	VPBROADCASTD X7, Z7
 	TESTQ        CX, CX
 	JZ           rowDone
 
 row:
-	VMOVUPS   (AX), Z8
-	VPTESTMD  Z1, Z8, K1
-	VMULPS    Z0, Z8, Z8
-	VMOVUPS   Z8, (AX)
-	VPANDD    Z1, Z8, Z8
-	VADDPS    Z8, Z4, Z4
-	VPANDD    Z2, Z8, Z9
-	VPORD     Z3, Z9, Z9
-	VPSUBD    Z9, Z5, Z10
-	VPANDD    Z9, Z10, Z10
-	VCVTDQ2PS Z10, Z10
-	VPADDD    Z8, Z10, Z10
-	VPMINUD   Z10, Z7, K1, Z7
-	VPMINUD   Z8, Z6, K1, Z6
-	ADDQ      $0x00000040, AX
-	DECQ      CX
-	JNZ       row
+	VMOVUPS (AX), Z5
+	VPANDD  Z2, Z5, Z6
+	VPADDD  Z3, Z6, Z6
+	VPMINUD Z6, Z4, Z4
+	VMULPS  Z0, Z5, Z5
+	VMOVUPS Z5, (AX)
+	ADDQ    $0x00000040, AX
+	DECQ    CX
+	JNZ     row
 
 rowDone:
 	MOVL         $0xffffffff, AX
 	VMOVD        AX, X0
 	VPBROADCASTD X0, Z0
-	VPMINUD      Z3, Z6, Z6
-	VCMPPS       $0x00, Z3, Z6, K1
+	MOVL         $0x3f800000, AX
+	VMOVD        AX, X2
+	VPBROADCASTD X2, Z2
+	VPMINUD      Z2, Z4, Z4
+	VPSUBD       Z3, Z4, Z4
+	VCMPPS       $0x02, Z4, Z1, K1
 	VPMOVM2D     K1, Z1
 	VPANDD       Z1, Z0, Z0
-	VMOVDQA32    Z0, Z1
-	VPANDND      Z7, Z2, Z7
-	MOVL         $0xbe000000, AX
-	VMOVD        AX, X2
-	VPBROADCASTD X2, Z2
-	VPMINUD      Z2, Z7, Z7
-	MOVL         $0x3f000000, AX
-	VMOVD        AX, X2
-	VPBROADCASTD X2, Z2
-	VPSUBD       Z2, Z7, Z7
-	MOVL         $0x3f7d70a4, AX
-	VMOVD        AX, X2
-	VPBROADCASTD X2, Z2
-	VMULPS       Z2, Z7, Z7
-	VCMPPS       $0x02, Z7, Z4, K1
-	VPMOVM2D     K1, Z2
-	VPANDD       Z2, Z1, Z1
-	VPMOVD2M     Z1, K1
-	KMOVW        K1, AX
-	MOVL         AX, sums+24(FP)
 	VPMOVD2M     Z0, K1
 	KMOVW        K1, AX
-	MOVL         AX, products+28(FP)
+	MOVL         AX, exact+24(FP)
 	VZEROUPPER
 	RET
 
@@ -6948,27 +7487,6 @@ TEXT ·chainTwosAVX512(SB), NOSPLIT, $0-28
 	VZEROUPPER
 	RET
 
-// func widenRowsAVX512(dst *float64, src *float32, rows int)
-// Requires: AVX, AVX512F
-TEXT ·widenRowsAVX512(SB), NOSPLIT, $0-24
-	MOVQ  dst+0(FP), AX
-	MOVQ  src+8(FP), CX
-	MOVQ  rows+16(FP), DX
-	TESTQ DX, DX
-	JZ    rowDone
-
-row:
-	VCVTPS2PD (CX), Z0
-	VMOVUPD   Z0, (AX)
-	ADDQ      $0x40, CX
-	ADDQ      $0x40, AX
-	DECQ      DX
-	JNZ       row
-
-rowDone:
-	VZEROUPPER
-	RET
-
 // func narrowRowsAVX512(dst *float32, src *float64, rows int, factor float64)
 // Requires: AVX, AVX512F
 TEXT ·narrowRowsAVX512(SB), NOSPLIT, $0-32
@@ -6984,7 +7502,7 @@ row:
 	VCVTPD2PS Z1, Y1
 	VMOVUPS   Y1, (AX)
 	ADDQ      $0x40, CX
-	ADDQ      $0x40, AX
+	ADDQ      $0x20, AX
 	DECQ      DX
 	JNZ       row
 
@@ -6995,42 +7513,45 @@ rowDone:
 // func pass4SinglesAVX512(x *float32, sets int, distance int)
 // Requires: AVX, AVX512F
 TEXT ·pass4SinglesAVX512(SB), NOSPLIT, $0-24
-	MOVQ   x+0(FP), AX
-	MOVQ   sets+8(FP), CX
-	MOVQ   distance+16(FP), DX
-	MOVQ   DX, BX
-	MOVQ   DX, SI
-	LEAQ   (BX)(BX*2), BX
-	IMUL3Q $0x03, SI, SI
-	TESTQ  CX, CX
-	JZ     setDone
+	MOVQ         x+0(FP), AX
+	MOVQ         sets+8(FP), CX
+	MOVQ         distance+16(FP), DX
+	MOVQ         DX, BX
+	MOVQ         DX, SI
+	LEAQ         (BX)(BX*2), BX
+	IMUL3Q       $0x03, SI, SI
+	MOVL         $0x3f800000, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Z0
+	TESTQ        CX, CX
+	JZ           setDone
 
 set:
 	MOVQ DX, DI
 
 row:
-	VMOVUPS (AX), Z0
-	VMOVUPS (AX)(DX*1), Z1
-	VMOVUPS (AX)(DX*2), Z2
-	VMOVUPS (AX)(BX*1), Z3
-	VADDPS  Z1, Z0, Z4
-	VADDPS  Z3, Z2, Z5
-	VSUBPS  Z1, Z0, Z6
-	VSUBPS  Z3, Z2, Z1
-	VADDPS  Z1, Z4, Z0
-	VSUBPS  Z1, Z4, Z1
-	VADDPS  Z5, Z6, Z2
-	VSUBPS  Z6, Z5, Z3
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, (AX)(DX*1)
-	VMOVUPS Z2, (AX)(DX*2)
-	VMOVUPS Z3, (AX)(BX*1)
-	ADDQ    $0x40, AX
-	SUBQ    $0x40, DI
-	JNZ     row
-	ADDQ    SI, AX
-	DECQ    CX
-	JNZ     set
+	VMOVUPS      (AX), Z1
+	VMOVUPS      (AX)(DX*1), Z2
+	VMOVUPS      (AX)(DX*2), Z3
+	VMOVUPS      (AX)(BX*1), Z4
+	VADDPS       Z2, Z1, Z5
+	VADDPS       Z4, Z3, Z6
+	VFNMADD231PS Z0, Z2, Z1
+	VFNMADD231PS Z0, Z4, Z3
+	VADDPS       Z3, Z5, Z2
+	VFNMADD231PS Z0, Z3, Z5
+	VADDPS       Z6, Z1, Z3
+	VFNMADD231PS Z0, Z1, Z6
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z5, (AX)(DX*1)
+	VMOVUPS      Z3, (AX)(DX*2)
+	VMOVUPS      Z6, (AX)(BX*1)
+	ADDQ         $0x40, AX
+	SUBQ         $0x40, DI
+	JNZ          row
+	ADDQ         SI, AX
+	DECQ         CX
+	JNZ          set
 
 setDone:
 	VZEROUPPER
@@ -7039,125 +7560,128 @@ setDone:
 // func pass16SinglesAVX512(x *float32, sets int, distance int)
 // Requires: AVX, AVX512F
 TEXT ·pass16SinglesAVX512(SB), NOSPLIT, $0-24
-	MOVQ   x+0(FP), AX
-	MOVQ   sets+8(FP), CX
-	MOVQ   distance+16(FP), DX
-	MOVQ   DX, BX
-	MOVQ   DX, SI
-	LEAQ   (BX)(BX*2), BX
-	IMUL3Q $0x0f, SI, SI
-	TESTQ  CX, CX
-	JZ     setDone
+	MOVQ         x+0(FP), AX
+	MOVQ         sets+8(FP), CX
+	MOVQ         distance+16(FP), DX
+	MOVQ         DX, BX
+	MOVQ         DX, SI
+	LEAQ         (BX)(BX*2), BX
+	IMUL3Q       $0x0f, SI, SI
+	MOVL         $0x3f800000, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Z0
+	TESTQ        CX, CX
+	JZ           setDone
 
 set:
 	MOVQ DX, DI
 
 row:
-	LEAQ    (AX)(DX*4), R8
-	LEAQ    (R8)(DX*4), R9
-	LEAQ    (R9)(DX*4), R10
-	VMOVUPS (AX), Z0
-	VMOVUPS (AX)(DX*1), Z1
-	VMOVUPS (AX)(DX*2), Z2
-	VMOVUPS (AX)(BX*1), Z3
-	VMOVUPS (R8), Z4
-	VMOVUPS (R8)(DX*1), Z5
-	VMOVUPS (R8)(DX*2), Z6
-	VMOVUPS (R8)(BX*1), Z7
-	VMOVUPS (R9), Z8
-	VMOVUPS (R9)(DX*1), Z9
-	VMOVUPS (R9)(DX*2), Z10
-	VMOVUPS (R9)(BX*1), Z11
-	VMOVUPS (R10), Z12
-	VMOVUPS (R10)(DX*1), Z13
-	VMOVUPS (R10)(DX*2), Z14
-	VMOVUPS (R10)(BX*1), Z15
-	VADDPS  Z1, Z0, Z16
-	VADDPS  Z3, Z2, Z17
-	VSUBPS  Z1, Z0, Z18
-	VSUBPS  Z3, Z2, Z1
-	VADDPS  Z1, Z16, Z0
-	VSUBPS  Z1, Z16, Z1
-	VADDPS  Z17, Z18, Z2
-	VSUBPS  Z18, Z17, Z3
-	VADDPS  Z5, Z4, Z16
-	VADDPS  Z7, Z6, Z17
-	VSUBPS  Z5, Z4, Z18
-	VSUBPS  Z7, Z6, Z5
-	VADDPS  Z5, Z16, Z4
-	VSUBPS  Z5, Z16, Z5
-	VADDPS  Z17, Z18, Z6
-	VSUBPS  Z18, Z17, Z7
-	VADDPS  Z9, Z8, Z16
-	VADDPS  Z11, Z10, Z17
-	VSUBPS  Z9, Z8, Z18
-	VSUBPS  Z11, Z10, Z9
-	VADDPS  Z9, Z16, Z8
-	VSUBPS  Z9, Z16, Z9
-	VADDPS  Z17, Z18, Z10
-	VSUBPS  Z18, Z17, Z11
-	VADDPS  Z13, Z12, Z16
-	VADDPS  Z15, Z14, Z17
-	VSUBPS  Z13, Z12, Z18
-	VSUBPS  Z15, Z14, Z13
-	VADDPS  Z13, Z16, Z12
-	VSUBPS  Z13, Z16, Z13
-	VADDPS  Z17, Z18, Z14
-	VSUBPS  Z18, Z17, Z15
-	VADDPS  Z4, Z0, Z16
-	VADDPS  Z12, Z8, Z17
-	VSUBPS  Z4, Z0, Z18
-	VSUBPS  Z12, Z8, Z4
-	VADDPS  Z4, Z16, Z0
-	VSUBPS  Z4, Z16, Z4
-	VADDPS  Z17, Z18, Z8
-	VSUBPS  Z18, Z17, Z12
-	VADDPS  Z5, Z1, Z16
-	VADDPS  Z13, Z9, Z17
-	VSUBPS  Z5, Z1, Z18
-	VSUBPS  Z13, Z9, Z5
-	VADDPS  Z5, Z16, Z1
-	VSUBPS  Z5, Z16, Z5
-	VADDPS  Z17, Z18, Z9
-	VSUBPS  Z18, Z17, Z13
-	VADDPS  Z6, Z2, Z16
-	VADDPS  Z14, Z10, Z17
-	VSUBPS  Z6, Z2, Z18
-	VSUBPS  Z14, Z10, Z6
-	VADDPS  Z6, Z16, Z2
-	VSUBPS  Z6, Z16, Z6
-	VADDPS  Z17, Z18, Z10
-	VSUBPS  Z18, Z17, Z14
-	VADDPS  Z7, Z3, Z16
-	VADDPS  Z15, Z11, Z17
-	VSUBPS  Z7, Z3, Z18
-	VSUBPS  Z15, Z11, Z7
-	VADDPS  Z7, Z16, Z3
-	VSUBPS  Z7, Z16, Z7
-	VADDPS  Z17, Z18, Z11
-	VSUBPS  Z18, Z17, Z15
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, (AX)(DX*1)
-	VMOVUPS Z2, (AX)(DX*2)
-	VMOVUPS Z3, (AX)(BX*1)
-	VMOVUPS Z4, (R8)
-	VMOVUPS Z5, (R8)(DX*1)
-	VMOVUPS Z6, (R8)(DX*2)
-	VMOVUPS Z7, (R8)(BX*1)
-	VMOVUPS Z8, (R9)
-	VMOVUPS Z9, (R9)(DX*1)
-	VMOVUPS Z10, (R9)(DX*2)
-	VMOVUPS Z11, (R9)(BX*1)
-	VMOVUPS Z12, (R10)
-	VMOVUPS Z13, (R10)(DX*1)
-	VMOVUPS Z14, (R10)(DX*2)
-	VMOVUPS Z15, (R10)(BX*1)
-	ADDQ    $0x40, AX
-	SUBQ    $0x40, DI
-	JNZ     row
-	ADDQ    SI, AX
-	DECQ    CX
-	JNZ     set
+	LEAQ         (AX)(DX*4), R8
+	LEAQ         (R8)(DX*4), R9
+	LEAQ         (R9)(DX*4), R10
+	VMOVUPS      (AX), Z1
+	VMOVUPS      (AX)(DX*1), Z2
+	VMOVUPS      (AX)(DX*2), Z3
+	VMOVUPS      (AX)(BX*1), Z4
+	VMOVUPS      (R8), Z5
+	VMOVUPS      (R8)(DX*1), Z6
+	VMOVUPS      (R8)(DX*2), Z7
+	VMOVUPS      (R8)(BX*1), Z8
+	VMOVUPS      (R9), Z9
+	VMOVUPS      (R9)(DX*1), Z10
+	VMOVUPS      (R9)(DX*2), Z11
+	VMOVUPS      (R9)(BX*1), Z12
+	VMOVUPS      (R10), Z13
+	VMOVUPS      (R10)(DX*1), Z14
+	VMOVUPS      (R10)(DX*2), Z15
+	VMOVUPS      (R10)(BX*1), Z16
+	VADDPS       Z2, Z1, Z17
+	VADDPS       Z4, Z3, Z18
+	VFNMADD231PS Z0, Z2, Z1
+	VFNMADD231PS Z0, Z4, Z3
+	VADDPS       Z3, Z17, Z2
+	VFNMADD231PS Z0, Z3, Z17
+	VADDPS       Z18, Z1, Z3
+	VFNMADD231PS Z0, Z1, Z18
+	VADDPS       Z6, Z5, Z1
+	VADDPS       Z8, Z7, Z4
+	VFNMADD231PS Z0, Z6, Z5
+	VFNMADD231PS Z0, Z8, Z7
+	VADDPS       Z7, Z1, Z6
+	VFNMADD231PS Z0, Z7, Z1
+	VADDPS       Z4, Z5, Z7
+	VFNMADD231PS Z0, Z5, Z4
+	VADDPS       Z10, Z9, Z5
+	VADDPS       Z12, Z11, Z8
+	VFNMADD231PS Z0, Z10, Z9
+	VFNMADD231PS Z0, Z12, Z11
+	VADDPS       Z11, Z5, Z10
+	VFNMADD231PS Z0, Z11, Z5
+	VADDPS       Z8, Z9, Z11
+	VFNMADD231PS Z0, Z9, Z8
+	VADDPS       Z14, Z13, Z9
+	VADDPS       Z16, Z15, Z12
+	VFNMADD231PS Z0, Z14, Z13
+	VFNMADD231PS Z0, Z16, Z15
+	VADDPS       Z15, Z9, Z14
+	VFNMADD231PS Z0, Z15, Z9
+	VADDPS       Z12, Z13, Z15
+	VFNMADD231PS Z0, Z13, Z12
+	VADDPS       Z6, Z2, Z13
+	VADDPS       Z14, Z10, Z16
+	VFNMADD231PS Z0, Z6, Z2
+	VFNMADD231PS Z0, Z14, Z10
+	VADDPS       Z10, Z13, Z6
+	VFNMADD231PS Z0, Z10, Z13
+	VADDPS       Z16, Z2, Z10
+	VFNMADD231PS Z0, Z2, Z16
+	VADDPS       Z1, Z17, Z2
+	VADDPS       Z9, Z5, Z14
+	VFNMADD231PS Z0, Z1, Z17
+	VFNMADD231PS Z0, Z9, Z5
+	VADDPS       Z5, Z2, Z1
+	VFNMADD231PS Z0, Z5, Z2
+	VADDPS       Z14, Z17, Z5
+	VFNMADD231PS Z0, Z17, Z14
+	VADDPS       Z7, Z3, Z9
+	VADDPS       Z15, Z11, Z17
+	VFNMADD231PS Z0, Z7, Z3
+	VFNMADD231PS Z0, Z15, Z11
+	VADDPS       Z11, Z9, Z7
+	VFNMADD231PS Z0, Z11, Z9
+	VADDPS       Z17, Z3, Z11
+	VFNMADD231PS Z0, Z3, Z17
+	VADDPS       Z4, Z18, Z3
+	VADDPS       Z12, Z8, Z15
+	VFNMADD231PS Z0, Z4, Z18
+	VFNMADD231PS Z0, Z12, Z8
+	VADDPS       Z8, Z3, Z4
+	VFNMADD231PS Z0, Z8, Z3
+	VADDPS       Z15, Z18, Z8
+	VFNMADD231PS Z0, Z18, Z15
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z1, (AX)(DX*1)
+	VMOVUPS      Z7, (AX)(DX*2)
+	VMOVUPS      Z4, (AX)(BX*1)
+	VMOVUPS      Z13, (R8)
+	VMOVUPS      Z2, (R8)(DX*1)
+	VMOVUPS      Z9, (R8)(DX*2)
+	VMOVUPS      Z3, (R8)(BX*1)
+	VMOVUPS      Z10, (R9)
+	VMOVUPS      Z5, (R9)(DX*1)
+	VMOVUPS      Z11, (R9)(DX*2)
+	VMOVUPS      Z8, (R9)(BX*1)
+	VMOVUPS      Z16, (R10)
+	VMOVUPS      Z14, (R10)(DX*1)
+	VMOVUPS      Z17, (R10)(DX*2)
+	VMOVUPS      Z15, (R10)(BX*1)
+	ADDQ         $0x40, AX
+	SUBQ         $0x40, DI
+	JNZ          row
+	ADDQ         SI, AX
+	DECQ         CX
+	JNZ          set
 
 setDone:
 	VZEROUPPER
@@ -7166,42 +7690,45 @@ setDone:
 // func pass4DoublesAVX512(x *float64, sets int, distance int)
 // Requires: AVX, AVX512F
 TEXT ·pass4DoublesAVX512(SB), NOSPLIT, $0-24
-	MOVQ   x+0(FP), AX
-	MOVQ   sets+8(FP), CX
-	MOVQ   distance+16(FP), DX
-	MOVQ   DX, BX
-	MOVQ   DX, SI
-	LEAQ   (BX)(BX*2), BX
-	IMUL3Q $0x03, SI, SI
-	TESTQ  CX, CX
-	JZ     setDone
+	MOVQ         x+0(FP), AX
+	MOVQ         sets+8(FP), CX
+	MOVQ         distance+16(FP), DX
+	MOVQ         DX, BX
+	MOVQ         DX, SI
+	LEAQ         (BX)(BX*2), BX
+	IMUL3Q       $0x03, SI, SI
+	MOVQ         $0x3ff0000000000000, DI
+	VMOVQ        DI, X0
+	VPBROADCASTQ X0, Z0
+	TESTQ        CX, CX
+	JZ           setDone
 
 set:
 	MOVQ DX, DI
 
 row:
-	VMOVUPS (AX), Z0
-	VMOVUPS (AX)(DX*1), Z1
-	VMOVUPS (AX)(DX*2), Z2
-	VMOVUPS (AX)(BX*1), Z3
-	VADDPD  Z1, Z0, Z4
-	VADDPD  Z3, Z2, Z5
-	VSUBPD  Z1, Z0, Z6
-	VSUBPD  Z3, Z2, Z1
-	VADDPD  Z1, Z4, Z0
-	VSUBPD  Z1, Z4, Z1
-	VADDPD  Z5, Z6, Z2
-	VSUBPD  Z6, Z5, Z3
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, (AX)(DX*1)
-	VMOVUPS Z2, (AX)(DX*2)
-	VMOVUPS Z3, (AX)(BX*1)
-	ADDQ    $0x40, AX
-	SUBQ    $0x40, DI
-	JNZ     row
-	ADDQ    SI, AX
-	DECQ    CX
-	JNZ     set
+	VMOVUPS      (AX), Z1
+	VMOVUPS      (AX)(DX*1), Z2
+	VMOVUPS      (AX)(DX*2), Z3
+	VMOVUPS      (AX)(BX*1), Z4
+	VADDPD       Z2, Z1, Z5
+	VADDPD       Z4, Z3, Z6
+	VFNMADD231PD Z0, Z2, Z1
+	VFNMADD231PD Z0, Z4, Z3
+	VADDPD       Z3, Z5, Z2
+	VFNMADD231PD Z0, Z3, Z5
+	VADDPD       Z6, Z1, Z3
+	VFNMADD231PD Z0, Z1, Z6
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z5, (AX)(DX*1)
+	VMOVUPS      Z3, (AX)(DX*2)
+	VMOVUPS      Z6, (AX)(BX*1)
+	ADDQ         $0x40, AX
+	SUBQ         $0x40, DI
+	JNZ          row
+	ADDQ         SI, AX
+	DECQ         CX
+	JNZ          set
 
 setDone:
 	VZEROUPPER
@@ -7210,127 +7737,515 @@ setDone:
 // func pass16DoublesAVX512(x *float64, sets int, distance int)
 // Requires: AVX, AVX512F
 TEXT ·pass16DoublesAVX512(SB), NOSPLIT, $0-24
-	MOVQ   x+0(FP), AX
-	MOVQ   sets+8(FP), CX
-	MOVQ   distance+16(FP), DX
-	MOVQ   DX, BX
-	MOVQ   DX, SI
-	LEAQ   (BX)(BX*2), BX
-	IMUL3Q $0x0f, SI, SI
-	TESTQ  CX, CX
-	JZ     setDone
+	MOVQ         x+0(FP), AX
+	MOVQ         sets+8(FP), CX
+	MOVQ         distance+16(FP), DX
+	MOVQ         DX, BX
+	MOVQ         DX, SI
+	LEAQ         (BX)(BX*2), BX
+	IMUL3Q       $0x0f, SI, SI
+	MOVQ         $0x3ff0000000000000, DI
+	VMOVQ        DI, X0
+	VPBROADCASTQ X0, Z0
+	TESTQ        CX, CX
+	JZ           setDone
 
 set:
 	MOVQ DX, DI
 
 row:
-	LEAQ    (AX)(DX*4), R8
-	LEAQ    (R8)(DX*4), R9
-	LEAQ    (R9)(DX*4), R10
-	VMOVUPS (AX), Z0
-	VMOVUPS (AX)(DX*1), Z1
-	VMOVUPS (AX)(DX*2), Z2
-	VMOVUPS (AX)(BX*1), Z3
-	VMOVUPS (R8), Z4
-	VMOVUPS (R8)(DX*1), Z5
-	VMOVUPS (R8)(DX*2), Z6
-	VMOVUPS (R8)(BX*1), Z7
-	VMOVUPS (R9), Z8
-	VMOVUPS (R9)(DX*1), Z9
-	VMOVUPS (R9)(DX*2), Z10
-	VMOVUPS (R9)(BX*1), Z11
-	VMOVUPS (R10), Z12
-	VMOVUPS (R10)(DX*1), Z13
-	VMOVUPS (R10)(DX*2), Z14
-	VMOVUPS (R10)(BX*1), Z15
-	VADDPD  Z1, Z0, Z16
-	VADDPD  Z3, Z2, Z17
-	VSUBPD  Z1, Z0, Z18
-	VSUBPD  Z3, Z2, Z1
-	VADDPD  Z1, Z16, Z0
-	VSUBPD  Z1, Z16, Z1
-	VADDPD  Z17, Z18, Z2
-	VSUBPD  Z18, Z17, Z3
-	VADDPD  Z5, Z4, Z16
-	VADDPD  Z7, Z6, Z17
-	VSUBPD  Z5, Z4, Z18
-	VSUBPD  Z7, Z6, Z5
-	VADDPD  Z5, Z16, Z4
-	VSUBPD  Z5, Z16, Z5
-	VADDPD  Z17, Z18, Z6
-	VSUBPD  Z18, Z17, Z7
-	VADDPD  Z9, Z8, Z16
-	VADDPD  Z11, Z10, Z17
-	VSUBPD  Z9, Z8, Z18
-	VSUBPD  Z11, Z10, Z9
-	VADDPD  Z9, Z16, Z8
-	VSUBPD  Z9, Z16, Z9
-	VADDPD  Z17, Z18, Z10
-	VSUBPD  Z18, Z17, Z11
-	VADDPD  Z13, Z12, Z16
-	VADDPD  Z15, Z14, Z17
-	VSUBPD  Z13, Z12, Z18
-	VSUBPD  Z15, Z14, Z13
-	VADDPD  Z13, Z16, Z12
-	VSUBPD  Z13, Z16, Z13
-	VADDPD  Z17, Z18, Z14
-	VSUBPD  Z18, Z17, Z15
-	VADDPD  Z4, Z0, Z16
-	VADDPD  Z12, Z8, Z17
-	VSUBPD  Z4, Z0, Z18
-	VSUBPD  Z12, Z8, Z4
-	VADDPD  Z4, Z16, Z0
-	VSUBPD  Z4, Z16, Z4
-	VADDPD  Z17, Z18, Z8
-	VSUBPD  Z18, Z17, Z12
-	VADDPD  Z5, Z1, Z16
-	VADDPD  Z13, Z9, Z17
-	VSUBPD  Z5, Z1, Z18
-	VSUBPD  Z13, Z9, Z5
-	VADDPD  Z5, Z16, Z1
-	VSUBPD  Z5, Z16, Z5
-	VADDPD  Z17, Z18, Z9
-	VSUBPD  Z18, Z17, Z13
-	VADDPD  Z6, Z2, Z16
-	VADDPD  Z14, Z10, Z17
-	VSUBPD  Z6, Z2, Z18
-	VSUBPD  Z14, Z10, Z6
-	VADDPD  Z6, Z16, Z2
-	VSUBPD  Z6, Z16, Z6
-	VADDPD  Z17, Z18, Z10
-	VSUBPD  Z18, Z17, Z14
-	VADDPD  Z7, Z3, Z16
-	VADDPD  Z15, Z11, Z17
-	VSUBPD  Z7, Z3, Z18
-	VSUBPD  Z15, Z11, Z7
-	VADDPD  Z7, Z16, Z3
-	VSUBPD  Z7, Z16, Z7
-	VADDPD  Z17, Z18, Z11
-	VSUBPD  Z18, Z17, Z15
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, (AX)(DX*1)
-	VMOVUPS Z2, (AX)(DX*2)
-	VMOVUPS Z3, (AX)(BX*1)
-	VMOVUPS Z4, (R8)
-	VMOVUPS Z5, (R8)(DX*1)
-	VMOVUPS Z6, (R8)(DX*2)
-	VMOVUPS Z7, (R8)(BX*1)
-	VMOVUPS Z8, (R9)
-	VMOVUPS Z9, (R9)(DX*1)
-	VMOVUPS Z10, (R9)(DX*2)
-	VMOVUPS Z11, (R9)(BX*1)
-	VMOVUPS Z12, (R10)
-	VMOVUPS Z13, (R10)(DX*1)
-	VMOVUPS Z14, (R10)(DX*2)
-	VMOVUPS Z15, (R10)(BX*1)
-	ADDQ    $0x40, AX
-	SUBQ    $0x40, DI
-	JNZ     row
-	ADDQ    SI, AX
-	DECQ    CX
-	JNZ     set
+	LEAQ         (AX)(DX*4), R8
+	LEAQ         (R8)(DX*4), R9
+	LEAQ         (R9)(DX*4), R10
+	VMOVUPS      (AX), Z1
+	VMOVUPS      (AX)(DX*1), Z2
+	VMOVUPS      (AX)(DX*2), Z3
+	VMOVUPS      (AX)(BX*1), Z4
+	VMOVUPS      (R8), Z5
+	VMOVUPS      (R8)(DX*1), Z6
+	VMOVUPS      (R8)(DX*2), Z7
+	VMOVUPS      (R8)(BX*1), Z8
+	VMOVUPS      (R9), Z9
+	VMOVUPS      (R9)(DX*1), Z10
+	VMOVUPS      (R9)(DX*2), Z11
+	VMOVUPS      (R9)(BX*1), Z12
+	VMOVUPS      (R10), Z13
+	VMOVUPS      (R10)(DX*1), Z14
+	VMOVUPS      (R10)(DX*2), Z15
+	VMOVUPS      (R10)(BX*1), Z16
+	VADDPD       Z2, Z1, Z17
+	VADDPD       Z4, Z3, Z18
+	VFNMADD231PD Z0, Z2, Z1
+	VFNMADD231PD Z0, Z4, Z3
+	VADDPD       Z3, Z17, Z2
+	VFNMADD231PD Z0, Z3, Z17
+	VADDPD       Z18, Z1, Z3
+	VFNMADD231PD Z0, Z1, Z18
+	VADDPD       Z6, Z5, Z1
+	VADDPD       Z8, Z7, Z4
+	VFNMADD231PD Z0, Z6, Z5
+	VFNMADD231PD Z0, Z8, Z7
+	VADDPD       Z7, Z1, Z6
+	VFNMADD231PD Z0, Z7, Z1
+	VADDPD       Z4, Z5, Z7
+	VFNMADD231PD Z0, Z5, Z4
+	VADDPD       Z10, Z9, Z5
+	VADDPD       Z12, Z11, Z8
+	VFNMADD231PD Z0, Z10, Z9
+	VFNMADD231PD Z0, Z12, Z11
+	VADDPD       Z11, Z5, Z10
+	VFNMADD231PD Z0, Z11, Z5
+	VADDPD       Z8, Z9, Z11
+	VFNMADD231PD Z0, Z9, Z8
+	VADDPD       Z14, Z13, Z9
+	VADDPD       Z16, Z15, Z12
+	VFNMADD231PD Z0, Z14, Z13
+	VFNMADD231PD Z0, Z16, Z15
+	VADDPD       Z15, Z9, Z14
+	VFNMADD231PD Z0, Z15, Z9
+	VADDPD       Z12, Z13, Z15
+	VFNMADD231PD Z0, Z13, Z12
+	VADDPD       Z6, Z2, Z13
+	VADDPD       Z14, Z10, Z16
+	VFNMADD231PD Z0, Z6, Z2
+	VFNMADD231PD Z0, Z14, Z10
+	VADDPD       Z10, Z13, Z6
+	VFNMADD231PD Z0, Z10, Z13
+	VADDPD       Z16, Z2, Z10
+	VFNMADD231PD Z0, Z2, Z16
+	VADDPD       Z1, Z17, Z2
+	VADDPD       Z9, Z5, Z14
+	VFNMADD231PD Z0, Z1, Z17
+	VFNMADD231PD Z0, Z9, Z5
+	VADDPD       Z5, Z2, Z1
+	VFNMADD231PD Z0, Z5, Z2
+	VADDPD       Z14, Z17, Z5
+	VFNMADD231PD Z0, Z17, Z14
+	VADDPD       Z7, Z3, Z9
+	VADDPD       Z15, Z11, Z17
+	VFNMADD231PD Z0, Z7, Z3
+	VFNMADD231PD Z0, Z15, Z11
+	VADDPD       Z11, Z9, Z7
+	VFNMADD231PD Z0, Z11, Z9
+	VADDPD       Z17, Z3, Z11
+	VFNMADD231PD Z0, Z3, Z17
+	VADDPD       Z4, Z18, Z3
+	VADDPD       Z12, Z8, Z15
+	VFNMADD231PD Z0, Z4, Z18
+	VFNMADD231PD Z0, Z12, Z8
+	VADDPD       Z8, Z3, Z4
+	VFNMADD231PD Z0, Z8, Z3
+	VADDPD       Z15, Z18, Z8
+	VFNMADD231PD Z0, Z18, Z15
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z1, (AX)(DX*1)
+	VMOVUPS      Z7, (AX)(DX*2)
+	VMOVUPS      Z4, (AX)(BX*1)
+	VMOVUPS      Z13, (R8)
+	VMOVUPS      Z2, (R8)(DX*1)
+	VMOVUPS      Z9, (R8)(DX*2)
+	VMOVUPS      Z3, (R8)(BX*1)
+	VMOVUPS      Z10, (R9)
+	VMOVUPS      Z5, (R9)(DX*1)
+	VMOVUPS      Z11, (R9)(DX*2)
+	VMOVUPS      Z8, (R9)(BX*1)
+	VMOVUPS      Z16, (R10)
+	VMOVUPS      Z14, (R10)(DX*1)
+	VMOVUPS      Z17, (R10)(DX*2)
+	VMOVUPS      Z15, (R10)(BX*1)
+	ADDQ         $0x40, AX
+	SUBQ         $0x40, DI
+	JNZ          row
+	ADDQ         SI, AX
+	DECQ         CX
+	JNZ          set
 
 setDone:
+	VZEROUPPER
+	RET
+
+// func beginDoublesAVX512(dst *float64, src *float32, stride int, blocks int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·beginDoublesAVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         stride+16(FP), DX
+	MOVQ         blocks+24(FP), BX
+	MOVQ         $0x3ff0000000000000, SI
+	VMOVQ        SI, X0
+	VPBROADCASTQ X0, Z0
+	TESTQ        BX, BX
+	JZ           blockDone
+
+block:
+	MOVQ         CX, SI
+	VMOVUPS      (SI), Y1
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Y2
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Y3
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Y4
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Y5
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Y6
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Y7
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Y8
+	ADDQ         DX, SI
+	VUNPCKLPS    Y2, Y1, Y9
+	VUNPCKHPS    Y2, Y1, Y1
+	VUNPCKLPS    Y4, Y3, Y2
+	VUNPCKHPS    Y4, Y3, Y3
+	VUNPCKLPS    Y6, Y5, Y4
+	VUNPCKHPS    Y6, Y5, Y5
+	VUNPCKLPS    Y8, Y7, Y6
+	VUNPCKHPS    Y8, Y7, Y7
+	VUNPCKLPD    Y2, Y9, Y8
+	VUNPCKHPD    Y2, Y9, Y2
+	VUNPCKLPD    Y3, Y1, Y9
+	VUNPCKHPD    Y3, Y1, Y1
+	VUNPCKLPD    Y6, Y4, Y3
+	VUNPCKHPD    Y6, Y4, Y4
+	VUNPCKLPD    Y7, Y5, Y6
+	VUNPCKHPD    Y7, Y5, Y5
+	VSHUFF32X4   $0x00, Y3, Y8, Y7
+	VSHUFF32X4   $0x03, Y3, Y8, Y3
+	VSHUFF32X4   $0x00, Y4, Y2, Y8
+	VSHUFF32X4   $0x03, Y4, Y2, Y2
+	VSHUFF32X4   $0x00, Y6, Y9, Y4
+	VSHUFF32X4   $0x03, Y6, Y9, Y6
+	VSHUFF32X4   $0x00, Y5, Y1, Y9
+	VSHUFF32X4   $0x03, Y5, Y1, Y1
+	VCVTPS2PD    Y7, Z5
+	VCVTPS2PD    Y8, Z7
+	VCVTPS2PD    Y4, Z4
+	VCVTPS2PD    Y9, Z8
+	VCVTPS2PD    Y3, Z3
+	VCVTPS2PD    Y2, Z2
+	VCVTPS2PD    Y6, Z6
+	VCVTPS2PD    Y1, Z1
+	MOVQ         CX, SI
+	VMOVUPS      32(SI), Y9
+	ADDQ         DX, SI
+	VMOVUPS      32(SI), Y10
+	ADDQ         DX, SI
+	VMOVUPS      32(SI), Y11
+	ADDQ         DX, SI
+	VMOVUPS      32(SI), Y12
+	ADDQ         DX, SI
+	VMOVUPS      32(SI), Y13
+	ADDQ         DX, SI
+	VMOVUPS      32(SI), Y14
+	ADDQ         DX, SI
+	VMOVUPS      32(SI), Y15
+	ADDQ         DX, SI
+	VMOVUPS      32(SI), Y16
+	ADDQ         DX, SI
+	VUNPCKLPS    Y10, Y9, Y17
+	VUNPCKHPS    Y10, Y9, Y9
+	VUNPCKLPS    Y12, Y11, Y10
+	VUNPCKHPS    Y12, Y11, Y11
+	VUNPCKLPS    Y14, Y13, Y12
+	VUNPCKHPS    Y14, Y13, Y13
+	VUNPCKLPS    Y16, Y15, Y14
+	VUNPCKHPS    Y16, Y15, Y15
+	VUNPCKLPD    Y10, Y17, Y16
+	VUNPCKHPD    Y10, Y17, Y10
+	VUNPCKLPD    Y11, Y9, Y17
+	VUNPCKHPD    Y11, Y9, Y9
+	VUNPCKLPD    Y14, Y12, Y11
+	VUNPCKHPD    Y14, Y12, Y12
+	VUNPCKLPD    Y15, Y13, Y14
+	VUNPCKHPD    Y15, Y13, Y13
+	VSHUFF32X4   $0x00, Y11, Y16, Y15
+	VSHUFF32X4   $0x03, Y11, Y16, Y11
+	VSHUFF32X4   $0x00, Y12, Y10, Y16
+	VSHUFF32X4   $0x03, Y12, Y10, Y10
+	VSHUFF32X4   $0x00, Y14, Y17, Y12
+	VSHUFF32X4   $0x03, Y14, Y17, Y14
+	VSHUFF32X4   $0x00, Y13, Y9, Y17
+	VSHUFF32X4   $0x03, Y13, Y9, Y9
+	VCVTPS2PD    Y15, Z13
+	VCVTPS2PD    Y16, Z15
+	VCVTPS2PD    Y12, Z12
+	VCVTPS2PD    Y17, Z16
+	VCVTPS2PD    Y11, Z11
+	VCVTPS2PD    Y10, Z10
+	VCVTPS2PD    Y14, Z14
+	VCVTPS2PD    Y9, Z9
+	VADDPD       Z7, Z5, Z17
+	VADDPD       Z8, Z4, Z18
+	VFNMADD231PD Z0, Z7, Z5
+	VFNMADD231PD Z0, Z8, Z4
+	VADDPD       Z4, Z17, Z7
+	VFNMADD231PD Z0, Z4, Z17
+	VADDPD       Z18, Z5, Z4
+	VFNMADD231PD Z0, Z5, Z18
+	VADDPD       Z2, Z3, Z5
+	VADDPD       Z1, Z6, Z8
+	VFNMADD231PD Z0, Z2, Z3
+	VFNMADD231PD Z0, Z1, Z6
+	VADDPD       Z6, Z5, Z1
+	VFNMADD231PD Z0, Z6, Z5
+	VADDPD       Z8, Z3, Z2
+	VFNMADD231PD Z0, Z3, Z8
+	VADDPD       Z15, Z13, Z3
+	VADDPD       Z16, Z12, Z6
+	VFNMADD231PD Z0, Z15, Z13
+	VFNMADD231PD Z0, Z16, Z12
+	VADDPD       Z12, Z3, Z15
+	VFNMADD231PD Z0, Z12, Z3
+	VADDPD       Z6, Z13, Z12
+	VFNMADD231PD Z0, Z13, Z6
+	VADDPD       Z10, Z11, Z13
+	VADDPD       Z9, Z14, Z16
+	VFNMADD231PD Z0, Z10, Z11
+	VFNMADD231PD Z0, Z9, Z14
+	VADDPD       Z14, Z13, Z9
+	VFNMADD231PD Z0, Z14, Z13
+	VADDPD       Z16, Z11, Z10
+	VFNMADD231PD Z0, Z11, Z16
+	VADDPD       Z1, Z7, Z11
+	VADDPD       Z9, Z15, Z14
+	VFNMADD231PD Z0, Z1, Z7
+	VFNMADD231PD Z0, Z9, Z15
+	VADDPD       Z15, Z11, Z1
+	VFNMADD231PD Z0, Z15, Z11
+	VADDPD       Z14, Z7, Z9
+	VFNMADD231PD Z0, Z7, Z14
+	VADDPD       Z5, Z17, Z7
+	VADDPD       Z13, Z3, Z15
+	VFNMADD231PD Z0, Z5, Z17
+	VFNMADD231PD Z0, Z13, Z3
+	VADDPD       Z3, Z7, Z5
+	VFNMADD231PD Z0, Z3, Z7
+	VADDPD       Z15, Z17, Z3
+	VFNMADD231PD Z0, Z17, Z15
+	VADDPD       Z2, Z4, Z13
+	VADDPD       Z10, Z12, Z17
+	VFNMADD231PD Z0, Z2, Z4
+	VFNMADD231PD Z0, Z10, Z12
+	VADDPD       Z12, Z13, Z2
+	VFNMADD231PD Z0, Z12, Z13
+	VADDPD       Z17, Z4, Z10
+	VFNMADD231PD Z0, Z4, Z17
+	VADDPD       Z8, Z18, Z4
+	VADDPD       Z16, Z6, Z12
+	VFNMADD231PD Z0, Z8, Z18
+	VFNMADD231PD Z0, Z16, Z6
+	VADDPD       Z6, Z4, Z8
+	VFNMADD231PD Z0, Z6, Z4
+	VADDPD       Z12, Z18, Z6
+	VFNMADD231PD Z0, Z18, Z12
+	VMOVUPS      Z1, (AX)
+	VMOVUPS      Z5, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z8, 192(AX)
+	VMOVUPS      Z11, 256(AX)
+	VMOVUPS      Z7, 320(AX)
+	VMOVUPS      Z13, 384(AX)
+	VMOVUPS      Z4, 448(AX)
+	VMOVUPS      Z9, 512(AX)
+	VMOVUPS      Z3, 576(AX)
+	VMOVUPS      Z10, 640(AX)
+	VMOVUPS      Z6, 704(AX)
+	VMOVUPS      Z14, 768(AX)
+	VMOVUPS      Z15, 832(AX)
+	VMOVUPS      Z17, 896(AX)
+	VMOVUPS      Z12, 960(AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x00000400, AX
+	DECQ         BX
+	JNZ          block
+
+blockDone:
+	VZEROUPPER
+	RET
+
+// func endDoublesAVX512(dst *float32, src *float64, distance int, factor float64)
+// Requires: AVX, AVX512F
+TEXT ·endDoublesAVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         distance+16(FP), DX
+	VBROADCASTSD factor+24(FP), Z0
+	MOVQ         $0x3ff0000000000000, BX
+	VMOVQ        BX, X1
+	VPBROADCASTQ X1, Z1
+	MOVQ         DX, BX
+	MOVQ         DX, SI
+	SHRQ         $0x01, BX
+
+row:
+	MOVQ         CX, DI
+	MOVQ         AX, R8
+	VMOVUPD      (DI), Z2
+	ADDQ         DX, DI
+	VMOVUPD      (DI), Z3
+	ADDQ         DX, DI
+	VMOVUPD      (DI), Z4
+	ADDQ         DX, DI
+	VMOVUPD      (DI), Z5
+	ADDQ         DX, DI
+	VMOVUPD      (DI), Z6
+	ADDQ         DX, DI
+	VMOVUPD      (DI), Z7
+	ADDQ         DX, DI
+	VMOVUPD      (DI), Z8
+	ADDQ         DX, DI
+	VMOVUPD      (DI), Z9
+	ADDQ         DX, DI
+	VMOVUPD      (DI), Z10
+	ADDQ         DX, DI
+	VMOVUPD      (DI), Z11
+	ADDQ         DX, DI
+	VMOVUPD      (DI), Z12
+	ADDQ         DX, DI
+	VMOVUPD      (DI), Z13
+	ADDQ         DX, DI
+	VMOVUPD      (DI), Z14
+	ADDQ         DX, DI
+	VMOVUPD      (DI), Z15
+	ADDQ         DX, DI
+	VMOVUPD      (DI), Z16
+	ADDQ         DX, DI
+	VMOVUPD      (DI), Z17
+	ADDQ         DX, DI
+	VADDPD       Z3, Z2, Z18
+	VADDPD       Z5, Z4, Z19
+	VFNMADD231PD Z1, Z3, Z2
+	VFNMADD231PD Z1, Z5, Z4
+	VADDPD       Z4, Z18, Z3
+	VFNMADD231PD Z1, Z4, Z18
+	VADDPD       Z19, Z2, Z4
+	VFNMADD231PD Z1, Z2, Z19
+	VADDPD       Z7, Z6, Z2
+	VADDPD       Z9, Z8, Z5
+	VFNMADD231PD Z1, Z7, Z6
+	VFNMADD231PD Z1, Z9, Z8
+	VADDPD       Z8, Z2, Z7
+	VFNMADD231PD Z1, Z8, Z2
+	VADDPD       Z5, Z6, Z8
+	VFNMADD231PD Z1, Z6, Z5
+	VADDPD       Z11, Z10, Z6
+	VADDPD       Z13, Z12, Z9
+	VFNMADD231PD Z1, Z11, Z10
+	VFNMADD231PD Z1, Z13, Z12
+	VADDPD       Z12, Z6, Z11
+	VFNMADD231PD Z1, Z12, Z6
+	VADDPD       Z9, Z10, Z12
+	VFNMADD231PD Z1, Z10, Z9
+	VADDPD       Z15, Z14, Z10
+	VADDPD       Z17, Z16, Z13
+	VFNMADD231PD Z1, Z15, Z14
+	VFNMADD231PD Z1, Z17, Z16
+	VADDPD       Z16, Z10, Z15
+	VFNMADD231PD Z1, Z16, Z10
+	VADDPD       Z13, Z14, Z16
+	VFNMADD231PD Z1, Z14, Z13
+	VADDPD       Z7, Z3, Z14
+	VADDPD       Z15, Z11, Z17
+	VFNMADD231PD Z1, Z7, Z3
+	VFNMADD231PD Z1, Z15, Z11
+	VADDPD       Z11, Z14, Z7
+	VFNMADD231PD Z1, Z11, Z14
+	VADDPD       Z17, Z3, Z11
+	VFNMADD231PD Z1, Z3, Z17
+	VADDPD       Z2, Z18, Z3
+	VADDPD       Z10, Z6, Z15
+	VFNMADD231PD Z1, Z2, Z18
+	VFNMADD231PD Z1, Z10, Z6
+	VADDPD       Z6, Z3, Z2
+	VFNMADD231PD Z1, Z6, Z3
+	VADDPD       Z15, Z18, Z6
+	VFNMADD231PD Z1, Z18, Z15
+	VADDPD       Z8, Z4, Z10
+	VADDPD       Z16, Z12, Z18
+	VFNMADD231PD Z1, Z8, Z4
+	VFNMADD231PD Z1, Z16, Z12
+	VADDPD       Z12, Z10, Z8
+	VFNMADD231PD Z1, Z12, Z10
+	VADDPD       Z18, Z4, Z12
+	VFNMADD231PD Z1, Z4, Z18
+	VADDPD       Z5, Z19, Z4
+	VADDPD       Z13, Z9, Z16
+	VFNMADD231PD Z1, Z5, Z19
+	VFNMADD231PD Z1, Z13, Z9
+	VADDPD       Z9, Z4, Z5
+	VFNMADD231PD Z1, Z9, Z4
+	VADDPD       Z16, Z19, Z9
+	VFNMADD231PD Z1, Z19, Z16
+	VMULPD       Z0, Z7, Z7
+	VCVTPD2PS    Z7, Y7
+	VMOVUPS      Y7, (R8)
+	ADDQ         BX, R8
+	VMULPD       Z0, Z2, Z2
+	VCVTPD2PS    Z2, Y2
+	VMOVUPS      Y2, (R8)
+	ADDQ         BX, R8
+	VMULPD       Z0, Z8, Z8
+	VCVTPD2PS    Z8, Y8
+	VMOVUPS      Y8, (R8)
+	ADDQ         BX, R8
+	VMULPD       Z0, Z5, Z5
+	VCVTPD2PS    Z5, Y5
+	VMOVUPS      Y5, (R8)
+	ADDQ         BX, R8
+	VMULPD       Z0, Z14, Z14
+	VCVTPD2PS    Z14, Y14
+	VMOVUPS      Y14, (R8)
+	ADDQ         BX, R8
+	VMULPD       Z0, Z3, Z3
+	VCVTPD2PS    Z3, Y3
+	VMOVUPS      Y3, (R8)
+	ADDQ         BX, R8
+	VMULPD       Z0, Z10, Z10
+	VCVTPD2PS    Z10, Y10
+	VMOVUPS      Y10, (R8)
+	ADDQ         BX, R8
+	VMULPD       Z0, Z4, Z4
+	VCVTPD2PS    Z4, Y4
+	VMOVUPS      Y4, (R8)
+	ADDQ         BX, R8
+	VMULPD       Z0, Z11, Z11
+	VCVTPD2PS    Z11, Y11
+	VMOVUPS      Y11, (R8)
+	ADDQ         BX, R8
+	VMULPD       Z0, Z6, Z6
+	VCVTPD2PS    Z6, Y6
+	VMOVUPS      Y6, (R8)
+	ADDQ         BX, R8
+	VMULPD       Z0, Z12, Z12
+	VCVTPD2PS    Z12, Y12
+	VMOVUPS      Y12, (R8)
+	ADDQ         BX, R8
+	VMULPD       Z0, Z9, Z9
+	VCVTPD2PS    Z9, Y9
+	VMOVUPS      Y9, (R8)
+	ADDQ         BX, R8
+	VMULPD       Z0, Z17, Z17
+	VCVTPD2PS    Z17, Y17
+	VMOVUPS      Y17, (R8)
+	ADDQ         BX, R8
+	VMULPD       Z0, Z15, Z15
+	VCVTPD2PS    Z15, Y15
+	VMOVUPS      Y15, (R8)
+	ADDQ         BX, R8
+	VMULPD       Z0, Z18, Z18
+	VCVTPD2PS    Z18, Y18
+	VMOVUPS      Y18, (R8)
+	ADDQ         BX, R8
+	VMULPD       Z0, Z16, Z16
+	VCVTPD2PS    Z16, Y16
+	VMOVUPS      Y16, (R8)
+	ADDQ         BX, R8
+	ADDQ         $0x40, CX
+	ADDQ         $0x20, AX
+	SUBQ         $0x40, SI
+	JNZ          row
 	VZEROUPPER
 	RET
 

@@ -13,15 +13,29 @@ import (
 type lanes struct {
 	count        int
 	interleave   func(dst, src *float32, stride, blocks int)
-	deinterleave func(dst, src *float32, stride, blocks int, signs *uint32)
-	exact        func(x *float32, rows int, entry float32) (sums, products uint32)
+	deinterleave func(dst, src *float32, stride, blocks int, signs *uint32, factor float32)
+	begin        beginning
+	first        int // rows that it multiplied, as the first stages would
+	products     func(x *float32, rows int, entry float32) (exact uint32)
 	chainSums    func(dst, src, x *float32, sign uint32)
 	chainFours   func(dst, src, x *float32, h float32)
 	chainTwos    func(dst, src, x *float32, h float32)
 	singles      stages[float32]
-	doubles      stages[float64]
-	widen        func(dst *float64, src *float32, rows int)
-	narrow       func(dst *float32, src *float64, rows int, factor float64)
+	once         wideSums
+}
+
+// beginning is interleave that goes on with butterflies where it can, and tells
+// the lanes in which sums of the chain are exact.
+type beginning func(dst, src *float32, stride, blocks int, entry float32) (sums uint32)
+
+// wideSums are the functions for sums in double precision: of half of each row,
+// or with begin and end, of all of it.
+type wideSums struct {
+	stages[float64]
+	widen  func(dst *float64, src *float32, rows int)
+	narrow func(dst *float32, src *float64, rows int, factor float64)
+	begin  func(dst *float64, src *float32, stride, blocks int)
+	end    func(dst *float32, src *float64, distance int, factor float64)
 }
 
 // rotateBlock is the rows that assembly adds up together.
@@ -35,10 +49,11 @@ type stages[T float32 | float64] struct {
 	pass4, pass16 func(x *T, sets, distance int)
 }
 
-// run does all of them, in the order of the portable function.
-func (s stages[T]) run(x []T, rows, width int) {
-	for at := 1; at < rows; {
-		if s.pass16 != nil && 16*at <= rows {
+// run does those of distances from at to end, in the order of the portable
+// function.
+func (s stages[T]) run(x []T, at, end, rows, width int) {
+	for at < end {
+		if s.pass16 != nil && 16*at <= end {
 			s.pass16(&x[0], rows/(16*at), at*width)
 			at *= 16
 		} else {
@@ -55,7 +70,7 @@ type rotation struct {
 	entry     float32
 	rows      []float32   // [n, count]
 	sums      []float32   // [n, count], of chains
-	halves    []float64   // [n, count/2]
+	doubles   []float64   // [n, count], or half of it
 	padded    []float32   // [count, n], where there are fewer groups
 	pending   []float32   // [count, n], groups that need the chain
 	places    [][]float32 // where they go
@@ -64,7 +79,7 @@ type rotation struct {
 
 var rotations = sync.Pool{New: func() any { return new(rotation) }}
 
-func (l *lanes) begin(n int, entry float32) *rotation {
+func (l *lanes) rotation(n int, entry float32) *rotation {
 	r := rotations.Get().(*rotation)
 	r.lanes, r.n, r.entry = l, n, entry
 	fit(&r.rows, n*l.count)
@@ -101,8 +116,8 @@ func (r *rotation) take(x []float32) {
 	r.interleave(&r.rows[0], &x[0], 4*r.n, r.n/rotateBlock)
 }
 
-func (r *rotation) put(x, rows []float32, signs []uint32) {
-	r.deinterleave(&x[0], &rows[0], 4*r.n, r.n/rotateBlock, &signs[0])
+func (r *rotation) put(x, rows []float32, signs []uint32, factor float32) {
+	r.deinterleave(&x[0], &rows[0], 4*r.n, r.n/rotateBlock, &signs[0], factor)
 }
 
 func (l *lanes) rotateOnce(x []float32, n int, entry float32) {
@@ -110,33 +125,56 @@ func (l *lanes) rotateOnce(x []float32, n int, entry float32) {
 		rotateOnce(x, n, entry)
 		return
 	}
-	r := l.begin(n, entry)
-	fit(&r.halves, n*l.count/2)
-	r.batches(x, r.once, rotateOnce)
+	r := l.rotation(n, entry)
+	if l.once.begin != nil {
+		fit(&r.doubles, n*l.count)
+		r.batches(x, r.onceWhole, rotateOnce)
+	} else {
+		fit(&r.doubles, n*l.count/2)
+		r.batches(x, r.onceHalves, rotateOnce)
+	}
 	rotations.Put(r)
 }
 
-func (r *rotation) once(x []float32) {
+func (r *rotation) onceHalves(x []float32) {
 	r.take(x)
 	for half := range 2 {
 		part := &r.rows[half*r.count/2]
-		r.widen(&r.halves[0], part, r.n)
-		r.doubles.run(r.halves, r.n, 4*r.count)
-		r.narrow(part, &r.halves[0], r.n, float64(r.entry))
+		r.once.widen(&r.doubles[0], part, r.n)
+		r.once.run(r.doubles, 1, r.n, r.n, 4*r.count)
+		r.once.narrow(part, &r.doubles[0], r.n, float64(r.entry))
 	}
-	r.put(x, r.rows, r.unchanged)
+	r.put(x, r.rows, r.unchanged, 1)
 }
+
+func (r *rotation) onceWhole(x []float32) {
+	r.once.begin(&r.doubles[0], &x[0], 4*r.n, r.n/rotateBlock)
+	factor, width := float64(r.entry), 8*r.count
+	if at := r.n / 16; at >= 16 {
+		r.once.run(r.doubles, 16, at, r.n, width)
+		r.once.end(&r.rows[0], &r.doubles[0], at*width, factor)
+	} else {
+		r.once.run(r.doubles, 16, r.n, r.n, width)
+		r.once.narrow(&r.rows[0], &r.doubles[0], r.n, factor)
+	}
+	r.put(x, r.rows, r.unchanged, 1)
+}
+
+// most is the size of the largest groups whose sums are proved exact, see
+// beginSingles of the generator.
+const most = 1 << 14
 
 // rotate goes the ways of the portable function: that of exact sums where the
 // size is a power of 4, else the definition, fused steps.
 func (l *lanes) rotate(x []float32, n int, entry float32) {
-	if n < rotateBlock {
+	fours := n&0x55555555 != 0
+	if mantissa, _ := math.Frexp(float64(entry)); n < rotateBlock || fours && (mantissa != 0.5 || entry > 1 || n > most) {
 		rotate(x, n, entry)
 		return
 	}
-	r := l.begin(n, entry)
+	r := l.rotation(n, entry)
 	fit(&r.sums, n*l.count)
-	if n&0x55555555 != 0 {
+	if fours {
 		fit(&r.pending, n*l.count)
 		r.places = r.places[:0]
 		r.batches(x, r.fours, rotate)
@@ -154,25 +192,27 @@ func (r *rotation) twos(x []float32) {
 
 // fours sets groups aside whose sums are not exact.
 func (r *rotation) fours(x []float32) {
-	r.take(x)
-	sums, products := r.exact(&r.rows[0], r.n, r.entry)
-	inexact := ^sums & r.all()
-	if sums == 0 || inexact != 0 && &x[0] == &r.padded[0] { // which does not stay
-		r.addUp(x, products)
+	inexact := ^r.start(x) & r.all()
+	if inexact == r.all() || inexact != 0 && &x[0] == &r.padded[0] { // which does not stay
+		r.addUp(x)
 		return
 	}
 	if len(r.places)+bits.OnesCount32(inexact) > r.count {
 		r.flush()
-		r.take(x)
-		r.exact(&r.rows[0], r.n, r.entry)
+		r.start(x)
 	}
 	for ; inexact != 0; inexact &= inexact - 1 {
 		at := bits.TrailingZeros32(inexact) * r.n
 		copy(r.pending[len(r.places)*r.n:], x[at:at+r.n])
 		r.places = append(r.places, x[at:at+r.n])
 	}
-	r.singles.run(r.rows, r.n, 4*r.count)
-	r.put(x, r.rows, r.unchanged)
+	r.singles.run(r.rows, r.first, r.n, r.n, 4*r.count)
+	r.put(x, r.rows, r.unchanged, r.entry)
+}
+
+// start begins with groups, and tells those whose sums are exact.
+func (r *rotation) start(x []float32) (sums uint32) {
+	return r.begin(&r.rows[0], &x[0], 4*r.n, r.n/rotateBlock, r.entry)
 }
 
 // all has a bit for every lane.
@@ -184,19 +224,17 @@ func (r *rotation) flush() {
 		return
 	}
 	clear(r.pending[len(r.places)*r.n:])
-	r.take(r.pending)
-	_, products := r.exact(&r.rows[0], r.n, r.entry)
-	r.addUp(r.pending, products)
+	r.addUp(r.pending)
 	for i, place := range r.places {
 		copy(place, r.pending[i*r.n:])
 	}
 	r.places = r.places[:0]
 }
 
-// addUp adds products in order where all are exact, and fuses steps where not:
-// the rows hold products.
-func (r *rotation) addUp(x []float32, products uint32) {
-	if products != r.all() {
+// addUp adds products in order where all are exact, and fuses steps where not.
+func (r *rotation) addUp(x []float32) {
+	r.take(x)
+	if r.products(&r.rows[0], r.n, r.entry) != r.all() {
 		r.take(x)
 		r.fuse(x, r.chainFours)
 		return
@@ -221,7 +259,7 @@ func (r *rotation) chain(x []float32, add func(dst, src, row *float32, sign uint
 		}
 		add(&r.sums[int(s.dst)*size], src, &r.rows[int(s.row)*size], s.sign)
 	}
-	r.put(x, r.sums, order.signs)
+	r.put(x, r.sums, order.signs, 1)
 }
 
 // noSums are a block's before anything is added.

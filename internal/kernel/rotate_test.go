@@ -81,6 +81,14 @@ func groupsToRotate(r *rand.Rand, n int) map[string][]float32 {
 		add(fmt.Sprint("edge of exact ", i), func(j int) float32 { // sums just around 2^24 units
 			return float32((1<<24)/n + r.IntN(5) - 2 + (1<<24)*(j/(n-1)*r.IntN(2)))
 		})
+		j, most := r.IntN(n), (0.9+0.2*r.Float64())*(1<<24)/float64(n)
+		add(fmt.Sprint("all of one sign for a result ", i), func(k int) float32 { // its sums are as large as can be
+			v := float32(int(most+float64(r.IntN(9))) | 1)
+			if n&0x55555555 != 0 && minusFours(j^k) {
+				return -v
+			}
+			return v
+		})
 		add(fmt.Sprint("zeros ", i), func(int) float32 { return float32(math.Copysign(0, r.NormFloat64())) })
 		add(fmt.Sprint("middles ", i), func(int) float32 { // sums in the middle of two singles
 			return float32(1+r.IntN(3)) * []float32{1, 0x1p-24, 0x1p-25, -1, -0x1p-24, 0x1p-12}[r.IntN(6)]
@@ -199,7 +207,7 @@ func BenchmarkRotate(b *testing.B) {
 	for _, n := range []int{64, 128, 256} {
 		h, entry := matrix(n), entryOf(n)
 		for _, source := range []string{"bf16", "f32"} {
-			values := make([]float32, 1<<13)
+			values := make([]float32, 1<<16) // as many as tiles have
 			for i := range values {
 				if values[i] = float32(r.NormFloat64() * 0.02); source == "bf16" {
 					values[i] = BF16.Round(values[i])

@@ -33,11 +33,11 @@ var avx2 = func() set {
 	s.merge = mergeBy(mergeAVX2)
 	s.spans = spansBy(spansAVX2)
 	r := &lanes{
-		count: 8, interleave: interleaveAVX2, deinterleave: deinterleaveAVX2, exact: exactAVX2,
+		count: 8, interleave: interleaveAVX2, deinterleave: deinterleaveAVX2,
+		begin: beginBy(beginSinglesAVX2), first: 4, products: productsBy(productsAVX2),
 		chainFours: chainFoursAVX2, chainTwos: chainTwosAVX2, chainSums: chainSumsAVX2,
-		widen: widenRowsAVX2, narrow: narrowRowsAVX2,
 		singles: stages[float32]{pass4SinglesAVX2, nil},
-		doubles: stages[float64]{pass4DoublesAVX2, nil},
+		once:    wideSums{stages: stages[float64]{pass4DoublesAVX2, nil}, widen: widenRowsAVX2, narrow: narrowRowsAVX2},
 	}
 	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
 	s.books, s.bookCodes = booksBy(r, bookSumsAVX2), bookCodesBy(bookCodesAVX2)
@@ -88,13 +88,16 @@ var avx512 = func() set {
 	s.merge = mergeBy(mergeAVX512)
 	s.spans = spansBy(spansAVX512)
 	r := &lanes{
-		count: 16, interleave: interleaveAVX512, deinterleave: deinterleaveAVX512, exact: exactAVX512,
+		count: 16, interleave: interleaveAVX512, deinterleave: deinterleaveAVX512,
+		begin: beginBy(beginSinglesAVX512), first: 16, products: productsBy(productsAVX512),
 		chainFours: chainFoursAVX512, chainTwos: chainTwosAVX512, chainSums: chainSumsAVX512,
-		widen: widenRowsAVX512, narrow: narrowRowsAVX512,
 		singles: stages[float32]{pass4SinglesAVX512, pass16SinglesAVX512},
-		doubles: stages[float64]{pass4DoublesAVX512, pass16DoublesAVX512},
 	}
-	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
+	once := &lanes{count: 8, deinterleave: deinterleaveAVX2, once: wideSums{
+		stages: stages[float64]{pass4DoublesAVX512, pass16DoublesAVX512},
+		narrow: narrowRowsAVX512, begin: beginDoublesAVX512, end: endDoublesAVX512,
+	}}
+	s.rotate, s.rotateOnce = r.rotate, once.rotateOnce
 	s.books, s.bookCodes = booksBy(r, bookSumsAVX512), bookCodesBy(bookCodesAVX512)
 	s.split = splitBy(splitAVX512)
 	s.decodeBytes = decodeBytesBy(decodeIntBytesAVX512, decodeFloatBytesAVX512, decodeBytesWith(s.scaleBy, s.scaleFrom))

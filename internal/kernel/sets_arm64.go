@@ -33,11 +33,11 @@ var neon = func() set {
 	s.merge = mergeBy(mergeNEON)
 	s.spans = spansBy(spansNEON)
 	r := &lanes{
-		count: 4, interleave: interleaveNEON, deinterleave: deinterleaveNEON, exact: exactNEON,
+		count: 4, interleave: interleaveNEON, deinterleave: unscaled(deinterleaveNEON),
+		begin: beginBy(interleaveNEON, exactNEON), first: 1, products: productsBy(exactNEON),
 		chainFours: chainFoursNEON, chainTwos: chainTwosNEON, chainSums: chainSumsNEON,
-		widen: widenRowsNEON, narrow: narrowRowsNEON,
 		singles: stages[float32]{pass4SinglesNEON, nil},
-		doubles: stages[float64]{pass4DoublesNEON, nil},
+		once:    wideSums{stages: stages[float64]{pass4DoublesNEON, nil}, widen: widenRowsNEON, narrow: narrowRowsNEON},
 	}
 	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
 	s.books, s.bookCodes = booksBy(r, bookSumsNEON), bookCodesBy(bookCodesNEON)

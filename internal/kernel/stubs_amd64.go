@@ -134,15 +134,21 @@ func signsAVX2(lo *float32, hi *float32, steps int) bool
 //go:noescape
 func interleaveAVX2(dst *float32, src *float32, stride int, blocks int)
 
-// deinterleaveAVX2 is the way back, and turns the signs of a block by xor.
+// deinterleaveAVX2 is the way back, and multiplies each block by the factor, its sign turned by xor.
 //
 //go:noescape
-func deinterleaveAVX2(dst *float32, src *float32, stride int, blocks int, signs *uint32)
+func deinterleaveAVX2(dst *float32, src *float32, stride int, blocks int, signs *uint32, factor float32)
 
-// exactAVX2 multiplies rows by the entry and returns bits for the lanes in which all sums, and all products, are exact.
+// beginSinglesAVX2 makes rows as interleaveAVX2 does and multiplies each 4 by the matrix of ±1.
+// It returns bits for the lanes in which all sums of the chain are exact, where the unit must be least or more.
 //
 //go:noescape
-func exactAVX2(x *float32, rows int, entry float32) (sums uint32, products uint32)
+func beginSinglesAVX2(dst *float32, src *float32, stride int, blocks int, least float32) (sums uint32)
+
+// productsAVX2 multiplies rows by the entry and returns bits for the lanes in which no value but zero is below least.
+//
+//go:noescape
+func productsAVX2(x *float32, rows int, entry float32, least float32) (exact uint32)
 
 // chainFoursAVX2 sets 16 rows of dst to those of src and 16 fused steps of x.
 //
@@ -159,11 +165,6 @@ func chainSumsAVX2(dst *float32, src *float32, x *float32, sign uint32)
 //go:noescape
 func chainTwosAVX2(dst *float32, src *float32, x *float32, h float32)
 
-// widenRowsAVX2 widens half of each row.
-//
-//go:noescape
-func widenRowsAVX2(dst *float64, src *float32, rows int)
-
 // narrowRowsAVX2 multiplies rows, and rounds them to half of rows of dst.
 //
 //go:noescape
@@ -178,6 +179,11 @@ func pass4SinglesAVX2(x *float32, sets int, distance int)
 //
 //go:noescape
 func pass4DoublesAVX2(x *float64, sets int, distance int)
+
+// widenRowsAVX2 widens half of each row.
+//
+//go:noescape
+func widenRowsAVX2(dst *float64, src *float32, rows int)
 
 // bookSumsAVX2 adds up rows of 8 lanes by 16 levels, and counts the values above 15 middles.
 //
@@ -431,15 +437,21 @@ func signsAVX512(lo *float32, hi *float32, steps int) bool
 //go:noescape
 func interleaveAVX512(dst *float32, src *float32, stride int, blocks int)
 
-// deinterleaveAVX512 is the way back, and turns the signs of a block by xor.
+// deinterleaveAVX512 is the way back, and multiplies each block by the factor, its sign turned by xor.
 //
 //go:noescape
-func deinterleaveAVX512(dst *float32, src *float32, stride int, blocks int, signs *uint32)
+func deinterleaveAVX512(dst *float32, src *float32, stride int, blocks int, signs *uint32, factor float32)
 
-// exactAVX512 multiplies rows by the entry and returns bits for the lanes in which all sums, and all products, are exact.
+// beginSinglesAVX512 makes rows as interleaveAVX512 does and multiplies each 16 by the matrix of ±1.
+// It returns bits for the lanes in which all sums of the chain are exact, where the unit must be least or more.
 //
 //go:noescape
-func exactAVX512(x *float32, rows int, entry float32) (sums uint32, products uint32)
+func beginSinglesAVX512(dst *float32, src *float32, stride int, blocks int, least float32) (sums uint32)
+
+// productsAVX512 multiplies rows by the entry and returns bits for the lanes in which no value but zero is below least.
+//
+//go:noescape
+func productsAVX512(x *float32, rows int, entry float32, least float32) (exact uint32)
 
 // chainFoursAVX512 sets 16 rows of dst to those of src and 16 fused steps of x.
 //
@@ -456,12 +468,7 @@ func chainSumsAVX512(dst *float32, src *float32, x *float32, sign uint32)
 //go:noescape
 func chainTwosAVX512(dst *float32, src *float32, x *float32, h float32)
 
-// widenRowsAVX512 widens half of each row.
-//
-//go:noescape
-func widenRowsAVX512(dst *float64, src *float32, rows int)
-
-// narrowRowsAVX512 multiplies rows, and rounds them to half of rows of dst.
+// narrowRowsAVX512 multiplies rows, and rounds them to rows of dst.
 //
 //go:noescape
 func narrowRowsAVX512(dst *float32, src *float64, rows int, factor float64)
@@ -485,6 +492,16 @@ func pass4DoublesAVX512(x *float64, sets int, distance int)
 //
 //go:noescape
 func pass16DoublesAVX512(x *float64, sets int, distance int)
+
+// beginDoublesAVX512 gathers rows of 8 groups that lie stride bytes apart, and multiplies each 16 by the matrix of that size.
+//
+//go:noescape
+func beginDoublesAVX512(dst *float64, src *float32, stride int, blocks int)
+
+// endDoublesAVX512 multiplies sets of 16 rows that lie distance bytes from each other, which are all rows, by the matrix of that size, and by the factor, and rounds them to rows half as large.
+//
+//go:noescape
+func endDoublesAVX512(dst *float32, src *float64, distance int, factor float64)
 
 // bookSumsAVX512 adds up rows of 16 lanes by 16 levels, and counts the values above 15 middles.
 //

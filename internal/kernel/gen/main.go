@@ -7,7 +7,7 @@ import . "github.com/mmcloughlin/avo/build"
 
 func main() {
 	ConstraintExpr("!purego")
-	for _, v := range []isa{{"AVX2", false}, {"AVX512", true}} {
+	for _, v := range []isa{{name: "AVX2"}, {name: "AVX512", wide: true}} {
 		v.widenBF16()
 		v.widenF16()
 		v.narrowBF16()

@@ -15,18 +15,24 @@ import (
 func (v isa) rotations() {
 	v.interleave()
 	v.deinterleave()
-	v.exact()
+	v.beginSingles()
+	v.exactProducts()
 	fours := func(k, j int) bool { return bits.OnesCount(uint((k^j)&((k^j)>>1)&5))&1 == 1 }
 	v.chain("chainFours", fours)
 	v.chainSums(fours)
 	v.chain("chainTwos", func(k, j int) bool { return bits.OnesCount(uint(k&j))&1 == 1 })
-	v.widenRows()
 	v.narrowRows()
 	for _, t := range []arithmetic{single, double} {
 		v.pass4(t)
 		if v.wide {
 			v.pass16(t)
 		}
+	}
+	if v.wide {
+		v.beginDoubles()
+		v.endDoubles()
+	} else {
+		v.widenRows()
 	}
 }
 
@@ -41,40 +47,54 @@ func (v isa) interleave() {
 	v.function("interleave", "func(dst, src *float32, stride, blocks int)",
 		described("interleave%s makes 16 rows a block of %d groups that lie stride bytes apart.", v.name, v.lanes()))
 	dst, src, stride, blocks := param("dst"), param("src"), param("stride"), param("blocks")
+	v.eachBlock(dst, src, stride, blocks, func([]VecVirtual) {})
+	VZEROUPPER()
+	RET()
+}
+
+// eachBlock makes blocks of rows, as many at a time as there are lanes, on which
+// it calls do.
+func (v isa) eachBlock(dst, src, stride, blocks Register, do func(y []VecVirtual)) {
 	loop("block", blocks, func() {
 		for i := 0; i < blockRows; i += v.lanes() {
-			at := copied(src)
-			var groups []VecVirtual
-			for range v.lanes() {
-				groups = append(groups, v.load(f32, Mem{Base: at, Disp: 4 * i}))
-				ADDQ(stride, at)
-			}
-			for k, row := range v.transposed(groups) {
+			y := v.gathered(src, stride, i)
+			do(y)
+			for k, row := range y {
 				VMOVUPS(row, Mem{Base: dst, Disp: (i + k) * v.width()})
 			}
 		}
 		ADDQ(U8(4*blockRows), src)
 		ADDQ(U32(uint32(blockRows*v.width())), dst)
 	})
-	VZEROUPPER()
-	RET()
 }
 
-// deinterleave is the way back. It turns signs and adds zero, which makes a
-// negative zero a positive one.
+// gathered returns as many rows of groups that lie stride bytes apart as there
+// are lanes, from row i on.
+func (v isa) gathered(src, stride Register, i int) []VecVirtual {
+	at := copied(src)
+	var groups []VecVirtual
+	for range v.lanes() {
+		groups = append(groups, v.load(f32, Mem{Base: at, Disp: 4 * i}))
+		ADDQ(stride, at)
+	}
+	return v.transposed(groups)
+}
+
+// deinterleave is the way back. It multiplies by an exact factor and adds zero,
+// in one step, which makes a negative zero a positive one.
 func (v isa) deinterleave() {
-	v.function("deinterleave", "func(dst, src *float32, stride, blocks int, signs *uint32)",
-		described("deinterleave%s is the way back, and turns the signs of a block by xor.", v.name))
+	v.function("deinterleave", "func(dst, src *float32, stride, blocks int, signs *uint32, factor float32)",
+		described("deinterleave%s is the way back, and multiplies each block by the factor, its sign turned by xor.", v.name))
 	dst, src, stride, blocks, signs := param("dst"), param("src"), param("stride"), param("blocks"), param("signs")
-	zero := v.constant(0)
+	all, zero, factor := v.constantParam("factor"), v.constant(0), v.vec()
 	loop("block", blocks, func() {
-		sign := v.broadcast(Mem{Base: signs})
+		VBROADCASTSS(Mem{Base: signs}, factor)
+		v.xor(all, factor, factor)
 		for i := 0; i < blockRows; i += v.lanes() {
 			var rows []VecVirtual
 			for k := range v.lanes() {
 				row := v.load(f32, Mem{Base: src, Disp: (i + k) * v.width()})
-				v.xor(sign, row, row)
-				VADDPS(zero, row, row)
+				VFMADD213PS(zero, factor, row)
 				rows = append(rows, row)
 			}
 			at := copied(dst)
@@ -116,8 +136,7 @@ func (v isa) transposed(rows []VecVirtual) []VecVirtual {
 			columns[4*i+c] = v.vec()
 		}
 		if !v.wide {
-			VPERM2F128(U8(0x20), quads[4+c], quads[c], columns[c])
-			VPERM2F128(U8(0x31), quads[4+c], quads[c], columns[4+c])
+			v.halves(quads[c], quads[4+c], columns[c], columns[4+c])
 			continue
 		}
 		half := func(imm uint8, i int) VecVirtual {
@@ -134,67 +153,170 @@ func (v isa) transposed(rows []VecVirtual) []VecVirtual {
 	return columns
 }
 
-// exact multiplies rows by the entry and tells the lanes in which products are
-// exact, as none is below the least normal number but zero, and those in which
-// every sum of ±products is exact too: see rotate. The place of a value's last
-// bit is that of the lowest bit of its mantissa, as the exponent of it taken as
-// a number, plus the value's own exponent.
-func (v isa) exact() {
-	v.function("exact", "func(x *float32, rows int, entry float32) (sums, products uint32)",
-		described("exact%s multiplies rows by the entry and returns bits for the lanes in which all sums, and all products, are exact.", v.name))
-	x, rows := param("x"), param("rows")
-	entry := v.constantParam("entry")
-	magnitude, mantissa, leading := v.constant(1<<31-1), v.constant(1<<23-1), v.constant(1<<23)
-	sum, zero, least, unit := v.constant(0), v.constant(0), v.constant(1<<32-1), v.constant(1<<32-1)
-	loop("row", rows, func() {
-		m := Mem{Base: x}
-		p, y, low := v.load(f32, m), v.vec(), v.vec()
-		counts := v.nonzeros(p, magnitude, zero)
-		VMULPS(entry, p, p)
-		VMOVUPS(p, m)
-		v.and(magnitude, p, p)
-		VADDPS(p, sum, sum)
-		v.and(mantissa, p, y)
-		v.or(leading, y, y)
-		VPSUBD(y, zero, low)
-		v.and(y, low, low)
-		VCVTDQ2PS(low, low)
-		VPADDD(p, low, low) // the mantissa below does not change the order of exponents
-		counts(low, unit)
-		counts(p, least)
-		ADDQ(U32(uint32(v.width())), x)
-	})
-	products, sums := v.constant(1<<32-1), v.vec()
-	VPMINUD(leading, least, least)
-	v.keep(equal, leading, least, products)
-	v.move(products, sums)
-	// 2^24 units: the exponent of the unit and 24 more, at most the greatest.
-	v.andNot(unit, mantissa, unit)
-	VPMINUD(v.constant((254+126)<<23), unit, unit)
-	VPSUBD(v.constant(126<<23), unit, unit)
-	VMULPS(v.constant(0x3F7D70A4), unit, unit) // 0.99
-	v.keep(notAbove, unit, sum, sums)
-	Store(v.bits(sums), ReturnIndex(0))
-	Store(v.bits(products), ReturnIndex(1))
+// halves joins the low halves of two vectors of 256 bits, and the high ones.
+func (v isa) halves(a, b, low, high VecVirtual) {
+	if v.half256 { // registers that only AVX-512 has
+		VSHUFF32X4(U8(0), b, a, low)
+		VSHUFF32X4(U8(3), b, a, high)
+		return
+	}
+	VPERM2F128(U8(0x20), b, a, low)
+	VPERM2F128(U8(0x31), b, a, high)
+}
+
+// beginSingles gathers rows, does the first stage of butterflies, or in AVX-512
+// two, and tells the lanes in which every sum of the chain is exact.
+//
+// Let all values be multiples of a unit; sums are too, and exact if they are
+// 2^24 units at most, and if the unit times the entry is not below the least
+// number. A sum of the chain for output j, of any number of rows, is that of
+// whole blocks of four rows and of a part of one. A whole block gives ± its own
+// butterfly's value number j mod 4, a part no more than the block's magnitudes:
+//
+//	|sum| ≤ max over q < 4 of Σ over blocks |butterfly q| + max over blocks Σ |x|
+//
+// where butterflies, and sums of some of them, are within that bound as well.
+// That it is itself rounded, by 2^-24 of it or less for each of up to 2^13
+// additions, is what 0.99 allows for.
+func (v isa) beginSingles() {
+	v.function("beginSingles", "func(dst, src *float32, stride, blocks int, least float32) (sums uint32)",
+		described("beginSingles%s makes rows as interleave%s does and multiplies each %d by the matrix of ±1.", v.name, v.name, v.first()),
+		"It returns bits for the lanes in which all sums of the chain are exact, where the unit must be least or more.")
+	dst, src, stride, blocks := param("dst"), param("src"), param("stride"), param("blocks")
+	var b *bound
+	if v.wide {
+		b = v.newBound()
+		v.eachBlock(dst, src, stride, blocks, func(y []VecVirtual) {
+			for j := 0; j < len(y); j += 4 {
+				b.four(y[j : j+4])
+			}
+			v.acrossFours(single, b.one, y)
+		})
+	} else { // which has no registers for both
+		x, fours := copied(dst), copied(blocks)
+		SHLQ(U8(2), fours)
+		v.eachBlock(dst, src, stride, blocks, func([]VecVirtual) {})
+		b = v.newBound()
+		v.eachFour(x, fours, b.four)
+	}
+	Store(v.bits(b.holds(v.constantParam("least"))), ReturnIndex(0))
 	VZEROUPPER()
 	RET()
 }
 
-// nonzeros returns what joins y to the least numbers, by lanes, where x is not
-// zero.
-func (v isa) nonzeros(x, magnitude, zero VecVirtual) func(y, least VecVirtual) {
+// first is how many rows the first passes multiply.
+func (v isa) first() int {
 	if v.wide {
-		k := K()
-		VPTESTMD(magnitude, x, k)
-		return func(y, least VecVirtual) { VPMINUD(y, least, k, least) }
+		return blockRows
 	}
-	none := v.vec()
-	VCMPPS(U8(equal), zero, x, none)
-	return func(y, least VecVirtual) {
-		t := v.vec()
-		VPOR(none, y, t)
-		VPMINUD(t, least, least)
+	return 4
+}
+
+// eachFour calls do for each four rows.
+func (v isa) eachFour(x, n Register, do func(y []VecVirtual)) {
+	loop("four", n, func() {
+		var y []VecVirtual
+		for i := range 4 {
+			y = append(y, v.load(f32, Mem{Base: x, Disp: i * v.width()}))
+		}
+		do(y)
+		for i, row := range y {
+			VMOVUPS(row, Mem{Base: x, Disp: i * v.width()})
+		}
+		ADDQ(U32(uint32(4*v.width())), x)
+	})
+}
+
+// bound is what sums are compared with.
+type bound struct {
+	isa
+	magnitude, minusOne VecVirtual
+	one                 VecVirtual
+	unit                VecVirtual    // the least so far, as bits less 1: so zero, which has none, is greatest
+	part                VecVirtual    // the greatest of Σ |x|
+	blocks              [4]VecVirtual // Σ |butterfly q|
+}
+
+func (v isa) newBound() *bound {
+	b := &bound{
+		isa: v, magnitude: v.constant(1<<31 - 1), minusOne: v.constant(1<<32 - 1), one: single.one(v),
+		unit: v.constant(1<<32 - 1), part: v.constant(0),
 	}
+	for q := range b.blocks {
+		b.blocks[q] = v.constant(0)
+	}
+	return b
+}
+
+// four multiplies a block of four rows. What a number loses without the lowest
+// bit that is set in it, is that bit, exactly; of a power of 2, which loses one
+// of the exponent, it is something between half of it and the whole, which only
+// takes a group less for exact. NaN has the greatest bits of all, and stays.
+func (b *bound) four(y []VecVirtual) {
+	sum := b.vec()
+	for i, row := range y {
+		m, t := b.vec(), b.vec()
+		b.and(b.magnitude, row, m)
+		if i == 0 {
+			b.move(m, sum)
+		} else {
+			VADDPS(m, sum, sum)
+		}
+		VPADDD(b.minusOne, m, t)
+		b.and(m, t, t)
+		VSUBPS(t, m, t)
+		VPADDD(b.minusOne, t, t)
+		VPMINUD(t, b.unit, b.unit)
+	}
+	VPMAXUD(sum, b.part, b.part)
+	b.isa.four(single, b.one, y)
+	for q, h := range y {
+		m := b.vec()
+		b.and(b.magnitude, h, m)
+		VADDPS(m, b.blocks[q], b.blocks[q])
+	}
+}
+
+// holds has all bits set in lanes in which sums are exact.
+func (b *bound) holds(least VecVirtual) VecVirtual {
+	most, all := b.blocks[0], b.constant(1<<32-1)
+	for _, other := range b.blocks[1:] {
+		VPMAXUD(other, most, most)
+	}
+	VADDPS(b.part, most, most)
+	VPMINUD(b.constant((127+100)<<23), b.unit, b.unit) // that 2^24 of them are a number
+	VPSUBD(b.minusOne, b.unit, b.unit)
+	b.keep(notAbove, b.unit, least, all)
+	VMULPS(b.constant(0x3F7D70A4+24<<23), b.unit, b.unit) // 0.99 · 2^24
+	b.keep(notAbove, b.unit, most, all)
+	return all
+}
+
+// exactProducts multiplies rows by the entry and tells the lanes in which that is
+// exact, as no value but zero is below least.
+func (v isa) exactProducts() {
+	v.function("products", "func(x *float32, rows int, entry, least float32) (exact uint32)",
+		described("products%s multiplies rows by the entry and returns bits for the lanes in which no value but zero is below least.", v.name))
+	x, rows := param("x"), param("rows")
+	entry, least := v.constantParam("entry"), v.constantParam("least")
+	magnitude, minusOne, lowest := v.constant(1<<31-1), v.constant(1<<32-1), v.constant(1<<32-1)
+	loop("row", rows, func() {
+		m := Mem{Base: x}
+		p, y := v.load(f32, m), v.vec()
+		v.and(magnitude, p, y)
+		VPADDD(minusOne, y, y)
+		VPMINUD(y, lowest, lowest)
+		VMULPS(entry, p, p)
+		VMOVUPS(p, m)
+		ADDQ(U32(uint32(v.width())), x)
+	})
+	all := v.constant(1<<32 - 1)
+	VPMINUD(v.constant(127<<23), lowest, lowest) // neither none nor NaN
+	VPSUBD(minusOne, lowest, lowest)
+	v.keep(notAbove, lowest, least, all)
+	Store(v.bits(all), ReturnIndex(0))
+	VZEROUPPER()
+	RET()
 }
 
 // bits returns one bit for each lane.
@@ -282,37 +404,53 @@ func (v isa) sums(dst, src Register, add func(acc []VecVirtual, from int)) {
 // arithmetic is that of single or double precision.
 type arithmetic struct {
 	name, element string
-	add, sub      func(...Op)
+	add, less     func(...Op)
+	one           func(v isa) VecVirtual
 }
 
 var (
-	single = arithmetic{"Singles", "float32", func(o ...Op) { VADDPS(o...) }, func(o ...Op) { VSUBPS(o...) }}
-	double = arithmetic{"Doubles", "float64", func(o ...Op) { VADDPD(o...) }, func(o ...Op) { VSUBPD(o...) }}
+	single = arithmetic{
+		"Singles", "float32", func(o ...Op) { VADDPS(o...) }, func(o ...Op) { VFNMADD231PS(o...) },
+		func(v isa) VecVirtual { return v.constant(0x3F800000) },
+	}
+	double = arithmetic{
+		"Doubles", "float64", func(o ...Op) { VADDPD(o...) }, func(o ...Op) { VFNMADD231PD(o...) },
+		func(v isa) VecVirtual {
+			g, r := GP64(), v.vec()
+			MOVQ(U64(0x3FF0000000000000), g)
+			VMOVQ(g, r.AsX())
+			VPBROADCASTQ(r.AsX(), r)
+			return r
+		},
+	}
 )
 
-// four multiplies four rows by the matrix of ±1 of size 4.
-func (v isa) four(t arithmetic, y []VecVirtual) {
-	a, b := v.vec(), v.vec()
+// four multiplies four rows by the matrix of ±1 of size 4. Differences are
+// fused with a factor of 1, so that units for additions and for fused steps
+// both work.
+func (v isa) four(t arithmetic, one VecVirtual, y []VecVirtual) {
+	a, b, c, d := v.vec(), v.vec(), y[0], y[2]
 	t.add(y[1], y[0], a)
 	t.add(y[3], y[2], b)
-	c, d := v.vec(), v.vec()
-	t.sub(y[1], y[0], c)
-	t.sub(y[3], y[2], d)
+	t.less(one, y[1], c)
+	t.less(one, y[3], d)
+	y[0], y[1], y[2], y[3] = v.vec(), a, v.vec(), b
 	t.add(d, a, y[0])
-	t.sub(d, a, y[1])
+	t.less(one, d, a)
 	t.add(b, c, y[2])
-	t.sub(c, b, y[3])
+	t.less(one, c, b)
 }
 
 // passes runs body for each set of rows that lie apart bytes from each other,
 // so many of them, in all rows.
-func (v isa) passes(name string, t arithmetic, doc string, together int, body func(row func(i int) Mem)) {
+func (v isa) passes(name string, t arithmetic, doc string, together int, body func(one VecVirtual, row func(i int) Mem)) {
 	v.function(name+t.name, "func(x *"+t.element+", sets, distance int)", name+t.name+v.name+" "+doc+
 		" Rows of a set lie distance bytes from each other; sets times these rows are all rows.")
 	x, sets, distance := param("x"), param("sets"), param("distance")
 	three, all, inner := copied(distance), copied(distance), GP64()
 	LEAQ(Mem{Base: three, Index: three, Scale: 2}, three)
 	IMUL3Q(U8(together-1), all, all)
+	one := t.one(v)
 	loop("set", sets, func() {
 		MOVQ(distance, inner)
 		Label("row")
@@ -322,7 +460,7 @@ func (v isa) passes(name string, t arithmetic, doc string, together int, body fu
 			LEAQ(Mem{Base: bases[len(bases)-1], Index: distance, Scale: 4}, next)
 			bases = append(bases, next)
 		}
-		body(func(i int) Mem {
+		body(one, func(i int) Mem {
 			m := Mem{Base: bases[i/4]}
 			switch i % 4 {
 			case 1, 2:
@@ -343,13 +481,13 @@ func (v isa) passes(name string, t arithmetic, doc string, together int, body fu
 
 // pass4 is a stage of butterflies.
 func (v isa) pass4(t arithmetic) {
-	v.passes("pass4", t, "multiplies sets of 4 rows by the matrix of that size.", 4, func(row func(i int) Mem) {
+	v.passes("pass4", t, "multiplies sets of 4 rows by the matrix of that size.", 4, func(one VecVirtual, row func(i int) Mem) {
 		var y []VecVirtual
 		for i := range 4 {
 			y = append(y, v.vec())
 			VMOVUPS(row(i), y[i])
 		}
-		v.four(t, y)
+		v.four(t, one, y)
 		for i := range 4 {
 			VMOVUPS(y[i], row(i))
 		}
@@ -358,22 +496,104 @@ func (v isa) pass4(t arithmetic) {
 
 // pass16 is two stages, one after the other.
 func (v isa) pass16(t arithmetic) {
-	v.passes("pass16", t, "does so with sets of 16 rows, in two stages.", 16, func(row func(i int) Mem) {
+	v.passes("pass16", t, "does so with sets of 16 rows, in two stages.", 16, func(one VecVirtual, row func(i int) Mem) {
 		y := make([]VecVirtual, 16)
 		for i := range y {
 			y[i] = v.vec()
 			VMOVUPS(row(i), y[i])
 		}
-		for i := 0; i < 16; i += 4 {
-			v.four(t, y[i:i+4])
-		}
-		for i := range 4 {
-			v.four(t, []VecVirtual{y[i], y[i+4], y[i+8], y[i+12]})
-		}
+		v.sixteen(t, one, y)
 		for i := range y {
 			VMOVUPS(y[i], row(i))
 		}
 	})
+}
+
+// sixteen multiplies 16 rows by the matrix of that size.
+func (v isa) sixteen(t arithmetic, one VecVirtual, y []VecVirtual) {
+	for i := 0; i < 16; i += 4 {
+		v.four(t, one, y[i:i+4])
+	}
+	v.acrossFours(t, one, y)
+}
+
+// acrossFours is the second stage of it.
+func (v isa) acrossFours(t arithmetic, one VecVirtual, y []VecVirtual) {
+	for i := range 4 {
+		four := []VecVirtual{y[i], y[i+4], y[i+8], y[i+12]}
+		v.four(t, one, four)
+		y[i], y[i+4], y[i+8], y[i+12] = four[0], four[1], four[2], four[3]
+	}
+}
+
+// beginDoubles gathers rows of half as many groups as singles have lanes,
+// widens them, and does two stages.
+func (v isa) beginDoubles() {
+	v.function("beginDoubles", "func(dst *float64, src *float32, stride, blocks int)",
+		described("beginDoubles%s gathers rows of 8 groups that lie stride bytes apart, and multiplies each 16 by the matrix of that size.", v.name))
+	dst, src, stride, blocks := param("dst"), param("src"), param("stride"), param("blocks")
+	half, one := isa{name: v.name, half256: true}, double.one(v)
+	loop("block", blocks, func() {
+		var y []VecVirtual
+		for i := 0; i < blockRows; i += half.lanes() {
+			for _, row := range half.gathered(src, stride, i) {
+				wide := v.vec()
+				VCVTPS2PD(row, wide)
+				y = append(y, wide)
+			}
+		}
+		v.sixteen(double, one, y)
+		for k, row := range y {
+			VMOVUPS(row, Mem{Base: dst, Disp: k * v.width()})
+		}
+		ADDQ(U8(4*blockRows), src)
+		ADDQ(U32(uint32(blockRows*v.width())), dst)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// endDoubles is the last pass of 16 rows: products are narrowed.
+func (v isa) endDoubles() {
+	v.function("endDoubles", "func(dst *float32, src *float64, distance int, factor float64)",
+		"endDoubles"+v.name+" multiplies sets of 16 rows that lie distance bytes from each other, which are all rows, by the matrix of that size,"+
+			" and by the factor, and rounds them to rows half as large.")
+	dst, src, distance := param("dst"), param("src"), param("distance")
+	factor, one := v.doubleParam("factor"), double.one(v)
+	apart, inner := copied(distance), copied(distance)
+	SHRQ(U8(1), apart)
+	Label("row")
+	from, to := copied(src), copied(dst)
+	y := make([]VecVirtual, 16)
+	for i := range y {
+		y[i] = v.vec()
+		VMOVUPD(Mem{Base: from}, y[i])
+		ADDQ(distance, from)
+	}
+	v.sixteen(double, one, y)
+	for _, row := range y {
+		VMULPD(factor, row, row)
+		VCVTPD2PS(row, v.half(row))
+		VMOVUPS(v.half(row), Mem{Base: to})
+		ADDQ(apart, to)
+	}
+	ADDQ(U8(v.width()), src)
+	ADDQ(U8(v.width()/2), dst)
+	SUBQ(U8(v.width()), inner)
+	JNZ(LabelRef("row"))
+	VZEROUPPER()
+	RET()
+}
+
+// doubleParam fills a vector with a parameter of 64 bits.
+func (v isa) doubleParam(name string) VecVirtual {
+	address, err := Param(name).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	r := v.vec()
+	VBROADCASTSD(address.Addr, r)
+	return r
 }
 
 // widenRows takes the half of rows that dst has room for.
@@ -393,12 +613,14 @@ func (v isa) widenRows() {
 
 // narrowRows rounds products.
 func (v isa) narrowRows() {
+	place, next := "half of rows", v.width()
+	if v.wide {
+		place, next = "rows", v.width()/2
+	}
 	v.function("narrowRows", "func(dst *float32, src *float64, rows int, factor float64)",
-		"narrowRows"+v.name+" multiplies rows, and rounds them to half of rows of dst.")
+		"narrowRows"+v.name+" multiplies rows, and rounds them to "+place+" of dst.")
 	dst, src, rows := param("dst"), param("src"), param("rows")
-	address, _ := Param("factor").Resolve()
-	factor := v.vec()
-	VBROADCASTSD(address.Addr, factor)
+	factor := v.doubleParam("factor")
 	loop("row", rows, func() {
 		y := v.vec()
 		VMULPD(Mem{Base: src}, factor, y)
@@ -410,7 +632,7 @@ func (v isa) narrowRows() {
 			VMOVUPS(v.half(y), Mem{Base: dst})
 		}
 		ADDQ(U8(v.width()), src)
-		ADDQ(U8(v.width()), dst)
+		ADDQ(U8(next), dst)
 	})
 	VZEROUPPER()
 	RET()

@@ -13,6 +13,8 @@ import (
 type isa struct {
 	name string
 	wide bool
+
+	half256 bool // vectors of 256 bits in AVX-512
 }
 
 // step is how many values a turn of a kernel's loop takes.
