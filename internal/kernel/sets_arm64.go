@@ -48,5 +48,11 @@ var neon = func() set {
 	s.decodeBytes = decodeBytesWith(s.scaleBy, s.scaleFrom)
 	s.errors[RawBF16] = errorsBy(RawBF16, errorsBF16NEON)
 	s.errors[RawF32] = errorsBy(RawF32, errorsF32NEON)
+	panels := panelsBy(projectNEON, collectNEON)
+	s.project, s.collect = projectBy(panels), collectBy(panels)
+	s.addSums = addSumsBy(addSumsNEON)
+	s.subtract = subtractBy(subtractNEON)
+	s.product = productBy(productNEON, productFrom)
+	s.productFused = productBy(productFusedNEON, productFusedFrom)
 	return s
 }()

@@ -262,3 +262,33 @@ func roundBF16NEON(x *float32, steps int)
 //
 //go:noescape
 func roundF16NEON(x *float32, steps int)
+
+// projectNEON adds to eight rows of 16 sums. Strides are in bytes.
+//
+//go:noescape
+func projectNEON(sums *float64, w *float32, wStride int, x *float32, xStride, n int)
+
+// collectNEON adds to 16 rows of 16 sums. Strides are in bytes.
+//
+//go:noescape
+func collectNEON(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)
+
+// productNEON sets four rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func productNEON(dst, up, down *float32, dstStride, upStride, downStride, rank, steps int)
+
+// productFusedNEON sets four rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func productFusedNEON(dst, up, down *float32, dstStride, upStride, downStride, rank, steps int)
+
+// addSumsNEON adds to 16 sums twice, of a and of b times rows of x. Strides are in bytes.
+//
+//go:noescape
+func addSumsNEON(first, second, a, b *float64, term int, x *float64, xStride, n int)
+
+// subtractNEON works on that many times 16 values.
+//
+//go:noescape
+func subtractNEON(x, y *float32, steps int)

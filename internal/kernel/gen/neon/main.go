@@ -49,6 +49,12 @@ func main() {
 	a.decodeFloatBytes()
 	a.roundBF16()
 	a.roundF16()
+	a.project()
+	a.collect()
+	a.matrixProduct("product", false)
+	a.matrixProduct("productFused", true)
+	a.addSums()
+	a.subtract()
 	for name, text := range map[string]string{*out: a.source(), *stubs: a.declarations()} {
 		if err := os.WriteFile(name, []byte(text), 0o666); err != nil {
 			fmt.Fprintln(os.Stderr, err)
