@@ -4402,6 +4402,28 @@ turnDone:
 groupDone:
 	RET
 
+// func lookUpNEON(dst *float32, codes *byte, steps int, levels *float32)
+TEXT ·lookUpNEON(SB), NOSPLIT, $0-32
+	MOVD dst+0(FP), R0
+	MOVD codes+8(FP), R1
+	MOVD steps+16(FP), R2
+	MOVD levels+24(FP), R3
+	VLD4 (R3), [V0.B16, V1.B16, V2.B16, V3.B16]
+	CBZ R2, turnDone
+
+turn: // 8 instructions
+	VLD1.P 16(R1), [V8.B16]
+	VTBL V8.B16, [V0.B16], V4.B16
+	VTBL V8.B16, [V1.B16], V5.B16
+	VTBL V8.B16, [V2.B16], V6.B16
+	VTBL V8.B16, [V3.B16], V7.B16
+	VST4.P [V4.B16, V5.B16, V6.B16, V7.B16], 64(R0)
+	SUB $1, R2
+	CBNZ R2, turn
+
+turnDone:
+	RET
+
 // func roundBF16NEON(x *float32, steps int)
 TEXT ·roundBF16NEON(SB), NOSPLIT, $0-16
 	MOVD x+0(FP), R0

@@ -104,3 +104,19 @@ func (a *assembly) roundF16() {
 		return x
 	})
 }
+
+// lookUp takes the levels apart by bytes, looks these up, and stores them
+// together.
+func (a *assembly) lookUp() {
+	doc := "does that many times 16 codes of 16 levels."
+	a.function("lookUp", "dst *float32, codes *byte, steps int, levels *float32", "", doc, func() {
+		dst, codes, n, levels := a.param("dst"), a.param("codes"), a.param("steps"), a.param("levels")
+		planes, x, code := a.vecs(4), a.vecs(4), a.vec()
+		a.op("VLD4", "("+levels+")", list(planes, "B16"))
+		a.loop("turn", n, func() {
+			a.load([]vec{code}, "B16", codes)
+			each(x, func(i int, x vec) { a.op("VTBL", code.b(), list(planes[i:i+1], "B16"), x.b()) })
+			a.op("VST4.P", list(x, "B16"), "64("+dst+")")
+		})
+	})
+}
