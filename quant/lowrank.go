@@ -19,8 +19,8 @@ import (
 // this order or from goroutines that start in it. Then [LowRank.Factors] splits
 // tiles of any number of rows.
 //
-// Memory, in values of eight bytes: 2·Columns·width·Passes for the space, for a
-// moment at the end half as much again, and 8·Columns·width for sums. The width
+// Memory, in values of eight bytes: 1.5·Columns·width·Passes for the space and
+// 8·Columns·width for sums, at the end 2·Columns·width·Passes instead. The width
 // is 16 up to rank 32 and half the rank beyond. Where all of the Gram matrix is
 // taken (up to 512 columns, or too few for that space) it is 10·Columns².
 type LowRank struct {
