@@ -2,6 +2,11 @@
 
 package kernel
 
+import (
+	"math"
+	"unsafe"
+)
+
 // beginBy multiplies by the entry at once, in the pass that looks at sums.
 func beginBy(interleave func(dst, src *float32, stride, blocks int), exact func(x *float32, rows int, entry float32) (sums, products uint32)) beginning {
 	return func(dst, src *float32, stride, blocks int, entry float32) uint32 {
@@ -23,4 +28,22 @@ func unscaled(asm func(dst, src *float32, stride, blocks int, signs *uint32)) fu
 	return func(dst, src *float32, stride, blocks int, signs *uint32, _ float32) {
 		asm(dst, src, stride, blocks, signs)
 	}
+}
+
+// chainBy goes through steps one by one.
+func chainBy(asm func(dst, src, x *float32, h float32)) chainFunc {
+	return func(sums, x *float32, steps *int32, n int, entry float32) {
+		const size = 4 * rotateBlock
+		at := func(x *float32, block int32) *float32 {
+			return (*float32)(unsafe.Add(unsafe.Pointer(x), 4*size*int(block)))
+		}
+		for _, s := range unsafe.Slice((*chainStep)(unsafe.Pointer(steps)), n) {
+			asm(at(sums, s.dst), at(sums, s.src), at(x, s.row), math.Float32frombits(math.Float32bits(entry)^s.sign))
+		}
+	}
+}
+
+// sumsBy does so for functions that take a sign.
+func sumsBy(asm func(dst, src, x *float32, sign uint32)) chainFunc {
+	return chainBy(func(dst, src, x *float32, h float32) { asm(dst, src, x, math.Float32bits(h)&(1<<31)) })
 }

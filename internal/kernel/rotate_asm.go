@@ -17,12 +17,15 @@ type lanes struct {
 	begin        beginning
 	first        int // rows that it multiplied, as the first stages would
 	products     func(x *float32, rows int, entry float32) (exact uint32)
-	chainSums    func(dst, src, x *float32, sign uint32)
-	chainFours   func(dst, src, x *float32, h float32)
-	chainTwos    func(dst, src, x *float32, h float32)
+	chainSums    chainFunc // of products, for an entry of 1
+	chainFours   chainFunc
+	chainTwos    chainFunc
 	singles      stages[float32]
 	once         wideSums
 }
+
+// chainFunc goes through steps.
+type chainFunc func(sums, x *float32, steps *int32, n int, entry float32)
 
 // beginning is interleave that goes on with butterflies where it can, and tells
 // the lanes in which sums of the chain are exact.
@@ -69,7 +72,7 @@ type rotation struct {
 	n         int
 	entry     float32
 	rows      []float32   // [n, count]
-	sums      []float32   // [n, count], of chains
+	sums      []float32   // [n + rotateBlock, count], of chains, and zeros
 	doubles   []float64   // [n, count], or half of it
 	padded    []float32   // [count, n], where there are fewer groups
 	pending   []float32   // [count, n], groups that need the chain
@@ -173,7 +176,7 @@ func (l *lanes) rotate(x []float32, n int, entry float32) {
 		return
 	}
 	r := l.rotation(n, entry)
-	fit(&r.sums, n*l.count)
+	fit(&r.sums, (n+rotateBlock)*l.count)
 	if fours {
 		fit(&r.pending, n*l.count)
 		r.places = r.places[:0]
@@ -187,7 +190,7 @@ func (l *lanes) rotate(x []float32, n int, entry float32) {
 
 func (r *rotation) twos(x []float32) {
 	r.take(x)
-	r.fuse(x, r.chainTwos)
+	r.chain(x, r.chainTwos, r.entry)
 }
 
 // fours sets groups aside whose sums are not exact.
@@ -236,34 +239,19 @@ func (r *rotation) addUp(x []float32) {
 	r.take(x)
 	if r.products(&r.rows[0], r.n, r.entry) != r.all() {
 		r.take(x)
-		r.fuse(x, r.chainFours)
+		r.chain(x, r.chainFours, r.entry)
 		return
 	}
-	r.chain(x, func(dst, src, row *float32, sign uint32) { r.chainSums(dst, src, row, sign) })
-}
-
-// fuse rotates the groups of the rows by fused steps.
-func (r *rotation) fuse(x []float32, step func(dst, src, row *float32, h float32)) {
-	r.chain(x, func(dst, src, row *float32, sign uint32) {
-		step(dst, src, row, math.Float32frombits(math.Float32bits(r.entry)^sign))
-	})
+	r.chain(x, r.chainSums, 1)
 }
 
 // chain adds up blocks of the rows in order, and writes the results to x.
-func (r *rotation) chain(x []float32, add func(dst, src, row *float32, sign uint32)) {
-	order, size := chainOf(r.n), rotateBlock*r.count
-	for _, s := range order.steps {
-		src := &noSums[0]
-		if s.src >= 0 {
-			src = &r.sums[int(s.src)*size]
-		}
-		add(&r.sums[int(s.dst)*size], src, &r.rows[int(s.row)*size], s.sign)
-	}
+func (r *rotation) chain(x []float32, add chainFunc, entry float32) {
+	order := chainOf(r.n)
+	clear(r.sums[r.n*r.count:])
+	add(&r.sums[0], &r.rows[0], &order.steps[0].dst, len(order.steps), entry)
 	r.put(x, r.sums, order.signs, 1)
 }
-
-// noSums are a block's before anything is added.
-var noSums [rotateBlock * 16]float32
 
 // chainSteps are the order in which blocks of rows are added to blocks of sums.
 type chainSteps struct {
@@ -271,11 +259,13 @@ type chainSteps struct {
 	signs []uint32 // by which the blocks of sums differ from the results
 }
 
-// chainStep sets block dst of the sums to block src, -1 for zeros, and block
-// row of the rows, each times the matrix's block.
+// chainStep sets block dst of the sums to block src and block row of the rows,
+// times the matrix's block. The sums of one step that the next one takes need
+// neither be stored nor loaded.
 type chainStep struct {
 	dst, src, row int32
 	sign          uint32 // of the matrix's block
+	load, store   uint32 // 1 or 0
 }
 
 var chains sync.Map // by size
@@ -303,11 +293,69 @@ func newChain(n int) *chainSteps {
 		turned[j] = minus(0, j)
 		c.signs[j] = signOf(turned[j])
 	}
-	c.steps = []chainStep{{0, -1, 0, 0}}
-	for row := 1; row < blocks; row++ {
-		c.split(with, func(j int) bool { return minus(row, j) != turned[j] }, int32(row))
+	sign := func(row, j int) bool { return minus(row, j) != turned[j] }
+	c.run(0, blocks, 0, 1, sign) // zeros
+	for row := 1; row < blocks; {
+		fresh := part(with, func(j int) bool { return sign(row, j) })
+		end := row + 1
+		for end < blocks && !parts(with, func(j int) bool { return sign(end, j) }) {
+			end++
+		}
+		for j, src := range fresh { // before what they part from goes on
+			if src >= 0 {
+				c.run(j, src, row, end, sign)
+			}
+		}
+		for j, first := range with {
+			if first == j && fresh[j] < 0 {
+				c.run(j, j, row, end, sign)
+			}
+		}
+		row = end
 	}
 	return c
+}
+
+// run adds some rows to one block of sums.
+func (c *chainSteps) run(dst, src, row, end int, minus func(row, j int) bool) {
+	for i := row; i < end; i++ {
+		step := chainStep{dst: int32(dst), src: int32(dst), row: int32(i), sign: signOf(minus(i, dst))}
+		if i == row {
+			step.src, step.load = int32(src), 1
+		}
+		if i == end-1 {
+			step.store = 1
+		}
+		c.steps = append(c.steps, step)
+	}
+}
+
+// parts reports whether blocks whose sums are the same so far part.
+func parts(with []int, minus func(j int) bool) bool {
+	for j, first := range with {
+		if minus(j) != minus(first) {
+			return true
+		}
+	}
+	return false
+}
+
+// part sets the least block whose sums are the same with a further row, and
+// returns what a block parts from, or -1.
+func part(with []int, minus func(j int) bool) []int {
+	apart := map[int]int{} // the least block of those that part, by what they part from
+	from := make([]int, len(with))
+	for j, first := range with {
+		from[j] = -1
+		if minus(j) == minus(first) {
+			continue
+		}
+		if _, ok := apart[first]; !ok {
+			apart[first], from[j] = j, first
+		}
+		with[j] = apart[first]
+	}
+	return from
 }
 
 func signOf(minus bool) uint32 {
@@ -315,26 +363,4 @@ func signOf(minus bool) uint32 {
 		return 1 << 31
 	}
 	return 0
-}
-
-// split adds a block of rows to the sums: first to copies for those that part
-// from others here.
-func (c *chainSteps) split(with []int, minus func(j int) bool, row int32) {
-	apart := map[int]int{} // the least block of those that part, by what they part from
-	fresh := map[int]bool{}
-	for j, first := range with {
-		if minus(j) == minus(first) {
-			continue
-		}
-		if _, ok := apart[first]; !ok {
-			apart[first], fresh[j] = j, true
-			c.steps = append(c.steps, chainStep{int32(j), int32(first), row, signOf(minus(j))})
-		}
-		with[j] = apart[first]
-	}
-	for j, first := range with {
-		if first == j && !fresh[j] {
-			c.steps = append(c.steps, chainStep{int32(j), int32(j), row, signOf(minus(j))})
-		}
-	}
 }

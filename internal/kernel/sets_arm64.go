@@ -35,7 +35,7 @@ var neon = func() set {
 	r := &lanes{
 		count: 4, interleave: interleaveNEON, deinterleave: unscaled(deinterleaveNEON),
 		begin: beginBy(interleaveNEON, exactNEON), first: 1, products: productsBy(exactNEON),
-		chainFours: chainFoursNEON, chainTwos: chainTwosNEON, chainSums: chainSumsNEON,
+		chainFours: chainBy(chainFoursNEON), chainTwos: chainBy(chainTwosNEON), chainSums: sumsBy(chainSumsNEON),
 		singles: stages[float32]{pass4SinglesNEON, nil},
 		once:    wideSums{stages: stages[float64]{pass4DoublesNEON, nil}, widen: widenRowsNEON, narrow: narrowRowsNEON},
 	}

@@ -150,20 +150,20 @@ func beginSinglesAVX2(dst *float32, src *float32, stride int, blocks int, least 
 //go:noescape
 func productsAVX2(x *float32, rows int, entry float32, least float32) (exact uint32)
 
-// chainFoursAVX2 sets 16 rows of dst to those of src and 16 fused steps of x.
+// chainFoursAVX2 goes through n of type chainStep, each 16 rows of sums and 16 fused steps of x times h.
 //
 //go:noescape
-func chainFoursAVX2(dst *float32, src *float32, x *float32, h float32)
+func chainFoursAVX2(sums *float32, x *float32, steps *int32, n int, h float32)
 
-// chainSumsAVX2 sets 16 rows of dst to those of src and 16 sums or differences of x, whose signs it turns by xor.
+// chainSumsAVX2 goes through n of type chainStep, each 16 rows of sums and 16 sums or differences of x, where one is 1.
 //
 //go:noescape
-func chainSumsAVX2(dst *float32, src *float32, x *float32, sign uint32)
+func chainSumsAVX2(sums *float32, x *float32, steps *int32, n int, one float32)
 
-// chainTwosAVX2 sets 16 rows of dst to those of src and 16 fused steps of x.
+// chainTwosAVX2 goes through n of type chainStep, each 16 rows of sums and 16 fused steps of x times h.
 //
 //go:noescape
-func chainTwosAVX2(dst *float32, src *float32, x *float32, h float32)
+func chainTwosAVX2(sums *float32, x *float32, steps *int32, n int, h float32)
 
 // narrowRowsAVX2 multiplies rows, and rounds them to half of rows of dst.
 //
@@ -453,20 +453,20 @@ func beginSinglesAVX512(dst *float32, src *float32, stride int, blocks int, leas
 //go:noescape
 func productsAVX512(x *float32, rows int, entry float32, least float32) (exact uint32)
 
-// chainFoursAVX512 sets 16 rows of dst to those of src and 16 fused steps of x.
+// chainFoursAVX512 goes through n of type chainStep, each 16 rows of sums and 16 fused steps of x times h.
 //
 //go:noescape
-func chainFoursAVX512(dst *float32, src *float32, x *float32, h float32)
+func chainFoursAVX512(sums *float32, x *float32, steps *int32, n int, h float32)
 
-// chainSumsAVX512 sets 16 rows of dst to those of src and 16 sums or differences of x, whose signs it turns by xor.
+// chainSumsAVX512 goes through n of type chainStep, each 16 rows of sums and 16 sums or differences of x, where one is 1.
 //
 //go:noescape
-func chainSumsAVX512(dst *float32, src *float32, x *float32, sign uint32)
+func chainSumsAVX512(sums *float32, x *float32, steps *int32, n int, one float32)
 
-// chainTwosAVX512 sets 16 rows of dst to those of src and 16 fused steps of x.
+// chainTwosAVX512 goes through n of type chainStep, each 16 rows of sums and 16 fused steps of x times h.
 //
 //go:noescape
-func chainTwosAVX512(dst *float32, src *float32, x *float32, h float32)
+func chainTwosAVX512(sums *float32, x *float32, steps *int32, n int, h float32)
 
 // narrowRowsAVX512 multiplies rows, and rounds them to rows of dst.
 //

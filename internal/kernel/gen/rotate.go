@@ -332,73 +332,105 @@ func (v isa) bits(mask VecVirtual) Register {
 	return r
 }
 
-// chain adds 16 rows, times ±h, to 16 sums, each in one step that rounds once.
-// minus tells the entries of the matrix that are negative.
+// chain adds 16 rows, times ±h, to 16 sums, each in one step that rounds once,
+// for every step of a list. minus tells the entries of the matrix that are
+// negative.
 func (v isa) chain(name string, minus func(k, j int) bool) {
-	v.function(name, "func(dst, src, x *float32, h float32)",
-		described("%s%s sets 16 rows of dst to those of src and 16 fused steps of x.", name, v.name))
-	dst, src, x := param("dst"), param("src"), param("x")
-	h := v.constantParam("h")
-	v.sums(dst, src, func(acc []VecVirtual, from int) {
-		for k := range blockRows {
-			row := v.load(f32, Mem{Base: x, Disp: k * v.width()})
-			for j, a := range acc {
-				if minus(k, from+j) {
-					VFNMADD231PS(row, h, a)
-				} else {
-					VFMADD231PS(row, h, a)
-				}
+	v.chainSteps(name, "fused steps of x times h", "h", func(h, row VecVirtual, acc []VecVirtual, k, from int) {
+		for j, a := range acc {
+			if minus(k, from+j) {
+				VFNMADD231PS(row, h, a)
+			} else {
+				VFMADD231PS(row, h, a)
 			}
 		}
 	})
 }
 
 // chainSums is chain for rows that hold products: half of the steps are
-// additions, half fused with a factor of 1, so that both kinds of units work.
+// additions, half fused with a factor of ±1, so that both kinds of units work.
 func (v isa) chainSums(minus func(k, j int) bool) {
-	v.function("chainSums", "func(dst, src, x *float32, sign uint32)",
-		described("chainSums%s sets 16 rows of dst to those of src and 16 sums or differences of x, whose signs it turns by xor.", v.name))
-	dst, src, x := param("dst"), param("src"), param("x")
-	sign, one := v.constantParam("sign"), v.constant(0x3F800000)
-	v.sums(dst, src, func(acc []VecVirtual, from int) {
-		for k := range blockRows {
-			row := v.load(f32, Mem{Base: x, Disp: k * v.width()})
-			v.xor(sign, row, row)
-			for j, a := range acc {
-				switch turned := minus(k, from+j); {
-				case j%2 == 0 && turned:
-					VFNMADD231PS(row, one, a)
-				case j%2 == 0:
-					VFMADD231PS(row, one, a)
-				case turned:
-					VSUBPS(row, a, a)
-				default:
-					VADDPS(row, a, a)
-				}
+	var sign, one VecVirtual
+	v.chainSteps("chainSums", "sums or differences of x, where one is 1", "one", func(h, row VecVirtual, acc []VecVirtual, k, from int) {
+		if k == 0 {
+			sign, one = v.vec(), v.constant(0x3F800000)
+			v.xor(h, one, sign) // that of the block
+		}
+		v.xor(sign, row, row)
+		for j, a := range acc {
+			switch turned := minus(k, from+j); {
+			case j%2 == 0 && turned:
+				VFNMADD231PS(row, one, a)
+			case j%2 == 0:
+				VFMADD231PS(row, one, a)
+			case turned:
+				VSUBPS(row, a, a)
+			default:
+				VADDPS(row, a, a)
 			}
 		}
 	})
 }
 
-// sums loads rows of src, as many as registers hold, calls add for them, and
-// stores them in dst.
-func (v isa) sums(dst, src Register, add func(acc []VecVirtual, from int)) {
+// chainSteps goes through a list of chainStep for as many rows of blocks as
+// registers hold, and then again for the others. add takes one row.
+func (v isa) chainSteps(name, doc, factor string, add func(h, row VecVirtual, acc []VecVirtual, k, from int)) {
+	v.function(name, "func(sums, x *float32, steps *int32, n int, "+factor+" float32)",
+		described("%s%s goes through n of type chainStep, each 16 rows of sums and 16 %s.", name, v.name, doc))
 	n := blockRows
 	if !v.wide {
 		n = blockRows / 2
 	}
 	for from := 0; from < blockRows; from += n {
-		var acc []VecVirtual
-		for j := range n {
-			acc = append(acc, v.load(f32, Mem{Base: src, Disp: (from + j) * v.width()}))
+		sums, x, steps, count := param("sums"), param("x"), param("steps"), param("n")
+		all, h := v.constantParam(factor), v.vec()
+		acc := make([]VecVirtual, n)
+		for j := range acc {
+			acc[j] = v.constant(0)
 		}
-		add(acc, from)
-		for j, a := range acc {
-			VMOVUPS(a, Mem{Base: dst, Disp: (from + j) * v.width()})
-		}
+		label := described("Of%d", from)
+		loop("step"+label, count, func() {
+			v.blockOf(sums, steps, chainSrc, chainLoad, "loaded"+label, func(j Mem, i int) { VMOVUPS(j, acc[i]) }, from, n)
+			VBROADCASTSS(Mem{Base: steps, Disp: chainSign}, h)
+			v.xor(all, h, h)
+			row := v.blockAt(x, steps, chainRow)
+			for k := range blockRows {
+				add(h, v.load(f32, Mem{Base: row, Disp: k * v.width()}), acc, k, from)
+			}
+			v.blockOf(sums, steps, chainDst, chainStore, "stored"+label, func(j Mem, i int) { VMOVUPS(acc[i], j) }, from, n)
+			ADDQ(U8(chainSize), steps)
+		})
 	}
 	VZEROUPPER()
 	RET()
+}
+
+// Fields of chainStep.
+const (
+	chainDst, chainSrc, chainRow, chainSign = 0, 4, 8, 12
+	chainLoad, chainStore                   = 16, 20
+	chainSize                               = 24
+)
+
+// blockAt is where a block of rows begins whose number is a field of a step.
+func (v isa) blockAt(x, step Register, field int) Register {
+	at := GP64()
+	MOVLQSX(Mem{Base: step, Disp: field}, at)
+	IMUL3Q(U32(uint32(blockRows*v.width())), at, at)
+	ADDQ(x, at)
+	return at
+}
+
+// blockOf moves n rows from one on, of the block that a field names, unless
+// another field is zero.
+func (v isa) blockOf(x, step Register, field, unless int, label string, move func(row Mem, i int), from, n int) {
+	CMPL(Mem{Base: step, Disp: unless}, U8(0))
+	JE(LabelRef(label))
+	at := v.blockAt(x, step, field)
+	for i := range n {
+		move(Mem{Base: at, Disp: (from + i) * v.width()}, i)
+	}
+	Label(label)
 }
 
 // arithmetic is that of single or double precision.
