@@ -43,6 +43,7 @@ var neon = func() set {
 	s.books, s.bookCodes = booksBy(r, bookSumsNEON), bookCodesBy(bookCodesNEON)
 	s.split = splitBy(splitNEON)
 	s.decodeBytes = decodeBytesBy(decodeIntBytesNEON, decodeFloatBytesNEON, decodeBytesWith(s.scaleBy, s.scaleFrom))
+	s.decodePacked = decodePackedBy(decodePackedNEON)
 	s.lookUp = lookUpBy(lookUpNEON)
 	s.roundBF16 = roundBy(roundBF16NEON, roundBF16)
 	s.roundF16 = roundBy(roundF16NEON, roundF16)

@@ -253,6 +253,11 @@ func decodeIntBytesNEON(dst *float32, codes *byte, scales, zeros *float32, group
 //go:noescape
 func decodeFloatBytesNEON(dst *float32, codes *byte, scales, zeros *float32, groups, steps, next int, c *uint32)
 
+// decodePackedNEON works on that many times 16 codes.
+//
+//go:noescape
+func decodePackedNEON(dst *float32, codes *uint16, steps int, c *uint32)
+
 // lookUpNEON does that many times 16 codes of 16 levels.
 //
 //go:noescape

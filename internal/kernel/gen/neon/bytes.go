@@ -40,19 +40,25 @@ func (a *assembly) decodeIntBytes() {
 	})
 }
 
-// decodeFloatBytes moves a code's magnitude to the place of a float's and adds
-// the difference of the biases. One without exponent gets the least exponent,
-// and the least normal taken off.
 func (a *assembly) decodeFloatBytes() {
-	var cut, sign, magnitude, bit, rebias, least, fraction, numbers, infinity, last, nan, zero, one vec
-	var y, normal, value, t vec
-	constants := func(c string) {
-		cut, sign, magnitude, bit = a.row(c, 0), a.row(c, 32), a.row(c, 64), a.row(c, 96)
-		rebias, least, fraction, numbers = a.row(c, 128), a.row(c, 160), a.row(c, 192), a.row(c, 224)
-		infinity, last, nan, zero = a.row(c, 256), a.row(c, 288), a.row(c, 320), a.row(c, 352)
-		one, y, normal, value, t = a.constant(0x3F800000, "S4"), a.vec(), a.vec(), a.vec(), a.vec()
-	}
-	a.decodeBytes("decodeFloatBytes", constants, func(x vec) {
+	var value func(x vec)
+	a.decodeBytes("decodeFloatBytes", func(c string) { value = a.floats(c) }, func(x vec) { value(x) })
+}
+
+func (a *assembly) decodePacked() {
+	var value func(x vec)
+	a.fromWords("decodePacked", "c *uint32", func() { value = a.floats(a.param("c")) }, func(x vec) { value(x) })
+}
+
+// floats moves a code's magnitude to the place of a float's and adds the
+// difference of the biases. One without exponent gets the least exponent, and
+// the least normal taken off.
+func (a *assembly) floats(c string) func(x vec) {
+	cut, sign, magnitude, bit := a.row(c, 0), a.row(c, 32), a.row(c, 64), a.row(c, 96)
+	rebias, least, fraction, numbers := a.row(c, 128), a.row(c, 160), a.row(c, 192), a.row(c, 224)
+	infinity, last, nan, zero := a.row(c, 256), a.row(c, 288), a.row(c, 320), a.row(c, 352)
+	one, y, normal, value, t := a.constant(0x3F800000, "S4"), a.vec(), a.vec(), a.vec(), a.vec()
+	return func(x vec) {
 		a.op("VAND", magnitude.b(), x.b(), y.b())
 		a.shift("S4", cut, y, value)
 		a.op("VADD", rebias.s(), value.s(), normal.s())
@@ -65,7 +71,7 @@ func (a *assembly) decodeFloatBytes() {
 		a.op("VORR", value.b(), x.b(), x.b())
 		a.unless(y, last, nan, x, t)
 		a.op("VFMLA", one.s(), zero.s(), x.s())
-	})
+	}
 }
 
 func (a *assembly) roundBF16() {

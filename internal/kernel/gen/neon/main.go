@@ -47,6 +47,7 @@ func main() {
 	a.bookCodes()
 	a.decodeIntBytes()
 	a.decodeFloatBytes()
+	a.decodePacked()
 	a.lookUp()
 	a.roundBF16()
 	a.roundF16()
