@@ -67,6 +67,8 @@ const (
 	bytesPerValue = 32
 	// rawBytesPerValue is that where values are taken as they are stored.
 	rawBytesPerValue = 8
+	// mostRaw is enough of them for bands that lie in files in long runs.
+	mostRaw = 4 << 20
 	// rawBuffer is the worker's buffer for plain bytes; those before it are for
 	// the tensors of a stored layer.
 	rawBuffer = maxParts

@@ -122,7 +122,8 @@ func (q *quantization) encoding(s *plan.Step) *encoding {
 	}
 	e.encoder, e.cut = s.Codec.NewEncoder(e.limit), s.Codec.Cut()
 	if _, ok := e.raw(); ok && s.Source.Numel() > e.limit {
-		e.encoder = s.Codec.NewEncoder(e.limit * (bytesPerValue / rawBytesPerValue))
+		raw := e.limit * (bytesPerValue / rawBytesPerValue)
+		e.encoder = s.Codec.NewEncoder(max(min(raw, mostRaw), e.limit))
 	}
 	return e
 }

@@ -6,128 +6,156 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
-// books fits the codebooks of several groups at once, one in each lane of
-// vectors. Each comes out as [Lloyd.Fit] makes it.
+// books fits the codebooks of many groups, several at once, each in a lane of
+// vectors. Each comes out as [Lloyd.Fit] makes it. As soon as one is done the
+// next takes its lane: some need many times the steps of others.
 type books struct {
-	middles, sums []float32 // by lanes
-	counts        []uint32
-	seen          []cell  // what levels were moved by
-	lloyds        []Lloyd // of the lanes
-	moving        []bool
-	buffer        []float32
+	rows, middles, sums []float32 // by lanes
+	counts              []uint32
+	lanes               []lane
 }
 
-// fit gives as many groups of n values as kernels take their codes. Ranges are
-// finite, levels up to [kernel.BookLevels].
-func (b *books) fit(codes []uint16, values []float32, n, levels, steps int) {
-	rows := b.begin(values, n, levels)
-	for range steps {
+// lane is a group under way.
+type lane struct {
+	Lloyd
+	group int // -1 for none
+	steps int // to go
+	seen  [kernel.BookLevels]cell
+}
+
+// shelf is groups of n finite values to be fitted, each with levels up to
+// [kernel.BookLevels].
+type shelf struct {
+	values   []float32
+	codes    []uint16  // of the values
+	levels   []float32 // of the groups, one after the other
+	n, count int       // values and levels of a group
+	steps    int
+	taken    int // groups
+}
+
+// fit gives all groups their codes and levels.
+func (b *books) fit(s shelf) {
+	b.begin(s.n)
+	busy := 0
+	for i := range b.lanes {
+		if b.next(i, &s) {
+			busy++
+		}
+	}
+	for busy > 0 {
 		clear(b.sums)
 		clear(b.counts[:len(b.middles)])
-		kernel.BookSums(b.sums, b.counts, rows, b.middles)
-		if !b.step(n) {
-			break
+		kernel.BookSums(b.sums, b.counts, b.rows, b.middles)
+		for i := range b.lanes {
+			if b.lanes[i].group < 0 || b.step(i, s.n) {
+				continue
+			}
+			if b.finish(i, &s); !b.next(i, &s) {
+				busy--
+			}
 		}
-	}
-	var middles [kernel.BookLevels - 1]float32
-	for lane := range b.lloyds {
-		for j := range middles {
-			middles[j] = b.middles[j*len(b.lloyds)+lane]
-		}
-		kernel.BookCodes(codes[lane*n:(lane+1)*n], values[lane*n:(lane+1)*n], middles[:])
 	}
 }
 
-// begin returns the rows of the groups.
-func (b *books) begin(values []float32, n, levels int) []float32 {
-	lanes := len(values) / n
-	if len(b.lloyds) != lanes {
+func (b *books) begin(n int) {
+	if count := kernel.BookGroups(); len(b.lanes) != count {
 		*b = books{
-			middles: make([]float32, (kernel.BookLevels-1)*lanes), sums: make([]float32, kernel.BookLevels*lanes),
-			counts: make([]uint32, kernel.BookLevels*lanes), seen: make([]cell, kernel.BookLevels*lanes), lloyds: make([]Lloyd, lanes), moving: make([]bool, lanes),
+			middles: make([]float32, (kernel.BookLevels-1)*count), sums: make([]float32, kernel.BookLevels*count),
+			counts: make([]uint32, kernel.BookLevels*count), lanes: make([]lane, count),
 		}
 	}
-	clear(b.seen)
-	for i := range lanes {
+	for i := range b.lanes {
 		b.counts[len(b.middles)+i] = 1
 	}
 	for i := range b.middles {
 		b.middles[i] = float32(math.Inf(1))
 	}
-	for lane := range b.lloyds {
-		lo, hi := kernel.MinMax(values[lane*n : (lane+1)*n])
-		b.lloyds[lane].reset(levels, Range{lo, hi})
-		b.moving[lane] = true
-		b.putMiddles(lane)
-	}
-	rows := sized(&b.buffer, len(values))
-	kernel.BookRows(rows, values, n)
-	return rows
+	b.rows = sized(&b.rows, n*len(b.lanes))
 }
 
-// step moves the levels of the lanes in which any moves still.
-func (b *books) step(n int) (moved bool) {
-	for lane := range b.lloyds {
-		if !b.moving[lane] {
-			continue
-		}
-		b.feed(lane, n)
-		b.moving[lane] = b.lloyds[lane].Step()
-		moved = moved || b.moving[lane]
-		if b.lloyds[lane].turned {
-			b.forget(lane)
-		}
-		b.putMiddles(lane)
+// next takes the next group into a lane, if there is one.
+func (b *books) next(i int, s *shelf) bool {
+	l := &b.lanes[i]
+	if l.group = s.taken; l.group == len(s.values)/s.n {
+		l.group = -1
+		return false
 	}
-	return moved
+	s.taken++
+	l.steps = s.steps
+	clear(l.seen[:])
+	values := s.values[l.group*s.n:][:s.n]
+	for row, at := 0, i; row < len(values); row, at = row+1, at+len(b.lanes) {
+		b.rows[at] = values[row]
+	}
+	lo, hi := kernel.MinMax(values)
+	l.reset(s.count, Range{lo, hi})
+	b.putMiddles(i)
+	return true
+}
+
+// step moves the levels of a lane and reports whether it takes another step.
+func (b *books) step(i, n int) bool {
+	l := &b.lanes[i]
+	b.feed(i, n)
+	moved := l.Step()
+	if l.turned {
+		clear(l.seen[:])
+	}
+	b.putMiddles(i)
+	l.steps--
+	return moved && l.steps > 0
 }
 
 // feed takes over what a lane was fed, but for levels whose mean is the last
 // step's: they are there.
-func (b *books) feed(lane, n int) {
-	l, lanes := &b.lloyds[lane], len(b.lloyds)
+func (b *books) feed(i, n int) {
+	l := &b.lanes[i]
 	from := uint32(n) // values that are not below the level
 	for j := range l.levels {
-		above := uint32(0)
+		above, at := uint32(0), j*len(b.lanes)+i
 		if j < len(l.levels)-1 {
-			above = b.counts[j*lanes+lane]
+			above = b.counts[at]
 		}
-		c := cell{b.sums[j*lanes+lane], from - above}
-		if old := &b.seen[j*lanes+lane]; c.count > 0 && c != *old {
-			*old, l.cells[j] = c, c
+		if c := (cell{b.sums[at], from - above}); c.count > 0 && c != l.seen[j] {
+			l.seen[j], l.cells[j] = c, c
 			l.fed = append(l.fed, int32(j))
 		}
 		from = above
 	}
 }
 
-// forget makes the next step look at every level.
-func (b *books) forget(lane int) {
-	for i := lane; i < len(b.seen); i += len(b.lloyds) {
-		b.seen[i] = cell{}
-	}
-}
-
-func (b *books) putMiddles(lane int) {
-	l := &b.lloyds[lane]
+func (b *books) putMiddles(i int) {
+	l := &b.lanes[i]
 	for j, m := range l.middles[:len(l.middles)-1] {
-		b.middles[j*len(b.lloyds)+lane] = m
+		b.middles[j*len(b.lanes)+i] = m
 	}
 }
 
-// together returns the number of units that are fitted at once, 0 for none:
-// those of a tile whose groups lie whole in it.
-func (s *Scheme) together(t *Tile) int {
+// finish stores what a lane came to.
+func (b *books) finish(i int, s *shelf) {
+	l := &b.lanes[i]
+	var middles [kernel.BookLevels - 1]float32
+	for j := range middles {
+		middles[j] = b.middles[j*len(b.lanes)+i]
+	}
+	at := l.group * s.n
+	kernel.BookCodes(s.codes[at:at+s.n], s.values[at:at+s.n], middles[:])
+	copy(s.levels[l.group*s.count:], l.levels)
+}
+
+// together reports whether the codebooks of a tile are fitted so: its groups
+// lie whole in it, and are enough for the lanes to be worth it.
+func (s *Scheme) together(t *Tile) bool {
 	known := t.known != nil && t.known.books != nil
-	if known || s.Inner != 1 || s.Levels > kernel.BookLevels || s.Group%16 != 0 || t.Start%s.Group != 0 {
-		return 0
-	}
-	return kernel.BookGroups()
+	lanes := kernel.BookGroups()
+	return !known && lanes > 0 && s.steps > 0 && s.Inner == 1 && s.Levels <= kernel.BookLevels && t.Start%s.Group == 0 &&
+		len(t.Values)%s.Group == 0 && 2*(len(t.Values)/s.Group) >= lanes
 }
 
-// lookUnits gives the values of units that lie together the codes of their
-// groups' levels, and reports false where one is not finite.
-func (s *Scheme) lookUnits(codes []uint16, values []float32, scratch *Scratch) bool {
+// lookTogether gives the values of a tile the codes of their groups' levels,
+// and reports false where one is not finite.
+func (s *Scheme) lookTogether(codes []uint16, values []float32, scratch *Scratch) bool {
 	n := len(values) / s.Group
 	lo, hi := sized(&scratch.lo, n), sized(&scratch.hi, n)
 	kernel.Ranges(lo, hi, kernel.AsBytes(values), kernel.RawF32, s.Group)
@@ -136,15 +164,14 @@ func (s *Scheme) lookUnits(codes []uint16, values []float32, scratch *Scratch) b
 			return false
 		}
 	}
-	b := &scratch.books
-	b.fit(codes, values, s.Group, s.Levels, s.steps)
+	levels := sized(&scratch.scales, n*s.Levels)
+	scratch.scales = levels
+	scratch.books.fit(shelf{values: values, codes: codes, levels: levels, n: s.Group, count: s.Levels, steps: s.steps})
+	for i, v := range levels {
+		levels[i] = s.round(v)
+	}
 	if !s.exact {
 		clampCodes(codes, s.Dtype)
-	}
-	for lane := range b.lloyds {
-		for _, v := range b.lloyds[lane].levels {
-			scratch.scales = append(scratch.scales, s.round(v))
-		}
 	}
 	return true
 }

@@ -31,26 +31,32 @@ func TestBooks(t *testing.T) {
 	var b books
 	for name, value := range kinds {
 		for _, levels := range []int{2, 3, 4, 8, 15, 16} {
-			for _, n := range []int{16, 512} {
-				values := make([]float32, lanes*n)
-				for i := range values {
-					values[i] = value()
-				}
-				codes := make([]uint16, len(values))
-				b.fit(codes, values, n, levels, CodebookSteps)
-				for lane := range lanes {
-					var l Lloyd
-					want := make([]uint16, n)
-					l.Fit(want, values[lane*n:(lane+1)*n], levels, CodebookSteps)
-					where := fmt.Sprintf("%s, %d levels, groups of %d, lane %d", name, levels, n, lane)
-					if !slices.Equal(codes[lane*n:(lane+1)*n], want) {
-						t.Fatalf("%s: codes differ", where)
+			for _, n := range []int{16, 50, 512} {
+				for _, groups := range []int{1, lanes, 3*lanes + 1} {
+					values := make([]float32, groups*n)
+					for i := range values {
+						values[i] = value()
 					}
-					if got := b.lloyds[lane].Levels(); hashFloats(got) != hashFloats(l.Levels()) {
-						t.Fatalf("%s: levels %v, want %v", where, got, l.Levels())
-					}
+					compareBooks(t, &b, fmt.Sprintf("%s, %d levels, %d groups of %d", name, levels, groups, n), values, n, levels)
 				}
 			}
+		}
+	}
+}
+
+func compareBooks(t *testing.T, b *books, name string, values []float32, n, levels int) {
+	t.Helper()
+	codes, all := make([]uint16, len(values)), make([]float32, len(values)/n*levels)
+	b.fit(shelf{values: values, codes: codes, levels: all, n: n, count: levels, steps: CodebookSteps})
+	for i := range len(values) / n {
+		var l Lloyd
+		want := make([]uint16, n)
+		l.Fit(want, values[i*n:(i+1)*n], levels, CodebookSteps)
+		if !slices.Equal(codes[i*n:(i+1)*n], want) {
+			t.Fatalf("%s: codes of group %d differ", name, i)
+		}
+		if got := all[i*levels : (i+1)*levels]; hashFloats(got) != hashFloats(l.Levels()) {
+			t.Fatalf("%s: levels of group %d are %v, want %v", name, i, got, l.Levels())
 		}
 	}
 }

@@ -133,11 +133,10 @@ func (s *Scheme) ranged(t Tile, scratch *Scratch, f func(unit, from, to int, ran
 
 // lookAll gives the values of a tile the codes of their groups' levels.
 func (s *Scheme) lookAll(codes []uint16, t Tile, scratch *Scratch) error {
-	at, some := 0, s.together(&t)*s.Group
-	for some > 0 && len(t.Values)-at >= some && s.lookUnits(codes[at:at+some], t.Values[at:at+some], scratch) {
-		at += some
+	if s.together(&t) && s.lookTogether(codes, t.Values, scratch) {
+		return nil
 	}
-	t.Start, t.Values, codes = t.Start+at, t.Values[at:], codes[at:]
+	scratch.scales = scratch.scales[:0]
 	return s.ranged(t, scratch, func(unit, from, to int, _ []Range) {
 		s.lookUnit(codes[from:to], t.Values[from:to], t, unit, unit*s.Group >= t.Start, scratch)
 	})

@@ -7,7 +7,6 @@ const BookLevels = 16
 // leaves groups to be added up one by one.
 type bookSet struct {
 	groups int
-	rows   func(dst, groups []float32, n int)
 	sums   func(sums []float32, counts []uint32, x, middles []float32)
 }
 
@@ -18,10 +17,6 @@ func BookGroups() int {
 	}
 	return active.books.groups
 }
-
-// BookRows turns [BookGroups] groups of n values, a multiple of 16, into rows:
-// dst [n, groups].
-func BookRows(dst, groups []float32, n int) { active.books.rows(dst, groups, n) }
 
 // BookSums adds each value of rows x [n, groups] to the sum of its level, sums
 // [16, groups], in ascending order of rows, and counts in counts [16, groups]

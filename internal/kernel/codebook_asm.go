@@ -4,17 +4,13 @@ package kernel
 
 import "unsafe"
 
-// booksBy takes as many groups as rotations do.
-func booksBy(l *lanes, asm func(sums *float32, counts *uint32, x, middles *float32, rows int)) *bookSet {
+// booksBy takes as many groups as vectors have lanes.
+func booksBy(lanes int, asm func(sums *float32, counts *uint32, x, middles *float32, rows int)) *bookSet {
 	return &bookSet{
-		groups: l.count,
-		rows: func(dst, groups []float32, n int) {
-			dst, groups = dst[:n*l.count], groups[:n*l.count]
-			l.interleave(unsafe.SliceData(dst), unsafe.SliceData(groups), 4*n, n/rotateBlock)
-		},
+		groups: lanes,
 		sums: func(sums []float32, counts []uint32, x, middles []float32) {
-			sums, counts, middles = sums[:BookLevels*l.count], counts[:BookLevels*l.count], middles[:(BookLevels-1)*l.count]
-			asm(unsafe.SliceData(sums), unsafe.SliceData(counts), unsafe.SliceData(x), unsafe.SliceData(middles), len(x)/l.count)
+			sums, counts, middles = sums[:BookLevels*lanes], counts[:BookLevels*lanes], middles[:(BookLevels-1)*lanes]
+			asm(unsafe.SliceData(sums), unsafe.SliceData(counts), unsafe.SliceData(x), unsafe.SliceData(middles), len(x)/lanes)
 		},
 	}
 }
