@@ -47,7 +47,6 @@ var neon = func() set {
 	s.lookUp = lookUpBy(lookUpNEON)
 	s.roundBF16 = roundBy(roundBF16NEON, roundBF16)
 	s.roundF16 = roundBy(roundF16NEON, roundF16)
-	s.decodeBytes = decodeBytesWith(s.scaleBy, s.scaleFrom)
 	s.errors[RawBF16] = errorsBy(RawBF16, errorsBF16NEON)
 	s.errors[RawF32] = errorsBy(RawF32, errorsF32NEON)
 	panels := panelsBy(projectNEON, collectNEON)
