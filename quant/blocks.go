@@ -99,6 +99,6 @@ func (b *Blocks) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
 
 // Decode restores an area from the bytes that Needed names.
 func (b *Blocks) Decode(dst []float32, src [][]byte, a Area, _ safetensors.Dtype, scratch *Scratch) {
-	scales := getFloats(sized(&scratch.sides.scales, len(src[1])/4), src[1], safetensors.F32)
+	scales := Widen(sized(&scratch.sides.scales, len(src[1])/4), src[1], safetensors.F32)
 	b.Cut().decodeBytes(dst, src[0], a, scales, b.Rule.values())
 }

@@ -200,7 +200,7 @@ func (r *Rotated) Decode(dst []float32, src [][]byte, a Area, _ safetensors.Dtyp
 		codes, values = sized(&scratch.bytes, len(dst)), int4Values
 		pack.SplitBytes(codes, src[0], 4)
 	}
-	scales := getFloats(sized(&scratch.sides.scales, a.Rows), src[1], safetensors.F32)
+	scales := Widen(sized(&scratch.sides.scales, a.Rows), src[1], safetensors.F32)
 	kernel.DecodeBytes(dst, codes, scales, nil, a.Cols, values)
 	RotateOnce(dst, r.Group)
 }

@@ -95,7 +95,7 @@ func (s *Scheme) takeFloats(buffer []float32, f sideData, src [][]byte, start, n
 	}
 	first, last := s.groupsIn(start, start+n)
 	if f.store == nil {
-		return getFloats(sized(&buffer, last-first), src[f.part], s.ScaleDtype)
+		return Widen(sized(&buffer, last-first), src[f.part], s.ScaleDtype)
 	}
 	from, to := f.store.around(s.groupsIn)(start, start+n)
 	x := sized(&buffer, to-from)

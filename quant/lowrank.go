@@ -13,7 +13,7 @@ import (
 // LowRank finds the low-rank part of a weight W that is read several times in
 // tiles of whole rows: W = up·down + rest, where down is [Rank, Columns], up
 // [Rows, Rank], and the rest is near the least there is. The factors are the
-// same bits for any number of goroutines, any window and any machine.
+// same bits for any number of goroutines and on any machine.
 //
 // For every pass from 0 to Passes, give each of the Tiles to [LowRank.Add], in
 // this order or from goroutines that start in it. Then [LowRank.Factors] splits
@@ -238,8 +238,8 @@ func newFactors(rows []float64, rank, columns int, to safetensors.Dtype) *Factor
 // Split sets up to the rows of the factor that belong to rows w of the weight,
 // the least-squares fit rounded to the dtype, and w to what is left: w less
 // up·down, the product a chain of fused multiply-adds in single precision, as
-// SDNQ's comes about, rounded to the dtype. A
-// row whose product overflows has zeros in up.
+// SDNQ's comes about, rounded to the dtype. A row whose product overflows has
+// zeros in up.
 func (f *Factors) Split(up, w []float32, s *Scratch) {
 	rows := len(w) / f.Columns
 	y := sized(&s.doubles, 2*rows*f.Rank)

@@ -58,14 +58,19 @@ func (p plain) raw(s *Scratch) ([]byte, kernel.Raw) {
 
 // values returns a widened copy in that buffer.
 func (p plain) values(buffer *[]float32) []float32 {
-	x := sized(buffer, p.len())
-	switch p.dtype {
+	return Widen(sized(buffer, p.len()), p.data, p.dtype)
+}
+
+// Widen fills dst with little-endian values of a float dtype, F32, BF16 or F16,
+// in single precision, and returns it.
+func Widen(dst []float32, src []byte, d safetensors.Dtype) []float32 {
+	switch d {
 	case safetensors.BF16:
-		kernel.WidenBF16(x, p.data)
+		kernel.WidenBF16(dst, src)
 	case safetensors.F16:
-		kernel.WidenF16(x, p.data)
+		kernel.WidenF16(dst, src)
 	default:
-		kernel.WidenF32(x, p.data)
+		kernel.WidenF32(dst, src)
 	}
-	return x
+	return dst
 }

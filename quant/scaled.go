@@ -300,7 +300,7 @@ func (r *Rule) encodeBytes(dst []byte, x []float32, scratch *Scratch) {
 // or F16) from the bytes that Needed names.
 func (s *Scaled) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
 	first, last := s.groupsIn(start, start+len(dst))
-	scales := getFloats(sized(&scratch.sides.scales, last-first), src[1], safetensors.F32)
+	scales := Widen(sized(&scratch.sides.scales, last-first), src[1], safetensors.F32)
 	if s.Rule.inDtype {
 		for i, scale := range scales {
 			scales[i] = RoundTo(scale, out)

@@ -173,7 +173,7 @@ func (s *store) decode(dst []float32, src [][]byte, first int, scratch *Scratch)
 	}
 	codes := inner.uint16s(len(dst))
 	pack.Unpack(codes, src[0], s.scheme.Bits)
-	LookUp(dst, codes, getFloats(inner.floats(s.levels), src[1], safetensors.F32))
+	LookUp(dst, codes, Widen(inner.floats(s.levels), src[1], safetensors.F32))
 }
 
 func sub(s **Scratch) *Scratch {
@@ -191,16 +191,4 @@ func putFloats(dst []byte, x []float32, d safetensors.Dtype) {
 	for i, v := range x {
 		putFloat(dst, i, v, d)
 	}
-}
-
-func getFloats(dst []float32, src []byte, d safetensors.Dtype) []float32 {
-	switch d {
-	case safetensors.BF16:
-		kernel.WidenBF16(dst, src)
-	case safetensors.F16:
-		kernel.WidenF16(dst, src)
-	default:
-		kernel.WidenF32(dst, src)
-	}
-	return dst
 }

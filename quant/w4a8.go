@@ -190,7 +190,7 @@ func (w *W4A8) Decode(dst []float32, src [][]byte, a Area, out safetensors.Dtype
 		scales[i] = w.groupScale(src[1], i)
 	}
 	if w.Levels != nil {
-		kernel.LookUp(dst, codes, getFloats(scratch.floats(len(w.Levels)), src[3], safetensors.F32))
+		kernel.LookUp(dst, codes, Widen(scratch.floats(len(w.Levels)), src[3], safetensors.F32))
 		for i, scale := range scales {
 			kernel.ScaleBy(dst[i*w.Group:(i+1)*w.Group], scale)
 		}

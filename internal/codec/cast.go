@@ -81,14 +81,7 @@ func Widen(dst []float32, src []byte, from safetensors.Dtype) {
 		}
 		return
 	}
-	switch from {
-	case safetensors.BF16:
-		kernel.WidenBF16(dst, src)
-	case safetensors.F16:
-		kernel.WidenF16(dst, src)
-	default:
-		kernel.WidenF32(dst, src)
-	}
+	quant.Widen(dst, src, from)
 }
 
 // Narrow writes values as a dtype for which [Floats] holds, rounded to nearest

@@ -47,8 +47,8 @@ func refuseOutputDtype(s Settings) error {
 var headerGroups = map[string]int{mxfp8.Name: 32, nvfp4.Name: 16}
 
 // HeaderEntry is the JSON of a layer that we make as a header has it: its own,
-// convert_to_quant gives its formats there. It has no per_row, which no loader
-// reads.
+// with the keys that convert_to_quant gives its formats there. It has no
+// per_row, which no loader reads.
 func HeaderEntry(metadata pyjson.Object) pyjson.Object {
 	format, _ := metadata.Get("format")
 	name, _ := format.(string)
