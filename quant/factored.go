@@ -61,7 +61,7 @@ func (r *ranking) Read(start int, values []float32, s *Scratch) (any, error) {
 	if err := e.turnOver(start, values); err != nil {
 		return nil, err
 	}
-	if !e.AllowNonfinite && !rangeOf(values).finite() {
+	if r.pass == 0 && !e.AllowNonfinite && !rangeOf(values).finite() {
 		return nil, CheckFinite(start, values)
 	}
 	e.rank.Add(r.pass, start/r.Tile(), values, s, s.Cancelled)

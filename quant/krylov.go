@@ -14,11 +14,12 @@ var errNonfinite = errors.New("a weight with NaN or infinity has no low-rank par
 // A space gathers, pass by pass, what the row space of a weight W follows from:
 // sums of WᵀW·x for the x that it chooses.
 type space interface {
-	// product returns what adds the product of a tile to a sum, [columns,
-	// width].
+	// newSum is room for the sum of a pass.
+	newSum() []float64
+	// product returns what adds the product of a tile to a sum.
 	product(w []float32, s *Scratch) func(sum []float64)
-	// end takes the sum of a pass.
-	end(y []float64)
+	// end takes the sum of a pass. All but the last are used again.
+	end(sum []float64)
 	// rows returns up to rank directions, [rank, columns], the most important
 	// first; missing ones are zero.
 	rows(rank int) []float64
@@ -38,7 +39,9 @@ func (g *gram) product(w []float32, s *Scratch) func(sum []float64) {
 	return func(sum []float64) { linalg.AddTransposeTimes(sum, x, x, g.columns, g.columns) }
 }
 
-func (g *gram) end(y []float64) { g.y = y }
+func (g *gram) newSum() []float64 { return make([]float64, g.columns*g.columns) }
+
+func (g *gram) end(sum []float64) { g.y = sum }
 
 func (g *gram) rows(rank int) []float64 {
 	n := g.columns
@@ -105,12 +108,31 @@ func fit(y []float32, x, scale []float64) {
 	}
 }
 
-func (k *krylov) end(y []float64) {
+// newSum: in strips, see [kernel.Collect].
+func (k *krylov) newSum() []float64 {
+	const n = kernel.StripColumns
+	return make([]float64, ceilDiv(k.columns, n)*n*k.width)
+}
+
+func (k *krylov) end(sum []float64) {
+	y := k.fromStrips(sum)
 	k.correct(y)
 	k.y = append(k.y, y)
 	if len(k.y) < k.depth {
 		k.extend(y)
 	}
+}
+
+// fromStrips returns a sum as [columns, width].
+func (k *krylov) fromStrips(sum []float64) []float64 {
+	const n = kernel.StripColumns
+	y := make([]float64, k.columns*k.width)
+	for j := range k.columns {
+		for c := range k.width {
+			y[j*k.width+c] = sum[(j/n*k.width+c)*n+j%n]
+		}
+	}
+	return y
 }
 
 // correct computes the rows of c that belong to the last block, and takes off y

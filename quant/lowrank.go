@@ -19,10 +19,8 @@ import (
 // this order or from goroutines that start in it. Then [LowRank.Factors] splits
 // tiles of any number of rows.
 //
-// Memory, in values of eight bytes: 1.5·Columns·width·Passes for the space and
-// 8·Columns·width for sums, at the end 2·Columns·width·Passes instead. The width
-// is 16 up to rank 32 and half the rank beyond. Where all of the Gram matrix is
-// taken (up to 512 columns, or too few for that space) it is 10·Columns².
+// The width of a pass is 16 columns up to rank 32 and half the rank beyond, or
+// all of the Gram matrix (up to 512 columns, or too few for that space).
 type LowRank struct {
 	Rows, Columns int
 	Rank          int // at most Rows and Columns
@@ -38,8 +36,7 @@ type LowRank struct {
 	sums    [chains][]float64
 	err     error
 
-	finish sync.Once
-	rows   []float64
+	rows []float64 // of down
 }
 
 // chains is how many sums a pass makes, each of every chains-th tile, so that
@@ -110,6 +107,13 @@ var (
 // Passes returns how often the weight is read before factors are known.
 func (l *LowRank) Passes() int { return l.passes }
 
+// Memory returns how many bytes a search takes at most, but for its tiles: in
+// values of eight bytes, Columns·width for each of 8 sums and what becomes of
+// them, and 1.5·Columns·width for each pass, at the end 2.
+func (l *LowRank) Memory() int64 {
+	return 8 * int64(l.Columns) * int64(l.width) * int64(chains+2+2*l.passes)
+}
+
 // TileRows returns the number of rows of every tile but the last. It follows
 // from the shape alone: the bytes depend on it.
 func (l *LowRank) TileRows() int {
@@ -133,18 +137,29 @@ func (l *LowRank) Add(pass, tile int, w []float32, s *Scratch, cancelled <-chan 
 		return false
 	}
 	if l.sums[chain] == nil {
-		l.sums[chain] = make([]float64, l.Columns*l.width)
+		l.sums[chain] = l.space.newSum()
 	}
 	addTo(l.sums[chain]) // ours until the tile is added
+	if l.count(chain) {
+		l.endPass()
+	}
+	return true
+}
+
+// count takes note of a tile and reports whether it was the last of the pass.
+func (l *LowRank) count(chain int) (last bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.added[chain]++
-	if l.left--; l.left == 0 {
-		l.endPass()
-	}
+	l.left--
+	l.announce()
+	return l.left == 0
+}
+
+// announce wakes those who wait.
+func (l *LowRank) announce() {
 	close(l.changed)
 	l.changed = make(chan struct{})
-	return true
 }
 
 // wait returns when it is so.
@@ -164,10 +179,10 @@ func (l *LowRank) wait(so func() bool, cancelled <-chan struct{}) bool {
 	}
 }
 
-// endPass adds up the sums, in order.
+// endPass adds up the sums, in order, and with the last finds the directions:
+// then whoever asks for factors first need not.
 func (l *LowRank) endPass() {
 	sum := l.sums[0]
-	l.sums[0] = nil
 	for _, s := range l.sums[1:] {
 		for i, v := range s {
 			sum[i] += v
@@ -179,14 +194,27 @@ func (l *LowRank) endPass() {
 			l.err = errNonfinite
 		}
 	}
-	l.pass++
-	l.left, l.added = l.Tiles(), [chains]int{}
-	if l.pass == l.passes {
-		l.sums = [chains][]float64{}
-	}
 	if l.err == nil {
 		l.space.end(sum)
 	}
+	if l.pass == l.passes-1 {
+		l.finish()
+	} else {
+		clear(sum)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pass++
+	l.left, l.added = l.Tiles(), [chains]int{}
+	l.announce()
+}
+
+func (l *LowRank) finish() {
+	l.sums = [chains][]float64{}
+	if l.err == nil {
+		l.rows = l.space.rows(l.Rank)
+	}
+	l.space = nil
 }
 
 // Factors waits for the last tile and returns the factors as they are stored
@@ -196,12 +224,6 @@ func (l *LowRank) Factors(to safetensors.Dtype, cancelled <-chan struct{}) (*Fac
 	if !l.wait(func() bool { return l.pass == l.passes }, cancelled) {
 		return nil, nil
 	}
-	l.finish.Do(func() {
-		if l.err == nil {
-			l.rows = l.space.rows(l.Rank)
-		}
-		l.space = nil
-	})
 	if l.err != nil {
 		return nil, l.err
 	}
@@ -250,6 +272,16 @@ func (f *Factors) Split(up, w []float32, s *Scratch) {
 	for i, v := range fit {
 		up[i] = RoundTo(float32(v), f.Dtype)
 	}
+	const near = 32 << 10 // values of a product that stay in the nearer caches
+	some := max(near/f.Columns/4*4, 4)
+	for i := 0; i < rows; i += some {
+		n := min(some, rows-i)
+		f.takeOff(up[i*f.Rank:(i+n)*f.Rank], w[i*f.Columns:(i+n)*f.Columns], s)
+	}
+}
+
+// takeOff sets rows of w to what is left of them.
+func (f *Factors) takeOff(up, w []float32, s *Scratch) {
 	product := sized(&s.row, len(w))
 	if f.Dtype == safetensors.F32 {
 		kernel.ProductFused(product, up, f.Down, f.Columns)
@@ -257,7 +289,7 @@ func (f *Factors) Split(up, w []float32, s *Scratch) {
 		kernel.Product(product, up, f.Down, f.Columns)
 	}
 	roundAll(product, f.Dtype)
-	for i := range rows {
+	for i := range len(w) / f.Columns {
 		part := product[i*f.Columns : (i+1)*f.Columns]
 		if !rangeOf(part).finite() {
 			clear(up[i*f.Rank : (i+1)*f.Rank])

@@ -398,7 +398,7 @@ func BenchmarkLowRank(b *testing.B) {
 				b.Fatal(err)
 			}
 			x, y, scale := integers(columns*l.width), integers(rows*l.width), make([]float64, l.width)
-			seen, sum := make([]float64, rows*l.width), make([]float64, columns*l.width)
+			seen, sum := make([]float64, rows*l.width), l.space.newSum()
 			var plain, factors time.Duration
 			b.SetBytes(int64(4 * len(w)))
 			for b.Loop() {

@@ -154,9 +154,10 @@ func Project(dst []float64, w, x []float32, columns, width int) {
 	active.project(dst, w, x, columns, width)
 }
 
-// Collect adds wᵀ·y, its columns multiplied by powers of two, to dst [columns,
-// width], w being [rows, columns] and y [rows, width]. Sums are as in
-// [Project], for 256 rows at a time:
+// Collect adds wᵀ·y, its columns multiplied by powers of two, to dst, w being
+// [rows, columns] and y [rows, width]. Sums are as in [Project], for 256 rows at
+// a time. They lie in strips of [StripColumns] columns of w, [strips, width, 16]:
+// dst[j, c] below is dst[(j/16*width+c)*16 + j%16].
 //
 //	for i := range rows {
 //		if s[c] += float32(w[i, j] * y[i, c]); i%256 == 255 || i == rows-1 {
@@ -167,6 +168,9 @@ func Project(dst []float64, w, x []float32, columns, width int) {
 func Collect(dst []float64, w, y []float32, scale []float64, columns, width int) {
 	active.collect(dst, w, y, scale, columns, width)
 }
+
+// StripColumns is the number of columns in a strip; the last is filled up.
+const StripColumns = sumLanes
 
 // Factors are those of one or two rows of sums: that of row k and term j is
 // X[k·Row + j·Term].

@@ -3626,19 +3626,19 @@ partDone:
 	RET
 
 // func collectAVX2(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·collectAVX2(SB), NOSPLIT, $0-56
 	MOVQ  sums+0(FP), AX
-	MOVQ  w+8(FP), CX
+	MOVQ  y+24(FP), CX
 	MOVQ  scale+40(FP), DX
 	MOVQ  $0x00000004, BX
 	TESTQ BX, BX
 	JZ    partDone
 
 part:
-	MOVQ   CX, SI
+	MOVQ   w+8(FP), SI
 	MOVQ   wStride+16(FP), DI
-	MOVQ   y+24(FP), R8
+	MOVQ   CX, R8
 	MOVQ   yStride+32(FP), R9
 	VXORPS X0, X0, X0
 	VXORPS X1, X1, X1
@@ -3653,108 +3653,114 @@ part:
 	JZ     rowDone
 
 row:
-	VMOVUPS      (R8), Y8
-	VMOVUPS      32(R8), Y9
-	ADDQ         R9, R8
-	VBROADCASTSS (SI), Y10
+	VMOVUPS      (SI), Y8
+	VMOVUPS      32(SI), Y9
+	PREFETCHT0   64(SI)
+	ADDQ         DI, SI
+	VBROADCASTSS (R8), Y10
 	VMULPS       Y10, Y8, Y11
 	VADDPS       Y11, Y0, Y0
 	VMULPS       Y10, Y9, Y10
 	VADDPS       Y10, Y1, Y1
-	VBROADCASTSS 4(SI), Y10
+	VBROADCASTSS 4(R8), Y10
 	VMULPS       Y10, Y8, Y11
 	VADDPS       Y11, Y2, Y2
 	VMULPS       Y10, Y9, Y10
 	VADDPS       Y10, Y3, Y3
-	VBROADCASTSS 8(SI), Y10
+	VBROADCASTSS 8(R8), Y10
 	VMULPS       Y10, Y8, Y11
 	VADDPS       Y11, Y4, Y4
 	VMULPS       Y10, Y9, Y10
 	VADDPS       Y10, Y5, Y5
-	VBROADCASTSS 12(SI), Y10
+	VBROADCASTSS 12(R8), Y10
 	VMULPS       Y10, Y8, Y8
 	VADDPS       Y8, Y6, Y6
 	VMULPS       Y10, Y9, Y8
 	VADDPS       Y8, Y7, Y7
-	ADDQ         DI, SI
+	ADDQ         R9, R8
 	DECQ         R10
 	JNZ          row
 
 rowDone:
-	VEXTRACTF128 $0x01, Y0, X8
-	VCVTPS2PD    X0, Y9
-	VCVTPS2PD    X8, Y8
-	VMULPD       (DX), Y9, Y9
-	VADDPD       (AX), Y9, Y9
-	VMOVUPD      Y9, (AX)
-	VMULPD       32(DX), Y8, Y8
-	VADDPD       32(AX), Y8, Y8
-	VMOVUPD      Y8, 32(AX)
-	VEXTRACTF128 $0x01, Y1, X8
-	VCVTPS2PD    X1, Y9
-	VCVTPS2PD    X8, Y8
-	VMULPD       64(DX), Y9, Y9
-	VADDPD       64(AX), Y9, Y9
-	VMOVUPD      Y9, 64(AX)
-	VMULPD       96(DX), Y8, Y8
-	VADDPD       96(AX), Y8, Y8
-	VMOVUPD      Y8, 96(AX)
-	VEXTRACTF128 $0x01, Y2, X8
-	VCVTPS2PD    X2, Y9
-	VCVTPS2PD    X8, Y8
-	VMULPD       (DX), Y9, Y9
-	VADDPD       128(AX), Y9, Y9
-	VMOVUPD      Y9, 128(AX)
-	VMULPD       32(DX), Y8, Y8
-	VADDPD       160(AX), Y8, Y8
-	VMOVUPD      Y8, 160(AX)
-	VEXTRACTF128 $0x01, Y3, X8
-	VCVTPS2PD    X3, Y9
-	VCVTPS2PD    X8, Y8
-	VMULPD       64(DX), Y9, Y9
-	VADDPD       192(AX), Y9, Y9
-	VMOVUPD      Y9, 192(AX)
-	VMULPD       96(DX), Y8, Y8
-	VADDPD       224(AX), Y8, Y8
-	VMOVUPD      Y8, 224(AX)
-	VEXTRACTF128 $0x01, Y4, X8
-	VCVTPS2PD    X4, Y9
-	VCVTPS2PD    X8, Y8
-	VMULPD       (DX), Y9, Y9
-	VADDPD       256(AX), Y9, Y9
-	VMOVUPD      Y9, 256(AX)
-	VMULPD       32(DX), Y8, Y8
-	VADDPD       288(AX), Y8, Y8
-	VMOVUPD      Y8, 288(AX)
-	VEXTRACTF128 $0x01, Y5, X8
-	VCVTPS2PD    X5, Y9
-	VCVTPS2PD    X8, Y8
-	VMULPD       64(DX), Y9, Y9
-	VADDPD       320(AX), Y9, Y9
-	VMOVUPD      Y9, 320(AX)
-	VMULPD       96(DX), Y8, Y8
-	VADDPD       352(AX), Y8, Y8
-	VMOVUPD      Y8, 352(AX)
-	VEXTRACTF128 $0x01, Y6, X8
-	VCVTPS2PD    X6, Y9
-	VCVTPS2PD    X8, Y8
-	VMULPD       (DX), Y9, Y9
-	VADDPD       384(AX), Y9, Y9
-	VMOVUPD      Y9, 384(AX)
-	VMULPD       32(DX), Y8, Y8
-	VADDPD       416(AX), Y8, Y8
-	VMOVUPD      Y8, 416(AX)
-	VEXTRACTF128 $0x01, Y7, X8
-	VCVTPS2PD    X7, Y9
-	VCVTPS2PD    X8, Y8
-	VMULPD       64(DX), Y9, Y9
-	VADDPD       448(AX), Y9, Y9
-	VMOVUPD      Y9, 448(AX)
-	VMULPD       96(DX), Y8, Y8
-	VADDPD       480(AX), Y8, Y8
-	VMOVUPD      Y8, 480(AX)
+	VBROADCASTSD (DX), Y8
+	VEXTRACTF128 $0x01, Y0, X9
+	VCVTPS2PD    X0, Y10
+	VCVTPS2PD    X9, Y9
+	VMULPD       Y8, Y10, Y10
+	VADDPD       (AX), Y10, Y10
+	VMOVUPD      Y10, (AX)
+	VMULPD       Y8, Y9, Y9
+	VADDPD       32(AX), Y9, Y9
+	VMOVUPD      Y9, 32(AX)
+	VEXTRACTF128 $0x01, Y1, X9
+	VCVTPS2PD    X1, Y10
+	VCVTPS2PD    X9, Y9
+	VMULPD       Y8, Y10, Y10
+	VADDPD       64(AX), Y10, Y10
+	VMOVUPD      Y10, 64(AX)
+	VMULPD       Y8, Y9, Y9
+	VADDPD       96(AX), Y9, Y9
+	VMOVUPD      Y9, 96(AX)
+	VBROADCASTSD 8(DX), Y8
+	VEXTRACTF128 $0x01, Y2, X9
+	VCVTPS2PD    X2, Y10
+	VCVTPS2PD    X9, Y9
+	VMULPD       Y8, Y10, Y10
+	VADDPD       128(AX), Y10, Y10
+	VMOVUPD      Y10, 128(AX)
+	VMULPD       Y8, Y9, Y9
+	VADDPD       160(AX), Y9, Y9
+	VMOVUPD      Y9, 160(AX)
+	VEXTRACTF128 $0x01, Y3, X9
+	VCVTPS2PD    X3, Y10
+	VCVTPS2PD    X9, Y9
+	VMULPD       Y8, Y10, Y10
+	VADDPD       192(AX), Y10, Y10
+	VMOVUPD      Y10, 192(AX)
+	VMULPD       Y8, Y9, Y9
+	VADDPD       224(AX), Y9, Y9
+	VMOVUPD      Y9, 224(AX)
+	VBROADCASTSD 16(DX), Y8
+	VEXTRACTF128 $0x01, Y4, X9
+	VCVTPS2PD    X4, Y10
+	VCVTPS2PD    X9, Y9
+	VMULPD       Y8, Y10, Y10
+	VADDPD       256(AX), Y10, Y10
+	VMOVUPD      Y10, 256(AX)
+	VMULPD       Y8, Y9, Y9
+	VADDPD       288(AX), Y9, Y9
+	VMOVUPD      Y9, 288(AX)
+	VEXTRACTF128 $0x01, Y5, X9
+	VCVTPS2PD    X5, Y10
+	VCVTPS2PD    X9, Y9
+	VMULPD       Y8, Y10, Y10
+	VADDPD       320(AX), Y10, Y10
+	VMOVUPD      Y10, 320(AX)
+	VMULPD       Y8, Y9, Y9
+	VADDPD       352(AX), Y9, Y9
+	VMOVUPD      Y9, 352(AX)
+	VBROADCASTSD 24(DX), Y8
+	VEXTRACTF128 $0x01, Y6, X9
+	VCVTPS2PD    X6, Y10
+	VCVTPS2PD    X9, Y9
+	VMULPD       Y8, Y10, Y10
+	VADDPD       384(AX), Y10, Y10
+	VMOVUPD      Y10, 384(AX)
+	VMULPD       Y8, Y9, Y9
+	VADDPD       416(AX), Y9, Y9
+	VMOVUPD      Y9, 416(AX)
+	VEXTRACTF128 $0x01, Y7, X9
+	VCVTPS2PD    X7, Y10
+	VCVTPS2PD    X9, Y9
+	VMULPD       Y8, Y10, Y10
+	VADDPD       448(AX), Y10, Y10
+	VMOVUPD      Y10, 448(AX)
+	VMULPD       Y8, Y9, Y9
+	VADDPD       480(AX), Y9, Y9
+	VMOVUPD      Y9, 480(AX)
 	ADDQ         $0x00000200, AX
 	ADDQ         $0x10, CX
+	ADDQ         $0x20, DX
 	DECQ         BX
 	JNZ          part
 
@@ -3882,9 +3888,9 @@ turn:
 	VXORPS X7, X7, X7
 	MOVQ   rank+48(FP), R11
 	TESTQ  R11, R11
-	JZ     rankDone
+	JZ     rank1Done
 
-rank:
+rank1:
 	VMOVUPS      (SI), Y8
 	VMOVUPS      32(SI), Y9
 	ADDQ         R10, SI
@@ -3893,54 +3899,54 @@ rank:
 	VADDPS       Y11, Y0, Y0
 	VMULPS       Y10, Y9, Y10
 	VADDPS       Y10, Y1, Y1
-	ADDQ         $0x04, BX
 	VBROADCASTSS (DI), Y10
 	VMULPS       Y10, Y8, Y11
 	VADDPS       Y11, Y2, Y2
 	VMULPS       Y10, Y9, Y10
 	VADDPS       Y10, Y3, Y3
-	ADDQ         $0x04, DI
 	VBROADCASTSS (R8), Y10
 	VMULPS       Y10, Y8, Y11
 	VADDPS       Y11, Y4, Y4
 	VMULPS       Y10, Y9, Y10
 	VADDPS       Y10, Y5, Y5
-	ADDQ         $0x04, R8
 	VBROADCASTSS (R9), Y10
 	VMULPS       Y10, Y8, Y8
 	VADDPS       Y8, Y6, Y6
 	VMULPS       Y10, Y9, Y8
 	VADDPS       Y8, Y7, Y7
+	ADDQ         $0x04, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
 	ADDQ         $0x04, R9
 	DECQ         R11
-	JNZ          rank
+	JNZ          rank1
 
-rankDone:
+rank1Done:
 	MOVQ    rank+48(FP), SI
 	MOVQ    AX, R10
 	SHLQ    $0x02, SI
-	SUBQ    SI, BX
 	VMOVUPS Y0, (R10)
 	VMOVUPS Y1, 32(R10)
+	SUBQ    SI, BX
 	MOVQ    dstStride+24(FP), R11
 	ADDQ    R11, R10
-	SUBQ    SI, DI
 	VMOVUPS Y2, (R10)
 	VMOVUPS Y3, 32(R10)
+	SUBQ    SI, DI
 	MOVQ    dstStride+24(FP), R11
 	ADDQ    R11, R10
-	SUBQ    SI, R8
 	VMOVUPS Y4, (R10)
 	VMOVUPS Y5, 32(R10)
+	SUBQ    SI, R8
 	MOVQ    dstStride+24(FP), R11
 	ADDQ    R11, R10
-	SUBQ    SI, R9
 	VMOVUPS Y6, (R10)
 	VMOVUPS Y7, 32(R10)
+	SUBQ    SI, R9
 	MOVQ    dstStride+24(FP), SI
 	ADDQ    SI, R10
-	ADDQ    $0x40, AX
-	ADDQ    $0x40, CX
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
 	DECQ    DX
 	JNZ     turn
 
@@ -3978,57 +3984,57 @@ turn:
 	VXORPS X7, X7, X7
 	MOVQ   rank+48(FP), R11
 	TESTQ  R11, R11
-	JZ     rankDone
+	JZ     rank1Done
 
-rank:
+rank1:
 	VMOVUPS      (SI), Y8
 	VMOVUPS      32(SI), Y9
 	ADDQ         R10, SI
 	VBROADCASTSS (BX), Y10
 	VFMADD231PS  Y10, Y8, Y0
 	VFMADD231PS  Y10, Y9, Y1
-	ADDQ         $0x04, BX
 	VBROADCASTSS (DI), Y10
 	VFMADD231PS  Y10, Y8, Y2
 	VFMADD231PS  Y10, Y9, Y3
-	ADDQ         $0x04, DI
 	VBROADCASTSS (R8), Y10
 	VFMADD231PS  Y10, Y8, Y4
 	VFMADD231PS  Y10, Y9, Y5
-	ADDQ         $0x04, R8
 	VBROADCASTSS (R9), Y10
 	VFMADD231PS  Y10, Y8, Y6
 	VFMADD231PS  Y10, Y9, Y7
+	ADDQ         $0x04, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
 	ADDQ         $0x04, R9
 	DECQ         R11
-	JNZ          rank
+	JNZ          rank1
 
-rankDone:
+rank1Done:
 	MOVQ    rank+48(FP), SI
 	MOVQ    AX, R10
 	SHLQ    $0x02, SI
-	SUBQ    SI, BX
 	VMOVUPS Y0, (R10)
 	VMOVUPS Y1, 32(R10)
+	SUBQ    SI, BX
 	MOVQ    dstStride+24(FP), R11
 	ADDQ    R11, R10
-	SUBQ    SI, DI
 	VMOVUPS Y2, (R10)
 	VMOVUPS Y3, 32(R10)
+	SUBQ    SI, DI
 	MOVQ    dstStride+24(FP), R11
 	ADDQ    R11, R10
-	SUBQ    SI, R8
 	VMOVUPS Y4, (R10)
 	VMOVUPS Y5, 32(R10)
+	SUBQ    SI, R8
 	MOVQ    dstStride+24(FP), R11
 	ADDQ    R11, R10
-	SUBQ    SI, R9
 	VMOVUPS Y6, (R10)
 	VMOVUPS Y7, 32(R10)
+	SUBQ    SI, R9
 	MOVQ    dstStride+24(FP), SI
 	ADDQ    SI, R10
-	ADDQ    $0x40, AX
-	ADDQ    $0x40, CX
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
 	DECQ    DX
 	JNZ     turn
 
@@ -9250,13 +9256,13 @@ oneDone:
 	RET
 
 // func collectAVX512(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·collectAVX512(SB), NOSPLIT, $0-56
 	MOVQ   sums+0(FP), AX
-	MOVQ   w+8(FP), CX
+	MOVQ   y+24(FP), CX
 	MOVQ   scale+40(FP), DX
-	MOVQ   wStride+16(FP), BX
-	MOVQ   y+24(FP), SI
+	MOVQ   w+8(FP), BX
+	MOVQ   wStride+16(FP), SI
 	MOVQ   yStride+32(FP), DI
 	VXORPS X0, X0, X0
 	VXORPS X1, X1, X1
@@ -9279,8 +9285,9 @@ TEXT ·collectAVX512(SB), NOSPLIT, $0-56
 	JZ     rowDone
 
 row:
-	VMOVUPS     (SI), Z16
-	ADDQ        DI, SI
+	VMOVUPS     (BX), Z16
+	PREFETCHT0  64(BX)
+	ADDQ        SI, BX
 	VMULPS.BCST (CX), Z16, Z17
 	VADDPS      Z17, Z0, Z0
 	VMULPS.BCST 4(CX), Z16, Z17
@@ -9313,155 +9320,171 @@ row:
 	VADDPS      Z17, Z14, Z14
 	VMULPS.BCST 60(CX), Z16, Z16
 	VADDPS      Z16, Z15, Z15
-	ADDQ        BX, CX
+	ADDQ        DI, CX
 	DECQ        R8
 	JNZ         row
 
 rowDone:
-	VEXTRACTF64X4 $0x01, Z0, Y16
+	VBROADCASTSD  (DX), Z16
+	VEXTRACTF64X4 $0x01, Z0, Y17
 	VCVTPS2PD     Y0, Z0
-	VCVTPS2PD     Y16, Z16
-	VMULPD        (DX), Z0, Z0
+	VCVTPS2PD     Y17, Z17
+	VMULPD        Z16, Z0, Z0
 	VADDPD        (AX), Z0, Z0
 	VMOVUPD       Z0, (AX)
-	VMULPD        64(DX), Z16, Z16
-	VADDPD        64(AX), Z16, Z16
-	VMOVUPD       Z16, 64(AX)
-	VEXTRACTF64X4 $0x01, Z1, Y0
+	VMULPD        Z16, Z17, Z17
+	VADDPD        64(AX), Z17, Z17
+	VMOVUPD       Z17, 64(AX)
+	VBROADCASTSD  8(DX), Z0
+	VEXTRACTF64X4 $0x01, Z1, Y16
 	VCVTPS2PD     Y1, Z1
-	VCVTPS2PD     Y0, Z0
-	VMULPD        (DX), Z1, Z1
+	VCVTPS2PD     Y16, Z16
+	VMULPD        Z0, Z1, Z1
 	VADDPD        128(AX), Z1, Z1
 	VMOVUPD       Z1, 128(AX)
-	VMULPD        64(DX), Z0, Z0
-	VADDPD        192(AX), Z0, Z0
-	VMOVUPD       Z0, 192(AX)
-	VEXTRACTF64X4 $0x01, Z2, Y0
-	VCVTPS2PD     Y2, Z1
-	VCVTPS2PD     Y0, Z0
-	VMULPD        (DX), Z1, Z1
-	VADDPD        256(AX), Z1, Z1
-	VMOVUPD       Z1, 256(AX)
-	VMULPD        64(DX), Z0, Z0
-	VADDPD        320(AX), Z0, Z0
-	VMOVUPD       Z0, 320(AX)
-	VEXTRACTF64X4 $0x01, Z3, Y0
-	VCVTPS2PD     Y3, Z1
-	VCVTPS2PD     Y0, Z0
-	VMULPD        (DX), Z1, Z1
-	VADDPD        384(AX), Z1, Z1
-	VMOVUPD       Z1, 384(AX)
-	VMULPD        64(DX), Z0, Z0
-	VADDPD        448(AX), Z0, Z0
-	VMOVUPD       Z0, 448(AX)
-	VEXTRACTF64X4 $0x01, Z4, Y0
-	VCVTPS2PD     Y4, Z1
-	VCVTPS2PD     Y0, Z0
-	VMULPD        (DX), Z1, Z1
-	VADDPD        512(AX), Z1, Z1
-	VMOVUPD       Z1, 512(AX)
-	VMULPD        64(DX), Z0, Z0
-	VADDPD        576(AX), Z0, Z0
-	VMOVUPD       Z0, 576(AX)
-	VEXTRACTF64X4 $0x01, Z5, Y0
-	VCVTPS2PD     Y5, Z1
-	VCVTPS2PD     Y0, Z0
-	VMULPD        (DX), Z1, Z1
-	VADDPD        640(AX), Z1, Z1
-	VMOVUPD       Z1, 640(AX)
-	VMULPD        64(DX), Z0, Z0
-	VADDPD        704(AX), Z0, Z0
-	VMOVUPD       Z0, 704(AX)
-	VEXTRACTF64X4 $0x01, Z6, Y0
-	VCVTPS2PD     Y6, Z1
-	VCVTPS2PD     Y0, Z0
-	VMULPD        (DX), Z1, Z1
-	VADDPD        768(AX), Z1, Z1
-	VMOVUPD       Z1, 768(AX)
-	VMULPD        64(DX), Z0, Z0
-	VADDPD        832(AX), Z0, Z0
-	VMOVUPD       Z0, 832(AX)
-	VEXTRACTF64X4 $0x01, Z7, Y0
-	VCVTPS2PD     Y7, Z1
-	VCVTPS2PD     Y0, Z0
-	VMULPD        (DX), Z1, Z1
-	VADDPD        896(AX), Z1, Z1
-	VMOVUPD       Z1, 896(AX)
-	VMULPD        64(DX), Z0, Z0
-	VADDPD        960(AX), Z0, Z0
-	VMOVUPD       Z0, 960(AX)
-	VEXTRACTF64X4 $0x01, Z8, Y0
-	VCVTPS2PD     Y8, Z1
-	VCVTPS2PD     Y0, Z0
-	VMULPD        (DX), Z1, Z1
-	VADDPD        1024(AX), Z1, Z1
-	VMOVUPD       Z1, 1024(AX)
-	VMULPD        64(DX), Z0, Z0
-	VADDPD        1088(AX), Z0, Z0
-	VMOVUPD       Z0, 1088(AX)
-	VEXTRACTF64X4 $0x01, Z9, Y0
-	VCVTPS2PD     Y9, Z1
-	VCVTPS2PD     Y0, Z0
-	VMULPD        (DX), Z1, Z1
-	VADDPD        1152(AX), Z1, Z1
-	VMOVUPD       Z1, 1152(AX)
-	VMULPD        64(DX), Z0, Z0
-	VADDPD        1216(AX), Z0, Z0
-	VMOVUPD       Z0, 1216(AX)
-	VEXTRACTF64X4 $0x01, Z10, Y0
-	VCVTPS2PD     Y10, Z1
-	VCVTPS2PD     Y0, Z0
-	VMULPD        (DX), Z1, Z1
-	VADDPD        1280(AX), Z1, Z1
-	VMOVUPD       Z1, 1280(AX)
-	VMULPD        64(DX), Z0, Z0
-	VADDPD        1344(AX), Z0, Z0
-	VMOVUPD       Z0, 1344(AX)
-	VEXTRACTF64X4 $0x01, Z11, Y0
-	VCVTPS2PD     Y11, Z1
-	VCVTPS2PD     Y0, Z0
-	VMULPD        (DX), Z1, Z1
-	VADDPD        1408(AX), Z1, Z1
-	VMOVUPD       Z1, 1408(AX)
-	VMULPD        64(DX), Z0, Z0
-	VADDPD        1472(AX), Z0, Z0
-	VMOVUPD       Z0, 1472(AX)
-	VEXTRACTF64X4 $0x01, Z12, Y0
-	VCVTPS2PD     Y12, Z1
-	VCVTPS2PD     Y0, Z0
-	VMULPD        (DX), Z1, Z1
-	VADDPD        1536(AX), Z1, Z1
-	VMOVUPD       Z1, 1536(AX)
-	VMULPD        64(DX), Z0, Z0
-	VADDPD        1600(AX), Z0, Z0
-	VMOVUPD       Z0, 1600(AX)
-	VEXTRACTF64X4 $0x01, Z13, Y0
-	VCVTPS2PD     Y13, Z1
-	VCVTPS2PD     Y0, Z0
-	VMULPD        (DX), Z1, Z1
-	VADDPD        1664(AX), Z1, Z1
-	VMOVUPD       Z1, 1664(AX)
-	VMULPD        64(DX), Z0, Z0
-	VADDPD        1728(AX), Z0, Z0
-	VMOVUPD       Z0, 1728(AX)
-	VEXTRACTF64X4 $0x01, Z14, Y0
-	VCVTPS2PD     Y14, Z1
-	VCVTPS2PD     Y0, Z0
-	VMULPD        (DX), Z1, Z1
-	VADDPD        1792(AX), Z1, Z1
-	VMOVUPD       Z1, 1792(AX)
-	VMULPD        64(DX), Z0, Z0
-	VADDPD        1856(AX), Z0, Z0
-	VMOVUPD       Z0, 1856(AX)
-	VEXTRACTF64X4 $0x01, Z15, Y0
-	VCVTPS2PD     Y15, Z1
-	VCVTPS2PD     Y0, Z0
-	VMULPD        (DX), Z1, Z1
-	VADDPD        1920(AX), Z1, Z1
-	VMOVUPD       Z1, 1920(AX)
-	VMULPD        64(DX), Z0, Z0
-	VADDPD        1984(AX), Z0, Z0
-	VMOVUPD       Z0, 1984(AX)
+	VMULPD        Z0, Z16, Z16
+	VADDPD        192(AX), Z16, Z16
+	VMOVUPD       Z16, 192(AX)
+	VBROADCASTSD  16(DX), Z0
+	VEXTRACTF64X4 $0x01, Z2, Y1
+	VCVTPS2PD     Y2, Z2
+	VCVTPS2PD     Y1, Z1
+	VMULPD        Z0, Z2, Z2
+	VADDPD        256(AX), Z2, Z2
+	VMOVUPD       Z2, 256(AX)
+	VMULPD        Z0, Z1, Z1
+	VADDPD        320(AX), Z1, Z1
+	VMOVUPD       Z1, 320(AX)
+	VBROADCASTSD  24(DX), Z0
+	VEXTRACTF64X4 $0x01, Z3, Y1
+	VCVTPS2PD     Y3, Z2
+	VCVTPS2PD     Y1, Z1
+	VMULPD        Z0, Z2, Z2
+	VADDPD        384(AX), Z2, Z2
+	VMOVUPD       Z2, 384(AX)
+	VMULPD        Z0, Z1, Z1
+	VADDPD        448(AX), Z1, Z1
+	VMOVUPD       Z1, 448(AX)
+	VBROADCASTSD  32(DX), Z0
+	VEXTRACTF64X4 $0x01, Z4, Y1
+	VCVTPS2PD     Y4, Z2
+	VCVTPS2PD     Y1, Z1
+	VMULPD        Z0, Z2, Z2
+	VADDPD        512(AX), Z2, Z2
+	VMOVUPD       Z2, 512(AX)
+	VMULPD        Z0, Z1, Z1
+	VADDPD        576(AX), Z1, Z1
+	VMOVUPD       Z1, 576(AX)
+	VBROADCASTSD  40(DX), Z0
+	VEXTRACTF64X4 $0x01, Z5, Y1
+	VCVTPS2PD     Y5, Z2
+	VCVTPS2PD     Y1, Z1
+	VMULPD        Z0, Z2, Z2
+	VADDPD        640(AX), Z2, Z2
+	VMOVUPD       Z2, 640(AX)
+	VMULPD        Z0, Z1, Z1
+	VADDPD        704(AX), Z1, Z1
+	VMOVUPD       Z1, 704(AX)
+	VBROADCASTSD  48(DX), Z0
+	VEXTRACTF64X4 $0x01, Z6, Y1
+	VCVTPS2PD     Y6, Z2
+	VCVTPS2PD     Y1, Z1
+	VMULPD        Z0, Z2, Z2
+	VADDPD        768(AX), Z2, Z2
+	VMOVUPD       Z2, 768(AX)
+	VMULPD        Z0, Z1, Z1
+	VADDPD        832(AX), Z1, Z1
+	VMOVUPD       Z1, 832(AX)
+	VBROADCASTSD  56(DX), Z0
+	VEXTRACTF64X4 $0x01, Z7, Y1
+	VCVTPS2PD     Y7, Z2
+	VCVTPS2PD     Y1, Z1
+	VMULPD        Z0, Z2, Z2
+	VADDPD        896(AX), Z2, Z2
+	VMOVUPD       Z2, 896(AX)
+	VMULPD        Z0, Z1, Z1
+	VADDPD        960(AX), Z1, Z1
+	VMOVUPD       Z1, 960(AX)
+	VBROADCASTSD  64(DX), Z0
+	VEXTRACTF64X4 $0x01, Z8, Y1
+	VCVTPS2PD     Y8, Z2
+	VCVTPS2PD     Y1, Z1
+	VMULPD        Z0, Z2, Z2
+	VADDPD        1024(AX), Z2, Z2
+	VMOVUPD       Z2, 1024(AX)
+	VMULPD        Z0, Z1, Z1
+	VADDPD        1088(AX), Z1, Z1
+	VMOVUPD       Z1, 1088(AX)
+	VBROADCASTSD  72(DX), Z0
+	VEXTRACTF64X4 $0x01, Z9, Y1
+	VCVTPS2PD     Y9, Z2
+	VCVTPS2PD     Y1, Z1
+	VMULPD        Z0, Z2, Z2
+	VADDPD        1152(AX), Z2, Z2
+	VMOVUPD       Z2, 1152(AX)
+	VMULPD        Z0, Z1, Z1
+	VADDPD        1216(AX), Z1, Z1
+	VMOVUPD       Z1, 1216(AX)
+	VBROADCASTSD  80(DX), Z0
+	VEXTRACTF64X4 $0x01, Z10, Y1
+	VCVTPS2PD     Y10, Z2
+	VCVTPS2PD     Y1, Z1
+	VMULPD        Z0, Z2, Z2
+	VADDPD        1280(AX), Z2, Z2
+	VMOVUPD       Z2, 1280(AX)
+	VMULPD        Z0, Z1, Z1
+	VADDPD        1344(AX), Z1, Z1
+	VMOVUPD       Z1, 1344(AX)
+	VBROADCASTSD  88(DX), Z0
+	VEXTRACTF64X4 $0x01, Z11, Y1
+	VCVTPS2PD     Y11, Z2
+	VCVTPS2PD     Y1, Z1
+	VMULPD        Z0, Z2, Z2
+	VADDPD        1408(AX), Z2, Z2
+	VMOVUPD       Z2, 1408(AX)
+	VMULPD        Z0, Z1, Z1
+	VADDPD        1472(AX), Z1, Z1
+	VMOVUPD       Z1, 1472(AX)
+	VBROADCASTSD  96(DX), Z0
+	VEXTRACTF64X4 $0x01, Z12, Y1
+	VCVTPS2PD     Y12, Z2
+	VCVTPS2PD     Y1, Z1
+	VMULPD        Z0, Z2, Z2
+	VADDPD        1536(AX), Z2, Z2
+	VMOVUPD       Z2, 1536(AX)
+	VMULPD        Z0, Z1, Z1
+	VADDPD        1600(AX), Z1, Z1
+	VMOVUPD       Z1, 1600(AX)
+	VBROADCASTSD  104(DX), Z0
+	VEXTRACTF64X4 $0x01, Z13, Y1
+	VCVTPS2PD     Y13, Z2
+	VCVTPS2PD     Y1, Z1
+	VMULPD        Z0, Z2, Z2
+	VADDPD        1664(AX), Z2, Z2
+	VMOVUPD       Z2, 1664(AX)
+	VMULPD        Z0, Z1, Z1
+	VADDPD        1728(AX), Z1, Z1
+	VMOVUPD       Z1, 1728(AX)
+	VBROADCASTSD  112(DX), Z0
+	VEXTRACTF64X4 $0x01, Z14, Y1
+	VCVTPS2PD     Y14, Z2
+	VCVTPS2PD     Y1, Z1
+	VMULPD        Z0, Z2, Z2
+	VADDPD        1792(AX), Z2, Z2
+	VMOVUPD       Z2, 1792(AX)
+	VMULPD        Z0, Z1, Z1
+	VADDPD        1856(AX), Z1, Z1
+	VMOVUPD       Z1, 1856(AX)
+	VBROADCASTSD  120(DX), Z0
+	VEXTRACTF64X4 $0x01, Z15, Y1
+	VCVTPS2PD     Y15, Z2
+	VCVTPS2PD     Y1, Z1
+	VMULPD        Z0, Z2, Z2
+	VADDPD        1920(AX), Z2, Z2
+	VMOVUPD       Z2, 1920(AX)
+	VMULPD        Z0, Z1, Z1
+	VADDPD        1984(AX), Z1, Z1
+	VMOVUPD       Z1, 1984(AX)
 	VZEROUPPER
 	RET
 
@@ -9544,60 +9567,138 @@ TEXT ·productAVX512(SB), NOSPLIT, $0-64
 	ADDQ  SI, R8
 	MOVQ  R8, R9
 	ADDQ  SI, R9
+	MOVQ  DX, SI
+	SHRQ  $0x01, SI
+	ANDQ  $0x01, DX
+	TESTQ SI, SI
+	JZ    pairDone
+
+pair:
+	MOVQ   CX, R10
+	MOVQ   downStride+40(FP), R11
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	MOVQ   rank+48(FP), R12
+	TESTQ  R12, R12
+	JZ     rank2Done
+
+rank2:
+	VMOVUPS     (R10), Z8
+	VMOVUPS     64(R10), Z9
+	ADDQ        R11, R10
+	VMULPS.BCST (BX), Z8, Z10
+	VADDPS      Z10, Z0, Z0
+	VMULPS.BCST (BX), Z9, Z10
+	VADDPS      Z10, Z1, Z1
+	VMULPS.BCST (DI), Z8, Z10
+	VADDPS      Z10, Z2, Z2
+	VMULPS.BCST (DI), Z9, Z10
+	VADDPS      Z10, Z3, Z3
+	VMULPS.BCST (R8), Z8, Z10
+	VADDPS      Z10, Z4, Z4
+	VMULPS.BCST (R8), Z9, Z10
+	VADDPS      Z10, Z5, Z5
+	VMULPS.BCST (R9), Z8, Z8
+	VADDPS      Z8, Z6, Z6
+	VMULPS.BCST (R9), Z9, Z8
+	VADDPS      Z8, Z7, Z7
+	ADDQ        $0x04, BX
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	DECQ        R12
+	JNZ         rank2
+
+rank2Done:
+	MOVQ    rank+48(FP), R10
+	MOVQ    AX, R11
+	SHLQ    $0x02, R10
+	VMOVUPS Z0, (R11)
+	VMOVUPS Z1, 64(R11)
+	SUBQ    R10, BX
+	MOVQ    dstStride+24(FP), R12
+	ADDQ    R12, R11
+	VMOVUPS Z2, (R11)
+	VMOVUPS Z3, 64(R11)
+	SUBQ    R10, DI
+	MOVQ    dstStride+24(FP), R12
+	ADDQ    R12, R11
+	VMOVUPS Z4, (R11)
+	VMOVUPS Z5, 64(R11)
+	SUBQ    R10, R8
+	MOVQ    dstStride+24(FP), R12
+	ADDQ    R12, R11
+	VMOVUPS Z6, (R11)
+	VMOVUPS Z7, 64(R11)
+	SUBQ    R10, R9
+	MOVQ    dstStride+24(FP), R10
+	ADDQ    R10, R11
+	ADDQ    $0x00000080, AX
+	ADDQ    $0x00000080, CX
+	DECQ    SI
+	JNZ     pair
+
+pairDone:
 	TESTQ DX, DX
 	JZ    turnDone
 
 turn:
 	MOVQ   CX, SI
 	MOVQ   downStride+40(FP), R10
-	VXORPS X0, X0, X0
-	VXORPS X1, X1, X1
-	VXORPS X2, X2, X2
-	VXORPS X3, X3, X3
+	VXORPS X11, X11, X11
+	VXORPS X12, X12, X12
+	VXORPS X13, X13, X13
+	VXORPS X14, X14, X14
 	MOVQ   rank+48(FP), R11
 	TESTQ  R11, R11
-	JZ     rankDone
+	JZ     rank1Done
 
-rank:
-	VMOVUPS     (SI), Z4
+rank1:
+	VMOVUPS     (SI), Z0
 	ADDQ        R10, SI
-	VMULPS.BCST (BX), Z4, Z5
-	VADDPS      Z5, Z0, Z0
+	VMULPS.BCST (BX), Z0, Z1
+	VADDPS      Z1, Z11, Z11
+	VMULPS.BCST (DI), Z0, Z1
+	VADDPS      Z1, Z12, Z12
+	VMULPS.BCST (R8), Z0, Z1
+	VADDPS      Z1, Z13, Z13
+	VMULPS.BCST (R9), Z0, Z0
+	VADDPS      Z0, Z14, Z14
 	ADDQ        $0x04, BX
-	VMULPS.BCST (DI), Z4, Z5
-	VADDPS      Z5, Z1, Z1
 	ADDQ        $0x04, DI
-	VMULPS.BCST (R8), Z4, Z5
-	VADDPS      Z5, Z2, Z2
 	ADDQ        $0x04, R8
-	VMULPS.BCST (R9), Z4, Z4
-	VADDPS      Z4, Z3, Z3
 	ADDQ        $0x04, R9
 	DECQ        R11
-	JNZ         rank
+	JNZ         rank1
 
-rankDone:
+rank1Done:
 	MOVQ    rank+48(FP), SI
 	MOVQ    AX, R10
 	SHLQ    $0x02, SI
+	VMOVUPS Z11, (R10)
 	SUBQ    SI, BX
-	VMOVUPS Z0, (R10)
 	MOVQ    dstStride+24(FP), R11
 	ADDQ    R11, R10
+	VMOVUPS Z12, (R10)
 	SUBQ    SI, DI
-	VMOVUPS Z1, (R10)
 	MOVQ    dstStride+24(FP), R11
 	ADDQ    R11, R10
+	VMOVUPS Z13, (R10)
 	SUBQ    SI, R8
-	VMOVUPS Z2, (R10)
 	MOVQ    dstStride+24(FP), R11
 	ADDQ    R11, R10
+	VMOVUPS Z14, (R10)
 	SUBQ    SI, R9
-	VMOVUPS Z3, (R10)
 	MOVQ    dstStride+24(FP), SI
 	ADDQ    SI, R10
-	ADDQ    $0x40, AX
-	ADDQ    $0x40, CX
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
 	DECQ    DX
 	JNZ     turn
 
@@ -9619,56 +9720,126 @@ TEXT ·productFusedAVX512(SB), NOSPLIT, $0-64
 	ADDQ  SI, R8
 	MOVQ  R8, R9
 	ADDQ  SI, R9
+	MOVQ  DX, SI
+	SHRQ  $0x01, SI
+	ANDQ  $0x01, DX
+	TESTQ SI, SI
+	JZ    pairDone
+
+pair:
+	MOVQ   CX, R10
+	MOVQ   downStride+40(FP), R11
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	MOVQ   rank+48(FP), R12
+	TESTQ  R12, R12
+	JZ     rank2Done
+
+rank2:
+	VMOVUPS          (R10), Z8
+	VMOVUPS          64(R10), Z9
+	ADDQ             R11, R10
+	VFMADD231PS.BCST (BX), Z8, Z0
+	VFMADD231PS.BCST (BX), Z9, Z1
+	VFMADD231PS.BCST (DI), Z8, Z2
+	VFMADD231PS.BCST (DI), Z9, Z3
+	VFMADD231PS.BCST (R8), Z8, Z4
+	VFMADD231PS.BCST (R8), Z9, Z5
+	VFMADD231PS.BCST (R9), Z8, Z6
+	VFMADD231PS.BCST (R9), Z9, Z7
+	ADDQ             $0x04, BX
+	ADDQ             $0x04, DI
+	ADDQ             $0x04, R8
+	ADDQ             $0x04, R9
+	DECQ             R12
+	JNZ              rank2
+
+rank2Done:
+	MOVQ    rank+48(FP), R10
+	MOVQ    AX, R11
+	SHLQ    $0x02, R10
+	VMOVUPS Z0, (R11)
+	VMOVUPS Z1, 64(R11)
+	SUBQ    R10, BX
+	MOVQ    dstStride+24(FP), R12
+	ADDQ    R12, R11
+	VMOVUPS Z2, (R11)
+	VMOVUPS Z3, 64(R11)
+	SUBQ    R10, DI
+	MOVQ    dstStride+24(FP), R12
+	ADDQ    R12, R11
+	VMOVUPS Z4, (R11)
+	VMOVUPS Z5, 64(R11)
+	SUBQ    R10, R8
+	MOVQ    dstStride+24(FP), R12
+	ADDQ    R12, R11
+	VMOVUPS Z6, (R11)
+	VMOVUPS Z7, 64(R11)
+	SUBQ    R10, R9
+	MOVQ    dstStride+24(FP), R10
+	ADDQ    R10, R11
+	ADDQ    $0x00000080, AX
+	ADDQ    $0x00000080, CX
+	DECQ    SI
+	JNZ     pair
+
+pairDone:
 	TESTQ DX, DX
 	JZ    turnDone
 
 turn:
 	MOVQ   CX, SI
 	MOVQ   downStride+40(FP), R10
-	VXORPS X0, X0, X0
-	VXORPS X1, X1, X1
-	VXORPS X2, X2, X2
-	VXORPS X3, X3, X3
+	VXORPS X10, X10, X10
+	VXORPS X11, X11, X11
+	VXORPS X12, X12, X12
+	VXORPS X13, X13, X13
 	MOVQ   rank+48(FP), R11
 	TESTQ  R11, R11
-	JZ     rankDone
+	JZ     rank1Done
 
-rank:
-	VMOVUPS          (SI), Z4
+rank1:
+	VMOVUPS          (SI), Z0
 	ADDQ             R10, SI
-	VFMADD231PS.BCST (BX), Z4, Z0
+	VFMADD231PS.BCST (BX), Z0, Z10
+	VFMADD231PS.BCST (DI), Z0, Z11
+	VFMADD231PS.BCST (R8), Z0, Z12
+	VFMADD231PS.BCST (R9), Z0, Z13
 	ADDQ             $0x04, BX
-	VFMADD231PS.BCST (DI), Z4, Z1
 	ADDQ             $0x04, DI
-	VFMADD231PS.BCST (R8), Z4, Z2
 	ADDQ             $0x04, R8
-	VFMADD231PS.BCST (R9), Z4, Z3
 	ADDQ             $0x04, R9
 	DECQ             R11
-	JNZ              rank
+	JNZ              rank1
 
-rankDone:
+rank1Done:
 	MOVQ    rank+48(FP), SI
 	MOVQ    AX, R10
 	SHLQ    $0x02, SI
+	VMOVUPS Z10, (R10)
 	SUBQ    SI, BX
-	VMOVUPS Z0, (R10)
 	MOVQ    dstStride+24(FP), R11
 	ADDQ    R11, R10
+	VMOVUPS Z11, (R10)
 	SUBQ    SI, DI
-	VMOVUPS Z1, (R10)
 	MOVQ    dstStride+24(FP), R11
 	ADDQ    R11, R10
+	VMOVUPS Z12, (R10)
 	SUBQ    SI, R8
-	VMOVUPS Z2, (R10)
 	MOVQ    dstStride+24(FP), R11
 	ADDQ    R11, R10
+	VMOVUPS Z13, (R10)
 	SUBQ    SI, R9
-	VMOVUPS Z3, (R10)
 	MOVQ    dstStride+24(FP), SI
 	ADDQ    SI, R10
-	ADDQ    $0x40, AX
-	ADDQ    $0x40, CX
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
 	DECQ    DX
 	JNZ     turn
 

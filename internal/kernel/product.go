@@ -25,8 +25,8 @@ type panels struct {
 	// project adds to eight rows of sums those of eight rows of w, of n
 	// columns, times x. A stride of 0 makes eight times the same.
 	project func(sums *[8 * sumLanes]float64, w, x rowsOf, n, used int)
-	// collect adds to 16 rows of sums those of 16 columns of w, of n rows,
-	// times y, times scale.
+	// collect adds to 16 rows of sums, one for each column of y, those of 16
+	// columns of w, of n rows, times y, times scale.
 	collect func(sums *[16 * sumLanes]float64, w, y rowsOf, scale *[sumLanes]float64, n, used int)
 }
 
@@ -95,31 +95,27 @@ func collectBy(p panels) func(dst []float64, w, y []float32, scale []float64, co
 				part := room.of(rowsOf{y, width}.from(first, c), n, used)
 				var by [sumLanes]float64
 				copy(by[:], scale[c:c+used])
-				p.collectColumns(dst[c:], rowsOf{w, columns}.from(first, 0), part, &by, width, n, used)
+				p.collectColumns(dst[c*sumLanes:], rowsOf{w, columns}.from(first, 0), part, &by, width, n, used)
 			}
 		}
 	}
 }
 
-// collectColumns adds n rows to a strip of dst.
+// collectColumns adds n rows to what dst has for used columns of y.
 func (p panels) collectColumns(dst []float64, w, y rowsOf, scale *[sumLanes]float64, width, n, used int) {
 	var room strip
 	columns := w.stride
-	for j := 0; j < columns; j += 16 {
-		m, to := min(16, columns-j), dst[j*width:]
-		from := room.of(w.from(0, j), n, m)
-		if m == 16 && width == sumLanes {
-			p.collect((*[16 * sumLanes]float64)(to), from, y, scale, n, used)
+	for j := 0; j < columns; j += sumLanes {
+		from := room.of(w.from(0, j), n, min(sumLanes, columns-j))
+		to := dst[j*width:][:used*sumLanes]
+		if used == sumLanes {
+			p.collect((*[sumLanes * sumLanes]float64)(to), from, y, scale, n, used)
 			continue
 		}
-		var sums [16 * sumLanes]float64
-		for k := range m {
-			copy(sums[k*sumLanes:], to[k*width:][:used])
-		}
+		var sums [sumLanes * sumLanes]float64
+		copy(sums[:], to)
 		p.collect(&sums, from, y, scale, n, used)
-		for k := range m {
-			copy(to[k*width:][:used], sums[k*sumLanes:])
-		}
+		copy(to, sums[:])
 	}
 }
 
@@ -153,8 +149,9 @@ func collectPanel(sums *[16 * sumLanes]float64, w, y rowsOf, scale *[sumLanes]fl
 			var s, t [4]float32
 			addChains(&s, &t, a[:n], b[:n], y.from(0, c))
 			for k := range 4 {
-				sums[j*sumLanes+c+k] += float64(float64(s[k]) * scale[c+k])
-				sums[(j+1)*sumLanes+c+k] += float64(float64(t[k]) * scale[c+k])
+				to := sums[(c+k)*sumLanes+j:][:2]
+				to[0] += float64(float64(s[k]) * scale[c+k])
+				to[1] += float64(float64(t[k]) * scale[c+k])
 			}
 		}
 	}

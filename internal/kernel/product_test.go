@@ -27,7 +27,7 @@ func productOps() []op {
 				}},
 				op{fmt.Sprint("collect ", columns, width), func(k *set, b buffers) {
 					rows := len(b.x) / columns
-					dst := doubles(columns * width)
+					dst := doubles(inStrips(columns) * width)
 					k.collect(dst, b.x[:rows*columns], singles(rows*width), powers(width), columns, width)
 					digest(b, dst)
 				}},
@@ -119,9 +119,9 @@ func TestProductsArePlainLoops(t *testing.T) {
 				seen[i] = math.NaN()
 			}
 			k.project(seen, w, x, columns, width)
-			gathered := doubles(columns * width)
+			gathered := doubles(inStrips(columns) * width)
 			k.collect(gathered, w, y, scale, columns, width)
-			before := doubles(columns * width)
+			before := doubles(inStrips(columns) * width)
 			for c := range width {
 				for i := range rows {
 					want := inBlocks(columns, func(j int) (float32, float32) { return w[i*columns+j], x[j*width+c] }, 0, 1)
@@ -130,7 +130,7 @@ func TestProductsArePlainLoops(t *testing.T) {
 					}
 				}
 				for j := range columns {
-					at := j*width + c
+					at := (j/16*width+c)*16 + j%16
 					want := inBlocks(rows, func(i int) (float32, float32) { return w[i*columns+j], y[i*width+c] }, before[at], scale[c])
 					if got := gathered[at]; !sameSum(got, want) {
 						t.Fatalf("collect [%d, %d] width %d: %v, want %v", rows, columns, width, got, want)
@@ -153,6 +153,9 @@ func inBlocks(n int, at func(i int) (a, b float32), sum, scale float64) float64 
 	}
 	return sum
 }
+
+// inStrips is the number of columns of whole strips.
+func inStrips(columns int) int { return (columns + 15) / 16 * 16 }
 
 func sameSum(a, b float64) bool { return a == b || a != a && b != b }
 

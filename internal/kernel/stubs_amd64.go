@@ -200,7 +200,7 @@ func bookCodesAVX2(codes *uint16, x *float32, steps int, middles *float32)
 //go:noescape
 func projectAVX2(sums *float64, w *float32, wStride int, x *float32, xStride int, n int)
 
-// collectAVX2 adds to 16 rows of 16 sums. Strides are in bytes.
+// collectAVX2 adds to 16 rows of 16 sums, one for each column of y. Strides are in bytes.
 //
 //go:noescape
 func collectAVX2(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)
@@ -518,7 +518,7 @@ func bookCodesAVX512(codes *uint16, x *float32, steps int, middles *float32)
 //go:noescape
 func projectAVX512(sums *float64, w *float32, wStride int, x *float32, xStride int, n int)
 
-// collectAVX512 adds to 16 rows of 16 sums. Strides are in bytes.
+// collectAVX512 adds to 16 rows of 16 sums, one for each column of y. Strides are in bytes.
 //
 //go:noescape
 func collectAVX512(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)

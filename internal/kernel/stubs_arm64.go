@@ -278,7 +278,7 @@ func roundF16NEON(x *float32, steps int)
 //go:noescape
 func projectNEON(sums *float64, w *float32, wStride int, x *float32, xStride, n int)
 
-// collectNEON adds to 16 rows of 16 sums. Strides are in bytes.
+// collectNEON adds to 16 rows of 16 sums, one for each column of y. Strides are in bytes.
 //
 //go:noescape
 func collectNEON(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)

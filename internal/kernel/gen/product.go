@@ -8,7 +8,8 @@ import (
 
 // Products of matrices have lanes along the columns of the right one: a vector
 // of 16 singles or 8 doubles in AVX-512, two of half of them in AVX2. Each value
-// of the left one is multiplied by all lanes of a row.
+// of the left one is multiplied by all lanes of a row. collect alone has them
+// along the columns of the left one.
 
 // term adds one product to a sum.
 type term struct {
@@ -154,36 +155,42 @@ func (v isa) project() {
 	RET()
 }
 
+// collect has lanes along the columns of the left matrix, which are more and lie
+// side by side: each value of the right one is multiplied by 16 of them.
 func (v isa) collect() {
 	v.function("collect", "func(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)",
-		"collect"+v.name+" adds to 16 rows of 16 sums. Strides are in bytes.")
-	sums, w, scale := param("sums"), param("w"), param("scale")
+		"collect"+v.name+" adds to 16 rows of 16 sums, one for each column of y. Strides are in bytes.")
+	sums, y, scale := param("sums"), param("y"), param("scale")
 	v.inParts(16, func(columns int) {
-		at, stride, y, yStride := copied(w), param("wStride"), param("y"), param("yStride")
+		at, stride, from, yStride := param("w"), param("wStride"), copied(y), param("yStride")
 		all := v.zeros(columns)
 		loop("row", param("n"), func() {
-			x := v.strip(Mem{Base: y})
-			ADDQ(yStride, y)
-			for c, sum := range all {
-				term{}.add(v, Mem{Base: at, Disp: 4 * c}, x, sum)
-			}
+			x := v.strip(Mem{Base: at})
+			PREFETCHT0(Mem{Base: at, Disp: 64}) // of the next columns
 			ADDQ(stride, at)
+			for c, sum := range all {
+				term{}.add(v, Mem{Base: from, Disp: 4 * c}, x, sum)
+			}
+			ADDQ(yStride, from)
 		})
 		for c, sum := range all {
-			v.addWidened(sum, scale, Mem{Base: sums, Disp: 128 * c})
+			by := v.vec()
+			VBROADCASTSD(Mem{Base: scale, Disp: 8 * c}, by)
+			v.addWidened(sum, by, Mem{Base: sums, Disp: 128 * c})
 		}
 		if !v.wide {
 			ADDQ(U32(uint32(128*columns)), sums)
-			ADDQ(U8(4*columns), w)
+			ADDQ(U8(4*columns), y)
+			ADDQ(U8(8*columns), scale)
 		}
 	})
 	VZEROUPPER()
 	RET()
 }
 
-// addWidened adds 16 sums in single precision, multiplied by what lies at scale
-// if that is given, to those in double precision at m.
-func (v isa) addWidened(sums []VecVirtual, scale Register, m Mem) {
+// addWidened adds 16 sums in single precision, multiplied by scale if that is
+// given, to those in double precision at m.
+func (v isa) addWidened(sums []VecVirtual, scale VecVirtual, m Mem) {
 	at := 0
 	for _, sum := range sums {
 		high, wide := v.vec(), v.vec()
@@ -196,7 +203,7 @@ func (v isa) addWidened(sums []VecVirtual, scale Register, m Mem) {
 		VCVTPS2PD(v.half(high), high)
 		for _, part := range []VecVirtual{wide, high} {
 			if scale != nil {
-				VMULPD(Mem{Base: scale, Disp: at}, part, part)
+				VMULPD(scale, part, part)
 			}
 			VADDPD(m.Offset(at), part, part)
 			VMOVUPD(part, m.Offset(at))
@@ -205,37 +212,53 @@ func (v isa) addWidened(sums []VecVirtual, scale Register, m Mem) {
 	}
 }
 
-// product: four rows of 16 columns.
+// product: four rows, of 32 columns at a time where there are registers for it.
 func (v isa) product(name string, fused bool) {
 	v.function(name, "func(dst, up, down *float32, dstStride, upStride, downStride, rank, steps int)",
 		name+v.name+" sets four rows of that many times 16 columns. Strides are in bytes.")
-	dst, down, steps := param("dst"), param("down"), param("steps")
+	dst, down, ones := param("dst"), param("down"), param("steps")
 	at := pointersTo(param("up"), param("upStride"), 4)
-	loop("turn", steps, func() {
-		from, stride := copied(down), param("downStride")
-		all := v.zeros(4)
-		loop("rank", param("rank"), func() {
-			x := v.strip(Mem{Base: from})
-			ADDQ(stride, from)
-			for r, sum := range all {
-				term{fused: fused}.add(v, Mem{Base: at[r]}, x, sum)
-				ADDQ(U8(4), at[r])
-			}
-		})
-		back, to := param("rank"), copied(dst)
-		SHLQ(U8(2), back)
-		for r, sum := range all {
-			SUBQ(back, at[r])
-			for i, part := range sum {
-				VMOVUPS(part, Mem{Base: to, Disp: i * v.width()})
-			}
-			ADDQ(param("dstStride"), to)
-		}
-		ADDQ(U8(64), dst)
-		ADDQ(U8(64), down)
-	})
+	if v.wide {
+		pairs := copied(ones)
+		SHRQ(U8(1), pairs)
+		ANDQ(U8(1), ones)
+		loop("pair", pairs, func() { v.productOf(2, at, dst, down, fused) })
+	}
+	loop("turn", ones, func() { v.productOf(1, at, dst, down, fused) })
 	VZEROUPPER()
 	RET()
+}
+
+// productOf sets four rows of so many strips, and goes on behind them.
+func (v isa) productOf(strips int, at []Register, dst, down Register, fused bool) {
+	from, stride := copied(down), param("downStride")
+	all := v.zeros(4 * strips)
+	loop(described("rank%d", strips), param("rank"), func() {
+		var x [][]VecVirtual
+		for i := range strips {
+			x = append(x, v.strip(Mem{Base: from, Disp: 64 * i}))
+		}
+		ADDQ(stride, from)
+		for i, sum := range all {
+			term{fused: fused}.add(v, Mem{Base: at[i/strips]}, x[i%strips], sum)
+		}
+		for _, row := range at {
+			ADDQ(U8(4), row)
+		}
+	})
+	back, to := param("rank"), copied(dst)
+	SHLQ(U8(2), back)
+	for i, sum := range all {
+		for k, part := range sum {
+			VMOVUPS(part, Mem{Base: to, Disp: 64*(i%strips) + k*v.width()})
+		}
+		if i%strips == strips-1 {
+			SUBQ(back, at[i/strips])
+			ADDQ(param("dstStride"), to)
+		}
+	}
+	ADDQ(U32(uint32(64*strips)), dst)
+	ADDQ(U32(uint32(64*strips)), down)
 }
 
 // addSums: two rows of 16 sums.

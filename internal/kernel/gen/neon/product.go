@@ -64,21 +64,21 @@ func (s sums) addRow(a *assembly, from, stride string, values []string) {
 	}
 }
 
-// addWidened adds the sums to those in double precision, times what lies at
-// scale unless that is "".
+// addWidened adds the sums to those in double precision, times one value at
+// scale for every four vectors, unless that is "".
 func (s sums) addWidened(a *assembly, t term, to, scale string) {
 	wide, other := s.strip[:2], s.strip[2:]
 	each(s.all, func(i int, sum vec) {
 		a.doubles(0, sum, wide[0])
 		a.doubles(1, sum, wide[1])
 		if scale != "" {
-			a.load(other, "D2", scale)
-			each(wide, func(i int, wide vec) {
-				t.multiply(a, wide, other[i], t.t)
+			a.op("VLD1R", "("+scale+")", "["+other[0].d()+"]")
+			each(wide, func(_ int, wide vec) {
+				t.multiply(a, wide, other[0], t.t)
 				a.op("VMOV", t.t.b(), wide.b())
 			})
 			if i%4 == 3 {
-				a.op("SUB", "$128", scale)
+				a.op("ADD", "$8", scale)
 			}
 		}
 		a.op("VLD1", "("+to+")", list(other, "D2"))
@@ -109,24 +109,25 @@ func (a *assembly) project() {
 	})
 }
 
+// collect has lanes along the columns of the left matrix.
 func (a *assembly) collect() {
-	doc := "adds to 16 rows of 16 sums. Strides are in bytes."
+	doc := "adds to 16 rows of 16 sums, one for each column of y. Strides are in bytes."
 	params := "sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int"
 	a.function("collect", params, "", doc, func() {
 		to, w, stride, y, yStride := a.param("sums"), a.param("w"), a.param("wStride"), a.param("y"), a.param("yStride")
 		scale, n, count, from, at, parts := a.param("scale"), a.param("n"), a.reg(), a.reg(), a.reg(), a.reg()
 		s, t := a.newSums(false), a.newTerm("D2", false)
-		a.op("SUB", "$16", stride) // what is read of a row
+		a.op("SUB", "$16", yStride) // what is read of a row
 		a.op("MOVD", "$4", parts)
 		a.loop("part", parts, func() {
 			a.op("MOVD", w, at)
-			a.op("ADD", "$16", w)
 			a.op("MOVD", y, from)
+			a.op("ADD", "$16", y)
 			a.op("MOVD", n, count)
 			a.clear(s.all...)
 			a.loop("row", count, func() {
-				s.addRow(a, from, yStride, []string{at})
-				a.op("ADD", stride, at)
+				s.addRow(a, at, stride, []string{from})
+				a.op("ADD", yStride, from)
 			})
 			s.addWidened(a, t, to, scale)
 		})
