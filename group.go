@@ -29,7 +29,7 @@ func (e *encoding) whole() bool {
 	_, plain := e.values.(plainValues)
 	_, surveys := e.encoder.(codec.Surveyor)
 	rows, cols := e.encoder.Tile()
-	return plain && !surveys && e.cut.Count(rows, cols) == 1 && len(e.encoder.Passes()) == 0
+	return plain && !surveys && e.cut.Count(rows, cols) == 1 && len(e.passes) == 0
 }
 
 // add takes a step, or yields it by itself after those that it has.
@@ -82,7 +82,7 @@ func encodeTogether(w *stream.Worker, small []*encoding) error {
 	for _, e := range small {
 		if together {
 			from := e.step.Source.Offset - first.Offset
-			e.values = plainValues{e.source, e.step.Source, data[from : from+e.step.Source.Size]}
+			e.values = plainValues{source: e.source, tensor: e.step.Source, body: data[from : from+e.step.Source.Size]}
 		}
 		if err := e.encodeTile(w, quant.Area{Rows: e.cut.Rows, Cols: e.cut.Cols}); err != nil {
 			return err

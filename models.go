@@ -299,7 +299,7 @@ func (m *models) fill(s *stage.Stage, dest string) (err error) {
 // quantize yields the work on one model after the other.
 func (m *models) quantize(r Resources, yield func(stream.Task) bool) {
 	for _, one := range m.list {
-		q := &quantization{one.c, one.plan, one.writers, r}
+		q := &quantization{source: one.c, plan: one.plan, writers: one.writers, Resources: r}
 		if !q.tasks(yield) {
 			return
 		}

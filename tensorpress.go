@@ -80,12 +80,16 @@ const (
 // maxTile is the number of values that a tile may hold within the memory:
 // whole blocks of any dtype.
 func (r Resources) maxTile() int {
-	memory := r.Memory
-	if memory == 0 {
-		memory = defaultMemory
-	}
+	memory := r.memory()
 	perWorker := max(memory-baseMemory, memory/4) / int64(r.threads())
 	return int(max(perWorker/bytesPerValue/4096, 1)) * 4096
+}
+
+func (r Resources) memory() int64 {
+	if r.Memory == 0 {
+		return defaultMemory
+	}
+	return r.Memory
 }
 
 // progress counts done bytes up to total.

@@ -19,6 +19,8 @@ type quantization struct {
 	source  *checkpoint.Checkpoint
 	plan    *plan.Plan
 	writers writers
+	turns   turns
+	keeper  keeper
 	Resources
 }
 
@@ -33,7 +35,7 @@ func (q *quantization) tasks(yield func(stream.Task) bool) bool {
 			return false
 		}
 	}
-	return g.flush(yield)
+	return g.flush(yield) && q.turns.flush(yield)
 }
 
 // writeLiterals yields the writing of tensors whose bytes are known, some at a
@@ -68,7 +70,8 @@ func (q *quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
 	case s.Codec == nil:
 		return copyTiles(q.source, s.Source, q.writers[s.Parts[0].File], s.Parts[0].Tensor, yield)
 	}
-	return q.encoding(s).tasks(yield)
+	e := q.encoding(s)
+	return q.turns.add(turn{e.phases(), codec.Held(e.encoder)}, q.threads(), q.memory()/4, yield)
 }
 
 // copyTiles yields the copying of a tensor's bytes, by the system where it does
@@ -106,7 +109,9 @@ type encoding struct {
 	values  values
 	limit   int // values of a tile, at most
 	encoder codec.Encoder
+	passes  []codec.Pass
 	cut     quant.Cut
+	kept    *kept
 	done    atomic.Int64 // values that were written
 }
 
@@ -125,38 +130,76 @@ func (q *quantization) encoding(s *plan.Step) *encoding {
 		raw := e.limit * (bytesPerValue / rawBytesPerValue)
 		e.encoder = s.Codec.NewEncoder(max(min(raw, mostRaw), e.limit))
 	}
+	e.passes = e.encoder.Passes()
 	return e
 }
 
-// tasks yields the survey of an encoder that asks for one, its passes, and then
-// its tiles. What follows waits until what went before is complete.
+// keep has a tensor stay in memory that is read several times, if it is plain,
+// small enough, and read in runs.
+func (e *encoding) keep() {
+	plain, ok := e.values.(plainValues)
+	if !ok || len(e.passes) < 2 || !e.inRuns(e.encoder) {
+		return
+	}
+	for _, p := range e.passes {
+		if !e.inRuns(p) {
+			return
+		}
+	}
+	plain.kept = e.keeper.keep(e.step.Source.Size, e.memory()/4)
+	e.kept, e.values = plain.kept, plain
+}
+
+// inRuns reports whether areas are whole rows, or parts of the only one.
+func (e *encoding) inRuns(p interface{ Tile() (rows, cols int) }) bool {
+	_, cols := p.Tile()
+	return e.cut.Rows == 1 || cols >= e.cut.Cols
+}
+
+// tasks yields the phases, one after the other.
 func (e *encoding) tasks(yield func(stream.Task) bool) bool {
+	return inOrder(e.phases(), yield)
+}
+
+// phases are the survey of an encoder that asks for one, its passes, and then
+// its tiles. What follows waits until what went before is complete.
+func (e *encoding) phases() []phase {
+	e.keep()
+	var all []phase
 	var ready chan struct{}
 	if s, ok := e.encoder.(codec.Surveyor); ok {
-		ready = make(chan struct{})
-		if !yield(func(w *stream.Worker) error { return e.survey(w, s, ready) }) {
-			return false
-		}
+		done := make(chan struct{})
+		all = append(all, func(yield func(stream.Task) bool) {
+			yield(func(w *stream.Worker) error { return e.survey(w, s, done) })
+		})
+		ready = done
 	}
-	for _, p := range e.encoder.Passes() {
+	for _, p := range e.passes {
 		r := &reading{encoding: e, pass: p, after: ready, done: make(chan struct{})}
-		if !r.tasks(yield) {
-			return false
-		}
-		ready = r.done
+		all, ready = append(all, r.tasks), r.done
 	}
+	return append(all, func(yield func(stream.Task) bool) { e.tiles(ready, yield) })
+}
+
+// tiles yields the tiles, which wait until that is closed.
+func (e *encoding) tiles(ready <-chan struct{}, yield func(stream.Task) bool) {
 	rows, cols := e.encoder.Tile()
+	left := new(atomic.Int64)
+	left.Store(int64(e.cut.Count(rows, cols)))
 	for _, a := range e.cut.Areas(rows, cols) {
 		if !yield(func(w *stream.Worker) error {
 			if !wait(w, ready) {
 				return nil
 			}
-			return e.encodeTile(w, a)
+			err := e.encodeTile(w, a)
+			if left.Add(-1) == 0 && e.kept != nil {
+				e.kept.release()
+			}
+			return err
 		}) {
-			return false
+			return
 		}
 	}
-	return true
 }
 
 func (e *encoding) survey(w *stream.Worker, s codec.Surveyor, done chan struct{}) error {
@@ -283,7 +326,7 @@ type finding struct {
 	found any
 }
 
-func (r *reading) tasks(yield func(stream.Task) bool) bool {
+func (r *reading) tasks(yield func(stream.Task) bool) {
 	rows, cols := r.pass.Tile()
 	r.found = map[int]finding{}
 	r.total = r.cut.Count(rows, cols)
@@ -298,10 +341,9 @@ func (r *reading) tasks(yield func(stream.Task) bool) bool {
 			}
 			return r.join(tile, finding{a, found})
 		}) {
-			return false
+			return
 		}
 	}
-	return true
 }
 
 // look reads one area.
@@ -340,6 +382,9 @@ func (r *reading) join(tile int, found finding) error {
 		r.joined++
 	}
 	if r.joined == r.total {
+		if r.kept != nil {
+			r.kept.whole.Store(true)
+		}
 		close(r.done)
 	}
 	return nil

@@ -21,26 +21,40 @@ type plainValues struct {
 	source *checkpoint.Checkpoint
 	tensor checkpoint.Tensor
 	body   []byte // all of it, if it was read with others; else nil
+	kept   *kept  // where it stays from its first pass on; else nil
 }
 
 func (p plainValues) read(w *stream.Worker, buffer, columns int, a quant.Area) ([]float32, error) {
-	raw, err := p.raw(w, columns, a)
-	if err != nil {
-		return nil, err
-	}
+	const near = 32 << 10 // values whose bytes are in the nearer caches still when they are widened
 	x := w.Floats(buffer, a.Values())
-	codec.Widen(x, raw, p.tensor.Dtype)
+	rows, width := max(near/a.Cols, 1), a.Cols
+	if a.Rows == 1 {
+		width = near
+	}
+	rest := x
+	for piece := range a.Split(rows, width) {
+		raw, err := p.raw(w, columns, piece)
+		if err != nil {
+			return nil, err
+		}
+		codec.Widen(rest[:piece.Values()], raw, p.tensor.Dtype)
+		rest = rest[piece.Values():]
+	}
 	return x, nil
 }
 
 // raw reads them as they are stored.
 func (p plainValues) raw(w *stream.Worker, columns int, a quant.Area) ([]byte, error) {
-	if p.body != nil {
-		return p.body, nil
-	}
 	width := p.tensor.Dtype.Bits() / 8
+	spans := quant.AreaSpans(a, columns, width)
+	switch run := spans[0]; {
+	case p.body != nil:
+		return p.body[run.Offset : run.Offset+run.Size], nil
+	case p.kept != nil:
+		return p.kept.section(p.source, p.tensor, run)
+	}
 	raw := w.Bytes(rawBuffer, a.Values()*width)
-	return raw, readSpans(p.source, p.tensor, quant.AreaSpans(a, columns, width), raw)
+	return raw, readSpans(p.source, p.tensor, spans, raw)
 }
 
 // storedValues are what a quantized layer decodes to, in single precision. The

@@ -118,6 +118,14 @@ func (e *schemeEncoder) Passes() []Pass {
 	return passes
 }
 
+// Held is the memory of the search for a low-rank part, in bytes.
+func (e *schemeEncoder) Held() int64 {
+	if e.rank == nil {
+		return 0
+	}
+	return e.rank.Memory()
+}
+
 func (e *schemeEncoder) Encode(dst [][]byte, start int, values []float32, s *Scratch) error {
 	return e.Scheme.Encode(dst, Tile{Start: start, Values: values, Ranges: e.ranges, known: &e.known}, s)
 }

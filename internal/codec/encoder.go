@@ -48,6 +48,19 @@ func TakesRaw(e Encoder, d safetensors.Dtype) bool {
 	return ok && r.TakesRaw(d)
 }
 
+// Holder is an encoder that keeps much in memory from its first pass on.
+type Holder interface {
+	Held() int64 // bytes
+}
+
+// Held returns how much an encoder keeps in memory, if it is a [Holder].
+func Held(e any) int64 {
+	if h, ok := e.(Holder); ok {
+		return h.Held()
+	}
+	return 0
+}
+
 // Surveyor is an encoder that has to look at the weight, or at a sample of it,
 // before all else.
 type Surveyor interface {

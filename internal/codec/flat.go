@@ -57,6 +57,8 @@ func (e flatEncoder) Encode(dst [][]byte, a quant.Area, values []float32, s *qua
 	return e.Encoder.Encode(dst, a.Col, values, s)
 }
 
+func (e flatEncoder) Held() int64 { return Held(e.Encoder) }
+
 func (e flatEncoder) TakesRaw(d safetensors.Dtype) bool {
 	r, ok := e.Encoder.(quant.RawEncoder)
 	return ok && r.TakesRaw(d)

@@ -126,6 +126,8 @@ func (e oneMore) Encode(dst [][]byte, a quant.Area, values []float32, s *quant.S
 	return err
 }
 
+func (e oneMore) Held() int64 { return Held(e.Encoder) }
+
 func (e oneMore) TakesRaw(d safetensors.Dtype) bool { return TakesRaw(e.Encoder, d) }
 
 func (e oneMore) EncodeRaw(dst [][]byte, a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) error {
