@@ -10,17 +10,16 @@ import (
 // vectors. Each comes out as [Lloyd.Fit] makes it. As soon as one is done the
 // next takes its lane: some need many times the steps of others.
 type books struct {
-	rows, middles, sums []float32 // by lanes
-	counts              []uint32
-	lanes               []lane
+	rows, levels, middles, sums []float32 // by lanes
+	counts                      []uint32
+	lanes                       []lane
+	one                         Lloyd // for beginnings, and levels that changed places
 }
 
 // lane is a group under way.
 type lane struct {
-	Lloyd
 	group int // -1 for none
 	steps int // to go
-	seen  [kernel.BookLevels]cell
 }
 
 // shelf is groups of n finite values to be fitted, each with levels up to
@@ -45,10 +44,18 @@ func (b *books) fit(s shelf) {
 	}
 	for busy > 0 {
 		clear(b.sums)
-		clear(b.counts[:len(b.middles)])
+		clear(b.counts)
 		kernel.BookSums(b.sums, b.counts, b.rows, b.middles)
+		moved, unordered := kernel.BookMeans(b.levels, b.middles, b.sums, b.counts, s.n)
 		for i := range b.lanes {
-			if b.lanes[i].group < 0 || b.step(i, s.n) {
+			l := &b.lanes[i]
+			if l.group < 0 {
+				continue
+			}
+			if unordered>>i&1 == 1 {
+				b.sort(i, s.count)
+			}
+			if l.steps--; moved>>i&1 == 1 && l.steps > 0 {
 				continue
 			}
 			if b.finish(i, &s); !b.next(i, &s) {
@@ -61,12 +68,13 @@ func (b *books) fit(s shelf) {
 func (b *books) begin(n int) {
 	if count := kernel.BookGroups(); len(b.lanes) != count {
 		*b = books{
-			middles: make([]float32, (kernel.BookLevels-1)*count), sums: make([]float32, kernel.BookLevels*count),
-			counts: make([]uint32, kernel.BookLevels*count), lanes: make([]lane, count),
+			levels: make([]float32, kernel.BookLevels*count), middles: make([]float32, (kernel.BookLevels-1)*count),
+			sums: make([]float32, kernel.BookLevels*count), counts: make([]uint32, (kernel.BookLevels-1)*count),
+			lanes: make([]lane, count),
 		}
 	}
-	for i := range b.lanes {
-		b.counts[len(b.middles)+i] = 1
+	for i := range b.levels {
+		b.levels[i] = float32(math.Inf(1))
 	}
 	for i := range b.middles {
 		b.middles[i] = float32(math.Inf(1))
@@ -83,53 +91,39 @@ func (b *books) next(i int, s *shelf) bool {
 	}
 	s.taken++
 	l.steps = s.steps
-	clear(l.seen[:])
 	values := s.values[l.group*s.n:][:s.n]
 	for row, at := 0, i; row < len(values); row, at = row+1, at+len(b.lanes) {
 		b.rows[at] = values[row]
 	}
 	lo, hi := kernel.MinMax(values)
-	l.reset(s.count, Range{lo, hi})
-	b.putMiddles(i)
+	b.one.reset(s.count, Range{lo, hi})
+	b.put(i)
 	return true
 }
 
-// step moves the levels of a lane and reports whether it takes another step.
-func (b *books) step(i, n int) bool {
-	l := &b.lanes[i]
-	b.feed(i, n)
-	moved := l.Step()
-	if l.turned {
-		clear(l.seen[:])
-	}
-	b.putMiddles(i)
-	l.steps--
-	return moved && l.steps > 0
-}
-
-// feed takes over what a lane was fed, but for levels whose mean is the last
-// step's: they are there.
-func (b *books) feed(i, n int) {
-	l := &b.lanes[i]
-	from := uint32(n) // values that are not below the level
-	for j := range l.levels {
-		above, at := uint32(0), j*len(b.lanes)+i
-		if j < len(l.levels)-1 {
-			above = b.counts[at]
+// put sets the levels and middles of a lane.
+func (b *books) put(i int) {
+	for j, level := range b.one.levels {
+		at := j*len(b.lanes) + i
+		b.levels[at] = level
+		if j < len(b.one.levels)-1 {
+			b.middles[at] = b.one.middles[j]
 		}
-		if c := (cell{b.sums[at], from - above}); c.count > 0 && c != l.seen[j] {
-			l.seen[j], l.cells[j] = c, c
-			l.fed = append(l.fed, int32(j))
-		}
-		from = above
 	}
 }
 
-func (b *books) putMiddles(i int) {
-	l := &b.lanes[i]
-	for j, m := range l.middles[:len(l.middles)-1] {
-		b.middles[j*len(b.lanes)+i] = m
+// sort puts the levels of a lane in order, as [Lloyd.Step] does.
+func (b *books) sort(i, count int) {
+	b.one.levels = b.levelsOf(i, b.one.levels[:count])
+	b.one.sort()
+	b.put(i)
+}
+
+func (b *books) levelsOf(i int, levels []float32) []float32 {
+	for j := range levels {
+		levels[j] = b.levels[j*len(b.lanes)+i]
 	}
+	return levels
 }
 
 // finish stores what a lane came to.
@@ -141,7 +135,7 @@ func (b *books) finish(i int, s *shelf) {
 	}
 	at := l.group * s.n
 	kernel.BookCodes(s.codes[at:at+s.n], s.values[at:at+s.n], middles[:])
-	copy(s.levels[l.group*s.count:], l.levels)
+	b.levelsOf(i, s.levels[l.group*s.count:][:s.count])
 }
 
 // together reports whether the codebooks of a tile are fitted so: its groups

@@ -2,16 +2,34 @@
 
 package kernel
 
-import "unsafe"
+import (
+	"slices"
+	"unsafe"
+)
 
 // booksBy takes as many groups as vectors have lanes.
-func booksBy(lanes int, asm func(sums *float32, counts *uint32, x, middles *float32, rows int)) *bookSet {
+func booksBy(
+	lanes int, asm func(sums *float32, counts *uint32, x, middles *float32, rows int),
+	means func(levels, middles, sums []float32, counts []uint32, n int) (moved, unordered uint32),
+) *bookSet {
 	return &bookSet{
 		groups: lanes,
 		sums: func(sums []float32, counts []uint32, x, middles []float32) {
-			sums, counts, middles = sums[:BookLevels*lanes], counts[:BookLevels*lanes], middles[:(BookLevels-1)*lanes]
-			asm(unsafe.SliceData(sums), unsafe.SliceData(counts), unsafe.SliceData(x), unsafe.SliceData(middles), len(x)/lanes)
+			const most = 1 << 15 // rows that a count of 16 bits holds
+			sums, counts, middles = sums[:BookLevels*lanes], counts[:(BookLevels-1)*lanes], middles[:(BookLevels-1)*lanes]
+			for part := range slices.Chunk(x, most*lanes) {
+				asm(&sums[0], &counts[0], &part[0], &middles[0], len(part)/lanes)
+			}
 		},
+		means: means,
+	}
+}
+
+func meansBy(asm func(levels, middles, sums *float32, counts *uint32, rows uint32) (moved, unordered uint32),
+) func(levels, middles, sums []float32, counts []uint32, n int) (moved, unordered uint32) {
+	return func(levels, middles, sums []float32, counts []uint32, n int) (moved, unordered uint32) {
+		sums, counts, middles = sums[:len(levels)], counts[:len(middles)], middles[:len(levels)/BookLevels*(BookLevels-1)]
+		return asm(&levels[0], &middles[0], &sums[0], &counts[0], uint32(n))
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 func TestBooks(t *testing.T) {
 	eachSet(t, func(t *testing.T, k *set) {
 		r := rand.New(rand.NewPCG(11, 12))
-		for _, n := range []int{16, 48, 512} {
+		for _, n := range []int{16, 48, 512, 70_000} {
 			for _, levels := range []int{2, 4, 16} {
 				testBookCodes(t, k, r, n+levels%3, levels)
 				if k.books != nil {
@@ -71,10 +71,9 @@ func testBookSums(t *testing.T, b *bookSet, r *rand.Rand, n, levels int) {
 	}
 	middles := make([]float32, (BookLevels-1)*g)
 	sums, wantSums := make([]float32, BookLevels*g), make([]float32, BookLevels*g)
-	counts, wantCounts := make([]uint32, BookLevels*g), make([]uint32, BookLevels*g)
+	counts, wantCounts := make([]uint32, (BookLevels-1)*g), make([]uint32, (BookLevels-1)*g)
 	for lane := range g {
 		m := randomMiddles(r, levels)
-		counts[(BookLevels-1)*g+lane], wantCounts[(BookLevels-1)*g+lane] = 1, 1
 		for i, v := range m {
 			middles[i*g+lane] = v
 		}
@@ -88,8 +87,31 @@ func testBookSums(t *testing.T, b *bookSet, r *rand.Rand, n, levels int) {
 		}
 	}
 	b.sums(sums, counts, rows, middles)
+	testBookMeans(t, b, r, n, levels, middles, sums, counts)
 	sameValues(t, fmt.Sprintf("%d rows, %d levels: sums", n, levels), sums, wantSums)
 	if !slices.Equal(counts, wantCounts) {
 		t.Errorf("%d rows, %d levels: counts %v, want %v", n, levels, counts, wantCounts)
 	}
+}
+
+// testBookMeans moves levels that are often the means already, or such that
+// they change places.
+func testBookMeans(t *testing.T, b *bookSet, r *rand.Rand, n, levels int, middles, sums []float32, counts []uint32) {
+	all := make([]float32, BookLevels*b.groups)
+	for i := range all {
+		switch all[i] = bookValue(r); {
+		case i/b.groups >= levels:
+			all[i] = float32(math.Inf(1))
+		case r.IntN(2) == 0: // where all values of the group are of this level
+			all[i] = sums[i] / float32(n)
+		}
+	}
+	gotMiddles, wantMiddles, want := slices.Clone(middles), slices.Clone(middles), slices.Clone(all)
+	wantMoved, wantUnordered := bookMeans(want, wantMiddles, sums, counts, n)
+	moved, unordered := b.means(all, gotMiddles, sums, counts, n)
+	if moved != wantMoved || unordered != wantUnordered {
+		t.Errorf("%d rows, %d levels: moved %b, unordered %b, want %b and %b", n, levels, moved, unordered, wantMoved, wantUnordered)
+	}
+	sameValues(t, fmt.Sprintf("%d rows, %d levels: levels", n, levels), all, want)
+	sameValues(t, fmt.Sprintf("%d rows, %d levels: middles", n, levels), gotMiddles, wantMiddles)
 }

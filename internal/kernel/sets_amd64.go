@@ -40,7 +40,7 @@ var avx2 = func() set {
 		once:    wideSums{stages: stages[float64]{pass4DoublesAVX2, nil}, widen: widenRowsAVX2, narrow: narrowRowsAVX2},
 	}
 	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
-	s.books, s.bookCodes = booksBy(r.count, bookSumsAVX2), bookCodesBy(bookCodesAVX2)
+	s.books, s.bookCodes = booksBy(r.count, bookSumsAVX2, meansBy(bookMeansAVX2)), bookCodesBy(bookCodesAVX2)
 	s.split = splitBy(splitAVX2)
 	s.decodeBytes = decodeBytesBy(decodeIntBytesAVX2, decodeFloatBytesAVX2, decodeBytesWith(s.scaleBy, s.scaleFrom))
 	s.decodePacked = decodePackedBy(decodePackedAVX2)
@@ -98,7 +98,7 @@ var avx512 = func() set {
 		narrow: narrowRowsAVX512, begin: beginDoublesAVX512, end: endDoublesAVX512,
 	}}
 	s.rotate, s.rotateOnce = r.rotate, once.rotateOnce
-	s.books, s.bookCodes = booksBy(r.count, bookSumsAVX512), bookCodesBy(bookCodesAVX512)
+	s.books, s.bookCodes = booksBy(r.count, bookSumsAVX512, meansBy(bookMeansAVX512)), bookCodesBy(bookCodesAVX512)
 	s.split = splitBy(splitAVX512)
 	s.decodeBytes = decodeBytesBy(decodeIntBytesAVX512, decodeFloatBytesAVX512, decodeBytesWith(s.scaleBy, s.scaleFrom))
 	s.decodePacked = decodePackedBy(decodePackedAVX512)

@@ -40,7 +40,7 @@ var neon = func() set {
 		once:    wideSums{stages: stages[float64]{pass4DoublesNEON, nil}, widen: widenRowsNEON, narrow: narrowRowsNEON},
 	}
 	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
-	s.books, s.bookCodes = booksBy(r.count, bookSumsNEON), bookCodesBy(bookCodesNEON)
+	s.books, s.bookCodes = booksBy(r.count, bookSumsNEON, bookMeans), bookCodesBy(bookCodesNEON)
 	s.split = splitBy(splitNEON)
 	s.decodeBytes = decodeBytesBy(decodeIntBytesNEON, decodeFloatBytesNEON, decodeBytesWith(s.scaleBy, s.scaleFrom))
 	s.decodePacked = decodePackedBy(decodePackedNEON)

@@ -190,6 +190,11 @@ func widenRowsAVX2(dst *float64, src *float32, rows int)
 //go:noescape
 func bookSumsAVX2(sums *float32, counts *uint32, x *float32, middles *float32, rows int)
 
+// bookMeansAVX2 moves levels to means, and returns bits for the lanes in which one moved, and in which they no longer ascend.
+//
+//go:noescape
+func bookMeansAVX2(levels *float32, middles *float32, sums *float32, counts *uint32, rows uint32) (moved uint32, unordered uint32)
+
 // bookCodesAVX2 counts for that many times 16 values which of 15 middles are below each.
 //
 //go:noescape
@@ -507,6 +512,11 @@ func endDoublesAVX512(dst *float32, src *float64, distance int, factor float64)
 //
 //go:noescape
 func bookSumsAVX512(sums *float32, counts *uint32, x *float32, middles *float32, rows int)
+
+// bookMeansAVX512 moves levels to means, and returns bits for the lanes in which one moved, and in which they no longer ascend.
+//
+//go:noescape
+func bookMeansAVX512(levels *float32, middles *float32, sums *float32, counts *uint32, rows uint32) (moved uint32, unordered uint32)
 
 // bookCodesAVX512 counts for that many times 16 values which of 15 middles are below each.
 //

@@ -9,6 +9,7 @@ import (
 // codebooks writes what codebooks of up to 16 levels need.
 func (v isa) codebooks() {
 	v.bookSums()
+	v.bookMeans()
 	v.bookCodes()
 }
 
@@ -33,30 +34,38 @@ func (v isa) bookSums() {
 	RET()
 }
 
-// bookSumsWide has all sums and counts in registers.
+// bookSumsWide has all sums and counts in registers: of these two in one, which
+// holds fewer than 2^16 rows.
 func (v isa) bookSumsWide(at func(base Register, i int) Mem, sums, counts, x, middles, rows Register) {
-	sum, count := make([]VecVirtual, bookLevels), make([]VecVirtual, bookLevels-1)
-	for i := range sum {
-		sum[i] = v.load(f32, at(sums, i))
+	const pairs, held = bookLevels / 2, 5
+	one := [2]VecVirtual{v.constant(1), v.constant(1 << 16)}
+	var sum, count, near []VecVirtual
+	for i := range bookLevels {
+		sum = append(sum, v.load(f32, at(sums, i)))
 	}
-	for i := range count {
-		count[i] = v.load(f32, at(counts, i))
+	for range pairs {
+		count = append(count, v.constant(0))
 	}
-	one := at(counts, bookLevels-1) // the last row of the counts is ones
+	for i := range held {
+		near = append(near, v.load(f32, at(middles, i)))
+	}
 	loop("row", rows, func() {
 		value := v.load(f32, Mem{Base: x})
-		over := K()
-		VCMPPS(U8(above), at(middles, 0), value, over)
-		first := K()
-		KNOTW(over, first)
-		VADDPS(value, sum[0], first, sum[0])
-		VPADDD_BCST(one, count[0], over, count[0])
-		for i := 1; i < bookLevels-1; i++ {
+		var over Op
+		for i := range bookLevels - 1 {
 			next, in := K(), K()
-			VCMPPS(U8(above), at(middles, i), value, next)
-			KANDNW(over, next, in)
+			if i < held {
+				VCMPPS(U8(above), near[i], value, next)
+			} else {
+				VCMPPS(U8(above), at(middles, i), value, next)
+			}
+			if i == 0 {
+				KNOTW(next, in)
+			} else {
+				KANDNW(over, next, in)
+			}
 			VADDPS(value, sum[i], in, sum[i])
-			VPADDD_BCST(one, count[i], next, count[i])
+			VPADDD(one[i/pairs], count[i%pairs], next, count[i%pairs])
 			over = next
 		}
 		VADDPS(value, sum[bookLevels-1], over, sum[bookLevels-1])
@@ -65,8 +74,16 @@ func (v isa) bookSumsWide(at func(base Register, i int) Mem, sums, counts, x, mi
 	for i, r := range sum {
 		VMOVUPS(r, at(sums, i))
 	}
-	for i, r := range count {
-		VMOVUPS(r, at(counts, i))
+	low := v.constant(0xFFFF)
+	for i := range bookLevels - 1 {
+		r := v.vec()
+		if i < pairs {
+			v.and(low, count[i], r)
+		} else {
+			VPSRLD(U8(16), count[i-pairs], r)
+		}
+		VPADDD(at(counts, i), r, r)
+		VMOVDQU32(r, at(counts, i))
 	}
 }
 
@@ -94,6 +111,51 @@ func (v isa) bookSumsNarrow(at func(base Register, i int) Mem, sums, counts, x, 
 		add(over, bookLevels-1)
 		ADDQ(U8(v.width()), x)
 	})
+}
+
+// bookMeans moves the levels that have values; what it puts into middles are
+// those of a level and the next.
+func (v isa) bookMeans() {
+	v.function("bookMeans", "func(levels, middles, sums *float32, counts *uint32, rows uint32) (moved, unordered uint32)",
+		"bookMeans"+v.name+" moves levels to means, and returns bits for the lanes in which one moved, and in which they no longer ascend.")
+	levels, middles, sums, counts := param("levels"), param("middles"), param("sums"), param("counts")
+	at := func(base Register, i int) Mem { return Mem{Base: base, Disp: i * v.width()} }
+	from := v.constantParam("rows") // values that are not below the level
+	zero, half, ones := v.constant(0), v.constant(0x3F000000), v.constant(1<<32-1)
+	moved, ordered := v.constant(0), v.constant(1<<32-1)
+	var before VecVirtual
+	for i := range bookLevels {
+		cell, mean, other := v.vec(), v.load(f32, at(sums, i)), v.vec()
+		above := zero
+		if i < bookLevels-1 {
+			above = v.load(f32, at(counts, i))
+		}
+		VPSUBD(above, from, cell)
+		VCVTDQ2PS(cell, other)
+		VDIVPS(other, mean, mean)
+		old, level := v.load(f32, at(levels, i)), v.load(f32, at(levels, i))
+		v.choose(v.above(cell, zero), mean, level)
+		VMOVUPS(level, at(levels, i))
+		v.xor(old, level, old)
+		v.or(old, moved, moved)
+		if i > 0 {
+			v.keep(notBelow, before, level, ordered)
+			VADDPS(before, level, before)
+			VMULPS(half, before, before)
+			VMOVUPS(before, at(middles, i-1))
+		}
+		before, from = level, above
+	}
+	mask := v.vec()
+	v.xor(mask, mask, mask)
+	v.choose(v.above(zero, moved), ones, mask) // bits that differ may be the sign's
+	VPSRLD(U8(1), moved, moved)
+	v.choose(v.above(moved, zero), ones, mask)
+	Store(v.bits(mask), ReturnIndex(0))
+	v.xor(ones, ordered, ordered)
+	Store(v.bits(ordered), ReturnIndex(1))
+	VZEROUPPER()
+	RET()
 }
 
 // bookCodes counts the middles below consecutive values.
