@@ -2,6 +2,7 @@ package tensorpress
 
 import (
 	"context"
+	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
@@ -78,7 +79,7 @@ func (v *Inspection) add(path, folder string) error {
 	for _, l := range m.Layers {
 		v.Layers = append(v.Layers, inspectLayer(l, prefix))
 	}
-	v.Tensors = append(v.Tensors, inspected(c.Tensors, prefix)...)
+	v.Tensors = inspected(v.Tensors, c.Tensors, prefix)
 	v.Bytes += bytesOf(c.Tensors)
 	return nil
 }
@@ -86,7 +87,7 @@ func (v *Inspection) add(path, folder string) error {
 func inspectLayer(l *layout.Layer, prefix string) InspectedLayer {
 	v := InspectedLayer{
 		Name: prefix + l.Name, Format: l.Format, Dtype: l.Dtype, Shape: l.Shape(), Options: l.Options,
-		Tensors: inspected(l.Tensors, prefix), Bytes: bytesOf(l.Tensors),
+		Tensors: inspected(nil, l.Tensors, prefix), Bytes: bytesOf(l.Tensors),
 	}
 	if l.Err != nil {
 		v.Problem = l.Err.Error()
@@ -94,8 +95,9 @@ func inspectLayer(l *layout.Layer, prefix string) InspectedLayer {
 	return v
 }
 
-func inspected(tensors []checkpoint.Tensor, prefix string) []InspectedTensor {
-	all := make([]InspectedTensor, 0, len(tensors))
+// inspected adds tensors to all.
+func inspected(all []InspectedTensor, tensors []checkpoint.Tensor, prefix string) []InspectedTensor {
+	all = slices.Grow(all, len(tensors))
 	for _, t := range tensors {
 		all = append(all, InspectedTensor{prefix + t.Name, t.Dtype.String(), t.Shape, t.Size})
 	}

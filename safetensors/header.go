@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"unicode/utf8"
+	"unsafe"
 )
 
 const (
@@ -113,7 +114,7 @@ func readJSON(r io.ReaderAt, size int64) (string, error) {
 	if !utf8.Valid(buf) {
 		return "", formatErrorf("header is not valid UTF-8")
 	}
-	return string(buf), nil
+	return unsafe.String(&buf[0], len(buf)), nil // nobody changes it any more
 }
 
 // readLength reads the length of the header's text and checks it against the

@@ -86,6 +86,7 @@ func plainTensors(v *tensorpress.Inspection) []tensorpress.InspectedTensor {
 
 func printLayers(w io.Writer, layers []tensorpress.InspectedLayer) {
 	t := newTable(5)
+	t.grow(1+len(layers), 7)
 	t.add("LAYER", "FORMAT", "DTYPE", "SCALE", "SHAPE", "BYTES", "PROBLEM")
 	for _, l := range layers {
 		shape := "unknown"
@@ -99,6 +100,7 @@ func printLayers(w io.Writer, layers []tensorpress.InspectedLayer) {
 
 func printTensors(w io.Writer, tensors []tensorpress.InspectedTensor) {
 	t := newTable(3)
+	t.grow(1+len(tensors), 4)
 	t.add("TENSOR", "DTYPE", "SHAPE", "BYTES")
 	for _, one := range tensors {
 		t.add(one.Name, one.Dtype, shapeText(one.Shape), tensorpress.Size(one.Bytes))

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 )
@@ -12,7 +13,8 @@ import (
 // table is rows of cells, printed in columns.
 type table struct {
 	right  map[int]bool // columns of numbers
-	rows   [][]cell
+	cells  []cell
+	rows   []int // where they end among the cells
 	widths []int // of the columns
 }
 
@@ -29,29 +31,34 @@ func newTable(right ...int) *table {
 	return t
 }
 
+// grow makes room for rows of so many cells.
+func (t *table) grow(rows, cells int) {
+	t.rows, t.cells = slices.Grow(t.rows, rows), slices.Grow(t.cells, rows*cells)
+}
+
 func (t *table) add(cells ...string) {
-	row := make([]cell, len(cells))
 	for i, text := range cells {
 		width, plain := plainWidth(text)
 		if !plain {
 			text = oneLine(text)
 			width = utf8.RuneCountInString(text)
 		}
-		row[i] = cell{text, width}
+		t.cells = append(t.cells, cell{text, width})
 		if i == len(t.widths) {
 			t.widths = append(t.widths, 0)
 		}
 		t.widths[i] = max(t.widths[i], width)
 	}
-	t.rows = append(t.rows, row)
+	t.rows = append(t.rows, len(t.cells))
 }
 
 // print writes the rows, two spaces between columns.
 func (t *table) print(w io.Writer) {
 	var line []byte
-	for _, row := range t.rows {
+	from := 0
+	for _, end := range t.rows {
 		line = line[:0]
-		for i, c := range row {
+		for i, c := range t.cells[from:end] {
 			pad := t.widths[i] - c.width
 			if t.right[i] {
 				line = append(appendSpaces(line, pad), c.text...)
@@ -60,6 +67,7 @@ func (t *table) print(w io.Writer) {
 			}
 			line = appendSpaces(line, 2)
 		}
+		from = end
 		_, _ = w.Write(append(bytes.TrimRight(line, " "), '\n')) // a buffer's, whose Flush tells
 	}
 }

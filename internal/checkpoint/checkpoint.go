@@ -74,16 +74,50 @@ func (c *Checkpoint) load() error {
 	if err := c.openShards(); err != nil {
 		return err
 	}
-	if err := c.collect(); err != nil {
+	if err := c.list(idx); err != nil {
 		return err
-	}
-	if idx != nil {
-		if err := c.compare(idx); err != nil {
-			return err
-		}
 	}
 	c.Metadata = mergeMetadata(c.Shards)
 	return c.loadConfig()
+}
+
+// list gathers the tensors of all shards and makes sure that the index, if there
+// is one, lists them.
+func (c *Checkpoint) list(idx *index) error {
+	if idx != nil && c.follow(idx) {
+		return nil
+	}
+	if err := c.collect(); err != nil || idx == nil {
+		return err
+	}
+	return c.compare(idx)
+}
+
+// follow takes the tensors in the order of the index, as far as the shards have
+// the same: if all of them, there is nothing to be sorted or compared.
+func (c *Checkpoint) follow(idx *index) bool {
+	left, numbers := make([][]safetensors.Tensor, len(c.Shards)), make(map[string]int, len(c.Shards))
+	n := 0
+	for i, name := range c.ShardNames {
+		left[i], numbers[name] = c.Shards[i].Header().Tensors, i
+		n += len(left[i])
+	}
+	if n != len(idx.entries) {
+		return false
+	}
+	c.Tensors = make([]Tensor, 0, n)
+	shard := 0
+	for i, e := range idx.entries {
+		if i == 0 || e.file != idx.entries[i-1].file {
+			shard = numbers[e.file]
+		}
+		if rest := left[shard]; len(rest) == 0 || rest[0].Name != e.tensor {
+			return false
+		}
+		c.Tensors = append(c.Tensors, Tensor{Tensor: left[shard][0], Shard: shard})
+		left[shard] = left[shard][1:]
+	}
+	return true
 }
 
 // collect gathers the tensors of all shards, each name once.

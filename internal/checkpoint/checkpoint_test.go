@@ -372,3 +372,25 @@ func BenchmarkOpen1000Shards(b *testing.B) {
 		}
 	}
 }
+
+// TestShardsInAnotherOrder: tensors come by name, with their own shards, also
+// where a shard has them by dtype and the index cannot be followed.
+func TestShardsInAnotherOrder(t *testing.T) {
+	h, err := safetensors.NewHeader([]safetensors.Tensor{
+		{Name: "a", Dtype: safetensors.U8, Shape: []int{1}}, {Name: "c", Dtype: safetensors.F32, Shape: []int{1}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.Tensors[0].Name != "c" {
+		t.Fatal("the test wants a shard that is not in order")
+	}
+	c := open(t, folder(t, map[string]string{
+		indexName: twoShards, "x.safetensors": string(append(h.Encode(), "0123a"...)), "y.safetensors": weights(t, nil, "b"),
+	}))
+	for i, want := range []string{"a x.safetensors", "b y.safetensors", "c x.safetensors"} {
+		if got := c.Tensors[i].Name + " " + c.ShardNames[c.Tensors[i].Shard]; got != want {
+			t.Errorf("tensor %d is %s, want %s", i, got, want)
+		}
+	}
+}

@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,14 +42,14 @@ func readIndex(path string) (*index, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b := new(bytes.Buffer)
+	text := new(strings.Builder)
 	if info, err := f.Stat(); err == nil {
-		b.Grow(int(min(info.Size(), maxIndex)) + bytes.MinRead)
+		text.Grow(int(min(info.Size(), maxIndex)))
 	}
-	if _, err := b.ReadFrom(io.LimitReader(f, maxIndex+1)); err != nil {
+	if _, err := io.Copy(text, io.LimitReader(f, maxIndex+1)); err != nil {
 		return nil, err
 	}
-	x, err := parseIndex(b.Bytes())
+	x, err := parseIndex(text.String())
 	if err != nil {
 		return nil, sourceErrorf("%s: %w", path, err)
 	}
@@ -59,15 +58,15 @@ func readIndex(path string) (*index, error) {
 
 // parseIndex reads an index and makes sure that it names plain files below its
 // own folder.
-func parseIndex(b []byte) (*index, error) {
+func parseIndex(text string) (*index, error) {
 	switch {
-	case len(b) > maxIndex:
+	case len(text) > maxIndex:
 		return nil, fmt.Errorf("index is larger than %d bytes", maxIndex)
-	case !utf8.Valid(b):
+	case !utf8.ValidString(text):
 		return nil, errors.New("index is not valid UTF-8")
 	}
 	x := &index{}
-	p := &indexParser{src: string(b)}
+	p := &indexParser{src: text}
 	seen := map[string]bool{}
 	err := p.members("index", func(key string) error {
 		if seen[key] {

@@ -49,7 +49,7 @@ func TestParseIndexRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := parseIndex([]byte(tt.index))
+			_, err := parseIndex(tt.index)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
@@ -58,7 +58,7 @@ func TestParseIndexRefuses(t *testing.T) {
 }
 
 func TestParseIndex(t *testing.T) {
-	x, err := parseIndex([]byte(`{"metadata":{"total_size":1.5e9},"weight_map":{"b":"sub/x.safetensors","a":"y.safetensors"},"more":[null]}` + "\n"))
+	x, err := parseIndex(`{"metadata":{"total_size":1.5e9},"weight_map":{"b":"sub/x.safetensors","a":"y.safetensors"},"more":[null]}` + "\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func FuzzIndex(f *testing.F) {
 	f.Add([]byte(`{"weight_map":{"a":"../x.safetensors"}}`))
 	f.Add([]byte(`{"weight_map":{"a":"C:\\x.safetensors","a":1}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		x, err := parseIndex(b)
+		x, err := parseIndex(string(b))
 		if err != nil {
 			return
 		}

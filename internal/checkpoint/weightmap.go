@@ -53,7 +53,7 @@ func (p *indexParser) no(what string) error {
 
 // weightMap reads the tensors' files; the entries are sorted.
 func (p *indexParser) weightMap() ([]entry, error) {
-	entries := make([]entry, 0, len(p.src)/100+1)
+	entries := make([]entry, 0, len(p.src)/64+1)
 	err := p.members("weight_map", func(tensor string) error {
 		if p.peek() != '"' {
 			if _, err := p.raw(); err != nil {
