@@ -26,7 +26,7 @@ func (d *decoding) shape() (cut quant.Cut, rows, cols int) {
 func (d *decoding) tiles(yield func(stream.Task) bool, do func(w *stream.Worker, tile int, a quant.Area) error) bool {
 	cut, rows, cols := d.shape()
 	for tile, a := range cut.Areas(rows, cols) {
-		if !yield(func(w *stream.Worker) error { return do(w, tile, a) }) {
+		if !yield(stream.Task{Bytes: int64(a.Values()), Do: func(w *stream.Worker) error { return do(w, tile, a) }}) {
 			return false
 		}
 	}

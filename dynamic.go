@@ -40,13 +40,13 @@ func chooseFor(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, o Op
 			if s.Action != plan.Quantize || !s.Settings.Dynamic || s.Format != codec.SDNQ() {
 				continue
 			}
-			if !yield(func(w *stream.Worker) error {
+			if !yield(stream.Task{Do: func(w *stream.Worker) error {
 				choice, err := (&quantization{source: c, Resources: o.Resources}).encoding(s).choose(ctx, w)
 				mu.Lock()
 				defer mu.Unlock()
 				found[s.Source.Name] = choice
 				return err
-			}) {
+			}}) {
 				return
 			}
 		}

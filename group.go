@@ -67,7 +67,7 @@ func (g *group) flush(yield func(stream.Task) bool) bool {
 	case 1:
 		return small[0].tasks(yield)
 	}
-	return yield(func(w *stream.Worker) error { return encodeTogether(w, small) })
+	return yield(stream.Task{Do: func(w *stream.Worker) error { return encodeTogether(w, small) }})
 }
 
 // encodeTogether reads weights at once. If that fails each is read by itself,

@@ -53,7 +53,7 @@ func (t *transcoding) move(s *plan.Step, yield func(stream.Task) bool) bool {
 		t.losses[t.model.named(s.Layer)] = found
 	}
 	for i, a := range areas {
-		if !yield(func(w *stream.Worker) error {
+		if !yield(stream.Task{Bytes: int64(a.Values()), Do: func(w *stream.Worker) error {
 			src, err := t.readParts(w, s, a)
 			if err != nil {
 				return err
@@ -64,7 +64,7 @@ func (t *transcoding) move(s *plan.Step, yield func(stream.Task) bool) bool {
 			}
 			found[i] = loss(w, s.Move, src, dst, a)
 			return t.explainLoss(s, found[i])
-		}) {
+		}}) {
 			return false
 		}
 	}

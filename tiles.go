@@ -43,12 +43,12 @@ func (q *quantization) tasks(yield func(stream.Task) bool) bool {
 func writeLiterals(literals []plan.Literal, to writers, yield func(stream.Task) bool) bool {
 	const some = 256
 	for chunk := range slices.Chunk(literals, some) {
-		if !yield(func(w *stream.Worker) error {
+		if !yield(stream.Task{Do: func(w *stream.Worker) error {
 			for _, l := range chunk {
 				copy(w.Output(to[l.File], l.Tensor, 0, len(l.Data)), l.Data)
 			}
 			return nil
-		}) {
+		}}) {
 			return false
 		}
 	}
@@ -83,10 +83,10 @@ func copyTiles(c *checkpoint.Checkpoint, from checkpoint.Tensor, to writer, t te
 	}
 	for off := int64(0); off < from.Size; off += size {
 		n := int(min(size, from.Size-off))
-		if !yield(func(w *stream.Worker) error {
+		if !yield(stream.Task{Bytes: int64(n), Do: func(w *stream.Worker) error {
 			w.Done(int64(n))
 			return task(w, c, from, to, t, off, n)
-		}) {
+		}}) {
 			return false
 		}
 	}
@@ -170,7 +170,7 @@ func (e *encoding) phases() []phase {
 	if s, ok := e.encoder.(codec.Surveyor); ok {
 		done := make(chan struct{})
 		all = append(all, func(yield func(stream.Task) bool) {
-			yield(func(w *stream.Worker) error { return e.survey(w, s, done) })
+			yield(stream.Task{Do: func(w *stream.Worker) error { return e.survey(w, s, done) }})
 		})
 		ready = done
 	}
@@ -187,7 +187,7 @@ func (e *encoding) tiles(ready <-chan struct{}, yield func(stream.Task) bool) {
 	left := new(atomic.Int64)
 	left.Store(int64(e.cut.Count(rows, cols)))
 	for _, a := range e.cut.Areas(rows, cols) {
-		if !yield(func(w *stream.Worker) error {
+		if !yield(stream.Task{Bytes: e.bytes(a), Do: func(w *stream.Worker) error {
 			if !wait(w, ready) {
 				return nil
 			}
@@ -196,10 +196,20 @@ func (e *encoding) tiles(ready <-chan struct{}, yield func(stream.Task) bool) {
 				e.kept.release()
 			}
 			return err
-		}) {
+		}}) {
 			return
 		}
 	}
+}
+
+// bytes is about what the values of an area take in the source. A tensor that is
+// read many times takes more work than its bytes say, so its tasks go each by
+// themselves.
+func (e *encoding) bytes(a quant.Area) int64 {
+	if len(e.passes) > 1 {
+		return 0
+	}
+	return int64(float64(e.step.Source.Size) / float64(e.step.Source.Numel()) * float64(a.Values()))
 }
 
 func (e *encoding) survey(w *stream.Worker, s codec.Surveyor, done chan struct{}) error {
@@ -331,7 +341,7 @@ func (r *reading) tasks(yield func(stream.Task) bool) {
 	r.found = map[int]finding{}
 	r.total = r.cut.Count(rows, cols)
 	for tile, a := range r.cut.Areas(rows, cols) {
-		if !yield(func(w *stream.Worker) error {
+		if !yield(stream.Task{Bytes: r.bytes(a), Do: func(w *stream.Worker) error {
 			if !wait(w, r.after) {
 				return nil
 			}
@@ -340,7 +350,7 @@ func (r *reading) tasks(yield func(stream.Task) bool) {
 				return err
 			}
 			return r.join(tile, finding{a, found})
-		}) {
+		}}) {
 			return
 		}
 	}

@@ -80,11 +80,11 @@ func compareArea(t *testing.T, d *decoding, whole []float32, columns int, a quan
 func valuesIn(t *testing.T, d *decoding, columns int, a quant.Area) (values []float32) {
 	t.Helper()
 	err := stream.Run(t.Context(), 1, func(yield func(stream.Task) bool) {
-		yield(func(w *stream.Worker) error {
+		yield(stream.Task{Do: func(w *stream.Worker) error {
 			got, err := newStoredValues(d.source, d.layer, 3000).read(w, 0, columns, a)
 			values = append(values, got...)
 			return err
-		})
+		}})
 	}, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -319,10 +319,10 @@ func (v *verification) newCopyCheck(t checkpoint.Tensor) *check {
 		for i := range c.found {
 			off := int64(i) * size
 			n := int(min(size, t.Size-off))
-			if !yield(func(w *stream.Worker) (err error) {
+			if !yield(stream.Task{Bytes: int64(n), Do: func(w *stream.Worker) (err error) {
 				c.found[i], err = v.compareBytes(w, t, c.source, off, n)
 				return err
-			}) {
+			}}) {
 				return false
 			}
 		}

@@ -17,7 +17,12 @@ import (
 
 // Task is the work of one tile. Tasks start in order; one may wait for what
 // earlier ones make known.
-type Task func(w *Worker) error
+type Task struct {
+	Do func(w *Worker) error
+	// Bytes is about what it reads. Small tasks in a row are done by one worker,
+	// so that what they write lies together. 0 is for a task by itself.
+	Bytes int64
+}
 
 // Worker holds the buffers of one goroutine. Contents are valid during a task.
 type Worker struct {
@@ -84,13 +89,13 @@ func (w *Worker) Scatter(to *safetensors.Writer, t safetensors.Tensor, spans []q
 // goes the memory for outputs.
 func Batches(threads int) int { return threads + 2 }
 
-// ahead is how many tasks are made before a worker asks for them.
+// ahead is how many rows of tasks are made before a worker asks for them.
 const ahead = 16
 
 type run struct {
 	ctx    context.Context
 	cancel context.CancelFunc
-	tasks  chan numbered
+	rows   chan row
 	free   chan *batch
 	full   chan *batch
 
@@ -99,9 +104,17 @@ type run struct {
 	index int // of the task whose error err is
 }
 
-type numbered struct {
-	index int
-	task  Task
+// row is one task or several small ones.
+type row struct {
+	first int // number of the first task
+	tasks []Task
+	bytes int64
+}
+
+// takes reports whether a task that is next may be in the row too.
+func (r *row) takes(t Task) bool {
+	return len(r.tasks) == 0 ||
+		t.Bytes > 0 && r.bytes > 0 && r.bytes+t.Bytes <= enoughDone && len(r.tasks) < enoughWrites
 }
 
 // Run works off tasks with that many workers and calls done, never at the same
@@ -109,7 +122,7 @@ type numbered struct {
 // first task in order that fails, or the context's.
 func Run(ctx context.Context, threads int, tasks iter.Seq[Task], done func(n int64)) error {
 	r := &run{
-		tasks: make(chan numbered, ahead), free: make(chan *batch, Batches(threads)), full: make(chan *batch),
+		rows: make(chan row, ahead), free: make(chan *batch, Batches(threads)), full: make(chan *batch),
 	}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	defer r.cancel()
@@ -132,15 +145,27 @@ func Run(ctx context.Context, threads int, tasks iter.Seq[Task], done func(n int
 }
 
 func (r *run) feed(tasks iter.Seq[Task]) {
-	defer close(r.tasks)
-	i := 0
+	defer close(r.rows)
+	var next row
 	for task := range tasks {
-		select {
-		case r.tasks <- numbered{i, task}:
-			i++
-		case <-r.ctx.Done():
-			return
+		if !next.takes(task) {
+			if !r.send(next) {
+				return
+			}
+			next = row{first: next.first + len(next.tasks)}
 		}
+		next.tasks, next.bytes = append(next.tasks, task), next.bytes+task.Bytes
+	}
+	r.send(next)
+}
+
+// send reports false when the run is over.
+func (r *run) send(next row) bool {
+	select {
+	case r.rows <- next:
+		return true
+	case <-r.ctx.Done():
+		return false
 	}
 }
 
@@ -150,8 +175,10 @@ func (r *run) work(threads int) {
 		workers.Go(func() {
 			w := &Worker{run: r}
 			w.Scratch.Cancelled = r.ctx.Done()
-			for n := range r.tasks {
-				r.do(w, n)
+			for row := range r.rows {
+				for i, task := range row.tasks {
+					r.do(w, row.first+i, task)
+				}
 			}
 			if w.batch != nil {
 				r.full <- w.batch
@@ -161,16 +188,16 @@ func (r *run) work(threads int) {
 	workers.Wait()
 }
 
-func (r *run) do(w *Worker, n numbered) {
-	if r.over(n.index) {
+func (r *run) do(w *Worker, index int, task Task) {
+	if r.over(index) {
 		return
 	}
 	if w.batch == nil {
 		w.batch = <-r.free // the writer always gives one back
 		w.batch.reset()
 	}
-	if err := guarded(w, n.task); err != nil {
-		r.fail(n.index, err)
+	if err := guarded(w, task); err != nil {
+		r.fail(index, err)
 		w.batch.reset() // its outputs may be half filled
 	}
 	if w.batch.enough() {
@@ -197,7 +224,7 @@ func guarded(w *Worker, task Task) (err error) {
 			err = fmt.Errorf("internal error: %v\n%s", v, debug.Stack())
 		}
 	}()
-	return task(w)
+	return task.Do(w)
 }
 
 func (r *run) fail(index int, err error) {
