@@ -228,13 +228,28 @@ func (c *Checkpoint) isModel() bool { return c.IsDir || c.Index != "" }
 
 // Lookup returns the tensor of that name.
 func (c *Checkpoint) Lookup(name string) (Tensor, bool) {
-	i, ok := slices.BinarySearchFunc(c.Tensors, name, func(t Tensor, name string) int {
-		return cmp.Compare(t.Name, name)
-	})
+	i, ok := c.search(name)
 	if !ok {
 		return Tensor{}, false
 	}
 	return c.Tensors[i], true
+}
+
+// Under returns the tensors whose names begin so, a part of c.Tensors.
+func (c *Checkpoint) Under(prefix string) []Tensor {
+	from, _ := c.search(prefix)
+	to := from
+	for to < len(c.Tensors) && strings.HasPrefix(c.Tensors[to].Name, prefix) {
+		to++
+	}
+	return c.Tensors[from:to:to]
+}
+
+// search returns where the tensor of that name is, or would be.
+func (c *Checkpoint) search(name string) (int, bool) {
+	return slices.BinarySearchFunc(c.Tensors, name, func(t Tensor, name string) int {
+		return strings.Compare(t.Name, name)
+	})
 }
 
 // ReadSection fills p from the body of t, beginning off bytes into it. It is

@@ -34,8 +34,11 @@ func (m *Model) readComfy() error {
 	for _, name := range layerNames(m.Checkpoint, header) {
 		l := &Layer{Name: name}
 		_, l.FromHeader = header.Get(name)
-		l.Options, l.Err = m.layerMetadata(name, header)
-		m.openComfy(l)
+		var k *kind
+		if k, l.Err = m.layerKind(name, header); k != nil {
+			l.Options = k.options
+		}
+		m.openComfy(l, k)
 		m.Layers = append(m.Layers, l)
 	}
 	if m.Layers != nil {
@@ -76,13 +79,13 @@ func layerNames(c *checkpoint.Checkpoint, header pyjson.Object) []string {
 	return slices.Compact(names)
 }
 
-func (m *Model) layerMetadata(name string, header pyjson.Object) (pyjson.Object, error) {
+func (m *Model) layerKind(name string, header pyjson.Object) (*kind, error) {
 	if entry, ok := header.Get(name); ok {
 		o, ok := entry.(pyjson.Object)
 		if !ok {
 			return nil, errors.New("its entry in _quantization_metadata is not an object")
 		}
-		return o, nil
+		return m.kinds.described(o), nil
 	}
 	t, ok := m.Checkpoint.Lookup(name + metadataSuffix)
 	if !ok || t.Dtype != safetensors.U8 || t.Size > maxMetadata {
@@ -92,14 +95,14 @@ func (m *Model) layerMetadata(name string, header pyjson.Object) (pyjson.Object,
 	if err := m.Checkpoint.ReadSection(t, text, 0); err != nil {
 		return nil, err
 	}
-	o, err := pyjson.ParseObject(text)
+	k, err := m.kinds.of(string(text), func() (pyjson.Object, error) { return pyjson.ParseObject(text) })
 	if err != nil {
 		return nil, fmt.Errorf("comfy_quant: %w", err)
 	}
-	return o, nil
+	return k, nil
 }
 
-func (m *Model) openComfy(l *Layer) {
+func (m *Model) openComfy(l *Layer, k *kind) {
 	s := m.stored(l, Comfy, metadataSuffix, PreQuantScale)
 	s.Hint = m.shapeHint(l.Name, nil, -2)
 	if l.Err != nil {
@@ -122,6 +125,8 @@ func (m *Model) openComfy(l *Layer) {
 		l.Err = errors.New("its weight is missing")
 		return
 	}
-	c, err := f.Open(s)
-	m.open(l, Comfy, c, err)
+	m.open(l, k.open(s, func() (o opened) {
+		o.codec, o.err = f.Open(s)
+		return o
+	}))
 }

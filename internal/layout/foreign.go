@@ -57,7 +57,7 @@ func (m *Model) readForeign() error {
 		l := &Layer{Name: name, OrigDtype: configDtype(m.Checkpoint)}
 		m.openForeign(l, by, blocks)
 		if precise {
-			l.Options = append(l.Options, pyjson.Member{Key: "full_precision_matrix_mult", Value: true})
+			l.Options = append(slices.Clip(l.Options), pyjson.Member{Key: "full_precision_matrix_mult", Value: true})
 		}
 		m.Layers = append(m.Layers, l)
 		m.Layout = cmp.Or(m.Layout, by)
@@ -186,15 +186,18 @@ func (m *Model) openForeign(l *Layer, by *Layout, config codec.Blocks) {
 		config.Rows, config.Cols = 128, 128
 	}
 	config.Divide, config.Only = by == ScaledFP8, by == ScaleInv
-	c, options, err := codec.OpenForeign(s, config)
-	name, _ := options.Get("format")
+	o := m.kinds.described(pyjson.Object{{Key: "layout", Value: by.Name}}).open(s, func() (o opened) {
+		o.codec, o.options, o.err = codec.OpenForeign(s, config)
+		return o
+	})
+	name, _ := o.options.Get("format")
 	l.Format, _ = name.(string)
-	l.Dtype, l.Options = l.Format, options
-	if err != nil {
-		err = fmt.Errorf("tensor %s: %w", scale, err)
+	l.Dtype, l.Options = l.Format, o.options
+	if o.err != nil {
+		o.err = fmt.Errorf("tensor %s: %w", scale, o.err)
 	}
 	if l.Err == nil {
-		m.open(l, by, c, err)
+		m.open(l, o)
 	}
 }
 

@@ -46,6 +46,7 @@ type Model struct {
 	Markers []checkpoint.Tensor
 
 	source *checkpoint.Checkpoint
+	kinds  kinds
 }
 
 // Read finds the layers of a checkpoint. It reads metadata, never weights. The
@@ -53,7 +54,7 @@ type Model struct {
 // the layer. source, which may be nil, is what the checkpoint was made from:
 // it gives the shapes that stored tensors do not tell.
 func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
-	m := &Model{Checkpoint: c, source: source}
+	m := &Model{Checkpoint: c, source: source, kinds: kinds{}}
 	if err := m.readComfy(); err != nil {
 		return nil, err
 	}
@@ -74,20 +75,45 @@ func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
 func (m *Model) stored(l *Layer, layout *Layout, extras ...string) *codec.Stored {
 	l.Layout = layout
 	s := &codec.Stored{Metadata: l.Options, Tensors: map[quant.Role]quant.Tensor{}}
-	for role, suffix := range layout.suffixes {
-		if t, ok := m.Checkpoint.Lookup(l.Name + suffix); ok {
+	l.Tensors = some(m.Checkpoint.Under(l.Name+"."), func(t checkpoint.Tensor) bool {
+		suffix := t.Name[len(l.Name):]
+		role, ok := layout.role(suffix)
+		if ok {
 			s.Tensors[role] = quant.Tensor{Role: role, Dtype: t.Dtype, Shape: t.Shape}
-			l.Tensors = append(l.Tensors, t)
 		}
-	}
-	for _, suffix := range extras {
-		t, ok := m.Checkpoint.Lookup(l.Name + suffix)
-		if ok && !slices.ContainsFunc(l.Tensors, func(o checkpoint.Tensor) bool { return o.Name == t.Name }) {
-			l.Tensors = append(l.Tensors, t)
-		}
-	}
-	slices.SortFunc(l.Tensors, func(a, b checkpoint.Tensor) int { return strings.Compare(a.Name, b.Name) })
+		return ok || slices.Contains(extras, suffix)
+	})
 	return s
+}
+
+// some returns those that belong, without a copy where they lie side by side,
+// as those of a layer nearly always do.
+func some(all []checkpoint.Tensor, belongs func(checkpoint.Tensor) bool) []checkpoint.Tensor {
+	from := slices.IndexFunc(all, belongs)
+	if from < 0 {
+		return nil
+	}
+	to := from + 1
+	for to < len(all) && belongs(all[to]) {
+		to++
+	}
+	found := all[from:to:to]
+	for _, t := range all[min(to+1, len(all)):] {
+		if belongs(t) {
+			found = append(found, t)
+		}
+	}
+	return found
+}
+
+// role of the tensor whose name ends so.
+func (l *Layout) role(suffix string) (quant.Role, bool) {
+	for role, s := range l.suffixes {
+		if s == suffix {
+			return role, true
+		}
+	}
+	return "", false
 }
 
 // Stored returns the layer's tensors that hold its weight, by role.
@@ -104,15 +130,16 @@ func (l *Layer) Stored() map[quant.Role]checkpoint.Tensor {
 }
 
 // open gives the layer its codec, or the reason why it has none.
-func (m *Model) open(l *Layer, layout *Layout, c codec.Codec, err error) {
-	if err != nil {
-		l.Err = err
+func (m *Model) open(l *Layer, o opened) {
+	if o.err != nil {
+		l.Err = o.err
 		return
 	}
-	l.Codec = c
-	for _, t := range c.Tensors() {
-		part, _ := m.Checkpoint.Lookup(layout.TensorName(l.Name, t.Role))
-		l.Parts = append(l.Parts, part)
+	l.Codec = o.codec
+	tensors := o.codec.Tensors()
+	l.Parts = make([]checkpoint.Tensor, len(tensors))
+	for i, t := range tensors {
+		l.Parts[i], _ = m.Checkpoint.Lookup(l.Layout.TensorName(l.Name, t.Role))
 	}
 }
 

@@ -84,23 +84,28 @@ func (m *Model) openSDNQ(l *Layer, config *sdnq.Config) {
 	s := m.stored(l, SDNQ)
 	settings, err := config.For(l.Name + weightSuffix)
 	l.Dtype = settings.WeightsDtype
-	l.Options = layerOptions(settings)
-	if err == nil {
-		err = settings.Check()
+	if err != nil {
+		l.Options, l.Err = layerOptions(settings), err
+		return
 	}
-	var c codec.Codec
-	if err == nil {
-		c, err = openConfigured(s, settings, m.shapeHint(l.Name, config, settings.GroupSize))
-	}
-	m.open(l, SDNQ, c, err)
+	s.Hint = m.shapeHint(l.Name, config, settings.GroupSize)
+	k := m.kinds.described(layerOptions(settings))
+	l.Options = k.options
+	m.open(l, k.open(s, func() (o opened) {
+		o.codec, o.err = openConfigured(s, settings)
+		return o
+	}))
 }
 
-func openConfigured(s *codec.Stored, settings sdnq.Settings, hint []int) (codec.Codec, error) {
+func openConfigured(s *codec.Stored, settings sdnq.Settings) (codec.Codec, error) {
+	if err := settings.Check(); err != nil {
+		return nil, err
+	}
 	all, err := codec.Default().FromConfig(settings.Object())
 	if err != nil {
 		return nil, err
 	}
-	return codec.FromConfig(s, all, hint)
+	return codec.FromConfig(s, all, s.Hint)
 }
 
 // shapeHint is for weights whose tensors do not tell their shape: what the
