@@ -206,12 +206,16 @@ func (t *transcoding) config(p *Plan) error {
 func mostCommon(steps []Step) Overrides {
 	counts, most := map[string]int{}, ""
 	given := map[string]Overrides{}
+	keys := map[codec.Settings]string{} // few for many layers
 	for _, s := range steps {
 		if s.Action != Quantize {
 			continue
 		}
-		key := pyjson.Dump(s.Settings.ConfigKeys())
-		given[key] = s.Settings.Given()
+		key, known := keys[s.Settings]
+		if !known {
+			key = pyjson.Dump(s.Settings.ConfigKeys())
+			keys[s.Settings], given[key] = key, s.Settings.Given()
+		}
 		if counts[key]++; counts[key] > counts[most] {
 			most = key
 		}
