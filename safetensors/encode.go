@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -72,11 +73,13 @@ func order(tensors []Tensor) []int32 {
 		next[t.Dtype]++
 	}
 	byName := func(a, b int32) int { return strings.Compare(tensors[a].Name, tensors[b].Name) }
+	var sorting sync.WaitGroup
 	for d, end := range next {
 		if part := all[begin[d]:end]; !slices.IsSortedFunc(part, byName) {
-			slices.SortFunc(part, byName)
+			sorting.Go(func() { slices.SortFunc(part, byName) })
 		}
 	}
+	sorting.Wait()
 	return all
 }
 
