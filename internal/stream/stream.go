@@ -1,5 +1,5 @@
 // Package stream runs tiles of work on all cores: workers read and compute, one
-// goroutine writes, and buffers are used again, so that memory does not grow
+// at a time writes, and buffers are used again, so that memory does not grow
 // with the size of a tensor or a file.
 package stream
 
@@ -63,7 +63,8 @@ func (w *Worker) Done(n int64) { w.batch.done += n }
 // Cancelled is closed when the run is over early.
 func (w *Worker) Cancelled() <-chan struct{} { return w.run.ctx.Done() }
 
-// Later has the writer call do when the outputs of the task are written.
+// Later has do called when the outputs of the task are written, never at the
+// same time as that of another task.
 func (w *Worker) Later(do func() error) { w.batch.later = append(w.batch.later, do) }
 
 // Output returns n bytes to fill, which go to offset off of a tensor when the
@@ -97,7 +98,7 @@ type run struct {
 	cancel context.CancelFunc
 	rows   chan row
 	free   chan *batch
-	full   chan *batch
+	line   line
 
 	mu    sync.Mutex
 	err   error
@@ -121,23 +122,16 @@ func (r *row) takes(t Task) bool {
 // time, with the bytes that a written task counted. Its error is that of the
 // first task in order that fails, or the context's.
 func Run(ctx context.Context, threads int, tasks iter.Seq[Task], done func(n int64)) error {
-	r := &run{
-		rows: make(chan row, ahead), free: make(chan *batch, Batches(threads)), full: make(chan *batch),
-	}
+	r := &run{rows: make(chan row, ahead), free: make(chan *batch, Batches(threads))}
+	r.line = line{beside: threads == 1, flush: func(b *batch) { r.flush(b, done) }}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	defer r.cancel()
 	for range Batches(threads) {
 		r.free <- new(batch)
 	}
 	go r.feed(tasks)
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		r.write(done)
-	}()
 	r.work(threads)
-	close(r.full)
-	<-written
+	r.line.wait()
 	if r.err != nil {
 		return r.err
 	}
@@ -181,7 +175,7 @@ func (r *run) work(threads int) {
 				}
 			}
 			if w.batch != nil {
-				r.full <- w.batch
+				r.line.add(w.batch)
 			}
 		})
 	}
@@ -193,7 +187,7 @@ func (r *run) do(w *Worker, index int, task Task) {
 		return
 	}
 	if w.batch == nil {
-		w.batch = <-r.free // the writer always gives one back
+		w.batch = <-r.free // who writes always gives one back
 		w.batch.reset()
 	}
 	if err := guarded(w, task); err != nil {
@@ -201,7 +195,7 @@ func (r *run) do(w *Worker, index int, task Task) {
 		w.batch.reset() // its outputs may be half filled
 	}
 	if w.batch.enough() {
-		r.full <- w.batch
+		r.line.add(w.batch)
 		w.batch = nil
 	}
 }
@@ -236,16 +230,15 @@ func (r *run) fail(index int, err error) {
 	r.cancel()
 }
 
-func (r *run) write(done func(n int64)) {
-	var sections safetensors.Sections
-	for b := range r.full {
-		if r.ctx.Err() == nil {
-			if err := b.flush(&sections); err != nil {
-				r.fail(-1, err)
-			} else if done != nil && b.done > 0 {
-				done(b.done)
-			}
-		}
-		r.free <- b
+// flush writes a batch and gives it back.
+func (r *run) flush(b *batch, done func(n int64)) {
+	defer func() { r.free <- b }()
+	if r.ctx.Err() != nil {
+		return
+	}
+	if err := b.flush(&r.line.sections); err != nil {
+		r.fail(-1, err)
+	} else if done != nil && b.done > 0 {
+		done(b.done)
 	}
 }
