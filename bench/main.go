@@ -5,6 +5,7 @@
 //	go run ./bench -rows 'int8|uint4' -n 3      some rows
 //	go run ./bench -list                        the rows there are
 //	go run ./bench -python venv/bin/python      the peers too
+//	go run ./bench -make tall=tall.safetensors  a checkpoint alone
 //
 // It makes its own checkpoint, in /dev/shm where there is one; -dir chooses a
 // disk. Before every run of a row cp copies the same file, and each ratio is
@@ -37,6 +38,7 @@ type options struct {
 	sync    bool
 	cold    bool
 	list    bool
+	make    string
 }
 
 func main() {
@@ -60,6 +62,7 @@ func parse() (o options, err error) {
 	flag.StringVar(&o.python, "python", "", "`PYTHON` that has sdnq or convert_to_quant, for the peers")
 	flag.BoolVar(&o.sync, "sync", false, "cp and the peers sync their files too, as tensorpress does")
 	flag.BoolVar(&o.cold, "cold", false, "put the source out of the page cache before every run (linux)")
+	flag.StringVar(&o.make, "make", "", "only make a checkpoint, `KIND=FILE`: an empty KIND is that of -size")
 	flag.BoolVar(&o.list, "list", false, "list the rows and stop")
 	flag.Parse()
 	if o.rows, err = regexp.Compile(*rows); err != nil {
@@ -97,6 +100,9 @@ func run(o options) error {
 			}
 		}
 		return nil
+	}
+	if kind, path, ok := strings.Cut(o.make, "="); ok {
+		return makeSource(path, kind, o.size)
 	}
 	dir, err := os.MkdirTemp(o.dir, "bench")
 	if err != nil {
