@@ -18,10 +18,12 @@ func BenchmarkKernels(b *testing.B) {
 	NarrowF16(raw, w)
 	bf16, small := make([]byte, 2*n), make([]byte, n)
 	NarrowBF16(bf16, w)
-	steps := Steps{}.Sized(n / 64)
-	for i := range n / 64 {
-		steps.Set(i, -0.25, 0.01)
+	steps, symmetric := Steps{}.Sized(n/64), Steps{}.Sized(n/16)
+	for i := range n / 16 {
+		symmetric.Set(i, 0, 0.01)
+		steps.Set(i%(n/64), -0.25, 0.01)
 	}
+	signed := &Ints{-127, 127, 0, true}
 	ints, merged := &Ints{0, 15, 0, false}, NewMerge(5)
 	merged.Add(3, 1<<40-1)
 	fp6 := &Packed{Bits: 6, Exponent: 3, Mantissa: 2}
@@ -32,14 +34,24 @@ func BenchmarkKernels(b *testing.B) {
 		run  func()
 	}{
 		{"WidenBF16", func() { WidenBF16(x, raw) }},
+		{"RangesBF16 of 16", func() { Ranges(x[:n/16], x[n/16:n/8], bf16, RawBF16, 16) }},
+		{"RangesBF16 of 32", func() { Ranges(x[:n/32], x[n/32:n/16], bf16, RawBF16, 32) }},
 		{"RangesBF16 of 64", func() { Ranges(x[:n/64], x[n/64:n/32], bf16, RawBF16, 64) }},
+		{"RangesBF16 of 128", func() { Ranges(x[:n/128], x[n/128:n/64], bf16, RawBF16, 128) }},
 		{"RangesBF16 of 4096", func() { Ranges(x[:n/4096], x[n/4096:n/2048], bf16, RawBF16, 4096) }},
+		{"AbsMaxBF16 of 16", func() { AbsMax(x[:n/16], bf16, RawBF16, 16) }},
+		{"AbsMaxBF16 of 32", func() { AbsMax(x[:n/32], bf16, RawBF16, 32) }},
 		{"AbsMaxBF16 of 64", func() { AbsMax(x[:n/64], bf16, RawBF16, 64) }},
+		{"AbsMaxBF16 of 128", func() { AbsMax(x[:n/128], bf16, RawBF16, 128) }},
 		{"AbsMaxBF16 of 4096", func() { AbsMax(x[:n/4096], bf16, RawBF16, 4096) }},
-		{"EncodeIntsBF16 of 64", func() { EncodeInts(small, bf16, RawBF16, steps, 64, ints) }},
-		{"EncodeIntsBF16 of 4096", func() { EncodeInts(small, bf16, RawBF16, steps.Sized(n/4096), 4096, ints) }},
-		{"EncodeE4M3BF16 of 4096", func() { EncodeFloats(small, bf16, RawBF16, steps.Sized(n/4096), 4096, e4m3) }},
-		{"EncodeFloat6BF16 of 4096", func() { EncodeFloats(small, bf16, RawBF16, steps.Sized(n/4096), 4096, float6) }},
+		{"EncodeIntsBF16 of 16", func() { EncodeInts(small, bf16, RawBF16, symmetric, 16, ints) }},
+		{"EncodeIntsBF16 from zero points of 64", func() { EncodeInts(small, bf16, RawBF16, steps, 64, ints) }},
+		{"EncodeIntsBF16 of 4096", func() { EncodeInts(small, bf16, RawBF16, symmetric.Sized(n/4096), 4096, ints) }},
+		{"EncodeIntsBF16 by products of 4096", func() { EncodeInts(small, bf16, RawBF16, symmetric.Sized(n/4096), 4096, signed) }},
+		{"EncodeIntsF32 of 4096", func() { EncodeInts(small, AsBytes(w), RawF32, symmetric.Sized(n/4096), 4096, ints) }},
+		{"EncodeE4M3BF16 of 32", func() { EncodeFloats(small, bf16, RawBF16, symmetric.Sized(n/32), 32, e4m3) }},
+		{"EncodeE4M3BF16 of 4096", func() { EncodeFloats(small, bf16, RawBF16, symmetric.Sized(n/4096), 4096, e4m3) }},
+		{"EncodeFloat6BF16 of 4096", func() { EncodeFloats(small, bf16, RawBF16, symmetric.Sized(n/4096), 4096, float6) }},
 		{"PackFours", func() { PackFours(raw[:n/2], small) }},
 		{"PackTwos", func() { PackTwos(raw[:n/4], small) }},
 		{"MergeCodes", func() { MergeCodes(raw[:n/8*5], small, merged) }},

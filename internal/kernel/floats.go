@@ -27,9 +27,10 @@ func (c *constants) set(values ...uint32) {
 // they are multiplied by the scale, or divided.
 func SmallFloats(f *Small, hi float32, multiply bool) *Floats {
 	floats := &Floats{small: f, lo: -hi, hi: hi, multiply: multiply}
-	cut := 23 - f.Mantissa
-	floats.c.set(cut, 31-uint32(math.Ilogb(float64(f.SignBit))), 1<<31-1, uint32(f.SignBit),
-		math.Float32bits(hi), 0x7F800000, (128-f.Bias)<<23, cut<<23)
+	cut, bit := 23-f.Mantissa, uint32(f.SignBit)
+	base, rest := signBytes(bit, (128-f.Bias+cut)<<f.Mantissa)
+	floats.c.set(cut, base, 1<<31-1, bit, math.Float32bits(hi), 0x7F800000, (128-f.Bias)<<23, cut<<23,
+		(127+cut)<<23, 1<<16|1<<(7-f.Mantissa), inWords(1<<(9+f.Mantissa)), inWords(1<<(1+f.Mantissa)), rest)
 	return floats
 }
 
@@ -40,17 +41,26 @@ func PackedFloats(p *Packed, lo, hi float32) *Floats {
 	if p.Mantissa > 19 || p.Bits > 8 {
 		return floats
 	}
-	cut, floor, bit := 23-p.Mantissa, math.Inf(-1), uint32(1)<<(p.Bits-1)
+	cut, bit := 23-p.Mantissa, uint32(1)<<(p.Bits-1)
 	if p.Unsigned {
-		floor, bit = 0, 0
+		bit = 0
 	}
-	floats.c.set(cut, 32-p.Bits, 1<<31-1, bit, math.Float32bits(hi), math.Float32bits(float32(floor)),
+	base, rest := signBytes(bit, 0)
+	floats.c.set(cut, base, 1<<31-1, bit, math.Float32bits(hi), rest,
 		15<<(cut-4), 7<<(cut-4), 1<<cut, (127+p.Mantissa-(1-p.bias()))<<23, 0x4B000000, (128-p.bias())<<23-1, (127-p.bias())<<23)
 	return floats
 }
 
+// signBytes are what is added to the bytes of codes, which are too large by that
+// much: base to all, and rest to those of values without a sign.
+func signBytes(bit, excess uint32) (base, rest uint32) {
+	return uint32(byte(bit-excess)) * 0x01010101, uint32(byte(-bit)) * 0x01010101
+}
+
+func inWords(x uint32) uint32 { return x<<16 | x }
+
 // EncodeFloats gives consecutive groups of that many values, a step for each,
-// codes of one byte. Values are finite.
+// codes of one byte. Values are finite, and so are quotients.
 func EncodeFloats(codes, src []byte, raw Raw, steps Steps, group int, f *Floats) {
 	active.encodeFloats[raw](codes, src, steps, group, f)
 }

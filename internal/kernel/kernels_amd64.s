@@ -4465,78 +4465,6 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func divideIntsBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·divideIntsBF16AVX2(SB), NOSPLIT, $0-64
-	MOVQ         codes+0(FP), AX
-	MOVQ         src+8(FP), CX
-	MOVQ         zeros+16(FP), DX
-	MOVQ         scales+24(FP), BX
-	MOVQ         inverses+32(FP), SI
-	MOVQ         groups+40(FP), DI
-	MOVQ         steps+48(FP), R8
-	MOVQ         c+56(FP), R9
-	VBROADCASTSS (R9), Y0
-	VBROADCASTSS 4(R9), Y1
-	VBROADCASTSS 8(R9), Y2
-	MOVL         $0x000000ff, R9
-	VMOVD        R9, X3
-	VPBROADCASTD X3, Y3
-	TESTQ        DI, DI
-	JZ           groupDone
-
-group:
-	VBROADCASTSS (BX), Y5
-	ADDQ         $0x04, BX
-	VBROADCASTSS (DX), Y4
-	ADDQ         $0x04, DX
-	VBROADCASTSS (SI), Y6
-	ADDQ         $0x04, SI
-	MOVQ         R8, R9
-	TESTQ        R9, R9
-	JZ           turnDone
-
-turn:
-	VPMOVZXWD    (CX), Y7
-	VPSLLD       $0x10, Y7, Y7
-	VSUBPS       Y4, Y7, Y7
-	VMULPS       Y6, Y7, Y8
-	VFNMADD231PS Y5, Y8, Y7
-	VFMADD231PS  Y6, Y7, Y8
-	VMAXPS       Y0, Y8, Y8
-	VMINPS       Y1, Y8, Y8
-	VCVTPS2DQ    Y8, Y8
-	VPADDD       Y2, Y8, Y8
-	VPAND        Y3, Y8, Y8
-	VPMOVZXWD    16(CX), Y7
-	VPSLLD       $0x10, Y7, Y7
-	VSUBPS       Y4, Y7, Y7
-	VMULPS       Y6, Y7, Y9
-	VFNMADD231PS Y5, Y9, Y7
-	VFMADD231PS  Y6, Y7, Y9
-	VMAXPS       Y0, Y9, Y9
-	VMINPS       Y1, Y9, Y9
-	VCVTPS2DQ    Y9, Y9
-	VPADDD       Y2, Y9, Y9
-	VPAND        Y3, Y9, Y9
-	VPACKUSDW    Y9, Y8, Y8
-	VPERMQ       $0xd8, Y8, Y8
-	VEXTRACTI128 $0x01, Y8, X7
-	VPACKUSWB    X7, X8, X7
-	VMOVDQU      X7, (AX)
-	ADDQ         $0x20, CX
-	ADDQ         $0x10, AX
-	DECQ         R9
-	JNZ          turn
-
-turnDone:
-	DECQ DI
-	JNZ  group
-
-groupDone:
-	VZEROUPPER
-	RET
-
 // func multiplyIntsBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2
 TEXT ·multiplyIntsBF16AVX2(SB), NOSPLIT, $0-64
@@ -4548,50 +4476,767 @@ TEXT ·multiplyIntsBF16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         groups+40(FP), BX
 	MOVQ         steps+48(FP), SI
 	MOVQ         c+56(FP), DI
-	VBROADCASTSS (DI), Y0
-	VBROADCASTSS 4(DI), Y1
-	VBROADCASTSS 8(DI), Y2
-	MOVL         $0x000000ff, DI
-	VMOVD        DI, X3
-	VPBROADCASTD X3, Y3
-	TESTQ        BX, BX
-	JZ           groupDone
+	VBROADCASTSS (DI), Y1
+	VBROADCASTSS 4(DI), Y2
+	VPBROADCASTB 8(DI), Y3
+	VCVTPS2DQ    Y1, Y1
+	VPACKSSDW    Y1, Y1, Y1
+	MOVL         $0xffff0000, DI
+	VMOVD        DI, X4
+	VPBROADCASTD X4, Y4
+	MOVL         $0x00ff00ff, DI
+	VMOVD        DI, X5
+	VPBROADCASTD X5, Y5
+	CMPQ         SI, $0x01
+	JNE          twosNot
+	MOVQ         BX, DI
+	SHRQ         $0x01, DI
+	ANDQ         $0x01, BX
+	TESTQ        DI, DI
+	JZ           twosDone
+
+twos:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVDQU      (CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMULPS       Y0, Y6, Y6
+	VMINPS       Y2, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPAND        (CX), Y4, Y7
+	VMULPS       Y0, Y7, Y7
+	VMINPS       Y2, Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVDQU      32(CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y0, Y8, Y8
+	VMINPS       Y2, Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPAND        32(CX), Y4, Y9
+	VMULPS       Y0, Y9, Y0
+	VMINPS       Y2, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPACKSSDW    Y8, Y6, Y6
+	VPACKSSDW    Y0, Y7, Y7
+	VPMAXSW      Y1, Y6, Y6
+	VPMAXSW      Y1, Y7, Y7
+	VPSLLW       $0x08, Y7, Y7
+	VPAND        Y5, Y6, Y6
+	VPOR         Y7, Y6, Y6
+	VPADDB       Y3, Y6, Y6
+	VPERMQ       $0xd8, Y6, Y6
+	VMOVDQU      Y6, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x20, AX
+	DECQ         DI
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ BX, BX
+	JZ    groupDone
 
 group:
-	VBROADCASTSS (DX), Y4
+	VBROADCASTSS (DX), Y0
 	ADDQ         $0x04, DX
 	MOVQ         SI, DI
+	MOVQ         SI, R8
+	SHRQ         $0x01, DI
+	ANDQ         $0x01, R8
 	TESTQ        DI, DI
 	JZ           turnDone
 
 turn:
-	VPMOVZXWD    (CX), Y5
-	VPSLLD       $0x10, Y5, Y5
-	VMULPS       Y4, Y5, Y5
-	VMAXPS       Y0, Y5, Y5
-	VMINPS       Y1, Y5, Y5
-	VCVTPS2DQ    Y5, Y5
-	VPADDD       Y2, Y5, Y5
-	VPAND        Y3, Y5, Y5
-	VPMOVZXWD    16(CX), Y6
-	VPSLLD       $0x10, Y6, Y6
-	VMULPS       Y4, Y6, Y6
-	VMAXPS       Y0, Y6, Y6
-	VMINPS       Y1, Y6, Y6
-	VCVTPS2DQ    Y6, Y6
-	VPADDD       Y2, Y6, Y6
-	VPAND        Y3, Y6, Y6
-	VPACKUSDW    Y6, Y5, Y5
-	VPERMQ       $0xd8, Y5, Y5
-	VEXTRACTI128 $0x01, Y5, X6
-	VPACKUSWB    X6, X5, X6
-	VMOVDQU      X6, (AX)
-	ADDQ         $0x20, CX
-	ADDQ         $0x10, AX
-	DECQ         DI
+	VMOVDQU   (CX), Y6
+	VPSLLD    $0x10, Y6, Y6
+	VMULPS    Y0, Y6, Y6
+	VMINPS    Y2, Y6, Y6
+	VCVTPS2DQ Y6, Y6
+	VPAND     (CX), Y4, Y7
+	VMULPS    Y0, Y7, Y7
+	VMINPS    Y2, Y7, Y7
+	VCVTPS2DQ Y7, Y7
+	VMOVDQU   32(CX), Y8
+	VPSLLD    $0x10, Y8, Y8
+	VMULPS    Y0, Y8, Y8
+	VMINPS    Y2, Y8, Y8
+	VCVTPS2DQ Y8, Y8
+	VPAND     32(CX), Y4, Y9
+	VMULPS    Y0, Y9, Y9
+	VMINPS    Y2, Y9, Y9
+	VCVTPS2DQ Y9, Y9
+	VPACKSSDW Y8, Y6, Y6
+	VPACKSSDW Y9, Y7, Y7
+	VPMAXSW   Y1, Y6, Y6
+	VPMAXSW   Y1, Y7, Y7
+	VPSLLW    $0x08, Y7, Y7
+	VPAND     Y5, Y6, Y6
+	VPOR      Y7, Y6, Y6
+	VPADDB    Y3, Y6, Y6
+	VPERMQ    $0xd8, Y6, Y6
+	VMOVDQU   Y6, (AX)
+	ADDQ      $0x00000040, CX
+	ADDQ      $0x20, AX
+	DECQ      DI
+	JNZ       turn
+
+turnDone:
+	TESTQ R8, R8
+	JZ    restDone
+
+rest:
+	VMOVDQU   (CX), X6
+	VPSLLD    $0x10, X6, X6
+	VMULPS    X0, X6, X6
+	VMINPS    X2, X6, X6
+	VCVTPS2DQ X6, X6
+	VPAND     (CX), X4, X7
+	VMULPS    X0, X7, X7
+	VMINPS    X2, X7, X7
+	VCVTPS2DQ X7, X7
+	VMOVDQU   16(CX), X8
+	VPSLLD    $0x10, X8, X8
+	VMULPS    X0, X8, X8
+	VMINPS    X2, X8, X8
+	VCVTPS2DQ X8, X8
+	VPAND     16(CX), X4, X9
+	VMULPS    X0, X9, X9
+	VMINPS    X2, X9, X9
+	VCVTPS2DQ X9, X9
+	VPACKSSDW X8, X6, X6
+	VPACKSSDW X9, X7, X7
+	VPMAXSW   X1, X6, X6
+	VPMAXSW   X1, X7, X7
+	VPSLLW    $0x08, X7, X7
+	VPAND     X5, X6, X6
+	VPOR      X7, X6, X6
+	VPADDB    X3, X6, X6
+	VMOVDQU   X6, (AX)
+	ADDQ      $0x00000020, CX
+	ADDQ      $0x10, AX
+	DECQ      R8
+	JNZ       rest
+
+restDone:
+	DECQ BX
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func divideIntsBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·divideIntsBF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), SI
+	MOVQ         steps+48(FP), DI
+	MOVQ         c+56(FP), R8
+	VBROADCASTSS (R8), Y2
+	VBROADCASTSS 4(R8), Y3
+	VPBROADCASTB 8(R8), Y4
+	VCVTPS2DQ    Y2, Y2
+	VPACKSSDW    Y2, Y2, Y2
+	MOVL         $0xffff0000, R8
+	VMOVD        R8, X5
+	VPBROADCASTD X5, Y5
+	MOVL         $0x00ff00ff, R8
+	VMOVD        R8, X6
+	VPBROADCASTD X6, Y6
+	CMPQ         DI, $0x01
+	JNE          twosNot
+	MOVQ         SI, R8
+	SHRQ         $0x01, R8
+	ANDQ         $0x01, SI
+	TESTQ        R8, R8
+	JZ           twosDone
+
+twos:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VMOVDQU      (CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VMULPS       Y1, Y7, Y8
+	VFNMADD231PS Y0, Y8, Y7
+	VFMADD231PS  Y1, Y7, Y8
+	VMINPS       Y3, Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPAND        (CX), Y5, Y7
+	VMULPS       Y1, Y7, Y9
+	VFNMADD231PS Y0, Y9, Y7
+	VFMADD231PS  Y1, Y7, Y9
+	VMINPS       Y3, Y9, Y9
+	VCVTPS2DQ    Y9, Y9
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VMOVDQU      32(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VMULPS       Y1, Y7, Y10
+	VFNMADD231PS Y0, Y10, Y7
+	VFMADD231PS  Y1, Y7, Y10
+	VMINPS       Y3, Y10, Y10
+	VCVTPS2DQ    Y10, Y10
+	VPAND        32(CX), Y5, Y7
+	VMULPS       Y1, Y7, Y11
+	VFNMADD231PS Y0, Y11, Y7
+	VFMADD231PS  Y1, Y7, Y11
+	VMINPS       Y3, Y11, Y11
+	VCVTPS2DQ    Y11, Y11
+	VPACKSSDW    Y10, Y8, Y8
+	VPACKSSDW    Y11, Y9, Y9
+	VPMAXSW      Y2, Y8, Y8
+	VPMAXSW      Y2, Y9, Y9
+	VPSLLW       $0x08, Y9, Y9
+	VPAND        Y6, Y8, Y8
+	VPOR         Y9, Y8, Y8
+	VPADDB       Y4, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x20, AX
+	DECQ         R8
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ SI, SI
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	MOVQ         DI, R8
+	MOVQ         DI, R9
+	SHRQ         $0x01, R8
+	ANDQ         $0x01, R9
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VMOVDQU      (CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VMULPS       Y1, Y7, Y8
+	VFNMADD231PS Y0, Y8, Y7
+	VFMADD231PS  Y1, Y7, Y8
+	VMINPS       Y3, Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPAND        (CX), Y5, Y7
+	VMULPS       Y1, Y7, Y9
+	VFNMADD231PS Y0, Y9, Y7
+	VFMADD231PS  Y1, Y7, Y9
+	VMINPS       Y3, Y9, Y9
+	VCVTPS2DQ    Y9, Y9
+	VMOVDQU      32(CX), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VMULPS       Y1, Y7, Y10
+	VFNMADD231PS Y0, Y10, Y7
+	VFMADD231PS  Y1, Y7, Y10
+	VMINPS       Y3, Y10, Y10
+	VCVTPS2DQ    Y10, Y10
+	VPAND        32(CX), Y5, Y7
+	VMULPS       Y1, Y7, Y11
+	VFNMADD231PS Y0, Y11, Y7
+	VFMADD231PS  Y1, Y7, Y11
+	VMINPS       Y3, Y11, Y11
+	VCVTPS2DQ    Y11, Y11
+	VPACKSSDW    Y10, Y8, Y8
+	VPACKSSDW    Y11, Y9, Y9
+	VPMAXSW      Y2, Y8, Y8
+	VPMAXSW      Y2, Y9, Y9
+	VPSLLW       $0x08, Y9, Y9
+	VPAND        Y6, Y8, Y8
+	VPOR         Y9, Y8, Y8
+	VPADDB       Y4, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x20, AX
+	DECQ         R8
 	JNZ          turn
 
 turnDone:
+	TESTQ R9, R9
+	JZ    restDone
+
+rest:
+	VMOVDQU      (CX), X7
+	VPSLLD       $0x10, X7, X7
+	VMULPS       X1, X7, X8
+	VFNMADD231PS X0, X8, X7
+	VFMADD231PS  X1, X7, X8
+	VMINPS       X3, X8, X8
+	VCVTPS2DQ    X8, X8
+	VPAND        (CX), X5, X7
+	VMULPS       X1, X7, X9
+	VFNMADD231PS X0, X9, X7
+	VFMADD231PS  X1, X7, X9
+	VMINPS       X3, X9, X9
+	VCVTPS2DQ    X9, X9
+	VMOVDQU      16(CX), X7
+	VPSLLD       $0x10, X7, X7
+	VMULPS       X1, X7, X10
+	VFNMADD231PS X0, X10, X7
+	VFMADD231PS  X1, X7, X10
+	VMINPS       X3, X10, X10
+	VCVTPS2DQ    X10, X10
+	VPAND        16(CX), X5, X7
+	VMULPS       X1, X7, X11
+	VFNMADD231PS X0, X11, X7
+	VFMADD231PS  X1, X7, X11
+	VMINPS       X3, X11, X11
+	VCVTPS2DQ    X11, X11
+	VPACKSSDW    X10, X8, X8
+	VPACKSSDW    X11, X9, X9
+	VPMAXSW      X2, X8, X8
+	VPMAXSW      X2, X9, X9
+	VPSLLW       $0x08, X9, X9
+	VPAND        X6, X8, X8
+	VPOR         X9, X8, X8
+	VPADDB       X4, X8, X8
+	VMOVDQU      X8, (AX)
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x10, AX
+	DECQ         R9
+	JNZ          rest
+
+restDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func divideFromIntsBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·divideFromIntsBF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         inverses+32(FP), SI
+	MOVQ         groups+40(FP), DI
+	MOVQ         steps+48(FP), R8
+	MOVQ         c+56(FP), R9
+	VBROADCASTSS (R9), Y3
+	VBROADCASTSS 4(R9), Y4
+	VPBROADCASTB 8(R9), Y5
+	VCVTPS2DQ    Y3, Y3
+	VPACKSSDW    Y3, Y3, Y3
+	MOVL         $0xffff0000, R9
+	VMOVD        R9, X6
+	VPBROADCASTD X6, Y6
+	MOVL         $0x00ff00ff, R9
+	VMOVD        R9, X7
+	VPBROADCASTD X7, Y7
+	CMPQ         R8, $0x01
+	JNE          twosNot
+	MOVQ         DI, R9
+	SHRQ         $0x01, R9
+	ANDQ         $0x01, DI
+	TESTQ        R9, R9
+	JZ           twosDone
+
+twos:
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Y2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVDQU      (CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y9
+	VFNMADD231PS Y1, Y9, Y8
+	VFMADD231PS  Y2, Y8, Y9
+	VMINPS       Y4, Y9, Y9
+	VCVTPS2DQ    Y9, Y9
+	VPAND        (CX), Y6, Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y10
+	VFNMADD231PS Y1, Y10, Y8
+	VFMADD231PS  Y2, Y8, Y10
+	VMINPS       Y4, Y10, Y10
+	VCVTPS2DQ    Y10, Y10
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Y2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVDQU      32(CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y11
+	VFNMADD231PS Y1, Y11, Y8
+	VFMADD231PS  Y2, Y8, Y11
+	VMINPS       Y4, Y11, Y11
+	VCVTPS2DQ    Y11, Y11
+	VPAND        32(CX), Y6, Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y0
+	VFNMADD231PS Y1, Y0, Y8
+	VFMADD231PS  Y2, Y8, Y0
+	VMINPS       Y4, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPACKSSDW    Y11, Y9, Y9
+	VPACKSSDW    Y0, Y10, Y10
+	VPMAXSW      Y3, Y9, Y9
+	VPMAXSW      Y3, Y10, Y10
+	VPSLLW       $0x08, Y10, Y10
+	VPAND        Y7, Y9, Y9
+	VPOR         Y10, Y9, Y9
+	VPADDB       Y5, Y9, Y9
+	VPERMQ       $0xd8, Y9, Y9
+	VMOVDQU      Y9, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x20, AX
+	DECQ         R9
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ DI, DI
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Y2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	MOVQ         R8, R9
+	MOVQ         R8, R10
+	SHRQ         $0x01, R9
+	ANDQ         $0x01, R10
+	TESTQ        R9, R9
+	JZ           turnDone
+
+turn:
+	VMOVDQU      (CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y9
+	VFNMADD231PS Y1, Y9, Y8
+	VFMADD231PS  Y2, Y8, Y9
+	VMINPS       Y4, Y9, Y9
+	VCVTPS2DQ    Y9, Y9
+	VPAND        (CX), Y6, Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y10
+	VFNMADD231PS Y1, Y10, Y8
+	VFMADD231PS  Y2, Y8, Y10
+	VMINPS       Y4, Y10, Y10
+	VCVTPS2DQ    Y10, Y10
+	VMOVDQU      32(CX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y11
+	VFNMADD231PS Y1, Y11, Y8
+	VFMADD231PS  Y2, Y8, Y11
+	VMINPS       Y4, Y11, Y11
+	VCVTPS2DQ    Y11, Y11
+	VPAND        32(CX), Y6, Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y12
+	VFNMADD231PS Y1, Y12, Y8
+	VFMADD231PS  Y2, Y8, Y12
+	VMINPS       Y4, Y12, Y12
+	VCVTPS2DQ    Y12, Y12
+	VPACKSSDW    Y11, Y9, Y9
+	VPACKSSDW    Y12, Y10, Y10
+	VPMAXSW      Y3, Y9, Y9
+	VPMAXSW      Y3, Y10, Y10
+	VPSLLW       $0x08, Y10, Y10
+	VPAND        Y7, Y9, Y9
+	VPOR         Y10, Y9, Y9
+	VPADDB       Y5, Y9, Y9
+	VPERMQ       $0xd8, Y9, Y9
+	VMOVDQU      Y9, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x20, AX
+	DECQ         R9
+	JNZ          turn
+
+turnDone:
+	TESTQ R10, R10
+	JZ    restDone
+
+rest:
+	VMOVDQU      (CX), X8
+	VPSLLD       $0x10, X8, X8
+	VSUBPS       X0, X8, X8
+	VMULPS       X2, X8, X9
+	VFNMADD231PS X1, X9, X8
+	VFMADD231PS  X2, X8, X9
+	VMINPS       X4, X9, X9
+	VCVTPS2DQ    X9, X9
+	VPAND        (CX), X6, X8
+	VSUBPS       X0, X8, X8
+	VMULPS       X2, X8, X10
+	VFNMADD231PS X1, X10, X8
+	VFMADD231PS  X2, X8, X10
+	VMINPS       X4, X10, X10
+	VCVTPS2DQ    X10, X10
+	VMOVDQU      16(CX), X8
+	VPSLLD       $0x10, X8, X8
+	VSUBPS       X0, X8, X8
+	VMULPS       X2, X8, X11
+	VFNMADD231PS X1, X11, X8
+	VFMADD231PS  X2, X8, X11
+	VMINPS       X4, X11, X11
+	VCVTPS2DQ    X11, X11
+	VPAND        16(CX), X6, X8
+	VSUBPS       X0, X8, X8
+	VMULPS       X2, X8, X12
+	VFNMADD231PS X1, X12, X8
+	VFMADD231PS  X2, X8, X12
+	VMINPS       X4, X12, X12
+	VCVTPS2DQ    X12, X12
+	VPACKSSDW    X11, X9, X9
+	VPACKSSDW    X12, X10, X10
+	VPMAXSW      X3, X9, X9
+	VPMAXSW      X3, X10, X10
+	VPSLLW       $0x08, X10, X10
+	VPAND        X7, X9, X9
+	VPOR         X10, X9, X9
+	VPADDB       X5, X9, X9
+	VMOVDQU      X9, (AX)
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x10, AX
+	DECQ         R10
+	JNZ          rest
+
+restDone:
+	DECQ DI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func multiplySmallBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·multiplySmallBF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), BX
+	MOVQ         steps+48(FP), SI
+	MOVQ         c+56(FP), DI
+	VMOVDQU      384(DI), Y1
+	MOVL         $0xffff0000, R8
+	VMOVD        R8, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x00ff00ff, R8
+	VMOVD        R8, X3
+	VPBROADCASTD X3, Y3
+	CMPQ         SI, $0x01
+	JNE          twosNot
+	MOVQ         BX, R8
+	SHRQ         $0x01, R8
+	ANDQ         $0x01, BX
+	TESTQ        R8, R8
+	JZ           twosDone
+
+twos:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVDQU      (CX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VPAND        64(DI), Y4, Y4
+	VMINPS       128(DI), Y4, Y4
+	VMAXPS       192(DI), Y4, Y5
+	VPAND        160(DI), Y5, Y5
+	VFMADD231PS  256(DI), Y5, Y4
+	VPMADDWD     288(DI), Y4, Y4
+	VPAND        (CX), Y2, Y5
+	VMULPS       Y0, Y5, Y5
+	VPAND        64(DI), Y5, Y5
+	VMINPS       128(DI), Y5, Y5
+	VMAXPS       192(DI), Y5, Y0
+	VPAND        160(DI), Y0, Y0
+	VFMADD231PS  256(DI), Y0, Y5
+	VPMADDWD     288(DI), Y5, Y5
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVDQU      32(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VMULPS       Y0, Y6, Y6
+	VPAND        64(DI), Y6, Y6
+	VMINPS       128(DI), Y6, Y6
+	VMAXPS       192(DI), Y6, Y7
+	VPAND        160(DI), Y7, Y7
+	VFMADD231PS  256(DI), Y7, Y6
+	VPMADDWD     288(DI), Y6, Y6
+	VPAND        32(CX), Y2, Y7
+	VMULPS       Y0, Y7, Y0
+	VPAND        64(DI), Y0, Y0
+	VMINPS       128(DI), Y0, Y0
+	VMAXPS       192(DI), Y0, Y7
+	VPAND        160(DI), Y7, Y7
+	VFMADD231PS  256(DI), Y7, Y0
+	VPMADDWD     288(DI), Y0, Y0
+	VPACKSSDW    Y6, Y4, Y4
+	VPACKSSDW    Y0, Y5, Y5
+	VPMULHUW     320(DI), Y4, Y4
+	VPMULLW      352(DI), Y5, Y5
+	VPAND        Y3, Y4, Y4
+	VPOR         Y5, Y4, Y4
+	VMOVUPS      (CX), Y0
+	VPACKSSWB    32(CX), Y0, Y0
+	VPSHUFB      Y0, Y1, Y0
+	VPADDB       32(DI), Y4, Y4
+	VPADDB       Y0, Y4, Y4
+	VPERMQ       $0xd8, Y4, Y4
+	VMOVDQU      Y4, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x20, AX
+	DECQ         R8
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ BX, BX
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	MOVQ         SI, R8
+	MOVQ         SI, R9
+	SHRQ         $0x01, R8
+	ANDQ         $0x01, R9
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VMOVDQU     (CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VMULPS      Y0, Y4, Y4
+	VPAND       64(DI), Y4, Y4
+	VMINPS      128(DI), Y4, Y4
+	VMAXPS      192(DI), Y4, Y5
+	VPAND       160(DI), Y5, Y5
+	VFMADD231PS 256(DI), Y5, Y4
+	VPMADDWD    288(DI), Y4, Y4
+	VPAND       (CX), Y2, Y5
+	VMULPS      Y0, Y5, Y5
+	VPAND       64(DI), Y5, Y5
+	VMINPS      128(DI), Y5, Y5
+	VMAXPS      192(DI), Y5, Y6
+	VPAND       160(DI), Y6, Y6
+	VFMADD231PS 256(DI), Y6, Y5
+	VPMADDWD    288(DI), Y5, Y5
+	VMOVDQU     32(CX), Y6
+	VPSLLD      $0x10, Y6, Y6
+	VMULPS      Y0, Y6, Y6
+	VPAND       64(DI), Y6, Y6
+	VMINPS      128(DI), Y6, Y6
+	VMAXPS      192(DI), Y6, Y7
+	VPAND       160(DI), Y7, Y7
+	VFMADD231PS 256(DI), Y7, Y6
+	VPMADDWD    288(DI), Y6, Y6
+	VPAND       32(CX), Y2, Y7
+	VMULPS      Y0, Y7, Y7
+	VPAND       64(DI), Y7, Y7
+	VMINPS      128(DI), Y7, Y7
+	VMAXPS      192(DI), Y7, Y8
+	VPAND       160(DI), Y8, Y8
+	VFMADD231PS 256(DI), Y8, Y7
+	VPMADDWD    288(DI), Y7, Y7
+	VPACKSSDW   Y6, Y4, Y4
+	VPACKSSDW   Y7, Y5, Y5
+	VPMULHUW    320(DI), Y4, Y4
+	VPMULLW     352(DI), Y5, Y5
+	VPAND       Y3, Y4, Y4
+	VPOR        Y5, Y4, Y4
+	VMOVUPS     (CX), Y5
+	VPACKSSWB   32(CX), Y5, Y5
+	VPSHUFB     Y5, Y1, Y5
+	VPADDB      32(DI), Y4, Y4
+	VPADDB      Y5, Y4, Y4
+	VPERMQ      $0xd8, Y4, Y4
+	VMOVDQU     Y4, (AX)
+	ADDQ        $0x00000040, CX
+	ADDQ        $0x20, AX
+	DECQ        R8
+	JNZ         turn
+
+turnDone:
+	TESTQ R9, R9
+	JZ    restDone
+
+rest:
+	VMOVDQU     (CX), X4
+	VPSLLD      $0x10, X4, X4
+	VMULPS      X0, X4, X4
+	VPAND       64(DI), X4, X4
+	VMINPS      128(DI), X4, X4
+	VMAXPS      192(DI), X4, X5
+	VPAND       160(DI), X5, X5
+	VFMADD231PS 256(DI), X5, X4
+	VPMADDWD    288(DI), X4, X4
+	VPAND       (CX), X2, X5
+	VMULPS      X0, X5, X5
+	VPAND       64(DI), X5, X5
+	VMINPS      128(DI), X5, X5
+	VMAXPS      192(DI), X5, X6
+	VPAND       160(DI), X6, X6
+	VFMADD231PS 256(DI), X6, X5
+	VPMADDWD    288(DI), X5, X5
+	VMOVDQU     16(CX), X6
+	VPSLLD      $0x10, X6, X6
+	VMULPS      X0, X6, X6
+	VPAND       64(DI), X6, X6
+	VMINPS      128(DI), X6, X6
+	VMAXPS      192(DI), X6, X7
+	VPAND       160(DI), X7, X7
+	VFMADD231PS 256(DI), X7, X6
+	VPMADDWD    288(DI), X6, X6
+	VPAND       16(CX), X2, X7
+	VMULPS      X0, X7, X7
+	VPAND       64(DI), X7, X7
+	VMINPS      128(DI), X7, X7
+	VMAXPS      192(DI), X7, X8
+	VPAND       160(DI), X8, X8
+	VFMADD231PS 256(DI), X8, X7
+	VPMADDWD    288(DI), X7, X7
+	VPACKSSDW   X6, X4, X4
+	VPACKSSDW   X7, X5, X5
+	VPMULHUW    320(DI), X4, X4
+	VPMULLW     352(DI), X5, X5
+	VPAND       X3, X4, X4
+	VPOR        X5, X4, X4
+	VMOVUPS     (CX), X5
+	VPACKSSWB   16(CX), X5, X5
+	VPSHUFB     X5, X1, X5
+	VPADDB      32(DI), X4, X4
+	VPADDB      X5, X4, X4
+	VMOVDQU     X4, (AX)
+	ADDQ        $0x00000020, CX
+	ADDQ        $0x10, AX
+	DECQ        R9
+	JNZ         rest
+
+restDone:
 	DECQ BX
 	JNZ  group
 
@@ -4602,159 +5247,242 @@ groupDone:
 // func divideSmallBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2, FMA3
 TEXT ·divideSmallBF16AVX2(SB), NOSPLIT, $0-64
-	MOVQ  codes+0(FP), AX
-	MOVQ  src+8(FP), CX
-	MOVQ  zeros+16(FP), DX
-	MOVQ  scales+24(FP), BX
-	MOVQ  inverses+32(FP), SI
-	MOVQ  groups+40(FP), DI
-	MOVQ  steps+48(FP), R8
-	MOVQ  c+56(FP), R9
-	VMOVD (R9), X0
-	VMOVD 32(R9), X1
-	TESTQ DI, DI
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), SI
+	MOVQ         steps+48(FP), DI
+	MOVQ         c+56(FP), R8
+	VMOVDQU      384(R8), Y2
+	MOVL         $0xffff0000, R9
+	VMOVD        R9, X3
+	VPBROADCASTD X3, Y3
+	MOVL         $0x00ff00ff, R9
+	VMOVD        R9, X4
+	VPBROADCASTD X4, Y4
+	CMPQ         DI, $0x01
+	JNE          twosNot
+	MOVQ         SI, R9
+	SHRQ         $0x01, R9
+	ANDQ         $0x01, SI
+	TESTQ        R9, R9
+	JZ           twosDone
+
+twos:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VMOVDQU      (CX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMULPS       Y1, Y5, Y6
+	VFNMADD231PS Y0, Y6, Y5
+	VFMADD231PS  Y1, Y5, Y6
+	VPAND        64(R8), Y6, Y6
+	VMINPS       128(R8), Y6, Y6
+	VMAXPS       192(R8), Y6, Y5
+	VPAND        160(R8), Y5, Y5
+	VFMADD231PS  256(R8), Y5, Y6
+	VPMADDWD     288(R8), Y6, Y6
+	VPAND        (CX), Y3, Y5
+	VMULPS       Y1, Y5, Y7
+	VFNMADD231PS Y0, Y7, Y5
+	VFMADD231PS  Y1, Y5, Y7
+	VPAND        64(R8), Y7, Y7
+	VMINPS       128(R8), Y7, Y7
+	VMAXPS       192(R8), Y7, Y0
+	VPAND        160(R8), Y0, Y0
+	VFMADD231PS  256(R8), Y0, Y7
+	VPMADDWD     288(R8), Y7, Y7
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VMOVDQU      32(CX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMULPS       Y1, Y5, Y8
+	VFNMADD231PS Y0, Y8, Y5
+	VFMADD231PS  Y1, Y5, Y8
+	VPAND        64(R8), Y8, Y8
+	VMINPS       128(R8), Y8, Y8
+	VMAXPS       192(R8), Y8, Y5
+	VPAND        160(R8), Y5, Y5
+	VFMADD231PS  256(R8), Y5, Y8
+	VPMADDWD     288(R8), Y8, Y8
+	VPAND        32(CX), Y3, Y5
+	VMULPS       Y1, Y5, Y9
+	VFNMADD231PS Y0, Y9, Y5
+	VFMADD231PS  Y1, Y5, Y9
+	VPAND        64(R8), Y9, Y9
+	VMINPS       128(R8), Y9, Y9
+	VMAXPS       192(R8), Y9, Y0
+	VPAND        160(R8), Y0, Y0
+	VFMADD231PS  256(R8), Y0, Y9
+	VPMADDWD     288(R8), Y9, Y9
+	VPACKSSDW    Y8, Y6, Y6
+	VPACKSSDW    Y9, Y7, Y7
+	VPMULHUW     320(R8), Y6, Y6
+	VPMULLW      352(R8), Y7, Y7
+	VPAND        Y4, Y6, Y6
+	VPOR         Y7, Y6, Y6
+	VMOVUPS      (CX), Y0
+	VPACKSSWB    32(CX), Y0, Y0
+	VPSHUFB      Y0, Y2, Y0
+	VPADDB       32(R8), Y6, Y6
+	VPADDB       Y0, Y6, Y6
+	VPERMQ       $0xd8, Y6, Y6
+	VMOVDQU      Y6, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x20, AX
+	DECQ         R9
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ SI, SI
 	JZ    groupDone
 
 group:
-	VBROADCASTSS (BX), Y3
-	ADDQ         $0x04, BX
-	VBROADCASTSS (DX), Y2
+	VBROADCASTSS (DX), Y0
 	ADDQ         $0x04, DX
-	VBROADCASTSS (SI), Y4
-	ADDQ         $0x04, SI
-	MOVQ         R8, R10
-	TESTQ        R10, R10
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	MOVQ         DI, R9
+	MOVQ         DI, R10
+	SHRQ         $0x01, R9
+	ANDQ         $0x01, R10
+	TESTQ        R9, R9
 	JZ           turnDone
 
 turn:
-	VPMOVZXWD    (CX), Y5
+	VMOVDQU      (CX), Y5
 	VPSLLD       $0x10, Y5, Y5
-	VSUBPS       Y2, Y5, Y5
-	VMOVDQA      Y5, Y6
-	VPAND        64(R9), Y6, Y5
-	VMULPS       Y4, Y5, Y7
-	VFNMADD231PS Y3, Y7, Y5
-	VFMADD231PS  Y4, Y5, Y7
-	VMINPS       128(R9), Y7, Y7
-	VPAND        160(R9), Y7, Y5
-	VPMAXSD      192(R9), Y5, Y5
-	VPADDD       224(R9), Y5, Y8
-	VADDPS       Y8, Y7, Y7
-	VPSUBD       Y8, Y7, Y7
-	VPSUBD       192(R9), Y5, Y5
-	VPSRLD       X0, Y5, Y5
-	VPADDD       Y5, Y7, Y7
-	VPSRLD       X1, Y6, Y6
-	VPAND        96(R9), Y6, Y6
-	VPOR         Y6, Y7, Y7
-	VPMOVZXWD    16(CX), Y5
+	VMULPS       Y1, Y5, Y6
+	VFNMADD231PS Y0, Y6, Y5
+	VFMADD231PS  Y1, Y5, Y6
+	VPAND        64(R8), Y6, Y6
+	VMINPS       128(R8), Y6, Y6
+	VMAXPS       192(R8), Y6, Y5
+	VPAND        160(R8), Y5, Y5
+	VFMADD231PS  256(R8), Y5, Y6
+	VPMADDWD     288(R8), Y6, Y6
+	VPAND        (CX), Y3, Y5
+	VMULPS       Y1, Y5, Y7
+	VFNMADD231PS Y0, Y7, Y5
+	VFMADD231PS  Y1, Y5, Y7
+	VPAND        64(R8), Y7, Y7
+	VMINPS       128(R8), Y7, Y7
+	VMAXPS       192(R8), Y7, Y5
+	VPAND        160(R8), Y5, Y5
+	VFMADD231PS  256(R8), Y5, Y7
+	VPMADDWD     288(R8), Y7, Y7
+	VMOVDQU      32(CX), Y5
 	VPSLLD       $0x10, Y5, Y5
-	VSUBPS       Y2, Y5, Y5
-	VMOVDQA      Y5, Y6
-	VPAND        64(R9), Y6, Y5
-	VMULPS       Y4, Y5, Y8
-	VFNMADD231PS Y3, Y8, Y5
-	VFMADD231PS  Y4, Y5, Y8
-	VMINPS       128(R9), Y8, Y8
-	VPAND        160(R9), Y8, Y5
-	VPMAXSD      192(R9), Y5, Y5
-	VPADDD       224(R9), Y5, Y9
-	VADDPS       Y9, Y8, Y8
-	VPSUBD       Y9, Y8, Y8
-	VPSUBD       192(R9), Y5, Y5
-	VPSRLD       X0, Y5, Y5
-	VPADDD       Y5, Y8, Y8
-	VPSRLD       X1, Y6, Y6
-	VPAND        96(R9), Y6, Y6
-	VPOR         Y6, Y8, Y8
-	VPACKUSDW    Y8, Y7, Y7
-	VPERMQ       $0xd8, Y7, Y7
-	VEXTRACTI128 $0x01, Y7, X5
-	VPACKUSWB    X5, X7, X5
-	VMOVDQU      X5, (AX)
-	ADDQ         $0x20, CX
+	VMULPS       Y1, Y5, Y8
+	VFNMADD231PS Y0, Y8, Y5
+	VFMADD231PS  Y1, Y5, Y8
+	VPAND        64(R8), Y8, Y8
+	VMINPS       128(R8), Y8, Y8
+	VMAXPS       192(R8), Y8, Y5
+	VPAND        160(R8), Y5, Y5
+	VFMADD231PS  256(R8), Y5, Y8
+	VPMADDWD     288(R8), Y8, Y8
+	VPAND        32(CX), Y3, Y5
+	VMULPS       Y1, Y5, Y9
+	VFNMADD231PS Y0, Y9, Y5
+	VFMADD231PS  Y1, Y5, Y9
+	VPAND        64(R8), Y9, Y9
+	VMINPS       128(R8), Y9, Y9
+	VMAXPS       192(R8), Y9, Y5
+	VPAND        160(R8), Y5, Y5
+	VFMADD231PS  256(R8), Y5, Y9
+	VPMADDWD     288(R8), Y9, Y9
+	VPACKSSDW    Y8, Y6, Y6
+	VPACKSSDW    Y9, Y7, Y7
+	VPMULHUW     320(R8), Y6, Y6
+	VPMULLW      352(R8), Y7, Y7
+	VPAND        Y4, Y6, Y6
+	VPOR         Y7, Y6, Y6
+	VMOVUPS      (CX), Y5
+	VPACKSSWB    32(CX), Y5, Y5
+	VPSHUFB      Y5, Y2, Y5
+	VPADDB       32(R8), Y6, Y6
+	VPADDB       Y5, Y6, Y6
+	VPERMQ       $0xd8, Y6, Y6
+	VMOVDQU      Y6, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x20, AX
+	DECQ         R9
+	JNZ          turn
+
+turnDone:
+	TESTQ R10, R10
+	JZ    restDone
+
+rest:
+	VMOVDQU      (CX), X5
+	VPSLLD       $0x10, X5, X5
+	VMULPS       X1, X5, X6
+	VFNMADD231PS X0, X6, X5
+	VFMADD231PS  X1, X5, X6
+	VPAND        64(R8), X6, X6
+	VMINPS       128(R8), X6, X6
+	VMAXPS       192(R8), X6, X5
+	VPAND        160(R8), X5, X5
+	VFMADD231PS  256(R8), X5, X6
+	VPMADDWD     288(R8), X6, X6
+	VPAND        (CX), X3, X5
+	VMULPS       X1, X5, X7
+	VFNMADD231PS X0, X7, X5
+	VFMADD231PS  X1, X5, X7
+	VPAND        64(R8), X7, X7
+	VMINPS       128(R8), X7, X7
+	VMAXPS       192(R8), X7, X5
+	VPAND        160(R8), X5, X5
+	VFMADD231PS  256(R8), X5, X7
+	VPMADDWD     288(R8), X7, X7
+	VMOVDQU      16(CX), X5
+	VPSLLD       $0x10, X5, X5
+	VMULPS       X1, X5, X8
+	VFNMADD231PS X0, X8, X5
+	VFMADD231PS  X1, X5, X8
+	VPAND        64(R8), X8, X8
+	VMINPS       128(R8), X8, X8
+	VMAXPS       192(R8), X8, X5
+	VPAND        160(R8), X5, X5
+	VFMADD231PS  256(R8), X5, X8
+	VPMADDWD     288(R8), X8, X8
+	VPAND        16(CX), X3, X5
+	VMULPS       X1, X5, X9
+	VFNMADD231PS X0, X9, X5
+	VFMADD231PS  X1, X5, X9
+	VPAND        64(R8), X9, X9
+	VMINPS       128(R8), X9, X9
+	VMAXPS       192(R8), X9, X5
+	VPAND        160(R8), X5, X5
+	VFMADD231PS  256(R8), X5, X9
+	VPMADDWD     288(R8), X9, X9
+	VPACKSSDW    X8, X6, X6
+	VPACKSSDW    X9, X7, X7
+	VPMULHUW     320(R8), X6, X6
+	VPMULLW      352(R8), X7, X7
+	VPAND        X4, X6, X6
+	VPOR         X7, X6, X6
+	VMOVUPS      (CX), X5
+	VPACKSSWB    16(CX), X5, X5
+	VPSHUFB      X5, X2, X5
+	VPADDB       32(R8), X6, X6
+	VPADDB       X5, X6, X6
+	VMOVDQU      X6, (AX)
+	ADDQ         $0x00000020, CX
 	ADDQ         $0x10, AX
 	DECQ         R10
-	JNZ          turn
+	JNZ          rest
 
-turnDone:
-	DECQ DI
-	JNZ  group
-
-groupDone:
-	VZEROUPPER
-	RET
-
-// func multiplySmallBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-// Requires: AVX, AVX2
-TEXT ·multiplySmallBF16AVX2(SB), NOSPLIT, $0-64
-	MOVQ  codes+0(FP), AX
-	MOVQ  src+8(FP), CX
-	MOVQ  zeros+16(FP), DX
-	MOVQ  scales+24(FP), DX
-	MOVQ  inverses+32(FP), BX
-	MOVQ  groups+40(FP), BX
-	MOVQ  steps+48(FP), SI
-	MOVQ  c+56(FP), DI
-	VMOVD (DI), X0
-	VMOVD 32(DI), X1
-	TESTQ BX, BX
-	JZ    groupDone
-
-group:
-	VBROADCASTSS (DX), Y2
-	ADDQ         $0x04, DX
-	MOVQ         SI, R8
-	TESTQ        R8, R8
-	JZ           turnDone
-
-turn:
-	VPMOVZXWD    (CX), Y3
-	VPSLLD       $0x10, Y3, Y3
-	VMOVDQA      Y3, Y4
-	VPAND        64(DI), Y4, Y3
-	VMULPS       Y2, Y3, Y3
-	VMINPS       128(DI), Y3, Y3
-	VPAND        160(DI), Y3, Y5
-	VPMAXSD      192(DI), Y5, Y5
-	VPADDD       224(DI), Y5, Y6
-	VADDPS       Y6, Y3, Y3
-	VPSUBD       Y6, Y3, Y3
-	VPSUBD       192(DI), Y5, Y5
-	VPSRLD       X0, Y5, Y5
-	VPADDD       Y5, Y3, Y3
-	VPSRLD       X1, Y4, Y4
-	VPAND        96(DI), Y4, Y4
-	VPOR         Y4, Y3, Y3
-	VPMOVZXWD    16(CX), Y4
-	VPSLLD       $0x10, Y4, Y4
-	VMOVDQA      Y4, Y5
-	VPAND        64(DI), Y5, Y4
-	VMULPS       Y2, Y4, Y4
-	VMINPS       128(DI), Y4, Y4
-	VPAND        160(DI), Y4, Y6
-	VPMAXSD      192(DI), Y6, Y6
-	VPADDD       224(DI), Y6, Y7
-	VADDPS       Y7, Y4, Y4
-	VPSUBD       Y7, Y4, Y4
-	VPSUBD       192(DI), Y6, Y6
-	VPSRLD       X0, Y6, Y6
-	VPADDD       Y6, Y4, Y4
-	VPSRLD       X1, Y5, Y5
-	VPAND        96(DI), Y5, Y5
-	VPOR         Y5, Y4, Y4
-	VPACKUSDW    Y4, Y3, Y3
-	VPERMQ       $0xd8, Y3, Y3
-	VEXTRACTI128 $0x01, Y3, X4
-	VPACKUSWB    X4, X3, X4
-	VMOVDQU      X4, (AX)
-	ADDQ         $0x20, CX
-	ADDQ         $0x10, AX
-	DECQ         R8
-	JNZ          turn
-
-turnDone:
-	DECQ BX
+restDone:
+	DECQ SI
 	JNZ  group
 
 groupDone:
@@ -4764,90 +5492,653 @@ groupDone:
 // func dividePackedBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2, FMA3
 TEXT ·dividePackedBF16AVX2(SB), NOSPLIT, $0-64
-	MOVQ  codes+0(FP), AX
-	MOVQ  src+8(FP), CX
-	MOVQ  zeros+16(FP), DX
-	MOVQ  scales+24(FP), BX
-	MOVQ  inverses+32(FP), SI
-	MOVQ  groups+40(FP), DI
-	MOVQ  steps+48(FP), R8
-	MOVQ  c+56(FP), R9
-	VMOVD (R9), X0
-	VMOVD 32(R9), X1
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), SI
+	MOVQ         steps+48(FP), DI
+	MOVQ         c+56(FP), R8
+	VMOVDQU      160(R8), Y2
+	MOVL         $0xffff0000, R9
+	VMOVD        R9, X3
+	VPBROADCASTD X3, Y3
+	MOVL         $0x00ff00ff, R9
+	VMOVD        R9, X4
+	VPBROADCASTD X4, Y4
+	CMPQ         DI, $0x01
+	JNE          twosNot
+	MOVQ         SI, R9
+	SHRQ         $0x01, R9
+	ANDQ         $0x01, SI
+	TESTQ        R9, R9
+	JZ           twosDone
+
+twos:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VMOVDQU      (CX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMULPS       Y1, Y5, Y6
+	VFNMADD231PS Y0, Y6, Y5
+	VFMADD231PS  Y1, Y5, Y6
+	VPAND        64(R8), Y6, Y6
+	VMINPS       128(R8), Y6, Y6
+	VPADDD       224(R8), Y6, Y5
+	VMOVDQA      Y6, Y7
+	VPXOR        Y5, Y7, Y7
+	VPAND        256(R8), Y7, Y7
+	VPADDD       Y6, Y7, Y7
+	VMULPS       288(R8), Y7, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPSUBD       384(R8), Y5, Y5
+	VPCMPGTD     352(R8), Y7, Y7
+	VPSRLVD      (R8), Y5, Y5
+	VBLENDVPS    Y7, Y5, Y6, Y6
+	VPAND        (CX), Y3, Y5
+	VMULPS       Y1, Y5, Y7
+	VFNMADD231PS Y0, Y7, Y5
+	VFMADD231PS  Y1, Y5, Y7
+	VPAND        64(R8), Y7, Y7
+	VMINPS       128(R8), Y7, Y7
+	VPADDD       224(R8), Y7, Y0
+	VMOVDQA      Y7, Y1
+	VPXOR        Y0, Y1, Y1
+	VPAND        256(R8), Y1, Y1
+	VPADDD       Y7, Y1, Y1
+	VMULPS       288(R8), Y1, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPSUBD       384(R8), Y0, Y0
+	VPCMPGTD     352(R8), Y1, Y1
+	VPSRLVD      (R8), Y0, Y0
+	VBLENDVPS    Y1, Y0, Y7, Y7
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VMOVDQU      32(CX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMULPS       Y1, Y5, Y8
+	VFNMADD231PS Y0, Y8, Y5
+	VFMADD231PS  Y1, Y5, Y8
+	VPAND        64(R8), Y8, Y8
+	VMINPS       128(R8), Y8, Y8
+	VPADDD       224(R8), Y8, Y5
+	VMOVDQA      Y8, Y9
+	VPXOR        Y5, Y9, Y9
+	VPAND        256(R8), Y9, Y9
+	VPADDD       Y8, Y9, Y9
+	VMULPS       288(R8), Y9, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPSUBD       384(R8), Y5, Y5
+	VPCMPGTD     352(R8), Y9, Y9
+	VPSRLVD      (R8), Y5, Y5
+	VBLENDVPS    Y9, Y5, Y8, Y8
+	VPAND        32(CX), Y3, Y5
+	VMULPS       Y1, Y5, Y9
+	VFNMADD231PS Y0, Y9, Y5
+	VFMADD231PS  Y1, Y5, Y9
+	VPAND        64(R8), Y9, Y9
+	VMINPS       128(R8), Y9, Y9
+	VPADDD       224(R8), Y9, Y0
+	VMOVDQA      Y9, Y1
+	VPXOR        Y0, Y1, Y1
+	VPAND        256(R8), Y1, Y1
+	VPADDD       Y9, Y1, Y1
+	VMULPS       288(R8), Y1, Y9
+	VCVTPS2DQ    Y9, Y9
+	VPSUBD       384(R8), Y0, Y0
+	VPCMPGTD     352(R8), Y1, Y1
+	VPSRLVD      (R8), Y0, Y0
+	VBLENDVPS    Y1, Y0, Y9, Y9
+	VPACKSSDW    Y8, Y6, Y6
+	VPACKSSDW    Y9, Y7, Y7
+	VPSLLW       $0x08, Y7, Y7
+	VPAND        Y4, Y6, Y6
+	VPOR         Y7, Y6, Y6
+	VMOVUPS      (CX), Y0
+	VPACKSSWB    32(CX), Y0, Y0
+	VPSHUFB      Y0, Y2, Y0
+	VPADDB       32(R8), Y6, Y6
+	VPADDB       Y0, Y6, Y6
+	VPERMQ       $0xd8, Y6, Y6
+	VMOVDQU      Y6, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x20, AX
+	DECQ         R9
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ SI, SI
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	MOVQ         DI, R9
+	MOVQ         DI, R10
+	SHRQ         $0x01, R9
+	ANDQ         $0x01, R10
+	TESTQ        R9, R9
+	JZ           turnDone
+
+turn:
+	VMOVDQU      (CX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMULPS       Y1, Y5, Y6
+	VFNMADD231PS Y0, Y6, Y5
+	VFMADD231PS  Y1, Y5, Y6
+	VPAND        64(R8), Y6, Y6
+	VMINPS       128(R8), Y6, Y6
+	VPADDD       224(R8), Y6, Y5
+	VMOVDQA      Y6, Y7
+	VPXOR        Y5, Y7, Y7
+	VPAND        256(R8), Y7, Y7
+	VPADDD       Y6, Y7, Y7
+	VMULPS       288(R8), Y7, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPSUBD       384(R8), Y5, Y5
+	VPCMPGTD     352(R8), Y7, Y7
+	VPSRLVD      (R8), Y5, Y5
+	VBLENDVPS    Y7, Y5, Y6, Y6
+	VPAND        (CX), Y3, Y5
+	VMULPS       Y1, Y5, Y7
+	VFNMADD231PS Y0, Y7, Y5
+	VFMADD231PS  Y1, Y5, Y7
+	VPAND        64(R8), Y7, Y7
+	VMINPS       128(R8), Y7, Y7
+	VPADDD       224(R8), Y7, Y5
+	VMOVDQA      Y7, Y8
+	VPXOR        Y5, Y8, Y8
+	VPAND        256(R8), Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VMULPS       288(R8), Y8, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPSUBD       384(R8), Y5, Y5
+	VPCMPGTD     352(R8), Y8, Y8
+	VPSRLVD      (R8), Y5, Y5
+	VBLENDVPS    Y8, Y5, Y7, Y7
+	VMOVDQU      32(CX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMULPS       Y1, Y5, Y8
+	VFNMADD231PS Y0, Y8, Y5
+	VFMADD231PS  Y1, Y5, Y8
+	VPAND        64(R8), Y8, Y8
+	VMINPS       128(R8), Y8, Y8
+	VPADDD       224(R8), Y8, Y5
+	VMOVDQA      Y8, Y9
+	VPXOR        Y5, Y9, Y9
+	VPAND        256(R8), Y9, Y9
+	VPADDD       Y8, Y9, Y9
+	VMULPS       288(R8), Y9, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPSUBD       384(R8), Y5, Y5
+	VPCMPGTD     352(R8), Y9, Y9
+	VPSRLVD      (R8), Y5, Y5
+	VBLENDVPS    Y9, Y5, Y8, Y8
+	VPAND        32(CX), Y3, Y5
+	VMULPS       Y1, Y5, Y9
+	VFNMADD231PS Y0, Y9, Y5
+	VFMADD231PS  Y1, Y5, Y9
+	VPAND        64(R8), Y9, Y9
+	VMINPS       128(R8), Y9, Y9
+	VPADDD       224(R8), Y9, Y5
+	VMOVDQA      Y9, Y10
+	VPXOR        Y5, Y10, Y10
+	VPAND        256(R8), Y10, Y10
+	VPADDD       Y9, Y10, Y10
+	VMULPS       288(R8), Y10, Y9
+	VCVTPS2DQ    Y9, Y9
+	VPSUBD       384(R8), Y5, Y5
+	VPCMPGTD     352(R8), Y10, Y10
+	VPSRLVD      (R8), Y5, Y5
+	VBLENDVPS    Y10, Y5, Y9, Y9
+	VPACKSSDW    Y8, Y6, Y6
+	VPACKSSDW    Y9, Y7, Y7
+	VPSLLW       $0x08, Y7, Y7
+	VPAND        Y4, Y6, Y6
+	VPOR         Y7, Y6, Y6
+	VMOVUPS      (CX), Y5
+	VPACKSSWB    32(CX), Y5, Y5
+	VPSHUFB      Y5, Y2, Y5
+	VPADDB       32(R8), Y6, Y6
+	VPADDB       Y5, Y6, Y6
+	VPERMQ       $0xd8, Y6, Y6
+	VMOVDQU      Y6, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x20, AX
+	DECQ         R9
+	JNZ          turn
+
+turnDone:
+	TESTQ R10, R10
+	JZ    restDone
+
+rest:
+	VMOVDQU      (CX), X5
+	VPSLLD       $0x10, X5, X5
+	VMULPS       X1, X5, X6
+	VFNMADD231PS X0, X6, X5
+	VFMADD231PS  X1, X5, X6
+	VPAND        64(R8), X6, X6
+	VMINPS       128(R8), X6, X6
+	VPADDD       224(R8), X6, X5
+	VMOVDQA      X6, X7
+	VPXOR        X5, X7, X7
+	VPAND        256(R8), X7, X7
+	VPADDD       X6, X7, X7
+	VMULPS       288(R8), X7, X6
+	VCVTPS2DQ    X6, X6
+	VPSUBD       384(R8), X5, X5
+	VPCMPGTD     352(R8), X7, X7
+	VPSRLVD      (R8), X5, X5
+	VBLENDVPS    X7, X5, X6, X6
+	VPAND        (CX), X3, X5
+	VMULPS       X1, X5, X7
+	VFNMADD231PS X0, X7, X5
+	VFMADD231PS  X1, X5, X7
+	VPAND        64(R8), X7, X7
+	VMINPS       128(R8), X7, X7
+	VPADDD       224(R8), X7, X5
+	VMOVDQA      X7, X8
+	VPXOR        X5, X8, X8
+	VPAND        256(R8), X8, X8
+	VPADDD       X7, X8, X8
+	VMULPS       288(R8), X8, X7
+	VCVTPS2DQ    X7, X7
+	VPSUBD       384(R8), X5, X5
+	VPCMPGTD     352(R8), X8, X8
+	VPSRLVD      (R8), X5, X5
+	VBLENDVPS    X8, X5, X7, X7
+	VMOVDQU      16(CX), X5
+	VPSLLD       $0x10, X5, X5
+	VMULPS       X1, X5, X8
+	VFNMADD231PS X0, X8, X5
+	VFMADD231PS  X1, X5, X8
+	VPAND        64(R8), X8, X8
+	VMINPS       128(R8), X8, X8
+	VPADDD       224(R8), X8, X5
+	VMOVDQA      X8, X9
+	VPXOR        X5, X9, X9
+	VPAND        256(R8), X9, X9
+	VPADDD       X8, X9, X9
+	VMULPS       288(R8), X9, X8
+	VCVTPS2DQ    X8, X8
+	VPSUBD       384(R8), X5, X5
+	VPCMPGTD     352(R8), X9, X9
+	VPSRLVD      (R8), X5, X5
+	VBLENDVPS    X9, X5, X8, X8
+	VPAND        16(CX), X3, X5
+	VMULPS       X1, X5, X9
+	VFNMADD231PS X0, X9, X5
+	VFMADD231PS  X1, X5, X9
+	VPAND        64(R8), X9, X9
+	VMINPS       128(R8), X9, X9
+	VPADDD       224(R8), X9, X5
+	VMOVDQA      X9, X10
+	VPXOR        X5, X10, X10
+	VPAND        256(R8), X10, X10
+	VPADDD       X9, X10, X10
+	VMULPS       288(R8), X10, X9
+	VCVTPS2DQ    X9, X9
+	VPSUBD       384(R8), X5, X5
+	VPCMPGTD     352(R8), X10, X10
+	VPSRLVD      (R8), X5, X5
+	VBLENDVPS    X10, X5, X9, X9
+	VPACKSSDW    X8, X6, X6
+	VPACKSSDW    X9, X7, X7
+	VPSLLW       $0x08, X7, X7
+	VPAND        X4, X6, X6
+	VPOR         X7, X6, X6
+	VMOVUPS      (CX), X5
+	VPACKSSWB    16(CX), X5, X5
+	VPSHUFB      X5, X2, X5
+	VPADDB       32(R8), X6, X6
+	VPADDB       X5, X6, X6
+	VMOVDQU      X6, (AX)
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x10, AX
+	DECQ         R10
+	JNZ          rest
+
+restDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func divideFromPackedBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·divideFromPackedBF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         inverses+32(FP), SI
+	MOVQ         groups+40(FP), DI
+	MOVQ         steps+48(FP), R8
+	MOVQ         c+56(FP), R9
+	MOVL         $0x00000000, R10
+	VMOVD        R10, X3
+	VPBROADCASTD X3, Y3
+	MOVL         $0xffff0000, R10
+	VMOVD        R10, X4
+	VPBROADCASTD X4, Y4
+	MOVL         $0x00ff00ff, R10
+	VMOVD        R10, X5
+	VPBROADCASTD X5, Y5
+	CMPQ         R8, $0x01
+	JNE          twosNot
+	MOVQ         DI, R10
+	SHRQ         $0x01, R10
+	ANDQ         $0x01, DI
+	TESTQ        R10, R10
+	JZ           twosDone
+
+twos:
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Y2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVDQU      (CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y7
+	VFNMADD231PS Y1, Y7, Y6
+	VFMADD231PS  Y2, Y6, Y7
+	VMAXPS       Y3, Y7, Y7
+	VMINPS       128(R9), Y7, Y7
+	VPADDD       224(R9), Y7, Y6
+	VMOVDQA      Y7, Y8
+	VPXOR        Y6, Y8, Y8
+	VPAND        256(R9), Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VMULPS       288(R9), Y8, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPSUBD       384(R9), Y6, Y6
+	VPCMPGTD     352(R9), Y8, Y8
+	VPSRLVD      (R9), Y6, Y6
+	VBLENDVPS    Y8, Y6, Y7, Y7
+	VPAND        (CX), Y4, Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y8
+	VFNMADD231PS Y1, Y8, Y6
+	VFMADD231PS  Y2, Y6, Y8
+	VMAXPS       Y3, Y8, Y8
+	VMINPS       128(R9), Y8, Y8
+	VPADDD       224(R9), Y8, Y0
+	VMOVDQA      Y8, Y1
+	VPXOR        Y0, Y1, Y1
+	VPAND        256(R9), Y1, Y1
+	VPADDD       Y8, Y1, Y1
+	VMULPS       288(R9), Y1, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPSUBD       384(R9), Y0, Y0
+	VPCMPGTD     352(R9), Y1, Y1
+	VPSRLVD      (R9), Y0, Y0
+	VBLENDVPS    Y1, Y0, Y8, Y8
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Y2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVDQU      32(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y9
+	VFNMADD231PS Y1, Y9, Y6
+	VFMADD231PS  Y2, Y6, Y9
+	VMAXPS       Y3, Y9, Y9
+	VMINPS       128(R9), Y9, Y9
+	VPADDD       224(R9), Y9, Y6
+	VMOVDQA      Y9, Y10
+	VPXOR        Y6, Y10, Y10
+	VPAND        256(R9), Y10, Y10
+	VPADDD       Y9, Y10, Y10
+	VMULPS       288(R9), Y10, Y9
+	VCVTPS2DQ    Y9, Y9
+	VPSUBD       384(R9), Y6, Y6
+	VPCMPGTD     352(R9), Y10, Y10
+	VPSRLVD      (R9), Y6, Y6
+	VBLENDVPS    Y10, Y6, Y9, Y9
+	VPAND        32(CX), Y4, Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y0
+	VFNMADD231PS Y1, Y0, Y6
+	VFMADD231PS  Y2, Y6, Y0
+	VMAXPS       Y3, Y0, Y0
+	VMINPS       128(R9), Y0, Y0
+	VPADDD       224(R9), Y0, Y1
+	VMOVDQA      Y0, Y2
+	VPXOR        Y1, Y2, Y2
+	VPAND        256(R9), Y2, Y2
+	VPADDD       Y0, Y2, Y2
+	VMULPS       288(R9), Y2, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPSUBD       384(R9), Y1, Y1
+	VPCMPGTD     352(R9), Y2, Y2
+	VPSRLVD      (R9), Y1, Y1
+	VBLENDVPS    Y2, Y1, Y0, Y0
+	VPACKSSDW    Y9, Y7, Y7
+	VPACKSSDW    Y0, Y8, Y8
+	VPSLLW       $0x08, Y8, Y8
+	VPAND        Y5, Y7, Y7
+	VPOR         Y8, Y7, Y7
+	VPERMQ       $0xd8, Y7, Y7
+	VMOVDQU      Y7, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x20, AX
+	DECQ         R10
+	JNZ          twos
+
+twosDone:
+twosNot:
 	TESTQ DI, DI
 	JZ    groupDone
 
 group:
-	VBROADCASTSS (BX), Y3
+	VBROADCASTSS (BX), Y1
 	ADDQ         $0x04, BX
-	VBROADCASTSS (DX), Y2
-	ADDQ         $0x04, DX
-	VBROADCASTSS (SI), Y4
+	VBROADCASTSS (SI), Y2
 	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
 	MOVQ         R8, R10
+	MOVQ         R8, R11
+	SHRQ         $0x01, R10
+	ANDQ         $0x01, R11
 	TESTQ        R10, R10
 	JZ           turnDone
 
 turn:
-	VPMOVZXWD    (CX), Y5
-	VPSLLD       $0x10, Y5, Y5
-	VSUBPS       Y2, Y5, Y5
-	VMOVDQA      Y5, Y6
-	VMAXPS       160(R9), Y5, Y6
-	VPAND        64(R9), Y6, Y5
-	VMULPS       Y4, Y5, Y7
-	VFNMADD231PS Y3, Y7, Y5
-	VFMADD231PS  Y4, Y5, Y7
+	VMOVDQU      (CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y7
+	VFNMADD231PS Y1, Y7, Y6
+	VFMADD231PS  Y2, Y6, Y7
+	VMAXPS       Y3, Y7, Y7
 	VMINPS       128(R9), Y7, Y7
-	VPAND        192(R9), Y7, Y5
-	VPADDD       224(R9), Y5, Y5
-	VPAND        256(R9), Y5, Y5
-	VPADDD       Y5, Y7, Y7
-	VMULPS       288(R9), Y7, Y8
-	VADDPS       320(R9), Y8, Y8
-	VPSUBD       320(R9), Y8, Y8
-	VPCMPGTD     352(R9), Y7, Y5
-	VPSUBD       384(R9), Y7, Y7
-	VPSRLD       X0, Y7, Y7
-	VBLENDVPS    Y5, Y7, Y8, Y8
-	VPSRLD       X1, Y6, Y6
-	VPAND        96(R9), Y6, Y6
-	VPOR         Y6, Y8, Y8
-	VPMOVZXWD    16(CX), Y5
-	VPSLLD       $0x10, Y5, Y5
-	VSUBPS       Y2, Y5, Y5
-	VMOVDQA      Y5, Y6
-	VMAXPS       160(R9), Y5, Y6
-	VPAND        64(R9), Y6, Y5
-	VMULPS       Y4, Y5, Y7
-	VFNMADD231PS Y3, Y7, Y5
-	VFMADD231PS  Y4, Y5, Y7
-	VMINPS       128(R9), Y7, Y7
-	VPAND        192(R9), Y7, Y5
-	VPADDD       224(R9), Y5, Y5
-	VPAND        256(R9), Y5, Y5
-	VPADDD       Y5, Y7, Y7
-	VMULPS       288(R9), Y7, Y9
-	VADDPS       320(R9), Y9, Y9
-	VPSUBD       320(R9), Y9, Y9
-	VPCMPGTD     352(R9), Y7, Y5
-	VPSUBD       384(R9), Y7, Y7
-	VPSRLD       X0, Y7, Y7
-	VBLENDVPS    Y5, Y7, Y9, Y9
-	VPSRLD       X1, Y6, Y6
-	VPAND        96(R9), Y6, Y6
-	VPOR         Y6, Y9, Y9
-	VPACKUSDW    Y9, Y8, Y8
-	VPERMQ       $0xd8, Y8, Y8
-	VEXTRACTI128 $0x01, Y8, X5
-	VPACKUSWB    X5, X8, X5
-	VMOVDQU      X5, (AX)
-	ADDQ         $0x20, CX
-	ADDQ         $0x10, AX
+	VPADDD       224(R9), Y7, Y6
+	VMOVDQA      Y7, Y8
+	VPXOR        Y6, Y8, Y8
+	VPAND        256(R9), Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VMULPS       288(R9), Y8, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPSUBD       384(R9), Y6, Y6
+	VPCMPGTD     352(R9), Y8, Y8
+	VPSRLVD      (R9), Y6, Y6
+	VBLENDVPS    Y8, Y6, Y7, Y7
+	VPAND        (CX), Y4, Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y8
+	VFNMADD231PS Y1, Y8, Y6
+	VFMADD231PS  Y2, Y6, Y8
+	VMAXPS       Y3, Y8, Y8
+	VMINPS       128(R9), Y8, Y8
+	VPADDD       224(R9), Y8, Y6
+	VMOVDQA      Y8, Y9
+	VPXOR        Y6, Y9, Y9
+	VPAND        256(R9), Y9, Y9
+	VPADDD       Y8, Y9, Y9
+	VMULPS       288(R9), Y9, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPSUBD       384(R9), Y6, Y6
+	VPCMPGTD     352(R9), Y9, Y9
+	VPSRLVD      (R9), Y6, Y6
+	VBLENDVPS    Y9, Y6, Y8, Y8
+	VMOVDQU      32(CX), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y9
+	VFNMADD231PS Y1, Y9, Y6
+	VFMADD231PS  Y2, Y6, Y9
+	VMAXPS       Y3, Y9, Y9
+	VMINPS       128(R9), Y9, Y9
+	VPADDD       224(R9), Y9, Y6
+	VMOVDQA      Y9, Y10
+	VPXOR        Y6, Y10, Y10
+	VPAND        256(R9), Y10, Y10
+	VPADDD       Y9, Y10, Y10
+	VMULPS       288(R9), Y10, Y9
+	VCVTPS2DQ    Y9, Y9
+	VPSUBD       384(R9), Y6, Y6
+	VPCMPGTD     352(R9), Y10, Y10
+	VPSRLVD      (R9), Y6, Y6
+	VBLENDVPS    Y10, Y6, Y9, Y9
+	VPAND        32(CX), Y4, Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y10
+	VFNMADD231PS Y1, Y10, Y6
+	VFMADD231PS  Y2, Y6, Y10
+	VMAXPS       Y3, Y10, Y10
+	VMINPS       128(R9), Y10, Y10
+	VPADDD       224(R9), Y10, Y6
+	VMOVDQA      Y10, Y11
+	VPXOR        Y6, Y11, Y11
+	VPAND        256(R9), Y11, Y11
+	VPADDD       Y10, Y11, Y11
+	VMULPS       288(R9), Y11, Y10
+	VCVTPS2DQ    Y10, Y10
+	VPSUBD       384(R9), Y6, Y6
+	VPCMPGTD     352(R9), Y11, Y11
+	VPSRLVD      (R9), Y6, Y6
+	VBLENDVPS    Y11, Y6, Y10, Y10
+	VPACKSSDW    Y9, Y7, Y7
+	VPACKSSDW    Y10, Y8, Y8
+	VPSLLW       $0x08, Y8, Y8
+	VPAND        Y5, Y7, Y7
+	VPOR         Y8, Y7, Y7
+	VPERMQ       $0xd8, Y7, Y7
+	VMOVDQU      Y7, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x20, AX
 	DECQ         R10
 	JNZ          turn
 
 turnDone:
+	TESTQ R11, R11
+	JZ    restDone
+
+rest:
+	VMOVDQU      (CX), X6
+	VPSLLD       $0x10, X6, X6
+	VSUBPS       X0, X6, X6
+	VMULPS       X2, X6, X7
+	VFNMADD231PS X1, X7, X6
+	VFMADD231PS  X2, X6, X7
+	VMAXPS       X3, X7, X7
+	VMINPS       128(R9), X7, X7
+	VPADDD       224(R9), X7, X6
+	VMOVDQA      X7, X8
+	VPXOR        X6, X8, X8
+	VPAND        256(R9), X8, X8
+	VPADDD       X7, X8, X8
+	VMULPS       288(R9), X8, X7
+	VCVTPS2DQ    X7, X7
+	VPSUBD       384(R9), X6, X6
+	VPCMPGTD     352(R9), X8, X8
+	VPSRLVD      (R9), X6, X6
+	VBLENDVPS    X8, X6, X7, X7
+	VPAND        (CX), X4, X6
+	VSUBPS       X0, X6, X6
+	VMULPS       X2, X6, X8
+	VFNMADD231PS X1, X8, X6
+	VFMADD231PS  X2, X6, X8
+	VMAXPS       X3, X8, X8
+	VMINPS       128(R9), X8, X8
+	VPADDD       224(R9), X8, X6
+	VMOVDQA      X8, X9
+	VPXOR        X6, X9, X9
+	VPAND        256(R9), X9, X9
+	VPADDD       X8, X9, X9
+	VMULPS       288(R9), X9, X8
+	VCVTPS2DQ    X8, X8
+	VPSUBD       384(R9), X6, X6
+	VPCMPGTD     352(R9), X9, X9
+	VPSRLVD      (R9), X6, X6
+	VBLENDVPS    X9, X6, X8, X8
+	VMOVDQU      16(CX), X6
+	VPSLLD       $0x10, X6, X6
+	VSUBPS       X0, X6, X6
+	VMULPS       X2, X6, X9
+	VFNMADD231PS X1, X9, X6
+	VFMADD231PS  X2, X6, X9
+	VMAXPS       X3, X9, X9
+	VMINPS       128(R9), X9, X9
+	VPADDD       224(R9), X9, X6
+	VMOVDQA      X9, X10
+	VPXOR        X6, X10, X10
+	VPAND        256(R9), X10, X10
+	VPADDD       X9, X10, X10
+	VMULPS       288(R9), X10, X9
+	VCVTPS2DQ    X9, X9
+	VPSUBD       384(R9), X6, X6
+	VPCMPGTD     352(R9), X10, X10
+	VPSRLVD      (R9), X6, X6
+	VBLENDVPS    X10, X6, X9, X9
+	VPAND        16(CX), X4, X6
+	VSUBPS       X0, X6, X6
+	VMULPS       X2, X6, X10
+	VFNMADD231PS X1, X10, X6
+	VFMADD231PS  X2, X6, X10
+	VMAXPS       X3, X10, X10
+	VMINPS       128(R9), X10, X10
+	VPADDD       224(R9), X10, X6
+	VMOVDQA      X10, X11
+	VPXOR        X6, X11, X11
+	VPAND        256(R9), X11, X11
+	VPADDD       X10, X11, X11
+	VMULPS       288(R9), X11, X10
+	VCVTPS2DQ    X10, X10
+	VPSUBD       384(R9), X6, X6
+	VPCMPGTD     352(R9), X11, X11
+	VPSRLVD      (R9), X6, X6
+	VBLENDVPS    X11, X6, X10, X10
+	VPACKSSDW    X9, X7, X7
+	VPACKSSDW    X10, X8, X8
+	VPSLLW       $0x08, X8, X8
+	VPAND        X5, X7, X7
+	VPOR         X8, X7, X7
+	VMOVDQU      X7, (AX)
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x10, AX
+	DECQ         R11
+	JNZ          rest
+
+restDone:
 	DECQ DI
 	JNZ  group
 
@@ -5071,76 +6362,6 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func divideIntsF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·divideIntsF32AVX2(SB), NOSPLIT, $0-64
-	MOVQ         codes+0(FP), AX
-	MOVQ         src+8(FP), CX
-	MOVQ         zeros+16(FP), DX
-	MOVQ         scales+24(FP), BX
-	MOVQ         inverses+32(FP), SI
-	MOVQ         groups+40(FP), DI
-	MOVQ         steps+48(FP), R8
-	MOVQ         c+56(FP), R9
-	VBROADCASTSS (R9), Y0
-	VBROADCASTSS 4(R9), Y1
-	VBROADCASTSS 8(R9), Y2
-	MOVL         $0x000000ff, R9
-	VMOVD        R9, X3
-	VPBROADCASTD X3, Y3
-	TESTQ        DI, DI
-	JZ           groupDone
-
-group:
-	VBROADCASTSS (BX), Y5
-	ADDQ         $0x04, BX
-	VBROADCASTSS (DX), Y4
-	ADDQ         $0x04, DX
-	VBROADCASTSS (SI), Y6
-	ADDQ         $0x04, SI
-	MOVQ         R8, R9
-	TESTQ        R9, R9
-	JZ           turnDone
-
-turn:
-	VMOVUPS      (CX), Y7
-	VSUBPS       Y4, Y7, Y7
-	VMULPS       Y6, Y7, Y8
-	VFNMADD231PS Y5, Y8, Y7
-	VFMADD231PS  Y6, Y7, Y8
-	VMAXPS       Y0, Y8, Y8
-	VMINPS       Y1, Y8, Y8
-	VCVTPS2DQ    Y8, Y8
-	VPADDD       Y2, Y8, Y8
-	VPAND        Y3, Y8, Y8
-	VMOVUPS      32(CX), Y7
-	VSUBPS       Y4, Y7, Y7
-	VMULPS       Y6, Y7, Y9
-	VFNMADD231PS Y5, Y9, Y7
-	VFMADD231PS  Y6, Y7, Y9
-	VMAXPS       Y0, Y9, Y9
-	VMINPS       Y1, Y9, Y9
-	VCVTPS2DQ    Y9, Y9
-	VPADDD       Y2, Y9, Y9
-	VPAND        Y3, Y9, Y9
-	VPACKUSDW    Y9, Y8, Y8
-	VPERMQ       $0xd8, Y8, Y8
-	VEXTRACTI128 $0x01, Y8, X7
-	VPACKUSWB    X7, X8, X7
-	VMOVDQU      X7, (AX)
-	ADDQ         $0x40, CX
-	ADDQ         $0x10, AX
-	DECQ         R9
-	JNZ          turn
-
-turnDone:
-	DECQ DI
-	JNZ  group
-
-groupDone:
-	VZEROUPPER
-	RET
-
 // func multiplyIntsF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2
 TEXT ·multiplyIntsF32AVX2(SB), NOSPLIT, $0-64
@@ -5152,48 +6373,767 @@ TEXT ·multiplyIntsF32AVX2(SB), NOSPLIT, $0-64
 	MOVQ         groups+40(FP), BX
 	MOVQ         steps+48(FP), SI
 	MOVQ         c+56(FP), DI
-	VBROADCASTSS (DI), Y0
-	VBROADCASTSS 4(DI), Y1
-	VBROADCASTSS 8(DI), Y2
-	MOVL         $0x000000ff, DI
-	VMOVD        DI, X3
-	VPBROADCASTD X3, Y3
-	TESTQ        BX, BX
-	JZ           groupDone
+	VBROADCASTSS (DI), Y1
+	VBROADCASTSS 4(DI), Y2
+	VPBROADCASTB 8(DI), Y3
+	VCVTPS2DQ    Y1, Y1
+	VPACKSSDW    Y1, Y1, Y1
+	MOVL         $0xffff0000, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00ff00ff, DI
+	VMOVD        DI, X4
+	VPBROADCASTD X4, Y4
+	MOVQ         $0x0703060205010400, DI
+	VMOVQ        DI, X5
+	VPMOVZXBD    X5, Y5
+	CMPQ         SI, $0x01
+	JNE          twosNot
+	MOVQ         BX, DI
+	SHRQ         $0x01, DI
+	ANDQ         $0x01, BX
+	TESTQ        DI, DI
+	JZ           twosDone
+
+twos:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVUPS      (CX), Y6
+	VMULPS       Y0, Y6, Y6
+	VMINPS       Y2, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VMOVUPS      32(CX), Y7
+	VMULPS       Y0, Y7, Y7
+	VMINPS       Y2, Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVUPS      64(CX), Y8
+	VMULPS       Y0, Y8, Y8
+	VMINPS       Y2, Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VMOVUPS      96(CX), Y9
+	VMULPS       Y0, Y9, Y0
+	VMINPS       Y2, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPACKSSDW    Y7, Y6, Y6
+	VPACKSSDW    Y0, Y8, Y8
+	VPMAXSW      Y1, Y6, Y6
+	VPMAXSW      Y1, Y8, Y8
+	VPAND        Y4, Y6, Y6
+	VPAND        Y4, Y8, Y8
+	VPACKUSWB    Y8, Y6, Y6
+	VPADDB       Y3, Y6, Y6
+	VPERMD       Y6, Y5, Y6
+	VMOVDQU      Y6, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, AX
+	DECQ         DI
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ BX, BX
+	JZ    groupDone
 
 group:
-	VBROADCASTSS (DX), Y4
+	VBROADCASTSS (DX), Y0
 	ADDQ         $0x04, DX
 	MOVQ         SI, DI
+	MOVQ         SI, R8
+	SHRQ         $0x01, DI
+	ANDQ         $0x01, R8
 	TESTQ        DI, DI
 	JZ           turnDone
 
 turn:
-	VMOVUPS      (CX), Y5
-	VMULPS       Y4, Y5, Y5
-	VMAXPS       Y0, Y5, Y5
-	VMINPS       Y1, Y5, Y5
-	VCVTPS2DQ    Y5, Y5
-	VPADDD       Y2, Y5, Y5
-	VPAND        Y3, Y5, Y5
-	VMOVUPS      32(CX), Y6
-	VMULPS       Y4, Y6, Y6
-	VMAXPS       Y0, Y6, Y6
-	VMINPS       Y1, Y6, Y6
-	VCVTPS2DQ    Y6, Y6
-	VPADDD       Y2, Y6, Y6
-	VPAND        Y3, Y6, Y6
-	VPACKUSDW    Y6, Y5, Y5
-	VPERMQ       $0xd8, Y5, Y5
-	VEXTRACTI128 $0x01, Y5, X6
-	VPACKUSWB    X6, X5, X6
-	VMOVDQU      X6, (AX)
-	ADDQ         $0x40, CX
-	ADDQ         $0x10, AX
-	DECQ         DI
+	VMOVUPS   (CX), Y6
+	VMULPS    Y0, Y6, Y6
+	VMINPS    Y2, Y6, Y6
+	VCVTPS2DQ Y6, Y6
+	VMOVUPS   32(CX), Y7
+	VMULPS    Y0, Y7, Y7
+	VMINPS    Y2, Y7, Y7
+	VCVTPS2DQ Y7, Y7
+	VMOVUPS   64(CX), Y8
+	VMULPS    Y0, Y8, Y8
+	VMINPS    Y2, Y8, Y8
+	VCVTPS2DQ Y8, Y8
+	VMOVUPS   96(CX), Y9
+	VMULPS    Y0, Y9, Y9
+	VMINPS    Y2, Y9, Y9
+	VCVTPS2DQ Y9, Y9
+	VPACKSSDW Y7, Y6, Y6
+	VPACKSSDW Y9, Y8, Y8
+	VPMAXSW   Y1, Y6, Y6
+	VPMAXSW   Y1, Y8, Y8
+	VPAND     Y4, Y6, Y6
+	VPAND     Y4, Y8, Y8
+	VPACKUSWB Y8, Y6, Y6
+	VPADDB    Y3, Y6, Y6
+	VPERMD    Y6, Y5, Y6
+	VMOVDQU   Y6, (AX)
+	ADDQ      $0x00000080, CX
+	ADDQ      $0x20, AX
+	DECQ      DI
+	JNZ       turn
+
+turnDone:
+	TESTQ R8, R8
+	JZ    restDone
+
+rest:
+	VMOVUPS   (CX), X6
+	VMULPS    X0, X6, X6
+	VMINPS    X2, X6, X6
+	VCVTPS2DQ X6, X6
+	VMOVUPS   16(CX), X7
+	VMULPS    X0, X7, X7
+	VMINPS    X2, X7, X7
+	VCVTPS2DQ X7, X7
+	VMOVUPS   32(CX), X8
+	VMULPS    X0, X8, X8
+	VMINPS    X2, X8, X8
+	VCVTPS2DQ X8, X8
+	VMOVUPS   48(CX), X9
+	VMULPS    X0, X9, X9
+	VMINPS    X2, X9, X9
+	VCVTPS2DQ X9, X9
+	VPACKSSDW X7, X6, X6
+	VPACKSSDW X9, X8, X8
+	VPMAXSW   X1, X6, X6
+	VPMAXSW   X1, X8, X8
+	VPAND     X4, X6, X6
+	VPAND     X4, X8, X8
+	VPACKUSWB X8, X6, X6
+	VPADDB    X3, X6, X6
+	VMOVDQU   X6, (AX)
+	ADDQ      $0x00000040, CX
+	ADDQ      $0x10, AX
+	DECQ      R8
+	JNZ       rest
+
+restDone:
+	DECQ BX
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func divideIntsF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·divideIntsF32AVX2(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), SI
+	MOVQ         steps+48(FP), DI
+	MOVQ         c+56(FP), R8
+	VBROADCASTSS (R8), Y2
+	VBROADCASTSS 4(R8), Y3
+	VPBROADCASTB 8(R8), Y4
+	VCVTPS2DQ    Y2, Y2
+	VPACKSSDW    Y2, Y2, Y2
+	MOVL         $0xffff0000, R8
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00ff00ff, R8
+	VMOVD        R8, X5
+	VPBROADCASTD X5, Y5
+	MOVQ         $0x0703060205010400, R8
+	VMOVQ        R8, X6
+	VPMOVZXBD    X6, Y6
+	CMPQ         DI, $0x01
+	JNE          twosNot
+	MOVQ         SI, R8
+	SHRQ         $0x01, R8
+	ANDQ         $0x01, SI
+	TESTQ        R8, R8
+	JZ           twosDone
+
+twos:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VMOVUPS      (CX), Y7
+	VMULPS       Y1, Y7, Y8
+	VFNMADD231PS Y0, Y8, Y7
+	VFMADD231PS  Y1, Y7, Y8
+	VMINPS       Y3, Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VMOVUPS      32(CX), Y7
+	VMULPS       Y1, Y7, Y9
+	VFNMADD231PS Y0, Y9, Y7
+	VFMADD231PS  Y1, Y7, Y9
+	VMINPS       Y3, Y9, Y9
+	VCVTPS2DQ    Y9, Y9
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VMOVUPS      64(CX), Y7
+	VMULPS       Y1, Y7, Y10
+	VFNMADD231PS Y0, Y10, Y7
+	VFMADD231PS  Y1, Y7, Y10
+	VMINPS       Y3, Y10, Y10
+	VCVTPS2DQ    Y10, Y10
+	VMOVUPS      96(CX), Y7
+	VMULPS       Y1, Y7, Y11
+	VFNMADD231PS Y0, Y11, Y7
+	VFMADD231PS  Y1, Y7, Y11
+	VMINPS       Y3, Y11, Y11
+	VCVTPS2DQ    Y11, Y11
+	VPACKSSDW    Y9, Y8, Y8
+	VPACKSSDW    Y11, Y10, Y10
+	VPMAXSW      Y2, Y8, Y8
+	VPMAXSW      Y2, Y10, Y10
+	VPAND        Y5, Y8, Y8
+	VPAND        Y5, Y10, Y10
+	VPACKUSWB    Y10, Y8, Y8
+	VPADDB       Y4, Y8, Y8
+	VPERMD       Y8, Y6, Y8
+	VMOVDQU      Y8, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, AX
+	DECQ         R8
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ SI, SI
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	MOVQ         DI, R8
+	MOVQ         DI, R9
+	SHRQ         $0x01, R8
+	ANDQ         $0x01, R9
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (CX), Y7
+	VMULPS       Y1, Y7, Y8
+	VFNMADD231PS Y0, Y8, Y7
+	VFMADD231PS  Y1, Y7, Y8
+	VMINPS       Y3, Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VMOVUPS      32(CX), Y7
+	VMULPS       Y1, Y7, Y9
+	VFNMADD231PS Y0, Y9, Y7
+	VFMADD231PS  Y1, Y7, Y9
+	VMINPS       Y3, Y9, Y9
+	VCVTPS2DQ    Y9, Y9
+	VMOVUPS      64(CX), Y7
+	VMULPS       Y1, Y7, Y10
+	VFNMADD231PS Y0, Y10, Y7
+	VFMADD231PS  Y1, Y7, Y10
+	VMINPS       Y3, Y10, Y10
+	VCVTPS2DQ    Y10, Y10
+	VMOVUPS      96(CX), Y7
+	VMULPS       Y1, Y7, Y11
+	VFNMADD231PS Y0, Y11, Y7
+	VFMADD231PS  Y1, Y7, Y11
+	VMINPS       Y3, Y11, Y11
+	VCVTPS2DQ    Y11, Y11
+	VPACKSSDW    Y9, Y8, Y8
+	VPACKSSDW    Y11, Y10, Y10
+	VPMAXSW      Y2, Y8, Y8
+	VPMAXSW      Y2, Y10, Y10
+	VPAND        Y5, Y8, Y8
+	VPAND        Y5, Y10, Y10
+	VPACKUSWB    Y10, Y8, Y8
+	VPADDB       Y4, Y8, Y8
+	VPERMD       Y8, Y6, Y8
+	VMOVDQU      Y8, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, AX
+	DECQ         R8
 	JNZ          turn
 
 turnDone:
+	TESTQ R9, R9
+	JZ    restDone
+
+rest:
+	VMOVUPS      (CX), X7
+	VMULPS       X1, X7, X8
+	VFNMADD231PS X0, X8, X7
+	VFMADD231PS  X1, X7, X8
+	VMINPS       X3, X8, X8
+	VCVTPS2DQ    X8, X8
+	VMOVUPS      16(CX), X7
+	VMULPS       X1, X7, X9
+	VFNMADD231PS X0, X9, X7
+	VFMADD231PS  X1, X7, X9
+	VMINPS       X3, X9, X9
+	VCVTPS2DQ    X9, X9
+	VMOVUPS      32(CX), X7
+	VMULPS       X1, X7, X10
+	VFNMADD231PS X0, X10, X7
+	VFMADD231PS  X1, X7, X10
+	VMINPS       X3, X10, X10
+	VCVTPS2DQ    X10, X10
+	VMOVUPS      48(CX), X7
+	VMULPS       X1, X7, X11
+	VFNMADD231PS X0, X11, X7
+	VFMADD231PS  X1, X7, X11
+	VMINPS       X3, X11, X11
+	VCVTPS2DQ    X11, X11
+	VPACKSSDW    X9, X8, X8
+	VPACKSSDW    X11, X10, X10
+	VPMAXSW      X2, X8, X8
+	VPMAXSW      X2, X10, X10
+	VPAND        X5, X8, X8
+	VPAND        X5, X10, X10
+	VPACKUSWB    X10, X8, X8
+	VPADDB       X4, X8, X8
+	VMOVDQU      X8, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x10, AX
+	DECQ         R9
+	JNZ          rest
+
+restDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func divideFromIntsF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·divideFromIntsF32AVX2(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         inverses+32(FP), SI
+	MOVQ         groups+40(FP), DI
+	MOVQ         steps+48(FP), R8
+	MOVQ         c+56(FP), R9
+	VBROADCASTSS (R9), Y3
+	VBROADCASTSS 4(R9), Y4
+	VPBROADCASTB 8(R9), Y5
+	VCVTPS2DQ    Y3, Y3
+	VPACKSSDW    Y3, Y3, Y3
+	MOVL         $0xffff0000, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00ff00ff, R9
+	VMOVD        R9, X6
+	VPBROADCASTD X6, Y6
+	MOVQ         $0x0703060205010400, R9
+	VMOVQ        R9, X7
+	VPMOVZXBD    X7, Y7
+	CMPQ         R8, $0x01
+	JNE          twosNot
+	MOVQ         DI, R9
+	SHRQ         $0x01, R9
+	ANDQ         $0x01, DI
+	TESTQ        R9, R9
+	JZ           twosDone
+
+twos:
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Y2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVUPS      (CX), Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y9
+	VFNMADD231PS Y1, Y9, Y8
+	VFMADD231PS  Y2, Y8, Y9
+	VMINPS       Y4, Y9, Y9
+	VCVTPS2DQ    Y9, Y9
+	VMOVUPS      32(CX), Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y10
+	VFNMADD231PS Y1, Y10, Y8
+	VFMADD231PS  Y2, Y8, Y10
+	VMINPS       Y4, Y10, Y10
+	VCVTPS2DQ    Y10, Y10
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Y2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVUPS      64(CX), Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y11
+	VFNMADD231PS Y1, Y11, Y8
+	VFMADD231PS  Y2, Y8, Y11
+	VMINPS       Y4, Y11, Y11
+	VCVTPS2DQ    Y11, Y11
+	VMOVUPS      96(CX), Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y0
+	VFNMADD231PS Y1, Y0, Y8
+	VFMADD231PS  Y2, Y8, Y0
+	VMINPS       Y4, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPACKSSDW    Y10, Y9, Y9
+	VPACKSSDW    Y0, Y11, Y11
+	VPMAXSW      Y3, Y9, Y9
+	VPMAXSW      Y3, Y11, Y11
+	VPAND        Y6, Y9, Y9
+	VPAND        Y6, Y11, Y11
+	VPACKUSWB    Y11, Y9, Y9
+	VPADDB       Y5, Y9, Y9
+	VPERMD       Y9, Y7, Y9
+	VMOVDQU      Y9, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, AX
+	DECQ         R9
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ DI, DI
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Y2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	MOVQ         R8, R9
+	MOVQ         R8, R10
+	SHRQ         $0x01, R9
+	ANDQ         $0x01, R10
+	TESTQ        R9, R9
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (CX), Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y9
+	VFNMADD231PS Y1, Y9, Y8
+	VFMADD231PS  Y2, Y8, Y9
+	VMINPS       Y4, Y9, Y9
+	VCVTPS2DQ    Y9, Y9
+	VMOVUPS      32(CX), Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y10
+	VFNMADD231PS Y1, Y10, Y8
+	VFMADD231PS  Y2, Y8, Y10
+	VMINPS       Y4, Y10, Y10
+	VCVTPS2DQ    Y10, Y10
+	VMOVUPS      64(CX), Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y11
+	VFNMADD231PS Y1, Y11, Y8
+	VFMADD231PS  Y2, Y8, Y11
+	VMINPS       Y4, Y11, Y11
+	VCVTPS2DQ    Y11, Y11
+	VMOVUPS      96(CX), Y8
+	VSUBPS       Y0, Y8, Y8
+	VMULPS       Y2, Y8, Y12
+	VFNMADD231PS Y1, Y12, Y8
+	VFMADD231PS  Y2, Y8, Y12
+	VMINPS       Y4, Y12, Y12
+	VCVTPS2DQ    Y12, Y12
+	VPACKSSDW    Y10, Y9, Y9
+	VPACKSSDW    Y12, Y11, Y11
+	VPMAXSW      Y3, Y9, Y9
+	VPMAXSW      Y3, Y11, Y11
+	VPAND        Y6, Y9, Y9
+	VPAND        Y6, Y11, Y11
+	VPACKUSWB    Y11, Y9, Y9
+	VPADDB       Y5, Y9, Y9
+	VPERMD       Y9, Y7, Y9
+	VMOVDQU      Y9, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, AX
+	DECQ         R9
+	JNZ          turn
+
+turnDone:
+	TESTQ R10, R10
+	JZ    restDone
+
+rest:
+	VMOVUPS      (CX), X8
+	VSUBPS       X0, X8, X8
+	VMULPS       X2, X8, X9
+	VFNMADD231PS X1, X9, X8
+	VFMADD231PS  X2, X8, X9
+	VMINPS       X4, X9, X9
+	VCVTPS2DQ    X9, X9
+	VMOVUPS      16(CX), X8
+	VSUBPS       X0, X8, X8
+	VMULPS       X2, X8, X10
+	VFNMADD231PS X1, X10, X8
+	VFMADD231PS  X2, X8, X10
+	VMINPS       X4, X10, X10
+	VCVTPS2DQ    X10, X10
+	VMOVUPS      32(CX), X8
+	VSUBPS       X0, X8, X8
+	VMULPS       X2, X8, X11
+	VFNMADD231PS X1, X11, X8
+	VFMADD231PS  X2, X8, X11
+	VMINPS       X4, X11, X11
+	VCVTPS2DQ    X11, X11
+	VMOVUPS      48(CX), X8
+	VSUBPS       X0, X8, X8
+	VMULPS       X2, X8, X12
+	VFNMADD231PS X1, X12, X8
+	VFMADD231PS  X2, X8, X12
+	VMINPS       X4, X12, X12
+	VCVTPS2DQ    X12, X12
+	VPACKSSDW    X10, X9, X9
+	VPACKSSDW    X12, X11, X11
+	VPMAXSW      X3, X9, X9
+	VPMAXSW      X3, X11, X11
+	VPAND        X6, X9, X9
+	VPAND        X6, X11, X11
+	VPACKUSWB    X11, X9, X9
+	VPADDB       X5, X9, X9
+	VMOVDQU      X9, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x10, AX
+	DECQ         R10
+	JNZ          rest
+
+restDone:
+	DECQ DI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func multiplySmallF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·multiplySmallF32AVX2(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), BX
+	MOVQ         steps+48(FP), SI
+	MOVQ         c+56(FP), DI
+	VMOVDQU      384(DI), Y1
+	MOVL         $0xffff0000, R8
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00ff00ff, R8
+	VMOVD        R8, X2
+	VPBROADCASTD X2, Y2
+	MOVQ         $0x0703060205010400, R8
+	VMOVQ        R8, X3
+	VPMOVZXBD    X3, Y3
+	CMPQ         SI, $0x01
+	JNE          twosNot
+	MOVQ         BX, R8
+	SHRQ         $0x01, R8
+	ANDQ         $0x01, BX
+	TESTQ        R8, R8
+	JZ           twosDone
+
+twos:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVUPS      (CX), Y4
+	VMULPS       Y0, Y4, Y4
+	VPAND        64(DI), Y4, Y4
+	VMINPS       128(DI), Y4, Y4
+	VMAXPS       192(DI), Y4, Y5
+	VPAND        160(DI), Y5, Y5
+	VFMADD231PS  256(DI), Y5, Y4
+	VPMADDWD     288(DI), Y4, Y4
+	VMOVUPS      32(CX), Y5
+	VMULPS       Y0, Y5, Y5
+	VPAND        64(DI), Y5, Y5
+	VMINPS       128(DI), Y5, Y5
+	VMAXPS       192(DI), Y5, Y0
+	VPAND        160(DI), Y0, Y0
+	VFMADD231PS  256(DI), Y0, Y5
+	VPMADDWD     288(DI), Y5, Y5
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVUPS      64(CX), Y6
+	VMULPS       Y0, Y6, Y6
+	VPAND        64(DI), Y6, Y6
+	VMINPS       128(DI), Y6, Y6
+	VMAXPS       192(DI), Y6, Y7
+	VPAND        160(DI), Y7, Y7
+	VFMADD231PS  256(DI), Y7, Y6
+	VPMADDWD     288(DI), Y6, Y6
+	VMOVUPS      96(CX), Y7
+	VMULPS       Y0, Y7, Y0
+	VPAND        64(DI), Y0, Y0
+	VMINPS       128(DI), Y0, Y0
+	VMAXPS       192(DI), Y0, Y7
+	VPAND        160(DI), Y7, Y7
+	VFMADD231PS  256(DI), Y7, Y0
+	VPMADDWD     288(DI), Y0, Y0
+	VPACKSSDW    Y5, Y4, Y4
+	VPACKSSDW    Y0, Y6, Y6
+	VPMULHUW     320(DI), Y4, Y4
+	VPAND        Y2, Y4, Y4
+	VPMULHUW     320(DI), Y6, Y6
+	VPAND        Y2, Y6, Y6
+	VPACKUSWB    Y6, Y4, Y4
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y5
+	VPACKSSDW    32(CX), Y0, Y0
+	VPACKSSDW    96(CX), Y5, Y5
+	VPACKSSWB    Y5, Y0, Y0
+	VPSHUFB      Y0, Y1, Y0
+	VPADDB       32(DI), Y4, Y4
+	VPADDB       Y0, Y4, Y4
+	VPERMD       Y4, Y3, Y4
+	VMOVDQU      Y4, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, AX
+	DECQ         R8
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ BX, BX
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	MOVQ         SI, R8
+	MOVQ         SI, R9
+	SHRQ         $0x01, R8
+	ANDQ         $0x01, R9
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VMOVUPS     (CX), Y4
+	VMULPS      Y0, Y4, Y4
+	VPAND       64(DI), Y4, Y4
+	VMINPS      128(DI), Y4, Y4
+	VMAXPS      192(DI), Y4, Y5
+	VPAND       160(DI), Y5, Y5
+	VFMADD231PS 256(DI), Y5, Y4
+	VPMADDWD    288(DI), Y4, Y4
+	VMOVUPS     32(CX), Y5
+	VMULPS      Y0, Y5, Y5
+	VPAND       64(DI), Y5, Y5
+	VMINPS      128(DI), Y5, Y5
+	VMAXPS      192(DI), Y5, Y6
+	VPAND       160(DI), Y6, Y6
+	VFMADD231PS 256(DI), Y6, Y5
+	VPMADDWD    288(DI), Y5, Y5
+	VMOVUPS     64(CX), Y6
+	VMULPS      Y0, Y6, Y6
+	VPAND       64(DI), Y6, Y6
+	VMINPS      128(DI), Y6, Y6
+	VMAXPS      192(DI), Y6, Y7
+	VPAND       160(DI), Y7, Y7
+	VFMADD231PS 256(DI), Y7, Y6
+	VPMADDWD    288(DI), Y6, Y6
+	VMOVUPS     96(CX), Y7
+	VMULPS      Y0, Y7, Y7
+	VPAND       64(DI), Y7, Y7
+	VMINPS      128(DI), Y7, Y7
+	VMAXPS      192(DI), Y7, Y8
+	VPAND       160(DI), Y8, Y8
+	VFMADD231PS 256(DI), Y8, Y7
+	VPMADDWD    288(DI), Y7, Y7
+	VPACKSSDW   Y5, Y4, Y4
+	VPACKSSDW   Y7, Y6, Y6
+	VPMULHUW    320(DI), Y4, Y4
+	VPAND       Y2, Y4, Y4
+	VPMULHUW    320(DI), Y6, Y6
+	VPAND       Y2, Y6, Y6
+	VPACKUSWB   Y6, Y4, Y4
+	VMOVUPS     (CX), Y5
+	VMOVUPS     64(CX), Y6
+	VPACKSSDW   32(CX), Y5, Y5
+	VPACKSSDW   96(CX), Y6, Y6
+	VPACKSSWB   Y6, Y5, Y5
+	VPSHUFB     Y5, Y1, Y5
+	VPADDB      32(DI), Y4, Y4
+	VPADDB      Y5, Y4, Y4
+	VPERMD      Y4, Y3, Y4
+	VMOVDQU     Y4, (AX)
+	ADDQ        $0x00000080, CX
+	ADDQ        $0x20, AX
+	DECQ        R8
+	JNZ         turn
+
+turnDone:
+	TESTQ R9, R9
+	JZ    restDone
+
+rest:
+	VMOVUPS     (CX), X4
+	VMULPS      X0, X4, X4
+	VPAND       64(DI), X4, X4
+	VMINPS      128(DI), X4, X4
+	VMAXPS      192(DI), X4, X5
+	VPAND       160(DI), X5, X5
+	VFMADD231PS 256(DI), X5, X4
+	VPMADDWD    288(DI), X4, X4
+	VMOVUPS     16(CX), X5
+	VMULPS      X0, X5, X5
+	VPAND       64(DI), X5, X5
+	VMINPS      128(DI), X5, X5
+	VMAXPS      192(DI), X5, X6
+	VPAND       160(DI), X6, X6
+	VFMADD231PS 256(DI), X6, X5
+	VPMADDWD    288(DI), X5, X5
+	VMOVUPS     32(CX), X6
+	VMULPS      X0, X6, X6
+	VPAND       64(DI), X6, X6
+	VMINPS      128(DI), X6, X6
+	VMAXPS      192(DI), X6, X7
+	VPAND       160(DI), X7, X7
+	VFMADD231PS 256(DI), X7, X6
+	VPMADDWD    288(DI), X6, X6
+	VMOVUPS     48(CX), X7
+	VMULPS      X0, X7, X7
+	VPAND       64(DI), X7, X7
+	VMINPS      128(DI), X7, X7
+	VMAXPS      192(DI), X7, X8
+	VPAND       160(DI), X8, X8
+	VFMADD231PS 256(DI), X8, X7
+	VPMADDWD    288(DI), X7, X7
+	VPACKSSDW   X5, X4, X4
+	VPACKSSDW   X7, X6, X6
+	VPMULHUW    320(DI), X4, X4
+	VPAND       X2, X4, X4
+	VPMULHUW    320(DI), X6, X6
+	VPAND       X2, X6, X6
+	VPACKUSWB   X6, X4, X4
+	VMOVUPS     (CX), X5
+	VMOVUPS     32(CX), X6
+	VPACKSSDW   16(CX), X5, X5
+	VPACKSSDW   48(CX), X6, X6
+	VPACKSSWB   X6, X5, X5
+	VPSHUFB     X5, X1, X5
+	VPADDB      32(DI), X4, X4
+	VPADDB      X5, X4, X4
+	VMOVDQU     X4, (AX)
+	ADDQ        $0x00000040, CX
+	ADDQ        $0x10, AX
+	DECQ        R9
+	JNZ         rest
+
+restDone:
 	DECQ BX
 	JNZ  group
 
@@ -5204,155 +7144,251 @@ groupDone:
 // func divideSmallF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2, FMA3
 TEXT ·divideSmallF32AVX2(SB), NOSPLIT, $0-64
-	MOVQ  codes+0(FP), AX
-	MOVQ  src+8(FP), CX
-	MOVQ  zeros+16(FP), DX
-	MOVQ  scales+24(FP), BX
-	MOVQ  inverses+32(FP), SI
-	MOVQ  groups+40(FP), DI
-	MOVQ  steps+48(FP), R8
-	MOVQ  c+56(FP), R9
-	VMOVD (R9), X0
-	VMOVD 32(R9), X1
-	TESTQ DI, DI
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), SI
+	MOVQ         steps+48(FP), DI
+	MOVQ         c+56(FP), R8
+	VMOVDQU      384(R8), Y2
+	MOVL         $0xffff0000, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00ff00ff, R9
+	VMOVD        R9, X3
+	VPBROADCASTD X3, Y3
+	MOVQ         $0x0703060205010400, R9
+	VMOVQ        R9, X4
+	VPMOVZXBD    X4, Y4
+	CMPQ         DI, $0x01
+	JNE          twosNot
+	MOVQ         SI, R9
+	SHRQ         $0x01, R9
+	ANDQ         $0x01, SI
+	TESTQ        R9, R9
+	JZ           twosDone
+
+twos:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VMOVUPS      (CX), Y5
+	VMULPS       Y1, Y5, Y6
+	VFNMADD231PS Y0, Y6, Y5
+	VFMADD231PS  Y1, Y5, Y6
+	VPAND        64(R8), Y6, Y6
+	VMINPS       128(R8), Y6, Y6
+	VMAXPS       192(R8), Y6, Y5
+	VPAND        160(R8), Y5, Y5
+	VFMADD231PS  256(R8), Y5, Y6
+	VPMADDWD     288(R8), Y6, Y6
+	VMOVUPS      32(CX), Y5
+	VMULPS       Y1, Y5, Y7
+	VFNMADD231PS Y0, Y7, Y5
+	VFMADD231PS  Y1, Y5, Y7
+	VPAND        64(R8), Y7, Y7
+	VMINPS       128(R8), Y7, Y7
+	VMAXPS       192(R8), Y7, Y0
+	VPAND        160(R8), Y0, Y0
+	VFMADD231PS  256(R8), Y0, Y7
+	VPMADDWD     288(R8), Y7, Y7
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VMOVUPS      64(CX), Y5
+	VMULPS       Y1, Y5, Y8
+	VFNMADD231PS Y0, Y8, Y5
+	VFMADD231PS  Y1, Y5, Y8
+	VPAND        64(R8), Y8, Y8
+	VMINPS       128(R8), Y8, Y8
+	VMAXPS       192(R8), Y8, Y5
+	VPAND        160(R8), Y5, Y5
+	VFMADD231PS  256(R8), Y5, Y8
+	VPMADDWD     288(R8), Y8, Y8
+	VMOVUPS      96(CX), Y5
+	VMULPS       Y1, Y5, Y9
+	VFNMADD231PS Y0, Y9, Y5
+	VFMADD231PS  Y1, Y5, Y9
+	VPAND        64(R8), Y9, Y9
+	VMINPS       128(R8), Y9, Y9
+	VMAXPS       192(R8), Y9, Y0
+	VPAND        160(R8), Y0, Y0
+	VFMADD231PS  256(R8), Y0, Y9
+	VPMADDWD     288(R8), Y9, Y9
+	VPACKSSDW    Y7, Y6, Y6
+	VPACKSSDW    Y9, Y8, Y8
+	VPMULHUW     320(R8), Y6, Y6
+	VPAND        Y3, Y6, Y6
+	VPMULHUW     320(R8), Y8, Y8
+	VPAND        Y3, Y8, Y8
+	VPACKUSWB    Y8, Y6, Y6
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VPACKSSDW    32(CX), Y0, Y0
+	VPACKSSDW    96(CX), Y1, Y1
+	VPACKSSWB    Y1, Y0, Y0
+	VPSHUFB      Y0, Y2, Y0
+	VPADDB       32(R8), Y6, Y6
+	VPADDB       Y0, Y6, Y6
+	VPERMD       Y6, Y4, Y6
+	VMOVDQU      Y6, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, AX
+	DECQ         R9
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ SI, SI
 	JZ    groupDone
 
 group:
-	VBROADCASTSS (BX), Y3
-	ADDQ         $0x04, BX
-	VBROADCASTSS (DX), Y2
+	VBROADCASTSS (DX), Y0
 	ADDQ         $0x04, DX
-	VBROADCASTSS (SI), Y4
-	ADDQ         $0x04, SI
-	MOVQ         R8, R10
-	TESTQ        R10, R10
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	MOVQ         DI, R9
+	MOVQ         DI, R10
+	SHRQ         $0x01, R9
+	ANDQ         $0x01, R10
+	TESTQ        R9, R9
 	JZ           turnDone
 
 turn:
 	VMOVUPS      (CX), Y5
-	VSUBPS       Y2, Y5, Y5
-	VMOVDQA      Y5, Y6
-	VPAND        64(R9), Y6, Y5
-	VMULPS       Y4, Y5, Y7
-	VFNMADD231PS Y3, Y7, Y5
-	VFMADD231PS  Y4, Y5, Y7
-	VMINPS       128(R9), Y7, Y7
-	VPAND        160(R9), Y7, Y5
-	VPMAXSD      192(R9), Y5, Y5
-	VPADDD       224(R9), Y5, Y8
-	VADDPS       Y8, Y7, Y7
-	VPSUBD       Y8, Y7, Y7
-	VPSUBD       192(R9), Y5, Y5
-	VPSRLD       X0, Y5, Y5
-	VPADDD       Y5, Y7, Y7
-	VPSRLD       X1, Y6, Y6
-	VPAND        96(R9), Y6, Y6
-	VPOR         Y6, Y7, Y7
+	VMULPS       Y1, Y5, Y6
+	VFNMADD231PS Y0, Y6, Y5
+	VFMADD231PS  Y1, Y5, Y6
+	VPAND        64(R8), Y6, Y6
+	VMINPS       128(R8), Y6, Y6
+	VMAXPS       192(R8), Y6, Y5
+	VPAND        160(R8), Y5, Y5
+	VFMADD231PS  256(R8), Y5, Y6
+	VPMADDWD     288(R8), Y6, Y6
 	VMOVUPS      32(CX), Y5
-	VSUBPS       Y2, Y5, Y5
-	VMOVDQA      Y5, Y6
-	VPAND        64(R9), Y6, Y5
-	VMULPS       Y4, Y5, Y8
-	VFNMADD231PS Y3, Y8, Y5
-	VFMADD231PS  Y4, Y5, Y8
-	VMINPS       128(R9), Y8, Y8
-	VPAND        160(R9), Y8, Y5
-	VPMAXSD      192(R9), Y5, Y5
-	VPADDD       224(R9), Y5, Y9
-	VADDPS       Y9, Y8, Y8
-	VPSUBD       Y9, Y8, Y8
-	VPSUBD       192(R9), Y5, Y5
-	VPSRLD       X0, Y5, Y5
-	VPADDD       Y5, Y8, Y8
-	VPSRLD       X1, Y6, Y6
-	VPAND        96(R9), Y6, Y6
-	VPOR         Y6, Y8, Y8
-	VPACKUSDW    Y8, Y7, Y7
-	VPERMQ       $0xd8, Y7, Y7
-	VEXTRACTI128 $0x01, Y7, X5
-	VPACKUSWB    X5, X7, X5
-	VMOVDQU      X5, (AX)
-	ADDQ         $0x40, CX
+	VMULPS       Y1, Y5, Y7
+	VFNMADD231PS Y0, Y7, Y5
+	VFMADD231PS  Y1, Y5, Y7
+	VPAND        64(R8), Y7, Y7
+	VMINPS       128(R8), Y7, Y7
+	VMAXPS       192(R8), Y7, Y5
+	VPAND        160(R8), Y5, Y5
+	VFMADD231PS  256(R8), Y5, Y7
+	VPMADDWD     288(R8), Y7, Y7
+	VMOVUPS      64(CX), Y5
+	VMULPS       Y1, Y5, Y8
+	VFNMADD231PS Y0, Y8, Y5
+	VFMADD231PS  Y1, Y5, Y8
+	VPAND        64(R8), Y8, Y8
+	VMINPS       128(R8), Y8, Y8
+	VMAXPS       192(R8), Y8, Y5
+	VPAND        160(R8), Y5, Y5
+	VFMADD231PS  256(R8), Y5, Y8
+	VPMADDWD     288(R8), Y8, Y8
+	VMOVUPS      96(CX), Y5
+	VMULPS       Y1, Y5, Y9
+	VFNMADD231PS Y0, Y9, Y5
+	VFMADD231PS  Y1, Y5, Y9
+	VPAND        64(R8), Y9, Y9
+	VMINPS       128(R8), Y9, Y9
+	VMAXPS       192(R8), Y9, Y5
+	VPAND        160(R8), Y5, Y5
+	VFMADD231PS  256(R8), Y5, Y9
+	VPMADDWD     288(R8), Y9, Y9
+	VPACKSSDW    Y7, Y6, Y6
+	VPACKSSDW    Y9, Y8, Y8
+	VPMULHUW     320(R8), Y6, Y6
+	VPAND        Y3, Y6, Y6
+	VPMULHUW     320(R8), Y8, Y8
+	VPAND        Y3, Y8, Y8
+	VPACKUSWB    Y8, Y6, Y6
+	VMOVUPS      (CX), Y5
+	VMOVUPS      64(CX), Y7
+	VPACKSSDW    32(CX), Y5, Y5
+	VPACKSSDW    96(CX), Y7, Y7
+	VPACKSSWB    Y7, Y5, Y5
+	VPSHUFB      Y5, Y2, Y5
+	VPADDB       32(R8), Y6, Y6
+	VPADDB       Y5, Y6, Y6
+	VPERMD       Y6, Y4, Y6
+	VMOVDQU      Y6, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, AX
+	DECQ         R9
+	JNZ          turn
+
+turnDone:
+	TESTQ R10, R10
+	JZ    restDone
+
+rest:
+	VMOVUPS      (CX), X5
+	VMULPS       X1, X5, X6
+	VFNMADD231PS X0, X6, X5
+	VFMADD231PS  X1, X5, X6
+	VPAND        64(R8), X6, X6
+	VMINPS       128(R8), X6, X6
+	VMAXPS       192(R8), X6, X5
+	VPAND        160(R8), X5, X5
+	VFMADD231PS  256(R8), X5, X6
+	VPMADDWD     288(R8), X6, X6
+	VMOVUPS      16(CX), X5
+	VMULPS       X1, X5, X7
+	VFNMADD231PS X0, X7, X5
+	VFMADD231PS  X1, X5, X7
+	VPAND        64(R8), X7, X7
+	VMINPS       128(R8), X7, X7
+	VMAXPS       192(R8), X7, X5
+	VPAND        160(R8), X5, X5
+	VFMADD231PS  256(R8), X5, X7
+	VPMADDWD     288(R8), X7, X7
+	VMOVUPS      32(CX), X5
+	VMULPS       X1, X5, X8
+	VFNMADD231PS X0, X8, X5
+	VFMADD231PS  X1, X5, X8
+	VPAND        64(R8), X8, X8
+	VMINPS       128(R8), X8, X8
+	VMAXPS       192(R8), X8, X5
+	VPAND        160(R8), X5, X5
+	VFMADD231PS  256(R8), X5, X8
+	VPMADDWD     288(R8), X8, X8
+	VMOVUPS      48(CX), X5
+	VMULPS       X1, X5, X9
+	VFNMADD231PS X0, X9, X5
+	VFMADD231PS  X1, X5, X9
+	VPAND        64(R8), X9, X9
+	VMINPS       128(R8), X9, X9
+	VMAXPS       192(R8), X9, X5
+	VPAND        160(R8), X5, X5
+	VFMADD231PS  256(R8), X5, X9
+	VPMADDWD     288(R8), X9, X9
+	VPACKSSDW    X7, X6, X6
+	VPACKSSDW    X9, X8, X8
+	VPMULHUW     320(R8), X6, X6
+	VPAND        X3, X6, X6
+	VPMULHUW     320(R8), X8, X8
+	VPAND        X3, X8, X8
+	VPACKUSWB    X8, X6, X6
+	VMOVUPS      (CX), X5
+	VMOVUPS      32(CX), X7
+	VPACKSSDW    16(CX), X5, X5
+	VPACKSSDW    48(CX), X7, X7
+	VPACKSSWB    X7, X5, X5
+	VPSHUFB      X5, X2, X5
+	VPADDB       32(R8), X6, X6
+	VPADDB       X5, X6, X6
+	VMOVDQU      X6, (AX)
+	ADDQ         $0x00000040, CX
 	ADDQ         $0x10, AX
 	DECQ         R10
-	JNZ          turn
+	JNZ          rest
 
-turnDone:
-	DECQ DI
-	JNZ  group
-
-groupDone:
-	VZEROUPPER
-	RET
-
-// func multiplySmallF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-// Requires: AVX, AVX2
-TEXT ·multiplySmallF32AVX2(SB), NOSPLIT, $0-64
-	MOVQ  codes+0(FP), AX
-	MOVQ  src+8(FP), CX
-	MOVQ  zeros+16(FP), DX
-	MOVQ  scales+24(FP), DX
-	MOVQ  inverses+32(FP), BX
-	MOVQ  groups+40(FP), BX
-	MOVQ  steps+48(FP), SI
-	MOVQ  c+56(FP), DI
-	VMOVD (DI), X0
-	VMOVD 32(DI), X1
-	TESTQ BX, BX
-	JZ    groupDone
-
-group:
-	VBROADCASTSS (DX), Y2
-	ADDQ         $0x04, DX
-	MOVQ         SI, R8
-	TESTQ        R8, R8
-	JZ           turnDone
-
-turn:
-	VMOVUPS      (CX), Y3
-	VMOVDQA      Y3, Y4
-	VPAND        64(DI), Y4, Y3
-	VMULPS       Y2, Y3, Y3
-	VMINPS       128(DI), Y3, Y3
-	VPAND        160(DI), Y3, Y5
-	VPMAXSD      192(DI), Y5, Y5
-	VPADDD       224(DI), Y5, Y6
-	VADDPS       Y6, Y3, Y3
-	VPSUBD       Y6, Y3, Y3
-	VPSUBD       192(DI), Y5, Y5
-	VPSRLD       X0, Y5, Y5
-	VPADDD       Y5, Y3, Y3
-	VPSRLD       X1, Y4, Y4
-	VPAND        96(DI), Y4, Y4
-	VPOR         Y4, Y3, Y3
-	VMOVUPS      32(CX), Y4
-	VMOVDQA      Y4, Y5
-	VPAND        64(DI), Y5, Y4
-	VMULPS       Y2, Y4, Y4
-	VMINPS       128(DI), Y4, Y4
-	VPAND        160(DI), Y4, Y6
-	VPMAXSD      192(DI), Y6, Y6
-	VPADDD       224(DI), Y6, Y7
-	VADDPS       Y7, Y4, Y4
-	VPSUBD       Y7, Y4, Y4
-	VPSUBD       192(DI), Y6, Y6
-	VPSRLD       X0, Y6, Y6
-	VPADDD       Y6, Y4, Y4
-	VPSRLD       X1, Y5, Y5
-	VPAND        96(DI), Y5, Y5
-	VPOR         Y5, Y4, Y4
-	VPACKUSDW    Y4, Y3, Y3
-	VPERMQ       $0xd8, Y3, Y3
-	VEXTRACTI128 $0x01, Y3, X4
-	VPACKUSWB    X4, X3, X4
-	VMOVDQU      X4, (AX)
-	ADDQ         $0x40, CX
-	ADDQ         $0x10, AX
-	DECQ         R8
-	JNZ          turn
-
-turnDone:
-	DECQ BX
+restDone:
+	DECQ SI
 	JNZ  group
 
 groupDone:
@@ -5362,88 +7398,656 @@ groupDone:
 // func dividePackedF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 // Requires: AVX, AVX2, FMA3
 TEXT ·dividePackedF32AVX2(SB), NOSPLIT, $0-64
-	MOVQ  codes+0(FP), AX
-	MOVQ  src+8(FP), CX
-	MOVQ  zeros+16(FP), DX
-	MOVQ  scales+24(FP), BX
-	MOVQ  inverses+32(FP), SI
-	MOVQ  groups+40(FP), DI
-	MOVQ  steps+48(FP), R8
-	MOVQ  c+56(FP), R9
-	VMOVD (R9), X0
-	VMOVD 32(R9), X1
-	TESTQ DI, DI
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), SI
+	MOVQ         steps+48(FP), DI
+	MOVQ         c+56(FP), R8
+	VMOVDQU      160(R8), Y2
+	MOVL         $0xffff0000, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00ff00ff, R9
+	VMOVD        R9, X3
+	VPBROADCASTD X3, Y3
+	MOVQ         $0x0703060205010400, R9
+	VMOVQ        R9, X4
+	VPMOVZXBD    X4, Y4
+	CMPQ         DI, $0x01
+	JNE          twosNot
+	MOVQ         SI, R9
+	SHRQ         $0x01, R9
+	ANDQ         $0x01, SI
+	TESTQ        R9, R9
+	JZ           twosDone
+
+twos:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VMOVUPS      (CX), Y5
+	VMULPS       Y1, Y5, Y6
+	VFNMADD231PS Y0, Y6, Y5
+	VFMADD231PS  Y1, Y5, Y6
+	VPAND        64(R8), Y6, Y6
+	VMINPS       128(R8), Y6, Y6
+	VPADDD       224(R8), Y6, Y5
+	VMOVDQA      Y6, Y7
+	VPXOR        Y5, Y7, Y7
+	VPAND        256(R8), Y7, Y7
+	VPADDD       Y6, Y7, Y7
+	VMULPS       288(R8), Y7, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPSUBD       384(R8), Y5, Y5
+	VPCMPGTD     352(R8), Y7, Y7
+	VPSRLVD      (R8), Y5, Y5
+	VBLENDVPS    Y7, Y5, Y6, Y6
+	VMOVUPS      32(CX), Y5
+	VMULPS       Y1, Y5, Y7
+	VFNMADD231PS Y0, Y7, Y5
+	VFMADD231PS  Y1, Y5, Y7
+	VPAND        64(R8), Y7, Y7
+	VMINPS       128(R8), Y7, Y7
+	VPADDD       224(R8), Y7, Y0
+	VMOVDQA      Y7, Y1
+	VPXOR        Y0, Y1, Y1
+	VPAND        256(R8), Y1, Y1
+	VPADDD       Y7, Y1, Y1
+	VMULPS       288(R8), Y1, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPSUBD       384(R8), Y0, Y0
+	VPCMPGTD     352(R8), Y1, Y1
+	VPSRLVD      (R8), Y0, Y0
+	VBLENDVPS    Y1, Y0, Y7, Y7
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VMOVUPS      64(CX), Y5
+	VMULPS       Y1, Y5, Y8
+	VFNMADD231PS Y0, Y8, Y5
+	VFMADD231PS  Y1, Y5, Y8
+	VPAND        64(R8), Y8, Y8
+	VMINPS       128(R8), Y8, Y8
+	VPADDD       224(R8), Y8, Y5
+	VMOVDQA      Y8, Y9
+	VPXOR        Y5, Y9, Y9
+	VPAND        256(R8), Y9, Y9
+	VPADDD       Y8, Y9, Y9
+	VMULPS       288(R8), Y9, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPSUBD       384(R8), Y5, Y5
+	VPCMPGTD     352(R8), Y9, Y9
+	VPSRLVD      (R8), Y5, Y5
+	VBLENDVPS    Y9, Y5, Y8, Y8
+	VMOVUPS      96(CX), Y5
+	VMULPS       Y1, Y5, Y9
+	VFNMADD231PS Y0, Y9, Y5
+	VFMADD231PS  Y1, Y5, Y9
+	VPAND        64(R8), Y9, Y9
+	VMINPS       128(R8), Y9, Y9
+	VPADDD       224(R8), Y9, Y0
+	VMOVDQA      Y9, Y1
+	VPXOR        Y0, Y1, Y1
+	VPAND        256(R8), Y1, Y1
+	VPADDD       Y9, Y1, Y1
+	VMULPS       288(R8), Y1, Y9
+	VCVTPS2DQ    Y9, Y9
+	VPSUBD       384(R8), Y0, Y0
+	VPCMPGTD     352(R8), Y1, Y1
+	VPSRLVD      (R8), Y0, Y0
+	VBLENDVPS    Y1, Y0, Y9, Y9
+	VPACKSSDW    Y7, Y6, Y6
+	VPACKSSDW    Y9, Y8, Y8
+	VPAND        Y3, Y6, Y6
+	VPAND        Y3, Y8, Y8
+	VPACKUSWB    Y8, Y6, Y6
+	VMOVUPS      (CX), Y0
+	VMOVUPS      64(CX), Y1
+	VPACKSSDW    32(CX), Y0, Y0
+	VPACKSSDW    96(CX), Y1, Y1
+	VPACKSSWB    Y1, Y0, Y0
+	VPSHUFB      Y0, Y2, Y0
+	VPADDB       32(R8), Y6, Y6
+	VPADDB       Y0, Y6, Y6
+	VPERMD       Y6, Y4, Y6
+	VMOVDQU      Y6, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, AX
+	DECQ         R9
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ SI, SI
 	JZ    groupDone
 
 group:
-	VBROADCASTSS (BX), Y3
-	ADDQ         $0x04, BX
-	VBROADCASTSS (DX), Y2
+	VBROADCASTSS (DX), Y0
 	ADDQ         $0x04, DX
-	VBROADCASTSS (SI), Y4
-	ADDQ         $0x04, SI
-	MOVQ         R8, R10
-	TESTQ        R10, R10
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	MOVQ         DI, R9
+	MOVQ         DI, R10
+	SHRQ         $0x01, R9
+	ANDQ         $0x01, R10
+	TESTQ        R9, R9
 	JZ           turnDone
 
 turn:
 	VMOVUPS      (CX), Y5
-	VSUBPS       Y2, Y5, Y5
-	VMOVDQA      Y5, Y6
-	VMAXPS       160(R9), Y5, Y6
-	VPAND        64(R9), Y6, Y5
-	VMULPS       Y4, Y5, Y7
-	VFNMADD231PS Y3, Y7, Y5
-	VFMADD231PS  Y4, Y5, Y7
-	VMINPS       128(R9), Y7, Y7
-	VPAND        192(R9), Y7, Y5
-	VPADDD       224(R9), Y5, Y5
-	VPAND        256(R9), Y5, Y5
-	VPADDD       Y5, Y7, Y7
-	VMULPS       288(R9), Y7, Y8
-	VADDPS       320(R9), Y8, Y8
-	VPSUBD       320(R9), Y8, Y8
-	VPCMPGTD     352(R9), Y7, Y5
-	VPSUBD       384(R9), Y7, Y7
-	VPSRLD       X0, Y7, Y7
-	VBLENDVPS    Y5, Y7, Y8, Y8
-	VPSRLD       X1, Y6, Y6
-	VPAND        96(R9), Y6, Y6
-	VPOR         Y6, Y8, Y8
+	VMULPS       Y1, Y5, Y6
+	VFNMADD231PS Y0, Y6, Y5
+	VFMADD231PS  Y1, Y5, Y6
+	VPAND        64(R8), Y6, Y6
+	VMINPS       128(R8), Y6, Y6
+	VPADDD       224(R8), Y6, Y5
+	VMOVDQA      Y6, Y7
+	VPXOR        Y5, Y7, Y7
+	VPAND        256(R8), Y7, Y7
+	VPADDD       Y6, Y7, Y7
+	VMULPS       288(R8), Y7, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPSUBD       384(R8), Y5, Y5
+	VPCMPGTD     352(R8), Y7, Y7
+	VPSRLVD      (R8), Y5, Y5
+	VBLENDVPS    Y7, Y5, Y6, Y6
 	VMOVUPS      32(CX), Y5
-	VSUBPS       Y2, Y5, Y5
-	VMOVDQA      Y5, Y6
-	VMAXPS       160(R9), Y5, Y6
-	VPAND        64(R9), Y6, Y5
-	VMULPS       Y4, Y5, Y7
-	VFNMADD231PS Y3, Y7, Y5
-	VFMADD231PS  Y4, Y5, Y7
-	VMINPS       128(R9), Y7, Y7
-	VPAND        192(R9), Y7, Y5
-	VPADDD       224(R9), Y5, Y5
-	VPAND        256(R9), Y5, Y5
-	VPADDD       Y5, Y7, Y7
-	VMULPS       288(R9), Y7, Y9
-	VADDPS       320(R9), Y9, Y9
-	VPSUBD       320(R9), Y9, Y9
-	VPCMPGTD     352(R9), Y7, Y5
-	VPSUBD       384(R9), Y7, Y7
-	VPSRLD       X0, Y7, Y7
-	VBLENDVPS    Y5, Y7, Y9, Y9
-	VPSRLD       X1, Y6, Y6
-	VPAND        96(R9), Y6, Y6
-	VPOR         Y6, Y9, Y9
-	VPACKUSDW    Y9, Y8, Y8
-	VPERMQ       $0xd8, Y8, Y8
-	VEXTRACTI128 $0x01, Y8, X5
-	VPACKUSWB    X5, X8, X5
-	VMOVDQU      X5, (AX)
-	ADDQ         $0x40, CX
+	VMULPS       Y1, Y5, Y7
+	VFNMADD231PS Y0, Y7, Y5
+	VFMADD231PS  Y1, Y5, Y7
+	VPAND        64(R8), Y7, Y7
+	VMINPS       128(R8), Y7, Y7
+	VPADDD       224(R8), Y7, Y5
+	VMOVDQA      Y7, Y8
+	VPXOR        Y5, Y8, Y8
+	VPAND        256(R8), Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VMULPS       288(R8), Y8, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPSUBD       384(R8), Y5, Y5
+	VPCMPGTD     352(R8), Y8, Y8
+	VPSRLVD      (R8), Y5, Y5
+	VBLENDVPS    Y8, Y5, Y7, Y7
+	VMOVUPS      64(CX), Y5
+	VMULPS       Y1, Y5, Y8
+	VFNMADD231PS Y0, Y8, Y5
+	VFMADD231PS  Y1, Y5, Y8
+	VPAND        64(R8), Y8, Y8
+	VMINPS       128(R8), Y8, Y8
+	VPADDD       224(R8), Y8, Y5
+	VMOVDQA      Y8, Y9
+	VPXOR        Y5, Y9, Y9
+	VPAND        256(R8), Y9, Y9
+	VPADDD       Y8, Y9, Y9
+	VMULPS       288(R8), Y9, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPSUBD       384(R8), Y5, Y5
+	VPCMPGTD     352(R8), Y9, Y9
+	VPSRLVD      (R8), Y5, Y5
+	VBLENDVPS    Y9, Y5, Y8, Y8
+	VMOVUPS      96(CX), Y5
+	VMULPS       Y1, Y5, Y9
+	VFNMADD231PS Y0, Y9, Y5
+	VFMADD231PS  Y1, Y5, Y9
+	VPAND        64(R8), Y9, Y9
+	VMINPS       128(R8), Y9, Y9
+	VPADDD       224(R8), Y9, Y5
+	VMOVDQA      Y9, Y10
+	VPXOR        Y5, Y10, Y10
+	VPAND        256(R8), Y10, Y10
+	VPADDD       Y9, Y10, Y10
+	VMULPS       288(R8), Y10, Y9
+	VCVTPS2DQ    Y9, Y9
+	VPSUBD       384(R8), Y5, Y5
+	VPCMPGTD     352(R8), Y10, Y10
+	VPSRLVD      (R8), Y5, Y5
+	VBLENDVPS    Y10, Y5, Y9, Y9
+	VPACKSSDW    Y7, Y6, Y6
+	VPACKSSDW    Y9, Y8, Y8
+	VPAND        Y3, Y6, Y6
+	VPAND        Y3, Y8, Y8
+	VPACKUSWB    Y8, Y6, Y6
+	VMOVUPS      (CX), Y5
+	VMOVUPS      64(CX), Y7
+	VPACKSSDW    32(CX), Y5, Y5
+	VPACKSSDW    96(CX), Y7, Y7
+	VPACKSSWB    Y7, Y5, Y5
+	VPSHUFB      Y5, Y2, Y5
+	VPADDB       32(R8), Y6, Y6
+	VPADDB       Y5, Y6, Y6
+	VPERMD       Y6, Y4, Y6
+	VMOVDQU      Y6, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, AX
+	DECQ         R9
+	JNZ          turn
+
+turnDone:
+	TESTQ R10, R10
+	JZ    restDone
+
+rest:
+	VMOVUPS      (CX), X5
+	VMULPS       X1, X5, X6
+	VFNMADD231PS X0, X6, X5
+	VFMADD231PS  X1, X5, X6
+	VPAND        64(R8), X6, X6
+	VMINPS       128(R8), X6, X6
+	VPADDD       224(R8), X6, X5
+	VMOVDQA      X6, X7
+	VPXOR        X5, X7, X7
+	VPAND        256(R8), X7, X7
+	VPADDD       X6, X7, X7
+	VMULPS       288(R8), X7, X6
+	VCVTPS2DQ    X6, X6
+	VPSUBD       384(R8), X5, X5
+	VPCMPGTD     352(R8), X7, X7
+	VPSRLVD      (R8), X5, X5
+	VBLENDVPS    X7, X5, X6, X6
+	VMOVUPS      16(CX), X5
+	VMULPS       X1, X5, X7
+	VFNMADD231PS X0, X7, X5
+	VFMADD231PS  X1, X5, X7
+	VPAND        64(R8), X7, X7
+	VMINPS       128(R8), X7, X7
+	VPADDD       224(R8), X7, X5
+	VMOVDQA      X7, X8
+	VPXOR        X5, X8, X8
+	VPAND        256(R8), X8, X8
+	VPADDD       X7, X8, X8
+	VMULPS       288(R8), X8, X7
+	VCVTPS2DQ    X7, X7
+	VPSUBD       384(R8), X5, X5
+	VPCMPGTD     352(R8), X8, X8
+	VPSRLVD      (R8), X5, X5
+	VBLENDVPS    X8, X5, X7, X7
+	VMOVUPS      32(CX), X5
+	VMULPS       X1, X5, X8
+	VFNMADD231PS X0, X8, X5
+	VFMADD231PS  X1, X5, X8
+	VPAND        64(R8), X8, X8
+	VMINPS       128(R8), X8, X8
+	VPADDD       224(R8), X8, X5
+	VMOVDQA      X8, X9
+	VPXOR        X5, X9, X9
+	VPAND        256(R8), X9, X9
+	VPADDD       X8, X9, X9
+	VMULPS       288(R8), X9, X8
+	VCVTPS2DQ    X8, X8
+	VPSUBD       384(R8), X5, X5
+	VPCMPGTD     352(R8), X9, X9
+	VPSRLVD      (R8), X5, X5
+	VBLENDVPS    X9, X5, X8, X8
+	VMOVUPS      48(CX), X5
+	VMULPS       X1, X5, X9
+	VFNMADD231PS X0, X9, X5
+	VFMADD231PS  X1, X5, X9
+	VPAND        64(R8), X9, X9
+	VMINPS       128(R8), X9, X9
+	VPADDD       224(R8), X9, X5
+	VMOVDQA      X9, X10
+	VPXOR        X5, X10, X10
+	VPAND        256(R8), X10, X10
+	VPADDD       X9, X10, X10
+	VMULPS       288(R8), X10, X9
+	VCVTPS2DQ    X9, X9
+	VPSUBD       384(R8), X5, X5
+	VPCMPGTD     352(R8), X10, X10
+	VPSRLVD      (R8), X5, X5
+	VBLENDVPS    X10, X5, X9, X9
+	VPACKSSDW    X7, X6, X6
+	VPACKSSDW    X9, X8, X8
+	VPAND        X3, X6, X6
+	VPAND        X3, X8, X8
+	VPACKUSWB    X8, X6, X6
+	VMOVUPS      (CX), X5
+	VMOVUPS      32(CX), X7
+	VPACKSSDW    16(CX), X5, X5
+	VPACKSSDW    48(CX), X7, X7
+	VPACKSSWB    X7, X5, X5
+	VPSHUFB      X5, X2, X5
+	VPADDB       32(R8), X6, X6
+	VPADDB       X5, X6, X6
+	VMOVDQU      X6, (AX)
+	ADDQ         $0x00000040, CX
 	ADDQ         $0x10, AX
+	DECQ         R10
+	JNZ          rest
+
+restDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func divideFromPackedF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·divideFromPackedF32AVX2(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	MOVQ         inverses+32(FP), SI
+	MOVQ         groups+40(FP), DI
+	MOVQ         steps+48(FP), R8
+	MOVQ         c+56(FP), R9
+	MOVL         $0x00000000, R10
+	VMOVD        R10, X3
+	VPBROADCASTD X3, Y3
+	MOVL         $0xffff0000, R10
+	VMOVD        R10, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00ff00ff, R10
+	VMOVD        R10, X4
+	VPBROADCASTD X4, Y4
+	MOVQ         $0x0703060205010400, R10
+	VMOVQ        R10, X5
+	VPMOVZXBD    X5, Y5
+	CMPQ         R8, $0x01
+	JNE          twosNot
+	MOVQ         DI, R10
+	SHRQ         $0x01, R10
+	ANDQ         $0x01, DI
+	TESTQ        R10, R10
+	JZ           twosDone
+
+twos:
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Y2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVUPS      (CX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y7
+	VFNMADD231PS Y1, Y7, Y6
+	VFMADD231PS  Y2, Y6, Y7
+	VMAXPS       Y3, Y7, Y7
+	VMINPS       128(R9), Y7, Y7
+	VPADDD       224(R9), Y7, Y6
+	VMOVDQA      Y7, Y8
+	VPXOR        Y6, Y8, Y8
+	VPAND        256(R9), Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VMULPS       288(R9), Y8, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPSUBD       384(R9), Y6, Y6
+	VPCMPGTD     352(R9), Y8, Y8
+	VPSRLVD      (R9), Y6, Y6
+	VBLENDVPS    Y8, Y6, Y7, Y7
+	VMOVUPS      32(CX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y8
+	VFNMADD231PS Y1, Y8, Y6
+	VFMADD231PS  Y2, Y6, Y8
+	VMAXPS       Y3, Y8, Y8
+	VMINPS       128(R9), Y8, Y8
+	VPADDD       224(R9), Y8, Y0
+	VMOVDQA      Y8, Y1
+	VPXOR        Y0, Y1, Y1
+	VPAND        256(R9), Y1, Y1
+	VPADDD       Y8, Y1, Y1
+	VMULPS       288(R9), Y1, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPSUBD       384(R9), Y0, Y0
+	VPCMPGTD     352(R9), Y1, Y1
+	VPSRLVD      (R9), Y0, Y0
+	VBLENDVPS    Y1, Y0, Y8, Y8
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Y2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	VMOVUPS      64(CX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y9
+	VFNMADD231PS Y1, Y9, Y6
+	VFMADD231PS  Y2, Y6, Y9
+	VMAXPS       Y3, Y9, Y9
+	VMINPS       128(R9), Y9, Y9
+	VPADDD       224(R9), Y9, Y6
+	VMOVDQA      Y9, Y10
+	VPXOR        Y6, Y10, Y10
+	VPAND        256(R9), Y10, Y10
+	VPADDD       Y9, Y10, Y10
+	VMULPS       288(R9), Y10, Y9
+	VCVTPS2DQ    Y9, Y9
+	VPSUBD       384(R9), Y6, Y6
+	VPCMPGTD     352(R9), Y10, Y10
+	VPSRLVD      (R9), Y6, Y6
+	VBLENDVPS    Y10, Y6, Y9, Y9
+	VMOVUPS      96(CX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y0
+	VFNMADD231PS Y1, Y0, Y6
+	VFMADD231PS  Y2, Y6, Y0
+	VMAXPS       Y3, Y0, Y0
+	VMINPS       128(R9), Y0, Y0
+	VPADDD       224(R9), Y0, Y1
+	VMOVDQA      Y0, Y2
+	VPXOR        Y1, Y2, Y2
+	VPAND        256(R9), Y2, Y2
+	VPADDD       Y0, Y2, Y2
+	VMULPS       288(R9), Y2, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPSUBD       384(R9), Y1, Y1
+	VPCMPGTD     352(R9), Y2, Y2
+	VPSRLVD      (R9), Y1, Y1
+	VBLENDVPS    Y2, Y1, Y0, Y0
+	VPACKSSDW    Y8, Y7, Y7
+	VPACKSSDW    Y0, Y9, Y9
+	VPAND        Y4, Y7, Y7
+	VPAND        Y4, Y9, Y9
+	VPACKUSWB    Y9, Y7, Y7
+	VPERMD       Y7, Y5, Y7
+	VMOVDQU      Y7, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, AX
+	DECQ         R10
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ DI, DI
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (BX), Y1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Y2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	MOVQ         R8, R10
+	MOVQ         R8, R11
+	SHRQ         $0x01, R10
+	ANDQ         $0x01, R11
+	TESTQ        R10, R10
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (CX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y7
+	VFNMADD231PS Y1, Y7, Y6
+	VFMADD231PS  Y2, Y6, Y7
+	VMAXPS       Y3, Y7, Y7
+	VMINPS       128(R9), Y7, Y7
+	VPADDD       224(R9), Y7, Y6
+	VMOVDQA      Y7, Y8
+	VPXOR        Y6, Y8, Y8
+	VPAND        256(R9), Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VMULPS       288(R9), Y8, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPSUBD       384(R9), Y6, Y6
+	VPCMPGTD     352(R9), Y8, Y8
+	VPSRLVD      (R9), Y6, Y6
+	VBLENDVPS    Y8, Y6, Y7, Y7
+	VMOVUPS      32(CX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y8
+	VFNMADD231PS Y1, Y8, Y6
+	VFMADD231PS  Y2, Y6, Y8
+	VMAXPS       Y3, Y8, Y8
+	VMINPS       128(R9), Y8, Y8
+	VPADDD       224(R9), Y8, Y6
+	VMOVDQA      Y8, Y9
+	VPXOR        Y6, Y9, Y9
+	VPAND        256(R9), Y9, Y9
+	VPADDD       Y8, Y9, Y9
+	VMULPS       288(R9), Y9, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPSUBD       384(R9), Y6, Y6
+	VPCMPGTD     352(R9), Y9, Y9
+	VPSRLVD      (R9), Y6, Y6
+	VBLENDVPS    Y9, Y6, Y8, Y8
+	VMOVUPS      64(CX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y9
+	VFNMADD231PS Y1, Y9, Y6
+	VFMADD231PS  Y2, Y6, Y9
+	VMAXPS       Y3, Y9, Y9
+	VMINPS       128(R9), Y9, Y9
+	VPADDD       224(R9), Y9, Y6
+	VMOVDQA      Y9, Y10
+	VPXOR        Y6, Y10, Y10
+	VPAND        256(R9), Y10, Y10
+	VPADDD       Y9, Y10, Y10
+	VMULPS       288(R9), Y10, Y9
+	VCVTPS2DQ    Y9, Y9
+	VPSUBD       384(R9), Y6, Y6
+	VPCMPGTD     352(R9), Y10, Y10
+	VPSRLVD      (R9), Y6, Y6
+	VBLENDVPS    Y10, Y6, Y9, Y9
+	VMOVUPS      96(CX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y2, Y6, Y10
+	VFNMADD231PS Y1, Y10, Y6
+	VFMADD231PS  Y2, Y6, Y10
+	VMAXPS       Y3, Y10, Y10
+	VMINPS       128(R9), Y10, Y10
+	VPADDD       224(R9), Y10, Y6
+	VMOVDQA      Y10, Y11
+	VPXOR        Y6, Y11, Y11
+	VPAND        256(R9), Y11, Y11
+	VPADDD       Y10, Y11, Y11
+	VMULPS       288(R9), Y11, Y10
+	VCVTPS2DQ    Y10, Y10
+	VPSUBD       384(R9), Y6, Y6
+	VPCMPGTD     352(R9), Y11, Y11
+	VPSRLVD      (R9), Y6, Y6
+	VBLENDVPS    Y11, Y6, Y10, Y10
+	VPACKSSDW    Y8, Y7, Y7
+	VPACKSSDW    Y10, Y9, Y9
+	VPAND        Y4, Y7, Y7
+	VPAND        Y4, Y9, Y9
+	VPACKUSWB    Y9, Y7, Y7
+	VPERMD       Y7, Y5, Y7
+	VMOVDQU      Y7, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, AX
 	DECQ         R10
 	JNZ          turn
 
 turnDone:
+	TESTQ R11, R11
+	JZ    restDone
+
+rest:
+	VMOVUPS      (CX), X6
+	VSUBPS       X0, X6, X6
+	VMULPS       X2, X6, X7
+	VFNMADD231PS X1, X7, X6
+	VFMADD231PS  X2, X6, X7
+	VMAXPS       X3, X7, X7
+	VMINPS       128(R9), X7, X7
+	VPADDD       224(R9), X7, X6
+	VMOVDQA      X7, X8
+	VPXOR        X6, X8, X8
+	VPAND        256(R9), X8, X8
+	VPADDD       X7, X8, X8
+	VMULPS       288(R9), X8, X7
+	VCVTPS2DQ    X7, X7
+	VPSUBD       384(R9), X6, X6
+	VPCMPGTD     352(R9), X8, X8
+	VPSRLVD      (R9), X6, X6
+	VBLENDVPS    X8, X6, X7, X7
+	VMOVUPS      16(CX), X6
+	VSUBPS       X0, X6, X6
+	VMULPS       X2, X6, X8
+	VFNMADD231PS X1, X8, X6
+	VFMADD231PS  X2, X6, X8
+	VMAXPS       X3, X8, X8
+	VMINPS       128(R9), X8, X8
+	VPADDD       224(R9), X8, X6
+	VMOVDQA      X8, X9
+	VPXOR        X6, X9, X9
+	VPAND        256(R9), X9, X9
+	VPADDD       X8, X9, X9
+	VMULPS       288(R9), X9, X8
+	VCVTPS2DQ    X8, X8
+	VPSUBD       384(R9), X6, X6
+	VPCMPGTD     352(R9), X9, X9
+	VPSRLVD      (R9), X6, X6
+	VBLENDVPS    X9, X6, X8, X8
+	VMOVUPS      32(CX), X6
+	VSUBPS       X0, X6, X6
+	VMULPS       X2, X6, X9
+	VFNMADD231PS X1, X9, X6
+	VFMADD231PS  X2, X6, X9
+	VMAXPS       X3, X9, X9
+	VMINPS       128(R9), X9, X9
+	VPADDD       224(R9), X9, X6
+	VMOVDQA      X9, X10
+	VPXOR        X6, X10, X10
+	VPAND        256(R9), X10, X10
+	VPADDD       X9, X10, X10
+	VMULPS       288(R9), X10, X9
+	VCVTPS2DQ    X9, X9
+	VPSUBD       384(R9), X6, X6
+	VPCMPGTD     352(R9), X10, X10
+	VPSRLVD      (R9), X6, X6
+	VBLENDVPS    X10, X6, X9, X9
+	VMOVUPS      48(CX), X6
+	VSUBPS       X0, X6, X6
+	VMULPS       X2, X6, X10
+	VFNMADD231PS X1, X10, X6
+	VFMADD231PS  X2, X6, X10
+	VMAXPS       X3, X10, X10
+	VMINPS       128(R9), X10, X10
+	VPADDD       224(R9), X10, X6
+	VMOVDQA      X10, X11
+	VPXOR        X6, X11, X11
+	VPAND        256(R9), X11, X11
+	VPADDD       X10, X11, X11
+	VMULPS       288(R9), X11, X10
+	VCVTPS2DQ    X10, X10
+	VPSUBD       384(R9), X6, X6
+	VPCMPGTD     352(R9), X11, X11
+	VPSRLVD      (R9), X6, X6
+	VBLENDVPS    X11, X6, X10, X10
+	VPACKSSDW    X8, X7, X7
+	VPACKSSDW    X10, X9, X9
+	VPAND        X4, X7, X7
+	VPAND        X4, X9, X9
+	VPACKUSWB    X9, X7, X7
+	VMOVDQU      X7, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x10, AX
+	DECQ         R11
+	JNZ          rest
+
+restDone:
 	DECQ DI
 	JNZ  group
 
@@ -10672,64 +13276,8 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func divideIntsBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-// Requires: AVX, AVX512F
-TEXT ·divideIntsBF16AVX512(SB), NOSPLIT, $0-64
-	MOVQ         codes+0(FP), AX
-	MOVQ         src+8(FP), CX
-	MOVQ         zeros+16(FP), DX
-	MOVQ         scales+24(FP), BX
-	MOVQ         inverses+32(FP), SI
-	MOVQ         groups+40(FP), DI
-	MOVQ         steps+48(FP), R8
-	MOVQ         c+56(FP), R9
-	VBROADCASTSS (R9), Z0
-	VBROADCASTSS 4(R9), Z1
-	VBROADCASTSS 8(R9), Z2
-	MOVL         $0x000000ff, R9
-	VMOVD        R9, X3
-	VPBROADCASTD X3, Z3
-	TESTQ        DI, DI
-	JZ           groupDone
-
-group:
-	VBROADCASTSS (BX), Z4
-	ADDQ         $0x04, BX
-	VBROADCASTSS (DX), Z3
-	ADDQ         $0x04, DX
-	VBROADCASTSS (SI), Z5
-	ADDQ         $0x04, SI
-	MOVQ         R8, R9
-	TESTQ        R9, R9
-	JZ           turnDone
-
-turn:
-	VPMOVZXWD    (CX), Z6
-	VPSLLD       $0x10, Z6, Z6
-	VSUBPS       Z3, Z6, Z6
-	VMULPS       Z5, Z6, Z7
-	VFNMADD231PS Z4, Z7, Z6
-	VFMADD231PS  Z5, Z6, Z7
-	VMAXPS       Z0, Z7, Z7
-	VMINPS       Z1, Z7, Z7
-	VCVTPS2DQ    Z7, Z7
-	VPADDD       Z2, Z7, Z7
-	VPMOVDB      Z7, (AX)
-	ADDQ         $0x20, CX
-	ADDQ         $0x10, AX
-	DECQ         R9
-	JNZ          turn
-
-turnDone:
-	DECQ DI
-	JNZ  group
-
-groupDone:
-	VZEROUPPER
-	RET
-
 // func multiplyIntsBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL
 TEXT ·multiplyIntsBF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
@@ -10739,37 +13287,193 @@ TEXT ·multiplyIntsBF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         groups+40(FP), BX
 	MOVQ         steps+48(FP), SI
 	MOVQ         c+56(FP), DI
-	VBROADCASTSS (DI), Z0
-	VBROADCASTSS 4(DI), Z1
-	VBROADCASTSS 8(DI), Z2
-	MOVL         $0x000000ff, DI
-	VMOVD        DI, X3
-	VPBROADCASTD X3, Z3
-	TESTQ        BX, BX
-	JZ           groupDone
+	VBROADCASTSS (DI), Z1
+	VBROADCASTSS 4(DI), Z2
+	VPBROADCASTB 8(DI), Z3
+	VCVTPS2DQ    Z1, Z1
+	VPACKSSDW    Z1, Z1, Z1
+	MOVL         $0xffff0000, DI
+	VMOVD        DI, X4
+	VPBROADCASTD X4, Z4
+	MOVL         $0x00ff00ff, DI
+	VMOVD        DI, X5
+	VPBROADCASTD X5, Z5
+	MOVQ         $0x0705030106040200, DI
+	VMOVQ        DI, X6
+	VPMOVZXBQ    X6, Z6
+	MOVL         $0x0000ff00, DI
+	KMOVW        DI, K1
+	CMPQ         SI, $0x01
+	JNE          foursNot
+	MOVQ         BX, DI
+	SHRQ         $0x02, DI
+	ANDQ         $0x03, BX
+	TESTQ        DI, DI
+	JZ           foursDone
+
+fours:
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), K1, Z0
+	ADDQ         $0x08, DX
+	VPSLLD       $0x10, (CX), Z7
+	VMULPS       Z0, Z7, Z7
+	VMINPS       Z2, Z7, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPANDD       (CX), Z4, Z8
+	VMULPS       Z0, Z8, Z8
+	VMINPS       Z2, Z8, Z8
+	VCVTPS2DQ    Z8, Z8
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), K1, Z0
+	ADDQ         $0x08, DX
+	VPSLLD       $0x10, 64(CX), Z9
+	VMULPS       Z0, Z9, Z9
+	VMINPS       Z2, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VPANDD       64(CX), Z4, Z10
+	VMULPS       Z0, Z10, Z0
+	VMINPS       Z2, Z0, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPACKSSDW    Z9, Z7, Z7
+	VPACKSSDW    Z0, Z8, Z8
+	VPMAXSW      Z1, Z7, Z7
+	VPMAXSW      Z1, Z8, Z8
+	VPSLLW       $0x08, Z8, Z8
+	VPTERNLOGD   $0xea, Z8, Z5, Z7
+	VPADDB       Z3, Z7, Z7
+	VPERMQ       Z7, Z6, Z7
+	VMOVDQU32    Z7, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         DI
+	JNZ          fours
+
+foursDone:
+foursNot:
+	CMPQ  SI, $0x02
+	JNE   twosNot
+	MOVQ  BX, DI
+	SHRQ  $0x01, DI
+	ANDQ  $0x01, BX
+	TESTQ DI, DI
+	JZ    twosDone
+
+twos:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VPSLLD       $0x10, (CX), Z7
+	VMULPS       Z0, Z7, Z7
+	VMINPS       Z2, Z7, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPANDD       (CX), Z4, Z8
+	VMULPS       Z0, Z8, Z8
+	VMINPS       Z2, Z8, Z8
+	VCVTPS2DQ    Z8, Z8
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VPSLLD       $0x10, 64(CX), Z9
+	VMULPS       Z0, Z9, Z9
+	VMINPS       Z2, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VPANDD       64(CX), Z4, Z10
+	VMULPS       Z0, Z10, Z0
+	VMINPS       Z2, Z0, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPACKSSDW    Z9, Z7, Z7
+	VPACKSSDW    Z0, Z8, Z8
+	VPMAXSW      Z1, Z7, Z7
+	VPMAXSW      Z1, Z8, Z8
+	VPSLLW       $0x08, Z8, Z8
+	VPTERNLOGD   $0xea, Z8, Z5, Z7
+	VPADDB       Z3, Z7, Z7
+	VPERMQ       Z7, Z6, Z7
+	VMOVDQU32    Z7, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         DI
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ BX, BX
+	JZ    groupDone
 
 group:
-	VBROADCASTSS (DX), Z3
+	VBROADCASTSS (DX), Z0
 	ADDQ         $0x04, DX
 	MOVQ         SI, DI
+	MOVQ         SI, R8
+	SHRQ         $0x02, DI
+	ANDQ         $0x03, R8
 	TESTQ        DI, DI
 	JZ           turnDone
 
 turn:
-	VPMOVZXWD (CX), Z4
-	VPSLLD    $0x10, Z4, Z4
-	VMULPS    Z3, Z4, Z4
-	VMAXPS    Z0, Z4, Z4
-	VMINPS    Z1, Z4, Z4
-	VCVTPS2DQ Z4, Z4
-	VPADDD    Z2, Z4, Z4
-	VPMOVDB   Z4, (AX)
-	ADDQ      $0x20, CX
-	ADDQ      $0x10, AX
-	DECQ      DI
-	JNZ       turn
+	VPSLLD     $0x10, (CX), Z7
+	VMULPS     Z0, Z7, Z7
+	VMINPS     Z2, Z7, Z7
+	VCVTPS2DQ  Z7, Z7
+	VPANDD     (CX), Z4, Z8
+	VMULPS     Z0, Z8, Z8
+	VMINPS     Z2, Z8, Z8
+	VCVTPS2DQ  Z8, Z8
+	VPSLLD     $0x10, 64(CX), Z9
+	VMULPS     Z0, Z9, Z9
+	VMINPS     Z2, Z9, Z9
+	VCVTPS2DQ  Z9, Z9
+	VPANDD     64(CX), Z4, Z10
+	VMULPS     Z0, Z10, Z10
+	VMINPS     Z2, Z10, Z10
+	VCVTPS2DQ  Z10, Z10
+	VPACKSSDW  Z9, Z7, Z7
+	VPACKSSDW  Z10, Z8, Z8
+	VPMAXSW    Z1, Z7, Z7
+	VPMAXSW    Z1, Z8, Z8
+	VPSLLW     $0x08, Z8, Z8
+	VPTERNLOGD $0xea, Z8, Z5, Z7
+	VPADDB     Z3, Z7, Z7
+	VPERMQ     Z7, Z6, Z7
+	VMOVDQU32  Z7, (AX)
+	ADDQ       $0x00000080, CX
+	ADDQ       $0x40, AX
+	DECQ       DI
+	JNZ        turn
 
 turnDone:
+	TESTQ R8, R8
+	JZ    restDone
+
+rest:
+	VPSLLD     $0x10, (CX), X7
+	VMULPS     X0, X7, X7
+	VMINPS     X2, X7, X7
+	VCVTPS2DQ  X7, X7
+	VPANDD     (CX), X4, X8
+	VMULPS     X0, X8, X8
+	VMINPS     X2, X8, X8
+	VCVTPS2DQ  X8, X8
+	VPSLLD     $0x10, 16(CX), X9
+	VMULPS     X0, X9, X9
+	VMINPS     X2, X9, X9
+	VCVTPS2DQ  X9, X9
+	VPANDD     16(CX), X4, X10
+	VMULPS     X0, X10, X10
+	VMINPS     X2, X10, X10
+	VCVTPS2DQ  X10, X10
+	VPACKSSDW  X9, X7, X7
+	VPACKSSDW  X10, X8, X8
+	VPMAXSW    X1, X7, X7
+	VPMAXSW    X1, X8, X8
+	VPSLLW     $0x08, X8, X8
+	VPTERNLOGD $0xea, X8, X5, X7
+	VPADDB     X3, X7, X7
+	VMOVDQU32  X7, (AX)
+	ADDQ       $0x00000020, CX
+	ADDQ       $0x10, AX
+	DECQ       R8
+	JNZ        rest
+
+restDone:
 	DECQ BX
 	JNZ  group
 
@@ -10777,9 +13481,258 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func divideSmallBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-// Requires: AVX, AVX512F
-TEXT ·divideSmallBF16AVX512(SB), NOSPLIT, $0-64
+// func divideIntsBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, FMA3
+TEXT ·divideIntsBF16AVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), SI
+	MOVQ         steps+48(FP), DI
+	MOVQ         c+56(FP), R8
+	VBROADCASTSS (R8), Z2
+	VBROADCASTSS 4(R8), Z3
+	VPBROADCASTB 8(R8), Z4
+	VCVTPS2DQ    Z2, Z2
+	VPACKSSDW    Z2, Z2, Z2
+	MOVL         $0xffff0000, R8
+	VMOVD        R8, X5
+	VPBROADCASTD X5, Z5
+	MOVL         $0x00ff00ff, R8
+	VMOVD        R8, X6
+	VPBROADCASTD X6, Z6
+	MOVQ         $0x0705030106040200, R8
+	VMOVQ        R8, X7
+	VPMOVZXBQ    X7, Z7
+	MOVL         $0x0000ff00, R8
+	KMOVW        R8, K1
+	CMPQ         DI, $0x01
+	JNE          foursNot
+	MOVQ         SI, R8
+	SHRQ         $0x02, R8
+	ANDQ         $0x03, SI
+	TESTQ        R8, R8
+	JZ           foursDone
+
+fours:
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), K1, Z0
+	ADDQ         $0x08, DX
+	VBROADCASTSS (BX), Z1
+	VBROADCASTSS 4(BX), K1, Z1
+	ADDQ         $0x08, BX
+	VPSLLD       $0x10, (CX), Z8
+	VMULPS       Z1, Z8, Z9
+	VFNMADD231PS Z0, Z9, Z8
+	VFMADD231PS  Z1, Z8, Z9
+	VMINPS       Z3, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VPANDD       (CX), Z5, Z8
+	VMULPS       Z1, Z8, Z10
+	VFNMADD231PS Z0, Z10, Z8
+	VFMADD231PS  Z1, Z8, Z10
+	VMINPS       Z3, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), K1, Z0
+	ADDQ         $0x08, DX
+	VBROADCASTSS (BX), Z1
+	VBROADCASTSS 4(BX), K1, Z1
+	ADDQ         $0x08, BX
+	VPSLLD       $0x10, 64(CX), Z8
+	VMULPS       Z1, Z8, Z11
+	VFNMADD231PS Z0, Z11, Z8
+	VFMADD231PS  Z1, Z8, Z11
+	VMINPS       Z3, Z11, Z11
+	VCVTPS2DQ    Z11, Z11
+	VPANDD       64(CX), Z5, Z8
+	VMULPS       Z1, Z8, Z12
+	VFNMADD231PS Z0, Z12, Z8
+	VFMADD231PS  Z1, Z8, Z12
+	VMINPS       Z3, Z12, Z12
+	VCVTPS2DQ    Z12, Z12
+	VPACKSSDW    Z11, Z9, Z9
+	VPACKSSDW    Z12, Z10, Z10
+	VPMAXSW      Z2, Z9, Z9
+	VPMAXSW      Z2, Z10, Z10
+	VPSLLW       $0x08, Z10, Z10
+	VPTERNLOGD   $0xea, Z10, Z6, Z9
+	VPADDB       Z4, Z9, Z9
+	VPERMQ       Z9, Z7, Z9
+	VMOVDQU32    Z9, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          fours
+
+foursDone:
+foursNot:
+	CMPQ  DI, $0x02
+	JNE   twosNot
+	MOVQ  SI, R8
+	SHRQ  $0x01, R8
+	ANDQ  $0x01, SI
+	TESTQ R8, R8
+	JZ    twosDone
+
+twos:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VPSLLD       $0x10, (CX), Z8
+	VMULPS       Z1, Z8, Z9
+	VFNMADD231PS Z0, Z9, Z8
+	VFMADD231PS  Z1, Z8, Z9
+	VMINPS       Z3, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VPANDD       (CX), Z5, Z8
+	VMULPS       Z1, Z8, Z10
+	VFNMADD231PS Z0, Z10, Z8
+	VFMADD231PS  Z1, Z8, Z10
+	VMINPS       Z3, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VPSLLD       $0x10, 64(CX), Z8
+	VMULPS       Z1, Z8, Z11
+	VFNMADD231PS Z0, Z11, Z8
+	VFMADD231PS  Z1, Z8, Z11
+	VMINPS       Z3, Z11, Z11
+	VCVTPS2DQ    Z11, Z11
+	VPANDD       64(CX), Z5, Z8
+	VMULPS       Z1, Z8, Z12
+	VFNMADD231PS Z0, Z12, Z8
+	VFMADD231PS  Z1, Z8, Z12
+	VMINPS       Z3, Z12, Z12
+	VCVTPS2DQ    Z12, Z12
+	VPACKSSDW    Z11, Z9, Z9
+	VPACKSSDW    Z12, Z10, Z10
+	VPMAXSW      Z2, Z9, Z9
+	VPMAXSW      Z2, Z10, Z10
+	VPSLLW       $0x08, Z10, Z10
+	VPTERNLOGD   $0xea, Z10, Z6, Z9
+	VPADDB       Z4, Z9, Z9
+	VPERMQ       Z9, Z7, Z9
+	VMOVDQU32    Z9, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ SI, SI
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	MOVQ         DI, R8
+	MOVQ         DI, R9
+	SHRQ         $0x02, R8
+	ANDQ         $0x03, R9
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VPSLLD       $0x10, (CX), Z8
+	VMULPS       Z1, Z8, Z9
+	VFNMADD231PS Z0, Z9, Z8
+	VFMADD231PS  Z1, Z8, Z9
+	VMINPS       Z3, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VPANDD       (CX), Z5, Z8
+	VMULPS       Z1, Z8, Z10
+	VFNMADD231PS Z0, Z10, Z8
+	VFMADD231PS  Z1, Z8, Z10
+	VMINPS       Z3, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VPSLLD       $0x10, 64(CX), Z8
+	VMULPS       Z1, Z8, Z11
+	VFNMADD231PS Z0, Z11, Z8
+	VFMADD231PS  Z1, Z8, Z11
+	VMINPS       Z3, Z11, Z11
+	VCVTPS2DQ    Z11, Z11
+	VPANDD       64(CX), Z5, Z8
+	VMULPS       Z1, Z8, Z12
+	VFNMADD231PS Z0, Z12, Z8
+	VFMADD231PS  Z1, Z8, Z12
+	VMINPS       Z3, Z12, Z12
+	VCVTPS2DQ    Z12, Z12
+	VPACKSSDW    Z11, Z9, Z9
+	VPACKSSDW    Z12, Z10, Z10
+	VPMAXSW      Z2, Z9, Z9
+	VPMAXSW      Z2, Z10, Z10
+	VPSLLW       $0x08, Z10, Z10
+	VPTERNLOGD   $0xea, Z10, Z6, Z9
+	VPADDB       Z4, Z9, Z9
+	VPERMQ       Z9, Z7, Z9
+	VMOVDQU32    Z9, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          turn
+
+turnDone:
+	TESTQ R9, R9
+	JZ    restDone
+
+rest:
+	VPSLLD       $0x10, (CX), X8
+	VMULPS       X1, X8, X9
+	VFNMADD231PS X0, X9, X8
+	VFMADD231PS  X1, X8, X9
+	VMINPS       X3, X9, X9
+	VCVTPS2DQ    X9, X9
+	VPANDD       (CX), X5, X8
+	VMULPS       X1, X8, X10
+	VFNMADD231PS X0, X10, X8
+	VFMADD231PS  X1, X8, X10
+	VMINPS       X3, X10, X10
+	VCVTPS2DQ    X10, X10
+	VPSLLD       $0x10, 16(CX), X8
+	VMULPS       X1, X8, X11
+	VFNMADD231PS X0, X11, X8
+	VFMADD231PS  X1, X8, X11
+	VMINPS       X3, X11, X11
+	VCVTPS2DQ    X11, X11
+	VPANDD       16(CX), X5, X8
+	VMULPS       X1, X8, X12
+	VFNMADD231PS X0, X12, X8
+	VFMADD231PS  X1, X8, X12
+	VMINPS       X3, X12, X12
+	VCVTPS2DQ    X12, X12
+	VPACKSSDW    X11, X9, X9
+	VPACKSSDW    X12, X10, X10
+	VPMAXSW      X2, X9, X9
+	VPMAXSW      X2, X10, X10
+	VPSLLW       $0x08, X10, X10
+	VPTERNLOGD   $0xea, X10, X6, X9
+	VPADDB       X4, X9, X9
+	VMOVDQU32    X9, (AX)
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x10, AX
+	DECQ         R9
+	JNZ          rest
+
+restDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func divideFromIntsBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, FMA3
+TEXT ·divideFromIntsBF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
 	MOVQ         zeros+16(FP), DX
@@ -10788,56 +13741,265 @@ TEXT ·divideSmallBF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         groups+40(FP), DI
 	MOVQ         steps+48(FP), R8
 	MOVQ         c+56(FP), R9
-	VMOVD        (R9), X0
-	VMOVD        32(R9), X1
-	VBROADCASTSS 64(R9), Z2
-	VBROADCASTSS 96(R9), Z3
-	VBROADCASTSS 128(R9), Z4
-	VBROADCASTSS 160(R9), Z5
-	VBROADCASTSS 192(R9), Z6
-	VBROADCASTSS 224(R9), Z7
-	TESTQ        DI, DI
-	JZ           groupDone
+	VBROADCASTSS (R9), Z3
+	VBROADCASTSS 4(R9), Z4
+	VPBROADCASTB 8(R9), Z5
+	VCVTPS2DQ    Z3, Z3
+	VPACKSSDW    Z3, Z3, Z3
+	MOVL         $0xffff0000, R9
+	VMOVD        R9, X6
+	VPBROADCASTD X6, Z6
+	MOVL         $0x00ff00ff, R9
+	VMOVD        R9, X7
+	VPBROADCASTD X7, Z7
+	MOVQ         $0x0705030106040200, R9
+	VMOVQ        R9, X8
+	VPMOVZXBQ    X8, Z8
+	MOVL         $0x0000ff00, R9
+	KMOVW        R9, K1
+	CMPQ         R8, $0x01
+	JNE          foursNot
+	MOVQ         DI, R9
+	SHRQ         $0x02, R9
+	ANDQ         $0x03, DI
+	TESTQ        R9, R9
+	JZ           foursDone
+
+fours:
+	VBROADCASTSS (BX), Z1
+	VBROADCASTSS 4(BX), K1, Z1
+	ADDQ         $0x08, BX
+	VBROADCASTSS (SI), Z2
+	VBROADCASTSS 4(SI), K1, Z2
+	ADDQ         $0x08, SI
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), K1, Z0
+	ADDQ         $0x08, DX
+	VPSLLD       $0x10, (CX), Z9
+	VSUBPS       Z0, Z9, Z9
+	VMULPS       Z2, Z9, Z10
+	VFNMADD231PS Z1, Z10, Z9
+	VFMADD231PS  Z2, Z9, Z10
+	VMINPS       Z4, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VPANDD       (CX), Z6, Z9
+	VSUBPS       Z0, Z9, Z9
+	VMULPS       Z2, Z9, Z11
+	VFNMADD231PS Z1, Z11, Z9
+	VFMADD231PS  Z2, Z9, Z11
+	VMINPS       Z4, Z11, Z11
+	VCVTPS2DQ    Z11, Z11
+	VBROADCASTSS (BX), Z1
+	VBROADCASTSS 4(BX), K1, Z1
+	ADDQ         $0x08, BX
+	VBROADCASTSS (SI), Z2
+	VBROADCASTSS 4(SI), K1, Z2
+	ADDQ         $0x08, SI
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), K1, Z0
+	ADDQ         $0x08, DX
+	VPSLLD       $0x10, 64(CX), Z9
+	VSUBPS       Z0, Z9, Z9
+	VMULPS       Z2, Z9, Z12
+	VFNMADD231PS Z1, Z12, Z9
+	VFMADD231PS  Z2, Z9, Z12
+	VMINPS       Z4, Z12, Z12
+	VCVTPS2DQ    Z12, Z12
+	VPANDD       64(CX), Z6, Z9
+	VSUBPS       Z0, Z9, Z9
+	VMULPS       Z2, Z9, Z0
+	VFNMADD231PS Z1, Z0, Z9
+	VFMADD231PS  Z2, Z9, Z0
+	VMINPS       Z4, Z0, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPACKSSDW    Z12, Z10, Z10
+	VPACKSSDW    Z0, Z11, Z11
+	VPMAXSW      Z3, Z10, Z10
+	VPMAXSW      Z3, Z11, Z11
+	VPSLLW       $0x08, Z11, Z11
+	VPTERNLOGD   $0xea, Z11, Z7, Z10
+	VPADDB       Z5, Z10, Z10
+	VPERMQ       Z10, Z8, Z10
+	VMOVDQU32    Z10, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         R9
+	JNZ          fours
+
+foursDone:
+foursNot:
+	CMPQ  R8, $0x02
+	JNE   twosNot
+	MOVQ  DI, R9
+	SHRQ  $0x01, R9
+	ANDQ  $0x01, DI
+	TESTQ R9, R9
+	JZ    twosDone
+
+twos:
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VPSLLD       $0x10, (CX), Z9
+	VSUBPS       Z0, Z9, Z9
+	VMULPS       Z2, Z9, Z10
+	VFNMADD231PS Z1, Z10, Z9
+	VFMADD231PS  Z2, Z9, Z10
+	VMINPS       Z4, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VPANDD       (CX), Z6, Z9
+	VSUBPS       Z0, Z9, Z9
+	VMULPS       Z2, Z9, Z11
+	VFNMADD231PS Z1, Z11, Z9
+	VFMADD231PS  Z2, Z9, Z11
+	VMINPS       Z4, Z11, Z11
+	VCVTPS2DQ    Z11, Z11
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VPSLLD       $0x10, 64(CX), Z9
+	VSUBPS       Z0, Z9, Z9
+	VMULPS       Z2, Z9, Z12
+	VFNMADD231PS Z1, Z12, Z9
+	VFMADD231PS  Z2, Z9, Z12
+	VMINPS       Z4, Z12, Z12
+	VCVTPS2DQ    Z12, Z12
+	VPANDD       64(CX), Z6, Z9
+	VSUBPS       Z0, Z9, Z9
+	VMULPS       Z2, Z9, Z0
+	VFNMADD231PS Z1, Z0, Z9
+	VFMADD231PS  Z2, Z9, Z0
+	VMINPS       Z4, Z0, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPACKSSDW    Z12, Z10, Z10
+	VPACKSSDW    Z0, Z11, Z11
+	VPMAXSW      Z3, Z10, Z10
+	VPMAXSW      Z3, Z11, Z11
+	VPSLLW       $0x08, Z11, Z11
+	VPTERNLOGD   $0xea, Z11, Z7, Z10
+	VPADDB       Z5, Z10, Z10
+	VPERMQ       Z10, Z8, Z10
+	VMOVDQU32    Z10, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         R9
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ DI, DI
+	JZ    groupDone
 
 group:
-	VBROADCASTSS (BX), Z9
+	VBROADCASTSS (BX), Z1
 	ADDQ         $0x04, BX
-	VBROADCASTSS (DX), Z8
-	ADDQ         $0x04, DX
-	VBROADCASTSS (SI), Z10
+	VBROADCASTSS (SI), Z2
 	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
 	MOVQ         R8, R9
+	MOVQ         R8, R10
+	SHRQ         $0x02, R9
+	ANDQ         $0x03, R10
 	TESTQ        R9, R9
 	JZ           turnDone
 
 turn:
-	VPMOVZXWD    (CX), Z11
-	VPSLLD       $0x10, Z11, Z11
-	VSUBPS       Z8, Z11, Z11
-	VMOVDQA32    Z11, Z12
-	VPANDD       Z2, Z12, Z11
-	VMULPS       Z10, Z11, Z13
-	VFNMADD231PS Z9, Z13, Z11
-	VFMADD231PS  Z10, Z11, Z13
+	VPSLLD       $0x10, (CX), Z9
+	VSUBPS       Z0, Z9, Z9
+	VMULPS       Z2, Z9, Z10
+	VFNMADD231PS Z1, Z10, Z9
+	VFMADD231PS  Z2, Z9, Z10
+	VMINPS       Z4, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VPANDD       (CX), Z6, Z9
+	VSUBPS       Z0, Z9, Z9
+	VMULPS       Z2, Z9, Z11
+	VFNMADD231PS Z1, Z11, Z9
+	VFMADD231PS  Z2, Z9, Z11
+	VMINPS       Z4, Z11, Z11
+	VCVTPS2DQ    Z11, Z11
+	VPSLLD       $0x10, 64(CX), Z9
+	VSUBPS       Z0, Z9, Z9
+	VMULPS       Z2, Z9, Z12
+	VFNMADD231PS Z1, Z12, Z9
+	VFMADD231PS  Z2, Z9, Z12
+	VMINPS       Z4, Z12, Z12
+	VCVTPS2DQ    Z12, Z12
+	VPANDD       64(CX), Z6, Z9
+	VSUBPS       Z0, Z9, Z9
+	VMULPS       Z2, Z9, Z13
+	VFNMADD231PS Z1, Z13, Z9
+	VFMADD231PS  Z2, Z9, Z13
 	VMINPS       Z4, Z13, Z13
-	VPANDD       Z5, Z13, Z11
-	VPMAXSD      Z6, Z11, Z11
-	VPADDD       Z7, Z11, Z14
-	VADDPS       Z14, Z13, Z13
-	VPSUBD       Z14, Z13, Z13
-	VPSUBD       Z6, Z11, Z11
-	VPSRLD       X0, Z11, Z11
-	VPADDD       Z11, Z13, Z13
-	VPSRLD       X1, Z12, Z12
-	VPANDD       Z3, Z12, Z12
-	VPORD        Z12, Z13, Z13
-	VPMOVDB      Z13, (AX)
-	ADDQ         $0x20, CX
-	ADDQ         $0x10, AX
+	VCVTPS2DQ    Z13, Z13
+	VPACKSSDW    Z12, Z10, Z10
+	VPACKSSDW    Z13, Z11, Z11
+	VPMAXSW      Z3, Z10, Z10
+	VPMAXSW      Z3, Z11, Z11
+	VPSLLW       $0x08, Z11, Z11
+	VPTERNLOGD   $0xea, Z11, Z7, Z10
+	VPADDB       Z5, Z10, Z10
+	VPERMQ       Z10, Z8, Z10
+	VMOVDQU32    Z10, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
 	DECQ         R9
 	JNZ          turn
 
 turnDone:
+	TESTQ R10, R10
+	JZ    restDone
+
+rest:
+	VPSLLD       $0x10, (CX), X9
+	VSUBPS       X0, X9, X9
+	VMULPS       X2, X9, X10
+	VFNMADD231PS X1, X10, X9
+	VFMADD231PS  X2, X9, X10
+	VMINPS       X4, X10, X10
+	VCVTPS2DQ    X10, X10
+	VPANDD       (CX), X6, X9
+	VSUBPS       X0, X9, X9
+	VMULPS       X2, X9, X11
+	VFNMADD231PS X1, X11, X9
+	VFMADD231PS  X2, X9, X11
+	VMINPS       X4, X11, X11
+	VCVTPS2DQ    X11, X11
+	VPSLLD       $0x10, 16(CX), X9
+	VSUBPS       X0, X9, X9
+	VMULPS       X2, X9, X12
+	VFNMADD231PS X1, X12, X9
+	VFMADD231PS  X2, X9, X12
+	VMINPS       X4, X12, X12
+	VCVTPS2DQ    X12, X12
+	VPANDD       16(CX), X6, X9
+	VSUBPS       X0, X9, X9
+	VMULPS       X2, X9, X13
+	VFNMADD231PS X1, X13, X9
+	VFMADD231PS  X2, X9, X13
+	VMINPS       X4, X13, X13
+	VCVTPS2DQ    X13, X13
+	VPACKSSDW    X12, X10, X10
+	VPACKSSDW    X13, X11, X11
+	VPMAXSW      X3, X10, X10
+	VPMAXSW      X3, X11, X11
+	VPSLLW       $0x08, X11, X11
+	VPTERNLOGD   $0xea, X11, X7, X10
+	VPADDB       X5, X10, X10
+	VMOVDQU32    X10, (AX)
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x10, AX
+	DECQ         R10
+	JNZ          rest
+
+restDone:
 	DECQ DI
 	JNZ  group
 
@@ -10846,7 +14008,7 @@ groupDone:
 	RET
 
 // func multiplySmallBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, FMA3
 TEXT ·multiplySmallBF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
@@ -10856,49 +14018,258 @@ TEXT ·multiplySmallBF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         groups+40(FP), BX
 	MOVQ         steps+48(FP), SI
 	MOVQ         c+56(FP), DI
-	VMOVD        (DI), X0
-	VMOVD        32(DI), X1
-	VBROADCASTSS 64(DI), Z2
-	VBROADCASTSS 96(DI), Z3
-	VBROADCASTSS 128(DI), Z4
-	VBROADCASTSS 160(DI), Z5
-	VBROADCASTSS 192(DI), Z6
-	VBROADCASTSS 224(DI), Z7
-	TESTQ        BX, BX
-	JZ           groupDone
+	VBROADCASTSS 32(DI), Z1
+	VBROADCASTSS 64(DI), Z0
+	VBROADCASTSS 128(DI), Z2
+	VBROADCASTSS 160(DI), Z3
+	VBROADCASTSS 192(DI), Z4
+	VBROADCASTSS 256(DI), Z5
+	VBROADCASTSS 288(DI), Z6
+	VBROADCASTSS 320(DI), Z7
+	VBROADCASTSS 352(DI), Z8
+	VBROADCASTSS 384(DI), Z9
+	MOVL         $0xffff0000, DI
+	VMOVD        DI, X10
+	VPBROADCASTD X10, Z10
+	MOVL         $0x00ff00ff, DI
+	VMOVD        DI, X11
+	VPBROADCASTD X11, Z11
+	MOVQ         $0x0705030106040200, DI
+	VMOVQ        DI, X12
+	VPMOVZXBQ    X12, Z12
+	MOVL         $0x0000ff00, DI
+	KMOVW        DI, K1
+	CMPQ         SI, $0x01
+	JNE          foursNot
+	MOVQ         BX, DI
+	SHRQ         $0x02, DI
+	ANDQ         $0x03, BX
+	TESTQ        DI, DI
+	JZ           foursDone
+
+fours:
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), K1, Z0
+	ADDQ         $0x08, DX
+	VPSLLD       $0x10, (CX), Z13
+	VMULPS       Z0, Z13, Z13
+	VRANGEPS     $0x0a, Z2, Z13, Z13
+	VMAXPS       Z4, Z13, Z14
+	VPANDD       Z3, Z14, Z14
+	VFMADD231PS  Z5, Z14, Z13
+	VPMADDWD     Z6, Z13, Z13
+	VPANDD       (CX), Z10, Z14
+	VMULPS       Z0, Z14, Z14
+	VRANGEPS     $0x0a, Z2, Z14, Z14
+	VMAXPS       Z4, Z14, Z0
+	VPANDD       Z3, Z0, Z0
+	VFMADD231PS  Z5, Z0, Z14
+	VPMADDWD     Z6, Z14, Z14
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), K1, Z0
+	ADDQ         $0x08, DX
+	VPSLLD       $0x10, 64(CX), Z15
+	VMULPS       Z0, Z15, Z15
+	VRANGEPS     $0x0a, Z2, Z15, Z15
+	VMAXPS       Z4, Z15, Z16
+	VPANDD       Z3, Z16, Z16
+	VFMADD231PS  Z5, Z16, Z15
+	VPMADDWD     Z6, Z15, Z15
+	VPANDD       64(CX), Z10, Z16
+	VMULPS       Z0, Z16, Z0
+	VRANGEPS     $0x0a, Z2, Z0, Z0
+	VMAXPS       Z4, Z0, Z16
+	VPANDD       Z3, Z16, Z16
+	VFMADD231PS  Z5, Z16, Z0
+	VPMADDWD     Z6, Z0, Z0
+	VPACKSSDW    Z15, Z13, Z13
+	VPACKSSDW    Z0, Z14, Z14
+	VPMULHUW     Z7, Z13, Z13
+	VPMULLW      Z8, Z14, Z14
+	VPTERNLOGD   $0xea, Z14, Z11, Z13
+	VMOVUPS      (CX), Z0
+	VPACKSSWB    64(CX), Z0, Z0
+	VPSHUFB      Z0, Z9, Z0
+	VPADDB       Z1, Z13, Z13
+	VPADDB       Z0, Z13, Z13
+	VPERMQ       Z13, Z12, Z13
+	VMOVDQU32    Z13, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         DI
+	JNZ          fours
+
+foursDone:
+foursNot:
+	CMPQ  SI, $0x02
+	JNE   twosNot
+	MOVQ  BX, DI
+	SHRQ  $0x01, DI
+	ANDQ  $0x01, BX
+	TESTQ DI, DI
+	JZ    twosDone
+
+twos:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VPSLLD       $0x10, (CX), Z13
+	VMULPS       Z0, Z13, Z13
+	VRANGEPS     $0x0a, Z2, Z13, Z13
+	VMAXPS       Z4, Z13, Z14
+	VPANDD       Z3, Z14, Z14
+	VFMADD231PS  Z5, Z14, Z13
+	VPMADDWD     Z6, Z13, Z13
+	VPANDD       (CX), Z10, Z14
+	VMULPS       Z0, Z14, Z14
+	VRANGEPS     $0x0a, Z2, Z14, Z14
+	VMAXPS       Z4, Z14, Z0
+	VPANDD       Z3, Z0, Z0
+	VFMADD231PS  Z5, Z0, Z14
+	VPMADDWD     Z6, Z14, Z14
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VPSLLD       $0x10, 64(CX), Z15
+	VMULPS       Z0, Z15, Z15
+	VRANGEPS     $0x0a, Z2, Z15, Z15
+	VMAXPS       Z4, Z15, Z16
+	VPANDD       Z3, Z16, Z16
+	VFMADD231PS  Z5, Z16, Z15
+	VPMADDWD     Z6, Z15, Z15
+	VPANDD       64(CX), Z10, Z16
+	VMULPS       Z0, Z16, Z0
+	VRANGEPS     $0x0a, Z2, Z0, Z0
+	VMAXPS       Z4, Z0, Z16
+	VPANDD       Z3, Z16, Z16
+	VFMADD231PS  Z5, Z16, Z0
+	VPMADDWD     Z6, Z0, Z0
+	VPACKSSDW    Z15, Z13, Z13
+	VPACKSSDW    Z0, Z14, Z14
+	VPMULHUW     Z7, Z13, Z13
+	VPMULLW      Z8, Z14, Z14
+	VPTERNLOGD   $0xea, Z14, Z11, Z13
+	VMOVUPS      (CX), Z0
+	VPACKSSWB    64(CX), Z0, Z0
+	VPSHUFB      Z0, Z9, Z0
+	VPADDB       Z1, Z13, Z13
+	VPADDB       Z0, Z13, Z13
+	VPERMQ       Z13, Z12, Z13
+	VMOVDQU32    Z13, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         DI
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ BX, BX
+	JZ    groupDone
 
 group:
-	VBROADCASTSS (DX), Z8
+	VBROADCASTSS (DX), Z0
 	ADDQ         $0x04, DX
 	MOVQ         SI, DI
+	MOVQ         SI, R8
+	SHRQ         $0x02, DI
+	ANDQ         $0x03, R8
 	TESTQ        DI, DI
 	JZ           turnDone
 
 turn:
-	VPMOVZXWD (CX), Z9
-	VPSLLD    $0x10, Z9, Z9
-	VMOVDQA32 Z9, Z10
-	VPANDD    Z2, Z10, Z9
-	VMULPS    Z8, Z9, Z9
-	VMINPS    Z4, Z9, Z9
-	VPANDD    Z5, Z9, Z11
-	VPMAXSD   Z6, Z11, Z11
-	VPADDD    Z7, Z11, Z12
-	VADDPS    Z12, Z9, Z9
-	VPSUBD    Z12, Z9, Z9
-	VPSUBD    Z6, Z11, Z11
-	VPSRLD    X0, Z11, Z11
-	VPADDD    Z11, Z9, Z9
-	VPSRLD    X1, Z10, Z10
-	VPANDD    Z3, Z10, Z10
-	VPORD     Z10, Z9, Z9
-	VPMOVDB   Z9, (AX)
-	ADDQ      $0x20, CX
-	ADDQ      $0x10, AX
-	DECQ      DI
-	JNZ       turn
+	VPSLLD      $0x10, (CX), Z13
+	VMULPS      Z0, Z13, Z13
+	VRANGEPS    $0x0a, Z2, Z13, Z13
+	VMAXPS      Z4, Z13, Z14
+	VPANDD      Z3, Z14, Z14
+	VFMADD231PS Z5, Z14, Z13
+	VPMADDWD    Z6, Z13, Z13
+	VPANDD      (CX), Z10, Z14
+	VMULPS      Z0, Z14, Z14
+	VRANGEPS    $0x0a, Z2, Z14, Z14
+	VMAXPS      Z4, Z14, Z15
+	VPANDD      Z3, Z15, Z15
+	VFMADD231PS Z5, Z15, Z14
+	VPMADDWD    Z6, Z14, Z14
+	VPSLLD      $0x10, 64(CX), Z15
+	VMULPS      Z0, Z15, Z15
+	VRANGEPS    $0x0a, Z2, Z15, Z15
+	VMAXPS      Z4, Z15, Z16
+	VPANDD      Z3, Z16, Z16
+	VFMADD231PS Z5, Z16, Z15
+	VPMADDWD    Z6, Z15, Z15
+	VPANDD      64(CX), Z10, Z16
+	VMULPS      Z0, Z16, Z16
+	VRANGEPS    $0x0a, Z2, Z16, Z16
+	VMAXPS      Z4, Z16, Z17
+	VPANDD      Z3, Z17, Z17
+	VFMADD231PS Z5, Z17, Z16
+	VPMADDWD    Z6, Z16, Z16
+	VPACKSSDW   Z15, Z13, Z13
+	VPACKSSDW   Z16, Z14, Z14
+	VPMULHUW    Z7, Z13, Z13
+	VPMULLW     Z8, Z14, Z14
+	VPTERNLOGD  $0xea, Z14, Z11, Z13
+	VMOVUPS     (CX), Z14
+	VPACKSSWB   64(CX), Z14, Z14
+	VPSHUFB     Z14, Z9, Z14
+	VPADDB      Z1, Z13, Z13
+	VPADDB      Z14, Z13, Z13
+	VPERMQ      Z13, Z12, Z13
+	VMOVDQU32   Z13, (AX)
+	ADDQ        $0x00000080, CX
+	ADDQ        $0x40, AX
+	DECQ        DI
+	JNZ         turn
 
 turnDone:
+	TESTQ R8, R8
+	JZ    restDone
+
+rest:
+	VPSLLD      $0x10, (CX), X13
+	VMULPS      X0, X13, X13
+	VRANGEPS    $0x0a, X2, X13, X13
+	VMAXPS      X4, X13, X14
+	VPANDD      X3, X14, X14
+	VFMADD231PS X5, X14, X13
+	VPMADDWD    X6, X13, X13
+	VPANDD      (CX), X10, X14
+	VMULPS      X0, X14, X14
+	VRANGEPS    $0x0a, X2, X14, X14
+	VMAXPS      X4, X14, X15
+	VPANDD      X3, X15, X15
+	VFMADD231PS X5, X15, X14
+	VPMADDWD    X6, X14, X14
+	VPSLLD      $0x10, 16(CX), X15
+	VMULPS      X0, X15, X15
+	VRANGEPS    $0x0a, X2, X15, X15
+	VMAXPS      X4, X15, X16
+	VPANDD      X3, X16, X16
+	VFMADD231PS X5, X16, X15
+	VPMADDWD    X6, X15, X15
+	VPANDD      16(CX), X10, X16
+	VMULPS      X0, X16, X16
+	VRANGEPS    $0x0a, X2, X16, X16
+	VMAXPS      X4, X16, X17
+	VPANDD      X3, X17, X17
+	VFMADD231PS X5, X17, X16
+	VPMADDWD    X6, X16, X16
+	VPACKSSDW   X15, X13, X13
+	VPACKSSDW   X16, X14, X14
+	VPMULHUW    X7, X13, X13
+	VPMULLW     X8, X14, X14
+	VPTERNLOGD  $0xea, X14, X11, X13
+	VMOVUPS     (CX), X14
+	VPACKSSWB   16(CX), X14, X14
+	VPSHUFB     X14, X9, X14
+	VPADDB      X1, X13, X13
+	VPADDB      X14, X13, X13
+	VMOVDQU32   X13, (AX)
+	ADDQ        $0x00000020, CX
+	ADDQ        $0x10, AX
+	DECQ        R8
+	JNZ         rest
+
+restDone:
 	DECQ BX
 	JNZ  group
 
@@ -10906,9 +14277,713 @@ groupDone:
 	VZEROUPPER
 	RET
 
+// func divideSmallBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, FMA3
+TEXT ·divideSmallBF16AVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), SI
+	MOVQ         steps+48(FP), DI
+	MOVQ         c+56(FP), R8
+	VBROADCASTSS 32(R8), Z2
+	VBROADCASTSS 64(R8), Z0
+	VBROADCASTSS 128(R8), Z3
+	VBROADCASTSS 160(R8), Z4
+	VBROADCASTSS 192(R8), Z5
+	VBROADCASTSS 256(R8), Z6
+	VBROADCASTSS 288(R8), Z7
+	VBROADCASTSS 320(R8), Z8
+	VBROADCASTSS 352(R8), Z9
+	VBROADCASTSS 384(R8), Z10
+	MOVL         $0xffff0000, R8
+	VMOVD        R8, X11
+	VPBROADCASTD X11, Z11
+	MOVL         $0x00ff00ff, R8
+	VMOVD        R8, X12
+	VPBROADCASTD X12, Z12
+	MOVQ         $0x0705030106040200, R8
+	VMOVQ        R8, X13
+	VPMOVZXBQ    X13, Z13
+	MOVL         $0x0000ff00, R8
+	KMOVW        R8, K1
+	CMPQ         DI, $0x01
+	JNE          foursNot
+	MOVQ         SI, R8
+	SHRQ         $0x02, R8
+	ANDQ         $0x03, SI
+	TESTQ        R8, R8
+	JZ           foursDone
+
+fours:
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), K1, Z0
+	ADDQ         $0x08, DX
+	VBROADCASTSS (BX), Z1
+	VBROADCASTSS 4(BX), K1, Z1
+	ADDQ         $0x08, BX
+	VPSLLD       $0x10, (CX), Z14
+	VMULPS       Z1, Z14, Z15
+	VFNMADD231PS Z0, Z15, Z14
+	VFMADD231PS  Z1, Z14, Z15
+	VRANGEPS     $0x0a, Z3, Z15, Z15
+	VMAXPS       Z5, Z15, Z14
+	VPANDD       Z4, Z14, Z14
+	VFMADD231PS  Z6, Z14, Z15
+	VPMADDWD     Z7, Z15, Z15
+	VPANDD       (CX), Z11, Z14
+	VMULPS       Z1, Z14, Z16
+	VFNMADD231PS Z0, Z16, Z14
+	VFMADD231PS  Z1, Z14, Z16
+	VRANGEPS     $0x0a, Z3, Z16, Z16
+	VMAXPS       Z5, Z16, Z0
+	VPANDD       Z4, Z0, Z0
+	VFMADD231PS  Z6, Z0, Z16
+	VPMADDWD     Z7, Z16, Z16
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), K1, Z0
+	ADDQ         $0x08, DX
+	VBROADCASTSS (BX), Z1
+	VBROADCASTSS 4(BX), K1, Z1
+	ADDQ         $0x08, BX
+	VPSLLD       $0x10, 64(CX), Z14
+	VMULPS       Z1, Z14, Z17
+	VFNMADD231PS Z0, Z17, Z14
+	VFMADD231PS  Z1, Z14, Z17
+	VRANGEPS     $0x0a, Z3, Z17, Z17
+	VMAXPS       Z5, Z17, Z14
+	VPANDD       Z4, Z14, Z14
+	VFMADD231PS  Z6, Z14, Z17
+	VPMADDWD     Z7, Z17, Z17
+	VPANDD       64(CX), Z11, Z14
+	VMULPS       Z1, Z14, Z18
+	VFNMADD231PS Z0, Z18, Z14
+	VFMADD231PS  Z1, Z14, Z18
+	VRANGEPS     $0x0a, Z3, Z18, Z18
+	VMAXPS       Z5, Z18, Z0
+	VPANDD       Z4, Z0, Z0
+	VFMADD231PS  Z6, Z0, Z18
+	VPMADDWD     Z7, Z18, Z18
+	VPACKSSDW    Z17, Z15, Z15
+	VPACKSSDW    Z18, Z16, Z16
+	VPMULHUW     Z8, Z15, Z15
+	VPMULLW      Z9, Z16, Z16
+	VPTERNLOGD   $0xea, Z16, Z12, Z15
+	VMOVUPS      (CX), Z0
+	VPACKSSWB    64(CX), Z0, Z0
+	VPSHUFB      Z0, Z10, Z0
+	VPADDB       Z2, Z15, Z15
+	VPADDB       Z0, Z15, Z15
+	VPERMQ       Z15, Z13, Z15
+	VMOVDQU32    Z15, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          fours
+
+foursDone:
+foursNot:
+	CMPQ  DI, $0x02
+	JNE   twosNot
+	MOVQ  SI, R8
+	SHRQ  $0x01, R8
+	ANDQ  $0x01, SI
+	TESTQ R8, R8
+	JZ    twosDone
+
+twos:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VPSLLD       $0x10, (CX), Z14
+	VMULPS       Z1, Z14, Z15
+	VFNMADD231PS Z0, Z15, Z14
+	VFMADD231PS  Z1, Z14, Z15
+	VRANGEPS     $0x0a, Z3, Z15, Z15
+	VMAXPS       Z5, Z15, Z14
+	VPANDD       Z4, Z14, Z14
+	VFMADD231PS  Z6, Z14, Z15
+	VPMADDWD     Z7, Z15, Z15
+	VPANDD       (CX), Z11, Z14
+	VMULPS       Z1, Z14, Z16
+	VFNMADD231PS Z0, Z16, Z14
+	VFMADD231PS  Z1, Z14, Z16
+	VRANGEPS     $0x0a, Z3, Z16, Z16
+	VMAXPS       Z5, Z16, Z0
+	VPANDD       Z4, Z0, Z0
+	VFMADD231PS  Z6, Z0, Z16
+	VPMADDWD     Z7, Z16, Z16
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VPSLLD       $0x10, 64(CX), Z14
+	VMULPS       Z1, Z14, Z17
+	VFNMADD231PS Z0, Z17, Z14
+	VFMADD231PS  Z1, Z14, Z17
+	VRANGEPS     $0x0a, Z3, Z17, Z17
+	VMAXPS       Z5, Z17, Z14
+	VPANDD       Z4, Z14, Z14
+	VFMADD231PS  Z6, Z14, Z17
+	VPMADDWD     Z7, Z17, Z17
+	VPANDD       64(CX), Z11, Z14
+	VMULPS       Z1, Z14, Z18
+	VFNMADD231PS Z0, Z18, Z14
+	VFMADD231PS  Z1, Z14, Z18
+	VRANGEPS     $0x0a, Z3, Z18, Z18
+	VMAXPS       Z5, Z18, Z0
+	VPANDD       Z4, Z0, Z0
+	VFMADD231PS  Z6, Z0, Z18
+	VPMADDWD     Z7, Z18, Z18
+	VPACKSSDW    Z17, Z15, Z15
+	VPACKSSDW    Z18, Z16, Z16
+	VPMULHUW     Z8, Z15, Z15
+	VPMULLW      Z9, Z16, Z16
+	VPTERNLOGD   $0xea, Z16, Z12, Z15
+	VMOVUPS      (CX), Z0
+	VPACKSSWB    64(CX), Z0, Z0
+	VPSHUFB      Z0, Z10, Z0
+	VPADDB       Z2, Z15, Z15
+	VPADDB       Z0, Z15, Z15
+	VPERMQ       Z15, Z13, Z15
+	VMOVDQU32    Z15, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ SI, SI
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	MOVQ         DI, R8
+	MOVQ         DI, R9
+	SHRQ         $0x02, R8
+	ANDQ         $0x03, R9
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VPSLLD       $0x10, (CX), Z14
+	VMULPS       Z1, Z14, Z15
+	VFNMADD231PS Z0, Z15, Z14
+	VFMADD231PS  Z1, Z14, Z15
+	VRANGEPS     $0x0a, Z3, Z15, Z15
+	VMAXPS       Z5, Z15, Z14
+	VPANDD       Z4, Z14, Z14
+	VFMADD231PS  Z6, Z14, Z15
+	VPMADDWD     Z7, Z15, Z15
+	VPANDD       (CX), Z11, Z14
+	VMULPS       Z1, Z14, Z16
+	VFNMADD231PS Z0, Z16, Z14
+	VFMADD231PS  Z1, Z14, Z16
+	VRANGEPS     $0x0a, Z3, Z16, Z16
+	VMAXPS       Z5, Z16, Z14
+	VPANDD       Z4, Z14, Z14
+	VFMADD231PS  Z6, Z14, Z16
+	VPMADDWD     Z7, Z16, Z16
+	VPSLLD       $0x10, 64(CX), Z14
+	VMULPS       Z1, Z14, Z17
+	VFNMADD231PS Z0, Z17, Z14
+	VFMADD231PS  Z1, Z14, Z17
+	VRANGEPS     $0x0a, Z3, Z17, Z17
+	VMAXPS       Z5, Z17, Z14
+	VPANDD       Z4, Z14, Z14
+	VFMADD231PS  Z6, Z14, Z17
+	VPMADDWD     Z7, Z17, Z17
+	VPANDD       64(CX), Z11, Z14
+	VMULPS       Z1, Z14, Z18
+	VFNMADD231PS Z0, Z18, Z14
+	VFMADD231PS  Z1, Z14, Z18
+	VRANGEPS     $0x0a, Z3, Z18, Z18
+	VMAXPS       Z5, Z18, Z14
+	VPANDD       Z4, Z14, Z14
+	VFMADD231PS  Z6, Z14, Z18
+	VPMADDWD     Z7, Z18, Z18
+	VPACKSSDW    Z17, Z15, Z15
+	VPACKSSDW    Z18, Z16, Z16
+	VPMULHUW     Z8, Z15, Z15
+	VPMULLW      Z9, Z16, Z16
+	VPTERNLOGD   $0xea, Z16, Z12, Z15
+	VMOVUPS      (CX), Z14
+	VPACKSSWB    64(CX), Z14, Z14
+	VPSHUFB      Z14, Z10, Z14
+	VPADDB       Z2, Z15, Z15
+	VPADDB       Z14, Z15, Z15
+	VPERMQ       Z15, Z13, Z15
+	VMOVDQU32    Z15, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          turn
+
+turnDone:
+	TESTQ R9, R9
+	JZ    restDone
+
+rest:
+	VPSLLD       $0x10, (CX), X14
+	VMULPS       X1, X14, X15
+	VFNMADD231PS X0, X15, X14
+	VFMADD231PS  X1, X14, X15
+	VRANGEPS     $0x0a, X3, X15, X15
+	VMAXPS       X5, X15, X14
+	VPANDD       X4, X14, X14
+	VFMADD231PS  X6, X14, X15
+	VPMADDWD     X7, X15, X15
+	VPANDD       (CX), X11, X14
+	VMULPS       X1, X14, X16
+	VFNMADD231PS X0, X16, X14
+	VFMADD231PS  X1, X14, X16
+	VRANGEPS     $0x0a, X3, X16, X16
+	VMAXPS       X5, X16, X14
+	VPANDD       X4, X14, X14
+	VFMADD231PS  X6, X14, X16
+	VPMADDWD     X7, X16, X16
+	VPSLLD       $0x10, 16(CX), X14
+	VMULPS       X1, X14, X17
+	VFNMADD231PS X0, X17, X14
+	VFMADD231PS  X1, X14, X17
+	VRANGEPS     $0x0a, X3, X17, X17
+	VMAXPS       X5, X17, X14
+	VPANDD       X4, X14, X14
+	VFMADD231PS  X6, X14, X17
+	VPMADDWD     X7, X17, X17
+	VPANDD       16(CX), X11, X14
+	VMULPS       X1, X14, X18
+	VFNMADD231PS X0, X18, X14
+	VFMADD231PS  X1, X14, X18
+	VRANGEPS     $0x0a, X3, X18, X18
+	VMAXPS       X5, X18, X14
+	VPANDD       X4, X14, X14
+	VFMADD231PS  X6, X14, X18
+	VPMADDWD     X7, X18, X18
+	VPACKSSDW    X17, X15, X15
+	VPACKSSDW    X18, X16, X16
+	VPMULHUW     X8, X15, X15
+	VPMULLW      X9, X16, X16
+	VPTERNLOGD   $0xea, X16, X12, X15
+	VMOVUPS      (CX), X14
+	VPACKSSWB    16(CX), X14, X14
+	VPSHUFB      X14, X10, X14
+	VPADDB       X2, X15, X15
+	VPADDB       X14, X15, X15
+	VMOVDQU32    X15, (AX)
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x10, AX
+	DECQ         R9
+	JNZ          rest
+
+restDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
 // func dividePackedBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, FMA3
 TEXT ·dividePackedBF16AVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), SI
+	MOVQ         steps+48(FP), DI
+	MOVQ         c+56(FP), R8
+	VBROADCASTSS (R8), Z2
+	VBROADCASTSS 32(R8), Z3
+	VBROADCASTSS 64(R8), Z0
+	VBROADCASTSS 128(R8), Z4
+	VBROADCASTSS 160(R8), Z5
+	VBROADCASTSS 224(R8), Z6
+	VBROADCASTSS 256(R8), Z7
+	VBROADCASTSS 288(R8), Z8
+	VBROADCASTSS 352(R8), Z9
+	VBROADCASTSS 384(R8), Z10
+	MOVL         $0xffff0000, R8
+	VMOVD        R8, X11
+	VPBROADCASTD X11, Z11
+	MOVL         $0x00ff00ff, R8
+	VMOVD        R8, X12
+	VPBROADCASTD X12, Z12
+	MOVQ         $0x0705030106040200, R8
+	VMOVQ        R8, X13
+	VPMOVZXBQ    X13, Z13
+	MOVL         $0x0000ff00, R8
+	KMOVW        R8, K1
+	CMPQ         DI, $0x01
+	JNE          foursNot
+	MOVQ         SI, R8
+	SHRQ         $0x02, R8
+	ANDQ         $0x03, SI
+	TESTQ        R8, R8
+	JZ           foursDone
+
+fours:
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), K1, Z0
+	ADDQ         $0x08, DX
+	VBROADCASTSS (BX), Z1
+	VBROADCASTSS 4(BX), K1, Z1
+	ADDQ         $0x08, BX
+	VPSLLD       $0x10, (CX), Z14
+	VMULPS       Z1, Z14, Z15
+	VFNMADD231PS Z0, Z15, Z14
+	VFMADD231PS  Z1, Z14, Z15
+	VRANGEPS     $0x0a, Z4, Z15, Z15
+	VPADDD       Z6, Z15, Z14
+	VMOVDQA32    Z15, Z16
+	VPTERNLOGD   $0x28, Z7, Z14, Z16
+	VPADDD       Z15, Z16, Z16
+	VMULPS       Z8, Z16, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPSUBD       Z10, Z14, Z14
+	VPCMPUD      $0x06, Z9, Z16, K2
+	VPSRLVD      Z2, Z14, K2, Z15
+	VPANDD       (CX), Z11, Z14
+	VMULPS       Z1, Z14, Z16
+	VFNMADD231PS Z0, Z16, Z14
+	VFMADD231PS  Z1, Z14, Z16
+	VRANGEPS     $0x0a, Z4, Z16, Z16
+	VPADDD       Z6, Z16, Z0
+	VMOVDQA32    Z16, Z1
+	VPTERNLOGD   $0x28, Z7, Z0, Z1
+	VPADDD       Z16, Z1, Z1
+	VMULPS       Z8, Z1, Z16
+	VCVTPS2DQ    Z16, Z16
+	VPSUBD       Z10, Z0, Z0
+	VPCMPUD      $0x06, Z9, Z1, K2
+	VPSRLVD      Z2, Z0, K2, Z16
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), K1, Z0
+	ADDQ         $0x08, DX
+	VBROADCASTSS (BX), Z1
+	VBROADCASTSS 4(BX), K1, Z1
+	ADDQ         $0x08, BX
+	VPSLLD       $0x10, 64(CX), Z14
+	VMULPS       Z1, Z14, Z17
+	VFNMADD231PS Z0, Z17, Z14
+	VFMADD231PS  Z1, Z14, Z17
+	VRANGEPS     $0x0a, Z4, Z17, Z17
+	VPADDD       Z6, Z17, Z14
+	VMOVDQA32    Z17, Z18
+	VPTERNLOGD   $0x28, Z7, Z14, Z18
+	VPADDD       Z17, Z18, Z18
+	VMULPS       Z8, Z18, Z17
+	VCVTPS2DQ    Z17, Z17
+	VPSUBD       Z10, Z14, Z14
+	VPCMPUD      $0x06, Z9, Z18, K2
+	VPSRLVD      Z2, Z14, K2, Z17
+	VPANDD       64(CX), Z11, Z14
+	VMULPS       Z1, Z14, Z18
+	VFNMADD231PS Z0, Z18, Z14
+	VFMADD231PS  Z1, Z14, Z18
+	VRANGEPS     $0x0a, Z4, Z18, Z18
+	VPADDD       Z6, Z18, Z0
+	VMOVDQA32    Z18, Z1
+	VPTERNLOGD   $0x28, Z7, Z0, Z1
+	VPADDD       Z18, Z1, Z1
+	VMULPS       Z8, Z1, Z18
+	VCVTPS2DQ    Z18, Z18
+	VPSUBD       Z10, Z0, Z0
+	VPCMPUD      $0x06, Z9, Z1, K2
+	VPSRLVD      Z2, Z0, K2, Z18
+	VPACKSSDW    Z17, Z15, Z15
+	VPACKSSDW    Z18, Z16, Z16
+	VPSLLW       $0x08, Z16, Z16
+	VPTERNLOGD   $0xea, Z16, Z12, Z15
+	VMOVUPS      (CX), Z0
+	VPACKSSWB    64(CX), Z0, Z0
+	VPSHUFB      Z0, Z5, Z0
+	VPADDB       Z3, Z15, Z15
+	VPADDB       Z0, Z15, Z15
+	VPERMQ       Z15, Z13, Z15
+	VMOVDQU32    Z15, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          fours
+
+foursDone:
+foursNot:
+	CMPQ  DI, $0x02
+	JNE   twosNot
+	MOVQ  SI, R8
+	SHRQ  $0x01, R8
+	ANDQ  $0x01, SI
+	TESTQ R8, R8
+	JZ    twosDone
+
+twos:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VPSLLD       $0x10, (CX), Z14
+	VMULPS       Z1, Z14, Z15
+	VFNMADD231PS Z0, Z15, Z14
+	VFMADD231PS  Z1, Z14, Z15
+	VRANGEPS     $0x0a, Z4, Z15, Z15
+	VPADDD       Z6, Z15, Z14
+	VMOVDQA32    Z15, Z16
+	VPTERNLOGD   $0x28, Z7, Z14, Z16
+	VPADDD       Z15, Z16, Z16
+	VMULPS       Z8, Z16, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPSUBD       Z10, Z14, Z14
+	VPCMPUD      $0x06, Z9, Z16, K1
+	VPSRLVD      Z2, Z14, K1, Z15
+	VPANDD       (CX), Z11, Z14
+	VMULPS       Z1, Z14, Z16
+	VFNMADD231PS Z0, Z16, Z14
+	VFMADD231PS  Z1, Z14, Z16
+	VRANGEPS     $0x0a, Z4, Z16, Z16
+	VPADDD       Z6, Z16, Z0
+	VMOVDQA32    Z16, Z1
+	VPTERNLOGD   $0x28, Z7, Z0, Z1
+	VPADDD       Z16, Z1, Z1
+	VMULPS       Z8, Z1, Z16
+	VCVTPS2DQ    Z16, Z16
+	VPSUBD       Z10, Z0, Z0
+	VPCMPUD      $0x06, Z9, Z1, K1
+	VPSRLVD      Z2, Z0, K1, Z16
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VPSLLD       $0x10, 64(CX), Z14
+	VMULPS       Z1, Z14, Z17
+	VFNMADD231PS Z0, Z17, Z14
+	VFMADD231PS  Z1, Z14, Z17
+	VRANGEPS     $0x0a, Z4, Z17, Z17
+	VPADDD       Z6, Z17, Z14
+	VMOVDQA32    Z17, Z18
+	VPTERNLOGD   $0x28, Z7, Z14, Z18
+	VPADDD       Z17, Z18, Z18
+	VMULPS       Z8, Z18, Z17
+	VCVTPS2DQ    Z17, Z17
+	VPSUBD       Z10, Z14, Z14
+	VPCMPUD      $0x06, Z9, Z18, K1
+	VPSRLVD      Z2, Z14, K1, Z17
+	VPANDD       64(CX), Z11, Z14
+	VMULPS       Z1, Z14, Z18
+	VFNMADD231PS Z0, Z18, Z14
+	VFMADD231PS  Z1, Z14, Z18
+	VRANGEPS     $0x0a, Z4, Z18, Z18
+	VPADDD       Z6, Z18, Z0
+	VMOVDQA32    Z18, Z1
+	VPTERNLOGD   $0x28, Z7, Z0, Z1
+	VPADDD       Z18, Z1, Z1
+	VMULPS       Z8, Z1, Z18
+	VCVTPS2DQ    Z18, Z18
+	VPSUBD       Z10, Z0, Z0
+	VPCMPUD      $0x06, Z9, Z1, K1
+	VPSRLVD      Z2, Z0, K1, Z18
+	VPACKSSDW    Z17, Z15, Z15
+	VPACKSSDW    Z18, Z16, Z16
+	VPSLLW       $0x08, Z16, Z16
+	VPTERNLOGD   $0xea, Z16, Z12, Z15
+	VMOVUPS      (CX), Z0
+	VPACKSSWB    64(CX), Z0, Z0
+	VPSHUFB      Z0, Z5, Z0
+	VPADDB       Z3, Z15, Z15
+	VPADDB       Z0, Z15, Z15
+	VPERMQ       Z15, Z13, Z15
+	VMOVDQU32    Z15, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ SI, SI
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	MOVQ         DI, R8
+	MOVQ         DI, R9
+	SHRQ         $0x02, R8
+	ANDQ         $0x03, R9
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VPSLLD       $0x10, (CX), Z14
+	VMULPS       Z1, Z14, Z15
+	VFNMADD231PS Z0, Z15, Z14
+	VFMADD231PS  Z1, Z14, Z15
+	VRANGEPS     $0x0a, Z4, Z15, Z15
+	VPADDD       Z6, Z15, Z14
+	VMOVDQA32    Z15, Z16
+	VPTERNLOGD   $0x28, Z7, Z14, Z16
+	VPADDD       Z15, Z16, Z16
+	VMULPS       Z8, Z16, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPSUBD       Z10, Z14, Z14
+	VPCMPUD      $0x06, Z9, Z16, K1
+	VPSRLVD      Z2, Z14, K1, Z15
+	VPANDD       (CX), Z11, Z14
+	VMULPS       Z1, Z14, Z16
+	VFNMADD231PS Z0, Z16, Z14
+	VFMADD231PS  Z1, Z14, Z16
+	VRANGEPS     $0x0a, Z4, Z16, Z16
+	VPADDD       Z6, Z16, Z14
+	VMOVDQA32    Z16, Z17
+	VPTERNLOGD   $0x28, Z7, Z14, Z17
+	VPADDD       Z16, Z17, Z17
+	VMULPS       Z8, Z17, Z16
+	VCVTPS2DQ    Z16, Z16
+	VPSUBD       Z10, Z14, Z14
+	VPCMPUD      $0x06, Z9, Z17, K1
+	VPSRLVD      Z2, Z14, K1, Z16
+	VPSLLD       $0x10, 64(CX), Z14
+	VMULPS       Z1, Z14, Z17
+	VFNMADD231PS Z0, Z17, Z14
+	VFMADD231PS  Z1, Z14, Z17
+	VRANGEPS     $0x0a, Z4, Z17, Z17
+	VPADDD       Z6, Z17, Z14
+	VMOVDQA32    Z17, Z18
+	VPTERNLOGD   $0x28, Z7, Z14, Z18
+	VPADDD       Z17, Z18, Z18
+	VMULPS       Z8, Z18, Z17
+	VCVTPS2DQ    Z17, Z17
+	VPSUBD       Z10, Z14, Z14
+	VPCMPUD      $0x06, Z9, Z18, K1
+	VPSRLVD      Z2, Z14, K1, Z17
+	VPANDD       64(CX), Z11, Z14
+	VMULPS       Z1, Z14, Z18
+	VFNMADD231PS Z0, Z18, Z14
+	VFMADD231PS  Z1, Z14, Z18
+	VRANGEPS     $0x0a, Z4, Z18, Z18
+	VPADDD       Z6, Z18, Z14
+	VMOVDQA32    Z18, Z19
+	VPTERNLOGD   $0x28, Z7, Z14, Z19
+	VPADDD       Z18, Z19, Z19
+	VMULPS       Z8, Z19, Z18
+	VCVTPS2DQ    Z18, Z18
+	VPSUBD       Z10, Z14, Z14
+	VPCMPUD      $0x06, Z9, Z19, K1
+	VPSRLVD      Z2, Z14, K1, Z18
+	VPACKSSDW    Z17, Z15, Z15
+	VPACKSSDW    Z18, Z16, Z16
+	VPSLLW       $0x08, Z16, Z16
+	VPTERNLOGD   $0xea, Z16, Z12, Z15
+	VMOVUPS      (CX), Z14
+	VPACKSSWB    64(CX), Z14, Z14
+	VPSHUFB      Z14, Z5, Z14
+	VPADDB       Z3, Z15, Z15
+	VPADDB       Z14, Z15, Z15
+	VPERMQ       Z15, Z13, Z15
+	VMOVDQU32    Z15, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          turn
+
+turnDone:
+	TESTQ R9, R9
+	JZ    restDone
+
+rest:
+	VPSLLD       $0x10, (CX), X14
+	VMULPS       X1, X14, X15
+	VFNMADD231PS X0, X15, X14
+	VFMADD231PS  X1, X14, X15
+	VRANGEPS     $0x0a, X4, X15, X15
+	VPADDD       X6, X15, X14
+	VMOVDQA32    X15, X16
+	VPTERNLOGD   $0x28, X7, X14, X16
+	VPADDD       X15, X16, X16
+	VMULPS       X8, X16, X15
+	VCVTPS2DQ    X15, X15
+	VPSUBD       X10, X14, X14
+	VPCMPUD      $0x06, X9, X16, K1
+	VPSRLVD      X2, X14, K1, X15
+	VPANDD       (CX), X11, X14
+	VMULPS       X1, X14, X16
+	VFNMADD231PS X0, X16, X14
+	VFMADD231PS  X1, X14, X16
+	VRANGEPS     $0x0a, X4, X16, X16
+	VPADDD       X6, X16, X14
+	VMOVDQA32    X16, X17
+	VPTERNLOGD   $0x28, X7, X14, X17
+	VPADDD       X16, X17, X17
+	VMULPS       X8, X17, X16
+	VCVTPS2DQ    X16, X16
+	VPSUBD       X10, X14, X14
+	VPCMPUD      $0x06, X9, X17, K1
+	VPSRLVD      X2, X14, K1, X16
+	VPSLLD       $0x10, 16(CX), X14
+	VMULPS       X1, X14, X17
+	VFNMADD231PS X0, X17, X14
+	VFMADD231PS  X1, X14, X17
+	VRANGEPS     $0x0a, X4, X17, X17
+	VPADDD       X6, X17, X14
+	VMOVDQA32    X17, X18
+	VPTERNLOGD   $0x28, X7, X14, X18
+	VPADDD       X17, X18, X18
+	VMULPS       X8, X18, X17
+	VCVTPS2DQ    X17, X17
+	VPSUBD       X10, X14, X14
+	VPCMPUD      $0x06, X9, X18, K1
+	VPSRLVD      X2, X14, K1, X17
+	VPANDD       16(CX), X11, X14
+	VMULPS       X1, X14, X18
+	VFNMADD231PS X0, X18, X14
+	VFMADD231PS  X1, X14, X18
+	VRANGEPS     $0x0a, X4, X18, X18
+	VPADDD       X6, X18, X14
+	VMOVDQA32    X18, X19
+	VPTERNLOGD   $0x28, X7, X14, X19
+	VPADDD       X18, X19, X19
+	VMULPS       X8, X19, X18
+	VCVTPS2DQ    X18, X18
+	VPSUBD       X10, X14, X14
+	VPCMPUD      $0x06, X9, X19, K1
+	VPSRLVD      X2, X14, K1, X18
+	VPACKSSDW    X17, X15, X15
+	VPACKSSDW    X18, X16, X16
+	VPSLLW       $0x08, X16, X16
+	VPTERNLOGD   $0xea, X16, X12, X15
+	VMOVUPS      (CX), X14
+	VPACKSSWB    16(CX), X14, X14
+	VPSHUFB      X14, X5, X14
+	VPADDB       X3, X15, X15
+	VPADDB       X14, X15, X15
+	VMOVDQU32    X15, (AX)
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x10, AX
+	DECQ         R9
+	JNZ          rest
+
+restDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func divideFromPackedBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, FMA3
+TEXT ·divideFromPackedBF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
 	MOVQ         zeros+16(FP), DX
@@ -10917,64 +14992,405 @@ TEXT ·dividePackedBF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         groups+40(FP), DI
 	MOVQ         steps+48(FP), R8
 	MOVQ         c+56(FP), R9
-	VMOVD        (R9), X0
-	VMOVD        32(R9), X1
-	VBROADCASTSS 64(R9), Z2
-	VBROADCASTSS 96(R9), Z3
+	VBROADCASTSS (R9), Z3
+	VBROADCASTSS 32(R9), Z0
+	VBROADCASTSS 64(R9), Z0
 	VBROADCASTSS 128(R9), Z4
-	VBROADCASTSS 160(R9), Z5
-	VBROADCASTSS 192(R9), Z6
-	VBROADCASTSS 224(R9), Z7
-	VBROADCASTSS 256(R9), Z8
-	VBROADCASTSS 288(R9), Z9
-	VBROADCASTSS 320(R9), Z10
-	VBROADCASTSS 352(R9), Z11
-	VBROADCASTSS 384(R9), Z12
-	TESTQ        DI, DI
-	JZ           groupDone
+	VBROADCASTSS 160(R9), Z0
+	VBROADCASTSS 224(R9), Z5
+	VBROADCASTSS 256(R9), Z6
+	VBROADCASTSS 288(R9), Z7
+	VBROADCASTSS 352(R9), Z8
+	VBROADCASTSS 384(R9), Z9
+	MOVL         $0x00000000, R9
+	VMOVD        R9, X10
+	VPBROADCASTD X10, Z10
+	MOVL         $0xffff0000, R9
+	VMOVD        R9, X11
+	VPBROADCASTD X11, Z11
+	MOVL         $0x00ff00ff, R9
+	VMOVD        R9, X12
+	VPBROADCASTD X12, Z12
+	MOVQ         $0x0705030106040200, R9
+	VMOVQ        R9, X13
+	VPMOVZXBQ    X13, Z13
+	MOVL         $0x0000ff00, R9
+	KMOVW        R9, K1
+	CMPQ         R8, $0x01
+	JNE          foursNot
+	MOVQ         DI, R9
+	SHRQ         $0x02, R9
+	ANDQ         $0x03, DI
+	TESTQ        R9, R9
+	JZ           foursDone
+
+fours:
+	VBROADCASTSS (BX), Z1
+	VBROADCASTSS 4(BX), K1, Z1
+	ADDQ         $0x08, BX
+	VBROADCASTSS (SI), Z2
+	VBROADCASTSS 4(SI), K1, Z2
+	ADDQ         $0x08, SI
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), K1, Z0
+	ADDQ         $0x08, DX
+	VPSLLD       $0x10, (CX), Z14
+	VSUBPS       Z0, Z14, Z14
+	VMULPS       Z2, Z14, Z15
+	VFNMADD231PS Z1, Z15, Z14
+	VFMADD231PS  Z2, Z14, Z15
+	VMAXPS       Z10, Z15, Z15
+	VMINPS       Z4, Z15, Z15
+	VPADDD       Z5, Z15, Z14
+	VMOVDQA32    Z15, Z16
+	VPTERNLOGD   $0x28, Z6, Z14, Z16
+	VPADDD       Z15, Z16, Z16
+	VMULPS       Z7, Z16, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPSUBD       Z9, Z14, Z14
+	VPCMPUD      $0x06, Z8, Z16, K2
+	VPSRLVD      Z3, Z14, K2, Z15
+	VPANDD       (CX), Z11, Z14
+	VSUBPS       Z0, Z14, Z14
+	VMULPS       Z2, Z14, Z16
+	VFNMADD231PS Z1, Z16, Z14
+	VFMADD231PS  Z2, Z14, Z16
+	VMAXPS       Z10, Z16, Z16
+	VMINPS       Z4, Z16, Z16
+	VPADDD       Z5, Z16, Z0
+	VMOVDQA32    Z16, Z1
+	VPTERNLOGD   $0x28, Z6, Z0, Z1
+	VPADDD       Z16, Z1, Z1
+	VMULPS       Z7, Z1, Z16
+	VCVTPS2DQ    Z16, Z16
+	VPSUBD       Z9, Z0, Z0
+	VPCMPUD      $0x06, Z8, Z1, K2
+	VPSRLVD      Z3, Z0, K2, Z16
+	VBROADCASTSS (BX), Z1
+	VBROADCASTSS 4(BX), K1, Z1
+	ADDQ         $0x08, BX
+	VBROADCASTSS (SI), Z2
+	VBROADCASTSS 4(SI), K1, Z2
+	ADDQ         $0x08, SI
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), K1, Z0
+	ADDQ         $0x08, DX
+	VPSLLD       $0x10, 64(CX), Z14
+	VSUBPS       Z0, Z14, Z14
+	VMULPS       Z2, Z14, Z17
+	VFNMADD231PS Z1, Z17, Z14
+	VFMADD231PS  Z2, Z14, Z17
+	VMAXPS       Z10, Z17, Z17
+	VMINPS       Z4, Z17, Z17
+	VPADDD       Z5, Z17, Z14
+	VMOVDQA32    Z17, Z18
+	VPTERNLOGD   $0x28, Z6, Z14, Z18
+	VPADDD       Z17, Z18, Z18
+	VMULPS       Z7, Z18, Z17
+	VCVTPS2DQ    Z17, Z17
+	VPSUBD       Z9, Z14, Z14
+	VPCMPUD      $0x06, Z8, Z18, K2
+	VPSRLVD      Z3, Z14, K2, Z17
+	VPANDD       64(CX), Z11, Z14
+	VSUBPS       Z0, Z14, Z14
+	VMULPS       Z2, Z14, Z0
+	VFNMADD231PS Z1, Z0, Z14
+	VFMADD231PS  Z2, Z14, Z0
+	VMAXPS       Z10, Z0, Z0
+	VMINPS       Z4, Z0, Z0
+	VPADDD       Z5, Z0, Z1
+	VMOVDQA32    Z0, Z2
+	VPTERNLOGD   $0x28, Z6, Z1, Z2
+	VPADDD       Z0, Z2, Z2
+	VMULPS       Z7, Z2, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPSUBD       Z9, Z1, Z1
+	VPCMPUD      $0x06, Z8, Z2, K2
+	VPSRLVD      Z3, Z1, K2, Z0
+	VPACKSSDW    Z17, Z15, Z15
+	VPACKSSDW    Z0, Z16, Z16
+	VPSLLW       $0x08, Z16, Z16
+	VPTERNLOGD   $0xea, Z16, Z12, Z15
+	VPERMQ       Z15, Z13, Z15
+	VMOVDQU32    Z15, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         R9
+	JNZ          fours
+
+foursDone:
+foursNot:
+	CMPQ  R8, $0x02
+	JNE   twosNot
+	MOVQ  DI, R9
+	SHRQ  $0x01, R9
+	ANDQ  $0x01, DI
+	TESTQ R9, R9
+	JZ    twosDone
+
+twos:
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VPSLLD       $0x10, (CX), Z14
+	VSUBPS       Z0, Z14, Z14
+	VMULPS       Z2, Z14, Z15
+	VFNMADD231PS Z1, Z15, Z14
+	VFMADD231PS  Z2, Z14, Z15
+	VMAXPS       Z10, Z15, Z15
+	VMINPS       Z4, Z15, Z15
+	VPADDD       Z5, Z15, Z14
+	VMOVDQA32    Z15, Z16
+	VPTERNLOGD   $0x28, Z6, Z14, Z16
+	VPADDD       Z15, Z16, Z16
+	VMULPS       Z7, Z16, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPSUBD       Z9, Z14, Z14
+	VPCMPUD      $0x06, Z8, Z16, K1
+	VPSRLVD      Z3, Z14, K1, Z15
+	VPANDD       (CX), Z11, Z14
+	VSUBPS       Z0, Z14, Z14
+	VMULPS       Z2, Z14, Z16
+	VFNMADD231PS Z1, Z16, Z14
+	VFMADD231PS  Z2, Z14, Z16
+	VMAXPS       Z10, Z16, Z16
+	VMINPS       Z4, Z16, Z16
+	VPADDD       Z5, Z16, Z0
+	VMOVDQA32    Z16, Z1
+	VPTERNLOGD   $0x28, Z6, Z0, Z1
+	VPADDD       Z16, Z1, Z1
+	VMULPS       Z7, Z1, Z16
+	VCVTPS2DQ    Z16, Z16
+	VPSUBD       Z9, Z0, Z0
+	VPCMPUD      $0x06, Z8, Z1, K1
+	VPSRLVD      Z3, Z0, K1, Z16
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VPSLLD       $0x10, 64(CX), Z14
+	VSUBPS       Z0, Z14, Z14
+	VMULPS       Z2, Z14, Z17
+	VFNMADD231PS Z1, Z17, Z14
+	VFMADD231PS  Z2, Z14, Z17
+	VMAXPS       Z10, Z17, Z17
+	VMINPS       Z4, Z17, Z17
+	VPADDD       Z5, Z17, Z14
+	VMOVDQA32    Z17, Z18
+	VPTERNLOGD   $0x28, Z6, Z14, Z18
+	VPADDD       Z17, Z18, Z18
+	VMULPS       Z7, Z18, Z17
+	VCVTPS2DQ    Z17, Z17
+	VPSUBD       Z9, Z14, Z14
+	VPCMPUD      $0x06, Z8, Z18, K1
+	VPSRLVD      Z3, Z14, K1, Z17
+	VPANDD       64(CX), Z11, Z14
+	VSUBPS       Z0, Z14, Z14
+	VMULPS       Z2, Z14, Z0
+	VFNMADD231PS Z1, Z0, Z14
+	VFMADD231PS  Z2, Z14, Z0
+	VMAXPS       Z10, Z0, Z0
+	VMINPS       Z4, Z0, Z0
+	VPADDD       Z5, Z0, Z1
+	VMOVDQA32    Z0, Z2
+	VPTERNLOGD   $0x28, Z6, Z1, Z2
+	VPADDD       Z0, Z2, Z2
+	VMULPS       Z7, Z2, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPSUBD       Z9, Z1, Z1
+	VPCMPUD      $0x06, Z8, Z2, K1
+	VPSRLVD      Z3, Z1, K1, Z0
+	VPACKSSDW    Z17, Z15, Z15
+	VPACKSSDW    Z0, Z16, Z16
+	VPSLLW       $0x08, Z16, Z16
+	VPTERNLOGD   $0xea, Z16, Z12, Z15
+	VPERMQ       Z15, Z13, Z15
+	VMOVDQU32    Z15, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
+	DECQ         R9
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ DI, DI
+	JZ    groupDone
 
 group:
-	VBROADCASTSS (BX), Z14
+	VBROADCASTSS (BX), Z1
 	ADDQ         $0x04, BX
-	VBROADCASTSS (DX), Z13
-	ADDQ         $0x04, DX
-	VBROADCASTSS (SI), Z15
+	VBROADCASTSS (SI), Z2
 	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
 	MOVQ         R8, R9
+	MOVQ         R8, R10
+	SHRQ         $0x02, R9
+	ANDQ         $0x03, R10
 	TESTQ        R9, R9
 	JZ           turnDone
 
 turn:
-	VPMOVZXWD    (CX), Z16
-	VPSLLD       $0x10, Z16, Z16
-	VSUBPS       Z13, Z16, Z16
+	VPSLLD       $0x10, (CX), Z14
+	VSUBPS       Z0, Z14, Z14
+	VMULPS       Z2, Z14, Z15
+	VFNMADD231PS Z1, Z15, Z14
+	VFMADD231PS  Z2, Z14, Z15
+	VMAXPS       Z10, Z15, Z15
+	VMINPS       Z4, Z15, Z15
+	VPADDD       Z5, Z15, Z14
+	VMOVDQA32    Z15, Z16
+	VPTERNLOGD   $0x28, Z6, Z14, Z16
+	VPADDD       Z15, Z16, Z16
+	VMULPS       Z7, Z16, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPSUBD       Z9, Z14, Z14
+	VPCMPUD      $0x06, Z8, Z16, K1
+	VPSRLVD      Z3, Z14, K1, Z15
+	VPANDD       (CX), Z11, Z14
+	VSUBPS       Z0, Z14, Z14
+	VMULPS       Z2, Z14, Z16
+	VFNMADD231PS Z1, Z16, Z14
+	VFMADD231PS  Z2, Z14, Z16
+	VMAXPS       Z10, Z16, Z16
+	VMINPS       Z4, Z16, Z16
+	VPADDD       Z5, Z16, Z14
 	VMOVDQA32    Z16, Z17
-	VMAXPS       Z5, Z16, Z17
-	VPANDD       Z2, Z17, Z16
-	VMULPS       Z15, Z16, Z18
-	VFNMADD231PS Z14, Z18, Z16
-	VFMADD231PS  Z15, Z16, Z18
+	VPTERNLOGD   $0x28, Z6, Z14, Z17
+	VPADDD       Z16, Z17, Z17
+	VMULPS       Z7, Z17, Z16
+	VCVTPS2DQ    Z16, Z16
+	VPSUBD       Z9, Z14, Z14
+	VPCMPUD      $0x06, Z8, Z17, K1
+	VPSRLVD      Z3, Z14, K1, Z16
+	VPSLLD       $0x10, 64(CX), Z14
+	VSUBPS       Z0, Z14, Z14
+	VMULPS       Z2, Z14, Z17
+	VFNMADD231PS Z1, Z17, Z14
+	VFMADD231PS  Z2, Z14, Z17
+	VMAXPS       Z10, Z17, Z17
+	VMINPS       Z4, Z17, Z17
+	VPADDD       Z5, Z17, Z14
+	VMOVDQA32    Z17, Z18
+	VPTERNLOGD   $0x28, Z6, Z14, Z18
+	VPADDD       Z17, Z18, Z18
+	VMULPS       Z7, Z18, Z17
+	VCVTPS2DQ    Z17, Z17
+	VPSUBD       Z9, Z14, Z14
+	VPCMPUD      $0x06, Z8, Z18, K1
+	VPSRLVD      Z3, Z14, K1, Z17
+	VPANDD       64(CX), Z11, Z14
+	VSUBPS       Z0, Z14, Z14
+	VMULPS       Z2, Z14, Z18
+	VFNMADD231PS Z1, Z18, Z14
+	VFMADD231PS  Z2, Z14, Z18
+	VMAXPS       Z10, Z18, Z18
 	VMINPS       Z4, Z18, Z18
-	VPANDD       Z6, Z18, Z16
-	VPADDD       Z7, Z16, Z16
-	VPANDD       Z8, Z16, Z16
-	VPADDD       Z16, Z18, Z18
-	VMULPS       Z9, Z18, Z16
-	VADDPS       Z10, Z16, Z16
-	VPSUBD       Z10, Z16, Z16
-	VPCMPUD      $0x06, Z11, Z18, K1
-	VPSUBD       Z12, Z18, Z18
-	VPSRLD       X0, Z18, K1, Z16
-	VPSRLD       X1, Z17, Z17
-	VPANDD       Z3, Z17, Z17
-	VPORD        Z17, Z16, Z16
-	VPMOVDB      Z16, (AX)
-	ADDQ         $0x20, CX
-	ADDQ         $0x10, AX
+	VPADDD       Z5, Z18, Z14
+	VMOVDQA32    Z18, Z19
+	VPTERNLOGD   $0x28, Z6, Z14, Z19
+	VPADDD       Z18, Z19, Z19
+	VMULPS       Z7, Z19, Z18
+	VCVTPS2DQ    Z18, Z18
+	VPSUBD       Z9, Z14, Z14
+	VPCMPUD      $0x06, Z8, Z19, K1
+	VPSRLVD      Z3, Z14, K1, Z18
+	VPACKSSDW    Z17, Z15, Z15
+	VPACKSSDW    Z18, Z16, Z16
+	VPSLLW       $0x08, Z16, Z16
+	VPTERNLOGD   $0xea, Z16, Z12, Z15
+	VPERMQ       Z15, Z13, Z15
+	VMOVDQU32    Z15, (AX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x40, AX
 	DECQ         R9
 	JNZ          turn
 
 turnDone:
+	TESTQ R10, R10
+	JZ    restDone
+
+rest:
+	VPSLLD       $0x10, (CX), X14
+	VSUBPS       X0, X14, X14
+	VMULPS       X2, X14, X15
+	VFNMADD231PS X1, X15, X14
+	VFMADD231PS  X2, X14, X15
+	VMAXPS       X10, X15, X15
+	VMINPS       X4, X15, X15
+	VPADDD       X5, X15, X14
+	VMOVDQA32    X15, X16
+	VPTERNLOGD   $0x28, X6, X14, X16
+	VPADDD       X15, X16, X16
+	VMULPS       X7, X16, X15
+	VCVTPS2DQ    X15, X15
+	VPSUBD       X9, X14, X14
+	VPCMPUD      $0x06, X8, X16, K1
+	VPSRLVD      X3, X14, K1, X15
+	VPANDD       (CX), X11, X14
+	VSUBPS       X0, X14, X14
+	VMULPS       X2, X14, X16
+	VFNMADD231PS X1, X16, X14
+	VFMADD231PS  X2, X14, X16
+	VMAXPS       X10, X16, X16
+	VMINPS       X4, X16, X16
+	VPADDD       X5, X16, X14
+	VMOVDQA32    X16, X17
+	VPTERNLOGD   $0x28, X6, X14, X17
+	VPADDD       X16, X17, X17
+	VMULPS       X7, X17, X16
+	VCVTPS2DQ    X16, X16
+	VPSUBD       X9, X14, X14
+	VPCMPUD      $0x06, X8, X17, K1
+	VPSRLVD      X3, X14, K1, X16
+	VPSLLD       $0x10, 16(CX), X14
+	VSUBPS       X0, X14, X14
+	VMULPS       X2, X14, X17
+	VFNMADD231PS X1, X17, X14
+	VFMADD231PS  X2, X14, X17
+	VMAXPS       X10, X17, X17
+	VMINPS       X4, X17, X17
+	VPADDD       X5, X17, X14
+	VMOVDQA32    X17, X18
+	VPTERNLOGD   $0x28, X6, X14, X18
+	VPADDD       X17, X18, X18
+	VMULPS       X7, X18, X17
+	VCVTPS2DQ    X17, X17
+	VPSUBD       X9, X14, X14
+	VPCMPUD      $0x06, X8, X18, K1
+	VPSRLVD      X3, X14, K1, X17
+	VPANDD       16(CX), X11, X14
+	VSUBPS       X0, X14, X14
+	VMULPS       X2, X14, X18
+	VFNMADD231PS X1, X18, X14
+	VFMADD231PS  X2, X14, X18
+	VMAXPS       X10, X18, X18
+	VMINPS       X4, X18, X18
+	VPADDD       X5, X18, X14
+	VMOVDQA32    X18, X19
+	VPTERNLOGD   $0x28, X6, X14, X19
+	VPADDD       X18, X19, X19
+	VMULPS       X7, X19, X18
+	VCVTPS2DQ    X18, X18
+	VPSUBD       X9, X14, X14
+	VPCMPUD      $0x06, X8, X19, K1
+	VPSRLVD      X3, X14, K1, X18
+	VPACKSSDW    X17, X15, X15
+	VPACKSSDW    X18, X16, X16
+	VPSLLW       $0x08, X16, X16
+	VPTERNLOGD   $0xea, X16, X12, X15
+	VMOVDQU32    X15, (AX)
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x10, AX
+	DECQ         R10
+	JNZ          rest
+
+restDone:
 	DECQ DI
 	JNZ  group
 
@@ -11160,63 +15576,8 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func divideIntsF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-// Requires: AVX, AVX512F
-TEXT ·divideIntsF32AVX512(SB), NOSPLIT, $0-64
-	MOVQ         codes+0(FP), AX
-	MOVQ         src+8(FP), CX
-	MOVQ         zeros+16(FP), DX
-	MOVQ         scales+24(FP), BX
-	MOVQ         inverses+32(FP), SI
-	MOVQ         groups+40(FP), DI
-	MOVQ         steps+48(FP), R8
-	MOVQ         c+56(FP), R9
-	VBROADCASTSS (R9), Z0
-	VBROADCASTSS 4(R9), Z1
-	VBROADCASTSS 8(R9), Z2
-	MOVL         $0x000000ff, R9
-	VMOVD        R9, X3
-	VPBROADCASTD X3, Z3
-	TESTQ        DI, DI
-	JZ           groupDone
-
-group:
-	VBROADCASTSS (BX), Z4
-	ADDQ         $0x04, BX
-	VBROADCASTSS (DX), Z3
-	ADDQ         $0x04, DX
-	VBROADCASTSS (SI), Z5
-	ADDQ         $0x04, SI
-	MOVQ         R8, R9
-	TESTQ        R9, R9
-	JZ           turnDone
-
-turn:
-	VMOVUPS      (CX), Z6
-	VSUBPS       Z3, Z6, Z6
-	VMULPS       Z5, Z6, Z7
-	VFNMADD231PS Z4, Z7, Z6
-	VFMADD231PS  Z5, Z6, Z7
-	VMAXPS       Z0, Z7, Z7
-	VMINPS       Z1, Z7, Z7
-	VCVTPS2DQ    Z7, Z7
-	VPADDD       Z2, Z7, Z7
-	VPMOVDB      Z7, (AX)
-	ADDQ         $0x40, CX
-	ADDQ         $0x10, AX
-	DECQ         R9
-	JNZ          turn
-
-turnDone:
-	DECQ DI
-	JNZ  group
-
-groupDone:
-	VZEROUPPER
-	RET
-
 // func multiplyIntsF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL
 TEXT ·multiplyIntsF32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
@@ -11226,36 +15587,202 @@ TEXT ·multiplyIntsF32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         groups+40(FP), BX
 	MOVQ         steps+48(FP), SI
 	MOVQ         c+56(FP), DI
-	VBROADCASTSS (DI), Z0
-	VBROADCASTSS 4(DI), Z1
-	VBROADCASTSS 8(DI), Z2
-	MOVL         $0x000000ff, DI
-	VMOVD        DI, X3
-	VPBROADCASTD X3, Z3
-	TESTQ        BX, BX
-	JZ           groupDone
+	VBROADCASTSS (DI), Z1
+	VBROADCASTSS 4(DI), Z2
+	VPBROADCASTB 8(DI), Z3
+	VCVTPS2DQ    Z1, Z1
+	VPACKSSDW    Z1, Z1, Z1
+	MOVL         $0xffff0000, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x00ff00ff, DI
+	VMOVD        DI, X4
+	VPBROADCASTD X4, Z4
+	MOVQ         $0x0703060205010400, DI
+	VMOVQ        DI, X0
+	MOVQ         $0x0f0b07030e0a0602, DI
+	VMOVQ        DI, X0
+	MOVQ         $0x0d0905010c080400, DI
+	VMOVQ        DI, X5
+	VPUNPCKLQDQ  X0, X5, X5
+	VPMOVZXBD    X5, Z5
+	CMPQ         SI, $0x01
+	JNE          foursNot
+	MOVQ         BX, DI
+	SHRQ         $0x02, DI
+	ANDQ         $0x03, BX
+	TESTQ        DI, DI
+	JZ           foursDone
+
+fours:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      (CX), Z6
+	VMULPS       Z0, Z6, Z6
+	VMINPS       Z2, Z6, Z6
+	VCVTPS2DQ    Z6, Z6
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      64(CX), Z7
+	VMULPS       Z0, Z7, Z7
+	VMINPS       Z2, Z7, Z7
+	VCVTPS2DQ    Z7, Z7
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      128(CX), Z8
+	VMULPS       Z0, Z8, Z8
+	VMINPS       Z2, Z8, Z8
+	VCVTPS2DQ    Z8, Z8
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      192(CX), Z9
+	VMULPS       Z0, Z9, Z0
+	VMINPS       Z2, Z0, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPACKSSDW    Z7, Z6, Z6
+	VPACKSSDW    Z0, Z8, Z8
+	VPMAXSW      Z1, Z6, Z6
+	VPMAXSW      Z1, Z8, Z8
+	VPANDD       Z4, Z6, Z6
+	VPANDD       Z4, Z8, Z8
+	VPACKUSWB    Z8, Z6, Z6
+	VPADDB       Z3, Z6, Z6
+	VPERMD       Z6, Z5, Z6
+	VMOVDQU32    Z6, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         DI
+	JNZ          fours
+
+foursDone:
+foursNot:
+	CMPQ  SI, $0x02
+	JNE   twosNot
+	MOVQ  BX, DI
+	SHRQ  $0x01, DI
+	ANDQ  $0x01, BX
+	TESTQ DI, DI
+	JZ    twosDone
+
+twos:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      (CX), Z6
+	VMULPS       Z0, Z6, Z6
+	VMINPS       Z2, Z6, Z6
+	VCVTPS2DQ    Z6, Z6
+	VMOVUPS      64(CX), Z7
+	VMULPS       Z0, Z7, Z7
+	VMINPS       Z2, Z7, Z7
+	VCVTPS2DQ    Z7, Z7
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      128(CX), Z8
+	VMULPS       Z0, Z8, Z8
+	VMINPS       Z2, Z8, Z8
+	VCVTPS2DQ    Z8, Z8
+	VMOVUPS      192(CX), Z9
+	VMULPS       Z0, Z9, Z0
+	VMINPS       Z2, Z0, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPACKSSDW    Z7, Z6, Z6
+	VPACKSSDW    Z0, Z8, Z8
+	VPMAXSW      Z1, Z6, Z6
+	VPMAXSW      Z1, Z8, Z8
+	VPANDD       Z4, Z6, Z6
+	VPANDD       Z4, Z8, Z8
+	VPACKUSWB    Z8, Z6, Z6
+	VPADDB       Z3, Z6, Z6
+	VPERMD       Z6, Z5, Z6
+	VMOVDQU32    Z6, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         DI
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ BX, BX
+	JZ    groupDone
 
 group:
-	VBROADCASTSS (DX), Z3
+	VBROADCASTSS (DX), Z0
 	ADDQ         $0x04, DX
 	MOVQ         SI, DI
+	MOVQ         SI, R8
+	SHRQ         $0x02, DI
+	ANDQ         $0x03, R8
 	TESTQ        DI, DI
 	JZ           turnDone
 
 turn:
-	VMOVUPS   (CX), Z4
-	VMULPS    Z3, Z4, Z4
-	VMAXPS    Z0, Z4, Z4
-	VMINPS    Z1, Z4, Z4
-	VCVTPS2DQ Z4, Z4
-	VPADDD    Z2, Z4, Z4
-	VPMOVDB   Z4, (AX)
-	ADDQ      $0x40, CX
-	ADDQ      $0x10, AX
+	VMOVUPS   (CX), Z6
+	VMULPS    Z0, Z6, Z6
+	VMINPS    Z2, Z6, Z6
+	VCVTPS2DQ Z6, Z6
+	VMOVUPS   64(CX), Z7
+	VMULPS    Z0, Z7, Z7
+	VMINPS    Z2, Z7, Z7
+	VCVTPS2DQ Z7, Z7
+	VMOVUPS   128(CX), Z8
+	VMULPS    Z0, Z8, Z8
+	VMINPS    Z2, Z8, Z8
+	VCVTPS2DQ Z8, Z8
+	VMOVUPS   192(CX), Z9
+	VMULPS    Z0, Z9, Z9
+	VMINPS    Z2, Z9, Z9
+	VCVTPS2DQ Z9, Z9
+	VPACKSSDW Z7, Z6, Z6
+	VPACKSSDW Z9, Z8, Z8
+	VPMAXSW   Z1, Z6, Z6
+	VPMAXSW   Z1, Z8, Z8
+	VPANDD    Z4, Z6, Z6
+	VPANDD    Z4, Z8, Z8
+	VPACKUSWB Z8, Z6, Z6
+	VPADDB    Z3, Z6, Z6
+	VPERMD    Z6, Z5, Z6
+	VMOVDQU32 Z6, (AX)
+	ADDQ      $0x00000100, CX
+	ADDQ      $0x40, AX
 	DECQ      DI
 	JNZ       turn
 
 turnDone:
+	TESTQ R8, R8
+	JZ    restDone
+
+rest:
+	VMOVUPS   (CX), X6
+	VMULPS    X0, X6, X6
+	VMINPS    X2, X6, X6
+	VCVTPS2DQ X6, X6
+	VMOVUPS   16(CX), X7
+	VMULPS    X0, X7, X7
+	VMINPS    X2, X7, X7
+	VCVTPS2DQ X7, X7
+	VMOVUPS   32(CX), X8
+	VMULPS    X0, X8, X8
+	VMINPS    X2, X8, X8
+	VCVTPS2DQ X8, X8
+	VMOVUPS   48(CX), X9
+	VMULPS    X0, X9, X9
+	VMINPS    X2, X9, X9
+	VCVTPS2DQ X9, X9
+	VPACKSSDW X7, X6, X6
+	VPACKSSDW X9, X8, X8
+	VPMAXSW   X1, X6, X6
+	VPMAXSW   X1, X8, X8
+	VPANDD    X4, X6, X6
+	VPANDD    X4, X8, X8
+	VPACKUSWB X8, X6, X6
+	VPADDB    X3, X6, X6
+	VMOVDQU32 X6, (AX)
+	ADDQ      $0x00000040, CX
+	ADDQ      $0x10, AX
+	DECQ      R8
+	JNZ       rest
+
+restDone:
 	DECQ BX
 	JNZ  group
 
@@ -11263,9 +15790,269 @@ groupDone:
 	VZEROUPPER
 	RET
 
-// func divideSmallF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-// Requires: AVX, AVX512F
-TEXT ·divideSmallF32AVX512(SB), NOSPLIT, $0-64
+// func divideIntsF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, FMA3
+TEXT ·divideIntsF32AVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), SI
+	MOVQ         steps+48(FP), DI
+	MOVQ         c+56(FP), R8
+	VBROADCASTSS (R8), Z2
+	VBROADCASTSS 4(R8), Z3
+	VPBROADCASTB 8(R8), Z4
+	VCVTPS2DQ    Z2, Z2
+	VPACKSSDW    Z2, Z2, Z2
+	MOVL         $0xffff0000, R8
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x00ff00ff, R8
+	VMOVD        R8, X5
+	VPBROADCASTD X5, Z5
+	MOVQ         $0x0703060205010400, R8
+	VMOVQ        R8, X0
+	MOVQ         $0x0f0b07030e0a0602, R8
+	VMOVQ        R8, X0
+	MOVQ         $0x0d0905010c080400, R8
+	VMOVQ        R8, X6
+	VPUNPCKLQDQ  X0, X6, X6
+	VPMOVZXBD    X6, Z6
+	CMPQ         DI, $0x01
+	JNE          foursNot
+	MOVQ         SI, R8
+	SHRQ         $0x02, R8
+	ANDQ         $0x03, SI
+	TESTQ        R8, R8
+	JZ           foursDone
+
+fours:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      (CX), Z7
+	VMULPS       Z1, Z7, Z8
+	VFNMADD231PS Z0, Z8, Z7
+	VFMADD231PS  Z1, Z7, Z8
+	VMINPS       Z3, Z8, Z8
+	VCVTPS2DQ    Z8, Z8
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      64(CX), Z7
+	VMULPS       Z1, Z7, Z9
+	VFNMADD231PS Z0, Z9, Z7
+	VFMADD231PS  Z1, Z7, Z9
+	VMINPS       Z3, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      128(CX), Z7
+	VMULPS       Z1, Z7, Z10
+	VFNMADD231PS Z0, Z10, Z7
+	VFMADD231PS  Z1, Z7, Z10
+	VMINPS       Z3, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      192(CX), Z7
+	VMULPS       Z1, Z7, Z11
+	VFNMADD231PS Z0, Z11, Z7
+	VFMADD231PS  Z1, Z7, Z11
+	VMINPS       Z3, Z11, Z11
+	VCVTPS2DQ    Z11, Z11
+	VPACKSSDW    Z9, Z8, Z8
+	VPACKSSDW    Z11, Z10, Z10
+	VPMAXSW      Z2, Z8, Z8
+	VPMAXSW      Z2, Z10, Z10
+	VPANDD       Z5, Z8, Z8
+	VPANDD       Z5, Z10, Z10
+	VPACKUSWB    Z10, Z8, Z8
+	VPADDB       Z4, Z8, Z8
+	VPERMD       Z8, Z6, Z8
+	VMOVDQU32    Z8, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          fours
+
+foursDone:
+foursNot:
+	CMPQ  DI, $0x02
+	JNE   twosNot
+	MOVQ  SI, R8
+	SHRQ  $0x01, R8
+	ANDQ  $0x01, SI
+	TESTQ R8, R8
+	JZ    twosDone
+
+twos:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      (CX), Z7
+	VMULPS       Z1, Z7, Z8
+	VFNMADD231PS Z0, Z8, Z7
+	VFMADD231PS  Z1, Z7, Z8
+	VMINPS       Z3, Z8, Z8
+	VCVTPS2DQ    Z8, Z8
+	VMOVUPS      64(CX), Z7
+	VMULPS       Z1, Z7, Z9
+	VFNMADD231PS Z0, Z9, Z7
+	VFMADD231PS  Z1, Z7, Z9
+	VMINPS       Z3, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      128(CX), Z7
+	VMULPS       Z1, Z7, Z10
+	VFNMADD231PS Z0, Z10, Z7
+	VFMADD231PS  Z1, Z7, Z10
+	VMINPS       Z3, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMOVUPS      192(CX), Z7
+	VMULPS       Z1, Z7, Z11
+	VFNMADD231PS Z0, Z11, Z7
+	VFMADD231PS  Z1, Z7, Z11
+	VMINPS       Z3, Z11, Z11
+	VCVTPS2DQ    Z11, Z11
+	VPACKSSDW    Z9, Z8, Z8
+	VPACKSSDW    Z11, Z10, Z10
+	VPMAXSW      Z2, Z8, Z8
+	VPMAXSW      Z2, Z10, Z10
+	VPANDD       Z5, Z8, Z8
+	VPANDD       Z5, Z10, Z10
+	VPACKUSWB    Z10, Z8, Z8
+	VPADDB       Z4, Z8, Z8
+	VPERMD       Z8, Z6, Z8
+	VMOVDQU32    Z8, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ SI, SI
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	MOVQ         DI, R8
+	MOVQ         DI, R9
+	SHRQ         $0x02, R8
+	ANDQ         $0x03, R9
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (CX), Z7
+	VMULPS       Z1, Z7, Z8
+	VFNMADD231PS Z0, Z8, Z7
+	VFMADD231PS  Z1, Z7, Z8
+	VMINPS       Z3, Z8, Z8
+	VCVTPS2DQ    Z8, Z8
+	VMOVUPS      64(CX), Z7
+	VMULPS       Z1, Z7, Z9
+	VFNMADD231PS Z0, Z9, Z7
+	VFMADD231PS  Z1, Z7, Z9
+	VMINPS       Z3, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VMOVUPS      128(CX), Z7
+	VMULPS       Z1, Z7, Z10
+	VFNMADD231PS Z0, Z10, Z7
+	VFMADD231PS  Z1, Z7, Z10
+	VMINPS       Z3, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMOVUPS      192(CX), Z7
+	VMULPS       Z1, Z7, Z11
+	VFNMADD231PS Z0, Z11, Z7
+	VFMADD231PS  Z1, Z7, Z11
+	VMINPS       Z3, Z11, Z11
+	VCVTPS2DQ    Z11, Z11
+	VPACKSSDW    Z9, Z8, Z8
+	VPACKSSDW    Z11, Z10, Z10
+	VPMAXSW      Z2, Z8, Z8
+	VPMAXSW      Z2, Z10, Z10
+	VPANDD       Z5, Z8, Z8
+	VPANDD       Z5, Z10, Z10
+	VPACKUSWB    Z10, Z8, Z8
+	VPADDB       Z4, Z8, Z8
+	VPERMD       Z8, Z6, Z8
+	VMOVDQU32    Z8, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          turn
+
+turnDone:
+	TESTQ R9, R9
+	JZ    restDone
+
+rest:
+	VMOVUPS      (CX), X7
+	VMULPS       X1, X7, X8
+	VFNMADD231PS X0, X8, X7
+	VFMADD231PS  X1, X7, X8
+	VMINPS       X3, X8, X8
+	VCVTPS2DQ    X8, X8
+	VMOVUPS      16(CX), X7
+	VMULPS       X1, X7, X9
+	VFNMADD231PS X0, X9, X7
+	VFMADD231PS  X1, X7, X9
+	VMINPS       X3, X9, X9
+	VCVTPS2DQ    X9, X9
+	VMOVUPS      32(CX), X7
+	VMULPS       X1, X7, X10
+	VFNMADD231PS X0, X10, X7
+	VFMADD231PS  X1, X7, X10
+	VMINPS       X3, X10, X10
+	VCVTPS2DQ    X10, X10
+	VMOVUPS      48(CX), X7
+	VMULPS       X1, X7, X11
+	VFNMADD231PS X0, X11, X7
+	VFMADD231PS  X1, X7, X11
+	VMINPS       X3, X11, X11
+	VCVTPS2DQ    X11, X11
+	VPACKSSDW    X9, X8, X8
+	VPACKSSDW    X11, X10, X10
+	VPMAXSW      X2, X8, X8
+	VPMAXSW      X2, X10, X10
+	VPANDD       X5, X8, X8
+	VPANDD       X5, X10, X10
+	VPACKUSWB    X10, X8, X8
+	VPADDB       X4, X8, X8
+	VMOVDQU32    X8, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x10, AX
+	DECQ         R9
+	JNZ          rest
+
+restDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func divideFromIntsF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, FMA3
+TEXT ·divideFromIntsF32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
 	MOVQ         zeros+16(FP), DX
@@ -11274,55 +16061,278 @@ TEXT ·divideSmallF32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         groups+40(FP), DI
 	MOVQ         steps+48(FP), R8
 	MOVQ         c+56(FP), R9
-	VMOVD        (R9), X0
-	VMOVD        32(R9), X1
-	VBROADCASTSS 64(R9), Z2
-	VBROADCASTSS 96(R9), Z3
-	VBROADCASTSS 128(R9), Z4
-	VBROADCASTSS 160(R9), Z5
-	VBROADCASTSS 192(R9), Z6
-	VBROADCASTSS 224(R9), Z7
-	TESTQ        DI, DI
-	JZ           groupDone
+	VBROADCASTSS (R9), Z3
+	VBROADCASTSS 4(R9), Z4
+	VPBROADCASTB 8(R9), Z5
+	VCVTPS2DQ    Z3, Z3
+	VPACKSSDW    Z3, Z3, Z3
+	MOVL         $0xffff0000, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x00ff00ff, R9
+	VMOVD        R9, X6
+	VPBROADCASTD X6, Z6
+	MOVQ         $0x0703060205010400, R9
+	VMOVQ        R9, X0
+	MOVQ         $0x0f0b07030e0a0602, R9
+	VMOVQ        R9, X0
+	MOVQ         $0x0d0905010c080400, R9
+	VMOVQ        R9, X7
+	VPUNPCKLQDQ  X0, X7, X7
+	VPMOVZXBD    X7, Z7
+	CMPQ         R8, $0x01
+	JNE          foursNot
+	MOVQ         DI, R9
+	SHRQ         $0x02, R9
+	ANDQ         $0x03, DI
+	TESTQ        R9, R9
+	JZ           foursDone
+
+fours:
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      (CX), Z8
+	VSUBPS       Z0, Z8, Z8
+	VMULPS       Z2, Z8, Z9
+	VFNMADD231PS Z1, Z9, Z8
+	VFMADD231PS  Z2, Z8, Z9
+	VMINPS       Z4, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      64(CX), Z8
+	VSUBPS       Z0, Z8, Z8
+	VMULPS       Z2, Z8, Z10
+	VFNMADD231PS Z1, Z10, Z8
+	VFMADD231PS  Z2, Z8, Z10
+	VMINPS       Z4, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      128(CX), Z8
+	VSUBPS       Z0, Z8, Z8
+	VMULPS       Z2, Z8, Z11
+	VFNMADD231PS Z1, Z11, Z8
+	VFMADD231PS  Z2, Z8, Z11
+	VMINPS       Z4, Z11, Z11
+	VCVTPS2DQ    Z11, Z11
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      192(CX), Z8
+	VSUBPS       Z0, Z8, Z8
+	VMULPS       Z2, Z8, Z0
+	VFNMADD231PS Z1, Z0, Z8
+	VFMADD231PS  Z2, Z8, Z0
+	VMINPS       Z4, Z0, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPACKSSDW    Z10, Z9, Z9
+	VPACKSSDW    Z0, Z11, Z11
+	VPMAXSW      Z3, Z9, Z9
+	VPMAXSW      Z3, Z11, Z11
+	VPANDD       Z6, Z9, Z9
+	VPANDD       Z6, Z11, Z11
+	VPACKUSWB    Z11, Z9, Z9
+	VPADDB       Z5, Z9, Z9
+	VPERMD       Z9, Z7, Z9
+	VMOVDQU32    Z9, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         R9
+	JNZ          fours
+
+foursDone:
+foursNot:
+	CMPQ  R8, $0x02
+	JNE   twosNot
+	MOVQ  DI, R9
+	SHRQ  $0x01, R9
+	ANDQ  $0x01, DI
+	TESTQ R9, R9
+	JZ    twosDone
+
+twos:
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      (CX), Z8
+	VSUBPS       Z0, Z8, Z8
+	VMULPS       Z2, Z8, Z9
+	VFNMADD231PS Z1, Z9, Z8
+	VFMADD231PS  Z2, Z8, Z9
+	VMINPS       Z4, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VMOVUPS      64(CX), Z8
+	VSUBPS       Z0, Z8, Z8
+	VMULPS       Z2, Z8, Z10
+	VFNMADD231PS Z1, Z10, Z8
+	VFMADD231PS  Z2, Z8, Z10
+	VMINPS       Z4, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      128(CX), Z8
+	VSUBPS       Z0, Z8, Z8
+	VMULPS       Z2, Z8, Z11
+	VFNMADD231PS Z1, Z11, Z8
+	VFMADD231PS  Z2, Z8, Z11
+	VMINPS       Z4, Z11, Z11
+	VCVTPS2DQ    Z11, Z11
+	VMOVUPS      192(CX), Z8
+	VSUBPS       Z0, Z8, Z8
+	VMULPS       Z2, Z8, Z0
+	VFNMADD231PS Z1, Z0, Z8
+	VFMADD231PS  Z2, Z8, Z0
+	VMINPS       Z4, Z0, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPACKSSDW    Z10, Z9, Z9
+	VPACKSSDW    Z0, Z11, Z11
+	VPMAXSW      Z3, Z9, Z9
+	VPMAXSW      Z3, Z11, Z11
+	VPANDD       Z6, Z9, Z9
+	VPANDD       Z6, Z11, Z11
+	VPACKUSWB    Z11, Z9, Z9
+	VPADDB       Z5, Z9, Z9
+	VPERMD       Z9, Z7, Z9
+	VMOVDQU32    Z9, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         R9
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ DI, DI
+	JZ    groupDone
 
 group:
-	VBROADCASTSS (BX), Z9
+	VBROADCASTSS (BX), Z1
 	ADDQ         $0x04, BX
-	VBROADCASTSS (DX), Z8
-	ADDQ         $0x04, DX
-	VBROADCASTSS (SI), Z10
+	VBROADCASTSS (SI), Z2
 	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
 	MOVQ         R8, R9
+	MOVQ         R8, R10
+	SHRQ         $0x02, R9
+	ANDQ         $0x03, R10
 	TESTQ        R9, R9
 	JZ           turnDone
 
 turn:
-	VMOVUPS      (CX), Z11
-	VSUBPS       Z8, Z11, Z11
-	VMOVDQA32    Z11, Z12
-	VPANDD       Z2, Z12, Z11
-	VMULPS       Z10, Z11, Z13
-	VFNMADD231PS Z9, Z13, Z11
-	VFMADD231PS  Z10, Z11, Z13
-	VMINPS       Z4, Z13, Z13
-	VPANDD       Z5, Z13, Z11
-	VPMAXSD      Z6, Z11, Z11
-	VPADDD       Z7, Z11, Z14
-	VADDPS       Z14, Z13, Z13
-	VPSUBD       Z14, Z13, Z13
-	VPSUBD       Z6, Z11, Z11
-	VPSRLD       X0, Z11, Z11
-	VPADDD       Z11, Z13, Z13
-	VPSRLD       X1, Z12, Z12
-	VPANDD       Z3, Z12, Z12
-	VPORD        Z12, Z13, Z13
-	VPMOVDB      Z13, (AX)
-	ADDQ         $0x40, CX
-	ADDQ         $0x10, AX
+	VMOVUPS      (CX), Z8
+	VSUBPS       Z0, Z8, Z8
+	VMULPS       Z2, Z8, Z9
+	VFNMADD231PS Z1, Z9, Z8
+	VFMADD231PS  Z2, Z8, Z9
+	VMINPS       Z4, Z9, Z9
+	VCVTPS2DQ    Z9, Z9
+	VMOVUPS      64(CX), Z8
+	VSUBPS       Z0, Z8, Z8
+	VMULPS       Z2, Z8, Z10
+	VFNMADD231PS Z1, Z10, Z8
+	VFMADD231PS  Z2, Z8, Z10
+	VMINPS       Z4, Z10, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMOVUPS      128(CX), Z8
+	VSUBPS       Z0, Z8, Z8
+	VMULPS       Z2, Z8, Z11
+	VFNMADD231PS Z1, Z11, Z8
+	VFMADD231PS  Z2, Z8, Z11
+	VMINPS       Z4, Z11, Z11
+	VCVTPS2DQ    Z11, Z11
+	VMOVUPS      192(CX), Z8
+	VSUBPS       Z0, Z8, Z8
+	VMULPS       Z2, Z8, Z12
+	VFNMADD231PS Z1, Z12, Z8
+	VFMADD231PS  Z2, Z8, Z12
+	VMINPS       Z4, Z12, Z12
+	VCVTPS2DQ    Z12, Z12
+	VPACKSSDW    Z10, Z9, Z9
+	VPACKSSDW    Z12, Z11, Z11
+	VPMAXSW      Z3, Z9, Z9
+	VPMAXSW      Z3, Z11, Z11
+	VPANDD       Z6, Z9, Z9
+	VPANDD       Z6, Z11, Z11
+	VPACKUSWB    Z11, Z9, Z9
+	VPADDB       Z5, Z9, Z9
+	VPERMD       Z9, Z7, Z9
+	VMOVDQU32    Z9, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
 	DECQ         R9
 	JNZ          turn
 
 turnDone:
+	TESTQ R10, R10
+	JZ    restDone
+
+rest:
+	VMOVUPS      (CX), X8
+	VSUBPS       X0, X8, X8
+	VMULPS       X2, X8, X9
+	VFNMADD231PS X1, X9, X8
+	VFMADD231PS  X2, X8, X9
+	VMINPS       X4, X9, X9
+	VCVTPS2DQ    X9, X9
+	VMOVUPS      16(CX), X8
+	VSUBPS       X0, X8, X8
+	VMULPS       X2, X8, X10
+	VFNMADD231PS X1, X10, X8
+	VFMADD231PS  X2, X8, X10
+	VMINPS       X4, X10, X10
+	VCVTPS2DQ    X10, X10
+	VMOVUPS      32(CX), X8
+	VSUBPS       X0, X8, X8
+	VMULPS       X2, X8, X11
+	VFNMADD231PS X1, X11, X8
+	VFMADD231PS  X2, X8, X11
+	VMINPS       X4, X11, X11
+	VCVTPS2DQ    X11, X11
+	VMOVUPS      48(CX), X8
+	VSUBPS       X0, X8, X8
+	VMULPS       X2, X8, X12
+	VFNMADD231PS X1, X12, X8
+	VFMADD231PS  X2, X8, X12
+	VMINPS       X4, X12, X12
+	VCVTPS2DQ    X12, X12
+	VPACKSSDW    X10, X9, X9
+	VPACKSSDW    X12, X11, X11
+	VPMAXSW      X3, X9, X9
+	VPMAXSW      X3, X11, X11
+	VPANDD       X6, X9, X9
+	VPANDD       X6, X11, X11
+	VPACKUSWB    X11, X9, X9
+	VPADDB       X5, X9, X9
+	VMOVDQU32    X9, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x10, AX
+	DECQ         R10
+	JNZ          rest
+
+restDone:
 	DECQ DI
 	JNZ  group
 
@@ -11331,7 +16341,7 @@ groupDone:
 	RET
 
 // func multiplySmallF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, FMA3
 TEXT ·multiplySmallF32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
@@ -11341,48 +16351,283 @@ TEXT ·multiplySmallF32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         groups+40(FP), BX
 	MOVQ         steps+48(FP), SI
 	MOVQ         c+56(FP), DI
-	VMOVD        (DI), X0
-	VMOVD        32(DI), X1
-	VBROADCASTSS 64(DI), Z2
-	VBROADCASTSS 96(DI), Z3
-	VBROADCASTSS 128(DI), Z4
-	VBROADCASTSS 160(DI), Z5
-	VBROADCASTSS 192(DI), Z6
-	VBROADCASTSS 224(DI), Z7
-	TESTQ        BX, BX
-	JZ           groupDone
+	VBROADCASTSS 32(DI), Z1
+	VBROADCASTSS 64(DI), Z0
+	VBROADCASTSS 128(DI), Z2
+	VBROADCASTSS 160(DI), Z3
+	VBROADCASTSS 192(DI), Z4
+	VBROADCASTSS 256(DI), Z5
+	VBROADCASTSS 288(DI), Z6
+	VBROADCASTSS 320(DI), Z7
+	VBROADCASTSS 352(DI), Z0
+	VBROADCASTSS 384(DI), Z8
+	MOVL         $0xffff0000, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x00ff00ff, DI
+	VMOVD        DI, X9
+	VPBROADCASTD X9, Z9
+	MOVQ         $0x0703060205010400, DI
+	VMOVQ        DI, X0
+	MOVQ         $0x0f0b07030e0a0602, DI
+	VMOVQ        DI, X0
+	MOVQ         $0x0d0905010c080400, DI
+	VMOVQ        DI, X10
+	VPUNPCKLQDQ  X0, X10, X10
+	VPMOVZXBD    X10, Z10
+	CMPQ         SI, $0x01
+	JNE          foursNot
+	MOVQ         BX, DI
+	SHRQ         $0x02, DI
+	ANDQ         $0x03, BX
+	TESTQ        DI, DI
+	JZ           foursDone
+
+fours:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      (CX), Z11
+	VMULPS       Z0, Z11, Z11
+	VRANGEPS     $0x0a, Z2, Z11, Z11
+	VMAXPS       Z4, Z11, Z0
+	VPANDD       Z3, Z0, Z0
+	VFMADD231PS  Z5, Z0, Z11
+	VPMADDWD     Z6, Z11, Z11
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      64(CX), Z12
+	VMULPS       Z0, Z12, Z12
+	VRANGEPS     $0x0a, Z2, Z12, Z12
+	VMAXPS       Z4, Z12, Z0
+	VPANDD       Z3, Z0, Z0
+	VFMADD231PS  Z5, Z0, Z12
+	VPMADDWD     Z6, Z12, Z12
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      128(CX), Z13
+	VMULPS       Z0, Z13, Z13
+	VRANGEPS     $0x0a, Z2, Z13, Z13
+	VMAXPS       Z4, Z13, Z0
+	VPANDD       Z3, Z0, Z0
+	VFMADD231PS  Z5, Z0, Z13
+	VPMADDWD     Z6, Z13, Z13
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      192(CX), Z14
+	VMULPS       Z0, Z14, Z0
+	VRANGEPS     $0x0a, Z2, Z0, Z0
+	VMAXPS       Z4, Z0, Z14
+	VPANDD       Z3, Z14, Z14
+	VFMADD231PS  Z5, Z14, Z0
+	VPMADDWD     Z6, Z0, Z0
+	VPACKSSDW    Z12, Z11, Z11
+	VPACKSSDW    Z0, Z13, Z13
+	VPMULHUW     Z7, Z11, Z11
+	VPANDD       Z9, Z11, Z11
+	VPMULHUW     Z7, Z13, Z13
+	VPANDD       Z9, Z13, Z13
+	VPACKUSWB    Z13, Z11, Z11
+	VMOVUPS      (CX), Z0
+	VMOVUPS      128(CX), Z12
+	VPACKSSDW    64(CX), Z0, Z0
+	VPACKSSDW    192(CX), Z12, Z12
+	VPACKSSWB    Z12, Z0, Z0
+	VPSHUFB      Z0, Z8, Z0
+	VPADDB       Z1, Z11, Z11
+	VPADDB       Z0, Z11, Z11
+	VPERMD       Z11, Z10, Z11
+	VMOVDQU32    Z11, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         DI
+	JNZ          fours
+
+foursDone:
+foursNot:
+	CMPQ  SI, $0x02
+	JNE   twosNot
+	MOVQ  BX, DI
+	SHRQ  $0x01, DI
+	ANDQ  $0x01, BX
+	TESTQ DI, DI
+	JZ    twosDone
+
+twos:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      (CX), Z11
+	VMULPS       Z0, Z11, Z11
+	VRANGEPS     $0x0a, Z2, Z11, Z11
+	VMAXPS       Z4, Z11, Z12
+	VPANDD       Z3, Z12, Z12
+	VFMADD231PS  Z5, Z12, Z11
+	VPMADDWD     Z6, Z11, Z11
+	VMOVUPS      64(CX), Z12
+	VMULPS       Z0, Z12, Z12
+	VRANGEPS     $0x0a, Z2, Z12, Z12
+	VMAXPS       Z4, Z12, Z0
+	VPANDD       Z3, Z0, Z0
+	VFMADD231PS  Z5, Z0, Z12
+	VPMADDWD     Z6, Z12, Z12
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      128(CX), Z13
+	VMULPS       Z0, Z13, Z13
+	VRANGEPS     $0x0a, Z2, Z13, Z13
+	VMAXPS       Z4, Z13, Z14
+	VPANDD       Z3, Z14, Z14
+	VFMADD231PS  Z5, Z14, Z13
+	VPMADDWD     Z6, Z13, Z13
+	VMOVUPS      192(CX), Z14
+	VMULPS       Z0, Z14, Z0
+	VRANGEPS     $0x0a, Z2, Z0, Z0
+	VMAXPS       Z4, Z0, Z14
+	VPANDD       Z3, Z14, Z14
+	VFMADD231PS  Z5, Z14, Z0
+	VPMADDWD     Z6, Z0, Z0
+	VPACKSSDW    Z12, Z11, Z11
+	VPACKSSDW    Z0, Z13, Z13
+	VPMULHUW     Z7, Z11, Z11
+	VPANDD       Z9, Z11, Z11
+	VPMULHUW     Z7, Z13, Z13
+	VPANDD       Z9, Z13, Z13
+	VPACKUSWB    Z13, Z11, Z11
+	VMOVUPS      (CX), Z0
+	VMOVUPS      128(CX), Z12
+	VPACKSSDW    64(CX), Z0, Z0
+	VPACKSSDW    192(CX), Z12, Z12
+	VPACKSSWB    Z12, Z0, Z0
+	VPSHUFB      Z0, Z8, Z0
+	VPADDB       Z1, Z11, Z11
+	VPADDB       Z0, Z11, Z11
+	VPERMD       Z11, Z10, Z11
+	VMOVDQU32    Z11, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         DI
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ BX, BX
+	JZ    groupDone
 
 group:
-	VBROADCASTSS (DX), Z8
+	VBROADCASTSS (DX), Z0
 	ADDQ         $0x04, DX
 	MOVQ         SI, DI
+	MOVQ         SI, R8
+	SHRQ         $0x02, DI
+	ANDQ         $0x03, R8
 	TESTQ        DI, DI
 	JZ           turnDone
 
 turn:
-	VMOVUPS   (CX), Z9
-	VMOVDQA32 Z9, Z10
-	VPANDD    Z2, Z10, Z9
-	VMULPS    Z8, Z9, Z9
-	VMINPS    Z4, Z9, Z9
-	VPANDD    Z5, Z9, Z11
-	VPMAXSD   Z6, Z11, Z11
-	VPADDD    Z7, Z11, Z12
-	VADDPS    Z12, Z9, Z9
-	VPSUBD    Z12, Z9, Z9
-	VPSUBD    Z6, Z11, Z11
-	VPSRLD    X0, Z11, Z11
-	VPADDD    Z11, Z9, Z9
-	VPSRLD    X1, Z10, Z10
-	VPANDD    Z3, Z10, Z10
-	VPORD     Z10, Z9, Z9
-	VPMOVDB   Z9, (AX)
-	ADDQ      $0x40, CX
-	ADDQ      $0x10, AX
-	DECQ      DI
-	JNZ       turn
+	VMOVUPS     (CX), Z11
+	VMULPS      Z0, Z11, Z11
+	VRANGEPS    $0x0a, Z2, Z11, Z11
+	VMAXPS      Z4, Z11, Z12
+	VPANDD      Z3, Z12, Z12
+	VFMADD231PS Z5, Z12, Z11
+	VPMADDWD    Z6, Z11, Z11
+	VMOVUPS     64(CX), Z12
+	VMULPS      Z0, Z12, Z12
+	VRANGEPS    $0x0a, Z2, Z12, Z12
+	VMAXPS      Z4, Z12, Z13
+	VPANDD      Z3, Z13, Z13
+	VFMADD231PS Z5, Z13, Z12
+	VPMADDWD    Z6, Z12, Z12
+	VMOVUPS     128(CX), Z13
+	VMULPS      Z0, Z13, Z13
+	VRANGEPS    $0x0a, Z2, Z13, Z13
+	VMAXPS      Z4, Z13, Z14
+	VPANDD      Z3, Z14, Z14
+	VFMADD231PS Z5, Z14, Z13
+	VPMADDWD    Z6, Z13, Z13
+	VMOVUPS     192(CX), Z14
+	VMULPS      Z0, Z14, Z14
+	VRANGEPS    $0x0a, Z2, Z14, Z14
+	VMAXPS      Z4, Z14, Z15
+	VPANDD      Z3, Z15, Z15
+	VFMADD231PS Z5, Z15, Z14
+	VPMADDWD    Z6, Z14, Z14
+	VPACKSSDW   Z12, Z11, Z11
+	VPACKSSDW   Z14, Z13, Z13
+	VPMULHUW    Z7, Z11, Z11
+	VPANDD      Z9, Z11, Z11
+	VPMULHUW    Z7, Z13, Z13
+	VPANDD      Z9, Z13, Z13
+	VPACKUSWB   Z13, Z11, Z11
+	VMOVUPS     (CX), Z12
+	VMOVUPS     128(CX), Z13
+	VPACKSSDW   64(CX), Z12, Z12
+	VPACKSSDW   192(CX), Z13, Z13
+	VPACKSSWB   Z13, Z12, Z12
+	VPSHUFB     Z12, Z8, Z12
+	VPADDB      Z1, Z11, Z11
+	VPADDB      Z12, Z11, Z11
+	VPERMD      Z11, Z10, Z11
+	VMOVDQU32   Z11, (AX)
+	ADDQ        $0x00000100, CX
+	ADDQ        $0x40, AX
+	DECQ        DI
+	JNZ         turn
 
 turnDone:
+	TESTQ R8, R8
+	JZ    restDone
+
+rest:
+	VMOVUPS     (CX), X11
+	VMULPS      X0, X11, X11
+	VRANGEPS    $0x0a, X2, X11, X11
+	VMAXPS      X4, X11, X12
+	VPANDD      X3, X12, X12
+	VFMADD231PS X5, X12, X11
+	VPMADDWD    X6, X11, X11
+	VMOVUPS     16(CX), X12
+	VMULPS      X0, X12, X12
+	VRANGEPS    $0x0a, X2, X12, X12
+	VMAXPS      X4, X12, X13
+	VPANDD      X3, X13, X13
+	VFMADD231PS X5, X13, X12
+	VPMADDWD    X6, X12, X12
+	VMOVUPS     32(CX), X13
+	VMULPS      X0, X13, X13
+	VRANGEPS    $0x0a, X2, X13, X13
+	VMAXPS      X4, X13, X14
+	VPANDD      X3, X14, X14
+	VFMADD231PS X5, X14, X13
+	VPMADDWD    X6, X13, X13
+	VMOVUPS     48(CX), X14
+	VMULPS      X0, X14, X14
+	VRANGEPS    $0x0a, X2, X14, X14
+	VMAXPS      X4, X14, X15
+	VPANDD      X3, X15, X15
+	VFMADD231PS X5, X15, X14
+	VPMADDWD    X6, X14, X14
+	VPACKSSDW   X12, X11, X11
+	VPACKSSDW   X14, X13, X13
+	VPMULHUW    X7, X11, X11
+	VPANDD      X9, X11, X11
+	VPMULHUW    X7, X13, X13
+	VPANDD      X9, X13, X13
+	VPACKUSWB   X13, X11, X11
+	VMOVUPS     (CX), X12
+	VMOVUPS     32(CX), X13
+	VPACKSSDW   16(CX), X12, X12
+	VPACKSSDW   48(CX), X13, X13
+	VPACKSSWB   X13, X12, X12
+	VPSHUFB     X12, X8, X12
+	VPADDB      X1, X11, X11
+	VPADDB      X12, X11, X11
+	VMOVDQU32   X11, (AX)
+	ADDQ        $0x00000040, CX
+	ADDQ        $0x10, AX
+	DECQ        R8
+	JNZ         rest
+
+restDone:
 	DECQ BX
 	JNZ  group
 
@@ -11390,9 +16635,763 @@ groupDone:
 	VZEROUPPER
 	RET
 
+// func divideSmallF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, FMA3
+TEXT ·divideSmallF32AVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), SI
+	MOVQ         steps+48(FP), DI
+	MOVQ         c+56(FP), R8
+	VBROADCASTSS 32(R8), Z2
+	VBROADCASTSS 64(R8), Z0
+	VBROADCASTSS 128(R8), Z3
+	VBROADCASTSS 160(R8), Z4
+	VBROADCASTSS 192(R8), Z5
+	VBROADCASTSS 256(R8), Z6
+	VBROADCASTSS 288(R8), Z7
+	VBROADCASTSS 320(R8), Z8
+	VBROADCASTSS 352(R8), Z0
+	VBROADCASTSS 384(R8), Z9
+	MOVL         $0xffff0000, R8
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x00ff00ff, R8
+	VMOVD        R8, X10
+	VPBROADCASTD X10, Z10
+	MOVQ         $0x0703060205010400, R8
+	VMOVQ        R8, X0
+	MOVQ         $0x0f0b07030e0a0602, R8
+	VMOVQ        R8, X0
+	MOVQ         $0x0d0905010c080400, R8
+	VMOVQ        R8, X11
+	VPUNPCKLQDQ  X0, X11, X11
+	VPMOVZXBD    X11, Z11
+	CMPQ         DI, $0x01
+	JNE          foursNot
+	MOVQ         SI, R8
+	SHRQ         $0x02, R8
+	ANDQ         $0x03, SI
+	TESTQ        R8, R8
+	JZ           foursDone
+
+fours:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      (CX), Z12
+	VMULPS       Z1, Z12, Z13
+	VFNMADD231PS Z0, Z13, Z12
+	VFMADD231PS  Z1, Z12, Z13
+	VRANGEPS     $0x0a, Z3, Z13, Z13
+	VMAXPS       Z5, Z13, Z0
+	VPANDD       Z4, Z0, Z0
+	VFMADD231PS  Z6, Z0, Z13
+	VPMADDWD     Z7, Z13, Z13
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      64(CX), Z12
+	VMULPS       Z1, Z12, Z14
+	VFNMADD231PS Z0, Z14, Z12
+	VFMADD231PS  Z1, Z12, Z14
+	VRANGEPS     $0x0a, Z3, Z14, Z14
+	VMAXPS       Z5, Z14, Z0
+	VPANDD       Z4, Z0, Z0
+	VFMADD231PS  Z6, Z0, Z14
+	VPMADDWD     Z7, Z14, Z14
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      128(CX), Z12
+	VMULPS       Z1, Z12, Z15
+	VFNMADD231PS Z0, Z15, Z12
+	VFMADD231PS  Z1, Z12, Z15
+	VRANGEPS     $0x0a, Z3, Z15, Z15
+	VMAXPS       Z5, Z15, Z0
+	VPANDD       Z4, Z0, Z0
+	VFMADD231PS  Z6, Z0, Z15
+	VPMADDWD     Z7, Z15, Z15
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      192(CX), Z12
+	VMULPS       Z1, Z12, Z16
+	VFNMADD231PS Z0, Z16, Z12
+	VFMADD231PS  Z1, Z12, Z16
+	VRANGEPS     $0x0a, Z3, Z16, Z16
+	VMAXPS       Z5, Z16, Z0
+	VPANDD       Z4, Z0, Z0
+	VFMADD231PS  Z6, Z0, Z16
+	VPMADDWD     Z7, Z16, Z16
+	VPACKSSDW    Z14, Z13, Z13
+	VPACKSSDW    Z16, Z15, Z15
+	VPMULHUW     Z8, Z13, Z13
+	VPANDD       Z10, Z13, Z13
+	VPMULHUW     Z8, Z15, Z15
+	VPANDD       Z10, Z15, Z15
+	VPACKUSWB    Z15, Z13, Z13
+	VMOVUPS      (CX), Z0
+	VMOVUPS      128(CX), Z1
+	VPACKSSDW    64(CX), Z0, Z0
+	VPACKSSDW    192(CX), Z1, Z1
+	VPACKSSWB    Z1, Z0, Z0
+	VPSHUFB      Z0, Z9, Z0
+	VPADDB       Z2, Z13, Z13
+	VPADDB       Z0, Z13, Z13
+	VPERMD       Z13, Z11, Z13
+	VMOVDQU32    Z13, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          fours
+
+foursDone:
+foursNot:
+	CMPQ  DI, $0x02
+	JNE   twosNot
+	MOVQ  SI, R8
+	SHRQ  $0x01, R8
+	ANDQ  $0x01, SI
+	TESTQ R8, R8
+	JZ    twosDone
+
+twos:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      (CX), Z12
+	VMULPS       Z1, Z12, Z13
+	VFNMADD231PS Z0, Z13, Z12
+	VFMADD231PS  Z1, Z12, Z13
+	VRANGEPS     $0x0a, Z3, Z13, Z13
+	VMAXPS       Z5, Z13, Z12
+	VPANDD       Z4, Z12, Z12
+	VFMADD231PS  Z6, Z12, Z13
+	VPMADDWD     Z7, Z13, Z13
+	VMOVUPS      64(CX), Z12
+	VMULPS       Z1, Z12, Z14
+	VFNMADD231PS Z0, Z14, Z12
+	VFMADD231PS  Z1, Z12, Z14
+	VRANGEPS     $0x0a, Z3, Z14, Z14
+	VMAXPS       Z5, Z14, Z0
+	VPANDD       Z4, Z0, Z0
+	VFMADD231PS  Z6, Z0, Z14
+	VPMADDWD     Z7, Z14, Z14
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      128(CX), Z12
+	VMULPS       Z1, Z12, Z15
+	VFNMADD231PS Z0, Z15, Z12
+	VFMADD231PS  Z1, Z12, Z15
+	VRANGEPS     $0x0a, Z3, Z15, Z15
+	VMAXPS       Z5, Z15, Z12
+	VPANDD       Z4, Z12, Z12
+	VFMADD231PS  Z6, Z12, Z15
+	VPMADDWD     Z7, Z15, Z15
+	VMOVUPS      192(CX), Z12
+	VMULPS       Z1, Z12, Z16
+	VFNMADD231PS Z0, Z16, Z12
+	VFMADD231PS  Z1, Z12, Z16
+	VRANGEPS     $0x0a, Z3, Z16, Z16
+	VMAXPS       Z5, Z16, Z0
+	VPANDD       Z4, Z0, Z0
+	VFMADD231PS  Z6, Z0, Z16
+	VPMADDWD     Z7, Z16, Z16
+	VPACKSSDW    Z14, Z13, Z13
+	VPACKSSDW    Z16, Z15, Z15
+	VPMULHUW     Z8, Z13, Z13
+	VPANDD       Z10, Z13, Z13
+	VPMULHUW     Z8, Z15, Z15
+	VPANDD       Z10, Z15, Z15
+	VPACKUSWB    Z15, Z13, Z13
+	VMOVUPS      (CX), Z0
+	VMOVUPS      128(CX), Z1
+	VPACKSSDW    64(CX), Z0, Z0
+	VPACKSSDW    192(CX), Z1, Z1
+	VPACKSSWB    Z1, Z0, Z0
+	VPSHUFB      Z0, Z9, Z0
+	VPADDB       Z2, Z13, Z13
+	VPADDB       Z0, Z13, Z13
+	VPERMD       Z13, Z11, Z13
+	VMOVDQU32    Z13, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ SI, SI
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	MOVQ         DI, R8
+	MOVQ         DI, R9
+	SHRQ         $0x02, R8
+	ANDQ         $0x03, R9
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (CX), Z12
+	VMULPS       Z1, Z12, Z13
+	VFNMADD231PS Z0, Z13, Z12
+	VFMADD231PS  Z1, Z12, Z13
+	VRANGEPS     $0x0a, Z3, Z13, Z13
+	VMAXPS       Z5, Z13, Z12
+	VPANDD       Z4, Z12, Z12
+	VFMADD231PS  Z6, Z12, Z13
+	VPMADDWD     Z7, Z13, Z13
+	VMOVUPS      64(CX), Z12
+	VMULPS       Z1, Z12, Z14
+	VFNMADD231PS Z0, Z14, Z12
+	VFMADD231PS  Z1, Z12, Z14
+	VRANGEPS     $0x0a, Z3, Z14, Z14
+	VMAXPS       Z5, Z14, Z12
+	VPANDD       Z4, Z12, Z12
+	VFMADD231PS  Z6, Z12, Z14
+	VPMADDWD     Z7, Z14, Z14
+	VMOVUPS      128(CX), Z12
+	VMULPS       Z1, Z12, Z15
+	VFNMADD231PS Z0, Z15, Z12
+	VFMADD231PS  Z1, Z12, Z15
+	VRANGEPS     $0x0a, Z3, Z15, Z15
+	VMAXPS       Z5, Z15, Z12
+	VPANDD       Z4, Z12, Z12
+	VFMADD231PS  Z6, Z12, Z15
+	VPMADDWD     Z7, Z15, Z15
+	VMOVUPS      192(CX), Z12
+	VMULPS       Z1, Z12, Z16
+	VFNMADD231PS Z0, Z16, Z12
+	VFMADD231PS  Z1, Z12, Z16
+	VRANGEPS     $0x0a, Z3, Z16, Z16
+	VMAXPS       Z5, Z16, Z12
+	VPANDD       Z4, Z12, Z12
+	VFMADD231PS  Z6, Z12, Z16
+	VPMADDWD     Z7, Z16, Z16
+	VPACKSSDW    Z14, Z13, Z13
+	VPACKSSDW    Z16, Z15, Z15
+	VPMULHUW     Z8, Z13, Z13
+	VPANDD       Z10, Z13, Z13
+	VPMULHUW     Z8, Z15, Z15
+	VPANDD       Z10, Z15, Z15
+	VPACKUSWB    Z15, Z13, Z13
+	VMOVUPS      (CX), Z12
+	VMOVUPS      128(CX), Z14
+	VPACKSSDW    64(CX), Z12, Z12
+	VPACKSSDW    192(CX), Z14, Z14
+	VPACKSSWB    Z14, Z12, Z12
+	VPSHUFB      Z12, Z9, Z12
+	VPADDB       Z2, Z13, Z13
+	VPADDB       Z12, Z13, Z13
+	VPERMD       Z13, Z11, Z13
+	VMOVDQU32    Z13, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          turn
+
+turnDone:
+	TESTQ R9, R9
+	JZ    restDone
+
+rest:
+	VMOVUPS      (CX), X12
+	VMULPS       X1, X12, X13
+	VFNMADD231PS X0, X13, X12
+	VFMADD231PS  X1, X12, X13
+	VRANGEPS     $0x0a, X3, X13, X13
+	VMAXPS       X5, X13, X12
+	VPANDD       X4, X12, X12
+	VFMADD231PS  X6, X12, X13
+	VPMADDWD     X7, X13, X13
+	VMOVUPS      16(CX), X12
+	VMULPS       X1, X12, X14
+	VFNMADD231PS X0, X14, X12
+	VFMADD231PS  X1, X12, X14
+	VRANGEPS     $0x0a, X3, X14, X14
+	VMAXPS       X5, X14, X12
+	VPANDD       X4, X12, X12
+	VFMADD231PS  X6, X12, X14
+	VPMADDWD     X7, X14, X14
+	VMOVUPS      32(CX), X12
+	VMULPS       X1, X12, X15
+	VFNMADD231PS X0, X15, X12
+	VFMADD231PS  X1, X12, X15
+	VRANGEPS     $0x0a, X3, X15, X15
+	VMAXPS       X5, X15, X12
+	VPANDD       X4, X12, X12
+	VFMADD231PS  X6, X12, X15
+	VPMADDWD     X7, X15, X15
+	VMOVUPS      48(CX), X12
+	VMULPS       X1, X12, X16
+	VFNMADD231PS X0, X16, X12
+	VFMADD231PS  X1, X12, X16
+	VRANGEPS     $0x0a, X3, X16, X16
+	VMAXPS       X5, X16, X12
+	VPANDD       X4, X12, X12
+	VFMADD231PS  X6, X12, X16
+	VPMADDWD     X7, X16, X16
+	VPACKSSDW    X14, X13, X13
+	VPACKSSDW    X16, X15, X15
+	VPMULHUW     X8, X13, X13
+	VPANDD       X10, X13, X13
+	VPMULHUW     X8, X15, X15
+	VPANDD       X10, X15, X15
+	VPACKUSWB    X15, X13, X13
+	VMOVUPS      (CX), X12
+	VMOVUPS      32(CX), X14
+	VPACKSSDW    16(CX), X12, X12
+	VPACKSSDW    48(CX), X14, X14
+	VPACKSSWB    X14, X12, X12
+	VPSHUFB      X12, X9, X12
+	VPADDB       X2, X13, X13
+	VPADDB       X12, X13, X13
+	VMOVDQU32    X13, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x10, AX
+	DECQ         R9
+	JNZ          rest
+
+restDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
 // func dividePackedF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, FMA3
 TEXT ·dividePackedF32AVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         zeros+16(FP), DX
+	MOVQ         scales+24(FP), DX
+	MOVQ         inverses+32(FP), BX
+	MOVQ         groups+40(FP), SI
+	MOVQ         steps+48(FP), DI
+	MOVQ         c+56(FP), R8
+	VBROADCASTSS (R8), Z2
+	VBROADCASTSS 32(R8), Z3
+	VBROADCASTSS 64(R8), Z0
+	VBROADCASTSS 128(R8), Z4
+	VBROADCASTSS 160(R8), Z5
+	VBROADCASTSS 224(R8), Z6
+	VBROADCASTSS 256(R8), Z7
+	VBROADCASTSS 288(R8), Z8
+	VBROADCASTSS 352(R8), Z9
+	VBROADCASTSS 384(R8), Z10
+	MOVL         $0xffff0000, R8
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x00ff00ff, R8
+	VMOVD        R8, X11
+	VPBROADCASTD X11, Z11
+	MOVQ         $0x0703060205010400, R8
+	VMOVQ        R8, X0
+	MOVQ         $0x0f0b07030e0a0602, R8
+	VMOVQ        R8, X0
+	MOVQ         $0x0d0905010c080400, R8
+	VMOVQ        R8, X12
+	VPUNPCKLQDQ  X0, X12, X12
+	VPMOVZXBD    X12, Z12
+	CMPQ         DI, $0x01
+	JNE          foursNot
+	MOVQ         SI, R8
+	SHRQ         $0x02, R8
+	ANDQ         $0x03, SI
+	TESTQ        R8, R8
+	JZ           foursDone
+
+fours:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      (CX), Z13
+	VMULPS       Z1, Z13, Z14
+	VFNMADD231PS Z0, Z14, Z13
+	VFMADD231PS  Z1, Z13, Z14
+	VRANGEPS     $0x0a, Z4, Z14, Z14
+	VPADDD       Z6, Z14, Z0
+	VMOVDQA32    Z14, Z1
+	VPTERNLOGD   $0x28, Z7, Z0, Z1
+	VPADDD       Z14, Z1, Z1
+	VMULPS       Z8, Z1, Z14
+	VCVTPS2DQ    Z14, Z14
+	VPSUBD       Z10, Z0, Z0
+	VPCMPUD      $0x06, Z9, Z1, K1
+	VPSRLVD      Z2, Z0, K1, Z14
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      64(CX), Z13
+	VMULPS       Z1, Z13, Z15
+	VFNMADD231PS Z0, Z15, Z13
+	VFMADD231PS  Z1, Z13, Z15
+	VRANGEPS     $0x0a, Z4, Z15, Z15
+	VPADDD       Z6, Z15, Z0
+	VMOVDQA32    Z15, Z1
+	VPTERNLOGD   $0x28, Z7, Z0, Z1
+	VPADDD       Z15, Z1, Z1
+	VMULPS       Z8, Z1, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPSUBD       Z10, Z0, Z0
+	VPCMPUD      $0x06, Z9, Z1, K1
+	VPSRLVD      Z2, Z0, K1, Z15
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      128(CX), Z13
+	VMULPS       Z1, Z13, Z16
+	VFNMADD231PS Z0, Z16, Z13
+	VFMADD231PS  Z1, Z13, Z16
+	VRANGEPS     $0x0a, Z4, Z16, Z16
+	VPADDD       Z6, Z16, Z0
+	VMOVDQA32    Z16, Z1
+	VPTERNLOGD   $0x28, Z7, Z0, Z1
+	VPADDD       Z16, Z1, Z1
+	VMULPS       Z8, Z1, Z16
+	VCVTPS2DQ    Z16, Z16
+	VPSUBD       Z10, Z0, Z0
+	VPCMPUD      $0x06, Z9, Z1, K1
+	VPSRLVD      Z2, Z0, K1, Z16
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      192(CX), Z13
+	VMULPS       Z1, Z13, Z17
+	VFNMADD231PS Z0, Z17, Z13
+	VFMADD231PS  Z1, Z13, Z17
+	VRANGEPS     $0x0a, Z4, Z17, Z17
+	VPADDD       Z6, Z17, Z0
+	VMOVDQA32    Z17, Z1
+	VPTERNLOGD   $0x28, Z7, Z0, Z1
+	VPADDD       Z17, Z1, Z1
+	VMULPS       Z8, Z1, Z17
+	VCVTPS2DQ    Z17, Z17
+	VPSUBD       Z10, Z0, Z0
+	VPCMPUD      $0x06, Z9, Z1, K1
+	VPSRLVD      Z2, Z0, K1, Z17
+	VPACKSSDW    Z15, Z14, Z14
+	VPACKSSDW    Z17, Z16, Z16
+	VPANDD       Z11, Z14, Z14
+	VPANDD       Z11, Z16, Z16
+	VPACKUSWB    Z16, Z14, Z14
+	VMOVUPS      (CX), Z0
+	VMOVUPS      128(CX), Z1
+	VPACKSSDW    64(CX), Z0, Z0
+	VPACKSSDW    192(CX), Z1, Z1
+	VPACKSSWB    Z1, Z0, Z0
+	VPSHUFB      Z0, Z5, Z0
+	VPADDB       Z3, Z14, Z14
+	VPADDB       Z0, Z14, Z14
+	VPERMD       Z14, Z12, Z14
+	VMOVDQU32    Z14, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          fours
+
+foursDone:
+foursNot:
+	CMPQ  DI, $0x02
+	JNE   twosNot
+	MOVQ  SI, R8
+	SHRQ  $0x01, R8
+	ANDQ  $0x01, SI
+	TESTQ R8, R8
+	JZ    twosDone
+
+twos:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      (CX), Z13
+	VMULPS       Z1, Z13, Z14
+	VFNMADD231PS Z0, Z14, Z13
+	VFMADD231PS  Z1, Z13, Z14
+	VRANGEPS     $0x0a, Z4, Z14, Z14
+	VPADDD       Z6, Z14, Z13
+	VMOVDQA32    Z14, Z15
+	VPTERNLOGD   $0x28, Z7, Z13, Z15
+	VPADDD       Z14, Z15, Z15
+	VMULPS       Z8, Z15, Z14
+	VCVTPS2DQ    Z14, Z14
+	VPSUBD       Z10, Z13, Z13
+	VPCMPUD      $0x06, Z9, Z15, K1
+	VPSRLVD      Z2, Z13, K1, Z14
+	VMOVUPS      64(CX), Z13
+	VMULPS       Z1, Z13, Z15
+	VFNMADD231PS Z0, Z15, Z13
+	VFMADD231PS  Z1, Z13, Z15
+	VRANGEPS     $0x0a, Z4, Z15, Z15
+	VPADDD       Z6, Z15, Z0
+	VMOVDQA32    Z15, Z1
+	VPTERNLOGD   $0x28, Z7, Z0, Z1
+	VPADDD       Z15, Z1, Z1
+	VMULPS       Z8, Z1, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPSUBD       Z10, Z0, Z0
+	VPCMPUD      $0x06, Z9, Z1, K1
+	VPSRLVD      Z2, Z0, K1, Z15
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VMOVUPS      128(CX), Z13
+	VMULPS       Z1, Z13, Z16
+	VFNMADD231PS Z0, Z16, Z13
+	VFMADD231PS  Z1, Z13, Z16
+	VRANGEPS     $0x0a, Z4, Z16, Z16
+	VPADDD       Z6, Z16, Z13
+	VMOVDQA32    Z16, Z17
+	VPTERNLOGD   $0x28, Z7, Z13, Z17
+	VPADDD       Z16, Z17, Z17
+	VMULPS       Z8, Z17, Z16
+	VCVTPS2DQ    Z16, Z16
+	VPSUBD       Z10, Z13, Z13
+	VPCMPUD      $0x06, Z9, Z17, K1
+	VPSRLVD      Z2, Z13, K1, Z16
+	VMOVUPS      192(CX), Z13
+	VMULPS       Z1, Z13, Z17
+	VFNMADD231PS Z0, Z17, Z13
+	VFMADD231PS  Z1, Z13, Z17
+	VRANGEPS     $0x0a, Z4, Z17, Z17
+	VPADDD       Z6, Z17, Z0
+	VMOVDQA32    Z17, Z1
+	VPTERNLOGD   $0x28, Z7, Z0, Z1
+	VPADDD       Z17, Z1, Z1
+	VMULPS       Z8, Z1, Z17
+	VCVTPS2DQ    Z17, Z17
+	VPSUBD       Z10, Z0, Z0
+	VPCMPUD      $0x06, Z9, Z1, K1
+	VPSRLVD      Z2, Z0, K1, Z17
+	VPACKSSDW    Z15, Z14, Z14
+	VPACKSSDW    Z17, Z16, Z16
+	VPANDD       Z11, Z14, Z14
+	VPANDD       Z11, Z16, Z16
+	VPACKUSWB    Z16, Z14, Z14
+	VMOVUPS      (CX), Z0
+	VMOVUPS      128(CX), Z1
+	VPACKSSDW    64(CX), Z0, Z0
+	VPACKSSDW    192(CX), Z1, Z1
+	VPACKSSWB    Z1, Z0, Z0
+	VPSHUFB      Z0, Z5, Z0
+	VPADDB       Z3, Z14, Z14
+	VPADDB       Z0, Z14, Z14
+	VPERMD       Z14, Z12, Z14
+	VMOVDQU32    Z14, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ SI, SI
+	JZ    groupDone
+
+group:
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	MOVQ         DI, R8
+	MOVQ         DI, R9
+	SHRQ         $0x02, R8
+	ANDQ         $0x03, R9
+	TESTQ        R8, R8
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (CX), Z13
+	VMULPS       Z1, Z13, Z14
+	VFNMADD231PS Z0, Z14, Z13
+	VFMADD231PS  Z1, Z13, Z14
+	VRANGEPS     $0x0a, Z4, Z14, Z14
+	VPADDD       Z6, Z14, Z13
+	VMOVDQA32    Z14, Z15
+	VPTERNLOGD   $0x28, Z7, Z13, Z15
+	VPADDD       Z14, Z15, Z15
+	VMULPS       Z8, Z15, Z14
+	VCVTPS2DQ    Z14, Z14
+	VPSUBD       Z10, Z13, Z13
+	VPCMPUD      $0x06, Z9, Z15, K1
+	VPSRLVD      Z2, Z13, K1, Z14
+	VMOVUPS      64(CX), Z13
+	VMULPS       Z1, Z13, Z15
+	VFNMADD231PS Z0, Z15, Z13
+	VFMADD231PS  Z1, Z13, Z15
+	VRANGEPS     $0x0a, Z4, Z15, Z15
+	VPADDD       Z6, Z15, Z13
+	VMOVDQA32    Z15, Z16
+	VPTERNLOGD   $0x28, Z7, Z13, Z16
+	VPADDD       Z15, Z16, Z16
+	VMULPS       Z8, Z16, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPSUBD       Z10, Z13, Z13
+	VPCMPUD      $0x06, Z9, Z16, K1
+	VPSRLVD      Z2, Z13, K1, Z15
+	VMOVUPS      128(CX), Z13
+	VMULPS       Z1, Z13, Z16
+	VFNMADD231PS Z0, Z16, Z13
+	VFMADD231PS  Z1, Z13, Z16
+	VRANGEPS     $0x0a, Z4, Z16, Z16
+	VPADDD       Z6, Z16, Z13
+	VMOVDQA32    Z16, Z17
+	VPTERNLOGD   $0x28, Z7, Z13, Z17
+	VPADDD       Z16, Z17, Z17
+	VMULPS       Z8, Z17, Z16
+	VCVTPS2DQ    Z16, Z16
+	VPSUBD       Z10, Z13, Z13
+	VPCMPUD      $0x06, Z9, Z17, K1
+	VPSRLVD      Z2, Z13, K1, Z16
+	VMOVUPS      192(CX), Z13
+	VMULPS       Z1, Z13, Z17
+	VFNMADD231PS Z0, Z17, Z13
+	VFMADD231PS  Z1, Z13, Z17
+	VRANGEPS     $0x0a, Z4, Z17, Z17
+	VPADDD       Z6, Z17, Z13
+	VMOVDQA32    Z17, Z18
+	VPTERNLOGD   $0x28, Z7, Z13, Z18
+	VPADDD       Z17, Z18, Z18
+	VMULPS       Z8, Z18, Z17
+	VCVTPS2DQ    Z17, Z17
+	VPSUBD       Z10, Z13, Z13
+	VPCMPUD      $0x06, Z9, Z18, K1
+	VPSRLVD      Z2, Z13, K1, Z17
+	VPACKSSDW    Z15, Z14, Z14
+	VPACKSSDW    Z17, Z16, Z16
+	VPANDD       Z11, Z14, Z14
+	VPANDD       Z11, Z16, Z16
+	VPACKUSWB    Z16, Z14, Z14
+	VMOVUPS      (CX), Z13
+	VMOVUPS      128(CX), Z15
+	VPACKSSDW    64(CX), Z13, Z13
+	VPACKSSDW    192(CX), Z15, Z15
+	VPACKSSWB    Z15, Z13, Z13
+	VPSHUFB      Z13, Z5, Z13
+	VPADDB       Z3, Z14, Z14
+	VPADDB       Z13, Z14, Z14
+	VPERMD       Z14, Z12, Z14
+	VMOVDQU32    Z14, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         R8
+	JNZ          turn
+
+turnDone:
+	TESTQ R9, R9
+	JZ    restDone
+
+rest:
+	VMOVUPS      (CX), X13
+	VMULPS       X1, X13, X14
+	VFNMADD231PS X0, X14, X13
+	VFMADD231PS  X1, X13, X14
+	VRANGEPS     $0x0a, X4, X14, X14
+	VPADDD       X6, X14, X13
+	VMOVDQA32    X14, X15
+	VPTERNLOGD   $0x28, X7, X13, X15
+	VPADDD       X14, X15, X15
+	VMULPS       X8, X15, X14
+	VCVTPS2DQ    X14, X14
+	VPSUBD       X10, X13, X13
+	VPCMPUD      $0x06, X9, X15, K1
+	VPSRLVD      X2, X13, K1, X14
+	VMOVUPS      16(CX), X13
+	VMULPS       X1, X13, X15
+	VFNMADD231PS X0, X15, X13
+	VFMADD231PS  X1, X13, X15
+	VRANGEPS     $0x0a, X4, X15, X15
+	VPADDD       X6, X15, X13
+	VMOVDQA32    X15, X16
+	VPTERNLOGD   $0x28, X7, X13, X16
+	VPADDD       X15, X16, X16
+	VMULPS       X8, X16, X15
+	VCVTPS2DQ    X15, X15
+	VPSUBD       X10, X13, X13
+	VPCMPUD      $0x06, X9, X16, K1
+	VPSRLVD      X2, X13, K1, X15
+	VMOVUPS      32(CX), X13
+	VMULPS       X1, X13, X16
+	VFNMADD231PS X0, X16, X13
+	VFMADD231PS  X1, X13, X16
+	VRANGEPS     $0x0a, X4, X16, X16
+	VPADDD       X6, X16, X13
+	VMOVDQA32    X16, X17
+	VPTERNLOGD   $0x28, X7, X13, X17
+	VPADDD       X16, X17, X17
+	VMULPS       X8, X17, X16
+	VCVTPS2DQ    X16, X16
+	VPSUBD       X10, X13, X13
+	VPCMPUD      $0x06, X9, X17, K1
+	VPSRLVD      X2, X13, K1, X16
+	VMOVUPS      48(CX), X13
+	VMULPS       X1, X13, X17
+	VFNMADD231PS X0, X17, X13
+	VFMADD231PS  X1, X13, X17
+	VRANGEPS     $0x0a, X4, X17, X17
+	VPADDD       X6, X17, X13
+	VMOVDQA32    X17, X18
+	VPTERNLOGD   $0x28, X7, X13, X18
+	VPADDD       X17, X18, X18
+	VMULPS       X8, X18, X17
+	VCVTPS2DQ    X17, X17
+	VPSUBD       X10, X13, X13
+	VPCMPUD      $0x06, X9, X18, K1
+	VPSRLVD      X2, X13, K1, X17
+	VPACKSSDW    X15, X14, X14
+	VPACKSSDW    X17, X16, X16
+	VPANDD       X11, X14, X14
+	VPANDD       X11, X16, X16
+	VPACKUSWB    X16, X14, X14
+	VMOVUPS      (CX), X13
+	VMOVUPS      32(CX), X15
+	VPACKSSDW    16(CX), X13, X13
+	VPACKSSDW    48(CX), X15, X15
+	VPACKSSWB    X15, X13, X13
+	VPSHUFB      X13, X5, X13
+	VPADDB       X3, X14, X14
+	VPADDB       X13, X14, X14
+	VMOVDQU32    X14, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x10, AX
+	DECQ         R9
+	JNZ          rest
+
+restDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func divideFromPackedF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, FMA3
+TEXT ·divideFromPackedF32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         src+8(FP), CX
 	MOVQ         zeros+16(FP), DX
@@ -11401,63 +17400,418 @@ TEXT ·dividePackedF32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         groups+40(FP), DI
 	MOVQ         steps+48(FP), R8
 	MOVQ         c+56(FP), R9
-	VMOVD        (R9), X0
-	VMOVD        32(R9), X1
-	VBROADCASTSS 64(R9), Z2
-	VBROADCASTSS 96(R9), Z3
+	VBROADCASTSS (R9), Z3
+	VBROADCASTSS 32(R9), Z0
+	VBROADCASTSS 64(R9), Z0
 	VBROADCASTSS 128(R9), Z4
-	VBROADCASTSS 160(R9), Z5
-	VBROADCASTSS 192(R9), Z6
-	VBROADCASTSS 224(R9), Z7
-	VBROADCASTSS 256(R9), Z8
-	VBROADCASTSS 288(R9), Z9
-	VBROADCASTSS 320(R9), Z10
-	VBROADCASTSS 352(R9), Z11
-	VBROADCASTSS 384(R9), Z12
-	TESTQ        DI, DI
-	JZ           groupDone
+	VBROADCASTSS 160(R9), Z0
+	VBROADCASTSS 224(R9), Z5
+	VBROADCASTSS 256(R9), Z6
+	VBROADCASTSS 288(R9), Z7
+	VBROADCASTSS 352(R9), Z8
+	VBROADCASTSS 384(R9), Z9
+	MOVL         $0x00000000, R9
+	VMOVD        R9, X10
+	VPBROADCASTD X10, Z10
+	MOVL         $0xffff0000, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x00ff00ff, R9
+	VMOVD        R9, X11
+	VPBROADCASTD X11, Z11
+	MOVQ         $0x0703060205010400, R9
+	VMOVQ        R9, X0
+	MOVQ         $0x0f0b07030e0a0602, R9
+	VMOVQ        R9, X0
+	MOVQ         $0x0d0905010c080400, R9
+	VMOVQ        R9, X12
+	VPUNPCKLQDQ  X0, X12, X12
+	VPMOVZXBD    X12, Z12
+	CMPQ         R8, $0x01
+	JNE          foursNot
+	MOVQ         DI, R9
+	SHRQ         $0x02, R9
+	ANDQ         $0x03, DI
+	TESTQ        R9, R9
+	JZ           foursDone
+
+fours:
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      (CX), Z13
+	VSUBPS       Z0, Z13, Z13
+	VMULPS       Z2, Z13, Z14
+	VFNMADD231PS Z1, Z14, Z13
+	VFMADD231PS  Z2, Z13, Z14
+	VMAXPS       Z10, Z14, Z14
+	VMINPS       Z4, Z14, Z14
+	VPADDD       Z5, Z14, Z0
+	VMOVDQA32    Z14, Z1
+	VPTERNLOGD   $0x28, Z6, Z0, Z1
+	VPADDD       Z14, Z1, Z1
+	VMULPS       Z7, Z1, Z14
+	VCVTPS2DQ    Z14, Z14
+	VPSUBD       Z9, Z0, Z0
+	VPCMPUD      $0x06, Z8, Z1, K1
+	VPSRLVD      Z3, Z0, K1, Z14
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      64(CX), Z13
+	VSUBPS       Z0, Z13, Z13
+	VMULPS       Z2, Z13, Z15
+	VFNMADD231PS Z1, Z15, Z13
+	VFMADD231PS  Z2, Z13, Z15
+	VMAXPS       Z10, Z15, Z15
+	VMINPS       Z4, Z15, Z15
+	VPADDD       Z5, Z15, Z0
+	VMOVDQA32    Z15, Z1
+	VPTERNLOGD   $0x28, Z6, Z0, Z1
+	VPADDD       Z15, Z1, Z1
+	VMULPS       Z7, Z1, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPSUBD       Z9, Z0, Z0
+	VPCMPUD      $0x06, Z8, Z1, K1
+	VPSRLVD      Z3, Z0, K1, Z15
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      128(CX), Z13
+	VSUBPS       Z0, Z13, Z13
+	VMULPS       Z2, Z13, Z16
+	VFNMADD231PS Z1, Z16, Z13
+	VFMADD231PS  Z2, Z13, Z16
+	VMAXPS       Z10, Z16, Z16
+	VMINPS       Z4, Z16, Z16
+	VPADDD       Z5, Z16, Z0
+	VMOVDQA32    Z16, Z1
+	VPTERNLOGD   $0x28, Z6, Z0, Z1
+	VPADDD       Z16, Z1, Z1
+	VMULPS       Z7, Z1, Z16
+	VCVTPS2DQ    Z16, Z16
+	VPSUBD       Z9, Z0, Z0
+	VPCMPUD      $0x06, Z8, Z1, K1
+	VPSRLVD      Z3, Z0, K1, Z16
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      192(CX), Z13
+	VSUBPS       Z0, Z13, Z13
+	VMULPS       Z2, Z13, Z0
+	VFNMADD231PS Z1, Z0, Z13
+	VFMADD231PS  Z2, Z13, Z0
+	VMAXPS       Z10, Z0, Z0
+	VMINPS       Z4, Z0, Z0
+	VPADDD       Z5, Z0, Z1
+	VMOVDQA32    Z0, Z2
+	VPTERNLOGD   $0x28, Z6, Z1, Z2
+	VPADDD       Z0, Z2, Z2
+	VMULPS       Z7, Z2, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPSUBD       Z9, Z1, Z1
+	VPCMPUD      $0x06, Z8, Z2, K1
+	VPSRLVD      Z3, Z1, K1, Z0
+	VPACKSSDW    Z15, Z14, Z14
+	VPACKSSDW    Z0, Z16, Z16
+	VPANDD       Z11, Z14, Z14
+	VPANDD       Z11, Z16, Z16
+	VPACKUSWB    Z16, Z14, Z14
+	VPERMD       Z14, Z12, Z14
+	VMOVDQU32    Z14, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         R9
+	JNZ          fours
+
+foursDone:
+foursNot:
+	CMPQ  R8, $0x02
+	JNE   twosNot
+	MOVQ  DI, R9
+	SHRQ  $0x01, R9
+	ANDQ  $0x01, DI
+	TESTQ R9, R9
+	JZ    twosDone
+
+twos:
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      (CX), Z13
+	VSUBPS       Z0, Z13, Z13
+	VMULPS       Z2, Z13, Z14
+	VFNMADD231PS Z1, Z14, Z13
+	VFMADD231PS  Z2, Z13, Z14
+	VMAXPS       Z10, Z14, Z14
+	VMINPS       Z4, Z14, Z14
+	VPADDD       Z5, Z14, Z13
+	VMOVDQA32    Z14, Z15
+	VPTERNLOGD   $0x28, Z6, Z13, Z15
+	VPADDD       Z14, Z15, Z15
+	VMULPS       Z7, Z15, Z14
+	VCVTPS2DQ    Z14, Z14
+	VPSUBD       Z9, Z13, Z13
+	VPCMPUD      $0x06, Z8, Z15, K1
+	VPSRLVD      Z3, Z13, K1, Z14
+	VMOVUPS      64(CX), Z13
+	VSUBPS       Z0, Z13, Z13
+	VMULPS       Z2, Z13, Z15
+	VFNMADD231PS Z1, Z15, Z13
+	VFMADD231PS  Z2, Z13, Z15
+	VMAXPS       Z10, Z15, Z15
+	VMINPS       Z4, Z15, Z15
+	VPADDD       Z5, Z15, Z0
+	VMOVDQA32    Z15, Z1
+	VPTERNLOGD   $0x28, Z6, Z0, Z1
+	VPADDD       Z15, Z1, Z1
+	VMULPS       Z7, Z1, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPSUBD       Z9, Z0, Z0
+	VPCMPUD      $0x06, Z8, Z1, K1
+	VPSRLVD      Z3, Z0, K1, Z15
+	VBROADCASTSS (BX), Z1
+	ADDQ         $0x04, BX
+	VBROADCASTSS (SI), Z2
+	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
+	VMOVUPS      128(CX), Z13
+	VSUBPS       Z0, Z13, Z13
+	VMULPS       Z2, Z13, Z16
+	VFNMADD231PS Z1, Z16, Z13
+	VFMADD231PS  Z2, Z13, Z16
+	VMAXPS       Z10, Z16, Z16
+	VMINPS       Z4, Z16, Z16
+	VPADDD       Z5, Z16, Z13
+	VMOVDQA32    Z16, Z17
+	VPTERNLOGD   $0x28, Z6, Z13, Z17
+	VPADDD       Z16, Z17, Z17
+	VMULPS       Z7, Z17, Z16
+	VCVTPS2DQ    Z16, Z16
+	VPSUBD       Z9, Z13, Z13
+	VPCMPUD      $0x06, Z8, Z17, K1
+	VPSRLVD      Z3, Z13, K1, Z16
+	VMOVUPS      192(CX), Z13
+	VSUBPS       Z0, Z13, Z13
+	VMULPS       Z2, Z13, Z0
+	VFNMADD231PS Z1, Z0, Z13
+	VFMADD231PS  Z2, Z13, Z0
+	VMAXPS       Z10, Z0, Z0
+	VMINPS       Z4, Z0, Z0
+	VPADDD       Z5, Z0, Z1
+	VMOVDQA32    Z0, Z2
+	VPTERNLOGD   $0x28, Z6, Z1, Z2
+	VPADDD       Z0, Z2, Z2
+	VMULPS       Z7, Z2, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPSUBD       Z9, Z1, Z1
+	VPCMPUD      $0x06, Z8, Z2, K1
+	VPSRLVD      Z3, Z1, K1, Z0
+	VPACKSSDW    Z15, Z14, Z14
+	VPACKSSDW    Z0, Z16, Z16
+	VPANDD       Z11, Z14, Z14
+	VPANDD       Z11, Z16, Z16
+	VPACKUSWB    Z16, Z14, Z14
+	VPERMD       Z14, Z12, Z14
+	VMOVDQU32    Z14, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
+	DECQ         R9
+	JNZ          twos
+
+twosDone:
+twosNot:
+	TESTQ DI, DI
+	JZ    groupDone
 
 group:
-	VBROADCASTSS (BX), Z14
+	VBROADCASTSS (BX), Z1
 	ADDQ         $0x04, BX
-	VBROADCASTSS (DX), Z13
-	ADDQ         $0x04, DX
-	VBROADCASTSS (SI), Z15
+	VBROADCASTSS (SI), Z2
 	ADDQ         $0x04, SI
+	VBROADCASTSS (DX), Z0
+	ADDQ         $0x04, DX
 	MOVQ         R8, R9
+	MOVQ         R8, R10
+	SHRQ         $0x02, R9
+	ANDQ         $0x03, R10
 	TESTQ        R9, R9
 	JZ           turnDone
 
 turn:
-	VMOVUPS      (CX), Z16
-	VSUBPS       Z13, Z16, Z16
+	VMOVUPS      (CX), Z13
+	VSUBPS       Z0, Z13, Z13
+	VMULPS       Z2, Z13, Z14
+	VFNMADD231PS Z1, Z14, Z13
+	VFMADD231PS  Z2, Z13, Z14
+	VMAXPS       Z10, Z14, Z14
+	VMINPS       Z4, Z14, Z14
+	VPADDD       Z5, Z14, Z13
+	VMOVDQA32    Z14, Z15
+	VPTERNLOGD   $0x28, Z6, Z13, Z15
+	VPADDD       Z14, Z15, Z15
+	VMULPS       Z7, Z15, Z14
+	VCVTPS2DQ    Z14, Z14
+	VPSUBD       Z9, Z13, Z13
+	VPCMPUD      $0x06, Z8, Z15, K1
+	VPSRLVD      Z3, Z13, K1, Z14
+	VMOVUPS      64(CX), Z13
+	VSUBPS       Z0, Z13, Z13
+	VMULPS       Z2, Z13, Z15
+	VFNMADD231PS Z1, Z15, Z13
+	VFMADD231PS  Z2, Z13, Z15
+	VMAXPS       Z10, Z15, Z15
+	VMINPS       Z4, Z15, Z15
+	VPADDD       Z5, Z15, Z13
+	VMOVDQA32    Z15, Z16
+	VPTERNLOGD   $0x28, Z6, Z13, Z16
+	VPADDD       Z15, Z16, Z16
+	VMULPS       Z7, Z16, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPSUBD       Z9, Z13, Z13
+	VPCMPUD      $0x06, Z8, Z16, K1
+	VPSRLVD      Z3, Z13, K1, Z15
+	VMOVUPS      128(CX), Z13
+	VSUBPS       Z0, Z13, Z13
+	VMULPS       Z2, Z13, Z16
+	VFNMADD231PS Z1, Z16, Z13
+	VFMADD231PS  Z2, Z13, Z16
+	VMAXPS       Z10, Z16, Z16
+	VMINPS       Z4, Z16, Z16
+	VPADDD       Z5, Z16, Z13
 	VMOVDQA32    Z16, Z17
-	VMAXPS       Z5, Z16, Z17
-	VPANDD       Z2, Z17, Z16
-	VMULPS       Z15, Z16, Z18
-	VFNMADD231PS Z14, Z18, Z16
-	VFMADD231PS  Z15, Z16, Z18
-	VMINPS       Z4, Z18, Z18
-	VPANDD       Z6, Z18, Z16
-	VPADDD       Z7, Z16, Z16
-	VPANDD       Z8, Z16, Z16
-	VPADDD       Z16, Z18, Z18
-	VMULPS       Z9, Z18, Z16
-	VADDPS       Z10, Z16, Z16
-	VPSUBD       Z10, Z16, Z16
-	VPCMPUD      $0x06, Z11, Z18, K1
-	VPSUBD       Z12, Z18, Z18
-	VPSRLD       X0, Z18, K1, Z16
-	VPSRLD       X1, Z17, Z17
-	VPANDD       Z3, Z17, Z17
-	VPORD        Z17, Z16, Z16
-	VPMOVDB      Z16, (AX)
-	ADDQ         $0x40, CX
-	ADDQ         $0x10, AX
+	VPTERNLOGD   $0x28, Z6, Z13, Z17
+	VPADDD       Z16, Z17, Z17
+	VMULPS       Z7, Z17, Z16
+	VCVTPS2DQ    Z16, Z16
+	VPSUBD       Z9, Z13, Z13
+	VPCMPUD      $0x06, Z8, Z17, K1
+	VPSRLVD      Z3, Z13, K1, Z16
+	VMOVUPS      192(CX), Z13
+	VSUBPS       Z0, Z13, Z13
+	VMULPS       Z2, Z13, Z17
+	VFNMADD231PS Z1, Z17, Z13
+	VFMADD231PS  Z2, Z13, Z17
+	VMAXPS       Z10, Z17, Z17
+	VMINPS       Z4, Z17, Z17
+	VPADDD       Z5, Z17, Z13
+	VMOVDQA32    Z17, Z18
+	VPTERNLOGD   $0x28, Z6, Z13, Z18
+	VPADDD       Z17, Z18, Z18
+	VMULPS       Z7, Z18, Z17
+	VCVTPS2DQ    Z17, Z17
+	VPSUBD       Z9, Z13, Z13
+	VPCMPUD      $0x06, Z8, Z18, K1
+	VPSRLVD      Z3, Z13, K1, Z17
+	VPACKSSDW    Z15, Z14, Z14
+	VPACKSSDW    Z17, Z16, Z16
+	VPANDD       Z11, Z14, Z14
+	VPANDD       Z11, Z16, Z16
+	VPACKUSWB    Z16, Z14, Z14
+	VPERMD       Z14, Z12, Z14
+	VMOVDQU32    Z14, (AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x40, AX
 	DECQ         R9
 	JNZ          turn
 
 turnDone:
+	TESTQ R10, R10
+	JZ    restDone
+
+rest:
+	VMOVUPS      (CX), X13
+	VSUBPS       X0, X13, X13
+	VMULPS       X2, X13, X14
+	VFNMADD231PS X1, X14, X13
+	VFMADD231PS  X2, X13, X14
+	VMAXPS       X10, X14, X14
+	VMINPS       X4, X14, X14
+	VPADDD       X5, X14, X13
+	VMOVDQA32    X14, X15
+	VPTERNLOGD   $0x28, X6, X13, X15
+	VPADDD       X14, X15, X15
+	VMULPS       X7, X15, X14
+	VCVTPS2DQ    X14, X14
+	VPSUBD       X9, X13, X13
+	VPCMPUD      $0x06, X8, X15, K1
+	VPSRLVD      X3, X13, K1, X14
+	VMOVUPS      16(CX), X13
+	VSUBPS       X0, X13, X13
+	VMULPS       X2, X13, X15
+	VFNMADD231PS X1, X15, X13
+	VFMADD231PS  X2, X13, X15
+	VMAXPS       X10, X15, X15
+	VMINPS       X4, X15, X15
+	VPADDD       X5, X15, X13
+	VMOVDQA32    X15, X16
+	VPTERNLOGD   $0x28, X6, X13, X16
+	VPADDD       X15, X16, X16
+	VMULPS       X7, X16, X15
+	VCVTPS2DQ    X15, X15
+	VPSUBD       X9, X13, X13
+	VPCMPUD      $0x06, X8, X16, K1
+	VPSRLVD      X3, X13, K1, X15
+	VMOVUPS      32(CX), X13
+	VSUBPS       X0, X13, X13
+	VMULPS       X2, X13, X16
+	VFNMADD231PS X1, X16, X13
+	VFMADD231PS  X2, X13, X16
+	VMAXPS       X10, X16, X16
+	VMINPS       X4, X16, X16
+	VPADDD       X5, X16, X13
+	VMOVDQA32    X16, X17
+	VPTERNLOGD   $0x28, X6, X13, X17
+	VPADDD       X16, X17, X17
+	VMULPS       X7, X17, X16
+	VCVTPS2DQ    X16, X16
+	VPSUBD       X9, X13, X13
+	VPCMPUD      $0x06, X8, X17, K1
+	VPSRLVD      X3, X13, K1, X16
+	VMOVUPS      48(CX), X13
+	VSUBPS       X0, X13, X13
+	VMULPS       X2, X13, X17
+	VFNMADD231PS X1, X17, X13
+	VFMADD231PS  X2, X13, X17
+	VMAXPS       X10, X17, X17
+	VMINPS       X4, X17, X17
+	VPADDD       X5, X17, X13
+	VMOVDQA32    X17, X18
+	VPTERNLOGD   $0x28, X6, X13, X18
+	VPADDD       X17, X18, X18
+	VMULPS       X7, X18, X17
+	VCVTPS2DQ    X17, X17
+	VPSUBD       X9, X13, X13
+	VPCMPUD      $0x06, X8, X18, K1
+	VPSRLVD      X3, X13, K1, X17
+	VPACKSSDW    X15, X14, X14
+	VPACKSSDW    X17, X16, X16
+	VPANDD       X11, X14, X14
+	VPANDD       X11, X16, X16
+	VPACKUSWB    X16, X14, X14
+	VMOVDQU32    X14, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x10, AX
+	DECQ         R10
+	JNZ          rest
+
+restDone:
 	DECQ DI
 	JNZ  group
 

@@ -85,7 +85,7 @@ func Ranges(lo, hi []float32, src []byte, raw Raw, group int) {
 func AbsMax(amax []float32, src []byte, raw Raw, group int) { active.absMax[raw](amax, src, group) }
 
 // EncodeInts gives consecutive groups of that many values, a step for each,
-// codes of one byte. Values are finite.
+// codes of one byte. Values are finite, and so are quotients.
 func EncodeInts(codes, src []byte, raw Raw, steps Steps, group int, f *Ints) {
 	active.encodeInts[raw](codes, src, steps, group, f)
 }

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"os"
@@ -73,21 +74,7 @@ func rawOps() (list []op) {
 					k.ranges[raw](b.x[:groups], b.x[groups:2*groups], b.bytes[:groups*group*raw.Bytes()], group)
 				}})
 			}
-			for i, f := range []*Ints{{-128, 127, 0, false}, {0, 15, 0, false}, {-4, 3, 4, false}, {-127, 127, 0, true}, {-4, 3, 4, true}} {
-				list = append(list, op{fmt.Sprint("encodeInts ", name, size, *f), func(k *set, b buffers) {
-					steps, group := b.steps(raw, size, i, f.Multiply)
-					k.encodeInts[raw](b.byteCodes()[:len(steps.Scales)*group], b.bytes, steps, group, f)
-				}})
-			}
-			for i, f := range floatsUnderTest() {
-				if size != 0 && size != 7 && size != 48 {
-					continue // how groups are cut is that of whole numbers
-				}
-				list = append(list, op{fmt.Sprint("encodeFloats ", name, size, i), func(k *set, b buffers) {
-					steps, group := b.steps(raw, size, i, f.multiply)
-					k.encodeFloats[raw](b.byteCodes()[:len(steps.Scales)*group], b.bytes, steps, group, f)
-				}})
-			}
+			list = append(list, encodeOps(name, raw, size)...)
 		}
 	}
 	for _, divisor := range []float32{1, 15, 448} {
@@ -114,6 +101,35 @@ func rawOps() (list []op) {
 	}
 	return append(list, packOps()...)
 }
+
+// encodeOps are those of groups of one size, with zero points and without.
+func encodeOps(name string, raw Raw, size int) (list []op) {
+	for i, f := range intsUnderTest {
+		for _, shifted := range []bool{false, true} {
+			list = append(list, op{fmt.Sprint("encodeInts ", name, size, *f, shifted), func(k *set, b buffers) {
+				steps, group := b.steps(raw, size, i, f.Multiply, shifted)
+				k.encodeInts[raw](b.byteCodes()[:len(steps.Scales)*group], b.bytes, steps, group, f)
+			}})
+		}
+	}
+	if size != 0 && size != 7 && size != 48 {
+		return list // how groups are cut is that of whole numbers
+	}
+	for i, f := range floatsUnderTest() {
+		for _, shifted := range []bool{false, true} {
+			if size != 7 && shifted != (f.packed != nil && f.packed.Unsigned) {
+				continue // as a rule, what has a sign has no zero point
+			}
+			list = append(list, op{fmt.Sprint("encodeFloats ", name, size, i, shifted), func(k *set, b buffers) {
+				steps, group := b.steps(raw, size, i, f.multiply, shifted)
+				k.encodeFloats[raw](b.byteCodes()[:len(steps.Scales)*group], b.bytes, steps, group, f)
+			}})
+		}
+	}
+	return list
+}
+
+var intsUnderTest = []*Ints{{-128, 127, 0, false}, {0, 15, 0, false}, {-4, 3, 4, false}, {0, 255, 0, false}, {-127, 127, 0, true}, {-4, 3, 4, true}}
 
 // floatsUnderTest has every native and every packed float of a byte or less.
 func floatsUnderTest() (list []*Floats) {
@@ -158,7 +174,7 @@ func packOps() (list []op) {
 }
 
 // steps fills the bytes with finite values and returns a step for each group.
-func (b buffers) steps(raw Raw, size, seed int, multiply bool) (Steps, int) {
+func (b buffers) steps(raw Raw, size, seed int, multiply, shifted bool) (Steps, int) {
 	for i, v := range b.x {
 		if v != v || v > 0x1p90 || v < -0x1p90 {
 			b.x[i] = float32(i)
@@ -168,6 +184,9 @@ func (b buffers) steps(raw Raw, size, seed int, multiply bool) (Steps, int) {
 	groups, group := b.grouped(size)
 	scales := []float32{0.0078125, 3e-3, 1, 0x1p-80, 0x1p80, 0x1.fffffep-4, 0x1.000002p-9, 7.3e-3}
 	zeros := []float32{0, -0.25, 1, float32(math.Copysign(0, -1)), -1e-30}
+	if !shifted {
+		zeros = zeros[:1]
+	}
 	steps := Steps{}.Sized(groups)
 	for i := range groups {
 		if !steps.Set(i, zeros[(i+seed)%len(zeros)], scales[(i+len(b.x)+seed)%len(scales)]) {
@@ -178,6 +197,43 @@ func (b buffers) steps(raw Raw, size, seed int, multiply bool) (Steps, int) {
 		steps.Zeros, steps.Inverses = nil, nil
 	}
 	return steps, group
+}
+
+// TestCodesOfEveryValue: a weight with the one value whose code is wrong would
+// be another on another machine.
+func TestCodesOfEveryValue(t *testing.T) {
+	src := make([]byte, 0, 2<<16)
+	for i := range 1 << 16 {
+		if i&0x7F80 != 0x7F80 { // finite
+			src = binary.LittleEndian.AppendUint16(src, uint16(i))
+		}
+	}
+	n := len(src) / 2
+	wide, got, want := make([]float32, n), make([]byte, n), make([]byte, n)
+	widenBF16(wide, src)
+	eachSet(t, func(t *testing.T, k *set) {
+		for _, scale := range []float32{1, 1.37, 0x1p40} {
+			steps := Steps{}.Sized(1)
+			steps.Set(0, 0, scale)
+			for raw, values := range [][]byte{src, AsBytes(wide)} {
+				compare := func(name string, encode func(k *set, codes []byte)) {
+					encode(k, got)
+					encode(&portable, want)
+					for i, c := range got {
+						if c != want[i] {
+							t.Fatalf("%s, scale %v: %v is %#x, want %#x", name, scale, wide[i], c, want[i])
+						}
+					}
+				}
+				for _, f := range intsUnderTest {
+					compare(fmt.Sprint(*f), func(k *set, codes []byte) { k.encodeInts[raw](codes, values, steps, n, f) })
+				}
+				for i, f := range floatsUnderTest() {
+					compare(fmt.Sprint("float ", i), func(k *set, codes []byte) { k.encodeFloats[raw](codes, values, steps, n, f) })
+				}
+			}
+		}
+	})
 }
 
 // TestSetsOfThisMachine: a set that the machine has and that is not taken for

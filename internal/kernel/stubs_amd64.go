@@ -241,30 +241,40 @@ func rangesBF16AVX2(lo *float32, hi *float32, src *byte, groups int, steps int)
 //go:noescape
 func absMaxBF16AVX2(amax *float32, src *byte, groups int, steps int)
 
-// divideIntsBF16AVX2 encodes groups of that many times 16 values.
-//
-//go:noescape
-func divideIntsBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-
 // multiplyIntsBF16AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
 func multiplyIntsBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
-// divideSmallBF16AVX2 encodes groups of that many times 16 values.
+// divideIntsBF16AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
-func divideSmallBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+func divideIntsBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+
+// divideFromIntsBF16AVX2 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideFromIntsBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // multiplySmallBF16AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
 func multiplySmallBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
+// divideSmallBF16AVX2 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideSmallBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+
 // dividePackedBF16AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
 func dividePackedBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+
+// divideFromPackedBF16AVX2 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideFromPackedBF16AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // errorsBF16AVX2 adds that many times 16 pairs.
 //
@@ -282,30 +292,40 @@ func rangesF32AVX2(lo *float32, hi *float32, src *byte, groups int, steps int)
 //go:noescape
 func absMaxF32AVX2(amax *float32, src *byte, groups int, steps int)
 
-// divideIntsF32AVX2 encodes groups of that many times 16 values.
-//
-//go:noescape
-func divideIntsF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-
 // multiplyIntsF32AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
 func multiplyIntsF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
-// divideSmallF32AVX2 encodes groups of that many times 16 values.
+// divideIntsF32AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
-func divideSmallF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+func divideIntsF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+
+// divideFromIntsF32AVX2 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideFromIntsF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // multiplySmallF32AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
 func multiplySmallF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
+// divideSmallF32AVX2 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideSmallF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+
 // dividePackedF32AVX2 encodes groups of that many times 16 values.
 //
 //go:noescape
 func dividePackedF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+
+// divideFromPackedF32AVX2 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideFromPackedF32AVX2(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // errorsF32AVX2 adds that many times 16 pairs.
 //
@@ -564,30 +584,40 @@ func rangesBF16AVX512(lo *float32, hi *float32, src *byte, groups int, steps int
 //go:noescape
 func absMaxBF16AVX512(amax *float32, src *byte, groups int, steps int)
 
-// divideIntsBF16AVX512 encodes groups of that many times 16 values.
-//
-//go:noescape
-func divideIntsBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-
 // multiplyIntsBF16AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
 func multiplyIntsBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
-// divideSmallBF16AVX512 encodes groups of that many times 16 values.
+// divideIntsBF16AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
-func divideSmallBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+func divideIntsBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+
+// divideFromIntsBF16AVX512 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideFromIntsBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // multiplySmallBF16AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
 func multiplySmallBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
+// divideSmallBF16AVX512 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideSmallBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+
 // dividePackedBF16AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
 func dividePackedBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+
+// divideFromPackedBF16AVX512 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideFromPackedBF16AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // errorsBF16AVX512 adds that many times 16 pairs.
 //
@@ -605,30 +635,40 @@ func rangesF32AVX512(lo *float32, hi *float32, src *byte, groups int, steps int)
 //go:noescape
 func absMaxF32AVX512(amax *float32, src *byte, groups int, steps int)
 
-// divideIntsF32AVX512 encodes groups of that many times 16 values.
-//
-//go:noescape
-func divideIntsF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
-
 // multiplyIntsF32AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
 func multiplyIntsF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
-// divideSmallF32AVX512 encodes groups of that many times 16 values.
+// divideIntsF32AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
-func divideSmallF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+func divideIntsF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+
+// divideFromIntsF32AVX512 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideFromIntsF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // multiplySmallF32AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
 func multiplySmallF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
+// divideSmallF32AVX512 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideSmallF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+
 // dividePackedF32AVX512 encodes groups of that many times 16 values.
 //
 //go:noescape
 func dividePackedF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
+
+// divideFromPackedF32AVX512 encodes groups of that many times 16 values.
+//
+//go:noescape
+func divideFromPackedF32AVX512(codes *byte, src *byte, zeros *float32, scales *float32, inverses *float32, groups int, steps int, c *uint32)
 
 // errorsF32AVX512 adds that many times 16 pairs.
 //

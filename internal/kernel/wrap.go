@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"bytes"
 	"math"
 	"unsafe"
 )
@@ -260,26 +261,55 @@ func spansBy(asm func(scales, inverses, lo, hi *float32, steps int, divisor floa
 	}
 }
 
-func intsBy(raw Raw, divide, multiply encoder) func(codes, src []byte, steps Steps, group int, f *Ints) {
+// unshifted reports whether nothing is subtracted; of -0, a zero would be.
+func unshifted(zeros []float32) bool {
+	all := AsBytes(zeros)
+	return len(all) == 0 || math.Float32bits(zeros[0]) == 0 && bytes.Equal(all[4:], all[:len(all)-4])
+}
+
+// intEncoders are those of one form: divideFrom knows zero points.
+type intEncoders struct{ multiply, divide, divideFrom encoder }
+
+func intsBy(raw Raw, by intEncoders) func(codes, src []byte, steps Steps, group int, f *Ints) {
 	return func(codes, src []byte, steps Steps, group int, f *Ints) {
-		e := divide
-		if f.Multiply {
-			e = multiply
+		e := by.divideFrom
+		switch {
+		case f.Multiply:
+			e = by.multiply
+		case unshifted(steps.Zeros):
+			e = by.divide
 		}
 		e.run(codes, src, raw, steps, group, unsafe.Pointer(f), byteCodes{ints: f})
 	}
 }
 
-func floatsBy(raw Raw, divideSmall, multiplySmall, dividePacked encoder) func(codes, src []byte, steps Steps, group int, f *Floats) {
+// floatEncoders are those of one form: dividePackedFrom knows zero points, as
+// floats without a sign have.
+type floatEncoders struct{ multiplySmall, divideSmall, dividePacked, dividePackedFrom encoder }
+
+// of returns nil where portable code is to do it.
+func (by *floatEncoders) of(f *Floats, zeros []float32) encoder {
+	p := f.packed
+	switch {
+	case p == nil && f.multiply:
+		return by.multiplySmall
+	case p != nil && (f.c[0][0] == 0 || p.ZeroBand && p.Exponent == 1):
+		return nil
+	case p != nil && p.Unsigned:
+		return by.dividePackedFrom
+	case !unshifted(zeros):
+		return nil
+	case p != nil:
+		return by.dividePacked
+	}
+	return by.divideSmall
+}
+
+func floatsBy(raw Raw, by floatEncoders) func(codes, src []byte, steps Steps, group int, f *Floats) {
 	return func(codes, src []byte, steps Steps, group int, f *Floats) {
 		rest := byteCodes{floats: f}
-		e := dividePacked
-		switch {
-		case f.packed == nil && f.multiply:
-			e = multiplySmall
-		case f.packed == nil:
-			e = divideSmall
-		case f.c[0][0] == 0 || f.packed.ZeroBand && f.packed.Exponent == 1:
+		e := by.of(f, steps.Zeros)
+		if e == nil {
 			rest.groups(codes, src, raw, steps, group)
 			return
 		}

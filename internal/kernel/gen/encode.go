@@ -6,118 +6,337 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
+// scaling is what is done with the step of a group.
+type scaling int
+
+const (
+	multiply   scaling = iota
+	divide             // with no zero point
+	divideFrom         // the zero point
+)
+
+func (s scaling) String() string { return []string{"multiply", "divide", "divideFrom"}[s] }
+
 // scaler is what groups are scaled by.
 type scaler struct {
 	isa
-	multiply             bool
-	zero, scale, inverse VecVirtual
+	by                      scaling
+	zero, scale, inverse    VecVirtual
+	zeros, scales, inverses Register // where the next groups' lie
 }
 
-// pointers are where the steps of groups lie.
-type pointers struct{ zeros, scales, inverses Register }
+// each calls f for what it takes of a group.
+func (s *scaler) each(f func(to VecVirtual, from Register)) {
+	f(s.scale, s.scales)
+	if s.by != multiply {
+		f(s.inverse, s.inverses)
+	}
+	if s.by == divideFrom {
+		f(s.zero, s.zeros)
+	}
+}
 
 // next takes the next group's step.
-func (s *scaler) next(p pointers) {
-	take := func(to VecVirtual, from Register) {
+func (s *scaler) next() {
+	s.each(func(to VecVirtual, from Register) {
 		VBROADCASTSS(Mem{Base: from}, to)
 		ADDQ(U8(4), from)
-	}
-	take(s.scale, p.scales)
-	if !s.multiply {
-		take(s.zero, p.zeros)
-		take(s.inverse, p.inverses)
-	}
+	})
 }
 
-// apply scales x. Dividing: with the inverse y, q = x·y is close to the
-// quotient, r = x - q·s is exact, and q + r·y, rounded once, is the quotient
-// rounded. x is used up.
-func (s *scaler) apply(x VecVirtual) VecVirtual {
-	q := s.vec()
-	if s.multiply {
-		VMULPS(s.scale, x, q)
+// nextTwo takes the steps of two groups, the second's to these lanes.
+func (s *scaler) nextTwo(lanes Register) {
+	s.each(func(to VecVirtual, from Register) {
+		VBROADCASTSS(Mem{Base: from}, to)
+		VBROADCASTSS(Mem{Base: from, Disp: 4}, lanes, to)
+		ADDQ(U8(8), from)
+	})
+}
+
+// apply scales x in vectors of v. Dividing: with the inverse y, q = x·y is close
+// to the quotient, r = x - q·s is exact, and q + r·y, rounded once, is the
+// quotient rounded. x is used up.
+func (s *scaler) apply(v isa, x VecVirtual) VecVirtual {
+	q, scale, inverse := v.vec(), v.fit(s.scale), v.fit(s.inverse)
+	if s.by == divideFrom {
+		VSUBPS(v.fit(s.zero), x, x)
+	}
+	if s.by == multiply {
+		VMULPS(scale, x, q)
 		return q
 	}
-	VMULPS(s.inverse, x, q)
-	VFNMADD231PS(s.scale, q, x)
-	VFMADD231PS(s.inverse, x, q)
+	VMULPS(inverse, x, q)
+	VFNMADD231PS(scale, q, x)
+	VFMADD231PS(inverse, x, q)
 	return q
 }
 
-// subtract takes the zero point off x.
-func (s *scaler) subtract(x VecVirtual) {
-	if !s.multiply {
-		VSUBPS(s.zero, x, x)
-	}
+// coder is how scaled values become codes.
+type coder struct {
+	// number makes whole numbers that fit 16 bits of them.
+	number func(v isa, q VecVirtual)
+	// words does what is left to be done to these; nil for nothing.
+	words func(v isa, w VecVirtual)
+	// down divides numbers, as a factor whose product's high half counts, and up
+	// moves what is left to the next byte; nil where numbers are codes.
+	down, up Op
+	// finish takes codes, and bytes that have the signs of the values.
+	finish func(v isa, codes VecVirtual, signs func() VecVirtual) // may be nil
 }
 
-func operation(multiply bool) string {
-	if multiply {
-		return "multiply"
-	}
-	return "divide"
+// encoding is a function that encodes: each turn takes as many values as a
+// vector has bytes, as four vectors of single precision.
+type encoding struct {
+	coder
+	s          *scaler
+	raw        form
+	codes, src Register
+	high, low  VecVirtual // masks of the odd ones of BF16, and of even bytes
+	order      VecVirtual
+	second     Register // lanes of the second group of two
 }
 
 // encode writes a function that scales groups and makes one byte of each
-// value. constants loads what code uses.
-func (v isa) encode(name string, raw form, multiply bool, constants func(m Mem), code func(s *scaler, x VecVirtual) VecVirtual) {
-	full := operation(multiply) + name + raw.name
+// value. begin loads what its coder uses.
+func (v isa) encode(name string, raw form, by scaling, begin func(m Mem) coder) {
+	full := by.String() + name + raw.name
 	v.function(full, "func(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)",
 		described("%s%s encodes groups of that many times 16 values.", full, v.name))
-	codes, src := param("codes"), param("src")
-	p := pointers{param("zeros"), param("scales"), param("inverses")}
+	e := &encoding{raw: raw, codes: param("codes"), src: param("src")}
+	e.s = &scaler{v, by, v.vec(), v.vec(), v.vec(), param("zeros"), param("scales"), param("inverses")}
 	groups, steps := param("groups"), param("steps")
-	constants(base("c"))
-	s := &scaler{v, multiply, v.vec(), v.vec(), v.vec()}
+	e.coder = begin(base("c"))
+	e.high, e.low, e.order = v.constant(0xFFFF0000), v.constant(0x00FF00FF), v.order(raw)
+	if v.wide {
+		if raw == bf16 {
+			e.second = v.chosen(0xFF00)
+		}
+		e.small("fours", groups, steps, 4)
+	}
+	e.small("twos", groups, steps, 2)
 	loop("group", groups, func() {
-		s.next(p)
-		turns := copied(steps)
-		loop("turn", turns, func() {
-			var all []VecVirtual
-			for i := 0; i < step; i += v.width() / 4 {
-				all = append(all, code(s, v.load(raw, Mem{Base: src, Disp: i * raw.size})))
-			}
-			v.storeBytes(all, Mem{Base: codes})
-			ADDQ(U8(step*raw.size), src)
-			ADDQ(U8(step), codes)
-		})
+		e.s.next()
+		turns, rest := copied(steps), copied(steps)
+		SHRQ(U8(v.width()/32), turns)
+		ANDQ(U8(v.width()/step-1), rest)
+		loop("turn", turns, func() { e.turn(v, 1) })
+		loop("rest", rest, func() { e.turn(isa{name: v.name, wide: v.wide, short: true}, 1) })
 	})
 	VZEROUPPER()
 	RET()
 }
 
-// magnitude scales the magnitude of x, and returns it with x, not below floor,
-// for its sign. x is used up.
-func (s *scaler) magnitude(x VecVirtual, floor, mask Op) (q, signed VecVirtual) {
-	s.subtract(x)
-	signed = s.vec()
-	if s.move(x, signed); floor != nil {
-		VMAXPS(floor, x, signed)
+// small encodes groups of which so many fill a turn, if they do. Those that are
+// left over are fewer.
+func (e *encoding) small(name string, groups, steps Register, perTurn int) {
+	v := e.s.isa
+	CMPQ(steps, U8(v.width()/step/perTurn))
+	JNE(LabelRef(name + "Not"))
+	turns := copied(groups)
+	SHRQ(U8(perTurn/2), turns)
+	ANDQ(U8(perTurn-1), groups)
+	loop(name, turns, func() { e.turn(v, perTurn) })
+	Label(name + "Not")
+}
+
+// turn encodes the values of a turn, whose steps are those of so many groups; of
+// one, it has been taken.
+func (e *encoding) turn(v isa, groups int) {
+	var q [4]VecVirtual
+	for i := range q {
+		switch {
+		case groups == 4 && e.raw == bf16 && i%2 == 0:
+			e.s.nextTwo(e.second)
+		case groups == 4 && e.raw == f32, groups == 2 && i%2 == 0:
+			e.s.next()
+		}
+		q[i] = e.s.apply(v, e.load(v, i))
+		e.number(v, q[i])
 	}
-	s.and(mask, signed, x)
-	return s.apply(x), signed
+	all := e.join(v, e.pairs(q))
+	if e.finish != nil {
+		e.finish(v, all, func() VecVirtual { return e.signs(v) })
+	}
+	v.reorder(e.raw, e.order, all)
+	v.storeWhole(all, Mem{Base: e.codes})
+	ADDQ(U32(v.width()*e.raw.size), e.src)
+	ADDQ(U8(v.width()), e.codes)
 }
 
-// sign shifts the sign of x to its place in a code and adds it.
-func (s *scaler) sign(x VecVirtual, shift Register, bit Op, code VecVirtual) {
-	VPSRLD(shift, x, x)
-	s.and(bit, x, x)
-	s.or(x, code, code)
-}
-
-// shiftCount loads a number of bits to shift by.
-func shiftCount(m Mem) Register {
-	x := XMM()
-	VMOVD(m, x)
+// load loads a vector of four. Of BF16, two are the values in even places of half
+// a turn and those in odd ones, which saves widening them.
+func (e *encoding) load(v isa, i int) VecVirtual {
+	x := v.vec()
+	if e.raw == f32 {
+		VMOVUPS(Mem{Base: e.src, Disp: i * v.width()}, x)
+		return x
+	}
+	m := Mem{Base: e.src, Disp: i / 2 * v.width()}
+	switch {
+	case i%2 == 1:
+		v.and(m, v.fit(e.high), x)
+	case v.wide:
+		VPSLLD(U8(16), m, x)
+	default:
+		VMOVDQU(m, x)
+		VPSLLD(U8(16), x, x)
+	}
 	return x
 }
 
+// pairs makes words of four vectors. Of BF16 the first holds even places.
+func (e *encoding) pairs(q [4]VecVirtual) (w [2]VecVirtual) {
+	w = [2]VecVirtual{q[0], q[2]}
+	if e.raw == bf16 {
+		w[1] = q[1]
+		VPACKSSDW(q[2], q[0], q[0])
+		VPACKSSDW(q[3], q[1], q[1])
+		return w
+	}
+	VPACKSSDW(q[1], q[0], q[0])
+	VPACKSSDW(q[3], q[2], q[2])
+	return w
+}
+
+// join makes bytes of the words' low ones.
+func (e *encoding) join(v isa, w [2]VecVirtual) VecVirtual {
+	low := v.fit(e.low)
+	if e.words != nil {
+		e.words(v, w[0])
+		e.words(v, w[1])
+	}
+	if e.raw == f32 {
+		for _, w := range w {
+			if e.down != nil {
+				VPMULHUW(v.fit(e.down), w, w)
+			}
+			v.and(low, w, w)
+		}
+		VPACKUSWB(w[1], w[0], w[0])
+		return w[0]
+	}
+	if e.down != nil {
+		VPMULHUW(v.fit(e.down), w[0], w[0])
+		VPMULLW(v.fit(e.up), w[1], w[1])
+	} else {
+		VPSLLW(U8(8), w[1], w[1])
+	}
+	if v.wide {
+		VPTERNLOGD(U8(0xEA), w[1], low, w[0]) // w0 and low, or w1
+		return w[0]
+	}
+	v.and(low, w[0], w[0])
+	v.or(w[1], w[0], w[0])
+	return w[0]
+}
+
+// signs are bytes with the signs of values, in the order of what join returns.
+func (e *encoding) signs(v isa) VecVirtual {
+	at := func(i int) Mem { return Mem{Base: e.src, Disp: i * v.width()} }
+	x := v.vec()
+	VMOVUPS(at(0), x)
+	if e.raw == bf16 {
+		VPACKSSWB(at(1), x, x)
+		return x
+	}
+	y := v.vec()
+	VMOVUPS(at(2), y)
+	VPACKSSDW(at(1), x, x)
+	VPACKSSDW(at(3), y, y)
+	VPACKSSWB(y, x, x)
+	return x
+}
+
+// order is what puts bytes that were joined in theirs: parts of eight of BF16, of
+// four of F32; nil where an instruction says it.
+func (v isa) order(raw form) VecVirtual {
+	switch {
+	case v.wide && raw == bf16:
+		order := v.bytes(0x0705030106040200)
+		VPMOVZXBQ(order.AsX(), order)
+		return order
+	case raw == f32:
+		order := v.bytes(0x0703060205010400)
+		if v.wide {
+			second := v.bytes(0x0F0B07030E0A0602)
+			order = v.bytes(0x0D0905010C080400)
+			VPUNPCKLQDQ(second.AsX(), order.AsX(), order.AsX())
+		}
+		VPMOVZXBD(order.AsX(), order)
+		return order
+	}
+	return nil
+}
+
+// bytes returns a vector that begins with these.
+func (v isa) bytes(all uint64) VecVirtual {
+	g, r := GP64(), v.vec()
+	MOVQ(U64(all), g)
+	VMOVQ(g, r.AsX())
+	return r
+}
+
+// chosen returns a mask of lanes.
+func (v isa) chosen(bits uint32) Register {
+	g, k := GP32(), K()
+	MOVL(U32(bits), g)
+	KMOVW(g, k)
+	return k
+}
+
+func (v isa) reorder(raw form, order, x VecVirtual) {
+	switch {
+	case v.short: // one lane
+	case raw == f32:
+		VPERMD(x, order, x)
+	case v.wide:
+		VPERMQ(x, order, x)
+	default:
+		VPERMQ(U8(0xD8), x, x)
+	}
+}
+
+// atMost sets q to its magnitude, at most that.
+func (v isa) atMost(most, mask Op, q VecVirtual) {
+	if v.wide {
+		VRANGEPS(U8(0xA), v.fit(most), q, q)
+		return
+	}
+	v.and(v.fit(mask), q, q)
+	VMINPS(v.fit(most), q, q)
+}
+
+// signed adds signs to codes: base makes the code of a negative value of them,
+// and rest, with it, that of others.
+func (v isa) signed(base, rest Op) func(v isa, codes VecVirtual, signs func() VecVirtual) {
+	rests := v.register(rest)
+	return func(v isa, codes VecVirtual, signs func() VecVirtual) {
+		negative, t := signs(), v.vec()
+		VPSHUFB(negative, v.fit(rests), t) // 0 where its highest bit is set
+		VPADDB(v.fit(base), codes, codes)
+		VPADDB(t, codes, codes)
+	}
+}
+
+// register returns one with the content of o.
+func (v isa) register(o Op) VecVirtual {
+	if r, is := o.(VecVirtual); is {
+		return r
+	}
+	r := v.vec()
+	v.loadWhole(o.(Mem), r)
+	return r
+}
+
 // constants returns the 32-bit constants at m, each there eight times: AVX-512
-// keeps them in registers, of which AVX2 has too few.
+// keeps them in registers, of which AVX2 has too few. Those without a name are
+// left out.
 func (v isa) constants(m Mem, names ...string) map[string]Op {
 	c := map[string]Op{}
 	for i, name := range names {
-		if at := m.Offset(32 * i); v.wide {
+		if at := m.Offset(32 * i); name == "" {
+			continue
+		} else if v.wide {
 			c[name] = v.broadcast(at)
 		} else {
 			c[name] = at
@@ -127,66 +346,81 @@ func (v isa) constants(m Mem, names ...string) map[string]Op {
 }
 
 // encodeSmall: adding a power of 2 whose last bit is worth that of the code
-// rounds to it, subnormals included; what was added taken off again leaves the
-// mantissa with its leading bit.
-func (v isa) encodeSmall(raw form, multiply bool) {
-	var c map[string]Op
-	var shift, signShift Register
-	constants := func(m Mem) {
-		shift, signShift = shiftCount(m), shiftCount(m.Offset(32))
-		c = v.constants(m.Offset(64), "mask", "bit", "most", "exponent", "least", "lift")
-	}
-	v.encode("Small", raw, multiply, constants, func(s *scaler, x VecVirtual) VecVirtual {
-		q, signed := s.magnitude(x, nil, c["mask"])
-		VMINPS(c["most"], q, q)
-		e, magic := v.vec(), v.vec()
-		v.and(c["exponent"], q, e)
-		VPMAXSD(c["least"], e, e)
-		VPADDD(c["lift"], e, magic)
-		VADDPS(magic, q, q)
-		VPSUBD(magic, q, q)
-		VPSUBD(c["least"], e, e)
-		VPSRLD(shift, e, e)
-		VPADDD(e, q, q)
-		s.sign(signed, signShift, c["bit"], q)
-		return q
+// rounds to it, subnormals included. The mantissa has its leading bit then, and
+// the exponent is added to that in its place in a code, counted from what the
+// least normal value adds. Any group has a zero point of zero.
+func (v isa) encodeSmall(raw form, by scaling) {
+	v.encode("Small", raw, by, func(m Mem) coder {
+		c := v.constants(m, "", "base", "mask", "", "most", "exponent", "least", "", "factor", "spread", "down", "up", "rest")
+		return coder{
+			number: func(v isa, q VecVirtual) {
+				v.atMost(c["most"], c["mask"], q)
+				e := v.vec()
+				VMAXPS(v.fit(c["least"]), q, e)
+				v.and(v.fit(c["exponent"]), e, e)
+				VFMADD231PS(v.fit(c["factor"]), e, q)
+				VPMADDWD(v.fit(c["spread"]), q, q)
+			},
+			down: c["down"], up: c["up"],
+			finish: v.signed(c["base"], c["rest"]),
+		}
 	})
 }
 
-// encodePacked rounds a fraction of 9/16 up: adding 7/16 of the last place to
-// the next four bits carries exactly then.
-func (v isa) encodePacked(raw form) {
-	var c map[string]Op
-	var cut, signShift Register
-	constants := func(m Mem) {
-		cut, signShift = shiftCount(m), shiftCount(m.Offset(32))
-		c = v.constants(m.Offset(64), "mask", "bit", "most", "floor", "field", "add", "carry", "subnormal", "magic", "normal", "rebias")
-	}
-	v.encode("Packed", raw, false, constants, func(s *scaler, x VecVirtual) VecVirtual {
-		q, signed := s.magnitude(x, c["floor"], c["mask"])
-		VMINPS(c["most"], q, q)
-		up, low := v.vec(), v.vec()
-		v.and(c["field"], q, up)
-		VPADDD(c["add"], up, up)
-		v.and(c["carry"], up, up)
-		VPADDD(up, q, q)
-		VMULPS(c["subnormal"], q, low)
-		VADDPS(c["magic"], low, low)
-		VPSUBD(c["magic"], low, low)
-		if v.wide {
-			k := K()
-			VPCMPUD(U8(6), c["normal"], q, k) // greater
-			VPSUBD(c["rebias"], q, q)
-			VPSRLD(cut, q, k, low)
-		} else {
-			VPCMPGTD(c["normal"], q, up)
-			VPSUBD(c["rebias"], q, q)
-			VPSRLD(cut, q, q)
-			VBLENDVPS(up, q, low, low)
+// encodePacked rounds a fraction of 9/16 up: adding 7/16 of the last place
+// carries exactly then. With a zero point, values have no signs.
+func (v isa) encodePacked(raw form, by scaling) {
+	v.encode("Packed", raw, by, func(m Mem) coder {
+		c := v.constants(m, "cut", "base", "mask", "", "most", "rest", "", "add", "carry", "subnormal", "", "normal", "rebias")
+		if by != divideFrom {
+			return coder{
+				number: func(v isa, q VecVirtual) {
+					v.atMost(c["most"], c["mask"], q)
+					v.packed(c, q)
+				},
+				finish: v.signed(c["base"], c["rest"]),
+			}
 		}
-		s.sign(signed, signShift, c["bit"], low)
-		return low
+		least := v.constant(0)
+		return coder{number: func(v isa, q VecVirtual) {
+			VMAXPS(v.fit(least), q, q)
+			VMINPS(v.fit(c["most"]), q, q)
+			v.packed(c, q)
+		}}
 	})
+}
+
+// packed makes the codes of magnitudes.
+func (v isa) packed(c map[string]Op, q VecVirtual) {
+	s, rounded := v.vec(), v.vec()
+	VPADDD(v.fit(c["add"]), q, s)
+	v.move(q, rounded)
+	if v.wide {
+		VPTERNLOGD(U8(0x28), v.fit(c["carry"]), s, rounded) // what carries
+	} else {
+		VPXOR(s, rounded, rounded)
+		VPAND(v.fit(c["carry"]), rounded, rounded)
+	}
+	VPADDD(q, rounded, rounded)
+	VMULPS(v.fit(c["subnormal"]), rounded, q)
+	VCVTPS2DQ(q, q)
+	VPSUBD(v.fit(c["rebias"]), s, s)
+	if v.wide {
+		k := K()
+		VPCMPUD(U8(6), v.fit(c["normal"]), rounded, k) // greater
+		VPSRLVD(v.fit(c["cut"]), s, k, q)
+		return
+	}
+	VPCMPGTD(v.fit(c["normal"]), rounded, rounded)
+	VPSRLVD(v.fit(c["cut"]), s, s)
+	VBLENDVPS(rounded, s, q, q)
+}
+
+// shiftCount loads a number of bits to shift by.
+func shiftCount(m Mem) Register {
+	x := XMM()
+	VMOVD(m, x)
+	return x
 }
 
 // spans divides the widths of ranges by a constant, and 1 by them, and looks for
@@ -257,22 +491,23 @@ func (v isa) nonzero(all VecVirtual) Register {
 	return set
 }
 
-// encodeInts: constants are the bounds, the offset and 255.
-func (v isa) encodeInts(raw form, multiply bool) {
-	var lo, hi, offset, low VecVirtual
-	constants := func(c Mem) {
-		lo, hi, offset, low = v.broadcast(c), v.broadcast(c.Offset(4)), v.broadcast(c.Offset(8)), v.constant(255)
-	}
-	v.encode("Ints", raw, multiply, constants, func(s *scaler, x VecVirtual) VecVirtual {
-		s.subtract(x)
-		q := s.apply(x)
-		VMAXPS(lo, q, q)
-		VMINPS(hi, q, q)
-		VCVTPS2DQ(q, q)
-		VPADDD(offset, q, q)
-		if !v.wide {
-			v.and(low, q, q)
+// encodeInts: constants are the bounds and the offset. What is far below the
+// least number stays below it as a word.
+func (v isa) encodeInts(raw form, by scaling) {
+	v.encode("Ints", raw, by, func(c Mem) coder {
+		lo, hi, offset := v.broadcast(c), v.broadcast(c.Offset(4)), v.vec()
+		VPBROADCASTB(c.Offset(8), offset)
+		VCVTPS2DQ(lo, lo)
+		VPACKSSDW(lo, lo, lo)
+		return coder{
+			number: func(v isa, q VecVirtual) {
+				VMINPS(v.fit(hi), q, q)
+				VCVTPS2DQ(q, q)
+			},
+			words: func(v isa, w VecVirtual) { VPMAXSW(v.fit(lo), w, w) },
+			finish: func(v isa, codes VecVirtual, _ func() VecVirtual) {
+				VPADDB(v.fit(offset), codes, codes)
+			},
 		}
-		return q
 	})
 }

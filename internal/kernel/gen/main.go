@@ -44,11 +44,13 @@ func main() {
 		for _, raw := range []form{bf16, f32} {
 			v.ranges(raw)
 			v.absMax(raw)
-			v.encodeInts(raw, false)
-			v.encodeInts(raw, true)
-			v.encodeSmall(raw, false)
-			v.encodeSmall(raw, true)
-			v.encodePacked(raw)
+			for _, by := range []scaling{multiply, divide, divideFrom} {
+				v.encodeInts(raw, by)
+			}
+			v.encodeSmall(raw, multiply)
+			v.encodeSmall(raw, divide)
+			v.encodePacked(raw, divide)
+			v.encodePacked(raw, divideFrom)
 			v.errors(raw)
 		}
 	}

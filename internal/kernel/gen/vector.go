@@ -14,6 +14,7 @@ type isa struct {
 	name string
 	wide bool
 
+	short   bool // vectors of 128 bits
 	half256 bool // vectors of 256 bits in AVX-512
 }
 
@@ -32,15 +33,29 @@ var (
 )
 
 func (v isa) vec() VecVirtual {
-	if v.wide {
+	switch {
+	case v.short:
+		return XMM()
+	case v.wide:
 		return ZMM()
 	}
 	return YMM()
 }
 
+// fit is what of a wider register fits v.
+func (v isa) fit(o Op) Op {
+	if r, wider := o.(VecVirtual); wider && v.short {
+		return r.AsX()
+	}
+	return o
+}
+
 // width is the bytes of a vector.
 func (v isa) width() int {
-	if v.wide {
+	switch {
+	case v.short:
+		return 16
+	case v.wide:
 		return 64
 	}
 	return 32
