@@ -1,7 +1,6 @@
 package quant
 
 import (
-	"math"
 	"sync"
 
 	"github.com/tensorpress/tensorpress/dtype"
@@ -119,21 +118,7 @@ var (
 		kernel.E4M3FNUZ: kernel.SmallValues(kernel.E4M3FNUZ), kernel.E5M2FNUZ: kernel.SmallValues(kernel.E5M2FNUZ),
 		kernel.E2M1: kernel.SmallValues(kernel.E2M1),
 	}
-	// e4m3Values and e8m0Values are those of all codes of scales.
-	e4m3Values = scaleValues(func(code int) float32 { return kernel.E4M3.Decode(uint16(code)) })
-	e8m0Values = scaleValues(func(code int) float32 { return math.Float32frombits(uint32(code) << 23) })
 )
-
-// scaleTable has the values of scales of a byte.
-type scaleTable [256]float32
-
-func scaleValues(of func(code int) float32) *scaleTable {
-	var t scaleTable
-	for code := range t {
-		t[code] = of(code)
-	}
-	return &t
-}
 
 // values are those of the rule's codes.
 func (r *Rule) values() *kernel.Values {

@@ -66,30 +66,35 @@ func (m *MXFP8) Measure(a Area, values []float32) []Range { return m.cut().measu
 // Encode quantizes an area into the bytes that Written names.
 func (m *MXFP8) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
 	if p.plain.data != nil {
-		clear(dst[0])
-		clear(dst[1])
-		return m.encodeRaw(dst, p, scratch)
+		if !m.encodeRaw(dst, &p, m.rawRule(), scratch) && !m.o.AllowNonfinite {
+			return CheckArea(p.Area, p.plain.values(&scratch.slow), m.shape[1])
+		}
+		return nil
 	}
 	if !m.o.AllowNonfinite {
 		if err := p.checkFinite(m.shape[1]); err != nil {
 			return err
 		}
 	}
+	m.encodeRows(dst, &p, scratch)
+	return nil
+}
+
+func (m *MXFP8) encodeRows(dst [][]byte, p *Patch, scratch *Scratch) {
+	wide, sides := m.padded(p.Area).Cols, m.sideCodes(p.Area, scratch)
+	stride, codes := m.stride(wide), scratch.uint16s(p.Cols)
 	clear(dst[0])
-	clear(dst[1])
-	wide := m.padded(p.Area).Cols
-	codes := scratch.uint16s(p.Cols)
 	for i := range p.Rows {
 		row := p.row(i)
 		for c := 0; c*m.block < len(row); c++ {
-			dst[1][m.at(i, c, wide)] = m.normalize(row[c*m.block : min((c+1)*m.block, len(row))])
+			sides[i*stride+c] = m.normalize(row[c*m.block : min((c+1)*m.block, len(row))])
 		}
 		kernel.EncodeSmall(codes, row, kernel.E4M3)
 		for j, code := range codes {
 			dst[0][i*wide+j] = byte(code)
 		}
 	}
-	return nil
+	putScales(dst[1], sides, stride)
 }
 
 // normalize divides a block by its scale and returns the scale's code.
@@ -151,5 +156,12 @@ func scaleExponent(amax float32) byte {
 
 // Decode restores an area from the bytes that Needed names.
 func (m *MXFP8) Decode(dst []float32, src [][]byte, a Area, _ safetensors.Dtype, scratch *Scratch) {
-	m.decodeRows(dst, src[0], src[1], a, e8m0Values, smallValues[kernel.E4M3], scratch)
+	m.decodeRows(dst, src, a, powers, smallValues[kernel.E4M3], scratch)
+}
+
+// powers are the scales with those exponents.
+func powers(dst []float32, codes []byte) {
+	for i, code := range codes {
+		dst[i] = math.Float32frombits(uint32(code) << 23)
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"math"
 
 	"github.com/tensorpress/tensorpress/internal/kernel"
-	"github.com/tensorpress/tensorpress/internal/pack"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -64,8 +63,6 @@ func (n *NVFP4) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
 	if err != nil {
 		return err
 	}
-	clear(dst[0])
-	clear(dst[1])
 	tensor := r.absMax() / 2688 // the largest scale times the largest value
 	if r.Lo != r.Lo {
 		tensor = r.Lo
@@ -80,8 +77,10 @@ func (n *NVFP4) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
 	}
 	switch {
 	case zero:
+		clear(dst[0])
+		clear(dst[1])
 	case p.plain.data != nil:
-		n.rawRows(dst, &p, tensor, scratch)
+		n.encodeRaw(dst, &p, n.rawRule(tensor), scratch)
 	default:
 		n.encodeRows(dst, &p, tensor, scratch)
 	}
@@ -109,22 +108,24 @@ func (n *NVFP4) rangeOf(p *Patch, scratch *Scratch) (Range, error) {
 }
 
 func (n *NVFP4) encodeRows(dst [][]byte, p *Patch, tensor float32, scratch *Scratch) {
-	wide := n.padded(p.Area).Cols
-	codes := scratch.uint16s(wide)
+	wide, sides := n.padded(p.Area).Cols, n.sideCodes(p.Area, scratch)
+	stride, codes := n.stride(wide), scratch.uint16s(wide)
+	clear(codes[p.Cols:])
 	for i := range p.Rows {
 		row := p.row(i)
 		for c := 0; c*n.block < len(row); c++ {
 			block := row[c*n.block : min((c+1)*n.block, len(row))]
 			n.o.rounded(block)
-			dst[1][n.at(i, c, wide)] = normalizeFP4(block, tensor)
+			sides[i*stride+c] = normalizeFP4(block, tensor)
 		}
-		clear(codes)
 		kernel.EncodeSmall(codes[:len(row)], row, kernel.E2M1)
 		line := dst[0][i*wide/2 : (i+1)*wide/2]
 		for j := range line {
 			line[j] = byte(codes[2*j]<<4 | codes[2*j+1])
 		}
 	}
+	clear(dst[0][p.Rows*wide/2:])
+	putScales(dst[1], sides, stride)
 }
 
 // normalizeFP4 divides a block by its scale and returns the scale's code.
@@ -152,8 +153,9 @@ func normalizeFP4(block []float32, tensor float32) byte {
 // multiplied, and values by them, in the dtype out.
 func (n *NVFP4) Decode(dst []float32, src [][]byte, a Area, out safetensors.Dtype, scratch *Scratch) {
 	tensor := RoundTo(math.Float32frombits(binary.LittleEndian.Uint32(src[2])), out)
-	scales := scaleValues(func(code int) float32 { return RoundTo(tensor*e4m3Values[code], out) })
-	codes := sized(&scratch.bytes, 2*len(src[0]))
-	pack.SplitFoursHigh(codes, src[0])
-	n.decodeRows(dst, codes, src[1], a, scales, smallValues[kernel.E2M1], scratch)
+	scales := func(dst []float32, codes []byte) {
+		kernel.DecodeBytes(dst, codes, []float32{tensor}, nil, len(codes), smallValues[kernel.E4M3])
+		roundAll(dst, out)
+	}
+	n.decodeRows(dst, src, a, scales, smallValues[kernel.E2M1], scratch)
 }

@@ -94,7 +94,6 @@ type Scratch struct {
 
 	// of raw blocks
 	scaleCodes []byte
-	sixths     []float32
 }
 
 func (s *Scratch) uint16s(n int) []uint16 { return sized(&s.codes, n) }

@@ -27,40 +27,70 @@ type blockRule struct {
 	floats *kernel.Floats
 	small  *kernel.Small
 	// scales finds codes of scales and steps for blocks with these greatest
-	// magnitudes. A scale of 0 leaves a block to normalize.
-	scales func(codes []byte, steps kernel.Steps, amax []float32, s *Scratch)
+	// magnitudes. A scale of 0 leaves a block to normalize; it reports whether
+	// there is none.
+	scales func(codes []byte, steps kernel.Steps, amax []float32, s *Scratch) bool
 	// normalize scales the values of a block and returns its scale's code.
 	normalize func(block []float32) byte
 }
 
-// rawRow gives the values of a row one byte each, and its blocks the codes of
-// scales, which it returns. It reports false for NaN and infinity.
-func (w *swizzled) rawRow(codes []byte, row plain, rule *blockRule, s *Scratch) (scales []byte, finite bool) {
-	data, raw := row.raw(s)
+// encodeRaw encodes a patch of raw values, some rows at a time. It reports
+// false for NaN and infinity.
+func (w *swizzled) encodeRaw(dst [][]byte, p *Patch, rule *blockRule, s *Scratch) (finite bool) {
+	wide, sides := w.padded(p.Area).Cols, w.sideCodes(p.Area, s)
+	stride := w.stride(wide)
+	finite = true
+	for i, rows := 0, w.together(p.Area); i < p.Rows; i += rows {
+		rows = min(rows, p.Rows-i)
+		line := dst[0][i*wide*w.bits/8 : (i+rows)*wide*w.bits/8]
+		codes := line
+		if w.bits == 4 {
+			codes = sized(&s.bytes, rows*wide)
+		}
+		n := rows * p.Cols
+		clear(codes[n:])
+		scales := sides[i*stride:][:ceilDiv(n, w.block)]
+		finite = w.rawBlocks(codes[:n], scales, p.plain.slice(i*p.Cols, i*p.Cols+n), rule, s) && finite
+		if w.bits == 4 {
+			kernel.PackFoursHigh(line, codes)
+		}
+	}
+	clear(dst[0][p.Rows*wide*w.bits/8:])
+	putScales(dst[1], sides, stride)
+	return finite
+}
+
+// rawBlocks gives consecutive values one byte each, and blocks of them, of which
+// the last may be short, the codes of scales. It reports false for NaN and
+// infinity.
+func (w *swizzled) rawBlocks(codes, scales []byte, values plain, rule *blockRule, s *Scratch) (finite bool) {
+	data, raw := values.raw(s)
 	n, size := len(codes)/w.block, w.block*raw.Bytes()
 	amax := sized(&s.hi, n)
 	kernel.AbsMax(amax, data[:n*size], raw, w.block)
-	scales = sized(&s.scaleCodes, ceilDiv(len(codes), w.block))
 	s.steps = s.steps.Sized(n)
-	rule.scales(scales[:n], s.steps, amax, s)
+	all := rule.scales(scales[:n], s.steps, amax, s)
 	kernel.EncodeFloats(codes[:n*w.block], data, raw, s.steps, w.block, rule.floats)
 	finite = true
+	if all && n == len(scales) {
+		return finite
+	}
 	for c := range scales {
 		if c < n && s.steps.Scales[c] != 0 {
 			continue
 		}
-		to := min((c+1)*w.block, len(codes))
-		values := row.slice(c*w.block, to).values(&s.slow)
-		lo, hi := kernel.MinMax(values)
+		from, to := c*w.block, min((c+1)*w.block, len(codes))
+		block := values.slice(from, to).values(&s.slow)
+		lo, hi := kernel.MinMax(block)
 		finite = finite && Range{lo, hi}.finite()
-		scales[c] = rule.normalize(values)
-		wide := s.uint16s(len(values))
-		kernel.EncodeSmall(wide, values, rule.small)
+		scales[c] = rule.normalize(block)
+		wide := s.uint16s(len(block))
+		kernel.EncodeSmall(wide, block, rule.small)
 		for i, code := range wide {
-			codes[c*w.block+i] = byte(code)
+			codes[from+i] = byte(code)
 		}
 	}
-	return scales, finite
+	return finite
 }
 
 // rawRange is the range of a whole patch, by its greatest magnitude.
@@ -81,21 +111,17 @@ func (m *MXFP8) MeasureRaw(p Patch, s *Scratch) ([]Range, error) {
 	return m.Measure(p.Area, p.plain.values(&s.slow)), nil
 }
 
-func (m *MXFP8) encodeRaw(dst [][]byte, p Patch, s *Scratch) error {
-	wide := m.padded(p.Area).Cols
-	rule := &blockRule{floats: e4m3Floats, small: kernel.E4M3, scales: m.rawScales, normalize: m.normalize}
-	for i := range p.Rows {
-		scales, finite := m.rawRow(dst[0][i*wide:i*wide+p.Cols], p.plain.slice(i*p.Cols, (i+1)*p.Cols), rule, s)
-		if !finite && !m.o.AllowNonfinite {
-			return CheckArea(p.Area, p.plain.values(&s.slow), m.shape[1])
-		}
-		m.putScales(dst[1], scales, i, wide)
-	}
-	return nil
+// rawRule is how blocks are encoded.
+func (m *MXFP8) rawRule() *blockRule {
+	return &blockRule{floats: e4m3Floats, small: kernel.E4M3, scales: rawScalesFP8, normalize: m.normalize}
 }
 
-// rawScales are powers of 2, which need no rounding.
-func (m *MXFP8) rawScales(codes []byte, steps kernel.Steps, amax []float32, _ *Scratch) {
+// rawScalesFP8 are powers of 2, which need no rounding.
+func rawScalesFP8(codes []byte, steps kernel.Steps, amax []float32, _ *Scratch) bool {
+	clear(steps.Zeros)
+	if kernel.PowerSteps(codes, steps.Scales, steps.Inverses, amax, 448) {
+		return true
+	}
 	for c, a := range amax {
 		codes[c] = scaleExponent(a)
 		scale := math.Float32frombits(uint32(codes[c]) << 23)
@@ -103,6 +129,7 @@ func (m *MXFP8) rawScales(codes []byte, steps kernel.Steps, amax []float32, _ *S
 			steps.Scales[c] = 0
 		}
 	}
+	return false
 }
 
 var (
@@ -122,39 +149,36 @@ func (n *NVFP4) MeasureRaw(p Patch, s *Scratch) ([]Range, error) {
 	return []Range{r}, nil
 }
 
-// rawRows is encodeRows.
-func (n *NVFP4) rawRows(dst [][]byte, p *Patch, tensor float32, s *Scratch) {
-	wide := n.padded(p.Area).Cols
-	rule := &blockRule{floats: e2m1Floats, small: kernel.E2M1,
-		scales: func(codes []byte, steps kernel.Steps, amax []float32, s *Scratch) {
-			rawScalesFP4(codes, steps, amax, tensor, s)
+// rawRule is how blocks are encoded in units of the tensor's scale.
+func (n *NVFP4) rawRule(tensor float32) *blockRule {
+	return &blockRule{floats: e2m1Floats, small: kernel.E2M1,
+		scales: func(codes []byte, steps kernel.Steps, amax []float32, s *Scratch) bool {
+			return rawScalesFP4(codes, steps, amax, tensor, s)
 		},
 		normalize: func(block []float32) byte { return normalizeFP4(block, tensor) },
-	}
-	codes := sized(&s.bytes, wide)
-	clear(codes)
-	for i := range p.Rows {
-		scales, _ := n.rawRow(codes[:p.Cols], p.plain.slice(i*p.Cols, (i+1)*p.Cols), rule, s)
-		n.putScales(dst[1], scales, i, wide)
-		kernel.PackFoursHigh(dst[0][i*wide/2:(i+1)*wide/2], codes)
 	}
 }
 
 // rawScalesFP4 casts a sixth of the greatest magnitudes, in units of the
-// tensor's scale, to E4M3, as normalizeFP4 does one by one.
-func rawScalesFP4(codes []byte, steps kernel.Steps, amax []float32, tensor float32, s *Scratch) {
-	none, sixths := sized(&s.lo, len(amax)), sized(&s.sixths, len(amax))
-	clear(none)
-	kernel.Spans(sixths, steps.Inverses, none, amax, 6)
+// tensor's scale, to E4M3, as normalizeFP4 does one by one. Where that scale is
+// one to divide by, all magnitudes are finite.
+func rawScalesFP4(codes []byte, steps kernel.Steps, amax []float32, tensor float32, s *Scratch) bool {
 	s.one = s.one.Sized(1)
 	if !s.one.Set(0, 0, tensor) {
 		clear(steps.Scales)
-		return
+		return false
 	}
-	kernel.EncodeFloats(codes, kernel.AsBytes(sixths), kernel.RawF32, s.one, len(amax), e4m3Floats)
-	for c, a := range amax {
-		if !steps.Set(c, 0, tensor*e4m3Values[codes[c]]) || !finite(a) {
+	kernel.Divide(amax, 0, 6, 0, math.MaxFloat32)
+	kernel.EncodeFloats(codes, kernel.AsBytes(amax), kernel.RawF32, s.one, len(amax), e4m3Floats)
+	kernel.DecodeBytes(steps.Scales, codes, s.one.Scales, nil, len(codes), smallValues[kernel.E4M3])
+	clear(steps.Zeros)
+	if kernel.Spans(steps.Scales, steps.Inverses, steps.Zeros, steps.Scales, 1) {
+		return true
+	}
+	for c, scale := range steps.Scales {
+		if !steps.Set(c, 0, scale) {
 			steps.Scales[c] = 0
 		}
 	}
+	return false
 }

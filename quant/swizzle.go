@@ -2,6 +2,7 @@ package quant
 
 import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/pack"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -65,40 +66,75 @@ func (s *swizzled) span(i int, a Area) []Span {
 	return rect(first, ceilDiv(a.Row+a.Rows, bandRows)-first, int64(across*bytes), int64(a.Col/tile*bytes), int64(ceilDiv(a.Cols, tile)*bytes))
 }
 
-// at returns where the scale of row r, block c of an area lies among those of
-// the area, cols wide with padding.
-func (s *swizzled) at(r, c, cols int) int {
-	tile := r/bandRows*ceilDiv(cols, bandBlocks*s.block) + c/bandBlocks
-	return tile*bandRows*bandBlocks + r%32*16 + r%bandRows/32*4 + c%bandBlocks
+// stride is the number of scales that a row of an area has with padding, the
+// area being so many columns wide.
+func (s *swizzled) stride(cols int) int { return bandBlocks * ceilDiv(cols, bandBlocks*s.block) }
+
+// sideCodes is room for the scales of an area, row by row of whole bands; all
+// are zero.
+func (s *swizzled) sideCodes(a Area, scratch *Scratch) []byte {
+	codes := sized(&scratch.scaleCodes, roundUp(a.Rows, bandRows)*s.stride(s.padded(a).Cols))
+	clear(codes)
+	return codes
 }
 
-// putScales puts the scales of row r of an area in their places.
-func (s *swizzled) putScales(dst, scales []byte, r, cols int) {
-	for c := 0; c < len(scales); c += bandBlocks {
-		copy(dst[s.at(r, c, cols):][:bandBlocks], scales[c:])
-	}
-}
+// The scales of rows that are a quarter of a band apart lie together, those of
+// four blocks each.
+const quarter = bandRows / 4
 
-// getScales returns the scales of row r of an area, at least n of them.
-func (s *swizzled) getScales(buffer *[]float32, src []byte, r, cols, n int, values *scaleTable) []float32 {
-	scales := sized(buffer, roundUp(n, bandBlocks))
-	src = src[s.at(r, 0, cols):]
-	for c := 0; c < len(scales); c += bandBlocks {
-		to, from := scales[c:c+bandBlocks], src[c*bandRows:][:bandBlocks]
-		for i, code := range from {
-			to[i] = values[code]
+// putScales puts scales, row by row of whole bands, in their places.
+func putScales(dst, scales []byte, stride int) {
+	for ; len(scales) > 0; scales, dst = scales[bandRows*stride:], dst[bandRows*stride:] {
+		for c := 0; c < stride; c += bandBlocks {
+			tile := (*[bandRows * bandBlocks]byte)(dst[c*bandRows:])
+			for r := 0; r < bandRows; r++ {
+				to := tile[r%quarter*4*bandBlocks+r/quarter*bandBlocks:]
+				*(*[bandBlocks]byte)(to) = [bandBlocks]byte(scales[r*stride+c:])
+			}
 		}
 	}
-	return scales
 }
 
-// decodeRows restores an area from codes of a byte each and the scales as they
-// are stored.
-func (s *swizzled) decodeRows(dst []float32, codes, scales []byte, a Area, values *scaleTable, v *kernel.Values, scratch *Scratch) {
+// getScales takes the scales of rows, from one of the first band on, out of
+// their places.
+func getScales(scales, src []byte, from, stride int) {
+	for r := from; len(scales) > 0; r, scales = r+1, scales[stride:] {
+		band := src[r/bandRows*bandRows*stride:]
+		at := r%quarter*4*bandBlocks + r%bandRows/quarter*bandBlocks
+		for c := 0; c < stride; c += bandBlocks {
+			*(*[bandBlocks]byte)(scales[c:]) = [bandBlocks]byte(band[c*bandRows+at:])
+		}
+	}
+}
+
+// sheetValues is about how many values are encoded or decoded at a time: their
+// bytes stay in the nearest cache.
+const sheetValues = 8 << 10
+
+// together is how many rows of an area are worked on at a time: those that hold
+// whole blocks lie like one.
+func (s *swizzled) together(a Area) int {
+	if a.Cols != s.stride(a.Cols)*s.block {
+		return 1
+	}
+	return max(sheetValues/a.Cols, 1)
+}
+
+// decodeRows restores an area from its codes and the scales as they are stored.
+func (s *swizzled) decodeRows(dst []float32, src [][]byte, a Area, values func(dst []float32, codes []byte), v *kernel.Values, scratch *Scratch) {
 	wide, grid := s.padded(a).Cols, Grid{Group: s.block}
-	n := ceilDiv(a.Cols, s.block)
-	for i := range a.Rows {
-		row := s.getScales(&scratch.sides.scales, scales, a.Row%bandRows+i, wide, n, values)
-		grid.decodeBytes(dst[i*a.Cols:(i+1)*a.Cols], codes[i*wide:], 0, row[:n], nil, v)
+	stride, n := s.stride(wide), ceilDiv(a.Cols, s.block)
+	sides := sized(&scratch.scaleCodes, a.Rows*stride)
+	getScales(sides, src[1], a.Row%bandRows, stride)
+	for i, rows := 0, s.together(a); i < a.Rows; i += rows {
+		rows = min(rows, a.Rows-i)
+		scales := sized(&scratch.sides.scales, rows*stride)
+		values(scales, sides[i*stride:(i+rows)*stride])
+		codes := src[0][i*wide*s.bits/8 : (i+rows)*wide*s.bits/8]
+		if s.bits == 4 {
+			codes = sized(&scratch.bytes, rows*wide)
+			pack.SplitFoursHigh(codes, src[0][i*wide/2:(i+rows)*wide/2])
+		}
+		grid.decodeBytes(dst[i*a.Cols:(i+rows)*a.Cols], codes, 0, scales[:(rows-1)*stride+n], nil, v)
 	}
 }

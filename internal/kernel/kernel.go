@@ -19,6 +19,7 @@ type set struct {
 	encodeInts                       [2]func(codes, src []byte, steps Steps, group int, f *Ints)
 	encodeFloats                     [2]func(codes, src []byte, steps Steps, group int, f *Floats)
 	spans                            func(scales, inverses, lo, hi []float32, divisor float32) bool
+	powerSteps                       func(codes []byte, scales, inverses, amax []float32, most float32) bool
 	packFoursHigh                    func(dst, codes []byte)
 	packFours, packTwos              func(dst, codes []byte)
 	merge                            func(dst, codes []byte, m *Merge)
@@ -56,7 +57,7 @@ var portable = set{
 	absMax:       [2]func([]float32, []byte, int){absMaxOf(RawBF16), absMaxOf(RawF32)},
 	encodeInts:   [2]func([]byte, []byte, Steps, int, *Ints){encodeIntsOf(RawBF16), encodeIntsOf(RawF32)},
 	encodeFloats: [2]func([]byte, []byte, Steps, int, *Floats){encodeFloatsOf(RawBF16), encodeFloatsOf(RawF32)},
-	spans:        spans, packFoursHigh: packFoursHigh, packFours: packFours, packTwos: packTwos, merge: merge, split: split,
+	spans:        spans, powerSteps: powerSteps, packFoursHigh: packFoursHigh, packFours: packFours, packTwos: packTwos, merge: merge, split: split,
 	widenBF16: widenBF16, widenF16: widenF16, widenF32: widenF32,
 	narrowBF16: narrowBF16, narrowF16: narrowF16, narrowF32: narrowF32,
 	minMax: minMax, divide: divide, multiply: multiply,

@@ -1036,6 +1036,102 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func powerStepsAVX2(codes *byte, scales *float32, inverses *float32, amax *float32, steps int, most float32) bool
+// Requires: AVX, AVX2
+TEXT ·powerStepsAVX2(SB), NOSPLIT, $0-49
+	MOVQ         codes+0(FP), AX
+	MOVQ         scales+8(FP), CX
+	MOVQ         inverses+16(FP), DX
+	MOVQ         amax+24(FP), BX
+	MOVQ         steps+32(FP), SI
+	VBROADCASTSS most+40(FP), Y0
+	MOVL         $0x007fffff, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0xff800000, DI
+	VMOVD        DI, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x7f000000, DI
+	VMOVD        DI, X3
+	VPBROADCASTD X3, Y3
+	MOVL         $0x00000001, DI
+	VMOVD        DI, X4
+	VPBROADCASTD X4, Y4
+	MOVL         $0x0000003f, DI
+	VMOVD        DI, X5
+	VPBROADCASTD X5, Y5
+	MOVL         $0x17800000, DI
+	VMOVD        DI, X6
+	VPBROADCASTD X6, Y6
+	MOVL         $0x67800000, DI
+	VMOVD        DI, X7
+	VPBROADCASTD X7, Y7
+	MOVL         $0xffffffff, DI
+	VMOVD        DI, X8
+	VPBROADCASTD X8, Y8
+	MOVL         $0x000000ff, DI
+	VMOVD        DI, X9
+	VPBROADCASTD X9, Y9
+	TESTQ        SI, SI
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (BX), Y10
+	VDIVPS       Y0, Y10, Y10
+	VPAND        Y1, Y10, Y11
+	VPSUBD       Y4, Y11, Y11
+	VPMAXUD      Y5, Y11, Y12
+	VPCMPEQD     Y12, Y11, Y12
+	VPAND        Y12, Y8, Y8
+	VPADDD       Y1, Y10, Y10
+	VPAND        Y2, Y10, Y10
+	VCMPPS       $0x0d, Y6, Y10, Y11
+	VPAND        Y11, Y8, Y8
+	VCMPPS       $0x02, Y7, Y10, Y11
+	VPAND        Y11, Y8, Y8
+	VMOVUPS      Y10, (CX)
+	VPSUBD       Y10, Y3, Y11
+	VMOVUPS      Y11, (DX)
+	VPSRLD       $0x17, Y10, Y10
+	VPAND        Y9, Y10, Y10
+	VMOVUPS      32(BX), Y11
+	VDIVPS       Y0, Y11, Y11
+	VPAND        Y1, Y11, Y12
+	VPSUBD       Y4, Y12, Y12
+	VPMAXUD      Y5, Y12, Y13
+	VPCMPEQD     Y13, Y12, Y13
+	VPAND        Y13, Y8, Y8
+	VPADDD       Y1, Y11, Y11
+	VPAND        Y2, Y11, Y11
+	VCMPPS       $0x0d, Y6, Y11, Y12
+	VPAND        Y12, Y8, Y8
+	VCMPPS       $0x02, Y7, Y11, Y12
+	VPAND        Y12, Y8, Y8
+	VMOVUPS      Y11, 32(CX)
+	VPSUBD       Y11, Y3, Y12
+	VMOVUPS      Y12, 32(DX)
+	VPSRLD       $0x17, Y11, Y11
+	VPAND        Y9, Y11, Y11
+	VPACKUSDW    Y11, Y10, Y10
+	VPERMQ       $0xd8, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPACKUSWB    X11, X10, X11
+	VMOVDQU      X11, (AX)
+	ADDQ         $0x10, AX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	ADDQ         $0x40, BX
+	DECQ         SI
+	JNZ          turn
+
+turnDone:
+	VPMOVMSKB Y8, AX
+	CMPL      AX, $0xffffffff
+	SETEQ     AL
+	MOVB      AL, ret+48(FP)
+	VZEROUPPER
+	RET
+
 // func signsAVX2(lo *float32, hi *float32, steps int) bool
 // Requires: AVX, AVX2
 TEXT ·signsAVX2(SB), NOSPLIT, $0-25
@@ -8993,6 +9089,84 @@ turnDone:
 	VEXTRACTI64X4 $0x01, Z4, Y0
 	VPAND         Y0, Y4, Y4
 	VPMOVMSKB     Y4, AX
+	CMPL          AX, $0xffffffff
+	SETEQ         AL
+	MOVB          AL, ret+48(FP)
+	VZEROUPPER
+	RET
+
+// func powerStepsAVX512(codes *byte, scales *float32, inverses *float32, amax *float32, steps int, most float32) bool
+// Requires: AVX, AVX2, AVX512DQ, AVX512F
+TEXT ·powerStepsAVX512(SB), NOSPLIT, $0-49
+	MOVQ         codes+0(FP), AX
+	MOVQ         scales+8(FP), CX
+	MOVQ         inverses+16(FP), DX
+	MOVQ         amax+24(FP), BX
+	MOVQ         steps+32(FP), SI
+	VBROADCASTSS most+40(FP), Z0
+	MOVL         $0x007fffff, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Z1
+	MOVL         $0xff800000, DI
+	VMOVD        DI, X2
+	VPBROADCASTD X2, Z2
+	MOVL         $0x7f000000, DI
+	VMOVD        DI, X3
+	VPBROADCASTD X3, Z3
+	MOVL         $0x00000001, DI
+	VMOVD        DI, X4
+	VPBROADCASTD X4, Z4
+	MOVL         $0x0000003f, DI
+	VMOVD        DI, X5
+	VPBROADCASTD X5, Z5
+	MOVL         $0x17800000, DI
+	VMOVD        DI, X6
+	VPBROADCASTD X6, Z6
+	MOVL         $0x67800000, DI
+	VMOVD        DI, X7
+	VPBROADCASTD X7, Z7
+	MOVL         $0xffffffff, DI
+	VMOVD        DI, X8
+	VPBROADCASTD X8, Z8
+	MOVL         $0x000000ff, DI
+	VMOVD        DI, X9
+	VPBROADCASTD X9, Z9
+	TESTQ        SI, SI
+	JZ           turnDone
+
+turn:
+	VMOVUPS  (BX), Z9
+	VDIVPS   Z0, Z9, Z9
+	VPANDD   Z1, Z9, Z10
+	VPSUBD   Z4, Z10, Z10
+	VPMAXUD  Z5, Z10, Z11
+	VPCMPEQD Z11, Z10, K1
+	VPMOVM2D K1, Z11
+	VPANDD   Z11, Z8, Z8
+	VPADDD   Z1, Z9, Z9
+	VPANDD   Z2, Z9, Z9
+	VCMPPS   $0x0d, Z6, Z9, K1
+	VPMOVM2D K1, Z10
+	VPANDD   Z10, Z8, Z8
+	VCMPPS   $0x02, Z7, Z9, K1
+	VPMOVM2D K1, Z10
+	VPANDD   Z10, Z8, Z8
+	VMOVUPS  Z9, (CX)
+	VPSUBD   Z9, Z3, Z10
+	VMOVUPS  Z10, (DX)
+	VPSRLD   $0x17, Z9, Z9
+	VPMOVDB  Z9, (AX)
+	ADDQ     $0x10, AX
+	ADDQ     $0x40, CX
+	ADDQ     $0x40, DX
+	ADDQ     $0x40, BX
+	DECQ     SI
+	JNZ      turn
+
+turnDone:
+	VEXTRACTI64X4 $0x01, Z8, Y0
+	VPAND         Y0, Y8, Y8
+	VPMOVMSKB     Y8, AX
 	CMPL          AX, $0xffffffff
 	SETEQ         AL
 	MOVB          AL, ret+48(FP)

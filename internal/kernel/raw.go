@@ -65,6 +65,29 @@ func spans(scales, inverses, lo, hi []float32, divisor float32) bool {
 	return all
 }
 
+// PowerSteps sets codes to the biased exponents of the least powers of two that
+// bring the greatest magnitudes of groups to most, scales to the powers and
+// inverses to theirs. It reports false where nothing of that holds: kernels
+// cannot divide by one of the powers, see [Steps.Set], a magnitude is zero or not
+// finite, or by less than 64 in the last place too large for a power.
+func PowerSteps(codes []byte, scales, inverses, amax []float32, most float32) bool {
+	return active.powerSteps(codes, scales, inverses, amax, most)
+}
+
+func powerSteps(codes []byte, scales, inverses, amax []float32, most float32) bool {
+	const one, mantissa = 127 << 23, 1<<23 - 1
+	codes, scales, inverses = codes[:len(amax)], scales[:len(amax)], inverses[:len(amax)]
+	all := true
+	for i, a := range amax {
+		bits := math.Float32bits(a / most)
+		power := (bits + mantissa) &^ mantissa
+		codes[i] = byte(power >> 23)
+		scales[i], inverses[i] = math.Float32frombits(power), math.Float32frombits(2*one-power)
+		all = all && bits&mantissa-1 >= 63 && divisible(scales[i])
+	}
+	return all
+}
+
 // Ints describes whole-number codes of at most 8 bits: scaled values are
 // clamped to [Lo, Hi], whole numbers, rounded to nearest even, and Offset is
 // added. The code is the low byte.

@@ -99,6 +99,21 @@ func rawOps() (list []op) {
 			}
 		}})
 	}
+	for _, few := range []bool{false, true} {
+		list = append(list, op{fmt.Sprint("powerSteps ", few), func(k *set, b buffers) {
+			for i, v := range b.x {
+				if v = float32(math.Abs(float64(v))); few && (v != v || v < 0x1p-60 || v > 0x1p60) {
+					v = 448 * float32(1+i)
+				}
+				b.x[i] = v
+			}
+			n := len(b.x) / 3
+			all := k.powerSteps(b.byteCodes()[:n], b.x[:n], b.x[n:2*n], b.x[2*n:3*n], 448)
+			if len(b.codes) > 0 && all {
+				b.codes[len(b.codes)-1] ^= 1
+			}
+		}})
+	}
 	return append(list, packOps()...)
 }
 

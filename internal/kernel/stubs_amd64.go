@@ -124,6 +124,11 @@ func roundF16AVX2(x *float32, steps int)
 //go:noescape
 func spansAVX2(scales *float32, inverses *float32, lo *float32, hi *float32, steps int, divisor float32) bool
 
+// powerStepsAVX2 does that many times 16 groups.
+//
+//go:noescape
+func powerStepsAVX2(codes *byte, scales *float32, inverses *float32, amax *float32, steps int, most float32) bool
+
 // signsAVX2 reports whether that many times 16 ranges go from below zero to above it, with no NaN.
 //
 //go:noescape
@@ -451,6 +456,11 @@ func roundF16AVX512(x *float32, steps int)
 //
 //go:noescape
 func spansAVX512(scales *float32, inverses *float32, lo *float32, hi *float32, steps int, divisor float32) bool
+
+// powerStepsAVX512 does that many times 16 groups.
+//
+//go:noescape
+func powerStepsAVX512(codes *byte, scales *float32, inverses *float32, amax *float32, steps int, most float32) bool
 
 // signsAVX512 reports whether that many times 16 ranges go from below zero to above it, with no NaN.
 //

@@ -261,6 +261,15 @@ func spansBy(asm func(scales, inverses, lo, hi *float32, steps int, divisor floa
 	}
 }
 
+func powerStepsBy(asm func(codes *byte, scales, inverses, amax *float32, steps int, most float32) bool) func(codes []byte, scales, inverses, amax []float32, most float32) bool {
+	return func(codes []byte, scales, inverses, amax []float32, most float32) bool {
+		codes, scales, inverses = codes[:len(amax)], scales[:len(amax)], inverses[:len(amax)]
+		n := len(amax) &^ (step - 1)
+		all := asm(unsafe.SliceData(codes), unsafe.SliceData(scales), unsafe.SliceData(inverses), unsafe.SliceData(amax), n/step, most)
+		return powerSteps(codes[n:], scales[n:], inverses[n:], amax[n:], most) && all
+	}
+}
+
 // unshifted reports whether nothing is subtracted; of -0, a zero would be.
 func unshifted(zeros []float32) bool {
 	all := AsBytes(zeros)

@@ -32,6 +32,7 @@ func main() {
 		v.roundBF16()
 		v.roundF16()
 		v.spans()
+		v.powerSteps()
 		v.signs()
 		v.rotations()
 		v.codebooks()

@@ -1,0 +1,66 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// powerSteps rounds quotients up to powers of two: adding all of a mantissa but
+// nothing carries into the exponent unless it is zero.
+func (v isa) powerSteps() {
+	v.function("powerSteps", "func(codes *byte, scales, inverses, amax *float32, steps int, most float32) bool",
+		"powerSteps"+v.name+" does that many times 16 groups.")
+	codes, scales, inverses, amax := param("codes"), param("scales"), param("inverses"), param("amax")
+	n, most := param("steps"), v.constantParam("most")
+	mantissa, exponent, two := v.constant(1<<23-1), v.constant(0xFF800000), v.constant(254<<23)
+	one, near := v.constant(1), v.constant(63)
+	lowest, highest, all := v.constant((127-80)<<23), v.constant((127+80)<<23), v.constant(1<<32-1)
+	low := v.constant(255)
+	loop("turn", n, func() {
+		var all16 []VecVirtual
+		for i := 0; i < step; i += v.width() / 4 {
+			x, rest := v.load(f32, Mem{Base: amax, Disp: 4 * i}), v.vec()
+			VDIVPS(most, x, x)
+			v.and(mantissa, x, rest)
+			VPSUBD(one, rest, rest)
+			v.keepNotBelow(near, rest, all)
+			VPADDD(mantissa, x, x)
+			v.and(exponent, x, x)
+			v.keep(notBelow, lowest, x, all)
+			v.keep(notAbove, highest, x, all)
+			VMOVUPS(x, Mem{Base: scales, Disp: 4 * i})
+			inverse := v.vec()
+			VPSUBD(x, two, inverse)
+			VMOVUPS(inverse, Mem{Base: inverses, Disp: 4 * i})
+			VPSRLD(U8(23), x, x)
+			if !v.wide {
+				v.and(low, x, x)
+			}
+			all16 = append(all16, x)
+		}
+		v.storeBytes(all16, Mem{Base: codes})
+		ADDQ(U8(step), codes)
+		for _, p := range []Register{scales, inverses, amax} {
+			ADDQ(U8(4*step), p)
+		}
+	})
+	Store(v.nonzero(all), ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
+
+// keepNotBelow clears the bits of lanes of all where x, without sign, is below
+// the bound.
+func (v isa) keepNotBelow(bound, x, all VecVirtual) {
+	t := v.vec()
+	VPMAXUD(bound, x, t)
+	if v.wide {
+		k := K()
+		VPCMPEQD(t, x, k)
+		VPMOVM2D(k, t)
+	} else {
+		VPCMPEQD(t, x, t)
+	}
+	v.and(t, all, all)
+}
