@@ -156,7 +156,7 @@ func (r *Rotated) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
 		r.encodeParts(codes, dst[1], &p, scratch)
 	}
 	if r.bits == 4 {
-		packLowHalves(dst[0], codes)
+		kernel.PackFours(dst[0], codes)
 	}
 	return nil
 }
@@ -178,19 +178,6 @@ func packNibbles(dst []byte, codes []uint16) {
 	for i := range dst {
 		dst[i] = byte(codes[2*i]&15 | codes[2*i+1]<<4)
 	}
-}
-
-// packLowHalves is packNibbles for codes of a byte each, of which it clears the
-// high halves.
-func packLowHalves(dst, codes []byte) {
-	i := 0
-	for ; i+8 <= len(codes); i += 8 {
-		binary.NativeEndian.PutUint64(codes[i:], binary.NativeEndian.Uint64(codes[i:])&0x0F0F0F0F0F0F0F0F)
-	}
-	for ; i < len(codes); i++ {
-		codes[i] &= 15
-	}
-	kernel.PackFours(dst, codes)
 }
 
 // Decode restores an area from the bytes that Needed names.

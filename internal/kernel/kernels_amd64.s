@@ -441,17 +441,22 @@ TEXT ·packFoursAVX2(SB), NOSPLIT, $0-24
 	MOVL         $0x00001001, BX
 	VMOVD        BX, X0
 	VPBROADCASTW X0, Y0
+	MOVL         $0x00000f0f, BX
+	VMOVD        BX, X1
+	VPBROADCASTW X1, Y1
 	TESTQ        DX, DX
 	JZ           turnDone
 
 turn:
-	VMOVDQU    (CX), Y1
-	VPMADDUBSW Y0, Y1, Y1
-	VMOVDQU    32(CX), Y2
+	VMOVDQU    (CX), Y2
+	VPAND      Y1, Y2, Y2
 	VPMADDUBSW Y0, Y2, Y2
-	VPACKUSWB  Y2, Y1, Y1
-	VPERMQ     $0xd8, Y1, Y1
-	VMOVDQU    Y1, (AX)
+	VMOVDQU    32(CX), Y3
+	VPAND      Y1, Y3, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPACKUSWB  Y3, Y2, Y2
+	VPERMQ     $0xd8, Y2, Y2
+	VMOVDQU    Y2, (AX)
 	ADDQ       $0x40, CX
 	ADDQ       $0x20, AX
 	DECQ       DX
@@ -470,17 +475,22 @@ TEXT ·packFoursHighAVX2(SB), NOSPLIT, $0-24
 	MOVL         $0x00000110, BX
 	VMOVD        BX, X0
 	VPBROADCASTW X0, Y0
+	MOVL         $0x00000f0f, BX
+	VMOVD        BX, X1
+	VPBROADCASTW X1, Y1
 	TESTQ        DX, DX
 	JZ           turnDone
 
 turn:
-	VMOVDQU    (CX), Y1
-	VPMADDUBSW Y0, Y1, Y1
-	VMOVDQU    32(CX), Y2
+	VMOVDQU    (CX), Y2
+	VPAND      Y1, Y2, Y2
 	VPMADDUBSW Y0, Y2, Y2
-	VPACKUSWB  Y2, Y1, Y1
-	VPERMQ     $0xd8, Y1, Y1
-	VMOVDQU    Y1, (AX)
+	VMOVDQU    32(CX), Y3
+	VPAND      Y1, Y3, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPACKUSWB  Y3, Y2, Y2
+	VPERMQ     $0xd8, Y2, Y2
+	VMOVDQU    Y2, (AX)
 	ADDQ       $0x40, CX
 	ADDQ       $0x20, AX
 	DECQ       DX
@@ -502,21 +512,26 @@ TEXT ·packTwosAVX2(SB), NOSPLIT, $0-24
 	MOVL         $0x00100001, BX
 	VMOVD        BX, X1
 	VPBROADCASTD X1, Y1
+	MOVL         $0x00000303, BX
+	VMOVD        BX, X2
+	VPBROADCASTW X2, Y2
 	TESTQ        DX, DX
 	JZ           turnDone
 
 turn:
-	VMOVDQU      (CX), Y2
-	VPMADDUBSW   Y0, Y2, Y2
-	VMOVDQU      32(CX), Y3
+	VMOVDQU      (CX), Y3
+	VPAND        Y2, Y3, Y3
 	VPMADDUBSW   Y0, Y3, Y3
-	VPMADDWD     Y1, Y2, Y2
+	VMOVDQU      32(CX), Y4
+	VPAND        Y2, Y4, Y4
+	VPMADDUBSW   Y0, Y4, Y4
 	VPMADDWD     Y1, Y3, Y3
-	VPACKUSDW    Y3, Y2, Y2
-	VPERMQ       $0xd8, Y2, Y2
-	VEXTRACTI128 $0x01, Y2, X3
-	VPACKUSWB    X3, X2, X3
-	VMOVDQU      X3, (AX)
+	VPMADDWD     Y1, Y4, Y4
+	VPACKUSDW    Y4, Y3, Y3
+	VPERMQ       $0xd8, Y3, Y3
+	VEXTRACTI128 $0x01, Y3, X4
+	VPACKUSWB    X4, X3, X4
+	VMOVDQU      X4, (AX)
 	ADDQ         $0x40, CX
 	ADDQ         $0x10, AX
 	DECQ         DX
@@ -8590,13 +8605,17 @@ TEXT ·packFoursAVX512(SB), NOSPLIT, $0-24
 	MOVL         $0x00001001, BX
 	VMOVD        BX, X0
 	VPBROADCASTW X0, Z0
+	MOVL         $0x00000f0f, BX
+	VMOVD        BX, X1
+	VPBROADCASTW X1, Z1
 	TESTQ        DX, DX
 	JZ           turnDone
 
 turn:
-	VMOVDQU32  (CX), Z1
-	VPMADDUBSW Z0, Z1, Z1
-	VPMOVWB    Z1, (AX)
+	VMOVDQU32  (CX), Z2
+	VPANDD     Z1, Z2, Z2
+	VPMADDUBSW Z0, Z2, Z2
+	VPMOVWB    Z2, (AX)
 	ADDQ       $0x40, CX
 	ADDQ       $0x20, AX
 	DECQ       DX
@@ -8615,13 +8634,17 @@ TEXT ·packFoursHighAVX512(SB), NOSPLIT, $0-24
 	MOVL         $0x00000110, BX
 	VMOVD        BX, X0
 	VPBROADCASTW X0, Z0
+	MOVL         $0x00000f0f, BX
+	VMOVD        BX, X1
+	VPBROADCASTW X1, Z1
 	TESTQ        DX, DX
 	JZ           turnDone
 
 turn:
-	VMOVDQU32  (CX), Z1
-	VPMADDUBSW Z0, Z1, Z1
-	VPMOVWB    Z1, (AX)
+	VMOVDQU32  (CX), Z2
+	VPANDD     Z1, Z2, Z2
+	VPMADDUBSW Z0, Z2, Z2
+	VPMOVWB    Z2, (AX)
 	ADDQ       $0x40, CX
 	ADDQ       $0x20, AX
 	DECQ       DX
@@ -8643,14 +8666,18 @@ TEXT ·packTwosAVX512(SB), NOSPLIT, $0-24
 	MOVL         $0x00100001, BX
 	VMOVD        BX, X1
 	VPBROADCASTD X1, Z1
+	MOVL         $0x00000303, BX
+	VMOVD        BX, X2
+	VPBROADCASTW X2, Z2
 	TESTQ        DX, DX
 	JZ           turnDone
 
 turn:
-	VMOVDQU32  (CX), Z2
-	VPMADDUBSW Z0, Z2, Z2
-	VPMADDWD   Z1, Z2, Z2
-	VPMOVDB    Z2, (AX)
+	VMOVDQU32  (CX), Z3
+	VPANDD     Z2, Z3, Z3
+	VPMADDUBSW Z0, Z3, Z3
+	VPMADDWD   Z1, Z3, Z3
+	VPMOVDB    Z3, (AX)
 	ADDQ       $0x40, CX
 	ADDQ       $0x10, AX
 	DECQ       DX

@@ -73,14 +73,15 @@ func split(codes, src []byte, m *Merge) {
 	}
 }
 
-// PackFours puts codes of 4 bits, one a byte and an even number, two in a byte.
+// PackFours puts the low 4 bits of codes, one a byte and an even number, two in a
+// byte.
 func PackFours(dst, codes []byte) { active.packFours(dst, codes) }
 
 // PackFoursHigh is PackFours with the first of two codes in the high bits.
 func PackFoursHigh(dst, codes []byte) { active.packFoursHigh(dst, codes) }
 
-// PackTwos puts codes of 2 bits, one a byte and a multiple of four, four in a
-// byte.
+// PackTwos puts the low 2 bits of codes, one a byte and a multiple of four, four
+// in a byte.
 func PackTwos(dst, codes []byte) { active.packTwos(dst, codes) }
 
 // MergeCodes merges codes, a multiple of eight.
@@ -88,26 +89,26 @@ func MergeCodes(dst, codes []byte, m *Merge) { active.merge(dst, codes, m) }
 
 func packFours(dst, codes []byte) {
 	for ; len(codes) >= 8; codes, dst = codes[8:], dst[4:] {
-		x := binary.LittleEndian.Uint64(codes)
+		x := binary.LittleEndian.Uint64(codes) & 0x0F0F0F0F0F0F0F0F
 		x = (x | x>>4) & 0x00FF00FF00FF00FF
 		x = (x | x>>8) & 0x0000FFFF0000FFFF
 		binary.LittleEndian.PutUint32(dst, uint32(x|x>>16))
 	}
 	for i := range len(codes) / 2 {
-		dst[i] = codes[2*i] | codes[2*i+1]<<4
+		dst[i] = codes[2*i]&15 | codes[2*i+1]<<4
 	}
 }
 
 func packFoursHigh(dst, codes []byte) {
 	for i := range len(codes) / 2 {
-		dst[i] = codes[2*i]<<4 | codes[2*i+1]
+		dst[i] = codes[2*i]<<4 | codes[2*i+1]&15
 	}
 }
 
 func packTwos(dst, codes []byte) {
 	for i := range len(codes) / 4 {
 		c := codes[4*i : 4*i+4]
-		dst[i] = c[0] | c[1]<<2 | c[2]<<4 | c[3]<<6
+		dst[i] = c[0]&3 | c[1]&3<<2 | c[2]&3<<4 | c[3]<<6
 	}
 }
 

@@ -175,9 +175,9 @@ func packOps() (list []op) {
 			pack(k, b.bytes, codes[:len(codes)/multiple*multiple])
 		}})
 	}
-	pack("packFours", 4, 2, func(k *set, dst, codes []byte) { k.packFours(dst[:len(codes)/2], codes) })
-	pack("packFoursHigh", 4, 2, func(k *set, dst, codes []byte) { k.packFoursHigh(dst[:len(codes)/2], codes) })
-	pack("packTwos", 2, 4, func(k *set, dst, codes []byte) { k.packTwos(dst[:len(codes)/4], codes) })
+	pack("packFours", 8, 2, func(k *set, dst, codes []byte) { k.packFours(dst[:len(codes)/2], codes) })
+	pack("packFoursHigh", 8, 2, func(k *set, dst, codes []byte) { k.packFoursHigh(dst[:len(codes)/2], codes) })
+	pack("packTwos", 8, 4, func(k *set, dst, codes []byte) { k.packTwos(dst[:len(codes)/4], codes) })
 	for size := 1; size <= 8; size++ {
 		m := NewMerge(size)
 		for i := range 8 {

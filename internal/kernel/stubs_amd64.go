@@ -64,17 +64,17 @@ func scaleByAVX2(x *float32, steps int, scale float32)
 //go:noescape
 func scaleFromAVX2(x *float32, steps int, scale float32, zero float32)
 
-// packFoursAVX2 puts two codes of four bits in a byte, 64 codes a turn.
+// packFoursAVX2 puts the low four bits of two codes in a byte, 64 codes a turn.
 //
 //go:noescape
 func packFoursAVX2(dst *byte, codes *byte, turns int)
 
-// packFoursHighAVX2 puts two codes of four bits in a byte, 64 codes a turn.
+// packFoursHighAVX2 puts the low four bits of two codes in a byte, 64 codes a turn.
 //
 //go:noescape
 func packFoursHighAVX2(dst *byte, codes *byte, turns int)
 
-// packTwosAVX2 puts four codes of two bits in a byte, 64 codes a turn.
+// packTwosAVX2 puts the low two bits of four codes in a byte, 64 codes a turn.
 //
 //go:noescape
 func packTwosAVX2(dst *byte, codes *byte, turns int)
@@ -397,17 +397,17 @@ func scaleByAVX512(x *float32, steps int, scale float32)
 //go:noescape
 func scaleFromAVX512(x *float32, steps int, scale float32, zero float32)
 
-// packFoursAVX512 puts two codes of four bits in a byte, 64 codes a turn.
+// packFoursAVX512 puts the low four bits of two codes in a byte, 64 codes a turn.
 //
 //go:noescape
 func packFoursAVX512(dst *byte, codes *byte, turns int)
 
-// packFoursHighAVX512 puts two codes of four bits in a byte, 64 codes a turn.
+// packFoursHighAVX512 puts the low four bits of two codes in a byte, 64 codes a turn.
 //
 //go:noescape
 func packFoursHighAVX512(dst *byte, codes *byte, turns int)
 
-// packTwosAVX512 puts four codes of two bits in a byte, 64 codes a turn.
+// packTwosAVX512 puts the low two bits of four codes in a byte, 64 codes a turn.
 //
 //go:noescape
 func packTwosAVX512(dst *byte, codes *byte, turns int)

@@ -20,12 +20,12 @@ func (v isa) packs(name, doc string, perTurn int, begin func(), body func(codes,
 	RET()
 }
 
-// packFours adds two codes, each by its byte of the factor.
+// packFours adds the low bits of two codes, each by its byte of the factor.
 func (v isa) packFours(name string, factor uint16) {
-	var factors VecVirtual
-	v.packs(name, "puts two codes of four bits in a byte", 32, func() { factors = v.constant16(factor) },
+	var factors, low VecVirtual
+	v.packs(name, "puts the low four bits of two codes in a byte", 32, func() { factors, low = v.constant16(factor), v.constant16(0x0F0F) },
 		func(codes, dst Register) {
-			words := v.products(codes, factors)
+			words := v.products(codes, factors, low)
 			if v.wide {
 				VPMOVWB(words[0], Mem{Base: dst})
 				return
@@ -36,12 +36,14 @@ func (v isa) packFours(name string, factor uint16) {
 		})
 }
 
-// products multiplies the bytes of 64 codes by factors and adds them in pairs.
-func (v isa) products(codes Register, factors VecVirtual) []VecVirtual {
+// products multiplies the low bits of the bytes of 64 codes by factors and adds
+// them in pairs.
+func (v isa) products(codes Register, factors, low VecVirtual) []VecVirtual {
 	var words []VecVirtual
 	for i := 0; i < 64; i += v.width() {
 		x := v.vec()
 		v.loadWhole(Mem{Base: codes, Disp: i}, x)
+		v.and(low, x, x)
 		VPMADDUBSW(factors, x, x)
 		words = append(words, x)
 	}
@@ -50,10 +52,10 @@ func (v isa) products(codes Register, factors VecVirtual) []VecVirtual {
 
 // packTwos does so with pairs of pairs.
 func (v isa) packTwos() {
-	var bytes, words VecVirtual
-	begin := func() { bytes, words = v.constant16(0x0401), v.constant(0x00100001) }
-	v.packs("packTwos", "puts four codes of two bits in a byte", 16, begin, func(codes, dst Register) {
-		all := v.products(codes, bytes)
+	var bytes, words, low VecVirtual
+	begin := func() { bytes, words, low = v.constant16(0x0401), v.constant(0x00100001), v.constant16(0x0303) }
+	v.packs("packTwos", "puts the low two bits of four codes in a byte", 16, begin, func(codes, dst Register) {
+		all := v.products(codes, bytes, low)
 		for _, x := range all {
 			VPMADDWD(words, x, x)
 		}
