@@ -267,26 +267,33 @@ func (v *verification) newLayerCheck(l *layout.Layer) *check {
 // compare sums up a tile's errors.
 func (v *verification) compare(w *stream.Worker, source *original, columns int, a quant.Area, got []float32) (sums, error) {
 	s := sums{nonfinite: -1}
+	if source != nil {
+		if err := s.measureArea(w, source, columns, a, got); err != nil {
+			return s, err
+		}
+	}
 	var n *quant.NonfiniteError
-	if errors.As(quant.CheckArea(a, got, columns), &n) {
+	// a value that is not finite makes the sum so
+	if (source == nil || finiteOrNil(s.errors) == nil) && errors.As(quant.CheckArea(a, got, columns), &n) {
 		s.nonfinite = n.Index
 	}
-	if source == nil {
-		return s, nil
-	}
+	return s, nil
+}
+
+// measureArea adds up the errors of an area of the source.
+func (s *sums) measureArea(w *stream.Worker, source *original, columns int, a quant.Area, got []float32) error {
 	if plain, ok := source.values.(plainValues); ok && source.dtype == safetensors.BF16 { // the usual one
 		want, err := plain.raw(w, columns, a)
 		if err == nil {
 			s.measureRaw(want, kernel.RawBF16, got)
 		}
-		return s, err
+		return err
 	}
 	want, err := source.read(w, 1, columns, a)
-	if err != nil {
-		return s, err
+	if err == nil {
+		s.measure(want, got)
 	}
-	s.measure(want, got)
-	return s, nil
+	return err
 }
 
 // measure adds up the errors of values.
