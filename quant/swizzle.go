@@ -2,7 +2,6 @@ package quant
 
 import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
-	"github.com/tensorpress/tensorpress/internal/pack"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -133,7 +132,7 @@ func (s *swizzled) decodeRows(dst []float32, src [][]byte, a Area, values func(d
 		codes := src[0][i*wide*s.bits/8 : (i+rows)*wide*s.bits/8]
 		if s.bits == 4 {
 			codes = sized(&scratch.bytes, rows*wide)
-			pack.SplitFoursHigh(codes, src[0][i*wide/2:(i+rows)*wide/2])
+			kernel.SplitFoursHigh(codes, src[0][i*wide/2:(i+rows)*wide/2])
 		}
 		grid.decodeBytes(dst[i*a.Cols:(i+rows)*a.Cols], codes, 0, scales[:(rows-1)*stride+n], nil, v)
 	}

@@ -24,6 +24,7 @@ type set struct {
 	packFours, packTwos              func(dst, codes []byte)
 	merge                            func(dst, codes []byte, m *Merge)
 	split                            func(codes, src []byte, m *Merge)
+	splitFours, splitFoursHigh       func(codes, src []byte)
 	widenBF16, widenF16, widenF32    func(dst []float32, src []byte)
 	narrowBF16, narrowF16, narrowF32 func(dst []byte, src []float32)
 	minMax                           func(x []float32) (lo, hi float32)
@@ -58,6 +59,7 @@ var portable = set{
 	encodeInts:   [2]func([]byte, []byte, Steps, int, *Ints){encodeIntsOf(RawBF16), encodeIntsOf(RawF32)},
 	encodeFloats: [2]func([]byte, []byte, Steps, int, *Floats){encodeFloatsOf(RawBF16), encodeFloatsOf(RawF32)},
 	spans:        spans, powerSteps: powerSteps, packFoursHigh: packFoursHigh, packFours: packFours, packTwos: packTwos, merge: merge, split: split,
+	splitFours: splitFours, splitFoursHigh: splitFoursHigh,
 	widenBF16: widenBF16, widenF16: widenF16, widenF32: widenF32,
 	narrowBF16: narrowBF16, narrowF16: narrowF16, narrowF32: narrowF32,
 	minMax: minMax, divide: divide, multiply: multiply,

@@ -697,6 +697,72 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func splitFoursAVX2(codes *byte, src *byte, turns int)
+// Requires: AVX, AVX2
+TEXT ·splitFoursAVX2(SB), NOSPLIT, $0-24
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         turns+16(FP), DX
+	MOVL         $0x00000f0f, BX
+	VMOVD        BX, X0
+	VPBROADCASTW X0, Y0
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VPMOVZXBW (CX), Y1
+	VPSLLW    $0x04, Y1, Y2
+	VPOR      Y2, Y1, Y1
+	VPAND     Y0, Y1, Y1
+	VMOVDQU   Y1, (AX)
+	VPMOVZXBW 16(CX), Y1
+	VPSLLW    $0x04, Y1, Y2
+	VPOR      Y2, Y1, Y1
+	VPAND     Y0, Y1, Y1
+	VMOVDQU   Y1, 32(AX)
+	ADDQ      $0x40, AX
+	ADDQ      $0x20, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func splitFoursHighAVX2(codes *byte, src *byte, turns int)
+// Requires: AVX, AVX2
+TEXT ·splitFoursHighAVX2(SB), NOSPLIT, $0-24
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         turns+16(FP), DX
+	MOVL         $0x00000f0f, BX
+	VMOVD        BX, X0
+	VPBROADCASTW X0, Y0
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VPMOVZXBW (CX), Y1
+	VPSLLW    $0x08, Y1, Y2
+	VPSRLW    $0x04, Y1, Y1
+	VPOR      Y2, Y1, Y1
+	VPAND     Y0, Y1, Y1
+	VMOVDQU   Y1, (AX)
+	VPMOVZXBW 16(CX), Y1
+	VPSLLW    $0x08, Y1, Y2
+	VPSRLW    $0x04, Y1, Y1
+	VPOR      Y2, Y1, Y1
+	VPAND     Y0, Y1, Y1
+	VMOVDQU   Y1, 32(AX)
+	ADDQ      $0x40, AX
+	ADDQ      $0x20, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
 // func decodeIntBytesAVX2(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
 // Requires: AVX, AVX2, FMA3
 TEXT ·decodeIntBytesAVX2(SB), NOSPLIT, $0-64
@@ -811,6 +877,59 @@ turn:
 	ADDQ        $0x40, AX
 	ADDQ        $0x10, CX
 	DECQ        R10
+	JNZ         turn
+
+turnDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func decodeFewBytesAVX2(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·decodeFewBytesAVX2(SB), NOSPLIT, $0-64
+	MOVQ    dst+0(FP), AX
+	MOVQ    codes+8(FP), CX
+	MOVQ    scales+16(FP), DX
+	MOVQ    zeros+24(FP), BX
+	MOVQ    groups+32(FP), SI
+	MOVQ    steps+40(FP), DI
+	MOVQ    next+48(FP), R8
+	MOVQ    c+56(FP), R9
+	VMOVUPS (R9), Y0
+	VMOVUPS 32(R9), Y1
+	TESTQ   SI, SI
+	JZ      groupDone
+
+group:
+	VBROADCASTSS (DX), Y2
+	VBROADCASTSS (BX), Y3
+	ADDQ         $0x04, DX
+	ADDQ         R8, BX
+	MOVQ         DI, R9
+	TESTQ        R9, R9
+	JZ           turnDone
+
+turn:
+	VPMOVZXBD   (CX), Y4
+	VPERMPS     Y0, Y4, Y5
+	VPERMPS     Y1, Y4, Y6
+	VPSLLD      $0x1c, Y4, Y4
+	VBLENDVPS   Y4, Y6, Y5, Y5
+	VFMADD213PS Y3, Y2, Y5
+	VMOVUPS     Y5, (AX)
+	VPMOVZXBD   8(CX), Y4
+	VPERMPS     Y0, Y4, Y5
+	VPERMPS     Y1, Y4, Y6
+	VPSLLD      $0x1c, Y4, Y4
+	VBLENDVPS   Y4, Y6, Y5, Y5
+	VFMADD213PS Y3, Y2, Y5
+	VMOVUPS     Y5, 32(AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x10, CX
+	DECQ        R9
 	JNZ         turn
 
 turnDone:
@@ -8820,6 +8939,61 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func splitFoursAVX512(codes *byte, src *byte, turns int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·splitFoursAVX512(SB), NOSPLIT, $0-24
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         turns+16(FP), DX
+	MOVL         $0x00000f0f, BX
+	VMOVD        BX, X0
+	VPBROADCASTW X0, Z0
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VPMOVZXBW (CX), Z1
+	VPSLLW    $0x04, Z1, Z2
+	VPORD     Z2, Z1, Z1
+	VPANDD    Z0, Z1, Z1
+	VMOVDQU32 Z1, (AX)
+	ADDQ      $0x40, AX
+	ADDQ      $0x20, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func splitFoursHighAVX512(codes *byte, src *byte, turns int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·splitFoursHighAVX512(SB), NOSPLIT, $0-24
+	MOVQ         codes+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         turns+16(FP), DX
+	MOVL         $0x00000f0f, BX
+	VMOVD        BX, X0
+	VPBROADCASTW X0, Z0
+	TESTQ        DX, DX
+	JZ           turnDone
+
+turn:
+	VPMOVZXBW (CX), Z1
+	VPSLLW    $0x08, Z1, Z2
+	VPSRLW    $0x04, Z1, Z1
+	VPORD     Z2, Z1, Z1
+	VPANDD    Z0, Z1, Z1
+	VMOVDQU32 Z1, (AX)
+	ADDQ      $0x40, AX
+	ADDQ      $0x20, CX
+	DECQ      DX
+	JNZ       turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
 // func decodeIntBytesAVX512(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
 // Requires: AVX, AVX512F
 TEXT ·decodeIntBytesAVX512(SB), NOSPLIT, $0-64
@@ -8919,6 +9093,48 @@ turn:
 	VADDPS      Z11, Z16, Z16
 	VFMADD213PS Z13, Z12, Z16
 	VMOVUPS     Z16, (AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x10, CX
+	DECQ        R9
+	JNZ         turn
+
+turnDone:
+	DECQ SI
+	JNZ  group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func decodeFewBytesAVX512(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
+// Requires: AVX, AVX512F
+TEXT ·decodeFewBytesAVX512(SB), NOSPLIT, $0-64
+	MOVQ    dst+0(FP), AX
+	MOVQ    codes+8(FP), CX
+	MOVQ    scales+16(FP), DX
+	MOVQ    zeros+24(FP), BX
+	MOVQ    groups+32(FP), SI
+	MOVQ    steps+40(FP), DI
+	MOVQ    next+48(FP), R8
+	MOVQ    c+56(FP), R9
+	VMOVUPS (R9), Z0
+	TESTQ   SI, SI
+	JZ      groupDone
+
+group:
+	VBROADCASTSS (DX), Z1
+	VBROADCASTSS (BX), Z2
+	ADDQ         $0x04, DX
+	ADDQ         R8, BX
+	MOVQ         DI, R9
+	TESTQ        R9, R9
+	JZ           turnDone
+
+turn:
+	VPMOVZXBD   (CX), Z3
+	VPERMPS     Z0, Z3, Z3
+	VFMADD213PS Z2, Z1, Z3
+	VMOVUPS     Z3, (AX)
 	ADDQ        $0x40, AX
 	ADDQ        $0x10, CX
 	DECQ        R9

@@ -2595,6 +2595,54 @@ turn: // 103 instructions
 turnDone:
 	RET
 
+// func splitFoursNEON(codes, src *byte, turns int)
+TEXT ·splitFoursNEON(SB), NOSPLIT, $0-24
+	MOVD codes+0(FP), R0
+	MOVD src+8(FP), R1
+	MOVD turns+16(FP), R2
+	MOVD $0xf0f0f0f, R15
+	VDUP R15, V4.S4
+	CBZ R2, turnDone
+
+turn: // 10 instructions
+	VLD1.P 16(R1), [V0.B16]
+	VUSHR $4, V0.B16, V1.B16
+	VAND V4.B16, V0.B16, V0.B16
+	VST2.P [V0.B16, V1.B16], 32(R0)
+	VLD1.P 16(R1), [V2.B16]
+	VUSHR $4, V2.B16, V3.B16
+	VAND V4.B16, V2.B16, V2.B16
+	VST2.P [V2.B16, V3.B16], 32(R0)
+	SUB $1, R2
+	CBNZ R2, turn
+
+turnDone:
+	RET
+
+// func splitFoursHighNEON(codes, src *byte, turns int)
+TEXT ·splitFoursHighNEON(SB), NOSPLIT, $0-24
+	MOVD codes+0(FP), R0
+	MOVD src+8(FP), R1
+	MOVD turns+16(FP), R2
+	MOVD $0xf0f0f0f, R15
+	VDUP R15, V4.S4
+	CBZ R2, turnDone
+
+turn: // 10 instructions
+	VLD1.P 16(R1), [V1.B16]
+	VUSHR $4, V1.B16, V0.B16
+	VAND V4.B16, V1.B16, V1.B16
+	VST2.P [V0.B16, V1.B16], 32(R0)
+	VLD1.P 16(R1), [V3.B16]
+	VUSHR $4, V3.B16, V2.B16
+	VAND V4.B16, V3.B16, V3.B16
+	VST2.P [V2.B16, V3.B16], 32(R0)
+	SUB $1, R2
+	CBNZ R2, turn
+
+turnDone:
+	RET
+
 // func spansNEON(scales, inverses, lo, hi *float32, steps int, divisor float32) bool
 TEXT ·spansNEON(SB), NOSPLIT, $0-49
 	MOVD scales+0(FP), R0

@@ -80,6 +80,12 @@ func PackFours(dst, codes []byte) { active.packFours(dst, codes) }
 // PackFoursHigh is PackFours with the first of two codes in the high bits.
 func PackFoursHigh(dst, codes []byte) { active.packFoursHigh(dst, codes) }
 
+// SplitFours is the inverse of PackFours.
+func SplitFours(codes, src []byte) { active.splitFours(codes, src) }
+
+// SplitFoursHigh is the inverse of PackFoursHigh.
+func SplitFoursHigh(codes, src []byte) { active.splitFoursHigh(codes, src) }
+
 // PackTwos puts the low 2 bits of codes, one a byte and a multiple of four, four
 // in a byte.
 func PackTwos(dst, codes []byte) { active.packTwos(dst, codes) }
@@ -103,6 +109,33 @@ func packFoursHigh(dst, codes []byte) {
 	for i := range len(codes) / 2 {
 		dst[i] = codes[2*i]<<4 | codes[2*i+1]&15
 	}
+}
+
+func splitFours(codes, src []byte) {
+	for ; len(codes) >= 8; codes, src = codes[8:], src[4:] {
+		x := spread(src)
+		binary.LittleEndian.PutUint64(codes, (x|x<<4)&0x0F0F0F0F0F0F0F0F)
+	}
+	for i := range len(codes) / 2 {
+		codes[2*i], codes[2*i+1] = src[i]&15, src[i]>>4
+	}
+}
+
+func splitFoursHigh(codes, src []byte) {
+	for ; len(codes) >= 8; codes, src = codes[8:], src[4:] {
+		x := spread(src)
+		binary.LittleEndian.PutUint64(codes, (x>>4|x<<8)&0x0F0F0F0F0F0F0F0F)
+	}
+	for i := range len(codes) / 2 {
+		codes[2*i], codes[2*i+1] = src[i]>>4, src[i]&15
+	}
+}
+
+// spread returns four bytes as words of 16 bits.
+func spread(src []byte) uint64 {
+	x := uint64(binary.LittleEndian.Uint32(src))
+	x = (x | x<<16) & 0x0000FFFF0000FFFF
+	return (x | x<<8) & 0x00FF00FF00FF00FF
 }
 
 func packTwos(dst, codes []byte) {

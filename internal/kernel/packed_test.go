@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -206,6 +207,26 @@ func TestZeroBand(t *testing.T) {
 				if tiny := edges[i] < 0.5; (v != 2 && !tiny) || (tiny && v != 0) {
 					t.Errorf("%+v: %v becomes %v by default, want 2", *p, edges[i], v)
 				}
+			}
+		}
+	})
+}
+
+// TestSplitsAreInverse: neighbours would change places.
+func TestSplitsAreInverse(t *testing.T) {
+	eachSet(t, func(t *testing.T, k *set) {
+		for n := 0; n <= 200; n += 2 {
+			codes, src, got := make([]byte, n), make([]byte, n/2), make([]byte, n)
+			for i := range codes {
+				codes[i] = byte(i * 7 & 15)
+			}
+			k.packFours(src, codes)
+			if k.splitFours(got, src); !bytes.Equal(got, codes) {
+				t.Fatalf("%d codes: %x, want %x", n, got, codes)
+			}
+			k.packFoursHigh(src, codes)
+			if k.splitFoursHigh(got, src); !bytes.Equal(got, codes) {
+				t.Fatalf("%d codes, the first high: %x, want %x", n, got, codes)
 			}
 		}
 	})

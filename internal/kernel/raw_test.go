@@ -178,6 +178,8 @@ func packOps() (list []op) {
 	pack("packFours", 8, 2, func(k *set, dst, codes []byte) { k.packFours(dst[:len(codes)/2], codes) })
 	pack("packFoursHigh", 8, 2, func(k *set, dst, codes []byte) { k.packFoursHigh(dst[:len(codes)/2], codes) })
 	pack("packTwos", 8, 4, func(k *set, dst, codes []byte) { k.packTwos(dst[:len(codes)/4], codes) })
+	pack("splitFours", 8, 2, func(k *set, dst, src []byte) { k.splitFours(dst[:2*len(src)], src) })
+	pack("splitFoursHigh", 8, 2, func(k *set, dst, src []byte) { k.splitFoursHigh(dst[:2*len(src)], src) })
 	for size := 1; size <= 8; size++ {
 		m := NewMerge(size)
 		for i := range 8 {

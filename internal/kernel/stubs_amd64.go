@@ -89,6 +89,16 @@ func mergeAVX2(dst *byte, codes *byte, turns int, size int, m *byte)
 //go:noescape
 func splitAVX2(codes *byte, src *byte, turns int, size int, m *byte)
 
+// splitFoursAVX2 takes two codes of four bits out of each byte, 64 codes a turn.
+//
+//go:noescape
+func splitFoursAVX2(codes *byte, src *byte, turns int)
+
+// splitFoursHighAVX2 takes two codes of four bits out of each byte, 64 codes a turn.
+//
+//go:noescape
+func splitFoursHighAVX2(codes *byte, src *byte, turns int)
+
 // decodeIntBytesAVX2 decodes groups of that many times 16 codes; a group's zero point lies next bytes behind the last one's.
 //
 //go:noescape
@@ -98,6 +108,11 @@ func decodeIntBytesAVX2(dst *float32, codes *byte, scales *float32, zeros *float
 //
 //go:noescape
 func decodeFloatBytesAVX2(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
+
+// decodeFewBytesAVX2 decodes groups of that many times 16 codes; a group's zero point lies next bytes behind the last one's.
+//
+//go:noescape
+func decodeFewBytesAVX2(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
 
 // decodePackedAVX2 works on that many times 16 codes.
 //
@@ -422,6 +437,16 @@ func mergeAVX512(dst *byte, codes *byte, turns int, size int, m *byte)
 //go:noescape
 func splitAVX512(codes *byte, src *byte, turns int, size int, m *byte)
 
+// splitFoursAVX512 takes two codes of four bits out of each byte, 64 codes a turn.
+//
+//go:noescape
+func splitFoursAVX512(codes *byte, src *byte, turns int)
+
+// splitFoursHighAVX512 takes two codes of four bits out of each byte, 64 codes a turn.
+//
+//go:noescape
+func splitFoursHighAVX512(codes *byte, src *byte, turns int)
+
 // decodeIntBytesAVX512 decodes groups of that many times 16 codes; a group's zero point lies next bytes behind the last one's.
 //
 //go:noescape
@@ -431,6 +456,11 @@ func decodeIntBytesAVX512(dst *float32, codes *byte, scales *float32, zeros *flo
 //
 //go:noescape
 func decodeFloatBytesAVX512(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
+
+// decodeFewBytesAVX512 decodes groups of that many times 16 codes; a group's zero point lies next bytes behind the last one's.
+//
+//go:noescape
+func decodeFewBytesAVX512(dst *float32, codes *byte, scales *float32, zeros *float32, groups int, steps int, next int, c *uint32)
 
 // decodePackedAVX512 works on that many times 16 codes.
 //

@@ -176,6 +176,16 @@ func mergeNEON(dst, codes *byte, turns, size int, m *byte)
 //go:noescape
 func splitNEON(codes, src *byte, turns, size int, m *byte)
 
+// splitFoursNEON takes two codes of four bits out of each byte, 64 codes a turn.
+//
+//go:noescape
+func splitFoursNEON(codes, src *byte, turns int)
+
+// splitFoursHighNEON takes two codes of four bits out of each byte, 64 codes a turn.
+//
+//go:noescape
+func splitFoursHighNEON(codes, src *byte, turns int)
+
 // spansNEON does that many times 16 groups.
 //
 //go:noescape

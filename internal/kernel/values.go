@@ -6,6 +6,7 @@ import "math"
 type Values struct {
 	table [256]float32
 	form  valueForm
+	few   bool      // codes have four bits at most
 	c     constants // of the form
 }
 
@@ -31,7 +32,7 @@ func IntValues(flip uint8, offset int32) *Values {
 // SmallValues are those of a native float of at most 8 bits. Bits of codes
 // above the sign's must be zero.
 func SmallValues(f *Small) *Values {
-	v := &Values{form: floated}
+	v := &Values{form: floated, few: f.SignBit < 16}
 	for code := range v.table {
 		v.table[code] = f.Decode(uint16(code) & (2*f.SignBit - 1))
 	}
@@ -50,7 +51,7 @@ func SmallValues(f *Small) *Values {
 // PackedValues are those of a packed float of at most 8 bits. Bits of codes
 // above the float's must be zero.
 func PackedValues(p *Packed) *Values {
-	v := &Values{form: floated}
+	v := &Values{form: floated, few: p.Bits <= 4}
 	var codes [256]uint16
 	for i := range codes {
 		codes[i] = uint16(i) & (1<<p.Bits - 1)

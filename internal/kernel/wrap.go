@@ -343,6 +343,16 @@ func packBy(perByte int, asm func(dst, codes *byte, turns int), rest func(dst, c
 	}
 }
 
+// splitFoursBy splits turns of 64 codes.
+func splitFoursBy(asm func(codes, src *byte, turns int), rest func(codes, src []byte)) func(codes, src []byte) {
+	return func(codes, src []byte) {
+		n := len(codes) &^ 63
+		src = src[:len(codes)/2]
+		asm(unsafe.SliceData(codes), unsafe.SliceData(src), n/64)
+		rest(codes[n:], src[n/2:])
+	}
+}
+
 // mergeBy leaves so many turns of 64 codes to the portable function that what
 // assembly writes too much lies within dst.
 func mergeBy(asm func(dst, codes *byte, turns, size int, m *byte)) func(dst, codes []byte, m *Merge) {
@@ -378,21 +388,23 @@ type decoder func(dst *float32, codes *byte, scales, zeros *float32, groups, ste
 var noZeros = [1]float32{float32(math.Copysign(0, -1))}
 
 // decodeBytesBy decodes groups of any size, with looking up for their ends and
-// for what assembly does not know.
-func decodeBytesBy(ints, floats decoder, look func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values)) func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values) {
+// for what assembly does not know. few, if not nil, is for floats of four bits.
+func decodeBytesBy(ints, floats, few decoder, look func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values)) func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values) {
 	return func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values) {
-		asm := ints
-		switch v.form {
-		case looked:
+		asm, c := ints, &v.c[0][0]
+		switch {
+		case v.form == looked:
 			look(dst, codes, scales, zeros, group, v)
 			return
-		case floated:
+		case v.form == floated && v.few && few != nil:
+			asm, c = few, (*uint32)(unsafe.Pointer(&v.table))
+		case v.form == floated:
 			asm = floats
 		}
 		n := group &^ (step - 1)
 		dst, codes = dst[:len(scales)*group], codes[:len(scales)*group]
 		if n == group {
-			asm.call(dst, codes, scales, zeros, n, v)
+			asm.call(dst, codes, scales, zeros, n, c)
 			return
 		}
 		var zero []float32
@@ -401,20 +413,20 @@ func decodeBytesBy(ints, floats decoder, look func(dst []float32, codes []byte, 
 				zero = zeros[i : i+1]
 			}
 			to, from := dst[i*group:(i+1)*group], codes[i*group:(i+1)*group]
-			asm.call(to, from, scales[i:i+1], zero, n, v)
+			asm.call(to, from, scales[i:i+1], zero, n, c)
 			look(to[n:], from[n:], scales[i:i+1], zero, group-n, v)
 		}
 	}
 }
 
-func (d decoder) call(dst []float32, codes []byte, scales, zeros []float32, n int, v *Values) {
+func (d decoder) call(dst []float32, codes []byte, scales, zeros []float32, n int, c *uint32) {
 	next := 4
 	if zeros == nil {
 		next, zeros = 0, noZeros[:]
 	} else {
 		zeros = zeros[:len(scales)]
 	}
-	d(unsafe.SliceData(dst), unsafe.SliceData(codes), unsafe.SliceData(scales), unsafe.SliceData(zeros), len(scales), n/step, next, &v.c[0][0])
+	d(unsafe.SliceData(dst), unsafe.SliceData(codes), unsafe.SliceData(scales), unsafe.SliceData(zeros), len(scales), n/step, next, c)
 }
 
 func roundBy(asm func(x *float32, steps int), rest func(x []float32)) func(x []float32) {

@@ -1,10 +1,6 @@
 package pack
 
-import (
-	"encoding/binary"
-
-	"github.com/tensorpress/tensorpress/internal/kernel"
-)
+import "github.com/tensorpress/tensorpress/internal/kernel"
 
 // Bytes is [Pack] for codes of a byte each, of widths to 8 bits. At 8 bits dst
 // may be codes.
@@ -32,8 +28,12 @@ func Bytes(dst, codes []byte, bits int) {
 
 // SplitBytes is the inverse of [Bytes]: it fills codes, whole blocks of them.
 func SplitBytes(codes, src []byte, bits int) {
-	if bits == 8 {
+	switch bits {
+	case 8:
 		copy(codes, src)
+		return
+	case 4:
+		kernel.SplitFours(codes, src)
 		return
 	}
 	n := len(codes) &^ 7
@@ -45,19 +45,6 @@ func SplitBytes(codes, src []byte, bits int) {
 		for i := range codes[n:] {
 			codes[n+i] = byte(rest[i])
 		}
-	}
-}
-
-// SplitFoursHigh takes codes of 4 bits, an even number, out of bytes whose high
-// bits hold the first of two.
-func SplitFoursHigh(codes, src []byte) {
-	SplitBytes(codes, src, 4)
-	for ; len(codes) >= 8; codes = codes[8:] {
-		x := binary.LittleEndian.Uint64(codes)
-		binary.LittleEndian.PutUint64(codes, x>>8&0x00FF00FF00FF00FF|x&0x00FF00FF00FF00FF<<8)
-	}
-	for i := 0; i+1 < len(codes); i += 2 {
-		codes[i], codes[i+1] = codes[i+1], codes[i]
 	}
 }
 

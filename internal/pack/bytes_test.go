@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
-
-	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
 // TestBytesEqualPack: the fast way to the same words must not shuffle weights.
@@ -36,19 +34,5 @@ func TestBytesEqualPack(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// TestFoursHigh: neighbours would change places.
-func TestFoursHigh(t *testing.T) {
-	for n := 0; n <= 200; n += 2 {
-		codes, src, got := make([]byte, n), make([]byte, n/2), make([]byte, n)
-		for i := range codes {
-			codes[i] = byte(i * 7 & 15)
-		}
-		kernel.PackFoursHigh(src, codes)
-		if SplitFoursHigh(got, src); !bytes.Equal(got, codes) {
-			t.Fatalf("%d codes: %x, want %x", n, got, codes)
-		}
 	}
 }

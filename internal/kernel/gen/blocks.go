@@ -64,3 +64,34 @@ func (v isa) keepNotBelow(bound, x, all VecVirtual) {
 	}
 	v.and(t, all, all)
 }
+
+// splitFours takes two codes out of every byte, which it makes a word.
+func (v isa) splitFours(name string, high bool) {
+	v.function(name, "func(codes, src *byte, turns int)", name+v.name+" takes two codes of four bits out of each byte, 64 codes a turn.")
+	codes, src, turns, low := param("codes"), param("src"), param("turns"), v.constant16(0x0F0F)
+	loop("turn", turns, func() {
+		for i := 0; i < 64; i += v.width() {
+			x, y := v.vec(), v.vec()
+			VPMOVZXBW(Mem{Base: src, Disp: i / 2}, x)
+			if high {
+				VPSLLW(U8(8), x, y)
+				VPSRLW(U8(4), x, x)
+			} else {
+				VPSLLW(U8(4), x, y)
+			}
+			v.or(y, x, x)
+			v.and(low, x, x)
+			v.storeWhole(x, Mem{Base: codes, Disp: i})
+		}
+		ADDQ(U8(64), codes)
+		ADDQ(U8(32), src)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// decodeFewBytes looks up values of codes of four bits.
+func (v isa) decodeFewBytes() {
+	var value func(code VecVirtual) VecVirtual
+	v.decodeBytes("decodeFewBytes", func(m Mem) { value = v.levels(m) }, func(x VecVirtual) VecVirtual { return value(x) })
+}

@@ -127,17 +127,14 @@ func (v isa) roundF16() {
 	})
 }
 
-// lookUp permutes the 16 levels.
-func (v isa) lookUp() {
-	v.function("lookUp", "func(dst *float32, codes *byte, steps int, levels *float32)", "lookUp"+v.name+" does that many times 16 codes of 16 levels.")
-	dst, codes, n, levels := param("dst"), param("codes"), param("steps"), base("levels")
-	low, high := v.load(f32, levels), v.vec()
+// levels permutes the 16 values at m by codes, which it uses up.
+func (v isa) levels(m Mem) func(code VecVirtual) VecVirtual {
+	low, high := v.load(f32, m), v.vec()
 	if !v.wide {
-		VMOVUPS(levels.Offset(32), high)
+		VMOVUPS(m.Offset(32), high)
 	}
-	v.each(n, func(i int) {
-		code, x := v.vec(), v.vec()
-		VPMOVZXBD(Mem{Base: codes, Disp: i}, code)
+	return func(code VecVirtual) VecVirtual {
+		x := v.vec()
 		VPERMPS(low, code, x)
 		if !v.wide {
 			y := v.vec()
@@ -145,7 +142,18 @@ func (v isa) lookUp() {
 			VPSLLD(U8(28), code, code) // bit 3 chooses
 			VBLENDVPS(code, y, x, x)
 		}
-		VMOVUPS(x, Mem{Base: dst, Disp: 4 * i})
+		return x
+	}
+}
+
+func (v isa) lookUp() {
+	v.function("lookUp", "func(dst *float32, codes *byte, steps int, levels *float32)", "lookUp"+v.name+" does that many times 16 codes of 16 levels.")
+	dst, codes, n := param("dst"), param("codes"), param("steps")
+	value := v.levels(base("levels"))
+	v.each(n, func(i int) {
+		code := v.vec()
+		VPMOVZXBD(Mem{Base: codes, Disp: i}, code)
+		VMOVUPS(value(code), Mem{Base: dst, Disp: 4 * i})
 	}, pointer{dst, 4}, pointer{codes, 1})
 	VZEROUPPER()
 	RET()

@@ -41,6 +41,8 @@ func main() {
 	a.packTwos()
 	a.merge()
 	a.split()
+	a.splitFours("splitFours", false)
+	a.splitFours("splitFoursHigh", true)
 	a.spans()
 	a.rotations()
 	a.bookSums()

@@ -108,3 +108,23 @@ func (a *assembly) split() {
 		})
 	})
 }
+
+// splitFours takes the low and the high bits of bytes apart.
+func (a *assembly) splitFours(name string, high bool) {
+	a.function(name, "codes, src *byte, turns int", "", "takes two codes of four bits out of each byte, 64 codes a turn.", func() {
+		codes, src, turns := a.param("codes"), a.param("src"), a.param("turns")
+		x, fifteen := a.vecs(4), a.constant(0x0F0F0F0F, "S4")
+		a.loop("turn", turns, func() {
+			for i := 0; i < 4; i += 2 {
+				low, up := x[i], x[i+1]
+				if high {
+					low, up = up, low
+				}
+				a.load([]vec{low}, "B16", src)
+				a.op("VUSHR", "$4", low.b(), up.b())
+				a.op("VAND", fifteen.b(), low.b(), low.b())
+				a.op("VST2.P", list(x[i:i+2], "B16"), "32("+codes+")")
+			}
+		})
+	})
+}
