@@ -4577,67 +4577,280 @@ turnDone:
 
 // func rangesBF16AVX2(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2
-TEXT ·rangesBF16AVX2(SB), NOSPLIT, $0-40
-	MOVQ         lo+0(FP), AX
-	MOVQ         hi+8(FP), CX
-	MOVQ         src+16(FP), DX
+TEXT ·rangesBF16AVX2(SB), $544-40
+	MOVL         $0x00007fff, AX
+	VMOVD        AX, X0
+	VPBROADCASTW X0, Y0
+	MOVQ         src+16(FP), AX
+	MOVQ         lo+0(FP), CX
+	MOVL         $0x00007fff, DX
+	VMOVD        DX, X2
+	VPBROADCASTW X2, Y2
+	MOVL         $0x00008000, DX
+	VMOVD        DX, X3
+	VPBROADCASTW X3, Y3
+	MOVQ         hi+8(FP), DX
+	MOVL         $0x00008000, BX
+	VMOVD        BX, X5
+	VPBROADCASTW X5, Y5
+	MOVL         $0x00007fff, BX
+	VMOVD        BX, X6
+	VPBROADCASTW X6, Y6
 	MOVQ         groups+24(FP), BX
 	MOVQ         steps+32(FP), SI
-	MOVL         $0x00008000, DI
-	VMOVD        DI, X2
-	VPBROADCASTW X2, Y2
-	MOVL         $0x00007fff, DI
-	VMOVD        DI, X3
-	VPBROADCASTW X3, Y3
-	TESTQ        BX, BX
-	JZ           groupDone
+	MOVQ         BX, DI
+	MOVQ         SI, R8
+	MOVQ         SI, R9
+	LEAQ         (SP), R9
+	ADDQ         $0x1f, R9
+	ANDQ         $-32, R9
+	MOVL         $0xffff0000, R10
+	VMOVD        R10, X7
+	VPBROADCASTD X7, Y7
+	SHRQ         $0x03, DI
+	ANDQ         $0x07, BX
+	TESTQ        DI, DI
+	JZ           manyDone
+
+many:
+	CMPQ SI, $0x01
+	JNE  few1Not
+	MOVQ R9, R10
+	MOVQ $0x00000008, R11
+
+few1:
+	VMOVDQU (AX), Y4
+	ADDQ    $0x00000020, AX
+	VPSRAW  $0x0f, Y4, Y1
+	VPAND   Y0, Y1, Y1
+	VPXOR   Y1, Y4, Y4
+	VMOVDQA Y4, Y1
+	VMOVDQA Y4, Y4
+	VMOVDQU Y1, (R10)
+	VMOVDQU Y4, 256(R10)
+	ADDQ    $0x20, R10
+	DECQ    R11
+	JNZ     few1
+	JMP     fold
+
+few1Not:
+	CMPQ SI, $0x02
+	JNE  few2Not
+	MOVQ R9, R10
+	MOVQ $0x00000008, R11
+
+few2:
+	VMOVDQU (AX), Y4
+	VMOVDQU 32(AX), Y8
+	ADDQ    $0x00000040, AX
+	VPSRAW  $0x0f, Y4, Y1
+	VPAND   Y0, Y1, Y1
+	VPXOR   Y1, Y4, Y4
+	VMOVDQA Y4, Y1
+	VMOVDQA Y4, Y4
+	VPSRAW  $0x0f, Y8, Y9
+	VPAND   Y0, Y9, Y9
+	VPXOR   Y9, Y8, Y8
+	VPMINSW Y8, Y1, Y1
+	VPMAXSW Y8, Y4, Y4
+	VMOVDQU Y1, (R10)
+	VMOVDQU Y4, 256(R10)
+	ADDQ    $0x20, R10
+	DECQ    R11
+	JNZ     few2
+	JMP     fold
+
+few2Not:
+	CMPQ SI, $0x04
+	JNE  few4Not
+	MOVQ R9, R10
+	MOVQ $0x00000008, R11
+
+few4:
+	VMOVDQU (AX), Y4
+	VMOVDQU 32(AX), Y8
+	VMOVDQU 64(AX), Y9
+	VMOVDQU 96(AX), Y10
+	ADDQ    $0x00000080, AX
+	VPSRAW  $0x0f, Y4, Y1
+	VPAND   Y0, Y1, Y1
+	VPXOR   Y1, Y4, Y4
+	VMOVDQA Y4, Y1
+	VMOVDQA Y4, Y4
+	VPSRAW  $0x0f, Y8, Y11
+	VPAND   Y0, Y11, Y11
+	VPXOR   Y11, Y8, Y8
+	VPMINSW Y8, Y1, Y1
+	VPMAXSW Y8, Y4, Y4
+	VPSRAW  $0x0f, Y9, Y8
+	VPAND   Y0, Y8, Y8
+	VPXOR   Y8, Y9, Y9
+	VPMINSW Y9, Y1, Y1
+	VPMAXSW Y9, Y4, Y4
+	VPSRAW  $0x0f, Y10, Y8
+	VPAND   Y0, Y8, Y8
+	VPXOR   Y8, Y10, Y10
+	VPMINSW Y10, Y1, Y1
+	VPMAXSW Y10, Y4, Y4
+	VMOVDQU Y1, (R10)
+	VMOVDQU Y4, 256(R10)
+	ADDQ    $0x20, R10
+	DECQ    R11
+	JNZ     few4
+	JMP     fold
+
+few4Not:
+	MOVQ R9, R10
+	MOVQ $0x00000008, R11
+
+all:
+	VMOVDQA Y2, Y1
+	VMOVDQA Y5, Y4
+	MOVQ    R8, R12
+	TESTQ   R12, R12
+	JZ      allGroupDone
+
+allGroup:
+	VMOVDQU (AX), Y8
+	ADDQ    $0x00000020, AX
+	VPSRAW  $0x0f, Y8, Y9
+	VPAND   Y0, Y9, Y9
+	VPXOR   Y9, Y8, Y8
+	VPMINSW Y8, Y1, Y1
+	VPMAXSW Y8, Y4, Y4
+	DECQ    R12
+	JNZ     allGroup
+
+allGroupDone:
+	VMOVDQU Y1, (R10)
+	VMOVDQU Y4, 256(R10)
+	ADDQ    $0x20, R10
+	DECQ    R11
+	JNZ     all
+
+fold:
+	VMOVDQU     (R9), Y1
+	VMOVDQU     32(R9), Y4
+	VPUNPCKLDQ  Y4, Y1, Y8
+	VPUNPCKHDQ  Y4, Y1, Y1
+	VPMINSW     Y8, Y1, Y1
+	VMOVDQU     64(R9), Y4
+	VMOVDQU     96(R9), Y8
+	VPUNPCKLDQ  Y8, Y4, Y9
+	VPUNPCKHDQ  Y8, Y4, Y4
+	VPMINSW     Y9, Y4, Y4
+	VPUNPCKLQDQ Y4, Y1, Y8
+	VPUNPCKHQDQ Y4, Y1, Y1
+	VPMINSW     Y8, Y1, Y1
+	VMOVDQU     128(R9), Y4
+	VMOVDQU     160(R9), Y8
+	VPUNPCKLDQ  Y8, Y4, Y9
+	VPUNPCKHDQ  Y8, Y4, Y4
+	VPMINSW     Y9, Y4, Y4
+	VMOVDQU     192(R9), Y8
+	VMOVDQU     224(R9), Y9
+	VPUNPCKLDQ  Y9, Y8, Y10
+	VPUNPCKHDQ  Y9, Y8, Y8
+	VPMINSW     Y10, Y8, Y8
+	VPUNPCKLQDQ Y8, Y4, Y9
+	VPUNPCKHQDQ Y8, Y4, Y4
+	VPMINSW     Y9, Y4, Y4
+	VPERM2I128  $0x20, Y4, Y1, Y8
+	VPERM2I128  $0x31, Y4, Y1, Y1
+	VPMINSW     Y8, Y1, Y1
+	VPSLLD      $0x10, Y1, Y4
+	VPMINSW     Y4, Y1, Y1
+	VPSRAW      $0x0f, Y1, Y4
+	VPAND       Y0, Y4, Y4
+	VPXOR       Y4, Y1, Y1
+	VPAND       Y7, Y1, Y1
+	VMOVDQU     Y1, (CX)
+	ADDQ        $0x20, CX
+	VMOVDQU     256(R9), Y1
+	VMOVDQU     288(R9), Y4
+	VPUNPCKLDQ  Y4, Y1, Y8
+	VPUNPCKHDQ  Y4, Y1, Y1
+	VPMAXSW     Y8, Y1, Y1
+	VMOVDQU     320(R9), Y4
+	VMOVDQU     352(R9), Y8
+	VPUNPCKLDQ  Y8, Y4, Y9
+	VPUNPCKHDQ  Y8, Y4, Y4
+	VPMAXSW     Y9, Y4, Y4
+	VPUNPCKLQDQ Y4, Y1, Y8
+	VPUNPCKHQDQ Y4, Y1, Y1
+	VPMAXSW     Y8, Y1, Y1
+	VMOVDQU     384(R9), Y4
+	VMOVDQU     416(R9), Y8
+	VPUNPCKLDQ  Y8, Y4, Y9
+	VPUNPCKHDQ  Y8, Y4, Y4
+	VPMAXSW     Y9, Y4, Y4
+	VMOVDQU     448(R9), Y8
+	VMOVDQU     480(R9), Y9
+	VPUNPCKLDQ  Y9, Y8, Y10
+	VPUNPCKHDQ  Y9, Y8, Y8
+	VPMAXSW     Y10, Y8, Y8
+	VPUNPCKLQDQ Y8, Y4, Y9
+	VPUNPCKHQDQ Y8, Y4, Y4
+	VPMAXSW     Y9, Y4, Y4
+	VPERM2I128  $0x20, Y4, Y1, Y8
+	VPERM2I128  $0x31, Y4, Y1, Y1
+	VPMAXSW     Y8, Y1, Y1
+	VPSLLD      $0x10, Y1, Y4
+	VPMAXSW     Y4, Y1, Y1
+	VPSRAW      $0x0f, Y1, Y4
+	VPAND       Y0, Y4, Y4
+	VPXOR       Y4, Y1, Y1
+	VPAND       Y7, Y1, Y1
+	VMOVDQU     Y1, (DX)
+	ADDQ        $0x20, DX
+	DECQ        DI
+	JNZ         many
+
+manyDone:
+	TESTQ BX, BX
+	JZ    groupDone
 
 group:
-	VMOVDQU (DX), Y1
-	VPSRAW  $0x0f, Y1, Y0
-	VPSRLW  $0x01, Y0, Y0
-	VPXOR   Y0, Y1, Y1
-	VMOVDQA Y1, Y0
-	VMOVDQA Y1, Y1
-	MOVQ    SI, DI
-	MOVQ    SI, R8
-	TESTQ   DI, DI
-	JZ      turnDone
+	VMOVDQA Y2, Y1
+	VMOVDQA Y5, Y4
+	MOVQ    R8, SI
+	TESTQ   SI, SI
+	JZ      oneDone
 
-turn:
-	VMOVDQU (DX), Y4
-	VPSRAW  $0x0f, Y4, Y5
-	VPSRLW  $0x01, Y5, Y5
-	VPXOR   Y5, Y4, Y4
-	VPMINSW Y4, Y0, Y0
-	VPMAXSW Y4, Y1, Y1
-	ADDQ    $0x20, DX
-	DECQ    DI
-	JNZ     turn
+one:
+	VMOVDQU (AX), Y7
+	ADDQ    $0x00000020, AX
+	VPSRAW  $0x0f, Y7, Y8
+	VPAND   Y0, Y8, Y8
+	VPXOR   Y8, Y7, Y7
+	VPMINSW Y7, Y1, Y1
+	VPMAXSW Y7, Y4, Y4
+	DECQ    SI
+	JNZ     one
 
-turnDone:
-	VEXTRACTI128 $0x01, Y0, X4
-	VPMINSW      X4, X0, X0
-	VPXOR        X2, X0, X0
-	VPHMINPOSUW  X0, X0
-	VPXOR        X2, X0, X0
-	VEXTRACTI128 $0x01, Y1, X4
-	VPMAXSW      X4, X1, X1
+oneDone:
+	VEXTRACTI128 $0x01, Y1, X7
+	VPMINSW      X7, X1, X1
 	VPXOR        X3, X1, X1
 	VPHMINPOSUW  X1, X1
 	VPXOR        X3, X1, X1
-	VPSRAW       $0x0f, Y0, Y4
-	VPSRLW       $0x01, Y4, Y4
-	VPXOR        Y4, Y0, Y0
-	VPSRAW       $0x0f, Y1, Y4
-	VPSRLW       $0x01, Y4, Y4
-	VPXOR        Y4, Y1, Y1
-	VPSLLD       $0x10, X0, X0
-	VMOVD        X0, (AX)
+	VPSRAW       $0x0f, Y1, Y7
+	VPAND        Y0, Y7, Y7
+	VPXOR        Y7, Y1, Y1
 	VPSLLD       $0x10, X1, X1
 	VMOVD        X1, (CX)
-	ADDQ         $0x04, AX
 	ADDQ         $0x04, CX
+	VEXTRACTI128 $0x01, Y4, X1
+	VPMAXSW      X1, X4, X4
+	VPXOR        X6, X4, X4
+	VPHMINPOSUW  X4, X4
+	VPXOR        X6, X4, X4
+	VPSRAW       $0x0f, Y4, Y1
+	VPAND        Y0, Y1, Y1
+	VPXOR        Y1, Y4, Y4
+	VPSLLD       $0x10, X4, X4
+	VMOVD        X4, (DX)
+	ADDQ         $0x04, DX
 	DECQ         BX
 	JNZ          group
 
@@ -4647,47 +4860,186 @@ groupDone:
 
 // func absMaxBF16AVX2(amax *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2
-TEXT ·absMaxBF16AVX2(SB), NOSPLIT, $0-32
-	MOVQ         amax+0(FP), AX
-	MOVQ         src+8(FP), CX
+TEXT ·absMaxBF16AVX2(SB), $288-32
+	MOVL         $0x00007fff, AX
+	VMOVD        AX, X0
+	VPBROADCASTW X0, Y0
+	MOVQ         src+8(FP), AX
+	MOVQ         amax+0(FP), CX
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X2
+	VPBROADCASTW X2, Y2
+	MOVL         $0x0000ffff, DX
+	VMOVD        DX, X3
+	VPBROADCASTW X3, Y3
 	MOVQ         groups+16(FP), DX
 	MOVQ         steps+24(FP), BX
-	MOVL         $0x7fffffff, SI
-	VMOVD        SI, X0
-	VPBROADCASTD X0, Y0
-	MOVL         $0x0000ffff, SI
-	VMOVD        SI, X1
-	VPBROADCASTW X1, Y1
-	MOVL         $0x00007fff, SI
-	VMOVD        SI, X2
-	VPBROADCASTW X2, Y2
-	TESTQ        DX, DX
-	JZ           groupDone
+	MOVQ         DX, SI
+	MOVQ         BX, DI
+	MOVQ         BX, R8
+	LEAQ         (SP), R8
+	ADDQ         $0x1f, R8
+	ANDQ         $-32, R8
+	MOVL         $0xffff0000, R9
+	VMOVD        R9, X4
+	VPBROADCASTD X4, Y4
+	SHRQ         $0x03, SI
+	ANDQ         $0x07, DX
+	TESTQ        SI, SI
+	JZ           manyDone
+
+many:
+	CMPQ BX, $0x01
+	JNE  few1Not
+	MOVQ R8, R9
+	MOVQ $0x00000008, R10
+
+few1:
+	VMOVDQU (AX), Y1
+	ADDQ    $0x00000020, AX
+	VPAND   Y0, Y1, Y1
+	VMOVDQA Y1, Y1
+	VMOVDQU Y1, (R9)
+	ADDQ    $0x20, R9
+	DECQ    R10
+	JNZ     few1
+	JMP     fold
+
+few1Not:
+	CMPQ BX, $0x02
+	JNE  few2Not
+	MOVQ R8, R9
+	MOVQ $0x00000008, R10
+
+few2:
+	VMOVDQU (AX), Y1
+	VMOVDQU 32(AX), Y5
+	ADDQ    $0x00000040, AX
+	VPAND   Y0, Y1, Y1
+	VMOVDQA Y1, Y1
+	VPAND   Y0, Y5, Y5
+	VPMAXUW Y5, Y1, Y1
+	VMOVDQU Y1, (R9)
+	ADDQ    $0x20, R9
+	DECQ    R10
+	JNZ     few2
+	JMP     fold
+
+few2Not:
+	CMPQ BX, $0x04
+	JNE  few4Not
+	MOVQ R8, R9
+	MOVQ $0x00000008, R10
+
+few4:
+	VMOVDQU (AX), Y1
+	VMOVDQU 32(AX), Y5
+	VMOVDQU 64(AX), Y6
+	VMOVDQU 96(AX), Y7
+	ADDQ    $0x00000080, AX
+	VPAND   Y0, Y1, Y1
+	VMOVDQA Y1, Y1
+	VPAND   Y0, Y5, Y5
+	VPMAXUW Y5, Y1, Y1
+	VPAND   Y0, Y6, Y6
+	VPMAXUW Y6, Y1, Y1
+	VPAND   Y0, Y7, Y7
+	VPMAXUW Y7, Y1, Y1
+	VMOVDQU Y1, (R9)
+	ADDQ    $0x20, R9
+	DECQ    R10
+	JNZ     few4
+	JMP     fold
+
+few4Not:
+	MOVQ R8, R9
+	MOVQ $0x00000008, R10
+
+all:
+	VMOVDQA Y2, Y1
+	MOVQ    DI, R11
+	TESTQ   R11, R11
+	JZ      allGroupDone
+
+allGroup:
+	VMOVDQU (AX), Y5
+	ADDQ    $0x00000020, AX
+	VPAND   Y0, Y5, Y5
+	VPMAXUW Y5, Y1, Y1
+	DECQ    R11
+	JNZ     allGroup
+
+allGroupDone:
+	VMOVDQU Y1, (R9)
+	ADDQ    $0x20, R9
+	DECQ    R10
+	JNZ     all
+
+fold:
+	VMOVDQU     (R8), Y1
+	VMOVDQU     32(R8), Y5
+	VPUNPCKLDQ  Y5, Y1, Y6
+	VPUNPCKHDQ  Y5, Y1, Y1
+	VPMAXUW     Y6, Y1, Y1
+	VMOVDQU     64(R8), Y5
+	VMOVDQU     96(R8), Y6
+	VPUNPCKLDQ  Y6, Y5, Y7
+	VPUNPCKHDQ  Y6, Y5, Y5
+	VPMAXUW     Y7, Y5, Y5
+	VPUNPCKLQDQ Y5, Y1, Y6
+	VPUNPCKHQDQ Y5, Y1, Y1
+	VPMAXUW     Y6, Y1, Y1
+	VMOVDQU     128(R8), Y5
+	VMOVDQU     160(R8), Y6
+	VPUNPCKLDQ  Y6, Y5, Y7
+	VPUNPCKHDQ  Y6, Y5, Y5
+	VPMAXUW     Y7, Y5, Y5
+	VMOVDQU     192(R8), Y6
+	VMOVDQU     224(R8), Y7
+	VPUNPCKLDQ  Y7, Y6, Y8
+	VPUNPCKHDQ  Y7, Y6, Y6
+	VPMAXUW     Y8, Y6, Y6
+	VPUNPCKLQDQ Y6, Y5, Y7
+	VPUNPCKHQDQ Y6, Y5, Y5
+	VPMAXUW     Y7, Y5, Y5
+	VPERM2I128  $0x20, Y5, Y1, Y6
+	VPERM2I128  $0x31, Y5, Y1, Y1
+	VPMAXUW     Y6, Y1, Y1
+	VPSLLD      $0x10, Y1, Y5
+	VPMAXUW     Y5, Y1, Y1
+	VPAND       Y4, Y1, Y1
+	VMOVDQU     Y1, (CX)
+	ADDQ        $0x20, CX
+	DECQ        SI
+	JNZ         many
+
+manyDone:
+	TESTQ DX, DX
+	JZ    groupDone
 
 group:
-	VPXOR Y0, Y0, Y0
-	MOVQ  BX, SI
-	MOVQ  BX, DI
-	TESTQ SI, SI
-	JZ    turnDone
+	VMOVDQA Y2, Y1
+	MOVQ    DI, BX
+	TESTQ   BX, BX
+	JZ      oneDone
 
-turn:
-	VMOVDQU (CX), Y3
-	VPAND   Y2, Y3, Y3
-	VPMAXUW Y3, Y0, Y0
-	ADDQ    $0x20, CX
-	DECQ    SI
-	JNZ     turn
+one:
+	VMOVDQU (AX), Y4
+	ADDQ    $0x00000020, AX
+	VPAND   Y0, Y4, Y4
+	VPMAXUW Y4, Y1, Y1
+	DECQ    BX
+	JNZ     one
 
-turnDone:
-	VEXTRACTI128 $0x01, Y0, X3
-	VPMAXUW      X3, X0, X0
-	VPXOR        X1, X0, X0
-	VPHMINPOSUW  X0, X0
-	VPXOR        X1, X0, X0
-	VPSLLD       $0x10, X0, X0
-	VMOVD        X0, (AX)
-	ADDQ         $0x04, AX
+oneDone:
+	VEXTRACTI128 $0x01, Y1, X4
+	VPMAXUW      X4, X1, X1
+	VPXOR        X3, X1, X1
+	VPHMINPOSUW  X1, X1
+	VPXOR        X3, X1, X1
+	VPSLLD       $0x10, X1, X1
+	VMOVD        X1, (CX)
+	ADDQ         $0x04, CX
 	DECQ         DX
 	JNZ          group
 
@@ -6465,75 +6817,328 @@ turnDone:
 
 // func rangesF32AVX2(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2
-TEXT ·rangesF32AVX2(SB), NOSPLIT, $0-40
-	MOVQ         lo+0(FP), AX
-	MOVQ         hi+8(FP), CX
-	MOVQ         src+16(FP), DX
+TEXT ·rangesF32AVX2(SB), $544-40
+	MOVL         $0x7fffffff, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y0
+	MOVQ         src+16(FP), AX
+	MOVQ         lo+0(FP), CX
+	MOVL         $0x7fffffff, DX
+	VMOVD        DX, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x00008000, DX
+	VMOVD        DX, X1
+	VPBROADCASTW X1, Y1
+	MOVQ         hi+8(FP), DX
+	MOVL         $0x80000000, BX
+	VMOVD        BX, X4
+	VPBROADCASTD X4, Y4
+	MOVL         $0x00007fff, BX
+	VMOVD        BX, X1
+	VPBROADCASTW X1, Y1
 	MOVQ         groups+24(FP), BX
 	MOVQ         steps+32(FP), SI
-	MOVL         $0x00008000, DI
-	VMOVD        DI, X0
-	VPBROADCASTW X0, Y0
-	MOVL         $0x00007fff, DI
-	VMOVD        DI, X0
-	VPBROADCASTW X0, Y0
-	TESTQ        BX, BX
-	JZ           groupDone
+	MOVQ         BX, DI
+	MOVQ         SI, R8
+	MOVQ         SI, R9
+	LEAQ         (SP), R9
+	ADDQ         $0x1f, R9
+	ANDQ         $-32, R9
+	MOVL         $0xffff0000, R10
+	VMOVD        R10, X1
+	VPBROADCASTD X1, Y1
+	SHRQ         $0x03, DI
+	ANDQ         $0x07, BX
+	TESTQ        DI, DI
+	JZ           manyDone
+
+many:
+	CMPQ SI, $0x01
+	JNE  few1Not
+	MOVQ R9, R10
+	MOVQ $0x00000008, R11
+
+few1:
+	VMOVDQU (AX), Y3
+	VMOVDQU 32(AX), Y5
+	ADDQ    $0x00000040, AX
+	VPSRAD  $0x1f, Y3, Y1
+	VPAND   Y0, Y1, Y1
+	VPXOR   Y1, Y3, Y3
+	VMOVDQA Y3, Y1
+	VMOVDQA Y3, Y3
+	VPSRAD  $0x1f, Y5, Y6
+	VPAND   Y0, Y6, Y6
+	VPXOR   Y6, Y5, Y5
+	VPMINSD Y5, Y1, Y1
+	VPMAXSD Y5, Y3, Y3
+	VMOVDQU Y1, (R10)
+	VMOVDQU Y3, 256(R10)
+	ADDQ    $0x20, R10
+	DECQ    R11
+	JNZ     few1
+	JMP     fold
+
+few1Not:
+	CMPQ SI, $0x02
+	JNE  few2Not
+	MOVQ R9, R10
+	MOVQ $0x00000008, R11
+
+few2:
+	VMOVDQU (AX), Y3
+	VMOVDQU 32(AX), Y5
+	VMOVDQU 64(AX), Y6
+	VMOVDQU 96(AX), Y7
+	ADDQ    $0x00000080, AX
+	VPSRAD  $0x1f, Y3, Y1
+	VPAND   Y0, Y1, Y1
+	VPXOR   Y1, Y3, Y3
+	VMOVDQA Y3, Y1
+	VMOVDQA Y3, Y3
+	VPSRAD  $0x1f, Y5, Y8
+	VPAND   Y0, Y8, Y8
+	VPXOR   Y8, Y5, Y5
+	VPMINSD Y5, Y1, Y1
+	VPMAXSD Y5, Y3, Y3
+	VPSRAD  $0x1f, Y6, Y5
+	VPAND   Y0, Y5, Y5
+	VPXOR   Y5, Y6, Y6
+	VPMINSD Y6, Y1, Y1
+	VPMAXSD Y6, Y3, Y3
+	VPSRAD  $0x1f, Y7, Y5
+	VPAND   Y0, Y5, Y5
+	VPXOR   Y5, Y7, Y7
+	VPMINSD Y7, Y1, Y1
+	VPMAXSD Y7, Y3, Y3
+	VMOVDQU Y1, (R10)
+	VMOVDQU Y3, 256(R10)
+	ADDQ    $0x20, R10
+	DECQ    R11
+	JNZ     few2
+	JMP     fold
+
+few2Not:
+	CMPQ SI, $0x04
+	JNE  few4Not
+	MOVQ R9, R10
+	MOVQ $0x00000008, R11
+
+few4:
+	VMOVDQU (AX), Y3
+	VMOVDQU 32(AX), Y5
+	VMOVDQU 64(AX), Y6
+	VMOVDQU 96(AX), Y7
+	VMOVDQU 128(AX), Y8
+	VMOVDQU 160(AX), Y9
+	VMOVDQU 192(AX), Y10
+	VMOVDQU 224(AX), Y11
+	ADDQ    $0x00000100, AX
+	VPSRAD  $0x1f, Y3, Y1
+	VPAND   Y0, Y1, Y1
+	VPXOR   Y1, Y3, Y3
+	VMOVDQA Y3, Y1
+	VMOVDQA Y3, Y3
+	VPSRAD  $0x1f, Y5, Y12
+	VPAND   Y0, Y12, Y12
+	VPXOR   Y12, Y5, Y5
+	VPMINSD Y5, Y1, Y1
+	VPMAXSD Y5, Y3, Y3
+	VPSRAD  $0x1f, Y6, Y5
+	VPAND   Y0, Y5, Y5
+	VPXOR   Y5, Y6, Y6
+	VPMINSD Y6, Y1, Y1
+	VPMAXSD Y6, Y3, Y3
+	VPSRAD  $0x1f, Y7, Y5
+	VPAND   Y0, Y5, Y5
+	VPXOR   Y5, Y7, Y7
+	VPMINSD Y7, Y1, Y1
+	VPMAXSD Y7, Y3, Y3
+	VPSRAD  $0x1f, Y8, Y5
+	VPAND   Y0, Y5, Y5
+	VPXOR   Y5, Y8, Y8
+	VPMINSD Y8, Y1, Y1
+	VPMAXSD Y8, Y3, Y3
+	VPSRAD  $0x1f, Y9, Y5
+	VPAND   Y0, Y5, Y5
+	VPXOR   Y5, Y9, Y9
+	VPMINSD Y9, Y1, Y1
+	VPMAXSD Y9, Y3, Y3
+	VPSRAD  $0x1f, Y10, Y5
+	VPAND   Y0, Y5, Y5
+	VPXOR   Y5, Y10, Y10
+	VPMINSD Y10, Y1, Y1
+	VPMAXSD Y10, Y3, Y3
+	VPSRAD  $0x1f, Y11, Y5
+	VPAND   Y0, Y5, Y5
+	VPXOR   Y5, Y11, Y11
+	VPMINSD Y11, Y1, Y1
+	VPMAXSD Y11, Y3, Y3
+	VMOVDQU Y1, (R10)
+	VMOVDQU Y3, 256(R10)
+	ADDQ    $0x20, R10
+	DECQ    R11
+	JNZ     few4
+	JMP     fold
+
+few4Not:
+	MOVQ R9, R10
+	MOVQ $0x00000008, R11
+
+all:
+	VMOVDQA Y2, Y1
+	VMOVDQA Y4, Y3
+	MOVQ    R8, R12
+	TESTQ   R12, R12
+	JZ      allGroupDone
+
+allGroup:
+	VMOVDQU (AX), Y5
+	VMOVDQU 32(AX), Y6
+	ADDQ    $0x00000040, AX
+	VPSRAD  $0x1f, Y5, Y7
+	VPAND   Y0, Y7, Y7
+	VPXOR   Y7, Y5, Y5
+	VPMINSD Y5, Y1, Y1
+	VPMAXSD Y5, Y3, Y3
+	VPSRAD  $0x1f, Y6, Y5
+	VPAND   Y0, Y5, Y5
+	VPXOR   Y5, Y6, Y6
+	VPMINSD Y6, Y1, Y1
+	VPMAXSD Y6, Y3, Y3
+	DECQ    R12
+	JNZ     allGroup
+
+allGroupDone:
+	VMOVDQU Y1, (R10)
+	VMOVDQU Y3, 256(R10)
+	ADDQ    $0x20, R10
+	DECQ    R11
+	JNZ     all
+
+fold:
+	VMOVDQU     (R9), Y1
+	VMOVDQU     32(R9), Y3
+	VPUNPCKLDQ  Y3, Y1, Y5
+	VPUNPCKHDQ  Y3, Y1, Y1
+	VPMINSD     Y5, Y1, Y1
+	VMOVDQU     64(R9), Y3
+	VMOVDQU     96(R9), Y5
+	VPUNPCKLDQ  Y5, Y3, Y6
+	VPUNPCKHDQ  Y5, Y3, Y3
+	VPMINSD     Y6, Y3, Y3
+	VPUNPCKLQDQ Y3, Y1, Y5
+	VPUNPCKHQDQ Y3, Y1, Y1
+	VPMINSD     Y5, Y1, Y1
+	VMOVDQU     128(R9), Y3
+	VMOVDQU     160(R9), Y5
+	VPUNPCKLDQ  Y5, Y3, Y6
+	VPUNPCKHDQ  Y5, Y3, Y3
+	VPMINSD     Y6, Y3, Y3
+	VMOVDQU     192(R9), Y5
+	VMOVDQU     224(R9), Y6
+	VPUNPCKLDQ  Y6, Y5, Y7
+	VPUNPCKHDQ  Y6, Y5, Y5
+	VPMINSD     Y7, Y5, Y5
+	VPUNPCKLQDQ Y5, Y3, Y6
+	VPUNPCKHQDQ Y5, Y3, Y3
+	VPMINSD     Y6, Y3, Y3
+	VPERM2I128  $0x20, Y3, Y1, Y5
+	VPERM2I128  $0x31, Y3, Y1, Y1
+	VPMINSD     Y5, Y1, Y1
+	VPSRAD      $0x1f, Y1, Y3
+	VPAND       Y0, Y3, Y3
+	VPXOR       Y3, Y1, Y1
+	VMOVDQU     Y1, (CX)
+	ADDQ        $0x20, CX
+	VMOVDQU     256(R9), Y1
+	VMOVDQU     288(R9), Y3
+	VPUNPCKLDQ  Y3, Y1, Y5
+	VPUNPCKHDQ  Y3, Y1, Y1
+	VPMAXSD     Y5, Y1, Y1
+	VMOVDQU     320(R9), Y3
+	VMOVDQU     352(R9), Y5
+	VPUNPCKLDQ  Y5, Y3, Y6
+	VPUNPCKHDQ  Y5, Y3, Y3
+	VPMAXSD     Y6, Y3, Y3
+	VPUNPCKLQDQ Y3, Y1, Y5
+	VPUNPCKHQDQ Y3, Y1, Y1
+	VPMAXSD     Y5, Y1, Y1
+	VMOVDQU     384(R9), Y3
+	VMOVDQU     416(R9), Y5
+	VPUNPCKLDQ  Y5, Y3, Y6
+	VPUNPCKHDQ  Y5, Y3, Y3
+	VPMAXSD     Y6, Y3, Y3
+	VMOVDQU     448(R9), Y5
+	VMOVDQU     480(R9), Y6
+	VPUNPCKLDQ  Y6, Y5, Y7
+	VPUNPCKHDQ  Y6, Y5, Y5
+	VPMAXSD     Y7, Y5, Y5
+	VPUNPCKLQDQ Y5, Y3, Y6
+	VPUNPCKHQDQ Y5, Y3, Y3
+	VPMAXSD     Y6, Y3, Y3
+	VPERM2I128  $0x20, Y3, Y1, Y5
+	VPERM2I128  $0x31, Y3, Y1, Y1
+	VPMAXSD     Y5, Y1, Y1
+	VPSRAD      $0x1f, Y1, Y3
+	VPAND       Y0, Y3, Y3
+	VPXOR       Y3, Y1, Y1
+	VMOVDQU     Y1, (DX)
+	ADDQ        $0x20, DX
+	DECQ        DI
+	JNZ         many
+
+manyDone:
+	TESTQ BX, BX
+	JZ    groupDone
 
 group:
-	VMOVDQU (DX), Y1
-	VMOVDQU 32(DX), Y0
-	VPSRAD  $0x1f, Y1, Y0
-	VPSRLD  $0x01, Y0, Y0
-	VPXOR   Y0, Y1, Y1
-	VMOVDQA Y1, Y0
-	VMOVDQA Y1, Y1
-	MOVQ    SI, DI
-	MOVQ    SI, R8
-	TESTQ   DI, DI
-	JZ      turnDone
+	VMOVDQA Y2, Y1
+	VMOVDQA Y4, Y3
+	MOVQ    R8, SI
+	TESTQ   SI, SI
+	JZ      oneDone
 
-turn:
-	VMOVDQU (DX), Y2
-	VPSRAD  $0x1f, Y2, Y3
-	VPSRLD  $0x01, Y3, Y3
-	VPXOR   Y3, Y2, Y2
-	VPMINSD Y2, Y0, Y0
-	VPMAXSD Y2, Y1, Y1
-	ADDQ    $0x20, DX
-	VMOVDQU (DX), Y2
-	VPSRAD  $0x1f, Y2, Y3
-	VPSRLD  $0x01, Y3, Y3
-	VPXOR   Y3, Y2, Y2
-	VPMINSD Y2, Y0, Y0
-	VPMAXSD Y2, Y1, Y1
-	ADDQ    $0x20, DX
-	DECQ    DI
-	JNZ     turn
+one:
+	VMOVDQU (AX), Y5
+	VMOVDQU 32(AX), Y6
+	ADDQ    $0x00000040, AX
+	VPSRAD  $0x1f, Y5, Y7
+	VPAND   Y0, Y7, Y7
+	VPXOR   Y7, Y5, Y5
+	VPMINSD Y5, Y1, Y1
+	VPMAXSD Y5, Y3, Y3
+	VPSRAD  $0x1f, Y6, Y5
+	VPAND   Y0, Y5, Y5
+	VPXOR   Y5, Y6, Y6
+	VPMINSD Y6, Y1, Y1
+	VPMAXSD Y6, Y3, Y3
+	DECQ    SI
+	JNZ     one
 
-turnDone:
-	VEXTRACTI128 $0x01, Y0, X2
-	VPMINSD      X2, X0, X0
-	VPSHUFD      $0x4e, X0, X2
-	VPMINSD      X2, X0, X0
-	VPSHUFD      $0xb1, X0, X2
-	VPMINSD      X2, X0, X0
-	VEXTRACTI128 $0x01, Y1, X2
-	VPMAXSD      X2, X1, X1
-	VPSHUFD      $0x4e, X1, X2
-	VPMAXSD      X2, X1, X1
-	VPSHUFD      $0xb1, X1, X2
-	VPMAXSD      X2, X1, X1
-	VPSRAD       $0x1f, Y0, Y2
-	VPSRLD       $0x01, Y2, Y2
-	VPXOR        Y2, Y0, Y0
-	VPSRAD       $0x1f, Y1, Y2
-	VPSRLD       $0x01, Y2, Y2
-	VPXOR        Y2, Y1, Y1
-	VMOVD        X0, (AX)
+oneDone:
+	VEXTRACTI128 $0x01, Y1, X5
+	VPMINSD      X5, X1, X1
+	VPSHUFD      $0x4e, X1, X5
+	VPMINSD      X5, X1, X1
+	VPSHUFD      $0xb1, X1, X5
+	VPMINSD      X5, X1, X1
+	VPSRAD       $0x1f, Y1, Y5
+	VPAND        Y0, Y5, Y5
+	VPXOR        Y5, Y1, Y1
 	VMOVD        X1, (CX)
-	ADDQ         $0x04, AX
 	ADDQ         $0x04, CX
+	VEXTRACTI128 $0x01, Y3, X1
+	VPMAXSD      X1, X3, X3
+	VPSHUFD      $0x4e, X3, X1
+	VPMAXSD      X1, X3, X3
+	VPSHUFD      $0xb1, X3, X1
+	VPMAXSD      X1, X3, X3
+	VPSRAD       $0x1f, Y3, Y1
+	VPAND        Y0, Y1, Y1
+	VPXOR        Y1, Y3, Y3
+	VMOVD        X3, (DX)
+	ADDQ         $0x04, DX
 	DECQ         BX
 	JNZ          group
 
@@ -6543,48 +7148,210 @@ groupDone:
 
 // func absMaxF32AVX2(amax *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2
-TEXT ·absMaxF32AVX2(SB), NOSPLIT, $0-32
-	MOVQ         amax+0(FP), AX
-	MOVQ         src+8(FP), CX
+TEXT ·absMaxF32AVX2(SB), $288-32
+	MOVL         $0x7fffffff, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Y0
+	MOVQ         src+8(FP), AX
+	MOVQ         amax+0(FP), CX
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x0000ffff, DX
+	VMOVD        DX, X1
+	VPBROADCASTW X1, Y1
 	MOVQ         groups+16(FP), DX
 	MOVQ         steps+24(FP), BX
-	MOVL         $0x7fffffff, SI
-	VMOVD        SI, X1
+	MOVQ         DX, SI
+	MOVQ         BX, DI
+	MOVQ         BX, R8
+	LEAQ         (SP), R8
+	ADDQ         $0x1f, R8
+	ANDQ         $-32, R8
+	MOVL         $0xffff0000, R9
+	VMOVD        R9, X1
 	VPBROADCASTD X1, Y1
-	MOVL         $0x0000ffff, SI
-	VMOVD        SI, X0
-	VPBROADCASTW X0, Y0
-	TESTQ        DX, DX
-	JZ           groupDone
+	SHRQ         $0x03, SI
+	ANDQ         $0x07, DX
+	TESTQ        SI, SI
+	JZ           manyDone
+
+many:
+	CMPQ BX, $0x01
+	JNE  few1Not
+	MOVQ R8, R9
+	MOVQ $0x00000008, R10
+
+few1:
+	VMOVDQU (AX), Y1
+	VMOVDQU 32(AX), Y3
+	ADDQ    $0x00000040, AX
+	VPAND   Y0, Y1, Y1
+	VMOVDQA Y1, Y1
+	VPAND   Y0, Y3, Y3
+	VPMAXUD Y3, Y1, Y1
+	VMOVDQU Y1, (R9)
+	ADDQ    $0x20, R9
+	DECQ    R10
+	JNZ     few1
+	JMP     fold
+
+few1Not:
+	CMPQ BX, $0x02
+	JNE  few2Not
+	MOVQ R8, R9
+	MOVQ $0x00000008, R10
+
+few2:
+	VMOVDQU (AX), Y1
+	VMOVDQU 32(AX), Y3
+	VMOVDQU 64(AX), Y4
+	VMOVDQU 96(AX), Y5
+	ADDQ    $0x00000080, AX
+	VPAND   Y0, Y1, Y1
+	VMOVDQA Y1, Y1
+	VPAND   Y0, Y3, Y3
+	VPMAXUD Y3, Y1, Y1
+	VPAND   Y0, Y4, Y4
+	VPMAXUD Y4, Y1, Y1
+	VPAND   Y0, Y5, Y5
+	VPMAXUD Y5, Y1, Y1
+	VMOVDQU Y1, (R9)
+	ADDQ    $0x20, R9
+	DECQ    R10
+	JNZ     few2
+	JMP     fold
+
+few2Not:
+	CMPQ BX, $0x04
+	JNE  few4Not
+	MOVQ R8, R9
+	MOVQ $0x00000008, R10
+
+few4:
+	VMOVDQU (AX), Y1
+	VMOVDQU 32(AX), Y3
+	VMOVDQU 64(AX), Y4
+	VMOVDQU 96(AX), Y5
+	VMOVDQU 128(AX), Y6
+	VMOVDQU 160(AX), Y7
+	VMOVDQU 192(AX), Y8
+	VMOVDQU 224(AX), Y9
+	ADDQ    $0x00000100, AX
+	VPAND   Y0, Y1, Y1
+	VMOVDQA Y1, Y1
+	VPAND   Y0, Y3, Y3
+	VPMAXUD Y3, Y1, Y1
+	VPAND   Y0, Y4, Y4
+	VPMAXUD Y4, Y1, Y1
+	VPAND   Y0, Y5, Y5
+	VPMAXUD Y5, Y1, Y1
+	VPAND   Y0, Y6, Y6
+	VPMAXUD Y6, Y1, Y1
+	VPAND   Y0, Y7, Y7
+	VPMAXUD Y7, Y1, Y1
+	VPAND   Y0, Y8, Y8
+	VPMAXUD Y8, Y1, Y1
+	VPAND   Y0, Y9, Y9
+	VPMAXUD Y9, Y1, Y1
+	VMOVDQU Y1, (R9)
+	ADDQ    $0x20, R9
+	DECQ    R10
+	JNZ     few4
+	JMP     fold
+
+few4Not:
+	MOVQ R8, R9
+	MOVQ $0x00000008, R10
+
+all:
+	VMOVDQA Y2, Y1
+	MOVQ    DI, R11
+	TESTQ   R11, R11
+	JZ      allGroupDone
+
+allGroup:
+	VMOVDQU (AX), Y3
+	VMOVDQU 32(AX), Y4
+	ADDQ    $0x00000040, AX
+	VPAND   Y0, Y3, Y3
+	VPMAXUD Y3, Y1, Y1
+	VPAND   Y0, Y4, Y4
+	VPMAXUD Y4, Y1, Y1
+	DECQ    R11
+	JNZ     allGroup
+
+allGroupDone:
+	VMOVDQU Y1, (R9)
+	ADDQ    $0x20, R9
+	DECQ    R10
+	JNZ     all
+
+fold:
+	VMOVDQU     (R8), Y1
+	VMOVDQU     32(R8), Y3
+	VPUNPCKLDQ  Y3, Y1, Y4
+	VPUNPCKHDQ  Y3, Y1, Y1
+	VPMAXUD     Y4, Y1, Y1
+	VMOVDQU     64(R8), Y3
+	VMOVDQU     96(R8), Y4
+	VPUNPCKLDQ  Y4, Y3, Y5
+	VPUNPCKHDQ  Y4, Y3, Y3
+	VPMAXUD     Y5, Y3, Y3
+	VPUNPCKLQDQ Y3, Y1, Y4
+	VPUNPCKHQDQ Y3, Y1, Y1
+	VPMAXUD     Y4, Y1, Y1
+	VMOVDQU     128(R8), Y3
+	VMOVDQU     160(R8), Y4
+	VPUNPCKLDQ  Y4, Y3, Y5
+	VPUNPCKHDQ  Y4, Y3, Y3
+	VPMAXUD     Y5, Y3, Y3
+	VMOVDQU     192(R8), Y4
+	VMOVDQU     224(R8), Y5
+	VPUNPCKLDQ  Y5, Y4, Y6
+	VPUNPCKHDQ  Y5, Y4, Y4
+	VPMAXUD     Y6, Y4, Y4
+	VPUNPCKLQDQ Y4, Y3, Y5
+	VPUNPCKHQDQ Y4, Y3, Y3
+	VPMAXUD     Y5, Y3, Y3
+	VPERM2I128  $0x20, Y3, Y1, Y4
+	VPERM2I128  $0x31, Y3, Y1, Y1
+	VPMAXUD     Y4, Y1, Y1
+	VMOVDQU     Y1, (CX)
+	ADDQ        $0x20, CX
+	DECQ        SI
+	JNZ         many
+
+manyDone:
+	TESTQ DX, DX
+	JZ    groupDone
 
 group:
-	VPXOR Y0, Y0, Y0
-	MOVQ  BX, SI
-	MOVQ  BX, DI
-	TESTQ SI, SI
-	JZ    turnDone
+	VMOVDQA Y2, Y1
+	MOVQ    DI, BX
+	TESTQ   BX, BX
+	JZ      oneDone
 
-turn:
-	VMOVDQU (CX), Y2
-	VPAND   Y1, Y2, Y2
-	VPMAXUD Y2, Y0, Y0
-	ADDQ    $0x20, CX
-	VMOVDQU (CX), Y2
-	VPAND   Y1, Y2, Y2
-	VPMAXUD Y2, Y0, Y0
-	ADDQ    $0x20, CX
-	DECQ    SI
-	JNZ     turn
+one:
+	VMOVDQU (AX), Y3
+	VMOVDQU 32(AX), Y4
+	ADDQ    $0x00000040, AX
+	VPAND   Y0, Y3, Y3
+	VPMAXUD Y3, Y1, Y1
+	VPAND   Y0, Y4, Y4
+	VPMAXUD Y4, Y1, Y1
+	DECQ    BX
+	JNZ     one
 
-turnDone:
-	VEXTRACTI128 $0x01, Y0, X2
-	VPMAXUD      X2, X0, X0
-	VPSHUFD      $0x4e, X0, X2
-	VPMAXUD      X2, X0, X0
-	VPSHUFD      $0xb1, X0, X2
-	VPMAXUD      X2, X0, X0
-	VMOVD        X0, (AX)
-	ADDQ         $0x04, AX
+oneDone:
+	VEXTRACTI128 $0x01, Y1, X3
+	VPMAXUD      X3, X1, X1
+	VPSHUFD      $0x4e, X1, X3
+	VPMAXUD      X3, X1, X1
+	VPSHUFD      $0xb1, X1, X3
+	VPMAXUD      X3, X1, X1
+	VMOVD        X1, (CX)
+	ADDQ         $0x04, CX
 	DECQ         DX
 	JNZ          group
 
@@ -13546,84 +14313,342 @@ turnDone:
 
 // func rangesBF16AVX512(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2, AVX512BW, AVX512F
-TEXT ·rangesBF16AVX512(SB), NOSPLIT, $0-40
-	MOVQ         lo+0(FP), AX
-	MOVQ         hi+8(FP), CX
-	MOVQ         src+16(FP), DX
+TEXT ·rangesBF16AVX512(SB), $2112-40
+	MOVL         $0x00007fff, AX
+	VMOVD        AX, X0
+	VPBROADCASTW X0, Z0
+	MOVQ         src+16(FP), AX
+	MOVQ         lo+0(FP), CX
+	MOVL         $0x00007fff, DX
+	VMOVD        DX, X2
+	VPBROADCASTW X2, Z2
+	MOVL         $0x00008000, DX
+	VMOVD        DX, X3
+	VPBROADCASTW X3, Z3
+	MOVQ         hi+8(FP), DX
+	MOVL         $0x00008000, BX
+	VMOVD        BX, X5
+	VPBROADCASTW X5, Z5
+	MOVL         $0x00007fff, BX
+	VMOVD        BX, X6
+	VPBROADCASTW X6, Z6
 	MOVQ         groups+24(FP), BX
 	MOVQ         steps+32(FP), SI
-	MOVL         $0x00008000, DI
-	VMOVD        DI, X2
-	VPBROADCASTW X2, Z2
-	MOVL         $0x00007fff, DI
-	VMOVD        DI, X3
-	VPBROADCASTW X3, Z3
-	TESTQ        BX, BX
-	JZ           groupDone
+	MOVQ         BX, DI
+	MOVQ         SI, R8
+	MOVQ         SI, R9
+	LEAQ         (SP), R10
+	ADDQ         $0x3f, R10
+	ANDQ         $-64, R10
+	MOVL         $0xffff0000, R11
+	VMOVD        R11, X7
+	VPBROADCASTD X7, Z7
+	SHRQ         $0x04, DI
+	ANDQ         $0x0f, BX
+	SHRQ         $0x01, R8
+	ANDQ         $0x01, R9
+	TESTQ        DI, DI
+	JZ           manyDone
+
+many:
+	CMPQ SI, $0x01
+	JNE  few1Not
+	MOVQ R10, R11
+	MOVQ $0x00000010, R12
+
+few1:
+	VBROADCASTI64X4 (AX), Z4
+	ADDQ            $0x00000020, AX
+	VPSRAW          $0x0f, Z4, Z1
+	VPTERNLOGD      $0x78, Z0, Z1, Z4
+	VMOVDQA32       Z4, Z1
+	VMOVDQA32       Z4, Z4
+	VMOVDQU32       Z1, (R11)
+	VMOVDQU32       Z4, 1024(R11)
+	ADDQ            $0x40, R11
+	DECQ            R12
+	JNZ             few1
+	JMP             fold
+
+few1Not:
+	CMPQ SI, $0x02
+	JNE  few2Not
+	MOVQ R10, R11
+	MOVQ $0x00000010, R12
+
+few2:
+	VMOVDQU32  (AX), Z4
+	ADDQ       $0x00000040, AX
+	VPSRAW     $0x0f, Z4, Z1
+	VPTERNLOGD $0x78, Z0, Z1, Z4
+	VMOVDQA32  Z4, Z1
+	VMOVDQA32  Z4, Z4
+	VMOVDQU32  Z1, (R11)
+	VMOVDQU32  Z4, 1024(R11)
+	ADDQ       $0x40, R11
+	DECQ       R12
+	JNZ        few2
+	JMP        fold
+
+few2Not:
+	CMPQ SI, $0x04
+	JNE  few4Not
+	MOVQ R10, R11
+	MOVQ $0x00000010, R12
+
+few4:
+	VMOVDQU32  (AX), Z4
+	VMOVDQU32  64(AX), Z8
+	ADDQ       $0x00000080, AX
+	VPSRAW     $0x0f, Z4, Z1
+	VPTERNLOGD $0x78, Z0, Z1, Z4
+	VMOVDQA32  Z4, Z1
+	VMOVDQA32  Z4, Z4
+	VPSRAW     $0x0f, Z8, Z9
+	VPTERNLOGD $0x78, Z0, Z9, Z8
+	VPMINSW    Z8, Z1, Z1
+	VPMAXSW    Z8, Z4, Z4
+	VMOVDQU32  Z1, (R11)
+	VMOVDQU32  Z4, 1024(R11)
+	ADDQ       $0x40, R11
+	DECQ       R12
+	JNZ        few4
+	JMP        fold
+
+few4Not:
+	MOVQ R10, R11
+	MOVQ $0x00000010, R12
+
+all:
+	VMOVDQA32 Z2, Z1
+	VMOVDQA32 Z5, Z4
+	MOVQ      R8, R13
+	TESTQ     R13, R13
+	JZ        allGroupDone
+
+allGroup:
+	VMOVDQU32  (AX), Z8
+	ADDQ       $0x00000040, AX
+	VPSRAW     $0x0f, Z8, Z9
+	VPTERNLOGD $0x78, Z0, Z9, Z8
+	VPMINSW    Z8, Z1, Z1
+	VPMAXSW    Z8, Z4, Z4
+	DECQ       R13
+	JNZ        allGroup
+
+allGroupDone:
+	TESTQ           R9, R9
+	JZ              allGroupEven
+	VBROADCASTI64X4 (AX), Z8
+	ADDQ            $0x00000020, AX
+	VPSRAW          $0x0f, Z8, Z9
+	VPTERNLOGD      $0x78, Z0, Z9, Z8
+	VPMINSW         Z8, Z1, Z1
+	VPMAXSW         Z8, Z4, Z4
+
+allGroupEven:
+	VMOVDQU32 Z1, (R11)
+	VMOVDQU32 Z4, 1024(R11)
+	ADDQ      $0x40, R11
+	DECQ      R12
+	JNZ       all
+
+fold:
+	VMOVDQU32   (R10), Z1
+	VMOVDQU32   64(R10), Z4
+	VPUNPCKLDQ  Z4, Z1, Z8
+	VPUNPCKHDQ  Z4, Z1, Z1
+	VPMINSW     Z8, Z1, Z1
+	VMOVDQU32   128(R10), Z4
+	VMOVDQU32   192(R10), Z8
+	VPUNPCKLDQ  Z8, Z4, Z9
+	VPUNPCKHDQ  Z8, Z4, Z4
+	VPMINSW     Z9, Z4, Z4
+	VPUNPCKLQDQ Z4, Z1, Z8
+	VPUNPCKHQDQ Z4, Z1, Z1
+	VPMINSW     Z8, Z1, Z1
+	VMOVDQU32   256(R10), Z4
+	VMOVDQU32   320(R10), Z8
+	VPUNPCKLDQ  Z8, Z4, Z9
+	VPUNPCKHDQ  Z8, Z4, Z4
+	VPMINSW     Z9, Z4, Z4
+	VMOVDQU32   384(R10), Z8
+	VMOVDQU32   448(R10), Z9
+	VPUNPCKLDQ  Z9, Z8, Z10
+	VPUNPCKHDQ  Z9, Z8, Z8
+	VPMINSW     Z10, Z8, Z8
+	VPUNPCKLQDQ Z8, Z4, Z9
+	VPUNPCKHQDQ Z8, Z4, Z4
+	VPMINSW     Z9, Z4, Z4
+	VSHUFI64X2  $0x88, Z4, Z1, Z8
+	VSHUFI64X2  $0xdd, Z4, Z1, Z1
+	VPMINSW     Z8, Z1, Z1
+	VMOVDQU32   512(R10), Z4
+	VMOVDQU32   576(R10), Z8
+	VPUNPCKLDQ  Z8, Z4, Z9
+	VPUNPCKHDQ  Z8, Z4, Z4
+	VPMINSW     Z9, Z4, Z4
+	VMOVDQU32   640(R10), Z8
+	VMOVDQU32   704(R10), Z9
+	VPUNPCKLDQ  Z9, Z8, Z10
+	VPUNPCKHDQ  Z9, Z8, Z8
+	VPMINSW     Z10, Z8, Z8
+	VPUNPCKLQDQ Z8, Z4, Z9
+	VPUNPCKHQDQ Z8, Z4, Z4
+	VPMINSW     Z9, Z4, Z4
+	VMOVDQU32   768(R10), Z8
+	VMOVDQU32   832(R10), Z9
+	VPUNPCKLDQ  Z9, Z8, Z10
+	VPUNPCKHDQ  Z9, Z8, Z8
+	VPMINSW     Z10, Z8, Z8
+	VMOVDQU32   896(R10), Z9
+	VMOVDQU32   960(R10), Z10
+	VPUNPCKLDQ  Z10, Z9, Z11
+	VPUNPCKHDQ  Z10, Z9, Z9
+	VPMINSW     Z11, Z9, Z9
+	VPUNPCKLQDQ Z9, Z8, Z10
+	VPUNPCKHQDQ Z9, Z8, Z8
+	VPMINSW     Z10, Z8, Z8
+	VSHUFI64X2  $0x88, Z8, Z4, Z9
+	VSHUFI64X2  $0xdd, Z8, Z4, Z4
+	VPMINSW     Z9, Z4, Z4
+	VSHUFI64X2  $0x88, Z4, Z1, Z8
+	VSHUFI64X2  $0xdd, Z4, Z1, Z1
+	VPMINSW     Z8, Z1, Z1
+	VPSLLD      $0x10, Z1, Z4
+	VPMINSW     Z4, Z1, Z1
+	VPSRAW      $0x0f, Z1, Z4
+	VPTERNLOGD  $0x78, Z0, Z4, Z1
+	VPANDD      Z7, Z1, Z1
+	VMOVDQU32   Z1, (CX)
+	ADDQ        $0x40, CX
+	VMOVDQU32   1024(R10), Z1
+	VMOVDQU32   1088(R10), Z4
+	VPUNPCKLDQ  Z4, Z1, Z8
+	VPUNPCKHDQ  Z4, Z1, Z1
+	VPMAXSW     Z8, Z1, Z1
+	VMOVDQU32   1152(R10), Z4
+	VMOVDQU32   1216(R10), Z8
+	VPUNPCKLDQ  Z8, Z4, Z9
+	VPUNPCKHDQ  Z8, Z4, Z4
+	VPMAXSW     Z9, Z4, Z4
+	VPUNPCKLQDQ Z4, Z1, Z8
+	VPUNPCKHQDQ Z4, Z1, Z1
+	VPMAXSW     Z8, Z1, Z1
+	VMOVDQU32   1280(R10), Z4
+	VMOVDQU32   1344(R10), Z8
+	VPUNPCKLDQ  Z8, Z4, Z9
+	VPUNPCKHDQ  Z8, Z4, Z4
+	VPMAXSW     Z9, Z4, Z4
+	VMOVDQU32   1408(R10), Z8
+	VMOVDQU32   1472(R10), Z9
+	VPUNPCKLDQ  Z9, Z8, Z10
+	VPUNPCKHDQ  Z9, Z8, Z8
+	VPMAXSW     Z10, Z8, Z8
+	VPUNPCKLQDQ Z8, Z4, Z9
+	VPUNPCKHQDQ Z8, Z4, Z4
+	VPMAXSW     Z9, Z4, Z4
+	VSHUFI64X2  $0x88, Z4, Z1, Z8
+	VSHUFI64X2  $0xdd, Z4, Z1, Z1
+	VPMAXSW     Z8, Z1, Z1
+	VMOVDQU32   1536(R10), Z4
+	VMOVDQU32   1600(R10), Z8
+	VPUNPCKLDQ  Z8, Z4, Z9
+	VPUNPCKHDQ  Z8, Z4, Z4
+	VPMAXSW     Z9, Z4, Z4
+	VMOVDQU32   1664(R10), Z8
+	VMOVDQU32   1728(R10), Z9
+	VPUNPCKLDQ  Z9, Z8, Z10
+	VPUNPCKHDQ  Z9, Z8, Z8
+	VPMAXSW     Z10, Z8, Z8
+	VPUNPCKLQDQ Z8, Z4, Z9
+	VPUNPCKHQDQ Z8, Z4, Z4
+	VPMAXSW     Z9, Z4, Z4
+	VMOVDQU32   1792(R10), Z8
+	VMOVDQU32   1856(R10), Z9
+	VPUNPCKLDQ  Z9, Z8, Z10
+	VPUNPCKHDQ  Z9, Z8, Z8
+	VPMAXSW     Z10, Z8, Z8
+	VMOVDQU32   1920(R10), Z9
+	VMOVDQU32   1984(R10), Z10
+	VPUNPCKLDQ  Z10, Z9, Z11
+	VPUNPCKHDQ  Z10, Z9, Z9
+	VPMAXSW     Z11, Z9, Z9
+	VPUNPCKLQDQ Z9, Z8, Z10
+	VPUNPCKHQDQ Z9, Z8, Z8
+	VPMAXSW     Z10, Z8, Z8
+	VSHUFI64X2  $0x88, Z8, Z4, Z9
+	VSHUFI64X2  $0xdd, Z8, Z4, Z4
+	VPMAXSW     Z9, Z4, Z4
+	VSHUFI64X2  $0x88, Z4, Z1, Z8
+	VSHUFI64X2  $0xdd, Z4, Z1, Z1
+	VPMAXSW     Z8, Z1, Z1
+	VPSLLD      $0x10, Z1, Z4
+	VPMAXSW     Z4, Z1, Z1
+	VPSRAW      $0x0f, Z1, Z4
+	VPTERNLOGD  $0x78, Z0, Z4, Z1
+	VPANDD      Z7, Z1, Z1
+	VMOVDQU32   Z1, (DX)
+	ADDQ        $0x40, DX
+	DECQ        DI
+	JNZ         many
+
+manyDone:
+	TESTQ BX, BX
+	JZ    groupDone
 
 group:
-	VBROADCASTI64X4 (DX), Z1
-	VPSRAW          $0x0f, Z1, Z0
-	VPSRLW          $0x01, Z0, Z0
-	VPXORD          Z0, Z1, Z1
-	VMOVDQA32       Z1, Z0
-	VMOVDQA32       Z1, Z1
-	MOVQ            SI, DI
-	MOVQ            SI, R8
-	SHRQ            $0x01, DI
-	ANDQ            $0x01, R8
-	TESTQ           DI, DI
-	JZ              turnDone
+	VMOVDQA32 Z2, Z1
+	VMOVDQA32 Z5, Z4
+	MOVQ      R8, SI
+	TESTQ     SI, SI
+	JZ        oneDone
 
-turn:
-	VMOVDQU32 (DX), Z4
-	VPSRAW    $0x0f, Z4, Z5
-	VPSRLW    $0x01, Z5, Z5
-	VPXORD    Z5, Z4, Z4
-	VPMINSW   Z4, Z0, Z0
-	VPMAXSW   Z4, Z1, Z1
-	ADDQ      $0x40, DX
-	DECQ      DI
-	JNZ       turn
+one:
+	VMOVDQU32  (AX), Z7
+	ADDQ       $0x00000040, AX
+	VPSRAW     $0x0f, Z7, Z8
+	VPTERNLOGD $0x78, Z0, Z8, Z7
+	VPMINSW    Z7, Z1, Z1
+	VPMAXSW    Z7, Z4, Z4
+	DECQ       SI
+	JNZ        one
 
-turnDone:
-	TESTQ           R8, R8
-	JZ              even
-	VBROADCASTI64X4 (DX), Z4
-	VPSRAW          $0x0f, Z4, Z5
-	VPSRLW          $0x01, Z5, Z5
-	VPXORD          Z5, Z4, Z4
-	VPMINSW         Z4, Z0, Z0
-	VPMAXSW         Z4, Z1, Z1
-	ADDQ            $0x20, DX
+oneDone:
+	TESTQ           R9, R9
+	JZ              oneEven
+	VBROADCASTI64X4 (AX), Z7
+	ADDQ            $0x00000020, AX
+	VPSRAW          $0x0f, Z7, Z8
+	VPTERNLOGD      $0x78, Z0, Z8, Z7
+	VPMINSW         Z7, Z1, Z1
+	VPMAXSW         Z7, Z4, Z4
 
-even:
-	VEXTRACTI64X4 $0x01, Z0, Y4
-	VPMINSW       Y4, Y0, Y0
-	VEXTRACTI128  $0x01, Y0, X4
-	VPMINSW       X4, X0, X0
-	VPXOR         X2, X0, X0
-	VPHMINPOSUW   X0, X0
-	VPXOR         X2, X0, X0
-	VEXTRACTI64X4 $0x01, Z1, Y4
-	VPMAXSW       Y4, Y1, Y1
-	VEXTRACTI128  $0x01, Y1, X4
-	VPMAXSW       X4, X1, X1
+oneEven:
+	VEXTRACTI64X4 $0x01, Z1, Y7
+	VPMINSW       Y7, Y1, Y1
+	VEXTRACTI128  $0x01, Y1, X7
+	VPMINSW       X7, X1, X1
 	VPXOR         X3, X1, X1
 	VPHMINPOSUW   X1, X1
 	VPXOR         X3, X1, X1
-	VPSRAW        $0x0f, Z0, Z4
-	VPSRLW        $0x01, Z4, Z4
-	VPXORD        Z4, Z0, Z0
-	VPSRAW        $0x0f, Z1, Z4
-	VPSRLW        $0x01, Z4, Z4
-	VPXORD        Z4, Z1, Z1
-	VPSLLD        $0x10, X0, X0
-	VMOVD         X0, (AX)
+	VPSRAW        $0x0f, Z1, Z7
+	VPTERNLOGD    $0x78, Z0, Z7, Z1
 	VPSLLD        $0x10, X1, X1
 	VMOVD         X1, (CX)
-	ADDQ          $0x04, AX
 	ADDQ          $0x04, CX
+	VEXTRACTI64X4 $0x01, Z4, Y1
+	VPMAXSW       Y1, Y4, Y4
+	VEXTRACTI128  $0x01, Y4, X1
+	VPMAXSW       X1, X4, X4
+	VPXOR         X6, X4, X4
+	VPHMINPOSUW   X4, X4
+	VPXOR         X6, X4, X4
+	VPSRAW        $0x0f, Z4, Z1
+	VPTERNLOGD    $0x78, Z0, Z1, Z4
+	VPSLLD        $0x10, X4, X4
+	VMOVD         X4, (DX)
+	ADDQ          $0x04, DX
 	DECQ          BX
 	JNZ           group
 
@@ -13633,59 +14658,229 @@ groupDone:
 
 // func absMaxBF16AVX512(amax *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2, AVX512BW, AVX512F
-TEXT ·absMaxBF16AVX512(SB), NOSPLIT, $0-32
-	MOVQ         amax+0(FP), AX
-	MOVQ         src+8(FP), CX
+TEXT ·absMaxBF16AVX512(SB), $1088-32
+	MOVL         $0x00007fff, AX
+	VMOVD        AX, X0
+	VPBROADCASTW X0, Z0
+	MOVQ         src+8(FP), AX
+	MOVQ         amax+0(FP), CX
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X2
+	VPBROADCASTW X2, Z2
+	MOVL         $0x0000ffff, DX
+	VMOVD        DX, X3
+	VPBROADCASTW X3, Z3
 	MOVQ         groups+16(FP), DX
 	MOVQ         steps+24(FP), BX
-	MOVL         $0x7fffffff, SI
-	VMOVD        SI, X1
-	VPBROADCASTD X1, Z1
-	MOVL         $0x0000ffff, SI
-	VMOVD        SI, X1
-	VPBROADCASTW X1, Z1
-	MOVL         $0x00007fff, SI
-	VMOVD        SI, X2
-	VPBROADCASTW X2, Z2
-	TESTQ        DX, DX
-	JZ           groupDone
+	MOVQ         DX, SI
+	MOVQ         BX, DI
+	MOVQ         BX, R8
+	LEAQ         (SP), R9
+	ADDQ         $0x3f, R9
+	ANDQ         $-64, R9
+	MOVL         $0xffff0000, R10
+	VMOVD        R10, X4
+	VPBROADCASTD X4, Z4
+	SHRQ         $0x04, SI
+	ANDQ         $0x0f, DX
+	SHRQ         $0x01, DI
+	ANDQ         $0x01, R8
+	TESTQ        SI, SI
+	JZ           manyDone
+
+many:
+	CMPQ BX, $0x01
+	JNE  few1Not
+	MOVQ R9, R10
+	MOVQ $0x00000010, R11
+
+few1:
+	VBROADCASTI64X4 (AX), Z1
+	ADDQ            $0x00000020, AX
+	VPANDD          Z0, Z1, Z1
+	VMOVDQA32       Z1, Z1
+	VMOVDQU32       Z1, (R10)
+	ADDQ            $0x40, R10
+	DECQ            R11
+	JNZ             few1
+	JMP             fold
+
+few1Not:
+	CMPQ BX, $0x02
+	JNE  few2Not
+	MOVQ R9, R10
+	MOVQ $0x00000010, R11
+
+few2:
+	VMOVDQU32 (AX), Z1
+	ADDQ      $0x00000040, AX
+	VPANDD    Z0, Z1, Z1
+	VMOVDQA32 Z1, Z1
+	VMOVDQU32 Z1, (R10)
+	ADDQ      $0x40, R10
+	DECQ      R11
+	JNZ       few2
+	JMP       fold
+
+few2Not:
+	CMPQ BX, $0x04
+	JNE  few4Not
+	MOVQ R9, R10
+	MOVQ $0x00000010, R11
+
+few4:
+	VMOVDQU32 (AX), Z1
+	VMOVDQU32 64(AX), Z5
+	ADDQ      $0x00000080, AX
+	VPANDD    Z0, Z1, Z1
+	VMOVDQA32 Z1, Z1
+	VPANDD    Z0, Z5, Z5
+	VPMAXUW   Z5, Z1, Z1
+	VMOVDQU32 Z1, (R10)
+	ADDQ      $0x40, R10
+	DECQ      R11
+	JNZ       few4
+	JMP       fold
+
+few4Not:
+	MOVQ R9, R10
+	MOVQ $0x00000010, R11
+
+all:
+	VMOVDQA32 Z2, Z1
+	MOVQ      DI, R12
+	TESTQ     R12, R12
+	JZ        allGroupDone
+
+allGroup:
+	VMOVDQU32 (AX), Z5
+	ADDQ      $0x00000040, AX
+	VPANDD    Z0, Z5, Z5
+	VPMAXUW   Z5, Z1, Z1
+	DECQ      R12
+	JNZ       allGroup
+
+allGroupDone:
+	TESTQ           R8, R8
+	JZ              allGroupEven
+	VBROADCASTI64X4 (AX), Z5
+	ADDQ            $0x00000020, AX
+	VPANDD          Z0, Z5, Z5
+	VPMAXUW         Z5, Z1, Z1
+
+allGroupEven:
+	VMOVDQU32 Z1, (R10)
+	ADDQ      $0x40, R10
+	DECQ      R11
+	JNZ       all
+
+fold:
+	VMOVDQU32   (R9), Z1
+	VMOVDQU32   64(R9), Z5
+	VPUNPCKLDQ  Z5, Z1, Z6
+	VPUNPCKHDQ  Z5, Z1, Z1
+	VPMAXUW     Z6, Z1, Z1
+	VMOVDQU32   128(R9), Z5
+	VMOVDQU32   192(R9), Z6
+	VPUNPCKLDQ  Z6, Z5, Z7
+	VPUNPCKHDQ  Z6, Z5, Z5
+	VPMAXUW     Z7, Z5, Z5
+	VPUNPCKLQDQ Z5, Z1, Z6
+	VPUNPCKHQDQ Z5, Z1, Z1
+	VPMAXUW     Z6, Z1, Z1
+	VMOVDQU32   256(R9), Z5
+	VMOVDQU32   320(R9), Z6
+	VPUNPCKLDQ  Z6, Z5, Z7
+	VPUNPCKHDQ  Z6, Z5, Z5
+	VPMAXUW     Z7, Z5, Z5
+	VMOVDQU32   384(R9), Z6
+	VMOVDQU32   448(R9), Z7
+	VPUNPCKLDQ  Z7, Z6, Z8
+	VPUNPCKHDQ  Z7, Z6, Z6
+	VPMAXUW     Z8, Z6, Z6
+	VPUNPCKLQDQ Z6, Z5, Z7
+	VPUNPCKHQDQ Z6, Z5, Z5
+	VPMAXUW     Z7, Z5, Z5
+	VSHUFI64X2  $0x88, Z5, Z1, Z6
+	VSHUFI64X2  $0xdd, Z5, Z1, Z1
+	VPMAXUW     Z6, Z1, Z1
+	VMOVDQU32   512(R9), Z5
+	VMOVDQU32   576(R9), Z6
+	VPUNPCKLDQ  Z6, Z5, Z7
+	VPUNPCKHDQ  Z6, Z5, Z5
+	VPMAXUW     Z7, Z5, Z5
+	VMOVDQU32   640(R9), Z6
+	VMOVDQU32   704(R9), Z7
+	VPUNPCKLDQ  Z7, Z6, Z8
+	VPUNPCKHDQ  Z7, Z6, Z6
+	VPMAXUW     Z8, Z6, Z6
+	VPUNPCKLQDQ Z6, Z5, Z7
+	VPUNPCKHQDQ Z6, Z5, Z5
+	VPMAXUW     Z7, Z5, Z5
+	VMOVDQU32   768(R9), Z6
+	VMOVDQU32   832(R9), Z7
+	VPUNPCKLDQ  Z7, Z6, Z8
+	VPUNPCKHDQ  Z7, Z6, Z6
+	VPMAXUW     Z8, Z6, Z6
+	VMOVDQU32   896(R9), Z7
+	VMOVDQU32   960(R9), Z8
+	VPUNPCKLDQ  Z8, Z7, Z9
+	VPUNPCKHDQ  Z8, Z7, Z7
+	VPMAXUW     Z9, Z7, Z7
+	VPUNPCKLQDQ Z7, Z6, Z8
+	VPUNPCKHQDQ Z7, Z6, Z6
+	VPMAXUW     Z8, Z6, Z6
+	VSHUFI64X2  $0x88, Z6, Z5, Z7
+	VSHUFI64X2  $0xdd, Z6, Z5, Z5
+	VPMAXUW     Z7, Z5, Z5
+	VSHUFI64X2  $0x88, Z5, Z1, Z6
+	VSHUFI64X2  $0xdd, Z5, Z1, Z1
+	VPMAXUW     Z6, Z1, Z1
+	VPSLLD      $0x10, Z1, Z5
+	VPMAXUW     Z5, Z1, Z1
+	VPANDD      Z4, Z1, Z1
+	VMOVDQU32   Z1, (CX)
+	ADDQ        $0x40, CX
+	DECQ        SI
+	JNZ         many
+
+manyDone:
+	TESTQ DX, DX
+	JZ    groupDone
 
 group:
-	VPXORD Z0, Z0, Z0
-	MOVQ   BX, SI
-	MOVQ   BX, DI
-	SHRQ   $0x01, SI
-	ANDQ   $0x01, DI
-	TESTQ  SI, SI
-	JZ     turnDone
+	VMOVDQA32 Z2, Z1
+	MOVQ      DI, BX
+	TESTQ     BX, BX
+	JZ        oneDone
 
-turn:
-	VMOVDQU32 (CX), Z3
-	VPANDD    Z2, Z3, Z3
-	VPMAXUW   Z3, Z0, Z0
-	ADDQ      $0x40, CX
-	DECQ      SI
-	JNZ       turn
+one:
+	VMOVDQU32 (AX), Z4
+	ADDQ      $0x00000040, AX
+	VPANDD    Z0, Z4, Z4
+	VPMAXUW   Z4, Z1, Z1
+	DECQ      BX
+	JNZ       one
 
-turnDone:
-	TESTQ           DI, DI
-	JZ              even
-	VBROADCASTI64X4 (CX), Z3
-	VPANDD          Z2, Z3, Z3
-	VPMAXUW         Z3, Z0, Z0
-	ADDQ            $0x20, CX
+oneDone:
+	TESTQ           R8, R8
+	JZ              oneEven
+	VBROADCASTI64X4 (AX), Z4
+	ADDQ            $0x00000020, AX
+	VPANDD          Z0, Z4, Z4
+	VPMAXUW         Z4, Z1, Z1
 
-even:
-	VEXTRACTI64X4 $0x01, Z0, Y3
-	VPMAXUW       Y3, Y0, Y0
-	VEXTRACTI128  $0x01, Y0, X3
-	VPMAXUW       X3, X0, X0
-	VPXOR         X1, X0, X0
-	VPHMINPOSUW   X0, X0
-	VPXOR         X1, X0, X0
-	VPSLLD        $0x10, X0, X0
-	VMOVD         X0, (AX)
-	ADDQ          $0x04, AX
+oneEven:
+	VEXTRACTI64X4 $0x01, Z1, Y4
+	VPMAXUW       Y4, Y1, Y1
+	VEXTRACTI128  $0x01, Y1, X4
+	VPMAXUW       X4, X1, X1
+	VPXOR         X3, X1, X1
+	VPHMINPOSUW   X1, X1
+	VPXOR         X3, X1, X1
+	VPSLLD        $0x10, X1, X1
+	VMOVD         X1, (CX)
+	ADDQ          $0x04, CX
 	DECQ          DX
 	JNZ           group
 
@@ -15872,71 +17067,329 @@ turnDone:
 
 // func rangesF32AVX512(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2, AVX512BW, AVX512F
-TEXT ·rangesF32AVX512(SB), NOSPLIT, $0-40
-	MOVQ         lo+0(FP), AX
-	MOVQ         hi+8(FP), CX
-	MOVQ         src+16(FP), DX
+TEXT ·rangesF32AVX512(SB), $2112-40
+	MOVL         $0x7fffffff, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Z0
+	MOVQ         src+16(FP), AX
+	MOVQ         lo+0(FP), CX
+	MOVL         $0x7fffffff, DX
+	VMOVD        DX, X2
+	VPBROADCASTD X2, Z2
+	MOVL         $0x00008000, DX
+	VMOVD        DX, X1
+	VPBROADCASTW X1, Z1
+	MOVQ         hi+8(FP), DX
+	MOVL         $0x80000000, BX
+	VMOVD        BX, X4
+	VPBROADCASTD X4, Z4
+	MOVL         $0x00007fff, BX
+	VMOVD        BX, X1
+	VPBROADCASTW X1, Z1
 	MOVQ         groups+24(FP), BX
 	MOVQ         steps+32(FP), SI
-	MOVL         $0x00008000, DI
-	VMOVD        DI, X0
-	VPBROADCASTW X0, Z0
-	MOVL         $0x00007fff, DI
-	VMOVD        DI, X0
-	VPBROADCASTW X0, Z0
-	TESTQ        BX, BX
-	JZ           groupDone
+	MOVQ         BX, DI
+	MOVQ         SI, R8
+	MOVQ         SI, R9
+	LEAQ         (SP), R9
+	ADDQ         $0x3f, R9
+	ANDQ         $-64, R9
+	MOVL         $0xffff0000, R10
+	VMOVD        R10, X1
+	VPBROADCASTD X1, Z1
+	SHRQ         $0x04, DI
+	ANDQ         $0x0f, BX
+	TESTQ        DI, DI
+	JZ           manyDone
+
+many:
+	CMPQ SI, $0x01
+	JNE  few1Not
+	MOVQ R9, R10
+	MOVQ $0x00000010, R11
+
+few1:
+	VMOVDQU32  (AX), Z3
+	ADDQ       $0x00000040, AX
+	VPSRAD     $0x1f, Z3, Z1
+	VPTERNLOGD $0x78, Z0, Z1, Z3
+	VMOVDQA32  Z3, Z1
+	VMOVDQA32  Z3, Z3
+	VMOVDQU32  Z1, (R10)
+	VMOVDQU32  Z3, 1024(R10)
+	ADDQ       $0x40, R10
+	DECQ       R11
+	JNZ        few1
+	JMP        fold
+
+few1Not:
+	CMPQ SI, $0x02
+	JNE  few2Not
+	MOVQ R9, R10
+	MOVQ $0x00000010, R11
+
+few2:
+	VMOVDQU32  (AX), Z3
+	VMOVDQU32  64(AX), Z5
+	ADDQ       $0x00000080, AX
+	VPSRAD     $0x1f, Z3, Z1
+	VPTERNLOGD $0x78, Z0, Z1, Z3
+	VMOVDQA32  Z3, Z1
+	VMOVDQA32  Z3, Z3
+	VPSRAD     $0x1f, Z5, Z6
+	VPTERNLOGD $0x78, Z0, Z6, Z5
+	VPMINSD    Z5, Z1, Z1
+	VPMAXSD    Z5, Z3, Z3
+	VMOVDQU32  Z1, (R10)
+	VMOVDQU32  Z3, 1024(R10)
+	ADDQ       $0x40, R10
+	DECQ       R11
+	JNZ        few2
+	JMP        fold
+
+few2Not:
+	CMPQ SI, $0x04
+	JNE  few4Not
+	MOVQ R9, R10
+	MOVQ $0x00000010, R11
+
+few4:
+	VMOVDQU32  (AX), Z3
+	VMOVDQU32  64(AX), Z5
+	VMOVDQU32  128(AX), Z6
+	VMOVDQU32  192(AX), Z7
+	ADDQ       $0x00000100, AX
+	VPSRAD     $0x1f, Z3, Z1
+	VPTERNLOGD $0x78, Z0, Z1, Z3
+	VMOVDQA32  Z3, Z1
+	VMOVDQA32  Z3, Z3
+	VPSRAD     $0x1f, Z5, Z8
+	VPTERNLOGD $0x78, Z0, Z8, Z5
+	VPMINSD    Z5, Z1, Z1
+	VPMAXSD    Z5, Z3, Z3
+	VPSRAD     $0x1f, Z6, Z5
+	VPTERNLOGD $0x78, Z0, Z5, Z6
+	VPMINSD    Z6, Z1, Z1
+	VPMAXSD    Z6, Z3, Z3
+	VPSRAD     $0x1f, Z7, Z5
+	VPTERNLOGD $0x78, Z0, Z5, Z7
+	VPMINSD    Z7, Z1, Z1
+	VPMAXSD    Z7, Z3, Z3
+	VMOVDQU32  Z1, (R10)
+	VMOVDQU32  Z3, 1024(R10)
+	ADDQ       $0x40, R10
+	DECQ       R11
+	JNZ        few4
+	JMP        fold
+
+few4Not:
+	MOVQ R9, R10
+	MOVQ $0x00000010, R11
+
+all:
+	VMOVDQA32 Z2, Z1
+	VMOVDQA32 Z4, Z3
+	MOVQ      R8, R12
+	TESTQ     R12, R12
+	JZ        allGroupDone
+
+allGroup:
+	VMOVDQU32  (AX), Z5
+	ADDQ       $0x00000040, AX
+	VPSRAD     $0x1f, Z5, Z6
+	VPTERNLOGD $0x78, Z0, Z6, Z5
+	VPMINSD    Z5, Z1, Z1
+	VPMAXSD    Z5, Z3, Z3
+	DECQ       R12
+	JNZ        allGroup
+
+allGroupDone:
+	VMOVDQU32 Z1, (R10)
+	VMOVDQU32 Z3, 1024(R10)
+	ADDQ      $0x40, R10
+	DECQ      R11
+	JNZ       all
+
+fold:
+	VMOVDQU32   (R9), Z1
+	VMOVDQU32   64(R9), Z3
+	VPUNPCKLDQ  Z3, Z1, Z5
+	VPUNPCKHDQ  Z3, Z1, Z1
+	VPMINSD     Z5, Z1, Z1
+	VMOVDQU32   128(R9), Z3
+	VMOVDQU32   192(R9), Z5
+	VPUNPCKLDQ  Z5, Z3, Z6
+	VPUNPCKHDQ  Z5, Z3, Z3
+	VPMINSD     Z6, Z3, Z3
+	VPUNPCKLQDQ Z3, Z1, Z5
+	VPUNPCKHQDQ Z3, Z1, Z1
+	VPMINSD     Z5, Z1, Z1
+	VMOVDQU32   256(R9), Z3
+	VMOVDQU32   320(R9), Z5
+	VPUNPCKLDQ  Z5, Z3, Z6
+	VPUNPCKHDQ  Z5, Z3, Z3
+	VPMINSD     Z6, Z3, Z3
+	VMOVDQU32   384(R9), Z5
+	VMOVDQU32   448(R9), Z6
+	VPUNPCKLDQ  Z6, Z5, Z7
+	VPUNPCKHDQ  Z6, Z5, Z5
+	VPMINSD     Z7, Z5, Z5
+	VPUNPCKLQDQ Z5, Z3, Z6
+	VPUNPCKHQDQ Z5, Z3, Z3
+	VPMINSD     Z6, Z3, Z3
+	VSHUFI64X2  $0x88, Z3, Z1, Z5
+	VSHUFI64X2  $0xdd, Z3, Z1, Z1
+	VPMINSD     Z5, Z1, Z1
+	VMOVDQU32   512(R9), Z3
+	VMOVDQU32   576(R9), Z5
+	VPUNPCKLDQ  Z5, Z3, Z6
+	VPUNPCKHDQ  Z5, Z3, Z3
+	VPMINSD     Z6, Z3, Z3
+	VMOVDQU32   640(R9), Z5
+	VMOVDQU32   704(R9), Z6
+	VPUNPCKLDQ  Z6, Z5, Z7
+	VPUNPCKHDQ  Z6, Z5, Z5
+	VPMINSD     Z7, Z5, Z5
+	VPUNPCKLQDQ Z5, Z3, Z6
+	VPUNPCKHQDQ Z5, Z3, Z3
+	VPMINSD     Z6, Z3, Z3
+	VMOVDQU32   768(R9), Z5
+	VMOVDQU32   832(R9), Z6
+	VPUNPCKLDQ  Z6, Z5, Z7
+	VPUNPCKHDQ  Z6, Z5, Z5
+	VPMINSD     Z7, Z5, Z5
+	VMOVDQU32   896(R9), Z6
+	VMOVDQU32   960(R9), Z7
+	VPUNPCKLDQ  Z7, Z6, Z8
+	VPUNPCKHDQ  Z7, Z6, Z6
+	VPMINSD     Z8, Z6, Z6
+	VPUNPCKLQDQ Z6, Z5, Z7
+	VPUNPCKHQDQ Z6, Z5, Z5
+	VPMINSD     Z7, Z5, Z5
+	VSHUFI64X2  $0x88, Z5, Z3, Z6
+	VSHUFI64X2  $0xdd, Z5, Z3, Z3
+	VPMINSD     Z6, Z3, Z3
+	VSHUFI64X2  $0x88, Z3, Z1, Z5
+	VSHUFI64X2  $0xdd, Z3, Z1, Z1
+	VPMINSD     Z5, Z1, Z1
+	VPSRAD      $0x1f, Z1, Z3
+	VPTERNLOGD  $0x78, Z0, Z3, Z1
+	VMOVDQU32   Z1, (CX)
+	ADDQ        $0x40, CX
+	VMOVDQU32   1024(R9), Z1
+	VMOVDQU32   1088(R9), Z3
+	VPUNPCKLDQ  Z3, Z1, Z5
+	VPUNPCKHDQ  Z3, Z1, Z1
+	VPMAXSD     Z5, Z1, Z1
+	VMOVDQU32   1152(R9), Z3
+	VMOVDQU32   1216(R9), Z5
+	VPUNPCKLDQ  Z5, Z3, Z6
+	VPUNPCKHDQ  Z5, Z3, Z3
+	VPMAXSD     Z6, Z3, Z3
+	VPUNPCKLQDQ Z3, Z1, Z5
+	VPUNPCKHQDQ Z3, Z1, Z1
+	VPMAXSD     Z5, Z1, Z1
+	VMOVDQU32   1280(R9), Z3
+	VMOVDQU32   1344(R9), Z5
+	VPUNPCKLDQ  Z5, Z3, Z6
+	VPUNPCKHDQ  Z5, Z3, Z3
+	VPMAXSD     Z6, Z3, Z3
+	VMOVDQU32   1408(R9), Z5
+	VMOVDQU32   1472(R9), Z6
+	VPUNPCKLDQ  Z6, Z5, Z7
+	VPUNPCKHDQ  Z6, Z5, Z5
+	VPMAXSD     Z7, Z5, Z5
+	VPUNPCKLQDQ Z5, Z3, Z6
+	VPUNPCKHQDQ Z5, Z3, Z3
+	VPMAXSD     Z6, Z3, Z3
+	VSHUFI64X2  $0x88, Z3, Z1, Z5
+	VSHUFI64X2  $0xdd, Z3, Z1, Z1
+	VPMAXSD     Z5, Z1, Z1
+	VMOVDQU32   1536(R9), Z3
+	VMOVDQU32   1600(R9), Z5
+	VPUNPCKLDQ  Z5, Z3, Z6
+	VPUNPCKHDQ  Z5, Z3, Z3
+	VPMAXSD     Z6, Z3, Z3
+	VMOVDQU32   1664(R9), Z5
+	VMOVDQU32   1728(R9), Z6
+	VPUNPCKLDQ  Z6, Z5, Z7
+	VPUNPCKHDQ  Z6, Z5, Z5
+	VPMAXSD     Z7, Z5, Z5
+	VPUNPCKLQDQ Z5, Z3, Z6
+	VPUNPCKHQDQ Z5, Z3, Z3
+	VPMAXSD     Z6, Z3, Z3
+	VMOVDQU32   1792(R9), Z5
+	VMOVDQU32   1856(R9), Z6
+	VPUNPCKLDQ  Z6, Z5, Z7
+	VPUNPCKHDQ  Z6, Z5, Z5
+	VPMAXSD     Z7, Z5, Z5
+	VMOVDQU32   1920(R9), Z6
+	VMOVDQU32   1984(R9), Z7
+	VPUNPCKLDQ  Z7, Z6, Z8
+	VPUNPCKHDQ  Z7, Z6, Z6
+	VPMAXSD     Z8, Z6, Z6
+	VPUNPCKLQDQ Z6, Z5, Z7
+	VPUNPCKHQDQ Z6, Z5, Z5
+	VPMAXSD     Z7, Z5, Z5
+	VSHUFI64X2  $0x88, Z5, Z3, Z6
+	VSHUFI64X2  $0xdd, Z5, Z3, Z3
+	VPMAXSD     Z6, Z3, Z3
+	VSHUFI64X2  $0x88, Z3, Z1, Z5
+	VSHUFI64X2  $0xdd, Z3, Z1, Z1
+	VPMAXSD     Z5, Z1, Z1
+	VPSRAD      $0x1f, Z1, Z3
+	VPTERNLOGD  $0x78, Z0, Z3, Z1
+	VMOVDQU32   Z1, (DX)
+	ADDQ        $0x40, DX
+	DECQ        DI
+	JNZ         many
+
+manyDone:
+	TESTQ BX, BX
+	JZ    groupDone
 
 group:
-	VMOVDQU32 (DX), Z1
-	VPSRAD    $0x1f, Z1, Z0
-	VPSRLD    $0x01, Z0, Z0
-	VPXORD    Z0, Z1, Z1
-	VMOVDQA32 Z1, Z0
-	VMOVDQA32 Z1, Z1
-	MOVQ      SI, DI
-	MOVQ      SI, R8
-	TESTQ     DI, DI
-	JZ        turnDone
+	VMOVDQA32 Z2, Z1
+	VMOVDQA32 Z4, Z3
+	MOVQ      R8, SI
+	TESTQ     SI, SI
+	JZ        oneDone
 
-turn:
-	VMOVDQU32 (DX), Z2
-	VPSRAD    $0x1f, Z2, Z3
-	VPSRLD    $0x01, Z3, Z3
-	VPXORD    Z3, Z2, Z2
-	VPMINSD   Z2, Z0, Z0
-	VPMAXSD   Z2, Z1, Z1
-	ADDQ      $0x40, DX
-	DECQ      DI
-	JNZ       turn
+one:
+	VMOVDQU32  (AX), Z5
+	ADDQ       $0x00000040, AX
+	VPSRAD     $0x1f, Z5, Z6
+	VPTERNLOGD $0x78, Z0, Z6, Z5
+	VPMINSD    Z5, Z1, Z1
+	VPMAXSD    Z5, Z3, Z3
+	DECQ       SI
+	JNZ        one
 
-turnDone:
-	VEXTRACTI64X4 $0x01, Z0, Y2
-	VPMINSD       Y2, Y0, Y0
-	VEXTRACTI128  $0x01, Y0, X2
-	VPMINSD       X2, X0, X0
-	VPSHUFD       $0x4e, X0, X2
-	VPMINSD       X2, X0, X0
-	VPSHUFD       $0xb1, X0, X2
-	VPMINSD       X2, X0, X0
-	VEXTRACTI64X4 $0x01, Z1, Y2
-	VPMAXSD       Y2, Y1, Y1
-	VEXTRACTI128  $0x01, Y1, X2
-	VPMAXSD       X2, X1, X1
-	VPSHUFD       $0x4e, X1, X2
-	VPMAXSD       X2, X1, X1
-	VPSHUFD       $0xb1, X1, X2
-	VPMAXSD       X2, X1, X1
-	VPSRAD        $0x1f, Z0, Z2
-	VPSRLD        $0x01, Z2, Z2
-	VPXORD        Z2, Z0, Z0
-	VPSRAD        $0x1f, Z1, Z2
-	VPSRLD        $0x01, Z2, Z2
-	VPXORD        Z2, Z1, Z1
-	VMOVD         X0, (AX)
+oneDone:
+	VEXTRACTI64X4 $0x01, Z1, Y5
+	VPMINSD       Y5, Y1, Y1
+	VEXTRACTI128  $0x01, Y1, X5
+	VPMINSD       X5, X1, X1
+	VPSHUFD       $0x4e, X1, X5
+	VPMINSD       X5, X1, X1
+	VPSHUFD       $0xb1, X1, X5
+	VPMINSD       X5, X1, X1
+	VPSRAD        $0x1f, Z1, Z5
+	VPTERNLOGD    $0x78, Z0, Z5, Z1
 	VMOVD         X1, (CX)
-	ADDQ          $0x04, AX
 	ADDQ          $0x04, CX
+	VEXTRACTI64X4 $0x01, Z3, Y1
+	VPMAXSD       Y1, Y3, Y3
+	VEXTRACTI128  $0x01, Y3, X1
+	VPMAXSD       X1, X3, X3
+	VPSHUFD       $0x4e, X3, X1
+	VPMAXSD       X1, X3, X3
+	VPSHUFD       $0xb1, X3, X1
+	VPMAXSD       X1, X3, X3
+	VPSRAD        $0x1f, Z3, Z1
+	VPTERNLOGD    $0x78, Z0, Z1, Z3
+	VMOVD         X3, (DX)
+	ADDQ          $0x04, DX
 	DECQ          BX
 	JNZ           group
 
@@ -15946,46 +17399,217 @@ groupDone:
 
 // func absMaxF32AVX512(amax *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2, AVX512BW, AVX512F
-TEXT ·absMaxF32AVX512(SB), NOSPLIT, $0-32
-	MOVQ         amax+0(FP), AX
-	MOVQ         src+8(FP), CX
+TEXT ·absMaxF32AVX512(SB), $1088-32
+	MOVL         $0x7fffffff, AX
+	VMOVD        AX, X0
+	VPBROADCASTD X0, Z0
+	MOVQ         src+8(FP), AX
+	MOVQ         amax+0(FP), CX
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X2
+	VPBROADCASTD X2, Z2
+	MOVL         $0x0000ffff, DX
+	VMOVD        DX, X1
+	VPBROADCASTW X1, Z1
 	MOVQ         groups+16(FP), DX
 	MOVQ         steps+24(FP), BX
-	MOVL         $0x7fffffff, SI
-	VMOVD        SI, X1
+	MOVQ         DX, SI
+	MOVQ         BX, DI
+	MOVQ         BX, R8
+	LEAQ         (SP), R8
+	ADDQ         $0x3f, R8
+	ANDQ         $-64, R8
+	MOVL         $0xffff0000, R9
+	VMOVD        R9, X1
 	VPBROADCASTD X1, Z1
-	MOVL         $0x0000ffff, SI
-	VMOVD        SI, X2
-	VPBROADCASTW X2, Z2
-	TESTQ        DX, DX
-	JZ           groupDone
+	SHRQ         $0x04, SI
+	ANDQ         $0x0f, DX
+	TESTQ        SI, SI
+	JZ           manyDone
+
+many:
+	CMPQ BX, $0x01
+	JNE  few1Not
+	MOVQ R8, R9
+	MOVQ $0x00000010, R10
+
+few1:
+	VMOVDQU32 (AX), Z1
+	ADDQ      $0x00000040, AX
+	VPANDD    Z0, Z1, Z1
+	VMOVDQA32 Z1, Z1
+	VMOVDQU32 Z1, (R9)
+	ADDQ      $0x40, R9
+	DECQ      R10
+	JNZ       few1
+	JMP       fold
+
+few1Not:
+	CMPQ BX, $0x02
+	JNE  few2Not
+	MOVQ R8, R9
+	MOVQ $0x00000010, R10
+
+few2:
+	VMOVDQU32 (AX), Z1
+	VMOVDQU32 64(AX), Z3
+	ADDQ      $0x00000080, AX
+	VPANDD    Z0, Z1, Z1
+	VMOVDQA32 Z1, Z1
+	VPANDD    Z0, Z3, Z3
+	VPMAXUD   Z3, Z1, Z1
+	VMOVDQU32 Z1, (R9)
+	ADDQ      $0x40, R9
+	DECQ      R10
+	JNZ       few2
+	JMP       fold
+
+few2Not:
+	CMPQ BX, $0x04
+	JNE  few4Not
+	MOVQ R8, R9
+	MOVQ $0x00000010, R10
+
+few4:
+	VMOVDQU32 (AX), Z1
+	VMOVDQU32 64(AX), Z3
+	VMOVDQU32 128(AX), Z4
+	VMOVDQU32 192(AX), Z5
+	ADDQ      $0x00000100, AX
+	VPANDD    Z0, Z1, Z1
+	VMOVDQA32 Z1, Z1
+	VPANDD    Z0, Z3, Z3
+	VPMAXUD   Z3, Z1, Z1
+	VPANDD    Z0, Z4, Z4
+	VPMAXUD   Z4, Z1, Z1
+	VPANDD    Z0, Z5, Z5
+	VPMAXUD   Z5, Z1, Z1
+	VMOVDQU32 Z1, (R9)
+	ADDQ      $0x40, R9
+	DECQ      R10
+	JNZ       few4
+	JMP       fold
+
+few4Not:
+	MOVQ R8, R9
+	MOVQ $0x00000010, R10
+
+all:
+	VMOVDQA32 Z2, Z1
+	MOVQ      DI, R11
+	TESTQ     R11, R11
+	JZ        allGroupDone
+
+allGroup:
+	VMOVDQU32 (AX), Z3
+	ADDQ      $0x00000040, AX
+	VPANDD    Z0, Z3, Z3
+	VPMAXUD   Z3, Z1, Z1
+	DECQ      R11
+	JNZ       allGroup
+
+allGroupDone:
+	VMOVDQU32 Z1, (R9)
+	ADDQ      $0x40, R9
+	DECQ      R10
+	JNZ       all
+
+fold:
+	VMOVDQU32   (R8), Z1
+	VMOVDQU32   64(R8), Z3
+	VPUNPCKLDQ  Z3, Z1, Z4
+	VPUNPCKHDQ  Z3, Z1, Z1
+	VPMAXUD     Z4, Z1, Z1
+	VMOVDQU32   128(R8), Z3
+	VMOVDQU32   192(R8), Z4
+	VPUNPCKLDQ  Z4, Z3, Z5
+	VPUNPCKHDQ  Z4, Z3, Z3
+	VPMAXUD     Z5, Z3, Z3
+	VPUNPCKLQDQ Z3, Z1, Z4
+	VPUNPCKHQDQ Z3, Z1, Z1
+	VPMAXUD     Z4, Z1, Z1
+	VMOVDQU32   256(R8), Z3
+	VMOVDQU32   320(R8), Z4
+	VPUNPCKLDQ  Z4, Z3, Z5
+	VPUNPCKHDQ  Z4, Z3, Z3
+	VPMAXUD     Z5, Z3, Z3
+	VMOVDQU32   384(R8), Z4
+	VMOVDQU32   448(R8), Z5
+	VPUNPCKLDQ  Z5, Z4, Z6
+	VPUNPCKHDQ  Z5, Z4, Z4
+	VPMAXUD     Z6, Z4, Z4
+	VPUNPCKLQDQ Z4, Z3, Z5
+	VPUNPCKHQDQ Z4, Z3, Z3
+	VPMAXUD     Z5, Z3, Z3
+	VSHUFI64X2  $0x88, Z3, Z1, Z4
+	VSHUFI64X2  $0xdd, Z3, Z1, Z1
+	VPMAXUD     Z4, Z1, Z1
+	VMOVDQU32   512(R8), Z3
+	VMOVDQU32   576(R8), Z4
+	VPUNPCKLDQ  Z4, Z3, Z5
+	VPUNPCKHDQ  Z4, Z3, Z3
+	VPMAXUD     Z5, Z3, Z3
+	VMOVDQU32   640(R8), Z4
+	VMOVDQU32   704(R8), Z5
+	VPUNPCKLDQ  Z5, Z4, Z6
+	VPUNPCKHDQ  Z5, Z4, Z4
+	VPMAXUD     Z6, Z4, Z4
+	VPUNPCKLQDQ Z4, Z3, Z5
+	VPUNPCKHQDQ Z4, Z3, Z3
+	VPMAXUD     Z5, Z3, Z3
+	VMOVDQU32   768(R8), Z4
+	VMOVDQU32   832(R8), Z5
+	VPUNPCKLDQ  Z5, Z4, Z6
+	VPUNPCKHDQ  Z5, Z4, Z4
+	VPMAXUD     Z6, Z4, Z4
+	VMOVDQU32   896(R8), Z5
+	VMOVDQU32   960(R8), Z6
+	VPUNPCKLDQ  Z6, Z5, Z7
+	VPUNPCKHDQ  Z6, Z5, Z5
+	VPMAXUD     Z7, Z5, Z5
+	VPUNPCKLQDQ Z5, Z4, Z6
+	VPUNPCKHQDQ Z5, Z4, Z4
+	VPMAXUD     Z6, Z4, Z4
+	VSHUFI64X2  $0x88, Z4, Z3, Z5
+	VSHUFI64X2  $0xdd, Z4, Z3, Z3
+	VPMAXUD     Z5, Z3, Z3
+	VSHUFI64X2  $0x88, Z3, Z1, Z4
+	VSHUFI64X2  $0xdd, Z3, Z1, Z1
+	VPMAXUD     Z4, Z1, Z1
+	VMOVDQU32   Z1, (CX)
+	ADDQ        $0x40, CX
+	DECQ        SI
+	JNZ         many
+
+manyDone:
+	TESTQ DX, DX
+	JZ    groupDone
 
 group:
-	VPXORD Z0, Z0, Z0
-	MOVQ   BX, SI
-	MOVQ   BX, DI
-	TESTQ  SI, SI
-	JZ     turnDone
+	VMOVDQA32 Z2, Z1
+	MOVQ      DI, BX
+	TESTQ     BX, BX
+	JZ        oneDone
 
-turn:
-	VMOVDQU32 (CX), Z2
-	VPANDD    Z1, Z2, Z2
-	VPMAXUD   Z2, Z0, Z0
-	ADDQ      $0x40, CX
-	DECQ      SI
-	JNZ       turn
+one:
+	VMOVDQU32 (AX), Z3
+	ADDQ      $0x00000040, AX
+	VPANDD    Z0, Z3, Z3
+	VPMAXUD   Z3, Z1, Z1
+	DECQ      BX
+	JNZ       one
 
-turnDone:
-	VEXTRACTI64X4 $0x01, Z0, Y2
-	VPMAXUD       Y2, Y0, Y0
-	VEXTRACTI128  $0x01, Y0, X2
-	VPMAXUD       X2, X0, X0
-	VPSHUFD       $0x4e, X0, X2
-	VPMAXUD       X2, X0, X0
-	VPSHUFD       $0xb1, X0, X2
-	VPMAXUD       X2, X0, X0
-	VMOVD         X0, (AX)
-	ADDQ          $0x04, AX
+oneDone:
+	VEXTRACTI64X4 $0x01, Z1, Y3
+	VPMAXUD       Y3, Y1, Y1
+	VEXTRACTI128  $0x01, Y1, X3
+	VPMAXUD       X3, X1, X1
+	VPSHUFD       $0x4e, X1, X3
+	VPMAXUD       X3, X1, X1
+	VPSHUFD       $0xb1, X1, X3
+	VPMAXUD       X3, X1, X1
+	VMOVD         X1, (CX)
+	ADDQ          $0x04, CX
 	DECQ          DX
 	JNZ           group
 

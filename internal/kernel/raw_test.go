@@ -312,29 +312,35 @@ func TestSmallestGroups(t *testing.T) {
 }
 
 // TestRangesOfManyGroups: one group among many that does not go from below
-// zero to above it must not be taken for the others' like.
+// zero to above it must not be taken for the others' like, nor one group's
+// range for another's.
 func TestRangesOfManyGroups(t *testing.T) {
-	const groups, group = 35, 16
+	const groups = 35
 	zero, nan := float32(math.Copysign(0, -1)), float32(math.NaN())
 	odd := [][3]float32{{0, zero, 1}, {zero, 0, 1}, {0, zero, -1}, {zero, 0, -1}, {0, zero, 0}, {1, 2, 3}, {-1, -2, -3},
 		{nan, -1, 1}, {1, -1, -nan}}
 	eachSet(t, func(t *testing.T, k *set) {
 		for name, raw := range raws {
 			for at := range groups * len(odd) {
+				group := []int{16, 32, 48, 64, 80}[(at+at/groups)%5]
 				b := buffers{x: make([]float32, groups*group), bytes: make([]byte, 4*groups*group)}
 				for i := range b.x {
-					b.x[i] = float32(1+i%7) * float32(1-i%2*2)
+					b.x[i] = float32(1+i%7+i/group) * float32(1-i%2*2)
 					if i/group == at%groups {
 						b.x[i] = odd[at/groups][i%group%3]
 					}
 				}
 				b.fill(raw)
-				var got, want [2 * groups]float32
-				k.ranges[raw](got[:groups], got[groups:], b.bytes, group)
-				portable.ranges[raw](want[:groups], want[groups:], b.bytes, group)
+				var got, want [3*groups + 1]float32
+				measure := func(k *set, to []float32) {
+					k.ranges[raw](to[:groups], to[groups:2*groups], b.bytes, group)
+					k.absMax[raw](to[2*groups:3*groups], b.bytes, group)
+				}
+				measure(k, got[:])
+				measure(&portable, want[:])
 				for i, v := range want {
 					if canonical(got[i]) != canonical(v) {
-						t.Fatalf("%s, group %d of %v: %v, want %v", name, at%groups, odd[at/groups], got[i], v)
+						t.Fatalf("%s of %d, group %d of %v: result %d is %v, want %v", name, group, at%groups, odd[at/groups], i, got[i], v)
 					}
 				}
 			}

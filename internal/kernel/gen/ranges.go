@@ -1,6 +1,8 @@
 package main
 
 import (
+	"math/bits"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -11,17 +13,34 @@ import (
 // infinities. So minimum and maximum are those of whole numbers, and show a
 // NaN.
 
-// keys gives floats their keys, or turns them back.
-func (v isa) keys(raw form, x VecVirtual) {
-	sign := v.vec()
-	if raw == bf16 {
-		VPSRAW(U8(15), x, sign)
-		VPSRLW(U8(1), sign, sign)
-	} else {
-		VPSRAD(U8(31), x, sign)
-		VPSRLD(U8(1), sign, sign)
+// keys returns what gives floats their keys, or turns them back.
+func (v isa) keys(raw form) func(x VecVirtual) {
+	magnitude := v.magnitudes(raw)
+	return func(x VecVirtual) {
+		sign := v.vec()
+		if raw == bf16 {
+			VPSRAW(U8(15), x, sign)
+		} else {
+			VPSRAD(U8(31), x, sign)
+		}
+		if v.wide {
+			VPTERNLOGD(U8(0x78), magnitude, sign, x) // x xor (sign and magnitude)
+			return
+		}
+		VPAND(magnitude, sign, sign)
+		VPXOR(sign, x, x)
 	}
-	v.xor(sign, x, x)
+}
+
+// magnitudes is a mask of them.
+func (v isa) magnitudes(raw form) VecVirtual { return v.filled(raw, 0x7FFF, 0x7FFFFFFF) }
+
+// filled is filled with a value as wide as those of the form.
+func (v isa) filled(raw form, word uint16, double uint32) VecVirtual {
+	if raw == bf16 {
+		return v.constant16(word)
+	}
+	return v.constant(double)
 }
 
 // join is how lanes are joined: by the least or greatest.
@@ -29,12 +48,15 @@ type join struct {
 	words, doubles func(...Op)
 	// flip makes the one that is looked for the least of unsigned words.
 	flip uint16
+	// what any other goes before, as a word and as a double
+	noWord   uint16
+	noDouble uint32
 }
 
 var (
-	least       = join{VPMINSW, VPMINSD, 0x8000}
-	greatest    = join{VPMAXSW, VPMAXSD, 0x7FFF}
-	greatestAbs = join{VPMAXUW, VPMAXUD, 0xFFFF}
+	least       = join{VPMINSW, VPMINSD, 0x8000, 0x7FFF, 0x7FFFFFFF}
+	greatest    = join{VPMAXSW, VPMAXSD, 0x7FFF, 0x8000, 0x80000000}
+	greatestAbs = join{VPMAXUW, VPMAXUD, 0xFFFF, 0, 0}
 )
 
 func (j join) of(raw form) func(...Op) {
@@ -44,54 +66,199 @@ func (j join) of(raw form) func(...Op) {
 	return j.doubles
 }
 
-// raws loads 16 values as they are; where they fill half a vector, twice.
-func (v isa) raws(raw form, at Register) []VecVirtual {
+// extreme is one of the results for a group.
+type extreme struct {
+	join
+	found, none, flip VecVirtual
+	to                Register
+}
+
+func (v isa) extreme(raw form, j join, to Register) *extreme {
+	return &extreme{j, v.vec(), v.filled(raw, j.noWord, j.noDouble), v.constant16(j.flip), to}
+}
+
+// extremes looks for those of groups: keys turns values into what is joined,
+// values turns results back. As many groups as fill a vector with results are
+// folded together, from where a vector of each is kept.
+type extremes struct {
+	isa
+	raw          form
+	src          Register
+	keys, values func(x VecVirtual)
+	of           []*extreme
+	high         VecVirtual // mask of what is left of two words
+}
+
+// many is the number of groups that are folded together.
+func (e *extremes) many() int { return e.width() / 4 }
+
+// find does so for groups of whole steps.
+func (e *extremes) find(groups, steps Register) {
+	turns, whole, rest, kept := copied(groups), copied(steps), copied(steps), e.memory()
+	e.high = e.constant(0xFFFF0000)
+	SHRQ(U8(bits.Len(uint(e.many()))-1), turns)
+	ANDQ(U8(e.many()-1), groups)
+	perVector := e.width() / e.raw.size / step // steps
+	if perVector > 1 {
+		SHRQ(U8(1), whole)
+		ANDQ(U8(1), rest)
+	}
+	loop("many", turns, func() {
+		for _, few := range []int{1, 2, 4} {
+			e.few(few, steps, kept)
+		}
+		e.keep("all", kept, func(group string) { e.group(group, perVector, whole, rest) })
+		Label("fold")
+		e.foldAll(kept)
+	})
+	loop("group", groups, func() {
+		e.group("one", perVector, whole, rest)
+		e.foldOne()
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// memory is room for a vector of each extreme of many groups.
+func (e *extremes) memory() Register {
+	kept := GP64()
+	LEAQ(AllocLocal((len(e.of)*e.many()+1)*e.width()), kept)
+	ADDQ(U8(e.width()-1), kept)
+	ANDQ(I8(-e.width()), kept)
+	return kept
+}
+
+// keep runs body for many groups, and keeps what it found.
+func (e *extremes) keep(name string, kept Register, body func(group string)) {
+	at, n := copied(kept), GP64()
+	MOVQ(U32(e.many()), n)
+	Label(name)
+	body(name + "Group")
+	for i, x := range e.of {
+		e.storeWhole(x.found, Mem{Base: at, Disp: i * e.many() * e.width()})
+	}
+	ADDQ(U8(e.width()), at)
+	DECQ(n)
+	JNZ(LabelRef(name))
+}
+
+// few is keep without a loop in each group, if there are so many steps.
+func (e *extremes) few(n int, steps, kept Register) {
+	name := described("few%d", n)
+	CMPQ(steps, U8(n))
+	JNE(LabelRef(name + "Not"))
+	e.keep(name, kept, func(string) {
+		for i, x := range e.load(n * step) {
+			e.add(x, i == 0)
+		}
+	})
+	JMP(LabelRef("fold"))
+	Label(name + "Not")
+}
+
+// load loads values as they are, and goes on; where they fill half a vector, they
+// are there twice.
+func (e *extremes) load(values int) []VecVirtual {
 	var all []VecVirtual
-	for i := 0; i < step*raw.size; i += v.width() {
-		r, m := v.vec(), Mem{Base: at, Disp: i}
-		if v.wide && raw == bf16 {
+	size := values * e.raw.size
+	for i := 0; i < size; i += e.width() {
+		r, m := e.vec(), Mem{Base: e.src, Disp: i}
+		if size < e.width() {
 			VBROADCASTI64X4(m, r)
 		} else {
-			v.loadWhole(m, r)
+			e.loadWhole(m, r)
 		}
 		all = append(all, r)
 	}
+	ADDQ(U32(size), e.src)
 	return all
 }
 
-// whole loads a vector of values as they are.
-func (v isa) whole(at Register) VecVirtual {
-	r := v.vec()
-	v.loadWhole(Mem{Base: at}, r)
-	return r
+// add joins values, which are used up, with what was found; the first are all.
+func (e *extremes) add(x VecVirtual, first bool) {
+	e.keys(x)
+	for _, of := range e.of {
+		if first {
+			e.move(x, of.found)
+		} else {
+			of.join.of(e.raw)(x, of.found, of.found)
+		}
+	}
 }
 
-// groups runs body for every group with its values, vector by vector, and then
-// done. raw groups are of whole steps.
-func (v isa) groups(raw form, src, count, size Register, begin func(), body func(x VecVirtual), done func()) {
-	perVector := v.width() / raw.size // values
-	loop("group", count, func() {
-		begin()
-		turns, rest := copied(size), copied(size)
-		if perVector > step {
-			SHRQ(U8(1), turns)
-			ANDQ(U8(1), rest)
+// group finds the extremes of a group, lane by lane.
+func (e *extremes) group(name string, perVector int, whole, rest Register) {
+	for _, of := range e.of {
+		e.move(of.none, of.found)
+	}
+	loop(name, copied(whole), func() {
+		for _, x := range e.load(max(perVector, 1) * step) {
+			e.add(x, false)
 		}
-		loop("turn", turns, func() {
-			for i := 0; i < max(1, step/perVector); i++ {
-				body(v.whole(src))
-				ADDQ(U8(v.width()), src)
-			}
-		})
-		if perVector > step {
-			TESTQ(rest, rest)
-			JZ(LabelRef("even"))
-			body(v.raws(raw, src)[0])
-			ADDQ(U8(step*raw.size), src)
-			Label("even")
-		}
-		done()
 	})
+	if perVector > 1 {
+		TESTQ(rest, rest)
+		JZ(LabelRef(name + "Even"))
+		e.add(e.load(step)[0], false)
+		Label(name + "Even")
+	}
+}
+
+// foldOne writes the results of a group.
+func (e *extremes) foldOne() {
+	for _, of := range e.of {
+		e.fold(e.raw, of.join, of.flip, of.found)
+		e.values(of.found)
+		storeFirst(e.raw, of.found, Mem{Base: of.to})
+		ADDQ(U8(4), of.to)
+	}
+}
+
+// foldAll writes those of all that were kept.
+func (e *extremes) foldAll(kept Register) {
+	for i, of := range e.of {
+		at := Mem{Base: kept, Disp: i * e.many() * e.width()}
+		x := e.tree(of.join.of(e.raw), at, bits.Len(uint(e.many()))-1)
+		if e.raw == bf16 {
+			low := e.vec()
+			VPSLLD(U8(16), x, low)
+			of.words(low, x, x)
+		}
+		if e.values(x); e.raw == bf16 {
+			e.and(e.high, x, x)
+		}
+		e.storeWhole(x, Mem{Base: of.to})
+		ADDQ(U8(e.width()), of.to)
+	}
+}
+
+// tree folds 2^level vectors: of every four lanes of 32 bits, or every level of
+// them, the first becomes the result of the first vector, and so on.
+func (e *extremes) tree(join func(...Op), at Mem, level int) VecVirtual {
+	if level == 0 {
+		x := e.vec()
+		e.loadWhole(at, x)
+		return x
+	}
+	a := e.tree(join, at, level-1)
+	b := e.tree(join, at.Offset(e.width()<<(level-1)), level-1)
+	low := e.vec()
+	switch {
+	case level == 1:
+		VPUNPCKLDQ(b, a, low)
+		VPUNPCKHDQ(b, a, a)
+	case level == 2:
+		VPUNPCKLQDQ(b, a, low)
+		VPUNPCKHQDQ(b, a, a)
+	case e.wide:
+		VSHUFI64X2(U8(0x88), b, a, low) // even parts of 128 bits
+		VSHUFI64X2(U8(0xDD), b, a, a)
+	default:
+		VPERM2I128(U8(0x20), b, a, low)
+		VPERM2I128(U8(0x31), b, a, a)
+	}
+	join(low, a, a)
+	return a
 }
 
 // fold joins the lanes of x into the first. Of words, one instruction finds the
@@ -126,34 +293,30 @@ func storeFirst(raw form, x VecVirtual, to Mem) {
 }
 
 func (v isa) ranges(raw form) {
-	v.function("ranges"+raw.name, "func(lo, hi *float32, src *byte, groups, steps int)",
+	v.search("ranges"+raw.name, "func(lo, hi *float32, src *byte, groups, steps int)",
 		described("ranges%s%s sets the least and greatest value of groups of that many times 16.", raw.name, v.name),
 		"Zeros of either sign are ordered; with a NaN, one result is.")
-	lo, hi, src, groups, steps := param("lo"), param("hi"), param("src"), param("groups"), param("steps")
-	lowest, highest := v.vec(), v.vec()
-	flipLow, flipHigh := v.constant16(least.flip), v.constant16(greatest.flip)
-	begin := func() {
-		first := v.raws(raw, src)[0]
-		v.keys(raw, first)
-		v.move(first, lowest)
-		v.move(first, highest)
-	}
-	v.groups(raw, src, groups, steps, begin, func(x VecVirtual) {
-		v.keys(raw, x)
-		least.of(raw)(x, lowest, lowest)
-		greatest.of(raw)(x, highest, highest)
-	}, func() {
-		v.fold(raw, least, flipLow, lowest)
-		v.fold(raw, greatest, flipHigh, highest)
-		v.keys(raw, lowest)
-		v.keys(raw, highest)
-		storeFirst(raw, lowest, Mem{Base: lo})
-		storeFirst(raw, highest, Mem{Base: hi})
-		ADDQ(U8(4), lo)
-		ADDQ(U8(4), hi)
-	})
-	VZEROUPPER()
-	RET()
+	keys := v.keys(raw)
+	e := &extremes{isa: v, raw: raw, src: param("src"), keys: keys, values: keys}
+	e.of = []*extreme{v.extreme(raw, least, param("lo")), v.extreme(raw, greatest, param("hi"))}
+	e.find(param("groups"), param("steps"))
+}
+
+// search begins a function that needs more of the stack than every caller has.
+func (v isa) search(name, signature string, doc ...string) {
+	TEXT(name+v.name, 0, signature)
+	Pragma("noescape")
+	Doc(doc...)
+}
+
+func (v isa) absMax(raw form) {
+	v.search("absMax"+raw.name, "func(amax *float32, src *byte, groups, steps int)",
+		described("absMax%s%s sets the greatest magnitude of groups of that many times 16, a NaN being the greatest.", raw.name, v.name))
+	mask := v.magnitudes(raw)
+	e := &extremes{isa: v, raw: raw, src: param("src")}
+	e.keys, e.values = func(x VecVirtual) { v.and(mask, x, x) }, func(VecVirtual) {}
+	e.of = []*extreme{v.extreme(raw, greatestAbs, param("amax"))}
+	e.find(param("groups"), param("steps"))
 }
 
 // signs reports whether ranges reach from below to above zero.
@@ -181,24 +344,4 @@ func (v isa) move(from, to VecVirtual) {
 	} else {
 		VMOVDQA(from, to)
 	}
-}
-
-func (v isa) absMax(raw form) {
-	v.function("absMax"+raw.name, "func(amax *float32, src *byte, groups, steps int)",
-		described("absMax%s%s sets the greatest magnitude of groups of that many times 16, a NaN being the greatest.", raw.name, v.name))
-	amax, src, groups, steps := param("amax"), param("src"), param("groups"), param("steps")
-	highest, mask, flip := v.vec(), v.constant(0x7FFFFFFF), v.constant16(greatestAbs.flip)
-	if raw == bf16 {
-		mask = v.constant16(0x7FFF)
-	}
-	v.groups(raw, src, groups, steps, func() { v.xor(highest, highest, highest) }, func(x VecVirtual) {
-		v.and(mask, x, x)
-		greatestAbs.of(raw)(x, highest, highest)
-	}, func() {
-		v.fold(raw, greatestAbs, flip, highest)
-		storeFirst(raw, highest, Mem{Base: amax})
-		ADDQ(U8(4), amax)
-	})
-	VZEROUPPER()
-	RET()
 }
