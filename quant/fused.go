@@ -99,7 +99,8 @@ func (f *fused) encodeBatch(codes []byte, start int, src plain, s *Scratch) erro
 	f.measure(src, size, s)
 	s.steps = s.steps.Sized(n)
 	fast := f.groups.stepAll(s.steps, s.lo[:n], s.hi[:n])
-	if !fast && !f.allowNonfinite {
+	if !fast {
+		f.firstNaNs(src, size, s)
 		if err := f.checkBatch(start, src, s); err != nil {
 			return err
 		}
@@ -119,8 +120,11 @@ func (f *fused) encodeBatch(codes []byte, start int, src plain, s *Scratch) erro
 	return nil
 }
 
-// checkBatch reports the first value of a batch that is not finite.
+// checkBatch reports the first value of a batch that is not finite, if none may be.
 func (f *fused) checkBatch(start int, src plain, s *Scratch) error {
+	if f.allowNonfinite {
+		return nil
+	}
 	size := f.grid.Group
 	for i := range src.len() / size {
 		if r := f.rangeAt(i, s); !r.finite() {
@@ -142,7 +146,7 @@ func (f *fused) run(codes []byte, src plain, steps kernel.Steps, size int, s *Sc
 }
 
 // measure finds the ranges of groups of one size. Where the greatest magnitude
-// is all that counts, it is that of hi.
+// is all that counts, it is that of hi, with any NaN for a group that holds one.
 func (f *fused) measure(src plain, size int, s *Scratch) {
 	n := src.len() / size
 	data, raw := src.raw(s)
@@ -153,10 +157,19 @@ func (f *fused) measure(src plain, size int, s *Scratch) {
 	}
 	kernel.AbsMax(hi, data, raw, size)
 	clear(lo)
-	for i, a := range hi {
-		if a != a { // the NaN that stands first
+}
+
+// firstNaNs puts the NaN that stands first in a group in the place of any. No
+// step follows from one, so that this is done for few.
+func (f *fused) firstNaNs(src plain, size int, s *Scratch) {
+	if f.ranges {
+		return
+	}
+	data, raw := src.raw(s)
+	for i, a := range s.hi[:src.len()/size] {
+		if a != a {
 			each := data[i*size*raw.Bytes() : (i+1)*size*raw.Bytes()]
-			kernel.Ranges(lo[i:i+1], hi[i:i+1], each, raw, size)
+			kernel.Ranges(s.lo[i:i+1], s.hi[i:i+1], each, raw, size)
 		}
 	}
 }
@@ -179,6 +192,7 @@ func (f *fused) measureTile(start int, src plain, s *Scratch) (ranges []Range, e
 	f.grid.units(start, src.len(), func(_, from, to int) {
 		part := src.slice(from, to)
 		f.measure(part, to-from, s)
+		f.firstNaNs(part, to-from, s)
 		r := f.rangeAt(0, s)
 		if err == nil && !r.finite() && !f.allowNonfinite {
 			err = CheckFinite(start+from, part.values(&s.slow))
