@@ -57,7 +57,7 @@ func chooseFor(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, o Op
 
 // choose tries one dtype after the other on a layer.
 func (e *encoding) choose(ctx context.Context, w *stream.Worker) (plan.Choice, error) {
-	s := e.step.Settings
+	s := *e.step.Settings
 	from, product := dtype.Lookup(s.PlainDtype()), dtype.Lookup(s.MatmulDtype)
 	threshold, err := s.Threshold(from)
 	if err != nil {

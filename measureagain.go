@@ -69,9 +69,11 @@ func (m *models) measureAgain(ctx context.Context, s *stage.Stage, r Resources, 
 	if err := stream.Run(ctx, r.threads(), tasks, done); err != nil {
 		return err
 	}
+	losses := make(map[string][]sums, len(all))
 	for _, c := range all {
-		report.lost(c.name, c.found)
+		losses[c.name] = c.found
 	}
+	report.lost(losses)
 	return nil
 }
 

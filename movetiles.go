@@ -118,20 +118,20 @@ func (t *transcoding) explainLoss(s *plan.Step, found sums) error {
 
 // report adds what moving layers lost.
 func (t *transcoding) report(r *Report) {
-	for name, found := range t.losses {
-		r.lost(name, found)
-	}
+	r.lost(t.losses)
 }
 
-// lost gives a layer its error.
-func (r *Report) lost(layer string, found []sums) {
-	total := sums{nonfinite: -1}
-	for _, s := range found {
-		total.add(s)
-	}
+// lost gives layers their errors.
+func (r *Report) lost(losses map[string][]sums) {
 	for i := range r.Layers {
-		if r.Layers[i].Name == layer {
-			r.Layers[i].Figures = &Figures{total.error(), finiteOrNil(total.maxAbs)}
+		found, ok := losses[r.Layers[i].Name]
+		if !ok {
+			continue
 		}
+		total := sums{nonfinite: -1}
+		for _, s := range found {
+			total.add(s)
+		}
+		r.Layers[i].Figures = &Figures{total.error(), finiteOrNil(total.maxAbs)}
 	}
 }

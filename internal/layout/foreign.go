@@ -193,10 +193,11 @@ func (m *Model) openForeign(l *Layer, by *Layout, config codec.Blocks) {
 	name, _ := o.options.Get("format")
 	l.Format, _ = name.(string)
 	l.Dtype, l.Options = l.Format, o.options
-	if o.err != nil {
-		o.err = fmt.Errorf("tensor %s: %w", scale, o.err)
-	}
-	if l.Err == nil {
+	switch {
+	case l.Err != nil:
+	case o.err != nil:
+		l.Err = fmt.Errorf("tensor %s: %w", scale, o.err)
+	default:
 		m.open(l, o)
 	}
 }

@@ -13,7 +13,7 @@ import (
 // made once and takes memory once, so nothing may change it.
 type kind struct {
 	options pyjson.Object
-	codecs  map[string]opened // by what the layers are stored as
+	codecs  map[string]*opened // by what the layers are stored as
 }
 
 type opened struct {
@@ -34,7 +34,7 @@ func (k kinds) of(text string, parse func() (pyjson.Object, error)) (*kind, erro
 	if err != nil {
 		return nil, err
 	}
-	one := &kind{options: options, codecs: map[string]opened{}}
+	one := &kind{options: options, codecs: map[string]*opened{}}
 	k[text] = one
 	return one, nil
 }
@@ -47,11 +47,12 @@ func (k kinds) described(options pyjson.Object) *kind {
 
 // open returns what is known of a layer that is stored so; open is called where
 // it is the first.
-func (k *kind) open(s *codec.Stored, open func() opened) opened {
+func (k *kind) open(s *codec.Stored, open func() opened) *opened {
 	key := storedKey(s)
 	one, ok := k.codecs[key]
 	if !ok {
-		one = open()
+		made := open()
+		one = &made
 		k.codecs[key] = one
 	}
 	return one

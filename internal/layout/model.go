@@ -33,7 +33,12 @@ type Layer struct {
 	Unscaled bool
 	// Dtype of the weight before it was quantized, 0 if nothing says it.
 	OrigDtype safetensors.Dtype
+
+	alike *opened
 }
+
+// Alike is the same for layers that share description and codec.
+func (l *Layer) Alike() any { return l.alike }
 
 // Model is a checkpoint as layers and plain tensors.
 type Model struct {
@@ -130,12 +135,12 @@ func (l *Layer) Stored() map[quant.Role]checkpoint.Tensor {
 }
 
 // open gives the layer its codec, or the reason why it has none.
-func (m *Model) open(l *Layer, o opened) {
+func (m *Model) open(l *Layer, o *opened) {
 	if o.err != nil {
 		l.Err = o.err
 		return
 	}
-	l.Codec = o.codec
+	l.Codec, l.alike = o.codec, o
 	tensors := o.codec.Tensors()
 	l.Parts = make([]checkpoint.Tensor, len(tensors))
 	for i, t := range tensors {

@@ -26,6 +26,7 @@ type decider struct {
 	listKeys bool           // the preset's list is in effect
 	used     map[string]bool
 	made     map[made]shared
+	given    givenSettings
 	resolved resolved // the last
 	checked  made     // the last format and settings that go together
 	cannot   []string // layers that their dtype cannot hold
@@ -35,7 +36,7 @@ type decider struct {
 }
 
 func newDecider(o Options) (*decider, error) {
-	d := &decider{Options: o, used: map[string]bool{}, made: map[made]shared{}}
+	d := &decider{Options: o, used: map[string]bool{}, made: map[made]shared{}, given: givenSettings{}}
 	d.flagged = d.base().With(o.Flags)
 	if o.Config != nil {
 		if err := o.Config.Check(); err != nil {
@@ -94,7 +95,7 @@ func (d *decider) base() codec.Settings {
 
 func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 	layer, isWeight := strings.CutSuffix(t.Name, ".weight")
-	*s = Step{Source: t, Layer: layer, Action: Keep, Names: d.Preset.MemoryNames(t.Name), From: d.Stored[t.Name], kept: d.kept}
+	*s = Step{Source: t, Layer: layer, Action: Keep, Names: d.Preset.MemoryNames(t.Name), Settings: &unset, From: d.Stored[t.Name], kept: d.kept}
 	if d.Layout == layout.Comfy && d.Preset.Drop(t.Name) {
 		s.Action, s.Reason = Drop, "preset "+d.Preset.Name+" leaves it out"
 		return nil
@@ -297,28 +298,36 @@ var quantKinds = map[preset.Kind]quant.Kind{
 
 // quantize gives the step its codec, or returns why the dtype cannot hold it.
 func (d *decider) quantize(s *Step, kind preset.Kind, rule *Rule) (keep string, err error) {
-	if err := d.resolve(s, kind, rule); err != nil {
+	given, err := d.resolve(s, kind, rule)
+	if err != nil {
 		return "", err
 	}
+	keep, err = d.store(s, &given)
+	s.Settings = d.given.shared(given)
+	return keep, err
+}
+
+// store is quantize with settings that may yet change.
+func (d *decider) store(s *Step, given *codec.Settings) (keep string, err error) {
 	choice, measured := d.Chosen[s.Source.Name]
 	if measured {
-		if s.Settings.Dtype = choice.Dtype; choice.Dtype == "" {
+		if given.Dtype = choice.Dtype; choice.Dtype == "" {
 			return "no dtype loses little enough", nil
 		}
 		if choice.NoMatmul {
-			s.Settings.Matmul, s.Settings.MatmulConv = false, false
+			given.Matmul, given.MatmulConv = false, false
 		}
 	}
-	if err := d.check(s); err != nil {
+	if err := d.check(s.Format, given); err != nil {
 		return "", usage.Errorf("layer %s: %w", s.Layer, err)
 	}
 	src := s.CodecSource()
-	s.Codec, s.Options, err = d.make(s.Format, src, s.Settings)
+	s.Codec, s.Options, err = d.make(s.Format, src, *given)
 	if err != nil {
 		d.cannot = append(d.cannot, fmt.Sprintf("%s is kept: %v", s.Layer, err))
 		return err.Error(), nil
 	}
-	if err := d.settle(s, src); err != nil {
+	if err := d.settle(s, src, given); err != nil {
 		return "", err
 	}
 	if scale, ok := d.InputScales[s.Layer]; ok {
@@ -330,33 +339,49 @@ func (d *decider) quantize(s *Step, kind preset.Kind, rule *Rule) (keep string, 
 	return "", nil
 }
 
-// resolve gives the step its settings and format. Neighbours most often follow
-// the same, which are not worked out again.
-func (d *decider) resolve(s *Step, kind preset.Kind, rule *Rule) (err error) {
-	if s.Settings, err = d.settings(s.memoryName(), rule); err != nil {
-		return err
+// resolve gives the step its format and returns its settings. Neighbours most
+// often follow the same, which are not worked out again.
+func (d *decider) resolve(s *Step, kind preset.Kind, rule *Rule) (codec.Settings, error) {
+	from, err := d.settings(s.memoryName(), rule)
+	if err != nil {
+		return from, err
 	}
-	s.Settings.Kind = quantKinds[kind]
-	if r := &d.resolved; r.format == nil || r.rule != rule || r.from != s.Settings {
-		*r = resolved{rule: rule, from: s.Settings}
-		f, err := codec.Resolve(s.Settings.Dtype, d.Layout == layout.SDNQ)
+	from.Kind = quantKinds[kind]
+	if r := &d.resolved; r.format == nil || r.rule != rule || r.from != from {
+		*r = resolved{rule: rule, from: from}
+		f, err := codec.Resolve(from.Dtype, d.Layout == layout.SDNQ)
 		if err != nil {
-			return usage.Errorf("layer %s: %w", s.Layer, err)
+			return from, usage.Errorf("layer %s: %w", s.Layer, err)
 		}
-		r.format = f.Scaled(s.Settings.Scale)
-		r.settings = d.inherit(s.Settings, r.format, rule)
+		r.format = f.Scaled(from.Scale)
+		r.settings = d.inherit(from, r.format, rule)
 	}
-	s.Settings, s.Format = d.resolved.settings, d.resolved.format
-	return nil
+	s.Format = d.resolved.format
+	return d.resolved.settings, nil
+}
+
+// givenSettings has settings once that many layers have.
+type givenSettings map[codec.Settings]*codec.Settings
+
+// unset are the settings of what is not quantized.
+var unset codec.Settings
+
+func (all givenSettings) shared(s codec.Settings) *codec.Settings {
+	known, ok := all[s]
+	if !ok {
+		known = &s
+		all[s] = known
+	}
+	return known
 }
 
 // check is that of the format, for a layer unlike the one before.
-func (d *decider) check(s *Step) error {
-	if d.checked.format == s.Format && d.checked.settings == s.Settings {
+func (d *decider) check(f *codec.Format, given *codec.Settings) error {
+	if d.checked.format == f && d.checked.settings == *given {
 		return nil
 	}
-	d.checked.format, d.checked.settings = s.Format, s.Settings
-	return s.Format.Check(s.Settings)
+	d.checked.format, d.checked.settings = f, *given
+	return f.Check(*given)
 }
 
 // resolved is what settings and a rule came to.
@@ -401,25 +426,25 @@ type shared struct {
 
 // settle takes back settings that a layer cannot follow though its dtype can
 // hold it, and says so where the reference does not.
-func (d *decider) settle(s *Step, src codec.Source) (err error) {
+func (d *decider) settle(s *Step, src codec.Source, given *codec.Settings) (err error) {
 	scheme := codec.Scheme(s.Codec)
 	if scheme == nil {
 		return nil
 	}
-	wanted := &s.Settings.Matmul
+	wanted := &given.Matmul
 	if scheme.Kind == quant.Conv || scheme.Kind == quant.ConvTranspose {
-		wanted = &s.Settings.MatmulConv
+		wanted = &given.MatmulConv
 	}
-	if scheme.MatmulFails() && !s.Settings.ExactReference {
+	if scheme.MatmulFails() && !given.ExactReference {
 		*wanted = false
 		d.cannot = append(d.cannot, s.Layer+" is stored without quantized-matmul: SDNQ could not multiply it")
-		s.Codec, s.Options, err = s.Format.Make(src, s.Settings)
+		s.Codec, s.Options, err = s.Format.Make(src, *given)
 	}
 	if s.NoMatmul = *wanted && !scheme.Matmul; s.NoMatmul {
-		s.Settings.Matmul, s.Settings.MatmulConv = false, false // as the list says, which knows no kinds
+		given.Matmul, given.MatmulConv = false, false // as the list says, which knows no kinds
 	}
 	if scheme.Ungrouped {
-		s.Settings.GroupSize = -1
+		given.GroupSize = -1
 	}
 	return err
 }

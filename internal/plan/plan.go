@@ -89,10 +89,10 @@ type Step struct {
 	// Codec stores the tensor; nil where its bytes are copied.
 	Codec    codec.Codec
 	Format   *codec.Format
-	Settings codec.Settings
-	Options  pyjson.Object // what the layer's metadata says
-	Header   pyjson.Object // what a header says of it, nil for the same
-	NoMatmul bool          // quantized matmul was asked for and does not apply
+	Settings *codec.Settings // of a weight; layers share them, so that nothing may change them
+	Options  pyjson.Object   // what the layer's metadata says
+	Header   pyjson.Object   // what a header says of it, nil for the same
+	NoMatmul bool            // quantized matmul was asked for and does not apply
 	// From is the stored layer that the weight comes from, and Move how its
 	// codes become those of Codec; nil for a plain tensor. Source stands for the
 	// restored weight then.

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -260,7 +259,7 @@ func TestSettings(t *testing.T) {
 			p := planned(t, model, tt.o)
 			i := slices.IndexFunc(p.Steps, func(s Step) bool { return s.Layer == tt.layer && s.Action == Quantize })
 			tt.want.HadamardGroupSize, tt.want.SVDSteps, tt.want.CodebookSteps = 256, 8, 24
-			if i < 0 || p.Steps[i].Settings != tt.want {
+			if i < 0 || *p.Steps[i].Settings != tt.want {
 				t.Errorf("got %+v, want %+v", p.Steps[max(i, 0)].Settings, tt.want)
 			}
 		})
@@ -373,8 +372,8 @@ func TestPure(t *testing.T) {
 			t.Errorf("%s is read out of order", first.Steps[i].Source.Name)
 		}
 	}
-	if a, b := fmt.Sprintf("%+v", steps(first)), fmt.Sprintf("%+v", steps(second)); a != b {
-		t.Errorf("two plans:\n%s\n%s", a, b)
+	if a, b := steps(first), steps(second); !reflect.DeepEqual(a, b) {
+		t.Errorf("two plans:\n%+v\n%+v", a, b)
 	}
 	if !reflect.DeepEqual(first.Files, second.Files) || !reflect.DeepEqual(first.Config, second.Config) || !reflect.DeepEqual(first.Literals, second.Literals) {
 		t.Error("two outputs")

@@ -20,7 +20,7 @@ func (t *transcoding) again(s *Step, why error) error {
 		return err
 	}
 	s.Reason, s.Move = fmt.Sprintf("%s: %v", s.From.Dtype, why), nil
-	s.Settings, s.Dtype = given, given.Dtype
+	s.Settings, s.Dtype = t.given.shared(given), given.Dtype
 	if s.Format, err = codec.Resolve(given.Dtype, t.o.Layout == layout.SDNQ); err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func Rewrite(edits []Edit, o Output) (*Plan, error) {
 			p.Literals = append(p.Literals, Literal{Data: e.Data})
 			continue
 		}
-		s := Step{Source: e.Source, Action: Keep}
+		s := Step{Source: e.Source, Action: Keep, Settings: &unset}
 		s.Layer, _ = strings.CutSuffix(e.Source.Name, ".weight")
 		if e.Layer != "" {
 			s.Layer, s.Dtype, s.Reason = e.Layer, e.Format, e.Reason

@@ -43,14 +43,18 @@ func configOf(steps []Step, d *decider) *sdnq.Config {
 // every weight that is kept, by its full name; sdnq itself leaves out names
 // that an entry matches already.
 func notConverted(steps []Step, skip []string, exact bool) []string {
-	list := slices.DeleteFunc(slices.Clone(skip), func(entry string) bool {
-		return slices.ContainsFunc(steps, func(s Step) bool {
-			_, matched := sdnq.Match(s.memoryName(), []string{entry})
-			return matched && s.quantized()
-		})
-	})
+	list := slices.Clone(skip)
+	for i := range steps {
+		if s := &steps[i]; s.quantized() {
+			list = slices.DeleteFunc(list, func(entry string) bool {
+				_, matched := sdnq.Match(s.memoryName(), []string{entry})
+				return matched
+			})
+		}
+	}
 	entries := slices.Clone(list)
-	for _, s := range steps {
+	for i := range steps {
+		s := &steps[i]
 		if s.Action != Keep || s.quantized() || s.Layer == s.Source.Name {
 			continue
 		}
@@ -74,7 +78,8 @@ func (s *Step) listNames(exact bool) []string {
 // notMultiplied lists the layers to which quantized matmul does not apply.
 func notMultiplied(steps []Step) []string {
 	var list []string
-	for _, s := range steps {
+	for i := range steps {
+		s := &steps[i]
 		if s.NoMatmul {
 			list = append(list, s.listNames(s.Settings.ExactReference)...)
 		}
@@ -86,7 +91,8 @@ func notMultiplied(steps []Step) []string {
 // untoldShapes holds the shapes that no reader could tell from the tensors.
 func untoldShapes(steps []Step) pyjson.Object {
 	var shapes pyjson.Object
-	for _, s := range steps {
+	for i := range steps {
+		s := &steps[i]
 		if scheme := s.scheme(); scheme != nil && untold(scheme) {
 			shapes = append(shapes, pyjson.Member{Key: s.Layer, Value: s.Source.Shape})
 		}
@@ -113,7 +119,8 @@ func keepsExceptions(c, user *sdnq.Config, steps []Step) bool {
 			return false
 		}
 	}
-	for _, s := range steps {
+	for i := range steps {
+		s := &steps[i]
 		if s.quantized() && (s.Settings.Dynamic || !says(&candidate, s)) {
 			return false
 		}
@@ -149,27 +156,27 @@ func globalSettings(s codec.Settings) sdnq.Settings {
 }
 
 // says reports whether the config gives a layer the settings of its step.
-func says(c *sdnq.Config, s Step) bool { return len(differing(c, s)) == 0 }
+func says(c *sdnq.Config, s *Step) bool { return len(differing(c, s)) == 0 }
 
 // differ is differing for one config. Layers with equal settings are compared
 // once where the config says the same of all.
-func differ(c *sdnq.Config) func(s Step) pyjson.Object {
+func differ(c *sdnq.Config) func(s *Step) pyjson.Object {
 	if len(c.Modules)+len(c.DtypeLists)+len(c.NotMatmul) > 0 {
-		return func(s Step) pyjson.Object { return differing(c, s) }
+		return func(s *Step) pyjson.Object { return differing(c, s) }
 	}
 	known := map[codec.Settings]pyjson.Object{}
-	return func(s Step) pyjson.Object {
-		keys, ok := known[s.Settings]
+	return func(s *Step) pyjson.Object {
+		keys, ok := known[*s.Settings]
 		if !ok {
 			keys = differing(c, s)
-			known[s.Settings] = keys
+			known[*s.Settings] = keys
 		}
 		return keys
 	}
 }
 
 // differing are the keys of a layer's settings that the config says otherwise.
-func differing(c *sdnq.Config, s Step) pyjson.Object {
+func differing(c *sdnq.Config, s *Step) pyjson.Object {
 	got, err := c.For(s.memoryName())
 	if err != nil {
 		return s.Settings.ConfigKeys()
@@ -205,7 +212,8 @@ func exceptions(c *sdnq.Config, steps []Step) {
 	lists := map[string][]string{}
 	plain := *c
 	differing := differ(&plain)
-	for _, s := range steps {
+	for i := range steps {
+		s := &steps[i]
 		if !s.quantized() {
 			continue
 		}
@@ -230,7 +238,7 @@ func exceptions(c *sdnq.Config, steps []Step) {
 }
 
 // withBasics adds dtype and group, without which an entry is hard to read.
-func withBasics(keys pyjson.Object, s Step) pyjson.Object {
+func withBasics(keys pyjson.Object, s *Step) pyjson.Object {
 	for _, m := range s.Settings.ConfigKeys() {
 		if m.Key == "weights_dtype" || m.Key == "group_size" || m.Key == "dequantize_fp32" {
 			keys = keys.Set(m.Key, m.Value)
@@ -245,7 +253,8 @@ func sharedDifference(c *sdnq.Config, steps []Step) pyjson.Object {
 	var shared pyjson.Object
 	n := 0
 	differing := differ(c)
-	for _, s := range steps {
+	for i := range steps {
+		s := &steps[i]
 		if !s.quantized() {
 			continue
 		}

@@ -74,7 +74,7 @@ func (d *decider) keepStored(s *Step) error {
 	}
 	m, err := codec.Renamed(s.CodecSource(), l.Options, l.Codec)
 	if err == nil {
-		s.Settings = m.Settings
+		s.Settings = d.given.shared(m.Settings)
 	}
 	return err
 }

@@ -33,12 +33,12 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 	if err := m.Failed(); err != nil {
 		return nil, &sourceError{err}
 	}
-	t := &transcoding{Model: m, TranscodeOptions: how, o: o}
-	p := &Plan{Layout: o.Layout, Transcodes: true}
+	t := &transcoding{Model: m, TranscodeOptions: how, o: o, given: givenSettings{}, moved: map[moved]*codec.Move{}}
+	p := &Plan{Layout: o.Layout, Transcodes: true, Steps: make([]Step, 0, len(m.Plain)+len(m.Layers))}
 	for _, one := range m.Plain {
 		layer, _ := strings.CutSuffix(one.Name, ".weight")
 		p.Steps = append(p.Steps, Step{
-			Source: one, Layer: layer, Action: Keep, Reason: "not quantized", Names: o.Preset.MemoryNames(one.Name),
+			Source: one, Layer: layer, Action: Keep, Reason: "not quantized", Names: o.Preset.MemoryNames(one.Name), Settings: &unset,
 		})
 	}
 	for _, l := range m.Layers {
@@ -54,9 +54,7 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 	if err := t.refused(); err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(p.Steps, func(a, b Step) int {
-		return cmp.Or(cmp.Compare(a.Source.Shard, b.Source.Shard), cmp.Compare(a.Source.Offset, b.Source.Offset))
-	})
+	p.Steps = inReadOrder(p.Steps)
 	if err := checkFor(p, o); err != nil {
 		return nil, err
 	}
@@ -70,23 +68,42 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 	return p, p.place(o.Output)
 }
 
+// inReadOrder sorts places of steps: steps themselves are long.
+func inReadOrder(steps []Step) []Step {
+	places := make([]int32, len(steps))
+	for i := range places {
+		places[i] = int32(i)
+	}
+	slices.SortFunc(places, func(a, b int32) int {
+		x, y := &steps[a].Source, &steps[b].Source
+		return cmp.Or(cmp.Compare(x.Shard, y.Shard), cmp.Compare(x.Offset, y.Offset), cmp.Compare(a, b))
+	})
+	sorted := make([]Step, len(steps))
+	for i, place := range places {
+		sorted[i] = steps[place]
+	}
+	return sorted
+}
+
 // transcoding is a model on its way to another layout.
 type transcoding struct {
 	*layout.Model
 	TranscodeOptions
 	o      Options
 	cannot reasons
+	given  givenSettings
+	moved  map[moved]*codec.Move
 }
 
 // step moves one layer, or says why it cannot.
 func (t *transcoding) step(l *layout.Layer) (Step, error) {
 	dtype := first(l.OrigDtype, keptDtype(t.Plain))
-	s := Step{Source: layerTensor(l, dtype), Layer: l.Name, Action: Quantize, From: l}
+	s := Step{Source: layerTensor(l, dtype), Layer: l.Name, Action: Quantize, Settings: &unset, From: l}
 	s.Names = t.o.Preset.MemoryNames(s.Source.Name)
 	move, err := t.move(l, dtype)
 	if err == nil {
 		s.Move = move
-		s.Codec, s.Format, s.Settings, s.Options = move.To, move.Format, move.Settings, move.Metadata
+		s.Codec, s.Format, s.Settings, s.Options = move.To, move.Format, &move.Settings, move.Metadata
 		s.Dtype = storedName(&s)
 		err = t.loads(&s)
 	}
@@ -116,8 +133,29 @@ func (t *transcoding) loads(s *Step) error {
 	return t.o.For.CheckLayer(s.Format, s.Dtype)
 }
 
+// moved tells moves apart that layers can share.
+type moved struct {
+	alike any
+	orig  safetensors.Dtype
+	kind  quant.Kind
+}
+
+// move is the way of a layer, one for all that go the same: models repeat a few
+// kinds of layers many times.
 func (t *transcoding) move(l *layout.Layer, orig safetensors.Dtype) (*codec.Move, error) {
 	src := codec.Source{Name: l.Name, Shape: l.Shape(), Dtype: orig}
+	key := moved{l.Alike(), orig, t.kind(src)}
+	if m, ok := t.moved[key]; ok {
+		return m, nil
+	}
+	m, err := t.newMove(l, src, key.kind)
+	if err == nil {
+		t.moved[key] = m
+	}
+	return m, err
+}
+
+func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind quant.Kind) (*codec.Move, error) {
 	stored, err := codec.ByName(l.Format)
 	switch {
 	case err != nil:
@@ -125,7 +163,7 @@ func (t *transcoding) move(l *layout.Layer, orig safetensors.Dtype) (*codec.Move
 	case codec.IsForeign(l.Codec):
 		return nil, fmt.Errorf("the %s layout is older than both: tensorpress migrate makes it ComfyUI's", l.Layout.Name)
 	case t.o.Layout == layout.SDNQ:
-		return codec.FromNative(src, t.kind(src), stored, l.Options, l.Codec)
+		return codec.FromNative(src, kind, stored, l.Options, l.Codec)
 	case !t.Rename && stored == codec.SDNQ():
 		return codec.ToNative(l.Codec, t.Native)
 	case stored == codec.SDNQ():
@@ -144,7 +182,7 @@ func (t *transcoding) beside(l *layout.Layer) []Step {
 	for _, one := range l.Tensors {
 		isPart := slices.ContainsFunc(l.Parts, func(part checkpoint.Tensor) bool { return part.Name == one.Name })
 		if !isPart && !layout.IsMetadata(one.Name) {
-			steps = append(steps, Step{Source: one, Layer: one.Name, Action: Keep, Reason: "of the activations"})
+			steps = append(steps, Step{Source: one, Layer: one.Name, Action: Keep, Reason: "of the activations", Settings: &unset})
 		}
 	}
 	return steps
@@ -186,8 +224,8 @@ func (t *transcoding) config(p *Plan) error {
 	o.Flags = mostCommon(p.Steps)
 	defaults := sdnq.Default()
 	numel, channels := defaults.MinNumel, defaults.MinChannels
-	for _, s := range p.Steps {
-		if s.Action == Quantize {
+	for i := range p.Steps {
+		if s := &p.Steps[i]; s.Action == Quantize {
 			numel, channels = min(numel, s.Source.Numel()), min(channels, slices.Min(s.Source.Shape[:2]))
 			k := codec.Scheme(s.Codec).Kind
 			o.Embedding = o.Embedding || k == quant.Embedding
@@ -207,14 +245,15 @@ func mostCommon(steps []Step) Overrides {
 	counts, most := map[string]int{}, ""
 	given := map[string]Overrides{}
 	keys := map[codec.Settings]string{} // few for many layers
-	for _, s := range steps {
+	for i := range steps {
+		s := &steps[i]
 		if s.Action != Quantize {
 			continue
 		}
-		key, known := keys[s.Settings]
+		key, known := keys[*s.Settings]
 		if !known {
 			key = pyjson.Dump(s.Settings.ConfigKeys())
-			keys[s.Settings], given[key] = key, s.Settings.Given()
+			keys[*s.Settings], given[key] = key, s.Settings.Given()
 		}
 		if counts[key]++; counts[key] > counts[most] {
 			most = key

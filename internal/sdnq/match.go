@@ -30,6 +30,9 @@ func matches(param, entry string) bool {
 }
 
 func hasComponent(param, entry string) bool {
+	if !strings.Contains(param, entry) { // a few instructions, for nearly all
+		return false
+	}
 	for part := range strings.SplitSeq(param, ".") {
 		if part == entry {
 			return true
