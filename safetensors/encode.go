@@ -2,6 +2,7 @@ package safetensors
 
 import (
 	"encoding/binary"
+	"iter"
 	"maps"
 	"math"
 	"slices"
@@ -51,7 +52,8 @@ func layOut(tensors []Tensor, metadata map[string]string) (h *Header, from []int
 	if err := checkMetadata(metadata); err != nil {
 		return nil, nil, err
 	}
-	h.DataStart = h.encodedSize()
+	h.encoded = h.encodedSize()
+	h.DataStart = h.encoded
 	if n := h.DataStart - lengthBytes; n > MaxHeader {
 		return nil, nil, errorOf(ErrInvalid, "header takes %d bytes, want at most %d", n, MaxHeader)
 	}
@@ -87,11 +89,7 @@ func order(tensors []Tensor) []int32 {
 func (h *Header) place() error {
 	const most = math.MaxInt64 - lengthBytes - MaxHeader
 	var end int64
-	dims := 0
-	for _, t := range h.Tensors {
-		dims += len(t.Shape)
-	}
-	shapes := make([]int, 0, dims) // of all tensors
+	var last []int
 	for i := range h.Tensors {
 		t := &h.Tensors[i]
 		if err := checkName(t.Name); err != nil {
@@ -104,8 +102,10 @@ func (h *Header) place() error {
 		if size > most-end {
 			return errorOf(ErrInvalid, "tensor %s: the file overflows", quoted(t.Name))
 		}
-		shapes = append(shapes, t.Shape...)
-		t.Shape = shapes[len(shapes)-len(t.Shape) : len(shapes) : len(shapes)]
+		if last == nil || !slices.Equal(t.Shape, last) { // neighbours have most often the same
+			last = append([]int{}, t.Shape...)
+		}
+		t.Shape = last
 		t.Offset, t.Size = end, size
 		end += size
 	}
@@ -136,42 +136,56 @@ func checkMetadata(metadata map[string]string) error {
 // DataStart bytes. A header that was read is encoded in the same way, in its
 // own order, whatever spaces or escapes its file had.
 func (h *Header) Encode() []byte {
-	b := make([]byte, lengthBytes, h.DataStart+perTensor)
-	b = append(b, '{')
-	if h.Metadata != nil {
-		b = appendMetadata(b, h.Metadata)
+	size := h.encodedSize()
+	b := make([]byte, 0, size)
+	for piece := range h.pieces(size) {
+		b = append(b, piece...)
 	}
-	for i, t := range h.Tensors {
-		if i > 0 || h.Metadata != nil {
-			b = append(b, ',')
-		}
-		b = appendTensor(b, t)
-	}
-	b = append(b, '}')
-	for len(b)%8 != 0 {
-		b = append(b, ' ')
-	}
-	binary.LittleEndian.PutUint64(b, uint64(len(b)-lengthBytes))
 	return b
 }
 
-const perTensor = 128 // bytes of JSON, roughly
-
 // encodedSize is the length of what Encode returns.
 func (h *Header) encodedSize() int64 {
-	items, n := len(h.Tensors), lengthBytes+len("{}")
-	var one []byte
-	if h.Metadata != nil {
-		one = appendMetadata(one, h.Metadata)
-		n += len(one)
-		items++
+	if h.encoded > 0 {
+		return h.encoded
 	}
-	for _, t := range h.Tensors {
-		one = appendTensor(one[:0], t)
-		n += len(one)
+	n := 0
+	for piece := range h.pieces(0) {
+		n += len(piece)
 	}
-	n += max(items-1, 0) // commas
 	return int64(n+7) / 8 * 8
+}
+
+// pieces are what Encode returns, padded to a size, in one buffer after another:
+// of many tensors it is long.
+func (h *Header) pieces(size int64) iter.Seq[[]byte] {
+	const enough = 64 << 10
+	return func(yield func([]byte) bool) {
+		b := binary.LittleEndian.AppendUint64(make([]byte, 0, min(size, enough)+enough/8), uint64(size-lengthBytes))
+		b = append(b, '{')
+		if h.Metadata != nil {
+			b = appendMetadata(b, h.Metadata)
+		}
+		before := int64(0) // bytes of other pieces
+		for i, t := range h.Tensors {
+			if len(b) >= enough {
+				if !yield(b) {
+					return
+				}
+				before += int64(len(b))
+				b = b[:0]
+			}
+			if i > 0 || h.Metadata != nil {
+				b = append(b, ',')
+			}
+			b = appendTensor(b, t)
+		}
+		b = append(b, '}')
+		for before+int64(len(b)) < size {
+			b = append(b, ' ')
+		}
+		yield(b)
+	}
 }
 
 func appendMetadata(b []byte, metadata map[string]string) []byte {

@@ -47,6 +47,12 @@ func (f *File) load() (err error) {
 // Header is what the file says about its tensors.
 func (f *File) Header() *Header { return f.header }
 
+// Forget lets go of the header's tensors, for a program that has taken them over.
+// Sections are still read. It must not be called while others look at the header.
+func (f *File) Forget() {
+	f.header = &Header{Metadata: f.header.Metadata, DataStart: f.header.DataStart}
+}
+
 // Path is the path that the file was opened with.
 func (f *File) Path() string { return f.path }
 
@@ -74,7 +80,7 @@ func (f *File) readSection(t Tensor, p []byte, off int64) error {
 
 // place returns where in the file n bytes lie that begin off bytes into t.
 func (f *File) place(t Tensor, n int, off int64) (int64, error) {
-	if size := f.header.dataSize(); t.Offset < 0 || t.Size < 0 || t.Offset > size-t.Size {
+	if size := f.info.Size() - f.header.DataStart; t.Offset < 0 || t.Size < 0 || t.Offset > size-t.Size {
 		return 0, errorOf(ErrRange, "%d bytes at %d are not in the data section of %d bytes", t.Size, t.Offset, size)
 	}
 	return f.header.DataStart + t.Offset + off, checkSection(t, n, off)

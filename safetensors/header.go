@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +31,8 @@ type Header struct {
 	// DataStart is where the data section begins, in bytes from the start of the
 	// file.
 	DataStart int64
+
+	encoded int64 // length of what Encode returns, if it was laid out here
 
 	indexed sync.Once
 	index   map[string]int // name to position in Tensors, once it is asked for
@@ -95,7 +98,36 @@ func ReadHeader(r io.ReaderAt, size int64) (*Header, error) {
 	if err := h.checkNames(ErrFormat); err != nil {
 		return nil, err
 	}
+	if len(src) > longText {
+		h.cutFree()
+	}
 	return h, nil
+}
+
+// longText is the length from which on a header's text is not kept for the sake
+// of the names in it, which are a third of it.
+const longText = 4 << 20
+
+// cutFree copies what are parts of the text.
+func (h *Header) cutFree() {
+	size := 0
+	for _, t := range h.Tensors {
+		size += len(t.Name)
+	}
+	var all strings.Builder
+	all.Grow(size)
+	for i := range h.Tensors {
+		t := &h.Tensors[i]
+		start := all.Len()
+		all.WriteString(t.Name)
+		t.Name = all.String()[start:]
+	}
+	text := h.Metadata
+	h.Metadata = maps.Clone(text) // nil stays nil
+	clear(h.Metadata)
+	for key, value := range text {
+		h.Metadata[strings.Clone(key)] = strings.Clone(value)
+	}
 }
 
 // readJSON reads the text of the header, which is not longer than the file.

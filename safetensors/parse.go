@@ -2,6 +2,7 @@ package safetensors
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -15,6 +16,7 @@ type parser struct {
 	src  string // valid UTF-8; names are slices of it
 	pos  int
 	dims []int // backing array that shapes share
+	last []int // shape before
 }
 
 // Fields of a tensor's object.
@@ -30,7 +32,7 @@ const (
 func parseHeader(src string, h *Header) error {
 	const perTensor = 96 // bytes of JSON that a tensor takes, roughly
 	tensors := len(src)/perTensor + 1
-	p := &parser{src: src, dims: make([]int, 0, 2*tensors)}
+	p := &parser{src: src, dims: make([]int, 0, min(2*tensors, 1024))}
 	h.Tensors = make([]Tensor, 0, tensors)
 	if err := p.expect('{', "an object"); err != nil {
 		return err
@@ -209,9 +211,15 @@ func (p *parser) shape(t *Tensor) error {
 		}
 		p.dims = append(p.dims, int(n))
 	}
-	t.Shape = []int{}
-	if end := len(p.dims); end > start {
-		t.Shape = p.dims[start:end:end]
+	end := len(p.dims)
+	t.Shape = p.dims[start:end:end]
+	switch {
+	case start == end:
+		t.Shape = []int{}
+	case slices.Equal(t.Shape, p.last): // neighbours have most often the same
+		t.Shape, p.dims = p.last, p.dims[:start]
+	default:
+		p.last = t.Shape
 	}
 	return nil
 }

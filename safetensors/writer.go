@@ -22,13 +22,17 @@ var writers atomic.Int64
 // NewWriter writes the header to w and returns a writer of the bodies. h must
 // come from [NewHeader], else the error is [ErrInvalid].
 func NewWriter(w io.WriterAt, h *Header) (*Writer, error) {
-	b := h.Encode()
-	if int64(len(b)) != h.DataStart {
+	size := h.encodedSize()
+	if size != h.DataStart {
 		return nil, errorOf(ErrInvalid, "header encodes to %d bytes, want %d: it was read from a file laid out otherwise",
-			len(b), h.DataStart)
+			size, h.DataStart)
 	}
-	if _, err := w.WriteAt(b, 0); err != nil {
-		return nil, fmt.Errorf("write header: %w", err)
+	at := int64(0)
+	for piece := range h.pieces(size) {
+		if _, err := w.WriteAt(piece, at); err != nil {
+			return nil, fmt.Errorf("write header: %w", err)
+		}
+		at += int64(len(piece))
 	}
 	return &Writer{w: w, header: h, written: make([]atomic.Int64, len(h.Tensors)), number: writers.Add(1)}, nil
 }

@@ -1,7 +1,10 @@
 package safetensors_test
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -118,5 +121,40 @@ func TestWriteErrorsArePassedOn(t *testing.T) {
 	_, h := writer(t)
 	if _, err := safetensors.NewWriter(full{}, h); !errors.Is(err, errFull) {
 		t.Errorf("got %v, want %v", err, errFull)
+	}
+}
+
+// TestLongHeader: a header that is written in pieces, and whose text is not kept
+// once it is read, must say what a short one says.
+func TestLongHeader(t *testing.T) {
+	var tensors []safetensors.Tensor
+	for i := range 40_000 {
+		name := fmt.Sprintf("model.layers.%d.\"mlp\".experts.%d.down_proj.weight", i/100, i)
+		tensors = append(tensors, safetensors.Tensor{Name: name, Dtype: safetensors.U8, Shape: []int{i / 1000 % 2}})
+	}
+	header, err := safetensors.NewHeader(tensors, map[string]string{"format": "pt\n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file memory
+	if _, err := safetensors.NewWriter(&file, header); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(file.b, header.Encode()) {
+		t.Error("the header is written otherwise than encoded")
+	}
+	last := header.Tensors[len(header.Tensors)-1]
+	f := open(t, append(file.b, bytes.Repeat([]byte{7}, int(last.Offset+last.Size))...))
+	got := f.Header()
+	if !reflect.DeepEqual(got.Tensors, header.Tensors) || !reflect.DeepEqual(got.Metadata, header.Metadata) {
+		t.Error("the header is read otherwise than it was laid out")
+	}
+	f.Forget()
+	p := make([]byte, 1)
+	if err := f.ReadSection(last, p, 0); err != nil || p[0] != 7 {
+		t.Errorf("read %d, %v once the header was let go, want 7", p[0], err)
+	}
+	if err := f.ReadSection(last, p, 1); !errors.Is(err, safetensors.ErrRange) {
+		t.Errorf("read past the end of a tensor: %v", err)
 	}
 }

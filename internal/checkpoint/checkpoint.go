@@ -78,6 +78,9 @@ func (c *Checkpoint) load() error {
 		return err
 	}
 	c.Metadata = mergeMetadata(c.Shards)
+	for _, f := range c.Shards {
+		f.Forget() // c.Tensors has them
+	}
 	return c.loadConfig()
 }
 
