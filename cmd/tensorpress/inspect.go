@@ -88,12 +88,13 @@ func printLayers(w io.Writer, layers []tensorpress.InspectedLayer) {
 	t := newTable(5)
 	t.grow(1+len(layers), 7)
 	t.add("LAYER", "FORMAT", "DTYPE", "SCALE", "SHAPE", "BYTES", "PROBLEM")
+	var made texts
 	for _, l := range layers {
 		shape := "unknown"
 		if l.Problem == "" {
-			shape = shapeText(l.Shape)
+			shape = made.of(l.Shape)
 		}
-		t.add(l.Name, l.Format, l.Dtype, scaleText(l.Options), shape, tensorpress.Size(l.Bytes), l.Problem)
+		t.add(l.Name, l.Format, l.Dtype, scaleText(l.Options), shape, made.size(l.Bytes), l.Problem)
 	}
 	t.print(w)
 }
@@ -102,8 +103,9 @@ func printTensors(w io.Writer, tensors []tensorpress.InspectedTensor) {
 	t := newTable(3)
 	t.grow(1+len(tensors), 4)
 	t.add("TENSOR", "DTYPE", "SHAPE", "BYTES")
+	var made texts
 	for _, one := range tensors {
-		t.add(one.Name, one.Dtype, shapeText(one.Shape), tensorpress.Size(one.Bytes))
+		t.add(one.Name, one.Dtype, made.of(one.Shape), made.size(one.Bytes))
 	}
 	t.print(w)
 }

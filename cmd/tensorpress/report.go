@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -132,10 +133,12 @@ func mostFirst(counts map[string]int) []string {
 // printPlan lists what is to become of every weight.
 func printPlan(w io.Writer, r *tensorpress.Report) {
 	t := newTable(5, 6)
+	t.grow(1+len(r.Layers), 8)
 	t.add("LAYER", "ACTION", "DTYPE", "SCALE", "SHAPE", "IN", "OUT", "REASON")
-	for _, l := range r.Layers {
-		t.add(l.Name, l.Action, l.Dtype, scaleText(l.Options), shapeText(l.Shape),
-			tensorpress.Size(l.BytesIn), tensorpress.Size(l.BytesOut), l.Reason)
+	var made texts
+	for i := range r.Layers {
+		l := &r.Layers[i]
+		t.add(l.Name, l.Action, l.Dtype, scaleText(l.Options), made.of(l.Shape), made.size(l.BytesIn), made.size(l.BytesOut), l.Reason)
 	}
 	t.print(w)
 	fmt.Fprintln(w)
@@ -163,12 +166,19 @@ var scales = map[string]string{
 func scaleText(o options) string {
 	get := func(key string) string {
 		v, ok := o.Get(key)
+		switch v := v.(type) {
+		case string:
+			return v
+		case int:
+			return strconv.Itoa(v)
+		}
 		if !ok {
 			return ""
 		}
 		return fmt.Sprint(v)
 	}
-	text := scales[get("format")]
+	format := get("format")
+	text := scales[format]
 	switch size := get("group_size"); {
 	case text == "block" && size != "":
 		text += " " + size
@@ -179,7 +189,7 @@ func scaleText(o options) string {
 		text = "tensor"
 	case size != "":
 		text = "group " + size
-	case get("format") != "":
+	case format != "":
 		text = "tensor"
 	}
 	if get("dequantize_fp32") == "false" {

@@ -8,19 +8,16 @@ import (
 	"slices"
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/tensorpress/tensorpress"
 )
 
 // table is rows of cells, printed in columns.
 type table struct {
 	right  map[int]bool // columns of numbers
-	cells  []cell
+	cells  []string
 	rows   []int // where they end among the cells
 	widths []int // of the columns
-}
-
-type cell struct {
-	text  string
-	width int
 }
 
 func newTable(right ...int) *table {
@@ -43,7 +40,7 @@ func (t *table) add(cells ...string) {
 			text = oneLine(text)
 			width = utf8.RuneCountInString(text)
 		}
-		t.cells = append(t.cells, cell{text, width})
+		t.cells = append(t.cells, text)
 		if i == len(t.widths) {
 			t.widths = append(t.widths, 0)
 		}
@@ -58,12 +55,12 @@ func (t *table) print(w io.Writer) {
 	from := 0
 	for _, end := range t.rows {
 		line = line[:0]
-		for i, c := range t.cells[from:end] {
-			pad := t.widths[i] - c.width
+		for i, text := range t.cells[from:end] {
+			pad := t.widths[i] - utf8.RuneCountInString(text)
 			if t.right[i] {
-				line = append(appendSpaces(line, pad), c.text...)
+				line = append(appendSpaces(line, pad), text...)
 			} else {
-				line = appendSpaces(append(line, c.text...), pad)
+				line = appendSpaces(append(line, text...), pad)
 			}
 			line = appendSpaces(line, 2)
 		}
@@ -73,10 +70,37 @@ func (t *table) print(w io.Writer) {
 }
 
 func appendSpaces(b []byte, n int) []byte {
-	for range n {
-		b = append(b, ' ')
+	const spaces = "                                "
+	for ; n > len(spaces); n -= len(spaces) {
+		b = append(b, spaces...)
 	}
-	return b
+	return append(b, spaces[:n]...)
+}
+
+// texts makes those of shapes and sizes, which rows repeat.
+type texts struct {
+	sizes map[int64]string
+	shape []int
+	last  string // text of that shape
+}
+
+func (t *texts) size(n int64) string {
+	text, known := t.sizes[n]
+	if !known {
+		if t.sizes == nil {
+			t.sizes = map[int64]string{}
+		}
+		text = tensorpress.Size(n)
+		t.sizes[n] = text
+	}
+	return text
+}
+
+func (t *texts) of(shape []int) string {
+	if t.last == "" || !slices.Equal(shape, t.shape) {
+		t.shape, t.last = shape, shapeText(shape)
+	}
+	return t.last
 }
 
 // output writes a result: as JSON, or as show prints it. Its error is that of

@@ -10,6 +10,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -37,6 +38,17 @@ type units struct {
 	ends    []int // of the units, in tensors
 	files   []int // by tensor, once they are made; nil for one file
 	taken   int   // tensors that next has returned
+	room    []Part
+}
+
+// parts returns room for those of a step.
+func (u *units) parts(n int) []Part {
+	if len(u.room) < n {
+		u.room = make([]Part, max(n, 1024))
+	}
+	parts := u.room[:n:n]
+	u.room = u.room[n:]
+	return parts
 }
 
 // add adds a unit.
@@ -74,12 +86,22 @@ func (p *Plan) makeFiles(u *units, o Output) error {
 
 // units are the tensors of each step.
 func (p *Plan) units() *units {
-	n := 0
+	n, layers, per := 0, 0, 0
 	for i := range p.Steps {
-		n += 1 + 2*min(len(p.Steps[i].Options), 1) // two more of most codecs
+		s := &p.Steps[i]
+		if s.Action != Quantize {
+			n += 1 + len(s.Copies)
+			continue
+		}
+		if layers++; per == 0 {
+			per = len(s.Codec.Tensors()) + 1 // as most have that the first has
+		}
+		n += per
 	}
 	u := &units{tensors: make([]safetensors.Tensor, 0, n), ends: make([]int, 0, len(p.Steps))}
-	p.Literals = make([]Literal, 0, n/3)
+	if p.Layout.SelfDescribing {
+		p.Literals = make([]Literal, 0, layers)
+	}
 	d := describer{}
 	for i := range p.Steps {
 		p.name(&p.Steps[i], u, d)
@@ -110,29 +132,32 @@ type sourceError struct{ error }
 
 func (e *sourceError) Is(target error) bool { return target == checkpoint.ErrSource }
 
-// name gives a step its parts, and the plan its literals.
+// name gives a step as many parts as it has, which [Plan.locate] fills, and the
+// plan its literals.
 func (p *Plan) name(s *Step, u *units, d describer) {
 	switch {
 	case s.Action == Drop:
 	case s.stays():
 		for _, c := range s.Copies {
 			u.tensors = append(u.tensors, c.Tensor)
-			s.Parts = append(s.Parts, c.Part)
 		}
+		s.Parts = u.parts(len(s.Copies))
 	case s.Action == Keep:
 		t := safetensors.Tensor{Name: s.Source.Name, Dtype: s.Source.Dtype, Shape: s.Source.Shape}
 		if s.Codec != nil {
 			t.Dtype = s.Codec.Tensors()[0].Dtype
 		}
-		s.Parts = []Part{{Tensor: t}}
+		s.Parts = u.parts(1)
 		u.tensors = append(u.tensors, t)
 	default:
 		tensors := s.Codec.Tensors()
-		s.Parts = make([]Part, len(tensors))
-		for i, t := range tensors {
-			named := safetensors.Tensor{Name: p.Layout.TensorName(s.Layer, t.Role), Dtype: t.Dtype, Shape: t.Shape}
-			s.Parts[i].Tensor = named
-			u.tensors = append(u.tensors, named)
+		s.Parts = u.parts(len(tensors))
+		for _, t := range tensors {
+			name := s.Source.Name // of the weight, in every layout
+			if t.Role != quant.Weight {
+				name = p.Layout.TensorName(s.Layer, t.Role)
+			}
+			u.tensors = append(u.tensors, safetensors.Tensor{Name: name, Dtype: t.Dtype, Shape: t.Shape})
 		}
 	}
 	if s.described(p.Layout) {

@@ -4,33 +4,31 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-// inventory is the names and shapes of a checkpoint.
-type inventory struct {
-	shapes map[string][]int
-	sorted []string
-}
+// inventory is the names of a checkpoint, ascending.
+type inventory struct{ names []string }
 
 func newInventory(tensors iter.Seq2[string, []int]) *inventory {
-	inv := &inventory{shapes: maps.Collect(tensors)}
-	inv.sorted = slices.Sorted(maps.Keys(inv.shapes))
+	inv := new(inventory)
+	for name := range tensors {
+		inv.names = append(inv.names, name)
+	}
+	slices.Sort(inv.names)
 	return inv
 }
 
 // has reports whether a name is there or, where it ends in a dot, one that
 // begins with it.
 func (inv *inventory) has(name string) bool {
+	i, found := slices.BinarySearch(inv.names, name)
 	if !strings.HasSuffix(name, ".") {
-		_, ok := inv.shapes[name]
-		return ok
+		return found
 	}
-	i, _ := slices.BinarySearch(inv.sorted, name)
-	return i < len(inv.sorted) && strings.HasPrefix(inv.sorted[i], name)
+	return i < len(inv.names) && strings.HasPrefix(inv.names[i], name)
 }
 
 func (inv *inventory) matches(s *Sign, prefix string) bool {
@@ -60,7 +58,7 @@ func (inv *inventory) find(f *Family) (s *Sign, prefix string) {
 // highest returns the highest number between two parts of names.
 func (inv *inventory) highest(before, after string) string {
 	most := 0
-	for name := range inv.shapes {
+	for _, name := range inv.names {
 		rest, ok := strings.CutPrefix(name, before)
 		digits, tail, _ := strings.Cut(rest, ".")
 		if n, err := strconv.Atoi(digits); ok && err == nil && strings.HasPrefix("."+tail, after) {
@@ -73,7 +71,7 @@ func (inv *inventory) highest(before, after string) string {
 // fused are the weights that an attention of torch's own class reads by itself.
 func (inv *inventory) fused() map[string]bool {
 	inside := map[string]bool{}
-	for name := range inv.shapes {
+	for _, name := range inv.names {
 		if layer, ok := strings.CutSuffix(name, "in_proj_weight"); ok {
 			inside[layer+"out_proj.weight"] = true
 		}
@@ -156,7 +154,7 @@ func (p *Preset) fit(config map[string]json.RawMessage, inv *inventory) *Preset 
 	q := *p
 	q.inside = inv.fused()
 	if q.finalOnly {
-		q.Parts = slices.Concat(q.Parts, finalLayers(maps.Keys(inv.shapes)))
+		q.Parts = slices.Concat(q.Parts, finalLayers(slices.Values(inv.names)))
 	}
 	if p.family == nil { // none
 		return &q
@@ -221,7 +219,7 @@ func (c *class) isTied(config map[string]json.RawMessage, inv *inventory) bool {
 	if raw, ok := config["tie_word_embeddings"]; ok && json.Unmarshal(raw, &tied) == nil {
 		return tied
 	}
-	for name := range inv.shapes {
+	for _, name := range inv.names {
 		if strings.HasSuffix("."+name, "."+c.tied[0]) {
 			return false
 		}
