@@ -58,7 +58,7 @@ func (r *runFlags) limit() {
 // collectRarely lets commands that read headers alone, which are over before
 // garbage matters, do without collections. The memory limit goes before it.
 func collectRarely() {
-	debug.SetGCPercent(400)
+	debug.SetGCPercent(1000)
 	debug.SetMemoryLimit(defaultMemory - leastMemory)
 }
 

@@ -36,7 +36,7 @@ type decider struct {
 }
 
 func newDecider(o Options) (*decider, error) {
-	d := &decider{Options: o, used: map[string]bool{}, made: map[made]shared{}, given: givenSettings{}}
+	d := &decider{Options: o, used: map[string]bool{}, made: map[made]shared{}}
 	d.flagged = d.base().With(o.Flags)
 	if o.Config != nil {
 		if err := o.Config.Check(); err != nil {
@@ -361,18 +361,28 @@ func (d *decider) resolve(s *Step, kind preset.Kind, rule *Rule) (codec.Settings
 }
 
 // givenSettings has settings once that many layers have.
-type givenSettings map[codec.Settings]*codec.Settings
+type givenSettings struct {
+	all  map[codec.Settings]*codec.Settings
+	last *codec.Settings // neighbours most often have the same
+}
 
 // unset are the settings of what is not quantized.
 var unset codec.Settings
 
-func (all givenSettings) shared(s codec.Settings) *codec.Settings {
-	known, ok := all[s]
-	if !ok {
-		known = &s
-		all[s] = known
+func (g *givenSettings) shared(s codec.Settings) *codec.Settings {
+	if g.last != nil && *g.last == s {
+		return g.last
 	}
-	return known
+	g.last = g.all[s]
+	if g.last == nil {
+		g.last = new(codec.Settings)
+		*g.last = s
+		if g.all == nil {
+			g.all = map[codec.Settings]*codec.Settings{}
+		}
+		g.all[s] = g.last
+	}
+	return g.last
 }
 
 // check is that of the format, for a layer unlike the one before.

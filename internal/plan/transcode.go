@@ -33,7 +33,7 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 	if err := m.Failed(); err != nil {
 		return nil, &sourceError{err}
 	}
-	t := &transcoding{Model: m, TranscodeOptions: how, o: o, given: givenSettings{}, moved: map[moved]*codec.Move{}}
+	t := &transcoding{Model: m, TranscodeOptions: how, o: o, moved: map[moved]*codec.Move{}}
 	p := &Plan{Layout: o.Layout, Transcodes: true, Steps: make([]Step, 0, len(m.Plain)+len(m.Layers))}
 	for _, one := range m.Plain {
 		layer, _ := strings.CutSuffix(one.Name, ".weight")
