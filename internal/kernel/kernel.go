@@ -47,6 +47,10 @@ type set struct {
 	bookCodes                        func(codes []uint16, x, middles []float32)
 	project                          func(dst []float64, w, x []float32, columns, width int)
 	collect                          func(dst []float64, w, y []float32, scale []float64, columns, width int)
+	projectBF16                      func(dst []float64, w []byte, x []float32, columns int)
+	collectBF16                      func(sums []float32, w []byte, y []float32, columns int)
+	leastBF16                        func(src []byte) uint16
+	addWide                          func(dst []float64, x []float32, scale float64)
 	addSums                          func(dst []float64, f Factors, x []float64, width int)
 	subtract                         func(x, y []float32)
 	product, productFused            func(dst, up, down []float32, columns int)
@@ -70,6 +74,7 @@ var portable = set{
 	scaleBy: scaleBy, scaleFrom: scaleFrom,
 	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes,
 	project: projectBy(portablePanels), collect: collectBy(portablePanels), addSums: addSums,
+	projectBF16: projectWidened(portablePanels, widenBF16), collectBF16: collectBF16, addWide: addWide, leastBF16: leastBF16,
 	subtract: subtract, product: product, productFused: productFused,
 }
 
@@ -171,6 +176,27 @@ func Project(dst []float64, w, x []float32, columns, width int) {
 func Collect(dst []float64, w, y []float32, scale []float64, columns, width int) {
 	active.collect(dst, w, y, scale, columns, width)
 }
+
+// ProjectBF16 is [Project] of bfloat16 values, little-endian, and 16 columns of
+// x. Every product has to be exact in single precision, so that it makes no
+// difference whether it is rounded before it is added.
+func ProjectBF16(dst []float64, w []byte, x []float32, columns int) {
+	active.projectBF16(dst, w, x, columns)
+}
+
+// CollectBF16 adds wᵀ·y to sums in single precision, row after row, w being
+// bfloat16 [rows, columns] and y [rows, 16]. They lie as those of [Collect]. As
+// in [ProjectBF16], every product has to be exact.
+func CollectBF16(sums []float32, w []byte, y []float32, columns int) {
+	active.collectBF16(sums, w, y, columns)
+}
+
+// LeastBF16 returns the least magnitude of bfloat16 values but zeros, as bits
+// less one. Where all are zeros, it is the greatest number of 16 bits.
+func LeastBF16(src []byte) uint16 { return active.leastBF16(src) }
+
+// AddWide adds x, multiplied by a power of two, to dst.
+func AddWide(dst []float64, x []float32, scale float64) { active.addWide(dst, x, scale) }
 
 // StripColumns is the number of columns in a strip; the last is filled up.
 const StripColumns = sumLanes

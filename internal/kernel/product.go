@@ -1,5 +1,7 @@
 package kernel
 
+import "encoding/binary"
+
 // Terms that a sum in single precision takes, see [Project] and [Collect]: a
 // block of x that stays in the nearest cache.
 const productBlock = 256
@@ -227,6 +229,73 @@ func sum(s float64, a []float64, term int, x []float64, width int) float64 {
 		s += float64(a[j] * x[at])
 	}
 	return s
+}
+
+// projectWidened returns ProjectBF16 by way of widened copies of eight rows.
+func projectWidened(p panels, widen func(dst []float32, src []byte)) func(dst []float64, w []byte, x []float32, columns int) {
+	return func(dst []float64, w []byte, x []float32, columns int) {
+		const some = 8
+		wide := rowsOf{make([]float32, some*productBlock), productBlock}
+		rows := len(dst) / sumLanes
+		for first := 0; first < rows; first += some {
+			n := min(some, rows-first)
+			var sums [some * sumLanes]float64
+			for j := 0; j < columns; j += productBlock {
+				m := min(productBlock, columns-j)
+				for i := range n {
+					widen(wide.from(i, 0).x[:m], w[2*((first+i)*columns+j):])
+				}
+				p.project(&sums, wide, rowsOf{x, sumLanes}.from(j, 0), m, sumLanes)
+			}
+			copy(dst[first*sumLanes:][:n*sumLanes], sums[:])
+		}
+	}
+}
+
+// collectBF16 takes two columns of w and four of y at a time.
+func collectBF16(sums []float32, w []byte, y []float32, columns int) {
+	rows := len(y) / sumLanes
+	if rows == 0 {
+		return
+	}
+	pair := make([]float32, 2*rows)
+	a, b := pair[:rows], pair[rows:]
+	for j := 0; j < columns; j += 2 {
+		for i := range rows {
+			widenBF16(a[i:i+1], w[2*(i*columns+j):])
+			if b[i] = 0; j+1 < columns {
+				widenBF16(b[i:i+1], w[2*(i*columns+j+1):])
+			}
+		}
+		to := sums[j/sumLanes*sumLanes*sumLanes+j%sumLanes:]
+		for c := 0; c < sumLanes; c += 4 {
+			var s, t [4]float32
+			for k := range 4 {
+				at := to[(c+k)*sumLanes:]
+				s[k], t[k] = at[0], at[1]
+			}
+			addChains(&s, &t, a, b, rowsOf{y, sumLanes}.from(0, c))
+			for k := range 4 {
+				at := to[(c+k)*sumLanes:]
+				at[0], at[1] = s[k], t[k]
+			}
+		}
+	}
+}
+
+func leastBF16(src []byte) uint16 {
+	least := uint16(0xFFFF)
+	for ; len(src) > 1; src = src[2:] {
+		least = min(least, binary.LittleEndian.Uint16(src)&0x7FFF-1)
+	}
+	return least
+}
+
+func addWide(dst []float64, x []float32, scale float64) {
+	dst = dst[:len(x)]
+	for i, v := range x {
+		dst[i] += float64(float64(v) * scale)
+	}
 }
 
 func product(dst, up, down []float32, columns int) { productFrom(dst, up, down, columns, 0) }

@@ -16,6 +16,37 @@ func productOps() []op {
 		slices.Reverse(y)
 		k.subtract(b.x, y)
 	}}}
+	list = append(list, op{"addWide", func(k *set, b buffers) {
+		dst := doubles(len(b.x))
+		k.addWide(dst, b.x, 0x1p-3)
+		digest(b, dst)
+	}})
+	list = append(list, op{"leastBF16", func(k *set, b buffers) {
+		least := k.leastBF16(b.bytes)
+		if len(b.bytes) > 1 {
+			binary.LittleEndian.PutUint16(b.bytes, least)
+		}
+	}})
+	for _, columns := range []int{1, 31, 64, 290} {
+		list = append(list,
+			op{fmt.Sprint("projectBF16 ", columns), func(k *set, b buffers) {
+				rows := len(b.x) % 35
+				dst := make([]float64, rows*sumLanes)
+				k.projectBF16(dst, narrow(b.x, rows*columns), sixteenBits(columns*sumLanes), columns)
+				digest(b, dst)
+			}},
+			op{fmt.Sprint("collectBF16 ", columns), func(k *set, b buffers) {
+				rows := len(b.x) % 35
+				sums := singles(inStrips(columns) * sumLanes)
+				k.collectBF16(sums, narrow(b.x, rows*columns), sixteenBits(rows*sumLanes), columns)
+				clearBeyond(sums, columns)
+				dst := make([]float64, len(sums))
+				for i, v := range sums {
+					dst[i] = float64(v)
+				}
+				digest(b, dst)
+			}})
+	}
 	for _, columns := range []int{1, 3, 16, 31} {
 		for _, width := range []int{1, 2, 4, 7, 16, 33} {
 			list = append(list,
@@ -67,6 +98,41 @@ func singles(n int) []float32 {
 		x[i] = float32(v)
 	}
 	return x
+}
+
+// narrow returns n values in BF16, again and again those of x for
+// which products with sixteenBits are exact.
+func narrow(x []float32, n int) []byte {
+	w := make([]byte, 2*n)
+	for i := range n {
+		v := float32(1)
+		if len(x) > 0 {
+			v = x[i%len(x)]
+		}
+		if size := math.Abs(float64(v)); !(size > 0x1p-87 && size < 0x1p100) {
+			v = float32(i % 5)
+		}
+		narrowBF16(w[2*i:2*i+2], []float32{v})
+	}
+	return w
+}
+
+// sixteenBits are values that make exact products with BF16.
+func sixteenBits(n int) []float32 {
+	x := singles(n)
+	for i, v := range x {
+		x[i] = math.Float32frombits(math.Float32bits(v) &^ 0xFF)
+	}
+	return x
+}
+
+// clearBeyond clears what sums have for columns that there are not.
+func clearBeyond(sums []float32, columns int) {
+	for i := range sums {
+		if i/(sumLanes*sumLanes)*sumLanes+i%sumLanes >= columns {
+			sums[i] = 0
+		}
+	}
 }
 
 // powers of two, as columns are scaled by.
@@ -210,6 +276,7 @@ func BenchmarkProducts(b *testing.B) {
 	for i := range w {
 		w[i] = float32(r.NormFloat64())
 	}
+	raw, narrow16, single := narrow(w, len(w)), make([]float64, rows*width), make([]float32, columns*width)
 	x, y, up, down := singles(columns*width), singles(rows*width), singles(rows*rank), singles(rank*columns)
 	wide, narrow, seen := make([]float64, columns*width), make([]float64, rows*width), make([]float64, rows*rank)
 	a, sums, many := doubles(2*productBlock), doubles(2*8*width), doubles(productBlock*8*width)
@@ -225,6 +292,8 @@ func BenchmarkProducts(b *testing.B) {
 			{"project", rows * columns * width, func() { s.project(narrow, w, x, columns, width) }},
 			{"project rank 32", rows * columns * rank, func() { s.project(seen, w, down, columns, rank) }},
 			{"collect", rows * columns * width, func() { s.collect(wide, w, y, powers(width), columns, width) }},
+			{"projectBF16", rows * columns * width, func() { s.projectBF16(narrow16, raw, x, columns) }},
+			{"collectBF16", rows * columns * width, func() { s.collectBF16(single, raw, y, columns) }},
 			{"addSums", 2 * productBlock * 8 * width, func() { s.addSums(sums, Factors{a, 1, 2}, many, 8*width) }},
 			{"product", rows * columns * rank, func() { s.product(left, up, down, columns) }},
 			{"productFused", rows * columns * rank, func() { s.productFused(left, up, down, columns) }},

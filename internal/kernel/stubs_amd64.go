@@ -235,6 +235,26 @@ func collectAVX2(sums *float64, w *float32, wStride int, y *float32, yStride int
 //go:noescape
 func addSumsAVX2(first *float64, second *float64, a *float64, b *float64, term int, x *float64, xStride int, n int)
 
+// projectBF16AVX2 adds to 16 rows of 16 sums, of that many times 32 columns. The stride is in bytes.
+//
+//go:noescape
+func projectBF16AVX2(sums *float64, w *byte, wStride int, x *float32, room *float32, steps int)
+
+// collectBF16AVX2 adds to 16 rows of 16 sums for each strip. The stride is in bytes.
+//
+//go:noescape
+func collectBF16AVX2(sums *float32, w *byte, wStride int, y *float32, rows int, strips int)
+
+// addWideAVX2 works on that many times 16 values.
+//
+//go:noescape
+func addWideAVX2(dst *float64, x *float32, scale float64, steps int)
+
+// leastBF16AVX2 looks at that many times 32 values.
+//
+//go:noescape
+func leastBF16AVX2(least *uint16, src *byte, steps int)
+
 // subtractAVX2 works on that many times 16 values.
 //
 //go:noescape
@@ -597,6 +617,26 @@ func collectAVX512(sums *float64, w *float32, wStride int, y *float32, yStride i
 //
 //go:noescape
 func addSumsAVX512(first *float64, second *float64, a *float64, b *float64, term int, x *float64, xStride int, n int)
+
+// projectBF16AVX512 adds to 16 rows of 16 sums, of that many times 32 columns. The stride is in bytes.
+//
+//go:noescape
+func projectBF16AVX512(sums *float64, w *byte, wStride int, x *float32, room *float32, steps int)
+
+// collectBF16AVX512 adds to 16 rows of 16 sums for each strip. The stride is in bytes.
+//
+//go:noescape
+func collectBF16AVX512(sums *float32, w *byte, wStride int, y *float32, rows int, strips int)
+
+// addWideAVX512 works on that many times 16 values.
+//
+//go:noescape
+func addWideAVX512(dst *float64, x *float32, scale float64, steps int)
+
+// leastBF16AVX512 looks at that many times 32 values.
+//
+//go:noescape
+func leastBF16AVX512(least *uint16, src *byte, steps int)
 
 // subtractAVX512 works on that many times 16 values.
 //

@@ -288,10 +288,20 @@ func roundF16NEON(x *float32, steps int)
 //go:noescape
 func projectNEON(sums *float64, w *float32, wStride int, x *float32, xStride, n int)
 
+// projectFusedNEON adds to eight rows of 16 sums. Strides are in bytes.
+//
+//go:noescape
+func projectFusedNEON(sums *float64, w *float32, wStride int, x *float32, xStride, n int)
+
 // collectNEON adds to 16 rows of 16 sums, one for each column of y. Strides are in bytes.
 //
 //go:noescape
 func collectNEON(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)
+
+// collectBF16NEON adds to 16 rows of 16 sums for each strip. The stride is in bytes.
+//
+//go:noescape
+func collectBF16NEON(sums *float32, w *byte, wStride int, y *float32, rows, strips int)
 
 // productNEON sets four rows of that many times 16 columns. Strides are in bytes.
 //

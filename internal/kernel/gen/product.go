@@ -304,3 +304,184 @@ func (v isa) subtract() {
 	VZEROUPPER()
 	RET()
 }
+
+// productBlock is how many columns of w are gone through before the next rows.
+const productBlock = 256
+
+// projectBF16 widens 32 columns of some rows at a time, into one half of the
+// room while what is in the other is multiplied. What it reads ahead for the
+// last time is the same again.
+func (v isa) projectBF16() {
+	v.function("projectBF16", "func(sums *float64, w *byte, wStride int, x, room *float32, steps int)",
+		"projectBF16"+v.name+" adds to 16 rows of 16 sums, of that many times 32 columns. The stride is in bytes.")
+	sums, w, stride := param("sums"), param("w"), param("wStride")
+	v.inParts(16, func(rows int) {
+		const columns = 32
+		at := rowsFrom(w, stride, rows)
+		x, now, next := param("x"), param("room"), GP64()
+		LEAQ(Mem{Base: now, Disp: 4 * columns * rows}, next)
+		widen := func(from, to int, room Register) {
+			for r := from; r < to; r++ {
+				for c := 0; c < columns; c += v.width() / 4 {
+					m := at.row(r)
+					if c == 0 {
+						PREFETCHT1(m.Offset(2 * productBlock)) // rows are too far apart for the processor to see it coming
+					}
+					m.Disp = 2 * c
+					VMOVUPS(v.load(bf16, m), Mem{Base: room, Disp: 4 * (r*columns + c)})
+				}
+			}
+		}
+		all, steps := v.zeros(rows), param("steps")
+		widen(0, rows, now)
+		loop("step", steps, func() {
+			ahead, none := GP64(), GP64()
+			MOVQ(U32(2*columns), ahead)
+			XORQ(none, none)
+			CMPQ(steps, U8(1))
+			CMOVQEQ(none, ahead)
+			at.advance(ahead)
+			const some = 4
+			for k := 0; k < columns; k += some {
+				parts := columns / some
+				widen(k/some*rows/parts, (k/some+1)*rows/parts, next)
+				for i := k; i < k+some; i++ {
+					y := v.strip(Mem{Base: x, Disp: 64 * i})
+					for r, sum := range all {
+						term{fused: true}.add(v, Mem{Base: now, Disp: 4 * (r*columns + i)}, y, sum)
+					}
+				}
+			}
+			ADDQ(U32(64*columns), x)
+			XCHGQ(now, next)
+		})
+		for r, sum := range all {
+			v.addWidened(sum, nil, Mem{Base: sums, Disp: 128 * r})
+		}
+		if !v.wide {
+			ADDQ(U32(uint32(128*rows)), sums)
+			next := param("wStride")
+			SHLQ(U8(2), next)
+			ADDQ(next, w)
+		}
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// fours are the addresses of rows, a pointer for every four of them.
+type fours struct {
+	first         []Register
+	stride, three Register
+}
+
+func rowsFrom(first, stride Register, n int) fours {
+	f := fours{stride: stride, three: GP64()}
+	LEAQ(Mem{Base: stride, Index: stride, Scale: 2}, f.three)
+	for i := 0; i < n; i += 4 {
+		at := copied(first)
+		if i > 0 {
+			LEAQ(Mem{Base: f.first[i/4-1], Index: stride, Scale: 4}, at)
+		}
+		f.first = append(f.first, at)
+	}
+	return f
+}
+
+func (f fours) row(i int) Mem {
+	m := Mem{Base: f.first[i/4]}
+	switch i % 4 {
+	case 1:
+		m.Index, m.Scale = f.stride, 1
+	case 2:
+		m.Index, m.Scale = f.stride, 2
+	case 3:
+		m.Index, m.Scale = f.three, 1
+	}
+	return m
+}
+
+func (f fours) advance(n Register) {
+	for _, at := range f.first {
+		ADDQ(n, at)
+	}
+}
+
+// collectBF16 keeps the sums of a strip in registers, in AVX2 of four columns
+// of y at a time.
+func (v isa) collectBF16() {
+	v.function("collectBF16", "func(sums *float32, w *byte, wStride int, y *float32, rows, strips int)",
+		"collectBF16"+v.name+" adds to 16 rows of 16 sums for each strip. The stride is in bytes.")
+	sums, w, stride := param("sums"), param("w"), param("wStride")
+	loop("strip", param("strips"), func() {
+		y := param("y")
+		v.inParts(16, func(columns int) {
+			at, from := copied(w), copied(y)
+			var all [][]VecVirtual
+			for c := range columns {
+				all = append(all, v.strip(Mem{Base: sums, Disp: 64 * c}))
+			}
+			loop("row", param("rows"), func() {
+				var x []VecVirtual
+				for i := 0; i < 16; i += v.width() / 4 {
+					x = append(x, v.load(bf16, Mem{Base: at, Disp: 2 * i}))
+				}
+				ADDQ(stride, at)
+				for c, sum := range all {
+					term{fused: true}.add(v, Mem{Base: from, Disp: 4 * c}, x, sum)
+				}
+				ADDQ(U8(64), from)
+			})
+			for c, sum := range all {
+				for i, part := range sum {
+					VMOVUPS(part, Mem{Base: sums, Disp: 64*c + i*v.width()})
+				}
+			}
+			ADDQ(U32(uint32(64*columns)), sums)
+			if !v.wide {
+				ADDQ(U8(4*columns), y)
+			}
+		})
+		ADDQ(U8(32), w)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// addWide adds singles times a scale to doubles.
+func (v isa) addWide() {
+	v.function("addWide", "func(dst *float64, x *float32, scale float64, steps int)",
+		"addWide"+v.name+" works on that many times 16 values.")
+	dst, x, by := param("dst"), param("x"), v.vec()
+	VBROADCASTSD(Load(Param("scale"), XMM()), by)
+	loop("turn", param("steps"), func() {
+		v.addWidened(v.strip(Mem{Base: x}), by, Mem{Base: dst})
+		ADDQ(U8(64), x)
+		ADDQ(U32(128), dst)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// leastBF16 keeps the least magnitudes of 32 lanes. That of zero, less one, is
+// the greatest.
+func (v isa) leastBF16() {
+	v.function("leastBF16", "func(least *uint16, src *byte, steps int)",
+		"leastBF16"+v.name+" looks at that many times 32 values.")
+	least, src := param("least"), param("src")
+	magnitude, one := v.constant16(0x7FFF), v.constant16(1)
+	all := v.strip(Mem{Base: least})
+	loop("turn", param("steps"), func() {
+		for i, x := range v.strip(Mem{Base: src}) {
+			v.and(magnitude, x, x)
+			VPSUBW(one, x, x)
+			VPMINUW(x, all[i], all[i])
+		}
+		ADDQ(U8(64), src)
+	})
+	for i, part := range all {
+		VMOVUPS(part, Mem{Base: least, Disp: i * v.width()})
+	}
+	VZEROUPPER()
+	RET()
+}

@@ -87,13 +87,13 @@ func (s sums) addWidened(a *assembly, t term, to, scale string) {
 	})
 }
 
-func (a *assembly) project() {
+func (a *assembly) project(name string, fused bool) {
 	doc := "adds to eight rows of 16 sums. Strides are in bytes."
-	a.function("project", "sums *float64, w *float32, wStride int, x *float32, xStride, n int", "", doc, func() {
+	a.function(name, "sums *float64, w *float32, wStride int, x *float32, xStride, n int", "", doc, func() {
 		to, w, stride, x, xStride := a.param("sums"), a.param("w"), a.param("wStride"), a.param("x"), a.param("xStride")
 		n, count, from, parts := a.param("n"), a.reg(), a.reg(), a.reg()
 		at := []string{a.reg(), a.reg(), a.reg(), a.reg()}
-		s, t := a.newSums(false), a.newTerm("D2", false)
+		s, t := a.newSums(fused), a.newTerm("D2", false)
 		a.op("MOVD", "$2", parts)
 		a.loop("part", parts, func() {
 			for _, r := range at {
@@ -130,6 +130,47 @@ func (a *assembly) collect() {
 				a.op("ADD", yStride, from)
 			})
 			s.addWidened(a, t, to, scale)
+		})
+	})
+}
+
+// collectBF16 takes four columns of y at a time.
+func (a *assembly) collectBF16() {
+	doc := "adds to 16 rows of 16 sums for each strip. The stride is in bytes."
+	params := "sums *float32, w *byte, wStride int, y *float32, rows, strips int"
+	a.function("collectBF16", params, "", doc, func() {
+		to, w, stride, y := a.param("sums"), a.param("w"), a.param("wStride"), a.param("y")
+		rows, strips, parts := a.param("rows"), a.param("strips"), a.reg()
+		at, from, count := a.reg(), a.reg(), a.reg()
+		s, narrow, zero := a.newSums(true), a.vecs(2), a.vec()
+		a.clear(zero)
+		a.op("SUB", "$32", stride) // what is read of a row
+		a.loop("strip", strips, func() {
+			a.op("MOVD", "$4", parts)
+			a.loop("part", parts, func() {
+				a.op("MOVD", w, at)
+				a.op("MOVD", y, from)
+				a.op("ADD", "$16", y)
+				a.op("MOVD", rows, count)
+				for c := 0; c < 16; c += 4 {
+					a.load(s.all[c:c+4], "S4", to)
+				}
+				a.op("SUB", "$256", to)
+				a.loop("row", count, func() {
+					a.wide(bf16, at, s.strip, narrow, zero)
+					a.op("ADD", stride, at)
+					for c := range 4 {
+						a.op("VLD1R.P", "4("+from+")", "["+s.value.s()+"]")
+						s.add(a, s.value, s.strip, s.all[4*c:4*c+4])
+					}
+					a.op("ADD", "$48", from)
+				})
+				for c := 0; c < 16; c += 4 {
+					a.store(s.all[c:c+4], "S4", to)
+				}
+			})
+			a.op("SUB", "$64", y)
+			a.op("ADD", "$32", w)
 		})
 	})
 }
