@@ -358,8 +358,8 @@ func (r *reading) tasks(yield func(stream.Task) bool) {
 
 // look reads one area.
 func (r *reading) look(w *stream.Worker, a quant.Area) (any, error) {
-	plain, rawSource := r.raw()
-	if pass, ok := r.pass.(codec.RawPass); ok && rawSource {
+	plain, stored := r.values.(plainValues)
+	if pass, ok := r.pass.(codec.RawPass); ok && stored && pass.TakesRaw(plain.tensor.Dtype) {
 		raw, err := plain.raw(w, r.cut.Cols, a)
 		if err != nil {
 			return nil, err

@@ -68,6 +68,19 @@ func (r *ranking) Read(start int, values []float32, s *Scratch) (any, error) {
 	return nil, nil
 }
 
+func (r *ranking) TakesRaw(d safetensors.Dtype) bool {
+	return r.encoder.asStored(d) && r.encoder.rank.TakesRaw(d)
+}
+
+func (r *ranking) ReadRaw(start int, raw []byte, d safetensors.Dtype, s *Scratch) (any, error) {
+	e, tile := r.encoder, start/r.Tile()
+	if !e.rank.survey(tile, raw) && !e.AllowNonfinite {
+		return nil, CheckFinite(start, plain{raw, d}.values(&s.values))
+	}
+	e.rank.AddRaw(r.pass, tile, raw, s, s.Cancelled)
+	return nil, nil
+}
+
 func (r *ranking) Join(any) error { return nil }
 
 // lowRank is a search under way and what it finds.

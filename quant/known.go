@@ -132,8 +132,13 @@ func (e *schemeEncoder) Encode(dst [][]byte, start int, values []float32, s *Scr
 
 // TakesRaw: nothing must be done to values before they are scaled.
 func (e *schemeEncoder) TakesRaw(d safetensors.Dtype) bool {
-	rounds := e.rounded == safetensors.BF16 || e.rounded == safetensors.F16
-	return e.fused != nil && readable(d) && e.Rank == 0 && e.Hadamard == 0 && (!rounds || d == e.rounded)
+	return e.fused != nil && readable(d) && e.Rank == 0 && e.asStored(d)
+}
+
+// asStored reports whether turnOver would change no value of that dtype.
+func (s *Scheme) asStored(d safetensors.Dtype) bool {
+	rounds := s.rounded == safetensors.BF16 || s.rounded == safetensors.F16
+	return s.Hadamard == 0 && (!rounds || d == s.rounded)
 }
 
 func (e *schemeEncoder) EncodeRaw(dst [][]byte, start int, raw []byte, d safetensors.Dtype, s *Scratch) error {
@@ -159,6 +164,8 @@ func (m *measure) Read(start int, values []float32, s *Scratch) (any, error) {
 	}
 	return ranges, nil
 }
+
+func (m *measure) TakesRaw(d safetensors.Dtype) bool { return m.encoder.TakesRaw(d) }
 
 func (m *measure) ReadRaw(start int, raw []byte, d safetensors.Dtype, s *Scratch) (any, error) {
 	return m.encoder.fused.measureTile(start, plain{raw, d}, s)

@@ -61,6 +61,9 @@ type krylov struct {
 	columns, width, depth int
 	x                     [][]float32 // blocks so far, [columns, width], made small
 	y                     [][]float64 // their products
+	precision             precision
+	narrow                bool        // for tiles in BF16, see productBF16
+	strips                [][]float32 // the last block for them
 	c                     []float64   // XᵀY of all blocks, the lower half
 	columnsRoom, rowsRoom []float64   // for a block
 	wideRoom              [2][]float64
@@ -72,7 +75,7 @@ const small = 0x1p-16
 
 func newKrylov(columns, width, depth int) *krylov {
 	all := width * depth
-	k := &krylov{columns: columns, width: width, depth: depth, c: make([]float64, all*all)}
+	k := &krylov{columns: columns, width: width, depth: depth, precision: singlePrecision, c: make([]float64, all*all)}
 	k.extend(make([]float64, columns*width))
 	return k
 }
@@ -177,8 +180,11 @@ func (k *krylov) extend(y []float64) {
 	k.project(block)
 	for i, c := range block {
 		part := independent(c, block[:i])
-		if part > 0 && part < 1e-3 { // and what it has of blocks has grown
-			k.project(block[i : i+1])
+		for range k.precision.tries {
+			if part == 0 || part >= k.precision.again {
+				break
+			}
+			k.project(block[i : i+1]) // what it has of blocks has grown
 			part = independent(c, block[:i])
 		}
 		if part >= 1e-3 {
@@ -198,6 +204,9 @@ func (k *krylov) extend(y []float64) {
 		}
 	}
 	k.x = append(k.x, next)
+	if k.narrow {
+		k.roundLast()
+	}
 }
 
 // wide returns block i of x in double precision, until the next call for that
@@ -395,7 +404,7 @@ func (k *krylov) root(most float64) (s []float64, m int) {
 	c, all := k.c, k.width*k.depth
 	scale := make([]float64, all)
 	for i := range scale {
-		if v := c[i*all+i]; v > leastSquare*most {
+		if v := c[i*all+i]; v > k.precision.square*most {
 			scale[i] = 1 / math.Sqrt(v)
 		}
 	}
@@ -405,7 +414,7 @@ func (k *krylov) root(most float64) (s []float64, m int) {
 		}
 	}
 	values, vectors := linalg.Eigen(c, all)
-	for m < all && values[m] > leastPart*values[0] {
+	for m < all && values[m] > k.precision.part*values[0] {
 		m++
 	}
 	s = make([]float64, all*m)
@@ -417,9 +426,15 @@ func (k *krylov) root(most float64) (s []float64, m int) {
 	return s, m
 }
 
-// leastSquare of the greatest |W·x|² is taken for more than the rounding of
-// products.
-const leastSquare = 1e-13
+// precision is what is taken for more than the rounding of products.
+type precision struct {
+	square float64 // of the greatest |W·x|²
+	part   float64 // of C's greatest eigenvalue
+	again  float64 // what has to be left of a column for it not to be projected again
+	tries  int
+}
 
-// leastPart of C's greatest eigenvalue is taken for more than rounding.
-const leastPart = 1e-7
+var (
+	singlePrecision  = precision{1e-13, 1e-7, 1e-3, 1}
+	sixteenPrecision = precision{1e-9, 1e-5, 0.25, 3}
+)

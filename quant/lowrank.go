@@ -36,6 +36,9 @@ type LowRank struct {
 	sums    [chains][]float64
 	err     error
 
+	once  sync.Once   // for BF16
+	facts []tileFacts // of its tiles
+
 	rows []float64 // of down
 }
 
@@ -69,7 +72,7 @@ func NewLowRankSteps(rows, columns, rank, steps int) (*LowRank, error) {
 	} else {
 		l.space = newKrylov(columns, l.width, l.passes)
 	}
-	l.left = l.Tiles()
+	l.left, l.facts = l.Tiles(), make([]tileFacts, l.Tiles())
 	return l, nil
 }
 
@@ -128,11 +131,43 @@ func (l *LowRank) Tiles() int { return ceilDiv(l.Rows, l.TileRows()) }
 // for earlier tiles, at most until cancelled is closed, which is reported as
 // false.
 func (l *LowRank) Add(pass, tile int, w []float32, s *Scratch, cancelled <-chan struct{}) bool {
+	return l.add(pass, tile, func() func([]float64) { return l.space.product(w, s) }, cancelled)
+}
+
+// TakesRaw reports whether [LowRank.AddRaw] takes values of that dtype.
+func (l *LowRank) TakesRaw(d safetensors.Dtype) bool {
+	return d == safetensors.BF16 && l.width < l.Columns
+}
+
+// AddRaw is Add for a weight in BF16, as it is stored, of which all tiles must
+// be. It has other bits than the same values in single precision: products are
+// rounded to 16 significant bits before they are multiplied again.
+func (l *LowRank) AddRaw(pass, tile int, w []byte, s *Scratch, cancelled <-chan struct{}) bool {
+	l.survey(tile, w)
+	l.once.Do(l.space.(*krylov).takeBF16)
+	return l.add(pass, tile, func() func([]float64) {
+		return l.space.(*krylov).productBF16(w, l.facts[tile], s)
+	}, cancelled)
+}
+
+// survey takes note of what a tile in BF16 holds, once, and reports whether all
+// of it is finite.
+func (l *LowRank) survey(tile int, w []byte) (finite bool) {
+	f := &l.facts[tile]
+	if !f.known {
+		*f = factsOf(w)
+	}
+	return f.finite
+}
+
+// add waits for the tile's turn twice: for the pass, and before its product is
+// added to the sum that it is part of.
+func (l *LowRank) add(pass, tile int, product func() func(sum []float64), cancelled <-chan struct{}) bool {
 	if !l.wait(func() bool { return l.pass == pass }, cancelled) {
 		return false
 	}
 	chain := tile % chains
-	addTo := l.space.product(w, s)
+	addTo := product()
 	if !l.wait(func() bool { return l.added[chain] == tile/chains }, cancelled) {
 		return false
 	}

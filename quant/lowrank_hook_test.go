@@ -24,7 +24,7 @@ func TestWriteFactors(t *testing.T) {
 	var jobs []struct {
 		In, Out             string
 		Rows, Columns, Rank int
-		Dtype               string
+		Dtype, Source       string
 		Steps               int
 		Seconds             float64
 		Passes              int
@@ -48,7 +48,7 @@ func TestWriteFactors(t *testing.T) {
 			w[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
 		}
 		start := time.Now()
-		f, err := passed(t, w, j.Rows, j.Columns, j.Rank, j.Steps, runtime.GOMAXPROCS(0)).Factors(dtypes[j.Dtype], nil)
+		f, err := passed(t, w, dtypes[j.Source], j.Rows, j.Columns, j.Rank, j.Steps, runtime.GOMAXPROCS(0)).Factors(dtypes[j.Dtype], nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,17 +71,18 @@ func TestWriteFactors(t *testing.T) {
 	}
 }
 
-func factored(tb testing.TB, w []float32, rows, columns, rank, threads int, to safetensors.Dtype) *Factors {
+func factored(tb testing.TB, w []float32, from safetensors.Dtype, rows, columns, rank, threads int, to safetensors.Dtype) *Factors {
 	tb.Helper()
-	f, err := passed(tb, w, rows, columns, rank, SVDSteps, threads).Factors(to, nil)
+	f, err := passed(tb, w, from, rows, columns, rank, SVDSteps, threads).Factors(to, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return f
 }
 
-// passed runs all passes on that many goroutines, which start tiles in order.
-func passed(tb testing.TB, w []float32, rows, columns, rank, steps, threads int) *LowRank {
+// passed runs all passes over values of a dtype on that many goroutines, which
+// start tiles in order.
+func passed(tb testing.TB, w []float32, from safetensors.Dtype, rows, columns, rank, steps, threads int) *LowRank {
 	tb.Helper()
 	l, err := NewLowRankSteps(rows, columns, rank, steps)
 	if err != nil {
@@ -101,7 +102,7 @@ func passed(tb testing.TB, w []float32, rows, columns, rank, steps, threads int)
 		workers.Go(func() {
 			s := new(Scratch)
 			for t := range tiles {
-				l.Add(t[0], t[1], l.tile(w, t[1]), s, nil)
+				l.addFrom(t[0], t[1], l.tile(w, t[1]), from, s)
 			}
 		})
 	}
@@ -113,4 +114,14 @@ func passed(tb testing.TB, w []float32, rows, columns, rank, steps, threads int)
 func (l *LowRank) tile(w []float32, tile int) []float32 {
 	size := l.TileRows() * l.Columns
 	return w[tile*size : min((tile+1)*size, len(w))]
+}
+
+// addFrom adds a tile as it is stored in that dtype, if it can.
+func (l *LowRank) addFrom(pass, tile int, w []float32, from safetensors.Dtype, s *Scratch) {
+	if !l.TakesRaw(from) {
+		l.Add(pass, tile, w, s, nil)
+		return
+	}
+	_, raw := roundedTo(w, from)
+	l.AddRaw(pass, tile, raw, s, nil)
 }

@@ -14,8 +14,10 @@ type RawEncoder interface {
 	EncodeRaw(dst [][]byte, start int, raw []byte, d safetensors.Dtype, s *Scratch) error
 }
 
-// RawPass is a pass that can do so, if its encoder does.
+// RawPass is a pass that can do so.
 type RawPass interface {
+	// TakesRaw is as that of an encoder.
+	TakesRaw(d safetensors.Dtype) bool
 	// ReadRaw is Read.
 	ReadRaw(start int, raw []byte, d safetensors.Dtype, s *Scratch) (found any, err error)
 }

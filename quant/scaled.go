@@ -205,6 +205,8 @@ func (m *scaledMeasure) Read(start int, values []float32, s *Scratch) (any, erro
 	return m.encoder.fused.measureTile(start, widened(values), s)
 }
 
+func (m *scaledMeasure) TakesRaw(d safetensors.Dtype) bool { return m.encoder.TakesRaw(d) }
+
 func (m *scaledMeasure) ReadRaw(start int, raw []byte, d safetensors.Dtype, s *Scratch) (any, error) {
 	return m.encoder.fused.measureTile(start, plain{raw, d}, s)
 }

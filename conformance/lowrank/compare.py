@@ -1,6 +1,6 @@
 """Compare low-rank residuals with torch.svd_lowrank, SDNQ's way to its factors.
 
-    python compare.py WORK [--model MODEL.safetensors] [--ranks 4,8,16,32,64] [--dtypes F32,BF16] [--steps 8] [--only PART ...] [--again]
+    python compare.py WORK [--model MODEL.safetensors] [--ranks 4,8,16,32,64] [--dtypes F32,BF16] [--steps 8] [--source F32] [--only PART ...] [--again]
 
 WORK is a folder for matrices and factors, outside the repository; singular
 values stay there from run to run. Takes torch, safetensors and numpy; Go
@@ -110,12 +110,17 @@ def main():
     p.add_argument("--ranks", default="4,8,16,32,64")
     p.add_argument("--dtypes", default="F32,BF16")
     p.add_argument("--steps", type=int, default=8, help="of ours and of the reference")
+    p.add_argument("--source", default="F32", choices=["F32", "BF16"], help="what matrices are rounded to, and read from")
     p.add_argument("--only", nargs="*", default=[""], help="parts of names")
     p.add_argument("--again", action="store_true", help="take the factors of the last run")
     a = p.parse_args()
     a.work.mkdir(exist_ok=True)
     matrices = {n: (lambda w=w: w.float()) for n, w in real(a.model).items()} | SYNTHETIC
     matrices = {n: m for n, m in matrices.items() if any(o in n for o in a.only)}
+    synthetic = set(SYNTHETIC)
+    if a.source != "F32":
+        synthetic = {f"{n} in {a.source}" for n in SYNTHETIC}
+        matrices = {f"{n} in {a.source}": (lambda m=m: m().to(TORCH[a.source]).float()) for n, m in matrices.items()}
     jobs, shapes = [], {}
     for name, make in matrices.items():
         path = a.work / f"{key(name)}.w.npy"
@@ -127,7 +132,7 @@ def main():
         for rank in map(int, a.ranks.split(",")):
             for dtype in a.dtypes.split(","):
                 jobs.append({"In": f"{key(name)}.f32", "Out": "%s.%d.%s.f32" % (key(name), rank, dtype),
-                             "Rows": w.shape[0], "Columns": w.shape[1], "Rank": rank, "Dtype": dtype, "Steps": a.steps})
+                             "Rows": w.shape[0], "Columns": w.shape[1], "Rank": rank, "Dtype": dtype, "Steps": a.steps, "Source": a.source})
     if not a.again:
         (a.work / "jobs.json").write_text(json.dumps(jobs))
         env = dict(os.environ, TENSORPRESS_LOWRANK=str(a.work.resolve()))
@@ -154,7 +159,7 @@ def main():
                     cache_path.write_text(json.dumps(cache))
                 theirs = cache[at]
                 worst = max(worst, ours / theirs)
-                kind = name if name in SYNTHETIC else "real, %d wide" % w.shape[1]
+                kind = name if name in synthetic else "real, %d wide" % w.shape[1]
                 sums.setdefault((kind, rank, dtype), []).append((ours / least - 1, theirs / least - 1, ours / theirs))
                 print(f"| {name} | {rank} | {dtype} | {(ours / least - 1) * 1e6:.4g} | {(theirs / least - 1) * 1e6:.4g} "
                       f"| {ours / theirs:.7f} | {job['Passes']} | {job['Seconds']:.2f} |", flush=True)

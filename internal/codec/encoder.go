@@ -29,15 +29,16 @@ type Pass interface {
 
 // RawEncoder is an encoder that can take values as the checkpoint stores them.
 type RawEncoder interface {
-	// TakesRaw reports whether it takes values of that dtype; then its passes
-	// do, if they are a [RawPass].
+	// TakesRaw reports whether it takes values of that dtype.
 	TakesRaw(d safetensors.Dtype) bool
 	// EncodeRaw is Encode.
 	EncodeRaw(dst [][]byte, a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) error
 }
 
-// RawPass is a pass of one.
+// RawPass is a pass that can do so.
 type RawPass interface {
+	// TakesRaw is as that of an encoder.
+	TakesRaw(d safetensors.Dtype) bool
 	// ReadRaw is Read.
 	ReadRaw(a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) (found any, err error)
 }
@@ -143,6 +144,8 @@ func (m measure) Read(a quant.Area, values []float32, _ *quant.Scratch) (any, er
 	}
 	return m.e.Measure(a, values), nil
 }
+
+func (m measure) TakesRaw(d safetensors.Dtype) bool { return m.e.TakesRaw(d) }
 
 func (m measure) ReadRaw(a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) (any, error) {
 	return m.e.Sheet.(quant.RawSheet).MeasureRaw(quant.RawPatch(a, raw, d, nil), s)

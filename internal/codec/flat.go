@@ -73,6 +73,8 @@ type flatPass struct{ quant.Pass }
 // rawFlatPass is one that takes raw values.
 type rawFlatPass struct{ flatPass }
 
+func (p rawFlatPass) TakesRaw(d safetensors.Dtype) bool { return p.Pass.(quant.RawPass).TakesRaw(d) }
+
 func (p rawFlatPass) ReadRaw(a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) (any, error) {
 	return p.Pass.(quant.RawPass).ReadRaw(a.Col, raw, d, s)
 }

@@ -1,0 +1,147 @@
+package quant
+
+import (
+	"math"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+)
+
+// A krylov space takes BF16 as it is stored. Its values have 8 significant
+// bits; where x and y have 16, products are exact, and kernels may fuse
+// multiplication and addition, which is twice as fast.
+
+// tileFacts is what has to be known of a BF16 tile before it is multiplied.
+type tileFacts struct {
+	known    bool
+	exponent int  // of its greatest magnitude
+	finite   bool // if not, it has none
+	wide     bool // products of some values could underflow, or overflow
+}
+
+// Bounds within which products of x, y and a tile are exact: x and y are zero
+// or at least floor, and values at least 2^-range of the greatest.
+const (
+	floor                   = 0x1p-40
+	valueRange              = 60
+	leastExponent, greatest = -27, 100
+)
+
+func factsOf(tile []byte) tileFacts {
+	amax := [1]float32{}
+	kernel.AbsMax(amax[:], tile, kernel.RawBF16, len(tile)/2)
+	if !finite(amax[0]) {
+		return tileFacts{known: true}
+	}
+	_, e := math.Frexp(float64(amax[0]))
+	least := math.Float32frombits(uint32(kernel.LeastBF16(tile)+1) << 16)
+	tiny := least != 0 && float64(least) < math.Ldexp(1, e-valueRange)
+	return tileFacts{true, e, true, tiny || e < leastExponent || e > greatest}
+}
+
+// brought returns a copy of a tile with magnitudes below 1; what is then below
+// 2^-60 is zero.
+func (f tileFacts) brought(tile []byte, s *Scratch) []byte {
+	x, brought := sized(&s.values, len(tile)/2), sized(&s.bytes, len(tile))
+	kernel.WidenBF16(x, tile)
+	for i, v := range x {
+		x[i] = float32(math.Ldexp(float64(v), -f.exponent))
+		if math.Abs(float64(x[i])) < 0x1p-60 {
+			x[i] = 0
+		}
+	}
+	kernel.NarrowBF16(brought, x)
+	return brought
+}
+
+// sixteenBits rounds to so many significant bits; what is below floor is zero.
+func sixteenBits(v float32) float32 {
+	bits := math.Float32bits(v)
+	v = math.Float32frombits((bits + 0x7F + bits>>8&1) &^ 0xFF)
+	if v < floor && v > -floor {
+		return 0
+	}
+	return v
+}
+
+// productBF16 is product of a tile as it is stored. It goes through rows that
+// stay in the second cache between the two products.
+func (k *krylov) productBF16(w []byte, f tileFacts, s *Scratch) func(sum []float64) {
+	scale, lift := math.Ldexp(1, f.exponent), math.Ldexp(1/small, -f.exponent)
+	switch {
+	case !f.finite:
+		scale = math.NaN()
+	case f.wide:
+		w = f.brought(w, s)
+		scale, lift = scale*scale, 1/small
+	}
+	const near = 384 << 10
+	some := max(near/(2*k.columns)/16*16, 32)
+	sums := sized(&s.row, len(k.strips)*k.stripSize())
+	clear(sums)
+	for row := 2 * k.columns; len(w) > 0; {
+		n := min(some, len(w)/row)
+		for g, x := range k.strips {
+			k.addProduct(sums[g*k.stripSize():][:k.stripSize()], w[:n*row], x, lift, s)
+		}
+		w = w[n*row:]
+	}
+	return func(sum []float64) { k.addStrips(sum, sums, scale) }
+}
+
+// addProduct adds wᵀ·w·x for 16 columns of x.
+func (k *krylov) addProduct(sums []float32, w []byte, x []float32, lift float64, s *Scratch) {
+	n := len(w) / (2 * k.columns) * kernel.StripColumns
+	seen, y := sized(&s.doubles, n), sized(&s.up, n)
+	kernel.ProjectBF16(seen, w, x, k.columns)
+	for i, v := range seen {
+		y[i] = sixteenBits(float32(v * lift))
+	}
+	kernel.CollectBF16(sums, w, y, k.columns)
+}
+
+// stripSize is how many sums there are for 16 columns of x.
+func (k *krylov) stripSize() int {
+	const n = kernel.StripColumns
+	return ceilDiv(k.columns, n) * n * n
+}
+
+// addStrips adds sums for 16 columns of x after the other to those of a pass.
+func (k *krylov) addStrips(sum []float64, sums []float32, scale float64) {
+	const n = kernel.StripColumns
+	if k.width == n {
+		kernel.AddWide(sum, sums, scale)
+		return
+	}
+	for g := range k.strips {
+		part := sums[g*k.stripSize():][:k.stripSize()]
+		used := min(n, k.width-g*n) * n
+		for at := g * n * n; len(part) > 0; at, part = at+k.width*n, part[n*n:] {
+			kernel.AddWide(sum[at:], part[:used], scale)
+		}
+	}
+}
+
+// takeBF16 prepares for tiles in BF16, before the first.
+func (k *krylov) takeBF16() {
+	const n = kernel.StripColumns
+	k.narrow, k.precision, k.strips = true, sixteenPrecision, make([][]float32, ceilDiv(k.width, n))
+	for g := range k.strips {
+		k.strips[g] = make([]float32, k.columns*n)
+	}
+	k.roundLast()
+}
+
+// roundLast rounds the last block and copies it into strips of 16 columns.
+func (k *krylov) roundLast() {
+	const n = kernel.StripColumns
+	x := k.x[len(k.x)-1]
+	for i, v := range x {
+		x[i] = sixteenBits(v)
+	}
+	for g, strip := range k.strips {
+		used := min(n, k.width-g*n)
+		for j := range k.columns {
+			copy(strip[j*n:(j+1)*n], x[j*k.width+g*n:][:used])
+		}
+	}
+}
