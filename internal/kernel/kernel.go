@@ -43,6 +43,7 @@ type set struct {
 	scaleBy                          func(x []float32, scale float32)
 	scaleFrom                        func(x []float32, scale, zero float32)
 	rotate, rotateOnce               func(x []float32, n int, entry float32)
+	rotateBF16, rotateOnceBF16       func(dst []float32, src []byte, n int, entry float32)
 	books                            *bookSet // nil for none
 	bookCodes                        func(codes []uint16, x, middles []float32)
 	project                          func(dst []float64, w, x []float32, columns, width int)
@@ -73,6 +74,7 @@ var portable = set{
 	errors:  [2]func(*Errors, []byte, []float32){errorsOf(RawBF16), errorsOf(RawF32)},
 	scaleBy: scaleBy, scaleFrom: scaleFrom,
 	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes,
+	rotateBF16: widening(widenBF16, rotate), rotateOnceBF16: widening(widenBF16, rotateOnce),
 	project: projectBy(portablePanels), collect: collectBy(portablePanels), addSums: addSums,
 	projectBF16: projectWidened(portablePanels, widenBF16), collectBF16: collectBF16, addWide: addWide, leastBF16: leastBF16,
 	subtract: subtract, product: product, productFused: productFused,
@@ -143,10 +145,21 @@ func ScaleFrom(x []float32, scale, zero float32) { active.scaleFrom(x, scale, ze
 // A negative zero, to which only tiny sums round, becomes a positive one.
 func Rotate(x []float32, n int, entry float32) { active.rotate(x, n, entry) }
 
+// RotateBF16 sets dst to what Rotate makes of values of bfloat16 as they lie in
+// bytes.
+func RotateBF16(dst []float32, src []byte, n int, entry float32) {
+	active.rotateBF16(dst, src, n, entry)
+}
+
 // RotateOnce is Rotate with sums in double precision, in any order, multiplied
 // by the entry and rounded to single precision at the end. A negative zero becomes
 // a positive one.
 func RotateOnce(x []float32, n int, entry float32) { active.rotateOnce(x, n, entry) }
+
+// RotateOnceBF16 is to RotateOnce what RotateBF16 is to Rotate.
+func RotateOnceBF16(dst []float32, src []byte, n int, entry float32) {
+	active.rotateOnceBF16(dst, src, n, entry)
+}
 
 // Project sets dst [rows, width] to w·x, w being [rows, columns] and x
 // [columns, width]. Products and sums are rounded to single precision for 256

@@ -331,3 +331,11 @@ func sylvester(x []float64) {
 		}
 	}
 }
+
+// widening is a rotation of values that lie in bytes.
+func widening(widen func(dst []float32, src []byte), rotate func(x []float32, n int, entry float32)) func(dst []float32, src []byte, n int, entry float32) {
+	return func(dst []float32, src []byte, n int, entry float32) {
+		widen(dst, src)
+		rotate(dst, n, entry)
+	}
+}

@@ -188,6 +188,14 @@ func (l *lanes) rotate(x []float32, n int, entry float32) {
 	rotations.Put(r)
 }
 
+// inexact is rotate for groups whose sums are not exact, as a rule.
+func (l *lanes) inexact(x []float32, n int, entry float32) {
+	r := l.rotation(n, entry)
+	fit(&r.sums, (n+rotateBlock)*l.count)
+	r.batches(x, r.addUp, rotate)
+	rotations.Put(r)
+}
+
 func (r *rotation) twos(x []float32) {
 	r.take(x)
 	r.chain(x, r.chainTwos, r.entry)

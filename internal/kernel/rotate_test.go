@@ -201,6 +201,75 @@ func TestRotateOnceIsTheExactSum(t *testing.T) {
 	})
 }
 
+// TestRotateBF16 has groups that whole numbers just hold, and others: a file
+// would depend on the machine.
+func TestRotateBF16(t *testing.T) {
+	eachSet(t, func(t *testing.T, k *set) {
+		r := rand.New(rand.NewPCG(11, 12))
+		for _, n := range []int{16, 64, 256, 512} {
+			for _, entry := range []float32{entryOf(n), 1, 0x1p-3} {
+				for _, count := range []int{0, 1, 2, 5, 64, 65, 200} {
+					var x []float32
+					for range count {
+						x = append(x, bf16Group(r, n)...)
+					}
+					sameBF16(t, fmt.Sprintf("%d groups of %d", count, n), k.rotateBF16, rotate, x, n, entry)
+					sameBF16(t, fmt.Sprintf("%d groups of %d, once", count, n), k.rotateOnceBF16, rotateOnce, x, n, entry)
+				}
+			}
+		}
+	})
+}
+
+func sameBF16(t *testing.T, name string, bf16 func([]float32, []byte, int, float32), want func([]float32, int, float32), x []float32, n int, entry float32) {
+	t.Helper()
+	src, y := make([]byte, 2*len(x)), slices.Clone(x)
+	narrowBF16(src, x)
+	got := make([]float32, len(x)+1)
+	bf16(got[:len(x)], src, n, entry)
+	want(y, n, entry)
+	sameValues(t, name, got, append(y, 0))
+}
+
+// bf16Group returns a group whose magnitudes span a few bits more or less than
+// sums hold, at times with zeros, one value that is not finite, or all of a kind.
+func bf16Group(r *rand.Rand, n int) []float32 {
+	x := make([]float32, n)
+	top, spread, same := r.IntN(250)-120, r.IntN(20), r.IntN(4) == 0
+	if r.IntN(3) > 0 {
+		top, spread = -5, 8+r.IntN(9)
+	}
+	j := r.IntN(n)
+	for i := range x {
+		x[i] = BF16.Round(float32(math.Ldexp(1+r.Float64(), top-r.IntN(spread+1))))
+		switch {
+		case same: // a result as large as can be
+			x[i] = BF16.Round(float32(math.Ldexp(1.999-0.01*r.Float64(), top)))
+			if n&0x55555555 != 0 && minusFours(i^j) {
+				x[i] = -x[i]
+			}
+		case r.IntN(2) == 0:
+			x[i] = -x[i]
+		}
+		if r.IntN(20) == 0 {
+			x[i] = float32(math.Copysign(0, float64(x[i])))
+		}
+	}
+	switch r.IntN(8) {
+	case 0:
+		x[r.IntN(n)] = BF16.Round(float32(math.Ldexp(1+r.Float64(), top-r.IntN(25))))
+	case 1:
+		clear(x)
+	case 2:
+		x[r.IntN(n)] = []float32{float32(math.NaN()), float32(math.Inf(-1)), 0x1p-133, -0x1.fep127}[r.IntN(4)]
+	case 3:
+		for i := range x {
+			x[i] = BF16.Round(float32(r.NormFloat64() * 0.02))
+		}
+	}
+	return x
+}
+
 // BenchmarkRotate counts bytes of bfloat16 source.
 func BenchmarkRotate(b *testing.B) {
 	r := rand.New(rand.NewPCG(7, 8))
@@ -225,6 +294,12 @@ func BenchmarkRotate(b *testing.B) {
 			}
 			run(Name(), func() { Rotate(x, n, entry) })
 			run("once", func() { RotateOnce(x, n, entry) })
+			if source == "bf16" {
+				src := make([]byte, 2*len(x))
+				NarrowBF16(src, values)
+				run("raw", func() { RotateBF16(x, src, n, entry) })
+				run("raw once", func() { RotateOnceBF16(x, src, n, entry) })
+			}
 			run("naive", func() {
 				for at := 0; at < len(x); at += n {
 					copy(x[at:], chain(x[at:at+n], h))

@@ -41,6 +41,7 @@ var avx2 = func() set {
 		once:    wideSums{stages: stages[float64]{pass4DoublesAVX2, nil}, widen: widenRowsAVX2, narrow: narrowRowsAVX2},
 	}
 	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
+	s.rotateBF16, s.rotateOnceBF16 = widening(s.widenBF16, s.rotate), widening(s.widenBF16, s.rotateOnce)
 	s.books, s.bookCodes = booksBy(r.count, bookSumsAVX2, meansBy(bookMeansAVX2)), bookCodesBy(bookCodesAVX2)
 	s.split = splitBy(splitAVX2)
 	s.splitFours = splitFoursBy(splitFoursAVX2, splitFours)
@@ -104,6 +105,8 @@ var avx512 = func() set {
 		narrow: narrowRowsAVX512, begin: beginDoublesAVX512, end: endDoublesAVX512,
 	}}
 	s.rotate, s.rotateOnce = r.rotate, once.rotateOnce
+	s.rotateBF16 = intsOr(rotateChainIntsAVX512, widening(s.widenBF16, s.rotate), widening(s.widenBF16, r.inexact))
+	s.rotateOnceBF16 = intsOr(rotateIntsAVX512, widening(s.widenBF16, s.rotateOnce), widening(s.widenBF16, s.rotateOnce))
 	s.books, s.bookCodes = booksBy(r.count, bookSumsAVX512, meansBy(bookMeansAVX512)), bookCodesBy(bookCodesAVX512)
 	s.split = splitBy(splitAVX512)
 	s.splitFours = splitFoursBy(splitFoursAVX512, splitFours)

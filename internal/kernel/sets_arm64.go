@@ -40,6 +40,7 @@ var neon = func() set {
 		once:    wideSums{stages: stages[float64]{pass4DoublesNEON, nil}, widen: widenRowsNEON, narrow: narrowRowsNEON},
 	}
 	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
+	s.rotateBF16, s.rotateOnceBF16 = widening(s.widenBF16, s.rotate), widening(s.widenBF16, s.rotateOnce)
 	s.books, s.bookCodes = booksBy(r.count, bookSumsNEON, bookMeans), bookCodesBy(bookCodesNEON)
 	s.split = splitBy(splitNEON)
 	s.splitFours = splitFoursBy(splitFoursNEON, splitFours)

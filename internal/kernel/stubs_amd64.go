@@ -588,6 +588,16 @@ func beginDoublesAVX512(dst *float64, src *float32, stride int, blocks int)
 //go:noescape
 func endDoublesAVX512(dst *float32, src *float64, distance int, factor float64)
 
+// rotateIntsAVX512 multiplies groups of 256 by the matrix of ±1, and by 2^22 times the power of two whose exponent is shift, in whole numbers. It tells those that they hold; others get no meaning.
+//
+//go:noescape
+func rotateIntsAVX512(dst *float32, src *byte, groups int, fits *bool, shift uint32)
+
+// rotateChainIntsAVX512 multiplies groups of 256 by the matrix of ±1, and by 2^22 times the power of two whose exponent is shift, in whole numbers. It tells those that they hold; others get no meaning.
+//
+//go:noescape
+func rotateChainIntsAVX512(dst *float32, src *byte, groups int, fits *bool, shift uint32)
+
 // bookSumsAVX512 adds up rows of 16 lanes by 16 levels, and counts the values above 15 middles.
 //
 //go:noescape

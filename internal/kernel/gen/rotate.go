@@ -31,6 +31,8 @@ func (v isa) rotations() {
 	if v.wide {
 		v.beginDoubles()
 		v.endDoubles()
+		v.rotateInts("rotateInts", false)
+		v.rotateInts("rotateChainInts", true)
 	} else {
 		v.widenRows()
 	}

@@ -1,0 +1,348 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// Groups of 256 values of bfloat16 lie in 16 vectors of whole numbers, where
+// additions are exact in any order: values are multiples of 2^-22 of the power of
+// two at or below the greatest, and no sum of 256 of them has more than 31 bits.
+//
+// The place of a value has eight bits. Two times four of them name a vector and a
+// lane; each stage of butterflies takes the one that tells a vector from another.
+// Of the matrix of size 4, with digits of two bits,
+//
+//	H[i][j] = -1 where i xor j is 3 = D·S·D
+//
+// where D turns the sign of the last of four, and S is -1 to the power of
+// i0·j1 + i1·j0: butterflies of one bit and then of the other, after which both
+// have changed places. So lanes, which are to hold bits 0 to 3 in the end, need
+// not be sorted; D is in the factors before and after. They come with bits 1 to
+// 4, as the halves of 32 bits are even values and odd ones.
+
+var ints = arithmetic{
+	"Ints", "int32", func(o ...Op) { VPADDD(o...) }, func(o ...Op) { VPSUBD(o[1], o[2], o[2]) }, nil,
+}
+
+// rotateInts rotates groups whose values are multiples of that unit, and tells
+// which. With chain, it tells those in which every sum of the chain is exact in
+// single precision as well.
+func (v isa) rotateInts(name string, chain bool) {
+	v.function(name, "func(dst *float32, src *byte, groups int, fits *bool, shift uint32)",
+		described("%s%s multiplies groups of 256 by the matrix of ±1, and by 2^22 times the power of two whose exponent is shift,"+
+			" in whole numbers. It tells those that they hold; others get no meaning.", name, v.name))
+	dst, src, groups, fits := param("dst"), param("src"), param("groups"), param("fits")
+	r := &intRotor{isa: v, shift: v.constantParam("shift"), high: v.constant(0xFFFF0000), all: v.constant(1<<32 - 1)}
+	r.even = v.signsOf(func(lane int) bool { return lane&6 == 6 })
+	r.odd = v.signsOf(func(lane int) bool { return (lane&1 == 1) != (lane&6 == 6) })
+	r.out = v.signsOf(func(lane int) bool { return (lane&3 == 3) != (lane&12 == 12) })
+	r.oddLanes, r.evenLanes = v.lanesMask(0xAAAA), v.lanesMask(0x5555)
+	r.oddQuarters, r.evenQuarters = v.lanesMask(0xF0F0), v.lanesMask(0x0F0F)
+	loop("group", groups, func() {
+		inverse, factor, ok := r.unit(src)
+		y := r.numbers(src, inverse)
+		var b *chainBound
+		if chain {
+			b = r.bound(y)
+		}
+		r.butterflies(y, b)
+		if chain {
+			b.holds(ok)
+		}
+		MOVB(ok.As8(), Mem{Base: fits})
+		zero := v.constant(0)
+		for i, row := range y {
+			VCVTDQ2PS(row, row)
+			VFMADD213PS(zero, factor, row) // no negative zero
+			VMOVUPS(row, Mem{Base: dst, Disp: i * v.width()})
+		}
+		ADDQ(U32(512), src)
+		ADDQ(U32(1024), dst)
+		INCQ(fits)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// intRotor is what a rotation in whole numbers works with.
+type intRotor struct {
+	isa
+	shift, high, all          VecVirtual
+	even, odd, out            VecVirtual // signs of D
+	oddLanes, evenLanes       Register
+	oddQuarters, evenQuarters Register
+}
+
+// signsOf has the sign bit set in some lanes.
+func (v isa) signsOf(minus func(lane int) bool) VecVirtual {
+	mask := 0
+	for lane := range v.lanes() {
+		if minus(lane) {
+			mask |= 1 << lane
+		}
+	}
+	r := v.vec()
+	VMOVDQU32_Z(v.constant(1<<31), v.lanesMask(uint32(mask)), r)
+	return r
+}
+
+func (v isa) lanesMask(bits uint32) Register {
+	g, k := GP32(), K()
+	MOVL(U32(bits), g)
+	KMOVW(g, k)
+	return k
+}
+
+// unit returns the inverse of a group's unit, the unit times what is asked for,
+// and 1 where all values are multiples of it. Twice the word of a value begins
+// with its exponent, and zero has none; that of a power of two counts as one
+// less, which only takes a group less.
+func (r *intRotor) unit(src Register) (inverse, factor VecVirtual, ok GPVirtual) {
+	least, greatest := r.vec(), r.vec() // less 1, and its complement
+	for z := range 8 {
+		t, a, b := r.vec(), least, greatest
+		VMOVDQU32(Mem{Base: src, Disp: 64 * z}, t)
+		VPADDW(t, t, t)
+		if z > 0 {
+			a, b = r.vec(), r.vec()
+		}
+		VPADDW(r.all, t, a)
+		VPSUBW(t, r.all, b)
+		if z > 0 {
+			VPMINUW(a, least, least)
+			VPMINUW(b, greatest, greatest)
+		}
+	}
+	both := r.folded(greatest, least, func(a, b, to Op) { VPMINUW(a, b, to) })
+	t := r.vec()
+	VPRORD(U8(16), both, t)
+	VPMINUW(t, both, both)
+	VSHUFI32X4(U8(0xAA), both, both, least)
+	VSHUFI32X4(U8(0), both, both, greatest)
+	r.xor(r.all, greatest, greatest)
+	VPSRLD(U8(24), least, least)
+	VPSRLD(U8(24), greatest, greatest)
+	VPMAXUD(r.constant(64), greatest, greatest) // that units and inverses are normal
+	e, l, d := GP32(), GP32(), GP32()
+	VMOVD(greatest.AsX(), e)
+	VMOVD(least.AsX(), l)
+	ADDL(U8(15), l)
+	SUBL(e, l)
+	MOVL(U32(240), d)
+	SUBL(e, d)
+	ORL(l, d)
+	NOTL(d)
+	SHRL(U8(31), d)
+	inverse, factor = r.vec(), r.vec()
+	VPSLLD(U8(23), greatest, greatest)
+	VPSUBD(greatest, r.constant((2*127+22)<<23), inverse)
+	VPADDD(r.shift, greatest, factor)
+	r.xor(r.out, factor, factor)
+	return inverse, factor, d
+}
+
+// folded has in every lane of its first quarter what all lanes of a come to, and
+// in every one of the third what those of b do.
+func (r *intRotor) folded(a, b VecVirtual, join func(a, b, to Op)) VecVirtual {
+	low, high := r.vec(), r.vec()
+	VSHUFI32X4(U8(0x44), b, a, low)
+	VSHUFI32X4(U8(0xEE), b, a, high)
+	join(low, high, low)
+	VSHUFI32X4(U8(0xB1), low, low, high)
+	join(low, high, low)
+	for _, imm := range []uint8{0x4E, 0xB1} {
+		VPSHUFD(U8(imm), low, high)
+		join(low, high, low)
+	}
+	return low
+}
+
+// numbers returns a group in units, times D. Vector 2i+k has bits 5 to 7 of places
+// in i, and bit 0 in k.
+func (r *intRotor) numbers(src Register, inverse VecVirtual) (y []VecVirtual) {
+	signs := []VecVirtual{r.vec(), r.vec()}
+	r.xor(r.even, inverse, signs[0])
+	r.xor(r.odd, inverse, signs[1])
+	for z := range 8 {
+		even, odd := r.vec(), r.vec()
+		VMOVDQU32(Mem{Base: src, Disp: 64 * z}, even)
+		r.and(r.high, even, odd)
+		VPSLLD(U8(16), even, even)
+		for i, row := range []VecVirtual{even, odd} {
+			VMULPS(signs[i], row, row)
+			VCVTPS2DQ(row, row)
+			y = append(y, row)
+		}
+	}
+	return y
+}
+
+// butterflies does the stages of bits 0 to 3 by the last bit of vectors' numbers.
+// That and a bit of the lanes change places in between.
+func (r *intRotor) butterflies(y []VecVirtual, b *chainBound) {
+	r.stage(y)                  // vectors 0, lanes 1 2 3 4
+	r.exchange(y, r.firstLanes) // vectors 1, lanes 0 2 3 4
+	r.stage(y)
+	r.exchange(y, unpacked) // vectors 2, lanes 1 0 3 4
+	r.stage(y)
+	r.exchange(y, quarters) // vectors 3, lanes 1 0 4 2
+	r.stage(y)
+	if b != nil {
+		b.blocks(y)
+	}
+	r.exchange(y, r.firstQuarters) // vectors 4, lanes 1 0 3 2
+	for i := 0; i < 16; i += 4 {
+		r.four(ints, nil, y[i:i+4])
+	}
+	r.acrossFours(ints, nil, y)
+}
+
+func (r *intRotor) stage(y []VecVirtual) {
+	for i := 0; i < len(y); i += 2 {
+		sum := r.vec()
+		VPADDD(y[i+1], y[i], sum)
+		VPSUBD(y[i+1], y[i], y[i+1])
+		y[i] = sum
+	}
+}
+
+func (r *intRotor) exchange(y []VecVirtual, pair func(v isa, a, b VecVirtual) (low, high VecVirtual)) {
+	for i := 0; i < len(y); i += 2 {
+		y[i], y[i+1] = pair(r.isa, y[i], y[i+1])
+	}
+}
+
+// firstLanes takes the first bit of lanes out, and that of the vectors in in its
+// place.
+func (r *intRotor) firstLanes(v isa, a, b VecVirtual) (low, high VecVirtual) {
+	low, high = v.vec(), b
+	VMOVDQA32(a, low)
+	VMOVSLDUP(b, r.oddLanes, low)
+	VMOVSHDUP(a, r.evenLanes, high)
+	return low, high
+}
+
+// unpacked takes the second bit out, and moves the first there.
+func unpacked(v isa, a, b VecVirtual) (low, high VecVirtual) {
+	low, high = v.vec(), v.vec()
+	VPUNPCKLDQ(b, a, low)
+	VPUNPCKHDQ(b, a, high)
+	return low, high
+}
+
+// quarters takes the third bit out, and moves the fourth there.
+func quarters(v isa, a, b VecVirtual) (low, high VecVirtual) {
+	low, high = v.vec(), v.vec()
+	VSHUFI32X4(U8(0x88), b, a, low)
+	VSHUFI32X4(U8(0xDD), b, a, high)
+	return low, high
+}
+
+// firstQuarters is firstLanes for the third bit.
+func (r *intRotor) firstQuarters(v isa, a, b VecVirtual) (low, high VecVirtual) {
+	low, high = v.vec(), b
+	VMOVDQA32(a, low)
+	VSHUFI32X4(U8(0xA0), b, b, r.oddQuarters, low)
+	VSHUFI32X4(U8(0xF5), a, a, r.evenQuarters, high)
+	return low, high
+}
+
+// chainBound tells whether all sums of the chain are exact in single precision:
+// multiples of a unit, of which they are 2^24 at most. A sum of the chain for
+// output j, of any number of rows, is that of whole blocks of 16 rows and of a part
+// of one. A whole block gives ± its own butterflies' value number j mod 16, a part
+// no more than the block's magnitudes:
+//
+//	|sum| ≤ max over q < 16 of Σ over blocks |butterfly q| + max over blocks Σ |x|
+type chainBound struct {
+	*intRotor
+	bits GPVirtual  // of all values
+	part VecVirtual // Σ |x| of every block
+	most VecVirtual // Σ over blocks |butterfly q| of every q
+}
+
+// bound takes the values themselves.
+func (r *intRotor) bound(y []VecVirtual) *chainBound {
+	b := &chainBound{intRotor: r, bits: GP64()}
+	all := r.vec()
+	VMOVDQA32(y[0], all)
+	for i := 1; i < len(y)-1; i += 2 {
+		VPTERNLOGD(U8(0xFE), y[i], y[i+1], all)
+	}
+	VPORD(y[15], all, all)
+	half := r.vec()
+	VEXTRACTI64X4(U8(1), all, half.AsY())
+	VPORD(all.AsY(), half.AsY(), half.AsY())
+	VEXTRACTI32X4(U8(1), half.AsY(), all.AsX())
+	VPORD(all.AsX(), half.AsX(), half.AsX())
+	VPSHUFD(U8(0x4E), half.AsX(), all.AsX())
+	VPORD(all.AsX(), half.AsX(), half.AsX())
+	high := GP64()
+	VMOVQ(half.AsX(), b.bits)
+	MOVQ(b.bits, high)
+	SHRQ(U8(32), high)
+	ORQ(high, b.bits)
+	b.part = b.magnitudes(y)
+	return b
+}
+
+// magnitudes adds up those of blocks, which lanes are named by.
+func (r *intRotor) magnitudes(y []VecVirtual) VecVirtual {
+	if len(y) == 2 {
+		return r.magnitude(y[0], y[1])
+	}
+	join := map[int]func(v isa, a, b VecVirtual) (low, high VecVirtual){4: unpacked, 8: unpacked, 16: quarters}[len(y)]
+	a, b := r.magnitudes(y[:len(y)/2]), r.magnitudes(y[len(y)/2:])
+	low, high := join(r.isa, a, b)
+	VPADDD(high, low, low)
+	return low
+}
+
+// magnitude is |a| + |b|.
+func (r *intRotor) magnitude(a, b VecVirtual) VecVirtual {
+	sum, t := r.vec(), r.vec()
+	VPABSD(a, sum)
+	VPABSD(b, t)
+	VPADDD(t, sum, sum)
+	return sum
+}
+
+// blocks takes what the butterflies of all blocks of 16 come to.
+func (b *chainBound) blocks(y []VecVirtual) {
+	var sums [2]VecVirtual
+	for k := range sums {
+		sums[k] = b.magnitude(y[k], y[k+2])
+		for i := k + 4; i < len(y); i += 2 {
+			t := b.vec()
+			VPABSD(y[i], t)
+			VPADDD(t, sums[k], sums[k])
+		}
+	}
+	low, high := quarters(b.isa, sums[0], sums[1])
+	VPADDD(high, low, low)
+	b.most = low
+}
+
+// holds clears ok where the bound is above 2^24 of the greatest unit that there
+// is: the last bit that is set in any value, or any unit where all are zero.
+func (b *chainBound) holds(ok GPVirtual) {
+	both := b.folded(b.most, b.part, func(x, y, to Op) { VPMAXUD(x, y, to) })
+	most, part, part32 := GP32(), b.vec(), GP32()
+	VMOVD(both.AsX(), most)
+	VEXTRACTI32X4(U8(2), both, part.AsX())
+	VMOVD(part.AsX(), part32)
+	ADDL(part32, most)
+	DECL(most)
+	SHRL(U8(24), most)
+	last, within := GP32(), GP32()
+	MOVL(b.bits.As32(), last)
+	NEGL(last)
+	ANDL(b.bits.As32(), last)
+	DECL(last)
+	XORL(within, within)
+	CMPL(most, last)
+	SETLS(within.As8())
+	ANDL(within, ok)
+}
