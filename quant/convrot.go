@@ -36,7 +36,8 @@ type Rotated struct {
 	scaleShape     []int
 	AllowNonfinite bool
 
-	fused *fused // of whole rows that are rotated
+	fused *fused // of whole rows
+	turn  *turning
 }
 
 // Rules of rotated rows: convert_to_quant's for its primary type and
@@ -88,7 +89,7 @@ func newRotated(shape []int, group int, rule *Rule, bits int, scaleShape []int, 
 	ints := &kernel.Ints{Lo: -rule.max, Hi: rule.max, Multiply: !rule.divide}
 	return &Rotated{
 		shape: shape, Group: group, Rule: rule, bits: bits, scaleShape: scaleShape, AllowNonfinite: allowNonfinite,
-		fused: &fused{grid: rows, allowNonfinite: true, groups: rule, ints: ints},
+		fused: &fused{grid: rows, allowNonfinite: allowNonfinite, groups: rule, ints: ints}, turn: &turning{group, true},
 	}
 }
 
@@ -136,24 +137,34 @@ func (r *Rotated) Measure(a Area, values []float32) []Range {
 	return r.Cut().measure(a, values)
 }
 
-// Encode quantizes an area into the bytes that Written names.
-func (r *Rotated) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
+// TakesRaw reports whether Encode takes raw values.
+func (r *Rotated) TakesRaw(d safetensors.Dtype) bool { return readable(d) }
+
+// MeasureRaw is Measure.
+func (r *Rotated) MeasureRaw(p Patch, s *Scratch) ([]Range, error) {
+	values := p.plain.values(&s.turned32)
 	if !r.AllowNonfinite {
-		if err := p.checkFinite(r.shape[1]); err != nil {
-			return err
+		if err := CheckArea(p.Area, values, r.shape[1]); err != nil {
+			return nil, err
 		}
 	}
-	RotateOnce(p.Values, r.Group)
-	codes := dst[0]
+	return r.Measure(p.Area, values), nil
+}
+
+// Encode quantizes an area into the bytes that Written names.
+func (r *Rotated) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
+	if p.plain.data == nil {
+		p.plain = widened(p.Values)
+	}
+	codes, encode := dst[0], r.encodeParts
 	if r.bits == 4 {
-		codes = sized(&scratch.bytes, len(p.Values))
+		codes = sized(&scratch.bytes, p.plain.len())
 	}
 	if p.Ranges == nil && p.Cols == r.shape[1] {
-		// what is not finite now was looked at before
-		_ = r.fused.encode(codes, p.Row*p.Cols, widened(p.Values), nil, scratch)
-		putFloats(dst[1], scratch.sides.scales, safetensors.F32)
-	} else {
-		r.encodeParts(codes, dst[1], &p, scratch)
+		encode = r.encodeRows
+	}
+	if err := encode(codes, dst[1], &p, scratch); err != nil {
+		return err
 	}
 	if r.bits == 4 {
 		kernel.PackFours(dst[0], codes)
@@ -161,8 +172,25 @@ func (r *Rotated) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
 	return nil
 }
 
+// encodeRows encodes whole rows.
+func (r *Rotated) encodeRows(codes, scales []byte, p *Patch, scratch *Scratch) error {
+	p.plain.turn = r.turn
+	if err := r.fused.encode(codes, p.Row*p.Cols, p.plain, nil, scratch); err != nil {
+		return err
+	}
+	putFloats(scales, scratch.sides.scales, safetensors.F32)
+	return nil
+}
+
 // encodeParts encodes parts of rows, whose ranges were measured.
-func (r *Rotated) encodeParts(codes, scales []byte, p *Patch, scratch *Scratch) {
+func (r *Rotated) encodeParts(codes, scales []byte, p *Patch, scratch *Scratch) error {
+	p.Values = p.plain.values(&scratch.turned32)
+	if !r.AllowNonfinite {
+		if err := p.checkFinite(r.shape[1]); err != nil {
+			return err
+		}
+	}
+	RotateOnce(p.Values, r.Group)
 	for i := range p.Rows {
 		factor, scale := r.Rule.scaleOf(p.rangeOf(p.Row+i, Area{p.Row + i, p.Col, 1, p.Cols}))
 		if p.Col == 0 {
@@ -171,6 +199,7 @@ func (r *Rotated) encodeParts(codes, scales []byte, p *Patch, scratch *Scratch) 
 		r.Rule.normalize(p.row(i), factor)
 	}
 	r.Rule.encodeBytes(codes, p.Values, scratch)
+	return nil
 }
 
 // packNibbles puts two codes into a byte, the first in the low half.

@@ -75,7 +75,7 @@ func (r *ranking) TakesRaw(d safetensors.Dtype) bool {
 func (r *ranking) ReadRaw(start int, raw []byte, d safetensors.Dtype, s *Scratch) (any, error) {
 	e, tile := r.encoder, start/r.Tile()
 	if !e.rank.survey(tile, raw) && !e.AllowNonfinite {
-		return nil, CheckFinite(start, plain{raw, d}.values(&s.values))
+		return nil, CheckFinite(start, plain{data: raw, dtype: d}.values(&s.values))
 	}
 	e.rank.AddRaw(r.pass, tile, raw, s, s.Cancelled)
 	return nil, nil

@@ -40,19 +40,61 @@ type sides struct {
 // a core's nearest cache from the search for their range to their codes.
 const batchValues = 4096
 
+// turnedValues is how many are rotated at a time by [Rotate], which does best
+// with many: those of its groups whose sums are not exact go together.
+const turnedValues = 64 << 10
+
 // encode gives the values of a tile one byte each, and collects the scales of
 // the groups that begin in it. Groups lie whole in the tile, or else have
-// measured ranges.
+// measured ranges and are not to be rotated.
 func (f *fused) encode(codes []byte, start int, src plain, measured []Range, s *Scratch) error {
 	s.sides.scales, s.sides.zeros = s.sides.scales[:0], s.sides.zeros[:0]
 	if measured != nil {
 		return f.encodeMeasured(codes, start, src, measured, s)
 	}
-	g := f.grid
-	batch := max(batchValues/g.Group, 1) * g.Group
+	size, together := f.grid.Group, batchValues
+	if src.turn != nil {
+		size = lcm(size, src.turn.n)
+		if !src.turn.once {
+			together = turnedValues
+		}
+	}
+	together = max(together/size, 1) * size
+	for at := 0; at < src.len(); at += together {
+		to := min(at+together, src.len())
+		if err := f.encodeTurned(codes[at:to], start+at, src.slice(at, to), s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// encodeTurned encodes whole groups after their rotation, if there is one.
+func (f *fused) encodeTurned(codes []byte, start int, src plain, s *Scratch) error {
+	if src.turn == nil {
+		return f.encodeBatches(codes, start, src, f.allowNonfinite, s)
+	}
+	sides, turned := s.sides, src.turn.turned(src, &s.turned32)
+	err := f.encodeBatches(codes, start, turned, f.allowNonfinite, s)
+	if err == nil {
+		return nil
+	}
+	if before := CheckFinite(start, src.values(&s.slow)); before != nil {
+		return before // what it was before it spread
+	}
+	if !src.turn.once {
+		return err
+	}
+	s.sides = sides // large values may come to infinity
+	return f.encodeBatches(codes, start, turned, true, s)
+}
+
+// encodeBatches encodes whole groups, some at a time.
+func (f *fused) encodeBatches(codes []byte, start int, src plain, allowNonfinite bool, s *Scratch) error {
+	batch := max(batchValues/f.grid.Group, 1) * f.grid.Group
 	for at := 0; at < src.len(); at += batch {
 		to := min(at+batch, src.len())
-		if err := f.encodeBatch(codes[at:to], start+at, src.slice(at, to), s); err != nil {
+		if err := f.encodeBatch(codes[at:to], start+at, src.slice(at, to), allowNonfinite, s); err != nil {
 			return err
 		}
 	}
@@ -93,7 +135,7 @@ func (f *fused) greatest(r Range) float32 {
 }
 
 // encodeBatch encodes whole groups.
-func (f *fused) encodeBatch(codes []byte, start int, src plain, s *Scratch) error {
+func (f *fused) encodeBatch(codes []byte, start int, src plain, allowNonfinite bool, s *Scratch) error {
 	size := f.grid.Group
 	n := src.len() / size
 	f.measure(src, size, s)
@@ -101,6 +143,8 @@ func (f *fused) encodeBatch(codes []byte, start int, src plain, s *Scratch) erro
 	fast := f.groups.stepAll(s.steps, s.lo[:n], s.hi[:n])
 	if !fast {
 		f.firstNaNs(src, size, s)
+	}
+	if !fast && !allowNonfinite {
 		if err := f.checkBatch(start, src, s); err != nil {
 			return err
 		}
@@ -120,11 +164,8 @@ func (f *fused) encodeBatch(codes []byte, start int, src plain, s *Scratch) erro
 	return nil
 }
 
-// checkBatch reports the first value of a batch that is not finite, if none may be.
+// checkBatch reports the first value of a batch that is not finite.
 func (f *fused) checkBatch(start int, src plain, s *Scratch) error {
-	if f.allowNonfinite {
-		return nil
-	}
 	size := f.grid.Group
 	for i := range src.len() / size {
 		if r := f.rangeAt(i, s); !r.finite() {

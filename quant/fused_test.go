@@ -26,7 +26,7 @@ func roundedTo(w []float32, d safetensors.Dtype) ([]float32, []byte) {
 	default:
 		kernel.NarrowF32(raw, w)
 	}
-	return plain{raw, d}.values(new([]float32)), raw
+	return plain{data: raw, dtype: d}.values(new([]float32)), raw
 }
 
 // awkwardWeight has groups of zeros, tiny and huge values, equal ones and, on

@@ -59,6 +59,32 @@ func RotateTo(x []float32, n int, out safetensors.Dtype) {
 // by one. n not a power of 4 is for convert_to_quant alone: no loader takes it.
 func RotateOnce(x []float32, n int) { kernel.RotateOnce(x, n, hadamardEntry(n, safetensors.F32)) }
 
+// turning is a rotation of values as they lie in bytes.
+type turning struct {
+	n    int
+	once bool // RotateOnce, or else Rotate
+}
+
+// turned returns values after their rotation, in that buffer.
+func (t *turning) turned(p plain, buffer *[]float32) plain {
+	entry, raw := hadamardEntry(t.n, safetensors.F32), p.dtype == safetensors.BF16
+	x := sized(buffer, p.len())
+	if !raw {
+		Widen(x, p.data, p.dtype)
+	}
+	switch {
+	case raw && t.once:
+		kernel.RotateOnceBF16(x, p.data, t.n, entry)
+	case raw:
+		kernel.RotateBF16(x, p.data, t.n, entry)
+	case t.once:
+		kernel.RotateOnce(x, t.n, entry)
+	default:
+		kernel.Rotate(x, t.n, entry)
+	}
+	return widened(x)
+}
+
 // hadamardEntry is 1/√n in a dtype: one division by √n, as that dtype has it.
 func hadamardEntry(n int, out safetensors.Dtype) float32 {
 	return RoundTo(1/float32(math.Sqrt(float64(n))), out)

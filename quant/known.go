@@ -130,19 +130,29 @@ func (e *schemeEncoder) Encode(dst [][]byte, start int, values []float32, s *Scr
 	return e.Scheme.Encode(dst, Tile{Start: start, Values: values, Ranges: e.ranges, known: &e.known}, s)
 }
 
-// TakesRaw: nothing must be done to values before they are scaled.
+// TakesRaw: nothing must be done to values before they are scaled, but rotating
+// them in whole groups.
 func (e *schemeEncoder) TakesRaw(d safetensors.Dtype) bool {
-	return e.fused != nil && readable(d) && e.Rank == 0 && e.asStored(d)
+	return e.fused != nil && readable(d) && e.Rank == 0 && (e.Hadamard == 0 || e.alone()) && e.asRounded(d)
 }
 
 // asStored reports whether turnOver would change no value of that dtype.
-func (s *Scheme) asStored(d safetensors.Dtype) bool {
-	rounds := s.rounded == safetensors.BF16 || s.rounded == safetensors.F16
-	return s.Hadamard == 0 && (!rounds || d == s.rounded)
+func (s *Scheme) asStored(d safetensors.Dtype) bool { return s.Hadamard == 0 && s.asRounded(d) }
+
+// asRounded reports whether values of that dtype need no rounding first.
+func (s *Scheme) asRounded(d safetensors.Dtype) bool {
+	return s.rounded != safetensors.BF16 && s.rounded != safetensors.F16 || d == s.rounded
 }
 
+// alone reports whether each tile is encoded from its own values.
+func (e *schemeEncoder) alone() bool { return e.whole && e.stored == [2]*stored{} }
+
 func (e *schemeEncoder) EncodeRaw(dst [][]byte, start int, raw []byte, d safetensors.Dtype, s *Scratch) error {
-	return e.encodePlain(dst, Tile{Start: start, Ranges: e.ranges, known: &e.known, plain: plain{raw, d}}, s)
+	src := plain{data: raw, dtype: d}
+	if e.Hadamard > 0 {
+		src.turn = &turning{n: e.Hadamard}
+	}
+	return e.encodePlain(dst, Tile{Start: start, Ranges: e.ranges, known: &e.known, plain: src}, s)
 }
 
 // measure is the pass that takes the range of every group.
@@ -168,7 +178,7 @@ func (m *measure) Read(start int, values []float32, s *Scratch) (any, error) {
 func (m *measure) TakesRaw(d safetensors.Dtype) bool { return m.encoder.TakesRaw(d) }
 
 func (m *measure) ReadRaw(start int, raw []byte, d safetensors.Dtype, s *Scratch) (any, error) {
-	return m.encoder.fused.measureTile(start, plain{raw, d}, s)
+	return m.encoder.fused.measureTile(start, plain{data: raw, dtype: d}, s)
 }
 
 func (m *measure) Join(found any) error {

@@ -26,10 +26,13 @@ type RawPass interface {
 type plain struct {
 	data  []byte
 	dtype safetensors.Dtype
+	turn  *turning // to be done before they are scaled; nil for none
 }
 
 // widened are values in memory.
-func widened(values []float32) plain { return plain{kernel.AsBytes(values), safetensors.F32} }
+func widened(values []float32) plain {
+	return plain{data: kernel.AsBytes(values), dtype: safetensors.F32}
+}
 
 func readable(d safetensors.Dtype) bool {
 	return d == safetensors.BF16 || d == safetensors.F16 || d == safetensors.F32
@@ -44,7 +47,7 @@ func (p plain) len() int {
 
 func (p plain) slice(from, to int) plain {
 	size := p.dtype.Bits() / 8
-	return plain{p.data[from*size : to*size], p.dtype}
+	return plain{p.data[from*size : to*size], p.dtype, p.turn}
 }
 
 // raw returns the values in a form that kernels read.

@@ -90,6 +90,7 @@ type Scratch struct {
 	// of fused encoding
 	bytes, turnedBytes []byte
 	half, slow, lo, hi []float32
+	turned32           []float32 // rotated
 	steps, one         kernel.Steps
 
 	// of raw blocks

@@ -10,7 +10,7 @@ import (
 // RawPatch is an area of a weight as a checkpoint stores it, for formats that
 // take such: see [RawSheet].
 func RawPatch(a Area, raw []byte, d safetensors.Dtype, ranges []Range) Patch {
-	return Patch{Area: a, Ranges: ranges, plain: plain{raw, d}}
+	return Patch{Area: a, Ranges: ranges, plain: plain{data: raw, dtype: d}}
 }
 
 // RawSheet is a format of rows and columns whose Encode takes a [RawPatch].

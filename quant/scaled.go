@@ -191,7 +191,7 @@ func (e *scaledEncoder) Encode(dst [][]byte, start int, values []float32, s *Scr
 func (e *scaledEncoder) TakesRaw(d safetensors.Dtype) bool { return readable(d) }
 
 func (e *scaledEncoder) EncodeRaw(dst [][]byte, start int, raw []byte, d safetensors.Dtype, s *Scratch) error {
-	return e.encodePlain(dst, start, plain{raw, d}, e.ranges, s)
+	return e.encodePlain(dst, start, plain{data: raw, dtype: d}, e.ranges, s)
 }
 
 type scaledMeasure struct {
@@ -208,7 +208,7 @@ func (m *scaledMeasure) Read(start int, values []float32, s *Scratch) (any, erro
 func (m *scaledMeasure) TakesRaw(d safetensors.Dtype) bool { return m.encoder.TakesRaw(d) }
 
 func (m *scaledMeasure) ReadRaw(start int, raw []byte, d safetensors.Dtype, s *Scratch) (any, error) {
-	return m.encoder.fused.measureTile(start, plain{raw, d}, s)
+	return m.encoder.fused.measureTile(start, plain{data: raw, dtype: d}, s)
 }
 
 func (m *scaledMeasure) Join(found any) error {
