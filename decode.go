@@ -2,6 +2,7 @@ package tensorpress
 
 import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
@@ -13,6 +14,17 @@ type decoding struct {
 	source *checkpoint.Checkpoint
 	layer  *layout.Layer
 	out    safetensors.Dtype
+}
+
+// near is one that reads nearly the same values faster, or nil.
+func (d *decoding) near() *decoding {
+	c := codec.Near(d.layer.Codec)
+	if c == nil {
+		return nil
+	}
+	layer := *d.layer
+	layer.Codec = c
+	return &decoding{d.source, &layer, d.out}
 }
 
 // shape returns that of its tiles.

@@ -103,17 +103,12 @@ func (one *model) comparisons(c *checkpoint.Checkpoint) ([]*comparison, error) {
 func (c *comparison) tasks(yield func(stream.Task) bool) bool {
 	cut, rows, cols := c.got.shape()
 	c.found = make([]sums, cut.Count(rows, cols))
-	return c.got.tiles(yield, func(w *stream.Worker, tile int, a quant.Area) error {
-		got, err := c.got.read(w, a)
-		if err != nil {
-			return err
-		}
+	return c.got.compared(c.found, func(w *stream.Worker, a quant.Area, got []float32) (sums, error) {
+		s := sums{nonfinite: -1}
 		want, err := c.want.read(w, 1, cut.Cols, a)
-		if err != nil {
-			return err
+		if err == nil {
+			s.measure(want, got)
 		}
-		c.found[tile].nonfinite = -1
-		c.found[tile].measure(want, got)
-		return nil
-	})
+		return s, err
+	})(yield)
 }

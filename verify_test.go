@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -217,6 +218,38 @@ func TestFiguresOfZero(t *testing.T) {
 	v, err := Verify(t.Context(), quantized(t, source, Options{}), VerifyOptions{Source: source, MaxRelMSE: ptr(0.0)})
 	if err != nil || !v.OK || v.Total.RelMSE == nil || *v.Total.RelMSE != 0 || v.Total.SQNR != nil {
 		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// TestVerifyRotatedAgainstItself: values that are decoded nearly would make a file
+// differ from what it was itself restored to.
+func TestVerifyRotatedAgainstItself(t *testing.T) {
+	r := rand.New(rand.NewPCG(21, 22))
+	w := make([]float32, 64*512)
+	for i := range w {
+		w[i] = float32(r.NormFloat64())
+	}
+	source := save(t, "in.safetensors", nil, weights{"a.weight", safetensors.F32, []int{64, 512}, w})
+	out := quantized(t, source, Options{Layout: "sdnq", Dtype: ptr("int8"), Settings: map[string]any{"hadamard": true}})
+	restored := filepath.Join(t.TempDir(), "restored.safetensors")
+	if _, err := Dequantize(t.Context(), out, restored, DequantizeOptions{Dtype: "f32"}); err != nil {
+		t.Fatal(err)
+	}
+	v, err := Verify(t.Context(), out, VerifyOptions{Source: restored, MaxRelMSE: ptr(0.0)})
+	if err != nil || !v.OK || len(v.Layers) != 1 || *v.Layers[0].RelMSE != 0 {
+		t.Errorf("%+v, %v", v, err)
+	}
+	if v, err = Verify(t.Context(), out, VerifyOptions{Source: source}); err != nil || !(*v.Total.RelMSE > 1e-6) {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// TestLargeValues: a sum that goes to infinity on its way would pass for finite.
+func TestLargeValues(t *testing.T) {
+	for x, want := range map[float32]bool{0: false, 0x1p96: false, -0x1p97: true, float32(math.Inf(1)): true, float32(math.NaN()): true} {
+		if large([]float32{1, x, -1}) != want {
+			t.Errorf("%v: want %v", x, want)
+		}
 	}
 }
 

@@ -29,6 +29,19 @@ func (s *Scheme) align() int {
 // Decode restores values [start, start+len(dst)) from the bytes that Needed
 // names, as SDNQ computes them for a model of dtype out: F32, BF16 or F16.
 func (s *Scheme) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
+	s.decode(dst, src, start, out, RotateTo, scratch)
+}
+
+// Near is a scheme whose Decode adds up rotations as [RotateOnce] does, which
+// takes a fraction of the time: values differ in their last bits.
+type Near struct{ *Scheme }
+
+// Decode is that of the scheme, nearly.
+func (n Near) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
+	n.decode(dst, src, start, out, rotateNear, scratch)
+}
+
+func (s *Scheme) decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, rotate func(x []float32, n int, out safetensors.Dtype), scratch *Scratch) {
 	s.Scales(src, start, len(dst), scratch)
 	s.ZeroPoints(src, start, len(dst), scratch)
 	switch v := s.byteValues(); {
@@ -45,7 +58,7 @@ func (s *Scheme) Decode(dst []float32, src [][]byte, start int, out safetensors.
 	}
 	if s.Hadamard > 0 {
 		roundAll(dst, out)
-		RotateTo(dst, s.Hadamard, out)
+		rotate(dst, s.Hadamard, out)
 	}
 }
 

@@ -38,6 +38,15 @@ func (f flat) Needed(i int, a quant.Area) []quant.Span {
 
 func (f flat) NewEncoder(limit int) Encoder { return flatEncoder{f.Flat.NewEncoder(limit)} }
 
+// Near returns a codec that decodes to nearly the same values in a fraction of the
+// time, or nil if there is none.
+func Near(c Codec) Codec {
+	if s := Scheme(c); s != nil && s.Hadamard > 0 {
+		return flat{quant.Near{Scheme: s}, c.Shape()}
+	}
+	return nil
+}
+
 type flatEncoder struct{ quant.Encoder }
 
 func (e flatEncoder) Tile() (rows, cols int) { return 1, e.Encoder.Tile() }
