@@ -82,22 +82,41 @@ func (b *books) begin(n int) {
 	b.rows = sized(&b.rows, n*len(b.lanes))
 }
 
+// fewLanes are so few that ranking the values of groups takes less time.
+const fewLanes = 8
+
 // next takes the next group into a lane, if there is one.
 func (b *books) next(i int, s *shelf) bool {
 	l := &b.lanes[i]
-	if l.group = s.taken; l.group == len(s.values)/s.n {
-		l.group = -1
+	for l.group = s.taken; l.group < len(s.values)/s.n; l.group = s.taken {
+		s.taken++
+		values := s.values[l.group*s.n:][:s.n]
+		if b.fitQuickly(values, l.group, s) {
+			continue
+		}
+		l.steps = s.steps
+		for row, at := 0, i; row < len(values); row, at = row+1, at+len(b.lanes) {
+			b.rows[at] = values[row]
+		}
+		b.put(i)
+		return true
+	}
+	l.group = -1
+	return false
+}
+
+// fitQuickly fits a group by itself where that takes less time. Otherwise it
+// makes the levels that it begins with, and reports false.
+func (b *books) fitQuickly(values []float32, group int, s *shelf) bool {
+	if len(b.lanes) > fewLanes {
+		lo, hi := kernel.MinMax(values)
+		b.one.reset(s.count, Range{lo, hi})
 		return false
 	}
-	s.taken++
-	l.steps = s.steps
-	values := s.values[l.group*s.n:][:s.n]
-	for row, at := 0, i; row < len(values); row, at = row+1, at+len(b.lanes) {
-		b.rows[at] = values[row]
+	if !b.one.fitQuickly(s.codes[group*s.n:][:s.n], values, s.count, s.steps) {
+		return false
 	}
-	lo, hi := kernel.MinMax(values)
-	b.one.reset(s.count, Range{lo, hi})
-	b.put(i)
+	copy(s.levels[group*s.count:], b.one.levels)
 	return true
 }
 

@@ -50,6 +50,7 @@ type Lloyd struct {
 	hints   []uint16 // where the values of a group that is fed whole were found
 	scale   float64  // levels per unit, for a first guess
 	from    float64
+	ranked  ranked // the values of a group that is fed whole, if they are such
 }
 
 // cell is what a level was fed in this step.
@@ -70,7 +71,7 @@ func (l *Lloyd) reset(n int, r Range) {
 	if len(l.levels) != n {
 		*l = Lloyd{
 			levels: make([]float32, n), middles: make([]float32, n),
-			cells: make([]cell, n), hints: l.hints,
+			cells: make([]cell, n), hints: l.hints, ranked: l.ranked,
 		}
 	}
 	s := float32(r.Hi-r.Lo) / float32(n-1)
@@ -192,8 +193,9 @@ func (l *Lloyd) Levels() []float32 { return l.levels }
 // Fit makes the codebook of n levels of a whole group, in at most that many
 // steps, and writes the values' codes: [Levels] has the levels.
 func (l *Lloyd) Fit(codes []uint16, values []float32, n, steps int) {
-	lo, hi := kernel.MinMax(values)
-	l.reset(n, Range{lo, hi})
+	if l.fitQuickly(codes, values, n, steps) {
+		return
+	}
 	if len(l.hints) < len(values) {
 		l.hints = make([]uint16, len(values))
 	}
@@ -212,6 +214,18 @@ func (l *Lloyd) Fit(codes []uint16, values []float32, n, steps int) {
 	}
 	l.follow(hints, values)
 	copy(codes, hints)
+}
+
+// fitQuickly is Fit for values that are worth to be ranked. Otherwise it makes
+// the levels that others begin with, and reports false.
+func (l *Lloyd) fitQuickly(codes []uint16, values []float32, n, steps int) bool {
+	lo, hi := kernel.MinMax(values)
+	l.reset(n, Range{lo, hi})
+	if n > len(values) || !l.ranked.rank(values, lo, hi) {
+		return false
+	}
+	l.fitRanked(codes, steps)
+	return true
 }
 
 // follow moves hints to the nearest levels; most are there already.
