@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -221,6 +222,9 @@ func (v *verification) tasks(yield func(stream.Task) bool) bool {
 func conclude(found *Verification, parts []*verification) {
 	var total sums
 	for _, v := range parts {
+		if v.source != nil {
+			found.Layers = slices.Grow(found.Layers, len(v.model.Layers))
+		}
 		for _, c := range v.checks {
 			total.add(v.conclude(c))
 		}

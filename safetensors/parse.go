@@ -313,14 +313,18 @@ func (p *parser) text() (string, error) {
 
 // plain moves to the next quote or backslash of a string.
 func (p *parser) plain() error {
-	for ; p.pos < len(p.src); p.pos++ {
-		switch c := p.src[p.pos]; {
-		case c == '"' || c == '\\':
-			return nil
-		case c < ' ':
+	for i, rest := 0, p.src[p.pos:]; i < len(rest); i++ {
+		c := rest[i]
+		if c > '"' && c != '\\' || c == ' ' || c == '!' {
+			continue
+		}
+		p.pos += i
+		if c < ' ' {
 			return p.errorf("control character %#02x in a string, want an escape", c)
 		}
+		return nil
 	}
+	p.pos = len(p.src)
 	return p.errorf("string does not end")
 }
 

@@ -105,13 +105,16 @@ func (p *indexParser) text() (s string, err error) {
 		return "", p.malformed("a string")
 	}
 	start, plain := p.pos, true
-	for ; p.pos < len(p.src) && p.src[p.pos] != '"'; p.pos++ {
-		if c := p.src[p.pos]; c == '\\' {
-			plain = false
-			p.pos++
-		} else if c < ' ' {
+	for {
+		p.pos += ordinary(p.src[p.pos:])
+		if p.pos >= len(p.src) || p.src[p.pos] == '"' {
+			break
+		}
+		if p.src[p.pos] != '\\' {
 			return "", p.malformed("a string without control characters")
 		}
+		plain = false
+		p.pos = min(p.pos+2, len(p.src))
 	}
 	if p.pos >= len(p.src) {
 		p.pos = len(p.src)
@@ -127,6 +130,17 @@ func (p *indexParser) text() (s string, err error) {
 	return s, nil
 }
 
+// ordinary is how many characters stand before one that a string treats
+// otherwise, or before its end.
+func ordinary(s string) int {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c == '"' || c == '\\' || c < ' ' {
+			return i
+		}
+	}
+	return len(s)
+}
+
 // end makes sure that nothing follows.
 func (p *indexParser) end() error {
 	if p.space(); p.pos < len(p.src) {
@@ -136,8 +150,13 @@ func (p *indexParser) end() error {
 }
 
 func (p *indexParser) space() {
-	for p.pos < len(p.src) && strings.IndexByte(" \t\r\n", p.src[p.pos]) >= 0 {
-		p.pos++
+	for p.pos < len(p.src) {
+		switch p.src[p.pos] {
+		case ' ', '\t', '\r', '\n':
+			p.pos++
+		default:
+			return
+		}
 	}
 }
 
