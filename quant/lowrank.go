@@ -272,6 +272,7 @@ type Factors struct {
 	Dtype         safetensors.Dtype
 	Down          []float32 // [Rank, Columns], values of the dtype
 	across        []float32 // Down transposed
+	least, most   float32   // magnitudes of Down, but zeros
 	inverse       []float64 // of Down·Downᵀ
 }
 
@@ -286,6 +287,7 @@ func newFactors(rows []float64, rank, columns int, to safetensors.Dtype) *Factor
 		at := i%columns*rank + i/columns
 		f.across[at], wide[at] = f.Down[i], float64(f.Down[i])
 	}
+	f.least, f.most = magnitudes(f.Down)
 	g := make([]float64, rank*rank)
 	linalg.AddTransposeTimes(g, wide, wide, rank, rank)
 	f.inverse = linalg.Inverse(g, rank)
@@ -318,9 +320,12 @@ func (f *Factors) Split(up, w []float32, s *Scratch) {
 // takeOff sets rows of w to what is left of them.
 func (f *Factors) takeOff(up, w []float32, s *Scratch) {
 	product := sized(&s.row, len(w))
-	if f.Dtype == safetensors.F32 {
+	switch {
+	case f.Dtype == safetensors.F32:
 		kernel.ProductFused(product, up, f.Down, f.Columns)
-	} else { // products are exact
+	case f.exact(up):
+		kernel.ProductExact(product, up, f.Down, f.Columns)
+	default:
 		kernel.Product(product, up, f.Down, f.Columns)
 	}
 	roundAll(product, f.Dtype)
@@ -332,4 +337,25 @@ func (f *Factors) takeOff(up, w []float32, s *Scratch) {
 		}
 		kernel.Subtract(w[i*f.Columns:(i+1)*f.Columns], part)
 	}
+}
+
+// exact reports whether single precision holds every product of rows of up,
+// whose values have 16 bits as those of Down.
+func (f *Factors) exact(up []float32) bool {
+	least, most := magnitudes(up)
+	return float64(least)*float64(f.least) > 0x1p-120 && float64(most)*float64(f.most) < 0x1p120
+}
+
+// magnitudes returns the least magnitude but zero, and the greatest.
+func magnitudes(x []float32) (least, most float32) {
+	least = math.MaxFloat32
+	for _, v := range x {
+		if v < 0 {
+			v = -v
+		}
+		if most = max(most, v); v > 0 {
+			least = min(least, v)
+		}
+	}
+	return least, most
 }

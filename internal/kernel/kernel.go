@@ -54,6 +54,7 @@ type set struct {
 	addWide                          func(dst []float64, x []float32, scale float64)
 	addSums                          func(dst []float64, f Factors, x []float64, width int)
 	subtract                         func(x, y []float32)
+	productExact                     func(dst, up, down []float32, columns int)
 	product, productFused            func(dst, up, down []float32, columns int)
 }
 
@@ -77,7 +78,7 @@ var portable = set{
 	rotateBF16: widening(widenBF16, rotate), rotateOnceBF16: widening(widenBF16, rotateOnce),
 	project: projectBy(portablePanels), collect: collectBy(portablePanels), addSums: addSums,
 	projectBF16: projectWidened(portablePanels, widenBF16), collectBF16: collectBF16, addWide: addWide, leastBF16: leastBF16,
-	subtract: subtract, product: product, productFused: productFused,
+	subtract: subtract, product: product, productFused: productFused, productExact: product,
 }
 
 // WidenBF16 reads little-endian bfloat16 values.
@@ -233,6 +234,9 @@ func Subtract(x, y []float32) { active.subtract(x, y) }
 // sums rounded each.
 func Product(dst, up, down []float32, columns int) { active.product(dst, up, down, columns) }
 
-// ProductFused is Product in a chain of fused multiply-adds. Where products are
-// exact, as those of half-precision values are, both are the same.
+// ProductExact is Product where single precision holds every product, so that a
+// chain of fused multiply-adds is the same.
+func ProductExact(dst, up, down []float32, columns int) { active.productExact(dst, up, down, columns) }
+
+// ProductFused is Product in a chain of fused multiply-adds.
 func ProductFused(dst, up, down []float32, columns int) { active.productFused(dst, up, down, columns) }

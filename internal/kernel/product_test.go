@@ -76,6 +76,10 @@ func productOps() []op {
 					k.addSums(dst, f, doubles(columns*width), width)
 					digest(b, dst)
 				}})
+			list = append(list, op{fmt.Sprint("productExact ", columns, width), func(k *set, b buffers) {
+				rows := len(b.x) / columns
+				k.productExact(b.x[:rows*columns], halves(rows*width), halves(columns*width), columns)
+			}})
 			for _, fused := range []bool{false, true} {
 				list = append(list, op{fmt.Sprint("product ", columns, width, fused), func(k *set, b buffers) {
 					rows := len(b.x) / columns
@@ -123,6 +127,13 @@ func sixteenBits(n int) []float32 {
 	for i, v := range x {
 		x[i] = math.Float32frombits(math.Float32bits(v) &^ 0xFF)
 	}
+	return x
+}
+
+// halves are values of half precision.
+func halves(n int) []float32 {
+	x := singles(n)
+	roundF16(x)
 	return x
 }
 

@@ -60,6 +60,7 @@ var avx2 = func() set {
 	s.subtract = subtractBy(subtractAVX2)
 	s.product = productBy(productAVX2, productFrom)
 	s.productFused = productBy(productFusedAVX2, productFusedFrom)
+	s.productExact = s.productFused
 	return s
 }()
 
@@ -125,6 +126,7 @@ var avx512 = func() set {
 	s.subtract = subtractBy(subtractAVX512)
 	s.product = productBy(productAVX512, productFrom)
 	s.productFused = productBy(productFusedAVX512, productFusedFrom)
+	s.productExact = s.productFused
 	return s
 }()
 

@@ -60,5 +60,6 @@ var neon = func() set {
 	s.subtract = subtractBy(subtractNEON)
 	s.product = productBy(productNEON, productFrom)
 	s.productFused = productBy(productFusedNEON, productFusedFrom)
+	s.productExact = s.productFused
 	return s
 }()
