@@ -213,9 +213,8 @@ func (k *krylov) extend(y []float64) {
 // room.
 func (k *krylov) wide(i, room int) []float64 {
 	x := sized(&k.wideRoom[room], len(k.x[i]))
-	for j, v := range k.x[i] {
-		x[j] = float64(v) / small
-	}
+	clear(x)
+	kernel.AddWide(x, k.x[i], 1/small)
 	return x
 }
 
