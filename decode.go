@@ -27,10 +27,11 @@ func (d *decoding) near() *decoding {
 	return &decoding{d.source, &layer, d.out}
 }
 
-// shape returns that of its tiles.
+// shape returns that of its tiles, smaller ones than others: of a value there
+// are the code, four bytes, and what becomes of them.
 func (d *decoding) shape() (cut quant.Cut, rows, cols int) {
 	cut = d.layer.Codec.Cut().ForDecoding()
-	rows, cols = cut.DecodeTile(tileValues)
+	rows, cols = cut.DecodeTile(quant.TileSize / 2)
 	return cut, rows, cols
 }
 

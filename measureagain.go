@@ -94,7 +94,7 @@ func (one *model) comparisons(c *checkpoint.Checkpoint) ([]*comparison, error) {
 	for i := range one.plan.Steps {
 		if s := &one.plan.Steps[i]; isAgain(s) {
 			got := &decoding{c, written[s.Layer], safetensors.F32}
-			all = append(all, &comparison{name: one.named(s.Layer), got: got, want: newStoredValues(one.c, s.From, tileValues)})
+			all = append(all, &comparison{name: one.named(s.Layer), got: got, want: newStoredValues(one.c, s.From, quant.TileSize)})
 		}
 	}
 	return all, nil

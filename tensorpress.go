@@ -59,9 +59,6 @@ func (r Resources) threads() int {
 const (
 	defaultMemory = 256 << 20
 	baseMemory    = 32 << 20 // the program itself, headers, the plan
-	// tileValues is large enough for the system calls not to count and small
-	// enough for a core's cache.
-	tileValues = 128 << 10
 	// bytesPerValue bounds what a tile takes for each value in a worker: raw
 	// and widened input, codes, and a share of the batches.
 	bytesPerValue = 32

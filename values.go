@@ -65,7 +65,7 @@ type storedValues struct {
 }
 
 func newStoredValues(c *checkpoint.Checkpoint, l *layout.Layer, limit int) storedValues {
-	return storedValues{decoding{c, l, safetensors.F32}, min(limit, tileValues)}
+	return storedValues{decoding{c, l, safetensors.F32}, min(limit, quant.TileSize)}
 }
 
 // pieceBuffer is the worker's buffer of values for pieces that are larger than

@@ -42,6 +42,6 @@ func Encode(e Encoder, dst [][]byte, w []float32) error {
 	return e.Encode(dst, 0, w, s)
 }
 
-// tileValues is large enough for the system calls of a tile not to count and
-// small enough for a core's cache.
-const tileValues = 128 << 10
+// TileSize is how many values a tile has as a rule: enough for its system calls
+// not to count, and few enough for a core's cache.
+const TileSize = 128 << 10

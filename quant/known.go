@@ -70,7 +70,7 @@ func (s *Scheme) NewEncoder(limit int) Encoder {
 	align := s.align()
 	e.tile = s.TileValues(s.wanted(limit), limit, lcm(align, s.Group*s.unitsTogether()))
 	if e.whole = e.tile > 0; !e.whole {
-		e.tile = max(tileValues/align, 1) * align
+		e.tile = max(TileSize/align, 1) * align
 	}
 	return e
 }
@@ -81,7 +81,7 @@ func (s *Scheme) wanted(limit int) int {
 	if s.Transposed {
 		return limit
 	}
-	return min(tileValues, limit)
+	return min(TileSize, limit)
 }
 
 // unitsTogether is how many units fill blocks of scales that are stored packed.

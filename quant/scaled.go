@@ -165,9 +165,9 @@ func (s *Scaled) Needed(i, start, end int) Span {
 
 // NewEncoder prepares to encode in tiles of at most limit values.
 func (s *Scaled) NewEncoder(limit int) Encoder {
-	e := &scaledEncoder{Scaled: s, tile: s.TileValues(min(tileValues, limit), limit, s.Group)}
+	e := &scaledEncoder{Scaled: s, tile: s.TileValues(min(TileSize, limit), limit, s.Group)}
 	if e.tile == 0 {
-		e.tile = tileValues
+		e.tile = TileSize
 		e.pass = []Pass{&scaledMeasure{encoder: e}}
 	}
 	return e

@@ -31,7 +31,7 @@ func (c *cast) Written(_, start, end int) quant.Span {
 
 func (c *cast) Needed(i, start, end int) quant.Span { return c.Written(i, start, end) }
 
-func (c *cast) NewEncoder(limit int) quant.Encoder { return caster{c, min(limit, 128<<10)} }
+func (c *cast) NewEncoder(limit int) quant.Encoder { return caster{c, min(limit, quant.TileSize)} }
 
 // caster needs no pass.
 type caster struct {

@@ -91,13 +91,9 @@ func (c sheet) NewEncoder(limit int) Encoder { return c.newEncoder(limit) }
 
 func (c sheet) newEncoder(limit int) *sheetEncoder {
 	e := &sheetEncoder{sheet: c, cut: c.Cut()}
-	e.rows, e.cols, e.measured = e.cut.Tile(min(tileValues, limit), limit)
+	e.rows, e.cols, e.measured = e.cut.Tile(min(quant.TileSize, limit), limit)
 	return e
 }
-
-// tileValues is large enough for the system calls of a tile not to count and
-// small enough for a core's cache.
-const tileValues = 128 << 10
 
 // sheetEncoder measures groups that do not fit an area first.
 type sheetEncoder struct {
