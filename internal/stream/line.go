@@ -13,22 +13,14 @@ import (
 type line struct {
 	flush    func(b *batch)
 	sections safetensors.Sections // of who writes
-	// beside has another goroutine write: a single worker is to go on.
-	beside bool
 
 	mu      sync.Mutex
 	writing bool
 	waiting []*batch
-	writers sync.WaitGroup
 }
 
 func (l *line) add(b *batch) {
-	if !l.join(b) {
-		return
-	}
-	if l.beside {
-		l.writers.Go(l.write)
-	} else {
+	if l.join(b) {
 		l.write()
 	}
 }
@@ -61,5 +53,3 @@ func (l *line) next() *batch {
 	l.waiting = append(l.waiting[:0], l.waiting[1:]...)
 	return b
 }
-
-func (l *line) wait() { l.writers.Wait() }

@@ -123,7 +123,7 @@ func (r *row) takes(t Task) bool {
 // first task in order that fails, or the context's.
 func Run(ctx context.Context, threads int, tasks iter.Seq[Task], done func(n int64)) error {
 	r := &run{rows: make(chan row, ahead), free: make(chan *batch, Batches(threads))}
-	r.line = line{beside: threads == 1, flush: func(b *batch) { r.flush(b, done) }}
+	r.line = line{flush: func(b *batch) { r.flush(b, done) }}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	defer r.cancel()
 	for range Batches(threads) {
@@ -131,7 +131,6 @@ func Run(ctx context.Context, threads int, tasks iter.Seq[Task], done func(n int
 	}
 	go r.feed(tasks)
 	r.work(threads)
-	r.line.wait()
 	if r.err != nil {
 		return r.err
 	}
