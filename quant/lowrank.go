@@ -143,9 +143,9 @@ func (l *LowRank) TakesRaw(d safetensors.Dtype) bool {
 // be. It has other bits than the same values in single precision: products are
 // rounded to 16 significant bits before they are multiplied again.
 func (l *LowRank) AddRaw(pass, tile int, w []byte, s *Scratch, cancelled <-chan struct{}) bool {
-	l.survey(tile, w)
-	l.once.Do(l.space.(*krylov).takeBF16)
 	return l.add(pass, tile, func() func([]float64) {
+		l.survey(tile, w) // no earlier pass is at it any more
+		l.once.Do(l.space.(*krylov).takeBF16)
 		return l.space.(*krylov).productBF16(w, l.facts[tile], s)
 	}, cancelled)
 }
