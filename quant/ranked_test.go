@@ -55,11 +55,14 @@ func inSteps(values []float32, n, steps int) (codes []uint16, levels []float32) 
 // TestRanked: weights of bfloat16 or half precision would get other codebooks
 // than the definition gives, or take as long as any other values.
 func TestRanked(t *testing.T) {
-	r := rand.New(rand.NewPCG(31, 32))
+	r, rounds := rand.New(rand.NewPCG(31, 32)), 150
+	if testing.Short() {
+		rounds = 60
+	}
 	var l Lloyd
 	for name, value := range rankable(r) {
 		ranked := 0
-		for i := range 150 {
+		for i := range rounds {
 			n, levels := 1+r.IntN(700), []int{2, 3, 4, 8, 16, 16, 32, 256}[r.IntN(8)]
 			if i%30 == 29 {
 				n = 1 + r.IntN(9000)
@@ -80,8 +83,8 @@ func TestRanked(t *testing.T) {
 			}
 		}
 		if name == "normal" || name == "half" {
-			if ranked < 150 {
-				t.Errorf("%s: only %d of 150 groups are ranked", name, ranked)
+			if ranked < rounds {
+				t.Errorf("%s: only %d of %d groups are ranked", name, ranked, rounds)
 			}
 		}
 	}
