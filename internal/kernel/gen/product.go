@@ -141,18 +141,23 @@ func (v isa) project() {
 				ADDQ(U8(4*done), at[r])
 			}
 		})
-		for r, sum := range all {
-			v.addWidened(sum, nil, Mem{Base: sums, Disp: 128 * r})
-		}
-		if !v.wide {
-			ADDQ(U32(uint32(128*rows)), sums)
-			next := param("wStride")
-			SHLQ(U8(2), next)
-			ADDQ(next, w)
-		}
+		v.endRows(all, sums, w)
 	})
 	VZEROUPPER()
 	RET()
+}
+
+// endRows adds up what some rows came to, and in AVX2 goes on to the others.
+func (v isa) endRows(all [][]VecVirtual, sums, w Register) {
+	for r, sum := range all {
+		v.addWidened(sum, nil, Mem{Base: sums, Disp: 128 * r})
+	}
+	if !v.wide {
+		ADDQ(U32(uint32(128*len(all))), sums)
+		next := param("wStride")
+		SHLQ(U8(2), next)
+		ADDQ(next, w)
+	}
 }
 
 // collect has lanes along the columns of the left matrix, which are more and lie
@@ -355,15 +360,7 @@ func (v isa) projectBF16() {
 			ADDQ(U32(64*columns), x)
 			XCHGQ(now, next)
 		})
-		for r, sum := range all {
-			v.addWidened(sum, nil, Mem{Base: sums, Disp: 128 * r})
-		}
-		if !v.wide {
-			ADDQ(U32(uint32(128*rows)), sums)
-			next := param("wStride")
-			SHLQ(U8(2), next)
-			ADDQ(next, w)
-		}
+		v.endRows(all, sums, w)
 	})
 	VZEROUPPER()
 	RET()

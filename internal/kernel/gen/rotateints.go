@@ -38,8 +38,8 @@ func (v isa) rotateInts(name string, chain bool) {
 	r.even = v.signsOf(func(lane int) bool { return lane&6 == 6 })
 	r.odd = v.signsOf(func(lane int) bool { return (lane&1 == 1) != (lane&6 == 6) })
 	r.out = v.signsOf(func(lane int) bool { return (lane&3 == 3) != (lane&12 == 12) })
-	r.oddLanes, r.evenLanes = v.lanesMask(0xAAAA), v.lanesMask(0x5555)
-	r.oddQuarters, r.evenQuarters = v.lanesMask(0xF0F0), v.lanesMask(0x0F0F)
+	r.oddLanes, r.evenLanes = v.chosen(0xAAAA), v.chosen(0x5555)
+	r.oddQuarters, r.evenQuarters = v.chosen(0xF0F0), v.chosen(0x0F0F)
 	loop("group", groups, func() {
 		inverse, factor, ok := r.unit(src)
 		y := r.numbers(src, inverse)
@@ -84,15 +84,8 @@ func (v isa) signsOf(minus func(lane int) bool) VecVirtual {
 		}
 	}
 	r := v.vec()
-	VMOVDQU32_Z(v.constant(1<<31), v.lanesMask(uint32(mask)), r)
+	VMOVDQU32_Z(v.constant(1<<31), v.chosen(uint32(mask)), r)
 	return r
-}
-
-func (v isa) lanesMask(bits uint32) Register {
-	g, k := GP32(), K()
-	MOVL(U32(bits), g)
-	KMOVW(g, k)
-	return k
 }
 
 // unit returns the inverse of a group's unit, the unit times what is asked for,
