@@ -37,8 +37,8 @@ type sides struct {
 }
 
 // batchValues is how many values are worked on at a time: as a rule they stay in
-// a core's nearest cache from the search for their range to their codes.
-const batchValues = 4096
+// a core's own cache from the search for their range to their codes.
+const batchValues = 16384
 
 // turnedValues is how many are rotated at a time by [Rotate], which does best
 // with many: those of its groups whose sums are not exact go together.
@@ -52,12 +52,12 @@ func (f *fused) encode(codes []byte, start int, src plain, measured []Range, s *
 	if measured != nil {
 		return f.encodeMeasured(codes, start, src, measured, s)
 	}
-	size, together := f.grid.Group, batchValues
-	if src.turn != nil {
-		size = lcm(size, src.turn.n)
-		if !src.turn.once {
-			together = turnedValues
-		}
+	if src.turn == nil {
+		return f.encodeBatches(codes, start, src, f.allowNonfinite, s)
+	}
+	size, together := lcm(f.grid.Group, src.turn.n), batchValues
+	if !src.turn.once {
+		together = turnedValues
 	}
 	together = max(together/size, 1) * size
 	for at := 0; at < src.len(); at += together {
@@ -69,11 +69,8 @@ func (f *fused) encode(codes []byte, start int, src plain, measured []Range, s *
 	return nil
 }
 
-// encodeTurned encodes whole groups after their rotation, if there is one.
+// encodeTurned encodes whole groups after their rotation.
 func (f *fused) encodeTurned(codes []byte, start int, src plain, s *Scratch) error {
-	if src.turn == nil {
-		return f.encodeBatches(codes, start, src, f.allowNonfinite, s)
-	}
 	sides, turned := s.sides, src.turn.turned(src, &s.turned32)
 	err := f.encodeBatches(codes, start, turned, f.allowNonfinite, s)
 	if err == nil {
@@ -91,12 +88,14 @@ func (f *fused) encodeTurned(codes []byte, start int, src plain, s *Scratch) err
 
 // encodeBatches encodes whole groups, some at a time.
 func (f *fused) encodeBatches(codes []byte, start int, src plain, allowNonfinite bool, s *Scratch) error {
-	batch := max(batchValues/f.grid.Group, 1) * f.grid.Group
-	for at := 0; at < src.len(); at += batch {
-		to := min(at+batch, src.len())
-		if err := f.encodeBatch(codes[at:to], start+at, src.slice(at, to), allowNonfinite, s); err != nil {
+	size := f.grid.Group
+	batch := max(batchValues/size, 1)
+	for left := src.len() / size; left > 0; left -= batch {
+		n := min(left, batch)
+		if err := f.encodeBatch(codes[:n*size], start, src.slice(0, n*size), n, allowNonfinite, s); err != nil {
 			return err
 		}
+		codes, src, start = codes[n*size:], src.slice(n*size, src.len()), start+n*size
 	}
 	return nil
 }
@@ -134,11 +133,10 @@ func (f *fused) greatest(r Range) float32 {
 	return r.absMax()
 }
 
-// encodeBatch encodes whole groups.
-func (f *fused) encodeBatch(codes []byte, start int, src plain, allowNonfinite bool, s *Scratch) error {
+// encodeBatch encodes n whole groups.
+func (f *fused) encodeBatch(codes []byte, start int, src plain, n int, allowNonfinite bool, s *Scratch) error {
 	size := f.grid.Group
-	n := src.len() / size
-	f.measure(src, size, s)
+	f.measure(src, size, n, s)
 	s.steps = s.steps.Sized(n)
 	fast := f.groups.stepAll(s.steps, s.lo[:n], s.hi[:n])
 	if !fast {
@@ -186,10 +184,9 @@ func (f *fused) run(codes []byte, src plain, steps kernel.Steps, size int, s *Sc
 	}
 }
 
-// measure finds the ranges of groups of one size. Where the greatest magnitude
+// measure finds the ranges of n groups of one size. Where the greatest magnitude
 // is all that counts, it is that of hi, with any NaN for a group that holds one.
-func (f *fused) measure(src plain, size int, s *Scratch) {
-	n := src.len() / size
+func (f *fused) measure(src plain, size, n int, s *Scratch) {
 	data, raw := src.raw(s)
 	lo, hi := sized(&s.lo, n), sized(&s.hi, n)
 	if f.ranges {
@@ -232,7 +229,7 @@ func (f *fused) rangeAt(i int, s *Scratch) Range {
 func (f *fused) measureTile(start int, src plain, s *Scratch) (ranges []Range, err error) {
 	f.grid.units(start, src.len(), func(_, from, to int) {
 		part := src.slice(from, to)
-		f.measure(part, to-from, s)
+		f.measure(part, to-from, 1, s)
 		f.firstNaNs(part, to-from, s)
 		r := f.rangeAt(0, s)
 		if err == nil && !r.finite() && !f.allowNonfinite {

@@ -38,16 +38,20 @@ func readable(d safetensors.Dtype) bool {
 	return d == safetensors.BF16 || d == safetensors.F16 || d == safetensors.F32
 }
 
-func (p plain) len() int {
-	if p.data == nil {
-		return 0
-	}
-	return len(p.data) / (p.dtype.Bits() / 8)
-}
+func (p plain) len() int { return len(p.data) >> p.shift() }
 
 func (p plain) slice(from, to int) plain {
-	size := p.dtype.Bits() / 8
-	return plain{p.data[from*size : to*size], p.dtype, p.turn}
+	shift := p.shift()
+	return plain{p.data[from<<shift : to<<shift], p.dtype, p.turn}
+}
+
+// shift makes bytes of a number of values, without a division, which would show
+// beside the work on a short row.
+func (p plain) shift() uint {
+	if p.dtype == safetensors.F32 {
+		return 2
+	}
+	return 1
 }
 
 // raw returns the values in a form that kernels read.
