@@ -3,6 +3,7 @@ package quant
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -19,6 +20,8 @@ type Rule struct {
 	// scale returns what values are multiplied by and what is stored; a
 	// factor of 0 stands for a weight without values, all codes zero.
 	scale func(amax float32) (factor, scale float32)
+	// inverted: scale is that of [inverted], which finds those of many rows.
+	inverted bool
 	// divide: values are divided by the factor, not multiplied.
 	divide bool
 	// inDtype: decoding rounds the scale, and the product, to the dtype asked
@@ -29,10 +32,10 @@ type Rule struct {
 // The rules, by what shares a scale.
 var (
 	Int8Tensor   = &Rule{Store: safetensors.I8, max: 127, scale: int8Tensor}
-	Int8Row      = &Rule{Store: safetensors.I8, max: 127, scale: int8Row}
+	Int8Row      = &Rule{Store: safetensors.I8, max: 127, scale: int8Row, inverted: true}
 	E4M3Tensor   = &Rule{Store: safetensors.F8_E4M3, max: 448, small: kernel.E4M3, scale: e4m3Tensor, inDtype: true}
 	E5M2Tensor   = &Rule{Store: safetensors.F8_E5M2, max: 57344, small: kernel.E5M2, scale: e5m2Tensor, inDtype: true}
-	E4M3Group    = &Rule{Store: safetensors.F8_E4M3, max: 448, small: kernel.E4M3, scale: e4m3Group}
+	E4M3Group    = &Rule{Store: safetensors.F8_E4M3, max: 448, small: kernel.E4M3, scale: e4m3Group, inverted: true}
 	Int8Block    = &Rule{Store: safetensors.I8, max: 127, scale: int8Block, divide: true}
 	leastMaximum = float32(1e-12)
 )
@@ -45,7 +48,7 @@ func int8Tensor(amax float32) (factor, scale float32) {
 
 // int8Row: k = (1/amax) · 127, q = w · k, stored 1/k.
 func int8Row(amax float32) (factor, scale float32) {
-	k := float32(1/max(amax, leastMaximum)) * 127
+	k := inverted(amax, 127)
 	return k, 1 / k
 }
 
@@ -59,9 +62,11 @@ func e4m3Tensor(amax float32) (factor, scale float32) {
 
 // e4m3Group is e4m3Tensor for rows and blocks, whose zeros are not special.
 func e4m3Group(amax float32) (factor, scale float32) {
-	k := float32(1/max(amax, leastMaximum)) * 448
+	k := inverted(amax, 448)
 	return k, 1 / k
 }
+
+func inverted(amax, most float32) float32 { return float32(1/max(amax, leastMaximum)) * most }
 
 // int8Block: s = max(amax / 127, 1e-8), q = w / s.
 func int8Block(amax float32) (factor, scale float32) {
@@ -232,8 +237,17 @@ func (s *Scaled) encodePlain(dst [][]byte, start int, src plain, measured []Rang
 
 func (r *Rule) stepAll(steps kernel.Steps, _, hi []float32) bool {
 	all := true
+	if !r.inverted {
+		for i, a := range hi {
+			all = r.stepOf(steps, i, Range{-a, a}) && all
+		}
+		return all
+	}
+	factors := steps.Scales[:len(hi)]
 	for i, a := range hi {
-		all = r.stepOf(steps, i, Range{-a, a}) && all
+		k := inverted(a, r.max)
+		factors[i] = k
+		all = all && k > 0 // not for infinity, nor for NaN
 	}
 	return all
 }
@@ -247,10 +261,15 @@ func (r *Rule) stepOf(steps kernel.Steps, i int, rng Range) bool {
 	return factor != 0 && finite(factor) && rng.finite()
 }
 
-func (r *Rule) begun(side *sides, _ kernel.Steps, hi []float32) {
-	for _, a := range hi {
+func (r *Rule) begun(side *sides, steps kernel.Steps, hi []float32) {
+	side.scales = slices.Grow(side.scales, len(hi))
+	for i, a := range hi {
 		scale := a // a NaN
-		if a == a {
+		switch {
+		case a != a:
+		case r.inverted:
+			scale = 1 / steps.Scales[i]
+		default:
 			_, scale = r.scale(a)
 		}
 		side.scales = append(side.scales, scale)
