@@ -18,7 +18,7 @@ func (w *Writer) MayCopy() bool {
 // copies between the two files. Errors are those of [Writer.WriteSection] and
 // [File.ReadSection].
 func (w *Writer) CopySection(t Tensor, f *File, from Tensor, off int64, n int) error {
-	i, at, err := w.locate(t, n, off)
+	i, at, err := w.locate(t, 0, n, off)
 	if err != nil {
 		return err
 	}

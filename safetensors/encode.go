@@ -149,11 +149,14 @@ func (h *Header) encodedSize() int64 {
 	if h.encoded > 0 {
 		return h.encoded
 	}
-	n := 0
-	for piece := range h.pieces(0) {
-		n += len(piece)
+	n := int64(lengthBytes + len("{}") + max(len(h.Tensors)-1, 0))
+	if h.Metadata != nil {
+		n += int64(len(appendMetadata(nil, h.Metadata)) + min(len(h.Tensors), 1))
 	}
-	return int64(n+7) / 8 * 8
+	for i := range h.Tensors {
+		n += int64(tensorLength(&h.Tensors[i]))
+	}
+	return (n + 7) / 8 * 8
 }
 
 // pieces are what Encode returns, padded to a size, in one buffer after another:
@@ -217,6 +220,30 @@ func appendTensor(b []byte, t Tensor) []byte {
 	b = append(b, ',')
 	b = strconv.AppendInt(b, t.Offset+t.Size, 10)
 	return append(b, "]}"...)
+}
+
+// tensorLength is how many bytes appendTensor adds: a header is measured before
+// there is a place to write it.
+func tensorLength(t *Tensor) int {
+	n := len(`"":{"dtype":"","shape":[],"data_offsets":[,]}`) + len(t.Name) + len(t.Dtype.String())
+	for i := range len(t.Name) {
+		if c := t.Name[i]; c < ' ' || c == '"' || c == '\\' {
+			n += len(appendEscape(nil, c)) - 1
+		}
+	}
+	for _, dim := range t.Shape {
+		n += digits(int64(dim))
+	}
+	return n + max(len(t.Shape)-1, 0) + digits(t.Offset) + digits(t.Offset+t.Size)
+}
+
+// digits is how many those of n, which is not negative, are.
+func digits(n int64) int {
+	d := 1
+	for ; n >= 10; n /= 10 {
+		d++
+	}
+	return d
 }
 
 // appendString quotes s as the reference does: only what JSON makes it escape.

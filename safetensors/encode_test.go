@@ -1,8 +1,10 @@
 package safetensors_test
 
 import (
+	"bytes"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"reflect"
 	"strings"
 	"testing"
@@ -112,6 +114,47 @@ func TestPlace(t *testing.T) {
 	for _, given := range tensors {
 		if own, ok := h.Lookup(given.Name); !ok || !reflect.DeepEqual(own, given) {
 			t.Errorf("%s: placed %+v, the header has %+v", given.Name, given, own)
+		}
+	}
+}
+
+// TestEncodedSize: the length of a header is worked out before it is written,
+// and must be that of its text to the byte, or bodies would not begin where
+// their offsets say.
+func TestEncodedSize(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	letters := []rune("ab\"\\\n\b\x01\x1fé€😀.")
+	word := func() string {
+		var b strings.Builder
+		for range rng.IntN(9) {
+			b.WriteRune(letters[rng.IntN(len(letters))])
+		}
+		return b.String()
+	}
+	dims := []int{0, 1, 9, 10, 99, 100, 12345}
+	for i := range 2000 {
+		h := new(safetensors.Header)
+		for j := range rng.IntN(5) {
+			shape := make([]int, rng.IntN(4))
+			for k := range shape {
+				shape[k] = dims[rng.IntN(len(dims))]
+			}
+			h.Tensors = append(h.Tensors, safetensors.Tensor{Name: word() + string(rune('a'+j)), Dtype: safetensors.BF16, Shape: shape})
+		}
+		if i%3 > 0 {
+			h.Metadata = map[string]string{}
+			for range rng.IntN(3) {
+				h.Metadata[word()] = word()
+			}
+		}
+		laid, err := safetensors.NewHeader(h.Tensors, h.Metadata)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := laid.Encode()
+		padding := len(text) - len(bytes.TrimRight(text, " "))
+		if int64(len(text)) != laid.DataStart || len(text)%8 != 0 || padding > 7 {
+			t.Fatalf("%d bytes, %d of them padding, in place of %d: %s", len(text), padding, laid.DataStart, text)
 		}
 	}
 }

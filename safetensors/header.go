@@ -59,8 +59,12 @@ func (h *Header) position(name string) (int, bool) {
 }
 
 // find is position for a tensor that most often is one of the header's own,
-// whose offset tells where it is without an index of names.
-func (h *Header) find(t Tensor) (int, bool) {
+// whose offset tells where it is without an index of names, and most often the
+// one at the place that is likely.
+func (h *Header) find(t Tensor, likely int) (int, bool) {
+	if likely < len(h.Tensors) && h.Tensors[likely].Offset == t.Offset && h.Tensors[likely].Name == t.Name {
+		return likely, true
+	}
 	i, _ := slices.BinarySearchFunc(h.Tensors, t.Offset, func(t Tensor, offset int64) int { return cmp.Compare(t.Offset, offset) })
 	if i < len(h.Tensors) && h.Tensors[i].Name == t.Name {
 		return i, true

@@ -42,7 +42,7 @@ func NewWriter(w io.WriterAt, h *Header) (*Writer, error) {
 // sections if the [io.WriterAt] is. Errors name the tensor: [ErrInvalid] if the
 // header does not have it, [ErrRange] if p goes past its end.
 func (w *Writer) WriteSection(t Tensor, p []byte, off int64) error {
-	i, at, err := w.locate(t, len(p), off)
+	i, at, err := w.locate(t, 0, len(p), off)
 	if err != nil {
 		return err
 	}
@@ -53,10 +53,10 @@ func (w *Writer) WriteSection(t Tensor, p []byte, off int64) error {
 	return nil
 }
 
-// locate returns which tensor of the header t is and where in the file n bytes
-// lie that begin off bytes into it.
-func (w *Writer) locate(t Tensor, n int, off int64) (i int, at int64, err error) {
-	i, ok := w.header.find(t)
+// locate returns which tensor of the header t is, likely that one, and where in
+// the file n bytes lie that begin off bytes into it.
+func (w *Writer) locate(t Tensor, likely, n int, off int64) (i int, at int64, err error) {
+	i, ok := w.header.find(t, likely)
 	if !ok {
 		return 0, 0, errorOf(ErrInvalid, "tensor %s is not in the header", quoted(t.Name))
 	}
