@@ -17,7 +17,7 @@ const (
 )
 
 // group is small weights on their way together. Their outputs lie side by side
-// too, and are written as one.
+// too, in memory as in the file, and are written as one.
 type group struct {
 	*quantization
 	small []*encoding
@@ -79,14 +79,41 @@ func encodeTogether(w *stream.Worker, small []*encoding) error {
 	}}
 	data := w.Bytes(rawBuffer, int(all.Size))
 	together := small[0].source.ReadSection(all, data, 0) == nil
+	outputs := outputsTogether(w, small)
 	for _, e := range small {
 		if together {
 			from := e.step.Source.Offset - first.Offset
 			e.values = plainValues{source: e.source, tensor: e.step.Source, body: data[from : from+e.step.Source.Size]}
 		}
-		if err := e.encodeTile(w, quant.Area{Rows: e.cut.Rows, Cols: e.cut.Cols}); err != nil {
+		n := len(e.step.Parts)
+		if err := e.encodeTile(w, e.all(), outputs[:n]); err != nil {
 			return err
 		}
+		outputs = outputs[n:]
+		w.Done(e.step.Source.Size)
 	}
 	return nil
 }
+
+// outputsTogether is the room for what each weight fills, one after the other:
+// in memory, all codes first, then all scales, as in the file.
+func outputsTogether(w *stream.Worker, small []*encoding) [][]byte {
+	total, most := 0, 0
+	for _, e := range small {
+		total, most = total+len(e.step.Parts), max(most, len(e.step.Parts))
+	}
+	outputs := w.Parts(total)
+	for i := range most {
+		first := 0
+		for _, e := range small {
+			if i < len(e.step.Parts) {
+				outputs[first+i] = e.output(w, i, e.all())
+			}
+			first += len(e.step.Parts)
+		}
+	}
+	return outputs
+}
+
+// all is the area of the whole weight.
+func (e *encoding) all() quant.Area { return quant.Area{Rows: e.cut.Rows, Cols: e.cut.Cols} }

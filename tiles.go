@@ -191,7 +191,7 @@ func (e *encoding) tiles(ready <-chan struct{}, yield func(stream.Task) bool) {
 			if !wait(w, ready) {
 				return nil
 			}
-			err := e.encodeTile(w, a)
+			err := e.encodeTile(w, a, e.outputs(w, a))
 			if left.Add(-1) == 0 && e.kept != nil {
 				e.kept.release()
 			}
@@ -233,19 +233,20 @@ func wait(w *stream.Worker, ready <-chan struct{}) bool {
 	}
 }
 
-func (e *encoding) encodeTile(w *stream.Worker, a quant.Area) error {
+// encodeTile reads an area and fills its outputs.
+func (e *encoding) encodeTile(w *stream.Worker, a quant.Area, outputs [][]byte) error {
 	if plain, ok := e.raw(); ok {
 		raw, err := plain.raw(w, e.cut.Cols, a)
 		if err != nil {
 			return err
 		}
-		return e.explain(e.encoder.(codec.RawEncoder).EncodeRaw(e.outputs(w, a), a, raw, plain.tensor.Dtype, &w.Scratch))
+		return e.explain(e.encoder.(codec.RawEncoder).EncodeRaw(outputs, a, raw, plain.tensor.Dtype, &w.Scratch))
 	}
 	values, err := e.read(w, a)
 	if err != nil {
 		return err
 	}
-	return e.explain(e.encoder.Encode(e.outputs(w, a), a, values, &w.Scratch))
+	return e.explain(e.encoder.Encode(outputs, a, values, &w.Scratch))
 }
 
 // raw returns where the values can be read as they are stored, if the encoder
@@ -258,11 +259,17 @@ func (e *encoding) raw() (plainValues, bool) {
 // outputs is the room for what an area fills, of which it counts the source.
 func (e *encoding) outputs(w *stream.Worker, a quant.Area) [][]byte {
 	parts := w.Parts(len(e.step.Parts))
-	for i, part := range e.step.Parts {
-		parts[i] = w.Scatter(e.writers[part.File], part.Tensor, e.step.Codec.Written(i, a))
+	for i := range parts {
+		parts[i] = e.output(w, i, a)
 	}
 	w.Done(e.worked(a.Values()))
 	return parts
+}
+
+// output is that of one part.
+func (e *encoding) output(w *stream.Worker, i int, a quant.Area) []byte {
+	part := &e.step.Parts[i]
+	return w.Scatter(e.writers[part.File], part.Tensor, e.step.Codec.Written(i, a))
 }
 
 // worked returns the share of the source's bytes that so many further values

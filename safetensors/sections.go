@@ -12,6 +12,7 @@ import (
 type Sections struct {
 	list   []section
 	joined []byte
+	next   int // the tensor that is most likely added next
 }
 
 type section struct {
@@ -31,9 +32,9 @@ const (
 // Add puts in what [Writer.WriteSection] would write at once, with the same
 // errors. p must stay as it is until Write.
 func (s *Sections) Add(w *Writer, t Tensor, p []byte, off int64) error {
-	body, at, err := w.locate(t, len(p), off)
+	body, at, err := w.locate(t, s.next, len(p), off)
 	if err == nil {
-		s.list = append(s.list, section{w, body, at, p})
+		s.list, s.next = append(s.list, section{w, body, at, p}), body+1
 	}
 	return err
 }
@@ -76,8 +77,8 @@ func together(list []section) int {
 // write writes sections that lie side by side.
 func (s *Sections) write(list []section) error {
 	first := list[0]
-	data := first.data
-	if len(list) > 1 {
+	data, whole := adjacent(list)
+	if !whole {
 		s.joined = s.joined[:0]
 		for _, one := range list {
 			s.joined = append(s.joined, one.data...)
@@ -91,4 +92,21 @@ func (s *Sections) write(list []section) error {
 		one.to.written[one.body].Add(int64(len(one.data)))
 	}
 	return nil
+}
+
+// adjacent returns the data of all sections if it lies side by side in memory,
+// each within the capacity of what goes before.
+func adjacent(list []section) (all []byte, whole bool) {
+	all = list[0].data
+	for _, next := range list[1:] {
+		n := len(all)
+		if len(next.data) == 0 {
+			continue
+		}
+		if cap(all)-n < len(next.data) || &all[:n+1][n] != &next.data[0] {
+			return nil, false
+		}
+		all = all[:n+len(next.data)]
+	}
+	return all, true
 }

@@ -23,7 +23,8 @@ type write struct {
 }
 
 const (
-	enoughDone    = 256 << 10
+	enoughDone    = 192 << 10
+	mostOfRow     = 256 << 10
 	enoughBytes   = 128 << 10
 	enoughWrites  = 512
 	leastOfBuffer = 4 << 10
@@ -44,14 +45,16 @@ func (b *batch) reset() {
 	b.writes, b.later, b.used, b.before, b.done = b.writes[:0], b.later[:0], 0, 0, 0
 }
 
-// room returns n bytes of any content, which stay until reset.
+// room returns n bytes of any content, which stay until reset. What it returns
+// next lies behind them where it can, within their capacity: [safetensors.Sections]
+// need not copy them then to write both at once.
 func (b *batch) room(n int) []byte {
 	if n > len(b.buffer)-b.used {
 		b.before += b.used
 		b.buffer, b.used = make([]byte, max(n, leastOfBuffer)), 0
 	}
 	b.used += n
-	return b.buffer[b.used-n : b.used : b.used]
+	return b.buffer[b.used-n : b.used]
 }
 
 // flush writes all in as few calls as it takes.

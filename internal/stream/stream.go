@@ -115,7 +115,7 @@ type row struct {
 // takes reports whether a task that is next may be in the row too.
 func (r *row) takes(t Task) bool {
 	return len(r.tasks) == 0 ||
-		t.Bytes > 0 && r.bytes > 0 && r.bytes+t.Bytes <= enoughDone && len(r.tasks) < enoughWrites
+		t.Bytes > 0 && r.bytes > 0 && r.bytes+t.Bytes <= mostOfRow && len(r.tasks) < enoughWrites
 }
 
 // Run works off tasks with that many workers and calls done, never at the same
