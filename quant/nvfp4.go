@@ -80,7 +80,7 @@ func (n *NVFP4) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
 		clear(dst[0])
 		clear(dst[1])
 	case p.plain.data != nil:
-		n.encodeRaw(dst, &p, n.rawRule(tensor), scratch)
+		n.encodeRaw(dst, &p, n.rawRule(tensor, &p, scratch), scratch)
 	default:
 		n.encodeRows(dst, &p, tensor, scratch)
 	}
@@ -119,10 +119,7 @@ func (n *NVFP4) encodeRows(dst [][]byte, p *Patch, tensor float32, scratch *Scra
 			sides[i*stride+c] = normalizeFP4(block, tensor)
 		}
 		kernel.EncodeSmall(codes[:len(row)], row, kernel.E2M1)
-		line := dst[0][i*wide/2 : (i+1)*wide/2]
-		for j := range line {
-			line[j] = byte(codes[2*j]<<4 | codes[2*j+1])
-		}
+		putFours(dst[0][i*wide/2:(i+1)*wide/2], codes)
 	}
 	clear(dst[0][p.Rows*wide/2:])
 	putScales(dst[1], sides, stride)

@@ -95,6 +95,7 @@ type Scratch struct {
 
 	// of raw blocks
 	scaleCodes []byte
+	fours      fours
 }
 
 func (s *Scratch) uint16s(n int) []uint16 { return sized(&s.codes, n) }

@@ -32,6 +32,9 @@ type blockRule struct {
 	scales func(codes []byte, steps kernel.Steps, amax []float32, s *Scratch) bool
 	// normalize scales the values of a block and returns its scale's code.
 	normalize func(block []float32) byte
+	// whole, if not nil, stores whole blocks of bfloat16 at once: codes as they
+	// are packed, and those of scales.
+	whole func(packed, scales []byte, values plain, s *Scratch)
 }
 
 // encodeRaw encodes a patch of raw values, some rows at a time. It reports
@@ -43,14 +46,20 @@ func (w *swizzled) encodeRaw(dst [][]byte, p *Patch, rule *blockRule, s *Scratch
 	for i, rows := 0, w.together(p.Area); i < p.Rows; i += rows {
 		rows = min(rows, p.Rows-i)
 		line := dst[0][i*wide*w.bits/8 : (i+rows)*wide*w.bits/8]
+		n := rows * p.Cols
+		scales, values, left := sides[i*stride:][:ceilDiv(n, w.block)], p.plain.slice(i*p.Cols, i*p.Cols+n), rows*wide
+		if rule.whole != nil {
+			blocks := n / w.block
+			done := blocks * w.block
+			rule.whole(line[:done*w.bits/8], scales[:blocks], values.slice(0, done), s)
+			line, scales, values, n, left = line[done*w.bits/8:], scales[blocks:], values.slice(done, n), n-done, left-done
+		}
 		codes := line
 		if w.bits == 4 {
-			codes = sized(&s.bytes, rows*wide)
+			codes = sized(&s.bytes, left)
 		}
-		n := rows * p.Cols
 		clear(codes[n:])
-		scales := sides[i*stride:][:ceilDiv(n, w.block)]
-		finite = w.rawBlocks(codes[:n], scales, p.plain.slice(i*p.Cols, i*p.Cols+n), rule, s) && finite
+		finite = w.rawBlocks(codes[:n], scales, values, rule, s) && finite
 		if w.bits == 4 {
 			kernel.PackFoursHigh(line, codes)
 		}
@@ -150,13 +159,17 @@ func (n *NVFP4) MeasureRaw(p Patch, s *Scratch) ([]Range, error) {
 }
 
 // rawRule is how blocks are encoded in units of the tensor's scale.
-func (n *NVFP4) rawRule(tensor float32) *blockRule {
-	return &blockRule{floats: e2m1Floats, small: kernel.E2M1,
+func (n *NVFP4) rawRule(tensor float32, p *Patch, s *Scratch) *blockRule {
+	rule := &blockRule{floats: e2m1Floats, small: kernel.E2M1,
 		scales: func(codes []byte, steps kernel.Steps, amax []float32, s *Scratch) bool {
 			return rawScalesFP4(codes, steps, amax, tensor, s)
 		},
 		normalize: func(block []float32) byte { return normalizeFP4(block, tensor) },
 	}
+	if p.plain.dtype == safetensors.BF16 && kernel.HasFourBlocks() && s.fours.set(tensor, s) {
+		rule.whole = s.fours.encode
+	}
+	return rule
 }
 
 // rawScalesFP4 casts a sixth of the greatest magnitudes, in units of the
@@ -168,8 +181,7 @@ func rawScalesFP4(codes []byte, steps kernel.Steps, amax []float32, tensor float
 		clear(steps.Scales)
 		return false
 	}
-	kernel.Divide(amax, 0, 6, 0, math.MaxFloat32)
-	kernel.EncodeFloats(codes, kernel.AsBytes(amax), kernel.RawF32, s.one, len(amax), e4m3Floats)
+	s.castScales(codes, amax)
 	kernel.DecodeBytes(steps.Scales, codes, s.one.Scales, nil, len(codes), smallValues[kernel.E4M3])
 	clear(steps.Zeros)
 	if kernel.Spans(steps.Scales, steps.Inverses, steps.Zeros, steps.Scales, 1) {
@@ -181,4 +193,10 @@ func rawScalesFP4(codes []byte, steps kernel.Steps, amax []float32, tensor float
 		}
 	}
 	return false
+}
+
+// castScales makes magnitudes codes of scales, in units of the step s.one.
+func (s *Scratch) castScales(codes []byte, amax []float32) {
+	kernel.Divide(amax, 0, 6, 0, math.MaxFloat32)
+	kernel.EncodeFloats(codes, kernel.AsBytes(amax), kernel.RawF32, s.one, len(amax), e4m3Floats)
 }

@@ -28,6 +28,7 @@ func BenchmarkKernels(b *testing.B) {
 	merged.Add(3, 1<<40-1)
 	fp6 := &Packed{Bits: 6, Exponent: 3, Mantissa: 2}
 	e4m3, float6 := SmallFloats(E4M3, 448, false), PackedFloats(fp6, -28, 28)
+	fours := fourBlocksUnderTest()
 	sixes, whole, errors := PackedValues(fp6), IntValues(0, 0), new(Errors)
 	for _, bench := range []struct {
 		name string
@@ -52,6 +53,16 @@ func BenchmarkKernels(b *testing.B) {
 		{"EncodeE4M3BF16 of 32", func() { EncodeFloats(small, bf16, RawBF16, symmetric.Sized(n/32), 32, e4m3) }},
 		{"EncodeE4M3BF16 of 4096", func() { EncodeFloats(small, bf16, RawBF16, symmetric.Sized(n/4096), 4096, e4m3) }},
 		{"EncodeFloat6BF16 of 4096", func() { EncodeFloats(small, bf16, RawBF16, symmetric.Sized(n/4096), 4096, float6) }},
+		{"EncodeFourBlocks", func() {
+			for at := 0; at < n; at += n / 4 { // as many as are encoded at a time
+				EncodeFourBlocks(small[:n/8], raw[:n/64], bf16[2*at:][:n/2], fours[0])
+			}
+		}},
+		{"EncodeFourBlocks raised", func() {
+			for at := 0; at < n; at += n / 4 {
+				EncodeFourBlocks(small[:n/8], raw[:n/64], bf16[2*at:][:n/2], fours[1])
+			}
+		}},
 		{"PackFours", func() { PackFours(raw[:n/2], small) }},
 		{"PackTwos", func() { PackTwos(raw[:n/4], small) }},
 		{"MergeCodes", func() { MergeCodes(raw[:n/8*5], small, merged) }},

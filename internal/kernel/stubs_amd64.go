@@ -144,6 +144,16 @@ func spansAVX2(scales *float32, inverses *float32, lo *float32, hi *float32, ste
 //go:noescape
 func powerStepsAVX2(codes *byte, scales *float32, inverses *float32, amax *float32, steps int, most float32) bool
 
+// fourBlocksAVX2 encodes 4 blocks of 16 a turn.
+//
+//go:noescape
+func fourBlocksAVX2(dst *byte, scales *byte, src *byte, codes *byte, factors *float32, levels *uint16, turns int)
+
+// fourBlocksRaisedAVX2 encodes 4 blocks of 16 a turn.
+//
+//go:noescape
+func fourBlocksRaisedAVX2(dst *byte, scales *byte, src *byte, codes *byte, factors *float32, levels *uint16, turns int)
+
 // signsAVX2 reports whether that many times 16 ranges go from below zero to above it, with no NaN.
 //
 //go:noescape
@@ -511,6 +521,16 @@ func spansAVX512(scales *float32, inverses *float32, lo *float32, hi *float32, s
 //
 //go:noescape
 func powerStepsAVX512(codes *byte, scales *float32, inverses *float32, amax *float32, steps int, most float32) bool
+
+// fourBlocksAVX512 encodes 8 blocks of 16 a turn.
+//
+//go:noescape
+func fourBlocksAVX512(dst *byte, scales *byte, src *byte, codes *byte, factors *float32, levels *uint16, turns int)
+
+// fourBlocksRaisedAVX512 encodes 8 blocks of 16 a turn.
+//
+//go:noescape
+func fourBlocksRaisedAVX512(dst *byte, scales *byte, src *byte, codes *byte, factors *float32, levels *uint16, turns int)
 
 // signsAVX512 reports whether that many times 16 ranges go from below zero to above it, with no NaN.
 //

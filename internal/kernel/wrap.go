@@ -270,6 +270,23 @@ func powerStepsBy(asm func(codes *byte, scales, inverses, amax *float32, steps i
 	}
 }
 
+// fourEncoder is a function of the assembly that encodes blocks.
+type fourEncoder func(dst, scales, src, codes *byte, factors *float32, levels *uint16, turns int)
+
+// fourBlocksBy takes functions that encode so many blocks a turn.
+func fourBlocksBy(perTurn int, asm, raised fourEncoder) func(dst, scales, src []byte, f *FourBlocks) {
+	return func(dst, scales, src []byte, f *FourBlocks) {
+		encode, turns := asm, len(scales)/perTurn
+		if f.Raises {
+			encode = raised
+		}
+		n := turns * perTurn
+		dst, src = dst[:8*len(scales)], src[:32*len(scales)]
+		encode(unsafe.SliceData(dst), unsafe.SliceData(scales), unsafe.SliceData(src), &f.Codes[0], &f.Factors[0], &fourLevels[0], turns)
+		fourBlocks(dst[8*n:], scales[n:], src[32*n:], f)
+	}
+}
+
 // unshifted reports whether nothing is subtracted; of -0, a zero would be.
 func unshifted(zeros []float32) bool {
 	all := AsBytes(zeros)

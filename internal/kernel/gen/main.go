@@ -36,6 +36,8 @@ func main() {
 		v.roundF16()
 		v.spans()
 		v.powerSteps()
+		v.fourBlocks("fourBlocks", false)
+		v.fourBlocks("fourBlocksRaised", true)
 		v.signs()
 		v.rotations()
 		v.codebooks()

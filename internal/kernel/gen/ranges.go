@@ -94,7 +94,7 @@ func (e *extremes) many() int { return e.width() / 4 }
 
 // find does so for groups of whole steps.
 func (e *extremes) find(groups, steps Register) {
-	turns, whole, rest, kept := copied(groups), copied(steps), copied(steps), e.memory()
+	turns, whole, rest, kept := copied(groups), copied(steps), copied(steps), e.memory(len(e.of)*e.many())
 	e.high = e.constant(0xFFFF0000)
 	SHRQ(U8(bits.Len(uint(e.many()))-1), turns)
 	ANDQ(U8(e.many()-1), groups)
@@ -117,15 +117,6 @@ func (e *extremes) find(groups, steps Register) {
 	})
 	VZEROUPPER()
 	RET()
-}
-
-// memory is room for a vector of each extreme of many groups.
-func (e *extremes) memory() Register {
-	kept := GP64()
-	LEAQ(AllocLocal((len(e.of)*e.many()+1)*e.width()), kept)
-	ADDQ(U8(e.width()-1), kept)
-	ANDQ(I8(-e.width()), kept)
-	return kept
 }
 
 // keep runs body for many groups, and keeps what it found.

@@ -1,0 +1,68 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+// FourBlocks says how blocks of 16 values become E2M1 codes and a scale's code.
+type FourBlocks struct {
+	// Codes are those of scales, by the greatest magnitude of a block as bits of
+	// bfloat16.
+	Codes [1 << 15]byte
+	// Factors are what magnitudes are multiplied by, to below 32, by a scale's code.
+	Factors [1 << 8]float32
+	// Raised are two mantissas, in the high bits, of magnitudes that are taken for
+	// the next higher ones; each of them twice. One with other bits is none.
+	Raised [2][1 << 8][2]uint16
+	Raises bool // any
+}
+
+// FourBounds are those between codes, of magnitudes multiplied by a factor of
+// [FourBlocks]: a product from a bound on has the next code.
+var FourBounds = [...]int{1, 3, 5, 7, 10, 14, 20}
+
+// fourLevels are codes by whole parts of products.
+var fourLevels = func() (levels [32]uint16) {
+	for _, bound := range FourBounds {
+		for i := bound; i < len(levels); i++ {
+			levels[i]++
+		}
+	}
+	return levels
+}()
+
+// EncodeFourBlocks gives blocks of 16 finite bfloat16 values codes with their
+// signs, two in a byte, the first in the high bits, and each block its scale's
+// code.
+func EncodeFourBlocks(dst, scales, src []byte, f *FourBlocks) {
+	active.fourBlocks(dst, scales, src, f)
+}
+
+// HasFourBlocks reports whether that is faster here than scaling and encoding.
+func HasFourBlocks() bool { return active.fourBlocks != nil }
+
+func fourBlocks(dst, scales, src []byte, f *FourBlocks) {
+	for i := range scales {
+		block, codes := src[32*i:32*i+32], dst[8*i:8*i+8]
+		greatest := uint16(0)
+		for at := 0; at < len(block); at += 2 {
+			greatest = max(greatest, binary.LittleEndian.Uint16(block[at:])&0x7FFF)
+		}
+		scales[i] = f.Codes[greatest]
+		for j := range codes {
+			codes[j] = f.code(block[4*j:], scales[i])<<4 | f.code(block[4*j+2:], scales[i])
+		}
+	}
+}
+
+// code is that of a bfloat16 value. Its product is exact in double precision.
+func (f *FourBlocks) code(value []byte, scale byte) byte {
+	bits := binary.LittleEndian.Uint16(value)
+	magnitude := bits & 0x7FFF
+	if m := bits << 9; f.Raises && (m == f.Raised[0][scale][0] || m == f.Raised[1][scale][0]) {
+		magnitude++
+	}
+	x := math.Float32frombits(uint32(magnitude) << 16)
+	return byte(fourLevels[int32(float64(x)*float64(f.Factors[scale]))&31] | bits>>12&8)
+}

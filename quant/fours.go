@@ -1,0 +1,139 @@
+package quant
+
+import (
+	"bytes"
+	"math"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// fours is how blocks of bfloat16 become those of an NVFP4 tensor: what a block
+// comes to follows from a few bits of it, so that it can be looked up.
+type fours struct {
+	tensor float32 // the scale that it was made for
+	usable bool
+	table  *kernel.FourBlocks
+}
+
+// set makes the tables for a tensor's scale. It reports false where blocks have to
+// be divided.
+func (f *fours) set(tensor float32, s *Scratch) bool {
+	if f.table == nil {
+		f.table = new(kernel.FourBlocks)
+	} else if tensor == f.tensor {
+		return f.usable
+	}
+	s.one = s.one.Sized(1)
+	f.tensor = tensor
+	if f.usable = s.one.Set(0, 0, tensor) && f.setFactors(); f.usable {
+		f.setCodes(s)
+	}
+	return f.usable
+}
+
+// setCodes casts all magnitudes that come to more than the least scale. Blocks with
+// that one, or with none, are left to normalizeFP4.
+func (f *fours) setCodes(s *Scratch) {
+	const least, few = 0x1p-20, 2 // tensor is rounded
+	largest := math.Float32bits(2688*f.tensor)>>16 + few
+	first := math.Float32bits(2688*f.tensor*least) >> 16
+	amax := sized(&s.hi, int(largest-first))
+	for i := range amax {
+		amax[i] = math.Float32frombits((first + uint32(i)) << 16)
+	}
+	clear(f.table.Codes[:])
+	codes := f.table.Codes[first:largest]
+	s.castScales(codes, amax)
+	for i, code := range codes {
+		if code <= 1 {
+			codes[i] = 0
+		}
+	}
+}
+
+// setFactors takes the inverses of scales, in quarters. Those with the same mantissa
+// are the same but for a power of two. It reports false where there is none for a
+// scale.
+func (f *fours) setFactors() bool {
+	t := f.table
+	t.Raises = false
+	for m := 8; m < 16; m++ {
+		factor, raised, ok := factorFor(f.tensor * float32(m))
+		if !ok {
+			return false
+		}
+		t.Raises = t.Raises || raised != noneRaised
+		for code := 2; code < 0x7F; code++ {
+			if fraction, exponent := math.Frexp(float64(kernel.E4M3.Decode(uint16(code)))); 16*fraction == float64(m) {
+				t.Factors[code] = factor * float32(math.Ldexp(1, 4-exponent))
+				for i, mantissa := range raised {
+					t.Raised[i][code] = [2]uint16{mantissa, mantissa}
+				}
+			}
+		}
+	}
+	return true
+}
+
+var noneRaised = [2]uint16{0xFFFF, 0xFFFF} // more bits than a mantissa has
+
+// factorFor returns a factor whose products decide between codes as quotients by
+// the scale do, if one next to the inverse does; rather one with nothing to raise.
+func factorFor(scale float32) (factor float32, raised [2]uint16, ok bool) {
+	inverse := math.Float32bits(4 / scale)
+	for _, bits := range []uint32{inverse, inverse - 1, inverse + 1, inverse - 2, inverse + 2, inverse - 3} {
+		by := math.Float32frombits(bits)
+		some, decided := decides(by, scale)
+		if decided && (!ok || some == noneRaised) {
+			factor, raised, ok = by, some, true
+		}
+		if ok && raised == noneRaised {
+			break
+		}
+	}
+	return factor, raised, ok
+}
+
+// decides looks at the values of bfloat16 next to bounds between codes. Any other is
+// so far from them that nothing is to be decided. Values on bounds go up or down by
+// turns: where all come to lie below, those that go up are raised. Their mantissas
+// are two, as one bound is twice another.
+func decides(factor, scale float32) (raised [2]uint16, ok bool) {
+	raised = noneRaised
+	for code, bound := range kernel.FourBounds {
+		x := RoundTo(scale*float32(bound)/4, safetensors.BF16)
+		above, up := float64(x)*float64(factor) >= float64(bound), kernel.E2M1.Encode(x/scale) > uint16(code)
+		switch {
+		case above == up:
+		case above, code%2 == 0:
+			return raised, false
+		default:
+			raised[code/3] = uint16(math.Float32bits(x) >> 16 << 9)
+		}
+	}
+	return raised, true
+}
+
+// encode stores whole blocks.
+func (f *fours) encode(packed, scales []byte, values plain, s *Scratch) {
+	kernel.EncodeFourBlocks(packed, scales, values.data, f.table)
+	for c := 0; ; c++ {
+		next := bytes.IndexByte(scales[c:], 0)
+		if next < 0 {
+			return
+		}
+		c += next
+		block, codes := values.slice(16*c, 16*c+16).values(&s.slow), s.uint16s(16)
+		scales[c] = normalizeFP4(block, f.tensor)
+		kernel.EncodeSmall(codes, block, kernel.E2M1)
+		putFours(packed[8*c:8*c+8], codes)
+	}
+}
+
+// putFours puts two codes in a byte, the first in the high bits.
+func putFours(dst []byte, codes []uint16) {
+	for j := range dst {
+		dst[j] = byte(codes[2*j]<<4 | codes[2*j+1])
+	}
+}

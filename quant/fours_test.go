@@ -1,0 +1,60 @@
+package quant
+
+import (
+	"encoding/binary"
+	"math"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// TestFoursOfEveryValue: every value of bfloat16 beside every scale has the code
+// that dividing gives it, also where it lies on the bound between two codes; a
+// weight with one that has another would differ from the reference's.
+func TestFoursOfEveryValue(t *testing.T) {
+	// mantissas of the greatest magnitude, of which 21 divides some, 3 or 7 others
+	mantissas := []uint32{128, 129, 133, 140, 147, 168, 177, 189, 201, 221, 231, 252, 255}
+	if testing.Short() {
+		mantissas = []uint32{147, 177, 221}
+	}
+	tables, s := 0, new(Scratch)
+	for _, mantissa := range mantissas {
+		most := uint16(0x3E80 | mantissa&0x7F)
+		largest := math.Float32frombits(uint32(most) << 16)
+		if s.fours.set(largest/2688, s) {
+			tables++
+		}
+		for amax := uint32(most); amax > uint32(most)-21*128; amax -= 61 {
+			compareBlocks(t, uint16(amax), largest)
+		}
+	}
+	if tables < len(mantissas)/2 {
+		t.Errorf("of %d tensors, %d are looked up", len(mantissas), tables)
+	}
+}
+
+// compareBlocks encodes all values up to a greatest magnitude, which each block of
+// them has, of a tensor with that range.
+func compareBlocks(t *testing.T, amax uint16, largest float32) {
+	t.Helper()
+	const columns = 64
+	var raw []byte
+	for bits := uint16(0); bits <= amax; {
+		raw = binary.LittleEndian.AppendUint16(raw, amax)
+		for i := range uint16(15) {
+			value := min(bits, amax)
+			bits++
+			if testing.Short() {
+				bits += 3
+			}
+			raw = binary.LittleEndian.AppendUint16(raw, value|i%2<<15)
+		}
+	}
+	raw = append(raw, make([]byte, (2*columns-len(raw)%(2*columns))%(2*columns))...)
+	n, err := NewNVFP4([]int{len(raw) / 2 / columns, columns}, BlockOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := Widen(make([]float32, len(raw)/2), raw, safetensors.BF16)
+	compareRaw(t, n, safetensors.BF16, values, raw, []Range{{-largest, largest}})
+}
