@@ -130,7 +130,14 @@ func (e *sheetEncoder) EncodeRaw(dst [][]byte, a quant.Area, raw []byte, d safet
 // measure is the pass that takes the range of every group.
 type measure struct{ e *sheetEncoder }
 
-func (m measure) Tile() (rows, cols int) { return m.e.Tile() }
+// Tile is the encoder's, or, where all values are one group, any rows of them: no
+// more than stay in the nearer caches.
+func (m measure) Tile() (rows, cols int) {
+	if c := m.e.cut; c.GroupRows >= c.Rows && c.GroupCols >= c.Cols {
+		return c.ForDecoding().DecodeTile(min(quant.TileSize, m.e.rows*m.e.cols))
+	}
+	return m.e.Tile()
+}
 
 func (m measure) Read(a quant.Area, values []float32, _ *quant.Scratch) (any, error) {
 	if !m.e.allowNonfinite {
