@@ -155,7 +155,7 @@ func (s *Scheme) addLowRank(dst []float32, src [][]byte, scratch *Scratch) {
 	}
 	product := sized(&scratch.row, g.rest)
 	for i := range rows {
-		kernel.Product(product, up[i*s.Rank:(i+1)*s.Rank], down, g.rest)
+		kernel.Product(kernel.Rows{X: product, Stride: g.rest, Count: 1, Values: g.rest}, up[i*s.Rank:(i+1)*s.Rank], down)
 		if conv {
 			roundAll(product, d)
 		}

@@ -36,7 +36,7 @@ func (g *gram) product(w []float32, s *Scratch) func(sum []float64) {
 	for i, v := range w {
 		x[i] = float64(v)
 	}
-	return func(sum []float64) { linalg.AddTransposeTimes(sum, x, x, g.columns, g.columns) }
+	return func(sum []float64) { linalg.AddSquare(sum, x, g.columns) }
 }
 
 func (g *gram) newSum() []float64 { return make([]float64, g.columns*g.columns) }
@@ -65,8 +65,7 @@ type krylov struct {
 	narrow                bool        // for tiles in BF16, see productBF16
 	strips                [][]float32 // the last block for them
 	c                     []float64   // XᵀY of all blocks, the lower half
-	columnsRoom, rowsRoom []float64   // for a block
-	wideRoom              [2][]float64
+	room, wideRoom        []float64
 }
 
 // small is what factors of products are made, so that no sum of 256 weights
@@ -76,7 +75,7 @@ const small = 0x1p-16
 func newKrylov(columns, width, depth int) *krylov {
 	all := width * depth
 	k := &krylov{columns: columns, width: width, depth: depth, precision: singlePrecision, c: make([]float64, all*all)}
-	k.extend(make([]float64, columns*width))
+	k.extend(make([]float64, columns*width), nil)
 	return k
 }
 
@@ -119,10 +118,10 @@ func (k *krylov) newSum() []float64 {
 
 func (k *krylov) end(sum []float64) {
 	y := k.fromStrips(sum)
-	k.correct(y)
+	has := k.correct(y)
 	k.y = append(k.y, y)
 	if len(k.y) < k.depth {
-		k.extend(y)
+		k.extend(y, has)
 	}
 }
 
@@ -138,70 +137,117 @@ func (k *krylov) fromStrips(sum []float64) []float64 {
 	return y
 }
 
+// parts calls do for rows that stay in the nearer caches, one part after the
+// other.
+func (k *krylov) parts(do func(from, to int)) {
+	const some = 128
+	for from := 0; from < k.columns; from += some {
+		do(from, min(from+some, k.columns))
+	}
+}
+
+// through calls do for rows of every block so far, parts of all of them in turn.
+// rows are what of y is beside x.
+func (k *krylov) through(y []float64, do func(i int, x, rows []float64, from, to int)) {
+	k.parts(func(from, to int) {
+		for i := range k.x {
+			do(i, k.wide(i, from, to), y[from*k.width:to*k.width], from, to)
+		}
+	})
+}
+
+// wide returns rows of block i of x in double precision, until the next call.
+func (k *krylov) wide(i, from, to int) []float64 {
+	x := k.x[i][from*k.width : to*k.width]
+	wide := sized(&k.wideRoom, len(x))
+	clear(wide)
+	kernel.AddWide(wide, x, 1/small)
+	return wide
+}
+
+// squares are as many matrices as there are blocks so far, for each of its
+// columns and of another block's.
+func (k *krylov) squares() [][]float64 {
+	all := make([][]float64, len(k.x))
+	for i := range all {
+		all[i] = make([]float64, k.width*k.width)
+	}
+	return all
+}
+
 // correct computes the rows of c that belong to the last block, and takes off y
 // what rounding has put there. An error of W·x is multiplied by W again, most
 // of all along the earlier, greater directions X: there it drowns what a small
 // x has. But Xᵀ(WᵀW·x) is (WᵀW·X)ᵀx, and that product's error along x is small.
-func (k *krylov) correct(y []float64) {
-	w, last := k.width, k.wide(len(k.x)-1, 0)
-	for j := range k.x {
-		x := k.wide(j, 1)
-		got := make([]float64, w*w)
-		linalg.AddTransposeTimes(got, x, y, w, w)
-		at := len(k.y)*w*w*k.depth + j*w // of the block in c
-		if j == len(k.y) {
-			for r := range w {
-				for s := range r + 1 {
-					k.c[at+r*w*k.depth+s] = (got[r*w+s] + got[s*w+r]) / 2
+// It returns Xᵀy for every block.
+func (k *krylov) correct(y []float64) (has [][]float64) {
+	w, last := k.width, len(k.y)
+	got, known := k.squares(), k.squares()
+	k.through(y, func(i int, x, y []float64, from, to int) {
+		linalg.AddTransposeTimes(got[i], x, y, w, w)
+		if i == last {
+			for j, earlier := range k.y {
+				linalg.AddTransposeTimes(known[j], earlier[from*w:to*w], x, w, w)
+			}
+		}
+	})
+	for i := range last {
+		for j, v := range known[i] {
+			got[i][j] = v - got[i][j]
+		}
+	}
+	k.through(y, func(i int, x, y []float64, _, _ int) {
+		if i < last {
+			linalg.AddTimes(y, x, got[i], w, w)
+		}
+	})
+	known[last] = got[last]
+	k.note(known)
+	return known
+}
+
+// note keeps what the last product has of all blocks so far.
+func (k *krylov) note(has [][]float64) {
+	w, last := k.width, len(has)-1
+	row := w * k.depth
+	for r := range w {
+		to := k.c[(last*w+r)*row:]
+		for i, block := range has {
+			for s := range w {
+				if i < last {
+					to[i*w+s] = block[s*w+r]
+				} else if s <= r {
+					to[i*w+s] = (block[s*w+r] + block[r*w+s]) / 2
 				}
 			}
-			return
 		}
-		known := make([]float64, w*w)
-		linalg.AddTransposeTimes(known, last, k.y[j], w, w)
-		for r := range w {
-			copy(k.c[at+r*w*k.depth:], known[r*w:(r+1)*w])
-			for s := range w {
-				got[s*w+r] = known[r*w+s] - got[s*w+r]
-			}
-		}
-		linalg.AddTimes(y, x, got, w, w)
 	}
 }
 
-// extend adds a block: y orthogonal to all before it. Columns that bring
-// nothing new are replaced by random ones.
-func (k *krylov) extend(y []float64) {
-	n := k.columns
-	block := k.columnsOf(y)
-	for _, c := range block {
-		normalize(c)
+// extend adds a block: y orthogonal to all before it, of which it has so much,
+// and its columns to each other. What is next to nothing of a column, or little
+// of what was left of it and is taken off once more, is rounding: blocks are only
+// as orthonormal as they are precise. Such columns are replaced by random ones,
+// and these, if they bring nothing either, by zero.
+func (k *krylov) extend(y []float64, has [][]float64) {
+	p := sized(&k.room, len(y))
+	copy(p, y)
+	floor := linalg.ColumnSquares(p, k.width)
+	linalg.Scale(floor, nothing)
+	k.takeOff(p, has)
+	replaced := make([]bool, k.width)
+	for try := 1; ; try++ {
+		settled := k.orthonormalize(p, floor, replaced)
+		if try == mostTries || try > 1 && settled {
+			break
+		}
+		has := k.squares()
+		k.through(p, func(i int, x, p []float64, _, _ int) { linalg.AddTransposeTimes(has[i], x, p, k.width, k.width) })
+		k.takeOff(p, has)
 	}
-	k.project(block)
-	for i, c := range block {
-		part := independent(c, block[:i])
-		for range k.precision.tries {
-			if part == 0 || part >= k.precision.again {
-				break
-			}
-			k.project(block[i : i+1]) // what it has of blocks has grown
-			part = independent(c, block[:i])
-		}
-		if part >= 1e-3 {
-			continue
-		}
-		k.random(c, i)
-		normalize(c)
-		k.project(block[i : i+1])
-		if independent(c, block[:i]) == 0 {
-			clear(c)
-		}
-	}
-	next := make([]float32, n*k.width)
-	for c, column := range block {
-		for j, v := range column {
-			next[j*k.width+c] = float32(v) * small
-		}
+	next := make([]float32, len(p))
+	for i, v := range p {
+		next[i] = float32(v) * small
 	}
 	k.x = append(k.x, next)
 	if k.narrow {
@@ -209,111 +255,82 @@ func (k *krylov) extend(y []float64) {
 	}
 }
 
-// wide returns block i of x in double precision, until the next call for that
-// room.
-func (k *krylov) wide(i, room int) []float64 {
-	x := sized(&k.wideRoom[room], len(k.x[i]))
-	clear(x)
-	kernel.AddWide(x, k.x[i], 1/small)
-	return x
-}
-
-// columnsOf returns the columns of a block, until the next call.
-func (k *krylov) columnsOf(y []float64) [][]float64 {
-	columns, room := make([][]float64, k.width), sized(&k.columnsRoom, len(y))
-	for c := range columns {
-		columns[c] = room[c*k.columns : (c+1)*k.columns]
-		for j := range columns[c] {
-			columns[c][j] = y[j*k.width+c]
-		}
-	}
-	return columns
-}
-
-// normalize gives c length 1 unless it is next to nothing, which becomes zero.
-func normalize(c []float64) {
-	length := linalg.Norm(c)
-	if length < 0x1p-1000 {
-		clear(c)
-		return
-	}
-	linalg.Scale(c, 1/length)
-}
-
-// project makes columns of length 1 orthogonal to the blocks so far, and of
-// length 1 again. Where only rounding is left of one it is zero: the first time
-// next to nothing, then what is in the blocks still, which are only as
-// orthonormal as single precision allows.
-func (k *krylov) project(block [][]float64) {
-	floor := 1e-12
-	for range 3 {
-		k.takeOff(block)
-		least := 1.0
-		for _, c := range block {
-			length := linalg.Norm(c)
-			if length < floor {
-				clear(c)
-				continue
-			}
-			least = min(least, length)
-			normalize(c)
-		}
-		if floor > 1e-12 && least > 0.5 {
-			return
-		}
-		floor = 0.01
-	}
-}
+const (
+	nothing, little = 1e-24, 1e-4 // squared lengths of parts
+	mostTries       = 8           // two are usual
+)
 
 // takeOff takes off columns what they have of the blocks so far.
-func (k *krylov) takeOff(block [][]float64) {
-	n, w := k.columns, len(block)
-	p := sized(&k.rowsRoom, n*w)
-	for c, column := range block {
-		for j, v := range column {
-			p[j*w+c] = v
-		}
+func (k *krylov) takeOff(p []float64, has [][]float64) {
+	for _, block := range has {
+		linalg.Scale(block, -1)
 	}
-	g := make([]float64, k.width*w)
-	for i := range k.x {
-		x := k.wide(i, 0)
-		clear(g)
-		linalg.AddTransposeTimes(g, x, p, k.width, w)
-		linalg.Scale(g, -1)
-		linalg.AddTimes(p, x, g, k.width, w)
-	}
-	for c, column := range block {
-		for j := range column {
-			column[j] = p[j*w+c]
-		}
-	}
+	k.through(p, func(i int, x, p []float64, _, _ int) { linalg.AddTimes(p, x, has[i], k.width, k.width) })
 }
 
-// independent makes c, of length 1, orthogonal to the earlier columns and of
-// length 1 again. It returns the part of it that was left, 0 where that is only
-// rounding and c of no use.
-func independent(c []float64, earlier [][]float64) float64 {
-	part := 1.0
-	for range 2 {
-		for _, e := range earlier {
-			linalg.AddScaled(c, e, -linalg.Dot(c, e))
+// orthonormalize makes columns orthonormal whose squared lengths are above the
+// floor, and sets the next one. It reports whether they were nearly so.
+func (k *krylov) orthonormalize(p, floor []float64, replaced []bool) (settled bool) {
+	w := k.width
+	products := make([]float64, w*w)
+	k.parts(func(from, to int) { linalg.AddSquare(products, p[from*w:to*w], w) })
+	for c, v := range floor {
+		if at := c*w + c; products[at] <= v {
+			products[at] = 0
 		}
-		length := linalg.Norm(c)
-		if length < 1e-12 {
-			return 0
-		}
-		part *= length
-		normalize(c)
 	}
-	return part
+	turn, parts := linalg.Orthonormal(products, w)
+	k.parts(func(from, to int) {
+		rows := p[from*w : to*w]
+		turned := sized(&k.wideRoom, len(rows))
+		clear(turned)
+		linalg.AddTimes(turned, rows, turn, w, w)
+		copy(rows, turned)
+	})
+	settled = true
+	for c, part := range parts {
+		if part == 0 && !k.revive(p, c, replaced) {
+			continue
+		}
+		if floor[c] = little; part < 0.5 { // what it has of blocks has grown with it
+			floor[c] = nothing
+		}
+		settled = settled && part > 0.5 && products[c*w+c] > 0.25
+	}
+	return settled
 }
 
-// random fills column c of the next block with ±1 from a counter.
-func (k *krylov) random(c []float64, column int) {
-	first := uint64(len(k.x)*k.width+column) << 32
-	for j := range c {
+// revive makes what is left of a column as long as the others, or replaces it
+// once. It reports whether there is anything now.
+func (k *krylov) revive(p []float64, c int, replaced []bool) bool {
+	square := 0.0
+	for i := c; i < len(p); i += k.width {
+		square += float64(p[i] * p[i])
+	}
+	switch {
+	case square > nothing:
+		by := 1 / math.Sqrt(square)
+		for i := c; i < len(p); i += k.width {
+			p[i] *= by
+		}
+		return true
+	case !replaced[c]:
+		k.random(p, c)
+		replaced[c] = true
+		return true
+	}
+	for i := c; i < len(p); i += k.width {
+		p[i] = 0
+	}
+	return false
+}
+
+// random fills column c of the next block with ±1 from a counter, of length 1.
+func (k *krylov) random(p []float64, c int) {
+	first, size := uint64(len(k.x)*k.width+c)<<32, 1/math.Sqrt(float64(k.columns))
+	for j := range k.columns {
 		bit := splitmix(first+uint64(j/64)) >> (j % 64) & 1
-		c[j] = 1 - 2*float64(bit)
+		p[j*k.width+c] = size * (1 - 2*float64(bit))
 	}
 }
 
@@ -337,14 +354,13 @@ func (k *krylov) rows(rank int) []float64 {
 			last = max(last, square)
 		}
 	}
-	k.columnsRoom, k.rowsRoom = nil, nil
+	k.room = nil
 	if k.depth < leastDepth || linalg.Above(k.c, all, found*last) < rank {
 		return k.nystrom(rank, most)
 	}
 	k.y = nil
 	_, vectors := linalg.Eigen(k.c, all)
-	vectors = vectors[:rank*all]
-	return k.directions(func(i int) []float64 { return k.wide(i, 0) }, k.depth, vectors, rank)
+	return k.directions(k.wide, vectors[:rank*all])
 }
 
 const (
@@ -352,21 +368,21 @@ const (
 	leastDepth = 4  // of a space that shows it
 )
 
-// directions returns that many blocks times vectors.
-func (k *krylov) directions(block func(i int) []float64, blocks int, vectors []float64, rank int) []float64 {
-	n := len(vectors) / rank
-	w, turn := n/blocks, make([]float64, n*rank)
-	for i := range turn {
-		turn[i] = vectors[i%rank*n+i/rank]
-	}
-	v := make([]float64, k.columns*rank)
-	for i := range blocks {
-		linalg.AddTimes(v, block(i), turn[i*w*rank:(i+1)*w*rank], w, rank)
-	}
-	down := make([]float64, len(v))
-	for i, x := range v {
-		down[i%rank*k.columns+i/rank] = x
-	}
+// directions returns all blocks times vectors, which are rows.
+func (k *krylov) directions(block func(i, from, to int) []float64, vectors []float64) []float64 {
+	w, n := k.width, k.columns
+	all := w * k.depth
+	rank := len(vectors) / all
+	by, down := linalg.Transposed(vectors, rank, all), make([]float64, rank*n)
+	k.parts(func(from, to int) {
+		some := make([]float64, (to-from)*rank)
+		for i := range k.depth {
+			linalg.AddTimes(some, block(i, from, to), by[i*w*rank:(i+1)*w*rank], w, rank)
+		}
+		for i, v := range some {
+			down[i%rank*n+from+i/rank] = v
+		}
+	})
 	return down
 }
 
@@ -374,29 +390,46 @@ func (k *krylov) directions(block func(i int) []float64, blocks int, vectors []f
 // left singular vectors are the directions.
 func (k *krylov) nystrom(rank int, most float64) []float64 {
 	root, m := k.root(most)
-	k.x, k.wideRoom = nil, [2][]float64{}
-	f := make([]float64, k.columns*m)
-	for i, y := range k.y {
-		linalg.AddTimes(f, y, root[i*k.width*m:(i+1)*k.width*m], k.width, m)
-	}
-	k.y = nil
-	h := make([]float64, m*m)
-	linalg.AddTransposeTimes(h, f, f, m, m)
+	k.x, k.wideRoom = nil, nil
+	all := k.width * k.depth
+	half, h := make([]float64, m*all), make([]float64, m*m)
+	linalg.AddTimes(half, root, k.products(), all, all)
+	linalg.AddTimes(h, half, linalg.Transposed(root, m, all), all, m)
 	values, vectors := linalg.Eigen(h, m)
-	rows := make([]float64, rank*m)
-	for c := range min(rank, m) {
-		if values[c] <= 1e-15*values[0] {
-			break
+	for i, value := range values {
+		by := 0.0
+		if value > 1e-15*values[0] {
+			by = 1 / math.Sqrt(value)
 		}
-		length := math.Sqrt(values[c])
-		for i, v := range vectors[c*m : (c+1)*m] {
-			rows[c*m+i] = v / length
-		}
+		linalg.Scale(vectors[i*m:(i+1)*m], by)
 	}
-	return k.directions(func(int) []float64 { return f }, 1, rows, rank)
+	rows := make([]float64, rank*all)
+	used := min(rank, m)
+	linalg.AddTimes(rows[:used*all], vectors[:used*m], root, m, all)
+	return k.directions(func(i, from, to int) []float64 { return k.y[i][from*k.width : to*k.width] }, rows)
 }
 
-// root returns S, [all columns of X, m], with S·Sᵀ the inverse of C where C is
+// products returns YᵀY of all blocks.
+func (k *krylov) products() []float64 {
+	w, all := k.width, k.width*k.depth
+	g, blocks := make([]float64, all*all), make([]float64, all*all)
+	k.parts(func(from, to int) {
+		for i, y := range k.y {
+			for j, other := range k.y[:i+1] {
+				linalg.AddTransposeTimes(blocks[(i*k.depth+j)*w*w:][:w*w], y[from*w:to*w], other[from*w:to*w], w, w)
+			}
+		}
+	})
+	for at, v := range blocks {
+		block, r, s := at/(w*w), at/w%w, at%w
+		if i, j := block/k.depth, block%k.depth; j <= i {
+			g[(i*w+r)*all+j*w+s], g[(j*w+s)*all+i*w+r] = v, v
+		}
+	}
+	return g
+}
+
+// root returns S, [m, all columns of X], with Sᵀ·S the inverse of C where C is
 // more than rounding. C is scaled to a diagonal of ones before: its blocks
 // differ in size as much as the squares of singular values.
 func (k *krylov) root(most float64) (s []float64, m int) {
@@ -416,10 +449,10 @@ func (k *krylov) root(most float64) (s []float64, m int) {
 	for m < all && values[m] > k.precision.part*values[0] {
 		m++
 	}
-	s = make([]float64, all*m)
-	for i := range all {
-		for j := range m {
-			s[i*m+j] = vectors[j*all+i] * scale[i] / math.Sqrt(values[j])
+	s = vectors[:m*all]
+	for j := range m {
+		for i, v := range scale {
+			s[j*all+i] *= v / math.Sqrt(values[j])
 		}
 	}
 	return s, m
@@ -429,11 +462,9 @@ func (k *krylov) root(most float64) (s []float64, m int) {
 type precision struct {
 	square float64 // of the greatest |W·x|²
 	part   float64 // of C's greatest eigenvalue
-	again  float64 // what has to be left of a column for it not to be projected again
-	tries  int
 }
 
 var (
-	singlePrecision  = precision{1e-13, 1e-7, 1e-3, 1}
-	sixteenPrecision = precision{1e-9, 1e-5, 0.25, 3}
+	singlePrecision  = precision{1e-13, 1e-7}
+	sixteenPrecision = precision{1e-9, 1e-5}
 )

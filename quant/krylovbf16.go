@@ -74,7 +74,7 @@ func (k *krylov) productBF16(w []byte, f tileFacts, s *Scratch) func(sum []float
 		w = f.brought(w, s)
 		scale, lift = scale*scale, 1/small
 	}
-	const near = 384 << 10
+	const near = 256 << 10
 	some := max(near/(2*k.columns)/16*16, 32)
 	sums := sized(&s.row, len(k.strips)*k.stripSize())
 	clear(sums)

@@ -44,7 +44,7 @@ type LowRank struct {
 
 // chains is how many sums a pass makes, each of every chains-th tile, so that
 // as many tiles can be added at the same time. The bytes depend on it.
-const chains = 8
+const chains = 4
 
 // NewLowRank plans the rank-r part of a weight of that shape.
 func NewLowRank(rows, columns, rank int) (*LowRank, error) {
@@ -111,16 +111,16 @@ var (
 func (l *LowRank) Passes() int { return l.passes }
 
 // Memory returns how many bytes a search takes at most, but for its tiles: in
-// values of eight bytes, Columns·width for each of 8 sums and what becomes of
-// them, and 1.5·Columns·width for each pass, at the end 2.
+// values of eight bytes, Columns·width for each of 4 sums and what becomes of
+// them, and 1.5·Columns·width for each pass.
 func (l *LowRank) Memory() int64 {
-	return 8 * int64(l.Columns) * int64(l.width) * int64(chains+2+2*l.passes)
+	return 4 * int64(l.Columns) * int64(l.width) * int64(2*(chains+2)+3*l.passes)
 }
 
 // TileRows returns the number of rows of every tile but the last. It follows
 // from the shape alone: the bytes depend on it.
 func (l *LowRank) TileRows() int {
-	const values = 3 << 18 // fewer would take longer to add to the sums
+	const values = 3 << 20 // fewer would take longer to add to the sums
 	return min(max(values/l.Columns/32*32, 32), 256)
 }
 
@@ -218,19 +218,10 @@ func (l *LowRank) wait(so func() bool, cancelled <-chan struct{}) bool {
 // then whoever asks for factors first need not.
 func (l *LowRank) endPass() {
 	sum := l.sums[0]
-	for _, s := range l.sums[1:] {
-		for i, v := range s {
-			sum[i] += v
-		}
-		clear(s)
-	}
-	for _, v := range sum {
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			l.err = errNonfinite
-		}
-	}
-	if l.err == nil {
+	if l.addUp(sum) {
 		l.space.end(sum)
+	} else {
+		l.err = errNonfinite
 	}
 	if l.pass == l.passes-1 {
 		l.finish()
@@ -242,6 +233,30 @@ func (l *LowRank) endPass() {
 	l.pass++
 	l.left, l.added = l.Tiles(), [chains]int{}
 	l.announce()
+}
+
+// addUp adds the other sums to the first, clears them, and reports whether all
+// is finite now.
+func (l *LowRank) addUp(sum []float64) (finite bool) {
+	const near = 1 << 10 // values that stay in the nearest cache
+	beside := 0.0
+	for from := 0; from < len(sum); from += near {
+		part := sum[from:min(from+near, len(sum))]
+		for _, other := range l.sums[1:] {
+			if other == nil {
+				continue
+			}
+			other = other[from:][:len(part)]
+			for i, v := range other {
+				part[i] += v
+			}
+			clear(other)
+		}
+		for _, v := range part {
+			beside += float64(v * 0) // of NaN and infinity NaN
+		}
+	}
+	return beside == 0
 }
 
 func (l *LowRank) finish() {
@@ -272,24 +287,39 @@ type Factors struct {
 	Dtype         safetensors.Dtype
 	Down          []float32 // [Rank, Columns], values of the dtype
 	across        []float32 // Down transposed
+	panels        []float32 // panelColumns columns of Down after the other
 	least, most   float32   // magnitudes of Down, but zeros
 	inverse       []float64 // of Down·Downᵀ
 }
+
+// panelColumns is how many columns of all rows of Down lie together, so that
+// they stay in the nearest cache for some rows of up.
+const panelColumns = 32
 
 func newFactors(rows []float64, rank, columns int, to safetensors.Dtype) *Factors {
 	f := &Factors{
 		Rank: rank, Columns: columns, Dtype: to,
 		Down: make([]float32, rank*columns), across: make([]float32, rank*columns),
+		panels: make([]float32, 0, rank*columns),
 	}
-	wide := make([]float64, rank*columns)
 	for i, v := range rows {
-		f.Down[i] = RoundTo(float32(v), to)
-		at := i%columns*rank + i/columns
-		f.across[at], wide[at] = f.Down[i], float64(f.Down[i])
+		f.Down[i] = float32(v)
+	}
+	roundAll(f.Down, to)
+	wide := make([]float64, rank*columns)
+	for r := range rank {
+		for j, v := range f.Down[r*columns : (r+1)*columns] {
+			f.across[j*rank+r], wide[j*rank+r] = v, float64(v)
+		}
+	}
+	for j := 0; j < columns; j += panelColumns {
+		for r := range rank {
+			f.panels = append(f.panels, f.Down[r*columns+j:r*columns+min(j+panelColumns, columns)]...)
+		}
 	}
 	f.least, f.most = magnitudes(f.Down)
 	g := make([]float64, rank*rank)
-	linalg.AddTransposeTimes(g, wide, wide, rank, rank)
+	linalg.AddSquare(g, wide, rank)
 	f.inverse = linalg.Inverse(g, rank)
 	return f
 }
@@ -303,7 +333,7 @@ func (f *Factors) Split(up, w []float32, s *Scratch) {
 	rows := len(w) / f.Columns
 	y := sized(&s.doubles, 2*rows*f.Rank)
 	seen, fit := y[:rows*f.Rank], y[rows*f.Rank:]
-	kernel.Project(seen, w, f.across, f.Columns, f.Rank)
+	kernel.ProjectFused(seen, w, f.across, f.Columns, f.Rank)
 	clear(fit)
 	linalg.AddTimes(fit, seen, f.inverse, f.Rank, f.Rank)
 	for i, v := range fit {
@@ -319,14 +349,17 @@ func (f *Factors) Split(up, w []float32, s *Scratch) {
 
 // takeOff sets rows of w to what is left of them.
 func (f *Factors) takeOff(up, w []float32, s *Scratch) {
-	product := sized(&s.row, len(w))
+	product, multiply := sized(&s.row, len(w)), kernel.Product
 	switch {
 	case f.Dtype == safetensors.F32:
-		kernel.ProductFused(product, up, f.Down, f.Columns)
+		multiply = kernel.ProductFused
 	case f.exact(up):
-		kernel.ProductExact(product, up, f.Down, f.Columns)
-	default:
-		kernel.Product(product, up, f.Down, f.Columns)
+		multiply = kernel.ProductExact
+	}
+	for j := 0; j < f.Columns; j += panelColumns {
+		n := min(panelColumns, f.Columns-j)
+		to := kernel.Rows{X: product[j:], Stride: f.Columns, Count: len(w) / f.Columns, Values: n}
+		multiply(to, up, f.panels[j*f.Rank:(j+n)*f.Rank])
 	}
 	roundAll(product, f.Dtype)
 	for i := range len(w) / f.Columns {

@@ -148,6 +148,31 @@ func TestRestIsNearTheLeast(t *testing.T) {
 	}
 }
 
+// TestBesideOneGreatDirection: a column thousands of times as large as all else
+// makes every product nearly the same. What little these have beside it is still
+// what the other directions follow from; random ones in their place leave more.
+func TestBesideOneGreatDirection(t *testing.T) {
+	const rows, columns, rank = 300, 520, 4
+	r, w := rand.New(rand.NewPCG(11, 1)), make([]float32, rows*columns)
+	for i := range w {
+		if w[i] = float32(r.NormFloat64()); i%columns == 17 {
+			w[i] = 1 << 15
+		}
+	}
+	w, _ = roundedTo(w, safetensors.BF16)
+	want := length(squares(w, columns)[rank:])
+	for _, from := range []safetensors.Dtype{safetensors.F32, safetensors.BF16} {
+		l, _ := NewLowRank(rows, columns, rank)
+		f, err := l.inOrder(w, from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := left(t, f, w); !(got <= want*(1+2e-5)) {
+			t.Errorf("of %s: rest %v, least %v: %.1f ppm above", from, got, want, (got/want-1)*1e6)
+		}
+	}
+}
+
 // TestMoreStepsLeaveLess: fewer steps are fewer passes, which pays, and more of
 // them leave less, which is why one would ask for them.
 func TestMoreStepsLeaveLess(t *testing.T) {
@@ -262,13 +287,13 @@ func TestSameBitsOnEveryMachine(t *testing.T) {
 		powers              int // of two, by which every 7th value is smaller
 		want                string
 	}{
-		{100, 90, 5, f32, f32, 0, "df835ade498ff41c"},
+		{100, 90, 5, f32, f32, 0, "d87a70bf2aca4d84"},
 		{300, 520, 4, f32, bf16, 0, "f3793250d3f29cde"},
-		{200, 530, 20, f32, safetensors.F16, 0, "9efeccf668069b73"},
+		{200, 530, 20, f32, safetensors.F16, 0, "6896f7c0d02979c3"},
 		{300, 520, 4, bf16, bf16, 0, "f45c3f2c1bfdf9c6"},
-		{150, 1030, 44, bf16, bf16, 0, "34aa789ef0ef9eef"},
-		{100, 530, 4, bf16, f32, 110, "f35138df58df4ee6"},
-		{100, 530, 4, bf16, f32, -117, "8cd2285332283f26"},
+		{150, 1030, 44, bf16, bf16, 0, "eb351275dc244660"},
+		{100, 530, 4, bf16, f32, 110, "6b6091e09abc1cbd"},
+		{100, 530, 4, bf16, f32, -117, "f7ef6de99f1973b5"},
 	} {
 		w := integers(c.rows * c.columns)
 		for i := 0; i < len(w); i += 7 {

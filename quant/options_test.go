@@ -166,7 +166,8 @@ func compareFactored(t *testing.T, r optionRow, in, up, down input) {
 	}
 	product := make([]float32, len(w))
 	turned := s.Matmul
-	kernel.ProductFused(product, untransposed(up, turned), untransposed(down, turned), s.geometry.rest)
+	kernel.ProductFused(kernel.Rows{X: product, Stride: s.geometry.rest, Count: s.geometry.rows, Values: s.geometry.rest},
+		untransposed(up, turned), untransposed(down, turned))
 	for i, p := range product {
 		w[i] -= RoundTo(p, up.dtype)
 	}

@@ -47,16 +47,16 @@ type set struct {
 	rotateBF16, rotateOnceBF16       func(dst []float32, src []byte, n int, entry float32)
 	books                            *bookSet // nil for none
 	bookCodes                        func(codes []uint16, x, middles []float32)
-	project                          func(dst []float64, w, x []float32, columns, width int)
+	project, projectFused            func(dst []float64, w, x []float32, columns, width int)
 	collect                          func(dst []float64, w, y []float32, scale []float64, columns, width int)
 	projectBF16                      func(dst []float64, w []byte, x []float32, columns int)
 	collectBF16                      func(sums []float32, w []byte, y []float32, columns int)
 	leastBF16                        func(src []byte) uint16
 	addWide                          func(dst []float64, x []float32, scale float64)
-	addSums                          func(dst []float64, f Factors, x []float64, width int)
+	addSums                          func(dst []float64, f Factors, x []float64, width, used int)
 	subtract                         func(x, y []float32)
-	productExact                     func(dst, up, down []float32, columns int)
-	product, productFused            func(dst, up, down []float32, columns int)
+	product, productFused            func(dst Rows, up, down []float32)
+	productExact                     func(dst Rows, up, down []float32)
 }
 
 var portable = set{
@@ -78,7 +78,7 @@ var portable = set{
 	scaleBy: scaleBy, scaleFrom: scaleFrom,
 	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes,
 	rotateBF16: widening(widenBF16, rotate), rotateOnceBF16: widening(widenBF16, rotateOnce),
-	project: projectBy(portablePanels), collect: collectBy(portablePanels), addSums: addSums,
+	project: projectBy(portablePanels), projectFused: projectBy(fusedPanels), collect: collectBy(portablePanels), addSums: addSums,
 	projectBF16: projectWidened(portablePanels, widenBF16), collectBF16: collectBF16, addWide: addWide, leastBF16: leastBF16,
 	subtract: subtract, product: product, productFused: productFused, productExact: product,
 }
@@ -178,6 +178,11 @@ func Project(dst []float64, w, x []float32, columns, width int) {
 	active.project(dst, w, x, columns, width)
 }
 
+// ProjectFused is Project by fused multiplication and addition.
+func ProjectFused(dst []float64, w, x []float32, columns, width int) {
+	active.projectFused(dst, w, x, columns, width)
+}
+
 // Collect adds wᵀ·y, its columns multiplied by powers of two, to dst, w being
 // [rows, columns] and y [rows, width]. Sums are as in [Project], for 256 rows at
 // a time. They lie in strips of [StripColumns] columns of w, [strips, width, 16]:
@@ -217,28 +222,41 @@ func AddWide(dst []float64, x []float32, scale float64) { active.addWide(dst, x,
 // StripColumns is the number of columns in a strip; the last is filled up.
 const StripColumns = sumLanes
 
-// Factors are those of one or two rows of sums: that of row k and term j is
+// SumRows is how many rows AddSums takes at most.
+const SumRows = 4
+
+// Factors are those of rows of sums: that of row k and term j is
 // X[k·Row + j·Term].
 type Factors struct {
 	X         []float64
 	Row, Term int
 }
 
-// AddSums adds to one or two rows of dst, of width values: row k gets Σ_j of
-// its factors times row j of x, in ascending order, every product rounded.
-func AddSums(dst []float64, f Factors, x []float64, width int) { active.addSums(dst, f, x, width) }
+// AddSums adds to the first used values of each row of dst, up to four of width
+// values: row k gets Σ_j of its factors times row j of x, in ascending order, by
+// fused multiplication and addition.
+func AddSums(dst []float64, f Factors, x []float64, width, used int) {
+	active.addSums(dst, f, x, width, used)
+}
 
 // Subtract sets x to x - y.
 func Subtract(x, y []float32) { active.subtract(x, y) }
 
-// Product sets dst [rows, columns] to up·down in single precision, down being
-// [rank, columns]: from zero on, in ascending order of the rank, products and
-// sums rounded each.
-func Product(dst, up, down []float32, columns int) { active.product(dst, up, down, columns) }
+// Rows are a matrix, or some columns of one.
+type Rows struct {
+	X             []float32
+	Stride        int // from one row to the next
+	Count, Values int // rows, and values of a row
+}
+
+// Product sets dst to up·down in single precision, down being [rank,
+// dst.Values]: from zero on, in ascending order of the rank, products and sums
+// rounded each.
+func Product(dst Rows, up, down []float32) { active.product(dst, up, down) }
 
 // ProductExact is Product where single precision holds every product, so that a
 // chain of fused multiply-adds is the same.
-func ProductExact(dst, up, down []float32, columns int) { active.productExact(dst, up, down, columns) }
+func ProductExact(dst Rows, up, down []float32) { active.productExact(dst, up, down) }
 
-// ProductFused is Product in a chain of fused multiply-adds.
-func ProductFused(dst, up, down []float32, columns int) { active.productFused(dst, up, down, columns) }
+// ProductFused is Product as a chain of fused multiply-adds.
+func ProductFused(dst Rows, up, down []float32) { active.productFused(dst, up, down) }

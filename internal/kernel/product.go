@@ -1,6 +1,9 @@
 package kernel
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math"
+)
 
 // Terms that a sum in single precision takes, see [Project] and [Collect]: a
 // block of x that stays in the nearest cache.
@@ -121,7 +124,10 @@ func (p panels) collectColumns(dst []float64, w, y rowsOf, scale *[sumLanes]floa
 	}
 }
 
-var portablePanels = panels{projectPanel, collectPanel}
+var (
+	portablePanels = panels{projectPanel, collectPanel}
+	fusedPanels    = panels{projectFusedPanel, collectPanel}
+)
 
 // projectPanel takes two rows and four lanes at a time.
 func projectPanel(sums *[8 * sumLanes]float64, w, x rowsOf, n, used int) {
@@ -134,6 +140,23 @@ func projectPanel(sums *[8 * sumLanes]float64, w, x rowsOf, n, used int) {
 				sums[i*sumLanes+c+k] += float64(s[k])
 				sums[(i+1)*sumLanes+c+k] += float64(t[k])
 			}
+		}
+		if w.stride == 0 {
+			return // the first row is all that is wanted
+		}
+	}
+}
+
+func projectFusedPanel(sums *[8 * sumLanes]float64, w, x rowsOf, n, used int) {
+	for i := range 8 {
+		var s [sumLanes]float32
+		for j, u := range w.from(i, 0).x[:n] {
+			for c, v := range x.from(j, 0).x[:used] {
+				s[c] = FMA(u, v, s[c])
+			}
+		}
+		for c, v := range s[:used] {
+			sums[i*sumLanes+c] += float64(v)
 		}
 		if w.stride == 0 {
 			return // the first row is all that is wanted
@@ -181,52 +204,44 @@ func addChains(s, t *[4]float32, a, b []float32, x rowsOf) {
 	t[0], t[1], t[2], t[3] = t0, t1, t2, t3
 }
 
-func addSums(dst []float64, f Factors, x []float64, width int) { addSumsFrom(dst, f, x, width, 0) }
+func addSums(dst []float64, f Factors, x []float64, width, used int) {
+	addSumsFrom(dst, f, x, width, 0, used)
+}
 
 // addSumsFrom leaves out columns before c.
-func addSumsFrom(dst []float64, f Factors, x []float64, width, c int) {
+func addSumsFrom(dst []float64, f Factors, x []float64, width, c, used int) {
 	if len(x) == 0 {
 		return
 	}
-	for ; c+4 <= width; c += 4 {
-		if len(dst) > width {
-			sums2x4(dst[c:c+4], dst[width+c:width+c+4], f, x[c:], width)
-		} else {
-			var unused [4]float64
-			sums2x4(dst[c:c+4], unused[:], Factors{f.X, 0, f.Term}, x[c:], width)
+	for k := range len(dst) / width {
+		row, a := dst[k*width:(k+1)*width], f.X[k*f.Row:]
+		at := c
+		for ; at+4 <= used; at += 4 {
+			sums4(row[at:at+4], a, f.Term, x[at:], width)
 		}
-	}
-	for ; c < width; c++ {
-		for k := range len(dst) / width {
-			dst[k*width+c] = sum(dst[k*width+c], f.X[k*f.Row:], f.Term, x[c:], width)
+		for ; at < used; at++ {
+			row[at] = sum(row[at], a, f.Term, x[at:], width)
 		}
 	}
 }
 
-// sums2x4 is the loop in which the time goes.
-func sums2x4(d0, d1 []float64, f Factors, x []float64, width int) {
-	d0, d1 = d0[:4], d1[:4]
-	s0, s1, s2, s3 := d0[0], d0[1], d0[2], d0[3]
-	t0, t1, t2, t3 := d1[0], d1[1], d1[2], d1[3]
-	a, b := f.X, f.X[f.Row:]
-	for at, j := 0, 0; at < len(x); at, j = at+width, j+f.Term {
-		u, v, y := a[j], b[j], x[at:at+4:at+4]
-		s0 += float64(u * y[0])
-		s1 += float64(u * y[1])
-		s2 += float64(u * y[2])
-		s3 += float64(u * y[3])
-		t0 += float64(v * y[0])
-		t1 += float64(v * y[1])
-		t2 += float64(v * y[2])
-		t3 += float64(v * y[3])
+// sums4 is the loop in which the time goes.
+func sums4(dst, a []float64, term int, x []float64, width int) {
+	dst = dst[:4]
+	s0, s1, s2, s3 := dst[0], dst[1], dst[2], dst[3]
+	for at, j := 0, 0; at < len(x); at, j = at+width, j+term {
+		u, y := a[j], x[at:at+4:at+4]
+		s0 = math.FMA(u, y[0], s0)
+		s1 = math.FMA(u, y[1], s1)
+		s2 = math.FMA(u, y[2], s2)
+		s3 = math.FMA(u, y[3], s3)
 	}
-	d0[0], d0[1], d0[2], d0[3] = s0, s1, s2, s3
-	d1[0], d1[1], d1[2], d1[3] = t0, t1, t2, t3
+	dst[0], dst[1], dst[2], dst[3] = s0, s1, s2, s3
 }
 
 func sum(s float64, a []float64, term int, x []float64, width int) float64 {
 	for at, j := 0, 0; at < len(x); at, j = at+width, j+term {
-		s += float64(a[j] * x[at])
+		s = math.FMA(a[j], x[at], s)
 	}
 	return s
 }
@@ -298,17 +313,18 @@ func addWide(dst []float64, x []float32, scale float64) {
 	}
 }
 
-func product(dst, up, down []float32, columns int) { productFrom(dst, up, down, columns, 0) }
+func product(dst Rows, up, down []float32) { productFrom(dst, up, down, 0) }
 
 // productFrom leaves out columns before the first. It goes through four rows of
 // down at a time; lanes lie along columns.
-func productFrom(dst, up, down []float32, columns, first int) {
+func productFrom(dst Rows, up, down []float32, first int) {
+	columns := dst.Values
 	rank := len(down) / columns
-	for i := 0; i < len(dst)/columns; i++ {
+	for i := range dst.Count {
 		u := up[i*rank : (i+1)*rank]
 		for from := first; from < columns; from += productBlock {
 			n := min(productBlock, columns-from)
-			to := dst[i*columns+from:][:n]
+			to := dst.X[i*dst.Stride+from:][:n]
 			clear(to)
 			k := 0
 			for ; k+4 <= rank; k += 4 {
@@ -336,14 +352,13 @@ func add4(dst, u, down []float32, columns int) {
 	}
 }
 
-func productFused(dst, up, down []float32, columns int) {
-	productFusedFrom(dst, up, down, columns, 0)
-}
+func productFused(dst Rows, up, down []float32) { productFusedFrom(dst, up, down, 0) }
 
-func productFusedFrom(dst, up, down []float32, columns, first int) {
+func productFusedFrom(dst Rows, up, down []float32, first int) {
+	columns := dst.Values
 	rank := len(down) / columns
-	for i := 0; i < len(dst)/columns; i++ {
-		to := dst[i*columns+first : (i+1)*columns]
+	for i := range dst.Count {
+		to := dst.X[i*dst.Stride+first : i*dst.Stride+columns]
 		clear(to)
 		for k := range rank {
 			u := up[i*rank+k]

@@ -115,42 +115,52 @@ func addWideBy(asm func(dst *float64, x *float32, scale float64, steps int)) fun
 	}
 }
 
-// addSumsBy takes 16 columns of x at a time. Where there is one row the second
-// sums are thrown away.
-func addSumsBy(asm func(first, second, a, b *float64, term int, x *float64, xStride, n int)) func(dst []float64, f Factors, x []float64, width int) {
-	return func(dst []float64, f Factors, x []float64, width int) {
-		var unused [sumLanes]float64
-		n, c := len(x)/width, 0
-		for ; n > 0 && c+sumLanes <= width; c += sumLanes {
-			first, second, b := dst[c:c+sumLanes], unused[:], f.X
-			if len(dst) > width {
-				second, b = dst[width+c:][:sumLanes], f.X[f.Row:]
-			}
-			_, _, _ = f.X[(n-1)*f.Term], b[(n-1)*f.Term], x[(n-1)*width+c+sumLanes-1]
-			asm(&first[0], &second[0], &f.X[0], &b[0], 8*f.Term, &x[c], 8*width, n)
+// addSumsBy takes four rows and 16 columns of x at a time; where there are fewer
+// rows, each four times.
+func addSumsBy(asm func(sums *float64, stride int, a *float64, row, term int, x *float64, xStride, n int)) func(dst []float64, f Factors, x []float64, width, used int) {
+	return func(dst []float64, f Factors, x []float64, width, used int) {
+		n, rows, c := len(x)/width, len(dst)/width, 0
+		if n == 0 {
+			return
 		}
-		addSumsFrom(dst, f, x, width, c)
+		_, _, _ = dst[(rows-1)*width+used-1], f.X[(rows-1)*f.Row+(n-1)*f.Term], x[(n-1)*width+used-1]
+		for ; c+sumLanes <= used; c += sumLanes {
+			if rows == SumRows {
+				asm(&dst[c], 8*width, &f.X[0], 8*f.Row, 8*f.Term, &x[c], 8*width, n)
+				continue
+			}
+			for k := range rows {
+				asm(&dst[k*width+c], 0, &f.X[k*f.Row], 0, 8*f.Term, &x[c], 8*width, n)
+			}
+		}
+		if c < used {
+			addSumsFrom(dst, f, x, width, c, used)
+		}
 	}
 }
 
 // productBy takes four rows at a time; what is left over is one row four times.
-func productBy(asm func(dst, up, down *float32, dstStride, upStride, downStride, rank, steps int), rest func(dst, up, down []float32, columns, from int)) func(dst, up, down []float32, columns int) {
-	return func(dst, up, down []float32, columns int) {
-		rows, rank, steps := len(dst)/columns, len(down)/columns, columns/step
-		up = up[:rows*rank]
-		if rank == 0 {
+func productBy(asm func(dst, up, down *float32, dstStride, upStride, downStride, rank, steps int), rest func(dst Rows, up, down []float32, from int)) func(dst Rows, up, down []float32) {
+	return func(dst Rows, up, down []float32) {
+		rank, stride := len(down)/dst.Values, 4*dst.Values
+		steps := dst.Values / step
+		up = up[:dst.Count*rank]
+		if rank == 0 || dst.Count == 0 {
 			steps = 0
 		}
 		if steps > 0 {
+			_ = dst.X[(dst.Count-1)*dst.Stride+dst.Values-1]
 			i := 0
-			for ; i+4 <= rows; i += 4 {
-				asm(&dst[i*columns], &up[i*rank], &down[0], 4*columns, 4*rank, 4*columns, rank, steps)
+			for ; i+4 <= dst.Count; i += 4 {
+				asm(&dst.X[i*dst.Stride], &up[i*rank], &down[0], 4*dst.Stride, 4*rank, stride, rank, steps)
 			}
-			for ; i < rows; i++ {
-				asm(&dst[i*columns], &up[i*rank], &down[0], 0, 0, 4*columns, rank, steps)
+			for ; i < dst.Count; i++ {
+				asm(&dst.X[i*dst.Stride], &up[i*rank], &down[0], 0, 0, stride, rank, steps)
 			}
 		}
-		rest(dst, up, down, columns, steps*step)
+		if steps*step < dst.Values {
+			rest(dst, up, down, steps*step)
+		}
 	}
 }
 

@@ -56,6 +56,12 @@ func productOps() []op {
 					k.project(dst, b.x[:rows*columns], singles(columns*width), columns, width)
 					digest(b, dst)
 				}},
+				op{fmt.Sprint("projectFused ", columns, width), func(k *set, b buffers) {
+					rows := len(b.x) / columns
+					dst := make([]float64, rows*width)
+					k.projectFused(dst, b.x[:rows*columns], singles(columns*width), columns, width)
+					digest(b, dst)
+				}},
 				op{fmt.Sprint("collect ", columns, width), func(k *set, b buffers) {
 					rows := len(b.x) / columns
 					dst := doubles(inStrips(columns) * width)
@@ -63,22 +69,22 @@ func productOps() []op {
 					digest(b, dst)
 				}},
 				op{fmt.Sprint("addSums ", columns, width), func(k *set, b buffers) {
-					rows := 1 + len(b.x)%2
-					factors := doubles(2 * columns)
+					rows := 1 + len(b.x)%SumRows
+					factors := doubles(SumRows * columns)
 					for i, v := range b.x[:min(columns, len(b.x))] {
 						factors[i] *= float64(v)
 					}
 					dst := doubles(rows * width)
 					f := Factors{factors, columns, 1}
-					if len(b.x)%4 > 1 {
-						f = Factors{factors, 1, 2}
+					if len(b.x)%8 >= SumRows {
+						f = Factors{factors, 1, SumRows}
 					}
-					k.addSums(dst, f, doubles(columns*width), width)
+					k.addSums(dst, f, doubles(columns*width), width, max(width-len(b.x)%20, 1))
 					digest(b, dst)
 				}})
 			list = append(list, op{fmt.Sprint("productExact ", columns, width), func(k *set, b buffers) {
 				rows := len(b.x) / columns
-				k.productExact(b.x[:rows*columns], halves(rows*width), halves(columns*width), columns)
+				k.productExact(some(b.x, rows, columns), halves(rows*width), halves(columns*width))
 			}})
 			for _, fused := range []bool{false, true} {
 				list = append(list, op{fmt.Sprint("product ", columns, width, fused), func(k *set, b buffers) {
@@ -88,12 +94,21 @@ func productOps() []op {
 					if fused {
 						run = k.productFused
 					}
-					run(b.x[:rows*columns], up[:rows*width], singles(columns*width), columns)
+					run(some(b.x, rows, columns), up[:rows*width], singles(columns*width))
 				}})
 			}
 		}
 	}
 	return list
+}
+
+// some are all of x, or where it has enough the first columns of rows that are
+// half as far apart again.
+func some(x []float32, rows, columns int) Rows {
+	if rows > 2 {
+		return Rows{x, columns + columns/2, rows * 2 / 3, columns}
+	}
+	return Rows{x, columns, rows, columns}
 }
 
 func singles(n int) []float32 {
@@ -257,8 +272,8 @@ func TestProductIsThePlainLoop(t *testing.T) {
 			rows, columns, rank := 1+r.IntN(7), 1+r.IntN(3*productBlock), 1+r.IntN(40)
 			up, down := wild(r, rows*rank), wild(r, rank*columns)
 			plain, fused := make([]float32, rows*columns), make([]float32, rows*columns)
-			k.product(plain, up, down, columns)
-			k.productFused(fused, up, down, columns)
+			k.product(Rows{plain, columns, rows, columns}, up, down)
+			k.productFused(Rows{fused, columns, rows, columns}, up, down)
 			for i := range rows {
 				for j := range columns {
 					want, once := float32(0), float32(0)
@@ -290,7 +305,7 @@ func BenchmarkProducts(b *testing.B) {
 	raw, narrow16, single := narrow(w, len(w)), make([]float64, rows*width), make([]float32, columns*width)
 	x, y, up, down := singles(columns*width), singles(rows*width), singles(rows*rank), singles(rank*columns)
 	wide, narrow, seen := make([]float64, columns*width), make([]float64, rows*width), make([]float64, rows*rank)
-	a, sums, many := doubles(2*productBlock), doubles(2*8*width), doubles(productBlock*8*width)
+	a, sums, many := doubles(SumRows*productBlock), doubles(SumRows*width), doubles(productBlock*width)
 	for _, s := range sets {
 		if !s.has {
 			continue
@@ -301,13 +316,13 @@ func BenchmarkProducts(b *testing.B) {
 			run   func()
 		}{
 			{"project", rows * columns * width, func() { s.project(narrow, w, x, columns, width) }},
-			{"project rank 32", rows * columns * rank, func() { s.project(seen, w, down, columns, rank) }},
+			{"projectFused", rows * columns * rank, func() { s.projectFused(seen, w, down, columns, rank) }},
 			{"collect", rows * columns * width, func() { s.collect(wide, w, y, powers(width), columns, width) }},
 			{"projectBF16", rows * columns * width, func() { s.projectBF16(narrow16, raw, x, columns) }},
 			{"collectBF16", rows * columns * width, func() { s.collectBF16(single, raw, y, columns) }},
-			{"addSums", 2 * productBlock * 8 * width, func() { s.addSums(sums, Factors{a, 1, 2}, many, 8*width) }},
-			{"product", rows * columns * rank, func() { s.product(left, up, down, columns) }},
-			{"productFused", rows * columns * rank, func() { s.productFused(left, up, down, columns) }},
+			{"addSums", SumRows * productBlock * width, func() { s.addSums(sums, Factors{a, 1, SumRows}, many, width, width) }},
+			{"product", rows * columns * rank, func() { s.product(Rows{left, columns, rows, columns}, up, down) }},
+			{"productFused", rows * columns * rank, func() { s.productFused(Rows{left, columns, rows, columns}, up, down) }},
 		} {
 			b.Run(s.name+"/"+bench.name, func(b *testing.B) {
 				for b.Loop() {

@@ -235,15 +235,20 @@ func bookCodesAVX2(codes *uint16, x *float32, steps int, middles *float32)
 //go:noescape
 func projectAVX2(sums *float64, w *float32, wStride int, x *float32, xStride int, n int)
 
+// projectFusedAVX2 adds to eight rows of 16 sums. Strides are in bytes.
+//
+//go:noescape
+func projectFusedAVX2(sums *float64, w *float32, wStride int, x *float32, xStride int, n int)
+
 // collectAVX2 adds to 16 rows of 16 sums, one for each column of y. Strides are in bytes.
 //
 //go:noescape
 func collectAVX2(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)
 
-// addSumsAVX2 adds to 16 sums twice, of a and of b times rows of x. Strides are in bytes.
+// addSumsAVX2 adds to four rows of 16 sums rows of a times those of x. Strides are in bytes.
 //
 //go:noescape
-func addSumsAVX2(first *float64, second *float64, a *float64, b *float64, term int, x *float64, xStride int, n int)
+func addSumsAVX2(sums *float64, stride int, a *float64, row int, term int, x *float64, xStride int, n int)
 
 // projectBF16AVX2 adds to 16 rows of 16 sums, of that many times 32 columns. The stride is in bytes.
 //
@@ -638,15 +643,20 @@ func bookCodesAVX512(codes *uint16, x *float32, steps int, middles *float32)
 //go:noescape
 func projectAVX512(sums *float64, w *float32, wStride int, x *float32, xStride int, n int)
 
+// projectFusedAVX512 adds to eight rows of 16 sums. Strides are in bytes.
+//
+//go:noescape
+func projectFusedAVX512(sums *float64, w *float32, wStride int, x *float32, xStride int, n int)
+
 // collectAVX512 adds to 16 rows of 16 sums, one for each column of y. Strides are in bytes.
 //
 //go:noescape
 func collectAVX512(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)
 
-// addSumsAVX512 adds to 16 sums twice, of a and of b times rows of x. Strides are in bytes.
+// addSumsAVX512 adds to four rows of 16 sums rows of a times those of x. Strides are in bytes.
 //
 //go:noescape
-func addSumsAVX512(first *float64, second *float64, a *float64, b *float64, term int, x *float64, xStride int, n int)
+func addSumsAVX512(sums *float64, stride int, a *float64, row int, term int, x *float64, xStride int, n int)
 
 // projectBF16AVX512 adds to 16 rows of 16 sums, of that many times 32 columns. The stride is in bytes.
 //

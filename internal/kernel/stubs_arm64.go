@@ -313,10 +313,10 @@ func productNEON(dst, up, down *float32, dstStride, upStride, downStride, rank, 
 //go:noescape
 func productFusedNEON(dst, up, down *float32, dstStride, upStride, downStride, rank, steps int)
 
-// addSumsNEON adds to 16 sums twice, of a and of b times rows of x. Strides are in bytes.
+// addSumsNEON adds to four rows of 16 sums rows of a times those of x. Strides are in bytes.
 //
 //go:noescape
-func addSumsNEON(first, second, a, b *float64, term int, x *float64, xStride, n int)
+func addSumsNEON(sums *float64, stride int, a *float64, row, term int, x *float64, xStride, n int)
 
 // subtractNEON works on that many times 16 values.
 //

@@ -1,7 +1,8 @@
 // Package linalg is the small dense linear algebra that low-rank factors take,
-// in double precision. Every sum has one order and every product is rounded, so
-// that results are the same bits on every machine; of functions it uses the
-// square root alone. Matrices are row-major. Nothing here knows of threads.
+// in double precision. Every sum has one order, and products are rounded or all
+// fused, so that results are the same bits on every machine; of functions it
+// uses the square root alone. Matrices are row-major. Nothing here knows of
+// threads.
 package linalg
 
 import (
@@ -11,56 +12,93 @@ import (
 )
 
 // block is how many rows of the right factor stay in the nearest cache.
-const block = 256
+const block = 128
 
 // AddTimes adds a·b to dst, a being [rows, inner] and b [inner, width].
 func AddTimes(dst, a, b []float64, inner, width int) {
 	if inner == 0 || width == 0 {
 		return
 	}
+	const some = kernel.SumRows
 	rows := len(a) / inner
 	for from := 0; from < inner; from += block {
 		part := b[from*width : min(from+block, inner)*width]
-		for i := 0; i < rows; i += 2 {
-			pair := min(2, rows-i)
-			kernel.AddSums(dst[i*width:(i+pair)*width], kernel.Factors{X: a[i*inner+from:], Row: inner, Term: 1}, part, width)
+		for i := 0; i < rows; i += some {
+			f := kernel.Factors{X: a[i*inner+from:], Row: inner, Term: 1}
+			kernel.AddSums(dst[i*width:min(i+some, rows)*width], f, part, width, width)
 		}
 	}
 }
 
 // AddTransposeTimes adds aᵀ·b to dst, a being [rows, height] and b [rows, width].
+func AddTransposeTimes(dst, a, b []float64, height, width int) {
+	addTransposeTimes(dst, a, b, height, width, func(int) int { return width })
+}
+
+// AddSquare adds the lower half of aᵀ·a to dst, a being [rows, n], and some of
+// the upper.
+func AddSquare(dst, a []float64, n int) {
+	const lanes = 16
+	addTransposeTimes(dst, a, a, n, n, func(end int) int { return min((end+lanes-1)/lanes*lanes, n) })
+}
+
+// addTransposeTimes leaves out columns of rows up to end from used(end) on.
 // Columns of a are gathered where they are far apart: they would not stay in
 // the cache together.
-func AddTransposeTimes(dst, a, b []float64, height, width int) {
+func addTransposeTimes(dst, a, b []float64, height, width int, used func(end int) int) {
 	if height == 0 || width == 0 {
 		return
 	}
-	const near, strip = 32, 8
-	var packed [strip * block]float64
+	const near, some = 32, kernel.SumRows
+	var packed []float64
+	if height > near {
+		packed = make([]float64, some*block)
+	}
 	rows := len(a) / height
 	for from := 0; from < rows; from += block {
 		n := min(block, rows-from)
 		part := b[from*width : (from+n)*width]
-		for j := 0; j < height; j += 2 {
+		for j := 0; j < height; j += some {
+			end := min(j+some, height)
 			f := kernel.Factors{X: a[from*height+j:], Row: 1, Term: height}
 			if height > near {
-				if j%strip == 0 {
-					gather(&packed, f.X, min(strip, height-j), n, height)
-				}
-				f = kernel.Factors{X: packed[j%strip*block:], Row: block, Term: 1}
+				gather(packed, f.X, end-j, n, height)
+				f = kernel.Factors{X: packed, Row: block, Term: 1}
 			}
-			kernel.AddSums(dst[j*width:min(j+2, height)*width], f, part, width)
+			kernel.AddSums(dst[j*width:end*width], f, part, width, used(end))
 		}
 	}
 }
 
 // gather packs n values of so many columns of a.
-func gather(packed *[8 * block]float64, a []float64, columns, n, height int) {
+func gather(packed, a []float64, columns, n, height int) {
 	for i := range n {
 		for k, v := range a[i*height:][:columns] {
 			packed[k*block+i] = v
 		}
 	}
+}
+
+// Transposed returns a, [rows, columns], with its columns as rows.
+func Transposed(a []float64, rows, columns int) []float64 {
+	turned := make([]float64, len(a))
+	for i := range rows {
+		for j, v := range a[i*columns : (i+1)*columns] {
+			turned[j*rows+i] = v
+		}
+	}
+	return turned
+}
+
+// ColumnSquares returns the squared lengths of columns, a being [rows, n].
+func ColumnSquares(a []float64, n int) []float64 {
+	s := make([]float64, n)
+	for i := 0; i < len(a); i += n {
+		for c, v := range a[i : i+n] {
+			s[c] += float64(v * v)
+		}
+	}
+	return s
 }
 
 // Dot returns Σ a·b, as four sums of every fourth product.
@@ -181,6 +219,35 @@ func Inverse(a []float64, n int) []float64 {
 		}
 	}
 	return inverse
+}
+
+// Orthonormal returns the upper triangle by which columns with those products,
+// of which it reads the lower half, become orthonormal, and the part of each that
+// was not in those before it. Where next to nothing is left of one, that is 0,
+// and it becomes what is left beside the others, in units of its length.
+func Orthonormal(products []float64, n int) (turn, parts []float64) {
+	l, columns := make([]float64, n*n), make([]float64, n*n) // of the triangle, as rows
+	parts = make([]float64, n)
+	for i := range n {
+		g, row, column := products[i*n:(i+1)*n], l[i*n:(i+1)*n], columns[i*n:(i+1)*n]
+		if g[i] == 0 {
+			continue
+		}
+		column[i] = 1
+		for j := range i {
+			if parts[j] > 0 {
+				row[j] = (g[j] - Dot(row[:j], l[j*n:j*n+j])) / l[j*n+j]
+				AddScaled(column, columns[j*n:(j+1)*n], -row[j])
+			}
+		}
+		length := math.Sqrt(g[i])
+		if rest := g[i] - Dot(row[:i], row[:i]); rest > 1e-12*g[i] {
+			row[i] = math.Sqrt(rest)
+			parts[i], length = row[i]/length, row[i]
+		}
+		Scale(column, 1/length)
+	}
+	return Transposed(columns, n, n), parts
 }
 
 func cholesky(a []float64, n int) (l []float64, kept []bool) {

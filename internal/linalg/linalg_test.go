@@ -25,7 +25,7 @@ func TestProductsArePlainLoops(t *testing.T) {
 			for j := range width {
 				want := 0.0
 				for k := range inner {
-					want += float64(a[i*inner+k] * b[k*width+j])
+					want = math.FMA(a[i*inner+k], b[k*width+j], want)
 				}
 				if got[i*width+j] != want {
 					t.Fatalf("AddTimes [%d, %d, %d]: %v, want %v", rows, inner, width, got[i*width+j], want)
@@ -38,7 +38,7 @@ func TestProductsArePlainLoops(t *testing.T) {
 			for j := range width {
 				want := 0.0
 				for k := range rows {
-					want += float64(a[k*inner+i] * c[k*width+j])
+					want = math.FMA(a[k*inner+i], c[k*width+j], want)
 				}
 				if got[i*width+j] != want {
 					t.Fatalf("AddTransposeTimes [%d, %d, %d]: %v, want %v", rows, inner, width, got[i*width+j], want)

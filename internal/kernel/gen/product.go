@@ -11,7 +11,7 @@ import (
 // of the left one is multiplied by all lanes of a row. collect alone has them
 // along the columns of the left one.
 
-// term adds one product to a sum.
+// term adds one product to a sum, fused if it is of doubles.
 type term struct {
 	doubles, fused bool
 }
@@ -29,15 +29,13 @@ func (t term) add(v isa, m Mem, x, sums []VecVirtual) {
 		VBROADCASTSS(m, value)
 	}
 	for i := range x {
-		if t.fused {
+		switch {
+		case t.doubles:
+			VFMADD231PD(value, x[i], sums[i])
+		case t.fused:
 			VFMADD231PS(value, x[i], sums[i])
-			continue
-		}
-		product := v.vec()
-		if t.doubles {
-			VMULPD(value, x[i], product)
-			VADDPD(product, sums[i], sums[i])
-		} else {
+		default:
+			product := v.vec()
 			VMULPS(value, x[i], product)
 			VADDPS(product, sums[i], sums[i])
 		}
@@ -45,14 +43,13 @@ func (t term) add(v isa, m Mem, x, sums []VecVirtual) {
 }
 
 func (t term) addWide(v isa, m Mem, x, sum VecVirtual) {
-	product := v.vec()
 	switch {
+	case t.doubles:
+		VFMADD231PD_BCST(m, x, sum)
 	case t.fused:
 		VFMADD231PS_BCST(m, x, sum)
-	case t.doubles:
-		VMULPD_BCST(m, x, product)
-		VADDPD(product, sum, sum)
 	default:
+		product := v.vec()
 		VMULPS_BCST(m, x, product)
 		VADDPS(product, sum, sum)
 	}
@@ -123,9 +120,9 @@ func (v isa) inParts(n int, body func(some int)) {
 	loop("part", parts, func() { body(4) })
 }
 
-func (v isa) project() {
-	v.function("project", "func(sums *float64, w *float32, wStride int, x *float32, xStride, n int)",
-		"project"+v.name+" adds to eight rows of 16 sums. Strides are in bytes.")
+func (v isa) project(name string, fused bool) {
+	v.function(name, "func(sums *float64, w *float32, wStride int, x *float32, xStride, n int)",
+		name+v.name+" adds to eight rows of 16 sums. Strides are in bytes.")
 	sums, w := param("sums"), param("w")
 	v.inParts(8, func(rows int) {
 		at, x, stride := pointersTo(w, param("wStride"), rows), param("x"), param("xStride")
@@ -134,7 +131,7 @@ func (v isa) project() {
 			y := v.strip(Mem{Base: x})
 			ADDQ(stride, x)
 			for r, sum := range all {
-				term{}.add(v, Mem{Base: at[r], Disp: 4 * i}, y, sum)
+				term{fused: fused}.add(v, Mem{Base: at[r], Disp: 4 * i}, y, sum)
 			}
 		}, func(done int) {
 			for r := range at {
@@ -266,31 +263,41 @@ func (v isa) productOf(strips int, at []Register, dst, down Register, fused bool
 	ADDQ(U32(uint32(64*strips)), down)
 }
 
-// addSums: two rows of 16 sums.
+// addSums: four rows of 16 sums, of eight at a time in AVX2.
 func (v isa) addSums() {
-	v.function("addSums", "func(first, second, a, b *float64, term int, x *float64, xStride, n int)",
-		"addSums"+v.name+" adds to 16 sums twice, of a and of b times rows of x. Strides are in bytes.")
-	x, stride, next := param("x"), param("xStride"), param("term")
-	rows := []struct{ sums, by Register }{{param("first"), param("a")}, {param("second"), param("b")}}
-	var all [][]VecVirtual
-	for _, row := range rows {
-		all = append(all, append(v.strip(Mem{Base: row.sums}), v.strip(Mem{Base: row.sums, Disp: 64})...))
+	v.function("addSums", "func(sums *float64, stride int, a *float64, row, term int, x *float64, xStride, n int)",
+		"addSums"+v.name+" adds to four rows of 16 sums rows of a times those of x. Strides are in bytes.")
+	sums, x, stride, next := param("sums"), param("x"), param("xStride"), param("term")
+	strips := 1
+	if v.wide {
+		strips = 2
 	}
-	loop("turn", param("n"), func() {
-		for half := range 2 {
-			y := v.strip(Mem{Base: x, Disp: 64 * half})
-			for r, row := range rows {
-				term{doubles: true}.add(v, Mem{Base: row.by}, y, all[r][half*len(y):])
+	for half := 0; half < 2; half += strips {
+		var all [][]VecVirtual
+		to, by := pointersTo(sums, param("stride"), sumRows), pointersTo(param("a"), param("row"), sumRows)
+		for _, at := range to {
+			for i := range strips {
+				all = append(all, v.strip(Mem{Base: at, Disp: 64 * (half + i)}))
 			}
 		}
-		ADDQ(stride, x)
-		for _, row := range rows {
-			ADDQ(next, row.by)
-		}
-	})
-	for r, row := range rows {
-		for i, part := range all[r] {
-			VMOVUPD(part, Mem{Base: row.sums, Disp: i * v.width()})
+		from := copied(x)
+		loop(described("turn%d", half), param("n"), func() {
+			var y [][]VecVirtual
+			for i := range strips {
+				y = append(y, v.strip(Mem{Base: from, Disp: 64 * (half + i)}))
+			}
+			ADDQ(stride, from)
+			for i, sum := range all {
+				term{doubles: true}.add(v, Mem{Base: by[i/strips]}, y[i%strips], sum)
+			}
+			for _, at := range by {
+				ADDQ(next, at)
+			}
+		})
+		for i, sum := range all {
+			for k, part := range sum {
+				VMOVUPD(part, Mem{Base: to[i/strips], Disp: 64*(half+i%strips) + k*v.width()})
+			}
 		}
 	}
 	VZEROUPPER()
@@ -309,6 +316,9 @@ func (v isa) subtract() {
 	VZEROUPPER()
 	RET()
 }
+
+// sumRows is how many rows addSums takes at a time.
+const sumRows = 4
 
 // productBlock is how many columns of w are gone through before the next rows.
 const productBlock = 256

@@ -201,34 +201,46 @@ func (a *assembly) matrixProduct(name string, fused bool) {
 	})
 }
 
-// addSums: two rows of 16 sums.
+// addSums: four rows of 16 sums, eight at a time.
 func (a *assembly) addSums() {
-	doc := "adds to 16 sums twice, of a and of b times rows of x. Strides are in bytes."
-	a.function("addSums", "first, second, a, b *float64, term int, x *float64, xStride, n int", "", doc, func() {
-		to := []string{a.param("first"), a.param("second")}
-		by := []string{a.param("a"), a.param("b")}
-		next, x, stride, n := a.param("term"), a.param("x"), a.param("xStride"), a.param("n")
-		all, row, value, t := [][]vec{a.vecs(8), a.vecs(8)}, a.vecs(8), a.vec(), a.newTerm("D2", false)
-		for r, at := range to {
-			for half := 0; half < 8; half += 4 {
-				a.load(all[r][half:half+4], "D2", at)
+	doc := "adds to four rows of 16 sums rows of a times those of x. Strides are in bytes."
+	a.function("addSums", "sums *float64, stride int, a *float64, row, term int, x *float64, xStride, n int", "", doc, func() {
+		sums, stride, first, row := a.param("sums"), a.param("stride"), a.param("a"), a.param("row")
+		next, x, xStride, n := a.param("term"), a.param("x"), a.param("xStride"), a.param("n")
+		by := []string{a.reg(), a.reg(), a.reg(), a.reg()}
+		count, from, parts := a.reg(), a.reg(), a.reg()
+		to := count // while it counts nothing
+		all, strip, value, t := a.vecs(16), a.vecs(4), a.vec(), a.newTerm("D2", true)
+		a.op("MOVD", "$2", parts)
+		a.loop("part", parts, func() {
+			a.op("MOVD", sums, to)
+			a.op("MOVD", first, by[0])
+			for r := range by {
+				if r > 0 {
+					a.op("ADD", row, by[r-1], by[r])
+				}
+				a.op("VLD1", "("+to+")", list(all[4*r:4*r+4], "D2"))
+				a.op("ADD", stride, to)
 			}
-			a.op("SUB", "$128", at)
-		}
-		a.op("SUB", "$128", stride) // what is read of a row
-		a.loop("turn", n, func() {
-			a.load(row[:4], "D2", x)
-			a.load(row[4:], "D2", x)
-			a.op("ADD", stride, x)
-			for r, at := range by {
-				a.op("VLD1R.P", "("+at+")("+next+")", "["+value.d()+"]")
-				t.add(a, value, row, all[r])
+			a.op("MOVD", x, from)
+			a.op("MOVD", n, count)
+			a.loop("turn", count, func() {
+				a.op("VLD1", "("+from+")", list(strip, "D2"))
+				a.op("ADD", xStride, from)
+				for r, at := range by {
+					a.op("VLD1R", "("+at+")", "["+value.d()+"]")
+					a.op("ADD", next, at)
+					t.add(a, value, strip, all[4*r:4*r+4])
+				}
+			})
+			a.op("MOVD", sums, to)
+			for r := range by {
+				a.op("VST1", list(all[4*r:4*r+4], "D2"), "("+to+")")
+				a.op("ADD", stride, to)
 			}
+			a.op("ADD", "$64", sums)
+			a.op("ADD", "$64", x)
 		})
-		for r, at := range to {
-			a.store(all[r][:4], "D2", at)
-			a.store(all[r][4:], "D2", at)
-		}
 	})
 }
 
