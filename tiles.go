@@ -146,7 +146,7 @@ func (e *encoding) keep() {
 			return
 		}
 	}
-	plain.kept = e.keeper.keep(e.step.Source.Size, e.memory()/4)
+	plain.kept = e.keeper.keep(e.step.Source.Size, (e.memory()-baseMemory)/3)
 	e.kept, e.values = plain.kept, plain
 }
 

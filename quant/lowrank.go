@@ -120,7 +120,7 @@ func (l *LowRank) Memory() int64 {
 // TileRows returns the number of rows of every tile but the last. It follows
 // from the shape alone: the bytes depend on it.
 func (l *LowRank) TileRows() int {
-	const values = 3 << 20 // fewer would take longer to add to the sums
+	const values = 3 << 19 // fewer would take longer to add to the sums
 	return min(max(values/l.Columns/32*32, 32), 256)
 }
 
