@@ -13,18 +13,26 @@ import (
 // interleaved from codes of a byte each. Scales, and zero points if there are
 // any, are those of the groups that overlap.
 func (g *Grid) decodeBytes(dst []float32, codes []byte, start int, scales, zeros []float32, v *kernel.Values) {
-	for i := 0; len(dst) > 0; {
-		into := start % g.Group
-		n, size := len(dst)/g.Group, g.Group
-		if into > 0 || n == 0 { // a part of a group
-			n, size = 1, min(g.Group-into, len(dst))
-		}
+	g.pieces(start, len(dst), func(at, n, size, i int) {
 		var zero []float32
 		if zeros != nil {
 			zero = zeros[i : i+n]
 		}
-		kernel.DecodeBytes(dst[:n*size], codes[:n*size], scales[i:i+n], zero, size, v)
-		dst, codes, start, i = dst[n*size:], codes[n*size:], start+n*size, i+n
+		kernel.DecodeBytes(dst[at:at+n*size], codes[at:at+n*size], scales[i:i+n], zero, size, v)
+	})
+}
+
+// pieces calls do for n groups of one size at a time, whole ones or a part of one,
+// which lie from at on in a run of values. i counts groups.
+func (g *Grid) pieces(start, values int, do func(at, n, size, i int)) {
+	for at, i := 0, 0; at < values; {
+		into, left := (start+at)%g.Group, values-at
+		n, size := left/g.Group, g.Group
+		if into > 0 || n == 0 { // a part of a group
+			n, size = 1, min(g.Group-into, left)
+		}
+		do(at, n, size, i)
+		at, i = at+n*size, i+n
 	}
 }
 

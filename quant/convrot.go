@@ -217,6 +217,5 @@ func (r *Rotated) Decode(dst []float32, src [][]byte, a Area, _ safetensors.Dtyp
 		pack.SplitBytes(codes, src[0], 4)
 	}
 	scales := Widen(sized(&scratch.sides.scales, a.Rows), src[1], safetensors.F32)
-	kernel.DecodeBytes(dst, codes, scales, nil, a.Cols, values)
-	RotateOnce(dst, r.Group)
+	kernel.DecodeRotatedOnce(dst, codes, scales, a.Cols, values, r.Group, hadamardEntry(r.Group, safetensors.F32))
 }

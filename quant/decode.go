@@ -29,7 +29,7 @@ func (s *Scheme) align() int {
 // Decode restores values [start, start+len(dst)) from the bytes that Needed
 // names, as SDNQ computes them for a model of dtype out: F32, BF16 or F16.
 func (s *Scheme) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
-	s.decode(dst, src, start, out, RotateTo, scratch)
+	s.decode(dst, src, start, out, false, scratch)
 }
 
 // Near is a scheme whose Decode adds up rotations as [RotateOnce] does, which
@@ -38,13 +38,18 @@ type Near struct{ *Scheme }
 
 // Decode is that of the scheme, nearly.
 func (n Near) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
-	n.decode(dst, src, start, out, rotateNear, scratch)
+	n.decode(dst, src, start, out, true, scratch)
 }
 
-func (s *Scheme) decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, rotate func(x []float32, n int, out safetensors.Dtype), scratch *Scratch) {
+func (s *Scheme) decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, near bool, scratch *Scratch) {
 	s.Scales(src, start, len(dst), scratch)
 	s.ZeroPoints(src, start, len(dst), scratch)
-	switch v := s.byteValues(); {
+	v := s.byteValues()
+	if rotated := s.rotatedDecoder(v, out, near); rotated != nil {
+		s.decodeRotated(dst, s.takeBytes(src[0], len(dst), scratch), start, v, rotated, hadamardEntry(s.Hadamard, out), scratch)
+		return
+	}
+	switch {
 	case v != nil:
 		s.decodeAll(dst, s.takeBytes(src[0], len(dst), scratch), start, v, scratch)
 	case s.Codebook && s.Bits <= 8 && s.Inner == 1:
@@ -57,9 +62,47 @@ func (s *Scheme) decode(dst []float32, src [][]byte, start int, out safetensors.
 		s.addLowRank(dst, src, scratch)
 	}
 	if s.Hadamard > 0 {
-		roundAll(dst, out)
-		rotate(dst, s.Hadamard, out)
+		s.rotateBack(dst, out, near, scratch)
 	}
+}
+
+// rotateBack rotates restored values, which it first rounds to the dtype out.
+func (s *Scheme) rotateBack(dst []float32, out safetensors.Dtype, near bool, scratch *Scratch) {
+	if out == safetensors.BF16 && !near {
+		raw := sized(&scratch.bytes, 2*len(dst))
+		kernel.NarrowBF16(raw, dst)
+		kernel.RotateBF16(dst, raw, s.Hadamard, hadamardEntry(s.Hadamard, out))
+		kernel.RoundBF16(dst)
+		return
+	}
+	roundAll(dst, out)
+	if near {
+		rotateNear(dst, s.Hadamard, out)
+	} else {
+		RotateTo(dst, s.Hadamard, out)
+	}
+}
+
+// rotatedDecoder returns what decodes, rounds and rotates in one call, if there is
+// such a thing.
+func (s *Scheme) rotatedDecoder(v *kernel.Values, out safetensors.Dtype, near bool) kernel.RotatedDecoder {
+	alone := s.Inner == 1 && s.Rank == 0 && s.zero.part == 0 && s.ScaleDtype == safetensors.F32
+	switch {
+	case v == nil || !alone || s.Hadamard == 0 || s.Group%s.Hadamard != 0:
+		return nil
+	case near && out == safetensors.F32:
+		return kernel.DecodeRotatedOnce
+	case !near && out == safetensors.BF16:
+		return kernel.DecodeRotatedBF16
+	}
+	return nil
+}
+
+// decodeRotated restores values of codes of a byte each, and rotates them back.
+func (s *Scheme) decodeRotated(dst []float32, codes []byte, start int, v *kernel.Values, decode kernel.RotatedDecoder, entry float32, scratch *Scratch) {
+	s.pieces(start, len(dst), func(at, n, size, i int) {
+		decode(dst[at:at+n*size], codes[at:at+n*size], scratch.scales[i:i+n], size, v, s.Hadamard, entry)
+	})
 }
 
 // decodeUnits restores values of codes of any size, unit by unit.

@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -264,5 +266,53 @@ func TestRotateToF32(t *testing.T) {
 	RotateTo(b, 128, safetensors.F32)
 	if !bytes.Equal(bytesOf(a), bytesOf(b)) {
 		t.Error("F32 is rotated otherwise")
+	}
+}
+
+// TestDecodeRotatesBack: what is decoded and rotated in one step must be what comes
+// of one step after the other.
+func TestDecodeRotatesBack(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, o := range []Options{
+		{Dtype: parse(t, "int8"), GroupSize: -1}, {Dtype: parse(t, "int8"), GroupSize: -2}, {Dtype: parse(t, "int5"), GroupSize: 256},
+		{Dtype: parse(t, "int8"), GroupSize: 64}, {Dtype: parse(t, "uint4"), GroupSize: 64}, {Dtype: parse(t, "float8_e4m3fn"), GroupSize: -1},
+		{Dtype: parse(t, "int8"), GroupSize: -1, ScaleDtype: safetensors.BF16}, {Dtype: parse(t, "int4"), GroupSize: -1, Rank: 4},
+	} {
+		for _, n := range []int{64, 128, 256} {
+			o.Hadamard = n
+			if o.ScaleDtype == 0 {
+				o.ScaleDtype = safetensors.F32
+			}
+			shape := []int{8, 768}
+			w := make([]float32, shape[0]*shape[1])
+			for i := range w {
+				w[i] = float32(r.NormFloat64())
+			}
+			q, err := Quantize(w, shape, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, flat := q.Scheme, *q.Scheme
+			flat.Hadamard = 0
+			if s.Hadamard != n {
+				t.Fatalf("%d is rotated by %d", n, s.Hadamard)
+			}
+			for _, out := range []safetensors.Dtype{safetensors.F32, safetensors.BF16, safetensors.F16} {
+				want, got := make([]float32, len(w)), make([]float32, len(w))
+				flat.Decode(want, q.Data, 0, out, new(Scratch))
+				roundAll(want, out)
+				near := slices.Clone(want)
+				RotateTo(want, n, out)
+				s.Decode(got, q.Data, 0, out, new(Scratch))
+				if !bytes.Equal(bytesOf(got), bytesOf(want)) {
+					t.Errorf("%s, groups of %d, %d rotated, to %s: other values", o.Dtype.Name, o.GroupSize, n, out)
+				}
+				rotateNear(near, n, out)
+				Near{s}.Decode(got, q.Data, 0, out, new(Scratch))
+				if !bytes.Equal(bytesOf(got), bytesOf(near)) {
+					t.Errorf("%s, groups of %d, %d rotated, to %s: other values nearby", o.Dtype.Name, o.GroupSize, n, out)
+				}
+			}
+		}
 	}
 }

@@ -45,6 +45,8 @@ type set struct {
 	scaleFrom                        func(x []float32, scale, zero float32)
 	rotate, rotateOnce               func(x []float32, n int, entry float32)
 	rotateBF16, rotateOnceBF16       func(dst []float32, src []byte, n int, entry float32)
+	decodeRotatedOnce                RotatedDecoder
+	decodeRotatedBF16                RotatedDecoder
 	books                            *bookSet // nil for none
 	bookCodes                        func(codes []uint16, x, middles []float32)
 	project, projectFused            func(dst []float64, w, x []float32, columns, width int)
@@ -78,6 +80,7 @@ var portable = set{
 	scaleBy: scaleBy, scaleFrom: scaleFrom,
 	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes,
 	rotateBF16: widening(widenBF16, rotate), rotateOnceBF16: widening(widenBF16, rotateOnce),
+	decodeRotatedOnce: decoding(decodeBytes, rotateOnce, nil), decodeRotatedBF16: decoding(decodeBytes, rotate, roundBF16),
 	project: projectBy(portablePanels), projectFused: projectBy(fusedPanels), collect: collectBy(portablePanels), addSums: addSums,
 	projectBF16: projectWidened(portablePanels, widenBF16), collectBF16: collectBF16, addWide: addWide, leastBF16: leastBF16,
 	subtract: subtract, product: product, productFused: productFused, productExact: product,

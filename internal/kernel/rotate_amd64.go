@@ -20,6 +20,12 @@ func productsBy(asm func(x *float32, rows int, entry, least float32) (exact uint
 // intGroup is the size of groups that are rotated in whole numbers.
 const intGroup = 256
 
+// inInts reports whether groups of n can be rotated in whole numbers.
+func inInts(n int, entry float32) bool {
+	mantissa, _ := math.Frexp(float64(entry))
+	return n == intGroup && mantissa == 0.5 && entry <= 1 && entry >= 0x1p-20
+}
+
 // someGroups is how many are looked at, and set aside, at a time.
 const someGroups = 64
 
@@ -30,7 +36,7 @@ type bf16Rotation func(dst []float32, src []byte, n int, entry float32)
 // other sizes by rest.
 func intsOr(asm func(dst *float32, src *byte, groups int, fits *bool, shift uint32), rest, left bf16Rotation) bf16Rotation {
 	return func(dst []float32, src []byte, n int, entry float32) {
-		if mantissa, _ := math.Frexp(float64(entry)); n != intGroup || mantissa != 0.5 || entry > 1 || entry < 0x1p-20 {
+		if !inInts(n, entry) {
 			rest(dst, src, n, entry)
 			return
 		}
@@ -78,4 +84,49 @@ func (a *aside) flush(rotate bf16Rotation) {
 	}
 	clear(a.places)
 	a.places = a.places[:0]
+}
+
+// codeFactors are what codes, and then whole numbers, are multiplied by.
+type codeFactors [4]float32
+
+// factorsOf tells those of a scale, positive and far from the ends of single
+// precision, of which so many bits count.
+func factorsOf(scale, entry float32, bits uint32) (f codeFactors, ok bool) {
+	exponent := math.Float32bits(scale) >> 23
+	if exponent < 127-60 || exponent > 127+60 {
+		return f, false
+	}
+	unit := math.Float32frombits((exponent - bits + 1) << 23)
+	s := scale / unit
+	f = codeFactors{s * 0x1p-24, 0, unit * entry, 0}
+	if bits == 24 {
+		f = codeFactors{s * 0x1p-24, (s - 0x1p16) * 0x1p-24, scale * entry * 0x1p-16, unit * entry * 0x1p-16}
+	}
+	return f, true
+}
+
+// codesOr rotates codes of whole numbers in them, where their products keep so
+// many bits, and all else by rest.
+func codesOr(asm func(dst *float32, codes *byte, groups int, flip, offset *uint32, f *[4]float32), bits uint32, rest RotatedDecoder) RotatedDecoder {
+	return func(dst []float32, codes []byte, scales []float32, group int, v *Values, n int, entry float32) {
+		flip, offset := &v.c[0][0], &v.c[1][0]
+		if v.form != whole || int32(*offset) >= 0 || !inInts(n, entry) {
+			rest(dst, codes, scales, group, v, n, entry)
+			return
+		}
+		for i := range scales {
+			x, c := dst[i*group:(i+1)*group], codes[i*group:(i+1)*group]
+			f, ok := factorsOf(scales[i], entry, bits)
+			if !ok || group == 0 {
+				rest(x, c, scales[i:i+1], group, v, n, entry)
+				continue
+			}
+			asm(&x[0], &c[0], group/intGroup, flip, offset, (*[4]float32)(&f))
+			for at := 0; at < group; at += intGroup {
+				if v.At(c[at]) == -128 { // as all of them may be, which is too much
+					rest(x[at:at+intGroup], c[at:at+intGroup], scales[i:i+1], intGroup, v, n, entry)
+				}
+			}
+		}
+	}
 }

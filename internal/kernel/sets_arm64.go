@@ -50,6 +50,7 @@ var neon = func() set {
 	s.decodePacked = decodePackedBy(decodePackedNEON)
 	s.lookUp = lookUpBy(lookUpNEON)
 	s.roundBF16 = roundBy(roundBF16NEON, roundBF16)
+	s.decodeRotatedOnce, s.decodeRotatedBF16 = decoding(s.decodeBytes, s.rotateOnce, nil), decoding(s.decodeBytes, s.rotate, s.roundBF16)
 	s.roundF16 = roundBy(roundF16NEON, roundF16)
 	s.errors[RawBF16] = errorsBy(RawBF16, errorsBF16NEON)
 	s.errors[RawF32] = errorsBy(RawF32, errorsF32NEON)

@@ -623,6 +623,16 @@ func rotateIntsAVX512(dst *float32, src *byte, groups int, fits *bool, shift uin
 //go:noescape
 func rotateChainIntsAVX512(dst *float32, src *byte, groups int, fits *bool, shift uint32)
 
+// rotateCodesAVX512 multiplies the values of groups of 256 codes by the matrix of ±1. f is of type codeFactors.
+//
+//go:noescape
+func rotateCodesAVX512(dst *float32, codes *byte, groups int, flip *uint32, offset *uint32, f *[4]float32)
+
+// rotateCodesBF16AVX512 multiplies the values of groups of 256 codes by the matrix of ±1. f is of type codeFactors.
+//
+//go:noescape
+func rotateCodesBF16AVX512(dst *float32, codes *byte, groups int, flip *uint32, offset *uint32, f *[4]float32)
+
 // bookSumsAVX512 adds up rows of 16 lanes by 16 levels, and counts the values above 15 middles.
 //
 //go:noescape

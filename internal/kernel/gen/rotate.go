@@ -33,6 +33,8 @@ func (v isa) rotations() {
 		v.endDoubles()
 		v.rotateInts("rotateInts", false)
 		v.rotateInts("rotateChainInts", true)
+		v.rotateCodes("rotateCodes", withErrors, joined)
+		v.rotateCodes("rotateCodesBF16", roundedProducts, roundedSums)
 	} else {
 		v.widenRows()
 	}

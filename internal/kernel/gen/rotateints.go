@@ -34,12 +34,8 @@ func (v isa) rotateInts(name string, chain bool) {
 		described("%s%s multiplies groups of 256 by the matrix of ±1, and by 2^22 times the power of two whose exponent is shift,"+
 			" in whole numbers. It tells those that they hold; others get no meaning.", name, v.name))
 	dst, src, groups, fits := param("dst"), param("src"), param("groups"), param("fits")
-	r := &intRotor{isa: v, shift: v.constantParam("shift"), high: v.constant(0xFFFF0000), all: v.constant(1<<32 - 1)}
-	r.even = v.signsOf(func(lane int) bool { return lane&6 == 6 })
-	r.odd = v.signsOf(func(lane int) bool { return (lane&1 == 1) != (lane&6 == 6) })
-	r.out = v.signsOf(func(lane int) bool { return (lane&3 == 3) != (lane&12 == 12) })
-	r.oddLanes, r.evenLanes = v.chosen(0xAAAA), v.chosen(0x5555)
-	r.oddQuarters, r.evenQuarters = v.chosen(0xF0F0), v.chosen(0x0F0F)
+	r := v.newIntRotor()
+	r.shift, r.high, r.all = v.constantParam("shift"), v.constant(0xFFFF0000), v.constant(1<<32-1)
 	loop("group", groups, func() {
 		inverse, factor, ok := r.unit(src)
 		y := r.numbers(src, inverse)
@@ -73,6 +69,16 @@ type intRotor struct {
 	even, odd, out            VecVirtual // signs of D
 	oddLanes, evenLanes       Register
 	oddQuarters, evenQuarters Register
+}
+
+func (v isa) newIntRotor() *intRotor {
+	r := &intRotor{isa: v}
+	r.even = v.signsOf(func(lane int) bool { return lane&6 == 6 })
+	r.odd = v.signsOf(func(lane int) bool { return (lane&1 == 1) != (lane&6 == 6) })
+	r.out = v.signsOf(func(lane int) bool { return (lane&3 == 3) != (lane&12 == 12) })
+	r.oddLanes, r.evenLanes = v.chosen(0xAAAA), v.chosen(0x5555)
+	r.oddQuarters, r.evenQuarters = v.chosen(0xF0F0), v.chosen(0x0F0F)
+	return r
 }
 
 // signsOf has the sign bit set in some lanes.

@@ -1,0 +1,32 @@
+package kernel
+
+// RotatedDecoder is [DecodeRotatedOnce] or [DecodeRotatedBF16].
+type RotatedDecoder func(dst []float32, codes []byte, scales []float32, group int, v *Values, n int, entry float32)
+
+// DecodeRotatedOnce is [DecodeBytes], without zero points, and then [RotateOnce].
+// Groups are multiples of n; whole numbers that are values, or could be, are those
+// of a signed byte if any is negative.
+func DecodeRotatedOnce(dst []float32, codes []byte, scales []float32, group int, v *Values, n int, entry float32) {
+	active.decodeRotatedOnce(dst, codes, scales, group, v, n, entry)
+}
+
+// DecodeRotatedBF16 is DecodeRotatedOnce with [Rotate], where values are rounded to
+// bfloat16 before they are rotated and after it.
+func DecodeRotatedBF16(dst []float32, codes []byte, scales []float32, group int, v *Values, n int, entry float32) {
+	active.decodeRotatedBF16(dst, codes, scales, group, v, n, entry)
+}
+
+// decoding is a rotation of what decode gives, rounded before and after by round
+// unless that is nil.
+func decoding(decode func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values), rotate func(x []float32, n int, entry float32), round func(x []float32)) RotatedDecoder {
+	return func(dst []float32, codes []byte, scales []float32, group int, v *Values, n int, entry float32) {
+		decode(dst, codes, scales, nil, group, v)
+		if round != nil {
+			round(dst)
+		}
+		rotate(dst, n, entry)
+		if round != nil {
+			round(dst)
+		}
+	}
+}
