@@ -257,7 +257,7 @@ func bf16Group(r *rand.Rand, n int) []float32 {
 	}
 	switch r.IntN(8) {
 	case 0:
-		x[r.IntN(n)] = BF16.Round(float32(math.Ldexp(1+r.Float64(), top-r.IntN(25))))
+		x[r.IntN(n)] = BF16.Round(float32(math.Ldexp(1+r.Float64(), top-r.IntN(45))))
 	case 1:
 		clear(x)
 	case 2:

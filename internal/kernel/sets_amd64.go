@@ -111,7 +111,8 @@ var avx512 = func() set {
 	}}
 	s.rotate, s.rotateOnce = r.rotate, once.rotateOnce
 	s.rotateBF16 = intsOr(rotateChainIntsAVX512, widening(s.widenBF16, s.rotate), widening(s.widenBF16, r.inexact))
-	s.rotateOnceBF16 = intsOr(rotateIntsAVX512, widening(s.widenBF16, s.rotateOnce), widening(s.widenBF16, s.rotateOnce))
+	wide := widening(s.widenBF16, s.rotateOnce)
+	s.rotateOnceBF16 = intsOr(rotateIntsAVX512, wide, intsOr(rotateSplitIntsAVX512, wide, wide))
 	s.books, s.bookCodes = booksBy(r.count, bookSumsAVX512, meansBy(bookMeansAVX512)), bookCodesBy(bookCodesAVX512)
 	s.split = splitBy(splitAVX512)
 	s.splitFours = splitFoursBy(splitFoursAVX512, splitFours)

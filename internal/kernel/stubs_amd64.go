@@ -623,6 +623,11 @@ func rotateIntsAVX512(dst *float32, src *byte, groups int, fits *bool, shift uin
 //go:noescape
 func rotateChainIntsAVX512(dst *float32, src *byte, groups int, fits *bool, shift uint32)
 
+// rotateSplitIntsAVX512 is rotateInts for values that span 22 bits more.
+//
+//go:noescape
+func rotateSplitIntsAVX512(dst *float32, src *byte, groups int, fits *bool, shift uint32)
+
 // rotateCodesAVX512 multiplies the values of groups of 256 codes by the matrix of ±1. f is of type codeFactors.
 //
 //go:noescape

@@ -20,15 +20,18 @@ var (
 	}
 	double = arithmetic{
 		"Doubles", "float64", func(o ...Op) { VADDPD(o...) }, func(o ...Op) { VFNMADD231PD(o...) },
-		func(v isa) VecVirtual {
-			g, r := GP64(), v.vec()
-			MOVQ(U64(0x3FF0000000000000), g)
-			VMOVQ(g, r.AsX())
-			VPBROADCASTQ(r.AsX(), r)
-			return r
-		},
+		func(v isa) VecVirtual { return v.constant64(0x3FF0000000000000) },
 	}
 )
+
+// constant64 fills a vector with a 64-bit value.
+func (v isa) constant64(bits uint64) VecVirtual {
+	g, r := GP64(), v.vec()
+	MOVQ(U64(bits), g)
+	VMOVQ(g, r.AsX())
+	VPBROADCASTQ(r.AsX(), r)
+	return r
+}
 
 // four multiplies four rows by the matrix of ±1 of size 4. Differences are
 // fused with a factor of 1, so that units for additions and for fused steps

@@ -37,8 +37,8 @@ func (v isa) rotateInts(name string, chain bool) {
 	r := v.newIntRotor()
 	r.shift, r.high, r.all = v.constantParam("shift"), v.constant(0xFFFF0000), v.constant(1<<32-1)
 	loop("group", groups, func() {
-		inverse, factor, ok := r.unit(src)
-		y := r.numbers(src, inverse)
+		inverse, factor, ok := r.unit(src, 15)
+		y := r.numbers(src, inverse, func(row VecVirtual) { VCVTPS2DQ(row, row) })
 		var b *chainBound
 		if chain {
 			b = r.bound(y)
@@ -60,6 +60,63 @@ func (v isa) rotateInts(name string, chain bool) {
 	})
 	VZEROUPPER()
 	RET()
+}
+
+// rotateSplitInts rotates groups that rotateInts does not hold: whole units of them,
+// and what is left in units of 2^-22. Each sum is that of both in double precision,
+// of which they fill 53 bits.
+func (v isa) rotateSplitInts() {
+	v.function("rotateSplitInts", "func(dst *float32, src *byte, groups int, fits *bool, shift uint32)",
+		described("rotateSplitInts%s is rotateInts for values that span 22 bits more.", v.name))
+	dst, src, groups, fits := param("dst"), param("src"), param("groups"), param("fits")
+	r := v.newIntRotor()
+	r.shift, r.high, r.all = v.constantParam("shift"), v.constant(0xFFFF0000), v.constant(1<<32-1)
+	places, back, zero := v.constant((127+22)<<23), v.constant64(0x3E90000000000000), v.constant(0) // 2^22, 2^-22
+	loop("group", groups, func() {
+		inverse, factor, ok := r.unit(src, 15+22)
+		MOVB(ok.As8(), Mem{Base: fits})
+		y := r.numbers(src, inverse, func(row VecVirtual) { VCVTPS2DQ(row, row) })
+		r.butterflies(y, nil)
+		for i, row := range y {
+			VMOVDQU32(row, Mem{Base: dst, Disp: i * v.width()})
+		}
+		y = r.numbers(src, inverse, func(row VecVirtual) { r.rest(row, places) })
+		r.butterflies(y, nil)
+		for i, row := range y {
+			r.addRest(row, Mem{Base: dst, Disp: i * v.width()}, factor, back, zero)
+		}
+		ADDQ(U32(512), src)
+		ADDQ(U32(1024), dst)
+		INCQ(fits)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// rest is what whole units leave of a number of them.
+func (r *intRotor) rest(row, places VecVirtual) {
+	whole := r.vec()
+	VRNDSCALEPS(U8(0), row, whole)
+	VSUBPS(whole, row, row)
+	VMULPS(places, row, row)
+	VCVTPS2DQ(row, row)
+}
+
+// addRest adds a row of sums of rests, in units of 2^-22, to one of sums of units.
+func (r *intRotor) addRest(row VecVirtual, at Mem, factor, back, zero VecVirtual) {
+	for range 2 {
+		sum, rest, f := r.vec(), r.vec(), r.vec()
+		VCVTDQ2PD(at, sum)
+		VCVTDQ2PD(row.AsY(), rest)
+		VCVTPS2PD(factor.AsY(), f)
+		VFMADD231PD(back, rest, sum)
+		VFMADD213PD(zero, f, sum) // no negative zero
+		VCVTPD2PS(sum, sum.AsY())
+		VMOVUPS(sum.AsY(), at)
+		VSHUFI64X2(U8(0x4E), row, row, row)
+		VSHUFI64X2(U8(0x4E), factor, factor, factor)
+		at = at.Offset(r.width() / 2)
+	}
 }
 
 // intRotor is what a rotation in whole numbers works with.
@@ -95,10 +152,10 @@ func (v isa) signsOf(minus func(lane int) bool) VecVirtual {
 }
 
 // unit returns the inverse of a group's unit, the unit times what is asked for,
-// and 1 where all values are multiples of it. Twice the word of a value begins
-// with its exponent, and zero has none; that of a power of two counts as one
-// less, which only takes a group less.
-func (r *intRotor) unit(src Register) (inverse, factor VecVirtual, ok GPVirtual) {
+// and 1 where all exponents lie within that span: values are multiples of the unit
+// if it is 15. Twice the word of a value begins with its exponent, and zero has
+// none; that of a power of two counts as one less, which only takes a group less.
+func (r *intRotor) unit(src Register, span uint8) (inverse, factor VecVirtual, ok GPVirtual) {
 	least, greatest := r.vec(), r.vec() // less 1, and its complement
 	for z := range 8 {
 		t, a, b := r.vec(), least, greatest
@@ -127,7 +184,7 @@ func (r *intRotor) unit(src Register) (inverse, factor VecVirtual, ok GPVirtual)
 	e, l, d := GP32(), GP32(), GP32()
 	VMOVD(greatest.AsX(), e)
 	VMOVD(least.AsX(), l)
-	ADDL(U8(15), l)
+	ADDL(U8(span), l)
 	SUBL(e, l)
 	MOVL(U32(240), d)
 	SUBL(e, d)
@@ -160,7 +217,7 @@ func (r *intRotor) folded(a, b VecVirtual, join func(a, b, to Op)) VecVirtual {
 
 // numbers returns a group in units, times D. Vector 2i+k has bits 5 to 7 of places
 // in i, and bit 0 in k.
-func (r *intRotor) numbers(src Register, inverse VecVirtual) (y []VecVirtual) {
+func (r *intRotor) numbers(src Register, inverse VecVirtual, convert func(row VecVirtual)) (y []VecVirtual) {
 	signs := []VecVirtual{r.vec(), r.vec()}
 	r.xor(r.even, inverse, signs[0])
 	r.xor(r.odd, inverse, signs[1])
@@ -171,7 +228,7 @@ func (r *intRotor) numbers(src Register, inverse VecVirtual) (y []VecVirtual) {
 		VPSLLD(U8(16), even, even)
 		for i, row := range []VecVirtual{even, odd} {
 			VMULPS(signs[i], row, row)
-			VCVTPS2DQ(row, row)
+			convert(row)
 			y = append(y, row)
 		}
 	}
