@@ -27,7 +27,8 @@ func (s *Scheme) align() int {
 }
 
 // Decode restores values [start, start+len(dst)) from the bytes that Needed
-// names, as SDNQ computes them for a model of dtype out: F32, BF16 or F16.
+// names, as SDNQ computes them for a model of dtype out, F32, BF16 or F16, before
+// they are rounded to it.
 func (s *Scheme) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
 	s.decode(dst, src, start, out, false, scratch)
 }
@@ -68,18 +69,18 @@ func (s *Scheme) decode(dst []float32, src [][]byte, start int, out safetensors.
 
 // rotateBack rotates restored values, which it first rounds to the dtype out.
 func (s *Scheme) rotateBack(dst []float32, out safetensors.Dtype, near bool, scratch *Scratch) {
+	entry := hadamardEntry(s.Hadamard, out)
 	if out == safetensors.BF16 && !near {
 		raw := sized(&scratch.bytes, 2*len(dst))
 		kernel.NarrowBF16(raw, dst)
-		kernel.RotateBF16(dst, raw, s.Hadamard, hadamardEntry(s.Hadamard, out))
-		kernel.RoundBF16(dst)
+		kernel.RotateBF16(dst, raw, s.Hadamard, entry)
 		return
 	}
 	roundAll(dst, out)
 	if near {
-		rotateNear(dst, s.Hadamard, out)
+		kernel.RotateOnce(dst, s.Hadamard, entry)
 	} else {
-		RotateTo(dst, s.Hadamard, out)
+		kernel.Rotate(dst, s.Hadamard, entry)
 	}
 }
 

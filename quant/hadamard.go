@@ -52,12 +52,6 @@ func RotateTo(x []float32, n int, out safetensors.Dtype) {
 	roundAll(x, out)
 }
 
-// rotateNear is RotateTo with sums in no fixed order.
-func rotateNear(x []float32, n int, out safetensors.Dtype) {
-	kernel.RotateOnce(x, n, hadamardEntry(n, out))
-	roundAll(x, out)
-}
-
 // RotateOnce multiplies by the same matrix in double precision and rounds the
 // results once to single. It stands for ComfyUI's ConvRot, whose sums have no
 // fixed order: of BF16 and F16 weights, codes are those of the references, and

@@ -80,7 +80,7 @@ var portable = set{
 	scaleBy: scaleBy, scaleFrom: scaleFrom,
 	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes,
 	rotateBF16: widening(widenBF16, rotate), rotateOnceBF16: widening(widenBF16, rotateOnce),
-	decodeRotatedOnce: decoding(decodeBytes, rotateOnce, nil), decodeRotatedBF16: decoding(decodeBytes, rotate, roundBF16),
+	decodeRotatedOnce: decoding(decodeBytes, unrounded, rotateOnce), decodeRotatedBF16: decoding(decodeBytes, roundBF16, rotate),
 	project: projectBy(portablePanels), projectFused: projectBy(fusedPanels), collect: collectBy(portablePanels), addSums: addSums,
 	projectBF16: projectWidened(portablePanels, widenBF16), collectBF16: collectBF16, addWide: addWide, leastBF16: leastBF16,
 	subtract: subtract, product: product, productFused: productFused, productExact: product,

@@ -10,23 +10,18 @@ func DecodeRotatedOnce(dst []float32, codes []byte, scales []float32, group int,
 	active.decodeRotatedOnce(dst, codes, scales, group, v, n, entry)
 }
 
-// DecodeRotatedBF16 is DecodeRotatedOnce with [Rotate], where values are rounded to
-// bfloat16 before they are rotated and after it.
+// DecodeRotatedBF16 is DecodeRotatedOnce with [Rotate], of values rounded to bfloat16.
 func DecodeRotatedBF16(dst []float32, codes []byte, scales []float32, group int, v *Values, n int, entry float32) {
 	active.decodeRotatedBF16(dst, codes, scales, group, v, n, entry)
 }
 
-// decoding is a rotation of what decode gives, rounded before and after by round
-// unless that is nil.
-func decoding(decode func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values), rotate func(x []float32, n int, entry float32), round func(x []float32)) RotatedDecoder {
+// decoding is a rotation of what decode gives, rounded by round.
+func decoding(decode func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values), round func(x []float32), rotate func(x []float32, n int, entry float32)) RotatedDecoder {
 	return func(dst []float32, codes []byte, scales []float32, group int, v *Values, n int, entry float32) {
 		decode(dst, codes, scales, nil, group, v)
-		if round != nil {
-			round(dst)
-		}
+		round(dst)
 		rotate(dst, n, entry)
-		if round != nil {
-			round(dst)
-		}
 	}
 }
+
+func unrounded([]float32) {}

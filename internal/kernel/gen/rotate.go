@@ -35,7 +35,7 @@ func (v isa) rotations() {
 		v.rotateInts("rotateChainInts", true)
 		v.rotateSplitInts()
 		v.rotateCodes("rotateCodes", withErrors, joined)
-		v.rotateCodes("rotateCodesBF16", roundedProducts, roundedSums)
+		v.rotateCodes("rotateCodesBF16", roundedProducts, wholeSums)
 	} else {
 		v.widenRows()
 	}

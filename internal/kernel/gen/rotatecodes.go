@@ -110,11 +110,10 @@ func roundedProducts(r *codeRotor, code VecVirtual, factors [2]VecVirtual) {
 	r.roundBF16(code)
 }
 
-// roundedSums are sums of bfloat16.
-func roundedSums(r *codeRotor, row VecVirtual) {
+// wholeSums are the sums of such products.
+func wholeSums(r *codeRotor, row VecVirtual) {
 	VCVTDQ2PS(row, row)
 	VFMADD213PS(r.zero, r.factors[0], row)
-	r.roundBF16(row)
 }
 
 // roundBF16 adds a number so great that 8 bits of x are left, and takes it away.
