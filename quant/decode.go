@@ -50,6 +50,10 @@ func (s *Scheme) decode(dst []float32, src [][]byte, start int, out safetensors.
 		s.decodeRotated(dst, s.takeBytes(src[0], len(dst), scratch), start, v, rotated, hadamardEntry(s.Hadamard, out), scratch)
 		return
 	}
+	if out == safetensors.BF16 && !near && s.fewLevels(v) {
+		s.lookUpRotated(dst, s.takeBytes(src[0], len(dst), scratch), start, v, scratch)
+		return
+	}
 	switch {
 	case v != nil:
 		s.decodeAll(dst, s.takeBytes(src[0], len(dst), scratch), start, v, scratch)
@@ -104,6 +108,46 @@ func (s *Scheme) decodeRotated(dst []float32, codes []byte, start int, v *kernel
 	s.pieces(start, len(dst), func(at, n, size, i int) {
 		decode(dst[at:at+n*size], codes[at:at+n*size], scratch.scales[i:i+n], size, v, s.Hadamard, entry)
 	})
+}
+
+// fewLevels reports whether values are rotated that are one of 16 for a run of codes.
+func (s *Scheme) fewLevels(v *kernel.Values) bool {
+	return v != nil && s.Hadamard > 0 && s.Bits <= 4 && s.Inner == 1 && s.Rank == 0 &&
+		s.Group%kernel.LevelRun == 0 && s.Hadamard%kernel.LevelRun == 0
+}
+
+// lookUpRotated restores the levels of every run of codes, rounds them as values
+// are, and rotates back what codes choose of them.
+func (s *Scheme) lookUpRotated(dst []float32, codes []byte, start int, v *kernel.Values, scratch *Scratch) {
+	runs, into := len(dst)/kernel.LevelRun, start%s.Group
+	scales, zeros := s.ofRuns(&scratch.runScales, scratch.scales, into, runs), s.ofRuns(&scratch.runZeros, scratch.zeros, into, runs)
+	levels, all := scratch.floats(16*runs), sized(&scratch.turnedBytes, 16*runs)
+	for i := range 16 {
+		all[i] = byte(i & (1<<s.Bits - 1))
+	}
+	for done := 16; done < len(all); done *= 2 {
+		copy(all[done:], all[:done])
+	}
+	kernel.DecodeBytes(levels, all, scales, zeros, 16, v)
+	roundAll(levels, s.ScaleDtype)
+	kernel.RoundBF16(levels)
+	kernel.LookUpRotated(dst, codes, levels, s.Hadamard, hadamardEntry(s.Hadamard, safetensors.BF16))
+}
+
+// ofRuns gives every run of codes the number of its group, of which the first run
+// is that far into one.
+func (s *Scheme) ofRuns(buffer *[]float32, ofGroups []float32, into, runs int) []float32 {
+	if s.Group == kernel.LevelRun || ofGroups == nil {
+		return ofGroups
+	}
+	x := sized(buffer, runs)
+	for i := range x {
+		x[i] = ofGroups[0]
+		if into += kernel.LevelRun; into == s.Group {
+			into, ofGroups = 0, ofGroups[1:]
+		}
+	}
+	return x
 }
 
 // decodeUnits restores values of codes of any size, unit by unit.

@@ -88,10 +88,11 @@ type Scratch struct {
 	doubles       []float64
 
 	// of fused encoding
-	bytes, turnedBytes []byte
-	half, slow, lo, hi []float32
-	turned32           []float32 // rotated
-	steps, one         kernel.Steps
+	bytes, turnedBytes  []byte
+	half, slow, lo, hi  []float32
+	turned32            []float32 // rotated
+	runScales, runZeros []float32 // of runs of codes
+	steps, one          kernel.Steps
 
 	// of raw blocks
 	scaleCodes []byte

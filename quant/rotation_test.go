@@ -276,7 +276,8 @@ func TestDecodeRotatesBack(t *testing.T) {
 	for _, o := range []Options{
 		{Dtype: parse(t, "int8"), GroupSize: -1}, {Dtype: parse(t, "int8"), GroupSize: -2}, {Dtype: parse(t, "int5"), GroupSize: 256},
 		{Dtype: parse(t, "int8"), GroupSize: 64}, {Dtype: parse(t, "uint4"), GroupSize: 64}, {Dtype: parse(t, "float8_e4m3fn"), GroupSize: -1},
-		{Dtype: parse(t, "int8"), GroupSize: -1, ScaleDtype: safetensors.BF16}, {Dtype: parse(t, "int4"), GroupSize: -1, Rank: 4},
+		{Dtype: parse(t, "uint4"), GroupSize: 384}, {Dtype: parse(t, "int3"), GroupSize: -1}, {Dtype: parse(t, "float4_e2m1fn"), GroupSize: 128},
+		{Dtype: parse(t, "uint4"), GroupSize: 64, ScaleDtype: safetensors.BF16}, {Dtype: parse(t, "int8"), GroupSize: -1, ScaleDtype: safetensors.BF16}, {Dtype: parse(t, "int4"), GroupSize: -1, Rank: 4},
 	} {
 		for _, n := range []int{64, 128, 256} {
 			o.Hadamard = n
@@ -303,7 +304,16 @@ func TestDecodeRotatesBack(t *testing.T) {
 				roundAll(want, out)
 				near := slices.Clone(want)
 				RotateTo(want, n, out)
-				s.Decode(got, q.Data, 0, out, new(Scratch))
+				piece := lcm(s.align(), 256)
+				for start := 0; start < len(got); start += piece { // which begins within groups
+					end := start + piece
+					parts := make([][]byte, len(q.Data))
+					for i := range parts {
+						span := s.Needed(i, start, end)
+						parts[i] = q.Data[i][span.Offset : span.Offset+span.Size]
+					}
+					s.Decode(got[start:end], parts, start, out, new(Scratch))
+				}
 				roundAll(got, out)
 				if !bytes.Equal(bytesOf(got), bytesOf(want)) {
 					t.Errorf("%s, groups of %d, %d rotated, to %s: other values", o.Dtype.Name, o.GroupSize, n, out)

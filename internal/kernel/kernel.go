@@ -47,6 +47,7 @@ type set struct {
 	rotateBF16, rotateOnceBF16       func(dst []float32, src []byte, n int, entry float32)
 	decodeRotatedOnce                RotatedDecoder
 	decodeRotatedBF16                RotatedDecoder
+	lookUpRotated                    func(dst []float32, codes []byte, levels []float32, n int, entry float32)
 	books                            *bookSet // nil for none
 	bookCodes                        func(codes []uint16, x, middles []float32)
 	project, projectFused            func(dst []float64, w, x []float32, columns, width int)
@@ -81,7 +82,8 @@ var portable = set{
 	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes,
 	rotateBF16: widening(widenBF16, rotate), rotateOnceBF16: widening(widenBF16, rotateOnce),
 	decodeRotatedOnce: decoding(decodeBytes, unrounded, rotateOnce), decodeRotatedBF16: decoding(decodeBytes, roundBF16, rotate),
-	project: projectBy(portablePanels), projectFused: projectBy(fusedPanels), collect: collectBy(portablePanels), addSums: addSums,
+	lookUpRotated: lookingUp(lookUp, rotate),
+	project:       projectBy(portablePanels), projectFused: projectBy(fusedPanels), collect: collectBy(portablePanels), addSums: addSums,
 	projectBF16: projectWidened(portablePanels, widenBF16), collectBF16: collectBF16, addWide: addWide, leastBF16: leastBF16,
 	subtract: subtract, product: product, productFused: productFused, productExact: product,
 }

@@ -40,9 +40,8 @@ func intsOr(asm func(dst *float32, src *byte, groups int, fits *bool, shift uint
 			rest(dst, src, n, entry)
 			return
 		}
-		a := asides.Get().(*aside)
-		a.entry = entry
-		shift := math.Float32bits(entry) - (127+22)<<23 // of the unit
+		a := newAside(entry)
+		shift := unitShift(entry)
 		var fits [someGroups]bool
 		for len(dst) > 0 {
 			some := min(len(dst)/intGroup, someGroups)
@@ -59,6 +58,41 @@ func intsOr(asm func(dst *float32, src *byte, groups int, fits *bool, shift uint
 	}
 }
 
+// unitShift is the exponent of 2^-22 times the entry.
+func unitShift(entry float32) uint32 { return math.Float32bits(entry) - (127+22)<<23 }
+
+// levelsOr is intsOr for the levels of codes.
+func levelsOr(asm func(dst *float32, codes *byte, levels *float32, groups int, fits *bool, shift uint32),
+	rest func(dst []float32, codes []byte, levels []float32, n int, entry float32),
+	lookUp func(dst []float32, codes []byte, levels []float32), narrow func(dst []byte, src []float32), left bf16Rotation) func(dst []float32, codes []byte, levels []float32, n int, entry float32) {
+	const perGroup = 16 * intGroup / LevelRun
+	set := lookingUp(lookUp, func([]float32, int, float32) {})
+	return func(dst []float32, codes []byte, levels []float32, n int, entry float32) {
+		if !inInts(n, entry) {
+			rest(dst, codes, levels, n, entry)
+			return
+		}
+		a := newAside(entry)
+		var fits [someGroups]bool
+		var raw [2 * intGroup]byte
+		for len(dst) > 0 {
+			some := min(len(dst)/intGroup, someGroups)
+			asm(&dst[0], &codes[0], &levels[0], some, &fits[0], unitShift(entry))
+			for i, ok := range fits[:some] {
+				if !ok {
+					group := dst[i*intGroup : (i+1)*intGroup]
+					set(group, codes[i*intGroup:(i+1)*intGroup], levels[i*perGroup:], n, entry)
+					narrow(raw[:], group)
+					a.add(group, raw[:], left)
+				}
+			}
+			dst, codes, levels = dst[some*intGroup:], codes[some*intGroup:], levels[some*perGroup:]
+		}
+		a.flush(left)
+		asides.Put(a)
+	}
+}
+
 // aside is groups that are rotated together later.
 type aside struct {
 	entry  float32
@@ -68,6 +102,12 @@ type aside struct {
 }
 
 var asides = sync.Pool{New: func() any { return new(aside) }}
+
+func newAside(entry float32) *aside {
+	a := asides.Get().(*aside)
+	a.entry = entry
+	return a
+}
 
 func (a *aside) add(dst []float32, src []byte, rotate bf16Rotation) {
 	copy(a.src[2*intGroup*len(a.places):], src[:2*intGroup])

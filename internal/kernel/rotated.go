@@ -25,3 +25,23 @@ func decoding(decode func(dst []float32, codes []byte, scales, zeros []float32, 
 }
 
 func unrounded([]float32) {}
+
+// LevelRun is how many codes have the same levels in [LookUpRotated].
+const LevelRun = 64
+
+// LookUpRotated sets dst to what [Rotate] makes of the levels of codes below 16.
+// Each run of codes takes the next 16 levels, which are of bfloat16.
+func LookUpRotated(dst []float32, codes []byte, levels []float32, n int, entry float32) {
+	active.lookUpRotated(dst, codes, levels, n, entry)
+}
+
+// lookingUp is a rotation of levels.
+func lookingUp(lookUp func(dst []float32, codes []byte, levels []float32), rotate func(x []float32, n int, entry float32)) func(dst []float32, codes []byte, levels []float32, n int, entry float32) {
+	return func(dst []float32, codes []byte, levels []float32, n int, entry float32) {
+		for at := 0; at < len(codes); at += LevelRun {
+			end, first := min(at+LevelRun, len(codes)), at/LevelRun*16
+			lookUp(dst[at:end], codes[at:end], levels[first:first+16])
+		}
+		rotate(dst, n, entry)
+	}
+}

@@ -46,6 +46,31 @@ func TestDecodeRotated(t *testing.T) {
 	})
 }
 
+// TestLookUpRotated has levels that whole numbers just hold, and others.
+func TestLookUpRotated(t *testing.T) {
+	eachSet(t, func(t *testing.T, k *set) {
+		r := rand.New(rand.NewPCG(15, 16))
+		for _, n := range []int{4, 64, 256, 512} {
+			for _, count := range []int{0, 1, 2, 5, 64, 65, 200} {
+				codes := make([]byte, count*n)
+				for i := range codes {
+					codes[i] = byte(r.IntN(16))
+				}
+				var levels []float32
+				for len(levels)*LevelRun < 16*len(codes) {
+					levels = append(levels, bf16Group(r, 64)...) // of 256 values
+				}
+				for _, entry := range []float32{entryOf(n), 0x1p-3} {
+					got, want := make([]float32, len(codes)+1), make([]float32, len(codes)+1)
+					k.lookUpRotated(got[:len(codes)], codes, levels, n, entry)
+					portable.lookUpRotated(want[:len(codes)], codes, levels, n, entry)
+					sameValues(t, fmt.Sprintf("%d groups of %d", count, n), got, want)
+				}
+			}
+		}
+	})
+}
+
 // codeGroup returns a group that gives a result as large as can be, or the same
 // but for one, few numbers, or any.
 func codeGroup(r *rand.Rand, v *Values, n, mask int) []byte {

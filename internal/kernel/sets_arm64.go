@@ -49,6 +49,7 @@ var neon = func() set {
 	s.decodeBytes = decodeBytesBy(decodeIntBytesNEON, decodeFloatBytesNEON, nil, decodeBytesWith(s.scaleBy, s.scaleFrom))
 	s.decodePacked = decodePackedBy(decodePackedNEON)
 	s.lookUp = lookUpBy(lookUpNEON)
+	s.lookUpRotated = lookingUp(s.lookUp, s.rotate)
 	s.roundBF16 = roundBy(roundBF16NEON, roundBF16)
 	s.decodeRotatedOnce, s.decodeRotatedBF16 = decoding(s.decodeBytes, unrounded, s.rotateOnce), decoding(s.decodeBytes, s.roundBF16, s.rotate)
 	s.roundF16 = roundBy(roundF16NEON, roundF16)

@@ -623,6 +623,11 @@ func rotateIntsAVX512(dst *float32, src *byte, groups int, fits *bool, shift uin
 //go:noescape
 func rotateChainIntsAVX512(dst *float32, src *byte, groups int, fits *bool, shift uint32)
 
+// rotateLevelsAVX512 is rotateChainInts for the levels of codes, 16 of bfloat16 for each 64 of them.
+//
+//go:noescape
+func rotateLevelsAVX512(dst *float32, codes *byte, levels *float32, groups int, fits *bool, shift uint32)
+
 // rotateSplitIntsAVX512 is rotateInts for values that span 22 bits more.
 //
 //go:noescape

@@ -33,6 +33,7 @@ func (v isa) rotations() {
 		v.endDoubles()
 		v.rotateInts("rotateInts", false)
 		v.rotateInts("rotateChainInts", true)
+		v.rotateLevels()
 		v.rotateSplitInts()
 		v.rotateCodes("rotateCodes", withErrors, joined)
 		v.rotateCodes("rotateCodesBF16", roundedProducts, wholeSums)

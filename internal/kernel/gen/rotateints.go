@@ -33,9 +33,65 @@ func (v isa) rotateInts(name string, chain bool) {
 	v.function(name, "func(dst *float32, src *byte, groups int, fits *bool, shift uint32)",
 		described("%s%s multiplies groups of 256 by the matrix of ±1, and by 2^22 times the power of two whose exponent is shift,"+
 			" in whole numbers. It tells those that they hold; others get no meaning.", name, v.name))
-	dst, src, groups, fits := param("dst"), param("src"), param("groups"), param("fits")
+	dst, src := param("dst"), param("src")
 	r := v.newIntRotor()
-	r.shift, r.high, r.all = v.constantParam("shift"), v.constant(0xFFFF0000), v.constant(1<<32-1)
+	r.each(dst, chain, r.words(src))
+}
+
+// rotateLevels rotates groups of levels that codes choose.
+func (v isa) rotateLevels() {
+	v.function("rotateLevels", "func(dst *float32, codes *byte, levels *float32, groups int, fits *bool, shift uint32)",
+		described("rotateLevels%s is rotateChainInts for the levels of codes, 16 of bfloat16 for each 64 of them.", v.name))
+	dst, codes, levels := param("dst"), param("codes"), param("levels")
+	r := v.newIntRotor()
+	r.each(dst, true, intSource{
+		vectors: 4,
+		at:      func(z int) Mem { return Mem{Base: levels, Disp: 64 * z} },
+		values: func(z int) (even, odd VecVirtual) {
+			even, odd = v.vec(), v.vec()
+			VPMOVZXWD(Mem{Base: codes, Disp: 32 * z}, even)
+			VPSRLD(U8(8), even, odd)
+			for _, row := range []VecVirtual{even, odd} {
+				VPERMPS(Mem{Base: levels, Disp: 64 * (z / 2)}, row, row)
+			}
+			return even, odd
+		},
+		next: func() {
+			ADDQ(U32(256), codes)
+			ADDQ(U32(256), levels)
+		},
+	})
+}
+
+// intSource is where a group's values come from.
+type intSource struct {
+	vectors int // that have all of them in words that are not zero
+	at      func(i int) Mem
+	values  func(z int) (even, odd VecVirtual) // of the 32 from 32·z on
+	next    func()
+}
+
+// words are values of bfloat16.
+func (r *intRotor) words(src Register) intSource {
+	high := r.constant(0xFFFF0000)
+	at := func(z int) Mem { return Mem{Base: src, Disp: 64 * z} }
+	return intSource{
+		vectors: 8, at: at,
+		values: func(z int) (even, odd VecVirtual) {
+			even, odd = r.vec(), r.vec()
+			VMOVDQU32(at(z), even)
+			r.and(high, even, odd)
+			VPSLLD(U8(16), even, even)
+			return even, odd
+		},
+		next: func() { ADDQ(U32(512), src) },
+	}
+}
+
+// each goes through groups.
+func (r *intRotor) each(dst Register, chain bool, src intSource) {
+	groups, fits := param("groups"), param("fits")
+	r.shift, r.all = r.constantParam("shift"), r.constant(1<<32-1)
 	loop("group", groups, func() {
 		inverse, factor, ok := r.unit(src, 15)
 		y := r.numbers(src, inverse, func(row VecVirtual) { VCVTPS2DQ(row, row) })
@@ -48,13 +104,13 @@ func (v isa) rotateInts(name string, chain bool) {
 			b.holds(ok)
 		}
 		MOVB(ok.As8(), Mem{Base: fits})
-		zero := v.constant(0)
+		zero := r.constant(0)
 		for i, row := range y {
 			VCVTDQ2PS(row, row)
 			VFMADD213PS(zero, factor, row) // no negative zero
-			VMOVUPS(row, Mem{Base: dst, Disp: i * v.width()})
+			VMOVUPS(row, Mem{Base: dst, Disp: i * r.width()})
 		}
-		ADDQ(U32(512), src)
+		src.next()
 		ADDQ(U32(1024), dst)
 		INCQ(fits)
 	})
@@ -68,9 +124,10 @@ func (v isa) rotateInts(name string, chain bool) {
 func (v isa) rotateSplitInts() {
 	v.function("rotateSplitInts", "func(dst *float32, src *byte, groups int, fits *bool, shift uint32)",
 		described("rotateSplitInts%s is rotateInts for values that span 22 bits more.", v.name))
-	dst, src, groups, fits := param("dst"), param("src"), param("groups"), param("fits")
+	dst, groups, fits := param("dst"), param("groups"), param("fits")
 	r := v.newIntRotor()
-	r.shift, r.high, r.all = v.constantParam("shift"), v.constant(0xFFFF0000), v.constant(1<<32-1)
+	src := r.words(param("src"))
+	r.shift, r.all = v.constantParam("shift"), v.constant(1<<32-1)
 	places, back, zero := v.constant((127+22)<<23), v.constant64(0x3E90000000000000), v.constant(0) // 2^22, 2^-22
 	loop("group", groups, func() {
 		inverse, factor, ok := r.unit(src, 15+22)
@@ -85,7 +142,7 @@ func (v isa) rotateSplitInts() {
 		for i, row := range y {
 			r.addRest(row, Mem{Base: dst, Disp: i * v.width()}, factor, back, zero)
 		}
-		ADDQ(U32(512), src)
+		src.next()
 		ADDQ(U32(1024), dst)
 		INCQ(fits)
 	})
@@ -122,7 +179,7 @@ func (r *intRotor) addRest(row VecVirtual, at Mem, factor, back, zero VecVirtual
 // intRotor is what a rotation in whole numbers works with.
 type intRotor struct {
 	isa
-	shift, high, all          VecVirtual
+	shift, all                VecVirtual
 	even, odd, out            VecVirtual // signs of D
 	oddLanes, evenLanes       Register
 	oddQuarters, evenQuarters Register
@@ -155,11 +212,11 @@ func (v isa) signsOf(minus func(lane int) bool) VecVirtual {
 // and 1 where all exponents lie within that span: values are multiples of the unit
 // if it is 15. Twice the word of a value begins with its exponent, and zero has
 // none; that of a power of two counts as one less, which only takes a group less.
-func (r *intRotor) unit(src Register, span uint8) (inverse, factor VecVirtual, ok GPVirtual) {
+func (r *intRotor) unit(src intSource, span uint8) (inverse, factor VecVirtual, ok GPVirtual) {
 	least, greatest := r.vec(), r.vec() // less 1, and its complement
-	for z := range 8 {
+	for z := range src.vectors {
 		t, a, b := r.vec(), least, greatest
-		VMOVDQU32(Mem{Base: src, Disp: 64 * z}, t)
+		VMOVDQU32(src.at(z), t)
 		VPADDW(t, t, t)
 		if z > 0 {
 			a, b = r.vec(), r.vec()
@@ -217,15 +274,12 @@ func (r *intRotor) folded(a, b VecVirtual, join func(a, b, to Op)) VecVirtual {
 
 // numbers returns a group in units, times D. Vector 2i+k has bits 5 to 7 of places
 // in i, and bit 0 in k.
-func (r *intRotor) numbers(src Register, inverse VecVirtual, convert func(row VecVirtual)) (y []VecVirtual) {
+func (r *intRotor) numbers(src intSource, inverse VecVirtual, convert func(row VecVirtual)) (y []VecVirtual) {
 	signs := []VecVirtual{r.vec(), r.vec()}
 	r.xor(r.even, inverse, signs[0])
 	r.xor(r.odd, inverse, signs[1])
 	for z := range 8 {
-		even, odd := r.vec(), r.vec()
-		VMOVDQU32(Mem{Base: src, Disp: 64 * z}, even)
-		r.and(r.high, even, odd)
-		VPSLLD(U8(16), even, even)
+		even, odd := src.values(z)
 		for i, row := range []VecVirtual{even, odd} {
 			VMULPS(signs[i], row, row)
 			convert(row)
