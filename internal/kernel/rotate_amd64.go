@@ -162,11 +162,6 @@ func codesOr(asm func(dst *float32, codes *byte, groups int, flip, offset *uint3
 				continue
 			}
 			asm(&x[0], &c[0], group/intGroup, flip, offset, (*[4]float32)(&f))
-			for at := 0; at < group; at += intGroup {
-				if v.At(c[at]) == -128 { // as all of them may be, which is too much
-					rest(x[at:at+intGroup], c[at:at+intGroup], scales[i:i+1], intGroup, v, n, entry)
-				}
-			}
 		}
 	}
 }

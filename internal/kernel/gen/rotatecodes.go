@@ -14,7 +14,7 @@ import (
 // c·S + e, where e is a whole number and |e| ≤ 64. A sum of 256 of them, with signs,
 // is A·S + E, of which
 //
-//	A = Σ ±c, |A| ≤ 32767 unless all codes are -128
+//	A = Σ ±c, |A| ≤ 136·128 + 120·127 = 32648, as a row of the matrix has 136 of one sign
 //	E = Σ ±e, |E| ≤ 16384
 //
 // come of one rotation, that of c·2^16 + e. S, A and E are numbers of single
