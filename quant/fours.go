@@ -1,7 +1,6 @@
 package quant
 
 import (
-	"bytes"
 	"math"
 
 	"github.com/tensorpress/tensorpress/internal/kernel"
@@ -116,24 +115,6 @@ func decides(factor, scale float32) (raised [2]uint16, ok bool) {
 }
 
 // encode stores whole blocks.
-func (f *fours) encode(packed, scales []byte, values plain, s *Scratch) {
-	kernel.EncodeFourBlocks(packed, scales, values.data, f.table)
-	for c := 0; ; c++ {
-		next := bytes.IndexByte(scales[c:], 0)
-		if next < 0 {
-			return
-		}
-		c += next
-		block, codes := values.slice(16*c, 16*c+16).values(&s.slow), s.uint16s(16)
-		scales[c] = normalizeFP4(block, f.tensor)
-		kernel.EncodeSmall(codes, block, kernel.E2M1)
-		putFours(packed[8*c:8*c+8], codes)
-	}
-}
-
-// putFours puts two codes in a byte, the first in the high bits.
-func putFours(dst []byte, codes []uint16) {
-	for j := range dst {
-		dst[j] = byte(codes[2*j]<<4 | codes[2*j+1])
-	}
+func (f *fours) encode(packed, scales, src []byte) {
+	kernel.EncodeFourBlocks(packed, scales, src, f.table)
 }

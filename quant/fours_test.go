@@ -35,15 +35,12 @@ func TestFoursOfEveryValue(t *testing.T) {
 	}
 }
 
-// compareBlocks encodes all values up to a greatest magnitude, which each block of
-// them has, of a tensor with that range.
-func compareBlocks(t *testing.T, amax uint16, largest float32) {
-	t.Helper()
-	const columns = 64
-	var raw []byte
+// blocksOf are all values up to a greatest magnitude, which each block of them has,
+// in rows of that many.
+func blocksOf(amax uint16, block, columns int) (raw []byte) {
 	for bits := uint16(0); bits <= amax; {
 		raw = binary.LittleEndian.AppendUint16(raw, amax)
-		for i := range uint16(15) {
+		for i := range uint16(block - 1) {
 			value := min(bits, amax)
 			bits++
 			if testing.Short() {
@@ -52,7 +49,14 @@ func compareBlocks(t *testing.T, amax uint16, largest float32) {
 			raw = binary.LittleEndian.AppendUint16(raw, value|i%2<<15)
 		}
 	}
-	raw = append(raw, make([]byte, (2*columns-len(raw)%(2*columns))%(2*columns))...)
+	return append(raw, make([]byte, (2*columns-len(raw)%(2*columns))%(2*columns))...)
+}
+
+// compareBlocks encodes those of a tensor with that range.
+func compareBlocks(t *testing.T, amax uint16, largest float32) {
+	t.Helper()
+	const columns = 64
+	raw := blocksOf(amax, 16, columns)
 	n, err := NewNVFP4([]int{len(raw) / 2 / columns, columns}, BlockOptions{})
 	if err != nil {
 		t.Fatal(err)

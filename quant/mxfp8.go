@@ -66,7 +66,7 @@ func (m *MXFP8) Measure(a Area, values []float32) []Range { return m.cut().measu
 // Encode quantizes an area into the bytes that Written names.
 func (m *MXFP8) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
 	if p.plain.data != nil {
-		if !m.encodeRaw(dst, &p, m.rawRule(), scratch) && !m.o.AllowNonfinite {
+		if !m.encodeRaw(dst, &p, m.rawRule(p.plain.dtype), scratch) && !m.o.AllowNonfinite {
 			return CheckArea(p.Area, p.plain.values(&scratch.slow), m.shape[1])
 		}
 		return nil

@@ -125,6 +125,13 @@ func (n *NVFP4) encodeRows(dst [][]byte, p *Patch, tensor float32, scratch *Scra
 	putScales(dst[1], sides, stride)
 }
 
+// putFours puts two codes in a byte, the first in the high bits.
+func putFours(dst []byte, codes []uint16) {
+	for j := range dst {
+		dst[j] = byte(codes[2*j]<<4 | codes[2*j+1])
+	}
+}
+
 // normalizeFP4 divides a block by its scale and returns the scale's code.
 func normalizeFP4(block []float32, tensor float32) byte {
 	lo, hi := kernel.MinMax(block)

@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"bytes"
 	"math"
 
 	"github.com/tensorpress/tensorpress/internal/kernel"
@@ -33,8 +34,23 @@ type blockRule struct {
 	// normalize scales the values of a block and returns its scale's code.
 	normalize func(block []float32) byte
 	// whole, if not nil, stores whole blocks of bfloat16 at once: codes as they
-	// are packed, and those of scales.
-	whole func(packed, scales []byte, values plain, s *Scratch)
+	// are packed, and those of scales. A scale of 0 leaves a block to normalize.
+	whole func(packed, scales, src []byte)
+}
+
+// one gives the values of a block codes of a byte each, and returns its scale's code.
+// It reports false for NaN and infinity.
+func (r *blockRule) one(codes []byte, values plain, s *Scratch) (scale byte, finite bool) {
+	block := values.values(&s.slow)
+	lo, hi := kernel.MinMax(block)
+	finite = Range{lo, hi}.finite()
+	scale = r.normalize(block)
+	wide := s.uint16s(len(block))
+	kernel.EncodeSmall(wide, block, r.small)
+	for i, code := range wide {
+		codes[i] = byte(code)
+	}
+	return scale, finite
 }
 
 // encodeRaw encodes a patch of raw values, some rows at a time. It reports
@@ -51,7 +67,7 @@ func (w *swizzled) encodeRaw(dst [][]byte, p *Patch, rule *blockRule, s *Scratch
 		if rule.whole != nil {
 			blocks := n / w.block
 			done := blocks * w.block
-			rule.whole(line[:done*w.bits/8], scales[:blocks], values.slice(0, done), s)
+			finite = w.wholeBlocks(line[:done*w.bits/8], scales[:blocks], values.slice(0, done), rule, s) && finite
 			line, scales, values, n, left = line[done*w.bits/8:], scales[blocks:], values.slice(done, n), n-done, left-done
 		}
 		codes := line
@@ -67,6 +83,28 @@ func (w *swizzled) encodeRaw(dst [][]byte, p *Patch, rule *blockRule, s *Scratch
 	clear(dst[0][p.Rows*wide*w.bits/8:])
 	putScales(dst[1], sides, stride)
 	return finite
+}
+
+// wholeBlocks stores whole blocks of bfloat16, codes as they are packed. It reports
+// false for NaN and infinity.
+func (w *swizzled) wholeBlocks(packed, scales []byte, values plain, rule *blockRule, s *Scratch) (finite bool) {
+	rule.whole(packed, scales, values.data)
+	finite = true
+	for c := 0; ; c++ {
+		next := bytes.IndexByte(scales[c:], 0)
+		if next < 0 {
+			return finite
+		}
+		c += next
+		block, size := sized(&s.bytes, w.block), w.block*w.bits/8
+		scale, ok := rule.one(block, values.slice(c*w.block, (c+1)*w.block), s)
+		scales[c], finite = scale, ok && finite
+		if to := packed[c*size : (c+1)*size]; w.bits == 4 {
+			kernel.PackFoursHigh(to, block)
+		} else {
+			copy(to, block)
+		}
+	}
 }
 
 // rawBlocks gives consecutive values one byte each, and blocks of them, of which
@@ -89,15 +127,8 @@ func (w *swizzled) rawBlocks(codes, scales []byte, values plain, rule *blockRule
 			continue
 		}
 		from, to := c*w.block, min((c+1)*w.block, len(codes))
-		block := values.slice(from, to).values(&s.slow)
-		lo, hi := kernel.MinMax(block)
-		finite = finite && Range{lo, hi}.finite()
-		scales[c] = rule.normalize(block)
-		wide := s.uint16s(len(block))
-		kernel.EncodeSmall(wide, block, rule.small)
-		for i, code := range wide {
-			codes[from+i] = byte(code)
-		}
+		scale, ok := rule.one(codes[from:to], values.slice(from, to), s)
+		scales[c], finite = scale, ok && finite
 	}
 	return finite
 }
@@ -121,8 +152,12 @@ func (m *MXFP8) MeasureRaw(p Patch, s *Scratch) ([]Range, error) {
 }
 
 // rawRule is how blocks are encoded.
-func (m *MXFP8) rawRule() *blockRule {
-	return &blockRule{floats: e4m3Floats, small: kernel.E4M3, scales: rawScalesFP8, normalize: m.normalize}
+func (m *MXFP8) rawRule(d safetensors.Dtype) *blockRule {
+	rule := &blockRule{floats: e4m3Floats, small: kernel.E4M3, scales: rawScalesFP8, normalize: m.normalize}
+	if d == safetensors.BF16 && kernel.HasEightBlocks() {
+		rule.whole = kernel.EncodeEightBlocks
+	}
+	return rule
 }
 
 // rawScalesFP8 are powers of 2, which need no rounding.

@@ -63,6 +63,11 @@ func BenchmarkKernels(b *testing.B) {
 				EncodeFourBlocks(small[:n/8], raw[:n/64], bf16[2*at:][:n/2], fours[1])
 			}
 		}},
+		{"EncodeEightBlocks", func() {
+			for at := 0; at < n; at += n / 4 {
+				EncodeEightBlocks(small[:n/4], raw[:n/128], bf16[2*at:][:n/2])
+			}
+		}},
 		{"PackFours", func() { PackFours(raw[:n/2], small) }},
 		{"PackTwos", func() { PackTwos(raw[:n/4], small) }},
 		{"MergeCodes", func() { MergeCodes(raw[:n/8*5], small, merged) }},

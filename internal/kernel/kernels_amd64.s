@@ -1642,6 +1642,278 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func eightBlocksAVX2(dst *byte, scales *byte, src *byte, lows *uint32, turns int)
+// Requires: AVX, AVX2
+TEXT ·eightBlocksAVX2(SB), NOSPLIT, $64-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         scales+8(FP), CX
+	MOVQ         src+16(FP), DX
+	MOVQ         lows+24(FP), BX
+	MOVQ         turns+32(FP), SI
+	MOVL         $0x00007fff, DI
+	VMOVD        DI, X0
+	VPBROADCASTW X0, Y0
+	MOVQ         DX, DI
+	MOVQ         CX, R8
+	MOVQ         SI, R9
+	LEAQ         (SP), R10
+	ADDQ         $0x1f, R10
+	ANDQ         $-32, R10
+	MOVL         $0x0000ffff, R11
+	VMOVD        R11, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x0000001f, R11
+	VMOVD        R11, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x00000008, R11
+	VMOVD        R11, X3
+	VPBROADCASTD X3, Y3
+	MOVL         $0x00000017, R11
+	VMOVD        R11, X4
+	VPBROADCASTD X4, Y4
+	MOVL         $0xffffff19, R11
+	VMOVD        R11, X5
+	VPBROADCASTD X5, Y5
+	TESTQ        R9, R9
+	JZ           scaleDone
+
+scale:
+	VPAND       (DI), Y0, Y6
+	VPAND       32(DI), Y0, Y7
+	VPMAXUW     Y6, Y7, Y7
+	VPAND       128(DI), Y0, Y6
+	VPAND       160(DI), Y0, Y8
+	VPMAXUW     Y6, Y8, Y8
+	VPAND       64(DI), Y0, Y6
+	VPAND       96(DI), Y0, Y9
+	VPMAXUW     Y6, Y9, Y9
+	VPAND       192(DI), Y0, Y6
+	VPAND       224(DI), Y0, Y10
+	VPMAXUW     Y6, Y10, Y10
+	VPERM2I128  $0x20, Y8, Y7, Y6
+	VPERM2I128  $0x31, Y8, Y7, Y7
+	VPMAXUW     Y6, Y7, Y7
+	VPERM2I128  $0x20, Y10, Y9, Y6
+	VPERM2I128  $0x31, Y10, Y9, Y8
+	VPMAXUW     Y6, Y8, Y8
+	VPUNPCKLQDQ Y8, Y7, Y6
+	VPUNPCKHQDQ Y8, Y7, Y7
+	VPMAXUW     Y6, Y7, Y7
+	VPSHUFD     $0xb1, Y7, Y6
+	VPMAXUW     Y6, Y7, Y7
+	VPSRLD      $0x10, Y7, Y6
+	VPMAXUW     Y6, Y7, Y7
+	VPAND       Y1, Y7, Y7
+	VPADDD      Y2, Y7, Y7
+	VPSRLD      $0x07, Y7, Y7
+	VPSUBD      Y7, Y4, Y6
+	VPSUBD      Y3, Y7, Y7
+	VPMAXUD     Y5, Y6, Y8
+	VPCMPEQD    Y8, Y6, Y8
+	VPAND       Y8, Y7, Y7
+	VMOVDQU     Y7, (R10)
+	MOVBLZX     (R10), R11
+	MOVB        R11, (R8)
+	MOVBLZX     8(R10), R11
+	MOVB        R11, 1(R8)
+	MOVBLZX     16(R10), R11
+	MOVB        R11, 2(R8)
+	MOVBLZX     24(R10), R11
+	MOVB        R11, 3(R8)
+	ADDQ        $0x00000100, DI
+	ADDQ        $0x04, R8
+	DECQ        R9
+	JNZ         scale
+
+scaleDone:
+	MOVL         $0x0000007f, DI
+	VMOVD        DI, X1
+	VPBROADCASTW X1, Y1
+	MOVL         $0x00000080, DI
+	VMOVD        DI, X2
+	VPBROADCASTW X2, Y2
+	MOVL         $0x00002000, DI
+	VMOVD        DI, X3
+	VPBROADCASTW X3, Y3
+	MOVL         $0x00000001, DI
+	VMOVD        DI, X4
+	VPBROADCASTW X4, Y4
+	MOVL         $0x00008000, DI
+	VMOVD        DI, X5
+	VPBROADCASTW X5, Y5
+	MOVQ         $0x0000000804020100, DI
+	VMOVQ        DI, X6
+	VPBROADCASTQ X6, Y6
+	TESTQ        SI, SI
+	JZ           turnDone
+
+turn:
+	MOVBLZX      (CX), DI
+	VPBROADCASTD (BX)(DI*4), Y7
+	VPAND        (DX), Y0, Y8
+	VPSUBUSW     Y7, Y8, Y9
+	VPSRLW       $0x07, Y9, Y10
+	VPSHUFB      Y10, Y6, Y10
+	VPAND        Y1, Y8, Y8
+	VPOR         Y2, Y8, Y8
+	VPMULLW      Y10, Y8, Y8
+	VPSLLW       $0x04, Y9, Y9
+	VPSUBUSW     Y3, Y9, Y9
+	VPMAXUW      Y9, Y8, Y8
+	VPSRLW       $0x08, Y8, Y9
+	VPADDW       Y1, Y8, Y8
+	VPAND        Y4, Y9, Y9
+	VPADDW       Y9, Y8, Y8
+	VPAND        (DX), Y5, Y9
+	VPOR         Y9, Y8, Y8
+	VPSRLW       $0x08, Y8, Y8
+	VPAND        32(DX), Y0, Y9
+	VPSUBUSW     Y7, Y9, Y7
+	VPSRLW       $0x07, Y7, Y10
+	VPSHUFB      Y10, Y6, Y10
+	VPAND        Y1, Y9, Y9
+	VPOR         Y2, Y9, Y9
+	VPMULLW      Y10, Y9, Y9
+	VPSLLW       $0x04, Y7, Y7
+	VPSUBUSW     Y3, Y7, Y7
+	VPMAXUW      Y7, Y9, Y9
+	VPSRLW       $0x08, Y9, Y7
+	VPADDW       Y1, Y9, Y9
+	VPAND        Y4, Y7, Y7
+	VPADDW       Y7, Y9, Y9
+	VPAND        32(DX), Y5, Y7
+	VPOR         Y7, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPACKUSWB    Y9, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (AX)
+	MOVBLZX      1(CX), DI
+	VPBROADCASTD (BX)(DI*4), Y7
+	VPAND        64(DX), Y0, Y8
+	VPSUBUSW     Y7, Y8, Y9
+	VPSRLW       $0x07, Y9, Y10
+	VPSHUFB      Y10, Y6, Y10
+	VPAND        Y1, Y8, Y8
+	VPOR         Y2, Y8, Y8
+	VPMULLW      Y10, Y8, Y8
+	VPSLLW       $0x04, Y9, Y9
+	VPSUBUSW     Y3, Y9, Y9
+	VPMAXUW      Y9, Y8, Y8
+	VPSRLW       $0x08, Y8, Y9
+	VPADDW       Y1, Y8, Y8
+	VPAND        Y4, Y9, Y9
+	VPADDW       Y9, Y8, Y8
+	VPAND        64(DX), Y5, Y9
+	VPOR         Y9, Y8, Y8
+	VPSRLW       $0x08, Y8, Y8
+	VPAND        96(DX), Y0, Y9
+	VPSUBUSW     Y7, Y9, Y7
+	VPSRLW       $0x07, Y7, Y10
+	VPSHUFB      Y10, Y6, Y10
+	VPAND        Y1, Y9, Y9
+	VPOR         Y2, Y9, Y9
+	VPMULLW      Y10, Y9, Y9
+	VPSLLW       $0x04, Y7, Y7
+	VPSUBUSW     Y3, Y7, Y7
+	VPMAXUW      Y7, Y9, Y9
+	VPSRLW       $0x08, Y9, Y7
+	VPADDW       Y1, Y9, Y9
+	VPAND        Y4, Y7, Y7
+	VPADDW       Y7, Y9, Y9
+	VPAND        96(DX), Y5, Y7
+	VPOR         Y7, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPACKUSWB    Y9, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, 32(AX)
+	MOVBLZX      2(CX), DI
+	VPBROADCASTD (BX)(DI*4), Y7
+	VPAND        128(DX), Y0, Y8
+	VPSUBUSW     Y7, Y8, Y9
+	VPSRLW       $0x07, Y9, Y10
+	VPSHUFB      Y10, Y6, Y10
+	VPAND        Y1, Y8, Y8
+	VPOR         Y2, Y8, Y8
+	VPMULLW      Y10, Y8, Y8
+	VPSLLW       $0x04, Y9, Y9
+	VPSUBUSW     Y3, Y9, Y9
+	VPMAXUW      Y9, Y8, Y8
+	VPSRLW       $0x08, Y8, Y9
+	VPADDW       Y1, Y8, Y8
+	VPAND        Y4, Y9, Y9
+	VPADDW       Y9, Y8, Y8
+	VPAND        128(DX), Y5, Y9
+	VPOR         Y9, Y8, Y8
+	VPSRLW       $0x08, Y8, Y8
+	VPAND        160(DX), Y0, Y9
+	VPSUBUSW     Y7, Y9, Y7
+	VPSRLW       $0x07, Y7, Y10
+	VPSHUFB      Y10, Y6, Y10
+	VPAND        Y1, Y9, Y9
+	VPOR         Y2, Y9, Y9
+	VPMULLW      Y10, Y9, Y9
+	VPSLLW       $0x04, Y7, Y7
+	VPSUBUSW     Y3, Y7, Y7
+	VPMAXUW      Y7, Y9, Y9
+	VPSRLW       $0x08, Y9, Y7
+	VPADDW       Y1, Y9, Y9
+	VPAND        Y4, Y7, Y7
+	VPADDW       Y7, Y9, Y9
+	VPAND        160(DX), Y5, Y7
+	VPOR         Y7, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPACKUSWB    Y9, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, 64(AX)
+	MOVBLZX      3(CX), DI
+	VPBROADCASTD (BX)(DI*4), Y7
+	VPAND        192(DX), Y0, Y8
+	VPSUBUSW     Y7, Y8, Y9
+	VPSRLW       $0x07, Y9, Y10
+	VPSHUFB      Y10, Y6, Y10
+	VPAND        Y1, Y8, Y8
+	VPOR         Y2, Y8, Y8
+	VPMULLW      Y10, Y8, Y8
+	VPSLLW       $0x04, Y9, Y9
+	VPSUBUSW     Y3, Y9, Y9
+	VPMAXUW      Y9, Y8, Y8
+	VPSRLW       $0x08, Y8, Y9
+	VPADDW       Y1, Y8, Y8
+	VPAND        Y4, Y9, Y9
+	VPADDW       Y9, Y8, Y8
+	VPAND        192(DX), Y5, Y9
+	VPOR         Y9, Y8, Y8
+	VPSRLW       $0x08, Y8, Y8
+	VPAND        224(DX), Y0, Y9
+	VPSUBUSW     Y7, Y9, Y7
+	VPSRLW       $0x07, Y7, Y10
+	VPSHUFB      Y10, Y6, Y10
+	VPAND        Y1, Y9, Y9
+	VPOR         Y2, Y9, Y9
+	VPMULLW      Y10, Y9, Y9
+	VPSLLW       $0x04, Y7, Y7
+	VPSUBUSW     Y3, Y7, Y7
+	VPMAXUW      Y7, Y9, Y9
+	VPSRLW       $0x08, Y9, Y7
+	VPADDW       Y1, Y9, Y9
+	VPAND        Y4, Y7, Y7
+	VPADDW       Y7, Y9, Y9
+	VPAND        224(DX), Y5, Y7
+	VPOR         Y7, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPACKUSWB    Y9, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, 96(AX)
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x04, CX
+	DECQ         SI
+	JNZ          turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
 // func signsAVX2(lo *float32, hi *float32, steps int) bool
 // Requires: AVX, AVX2
 TEXT ·signsAVX2(SB), NOSPLIT, $0-25
@@ -12021,6 +12293,271 @@ turn:
 	ADDQ               $0x08, CX
 	DECQ               R8
 	JNZ                turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func eightBlocksAVX512(dst *byte, scales *byte, src *byte, lows *uint32, turns int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F
+TEXT ·eightBlocksAVX512(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         scales+8(FP), CX
+	MOVQ         src+16(FP), DX
+	MOVQ         lows+24(FP), BX
+	MOVQ         turns+32(FP), SI
+	MOVL         $0x00007fff, DI
+	VMOVD        DI, X0
+	VPBROADCASTW X0, Z0
+	MOVQ         DX, DI
+	MOVQ         CX, R8
+	MOVQ         SI, R9
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X1
+	VPBROADCASTD X1, Z1
+	MOVL         $0x0000001f, R10
+	VMOVD        R10, X2
+	VPBROADCASTD X2, Z2
+	MOVL         $0x00000008, R10
+	VMOVD        R10, X3
+	VPBROADCASTD X3, Z3
+	MOVL         $0x00000017, R10
+	VMOVD        R10, X4
+	VPBROADCASTD X4, Z4
+	MOVL         $0xffffff19, R10
+	VMOVD        R10, X5
+	VPBROADCASTD X5, Z5
+	TESTQ        R9, R9
+	JZ           scaleDone
+
+scale:
+	VPANDD      (DI), Z0, Z6
+	VPANDD      128(DI), Z0, Z7
+	VSHUFI64X2  $0x88, Z7, Z6, Z8
+	VSHUFI64X2  $0xdd, Z7, Z6, Z6
+	VPMAXUW     Z8, Z6, Z6
+	VPANDD      256(DI), Z0, Z7
+	VPANDD      384(DI), Z0, Z8
+	VSHUFI64X2  $0x88, Z8, Z7, Z9
+	VSHUFI64X2  $0xdd, Z8, Z7, Z7
+	VPMAXUW     Z9, Z7, Z7
+	VPANDD      64(DI), Z0, Z8
+	VPANDD      192(DI), Z0, Z9
+	VSHUFI64X2  $0x88, Z9, Z8, Z10
+	VSHUFI64X2  $0xdd, Z9, Z8, Z8
+	VPMAXUW     Z10, Z8, Z8
+	VPANDD      320(DI), Z0, Z9
+	VPANDD      448(DI), Z0, Z10
+	VSHUFI64X2  $0x88, Z10, Z9, Z11
+	VSHUFI64X2  $0xdd, Z10, Z9, Z9
+	VPMAXUW     Z11, Z9, Z9
+	VSHUFI64X2  $0x88, Z7, Z6, Z10
+	VSHUFI64X2  $0xdd, Z7, Z6, Z6
+	VPMAXUW     Z10, Z6, Z6
+	VSHUFI64X2  $0x88, Z9, Z8, Z7
+	VSHUFI64X2  $0xdd, Z9, Z8, Z8
+	VPMAXUW     Z7, Z8, Z8
+	VPUNPCKLQDQ Z8, Z6, Z7
+	VPUNPCKHQDQ Z8, Z6, Z6
+	VPMAXUW     Z7, Z6, Z6
+	VPSHUFD     $0xb1, Z6, Z7
+	VPMAXUW     Z7, Z6, Z6
+	VPSRLD      $0x10, Z6, Z7
+	VPMAXUW     Z7, Z6, Z6
+	VPANDD      Z1, Z6, Z6
+	VPADDD      Z2, Z6, Z6
+	VPSRLD      $0x07, Z6, Z6
+	VPSUBD      Z6, Z4, Z7
+	VPSUBD      Z3, Z6, Z6
+	VPMAXUD     Z5, Z7, Z8
+	VPCMPEQD    Z8, Z7, K1
+	VPMOVM2D    K1, Z8
+	VPANDD      Z8, Z6, Z6
+	VPMOVQB     Z6, (R8)
+	ADDQ        $0x00000200, DI
+	ADDQ        $0x08, R8
+	DECQ        R9
+	JNZ         scale
+
+scaleDone:
+	MOVL         $0x0000007f, DI
+	VMOVD        DI, X1
+	VPBROADCASTW X1, Z1
+	MOVL         $0x00000080, DI
+	VMOVD        DI, X2
+	VPBROADCASTW X2, Z2
+	MOVL         $0x00002000, DI
+	VMOVD        DI, X3
+	VPBROADCASTW X3, Z3
+	MOVL         $0x00000001, DI
+	VMOVD        DI, X4
+	VPBROADCASTW X4, Z4
+	MOVL         $0x00008000, DI
+	VMOVD        DI, X5
+	VPBROADCASTW X5, Z5
+	MOVQ         $0x0000000804020100, DI
+	VMOVQ        DI, X6
+	VPBROADCASTQ X6, Z6
+	MOVQ         $0x0705030106040200, DI
+	VMOVQ        DI, X7
+	VPMOVZXBQ    X7, Z7
+	TESTQ        SI, SI
+	JZ           turnDone
+
+turn:
+	MOVBLZX      (CX), DI
+	VPBROADCASTD (BX)(DI*4), Z8
+	VPANDD       (DX), Z0, Z9
+	VPSUBUSW     Z8, Z9, Z8
+	VPSRLW       $0x07, Z8, Z10
+	VPSHUFB      Z10, Z6, Z10
+	VPTERNLOGD   $0xea, Z2, Z1, Z9
+	VPMULLW      Z10, Z9, Z9
+	VPSLLW       $0x04, Z8, Z8
+	VPSUBUSW     Z3, Z8, Z8
+	VPMAXUW      Z8, Z9, Z9
+	VPSRLW       $0x08, Z9, Z8
+	VPADDW       Z1, Z9, Z9
+	VPANDD       Z4, Z8, Z8
+	VPADDW       Z8, Z9, Z9
+	VPTERNLOGD   $0xf8, (DX), Z5, Z9
+	VPSRLW       $0x08, Z9, Z9
+	MOVBLZX      1(CX), DI
+	VPBROADCASTD (BX)(DI*4), Z8
+	VPANDD       64(DX), Z0, Z10
+	VPSUBUSW     Z8, Z10, Z8
+	VPSRLW       $0x07, Z8, Z11
+	VPSHUFB      Z11, Z6, Z11
+	VPTERNLOGD   $0xea, Z2, Z1, Z10
+	VPMULLW      Z11, Z10, Z10
+	VPSLLW       $0x04, Z8, Z8
+	VPSUBUSW     Z3, Z8, Z8
+	VPMAXUW      Z8, Z10, Z10
+	VPSRLW       $0x08, Z10, Z8
+	VPADDW       Z1, Z10, Z10
+	VPANDD       Z4, Z8, Z8
+	VPADDW       Z8, Z10, Z10
+	VPTERNLOGD   $0xf8, 64(DX), Z5, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPACKUSWB    Z10, Z9, Z9
+	VPERMQ       Z9, Z7, Z9
+	VMOVDQU32    Z9, (AX)
+	MOVBLZX      2(CX), DI
+	VPBROADCASTD (BX)(DI*4), Z8
+	VPANDD       128(DX), Z0, Z9
+	VPSUBUSW     Z8, Z9, Z8
+	VPSRLW       $0x07, Z8, Z10
+	VPSHUFB      Z10, Z6, Z10
+	VPTERNLOGD   $0xea, Z2, Z1, Z9
+	VPMULLW      Z10, Z9, Z9
+	VPSLLW       $0x04, Z8, Z8
+	VPSUBUSW     Z3, Z8, Z8
+	VPMAXUW      Z8, Z9, Z9
+	VPSRLW       $0x08, Z9, Z8
+	VPADDW       Z1, Z9, Z9
+	VPANDD       Z4, Z8, Z8
+	VPADDW       Z8, Z9, Z9
+	VPTERNLOGD   $0xf8, 128(DX), Z5, Z9
+	VPSRLW       $0x08, Z9, Z9
+	MOVBLZX      3(CX), DI
+	VPBROADCASTD (BX)(DI*4), Z8
+	VPANDD       192(DX), Z0, Z10
+	VPSUBUSW     Z8, Z10, Z8
+	VPSRLW       $0x07, Z8, Z11
+	VPSHUFB      Z11, Z6, Z11
+	VPTERNLOGD   $0xea, Z2, Z1, Z10
+	VPMULLW      Z11, Z10, Z10
+	VPSLLW       $0x04, Z8, Z8
+	VPSUBUSW     Z3, Z8, Z8
+	VPMAXUW      Z8, Z10, Z10
+	VPSRLW       $0x08, Z10, Z8
+	VPADDW       Z1, Z10, Z10
+	VPANDD       Z4, Z8, Z8
+	VPADDW       Z8, Z10, Z10
+	VPTERNLOGD   $0xf8, 192(DX), Z5, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPACKUSWB    Z10, Z9, Z9
+	VPERMQ       Z9, Z7, Z9
+	VMOVDQU32    Z9, 64(AX)
+	MOVBLZX      4(CX), DI
+	VPBROADCASTD (BX)(DI*4), Z8
+	VPANDD       256(DX), Z0, Z9
+	VPSUBUSW     Z8, Z9, Z8
+	VPSRLW       $0x07, Z8, Z10
+	VPSHUFB      Z10, Z6, Z10
+	VPTERNLOGD   $0xea, Z2, Z1, Z9
+	VPMULLW      Z10, Z9, Z9
+	VPSLLW       $0x04, Z8, Z8
+	VPSUBUSW     Z3, Z8, Z8
+	VPMAXUW      Z8, Z9, Z9
+	VPSRLW       $0x08, Z9, Z8
+	VPADDW       Z1, Z9, Z9
+	VPANDD       Z4, Z8, Z8
+	VPADDW       Z8, Z9, Z9
+	VPTERNLOGD   $0xf8, 256(DX), Z5, Z9
+	VPSRLW       $0x08, Z9, Z9
+	MOVBLZX      5(CX), DI
+	VPBROADCASTD (BX)(DI*4), Z8
+	VPANDD       320(DX), Z0, Z10
+	VPSUBUSW     Z8, Z10, Z8
+	VPSRLW       $0x07, Z8, Z11
+	VPSHUFB      Z11, Z6, Z11
+	VPTERNLOGD   $0xea, Z2, Z1, Z10
+	VPMULLW      Z11, Z10, Z10
+	VPSLLW       $0x04, Z8, Z8
+	VPSUBUSW     Z3, Z8, Z8
+	VPMAXUW      Z8, Z10, Z10
+	VPSRLW       $0x08, Z10, Z8
+	VPADDW       Z1, Z10, Z10
+	VPANDD       Z4, Z8, Z8
+	VPADDW       Z8, Z10, Z10
+	VPTERNLOGD   $0xf8, 320(DX), Z5, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPACKUSWB    Z10, Z9, Z9
+	VPERMQ       Z9, Z7, Z9
+	VMOVDQU32    Z9, 128(AX)
+	MOVBLZX      6(CX), DI
+	VPBROADCASTD (BX)(DI*4), Z8
+	VPANDD       384(DX), Z0, Z9
+	VPSUBUSW     Z8, Z9, Z8
+	VPSRLW       $0x07, Z8, Z10
+	VPSHUFB      Z10, Z6, Z10
+	VPTERNLOGD   $0xea, Z2, Z1, Z9
+	VPMULLW      Z10, Z9, Z9
+	VPSLLW       $0x04, Z8, Z8
+	VPSUBUSW     Z3, Z8, Z8
+	VPMAXUW      Z8, Z9, Z9
+	VPSRLW       $0x08, Z9, Z8
+	VPADDW       Z1, Z9, Z9
+	VPANDD       Z4, Z8, Z8
+	VPADDW       Z8, Z9, Z9
+	VPTERNLOGD   $0xf8, 384(DX), Z5, Z9
+	VPSRLW       $0x08, Z9, Z9
+	MOVBLZX      7(CX), DI
+	VPBROADCASTD (BX)(DI*4), Z8
+	VPANDD       448(DX), Z0, Z10
+	VPSUBUSW     Z8, Z10, Z8
+	VPSRLW       $0x07, Z8, Z11
+	VPSHUFB      Z11, Z6, Z11
+	VPTERNLOGD   $0xea, Z2, Z1, Z10
+	VPMULLW      Z11, Z10, Z10
+	VPSLLW       $0x04, Z8, Z8
+	VPSUBUSW     Z3, Z8, Z8
+	VPMAXUW      Z8, Z10, Z10
+	VPSRLW       $0x08, Z10, Z8
+	VPADDW       Z1, Z10, Z10
+	VPANDD       Z4, Z8, Z8
+	VPADDW       Z8, Z10, Z10
+	VPTERNLOGD   $0xf8, 448(DX), Z5, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPACKUSWB    Z10, Z9, Z9
+	VPERMQ       Z9, Z7, Z9
+	VMOVDQU32    Z9, 192(AX)
+	ADDQ         $0x00000200, DX
+	ADDQ         $0x00000100, AX
+	ADDQ         $0x08, CX
+	DECQ         SI
+	JNZ          turn
 
 turnDone:
 	VZEROUPPER

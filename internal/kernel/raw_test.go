@@ -130,6 +130,21 @@ func rawOps() (list []op) {
 			encode(to[:8*n], to[8*n:9*n], b.bytes[:32*n], f)
 		}})
 	}
+	for _, near := range []bool{false, true} { // of all magnitudes, or of 16 exponents
+		list = append(list, op{fmt.Sprint("eightBlocks ", near), func(k *set, b buffers) {
+			for i := range len(b.bytes) / 2 {
+				if bits := b.bytes[2*i:]; near {
+					exponent := max((i/32*33+23)%256-int(bits[1]&15), 0)
+					bits[0], bits[1] = bits[0]&0x7F|byte(exponent<<7), bits[1]&0x80|byte(exponent>>1)
+				}
+			}
+			encode, n := k.eightBlocks, len(b.bytes)/64
+			if encode == nil {
+				encode = eightBlocks
+			}
+			encode(AsBytes(b.x)[:32*n], b.byteCodes()[:n], b.bytes[:64*n]) // no codes lie like NaN
+		}})
+	}
 	return append(list, packOps()...)
 }
 

@@ -34,6 +34,7 @@ var avx2 = func() set {
 	s.spans = spansBy(spansAVX2)
 	s.powerSteps = powerStepsBy(powerStepsAVX2)
 	s.fourBlocks = fourBlocksBy(4, fourBlocksAVX2, fourBlocksRaisedAVX2)
+	s.eightBlocks = eightBlocksBy(4, eightBlocksAVX2)
 	r := &lanes{
 		count: 8, interleave: interleaveAVX2, deinterleave: deinterleaveAVX2,
 		begin: beginBy(beginSinglesAVX2), first: 4, products: productsBy(productsAVX2),
@@ -100,6 +101,7 @@ var avx512 = func() set {
 	s.spans = spansBy(spansAVX512)
 	s.powerSteps = powerStepsBy(powerStepsAVX512)
 	s.fourBlocks = fourBlocksBy(8, fourBlocksAVX512, fourBlocksRaisedAVX512)
+	s.eightBlocks = eightBlocksBy(8, eightBlocksAVX512)
 	r := &lanes{
 		count: 16, interleave: interleaveAVX512, deinterleave: deinterleaveAVX512,
 		begin: beginBy(beginSinglesAVX512), first: 16, products: productsBy(productsAVX512),

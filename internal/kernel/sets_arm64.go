@@ -6,7 +6,7 @@ package kernel
 var neon = func() set {
 	s := portable
 	s.name = "neon"
-	s.fourBlocks = nil // what it would replace has its own
+	s.fourBlocks, s.eightBlocks = nil, nil // what they would replace has its own
 	s.widenBF16 = widenBy(widenBF16NEON, widenBF16)
 	s.widenF16 = widenBy(widenF16NEON, widenF16)
 	s.narrowBF16 = narrowBy(narrowBF16NEON, narrowBF16)

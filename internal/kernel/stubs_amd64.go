@@ -154,6 +154,11 @@ func fourBlocksAVX2(dst *byte, scales *byte, src *byte, codes *byte, factors *fl
 //go:noescape
 func fourBlocksRaisedAVX2(dst *byte, scales *byte, src *byte, codes *byte, factors *float32, levels *uint16, turns int)
 
+// eightBlocksAVX2 encodes 4 blocks of 32 a turn.
+//
+//go:noescape
+func eightBlocksAVX2(dst *byte, scales *byte, src *byte, lows *uint32, turns int)
+
 // signsAVX2 reports whether that many times 16 ranges go from below zero to above it, with no NaN.
 //
 //go:noescape
@@ -536,6 +541,11 @@ func fourBlocksAVX512(dst *byte, scales *byte, src *byte, codes *byte, factors *
 //
 //go:noescape
 func fourBlocksRaisedAVX512(dst *byte, scales *byte, src *byte, codes *byte, factors *float32, levels *uint16, turns int)
+
+// eightBlocksAVX512 encodes 8 blocks of 32 a turn.
+//
+//go:noescape
+func eightBlocksAVX512(dst *byte, scales *byte, src *byte, lows *uint32, turns int)
 
 // signsAVX512 reports whether that many times 16 ranges go from below zero to above it, with no NaN.
 //

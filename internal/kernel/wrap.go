@@ -287,6 +287,17 @@ func fourBlocksBy(perTurn int, asm, raised fourEncoder) func(dst, scales, src []
 	}
 }
 
+// eightBlocksBy is for those of 32.
+func eightBlocksBy(perTurn int, asm func(dst, scales, src *byte, lows *uint32, turns int)) func(codes, scales, src []byte) {
+	return func(codes, scales, src []byte) {
+		turns := len(scales) / perTurn
+		n := turns * perTurn
+		codes, src = codes[:32*len(scales)], src[:64*len(scales)]
+		asm(unsafe.SliceData(codes), unsafe.SliceData(scales), unsafe.SliceData(src), &eightLows[0], turns)
+		eightBlocks(codes[32*n:], scales[n:], src[64*n:])
+	}
+}
+
 // unshifted reports whether nothing is subtracted; of -0, a zero would be.
 func unshifted(zeros []float32) bool {
 	all := AsBytes(zeros)

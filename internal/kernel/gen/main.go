@@ -38,6 +38,7 @@ func main() {
 		v.powerSteps()
 		v.fourBlocks("fourBlocks", false)
 		v.fourBlocks("fourBlocksRaised", true)
+		v.eightBlocks()
 		v.signs()
 		v.rotations()
 		v.codebooks()
