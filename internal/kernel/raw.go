@@ -24,6 +24,11 @@ func AsBytes(x []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
 }
 
+// WordsAsBytes is [AsBytes] for words, of which the low byte is first.
+func WordsAsBytes(x []uint16) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 2*len(x))
+}
+
 // Steps are how groups of values are scaled: (x - zero) / scale, the difference
 // and the quotient rounded, or x · scale where a kernel multiplies. Inverses are
 // 1 / scale, rounded; zeros and inverses are not read where it multiplies.

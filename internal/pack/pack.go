@@ -3,7 +3,11 @@
 // its value less the type's minimum. Blocks ignore rows and groups.
 package pack
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+)
 
 // Values returns how many codes of that width make one block, the unit in
 // which a tensor must be filled: 1 for 8 and 16 bits, which are not shared.
@@ -94,9 +98,15 @@ func split(codes []uint16, src []byte, bits int) {
 	}
 }
 
+// packFours takes codes for bytes of which every other is zero, and so makes them
+// bytes the same way as these become halves of them.
 func packFours(dst []byte, codes []uint16) {
-	for i := range len(codes) / 2 {
-		dst[i] = byte(codes[2*i] | codes[2*i+1]<<4)
+	var bytes [512]byte
+	for len(codes) > 0 {
+		part := codes[:min(len(bytes), len(codes))]
+		kernel.PackFours(bytes[:], kernel.WordsAsBytes(part))
+		kernel.PackFours(dst, bytes[:len(part)&^1])
+		codes, dst = codes[len(part):], dst[len(part)/2:]
 	}
 }
 
