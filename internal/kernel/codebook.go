@@ -66,8 +66,8 @@ func bookMeans(levels, middles, sums []float32, counts []uint32, n int) (moved, 
 	return moved, unordered
 }
 
-// BookCodes sets codes to the number of middles, of which there are 15, below
-// each value; none is below NaN.
+// BookCodes sets codes to the number of middles, of which there are 15 that
+// ascend, below each value; none is below NaN.
 func BookCodes(codes []uint16, x, middles []float32) { active.bookCodes(codes, x, middles) }
 
 func bookCodes(codes []uint16, x, middles []float32) {

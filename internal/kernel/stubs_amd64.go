@@ -230,7 +230,7 @@ func bookSumsAVX2(sums *float32, counts *uint32, x *float32, middles *float32, r
 //go:noescape
 func bookMeansAVX2(levels *float32, middles *float32, sums *float32, counts *uint32, rows uint32) (moved uint32, unordered uint32)
 
-// bookCodesAVX2 counts for that many times 16 values which of 15 middles are below each.
+// bookCodesAVX2 counts for that many times 16 values which of 15 middles, which ascend, are below each.
 //
 //go:noescape
 func bookCodesAVX2(codes *uint16, x *float32, steps int, middles *float32)
@@ -663,7 +663,7 @@ func bookSumsAVX512(sums *float32, counts *uint32, x *float32, middles *float32,
 //go:noescape
 func bookMeansAVX512(levels *float32, middles *float32, sums *float32, counts *uint32, rows uint32) (moved uint32, unordered uint32)
 
-// bookCodesAVX512 counts for that many times 16 values which of 15 middles are below each.
+// bookCodesAVX512 counts for that many times 16 values which of 15 middles, which ascend, are below each.
 //
 //go:noescape
 func bookCodesAVX512(codes *uint16, x *float32, steps int, middles *float32)

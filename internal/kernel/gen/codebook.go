@@ -158,35 +158,67 @@ func (v isa) bookMeans() {
 	RET()
 }
 
-// bookCodes counts the middles below consecutive values.
+// bookCodes counts the middles below consecutive values. AVX-512 has them in a
+// register, and finds the place of a value by halves.
 func (v isa) bookCodes() {
 	v.function("bookCodes", "func(codes *uint16, x *float32, steps int, middles *float32)",
-		"bookCodes"+v.name+" counts for that many times 16 values which of 15 middles are below each.")
+		"bookCodes"+v.name+" counts for that many times 16 values which of 15 middles, which ascend, are below each.")
 	codes, x, n, middles := param("codes"), param("x"), param("steps"), param("middles")
-	low := v.constant(0xFFFF)
-	var all []VecVirtual
+	count, low := v.countBelow(middles), v.constant(0xFFFF)
 	if v.wide {
-		for i := range bookLevels - 1 {
-			all = append(all, v.broadcast(Mem{Base: middles, Disp: 4 * i}))
-		}
+		count = v.searchBelow(middles)
 	}
-	one := v.constant(1)
 	v.each(n, func(i int) {
-		value, code := v.load(f32, Mem{Base: x, Disp: 4 * i}), v.vec()
+		v.storeWords(count(v.load(f32, Mem{Base: x, Disp: 4 * i})), Mem{Base: codes, Disp: 2 * i}, low)
+	}, pointer{codes, 2}, pointer{x, 4})
+	VZEROUPPER()
+	RET()
+}
+
+func (v isa) countBelow(middles Register) func(value VecVirtual) VecVirtual {
+	return func(value VecVirtual) VecVirtual {
+		code := v.vec()
 		v.xor(code, code, code)
 		for j := range bookLevels - 1 {
-			if v.wide {
-				k := K()
-				VCMPPS(U8(above), all[j], value, k)
-				VPADDD(one, code, k, code)
-				continue
-			}
 			mask := v.broadcast(Mem{Base: middles, Disp: 4 * j})
 			VCMPPS(U8(above), mask, value, mask)
 			VPSUBD(mask, code, code)
 		}
-		v.storeWords(code, Mem{Base: codes, Disp: 2 * i}, low)
-	}, pointer{codes, 2}, pointer{x, 4})
-	VZEROUPPER()
-	RET()
+		return code
+	}
+}
+
+// searchBelow compares with the middle ahead of the code by 8, 4, 2, and 1 less
+// one.
+func (v isa) searchBelow(middles Register) func(value VecVirtual) VecVirtual {
+	first := v.broadcast(Mem{Base: middles, Disp: 4 * (bookLevels/2 - 1)})
+	all, steps, ahead := v.vec(), []VecVirtual{}, []VecVirtual{}
+	fifteen := K()
+	setMask(0x7FFF, fifteen)
+	VMOVUPS_Z(Mem{Base: middles}, fifteen, all)
+	for s := bookLevels / 2; s > 0; s /= 2 {
+		steps = append(steps, v.constant(uint32(s)))
+		table := v.vec()
+		VALIGND(U8(uint8(s-1)), all, all, table)
+		ahead = append(ahead, table)
+	}
+	return func(value VecVirtual) VecVirtual {
+		code, k := v.vec(), K()
+		VCMPPS(U8(above), first, value, k)
+		VMOVDQA32_Z(steps[0], k, code)
+		for i := range steps[1:] {
+			middle, k := v.vec(), K()
+			VPERMPS(ahead[i+1], code, middle)
+			VCMPPS(U8(above), middle, value, k)
+			VPADDD(steps[i+1], code, k, code)
+		}
+		return code
+	}
+}
+
+// setMask sets a mask to constant bits.
+func setMask(bits uint32, k Register) {
+	r := GP32()
+	MOVL(U32(bits), r)
+	KMOVW(r, k)
 }
