@@ -6,14 +6,17 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
-// books fits the codebooks of many groups, several at once, each in a lane of
-// vectors. Each comes out as [Lloyd.Fit] makes it. As soon as one is done the
-// next takes its lane: some need many times the steps of others.
+// books fits the codebooks of many groups. Each comes out as [Lloyd.Fit] makes it.
+// Those whose values are not worth to be ranked go several at once, each in a lane
+// of vectors. As soon as one is done the next takes its lane: some need many times
+// the steps of others.
 type books struct {
 	rows, levels, middles, sums []float32 // by lanes
 	counts                      []uint32
 	lanes                       []lane
 	one                         Lloyd // for beginnings, and levels that changed places
+	rest                        []int // groups that go into lanes
+	sorted                      sorted
 }
 
 // lane is a group under way.
@@ -30,15 +33,66 @@ type shelf struct {
 	levels   []float32 // of the groups, one after the other
 	n, count int       // values and levels of a group
 	steps    int
-	taken    int // groups
 }
 
-// fit gives all groups their codes and levels.
+// group returns the codes and values of group i.
+func (s *shelf) group(i int) (codes []uint16, values []float32) {
+	return s.codes[i*s.n:][:s.n], s.values[i*s.n:][:s.n]
+}
+
+func (s *shelf) levelsOf(i int) []float32 { return s.levels[i*s.count:][:s.count] }
+
+// fit gives all groups their codes and levels: by the order of values where that
+// takes less time, else in lanes.
 func (b *books) fit(s shelf) {
+	b.rest = b.rest[:0]
+	switch n := len(s.values) / s.n; {
+	case kernel.CanRank(s.n) && s.count <= s.n:
+		b.rest = b.sorted.fit(b.rest, &s)
+	case kernel.BookGroups() <= fewLanes:
+		for i := range n {
+			b.fitQuickly(i, &s)
+		}
+	default:
+		for i := range n {
+			b.rest = append(b.rest, i)
+		}
+	}
+	if worthLanes(len(b.rest)) {
+		b.fitInLanes(&s)
+		return
+	}
+	for _, i := range b.rest {
+		codes, values := s.group(i)
+		b.one.Fit(codes, values, s.count, s.steps)
+		copy(s.levelsOf(i), b.one.levels)
+	}
+}
+
+// worthLanes reports whether that many groups fill enough lanes.
+func worthLanes(groups int) bool {
+	lanes := kernel.BookGroups()
+	return lanes > 0 && 2*groups >= lanes
+}
+
+// fewLanes are so few that ranking the values of groups takes less time.
+const fewLanes = 8
+
+// fitQuickly fits a group by itself if its values can be ranked, else leaves it.
+func (b *books) fitQuickly(i int, s *shelf) {
+	if codes, values := s.group(i); b.one.fitQuickly(codes, values, s.count, s.steps) {
+		copy(s.levelsOf(i), b.one.levels)
+	} else {
+		b.rest = append(b.rest, i)
+	}
+}
+
+// fitInLanes fits the groups that are left.
+func (b *books) fitInLanes(s *shelf) {
 	b.begin(s.n)
 	busy := 0
 	for i := range b.lanes {
-		if b.next(i, &s) {
+		if b.next(i, s) {
 			busy++
 		}
 	}
@@ -58,7 +112,7 @@ func (b *books) fit(s shelf) {
 			if l.steps--; moved>>i&1 == 1 && l.steps > 0 {
 				continue
 			}
-			if b.finish(i, &s); !b.next(i, &s) {
+			if b.finish(i, s); !b.next(i, s) {
 				busy--
 			}
 		}
@@ -68,6 +122,7 @@ func (b *books) fit(s shelf) {
 func (b *books) begin(n int) {
 	if count := kernel.BookGroups(); len(b.lanes) != count {
 		*b = books{
+			rest: b.rest, sorted: b.sorted,
 			levels: make([]float32, kernel.BookLevels*count), middles: make([]float32, (kernel.BookLevels-1)*count),
 			sums: make([]float32, kernel.BookLevels*count), counts: make([]uint32, (kernel.BookLevels-1)*count),
 			lanes: make([]lane, count),
@@ -82,41 +137,21 @@ func (b *books) begin(n int) {
 	b.rows = sized(&b.rows, n*len(b.lanes))
 }
 
-// fewLanes are so few that ranking the values of groups takes less time.
-const fewLanes = 8
-
 // next takes the next group into a lane, if there is one.
 func (b *books) next(i int, s *shelf) bool {
 	l := &b.lanes[i]
-	for l.group = s.taken; l.group < len(s.values)/s.n; l.group = s.taken {
-		s.taken++
-		values := s.values[l.group*s.n:][:s.n]
-		if b.fitQuickly(values, l.group, s) {
-			continue
-		}
-		l.steps = s.steps
-		for row, at := 0, i; row < len(values); row, at = row+1, at+len(b.lanes) {
-			b.rows[at] = values[row]
-		}
-		b.put(i)
-		return true
-	}
-	l.group = -1
-	return false
-}
-
-// fitQuickly fits a group by itself where that takes less time. Otherwise it
-// makes the levels that it begins with, and reports false.
-func (b *books) fitQuickly(values []float32, group int, s *shelf) bool {
-	if len(b.lanes) > fewLanes {
-		lo, hi := kernel.MinMax(values)
-		b.one.reset(s.count, Range{lo, hi})
+	if len(b.rest) == 0 {
+		l.group = -1
 		return false
 	}
-	if !b.one.fitQuickly(s.codes[group*s.n:][:s.n], values, s.count, s.steps) {
-		return false
+	last := len(b.rest) - 1
+	l.group, b.rest, l.steps = b.rest[last], b.rest[:last], s.steps
+	_, values := s.group(l.group)
+	for row, at := 0, i; row < len(values); row, at = row+1, at+len(b.lanes) {
+		b.rows[at] = values[row]
 	}
-	copy(s.levels[group*s.count:], b.one.levels)
+	b.one.begin(values, s.count)
+	b.put(i)
 	return true
 }
 
@@ -152,18 +187,17 @@ func (b *books) finish(i int, s *shelf) {
 	for j := range middles {
 		middles[j] = b.middles[j*len(b.lanes)+i]
 	}
-	at := l.group * s.n
-	kernel.BookCodes(s.codes[at:at+s.n], s.values[at:at+s.n], middles[:])
-	b.levelsOf(i, s.levels[l.group*s.count:][:s.count])
+	codes, values := s.group(l.group)
+	kernel.BookCodes(codes, values, middles[:])
+	b.levelsOf(i, s.levelsOf(l.group))
 }
 
 // together reports whether the codebooks of a tile are fitted so: its groups
 // lie whole in it, and are enough for the lanes to be worth it.
 func (s *Scheme) together(t *Tile) bool {
 	known := t.known != nil && t.known.books != nil
-	lanes := kernel.BookGroups()
-	return !known && lanes > 0 && s.steps > 0 && s.Inner == 1 && s.Levels <= kernel.BookLevels && t.Start%s.Group == 0 &&
-		len(t.Values)%s.Group == 0 && 2*(len(t.Values)/s.Group) >= lanes
+	return !known && s.steps > 0 && s.Inner == 1 && s.Levels <= kernel.BookLevels && t.Start%s.Group == 0 &&
+		len(t.Values)%s.Group == 0 && worthLanes(len(t.Values)/s.Group)
 }
 
 // lookTogether gives the values of a tile the codes of their groups' levels,

@@ -216,12 +216,19 @@ func (l *Lloyd) Fit(codes []uint16, values []float32, n, steps int) {
 	copy(codes, hints)
 }
 
+// begin makes the levels that a group begins with.
+func (l *Lloyd) begin(values []float32, n int) Range {
+	lo, hi := kernel.MinMax(values)
+	r := Range{lo, hi}
+	l.reset(n, r)
+	return r
+}
+
 // fitQuickly is Fit for values that are worth to be ranked. Otherwise it makes
 // the levels that others begin with, and reports false.
 func (l *Lloyd) fitQuickly(codes []uint16, values []float32, n, steps int) bool {
-	lo, hi := kernel.MinMax(values)
-	l.reset(n, Range{lo, hi})
-	if n > len(values) || !l.ranked.rank(values, lo, hi) {
+	r := l.begin(values, n)
+	if n > len(values) || !l.ranked.rank(values, r.Lo, r.Hi) {
 		return false
 	}
 	l.fitRanked(codes, steps)

@@ -32,14 +32,15 @@ type ranked struct {
 const (
 	digitsBF16 = 8
 	digitsF16  = 11
-	mostRanked = 1 << 16 // places in a key
+	mostRanked = 1 << 16              // places in a key
+	mostSummed = 0x1p126 / mostRanked // so that sums stay finite
 )
 
 // rank sorts a group with that range. It reports false where nothing would come
 // of it.
 func (r *ranked) rank(values []float32, lo, hi float32) bool {
 	n, most := len(values), max(-lo, hi)
-	if n > mostRanked || !(most < 0x1p126/mostRanked) { // sums stay finite
+	if n > mostRanked || !(most < mostSummed) {
 		return false
 	}
 	if r.digits = significant(values); r.digits == 0 {
@@ -164,7 +165,7 @@ func (r *ranked) add() {
 // sums are multiples of the last place of the least of their values, and too
 // few to be rounded. It reports false if the sums at hand may have been.
 func (r *ranked) bound() bool {
-	n, x := len(r.keys), r.sorted[1:]
+	n, x := len(r.values), r.sorted[1:]
 	r.negative = sort.Search(n, func(i int) bool { return x[i] >= 0 })
 	r.zeros = r.negative
 	for x[r.zeros] == 0 {
@@ -180,6 +181,13 @@ func (r *ranked) bound() bool {
 	r.around, r.first, r.end = 0, 0, 0
 	total, least := r.size(0, n)
 	return total <= reach(least, r.digits)*(1<<(52-24))
+}
+
+// doubt is what the sums up to both ends of a cell come to at most if its own is
+// exact for certain, whatever values around zero it has.
+func (r *ranked) doubt() float64 {
+	_, least := r.size(0, len(r.values))
+	return 2*r.sums[r.negative] + reach(least, r.digits)
 }
 
 // exact reports whether single precision rounds no sum of the values from a up
@@ -322,24 +330,45 @@ func (r *ranked) begin(j int) int {
 func (r *ranked) inOrder(a, b int) float32 {
 	const margin = 16 // for steps to come
 	if a < r.first || b > r.end {
-		r.first, r.end = max(a-margin, 0), min(b+margin, len(r.keys))
-		r.near = inRange(r.near[:0], r.values, r.sorted[r.first+1], r.sorted[r.end])
+		r.first, r.end = max(a-margin, 0), min(b+margin, len(r.values))
+		r.near = inRange(&r.near, r.values, r.sorted[r.first+1], r.sorted[r.end])
 	}
-	lo, hi, sum := r.sorted[a+1], r.sorted[b], float32(0)
+	in, sum := spanOf(r.sorted[a+1], r.sorted[b]), float32(0)
 	for _, v := range r.near {
-		if lo <= v && v <= hi {
-			sum += v
-		}
+		sum += math.Float32frombits(math.Float32bits(v) & uint32(-in.has(v))) // or zero, which changes nothing
 	}
 	return sum
 }
 
-// inRange appends the values from lo to hi.
-func inRange(dst, values []float32, lo, hi float32) []float32 {
+// inRange sets dst to the values from lo to hi.
+func inRange(dst *[]float32, values []float32, lo, hi float32) []float32 {
+	in, near, n := spanOf(lo, hi), sized(dst, len(values)), 0
 	for _, v := range values {
-		if lo <= v && v <= hi {
-			dst = append(dst, v)
-		}
+		near[n] = v
+		n += in.has(v)
 	}
-	return dst
+	return near[:n]
+}
+
+// span is values from one to another. Which of a group are is anyone's guess, so
+// that no branch depends on it.
+type span struct {
+	from int32
+	size uint32
+}
+
+func spanOf(lo, hi float32) span {
+	from := ascending(lo)
+	return span{from, uint32(ascending(hi) - from)}
+}
+
+// has returns 1 for a value of the span, else 0.
+func (s span) has(v float32) int {
+	return int(uint64(int64(uint32(ascending(v)-s.from))-int64(s.size)-1) >> 63)
+}
+
+// ascending returns whole numbers that ascend as values do.
+func ascending(v float32) int32 {
+	bits := int32(math.Float32bits(v))
+	return bits ^ int32(uint32(bits>>31)>>1)
 }

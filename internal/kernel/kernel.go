@@ -50,6 +50,7 @@ type set struct {
 	decodeRotatedBF16                RotatedDecoder
 	lookUpRotated                    func(dst []float32, codes []byte, levels []float32, n int, entry float32)
 	books                            *bookSet // nil for none
+	ranks                            *rankSet // nil for none
 	bookCodes                        func(codes []uint16, x, middles []float32)
 	project, projectFused            func(dst []float64, w, x []float32, columns, width int)
 	collect                          func(dst []float64, w, y []float32, scale []float64, columns, width int)

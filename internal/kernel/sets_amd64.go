@@ -117,6 +117,7 @@ var avx512 = func() set {
 	wide := widening(s.widenBF16, s.rotateOnce)
 	s.rotateOnceBF16 = intsOr(rotateIntsAVX512, wide, intsOr(rotateSplitIntsAVX512, wide, wide))
 	s.books, s.bookCodes = booksBy(r.count, bookSumsAVX512, meansBy(bookMeansAVX512)), bookCodesBy(bookCodesAVX512)
+	s.ranks = ranksAVX512
 	s.split = splitBy(splitAVX512)
 	s.splitFours = splitFoursBy(splitFoursAVX512, splitFours)
 	s.splitFoursHigh = splitFoursBy(splitFoursHighAVX512, splitFoursHigh)

@@ -668,6 +668,31 @@ func bookMeansAVX512(levels *float32, middles *float32, sums *float32, counts *u
 //go:noescape
 func bookCodesAVX512(codes *uint16, x *float32, steps int, middles *float32)
 
+// rankKeysAVX512 makes keys of that many times 16 values, and returns the bits that some have beyond those of BF16.
+//
+//go:noescape
+func rankKeysAVX512(keys *uint16, x *float32, steps int) (rest uint32)
+
+// rankSortAVX512 sorts each of 16 columns of pairs, the lower halves of which come first; the rows are 16 times a power of 2.
+//
+//go:noescape
+func rankSortAVX512(x *uint32, rows int)
+
+// rankSumsAVX512 writes the keys, values and sums up to each of pairs, first the lower halves: 16 of them, then as many of other groups.
+//
+//go:noescape
+func rankSumsAVX512(keys *uint16, sorted *float32, sums *float64, pairs *uint32, chunks int)
+
+// rankFindAVX512 counts the values that are not above each of the middles, among twice as many as half.
+//
+//go:noescape
+func rankFindAVX512(c *byte, half int)
+
+// rankStepsAVX512 takes steps until the cells are at rest or none is left, or the next is not for it, which it does not begin.
+//
+//go:noescape
+func rankStepsAVX512(c *byte)
+
 // projectAVX512 adds to eight rows of 16 sums. Strides are in bytes.
 //
 //go:noescape

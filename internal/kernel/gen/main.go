@@ -42,6 +42,9 @@ func main() {
 		v.signs()
 		v.rotations()
 		v.codebooks()
+		if v.wide {
+			v.ranks()
+		}
 		v.project("project", false)
 		v.project("projectFused", true)
 		v.collect()
