@@ -29,11 +29,7 @@ func HasEightBlocks() bool { return active.eightBlocks != nil }
 func eightBlocks(codes, scales, src []byte) {
 	for i := range scales {
 		block, to := src[64*i:64*i+64], codes[32*i:32*i+32]
-		greatest := uint16(0)
-		for at := 0; at < len(block); at += 2 {
-			greatest = max(greatest, binary.LittleEndian.Uint16(block[at:])&0x7FFF)
-		}
-		scale := (greatest+31)>>7 - 8 // 448 has the mantissa 96
+		scale := (greatestBF16(block)+31)>>7 - 8 // 448 has the mantissa 96
 		if scale < leastEight || scale > mostEight {
 			scale = 0
 		}

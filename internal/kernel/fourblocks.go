@@ -45,15 +45,19 @@ func HasFourBlocks() bool { return active.fourBlocks != nil }
 func fourBlocks(dst, scales, src []byte, f *FourBlocks) {
 	for i := range scales {
 		block, codes := src[32*i:32*i+32], dst[8*i:8*i+8]
-		greatest := uint16(0)
-		for at := 0; at < len(block); at += 2 {
-			greatest = max(greatest, binary.LittleEndian.Uint16(block[at:])&0x7FFF)
-		}
-		scales[i] = f.Codes[greatest]
+		scales[i] = f.Codes[greatestBF16(block)]
 		for j := range codes {
 			codes[j] = f.code(block[4*j:], scales[i])<<4 | f.code(block[4*j+2:], scales[i])
 		}
 	}
+}
+
+// greatestBF16 returns the greatest magnitude of bfloat16 values, as bits.
+func greatestBF16(values []byte) (greatest uint16) {
+	for at := 0; at < len(values); at += 2 {
+		greatest = max(greatest, binary.LittleEndian.Uint16(values[at:])&0x7FFF)
+	}
+	return greatest
 }
 
 // code is that of a bfloat16 value. Its product is exact in double precision.

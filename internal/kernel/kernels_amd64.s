@@ -11995,7 +11995,7 @@ scaleDone:
 	VMOVD        BX, X7
 	VPBROADCASTW X7, Z7
 	MOVL         $0x0000ff00, BX
-	KMOVW        BX, K1
+	KMOVD        BX, K1
 	MOVL         $0xaaaaaaaa, BX
 	KMOVD        BX, K2
 	MOVQ         $0x0703060205010400, BX
@@ -12173,7 +12173,7 @@ scaleDone:
 	VMOVD        BX, X7
 	VPBROADCASTW X7, Z7
 	MOVL         $0x0000ff00, BX
-	KMOVW        BX, K1
+	KMOVD        BX, K1
 	MOVL         $0xaaaaaaaa, BX
 	KMOVD        BX, K2
 	MOVQ         $0x0703060205010400, BX
@@ -15299,28 +15299,28 @@ TEXT ·rotateIntsAVX512(SB), NOSPLIT, $0-36
 	VMOVD        DX, X0
 	VPBROADCASTD X0, Z0
 	MOVL         $0x0000c0c0, DX
-	KMOVW        DX, K1
+	KMOVD        DX, K1
 	VMOVDQU32.Z  Z0, K1, Z0
 	MOVL         $0x80000000, DX
 	VMOVD        DX, X1
 	VPBROADCASTD X1, Z1
 	MOVL         $0x00006a6a, DX
-	KMOVW        DX, K1
+	KMOVD        DX, K1
 	VMOVDQU32.Z  Z1, K1, Z1
 	MOVL         $0x80000000, DX
 	VMOVD        DX, X2
 	VPBROADCASTD X2, Z2
 	MOVL         $0x00007888, DX
-	KMOVW        DX, K1
+	KMOVD        DX, K1
 	VMOVDQU32.Z  Z2, K1, Z2
 	MOVL         $0x0000aaaa, DX
-	KMOVW        DX, K1
+	KMOVD        DX, K1
 	MOVL         $0x00005555, DX
-	KMOVW        DX, K2
+	KMOVD        DX, K2
 	MOVL         $0x0000f0f0, DX
-	KMOVW        DX, K3
+	KMOVD        DX, K3
 	MOVL         $0x00000f0f, DX
-	KMOVW        DX, K4
+	KMOVD        DX, K4
 	MOVL         $0xffff0000, DX
 	VMOVD        DX, X3
 	VPBROADCASTD X3, Z3
@@ -15753,28 +15753,28 @@ TEXT ·rotateChainIntsAVX512(SB), NOSPLIT, $0-36
 	VMOVD        DX, X0
 	VPBROADCASTD X0, Z0
 	MOVL         $0x0000c0c0, DX
-	KMOVW        DX, K1
+	KMOVD        DX, K1
 	VMOVDQU32.Z  Z0, K1, Z0
 	MOVL         $0x80000000, DX
 	VMOVD        DX, X1
 	VPBROADCASTD X1, Z1
 	MOVL         $0x00006a6a, DX
-	KMOVW        DX, K1
+	KMOVD        DX, K1
 	VMOVDQU32.Z  Z1, K1, Z1
 	MOVL         $0x80000000, DX
 	VMOVD        DX, X2
 	VPBROADCASTD X2, Z2
 	MOVL         $0x00007888, DX
-	KMOVW        DX, K1
+	KMOVD        DX, K1
 	VMOVDQU32.Z  Z2, K1, Z2
 	MOVL         $0x0000aaaa, DX
-	KMOVW        DX, K1
+	KMOVD        DX, K1
 	MOVL         $0x00005555, DX
-	KMOVW        DX, K2
+	KMOVD        DX, K2
 	MOVL         $0x0000f0f0, DX
-	KMOVW        DX, K3
+	KMOVD        DX, K3
 	MOVL         $0x00000f0f, DX
-	KMOVW        DX, K4
+	KMOVD        DX, K4
 	MOVL         $0xffff0000, DX
 	VMOVD        DX, X3
 	VPBROADCASTD X3, Z3
@@ -16328,28 +16328,28 @@ TEXT ·rotateLevelsAVX512(SB), NOSPLIT, $0-44
 	VMOVD        BX, X0
 	VPBROADCASTD X0, Z0
 	MOVL         $0x0000c0c0, BX
-	KMOVW        BX, K1
+	KMOVD        BX, K1
 	VMOVDQU32.Z  Z0, K1, Z0
 	MOVL         $0x80000000, BX
 	VMOVD        BX, X1
 	VPBROADCASTD X1, Z1
 	MOVL         $0x00006a6a, BX
-	KMOVW        BX, K1
+	KMOVD        BX, K1
 	VMOVDQU32.Z  Z1, K1, Z1
 	MOVL         $0x80000000, BX
 	VMOVD        BX, X2
 	VPBROADCASTD X2, Z2
 	MOVL         $0x00007888, BX
-	KMOVW        BX, K1
+	KMOVD        BX, K1
 	VMOVDQU32.Z  Z2, K1, Z2
 	MOVL         $0x0000aaaa, BX
-	KMOVW        BX, K1
+	KMOVD        BX, K1
 	MOVL         $0x00005555, BX
-	KMOVW        BX, K2
+	KMOVD        BX, K2
 	MOVL         $0x0000f0f0, BX
-	KMOVW        BX, K3
+	KMOVD        BX, K3
 	MOVL         $0x00000f0f, BX
-	KMOVW        BX, K4
+	KMOVD        BX, K4
 	MOVQ         groups+24(FP), BX
 	MOVQ         fits+32(FP), SI
 	VBROADCASTSS shift+40(FP), Z3
@@ -16885,28 +16885,28 @@ TEXT ·rotateSplitIntsAVX512(SB), NOSPLIT, $0-36
 	VMOVD        BX, X0
 	VPBROADCASTD X0, Z0
 	MOVL         $0x0000c0c0, BX
-	KMOVW        BX, K1
+	KMOVD        BX, K1
 	VMOVDQU32.Z  Z0, K1, Z0
 	MOVL         $0x80000000, BX
 	VMOVD        BX, X1
 	VPBROADCASTD X1, Z1
 	MOVL         $0x00006a6a, BX
-	KMOVW        BX, K1
+	KMOVD        BX, K1
 	VMOVDQU32.Z  Z1, K1, Z1
 	MOVL         $0x80000000, BX
 	VMOVD        BX, X2
 	VPBROADCASTD X2, Z2
 	MOVL         $0x00007888, BX
-	KMOVW        BX, K1
+	KMOVD        BX, K1
 	VMOVDQU32.Z  Z2, K1, Z2
 	MOVL         $0x0000aaaa, BX
-	KMOVW        BX, K1
+	KMOVD        BX, K1
 	MOVL         $0x00005555, BX
-	KMOVW        BX, K2
+	KMOVD        BX, K2
 	MOVL         $0x0000f0f0, BX
-	KMOVW        BX, K3
+	KMOVD        BX, K3
 	MOVL         $0x00000f0f, BX
-	KMOVW        BX, K4
+	KMOVD        BX, K4
 	MOVQ         src+8(FP), BX
 	MOVL         $0xffff0000, SI
 	VMOVD        SI, X3
@@ -17916,28 +17916,28 @@ TEXT ·rotateCodesAVX512(SB), NOSPLIT, $0-48
 	VMOVD        SI, X0
 	VPBROADCASTD X0, Z0
 	MOVL         $0x0000c0c0, SI
-	KMOVW        SI, K1
+	KMOVD        SI, K1
 	VMOVDQU32.Z  Z0, K1, Z0
 	MOVL         $0x80000000, SI
 	VMOVD        SI, X1
 	VPBROADCASTD X1, Z1
 	MOVL         $0x00006a6a, SI
-	KMOVW        SI, K1
+	KMOVD        SI, K1
 	VMOVDQU32.Z  Z1, K1, Z1
 	MOVL         $0x80000000, SI
 	VMOVD        SI, X2
 	VPBROADCASTD X2, Z2
 	MOVL         $0x00007888, SI
-	KMOVW        SI, K1
+	KMOVD        SI, K1
 	VMOVDQU32.Z  Z2, K1, Z2
 	MOVL         $0x0000aaaa, SI
-	KMOVW        SI, K1
+	KMOVD        SI, K1
 	MOVL         $0x00005555, SI
-	KMOVW        SI, K2
+	KMOVD        SI, K2
 	MOVL         $0x0000f0f0, SI
-	KMOVW        SI, K3
+	KMOVD        SI, K3
 	MOVL         $0x00000f0f, SI
-	KMOVW        SI, K4
+	KMOVD        SI, K4
 	MOVL         $0x00000000, SI
 	VMOVD        SI, X5
 	VPBROADCASTD X5, Z5
@@ -18436,28 +18436,28 @@ TEXT ·rotateCodesBF16AVX512(SB), NOSPLIT, $0-48
 	VMOVD        SI, X0
 	VPBROADCASTD X0, Z0
 	MOVL         $0x0000c0c0, SI
-	KMOVW        SI, K1
+	KMOVD        SI, K1
 	VMOVDQU32.Z  Z0, K1, Z0
 	MOVL         $0x80000000, SI
 	VMOVD        SI, X1
 	VPBROADCASTD X1, Z1
 	MOVL         $0x00006a6a, SI
-	KMOVW        SI, K1
+	KMOVD        SI, K1
 	VMOVDQU32.Z  Z1, K1, Z1
 	MOVL         $0x80000000, SI
 	VMOVD        SI, X2
 	VPBROADCASTD X2, Z2
 	MOVL         $0x00007888, SI
-	KMOVW        SI, K1
+	KMOVD        SI, K1
 	VMOVDQU32.Z  Z2, K1, Z2
 	MOVL         $0x0000aaaa, SI
-	KMOVW        SI, K1
+	KMOVD        SI, K1
 	MOVL         $0x00005555, SI
-	KMOVW        SI, K2
+	KMOVD        SI, K2
 	MOVL         $0x0000f0f0, SI
-	KMOVW        SI, K3
+	KMOVD        SI, K3
 	MOVL         $0x00000f0f, SI
-	KMOVW        SI, K4
+	KMOVD        SI, K4
 	MOVL         $0x00000000, SI
 	VMOVD        SI, X5
 	VPBROADCASTD X5, Z5
@@ -19415,7 +19415,7 @@ TEXT ·bookMeansAVX512(SB), NOSPLIT, $0-48
 	RET
 
 // func bookCodesAVX512(codes *uint16, x *float32, steps int, middles *float32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512BW, AVX512F
 TEXT ·bookCodesAVX512(SB), NOSPLIT, $0-32
 	MOVQ         codes+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -19426,7 +19426,7 @@ TEXT ·bookCodesAVX512(SB), NOSPLIT, $0-32
 	VPBROADCASTD X0, Z0
 	VBROADCASTSS 28(BX), Z0
 	MOVL         $0x00007fff, SI
-	KMOVW        SI, K1
+	KMOVD        SI, K1
 	VMOVUPS.Z    (BX), K1, Z1
 	MOVL         $0x00000008, BX
 	VMOVD        BX, X2
@@ -23168,7 +23168,7 @@ TEXT ·multiplyIntsBF16AVX512(SB), NOSPLIT, $0-64
 	VMOVQ        DI, X6
 	VPMOVZXBQ    X6, Z6
 	MOVL         $0x0000ff00, DI
-	KMOVW        DI, K1
+	KMOVD        DI, K1
 	CMPQ         SI, $0x01
 	JNE          foursNot
 	MOVQ         BX, DI
@@ -23373,7 +23373,7 @@ TEXT ·divideIntsBF16AVX512(SB), NOSPLIT, $0-64
 	VMOVQ        R8, X7
 	VPMOVZXBQ    X7, Z7
 	MOVL         $0x0000ff00, R8
-	KMOVW        R8, K1
+	KMOVD        R8, K1
 	CMPQ         DI, $0x01
 	JNE          foursNot
 	MOVQ         SI, R8
@@ -23622,7 +23622,7 @@ TEXT ·divideFromIntsBF16AVX512(SB), NOSPLIT, $0-64
 	VMOVQ        R9, X8
 	VPMOVZXBQ    X8, Z8
 	MOVL         $0x0000ff00, R9
-	KMOVW        R9, K1
+	KMOVD        R9, K1
 	CMPQ         R8, $0x01
 	JNE          foursNot
 	MOVQ         DI, R9
@@ -23904,7 +23904,7 @@ TEXT ·multiplySmallBF16AVX512(SB), NOSPLIT, $0-64
 	VMOVQ        DI, X12
 	VPMOVZXBQ    X12, Z12
 	MOVL         $0x0000ff00, DI
-	KMOVW        DI, K1
+	KMOVD        DI, K1
 	CMPQ         SI, $0x01
 	JNE          foursNot
 	MOVQ         BX, DI
@@ -24174,7 +24174,7 @@ TEXT ·divideSmallBF16AVX512(SB), NOSPLIT, $0-64
 	VMOVQ        R8, X13
 	VPMOVZXBQ    X13, Z13
 	MOVL         $0x0000ff00, R8
-	KMOVW        R8, K1
+	KMOVD        R8, K1
 	CMPQ         DI, $0x01
 	JNE          foursNot
 	MOVQ         SI, R8
@@ -24488,7 +24488,7 @@ TEXT ·dividePackedBF16AVX512(SB), NOSPLIT, $0-64
 	VMOVQ        R8, X13
 	VPMOVZXBQ    X13, Z13
 	MOVL         $0x0000ff00, R8
-	KMOVW        R8, K1
+	KMOVD        R8, K1
 	CMPQ         DI, $0x01
 	JNE          foursNot
 	MOVQ         SI, R8
@@ -24881,7 +24881,7 @@ TEXT ·divideFromPackedBF16AVX512(SB), NOSPLIT, $0-64
 	VMOVQ        R9, X13
 	VPMOVZXBQ    X13, Z13
 	MOVL         $0x0000ff00, R9
-	KMOVW        R9, K1
+	KMOVD        R9, K1
 	CMPQ         R8, $0x01
 	JNE          foursNot
 	MOVQ         DI, R9

@@ -26,9 +26,7 @@ var (
 
 // constant64 fills a vector with a 64-bit value.
 func (v isa) constant64(bits uint64) VecVirtual {
-	g, r := GP64(), v.vec()
-	MOVQ(U64(bits), g)
-	VMOVQ(g, r.AsX())
+	r := v.bytes(bits)
 	VPBROADCASTQ(r.AsX(), r)
 	return r
 }

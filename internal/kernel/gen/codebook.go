@@ -193,8 +193,7 @@ func (v isa) countBelow(middles Register) func(value VecVirtual) VecVirtual {
 func (v isa) searchBelow(middles Register) func(value VecVirtual) VecVirtual {
 	first := v.broadcast(Mem{Base: middles, Disp: 4 * (bookLevels/2 - 1)})
 	all, steps, ahead := v.vec(), []VecVirtual{}, []VecVirtual{}
-	fifteen := K()
-	setMask(0x7FFF, fifteen)
+	fifteen := v.chosen(0x7FFF)
 	VMOVUPS_Z(Mem{Base: middles}, fifteen, all)
 	for s := bookLevels / 2; s > 0; s /= 2 {
 		steps = append(steps, v.constant(uint32(s)))
@@ -214,11 +213,4 @@ func (v isa) searchBelow(middles Register) func(value VecVirtual) VecVirtual {
 		}
 		return code
 	}
-}
-
-// setMask sets a mask to constant bits.
-func setMask(bits uint32, k Register) {
-	r := GP32()
-	MOVL(U32(bits), r)
-	KMOVW(r, k)
 }

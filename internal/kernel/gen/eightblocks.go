@@ -100,8 +100,7 @@ type eightBlock struct {
 
 func (v isa) eightBlock(magnitudes VecVirtual) *eightBlock {
 	e := &eightBlock{isa: v, magnitudes: magnitudes, mantissa: v.constant16(0x7F), leading: v.constant16(0x80),
-		normal: v.constant16(4 << 11), one: v.constant16(1), sign: v.constant16(0x8000), factors: v.vec()}
-	VPBROADCASTQ(v.bytes(0x0804020100).AsX(), e.factors)
+		normal: v.constant16(4 << 11), one: v.constant16(1), sign: v.constant16(0x8000), factors: v.constant64(0x0804020100)}
 	return e
 }
 

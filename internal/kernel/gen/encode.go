@@ -276,11 +276,11 @@ func (v isa) bytes(all uint64) VecVirtual {
 	return r
 }
 
-// chosen returns a mask of lanes.
+// chosen returns a mask of up to 32 lanes.
 func (v isa) chosen(bits uint32) Register {
 	g, k := GP32(), K()
 	MOVL(U32(bits), g)
-	KMOVW(g, k)
+	KMOVD(g, k)
 	return k
 }
 

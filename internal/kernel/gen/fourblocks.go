@@ -119,7 +119,7 @@ func (v isa) fourBlock(src Register, levels Mem, raise bool) *fourBlock {
 	if v.wide {
 		e.odd, e.even = v.constant((127+7)<<23), v.constant((127+23)<<23)
 		e.one = v.constant16(1)
-		e.second, e.oddWords = v.chosen(0xFF00), v.chosenWords(0xAAAAAAAA)
+		e.second, e.oddWords = v.chosen(0xFF00), v.chosen(0xAAAAAAAA)
 		return e
 	}
 	VPACKUSWB(e.levels, e.levels, e.levels)
@@ -127,14 +127,6 @@ func (v isa) fourBlock(src Register, levels Mem, raise bool) *fourBlock {
 	e.odd = v.constant((127+7)<<23 - 1)
 	e.last, e.bound = v.constant16(15), v.constant16(0x4300+19)
 	return e
-}
-
-// chosenWords returns a mask of 32 lanes.
-func (v isa) chosenWords(bits uint32) Register {
-	g, k := GP32(), K()
-	MOVL(U32(bits), g)
-	KMOVD(g, k)
-	return k
 }
 
 // Offsets in a FourBlocks from its factors, of what is raised.
