@@ -8,10 +8,7 @@ import (
 
 // MayCopy reports whether [Writer.CopySection] can leave the copying to the
 // system, as far as is known.
-func (w *Writer) MayCopy() bool {
-	_, isFile := w.w.(*os.File)
-	return canCopy && isFile && !w.refused.Load()
-}
+func (w *Writer) MayCopy() bool { return canCopy && w.file != nil && !w.refused.Load() }
 
 // CopySection writes n bytes of tensor from of f, beginning off bytes into it,
 // to the same place in t. They do not pass through the program where the system
@@ -23,8 +20,8 @@ func (w *Writer) CopySection(t Tensor, f *File, from Tensor, off int64, n int) e
 		return err
 	}
 	copied := 0
-	if dst, ok := w.w.(*os.File); ok && w.MayCopy() {
-		copied, err = f.copyTo(dst, at, from, off, n)
+	if w.MayCopy() {
+		copied, err = f.copyTo(w.file, at, from, off, n)
 		w.written[i].Add(int64(copied))
 		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 			return fmt.Errorf("write tensor %s: %w", quoted(t.Name), err)
@@ -62,5 +59,5 @@ func (f *File) copyTo(dst *os.File, at int64, from Tensor, off int64, n int) (in
 		return 0, err
 	}
 	defer f.mu.RUnlock()
-	return copyRange(dst, at, f.file, place, n)
+	return copyRange(dst, at, f.file.File, place, n)
 }

@@ -14,7 +14,7 @@ type File struct {
 	info   os.FileInfo
 
 	mu     sync.RWMutex // held for reading while file is in use
-	file   *os.File     // nil while parked and once closed
+	file   *prompt      // nil while parked and once closed
 	closed bool
 }
 
@@ -25,7 +25,7 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{path: path, file: file}
+	f := &File{path: path, file: newPrompt(file)}
 	if err := f.load(); err != nil {
 		file.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -126,7 +126,7 @@ func (f *File) reopen() error {
 		file.Close()
 		return err
 	}
-	f.file = file
+	f.file = newPrompt(file)
 	return nil
 }
 

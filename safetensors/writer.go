@@ -3,6 +3,7 @@ package safetensors
 import (
 	"fmt"
 	"io"
+	"os"
 	"sync/atomic"
 )
 
@@ -11,6 +12,7 @@ import (
 // place of another.
 type Writer struct {
 	w       io.WriterAt
+	file    *os.File // w if it is one
 	header  *Header
 	written []atomic.Int64 // bytes per tensor, as header.Tensors
 	number  int64          // tells writers apart
@@ -34,7 +36,11 @@ func NewWriter(w io.WriterAt, h *Header) (*Writer, error) {
 		}
 		at += int64(len(piece))
 	}
-	return &Writer{w: w, header: h, written: make([]atomic.Int64, len(h.Tensors)), number: writers.Add(1)}, nil
+	file, isFile := w.(*os.File)
+	if isFile {
+		w = newPrompt(file)
+	}
+	return &Writer{w: w, file: file, header: h, written: make([]atomic.Int64, len(h.Tensors)), number: writers.Add(1)}, nil
 }
 
 // WriteSection writes p into the body of the header's tensor named t.Name,
