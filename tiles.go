@@ -236,17 +236,41 @@ func wait(w *stream.Worker, ready <-chan struct{}) bool {
 // encodeTile reads an area and fills its outputs.
 func (e *encoding) encodeTile(w *stream.Worker, a quant.Area, outputs [][]byte) error {
 	if plain, ok := e.raw(); ok {
-		raw, err := plain.raw(w, e.cut.Cols, a)
-		if err != nil {
-			return err
-		}
-		return e.explain(e.encoder.(codec.RawEncoder).EncodeRaw(outputs, a, raw, plain.tensor.Dtype, &w.Scratch))
+		return e.encodeRaw(w, plain, a, outputs)
 	}
 	values, err := e.read(w, a)
 	if err != nil {
 		return err
 	}
 	return e.explain(e.encoder.Encode(outputs, a, values, &w.Scratch))
+}
+
+func (e *encoding) encodeRaw(w *stream.Worker, plain plainValues, a quant.Area, outputs [][]byte) error {
+	if p, ok := e.encoder.(codec.PieceEncoder); ok {
+		if rows := p.PieceRows(a); rows > 0 && rows < a.Rows {
+			return e.encodePieces(w, plain, a, rows, outputs)
+		}
+	}
+	raw, err := plain.raw(w, e.cut.Cols, a)
+	if err != nil {
+		return err
+	}
+	return e.explain(e.encoder.(codec.RawEncoder).EncodeRaw(outputs, a, raw, plain.tensor.Dtype, &w.Scratch))
+}
+
+// encodePieces is encodeRaw, so many rows at a time.
+func (e *encoding) encodePieces(w *stream.Worker, plain plainValues, a quant.Area, rows int, outputs [][]byte) error {
+	p := e.encoder.(codec.PieceEncoder)
+	for piece := range a.Split(rows, a.Cols) {
+		raw, err := plain.raw(w, e.cut.Cols, piece)
+		if err != nil {
+			return err
+		}
+		if err := p.EncodePiece(outputs, a, piece, raw, plain.tensor.Dtype, &w.Scratch); err != nil {
+			return e.explain(err)
+		}
+	}
+	return nil
 }
 
 // raw returns where the values can be read as they are stored, if the encoder

@@ -72,6 +72,7 @@ type Patch struct {
 	Ranges []Range
 
 	plain plain // in place of values
+	tile  Area  // whose rows they are, all or some; of plain ones alone
 }
 
 // row returns the values of row i of the patch.

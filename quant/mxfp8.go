@@ -81,8 +81,9 @@ func (m *MXFP8) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
 }
 
 func (m *MXFP8) encodeRows(dst [][]byte, p *Patch, scratch *Scratch) {
-	wide, sides := m.padded(p.Area).Cols, m.sideCodes(p.Area, scratch)
-	stride, codes := m.stride(wide), scratch.uint16s(p.Cols)
+	wide := m.padded(p.Area).Cols
+	stride := m.stride(wide)
+	sides, codes := sideCodes(roundUp(p.Rows, bandRows), stride, scratch), scratch.uint16s(p.Cols)
 	clear(dst[0])
 	for i := range p.Rows {
 		row := p.row(i)
@@ -94,7 +95,7 @@ func (m *MXFP8) encodeRows(dst [][]byte, p *Patch, scratch *Scratch) {
 			dst[0][i*wide+j] = byte(code)
 		}
 	}
-	putScales(dst[1], sides, stride)
+	putScales(dst[1], sides, 0, stride)
 }
 
 // normalize divides a block by its scale and returns the scale's code.

@@ -108,8 +108,9 @@ func (n *NVFP4) rangeOf(p *Patch, scratch *Scratch) (Range, error) {
 }
 
 func (n *NVFP4) encodeRows(dst [][]byte, p *Patch, tensor float32, scratch *Scratch) {
-	wide, sides := n.padded(p.Area).Cols, n.sideCodes(p.Area, scratch)
-	stride, codes := n.stride(wide), scratch.uint16s(wide)
+	wide := n.padded(p.Area).Cols
+	stride := n.stride(wide)
+	sides, codes := sideCodes(roundUp(p.Rows, bandRows), stride, scratch), scratch.uint16s(wide)
 	clear(codes[p.Cols:])
 	for i := range p.Rows {
 		row := p.row(i)
@@ -122,7 +123,7 @@ func (n *NVFP4) encodeRows(dst [][]byte, p *Patch, tensor float32, scratch *Scra
 		putFours(dst[0][i*wide/2:(i+1)*wide/2], codes)
 	}
 	clear(dst[0][p.Rows*wide/2:])
-	putScales(dst[1], sides, stride)
+	putScales(dst[1], sides, 0, stride)
 }
 
 // putFours puts two codes in a byte, the first in the high bits.

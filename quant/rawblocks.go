@@ -11,7 +11,12 @@ import (
 // RawPatch is an area of a weight as a checkpoint stores it, for formats that
 // take such: see [RawSheet].
 func RawPatch(a Area, raw []byte, d safetensors.Dtype, ranges []Range) Patch {
-	return Patch{Area: a, Ranges: ranges, plain: plain{data: raw, dtype: d}}
+	return RawPiece(a, a, raw, d, ranges)
+}
+
+// RawPiece is a [RawPatch] of some whole rows of a tile, for a [PieceSheet].
+func RawPiece(tile, a Area, raw []byte, d safetensors.Dtype, ranges []Range) Patch {
+	return Patch{Area: a, Ranges: ranges, plain: plain{data: raw, dtype: d}, tile: tile}
 }
 
 // RawSheet is a format of rows and columns whose Encode takes a [RawPatch].
@@ -22,6 +27,18 @@ type RawSheet interface {
 	// *[NonfiniteError].
 	MeasureRaw(p Patch, s *Scratch) ([]Range, error)
 }
+
+// PieceSheet is a raw sheet whose areas have so many rows that they leave the nearer
+// caches. Its Encode takes a [RawPiece] too: all of a tile, in order, fill the bytes
+// that the tile does.
+type PieceSheet interface {
+	RawSheet
+	// PieceRows is how many rows of that many columns a piece should have.
+	PieceRows(cols int) int
+}
+
+// PieceRows is how many rows of that many columns a piece should have.
+func (w *swizzled) PieceRows(cols int) int { return max(TileSize/max(cols, 1), 1) }
 
 // blockRule is how blocks of a row become floats of a few bits.
 type blockRule struct {
@@ -56,12 +73,28 @@ func (r *blockRule) one(codes []byte, values plain, s *Scratch) (scale byte, fin
 // encodeRaw encodes a patch of raw values, some rows at a time. It reports
 // false for NaN and infinity.
 func (w *swizzled) encodeRaw(dst [][]byte, p *Patch, rule *blockRule, s *Scratch) (finite bool) {
-	wide, sides := w.padded(p.Area).Cols, w.sideCodes(p.Area, s)
+	from, wide := p.Row-p.tile.Row, w.padded(p.tile).Cols
+	rows, stride := p.Rows, w.stride(wide)
+	codes := dst[0][from*wide*w.bits/8:]
+	if from+rows == p.tile.Rows {
+		clear(codes[rows*wide*w.bits/8:])
+		rows = roundUp(p.tile.Rows, bandRows) - from
+	}
+	sides := sideCodes(rows, stride, s)
+	finite = w.rawRows(codes, sides, p, rule, s)
+	putScales(dst[1], sides, from, stride)
+	return finite
+}
+
+// rawRows gives rows of values, padded to whole blocks, their codes, and the codes of
+// scales row by row. It reports false for NaN and infinity.
+func (w *swizzled) rawRows(dst, sides []byte, p *Patch, rule *blockRule, s *Scratch) (finite bool) {
+	wide := w.padded(p.tile).Cols
 	stride := w.stride(wide)
 	finite = true
 	for i, rows := 0, w.together(p.Area); i < p.Rows; i += rows {
 		rows = min(rows, p.Rows-i)
-		line := dst[0][i*wide*w.bits/8 : (i+rows)*wide*w.bits/8]
+		line := dst[i*wide*w.bits/8 : (i+rows)*wide*w.bits/8]
 		n := rows * p.Cols
 		scales, values, left := sides[i*stride:][:ceilDiv(n, w.block)], p.plain.slice(i*p.Cols, i*p.Cols+n), rows*wide
 		if rule.whole != nil {
@@ -80,8 +113,6 @@ func (w *swizzled) encodeRaw(dst [][]byte, p *Patch, rule *blockRule, s *Scratch
 			kernel.PackFoursHigh(line, codes)
 		}
 	}
-	clear(dst[0][p.Rows*wide*w.bits/8:])
-	putScales(dst[1], sides, stride)
 	return finite
 }
 

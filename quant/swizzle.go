@@ -69,10 +69,9 @@ func (s *swizzled) span(i int, a Area) []Span {
 // area being so many columns wide.
 func (s *swizzled) stride(cols int) int { return bandBlocks * ceilDiv(cols, bandBlocks*s.block) }
 
-// sideCodes is room for the scales of an area, row by row of whole bands; all
-// are zero.
-func (s *swizzled) sideCodes(a Area, scratch *Scratch) []byte {
-	codes := sized(&scratch.scaleCodes, roundUp(a.Rows, bandRows)*s.stride(s.padded(a).Cols))
+// sideCodes is room for the scales of rows; all are zero.
+func sideCodes(rows, stride int, scratch *Scratch) []byte {
+	codes := sized(&scratch.scaleCodes, rows*stride)
 	clear(codes)
 	return codes
 }
@@ -81,15 +80,23 @@ func (s *swizzled) sideCodes(a Area, scratch *Scratch) []byte {
 // four blocks each.
 const quarter = bandRows / 4
 
-// putScales puts scales, row by row of whole bands, in their places.
-func putScales(dst, scales []byte, stride int) {
-	for ; len(scales) > 0; scales, dst = scales[bandRows*stride:], dst[bandRows*stride:] {
-		for c := 0; c < stride; c += bandBlocks {
-			tile := (*[bandRows * bandBlocks]byte)(dst[c*bandRows:])
-			for r := 0; r < bandRows; r++ {
-				to := tile[r%quarter*4*bandBlocks+r/quarter*bandBlocks:]
-				*(*[bandBlocks]byte)(to) = [bandBlocks]byte(scales[r*stride+c:])
-			}
+// putScales puts the scales of rows, from one of the first band on, in their
+// places.
+func putScales(dst, scales []byte, from, stride int) {
+	for len(scales) > 0 {
+		rows := min(bandRows-from%bandRows, len(scales)/stride)
+		putBand(dst[from/bandRows*bandRows*stride:], scales[:rows*stride], from%bandRows, stride)
+		from, scales = from+rows, scales[rows*stride:]
+	}
+}
+
+// putBand puts scales of one band.
+func putBand(band, scales []byte, from, stride int) {
+	for c := 0; c < stride; c += bandBlocks {
+		tile := (*[bandRows * bandBlocks]byte)(band[c*bandRows:])
+		for r, i := from, c; i < len(scales); r, i = r+1, i+stride {
+			to := tile[r%quarter*4*bandBlocks+r/quarter*bandBlocks:]
+			*(*[bandBlocks]byte)(to) = [bandBlocks]byte(scales[i:])
 		}
 	}
 }

@@ -35,6 +35,17 @@ type RawEncoder interface {
 	EncodeRaw(dst [][]byte, a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) error
 }
 
+// PieceEncoder is a raw encoder that can take an area some rows at a time, so that
+// what was read is in the nearer caches still.
+type PieceEncoder interface {
+	// PieceRows is how many rows of an area a piece should have; 0 if the area has to
+	// be taken at once.
+	PieceRows(a quant.Area) int
+	// EncodePiece is EncodeRaw for whole rows of an area. Pieces come in order, and
+	// fill dst together.
+	EncodePiece(dst [][]byte, area, piece quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) error
+}
+
 // RawPass is a pass that can do so.
 type RawPass interface {
 	// TakesRaw is as that of an encoder.
@@ -125,6 +136,20 @@ func (e *sheetEncoder) TakesRaw(d safetensors.Dtype) bool {
 
 func (e *sheetEncoder) EncodeRaw(dst [][]byte, a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) error {
 	return e.Sheet.Encode(dst, quant.RawPatch(a, raw, d, e.ranges), s)
+}
+
+// PieceRows: an area that holds all of a group that is higher than a row has to be
+// taken at once.
+func (e *sheetEncoder) PieceRows(a quant.Area) int {
+	p, ok := e.Sheet.(quant.PieceSheet)
+	if !ok || e.ranges == nil && e.cut.GroupRows > 1 {
+		return 0
+	}
+	return p.PieceRows(a.Cols)
+}
+
+func (e *sheetEncoder) EncodePiece(dst [][]byte, area, piece quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) error {
+	return e.Sheet.Encode(dst, quant.RawPiece(area, piece, raw, d, e.ranges), s)
 }
 
 // measure is the pass that takes the range of every group.
