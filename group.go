@@ -26,7 +26,7 @@ type group struct {
 
 // whole reports whether a weight is one tile of plain values and needs no pass.
 func (e *encoding) whole() bool {
-	_, plain := e.values.(plainValues)
+	_, plain := e.values.(*plainValues)
 	_, surveys := e.encoder.(codec.Surveyor)
 	rows, cols := e.encoder.Tile()
 	return plain && !surveys && e.cut.Count(rows, cols) == 1 && len(e.passes) == 0
@@ -83,7 +83,7 @@ func encodeTogether(w *stream.Worker, small []*encoding) error {
 	for _, e := range small {
 		if together {
 			from := e.step.Source.Offset - first.Offset
-			e.values = plainValues{source: e.source, tensor: e.step.Source, body: data[from : from+e.step.Source.Size]}
+			e.values.(*plainValues).body = data[from : from+e.step.Source.Size]
 		}
 		n := len(e.step.Parts)
 		if err := e.encodeTile(w, e.all(), outputs[:n]); err != nil {

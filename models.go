@@ -244,12 +244,18 @@ func (m *models) write(ctx context.Context, w writing) (*Report, error) {
 }
 
 // copied is the work on plans whose steps read a source's own tensors, without
-// more to say than what was planned.
+// more to say than what was planned: that is put together meanwhile.
 func (m *models) copied(dest string, force bool, r Resources, start time.Time) writing {
+	done := make(chan *Report, 1)
+	go func() { done <- m.report(dest, time.Since(start)) }()
 	return writing{
 		dest: dest, force: force, Resources: r, bytes: m.bytesIn(),
-		tasks:  func(yield func(stream.Task) bool) { m.quantize(r, yield) },
-		report: func(*stage.Stage, func(int64)) (*Report, error) { return m.report(dest, time.Since(start)), nil },
+		tasks: func(yield func(stream.Task) bool) { m.quantize(r, yield) },
+		report: func(*stage.Stage, func(int64)) (*Report, error) {
+			report := <-done
+			report.Seconds = time.Since(start).Seconds()
+			return report, nil
+		},
 	}
 }
 

@@ -29,8 +29,12 @@ func Quantize(ctx context.Context, source, dest string, o Options) (*Report, err
 	}
 	w := m.copied(dest, o.Force, o.Resources, start)
 	w.bytes = m.work(o)
+	report := w.report
 	w.report = func(out *stage.Stage, done func(int64)) (*Report, error) {
-		r := m.report(dest, time.Since(start))
+		r, err := report(out, done)
+		if err != nil {
+			return nil, err
+		}
 		return r, m.measure(ctx, out, o, done, r)
 	}
 	return m.write(ctx, w)

@@ -120,7 +120,7 @@ type encoding struct {
 func (q *quantization) encoding(s *plan.Step) *encoding {
 	e := &encoding{quantization: q, step: s, limit: q.maxTile()}
 	if s.From == nil {
-		e.values = plainValues{source: q.source, tensor: s.Source}
+		e.values = &plainValues{source: q.source, tensor: s.Source}
 	} else {
 		e.values = newStoredValues(q.source, s.From, e.limit/2)
 		e.limit = max(e.limit/2/4096, 1) * 4096
@@ -137,7 +137,7 @@ func (q *quantization) encoding(s *plan.Step) *encoding {
 // keep has a tensor stay in memory that is read several times, if it is plain,
 // small enough, and read in runs.
 func (e *encoding) keep() {
-	plain, ok := e.values.(plainValues)
+	plain, ok := e.values.(*plainValues)
 	if !ok || len(e.passes) < 2 || !e.inRuns(e.encoder) {
 		return
 	}
@@ -147,7 +147,7 @@ func (e *encoding) keep() {
 		}
 	}
 	plain.kept = e.keeper.keep(e.step.Source.Size, (e.memory()-baseMemory)/3)
-	e.kept, e.values = plain.kept, plain
+	e.kept = plain.kept
 }
 
 // inRuns reports whether areas are whole rows, or parts of the only one.
@@ -245,7 +245,7 @@ func (e *encoding) encodeTile(w *stream.Worker, a quant.Area, outputs [][]byte) 
 	return e.explain(e.encoder.Encode(outputs, a, values, &w.Scratch))
 }
 
-func (e *encoding) encodeRaw(w *stream.Worker, plain plainValues, a quant.Area, outputs [][]byte) error {
+func (e *encoding) encodeRaw(w *stream.Worker, plain *plainValues, a quant.Area, outputs [][]byte) error {
 	if p, ok := e.encoder.(codec.PieceEncoder); ok {
 		if rows := p.PieceRows(a); rows > 0 && rows < a.Rows {
 			return e.encodePieces(w, plain, a, rows, outputs)
@@ -259,7 +259,7 @@ func (e *encoding) encodeRaw(w *stream.Worker, plain plainValues, a quant.Area, 
 }
 
 // encodePieces is encodeRaw, so many rows at a time.
-func (e *encoding) encodePieces(w *stream.Worker, plain plainValues, a quant.Area, rows int, outputs [][]byte) error {
+func (e *encoding) encodePieces(w *stream.Worker, plain *plainValues, a quant.Area, rows int, outputs [][]byte) error {
 	p := e.encoder.(codec.PieceEncoder)
 	for piece := range a.Split(rows, a.Cols) {
 		raw, err := plain.raw(w, e.cut.Cols, piece)
@@ -275,8 +275,8 @@ func (e *encoding) encodePieces(w *stream.Worker, plain plainValues, a quant.Are
 
 // raw returns where the values can be read as they are stored, if the encoder
 // takes them so.
-func (e *encoding) raw() (plainValues, bool) {
-	plain, ok := e.values.(plainValues)
+func (e *encoding) raw() (*plainValues, bool) {
+	plain, ok := e.values.(*plainValues)
 	return plain, ok && codec.TakesRaw(e.encoder, plain.tensor.Dtype)
 }
 
@@ -389,7 +389,7 @@ func (r *reading) tasks(yield func(stream.Task) bool) {
 
 // look reads one area.
 func (r *reading) look(w *stream.Worker, a quant.Area) (any, error) {
-	plain, stored := r.values.(plainValues)
+	plain, stored := r.values.(*plainValues)
 	if pass, ok := r.pass.(codec.RawPass); ok && stored && pass.TakesRaw(plain.tensor.Dtype) {
 		raw, err := plain.raw(w, r.cut.Cols, a)
 		if err != nil {

@@ -24,7 +24,7 @@ type plainValues struct {
 	kept   *kept  // where it stays from its first pass on; else nil
 }
 
-func (p plainValues) read(w *stream.Worker, buffer, columns int, a quant.Area) ([]float32, error) {
+func (p *plainValues) read(w *stream.Worker, buffer, columns int, a quant.Area) ([]float32, error) {
 	const near = 32 << 10 // values whose bytes are in the nearer caches still when they are widened
 	x := w.Floats(buffer, a.Values())
 	rows, width := max(near/a.Cols, 1), a.Cols
@@ -44,7 +44,7 @@ func (p plainValues) read(w *stream.Worker, buffer, columns int, a quant.Area) (
 }
 
 // raw reads them as they are stored.
-func (p plainValues) raw(w *stream.Worker, columns int, a quant.Area) ([]byte, error) {
+func (p *plainValues) raw(w *stream.Worker, columns int, a quant.Area) ([]byte, error) {
 	width := p.tensor.Dtype.Bits() / 8
 	spans := quant.AreaSpans(a, columns, width)
 	switch run := spans[0]; {

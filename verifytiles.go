@@ -191,7 +191,7 @@ func (v *verification) original(name string) (*original, bool) {
 		return &original{newStoredValues(v.source, l, v.maxTile()/2), 0, l.Shape(), bytesOf(l.Tensors), l.Err}, true
 	}
 	t, ok := v.source.Lookup(name)
-	return &original{plainValues{source: v.source, tensor: t}, t.Dtype, t.Shape, t.Size, nil}, ok
+	return &original{&plainValues{source: v.source, tensor: t}, t.Dtype, t.Shape, t.Size, nil}, ok
 }
 
 // check is one tensor being read.
@@ -314,7 +314,7 @@ func (v *verification) compare(w *stream.Worker, source *original, columns int, 
 
 // measureArea adds up the errors of an area of the source.
 func (s *sums) measureArea(w *stream.Worker, source *original, columns int, a quant.Area, got []float32) error {
-	if plain, ok := source.values.(plainValues); ok && source.dtype == safetensors.BF16 { // the usual one
+	if plain, ok := source.values.(*plainValues); ok && source.dtype == safetensors.BF16 { // the usual one
 		want, err := plain.raw(w, columns, a)
 		if err == nil {
 			s.measureRaw(want, kernel.RawBF16, got)
@@ -385,7 +385,7 @@ func (v *verification) compareBytes(w *stream.Worker, t checkpoint.Tensor, sourc
 // sourceBytes returns the source's bytes, rounded where the copy has another
 // float dtype; nil where they cannot be the same.
 func (v *verification) sourceBytes(w *stream.Worker, t checkpoint.Tensor, source *original, off int64, n int) ([]byte, error) {
-	if plain, ok := source.values.(plainValues); ok && t.Dtype == source.dtype {
+	if plain, ok := source.values.(*plainValues); ok && t.Dtype == source.dtype {
 		want := w.Bytes(wantBuffer, n)
 		return want, v.source.ReadSection(plain.tensor, want, off)
 	}

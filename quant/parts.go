@@ -28,12 +28,15 @@ type part struct {
 }
 
 // Tensors returns what is stored: the codes first.
-func (s *Scheme) Tensors() []Tensor {
-	tensors := make([]Tensor, len(s.parts))
-	for i, p := range s.parts {
-		tensors[i] = p.Tensor
+func (s *Scheme) Tensors() []Tensor { return s.tensors }
+
+// list keeps what Tensors returns: many layers share a scheme. What is appended to
+// it goes elsewhere.
+func (s *Scheme) list() {
+	for _, p := range s.parts {
+		s.tensors = append(s.tensors, p.Tensor)
 	}
-	return tensors
+	s.tensors = slices.Clip(s.tensors)
 }
 
 // Written returns the bytes of tensor i that encoding values [start, end)

@@ -91,6 +91,7 @@ type Scaled struct {
 	Grid
 	Shape          []int
 	ScaleShape     []int
+	tensors        [2]Tensor
 	Rule           *Rule
 	AllowNonfinite bool
 
@@ -115,6 +116,7 @@ func NewGrouped(shape []int, rule *Rule, group int, scaleShape []int, allowNonfi
 		return nil, err
 	}
 	s := &Scaled{Shape: shape, ScaleShape: scaleShape, Rule: rule, AllowNonfinite: allowNonfinite}
+	s.tensors = [...]Tensor{{Weight, rule.Store, shape}, {Scale, safetensors.F32, scaleShape}}
 	s.Grid = Grid{Values: shape[0] * shape[1], Group: group, Inner: 1, Levels: 1, Bits: 8, Block: 1, ScaleBytes: 4}
 	if group < 1 || s.Values%group != 0 {
 		return nil, fmt.Errorf("groups of %d do not fit shape %v", group, shape)
@@ -147,9 +149,7 @@ func unlessOne(shape ...int) []int {
 }
 
 // Tensors returns the codes and the scale.
-func (s *Scaled) Tensors() []Tensor {
-	return []Tensor{{Weight, s.Rule.Store, s.Shape}, {Scale, safetensors.F32, s.ScaleShape}}
-}
+func (s *Scaled) Tensors() []Tensor { return s.tensors[:] }
 
 // Written returns the bytes of tensor i that encoding values [start, end)
 // fills.

@@ -110,6 +110,7 @@ type Scheme struct {
 	scale       sideData
 	zero        sideData
 	parts       []part
+	tensors     []Tensor // of the parts
 }
 
 // NewScheme resolves options for a weight of that shape. The error says why
@@ -145,6 +146,7 @@ func NewScheme(shape []int, o Options) (*Scheme, error) {
 		return nil, err
 	}
 	s.addFactors()
+	s.list()
 	s.fuse()
 	return s, nil
 }

@@ -46,14 +46,17 @@ func layOut(tensors []Tensor, metadata map[string]string) (h *Header, from []int
 	if err := h.place(); err != nil {
 		return nil, nil, err
 	}
-	if err := h.checkNames(ErrInvalid); err != nil {
-		return nil, nil, err
+	var repeated error
+	var checking sync.WaitGroup
+	checking.Go(func() { repeated = h.checkNames(ErrInvalid) })
+	size := h.encodedSize()
+	if checking.Wait(); repeated != nil {
+		return nil, nil, repeated
 	}
 	if err := checkMetadata(metadata); err != nil {
 		return nil, nil, err
 	}
-	h.encoded = h.encodedSize()
-	h.DataStart = h.encoded
+	h.encoded, h.DataStart = size, size
 	if n := h.DataStart - lengthBytes; n > MaxHeader {
 		return nil, nil, errorOf(ErrInvalid, "header takes %d bytes, want at most %d", n, MaxHeader)
 	}

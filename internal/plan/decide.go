@@ -3,7 +3,10 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"runtime"
 	"strings"
+	"sync"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
@@ -91,6 +94,47 @@ func (d *decider) base() codec.Settings {
 		s.Dtype = "int8"
 	}
 	return s
+}
+
+// fewSteps are so few that they are decided about one after the other.
+const fewSteps = 2048
+
+// steps decides about tensors in that order, about many in parts at the same time.
+// Its error is that of the first.
+func (d *decider) steps(steps []Step, tensors []checkpoint.Tensor, order []int32) error {
+	parts := max(1, min(runtime.GOMAXPROCS(0), len(steps)/fewSteps))
+	deciders, errs := make([]*decider, parts), make([]error, parts)
+	var deciding sync.WaitGroup
+	for i := range parts {
+		from, to := i*len(steps)/parts, (i+1)*len(steps)/parts
+		deciders[i] = d.another()
+		deciding.Go(func() { errs[i] = deciders[i].run(steps[from:to], tensors, order[from:to]) })
+	}
+	deciding.Wait()
+	for i, one := range deciders {
+		if errs[i] != nil {
+			return errs[i]
+		}
+		maps.Copy(d.used, one.used)
+		d.cannot = append(d.cannot, one.cannot...)
+	}
+	return nil
+}
+
+// another decides as d does and remembers what it does by itself.
+func (d *decider) another() *decider {
+	one := *d
+	one.used, one.made, one.cannot = map[string]bool{}, map[made]shared{}, nil
+	return &one
+}
+
+func (d *decider) run(steps []Step, tensors []checkpoint.Tensor, order []int32) error {
+	for i, place := range order {
+		if err := d.step(&steps[i], tensors[place]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *decider) step(s *Step, t checkpoint.Tensor) error {

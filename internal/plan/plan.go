@@ -161,10 +161,8 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	}
 	p.Steps = make([]Step, len(tensors))
 	d.kept = keptDtype(tensors)
-	for i, t := range readOrder(tensors) {
-		if err := d.step(&p.Steps[i], t); err != nil {
-			return nil, err
-		}
+	if err := d.steps(p.Steps, tensors, readOrder(tensors)); err != nil {
+		return nil, err
 	}
 	if err := d.unused(); err != nil {
 		return nil, err
@@ -183,12 +181,17 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	return p, p.place(o.Output)
 }
 
-func readOrder(tensors []checkpoint.Tensor) []checkpoint.Tensor {
-	tensors = slices.Clone(tensors)
-	slices.SortFunc(tensors, func(a, b checkpoint.Tensor) int {
+// readOrder is the places of tensors in the order in which they are read.
+func readOrder(tensors []checkpoint.Tensor) []int32 {
+	places := make([]int32, len(tensors))
+	for i := range places {
+		places[i] = int32(i)
+	}
+	slices.SortFunc(places, func(i, j int32) int {
+		a, b := &tensors[i], &tensors[j]
 		return cmp.Or(cmp.Compare(a.Shard, b.Shard), cmp.Compare(a.Offset, b.Offset), strings.Compare(a.Name, b.Name))
 	})
-	return tensors
+	return places
 }
 
 func checkFor(p *Plan, o Options) error {

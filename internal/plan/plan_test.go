@@ -2,8 +2,10 @@ package plan
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"reflect"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -380,6 +382,55 @@ func TestPure(t *testing.T) {
 	}
 	if !reflect.DeepEqual(tensors, before) || len(o.Output.Metadata) != 1 || !slices.Equal(o.Config.NotConvert, []string{"z", "a"}) {
 		t.Error("the plan changed what it was made from")
+	}
+}
+
+// TestDecidedInParts: a checkpoint of many tensors must come out the same however
+// many cores decide about it, in notes and errors too.
+func TestDecidedInParts(t *testing.T) {
+	words := map[string]string{}
+	for i := range 2*fewSteps + 77 {
+		layer := fmt.Sprintf("blocks.%d.", i)
+		words[layer+"ff.weight"] = fmt.Sprintf("BF16 64 %d", 64*(1+i%3))
+		if i%5 == 0 {
+			words[layer+"odd.weight"] = "BF16 3 33"
+		}
+	}
+	tensors := inventory(t, words)
+	o := options(t, Options{Layout: layout.SDNQ, MinNumel: ptr(1), MinChannels: ptr(1), Flags: Overrides{"dtype": "uint5"},
+		Set: rules(t, `blocks\.7\.ff=uint4`, `\.4000\.=int8`), Keep: patterns(t, `blocks\.30\d`, "none")})
+	refused := o
+	refused.Set = rules(t, `\.odd\.=uint5`)
+	type outcome struct {
+		p         *Plan
+		err, none error
+	}
+	var all []outcome
+	for _, cores := range []int{1, 2, 5} {
+		before := runtime.GOMAXPROCS(cores)
+		p, err := Make(tensors, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Make(tensors, refused)
+		none := o
+		none.Set = rules(t, "nothing=int8")
+		_, unused := Make(tensors, none)
+		runtime.GOMAXPROCS(before)
+		all = append(all, outcome{p, err, unused})
+	}
+	first := all[0]
+	if len(first.p.Notes) < 100 || first.err == nil || first.none == nil {
+		t.Fatalf("%d notes, %v, %v", len(first.p.Notes), first.err, first.none)
+	}
+	for _, other := range all[1:] {
+		if !reflect.DeepEqual(steps(first.p), steps(other.p)) || !slices.Equal(first.p.Notes, other.p.Notes) ||
+			!reflect.DeepEqual(first.p.Files, other.p.Files) || !reflect.DeepEqual(first.p.Config, other.p.Config) {
+			t.Error("another plan on other cores")
+		}
+		if first.err.Error() != other.err.Error() || first.none.Error() != other.none.Error() {
+			t.Errorf("errors %v and %v, want %v and %v", other.err, other.none, first.err, first.none)
+		}
 	}
 }
 
