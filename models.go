@@ -230,7 +230,12 @@ func (m *models) write(ctx context.Context, w writing) (*Report, error) {
 	}
 	defer out.Abort()
 	done := w.progress(w.bytes)
-	if err := stream.Run(ctx, w.threads(), w.tasks, done); err != nil {
+	tasks := func(yield func(stream.Task) bool) {
+		if m.headers(yield) {
+			w.tasks(yield)
+		}
+	}
+	if err := stream.Run(ctx, w.threads(), tasks, done); err != nil {
 		return nil, err
 	}
 	if err := m.finish(); err != nil {
@@ -267,7 +272,7 @@ func (m *models) checkDest(dest string, force bool) error {
 	return checkDest(m.list[0].c, m.list[0].plan, dest, force)
 }
 
-// create opens the output's files and writes all but the tensors.
+// create opens the output's files and writes what stands beside them.
 func (m *models) create(dest string, force bool) (s *stage.Stage, err error) {
 	if err := m.checkDest(dest, force); err != nil {
 		return nil, err
@@ -300,6 +305,18 @@ func (m *models) fill(s *stage.Stage, dest string) (err error) {
 		}
 	}
 	return nil
+}
+
+// headers yields the writing of the outputs' headers: that of many tensors is long.
+func (m *models) headers(yield func(stream.Task) bool) bool {
+	for _, one := range m.list {
+		for _, w := range one.writers {
+			if !yield(stream.Task{Do: func(*stream.Worker) error { return w.WriteHeader() }}) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // quantize yields the work on one model after the other.

@@ -51,7 +51,7 @@ func createFiles(s place, files []plan.File) (writers, error) {
 		if err != nil {
 			return nil, err
 		}
-		w, err := safetensors.NewWriter(f, file.Header)
+		w, err := safetensors.NewBodies(f, file.Header)
 		if err != nil {
 			return nil, err
 		}

@@ -35,13 +35,13 @@ func reportPage(r *tensorpress.Report) *page {
 	p.fact("written", r.Dest)
 	p.fact("layout", r.Layout)
 	p.fact("preset", r.Preset)
-	p.fact("layers", tally(r.Layers, func(l tensorpress.ReportLayer) string {
+	p.fact("layers", tally(r.Layers, func(l *tensorpress.ReportLayer) string {
 		if r.Seconds > 0 {
 			return done(l.Action)
 		}
 		return "to " + l.Action
 	}))
-	p.fact("dtypes", tally(r.Layers, func(l tensorpress.ReportLayer) string { return l.Dtype }))
+	p.fact("dtypes", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return l.Dtype }))
 	p.fact("files", strings.Join(r.Files, ", "))
 	p.fact("bytes", sizes(r))
 	if r.Seconds > 0 {

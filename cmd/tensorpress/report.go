@@ -75,25 +75,20 @@ func printDone(w io.Writer, r *tensorpress.Report) {
 	if r.Preset != "" {
 		t.add("preset", r.Preset)
 	}
-	t.add("layers", tally(r.Layers, func(l tensorpress.ReportLayer) string { return done(l.Action) }))
-	t.add("dtypes", tally(r.Layers, func(l tensorpress.ReportLayer) string { return l.Dtype }))
+	t.add("layers", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return done(l.Action) }))
+	t.add("dtypes", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return l.Dtype }))
 	t.add("bytes", sizes(r))
 	t.add("time", fmt.Sprintf("%.2f s, %.2f GB/s", r.Seconds, r.Speed()/1e9))
 	t.print(w)
 }
 
-// done is an action that is over.
-func done(action string) string {
-	switch action {
-	case "quantize", "requantize", "dequantize", "move", "describe":
-		return action + "d"
-	case "keep":
-		return "kept"
-	case "drop":
-		return "dropped"
-	}
-	return action
+// dones are actions that are over.
+var dones = map[string]string{
+	"quantize": "quantized", "requantize": "requantized", "dequantize": "dequantized",
+	"move": "moved", "describe": "described", "keep": "kept", "drop": "dropped",
 }
+
+func done(action string) string { return cmp.Or(dones[action], action) }
 
 // sizes tells bytes before and after.
 func sizes(r *tensorpress.Report) string {
@@ -106,17 +101,16 @@ func sizes(r *tensorpress.Report) string {
 
 // tally counts layers by what key says of them: first those that change, then
 // those that are kept.
-func tally(layers []tensorpress.ReportLayer, key func(tensorpress.ReportLayer) string) string {
-	var texts []string
-	for _, kept := range []bool{false, true} {
-		counts := map[string]int{}
-		for _, l := range layers {
-			if (l.Action == "keep") == kept {
-				counts[key(l)]++
-			}
+func tally(layers []tensorpress.ReportLayer, key func(*tensorpress.ReportLayer) string) string {
+	changed, kept := map[string]int{}, map[string]int{}
+	for i := range layers {
+		l, counts := &layers[i], changed
+		if l.Action == "keep" {
+			counts = kept
 		}
-		texts = append(texts, mostFirst(counts)...)
+		counts[key(l)]++
 	}
+	texts := append(mostFirst(changed), mostFirst(kept)...)
 	return cmp.Or(strings.Join(texts, ", "), "none")
 }
 
@@ -145,8 +139,8 @@ func printPlan(w io.Writer, r *tensorpress.Report) {
 	sums := newTable()
 	sums.add("layout", r.Layout)
 	sums.add("preset", r.Preset)
-	sums.add("layers", tally(r.Layers, func(l tensorpress.ReportLayer) string { return "to " + l.Action }))
-	sums.add("dtypes", tally(r.Layers, func(l tensorpress.ReportLayer) string { return l.Dtype }))
+	sums.add("layers", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return "to " + l.Action }))
+	sums.add("dtypes", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return l.Dtype }))
 	sums.add("files", fmt.Sprint(len(r.Files)))
 	sums.add("bytes", sizes(r))
 	sums.print(w)
