@@ -67,12 +67,12 @@ func (g *group) flush(yield func(stream.Task) bool) bool {
 	case 1:
 		return small[0].tasks(yield)
 	}
-	return yield(stream.Task{Do: func(w *stream.Worker) error { return encodeTogether(w, small) }})
+	return yield(stream.Task{Do: func(w *stream.Worker) error { return g.encodeTogether(w, small) }})
 }
 
 // encodeTogether reads weights at once. If that fails each is read by itself,
 // for an error that names it.
-func encodeTogether(w *stream.Worker, small []*encoding) error {
+func (q *quantization) encodeTogether(w *stream.Worker, small []*encoding) error {
 	first, last := small[0].step.Source, small[len(small)-1].step.Source
 	all := checkpoint.Tensor{Shard: first.Shard, Tensor: safetensors.Tensor{
 		Name: first.Name, Offset: first.Offset, Size: last.Offset + last.Size - first.Offset,
@@ -83,7 +83,7 @@ func encodeTogether(w *stream.Worker, small []*encoding) error {
 	for _, e := range small {
 		if together {
 			from := e.step.Source.Offset - first.Offset
-			e.values.(*plainValues).body = data[from : from+e.step.Source.Size]
+			e.plain.body = data[from : from+e.step.Source.Size]
 		}
 		n := len(e.step.Parts)
 		if err := e.encodeTile(w, e.all(), outputs[:n]); err != nil {
@@ -91,6 +91,7 @@ func encodeTogether(w *stream.Worker, small []*encoding) error {
 		}
 		outputs = outputs[n:]
 		w.Done(e.step.Source.Size)
+		q.spare.Put(e)
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ type quantization struct {
 	writers writers
 	turns   turns
 	keeper  keeper
+	spare   sync.Pool // of *encoding
 	Resources
 }
 
@@ -107,7 +108,8 @@ type encoding struct {
 	*quantization
 	step    *plan.Step
 	values  values
-	limit   int // values of a tile, at most
+	plain   plainValues // what values are where they are plain
+	limit   int         // values of a tile, at most
 	encoder codec.Encoder
 	passes  []codec.Pass
 	cut     quant.Cut
@@ -118,9 +120,14 @@ type encoding struct {
 // encoding finds where a step's values come from. Where they are decoded, that
 // takes a part of the memory.
 func (q *quantization) encoding(s *plan.Step) *encoding {
-	e := &encoding{quantization: q, step: s, limit: q.maxTile()}
+	e, ok := q.spare.Get().(*encoding)
+	if !ok {
+		e = new(encoding)
+	}
+	*e = encoding{quantization: q, step: s, limit: q.maxTile()}
 	if s.From == nil {
-		e.values = &plainValues{source: q.source, tensor: s.Source}
+		e.plain = plainValues{source: q.source, tensor: s.Source}
+		e.values = &e.plain
 	} else {
 		e.values = newStoredValues(q.source, s.From, e.limit/2)
 		e.limit = max(e.limit/2/4096, 1) * 4096

@@ -20,28 +20,30 @@ import (
 // The error is [ErrInvalid]: a name that is double, reserved or not UTF-8, a
 // tensor without a size, bodies that overflow, or a header above [MaxHeader].
 func NewHeader(tensors []Tensor, metadata map[string]string) (*Header, error) {
-	h, _, err := layOut(tensors, metadata)
+	h, _, err := layOut(len(tensors), func(i int) *Tensor { return &tensors[i] }, metadata)
 	return h, err
 }
 
-// Place is [NewHeader] that also gives the tensors their Offset and Size.
-func Place(tensors []Tensor, metadata map[string]string) (*Header, error) {
-	h, from, err := layOut(tensors, metadata)
+// Place is [NewHeader] for what holds the tensors, which also get their Offset and
+// Size.
+func Place[T any](list []T, tensor func(*T) *Tensor, metadata map[string]string) (*Header, error) {
+	h, from, err := layOut(len(list), func(i int) *Tensor { return tensor(&list[i]) }, metadata)
 	if err != nil {
 		return nil, err
 	}
 	for i, place := range from {
-		tensors[place].Offset, tensors[place].Size = h.Tensors[i].Offset, h.Tensors[i].Size
+		t := tensor(&list[place])
+		t.Offset, t.Size = h.Tensors[i].Offset, h.Tensors[i].Size
 	}
 	return h, nil
 }
 
-// layOut also returns which of the tensors given stand at each place.
-func layOut(tensors []Tensor, metadata map[string]string) (h *Header, from []int32, err error) {
-	from = order(tensors)
-	h = &Header{Tensors: make([]Tensor, len(tensors)), Metadata: maps.Clone(metadata)}
+// layOut also returns which of the n tensors given stand at each place.
+func layOut(n int, at func(i int) *Tensor, metadata map[string]string) (h *Header, from []int32, err error) {
+	from = order(n, at)
+	h = &Header{Tensors: make([]Tensor, n), Metadata: maps.Clone(metadata)}
 	for i, place := range from {
-		h.Tensors[i] = tensors[place]
+		h.Tensors[i] = *at(int(place))
 	}
 	if err := h.place(); err != nil {
 		return nil, nil, err
@@ -65,19 +67,21 @@ func layOut(tensors []Tensor, metadata map[string]string) (h *Header, from []int
 
 // order returns the places of tensors in the reference's order: by dtype, each
 // of which is most often in order already.
-func order(tensors []Tensor) []int32 {
-	var begin [256]int // of the tensors of a dtype
-	for _, t := range tensors {
-		for d := range t.Dtype {
-			begin[d]++
-		}
+func order(n int, at func(i int) *Tensor) []int32 {
+	var count, begin [256]int // of the tensors of a dtype
+	for i := range n {
+		count[at(i).Dtype]++
 	}
-	next, all := begin, make([]int32, len(tensors))
-	for i, t := range tensors {
-		all[next[t.Dtype]] = int32(i)
-		next[t.Dtype]++
+	for d := len(begin) - 2; d >= 0; d-- {
+		begin[d] = begin[d+1] + count[d+1]
 	}
-	byName := func(a, b int32) int { return strings.Compare(tensors[a].Name, tensors[b].Name) }
+	next, all := begin, make([]int32, n)
+	for i := range n {
+		d := at(i).Dtype
+		all[next[d]] = int32(i)
+		next[d]++
+	}
+	byName := func(a, b int32) int { return strings.Compare(at(int(a)).Name, at(int(b)).Name) }
 	var sorting sync.WaitGroup
 	for d, end := range next {
 		if part := all[begin[d]:end]; !slices.IsSortedFunc(part, byName) {

@@ -107,7 +107,7 @@ func TestPlace(t *testing.T) {
 		{Name: "b", Dtype: safetensors.U8, Shape: []int{3}}, {Name: "a", Dtype: safetensors.F32, Shape: []int{2}},
 		{Name: "a2", Dtype: safetensors.U8, Shape: []int{}}, {Name: "b2", Dtype: safetensors.F32, Shape: []int{0}}, {Name: "a3", Dtype: safetensors.F32, Shape: []int{1, 1}},
 	}
-	h, err := safetensors.Place(tensors, nil)
+	h, err := safetensors.Place(tensors, func(t *safetensors.Tensor) *safetensors.Tensor { return t }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

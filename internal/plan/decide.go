@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"runtime"
 	"strings"
-	"sync"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
@@ -96,21 +94,15 @@ func (d *decider) base() codec.Settings {
 	return s
 }
 
-// fewSteps are so few that they are decided about one after the other.
-const fewSteps = 2048
-
 // steps decides about tensors in that order, about many in parts at the same time.
 // Its error is that of the first.
 func (d *decider) steps(steps []Step, tensors []checkpoint.Tensor, order []int32) error {
-	parts := max(1, min(runtime.GOMAXPROCS(0), len(steps)/fewSteps))
+	parts := partsOf(len(steps))
 	deciders, errs := make([]*decider, parts), make([]error, parts)
-	var deciding sync.WaitGroup
-	for i := range parts {
-		from, to := i*len(steps)/parts, (i+1)*len(steps)/parts
+	inParts(parts, len(steps), func(i, from, to int) {
 		deciders[i] = d.another()
-		deciding.Go(func() { errs[i] = deciders[i].run(steps[from:to], tensors, order[from:to]) })
-	}
-	deciding.Wait()
+		errs[i] = deciders[i].run(steps[from:to], tensors, order[from:to])
+	})
 	for i, one := range deciders {
 		if errs[i] != nil {
 			return errs[i]

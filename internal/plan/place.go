@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -32,82 +31,86 @@ func (p *Plan) place(o Output) error {
 	return nil
 }
 
-// units are tensors in groups that stay in one file.
+// units are parts in groups that stay in one file.
 type units struct {
-	tensors []safetensors.Tensor
-	ends    []int // of the units, in tensors
-	files   []int // by tensor, once they are made; nil for one file
-	taken   int   // tensors that next has returned
-	room    []Part
-}
-
-// parts returns room for those of a step.
-func (u *units) parts(n int) []Part {
-	if len(u.room) < n {
-		u.room = make([]Part, max(n, 1024))
-	}
-	parts := u.room[:n:n]
-	u.room = u.room[n:]
-	return parts
+	parts []Part
+	ends  []int // of the units, in parts
+	taken int   // parts that were returned
 }
 
 // add adds a unit.
 func (u *units) add(tensors ...safetensors.Tensor) {
-	u.tensors = append(u.tensors, tensors...)
-	u.ends = append(u.ends, len(u.tensors))
+	for _, t := range tensors {
+		u.parts = append(u.parts, Part{Tensor: t})
+	}
+	u.ends = append(u.ends, len(u.parts))
 }
 
-// next returns where the tensors lie, one after the other.
-func (u *units) next() Part {
-	part := Part{Tensor: u.tensors[u.taken]}
-	if u.files != nil {
-		part.File = u.files[u.taken]
-	}
-	u.taken++
-	return part
+// next returns the parts one after the other, n at a time.
+func (u *units) next(n int) []Part {
+	u.taken += n
+	return u.parts[u.taken-n : u.taken : u.taken]
 }
 
 // makeFiles gives each unit of tensors to a file.
 func (p *Plan) makeFiles(u *units, o Output) error {
 	shards := u.split(o.ShardSize)
-	for i, tensors := range shards {
-		header, err := safetensors.Place(tensors, o.Metadata)
+	for i, parts := range shards {
+		header, err := safetensors.Place(parts, func(p *Part) *safetensors.Tensor { return &p.Tensor }, o.Metadata)
 		if err != nil {
 			return err
 		}
 		p.Files = append(p.Files, File{shardName(o.Stem, i, len(shards)), header})
 		p.BytesOut += header.FileSize()
-		if len(shards) > 1 {
-			u.files = append(u.files, slices.Repeat([]int{i}, len(tensors))...)
+		for j := range parts {
+			parts[j].File = i
 		}
 	}
 	return nil
 }
 
-// units are the tensors of each step.
+// units are the parts of each step, in which [Plan.locate] finds them.
 func (p *Plan) units() *units {
-	n, layers, per := 0, 0, 0
+	u := &units{ends: make([]int, len(p.Steps))}
+	literals := make([]int, len(p.Steps)+1) // of the steps before
+	n := 0
 	for i := range p.Steps {
 		s := &p.Steps[i]
-		if s.Action != Quantize {
-			n += 1 + len(s.Copies)
-			continue
+		literals[i+1] = literals[i]
+		if s.described(p.Layout) {
+			literals[i+1]++
+			n++
 		}
-		if layers++; per == 0 {
-			per = len(s.Codec.Tensors()) + 1 // as most have that the first has
+		n += s.outputs()
+		u.ends[i] = n
+	}
+	u.parts, p.Literals = make([]Part, n), make([]Literal, literals[len(p.Steps)])
+	inParts(partsOf(len(p.Steps)), len(p.Steps), func(_, from, to int) {
+		d := describer{}
+		for i := from; i < to; i++ {
+			s, n := &p.Steps[i], u.ends[i]
+			if literals[i] < literals[i+1] {
+				l := d.of(s)
+				n--
+				u.parts[n].Tensor, p.Literals[literals[i]].Data = l.Tensor, l.Data
+			}
+			p.name(s, u.parts[n-s.outputs():n])
 		}
-		n += per
-	}
-	u := &units{tensors: make([]safetensors.Tensor, 0, n), ends: make([]int, 0, len(p.Steps))}
-	if p.Layout.SelfDescribing {
-		p.Literals = make([]Literal, 0, layers)
-	}
-	d := describer{}
-	for i := range p.Steps {
-		p.name(&p.Steps[i], u, d)
-		u.ends = append(u.ends, len(u.tensors))
-	}
+	})
 	return u
+}
+
+// outputs is how many tensors a step writes but for its description.
+func (s *Step) outputs() int {
+	switch {
+	case s.Action == Drop:
+		return 0
+	case s.stays():
+		return len(s.Copies)
+	case s.Action == Keep:
+		return 1
+	}
+	return len(s.Codec.Tensors())
 }
 
 // clash is an error if two steps write tensors of one name.
@@ -115,7 +118,7 @@ func (p *Plan) clash(u *units) error {
 	from := map[string]int{} // steps by what they write
 	start := 0
 	for i, end := range u.ends {
-		for _, t := range u.tensors[start:end] {
+		for _, t := range u.parts[start:end] {
 			if other, taken := from[t.Name]; taken {
 				return &sourceError{fmt.Errorf("tensors %s and %s would both be written as %s: is the source quantized already?",
 					p.Steps[other].Source.Name, p.Steps[i].Source.Name, t.Name)}
@@ -132,38 +135,28 @@ type sourceError struct{ error }
 
 func (e *sourceError) Is(target error) bool { return target == checkpoint.ErrSource }
 
-// name gives a step as many parts as it has, which [Plan.locate] fills, and the
-// plan its literals.
-func (p *Plan) name(s *Step, u *units, d describer) {
+// name fills in the outputs of a step, but for where they lie.
+func (p *Plan) name(s *Step, parts []Part) {
 	switch {
 	case s.Action == Drop:
 	case s.stays():
-		for _, c := range s.Copies {
-			u.tensors = append(u.tensors, c.Tensor)
+		for i, c := range s.Copies {
+			parts[i].Tensor = c.Tensor
 		}
-		s.Parts = u.parts(len(s.Copies))
 	case s.Action == Keep:
 		t := safetensors.Tensor{Name: s.Source.Name, Dtype: s.Source.Dtype, Shape: s.Source.Shape}
 		if s.Codec != nil {
 			t.Dtype = s.Codec.Tensors()[0].Dtype
 		}
-		s.Parts = u.parts(1)
-		u.tensors = append(u.tensors, t)
+		parts[0].Tensor = t
 	default:
-		tensors := s.Codec.Tensors()
-		s.Parts = u.parts(len(tensors))
-		for _, t := range tensors {
+		for i, t := range s.Codec.Tensors() {
 			name := s.Source.Name // of the weight, in every layout
 			if t.Role != quant.Weight {
 				name = p.Layout.TensorName(s.Layer, t.Role)
 			}
-			u.tensors = append(u.tensors, safetensors.Tensor{Name: name, Dtype: t.Dtype, Shape: t.Shape})
+			parts[i].Tensor = safetensors.Tensor{Name: name, Dtype: t.Dtype, Shape: t.Shape}
 		}
-	}
-	if s.described(p.Layout) {
-		l := d.of(s)
-		p.Literals = append(p.Literals, Literal{Part{Tensor: l.Tensor}, l.Data})
-		u.tensors = append(u.tensors, l.Tensor)
 	}
 }
 
@@ -193,24 +186,24 @@ func (d describer) of(s *Step) layout.Literal {
 }
 
 // split fills files up to a size, in order; 0 means one file.
-func (u *units) split(size int64) [][]safetensors.Tensor {
-	var shards [][]safetensors.Tensor
+func (u *units) split(size int64) [][]Part {
+	var shards [][]Part
 	var used int64
 	first, start := 0, 0
 	for _, end := range u.ends {
 		var bytes int64
-		for _, t := range u.tensors[start:end] {
+		for _, t := range u.parts[start:end] {
 			n, _ := safetensors.ByteSize(t.Dtype, t.Shape) // Place reports what is wrong
 			bytes += n
 		}
 		if size > 0 && used > 0 && used+bytes > size {
-			shards = append(shards, u.tensors[first:start])
+			shards = append(shards, u.parts[first:start])
 			first, used = start, 0
 		}
 		used += bytes
 		start = end
 	}
-	return append(shards, u.tensors[first:])
+	return append(shards, u.parts[first:])
 }
 
 func shardName(stem string, i, n int) string {
@@ -234,20 +227,17 @@ func (p *Plan) metadata(o Output) map[string]string {
 	return m
 }
 
-// locate copies offsets into parts and literals, in the order of their names.
+// locate gives steps and literals the parts that name made of them.
 func (p *Plan) locate(u *units) {
 	literals := p.Literals
 	for i := range p.Steps {
 		s := &p.Steps[i]
-		for j := range s.Parts {
-			s.Parts[j] = u.next()
-		}
+		s.Parts = u.next(s.outputs())
 		for j := range s.Copies {
 			s.Copies[j].Part = s.Parts[j]
 		}
-		if s.described(p.Layout) {
-			literals[0].Part = u.next()
-			literals = literals[1:]
+		if u.taken < u.ends[i] {
+			literals[0].Part, literals = u.next(1)[0], literals[1:]
 		}
 	}
 }

@@ -59,10 +59,10 @@ func Restore(m *layout.Model, dtype safetensors.Dtype, o Output) (*Restoration, 
 		return nil, err
 	}
 	for _, t := range m.Plain {
-		r.Copies = append(r.Copies, Copy{t, u.next()})
+		r.Copies = append(r.Copies, Copy{t, u.next(1)[0]})
 	}
 	for _, l := range m.Layers {
-		r.Layers = append(r.Layers, RestoredLayer{l, u.next()})
+		r.Layers = append(r.Layers, RestoredLayer{l, u.next(1)[0]})
 	}
 	return r, nil
 }

@@ -56,9 +56,9 @@ func (p *Plan) locateEdits(edits []Edit, u *units) {
 	steps, literals := p.Steps, p.Literals
 	for _, e := range edits {
 		if e.Data != nil {
-			literals[0].Part, literals = u.next(), literals[1:]
+			literals[0].Part, literals = u.next(1)[0], literals[1:]
 		} else {
-			steps[0].Parts, steps = []Part{u.next()}, steps[1:]
+			steps[0].Parts, steps = u.next(1), steps[1:]
 		}
 	}
 }
