@@ -164,12 +164,12 @@ func differ(c *sdnq.Config) func(s *Step) pyjson.Object {
 	if len(c.Modules)+len(c.DtypeLists)+len(c.NotMatmul) > 0 {
 		return func(s *Step) pyjson.Object { return differing(c, s) }
 	}
-	known := map[codec.Settings]pyjson.Object{}
+	known := map[*codec.Settings]pyjson.Object{} // which layers share
 	return func(s *Step) pyjson.Object {
-		keys, ok := known[*s.Settings]
+		keys, ok := known[s.Settings]
 		if !ok {
 			keys = differing(c, s)
-			known[*s.Settings] = keys
+			known[s.Settings] = keys
 		}
 		return keys
 	}
@@ -247,6 +247,13 @@ func withBasics(keys pyjson.Object, s *Step) pyjson.Object {
 	return keys
 }
 
+func sameObject(a, b pyjson.Object) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	return len(a) == 0 || &a[0] == &b[0] || pyjson.Dump(a) == pyjson.Dump(b)
+}
+
 // sharedDifference is what all quantized layers have and the config does not
 // say, nil where they do not agree or it says all.
 func sharedDifference(c *sdnq.Config, steps []Step) pyjson.Object {
@@ -259,7 +266,7 @@ func sharedDifference(c *sdnq.Config, steps []Step) pyjson.Object {
 			continue
 		}
 		keys := differing(s)
-		if n++; n > 1 && pyjson.Dump(keys) != pyjson.Dump(shared) {
+		if n++; n > 1 && !sameObject(keys, shared) {
 			return nil
 		}
 		shared = keys
