@@ -40,7 +40,7 @@ func (f *File) load() (err error) {
 	if f.info.IsDir() {
 		return formatErrorf("is a folder, want a file")
 	}
-	f.header, err = ReadHeader(f.file, f.info.Size())
+	f.header, err = ReadHeader(f.file.File, f.info.Size()) // often all that is read
 	return err
 }
 
