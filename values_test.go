@@ -29,6 +29,10 @@ var stores = []struct {
 // its new format, which are not those in which it was stored.
 func TestAnyAreaDecodes(t *testing.T) {
 	const rows, columns = 128, 512
+	areas := 20
+	if testing.Short() {
+		areas = 6
+	}
 	source := written(t, []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{rows, columns}}})
 	for _, tt := range stores {
 		t.Run(fmt.Sprint(tt.dtype, tt.settings), func(t *testing.T) {
@@ -55,7 +59,7 @@ func TestAnyAreaDecodes(t *testing.T) {
 			}
 			r := rand.New(rand.NewPCG(7, 7))
 			for _, wide := range []int{columns, rows * columns, 1} {
-				for range 20 {
+				for range areas {
 					compareArea(t, d, whole, wide, someArea(r, rows*columns/wide, wide))
 				}
 			}

@@ -14,7 +14,11 @@ import (
 // blocks, and columns that end within one, at once or some rows at a time.
 func TestRawBlocksEqualWidened(t *testing.T) {
 	r := rand.New(rand.NewPCG(41, 42))
-	for i := range 300 {
+	shapes := 300
+	if testing.Short() {
+		shapes = 100
+	}
+	for i := range shapes {
 		shape := []int{1 + r.IntN(40), 1 + r.IntN(200)}
 		if i%10 == 0 { // more than a band, of rows that hold whole blocks
 			shape = []int{100 + r.IntN(60), 128 * (1 + r.IntN(3))}
