@@ -26,19 +26,18 @@ func newPrompt(f *os.File) *prompt {
 }
 
 func (f *prompt) ReadAt(p []byte, off int64) (int, error) {
-	done := f.readPromptly(p, off)
-	if done == len(p) {
-		return done, nil
-	}
-	n, err := f.File.ReadAt(p[done:], off+int64(done))
-	return done + n, err
+	return complete(f.readPromptly(p, off), p, off, f.File.ReadAt)
 }
 
 func (f *prompt) WriteAt(p []byte, off int64) (int, error) {
-	done := f.writePromptly(p, off)
+	return complete(f.writePromptly(p, off), p, off, f.File.WriteAt)
+}
+
+// complete does the usual way what of p is not done.
+func complete(done int, p []byte, off int64, usual func(p []byte, off int64) (int, error)) (int, error) {
 	if done == len(p) {
 		return done, nil
 	}
-	n, err := f.File.WriteAt(p[done:], off+int64(done))
+	n, err := usual(p[done:], off+int64(done))
 	return done + n, err
 }

@@ -29,9 +29,9 @@ func (f *prompt) readPromptly(p []byte, off int64) (done int) {
 	f.conn.Control(func(fd uintptr) { // holds off Close
 		switch f.wayOf(fd) {
 		case inMemory:
-			done = repeat(syscall.SYS_PREAD64, fd, p, off)
+			done = f.repeat(unix.SYS_PREADV2, fd, p, off, 0)
 		case cached:
-			done = f.readCached(fd, p, off)
+			done = f.repeat(unix.SYS_PREADV2, fd, p, off, unix.RWF_NOWAIT)
 		}
 	})
 	return done
@@ -44,7 +44,7 @@ func (f *prompt) writePromptly(p []byte, off int64) (done int) {
 	}
 	f.conn.Control(func(fd uintptr) {
 		if f.wayOf(fd) == inMemory {
-			done = repeat(syscall.SYS_PWRITE64, fd, p, off)
+			done = f.repeat(unix.SYS_PWRITEV2, fd, p, off, 0)
 		}
 	})
 	return done
@@ -66,33 +66,19 @@ func (f *prompt) wayOf(fd uintptr) int32 {
 	return way
 }
 
-// repeat calls pread or pwrite until all is done or a call does nothing.
-func repeat(call, fd uintptr, p []byte, off int64) (done int) {
-	for done < len(p) {
-		some := p[done:min(len(p), done+mostPromptly)]
-		n, _, errno := syscall.RawSyscall6(call, fd, uintptr(unsafe.Pointer(&some[0])), uintptr(len(some)), uintptr(off)+uintptr(done), 0, 0)
-		if errno != 0 || n == 0 {
-			break
-		}
-		done += int(n)
-	}
-	return done
-}
-
-// readCached reads up to the first byte that would have to come from a device.
-func (f *prompt) readCached(fd uintptr, p []byte, off int64) (done int) {
+// repeat calls preadv2 or pwritev2 until all is done or a call does nothing: where it
+// would have to wait, at the end, or for an error. Of a system or a file that does
+// not know the call it is not tried again.
+func (f *prompt) repeat(call, fd uintptr, p []byte, off int64, flags uintptr) (done int) {
 	for done < len(p) {
 		some := unix.Iovec{Base: &p[done]}
 		some.SetLen(min(len(p)-done, mostPromptly))
-		n, _, errno := syscall.RawSyscall6(unix.SYS_PREADV2, fd, uintptr(unsafe.Pointer(&some)), 1, uintptr(off)+uintptr(done), 0, unix.RWF_NOWAIT)
-		switch {
-		case errno == syscall.EAGAIN || errno == syscall.EINTR:
-			return done
-		case errno != 0: // an older system, or a file system that cannot tell
-			f.way.Store(usualWay)
-			return done
-		case n == 0:
-			return done
+		n, _, errno := syscall.RawSyscall6(call, fd, uintptr(unsafe.Pointer(&some)), 1, uintptr(off)+uintptr(done), 0, flags)
+		if errno != 0 || n == 0 {
+			if errno == syscall.EOPNOTSUPP || errno == syscall.ENOSYS || errno == syscall.EINVAL || errno == syscall.EPERM {
+				f.way.Store(usualWay)
+			}
+			break
 		}
 		done += int(n)
 	}

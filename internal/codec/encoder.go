@@ -135,7 +135,7 @@ func (e *sheetEncoder) TakesRaw(d safetensors.Dtype) bool {
 }
 
 func (e *sheetEncoder) EncodeRaw(dst [][]byte, a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) error {
-	return e.Sheet.Encode(dst, quant.RawPatch(a, raw, d, e.ranges), s)
+	return e.EncodePiece(dst, a, a, raw, d, s)
 }
 
 // PieceRows: an area that holds all of a group that is higher than a row has to be

@@ -3,7 +3,6 @@ package plan
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -37,7 +36,7 @@ type decider struct {
 }
 
 func newDecider(o Options) (*decider, error) {
-	d := &decider{Options: o, used: map[string]bool{}, made: map[made]shared{}}
+	d := &decider{Options: o, used: map[string]bool{}}
 	d.flagged = d.base().With(o.Flags)
 	if o.Config != nil {
 		if err := o.Config.Check(); err != nil {
@@ -92,41 +91,6 @@ func (d *decider) base() codec.Settings {
 		s.Dtype = "int8"
 	}
 	return s
-}
-
-// steps decides about tensors in that order, about many in parts at the same time.
-// Its error is that of the first.
-func (d *decider) steps(steps []Step, tensors []checkpoint.Tensor, order []int32) error {
-	parts := partsOf(len(steps))
-	deciders, errs := make([]*decider, parts), make([]error, parts)
-	inParts(parts, len(steps), func(i, from, to int) {
-		deciders[i] = d.another()
-		errs[i] = deciders[i].run(steps[from:to], tensors, order[from:to])
-	})
-	for i, one := range deciders {
-		if errs[i] != nil {
-			return errs[i]
-		}
-		maps.Copy(d.used, one.used)
-		d.cannot = append(d.cannot, one.cannot...)
-	}
-	return nil
-}
-
-// another decides as d does and remembers what it does by itself.
-func (d *decider) another() *decider {
-	one := *d
-	one.used, one.made, one.cannot = map[string]bool{}, map[made]shared{}, nil
-	return &one
-}
-
-func (d *decider) run(steps []Step, tensors []checkpoint.Tensor, order []int32) error {
-	for i, place := range order {
-		if err := d.step(&steps[i], tensors[place]); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (d *decider) step(s *Step, t checkpoint.Tensor) error {

@@ -86,15 +86,18 @@ func (p *Plan) units() *units {
 	}
 	u.parts, p.Literals = make([]Part, n), make([]Literal, literals[len(p.Steps)])
 	inParts(partsOf(len(p.Steps)), len(p.Steps), func(_, from, to int) {
-		d := describer{}
+		d, start := describer{}, 0
+		if from > 0 {
+			start = u.ends[from-1]
+		}
 		for i := from; i < to; i++ {
-			s, n := &p.Steps[i], u.ends[i]
+			s, parts := &p.Steps[i], u.parts[start:u.ends[i]]
+			p.name(s, parts)
 			if literals[i] < literals[i+1] {
 				l := d.of(s)
-				n--
-				u.parts[n].Tensor, p.Literals[literals[i]].Data = l.Tensor, l.Data
+				parts[len(parts)-1].Tensor, p.Literals[literals[i]].Data = l.Tensor, l.Data
 			}
-			p.name(s, u.parts[n-s.outputs():n])
+			start = u.ends[i]
 		}
 	})
 	return u
