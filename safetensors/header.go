@@ -134,36 +134,42 @@ func (h *Header) cutFree() {
 	}
 }
 
+// startBytes is how much of a file is read first: a header of a few dozen tensors
+// lies within, and is read by one call.
+const startBytes = 4 << 10
+
 // readJSON reads the text of the header, which is not longer than the file.
 func readJSON(r io.ReaderAt, size int64) (string, error) {
-	n, err := readLength(r, size)
+	if size < lengthBytes {
+		return "", formatErrorf("file of %d bytes is too short for a header, want at least %d", size, lengthBytes)
+	}
+	start := make([]byte, min(size, startBytes))
+	if err := readFull(r, start, 0); err != nil {
+		return "", fmt.Errorf("read header: %w", err)
+	}
+	n, err := textLength(start, size)
 	if err != nil {
 		return "", err
 	}
-	buf := make([]byte, n)
-	if err := readFull(r, buf, lengthBytes); err != nil {
+	text := start[lengthBytes:]
+	if n <= len(text) {
+		text = text[:n]
+	} else if text, err = readRest(r, text, n); err != nil {
 		return "", fmt.Errorf("read header: %w", err)
 	}
-	if buf[0] != '{' {
-		return "", formatErrorf("header starts with %q, want '{'", buf[:1])
+	if text[0] != '{' {
+		return "", formatErrorf("header starts with %q, want '{'", text[:1])
 	}
-	if !utf8.Valid(buf) {
+	if !utf8.Valid(text) {
 		return "", formatErrorf("header is not valid UTF-8")
 	}
-	return unsafe.String(&buf[0], len(buf)), nil // nobody changes it any more
+	return unsafe.String(&text[0], n), nil // nobody changes it any more
 }
 
-// readLength reads the length of the header's text and checks it against the
-// file, so that nothing is allocated by a mere claim.
-func readLength(r io.ReaderAt, size int64) (int64, error) {
-	if size < lengthBytes {
-		return 0, formatErrorf("file of %d bytes is too short for a header, want at least %d", size, lengthBytes)
-	}
-	var buf [lengthBytes]byte
-	if err := readFull(r, buf[:], 0); err != nil {
-		return 0, fmt.Errorf("read header length: %w", err)
-	}
-	n := binary.LittleEndian.Uint64(buf[:])
+// textLength returns the length of the header's text, checked against the file, so
+// that nothing is allocated by a mere claim.
+func textLength(start []byte, size int64) (int, error) {
+	n := binary.LittleEndian.Uint64(start)
 	switch {
 	case n == 0:
 		return 0, formatErrorf("header is empty")
@@ -172,7 +178,14 @@ func readLength(r io.ReaderAt, size int64) (int64, error) {
 	case int64(n) > size-lengthBytes:
 		return 0, formatErrorf("header length is %d bytes, but only %d follow: the file is truncated", n, size-lengthBytes)
 	}
-	return int64(n), nil
+	return int(n), nil
+}
+
+// readRest reads the rest of a text of n bytes, of which the first are there.
+func readRest(r io.ReaderAt, first []byte, n int) ([]byte, error) {
+	text := make([]byte, n)
+	have := copy(text, first)
+	return text, readFull(r, text[have:], lengthBytes+int64(have))
 }
 
 // readFull fills p from off. A reader may report io.EOF along with the last byte.

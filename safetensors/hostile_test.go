@@ -255,6 +255,31 @@ func TestMetadataAbsentAndEmptyDiffer(t *testing.T) {
 	}
 }
 
+// TestHeaderOfAnyLength: a header is the same whether it lies within what is read
+// first or goes on behind it.
+func TestHeaderOfAnyLength(t *testing.T) {
+	want, err := parse(fileOf(valid, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 4000; n < 4200; n++ {
+		padded := strings.Repeat(" ", n-len(valid))
+		for _, header := range []string{valid + padded, valid[:1] + padded + valid[1:]} {
+			got, err := parse(fileOf(header, 2))
+			if err != nil {
+				t.Fatalf("header of %d bytes: %v", n, err)
+			}
+			if !slices.EqualFunc(got.Tensors, want.Tensors, same) || got.DataStart != int64(8+n) {
+				t.Fatalf("header of %d bytes: got %v from %d", n, got.Tensors, got.DataStart)
+			}
+		}
+	}
+}
+
+func same(a, b safetensors.Tensor) bool {
+	return a.Name == b.Name && a.Dtype == b.Dtype && slices.Equal(a.Shape, b.Shape) && a.Offset == b.Offset && a.Size == b.Size
+}
+
 // broken fails reads from off on.
 type broken struct {
 	io.ReaderAt
@@ -270,7 +295,7 @@ func (b broken) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func TestReadErrorsAreNotFormatErrors(t *testing.T) {
-	file := fileOf(valid, 2)
+	file := fileOf(valid+strings.Repeat(" ", 10_000), 2) // more than one read takes
 	errDisk := errors.New("disk on fire")
 	for _, off := range []int64{0, 8} {
 		for given, want := range map[error]error{errDisk: errDisk, io.EOF: io.ErrUnexpectedEOF} {
