@@ -63,15 +63,8 @@ func Open(path string) (*Checkpoint, error) {
 }
 
 func (c *Checkpoint) load() error {
-	var idx *index
-	if c.Index != "" {
-		var err error
-		if idx, err = readIndex(filepath.Join(c.Dir, c.Index)); err != nil {
-			return err
-		}
-		c.ShardNames, c.IndexMetadata = idx.shards(), idx.metadata
-	}
-	if err := c.openShards(); err != nil {
+	idx, err := c.openAll()
+	if err != nil {
 		return err
 	}
 	if err := c.list(idx); err != nil {
@@ -82,6 +75,22 @@ func (c *Checkpoint) load() error {
 		f.Forget() // c.Tensors has them
 	}
 	return c.loadConfig()
+}
+
+// openAll opens all shards, those of an index while the rest of it is read.
+func (c *Checkpoint) openAll() (idx *index, err error) {
+	opening := newOpening(c.openShard)
+	for _, name := range c.ShardNames {
+		opening.add(name)
+	}
+	if c.Index != "" {
+		if idx, err = readIndex(filepath.Join(c.Dir, c.Index), opening.add); err == nil {
+			c.IndexMetadata = idx.metadata
+		}
+	}
+	var of error
+	c.ShardNames, c.Shards, of = opening.finish()
+	return idx, cmp.Or(err, of)
 }
 
 // list gathers the tensors of all shards and makes sure that the index, if there

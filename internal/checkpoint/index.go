@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -25,18 +23,9 @@ type index struct {
 	metadata map[string]json.RawMessage
 }
 
-// shards are the files listed, ascending.
-func (x *index) shards() []string {
-	seen := map[string]bool{}
-	for i, e := range x.entries {
-		if i == 0 || e.file != x.entries[i-1].file {
-			seen[e.file] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(seen))
-}
-
-func readIndex(path string) (*index, error) {
+// readIndex reads an index and tells of each file in it as soon as it meets it,
+// perhaps several times, though the index may yet turn out to be refused.
+func readIndex(path string, found func(file string)) (*index, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -49,7 +38,7 @@ func readIndex(path string) (*index, error) {
 	if _, err := io.Copy(text, io.LimitReader(f, maxIndex+1)); err != nil {
 		return nil, err
 	}
-	x, err := parseIndex(text.String())
+	x, err := parseIndex(text.String(), found)
 	if err != nil {
 		return nil, sourceErrorf("%s: %w", path, err)
 	}
@@ -57,8 +46,8 @@ func readIndex(path string) (*index, error) {
 }
 
 // parseIndex reads an index and makes sure that it names plain files below its
-// own folder.
-func parseIndex(text string) (*index, error) {
+// own folder, as do those that found is told of.
+func parseIndex(text string, found func(file string)) (*index, error) {
 	switch {
 	case len(text) > maxIndex:
 		return nil, fmt.Errorf("index is larger than %d bytes", maxIndex)
@@ -73,7 +62,7 @@ func parseIndex(text string) (*index, error) {
 			return duplicate(key)
 		}
 		seen[key] = true
-		return x.member(p, key)
+		return x.member(p, key, found)
 	})
 	if err == nil {
 		err = p.end()
@@ -88,9 +77,13 @@ func parseIndex(text string) (*index, error) {
 }
 
 // member reads one member of the index.
-func (x *index) member(p *indexParser, key string) (err error) {
+func (x *index) member(p *indexParser, key string, found func(file string)) (err error) {
 	if key == "weight_map" {
-		x.entries, err = p.weightMap()
+		x.entries, err = p.weightMap(func(file string) {
+			if checkShardName(file) == nil {
+				found(file)
+			}
+		})
 		return err
 	}
 	raw, err := p.raw()

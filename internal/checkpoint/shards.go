@@ -3,10 +3,10 @@ package checkpoint
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -20,29 +20,62 @@ const (
 	openers = 16
 )
 
-// openShards reads the headers of all shards. Of several errors it returns that
-// of the first shard. Shards are left parked.
-func (c *Checkpoint) openShards() error {
-	c.Shards = make([]*safetensors.File, len(c.ShardNames))
-	errs := make([]error, len(c.ShardNames))
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(openers, len(c.ShardNames)) {
-		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < len(errs); i = int(next.Add(1)) - 1 {
-				c.Shards[i], errs[i] = c.openShard(c.ShardNames[i])
-			}
-		})
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+// opening reads the headers of shards while further ones become known.
+type opening struct {
+	open  func(name string) (*safetensors.File, error)
+	names chan string
+	known map[string]bool
+	busy  sync.WaitGroup
+
+	mu    sync.Mutex
+	files map[string]*safetensors.File
+	errs  map[string]error
 }
 
+func newOpening(open func(name string) (*safetensors.File, error)) *opening {
+	return &opening{
+		open: open, names: make(chan string, openers), known: map[string]bool{},
+		files: map[string]*safetensors.File{}, errs: map[string]error{},
+	}
+}
+
+// add has a shard opened, once.
+func (o *opening) add(name string) {
+	if o.known[name] {
+		return
+	}
+	if len(o.known) < openers {
+		o.busy.Go(o.work)
+	}
+	o.known[name] = true
+	o.names <- name
+}
+
+func (o *opening) work() {
+	for name := range o.names {
+		f, err := o.open(name)
+		o.mu.Lock()
+		o.files[name], o.errs[name] = f, err
+		o.mu.Unlock()
+	}
+}
+
+// finish returns all shards by name once they are open, nil those that could not
+// be, and the error of the first of them.
+func (o *opening) finish() (names []string, files []*safetensors.File, first error) {
+	close(o.names)
+	o.busy.Wait()
+	names = slices.Sorted(maps.Keys(o.known))
+	for _, name := range names {
+		files = append(files, o.files[name])
+		if first == nil {
+			first = o.errs[name]
+		}
+	}
+	return names, files, first
+}
+
+// openShard reads the header of a shard and leaves it parked.
 func (c *Checkpoint) openShard(name string) (*safetensors.File, error) {
 	path := filepath.Join(c.Dir, filepath.FromSlash(name))
 	f, err := safetensors.Open(path)

@@ -51,8 +51,9 @@ func (p *indexParser) no(what string) error {
 	return errors.New(what + " is not an object")
 }
 
-// weightMap reads the tensors' files; the entries are sorted.
-func (p *indexParser) weightMap() ([]entry, error) {
+// weightMap reads the tensors' files and tells of each that is not that of the
+// tensor before; the entries are sorted.
+func (p *indexParser) weightMap(found func(file string)) ([]entry, error) {
 	entries := make([]entry, 0, len(p.src)/64+1)
 	err := p.members("weight_map", func(tensor string) error {
 		if p.peek() != '"' {
@@ -64,6 +65,8 @@ func (p *indexParser) weightMap() ([]entry, error) {
 		file, err := p.text()
 		if len(entries) > 0 && entries[len(entries)-1].file == file {
 			file = entries[len(entries)-1].file // one copy, which is quick to compare
+		} else if err == nil {
+			found(file)
 		}
 		entries = append(entries, entry{tensor, file})
 		return err
