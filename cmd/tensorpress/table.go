@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"runtime"
 	"slices"
 	"strconv"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/tensorpress/tensorpress"
@@ -15,9 +17,15 @@ import (
 // table is rows of cells, printed in columns.
 type table struct {
 	right  map[int]bool // columns of numbers
-	cells  []string
+	cells  []cell
 	rows   []int // where they end among the cells
+	last   int   // how many cells the last row has
 	widths []int // of the columns
+}
+
+type cell struct {
+	text  string
+	width int // in characters
 }
 
 func newTable(right ...int) *table {
@@ -33,40 +41,74 @@ func (t *table) grow(rows, cells int) {
 	t.rows, t.cells = slices.Grow(t.rows, rows), slices.Grow(t.cells, rows*cells)
 }
 
-func (t *table) add(cells ...string) {
-	for i, text := range cells {
-		width, plain := plainWidth(text)
-		if !plain {
-			text = oneLine(text)
-			width = utf8.RuneCountInString(text)
-		}
-		t.cells = append(t.cells, text)
+func (t *table) add(texts ...string) {
+	above := t.cells[len(t.cells)-t.last:]
+	t.last = len(texts)
+	for i, text := range texts {
+		c := cellOf(text, above, i)
+		t.cells = append(t.cells, c)
 		if i == len(t.widths) {
 			t.widths = append(t.widths, 0)
 		}
-		t.widths[i] = max(t.widths[i], width)
+		t.widths[i] = max(t.widths[i], c.width)
 	}
 	t.rows = append(t.rows, len(t.cells))
 }
 
-// print writes the rows, two spaces between columns.
-func (t *table) print(w io.Writer) {
-	var line []byte
-	from := 0
-	for _, end := range t.rows {
-		line = line[:0]
-		for i, text := range t.cells[from:end] {
-			pad := t.widths[i] - utf8.RuneCountInString(text)
-			if t.right[i] {
-				line = append(appendSpaces(line, pad), text...)
-			} else {
-				line = appendSpaces(append(line, text...), pad)
-			}
-			line = appendSpaces(line, 2)
-		}
-		from = end
-		_, _ = w.Write(append(bytes.TrimRight(line, " "), '\n')) // a buffer's, whose Flush tells
+// cellOf makes a cell, which often is the same as the one above.
+func cellOf(text string, above []cell, column int) cell {
+	if column < len(above) && above[column].text == text {
+		return above[column]
 	}
+	width, plain := plainWidth(text)
+	if !plain {
+		text = oneLine(text)
+		width = utf8.RuneCountInString(text)
+	}
+	return cell{text, width}
+}
+
+// print writes the rows, two spaces between columns. Parts of a long table are
+// made side by side.
+func (t *table) print(w io.Writer) {
+	const worthwhile = 1000
+	parts := make([][]byte, max(1, min(runtime.GOMAXPROCS(0), len(t.rows)/worthwhile)))
+	var all sync.WaitGroup
+	for i := range parts {
+		all.Go(func() {
+			parts[i] = t.lines(len(t.rows)*i/len(parts), len(t.rows)*(i+1)/len(parts))
+		})
+	}
+	all.Wait()
+	for _, part := range parts {
+		_, _ = w.Write(part) // a buffer's, whose Flush tells
+	}
+}
+
+// lines returns the text of some rows.
+func (t *table) lines(row, end int) []byte {
+	width := 1
+	for _, n := range t.widths {
+		width += n + 2
+	}
+	lines, from := make([]byte, 0, (end-row)*width), 0
+	if row > 0 {
+		from = t.rows[row-1]
+	}
+	for ; row < end; row++ {
+		for i, c := range t.cells[from:t.rows[row]] {
+			pad := t.widths[i] - c.width
+			if t.right[i] {
+				lines = append(appendSpaces(lines, pad), c.text...)
+			} else {
+				lines = appendSpaces(append(lines, c.text...), pad)
+			}
+			lines = appendSpaces(lines, 2)
+		}
+		from = t.rows[row]
+		lines = append(bytes.TrimRight(lines, " "), '\n')
+	}
+	return lines
 }
 
 func appendSpaces(b []byte, n int) []byte {
