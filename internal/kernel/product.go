@@ -3,6 +3,7 @@ package kernel
 import (
 	"encoding/binary"
 	"math"
+	"sync"
 )
 
 // Terms that a sum in single precision takes, see [Project] and [Collect]: a
@@ -35,23 +36,34 @@ type panels struct {
 	collect func(sums *[16 * sumLanes]float64, w, y rowsOf, scale *[sumLanes]float64, n, used int)
 }
 
+// projection is room for what [projectBy] adds up. It would be allocated each
+// time, as panels are called by their address.
+type projection struct {
+	sums [stripRows * sumLanes]float64
+	same [8 * sumLanes]float64
+	x    strip
+}
+
+var projections = sync.Pool{New: func() any { return new(projection) }}
+
 // projectBy takes 64 rows of dst and a strip of its columns at a time.
 func projectBy(p panels) func(dst []float64, w, x []float32, columns, width int) {
 	return func(dst []float64, w, x []float32, columns, width int) {
-		var room strip
+		room := projections.Get().(*projection)
+		defer projections.Put(room)
 		rows := len(dst) / width
 		for first := 0; first < rows; first += stripRows {
 			n := min(stripRows, rows-first)
 			part := rowsOf{w[first*columns : (first+n)*columns], columns}
 			for c := 0; c < width; c += sumLanes {
 				used := min(sumLanes, width-c)
-				var sums [stripRows * sumLanes]float64
+				clear(room.sums[:])
 				for j := 0; j < columns; j += productBlock {
 					m := min(productBlock, columns-j)
-					p.projectRows(&sums, part.from(0, j), room.of(rowsOf{x, width}.from(j, c), m, used), n, m, used)
+					p.projectRows(room, part.from(0, j), room.x.of(rowsOf{x, width}.from(j, c), m, used), n, m, used)
 				}
 				for i := range n {
-					copy(dst[(first+i)*width+c:][:used], sums[i*sumLanes:])
+					copy(dst[(first+i)*width+c:][:used], room.sums[i*sumLanes:])
 				}
 			}
 		}
@@ -59,16 +71,16 @@ func projectBy(p panels) func(dst []float64, w, x []float32, columns, width int)
 }
 
 // projectRows adds a block of m columns to the sums of n rows.
-func (p panels) projectRows(sums *[stripRows * sumLanes]float64, w, x rowsOf, n, m, used int) {
+func (p panels) projectRows(room *projection, w, x rowsOf, n, m, used int) {
 	i := 0
 	for ; i+8 <= n; i += 8 {
-		p.project((*[8 * sumLanes]float64)(sums[i*sumLanes:]), w.from(i, 0), x, m, used)
+		p.project((*[8 * sumLanes]float64)(room.sums[i*sumLanes:]), w.from(i, 0), x, m, used)
 	}
 	for ; i < n; i++ {
-		var same [8 * sumLanes]float64
-		copy(same[:sumLanes], sums[i*sumLanes:])
-		p.project(&same, rowsOf{w.from(i, 0).x, 0}, x, m, used)
-		copy(sums[i*sumLanes:][:sumLanes], same[:])
+		one := room.sums[i*sumLanes:][:sumLanes]
+		clear(room.same[copy(room.same[:], one):])
+		p.project(&room.same, rowsOf{w.from(i, 0).x, 0}, x, m, used)
+		copy(one, room.same[:])
 	}
 }
 
