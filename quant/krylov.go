@@ -3,6 +3,7 @@ package quant
 import (
 	"errors"
 	"math"
+	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/linalg"
@@ -18,7 +19,7 @@ type space interface {
 	newSum() []float64
 	// product returns what adds the product of a tile to a sum.
 	product(w []float32, s *Scratch) func(sum []float64)
-	// end takes the sum of a pass. All but the last are used again.
+	// end takes the sum of a pass, which is used again.
 	end(sum []float64)
 	// rows returns up to rank directions, [rank, columns], the most important
 	// first; missing ones are zero.
@@ -39,9 +40,9 @@ func (g *gram) product(w []float32, s *Scratch) func(sum []float64) {
 	return func(sum []float64) { linalg.AddSquare(sum, x, g.columns) }
 }
 
-func (g *gram) newSum() []float64 { return make([]float64, g.columns*g.columns) }
+func (g *gram) newSum() []float64 { return doubles.zeros(g.columns * g.columns) }
 
-func (g *gram) end(sum []float64) { g.y = sum }
+func (g *gram) end(sum []float64) { g.y = slices.Clone(sum) }
 
 func (g *gram) rows(rank int) []float64 {
 	n := g.columns
@@ -65,7 +66,7 @@ type krylov struct {
 	narrow                bool        // for tiles in BF16, see productBF16
 	strips                [][]float32 // the last block for them
 	c                     []float64   // XᵀY of all blocks, the lower half
-	room, wideRoom        []float64
+	wideRoom              []float64
 }
 
 // small is what factors of products are made, so that no sum of 256 weights
@@ -75,7 +76,9 @@ const small = 0x1p-16
 func newKrylov(columns, width, depth int) *krylov {
 	all := width * depth
 	k := &krylov{columns: columns, width: width, depth: depth, precision: singlePrecision, c: make([]float64, all*all)}
-	k.extend(make([]float64, columns*width), nil)
+	none := doubles.zeros(columns * width)
+	k.extend(none, nil)
+	doubles.give(none)
 	return k
 }
 
@@ -113,7 +116,7 @@ func fit(y []float32, x, scale []float64) {
 // newSum: in strips, see [kernel.Collect].
 func (k *krylov) newSum() []float64 {
 	const n = kernel.StripColumns
-	return make([]float64, ceilDiv(k.columns, n)*n*k.width)
+	return doubles.zeros(ceilDiv(k.columns, n) * n * k.width)
 }
 
 func (k *krylov) end(sum []float64) {
@@ -128,7 +131,7 @@ func (k *krylov) end(sum []float64) {
 // fromStrips returns a sum as [columns, width].
 func (k *krylov) fromStrips(sum []float64) []float64 {
 	const n = kernel.StripColumns
-	y := make([]float64, k.columns*k.width)
+	y := doubles.take(k.columns * k.width)
 	for j := range k.columns {
 		for c := range k.width {
 			y[j*k.width+c] = sum[(j/n*k.width+c)*n+j%n]
@@ -230,7 +233,8 @@ func (k *krylov) note(has [][]float64) {
 // as orthonormal as they are precise. Such columns are replaced by random ones,
 // and these, if they bring nothing either, by zero.
 func (k *krylov) extend(y []float64, has [][]float64) {
-	p := sized(&k.room, len(y))
+	p := doubles.take(len(y))
+	defer doubles.give(p)
 	copy(p, y)
 	floor := linalg.ColumnSquares(p, k.width)
 	linalg.Scale(floor, nothing)
@@ -245,7 +249,7 @@ func (k *krylov) extend(y []float64, has [][]float64) {
 		k.through(p, func(i int, x, p []float64, _, _ int) { linalg.AddTransposeTimes(has[i], x, p, k.width, k.width) })
 		k.takeOff(p, has)
 	}
-	next := make([]float32, len(p))
+	next := singles.take(len(p))
 	for i, v := range p {
 		next[i] = float32(v) * small
 	}
@@ -354,12 +358,13 @@ func (k *krylov) rows(rank int) []float64 {
 			last = max(last, square)
 		}
 	}
-	k.room = nil
+	singles.give(k.strips...)
 	if k.depth < leastDepth || linalg.Above(k.c, all, found*last) < rank {
 		return k.nystrom(rank, most)
 	}
-	k.y = nil
+	doubles.give(k.y...)
 	_, vectors := linalg.Eigen(k.c, all)
+	defer singles.give(k.x...)
 	return k.directions(k.wide, vectors[:rank*all])
 }
 
@@ -373,9 +378,11 @@ func (k *krylov) directions(block func(i, from, to int) []float64, vectors []flo
 	w, n := k.width, k.columns
 	all := w * k.depth
 	rank := len(vectors) / all
+	var room []float64
 	by, down := linalg.Transposed(vectors, rank, all), make([]float64, rank*n)
 	k.parts(func(from, to int) {
-		some := make([]float64, (to-from)*rank)
+		some := sized(&room, (to-from)*rank)
+		clear(some)
 		for i := range k.depth {
 			linalg.AddTimes(some, block(i, from, to), by[i*w*rank:(i+1)*w*rank], w, rank)
 		}
@@ -389,8 +396,9 @@ func (k *krylov) directions(block func(i, from, to int) []float64, vectors []flo
 // nystrom: with C = XᵀY = XᵀWᵀW·X, F = Y·C^(-1/2) has F·Fᵀ near WᵀW, and its
 // left singular vectors are the directions.
 func (k *krylov) nystrom(rank int, most float64) []float64 {
+	singles.give(k.x...)
+	defer doubles.give(k.y...)
 	root, m := k.root(most)
-	k.x, k.wideRoom = nil, nil
 	all := k.width * k.depth
 	half, h := make([]float64, m*all), make([]float64, m*m)
 	linalg.AddTimes(half, root, k.products(), all, all)

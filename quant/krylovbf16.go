@@ -126,7 +126,7 @@ func (k *krylov) takeBF16() {
 	const n = kernel.StripColumns
 	k.narrow, k.precision, k.strips = true, sixteenPrecision, make([][]float32, ceilDiv(k.width, n))
 	for g := range k.strips {
-		k.strips[g] = make([]float32, k.columns*n)
+		k.strips[g] = singles.zeros(k.columns * n)
 	}
 	k.roundLast()
 }

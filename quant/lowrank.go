@@ -260,6 +260,7 @@ func (l *LowRank) addUp(sum []float64) (finite bool) {
 }
 
 func (l *LowRank) finish() {
+	doubles.give(l.sums[:]...)
 	l.sums = [chains][]float64{}
 	if l.err == nil {
 		l.rows = l.space.rows(l.Rank)
@@ -306,7 +307,8 @@ func newFactors(rows []float64, rank, columns int, to safetensors.Dtype) *Factor
 		f.Down[i] = float32(v)
 	}
 	roundAll(f.Down, to)
-	wide := make([]float64, rank*columns)
+	wide := doubles.take(rank * columns)
+	defer doubles.give(wide)
 	for r := range rank {
 		for j, v := range f.Down[r*columns : (r+1)*columns] {
 			f.across[j*rank+r], wide[j*rank+r] = v, float64(v)
