@@ -19,9 +19,9 @@ type tileFacts struct {
 }
 
 // Bounds within which products of x, y and a tile are exact: x and y are zero
-// or at least floor, and values at least 2^-range of the greatest.
+// or at least 2^-40, and values at least 2^-60 of the greatest.
 const (
-	floor                   = 0x1p-40
+	floorBits               = (127 - 40) << 23
 	valueRange              = 60
 	leastExponent, greatest = -27, 100
 )
@@ -53,14 +53,14 @@ func (f tileFacts) brought(tile []byte, s *Scratch) []byte {
 	return brought
 }
 
-// sixteenBits rounds to so many significant bits; what is below floor is zero.
+// sixteenBits rounds to so many significant bits; what is below 2^-40 is zero.
 func sixteenBits(v float32) float32 {
 	bits := math.Float32bits(v)
-	v = math.Float32frombits((bits + 0x7F + bits>>8&1) &^ 0xFF)
-	if v < floor && v > -floor {
+	bits = (bits + 0x7F + bits>>8&1) &^ 0xFF
+	if bits&^(1<<31) < floorBits { // not by the value's sign, which no processor foretells
 		return 0
 	}
-	return v
+	return math.Float32frombits(bits)
 }
 
 // productBF16 is product of a tile as it is stored. It goes through rows that

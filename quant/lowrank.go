@@ -385,9 +385,7 @@ func (f *Factors) exact(up []float32) bool {
 func magnitudes(x []float32) (least, most float32) {
 	least = math.MaxFloat32
 	for _, v := range x {
-		if v < 0 {
-			v = -v
-		}
+		v = math.Float32frombits(math.Float32bits(v) &^ (1 << 31))
 		if most = max(most, v); v > 0 {
 			least = min(least, v)
 		}
