@@ -1,72 +1,124 @@
 package tensorpress
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
 )
 
-// keeper lends memory to tensors that are read several times. It is the same
-// buffers again and again.
+// keeper lends memory to weights that are read several times, as many as are
+// under way together. It is the same buffers again and again.
 type keeper struct {
+	room, beside int64         // what buffers and searches may take, and searches of it
+	slots        chan struct{} // one for each weight that may be under way
+
 	mu   sync.Mutex
-	lent int64
 	free [][]byte
+	held int64 // bytes of all buffers, those that are lent too
 }
 
-// kept is a tensor that stays in memory as its first pass reads it.
+func newKeeper(r Resources) *keeper {
+	k := &keeper{
+		room:   r.memory() - 2*baseMemory, // the program and the workers' buffers
+		beside: r.searches(),
+		slots:  make(chan struct{}, r.threads()),
+	}
+	for range r.threads() {
+		k.slots <- struct{}{}
+	}
+	return k
+}
+
+// kept is the beginning of a tensor, or all of it, which stays in memory as the
+// first pass reads it.
 type kept struct {
 	keeper *keeper
 	size   int64
+	most   int64 // that all buffers may take beside it
 	once   sync.Once
-	data   []byte
-	whole  atomic.Bool // all of it is there
+	data   []byte      // nil when the run is over early
+	read   atomic.Bool // all of it is there
 }
 
-// keep returns room for a tensor, or nil where that would be more than most.
-func (k *keeper) keep(size, most int64) *kept {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.lent+size > most {
+// keep is for tensors whose work begins in the order in which they are kept,
+// and when no more than slots are under way: then who waits for one waits for
+// work that has begun. search is what else the work takes. It returns nil where
+// there is no memory.
+func (k *keeper) keep(size, search int64) *kept {
+	most := max(k.room-max(k.beside, search), 0)
+	if size = min(size, most/int64(cap(k.slots))); size == 0 {
 		return nil
 	}
-	k.lent += size
-	return &kept{keeper: k, size: size}
+	return &kept{keeper: k, size: size, most: most}
 }
 
-// buffer returns one of a size, of those that are free the first that is
-// large enough.
-func (k *keeper) buffer(size int64) []byte {
+// take waits for a slot.
+func (t *kept) take(cancelled <-chan struct{}) {
+	select {
+	case <-t.keeper.slots:
+		t.data = t.keeper.buffer(t.size, t.most)
+	case <-cancelled:
+	}
+}
+
+// buffer returns one of a size. Others that are free go where all would be more
+// than most.
+func (k *keeper) buffer(size, most int64) []byte {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	best := -1
 	for i, b := range k.free {
-		if int64(cap(b)) >= size {
-			k.free = slices.Delete(k.free, i, i+1)
-			return b[:size]
+		if int64(cap(b)) >= size && (best < 0 || cap(b) < cap(k.free[best])) {
+			best = i
 		}
 	}
-	k.free = nil // too small for what comes now
-	return make([]byte, size)
+	var b []byte
+	if best >= 0 {
+		b = k.free[best][:size]
+		k.free = append(k.free[:best], k.free[best+1:]...)
+	} else {
+		k.held += size
+	}
+	for k.held > most && len(k.free) > 0 {
+		last := len(k.free) - 1
+		k.held -= int64(cap(k.free[last]))
+		k.free[last], k.free = nil, k.free[:last]
+	}
+	if b == nil {
+		b = make([]byte, size)
+	}
+	return b
 }
 
 // release gives the memory back. Nothing of the tensor may be in use.
 func (t *kept) release() {
+	if t.data == nil {
+		return
+	}
 	k := t.keeper
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.lent -= t.size
 	k.free = append(k.free, t.data)
+	k.mu.Unlock()
+	k.slots <- struct{}{}
 }
 
 // section returns a run of a tensor's bytes, which is read if need be.
-func (t *kept) section(c *checkpoint.Checkpoint, from checkpoint.Tensor, run quant.Span) ([]byte, error) {
-	t.once.Do(func() { t.data = t.keeper.buffer(t.size) })
-	part := t.data[run.Offset : run.Offset+run.Size]
-	if t.whole.Load() {
+func (t *kept) section(w *stream.Worker, c *checkpoint.Checkpoint, from checkpoint.Tensor, run quant.Span) ([]byte, error) {
+	t.once.Do(func() { t.take(w.Cancelled()) })
+	size := int64(len(t.data))
+	part := t.data[min(run.Offset, size):min(run.Offset+run.Size, size)]
+	if !t.read.Load() {
+		if err := c.ReadSection(from, part, run.Offset); err != nil {
+			return nil, err
+		}
+	}
+	if int64(len(part)) == run.Size {
 		return part, nil
 	}
-	return part, c.ReadSection(from, part, run.Offset)
+	raw := w.Bytes(rawBuffer, int(run.Size))
+	n := copy(raw, part)
+	return raw, c.ReadSection(from, raw[n:], run.Offset+int64(n))
 }

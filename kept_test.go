@@ -18,7 +18,11 @@ func TestTurnsAndMemory(t *testing.T) {
 	}
 	source := written(t, tensors)
 	var want []byte
-	for _, r := range []Resources{{Threads: 1}, {Threads: 2}, {Threads: 7}, {Threads: 3, Memory: 33 << 20}, {Threads: 2, Memory: 12 << 20}} {
+	for _, r := range []Resources{
+		{Threads: 1}, {Threads: 2}, {Threads: 7}, // all of each stays
+		{Threads: 1, Memory: 86 << 20}, {Threads: 3, Memory: 88 << 20}, // parts
+		{Threads: 3, Memory: 33 << 20}, {Threads: 2, Memory: 12 << 20}, // nothing
+	} {
 		out := filepath.Join(t.TempDir(), "out.safetensors")
 		o := Options{Layout: "sdnq", Dtype: ptr("uint4"), Preset: "none", Settings: map[string]any{"svd-rank": 24}, Resources: r}
 		if _, err := Quantize(t.Context(), source, out, o); err != nil {
@@ -39,19 +43,30 @@ func TestTurnsAndMemory(t *testing.T) {
 
 // TestKeeperLendsNoMore: the memory of a run is bounded, and is used again.
 func TestKeeperLendsNoMore(t *testing.T) {
-	var k keeper
-	a, b := k.keep(60, 100), k.keep(40, 100)
-	if a == nil || b == nil || k.keep(1, 100) != nil {
-		t.Fatal("lends other than 100 bytes")
+	k := newKeeper(Resources{Threads: 2, Memory: 88 << 20}) // 24 MiB, 22 of it for searches
+	a, b, c := k.keep(100, 0), k.keep(4<<20, 0), k.keep(50, 0)
+	if b.size != 1<<20 {
+		t.Fatalf("keeps %d bytes of a large weight, want half of 2 MiB", b.size)
 	}
-	a.data, b.data = k.buffer(60), k.buffer(40)
+	over := make(chan struct{})
+	close(over)
+	a.take(nil)
+	b.take(nil)
+	if c.take(over); c.data != nil {
+		t.Error("lends to a third weight")
+	}
 	was := &a.data[0]
 	a.release()
-	if c := k.keep(50, 100); c == nil || &k.buffer(50)[0] != was {
+	if c.take(nil); len(c.data) != 50 || &c.data[0] != was {
 		t.Error("what was given back is not lent again")
 	}
 	b.release()
-	if len(k.free) != 1 {
-		t.Errorf("%d buffers are free, want 1", len(k.free))
+	c.release()
+	d := k.keep(4<<20, 24<<20-200) // a search that leaves 200 bytes
+	if d.take(nil); len(d.data) != 100 || k.held != 100 {
+		t.Errorf("%d bytes beside a large search, of buffers of %d; want 100", len(d.data), k.held)
+	}
+	if k.keep(100, 24<<20) != nil || newKeeper(Resources{Threads: 2, Memory: 64 << 20}).keep(100, 0) != nil {
+		t.Error("keeps a weight where there is no memory")
 	}
 }

@@ -321,8 +321,9 @@ func (m *models) headers(yield func(stream.Task) bool) bool {
 
 // quantize yields the work on one model after the other.
 func (m *models) quantize(r Resources, yield func(stream.Task) bool) {
+	k := newKeeper(r)
 	for _, one := range m.list {
-		q := &quantization{source: one.c, plan: one.plan, writers: one.writers, Resources: r}
+		q := &quantization{source: one.c, plan: one.plan, writers: one.writers, keeper: k, Resources: r}
 		if !q.tasks(yield) {
 			return
 		}

@@ -89,6 +89,9 @@ func (r Resources) memory() int64 {
 	return r.Memory
 }
 
+// searches bounds what searches over weights that are under way together take.
+func (r Resources) searches() int64 { return r.memory() / 4 }
+
 // progress counts done bytes up to total.
 func (r Resources) progress(total int64) func(n int64) {
 	if r.Progress == nil {

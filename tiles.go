@@ -20,7 +20,7 @@ type quantization struct {
 	plan    *plan.Plan
 	writers writers
 	turns   turns
-	keeper  keeper
+	keeper  *keeper   // nil where no weight is read several times
 	spare   sync.Pool // of *encoding
 	Resources
 }
@@ -72,7 +72,8 @@ func (q *quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
 		return copyTiles(q.source, s.Source, q.writers[s.Parts[0].File], s.Parts[0].Tensor, yield)
 	}
 	e := q.encoding(s)
-	return q.turns.add(turn{e.phases(), codec.Held(e.encoder)}, q.threads(), q.memory()/4, yield)
+	e.keep()
+	return q.turns.add(turn{e.phases(), codec.Held(e.encoder)}, q.threads(), q.searches(), yield)
 }
 
 // copyTiles yields the copying of a tensor's bytes, by the system where it does
@@ -141,11 +142,11 @@ func (q *quantization) encoding(s *plan.Step) *encoding {
 	return e
 }
 
-// keep has a tensor stay in memory that is read several times, if it is plain,
-// small enough, and read in runs.
+// keep has a tensor stay in memory that is read several times, as much of it as
+// fits, if it is plain and read in runs.
 func (e *encoding) keep() {
 	plain, ok := e.values.(*plainValues)
-	if !ok || len(e.passes) < 2 || !e.inRuns(e.encoder) {
+	if !ok || e.keeper == nil || len(e.passes) < 2 || !e.inRuns(e.encoder) {
 		return
 	}
 	for _, p := range e.passes {
@@ -153,7 +154,7 @@ func (e *encoding) keep() {
 			return
 		}
 	}
-	plain.kept = e.keeper.keep(e.step.Source.Size, (e.memory()-baseMemory)/3)
+	plain.kept = e.keeper.keep(e.step.Source.Size, codec.Held(e.encoder))
 	e.kept = plain.kept
 }
 
@@ -171,7 +172,6 @@ func (e *encoding) tasks(yield func(stream.Task) bool) bool {
 // phases are the survey of an encoder that asks for one, its passes, and then
 // its tiles. What follows waits until what went before is complete.
 func (e *encoding) phases() []phase {
-	e.keep()
 	var all []phase
 	var ready chan struct{}
 	if s, ok := e.encoder.(codec.Surveyor); ok {
@@ -431,7 +431,7 @@ func (r *reading) join(tile int, found finding) error {
 	}
 	if r.joined == r.total {
 		if r.kept != nil {
-			r.kept.whole.Store(true)
+			r.kept.read.Store(true)
 		}
 		close(r.done)
 	}

@@ -51,7 +51,7 @@ func (p *plainValues) raw(w *stream.Worker, columns int, a quant.Area) ([]byte, 
 	case p.body != nil:
 		return p.body[run.Offset : run.Offset+run.Size], nil
 	case p.kept != nil:
-		return p.kept.section(p.source, p.tensor, run)
+		return p.kept.section(w, p.source, p.tensor, run)
 	}
 	raw := w.Bytes(rawBuffer, a.Values()*width)
 	return raw, readSpans(p.source, p.tensor, spans, raw)
