@@ -68,7 +68,11 @@ func (s *Scheme) NewEncoder(limit int) Encoder {
 		e.rank = &lowRank{LowRank: l}
 	}
 	align := s.align()
-	e.tile = s.TileValues(s.wanted(limit), limit, lcm(align, s.Group*s.unitsTogether()))
+	unit := lcm(align, s.Group*s.unitsTogether())
+	if rows := lcm(unit, s.rowsTogether()); rows <= limit {
+		unit = rows
+	}
+	e.tile = s.TileValues(s.wanted(limit), limit, unit)
 	if e.whole = e.tile > 0; !e.whole {
 		e.tile = max(TileSize/align, 1) * align
 	}
@@ -82,6 +86,15 @@ func (s *Scheme) wanted(limit int) int {
 		return limit
 	}
 	return min(TileSize, limit)
+}
+
+// rowsTogether is how many values are best worked off together: kernels take eight rows
+// to find their factors, and what is left over takes as long.
+func (s *Scheme) rowsTogether() int {
+	if s.Rank == 0 {
+		return 1
+	}
+	return 8 * s.geometry.rest
 }
 
 // unitsTogether is how many units fill blocks of scales that are stored packed.
