@@ -52,7 +52,7 @@ func (r *runFlags) limit() {
 	if r.threads > 0 {
 		runtime.GOMAXPROCS(r.threads)
 	}
-	debug.SetMemoryLimit(max(r.memory.bytes-leastMemory, r.memory.bytes/2))
+	debug.SetMemoryLimit(max(r.memory.bytes-leastMemory, r.memory.bytes/8*5))
 }
 
 // collectRarely lets commands that read headers alone, which are over before
