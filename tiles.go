@@ -396,20 +396,44 @@ func (r *reading) tasks(yield func(stream.Task) bool) {
 
 // look reads one area.
 func (r *reading) look(w *stream.Worker, a quant.Area) (any, error) {
-	plain, stored := r.values.(*plainValues)
-	if pass, ok := r.pass.(codec.RawPass); ok && stored && pass.TakesRaw(plain.tensor.Dtype) {
-		raw, err := plain.raw(w, r.cut.Cols, a)
-		if err != nil {
-			return nil, err
+	if plain, ok := r.values.(*plainValues); ok {
+		switch pass := r.pass.(type) {
+		case codec.RawPass:
+			if pass.TakesRaw(plain.tensor.Dtype) {
+				return r.lookRaw(w, plain, pass, a)
+			}
+		case codec.PiecePass:
+			if pass.TakesRaw(plain.tensor.Dtype) {
+				return r.lookPieces(w, plain, pass, a)
+			}
 		}
-		found, err := pass.ReadRaw(a, raw, plain.tensor.Dtype, &w.Scratch)
-		return found, r.explain(err)
 	}
 	values, err := r.read(w, a)
 	if err != nil {
 		return nil, err
 	}
 	found, err := r.pass.Read(a, values, &w.Scratch)
+	return found, r.explain(err)
+}
+
+func (r *reading) lookRaw(w *stream.Worker, plain *plainValues, pass codec.RawPass, a quant.Area) (any, error) {
+	raw, err := plain.raw(w, r.cut.Cols, a)
+	if err != nil {
+		return nil, err
+	}
+	found, err := pass.ReadRaw(a, raw, plain.tensor.Dtype, &w.Scratch)
+	return found, r.explain(err)
+}
+
+func (r *reading) lookPieces(w *stream.Worker, plain *plainValues, pass codec.PiecePass, a quant.Area) (any, error) {
+	var failure error // of reading, which needs no explanation
+	found, err := pass.ReadPieces(a, func(piece quant.Area) (raw []byte, err error) {
+		raw, failure = plain.raw(w, r.cut.Cols, piece)
+		return raw, failure
+	}, plain.tensor.Dtype, &w.Scratch)
+	if failure != nil {
+		return nil, failure
+	}
 	return found, r.explain(err)
 }
 

@@ -72,13 +72,19 @@ func (r *ranking) TakesRaw(d safetensors.Dtype) bool {
 	return r.encoder.asStored(d) && r.encoder.rank.TakesRaw(d)
 }
 
-func (r *ranking) ReadRaw(start int, raw []byte, d safetensors.Dtype, s *Scratch) (any, error) {
+func (r *ranking) ReadPieces(start, n int, read Pieces, d safetensors.Dtype, s *Scratch) (any, error) {
 	e, tile := r.encoder, start/r.Tile()
-	if !e.rank.survey(tile, raw) && !e.AllowNonfinite {
-		return nil, CheckFinite(start, plain{data: raw, dtype: d}.values(&s.values))
+	var check func(from int, raw []byte) error
+	if !e.AllowNonfinite {
+		check = func(from int, raw []byte) error {
+			return CheckFinite(start+from, plain{data: raw, dtype: d}.values(&s.values))
+		}
 	}
-	e.rank.AddRaw(r.pass, tile, raw, s, s.Cancelled)
-	return nil, nil
+	if err := e.rank.survey(tile, n, read, check); err != nil {
+		return nil, err
+	}
+	_, err := e.rank.addPieces(r.pass, tile, n, read, s, s.Cancelled)
+	return nil, err
 }
 
 func (r *ranking) Join(any) error { return nil }

@@ -26,16 +26,26 @@ const (
 	leastExponent, greatest = -27, 100
 )
 
-func factsOf(tile []byte) tileFacts {
+// extremes are those of values in BF16.
+type extremes struct {
+	most  float32 // magnitude; not finite if some value is not
+	least uint16  // magnitude but zero, its bits less 1; as they are if there is none
+}
+
+func (e *extremes) add(raw []byte) {
 	amax := [1]float32{}
-	kernel.AbsMax(amax[:], tile, kernel.RawBF16, len(tile)/2)
-	if !finite(amax[0]) {
+	kernel.AbsMax(amax[:], raw, kernel.RawBF16, len(raw)/2)
+	e.most, e.least = max(e.most, amax[0]), min(e.least, kernel.LeastBF16(raw)) // of NaN NaN
+}
+
+func (e extremes) facts() tileFacts {
+	if !finite(e.most) {
 		return tileFacts{known: true}
 	}
-	_, e := math.Frexp(float64(amax[0]))
-	least := math.Float32frombits(uint32(kernel.LeastBF16(tile)+1) << 16)
-	tiny := least != 0 && float64(least) < math.Ldexp(1, e-valueRange)
-	return tileFacts{true, e, true, tiny || e < leastExponent || e > greatest}
+	_, top := math.Frexp(float64(e.most))
+	least := math.Float32frombits(uint32(e.least+1) << 16)
+	tiny := least != 0 && float64(least) < math.Ldexp(1, top-valueRange)
+	return tileFacts{true, top, true, tiny || top < leastExponent || top > greatest}
 }
 
 // brought returns a copy of a tile with magnitudes below 1; what is then below
@@ -63,29 +73,33 @@ func sixteenBits(v float32) float32 {
 	return math.Float32frombits(bits)
 }
 
-// productBF16 is product of a tile as it is stored. It goes through rows that
-// stay in the second cache between the two products.
-func (k *krylov) productBF16(w []byte, f tileFacts, s *Scratch) func(sum []float64) {
+// productBF16 is product of a tile of n values as they are stored. It goes through
+// rows that stay in the second cache between the two products.
+func (k *krylov) productBF16(n int, read Pieces, f tileFacts, s *Scratch) (func(sum []float64), error) {
 	scale, lift := math.Ldexp(1, f.exponent), math.Ldexp(1/small, -f.exponent)
 	switch {
 	case !f.finite:
 		scale = math.NaN()
 	case f.wide:
-		w = f.brought(w, s)
 		scale, lift = scale*scale, 1/small
 	}
 	const near = 256 << 10
-	some := max(near/(2*k.columns)/16*16, 32)
+	some := k.columns * max(near/(2*k.columns)/16*16, 32)
 	sums := sized(&s.row, len(k.strips)*k.stripSize())
 	clear(sums)
-	for row := 2 * k.columns; len(w) > 0; {
-		n := min(some, len(w)/row)
-		for g, x := range k.strips {
-			k.addProduct(sums[g*k.stripSize():][:k.stripSize()], w[:n*row], x, lift, s)
+	for from := 0; from < n; from += some {
+		w, err := read(from, min(some, n-from))
+		if err != nil {
+			return nil, err
 		}
-		w = w[n*row:]
+		if f.finite && f.wide {
+			w = f.brought(w, s)
+		}
+		for g, x := range k.strips {
+			k.addProduct(sums[g*k.stripSize():][:k.stripSize()], w, x, lift, s)
+		}
 	}
-	return func(sum []float64) { k.addStrips(sum, sums, scale) }
+	return func(sum []float64) { k.addStrips(sum, sums, scale) }, nil
 }
 
 // addProduct adds wᵀ·w·x for 16 columns of x.

@@ -131,7 +131,8 @@ func (l *LowRank) Tiles() int { return ceilDiv(l.Rows, l.TileRows()) }
 // for earlier tiles, at most until cancelled is closed, which is reported as
 // false.
 func (l *LowRank) Add(pass, tile int, w []float32, s *Scratch, cancelled <-chan struct{}) bool {
-	return l.add(pass, tile, func() func([]float64) { return l.space.product(w, s) }, cancelled)
+	added, _ := l.add(pass, tile, func() (func([]float64), error) { return l.space.product(w, s), nil }, cancelled)
+	return added
 }
 
 // TakesRaw reports whether [LowRank.AddRaw] takes values of that dtype.
@@ -143,33 +144,54 @@ func (l *LowRank) TakesRaw(d safetensors.Dtype) bool {
 // be. It has other bits than the same values in single precision: products are
 // rounded to 16 significant bits before they are multiplied again.
 func (l *LowRank) AddRaw(pass, tile int, w []byte, s *Scratch, cancelled <-chan struct{}) bool {
-	return l.add(pass, tile, func() func([]float64) {
-		l.survey(tile, w) // no earlier pass is at it any more
+	read := func(from, n int) ([]byte, error) { return w[2*from : 2*(from+n)], nil }
+	added, _ := l.addPieces(pass, tile, len(w)/2, read, s, cancelled)
+	return added
+}
+
+// addPieces is AddRaw of a tile of n values. Its error is that of reading.
+func (l *LowRank) addPieces(pass, tile, n int, read Pieces, s *Scratch, cancelled <-chan struct{}) (added bool, err error) {
+	return l.add(pass, tile, func() (func([]float64), error) {
+		if err := l.survey(tile, n, read, nil); err != nil { // no earlier pass is at it any more
+			return nil, err
+		}
 		l.once.Do(l.space.(*krylov).takeBF16)
-		return l.space.(*krylov).productBF16(w, l.facts[tile], s)
+		return l.space.(*krylov).productBF16(n, read, l.facts[tile], s)
 	}, cancelled)
 }
 
-// survey takes note of what a tile in BF16 holds, once, and reports whether all
-// of it is finite.
-func (l *LowRank) survey(tile int, w []byte) (finite bool) {
+// survey takes note of what a tile of n values in BF16 holds, once. What is not
+// finite goes to check, if that is given, whose error is returned.
+func (l *LowRank) survey(tile, n int, read Pieces, check func(from int, raw []byte) error) error {
 	f := &l.facts[tile]
-	if !f.known {
-		*f = factsOf(w)
+	if f.known {
+		return nil
 	}
-	return f.finite
+	const some = 128 << 10
+	e := extremes{least: math.MaxUint16}
+	for from := 0; from < n; from += some {
+		raw, err := read(from, min(some, n-from))
+		if err != nil {
+			return err
+		}
+		if e.add(raw); !finite(e.most) && check != nil {
+			return check(from, raw)
+		}
+	}
+	*f = e.facts()
+	return nil
 }
 
 // add waits for the tile's turn twice: for the pass, and before its product is
 // added to the sum that it is part of.
-func (l *LowRank) add(pass, tile int, product func() func(sum []float64), cancelled <-chan struct{}) bool {
+func (l *LowRank) add(pass, tile int, product func() (addTo func(sum []float64), err error), cancelled <-chan struct{}) (added bool, err error) {
 	if !l.wait(func() bool { return l.pass == pass }, cancelled) {
-		return false
+		return false, nil
 	}
 	chain := tile % chains
-	addTo := product()
-	if !l.wait(func() bool { return l.added[chain] == tile/chains }, cancelled) {
-		return false
+	addTo, err := product()
+	if err != nil || !l.wait(func() bool { return l.added[chain] == tile/chains }, cancelled) {
+		return false, err
 	}
 	if l.sums[chain] == nil {
 		l.sums[chain] = l.space.newSum()
@@ -178,7 +200,7 @@ func (l *LowRank) add(pass, tile int, product func() func(sum []float64), cancel
 	if l.count(chain) {
 		l.endPass()
 	}
-	return true
+	return true, nil
 }
 
 // count takes note of a tile and reports whether it was the last of the pass.

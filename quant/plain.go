@@ -22,6 +22,19 @@ type RawPass interface {
 	ReadRaw(start int, raw []byte, d safetensors.Dtype, s *Scratch) (found any, err error)
 }
 
+// Pieces returns values [from, from+n) of a tile, counted from its first, as a
+// checkpoint stores them. They are valid until the next call.
+type Pieces func(from, n int) ([]byte, error)
+
+// PiecePass is a pass that asks for raw values piece by piece, so that they are in
+// the nearer caches still when it uses them.
+type PiecePass interface {
+	// TakesRaw is as that of an encoder.
+	TakesRaw(d safetensors.Dtype) bool
+	// ReadPieces is Read of n values. It fails if read does.
+	ReadPieces(start, n int, read Pieces, d safetensors.Dtype, s *Scratch) (found any, err error)
+}
+
 // plain is a run of values as bytes, in BF16, F16 or F32.
 type plain struct {
 	data  []byte

@@ -54,6 +54,15 @@ type RawPass interface {
 	ReadRaw(a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) (found any, err error)
 }
 
+// PiecePass is a pass that asks for raw values piece by piece.
+type PiecePass interface {
+	// TakesRaw is as that of an encoder.
+	TakesRaw(d safetensors.Dtype) bool
+	// ReadPieces is Read of an area of which read returns the values as they are
+	// stored, until its next call.
+	ReadPieces(a quant.Area, read func(piece quant.Area) ([]byte, error), d safetensors.Dtype, s *quant.Scratch) (found any, err error)
+}
+
 // TakesRaw reports whether an encoder is a [RawEncoder] of that dtype.
 func TakesRaw(e Encoder, d safetensors.Dtype) bool {
 	r, ok := e.(RawEncoder)
