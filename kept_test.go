@@ -70,3 +70,17 @@ func TestKeeperLendsNoMore(t *testing.T) {
 		t.Error("keeps a weight where there is no memory")
 	}
 }
+
+// TestThreadsWithinMemory: each takes some of it, so that many cores must not
+// go beyond what the user allows.
+func TestThreadsWithinMemory(t *testing.T) {
+	for _, test := range []struct {
+		threads int
+		memory  int64
+		want    int
+	}{{8, 0, 8}, {64, 0, 44}, {64, 64 << 20, 6}, {2, 64 << 20, 2}, {4, 1 << 20, 1}, {64, 1 << 30, 64}} {
+		if got := (Resources{Threads: test.threads, Memory: test.memory}).threads(); got != test.want {
+			t.Errorf("%d threads, memory %d: %d work, want %d", test.threads, test.memory, got, test.want)
+		}
+	}
+}

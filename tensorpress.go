@@ -38,7 +38,8 @@ func CheckCPU() error { return usage.Wrap(kernel.Refused()) }
 
 // Resources bound what a run takes.
 type Resources struct {
-	// Threads is the number of tiles worked on at a time, 0 for one a core.
+	// Threads is the number of tiles worked on at a time, 0 for one a core. It is
+	// less where Memory leaves less than 5 MiB for each.
 	Threads int
 	// Memory bounds the process's peak memory in bytes, 0 for 256 MiB.
 	Memory int64
@@ -50,15 +51,17 @@ type Resources struct {
 type Progress struct{ Done, Total int64 }
 
 func (r Resources) threads() int {
-	if r.Threads > 0 {
-		return r.Threads
+	n := r.Threads
+	if n == 0 {
+		n = runtime.GOMAXPROCS(0)
 	}
-	return runtime.GOMAXPROCS(0)
+	return min(n, int(max((r.memory()-baseMemory)/workerMemory, 1)))
 }
 
 const (
 	defaultMemory = 256 << 20
 	baseMemory    = 32 << 20 // the program itself, headers, the plan
+	workerMemory  = 5 << 20  // with less for each, fewer work at a time
 	// bytesPerValue bounds what a tile takes for each value in a worker: raw
 	// and widened input, codes, and a share of the batches.
 	bytesPerValue = 32
