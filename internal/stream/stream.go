@@ -90,8 +90,9 @@ func (w *Worker) Scatter(to *safetensors.Writer, t safetensors.Tensor, spans []q
 // goes the memory for outputs.
 func Batches(threads int) int { return threads + 2 }
 
-// ahead is how many rows of tasks are made before a worker asks for them.
-const ahead = 16
+// ahead is how many rows of tasks are made before a worker asks for them. Who makes
+// them gets a core only when a worker waits, or after some milliseconds.
+const ahead = 64
 
 type run struct {
 	ctx    context.Context
