@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 )
 
 // Parse reads one JSON value and nothing after it, NaN and infinities included,
@@ -94,16 +95,39 @@ func (p *parser) scalar() (any, error) {
 	return json.Number(n), nil
 }
 
-var quoted = regexp.MustCompile(`^"(?:[^"\\]|\\.)*"`)
-
 func (p *parser) text() (s string, err error) {
-	q := quoted.FindString(p.rest)
-	if q == "" {
+	end, plain := quoted(p.rest)
+	if end == 0 {
 		return "", errors.New("no JSON string")
 	}
-	p.rest = p.rest[len(q):]
+	q := p.rest[:end]
+	if p.rest = p.rest[end:]; plain && utf8.ValidString(q) {
+		return q[1 : end-1], nil
+	}
 	err = json.Unmarshal([]byte(q), &s)
 	return s, err
+}
+
+// quoted returns where a string that s begins with ends, 0 if it does not, and
+// whether what is between the quotes stands for itself. Configs list the names of
+// thousands of modules.
+func quoted(s string) (end int, plain bool) {
+	if s == "" || s[0] != '"' {
+		return 0, false
+	}
+	plain = true
+	for i := 1; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"':
+			return i + 1, plain
+		case c == '\\':
+			i++
+			plain = false
+		case c < ' ':
+			plain = false // which JSON refuses
+		}
+	}
+	return 0, false
 }
 
 func (p *parser) object(depth int) (Object, error) {

@@ -1,6 +1,9 @@
 package pyjson
 
-import "testing"
+import (
+	"encoding/json"
+	"testing"
+)
 
 // TestDumpEqualsPython: the expected texts are what Python 3.11 printed.
 func TestDumpEqualsPython(t *testing.T) {
@@ -40,6 +43,20 @@ func TestParseRefuses(t *testing.T) {
 	}
 	if _, err := ParseObject([]byte(`[]`)); err == nil {
 		t.Error("ParseObject took a list")
+	}
+}
+
+// TestStringsAreJSON: names of modules must be those that were written, whether
+// or not they have to be decoded.
+func TestStringsAreJSON(t *testing.T) {
+	for _, text := range []string{`""`, `"a.b-1 "`, `"a\"b"`, `"\\"`, `"\\\""`, `"\u0041\ud83d\ude00"`, `"é🙂"`, "\"\xff\"", "\"\x7f\"", `"\n"`} {
+		var want string
+		if err := json.Unmarshal([]byte(text), &want); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Parse([]byte(text)); err != nil || got != want {
+			t.Errorf("Parse(%s) = %q, %v, want %q", text, got, err, want)
+		}
 	}
 }
 
