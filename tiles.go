@@ -396,17 +396,9 @@ func (r *reading) tasks(yield func(stream.Task) bool) {
 
 // look reads one area.
 func (r *reading) look(w *stream.Worker, a quant.Area) (any, error) {
-	if plain, ok := r.values.(*plainValues); ok {
-		switch pass := r.pass.(type) {
-		case codec.RawPass:
-			if pass.TakesRaw(plain.tensor.Dtype) {
-				return r.lookRaw(w, plain, pass, a)
-			}
-		case codec.PiecePass:
-			if pass.TakesRaw(plain.tensor.Dtype) {
-				return r.lookPieces(w, plain, pass, a)
-			}
-		}
+	plain, stored := r.values.(*plainValues)
+	if pass, ok := r.pass.(codec.RawPass); ok && stored && pass.TakesRaw(plain.tensor.Dtype) {
+		return r.lookRaw(w, plain, pass, a)
 	}
 	values, err := r.read(w, a)
 	if err != nil {
@@ -417,17 +409,8 @@ func (r *reading) look(w *stream.Worker, a quant.Area) (any, error) {
 }
 
 func (r *reading) lookRaw(w *stream.Worker, plain *plainValues, pass codec.RawPass, a quant.Area) (any, error) {
-	raw, err := plain.raw(w, r.cut.Cols, a)
-	if err != nil {
-		return nil, err
-	}
-	found, err := pass.ReadRaw(a, raw, plain.tensor.Dtype, &w.Scratch)
-	return found, r.explain(err)
-}
-
-func (r *reading) lookPieces(w *stream.Worker, plain *plainValues, pass codec.PiecePass, a quant.Area) (any, error) {
 	var failure error // of reading, which needs no explanation
-	found, err := pass.ReadPieces(a, func(piece quant.Area) (raw []byte, err error) {
+	found, err := pass.ReadRaw(a, func(piece quant.Area) (raw []byte, err error) {
 		raw, failure = plain.raw(w, r.cut.Cols, piece)
 		return raw, failure
 	}, plain.tensor.Dtype, &w.Scratch)

@@ -72,7 +72,7 @@ func (r *ranking) TakesRaw(d safetensors.Dtype) bool {
 	return r.encoder.asStored(d) && r.encoder.rank.TakesRaw(d)
 }
 
-func (r *ranking) ReadPieces(start, n int, read Pieces, d safetensors.Dtype, s *Scratch) (any, error) {
+func (r *ranking) ReadRaw(start, n int, read Pieces, d safetensors.Dtype, s *Scratch) (any, error) {
 	e, tile := r.encoder, start/r.Tile()
 	var check func(from int, raw []byte) error
 	if !e.AllowNonfinite {

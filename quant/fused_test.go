@@ -71,7 +71,9 @@ func rawly(e Encoder, dst func(start, end int) [][]byte, raw []byte, d safetenso
 	}
 	for _, p := range e.Passes() {
 		if err := each(p.Tile(), func(start, end int) error {
-			found, err := p.(RawPass).ReadRaw(start, raw[start*size:end*size], d, s)
+			found, err := p.(RawPass).ReadRaw(start, end-start, func(from, n int) ([]byte, error) {
+				return raw[(start+from)*size:][:n*size], nil
+			}, d, s)
 			if err != nil {
 				return err
 			}

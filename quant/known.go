@@ -190,7 +190,11 @@ func (m *measure) Read(start int, values []float32, s *Scratch) (any, error) {
 
 func (m *measure) TakesRaw(d safetensors.Dtype) bool { return m.encoder.TakesRaw(d) }
 
-func (m *measure) ReadRaw(start int, raw []byte, d safetensors.Dtype, s *Scratch) (any, error) {
+func (m *measure) ReadRaw(start, n int, read Pieces, d safetensors.Dtype, s *Scratch) (any, error) {
+	raw, err := read(0, n)
+	if err != nil {
+		return nil, err
+	}
 	return m.encoder.fused.measureTile(start, plain{data: raw, dtype: d}, s)
 }
 

@@ -19,14 +19,14 @@ func pieces(values, at int, bits uint16) Pieces {
 	return func(from, n int) ([]byte, error) { return raw[2*from : 2*(from+n)], nil }
 }
 
-func lowRankPass(t *testing.T, rows, columns int) PiecePass {
+func lowRankPass(t *testing.T, rows, columns int) RawPass {
 	t.Helper()
 	o := Options{Dtype: dtype.Lookup("uint4"), Rank: 32, SourceDtype: safetensors.BF16, ModelDtype: safetensors.BF16}
 	s, err := NewScheme([]int{rows, columns}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, ok := s.NewEncoder(1 << 20).Passes()[0].(PiecePass)
+	p, ok := s.NewEncoder(1 << 20).Passes()[0].(RawPass)
 	if !ok || !p.TakesRaw(safetensors.BF16) {
 		t.Fatal("BF16 is not read as it is stored")
 	}
@@ -39,7 +39,7 @@ func TestPiecesNameTheValue(t *testing.T) {
 	const columns, rows = 1024, 300
 	for _, at := range []int{0, 131071, 131072, 200_001, 256*columns - 1} {
 		p := lowRankPass(t, rows, columns)
-		_, err := p.ReadPieces(0, 256*columns, pieces(256*columns, at, 0x7FC0), safetensors.BF16, new(Scratch))
+		_, err := p.ReadRaw(0, 256*columns, pieces(256*columns, at, 0x7FC0), safetensors.BF16, new(Scratch))
 		var n *NonfiniteError
 		if !errors.As(err, &n) || n.Index != at {
 			t.Errorf("NaN at %d: %v", at, err)
@@ -54,7 +54,7 @@ func TestPiecesFail(t *testing.T) {
 	whole, broken := pieces(rows*columns, 0, 0x3F80), errors.New("cut off")
 	for calls := range 4 {
 		p, left := lowRankPass(t, rows, columns), calls
-		_, err := p.ReadPieces(0, rows*columns, func(from, n int) ([]byte, error) {
+		_, err := p.ReadRaw(0, rows*columns, func(from, n int) ([]byte, error) {
 			if left--; left < 0 {
 				return nil, broken
 			}

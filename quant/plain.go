@@ -14,25 +14,17 @@ type RawEncoder interface {
 	EncodeRaw(dst [][]byte, start int, raw []byte, d safetensors.Dtype, s *Scratch) error
 }
 
-// RawPass is a pass that can do so.
-type RawPass interface {
-	// TakesRaw is as that of an encoder.
-	TakesRaw(d safetensors.Dtype) bool
-	// ReadRaw is Read.
-	ReadRaw(start int, raw []byte, d safetensors.Dtype, s *Scratch) (found any, err error)
-}
-
 // Pieces returns values [from, from+n) of a tile, counted from its first, as a
 // checkpoint stores them. They are valid until the next call.
 type Pieces func(from, n int) ([]byte, error)
 
-// PiecePass is a pass that asks for raw values piece by piece, so that they are in
-// the nearer caches still when it uses them.
-type PiecePass interface {
+// RawPass is a pass that can take them so. It asks for them, at once or piece by
+// piece, so that they are in the nearer caches still when it uses them.
+type RawPass interface {
 	// TakesRaw is as that of an encoder.
 	TakesRaw(d safetensors.Dtype) bool
-	// ReadPieces is Read of n values. It fails if read does.
-	ReadPieces(start, n int, read Pieces, d safetensors.Dtype, s *Scratch) (found any, err error)
+	// ReadRaw is Read of n values. It fails if read does.
+	ReadRaw(start, n int, read Pieces, d safetensors.Dtype, s *Scratch) (found any, err error)
 }
 
 // plain is a run of values as bytes, in BF16, F16 or F32.

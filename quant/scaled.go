@@ -212,7 +212,11 @@ func (m *scaledMeasure) Read(start int, values []float32, s *Scratch) (any, erro
 
 func (m *scaledMeasure) TakesRaw(d safetensors.Dtype) bool { return m.encoder.TakesRaw(d) }
 
-func (m *scaledMeasure) ReadRaw(start int, raw []byte, d safetensors.Dtype, s *Scratch) (any, error) {
+func (m *scaledMeasure) ReadRaw(start, n int, read Pieces, d safetensors.Dtype, s *Scratch) (any, error) {
+	raw, err := read(0, n)
+	if err != nil {
+		return nil, err
+	}
 	return m.encoder.fused.measureTile(start, plain{data: raw, dtype: d}, s)
 }
 

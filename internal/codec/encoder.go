@@ -46,21 +46,15 @@ type PieceEncoder interface {
 	EncodePiece(dst [][]byte, area, piece quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) error
 }
 
-// RawPass is a pass that can do so.
+// Pieces returns values of an area as they are stored, until the next call.
+type Pieces func(piece quant.Area) ([]byte, error)
+
+// RawPass is a pass that can take them so, at once or piece by piece.
 type RawPass interface {
 	// TakesRaw is as that of an encoder.
 	TakesRaw(d safetensors.Dtype) bool
-	// ReadRaw is Read.
-	ReadRaw(a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) (found any, err error)
-}
-
-// PiecePass is a pass that asks for raw values piece by piece.
-type PiecePass interface {
-	// TakesRaw is as that of an encoder.
-	TakesRaw(d safetensors.Dtype) bool
-	// ReadPieces is Read of an area of which read returns the values as they are
-	// stored, until its next call.
-	ReadPieces(a quant.Area, read func(piece quant.Area) ([]byte, error), d safetensors.Dtype, s *quant.Scratch) (found any, err error)
+	// ReadRaw is Read. It fails if read does.
+	ReadRaw(a quant.Area, read Pieces, d safetensors.Dtype, s *quant.Scratch) (found any, err error)
 }
 
 // TakesRaw reports whether an encoder is a [RawEncoder] of that dtype.
@@ -184,7 +178,11 @@ func (m measure) Read(a quant.Area, values []float32, _ *quant.Scratch) (any, er
 
 func (m measure) TakesRaw(d safetensors.Dtype) bool { return m.e.TakesRaw(d) }
 
-func (m measure) ReadRaw(a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) (any, error) {
+func (m measure) ReadRaw(a quant.Area, read Pieces, d safetensors.Dtype, s *quant.Scratch) (any, error) {
+	raw, err := read(a)
+	if err != nil {
+		return nil, err
+	}
 	return m.e.Sheet.(quant.RawSheet).MeasureRaw(quant.RawPatch(a, raw, d, nil), s)
 }
 

@@ -53,14 +53,11 @@ func (e flatEncoder) Tile() (rows, cols int) { return 1, e.Encoder.Tile() }
 
 func (e flatEncoder) Passes() (passes []Pass) {
 	for _, p := range e.Encoder.Passes() {
-		switch p.(type) {
-		case quant.RawPass:
-			passes = append(passes, rawFlatPass{flatPass{p}})
-		case quant.PiecePass:
-			passes = append(passes, pieceFlatPass{flatPass{p}})
-		default:
-			passes = append(passes, flatPass{p})
+		var pass Pass = flatPass{p}
+		if _, ok := p.(quant.RawPass); ok {
+			pass = rawFlatPass{flatPass{p}}
 		}
+		passes = append(passes, pass)
 	}
 	return passes
 }
@@ -87,24 +84,13 @@ type rawFlatPass struct{ flatPass }
 
 func (p rawFlatPass) TakesRaw(d safetensors.Dtype) bool { return p.Pass.(quant.RawPass).TakesRaw(d) }
 
-func (p rawFlatPass) ReadRaw(a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) (any, error) {
-	return p.Pass.(quant.RawPass).ReadRaw(a.Col, raw, d, s)
-}
-
-// pieceFlatPass is one that asks for raw values.
-type pieceFlatPass struct{ flatPass }
-
-func (p pieceFlatPass) TakesRaw(d safetensors.Dtype) bool {
-	return p.Pass.(quant.PiecePass).TakesRaw(d)
-}
-
-func (p pieceFlatPass) ReadPieces(a quant.Area, read func(piece quant.Area) ([]byte, error), d safetensors.Dtype, s *quant.Scratch) (any, error) {
+func (p rawFlatPass) ReadRaw(a quant.Area, read Pieces, d safetensors.Dtype, s *quant.Scratch) (any, error) {
 	some := func(from, n int) ([]byte, error) {
 		piece := a
 		piece.Col, piece.Cols = a.Col+from, n
 		return read(piece)
 	}
-	return p.Pass.(quant.PiecePass).ReadPieces(a.Col, a.Cols, some, d, s)
+	return p.Pass.(quant.RawPass).ReadRaw(a.Col, a.Cols, some, d, s)
 }
 
 func (p flatPass) Tile() (rows, cols int) { return 1, p.Pass.Tile() }
