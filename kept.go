@@ -1,6 +1,7 @@
 package tensorpress
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -13,7 +14,7 @@ import (
 // under way together. It is the same buffers again and again.
 type keeper struct {
 	room, beside int64         // what buffers and searches may take, and searches of it
-	slots        chan struct{} // one for each weight that may be under way
+	slots        chan struct{} // as many as weights may be under way, full where they are
 
 	mu   sync.Mutex
 	free [][]byte
@@ -21,15 +22,11 @@ type keeper struct {
 }
 
 func newKeeper(r Resources) *keeper {
-	k := &keeper{
+	return &keeper{
 		room:   r.memory() - 2*baseMemory, // the program and the workers' buffers
 		beside: r.searches(),
 		slots:  make(chan struct{}, r.threads()),
 	}
-	for range r.threads() {
-		k.slots <- struct{}{}
-	}
-	return k
 }
 
 // kept is the beginning of a tensor, or all of it, which stays in memory as the
@@ -58,7 +55,7 @@ func (k *keeper) keep(size, search int64) *kept {
 // take waits for a slot.
 func (t *kept) take(cancelled <-chan struct{}) {
 	select {
-	case <-t.keeper.slots:
+	case t.keeper.slots <- struct{}{}:
 		t.data = t.keeper.buffer(t.size, t.most)
 	case <-cancelled:
 	}
@@ -78,14 +75,14 @@ func (k *keeper) buffer(size, most int64) []byte {
 	var b []byte
 	if best >= 0 {
 		b = k.free[best][:size]
-		k.free = append(k.free[:best], k.free[best+1:]...)
+		k.free = slices.Delete(k.free, best, best+1)
 	} else {
 		k.held += size
 	}
 	for k.held > most && len(k.free) > 0 {
 		last := len(k.free) - 1
 		k.held -= int64(cap(k.free[last]))
-		k.free[last], k.free = nil, k.free[:last]
+		k.free = slices.Delete(k.free, last, last+1)
 	}
 	if b == nil {
 		b = make([]byte, size)
@@ -102,7 +99,7 @@ func (t *kept) release() {
 	k.mu.Lock()
 	k.free = append(k.free, t.data)
 	k.mu.Unlock()
-	k.slots <- struct{}{}
+	<-k.slots
 }
 
 // section returns a run of a tensor's bytes, which is read if need be.
