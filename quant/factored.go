@@ -80,10 +80,7 @@ func (r *ranking) ReadRaw(start, n int, read Pieces, d safetensors.Dtype, s *Scr
 			return CheckFinite(start+from, plain{data: raw, dtype: d}.values(&s.values))
 		}
 	}
-	if err := e.rank.survey(tile, n, read, check); err != nil {
-		return nil, err
-	}
-	_, err := e.rank.addPieces(r.pass, tile, n, read, s, s.Cancelled)
+	_, err := e.rank.addPieces(r.pass, tile, n, read, check, s, s.Cancelled)
 	return nil, err
 }
 

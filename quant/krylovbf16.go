@@ -15,13 +15,13 @@ type tileFacts struct {
 	known    bool
 	exponent int  // of its greatest magnitude
 	finite   bool // if not, it has none
-	wide     bool // products of some values could underflow, or overflow
+	wide     bool // finite, but products of some values could underflow, or overflow
 }
 
 // Bounds within which products of x, y and a tile are exact: x and y are zero
-// or at least 2^-40, and values at least 2^-60 of the greatest.
+// or at least floor, and values at least 2^-valueRange of the greatest.
 const (
-	floorBits               = (127 - 40) << 23
+	floor                   = 0x1p-40
 	valueRange              = 60
 	leastExponent, greatest = -27, 100
 )
@@ -63,14 +63,14 @@ func (f tileFacts) brought(tile []byte, s *Scratch) []byte {
 	return brought
 }
 
-// sixteenBits rounds to so many significant bits; what is below 2^-40 is zero.
+// sixteenBits rounds to so many significant bits; what is below floor is zero.
 func sixteenBits(v float32) float32 {
 	bits := math.Float32bits(v)
-	bits = (bits + 0x7F + bits>>8&1) &^ 0xFF
-	if bits&^(1<<31) < floorBits { // not by the value's sign, which no processor foretells
+	v = math.Float32frombits((bits + 0x7F + bits>>8&1) &^ 0xFF)
+	if abs(v) < floor { // not a comparison with both bounds: no processor foretells signs
 		return 0
 	}
-	return math.Float32frombits(bits)
+	return v
 }
 
 // productBF16 is product of a tile of n values as they are stored. It goes through
@@ -92,7 +92,7 @@ func (k *krylov) productBF16(n int, read Pieces, f tileFacts, s *Scratch) (func(
 		if err != nil {
 			return nil, err
 		}
-		if f.finite && f.wide {
+		if f.wide {
 			w = f.brought(w, s)
 		}
 		for g, x := range k.strips {

@@ -145,14 +145,15 @@ func (l *LowRank) TakesRaw(d safetensors.Dtype) bool {
 // rounded to 16 significant bits before they are multiplied again.
 func (l *LowRank) AddRaw(pass, tile int, w []byte, s *Scratch, cancelled <-chan struct{}) bool {
 	read := func(from, n int) ([]byte, error) { return w[2*from : 2*(from+n)], nil }
-	added, _ := l.addPieces(pass, tile, len(w)/2, read, s, cancelled)
+	added, _ := l.addPieces(pass, tile, len(w)/2, read, nil, s, cancelled)
 	return added
 }
 
-// addPieces is AddRaw of a tile of n values. Its error is that of reading.
-func (l *LowRank) addPieces(pass, tile, n int, read Pieces, s *Scratch, cancelled <-chan struct{}) (added bool, err error) {
+// addPieces is AddRaw of a tile of n values. Its error is that of reading, or of
+// check for what is not finite.
+func (l *LowRank) addPieces(pass, tile, n int, read Pieces, check func(from int, raw []byte) error, s *Scratch, cancelled <-chan struct{}) (added bool, err error) {
 	return l.add(pass, tile, func() (func([]float64), error) {
-		if err := l.survey(tile, n, read, nil); err != nil { // no earlier pass is at it any more
+		if err := l.survey(tile, n, read, check); err != nil { // no earlier pass is at it any more
 			return nil, err
 		}
 		l.once.Do(l.space.(*krylov).takeBF16)
@@ -167,10 +168,9 @@ func (l *LowRank) survey(tile, n int, read Pieces, check func(from int, raw []by
 	if f.known {
 		return nil
 	}
-	const some = 128 << 10
 	e := extremes{least: math.MaxUint16}
-	for from := 0; from < n; from += some {
-		raw, err := read(from, min(some, n-from))
+	for from := 0; from < n; from += TileSize {
+		raw, err := read(from, min(TileSize, n-from))
 		if err != nil {
 			return err
 		}
@@ -407,7 +407,7 @@ func (f *Factors) exact(up []float32) bool {
 func magnitudes(x []float32) (least, most float32) {
 	least = math.MaxFloat32
 	for _, v := range x {
-		v = math.Float32frombits(math.Float32bits(v) &^ (1 << 31))
+		v = abs(v) // without a branch on the sign
 		if most = max(most, v); v > 0 {
 			least = min(least, v)
 		}

@@ -25,12 +25,9 @@ func (s *spares[T]) take(n int) []T {
 
 // zeros returns a slice of that many zeros.
 func (s *spares[T]) zeros(n int) []T {
-	x, ok := s.pool(n).Get().(*[]T)
-	if !ok {
-		return make([]T, n)
-	}
-	clear(*x)
-	return *x
+	x := s.take(n)
+	clear(x)
+	return x
 }
 
 // give takes slices back, which nobody may use any more.
