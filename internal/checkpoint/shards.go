@@ -22,54 +22,53 @@ const (
 
 // opening reads the headers of shards while further ones become known.
 type opening struct {
-	open  func(name string) (*safetensors.File, error)
-	names chan string
-	known map[string]bool
-	busy  sync.WaitGroup
+	open   func(name string) (*safetensors.File, error)
+	shards map[string]*shard
+	queue  chan *shard
+	busy   sync.WaitGroup
+}
 
-	mu    sync.Mutex
-	files map[string]*safetensors.File
-	errs  map[string]error
+// shard is a file, or the error of opening it.
+type shard struct {
+	name string
+	file *safetensors.File
+	err  error
 }
 
 func newOpening(open func(name string) (*safetensors.File, error)) *opening {
-	return &opening{
-		open: open, names: make(chan string, openers), known: map[string]bool{},
-		files: map[string]*safetensors.File{}, errs: map[string]error{},
-	}
+	return &opening{open: open, shards: map[string]*shard{}, queue: make(chan *shard, openers)}
 }
 
 // add has a shard opened, once.
 func (o *opening) add(name string) {
-	if o.known[name] {
+	if o.shards[name] != nil {
 		return
 	}
-	if len(o.known) < openers {
+	if len(o.shards) < openers {
 		o.busy.Go(o.work)
 	}
-	o.known[name] = true
-	o.names <- name
+	s := &shard{name: name}
+	o.shards[name] = s
+	o.queue <- s
 }
 
 func (o *opening) work() {
-	for name := range o.names {
-		f, err := o.open(name)
-		o.mu.Lock()
-		o.files[name], o.errs[name] = f, err
-		o.mu.Unlock()
+	for s := range o.queue {
+		s.file, s.err = o.open(s.name)
 	}
 }
 
 // finish returns all shards by name once they are open, nil those that could not
 // be, and the error of the first of them.
 func (o *opening) finish() (names []string, files []*safetensors.File, first error) {
-	close(o.names)
+	close(o.queue)
 	o.busy.Wait()
-	names = slices.Sorted(maps.Keys(o.known))
+	names = slices.Sorted(maps.Keys(o.shards))
 	for _, name := range names {
-		files = append(files, o.files[name])
+		s := o.shards[name]
+		files = append(files, s.file)
 		if first == nil {
-			first = o.errs[name]
+			first = s.err
 		}
 	}
 	return names, files, first
