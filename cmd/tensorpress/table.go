@@ -19,7 +19,6 @@ type table struct {
 	right  map[int]bool // columns of numbers
 	cells  []cell
 	rows   []int // where they end among the cells
-	last   int   // how many cells the last row has
 	widths []int // of the columns
 }
 
@@ -42,8 +41,7 @@ func (t *table) grow(rows, cells int) {
 }
 
 func (t *table) add(texts ...string) {
-	above := t.cells[len(t.cells)-t.last:]
-	t.last = len(texts)
+	above := t.cells[t.start(len(t.rows)-1):]
 	for i, text := range texts {
 		c := cellOf(text, above, i)
 		t.cells = append(t.cells, c)
@@ -85,16 +83,21 @@ func (t *table) print(w io.Writer) {
 	}
 }
 
+// start is where a row starts among the cells.
+func (t *table) start(row int) int {
+	if row <= 0 {
+		return 0
+	}
+	return t.rows[row-1]
+}
+
 // lines returns the text of some rows.
 func (t *table) lines(row, end int) []byte {
 	width := 1
 	for _, n := range t.widths {
 		width += n + 2
 	}
-	lines, from := make([]byte, 0, (end-row)*width), 0
-	if row > 0 {
-		from = t.rows[row-1]
-	}
+	lines, from := make([]byte, 0, (end-row)*width), t.start(row)
 	for ; row < end; row++ {
 		for i, c := range t.cells[from:t.rows[row]] {
 			pad := t.widths[i] - c.width
