@@ -59,8 +59,12 @@ func (d *decoding) read(w *stream.Worker, a quant.Area) ([]float32, error) {
 func (d *decoding) restore(w *stream.Worker, dst []float32, a quant.Area) (n int, err error) {
 	var src [maxParts][]byte
 	parts := src[:len(d.layer.Parts)]
+	c, n, err := d.codec(w)
+	if err != nil {
+		return n, err
+	}
 	for i, part := range d.layer.Parts {
-		spans := d.layer.Codec.Needed(i, a)
+		spans := c.Needed(i, a)
 		size := quant.SpanBytes(spans)
 		parts[i] = w.Bytes(i, size)
 		if err := readSpans(d.source, part, spans, parts[i]); err != nil {
@@ -68,6 +72,25 @@ func (d *decoding) restore(w *stream.Worker, dst []float32, a quant.Area) (n int
 		}
 		n += size
 	}
-	d.layer.Codec.Decode(dst, parts, a, d.out, &w.Scratch)
+	c.Decode(dst, parts, a, d.out, &w.Scratch)
 	return n, nil
+}
+
+// codec returns the layer's, with what all areas take of it at hand; n are the
+// bytes read for that.
+func (d *decoding) codec(w *stream.Worker) (c codec.Codec, n int, err error) {
+	once, take := codec.Once(d.layer.Codec)
+	if once == 0 {
+		return d.layer.Codec, 0, nil
+	}
+	part := d.layer.Parts[once]
+	c, err = stream.Shared(w, d.layer, func() (codec.Codec, error) {
+		src := make([]byte, part.Size)
+		n = len(src)
+		if err := d.source.ReadSection(part, src, 0); err != nil {
+			return nil, err
+		}
+		return take(src), nil
+	})
+	return c, n, err
 }

@@ -30,19 +30,48 @@ func (s *Scheme) align() int {
 // names, as SDNQ computes them for a model of dtype out, F32, BF16 or F16, before
 // they are rounded to it.
 func (s *Scheme) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
-	s.decode(dst, src, start, out, false, scratch)
+	s.Decoder().Decode(dst, src, start, out, scratch)
 }
 
-// Near is a scheme whose Decode adds up rotations as [RotateOnce] does, which
-// takes a fraction of the time: values differ in their last bits.
-type Near struct{ *Scheme }
-
-// Decode is that of the scheme, nearly.
-func (n Near) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
-	n.decode(dst, src, start, out, true, scratch)
+// Decoder restores the values of a layer as its scheme does.
+type Decoder struct {
+	*Scheme
+	// Near adds up rotations as [RotateOnce] does, which takes a fraction of the
+	// time: values differ in their last bits.
+	Near bool
+	down *panels // nil where every tile takes it from its bytes
 }
 
-func (s *Scheme) decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, near bool, scratch *Scratch) {
+// Decoder returns one.
+func (s *Scheme) Decoder() Decoder { return Decoder{Scheme: s} }
+
+// Once returns the number of the tensor that every tile takes all of, and that
+// [Decoder.Take] takes once; 0 for none.
+func (d Decoder) Once() int {
+	if d.Rank == 0 || d.down != nil {
+		return 0
+	}
+	return d.factors + 1
+}
+
+// Take returns a decoder of the layer whose tensor, [Decoder.Once], has that
+// content: no tile needs it any more.
+func (d Decoder) Take(src []byte) Decoder {
+	d.down = d.newDown(src, new(Scratch))
+	return d
+}
+
+// Needed is that of the scheme, but for what was taken.
+func (d Decoder) Needed(i, start, end int) Span {
+	if d.down != nil && i == d.factors+1 {
+		return one(0, 0)
+	}
+	return d.Scheme.Needed(i, start, end)
+}
+
+// Decode is that of the scheme.
+func (d Decoder) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
+	s, near := d.Scheme, d.Near
 	s.Scales(src, start, len(dst), scratch)
 	s.ZeroPoints(src, start, len(dst), scratch)
 	v := s.byteValues()
@@ -64,7 +93,10 @@ func (s *Scheme) decode(dst []float32, src [][]byte, start int, out safetensors.
 	}
 	roundAll(dst, s.ScaleDtype)
 	if s.Rank > 0 {
-		s.addLowRank(dst, src, scratch)
+		if d.down == nil {
+			d.down = s.newDown(src[s.factors+1], scratch)
+		}
+		s.addLowRank(dst, src[s.factors], d.down, scratch)
 	}
 	if s.Hadamard > 0 {
 		s.rotateBack(dst, out, near, scratch)

@@ -130,42 +130,46 @@ func putMatrix(dst []byte, x []float32, rows, columns int, turned bool, d safete
 	}
 }
 
-func getMatrix(dst []float32, src []byte, rows, columns int, turned bool, d safetensors.Dtype) {
-	for i := range rows {
-		for j := range columns {
-			at := i*columns + j
-			if turned {
-				at = j*rows + i
-			}
-			dst[i*columns+j] = getFloat(src, at, d)
-		}
+func getMatrix(dst []float32, src []byte, rows, columns int, turned bool, d safetensors.Dtype, scratch *Scratch) {
+	if !turned {
+		Widen(dst, src, d)
+		return
 	}
+	transpose(dst, Widen(scratch.floats(len(dst)), src, d), columns, rows)
+}
+
+// newDown makes the factor of a layer that all tiles take from its bytes.
+func (s *Scheme) newDown(src []byte, scratch *Scratch) *panels {
+	x := sized(&scratch.down, s.Rank*s.geometry.rest)
+	getMatrix(x, src, s.Rank, s.geometry.rest, s.Matmul, s.factorDtype, scratch)
+	p := newPanels(x, s.Rank, s.geometry.rest)
+	return &p
 }
 
 // addLowRank adds up·down to restored rows. SDNQ rounds linear weights to the
 // dtype of the factors first and leaves the sum to one call; of convolutions
 // it rounds the product alone. The sums are a chain here.
-func (s *Scheme) addLowRank(dst []float32, src [][]byte, scratch *Scratch) {
+func (s *Scheme) addLowRank(dst []float32, src []byte, down *panels, scratch *Scratch) {
 	g, d := s.geometry, s.factorDtype
 	rows := len(dst) / g.rest
 	up := sized(&scratch.up, rows*s.Rank)
-	down := sized(&scratch.down, s.Rank*g.rest)
-	getMatrix(up, src[s.factors], rows, s.Rank, s.Matmul, d)
-	getMatrix(down, src[s.factors+1], s.Rank, g.rest, s.Matmul, d)
+	getMatrix(up, src, rows, s.Rank, s.Matmul, d, scratch)
 	conv := len(s.Shape) > 2 && !s.flat
 	if !conv {
 		roundAll(dst, d)
 	}
-	product := sized(&scratch.row, g.rest)
-	for i := range rows {
-		kernel.Product(kernel.Rows{X: product, Stride: g.rest, Count: 1, Values: g.rest}, up[i*s.Rank:(i+1)*s.Rank], down)
+	multiply := kernel.Product
+	if d != safetensors.F32 {
+		multiply = down.multiplier(up)
+	}
+	down.some(rows, func(from, n int) {
+		product := sized(&scratch.row, n*g.rest)
+		down.product(product, up[from*s.Rank:(from+n)*s.Rank], multiply)
 		if conv {
 			roundAll(product, d)
 		}
-		for j, v := range product {
-			dst[i*g.rest+j] += v
-		}
-	}
+		kernel.Add(dst[from*g.rest:(from+n)*g.rest], product)
+	})
 	if !conv {
 		roundAll(dst, d)
 	}

@@ -310,21 +310,12 @@ type Factors struct {
 	Dtype         safetensors.Dtype
 	Down          []float32 // [Rank, Columns], values of the dtype
 	across        []float32 // Down transposed
-	panels        []float32 // panelColumns columns of Down after the other
-	least, most   float32   // magnitudes of Down, but zeros
+	panels        panels    // Down
 	inverse       []float64 // of Down·Downᵀ
 }
 
-// panelColumns is how many columns of all rows of Down lie together, so that
-// they stay in the nearest cache for some rows of up.
-const panelColumns = 32
-
 func newFactors(rows []float64, rank, columns int, to safetensors.Dtype) *Factors {
-	f := &Factors{
-		Rank: rank, Columns: columns, Dtype: to,
-		Down: make([]float32, rank*columns), across: make([]float32, rank*columns),
-		panels: make([]float32, 0, rank*columns),
-	}
+	f := &Factors{Rank: rank, Columns: columns, Dtype: to, Down: make([]float32, rank*columns), across: make([]float32, rank*columns)}
 	for i, v := range rows {
 		f.Down[i] = float32(v)
 	}
@@ -336,12 +327,7 @@ func newFactors(rows []float64, rank, columns int, to safetensors.Dtype) *Factor
 			f.across[j*rank+r], wide[j*rank+r] = v, float64(v)
 		}
 	}
-	for j := 0; j < columns; j += panelColumns {
-		for r := range rank {
-			f.panels = append(f.panels, f.Down[r*columns+j:r*columns+min(j+panelColumns, columns)]...)
-		}
-	}
-	f.least, f.most = magnitudes(f.Down)
+	f.panels = newPanels(f.Down, rank, columns)
 	g := make([]float64, rank*rank)
 	linalg.AddSquare(g, wide, rank)
 	f.inverse = linalg.Inverse(g, rank)
@@ -363,28 +349,18 @@ func (f *Factors) Split(up, w []float32, s *Scratch) {
 	for i, v := range fit {
 		up[i] = RoundTo(float32(v), f.Dtype)
 	}
-	const near = 32 << 10 // values of a product that stay in the nearer caches
-	some := max(near/f.Columns/4*4, 4)
-	for i := 0; i < rows; i += some {
-		n := min(some, rows-i)
-		f.takeOff(up[i*f.Rank:(i+n)*f.Rank], w[i*f.Columns:(i+n)*f.Columns], s)
-	}
+	f.panels.some(rows, func(from, n int) {
+		f.takeOff(up[from*f.Rank:(from+n)*f.Rank], w[from*f.Columns:(from+n)*f.Columns], s)
+	})
 }
 
 // takeOff sets rows of w to what is left of them.
 func (f *Factors) takeOff(up, w []float32, s *Scratch) {
-	product, multiply := sized(&s.row, len(w)), kernel.Product
-	switch {
-	case f.Dtype == safetensors.F32:
-		multiply = kernel.ProductFused
-	case f.exact(up):
-		multiply = kernel.ProductExact
+	product, multiply := sized(&s.row, len(w)), kernel.ProductFused
+	if f.Dtype != safetensors.F32 {
+		multiply = f.panels.multiplier(up)
 	}
-	for j := 0; j < f.Columns; j += panelColumns {
-		n := min(panelColumns, f.Columns-j)
-		to := kernel.Rows{X: product[j:], Stride: f.Columns, Count: len(w) / f.Columns, Values: n}
-		multiply(to, up, f.panels[j*f.Rank:(j+n)*f.Rank])
-	}
+	f.panels.product(product, up, multiply)
 	roundAll(product, f.Dtype)
 	for i := range len(w) / f.Columns {
 		part := product[i*f.Columns : (i+1)*f.Columns]
@@ -394,23 +370,4 @@ func (f *Factors) takeOff(up, w []float32, s *Scratch) {
 		}
 		kernel.Subtract(w[i*f.Columns:(i+1)*f.Columns], part)
 	}
-}
-
-// exact reports whether single precision holds every product of rows of up,
-// whose values have 16 bits as those of Down.
-func (f *Factors) exact(up []float32) bool {
-	least, most := magnitudes(up)
-	return float64(least)*float64(f.least) > 0x1p-120 && float64(most)*float64(f.most) < 0x1p120
-}
-
-// magnitudes returns the least magnitude but zero, and the greatest.
-func magnitudes(x []float32) (least, most float32) {
-	least = math.MaxFloat32
-	for _, v := range x {
-		v = abs(v) // without a branch on the sign
-		if most = max(most, v); v > 0 {
-			least = min(least, v)
-		}
-	}
-	return least, most
 }

@@ -319,7 +319,7 @@ func TestDecodeRotatesBack(t *testing.T) {
 					t.Errorf("%s, groups of %d, %d rotated, to %s: other values", o.Dtype.Name, o.GroupSize, n, out)
 				}
 				kernel.RotateOnce(near, n, hadamardEntry(n, out))
-				Near{s}.Decode(got, q.Data, 0, out, new(Scratch))
+				Decoder{Scheme: s, Near: true}.Decode(got, q.Data, 0, out, new(Scratch))
 				if !bytes.Equal(bytesOf(got), bytesOf(near)) {
 					t.Errorf("%s, groups of %d, %d rotated, to %s: other values nearby", o.Dtype.Name, o.GroupSize, n, out)
 				}

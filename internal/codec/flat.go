@@ -42,9 +42,23 @@ func (f flat) NewEncoder(limit int) Encoder { return flatEncoder{f.Flat.NewEncod
 // time, or nil if there is none.
 func Near(c Codec) Codec {
 	if s := Scheme(c); s != nil && s.Hadamard > 0 {
-		return flat{quant.Near{Scheme: s}, c.Shape()}
+		return flat{quant.Decoder{Scheme: s, Near: true}, c.Shape()}
 	}
 	return nil
+}
+
+// Once returns the number of the stored tensor that every area takes all of, 0 for
+// none, and what makes a codec of its content that needs it no more.
+func Once(c Codec) (tensor int, take func(src []byte) Codec) {
+	f, _ := c.(flat)
+	d, ok := f.Flat.(quant.Decoder)
+	if s := Scheme(c); s != nil {
+		d, ok = s.Decoder(), true
+	}
+	if !ok {
+		return 0, nil
+	}
+	return d.Once(), func(src []byte) Codec { return flat{d.Take(src), f.shape} }
 }
 
 type flatEncoder struct{ quant.Encoder }

@@ -59,7 +59,7 @@ type set struct {
 	leastBF16                        func(src []byte) uint16
 	addWide                          func(dst []float64, x []float32, scale float64)
 	addSums                          func(dst []float64, f Factors, x []float64, width, used int)
-	subtract                         func(x, y []float32)
+	add, subtract                    func(x, y []float32)
 	product, productFused            func(dst Rows, up, down []float32)
 	productExact                     func(dst Rows, up, down []float32)
 }
@@ -87,7 +87,7 @@ var portable = set{
 	lookUpRotated: lookingUp(lookUp, rotate),
 	project:       projectBy(portablePanels), projectFused: projectBy(fusedPanels), collect: collectBy(portablePanels), addSums: addSums,
 	projectBF16: projectWidened(portablePanels, widenBF16), collectBF16: collectBF16, addWide: addWide, leastBF16: leastBF16,
-	subtract: subtract, product: product, productFused: productFused, productExact: product,
+	add: add, subtract: subtract, product: product, productFused: productFused, productExact: product,
 }
 
 // WidenBF16 reads little-endian bfloat16 values.
@@ -245,6 +245,9 @@ type Factors struct {
 func AddSums(dst []float64, f Factors, x []float64, width, used int) {
 	active.addSums(dst, f, x, width, used)
 }
+
+// Add sets x to x + y.
+func Add(x, y []float32) { active.add(x, y) }
 
 // Subtract sets x to x - y.
 func Subtract(x, y []float32) { active.subtract(x, y) }

@@ -6086,6 +6086,31 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func addAVX2(x *float32, y *float32, steps int)
+// Requires: AVX
+TEXT ·addAVX2(SB), NOSPLIT, $0-24
+	MOVQ  x+0(FP), AX
+	MOVQ  y+8(FP), CX
+	MOVQ  steps+16(FP), DX
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	VMOVUPS (AX), Y0
+	VADDPS  (CX), Y0, Y0
+	VMOVUPS Y0, (AX)
+	VMOVUPS 32(AX), Y0
+	VADDPS  32(CX), Y0, Y0
+	VMOVUPS Y0, 32(AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
 // func subtractAVX2(x *float32, y *float32, steps int)
 // Requires: AVX
 TEXT ·subtractAVX2(SB), NOSPLIT, $0-24
@@ -22246,6 +22271,28 @@ turn:
 
 turnDone:
 	VMOVUPS Z2, (AX)
+	VZEROUPPER
+	RET
+
+// func addAVX512(x *float32, y *float32, steps int)
+// Requires: AVX, AVX512F
+TEXT ·addAVX512(SB), NOSPLIT, $0-24
+	MOVQ  x+0(FP), AX
+	MOVQ  y+8(FP), CX
+	MOVQ  steps+16(FP), DX
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	VMOVUPS (AX), Z0
+	VADDPS  (CX), Z0, Z0
+	VMOVUPS Z0, (AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
 	VZEROUPPER
 	RET
 

@@ -5756,6 +5756,29 @@ turnDone:
 partDone:
 	RET
 
+// func addNEON(x, y *float32, steps int)
+TEXT ·addNEON(SB), NOSPLIT, $0-24
+	MOVD x+0(FP), R0
+	MOVD y+8(FP), R1
+	MOVD steps+16(FP), R2
+	MOVD $0x3f800000, R15
+	VDUP R15, V8.S4
+	CBZ R2, turnDone
+
+turn: // 9 instructions
+	VLD1 (R0), [V0.S4, V1.S4, V2.S4, V3.S4]
+	VLD1.P 64(R1), [V4.S4, V5.S4, V6.S4, V7.S4]
+	VFMLA V8.S4, V4.S4, V0.S4
+	VFMLA V8.S4, V5.S4, V1.S4
+	VFMLA V8.S4, V6.S4, V2.S4
+	VFMLA V8.S4, V7.S4, V3.S4
+	VST1.P [V0.S4, V1.S4, V2.S4, V3.S4], 64(R0)
+	SUB $1, R2
+	CBNZ R2, turn
+
+turnDone:
+	RET
+
 // func subtractNEON(x, y *float32, steps int)
 TEXT ·subtractNEON(SB), NOSPLIT, $0-24
 	MOVD x+0(FP), R0

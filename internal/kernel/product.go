@@ -381,6 +381,13 @@ func productFusedFrom(dst Rows, up, down []float32, first int) {
 	}
 }
 
+func add(x, y []float32) {
+	y = y[:len(x)]
+	for i, v := range y {
+		x[i] += v
+	}
+}
+
 func subtract(x, y []float32) {
 	y = y[:len(x)]
 	for i, v := range y {

@@ -164,11 +164,11 @@ func productBy(asm func(dst, up, down *float32, dstStride, upStride, downStride,
 	}
 }
 
-func subtractBy(asm func(x, y *float32, steps int)) func(x, y []float32) {
+func sumsBy(asm func(x, y *float32, steps int), rest func(x, y []float32)) func(x, y []float32) {
 	return func(x, y []float32) {
 		y = y[:len(x)]
 		n := len(x) &^ (step - 1)
 		asm(unsafe.SliceData(x), unsafe.SliceData(y), n/step)
-		subtract(x[n:], y[n:])
+		rest(x[n:], y[n:])
 	}
 }

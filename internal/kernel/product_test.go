@@ -11,7 +11,11 @@ import (
 
 // productOps run the products on matrices that a buffer's values fill.
 func productOps() []op {
-	list := []op{{"subtract", func(k *set, b buffers) {
+	list := []op{{"add", func(k *set, b buffers) {
+		y := slices.Clone(b.x)
+		slices.Reverse(y)
+		k.add(b.x, y)
+	}}, {"subtract", func(k *set, b buffers) {
 		y := slices.Clone(b.x)
 		slices.Reverse(y)
 		k.subtract(b.x, y)

@@ -275,6 +275,11 @@ func addWideAVX2(dst *float64, x *float32, scale float64, steps int)
 //go:noescape
 func leastBF16AVX2(least *uint16, src *byte, steps int)
 
+// addAVX2 works on that many times 16 values.
+//
+//go:noescape
+func addAVX2(x *float32, y *float32, steps int)
+
 // subtractAVX2 works on that many times 16 values.
 //
 //go:noescape
@@ -732,6 +737,11 @@ func addWideAVX512(dst *float64, x *float32, scale float64, steps int)
 //
 //go:noescape
 func leastBF16AVX512(least *uint16, src *byte, steps int)
+
+// addAVX512 works on that many times 16 values.
+//
+//go:noescape
+func addAVX512(x *float32, y *float32, steps int)
 
 // subtractAVX512 works on that many times 16 values.
 //

@@ -318,6 +318,11 @@ func productFusedNEON(dst, up, down *float32, dstStride, upStride, downStride, r
 //go:noescape
 func addSumsNEON(sums *float64, stride int, a *float64, row, term int, x *float64, xStride, n int)
 
+// addNEON works on that many times 16 values.
+//
+//go:noescape
+func addNEON(x, y *float32, steps int)
+
 // subtractNEON works on that many times 16 values.
 //
 //go:noescape

@@ -100,6 +100,7 @@ type run struct {
 	rows   chan row
 	free   chan *batch
 	line   line
+	shared shared
 
 	mu    sync.Mutex
 	err   error

@@ -53,7 +53,8 @@ func main() {
 		v.collectBF16()
 		v.addWide()
 		v.leastBF16()
-		v.subtract()
+		v.sums("add", VADDPS)
+		v.sums("subtract", VSUBPS)
 		v.product("product", false)
 		v.product("productFused", true)
 		for _, raw := range []form{bf16, f32} {

@@ -304,13 +304,14 @@ func (v isa) addSums() {
 	RET()
 }
 
-func (v isa) subtract() {
-	v.function("subtract", "func(x, y *float32, steps int)", "subtract"+v.name+" works on that many times 16 values.")
+// sums writes what adds values, or subtracts them.
+func (v isa) sums(name string, op func(...Op)) {
+	v.function(name, "func(x, y *float32, steps int)", name+v.name+" works on that many times 16 values.")
 	x, y, n := param("x"), param("y"), param("steps")
 	v.each(n, func(i int) {
 		m := Mem{Base: x, Disp: 4 * i}
 		a := v.load(f32, m)
-		VSUBPS(Mem{Base: y, Disp: 4 * i}, a, a)
+		op(Mem{Base: y, Disp: 4 * i}, a, a)
 		VMOVUPS(a, m)
 	}, pointer{x, 4}, pointer{y, 4})
 	VZEROUPPER()

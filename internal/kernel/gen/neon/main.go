@@ -60,7 +60,8 @@ func main() {
 	a.matrixProduct("product", false)
 	a.matrixProduct("productFused", true)
 	a.addSums()
-	a.subtract()
+	a.sums("add", "VFMLA")
+	a.sums("subtract", "VFMLS")
 	for name, text := range map[string]string{*out: a.source(), *stubs: a.declarations()} {
 		if err := os.WriteFile(name, []byte(text), 0o666); err != nil {
 			fmt.Fprintln(os.Stderr, err)

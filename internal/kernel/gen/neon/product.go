@@ -244,14 +244,16 @@ func (a *assembly) addSums() {
 	})
 }
 
-func (a *assembly) subtract() {
-	a.function("subtract", "x, y *float32, steps int", "", "works on that many times 16 values.", func() {
+// sums writes what adds values, or subtracts them: with a factor of 1, a fused
+// multiplication and addition is an addition.
+func (a *assembly) sums(name, op string) {
+	a.function(name, "x, y *float32, steps int", "", "works on that many times 16 values.", func() {
 		x, y, n := a.param("x"), a.param("y"), a.param("steps")
 		from, others, one := a.vecs(4), a.vecs(4), a.constant(0x3F800000, "S4")
 		a.loop("turn", n, func() {
 			a.op("VLD1", "("+x+")", list(from, "S4"))
 			a.load(others, "S4", y)
-			each(from, func(i int, x vec) { a.op("VFMLS", one.s(), others[i].s(), x.s()) })
+			each(from, func(i int, x vec) { a.op(op, one.s(), others[i].s(), x.s()) })
 			a.store(from, "S4", x)
 		})
 	})

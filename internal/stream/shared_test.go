@@ -1,0 +1,50 @@
+package stream
+
+import (
+	"errors"
+	"sync/atomic"
+	"testing"
+)
+
+// TestShared: what a layer's tiles have in common is read and decoded once, not by
+// every tile, and does not pile up over the layers of a model.
+func TestShared(t *testing.T) {
+	for _, c := range []struct{ threads, layers, tiles int }{{1, 20, 30}, {4, mostShared, 200}} {
+		made := make([]atomic.Int32, c.layers)
+		var s atomic.Pointer[shared]
+		err := Run(t.Context(), c.threads, tasks(c.layers*c.tiles, func(w *Worker, i int) error {
+			layer := i / c.tiles
+			s.Store(&w.run.shared)
+			got, err := Shared(w, layer, func() (int, error) {
+				made[layer].Add(1)
+				return layer * layer, nil
+			})
+			if err != nil || got != layer*layer {
+				t.Errorf("task %d: got %d, %v", i, got, err)
+			}
+			return nil
+		}), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for layer := range made {
+			if n := made[layer].Load(); n != 1 {
+				t.Errorf("%d threads, layer %d: made %d times", c.threads, layer, n)
+			}
+		}
+		if n := len(s.Load().list); n != mostShared {
+			t.Errorf("%d are kept, want %d", n, mostShared)
+		}
+	}
+}
+
+// TestSharedError: each of the tiles fails, whichever makes it.
+func TestSharedError(t *testing.T) {
+	failure := errors.New("damaged")
+	w := &Worker{run: new(run)}
+	for range 3 {
+		if _, err := Shared(w, "layer", func() (string, error) { return "", failure }); err != failure {
+			t.Errorf("got %v", err)
+		}
+	}
+}
