@@ -14,6 +14,7 @@ type decoding struct {
 	source *checkpoint.Checkpoint
 	layer  *layout.Layer
 	out    safetensors.Dtype
+	Resources
 }
 
 // near is one that reads nearly the same values faster, or nil.
@@ -24,7 +25,7 @@ func (d *decoding) near() *decoding {
 	}
 	layer := *d.layer
 	layer.Codec = c
-	return &decoding{d.source, &layer, d.out}
+	return &decoding{d.source, &layer, d.out, d.Resources}
 }
 
 // shape returns that of its tiles, smaller ones than others: of a value there
@@ -38,7 +39,11 @@ func (d *decoding) shape() (cut quant.Cut, rows, cols int) {
 // tiles yields a task for every area.
 func (d *decoding) tiles(yield func(stream.Task) bool, do func(w *stream.Worker, tile int, a quant.Area) error) bool {
 	cut, rows, cols := d.shape()
+	bands := d.bands()
 	for tile, a := range cut.Areas(rows, cols) {
+		if !bands.before(a, cut.Cols, yield) {
+			return false
+		}
 		if !yield(stream.Task{Bytes: int64(a.Values()), Do: func(w *stream.Worker) error { return do(w, tile, a) }}) {
 			return false
 		}
@@ -63,6 +68,10 @@ func (d *decoding) restore(w *stream.Worker, dst []float32, a quant.Area) (n int
 	if err != nil {
 		return n, err
 	}
+	bands := d.bands()
+	if bands.has(a) {
+		c, _ = codec.ByRows(c)
+	}
 	for i, part := range d.layer.Parts {
 		spans := c.Needed(i, a)
 		size := quant.SpanBytes(spans)
@@ -71,6 +80,12 @@ func (d *decoding) restore(w *stream.Worker, dst []float32, a quant.Area) (n int
 			return n, err
 		}
 		n += size
+	}
+	if bands.has(a) {
+		if parts[0], err = bands.codes(w, a); err != nil {
+			return n, err
+		}
+		n += len(parts[0])
 	}
 	c.Decode(dst, parts, a, d.out, &w.Scratch)
 	return n, nil

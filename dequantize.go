@@ -44,7 +44,8 @@ func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (
 	}
 	defer d.close()
 	return d.write(ctx, writing{
-		dest: dest, force: o.Force, Resources: o.Resources, bytes: d.bytesIn(), tasks: d.restore,
+		dest: dest, force: o.Force, Resources: o.Resources, bytes: d.bytesIn(),
+		tasks:  func(yield func(stream.Task) bool) { d.restore(o.Resources, yield) },
 		report: func(*stage.Stage, func(int64)) (*Report, error) { return d.restoreReport(dest, time.Since(start)), nil },
 	})
 }
@@ -65,9 +66,9 @@ func readQuantized(source, dest string, o DequantizeOptions) (*models, error) {
 }
 
 // restore yields the work on one model after the other.
-func (m *models) restore(yield func(stream.Task) bool) {
+func (m *models) restore(r Resources, yield func(stream.Task) bool) {
 	for _, one := range m.list {
-		if !restoreTasks(one.c, one.restoration, one.writers, yield) {
+		if !restoreTasks(one.c, one.restoration, one.writers, r, yield) {
 			return
 		}
 	}
@@ -110,14 +111,14 @@ func readModel(c *checkpoint.Checkpoint, source string) (*layout.Model, error) {
 	return m, nil
 }
 
-func restoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to writers, yield func(stream.Task) bool) bool {
+func restoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to writers, use Resources, yield func(stream.Task) bool) bool {
 	for _, one := range r.Copies {
 		if !copyTiles(c, one.Source, to[one.File], one.Tensor, yield) {
 			return false
 		}
 	}
 	for _, l := range r.Layers {
-		d := &decoding{c, l.Layer, l.Dtype()}
+		d := &decoding{c, l.Layer, l.Dtype(), use}
 		width := l.Dtype().Bits() / 8
 		columns := l.Codec.Cut().Cols
 		if !d.tiles(yield, func(w *stream.Worker, _ int, a quant.Area) error {

@@ -53,7 +53,7 @@ func (m *models) measureAgain(ctx context.Context, s *stage.Stage, r Resources, 
 			return err
 		}
 		defer c.Close() // before the stage moves it
-		found, err := one.comparisons(c)
+		found, err := one.comparisons(c, r)
 		if err != nil {
 			return err
 		}
@@ -78,7 +78,7 @@ func (m *models) measureAgain(ctx context.Context, s *stage.Stage, r Resources, 
 }
 
 // comparisons pairs the layers of a staged output with those of the source.
-func (one *model) comparisons(c *checkpoint.Checkpoint) ([]*comparison, error) {
+func (one *model) comparisons(c *checkpoint.Checkpoint, r Resources) ([]*comparison, error) {
 	m, err := readModel(c, "")
 	if err == nil {
 		err = m.Failed()
@@ -93,8 +93,8 @@ func (one *model) comparisons(c *checkpoint.Checkpoint) ([]*comparison, error) {
 	var all []*comparison
 	for i := range one.plan.Steps {
 		if s := &one.plan.Steps[i]; isAgain(s) {
-			got := &decoding{c, written[s.Layer], safetensors.F32}
-			all = append(all, &comparison{name: one.named(s.Layer), got: got, want: newStoredValues(one.c, s.From, quant.TileSize)})
+			got := &decoding{c, written[s.Layer], safetensors.F32, r}
+			all = append(all, &comparison{name: one.named(s.Layer), got: got, want: newStoredValues(one.c, s.From, quant.TileSize, r)})
 		}
 	}
 	return all, nil

@@ -130,7 +130,7 @@ func (q *quantization) encoding(s *plan.Step) *encoding {
 		e.plain = plainValues{source: q.source, tensor: s.Source}
 		e.values = &e.plain
 	} else {
-		e.values = newStoredValues(q.source, s.From, e.limit/2)
+		e.values = newStoredValues(q.source, s.From, e.limit/2, q.Resources)
 		e.limit = max(e.limit/2/4096, 1) * 4096
 	}
 	e.encoder, e.cut = s.Codec.NewEncoder(e.limit), s.Codec.Cut()

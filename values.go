@@ -64,8 +64,8 @@ type storedValues struct {
 	limit int
 }
 
-func newStoredValues(c *checkpoint.Checkpoint, l *layout.Layer, limit int) storedValues {
-	return storedValues{decoding{c, l, safetensors.F32}, min(limit, quant.TileSize)}
+func newStoredValues(c *checkpoint.Checkpoint, l *layout.Layer, limit int, r Resources) storedValues {
+	return storedValues{decoding{c, l, safetensors.F32, r}, min(limit, quant.TileSize)}
 }
 
 // pieceBuffer is the worker's buffer of values for pieces that are larger than

@@ -20,7 +20,7 @@ var stores = []struct {
 }{
 	{"int8_tensorwise", nil}, {"int8_tensorwise", map[string]any{"convrot": true}}, {"int8_blockwise", nil},
 	{"nvfp4", nil}, {"mxfp8", nil}, {"awq_w4a16", nil}, {"convrot_w4a4", nil}, {"asym_w4a8_int8", nil},
-	{"sdnq:int8", map[string]any{"quantized-matmul": true}}, {"sdnq:int5", nil},
+	{"sdnq:int8", map[string]any{"quantized-matmul": true}}, {"sdnq:int16", map[string]any{"quantized-matmul": true}}, {"sdnq:int5", nil},
 	{"sdnq:uint3", map[string]any{"hadamard": true}}, {"sdnq:uint4", map[string]any{"svd-rank": 4}},
 	{"sdnq:uint4", map[string]any{"scale-dtype": "uint6"}}, {"sdnq:uint2", map[string]any{"codebook": true}},
 }
@@ -50,7 +50,7 @@ func TestAnyAreaDecodes(t *testing.T) {
 			if err != nil || m.Failed() != nil {
 				t.Fatal(err, m.Failed())
 			}
-			d := &decoding{c, m.Layers[0], safetensors.F32}
+			d := &decoding{c, m.Layers[0], safetensors.F32, Resources{}}
 			whole := valuesIn(t, d, columns, quant.Area{Rows: rows, Cols: columns})
 			for i, v := range valuesOf(t, plain(t, path), "a.weight") {
 				if math.Float32bits(v) != math.Float32bits(whole[i]) {
@@ -85,7 +85,7 @@ func valuesIn(t *testing.T, d *decoding, columns int, a quant.Area) (values []fl
 	t.Helper()
 	err := stream.Run(t.Context(), 1, func(yield func(stream.Task) bool) {
 		yield(stream.Task{Do: func(w *stream.Worker) error {
-			got, err := newStoredValues(d.source, d.layer, 3000).read(w, 0, columns, a)
+			got, err := newStoredValues(d.source, d.layer, 3000, Resources{Memory: 1}).read(w, 0, columns, a)
 			values = append(values, got...)
 			return err
 		}})

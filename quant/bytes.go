@@ -99,20 +99,20 @@ func (s *Scheme) decodeAll(dst []float32, codes []byte, start int, v *kernel.Val
 			zeros = scratch.zeros[i : i+s.Inner]
 		}
 		sorted := scratch.floats(to - from)
-		kernel.DecodeBytes(sorted, turn(&scratch.turnedBytes, codes[from:to], s.Inner), scratch.scales[i:i+s.Inner], zeros, n, v)
+		kernel.DecodeBytes(sorted, turnBytes(&scratch.turnedBytes, codes[from:to], s.Inner), scratch.scales[i:i+s.Inner], zeros, n, v)
 		transpose(dst[from:to], sorted, s.Inner, n)
 	})
 }
 
 // takeBytes returns codes of at most 8 bits, one a byte.
-func (s *Scheme) takeBytes(src []byte, n int, scratch *Scratch) []byte {
+func (s *Scheme) takeBytes(src []byte, n int, turned bool, scratch *Scratch) []byte {
 	codes := src
 	if s.Bits < 8 {
 		codes = sized(&scratch.bytes, n)
 		pack.SplitBytes(codes, src, s.Bits)
 	}
-	if s.Transposed {
-		return turn(&scratch.turnedBytes, codes, n/s.geometry.rest)
+	if turned {
+		return turnBytes(&scratch.turnedBytes, codes, n/s.geometry.rest)
 	}
 	return codes
 }

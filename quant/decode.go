@@ -40,6 +40,8 @@ type Decoder struct {
 	// time: values differ in their last bits.
 	Near bool
 	down *panels // nil where every tile takes it from its bytes
+	// Straight says that codes are given by rows, see [Scheme.Straighten].
+	Straight bool
 }
 
 // Decoder returns one.
@@ -61,9 +63,22 @@ func (d Decoder) Take(src []byte) Decoder {
 	return d
 }
 
-// Needed is that of the scheme, but for what was taken.
+// Straighten puts codes that lie by columns, [columns, rows], by rows: dst has all of
+// those rows, and src some of their columns, from that one on.
+func (s *Scheme) Straighten(dst, src []byte, column int) {
+	width, across := s.Bits/8, s.geometry.rest
+	rows := len(dst) / (across * width)
+	if width == 1 {
+		transposeBytes(dst[column:], src, len(src)/rows, rows, across)
+		return
+	}
+	transposeTo(asPairs(dst)[column:], asPairs(src), len(src)/(width*rows), rows, across)
+}
+
+// Needed is that of the scheme, but for what was taken, and codes by rows, which are
+// in no tensor.
 func (d Decoder) Needed(i, start, end int) Span {
-	if d.down != nil && i == d.factors+1 {
+	if d.down != nil && i == d.factors+1 || d.Straight && i == 0 {
 		return one(0, 0)
 	}
 	return d.Scheme.Needed(i, start, end)
@@ -72,24 +87,25 @@ func (d Decoder) Needed(i, start, end int) Span {
 // Decode is that of the scheme.
 func (d Decoder) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
 	s, near := d.Scheme, d.Near
+	turned := s.Transposed && !d.Straight
 	s.Scales(src, start, len(dst), scratch)
 	s.ZeroPoints(src, start, len(dst), scratch)
 	v := s.byteValues()
 	if rotated := s.rotatedDecoder(v, out, near); rotated != nil {
-		s.decodeRotated(dst, s.takeBytes(src[0], len(dst), scratch), start, v, rotated, hadamardEntry(s.Hadamard, out), scratch)
+		s.decodeRotated(dst, s.takeBytes(src[0], len(dst), turned, scratch), start, v, rotated, hadamardEntry(s.Hadamard, out), scratch)
 		return
 	}
 	if out == safetensors.BF16 && !near && s.fewLevels(v) {
-		s.lookUpRotated(dst, s.takeBytes(src[0], len(dst), scratch), start, v, scratch)
+		s.lookUpRotated(dst, s.takeBytes(src[0], len(dst), turned, scratch), start, v, scratch)
 		return
 	}
 	switch {
 	case v != nil:
-		s.decodeAll(dst, s.takeBytes(src[0], len(dst), scratch), start, v, scratch)
+		s.decodeAll(dst, s.takeBytes(src[0], len(dst), turned, scratch), start, v, scratch)
 	case s.Codebook && s.Bits <= 8 && s.Inner == 1:
-		s.lookUpBytes(dst, s.takeBytes(src[0], len(dst), scratch), start, scratch.scales)
+		s.lookUpBytes(dst, s.takeBytes(src[0], len(dst), turned, scratch), start, scratch.scales)
 	default:
-		s.decodeUnits(dst, s.takeCodes(src[0], len(dst), scratch), start, scratch)
+		s.decodeUnits(dst, s.takeCodes(src[0], len(dst), turned, scratch), start, scratch)
 	}
 	roundAll(dst, s.ScaleDtype)
 	if s.Rank > 0 {
@@ -198,10 +214,10 @@ func (s *Scheme) decodeUnits(dst []float32, codes []uint16, start int, scratch *
 	})
 }
 
-func (s *Scheme) takeCodes(src []byte, n int, scratch *Scratch) []uint16 {
+func (s *Scheme) takeCodes(src []byte, n int, turned bool, scratch *Scratch) []uint16 {
 	codes := scratch.uint16s(n)
 	pack.Unpack(codes, src, s.Bits)
-	if s.Transposed {
+	if turned {
 		return turn(&scratch.turned, codes, n/s.geometry.rest)
 	}
 	return codes

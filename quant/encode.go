@@ -45,7 +45,8 @@ func (s *Scheme) encodePlain(dst [][]byte, t Tile, scratch *Scratch) error {
 	s.putSides(dst, t, scratch)
 	switch {
 	case s.Transposed:
-		copy(dst[0], turn(&scratch.turnedBytes, codes, s.geometry.rest))
+		rows := len(codes) / s.geometry.rest
+		transposeBytes(dst[0], codes, rows, s.geometry.rest, rows)
 	case s.Bits < 8:
 		pack.Bytes(dst[0], codes, s.Bits)
 	}

@@ -98,15 +98,6 @@ func rangeOf(values []float32) Range {
 	return Range{lo, hi}
 }
 
-// transpose writes the columns of a matrix of that many rows one after another.
-func transpose(dst, src []float32, rows, columns int) {
-	for i := range rows {
-		for j, v := range src[i*columns : (i+1)*columns] {
-			dst[j*rows+i] = v
-		}
-	}
-}
-
 // Join is the range of a group's earlier part r and its next part.
 func (r Range) Join(next Range) Range {
 	if r.Lo != r.Lo {

@@ -110,18 +110,6 @@ func sized[T any](buffer *[]T, n int) []T {
 	return (*buffer)[:n]
 }
 
-// turn returns the rows of a matrix of that many columns as columns, in that
-// buffer.
-func turn[T any](buffer *[]T, codes []T, columns int) []T {
-	turned, rows := sized(buffer, len(codes)), len(codes)/columns
-	for i := range rows {
-		for j, c := range codes[i*columns : (i+1)*columns] {
-			turned[j*rows+i] = c
-		}
-	}
-	return turned
-}
-
 // Reader reads values of the flattened weight, from index start on.
 type Reader func(start int, dst []float32) error
 

@@ -50,15 +50,32 @@ func Near(c Codec) Codec {
 // Once returns the number of the stored tensor that every area takes all of, 0 for
 // none, and what makes a codec of its content that needs it no more.
 func Once(c Codec) (tensor int, take func(src []byte) Codec) {
-	f, _ := c.(flat)
-	d, ok := f.Flat.(quant.Decoder)
-	if s := Scheme(c); s != nil {
-		d, ok = s.Decoder(), true
-	}
+	d, ok := decoder(c)
 	if !ok {
 		return 0, nil
 	}
-	return d.Once(), func(src []byte) Codec { return flat{d.Take(src), f.shape} }
+	return d.Once(), func(src []byte) Codec { return flat{d.Take(src), c.Shape()} }
+}
+
+// ByRows returns a codec that takes codes by rows, and what puts them so, see
+// [quant.Scheme.Straighten], where they lie by columns; else nil.
+func ByRows(c Codec) (byRows Codec, straighten func(dst, src []byte, column int)) {
+	d, ok := decoder(c)
+	if !ok || !d.Transposed {
+		return nil, nil
+	}
+	d.Straight = true
+	return flat{d, c.Shape()}, d.Straighten
+}
+
+// decoder returns what restores a layer of SDNQ's; ok is false for others.
+func decoder(c Codec) (d quant.Decoder, ok bool) {
+	if s := Scheme(c); s != nil {
+		return s.Decoder(), true
+	}
+	f, _ := c.(flat)
+	d, ok = f.Flat.(quant.Decoder)
+	return d, ok
 }
 
 type flatEncoder struct{ quant.Encoder }

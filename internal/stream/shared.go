@@ -18,7 +18,7 @@ type common struct {
 
 // mostShared is how many are kept: of the layers that are worked on together, and
 // of what they are compared with.
-const mostShared = 4
+const mostShared = 6
 
 // Shared returns what make returns for a key. Of tasks that ask at the same time one
 // makes it; it is made again if several other keys were asked for since.

@@ -1,0 +1,58 @@
+package tensorpress
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// TestBands: a layer that lies by columns comes back the same, and has the same errors,
+// with any memory and any number of threads.
+func TestBands(t *testing.T) {
+	source := written(t, []safetensors.Tensor{
+		{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{1008, 528}},
+		{Name: "b.weight", Dtype: safetensors.BF16, Shape: []int{64, 4096}},
+	})
+	for _, c := range []struct {
+		dtype    string
+		settings map[string]any
+	}{
+		{"int8", nil}, {"float8_e4m3fn", nil}, {"int16", nil}, {"uint8", map[string]any{"svd-rank": 8}}, {"int8", map[string]any{"hadamard": true}},
+	} {
+		t.Run(fmt.Sprint(c.dtype, c.settings), func(t *testing.T) {
+			settings := map[string]any{"quantized-matmul": true}
+			for k, v := range c.settings {
+				settings[k] = v
+			}
+			path := quantized(t, source, Options{Layout: "sdnq", Dtype: &c.dtype, Settings: settings})
+			want, wantErrors := restoredWith(t, path, source, Resources{Threads: 1})
+			for _, r := range []Resources{{}, {Memory: 1 << 10, Threads: 1}, {Memory: 2 << 20, Threads: 3}, {Memory: 4 << 20}} {
+				got, errors := restoredWith(t, path, source, r)
+				if !bytes.Equal(got, want) {
+					t.Errorf("with %+v values differ", r)
+				}
+				if !reflect.DeepEqual(errors, wantErrors) {
+					t.Errorf("with %+v errors are %+v, want %+v", r, errors, wantErrors)
+				}
+			}
+		})
+	}
+}
+
+// restoredWith dequantizes and verifies.
+func restoredWith(t *testing.T, path, source string, r Resources) ([]byte, []LayerError) {
+	t.Helper()
+	dest := filepath.Join(t.TempDir(), "plain.safetensors")
+	if _, err := Dequantize(t.Context(), path, dest, DequantizeOptions{Resources: r}); err != nil {
+		t.Fatal(err)
+	}
+	v, err := Verify(t.Context(), path, VerifyOptions{Source: source, Resources: r})
+	if err != nil || !v.OK {
+		t.Fatal(v, err)
+	}
+	return fileBytes(t, dest), v.Layers
+}
