@@ -21,7 +21,8 @@ func TestTurnsAndMemory(t *testing.T) {
 	for _, r := range []Resources{
 		{Threads: 1}, {Threads: 2}, {Threads: 7}, // all of each stays
 		{Threads: 1, Memory: 86 << 20}, {Threads: 3, Memory: 88 << 20}, // parts
-		{Threads: 3, Memory: 33 << 20}, {Threads: 2, Memory: 12 << 20}, // nothing
+		{Threads: 3, Memory: 33 << 20}, {Threads: 2, Memory: 12 << 20}, // nothing, and the larger searches use the disk
+		{Threads: 3, Memory: 1 << 20}, // all do
 	} {
 		out := filepath.Join(t.TempDir(), "out.safetensors")
 		o := Options{Layout: "sdnq", Dtype: ptr("uint4"), Preset: "none", Settings: map[string]any{"svd-rank": 24}, Resources: r}
@@ -37,6 +38,9 @@ func TestTurnsAndMemory(t *testing.T) {
 		}
 		if !bytes.Equal(got, want) {
 			t.Errorf("%d threads, memory %d: another file", r.Threads, r.Memory)
+		}
+		if files := left(t, filepath.Dir(out)); files != "out.safetensors quantization_config.json" {
+			t.Errorf("left behind: %s", files)
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -19,6 +21,9 @@ func TestPeakMemory(t *testing.T) {
 	if source := os.Getenv("TENSORPRESS_TEST_SOURCE"); source != "" {
 		dtype := os.Getenv("TENSORPRESS_TEST_DTYPE")
 		o := Options{Dtype: &dtype, Resources: Resources{Memory: 64 << 20}, Preset: "none"}
+		if rank, err := strconv.Atoi(os.Getenv("TENSORPRESS_TEST_RANK")); err == nil {
+			o.Settings = map[string]any{"svd-rank": rank}
+		}
 		if _, err := Quantize(t.Context(), source, filepath.Join(t.TempDir(), "out.safetensors"), o); err != nil {
 			t.Fatal(err)
 		}
@@ -39,12 +44,18 @@ func TestPeakMemory(t *testing.T) {
 			})
 		}
 	}
+	t.Run("low rank", func(t *testing.T) { // a search in memory alone would take 130 MiB
+		source := written(t, []safetensors.Tensor{{Name: "w.weight", Dtype: safetensors.BF16, Shape: []int{256, 28672}}})
+		if peak := peakOf(t, source, "uint4", "TENSORPRESS_TEST_RANK=64"); peak > limit {
+			t.Errorf("peak memory is %s, want at most %s", Size(peak), Size(limit))
+		}
+	})
 }
 
-func peakOf(t *testing.T, source, dtype string) int64 {
+func peakOf(t *testing.T, source, dtype string, more ...string) int64 {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestPeakMemory$")
-	cmd.Env = append(os.Environ(), "TENSORPRESS_TEST_SOURCE="+source, "TENSORPRESS_TEST_DTYPE="+dtype)
+	cmd.Env = slices.Concat(os.Environ(), more, []string{"TENSORPRESS_TEST_SOURCE=" + source, "TENSORPRESS_TEST_DTYPE=" + dtype})
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -23,7 +23,8 @@ import (
 type models struct {
 	source string
 	list   []*model
-	others []string // files of a pipeline that are copied, as slash paths
+	others []string     // files of a pipeline that are copied, as slash paths
+	stage  *stage.Stage // of the output, once it is created
 }
 
 // model is one of them under way.
@@ -280,6 +281,7 @@ func (m *models) create(dest string, force bool) (s *stage.Stage, err error) {
 	if s, err = stage.Open(dest, isFolder(dest)); err != nil {
 		return nil, err
 	}
+	m.stage = s
 	if err = m.fill(s, dest); err != nil {
 		return nil, errors.Join(err, s.Abort())
 	}
@@ -323,7 +325,7 @@ func (m *models) headers(yield func(stream.Task) bool) bool {
 func (m *models) quantize(r Resources, yield func(stream.Task) bool) {
 	k := newKeeper(r)
 	for _, one := range m.list {
-		q := &quantization{source: one.c, plan: one.plan, writers: one.writers, keeper: k, Resources: r}
+		q := &quantization{source: one.c, plan: one.plan, writers: one.writers, keeper: k, stage: m.stage, Resources: r}
 		if !q.tasks(yield) {
 			return
 		}

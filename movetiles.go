@@ -17,7 +17,7 @@ type transcoding struct {
 func (m *models) moves(r Resources) []*transcoding {
 	var all []*transcoding
 	for _, one := range m.list {
-		all = append(all, &transcoding{&quantization{source: one.c, plan: one.plan, writers: one.writers, Resources: r}, one, map[string][]sums{}})
+		all = append(all, &transcoding{&quantization{source: one.c, plan: one.plan, writers: one.writers, stage: m.stage, Resources: r}, one, map[string][]sums{}})
 	}
 	return all
 }

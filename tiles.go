@@ -10,6 +10,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
 )
@@ -20,7 +21,8 @@ type quantization struct {
 	plan    *plan.Plan
 	writers writers
 	turns   turns
-	keeper  *keeper   // nil where no weight is read several times
+	keeper  *keeper // nil where no weight is read several times
+	stage   *stage.Stage
 	spare   sync.Pool // of *encoding
 	Resources
 }
@@ -72,6 +74,9 @@ func (q *quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
 		return copyTiles(q.source, s.Source, q.writers[s.Parts[0].File], s.Parts[0].Tensor, yield)
 	}
 	e := q.encoding(s)
+	if err := e.shelve(); err != nil {
+		return yield(stream.Task{Do: func(*stream.Worker) error { return e.explain(err) }})
+	}
 	e.keep()
 	return q.turns.add(turn{e.phases(), codec.Held(e.encoder)}, q.threads(), q.searches(), yield)
 }
@@ -140,6 +145,15 @@ func (q *quantization) encoding(s *plan.Step) *encoding {
 	}
 	e.passes = e.encoder.Passes()
 	return e
+}
+
+// shelve has a search that takes much memory keep some of it in a file.
+func (e *encoding) shelve() error {
+	if codec.Held(e.encoder) <= e.searches() {
+		return nil
+	}
+	_, err := codec.Shelve(e.encoder, func() (quant.Shelf, error) { return e.stage.Scratch() })
+	return err
 }
 
 // keep has a tensor stay in memory that is read several times, as much of it as

@@ -96,7 +96,10 @@ type lowRank struct {
 
 // factors of the part, once all passes are over.
 func (l *lowRank) factors(d safetensors.Dtype, s *Scratch) (*Factors, error) {
-	l.once.Do(func() { l.found, l.failure = l.Factors(d, s.Cancelled) })
+	l.once.Do(func() {
+		l.found, l.failure = l.Factors(d, s.Cancelled)
+		l.rows = nil // the same in the factors
+	})
 	return l.found, l.failure
 }
 

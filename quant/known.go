@@ -139,6 +139,14 @@ func (e *schemeEncoder) Held() int64 {
 	return e.rank.Memory()
 }
 
+// Shelve is that of the search, before its first pass.
+func (e *schemeEncoder) Shelve(open func() (Shelf, error)) (bool, error) {
+	if e.rank == nil {
+		return false, nil
+	}
+	return e.rank.Shelve(open)
+}
+
 func (e *schemeEncoder) Encode(dst [][]byte, start int, values []float32, s *Scratch) error {
 	return e.Scheme.Encode(dst, Tile{Start: start, Values: values, Ranges: e.ranges, known: &e.known}, s)
 }

@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"cmp"
 	"errors"
 	"math"
 	"slices"
@@ -19,11 +20,11 @@ type space interface {
 	newSum() []float64
 	// product returns what adds the product of a tile to a sum.
 	product(w []float32, s *Scratch) func(sum []float64)
-	// end takes the sum of a pass, which is used again.
-	end(sum []float64)
+	// end takes the sum of a pass, which is used again. It fails as a shelf does.
+	end(sum []float64) error
 	// rows returns up to rank directions, [rank, columns], the most important
-	// first; missing ones are zero.
-	rows(rank int) []float64
+	// first; missing ones are zero. It fails as a shelf does.
+	rows(rank int) ([]float32, error)
 }
 
 // gram is the whole of WᵀW: one pass, then its eigenvectors.
@@ -42,9 +43,12 @@ func (g *gram) product(w []float32, s *Scratch) func(sum []float64) {
 
 func (g *gram) newSum() []float64 { return doubles.zeros(g.columns * g.columns) }
 
-func (g *gram) end(sum []float64) { g.y = slices.Clone(sum) }
+func (g *gram) end(sum []float64) error {
+	g.y = slices.Clone(sum)
+	return nil
+}
 
-func (g *gram) rows(rank int) []float64 {
+func (g *gram) rows(rank int) ([]float32, error) {
 	n := g.columns
 	values, vectors := linalg.Eigen(g.y, n)
 	for i, v := range values[:rank] {
@@ -52,7 +56,11 @@ func (g *gram) rows(rank int) []float64 {
 			clear(vectors[i*n : (i+1)*n])
 		}
 	}
-	return vectors[:rank*n]
+	rows := make([]float32, rank*n)
+	for i, v := range vectors[:rank*n] {
+		rows[i] = float32(v)
+	}
+	return rows, nil
 }
 
 // krylov is a block Krylov space: every x is what the product before added to
@@ -60,13 +68,15 @@ func (g *gram) rows(rank int) []float64 {
 // Nyström approximation of WᵀW.
 type krylov struct {
 	columns, width, depth int
-	x                     [][]float32 // blocks so far, [columns, width], made small
-	y                     [][]float64 // their products
+	x                     stack[float32] // so far, [columns, width], made small
+	y                     stack[float64] // their products
 	precision             precision
 	narrow                bool        // for tiles in BF16, see productBF16
 	strips                [][]float32 // the last block for them
 	c                     []float64   // XᵀY of all blocks, the lower half
 	wideRoom              []float64
+	xRoom                 []float32
+	yRooms                [][]float64 // for parts of y, by block
 }
 
 // small is what factors of products are made, so that no sum of 256 weights
@@ -76,6 +86,7 @@ const small = 0x1p-16
 func newKrylov(columns, width, depth int) *krylov {
 	all := width * depth
 	k := &krylov{columns: columns, width: width, depth: depth, precision: singlePrecision, c: make([]float64, all*all)}
+	k.x.pool, k.y.pool, k.yRooms = &singles, &doubles, make([][]float64, depth)
 	none := doubles.zeros(columns * width)
 	k.extend(none, nil)
 	doubles.give(none)
@@ -87,7 +98,7 @@ func newKrylov(columns, width, depth int) *krylov {
 func (k *krylov) product(w []float32, s *Scratch) func(sum []float64) {
 	n := len(w) / k.columns * k.width
 	seen, y, scale := sized(&s.doubles, n), sized(&s.row, n), make([]float64, k.width)
-	kernel.Project(seen, w, k.x[len(k.x)-1], k.columns, k.width)
+	kernel.Project(seen, w, k.x.last(), k.columns, k.width)
 	fit(y, seen, scale)
 	return func(sum []float64) { kernel.Collect(sum, w, y, scale, k.columns, k.width) }
 }
@@ -119,13 +130,28 @@ func (k *krylov) newSum() []float64 {
 	return doubles.zeros(ceilDiv(k.columns, n) * n * k.width)
 }
 
-func (k *krylov) end(sum []float64) {
+func (k *krylov) end(sum []float64) error {
 	y := k.fromStrips(sum)
 	has := k.correct(y)
-	k.y = append(k.y, y)
-	if len(k.y) < k.depth {
+	k.y.add(y)
+	if len(k.y.list) < k.depth {
 		k.extend(y, has)
 	}
+	k.y.putAway()
+	return k.failure()
+}
+
+// shelve has blocks put away that are not in use.
+func (k *krylov) shelve(s Shelf) {
+	k.x.shelf, k.y.shelf = s, s
+	k.y.place = 4 * int64(k.columns) * int64(k.width) * int64(k.depth) // behind all of x
+}
+
+func (k *krylov) failure() error { return cmp.Or(k.x.err, k.y.err) }
+
+// yPart returns rows of block i of y, until the next call for that block.
+func (k *krylov) yPart(i, from, to int) []float64 {
+	return k.y.part(i, k.columns*k.width, from*k.width, to*k.width, &k.yRooms[i])
 }
 
 // fromStrips returns a sum as [columns, width].
@@ -153,7 +179,7 @@ func (k *krylov) parts(do func(from, to int)) {
 // rows are what of y is beside x.
 func (k *krylov) through(y []float64, do func(i int, x, rows []float64, from, to int)) {
 	k.parts(func(from, to int) {
-		for i := range k.x {
+		for i := range k.x.list {
 			do(i, k.wide(i, from, to), y[from*k.width:to*k.width], from, to)
 		}
 	})
@@ -161,7 +187,7 @@ func (k *krylov) through(y []float64, do func(i int, x, rows []float64, from, to
 
 // wide returns rows of block i of x in double precision, until the next call.
 func (k *krylov) wide(i, from, to int) []float64 {
-	x := k.x[i][from*k.width : to*k.width]
+	x := k.x.part(i, k.columns*k.width, from*k.width, to*k.width, &k.xRoom)
 	wide := sized(&k.wideRoom, len(x))
 	clear(wide)
 	kernel.AddWide(wide, x, 1/small)
@@ -171,7 +197,7 @@ func (k *krylov) wide(i, from, to int) []float64 {
 // squares are as many matrices as there are blocks so far, for each of its
 // columns and of another block's.
 func (k *krylov) squares() [][]float64 {
-	all := make([][]float64, len(k.x))
+	all := make([][]float64, len(k.x.list))
 	for i := range all {
 		all[i] = make([]float64, k.width*k.width)
 	}
@@ -184,13 +210,13 @@ func (k *krylov) squares() [][]float64 {
 // x has. But Xᵀ(WᵀW·x) is (WᵀW·X)ᵀx, and that product's error along x is small.
 // It returns Xᵀy for every block.
 func (k *krylov) correct(y []float64) (has [][]float64) {
-	w, last := k.width, len(k.y)
+	w, last := k.width, len(k.y.list)
 	got, known := k.squares(), k.squares()
 	k.through(y, func(i int, x, y []float64, from, to int) {
 		linalg.AddTransposeTimes(got[i], x, y, w, w)
 		if i == last {
-			for j, earlier := range k.y {
-				linalg.AddTransposeTimes(known[j], earlier[from*w:to*w], x, w, w)
+			for j := range k.y.list {
+				linalg.AddTransposeTimes(known[j], k.yPart(j, from, to), x, w, w)
 			}
 		}
 	})
@@ -253,7 +279,8 @@ func (k *krylov) extend(y []float64, has [][]float64) {
 	for i, v := range p {
 		next[i] = float32(v) * small
 	}
-	k.x = append(k.x, next)
+	k.x.putAway()
+	k.x.add(next)
 	if k.narrow {
 		k.roundLast()
 	}
@@ -331,7 +358,7 @@ func (k *krylov) revive(p []float64, c int, replaced []bool) bool {
 
 // random fills column c of the next block with ±1 from a counter, of length 1.
 func (k *krylov) random(p []float64, c int) {
-	first, size := uint64(len(k.x)*k.width+c)<<32, 1/math.Sqrt(float64(k.columns))
+	first, size := uint64(len(k.x.list)*k.width+c)<<32, 1/math.Sqrt(float64(k.columns))
 	for j := range k.columns {
 		bit := splitmix(first+uint64(j/64)) >> (j % 64) & 1
 		p[j*k.width+c] = size * (1 - 2*float64(bit))
@@ -350,7 +377,7 @@ func splitmix(at uint64) uint64 {
 // asked for, these lie in the space, and are eigenvectors of C = XᵀWᵀW·X: with
 // singular values that fall so steeply the products, in single precision, have
 // lost too much for a power more.
-func (k *krylov) rows(rank int) []float64 {
+func (k *krylov) rows(rank int) ([]float32, error) {
 	all, most, last := k.width*k.depth, 0.0, 0.0
 	for i := range all {
 		square := k.c[i*all+i]
@@ -360,12 +387,14 @@ func (k *krylov) rows(rank int) []float64 {
 	}
 	singles.give(k.strips...)
 	if k.depth < leastDepth || linalg.Above(k.c, all, found*last) < rank {
-		return k.nystrom(rank, most)
+		rows := k.nystrom(rank, most)
+		return rows, k.failure()
 	}
-	doubles.give(k.y...)
+	k.y.free()
 	_, vectors := linalg.Eigen(k.c, all)
-	defer singles.give(k.x...)
-	return k.directions(k.wide, vectors[:rank*all])
+	rows := k.directions(k.wide, vectors[:rank*all])
+	k.x.free()
+	return rows, k.failure()
 }
 
 const (
@@ -374,12 +403,12 @@ const (
 )
 
 // directions returns all blocks times vectors, which are rows.
-func (k *krylov) directions(block func(i, from, to int) []float64, vectors []float64) []float64 {
+func (k *krylov) directions(block func(i, from, to int) []float64, vectors []float64) []float32 {
 	w, n := k.width, k.columns
 	all := w * k.depth
 	rank := len(vectors) / all
 	var room []float64
-	by, down := linalg.Transposed(vectors, rank, all), make([]float64, rank*n)
+	by, down := linalg.Transposed(vectors, rank, all), make([]float32, rank*n)
 	k.parts(func(from, to int) {
 		some := sized(&room, (to-from)*rank)
 		clear(some)
@@ -387,7 +416,7 @@ func (k *krylov) directions(block func(i, from, to int) []float64, vectors []flo
 			linalg.AddTimes(some, block(i, from, to), by[i*w*rank:(i+1)*w*rank], w, rank)
 		}
 		for i, v := range some {
-			down[i%rank*n+from+i/rank] = v
+			down[i%rank*n+from+i/rank] = float32(v)
 		}
 	})
 	return down
@@ -395,9 +424,9 @@ func (k *krylov) directions(block func(i, from, to int) []float64, vectors []flo
 
 // nystrom: with C = XᵀY = XᵀWᵀW·X, F = Y·C^(-1/2) has F·Fᵀ near WᵀW, and its
 // left singular vectors are the directions.
-func (k *krylov) nystrom(rank int, most float64) []float64 {
-	singles.give(k.x...)
-	defer doubles.give(k.y...)
+func (k *krylov) nystrom(rank int, most float64) []float32 {
+	k.x.free()
+	defer k.y.free()
 	root, m := k.root(most)
 	all := k.width * k.depth
 	half, h := make([]float64, m*all), make([]float64, m*m)
@@ -414,17 +443,19 @@ func (k *krylov) nystrom(rank int, most float64) []float64 {
 	rows := make([]float64, rank*all)
 	used := min(rank, m)
 	linalg.AddTimes(rows[:used*all], vectors[:used*m], root, m, all)
-	return k.directions(func(i, from, to int) []float64 { return k.y[i][from*k.width : to*k.width] }, rows)
+	return k.directions(k.yPart, rows)
 }
 
 // products returns YᵀY of all blocks.
 func (k *krylov) products() []float64 {
 	w, all := k.width, k.width*k.depth
 	g, blocks := make([]float64, all*all), make([]float64, all*all)
+	parts := make([][]float64, k.depth)
 	k.parts(func(from, to int) {
-		for i, y := range k.y {
-			for j, other := range k.y[:i+1] {
-				linalg.AddTransposeTimes(blocks[(i*k.depth+j)*w*w:][:w*w], y[from*w:to*w], other[from*w:to*w], w, w)
+		for i := range parts {
+			parts[i] = k.yPart(i, from, to)
+			for j, other := range parts[:i+1] {
+				linalg.AddTransposeTimes(blocks[(i*k.depth+j)*w*w:][:w*w], parts[i], other, w, w)
 			}
 		}
 	})

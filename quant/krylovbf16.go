@@ -148,7 +148,7 @@ func (k *krylov) takeBF16() {
 // roundLast rounds the last block and copies it into strips of 16 columns.
 func (k *krylov) roundLast() {
 	const n = kernel.StripColumns
-	x := k.x[len(k.x)-1]
+	x := k.x.last()
 	for i, v := range x {
 		x[i] = sixteenBits(v)
 	}

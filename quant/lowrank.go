@@ -1,8 +1,10 @@
 package quant
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/tensorpress/tensorpress/internal/kernel"
@@ -27,6 +29,7 @@ type LowRank struct {
 	passes        int
 	width         int // columns of a product
 	space         space
+	shelf         Shelf // nil for none
 
 	mu      sync.Mutex
 	changed chan struct{} // closed, and replaced, when a tile is added
@@ -39,7 +42,7 @@ type LowRank struct {
 	once  sync.Once   // for BF16
 	facts []tileFacts // of its tiles
 
-	rows []float64 // of down
+	rows []float32 // of down
 }
 
 // chains is how many sums a pass makes, each of every chains-th tile, so that
@@ -111,10 +114,31 @@ var (
 func (l *LowRank) Passes() int { return l.passes }
 
 // Memory returns how many bytes a search takes at most, but for its tiles: in
-// values of eight bytes, Columns·width for each of 4 sums and what becomes of
-// them, and 1.5·Columns·width for each pass.
+// values of eight bytes, Columns·width for each of 4 sums, and 1.5·Columns·width
+// for each pass, or with a shelf for one.
 func (l *LowRank) Memory() int64 {
-	return 4 * int64(l.Columns) * int64(l.width) * int64(2*(chains+2)+3*l.passes)
+	kept := l.passes
+	if l.shelf != nil {
+		kept = 1
+	}
+	return 4 * int64(l.Columns) * int64(l.width) * int64(2*chains+3*kept)
+}
+
+// Shelve has the search keep on a shelf what it does not need all the time. It
+// writes 12·Columns·width bytes for each pass, and its results are the same. It
+// returns false where that is little; the shelf is not used then.
+func (l *LowRank) Shelve(open func() (Shelf, error)) (bool, error) {
+	k, ok := l.space.(*krylov)
+	if !ok || l.shelf != nil {
+		return false, nil
+	}
+	s, err := open()
+	if err != nil {
+		return false, err
+	}
+	k.shelve(s)
+	l.shelf = s
+	return true, nil
 }
 
 // TileRows returns the number of rows of every tile but the last. It follows
@@ -240,10 +264,10 @@ func (l *LowRank) wait(so func() bool, cancelled <-chan struct{}) bool {
 // then whoever asks for factors first need not.
 func (l *LowRank) endPass() {
 	sum := l.sums[0]
-	if l.addUp(sum) {
-		l.space.end(sum)
-	} else {
+	if !l.addUp(sum) {
 		l.err = errNonfinite
+	} else if l.err == nil {
+		l.err = l.space.end(sum)
 	}
 	if l.pass == l.passes-1 {
 		l.finish()
@@ -257,8 +281,8 @@ func (l *LowRank) endPass() {
 	l.announce()
 }
 
-// addUp adds the other sums to the first, clears them, and reports whether all
-// is finite now.
+// addUp adds the other sums to the first, gives their memory to what becomes of
+// that, and reports whether all is finite now.
 func (l *LowRank) addUp(sum []float64) (finite bool) {
 	const near = 1 << 10 // values that stay in the nearest cache
 	beside := 0.0
@@ -272,12 +296,13 @@ func (l *LowRank) addUp(sum []float64) (finite bool) {
 			for i, v := range other {
 				part[i] += v
 			}
-			clear(other)
 		}
 		for _, v := range part {
 			beside += float64(v * 0) // of NaN and infinity NaN
 		}
 	}
+	doubles.give(l.sums[1:]...)
+	clear(l.sums[1:])
 	return beside == 0
 }
 
@@ -285,14 +310,17 @@ func (l *LowRank) finish() {
 	doubles.give(l.sums[:]...)
 	l.sums = [chains][]float64{}
 	if l.err == nil {
-		l.rows = l.space.rows(l.Rank)
+		l.rows, l.err = l.space.rows(l.Rank)
 	}
 	l.space = nil
+	if l.shelf != nil {
+		l.err = cmp.Or(l.err, l.shelf.Close())
+	}
 }
 
 // Factors waits for the last tile and returns the factors as they are stored
 // in that dtype: F32, BF16 or F16. The error is that of a weight with NaN or
-// infinity; without factors and error, cancelled was closed.
+// infinity, or of a shelf; without factors and error, cancelled was closed.
 func (l *LowRank) Factors(to safetensors.Dtype, cancelled <-chan struct{}) (*Factors, error) {
 	if !l.wait(func() bool { return l.pass == l.passes }, cancelled) {
 		return nil, nil
@@ -300,7 +328,7 @@ func (l *LowRank) Factors(to safetensors.Dtype, cancelled <-chan struct{}) (*Fac
 	if l.err != nil {
 		return nil, l.err
 	}
-	return newFactors(l.rows, l.Rank, l.Columns, to), nil
+	return newFactors(slices.Clone(l.rows), l.Rank, l.Columns, to), nil
 }
 
 // Factors is a weight's low-rank part: down is known, and a row of up follows
@@ -314,22 +342,21 @@ type Factors struct {
 	inverse       []float64 // of Down·Downᵀ
 }
 
-func newFactors(rows []float64, rank, columns int, to safetensors.Dtype) *Factors {
-	f := &Factors{Rank: rank, Columns: columns, Dtype: to, Down: make([]float32, rank*columns), across: make([]float32, rank*columns)}
-	for i, v := range rows {
-		f.Down[i] = float32(v)
-	}
+// newFactors rounds down, which it keeps.
+func newFactors(down []float32, rank, columns int, to safetensors.Dtype) *Factors {
+	f := &Factors{Rank: rank, Columns: columns, Dtype: to, Down: down, across: make([]float32, rank*columns)}
 	roundAll(f.Down, to)
-	wide := doubles.take(rank * columns)
-	defer doubles.give(wide)
-	for r := range rank {
-		for j, v := range f.Down[r*columns : (r+1)*columns] {
-			f.across[j*rank+r], wide[j*rank+r] = v, float64(v)
-		}
-	}
+	transpose(f.across, f.Down, rank, columns)
 	f.panels = newPanels(f.Down, rank, columns)
 	g := make([]float64, rank*rank)
-	linalg.AddSquare(g, wide, rank)
+	const some = 128 // columns that stay in the nearer caches
+	wide := make([]float64, some*rank)
+	for from := 0; from < len(f.across); from += len(wide) {
+		part := f.across[from:min(from+len(wide), len(f.across))]
+		clear(wide)
+		kernel.AddWide(wide[:len(part)], part, 1)
+		linalg.AddSquare(g, wide[:len(part)], rank)
+	}
 	f.inverse = linalg.Inverse(g, rank)
 	return f
 }

@@ -76,6 +76,20 @@ func Held(e any) int64 {
 	return 0
 }
 
+// Shelver is an encoder that can keep some of that in a file, which it opens if it
+// does. It must be asked before the first pass.
+type Shelver interface {
+	Shelve(open func() (quant.Shelf, error)) (bool, error)
+}
+
+// Shelve asks an encoder to, if it is a [Shelver].
+func Shelve(e any, open func() (quant.Shelf, error)) (bool, error) {
+	if s, ok := e.(Shelver); ok {
+		return s.Shelve(open)
+	}
+	return false, nil
+}
+
 // Surveyor is an encoder that has to look at the weight, or at a sample of it,
 // before all else.
 type Surveyor interface {

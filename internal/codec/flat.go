@@ -99,6 +99,10 @@ func (e flatEncoder) Encode(dst [][]byte, a quant.Area, values []float32, s *qua
 
 func (e flatEncoder) Held() int64 { return Held(e.Encoder) }
 
+func (e flatEncoder) Shelve(open func() (quant.Shelf, error)) (bool, error) {
+	return Shelve(e.Encoder, open)
+}
+
 func (e flatEncoder) TakesRaw(d safetensors.Dtype) bool {
 	r, ok := e.Encoder.(quant.RawEncoder)
 	return ok && r.TakesRaw(d)

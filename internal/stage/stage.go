@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"sync"
 )
 
 // Stage is a set of files on their way to a destination.
@@ -19,6 +20,9 @@ type Stage struct {
 	folder bool // dest is to be a folder with all files; else a file among them
 	tmp    string
 	files  []*os.File
+
+	mu      sync.Mutex
+	scratch []*Scratch
 }
 
 // Open prepares a destination: a folder, or a file in an existing folder.
@@ -98,6 +102,36 @@ func (f Folder) CopyFile(name, from string) error {
 // Path is where a file or folder is until Commit, "" for the stage itself.
 func (s *Stage) Path(name string) string { return filepath.Join(s.tmp, filepath.FromSlash(name)) }
 
+// Scratch is a file for what need not stay. It is gone when it is closed, as it is
+// at the end of the stage.
+type Scratch struct{ *os.File }
+
+// Scratch opens one. It is safe for concurrent use.
+func (s *Stage) Scratch() (*Scratch, error) {
+	f, err := os.CreateTemp(s.tmp, ".scratch-*")
+	if err != nil {
+		return nil, err
+	}
+	os.Remove(f.Name()) // where the system lets an open file go, it cannot be left behind
+	one := &Scratch{f}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.scratch = append(s.scratch, one)
+	return one, nil
+}
+
+// Close closes the file, once, and removes it.
+func (s *Scratch) Close() error {
+	err := s.File.Close()
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	if e := os.Remove(s.Name()); !errors.Is(e, os.ErrNotExist) {
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
 // Free returns the bytes that can still be written beside the destination,
 // -1 where the system does not tell.
 func (s *Stage) Free() int64 { return free(s.tmp) }
@@ -114,12 +148,26 @@ func (s *Stage) Commit() error {
 }
 
 func (s *Stage) sync() error {
+	if err := s.endScratch(); err != nil {
+		return err
+	}
 	for _, f := range s.files {
 		if err := f.Sync(); err != nil {
 			return err
 		}
 	}
 	return s.close()
+}
+
+func (s *Stage) endScratch() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	for _, one := range s.scratch {
+		err = errors.Join(err, one.Close())
+	}
+	s.scratch = nil
+	return err
 }
 
 func (s *Stage) close() error {
@@ -223,5 +271,5 @@ func (s *Stage) Abort() error {
 	if s.tmp == "" {
 		return nil
 	}
-	return errors.Join(s.close(), s.remove())
+	return errors.Join(s.endScratch(), s.close(), s.remove())
 }

@@ -73,7 +73,25 @@ func filled(t *testing.T, dest string, folder bool, names ...string) *Stage {
 	if err != nil {
 		t.Fatal(err)
 	}
+	scratch(t, s)
 	return s
+}
+
+// scratch uses files that must not stay, one of which is closed.
+func scratch(t *testing.T, s *Stage) {
+	t.Helper()
+	for i := range 2 {
+		f, err := s.Scratch()
+		if err == nil {
+			_, err = f.WriteAt([]byte("scratch"), 5)
+		}
+		if err == nil && i == 0 {
+			err = errors.Join(f.Close(), f.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // visible is what stands under names that are not hidden.

@@ -1,0 +1,72 @@
+package quant
+
+import (
+	"io"
+	"unsafe"
+)
+
+// Shelf holds what a search for a low-rank part does not need at the moment: a file
+// of its own, which it closes at its end.
+type Shelf interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+}
+
+// stack is matrices of one size, added one by one and read in parts. Those that
+// are put away lie on a shelf, if there is one, at multiples of their size from a
+// place on.
+type stack[T float32 | float64] struct {
+	pool  *spares[T]
+	list  [][]T // nil for one that is put away
+	shelf Shelf
+	place int64
+	err   error // the first one of the shelf
+}
+
+func (b *stack[T]) add(x []T) { b.list = append(b.list, x) }
+
+// last is the one added last, which is not put away.
+func (b *stack[T]) last() []T { return b.list[len(b.list)-1] }
+
+// putAway puts all on the shelf.
+func (b *stack[T]) putAway() {
+	if b.shelf == nil {
+		return
+	}
+	for i, x := range b.list {
+		if x == nil {
+			continue
+		}
+		raw := inBytes(x)
+		if _, err := b.shelf.WriteAt(raw, b.place+int64(i*len(raw))); err != nil && b.err == nil {
+			b.err = err
+		}
+		b.pool.give(x)
+		b.list[i] = nil
+	}
+}
+
+// part returns values [from, to) of block i, each of size values, in that buffer if
+// they are put away.
+func (b *stack[T]) part(i, size, from, to int, buffer *[]T) []T {
+	if x := b.list[i]; x != nil {
+		return x[from:to]
+	}
+	x := sized(buffer, to-from)
+	width := int(unsafe.Sizeof(x[0]))
+	if _, err := b.shelf.ReadAt(inBytes(x), b.place+int64((i*size+from)*width)); err != nil && b.err == nil {
+		b.err = err
+	}
+	return x
+}
+
+// free gives the memory back.
+func (b *stack[T]) free() {
+	b.pool.give(b.list...)
+	b.list = nil
+}
+
+func inBytes[T float32 | float64](x []T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x)*int(unsafe.Sizeof(x[0])))
+}
