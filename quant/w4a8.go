@@ -21,6 +21,8 @@ type W4A8 struct {
 	Levels         []float32         // of 4 bits, ascending; nil for whole numbers
 	GroupDtype     safetensors.Dtype // of the groups' scales: F8_E4M3, its bits as U8, or F32
 	AllowNonfinite bool
+
+	decoded *decodedLevels
 }
 
 // NewW4A8 resolves the format for a weight of shape [rows, columns]; in 4 bits
@@ -35,7 +37,7 @@ func NewW4A8(shape []int, group, rotation, bits int, allowNonfinite bool) (*W4A8
 	if least := 8 * (bits - 2); shape[1]%group != 0 || shape[1]%least != 0 {
 		return nil, fmt.Errorf("%d columns are no multiple of %d and of %d", shape[1], group, least)
 	}
-	w := &W4A8{shape: shape, Group: group, Rotation: rotation, Bits: bits, GroupDtype: safetensors.F8_E4M3, AllowNonfinite: allowNonfinite}
+	w := &W4A8{shape: shape, Group: group, Rotation: rotation, Bits: bits, GroupDtype: safetensors.F8_E4M3, AllowNonfinite: allowNonfinite, decoded: new(decodedLevels)}
 	if bits == 4 {
 		w.Levels = fixedLevels
 	}
@@ -215,13 +217,17 @@ func (w *W4A8) wholeLevels() *kernel.Values {
 
 var sixValues = kernel.IntValues(0, -32)
 
-// gridAll is grid for products, but for the sign of zeros: adding 1.5·2^23
-// rounds to whole numbers.
+// gridAll is grid for products, but for the sign of zeros.
 func gridAll(products []float32) {
-	const magic = 0x1.8p23
 	kernel.Multiply(products, 1, -127, 127)
-	kernel.ScaleFrom(products, 1, magic)
-	kernel.ScaleFrom(products, 1, -magic)
+	toWhole(products)
+}
+
+// toWhole rounds small values to whole numbers, but for the sign of zeros.
+func toWhole(x []float32) {
+	const magic = 0x1.8p23
+	kernel.ScaleFrom(x, 1, magic)
+	kernel.ScaleFrom(x, 1, -magic)
 }
 
 func (w *W4A8) groupScale(src []byte, i int) float32 {

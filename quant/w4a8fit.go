@@ -1,14 +1,18 @@
 package quant
 
-import "github.com/tensorpress/tensorpress/internal/kernel"
+import (
+	"math"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+)
 
 // fitter finds the scales and codes of one row.
 type fitter struct {
 	w      *W4A8
-	gammas []float32                // of the groups, found by fit
-	level  []float32                // of the codes of a group
-	tried  []uint16                 // codes of a group
-	table  [2*sixLevels + 1]float32 // what a group's codes decode to
+	levels *nearestLevels // nil for whole numbers
+	gammas []float32      // of the groups, found by fit
+	level  []float32      // of the codes of a group
+	tried  []uint16       // codes of a group
 }
 
 const (
@@ -16,8 +20,20 @@ const (
 	sixLevels   = 31
 )
 
+// wholeNumbers are the levels where there is no table of them.
+var wholeNumbers = func() (all []float32) {
+	for i := -sixLevels; i <= sixLevels; i++ {
+		all = append(all, float32(i))
+	}
+	return all
+}()
+
 func newFitter(w *W4A8, columns int) *fitter {
-	return &fitter{w: w, gammas: make([]float32, columns/w.Group), level: make([]float32, w.Group), tried: make([]uint16, w.Group)}
+	f := &fitter{w: w, gammas: make([]float32, columns/w.Group), level: make([]float32, w.Group), tried: make([]uint16, w.Group)}
+	if w.Levels != nil {
+		f.levels = newNearestLevels(w.Levels)
+	}
+	return f
 }
 
 // fit finds the scale of every group by alternating least squares, and returns
@@ -33,9 +49,8 @@ func (f *fitter) fit(row []float32) (most float32) {
 			f.nearest(x, gamma)
 		}
 		f.gammas[g] = gamma
-		for _, l := range f.level {
-			most = max(most, l*gamma, -l*gamma)
-		}
+		lo, hi := kernel.MinMax(f.level)
+		most = max(most, hi*gamma, -lo*gamma)
 	}
 	return most
 }
@@ -52,12 +67,16 @@ func (f *fitter) start(x []float32) float32 {
 
 // nearest takes the level nearest to every value.
 func (f *fitter) nearest(x []float32, gamma float32) {
-	for i, v := range x {
-		if f.w.Levels == nil {
-			f.level[i] = min(max(roundEven(v/gamma), -sixLevels), sixLevels)
-		} else {
-			f.level[i] = f.w.Levels[nearestOf(f.w.Levels, v/gamma)]
-		}
+	copy(f.level, x)
+	if f.levels == nil {
+		kernel.Divide(f.level, 0, gamma, -sixLevels, sixLevels)
+		toWhole(f.level)
+		return
+	}
+	kernel.Divide(f.level, 0, gamma, float32(math.Inf(-1)), float32(math.Inf(1)))
+	f.levels.find(f.tried, f.level)
+	for i, c := range f.tried {
+		f.level[i] = f.w.Levels[c]
 	}
 }
 
@@ -66,12 +85,12 @@ func (f *fitter) nearest(x []float32, gamma float32) {
 func dot(x, y []float32) (sum float32) {
 	var lanes [4][8]float32
 	whole := len(x) / 32 * 32
-	for i, v := range x {
-		vector := i / 8 % 4
-		if i >= whole {
-			vector = 0
-		}
-		lanes[vector][i%8] += float32(v * y[i])
+	for i := 0; i < whole; i += 8 {
+		addProducts(&lanes[i/8%4], x[i:i+8], y[i:i+8])
+	}
+	for i := whole; i < len(x); i += 8 {
+		end := min(i+8, len(x))
+		addProducts(&lanes[0], x[i:end], y[i:end])
 	}
 	for i := range min(len(x), 8) {
 		sum += lanes[0][i] + lanes[1][i] + lanes[2][i] + lanes[3][i]
@@ -79,22 +98,12 @@ func dot(x, y []float32) (sum float32) {
 	return sum
 }
 
-// nearestOf returns the index of the nearest of ascending levels; of two, the
-// lower.
-func nearestOf(levels []float32, x float32) int {
-	pos := 0
-	for n := len(levels); n > 0; {
-		if half := n / 2; levels[pos+half] < x {
-			pos, n = pos+half+1, n-half-1
-		} else {
-			n = half
-		}
+// addProducts takes up to eight.
+func addProducts(lanes *[8]float32, x, y []float32) {
+	y = y[:len(x)]
+	for i, v := range x {
+		lanes[i&7] += float32(v * y[i])
 	}
-	lo, hi := max(pos-1, 0), min(pos, len(levels)-1)
-	if abs(x-levels[hi]) < abs(x-levels[lo]) {
-		return hi
-	}
-	return lo
 }
 
 func abs(x float32) float32 { return max(x, -x) }
@@ -103,40 +112,16 @@ func abs(x float32) float32 { return max(x, -x) }
 // whose decoded integers are nearest.
 func (f *fitter) assign(codes []uint16, scales []byte, row []float32, channel float32) {
 	size := f.w.Group
+	kernel.Divide(row, 0, channel, float32(math.Inf(-1)), float32(math.Inf(1)))
 	for g, gamma := range f.gammas {
 		x := row[g*size : (g+1)*size]
-		for i, v := range x {
-			x[i] = v / channel
-		}
 		code := byte(kernel.E4M3.Encode(gamma / channel))
 		if f.w.Levels == nil {
 			scales[g] = f.search(codes[g*size:(g+1)*size], x, code)
 			continue
 		}
 		scales[g] = code
-		pick(codes[g*size:(g+1)*size], x, f.decoded(code))
-	}
-}
-
-// decoded are the integers that a group's codes decode to.
-func (f *fitter) decoded(code byte) []float32 {
-	scale := kernel.E4M3.Decode(uint16(code))
-	if f.w.Levels == nil {
-		for i := range f.table {
-			f.table[i] = grid(float32(i-sixLevels), scale)
-		}
-		return f.table[:]
-	}
-	for i, l := range f.w.Levels {
-		f.table[i] = grid(l, scale)
-	}
-	return f.table[:len(f.w.Levels)]
-}
-
-// pick takes the nearest level of every value.
-func pick(codes []uint16, x, levels []float32) {
-	for i, v := range x {
-		codes[i] = uint16(nearestOf(levels, v))
+		f.w.decoded.of(code, f.w.Levels).find(codes[g*size:(g+1)*size], x)
 	}
 }
 
@@ -151,13 +136,13 @@ func (f *fitter) miss(codes []uint16, x, levels []float32) float32 {
 // search takes, of a scale and its two neighbours, the one with the least
 // error, and its codes.
 func (f *fitter) search(codes []uint16, x []float32, code byte) byte {
-	levels := f.decoded(code)
-	pick(codes, x, levels)
-	best, least := code, f.miss(codes, x, levels)
+	n := f.w.decoded.of(code, wholeNumbers)
+	n.find(codes, x)
+	best, least := code, f.miss(codes, x, n.levels)
 	for _, c := range []byte{max(code, 2) - 1, min(code+1, 0x7E)} {
-		levels := f.decoded(c)
-		pick(f.tried, x, levels)
-		if e := f.miss(f.tried, x, levels); e < least {
+		n := f.w.decoded.of(c, wholeNumbers)
+		n.find(f.tried, x)
+		if e := f.miss(f.tried, x, n.levels); e < least {
 			best, least = c, e
 			copy(codes, f.tried)
 		}

@@ -46,7 +46,7 @@ func (w *W4A8) Survey(read Reader) (*W4A8, error) {
 		}
 	}
 	fitted := *w
-	fitted.Levels = fitLevels(sample)
+	fitted.Levels, fitted.decoded = fitLevels(sample), new(decodedLevels)
 	return &fitted, nil
 }
 
@@ -122,12 +122,15 @@ func draws(population, n int) []draw {
 	if population <= n {
 		return nil
 	}
-	r := newTwister(0)
-	list := make([]draw, n)
-	for i := range list {
-		list[i] = draw{int(r.next() % uint32(population)), i}
+	r, order := newTwister(0), make([]uint64, n)
+	for i := range order {
+		order[i] = uint64(r.next()%uint32(population))<<32 | uint64(i)
 	}
-	slices.SortStableFunc(list, func(a, b draw) int { return a.from - b.from })
+	slices.Sort(order)
+	list := make([]draw, n)
+	for i, v := range order {
+		list[i] = draw{int(v >> 32), int(uint32(v))}
+	}
 	return list
 }
 
@@ -159,12 +162,13 @@ func meanOf(x []float32) float64 {
 // single precision in an order of its own: its levels differ in the last bits.
 func fitLevels(sample []float32) []float32 {
 	levels := quantiles(sample, len(fixedLevels))
-	sums, counts := make([]float64, len(levels)), make([]int, len(levels))
+	sums, counts, codes := make([]float64, len(levels)), make([]int, len(levels)), make([]uint16, len(sample))
 	for range fitIterations {
 		clear(sums)
 		clear(counts)
-		for _, v := range sample {
-			i := nearestOf(levels, v)
+		newNearestLevels(levels).find(codes, sample)
+		for j, v := range sample {
+			i := codes[j]
 			sums[i] += float64(v)
 			counts[i]++
 		}
