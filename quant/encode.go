@@ -17,7 +17,7 @@ func (s *Scheme) Encode(dst [][]byte, t Tile, scratch *Scratch) error {
 	if err := s.prepare(t.Start, t.Values, t.known, scratch); err != nil {
 		return err
 	}
-	if s.fused != nil {
+	if s.fuses(&t) {
 		t.plain = widened(t.Values)
 		return s.encodePlain(dst, t, scratch)
 	}

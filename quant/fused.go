@@ -14,6 +14,7 @@ type fused struct {
 	ints           *kernel.Ints
 	floats         *kernel.Floats
 	groups         grouped
+	apart          *fused // of interleaved groups that were sorted; nil for others
 }
 
 // grouped is what formats differ in.
@@ -46,9 +47,12 @@ const turnedValues = 64 << 10
 
 // encode gives the values of a tile one byte each, and collects the scales of
 // the groups that begin in it. Groups lie whole in the tile, or else have
-// measured ranges and are not to be rotated.
+// measured ranges and are neither to be rotated nor interleaved.
 func (f *fused) encode(codes []byte, start int, src plain, measured []Range, s *Scratch) error {
 	s.sides.scales, s.sides.zeros = s.sides.scales[:0], s.sides.zeros[:0]
+	if f.apart != nil {
+		return f.encodeInterleaved(codes, start, src, s)
+	}
 	if measured != nil {
 		return f.encodeMeasured(codes, start, src, measured, s)
 	}
@@ -98,6 +102,38 @@ func (f *fused) encodeBatches(codes []byte, start int, src plain, allowNonfinite
 		codes, src, start = codes[n*size:], src.slice(n*size, src.len()), start+n*size
 	}
 	return nil
+}
+
+// encodeInterleaved encodes whole units of groups that lie interleaved, some at a
+// time: sorted, one group lies after the other.
+func (f *fused) encodeInterleaved(codes []byte, start int, src plain, s *Scratch) error {
+	unit, inner := f.grid.Group, f.grid.Inner
+	some := max(batchValues/unit, 1) * unit
+	for at := 0; at < src.len(); at += some {
+		part := src.slice(at, min(at+some, src.len()))
+		n, sorted := part.len(), plain{dtype: part.dtype}
+		sorted.data = sized(&s.sortedBytes, len(part.data))
+		for from := 0; from < n; from += unit {
+			transposeValues(sorted.slice(from, from+unit), part.slice(from, from+unit), unit/inner, inner)
+		}
+		sortedCodes := sized(&s.sortedCodes, n)
+		if err := f.apart.encodeBatches(sortedCodes, start+at, sorted, f.allowNonfinite, s); err != nil {
+			return CheckFinite(start+at, part.values(&s.slow)) // which names its place
+		}
+		for from := 0; from < n; from += unit {
+			transposeBytes(codes[at+from:][:unit], sortedCodes[from:from+unit], inner, unit/inner, inner)
+		}
+	}
+	return nil
+}
+
+// transposeValues is transpose of values as they are stored.
+func transposeValues(dst, src plain, rows, columns int) {
+	if src.shift() == 1 {
+		transpose(asPairs(dst.data), asPairs(src.data), rows, columns)
+	} else {
+		transpose(asFours(dst.data), asFours(src.data), rows, columns)
+	}
 }
 
 // encodeMeasured encodes parts of groups.
@@ -255,10 +291,19 @@ func (s *Scheme) fuse() {
 		lo, hi := n.bounds()
 		f.floats = kernel.PackedFloats(n.f, lo, hi)
 	}
-	if s.Bits <= 8 && s.Inner == 1 && !s.Codebook && s.chances == nil {
+	if s.Inner > 1 {
+		apart := *f
+		apart.grid = &Grid{Group: s.Group / s.Inner}
+		f.apart = &apart
+	}
+	if s.Bits <= 8 && !s.Codebook && s.chances == nil {
 		s.fused = f
 	}
 }
+
+// fuses reports whether a tile's codes are made so: interleaved groups that are larger
+// than it are not.
+func (s *Scheme) fuses(t *Tile) bool { return s.fused != nil && (s.Inner == 1 || t.Ranges == nil) }
 
 func (s *Scheme) stepOf(steps kernel.Steps, i int, r Range) bool {
 	scale, zero := s.scaleOf(r)

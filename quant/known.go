@@ -154,7 +154,7 @@ func (e *schemeEncoder) Encode(dst [][]byte, start int, values []float32, s *Scr
 // TakesRaw: nothing must be done to values before they are scaled, but rotating
 // them in whole groups.
 func (e *schemeEncoder) TakesRaw(d safetensors.Dtype) bool {
-	return e.fused != nil && readable(d) && e.Rank == 0 && (e.Hadamard == 0 || e.alone()) && e.asRounded(d)
+	return e.fused != nil && (e.Inner == 1 || e.whole) && readable(d) && e.Rank == 0 && (e.Hadamard == 0 || e.alone() && e.Inner == 1) && e.asRounded(d)
 }
 
 // asStored reports whether turnOver would change no value of that dtype.

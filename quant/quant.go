@@ -94,6 +94,9 @@ type Scratch struct {
 	runScales, runZeros []float32 // of runs of codes
 	steps, one          kernel.Steps
 
+	// of interleaved groups
+	sortedBytes, sortedCodes []byte
+
 	// of raw blocks
 	scaleCodes []byte
 	fours      fours

@@ -45,6 +45,11 @@ func asPairs(x []byte) [][2]byte {
 	return unsafe.Slice((*[2]byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x)/2)
 }
 
+// asFours returns bytes four by four.
+func asFours(x []byte) [][4]byte {
+	return unsafe.Slice((*[4]byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x)/4)
+}
+
 // transposeBytes is transposeTo for bytes, eight by eight.
 func transposeBytes(dst, src []byte, rows, columns, stride int) {
 	const band = 64 // rows whose columns fill a line of the cache
