@@ -1,6 +1,9 @@
 package main
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // row is one line of a table.
 type row struct {
@@ -54,15 +57,25 @@ var formats = []format{
 	{"uint4 codebook, sdnq", 10, "--layout sdnq --dtype uint4 --codebook"},
 }
 
+// others are formats with no reach of their own.
+var others = []format{
+	{"uint4 svd32, sdnq", 0, "--layout sdnq --dtype uint4 --svd-rank 32"},
+	{"int8 matmul, sdnq", 0, "--layout sdnq --dtype int8 --quantized-matmul"},
+	{"int12, sdnq", 0, "--layout sdnq --dtype int12"},
+	{"awq_w4a16, comfy", 0, "--layout comfy --dtype awq_w4a16"},
+	{"asym_w4a8_int8, comfy", 0, "--layout comfy --dtype asym_w4a8_int8"},
+}
+
 func (f format) row(op string, reach float64) row {
 	flags := f.flags + " --preset none"
 	return row{name: op + " " + f.name, reach: reach, op: op, flags: flags, few: reach >= 10}
 }
 
 var sections = []section{
-	{title: "Quantize", rows: rowsOf("quantize", 0)},
-	{title: "Dequantize", rows: rowsOf("dequantize", 1.2)},
-	{title: "Verify", rows: rowsOf("verify", 1.2)},
+	{title: "Quantize", rows: rowsOf(formats, "quantize", 0)},
+	{title: "Dequantize", rows: rowsOf(formats, "dequantize", 1.2)},
+	{title: "Verify", rows: rowsOf(formats, "verify", 1.2)},
+	{title: "Other formats", rows: slices.Concat(rowsOf(others, "quantize", 0), rowsOf(others, "dequantize", 0), rowsOf(others, "verify", 0))},
 	{title: "One thread", rows: with("one thread", "--threads 1", 2)},
 	{title: "--memory 64MiB", rows: with("64 MiB", "--memory 64MiB", 1.5)},
 	{title: "SVD rank 32", rows: []row{
@@ -111,7 +124,7 @@ var peerRows = []row{
 }
 
 // rowsOf has a row for every format, with one reach or the format's own.
-func rowsOf(op string, reach float64) []row {
+func rowsOf(formats []format, op string, reach float64) []row {
 	var rows []row
 	for _, f := range formats {
 		if reach == 0 {
