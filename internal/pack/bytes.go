@@ -21,7 +21,7 @@ func Bytes(dst, codes []byte, bits int) {
 			for i, c := range codes[n:] {
 				rest[i] = uint16(c)
 			}
-			Pack(dst[at:], rest[:len(codes)-n], bits)
+			packBlocks(dst[at:], rest[:len(codes)-n], bits)
 		}
 	}
 }

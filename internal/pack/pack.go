@@ -63,8 +63,10 @@ func Pack(dst []byte, codes []uint16, bits int) {
 		packTwos(dst, codes)
 	case 1:
 		packOnes(dst, codes)
+	case 3, 5, 6, 7:
+		packNarrow(dst, codes, bits)
 	default:
-		packBlocks(dst, codes, bits)
+		wides[bits].packBlocks(dst, codes)
 	}
 }
 
@@ -82,7 +84,19 @@ func Unpack(codes []uint16, src []byte, bits int) {
 	case 1, 2, 3, 4, 5, 6, 7:
 		split(codes, src, bits)
 	default:
-		unpackBlocks(codes, src, bits)
+		wides[bits].unpackBlocks(codes, src)
+	}
+}
+
+// packNarrow narrows codes some at a time; any number of eights is whole blocks.
+func packNarrow(dst []byte, codes []uint16, bits int) {
+	var bytes [512]byte
+	for at := 0; at < len(codes); at += len(bytes) {
+		part := bytes[:min(len(bytes), len(codes)-at)]
+		for i := range part {
+			part[i] = byte(codes[at+i])
+		}
+		Bytes(dst[Size(at, bits):], part, bits)
 	}
 }
 
@@ -128,61 +142,23 @@ func packOnes(dst []byte, codes []uint16) {
 	}
 }
 
+// packBlocks takes codes of less than eight bits.
 func packBlocks(dst []byte, codes []uint16, bits int) {
 	b := &blocks[bits]
-	var words [16]uint16
-	for ; len(codes) > 0; codes = codes[b.values:] {
-		clear(words[:b.words])
+	for ; len(codes) > 0; codes, dst = codes[b.values:], dst[b.words:] {
+		clear(dst[:b.words])
 		for _, p := range b.pieces {
-			v := codes[p.value] >> p.from
-			if p.from > 0 {
-				v &= 1<<p.bits - 1 // a value's lowest piece lets overflow through
-			}
-			words[p.word] |= v << p.at
+			dst[p.word] |= byte(codes[p.value] >> p.from & (1<<p.bits - 1) << p.at)
 		}
-		dst = putWords(dst, words[:b.words], bits)
 	}
 }
 
 func unpackBlocks(codes []uint16, src []byte, bits int) {
-	const some = 64 // blocks, which stay near while one piece after the other is taken
 	b := &blocks[bits]
-	for at := 0; at < len(codes); at += some * b.values {
-		part := codes[at:min(at+some*b.values, len(codes))]
-		clear(part)
+	clear(codes)
+	for ; len(codes) > 0; codes, src = codes[b.values:], src[b.words:] {
 		for _, p := range b.pieces {
-			p.take(part[p.value:], src[Size(at, bits)+int(p.word)*WordBytes(bits):], b.values, b.words, bits)
+			codes[p.value] |= uint16(src[p.word]) >> p.at & (1<<p.bits - 1) << p.from
 		}
 	}
-}
-
-// take takes a piece out of one word of every block, and puts it into the first
-// of as many codes.
-func (p *piece) take(codes []uint16, src []byte, values, words, bits int) {
-	at, from, mask := p.at&15, p.from&15, uint16(1)<<p.bits-1
-	j := 0
-	if bits < 8 {
-		for i := 0; i < len(codes); i += values {
-			codes[i] |= uint16(src[j]) >> at & mask << from
-			j += words
-		}
-		return
-	}
-	for i := 0; i < len(codes); i += values {
-		codes[i] |= binary.LittleEndian.Uint16(src[j:]) >> at & mask << from
-		j += 2 * words
-	}
-}
-
-func putWords(dst []byte, words []uint16, bits int) []byte {
-	if bits < 8 {
-		for i, w := range words {
-			dst[i] = byte(w)
-		}
-		return dst[len(words):]
-	}
-	for i, w := range words {
-		binary.LittleEndian.PutUint16(dst[2*i:], w)
-	}
-	return dst[2*len(words):]
 }
