@@ -91,3 +91,48 @@ func (b *bands) read(w *stream.Worker, start int) ([]byte, error) {
 	}
 	return codes, nil
 }
+
+// short reports whether a part lies in runs so short that system calls take longer
+// than what they bring.
+func (d *decoding) short(spans []quant.Span) bool {
+	return len(spans) == 1 && spans[0].Count > 1 && spans[0].Size < 512
+}
+
+// readShort reads part i of an area by way of that of many tiles.
+func (d *decoding) readShort(w *stream.Worker, c codec.Codec, i int, a quant.Area, span quant.Span, dst []byte) error {
+	type key struct {
+		part *checkpoint.Tensor
+		area quant.Area
+	}
+	part, many := d.layer.Parts[i], d.around(a)
+	all := c.Needed(i, many)
+	if !many.Contains(a) || len(all) != 1 || all[0].Count != span.Count || all[0].Stride != span.Stride {
+		return readSpans(d.source, part, []quant.Span{span}, dst)
+	}
+	data, err := stream.Shared(w, key{&d.layer.Parts[i], many}, func() ([]byte, error) {
+		data := make([]byte, all[0].Bytes())
+		return data, readSpans(d.source, part, all, data)
+	})
+	if err != nil {
+		return err
+	}
+	from, size := int(span.Offset-all[0].Offset), int(span.Size)
+	for k := range span.Count {
+		copy(dst[k*size:(k+1)*size], data[k*int(all[0].Size)+from:])
+	}
+	return nil
+}
+
+// around is the area of the tiles near one, in whole rows.
+func (d *decoding) around(a quant.Area) quant.Area {
+	const many = 64
+	cut, rows, cols := d.shape()
+	if cut.Rows == 1 {
+		cols *= many
+		col := a.Col / cols * cols
+		return quant.Area{Rows: 1, Col: col, Cols: min(cols, cut.Cols-col)}
+	}
+	rows *= many
+	row := a.Row / rows * rows
+	return quant.Area{Row: row, Rows: min(rows, cut.Rows-row), Col: a.Col, Cols: a.Cols}
+}

@@ -10,25 +10,24 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// TestBands: a layer that lies by columns comes back the same, and has the same errors,
+// TestBands: a layer that lies by columns, or its scales do, comes back the same, and has the same errors,
 // with any memory and any number of threads.
 func TestBands(t *testing.T) {
 	source := written(t, []safetensors.Tensor{
 		{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{1008, 528}},
 		{Name: "b.weight", Dtype: safetensors.BF16, Shape: []int{64, 4096}},
+		{Name: "c.weight", Dtype: safetensors.BF16, Shape: []int{1024, 512}},
 	})
 	for _, c := range []struct {
-		dtype    string
-		settings map[string]any
+		layout, dtype string
+		settings      map[string]any
 	}{
-		{"int8", nil}, {"float8_e4m3fn", nil}, {"int16", nil}, {"uint8", map[string]any{"svd-rank": 8}}, {"int8", map[string]any{"hadamard": true}},
+		{"sdnq", "int8", map[string]any{"quantized-matmul": true}}, {"sdnq", "float8_e4m3fn", map[string]any{"quantized-matmul": true}},
+		{"sdnq", "int16", map[string]any{"quantized-matmul": true}}, {"sdnq", "uint8", map[string]any{"quantized-matmul": true, "svd-rank": 8}},
+		{"sdnq", "int8", map[string]any{"quantized-matmul": true, "hadamard": true}}, {"comfy", "awq_w4a16", nil}, {"comfy", "asym_w4a8_int8", nil},
 	} {
-		t.Run(fmt.Sprint(c.dtype, c.settings), func(t *testing.T) {
-			settings := map[string]any{"quantized-matmul": true}
-			for k, v := range c.settings {
-				settings[k] = v
-			}
-			path := quantized(t, source, Options{Layout: "sdnq", Dtype: &c.dtype, Settings: settings})
+		t.Run(fmt.Sprint(c.layout, c.dtype, c.settings), func(t *testing.T) {
+			path := quantized(t, source, Options{Layout: c.layout, Dtype: &c.dtype, Settings: c.settings})
 			want, wantErrors := restoredWith(t, path, source, Resources{Threads: 1})
 			for _, r := range []Resources{{}, {Memory: 1 << 10, Threads: 1}, {Memory: 2 << 20, Threads: 3}, {Memory: 4 << 20}} {
 				got, errors := restoredWith(t, path, source, r)

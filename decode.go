@@ -76,7 +76,12 @@ func (d *decoding) restore(w *stream.Worker, dst []float32, a quant.Area) (n int
 		spans := c.Needed(i, a)
 		size := quant.SpanBytes(spans)
 		parts[i] = w.Bytes(i, size)
-		if err := readSpans(d.source, part, spans, parts[i]); err != nil {
+		if d.short(spans) {
+			err = d.readShort(w, c, i, a, spans[0], parts[i])
+		} else {
+			err = readSpans(d.source, part, spans, parts[i])
+		}
+		if err != nil {
 			return n, err
 		}
 		n += size
