@@ -46,7 +46,11 @@ func (t *transcoding) tasks(yield func(stream.Task) bool) bool {
 
 // move yields a task for every area of a layer.
 func (t *transcoding) move(s *plan.Step, yield func(stream.Task) bool) bool {
-	areas := s.Move.Areas(s.Move.Area(moveValues, t.maxTile()))
+	want := moveValues
+	if s.Move.Turned() && !s.Move.Rounds { // whose sums are by areas
+		want = max(want, t.maxTile())
+	}
+	areas := s.Move.Areas(s.Move.Area(want, t.maxTile()))
 	var found []sums
 	if s.Move.Rounds {
 		found = make([]sums, len(areas))

@@ -58,6 +58,17 @@ func leastCommon(a, b int) int {
 	return n
 }
 
+// Turned reports whether codes lie by columns on one side, in runs that are longer
+// the more rows an area has.
+func (m *Move) Turned() bool {
+	for _, c := range []Codec{m.From, m.To} {
+		if s := Scheme(c); s != nil && s.Transposed {
+			return true
+		}
+	}
+	return false
+}
+
 // Areas yields them for a whole weight.
 func (m *Move) Areas(rows, cols int) []quant.Area {
 	all := matrix(m.From.Shape())
