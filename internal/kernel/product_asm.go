@@ -164,7 +164,7 @@ func productBy(asm func(dst, up, down *float32, dstStride, upStride, downStride,
 	}
 }
 
-func sumsBy(asm func(x, y *float32, steps int), rest func(x, y []float32)) func(x, y []float32) {
+func pairwiseBy(asm func(x, y *float32, steps int), rest func(x, y []float32)) func(x, y []float32) {
 	return func(x, y []float32) {
 		y = y[:len(x)]
 		n := len(x) &^ (step - 1)
