@@ -68,7 +68,7 @@ const (
 	// rawBytesPerValue is that where values are taken as they are stored.
 	rawBytesPerValue = 8
 	// mostRaw is enough of them for bands that lie in files in long runs.
-	mostRaw = 4 << 20
+	mostRaw = 12 << 20
 	// rawBuffer is the worker's buffer for plain bytes; those before it are for
 	// the tensors of a stored layer.
 	rawBuffer = maxParts

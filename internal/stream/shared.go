@@ -22,7 +22,7 @@ type common struct {
 
 // mostShared is how many are kept for each type of key: of the layers that are worked on
 // together, and of what they are compared with.
-const mostShared = 6
+const mostShared = 4
 
 // Shared returns what make returns for a key. Of tasks that ask at the same time one
 // makes it; it is made again if several other keys of its type were asked for since.
