@@ -90,20 +90,43 @@ func nearestOf(levels []float32, x float32) int {
 	return lo
 }
 
-// decodedLevels are those that the codes of a group decode to, by the code of its
-// scale, each found when it is first asked for.
-type decodedLevels [128]atomic.Pointer[nearestLevels]
+// decodedLevels are what levels decode to in a group, by the code of its scale, each
+// found when it is first asked for.
+type decodedLevels struct {
+	levels []float32
+	byCode [128]atomic.Pointer[nearestLevels]
+	own    atomic.Pointer[nearestLevels]
+}
 
-// of returns those of levels for a scale's code in E4M3.
-func (d *decodedLevels) of(code byte, levels []float32) *nearestLevels {
-	if n := d[code].Load(); n != nil {
+// The levels that most layers have.
+var (
+	fixedDecoded = &decodedLevels{levels: fixedLevels}
+	wholeDecoded = &decodedLevels{levels: wholeNumbers}
+)
+
+// of returns those for a scale's code in E4M3.
+func (d *decodedLevels) of(code byte) *nearestLevels {
+	return once(&d.byCode[code], func() []float32 {
+		scale, decoded := kernel.E4M3.Decode(uint16(code)), make([]float32, len(d.levels))
+		for i, l := range d.levels {
+			decoded[i] = grid(l, scale)
+		}
+		return decoded
+	})
+}
+
+// undecoded returns the levels themselves.
+func (d *decodedLevels) undecoded() *nearestLevels {
+	return once(&d.own, func() []float32 { return d.levels })
+}
+
+// once returns what lies there, or else what is made of levels; who makes it at the
+// same time makes the same.
+func once(at *atomic.Pointer[nearestLevels], levels func() []float32) *nearestLevels {
+	if n := at.Load(); n != nil {
 		return n
 	}
-	scale, decoded := kernel.E4M3.Decode(uint16(code)), make([]float32, len(levels))
-	for i, l := range levels {
-		decoded[i] = grid(l, scale)
-	}
-	n := newNearestLevels(decoded)
-	d[code].Store(n)
+	n := newNearestLevels(levels())
+	at.Store(n)
 	return n
 }

@@ -12,9 +12,8 @@ import (
 func TestNearestLevels(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 9))
 	tables := [][]float32{fixedLevels, wholeNumbers, make([]float32, 16), make([]float32, 63)}
-	w := &W4A8{decoded: new(decodedLevels)}
 	for _, code := range []byte{0, 1, 8, 40, 56, 80, 0x7E, 0x7F} {
-		tables = append(tables, w.decoded.of(code, fixedLevels).levels, w.decoded.of(code, wholeNumbers).levels)
+		tables = append(tables, fixedDecoded.of(code).levels, wholeDecoded.of(code).levels)
 	}
 	for range 20 {
 		levels := make([]float32, 16)

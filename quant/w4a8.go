@@ -22,7 +22,7 @@ type W4A8 struct {
 	GroupDtype     safetensors.Dtype // of the groups' scales: F8_E4M3, its bits as U8, or F32
 	AllowNonfinite bool
 
-	decoded *decodedLevels
+	fitted *decodedLevels // of levels that were fitted; nil for others
 }
 
 // NewW4A8 resolves the format for a weight of shape [rows, columns]; in 4 bits
@@ -37,7 +37,7 @@ func NewW4A8(shape []int, group, rotation, bits int, allowNonfinite bool) (*W4A8
 	if least := 8 * (bits - 2); shape[1]%group != 0 || shape[1]%least != 0 {
 		return nil, fmt.Errorf("%d columns are no multiple of %d and of %d", shape[1], group, least)
 	}
-	w := &W4A8{shape: shape, Group: group, Rotation: rotation, Bits: bits, GroupDtype: safetensors.F8_E4M3, AllowNonfinite: allowNonfinite, decoded: new(decodedLevels)}
+	w := &W4A8{shape: shape, Group: group, Rotation: rotation, Bits: bits, GroupDtype: safetensors.F8_E4M3, AllowNonfinite: allowNonfinite}
 	if bits == 4 {
 		w.Levels = fixedLevels
 	}

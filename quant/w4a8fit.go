@@ -8,11 +8,11 @@ import (
 
 // fitter finds the scales and codes of one row.
 type fitter struct {
-	w      *W4A8
-	levels *nearestLevels // nil for whole numbers
-	gammas []float32      // of the groups, found by fit
-	level  []float32      // of the codes of a group
-	tried  []uint16       // codes of a group
+	w       *W4A8
+	decoded *decodedLevels
+	gammas  []float32 // of the groups, found by fit
+	level   []float32 // of the codes of a group
+	tried   []uint16  // codes of a group
 }
 
 const (
@@ -29,9 +29,12 @@ var wholeNumbers = func() (all []float32) {
 }()
 
 func newFitter(w *W4A8, columns int) *fitter {
-	f := &fitter{w: w, gammas: make([]float32, columns/w.Group), level: make([]float32, w.Group), tried: make([]uint16, w.Group)}
-	if w.Levels != nil {
-		f.levels = newNearestLevels(w.Levels)
+	f := &fitter{w: w, decoded: fixedDecoded, gammas: make([]float32, columns/w.Group), level: make([]float32, w.Group), tried: make([]uint16, w.Group)}
+	switch {
+	case w.Levels == nil:
+		f.decoded = wholeDecoded
+	case w.fitted != nil:
+		f.decoded = w.fitted
 	}
 	return f
 }
@@ -68,13 +71,13 @@ func (f *fitter) start(x []float32) float32 {
 // nearest takes the level nearest to every value.
 func (f *fitter) nearest(x []float32, gamma float32) {
 	copy(f.level, x)
-	if f.levels == nil {
+	if f.w.Levels == nil {
 		kernel.Divide(f.level, 0, gamma, -sixLevels, sixLevels)
 		toWhole(f.level)
 		return
 	}
 	kernel.Divide(f.level, 0, gamma, float32(math.Inf(-1)), float32(math.Inf(1)))
-	f.levels.find(f.tried, f.level)
+	f.decoded.undecoded().find(f.tried, f.level)
 	for i, c := range f.tried {
 		f.level[i] = f.w.Levels[c]
 	}
@@ -121,7 +124,7 @@ func (f *fitter) assign(codes []uint16, scales []byte, row []float32, channel fl
 			continue
 		}
 		scales[g] = code
-		f.w.decoded.of(code, f.w.Levels).find(codes[g*size:(g+1)*size], x)
+		f.decoded.of(code).find(codes[g*size:(g+1)*size], x)
 	}
 }
 
@@ -136,11 +139,11 @@ func (f *fitter) miss(codes []uint16, x, levels []float32) float32 {
 // search takes, of a scale and its two neighbours, the one with the least
 // error, and its codes.
 func (f *fitter) search(codes []uint16, x []float32, code byte) byte {
-	n := f.w.decoded.of(code, wholeNumbers)
+	n := f.decoded.of(code)
 	n.find(codes, x)
 	best, least := code, f.miss(codes, x, n.levels)
 	for _, c := range []byte{max(code, 2) - 1, min(code+1, 0x7E)} {
-		n := f.w.decoded.of(c, wholeNumbers)
+		n := f.decoded.of(c)
 		n.find(f.tried, x)
 		if e := f.miss(f.tried, x, n.levels); e < least {
 			best, least = c, e

@@ -46,7 +46,8 @@ func (w *W4A8) Survey(read Reader) (*W4A8, error) {
 		}
 	}
 	fitted := *w
-	fitted.Levels, fitted.decoded = fitLevels(sample), new(decodedLevels)
+	fitted.Levels = fitLevels(sample)
+	fitted.fitted = &decodedLevels{levels: fitted.Levels}
 	return &fitted, nil
 }
 
