@@ -148,9 +148,6 @@ func (s *Stage) Commit() error {
 }
 
 func (s *Stage) sync() error {
-	if err := s.endScratch(); err != nil {
-		return err
-	}
 	for _, f := range s.files {
 		if err := f.Sync(); err != nil {
 			return err
@@ -171,7 +168,7 @@ func (s *Stage) endScratch() error {
 }
 
 func (s *Stage) close() error {
-	var err error
+	err := s.endScratch()
 	for _, f := range s.files {
 		err = errors.Join(err, f.Close())
 	}
@@ -271,5 +268,5 @@ func (s *Stage) Abort() error {
 	if s.tmp == "" {
 		return nil
 	}
-	return errors.Join(s.endScratch(), s.close(), s.remove())
+	return errors.Join(s.close(), s.remove())
 }
