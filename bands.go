@@ -94,7 +94,7 @@ func (b *bands) read(w *stream.Worker, start int) ([]byte, error) {
 
 // short reports whether a part lies in runs so short that system calls take longer
 // than what they bring.
-func (d *decoding) short(spans []quant.Span) bool {
+func short(spans []quant.Span) bool {
 	return len(spans) == 1 && spans[0].Count > 1 && spans[0].Size < 512
 }
 

@@ -72,28 +72,29 @@ func (d *decoding) restore(w *stream.Worker, dst []float32, a quant.Area) (n int
 	if bands.has(a) {
 		c, _ = codec.ByRows(c)
 	}
-	for i, part := range d.layer.Parts {
-		spans := c.Needed(i, a)
-		size := quant.SpanBytes(spans)
-		parts[i] = w.Bytes(i, size)
-		if d.short(spans) {
-			err = d.readShort(w, c, i, a, spans[0], parts[i])
+	for i := range parts {
+		if i == 0 && bands.has(a) {
+			parts[i], err = bands.codes(w, a)
 		} else {
-			err = readSpans(d.source, part, spans, parts[i])
+			parts[i], err = d.part(w, c, i, a)
 		}
 		if err != nil {
 			return n, err
 		}
-		n += size
-	}
-	if bands.has(a) {
-		if parts[0], err = bands.codes(w, a); err != nil {
-			return n, err
-		}
-		n += len(parts[0])
+		n += len(parts[i])
 	}
 	c.Decode(dst, parts, a, d.out, &w.Scratch)
 	return n, nil
+}
+
+// part reads what an area takes of tensor i.
+func (d *decoding) part(w *stream.Worker, c codec.Codec, i int, a quant.Area) ([]byte, error) {
+	spans := c.Needed(i, a)
+	dst := w.Bytes(i, quant.SpanBytes(spans))
+	if short(spans) {
+		return dst, d.readShort(w, c, i, a, spans[0], dst)
+	}
+	return dst, readSpans(d.source, d.layer.Parts[i], spans, dst)
 }
 
 // codec returns the layer's, with what all areas take of it at hand; n are the
