@@ -72,13 +72,12 @@ func (s *Scheme) Straighten(dst, src []byte, column int) {
 		transposeBytes(dst[column:], src, len(src)/rows, rows, across)
 		return
 	}
-	transposeTo(asPairs(dst)[column:], asPairs(src), len(src)/(width*rows), rows, across)
+	transposeTo(together[[2]byte](dst)[column:], together[[2]byte](src), len(src)/(width*rows), rows, across)
 }
 
-// Needed is that of the scheme, but for what was taken, and codes by rows, which are
-// in no tensor.
+// Needed is that of the scheme, but for what was taken.
 func (d Decoder) Needed(i, start, end int) Span {
-	if d.down != nil && i == d.factors+1 || d.Straight && i == 0 {
+	if d.down != nil && i == d.factors+1 {
 		return one(0, 0)
 	}
 	return d.Scheme.Needed(i, start, end)

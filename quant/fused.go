@@ -130,9 +130,9 @@ func (f *fused) encodeInterleaved(codes []byte, start int, src plain, s *Scratch
 // transposeValues is transpose of values as they are stored.
 func transposeValues(dst, src plain, rows, columns int) {
 	if src.shift() == 1 {
-		transpose(asPairs(dst.data), asPairs(src.data), rows, columns)
+		transpose(together[[2]byte](dst.data), together[[2]byte](src.data), rows, columns)
 	} else {
-		transpose(asFours(dst.data), asFours(src.data), rows, columns)
+		transpose(together[[4]byte](dst.data), together[[4]byte](src.data), rows, columns)
 	}
 }
 

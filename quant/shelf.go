@@ -2,7 +2,8 @@ package quant
 
 import (
 	"io"
-	"unsafe"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
 // Shelf holds what a search for a low-rank part does not need at the moment: a file
@@ -38,7 +39,7 @@ func (b *stack[T]) putAway() {
 		if x == nil {
 			continue
 		}
-		raw := inBytes(x)
+		raw := kernel.AsBytes(x)
 		if _, err := b.shelf.WriteAt(raw, b.place+int64(i*len(raw))); err != nil && b.err == nil {
 			b.err = err
 		}
@@ -54,8 +55,8 @@ func (b *stack[T]) part(i, size, from, to int, buffer *[]T) []T {
 		return x[from:to]
 	}
 	x := sized(buffer, to-from)
-	width := int(unsafe.Sizeof(x[0]))
-	if _, err := b.shelf.ReadAt(inBytes(x), b.place+int64((i*size+from)*width)); err != nil && b.err == nil {
+	raw := kernel.AsBytes(x)
+	if _, err := b.shelf.ReadAt(raw, b.place+int64((i*size+from)*(len(raw)/len(x)))); err != nil && b.err == nil {
 		b.err = err
 	}
 	return x
@@ -65,8 +66,4 @@ func (b *stack[T]) part(i, size, from, to int, buffer *[]T) []T {
 func (b *stack[T]) free() {
 	b.pool.give(b.list...)
 	b.list = nil
-}
-
-func inBytes[T float32 | float64](x []T) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x)*int(unsafe.Sizeof(x[0])))
 }

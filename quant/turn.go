@@ -40,14 +40,10 @@ func transposeTo[T any](dst, src []T, rows, columns, stride int) {
 	}
 }
 
-// asPairs returns bytes two by two.
-func asPairs(x []byte) [][2]byte {
-	return unsafe.Slice((*[2]byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x)/2)
-}
-
-// asFours returns bytes four by four.
-func asFours(x []byte) [][4]byte {
-	return unsafe.Slice((*[4]byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x)/4)
+// together returns bytes two by two, or four by four.
+func together[T [2]byte | [4]byte](x []byte) []T {
+	var some T
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(x))), len(x)/len(some))
 }
 
 // transposeBytes is transposeTo for bytes, eight by eight.

@@ -18,15 +18,11 @@ const (
 // Bytes returns how many a value takes.
 func (r Raw) Bytes() int { return 2 + 2*int(r) }
 
-// AsBytes returns the memory of values: as [RawF32] on a little-endian machine,
-// which every platform of this program is.
-func AsBytes(x []float32) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
-}
-
-// WordsAsBytes is [AsBytes] for words, of which the low byte is first.
-func WordsAsBytes(x []uint16) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 2*len(x))
+// AsBytes returns the memory of values: those in single precision as [RawF32], the low
+// byte first, on a little-endian machine, which every platform of this program is.
+func AsBytes[T uint16 | float32 | float64](x []T) []byte {
+	var one T
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x)*int(unsafe.Sizeof(one)))
 }
 
 // Steps are how groups of values are scaled: (x - zero) / scale, the difference

@@ -59,11 +59,7 @@ func Pack(dst []byte, codes []uint16, bits int) {
 		}
 	case 4:
 		packFours(dst, codes)
-	case 2:
-		packTwos(dst, codes)
-	case 1:
-		packOnes(dst, codes)
-	case 3, 5, 6, 7:
+	case 1, 2, 3, 5, 6, 7:
 		packNarrow(dst, codes, bits)
 	default:
 		wides[bits].packBlocks(dst, codes)
@@ -118,27 +114,9 @@ func packFours(dst []byte, codes []uint16) {
 	var bytes [512]byte
 	for len(codes) > 0 {
 		part := codes[:min(len(bytes), len(codes))]
-		kernel.PackFours(bytes[:], kernel.WordsAsBytes(part))
+		kernel.PackFours(bytes[:], kernel.AsBytes(part))
 		kernel.PackFours(dst, bytes[:len(part)&^1])
 		codes, dst = codes[len(part):], dst[len(part)/2:]
-	}
-}
-
-func packTwos(dst []byte, codes []uint16) {
-	for i := range len(codes) / 4 {
-		c := codes[4*i : 4*i+4]
-		dst[i] = byte(c[0] | c[1]<<2 | c[2]<<4 | c[3]<<6)
-	}
-}
-
-// packOnes writes little-endian 64-bit words whose low byte alone is used.
-func packOnes(dst []byte, codes []uint16) {
-	for i := range len(codes) / 8 {
-		var w uint64
-		for j, c := range codes[8*i : 8*i+8] {
-			w |= uint64(c) << j
-		}
-		binary.LittleEndian.PutUint64(dst[8*i:], w)
 	}
 }
 

@@ -112,11 +112,11 @@ func putSixtyFour(dst []byte, v uint64) {
 }
 
 func (w *wide) packBlocks(dst []byte, codes []uint16) {
-	w.convert(dst[:len(codes)/w.values*w.words*2], kernel.WordsAsBytes(codes), w.pack, w.words, w.values)
+	w.convert(dst[:len(codes)/w.values*w.words*2], kernel.AsBytes(codes), w.pack, w.words, w.values)
 }
 
 func (w *wide) unpackBlocks(codes []uint16, src []byte) {
-	w.convert(kernel.WordsAsBytes(codes), src[:len(codes)/w.values*w.words*2], w.unpack, w.values, w.words)
+	w.convert(kernel.AsBytes(codes), src[:len(codes)/w.values*w.words*2], w.unpack, w.values, w.words)
 }
 
 // convert makes blocks of one size of those of another, in 16 bits.
