@@ -1,6 +1,7 @@
 package tensorpress
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,21 +20,28 @@ const modelConfig = "config.json"
 type spaceError struct {
 	dest         string
 	needed, free int64
+	notes        []string // what else takes room there
 }
 
 func (e *spaceError) Error() string {
-	return fmt.Sprintf("%s needs %s, and %s are free there: make room or name another disk", e.dest, Size(e.needed), Size(e.free))
+	text := fmt.Sprintf("%s needs %s, and %s are free there: make room or name another disk", e.dest, Size(e.needed), Size(e.free))
+	return strings.Join(append([]string{text}, e.notes...), "; ")
 }
 
 // indexName is the name under which loaders look for the index.
 func indexName(p *plan.Plan) string {
-	stem, _, _ := strings.Cut(p.Files[0].Name, "-00001-of-")
-	return stem + ".safetensors.index.json"
+	return stemOf(p) + ".safetensors.index.json"
+}
+
+// stemOf is the weights' name without the numbers of shards.
+func stemOf(p *plan.Plan) string {
+	stem, _, _ := strings.Cut(strings.TrimSuffix(p.Files[0].Name, ".safetensors"), "-00001-of-")
+	return stem
 }
 
 // copyOthers copies all files of a source folder that hold no weights and that
 // are not written anew. A source that is no folder brings none.
-func copyOthers(s place, c *checkpoint.Checkpoint) error {
+func copyOthers(ctx context.Context, s place, c *checkpoint.Checkpoint) error {
 	if !c.IsDir {
 		return nil
 	}
@@ -45,7 +53,7 @@ func copyOthers(s place, c *checkpoint.Checkpoint) error {
 		if name == modelConfig || name == layout.ConfigFile {
 			continue
 		}
-		if err := s.CopyFile(name, filepath.Join(c.Dir, filepath.FromSlash(name))); err != nil {
+		if err := s.CopyFile(ctx, name, filepath.Join(c.Dir, filepath.FromSlash(name))); err != nil {
 			return err
 		}
 	}

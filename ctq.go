@@ -75,9 +75,6 @@ func (c *CTQ) Run(ctx context.Context, r Resources) (*Report, error) {
 	if _, err := os.Stat(source); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(dest), 0o777); err != nil {
-		return nil, err
-	}
 	if c.command.Mode() != "" {
 		return c.rewrite(ctx, source, dest, r)
 	}

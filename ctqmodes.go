@@ -12,7 +12,7 @@ import (
 // rewrite runs a mode of convert_to_quant that changes names and metadata alone.
 func (c *CTQ) rewrite(ctx context.Context, source, dest string, r Resources) (*Report, error) {
 	start := time.Now()
-	m := &models{source: source}
+	m := &models{source: source, parents: true}
 	one, err := checkpoint.Open(source)
 	if err != nil {
 		return nil, err

@@ -49,12 +49,7 @@ func PlanMigrate(source, dest string, o MigrateOptions) (*Report, error) {
 		return nil, err
 	}
 	defer m.close()
-	if dest != "" {
-		if err := m.checkDest(dest, o.Force); err != nil {
-			return nil, err
-		}
-	}
-	return m.report(dest, 0), nil
+	return m.planned(dest, o.Force)
 }
 
 func readMigrated(source, dest string, o MigrateOptions) (*models, error) {

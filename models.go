@@ -24,7 +24,11 @@ type models struct {
 	source string
 	list   []*model
 	others []string     // files of a pipeline that are copied, as slash paths
+	side   sideFile     // of an output that is one file
+	beside int64        // bytes of files that are copied
 	stage  *stage.Stage // of the output, once it is created
+	// parents says that folders that the output is to lie in are made.
+	parents bool
 }
 
 // model is one of them under way.
@@ -51,7 +55,7 @@ func (one *model) named(name string) string {
 var quantizable = []string{"transformer", "text_encoder", "unet"}
 
 func readModels(source string, o Options) (*models, error) {
-	m := &models{source: source}
+	m := &models{source: source, parents: o.ctq != nil}
 	folders, found, err := pipelineOf(source)
 	if err != nil {
 		return nil, err
@@ -225,11 +229,16 @@ type writing struct {
 // write does the work out of sight and puts all that was written in its place
 // at the end.
 func (m *models) write(ctx context.Context, w writing) (*Report, error) {
-	out, err := m.create(w.dest, w.force)
+	out, err := m.create(ctx, w.dest, w.force)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Abort()
+	r, err := m.commit(ctx, w, out)
+	return r, out.Named(err)
+}
+
+func (m *models) commit(ctx context.Context, w writing, out *stage.Stage) (*Report, error) {
 	done := w.progress(w.bytes)
 	tasks := func(yield func(stream.Task) bool) {
 		if m.headers(yield) {
@@ -246,7 +255,11 @@ func (m *models) write(ctx context.Context, w writing) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r, out.Commit()
+	if err := out.Commit(ctx); err != nil {
+		return nil, err
+	}
+	r.Notes = slices.Concat(r.Notes, m.side.notes(), out.Notes())
+	return r, nil
 }
 
 // copied is the work on plans whose steps read a source's own tensors, without
@@ -265,45 +278,66 @@ func (m *models) copied(dest string, force bool, r Resources, start time.Time) w
 	}
 }
 
-// checkDest refuses to overwrite; see [stage.Check].
-func (m *models) checkDest(dest string, force bool) error {
-	if m.isPipeline() {
-		return stage.Check(dest, true, force, []string{m.source}, nil)
+// planned is the report of what would be written, once dest, if there is one, is
+// checked.
+func (m *models) planned(dest string, force bool) (*Report, error) {
+	if dest == "" {
+		return m.report(dest, 0), nil
 	}
-	return checkDest(m.list[0].c, m.list[0].plan, dest, force)
+	out, err := m.output(dest, force)
+	if err == nil {
+		err = stage.Check(out)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := m.report(dest, 0)
+	r.Notes = slices.Concat(r.Notes, m.side.notes())
+	return r, nil
 }
 
 // create opens the output's files and writes what stands beside them.
-func (m *models) create(dest string, force bool) (s *stage.Stage, err error) {
-	if err := m.checkDest(dest, force); err != nil {
+func (m *models) create(ctx context.Context, dest string, force bool) (*stage.Stage, error) {
+	o, err := m.output(dest, force)
+	if err != nil {
 		return nil, err
 	}
-	if s, err = stage.Open(dest, isFolder(dest)); err != nil {
+	s, err := stage.Open(o)
+	if err != nil {
 		return nil, err
 	}
 	m.stage = s
-	if err = m.fill(s, dest); err != nil {
-		return nil, errors.Join(err, s.Abort())
+	if err := m.fill(ctx, s, dest); err != nil {
+		return nil, errors.Join(s.Named(err), s.Abort())
 	}
 	return s, nil
 }
 
-func (m *models) fill(s *stage.Stage, dest string) (err error) {
-	if free, needed := s.Free(), m.bytesOut(); free >= 0 && free < needed {
-		return &spaceError{dest, needed, free}
+func (m *models) fill(ctx context.Context, s *stage.Stage, dest string) (err error) {
+	if free, needed := s.Free(), m.bytesOut()+m.beside; free >= 0 && free < needed {
+		return &spaceError{dest, needed, free, s.Notes()}
 	}
-	for _, name := range m.others {
-		if err := s.CopyFile(name, filepath.Join(m.source, filepath.FromSlash(name))); err != nil {
+	if err := m.companions(ctx, func(folder string) place { return s.Folder(folder) }, dest); err != nil {
+		return err
+	}
+	for _, one := range m.list {
+		if one.writers, err = createFiles(s.Folder(one.folder), one.plan.Files); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// companions writes all files but the weights of the models.
+func (m *models) companions(ctx context.Context, in func(folder string) place, dest string) error {
+	for _, name := range m.others {
+		if err := in("").CopyFile(ctx, name, filepath.Join(m.source, filepath.FromSlash(name))); err != nil {
+			return copyError(err)
 		}
 	}
 	for _, one := range m.list {
-		in := s.Folder(one.folder)
-		if err := writeCompanions(in, one.c, one.plan, dest); err != nil {
-			return err
-		}
-		if one.writers, err = createFiles(in, one.plan.Files); err != nil {
-			return err
+		if err := m.writeCompanions(ctx, in(one.folder), one, dest); err != nil {
+			return copyError(err)
 		}
 	}
 	return nil

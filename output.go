@@ -1,7 +1,11 @@
 package tensorpress
 
 import (
+	"context"
+	"errors"
+	"io"
 	"os"
+	"path"
 	"path/filepath"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -19,20 +23,72 @@ type (
 
 // place is where the files of a model go: a stage, or a folder in one.
 type place interface {
-	Create(name string) (*os.File, error)
+	Create(name string) (io.WriterAt, error)
 	WriteFile(name string, data []byte) error
-	CopyFile(name, from string) error
+	CopyFile(ctx context.Context, name, from string) error
 }
 
 func isFolder(dest string) bool { return filepath.Ext(filepath.Clean(dest)) != ".safetensors" }
 
-// checkDest refuses to overwrite; see [stage.Check].
-func checkDest(c *checkpoint.Checkpoint, p *plan.Plan, dest string, force bool) error {
-	var beside []string
-	if p.Config != nil && !isFolder(dest) {
-		beside = append(beside, layout.ConfigFile)
+// output is what is asked for of the stage: where the files go, and what may be
+// replaced there.
+func (m *models) output(dest string, force bool) (o stage.Output, err error) {
+	o = stage.Output{Dest: dest, Folder: isFolder(dest), Force: force, Parents: m.parents}
+	if m.isPipeline() {
+		o.Sources = []string{m.source}
+	} else {
+		o.Sources = sourcePaths(m.list[0].c)
 	}
-	return stage.Check(dest, isFolder(dest), force, sourcePaths(c), beside)
+	if !o.Folder {
+		m.side, err = sideFileOf(m.list[0].plan, dest, force)
+		o.Beside = m.side.beside()
+		return o, err
+	}
+	all := &listing{}
+	if err := m.companions(context.Background(), func(folder string) place { return listed{all, folder} }, dest); err != nil {
+		return o, err
+	}
+	m.beside = all.bytes
+	o.Contents = stage.Contents{Files: all.names, Stems: map[string]string{}}
+	for _, one := range m.list {
+		o.Stems[one.folder] = stemOf(one.plan)
+		for _, f := range one.plan.Files {
+			o.Files = append(o.Files, path.Join(one.folder, f.Name))
+		}
+	}
+	return o, nil
+}
+
+// listing is a place that knows what is written and writes nothing.
+type listing struct {
+	names []string
+	bytes int64
+}
+
+// listed is a folder of one.
+type listed struct {
+	*listing
+	folder string
+}
+
+func (l listed) add(name string) { l.names = append(l.names, path.Join(l.folder, name)) }
+
+func (l listed) Create(name string) (io.WriterAt, error) {
+	l.add(name)
+	return nil, nil
+}
+
+func (l listed) WriteFile(name string, data []byte) error {
+	l.add(name)
+	return nil
+}
+
+func (l listed) CopyFile(_ context.Context, name, from string) error {
+	l.add(name)
+	if info, err := os.Stat(from); err == nil { // else the copy says what is wrong
+		l.bytes += info.Size()
+	}
+	return nil
 }
 
 // sourcePaths are the files that are read, and the folder where one was named.
@@ -60,16 +116,14 @@ func createFiles(s place, files []plan.File) (writers, error) {
 	return all, nil
 }
 
-// writeCompanions writes what stands beside the weights: configs, the index,
+// writeCompanions writes what stands beside a model's weights: configs, the index,
 // and in a folder all other files of the source.
-func writeCompanions(s place, c *checkpoint.Checkpoint, p *plan.Plan, dest string) error {
+func (m *models) writeCompanions(ctx context.Context, s place, one *model, dest string) error {
+	c, p := one.c, one.plan
 	if !isFolder(dest) {
-		if p.Config == nil {
-			return nil
-		}
-		return s.WriteFile(layout.ConfigFile, []byte(pyjson.DumpSorted(p.Config.Encode())))
+		return m.side.write(s)
 	}
-	if err := copyOthers(s, c); err != nil {
+	if err := copyOthers(ctx, s, c); err != nil {
 		return err
 	}
 	if len(p.Files) > 1 {
@@ -83,4 +137,12 @@ func writeCompanions(s place, c *checkpoint.Checkpoint, p *plan.Plan, dest strin
 		}
 	}
 	return writeModelConfig(s, c, p.Config)
+}
+
+// copyError makes a file that cannot be copied for what it is the source's fault.
+func copyError(err error) error {
+	if errors.Is(err, stage.ErrSource) {
+		return &sourceError{err}
+	}
+	return err
 }

@@ -51,12 +51,7 @@ func Plan(source, dest string, o Options) (*Report, error) {
 	if err := m.plan(dest, o, nil); err != nil {
 		return nil, err
 	}
-	if dest != "" {
-		if err := m.checkDest(dest, o.Force); err != nil {
-			return nil, err
-		}
-	}
-	return m.report(dest, 0), nil
+	return m.planned(dest, o.Force)
 }
 
 func makePlan(c *checkpoint.Checkpoint, dest string, o Options, chosen map[string]plan.Choice) (*plan.Plan, error) {

@@ -73,12 +73,7 @@ func PlanTranscode(source, dest string, o TranscodeOptions) (*Report, error) {
 		return nil, err
 	}
 	defer m.close()
-	if dest != "" {
-		if err := m.checkDest(dest, o.Force); err != nil {
-			return nil, err
-		}
-	}
-	return m.report(dest, 0), nil
+	return m.planned(dest, o.Force)
 }
 
 // readMoved opens what is moved and decides about it.

@@ -8,17 +8,16 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/tensorpress/tensorpress/internal/openfiles"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-const (
-	// maxOpen is how many shards stay open: ordinary limits are 256 to 1024
-	// descriptors, and the output takes some too.
-	maxOpen = 64
-	// openers is how many headers are read at a time; on a network disk each
-	// takes a round trip.
-	openers = 16
-)
+// maxOpen is how many shards stay open.
+var maxOpen = openfiles.Most()
+
+// openers is how many headers are read at a time; on a network disk each takes a
+// round trip.
+const openers = 16
 
 // opening reads the headers of shards while further ones become known.
 type opening struct {

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -26,7 +28,7 @@ const (
 
 // readSDNQ finds the layers that a config describes: a weight with a scale.
 func (m *Model) readSDNQ() error {
-	text, err := configText(m.Checkpoint)
+	text, shared, err := configText(m.Checkpoint)
 	if err != nil || text == nil {
 		return err
 	}
@@ -43,8 +45,13 @@ func (m *Model) readSDNQ() error {
 		if !found {
 			continue
 		}
-		if _, kept := config.Skips(weight.Name); kept && codec.Floats(weight.Dtype) { // a scale of its own
+		_, kept := config.Skips(weight.Name)
+		switch plain := codec.Floats(weight.Dtype); {
+		case plain && (kept || shared): // a scale of its own
 			continue
+		case shared:
+			return fmt.Errorf("%s: no header says how %s is quantized, and %s lies beside several files of weights, so that it may be another's: put the two that belong together into a folder of their own",
+				m.Checkpoint.Path, weight.Name, ConfigFile)
 		}
 		l := &Layer{Name: name, Format: codec.SDNQ().Name, OrigDtype: configDtype(m.Checkpoint)}
 		m.openSDNQ(l, config)
@@ -58,16 +65,43 @@ func (m *Model) readSDNQ() error {
 
 // configText returns the config that describes a checkpoint, nil if there is
 // none: that in the header wins over the file beside, which wins over the
-// model's own config.
-func configText(c *checkpoint.Checkpoint) ([]byte, error) {
+// model's own config. shared tells that it is the file, and that it lies beside other
+// weights than the one file that is read, of which it may be.
+func configText(c *checkpoint.Checkpoint) (text []byte, shared bool, err error) {
 	if text, ok := c.Metadata[ConfigKey]; ok {
-		return []byte(text), nil
+		return []byte(text), false, nil
 	}
-	text, err := os.ReadFile(filepath.Join(c.Dir, ConfigFile))
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return text, err
+	text, err = os.ReadFile(filepath.Join(c.Dir, ConfigFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return sdnqOnly(c.Config), false, nil
+	case err != nil || c.IsDir || c.Sharded:
+		return text, false, err
 	}
-	return sdnqOnly(c.Config), nil
+	others, err := Neighbours(c.Dir, c.ShardNames[0])
+	return text, slices.ContainsFunc(others, func(name string) bool { return strings.EqualFold(filepath.Ext(name), ".safetensors") }), err
+}
+
+// weightEndings are those of files that hold weights.
+var weightEndings = []string{".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin"}
+
+var shardNumbers = regexp.MustCompile(`-\d+-of-(\d+)\.safetensors$`)
+
+// Neighbours returns the files of a folder that hold other weights than the one of
+// that name, and than the shards of its set.
+func Neighbours(folder, name string) (names []string, err error) {
+	entries, err := os.ReadDir(folder)
+	set := shardNumbers.ReplaceAllString(name, "-of-$1")
+	for _, e := range entries {
+		other := e.Name()
+		if other == name || e.IsDir() || strings.HasPrefix(other, ".") || shardNumbers.ReplaceAllString(other, "-of-$1") == set {
+			continue
+		}
+		if slices.Contains(weightEndings, strings.ToLower(filepath.Ext(other))) {
+			names = append(names, other)
+		}
+	}
+	return names, err
 }
 
 // sdnqOnly returns a model's quantization config if it is SDNQ's.

@@ -5,47 +5,86 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// Check refuses a destination that would overwrite something. sources are the
-// files and folders that are read; beside are names of further files that a
-// file destination brings along.
-func Check(dest string, folder, force bool, sources, beside []string) error {
-	for _, source := range sources {
-		if err := apart(dest, source); err != nil {
-			return err
-		}
-	}
-	targets := []string{dest}
-	for _, name := range beside {
-		targets = append(targets, filepath.Join(filepath.Dir(dest), name))
-	}
-	for _, target := range targets {
-		if err := checkTarget(target, folder, force); err != nil {
-			return err
-		}
-	}
-	return nil
+// Output is what is asked for.
+type Output struct {
+	Dest    string
+	Folder  bool     // Dest is to be a folder with all files; else a file, and what goes beside it
+	Force   bool     // replace what is there, if it is an output
+	Parents bool     // make folders that Dest is to lie in
+	Sources []string // files and folders that are read
+	Contents
+	// Beside are further files that a file brings along.
+	Beside []Beside
 }
 
-// apart refuses a destination that is, holds, or lies in a source.
-func apart(dest, source string) error {
-	d, s := resolve(dest), resolve(source)
-	if within(d, s) {
-		return usage.Errorf("%s lies in the source %s: name another destination", dest, source)
+// Beside is a file that goes beside another one.
+type Beside struct {
+	Name    string
+	Replace bool // one that is there is the output's own; else that one stays
+	Needed  bool // the output is no use without it
+	Gone    bool // there is none any more: one that is there goes
+}
+
+// target is a destination as it was found.
+type target struct {
+	path string      // behind links, absolute
+	old  fs.FileInfo // what is there, nil for nothing
+}
+
+// Check refuses a destination that would overwrite something, or that nothing can
+// be moved to.
+func Check(o Output) error {
+	_, err := check(o)
+	return err
+}
+
+func check(o Output) (target, error) {
+	path, err := Real(o.Dest)
+	if err != nil {
+		return target{}, err
 	}
-	if within(s, d) {
-		return usage.Errorf("%s holds the source %s: name another destination", dest, source)
+	for _, source := range o.Sources {
+		if err := apart(o.Dest, path, source); err != nil {
+			return target{}, err
+		}
 	}
-	a, errA := os.Stat(dest)
-	b, errB := os.Stat(source)
-	if errA == nil && errB == nil && os.SameFile(a, b) {
-		return usage.Errorf("%s is the source %s: name another destination", dest, source)
+	old, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return target{path: path}, nil
+	case err != nil:
+		return target{}, err
 	}
-	return nil
+	t := target{path, old}
+	return t, t.check(o)
+}
+
+// Real returns where a destination lies once links are followed, be it that there
+// is nothing yet.
+func Real(dest string) (string, error) {
+	path, err := filepath.Abs(dest)
+	if err != nil {
+		return "", err
+	}
+	for range 40 { // what systems follow, too
+		info, err := os.Lstat(path)
+		if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+			return resolve(path), nil
+		}
+		to, err := os.Readlink(path)
+		if err != nil {
+			return "", err
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(resolve(filepath.Dir(path)), to)
+		}
+		path = to
+	}
+	return "", usage.Errorf("%s is a link that leads back to itself: name another destination", dest)
 }
 
 // resolve follows links as far as the path exists.
@@ -64,27 +103,70 @@ func resolve(path string) string {
 	return filepath.Join(resolve(parent), filepath.Base(path))
 }
 
+// apart refuses a destination that is, holds, or lies in a source.
+func apart(dest, path, source string) error {
+	s := resolve(source)
+	if within(path, s) {
+		return usage.Errorf("%s lies in the source %s: name another destination", dest, source)
+	}
+	if within(s, path) {
+		return usage.Errorf("%s holds the source %s: name another destination", dest, source)
+	}
+	a, errA := os.Stat(dest)
+	b, errB := os.Stat(source)
+	if errA == nil && errB == nil && os.SameFile(a, b) {
+		return usage.Errorf("%s is the source %s: name another destination", dest, source)
+	}
+	return nil
+}
+
 func within(path, folder string) bool {
 	rel, err := filepath.Rel(folder, path)
 	return err == nil && (rel == "." || filepath.IsLocal(rel))
 }
 
-func checkTarget(target string, folder, force bool) error {
-	info, err := os.Stat(target)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// check decides about what is there.
+func (t target) check(o Output) error {
+	if err := t.movable(o); err != nil {
+		return err
 	}
 	switch {
-	case err != nil:
-		return err
-	case !force:
-		return usage.Errorf("%s exists: name another destination, or give --force to replace it", target)
-	case info.IsDir() != folder:
-		return usage.Errorf("%s exists and is %s: name another destination", target, kindOf(info))
-	case folder:
-		return replaceable(target)
+	case !o.Force:
+		return usage.Errorf("%s exists: name another destination, or give --force to replace it", o.Dest)
+	case t.old.IsDir() != o.Folder:
+		return usage.Errorf("%s exists and is %s: name another destination", o.Dest, kindOf(t.old))
+	case !o.Folder && !t.old.Mode().IsRegular():
+		return usage.Errorf("%s exists and is no ordinary file: name another destination", o.Dest)
+	case o.Folder:
+		return o.checkContents(o.Dest, t.path)
 	}
 	return nil
+}
+
+// movable refuses what cannot be renamed, before any work.
+func (t target) movable(o Output) error {
+	parent := filepath.Dir(t.path)
+	if parent == t.path {
+		return usage.Errorf("%s is the root of a disk: name a folder in it", o.Dest)
+	}
+	above, err := os.Lstat(parent)
+	if err != nil {
+		return err
+	}
+	if isMount(t.path) || otherDevice(t.old, above) {
+		return usage.Errorf("%s is where a disk is mounted, which cannot be replaced: name %s in it", o.Dest, wanted(o))
+	}
+	if here, err := os.Getwd(); err == nil && o.Folder && within(resolve(here), t.path) {
+		return usage.Errorf("%s is the folder that you work in, or holds it: name a folder in it, or go elsewhere", o.Dest)
+	}
+	return nil
+}
+
+func wanted(o Output) string {
+	if o.Folder {
+		return "a folder"
+	}
+	return "a file"
 }
 
 func kindOf(info fs.FileInfo) string {
@@ -94,21 +176,25 @@ func kindOf(info fs.FileInfo) string {
 	return "a file"
 }
 
-// replaceable lets --force replace model folders alone: a mistyped name must
-// not take a folder of other things with it.
-func replaceable(folder string) error {
-	entries, err := os.ReadDir(folder)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		name := e.Name()
-		if name == "config.json" || name == "model_index.json" || strings.HasSuffix(name, ".safetensors") || strings.HasSuffix(name, ".safetensors.index.json") {
-			return nil
-		}
-	}
-	if len(entries) == 0 {
+// again makes sure that what is at the destination is still what was found there.
+func (t target) again(o Output, path string) error {
+	now, err := os.Lstat(path)
+	if t.old == nil && errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return usage.Errorf("%s exists and is no model folder: name another destination", folder)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if t.old == nil || err != nil || !os.SameFile(t.old, now) {
+		return appeared(o)
+	}
+	if o.Folder {
+		return o.checkContents(o.Dest, path)
+	}
+	return nil
+}
+
+// appeared says that another has been at the destination meanwhile.
+func appeared(o Output) error {
+	return usage.Errorf("%s has come to be there, or become another, while this ran: it stays as it is, and nothing of this run is kept: name another destination", o.Dest)
 }

@@ -1,48 +1,137 @@
 // Package stage keeps outputs out of sight until they are whole: they are
-// written to a hidden folder beside the destination, synced, and renamed.
+// written to a hidden folder beside the destination, synced, and put in place in one
+// step, where nothing is or in exchange for an older output.
 package stage
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"sync"
 )
 
 // Stage is a set of files on their way to a destination.
 type Stage struct {
-	dest   string
-	folder bool // dest is to be a folder with all files; else a file among them
-	tmp    string
-	files  []*os.File
+	output Output
+	target
+	name    string // of what is hidden, without its ending
+	tmp     string // where files are until Commit, "" once that is gone
+	mark    io.Closer
+	made    []string // folders that the destination is to lie in
+	files   []*os.File
+	parking parking
+	notes   []string
 
 	mu      sync.Mutex
 	scratch []*Scratch
 }
 
-// Open prepares a destination: a folder, or a file in an existing folder.
-func Open(dest string, folder bool) (*Stage, error) {
-	dest = filepath.Clean(dest)
-	s := &Stage{dest: dest, folder: folder}
-	s.tmp = filepath.Join(filepath.Dir(dest), fmt.Sprintf(".%s.%08x.partial", filepath.Base(dest), rand.Uint32()))
-	if err := os.Mkdir(s.tmp, 0o777); err != nil {
+// Open prepares a destination once it is checked.
+func Open(o Output) (*Stage, error) {
+	t, err := check(o)
+	if err != nil {
 		return nil, err
 	}
+	s := &Stage{output: o, target: t, name: hiddenName(t.path), notes: leftovers(filepath.Dir(t.path))}
+	if o.Parents {
+		if err := s.makeParents(filepath.Dir(t.path)); err != nil {
+			return nil, errors.Join(err, s.removeParents())
+		}
+	}
+	tmp := s.name + unfinished
+	if err := os.Mkdir(tmp, 0o777); err != nil {
+		return nil, errors.Join(s.outside(err), s.removeParents())
+	}
+	s.tmp = tmp
+	s.mark, _ = lock(tmp, tmp) // without one, nobody says that it was left behind
 	return s, nil
 }
 
-// Create adds a file to be filled. Commit syncs and closes it.
-func (s *Stage) Create(name string) (*os.File, error) {
-	f, err := s.create(name)
-	if err == nil {
-		s.files = append(s.files, f)
+// makeParents makes a folder and those above it, and knows which.
+func (s *Stage) makeParents(folder string) error {
+	if _, err := os.Stat(folder); err == nil || folder == filepath.Dir(folder) {
+		return err
 	}
-	return f, err
+	if err := s.makeParents(filepath.Dir(folder)); err != nil {
+		return err
+	}
+	err := os.Mkdir(folder, 0o777)
+	if err == nil {
+		s.made = append(s.made, folder)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// removeParents removes those that nothing else has come to lie in.
+func (s *Stage) removeParents() error {
+	for len(s.made) > 0 {
+		last := s.made[len(s.made)-1]
+		s.made = s.made[:len(s.made)-1]
+		os.Remove(last)
+	}
+	return nil
+}
+
+// outside makes an error about the hidden folder one about where it was to be.
+func (s *Stage) outside(err error) error {
+	folder := filepath.Dir(s.output.Dest)
+	if resolve(folder) != filepath.Dir(s.path) {
+		folder = filepath.Dir(s.path) // behind a link
+	}
+	var of *fs.PathError
+	if errors.As(err, &of) {
+		return &fs.PathError{Op: "write to folder", Path: folder, Err: of.Err}
+	}
+	return err
+}
+
+// Named makes an error that names a staged file one that names the file that it was
+// to be.
+func (s *Stage) Named(err error) error {
+	hidden := s.name + unfinished
+	if err == nil || !strings.Contains(err.Error(), hidden) {
+		return err
+	}
+	place := s.output.Dest
+	if !s.output.Folder {
+		place = filepath.Dir(place)
+	}
+	return &namedError{err, strings.ReplaceAll(err.Error(), hidden, place)}
+}
+
+type namedError struct {
+	err  error
+	text string
+}
+
+func (e *namedError) Error() string { return e.text }
+func (e *namedError) Unwrap() error { return e.err }
+
+// Notes are what a user should know: what killed runs have left where the output
+// lies, and what is otherwise than it was to be.
+func (s *Stage) Notes() []string { return s.notes }
+
+// Create adds a file to be filled, an *os.File as long as there are not too many of
+// them. Commit syncs and closes it.
+func (s *Stage) Create(name string) (io.WriterAt, error) {
+	f, err := s.create(name)
+	if err != nil {
+		return nil, err
+	}
+	if len(s.files) >= s.parking.apart() {
+		return s.parking.park(f)
+	}
+	s.files = append(s.files, f)
+	return f, nil
 }
 
 func (s *Stage) create(name string) (*os.File, error) {
@@ -55,26 +144,86 @@ func (s *Stage) create(name string) (*os.File, error) {
 
 // WriteFile adds a file with that content.
 func (s *Stage) WriteFile(name string, data []byte) error {
-	return s.add(name, bytes.NewReader(data))
+	f, err := s.create(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// CopyFile adds a copy of another file.
-func (s *Stage) CopyFile(name, from string) error {
+// ErrSource is every error of a file that cannot be copied because of what it is.
+var ErrSource = errors.New("source cannot be copied")
+
+type sourceError struct{ error }
+
+func (*sourceError) Is(target error) bool { return target == ErrSource }
+
+func sourceErrorf(format string, args ...any) error {
+	return &sourceError{fmt.Errorf(format, args...)}
+}
+
+// CopyFile adds a copy of an ordinary file. An error that is that file's own fault is
+// an [ErrSource].
+func (s *Stage) CopyFile(ctx context.Context, name, from string) error {
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() { // to open one may be to wait for ever
+		return sourceErrorf("%s: is no ordinary file", from)
+	}
 	src, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	return s.add(name, src)
-}
-
-func (s *Stage) add(name string, content io.Reader) error {
 	f, err := s.create(name)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, content)
-	return errors.Join(err, f.Sync(), f.Close())
+	err = copyAll(ctx, f, src, info)
+	if err == nil {
+		err = heard(ctx, f.Sync)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// copyAll copies a file that stays as it is meanwhile.
+func copyAll(ctx context.Context, to, from *os.File, info fs.FileInfo) error {
+	const step = 8 << 20 // an interrupt is heard in between
+	done, whole := int64(0), false
+	for !whole && done <= info.Size() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := io.CopyN(to, from, step)
+		if whole = err == io.EOF; err != nil && !whole {
+			return err
+		}
+		done += n
+	}
+	now, err := from.Stat()
+	if err != nil {
+		return err
+	}
+	if done != info.Size() || !os.SameFile(now, info) || !now.ModTime().Equal(info.ModTime()) {
+		return sourceErrorf("%s: changed while it was copied", from.Name())
+	}
+	return nil
+}
+
+// heard waits for what cannot be interrupted, and no longer than until the context
+// ends.
+func heard(ctx context.Context, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Folder is a folder of a stage.
@@ -87,7 +236,9 @@ type Folder struct {
 func (s *Stage) Folder(name string) Folder { return Folder{s, name} }
 
 // Create is that of the stage.
-func (f Folder) Create(name string) (*os.File, error) { return f.stage.Create(path.Join(f.name, name)) }
+func (f Folder) Create(name string) (io.WriterAt, error) {
+	return f.stage.Create(path.Join(f.name, name))
+}
 
 // WriteFile is that of the stage.
 func (f Folder) WriteFile(name string, data []byte) error {
@@ -95,8 +246,8 @@ func (f Folder) WriteFile(name string, data []byte) error {
 }
 
 // CopyFile is that of the stage.
-func (f Folder) CopyFile(name, from string) error {
-	return f.stage.CopyFile(path.Join(f.name, name), from)
+func (f Folder) CopyFile(ctx context.Context, name, from string) error {
+	return f.stage.CopyFile(ctx, path.Join(f.name, name), from)
 }
 
 // Path is where a file or folder is until Commit, "" for the stage itself.
@@ -136,26 +287,6 @@ func (s *Scratch) Close() error {
 // -1 where the system does not tell.
 func (s *Stage) Free() int64 { return free(s.tmp) }
 
-// Commit moves everything into place. After an error nothing new is there.
-func (s *Stage) Commit() error {
-	if err := s.sync(); err != nil {
-		return err
-	}
-	if s.folder {
-		return s.replaceFolder()
-	}
-	return s.moveFiles()
-}
-
-func (s *Stage) sync() error {
-	for _, f := range s.files {
-		if err := f.Sync(); err != nil {
-			return err
-		}
-	}
-	return s.close()
-}
-
 func (s *Stage) endScratch() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,7 +299,7 @@ func (s *Stage) endScratch() error {
 }
 
 func (s *Stage) close() error {
-	err := s.endScratch()
+	err := errors.Join(s.endScratch(), s.parking.close())
 	for _, f := range s.files {
 		err = errors.Join(err, f.Close())
 	}
@@ -176,97 +307,22 @@ func (s *Stage) close() error {
 	return err
 }
 
-// replaceFolder puts an old destination aside until the new one is in place.
-func (s *Stage) replaceFolder() error {
-	old := s.tmp + ".old"
-	err := os.Rename(s.dest, old)
-	replaced := err == nil
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := os.Rename(s.tmp, s.dest); err != nil {
-		if replaced {
-			err = errors.Join(err, os.Rename(old, s.dest))
-		}
-		return err
-	}
-	s.tmp = ""
-	if replaced {
-		return os.RemoveAll(old)
-	}
-	return nil
-}
-
-// moveFiles moves the destination last: with it the output is there. What the
-// others replace is put aside until then.
-func (s *Stage) moveFiles() error {
-	names, err := os.ReadDir(s.tmp)
-	if err != nil {
-		return err
-	}
-	base, old := filepath.Base(s.dest), s.tmp+".old"
-	var moved []string
-	for _, n := range names {
-		if n.Name() == base {
-			continue
-		}
-		moved = append(moved, n.Name())
-		if err = s.replaceFile(n.Name(), old); err != nil {
-			break
-		}
-	}
-	if err == nil {
-		err = move(s.tmp, filepath.Dir(s.dest), base)
-	}
-	if err != nil {
-		return errors.Join(err, s.moveBack(moved, old))
-	}
-	return errors.Join(s.remove(), os.RemoveAll(old))
-}
-
-// replaceFile moves a file into place and one that is there into old.
-func (s *Stage) replaceFile(name, old string) error {
-	dir := filepath.Dir(s.dest)
-	if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
-		if err := errors.Join(os.MkdirAll(old, 0o777), move(dir, old, name)); err != nil {
-			return err
-		}
-	}
-	return move(s.tmp, dir, name)
-}
-
-// moveBack undoes replaceFile, however far it came.
-func (s *Stage) moveBack(names []string, old string) error {
-	dir := filepath.Dir(s.dest)
-	var err error
-	for _, name := range names {
-		if _, e := os.Lstat(filepath.Join(s.tmp, name)); e != nil {
-			err = errors.Join(err, move(dir, s.tmp, name))
-		}
-		if _, e := os.Lstat(filepath.Join(old, name)); e == nil {
-			err = errors.Join(err, move(old, dir, name))
-		}
-	}
-	if e := os.Remove(old); !errors.Is(e, os.ErrNotExist) {
-		err = errors.Join(err, e)
-	}
-	return err
-}
-
-func move(from, to, name string) error {
-	return os.Rename(filepath.Join(from, name), filepath.Join(to, name))
-}
-
-func (s *Stage) remove() error {
-	tmp := s.tmp
-	s.tmp = ""
-	return os.RemoveAll(tmp)
-}
-
 // Abort leaves nothing behind. After Commit it does nothing.
 func (s *Stage) Abort() error {
 	if s.tmp == "" {
 		return nil
 	}
-	return errors.Join(s.close(), s.remove())
+	return errors.Join(s.close(), s.remove(), s.removeParents())
+}
+
+// remove removes the hidden folder and its mark.
+func (s *Stage) remove() error {
+	tmp := s.tmp
+	s.tmp = ""
+	err := system.removeAll(tmp)
+	if s.mark != nil {
+		err = errors.Join(err, s.mark.Close())
+		s.mark = nil
+	}
+	return err
 }

@@ -1,0 +1,230 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/tensorpress/tensorpress/internal/usage"
+)
+
+// Commit moves everything into place. After an error nothing new is there. Where
+// another has come to the destination meanwhile, that one stays.
+func (s *Stage) Commit(ctx context.Context) error {
+	err := heard(ctx, s.sync)
+	if err == nil {
+		err = s.close()
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(s.path); errors.Is(err, fs.ErrNotExist) {
+		s.old = nil // somebody has made room
+	}
+	if err := s.again(s.output, s.path); err != nil {
+		return err
+	}
+	reached("whole")
+	if s.output.Folder {
+		return s.commitFolder()
+	}
+	return s.commitFiles()
+}
+
+// sync makes all files lasting, and the folders that name them.
+func (s *Stage) sync() error {
+	for _, f := range s.files {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	if err := s.parking.sync(); err != nil {
+		return err
+	}
+	return filepath.WalkDir(s.tmp, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return err
+		}
+		return syncFolder(path)
+	})
+}
+
+func (s *Stage) commitFolder() error {
+	if s.old == nil {
+		if err := s.arrive(s.tmp, s.path); err != nil {
+			return err
+		}
+		s.tmp, s.made = "", nil
+		s.arrived()
+		return s.unmark()
+	}
+	old, err := s.replace(s.tmp, s.path)
+	if err != nil {
+		return err
+	}
+	s.arrived()
+	s.tmp = old
+	if aside := s.name + replaced; old != aside && os.Rename(old, aside) == nil {
+		s.tmp = aside // as what it is, should this end here
+	}
+	reached("to be removed")
+	s.removeOld()
+	return nil
+}
+
+// arrive puts a file or folder where nothing is.
+func (s *Stage) arrive(from, to string) error {
+	err := renameNew(from, to)
+	if errors.Is(err, fs.ErrExist) {
+		return appeared(s.output)
+	}
+	return err
+}
+
+// replace exchanges the destination, and looks again at what it has exchanged: that
+// nobody can change any more. It returns where that is.
+func (s *Stage) replace(from, to string) (old string, err error) {
+	if mark, err := lock(to, s.name+replaced); err == nil {
+		s.mark = both{s.mark, mark}
+	}
+	if old, err = exchange(from, to, s.name+replaced); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			err = errors.Join(appeared(s.output), err)
+		}
+		return "", err
+	}
+	reached("exchanged")
+	if err := s.again(s.output, old); err != nil {
+		return "", errors.Join(err, s.giveBack(old, from, to))
+	}
+	return old, nil
+}
+
+// giveBack puts what was there back, and what was to be there where it was.
+func (s *Stage) giveBack(old, from, to string) error {
+	now, err := exchange(old, to, s.name+".new")
+	if err != nil {
+		s.tmp = "" // whatever lies there is not to be removed
+		return fmt.Errorf("%s: what was there is %s now: %w", s.output.Dest, old, err)
+	}
+	if now != from {
+		return os.Rename(now, from)
+	}
+	return nil
+}
+
+// arrived makes the new names lasting, before an old output is removed.
+func (s *Stage) arrived() {
+	if err := syncFolder(filepath.Dir(s.path)); err != nil {
+		s.notes = append(s.notes, fmt.Sprintf("%s is in place, but the system did not say that it would outlast a power failure: %v", s.output.Dest, err))
+	}
+}
+
+// removeOld removes what was replaced. The new output is whole without that.
+func (s *Stage) removeOld() {
+	old := s.tmp
+	if err := errors.Join(s.remove(), system.removeAll(s.name+replaced)); err != nil {
+		s.notes = append(s.notes, fmt.Sprintf("what %s has replaced could not be removed whole: delete %s (%v)", s.output.Dest, old, err))
+	}
+}
+
+func (s *Stage) unmark() error {
+	if s.mark == nil {
+		return nil
+	}
+	mark := s.mark
+	s.mark = nil
+	return mark.Close()
+}
+
+// both closes two.
+type both [2]io.Closer
+
+func (b both) Close() error {
+	var err error
+	for _, one := range b {
+		if one != nil {
+			err = errors.Join(err, one.Close())
+		}
+	}
+	return err
+}
+
+// commitFiles moves the destination first, which decides whose it is, and then what
+// goes beside it. What is replaced stays in the hidden folder until all is done.
+func (s *Stage) commitFiles() error {
+	var undo []func() error
+	from := filepath.Join(s.tmp, filepath.Base(s.path))
+	err := s.putDest(from, &undo)
+	for _, b := range s.output.Beside {
+		if err == nil {
+			err = s.putBeside(b, &undo)
+		}
+	}
+	if err != nil {
+		for _, back := range slices.Backward(undo) {
+			err = errors.Join(err, back())
+		}
+		return err
+	}
+	s.made = nil
+	s.arrived()
+	reached("to be removed")
+	s.removeOld()
+	return nil
+}
+
+func (s *Stage) putDest(from string, undo *[]func() error) error {
+	if s.old == nil {
+		if err := s.arrive(from, s.path); err != nil {
+			return err
+		}
+		*undo = append(*undo, func() error { return os.Rename(s.path, from) })
+		return nil
+	}
+	old, err := s.replace(from, s.path)
+	if err != nil {
+		return err
+	}
+	if old != from && os.Rename(old, from) == nil {
+		old = from
+	}
+	*undo = append(*undo, func() error { return s.giveBack(old, from, s.path) })
+	return nil
+}
+
+// putBeside moves a file that goes beside the destination, or removes one that does
+// no more.
+func (s *Stage) putBeside(b Beside, undo *[]func() error) error {
+	from, to := filepath.Join(s.tmp, b.Name), filepath.Join(filepath.Dir(s.path), b.Name)
+	if b.Gone || b.Replace {
+		aside := filepath.Join(s.tmp, ".aside-"+b.Name)
+		if err := os.Rename(to, aside); err == nil {
+			*undo = append(*undo, func() error { return os.Rename(aside, to) })
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if b.Gone {
+		return nil
+	}
+	err := renameNew(from, to)
+	switch {
+	case err == nil:
+		*undo = append(*undo, func() error { return os.Rename(to, from) })
+	case errors.Is(err, fs.ErrExist) && b.Needed:
+		return usage.Errorf("%s has come to be beside %s while this ran: it stays as it is, and nothing of this run is kept", b.Name, s.output.Dest)
+	case errors.Is(err, fs.ErrExist):
+		s.notes = append(s.notes, fmt.Sprintf("%s beside %s has come to be there while this ran, and is another's: what it would say is in the header alone", b.Name, s.output.Dest))
+		err = nil
+	}
+	return err
+}

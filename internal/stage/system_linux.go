@@ -1,0 +1,27 @@
+package stage
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func systemRenameNew(from, to string) error { return renameAs(from, to, unix.RENAME_NOREPLACE) }
+
+func systemExchange(a, b string) error { return renameAs(a, b, unix.RENAME_EXCHANGE) }
+
+func renameAs(from, to string, flags uint) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, flags)
+	if err == nil {
+		return nil
+	}
+	return &os.LinkError{Op: "rename", Old: from, New: to, Err: supported(err, unix.EINVAL)}
+}
+
+// isMount reports whether something else is mounted at the path, be it of the same
+// disk.
+func isMount(path string) bool {
+	var s unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, &s)
+	return err == nil && s.Attributes&s.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0
+}
