@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,7 +15,7 @@ import (
 // Commit moves everything into place. After an error nothing new is there. Where
 // another has come to the destination meanwhile, that one stays.
 func (s *Stage) Commit(ctx context.Context) error {
-	err := heard(ctx, s.sync)
+	err := heard(ctx, s.syncing())
 	if err == nil {
 		err = s.close()
 	}
@@ -39,22 +38,28 @@ func (s *Stage) Commit(ctx context.Context) error {
 	return s.commitFiles()
 }
 
-// sync makes all files lasting, and the folders that name them.
-func (s *Stage) sync() error {
-	for _, f := range s.files {
-		if err := f.Sync(); err != nil {
-			return err
+// syncing makes all files lasting, and the folders that name them. It may go on while
+// the stage ends.
+func (s *Stage) syncing() func() error {
+	files, parked, tmp := s.files, s.parking.all, s.tmp
+	return func() error {
+		for _, f := range files {
+			if err := f.Sync(); err != nil {
+				return err
+			}
 		}
-	}
-	if err := s.parking.sync(); err != nil {
-		return err
-	}
-	return filepath.WalkDir(s.tmp, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.IsDir() {
-			return err
+		for _, f := range parked {
+			if err := f.sync(); err != nil {
+				return err
+			}
 		}
-		return syncFolder(path)
-	})
+		return filepath.WalkDir(tmp, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || !entry.IsDir() {
+				return err
+			}
+			return syncFolder(path)
+		})
+	}
 }
 
 func (s *Stage) commitFolder() error {
@@ -92,10 +97,7 @@ func (s *Stage) arrive(from, to string) error {
 // replace exchanges the destination, and looks again at what it has exchanged: that
 // nobody can change any more. It returns where that is.
 func (s *Stage) replace(from, to string) (old string, err error) {
-	if mark, err := lock(to, s.name+replaced); err == nil {
-		s.mark = both{s.mark, mark}
-	}
-	if old, err = exchange(from, to, s.name+replaced); err != nil {
+	if old, err = exchange(from, to, s.name+replaced, s.old); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			err = errors.Join(appeared(s.output), err)
 		}
@@ -110,7 +112,14 @@ func (s *Stage) replace(from, to string) (old string, err error) {
 
 // giveBack puts what was there back, and what was to be there where it was.
 func (s *Stage) giveBack(old, from, to string) error {
-	now, err := exchange(old, to, s.name+".new")
+	mine, err := os.Lstat(to)
+	now := from
+	switch {
+	case err == nil:
+		now, err = exchange(old, to, s.name+".new", mine)
+	case errors.Is(err, fs.ErrNotExist):
+		err = renameNew(old, to)
+	}
 	if err != nil {
 		s.tmp = "" // whatever lies there is not to be removed
 		return fmt.Errorf("%s: what was there is %s now: %w", s.output.Dest, old, err)
@@ -136,25 +145,12 @@ func (s *Stage) removeOld() {
 	}
 }
 
-func (s *Stage) unmark() error {
-	if s.mark == nil {
-		return nil
+// unmark lets go of what says that the run lives.
+func (s *Stage) unmark() (err error) {
+	for _, one := range s.marks {
+		err = errors.Join(err, one.Close())
 	}
-	mark := s.mark
-	s.mark = nil
-	return mark.Close()
-}
-
-// both closes two.
-type both [2]io.Closer
-
-func (b both) Close() error {
-	var err error
-	for _, one := range b {
-		if one != nil {
-			err = errors.Join(err, one.Close())
-		}
-	}
+	s.marks = nil
 	return err
 }
 

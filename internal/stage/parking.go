@@ -89,18 +89,13 @@ func (f *parked) close() error {
 	return file.Close()
 }
 
-// sync makes what was written lasting, be it through files that are closed.
-func (p *parking) sync() error {
-	for _, f := range p.all {
-		file, err := os.OpenFile(f.path, os.O_RDWR, 0)
-		if err == nil {
-			err = errors.Join(file.Sync(), file.Close())
-		}
-		if err != nil {
-			return err
-		}
+// sync makes what was written lasting, be it through a file that is closed.
+func (f *parked) sync() error {
+	file, err := os.OpenFile(f.path, os.O_RDWR, 0)
+	if err != nil {
+		return err
 	}
-	return nil
+	return errors.Join(file.Sync(), file.Close())
 }
 
 func (p *parking) close() (err error) {

@@ -54,11 +54,11 @@ func claimFolder(from, to string) error {
 	if err := os.Mkdir(to, 0o777); err != nil {
 		return err
 	}
-	err := os.Rename(from, to)
+	err := renameOver(from, to)
 	if err == nil {
 		return nil
 	}
-	if os.Remove(to) != nil { // no longer empty: another's
+	if e := os.Remove(to); e != nil && !errors.Is(e, fs.ErrNotExist) { // no longer empty: another's
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: fs.ErrExist}
 	}
 	return err
@@ -83,28 +83,35 @@ func claimFile(from, to string) error {
 
 // exchange puts a file or folder in the place of another, and returns where that is
 // then: from, or aside. Where the system cannot in one step, the other is put aside
-// first: a file is at to at every moment all the same where it can have two names, a
-// folder is not.
-func exchange(from, to, aside string) (old string, err error) {
+// first, and is back where it is not the one that was meant: a file is at to at every
+// moment all the same where it can have two names, a folder is not.
+func exchange(from, to, aside string, meant fs.FileInfo) (old string, err error) {
 	if err := system.exchange(from, to); !errors.Is(err, errors.ErrUnsupported) {
 		return from, err
 	}
 	over := os.Rename
-	if info, err := os.Lstat(to); err != nil || info.IsDir() || system.link(to, aside) != nil {
+	if meant.IsDir() || system.link(to, aside) != nil {
 		over = renameNew
 		if err := os.Rename(to, aside); err != nil {
 			return "", err
 		}
 	}
 	reached("aside")
-	if err := over(from, to); err != nil {
+	now, err := os.Lstat(aside)
+	if err == nil && !os.SameFile(now, meant) {
+		err = fs.ErrExist
+	}
+	if err == nil {
+		err = over(from, to)
+	}
+	if err != nil {
 		return "", errors.Join(err, back(aside, to))
 	}
 	return aside, nil
 }
 
 // back undoes what exchange has put aside. What another run has put in its place
-// meanwhile stays.
+// meanwhile stays; that run's empty folder, which claimed the place, need not.
 func back(aside, to string) error {
 	old, err := os.Lstat(aside)
 	if err != nil {
@@ -113,7 +120,11 @@ func back(aside, to string) error {
 	if now, err := os.Lstat(to); err == nil && os.SameFile(old, now) { // two names
 		return os.Remove(aside)
 	}
-	return renameNew(aside, to)
+	err = renameNew(aside, to)
+	if errors.Is(err, fs.ErrExist) && old.IsDir() && os.Remove(aside) == nil {
+		return nil
+	}
+	return err
 }
 
 // reached is called where a run may be killed with something left behind; tests

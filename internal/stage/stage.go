@@ -22,7 +22,7 @@ type Stage struct {
 	target
 	name    string // of what is hidden, without its ending
 	tmp     string // where files are until Commit, "" once that is gone
-	mark    io.Closer
+	marks   []io.Closer
 	made    []string // folders that the destination is to lie in
 	files   []*os.File
 	parking parking
@@ -49,8 +49,19 @@ func Open(o Output) (*Stage, error) {
 		return nil, errors.Join(s.outside(err), s.removeParents())
 	}
 	s.tmp = tmp
-	s.mark, _ = lock(tmp, tmp) // without one, nobody says that it was left behind
+	s.mark(tmp, tmp)
+	if t.old != nil {
+		s.mark(t.path, s.name+replaced) // nor can another come to look like it meanwhile
+	}
 	return s, nil
+}
+
+// mark marks what is, or will be, hidden. Without a mark nobody says that it was left
+// behind.
+func (s *Stage) mark(path, later string) {
+	if one, err := lock(path, later); err == nil {
+		s.marks = append(s.marks, one)
+	}
 }
 
 // makeParents makes a folder and those above it, and knows which.
@@ -319,10 +330,5 @@ func (s *Stage) Abort() error {
 func (s *Stage) remove() error {
 	tmp := s.tmp
 	s.tmp = ""
-	err := system.removeAll(tmp)
-	if s.mark != nil {
-		err = errors.Join(err, s.mark.Close())
-		s.mark = nil
-	}
-	return err
+	return errors.Join(system.removeAll(tmp), s.unmark())
 }

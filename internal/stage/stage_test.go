@@ -235,4 +235,3 @@ func TestNames(t *testing.T) {
 	}
 	wantTree(t, "after Commit", dir, "out/ out/a=new out/deep/ out/deep/er/ out/deep/er/copy=text source=text")
 }
-

@@ -58,6 +58,14 @@ func abandoned(folder string) bool {
 	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 
+// renameOver moves a folder to where an empty one is, which [os.Rename] does not.
+func renameOver(from, to string) error {
+	if err := unix.Rename(from, to); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
 // otherDevice reports whether two paths lie on different disks.
 func otherDevice(a, b fs.FileInfo) bool {
 	x, okX := a.Sys().(*syscall.Stat_t)
