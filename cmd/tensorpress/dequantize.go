@@ -33,7 +33,7 @@ Kept tensors stay as they are; no quantization_config remains.`,
 	f.StringVar(&d.o.Dtype, "dtype", "", "`bf16, f16 or f32` for the weights that were quantized (default theirs before)")
 	d.shardSize.least = 1
 	f.Var(&d.shardSize, "shard-size", "most bytes of weights in a file of a folder (default 5GB)")
-	f.BoolVar(&d.o.Force, "force", false, "replace DEST if it exists")
+	f.BoolVar(&d.o.Force, "force", false, "replace DEST if it is an output and holds nothing else")
 	d.report.add(cmd)
 	group(f, "Output")
 	d.add(cmd)

@@ -21,7 +21,7 @@ func (r *rewriteFlags) addOutput(cmd *cobra.Command) {
 	f := cmd.Flags()
 	r.shardSize.least = 1
 	f.Var(&r.shardSize, "shard-size", "most bytes of weights in a file of a folder (default 5GB)")
-	f.BoolVar(&r.force, "force", false, "replace DEST if it exists")
+	f.BoolVar(&r.force, "force", false, "replace DEST if it is an output and holds nothing else")
 	f.BoolVar(&r.dryRun, "dry-run", false, "print what would be done; write nothing")
 	r.report.add(cmd)
 	group(f, "Output")

@@ -17,7 +17,7 @@ var maxOpen = openfiles.Most()
 
 // openers is how many headers are read at a time; on a network disk each takes a
 // round trip.
-const openers = 16
+var openers = min(16, maxOpen)
 
 // opening reads the headers of shards while further ones become known.
 type opening struct {

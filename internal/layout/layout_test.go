@@ -298,6 +298,61 @@ func TestPlainModels(t *testing.T) {
 	}
 }
 
+// TestConfigOfOtherWeights: a config beside several files of weights may be another's,
+// and describes none of them that does not say so in its header.
+func TestConfigOfOtherWeights(t *testing.T) {
+	const config, other = `{"quant_method": "sdnq", "weights_dtype": "int4"}`, `{"quant_method": "sdnq", "weights_dtype": "uint4"}`
+	tests := []struct {
+		name   string
+		file   file
+		beside string // a second file of weights
+		layers int
+		err    string
+	}{
+		{"the only weights", sdnqFile, "", 1, ""},
+		{"codes, and others", sdnqFile, "b.safetensors", 0, "may be another's"},
+		{"codes, and what is no safetensors", sdnqFile, "training_args.bin", 1, ""},
+		{"codes that the header describes", sdnqFile.described(other), "b.safetensors", 1, ""},
+		{"plain weights", file{tensors: map[string]string{"a.weight": "BF16 4 8", "a.scale": "F32 4"}}, "b.safetensors", 0, ""},
+	}
+	for _, tt := range tests {
+		f := tt.file
+		f.beside = map[string]string{ConfigFile: other}
+		if tt.file.metadata != nil {
+			f.beside[ConfigFile] = config
+		}
+		if tt.beside != "" {
+			f.beside[tt.beside] = "x"
+		}
+		m, err := Read(f.open(t), nil)
+		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if err == nil && (len(m.Layers) != tt.layers || m.Failed() != nil) {
+			t.Errorf("%s: %d layers, %v", tt.name, len(m.Layers), m.Failed())
+		}
+	}
+}
+
+func (f file) described(config string) file {
+	f.metadata = map[string]string{ConfigKey: config}
+	return f
+}
+
+// TestNeighbours: shards of one set are no other weights.
+func TestNeighbours(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors", "m-00001-of-00003.safetensors", "x.GGUF", "config.json", ".m.safetensors", "y.ckpt"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := Neighbours(dir, "m-00001-of-00002.safetensors")
+	if want := []string{"m-00001-of-00003.safetensors", "x.GGUF", "y.ckpt"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+}
+
 // TestBrokenDescriptions: what describes the whole checkpoint and cannot be
 // read is the checkpoint's error.
 func TestBrokenDescriptions(t *testing.T) {

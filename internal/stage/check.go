@@ -153,20 +153,13 @@ func (t target) movable(o Output) error {
 	if err != nil {
 		return err
 	}
-	if isMount(t.path) || otherDevice(t.old, above) {
-		return usage.Errorf("%s is where a disk is mounted, which cannot be replaced: name %s in it", o.Dest, wanted(o))
+	if isMount(t.path) || t.old.IsDir() && otherDevice(t.old, above) { // files of layered file systems are on several
+		return usage.Errorf("%s is where a disk is mounted, which cannot be replaced: name a place in it, or another destination", o.Dest)
 	}
 	if here, err := os.Getwd(); err == nil && o.Folder && within(resolve(here), t.path) {
 		return usage.Errorf("%s is the folder that you work in, or holds it: name a folder in it, or go elsewhere", o.Dest)
 	}
 	return nil
-}
-
-func wanted(o Output) string {
-	if o.Folder {
-		return "a folder"
-	}
-	return "a file"
 }
 
 func kindOf(info fs.FileInfo) string {

@@ -158,7 +158,7 @@ func (s *Stage) unmark() (err error) {
 // goes beside it. What is replaced stays in the hidden folder until all is done.
 func (s *Stage) commitFiles() error {
 	var undo []func() error
-	from := filepath.Join(s.tmp, filepath.Base(s.path))
+	from := filepath.Join(s.tmp, filepath.Base(s.output.Dest)) // a link may lead to another name
 	err := s.putDest(from, &undo)
 	for _, b := range s.output.Beside {
 		if err == nil {

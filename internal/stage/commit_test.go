@@ -343,7 +343,7 @@ func TestThroughLinks(t *testing.T) {
 			}
 			symlink(t, target, filepath.Join(disk, "second"))
 			symlink(t, filepath.Join(disk, "second"), filepath.Join(dir, "out"))
-			s := filled(t, filepath.Join(dir, "out"), folder, map[bool][]string{true: {"model.safetensors", "config.json"}, false: {"real"}}[folder]...)
+			s := filled(t, filepath.Join(dir, "out"), folder, map[bool][]string{true: {"model.safetensors", "config.json"}, false: {"out", "beside.json"}}[folder]...)
 			if entries, _ := os.ReadDir(dir); len(entries) != 1 {
 				t.Errorf("beside the link there is %v", entries)
 			}

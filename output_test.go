@@ -1,0 +1,140 @@
+package tensorpress
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// conversions are all that make an output, from the source that each takes.
+var conversions = map[string]func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*Report, error){
+	"quantize": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*Report, error) {
+		return Quantize(ctx, from["plain"], dest, Options{Force: force, Resources: r})
+	},
+	"dequantize": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*Report, error) {
+		return Dequantize(ctx, from["sdnq"], dest, DequantizeOptions{Force: force, Resources: r})
+	},
+	"transcode": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*Report, error) {
+		return Transcode(ctx, from["sdnq"], dest, TranscodeOptions{Layout: "comfy", Rename: true, Force: force, Resources: r})
+	},
+	"migrate": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*Report, error) {
+		return Migrate(ctx, from["comfy"], dest, MigrateOptions{AddKeys: `{"k": 1}`, Force: force, Resources: r})
+	},
+}
+
+// sources are a model, and what it becomes, as folders.
+func sources(t *testing.T) map[string]string {
+	dir := t.TempDir()
+	from := map[string]string{"plain": filepath.Join(dir, "plain"), "sdnq": filepath.Join(dir, "sdnq"), "comfy": filepath.Join(dir, "comfy")}
+	if err := os.Mkdir(from["plain"], 0o777); err != nil {
+		t.Fatal(err)
+	}
+	shape := []int{256, 256}
+	write(t, filepath.Join(from["plain"], "model.safetensors"), []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: shape}},
+		map[string][]byte{"a.weight": make([]byte, 2*256*256)})
+	if err := os.WriteFile(filepath.Join(from["plain"], "README.md"), []byte("words"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, layout := range []string{"sdnq", "comfy"} {
+		if _, err := Quantize(t.Context(), from["plain"], from[layout], Options{Layout: layout}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return from
+}
+
+// holds are the names in a folder.
+func holds(t *testing.T, dir string) (names []string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// TestDestAppears: what comes to the destination while a run goes on, and what comes to
+// lie in an old output that is to be replaced, stays; nothing of the run does.
+func TestDestAppears(t *testing.T) {
+	from := sources(t)
+	for name, convert := range conversions {
+		for _, force := range []bool{false, true} {
+			dir := t.TempDir()
+			dest := filepath.Join(dir, "out")
+			if force {
+				if err := os.CopyFS(dest, os.DirFS(from["plain"])); err != nil {
+					t.Fatal(err)
+				}
+			}
+			came := false
+			r := Resources{Progress: func(Progress) {
+				if came {
+					return
+				}
+				came = true
+				if err := errors.Join(os.MkdirAll(dest, 0o777), os.WriteFile(filepath.Join(dest, "notes.txt"), []byte("mine"), 0o666)); err != nil {
+					t.Error(err)
+				}
+			}}
+			want := []string{"notes.txt"}
+			if force {
+				want = []string{"README.md", "model.safetensors", "notes.txt"}
+			}
+			_, err := convert(t.Context(), from, dest, force, r)
+			if !errors.Is(err, ErrUsage) || !came {
+				t.Errorf("%s, force %v: %v", name, force, err)
+			}
+			if got := holds(t, dest); !slices.Equal(got, want) {
+				t.Errorf("%s, force %v: there are %q", name, force, got)
+			}
+			if got := holds(t, dir); len(got) != 1 {
+				t.Errorf("%s, force %v: left behind: %q", name, force, got)
+			}
+		}
+	}
+}
+
+// TestTwoRunsToOneDest: one of them succeeds.
+func TestTwoRunsToOneDest(t *testing.T) {
+	from := sources(t)
+	for name, convert := range conversions {
+		dest := filepath.Join(t.TempDir(), "out")
+		var errs [2]error
+		var wg sync.WaitGroup
+		for i := range errs {
+			wg.Go(func() { _, errs[i] = convert(t.Context(), from, dest, false, Resources{}) })
+		}
+		wg.Wait()
+		if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs[:]...), ErrUsage) {
+			t.Errorf("%s: %v", name, errs)
+		}
+		if _, err := Verify(t.Context(), dest, VerifyOptions{}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := holds(t, filepath.Dir(dest)); len(got) != 1 {
+			t.Errorf("%s: there are %q", name, got)
+		}
+	}
+}
+
+// TestErrorsNameTheOutput: a folder that is not there is named as the user does, and
+// nothing of ours is.
+func TestErrorsNameTheOutput(t *testing.T) {
+	from := sources(t)
+	dest := filepath.Join(t.TempDir(), "no", "out")
+	for name, convert := range conversions {
+		_, err := convert(t.Context(), from, dest, false, Resources{})
+		if err == nil || errors.Is(err, ErrUsage) || strings.Contains(err.Error(), "partial") || !strings.Contains(err.Error(), filepath.Dir(dest)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
