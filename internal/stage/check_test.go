@@ -96,6 +96,7 @@ func TestStrays(t *testing.T) {
 		{"folders", model, []string{"model.safetensors", "loras/a.safetensors", ".git/HEAD", ".env"}, ".env .git/ loras/"},
 		{"a folder of the source with more in it", model, []string{"words/vocab.txt", "words/mine.txt", "words/deep/x"}, "words/deep/ words/mine.txt"},
 		{"models by folders", model, []string{"a/model.safetensors", "a/config.json", "b/config.json"}, "a/ b/"},
+		{"shards of a variant", Contents{Stems: map[string]string{"": "model.fp16"}}, []string{"model.fp16-00001-of-00002.safetensors", "model.safetensors.index.fp16.json", "model.safetensors.index.json"}, "model.safetensors.index.json"},
 		{"a pipeline", pipeline, []string{"model_index.json=" + index, "transformer/diffusion_pytorch_model-00001-of-00002.safetensors", "vae/diffusion_pytorch_model.safetensors"}, ""},
 		{"a pipeline of more components", pipeline, []string{"model_index.json=" + index, "old_encoder/model.safetensors", "old_encoder/tokenizer.json"}, ""},
 		{"what lies among them", pipeline, []string{"model_index.json=" + index, "model.safetensors", "loras/x.safetensors", "transformer/lora.safetensors", "transformer/.git/HEAD", "scheduler/scheduler_config.json"},

@@ -105,10 +105,17 @@ func (r rule) allows(name string) bool {
 		return true
 	}
 	stems, ofModel := r.stems[dir]
-	return ofModel && (slices.Contains(descriptions, base) || slices.ContainsFunc(stems, func(stem string) bool {
-		rest, ok := strings.CutPrefix(base, stem)
-		return ok && shardName.MatchString(rest)
-	}))
+	return ofModel && (slices.Contains(descriptions, base) || slices.ContainsFunc(stems, func(stem string) bool { return areWeights(base, stem) }))
+}
+
+// areWeights tells weights of a stem, or their index. That of a variant, whose stem is
+// model.fp16, has the variant near its end.
+func areWeights(name, stem string) bool {
+	if rest, ok := strings.CutPrefix(name, stem); ok && shardName.MatchString(rest) {
+		return true
+	}
+	model, variant, ok := strings.Cut(stem, ".")
+	return ok && name == model+".safetensors.index."+variant+".json"
 }
 
 // strays are what a folder holds that is no part of an output.
