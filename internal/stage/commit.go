@@ -139,8 +139,12 @@ func (s *Stage) arrived() {
 
 // removeOld removes what was replaced. The new output is whole without that.
 func (s *Stage) removeOld() {
-	old := s.tmp
-	if err := errors.Join(s.remove(), system.removeAll(s.name+replaced)); err != nil {
+	old, aside := s.tmp, s.name+replaced
+	err := s.remove()
+	if old != aside {
+		err = errors.Join(err, system.removeAll(aside))
+	}
+	if err != nil {
 		s.notes = append(s.notes, fmt.Sprintf("what %s has replaced could not be removed whole: delete %s (%v)", s.output.Dest, old, err))
 	}
 }

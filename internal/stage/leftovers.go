@@ -38,7 +38,7 @@ func leftovers(folder string) (notes []string) {
 			notes = append(notes, fmt.Sprintf("%s is %s as it was before a run that was killed: rename it to %s to have it back, or delete it", path, m[1], m[1]))
 			continue
 		}
-		notes = append(notes, fmt.Sprintf("%s was left behind by a run that was killed: delete it", path))
+		notes = append(notes, fmt.Sprintf("%s was left behind by a run that was killed, or that could not remove it: delete it", path))
 	}
 	return notes
 }
