@@ -78,7 +78,7 @@ func (q *quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
 		return yield(stream.Task{Do: func(*stream.Worker) error { return e.explain(err) }})
 	}
 	e.keep()
-	return q.turns.add(turn{e.phases(), codec.Held(e.encoder)}, q.threads(), q.searches(), yield)
+	return q.turns.add(e.turn(), q.threads(), q.searches(), yield)
 }
 
 // copyTiles yields the copying of a tensor's bytes, by the system where it does
@@ -154,6 +154,13 @@ func (e *encoding) shelve() error {
 	}
 	_, err := codec.Shelve(e.encoder, func() (quant.Shelf, error) { return e.stage.Scratch() })
 	return err
+}
+
+// turn is all that is to be done.
+func (e *encoding) turn() turn {
+	_, surveys := e.encoder.(codec.Surveyor)
+	held := codec.Held(e.encoder)
+	return turn{e.phases(), held, surveys || held > 0}
 }
 
 // keep has a tensor stay in memory that is read several times, as much of it as

@@ -50,8 +50,8 @@ func (g *gram) end(sum []float64) error {
 
 func (g *gram) rows(rank int) ([]float32, error) {
 	n := g.columns
-	values, vectors := linalg.Eigen(g.y, n)
-	for i, v := range values[:rank] {
+	values, vectors := linalg.Leading(g.y, n, rank)
+	for i, v := range values {
 		if v <= 1e-15*values[0] {
 			clear(vectors[i*n : (i+1)*n])
 		}

@@ -112,6 +112,66 @@ func TestEigen(t *testing.T) {
 	}
 }
 
+// TestLeading: the first of all eigenvalues, with vectors that are orthonormal and
+// theirs, whatever trouble the matrix has.
+func TestLeading(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	for _, n := range []int{1, 2, 3, 5, 16, 17, 33, 64, 97, 130} {
+		for name, a := range symmetric(r, n) {
+			want, _ := Eigen(a, n)
+			for _, count := range []int{1, (n + 3) / 4, n} {
+				values, vectors := Leading(a, n, count)
+				if len(values) != count || len(vectors) != count*n {
+					t.Fatalf("%s %d: %d values, want %d", name, n, len(values), count)
+				}
+				greatest := max(math.Abs(want[0]), math.Abs(want[n-1]), 1e-290)
+				for i, v := range values {
+					x := vectors[i*n : (i+1)*n]
+					if !(math.Abs(v-want[i]) <= 1e-13*greatest) {
+						t.Fatalf("%s %d: value %d is %v, want %v", name, n, i, v, want[i])
+					}
+					for j := range i + 1 {
+						product := 0.0
+						if i == j {
+							product = 1
+						}
+						if d := math.Abs(Dot(x, vectors[j*n:(j+1)*n]) - product); !(d < 1e-13) {
+							t.Fatalf("%s %d: vectors %d and %d: product off by %v", name, n, i, j, d)
+						}
+					}
+					for j := range n {
+						if d := math.Abs(Dot(a[j*n:(j+1)*n], x)-v*x[j]) / greatest; !(d < 1e-13*float64(n+1)) {
+							t.Fatalf("%s %d: vector %d of %d is off by %v", name, n, i, count, d)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+func BenchmarkEigen(b *testing.B) {
+	const n = 512
+	x := random(rand.New(rand.NewPCG(1, 1)), n*n)
+	a := make([]float64, n*n)
+	AddTransposeTimes(a, x, x, n, n)
+	b.Run("all", func(b *testing.B) {
+		for b.Loop() {
+			Eigen(a, n)
+		}
+	})
+	b.Run("leading 32", func(b *testing.B) {
+		for b.Loop() {
+			Leading(a, n, 32)
+		}
+	})
+	b.Run("leading 128", func(b *testing.B) {
+		for b.Loop() {
+			Leading(a, n, 128)
+		}
+	})
+}
+
 func TestAbove(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for _, n := range []int{1, 2, 5, 17, 64} {
