@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"math"
 	"slices"
 	"unsafe"
 )
@@ -39,5 +40,17 @@ func bookCodesBy(asm func(codes *uint16, x *float32, steps int, middles *float32
 		codes, middles = codes[:len(x)], middles[:BookLevels-1]
 		asm(unsafe.SliceData(codes), unsafe.SliceData(x), n/step, unsafe.SliceData(middles))
 		bookCodes(codes[n:], x[n:], middles)
+	}
+}
+
+func fitBooksBy(asm func(scales, reach, x *float32, groups int, levels, edges *float32)) func(scales, reach, x, levels, edges []float32) {
+	return func(scales, reach, x, levels, edges []float32) {
+		if len(scales) == 0 {
+			return
+		}
+		between := [BookLevels]float32{BookLevels - 1: float32(math.Inf(1))}
+		copy(between[:], edges[:BookLevels-1])
+		levels, reach, x = levels[:BookLevels], reach[:len(scales)], x[:FitGroup*len(scales)]
+		asm(&scales[0], &reach[0], &x[0], len(scales), &levels[0], &between[0])
 	}
 }

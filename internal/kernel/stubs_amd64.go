@@ -235,6 +235,11 @@ func bookMeansAVX2(levels *float32, middles *float32, sums *float32, counts *uin
 //go:noescape
 func bookCodesAVX2(codes *uint16, x *float32, steps int, middles *float32)
 
+// fitBooksAVX2 fits the scales of groups of 16 values to 16 levels.
+//
+//go:noescape
+func fitBooksAVX2(scales *float32, reach *float32, x *float32, groups int, levels *float32, edges *float32)
+
 // projectAVX2 adds to eight rows of 16 sums. Strides are in bytes.
 //
 //go:noescape
