@@ -43,14 +43,30 @@ func bookCodesBy(asm func(codes *uint16, x *float32, steps int, middles *float32
 	}
 }
 
-func fitBooksBy(asm func(scales, reach, x *float32, groups int, levels, edges *float32)) func(scales, reach, x, levels, edges []float32) {
+func fitBooksBy(
+	near func(near, x, scales *float32, groups int, levels, edges *float32),
+	fit func(scales, x, near *float32, groups int),
+	absMax func(amax []float32, src []byte, group int),
+) func(scales, reach, x, levels, edges []float32) {
 	return func(scales, reach, x, levels, edges []float32) {
-		if len(scales) == 0 {
-			return
-		}
+		const most = 32 // groups that stay in the nearest cache
 		between := [BookLevels]float32{BookLevels - 1: float32(math.Inf(1))}
 		copy(between[:], edges[:BookLevels-1])
-		levels, reach, x = levels[:BookLevels], reach[:len(scales)], x[:FitGroup*len(scales)]
-		asm(&scales[0], &reach[0], &x[0], len(scales), &levels[0], &between[0])
+		levels, reach = levels[:BookLevels], reach[:len(scales)]
+		var room [most * FitGroup]float32
+		for len(scales) > 0 {
+			n := min(most, len(scales))
+			_ = x[n*FitGroup-1]
+			near(&room[0], &x[0], &scales[0], n, &levels[0], &between[0])
+			for range 2 {
+				fit(&scales[0], &x[0], &room[0], n)
+				near(&room[0], &x[0], &scales[0], n, &levels[0], &between[0])
+			}
+			absMax(reach[:n], AsBytes(room[:n*FitGroup]), FitGroup)
+			for i, scale := range scales[:n] {
+				reach[i] *= scale
+			}
+			scales, reach, x = scales[n:], reach[n:], x[n*FitGroup:]
+		}
 	}
 }

@@ -4565,12 +4565,12 @@ turnDone:
 	VZEROUPPER
 	RET
 
-// func fitBooksAVX2(scales *float32, reach *float32, x *float32, groups int, levels *float32, edges *float32)
+// func nearBooksAVX2(near *float32, x *float32, scales *float32, groups int, levels *float32, edges *float32)
 // Requires: AVX, AVX2
-TEXT ·fitBooksAVX2(SB), NOSPLIT, $0-48
-	MOVQ         scales+0(FP), AX
-	MOVQ         reach+8(FP), CX
-	MOVQ         x+16(FP), DX
+TEXT ·nearBooksAVX2(SB), NOSPLIT, $0-48
+	MOVQ         near+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         scales+16(FP), DX
 	MOVQ         groups+24(FP), BX
 	MOVQ         levels+32(FP), SI
 	MOVQ         edges+40(FP), DI
@@ -4581,232 +4581,117 @@ TEXT ·fitBooksAVX2(SB), NOSPLIT, $0-48
 	VMOVUPS      (DI), Y2
 	VMOVUPS      32(SI), Y3
 	VMOVUPS      32(DI), Y4
-	MOVL         $0x322bcc77, SI
-	VMOVD        SI, X5
-	VPBROADCASTD X5, Y5
 	TESTQ        BX, BX
 	JZ           groupDone
 
 group:
-	VBROADCASTSS (AX), Y6
-	VMOVUPS      (DX), Y7
-	VDIVPS       Y6, Y7, Y7
-	VBROADCASTSS 28(DI), Y10
-	VCMPPS       $0x0e, Y10, Y7, Y10
-	VBROADCASTSS 12(DI), Y8
-	VBROADCASTSS 44(DI), Y9
-	VBLENDVPS    Y10, Y9, Y8, Y8
-	VCMPPS       $0x0e, Y8, Y7, Y9
-	VPSLLD       $0x02, Y9, Y9
-	VPSUBD       Y9, Y0, Y8
-	VPERMPS      Y2, Y8, Y9
-	VPERMPS      Y4, Y8, Y11
-	VBLENDVPS    Y10, Y11, Y9, Y9
-	VCMPPS       $0x0e, Y9, Y7, Y9
-	VPSLLD       $0x01, Y9, Y9
-	VPSUBD       Y9, Y8, Y8
-	VPSUBD       Y0, Y8, Y8
-	VPERMPS      Y2, Y8, Y9
-	VPERMPS      Y4, Y8, Y11
-	VBLENDVPS    Y10, Y11, Y9, Y9
-	VCMPPS       $0x0e, Y9, Y7, Y9
-	VPSUBD       Y9, Y8, Y8
-	VPERMPS      Y1, Y8, Y7
-	VPERMPS      Y3, Y8, Y8
-	VBLENDVPS    Y10, Y8, Y7, Y7
-	VMOVUPS      32(DX), Y8
-	VDIVPS       Y6, Y8, Y8
-	VBROADCASTSS 28(DI), Y10
-	VCMPPS       $0x0e, Y10, Y8, Y10
-	VBROADCASTSS 12(DI), Y6
-	VBROADCASTSS 44(DI), Y9
-	VBLENDVPS    Y10, Y9, Y6, Y6
-	VCMPPS       $0x0e, Y6, Y8, Y9
-	VPSLLD       $0x02, Y9, Y9
-	VPSUBD       Y9, Y0, Y6
-	VPERMPS      Y2, Y6, Y9
-	VPERMPS      Y4, Y6, Y11
-	VBLENDVPS    Y10, Y11, Y9, Y9
-	VCMPPS       $0x0e, Y9, Y8, Y9
-	VPSLLD       $0x01, Y9, Y9
-	VPSUBD       Y9, Y6, Y6
-	VPSUBD       Y0, Y6, Y6
-	VPERMPS      Y2, Y6, Y9
-	VPERMPS      Y4, Y6, Y11
-	VBLENDVPS    Y10, Y11, Y9, Y9
-	VCMPPS       $0x0e, Y9, Y8, Y9
-	VPSUBD       Y9, Y6, Y6
-	VPERMPS      Y1, Y6, Y8
-	VPERMPS      Y3, Y6, Y6
-	VBLENDVPS    Y10, Y6, Y8, Y8
-	VMULPS       (DX), Y7, Y6
-	VMULPS       32(DX), Y8, Y9
-	VADDPS       Y9, Y6, Y6
-	VMULPS       Y7, Y7, Y7
-	VMULPS       Y8, Y8, Y8
-	VADDPS       Y8, Y7, Y7
-	VUNPCKLPS    Y7, Y6, Y8
-	VUNPCKHPS    Y7, Y6, Y6
-	VMOVHLPS     X8, X8, X9
-	VADDPS       X9, X8, X7
-	VADDPS       X6, X7, X7
-	VMOVHLPS     X6, X6, X9
-	VADDPS       X9, X7, X7
-	VEXTRACTF128 $0x01, Y8, X8
-	VADDPS       X8, X7, X7
-	VMOVHLPS     X8, X8, X9
-	VADDPS       X9, X7, X7
-	VEXTRACTF128 $0x01, Y6, X6
-	VADDPS       X6, X7, X7
-	VMOVHLPS     X6, X6, X9
-	VADDPS       X9, X7, X7
-	VMOVSHDUP    X7, X9
-	VMAXSS       X5, X9, X9
-	VDIVSS       X9, X7, X7
-	VMAXSS       X5, X7, X7
-	VBROADCASTSS X7, Y6
-	VMOVUPS      (DX), Y7
-	VDIVPS       Y6, Y7, Y7
-	VBROADCASTSS 28(DI), Y10
-	VCMPPS       $0x0e, Y10, Y7, Y10
-	VBROADCASTSS 12(DI), Y8
-	VBROADCASTSS 44(DI), Y9
-	VBLENDVPS    Y10, Y9, Y8, Y8
-	VCMPPS       $0x0e, Y8, Y7, Y9
-	VPSLLD       $0x02, Y9, Y9
-	VPSUBD       Y9, Y0, Y8
-	VPERMPS      Y2, Y8, Y9
-	VPERMPS      Y4, Y8, Y11
-	VBLENDVPS    Y10, Y11, Y9, Y9
-	VCMPPS       $0x0e, Y9, Y7, Y9
-	VPSLLD       $0x01, Y9, Y9
-	VPSUBD       Y9, Y8, Y8
-	VPSUBD       Y0, Y8, Y8
-	VPERMPS      Y2, Y8, Y9
-	VPERMPS      Y4, Y8, Y11
-	VBLENDVPS    Y10, Y11, Y9, Y9
-	VCMPPS       $0x0e, Y9, Y7, Y9
-	VPSUBD       Y9, Y8, Y8
-	VPERMPS      Y1, Y8, Y7
-	VPERMPS      Y3, Y8, Y8
-	VBLENDVPS    Y10, Y8, Y7, Y7
-	VMOVUPS      32(DX), Y8
-	VDIVPS       Y6, Y8, Y8
-	VBROADCASTSS 28(DI), Y10
-	VCMPPS       $0x0e, Y10, Y8, Y10
-	VBROADCASTSS 12(DI), Y6
-	VBROADCASTSS 44(DI), Y9
-	VBLENDVPS    Y10, Y9, Y6, Y6
-	VCMPPS       $0x0e, Y6, Y8, Y9
-	VPSLLD       $0x02, Y9, Y9
-	VPSUBD       Y9, Y0, Y6
-	VPERMPS      Y2, Y6, Y9
-	VPERMPS      Y4, Y6, Y11
-	VBLENDVPS    Y10, Y11, Y9, Y9
-	VCMPPS       $0x0e, Y9, Y8, Y9
-	VPSLLD       $0x01, Y9, Y9
-	VPSUBD       Y9, Y6, Y6
-	VPSUBD       Y0, Y6, Y6
-	VPERMPS      Y2, Y6, Y9
-	VPERMPS      Y4, Y6, Y11
-	VBLENDVPS    Y10, Y11, Y9, Y9
-	VCMPPS       $0x0e, Y9, Y8, Y9
-	VPSUBD       Y9, Y6, Y6
-	VPERMPS      Y1, Y6, Y8
-	VPERMPS      Y3, Y6, Y6
-	VBLENDVPS    Y10, Y6, Y8, Y8
-	VMULPS       (DX), Y7, Y6
-	VMULPS       32(DX), Y8, Y9
-	VADDPS       Y9, Y6, Y6
-	VMULPS       Y7, Y7, Y7
-	VMULPS       Y8, Y8, Y8
-	VADDPS       Y8, Y7, Y7
-	VUNPCKLPS    Y7, Y6, Y8
-	VUNPCKHPS    Y7, Y6, Y6
-	VMOVHLPS     X8, X8, X9
-	VADDPS       X9, X8, X7
-	VADDPS       X6, X7, X7
-	VMOVHLPS     X6, X6, X9
-	VADDPS       X9, X7, X7
-	VEXTRACTF128 $0x01, Y8, X8
-	VADDPS       X8, X7, X7
-	VMOVHLPS     X8, X8, X9
-	VADDPS       X9, X7, X7
-	VEXTRACTF128 $0x01, Y6, X6
-	VADDPS       X6, X7, X7
-	VMOVHLPS     X6, X6, X9
-	VADDPS       X9, X7, X7
-	VMOVSHDUP    X7, X9
-	VMAXSS       X5, X9, X9
-	VDIVSS       X9, X7, X7
-	VMAXSS       X5, X7, X7
-	VBROADCASTSS X7, Y6
-	VMOVUPS      (DX), Y7
-	VDIVPS       Y6, Y7, Y7
-	VBROADCASTSS 28(DI), Y10
-	VCMPPS       $0x0e, Y10, Y7, Y10
-	VBROADCASTSS 12(DI), Y8
-	VBROADCASTSS 44(DI), Y9
-	VBLENDVPS    Y10, Y9, Y8, Y8
-	VCMPPS       $0x0e, Y8, Y7, Y9
-	VPSLLD       $0x02, Y9, Y9
-	VPSUBD       Y9, Y0, Y8
-	VPERMPS      Y2, Y8, Y9
-	VPERMPS      Y4, Y8, Y11
-	VBLENDVPS    Y10, Y11, Y9, Y9
-	VCMPPS       $0x0e, Y9, Y7, Y9
-	VPSLLD       $0x01, Y9, Y9
-	VPSUBD       Y9, Y8, Y8
-	VPSUBD       Y0, Y8, Y8
-	VPERMPS      Y2, Y8, Y9
-	VPERMPS      Y4, Y8, Y11
-	VBLENDVPS    Y10, Y11, Y9, Y9
-	VCMPPS       $0x0e, Y9, Y7, Y9
-	VPSUBD       Y9, Y8, Y8
-	VPERMPS      Y1, Y8, Y7
-	VPERMPS      Y3, Y8, Y8
-	VBLENDVPS    Y10, Y8, Y7, Y7
-	VMOVUPS      32(DX), Y8
-	VDIVPS       Y6, Y8, Y8
-	VBROADCASTSS 28(DI), Y11
-	VCMPPS       $0x0e, Y11, Y8, Y11
-	VBROADCASTSS 12(DI), Y9
-	VBROADCASTSS 44(DI), Y10
-	VBLENDVPS    Y11, Y10, Y9, Y9
-	VCMPPS       $0x0e, Y9, Y8, Y10
-	VPSLLD       $0x02, Y10, Y10
-	VPSUBD       Y10, Y0, Y9
-	VPERMPS      Y2, Y9, Y10
-	VPERMPS      Y4, Y9, Y12
-	VBLENDVPS    Y11, Y12, Y10, Y10
-	VCMPPS       $0x0e, Y10, Y8, Y10
-	VPSLLD       $0x01, Y10, Y10
-	VPSUBD       Y10, Y9, Y9
-	VPSUBD       Y0, Y9, Y9
-	VPERMPS      Y2, Y9, Y10
-	VPERMPS      Y4, Y9, Y12
-	VBLENDVPS    Y11, Y12, Y10, Y10
-	VCMPPS       $0x0e, Y10, Y8, Y10
-	VPSUBD       Y10, Y9, Y9
-	VPERMPS      Y1, Y9, Y8
-	VPERMPS      Y3, Y9, Y9
-	VBLENDVPS    Y11, Y9, Y8, Y8
-	VPSLLD       $0x01, Y7, Y7
-	VPSRLD       $0x01, Y7, Y7
+	VBROADCASTSS (DX), Y5
+	VMOVUPS      (CX), Y6
+	VDIVPS       Y5, Y6, Y6
+	VBROADCASTSS 28(DI), Y9
+	VCMPPS       $0x0e, Y9, Y6, Y9
+	VBROADCASTSS 12(DI), Y7
+	VBROADCASTSS 44(DI), Y8
+	VBLENDVPS    Y9, Y8, Y7, Y7
+	VCMPPS       $0x0e, Y7, Y6, Y8
+	VPSLLD       $0x02, Y8, Y8
+	VPSUBD       Y8, Y0, Y7
+	VPERMPS      Y2, Y7, Y8
+	VPERMPS      Y4, Y7, Y10
+	VBLENDVPS    Y9, Y10, Y8, Y8
+	VCMPPS       $0x0e, Y8, Y6, Y8
 	VPSLLD       $0x01, Y8, Y8
-	VPSRLD       $0x01, Y8, Y8
-	VMAXPS       Y7, Y8, Y8
-	VEXTRACTF128 $0x01, Y8, X7
-	VMAXPS       X7, X8, X8
-	VMOVHLPS     X8, X8, X7
-	VMAXPS       X7, X8, X8
-	VMOVSHDUP    X8, X7
-	VMAXSS       X7, X8, X8
-	VMULSS       X6, X8, X8
-	VMOVSS       X8, (CX)
-	VMOVSS       X6, (AX)
+	VPSUBD       Y8, Y7, Y7
+	VPSUBD       Y0, Y7, Y7
+	VPERMPS      Y2, Y7, Y8
+	VPERMPS      Y4, Y7, Y10
+	VBLENDVPS    Y9, Y10, Y8, Y8
+	VCMPPS       $0x0e, Y8, Y6, Y8
+	VPSUBD       Y8, Y7, Y7
+	VPERMPS      Y1, Y7, Y6
+	VPERMPS      Y3, Y7, Y7
+	VBLENDVPS    Y9, Y7, Y6, Y6
+	VMOVUPS      32(CX), Y7
+	VDIVPS       Y5, Y7, Y7
+	VBROADCASTSS 28(DI), Y9
+	VCMPPS       $0x0e, Y9, Y7, Y9
+	VBROADCASTSS 12(DI), Y5
+	VBROADCASTSS 44(DI), Y8
+	VBLENDVPS    Y9, Y8, Y5, Y5
+	VCMPPS       $0x0e, Y5, Y7, Y8
+	VPSLLD       $0x02, Y8, Y8
+	VPSUBD       Y8, Y0, Y5
+	VPERMPS      Y2, Y5, Y8
+	VPERMPS      Y4, Y5, Y10
+	VBLENDVPS    Y9, Y10, Y8, Y8
+	VCMPPS       $0x0e, Y8, Y7, Y8
+	VPSLLD       $0x01, Y8, Y8
+	VPSUBD       Y8, Y5, Y5
+	VPSUBD       Y0, Y5, Y5
+	VPERMPS      Y2, Y5, Y8
+	VPERMPS      Y4, Y5, Y10
+	VBLENDVPS    Y9, Y10, Y8, Y8
+	VCMPPS       $0x0e, Y8, Y7, Y8
+	VPSUBD       Y8, Y5, Y5
+	VPERMPS      Y1, Y5, Y7
+	VPERMPS      Y3, Y5, Y5
+	VBLENDVPS    Y9, Y5, Y7, Y7
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y7, 32(AX)
+	ADDQ         $0x04, DX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+	DECQ         BX
+	JNZ          group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func fitScalesAVX2(scales *float32, x *float32, near *float32, groups int)
+// Requires: AVX, AVX2
+TEXT ·fitScalesAVX2(SB), NOSPLIT, $0-32
+	MOVQ         scales+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         near+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVL         $0x322bcc77, SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Y0
+	TESTQ        BX, BX
+	JZ           groupDone
+
+group:
+	VMOVUPS      (DX), Y1
+	VMOVUPS      32(DX), Y2
+	VMULPS       (CX), Y1, Y3
+	VMULPS       32(CX), Y2, Y4
+	VADDPS       Y4, Y3, Y3
+	VMULPS       Y1, Y1, Y1
+	VMULPS       Y2, Y2, Y2
+	VADDPS       Y2, Y1, Y1
+	VUNPCKLPS    Y1, Y3, Y2
+	VUNPCKHPS    Y1, Y3, Y1
+	VMOVHLPS     X2, X2, X4
+	VADDPS       X4, X2, X3
+	VADDPS       X1, X3, X3
+	VMOVHLPS     X1, X1, X4
+	VADDPS       X4, X3, X3
+	VEXTRACTF128 $0x01, Y2, X2
+	VADDPS       X2, X3, X3
+	VMOVHLPS     X2, X2, X4
+	VADDPS       X4, X3, X3
+	VEXTRACTF128 $0x01, Y1, X1
+	VADDPS       X1, X3, X3
+	VMOVHLPS     X1, X1, X4
+	VADDPS       X4, X3, X3
+	VMOVSHDUP    X3, X4
+	VMAXSS       X0, X4, X4
+	VDIVSS       X4, X3, X3
+	VMAXSS       X0, X3, X3
+	VMOVSS       X3, (AX)
 	ADDQ         $0x04, AX
-	ADDQ         $0x04, CX
+	ADDQ         $0x40, CX
 	ADDQ         $0x40, DX
 	DECQ         BX
 	JNZ          group

@@ -8,40 +8,45 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// fitBooks fits the scales of groups of 16 values to 16 levels, two vectors of
-// eight at a time.
+// fitBooks has two loops, as what a processor looks ahead is less than what one of
+// both would have to wait for.
 func (v isa) fitBooks() {
-	v.function("fitBooks", "func(scales, reach, x *float32, groups int, levels, edges *float32)",
-		"fitBooks"+v.name+" fits the scales of groups of 16 values to 16 levels.")
-	scales, reach, x, n := param("scales"), param("reach"), param("x"), param("groups")
+	v.nearBooks()
+	v.fitScales()
+}
+
+// nearBooks finds the levels of groups of 16 values, two vectors of eight at a time.
+func (v isa) nearBooks() {
+	v.function("nearBooks", "func(near, x, scales *float32, groups int, levels, edges *float32)",
+		"nearBooks"+v.name+" finds the nearest of 16 levels for groups of 16 values divided by their scales.")
+	to, x, scales, n := param("near"), param("x"), param("scales"), param("groups")
 	b := v.book(param("levels"), param("edges"))
+	loop("group", n, func() {
+		for i, near := range b.nearest(x, v.broadcast(Mem{Base: scales})) {
+			VMOVUPS(near, Mem{Base: to, Disp: 32 * i})
+		}
+		ADDQ(U8(4), scales)
+		ADDQ(U8(64), x)
+		ADDQ(U8(64), to)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// fitScales finds the scales by which groups of levels are nearest to their values.
+func (v isa) fitScales() {
+	v.function("fitScales", "func(scales, x, near *float32, groups int)",
+		"fitScales"+v.name+" fits the scales of levels of groups of 16 values.")
+	scales, x, near, n := param("scales"), param("x"), param("near"), param("groups")
 	least := v.constant(math.Float32bits(1e-8))
 	loop("group", n, func() {
-		scale := v.broadcast(Mem{Base: scales})
-		near := b.nearest(x, scale)
-		for range 2 {
-			values := [2]Op{Mem{Base: x}, Mem{Base: x, Disp: 32}}
-			scale = fitted(v.lanesOf(values, near), v.lanesOf([2]Op{near[0], near[1]}, near), least)
-			near = b.nearest(x, scale)
-		}
-		for i := range near {
-			VPSLLD(U8(1), near[i], near[i])
-			VPSRLD(U8(1), near[i], near[i])
-		}
-		VMAXPS(near[0], near[1], near[1])
-		half, most := XMM(), near[1].AsX()
-		VEXTRACTF128(U8(1), near[1], half)
-		VMAXPS(half, most, most)
-		VMOVHLPS(most, most, half)
-		VMAXPS(half, most, most)
-		VMOVSHDUP(most, half)
-		VMAXSS(half, most, most)
-		VMULSS(scale.AsX(), most, most)
-		VMOVSS(most, Mem{Base: reach})
-		VMOVSS(scale.AsX(), Mem{Base: scales})
+		levels := [2]VecVirtual{v.load(f32, Mem{Base: near}), v.load(f32, Mem{Base: near, Disp: 32})}
+		values := [2]Op{Mem{Base: x}, Mem{Base: x, Disp: 32}}
+		scale := fitted(v.lanesOf(values, levels), v.lanesOf([2]Op{levels[0], levels[1]}, levels), least)
+		VMOVSS(scale, Mem{Base: scales})
 		ADDQ(U8(4), scales)
-		ADDQ(U8(4), reach)
 		ADDQ(U8(64), x)
+		ADDQ(U8(64), near)
 	})
 	VZEROUPPER()
 	RET()
@@ -56,8 +61,8 @@ func (v isa) lanesOf(x [2]Op, y [2]VecVirtual) VecVirtual {
 	return first
 }
 
-// fitted is a quotient of the sums of lanes, one after the other, in all lanes.
-func fitted(above, below, least VecVirtual) VecVirtual {
+// fitted is a quotient of the sums of lanes, one after the other.
+func fitted(above, below, least VecVirtual) Op {
 	low, high, sum, part := YMM(), YMM(), XMM(), XMM()
 	VUNPCKLPS(below, above, low) // pairs of lanes 0, 1, 4, 5
 	VUNPCKHPS(below, above, high)
@@ -77,9 +82,7 @@ func fitted(above, below, least VecVirtual) VecVirtual {
 	VMAXSS(least.AsX(), part, part)
 	VDIVSS(part, sum, sum)
 	VMAXSS(least.AsX(), sum, sum)
-	scale := YMM()
-	VBROADCASTSS(sum, scale)
-	return scale
+	return sum
 }
 
 // book is 16 levels, and the edges between them: eight a register.
