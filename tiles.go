@@ -373,8 +373,11 @@ func (e *encoding) explain(err error) error {
 		return sourceErrorf("%s: layer %s: value [%d, %d] decodes to %v: verify the file, or fetch it again",
 			e.source.File(t), e.step.Layer, n.Index/columns, n.Index%columns, n.Value)
 	}
-	return sourceErrorf("%s: tensor %s: value [%d, %d] is %v: --keep leaves the tensor as it is, --allow-nonfinite quantizes it as the reference does",
-		e.source.File(t), t.Name, n.Index/columns, n.Index%columns, n.Value)
+	advice := "--keep leaves the tensor as it is, --allow-nonfinite quantizes it as the reference does"
+	if n.LowRank {
+		advice = "no low-rank part comes near such a weight: --keep leaves the tensor as it is"
+	}
+	return sourceErrorf("%s: tensor %s: value [%d, %d] is %v: %s", e.source.File(t), t.Name, n.Index/columns, n.Index%columns, n.Value, advice)
 }
 
 // reading is one pass over a tensor.

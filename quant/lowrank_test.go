@@ -96,7 +96,7 @@ func squares(w []float32, columns int) []float64 {
 	}
 	g := make([]float64, columns*columns)
 	linalg.AddTransposeTimes(g, x, x, columns, columns)
-	values, _ := linalg.Eigen(g, columns)
+	values, _ := linalg.Eigen(g, columns, nil)
 	return values
 }
 
@@ -287,7 +287,7 @@ func TestSameBitsOnEveryMachine(t *testing.T) {
 		powers              int // of two, by which every 7th value is smaller
 		want                string
 	}{
-		{100, 90, 5, f32, f32, 0, "d87a70bf2aca4d84"},
+		{100, 90, 5, f32, f32, 0, "8629d8c8e508b068"},
 		{300, 520, 4, f32, bf16, 0, "f3793250d3f29cde"},
 		{200, 530, 20, f32, safetensors.F16, 0, "6896f7c0d02979c3"},
 		{300, 520, 4, bf16, bf16, 0, "f45c3f2c1bfdf9c6"},

@@ -8,16 +8,18 @@ import (
 )
 
 // Leading is [Eigen] for the greatest count eigenvalues alone, by bisection and
-// inverse iteration: of vectors that are not asked for nothing is computed.
-func Leading(matrix []float64, n, count int) (values, vectors []float64) {
+// inverse iteration: of vectors that are not asked for nothing is computed. Once
+// cancelled is closed it returns nil.
+func Leading(matrix []float64, n, count int, cancelled <-chan struct{}) (values, vectors []float64) {
 	a := slices.Clone(matrix)
 	up := normalize(a, n)
-	r := reduce(a, n)
+	r := reduce(a, n, cancelled)
 	t := newTridiagonal(r.d, r.e)
-	values = t.greatest(count)
-	vectors = t.vectors(values, r)
-	if vectors == nil {
-		values, vectors = Eigen(matrix, n)
+	values = t.greatest(count, cancelled)
+	if vectors = t.vectors(values, r, cancelled); vectors == nil {
+		if values, vectors = Eigen(matrix, n, cancelled); values == nil {
+			return nil, nil
+		}
 		return values[:count], vectors[:count*n]
 	}
 	Scale(values, up)
@@ -54,9 +56,9 @@ const chains = 4
 const halvings = 54
 
 // greatest returns the greatest eigenvalues, in order.
-func (t *tridiagonalMatrix) greatest(count int) []float64 {
+func (t *tridiagonalMatrix) greatest(count int, cancelled <-chan struct{}) []float64 {
 	values := make([]float64, count)
-	for from := 0; from < count; from += chains {
+	for from := 0; from < count && !over(cancelled); from += chains {
 		var lo, hi [chains]float64
 		for c := range chains {
 			lo[c], hi[c] = -t.norm, t.norm
@@ -106,13 +108,17 @@ func (t *tridiagonalMatrix) above(bounds [chains]float64) (count [chains]int) {
 
 // vectors returns eigenvectors of the matrix that was reduced, as rows, by inverse
 // iteration. Each is made orthogonal to all before it, which those of eigenvalues
-// close to each other are not by themselves. It returns nil where one is not found.
-func (t *tridiagonalMatrix) vectors(values []float64, r *reduction) []float64 {
+// close to each other are not by themselves. It returns nil where one is not found,
+// or is not sought any more.
+func (t *tridiagonalMatrix) vectors(values []float64, r *reduction, cancelled <-chan struct{}) []float64 {
 	n, count := len(t.d), len(values)
 	width := (count + lanes - 1) / lanes * lanes
 	b := &basis{size: r.size, width: width, rows: make([]float64, count*r.size), columns: make([]float64, r.size*width)}
 	s := newSolver(n)
 	for i, value := range values {
+		if over(cancelled) {
+			return nil
+		}
 		x := b.rows[i*r.size:][:n]
 		for k := range x {
 			x[k] = float64(int64(splitmix(uint64(i*n+k)))) * 0x1p-63
@@ -135,7 +141,10 @@ func (t *tridiagonalMatrix) vectors(values []float64, r *reduction) []float64 {
 		}
 		b.keep(i)
 	}
-	r.back(b.columns, width)
+	r.back(b.columns, width, cancelled)
+	if over(cancelled) {
+		return nil
+	}
 	vectors := make([]float64, count*n)
 	for i := range count {
 		for k := range n {

@@ -28,7 +28,7 @@ type reduction struct {
 
 // reduce brings a symmetric [n, n] matrix with magnitudes up to 1 to the
 // diagonals d and e.
-func reduce(a []float64, n int) *reduction {
+func reduce(a []float64, n int, cancelled <-chan struct{}) *reduction {
 	size := (n + lanes - 1) / lanes * lanes
 	stride := size + lanes
 	r := &reduction{n: n, size: size, stride: stride, strips: make([]float64, size*size), d: make([]float64, n), e: make([]float64, n),
@@ -40,7 +40,7 @@ func reduce(a []float64, n int) *reduction {
 			copy(r.row(j/lanes, i), a[i*n+j:i*n+min(j+lanes, n)])
 		}
 	}
-	for from := 0; from < n; from += panel {
+	for from := 0; from < n && !over(cancelled); from += panel {
 		to := min(from+panel, n)
 		for k := from; k < to; k++ {
 			r.column(k, k-from)
@@ -129,9 +129,9 @@ func (r *reduction) follow(from int) {
 
 // back turns vectors of the tridiagonal matrix, the columns of y [size, width],
 // into those of the matrix: the last reflector first.
-func (r *reduction) back(y []float64, width int) {
+func (r *reduction) back(y []float64, width int, cancelled <-chan struct{}) {
 	has := make([]float64, width)
-	for k := r.n - 2; k >= 0; k-- {
+	for k := r.n - 2; k >= 0 && !over(cancelled); k-- {
 		if r.factors[k] == 0 {
 			continue
 		}
