@@ -450,6 +450,27 @@ func TestCancelledWaitsEnd(t *testing.T) {
 	}
 }
 
+// TestCancelledSearchEnds: Ctrl-C is heard while eigenvectors are sought, and what
+// is found by then is not taken for factors.
+func TestCancelledSearchEnds(t *testing.T) {
+	for _, columns := range []int{300, 1100} { // of the Gram matrix, of a space
+		l, _ := NewLowRank(200, columns, 8)
+		w := integers(200 * columns)
+		stop := make(chan struct{})
+		for pass := range l.Passes() {
+			for tile := range l.Tiles() {
+				if pass == l.Passes()-1 && tile == l.Tiles()-1 {
+					close(stop)
+				}
+				l.Add(pass, tile, l.tile(w, tile), new(Scratch), stop)
+			}
+		}
+		if f, err := l.Factors(safetensors.F32, nil); f != nil || err == nil {
+			t.Errorf("%d columns: factors %v, error %v", columns, f != nil, err)
+		}
+	}
+}
+
 func TestLowRankRefuses(t *testing.T) {
 	for _, c := range [][4]int{{0, 1, 1}, {1, 0, 1}, {1, 1, 0}, {1, 1, 1, -1}, {-1, 4, 1}, {math.MaxInt, 2, 1}} {
 		if _, err := NewLowRankSteps(c[0], c[1], c[2], c[3]); err == nil {
