@@ -71,6 +71,9 @@ func (e *encoding) choose(ctx context.Context, w *stream.Worker) (plan.Choice, e
 		trial := s
 		trial.Dtype, trial.Matmul, trial.MatmulConv = d.Name, on && s.Matmul, on && s.MatmulConv
 		loss, err := e.loss(w, trial)
+		if ctx.Err() != nil {
+			return plan.Choice{}, ctx.Err() // not what the trial says of it
+		}
 		if err != nil {
 			return plan.Choice{}, e.explain(err)
 		}

@@ -78,7 +78,7 @@ func (q *quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
 		return yield(stream.Task{Do: func(*stream.Worker) error { return e.explain(err) }})
 	}
 	e.keep()
-	return q.turns.add(turn{e.phases(), codec.Held(e.encoder)}, q.threads(), q.searches(), yield)
+	return q.turns.add(e.turn(), q.threads(), q.searches(), yield)
 }
 
 // copyTiles yields the copying of a tensor's bytes, by the system where it does
@@ -154,6 +154,13 @@ func (e *encoding) shelve() error {
 	}
 	_, err := codec.Shelve(e.encoder, func() (quant.Shelf, error) { return e.stage.Scratch() })
 	return err
+}
+
+// turn is all that is to be done.
+func (e *encoding) turn() turn {
+	_, surveys := e.encoder.(codec.Surveyor)
+	held := codec.Held(e.encoder)
+	return turn{e.phases(), held, surveys || held > 0}
 }
 
 // keep has a tensor stay in memory that is read several times, as much of it as
@@ -366,8 +373,11 @@ func (e *encoding) explain(err error) error {
 		return sourceErrorf("%s: layer %s: value [%d, %d] decodes to %v: verify the file, or fetch it again",
 			e.source.File(t), e.step.Layer, n.Index/columns, n.Index%columns, n.Value)
 	}
-	return sourceErrorf("%s: tensor %s: value [%d, %d] is %v: --keep leaves the tensor as it is, --allow-nonfinite quantizes it as the reference does",
-		e.source.File(t), t.Name, n.Index/columns, n.Index%columns, n.Value)
+	advice := "--keep leaves the tensor as it is, --allow-nonfinite quantizes it as the reference does"
+	if n.LowRank {
+		advice = "no low-rank part comes near such a weight: --keep leaves the tensor as it is"
+	}
+	return sourceErrorf("%s: tensor %s: value [%d, %d] is %v: %s", e.source.File(t), t.Name, n.Index/columns, n.Index%columns, n.Value, advice)
 }
 
 // reading is one pass over a tensor.

@@ -34,13 +34,14 @@ type turns struct {
 type turn struct {
 	phases []phase // that are to come
 	held   int64   // bytes that it takes meanwhile
+	alone  bool    // there is much to do in it that one core does
 }
 
 // add takes a weight once no more than so many are under way, or with it would
 // take more than the memory.
 func (t *turns) add(one turn, most int, memory int64, yield func(stream.Task) bool) bool {
 	const few = 2 // a weight with no more is done sooner by itself
-	if len(one.phases) <= few {
+	if len(one.phases) <= few && !one.alone {
 		return inOrder(one.phases, yield)
 	}
 	for len(t.active) > 0 && (len(t.active) >= most || t.held+one.held > memory) {

@@ -63,7 +63,7 @@ var others = []format{
 	{"int8 matmul, sdnq", 0, "--layout sdnq --dtype int8 --quantized-matmul"},
 	{"int12, sdnq", 0, "--layout sdnq --dtype int12"},
 	{"awq_w4a16, comfy", 0, "--layout comfy --dtype awq_w4a16"},
-	{"asym_w4a8_int8, comfy", 0, "--layout comfy --dtype asym_w4a8_int8"},
+	{"asym_w4a8_int8, comfy", 4, "--layout comfy --dtype asym_w4a8_int8"},
 }
 
 func (f format) row(op string, reach float64) row {
@@ -83,6 +83,13 @@ var sections = []section{
 		{name: "svd32 uint4, sdnq, 64 MiB", op: "quantize", flags: svd, late: "--memory 64MiB", few: true},
 		{name: "svd32 uint4, 3072 × 12288", op: "quantize", flags: svd, source: "wide", few: true},
 		{name: "svd32 uint4, 28672 × 8192", op: "quantize", flags: svd, source: "tall", few: true},
+	}},
+	{title: "SVD rank 32, as many values in layers of one size", rows: []row{
+		{name: "svd32 layers of 128", op: "quantize", flags: svd + smallLayers, source: "side128", few: true},
+		{name: "svd32 layers of 256", op: "quantize", flags: svd + smallLayers, source: "side256", few: true},
+		{name: "svd32 layers of 512", op: "quantize", flags: svd + smallLayers, source: "side512", few: true},
+		{name: "svd32 layers of 1024", op: "quantize", flags: svd + smallLayers, source: "side1024", few: true},
+		{name: "svd32 layers of 2048", op: "quantize", flags: svd + smallLayers, source: "side2048", few: true},
 	}},
 	{title: "Tiny tensors", rows: []row{
 		{name: "large: 400 tensors, comfy", op: "quantize", flags: formats[0].flags + " --preset none", source: "large"},
@@ -106,8 +113,9 @@ var sections = []section{
 }
 
 const (
-	svd       = "--layout sdnq --dtype uint4 --svd-rank 32 --preset none"
-	tinyUint4 = "--layout sdnq --dtype uint4 --group-size 64 --preset none --min-numel 1"
+	svd         = "--layout sdnq --dtype uint4 --svd-rank 32 --preset none"
+	smallLayers = " --min-numel 1"
+	tinyUint4   = "--layout sdnq --dtype uint4 --group-size 64 --preset none --min-numel 1"
 )
 
 var peerRows = []row{

@@ -15,6 +15,7 @@ import (
 //	many          10,000 tensors without bodies
 //	shards        1,000 shards of 20 tensors
 //	wide, tall    a layer of 3072 × 12288, of 28672 × 8192
+//	side512       square layers of that many columns, 64 MiB of them
 func (b *bench) source(kind string) (string, error) {
 	if path, ok := b.sources[kind]; ok {
 		return path, nil
@@ -55,6 +56,10 @@ func makeSource(path, kind string, size int64) error {
 		return writeFile(path, layers(1, 3072, 12288), false)
 	case "tall":
 		return writeFile(path, layers(1, 28672, 8192), false)
+	}
+	var side int
+	if n, _ := fmt.Sscanf(kind, "side%d", &side); n == 1 {
+		return writeFile(path, layers((32<<20)/(side*side), side, side), false)
 	}
 	size, err := parseSize(kind)
 	if err != nil {

@@ -89,7 +89,7 @@ func CheckArea(a Area, values []float32, columns int) error {
 	}
 	for i, v := range values {
 		if !finite(v) {
-			return &NonfiniteError{a.Index(i, columns), v}
+			return &NonfiniteError{Index: a.Index(i, columns), Value: v}
 		}
 	}
 	return nil

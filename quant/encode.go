@@ -2,7 +2,6 @@ package quant
 
 import (
 	"encoding/binary"
-	"errors"
 	"math"
 
 	"github.com/tensorpress/tensorpress/dtype"
@@ -67,19 +66,19 @@ func (s *Scheme) prepare(start int, values []float32, k *known, scratch *Scratch
 		return err
 	}
 	f, err := k.rank.factors(s.factorDtype, scratch)
-	if err != nil || f == nil {
-		return errors.Join(err, errCancelled(f))
+	switch {
+	case err != nil:
+		return err
+	case f == nil:
+		return errGivenUp
 	}
 	s.subtract(values, f, scratch)
 	return nil
 }
 
-func errCancelled(f *Factors) error {
-	if f == nil {
-		return errors.New("the search for a low-rank part was given up")
-	}
-	return nil
-}
+// takesNonfinite reports whether NaN and infinity are stored: not where there is a
+// low-rank part, which no weight with them has.
+func (s *Scheme) takesNonfinite() bool { return s.AllowNonfinite && s.Rank == 0 }
 
 // turnOver rounds values to the model's dtype and rotates them.
 func (s *Scheme) turnOver(start int, values []float32) error {
@@ -87,9 +86,9 @@ func (s *Scheme) turnOver(start int, values []float32) error {
 	if s.Hadamard == 0 {
 		return nil
 	}
-	if !s.AllowNonfinite { // before they spread
+	if !s.takesNonfinite() { // before they spread
 		if r := rangeOf(values); !r.finite() {
-			return CheckFinite(start, values)
+			return s.checkFinite(start, values)
 		}
 	}
 	Rotate(values, s.Hadamard)

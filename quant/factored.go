@@ -61,8 +61,8 @@ func (r *ranking) Read(start int, values []float32, s *Scratch) (any, error) {
 	if err := e.turnOver(start, values); err != nil {
 		return nil, err
 	}
-	if r.pass == 0 && !e.AllowNonfinite && !rangeOf(values).finite() {
-		return nil, CheckFinite(start, values)
+	if r.pass == 0 && !rangeOf(values).finite() {
+		return nil, e.checkFinite(start, values)
 	}
 	e.rank.Add(r.pass, start/r.Tile(), values, s, s.Cancelled)
 	return nil, nil
@@ -74,11 +74,8 @@ func (r *ranking) TakesRaw(d safetensors.Dtype) bool {
 
 func (r *ranking) ReadRaw(start, n int, read Pieces, d safetensors.Dtype, s *Scratch) (any, error) {
 	e, tile := r.encoder, start/r.Tile()
-	var check func(from int, raw []byte) error
-	if !e.AllowNonfinite {
-		check = func(from int, raw []byte) error {
-			return CheckFinite(start+from, plain{data: raw, dtype: d}.values(&s.values))
-		}
+	check := func(from int, raw []byte) error {
+		return e.checkFinite(start+from, plain{data: raw, dtype: d}.values(&s.values))
 	}
 	_, err := e.rank.addPieces(r.pass, tile, n, read, check, s, s.Cancelled)
 	return nil, err

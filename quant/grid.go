@@ -128,11 +128,20 @@ func (g *Grid) rangesOf(t *Tile, unit int, values []float32, s *Scratch) []Range
 	return s.ranges
 }
 
+// checkFinite is CheckFinite for values of the scheme.
+func (s *Scheme) checkFinite(start int, values []float32) error {
+	err := CheckFinite(start, values)
+	if n, ok := err.(*NonfiniteError); ok {
+		n.LowRank = s.Rank > 0
+	}
+	return err
+}
+
 // CheckFinite returns a *[NonfiniteError] for the first NaN or infinity.
 func CheckFinite(start int, values []float32) error {
 	for i, v := range values {
 		if !finite(v) {
-			return &NonfiniteError{start + i, v}
+			return &NonfiniteError{Index: start + i, Value: v}
 		}
 	}
 	return nil

@@ -10,8 +10,11 @@ import (
 	"github.com/tensorpress/tensorpress/internal/linalg"
 )
 
-// errNonfinite says why a weight has no low-rank part.
-var errNonfinite = errors.New("a weight with NaN or infinity has no low-rank part")
+// Why a weight has no low-rank part.
+var (
+	errNonfinite = errors.New("a weight with NaN or infinity has no low-rank part")
+	errGivenUp   = errors.New("the search for a low-rank part was given up")
+)
 
 // A space gathers, pass by pass, what the row space of a weight W follows from:
 // sums of WᵀW·x for the x that it chooses.
@@ -21,10 +24,11 @@ type space interface {
 	// product returns what adds the product of a tile to a sum.
 	product(w []float32, s *Scratch) func(sum []float64)
 	// end takes the sum of a pass, which is used again. It fails as a shelf does.
-	end(sum []float64) error
+	// Once cancelled is closed, nothing that is found is of use.
+	end(sum []float64, cancelled <-chan struct{}) error
 	// rows returns up to rank directions, [rank, columns], the most important
 	// first; missing ones are zero. It fails as a shelf does.
-	rows(rank int) ([]float32, error)
+	rows(rank int, cancelled <-chan struct{}) ([]float32, error)
 }
 
 // gram is the whole of WᵀW: one pass, then its eigenvectors.
@@ -43,16 +47,19 @@ func (g *gram) product(w []float32, s *Scratch) func(sum []float64) {
 
 func (g *gram) newSum() []float64 { return doubles.zeros(g.columns * g.columns) }
 
-func (g *gram) end(sum []float64) error {
+func (g *gram) end(sum []float64, _ <-chan struct{}) error {
 	g.y = slices.Clone(sum)
 	return nil
 }
 
-func (g *gram) rows(rank int) ([]float32, error) {
+func (g *gram) rows(rank int, cancelled <-chan struct{}) ([]float32, error) {
 	n := g.columns
-	values, vectors := linalg.Eigen(g.y, n)
-	for i, v := range values[:rank] {
-		if v <= 1e-15*values[0] {
+	values, vectors := linalg.Leading(g.y, n, rank, cancelled)
+	if values == nil {
+		return nil, errGivenUp
+	}
+	for i, v := range values {
+		if v <= 1e-14*values[0] { // rounding
 			clear(vectors[i*n : (i+1)*n])
 		}
 	}
@@ -77,6 +84,7 @@ type krylov struct {
 	wideRoom              []float64
 	xRoom                 []float32
 	yRooms                [][]float64 // for parts of y, by block
+	cancelled             <-chan struct{}
 }
 
 // small is what factors of products are made, so that no sum of 256 weights
@@ -130,7 +138,8 @@ func (k *krylov) newSum() []float64 {
 	return doubles.zeros(ceilDiv(k.columns, n) * n * k.width)
 }
 
-func (k *krylov) end(sum []float64) error {
+func (k *krylov) end(sum []float64, cancelled <-chan struct{}) error {
+	k.cancelled = cancelled
 	y := k.fromStrips(sum)
 	has := k.correct(y)
 	k.y.add(y)
@@ -167,10 +176,10 @@ func (k *krylov) fromStrips(sum []float64) []float64 {
 }
 
 // parts calls do for rows that stay in the nearer caches, one part after the
-// other.
+// other, while the work is wanted.
 func (k *krylov) parts(do func(from, to int)) {
 	const some = 128
-	for from := 0; from < k.columns; from += some {
+	for from := 0; from < k.columns && !closed(k.cancelled); from += some {
 		do(from, min(from+some, k.columns))
 	}
 }
@@ -377,7 +386,8 @@ func splitmix(at uint64) uint64 {
 // asked for, these lie in the space, and are eigenvectors of C = XᵀWᵀW·X: with
 // singular values that fall so steeply the products, in single precision, have
 // lost too much for a power more.
-func (k *krylov) rows(rank int) ([]float32, error) {
+func (k *krylov) rows(rank int, cancelled <-chan struct{}) ([]float32, error) {
+	k.cancelled = cancelled
 	all, most, last := k.width*k.depth, 0.0, 0.0
 	for i := range all {
 		square := k.c[i*all+i]
@@ -391,10 +401,23 @@ func (k *krylov) rows(rank int) ([]float32, error) {
 		return rows, k.failure()
 	}
 	k.y.free()
-	_, vectors := linalg.Eigen(k.c, all)
+	_, vectors := linalg.Eigen(k.c, all, cancelled)
+	if vectors == nil {
+		return nil, errGivenUp
+	}
 	rows := k.directions(k.wide, vectors[:rank*all])
 	k.x.free()
 	return rows, k.failure()
+}
+
+// closed reports whether work is cancelled.
+func closed(cancelled <-chan struct{}) bool {
+	select {
+	case <-cancelled:
+		return true
+	default:
+		return false
+	}
 }
 
 const (
@@ -432,7 +455,10 @@ func (k *krylov) nystrom(rank int, most float64) []float32 {
 	half, h := make([]float64, m*all), make([]float64, m*m)
 	linalg.AddTimes(half, root, k.products(), all, all)
 	linalg.AddTimes(h, half, linalg.Transposed(root, m, all), all, m)
-	values, vectors := linalg.Eigen(h, m)
+	values, vectors := linalg.Eigen(h, m, k.cancelled)
+	if vectors == nil {
+		return nil // nobody asks for them
+	}
 	for i, value := range values {
 		by := 0.0
 		if value > 1e-15*values[0] {
@@ -484,8 +510,8 @@ func (k *krylov) root(most float64) (s []float64, m int) {
 			c[i*all+j] *= scale[i] * scale[j]
 		}
 	}
-	values, vectors := linalg.Eigen(c, all)
-	for m < all && values[m] > k.precision.part*values[0] {
+	values, vectors := linalg.Eigen(c, all, k.cancelled)
+	for m < len(values) && values[m] > k.precision.part*values[0] {
 		m++
 	}
 	s = vectors[:m*all]

@@ -222,7 +222,7 @@ func (l *LowRank) add(pass, tile int, product func() (addTo func(sum []float64),
 	}
 	addTo(l.sums[chain]) // ours until the tile is added
 	if l.count(chain) {
-		l.endPass()
+		l.endPass(cancelled)
 	}
 	return true, nil
 }
@@ -262,15 +262,15 @@ func (l *LowRank) wait(so func() bool, cancelled <-chan struct{}) bool {
 
 // endPass adds up the sums, in order, and with the last finds the directions:
 // then whoever asks for factors first need not.
-func (l *LowRank) endPass() {
+func (l *LowRank) endPass(cancelled <-chan struct{}) {
 	sum := l.sums[0]
 	if !l.addUp(sum) {
 		l.err = errNonfinite
 	} else if l.err == nil {
-		l.err = l.space.end(sum)
+		l.err = l.space.end(sum, cancelled)
 	}
 	if l.pass == l.passes-1 {
-		l.finish()
+		l.finish(cancelled)
 	} else {
 		clear(sum)
 	}
@@ -306,11 +306,14 @@ func (l *LowRank) addUp(sum []float64) (finite bool) {
 	return beside == 0
 }
 
-func (l *LowRank) finish() {
+func (l *LowRank) finish(cancelled <-chan struct{}) {
 	doubles.give(l.sums[:]...)
 	l.sums = [chains][]float64{}
 	if l.err == nil {
-		l.rows, l.err = l.space.rows(l.Rank)
+		l.rows, l.err = l.space.rows(l.Rank, cancelled)
+	}
+	if closed(cancelled) {
+		l.rows, l.err = nil, cmp.Or(l.err, errGivenUp)
 	}
 	l.space = nil
 	if l.shelf != nil {
@@ -328,7 +331,7 @@ func (l *LowRank) Factors(to safetensors.Dtype, cancelled <-chan struct{}) (*Fac
 	if l.err != nil {
 		return nil, l.err
 	}
-	return newFactors(slices.Clone(l.rows), l.Rank, l.Columns, to), nil
+	return newFactors(slices.Clone(l.rows), l.Rank, l.Columns, to, cancelled), nil
 }
 
 // Factors is a weight's low-rank part: down is known, and a row of up follows
@@ -342,8 +345,8 @@ type Factors struct {
 	inverse       []float64 // of Down·Downᵀ
 }
 
-// newFactors rounds down, which it keeps.
-func newFactors(down []float32, rank, columns int, to safetensors.Dtype) *Factors {
+// newFactors rounds down, which it keeps. Once cancelled is closed it returns nil.
+func newFactors(down []float32, rank, columns int, to safetensors.Dtype, cancelled <-chan struct{}) *Factors {
 	f := &Factors{Rank: rank, Columns: columns, Dtype: to, Down: down, across: make([]float32, rank*columns)}
 	roundAll(f.Down, to)
 	transpose(f.across, f.Down, rank, columns)
@@ -357,7 +360,9 @@ func newFactors(down []float32, rank, columns int, to safetensors.Dtype) *Factor
 		kernel.AddWide(wide[:len(part)], part, 1)
 		linalg.AddSquare(g, wide[:len(part)], rank)
 	}
-	f.inverse = linalg.Inverse(g, rank)
+	if f.inverse = linalg.Inverse(g, rank, cancelled); f.inverse == nil {
+		return nil
+	}
 	return f
 }
 

@@ -118,8 +118,9 @@ type Reader func(start int, dst []float32) error
 
 // NonfiniteError reports the first NaN or infinity of a tile.
 type NonfiniteError struct {
-	Index int // in the flattened weight
-	Value float32
+	Index   int // in the flattened weight
+	Value   float32
+	LowRank bool // it is refused because a low-rank part was asked for
 }
 
 func (e *NonfiniteError) Error() string {

@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"errors"
 	"math"
 
 	"github.com/tensorpress/tensorpress/dtype"
@@ -16,12 +17,14 @@ type Trial struct {
 	Limit  int // values of a tile, at most
 }
 
+var errTrialOver = errors.New("the trial of a dtype was given up")
+
 // Loss returns SDNQ's measure: the mean squared error over the weight's
 // variance, which is at least 1e-8. The error is restored in single precision.
 func (t Trial) Loss(s *Scratch) (float64, error) {
 	e := t.Scheme.NewEncoder(t.Limit)
 	for _, p := range e.Passes() {
-		if err := t.run(p.Tile(), func(start int, values []float32) error {
+		if err := t.run(p.Tile(), s.Cancelled, func(start int, values []float32) error {
 			found, err := p.Read(start, values, s)
 			if err == nil {
 				err = p.Join(found)
@@ -34,10 +37,13 @@ func (t Trial) Loss(s *Scratch) (float64, error) {
 	return t.compare(e, s)
 }
 
-// run reads the weight in tiles of that many values.
-func (t Trial) run(tile int, do func(start int, values []float32) error) error {
+// run reads the weight in tiles of that many values, until cancelled is closed.
+func (t Trial) run(tile int, cancelled <-chan struct{}, do func(start int, values []float32) error) error {
 	values := make([]float32, min(tile, t.Scheme.Values))
 	for start := 0; start < t.Scheme.Values; start += tile {
+		if closed(cancelled) {
+			return errTrialOver
+		}
 		part := values[:min(tile, t.Scheme.Values-start)]
 		if err := t.Read(part, start); err != nil {
 			return err
@@ -57,16 +63,16 @@ func (t Trial) compare(e Encoder, s *Scratch) (float64, error) {
 	for i := range parts[1:] {
 		kept[i+1] = make([]byte, t.Scheme.size(i+1))
 	}
-	var errors, sum, squares float64
+	var misses, sum, squares float64
 	plain := make([]float32, min(e.Tile(), t.Scheme.Values))
-	err := t.run(e.Tile(), func(start int, values []float32) error {
+	err := t.run(e.Tile(), s.Cancelled, func(start int, values []float32) error {
 		original := plain[:copy(plain, values)]
 		if err := t.through(e, kept, start, values, s); err != nil {
 			return err
 		}
 		for i, w := range original {
 			d := float64(w) - float64(values[i])
-			errors += float64(d * d)
+			misses += float64(d * d)
 			sum += float64(w)
 			squares += float64(float64(w) * float64(w))
 		}
@@ -74,7 +80,7 @@ func (t Trial) compare(e Encoder, s *Scratch) (float64, error) {
 	})
 	n := float64(t.Scheme.Values)
 	variance := math.Max((squares-float64(sum*sum)/n)/(n-1), 1e-8)
-	return errors / n / variance, err
+	return misses / n / variance, err
 }
 
 // through replaces values by what is restored of them.

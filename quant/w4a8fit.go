@@ -11,6 +11,7 @@ type fitter struct {
 	w       *W4A8
 	decoded *decodedLevels
 	gammas  []float32 // of the groups, found by fit
+	reach   []float32 // greatest magnitudes that they give
 	level   []float32 // of the codes of a group
 	tried   []uint16  // codes of a group
 }
@@ -29,7 +30,7 @@ var wholeNumbers = func() (all []float32) {
 }()
 
 func newFitter(w *W4A8, columns int) *fitter {
-	f := &fitter{w: w, decoded: fixedDecoded, gammas: make([]float32, columns/w.Group), level: make([]float32, w.Group), tried: make([]uint16, w.Group)}
+	f := &fitter{w: w, decoded: fixedDecoded, gammas: make([]float32, columns/w.Group), reach: make([]float32, columns/w.Group), level: make([]float32, w.Group), tried: make([]uint16, w.Group)}
 	switch {
 	case w.Levels == nil:
 		f.decoded = wholeDecoded
@@ -42,30 +43,47 @@ func newFitter(w *W4A8, columns int) *fitter {
 // fit finds the scale of every group by alternating least squares, and returns
 // the greatest magnitude that they give.
 func (f *fitter) fit(row []float32) (most float32) {
-	size := f.w.Group
-	for g := range f.gammas {
-		x := row[g*size : (g+1)*size]
-		gamma := f.start(x)
-		f.nearest(x, gamma)
-		for range refinements {
-			gamma = max(dot(x, f.level)/max(dot(f.level, f.level), 1e-8), 1e-8)
-			f.nearest(x, gamma)
+	greatest := f.w.start(f.gammas, row)
+	if f.w.Group == kernel.FitGroup && f.w.Levels != nil && greatest < fits {
+		kernel.FitBooks(f.gammas, f.reach, row, f.w.Levels, f.decoded.undecoded().edges)
+	} else {
+		for g := range f.gammas {
+			f.refine(g, row[g*f.w.Group:(g+1)*f.w.Group])
 		}
-		f.gammas[g] = gamma
-		lo, hi := kernel.MinMax(f.level)
-		most = max(most, hi*gamma, -lo*gamma)
+	}
+	for _, reach := range f.reach {
+		most = max(most, reach)
 	}
 	return most
 }
 
-// start is the scale that brings the greatest magnitude to the last level.
-func (f *fitter) start(x []float32) float32 {
-	lo, hi := kernel.MinMax(x)
-	amax := Range{lo, hi}.absMax()
-	if f.w.Levels == nil {
-		amax /= sixLevels
+// fits is the magnitude below which no product of a group can overflow.
+const fits = 0x1p50
+
+// refine finds the scale of a group, from one to start with.
+func (f *fitter) refine(g int, x []float32) {
+	gamma := f.gammas[g]
+	f.nearest(x, gamma)
+	for range refinements {
+		gamma = max(dot(x, f.level)/max(dot(f.level, f.level), 1e-8), 1e-8)
+		f.nearest(x, gamma)
 	}
-	return max(amax, 1e-8)
+	lo, hi := kernel.MinMax(f.level)
+	f.gammas[g], f.reach[g] = gamma, max(hi*gamma, -lo*gamma)
+}
+
+// start sets scales to those that bring the greatest magnitudes of groups to the
+// last level, and returns the greatest.
+func (w *W4A8) start(gammas, x []float32) (greatest float32) {
+	kernel.AbsMax(gammas, kernel.AsBytes(x), kernel.RawF32, w.Group)
+	for i, amax := range gammas {
+		if w.Levels == nil {
+			amax /= sixLevels
+		}
+		gammas[i] = max(amax, 1e-8)
+		greatest = max(greatest, gammas[i])
+	}
+	return greatest
 }
 
 // nearest takes the level nearest to every value.

@@ -3,6 +3,7 @@ package quant
 import (
 	"math"
 	"slices"
+	"sync/atomic"
 )
 
 // fixedLevels are the best sixteen for groups of bell-shaped values, each
@@ -83,18 +84,22 @@ func (w *W4A8) sample(read Reader, rows []int, total, n int) ([]float32, error) 
 	piece *= max((1<<16)/piece, 1)
 	buffer := make([]float32, min(piece, w.shape[1]))
 	next, at := 0, 0
+	var scales []float32
 	for _, row := range rows {
 		for col := 0; col < w.shape[1]; col += len(buffer) {
 			x := buffer[:min(len(buffer), w.shape[1]-col)]
 			if err := read(row*w.shape[1]+col, x); err != nil {
 				return nil, err
 			}
-			w.normalize(x)
+			RotateOnce(x, w.Rotation)
+			gammas := sized(&scales, len(x)/w.Group)
+			w.start(gammas, x)
 			if drawn == nil {
-				copy(values[at:], x)
+				w.normalize(values[at:], x, gammas)
 			}
-			for ; next < len(drawn) && drawn[next].from < at+len(x); next++ {
-				values[drawn[next].to] = x[drawn[next].from-at]
+			for ; next < len(drawn) && int(drawn[next].from) < at+len(x); next++ {
+				from := int(drawn[next].from) - at
+				values[drawn[next].to] = x[from] / gammas[from/w.Group]
 			}
 			at += len(x)
 		}
@@ -102,20 +107,26 @@ func (w *W4A8) sample(read Reader, rows []int, total, n int) ([]float32, error) 
 	return values, nil
 }
 
-// normalize rotates values and divides each group by its greatest magnitude.
-func (w *W4A8) normalize(x []float32) {
-	RotateOnce(x, w.Rotation)
-	f := fitter{w: w}
-	for ; len(x) > 0; x = x[w.Group:] {
-		gamma := f.start(x[:w.Group])
-		for i, v := range x[:w.Group] {
-			x[i] = v / gamma
+// normalize sets dst to values, each group of them divided by its scale.
+func (w *W4A8) normalize(dst, x, gammas []float32) {
+	for g, gamma := range gammas {
+		to := dst[g*w.Group:][:w.Group]
+		for i, v := range x[g*w.Group:][:w.Group] {
+			to[i] = v / gamma
 		}
 	}
 }
 
 // draw puts value from of a population at place to of a sample.
-type draw struct{ from, to int }
+type draw struct{ from, to uint32 }
+
+// drawn are the last draws: a model has many weights of a shape.
+var drawn atomic.Pointer[sampling]
+
+type sampling struct {
+	population int
+	draws      []draw
+}
 
 // draws returns n draws from a population, in its order; nil where it is no
 // larger than that.
@@ -123,14 +134,34 @@ func draws(population, n int) []draw {
 	if population <= n {
 		return nil
 	}
-	r, order := newTwister(0), make([]uint64, n)
-	for i := range order {
-		order[i] = uint64(r.next()%uint32(population))<<32 | uint64(i)
+	if s := drawn.Load(); s != nil && s.population == population && len(s.draws) == n {
+		return s.draws
 	}
-	slices.Sort(order)
-	list := make([]draw, n)
-	for i, v := range order {
-		list[i] = draw{int(v >> 32), int(uint32(v))}
+	list := drawAgain(population, n)
+	drawn.Store(&sampling{population, list})
+	return list
+}
+
+func drawAgain(population, n int) []draw {
+	r, list, spare := newTwister(0), make([]draw, n), make([]draw, n)
+	for i := range list {
+		list[i] = draw{r.next() % uint32(population), uint32(i)}
+	}
+	const digit = 12
+	for shift := 0; population>>shift > 0; shift += digit { // each keeps the order of the one before
+		var begins [1<<digit + 1]int
+		for _, d := range list {
+			begins[d.from>>shift&(1<<digit-1)+1]++
+		}
+		for i := range 1 << digit {
+			begins[i+1] += begins[i]
+		}
+		for _, d := range list {
+			at := &begins[d.from>>shift&(1<<digit-1)]
+			spare[*at] = d
+			*at++
+		}
+		list, spare = spare, list
 	}
 	return list
 }

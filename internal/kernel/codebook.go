@@ -82,3 +82,50 @@ func bookCodes(codes []uint16, x, middles []float32) {
 		codes[i] = code
 	}
 }
+
+// FitGroup is how many values share a scale in [FitBooks].
+const FitGroup = 16
+
+// FitBooks moves the scale of each group of 16 values, twice, to that which fits
+// the values best to what they have been given of 16 levels: the level that has as
+// many edges below it as the value, divided by the scale, has below. reach becomes
+// the greatest magnitude that the levels of a group have with its scale.
+//
+// Levels and edges ascend; there is an edge less. Values are finite, and scales at
+// least 1e-8, and so they stay. Sums are of eight lanes of two products each, one
+// after the other, and nothing is fused.
+func FitBooks(scales, reach, x, levels, edges []float32) {
+	active.fitBooks(scales, reach, x, levels, edges)
+}
+
+func fitBooks(scales, reach, x, levels, edges []float32) {
+	var near [FitGroup]float32
+	for g, scale := range scales {
+		group := (*[FitGroup]float32)(x[g*FitGroup:])
+		nearest(&near, group, scale, levels, edges)
+		for range 2 {
+			scale = max(fitDot(group, &near)/max(fitDot(&near, &near), 1e-8), 1e-8)
+			nearest(&near, group, scale, levels, edges)
+		}
+		lo, hi := minMax(near[:])
+		scales[g], reach[g] = scale, float32(max(hi, -lo)*scale)
+	}
+}
+
+func nearest(near, x *[FitGroup]float32, scale float32, levels, edges []float32) {
+	for i, v := range x {
+		v /= scale
+		at := 0
+		for at < len(edges) && edges[at] < v {
+			at++
+		}
+		near[i] = levels[at]
+	}
+}
+
+func fitDot(x, y *[FitGroup]float32) (sum float32) {
+	for i := range FitGroup / 2 {
+		sum += float32(x[i]*y[i]) + float32(x[i+8]*y[i+8])
+	}
+	return sum
+}

@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"math"
 	"slices"
 	"unsafe"
 )
@@ -39,5 +40,33 @@ func bookCodesBy(asm func(codes *uint16, x *float32, steps int, middles *float32
 		codes, middles = codes[:len(x)], middles[:BookLevels-1]
 		asm(unsafe.SliceData(codes), unsafe.SliceData(x), n/step, unsafe.SliceData(middles))
 		bookCodes(codes[n:], x[n:], middles)
+	}
+}
+
+func fitBooksBy(
+	near func(near, x, scales *float32, groups int, levels, edges *float32),
+	fit func(scales, x, near *float32, groups int),
+	absMax func(amax []float32, src []byte, group int),
+) func(scales, reach, x, levels, edges []float32) {
+	return func(scales, reach, x, levels, edges []float32) {
+		const most = 32 // groups that stay in the nearest cache
+		between := [BookLevels]float32{BookLevels - 1: float32(math.Inf(1))}
+		copy(between[:], edges[:BookLevels-1])
+		levels, reach = levels[:BookLevels], reach[:len(scales)]
+		var room [most * FitGroup]float32
+		for len(scales) > 0 {
+			n := min(most, len(scales))
+			_ = x[n*FitGroup-1]
+			near(&room[0], &x[0], &scales[0], n, &levels[0], &between[0])
+			for range 2 {
+				fit(&scales[0], &x[0], &room[0], n)
+				near(&room[0], &x[0], &scales[0], n, &levels[0], &between[0])
+			}
+			absMax(reach[:n], AsBytes(room[:n*FitGroup]), FitGroup)
+			for i, scale := range scales[:n] {
+				reach[i] *= scale
+			}
+			scales, reach, x = scales[n:], reach[n:], x[n*FitGroup:]
+		}
 	}
 }

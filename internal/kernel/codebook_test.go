@@ -118,3 +118,47 @@ func testBookMeans(t *testing.T, b *bookSet, r *rand.Rand, n, levels int, middle
 	sameValues(t, fmt.Sprintf("%d rows, %d levels: levels", n, levels), all, want)
 	sameValues(t, fmt.Sprintf("%d rows, %d levels: middles", n, levels), gotMiddles, wantMiddles)
 }
+
+// TestFitBooks: scales would depend on the processor.
+func TestFitBooks(t *testing.T) {
+	eachSet(t, func(t *testing.T, k *set) {
+		r := rand.New(rand.NewPCG(13, 14))
+		for _, groups := range []int{0, 1, 2, 7, 40, 500} {
+			levels, edges := make([]float32, BookLevels), make([]float32, BookLevels-1)
+			for i := range levels {
+				levels[i] = float32(r.NormFloat64())
+			}
+			slices.Sort(levels)
+			if groups == 7 {
+				levels[3], levels[4] = levels[5], levels[5]
+			}
+			for i := range edges {
+				edges[i] = (levels[i] + levels[i+1]) / 2
+			}
+			x, scales, reach := make([]float32, FitGroup*groups), make([]float32, groups), make([]float32, groups)
+			for i := range x {
+				x[i] = float32(r.NormFloat64() * math.Pow(10, float64(r.IntN(9)-6)))
+				if r.IntN(16) == 0 {
+					x[i] = edges[r.IntN(len(edges))]
+				}
+			}
+			for g := range scales {
+				if group := x[g*FitGroup:][:FitGroup]; r.IntN(8) == 0 {
+					clear(group)
+				} else if r.IntN(8) == 0 {
+					for i := range group {
+						group[i] = -abs32(group[i]) * 1e-40
+					}
+				}
+				scales[g] = max(abs32(x[g*FitGroup]), 1e-8)
+			}
+			wantScales, wantReach := slices.Clone(scales), slices.Clone(reach)
+			fitBooks(wantScales, wantReach, x, levels, edges)
+			k.fitBooks(scales, reach, x, levels, edges)
+			sameValues(t, fmt.Sprintf("%d groups: scales", groups), scales, wantScales)
+			sameValues(t, fmt.Sprintf("%d groups: reach", groups), reach, wantReach)
+		}
+	})
+}
+
+func abs32(x float32) float32 { return max(x, -x) }

@@ -52,6 +52,7 @@ type set struct {
 	books                            *bookSet // nil for none
 	ranks                            *rankSet // nil for none
 	bookCodes                        func(codes []uint16, x, middles []float32)
+	fitBooks                         func(scales, reach, x, levels, edges []float32)
 	project, projectFused            func(dst []float64, w, x []float32, columns, width int)
 	collect                          func(dst []float64, w, y []float32, scale []float64, columns, width int)
 	projectBF16                      func(dst []float64, w []byte, x []float32, columns int)
@@ -81,7 +82,7 @@ var portable = set{
 	decodeBytes: decodeBytes, lookUp: lookUp, roundBF16: roundBF16, roundF16: roundF16,
 	errors:  [2]func(*Errors, []byte, []float32){errorsOf(RawBF16), errorsOf(RawF32)},
 	scaleBy: scaleBy, scaleFrom: scaleFrom,
-	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes,
+	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes, fitBooks: fitBooks,
 	rotateBF16: widening(widenBF16, rotate), rotateOnceBF16: widening(widenBF16, rotateOnce),
 	decodeRotatedOnce: decoding(decodeBytes, unrounded, rotateOnce), decodeRotatedBF16: decoding(decodeBytes, roundBF16, rotate),
 	lookUpRotated: lookingUp(lookUp, rotate),

@@ -4565,6 +4565,141 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func nearBooksAVX2(near *float32, x *float32, scales *float32, groups int, levels *float32, edges *float32)
+// Requires: AVX, AVX2
+TEXT ·nearBooksAVX2(SB), NOSPLIT, $0-48
+	MOVQ         near+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         levels+32(FP), SI
+	MOVQ         edges+40(FP), DI
+	MOVL         $0x00000001, R8
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Y0
+	VMOVUPS      (SI), Y1
+	VMOVUPS      (DI), Y2
+	VMOVUPS      32(SI), Y3
+	VMOVUPS      32(DI), Y4
+	TESTQ        BX, BX
+	JZ           groupDone
+
+group:
+	VBROADCASTSS (DX), Y5
+	VMOVUPS      (CX), Y6
+	VDIVPS       Y5, Y6, Y6
+	VBROADCASTSS 28(DI), Y9
+	VCMPPS       $0x0e, Y9, Y6, Y9
+	VBROADCASTSS 12(DI), Y7
+	VBROADCASTSS 44(DI), Y8
+	VBLENDVPS    Y9, Y8, Y7, Y7
+	VCMPPS       $0x0e, Y7, Y6, Y8
+	VPSLLD       $0x02, Y8, Y8
+	VPSUBD       Y8, Y0, Y7
+	VPERMPS      Y2, Y7, Y8
+	VPERMPS      Y4, Y7, Y10
+	VBLENDVPS    Y9, Y10, Y8, Y8
+	VCMPPS       $0x0e, Y8, Y6, Y8
+	VPSLLD       $0x01, Y8, Y8
+	VPSUBD       Y8, Y7, Y7
+	VPSUBD       Y0, Y7, Y7
+	VPERMPS      Y2, Y7, Y8
+	VPERMPS      Y4, Y7, Y10
+	VBLENDVPS    Y9, Y10, Y8, Y8
+	VCMPPS       $0x0e, Y8, Y6, Y8
+	VPSUBD       Y8, Y7, Y7
+	VPERMPS      Y1, Y7, Y6
+	VPERMPS      Y3, Y7, Y7
+	VBLENDVPS    Y9, Y7, Y6, Y6
+	VMOVUPS      32(CX), Y7
+	VDIVPS       Y5, Y7, Y7
+	VBROADCASTSS 28(DI), Y9
+	VCMPPS       $0x0e, Y9, Y7, Y9
+	VBROADCASTSS 12(DI), Y5
+	VBROADCASTSS 44(DI), Y8
+	VBLENDVPS    Y9, Y8, Y5, Y5
+	VCMPPS       $0x0e, Y5, Y7, Y8
+	VPSLLD       $0x02, Y8, Y8
+	VPSUBD       Y8, Y0, Y5
+	VPERMPS      Y2, Y5, Y8
+	VPERMPS      Y4, Y5, Y10
+	VBLENDVPS    Y9, Y10, Y8, Y8
+	VCMPPS       $0x0e, Y8, Y7, Y8
+	VPSLLD       $0x01, Y8, Y8
+	VPSUBD       Y8, Y5, Y5
+	VPSUBD       Y0, Y5, Y5
+	VPERMPS      Y2, Y5, Y8
+	VPERMPS      Y4, Y5, Y10
+	VBLENDVPS    Y9, Y10, Y8, Y8
+	VCMPPS       $0x0e, Y8, Y7, Y8
+	VPSUBD       Y8, Y5, Y5
+	VPERMPS      Y1, Y5, Y7
+	VPERMPS      Y3, Y5, Y5
+	VBLENDVPS    Y9, Y5, Y7, Y7
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y7, 32(AX)
+	ADDQ         $0x04, DX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+	DECQ         BX
+	JNZ          group
+
+groupDone:
+	VZEROUPPER
+	RET
+
+// func fitScalesAVX2(scales *float32, x *float32, near *float32, groups int)
+// Requires: AVX, AVX2
+TEXT ·fitScalesAVX2(SB), NOSPLIT, $0-32
+	MOVQ         scales+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         near+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVL         $0x322bcc77, SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Y0
+	TESTQ        BX, BX
+	JZ           groupDone
+
+group:
+	VMOVUPS      (DX), Y1
+	VMOVUPS      32(DX), Y2
+	VMULPS       (CX), Y1, Y3
+	VMULPS       32(CX), Y2, Y4
+	VADDPS       Y4, Y3, Y3
+	VMULPS       Y1, Y1, Y1
+	VMULPS       Y2, Y2, Y2
+	VADDPS       Y2, Y1, Y1
+	VUNPCKLPS    Y1, Y3, Y2
+	VUNPCKHPS    Y1, Y3, Y1
+	VMOVHLPS     X2, X2, X4
+	VADDPS       X4, X2, X3
+	VADDPS       X1, X3, X3
+	VMOVHLPS     X1, X1, X4
+	VADDPS       X4, X3, X3
+	VEXTRACTF128 $0x01, Y2, X2
+	VADDPS       X2, X3, X3
+	VMOVHLPS     X2, X2, X4
+	VADDPS       X4, X3, X3
+	VEXTRACTF128 $0x01, Y1, X1
+	VADDPS       X1, X3, X3
+	VMOVHLPS     X1, X1, X4
+	VADDPS       X4, X3, X3
+	VMOVSHDUP    X3, X4
+	VMAXSS       X0, X4, X4
+	VDIVSS       X4, X3, X3
+	VMAXSS       X0, X3, X3
+	VMOVSS       X3, (AX)
+	ADDQ         $0x04, AX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	DECQ         BX
+	JNZ          group
+
+groupDone:
+	VZEROUPPER
+	RET
+
 // func projectAVX2(sums *float64, w *float32, wStride int, x *float32, xStride int, n int)
 // Requires: AVX
 TEXT ·projectAVX2(SB), NOSPLIT, $0-48

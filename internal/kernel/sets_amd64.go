@@ -45,6 +45,7 @@ var avx2 = func() set {
 	s.rotate, s.rotateOnce = r.rotate, r.rotateOnce
 	s.rotateBF16, s.rotateOnceBF16 = widening(s.widenBF16, s.rotate), widening(s.widenBF16, s.rotateOnce)
 	s.books, s.bookCodes = booksBy(r.count, bookSumsAVX2, meansBy(bookMeansAVX2)), bookCodesBy(bookCodesAVX2)
+	s.fitBooks = fitBooksBy(nearBooksAVX2, fitScalesAVX2, s.absMax[RawF32])
 	s.split = splitBy(splitAVX2)
 	s.splitFours = splitFoursBy(splitFoursAVX2, splitFours)
 	s.splitFoursHigh = splitFoursBy(splitFoursHighAVX2, splitFoursHigh)

@@ -235,6 +235,16 @@ func bookMeansAVX2(levels *float32, middles *float32, sums *float32, counts *uin
 //go:noescape
 func bookCodesAVX2(codes *uint16, x *float32, steps int, middles *float32)
 
+// nearBooksAVX2 finds the nearest of 16 levels for groups of 16 values divided by their scales.
+//
+//go:noescape
+func nearBooksAVX2(near *float32, x *float32, scales *float32, groups int, levels *float32, edges *float32)
+
+// fitScalesAVX2 fits the scales of levels of groups of 16 values.
+//
+//go:noescape
+func fitScalesAVX2(scales *float32, x *float32, near *float32, groups int)
+
 // projectAVX2 adds to eight rows of 16 sums. Strides are in bytes.
 //
 //go:noescape

@@ -7,12 +7,16 @@ import (
 
 // Eigen returns the eigenvalues of a symmetric [n, n] matrix, greatest first,
 // and row by row their eigenvectors. It reads the lower half and the diagonal,
-// all of them finite: Householder's reduction, then QL with implicit shifts.
-func Eigen(matrix []float64, n int) (values, vectors []float64) {
+// all of them finite: Householder's reduction, then QL with implicit shifts. Once
+// cancelled is closed it returns nil.
+func Eigen(matrix []float64, n int, cancelled <-chan struct{}) (values, vectors []float64) {
 	a := slices.Clone(matrix)
 	up := normalize(a, n)
-	d, e, q := tridiagonal(a, n)
-	implicitQL(d, e, q, n)
+	d, e, q := tridiagonal(a, n, cancelled)
+	implicitQL(d, e, q, n, cancelled)
+	if over(cancelled) {
+		return nil, nil
+	}
 	order := make([]int, n)
 	for i := range order {
 		order[i] = i
@@ -32,6 +36,16 @@ func Eigen(matrix []float64, n int) (values, vectors []float64) {
 		copy(vectors[i*n:(i+1)*n], q[from*n:(from+1)*n])
 	}
 	return values, vectors
+}
+
+// over reports whether work is cancelled.
+func over(cancelled <-chan struct{}) bool {
+	select {
+	case <-cancelled:
+		return true
+	default:
+		return false
+	}
 }
 
 // normalize mirrors the lower half and scales by a power of two to magnitudes
@@ -60,10 +74,10 @@ func normalize(a []float64, n int) float64 {
 
 // tridiagonal reduces a to the diagonal d and, from index 1 on, the diagonal e
 // beside it. Rows of q are the basis in which it is so.
-func tridiagonal(a []float64, n int) (d, e, q []float64) {
+func tridiagonal(a []float64, n int, cancelled <-chan struct{}) (d, e, q []float64) {
 	d, e = make([]float64, n), make([]float64, n)
 	reflectors, factors := make([][]float64, n), make([]float64, n)
-	for k := 0; k+1 < n; k++ {
+	for k := 0; k+1 < n && !over(cancelled); k++ {
 		d[k] = a[k*n+k]
 		v := slices.Clone(a[k*n+k+1 : (k+1)*n]) // the column, by symmetry
 		e[k+1], factors[k] = reflector(v)
@@ -78,7 +92,7 @@ func tridiagonal(a []float64, n int) (d, e, q []float64) {
 		q[i*n+i] = 1
 	}
 	// Row i of q is H₀·H₁·…·unit i: the last reflector first.
-	for k := n - 2; k >= 0; k-- {
+	for k := n - 2; k >= 0 && !over(cancelled); k-- {
 		v := reflectors[k]
 		for i := k + 1; i < n; i++ {
 			row := q[i*n+k+1 : (i+1)*n]
@@ -123,7 +137,7 @@ func reflect(a []float64, n, k int, v []float64, f float64) {
 }
 
 // implicitQL diagonalizes; rows of q turn with it.
-func implicitQL(d, e, q []float64, n int) {
+func implicitQL(d, e, q []float64, n int, cancelled <-chan struct{}) {
 	if n == 0 {
 		return
 	}
@@ -135,6 +149,9 @@ func implicitQL(d, e, q []float64, n int) {
 	}
 	for l := range n {
 		for range 60 { // two or three are usual
+			if over(cancelled) {
+				return
+			}
 			m := l
 			for ; m < n-1; m++ {
 				if near := math.Abs(d[m]) + math.Abs(d[m+1]); math.Abs(e[m]) <= 0x1p-53*near || math.Abs(e[m]) <= least {

@@ -186,12 +186,16 @@ func Above(a []float64, n int, bound float64) int {
 }
 
 // Inverse returns the inverse of a symmetric positive [n, n] matrix. Rows that
-// depend on earlier ones, or are zero, are left out: their part is zero.
-func Inverse(a []float64, n int) []float64 {
-	l, kept := cholesky(a, n)
+// depend on earlier ones, or are zero, are left out: their part is zero. Once
+// cancelled is closed it returns nil.
+func Inverse(a []float64, n int, cancelled <-chan struct{}) []float64 {
+	l, kept := cholesky(a, n, cancelled)
 	inverse := make([]float64, n*n)
 	x := make([]float64, n)
 	for c := range n {
+		if over(cancelled) {
+			return nil
+		}
 		if !kept[c] {
 			continue
 		}
@@ -250,9 +254,12 @@ func Orthonormal(products []float64, n int) (turn, parts []float64) {
 	return Transposed(columns, n, n), parts
 }
 
-func cholesky(a []float64, n int) (l []float64, kept []bool) {
+func cholesky(a []float64, n int, cancelled <-chan struct{}) (l []float64, kept []bool) {
 	l, kept = make([]float64, n*n), make([]bool, n)
 	for i := range n {
+		if over(cancelled) {
+			break
+		}
 		for j := range i {
 			if kept[j] {
 				l[i*n+j] = (a[i*n+j] - Dot(l[i*n:i*n+j], l[j*n:j*n+j])) / l[j*n+j]

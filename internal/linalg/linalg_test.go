@@ -83,7 +83,7 @@ func TestEigen(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for _, n := range []int{0, 1, 2, 3, 4, 5, 8, 17, 64, 130} {
 		for name, a := range symmetric(r, n) {
-			values, vectors := Eigen(a, n)
+			values, vectors := Eigen(a, n, nil)
 			greatest := 0.0
 			for i, v := range values {
 				greatest = max(greatest, math.Abs(v))
@@ -112,11 +112,71 @@ func TestEigen(t *testing.T) {
 	}
 }
 
+// TestLeading: the first of all eigenvalues, with vectors that are orthonormal and
+// theirs, whatever trouble the matrix has.
+func TestLeading(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	for _, n := range []int{1, 2, 3, 5, 16, 17, 33, 64, 97, 130} {
+		for name, a := range symmetric(r, n) {
+			want, _ := Eigen(a, n, nil)
+			for _, count := range []int{1, (n + 3) / 4, n} {
+				values, vectors := Leading(a, n, count, nil)
+				if len(values) != count || len(vectors) != count*n {
+					t.Fatalf("%s %d: %d values, want %d", name, n, len(values), count)
+				}
+				greatest := max(math.Abs(want[0]), math.Abs(want[n-1]), 1e-290)
+				for i, v := range values {
+					x := vectors[i*n : (i+1)*n]
+					if !(math.Abs(v-want[i]) <= 1e-13*greatest) {
+						t.Fatalf("%s %d: value %d is %v, want %v", name, n, i, v, want[i])
+					}
+					for j := range i + 1 {
+						product := 0.0
+						if i == j {
+							product = 1
+						}
+						if d := math.Abs(Dot(x, vectors[j*n:(j+1)*n]) - product); !(d < 1e-13) {
+							t.Fatalf("%s %d: vectors %d and %d: product off by %v", name, n, i, j, d)
+						}
+					}
+					for j := range n {
+						if d := math.Abs(Dot(a[j*n:(j+1)*n], x)-v*x[j]) / greatest; !(d < 1e-13*float64(n+1)) {
+							t.Fatalf("%s %d: vector %d of %d is off by %v", name, n, i, count, d)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+func BenchmarkEigen(b *testing.B) {
+	const n = 512
+	x := random(rand.New(rand.NewPCG(1, 1)), n*n)
+	a := make([]float64, n*n)
+	AddTransposeTimes(a, x, x, n, n)
+	b.Run("all", func(b *testing.B) {
+		for b.Loop() {
+			Eigen(a, n, nil)
+		}
+	})
+	b.Run("leading 32", func(b *testing.B) {
+		for b.Loop() {
+			Leading(a, n, 32, nil)
+		}
+	})
+	b.Run("leading 128", func(b *testing.B) {
+		for b.Loop() {
+			Leading(a, n, 128, nil)
+		}
+	})
+}
+
 func TestAbove(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for _, n := range []int{1, 2, 5, 17, 64} {
 		for name, a := range symmetric(r, n) {
-			values, _ := Eigen(a, n)
+			values, _ := Eigen(a, n, nil)
 			for i := 1; i < n; i++ {
 				bound := (values[i-1] + values[i]) / 2
 				if !(values[i-1]-bound > 1e-10*max(values[0], -values[n-1])) {
@@ -142,7 +202,7 @@ func TestInverse(t *testing.T) {
 				a[i*n+left], a[left*n+i] = 0, 0
 			}
 		}
-		inverse := Inverse(a, n)
+		inverse := Inverse(a, n, nil)
 		for i := range n {
 			for j := range n {
 				want := 0.0
@@ -162,7 +222,7 @@ func TestInverse(t *testing.T) {
 }
 
 func TestInverseOfDependentRows(t *testing.T) {
-	for _, v := range Inverse([]float64{1, 1, 1, 1}, 2) {
+	for _, v := range Inverse([]float64{1, 1, 1, 1}, 2, nil) {
 		if math.IsNaN(v) || math.IsInf(v, 0) {
 			t.Fatal(v)
 		}
@@ -174,5 +234,21 @@ func TestNormOfAnyRange(t *testing.T) {
 		if got := Norm([]float64{3 * f, -4 * f}); math.Abs(got-5*f) > 1e-15*f {
 			t.Errorf("%v: %v", 5*f, got)
 		}
+	}
+}
+
+// TestCancelled: a user who presses Ctrl-C does not wait for eigenvectors.
+func TestCancelled(t *testing.T) {
+	stop := make(chan struct{})
+	close(stop)
+	a := symmetric(rand.New(rand.NewPCG(1, 1)), 64)["random"]
+	if values, vectors := Eigen(a, 64, stop); values != nil || vectors != nil {
+		t.Error("Eigen went on")
+	}
+	if values, vectors := Leading(a, 64, 8, stop); values != nil || vectors != nil {
+		t.Error("Leading went on")
+	}
+	if Inverse(a, 64, stop) != nil {
+		t.Error("Inverse went on")
 	}
 }

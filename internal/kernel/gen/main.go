@@ -44,6 +44,8 @@ func main() {
 		v.codebooks()
 		if v.wide {
 			v.ranks()
+		} else {
+			v.fitBooks()
 		}
 		v.project("project", false)
 		v.project("projectFused", true)

@@ -1,0 +1,145 @@
+package linalg
+
+import "github.com/tensorpress/tensorpress/internal/kernel"
+
+const (
+	lanes = 16 // columns of a strip
+	panel = 16 // columns that are reduced before the rest of the matrix follows
+	pairs = 2 * panel
+)
+
+// reduction is Householder's, of a panel of columns at a time, so that most of it
+// are products of matrices. The matrix lies in strips of 16 columns, one after the
+// other, filled up with zeros.
+type reduction struct {
+	n, size    int // columns; with what fills the last strip
+	strips     []float64
+	reflectors []float64 // a row each, of size
+	factors    []float64
+	d, e       []float64 // as in [tridiagonal]
+
+	// For each column of the panel, v and w, of which v·wᵀ + w·vᵀ is still to be
+	// taken off the matrix: as rows, and as columns.
+	rows, columns []float64
+	stride        int            // of rows: no power of two, or they would share places of a cache
+	by            [pairs]float64 // factors of rows
+	x, w          []float64
+}
+
+// reduce brings a symmetric [n, n] matrix with magnitudes up to 1 to the
+// diagonals d and e.
+func reduce(a []float64, n int, cancelled <-chan struct{}) *reduction {
+	size := (n + lanes - 1) / lanes * lanes
+	stride := size + lanes
+	r := &reduction{n: n, size: size, stride: stride, strips: make([]float64, size*size), d: make([]float64, n), e: make([]float64, n),
+		reflectors: make([]float64, n*size), factors: make([]float64, n),
+		rows: make([]float64, (pairs+1)*stride), columns: make([]float64, pairs*size),
+		x: make([]float64, 2*stride), w: make([]float64, 2*stride)}
+	for i := range n {
+		for j := 0; j < n; j += lanes {
+			copy(r.row(j/lanes, i), a[i*n+j:i*n+min(j+lanes, n)])
+		}
+	}
+	for from := 0; from < n && !over(cancelled); from += panel {
+		to := min(from+panel, n)
+		for k := from; k < to; k++ {
+			r.column(k, k-from)
+		}
+		if to < n {
+			r.follow(to)
+		}
+	}
+	return r
+}
+
+// row is that of a strip.
+func (r *reduction) row(strip, i int) []float64 {
+	return r.strips[(strip*r.size+i)*lanes:][:lanes]
+}
+
+// column finds the reflector of column k, the panel's at, and what goes with it.
+func (r *reduction) column(k, at int) {
+	x, w := r.x, r.w[:r.size]
+	clear(r.w)
+	for i := k; i < r.n; i++ {
+		x[i] = r.row(k/lanes, i)[k%lanes]
+	}
+	r.takeOff(x, r.columns[k*pairs:], at, k)
+	r.d[k] = x[k]
+	if k+1 == r.n {
+		return
+	}
+	v := r.reflectors[k*r.size:][:r.size]
+	copy(v[k+1:r.n], x[k+1:r.n])
+	multiple, f := reflector(v[k+1 : r.n])
+	r.e[k+1], r.factors[k] = multiple, f
+	if f != 0 {
+		r.multiply(w, v, k+1)
+		has := make([]float64, pairs)
+		kernel.AddSums(has, kernel.Factors{X: v, Term: 1}, r.columns, pairs, pairs)
+		r.takeOff(r.w, has, at, k)
+		clear(w[:k+1])
+		Scale(w, f)
+		AddScaled(w, v, -f/2*Dot(w, v))
+	}
+	copy(r.rows[2*at*r.stride:], v)
+	copy(r.rows[(2*at+1)*r.stride:], w)
+	for i, u := range v {
+		r.columns[i*pairs+2*at], r.columns[i*pairs+2*at+1] = u, w[i]
+	}
+}
+
+// multiply sets w to the matrix, as it was before the panel, times v, which is
+// zero up to from.
+func (r *reduction) multiply(w, v []float64, from int) {
+	first := from / lanes
+	for s := first; s < r.size/lanes; s++ {
+		strip := r.strips[(s*r.size+first*lanes)*lanes:][:(r.size-first*lanes)*lanes]
+		kernel.AddSums(w[s*lanes:(s+1)*lanes], kernel.Factors{X: v[first*lanes:], Term: 1}, strip, lanes, lanes)
+	}
+}
+
+// takeOff takes off x, from about there on, what the panel's first columns have of a
+// row or vector, of which the products with each v and w are given.
+func (r *reduction) takeOff(x, has []float64, columns, from int) {
+	for j := 0; j < 2*columns; j += 2 {
+		r.by[j], r.by[j+1] = -has[j+1], -has[j]
+	}
+	if columns > 0 {
+		from = from / lanes * lanes
+		rows := r.rows[from:][:2*columns*r.stride]
+		kernel.AddSums(x[from:][:r.stride], kernel.Factors{X: r.by[:], Term: 1}, rows, r.stride, r.size-from)
+	}
+}
+
+// follow takes off the rest of the matrix what a whole panel has left to do.
+func (r *reduction) follow(from int) {
+	crossed := make([]float64, pairs*lanes)
+	for s := from / lanes; s < r.size/lanes; s++ {
+		for j := range pairs {
+			for c, v := range r.rows[(j^1)*r.stride+s*lanes:][:lanes] {
+				crossed[j*lanes+c] = -v
+			}
+		}
+		AddTimes(r.strips[(s*r.size+from)*lanes:][:(r.size-from)*lanes], r.columns[from*pairs:], crossed, pairs, lanes)
+	}
+	clear(r.rows)
+	clear(r.columns)
+}
+
+// back turns vectors of the tridiagonal matrix, the columns of y [size, width],
+// into those of the matrix: the last reflector first.
+func (r *reduction) back(y []float64, width int, cancelled <-chan struct{}) {
+	has := make([]float64, width)
+	for k := r.n - 2; k >= 0 && !over(cancelled); k-- {
+		if r.factors[k] == 0 {
+			continue
+		}
+		first := (k + 1) / lanes * lanes
+		v, rest := r.reflectors[k*r.size:][first:r.size], y[first*width:]
+		clear(has)
+		kernel.AddSums(has, kernel.Factors{X: v, Term: 1}, rest, width, width)
+		Scale(has, -r.factors[k])
+		AddTimes(rest, v, has, 1, width)
+	}
+}
