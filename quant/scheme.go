@@ -103,6 +103,7 @@ type Scheme struct {
 	rounded     safetensors.Dtype // of values, before anything else
 	chances     *Stochastic
 	product     *dtype.Type // of quantized matmul
+	zeroStore   *dtype.Type // asked for zero points, of which a signed dtype has none
 	factors     int         // where their tensors begin among the parts
 	factorDtype safetensors.Dtype
 	numbers     numbers
@@ -126,7 +127,7 @@ func NewScheme(shape []int, o Options) (*Scheme, error) {
 	s := &Scheme{
 		Dtype: o.Dtype, Kind: o.Kind, Shape: shape, ScaleDtype: scaleDtype(o), AllowNonfinite: o.AllowNonfinite,
 		Codebook: o.Codebook, geometry: g, exact: o.ExactReference, steps: o.codebookSteps(), numbers: newNumbers(o.Dtype, o.ExactReference),
-		rounded: o.ModelDtype, factorDtype: factorDtype(o.ModelDtype), Rank: max(min(o.Rank, g.rows, g.rest), 0), rankSteps: o.rankSteps(),
+		zeroStore: o.ZeroPointStore, rounded: o.ModelDtype, factorDtype: factorDtype(o.ModelDtype), Rank: max(min(o.Rank, g.rows, g.rest), 0), rankSteps: o.rankSteps(),
 	}
 	if o.SourceDtype == o.ModelDtype {
 		s.rounded = 0
@@ -369,6 +370,15 @@ func (s *Scheme) Stores() (scale, zero string, codebook bool) {
 		}
 	}
 	return scale, zero, codebook
+}
+
+// ZeroAsked returns the dtype that was asked for zero points which the weight does
+// not have, "" for none: with it SDNQ stores other shapes for quantized matmul.
+func (s *Scheme) ZeroAsked() string {
+	if s.zeroStore == nil || s.zero.store != nil || !s.Matmul {
+		return ""
+	}
+	return s.zeroStore.Name
 }
 
 // FactorDtype returns the dtype of the low-rank factors.
