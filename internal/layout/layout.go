@@ -58,6 +58,16 @@ var (
 	}}
 )
 
+// Further ones that are read and not written.
+var (
+	// PlainScale is that of programs whose scale is called as SDNQ's is.
+	PlainScale = &Layout{Name: "scale", suffixes: map[quant.Role]string{
+		quant.Weight: ".weight", quant.Scale: ".scale", quant.InputScale: ".input_scale",
+	}}
+	// Bare is ComfyUI's own without the descriptions.
+	Bare = &Layout{Name: "undescribed", suffixes: Comfy.suffixes}
+)
+
 // ByName returns the layout of that name.
 func ByName(name string) (*Layout, error) {
 	for _, l := range []*Layout{SDNQ, Comfy} {

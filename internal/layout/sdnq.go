@@ -60,14 +60,23 @@ func (m *Model) readSDNQ() error {
 // none: that in the header wins over the file beside, which wins over the
 // model's own config.
 func configText(c *checkpoint.Checkpoint) ([]byte, error) {
-	if text, ok := c.Metadata[ConfigKey]; ok {
+	if text, ok := c.Metadata[ConfigKey]; ok && !isOthers(ConfigKey, []byte(text)) {
 		return []byte(text), nil
 	}
 	text, err := os.ReadFile(filepath.Join(c.Dir, ConfigFile))
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return text, err
+	switch {
+	case err == nil && !isOthers("", text):
+		return text, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, err
 	}
 	return sdnqOnly(c.Config), nil
+}
+
+// isOthers reports whether a config names another method than SDNQ's.
+func isOthers(key string, text []byte) bool {
+	o, err := pyjson.ParseObject(text)
+	return err == nil && newDeclaration("", key, o) != nil && methodText(key, o) != ""
 }
 
 // sdnqOnly returns a model's quantization config if it is SDNQ's.
