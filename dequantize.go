@@ -91,7 +91,11 @@ func restoration(c *checkpoint.Checkpoint, dest string, o DequantizeOptions) (*p
 	if err != nil {
 		return nil, err
 	}
-	return plan.Restore(m, dtype, out)
+	r, err := plan.Restore(m, dtype, out)
+	if err != nil {
+		return nil, err
+	}
+	return r, noteFormer(c, m, &r.Plan, out.Folder)
 }
 
 // readModel finds a checkpoint's layers, with the help of its source if given.
@@ -107,6 +111,9 @@ func readModel(c *checkpoint.Checkpoint, source string) (*layout.Model, error) {
 	m, err := layout.Read(c, from)
 	if err != nil {
 		return nil, &sourceError{err}
+	}
+	if m.Err != nil {
+		return nil, &sourceError{m.Failed()}
 	}
 	return m, nil
 }
@@ -145,6 +152,9 @@ func (m *models) restoreReport(dest string, took time.Duration) *Report {
 	for _, one := range m.list {
 		for _, f := range one.plan.Files {
 			report.Files = append(report.Files, one.named(f.Name))
+		}
+		for _, note := range one.plan.Notes {
+			report.Notes = append(report.Notes, one.note(note))
 		}
 		for _, l := range one.restoration.Layers {
 			layer := ReportLayer{

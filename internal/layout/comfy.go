@@ -83,7 +83,7 @@ func (m *Model) layerKind(name string, header pyjson.Object) (*kind, error) {
 	}
 	k, err := m.kinds.of(string(text), func() (pyjson.Object, error) { return pyjson.ParseObject(text) })
 	if err != nil {
-		return nil, fmt.Errorf("comfy_quant: %w", err)
+		return nil, fmt.Errorf("comfy_quant: %w: tensorpress migrate describes layers anew that their tensors tell", err)
 	}
 	return k, nil
 }

@@ -93,9 +93,9 @@ func TestForeignPlain(t *testing.T) {
 	one := scaledFile.with("a.weight", "BF16 4 8", "a.scale_weight", "F32 1")
 	one.bodies = map[string][]byte{"a.scale_weight": {0, 0, 0x80, 0x3F}}
 	for name, f := range map[string]file{
-		"scale of 1":     one,
-		"no scale":       scaledFile.with("a.scale_weight", "", "a.scale_input", ""),
-		"plain":          weightScaleFile.with("a.weight", "BF16 4 8"),
+		"scale of 1": one,
+		"no scale":   scaledFile.with("a.scale_weight", "", "a.scale_input", ""),
+		"plain":      weightScaleFile.with("a.weight", "BF16 4 8"),
 	} {
 		if m := read(t, f); len(m.Layers) != 0 || m.Layout != nil {
 			t.Errorf("%s: %d layers", name, len(m.Layers))

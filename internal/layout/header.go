@@ -42,7 +42,7 @@ func (m *Model) headerLayers() (pyjson.Object, error) {
 			continue
 		}
 		known[name] = true
-		m.Renamed = append(m.Renamed, name)
+		m.Renamed = append(m.Renamed, Renamed{name, e.Key})
 		layers = append(layers, pyjson.Member{Key: name, Value: e.Value})
 	}
 	return layers, nil

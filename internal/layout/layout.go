@@ -88,6 +88,22 @@ func (l *Layout) TensorName(layer string, role quant.Role) string {
 	return layer + l.suffixes[role]
 }
 
+// PartOf returns the layer of which readers of the layout take a tensor for a part
+// by its name, the weight aside.
+func (l *Layout) PartOf(name string) (layer string, ok bool) {
+	dot := strings.LastIndexByte(name, '.')
+	if dot < 0 {
+		return "", false
+	}
+	end := name[dot:]
+	if end == weightSuffix {
+		return "", false
+	}
+	_, part := l.role(end)
+	part = part || l.SelfDescribing && (end == metadataSuffix || end == PreQuantScale)
+	return name[:dot], part
+}
+
 // WeightName returns the name of a layer's weight, before and after.
 func WeightName(layer string) string { return layer + weightSuffix }
 

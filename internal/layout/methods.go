@@ -157,7 +157,8 @@ func declared(c *checkpoint.Checkpoint) (*Declaration, error) {
 func inConfig(model pyjson.Object) *Declaration {
 	for _, key := range declarations {
 		v, _ := model.Get(key)
-		if o, ok := v.(pyjson.Object); ok && len(o) > 0 {
+		o, _ := v.(pyjson.Object)
+		if len(o) > 0 && (key == ConfigKey || methodText(key, o) != "") {
 			return newDeclaration("config.json", key, o)
 		}
 	}
@@ -229,4 +230,20 @@ func transforms(v any) bool {
 	groups, _ := o.Get("config_groups")
 	list, _ := groups.(pyjson.Object)
 	return len(list) > 0
+}
+
+// WithoutDeclarations is a model's config without what it says of how it is
+// quantized.
+func WithoutDeclarations(model pyjson.Object) pyjson.Object {
+	if d := inConfig(model); d != nil {
+		model = model.Delete(d.Key)
+	}
+	for _, m := range model {
+		if part, ok := m.Value.(pyjson.Object); ok && m.Key != ConfigKey {
+			if _, ok := part.Get(ConfigKey); ok {
+				model = model.Set(m.Key, part.Delete(ConfigKey))
+			}
+		}
+	}
+	return model.Delete(ConfigKey)
 }

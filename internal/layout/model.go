@@ -41,6 +41,14 @@ type Layer struct {
 	byRows bool // scales, in a format that has them in tiles
 }
 
+// Renamed is a layer and what the header calls it.
+type Renamed struct{ Layer, Entry string }
+
+// Stripped reports whether the header's name is the layer's without the prefix
+// that checkpoints put before a diffusion model, which ComfyUI takes off before
+// it asks the header once more.
+func (r Renamed) Stripped() bool { return r.Layer == "model.diffusion_model."+r.Entry }
+
 // Alike is the same for layers that share description and codec.
 func (l *Layer) Alike() any { return l.alike }
 
@@ -60,7 +68,7 @@ type Model struct {
 	// there is no weight.
 	Unmatched []string
 	// Renamed are the layers that the header describes under another prefix.
-	Renamed []string
+	Renamed []Renamed
 	// Err is what is wrong with the checkpoint as a whole; inspection goes on
 	// in spite of it.
 	Err error

@@ -21,6 +21,8 @@ type MigrateOptions struct {
 	Only   *pattern.Pattern // layers that Add, Remove and InputScale are for, nil for all
 	Add    pyjson.Object    // keys for their JSON
 	Remove []string
+	// DropIgnored leaves out companions that the layers' formats ignore.
+	DropIgnored bool
 	// InputScale adds a scale of activations, which is 1, to float8 layers
 	// without one.
 	InputScale bool
@@ -50,6 +52,9 @@ func Migrate(m *layout.Model, how MigrateOptions, o Options) (*Plan, error) {
 	p, err := Rewrite(g.edits, o.Output)
 	if err == nil {
 		p.Notes = g.notes
+		if g.dropped > 0 {
+			p.Notes = append(p.Notes, fmt.Sprintf("left out, since their formats ignore them: %d tensors beside layers", g.dropped))
+		}
 		err = g.checkFor(p, o)
 	}
 	return p, err
@@ -62,6 +67,7 @@ type migration struct {
 	edits   []Edit
 	changed int // layers
 	edited  int // by Add or Remove
+	dropped int // tensors, by DropIgnored
 	header  pyjson.Object
 	notes   []string
 	cannot  reasons
@@ -71,6 +77,10 @@ type migration struct {
 func (g *migration) layer(l *layout.Layer) error {
 	chosen, err := g.chosen(l)
 	if err != nil {
+		return err
+	}
+	l = g.read(l)
+	if err := g.readable(l, chosen); err != nil {
 		return err
 	}
 	options, stored := g.options(l, chosen), l.Stored()
@@ -87,6 +97,13 @@ func (g *migration) layer(l *layout.Layer) error {
 	if err != nil {
 		return err
 	}
+	if g.DropIgnored {
+		edits = slices.DeleteFunc(edits, func(e Edit) bool {
+			return e.Data == nil && slices.ContainsFunc(l.Ignored(), func(t checkpoint.Tensor) bool { return t.Name == e.Source.Name })
+		})
+		n := len(l.Ignored())
+		g.dropped, changed = g.dropped+n, changed || n > 0
+	}
 	reason := "as it is"
 	if changed || !g.holds(text) {
 		g.changed++
@@ -96,6 +113,51 @@ func (g *migration) layer(l *layout.Layer) error {
 	g.edits = append(append(g.edits, edits...), Known(text))
 	g.header = append(g.header, pyjson.Member{Key: l.Name, Value: codec.HeaderEntry(options)})
 	return nil
+}
+
+// read takes a layer whose own description says nothing for what its tensors
+// tell, with all else that the description says.
+func (g *migration) read(l *layout.Layer) *layout.Layer {
+	if v, ok := l.Options.Get("format"); l.Layout != layout.Comfy || l.Err == nil || ok && v != "" {
+		return l
+	}
+	told := g.Undescribed(l.Name)
+	if told == nil {
+		return l
+	}
+	for _, m := range l.Options {
+		if m.Key != "format" {
+			told.Options = told.Options.Set(m.Key, m.Value)
+		}
+	}
+	if told.Err != nil && !told.Ambiguous {
+		told.Err = fmt.Errorf("%w; its tensors alone tell: %w", l.Err, told.Err)
+	}
+	told.Tensors = append(slices.Clone(told.Tensors), some(l.Tensors, layout.IsMetadata)...)
+	return told
+}
+
+// some are the tensors of which a name is true.
+func some(tensors []checkpoint.Tensor, is func(name string) bool) (list []checkpoint.Tensor) {
+	for _, t := range tensors {
+		if is(t.Name) {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// readable refuses what no description changes: of layers that nothing
+// describes, those alone that a format which is named here decides.
+func (g *migration) readable(l *layout.Layer, chosen bool) error {
+	if l.Err == nil || l.Layout == layout.Comfy {
+		return nil
+	}
+	decides := func(key string) bool { _, ok := g.Add.Get(key); return ok }
+	if l.Ambiguous && chosen && (decides("format") || decides("convrot")) {
+		return nil
+	}
+	return l.Err
 }
 
 // dropIdle leaves out a scale_input of 1, as ComfyUI does: a scale that is
@@ -246,7 +308,7 @@ func (g *migration) tensors(l *layout.Layer, stored map[quant.Role]checkpoint.Te
 	for _, t := range l.Tensors {
 		switch {
 		case taken[t.Name] || layout.IsMetadata(t.Name):
-		case l.Layout == layout.Comfy && t.Name != layout.Comfy.TensorName(l.Name, quant.Scalar):
+		case (l.Layout == layout.Comfy || l.Layout == layout.Bare) && t.Name != layout.Comfy.TensorName(l.Name, quant.Scalar):
 			edits = append(edits, Kept(t)) // what only some loaders know
 		default:
 			changed = true
@@ -301,6 +363,11 @@ func (g *migration) holds(l layout.Literal) bool {
 // check refuses what cannot be done, and to do nothing.
 func (g *migration) check(metadata map[string]string) error {
 	path := g.Checkpoint.Path
+	for _, l := range g.Layers {
+		if l.Layout == layout.Other { // no quantizing makes anything of them
+			return &sourceError{fmt.Errorf("%s: layer %s: %w", path, l.Name, l.Err)}
+		}
+	}
 	sameHeader := g.Checkpoint.Metadata[layout.HeaderKey] == metadata[layout.HeaderKey]
 	switch {
 	case len(g.cannot) > 0:
