@@ -130,6 +130,12 @@ func restoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to writers, use
 		columns := l.Codec.Cut().Cols
 		if !d.tiles(yield, func(w *stream.Worker, _ int, a quant.Area) error {
 			values, err := d.read(w, a)
+			if err == nil {
+				err = checkRestored(c, l.Layer, a, values, columns)
+			}
+			if err == nil {
+				err = checkFits(c, l.Layer, values, d.out)
+			}
 			if err != nil {
 				return err
 			}
