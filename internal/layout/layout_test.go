@@ -50,7 +50,11 @@ func (f file) open(t testing.TB) *checkpoint.Checkpoint {
 	for name, text := range f.beside {
 		write(name, []byte(text))
 	}
-	c, err := checkpoint.Open(filepath.Join(dir, "model.safetensors"))
+	path := filepath.Join(dir, "model.safetensors")
+	if _, model := f.beside["config.json"]; model {
+		path = dir
+	}
+	c, err := checkpoint.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -96,7 +96,9 @@ func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
 	if m.Declared, err = declared(c); err != nil {
 		return nil, err
 	}
-	m.Err = m.Declared.problem()
+	if c.IsDir || c.Index != "" { // what stands beside a single file may be another's
+		m.Err = m.Declared.problem()
+	}
 	if err := m.readForeign(); err != nil {
 		return nil, err
 	}

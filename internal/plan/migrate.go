@@ -71,6 +71,7 @@ type migration struct {
 	header  pyjson.Object
 	notes   []string
 	cannot  reasons
+	unread  bool // that cannot be described, since nobody knows what they hold
 }
 
 // layer makes the edits of one layer.
@@ -155,8 +156,10 @@ func (g *migration) readable(l *layout.Layer, chosen bool) error {
 	}
 	decides := func(key string) bool { _, ok := g.Add.Get(key); return ok }
 	if l.Ambiguous && chosen && (decides("format") || decides("convrot")) {
+		g.edited++
 		return nil
 	}
+	g.unread = true
 	return l.Err
 }
 
@@ -370,6 +373,8 @@ func (g *migration) check(metadata map[string]string) error {
 	}
 	sameHeader := g.Checkpoint.Metadata[layout.HeaderKey] == metadata[layout.HeaderKey]
 	switch {
+	case g.unread:
+		return &sourceError{fmt.Errorf("%d of %d layers of %s cannot be described: %s", g.cannot.layers(), len(g.Layers), path, g.cannot)}
 	case len(g.cannot) > 0:
 		return &sourceError{fmt.Errorf("%d of %d layers of %s cannot be described without changing their weights: %s. tensorpress quantize makes them anew, from their values",
 			g.cannot.layers(), len(g.Layers), path, g.cannot)}
