@@ -72,8 +72,8 @@ func readMigrated(source, dest string, o MigrateOptions) (*models, error) {
 // how reads the words.
 func (o MigrateOptions) how() (how plan.MigrateOptions, err error) {
 	how = plan.MigrateOptions{Remove: o.RemoveKeys, DropIgnored: o.DropIgnored, InputScale: o.InputScale, Header: o.QuantizationMetadata}
-	if o.Only != "" && o.AddKeys == "" && o.RemoveKeys == nil && !o.InputScale {
-		return how, usage.Errorf("--only is for --add-keys, --remove-keys and --input-scale")
+	if o.Only != "" && o.AddKeys == "" && o.RemoveKeys == nil && !o.InputScale && !o.DropIgnored {
+		return how, usage.Errorf("--only is for --add-keys, --remove-keys, --input-scale and --drop-ignored")
 	}
 	if o.Only != "" {
 		if how.Only, err = pattern.Compile(o.Only); err != nil {

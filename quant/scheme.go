@@ -48,6 +48,9 @@ type Options struct {
 	// uint15, whose greatest values overflow, and the zero band of floats with
 	// one exponent bit. Its readers restore both forms.
 	ExactReference bool
+	// Stored says that the weight was written so already: what is refused for its
+	// readers' sake can be read.
+	Stored bool
 	// AllowNonfinite quantizes groups with NaN or infinity as SDNQ does
 	// instead of refusing them.
 	AllowNonfinite bool
@@ -162,7 +165,7 @@ func check(o Options) error {
 		return fmt.Errorf("group size %d: want -2, -1, 0 or more", o.GroupSize)
 	case o.Codebook && (o.Dtype.Class != dtype.Integer || !o.Dtype.Unsigned):
 		return fmt.Errorf("%s has no codebook: only unsigned integers have", o.Dtype)
-	case o.Kind == Embedding && o.GroupSize == -2 && !o.ExactReference:
+	case o.Kind == Embedding && o.GroupSize == -2 && !o.ExactReference && !o.Stored:
 		return errors.New("group size -2: SDNQ looks an embedding's scale up by its entry, and would fail")
 	}
 	return nil

@@ -32,7 +32,7 @@ entry that says otherwise. --add-keys, --remove-keys, --input-scale and
 	f := cmd.Flags()
 	f.StringVar(&m.o.AddKeys, "add-keys", "", "set keys of the layers' descriptions, a `JSON` object")
 	f.StringSliceVar(&m.o.RemoveKeys, "remove-keys", nil, "remove `KEYS` from the layers' descriptions; repeatable, or with commas")
-	f.StringVar(&m.o.Only, "only", "", "do so, and --input-scale, for layers that match `PATTERN` alone, in Python's syntax")
+	f.StringVar(&m.o.Only, "only", "", "do so, --input-scale and --drop-ignored for layers that match `PATTERN` alone, in Python's syntax")
 	f.BoolVar(&m.o.DropIgnored, "drop-ignored", false, "leave out tensors beside layers that their formats ignore, such as input_scale beside int8")
 	f.BoolVar(&m.o.InputScale, "input-scale", false, "give float8 layers an input scale of 1 where they have none")
 	f.BoolVar(&m.o.QuantizationMetadata, "quantization-metadata", false, "describe layers in the header too, as _quantization_metadata")

@@ -183,6 +183,7 @@ func openSDNQ(l *Stored) (Codec, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.Stored = true
 	if err := fits(o, shape); err != nil {
 		return nil, err
 	}

@@ -200,7 +200,7 @@ func TestHeaderPrefix(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, m.Layers[0].Options)
 		}
 	}
-	m := read(t, file{tensors: map[string]string{"b.0.weight": "F8_E4M3 4 8", "b.0.weight_scale": "F32"}}.header(`{"layers": {"c.0": ` + entry + `}}`))
+	m := read(t, file{tensors: map[string]string{"b.0.weight": "F8_E4M3 4 8", "b.0.weight_scale": "F32"}}.header(`{"layers": {"c.0": `+entry+`}}`))
 	if !slices.Equal(m.Unmatched, []string{"c.0"}) {
 		t.Errorf("unmatched: %v", m.Unmatched)
 	}

@@ -18,7 +18,7 @@ import (
 
 // MigrateOptions are what changes beyond what has to.
 type MigrateOptions struct {
-	Only   *pattern.Pattern // layers that Add, Remove and InputScale are for, nil for all
+	Only   *pattern.Pattern // layers that what follows is for, nil for all
 	Add    pyjson.Object    // keys for their JSON
 	Remove []string
 	// DropIgnored leaves out companions that the layers' formats ignore.
@@ -98,7 +98,7 @@ func (g *migration) layer(l *layout.Layer) error {
 	if err != nil {
 		return err
 	}
-	if g.DropIgnored {
+	if g.DropIgnored && chosen {
 		edits = slices.DeleteFunc(edits, func(e Edit) bool {
 			return e.Data == nil && slices.ContainsFunc(l.Ignored(), func(t checkpoint.Tensor) bool { return t.Name == e.Source.Name })
 		})
