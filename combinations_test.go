@@ -126,3 +126,67 @@ func combinationComesBack(t *testing.T, source, d string, settings map[string]an
 	}
 	return true
 }
+
+// TestComfyCombinationsComeBack: the same for ComfyUI's formats and
+// convert_to_quant's, which have settings of their own.
+func TestComfyCombinationsComeBack(t *testing.T) {
+	var tensors []safetensors.Tensor
+	for name, shape := range combinationShapes {
+		tensors = append(tensors, safetensors.Tensor{Name: name, Dtype: safetensors.BF16, Shape: shape})
+	}
+	tensors = append(tensors, safetensors.Tensor{Name: "g.proj.weight", Dtype: safetensors.BF16, Shape: []int{160, 256}})
+	source := written(t, tensors)
+	formats := []string{
+		"int8_tensorwise", "float8_e4m3fn", "float8_e5m2", "mxfp8", "nvfp4", "convrot_w4a4", "asym_w4a8_int8", "awq_w4a16",
+		"float8_e4m3fn_rowwise", "float8_e4m3fn_blockwise", "float8_e4m3fn_block3d", "int8_blockwise",
+	}
+	n := 300
+	if testing.Short() {
+		n = 40
+	}
+	r := rand.New(rand.NewPCG(16, 2))
+	accepted := 0
+	for range n {
+		settings := map[string]any{}
+		some := func(key string, chance float64, values ...any) {
+			if r.Float64() < chance {
+				settings[key] = values[r.IntN(len(values))]
+			}
+		}
+		some("block-size", 0.2, 8, 16, 32, 64)
+		some("convrot", 0.2, true)
+		some("convrot-group-size", 0.2, 16, 64, 256)
+		some("group-size", 0.1, 16, 32)
+		some("bits", 0.1, 4, 6)
+		some("full-precision-matmul", 0.2, true)
+		some("input-scale", 0.1, true)
+		o := Options{Layout: "comfy", Dtype: &formats[r.IntN(len(formats))], Settings: settings, Preset: "none", Embedding: r.IntN(3) == 0, QuantizationMetadata: r.IntN(3) == 0, Resources: Resources{Threads: 1}}
+		if r.IntN(4) == 0 {
+			o.Scale = ptr([]string{"tensor", "row", "block"}[r.IntN(3)])
+		}
+		label := fmt.Sprint(*o.Dtype, settings, text(o.Scale))
+		dir := t.TempDir()
+		dest := filepath.Join(dir, "out.safetensors")
+		if _, err := Quantize(t.Context(), source, dest, o); errors.Is(err, ErrUsage) {
+			continue
+		} else if err != nil {
+			t.Errorf("%s: %v", label, err)
+			continue
+		}
+		accepted++
+		v, err := Verify(t.Context(), dest, VerifyOptions{Source: source, MaxRelMSE: ptr(0.35), Resources: o.Resources})
+		if err != nil || !v.OK {
+			t.Errorf("%s: %v, %v", label, v.Problems[:min(3, len(v.Problems))], err)
+			continue
+		}
+		if len(v.Layers) == 0 {
+			continue
+		}
+		if _, err := Dequantize(t.Context(), dest, filepath.Join(dir, "plain.safetensors"), DequantizeOptions{Resources: o.Resources}); err != nil {
+			t.Errorf("%s: %v", label, err)
+		}
+	}
+	if accepted < n/4 {
+		t.Errorf("%d of %d combinations were accepted: the others tell nothing", accepted, n)
+	}
+}

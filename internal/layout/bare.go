@@ -92,14 +92,13 @@ func tiled(scale []int) bool { return scale[0]%128 == 0 && scale[1]%4 == 0 }
 // agreeOnOrder: where one layer's shape tells that scales lie by rows, those of
 // the same format do whose shapes allow both.
 func (m *Model) agreeOnOrder() {
-	for _, one := range m.Layers {
-		if !one.byRows {
-			continue
-		}
-		for _, l := range m.Layers {
-			if l.Layout == Bare && l.Format == one.Format && l.Err == nil {
-				l.fail(byRows(l.Format, l))
-			}
+	told := map[string]bool{}
+	for _, l := range m.Layers {
+		told[l.Format] = told[l.Format] || l.byRows
+	}
+	for _, l := range m.Layers {
+		if l.Layout == Bare && told[l.Format] && l.Err == nil {
+			l.fail(byRows(l.Format, l))
 		}
 	}
 }

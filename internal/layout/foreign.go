@@ -29,6 +29,10 @@ const fullPrecision = 2
 // have.
 func (m *Model) readForeign() error {
 	m.precise = m.readMarkers()
+	m.rotated = slices.ContainsFunc(m.Layers, func(l *Layer) bool {
+		v, _ := l.Options.Get("convrot")
+		return l.Layout == Comfy && v == true
+	})
 	if !m.mayBeForeign() {
 		return nil
 	}
@@ -104,7 +108,7 @@ func (m *Model) doubt(l *Layer) {
 	switch {
 	case d != nil && d.known && !d.eightBits:
 		l.fail(fmt.Errorf("%s: %s: %s", d.Method, names(l.Tensors), startOver))
-	case l.Format == "int8_tensorwise" && m.rotates():
+	case l.Format == "int8_tensorwise" && m.rotated:
 		l.doubtful(fmt.Errorf("it may be rotated as other layers of the file are: tensorpress migrate --add-keys with convrot, and convrot_groupsize, or with \"convrot\": false, says so"))
 	}
 	for _, t := range m.Checkpoint.Under(l.Name + ".weight_") {
@@ -121,14 +125,6 @@ func (l *Layer) fail(err error) { l.Err, l.Codec, l.Parts, l.alike = err, nil, n
 func (l *Layer) doubtful(err error) {
 	l.fail(err)
 	l.Ambiguous = true
-}
-
-// rotates reports whether a layer describes itself as rotated integers.
-func (m *Model) rotates() bool {
-	return slices.ContainsFunc(m.Layers, func(l *Layer) bool {
-		v, _ := l.Options.Get("convrot")
-		return l.Layout == Comfy && v == true
-	})
 }
 
 // mayBeForeign reports false where no name is that of a scale and no weight of

@@ -74,8 +74,10 @@ var prefixes = []string{
 }
 
 // swap finds the prefix of entries and that of tensors in whose place it stands:
-// those by which most entries have a weight.
+// those by which most of some entries have a weight.
 func (m *Model) swap(entries pyjson.Object) (from, to string) {
+	const some = 100
+	entries = entries[:min(some, len(entries))]
 	most := 0
 	for _, p := range prefixes {
 		for _, q := range prefixes {

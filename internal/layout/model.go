@@ -76,6 +76,7 @@ type Model struct {
 	source  *checkpoint.Checkpoint
 	kinds   kinds
 	precise bool // as a marker asks
+	rotated bool // a layer describes itself as rotated integers
 }
 
 // Read finds the layers of a checkpoint. It reads metadata, never weights. The
@@ -92,9 +93,11 @@ func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
 			return nil, err
 		}
 	}
-	var err error
-	if m.Declared, err = declared(c); err != nil {
-		return nil, err
+	if m.Config == nil {
+		var err error
+		if m.Declared, err = declared(c); err != nil {
+			return nil, err
+		}
 	}
 	if c.IsDir || c.Index != "" { // what stands beside a single file may be another's
 		m.Err = m.Declared.problem()

@@ -26,11 +26,11 @@ const (
 
 // readSDNQ finds the layers that a config describes: a weight with a scale.
 func (m *Model) readSDNQ() error {
-	text, err := configText(m.Checkpoint)
-	if err != nil || text == nil {
+	o, err := configObject(m.Checkpoint)
+	if err != nil || o == nil {
 		return err
 	}
-	config, err := sdnq.Parse(text)
+	config, err := sdnq.FromObject(o)
 	if err != nil {
 		return fmt.Errorf("%s: %w", m.Checkpoint.Path, err)
 	}
@@ -56,37 +56,42 @@ func (m *Model) readSDNQ() error {
 	return nil
 }
 
-// configText returns the config that describes a checkpoint, nil if there is
-// none: that in the header wins over the file beside, which wins over the
-// model's own config.
-func configText(c *checkpoint.Checkpoint) ([]byte, error) {
-	if text, ok := c.Metadata[ConfigKey]; ok && !isOthers(ConfigKey, []byte(text)) {
-		return []byte(text), nil
+// configObject returns the config that describes a checkpoint, nil if there is
+// none or it is another program's: that in the header wins over the file beside,
+// which wins over the model's own config.
+func configObject(c *checkpoint.Checkpoint) (pyjson.Object, error) {
+	if text, ok := c.Metadata[ConfigKey]; ok {
+		if o, err := ownConfig(c, []byte(text)); o != nil || err != nil {
+			return o, err
+		}
 	}
 	text, err := os.ReadFile(filepath.Join(c.Dir, ConfigFile))
 	switch {
-	case err == nil && !isOthers("", text):
-		return text, nil
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+	case err == nil:
+		if o, err := ownConfig(c, text); o != nil || err != nil {
+			return o, err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	return sdnqOnly(c.Config), nil
-}
-
-// isOthers reports whether a config names another method than SDNQ's.
-func isOthers(key string, text []byte) bool {
-	o, err := pyjson.ParseObject(text)
-	return err == nil && newDeclaration("", key, o) != nil && methodText(key, o) != ""
-}
-
-// sdnqOnly returns a model's quantization config if it is SDNQ's.
-func sdnqOnly(model pyjson.Object) []byte {
-	v, _ := model.Get(ConfigKey)
+	v, _ := c.Config.Get(ConfigKey)
 	config, _ := v.(pyjson.Object)
-	if method, _ := config.Get("quant_method"); method != "sdnq" {
-		return nil
+	if method, _ := config.Get("quant_method"); method != sdnqMethod {
+		return nil, nil
 	}
-	return []byte(pyjson.Dump(config))
+	return config, nil
+}
+
+// ownConfig reads a config, nil for one that names another method than SDNQ's.
+func ownConfig(c *checkpoint.Checkpoint, text []byte) (pyjson.Object, error) {
+	o, err := pyjson.ParseObject(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: SDNQ config: %w", c.Path, err)
+	}
+	if method := methodText("", o); method != "" && method != sdnqMethod {
+		return nil, nil
+	}
+	return append(pyjson.Object{}, o...), nil // not nil, even where it is empty
 }
 
 func (m *Model) openSDNQ(l *Layer, config *sdnq.Config) {
