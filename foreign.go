@@ -57,8 +57,7 @@ func noteFormer(c *checkpoint.Checkpoint, m *layout.Model, p *plan.Plan, folder 
 	if p == nil {
 		return nil
 	}
-	inConfig := m.Declared != nil && m.Declared.Place == modelConfig
-	if folder && inConfig {
+	if d := m.Declared; d != nil && (d.InHeader() || folder && d.Place == modelConfig) {
 		p.Notes = append(p.Notes, former(m, p))
 	}
 	for _, name := range m.Unmatched {

@@ -111,6 +111,12 @@ func (d *Declaration) String() string {
 	return fmt.Sprintf("%s of %s (%s)", d.Key, d.Place, d.Method)
 }
 
+// inHeader is the place of what a file says itself.
+const inHeader = "the header"
+
+// InHeader reports whether the file says it itself.
+func (d *Declaration) InHeader() bool { return d.Place == inHeader }
+
 // declarations are the keys of a model's config, or of a header, that say how it
 // is quantized.
 var declarations = []string{ConfigKey, "compression_config", "quantization"}
@@ -126,7 +132,7 @@ var DescriptionFiles = []string{
 func declared(c *checkpoint.Checkpoint) (*Declaration, error) {
 	for _, key := range declarations[:2] {
 		if o, err := pyjson.ParseObject([]byte(c.Metadata[key])); err == nil && len(o) > 0 {
-			if d := newDeclaration("the header", key, o); d != nil {
+			if d := newDeclaration(inHeader, key, o); d != nil {
 				return d, nil
 			}
 		}
@@ -188,7 +194,7 @@ func newDeclaration(place, key string, o pyjson.Object) *Declaration {
 
 // methodText is what a config calls its method, "" where nothing tells.
 func methodText(key string, o pyjson.Object) string {
-	for _, name := range []string{"quant_method", "quant_library"} {
+	for _, name := range []string{"quant_method", "quant_library", "method"} {
 		if v, _ := o.Get(name); v != nil {
 			return fmt.Sprint(v)
 		}

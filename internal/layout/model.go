@@ -99,7 +99,8 @@ func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
 			return nil, err
 		}
 	}
-	if c.IsDir || c.Index != "" { // what stands beside a single file may be another's
+	beside := m.Declared != nil && m.Declared.Place != inHeader
+	if c.IsDir || c.Index != "" || !beside { // what stands beside a single file may be another's
 		m.Err = m.Declared.problem()
 	}
 	if err := m.readForeign(); err != nil {

@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -186,10 +187,14 @@ func (m *Model) unreadLayer(base string, row unread, codes checkpoint.Tensor) *L
 	return l
 }
 
-// names lists tensors, a few of them.
+// names lists tensors, the weight first, a few of them.
 func names(tensors []checkpoint.Tensor) string {
 	const most = 4
 	var list []string
+	tensors = slices.Clone(tensors)
+	slices.SortStableFunc(tensors, func(a, b checkpoint.Tensor) int {
+		return cmp.Compare(notWeight(a.Name), notWeight(b.Name))
+	})
 	for _, t := range tensors[:min(most, len(tensors))] {
 		list = append(list, t.Name)
 	}
@@ -197,6 +202,14 @@ func names(tensors []checkpoint.Tensor) string {
 		list = append(list, "…")
 	}
 	return strings.Join(list, ", ")
+}
+
+// notWeight puts weights before the rest.
+func notWeight(name string) int {
+	if strings.HasSuffix(name, weightSuffix) {
+		return 0
+	}
+	return 1
 }
 
 // IsCode reports whether a dtype is one of codes rather than of numbers or flags.

@@ -65,7 +65,10 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 	}
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
 	p.Notes = append(againNotes(p.Steps), notesOf(p, o)...)
-	return p, p.place(o.Output)
+	if err := p.place(o.Output); err != nil {
+		return nil, fmt.Errorf("%s: %w", m.Checkpoint.Path, err)
+	}
+	return p, nil
 }
 
 // inReadOrder sorts places of steps: steps themselves are long.
