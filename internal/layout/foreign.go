@@ -260,7 +260,7 @@ func (m *Model) openForeign(l *Layer, by *Layout) {
 	case l.Err != nil:
 	case o.err != nil:
 		l.Err = fmt.Errorf("tensor %s: %w", scale, o.err)
-	case by == PlainScale && sdnqShaped(s.Tensors[quant.Scale].Shape):
+	case by == PlainScale && sdnqShaped(s.Tensors[quant.Scale].Shape, weight.Shape):
 		l.doubtful(fmt.Errorf("tensor %s may be SDNQ's, whose quantization_config is lost, or another program's: put the model's %s beside the weights, or let tensorpress migrate --add-keys '{\"format\": %q}' say what it is", scale, ConfigFile, l.Format))
 	default:
 		m.open(l, o)
@@ -268,8 +268,11 @@ func (m *Model) openForeign(l *Layer, by *Layout) {
 }
 
 // sdnqShaped reports whether scales have a shape as SDNQ's have: one dimension
-// more than groups.
-func sdnqShaped(scale []int) bool { return len(scale) > 1 && scale[len(scale)-1] == 1 }
+// more than groups, or one a column where codes lie by columns.
+func sdnqShaped(scale, weight []int) bool {
+	last := len(scale) - 1
+	return last > 0 && (scale[last] == 1 || scale[0] == 1 && scale[last] == weight[len(weight)-1])
+}
 
 // foreignExtras are further tensors of such layers, for activations, by any of
 // the programs; zeroPoints are those that would change values.

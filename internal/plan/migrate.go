@@ -90,6 +90,7 @@ func (g *migration) layer(l *layout.Layer) error {
 	}
 	f, c, err := reopen(l, stored, options)
 	if err != nil {
+		g.unread = g.unread || l.Err != nil
 		return cmp.Or(l.Err, err)
 	}
 	options = describedRows(f, options, c)
@@ -119,7 +120,8 @@ func (g *migration) layer(l *layout.Layer) error {
 // read takes a layer whose own description says nothing for what its tensors
 // tell, with all else that the description says.
 func (g *migration) read(l *layout.Layer) *layout.Layer {
-	if v, ok := l.Options.Get("format"); l.Layout != layout.Comfy || l.Err == nil || ok && v != "" {
+	v, _ := l.Options.Get("format")
+	if format, _ := v.(string); l.Layout != layout.Comfy || l.Err == nil || format != "" {
 		return l
 	}
 	told := g.Undescribed(l.Name)
