@@ -50,7 +50,7 @@ func copyOthers(ctx context.Context, s place, c *checkpoint.Checkpoint) error {
 		return err
 	}
 	for _, name := range names {
-		if name == modelConfig || name == layout.ConfigFile {
+		if name == modelConfig || describes(c, name) {
 			continue
 		}
 		if err := s.CopyFile(ctx, name, filepath.Join(c.Dir, filepath.FromSlash(name))); err != nil {
@@ -79,14 +79,14 @@ func writeModelConfig(s place, c *checkpoint.Checkpoint, config *sdnq.Config) er
 	if err != nil {
 		return sourceErrorf("%s: %w", path, err)
 	}
-	_, had := model.Get(layout.ConfigKey)
+	without := layout.WithoutDeclarations(model)
 	switch {
 	case config != nil:
-		model = model.Set(layout.ConfigKey, config.Encode())
-	case had:
-		model = model.Delete(layout.ConfigKey)
-	default: // nothing to change: not a byte of it
+		model = without.Set(layout.ConfigKey, config.Encode())
+	case pyjson.Dump(without) == pyjson.Dump(model): // nothing to change: not a byte of it
 		return s.WriteFile(modelConfig, text)
+	default:
+		model = without
 	}
 	return s.WriteFile(modelConfig, []byte(pyjson.DumpSorted(model)))
 }

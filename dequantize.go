@@ -91,7 +91,11 @@ func restoration(c *checkpoint.Checkpoint, dest string, o DequantizeOptions) (*p
 	if err != nil {
 		return nil, err
 	}
-	return plan.Restore(m, dtype, out)
+	r, err := plan.Restore(m, dtype, out)
+	if err != nil {
+		return nil, err
+	}
+	return r, noteFormer(c, m, &r.Plan, out.Folder)
 }
 
 // readModel finds a checkpoint's layers, with the help of its source if given.
@@ -108,6 +112,9 @@ func readModel(c *checkpoint.Checkpoint, source string) (*layout.Model, error) {
 	if err != nil {
 		return nil, &sourceError{err}
 	}
+	if m.Err != nil {
+		return nil, &sourceError{m.Failed()}
+	}
 	return m, nil
 }
 
@@ -123,6 +130,12 @@ func restoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to writers, use
 		columns := l.Codec.Cut().Cols
 		if !d.tiles(yield, func(w *stream.Worker, _ int, a quant.Area) error {
 			values, err := d.read(w, a)
+			if err == nil {
+				err = checkRestored(c, l.Layer, a, values, columns)
+			}
+			if err == nil {
+				err = checkFits(c, l.Layer, values, d.out)
+			}
 			if err != nil {
 				return err
 			}
@@ -145,6 +158,9 @@ func (m *models) restoreReport(dest string, took time.Duration) *Report {
 	for _, one := range m.list {
 		for _, f := range one.plan.Files {
 			report.Files = append(report.Files, one.named(f.Name))
+		}
+		for _, note := range one.plan.Notes {
+			report.Notes = append(report.Notes, one.note(note))
 		}
 		for _, l := range one.restoration.Layers {
 			layer := ReportLayer{

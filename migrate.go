@@ -15,10 +15,11 @@ import (
 
 // MigrateOptions are what a migration changes beyond what has to.
 type MigrateOptions struct {
-	Only       string   // pattern of the layers that what follows is for, "" for all
-	AddKeys    string   // keys for their JSON, as a JSON object
-	RemoveKeys []string // keys that it loses
-	InputScale bool     // give float8 layers an input scale of 1 where they have none
+	Only        string   // pattern of the layers that what follows is for, "" for all
+	AddKeys     string   // keys for their JSON, as a JSON object
+	RemoveKeys  []string // keys that it loses
+	DropIgnored bool     // leave out companions that the layers' formats ignore
+	InputScale  bool     // give float8 layers an input scale of 1 where they have none
 	// QuantizationMetadata describes the layers in the header too.
 	QuantizationMetadata bool
 	For                  string // an application, "" for any
@@ -65,9 +66,9 @@ func readMigrated(source, dest string, o MigrateOptions) (*models, error) {
 
 // how reads the words.
 func (o MigrateOptions) how() (how plan.MigrateOptions, err error) {
-	how = plan.MigrateOptions{Remove: o.RemoveKeys, InputScale: o.InputScale, Header: o.QuantizationMetadata}
-	if o.Only != "" && o.AddKeys == "" && o.RemoveKeys == nil && !o.InputScale {
-		return how, usage.Errorf("--only is for --add-keys, --remove-keys and --input-scale")
+	how = plan.MigrateOptions{Remove: o.RemoveKeys, DropIgnored: o.DropIgnored, InputScale: o.InputScale, Header: o.QuantizationMetadata}
+	if o.Only != "" && o.AddKeys == "" && o.RemoveKeys == nil && !o.InputScale && !o.DropIgnored {
+		return how, usage.Errorf("--only is for --add-keys, --remove-keys, --input-scale and --drop-ignored")
 	}
 	if o.Only != "" {
 		if how.Only, err = pattern.Compile(o.Only); err != nil {
@@ -97,5 +98,9 @@ func (o MigrateOptions) plan(c *checkpoint.Checkpoint, dest string, how plan.Mig
 			return nil, err
 		}
 	}
-	return plan.Migrate(m, how, p)
+	made, err := plan.Migrate(m, how, p)
+	if err != nil {
+		return nil, err
+	}
+	return made, noteFormer(c, m, made, p.Output.Folder)
 }

@@ -50,6 +50,14 @@ func (one *model) named(name string) string {
 	return one.folder + "/" + name
 }
 
+// note is one that says of which component it is.
+func (one *model) note(text string) string {
+	if one.folder == "" {
+		return text
+	}
+	return one.folder + ": " + text
+}
+
 // quantizable are the beginnings of the names of a pipeline's components that
 // are quantized; VAEs and the rest are copied.
 var quantizable = []string{"transformer", "text_encoder", "unet"}
@@ -410,7 +418,7 @@ func (m *models) report(dest string, took time.Duration) *Report {
 			r.Notes = append(r.Notes, "preset "+r.Preset)
 		}
 		for _, note := range r.Notes {
-			all.Notes = append(all.Notes, one.folder+": "+note)
+			all.Notes = append(all.Notes, one.note(note))
 		}
 	}
 	return all

@@ -63,8 +63,8 @@ func (t *transcoding) move(s *plan.Step, yield func(stream.Task) bool) bool {
 				return err
 			}
 			dst := t.writeParts(w, s, src, a)
-			if found == nil {
-				return nil
+			if err := t.checkFinite(w, s, src, a); err != nil || found == nil {
+				return err
 			}
 			found[i] = loss(w, s.Move, src, dst, a)
 			return t.explainLoss(s, found[i])
@@ -99,6 +99,16 @@ func (t *transcoding) writeParts(w *stream.Worker, s *plan.Step, src [][]byte, a
 	}
 	s.Move.Bytes(dst, src, a, &w.Scratch)
 	return dst
+}
+
+// checkFinite is [checkRestored] for an area of which there are the stored bytes.
+func (t *transcoding) checkFinite(w *stream.Worker, s *plan.Step, src [][]byte, a quant.Area) error {
+	if surelyFinite(s.From.Parts, src) {
+		return nil
+	}
+	values := w.Floats(0, a.Values())
+	s.Move.Values(values, s.Move.From, src, a, &w.Scratch)
+	return checkRestored(t.source, s.From, a, values, max(s.Source.Numel()/s.Source.Shape[0], 1))
 }
 
 // loss compares what both layers decode to.

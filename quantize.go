@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
-	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/usage"
@@ -55,7 +54,14 @@ func Plan(source, dest string, o Options) (*Report, error) {
 }
 
 func makePlan(c *checkpoint.Checkpoint, dest string, o Options, chosen map[string]plan.Choice) (*plan.Plan, error) {
-	tensors, stored, err := inventory(c, o.AcceptUnscaledFP8)
+	m, err := readModel(c, "")
+	if err != nil {
+		return nil, err
+	}
+	if o.AcceptUnscaledFP8 {
+		m.AcceptUnscaled()
+	}
+	tensors, stored, err := plan.Inventory(m)
 	if err != nil {
 		return nil, err
 	}
@@ -80,17 +86,8 @@ func makePlan(c *checkpoint.Checkpoint, dest string, o Options, chosen map[strin
 	if err == nil && o.ctq != nil {
 		biasNote(c, p)
 	}
-	return p, err
-}
-
-// inventory is what a source holds once its layers are restored.
-func inventory(c *checkpoint.Checkpoint, unscaled bool) ([]checkpoint.Tensor, map[string]*layout.Layer, error) {
-	m, err := readModel(c, "")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if unscaled {
-		m.AcceptUnscaled()
-	}
-	return plan.Inventory(m)
+	return p, noteFormer(c, m, p, out.Folder)
 }

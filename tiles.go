@@ -69,7 +69,7 @@ func (q *quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
 	}
 	switch {
 	case len(s.Copies) > 0:
-		return true
+		return q.plan.AllowNonfinite || finiteTasks(q.source, s.From, q.Resources, yield)
 	case s.Codec == nil:
 		return copyTiles(q.source, s.Source, q.writers[s.Parts[0].File], s.Parts[0].Tensor, yield)
 	}
@@ -335,7 +335,14 @@ func (e *encoding) worked(n int) int64 {
 }
 
 func (e *encoding) read(w *stream.Worker, a quant.Area) ([]float32, error) {
-	return e.values.read(w, 0, e.cut.Cols, a)
+	values, err := e.values.read(w, 0, e.cut.Cols, a)
+	if err == nil && e.step.From != nil && !e.plan.AllowNonfinite {
+		err = checkRestored(e.source, e.step.From, a, values, e.cut.Cols)
+	}
+	if err == nil && e.step.From != nil && e.step.Action == plan.Keep { // restored
+		err = checkFits(e.source, e.step.From, values, e.step.Codec.Tensors()[0].Dtype)
+	}
+	return values, err
 }
 
 // readRun reads consecutive values, wherever rows end.
@@ -368,16 +375,15 @@ func (e *encoding) explain(err error) error {
 	if !errors.As(err, &n) {
 		return fmt.Errorf("%s: tensor %s: %w", e.source.File(t), t.Name, err)
 	}
-	columns := max(t.Shape[len(t.Shape)-1], 1)
 	if e.step.From != nil {
-		return sourceErrorf("%s: layer %s: value [%d, %d] decodes to %v: verify the file, or fetch it again",
-			e.source.File(t), e.step.Layer, n.Index/columns, n.Index%columns, n.Value)
+		return restoredError(e.source, e.step.From, n)
 	}
 	advice := "--keep leaves the tensor as it is, --allow-nonfinite quantizes it as the reference does"
 	if n.LowRank {
 		advice = "no low-rank part comes near such a weight: --keep leaves the tensor as it is"
 	}
-	return sourceErrorf("%s: tensor %s: value [%d, %d] is %v: %s", e.source.File(t), t.Name, n.Index/columns, n.Index%columns, n.Value, advice)
+	row, col := place2D(t.Shape, n.Index)
+	return sourceErrorf("%s: tensor %s: value [%d, %d] is %v: %s", e.source.File(t), t.Name, row, col, n.Value, advice)
 }
 
 // reading is one pass over a tensor.

@@ -109,7 +109,11 @@ func planTranscode(c *checkpoint.Checkpoint, dest string, o TranscodeOptions) (*
 	p.Preset, _ = preset.Recognise(rawConfig(c.Config), shapes(c.Tensors))
 	how := plan.TranscodeOptions{Rename: o.Rename, Requantize: o.Requantize}
 	how.Rows, how.Scales = o.Scale == "row", plainDtypes[o.ScaleDtype]
-	return plan.Transcode(m, how, p)
+	made, err := plan.Transcode(m, how, p)
+	if err != nil {
+		return nil, err
+	}
+	return made, noteFormer(c, m, made, p.Output.Folder)
 }
 
 func checkTranscode(m *layout.Model, to *layout.Layout, o TranscodeOptions) error {

@@ -30,6 +30,8 @@ type Verification struct {
 	// Needs are the releases of the application that loads it, where some of
 	// its layers are not for older ones.
 	Needs []Need `json:"needs,omitempty"`
+	// Notes are what is not wrong and yet worth to know.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // Need is a release and what needs it.
@@ -148,6 +150,9 @@ func (v *verification) open() (err error) {
 	if v.model, err = layout.Read(v.output, v.source); err != nil {
 		return &sourceError{err}
 	}
+	if v.model.Err != nil {
+		v.problem("", "%v", v.model.Err)
+	}
 	return v.readSource()
 }
 
@@ -166,6 +171,16 @@ func (v *verification) readSource() (err error) {
 		v.sourceLayers[layout.WeightName(l.Name)] = l
 	}
 	return nil
+}
+
+// codesName is the name of the tensor that a problem of a layer is about: its
+// weight, or what another program has in its place.
+func codesName(l *layout.Layer) string {
+	name := layout.WeightName(l.Name)
+	if l.Layout != layout.Other || len(l.Tensors) == 0 {
+		return name
+	}
+	return l.Tensors[0].Name
 }
 
 func closeAll(parts []*verification) {
@@ -203,7 +218,7 @@ func (v *verification) tasks(yield func(stream.Task) bool) bool {
 	}
 	for _, l := range v.model.Layers {
 		if l.Err != nil {
-			v.problem(layout.WeightName(l.Name), "%v", l.Err)
+			v.problem(codesName(l), "%v", l.Err)
 			continue
 		}
 		if !v.newLayerCheck(l).tasks(yield) {

@@ -31,9 +31,47 @@ func (v *verification) checkStructure() {
 	if v.model.Layout == layout.SDNQ {
 		v.checkListed()
 	}
+	v.checkHeader()
+	v.noteIgnored()
 	if v.source != nil {
 		v.checkNames()
 	}
+}
+
+// checkHeader: what the header describes must be there, and ComfyUI looks for it
+// under the very names.
+func (v *verification) checkHeader() {
+	for _, name := range v.model.Unmatched {
+		v.problem("", "the header describes a layer %s, of which there is no weight", name)
+	}
+	n := len(v.model.Renamed)
+	if n == 0 {
+		return
+	}
+	one := v.model.Renamed[0]
+	what := fmt.Sprintf("the header describes %d layers under another prefix, %s as %s", n, one.Layer, one.Entry)
+	if v.app != nil && v.app.Layout == layout.Comfy.Name && !one.Stripped() {
+		v.problem("", "%s: %s does not find them; tensorpress migrate describes them anew", what, v.app.Name)
+		return
+	}
+	v.Notes = append(v.Notes, what+": tensorpress migrate describes them anew")
+}
+
+// noteIgnored tells companions of layers that no reader reads.
+func (v *verification) noteIgnored() {
+	type kind struct{ end, format string }
+	counts := map[kind]int{}
+	for _, l := range v.model.Layers {
+		for _, t := range l.Ignored() {
+			counts[kind{t.Name[len(l.Name)+1:], l.Format}]++
+		}
+	}
+	var notes []string
+	for k, n := range counts {
+		notes = append(notes, fmt.Sprintf("%d layers of %s have %s, which this format ignores: tensorpress migrate --drop-ignored leaves it out", n, k.format, k.end))
+	}
+	slices.Sort(notes)
+	v.Notes = append(v.Notes, notes...)
 }
 
 func (v *verification) checkApp() {
@@ -46,6 +84,9 @@ func (v *verification) checkApp() {
 	}
 	config := v.appConfig()
 	for _, l := range v.model.Layers {
+		if l.Layout == layout.Other { // which is a problem in itself
+			continue
+		}
 		err := checkLayerFor(v.app, l, v.output.IsDir)
 		if err == nil && l.Err == nil && l.Layout == layout.SDNQ {
 			name := layout.WeightName(l.Name)

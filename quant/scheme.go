@@ -48,6 +48,9 @@ type Options struct {
 	// uint15, whose greatest values overflow, and the zero band of floats with
 	// one exponent bit. Its readers restore both forms.
 	ExactReference bool
+	// Stored says that the weight was written so already: what is refused for its
+	// readers' sake can be read.
+	Stored bool
 	// AllowNonfinite quantizes groups with NaN or infinity as SDNQ does
 	// instead of refusing them.
 	AllowNonfinite bool
@@ -103,6 +106,7 @@ type Scheme struct {
 	rounded     safetensors.Dtype // of values, before anything else
 	chances     *Stochastic
 	product     *dtype.Type // of quantized matmul
+	zeroStore   *dtype.Type // asked for zero points, of which a signed dtype has none
 	factors     int         // where their tensors begin among the parts
 	factorDtype safetensors.Dtype
 	numbers     numbers
@@ -126,7 +130,7 @@ func NewScheme(shape []int, o Options) (*Scheme, error) {
 	s := &Scheme{
 		Dtype: o.Dtype, Kind: o.Kind, Shape: shape, ScaleDtype: scaleDtype(o), AllowNonfinite: o.AllowNonfinite,
 		Codebook: o.Codebook, geometry: g, exact: o.ExactReference, steps: o.codebookSteps(), numbers: newNumbers(o.Dtype, o.ExactReference),
-		rounded: o.ModelDtype, factorDtype: factorDtype(o.ModelDtype), Rank: max(min(o.Rank, g.rows, g.rest), 0), rankSteps: o.rankSteps(),
+		zeroStore: o.ZeroPointStore, rounded: o.ModelDtype, factorDtype: factorDtype(o.ModelDtype), Rank: max(min(o.Rank, g.rows, g.rest), 0), rankSteps: o.rankSteps(),
 	}
 	if o.SourceDtype == o.ModelDtype {
 		s.rounded = 0
@@ -161,7 +165,7 @@ func check(o Options) error {
 		return fmt.Errorf("group size %d: want -2, -1, 0 or more", o.GroupSize)
 	case o.Codebook && (o.Dtype.Class != dtype.Integer || !o.Dtype.Unsigned):
 		return fmt.Errorf("%s has no codebook: only unsigned integers have", o.Dtype)
-	case o.Kind == Embedding && o.GroupSize == -2 && !o.ExactReference:
+	case o.Kind == Embedding && o.GroupSize == -2 && !o.ExactReference && !o.Stored:
 		return errors.New("group size -2: SDNQ looks an embedding's scale up by its entry, and would fail")
 	}
 	return nil
@@ -369,6 +373,15 @@ func (s *Scheme) Stores() (scale, zero string, codebook bool) {
 		}
 	}
 	return scale, zero, codebook
+}
+
+// ZeroAsked returns the dtype that was asked for zero points which the weight does
+// not have, "" for none: with it SDNQ stores other shapes for quantized matmul.
+func (s *Scheme) ZeroAsked() string {
+	if s.zeroStore == nil || s.zero.store != nil || !s.Matmul {
+		return ""
+	}
+	return s.zeroStore.Name
 }
 
 // FactorDtype returns the dtype of the low-rank factors.

@@ -18,10 +18,13 @@ func newMigrate() *cobra.Command {
 		Long: `Bring names and metadata up to date; weights are copied byte for byte.
 
 It takes scaled_fp8 files (scale_weight, scale_input), 8-bit weights with a
-weight_scale or weight_scale_inv beside them, and files whose layers describe
-themselves, and writes what ComfyUI loads today: a weight_scale of the right
-shape and a description for every layer, and no marker or header entry that says
-otherwise. --add-keys, --remove-keys and --input-scale change a little more.`,
+weight_scale, weight_scale_inv or scale beside them, nvfp4 and mxfp8 of ComfyUI's
+that nothing describes, and files whose layers describe themselves, be it in the
+header under another prefix, and writes what ComfyUI loads today: a weight_scale
+of the right shape and a description for every layer, and no marker or header
+entry that says otherwise. --add-keys, --remove-keys, --input-scale and
+--drop-ignored change a little more. Where tensors can be read in two ways,
+--add-keys '{"format": "NAME"}' with --only decides.`,
 		Example: `  tensorpress migrate old-scaled-fp8.safetensors model.safetensors --for comfyui
   tensorpress migrate model.safetensors edited.safetensors --add-keys '{"full_precision_matrix_mult": true}' --only '\.attn\.'`,
 		Args: m.wants,
@@ -29,7 +32,8 @@ otherwise. --add-keys, --remove-keys and --input-scale change a little more.`,
 	f := cmd.Flags()
 	f.StringVar(&m.o.AddKeys, "add-keys", "", "set keys of the layers' descriptions, a `JSON` object")
 	f.StringSliceVar(&m.o.RemoveKeys, "remove-keys", nil, "remove `KEYS` from the layers' descriptions; repeatable, or with commas")
-	f.StringVar(&m.o.Only, "only", "", "do so, and --input-scale, for layers that match `PATTERN` alone, in Python's syntax")
+	f.StringVar(&m.o.Only, "only", "", "do so, --input-scale and --drop-ignored for layers that match `PATTERN` alone, in Python's syntax")
+	f.BoolVar(&m.o.DropIgnored, "drop-ignored", false, "leave out tensors beside layers that their formats ignore, such as input_scale beside int8")
 	f.BoolVar(&m.o.InputScale, "input-scale", false, "give float8 layers an input scale of 1 where they have none")
 	f.BoolVar(&m.o.QuantizationMetadata, "quantization-metadata", false, "describe layers in the header too, as _quantization_metadata")
 	f.StringVar(&m.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")

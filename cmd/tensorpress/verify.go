@@ -91,6 +91,9 @@ func printVerification(w io.Writer, v *tensorpress.Verification) {
 	for _, n := range v.Needs {
 		fmt.Fprintf(w, "needs %s: %s of %s\n", n.Release, count(n.Layers, "layer"), n.Format)
 	}
+	for _, note := range v.Notes {
+		fmt.Fprintf(w, "note: %s\n", oneLine(note))
+	}
 	if v.OK {
 		fmt.Fprintln(w, "ok")
 		return

@@ -21,6 +21,9 @@ func (foreign) NewEncoder(int) Encoder { return nil }
 
 // IsForeign reports whether a codec is of a layer that is read and not written.
 func IsForeign(c Codec) bool {
+	if _, narrow := c.(narrowScale); narrow {
+		return true
+	}
 	_, ok := c.(foreign)
 	return ok
 }
@@ -52,6 +55,12 @@ func OpenForeign(l *Stored, b Blocks) (Codec, pyjson.Object, error) {
 		granularity = "group"
 	}
 	o := foreignName(codes, granularity, side.cols)
+	switch {
+	case granularity == "group" && scale.Dtype == safetensors.F8_E8M0:
+		return nil, o, fmt.Errorf("it has a power of two for every %d columns: MX scales by rows, not in the tiles of ComfyUI's mxfp8: start from the original", side.cols)
+	case granularity == "group" && codes.Dtype == safetensors.I8 && !b.Divide && b.Rows == 0:
+		return nil, o, fmt.Errorf("it has a scale for every %d columns, and programs differ in how they store integers in groups: start from the original", side.cols)
+	}
 	f, err := quant.NewForeign(codes, scale, side.rows, side.cols)
 	if err != nil {
 		return nil, o, err

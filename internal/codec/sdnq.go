@@ -161,6 +161,9 @@ func sdnqMetadata(s *quant.Scheme, src Source) pyjson.Object {
 	add(s.ShapedForMatmul(), "use_quantized_matmul", true)
 	add(s.ShapedForMatmul(), "quantized_matmul_dtype", s.MatmulDtype())
 	scale, zero, book := s.Stores()
+	if s.ShapedForMatmul() && scale == "" { // which tells as much
+		zero = cmp.Or(zero, s.ZeroAsked())
+	}
 	add(scale != "", "scale_dtype", scale)
 	add(zero != "", "zero_point_dtype", zero)
 	add(book, "use_codebook_scale", true)
@@ -180,6 +183,7 @@ func openSDNQ(l *Stored) (Codec, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.Stored = true
 	if err := fits(o, shape); err != nil {
 		return nil, err
 	}
@@ -276,9 +280,6 @@ func FromConfig(l *Stored, s Settings, hint []int) (Codec, error) {
 		return nil, err
 	}
 	o.ModelDtype = l.Tensors[quant.SVDUp].Dtype // of the factors
-	if !o.Dtype.Unsigned || o.Codebook {
-		o.ZeroPointStore = nil
-	}
 	var first error
 	for _, c := range candidates(l, o, hint) {
 		o.GroupSize, o.Kind = c.group, c.kind

@@ -27,7 +27,7 @@ const maxMetadata = 1 << 16
 // header's _quantization_metadata replaces the layer's own tensor, as in
 // ComfyUI.
 func (m *Model) readComfy() error {
-	header, err := headerLayers(m.Checkpoint)
+	header, err := m.headerLayers()
 	if err != nil {
 		return err
 	}
@@ -45,20 +45,6 @@ func (m *Model) readComfy() error {
 		m.Layout = Comfy
 	}
 	return nil
-}
-
-func headerLayers(c *checkpoint.Checkpoint) (pyjson.Object, error) {
-	text, ok := c.Metadata[HeaderKey]
-	if !ok {
-		return nil, nil
-	}
-	o, err := pyjson.ParseObject([]byte(text))
-	if err != nil {
-		return nil, fmt.Errorf("%s: _quantization_metadata: %w", c.Path, err)
-	}
-	layers, _ := o.Get("layers")
-	entries, _ := layers.(pyjson.Object)
-	return entries, nil
 }
 
 // layerNames are those with a metadata tensor, and those of header entries
@@ -97,7 +83,7 @@ func (m *Model) layerKind(name string, header pyjson.Object) (*kind, error) {
 	}
 	k, err := m.kinds.of(string(text), func() (pyjson.Object, error) { return pyjson.ParseObject(text) })
 	if err != nil {
-		return nil, fmt.Errorf("comfy_quant: %w", err)
+		return nil, fmt.Errorf("comfy_quant: %w: tensorpress migrate describes layers anew that their tensors tell", err)
 	}
 	return k, nil
 }
@@ -126,7 +112,7 @@ func (m *Model) openComfy(l *Layer, k *kind) {
 		return
 	}
 	m.open(l, k.open(s, func() (o opened) {
-		o.codec, o.err = f.Open(s)
+		o.codec, o.err = f.OpenAs(s)
 		return o
 	}))
 }

@@ -23,17 +23,21 @@ var markers = []string{"scaled_fp8", "scaled_int8"}
 // are to be multiplied in full precision.
 const fullPrecision = 2
 
-// readForeign finds the layers that nothing describes: codes of eight bits with
-// a scale beside them. Any 8-bit float has to do with one; integers are codes
-// where the scale has a name that only codes have.
+// readForeign finds the layers that nothing describes: codes with scales beside
+// them of which names, dtypes and shapes tell what they are. Any 8-bit float has
+// to do with one; integers are codes where the scale has a name that only codes
+// have.
 func (m *Model) readForeign() error {
-	precise := m.readMarkers()
+	m.precise = m.readMarkers()
+	m.rotated = slices.ContainsFunc(m.Layers, func(l *Layer) bool {
+		v, _ := l.Options.Get("convrot")
+		return l.Layout == Comfy && v == true
+	})
 	if !m.mayBeForeign() {
 		return nil
 	}
 	taken := m.taken()
 	var unscaled []checkpoint.Tensor
-	blocks := configBlocks(m.Checkpoint)
 	for _, t := range m.Checkpoint.Tensors {
 		name, ok := strings.CutSuffix(t.Name, weightSuffix)
 		if !ok || taken[t.Name] {
@@ -54,25 +58,80 @@ func (m *Model) readForeign() error {
 			m.drop(name, by)
 			continue
 		}
-		l := &Layer{Name: name, OrigDtype: configDtype(m.Checkpoint)}
-		m.openForeign(l, by, blocks)
-		if precise {
-			l.Options = append(slices.Clip(l.Options), pyjson.Member{Key: "full_precision_matrix_mult", Value: true})
-		}
-		m.Layers = append(m.Layers, l)
+		m.Layers = append(m.Layers, m.foreignLayer(name, by))
 		m.Layout = cmp.Or(m.Layout, by)
 	}
+	m.agreeOnOrder()
 	if m.Layout == ScaleInv {
 		m.missScales(unscaled)
 	}
 	return nil
 }
 
+// foreignLayer is one that its tensors' names, dtypes and shapes describe.
+func (m *Model) foreignLayer(name string, by *Layout) *Layer {
+	l := &Layer{Name: name, OrigDtype: configDtype(m.Checkpoint)}
+	if by == Bare {
+		m.openBare(l)
+	} else {
+		m.openForeign(l, by)
+	}
+	if m.precise {
+		l.Options = append(slices.Clip(l.Options), pyjson.Member{Key: "full_precision_matrix_mult", Value: true})
+	}
+	m.doubt(l)
+	return l
+}
+
+// Undescribed is a layer as its tensors alone tell it, for one whose own
+// description says nothing; nil where they do not either.
+func (m *Model) Undescribed(name string) *Layer {
+	weight, ok := m.Checkpoint.Lookup(name + weightSuffix)
+	if !ok {
+		return nil
+	}
+	by, _ := m.foreignLayout(name, weight)
+	if by == nil || codec.Floats(weight.Dtype) {
+		return nil
+	}
+	return m.foreignLayer(name, by)
+}
+
+// doubt refuses what tensors tell and something else denies: a config that names
+// a method whose codes mean something else, companions that are not known, and
+// rotated neighbours, whose rotation no shape tells.
+func (m *Model) doubt(l *Layer) {
+	if l.Err != nil {
+		return
+	}
+	d := m.Declared
+	switch {
+	case d != nil && d.known && !d.eightBits:
+		l.fail(fmt.Errorf("%s: %s: %s", d.Method, names(l.Tensors), startOver))
+	case l.Format == "int8_tensorwise" && m.rotated:
+		l.doubtful(fmt.Errorf("it may be rotated as other layers of the file are: tensorpress migrate --add-keys with convrot, and convrot_groupsize, or with \"convrot\": false, says so"))
+	}
+	for _, t := range m.Checkpoint.Under(l.Name + ".weight_") {
+		if l.Err == nil && !slices.ContainsFunc(l.Tensors, func(one checkpoint.Tensor) bool { return one.Name == t.Name }) {
+			l.fail(fmt.Errorf("has a %s, which is not known: %s", t.Name, startOver))
+		}
+	}
+}
+
+// fail takes the codec from a layer.
+func (l *Layer) fail(err error) { l.Err, l.Codec, l.Parts, l.alike = err, nil, nil, nil }
+
+// doubtful is fail for what a user can decide.
+func (l *Layer) doubtful(err error) {
+	l.fail(err)
+	l.Ambiguous = true
+}
+
 // mayBeForeign reports false where no name is that of a scale and no weight of
 // the kind that lacks one, as in most checkpoints.
 func (m *Model) mayBeForeign() bool {
 	for _, t := range m.Checkpoint.Tensors {
-		if Float8(t.Dtype) {
+		if Float8(t.Dtype) || t.Dtype == safetensors.I8 {
 			return true
 		}
 		for _, by := range foreignLayouts {
@@ -120,17 +179,20 @@ func (m *Model) readMarkers() (precise bool) {
 	return precise
 }
 
-// foreignLayouts are those that nothing but names tells. Integers are codes in
-// the first alone.
-var foreignLayouts = []*Layout{ScaledFP8, ScaleInv, WeightScale}
+// foreignLayouts are those that nothing but names tells. Beside plain numbers the
+// first alone means anything.
+var foreignLayouts = []*Layout{ScaledFP8, ScaleInv, WeightScale, PlainScale}
 
 // foreignLayout tells by its scale how a weight is stored, nil if it is plain.
 func (m *Model) foreignLayout(name string, weight checkpoint.Tensor) (*Layout, checkpoint.Tensor) {
+	if scale, ok := m.bare(name, weight); ok {
+		return Bare, scale
+	}
 	layouts := foreignLayouts[:1]
 	switch {
-	case Float8(weight.Dtype):
+	case Float8(weight.Dtype) || weight.Dtype == safetensors.I8:
 		layouts = foreignLayouts
-	case weight.Dtype != safetensors.I8 && !codec.Floats(weight.Dtype):
+	case !codec.Floats(weight.Dtype):
 		return nil, checkpoint.Tensor{}
 	}
 	for _, by := range layouts {
@@ -168,7 +230,8 @@ func (m *Model) drop(name string, by *Layout) {
 	}
 }
 
-func (m *Model) openForeign(l *Layer, by *Layout, config codec.Blocks) {
+func (m *Model) openForeign(l *Layer, by *Layout) {
+	config := m.configBlocks()
 	s := m.stored(l, by, foreignExtras...)
 	weight, scale := s.Tensors[quant.Weight], by.TensorName(l.Name, quant.Scale)
 	l.Format = weight.Dtype.String()
@@ -197,9 +260,18 @@ func (m *Model) openForeign(l *Layer, by *Layout, config codec.Blocks) {
 	case l.Err != nil:
 	case o.err != nil:
 		l.Err = fmt.Errorf("tensor %s: %w", scale, o.err)
+	case by == PlainScale && sdnqShaped(s.Tensors[quant.Scale].Shape, weight.Shape):
+		l.doubtful(fmt.Errorf("tensor %s may be SDNQ's, whose quantization_config is lost, or another program's: put the model's %s beside the weights, or let tensorpress migrate --add-keys '{\"format\": %q}' say what it is", scale, ConfigFile, l.Format))
 	default:
 		m.open(l, o)
 	}
+}
+
+// sdnqShaped reports whether scales have a shape as SDNQ's have: one dimension
+// more than groups, or one a column where codes lie by columns.
+func sdnqShaped(scale, weight []int) bool {
+	last := len(scale) - 1
+	return last > 0 && (scale[last] == 1 || scale[0] == 1 && scale[last] == weight[len(weight)-1])
 }
 
 // foreignExtras are further tensors of such layers, for activations, by any of
@@ -207,7 +279,7 @@ func (m *Model) openForeign(l *Layer, by *Layout, config codec.Blocks) {
 var (
 	zeroPoints    = []string{".weight_zero_point", ".weight_zp"}
 	inputScales   = []string{".input_scale", ".scale_input", ".activation_scale"}
-	foreignExtras = slices.Concat(inputScales, zeroPoints, []string{".input_zero_point", ".weight_shape"})
+	foreignExtras = slices.Concat(inputScales, zeroPoints, []string{".input_zero_point", ".weight_shape", PreQuantScale})
 )
 
 // InputScaled reports whether the layer has a scale of activations, under any
@@ -220,9 +292,11 @@ func (l *Layer) InputScaled() bool {
 
 // configBlocks are the blocks that a model's config tells: as fp8, or as
 // compressed-tensors, whose first group stands for all.
-func configBlocks(c *checkpoint.Checkpoint) codec.Blocks {
-	v, _ := c.Config.Get(ConfigKey)
-	config, _ := v.(pyjson.Object)
+func (m *Model) configBlocks() codec.Blocks {
+	if m.Declared == nil {
+		return codec.Blocks{}
+	}
+	config := m.Declared.config
 	size, ok := config.Get("weight_block_size")
 	if !ok {
 		groups, _ := config.Get("config_groups")

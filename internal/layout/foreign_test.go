@@ -57,6 +57,7 @@ func TestForeignLayers(t *testing.T) {
 		{"not those of the config", config(`{"quantization_config": {"weight_block_size": [64, 64]}}`), ScaleInv, "float8_e4m3fn", "in blocks of 64×64"},
 		{"scale gone", scaleInvFile.with("b.weight", "F8_E4M3 4 8", "b.weight_scale_inv", "F32 1 1", "a.weight_scale_inv", "", "a.activation_scale", ""), ScaleInv, "F8_E4M3", "tensor a.weight_scale_inv is missing"},
 		{"weight_scale", weightScaleFile, WeightScale, "float8_e4m3fn_rowwise", ""},
+		{"int8 with weight_scale", weightScaleFile.with("a.weight", "I8 4 8"), WeightScale, "int8_tensorwise", ""},
 		{"weight_scale of a tensor", weightScaleFile.with("a.weight_scale", "F32 1"), WeightScale, "float8_e4m3fn", ""},
 		{"experts", weightScaleFile.with("a.weight", "F8_E4M3 2 128 256", "a.weight_scale", "F32 2 1 2"), WeightScale, "float8_e4m3fn_blockwise", ""},
 		{"beside layers that describe themselves", int8File.with("b.weight", "I8 4 8", "b.weight_scale", "F32 4 1", "b.comfy_quant", int8File.tensors["a.comfy_quant"], "a.comfy_quant", "", "a.weight", "F8_E4M3 4 8"), Comfy, "float8_e4m3fn_rowwise", ""},
@@ -92,10 +93,9 @@ func TestForeignPlain(t *testing.T) {
 	one := scaledFile.with("a.weight", "BF16 4 8", "a.scale_weight", "F32 1")
 	one.bodies = map[string][]byte{"a.scale_weight": {0, 0, 0x80, 0x3F}}
 	for name, f := range map[string]file{
-		"scale of 1":     one,
-		"no scale":       scaledFile.with("a.scale_weight", "", "a.scale_input", ""),
-		"int8 of others": weightScaleFile.with("a.weight", "I8 4 8"),
-		"plain":          weightScaleFile.with("a.weight", "BF16 4 8"),
+		"scale of 1": one,
+		"no scale":   scaledFile.with("a.scale_weight", "", "a.scale_input", ""),
+		"plain":      weightScaleFile.with("a.weight", "BF16 4 8"),
 	} {
 		if m := read(t, f); len(m.Layers) != 0 || m.Layout != nil {
 			t.Errorf("%s: %d layers", name, len(m.Layers))

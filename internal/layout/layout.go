@@ -58,6 +58,16 @@ var (
 	}}
 )
 
+// Further ones that are read and not written.
+var (
+	// PlainScale is that of programs whose scale is called as SDNQ's is.
+	PlainScale = &Layout{Name: "scale", suffixes: map[quant.Role]string{
+		quant.Weight: ".weight", quant.Scale: ".scale", quant.InputScale: ".input_scale",
+	}}
+	// Bare is ComfyUI's own without the descriptions.
+	Bare = &Layout{Name: "undescribed", suffixes: Comfy.suffixes}
+)
+
 // ByName returns the layout of that name.
 func ByName(name string) (*Layout, error) {
 	for _, l := range []*Layout{SDNQ, Comfy} {
@@ -76,6 +86,22 @@ const (
 // TensorName returns what a tensor of a layer is called.
 func (l *Layout) TensorName(layer string, role quant.Role) string {
 	return layer + l.suffixes[role]
+}
+
+// PartOf returns the layer of which readers of the layout take a tensor for a part
+// by its name, the weight aside.
+func (l *Layout) PartOf(name string) (layer string, ok bool) {
+	dot := strings.LastIndexByte(name, '.')
+	if dot < 0 {
+		return "", false
+	}
+	end := name[dot:]
+	if end == weightSuffix {
+		return "", false
+	}
+	_, part := l.role(end)
+	part = part || l.SelfDescribing && (end == metadataSuffix || end == PreQuantScale)
+	return name[:dot], part
 }
 
 // WeightName returns the name of a layer's weight, before and after.

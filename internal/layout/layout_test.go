@@ -50,7 +50,11 @@ func (f file) open(t testing.TB) *checkpoint.Checkpoint {
 	for name, text := range f.beside {
 		write(name, []byte(text))
 	}
-	c, err := checkpoint.Open(filepath.Join(dir, "model.safetensors"))
+	path := filepath.Join(dir, "model.safetensors")
+	if _, model := f.beside["config.json"]; model {
+		path = dir
+	}
+	c, err := checkpoint.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,6 +150,7 @@ func TestComfyLayers(t *testing.T) {
 		{"header wins", int8File.with("a.comfy_quant", "=broken").header(`{"format_version": "1.0", "layers": {"a": {"format": "int8_tensorwise"}}}`), "int8_tensorwise", ""},
 		{"header alone", int8File.with("a.comfy_quant", "").header(`{"layers": {"a": {"format": "int8_tensorwise"}}}`), "int8_tensorwise", ""},
 		{"dead entries", int8File.header(`{"layers": {"model.a": {"format": "nvfp4"}}}`), "int8_tensorwise", ""},
+		{"F16 scale", int8File.with("a.weight_scale", "F16 4 1"), "int8_tensorwise", ""},
 		{"header without layers", int8File.header(`{"layers": []}`), "int8_tensorwise", ""},
 
 		{"header wins, wrongly", int8File.header(`{"layers": {"a": {"format": "nvfp5"}}}`), "nvfp5", `format "nvfp5" is not supported`},
@@ -161,7 +166,7 @@ func TestComfyLayers(t *testing.T) {
 		{"no weight", int8File.with("a.weight", ""), "int8_tensorwise", "its weight is missing"},
 		{"no scale", int8File.with("a.weight_scale", ""), "int8_tensorwise", "scale is missing"},
 		{"scale of another shape", int8File.with("a.weight_scale", "F32 3 1"), "int8_tensorwise", "scale is F32 [3 1], want F32 [4 1]"},
-		{"scale of another dtype", int8File.with("a.weight_scale", "F16 4 1"), "int8_tensorwise", "want F32"},
+		{"scale of another dtype", int8File.with("a.weight_scale", "F8_E5M2 4 1"), "int8_tensorwise", "want F32"},
 		{"weight of another dtype", int8File.with("a.weight", "U8 4 8"), "int8_tensorwise", "weight is U8 [4 8], want I8"},
 		{"zero point too many", int8File.with("a.weight_zp", "F32 4 1"), "int8_tensorwise", "has a zero_point"},
 		{"rotated", int8File.with("a.comfy_quant", `={"format": "int8_tensorwise", "convrot": true}`), "int8_tensorwise", "rotation groups of 256 do not divide"},

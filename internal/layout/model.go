@@ -31,11 +31,23 @@ type Layer struct {
 	Tensors []checkpoint.Tensor
 	// Unscaled says that the error is a scale that is missing.
 	Unscaled bool
+	// Ambiguous says that the error is one of several readings, of which a
+	// format that is named decides.
+	Ambiguous bool
 	// Dtype of the weight before it was quantized, 0 if nothing says it.
 	OrigDtype safetensors.Dtype
 
-	alike *opened
+	alike  *opened
+	byRows bool // scales, in a format that has them in tiles
 }
+
+// Renamed is a layer and what the header calls it.
+type Renamed struct{ Layer, Entry string }
+
+// Stripped reports whether the header's name is the layer's without the prefix
+// that checkpoints put before a diffusion model, which ComfyUI takes off before
+// it asks the header once more.
+func (r Renamed) Stripped() bool { return r.Layer == "model.diffusion_model."+r.Entry }
 
 // Alike is the same for layers that share description and codec.
 func (l *Layer) Alike() any { return l.alike }
@@ -49,9 +61,22 @@ type Model struct {
 	Config     *sdnq.Config        // of the sdnq layout
 	// Markers say how the checkpoint is quantized and belong to no layer.
 	Markers []checkpoint.Tensor
+	// Declared is what a config says of another program's way to quantize, nil
+	// where none does.
+	Declared *Declaration
+	// Unmatched are the names in the header's description of layers for which
+	// there is no weight.
+	Unmatched []string
+	// Renamed are the layers that the header describes under another prefix.
+	Renamed []Renamed
+	// Err is what is wrong with the checkpoint as a whole; inspection goes on
+	// in spite of it.
+	Err error
 
-	source *checkpoint.Checkpoint
-	kinds  kinds
+	source  *checkpoint.Checkpoint
+	kinds   kinds
+	precise bool // as a marker asks
+	rotated bool // a layer describes itself as rotated integers
 }
 
 // Read finds the layers of a checkpoint. It reads metadata, never weights. The
@@ -68,9 +93,20 @@ func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
 			return nil, err
 		}
 	}
+	if m.Config == nil {
+		var err error
+		if m.Declared, err = declared(c); err != nil {
+			return nil, err
+		}
+	}
+	beside := m.Declared != nil && m.Declared.Place != inHeader
+	if c.IsDir || c.Index != "" || !beside { // what stands beside a single file may be another's
+		m.Err = m.Declared.problem()
+	}
 	if err := m.readForeign(); err != nil {
 		return nil, err
 	}
+	m.readUnread()
 	slices.SortFunc(m.Layers, func(a, b *Layer) int { return strings.Compare(a.Name, b.Name) })
 	m.collectPlain()
 	return m, nil
@@ -176,8 +212,12 @@ func (m *Model) taken() map[string]bool {
 	return taken
 }
 
-// Failed returns the first layer that cannot be decoded as an error.
+// Failed returns what keeps the checkpoint, or else the first layer, from being
+// decoded.
 func (m *Model) Failed() error {
+	if m.Err != nil {
+		return fmt.Errorf("%s: %w", m.Checkpoint.Path, m.Err)
+	}
 	for _, l := range m.Layers {
 		if l.Err != nil {
 			return fmt.Errorf("%s: layer %s: %w", m.Checkpoint.Path, l.Name, l.Err)

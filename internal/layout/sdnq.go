@@ -28,11 +28,11 @@ const (
 
 // readSDNQ finds the layers that a config describes: a weight with a scale.
 func (m *Model) readSDNQ() error {
-	text, shared, err := configText(m.Checkpoint)
-	if err != nil || text == nil {
+	o, shared, err := configObject(m.Checkpoint)
+	if err != nil || o == nil {
 		return err
 	}
-	config, err := sdnq.Parse(text)
+	config, err := sdnq.FromObject(o)
 	if err != nil {
 		return fmt.Errorf("%s: %w", m.Checkpoint.Path, err)
 	}
@@ -63,23 +63,42 @@ func (m *Model) readSDNQ() error {
 	return nil
 }
 
-// configText returns the config that describes a checkpoint, nil if there is
-// none: that in the header wins over the file beside, which wins over the
-// model's own config. shared tells that it is the file, and that it lies beside other
-// weights than the one file that is read, of which it may be.
-func configText(c *checkpoint.Checkpoint) (text []byte, shared bool, err error) {
+// configObject returns the config that describes a checkpoint, nil if there is
+// none or it is another program's: that in the header wins over the file beside,
+// which wins over the model's own config. shared tells that it is the file, and
+// that it lies beside other weights than the one file that is read, of which it
+// may be.
+func configObject(c *checkpoint.Checkpoint) (o pyjson.Object, shared bool, err error) {
 	if text, ok := c.Metadata[ConfigKey]; ok {
-		return []byte(text), false, nil
+		if o, err := ownConfig(c, []byte(text)); o != nil || err != nil {
+			return o, false, err
+		}
 	}
-	text, err = os.ReadFile(filepath.Join(c.Dir, ConfigFile))
+	text, err := os.ReadFile(filepath.Join(c.Dir, ConfigFile))
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return sdnqOnly(c.Config), false, nil
-	case err != nil || c.IsDir || c.Sharded:
-		return text, false, err
+	case err == nil:
+		if o, err := ownConfig(c, text); o != nil || err != nil {
+			return o, sharesFolder(c), err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, false, err
+	}
+	v, _ := c.Config.Get(ConfigKey)
+	config, _ := v.(pyjson.Object)
+	if method, _ := config.Get("quant_method"); method != sdnqMethod {
+		return nil, false, nil
+	}
+	return config, false, nil
+}
+
+// sharesFolder reports whether a file that is read by itself lies beside others
+// of weights. A folder that cannot be listed counts as one with others.
+func sharesFolder(c *checkpoint.Checkpoint) bool {
+	if c.IsDir || c.Sharded {
+		return false
 	}
 	others, err := Neighbours(c.Dir, c.ShardNames[0])
-	return text, slices.ContainsFunc(others, func(name string) bool { return strings.EqualFold(filepath.Ext(name), ".safetensors") }), err
+	return err != nil || slices.ContainsFunc(others, func(name string) bool { return strings.EqualFold(filepath.Ext(name), ".safetensors") })
 }
 
 // weightEndings are those of files that hold weights.
@@ -104,14 +123,16 @@ func Neighbours(folder, name string) (names []string, err error) {
 	return names, err
 }
 
-// sdnqOnly returns a model's quantization config if it is SDNQ's.
-func sdnqOnly(model pyjson.Object) []byte {
-	v, _ := model.Get(ConfigKey)
-	config, _ := v.(pyjson.Object)
-	if method, _ := config.Get("quant_method"); method != "sdnq" {
-		return nil
+// ownConfig reads a config, nil for one that names another method than SDNQ's.
+func ownConfig(c *checkpoint.Checkpoint, text []byte) (pyjson.Object, error) {
+	o, err := pyjson.ParseObject(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: SDNQ config: %w", c.Path, err)
 	}
-	return []byte(pyjson.Dump(config))
+	if method := methodText("", o); method != "" && method != sdnqMethod {
+		return nil, nil
+	}
+	return append(pyjson.Object{}, o...), nil // not nil, even where it is empty
 }
 
 func (m *Model) openSDNQ(l *Layer, config *sdnq.Config) {

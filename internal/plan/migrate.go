@@ -18,9 +18,11 @@ import (
 
 // MigrateOptions are what changes beyond what has to.
 type MigrateOptions struct {
-	Only   *pattern.Pattern // layers that Add, Remove and InputScale are for, nil for all
+	Only   *pattern.Pattern // layers that what follows is for, nil for all
 	Add    pyjson.Object    // keys for their JSON
 	Remove []string
+	// DropIgnored leaves out companions that the layers' formats ignore.
+	DropIgnored bool
 	// InputScale adds a scale of activations, which is 1, to float8 layers
 	// without one.
 	InputScale bool
@@ -50,6 +52,9 @@ func Migrate(m *layout.Model, how MigrateOptions, o Options) (*Plan, error) {
 	p, err := Rewrite(g.edits, o.Output)
 	if err == nil {
 		p.Notes = g.notes
+		if g.dropped > 0 {
+			p.Notes = append(p.Notes, fmt.Sprintf("left out, since their formats ignore them: %d tensors beside layers", g.dropped))
+		}
 		err = g.checkFor(p, o)
 	}
 	return p, err
@@ -62,9 +67,11 @@ type migration struct {
 	edits   []Edit
 	changed int // layers
 	edited  int // by Add or Remove
+	dropped int // tensors, by DropIgnored
 	header  pyjson.Object
 	notes   []string
 	cannot  reasons
+	unread  bool // that cannot be described, since nobody knows what they hold
 }
 
 // layer makes the edits of one layer.
@@ -73,12 +80,17 @@ func (g *migration) layer(l *layout.Layer) error {
 	if err != nil {
 		return err
 	}
+	l = g.read(l)
+	if err := g.readable(l, chosen); err != nil {
+		return err
+	}
 	options, stored := g.options(l, chosen), l.Stored()
 	if err := g.dropIdle(l, stored, chosen); err != nil {
 		return err
 	}
 	f, c, err := reopen(l, stored, options)
 	if err != nil {
+		g.unread = g.unread || l.Err != nil
 		return cmp.Or(l.Err, err)
 	}
 	options = describedRows(f, options, c)
@@ -86,6 +98,13 @@ func (g *migration) layer(l *layout.Layer) error {
 	edits, changed, err := g.tensors(l, stored, c, chosen && g.InputScale)
 	if err != nil {
 		return err
+	}
+	if g.DropIgnored && chosen {
+		edits = slices.DeleteFunc(edits, func(e Edit) bool {
+			return e.Data == nil && slices.ContainsFunc(l.Ignored(), func(t checkpoint.Tensor) bool { return t.Name == e.Source.Name })
+		})
+		n := len(l.Ignored())
+		g.dropped, changed = g.dropped+n, changed || n > 0
 	}
 	reason := "as it is"
 	if changed || !g.holds(text) {
@@ -96,6 +115,54 @@ func (g *migration) layer(l *layout.Layer) error {
 	g.edits = append(append(g.edits, edits...), Known(text))
 	g.header = append(g.header, pyjson.Member{Key: l.Name, Value: codec.HeaderEntry(options)})
 	return nil
+}
+
+// read takes a layer whose own description says nothing for what its tensors
+// tell, with all else that the description says.
+func (g *migration) read(l *layout.Layer) *layout.Layer {
+	v, _ := l.Options.Get("format")
+	if format, _ := v.(string); l.Layout != layout.Comfy || l.Err == nil || format != "" {
+		return l
+	}
+	told := g.Undescribed(l.Name)
+	if told == nil {
+		return l
+	}
+	for _, m := range l.Options {
+		if m.Key != "format" {
+			told.Options = told.Options.Set(m.Key, m.Value)
+		}
+	}
+	if told.Err != nil && !told.Ambiguous {
+		told.Err = fmt.Errorf("%w; its tensors alone tell: %w", l.Err, told.Err)
+	}
+	told.Tensors = append(slices.Clone(told.Tensors), some(l.Tensors, layout.IsMetadata)...)
+	return told
+}
+
+// some are the tensors of which a name is true.
+func some(tensors []checkpoint.Tensor, is func(name string) bool) (list []checkpoint.Tensor) {
+	for _, t := range tensors {
+		if is(t.Name) {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// readable refuses what no description changes: of layers that nothing
+// describes, those alone that a format which is named here decides.
+func (g *migration) readable(l *layout.Layer, chosen bool) error {
+	if l.Err == nil || l.Layout == layout.Comfy {
+		return nil
+	}
+	decides := func(key string) bool { _, ok := g.Add.Get(key); return ok }
+	if l.Ambiguous && chosen && (decides("format") || decides("convrot")) {
+		g.edited++
+		return nil
+	}
+	g.unread = true
+	return l.Err
 }
 
 // dropIdle leaves out a scale_input of 1, as ComfyUI does: a scale that is
@@ -246,7 +313,7 @@ func (g *migration) tensors(l *layout.Layer, stored map[quant.Role]checkpoint.Te
 	for _, t := range l.Tensors {
 		switch {
 		case taken[t.Name] || layout.IsMetadata(t.Name):
-		case l.Layout == layout.Comfy && t.Name != layout.Comfy.TensorName(l.Name, quant.Scalar):
+		case (l.Layout == layout.Comfy || l.Layout == layout.Bare) && t.Name != layout.Comfy.TensorName(l.Name, quant.Scalar):
 			edits = append(edits, Kept(t)) // what only some loaders know
 		default:
 			changed = true
@@ -301,8 +368,15 @@ func (g *migration) holds(l layout.Literal) bool {
 // check refuses what cannot be done, and to do nothing.
 func (g *migration) check(metadata map[string]string) error {
 	path := g.Checkpoint.Path
+	for _, l := range g.Layers {
+		if l.Layout == layout.Other { // no quantizing makes anything of them
+			return &sourceError{fmt.Errorf("%s: layer %s: %w", path, l.Name, l.Err)}
+		}
+	}
 	sameHeader := g.Checkpoint.Metadata[layout.HeaderKey] == metadata[layout.HeaderKey]
 	switch {
+	case g.unread:
+		return &sourceError{fmt.Errorf("%d of %d layers of %s cannot be described: %s", g.cannot.layers(), len(g.Layers), path, g.cannot)}
 	case len(g.cannot) > 0:
 		return &sourceError{fmt.Errorf("%d of %d layers of %s cannot be described without changing their weights: %s. tensorpress quantize makes them anew, from their values",
 			g.cannot.layers(), len(g.Layers), path, g.cannot)}

@@ -15,6 +15,9 @@ import (
 
 // place names every tensor of the output and gives it its file and offset.
 func (p *Plan) place(o Output) error {
+	if err := p.inTheWay(); err != nil {
+		return err
+	}
 	u := p.units()
 	o.Metadata = p.metadata(o)
 	err := p.makeFiles(u, o)
@@ -129,6 +132,30 @@ func (p *Plan) clash(u *units) error {
 			from[t.Name] = i
 		}
 		start = end
+	}
+	return nil
+}
+
+// inTheWay is an error if a tensor that is kept has a name by which readers would
+// take it for a part of a layer that is quantized.
+func (p *Plan) inTheWay() error {
+	layers := map[string]bool{}
+	for i := range p.Steps {
+		if s := &p.Steps[i]; s.quantized() {
+			layers[s.Layer] = true
+		}
+	}
+	if len(layers) == 0 {
+		return nil
+	}
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		if s.Action != Keep || s.stays() || s.Reason == activations {
+			continue
+		}
+		if layer, ok := p.Layout.PartOf(s.Source.Name); ok && layers[layer] {
+			return &sourceError{fmt.Errorf("tensor %s has the name of a part of layer %s, which would be quantized: --keep that layer, or rename the tensor", s.Source.Name, layer)}
+		}
 	}
 	return nil
 }

@@ -143,6 +143,8 @@ type Plan struct {
 	// ConfigFile says that a folder has the config as a file of its own too.
 	ConfigFile bool
 	Notes      []string // what a user should know
+	// AllowNonfinite takes values that are not finite as they are.
+	AllowNonfinite bool
 	// Transcodes says that it is the way of layers to another layout.
 	Transcodes bool
 	BytesIn    int64
@@ -155,7 +157,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Layout: o.Layout, Preset: o.Preset.Name}
+	p := &Plan{Layout: o.Layout, Preset: o.Preset.Name, AllowNonfinite: o.Flags["allow-nonfinite"] == true}
 	if o.Recognised != "" {
 		p.Preset += ": " + o.Recognised
 	}

@@ -304,7 +304,7 @@ func TestRefused(t *testing.T) {
 		{"comfyui and the sdnq layout", model, Options{For: comfyui, Layout: layout.SDNQ}, usage.Err, "comfyui loads the comfy layout"},
 		{"diffusers and a file", model, Options{For: diffusers, Layout: layout.SDNQ}, usage.Err, "not one file"},
 		{"two tensors of one name", map[string]string{"a.weight": "BF16 64 64", "a.weight_scale": "F32"}, Options{}, checkpoint.ErrSource,
-			"would both be written as a.weight_scale"},
+			"tensor a.weight_scale has the name of a part of layer a"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

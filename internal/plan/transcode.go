@@ -65,7 +65,10 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 	}
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
 	p.Notes = append(againNotes(p.Steps), notesOf(p, o)...)
-	return p, p.place(o.Output)
+	if err := p.place(o.Output); err != nil {
+		return nil, fmt.Errorf("%s: %w", m.Checkpoint.Path, err)
+	}
+	return p, nil
 }
 
 // inReadOrder sorts places of steps: steps themselves are long.
@@ -160,6 +163,8 @@ func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind quant.Kind
 	switch {
 	case err != nil:
 		return nil, err
+	case codec.IsForeign(l.Codec) && l.Layout == layout.Comfy:
+		return nil, fmt.Errorf("its scale is %s, ComfyUI's is F32: tensorpress migrate makes it so", l.Parts[1].Dtype)
 	case codec.IsForeign(l.Codec):
 		return nil, fmt.Errorf("the %s layout is older than both: tensorpress migrate makes it ComfyUI's", l.Layout.Name)
 	case t.o.Layout == layout.SDNQ:
@@ -182,11 +187,14 @@ func (t *transcoding) beside(l *layout.Layer) []Step {
 	for _, one := range l.Tensors {
 		isPart := slices.ContainsFunc(l.Parts, func(part checkpoint.Tensor) bool { return part.Name == one.Name })
 		if !isPart && !layout.IsMetadata(one.Name) {
-			steps = append(steps, Step{Source: one, Layer: one.Name, Action: Keep, Reason: "of the activations", Settings: &unset})
+			steps = append(steps, Step{Source: one, Layer: one.Name, Action: Keep, Reason: activations, Settings: &unset})
 		}
 	}
 	return steps
 }
+
+// activations is why a tensor is kept that belongs to a layer.
+const activations = "of the activations"
 
 // kind tells embeddings, which SDNQ stores in its own way, by their names.
 func (t *transcoding) kind(src codec.Source) quant.Kind {

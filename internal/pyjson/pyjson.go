@@ -4,6 +4,7 @@
 package pyjson
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -73,6 +74,7 @@ func DumpIndented(v any) string {
 type style struct {
 	between, indent string
 	sorted          bool
+	strict          bool // JSON as its standard has it
 }
 
 // dump writes v; newline holds the line end and margin of v's own line.
@@ -92,10 +94,19 @@ func dump(b *strings.Builder, v any, s style, newline string) {
 		b.WriteString(strconv.FormatBool(v))
 	case nil:
 		b.WriteString("null")
-	default: // int, json.Number
+	case json.Number:
+		if s.strict && slices.Contains(notNumbers, v.String()) {
+			dumpString(b, v.String())
+			return
+		}
+		b.WriteString(v.String())
+	default: // int
 		fmt.Fprint(b, v)
 	}
 }
+
+// notNumbers are what Python takes for numbers in JSON.
+var notNumbers = []string{"NaN", "Infinity", "-Infinity"}
 
 func dumpObject(b *strings.Builder, o Object, s style, newline string) {
 	if s.sorted {
@@ -172,5 +183,10 @@ func dumpString(b *strings.Builder, s string) {
 // isPlain reports whether a byte stands for itself in a string.
 func isPlain(c byte) bool { return c >= ' ' && c <= '~' && c != '"' && c != '\\' }
 
-// MarshalJSON writes the object in its order.
-func (o Object) MarshalJSON() ([]byte, error) { return []byte(Dump(o)), nil }
+// MarshalJSON writes the object in its order. NaN and infinity, which Python's
+// JSON has as numbers and JSON has not, are their names as text.
+func (o Object) MarshalJSON() ([]byte, error) {
+	var b strings.Builder
+	dump(&b, o, style{between: ", ", strict: true}, "")
+	return []byte(b.String()), nil
+}

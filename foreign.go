@@ -1,0 +1,91 @@
+package tensorpress
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/plan"
+)
+
+// descriptions are files in a model's folder that say how its weights were
+// quantized, beside those of which [layout.Read] makes something: of an output
+// they would not be true.
+var descriptions = []string{
+	"quant_config.yaml", "quantization_config.yaml", "quant_log.csv", "quantization_map.json", "quanto_qmap.json", "qmodel_map.json",
+	"smash_config.json", "gptq_config.json", "awq_config.json", "hqq_config.json",
+}
+
+// recipe is what LLM Compressor leaves beside a model. Others may call a file so.
+const recipe = "recipe.yaml"
+
+// describes reports whether a file of a source's folder, a slash path, tells how
+// its weights were quantized.
+func describes(c *checkpoint.Checkpoint, name string) bool {
+	switch base := path.Base(name); {
+	case base != name: // of a part that is copied as it is
+		return false
+	case name == recipe:
+		return mentions(filepath.Join(c.Dir, name), "Modifier:")
+	default:
+		known := slices.Contains(layout.DescriptionFiles, name) || slices.Contains(descriptions, name)
+		return known || strings.HasPrefix(name, "quant_model_description") && strings.HasSuffix(name, ".json")
+	}
+}
+
+// mentions looks for a word near the beginning of a file.
+func mentions(path, word string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	text, _ := io.ReadAll(io.LimitReader(f, 1<<16))
+	return bytes.Contains(text, []byte(word))
+}
+
+// noteFormer says what the output does not have of the source's own words on how
+// it was quantized.
+func noteFormer(c *checkpoint.Checkpoint, m *layout.Model, p *plan.Plan, folder bool) error {
+	if p == nil {
+		return nil
+	}
+	if d := m.Declared; d != nil && (d.InHeader() || folder && d.Place == modelConfig) {
+		p.Notes = append(p.Notes, former(m, p))
+	}
+	for _, name := range m.Unmatched {
+		p.Notes = append(p.Notes, fmt.Sprintf("the header describes a layer %s, of which there is no weight: left out", name))
+	}
+	if !folder || !c.IsDir {
+		return nil
+	}
+	names, err := c.OtherFiles()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name != layout.ConfigFile && describes(c, name) {
+			p.Notes = append(p.Notes, name+" describes how the source was quantized: not copied")
+		}
+	}
+	return nil
+}
+
+// former says what becomes of the config's own.
+func former(m *layout.Model, p *plan.Plan) string {
+	text := m.Declared.String()
+	if len(m.Layers) == 0 {
+		text += ", though all weights are plain,"
+	}
+	if p.Config != nil {
+		return text + " is replaced by SDNQ's"
+	}
+	return text + " is left out"
+}

@@ -1,0 +1,82 @@
+package codec
+
+import (
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// OpenAs is [Format.Open], which takes scales as BF16 and F16 too where the format
+// has F32: some programs save all of a file in one dtype, and loaders compute with
+// whatever they find.
+func (f *Format) OpenAs(l *Stored) (Codec, error) {
+	c, err := f.Open(l)
+	scale, ok := l.Tensors[quant.Scale]
+	if err == nil || !ok || f == sdnqFormat || scale.Dtype != safetensors.BF16 && scale.Dtype != safetensors.F16 {
+		return c, err
+	}
+	wide := &Stored{Metadata: l.Metadata, Hint: l.Hint, Tensors: map[quant.Role]quant.Tensor{}}
+	for role, t := range l.Tensors {
+		if role == quant.Scale {
+			t.Dtype = safetensors.F32
+		}
+		wide.Tensors[role] = t
+	}
+	opened, failed := f.Open(wide)
+	if failed != nil {
+		return nil, err
+	}
+	return narrowScale{opened, scale}, nil
+}
+
+// narrowScale is a layer whose scales have a narrower dtype than its format's. It
+// is read, and not written.
+type narrowScale struct {
+	Codec
+	scale quant.Tensor
+}
+
+// Tensors names the scales as they are stored.
+func (n narrowScale) Tensors() []quant.Tensor {
+	var tensors []quant.Tensor
+	for _, t := range n.Codec.Tensors() {
+		if t.Role == quant.Scale {
+			t.Dtype = n.scale.Dtype
+		}
+		tensors = append(tensors, t)
+	}
+	return tensors
+}
+
+// Needed counts their bytes.
+func (n narrowScale) Needed(i int, a quant.Area) []quant.Span {
+	spans := n.Codec.Needed(i, a)
+	if n.Tensors()[i].Role != quant.Scale {
+		return spans
+	}
+	half := make([]quant.Span, len(spans))
+	for i, s := range spans {
+		half[i] = quant.Span{Offset: s.Offset / 2, Size: s.Size / 2, Count: s.Count, Stride: s.Stride / 2}
+	}
+	return half
+}
+
+// Written is nothing: there is no encoder.
+func (narrowScale) Written(int, quant.Area) []quant.Span { return nil }
+
+// NewEncoder returns nil.
+func (narrowScale) NewEncoder(int) Encoder { return nil }
+
+// Decode widens the scales first.
+func (n narrowScale) Decode(dst []float32, src [][]byte, a quant.Area, out safetensors.Dtype, s *quant.Scratch) {
+	wide := make([][]byte, len(src))
+	for i, t := range n.Codec.Tensors() {
+		wide[i] = src[i]
+		if t.Role == quant.Scale {
+			values := make([]float32, len(src[i])/2)
+			Widen(values, src[i], n.scale.Dtype)
+			wide[i] = make([]byte, 4*len(values))
+			Narrow(wide[i], values, safetensors.F32)
+		}
+	}
+	n.Codec.Decode(dst, wide, a, out, s)
+}

@@ -1,0 +1,255 @@
+package layout
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+)
+
+// method is a row: what it means that a model's config names a way to quantize.
+type method struct {
+	is string // as its users call it
+	// eightBits says that the method's codes of eight bits with scales beside
+	// them are code times scale, as [Layout]s that are read have them.
+	eightBits bool
+}
+
+// sdnqMethod is SDNQ's, which readSDNQ reads.
+const sdnqMethod = "sdnq"
+
+// methods are the values of quant_method and of what stands for it, in small
+// letters with dashes.
+var methods = map[string]method{
+	"fp8":                   {"FP8", true},
+	"fbgemm-fp8":            {"FBGEMM FP8", true},
+	"compressed-tensors":    {"compressed-tensors", true},
+	"modelopt":              {"NVIDIA ModelOpt", true},
+	"modelopt-fp8":          {"NVIDIA ModelOpt", true},
+	"modelopt-fp4":          {"NVIDIA ModelOpt", true},
+	"modelopt-mixed":        {"NVIDIA ModelOpt", true},
+	"ptpc-fp8":              {"FP8 by rows", true},
+	"w8a8-fp8":              {"FP8 by rows", true},
+	"w8a8-int8":             {"INT8 by rows", true},
+	"blockwise-int8":        {"INT8 in blocks", true},
+	"quark":                 {"AMD Quark", true},
+	"nvfp4":                 {"NVFP4", false},
+	"mxfp8":                 {"MXFP8", false},
+	"petit-nvfp4":           {"NVFP4", false},
+	"mxfp4":                 {"MXFP4", false},
+	"bitsandbytes":          {"bitsandbytes", false},
+	"gptq":                  {"GPTQ", false},
+	"gptq-marlin":           {"GPTQ", false},
+	"gptq-marlin-24":        {"GPTQ", false},
+	"marlin":                {"Marlin", false},
+	"awq":                   {"AWQ", false},
+	"awq-marlin":            {"AWQ", false},
+	"moe-wna16":             {"GPTQ or AWQ", false},
+	"auto-round":            {"AutoRound", false},
+	"intel/auto-round":      {"AutoRound", false},
+	"bitblas":               {"BitBLAS", false},
+	"gptq-bitblas":          {"BitBLAS", false},
+	"aqlm":                  {"AQLM", false},
+	"vptq":                  {"VPTQ", false},
+	"quip":                  {"QuIP#", false},
+	"quanto":                {"quanto", false},
+	"eetq":                  {"EETQ", false},
+	"higgs":                 {"HIGGS", false},
+	"hqq":                   {"HQQ", false},
+	"torchao":               {"torchao", false},
+	"gguf":                  {"GGUF", false},
+	"bitnet":                {"BitNet", false},
+	"spqr":                  {"SpQR", false},
+	"fp-quant":              {"FP-Quant", false},
+	"fouroversix":           {"Four over Six", false},
+	"sinq":                  {"SINQ", false},
+	"gemma":                 {"Gemma", false},
+	"metal":                 {"Metal", false},
+	"mlx":                   {"MLX", false},
+	"exl2":                  {"EXL2", false},
+	"exl3":                  {"EXL3", false},
+	"svdquant":              {"SVDQuant (nunchaku)", false},
+	"nunchaku":              {"SVDQuant (nunchaku)", false},
+	"deepspeedfp":           {"DeepSpeed FP", false},
+	"experts-int8":          {"INT8 experts", false},
+	"rtn":                   {"RTN", false},
+	"ascend":                {"Ascend", false},
+	"optimum-neuron":        {"Neuron", false},
+	"compressed-tensors-24": {"compressed-tensors", false},
+}
+
+// methodKeys tell a method where a config does not name it: by a key that only
+// that method's has.
+var methodKeys = []struct{ key, method string }{
+	{"quant_algo", "modelopt"}, {"producer", "modelopt"},
+	{"load_in_4bit", "bitsandbytes"}, {"load_in_8bit", "bitsandbytes"}, {"_load_in_4bit", "bitsandbytes"}, {"_load_in_8bit", "bitsandbytes"},
+	{"config_groups", "compressed-tensors"}, {"weight_block_size", "fp8"},
+	{"w_bit", "awq"}, {"q_group_size", "awq"}, {"desc_act", "gptq"},
+	{"svdq_rank", "svdquant"}, {"nbits_per_codebook", "aqlm"},
+	{"weights_dtype", sdnqMethod},
+}
+
+// Declaration is what a config says of how weights are quantized, in the words
+// of another program than SDNQ.
+type Declaration struct {
+	Place  string // "config.json", …
+	Key    string // in it, "" where all of the file says so
+	Method string // as its users call it, or as it is written where it is not known
+	method
+	known  bool
+	config pyjson.Object
+}
+
+// String names where it stands and what it says.
+func (d *Declaration) String() string {
+	if d.Key == "" {
+		return fmt.Sprintf("%s (%s)", d.Place, d.Method)
+	}
+	return fmt.Sprintf("%s of %s (%s)", d.Key, d.Place, d.Method)
+}
+
+// inHeader is the place of what a file says itself.
+const inHeader = "the header"
+
+// InHeader reports whether the file says it itself.
+func (d *Declaration) InHeader() bool { return d.Place == inHeader }
+
+// declarations are the keys of a model's config, or of a header, that say how it
+// is quantized.
+var declarations = []string{ConfigKey, "compression_config", "quantization"}
+
+// DescriptionFiles are the files that say it beside a model's config, in the
+// order in which they are asked.
+var DescriptionFiles = []string{
+	"hf_quant_config.json", ConfigFile, "quantize_config.json", "quant_config.json", "quant_model_description.json",
+}
+
+// declared finds out what the header, config.json or a file beside the weights
+// say, nil where none says anything or SDNQ is said.
+func declared(c *checkpoint.Checkpoint) (*Declaration, error) {
+	for _, key := range declarations[:2] {
+		if o, err := pyjson.ParseObject([]byte(c.Metadata[key])); err == nil && len(o) > 0 {
+			if d := newDeclaration(inHeader, key, o); d != nil {
+				return d, nil
+			}
+		}
+	}
+	if d := inConfig(c.Config); d != nil {
+		return d, nil
+	}
+	for _, name := range DescriptionFiles {
+		text, err := os.ReadFile(filepath.Join(c.Dir, name))
+		if os.IsNotExist(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		o, err := pyjson.ParseObject(text)
+		if err != nil {
+			continue // whoever reads it for its content says so
+		}
+		if d := newDeclaration(name, "", o); d != nil {
+			return d, nil
+		}
+	}
+	return nil, nil
+}
+
+// inConfig looks into a model's config, and into those of its parts.
+func inConfig(model pyjson.Object) *Declaration {
+	for _, key := range declarations {
+		v, _ := model.Get(key)
+		o, _ := v.(pyjson.Object)
+		if len(o) > 0 && (key == ConfigKey || methodText(key, o) != "") {
+			return newDeclaration("config.json", key, o)
+		}
+	}
+	for _, m := range model {
+		part, _ := m.Value.(pyjson.Object)
+		v, _ := part.Get(ConfigKey)
+		if o, ok := v.(pyjson.Object); ok && len(o) > 0 {
+			return newDeclaration("config.json", m.Key+"."+ConfigKey, o)
+		}
+	}
+	return nil
+}
+
+// newDeclaration returns nil for SDNQ's.
+func newDeclaration(place, key string, o pyjson.Object) *Declaration {
+	text := methodText(key, o)
+	if text == sdnqMethod {
+		return nil
+	}
+	d := &Declaration{Place: place, Key: key, Method: text, config: o}
+	d.method, d.known = methods[strings.ReplaceAll(strings.ToLower(text), "_", "-")]
+	if d.known {
+		d.Method = d.is
+	}
+	return d
+}
+
+// methodText is what a config calls its method, "" where nothing tells.
+func methodText(key string, o pyjson.Object) string {
+	for _, name := range []string{"quant_method", "quant_library", "method"} {
+		if v, _ := o.Get(name); v != nil {
+			return fmt.Sprint(v)
+		}
+	}
+	for _, k := range methodKeys {
+		if _, ok := o.Get(k.key); ok {
+			return k.method
+		}
+	}
+	if v, _ := o.Get("quantization"); key == "" && v != nil {
+		return "modelopt"
+	}
+	if _, ok := o.Get("bits"); ok && key == "quantization" {
+		return "mlx"
+	}
+	return ""
+}
+
+// problem says why nothing can be made of weights of which that is said, nil
+// where their own tensors tell.
+func (d *Declaration) problem() error {
+	switch {
+	case d == nil:
+		return nil
+	case !d.known && d.Key == "": // a file beside, which may be anything
+		return nil
+	case !d.known:
+		return fmt.Errorf("%s of %s names the quantization method %q, which is not known, so that nobody can tell what the weights stand for: start from the original, or take it out if all weights are plain numbers", d.Key, d.Place, d.Method)
+	}
+	if v, _ := d.config.Get("transform_config"); d.Method == "compressed-tensors" && transforms(v) {
+		return fmt.Errorf("%s of %s has a transform_config: its weights are rotated: start from the original", d.Key, d.Place)
+	}
+	return nil
+}
+
+// transforms reports whether a transform_config rotates anything.
+func transforms(v any) bool {
+	o, _ := v.(pyjson.Object)
+	groups, _ := o.Get("config_groups")
+	list, _ := groups.(pyjson.Object)
+	return len(list) > 0
+}
+
+// WithoutDeclarations is a model's config without what it says of how it is
+// quantized.
+func WithoutDeclarations(model pyjson.Object) pyjson.Object {
+	if d := inConfig(model); d != nil {
+		model = model.Delete(d.Key)
+	}
+	for _, m := range model {
+		if part, ok := m.Value.(pyjson.Object); ok && m.Key != ConfigKey {
+			if _, ok := part.Get(ConfigKey); ok {
+				model = model.Set(m.Key, part.Delete(ConfigKey))
+			}
+		}
+	}
+	return model.Delete(ConfigKey)
+}

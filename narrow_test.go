@@ -1,0 +1,73 @@
+package tensorpress
+
+import (
+	"encoding/binary"
+	"path/filepath"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// TestNarrowScales: scales that were saved as BF16 restore what the same numbers in
+// F32 do, also where rows are rotated.
+func TestNarrowScales(t *testing.T) {
+	source := written(t, []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{160, 256}}})
+	for _, o := range []Options{
+		{Dtype: ptr("int8_tensorwise")}, {Dtype: ptr("int8_tensorwise"), Settings: map[string]any{"convrot": true}},
+		{Dtype: ptr("float8_e4m3fn")}, {Dtype: ptr("float8_e4m3fn"), Scale: ptr("block"), Settings: map[string]any{"block-size": 32}},
+	} {
+		o.Preset = "none"
+		path := quantized(t, source, o)
+		narrow, wide := filepath.Join(t.TempDir(), "narrow.safetensors"), filepath.Join(t.TempDir(), "wide.safetensors")
+		rescaled(t, path, narrow, safetensors.BF16)
+		rescaled(t, path, wide, safetensors.F32)
+		if v, err := Verify(t.Context(), narrow, VerifyOptions{Source: source, MaxRelMSE: ptr(0.01)}); err != nil || !v.OK {
+			t.Fatalf("%v: %+v, %v", o.Settings, v, err)
+		}
+		if list := differences(t, dequantizedPath(t, narrow), dequantizedPath(t, wide)); len(list) > 0 {
+			t.Errorf("%v: %v", o.Settings, list)
+		}
+	}
+}
+
+func dequantizedPath(t *testing.T, path string) string {
+	t.Helper()
+	dest := filepath.Join(t.TempDir(), "plain.safetensors")
+	if _, err := Dequantize(t.Context(), path, dest, DequantizeOptions{Dtype: "f32", Resources: Resources{Threads: 2}}); err != nil {
+		t.Fatal(err)
+	}
+	return dest
+}
+
+// rescaled copies a file with its scales cut to BF16, and stored as that or as F32.
+func rescaled(t *testing.T, from, to string, d safetensors.Dtype) {
+	t.Helper()
+	f, err := safetensors.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var tensors []safetensors.Tensor
+	data := map[string][]byte{}
+	for _, one := range f.Header().Tensors {
+		raw := body(t, from, one.Name)
+		if one.Name == "a.weight_scale" {
+			var cut []byte
+			for i := 0; i < len(raw); i += 4 {
+				bits := binary.LittleEndian.Uint32(raw[i:]) &^ 0xFFFF
+				if d == safetensors.BF16 {
+					cut = binary.LittleEndian.AppendUint16(cut, uint16(bits>>16))
+				} else {
+					cut = binary.LittleEndian.AppendUint32(cut, bits)
+				}
+			}
+			raw, one.Dtype = cut, d
+		}
+		tensors = append(tensors, safetensors.Tensor{Name: one.Name, Dtype: one.Dtype, Shape: one.Shape})
+		data[one.Name] = raw
+	}
+	if len(data["a.weight_scale"]) == 0 {
+		t.Fatalf("%s has no scale", from)
+	}
+	write(t, to, tensors, data)
+}
