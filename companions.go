@@ -2,15 +2,12 @@ package tensorpress
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/internal/sdnq"
 )
 
 const modelConfig = "config.json"
@@ -25,27 +22,63 @@ func (e *spaceError) Error() string {
 	return fmt.Sprintf("%s needs %s, and %s are free there: make room or name another disk", e.dest, Size(e.needed), Size(e.free))
 }
 
-// indexName is the name under which loaders look for the index.
-func indexName(p *plan.Plan) string {
-	stem, _, _ := strings.Cut(p.Files[0].Name, "-00001-of-")
-	return stem + ".safetensors.index.json"
+// sourceNotes say what of a source may surprise.
+func sourceNotes(c *checkpoint.Checkpoint) (notes []string) {
+	if c.Part != nil {
+		notes = append(notes, partText(c))
+	}
+	if v := c.Variant(); v != "" && (c.IsDir || c.Index != "") {
+		notes = append(notes, fmt.Sprintf("%s holds the weights as the variant %s, and so does the output: load it with variant=%q", c.Dir, v, v))
+	}
+	return notes
+}
+
+// partText says that one shard of several was named alone.
+func partText(c *checkpoint.Checkpoint) string {
+	return fmt.Sprintf("%s is shard %d of %d alone: for the whole model name its folder or its index", c.Path, c.Part.Number, c.Part.Of)
+}
+
+// leftOut says which weights are not copied.
+func leftOut(o *checkpoint.Others) (notes []string) {
+	if o == nil {
+		return nil
+	}
+	if n := len(o.LeftOut); n > 0 {
+		notes = append(notes, fmt.Sprintf("%s of weights that the output does not describe %s left out, %s: %s; --copy-weights copies them",
+			counted(n, "file"), isOrAre(n), Size(o.Bytes), checkpoint.ListNames(o.LeftOut)))
+	}
+	if n := len(o.Clash); n > 0 {
+		notes = append(notes, fmt.Sprintf("%s of other weights %s not copied, since loaders would take them in place of the output: %s",
+			counted(n, "file"), isOrAre(n), checkpoint.ListNames(o.Clash)))
+	}
+	return notes
+}
+
+func counted(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
+func isOrAre(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
 }
 
 // copyOthers copies all files of a source folder that hold no weights and that
 // are not written anew. A source that is no folder brings none.
-func copyOthers(s place, c *checkpoint.Checkpoint) error {
-	if !c.IsDir {
+func copyOthers(s place, one *model) error {
+	if one.others == nil {
 		return nil
 	}
-	names, err := c.OtherFiles()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
+	for _, name := range one.others.Files {
 		if name == modelConfig || name == layout.ConfigFile {
 			continue
 		}
-		if err := s.CopyFile(name, filepath.Join(c.Dir, filepath.FromSlash(name))); err != nil {
+		if err := s.CopyFile(name, filepath.Join(one.c.Dir, filepath.FromSlash(name))); err != nil {
 			return err
 		}
 	}
@@ -55,32 +88,43 @@ func copyOthers(s place, c *checkpoint.Checkpoint) error {
 // writeModelConfig writes the model's own config with the SDNQ config in it,
 // or without any where config is nil. A model without a config of its own gets
 // the SDNQ config as a file.
-func writeModelConfig(s place, c *checkpoint.Checkpoint, config *sdnq.Config) error {
-	path := filepath.Join(c.Dir, modelConfig)
-	text, err := os.ReadFile(path)
-	if os.IsNotExist(err) {
-		if config == nil {
-			return nil
-		}
-		return s.WriteFile(layout.ConfigFile, []byte(pyjson.DumpSorted(config.Encode())))
-	}
-	if err != nil {
+func writeModelConfig(s place, c *checkpoint.Checkpoint, p *plan.Plan) error {
+	path, config := filepath.Join(c.Dir, modelConfig), p.Config
+	text, err := c.ReadBeside(modelConfig)
+	switch {
+	case err != nil:
 		return err
+	case text == nil && config == nil:
+		return nil
+	case text == nil:
+		return s.WriteFile(layout.ConfigFile, []byte(pyjson.DumpSorted(config.Encode())))
 	}
 	model, err := pyjson.ParseObject(text)
 	if err != nil {
 		return sourceErrorf("%s: %w", path, err)
 	}
 	_, had := model.Get(layout.ConfigKey)
+	moved := c.Explicit && weightsName(c, p) != c.Named()
+	if moved {
+		model = model.Set(checkpoint.WeightsKey, weightsName(c, p))
+	}
 	switch {
 	case config != nil:
 		model = model.Set(layout.ConfigKey, config.Encode())
 	case had:
 		model = model.Delete(layout.ConfigKey)
-	default: // nothing to change: not a byte of it
+	case !moved: // nothing to change: not a byte of it
 		return s.WriteFile(modelConfig, text)
 	}
 	return s.WriteFile(modelConfig, []byte(pyjson.DumpSorted(model)))
+}
+
+// weightsName is the file that the loader of a folder looks for.
+func weightsName(c *checkpoint.Checkpoint, p *plan.Plan) string {
+	if len(p.Files) > 1 {
+		return c.IndexName()
+	}
+	return p.Files[0].Name
 }
 
 func sourceErrorf(format string, args ...any) error {

@@ -48,7 +48,7 @@ func Inspect(_ context.Context, path string) (*Inspection, error) {
 	}
 	v := &Inspection{Path: path, Metadata: map[string]string{}, Layers: []InspectedLayer{}, Tensors: []InspectedTensor{}}
 	for _, folder := range folders {
-		if err := v.add(within(path, folder), folder); err != nil {
+		if err := v.add(path, folder); err != nil {
 			return nil, err
 		}
 	}
@@ -57,14 +57,14 @@ func Inspect(_ context.Context, path string) (*Inspection, error) {
 
 // add inspects one model.
 func (v *Inspection) add(path, folder string) error {
-	c, err := checkpoint.Open(path)
+	c, err := checkpoint.OpenPart(path, folder)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	m, err := layout.Read(c, nil)
 	if err != nil {
-		return &sourceError{err}
+		return asSource(err)
 	}
 	prefix := ""
 	if folder != "" {

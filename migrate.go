@@ -24,6 +24,8 @@ type MigrateOptions struct {
 	For                  string // an application, "" for any
 	ShardSize            int64  // bytes, 0 for 5 GB
 	Force                bool
+	// CopyWeights copies weights beside those that are read, too.
+	CopyWeights bool
 	Resources
 }
 
@@ -62,7 +64,7 @@ func readMigrated(source, dest string, o MigrateOptions) (*models, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readDecided(source, dest, func(one *model) (err error) {
+	return readDecided(source, dest, o.CopyWeights, func(one *model) (err error) {
 		one.plan, err = o.plan(one.c, within(dest, one.folder), how)
 		return err
 	})

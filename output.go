@@ -32,12 +32,16 @@ func checkDest(c *checkpoint.Checkpoint, p *plan.Plan, dest string, force bool) 
 	if p.Config != nil && !isFolder(dest) {
 		beside = append(beside, layout.ConfigFile)
 	}
-	return stage.Check(dest, isFolder(dest), force, sourcePaths(c), beside)
+	return stage.Check(dest, isFolder(dest), force, sourcePaths(c, isFolder(dest)), beside)
 }
 
-// sourcePaths are the files that are read, and the folder where one was named.
-func sourcePaths(c *checkpoint.Checkpoint) []string {
+// sourcePaths are the files that are read, and the folder where one was named or,
+// with its index, is copied.
+func sourcePaths(c *checkpoint.Checkpoint, copied bool) []string {
 	paths := []string{c.Path}
+	if copied && c.Index != "" {
+		paths = append(paths, c.Dir)
+	}
 	for _, name := range c.ShardNames {
 		paths = append(paths, filepath.Join(c.Dir, filepath.FromSlash(name)))
 	}
@@ -62,18 +66,19 @@ func createFiles(s place, files []plan.File) (writers, error) {
 
 // writeCompanions writes what stands beside the weights: configs, the index,
 // and in a folder all other files of the source.
-func writeCompanions(s place, c *checkpoint.Checkpoint, p *plan.Plan, dest string) error {
+func writeCompanions(s place, one *model, dest string) error {
+	c, p := one.c, one.plan
 	if !isFolder(dest) {
 		if p.Config == nil {
 			return nil
 		}
 		return s.WriteFile(layout.ConfigFile, []byte(pyjson.DumpSorted(p.Config.Encode())))
 	}
-	if err := copyOthers(s, c); err != nil {
+	if err := copyOthers(s, one); err != nil {
 		return err
 	}
 	if len(p.Files) > 1 {
-		if err := s.WriteFile(indexName(p), []byte(p.Index())); err != nil {
+		if err := s.WriteFile(c.IndexName(), []byte(p.Index())); err != nil {
 			return err
 		}
 	}
@@ -82,5 +87,5 @@ func writeCompanions(s place, c *checkpoint.Checkpoint, p *plan.Plan, dest strin
 			return err
 		}
 	}
-	return writeModelConfig(s, c, p.Config)
+	return writeModelConfig(s, c, p)
 }

@@ -34,6 +34,8 @@ type TranscodeOptions struct {
 	For        string // an application, "" for any
 	ShardSize  int64  // bytes, 0 for 5 GB
 	Force      bool
+	// CopyWeights copies weights beside those that are read, too.
+	CopyWeights bool
 	Resources
 }
 
@@ -83,7 +85,7 @@ func PlanTranscode(source, dest string, o TranscodeOptions) (*Report, error) {
 
 // readMoved opens what is moved and decides about it.
 func readMoved(source, dest string, o TranscodeOptions) (*models, error) {
-	return readDecided(source, dest, func(one *model) (err error) {
+	return readDecided(source, dest, o.CopyWeights, func(one *model) (err error) {
 		one.plan, err = planTranscode(one.c, within(dest, one.folder), o)
 		return err
 	})

@@ -92,6 +92,11 @@ func Verify(ctx context.Context, path string, o VerifyOptions) (*Verification, e
 	if err := runAll(ctx, o.Resources, whole, o.progress(bytesOfAll(whole))); err != nil {
 		return nil, err
 	}
+	for _, part := range whole {
+		if err := part.unchanged(); err != nil {
+			return nil, err
+		}
+	}
 	conclude(v, whole)
 	return v, nil
 }
@@ -100,7 +105,8 @@ func Verify(ctx context.Context, path string, o VerifyOptions) (*Verification, e
 type verification struct {
 	VerifyOptions
 	*Verification
-	folder, path   string // in a pipeline, and of the model
+	path, folder   string // what is verified, and the model's in a pipeline
+	sourceFolder   string // of the source that it is compared with
 	layersOnly     bool
 	output, source *checkpoint.Checkpoint
 	model          *layout.Model
@@ -134,7 +140,7 @@ func (v *verification) openOthers() (err error) {
 		}
 	}
 	if v.Source != "" {
-		if v.source, err = checkpoint.Open(v.Source); err != nil {
+		if v.source, err = checkpoint.OpenPart(v.Source, v.sourceFolder); err != nil {
 			return fmt.Errorf("--source: %w", err)
 		}
 	}
@@ -142,11 +148,11 @@ func (v *verification) openOthers() (err error) {
 }
 
 func (v *verification) open() (err error) {
-	if v.output, err = checkpoint.Open(v.path); err != nil {
+	if v.output, err = checkpoint.OpenPart(v.path, v.folder); err != nil {
 		return err
 	}
 	if v.model, err = layout.Read(v.output, v.source); err != nil {
-		return &sourceError{err}
+		return asSource(err)
 	}
 	return v.readSource()
 }
@@ -158,7 +164,7 @@ func (v *verification) readSource() (err error) {
 		return nil
 	}
 	if v.sourceModel, err = layout.Read(v.source, nil); err != nil {
-		return &sourceError{err}
+		return asSource(err)
 	}
 	v.sourceModel.AcceptUnscaled() // as quantize was asked to, if there are any
 	v.sourceLayers = map[string]*layout.Layer{}
@@ -166,6 +172,14 @@ func (v *verification) readSource() (err error) {
 		v.sourceLayers[layout.WeightName(l.Name)] = l
 	}
 	return nil
+}
+
+// unchanged fails if anything that was read is not what it was.
+func (v *verification) unchanged() error {
+	if err := v.output.Unchanged(); err != nil || v.source == nil {
+		return err
+	}
+	return v.source.Unchanged()
 }
 
 func closeAll(parts []*verification) {

@@ -1,11 +1,7 @@
 package layout
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -63,8 +59,7 @@ func configText(c *checkpoint.Checkpoint) ([]byte, error) {
 	if text, ok := c.Metadata[ConfigKey]; ok {
 		return []byte(text), nil
 	}
-	text, err := os.ReadFile(filepath.Join(c.Dir, ConfigFile))
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+	if text, err := c.ReadBeside(ConfigFile); text != nil || err != nil {
 		return text, err
 	}
 	return sdnqOnly(c.Config), nil
