@@ -27,7 +27,7 @@ func sourceNotes(c *checkpoint.Checkpoint) (notes []string) {
 	if c.Part != nil {
 		notes = append(notes, partText(c))
 	}
-	if v := c.Variant(); v != "" && (c.IsDir || c.Index != "") {
+	if v := c.Variant(); v != "" && c.IsModel() {
 		notes = append(notes, fmt.Sprintf("%s holds the weights as the variant %s, and so does the output: load it with variant=%q", c.Dir, v, v))
 	}
 	return notes

@@ -2,6 +2,7 @@ package tensorpress
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -12,7 +13,8 @@ import (
 // Inspection is what is in a checkpoint.
 type Inspection struct {
 	Path     string            `json:"path"`
-	Layout   string            `json:"layout"` // "" where nothing is quantized
+	Layout   string            `json:"layout"`         // "" where nothing is quantized
+	Part     string            `json:"part,omitempty"` // what it is of a model, where it is not all
 	Metadata map[string]string `json:"metadata"`
 	Layers   []InspectedLayer  `json:"layers"`  // the quantized ones
 	Tensors  []InspectedTensor `json:"tensors"` // all
@@ -72,6 +74,9 @@ func (v *Inspection) add(path, folder string) error {
 	}
 	for key, text := range c.Metadata {
 		v.Metadata[prefix+key] = text
+	}
+	if c.Part != nil {
+		v.Part = fmt.Sprintf("shard %d of %d", c.Part.Number, c.Part.Of)
 	}
 	if m.Layout != nil && v.Layout == "" {
 		v.Layout = m.Layout.Name

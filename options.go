@@ -180,7 +180,7 @@ func (o Options) application(p *plan.Options) (err error) {
 // layout is what was asked for, else SDNQ's where a model's config is there.
 func (o Options) layout(p *plan.Options, c *checkpoint.Checkpoint) (err error) {
 	p.Layout = layout.Comfy
-	if (c.IsDir || c.Index != "") && c.Config != nil {
+	if c.IsModel() && c.Config != nil {
 		p.Layout = layout.SDNQ
 	}
 	if o.Layout != "" {

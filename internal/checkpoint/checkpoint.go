@@ -252,7 +252,7 @@ func (c *Checkpoint) loadConfig() error {
 	if text == nil || err != nil {
 		return err
 	}
-	if c.Config, err = pyjson.ParseObject(text); err != nil && c.isModel() {
+	if c.Config, err = pyjson.ParseObject(text); err != nil && c.IsModel() {
 		return sourceErrorf("%s: %w", filepath.Join(c.Dir, configFile), err)
 	}
 	return nil
@@ -265,7 +265,7 @@ func (c *Checkpoint) ReadBeside(name string) ([]byte, error) {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if c.isModel() {
+	if c.IsModel() {
 		within, err := boundsOf(c.root())
 		if err == nil {
 			err = within.checkLink(path)
@@ -321,9 +321,9 @@ func (c *Checkpoint) Unchanged() error {
 	return c.Witness.Unchanged()
 }
 
-// isModel reports whether a folder was named; what stands beside a single file
+// IsModel reports whether a folder was named, or an index for all of it; what stands beside a single file
 // may be anything's.
-func (c *Checkpoint) isModel() bool { return c.IsDir || c.Index != "" }
+func (c *Checkpoint) IsModel() bool { return c.IsDir || c.Index != "" }
 
 // Lookup returns the tensor of that name.
 func (c *Checkpoint) Lookup(name string) (Tensor, bool) {

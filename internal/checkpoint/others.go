@@ -31,7 +31,7 @@ type Others struct {
 // are not looked at. What is neither a file nor a folder, and a link that leads
 // out of the folder, is an [ErrSource]. There are none if the source is a file.
 func (c *Checkpoint) OtherFiles(copyWeights bool) (*Others, error) {
-	if !c.isModel() {
+	if !c.IsModel() {
 		return &Others{}, nil
 	}
 	return Listing{
