@@ -3,7 +3,6 @@ package checkpoint
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -57,15 +56,6 @@ func (b bounds) check(link string) error {
 		return nil
 	}
 	return sourceErrorf("%s: is a link out of the source, to %s, and is not copied: put what it leads to in its place, or remove it", link, target)
-}
-
-// checkLink is check of a path that may be a link.
-func (b bounds) checkLink(path string) error {
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode()&fs.ModeSymlink == 0 {
-		return err
-	}
-	return b.check(path)
 }
 
 func lies(path, folder string) bool {

@@ -118,14 +118,16 @@ func hasAny(names []string, wanted ...string) bool {
 // entry lists a file or what a folder holds.
 func (w *walk) entry(name string, e fs.DirEntry, described bool, beside []string, above []fs.FileInfo) error {
 	isLink := e.Type()&fs.ModeSymlink != 0
-	if w.Skip(name) || (isLink || e.IsDir()) && slices.Contains(bookkeeping, e.Name()) {
-		return nil
-	}
-	if e.IsDir() {
-		return w.folder(name, described, above)
-	}
 	info, err := os.Stat(w.path(name))
 	isFolder := err == nil && info.IsDir()
+	switch skip := w.Skip(name); {
+	case (isLink || isFolder) && slices.Contains(bookkeeping, e.Name()):
+		return nil
+	case skip && isLink && isFolder: // its files are copied by another listing
+		return w.check(w.path(name))
+	case skip:
+		return nil
+	}
 	if !isFolder && !described && isWeightFile(name, beside) && w.leaveOut(name, info) {
 		return nil
 	}
