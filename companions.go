@@ -54,6 +54,15 @@ func leftOut(o *checkpoint.Others) (notes []string) {
 	return notes
 }
 
+// notRead says which weights a folder has beside those that go to a single file.
+func notRead(o *checkpoint.Others) []string {
+	n := len(o.LeftOut)
+	if n == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s of other weights in the folder %s not read, %s: %s", counted(n, "file"), isOrAre(n), Size(o.Bytes), checkpoint.ListNames(o.LeftOut))}
+}
+
 func counted(n int, what string) string {
 	if n != 1 {
 		what += "s"

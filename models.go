@@ -179,6 +179,9 @@ func (m *models) listOthers(dest string, copyWeights bool) (err error) {
 			}
 		}
 		one.plan.Notes = slices.Concat(one.plan.Notes, sourceNotes(one.c), leftOut(one.others))
+		if one.others == nil {
+			one.plan.Notes = append(one.plan.Notes, notRead(one.c.OtherWeights())...)
+		}
 	}
 	if !m.isPipeline() {
 		return nil

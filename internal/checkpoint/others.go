@@ -34,13 +34,30 @@ func (c *Checkpoint) OtherFiles(copyWeights bool) (*Others, error) {
 	if !c.IsModel() {
 		return &Others{}, nil
 	}
+	return c.listing(copyWeights, &c.Witness).List()
+}
+
+func (c *Checkpoint) listing(copyWeights bool, w *Witness) Listing {
 	return Listing{
-		Dir: c.Dir, root: c.root(), Skip: c.isWeights, CopyWeights: copyWeights, Witness: &c.Witness,
+		Dir: c.Dir, root: c.root(), Skip: c.isWeights, CopyWeights: copyWeights, Witness: w,
 		clash: func(name string) bool {
 			s, _, ok := parseName(name)
 			return ok && s.same(c.set)
 		},
-	}.List()
+	}
+}
+
+// OtherWeights lists the weights below a model's folder that are not read, where
+// nothing of the folder is copied.
+func (c *Checkpoint) OtherWeights() *Others {
+	if !c.IsModel() {
+		return &Others{}
+	}
+	found, err := c.listing(false, &Witness{}).List()
+	if err != nil { // which is of what would be copied
+		return &Others{}
+	}
+	return &Others{LeftOut: found.LeftOut, Bytes: found.Bytes}
 }
 
 // isWeights reports whether name is a shard or the weight index.
