@@ -1,6 +1,7 @@
 package tensorpress
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -157,12 +158,12 @@ func biasNote(c *checkpoint.Checkpoint, p *plan.Plan) {
 func readInputScales(path string) (map[string]float32, error) {
 	switch filepath.Ext(path) {
 	case ".json":
-		text, err := os.ReadFile(path)
+		text, err := checkpoint.ReadFile(path, checkpoint.MaxText)
 		if err != nil {
 			return nil, err
 		}
 		scales := map[string]float32{}
-		if err := json.Unmarshal(text, &scales); err != nil {
+		if err := json.Unmarshal(bytes.TrimPrefix(text, []byte("\ufeff")), &scales); err != nil {
 			return nil, usage.Errorf("%s: want numbers by layers: %w", path, err)
 		}
 		return scales, nil
@@ -215,7 +216,7 @@ func (o Options) layerConfig(p *plan.Options) error {
 }
 
 func readLayerConfig(path string, full bool) (*ctq.LayerConfig, error) {
-	text, err := os.ReadFile(path)
+	text, err := checkpoint.ReadFile(path, checkpoint.MaxText)
 	if err != nil {
 		return nil, err
 	}

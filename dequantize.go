@@ -26,6 +26,8 @@ type DequantizeOptions struct {
 	Source    string
 	ShardSize int64 // bytes, 0 for 5 GB
 	Force     bool
+	// CopyWeights copies weights beside those that are read, too.
+	CopyWeights bool
 	Resources
 }
 
@@ -52,7 +54,7 @@ func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (
 
 // readQuantized opens what is restored and decides about it.
 func readQuantized(source, dest string, o DequantizeOptions) (*models, error) {
-	return readDecided(source, dest, func(one *model) (err error) {
+	return readDecided(source, dest, o.CopyWeights, func(one *model) (err error) {
 		o := o
 		if o.Source != "" {
 			o.Source = within(o.Source, one.folder)
@@ -95,7 +97,8 @@ func restoration(c *checkpoint.Checkpoint, dest string, o DequantizeOptions) (*p
 	if err != nil {
 		return nil, err
 	}
-	return r, noteFormer(c, m, &r.Plan, out.Folder)
+	noteFormer(m, &r.Plan, out.Folder)
+	return r, nil
 }
 
 // readModel finds a checkpoint's layers, with the help of its source if given.
@@ -110,7 +113,7 @@ func readModel(c *checkpoint.Checkpoint, source string) (*layout.Model, error) {
 	}
 	m, err := layout.Read(c, from)
 	if err != nil {
-		return nil, &sourceError{err}
+		return nil, asSource(err)
 	}
 	if m.Err != nil {
 		return nil, &sourceError{m.Failed()}
@@ -153,7 +156,7 @@ func restoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to writers, use
 func (m *models) restoreReport(dest string, took time.Duration) *Report {
 	report := &Report{
 		Source: m.source, Dest: dest, Layers: []ReportLayer{},
-		BytesIn: m.bytesIn(), BytesOut: m.bytesOut(), Seconds: took.Seconds(),
+		BytesIn: m.bytesIn(), BytesOut: m.bytesOut(), Seconds: took.Seconds(), Notes: leftOut(m.others),
 	}
 	for _, one := range m.list {
 		for _, f := range one.plan.Files {

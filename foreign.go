@@ -53,29 +53,28 @@ func mentions(path, word string) bool {
 
 // noteFormer says what the output does not have of the source's own words on how
 // it was quantized.
-func noteFormer(c *checkpoint.Checkpoint, m *layout.Model, p *plan.Plan, folder bool) error {
-	if p == nil {
-		return nil
-	}
+func noteFormer(m *layout.Model, p *plan.Plan, folder bool) {
 	if d := m.Declared; d != nil && (d.InHeader() || folder && d.Place == modelConfig) {
 		p.Notes = append(p.Notes, former(m, p))
 	}
 	for _, name := range m.Unmatched {
 		p.Notes = append(p.Notes, fmt.Sprintf("the header describes a layer %s, of which there is no weight: left out", name))
 	}
-	if !folder || !c.IsDir {
-		return nil
-	}
-	names, err := c.OtherFiles()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if name != layout.ConfigFile && describes(c, name) {
-			p.Notes = append(p.Notes, name+" describes how the source was quantized: not copied")
+}
+
+// dropDescriptions takes the files that tell how a source was quantized from those
+// that are copied, and says so.
+func dropDescriptions(c *checkpoint.Checkpoint, o *checkpoint.Others) (notes []string) {
+	o.Files = slices.DeleteFunc(o.Files, func(name string) bool {
+		if !describes(c, name) {
+			return false
 		}
-	}
-	return nil
+		if name != layout.ConfigFile {
+			notes = append(notes, name+" describes how the source was quantized: not copied")
+		}
+		return true
+	})
+	return notes
 }
 
 // former says what becomes of the config's own.

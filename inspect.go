@@ -2,6 +2,7 @@ package tensorpress
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -12,7 +13,8 @@ import (
 // Inspection is what is in a checkpoint.
 type Inspection struct {
 	Path     string            `json:"path"`
-	Layout   string            `json:"layout"` // "" where nothing is quantized
+	Layout   string            `json:"layout"`         // "" where nothing is quantized
+	Part     string            `json:"part,omitempty"` // what it is of a model, where it is not all
 	Metadata map[string]string `json:"metadata"`
 	Layers   []InspectedLayer  `json:"layers"`  // the quantized ones
 	Tensors  []InspectedTensor `json:"tensors"` // all
@@ -48,7 +50,7 @@ func Inspect(_ context.Context, path string) (*Inspection, error) {
 	}
 	v := &Inspection{Path: path, Metadata: map[string]string{}, Layers: []InspectedLayer{}, Tensors: []InspectedTensor{}}
 	for _, folder := range folders {
-		if err := v.add(within(path, folder), folder); err != nil {
+		if err := v.add(path, folder); err != nil {
 			return nil, err
 		}
 	}
@@ -57,14 +59,14 @@ func Inspect(_ context.Context, path string) (*Inspection, error) {
 
 // add inspects one model.
 func (v *Inspection) add(path, folder string) error {
-	c, err := checkpoint.Open(path)
+	c, err := checkpoint.OpenPart(path, folder)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	m, err := layout.Read(c, nil)
 	if err != nil {
-		return &sourceError{err}
+		return asSource(err)
 	}
 	prefix := ""
 	if folder != "" {
@@ -72,6 +74,9 @@ func (v *Inspection) add(path, folder string) error {
 	}
 	for key, text := range c.Metadata {
 		v.Metadata[prefix+key] = text
+	}
+	if c.Part != nil {
+		v.Part = fmt.Sprintf("shard %d of %d", c.Part.Number, c.Part.Of)
 	}
 	if m.Layout != nil && v.Layout == "" {
 		v.Layout = m.Layout.Name

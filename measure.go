@@ -31,7 +31,7 @@ func (m *models) measure(ctx context.Context, s *stage.Stage, o Options, done fu
 		}
 	}()
 	for _, one := range m.list {
-		part := &verification{Verification: v, folder: one.folder, path: s.Path(one.folder), layersOnly: true, source: one.c}
+		part := &verification{Verification: v, path: s.Path(""), folder: one.folder, layersOnly: true, source: one.c}
 		if !isFolder(r.Dest) {
 			part.path = s.Path(one.plan.Files[0].Name)
 		}

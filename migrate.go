@@ -25,6 +25,8 @@ type MigrateOptions struct {
 	For                  string // an application, "" for any
 	ShardSize            int64  // bytes, 0 for 5 GB
 	Force                bool
+	// CopyWeights copies weights beside those that are read, too.
+	CopyWeights bool
 	Resources
 }
 
@@ -58,7 +60,7 @@ func readMigrated(source, dest string, o MigrateOptions) (*models, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readDecided(source, dest, func(one *model) (err error) {
+	return readDecided(source, dest, o.CopyWeights, func(one *model) (err error) {
 		one.plan, err = o.plan(one.c, within(dest, one.folder), how)
 		return err
 	})
@@ -102,5 +104,6 @@ func (o MigrateOptions) plan(c *checkpoint.Checkpoint, dest string, how plan.Mig
 	if err != nil {
 		return nil, err
 	}
-	return made, noteFormer(c, m, made, p.Output.Folder)
+	noteFormer(m, made, p.Output.Folder)
+	return made, nil
 }

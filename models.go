@@ -3,8 +3,6 @@ package tensorpress
 import (
 	"context"
 	"errors"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,10 +21,13 @@ import (
 type models struct {
 	source string
 	list   []*model
-	others []string     // files of a pipeline that are copied, as slash paths
-	side   sideFile     // of an output that is one file
-	beside int64        // bytes of files that are copied
-	stage  *stage.Stage // of the output, once it is created
+	// components are the folders of a pipeline, nil for one model.
+	components []string
+	others     *checkpoint.Others // of a pipeline, outside of the models
+	witness    checkpoint.Witness // of them
+	side       sideFile           // of an output that is one file
+	beside     int64              // bytes of files that are copied
+	stage      *stage.Stage       // of the output, once it is created
 	// parents says that folders that the output is to lie in are made.
 	parents bool
 }
@@ -37,6 +38,7 @@ type model struct {
 	c       *checkpoint.Checkpoint
 	like    string // a quantized model whose settings it takes, if it is not --like itself
 	plan    *plan.Plan
+	others  *checkpoint.Others // beside its weights, for a destination that is a folder
 	writers writers
 	// restoration is that of a model that is quantized already; its Plan is plan.
 	restoration *plan.Restoration
@@ -69,7 +71,8 @@ func readModels(source string, o Options) (*models, error) {
 		return nil, err
 	}
 	if found {
-		return m, m.readPipeline(folders, o.Like)
+		m.components = folders
+		return m, m.readPipeline(o.Like)
 	}
 	c, err := checkpoint.Open(source)
 	if err != nil {
@@ -81,12 +84,15 @@ func readModels(source string, o Options) (*models, error) {
 
 // readDecided opens the models of a source that hold quantized layers: those for
 // which decide makes a plan.
-func readDecided(source, dest string, decide func(*model) error) (*models, error) {
+func readDecided(source, dest string, copyWeights bool, decide func(*model) error) (*models, error) {
 	folders, err := modelsOf(source)
 	if err != nil {
 		return nil, err
 	}
 	m := &models{source: source}
+	if m.components, _, err = pipelineOf(source); err != nil {
+		return nil, err
+	}
 	for _, folder := range folders {
 		if err := m.addDecided(folder, decide); err != nil {
 			return nil, errors.Join(err, m.close())
@@ -95,19 +101,17 @@ func readDecided(source, dest string, decide func(*model) error) (*models, error
 	switch {
 	case len(m.list) == 0:
 		return nil, sourceErrorf("%s holds no quantized layer", source)
-	case !m.isPipeline():
-		return m, nil
-	case dest != "" && !isFolder(dest):
+	case m.isPipeline() && dest != "" && !isFolder(dest):
 		return nil, errors.Join(usage.Errorf("%s must be a folder, since the source is a pipeline", dest), m.close())
 	}
-	if err := m.listOthers(); err != nil {
+	if err := m.listOthers(dest, copyWeights); err != nil {
 		return nil, errors.Join(err, m.close())
 	}
 	return m, nil
 }
 
 func (m *models) addDecided(folder string, decide func(*model) error) error {
-	c, err := checkpoint.Open(within(m.source, folder))
+	c, err := checkpoint.OpenPart(m.source, folder)
 	if err != nil {
 		return err
 	}
@@ -121,13 +125,13 @@ func (m *models) addDecided(folder string, decide func(*model) error) error {
 
 // readPipeline opens the components that are quantized: those of that kind, and
 // where another pipeline's settings are taken, those that are quantized there.
-func (m *models) readPipeline(folders []string, like string) error {
+func (m *models) readPipeline(like string) error {
 	var likePipeline bool
 	var err error
 	if like != "" {
 		_, likePipeline, err = pipelineOf(like)
 	}
-	for _, folder := range folders {
+	for _, folder := range m.components {
 		if !slices.ContainsFunc(quantizable, func(name string) bool { return strings.HasPrefix(folder, name) }) {
 			continue
 		}
@@ -138,7 +142,7 @@ func (m *models) readPipeline(folders []string, like string) error {
 			}
 		}
 		var opened error
-		if one.c, opened = checkpoint.Open(within(m.source, folder)); opened != nil {
+		if one.c, opened = checkpoint.OpenPart(m.source, folder); opened != nil {
 			return errors.Join(err, opened, m.close())
 		}
 		m.list = append(m.list, one)
@@ -151,7 +155,7 @@ func (m *models) readPipeline(folders []string, like string) error {
 	case len(m.list) == 0:
 		return sourceErrorf("%s: the pipeline has no component that is quantized: %s", m.source, strings.Join(quantizable, ", "))
 	}
-	return m.listOthers()
+	return nil
 }
 
 // isQuantized reports whether a folder holds a quantized layer. One that cannot
@@ -169,31 +173,31 @@ func isQuantized(folder string) bool {
 	return err != nil || len(m.Layers) > 0
 }
 
-// listOthers finds all files outside the components that are quantized.
-func (m *models) listOthers() (err error) {
-	var folders []string
+// listOthers finds what is copied to a folder, of each model and, of a pipeline,
+// outside of those, and notes what is not.
+func (m *models) listOthers(dest string, copyWeights bool) (err error) {
 	for _, one := range m.list {
-		folders = append(folders, one.folder)
-	}
-	m.others, err = filesOutside(m.source, folders)
-	return err
-}
-
-// filesOutside lists the files of a pipeline that are in none of its folders
-// named, as slash paths.
-func filesOutside(pipeline string, folders []string) (names []string, err error) {
-	err = fs.WalkDir(os.DirFS(pipeline), ".", func(name string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case entry.IsDir() && (name == ".git" || name == ".cache" || slices.Contains(folders, name)):
-			return fs.SkipDir
-		case !entry.IsDir():
-			names = append(names, name)
+		if dest == "" || isFolder(dest) {
+			if one.others, err = one.c.OtherFiles(copyWeights); err != nil {
+				return err
+			}
+			one.plan.Notes = append(one.plan.Notes, dropDescriptions(one.c, one.others)...)
 		}
+		one.plan.Notes = slices.Concat(one.plan.Notes, sourceNotes(one.c), leftOut(one.others))
+		if one.others == nil {
+			one.plan.Notes = append(one.plan.Notes, notRead(one.c.OtherWeights())...)
+		}
+	}
+	if !m.isPipeline() {
 		return nil
-	})
-	return names, err
+	}
+	m.others, err = checkpoint.Listing{
+		Dir: m.source, Described: m.components, CopyWeights: copyWeights, Witness: &m.witness,
+		Skip: func(name string) bool {
+			return slices.ContainsFunc(m.list, func(one *model) bool { return one.folder == name })
+		},
+	}.List()
+	return err
 }
 
 func (m *models) close() error {
@@ -218,7 +222,7 @@ func (m *models) plan(dest string, o Options, chosen map[string]map[string]plan.
 			return err
 		}
 	}
-	return nil
+	return m.listOthers(dest, o.CopyWeights)
 }
 
 func (m *models) isPipeline() bool { return m.list[0].folder != "" }
@@ -263,11 +267,24 @@ func (m *models) commit(ctx context.Context, w writing, out *stage.Stage) (*Repo
 	if err != nil {
 		return nil, err
 	}
+	if err := m.unchanged(); err != nil {
+		return nil, err
+	}
 	if err := out.Commit(ctx); err != nil {
 		return nil, err
 	}
 	r.Notes = slices.Concat(r.Notes, m.side.notes(), out.Notes())
 	return r, nil
+}
+
+// unchanged fails if anything that was read is not what it was when it was.
+func (m *models) unchanged() error {
+	for _, one := range m.list {
+		if err := one.c.Unchanged(); err != nil {
+			return err
+		}
+	}
+	return m.witness.Unchanged()
 }
 
 // copied is the work on plans whose steps read a source's own tensors, without
@@ -338,9 +355,11 @@ func (m *models) fill(ctx context.Context, s *stage.Stage, dest string) (err err
 
 // companions writes all files but the weights of the models.
 func (m *models) companions(ctx context.Context, in func(folder string) place, dest string) error {
-	for _, name := range m.others {
-		if err := in("").CopyFile(ctx, name, filepath.Join(m.source, filepath.FromSlash(name))); err != nil {
-			return copyError(err)
+	if m.others != nil {
+		for _, name := range m.others.Files {
+			if err := in("").CopyFile(ctx, name, filepath.Join(m.source, filepath.FromSlash(name))); err != nil {
+				return copyError(err)
+			}
 		}
 	}
 	for _, one := range m.list {
@@ -403,7 +422,7 @@ func (m *models) report(dest string, took time.Duration) *Report {
 	if !m.isPipeline() {
 		return all
 	}
-	all.Layers, all.Files, all.Notes, all.Preset = []ReportLayer{}, nil, nil, ""
+	all.Layers, all.Files, all.Notes, all.Preset = []ReportLayer{}, nil, leftOut(m.others), ""
 	all.BytesIn, all.BytesOut = m.bytesIn(), m.bytesOut()
 	for _, one := range m.list {
 		r := newReport("", "", one.plan, 0)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"iter"
 	"maps"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -61,6 +60,8 @@ type Options struct {
 	AcceptUnscaledFP8 bool
 
 	Force bool
+	// CopyWeights copies weights beside those that are read, too.
+	CopyWeights bool
 
 	ctq *ctq.Command // whose rules are followed
 	// Measure adds the error of every layer to the report: what was written is
@@ -159,7 +160,7 @@ func (o Options) config(p *plan.Options) error {
 	if o.Config == "" {
 		return nil
 	}
-	text, err := os.ReadFile(o.Config)
+	text, err := checkpoint.ReadFile(o.Config, checkpoint.MaxText)
 	if err != nil {
 		return err
 	}
@@ -179,7 +180,7 @@ func (o Options) application(p *plan.Options) (err error) {
 // layout is what was asked for, else SDNQ's where a model's config is there.
 func (o Options) layout(p *plan.Options, c *checkpoint.Checkpoint) (err error) {
 	p.Layout = layout.Comfy
-	if (c.IsDir || c.Index != "") && c.Config != nil {
+	if c.IsModel() && c.Config != nil {
 		p.Layout = layout.SDNQ
 	}
 	if o.Layout != "" {
@@ -244,19 +245,6 @@ func outputOf(c *checkpoint.Checkpoint, dest string, shardSize int64) (plan.Outp
 		return plan.Output{}, usage.Errorf("%s must end in .safetensors, since the source is one file", dest)
 	}
 	return plan.Output{
-		Folder: true, Stem: sourceStem(c), Metadata: c.Metadata, ShardSize: cmp.Or(shardSize, defaultShardSize),
+		Folder: true, Stem: c.Stem(), Metadata: c.Metadata, ShardSize: cmp.Or(shardSize, defaultShardSize),
 	}, nil
-}
-
-// sourceStem is the loader's own name for the weights: that of the shards
-// without their numbers.
-func sourceStem(c *checkpoint.Checkpoint) string {
-	name := strings.TrimSuffix(filepath.Base(c.ShardNames[0]), ".safetensors")
-	if c.Index != "" {
-		return strings.TrimSuffix(c.Index, ".safetensors.index.json")
-	}
-	if at := strings.LastIndex(name, "-of-"); c.Sharded && at > 6 {
-		return name[:at-6]
-	}
-	return name
 }

@@ -37,7 +37,7 @@ func (m *models) output(dest string, force bool) (o stage.Output, err error) {
 	if m.isPipeline() {
 		o.Sources = []string{m.source}
 	} else {
-		o.Sources = sourcePaths(m.list[0].c)
+		o.Sources = sourcePaths(m.list[0].c, o.Folder)
 	}
 	if !o.Folder {
 		m.side, err = sideFileOf(m.list[0].plan, dest, force)
@@ -51,7 +51,7 @@ func (m *models) output(dest string, force bool) (o stage.Output, err error) {
 	m.beside = all.bytes
 	o.Contents = stage.Contents{Files: all.names, Stems: map[string]string{}}
 	for _, one := range m.list {
-		o.Stems[one.folder] = stemOf(one.plan)
+		o.Stems[one.folder] = one.c.Stem()
 		for _, f := range one.plan.Files {
 			o.Files = append(o.Files, path.Join(one.folder, f.Name))
 		}
@@ -91,9 +91,13 @@ func (l listed) CopyFile(_ context.Context, name, from string) error {
 	return nil
 }
 
-// sourcePaths are the files that are read, and the folder where one was named.
-func sourcePaths(c *checkpoint.Checkpoint) []string {
+// sourcePaths are the files that are read, and the folder where one was named or,
+// with its index, is copied.
+func sourcePaths(c *checkpoint.Checkpoint, copied bool) []string {
 	paths := []string{c.Path}
+	if copied && c.Index != "" {
+		paths = append(paths, c.Dir)
+	}
 	for _, name := range c.ShardNames {
 		paths = append(paths, filepath.Join(c.Dir, filepath.FromSlash(name)))
 	}
@@ -123,11 +127,11 @@ func (m *models) writeCompanions(ctx context.Context, s place, one *model, dest 
 	if !isFolder(dest) {
 		return m.side.write(s)
 	}
-	if err := copyOthers(ctx, s, c); err != nil {
+	if err := copyOthers(ctx, s, one); err != nil {
 		return err
 	}
 	if len(p.Files) > 1 {
-		if err := s.WriteFile(indexName(p), []byte(p.Index())); err != nil {
+		if err := s.WriteFile(c.IndexName(), []byte(p.Index())); err != nil {
 			return err
 		}
 	}
@@ -136,7 +140,7 @@ func (m *models) writeCompanions(ctx context.Context, s place, one *model, dest 
 			return err
 		}
 	}
-	return writeModelConfig(s, c, p.Config)
+	return writeModelConfig(s, c, p)
 }
 
 // copyError makes a file that cannot be copied for what it is the source's fault.

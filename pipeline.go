@@ -1,11 +1,14 @@
 package tensorpress
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
@@ -17,9 +20,15 @@ const pipelineIndex = "model_index.json"
 // there, in its order; found tells whether the path is a pipeline.
 func pipelineOf(path string) (folders []string, found bool, err error) {
 	name := filepath.Join(path, pipelineIndex)
-	text, err := os.ReadFile(name)
-	if err != nil {
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
 		return nil, false, nil // no pipeline; whoever reads it says what else is wrong
+	}
+	text, err := checkpoint.ReadFile(name, checkpoint.MaxText)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, true, err
 	}
 	index, err := pyjson.ParseObject(text)
 	if err != nil {
@@ -43,11 +52,20 @@ func modelsOf(path string) ([]string, error) {
 	if !found || err != nil {
 		return []string{""}, err
 	}
-	folders = slices.DeleteFunc(folders, func(name string) bool { return !holdsWeights(filepath.Join(path, name)) })
-	if len(folders) == 0 {
+	var models []string
+	for _, name := range folders {
+		holds, err := checkpoint.HoldsWeights(filepath.Join(path, name))
+		if err != nil {
+			return nil, err
+		}
+		if holds {
+			models = append(models, name)
+		}
+	}
+	if len(models) == 0 {
 		return nil, sourceErrorf("%s: no component of the pipeline holds .safetensors weights", path)
 	}
-	return folders, nil
+	return models, nil
 }
 
 // within is the path of one of the models that modelsOf lists.
@@ -58,12 +76,10 @@ func within(path, folder string) string {
 	return filepath.Join(path, folder)
 }
 
+// holdsWeights counts a folder that cannot be read, which fails where it is opened.
 func holdsWeights(folder string) bool {
-	entries, _ := os.ReadDir(folder) // one that cannot be read fails where it is opened
-	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
-		name := strings.ToLower(e.Name())
-		return !strings.HasPrefix(name, ".") && (strings.HasSuffix(name, ".safetensors") || strings.HasSuffix(name, ".safetensors.index.json"))
-	})
+	holds, err := checkpoint.HoldsWeights(folder)
+	return holds || err != nil && !errors.Is(err, fs.ErrNotExist)
 }
 
 // parts prepares the verification of each model of a path.
@@ -79,11 +95,8 @@ func (v *Verification) parts(path string, o VerifyOptions) ([]*verification, err
 	}
 	var parts []*verification
 	for _, folder := range folders {
-		one := &verification{VerifyOptions: o, Verification: v, folder: folder, path: within(path, folder)}
-		if o.Source != "" {
-			one.Source = within(o.Source, folder)
-		}
-		if folder != "" && one.Source != "" && !holdsWeights(one.Source) {
+		one := &verification{VerifyOptions: o, Verification: v, path: path, folder: folder, sourceFolder: folder}
+		if folder != "" && one.Source != "" && !holdsWeights(within(one.Source, folder)) {
 			one.Source = "" // compareFolders has said so
 		}
 		parts = append(parts, one)

@@ -89,5 +89,6 @@ func makePlan(c *checkpoint.Checkpoint, dest string, o Options, chosen map[strin
 	if err != nil {
 		return nil, err
 	}
-	return p, noteFormer(c, m, p, out.Folder)
+	noteFormer(m, p, out.Folder)
+	return p, nil
 }

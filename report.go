@@ -56,7 +56,7 @@ func newReport(source, dest string, p *plan.Plan, took time.Duration) *Report {
 	}
 	r.Layers = make([]ReportLayer, 0, len(p.Steps))
 	for i := range p.Steps {
-		if s := &p.Steps[i]; s.Layer != s.Source.Name {
+		if s := &p.Steps[i]; s.IsListed() {
 			r.Layers = append(r.Layers, layerOf(p, s, took > 0))
 		}
 	}

@@ -10,6 +10,7 @@ package tensorpress
 
 import (
 	"errors"
+	"io/fs"
 	"runtime"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -105,6 +106,19 @@ func (r Resources) progress(total int64) func(n int64) {
 		done += n
 		r.Progress(Progress{done, total})
 	}
+}
+
+// ReadFile reads a file that says what is to be done. What is no file (a FIFO, a
+// device) or holds more than most bytes is an [ErrSource]: reading it might never
+// end.
+func ReadFile(path string, most int64) ([]byte, error) { return checkpoint.ReadFile(path, most) }
+
+// asSource marks what is not the system's fault as the source's.
+func asSource(err error) error {
+	if system := (*fs.PathError)(nil); errors.As(err, &system) {
+		return err
+	}
+	return &sourceError{err}
 }
 
 // sourceError marks an error as the source's fault.

@@ -34,6 +34,8 @@ type TranscodeOptions struct {
 	For        string // an application, "" for any
 	ShardSize  int64  // bytes, 0 for 5 GB
 	Force      bool
+	// CopyWeights copies weights beside those that are read, too.
+	CopyWeights bool
 	Resources
 }
 
@@ -78,7 +80,7 @@ func PlanTranscode(source, dest string, o TranscodeOptions) (*Report, error) {
 
 // readMoved opens what is moved and decides about it.
 func readMoved(source, dest string, o TranscodeOptions) (*models, error) {
-	return readDecided(source, dest, func(one *model) (err error) {
+	return readDecided(source, dest, o.CopyWeights, func(one *model) (err error) {
 		one.plan, err = planTranscode(one.c, within(dest, one.folder), o)
 		return err
 	})
@@ -113,7 +115,8 @@ func planTranscode(c *checkpoint.Checkpoint, dest string, o TranscodeOptions) (*
 	if err != nil {
 		return nil, err
 	}
-	return made, noteFormer(c, m, made, p.Output.Folder)
+	noteFormer(m, made, p.Output.Folder)
+	return made, nil
 }
 
 func checkTranscode(m *layout.Model, to *layout.Layout, o TranscodeOptions) error {

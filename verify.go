@@ -94,6 +94,11 @@ func Verify(ctx context.Context, path string, o VerifyOptions) (*Verification, e
 	if err := runAll(ctx, o.Resources, whole, o.progress(bytesOfAll(whole))); err != nil {
 		return nil, err
 	}
+	for _, part := range whole {
+		if err := part.unchanged(); err != nil {
+			return nil, err
+		}
+	}
 	conclude(v, whole)
 	return v, nil
 }
@@ -102,7 +107,8 @@ func Verify(ctx context.Context, path string, o VerifyOptions) (*Verification, e
 type verification struct {
 	VerifyOptions
 	*Verification
-	folder, path   string // in a pipeline, and of the model
+	path, folder   string // what is verified, and the model's in a pipeline
+	sourceFolder   string // of the source that it is compared with
 	layersOnly     bool
 	output, source *checkpoint.Checkpoint
 	model          *layout.Model
@@ -136,7 +142,7 @@ func (v *verification) openOthers() (err error) {
 		}
 	}
 	if v.Source != "" {
-		if v.source, err = checkpoint.Open(v.Source); err != nil {
+		if v.source, err = checkpoint.OpenPart(v.Source, v.sourceFolder); err != nil {
 			return fmt.Errorf("--source: %w", err)
 		}
 	}
@@ -144,11 +150,11 @@ func (v *verification) openOthers() (err error) {
 }
 
 func (v *verification) open() (err error) {
-	if v.output, err = checkpoint.Open(v.path); err != nil {
+	if v.output, err = checkpoint.OpenPart(v.path, v.folder); err != nil {
 		return err
 	}
 	if v.model, err = layout.Read(v.output, v.source); err != nil {
-		return &sourceError{err}
+		return asSource(err)
 	}
 	if v.model.Err != nil {
 		v.problem("", "%v", v.model.Err)
@@ -163,7 +169,7 @@ func (v *verification) readSource() (err error) {
 		return nil
 	}
 	if v.sourceModel, err = layout.Read(v.source, nil); err != nil {
-		return &sourceError{err}
+		return asSource(err)
 	}
 	v.sourceModel.AcceptUnscaled() // as quantize was asked to, if there are any
 	v.sourceLayers = map[string]*layout.Layer{}
@@ -181,6 +187,14 @@ func codesName(l *layout.Layer) string {
 		return name
 	}
 	return l.Tensors[0].Name
+}
+
+// unchanged fails if anything that was read is not what it was.
+func (v *verification) unchanged() error {
+	if err := v.output.Unchanged(); err != nil || v.source == nil {
+		return err
+	}
+	return v.source.Unchanged()
 }
 
 func closeAll(parts []*verification) {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/app"
@@ -25,6 +23,9 @@ import (
 // checkStructure compares names and shapes, with the application and with the
 // source.
 func (v *verification) checkStructure() {
+	if v.output.Part != nil {
+		v.problem("", "%s", partText(v.output))
+	}
 	if v.app != nil && v.model.Layout != nil {
 		v.checkApp()
 	}
@@ -75,7 +76,7 @@ func (v *verification) noteIgnored() {
 }
 
 func (v *verification) checkApp() {
-	if err := v.app.CheckOutput(v.model.Layout.Name, v.output.IsDir); err != nil {
+	if err := v.app.CheckOutput(v.model.Layout.Name, v.output.IsModel()); err != nil {
 		v.problem("", "%v", err)
 		return
 	}
@@ -87,7 +88,7 @@ func (v *verification) checkApp() {
 		if l.Layout == layout.Other { // which is a problem in itself
 			continue
 		}
-		err := checkLayerFor(v.app, l, v.output.IsDir)
+		err := checkLayerFor(v.app, l, v.output.IsModel())
 		if err == nil && l.Err == nil && l.Layout == layout.SDNQ {
 			name := layout.WeightName(l.Name)
 			err = v.app.CheckSDNQ(app.SDNQLayer{Scheme: codec.Scheme(l.Codec), Global: config.WeightsDtype, Listed: config.ListedAs(name)})
@@ -122,8 +123,11 @@ func (v *verification) appConfig() *sdnq.Config {
 	if !v.app.ConfigFile {
 		return v.model.Config
 	}
-	text, err := os.ReadFile(filepath.Join(v.output.Dir, layout.ConfigFile))
+	text, err := v.output.ReadBeside(layout.ConfigFile)
 	if err != nil {
+		v.problem("", "%v", err)
+	}
+	if text == nil {
 		return &sdnq.Config{}
 	}
 	config, err := sdnq.Parse(text)

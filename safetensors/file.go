@@ -21,7 +21,7 @@ type File struct {
 // Open opens a file and reads its header. Errors name the path; a file that is
 // not as it should be is an [ErrFormat].
 func Open(path string) (*File, error) {
-	file, err := os.Open(path)
+	file, err := openRegular(path)
 	if err != nil {
 		return nil, err
 	}
@@ -31,6 +31,18 @@ func Open(path string) (*File, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return f, nil
+}
+
+// openRegular does not open a FIFO, which would wait for its writer, or a device.
+func openRegular(path string) (*os.File, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		err = fmt.Errorf("%s: %w", path, formatErrorf("is a FIFO or a device, want a file"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.Open(path)
 }
 
 func (f *File) load() (err error) {
@@ -118,11 +130,11 @@ func (f *File) reopen() error {
 	case f.file != nil:
 		return nil
 	}
-	file, err := os.Open(f.path)
+	file, err := openRegular(f.path)
 	if err != nil {
 		return err
 	}
-	if err := f.checkSame(file); err != nil {
+	if err := f.checkSame(file.Stat()); err != nil {
 		file.Close()
 		return err
 	}
@@ -130,8 +142,16 @@ func (f *File) reopen() error {
 	return nil
 }
 
-func (f *File) checkSame(file *os.File) error {
-	info, err := file.Stat()
+// Unchanged fails with [ErrFormat] if the file at the path is not the one whose
+// header was read, or was written to since.
+func (f *File) Unchanged() error {
+	if err := f.checkSame(os.Stat(f.path)); err != nil {
+		return fmt.Errorf("%s: %w", f.path, err)
+	}
+	return nil
+}
+
+func (f *File) checkSame(info os.FileInfo, err error) error {
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ Kept tensors stay as they are; no quantization_config remains.`,
 	d.shardSize.least = 1
 	f.Var(&d.shardSize, "shard-size", "most bytes of weights in a file of a folder (default 5GB)")
 	f.BoolVar(&d.o.Force, "force", false, "replace DEST if it is an output and holds nothing else")
+	f.BoolVar(&d.o.CopyWeights, "copy-weights", false, "also copy weight files that the output does not describe")
 	d.report.add(cmd)
 	group(f, "Output")
 	d.add(cmd)

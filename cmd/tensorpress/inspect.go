@@ -38,6 +38,9 @@ func printInspection(w io.Writer, v *tensorpress.Inspection) {
 	plain := plainTensors(v)
 	t := newTable()
 	t.add("path", v.Path)
+	if v.Part != "" {
+		t.add("part", v.Part+" alone: its folder or index is the whole model")
+	}
 	t.add("layout", cmp.Or(v.Layout, "plain"))
 	t.add("layers", fmt.Sprintf("%d quantized", len(v.Layers)))
 	t.add("tensors", fmt.Sprintf("%d, of which %d belong to no quantized layer", len(v.Tensors), len(plain)))

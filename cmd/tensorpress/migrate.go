@@ -47,7 +47,7 @@ entry that says otherwise. --add-keys, --remove-keys, --input-scale and
 func (m *migrateFlags) run(cmd *cobra.Command, args []string) error {
 	o := m.o
 	var follow meter
-	o.ShardSize, o.Force = m.shardSize.bytes, m.force
+	o.ShardSize, o.Force, o.CopyWeights = m.shardSize.bytes, m.force, m.copyWeights
 	o.Resources, follow = m.start(cmd.ErrOrStderr())
 	if m.dryRun {
 		r, err := tensorpress.PlanMigrate(args[0], m.dest(args), o)

@@ -154,6 +154,7 @@ func (q *quantizeFlags) addOutput(f *pflag.FlagSet) {
 	q.shardSize.least = 1
 	f.Var(&q.shardSize, "shard-size", "most bytes of weights in a file of a folder (default 5GB)")
 	f.BoolVar(&q.o.Force, "force", false, "replace DEST if it is an output and holds nothing else")
+	f.BoolVar(&q.o.CopyWeights, "copy-weights", false, "also copy weight files that the output does not describe")
 	f.BoolVar(&q.o.Measure, "measure", false, "read what was written once more for each layer's error; an HTML report does")
 	f.BoolVar(&q.dryRun, "dry-run", false, "the same as plan")
 }

@@ -36,10 +36,10 @@ func (r *recipeFlag) apply(f *pflag.FlagSet) error {
 		return nil
 	}
 	info, err := os.Stat(r.path)
-	if err == nil && info.Size() > mostRecipe {
+	if err == nil && info.Mode().IsRegular() && info.Size() > mostRecipe {
 		return fmt.Errorf("--recipe %s: %s are too large for a recipe", r.path, tensorpress.Size(info.Size()))
 	}
-	text, err := os.ReadFile(r.path)
+	text, err := tensorpress.ReadFile(r.path, mostRecipe)
 	if err != nil {
 		return &runError{fmt.Errorf("--recipe: %w", err)}
 	}

@@ -48,6 +48,7 @@ func lineOf(err error) (int, error) {
 // parseJSON is parseYAML for JSON: YAML's readers do not take all of it, and
 // take more than it.
 func parseJSON(text []byte) (root *yaml.Node, line int, err error) {
+	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	p := &jsonParser{text: text, decoder: json.NewDecoder(bytes.NewReader(text))}
 	p.decoder.UseNumber()
 	if root, err = p.value(); err == nil {

@@ -11,9 +11,9 @@ import (
 // rewriteFlags are those of commands that write a quantized checkpoint as
 // another one.
 type rewriteFlags struct {
-	dryRun, force bool
-	shardSize     size
-	report        reportFlag
+	dryRun, force, copyWeights bool
+	shardSize                  size
+	report                     reportFlag
 	runFlags
 }
 
@@ -22,6 +22,7 @@ func (r *rewriteFlags) addOutput(cmd *cobra.Command) {
 	r.shardSize.least = 1
 	f.Var(&r.shardSize, "shard-size", "most bytes of weights in a file of a folder (default 5GB)")
 	f.BoolVar(&r.force, "force", false, "replace DEST if it is an output and holds nothing else")
+	f.BoolVar(&r.copyWeights, "copy-weights", false, "also copy weight files that the output does not describe")
 	f.BoolVar(&r.dryRun, "dry-run", false, "print what would be done; write nothing")
 	r.report.add(cmd)
 	group(f, "Output")

@@ -61,7 +61,7 @@ func (t *transcodeFlags) check(args []string) error {
 func (t *transcodeFlags) run(cmd *cobra.Command, args []string) error {
 	o := t.o
 	var follow meter
-	o.ShardSize, o.Force = t.shardSize.bytes, t.force
+	o.ShardSize, o.Force, o.CopyWeights = t.shardSize.bytes, t.force, t.copyWeights
 	o.Resources, follow = t.start(cmd.ErrOrStderr())
 	if t.dryRun {
 		r, err := tensorpress.PlanTranscode(args[0], t.dest(args), o)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -43,19 +42,39 @@ type Checkpoint struct {
 	IndexMetadata map[string]json.RawMessage
 	// Config is the config.json beside the weights, nil if there is none.
 	Config pyjson.Object
+	// Explicit says that the config names the weights.
+	Explicit bool
+	// Part is which shard of how many Path is, nil if it is not one alone.
+	Part *Part
+	// Witness has the files beside the shards that were read.
+	Witness Witness
 
-	open openSet
+	source string // that it is a part of, "" for none
+	set    *set
+	open   openSet
 }
+
+// Part is one shard of several.
+type Part struct{ Number, Of int }
 
 // Open reads the inventory of path: a .safetensors file, a weight index
 // (*.safetensors.index.json), or a folder that holds either. A source that is
 // not as it should be is an [ErrSource].
-func Open(path string) (*Checkpoint, error) {
-	src, err := locate(path)
-	if err != nil {
+func Open(path string) (*Checkpoint, error) { return open(&Checkpoint{Path: path}) }
+
+// OpenPart is Open of a folder of a source, "" for all of it. Links among its
+// other files may lead to whatever lies in the source.
+func OpenPart(source, folder string) (*Checkpoint, error) {
+	if folder == "" {
+		return Open(source)
+	}
+	return open(&Checkpoint{Path: filepath.Join(source, folder), source: source})
+}
+
+func open(c *Checkpoint) (*Checkpoint, error) {
+	if err := c.locate(); err != nil {
 		return nil, err
 	}
-	c := &Checkpoint{Path: path, Dir: src.dir, IsDir: src.isDir, Sharded: src.sharded, Index: src.index, ShardNames: src.shards}
 	if err := c.load(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -74,7 +93,7 @@ func (c *Checkpoint) load() error {
 	for _, f := range c.Shards {
 		f.Forget() // c.Tensors has them
 	}
-	return c.loadConfig()
+	return nil
 }
 
 // openAll opens all shards, those of an index while the rest of it is read.
@@ -84,7 +103,7 @@ func (c *Checkpoint) openAll() (idx *index, err error) {
 		opening.add(name)
 	}
 	if c.Index != "" {
-		if idx, err = readIndex(filepath.Join(c.Dir, c.Index), opening.add); err == nil {
+		if idx, err = c.readIndex(opening.add); err == nil {
 			c.IndexMetadata = idx.metadata
 		}
 	}
@@ -220,23 +239,68 @@ func mergeMetadata(files []*safetensors.File) map[string]string {
 }
 
 func (c *Checkpoint) loadConfig() error {
-	path := filepath.Join(c.Dir, "config.json")
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	text, err := c.ReadBeside(configFile)
+	if text == nil || err != nil {
 		return err
 	}
-	if c.Config, err = pyjson.ParseObject(b); err != nil && c.isModel() {
-		return sourceErrorf("%s: %w", path, err)
+	if c.Config, err = pyjson.ParseObject(text); err != nil && c.IsModel() {
+		return sourceErrorf("%s: %w", filepath.Join(c.Dir, configFile), err)
 	}
 	return nil
 }
 
-// isModel reports whether a folder was named; what stands beside a single file
+// ReadBeside reads a file beside the weights, nil if there is none.
+func (c *Checkpoint) ReadBeside(name string) ([]byte, error) {
+	text, err := c.Witness.ReadFile(filepath.Join(c.Dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return text, err
+}
+
+// root is the folder that links must not leave.
+func (c *Checkpoint) root() string { return cmp.Or(c.source, c.Dir) }
+
+// Stem is the loader's own name for the weights, that of shards without their
+// numbers.
+func (c *Checkpoint) Stem() string {
+	if c.set.variant == "" {
+		return c.set.stem
+	}
+	return c.set.stem + "." + c.set.variant
+}
+
+// Variant is what a loader must be asked for to take the weights, "" where it
+// takes them of itself.
+func (c *Checkpoint) Variant() string { return c.set.variant }
+
+// Named is the file of a folder that its loader looks for: the weights or their
+// index.
+func (c *Checkpoint) Named() string { return c.set.files[0] }
+
+// IndexName is the name under which loaders look for an index of the weights.
+func (c *Checkpoint) IndexName() string {
+	if c.set.variant == "" {
+		return c.set.stem + indexSuffix
+	}
+	return c.set.stem + weightSuffix + ".index." + c.set.variant + ".json"
+}
+
+// Unchanged is an [ErrSource] if a file that was read is not what it was.
+func (c *Checkpoint) Unchanged() error {
+	for _, f := range c.Shards {
+		if err := f.Unchanged(); errors.Is(err, safetensors.ErrFormat) || errors.Is(err, fs.ErrNotExist) {
+			return changedError(f.Path())
+		} else if err != nil {
+			return err
+		}
+	}
+	return c.Witness.Unchanged()
+}
+
+// IsModel reports whether a folder was named, or an index for all of it; what stands beside a single file
 // may be anything's.
-func (c *Checkpoint) isModel() bool { return c.IsDir || c.Index != "" }
+func (c *Checkpoint) IsModel() bool { return c.IsDir || c.Index != "" }
 
 // Lookup returns the tensor of that name.
 func (c *Checkpoint) Lookup(name string) (Tensor, bool) {

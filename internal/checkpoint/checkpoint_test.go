@@ -89,7 +89,7 @@ func TestOpen(t *testing.T) {
 		{"one shard by name", sharded, "x.safetensors", []string{"x.safetensors"}, []string{"a", "c"}, ""},
 		{"index", sharded, indexName, []string{"x.safetensors", "y.safetensors"}, []string{"a", "b", "c"}, indexName},
 		{"folder with an index", sharded, "", []string{"x.safetensors", "y.safetensors"}, []string{"a", "b", "c"}, indexName},
-		{"index before file", with("model.safetensors", w("z")), "", []string{"x.safetensors", "y.safetensors"}, []string{"a", "b", "c"}, indexName},
+		{"file before index, as transformers", with("model.safetensors", w("z")), "", []string{"model.safetensors"}, []string{"z"}, ""},
 		{"usual index before others", with("other.safetensors.index.json", "{}"), "", []string{"x.safetensors", "y.safetensors"}, []string{"a", "b", "c"}, indexName},
 		{"the only index", map[string]string{"q.safetensors.index.json": `{"weight_map":{"a":"sub/x.safetensors"}}`, "sub/x.safetensors": w("a")}, "",
 			[]string{"sub/x.safetensors"}, []string{"a"}, "q.safetensors.index.json"},
@@ -276,12 +276,19 @@ func TestOtherFiles(t *testing.T) {
 		"config.json": "{}", "sub/vocab.txt": "", "sub/x.safetensors": w, "extra.safetensors": w, ".gitattributes": "",
 		".git/HEAD": "", ".cache/huggingface/x.lock": "", "sub/.git": "",
 	})
-	want := []string{".gitattributes", "config.json", "extra.safetensors", "sub/.git", "sub/vocab.txt", "sub/x.safetensors"}
-	if got, err := open(t, dir).OtherFiles(); err != nil || !slices.Equal(got, want) {
-		t.Errorf("got %q, %v, want %q", got, err, want)
+	files, weights := []string{".gitattributes", "config.json", "sub/.git", "sub/vocab.txt"}, []string{"extra.safetensors", "sub/x.safetensors"}
+	for _, source := range []string{dir, filepath.Join(dir, indexName)} {
+		got, err := open(t, source).OtherFiles(false)
+		if err != nil || !slices.Equal(got.Files, files) || !slices.Equal(got.LeftOut, weights) || got.Bytes != int64(2*len(w)) {
+			t.Errorf("%s: got %+v, %v", source, got, err)
+		}
+		got, err = open(t, source).OtherFiles(true)
+		if want := slices.Sorted(slices.Values(slices.Concat(files, weights))); err != nil || !slices.Equal(got.Files, want) || got.LeftOut != nil {
+			t.Errorf("%s with weights: got %+v, %v, want %q", source, got, err, want)
+		}
 	}
-	if got, err := open(t, filepath.Join(dir, "x.safetensors")).OtherFiles(); err != nil || got != nil {
-		t.Errorf("of a file: got %q, %v, want none", got, err)
+	if got, err := open(t, filepath.Join(dir, "x.safetensors")).OtherFiles(false); err != nil || got.Files != nil || got.LeftOut != nil {
+		t.Errorf("of a file: got %+v, %v, want none", got, err)
 	}
 }
 
@@ -295,25 +302,37 @@ func link(t *testing.T, target, path string) {
 
 // Model caches keep files elsewhere and link to them.
 func TestLinkedCache(t *testing.T) {
-	blobs := folder(t, map[string]string{"1": weights(t, nil, "a"), "2": `{"weight_map":{"a":"x.safetensors"}}`, "3": "{}"})
-	dir := t.TempDir()
+	cache := folder(t, map[string]string{
+		"models--o--n/blobs/1": weights(t, nil, "a"), "models--o--n/blobs/2": `{"weight_map":{"a":"x.safetensors"}}`, "models--o--n/blobs/3": "{}",
+		"models--o--n/snapshots/abc/README.md": "", "models--o--n/refs/main": "abc",
+	})
+	dir := filepath.Join(cache, "models--o--n", "snapshots", "abc")
 	for name, blob := range map[string]string{"x.safetensors": "1", indexName: "2", "config.json": "3"} {
-		link(t, filepath.Join(blobs, blob), filepath.Join(dir, name))
+		link(t, filepath.Join("..", "..", "blobs", blob), filepath.Join(dir, name))
 	}
 	linked := filepath.Join(t.TempDir(), "linked")
 	link(t, dir, linked)
 	c := open(t, linked)
 	checkTensors(t, c, []string{"a"})
-	if got, err := c.OtherFiles(); err != nil || !slices.Equal(got, []string{"config.json"}) {
-		t.Errorf("got %q, %v", got, err)
+	if got, err := c.OtherFiles(false); err != nil || !slices.Equal(got.Files, []string{"README.md", "config.json"}) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for _, path := range []string{filepath.Dir(dir), filepath.Join(cache, "models--o--n")} {
+		if _, err := checkpoint.Open(path); !errors.Is(err, checkpoint.ErrSource) || !strings.Contains(err.Error(), "take the model in it, "+dir) {
+			t.Errorf("%s: got %v", path, err)
+		}
 	}
 }
 
 func TestOtherFilesRefusesLinks(t *testing.T) {
-	for target, want := range map[string]string{"gone": "is a link to nowhere", ".": "is a link to a folder"} {
+	private := folder(t, map[string]string{"key": "private"})
+	for target, want := range map[string]string{
+		"gone": "is a link to nowhere", ".": "is a link to a folder that holds it", private: "is a link out of the source, to ",
+		filepath.Join(private, "key"): "is a link out of the source, to ", "link": "is a link that cannot be followed",
+	} {
 		dir := folder(t, map[string]string{"model.safetensors": weights(t, nil, "a")})
 		link(t, target, filepath.Join(dir, "link"))
-		_, err := open(t, dir).OtherFiles()
+		_, err := open(t, dir).OtherFiles(false)
 		if !errors.Is(err, checkpoint.ErrSource) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}

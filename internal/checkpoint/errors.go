@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -24,7 +25,7 @@ func sourceErrorf(format string, args ...any) error {
 
 // asSource marks what the files themselves are to blame for.
 func asSource(err error) error {
-	if errors.Is(err, safetensors.ErrFormat) {
+	if errors.Is(err, safetensors.ErrFormat) || errors.Is(err, io.ErrUnexpectedEOF) { // or has become shorter
 		return &sourceError{err}
 	}
 	return err

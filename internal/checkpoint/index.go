@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -13,44 +12,45 @@ import (
 	"unicode/utf8"
 )
 
-// maxIndex is the most bytes that an index may have: that of a header, which
-// says more about each tensor.
-const maxIndex = 100_000_000
-
 // index is the content of a *.safetensors.index.json.
 type index struct {
 	entries  []entry // ascending by tensor
 	metadata map[string]json.RawMessage
 }
 
-// readIndex reads an index and tells of each file in it as soon as it meets it,
+// readIndex reads the index and tells of each file in it as soon as it meets it,
 // perhaps several times, though the index may yet turn out to be refused.
-func readIndex(path string, found func(file string)) (*index, error) {
-	f, err := os.Open(path)
+func (c *Checkpoint) readIndex(found func(file string)) (*index, error) {
+	path := filepath.Join(c.Dir, c.Index)
+	f, err := openFile(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	text := new(strings.Builder)
 	if info, err := f.Stat(); err == nil {
-		text.Grow(int(min(info.Size(), maxIndex)))
+		text.Grow(int(min(info.Size(), MaxText)))
+		c.Witness.See(path, info)
 	}
-	if _, err := io.Copy(text, io.LimitReader(f, maxIndex+1)); err != nil {
+	if _, err := io.Copy(text, io.LimitReader(f, MaxText+1)); err != nil {
 		return nil, err
 	}
-	x, err := parseIndex(text.String(), found)
+	x, err := parseIndex(strings.TrimPrefix(text.String(), byteOrderMark), found)
 	if err != nil {
 		return nil, sourceErrorf("%s: %w", path, err)
 	}
 	return x, nil
 }
 
+// byteOrderMark is what some editors put before a text.
+const byteOrderMark = "\ufeff"
+
 // parseIndex reads an index and makes sure that it names plain files below its
 // own folder, as do those that found is told of.
 func parseIndex(text string, found func(file string)) (*index, error) {
 	switch {
-	case len(text) > maxIndex:
-		return nil, fmt.Errorf("index is larger than %d bytes", maxIndex)
+	case len(text) > MaxText:
+		return nil, fmt.Errorf("index is larger than %d bytes", MaxText)
 	case !utf8.ValidString(text):
 		return nil, errors.New("index is not valid UTF-8")
 	}

@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -14,39 +12,49 @@ const (
 	weightSuffix = ".safetensors"
 	indexSuffix  = ".safetensors.index.json"
 	pipelineFile = "model_index.json"
+	configFile   = "config.json"
 )
 
-// stems are the names that weights have in a folder, the first one preferred.
-var stems = []string{"model", "diffusion_pytorch_model"}
-
-// source is where the weights of a path are.
-type source struct {
-	dir     string
-	isDir   bool
-	sharded bool
-	index   string   // file name in dir
-	shards  []string // file names in dir, unless index lists them
-}
-
-// locate finds the weights that path stands for.
-func locate(path string) (source, error) {
-	info, err := os.Stat(path)
+// locate finds the weights that c.Path stands for, and reads the config beside
+// them.
+func (c *Checkpoint) locate() error {
+	info, err := os.Stat(c.Path)
 	if err != nil {
-		return source{}, err
+		return err
 	}
 	if info.IsDir() {
-		return locateInDir(path)
+		return c.locateInDir()
 	}
-	dir, name := filepath.Dir(path), filepath.Base(path)
+	if err := checkRegular(c.Path, info); err != nil {
+		return err
+	}
+	name := filepath.Base(c.Path)
+	c.Dir = filepath.Dir(c.Path)
+	s, number, ok := parseName(name)
 	switch {
-	case hasSuffix(name, weightSuffix):
-		return source{dir: dir, shards: []string{name}}, nil
-	case hasSuffix(name, indexSuffix):
-		return source{dir: dir, sharded: true, index: name}, nil
 	case name == pipelineFile:
-		return source{}, pipelineError(dir)
+		return pipelineError(c.Dir)
+	case !ok:
+		return foreignError(c.Path, name)
+	case s.kind == numbered && s.of > 1:
+		c.Part = &Part{number, s.of}
 	}
-	return source{}, foreignError(path, name)
+	if s.kind != indexed { // alone, whatever its name
+		s.kind = single
+	}
+	c.take(&s)
+	return c.loadConfig()
+}
+
+// take makes a set the checkpoint's weights.
+func (c *Checkpoint) take(s *set) {
+	c.set = s
+	c.Sharded = s.kind != single
+	if s.kind == indexed {
+		c.Index = s.files[0]
+	} else {
+		c.ShardNames = s.files
+	}
 }
 
 func hasSuffix(name, suffix string) bool {
@@ -78,32 +86,36 @@ func isPickle(name string) bool {
 	return false
 }
 
-// locateInDir prefers an index to files, and usual names to others.
-func locateInDir(dir string) (source, error) {
-	names, err := fileNames(dir)
+// locateInDir takes what the config names, else what the loader of the folder
+// does.
+func (c *Checkpoint) locateInDir() error {
+	c.Dir, c.IsDir = c.Path, true
+	names, err := fileNames(c.Dir)
 	if err != nil {
-		return source{}, err
+		return err
 	}
 	if slices.Contains(names, pipelineFile) {
-		return source{}, pipelineError(dir)
+		return pipelineError(c.Dir)
 	}
-	src := source{dir: dir, isDir: true}
-	if indexes := withSuffix(names, indexSuffix); len(indexes) > 0 {
-		src.sharded = true
-		src.index, err = choose(dir, indexes, indexSuffix)
-		return src, err
+	if err := c.loadConfig(); err != nil {
+		return err
 	}
-	weights := withSuffix(names, weightSuffix)
-	if len(weights) == 0 {
-		return source{}, noWeightsError(dir, names)
+	s, err := explicitSet(c.Dir, c.Config)
+	c.Explicit = s != nil
+	if s == nil && err == nil {
+		sets := setsOf(names)
+		if len(sets) == 0 {
+			return noWeightsError(c.Dir, names)
+		}
+		s, err = chooseSet(c.Dir, sets, c.Config)
 	}
-	if set, ok, err := shardSet(dir, weights); ok || err != nil {
-		src.sharded, src.shards = true, set
-		return src, err
+	if err == nil && s.kind == numbered {
+		err = s.checkNumbers(c.Dir)
 	}
-	name, err := choose(dir, weights, weightSuffix)
-	src.shards = []string{name}
-	return src, err
+	if err == nil {
+		c.take(s)
+	}
+	return err
 }
 
 // fileNames are the names in dir that are neither folders nor hidden, ascending.
@@ -122,31 +134,14 @@ func fileNames(dir string) ([]string, error) {
 	return names, nil
 }
 
-func withSuffix(names []string, suffix string) []string {
-	var found []string
-	for _, name := range names {
-		if hasSuffix(name, suffix) {
-			found = append(found, name)
-		}
-	}
-	return found
+// HoldsWeights reports whether a folder has weights that are read.
+func HoldsWeights(dir string) (bool, error) {
+	names, err := fileNames(dir)
+	return len(setsOf(names)) > 0, err
 }
 
-// choose returns the file of the usual name, or else the only one.
-func choose(dir string, names []string, suffix string) (string, error) {
-	for _, stem := range stems {
-		if slices.Contains(names, stem+suffix) {
-			return stem + suffix, nil
-		}
-	}
-	if len(names) == 1 {
-		return names[0], nil
-	}
-	return "", sourceErrorf("%s: holds %s, and nothing says which to take: name one of them", dir, list(names))
-}
-
-// list is names as they appear in messages.
-func list(names []string) string {
+// ListNames is names as they appear in messages.
+func ListNames(names []string) string {
 	const most = 8
 	if len(names) <= most {
 		return strings.Join(names, ", ")
@@ -155,6 +150,9 @@ func list(names []string) string {
 }
 
 func noWeightsError(dir string, names []string) error {
+	if err := cacheError(dir); err != nil {
+		return err
+	}
 	for _, name := range names {
 		if isPickle(name) || hasSuffix(name, ".gguf") {
 			return sourceErrorf("no %s file in the folder: %w", weightSuffix, foreignError(filepath.Join(dir, name), name))
@@ -163,30 +161,35 @@ func noWeightsError(dir string, names []string) error {
 	return sourceErrorf("%s: no %s file in the folder", dir, weightSuffix)
 }
 
-var shardName = regexp.MustCompile(`^(.+)-(\d{1,9})-of-(\d{1,9})\.safetensors$`)
+// cacheError says what to take of a repository's folder in a hub's cache, nil
+// where the folder is none.
+func cacheError(dir string) error {
+	snapshots := filepath.Join(dir, "snapshots")
+	if filepath.Base(dir) == "snapshots" {
+		dir, snapshots = filepath.Dir(dir), dir
+	}
+	entries, err := os.ReadDir(snapshots)
+	if err != nil || !hubFolder.MatchString(filepath.Base(absolute(dir))) {
+		return nil
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, filepath.Join(snapshots, e.Name()))
+	}
+	if main, err := ReadFile(filepath.Join(dir, "refs", "main"), 1000); err == nil {
+		if name := filepath.Join(snapshots, strings.TrimSpace(string(main))); slices.Contains(names, name) {
+			names = []string{name}
+		}
+	}
+	if len(names) == 0 {
+		return sourceErrorf("%s: is the folder of a hub's cache and holds no snapshot: download the model again", dir)
+	}
+	return sourceErrorf("%s: is the folder of a hub's cache: take the model in it, %s", dir, strings.Join(names, " or "))
+}
 
-// shardSet reports whether names are numbered shards of one set, which some
-// tools save without an index. A set that is not whole is an error.
-func shardSet(dir string, names []string) ([]string, bool, error) {
-	var stem, of string
-	seen := map[int]bool{}
-	for i, name := range names {
-		m := shardName.FindStringSubmatch(name)
-		if m == nil || i > 0 && (m[1] != stem || m[3] != of) {
-			return nil, false, nil
-		}
-		stem, of = m[1], m[3]
-		n, _ := strconv.Atoi(m[2]) // at most nine digits
-		seen[n] = true
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
 	}
-	count, _ := strconv.Atoi(of)
-	for n := 1; n <= count; n++ {
-		if !seen[n] {
-			return nil, false, sourceErrorf("%s: shard %d of %d is missing, and there is no index: it holds %s", dir, n, count, list(names))
-		}
-	}
-	if len(names) != count {
-		return nil, false, sourceErrorf("%s: want %d shards, got %d: it holds %s", dir, count, len(names), list(names))
-	}
-	return names, true, nil
+	return path
 }

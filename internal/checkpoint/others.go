@@ -1,46 +1,63 @@
 package checkpoint
 
 import (
-	"errors"
+	"cmp"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 )
 
 // bookkeeping are folders that tools keep beside a model: a copy of a
 // checkpoint does not have them.
 var bookkeeping = []string{".git", ".cache"}
 
-// OtherFiles returns the files below a folder that are neither its weights nor
-// its weight index, as slash paths relative to it, ascending. They belong to the
-// model and are to be copied as they are. Folders named .git and .cache, where
-// tools keep their own records, are left out. A link to a file counts as that
-// file; what is neither a file nor a folder is an [ErrSource]. It is nil if the
-// source is not a folder.
-func (c *Checkpoint) OtherFiles() ([]string, error) {
-	if !c.IsDir {
-		return nil, nil
+// Others are the files of a folder beside the weights that are read.
+type Others struct {
+	Files   []string // to be copied as they are, slash paths, ascending
+	LeftOut []string // weights that the output does not describe
+	Bytes   int64    // of those
+	// Clash are weights that loaders would take in place of the output.
+	Clash []string
+}
+
+// OtherFiles lists the files below a model's folder that are not its weights.
+// They belong to the model. Weights that it does not describe are left out, or
+// are copied with copyWeights; a folder with a config of its own describes what
+// it holds. Folders named .git and .cache, where tools keep their own records,
+// are not looked at. What is neither a file nor a folder, and a link that leads
+// out of the folder, is an [ErrSource]. There are none if the source is a file.
+func (c *Checkpoint) OtherFiles(copyWeights bool) (*Others, error) {
+	if !c.IsModel() {
+		return &Others{}, nil
 	}
-	var others []string
-	// Unlike filepath.WalkDir, this follows a link that c.Dir itself may be.
-	err := fs.WalkDir(os.DirFS(c.Dir), ".", func(name string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case entry.IsDir() && slices.Contains(bookkeeping, entry.Name()):
-			return fs.SkipDir
-		case entry.IsDir() || c.isWeights(name):
-			return nil
-		}
-		others = append(others, name)
-		return checkFile(filepath.Join(c.Dir, filepath.FromSlash(name)))
-	})
-	if err != nil {
-		return nil, err
+	return c.listing(copyWeights, &c.Witness).List()
+}
+
+func (c *Checkpoint) listing(copyWeights bool, w *Witness) Listing {
+	return Listing{
+		Dir: c.Dir, root: c.root(), Skip: c.isWeights, CopyWeights: copyWeights, Witness: w,
+		clash: func(name string) bool {
+			s, _, ok := parseName(name)
+			return ok && s.same(c.set)
+		},
 	}
-	slices.Sort(others)
-	return others, nil
+}
+
+// OtherWeights lists the weights below a model's folder that are not read, where
+// nothing of the folder is copied.
+func (c *Checkpoint) OtherWeights() *Others {
+	if !c.IsModel() {
+		return &Others{}
+	}
+	found, err := c.listing(false, &Witness{}).List()
+	if err != nil { // which is of what would be copied
+		return &Others{}
+	}
+	return &Others{LeftOut: found.LeftOut, Bytes: found.Bytes}
 }
 
 // isWeights reports whether name is a shard or the weight index.
@@ -49,18 +66,150 @@ func (c *Checkpoint) isWeights(name string) bool {
 	return shard || name == c.Index
 }
 
-// checkFile makes sure that path is a file that can be copied.
-func checkFile(path string) error {
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return sourceErrorf("%s: is a link to nowhere: %w", path, err)
-	case err != nil:
+// Listing looks through a folder.
+type Listing struct {
+	Dir         string
+	Skip        func(name string) bool // files and folders that are not looked at
+	Described   []string               // folders whose weights the output describes
+	CopyWeights bool
+	Witness     *Witness
+	root        string // that links must not leave, "" for Dir
+	clash       func(name string) bool
+}
+
+// List looks through it.
+func (l Listing) List() (*Others, error) {
+	within, err := boundsOf(cmp.Or(l.root, l.Dir))
+	if err != nil {
+		return nil, err
+	}
+	w := &walk{Listing: l, bounds: within, found: &Others{}}
+	if err := w.folder(".", false, nil); err != nil {
+		return nil, err
+	}
+	slices.Sort(w.found.Files)
+	slices.Sort(w.found.LeftOut)
+	return w.found, nil
+}
+
+// walk is a listing under way.
+type walk struct {
+	Listing
+	bounds
+	found *Others
+}
+
+func (w *walk) path(name string) string { return filepath.Join(w.Dir, filepath.FromSlash(name)) }
+
+// folder lists one; above are those that hold it.
+func (w *walk) folder(name string, described bool, above []fs.FileInfo) error {
+	info, err := os.Stat(w.path(name))
+	if err != nil {
 		return err
-	case info.IsDir():
-		return sourceErrorf("%s: is a link to a folder: put the folder itself in its place", path)
-	case !info.Mode().IsRegular():
-		return sourceErrorf("%s: is not a file", path)
+	}
+	if slices.ContainsFunc(above, func(other fs.FileInfo) bool { return os.SameFile(info, other) }) {
+		return sourceErrorf("%s: is a link to a folder that holds it: remove it", w.path(name))
+	}
+	entries, err := os.ReadDir(w.path(name))
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	described = described || slices.Contains(w.Described, name) || name != "." && hasAny(names, configFile, pipelineFile)
+	for _, e := range entries {
+		known := described || describedByName(e.Name(), names)
+		if err := w.entry(path.Join(name, e.Name()), e, known, names, append(above, info)); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+func hasAny(names []string, wanted ...string) bool {
+	return slices.ContainsFunc(wanted, func(name string) bool { return slices.Contains(names, name) })
+}
+
+// entry lists a file or what a folder holds.
+func (w *walk) entry(name string, e fs.DirEntry, described bool, beside []string, above []fs.FileInfo) error {
+	isLink := e.Type()&fs.ModeSymlink != 0
+	info, err := os.Stat(w.path(name))
+	isFolder := err == nil && info.IsDir()
+	switch skip := w.Skip(name); {
+	case (isLink || isFolder) && slices.Contains(bookkeeping, e.Name()):
+		return nil
+	case skip && isLink && isFolder: // its files are copied by another listing
+		return w.check(w.path(name))
+	case skip:
+		return nil
+	}
+	if !isFolder && !described && isWeightFile(name, beside) && w.leaveOut(name, info) {
+		return nil
+	}
+	if isLink {
+		if err := w.check(w.path(name)); err != nil {
+			return err
+		}
+	}
+	switch {
+	case err != nil:
+		return err
+	case isFolder:
+		return w.folder(name, described, above)
+	}
+	w.found.Files = append(w.found.Files, name)
+	w.Witness.See(w.path(name), info)
+	return checkRegular(w.path(name), info)
+}
+
+// leaveOut notes weights that the output does not describe, unless they are to be
+// copied all the same.
+func (w *walk) leaveOut(name string, info fs.FileInfo) bool {
+	clash := w.clash != nil && w.clash(name)
+	switch {
+	case clash && w.CopyWeights:
+		w.found.Clash = append(w.found.Clash, name)
+		return true
+	case w.CopyWeights:
+		return false
+	}
+	w.found.LeftOut = append(w.found.LeftOut, name)
+	if info != nil {
+		w.found.Bytes += info.Size()
+	}
+	return true
+}
+
+// weightSuffixes are those of files that hold weights, for any program.
+var weightSuffixes = []string{
+	weightSuffix, ".sft", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".ggml", ".onnx", ".msgpack", ".h5", ".keras", ".ot",
+	".tflite", ".mlmodel", ".nemo", ".pdparams", ".pte", ".pb", ".llamafile",
+}
+
+// weightParts are further files that weights consist of: indexes of shards, and
+// what ONNX keeps outside of its model.
+var weightParts = regexp.MustCompile(`(?i)(\.(safetensors|bin|h5|msgpack)(\.[^.]+)?\.index(\.[^.]+)?\.json|\.onnx[._]data(_\d+)?)$`)
+
+// noWeights are files that have such a suffix and hold other things: what
+// training left, and voices that transformers looks for.
+var noWeights = regexp.MustCompile(`^(training_args\.bin|(optimizer|scheduler)\.(pt|bin)|scaler\.pt|rng_state.*\.pth|spk_dict\.pt)$`)
+
+// isWeightFile tells by its name, and by those beside it whether an .xml is
+// OpenVINO's description of a .bin.
+func isWeightFile(name string, beside []string) bool {
+	base := path.Base(name)
+	if noWeights.MatchString(base) {
+		return false
+	}
+	if stem, ok := strings.CutSuffix(base, ".xml"); ok {
+		return slices.Contains(beside, stem+".bin")
+	}
+	return weightParts.MatchString(base) || slices.ContainsFunc(weightSuffixes, func(suffix string) bool { return hasSuffix(base, suffix) })
+}
+
+// describedByName: an adapter's weights have a config of another name.
+func describedByName(name string, beside []string) bool {
+	return strings.HasPrefix(name, "adapter_model.") && slices.Contains(beside, "adapter_config.json")
 }

@@ -82,6 +82,10 @@ func (c *Checkpoint) openShard(name string) (*safetensors.File, error) {
 		return f, f.Park()
 	case c.Index != "" && errors.Is(err, fs.ErrNotExist):
 		return nil, sourceErrorf("%s: shard %q is missing: %w", filepath.Join(c.Dir, c.Index), name, err)
+	case errors.Is(err, safetensors.ErrFormat):
+		if what := foreignContent(path); what != "" {
+			return nil, sourceErrorf("%s: is no safetensors file: it is %s", path, what)
+		}
 	}
 	return nil, asSource(err)
 }

@@ -2,8 +2,6 @@ package layout
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -141,12 +139,12 @@ func declared(c *checkpoint.Checkpoint) (*Declaration, error) {
 		return d, nil
 	}
 	for _, name := range DescriptionFiles {
-		text, err := os.ReadFile(filepath.Join(c.Dir, name))
-		if os.IsNotExist(err) {
-			continue
-		}
+		text, err := c.ReadBeside(name)
 		if err != nil {
 			return nil, err
+		}
+		if text == nil {
+			continue
 		}
 		o, err := pyjson.ParseObject(text)
 		if err != nil {

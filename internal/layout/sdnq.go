@@ -1,9 +1,7 @@
 package layout
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -74,14 +72,14 @@ func configObject(c *checkpoint.Checkpoint) (o pyjson.Object, shared bool, err e
 			return o, false, err
 		}
 	}
-	text, err := os.ReadFile(filepath.Join(c.Dir, ConfigFile))
-	switch {
-	case err == nil:
+	text, err := c.ReadBeside(ConfigFile)
+	if err != nil {
+		return nil, false, err
+	}
+	if text != nil {
 		if o, err := ownConfig(c, text); o != nil || err != nil {
 			return o, sharesFolder(c), err
 		}
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, false, err
 	}
 	v, _ := c.Config.Get(ConfigKey)
 	config, _ := v.(pyjson.Object)

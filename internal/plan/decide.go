@@ -31,6 +31,7 @@ type decider struct {
 	checked  made     // the last format and settings that go together
 	cannot   []string // layers that their dtype cannot hold
 	kept     safetensors.Dtype
+	total    int64 // bytes of all tensors
 	minNumel int
 	minWidth int
 }
@@ -109,7 +110,7 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 		return nil
 	}
 	if !isWeight {
-		s.Reason = "not a weight"
+		s.Reason = d.noWeight(s)
 		return nil
 	}
 	rule, keep, err := d.asked(t.Name)
@@ -240,6 +241,8 @@ func (d *decider) first(patterns []*pattern.Pattern, name string) (match *patter
 // unfit says why a tensor is not quantized whatever its name.
 func (d *decider) unfit(t checkpoint.Tensor, k preset.Kind) string {
 	switch {
+	case isMatrices(t) && expertNames.MatchString(t.Name):
+		return d.fused(t)
 	case len(t.Shape) < 2 || len(t.Shape) > 2 && !k.Conv():
 		return fmt.Sprintf("%d dimensions, not 2", len(t.Shape))
 	case t.Numel() == 0:
@@ -265,6 +268,9 @@ func (d *decider) listed(s *Step, k preset.Kind) string {
 	if d.listKeys {
 		if entry, ok := d.Preset.Skip(t.Name); ok {
 			return "skip key " + entry
+		}
+		if isPrediction(t.Name) {
+			return "multi-token prediction, which transformers does not load; " + d.share(t)
 		}
 	}
 	if d.Layout == layout.Comfy {

@@ -102,6 +102,7 @@ type Step struct {
 	Copies []Copy
 	Parts  []Part // of the codec's tensors, or the copy
 	kept   safetensors.Dtype
+	listed bool // among the layers, though its name is no weight's
 }
 
 // CodecSource is what a codec needs to know of the weight. 8-bit floats that
@@ -162,7 +163,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 		p.Preset += ": " + o.Recognised
 	}
 	p.Steps = make([]Step, len(tensors))
-	d.kept = keptDtype(tensors)
+	d.kept, d.total = keptDtype(tensors), bytesOf(tensors)
 	if err := d.steps(p.Steps, tensors, readOrder(tensors)); err != nil {
 		return nil, err
 	}
@@ -175,7 +176,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if err := checkFor(p, o); err != nil {
 		return nil, err
 	}
-	p.Notes = slices.Concat(notesOnStored(p.Steps, o), d.notes(), notesOf(p, o))
+	p.Notes = slices.Concat(notesOnStored(p.Steps, o), d.notes(), notesOf(p, o), notesOnKept(p.Steps))
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
 	if err := p.describe(&o); err != nil {
 		return nil, err

@@ -337,7 +337,7 @@ func TestNotes(t *testing.T) {
 	}{
 		{"nothing to say", model, Options{}, nil},
 		{"nothing to do", map[string]string{"a.bias": "BF16 4"}, Options{}, []string{"nothing is quantized: every tensor is kept as it is"}},
-		{"keep on nothing", model, Options{Keep: patterns(t, "nowhere", "attn", "attn.q")}, []string{"--keep nowhere matches no weight"}},
+		{"keep on nothing", model, Options{Keep: patterns(t, "nowhere", "attn", "attn.q")}, []string{"--keep nowhere matches no weight", "80% of the bytes stay unquantized: 80% --keep attn"}},
 		{"what comfyui does not load", model, Options{Flags: Overrides{"dtype": "uint4"}, Set: rules(t, "ff=sdnq:float8_e5m2")}, []string{
 			"stock ComfyUI does not load float8_e5m2 layers; the nearest dtype that it loads is float8_e5m2",
 			"stock ComfyUI does not load uint4 layers; the nearest dtype that it loads is int8_tensorwise"}},

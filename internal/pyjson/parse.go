@@ -10,9 +10,10 @@ import (
 )
 
 // Parse reads one JSON value and nothing after it, NaN and infinities included,
-// which Python writes into configs. Duplicate keys are refused.
+// which Python writes into configs. A byte order mark before it, which some
+// editors write, is read over. Duplicate keys are refused.
 func Parse(text []byte) (any, error) {
-	p := &parser{rest: string(text)}
+	p := &parser{rest: strings.TrimPrefix(string(text), "\ufeff")}
 	v, err := p.value(0)
 	if err == nil && p.peek() != 0 {
 		err = errors.New("text after the JSON value")

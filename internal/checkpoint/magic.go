@@ -1,0 +1,111 @@
+package checkpoint
+
+import (
+	"io"
+	"regexp"
+	"strings"
+)
+
+// magic is how files of another kind begin.
+type magic struct {
+	at    int
+	begin string // a pattern of bytes
+	what  string
+}
+
+const (
+	startOver = "start from the safetensors checkpoint it was made of"
+	convert   = "convert it to safetensors first"
+	unpack    = "unpack it first"
+	again     = "download it again"
+)
+
+// magics are what people find under a .safetensors name.
+var magics = []magic{
+	{0, `GGUF`, "a GGUF file: " + startOver},
+	{0, `(lmgg|ggml|tjgg|fmgg|algg)`, "a GGML file: " + startOver},
+	{0, `PK(\x03\x04|\x05\x06)`, "a zip archive, as PyTorch writes its checkpoints (.pt, .ckpt, .bin): loading one can run code: " + convert},
+	{0, `\x80[\x02-\x05][\x00-\x9f]`, "a pickle, as older PyTorch writes its checkpoints: loading one can run code: " + convert},
+	{0, `version https://git-lfs\.github\.com/spec/`, "the pointer that git has in place of a large file: git lfs pull brings the file itself"},
+	{0, `(?i)\s*<(!doctype|html|head|\?xml|!--)`, "a web page and not the file: " + again + ", perhaps logged in"},
+	{0, `\s*[{\[]\s*["{\]}]`, "a JSON text, perhaps a server's error in place of the file: " + again},
+	{0, `(Invalid|Access|Entry not|Not Found|Unauthorized|Forbidden|Repository not)`, "a server's error in place of the file: " + again},
+	{0, `\x1f\x8b`, "compressed with gzip: " + unpack},
+	{0, `BZh[1-9]`, "compressed with bzip2: " + unpack},
+	{0, `\xfd7zXZ\x00`, "compressed with xz: " + unpack},
+	{0, `\x28\xb5\x2f\xfd`, "compressed with zstd: " + unpack},
+	{0, `\x04\x22\x4d\x18`, "compressed with lz4: " + unpack},
+	{0, `7z\xbc\xaf\x27\x1c`, "a 7z archive: " + unpack},
+	{0, `Rar!\x1a\x07`, "a RAR archive: " + unpack},
+	{257, `ustar`, "a tar archive: " + unpack},
+	{0, `\x89HDF\r\n\x1a\n`, "an HDF5 file, as Keras writes: " + convert},
+	{0, `\x93NUMPY`, "a NumPy array: " + convert},
+	{4, `TFL3`, "a TensorFlow Lite model: " + startOver},
+	{0, `(\x89PNG|\xff\xd8\xff|RIFF|GIF8)`, "an image"},
+	{0, `%PDF-`, "a PDF"},
+	{0, `\x08[\x01-\x10](\x12|\x22|\x3a)`, "an ONNX model: " + startOver},
+	{0, `([\x81-\x8f]|\xde..)[\xa1-\xbf\xd9]`, "a msgpack file, as Flax writes its weights: " + convert},
+	{0, `\x00{16}`, "nothing but zeros at its beginning: a download that was not finished: " + again},
+}
+
+// patterns are those of magics, for text of which each character is a byte.
+var patterns = compileMagics()
+
+func compileMagics() (all []*regexp.Regexp) {
+	for _, m := range magics {
+		all = append(all, regexp.MustCompile(`^(?s:`+m.begin+`)`))
+	}
+	return all
+}
+
+// ours is how a safetensors file begins: a length that leaves half of its bytes
+// empty, and JSON.
+var ours = regexp.MustCompile(`^(?s:....\x00{4}\{)`)
+
+// foreignContent says what a file is that is no safetensors file, "" where its
+// beginning does not tell or is that of one.
+func foreignContent(path string) string {
+	f, err := openFile(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	begin := make([]byte, 512)
+	n, err := io.ReadFull(f, begin)
+	switch {
+	case n == 0 && err == io.EOF:
+		return "empty: " + again
+	case err != nil && err != io.ErrUnexpectedEOF:
+		return ""
+	}
+	text := latin1(begin[:n])
+	if ours.MatchString(text) { // damaged
+		return ""
+	}
+	for i, m := range magics {
+		if rest := text[min(offset(text, m.at), len(text)):]; patterns[i].MatchString(rest) {
+			return m.what
+		}
+	}
+	return ""
+}
+
+// latin1 is bytes as text in which each is a character.
+func latin1(b []byte) string {
+	var s strings.Builder
+	for _, c := range b {
+		s.WriteRune(rune(c))
+	}
+	return s.String()
+}
+
+// offset is where the character of that number begins.
+func offset(text string, n int) int {
+	for i := range text {
+		if n == 0 {
+			return i
+		}
+		n--
+	}
+	return len(text)
+}

@@ -1,0 +1,104 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+)
+
+// share is a part of the model's bytes as people read it.
+func (d *decider) share(t checkpoint.Tensor) string {
+	return fmt.Sprintf("%.1f%% of the bytes", percent(t.Size, d.total))
+}
+
+func percent(part, whole int64) float64 { return 100 * float64(part) / float64(max(whole, 1)) }
+
+func bytesOf(tensors []checkpoint.Tensor) (n int64) {
+	for _, t := range tensors {
+		n += t.Size
+	}
+	return n
+}
+
+// isMatrices reports whether a tensor is several matrices in one, as those of a
+// mixture of experts are stored.
+func isMatrices(t checkpoint.Tensor) bool {
+	return len(t.Shape) == 3 && codec.Numbers(t.Dtype) && !slices.ContainsFunc(t.Shape, func(n int) bool { return n < 2 })
+}
+
+// expertNames are parts of the names of a mixture's experts.
+var expertNames = regexp.MustCompile(`(?i)(^|[._])(experts?|moe)[._]`)
+
+// fused says why matrices in one tensor are kept, and how much that is.
+func (d *decider) fused(t checkpoint.Tensor) string {
+	why := "3 dimensions, which are not quantized; " + d.share(t)
+	if expertNames.MatchString(t.Name) {
+		why = "fused experts: " + why
+	}
+	return why
+}
+
+// noWeight says why a tensor that is not called a weight is kept.
+func (d *decider) noWeight(s *Step) string {
+	if !isMatrices(s.Source) {
+		return "not a weight"
+	}
+	s.listed = true
+	return d.fused(s.Source)
+}
+
+// isPrediction tells by their names layers of multi-token prediction, which
+// transformers does not load: SDNQ never sees them.
+func isPrediction(name string) bool {
+	return strings.HasPrefix(strings.TrimPrefix(name, "model."), "mtp.")
+}
+
+// IsListed reports whether a plan shows a step: that of a weight, or of one that
+// lacks the name.
+func (s *Step) IsListed() bool { return s.listed || s.Layer != s.Source.Name }
+
+// mostKept is the share of a model's bytes that may stay as they are without a
+// word.
+const mostKept = 1.0 / 3
+
+// notesOnKept says in one line how much is not quantized, and the main reasons.
+func notesOnKept(steps []Step) []string {
+	var kept, all int64
+	reasons := map[string]int64{}
+	for i := range steps {
+		s := &steps[i]
+		if s.Action == Drop {
+			continue
+		}
+		all += s.Source.Size
+		if !s.quantized() {
+			kept += s.Source.Size
+			reasons[s.shortReason()] += s.Source.Size
+		}
+	}
+	if kept == all || float64(kept) <= mostKept*float64(all) {
+		return nil
+	}
+	var texts []string
+	for _, why := range slices.SortedFunc(maps.Keys(reasons), func(a, b string) int {
+		return cmp.Or(cmp.Compare(reasons[b], reasons[a]), cmp.Compare(a, b))
+	}) {
+		if part := percent(reasons[why], all); part >= 1 && len(texts) < 3 {
+			texts = append(texts, fmt.Sprintf("%.0f%% %s", part, why))
+		}
+	}
+	return []string{fmt.Sprintf("%.0f%% of the bytes stay unquantized: %s", percent(kept, all), strings.Join(texts, ", "))}
+}
+
+// shortReason is a reason without what differs from one tensor to the next.
+func (s *Step) shortReason() string {
+	why, _, _ := strings.Cut(s.Reason, ";")
+	why, _, _ = strings.Cut(why, ": 3 dimensions")
+	return why
+}
