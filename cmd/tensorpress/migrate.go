@@ -23,7 +23,8 @@ themselves, and writes what ComfyUI loads today: a weight_scale of the right
 shape and a description for every layer, and no marker or header entry that says
 otherwise. --add-keys, --remove-keys and --input-scale change a little more.`,
 		Example: `  tensorpress migrate old-scaled-fp8.safetensors model.safetensors --for comfyui
-  tensorpress migrate model.safetensors edited.safetensors --add-keys '{"full_precision_matrix_mult": true}' --only '\.attn\.'`,
+  tensorpress migrate old.safetensors new.safetensors --only '\.attn\.' \
+    --add-keys '{"full_precision_matrix_mult": true}'`,
 		Args: m.wants,
 	}, "0 1 2 3 130", m.run)
 	f := cmd.Flags()

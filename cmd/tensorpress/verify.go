@@ -28,7 +28,7 @@ With --for, also that an application would load it. With --source, also that no
 tensor is missing and how far each layer is from the weights it was made of:
 rel_mse is the sum of squared errors over that of squared weights.`,
 		Example: `  tensorpress verify small.safetensors
-  tensorpress verify small.safetensors --source model.safetensors --max-rel-mse 1e-4
+  tensorpress verify small.safetensors --source model.safetensors
   tensorpress verify models/small --for diffusers`,
 		Args: wants(1, 1),
 	}, "0 1 2 3 4 130", v.run)
