@@ -47,7 +47,9 @@ func (m *migrateFlags) run(cmd *cobra.Command, args []string) error {
 	o.ShardSize, o.Force = m.shardSize.bytes, m.force
 	o.Resources, follow = m.start(cmd.ErrOrStderr())
 	if m.dryRun {
-		r, err := tensorpress.PlanMigrate(args[0], m.dest(args), o)
+		r, err := reading(cmd.Context(), func() (*tensorpress.Report, error) {
+			return tensorpress.PlanMigrate(args[0], m.dest(args), o)
+		})
 		return m.finish(cmd, r, err, printPlan)
 	}
 	r, err := tensorpress.Migrate(cmd.Context(), args[0], args[1], o)

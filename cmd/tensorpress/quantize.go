@@ -197,7 +197,9 @@ func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
 		dest = args[1]
 	}
 	if q.planned || q.dryRun {
-		r, err := tensorpress.Plan(args[0], dest, o)
+		r, err := reading(cmd.Context(), func() (*tensorpress.Report, error) {
+			return tensorpress.Plan(args[0], dest, o)
+		})
 		return q.finish(cmd, r, err, printPlan)
 	}
 	r, err := tensorpress.Quantize(cmd.Context(), args[0], dest, o)

@@ -64,7 +64,9 @@ func (t *transcodeFlags) run(cmd *cobra.Command, args []string) error {
 	o.ShardSize, o.Force = t.shardSize.bytes, t.force
 	o.Resources, follow = t.start(cmd.ErrOrStderr())
 	if t.dryRun {
-		r, err := tensorpress.PlanTranscode(args[0], t.dest(args), o)
+		r, err := reading(cmd.Context(), func() (*tensorpress.Report, error) {
+			return tensorpress.PlanTranscode(args[0], t.dest(args), o)
+		})
 		return t.finish(cmd, r, err, printPlan)
 	}
 	r, err := tensorpress.Transcode(cmd.Context(), args[0], args[1], o)

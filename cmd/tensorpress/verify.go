@@ -66,7 +66,9 @@ func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 	o := v.o
 	var follow meter
 	o.Resources, follow = v.start(cmd.ErrOrStderr())
-	found, err := tensorpress.Verify(cmd.Context(), args[0], o)
+	found, err := reading(cmd.Context(), func() (*tensorpress.Verification, error) {
+		return tensorpress.Verify(cmd.Context(), args[0], o)
+	})
 	follow.end(err == nil)
 	if err != nil {
 		return err
