@@ -372,8 +372,8 @@ func (m *models) report(dest string, took time.Duration) *Report {
 		for _, name := range r.Files {
 			all.Files = append(all.Files, one.named(name))
 		}
-		if r.Preset != "" {
-			r.Notes = append(r.Notes, "preset "+r.Preset)
+		if r.Preset != "" { // what matters most stands last
+			r.Notes = slices.Concat([]string{"preset " + r.Preset}, r.Notes)
 		}
 		for _, note := range r.Notes {
 			all.Notes = append(all.Notes, one.folder+": "+note)

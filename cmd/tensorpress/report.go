@@ -76,7 +76,7 @@ func printDone(w io.Writer, r *tensorpress.Report) {
 		t.add("preset", r.Preset)
 	}
 	t.add("layers", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return done(l.Action) }))
-	t.add("dtypes", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return l.Dtype }))
+	t.add("dtypes", tally(r.Layers, writtenDtype(r.Layout)))
 	t.add("bytes", sizes(r))
 	t.add("time", fmt.Sprintf("%.2f s, %.2f GB/s", r.Seconds, r.Speed()/1e9))
 	t.print(w)
@@ -114,6 +114,17 @@ func tally(layers []tensorpress.ReportLayer, key func(*tensorpress.ReportLayer) 
 	return cmp.Or(strings.Join(texts, ", "), "none")
 }
 
+// writtenDtype is a layer's dtype, and in the comfy layout that its format is
+// SDNQ's, whose names might be taken for ComfyUI's.
+func writtenDtype(layout string) func(l *tensorpress.ReportLayer) string {
+	return func(l *tensorpress.ReportLayer) string {
+		if format, _ := l.Options.Get("format"); layout == "comfy" && format == "sdnq" {
+			return "sdnq " + l.Dtype
+		}
+		return l.Dtype
+	}
+}
+
 func mostFirst(counts map[string]int) []string {
 	keys := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
 		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
@@ -140,7 +151,7 @@ func printPlan(w io.Writer, r *tensorpress.Report) {
 	sums.add("layout", r.Layout)
 	sums.add("preset", r.Preset)
 	sums.add("layers", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return "to " + l.Action }))
-	sums.add("dtypes", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return l.Dtype }))
+	sums.add("dtypes", tally(r.Layers, writtenDtype(r.Layout)))
 	sums.add("files", fmt.Sprint(len(r.Files)))
 	sums.add("bytes", sizes(r))
 	sums.print(w)

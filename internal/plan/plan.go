@@ -7,6 +7,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -223,7 +224,7 @@ func checkFor(p *Plan, o Options) error {
 // notesOf says what may surprise: nothing to do, and layers that stock ComfyUI
 // does not load.
 func notesOf(p *Plan, o Options) []string {
-	quantized, restored, foreign := 0, 0, map[string]bool{}
+	quantized, restored, foreign := 0, 0, map[string]string{}
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		if !s.quantized() {
@@ -236,7 +237,7 @@ func notesOf(p *Plan, o Options) []string {
 			quantized++
 		}
 		if o.Layout == layout.Comfy && s.Format.ComfyUI == "" {
-			foreign[s.Dtype] = true
+			foreign[app.Written(s.Format, s.Dtype)] = app.Instead(s.Format, s.Dtype)
 		}
 	}
 	var notes []string
@@ -246,18 +247,8 @@ func notesOf(p *Plan, o Options) []string {
 	case quantized == 0:
 		notes = append(notes, "nothing is quantized: every tensor is kept as it is")
 	}
-	for _, name := range slices.Sorted(keys(foreign)) {
-		notes = append(notes, fmt.Sprintf("stock ComfyUI does not load %s layers; the nearest dtype that it loads is %s", name, app.Nearest(name)))
+	for _, name := range slices.Sorted(maps.Keys(foreign)) {
+		notes = append(notes, fmt.Sprintf("stock ComfyUI does not load %s layers; for the nearest that it loads, %s", name, foreign[name]))
 	}
 	return notes
-}
-
-func keys(m map[string]bool) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }

@@ -339,8 +339,8 @@ func TestNotes(t *testing.T) {
 		{"nothing to do", map[string]string{"a.bias": "BF16 4"}, Options{}, []string{"nothing is quantized: every tensor is kept as it is"}},
 		{"keep on nothing", model, Options{Keep: patterns(t, "nowhere", "attn", "attn.q")}, []string{"--keep nowhere matches no weight"}},
 		{"what comfyui does not load", model, Options{Flags: Overrides{"dtype": "uint4"}, Set: rules(t, "ff=sdnq:float8_e5m2")}, []string{
-			"stock ComfyUI does not load float8_e5m2 layers; the nearest dtype that it loads is float8_e5m2",
-			"stock ComfyUI does not load uint4 layers; the nearest dtype that it loads is int8_tensorwise"}},
+			"stock ComfyUI does not load sdnq:float8_e5m2 layers; for the nearest that it loads, type --dtype float8_e5m2",
+			"stock ComfyUI does not load uint4 layers; for the nearest that it loads, type --dtype nvfp4 (4 bits), or --dtype int8_tensorwise"}},
 		{"what the dtype cannot hold", map[string]string{"a.weight": "BF16 3 33", "b.weight": "BF16 64 64"},
 			Options{Layout: layout.SDNQ, MinNumel: ptr(0), Flags: Overrides{"dtype": "uint4"}},
 			[]string{"a is kept: uint4 packs 2 values together, and 99 do not divide"}},
