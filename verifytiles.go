@@ -44,6 +44,9 @@ func (v *verification) checkApp() {
 	if err := v.app.CheckClass(classesOf(v.output.Config)); err != nil {
 		v.problem("", "%v", err)
 	}
+	if kind, sign := addonOf(v.model); kind != "" {
+		v.problem("", "%v", v.app.CheckAddon(kind, sign))
+	}
 	config := v.appConfig()
 	for _, l := range v.model.Layers {
 		err := checkLayerFor(v.app, l, v.output.IsDir)
@@ -57,6 +60,22 @@ func (v *verification) checkApp() {
 		}
 		v.need(l)
 	}
+}
+
+// addonOf is what a model is that has quantized layers and is none.
+func addonOf(m *layout.Model) (kind, sign string) {
+	return preset.AddonOf(m.Checkpoint.Metadata, func(yield func(string, []int) bool) {
+		for _, l := range m.Layers {
+			if !yield(layout.WeightName(l.Name), l.Shape()) {
+				return
+			}
+		}
+		for _, t := range m.Plain {
+			if !yield(t.Name, t.Shape) {
+				return
+			}
+		}
+	})
 }
 
 // need counts a layer for which not every release of the application will do.

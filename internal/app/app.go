@@ -84,6 +84,12 @@ func (a *App) CheckClass(names []string) error {
 	return fmt.Errorf("%s does not load a quantized %s: it does %s", a.Name, strings.Join(names, " or "), strings.Join(a.classes, ", "))
 }
 
+// CheckAddon says that the application loads no quantized tensors of a file that
+// is no model, as its sign tells.
+func (a *App) CheckAddon(kind, sign string) error {
+	return fmt.Errorf("it is %s (%s), which %s does not load quantized: leave it as it is", kind, sign, a.Name)
+}
+
 // CheckSDNQ says why the application would not restore the values of a layer of
 // SDNQ's.
 func (a *App) CheckSDNQ(l SDNQLayer) error {

@@ -117,6 +117,9 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 		return err
 	}
 	forced := rule != nil && rule.Over["dtype"] != nil
+	if rule == nil && keep == "" {
+		keep = d.partOfAddon()
+	}
 	if rule != nil || keep != "" {
 		soft = nil
 	}
@@ -149,6 +152,14 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 		}
 	}
 	return d.finish(s)
+}
+
+// partOfAddon keeps what no user has asked for of a source that is no model.
+func (d *decider) partOfAddon() string {
+	if d.Addon == "" || len(d.Only) > 0 {
+		return ""
+	}
+	return "part of " + d.Addon
 }
 
 // finish sees to weights that are kept, and to layers that are restored.

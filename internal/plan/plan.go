@@ -38,8 +38,11 @@ type Options struct {
 	Embedding   bool // quantize embeddings too
 	MinNumel    *int
 	MinChannels *int
-	Recognised  string   // what told the preset, "" where it was named
-	For         *app.App // nil for any
+	Recognised  string // what told the preset, "" where it was named
+	// Addon is what the source is where it is no model, such as "a LoRA", and
+	// AddonSign what told it; "" for a model.
+	Addon, AddonSign string
+	For              *app.App // nil for any
 	// Chosen are the dtypes that were measured for weights with a dynamic one,
 	// by their names; nil before that.
 	Chosen map[string]Choice
@@ -174,7 +177,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if err := checkFor(p, o); err != nil {
 		return nil, err
 	}
-	p.Notes = slices.Concat(notesOnStored(p.Steps, o), d.notes(), notesOf(p, o))
+	p.Notes = slices.Concat(notesOnStored(p.Steps, o), d.notes(), notesOf(p, o), addonNote(p, o))
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
 	if err := p.describe(&o); err != nil {
 		return nil, err
@@ -219,6 +222,18 @@ func checkFor(p *Plan, o Options) error {
 	}
 	p.ConfigFile = p.Config != nil && o.For.ConfigFile
 	return nil
+}
+
+// addonNote says that a source is no model.
+func addonNote(p *Plan, o Options) []string {
+	if o.Addon == "" {
+		return nil
+	}
+	note := fmt.Sprintf("the source is %s (%s): programs load those as plain tensors alone", o.Addon, o.AddonSign)
+	if slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Action == Quantize }) {
+		return []string{note + ", and would not know what is quantized"}
+	}
+	return []string{note + ", so that nothing is quantized but what --set or --only asks for"}
 }
 
 // notesOf says what may surprise: nothing to do, and layers that stock ComfyUI
