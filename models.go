@@ -67,6 +67,9 @@ func readModels(source string, o Options) (*models, error) {
 	return m, nil
 }
 
+// errNothingDecided is that of a source in which there is nothing to do.
+var errNothingDecided = errors.New("holds no quantized layer")
+
 // readDecided opens the models of a source that hold quantized layers: those for
 // which decide makes a plan.
 func readDecided(source, dest string, decide func(*model) error) (*models, error) {
@@ -82,7 +85,7 @@ func readDecided(source, dest string, decide func(*model) error) (*models, error
 	}
 	switch {
 	case len(m.list) == 0:
-		return nil, sourceErrorf("%s holds no quantized layer", source)
+		return nil, sourceErrorf("%s %w", source, errNothingDecided)
 	case !m.isPipeline():
 		return m, nil
 	case dest != "" && !isFolder(dest):

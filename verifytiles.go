@@ -25,6 +25,9 @@ import (
 // checkStructure compares names and shapes, with the application and with the
 // source.
 func (v *verification) checkStructure() {
+	if v.app != nil {
+		v.checkWrapped()
+	}
 	if v.app != nil && v.model.Layout != nil {
 		v.checkApp()
 	}
@@ -33,6 +36,20 @@ func (v *verification) checkStructure() {
 	}
 	if v.source != nil {
 		v.checkNames()
+	}
+}
+
+// checkWrapped looks for names that no application knows.
+func (v *verification) checkWrapped() {
+	text := preset.Wrapped(func(yield func(string) bool) {
+		for _, t := range v.output.Tensors {
+			if !yield(t.Name) {
+				return
+			}
+		}
+	})
+	if text != "" {
+		v.problem("", "%s", text)
 	}
 }
 

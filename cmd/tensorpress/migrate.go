@@ -21,7 +21,10 @@ It takes scaled_fp8 files (scale_weight, scale_input), 8-bit weights with a
 weight_scale or weight_scale_inv beside them, and files whose layers describe
 themselves, and writes what ComfyUI loads today: a weight_scale of the right
 shape and a description for every layer, and no marker or header entry that says
-otherwise. --add-keys, --remove-keys and --input-scale change a little more.`,
+otherwise. --add-keys, --remove-keys and --input-scale change a little more.
+
+--strip-prefix takes what a compiled or parallel module put before the names of
+any file off them, be its layers quantized or not, in either layout.`,
 		Example: `  tensorpress migrate old-scaled-fp8.safetensors model.safetensors --for comfyui
   tensorpress migrate old.safetensors new.safetensors --only '\.attn\.' \
     --add-keys '{"full_precision_matrix_mult": true}'`,
@@ -33,6 +36,7 @@ otherwise. --add-keys, --remove-keys and --input-scale change a little more.`,
 	f.StringVar(&m.o.Only, "only", "", "do so, and --input-scale, for layers that match `PATTERN` alone, in Python's syntax")
 	f.BoolVar(&m.o.InputScale, "input-scale", false, "give float8 layers an input scale of 1 where they have none")
 	f.BoolVar(&m.o.QuantizationMetadata, "quantization-metadata", false, "describe layers in the header too, as _quantization_metadata")
+	f.StringArrayVar(&m.o.StripPrefixes, "strip-prefix", nil, "take `PREFIX` off the names of tensors, such as _orig_mod.; repeatable, one after the other")
 	f.StringVar(&m.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
 	group(f, "What changes")
 	m.addOutput(cmd)

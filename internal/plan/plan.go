@@ -177,7 +177,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if err := checkFor(p, o); err != nil {
 		return nil, err
 	}
-	p.Notes = slices.Concat(notesOnStored(p.Steps, o), d.notes(), notesOf(p, o), addonNote(p, o))
+	p.Notes = slices.Concat(wrapperNote(tensors), notesOnStored(p.Steps, o), d.notes(), addonNote(p, o), notesOf(p, o))
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
 	if err := p.describe(&o); err != nil {
 		return nil, err
@@ -222,6 +222,21 @@ func checkFor(p *Plan, o Options) error {
 	}
 	p.ConfigFile = p.Config != nil && o.For.ConfigFile
 	return nil
+}
+
+// wrapperNote says that names are not those that loaders know.
+func wrapperNote(tensors []checkpoint.Tensor) []string {
+	note := preset.Wrapped(func(yield func(string) bool) {
+		for i := range tensors {
+			if !yield(tensors[i].Name) {
+				return
+			}
+		}
+	})
+	if note == "" {
+		return nil
+	}
+	return []string{note}
 }
 
 // addonNote says that a source is no model.
