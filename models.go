@@ -364,13 +364,16 @@ func (m *models) report(dest string, took time.Duration) *Report {
 	if !m.isPipeline() {
 		return all
 	}
-	all.Layers, all.Files, all.Notes, all.Preset = []ReportLayer{}, nil, nil, ""
+	all.Layers, all.Files, all.Notes, all.Needs, all.Preset = []ReportLayer{}, nil, nil, nil, ""
 	all.BytesIn, all.BytesOut = m.bytesIn(), m.bytesOut()
 	for _, one := range m.list {
 		r := newReport("", "", one.plan, 0)
 		for _, l := range r.Layers {
 			l.Name = one.named(l.Name)
 			all.Layers = append(all.Layers, l)
+		}
+		for _, n := range r.Needs {
+			all.Needs = n.addTo(all.Needs)
 		}
 		for _, name := range r.Files {
 			all.Files = append(all.Files, one.named(name))

@@ -101,15 +101,27 @@ func (v *verification) need(l *layout.Layer) {
 	if err != nil {
 		return
 	}
-	release := v.app.Release(f, preset.Embedding(layout.WeightName(l.Name)))
+	v.Needs = needed(v.Needs, v.app, f, l.Name)
+}
+
+// needed counts a layer of a format among what an application's releases load.
+func needed(needs []Need, a *app.App, f *codec.Format, layer string) []Need {
+	release := a.Release(f, preset.Embedding(layout.WeightName(layer)))
 	if release == "" {
-		return
+		return needs
 	}
-	i := slices.IndexFunc(v.Needs, func(n Need) bool { return n.Release == release && n.Format == f.Name })
-	if i < 0 {
-		i, v.Needs = len(v.Needs), append(v.Needs, Need{Release: release, Format: f.Name})
+	return Need{Release: release, Format: f.Name, Layers: 1}.addTo(needs)
+}
+
+// addTo counts the layers among others of the same release and format.
+func (n Need) addTo(needs []Need) []Need {
+	for i := range needs {
+		if needs[i].Release == n.Release && needs[i].Format == n.Format {
+			needs[i].Layers += n.Layers
+			return needs
+		}
 	}
-	v.Needs[i].Layers++
+	return append(needs, n)
 }
 
 // appConfig is what of the SDNQ config the application finds.

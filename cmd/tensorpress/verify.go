@@ -90,9 +90,7 @@ func printVerification(w io.Writer, v *tensorpress.Verification) {
 		printErrors(w, v)
 		fmt.Fprintln(w)
 	}
-	for _, n := range v.Needs {
-		fmt.Fprintf(w, "needs %s: %s of %s\n", n.Release, count(n.Layers, "layer"), n.Format)
-	}
+	printNeeds(w, v.Needs)
 	if v.OK {
 		fmt.Fprintln(w, "ok")
 		return
@@ -104,6 +102,14 @@ func printVerification(w io.Writer, v *tensorpress.Verification) {
 		fmt.Fprintln(w, oneLine(p.Problem))
 	}
 	fmt.Fprintln(w, count(len(v.Problems), "problem"))
+}
+
+// printNeeds says which releases of an application load what, where not every one
+// does.
+func printNeeds(w io.Writer, needs []tensorpress.Need) {
+	for _, n := range needs {
+		fmt.Fprintf(w, "needs %s: %s of %s\n", n.Release, count(n.Layers, "layer"), n.Format)
+	}
 }
 
 func printErrors(w io.Writer, v *tensorpress.Verification) {

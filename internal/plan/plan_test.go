@@ -155,7 +155,7 @@ func TestDecisions(t *testing.T) {
 		{"no dtype could hold it", map[string]string{
 			"a.weight": "BF16 8", "b.weight": "BF16 4 4 3 3", "c.weight": "I8 64 64", "d.weight": "F64 64 64", "e.weight": "BF16 0 64",
 			"f.weight": "BF16", "weight": "BF16 64 64", "g.weight_v": "BF16 64 64"}, Options{}, map[string]string{
-			"a.weight": "keep: 1 dimensions, not 2", "b.weight": "keep: a convolution, which --conv quantizes", "c.weight": "keep: I8 is not F32, BF16 or F16",
+			"a.weight": "keep: 1 dimensions, not 2", "b.weight": "keep: a convolution, which int8_tensorwise does not hold", "c.weight": "keep: I8 is not F32, BF16 or F16",
 			"d.weight": "keep: F64 is not F32, BF16 or F16", "e.weight": "keep: empty", "f.weight": "keep: 0 dimensions, not 2",
 			"weight": "keep: not a weight", "g.weight_v": "keep: not a weight"}},
 		{"keep", nil, Options{Keep: patterns(t, `\.ff\.`, `q`, `ff`)}, map[string]string{

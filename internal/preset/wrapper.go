@@ -39,7 +39,7 @@ func Wrapped(names iter.Seq[string]) string {
 	for _, prefix := range found {
 		flags += " --strip-prefix " + prefix
 	}
-	return fmt.Sprintf("%d of %d names have %s in front, as %s, which loaders do not know: tensorpress migrate SOURCE DEST%s takes it off",
+	return fmt.Sprintf("%d of %d names have %s in them, as %s, which loaders do not know: tensorpress migrate SOURCE DEST%s takes it off",
 		n, all, strings.Join(found, ""), first, flags)
 }
 
