@@ -42,7 +42,7 @@ func nativeRow(f *codec.Format) FormatRow {
 		least = 0
 	}
 	return FormatRow{
-		Name: f.Name, Bits: f.Bits, Min: least, Max: f.Max, Storage: f.Storage.String(),
+		Name: f.Name, Aliases: codec.Aliases(f.Name), Bits: f.Bits, Min: least, Max: f.Max, Storage: f.Storage.String(),
 		Layouts: []string{"comfy"}, Loads: map[string][]string{"comfy": app.Loading(f, "comfy")},
 	}
 }

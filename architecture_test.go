@@ -14,8 +14,9 @@ import (
 // docs/architecture.md draws the same map.
 var layers = map[string]string{
 	"safetensors":         "",
-	"dtype":               "safetensors",
+	"dtype":               "internal/suggest safetensors",
 	"internal/kernel":     "",
+	"internal/suggest":    "",
 	"internal/linalg":     "internal/kernel",
 	"internal/pack":       "internal/kernel",
 	"internal/pyjson":     "",
@@ -25,19 +26,19 @@ var layers = map[string]string{
 	"internal/stream":     "quant safetensors",
 	"internal/openfiles":  "",
 	"internal/stage":      "internal/openfiles internal/usage",
-	"internal/sdnq":       "dtype internal/pyjson",
-	"internal/preset":     "internal/sdnq",
+	"internal/sdnq":       "dtype internal/pyjson internal/suggest",
+	"internal/preset":     "internal/sdnq internal/suggest",
 	"internal/checkpoint": "internal/openfiles internal/pyjson safetensors",
-	"internal/codec":      "dtype internal/kernel internal/pyjson quant safetensors",
-	"internal/layout":     "internal/checkpoint internal/codec internal/pyjson internal/sdnq quant safetensors",
-	"internal/app":        "dtype internal/codec internal/usage quant safetensors",
+	"internal/codec":      "dtype internal/kernel internal/pyjson internal/suggest quant safetensors",
+	"internal/layout":     "internal/checkpoint internal/codec internal/pyjson internal/sdnq internal/suggest quant safetensors",
+	"internal/app":        "dtype internal/codec internal/suggest internal/usage quant safetensors",
 	"internal/plan": "dtype internal/app internal/checkpoint internal/codec internal/layout internal/pattern " +
-		"internal/preset internal/pyjson internal/sdnq internal/usage quant safetensors",
+		"internal/preset internal/pyjson internal/sdnq internal/suggest internal/usage quant safetensors",
 	"internal/ctq": "internal/checkpoint internal/codec internal/layout internal/pattern internal/plan internal/preset internal/pyjson " +
-		"internal/usage safetensors",
+		"internal/suggest internal/usage safetensors",
 	"": "dtype internal/app internal/checkpoint internal/codec internal/ctq internal/kernel internal/layout internal/pattern internal/plan " +
 		"internal/preset internal/pyjson internal/sdnq internal/stage internal/stream internal/usage quant safetensors",
-	"cmd/tensorpress": " ",
+	"cmd/tensorpress": "internal/suggest",
 	"bench":           "safetensors",
 }
 

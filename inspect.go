@@ -43,13 +43,16 @@ type InspectedTensor struct {
 
 // Inspect reads headers and metadata, no weights. In a pipeline, names begin
 // with the folder of their component.
-func Inspect(_ context.Context, path string) (*Inspection, error) {
+func Inspect(ctx context.Context, path string) (*Inspection, error) {
 	folders, err := modelsOf(path)
 	if err != nil {
 		return nil, err
 	}
 	v := &Inspection{Path: path, Metadata: map[string]string{}, Layers: []InspectedLayer{}, Tensors: []InspectedTensor{}}
 	for _, folder := range folders {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		if err := v.add(path, folder); err != nil {
 			return nil, err
 		}

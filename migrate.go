@@ -2,6 +2,9 @@ package tensorpress
 
 import (
 	"context"
+	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tensorpress/tensorpress/internal/app"
@@ -9,6 +12,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
@@ -22,9 +26,12 @@ type MigrateOptions struct {
 	InputScale  bool     // give float8 layers an input scale of 1 where they have none
 	// QuantizationMetadata describes the layers in the header too.
 	QuantizationMetadata bool
-	For                  string // an application, "" for any
-	ShardSize            int64  // bytes, 0 for 5 GB
-	Force                bool
+	// StripPrefixes are taken off the beginnings of names, one after the other;
+	// layers need not be quantized then.
+	StripPrefixes []string
+	For           string // an application, "" for any
+	ShardSize     int64  // bytes, 0 for 5 GB
+	Force         bool
 	// CopyWeights copies weights beside those that are read, too.
 	CopyWeights bool
 	Resources
@@ -60,10 +67,31 @@ func readMigrated(source, dest string, o MigrateOptions) (*models, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readDecided(source, dest, o.CopyWeights, func(one *model) (err error) {
+	renamed := false
+	m, err := readDecided(source, dest, o.CopyWeights, func(one *model) (err error) {
+		how := how
+		if how.Renamed, err = o.renames(one.c); err != nil {
+			return err
+		}
+		renamed = renamed || how.Renamed
 		one.plan, err = o.plan(one.c, within(dest, one.folder), how)
 		return err
 	})
+	if errors.Is(err, errNothingDecided) && len(o.StripPrefixes) > 0 && !renamed {
+		return nil, usage.Errorf("--strip-prefix %s: no name of %s begins so", strings.Join(o.StripPrefixes, ", "), source)
+	}
+	return m, err
+}
+
+// unwrap takes the prefixes off a name.
+func (o MigrateOptions) unwrap(name string) string { return preset.Unwrap(name, o.StripPrefixes) }
+
+// renames reports whether names of a checkpoint change.
+func (o MigrateOptions) renames(c *checkpoint.Checkpoint) (bool, error) {
+	if slices.Contains(o.StripPrefixes, "") {
+		return false, usage.Errorf("--strip-prefix: want what names begin with")
+	}
+	return slices.ContainsFunc(c.Tensors, func(t checkpoint.Tensor) bool { return o.unwrap(t.Name) != t.Name }), nil
 }
 
 // how reads the words.
@@ -85,11 +113,26 @@ func (o MigrateOptions) how() (how plan.MigrateOptions, err error) {
 	return how, nil
 }
 
-// plan returns nil where nothing is quantized.
+// plan returns nil where nothing is quantized and nothing renamed, or nothing
+// is asked for but names that are not there.
 func (o MigrateOptions) plan(c *checkpoint.Checkpoint, dest string, how plan.MigrateOptions) (*plan.Plan, error) {
+	if len(o.StripPrefixes) > 0 && !how.Renamed && !how.Edits() {
+		return nil, nil
+	}
 	m, err := readModel(c, "")
-	if err != nil || len(m.Layers) == 0 {
+	if err != nil || len(m.Layers) == 0 && !how.Renamed {
 		return nil, err
+	}
+	config := m.Config
+	if how.Renamed {
+		if err := layout.Rename(c, o.unwrap); err != nil {
+			return nil, usage.Errorf("--strip-prefix: %w", err)
+		}
+		if config != nil {
+			config = config.Renamed(o.unwrap)
+		} else if m, err = readModel(c, ""); err != nil {
+			return nil, err
+		}
 	}
 	p := plan.Options{Layout: layout.Comfy}
 	if p.Output, err = outputOf(c, dest, o.ShardSize); err != nil {
@@ -99,6 +142,9 @@ func (o MigrateOptions) plan(c *checkpoint.Checkpoint, dest string, how plan.Mig
 		if p.For, err = app.ByName(o.For); err != nil {
 			return nil, err
 		}
+	}
+	if how.Renamed && !how.Edits() && (config != nil || len(m.Layers) == 0) {
+		return plan.Renamed(c.Tensors, config, p)
 	}
 	made, err := plan.Migrate(m, how, p)
 	if err != nil {

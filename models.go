@@ -82,6 +82,9 @@ func readModels(source string, o Options) (*models, error) {
 	return m, nil
 }
 
+// errNothingDecided is that of a source in which there is nothing to do.
+var errNothingDecided = errors.New("holds no quantized layer")
+
 // readDecided opens the models of a source that hold quantized layers: those for
 // which decide makes a plan.
 func readDecided(source, dest string, copyWeights bool, decide func(*model) error) (*models, error) {
@@ -100,7 +103,7 @@ func readDecided(source, dest string, copyWeights bool, decide func(*model) erro
 	}
 	switch {
 	case len(m.list) == 0:
-		return nil, sourceErrorf("%s holds no quantized layer", source)
+		return nil, sourceErrorf("%s %w", source, errNothingDecided)
 	case m.isPipeline() && dest != "" && !isFolder(dest):
 		return nil, errors.Join(usage.Errorf("%s must be a folder, since the source is a pipeline", dest), m.close())
 	}
@@ -422,7 +425,7 @@ func (m *models) report(dest string, took time.Duration) *Report {
 	if !m.isPipeline() {
 		return all
 	}
-	all.Layers, all.Files, all.Notes, all.Preset = []ReportLayer{}, nil, leftOut(m.others), ""
+	all.Layers, all.Files, all.Notes, all.Needs, all.Preset = []ReportLayer{}, nil, leftOut(m.others), nil, ""
 	all.BytesIn, all.BytesOut = m.bytesIn(), m.bytesOut()
 	for _, one := range m.list {
 		r := newReport("", "", one.plan, 0)
@@ -430,11 +433,14 @@ func (m *models) report(dest string, took time.Duration) *Report {
 			l.Name = one.named(l.Name)
 			all.Layers = append(all.Layers, l)
 		}
+		for _, n := range r.Needs {
+			all.Needs = n.addTo(all.Needs)
+		}
 		for _, name := range r.Files {
 			all.Files = append(all.Files, one.named(name))
 		}
-		if r.Preset != "" {
-			r.Notes = append(r.Notes, "preset "+r.Preset)
+		if r.Preset != "" { // what matters most stands last
+			r.Notes = slices.Concat([]string{"preset " + r.Preset}, r.Notes)
 		}
 		for _, note := range r.Notes {
 			all.Notes = append(all.Notes, one.note(note))

@@ -92,6 +92,9 @@ func (o Options) planOptions(c *checkpoint.Checkpoint, tensors []checkpoint.Tens
 	if err := o.convertToQuant(&p, tensors); err != nil {
 		return p, err
 	}
+	if o.ctq == nil { // which does as it is told
+		p.Addon, p.AddonSign = preset.AddonOf(c.Metadata, shapes(tensors))
+	}
 	return p, o.preset(&p, rawConfig(c.Config), tensors)
 }
 

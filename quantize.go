@@ -78,6 +78,9 @@ func makePlan(c *checkpoint.Checkpoint, dest string, o Options, chosen map[strin
 			return nil, usage.Wrap(err)
 		}
 	}
+	if options.For != nil && options.Addon != "" {
+		return nil, usage.Errorf("%s: %w", c.Path, options.For.CheckAddon(options.Addon, options.AddonSign))
+	}
 	options.Chosen, options.Stored = chosen, stored
 	p, err := plan.Make(tensors, options)
 	if errors.Is(err, ErrSource) {

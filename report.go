@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tensorpress/tensorpress/internal/app"
+	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 )
@@ -19,6 +21,9 @@ type Report struct {
 	BytesOut int64         `json:"bytes_out"`
 	Files    []string      `json:"files,omitempty"`
 	Notes    []string      `json:"notes,omitempty"`
+	// Needs are the releases of the application that load the output, where some
+	// of its layers are not for older ones.
+	Needs []Need `json:"needs,omitempty"`
 	// Total is the error over all layers, nil unless [Options.Measure].
 	Total *TotalError `json:"total,omitempty"`
 	// Seconds is 0 in a plan; it does not count measuring.
@@ -60,7 +65,33 @@ func newReport(source, dest string, p *plan.Plan, took time.Duration) *Report {
 			r.Layers = append(r.Layers, layerOf(p, s, took > 0))
 		}
 	}
+	r.Needs = needsOf(p)
 	return r
+}
+
+// needsOf are those of the application that reads the layout, where releases are
+// known.
+func needsOf(p *plan.Plan) (needs []Need) {
+	for _, a := range app.All() {
+		if a.Layout != p.Layout.Name {
+			continue
+		}
+		for i := range p.Steps {
+			if f := formatOf(&p.Steps[i]); f != nil {
+				needs = needed(needs, a, f, p.Steps[i].Layer)
+			}
+		}
+	}
+	return needs
+}
+
+// formatOf is that of a quantized layer of the output, nil for other tensors.
+func formatOf(s *plan.Step) *codec.Format {
+	if s.Dtype == "" || s.Format != nil {
+		return s.Format
+	}
+	f, _ := codec.ByName(s.Dtype)
+	return f
 }
 
 func layerOf(p *plan.Plan, s *plan.Step, measured bool) ReportLayer {

@@ -26,6 +26,9 @@ func (v *verification) checkStructure() {
 	if v.output.Part != nil {
 		v.problem("", "%s", partText(v.output))
 	}
+	if v.app != nil {
+		v.checkWrapped()
+	}
 	if v.app != nil && v.model.Layout != nil {
 		v.checkApp()
 	}
@@ -75,6 +78,20 @@ func (v *verification) noteIgnored() {
 	v.Notes = append(v.Notes, notes...)
 }
 
+// checkWrapped looks for names that no application knows.
+func (v *verification) checkWrapped() {
+	text := preset.Wrapped(func(yield func(string) bool) {
+		for _, t := range v.output.Tensors {
+			if !yield(t.Name) {
+				return
+			}
+		}
+	})
+	if text != "" {
+		v.problem("", "%s", text)
+	}
+}
+
 func (v *verification) checkApp() {
 	if err := v.app.CheckOutput(v.model.Layout.Name, v.output.IsModel()); err != nil {
 		v.problem("", "%v", err)
@@ -82,6 +99,9 @@ func (v *verification) checkApp() {
 	}
 	if err := v.app.CheckClass(classesOf(v.output.Config)); err != nil {
 		v.problem("", "%v", err)
+	}
+	if kind, sign := addonOf(v.model); kind != "" {
+		v.problem("", "%v", v.app.CheckAddon(kind, sign))
 	}
 	config := v.appConfig()
 	for _, l := range v.model.Layers {
@@ -101,21 +121,49 @@ func (v *verification) checkApp() {
 	}
 }
 
+// addonOf is what a model is that has quantized layers and is none.
+func addonOf(m *layout.Model) (kind, sign string) {
+	return preset.AddonOf(m.Checkpoint.Metadata, func(yield func(string, []int) bool) {
+		for _, l := range m.Layers {
+			if !yield(layout.WeightName(l.Name), l.Shape()) {
+				return
+			}
+		}
+		for _, t := range m.Plain {
+			if !yield(t.Name, t.Shape) {
+				return
+			}
+		}
+	})
+}
+
 // need counts a layer for which not every release of the application will do.
 func (v *verification) need(l *layout.Layer) {
 	f, err := codec.ByName(l.Format)
 	if err != nil {
 		return
 	}
-	release := v.app.Release(f, preset.Embedding(layout.WeightName(l.Name)))
+	v.Needs = needed(v.Needs, v.app, f, l.Name)
+}
+
+// needed counts a layer of a format among what an application's releases load.
+func needed(needs []Need, a *app.App, f *codec.Format, layer string) []Need {
+	release := a.Release(f, preset.Embedding(layout.WeightName(layer)))
 	if release == "" {
-		return
+		return needs
 	}
-	i := slices.IndexFunc(v.Needs, func(n Need) bool { return n.Release == release && n.Format == f.Name })
-	if i < 0 {
-		i, v.Needs = len(v.Needs), append(v.Needs, Need{Release: release, Format: f.Name})
+	return Need{Release: release, Format: f.Name, Layers: 1}.addTo(needs)
+}
+
+// addTo counts the layers among others of the same release and format.
+func (n Need) addTo(needs []Need) []Need {
+	for i := range needs {
+		if needs[i].Release == n.Release && needs[i].Format == n.Format {
+			needs[i].Layers += n.Layers
+			return needs
+		}
 	}
-	v.Needs[i].Layers++
+	return append(needs, n)
 }
 
 // appConfig is what of the SDNQ config the application finds.

@@ -6,8 +6,8 @@ package dtype
 import (
 	"fmt"
 	"slices"
-	"strings"
 
+	"github.com/tensorpress/tensorpress/internal/suggest"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -92,7 +92,7 @@ func Parse(name string) (*Type, error) {
 	if t := Lookup(name); t != nil {
 		return t, nil
 	}
-	return nil, fmt.Errorf("unknown dtype %q%s", name, hint(name))
+	return nil, fmt.Errorf("unknown dtype %q%s", name, suggest.Hint(name, Names()))
 }
 
 // Lookup is Parse without an error: nil for an unknown name.
@@ -101,22 +101,6 @@ func Lookup(name string) *Type {
 		name = target
 	}
 	return byName[name]
-}
-
-// hint lists known names that share the longest start with an unknown one.
-func hint(name string) string {
-	for n := len(name); n >= 3; n-- {
-		var near []string
-		for _, known := range Names() {
-			if strings.HasPrefix(known, name[:n]) {
-				near = append(near, known)
-			}
-		}
-		if len(near) > 0 {
-			return ": near it are " + strings.Join(near[:min(len(near), 5)], ", ")
-		}
-	}
-	return ""
 }
 
 // Names returns all 212 names, canonical ones first.

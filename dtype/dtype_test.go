@@ -94,7 +94,7 @@ func TestStorableCount(t *testing.T) {
 
 func TestParseUnknownNamesNearest(t *testing.T) {
 	for name, want := range map[string]string{
-		"int17":         `unknown dtype "int17": near it are int10`,
+		"int17":         `unknown dtype "int17", did you mean int7, int10 or int11?`,
 		"float8_e4m3":   "float8_e4m3fn",
 		"":              `unknown dtype ""`,
 		"zzz":           `unknown dtype "zzz"`,

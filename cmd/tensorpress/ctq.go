@@ -17,7 +17,7 @@ func newCTQ() *cobra.Command {
 		Long: `Take the command line of convert_to_quant 1.3.4, and write the file that it
 writes on the processor with --simple, byte for byte. Biases keep their values,
 to which it adds noise. An existing output is replaced, as there.`,
-		Example: `  tensorpress ctq -i model.safetensors -o small.safetensors --simple --int8 --scaling_mode row
+		Example: `  tensorpress ctq -i model.safetensors -o small.safetensors --simple --int8
   tensorpress ctq -i flux2.safetensors --simple --flux2`,
 		DisableFlagParsing: true,
 		Args:               c.parse,
@@ -52,9 +52,9 @@ func (c *ctqCommand) run(cmd *cobra.Command, _ []string) error {
 // printCTQ lists its options and what they are in our words.
 func printCTQ(w io.Writer, sections []tensorpress.CTQSection) {
 	for _, s := range sections {
-		fmt.Fprintf(w, "\n%s, and what to write in tensorpress's own words:\n", s.Title)
+		fmt.Fprintf(w, "\n%s", fold(s.Title+", and what to write in tensorpress's own words:"))
 		for _, o := range s.Options {
-			fmt.Fprintf(w, "  %s\n      %s\n", strings.Join(o.Names, ", "), strings.ReplaceAll(o.Ours, "`", ""))
+			fmt.Fprint(w, fold("  "+strings.Join(o.Names, ", ")), fold("      "+strings.ReplaceAll(o.Ours, "`", "")))
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/internal/suggest"
 )
 
 // runError is an error of a command that ran. All others are the command
@@ -65,7 +66,7 @@ func message(cmd *cobra.Command, err error) string {
 	case statusOf(err) == interrupted:
 		return "interrupted, nothing was written"
 	case !errors.As(err, &ran):
-		return fmt.Sprintf("error: %s: see %s --help", oneLine(flagText(err)), cmd.CommandPath())
+		return fmt.Sprintf("error: %s: see %s --help", oneLine(flagText(cmd, err)), cmd.CommandPath())
 	case strings.HasPrefix(err.Error(), "internal error:"):
 		return "error: " + internalText(err.Error())
 	}
@@ -82,19 +83,34 @@ func internalText(text string) string {
 }
 
 // flagText says what is wrong with a flag, in fewer words than pflag.
-func flagText(err error) string {
+func flagText(cmd *cobra.Command, err error) string {
 	var unknown *pflag.NotExistError
 	var invalid *pflag.InvalidValueError
 	var missing *pflag.ValueRequiredError
 	switch {
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
-		return "unknown flag --" + unknown.GetSpecifiedName()
+		name := unknown.GetSpecifiedName()
+		return "unknown flag --" + name + hintOf(suggest.Words(name, flagNames(cmd.Flags())), "--")
 	case errors.As(err, &missing):
 		return fmt.Sprintf("--%s needs a value", missing.GetFlag().Name)
 	case errors.As(err, &invalid):
 		return fmt.Sprintf("--%s %s: %s", invalid.GetFlag().Name, invalid.GetValue(), wanted(invalid))
 	}
 	return err.Error()
+}
+
+// hintOf asks for one of some words, each after a prefix.
+func hintOf(words []string, prefix string) string {
+	for i := range words {
+		words[i] = prefix + words[i]
+	}
+	return suggest.Ask(words)
+}
+
+func flagNames(flags *pflag.FlagSet) []string {
+	var names []string
+	flags.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return names
 }
 
 func wanted(e *pflag.InvalidValueError) string {

@@ -16,11 +16,11 @@ func newFormats() *cobra.Command {
 	cmd := command(&cobra.Command{
 		Use:   "formats",
 		Short: "List every dtype and which applications load it",
-		Long: `List every dtype that --dtype takes: its range, how it is stored, in which layouts,
-and which applications load it.
+		Long: `List every dtype that --dtype takes: its range, how it is stored, in which
+layouts, and which applications load it.
 
-A name that is listed twice means ComfyUI's own format in the comfy layout; there,
-sdnq:NAME is SDNQ's.`,
+A name that is listed twice means ComfyUI's own format in the comfy layout, as
+its aliases do; there, sdnq:NAME is SDNQ's.`,
 		Example: `  tensorpress formats
   tensorpress formats --json`,
 		Args: wants(0, 0),

@@ -23,8 +23,10 @@ headers and no weights.`,
 		Example: `  tensorpress inspect small.safetensors
   tensorpress inspect models/small --json`,
 		Args: wants(1, 1),
-	}, "0 1 2 3", func(cmd *cobra.Command, args []string) error {
-		v, err := tensorpress.Inspect(cmd.Context(), args[0])
+	}, "0 1 2 3 130", func(cmd *cobra.Command, args []string) error {
+		v, err := reading(cmd.Context(), func() (*tensorpress.Inspection, error) {
+			return tensorpress.Inspect(cmd.Context(), args[0])
+		})
 		if err != nil {
 			return err
 		}

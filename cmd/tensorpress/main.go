@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -22,9 +23,8 @@ func main() {
 
 // run is the program. It returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := listen()
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 
 	root := newRoot()
 	root.SetArgs(args)
@@ -37,13 +37,66 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return statusOf(err)
 }
 
-// execute runs the command that the arguments name. A panic becomes an error:
-// the runtime's own exit status would say that the command is wrong.
+// listen returns a context that a signal ends; a second one ends the process at
+// once. A terminal that closes is such a signal, unless nohup says otherwise. A
+// reader of our output that has gone is none: writing tells of it.
+func listen() (context.Context, context.CancelFunc) {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+// execute runs the command that the arguments name.
 func execute(ctx context.Context, root *cobra.Command) (cmd *cobra.Command, err error) {
+	cmd = root
+	err = guarded(func() (err error) {
+		cmd, err = root.ExecuteContextC(ctx)
+		return err
+	})
+	return cmd, err
+}
+
+// guarded makes an error of a panic: the runtime's own exit status would say
+// that the command is wrong.
+func guarded(do func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			cmd, err = root, &runError{fmt.Errorf("internal error: %v\n%s", v, debug.Stack())}
+			err = &runError{fmt.Errorf("internal error: %v\n%s", v, debug.Stack())}
 		}
 	}()
-	return root.ExecuteContextC(ctx)
+	return do()
+}
+
+// patience is how long a command that writes nothing may take to hear a signal.
+const patience = 500 * time.Millisecond
+
+// reading runs what writes no checkpoint, so that nothing is lost where it is
+// left in the midst of a read that does not return, as of a disk that is far
+// away.
+func reading[T any](ctx context.Context, do func() (T, error)) (result T, err error) {
+	finish := make(chan func() (T, error), 1)
+	go func() {
+		var result T
+		err := guarded(func() (err error) {
+			result, err = do()
+			return err
+		})
+		finish <- func() (T, error) { return result, err }
+	}()
+	select {
+	case f := <-finish:
+		return f()
+	case <-ctx.Done():
+	}
+	select {
+	case f := <-finish:
+		return f()
+	case <-time.After(patience):
+		return result, ctx.Err()
+	}
 }

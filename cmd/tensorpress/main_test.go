@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -93,5 +94,34 @@ func TestParseSize(t *testing.T) {
 		if got, err := parseSize(text); err == nil {
 			t.Errorf("parseSize(%q) = %d, want an error", text, got)
 		}
+	}
+}
+
+// TestReadingEndsWithItsContext: a read that does not return, as of a disk that
+// is far away, must not keep Ctrl-C from ending a command.
+func TestReadingEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	started, never := make(chan bool), make(chan bool)
+	defer close(never)
+	go func() {
+		<-started
+		cancel()
+	}()
+	_, err := reading(ctx, func() (int, error) {
+		close(started)
+		<-never
+		return 1, nil
+	})
+	if statusOf(&runError{err}) != interrupted {
+		t.Errorf("got %v, want it to be interrupted", err)
+	}
+}
+
+func TestReadingReturnsWhatWasRead(t *testing.T) {
+	if got, err := reading(t.Context(), func() (int, error) { return 7, nil }); got != 7 || err != nil {
+		t.Errorf("got %d, %v", got, err)
+	}
+	if _, err := reading(t.Context(), func() (int, error) { panic("no") }); err == nil || !strings.HasPrefix(err.Error(), "internal error: no") {
+		t.Errorf("got %v, want the panic as an error", err)
 	}
 }

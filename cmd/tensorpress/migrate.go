@@ -24,9 +24,13 @@ header under another prefix, and writes what ComfyUI loads today: a weight_scale
 of the right shape and a description for every layer, and no marker or header
 entry that says otherwise. --add-keys, --remove-keys, --input-scale and
 --drop-ignored change a little more. Where tensors can be read in two ways,
---add-keys '{"format": "NAME"}' with --only decides.`,
+--add-keys '{"format": "NAME"}' with --only decides.
+
+--strip-prefix takes what a compiled or parallel module put before the names of
+any file off them, be its layers quantized or not, in either layout.`,
 		Example: `  tensorpress migrate old-scaled-fp8.safetensors model.safetensors --for comfyui
-  tensorpress migrate model.safetensors edited.safetensors --add-keys '{"full_precision_matrix_mult": true}' --only '\.attn\.'`,
+  tensorpress migrate old.safetensors new.safetensors --only '\.attn\.' \
+    --add-keys '{"full_precision_matrix_mult": true}'`,
 		Args: m.wants,
 	}, "0 1 2 3 130", m.run)
 	f := cmd.Flags()
@@ -36,6 +40,7 @@ entry that says otherwise. --add-keys, --remove-keys, --input-scale and
 	f.BoolVar(&m.o.DropIgnored, "drop-ignored", false, "leave out tensors beside layers that their formats ignore, such as input_scale beside int8")
 	f.BoolVar(&m.o.InputScale, "input-scale", false, "give float8 layers an input scale of 1 where they have none")
 	f.BoolVar(&m.o.QuantizationMetadata, "quantization-metadata", false, "describe layers in the header too, as _quantization_metadata")
+	f.StringArrayVar(&m.o.StripPrefixes, "strip-prefix", nil, "take `PREFIX` off the names of tensors, such as _orig_mod.; repeatable, one after the other")
 	f.StringVar(&m.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
 	group(f, "What changes")
 	m.addOutput(cmd)
@@ -50,7 +55,9 @@ func (m *migrateFlags) run(cmd *cobra.Command, args []string) error {
 	o.ShardSize, o.Force, o.CopyWeights = m.shardSize.bytes, m.force, m.copyWeights
 	o.Resources, follow = m.start(cmd.ErrOrStderr())
 	if m.dryRun {
-		r, err := tensorpress.PlanMigrate(args[0], m.dest(args), o)
+		r, err := reading(cmd.Context(), func() (*tensorpress.Report, error) {
+			return tensorpress.PlanMigrate(args[0], m.dest(args), o)
+		})
 		return m.finish(cmd, r, err, printPlan)
 	}
 	r, err := tensorpress.Migrate(cmd.Context(), args[0], args[1], o)

@@ -24,8 +24,9 @@ type quantizeFlags struct {
 const decisions = `What may be said of layers:
   PATTERN is a regular expression in Python's syntax, searched anywhere in a
   tensor's full name. SETTINGS are a dtype, flags of this command without their
-  dashes, kind=… (linear, embedding, conv2d, …), or keep: --set '\.attn\.=uint8,group-size=64'. The first
-  --set that matches wins; --keep goes before all.`
+  dashes, kind=… (linear, embedding, conv2d, …), or keep:
+  --set '\.attn\.=uint8,group-size=64'. The first --set that matches wins;
+  --keep goes before all.`
 
 func newQuantize() *cobra.Command {
 	q := &quantizeFlags{}
@@ -36,13 +37,14 @@ func newQuantize() *cobra.Command {
 
 SOURCE is a .safetensors file, a .safetensors.index.json, a folder with one of
 them, or a diffusers pipeline, whose transformers, text encoders and UNets are
-quantized. DEST is a .safetensors file, or a folder where SOURCE is one or is sharded;
-all other files of a folder are copied. Nothing is at DEST before all of it is.
+quantized. DEST is a .safetensors file, or a folder where SOURCE is one or is
+sharded; all other files of a folder are copied. Nothing is at DEST before all
+of it is.
 
 ` + decisions,
 		Example: `  tensorpress quantize model.safetensors small.safetensors
-  tensorpress quantize model.safetensors small.safetensors --dtype float8_e4m3fn --keep lm_head
-  tensorpress quantize models/big models/small --dtype uint4 --set '\.down_proj\.=int8'`,
+  tensorpress quantize model.safetensors small.safetensors --dtype mxfp8
+  tensorpress quantize models/big models/small --dtype uint4 --set 'down=int8'`,
 		Args: q.recipe.before(func(cmd *cobra.Command, args []string) error {
 			if q.dryRun {
 				return wants(1, 2)(cmd, args)
@@ -196,7 +198,9 @@ func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
 		dest = args[1]
 	}
 	if q.planned || q.dryRun {
-		r, err := tensorpress.Plan(args[0], dest, o)
+		r, err := reading(cmd.Context(), func() (*tensorpress.Report, error) {
+			return tensorpress.Plan(args[0], dest, o)
+		})
 		return q.finish(cmd, r, err, printPlan)
 	}
 	r, err := tensorpress.Quantize(cmd.Context(), args[0], dest, o)

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/internal/suggest"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -110,11 +111,7 @@ func (r *recipe) unknown(key string) string {
 	case "recipe":
 		return "a recipe cannot name another"
 	}
-	name := strings.ReplaceAll(strings.Trim(strings.ToLower(key), "- "), "_", "-")
-	if name != key && r.flags.Lookup(name) != nil {
-		return fmt.Sprintf("unknown key %q, did you mean %s?", key, name)
-	}
-	return fmt.Sprintf("unknown key %q", key)
+	return fmt.Sprintf("unknown key %q%s", key, suggest.Hint(strings.Trim(key, "- "), flagNames(r.flags)))
 }
 
 // take checks a value and sets the flag to it, unless it was given.

@@ -76,10 +76,14 @@ func printDone(w io.Writer, r *tensorpress.Report) {
 		t.add("preset", r.Preset)
 	}
 	t.add("layers", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return done(l.Action) }))
-	t.add("dtypes", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return l.Dtype }))
+	t.add("dtypes", tally(r.Layers, writtenDtype(r.Layout)))
 	t.add("bytes", sizes(r))
+	if r.Total != nil {
+		t.add("error", fmt.Sprintf("rel_mse %s, %s dB", figure(r.Total.RelMSE, "%.3e"), figure(r.Total.SQNR, "%.1f")))
+	}
 	t.add("time", fmt.Sprintf("%.2f s, %.2f GB/s", r.Seconds, r.Speed()/1e9))
 	t.print(w)
+	printNeeds(w, r.Needs)
 }
 
 // dones are actions that are over.
@@ -114,6 +118,17 @@ func tally(layers []tensorpress.ReportLayer, key func(*tensorpress.ReportLayer) 
 	return cmp.Or(strings.Join(texts, ", "), "none")
 }
 
+// writtenDtype is a layer's dtype, and in the comfy layout that its format is
+// SDNQ's, whose names might be taken for ComfyUI's.
+func writtenDtype(layout string) func(l *tensorpress.ReportLayer) string {
+	return func(l *tensorpress.ReportLayer) string {
+		if format, _ := l.Options.Get("format"); layout == "comfy" && format == "sdnq" {
+			return "sdnq " + l.Dtype
+		}
+		return l.Dtype
+	}
+}
+
 func mostFirst(counts map[string]int) []string {
 	keys := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
 		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
@@ -126,13 +141,13 @@ func mostFirst(counts map[string]int) []string {
 
 // printPlan lists what is to become of every weight.
 func printPlan(w io.Writer, r *tensorpress.Report) {
-	t := newTable(5, 6)
-	t.grow(1+len(r.Layers), 8)
-	t.add("LAYER", "ACTION", "DTYPE", "SCALE", "SHAPE", "IN", "OUT", "REASON")
+	t := newTable(6, 7)
+	t.grow(1+len(r.Layers), 9)
+	t.add("LAYER", "ACTION", "DTYPE", "SCALE", "WITH", "SHAPE", "IN", "OUT", "REASON")
 	var made texts
 	for i := range r.Layers {
 		l := &r.Layers[i]
-		t.add(l.Name, l.Action, l.Dtype, scaleText(l.Options), made.of(l.Shape), made.size(l.BytesIn), made.size(l.BytesOut), l.Reason)
+		t.add(l.Name, l.Action, l.Dtype, scaleText(l.Options), partsText(l.Options), made.of(l.Shape), made.size(l.BytesIn), made.size(l.BytesOut), l.Reason)
 	}
 	t.print(w)
 	fmt.Fprintln(w)
@@ -140,10 +155,36 @@ func printPlan(w io.Writer, r *tensorpress.Report) {
 	sums.add("layout", r.Layout)
 	sums.add("preset", r.Preset)
 	sums.add("layers", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return "to " + l.Action }))
-	sums.add("dtypes", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return l.Dtype }))
+	sums.add("dtypes", tally(r.Layers, writtenDtype(r.Layout)))
 	sums.add("files", fmt.Sprint(len(r.Files)))
 	sums.add("bytes", sizes(r))
 	sums.print(w)
+	printNeeds(w, r.Needs)
+}
+
+// partsText tells in few words what else of a layer its options say: how it is
+// rotated, its low-rank part, its codebook.
+func partsText(o options) string {
+	var texts []string
+	for _, part := range partTexts {
+		if on, ok := o.Get(part.on); !ok || on == false {
+			continue
+		}
+		text := part.text
+		if n, ok := o.Get(part.size); ok {
+			text += fmt.Sprintf(" %v", n)
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// partTexts are the keys that say that a layer has a part, and of what size.
+var partTexts = []struct{ on, size, text string }{
+	{"convrot_groupsize", "convrot_groupsize", "convrot"},
+	{"use_hadamard", "hadamard_group_size", "hadamard"},
+	{"use_svd", "svd_rank", "rank"},
+	{"use_codebook", "", "codebook"},
 }
 
 // options of a layer, as reports hold them.

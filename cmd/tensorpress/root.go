@@ -132,7 +132,7 @@ func printHelp(w io.Writer, cmd *cobra.Command) {
 	if text == "" {
 		text = cmd.Short
 	}
-	fmt.Fprintf(w, "%s\n\nUsage:\n  %s\n", strings.TrimSpace(text), useLine(cmd))
+	fmt.Fprintf(w, "%s\nUsage:\n  %s\n", fold(strings.TrimSpace(text)+"\n"), useLine(cmd))
 	if cmd.Example != "" {
 		fmt.Fprintf(w, "\nExamples:\n%s\n", cmd.Example)
 	}
@@ -178,6 +178,6 @@ func printFlags(w io.Writer, flags *pflag.FlagSet) {
 		groups[heading].AddFlag(f)
 	})
 	for _, heading := range headings {
-		fmt.Fprintf(w, "\n%s:\n%s", heading, groups[heading].FlagUsagesWrapped(100))
+		fmt.Fprintf(w, "\n%s:\n%s", heading, groups[heading].FlagUsagesWrapped(helpWidth))
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -150,10 +151,15 @@ func exitStatus(err error) int {
 	return -1
 }
 
-// interrupt GLOB ARGS... runs tensorpress, interrupts it as soon as a file that
-// the pattern matches is there, and leaves what it printed in interrupted.txt.
-// It must exit with 130.
+// interrupt SIGNAL GLOB ARGS... runs tensorpress, sends it INT, TERM or HUP as
+// soon as a file that the pattern matches is there, and leaves what it printed in
+// interrupted.txt. It must exit with 130.
 func interrupt(ts *testscript.TestScript, neg bool, args []string) {
+	send, ok := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP}[args[0]]
+	if !ok {
+		ts.Fatalf("no signal %s", args[0])
+	}
+	args = args[1:]
 	var printed bytes.Buffer
 	bin := filepath.SplitList(ts.Getenv("PATH"))[0]
 	cmd := exec.Command(filepath.Join(bin, "tensorpress"), args[1:]...)
@@ -167,7 +173,7 @@ func interrupt(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	check(ts, cmd.Process.Signal(os.Interrupt))
+	check(ts, cmd.Process.Signal(send))
 	if got := exitStatus(cmd.Wait()); got != 130 {
 		ts.Fatalf("exit status %d, want 130: %s", got, &printed)
 	}

@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"runtime"
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"unicode/utf8"
 
 	"github.com/tensorpress/tensorpress"
@@ -149,17 +151,22 @@ func (t *texts) of(shape []int) string {
 }
 
 // output writes a result: as JSON, or as show prints it. Its error is that of
-// the writer.
+// the writer; a reader that has seen enough, such as head, is none.
 func output(w io.Writer, asJSON bool, v any, show func(w io.Writer)) error {
 	b := bufio.NewWriterSize(w, 64<<10)
+	var err error
 	if asJSON {
-		if err := writeJSON(b, v, ""); err != nil {
-			return err
-		}
+		err = writeJSON(b, v, "")
 	} else {
 		show(b)
 	}
-	return b.Flush()
+	if err == nil {
+		err = b.Flush()
+	}
+	if errors.Is(err, syscall.EPIPE) {
+		return nil
+	}
+	return err
 }
 
 // writeJSON writes v and leaves <, > and & as they are.

@@ -22,11 +22,11 @@ func newTranscode() *cobra.Command {
 
 --layout comfy moves SDNQ's layers to the formats of ComfyUI that have the same
 arithmetic: int8 with a scale a row or one scale, rotated or not, to
-int8_tensorwise; uint4 in groups to awq_w4a16, whose scales are BF16; float8 with
-one scale to its namesake. --layout sdnq is the way back. Layers that cannot move
-are listed, and nothing is written, unless --requantize quantizes them again, from
-the values that they restore to.`,
-		Example: `  tensorpress transcode models/sdnq-int8 model.safetensors --layout comfy --for comfyui
+int8_tensorwise; uint4 in groups to awq_w4a16, whose scales are BF16; float8
+with one scale to its namesake. --layout sdnq is the way back. Layers that
+cannot move are listed, and nothing is written, unless --requantize quantizes
+them again, from the values that they restore to.`,
+		Example: `  tensorpress transcode models/sdnq-int8 model.safetensors --layout comfy
   tensorpress transcode model.safetensors back.safetensors --layout sdnq`,
 		Args: t.wants,
 	}, "0 1 2 3 130", t.run)
@@ -64,7 +64,9 @@ func (t *transcodeFlags) run(cmd *cobra.Command, args []string) error {
 	o.ShardSize, o.Force, o.CopyWeights = t.shardSize.bytes, t.force, t.copyWeights
 	o.Resources, follow = t.start(cmd.ErrOrStderr())
 	if t.dryRun {
-		r, err := tensorpress.PlanTranscode(args[0], t.dest(args), o)
+		r, err := reading(cmd.Context(), func() (*tensorpress.Report, error) {
+			return tensorpress.PlanTranscode(args[0], t.dest(args), o)
+		})
 		return t.finish(cmd, r, err, printPlan)
 	}
 	r, err := tensorpress.Transcode(cmd.Context(), args[0], args[1], o)

@@ -28,7 +28,7 @@ With --for, also that an application would load it. With --source, also that no
 tensor is missing and how far each layer is from the weights it was made of:
 rel_mse is the sum of squared errors over that of squared weights.`,
 		Example: `  tensorpress verify small.safetensors
-  tensorpress verify small.safetensors --source model.safetensors --max-rel-mse 1e-4
+  tensorpress verify small.safetensors --source model.safetensors
   tensorpress verify models/small --for diffusers`,
 		Args: wants(1, 1),
 	}, "0 1 2 3 4 130", v.run)
@@ -66,7 +66,9 @@ func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 	o := v.o
 	var follow meter
 	o.Resources, follow = v.start(cmd.ErrOrStderr())
-	found, err := tensorpress.Verify(cmd.Context(), args[0], o)
+	found, err := reading(cmd.Context(), func() (*tensorpress.Verification, error) {
+		return tensorpress.Verify(cmd.Context(), args[0], o)
+	})
 	follow.end(err == nil)
 	if err != nil {
 		return err
@@ -88,9 +90,7 @@ func printVerification(w io.Writer, v *tensorpress.Verification) {
 		printErrors(w, v)
 		fmt.Fprintln(w)
 	}
-	for _, n := range v.Needs {
-		fmt.Fprintf(w, "needs %s: %s of %s\n", n.Release, count(n.Layers, "layer"), n.Format)
-	}
+	printNeeds(w, v.Needs)
 	for _, note := range v.Notes {
 		fmt.Fprintf(w, "note: %s\n", oneLine(note))
 	}
@@ -105,6 +105,14 @@ func printVerification(w io.Writer, v *tensorpress.Verification) {
 		fmt.Fprintln(w, oneLine(p.Problem))
 	}
 	fmt.Fprintln(w, count(len(v.Problems), "problem"))
+}
+
+// printNeeds says which releases of an application load what, where not every one
+// does.
+func printNeeds(w io.Writer, needs []tensorpress.Need) {
+	for _, n := range needs {
+		fmt.Fprintf(w, "needs %s: %s of %s\n", n.Release, count(n.Layers, "layer"), n.Format)
+	}
 }
 
 func printErrors(w io.Writer, v *tensorpress.Verification) {

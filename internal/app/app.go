@@ -4,12 +4,14 @@ package app
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/suggest"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
 )
@@ -58,7 +60,7 @@ func ByName(name string) (*App, error) {
 		}
 		names = append(names, a.Name)
 	}
-	return nil, usage.Errorf("unknown application %q: there are %s", name, strings.Join(names, ", "))
+	return nil, usage.Errorf("unknown application %q%s", name, suggest.HintOrAll(name, names))
 }
 
 // CheckOutput says why the application would not load an output of a layout,
@@ -80,6 +82,12 @@ func (a *App) CheckClass(names []string) error {
 		return nil
 	}
 	return fmt.Errorf("%s does not load a quantized %s: it does %s", a.Name, strings.Join(names, " or "), strings.Join(a.classes, ", "))
+}
+
+// CheckAddon says that the application loads no quantized tensors of a file that
+// is no model, as its sign tells.
+func (a *App) CheckAddon(kind, sign string) error {
+	return fmt.Errorf("it is %s (%s), which %s does not load quantized: leave it as it is", kind, sign, a.Name)
 }
 
 // CheckSDNQ says why the application would not restore the values of a layer of
@@ -109,7 +117,39 @@ func (a *App) CheckLayer(f *codec.Format, name string) error {
 	if a.Layout == "sdnq" || f.ComfyUI != "" {
 		return nil
 	}
-	return fmt.Errorf("stock ComfyUI does not load %s: the nearest that it does is %s", name, Nearest(name))
+	text := fmt.Sprintf("stock ComfyUI does not load %s: the nearest that it does is %s", Written(f, name), Nearest(name))
+	if few := inFewBits(f, name); few != "" {
+		text += ", or " + few
+	}
+	return errors.New(text)
+}
+
+// Written is a layer's dtype as --dtype takes it in the comfy layout, where the
+// name alone may be ComfyUI's.
+func Written(f *codec.Format, name string) string {
+	if own, err := codec.ByName(name); f == codec.SDNQ() && err == nil && own != f {
+		return "sdnq:" + name
+	}
+	return name
+}
+
+// Instead says what to type for a layer that stock ComfyUI loads in place of one
+// stored in that format and dtype.
+func Instead(f *codec.Format, name string) string {
+	text := "type --dtype " + Nearest(name)
+	if few := inFewBits(f, name); few != "" {
+		text = "type --dtype " + few + ", or --dtype " + Nearest(name)
+	}
+	return text
+}
+
+// inFewBits names what is of the size of a dtype of few bits, whose nearest of
+// the kind is larger.
+func inFewBits(f *codec.Format, name string) string {
+	if t := dtype.Lookup(name); f == codec.SDNQ() && t != nil && t.Bits <= 4 {
+		return "nvfp4 (4 bits)"
+	}
+	return ""
 }
 
 // Nearest returns the dtype nearest to an SDNQ dtype, or to a format of the

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/suggest"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -95,27 +96,36 @@ func ByName(name string) (*Format, error) {
 			return f, nil
 		}
 	}
-	return nil, fmt.Errorf("format %q is not supported", name)
+	return nil, fmt.Errorf("format %q is not supported%s", name, suggest.Hint(name, formatNames()))
+}
+
+func formatNames() []string {
+	var names []string
+	for _, f := range Formats() {
+		names = append(names, f.Name)
+	}
+	return names
 }
 
 // SDNQ is the format in which every layer of the sdnq layout is stored.
 func SDNQ() *Format { return sdnqFormat }
 
 // Resolve returns the format of a dtype's name. In the sdnq layout all names
-// are SDNQ's; elsewhere ComfyUI's own come first, and "sdnq:" asks for SDNQ's.
+// are SDNQ's; elsewhere ComfyUI's own and their aliases come first, and "sdnq:"
+// asks for SDNQ's.
 func Resolve(name string, sdnqLayout bool) (*Format, error) {
 	name, sdnq := strings.CutPrefix(name, "sdnq:")
 	if !sdnq && !sdnqLayout {
-		if f, err := ByName(name); err == nil && f != sdnqFormat {
+		if f := native(name); f != nil {
 			return f, nil
 		}
 	}
-	t, err := dtype.Parse(name)
-	if err != nil {
-		if f, known := ByName(name); known == nil && f != sdnqFormat {
-			return nil, fmt.Errorf("dtype %s exists in the comfy layout alone", name)
+	t := dtype.Lookup(name)
+	if t == nil {
+		if f := native(name); f != nil {
+			return nil, comfyAlone(f)
 		}
-		return nil, err
+		return nil, unknownDtype(name, sdnqLayout || sdnq)
 	}
 	if !t.Storable() {
 		return nil, fmt.Errorf("dtype %s cannot store a weight: its values do not survive", t)

@@ -264,7 +264,7 @@ func TestResolve(t *testing.T) {
 		{"int8", "sdnq", "sdnq"},
 		{"float8_e4m3fn", "float8_e4m3fn", "sdnq"},
 		{"sdnq:float8_e4m3fn", "sdnq", "sdnq"},
-		{"fp8", "sdnq", "sdnq"},
+		{"fp8", "float8_e4m3fn", "sdnq"},
 		{"int8_tensorwise", "int8_tensorwise", "comfy layout alone"},
 		{"sdnq:int8_tensorwise", "comfy layout alone", "comfy layout alone"},
 		{"sdnq", `unknown dtype "sdnq"`, "unknown dtype"},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/suggest"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -169,7 +170,15 @@ func (g Given) Parse(flag, text string, hasText bool) error {
 			return err
 		}
 	}
-	return fmt.Errorf("unknown setting %q", flag)
+	return fmt.Errorf("unknown setting %q%s", flag, suggest.Hint(flag, flagNames()))
+}
+
+func flagNames() []string {
+	var names []string
+	for _, f := range fields {
+		names = append(names, f.Flag)
+	}
+	return names
 }
 
 // CheckGiven refuses settings that do not exist, or have another type.

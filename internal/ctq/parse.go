@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/suggest"
 )
 
 // Command is a command line as it was given.
@@ -86,9 +88,17 @@ func Parse(args []string) (*Command, error) {
 	case !c.Has("input"):
 		return nil, fmt.Errorf("these arguments are required: -i/--input")
 	case len(strange) > 0:
-		return nil, fmt.Errorf("unrecognized arguments: %s", strings.Join(strange, " "))
+		return nil, fmt.Errorf("unrecognized arguments: %s%s", strings.Join(strange, " "), suggest.Hint(strange[0], optionNames()))
 	}
 	return c, nil
+}
+
+func optionNames() []string {
+	var names []string
+	for i := range options {
+		names = append(names, options[i].Names...)
+	}
+	return names
 }
 
 // sectionAsked is the option that asks for a part of the help, wherever it is.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/suggest"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -70,12 +71,14 @@ var (
 
 // ByName returns the layout of that name.
 func ByName(name string) (*Layout, error) {
+	var names []string
 	for _, l := range []*Layout{SDNQ, Comfy} {
 		if l.Name == name {
 			return l, nil
 		}
+		names = append(names, l.Name)
 	}
-	return nil, fmt.Errorf("unknown layout %q: there are sdnq and comfy", name)
+	return nil, fmt.Errorf("unknown layout %q%s", name, suggest.HintOrAll(name, names))
 }
 
 const (

@@ -118,6 +118,9 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 		return err
 	}
 	forced := rule != nil && rule.Over["dtype"] != nil
+	if rule == nil && keep == "" {
+		keep = d.partOfAddon()
+	}
 	if rule != nil || keep != "" {
 		soft = nil
 	}
@@ -130,6 +133,9 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 	}
 	if keep == "" && !forced && soft == nil {
 		keep = d.listed(s, kind)
+	}
+	if keep == "" {
+		keep = d.unasked(s, kind, rule)
 	}
 	if keep == "" {
 		if err := d.unscaled(t); err != nil {
@@ -150,6 +156,14 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 		}
 	}
 	return d.finish(s)
+}
+
+// partOfAddon keeps what no user has asked for of a source that is no model.
+func (d *decider) partOfAddon() string {
+	if d.Addon == "" || len(d.Only) > 0 {
+		return ""
+	}
+	return "part of " + d.Addon
 }
 
 // finish sees to weights that are kept, and to layers that are restored.
@@ -249,14 +263,30 @@ func (d *decider) unfit(t checkpoint.Tensor, k preset.Kind) string {
 		return "empty"
 	case !codec.Numbers(t.Dtype):
 		return fmt.Sprintf("%s is not F32, BF16 or F16", t.Dtype)
+	case !k.Quantizable(true, true):
+		return "no layer that SDNQ quantizes"
+	}
+	return ""
+}
+
+// unasked says which flag a kind of layer is quantized by, where it was not given
+// and nothing else keeps the layer.
+func (d *decider) unasked(s *Step, k preset.Kind, rule *Rule) string {
+	switch {
 	case k.Quantizable(d.Conv, d.Embedding):
 		return ""
+	case k == preset.Embedded && rule != nil && rule.Kind != "":
+		return "an embedding, which --embedding quantizes"
 	case k == preset.Embedded:
 		return "an embedding by its name, which --embedding quantizes"
-	case k.Conv():
-		return "a convolution, which --conv quantizes"
 	}
-	return "no layer that SDNQ quantizes"
+	if _, err := d.resolve(s, k, rule); err == nil && s.Format != codec.SDNQ() {
+		name := s.Format.Name
+		s.Format = nil
+		return "a convolution, which " + name + " does not hold"
+	}
+	s.Format = nil
+	return "a convolution, which --conv quantizes"
 }
 
 // listed says which list or minimum keeps a weight.
@@ -282,7 +312,11 @@ func (d *decider) listed(s *Step, k preset.Kind) string {
 		return fmt.Sprintf("%d values, fewer than %d", t.Numel(), d.minNumel)
 	}
 	if n := k.Channels(t.Shape); n < d.minWidth {
-		return fmt.Sprintf("%d columns, fewer than %d", n, d.minWidth)
+		what := "columns"
+		if k.Conv() {
+			what = "channels"
+		}
+		return fmt.Sprintf("%d %s, fewer than %d", n, what, d.minWidth)
 	}
 	return ""
 }

@@ -27,6 +27,12 @@ type MigrateOptions struct {
 	// without one.
 	InputScale bool
 	Header     bool // describe the layers in the header too
+	Renamed    bool // the model has names that its file does not
+}
+
+// Edits reports whether descriptions change beyond what has to.
+func (m MigrateOptions) Edits() bool {
+	return m.Add != nil || m.Remove != nil || m.DropIgnored || m.InputScale || m.Header
 }
 
 // Migrate plans the way of a model of 8-bit codes with scales, or of one in the
@@ -384,7 +390,7 @@ func (g *migration) check(metadata map[string]string) error {
 		return &sourceError{fmt.Errorf("%s holds no quantized layer", path)}
 	case (len(g.Add) > 0 || len(g.Remove) > 0) && g.edited == 0:
 		return usage.Errorf("no layer of %s is changed by --add-keys or --remove-keys", path)
-	case g.changed == 0 && len(g.Markers) == 0 && sameHeader:
+	case g.changed == 0 && len(g.Markers) == 0 && sameHeader && !g.MigrateOptions.Renamed:
 		return usage.Errorf("%s is current: there is nothing to migrate", path)
 	}
 	return nil

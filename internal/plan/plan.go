@@ -7,6 +7,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -37,8 +38,11 @@ type Options struct {
 	Embedding   bool // quantize embeddings too
 	MinNumel    *int
 	MinChannels *int
-	Recognised  string   // what told the preset, "" where it was named
-	For         *app.App // nil for any
+	Recognised  string // what told the preset, "" where it was named
+	// Addon is what the source is where it is no model, such as "a LoRA", and
+	// AddonSign what told it; "" for a model.
+	Addon, AddonSign string
+	For              *app.App // nil for any
 	// Chosen are the dtypes that were measured for weights with a dynamic one,
 	// by their names; nil before that.
 	Chosen map[string]Choice
@@ -176,7 +180,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if err := checkFor(p, o); err != nil {
 		return nil, err
 	}
-	p.Notes = slices.Concat(notesOnStored(p.Steps, o), d.notes(), notesOf(p, o), notesOnKept(p.Steps))
+	p.Notes = slices.Concat(wrapperNote(tensors), notesOnStored(p.Steps, o), d.notes(), fallbackNotes(p.Steps), notesOnKept(p.Steps), addonNote(p, o), notesOf(p, o))
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
 	if err := p.describe(&o); err != nil {
 		return nil, err
@@ -223,10 +227,37 @@ func checkFor(p *Plan, o Options) error {
 	return nil
 }
 
+// wrapperNote says that names are not those that loaders know.
+func wrapperNote(tensors []checkpoint.Tensor) []string {
+	note := preset.Wrapped(func(yield func(string) bool) {
+		for i := range tensors {
+			if !yield(tensors[i].Name) {
+				return
+			}
+		}
+	})
+	if note == "" {
+		return nil
+	}
+	return []string{note}
+}
+
+// addonNote says that a source is no model.
+func addonNote(p *Plan, o Options) []string {
+	if o.Addon == "" {
+		return nil
+	}
+	note := fmt.Sprintf("the source is %s (%s): programs load those as plain tensors alone", o.Addon, o.AddonSign)
+	if slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Action == Quantize }) {
+		return []string{note + ", and would not know what is quantized"}
+	}
+	return []string{note + ", so that nothing is quantized but what --set or --only asks for"}
+}
+
 // notesOf says what may surprise: nothing to do, and layers that stock ComfyUI
 // does not load.
 func notesOf(p *Plan, o Options) []string {
-	quantized, restored, foreign := 0, 0, map[string]bool{}
+	quantized, restored, foreign := 0, 0, map[string]string{}
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		if !s.quantized() {
@@ -239,7 +270,7 @@ func notesOf(p *Plan, o Options) []string {
 			quantized++
 		}
 		if o.Layout == layout.Comfy && s.Format.ComfyUI == "" {
-			foreign[s.Dtype] = true
+			foreign[app.Written(s.Format, s.Dtype)] = app.Instead(s.Format, s.Dtype)
 		}
 	}
 	var notes []string
@@ -249,18 +280,8 @@ func notesOf(p *Plan, o Options) []string {
 	case quantized == 0:
 		notes = append(notes, "nothing is quantized: every tensor is kept as it is")
 	}
-	for _, name := range slices.Sorted(keys(foreign)) {
-		notes = append(notes, fmt.Sprintf("stock ComfyUI does not load %s layers; the nearest dtype that it loads is %s", name, app.Nearest(name)))
+	for _, name := range slices.Sorted(maps.Keys(foreign)) {
+		notes = append(notes, fmt.Sprintf("stock ComfyUI does not load %s layers; for the nearest that it loads, %s", name, foreign[name]))
 	}
 	return notes
-}
-
-func keys(m map[string]bool) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }

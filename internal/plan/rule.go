@@ -6,6 +6,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/pattern"
+	"github.com/tensorpress/tensorpress/internal/suggest"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
@@ -91,7 +92,7 @@ var kinds = []string{"linear", "embedding", "conv1d", "conv2d", "conv3d", "conv-
 
 func checkKind(name string) error {
 	if !slices.Contains(kinds, name) {
-		return usage.Errorf("unknown kind %q: there are %s", name, strings.Join(kinds, ", "))
+		return usage.Errorf("unknown kind %q%s", name, suggest.HintOrAll(name, kinds))
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/suggest"
 )
 
 // Preset says what to keep of a model family, as one row.
@@ -75,7 +77,11 @@ func ByName(name string) (*Preset, error) {
 		}
 		names = append(names, p.Name)
 	}
-	return nil, fmt.Errorf("unknown preset %q: there are %s", name, strings.Join(names, ", "))
+	hint := suggest.Hint(name, names)
+	if hint == "" {
+		hint = ": tensorpress presets lists them"
+	}
+	return nil, fmt.Errorf("unknown preset %q%s", name, hint)
 }
 
 // cautious are parts of names that stay in high precision in any model:

@@ -74,7 +74,9 @@ func TestSkipKeysOfSDNQ(t *testing.T) {
 			t.Errorf("%s: kept by %q, want %q", name, entry, want)
 		}
 	}
-	if _, err := ByName("flux9"); err == nil || !strings.Contains(err.Error(), "none, generic") {
-		t.Errorf("flux9: %v", err)
+	for name, want := range map[string]string{"fluks": "did you mean flux2 or flux?", "flux9": "did you mean flux2 or flux?", "photograph": "tensorpress presets lists them"} {
+		if _, err := ByName(name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", name, err, want)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/suggest"
 )
 
 // Version is the release of sdnq whose files and config we write.
@@ -131,6 +132,15 @@ func (s *Settings) set(m pyjson.Member) (known bool, err error) {
 	return true, err
 }
 
+// settingKeys are all that set knows.
+func settingKeys() []string {
+	names := []string{"weights_dtype", "group_size", "dequantize_fp32"}
+	for _, m := range defaults {
+		names = append(names, m.Key)
+	}
+	return names
+}
+
 // defaults are the values of SDNQ's keys for layers beyond dtype and group.
 var defaults = pyjson.Object{
 	{Key: "codebook_steps", Value: 24},
@@ -211,7 +221,7 @@ func (s Settings) with(o pyjson.Object) (Settings, error) {
 	for _, m := range o {
 		known, err := s.set(m)
 		if err == nil && !known {
-			err = fmt.Errorf("unknown setting")
+			err = fmt.Errorf("unknown setting%s", suggest.Hint(m.Key, settingKeys()))
 		}
 		if err != nil {
 			return s, fmt.Errorf("%s: %w", m.Key, err)
