@@ -363,8 +363,10 @@ func (m *models) report(dest string, took time.Duration) *Report {
 	}
 	all.Layers, all.Files, all.Notes, all.Preset = []ReportLayer{}, nil, nil, ""
 	all.BytesIn, all.BytesOut = m.bytesIn(), m.bytesOut()
+	var warnings []string
 	for _, one := range m.list {
 		r := newReport("", "", one.plan, 0)
+		r.Notes = slices.Clone(one.plan.Notes)
 		for _, l := range r.Layers {
 			l.Name = one.named(l.Name)
 			all.Layers = append(all.Layers, l)
@@ -378,6 +380,10 @@ func (m *models) report(dest string, took time.Duration) *Report {
 		for _, note := range r.Notes {
 			all.Notes = append(all.Notes, one.folder+": "+note)
 		}
+		for _, warning := range one.plan.Warnings {
+			warnings = append(warnings, one.folder+": "+warning)
+		}
 	}
+	all.Notes = append(all.Notes, warnings...)
 	return all
 }

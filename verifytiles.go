@@ -44,6 +44,13 @@ func (v *verification) checkApp() {
 	if err := v.app.CheckClass(classesOf(v.output.Config)); err != nil {
 		v.problem("", "%v", err)
 	}
+	var comfy *app.ComfyModel
+	if v.app.Layout == layout.Comfy.Name {
+		comfy = v.comfyModel()
+	}
+	if err := comfy.Err(); err != nil {
+		v.problem("", "%v", err)
+	}
 	config := v.appConfig()
 	for _, l := range v.model.Layers {
 		err := checkLayerFor(v.app, l, v.output.IsDir)
@@ -51,12 +58,31 @@ func (v *verification) checkApp() {
 			name := layout.WeightName(l.Name)
 			err = v.app.CheckSDNQ(app.SDNQLayer{Scheme: codec.Scheme(l.Codec), Global: config.WeightsDtype, Listed: config.ListedAs(name)})
 		}
+		if err == nil && l.Codec != nil {
+			err = comfy.CheckLayer(app.Stored{Name: layout.WeightName(l.Name), Format: l.Format, Shape: l.Shape(), Packed: l.Parts[0].Shape})
+		}
 		if err != nil {
 			v.problem(layout.WeightName(l.Name), "%v", err)
 			continue
 		}
 		v.need(l)
 	}
+}
+
+// comfyModel is what ComfyUI takes the output for.
+func (v *verification) comfyModel() *app.ComfyModel {
+	return app.RecogniseComfy(func(yield func(string, []int) bool) {
+		for _, t := range v.model.Plain {
+			if !yield(t.Name, t.Shape) {
+				return
+			}
+		}
+		for _, l := range v.model.Layers {
+			if l.Codec != nil && !yield(layout.WeightName(l.Name), l.Shape()) {
+				return
+			}
+		}
+	})
 }
 
 // need counts a layer for which not every release of the application will do.

@@ -143,6 +143,9 @@ type Plan struct {
 	// ConfigFile says that a folder has the config as a file of its own too.
 	ConfigFile bool
 	Notes      []string // what a user should know
+	// Warnings are why the application of the layout would not load the output;
+	// they are said last.
+	Warnings []string
 	// Transcodes says that it is the way of layers to another layout.
 	Transcodes bool
 	BytesIn    int64
@@ -160,7 +163,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 		p.Preset += ": " + o.Recognised
 	}
 	p.Steps = make([]Step, len(tensors))
-	d.kept = keptDtype(tensors)
+	d.kept, d.comfy = keptDtype(tensors), comfyModel(o.Layout, tensors)
 	if err := d.steps(p.Steps, tensors, readOrder(tensors)); err != nil {
 		return nil, err
 	}
@@ -170,9 +173,10 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if o.Layout == layout.SDNQ {
 		p.Config = configOf(p.Steps, d)
 	}
-	if err := checkFor(p, o); err != nil {
+	if err := checkFor(p, d.comfy, o); err != nil {
 		return nil, err
 	}
+	p.warnComfy(d.comfy, o)
 	p.Notes = slices.Concat(notesOnStored(p.Steps, o), d.notes(), notesOf(p, o))
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
 	if err := p.describe(&o); err != nil {
@@ -194,7 +198,7 @@ func readOrder(tensors []checkpoint.Tensor) []int32 {
 	return places
 }
 
-func checkFor(p *Plan, o Options) error {
+func checkFor(p *Plan, m *app.ComfyModel, o Options) error {
 	if o.For == nil {
 		return nil
 	}
@@ -217,7 +221,11 @@ func checkFor(p *Plan, o Options) error {
 		}
 	}
 	p.ConfigFile = p.Config != nil && o.For.ConfigFile
-	return nil
+	if o.Layout != layout.Comfy {
+		return nil
+	}
+	_, problems := p.comfyOf(m)
+	return refuseComfy(m.Err(), problems)
 }
 
 // notesOf says what may surprise: nothing to do, and layers that stock ComfyUI
