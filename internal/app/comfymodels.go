@@ -128,6 +128,7 @@ var comfyDiffusion = []comfyKind{
 		name: "Boogu Image", signs: []string{"double_stream_layers.0.img_instruct_attn.processor.img_to_q.weight"},
 		reads: "x_embedder.weight:0 time_caption_embed.caption_embedder.0.weight:0", texts: "qwen3vl_8b",
 	},
+	{name: "Lumina 2", signs: []string{"layers.0.norm1.linear.weight time_caption_embed. | ref_image_patch_embedder."}, why: unknownNames}, // it takes it for OmniGen 2
 	{name: "OmniGen 2", signs: []string{"time_caption_embed.timestep_embedder.linear_1.bias"}, texts: "qwen25_3b"},
 	{
 		name: "LENS", signs: []string{"transformer_blocks.0.attn.norm_added_q.weight transformer_blocks.0.img_mlp.w1.weight"},
@@ -180,7 +181,6 @@ var comfyRenamed = []comfyKind{
 	{name: "Flux, Chroma or their kin", signs: []string{"x_embedder.weight transformer_blocks.0.", "x_embedder.weight single_transformer_blocks.0."}, why: renamed},
 	{name: "Hunyuan Video", signs: []string{"context_embedder.token_refiner."}, why: unknownNames},
 	{name: "Wan", signs: []string{"blocks.0.attn1.to_q.weight condition_embedder.time_embedder.linear_1.weight patch_embedding.weight"}, why: unknownNames},
-	{name: "Lumina 2", signs: []string{"layers.0.norm1.linear.weight time_caption_embed."}, why: unknownNames},
 	{name: "LTX", signs: []string{"transformer_blocks.0.scale_shift_table time_embed.emb. proj_in.weight"}, why: unknownNames},
 	{name: "LTX-2", signs: []string{"audio_proj_in.weight av_cross_attn_video_scale_shift."}, why: unknownNames},
 	{name: "PixArt", signs: []string{"adaln_single.emb.timestep_embedder.linear_1.weight pos_embed.proj.weight"}, why: renamed},
@@ -239,12 +239,10 @@ var comfyTexts = []comfyKind{
 			"model.language_model.layers.0.linear_attn.A_log", "model.language_model.layers.0. model.visual.deepstack_merger_list.0.norm.weight",
 		},
 	},
+	{name: "language model without model.layers.0.self_attn.k_proj", signs: []string{"model.layers.0.post_attention_layernorm.weight"}, why: plainOnly},
 	{
 		name: "language model", why: clipNames,
-		signs: []string{
-			"model.language_model.layers.0.", "language_model.model.layers.0.", "layers.0.self_attn.q_proj.weight embed_tokens.weight",
-			"model.layers.0.self_attn.qkv_proj.weight",
-		},
+		signs: []string{"model.language_model.layers.0.", "language_model.model.layers.0.", "layers.0.self_attn.q_proj.weight embed_tokens.weight"},
 	},
 }
 

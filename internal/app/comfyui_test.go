@@ -104,8 +104,8 @@ func TestComfyKinds(t *testing.T) {
 		{"encoder.block.23.layer.1.DenseReluDense.wi.weight=65536 encoder.block.0.layer.0.SelfAttention.k.weight", ""},
 		{"encoder.block.0.layer.0.SelfAttention.k.weight encoder.block.11.layer.0.SelfAttention.k.weight", "no T5-XXL"},
 		{"model.layers.0.self_attn.k_proj.weight model.layers.0.post_attention_layernorm.weight", ""},
-		{"model.layers.0.self_attn.qkv_proj.weight", "takes a text encoder with such names for CLIP"},
-		{"layers.0.self_attn.q_proj.weight embed_tokens.weight", "for CLIP"},
+		{"model.layers.0.self_attn.qkv_proj.weight model.layers.0.post_attention_layernorm.weight", "reads no quantized layers in it"},
+		{"layers.0.self_attn.q_proj.weight embed_tokens.weight", "takes a text encoder with such names for CLIP"},
 		{"model.language_model.layers.0.self_attn.k_proj.weight model.visual.blocks.0.attn.qkv.weight", "for CLIP"},
 		{"model.language_model.layers.0.self_attn.k_proj.weight model.visual.deepstack_merger_list.0.norm.weight", ""},
 		{"encoder.conv_in.weight decoder.conv_in.weight decoder.mid.block_1.conv1.weight", "VAE: ComfyUI reads no quantized"},
@@ -155,4 +155,68 @@ func TestComfyOutside(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestComfyNames: what ComfyUI itself makes of models with the names of
+// diffusers' and transformers' classes; conformance/comfy/kinds.py asked it.
+func TestComfyNames(t *testing.T) {
+	folder := filepath.Join("..", "..", "testdata", "golden")
+	text, err := os.ReadFile(filepath.Join(folder, "comfyui", "kinds.tsv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		name, verdict, found := strings.Cut(strings.TrimSpace(line), "\t")
+		if !found {
+			continue
+		}
+		n++
+		m := RecogniseComfy(familyTensors(t, filepath.Join(folder, "families", name+".tsv")))
+		switch err := m.Err(); verdict {
+		case "reads":
+			misread := name == "lumina2" // for OmniGen 2, so that it does not load
+			if m == nil || (err != nil) != misread {
+				t.Errorf("%s: %v, ComfyUI reads it", name, err)
+			}
+		case "renamed":
+			if err == nil || !strings.Contains(err.Error(), "names are those of diffusers") {
+				t.Errorf("%s: %v, ComfyUI renames its tensors", name, err)
+			}
+		case "plain":
+			if err == nil {
+				t.Errorf("%s: ComfyUI reads no quantized layers in it", name)
+			}
+		default:
+			if m != nil && err == nil {
+				t.Errorf("%s: taken for %s, ComfyUI does not know it", name, m.name)
+			}
+		}
+	}
+	if n < 70 {
+		t.Errorf("%d cases", n)
+	}
+}
+
+// familyTensors reads a list of package preset's, which leaves biases out.
+func familyTensors(t *testing.T, path string) iter.Seq2[string, []int] {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shapes := map[string][]int{}
+	for line := range strings.Lines(string(text)) {
+		name, rest, _ := strings.Cut(strings.TrimRight(line, "\n"), "\t")
+		if strings.HasPrefix(line, "#") || name == "config" || name == "list" {
+			continue
+		}
+		rows, _, _ := strings.Cut(rest, "x")
+		n, _ := strconv.Atoi(rows)
+		shapes[name] = []int{n, 1}
+		if layer, ok := strings.CutSuffix(name, "weight"); ok {
+			shapes[layer+"bias"] = []int{n}
+		}
+	}
+	return maps.All(shapes)
 }
