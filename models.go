@@ -3,6 +3,7 @@ package tensorpress
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -202,7 +203,10 @@ func (m *models) plan(dest string, o Options, chosen map[string]map[string]plan.
 		if one.like != "" {
 			o.Like = one.like
 		}
-		if one.plan, err = makePlan(one.c, within(dest, one.folder), o, chosen[one.folder]); err != nil {
+		switch one.plan, err = makePlan(one.c, within(dest, one.folder), o, chosen[one.folder]); {
+		case err != nil && m.isPipeline():
+			return fmt.Errorf("%s: %w", one.folder, err)
+		case err != nil:
 			return err
 		}
 	}

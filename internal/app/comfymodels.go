@@ -25,7 +25,7 @@ type comfyKind struct {
 
 // What is said of kinds that are not read quantized.
 const (
-	plainOnly = "ComfyUI reads no quantized layers in it"
+	plainOnly = "ComfyUI reads no quantized layers in it: it needs the plain file"
 	renamed   = "the names are those of diffusers, and ComfyUI renames and joins such tensors as it loads them and loses their scales: " +
 		"it needs a file with the model's own names"
 	unknownNames = "the names are those of diffusers, by which ComfyUI does not know the model: it needs a file with the model's own names"
