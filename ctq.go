@@ -85,7 +85,7 @@ func (c *CTQ) Run(ctx context.Context, r Resources) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	report.Notes = append(report.Notes, c.command.Notes()...)
+	report.Notes = append(c.command.Notes(), report.Notes...)
 	return report, nil
 }
 

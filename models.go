@@ -3,6 +3,7 @@ package tensorpress
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -186,10 +187,11 @@ func (m *models) listOthers(dest string, copyWeights bool) (err error) {
 			}
 			one.plan.Notes = append(one.plan.Notes, dropDescriptions(one.c, one.others)...)
 		}
-		one.plan.Notes = slices.Concat(one.plan.Notes, sourceNotes(one.c), leftOut(one.others))
+		notes := slices.Concat(sourceNotes(one.c), leftOut(one.others))
 		if one.others == nil {
-			one.plan.Notes = append(one.plan.Notes, notRead(one.c.OtherWeights())...)
+			notes = append(notes, notRead(one.c.OtherWeights())...)
 		}
+		one.plan.Notes = append(notes, one.plan.Notes...) // what matters most stands last
 	}
 	if !m.isPipeline() {
 		return nil
@@ -221,7 +223,10 @@ func (m *models) plan(dest string, o Options, chosen map[string]map[string]plan.
 		if one.like != "" {
 			o.Like = one.like
 		}
-		if one.plan, err = makePlan(one.c, within(dest, one.folder), o, chosen[one.folder]); err != nil {
+		switch one.plan, err = makePlan(one.c, within(dest, one.folder), o, chosen[one.folder]); {
+		case err != nil && m.isPipeline():
+			return fmt.Errorf("%s: %w", one.folder, err)
+		case err != nil:
 			return err
 		}
 	}
@@ -276,7 +281,7 @@ func (m *models) commit(ctx context.Context, w writing, out *stage.Stage) (*Repo
 	if err := out.Commit(ctx); err != nil {
 		return nil, err
 	}
-	r.Notes = slices.Concat(r.Notes, m.side.notes(), out.Notes())
+	r.Notes = slices.Concat(m.side.notes(), out.Notes(), r.Notes) // what matters most stands last
 	return r, nil
 }
 
@@ -427,8 +432,10 @@ func (m *models) report(dest string, took time.Duration) *Report {
 	}
 	all.Layers, all.Files, all.Notes, all.Needs, all.Preset = []ReportLayer{}, nil, leftOut(m.others), nil, ""
 	all.BytesIn, all.BytesOut = m.bytesIn(), m.bytesOut()
+	var warnings []string
 	for _, one := range m.list {
 		r := newReport("", "", one.plan, 0)
+		r.Notes = slices.Clone(one.plan.Notes)
 		for _, l := range r.Layers {
 			l.Name = one.named(l.Name)
 			all.Layers = append(all.Layers, l)
@@ -445,6 +452,10 @@ func (m *models) report(dest string, took time.Duration) *Report {
 		for _, note := range r.Notes {
 			all.Notes = append(all.Notes, one.note(note))
 		}
+		for _, warning := range one.plan.Warnings {
+			warnings = append(warnings, one.folder+": "+warning)
+		}
 	}
+	all.Notes = append(all.Notes, warnings...)
 	return all
 }

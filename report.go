@@ -1,6 +1,7 @@
 package tensorpress
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -54,7 +55,7 @@ type Figures struct {
 func newReport(source, dest string, p *plan.Plan, took time.Duration) *Report {
 	r := &Report{
 		Source: source, Dest: dest, Layout: p.Layout.Name, Preset: p.Preset, Layers: []ReportLayer{},
-		BytesIn: p.BytesIn, BytesOut: p.BytesOut, Notes: p.Notes, Seconds: took.Seconds(),
+		BytesIn: p.BytesIn, BytesOut: p.BytesOut, Notes: slices.Concat(p.Notes, p.Warnings), Seconds: took.Seconds(),
 	}
 	for _, f := range p.Files {
 		r.Files = append(r.Files, f.Name)

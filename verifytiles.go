@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 
@@ -103,6 +104,13 @@ func (v *verification) checkApp() {
 	if kind, sign := addonOf(v.model); kind != "" {
 		v.problem("", "%v", v.app.CheckAddon(kind, sign))
 	}
+	var comfy *app.ComfyModel
+	if v.app.Layout == layout.Comfy.Name {
+		comfy = v.comfyModel()
+	}
+	if err := comfy.Err(); err != nil {
+		v.problem("", "%v", err)
+	}
 	config := v.appConfig()
 	for _, l := range v.model.Layers {
 		if l.Layout == layout.Other { // which is a problem in itself
@@ -112,6 +120,9 @@ func (v *verification) checkApp() {
 		if err == nil && l.Err == nil && l.Layout == layout.SDNQ {
 			name := layout.WeightName(l.Name)
 			err = v.app.CheckSDNQ(app.SDNQLayer{Scheme: codec.Scheme(l.Codec), Global: config.WeightsDtype, Listed: config.ListedAs(name)})
+		}
+		if err == nil && l.Codec != nil {
+			err = comfy.CheckLayer(app.Stored{Name: layout.WeightName(l.Name), Format: l.Format, Shape: l.Shape(), Packed: l.Parts[0].Shape})
 		}
 		if err != nil {
 			v.problem(layout.WeightName(l.Name), "%v", err)
@@ -123,18 +134,27 @@ func (v *verification) checkApp() {
 
 // addonOf is what a model is that has quantized layers and is none.
 func addonOf(m *layout.Model) (kind, sign string) {
-	return preset.AddonOf(m.Checkpoint.Metadata, func(yield func(string, []int) bool) {
-		for _, l := range m.Layers {
-			if !yield(layout.WeightName(l.Name), l.Shape()) {
-				return
-			}
-		}
+	return preset.AddonOf(m.Checkpoint.Metadata, restored(m))
+}
+
+// comfyModel is what ComfyUI takes the output for.
+func (v *verification) comfyModel() *app.ComfyModel { return app.RecogniseComfy(restored(v.model)) }
+
+// restored are the names and shapes of a model's tensors, those of layers as far
+// as they are known.
+func restored(m *layout.Model) iter.Seq2[string, []int] {
+	return func(yield func(string, []int) bool) {
 		for _, t := range m.Plain {
 			if !yield(t.Name, t.Shape) {
 				return
 			}
 		}
-	})
+		for _, l := range m.Layers {
+			if l.Codec != nil && !yield(layout.WeightName(l.Name), l.Shape()) {
+				return
+			}
+		}
+	}
 }
 
 // need counts a layer for which not every release of the application will do.

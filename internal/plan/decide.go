@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/layout"
@@ -31,7 +32,8 @@ type decider struct {
 	checked  made     // the last format and settings that go together
 	cannot   []string // layers that their dtype cannot hold
 	kept     safetensors.Dtype
-	total    int64 // bytes of all tensors
+	total    int64           // bytes of all tensors
+	comfy    *app.ComfyModel // what ComfyUI takes the model for, in its layout
 	minNumel int
 	minWidth int
 }
@@ -344,6 +346,11 @@ func (d *decider) quantize(s *Step, kind preset.Kind, rule *Rule) (keep string, 
 	}
 	keep, err = d.store(s, &given)
 	s.Settings = d.given.shared(given)
+	if err == nil && keep == "" {
+		if keep = d.comfyKeeps(s, rule); keep != "" {
+			s.unmake()
+		}
+	}
 	return keep, err
 }
 

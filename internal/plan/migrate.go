@@ -63,6 +63,13 @@ func Migrate(m *layout.Model, how MigrateOptions, o Options) (*Plan, error) {
 		}
 		err = g.checkFor(p, o)
 	}
+	switch whole, problems := g.comfyOf(); {
+	case err != nil:
+	case o.For != nil:
+		err = refuseComfy(whole, problems)
+	default:
+		p.warn(whole, problems)
+	}
 	return p, err
 }
 
@@ -117,7 +124,7 @@ func (g *migration) layer(l *layout.Layer) error {
 		g.changed++
 		reason = "described as " + f.Name
 	}
-	edits[0].Layer, edits[0].Format, edits[0].Reason = l.Name, f.Name, reason
+	edits[0].Layer, edits[0].Format, edits[0].Reason, edits[0].Shape = l.Name, f.Name, reason, c.Shape()
 	g.edits = append(append(g.edits, edits...), Known(text))
 	g.header = append(g.header, pyjson.Member{Key: l.Name, Value: codec.HeaderEntry(options)})
 	return nil

@@ -150,6 +150,9 @@ type Plan struct {
 	Notes      []string // what a user should know
 	// AllowNonfinite takes values that are not finite as they are.
 	AllowNonfinite bool
+	// Warnings are why the application of the layout would not load the output;
+	// they are said last.
+	Warnings []string
 	// Transcodes says that it is the way of layers to another layout.
 	Transcodes bool
 	BytesIn    int64
@@ -167,7 +170,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 		p.Preset += ": " + o.Recognised
 	}
 	p.Steps = make([]Step, len(tensors))
-	d.kept, d.total = keptDtype(tensors), bytesOf(tensors)
+	d.kept, d.total, d.comfy = keptDtype(tensors), bytesOf(tensors), comfyModel(o.Layout, tensors)
 	if err := d.steps(p.Steps, tensors, readOrder(tensors)); err != nil {
 		return nil, err
 	}
@@ -177,9 +180,10 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if o.Layout == layout.SDNQ {
 		p.Config = configOf(p.Steps, d)
 	}
-	if err := checkFor(p, o); err != nil {
+	if err := checkFor(p, d.comfy, o); err != nil {
 		return nil, err
 	}
+	p.warnComfy(d.comfy, o)
 	p.Notes = slices.Concat(wrapperNote(tensors), notesOnStored(p.Steps, o), d.notes(), fallbackNotes(p.Steps), notesOnKept(p.Steps), addonNote(p, o), notesOf(p, o))
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
 	if err := p.describe(&o); err != nil {
@@ -201,7 +205,7 @@ func readOrder(tensors []checkpoint.Tensor) []int32 {
 	return places
 }
 
-func checkFor(p *Plan, o Options) error {
+func checkFor(p *Plan, m *app.ComfyModel, o Options) error {
 	if o.For == nil {
 		return nil
 	}
@@ -224,7 +228,11 @@ func checkFor(p *Plan, o Options) error {
 		}
 	}
 	p.ConfigFile = p.Config != nil && o.For.ConfigFile
-	return nil
+	if o.Layout != layout.Comfy {
+		return nil
+	}
+	_, problems := p.comfyOf(m)
+	return refuseComfy(m.Err(), problems)
 }
 
 // wrapperNote says that names are not those that loaders know.

@@ -15,8 +15,10 @@ type Edit struct {
 	Source checkpoint.Tensor // of the same size and dtype, where Data is nil
 	As     safetensors.Tensor
 	Data   []byte
-	// Layer and Format are those of a quantized weight, "" for other tensors.
+	// Layer and Format are those of a quantized weight, "" for other tensors, and
+	// Shape is what it restores to.
 	Layer, Format string
+	Shape         []int
 	Reason        string // what is done to the layer
 }
 

@@ -55,9 +55,11 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 		return nil, err
 	}
 	p.Steps = inReadOrder(p.Steps)
-	if err := checkFor(p, o); err != nil {
+	comfy := comfyModel(o.Layout, sources(p.Steps))
+	if err := checkFor(p, comfy, o); err != nil {
 		return nil, err
 	}
+	p.warnComfy(comfy, o)
 	if o.Layout == layout.SDNQ {
 		if err := t.config(p); err != nil {
 			return nil, err
