@@ -114,6 +114,8 @@ func TestClashingSettings(t *testing.T) {
 		"groups of 24: want 4, 8, or multiples of 16":           {Dtype: ptr("asym_w4a8_int8"), GroupSize: ptr(24)},
 		"6 bits take multiples of 16":                           {Dtype: ptr("asym_w4a8_int8"), GroupSize: ptr(8), Settings: map[string]any{"bits": 6}},
 		"int8_tensorwise has no input scale":                    {Settings: map[string]any{"input-scale": true}},
+		"dynamic-loss-threshold 1e: want a number":              {Dtype: ptr("int8"), Settings: map[string]any{"dynamic-loss-threshold": "1e"}},
+		"dynamic-loss-threshold inf: want a number":             {Dtype: ptr("int8"), Settings: map[string]any{"dynamic": true, "dynamic-loss-threshold": "inf"}},
 		"SDNQ dtypes have no bits":                              {Dtype: ptr("int8"), Settings: map[string]any{"bits": 4}},
 		"hybrid_mxfp8 is not written":                           {Dtype: ptr("hybrid_mxfp8")},
 		"block size -1: want 1 or more":                         {Scale: ptr("block"), Settings: map[string]any{"block-size": -1}},

@@ -70,11 +70,11 @@ func settingsOf(l *layout.Layer) (plan.Overrides, error) {
 		}
 		return f.Told(l.Options, l.Codec), nil
 	}
-	s, err := codec.Default().FromConfig(l.Options)
+	s, err := codec.Said(l.Options, l.Codec)
 	if err != nil {
 		return nil, err
 	}
-	s.Dtype, s.MatmulConv = "sdnq:"+s.Dtype, s.Matmul
+	s.Dtype = "sdnq:" + s.Dtype
 	return s.Given(), nil
 }
 

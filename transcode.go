@@ -97,6 +97,9 @@ func planTranscode(c *checkpoint.Checkpoint, dest string, o TranscodeOptions) (*
 	if err != nil || len(m.Layers) == 0 {
 		return nil, err
 	}
+	if err := m.Failed(); err != nil {
+		return nil, &sourceError{err}
+	}
 	if err := checkTranscode(m, p.Layout, o); err != nil {
 		return nil, err
 	}

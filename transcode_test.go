@@ -3,6 +3,7 @@ package tensorpress
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -87,6 +88,38 @@ func TestMovesAndBack(t *testing.T) {
 				t.Errorf("comes back with other values: %v", list)
 			}
 		})
+	}
+}
+
+// TestRenamesAndBack: layers of SDNQ's that describe themselves must be what they
+// were where a config describes them, and when they come back.
+func TestRenamesAndBack(t *testing.T) {
+	source := written(t, []safetensors.Tensor{
+		{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{64, 128}}, {Name: "b.weight", Dtype: safetensors.BF16, Shape: []int{48, 64}},
+	})
+	for _, tt := range settingCases {
+		label := fmt.Sprint(tt.dtype, tt.settings)
+		from := quantized(t, source, Options{Dtype: ptr("sdnq:" + strings.TrimPrefix(tt.dtype, "sdnq:")), Settings: tt.settings})
+		named, back := filepath.Join(t.TempDir(), "sdnq.safetensors"), filepath.Join(t.TempDir(), "back.safetensors")
+		if _, err := Transcode(t.Context(), from, named, TranscodeOptions{Layout: "sdnq"}); err != nil {
+			t.Errorf("%s: %v", label, err)
+			continue
+		}
+		if v, err := Verify(t.Context(), named, VerifyOptions{Source: from, MaxRelMSE: ptr(0.0)}); err != nil || !v.OK {
+			t.Errorf("%s: %+v, %v", label, v, err)
+			continue
+		}
+		if _, err := Transcode(t.Context(), named, back, TranscodeOptions{Layout: "comfy", Rename: true}); err != nil {
+			t.Errorf("%s: %v", label, err)
+		} else if list := differences(t, back, from); len(list) > 0 {
+			t.Errorf("%s: comes back with another %v", label, list)
+		}
+		if tt.settings["zero-point-dtype"] == nil {
+			continue
+		}
+		if list := differences(t, quantized(t, source, Options{Like: from}), from); len(list) > 0 {
+			t.Errorf("%s: done like it, it has another %v", label, list)
+		}
 	}
 }
 

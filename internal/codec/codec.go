@@ -5,6 +5,7 @@ package codec
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -150,7 +151,7 @@ func match(c Codec, l *Stored) error {
 }
 
 func extra(want []quant.Tensor, l *Stored) error {
-	for role := range l.Tensors {
+	for _, role := range slices.Sorted(maps.Keys(l.Tensors)) { // in one order, for the message
 		known := role == quant.InputScale // of activations: no weight needs it
 		for _, w := range want {
 			known = known || w.Role == role

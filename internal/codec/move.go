@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
@@ -267,14 +268,27 @@ func Renamed(src Source, metadata pyjson.Object, c Codec) (*Move, error) {
 	if s == nil {
 		return nil, errors.New("it is no SDNQ layer")
 	}
-	given, err := Default().FromConfig(metadata)
+	given, err := Said(metadata, c)
 	if err != nil {
 		return nil, err
 	}
-	given.Kind, given.MatmulConv, given.GroupSize = s.Kind, given.Matmul, s.GroupSize
+	given.Kind, given.GroupSize = s.Kind, s.GroupSize
 	m := Kept(sdnqFormat, sdnqMetadata(s, src), c)
 	m.Settings = given
 	return m, nil
+}
+
+// Said are the settings of a stored SDNQ layer, as a config says them: there,
+// unlike in a layer's own JSON, zero points are stored as scales are unless it
+// says "none".
+func Said(metadata pyjson.Object, c Codec) (Settings, error) {
+	given, err := Default().FromConfig(metadata)
+	given.MatmulConv = given.Matmul
+	scale, zero, _ := Scheme(c).Stores()
+	if scale != "" && zero == "" && slices.ContainsFunc(c.Tensors(), func(t quant.Tensor) bool { return t.Role == quant.ZeroPoint }) {
+		given.ZeroPointDtype = "none"
+	}
+	return given, err
 }
 
 // Kept leaves a layer of the comfy layout as it is.

@@ -47,6 +47,9 @@ func refuseSDNQ(s Settings) error {
 	if err == nil && s.Codebook && (o.Dtype.Class != dtype.Integer || !o.Dtype.Unsigned) {
 		err = fmt.Errorf("%s has no codebook: only unsigned integers have", o.Dtype)
 	}
+	if err == nil {
+		err = s.checkThreshold()
+	}
 	if err == nil && s.Dynamic {
 		if _, err = s.Threshold(o.Dtype); err == nil && quant.DynamicOrder(o.Dtype, s.Codebook) == nil {
 			err = fmt.Errorf("%s is not among the dtypes of the dynamic choice", o.Dtype)

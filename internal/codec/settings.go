@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -293,6 +294,9 @@ func (s Settings) FromConfig(o pyjson.Object) (Settings, error) {
 			return s, fmt.Errorf("%s: %s, want a %T", f.Key, pyjson.Dump(v), f.Value(s))
 		}
 	}
+	if err := s.checkThreshold(); err != nil {
+		return s, err
+	}
 	if v, ok := o.Get("use_svd"); !ok || v == false {
 		s.SVDRank = 0
 	}
@@ -320,14 +324,26 @@ func (s Settings) PlainDtype() string {
 	return t.Name
 }
 
+// checkThreshold refuses a text that a config could not hold as a number.
+func (s Settings) checkThreshold() error {
+	if s.DynamicThreshold == "" {
+		return nil
+	}
+	v, err := pyjson.Parse([]byte(s.DynamicThreshold))
+	if _, ok := v.(json.Number); err != nil || !ok {
+		return fmt.Errorf("dynamic-loss-threshold %s: want a number", s.DynamicThreshold)
+	}
+	return nil
+}
+
 // Threshold is the loss that the dynamic choice accepts, from a dtype on.
 func (s Settings) Threshold(from *dtype.Type) (float64, error) {
 	if s.DynamicThreshold == "" {
 		return quant.DynamicThreshold(from), nil
 	}
 	x, err := strconv.ParseFloat(s.DynamicThreshold, 64)
-	if err != nil {
-		return 0, fmt.Errorf("dynamic-loss-threshold %s: want a number", s.DynamicThreshold)
+	if err := cmp.Or(s.checkThreshold(), err); err != nil {
+		return 0, err
 	}
 	if x < 0 {
 		return quant.DynamicThreshold(from), nil

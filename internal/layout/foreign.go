@@ -62,7 +62,7 @@ func (m *Model) readForeign() error {
 		m.Layout = cmp.Or(m.Layout, by)
 	}
 	m.agreeOnOrder()
-	if m.Layout == ScaleInv {
+	if slices.Contains(scaledAll, m.Layout) {
 		m.missScales(unscaled)
 	}
 	return nil
@@ -143,15 +143,19 @@ func (m *Model) mayBeForeign() bool {
 	return false
 }
 
+// scaledAll are the layouts in which every weight of 8-bit floats has a scale.
+// ComfyUI's older one has plain ones too.
+var scaledAll = []*Layout{ScaleInv, WeightScale, PlainScale}
+
 // missScales makes layers of weights that lack the scale which all others of
 // their kind have.
 func (m *Model) missScales(weights []checkpoint.Tensor) {
 	for _, t := range weights {
 		name := strings.TrimSuffix(t.Name, weightSuffix)
 		l := &Layer{Name: name, Format: t.Dtype.String(), Dtype: t.Dtype.String(), Unscaled: true}
-		m.stored(l, ScaleInv)
+		m.stored(l, m.Layout)
 		l.Err = fmt.Errorf("tensor %s is missing: without it nobody knows what the %s of %s stand for",
-			ScaleInv.TensorName(name, quant.Scale), t.Dtype, t.Name)
+			m.Layout.TensorName(name, quant.Scale), t.Dtype, t.Name)
 		m.Layers = append(m.Layers, l)
 	}
 }

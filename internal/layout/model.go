@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -172,8 +173,7 @@ func (l *Layer) Stored() map[quant.Role]checkpoint.Tensor {
 
 // open gives the layer its codec, or the reason why it has none.
 func (m *Model) open(l *Layer, o *opened) {
-	if o.err != nil {
-		l.Err = o.err
+	if l.Err = cmp.Or(o.err, m.secondScale(l)); l.Err != nil {
 		return
 	}
 	l.Codec, l.alike = o.codec, o
@@ -182,6 +182,23 @@ func (m *Model) open(l *Layer, o *opened) {
 	for i, t := range tensors {
 		l.Parts[i], _ = m.Checkpoint.Lookup(l.Layout.TensorName(l.Name, t.Role))
 	}
+}
+
+// secondScale is an error if a weight has a further scale, by the name of a
+// layout that nothing describes: what is made of the layer would be taken for
+// such a one, and programs differ in which scale they apply.
+func (m *Model) secondScale(l *Layer) error {
+	own := l.Layout.TensorName(l.Name, quant.Scale)
+	for _, by := range foreignLayouts {
+		name := by.TensorName(l.Name, quant.Scale)
+		if name == own {
+			continue
+		}
+		if _, ok := m.Checkpoint.Lookup(name); ok {
+			return fmt.Errorf("has a %s beside its %s: programs differ in which applies", name, own)
+		}
+	}
+	return nil
 }
 
 func (m *Model) collectPlain() {
