@@ -78,33 +78,48 @@ func surveyRows(rows, count int) []int {
 // sample returns the normalized values of rows: all, or where there are more
 // than n, as many drawn with replacement.
 func (w *W4A8) sample(read Reader, rows []int, total, n int) ([]float32, error) {
-	drawn := draws(total, n)
+	draws := drawn(total, n)
 	values := make([]float32, min(total, n))
-	piece := w.Cut().UnitCols
-	piece *= max((1<<16)/piece, 1)
-	buffer := make([]float32, min(piece, w.shape[1]))
 	next, at := 0, 0
 	var scales []float32
+	err := w.pieces(read, rows, func(x []float32) {
+		RotateOnce(x, w.Rotation)
+		gammas := sized(&scales, len(x)/w.Group)
+		w.start(gammas, x)
+		if draws == nil {
+			w.normalize(values[at:], x, gammas)
+		}
+		for ; next < len(draws) && int(draws[next].from) < at+len(x); next++ {
+			from := int(draws[next].from) - at
+			values[draws[next].to] = x[from] / gammas[from/w.Group]
+		}
+		at += len(x)
+	})
+	return values, err
+}
+
+// pieces reads rows one after the other: some at a time, as many groups are rotated
+// sooner together than one by one, or parts of a long one.
+func (w *W4A8) pieces(read Reader, rows []int, do func(x []float32)) error {
+	const most = 1 << 16 // values, or one unit
+	columns, unit := w.shape[1], w.Cut().UnitCols
+	part := min(unit*max(most/unit, 1), columns)
+	buffer, full := make([]float32, max(most/columns, 1)*part), 0
 	for _, row := range rows {
-		for col := 0; col < w.shape[1]; col += len(buffer) {
-			x := buffer[:min(len(buffer), w.shape[1]-col)]
-			if err := read(row*w.shape[1]+col, x); err != nil {
-				return nil, err
+		for col := 0; col < columns; col += part {
+			n := min(part, columns-col)
+			if full+n > len(buffer) {
+				do(buffer[:full])
+				full = 0
 			}
-			RotateOnce(x, w.Rotation)
-			gammas := sized(&scales, len(x)/w.Group)
-			w.start(gammas, x)
-			if drawn == nil {
-				w.normalize(values[at:], x, gammas)
+			if err := read(row*columns+col, buffer[full:full+n]); err != nil {
+				return err
 			}
-			for ; next < len(drawn) && int(drawn[next].from) < at+len(x); next++ {
-				from := int(drawn[next].from) - at
-				values[drawn[next].to] = x[from] / gammas[from/w.Group]
-			}
-			at += len(x)
+			full += n
 		}
 	}
-	return values, nil
+	do(buffer[:full])
+	return nil
 }
 
 // normalize sets dst to values, each group of them divided by its scale.
@@ -120,25 +135,25 @@ func (w *W4A8) normalize(dst, x, gammas []float32) {
 // draw puts value from of a population at place to of a sample.
 type draw struct{ from, to uint32 }
 
-// drawn are the last draws: a model has many weights of a shape.
-var drawn atomic.Pointer[sampling]
+// lastDrawn is kept: a model has many weights of a shape.
+var lastDrawn atomic.Pointer[sampling]
 
 type sampling struct {
 	population int
 	draws      []draw
 }
 
-// draws returns n draws from a population, in its order; nil where it is no
+// drawn returns n draws from a population, in its order; nil where it is no
 // larger than that.
-func draws(population, n int) []draw {
+func drawn(population, n int) []draw {
 	if population <= n {
 		return nil
 	}
-	if s := drawn.Load(); s != nil && s.population == population && len(s.draws) == n {
+	if s := lastDrawn.Load(); s != nil && s.population == population && len(s.draws) == n {
 		return s.draws
 	}
 	list := drawAgain(population, n)
-	drawn.Store(&sampling{population, list})
+	lastDrawn.Store(&sampling{population, list})
 	return list
 }
 
