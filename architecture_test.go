@@ -28,7 +28,7 @@ var layers = map[string]string{
 	"internal/stage":      "internal/openfiles internal/usage",
 	"internal/sdnq":       "dtype internal/pyjson internal/suggest",
 	"internal/preset":     "internal/sdnq internal/suggest",
-	"internal/checkpoint": "internal/openfiles internal/pyjson safetensors",
+	"internal/checkpoint": "internal/openfiles internal/pyjson internal/usage safetensors",
 	"internal/codec":      "dtype internal/kernel internal/pyjson internal/suggest quant safetensors",
 	"internal/layout":     "internal/checkpoint internal/codec internal/pyjson internal/sdnq internal/suggest quant safetensors",
 	"internal/app":        "dtype internal/codec internal/suggest internal/usage quant safetensors",

@@ -10,6 +10,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 const modelConfig = "config.json"
@@ -114,7 +115,7 @@ func writeModelConfig(s place, c *checkpoint.Checkpoint, p *plan.Plan) error {
 	}
 	model, err := pyjson.ParseObject(text)
 	if err != nil {
-		return sourceErrorf("%s: %w", path, err)
+		return usage.SourceErrorf("%s: %w", path, err)
 	}
 	without := layout.WithoutDeclarations(model)
 	changed := pyjson.Dump(without) != pyjson.Dump(model)
@@ -138,8 +139,4 @@ func weightsName(c *checkpoint.Checkpoint, p *plan.Plan) string {
 		return c.IndexName()
 	}
 	return p.Files[0].Name
-}
-
-func sourceErrorf(format string, args ...any) error {
-	return &sourceError{fmt.Errorf(format, args...)}
 }

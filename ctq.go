@@ -186,7 +186,7 @@ func storedInputScales(path string) (map[string]float32, error) {
 			continue
 		}
 		if t.Numel() != 1 || !codec.Floats(t.Dtype) {
-			return nil, sourceErrorf("%s: %s is %s %v, want one number", path, t.Name, t.Dtype, t.Shape)
+			return nil, usage.SourceErrorf("%s: %s is %s %v, want one number", path, t.Name, t.Dtype, t.Shape)
 		}
 		raw, value := make([]byte, t.Size), make([]float32, 1)
 		if err := c.ReadSection(t, raw, 0); err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // rewrite runs a mode of convert_to_quant that changes names and metadata alone.
@@ -28,7 +29,7 @@ func (c *CTQ) rewrite(ctx context.Context, source, dest string, r Resources) (*R
 func (c *CTQ) planRewrite(source *checkpoint.Checkpoint, dest string) (*plan.Plan, error) {
 	rewriting, err := c.command.Rewrite(source)
 	if err != nil && !errors.Is(err, ErrUsage) {
-		return nil, &sourceError{err}
+		return nil, usage.Source(err)
 	}
 	if err != nil {
 		return nil, err

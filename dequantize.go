@@ -116,7 +116,7 @@ func readModel(c *checkpoint.Checkpoint, source string) (*layout.Model, error) {
 		return nil, asSource(err)
 	}
 	if m.Err != nil {
-		return nil, &sourceError{m.Failed()}
+		return nil, usage.Source(m.Failed())
 	}
 	return m, nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -27,7 +28,7 @@ func checkRestored(c *checkpoint.Checkpoint, l *layout.Layer, a quant.Area, valu
 
 func restoredError(c *checkpoint.Checkpoint, l *layout.Layer, n *quant.NonfiniteError) error {
 	row, col := place2D(l.Shape(), n.Index)
-	return sourceErrorf("%s: layer %s: value [%d, %d] decodes to %v: verify the file, or fetch it again",
+	return usage.SourceErrorf("%s: layer %s: value [%d, %d] decodes to %v: verify the file, or fetch it again",
 		c.File(l.Parts[0]), l.Name, row, col, n.Value)
 }
 
@@ -47,7 +48,7 @@ func checkFits(c *checkpoint.Checkpoint, l *layout.Layer, values []float32, out 
 		return nil
 	}
 	if lo, hi := kernel.MinMax(values); lo <= -beyond || hi >= beyond {
-		return sourceErrorf("%s: layer %s has a value of %g, which F16 does not hold: BF16 and F32 do", c.File(l.Parts[0]), l.Name, max(-lo, hi))
+		return usage.SourceErrorf("%s: layer %s has a value of %g, which F16 does not hold: BF16 and F32 do", c.File(l.Parts[0]), l.Name, max(-lo, hi))
 	}
 	return nil
 }

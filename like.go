@@ -31,7 +31,7 @@ func (o Options) like(p *plan.Options) error {
 		return asSource(err)
 	}
 	if len(m.Layers) == 0 {
-		return sourceErrorf("%s holds no quantized layer to do like", o.Like)
+		return usage.SourceErrorf("%s holds no quantized layer to do like", o.Like)
 	}
 	if m.Config != nil {
 		p.Config = m.Config
@@ -51,7 +51,7 @@ func likeLayers(p *plan.Options, m *layout.Model) error {
 		}
 		given, err := settingsOf(l)
 		if err != nil {
-			return sourceErrorf("%s: layer %s: %w", m.Checkpoint.Path, l.Name, err)
+			return usage.SourceErrorf("%s: layer %s: %w", m.Checkpoint.Path, l.Name, err)
 		}
 		p.Set = append(p.Set, plan.Rule{Text: "like " + l.Name, Pattern: found, Over: given, Kind: kindOf(l)})
 		p.Only = append(p.Only, found)

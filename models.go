@@ -104,7 +104,7 @@ func readDecided(source, dest string, copyWeights bool, decide func(*model) erro
 	}
 	switch {
 	case len(m.list) == 0:
-		return nil, sourceErrorf("%s %w", source, errNothingDecided)
+		return nil, usage.SourceErrorf("%s %w", source, errNothingDecided)
 	case m.isPipeline() && dest != "" && !isFolder(dest):
 		return nil, errors.Join(usage.Errorf("%s must be a folder, since the source is a pipeline", dest), m.close())
 	}
@@ -155,9 +155,9 @@ func (m *models) readPipeline(like string) error {
 	case err != nil:
 		return errors.Join(err, m.close())
 	case len(m.list) == 0 && likePipeline:
-		return sourceErrorf("%s: no component of it is quantized in %s", m.source, like)
+		return usage.SourceErrorf("%s: no component of it is quantized in %s", m.source, like)
 	case len(m.list) == 0:
-		return sourceErrorf("%s: the pipeline has no component that is quantized: %s", m.source, strings.Join(quantizable, ", "))
+		return usage.SourceErrorf("%s: the pipeline has no component that is quantized: %s", m.source, strings.Join(quantizable, ", "))
 	}
 	return nil
 }
@@ -366,13 +366,13 @@ func (m *models) companions(ctx context.Context, in func(folder string) place, d
 	if m.others != nil {
 		for _, name := range m.others.Files {
 			if err := in("").CopyFile(ctx, name, filepath.Join(m.source, filepath.FromSlash(name))); err != nil {
-				return copyError(err)
+				return err
 			}
 		}
 	}
 	for _, one := range m.list {
 		if err := m.writeCompanions(ctx, in(one.folder), one, dest); err != nil {
-			return copyError(err)
+			return err
 		}
 	}
 	return nil

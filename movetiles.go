@@ -4,6 +4,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
 )
 
@@ -126,7 +127,7 @@ func (t *transcoding) explainLoss(s *plan.Step, found sums) error {
 	if finiteOrNil(found.errors) != nil || finiteOrNil(found.squares) == nil {
 		return nil
 	}
-	return sourceErrorf("%s: layer %s: its scales are too large for %s: --scale-dtype f32 holds them",
+	return usage.SourceErrorf("%s: layer %s: its scales are too large for %s: --scale-dtype f32 holds them",
 		t.source.File(s.From.Parts[0]), s.Layer, s.Move.To.Tensors()[1].Dtype)
 }
 

@@ -2,7 +2,6 @@ package tensorpress
 
 import (
 	"context"
-	"errors"
 	"io"
 	"os"
 	"path"
@@ -141,12 +140,4 @@ func (m *models) writeCompanions(ctx context.Context, s place, one *model, dest 
 		}
 	}
 	return writeModelConfig(s, c, p)
-}
-
-// copyError makes a file that cannot be copied for what it is the source's fault.
-func copyError(err error) error {
-	if errors.Is(err, stage.ErrSource) {
-		return &sourceError{err}
-	}
-	return err
 }

@@ -32,7 +32,7 @@ func pipelineOf(path string) (folders []string, found bool, err error) {
 	}
 	index, err := pyjson.ParseObject(text)
 	if err != nil {
-		return nil, true, sourceErrorf("%s: %w", name, err)
+		return nil, true, usage.SourceErrorf("%s: %w", name, err)
 	}
 	for _, entry := range index {
 		if !filepath.IsLocal(entry.Key) || strings.ContainsAny(entry.Key, `/\`) {
@@ -63,7 +63,7 @@ func modelsOf(path string) ([]string, error) {
 		}
 	}
 	if len(models) == 0 {
-		return nil, sourceErrorf("%s: no component of the pipeline holds .safetensors weights", path)
+		return nil, usage.SourceErrorf("%s: no component of the pipeline holds .safetensors weights", path)
 	}
 	return models, nil
 }

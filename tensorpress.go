@@ -118,15 +118,8 @@ func asSource(err error) error {
 	if system := (*fs.PathError)(nil); errors.As(err, &system) {
 		return err
 	}
-	return &sourceError{err}
+	return usage.Source(err)
 }
-
-// sourceError marks an error as the source's fault.
-type sourceError struct{ err error }
-
-func (e *sourceError) Error() string        { return e.err.Error() }
-func (e *sourceError) Unwrap() error        { return e.err }
-func (e *sourceError) Is(target error) bool { return target == ErrSource }
 
 // writers of an output's files, by their number.
 type writers []*safetensors.Writer

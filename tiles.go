@@ -12,6 +12,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
 )
 
@@ -383,7 +384,7 @@ func (e *encoding) explain(err error) error {
 		advice = "no low-rank part comes near such a weight: --keep leaves the tensor as it is"
 	}
 	row, col := place2D(t.Shape, n.Index)
-	return sourceErrorf("%s: tensor %s: value [%d, %d] is %v: %s", e.source.File(t), t.Name, row, col, n.Value, advice)
+	return usage.SourceErrorf("%s: tensor %s: value [%d, %d] is %v: %s", e.source.File(t), t.Name, row, col, n.Value, advice)
 }
 
 // reading is one pass over a tensor.

@@ -98,7 +98,7 @@ func planTranscode(c *checkpoint.Checkpoint, dest string, o TranscodeOptions) (*
 		return nil, err
 	}
 	if err := m.Failed(); err != nil {
-		return nil, &sourceError{err}
+		return nil, usage.Source(err)
 	}
 	if err := checkTranscode(m, p.Layout, o); err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -166,7 +167,7 @@ func (c *Checkpoint) collect() error {
 	c.Tensors = sorted(c.Tensors)
 	for i := 1; i < len(c.Tensors); i++ {
 		if a, b := c.Tensors[i-1], c.Tensors[i]; a.Name == b.Name {
-			return sourceErrorf("%s: tensor %.200q is in two shards, %q and %q",
+			return usage.SourceErrorf("%s: tensor %.200q is in two shards, %q and %q",
 				c.Dir, a.Name, c.ShardNames[a.Shard], c.ShardNames[b.Shard])
 		}
 	}
@@ -203,15 +204,15 @@ func (c *Checkpoint) compare(idx *index) error {
 			break // not listed
 		}
 		if len(tensors) == 0 || tensors[0].Name > e.tensor {
-			return sourceErrorf("%s: maps tensor %.200q to %q, which does not hold it", path, e.tensor, e.file)
+			return usage.SourceErrorf("%s: maps tensor %.200q to %q, which does not hold it", path, e.tensor, e.file)
 		}
 		if holder := c.ShardNames[tensors[0].Shard]; holder != e.file {
-			return sourceErrorf("%s: maps tensor %.200q to %q, but %q holds it", path, e.tensor, e.file, holder)
+			return usage.SourceErrorf("%s: maps tensor %.200q to %q, but %q holds it", path, e.tensor, e.file, holder)
 		}
 		tensors = tensors[1:]
 	}
 	if len(tensors) > 0 {
-		return sourceErrorf("%s: does not list tensor %.200q of %q", path, tensors[0].Name, c.ShardNames[tensors[0].Shard])
+		return usage.SourceErrorf("%s: does not list tensor %.200q of %q", path, tensors[0].Name, c.ShardNames[tensors[0].Shard])
 	}
 	return nil
 }
@@ -244,7 +245,7 @@ func (c *Checkpoint) loadConfig() error {
 		return err
 	}
 	if c.Config, err = pyjson.ParseObject(text); err != nil && c.IsModel() {
-		return sourceErrorf("%s: %w", filepath.Join(c.Dir, configFile), err)
+		return usage.SourceErrorf("%s: %w", filepath.Join(c.Dir, configFile), err)
 	}
 	return nil
 }

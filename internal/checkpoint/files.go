@@ -2,13 +2,14 @@ package checkpoint
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"slices"
 	"sync"
+
+	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // MaxText is the most bytes that a JSON file beside weights may have: that of a
@@ -25,7 +26,7 @@ func ReadFile(path string, most int64) ([]byte, error) {
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && int64(len(text)) > most {
-		err = sourceErrorf("%s: is larger than %d bytes", path, most)
+		err = usage.SourceErrorf("%s: is larger than %d bytes", path, most)
 	}
 	return text, err
 }
@@ -46,7 +47,7 @@ func checkRegular(path string, info fs.FileInfo) error {
 	if info.Mode().IsRegular() {
 		return nil
 	}
-	return sourceErrorf("%s: is %s, want a file", path, kindOf(info.Mode()))
+	return usage.SourceErrorf("%s: is %s, want a file", path, kindOf(info.Mode()))
 }
 
 // kindOf says what a path is that is no file.
@@ -110,5 +111,5 @@ func (w *Witness) Unchanged() error {
 }
 
 func changedError(path string) error {
-	return &sourceError{fmt.Errorf("%s: changed while it was read: run again once nothing writes to it", path)}
+	return usage.SourceErrorf("%s: changed while it was read: run again once nothing writes to it", path)
 }

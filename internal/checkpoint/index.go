@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // index is the content of a *.safetensors.index.json.
@@ -37,7 +39,7 @@ func (c *Checkpoint) readIndex(found func(file string)) (*index, error) {
 	}
 	x, err := parseIndex(strings.TrimPrefix(text.String(), byteOrderMark), found)
 	if err != nil {
-		return nil, sourceErrorf("%s: %w", path, err)
+		return nil, usage.SourceErrorf("%s: %w", path, err)
 	}
 	return x, nil
 }

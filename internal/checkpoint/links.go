@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // bounds are where the links of a folder may lead: into it, and into the cache
@@ -43,11 +45,11 @@ func (b bounds) check(link string) error {
 	target, err := filepath.EvalSymlinks(link)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return sourceErrorf("%s: is a link to nowhere: %w", link, err)
+		return usage.SourceErrorf("%s: is a link to nowhere: %w", link, err)
 	case errors.Is(err, fs.ErrPermission):
 		return err
 	case err != nil:
-		return sourceErrorf("%s: is a link that cannot be followed: %w", link, err)
+		return usage.SourceErrorf("%s: is a link that cannot be followed: %w", link, err)
 	}
 	if target, err = filepath.Abs(target); err != nil {
 		return err
@@ -55,7 +57,7 @@ func (b bounds) check(link string) error {
 	if lies(target, b.root) || b.blobs != "" && lies(target, b.blobs) || hubBlob.MatchString(target) {
 		return nil
 	}
-	return sourceErrorf("%s: is a link out of the source, to %s, and is not copied: put what it leads to in its place, or remove it", link, target)
+	return usage.SourceErrorf("%s: is a link out of the source, to %s, and is not copied: put what it leads to in its place, or remove it", link, target)
 }
 
 func lies(path, folder string) bool {

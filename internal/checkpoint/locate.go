@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 const (
@@ -62,7 +64,7 @@ func hasSuffix(name, suffix string) bool {
 }
 
 func pipelineError(dir string) error {
-	return sourceErrorf("%s: is a diffusers pipeline (%s): name the folder of a component, such as its transformer or unet",
+	return usage.SourceErrorf("%s: is a diffusers pipeline (%s): name the folder of a component, such as its transformer or unet",
 		dir, pipelineFile)
 }
 
@@ -70,11 +72,11 @@ func pipelineError(dir string) error {
 func foreignError(path, name string) error {
 	switch {
 	case isPickle(name):
-		return sourceErrorf("%s: is a pickle checkpoint, which is not read because loading it can run code: convert it to safetensors first", path)
+		return usage.SourceErrorf("%s: is a pickle checkpoint, which is not read because loading it can run code: convert it to safetensors first", path)
 	case hasSuffix(name, ".gguf"):
-		return sourceErrorf("%s: GGUF is not supported: start from the safetensors checkpoint it was made of", path)
+		return usage.SourceErrorf("%s: GGUF is not supported: start from the safetensors checkpoint it was made of", path)
 	}
-	return sourceErrorf("%s: want a %s file, a %s file or a folder that holds one", path, weightSuffix, "*"+indexSuffix)
+	return usage.SourceErrorf("%s: want a %s file, a %s file or a folder that holds one", path, weightSuffix, "*"+indexSuffix)
 }
 
 func isPickle(name string) bool {
@@ -155,10 +157,10 @@ func noWeightsError(dir string, names []string) error {
 	}
 	for _, name := range names {
 		if isPickle(name) || hasSuffix(name, ".gguf") {
-			return sourceErrorf("no %s file in the folder: %w", weightSuffix, foreignError(filepath.Join(dir, name), name))
+			return usage.SourceErrorf("no %s file in the folder: %w", weightSuffix, foreignError(filepath.Join(dir, name), name))
 		}
 	}
-	return sourceErrorf("%s: no %s file in the folder", dir, weightSuffix)
+	return usage.SourceErrorf("%s: no %s file in the folder", dir, weightSuffix)
 }
 
 // cacheError says what to take of a repository's folder in a hub's cache, nil
@@ -182,9 +184,9 @@ func cacheError(dir string) error {
 		}
 	}
 	if len(names) == 0 {
-		return sourceErrorf("%s: is the folder of a hub's cache and holds no snapshot: download the model again", dir)
+		return usage.SourceErrorf("%s: is the folder of a hub's cache and holds no snapshot: download the model again", dir)
 	}
-	return sourceErrorf("%s: is the folder of a hub's cache: take the model in it, %s", dir, strings.Join(names, " or "))
+	return usage.SourceErrorf("%s: is the folder of a hub's cache: take the model in it, %s", dir, strings.Join(names, " or "))
 }
 
 func absolute(path string) string {

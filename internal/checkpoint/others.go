@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // bookkeeping are folders that tools keep beside a model: a copy of a
@@ -108,7 +110,7 @@ func (w *walk) folder(name string, described bool, above []fs.FileInfo) error {
 		return err
 	}
 	if slices.ContainsFunc(above, func(other fs.FileInfo) bool { return os.SameFile(info, other) }) {
-		return sourceErrorf("%s: is a link to a folder that holds it: remove it", w.path(name))
+		return usage.SourceErrorf("%s: is a link to a folder that holds it: remove it", w.path(name))
 	}
 	entries, err := os.ReadDir(w.path(name))
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // kind is how a set of weights lies in a folder.
@@ -207,7 +208,7 @@ func undecided(dir string, sets []*set) error {
 		names = append(names, s.files...)
 	}
 	slices.Sort(names)
-	return sourceErrorf("%s: holds %s, and nothing says which to take: name one of them", dir, ListNames(names))
+	return usage.SourceErrorf("%s: holds %s, and nothing says which to take: name one of them", dir, ListNames(names))
 }
 
 // checkNumbers makes sure that numbered shards are all there.
@@ -219,11 +220,11 @@ func (s *set) checkNumbers(dir string) error {
 	}
 	for n := 1; n <= s.of; n++ {
 		if !seen[n] {
-			return sourceErrorf("%s: shard %d of %d is missing, and there is no index: it holds %s", dir, n, s.of, ListNames(s.files))
+			return usage.SourceErrorf("%s: shard %d of %d is missing, and there is no index: it holds %s", dir, n, s.of, ListNames(s.files))
 		}
 	}
 	if len(s.files) != s.of {
-		return sourceErrorf("%s: want %d shards, got %d: it holds %s", dir, s.of, len(s.files), ListNames(s.files))
+		return usage.SourceErrorf("%s: want %d shards, got %d: it holds %s", dir, s.of, len(s.files), ListNames(s.files))
 	}
 	return nil
 }
@@ -240,7 +241,7 @@ func explicitSet(dir string, config pyjson.Object) (*set, error) {
 	name, _ := value.(string)
 	s, _, ok := parseName(name)
 	if !ok || s.kind == numbered && s.of > 1 || filepath.Base(name) != name {
-		return nil, sourceErrorf("%s: %s is %v, want the name of a %s or *%s file in the folder",
+		return nil, usage.SourceErrorf("%s: %s is %v, want the name of a %s or *%s file in the folder",
 			filepath.Join(dir, configFile), WeightsKey, value, weightSuffix, indexSuffix)
 	}
 	s.stem, s.variant = strings.TrimSuffix(cmp.Or(cutIndex(name), name), weightSuffix), ""

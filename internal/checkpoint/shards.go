@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/tensorpress/tensorpress/internal/openfiles"
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -81,10 +82,10 @@ func (c *Checkpoint) openShard(name string) (*safetensors.File, error) {
 	case err == nil:
 		return f, f.Park()
 	case c.Index != "" && errors.Is(err, fs.ErrNotExist):
-		return nil, sourceErrorf("%s: shard %q is missing: %w", filepath.Join(c.Dir, c.Index), name, err)
+		return nil, usage.SourceErrorf("%s: shard %q is missing: %w", filepath.Join(c.Dir, c.Index), name, err)
 	case errors.Is(err, safetensors.ErrFormat):
 		if what := foreignContent(path); what != "" {
-			return nil, sourceErrorf("%s: is no safetensors file: it is %s", path, what)
+			return nil, usage.SourceErrorf("%s: is no safetensors file: it is %s", path, what)
 		}
 	}
 	return nil, asSource(err)

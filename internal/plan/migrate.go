@@ -383,18 +383,18 @@ func (g *migration) check(metadata map[string]string) error {
 	path := g.Checkpoint.Path
 	for _, l := range g.Layers {
 		if l.Layout == layout.Other { // no quantizing makes anything of them
-			return &sourceError{fmt.Errorf("%s: layer %s: %w", path, l.Name, l.Err)}
+			return usage.SourceErrorf("%s: layer %s: %w", path, l.Name, l.Err)
 		}
 	}
 	sameHeader := g.Checkpoint.Metadata[layout.HeaderKey] == metadata[layout.HeaderKey]
 	switch {
 	case g.unread:
-		return &sourceError{fmt.Errorf("%d of %d layers of %s cannot be described: %s", g.cannot.layers(), len(g.Layers), path, g.cannot)}
+		return usage.SourceErrorf("%d of %d layers of %s cannot be described: %s", g.cannot.layers(), len(g.Layers), path, g.cannot)
 	case len(g.cannot) > 0:
-		return &sourceError{fmt.Errorf("%d of %d layers of %s cannot be described without changing their weights: %s. tensorpress quantize makes them anew, from their values",
-			g.cannot.layers(), len(g.Layers), path, g.cannot)}
+		return usage.SourceErrorf("%d of %d layers of %s cannot be described without changing their weights: %s. tensorpress quantize makes them anew, from their values",
+			g.cannot.layers(), len(g.Layers), path, g.cannot)
 	case len(g.Layers) == 0:
-		return &sourceError{fmt.Errorf("%s holds no quantized layer", path)}
+		return usage.SourceErrorf("%s holds no quantized layer", path)
 	case (len(g.Add) > 0 || len(g.Remove) > 0) && g.edited == 0:
 		return usage.Errorf("no layer of %s is changed by --add-keys or --remove-keys", path)
 	case g.changed == 0 && len(g.Markers) == 0 && sameHeader && !g.MigrateOptions.Renamed:

@@ -6,9 +6,9 @@ import (
 	"maps"
 	"strings"
 
-	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -126,8 +126,8 @@ func (p *Plan) clash(u *units) error {
 	for i, end := range u.ends {
 		for _, t := range u.parts[start:end] {
 			if other, taken := from[t.Name]; taken {
-				return &sourceError{fmt.Errorf("tensors %s and %s would both be written as %s: is the source quantized already?",
-					p.Steps[other].Source.Name, p.Steps[i].Source.Name, t.Name)}
+				return usage.SourceErrorf("tensors %s and %s would both be written as %s: is the source quantized already?",
+					p.Steps[other].Source.Name, p.Steps[i].Source.Name, t.Name)
 			}
 			from[t.Name] = i
 		}
@@ -154,16 +154,11 @@ func (p *Plan) inTheWay() error {
 			continue
 		}
 		if layer, ok := p.Layout.PartOf(s.Source.Name); ok && layers[layer] {
-			return &sourceError{fmt.Errorf("tensor %s has the name of a part of layer %s, which would be quantized: --keep that layer, or rename the tensor", s.Source.Name, layer)}
+			return usage.SourceErrorf("tensor %s has the name of a part of layer %s, which would be quantized: --keep that layer, or rename the tensor", s.Source.Name, layer)
 		}
 	}
 	return nil
 }
-
-// sourceError is the source's fault.
-type sourceError struct{ error }
-
-func (e *sourceError) Is(target error) bool { return target == checkpoint.ErrSource }
 
 // name fills in the outputs of a step, but for where they lie.
 func (p *Plan) name(s *Step, parts []Part) {

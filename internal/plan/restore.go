@@ -6,6 +6,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -35,7 +36,7 @@ type Copy struct {
 // layer's own.
 func Restore(m *layout.Model, dtype safetensors.Dtype, o Output) (*Restoration, error) {
 	if err := m.Failed(); err != nil {
-		return nil, &sourceError{err}
+		return nil, usage.Source(err)
 	}
 	r := &Restoration{}
 	kept := keptDtype(m.Plain)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -47,7 +48,7 @@ func Rewrite(edits []Edit, o Output) (*Plan, error) {
 		p.BytesIn += e.Source.Size
 	}
 	if err := p.makeFiles(u, o); err != nil {
-		return nil, &sourceError{err}
+		return nil, usage.Source(err)
 	}
 	p.locateEdits(edits, u)
 	return p, nil

@@ -1,8 +1,6 @@
 package plan
 
 import (
-	"fmt"
-
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/usage"
@@ -59,7 +57,7 @@ func (s *Soft) check(step *Step) error {
 	case step.Action == Quantize && s.Refuse != "":
 		return usage.Errorf("layer %s (%s): %s", step.Layer, s.Why, s.Refuse)
 	case !s.Keep && s.Must && len(t.Shape) == 2 && t.Numel() > 0 && !codec.Floats(t.Dtype):
-		return &sourceError{fmt.Errorf("tensor %s (%s): %s, which is no F32, BF16 or F16, is not quantized", t.Name, s.Why, t.Dtype)}
+		return usage.SourceErrorf("tensor %s (%s): %s, which is no F32, BF16 or F16, is not quantized", t.Name, s.Why, t.Dtype)
 	}
 	if s.Label != nil && step.Action == Quantize {
 		step.Options, step.Header = s.Label.Relabel(step.Options)

@@ -10,6 +10,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
 )
 
@@ -21,7 +22,7 @@ func Inventory(m *layout.Model) (tensors []checkpoint.Tensor, stored map[string]
 		return m.Plain, nil, nil
 	}
 	if err := m.Failed(); err != nil {
-		return nil, nil, &sourceError{err}
+		return nil, nil, usage.Source(err)
 	}
 	tensors, stored = slices.Clone(m.Plain), map[string]*layout.Layer{}
 	kept := keptDtype(m.Plain)
@@ -93,7 +94,7 @@ func (d *decider) canStay(l *layout.Layer) bool {
 func restorable(l *layout.Layer) error {
 	for _, t := range l.Tensors {
 		if strings.HasSuffix(t.Name, layout.PreQuantScale) {
-			return &sourceError{fmt.Errorf("layer %s has %s, which the loader multiplies into activations: its values alone are not its weight", l.Name, t.Name)}
+			return usage.SourceErrorf("layer %s has %s, which the loader multiplies into activations: its values alone are not its weight", l.Name, t.Name)
 		}
 	}
 	return nil
@@ -192,5 +193,5 @@ func (d *decider) unscaled(t checkpoint.Tensor) error {
 	if !layout.Float8(t.Dtype) || d.AcceptUnscaled {
 		return nil
 	}
-	return &sourceError{fmt.Errorf("tensor %s is %s and has no scale: --accept-unscaled-fp8 takes its values as plain numbers, --keep leaves it as it is", t.Name, t.Dtype)}
+	return usage.SourceErrorf("tensor %s is %s and has no scale: --accept-unscaled-fp8 takes its values as plain numbers, --keep leaves it as it is", t.Name, t.Dtype)
 }

@@ -31,7 +31,7 @@ type TranscodeOptions struct {
 // application and the output.
 func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) {
 	if err := m.Failed(); err != nil {
-		return nil, &sourceError{err}
+		return nil, usage.Source(err)
 	}
 	t := &transcoding{Model: m, TranscodeOptions: how, o: o, moved: map[moved]*codec.Move{}}
 	p := &Plan{Layout: o.Layout, Transcodes: true, Steps: make([]Step, 0, len(m.Plain)+len(m.Layers))}

@@ -450,7 +450,7 @@ func TestCopyFile(t *testing.T) {
 	write(t, filepath.Join(dir, "source"), "text")
 	s := fill(t, Output{Dest: filepath.Join(dir, "out"), Folder: true}, "first")
 	defer s.Abort()
-	if err := s.CopyFile(t.Context(), "a", dir); !errors.Is(err, ErrSource) {
+	if err := s.CopyFile(t.Context(), "a", dir); !errors.Is(err, usage.ErrSource) {
 		t.Errorf("a folder: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -475,7 +475,7 @@ func TestCopyFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer to.Close()
-	if err := copyAll(t.Context(), to, from, info); !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "changed while it was copied") {
+	if err := copyAll(t.Context(), to, from, info); !errors.Is(err, usage.ErrSource) || !strings.Contains(err.Error(), "changed while it was copied") {
 		t.Errorf("one that grows: %v", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +20,7 @@ func TestCopySpecial(t *testing.T) {
 	s := fill(t, Output{Dest: filepath.Join(dir, "out"), Folder: true}, "first")
 	defer s.Abort()
 	for _, path := range []string{filepath.Join(dir, "pipe"), "/dev/zero"} {
-		if err := s.CopyFile(t.Context(), "copy", path); !errors.Is(err, ErrSource) {
+		if err := s.CopyFile(t.Context(), "copy", path); !errors.Is(err, usage.ErrSource) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}

@@ -6,7 +6,6 @@ package stage
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -14,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // Stage is a set of files on their way to a destination.
@@ -163,26 +164,15 @@ func (s *Stage) WriteFile(name string, data []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// ErrSource is every error of a file that cannot be copied because of what it is.
-var ErrSource = errors.New("source cannot be copied")
-
-type sourceError struct{ error }
-
-func (*sourceError) Is(target error) bool { return target == ErrSource }
-
-func sourceErrorf(format string, args ...any) error {
-	return &sourceError{fmt.Errorf(format, args...)}
-}
-
 // CopyFile adds a copy of an ordinary file. An error that is that file's own fault is
-// an [ErrSource].
+// a [usage.ErrSource].
 func (s *Stage) CopyFile(ctx context.Context, name, from string) error {
 	info, err := os.Stat(from)
 	if err != nil {
 		return err
 	}
 	if !info.Mode().IsRegular() { // to open one may be to wait for ever
-		return sourceErrorf("%s: is no ordinary file", from)
+		return usage.SourceErrorf("%s: is no ordinary file", from)
 	}
 	src, err := os.Open(from)
 	if err != nil {
@@ -219,7 +209,7 @@ func copyAll(ctx context.Context, to, from *os.File, info fs.FileInfo) error {
 		return err
 	}
 	if done != info.Size() || !os.SameFile(now, info) || !now.ModTime().Equal(info.ModTime()) {
-		return sourceErrorf("%s: changed while it was copied", from.Name())
+		return usage.SourceErrorf("%s: changed while it was copied", from.Name())
 	}
 	return nil
 }

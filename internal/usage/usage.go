@@ -1,5 +1,6 @@
-// Package usage marks errors that are the command's, not the data's: what was
-// asked for does not exist, contradicts itself, or would overwrite something.
+// Package usage marks errors by whose fault they are: the command's, where what
+// was asked for does not exist, contradicts itself, or would overwrite something,
+// or the source's. All others are the system's.
 package usage
 
 import (
@@ -7,22 +8,34 @@ import (
 	"fmt"
 )
 
-// Err is what every error of this package is.
-var Err = errors.New("wrong usage")
+// What errors of this package are, for errors.Is.
+var (
+	Err       = errors.New("wrong usage")
+	ErrSource = errors.New("not a usable checkpoint")
+)
 
-type usageError struct{ err error }
+// marked has the text of an error and is one of the kinds as well.
+type marked struct{ err, kind error }
 
-func (e *usageError) Error() string        { return e.err.Error() }
-func (e *usageError) Unwrap() error        { return e.err }
-func (e *usageError) Is(target error) bool { return target == Err }
+func (e *marked) Error() string        { return e.err.Error() }
+func (e *marked) Unwrap() error        { return e.err }
+func (e *marked) Is(target error) bool { return target == e.kind }
 
-// Errorf is fmt.Errorf for such an error.
-func Errorf(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+// Errorf is fmt.Errorf for an error of the command's.
+func Errorf(format string, args ...any) error { return Wrap(fmt.Errorf(format, args...)) }
 
-// Wrap marks an error, nil excepted.
-func Wrap(err error) error {
+// Wrap marks an error as the command's, nil excepted.
+func Wrap(err error) error { return mark(err, Err) }
+
+// SourceErrorf is fmt.Errorf for an error of the source's.
+func SourceErrorf(format string, args ...any) error { return Source(fmt.Errorf(format, args...)) }
+
+// Source marks an error as the source's, nil excepted.
+func Source(err error) error { return mark(err, ErrSource) }
+
+func mark(err, kind error) error {
 	if err == nil {
 		return nil
 	}
-	return &usageError{err}
+	return &marked{err, kind}
 }

@@ -10,16 +10,25 @@ import (
 // TestMarks: the exit status follows from the mark, which must survive
 // wrapping and leave the cause to be found.
 func TestMarks(t *testing.T) {
-	for _, err := range []error{Errorf("%w of x", fs.ErrNotExist), Wrap(fs.ErrNotExist)} {
-		err = fmt.Errorf("more: %w", err)
-		if !errors.Is(err, Err) || !errors.Is(err, fs.ErrNotExist) {
+	tests := []struct {
+		err         error
+		kind, other error
+	}{
+		{Errorf("%w of x", fs.ErrNotExist), Err, ErrSource},
+		{Wrap(fs.ErrNotExist), Err, ErrSource},
+		{SourceErrorf("%w of x", fs.ErrNotExist), ErrSource, Err},
+		{Source(fs.ErrNotExist), ErrSource, Err},
+	}
+	for _, tt := range tests {
+		err := fmt.Errorf("more: %w", tt.err)
+		if !errors.Is(err, tt.kind) || !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%v lost its mark or its cause", err)
 		}
+		if errors.Is(err, tt.other) {
+			t.Errorf("%v has the other mark", err)
+		}
 	}
-	if Wrap(nil) != nil {
+	if Wrap(nil) != nil || Source(nil) != nil {
 		t.Error("no error became one")
-	}
-	if errors.Is(fs.ErrNotExist, Err) {
-		t.Error("any error is one of usage")
 	}
 }
