@@ -37,8 +37,9 @@ var layers = map[string]string{
 	"internal/ctq": "internal/checkpoint internal/codec internal/layout internal/pattern internal/plan internal/preset internal/pyjson " +
 		"internal/suggest internal/usage safetensors",
 	"": "dtype internal/app internal/checkpoint internal/codec internal/ctq internal/kernel internal/layout internal/pattern internal/plan " +
-		"internal/preset internal/pyjson internal/sdnq internal/stage internal/stream internal/usage quant safetensors",
-	"cmd/tensorpress": "internal/suggest",
+		"internal/preset internal/pyjson internal/sdnq internal/stage internal/stream internal/usage quant report safetensors",
+	"report":          "",
+	"cmd/tensorpress": "internal/suggest report",
 	"bench":           "safetensors",
 }
 

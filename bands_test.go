@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -43,7 +44,7 @@ func TestBands(t *testing.T) {
 }
 
 // restoredWith dequantizes and verifies.
-func restoredWith(t *testing.T, path, source string, r Resources) ([]byte, []LayerError) {
+func restoredWith(t *testing.T, path, source string, r Resources) ([]byte, []report.LayerError) {
 	t.Helper()
 	dest := filepath.Join(t.TempDir(), "plain.safetensors")
 	if _, err := Dequantize(t.Context(), path, dest, DequantizeOptions{Resources: r}); err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -66,7 +67,7 @@ func TestComfyFormats(t *testing.T) {
 			t.Fatalf("%s: %d layers, %v", c.json, len(v.Layers), err)
 		}
 		for _, l := range v.Layers {
-			if got := pyjson.Dump(l.Options); got != c.json || l.Problem != "" {
+			if got := optionsText(t, l.Options); got != c.json || l.Problem != "" {
 				t.Errorf("%s: %s, problem %q, want %s", l.Name, got, l.Problem, c.json)
 			}
 		}
@@ -147,7 +148,7 @@ func TestSettingsOfOneLayer(t *testing.T) {
 		`{"format": "asym_w4a8_int8", "group_size": 16, "convrot_groupsize": 16}`,
 	}
 	for i, w := range want {
-		if got := pyjson.Dump(r.Layers[i].Options); got != w {
+		if got := optionsText(t, r.Layers[i].Options); got != w {
 			t.Errorf("%s: %s, want %s", r.Layers[i].Name, got, w)
 		}
 	}
@@ -338,4 +339,18 @@ func TestZeroLayersOfFurtherFormats(t *testing.T) {
 			}
 		}
 	}
+}
+
+// optionsText is what a description says, as Python writes it.
+func optionsText(t *testing.T, o report.Options) string {
+	t.Helper()
+	text, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := pyjson.ParseObject(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pyjson.Dump(all)
 }

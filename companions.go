@@ -11,6 +11,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 const modelConfig = "config.json"
@@ -23,7 +24,7 @@ type spaceError struct {
 }
 
 func (e *spaceError) Error() string {
-	text := fmt.Sprintf("%s needs %s, and %s are free there: make room or name another disk", e.dest, Size(e.needed), Size(e.free))
+	text := fmt.Sprintf("%s needs %s, and %s are free there: make room or name another disk", e.dest, report.Size(e.needed), report.Size(e.free))
 	return strings.Join(append([]string{text}, e.notes...), "; ")
 }
 
@@ -50,7 +51,7 @@ func leftOut(o *checkpoint.Others) (notes []string) {
 	}
 	if n := len(o.LeftOut); n > 0 {
 		notes = append(notes, fmt.Sprintf("%s of weights that the output does not describe %s left out, %s: %s; --copy-weights copies them",
-			counted(n, "file"), isOrAre(n), Size(o.Bytes), checkpoint.ListNames(o.LeftOut)))
+			counted(n, "file"), isOrAre(n), report.Size(o.Bytes), checkpoint.ListNames(o.LeftOut)))
 	}
 	if n := len(o.Clash); n > 0 {
 		notes = append(notes, fmt.Sprintf("%s of other weights %s not copied, since loaders would take them in place of the output: %s",
@@ -65,7 +66,7 @@ func notRead(o *checkpoint.Others) []string {
 	if n == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s of other weights in the folder %s not read, %s: %s", counted(n, "file"), isOrAre(n), Size(o.Bytes), checkpoint.ListNames(o.LeftOut))}
+	return []string{fmt.Sprintf("%s of other weights in the folder %s not read, %s: %s", counted(n, "file"), isOrAre(n), report.Size(o.Bytes), checkpoint.ListNames(o.LeftOut))}
 }
 
 func counted(n int, what string) string {

@@ -15,6 +15,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // CTQ is a command line of convert_to_quant 1.3.4.
@@ -65,7 +66,7 @@ func (c *CTQ) Help() []CTQSection {
 // Run does what convert_to_quant does with --simple, byte for byte where its
 // result is defined, but for biases, which keep their values. An existing
 // output is replaced, and its folder is made.
-func (c *CTQ) Run(ctx context.Context, r Resources) (*Report, error) {
+func (c *CTQ) Run(ctx context.Context, r Resources) (*report.Report, error) {
 	source, dest := c.command.Text("input"), c.output()
 	if c.command.Text("dry_run") == "create-template" && c.command.Has("dry_run") {
 		return c.template(source)
@@ -100,7 +101,7 @@ func (c *CTQ) output() string {
 
 // template writes the layer config to fill in that --dry-run create-template
 // makes.
-func (c *CTQ) template(source string) (*Report, error) {
+func (c *CTQ) template(source string) (*report.Report, error) {
 	one, err := checkpoint.Open(source)
 	if err != nil {
 		return nil, err
@@ -110,7 +111,7 @@ func (c *CTQ) template(source string) (*Report, error) {
 	if err := os.WriteFile(name, []byte(ctq.Template(one.Tensors)), 0o666); err != nil {
 		return nil, err
 	}
-	return &Report{Source: source, Dest: name, Layout: layout.Comfy.Name, Layers: []ReportLayer{}}, nil
+	return &report.Report{Source: source, Dest: name, Layout: layout.Comfy.Name, Layers: []report.Layer{}}, nil
 }
 
 // convertToQuant takes the rules of a command line of convert_to_quant.

@@ -8,10 +8,11 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // rewrite runs a mode of convert_to_quant that changes names and metadata alone.
-func (c *CTQ) rewrite(ctx context.Context, source, dest string, r Resources) (*Report, error) {
+func (c *CTQ) rewrite(ctx context.Context, source, dest string, r Resources) (*report.Report, error) {
 	start := time.Now()
 	m := &models{source: source, parents: true}
 	one, err := checkpoint.Open(source)

@@ -8,11 +8,11 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
-	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -38,7 +38,7 @@ var plainDtypes = map[string]safetensors.Dtype{
 // Dequantize writes source to dest with every quantized layer as a plain
 // tensor. Kept tensors stay as they are. Of a pipeline, the components that hold
 // quantized layers are restored and all else is copied.
-func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (*Report, error) {
+func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (*report.Report, error) {
 	start := time.Now()
 	d, err := readQuantized(source, dest, o)
 	if err != nil {
@@ -47,8 +47,10 @@ func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (
 	defer d.close()
 	return d.write(ctx, writing{
 		dest: dest, force: o.Force, Resources: o.Resources, bytes: d.bytesIn(),
-		tasks:  func(yield func(stream.Task) bool) { d.restore(o.Resources, yield) },
-		report: func(*stage.Stage, func(int64)) (*Report, error) { return d.restoreReport(dest, time.Since(start)), nil },
+		tasks: func(yield func(stream.Task) bool) { d.restore(o.Resources, yield) },
+		report: func(*stage.Stage, func(int64)) (*report.Report, error) {
+			return d.restoreReport(dest, time.Since(start)), nil
+		},
 	})
 }
 
@@ -153,28 +155,28 @@ func restoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to writers, use
 }
 
 // restoreReport lists the layers that were restored.
-func (m *models) restoreReport(dest string, took time.Duration) *Report {
-	report := &Report{
-		Source: m.source, Dest: dest, Layers: []ReportLayer{},
+func (m *models) restoreReport(dest string, took time.Duration) *report.Report {
+	all := &report.Report{
+		Source: m.source, Dest: dest, Layers: []report.Layer{},
 		BytesIn: m.bytesIn(), BytesOut: m.bytesOut(), Seconds: took.Seconds(), Notes: leftOut(m.others),
 	}
 	for _, one := range m.list {
 		for _, f := range one.plan.Files {
-			report.Files = append(report.Files, one.named(f.Name))
+			all.Files = append(all.Files, one.named(f.Name))
 		}
 		for _, note := range one.plan.Notes {
-			report.Notes = append(report.Notes, one.note(note))
+			all.Notes = append(all.Notes, one.note(note))
 		}
 		for _, l := range one.restoration.Layers {
-			layer := ReportLayer{
-				Name: one.named(l.Layer.Name), Action: "dequantize", Dtype: l.Dtype().String(), Options: pyjson.Object{},
+			layer := report.Layer{
+				Name: one.named(l.Layer.Name), Action: report.Dequantize, Dtype: l.Dtype().String(), Options: report.Options{},
 				Shape: l.Part.Shape, BytesOut: l.Size,
 			}
 			for _, part := range l.Parts {
 				layer.BytesIn += part.Size
 			}
-			report.Layers = append(report.Layers, layer)
+			all.Layers = append(all.Layers, layer)
 		}
 	}
-	return report
+	return all
 }

@@ -7,61 +7,30 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
-	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/report"
 )
-
-// Inspection is what is in a checkpoint.
-type Inspection struct {
-	Path     string            `json:"path"`
-	Layout   string            `json:"layout"`         // "" where nothing is quantized
-	Part     string            `json:"part,omitempty"` // what it is of a model, where it is not all
-	Metadata map[string]string `json:"metadata"`
-	Layers   []InspectedLayer  `json:"layers"`  // the quantized ones
-	Tensors  []InspectedTensor `json:"tensors"` // all
-	Bytes    int64             `json:"bytes"`   // of all tensors
-}
-
-// InspectedLayer is a quantized layer.
-type InspectedLayer struct {
-	Name    string            `json:"name"`
-	Format  string            `json:"format"`
-	Dtype   string            `json:"dtype"`
-	Shape   []int             `json:"shape"` // of the weight before it was quantized
-	Options pyjson.Object     `json:"options"`
-	Tensors []InspectedTensor `json:"tensors"`
-	Bytes   int64             `json:"bytes"`
-	Problem string            `json:"problem,omitempty"` // why it cannot be decoded
-}
-
-// InspectedTensor is a stored tensor.
-type InspectedTensor struct {
-	Name  string `json:"name"`
-	Dtype string `json:"dtype"`
-	Shape []int  `json:"shape"`
-	Bytes int64  `json:"bytes"`
-}
 
 // Inspect reads headers and metadata, no weights. In a pipeline, names begin
 // with the folder of their component.
-func Inspect(ctx context.Context, path string) (*Inspection, error) {
+func Inspect(ctx context.Context, path string) (*report.Inspection, error) {
 	folders, err := modelsOf(path)
 	if err != nil {
 		return nil, err
 	}
-	v := &Inspection{Path: path, Metadata: map[string]string{}, Layers: []InspectedLayer{}, Tensors: []InspectedTensor{}}
+	v := &report.Inspection{Path: path, Metadata: map[string]string{}, Layers: []report.StoredLayer{}, Tensors: []report.Tensor{}}
 	for _, folder := range folders {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := v.add(path, folder); err != nil {
+		if err := inspectModel(v, path, folder); err != nil {
 			return nil, err
 		}
 	}
 	return v, nil
 }
 
-// add inspects one model.
-func (v *Inspection) add(path, folder string) error {
+// inspectModel adds one model.
+func inspectModel(v *report.Inspection, path, folder string) error {
 	c, err := checkpoint.OpenPart(path, folder)
 	if err != nil {
 		return err
@@ -92,9 +61,9 @@ func (v *Inspection) add(path, folder string) error {
 	return nil
 }
 
-func inspectLayer(l *layout.Layer, prefix string) InspectedLayer {
-	v := InspectedLayer{
-		Name: prefix + l.Name, Format: l.Format, Dtype: l.Dtype, Shape: l.Shape(), Options: l.Options,
+func inspectLayer(l *layout.Layer, prefix string) report.StoredLayer {
+	v := report.StoredLayer{
+		Name: prefix + l.Name, Format: l.Format, Dtype: l.Dtype, Shape: l.Shape(), Options: reportOptions(l.Options),
 		Tensors: inspected(nil, l.Tensors, prefix), Bytes: bytesOf(l.Tensors),
 	}
 	if l.Err != nil {
@@ -104,10 +73,10 @@ func inspectLayer(l *layout.Layer, prefix string) InspectedLayer {
 }
 
 // inspected adds tensors to all.
-func inspected(all []InspectedTensor, tensors []checkpoint.Tensor, prefix string) []InspectedTensor {
+func inspected(all []report.Tensor, tensors []checkpoint.Tensor, prefix string) []report.Tensor {
 	all = slices.Grow(all, len(tensors))
 	for _, t := range tensors {
-		all = append(all, InspectedTensor{prefix + t.Name, t.Dtype.String(), t.Shape, t.Size})
+		all = append(all, report.Tensor{Name: prefix + t.Name, Dtype: t.Dtype.String(), Shape: t.Shape, Bytes: t.Size})
 	}
 	return all
 }

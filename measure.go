@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // work is the number of bytes that a run goes through.
@@ -17,11 +18,11 @@ func (m *models) work(o Options) int64 {
 // measure adds the layers' errors to a report, if they are asked for: it reads
 // what is staged, tile by tile, and compares it with the source, as [Verify]
 // does.
-func (m *models) measure(ctx context.Context, s *stage.Stage, o Options, done func(n int64), r *Report) error {
+func (m *models) measure(ctx context.Context, s *stage.Stage, o Options, done func(n int64), r *report.Report) error {
 	if !o.Measure {
 		return nil
 	}
-	v := &Verification{}
+	v := &report.Verification{}
 	var parts []*verification
 	defer func() {
 		for _, part := range parts {
@@ -44,20 +45,6 @@ func (m *models) measure(ctx context.Context, s *stage.Stage, o Options, done fu
 		return err
 	}
 	conclude(v, parts)
-	r.add(v)
+	r.Add(v)
 	return nil
-}
-
-// add takes over the errors that were measured.
-func (r *Report) add(v *Verification) {
-	found := map[string]*LayerError{}
-	for i := range v.Layers {
-		found[v.Layers[i].Name] = &v.Layers[i]
-	}
-	for i := range r.Layers {
-		if e := found[r.Layers[i].Name]; e != nil {
-			r.Layers[i].Figures = &e.Figures
-		}
-	}
-	r.Total = &v.Total
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -38,14 +39,14 @@ type comparison struct {
 
 // measureAgain adds to a report what quantizing layers again lost: it reads
 // them where they are staged and compares what both restore to.
-func (m *models) measureAgain(ctx context.Context, s *stage.Stage, r Resources, done func(n int64), report *Report) error {
+func (m *models) measureAgain(ctx context.Context, s *stage.Stage, r Resources, done func(n int64), to *report.Report) error {
 	if m.bytesAgain() == 0 {
 		return nil
 	}
 	var all []*comparison
 	for _, one := range m.list {
 		path := s.Path(one.folder)
-		if !isFolder(report.Dest) {
+		if !isFolder(to.Dest) {
 			path = s.Path(one.plan.Files[0].Name)
 		}
 		c, err := checkpoint.Open(path)
@@ -73,7 +74,7 @@ func (m *models) measureAgain(ctx context.Context, s *stage.Stage, r Resources, 
 	for _, c := range all {
 		losses[c.name] = c.found
 	}
-	report.lost(losses)
+	addLosses(to, losses)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -39,7 +40,7 @@ func TestPeakMemory(t *testing.T) {
 		for _, dtype := range []string{"int8_tensorwise", "float8_e4m3fn", "nvfp4", "mxfp8", "convrot_w4a4", "awq_w4a16", "int8", "uint3"} {
 			t.Run(name+"/"+dtype, func(t *testing.T) {
 				if peak := peakOf(t, source, dtype); peak > limit {
-					t.Errorf("peak memory is %s, want at most %s", Size(peak), Size(limit))
+					t.Errorf("peak memory is %s, want at most %s", report.Size(peak), report.Size(limit))
 				}
 			})
 		}
@@ -47,7 +48,7 @@ func TestPeakMemory(t *testing.T) {
 	t.Run("low rank", func(t *testing.T) { // a search in memory alone would take 130 MiB
 		source := written(t, []safetensors.Tensor{{Name: "w.weight", Dtype: safetensors.BF16, Shape: []int{256, 28672}}})
 		if peak := peakOf(t, source, "uint4", "TENSORPRESS_TEST_RANK=64"); peak > limit {
-			t.Errorf("peak memory is %s, want at most %s", Size(peak), Size(limit))
+			t.Errorf("peak memory is %s, want at most %s", report.Size(peak), report.Size(limit))
 		}
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // MigrateOptions are what a migration changes beyond what has to.
@@ -41,7 +42,7 @@ type MigrateOptions struct {
 // programs name them, or whose layers describe themselves, to dest in the comfy
 // layout as ComfyUI loads it today. Names, shapes of scales and metadata change;
 // weights are copied byte for byte.
-func Migrate(ctx context.Context, source, dest string, o MigrateOptions) (*Report, error) {
+func Migrate(ctx context.Context, source, dest string, o MigrateOptions) (*report.Report, error) {
 	start := time.Now()
 	m, err := readMigrated(source, dest, o)
 	if err != nil {
@@ -53,7 +54,7 @@ func Migrate(ctx context.Context, source, dest string, o MigrateOptions) (*Repor
 
 // PlanMigrate makes the decisions of [Migrate] and writes nothing. dest may be
 // empty.
-func PlanMigrate(source, dest string, o MigrateOptions) (*Report, error) {
+func PlanMigrate(source, dest string, o MigrateOptions) (*report.Report, error) {
 	m, err := readMigrated(source, dest, o)
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // models are what a source holds: one, or those components of a diffusers
@@ -243,12 +244,12 @@ type writing struct {
 	bytes int64 // that progress counts to
 	tasks func(yield func(stream.Task) bool)
 	// report says what was done, from the files as they are staged.
-	report func(out *stage.Stage, done func(int64)) (*Report, error)
+	report func(out *stage.Stage, done func(int64)) (*report.Report, error)
 }
 
 // write does the work out of sight and puts all that was written in its place
 // at the end.
-func (m *models) write(ctx context.Context, w writing) (*Report, error) {
+func (m *models) write(ctx context.Context, w writing) (*report.Report, error) {
 	out, err := m.create(ctx, w.dest, w.force)
 	if err != nil {
 		return nil, err
@@ -258,7 +259,7 @@ func (m *models) write(ctx context.Context, w writing) (*Report, error) {
 	return r, out.Named(err)
 }
 
-func (m *models) commit(ctx context.Context, w writing, out *stage.Stage) (*Report, error) {
+func (m *models) commit(ctx context.Context, w writing, out *stage.Stage) (*report.Report, error) {
 	done := w.progress(w.bytes)
 	tasks := func(yield func(stream.Task) bool) {
 		if m.headers(yield) {
@@ -298,22 +299,22 @@ func (m *models) unchanged() error {
 // copied is the work on plans whose steps read a source's own tensors, without
 // more to say than what was planned: that is put together meanwhile.
 func (m *models) copied(dest string, force bool, r Resources, start time.Time) writing {
-	done := make(chan *Report, 1)
+	done := make(chan *report.Report, 1)
 	go func() { done <- m.report(dest, time.Since(start)) }()
 	return writing{
 		dest: dest, force: force, Resources: r, bytes: m.bytesIn(),
 		tasks: func(yield func(stream.Task) bool) { m.quantize(r, yield) },
-		report: func(*stage.Stage, func(int64)) (*Report, error) {
-			report := <-done
-			report.Seconds = time.Since(start).Seconds()
-			return report, nil
+		report: func(*stage.Stage, func(int64)) (*report.Report, error) {
+			r := <-done
+			r.Seconds = time.Since(start).Seconds()
+			return r, nil
 		},
 	}
 }
 
 // planned is the report of what would be written, once dest, if there is one, is
 // checked.
-func (m *models) planned(dest string, force bool) (*Report, error) {
+func (m *models) planned(dest string, force bool) (*report.Report, error) {
 	if dest == "" {
 		return m.report(dest, 0), nil
 	}
@@ -425,12 +426,12 @@ func (m *models) bytesOut() (n int64) {
 }
 
 // report joins those of the models, whose names then begin with their folder.
-func (m *models) report(dest string, took time.Duration) *Report {
+func (m *models) report(dest string, took time.Duration) *report.Report {
 	all := newReport(m.source, dest, m.list[0].plan, took)
 	if !m.isPipeline() {
 		return all
 	}
-	all.Layers, all.Files, all.Notes, all.Needs, all.Preset = []ReportLayer{}, nil, leftOut(m.others), nil, ""
+	all.Layers, all.Files, all.Notes, all.Needs, all.Preset = []report.Layer{}, nil, leftOut(m.others), nil, ""
 	all.BytesIn, all.BytesOut = m.bytesIn(), m.bytesOut()
 	var warnings []string
 	for _, one := range m.list {
@@ -441,7 +442,7 @@ func (m *models) report(dest string, took time.Duration) *Report {
 			all.Layers = append(all.Layers, l)
 		}
 		for _, n := range r.Needs {
-			all.Needs = n.addTo(all.Needs)
+			all.Needs = addNeed(all.Needs, n)
 		}
 		for _, name := range r.Files {
 			all.Files = append(all.Files, one.named(name))

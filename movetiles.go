@@ -6,6 +6,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // transcoding is a model's plan of moves under way.
@@ -132,12 +133,10 @@ func (t *transcoding) explainLoss(s *plan.Step, found sums) error {
 }
 
 // report adds what moving layers lost.
-func (t *transcoding) report(r *Report) {
-	r.lost(t.losses)
-}
+func (t *transcoding) report(r *report.Report) { addLosses(r, t.losses) }
 
-// lost gives layers their errors.
-func (r *Report) lost(losses map[string][]sums) {
+// addLosses gives layers their errors.
+func addLosses(r *report.Report, losses map[string][]sums) {
 	for i := range r.Layers {
 		found, ok := losses[r.Layers[i].Name]
 		if !ok {
@@ -147,6 +146,6 @@ func (r *Report) lost(losses map[string][]sums) {
 		for _, s := range found {
 			total.add(s)
 		}
-		r.Layers[i].Figures = &Figures{total.error(), finiteOrNil(total.maxAbs)}
+		r.Layers[i].Figures = &report.Figures{Error: total.error(), MaxAbs: finiteOrNil(total.maxAbs)}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tensorpress/tensorpress/report"
 )
 
 var (
@@ -159,8 +161,8 @@ type judge struct {
 	*testing.T
 	dir, path string
 	folder    bool
-	verified  *Verification
-	inspected *Inspection
+	verified  *report.Verification
+	inspected *report.Inspection
 	inspect   error
 }
 
@@ -253,38 +255,38 @@ func status(err error) int {
 // command is one that makes an output of a model.
 type command struct {
 	name string
-	run  func(ctx context.Context, source, dest string) (*Report, error)
+	run  func(ctx context.Context, source, dest string) (*report.Report, error)
 }
 
 var nothingKept = Options{Preset: "none", MinNumel: ptr(0), MinChannels: ptr(0)}
 
 // moving is a transcoding.
-func moving(o TranscodeOptions) func(ctx context.Context, source, dest string) (*Report, error) {
-	return func(ctx context.Context, source, dest string) (*Report, error) {
+func moving(o TranscodeOptions) func(ctx context.Context, source, dest string) (*report.Report, error) {
+	return func(ctx context.Context, source, dest string) (*report.Report, error) {
 		return Transcode(ctx, source, dest, o)
 	}
 }
 
 var (
-	dequantizing = command{"dequantize", func(ctx context.Context, source, dest string) (*Report, error) {
+	dequantizing = command{"dequantize", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		return Dequantize(ctx, source, dest, DequantizeOptions{Dtype: "f32"})
 	}}
-	quantizing = command{"quantize", func(ctx context.Context, source, dest string) (*Report, error) {
+	quantizing = command{"quantize", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		o := nothingKept
 		o.Layout, o.Dtype = "comfy", ptr("int8_tensorwise")
 		return Quantize(ctx, source, dest, o)
 	}}
-	quantizingSDNQ = command{"quantize --layout sdnq", func(ctx context.Context, source, dest string) (*Report, error) {
+	quantizingSDNQ = command{"quantize --layout sdnq", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		o := nothingKept
 		o.Layout, o.Dtype = "sdnq", ptr("uint4")
 		return Quantize(ctx, source, dest, o)
 	}}
-	planning = command{"plan", func(_ context.Context, source, dest string) (*Report, error) {
+	planning = command{"plan", func(_ context.Context, source, dest string) (*report.Report, error) {
 		o := nothingKept
 		o.Layout, o.Dtype = "comfy", ptr("int8_tensorwise")
 		return Plan(source, dest, o)
 	}}
-	migrating = command{"migrate", func(ctx context.Context, source, dest string) (*Report, error) {
+	migrating = command{"migrate", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		return Migrate(ctx, source, dest, MigrateOptions{})
 	}}
 )
@@ -301,7 +303,7 @@ func transcodings(layout string) []TranscodeOptions {
 }
 
 // do runs a command; nothing may be left of one that fails.
-func (j *judge) do(c command) (dest string, r *Report, err error) {
+func (j *judge) do(c command) (dest string, r *report.Report, err error) {
 	j.Helper()
 	dir := mkdir(j.T, j.dir, "out")
 	for _, name := range names(j.T, dir) {
@@ -372,11 +374,13 @@ func (j *judge) keeps(hash string) {
 	if o.Layout != "sdnq" {
 		o.Layout = "comfy"
 	}
-	dest, r, err := j.do(command{"quantize --keep .", func(ctx context.Context, source, dest string) (*Report, error) { return Quantize(ctx, source, dest, o) }})
+	dest, r, err := j.do(command{"quantize --keep .", func(ctx context.Context, source, dest string) (*report.Report, error) {
+		return Quantize(ctx, source, dest, o)
+	}})
 	switch {
 	case err != nil:
 		j.fails("quantize --keep .", err)
-	case !slices.ContainsFunc(r.Layers, func(l ReportLayer) bool { return strings.Contains(l.Reason, "restored from") }):
+	case !slices.ContainsFunc(r.Layers, func(l report.Layer) bool { return strings.Contains(l.Reason, "restored from") }):
 		j.outputIs("quantize --keep .", dest, hash, true)
 	}
 }
@@ -434,7 +438,7 @@ func (j *judge) moves(o TranscodeOptions, hash string) {
 		j.fails(name, err)
 		return
 	}
-	if !slices.ContainsFunc(r.Layers, func(l ReportLayer) bool { return l.Action == "move" || l.Action == "requantize" }) {
+	if !slices.ContainsFunc(r.Layers, func(l report.Layer) bool { return l.Action == "move" || l.Action == "requantize" }) {
 		return // all were restored
 	}
 	j.outputIs(name, dest, hash, exact(r))
@@ -442,8 +446,8 @@ func (j *judge) moves(o TranscodeOptions, hash string) {
 
 // exact reports whether all layers were moved as they are, to the same values:
 // rotations are undone in another order of sums elsewhere.
-func exact(r *Report) bool {
-	return !slices.ContainsFunc(r.Layers, func(l ReportLayer) bool {
+func exact(r *report.Report) bool {
+	return !slices.ContainsFunc(r.Layers, func(l report.Layer) bool {
 		_, convrot := l.Options.Get("convrot_groupsize")
 		_, hadamard := l.Options.Get("hadamard_group_size")
 		return l.Figures != nil || l.Action == "requantize" || l.Action == "dequantize" || l.Action == "move" && (convrot || hadamard)
@@ -491,7 +495,7 @@ func (j *judge) migrates(hash string) {
 // problems that are listed.
 func (j *judge) allRefuse() {
 	j.Helper()
-	readable := !slices.ContainsFunc(j.verified.Problems, func(p Problem) bool { return !allowed(p.Problem, allowances) })
+	readable := !slices.ContainsFunc(j.verified.Problems, func(p report.Problem) bool { return !allowed(p.Problem, allowances) })
 	if readable {
 		return
 	}
@@ -521,5 +525,5 @@ func (j *judge) allRefuse() {
 // onlyValues reports whether all that is wrong are values, which plans do not
 // read.
 func (j *judge) onlyValues() bool {
-	return !slices.ContainsFunc(j.verified.Problems, func(p Problem) bool { return !strings.Contains(p.Problem, "finite number") })
+	return !slices.ContainsFunc(j.verified.Problems, func(p report.Problem) bool { return !strings.Contains(p.Problem, "finite number") })
 }

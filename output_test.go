@@ -10,21 +10,22 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // conversions are all that make an output, from the source that each takes.
-var conversions = map[string]func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*Report, error){
-	"quantize": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*Report, error) {
+var conversions = map[string]func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error){
+	"quantize": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
 		return Quantize(ctx, from["plain"], dest, Options{Force: force, Resources: r})
 	},
-	"dequantize": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*Report, error) {
+	"dequantize": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
 		return Dequantize(ctx, from["sdnq"], dest, DequantizeOptions{Force: force, Resources: r})
 	},
-	"transcode": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*Report, error) {
+	"transcode": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
 		return Transcode(ctx, from["sdnq"], dest, TranscodeOptions{Layout: "comfy", Rename: true, Force: force, Resources: r})
 	},
-	"migrate": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*Report, error) {
+	"migrate": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
 		return Migrate(ctx, from["comfy"], dest, MigrateOptions{AddKeys: `{"k": 1}`, Force: force, Resources: r})
 	},
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // pipelineIndex names the components of a diffusers pipeline.
@@ -82,14 +83,14 @@ func holdsWeights(folder string) bool {
 	return holds || err != nil && !errors.Is(err, fs.ErrNotExist)
 }
 
-// parts prepares the verification of each model of a path.
-func (v *Verification) parts(path string, o VerifyOptions) ([]*verification, error) {
+// verificationParts prepares the verification of each model of a path.
+func verificationParts(v *report.Verification, path string, o VerifyOptions) ([]*verification, error) {
 	folders, err := modelsOf(path)
 	if err != nil {
 		return nil, err
 	}
 	if o.Source != "" {
-		if err := v.compareFolders(folders, o.Source, path); err != nil {
+		if err := compareFolders(v, folders, o.Source, path); err != nil {
 			return nil, err
 		}
 	}
@@ -105,7 +106,7 @@ func (v *Verification) parts(path string, o VerifyOptions) ([]*verification, err
 }
 
 // compareFolders: every model of the source is there, and no other.
-func (v *Verification) compareFolders(folders []string, source, path string) error {
+func compareFolders(v *report.Verification, folders []string, source, path string) error {
 	wanted, err := modelsOf(source)
 	if err != nil {
 		return err
@@ -115,12 +116,12 @@ func (v *Verification) compareFolders(folders []string, source, path string) err
 	}
 	for _, name := range wanted {
 		if !slices.Contains(folders, name) {
-			v.Problems = append(v.Problems, Problem{Problem: name + ": is missing: the source has it"})
+			v.Problems = append(v.Problems, report.Problem{Problem: name + ": is missing: the source has it"})
 		}
 	}
 	for _, name := range folders {
 		if !slices.Contains(wanted, name) {
-			v.Problems = append(v.Problems, Problem{Problem: name + ": is not in the source"})
+			v.Problems = append(v.Problems, report.Problem{Problem: name + ": is not in the source"})
 		}
 	}
 	return nil

@@ -9,11 +9,12 @@ import (
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // Quantize writes source, quantized, to dest. Nothing is at dest before all of
 // it is; an error leaves nothing behind.
-func Quantize(ctx context.Context, source, dest string, o Options) (*Report, error) {
+func Quantize(ctx context.Context, source, dest string, o Options) (*report.Report, error) {
 	start := time.Now()
 	m, err := readModels(source, o)
 	if err != nil {
@@ -28,9 +29,9 @@ func Quantize(ctx context.Context, source, dest string, o Options) (*Report, err
 	}
 	w := m.copied(dest, o.Force, o.Resources, start)
 	w.bytes = m.work(o)
-	report := w.report
-	w.report = func(out *stage.Stage, done func(int64)) (*Report, error) {
-		r, err := report(out, done)
+	tell := w.report
+	w.report = func(out *stage.Stage, done func(int64)) (*report.Report, error) {
+		r, err := tell(out, done)
 		if err != nil {
 			return nil, err
 		}
@@ -41,7 +42,7 @@ func Quantize(ctx context.Context, source, dest string, o Options) (*Report, err
 
 // Plan makes the decisions of [Quantize] and reads no weights. dest may be
 // empty.
-func Plan(source, dest string, o Options) (*Report, error) {
+func Plan(source, dest string, o Options) (*report.Report, error) {
 	m, err := readModels(source, o)
 	if err != nil {
 		return nil, err

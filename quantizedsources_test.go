@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -177,7 +178,7 @@ func TestKeptLayersStay(t *testing.T) {
 		if !tt.stays {
 			continue
 		}
-		if !slices.EqualFunc(before.Tensors, after.Tensors, func(a, b InspectedTensor) bool {
+		if !slices.EqualFunc(before.Tensors, after.Tensors, func(a, b report.Tensor) bool {
 			return a.Name == b.Name && bytes.Equal(body(t, source, a.Name), body(t, out, b.Name))
 		}) {
 			t.Errorf("%s: tensors of b are not those of the source", label)
@@ -185,7 +186,7 @@ func TestKeptLayersStay(t *testing.T) {
 	}
 }
 
-func inspectedLayer(t *testing.T, path, name string) *InspectedLayer {
+func inspectedLayer(t *testing.T, path, name string) *report.StoredLayer {
 	t.Helper()
 	v, err := Inspect(t.Context(), path)
 	if err != nil {

@@ -1,6 +1,7 @@
 package tensorpress
 
 import (
+	"encoding/json"
 	"slices"
 	"strconv"
 	"time"
@@ -9,58 +10,19 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/report"
 )
 
-// Report is what a conversion does or did, layer by layer.
-type Report struct {
-	Source   string        `json:"source,omitempty"`
-	Dest     string        `json:"dest,omitempty"`
-	Layout   string        `json:"layout"`
-	Preset   string        `json:"preset,omitempty"` // and what told it
-	Layers   []ReportLayer `json:"layers"`
-	BytesIn  int64         `json:"bytes_in"`
-	BytesOut int64         `json:"bytes_out"`
-	Files    []string      `json:"files,omitempty"`
-	Notes    []string      `json:"notes,omitempty"`
-	// Needs are the releases of the application that load the output, where some
-	// of its layers are not for older ones.
-	Needs []Need `json:"needs,omitempty"`
-	// Total is the error over all layers, nil unless [Options.Measure].
-	Total *TotalError `json:"total,omitempty"`
-	// Seconds is 0 in a plan; it does not count measuring.
-	Seconds float64 `json:"seconds,omitempty"`
-}
-
-// ReportLayer is what becomes of one weight.
-type ReportLayer struct {
-	Name     string        `json:"name"`
-	Action   string        `json:"action"` // "quantize", "requantize", "dequantize", "move", "describe", "keep" or "drop"
-	Reason   string        `json:"reason"` // why it is kept, or not moved
-	Dtype    string        `json:"dtype"`
-	Options  pyjson.Object `json:"options"`
-	Shape    []int         `json:"shape"`
-	BytesIn  int64         `json:"bytes_in"`
-	BytesOut int64         `json:"bytes_out"`
-	// Figures are nil where no error was measured, see [Options.Measure].
-	*Figures
-}
-
-// Figures are the error of one layer.
-type Figures struct {
-	TotalError
-	MaxAbs *float64 `json:"max_abs"` // nil where it is not finite
-}
-
 // newReport lists the weights; tensors that are not weights count in the sums.
-func newReport(source, dest string, p *plan.Plan, took time.Duration) *Report {
-	r := &Report{
-		Source: source, Dest: dest, Layout: p.Layout.Name, Preset: p.Preset, Layers: []ReportLayer{},
+func newReport(source, dest string, p *plan.Plan, took time.Duration) *report.Report {
+	r := &report.Report{
+		Source: source, Dest: dest, Layout: p.Layout.Name, Preset: p.Preset, Layers: []report.Layer{},
 		BytesIn: p.BytesIn, BytesOut: p.BytesOut, Notes: slices.Concat(p.Notes, p.Warnings), Seconds: took.Seconds(),
 	}
 	for _, f := range p.Files {
 		r.Files = append(r.Files, f.Name)
 	}
-	r.Layers = make([]ReportLayer, 0, len(p.Steps))
+	r.Layers = make([]report.Layer, 0, len(p.Steps))
 	for i := range p.Steps {
 		if s := &p.Steps[i]; s.IsListed() {
 			r.Layers = append(r.Layers, layerOf(p, s, took > 0))
@@ -72,7 +34,7 @@ func newReport(source, dest string, p *plan.Plan, took time.Duration) *Report {
 
 // needsOf are those of the application that reads the layout, where releases are
 // known.
-func needsOf(p *plan.Plan) (needs []Need) {
+func needsOf(p *plan.Plan) (needs []report.Need) {
 	for _, a := range app.All() {
 		if a.Layout != p.Layout.Name {
 			continue
@@ -95,55 +57,68 @@ func formatOf(s *plan.Step) *codec.Format {
 	return f
 }
 
-func layerOf(p *plan.Plan, s *plan.Step, measured bool) ReportLayer {
-	l := ReportLayer{
-		Name: s.Layer, Action: string(s.Action), Reason: s.Reason, Dtype: s.Dtype,
-		Options: s.Options, Shape: s.Source.Shape, BytesIn: s.Source.Size, BytesOut: s.BytesOut(),
+func layerOf(p *plan.Plan, s *plan.Step, measured bool) report.Layer {
+	l := report.Layer{
+		Name: s.Layer, Action: report.Action(s.Action), Reason: s.Reason, Dtype: s.Dtype,
+		Options: reportOptions(s.Options), Shape: s.Source.Shape, BytesIn: s.Source.Size, BytesOut: s.BytesOut(),
 	}
 	if s.Settings.Dynamic && !measured {
 		l.Dtype, l.BytesOut = "dynamic", l.BytesIn // at most
 	}
 	switch {
 	case s.Action == plan.Drop:
-		l.Dtype, l.Options = s.Source.Dtype.String(), pyjson.Object{}
+		l.Dtype, l.Options = s.Source.Dtype.String(), report.Options{}
 	case s.Action == plan.Keep && s.Dtype != "" && s.From == nil: // a layer whose description changes
-		l.Action, l.Options = "describe", pyjson.Object{}
+		l.Action, l.Options = report.Describe, report.Options{}
 	case s.Action == plan.Keep && len(s.Copies) == 0:
-		l.Dtype, l.Options = s.Parts[0].Dtype.String(), pyjson.Object{}
+		l.Dtype, l.Options = s.Parts[0].Dtype.String(), report.Options{}
 	}
 	switch {
 	case !p.Transcodes:
 	case s.Move != nil:
-		l.Action = "move"
+		l.Action = report.Move
 	case s.From != nil && s.Action == plan.Quantize:
-		l.Action = "requantize"
+		l.Action = report.Requantize
 	case s.From != nil:
-		l.Action = "dequantize"
+		l.Action = report.Dequantize
 	}
 	return l
 }
 
-// Speed returns bytes of the source per second, 0 for a plan.
-func (r *Report) Speed() float64 {
-	if r.Seconds == 0 {
-		return 0
+// reportOptions are a description's as reports have them.
+func reportOptions(o pyjson.Object) report.Options {
+	all := make(report.Options, len(o))
+	for i, m := range o {
+		all[i] = report.Option{Key: m.Key, Value: reportValue(m.Value)}
 	}
-	return float64(r.BytesIn) / r.Seconds
+	return all
 }
 
-// Size is a number of bytes as people read it: 1.5 GB.
-func Size(n int64) string {
-	units := []string{"kB", "MB", "GB", "TB"}
-	if n < 1000 {
-		return strconv.FormatInt(n, 10) + " B"
+// reportValue is a value as JSON brings it back.
+func reportValue(v any) any {
+	switch v := v.(type) {
+	case pyjson.Object:
+		return reportOptions(v)
+	case int:
+		return json.Number(strconv.Itoa(v))
+	case json.Number:
+		if !json.Valid([]byte(v)) { // NaN or an infinity, which Python writes
+			return v.String()
+		}
+	case []int:
+		return reportList(v)
+	case []string:
+		return reportList(v)
+	case []any:
+		return reportList(v)
 	}
-	v, unit := float64(n)/1000, 0
-	for ; v >= 999.5 && unit < len(units)-1; unit++ {
-		v /= 1000
+	return v
+}
+
+func reportList[T any](list []T) []any {
+	all := make([]any, len(list))
+	for i, v := range list {
+		all[i] = reportValue(v)
 	}
-	digits := 0
-	if v < 9.95 {
-		digits = 1
-	}
-	return strconv.FormatFloat(v, 'f', digits, 64) + " " + units[unit]
+	return all
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -71,7 +72,7 @@ func TestRequantize(t *testing.T) {
 }
 
 // compareErrors holds the errors of a report against those that verify finds.
-func compareErrors(t *testing.T, r *Report, output, source string) {
+func compareErrors(t *testing.T, r *report.Report, output, source string) {
 	t.Helper()
 	v, err := Verify(t.Context(), output, VerifyOptions{Source: source})
 	if err != nil || !v.OK {

@@ -14,6 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // TranscodeOptions are the decisions of a transcoding.
@@ -43,7 +44,7 @@ type TranscodeOptions struct {
 // layout. Codes are moved as they are and never rounded again; where a format
 // has its scales in another dtype, or a layer is quantized again, the report has
 // the error that it adds.
-func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*Report, error) {
+func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*report.Report, error) {
 	start := time.Now()
 	m, err := readMoved(source, dest, o)
 	if err != nil {
@@ -57,7 +58,7 @@ func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*R
 			moves = m.moves(o.Resources) // the files to write to are there now
 			moveAll(moves, yield)
 		},
-		report: func(out *stage.Stage, done func(int64)) (*Report, error) {
+		report: func(out *stage.Stage, done func(int64)) (*report.Report, error) {
 			r := m.report(dest, time.Since(start))
 			for _, one := range moves {
 				one.report(r)
@@ -69,7 +70,7 @@ func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*R
 
 // PlanTranscode makes the decisions of [Transcode] and reads no weights. dest
 // may be empty.
-func PlanTranscode(source, dest string, o TranscodeOptions) (*Report, error) {
+func PlanTranscode(source, dest string, o TranscodeOptions) (*report.Report, error) {
 	m, err := readMoved(source, dest, o)
 	if err != nil {
 		return nil, err

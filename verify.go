@@ -11,6 +11,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // VerifyOptions say what an output is held against.
@@ -21,58 +22,13 @@ type VerifyOptions struct {
 	Resources
 }
 
-// Verification is what [Verify] found.
-type Verification struct {
-	OK       bool         `json:"ok"`
-	Problems []Problem    `json:"problems"`
-	Layers   []LayerError `json:"layers"` // empty without a source
-	Total    TotalError   `json:"total"`
-	// Needs are the releases of the application that loads it, where some of
-	// its layers are not for older ones.
-	Needs []Need `json:"needs,omitempty"`
-	// Notes are what is not wrong and yet worth to know.
-	Notes []string `json:"notes,omitempty"`
-}
-
-// Need is a release and what needs it.
-type Need struct {
-	Release string `json:"release"` // "comfyui ≥ 0.27.0"
-	Format  string `json:"format"`
-	Layers  int    `json:"layers"`
-}
-
-// Problem is one thing that is wrong.
-type Problem struct {
-	Tensor  string `json:"tensor"` // "" for the checkpoint as a whole
-	Problem string `json:"problem"`
-}
-
-// TotalError compares weights W with what is stored, Ŵ: rel_mse is
-// Σ(W-Ŵ)² / ΣW², in double precision; sqnr_db is -10·log10 of it. nil where
-// there is no source or the figure is not finite.
-type TotalError struct {
-	RelMSE *float64 `json:"rel_mse"`
-	SQNR   *float64 `json:"sqnr_db"`
-}
-
-// LayerError is the error of one layer, and what it takes.
-type LayerError struct {
-	Name string `json:"name"`
-	Figures
-	// What the layer is stored as, and the bytes of it and of the source's
-	// weight. [Inspect] has them in its JSON.
-	Dtype              string `json:"-"`
-	Shape              []int  `json:"-"`
-	Bytes, BytesSource int64  `json:"-"`
-}
-
 // Verify reads a whole checkpoint, or all of a pipeline's: is it sound, does
 // every layer decode, would an application load it, and how far are its
 // weights from a source's. What it finds is in the result; the error is for
 // what kept it from looking.
-func Verify(ctx context.Context, path string, o VerifyOptions) (*Verification, error) {
-	v := &Verification{Problems: []Problem{}, Layers: []LayerError{}}
-	parts, err := v.parts(path, o)
+func Verify(ctx context.Context, path string, o VerifyOptions) (*report.Verification, error) {
+	v := &report.Verification{Problems: []report.Problem{}, Layers: []report.LayerError{}}
+	parts, err := verificationParts(v, path, o)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +62,7 @@ func Verify(ctx context.Context, path string, o VerifyOptions) (*Verification, e
 // verification is that of one model under way.
 type verification struct {
 	VerifyOptions
-	*Verification
+	*report.Verification
 	path, folder   string // what is verified, and the model's in a pipeline
 	sourceFolder   string // of the source that it is compared with
 	layersOnly     bool
@@ -123,7 +79,7 @@ func (v *verification) problem(tensor, format string, args ...any) {
 	if tensor == "" && v.folder != "" {
 		text = v.folder + ": " + text
 	}
-	v.Problems = append(v.Problems, Problem{v.named(tensor), text})
+	v.Problems = append(v.Problems, report.Problem{Tensor: v.named(tensor), Problem: text})
 }
 
 // named is a tensor or a layer as it is called in a pipeline.
@@ -248,7 +204,7 @@ func (v *verification) tasks(yield func(stream.Task) bool) bool {
 }
 
 // conclude puts together what the tiles found, in order.
-func conclude(found *Verification, parts []*verification) {
+func conclude(found *report.Verification, parts []*verification) {
 	var total sums
 	for _, v := range parts {
 		if v.source != nil {
@@ -274,8 +230,8 @@ func (v *verification) conclude(c *check) sums {
 	if c.layer == nil || c.source == nil {
 		return sums{nonfinite: -1}
 	}
-	e := LayerError{
-		Name: v.named(c.layer.Name), Figures: Figures{found.error(), finiteOrNil(found.maxAbs)},
+	e := report.LayerError{
+		Name: v.named(c.layer.Name), Figures: report.Figures{Error: found.error(), MaxAbs: finiteOrNil(found.maxAbs)},
 		Dtype: c.layer.Dtype, Shape: c.source.shape, Bytes: bytesOf(c.layer.Tensors), BytesSource: c.source.bytes,
 	}
 	v.Layers = append(v.Layers, e)
@@ -311,12 +267,12 @@ func (s *sums) add(t sums) {
 	s.differs = s.differs || t.differs
 }
 
-func (s *sums) error() TotalError {
+func (s *sums) error() report.Error {
 	rel := s.errors / s.squares
 	if s.errors == 0 {
 		rel = 0
 	}
-	return TotalError{finiteOrNil(rel), finiteOrNil(-10 * math.Log10(rel))}
+	return report.Error{RelMSE: finiteOrNil(rel), SQNR: finiteOrNil(-10 * math.Log10(rel))}
 }
 
 func finiteOrNil(x float64) *float64 {

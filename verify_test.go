@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -84,7 +85,7 @@ func cut(t *testing.T, path string, n int64) {
 	}
 }
 
-func checkProblems(t *testing.T, v *Verification, want []string) {
+func checkProblems(t *testing.T, v *report.Verification, want []string) {
 	t.Helper()
 	if v.OK != (len(want) == 0) || len(v.Problems) != len(want) {
 		t.Fatalf("OK is %v, problems are %v, want %q", v.OK, v.Problems, want)

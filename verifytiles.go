@@ -18,6 +18,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/sdnq"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -167,16 +168,16 @@ func (v *verification) need(l *layout.Layer) {
 }
 
 // needed counts a layer of a format among what an application's releases load.
-func needed(needs []Need, a *app.App, f *codec.Format, layer string) []Need {
+func needed(needs []report.Need, a *app.App, f *codec.Format, layer string) []report.Need {
 	release := a.Release(f, preset.Embedding(layout.WeightName(layer)))
 	if release == "" {
 		return needs
 	}
-	return Need{Release: release, Format: f.Name, Layers: 1}.addTo(needs)
+	return addNeed(needs, report.Need{Release: release, Format: f.Name, Layers: 1})
 }
 
-// addTo counts the layers among others of the same release and format.
-func (n Need) addTo(needs []Need) []Need {
+// addNeed counts layers among others of the same release and format.
+func addNeed(needs []report.Need, n report.Need) []report.Need {
 	for i := range needs {
 		if needs[i].Release == n.Release && needs[i].Format == n.Format {
 			needs[i].Layers += n.Layers
@@ -324,14 +325,14 @@ func (c *check) join() sums {
 	return total
 }
 
-func (s *sums) problems(c *check) []Problem {
+func (s *sums) problems(c *check) []report.Problem {
 	switch {
 	case s.nonfinite >= 0:
 		shape := c.layer.Shape()
 		columns := max(shape[len(shape)-1], 1)
-		return []Problem{{c.name, fmt.Sprintf("value [%d, %d] decodes to no finite number", s.nonfinite/columns, s.nonfinite%columns)}}
+		return []report.Problem{{Tensor: c.name, Problem: fmt.Sprintf("value [%d, %d] decodes to no finite number", s.nonfinite/columns, s.nonfinite%columns)}}
 	case s.differs:
-		return []Problem{{c.name, "differs from the source's"}}
+		return []report.Problem{{Tensor: c.name, Problem: "differs from the source's"}}
 	}
 	return nil
 }

@@ -8,15 +8,15 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // page is what an HTML report shows, of a conversion or of a verification.
 type page struct {
 	title    string
 	facts    [][2]string
-	total    *tensorpress.TotalError
-	problems []tensorpress.Problem
+	total    *report.Error
+	problems []report.Problem
 	notes    []string
 	rows     []row
 }
@@ -25,23 +25,23 @@ type page struct {
 type row struct {
 	name, action, dtype, scale, shape, reason string
 	in, out                                   int64
-	error                                     *tensorpress.Figures
+	error                                     *report.Figures
 }
 
 // reportPage shows a plan, or what a conversion did.
-func reportPage(r *tensorpress.Report) *page {
+func reportPage(r *report.Report) *page {
 	p := &page{title: cmp.Or(r.Dest, r.Source), total: r.Total, notes: r.Notes}
 	p.fact("source", r.Source)
 	p.fact("written", r.Dest)
 	p.fact("layout", r.Layout)
 	p.fact("preset", r.Preset)
-	p.fact("layers", tally(r.Layers, func(l *tensorpress.ReportLayer) string {
+	p.fact("layers", tally(r.Layers, func(l *report.Layer) string {
 		if r.Seconds > 0 {
 			return done(l.Action)
 		}
-		return "to " + l.Action
+		return "to " + string(l.Action)
 	}))
-	p.fact("dtypes", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return l.Dtype }))
+	p.fact("dtypes", tally(r.Layers, func(l *report.Layer) string { return l.Dtype }))
 	p.fact("files", strings.Join(r.Files, ", "))
 	p.fact("bytes", sizes(r))
 	if r.Seconds > 0 {
@@ -49,14 +49,14 @@ func reportPage(r *tensorpress.Report) *page {
 	}
 	for _, l := range r.Layers {
 		p.rows = append(p.rows, row{
-			l.Name, l.Action, l.Dtype, scaleText(l.Options), shapeText(l.Shape), l.Reason, l.BytesIn, l.BytesOut, l.Figures,
+			l.Name, string(l.Action), l.Dtype, scaleText(l.Options), shapeText(l.Shape), l.Reason, l.BytesIn, l.BytesOut, l.Figures,
 		})
 	}
 	return p
 }
 
 // verificationPage shows what verify found.
-func verificationPage(path, source string, v *tensorpress.Verification) *page {
+func verificationPage(path, source string, v *report.Verification) *page {
 	p := &page{title: path, problems: v.Problems}
 	p.fact("verified", path)
 	p.fact("source", source)
@@ -187,7 +187,7 @@ func (p *page) writeTable(b *strings.Builder) {
 			fmt.Fprintf(b, "<td>%s</td>", esc(text))
 		}
 		for _, n := range []int64{r.in, r.out} {
-			fmt.Fprintf(b, "<td class=\"n\"><data value=\"%d\">%s</data></td>", n, tensorpress.Size(n))
+			fmt.Fprintf(b, "<td class=\"n\"><data value=\"%d\">%s</data></td>", n, report.Size(n))
 		}
 		for _, x := range r.figures() {
 			fmt.Fprintf(b, "<td class=\"n\">%s</td>", x)

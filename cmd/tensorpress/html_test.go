@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -169,7 +169,7 @@ func TestReportPage(t *testing.T) {
 // savedReport is what of a JSON report the page has too.
 type savedReport struct {
 	Layers []savedLayer
-	Total  *tensorpress.TotalError
+	Total  *report.Error
 }
 
 type savedLayer struct {
@@ -177,7 +177,7 @@ type savedLayer struct {
 	Shape               []int
 	BytesIn             int64 `json:"bytes_in"`
 	BytesOut            int64 `json:"bytes_out"`
-	*tensorpress.Figures
+	*report.Figures
 }
 
 func checkRows(t *testing.T, page document, layers []savedLayer) {
@@ -210,7 +210,7 @@ func checkVerify(t *testing.T, dest, source string, r savedReport) {
 	t.Helper()
 	args := []string{"verify", dest, "--source", source, "-q"}
 	page := parsePage(t, tensorpressReport(t, ".html", args...))
-	var v tensorpress.Verification
+	var v report.Verification
 	if err := json.Unmarshal([]byte(tensorpressReport(t, ".json", args...)), &v); err != nil {
 		t.Fatal(err)
 	}
@@ -246,8 +246,8 @@ func TestPlanPage(t *testing.T) {
 func TestPageOfOddFigures(t *testing.T) {
 	zero := 0.0
 	p := &page{rows: []row{
-		{name: "exact", error: &tensorpress.Figures{TotalError: tensorpress.TotalError{RelMSE: &zero}}},
-		{name: "infinite", error: &tensorpress.Figures{}},
+		{name: "exact", error: &report.Figures{Error: report.Error{RelMSE: &zero}}},
+		{name: "infinite", error: &report.Figures{}},
 		{name: "kept", action: "keep"},
 	}}
 	doc := parsePage(t, p.html())

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 func newInspect() *cobra.Command {
@@ -24,7 +25,7 @@ headers and no weights.`,
   tensorpress inspect models/small --json`,
 		Args: wants(1, 1),
 	}, "0 1 2 3 130", func(cmd *cobra.Command, args []string) error {
-		v, err := reading(cmd.Context(), func() (*tensorpress.Inspection, error) {
+		v, err := reading(cmd.Context(), func() (*report.Inspection, error) {
 			return tensorpress.Inspect(cmd.Context(), args[0])
 		})
 		if err != nil {
@@ -36,7 +37,7 @@ headers and no weights.`,
 	return cmd
 }
 
-func printInspection(w io.Writer, v *tensorpress.Inspection) {
+func printInspection(w io.Writer, v *report.Inspection) {
 	plain := plainTensors(v)
 	t := newTable()
 	t.add("path", v.Path)
@@ -46,7 +47,7 @@ func printInspection(w io.Writer, v *tensorpress.Inspection) {
 	t.add("layout", cmp.Or(v.Layout, "plain"))
 	t.add("layers", fmt.Sprintf("%d quantized", len(v.Layers)))
 	t.add("tensors", fmt.Sprintf("%d, of which %d belong to no quantized layer", len(v.Tensors), len(plain)))
-	t.add("bytes", tensorpress.Size(v.Bytes))
+	t.add("bytes", report.Size(v.Bytes))
 	for _, key := range slices.Sorted(maps.Keys(v.Metadata)) {
 		t.add("metadata", fmt.Sprintf("%s = %s", key, shortened(v.Metadata[key])))
 	}
@@ -70,7 +71,7 @@ func shortened(text string) string {
 }
 
 // plainTensors are those that belong to no quantized layer.
-func plainTensors(v *tensorpress.Inspection) []tensorpress.InspectedTensor {
+func plainTensors(v *report.Inspection) []report.Tensor {
 	taken := map[string]bool{}
 	for _, l := range v.Layers {
 		for _, t := range l.Tensors {
@@ -80,7 +81,7 @@ func plainTensors(v *tensorpress.Inspection) []tensorpress.InspectedTensor {
 	if len(taken) == 0 {
 		return v.Tensors
 	}
-	var plain []tensorpress.InspectedTensor
+	var plain []report.Tensor
 	for _, t := range v.Tensors {
 		if !taken[t.Name] {
 			plain = append(plain, t)
@@ -89,7 +90,7 @@ func plainTensors(v *tensorpress.Inspection) []tensorpress.InspectedTensor {
 	return plain
 }
 
-func printLayers(w io.Writer, layers []tensorpress.InspectedLayer) {
+func printLayers(w io.Writer, layers []report.StoredLayer) {
 	t := newTable(5)
 	t.grow(1+len(layers), 7)
 	t.add("LAYER", "FORMAT", "DTYPE", "SCALE", "SHAPE", "BYTES", "PROBLEM")
@@ -104,7 +105,7 @@ func printLayers(w io.Writer, layers []tensorpress.InspectedLayer) {
 	t.print(w)
 }
 
-func printTensors(w io.Writer, tensors []tensorpress.InspectedTensor) {
+func printTensors(w io.Writer, tensors []report.Tensor) {
 	t := newTable(3)
 	t.grow(1+len(tensors), 4)
 	t.add("TENSOR", "DTYPE", "SHAPE", "BYTES")

@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 type migrateFlags struct {
@@ -55,7 +56,7 @@ func (m *migrateFlags) run(cmd *cobra.Command, args []string) error {
 	o.ShardSize, o.Force, o.CopyWeights = m.shardSize.bytes, m.force, m.copyWeights
 	o.Resources, follow = m.start(cmd.ErrOrStderr())
 	if m.dryRun {
-		r, err := reading(cmd.Context(), func() (*tensorpress.Report, error) {
+		r, err := reading(cmd.Context(), func() (*report.Report, error) {
 			return tensorpress.PlanMigrate(args[0], m.dest(args), o)
 		})
 		return m.finish(cmd, r, err, printPlan)

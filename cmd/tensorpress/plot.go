@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // The plot: errors above, sizes below, a column for every layer.
@@ -145,7 +145,7 @@ func (p *page) writeSizes(b *strings.Builder, keys []string, top int) {
 		most = max(most, r.in, r.out)
 	}
 	fmt.Fprintf(b, "<text x=\"%d\" y=\"%d\">bytes</text><text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text><text x=\"%d\" y=\"%.0f\" text-anchor=\"end\">0</text>\n",
-		plotLeft, top-8, plotLeft-8, top+4, tensorpress.Size(most), plotLeft-8, foot+4)
+		plotLeft, top-8, plotLeft-8, top+4, report.Size(most), plotLeft-8, foot+4)
 	fmt.Fprintf(b, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>\n", plotLeft, plotRight, foot, foot)
 	for i, r := range p.rows {
 		x, width := p.column(i)
@@ -154,7 +154,7 @@ func (p *page) writeSizes(b *strings.Builder, keys []string, top int) {
 			h := float64(n) / float64(most) * float64(sizeFoot-sizeTop)
 			fmt.Fprintf(b, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.2f\" height=\"%.1f\" %s/>", x-wide/2, foot-h, wide, h, paint)
 		}
-		fmt.Fprintf(b, "<a href=\"#l%d\"><g><title>%s: %s to %s</title>", i, esc(r.name), tensorpress.Size(r.in), tensorpress.Size(r.out))
+		fmt.Fprintf(b, "<a href=\"#l%d\"><g><title>%s: %s to %s</title>", i, esc(r.name), report.Size(r.in), report.Size(r.out))
 		bar(r.in, `class="in"`)
 		bar(r.out, `fill="`+hue(keys, r)+`"`)
 		b.WriteString("</g></a>\n")

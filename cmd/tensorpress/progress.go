@@ -9,6 +9,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/report"
 	"golang.org/x/term"
 )
 
@@ -81,7 +82,7 @@ func (m *plainMeter) update(p tensorpress.Progress) {
 		return
 	}
 	m.tenths, m.last = tenths, time.Now()
-	fmt.Fprintf(m.w, "tensorpress: %3d %% of %s\n", tenths*10, tensorpress.Size(p.Total))
+	fmt.Fprintf(m.w, "tensorpress: %3d %% of %s\n", tenths*10, report.Size(p.Total))
 }
 
 func (m *plainMeter) end(bool) {}

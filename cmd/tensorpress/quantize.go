@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // quantizeFlags are those of quantize and plan.
@@ -198,7 +199,7 @@ func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
 		dest = args[1]
 	}
 	if q.planned || q.dryRun {
-		r, err := reading(cmd.Context(), func() (*tensorpress.Report, error) {
+		r, err := reading(cmd.Context(), func() (*report.Report, error) {
 			return tensorpress.Plan(args[0], dest, o)
 		})
 		return q.finish(cmd, r, err, printPlan)
@@ -208,7 +209,7 @@ func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
 	return q.finish(cmd, r, err, printDone)
 }
 
-func (q *quantizeFlags) finish(cmd *cobra.Command, r *tensorpress.Report, err error, show func(io.Writer, *tensorpress.Report)) error {
+func (q *quantizeFlags) finish(cmd *cobra.Command, r *report.Report, err error, show func(io.Writer, *report.Report)) error {
 	if err != nil {
 		return err
 	}

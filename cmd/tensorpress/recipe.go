@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/internal/suggest"
+	"github.com/tensorpress/tensorpress/report"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -38,7 +39,7 @@ func (r *recipeFlag) apply(f *pflag.FlagSet) error {
 	}
 	info, err := os.Stat(r.path)
 	if err == nil && info.Mode().IsRegular() && info.Size() > mostRecipe {
-		return fmt.Errorf("--recipe %s: %s are too large for a recipe", r.path, tensorpress.Size(info.Size()))
+		return fmt.Errorf("--recipe %s: %s are too large for a recipe", r.path, report.Size(info.Size()))
 	}
 	text, err := tensorpress.ReadFile(r.path, mostRecipe)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // reportFlag is --report.
@@ -69,13 +69,13 @@ func (r *reportFlag) write(v any, show func() *page) error {
 }
 
 // printDone says what a conversion did.
-func printDone(w io.Writer, r *tensorpress.Report) {
+func printDone(w io.Writer, r *report.Report) {
 	t := newTable()
 	t.add("wrote", r.Dest)
 	if r.Preset != "" {
 		t.add("preset", r.Preset)
 	}
-	t.add("layers", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return done(l.Action) }))
+	t.add("layers", tally(r.Layers, func(l *report.Layer) string { return done(l.Action) }))
 	t.add("dtypes", tally(r.Layers, writtenDtype(r.Layout)))
 	t.add("bytes", sizes(r))
 	if r.Total != nil {
@@ -87,16 +87,16 @@ func printDone(w io.Writer, r *tensorpress.Report) {
 }
 
 // dones are actions that are over.
-var dones = map[string]string{
-	"quantize": "quantized", "requantize": "requantized", "dequantize": "dequantized",
-	"move": "moved", "describe": "described", "keep": "kept", "drop": "dropped",
+var dones = map[report.Action]string{
+	report.Quantize: "quantized", report.Requantize: "requantized", report.Dequantize: "dequantized",
+	report.Move: "moved", report.Describe: "described", report.Keep: "kept", report.Drop: "dropped",
 }
 
-func done(action string) string { return cmp.Or(dones[action], action) }
+func done(a report.Action) string { return cmp.Or(dones[a], string(a)) }
 
 // sizes tells bytes before and after.
-func sizes(r *tensorpress.Report) string {
-	text := fmt.Sprintf("%s in, %s out", tensorpress.Size(r.BytesIn), tensorpress.Size(r.BytesOut))
+func sizes(r *report.Report) string {
+	text := fmt.Sprintf("%s in, %s out", report.Size(r.BytesIn), report.Size(r.BytesOut))
 	if r.BytesIn > 0 {
 		text += fmt.Sprintf(", ratio %.3f", float64(r.BytesOut)/float64(r.BytesIn))
 	}
@@ -105,11 +105,11 @@ func sizes(r *tensorpress.Report) string {
 
 // tally counts layers by what key says of them: first those that change, then
 // those that are kept.
-func tally(layers []tensorpress.ReportLayer, key func(*tensorpress.ReportLayer) string) string {
+func tally(layers []report.Layer, key func(*report.Layer) string) string {
 	changed, kept := map[string]int{}, map[string]int{}
 	for i := range layers {
 		l, counts := &layers[i], changed
-		if l.Action == "keep" {
+		if l.Action == report.Keep {
 			counts = kept
 		}
 		counts[key(l)]++
@@ -120,8 +120,8 @@ func tally(layers []tensorpress.ReportLayer, key func(*tensorpress.ReportLayer) 
 
 // writtenDtype is a layer's dtype, and in the comfy layout that its format is
 // SDNQ's, whose names might be taken for ComfyUI's.
-func writtenDtype(layout string) func(l *tensorpress.ReportLayer) string {
-	return func(l *tensorpress.ReportLayer) string {
+func writtenDtype(layout string) func(l *report.Layer) string {
+	return func(l *report.Layer) string {
 		if format, _ := l.Options.Get("format"); layout == "comfy" && format == "sdnq" {
 			return "sdnq " + l.Dtype
 		}
@@ -140,21 +140,21 @@ func mostFirst(counts map[string]int) []string {
 }
 
 // printPlan lists what is to become of every weight.
-func printPlan(w io.Writer, r *tensorpress.Report) {
+func printPlan(w io.Writer, r *report.Report) {
 	t := newTable(6, 7)
 	t.grow(1+len(r.Layers), 9)
 	t.add("LAYER", "ACTION", "DTYPE", "SCALE", "WITH", "SHAPE", "IN", "OUT", "REASON")
 	var made texts
 	for i := range r.Layers {
 		l := &r.Layers[i]
-		t.add(l.Name, l.Action, l.Dtype, scaleText(l.Options), partsText(l.Options), made.of(l.Shape), made.size(l.BytesIn), made.size(l.BytesOut), l.Reason)
+		t.add(l.Name, string(l.Action), l.Dtype, scaleText(l.Options), partsText(l.Options), made.of(l.Shape), made.size(l.BytesIn), made.size(l.BytesOut), l.Reason)
 	}
 	t.print(w)
 	fmt.Fprintln(w)
 	sums := newTable()
 	sums.add("layout", r.Layout)
 	sums.add("preset", r.Preset)
-	sums.add("layers", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return "to " + l.Action }))
+	sums.add("layers", tally(r.Layers, func(l *report.Layer) string { return "to " + string(l.Action) }))
 	sums.add("dtypes", tally(r.Layers, writtenDtype(r.Layout)))
 	sums.add("files", fmt.Sprint(len(r.Files)))
 	sums.add("bytes", sizes(r))

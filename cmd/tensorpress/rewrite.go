@@ -5,7 +5,7 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
-	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // rewriteFlags are those of commands that write a quantized checkpoint as
@@ -52,7 +52,7 @@ func (r *rewriteFlags) dest(args []string) string {
 	return args[1]
 }
 
-func (r *rewriteFlags) finish(cmd *cobra.Command, report *tensorpress.Report, err error, show func(io.Writer, *tensorpress.Report)) error {
+func (r *rewriteFlags) finish(cmd *cobra.Command, report *report.Report, err error, show func(io.Writer, *report.Report)) error {
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"unicode/utf8"
 
-	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 // table is rows of cells, printed in columns.
@@ -137,7 +137,7 @@ func (t *texts) size(n int64) string {
 		if t.sizes == nil {
 			t.sizes = map[int64]string{}
 		}
-		text = tensorpress.Size(n)
+		text = report.Size(n)
 		t.sizes[n] = text
 	}
 	return text

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 type transcodeFlags struct {
@@ -64,7 +65,7 @@ func (t *transcodeFlags) run(cmd *cobra.Command, args []string) error {
 	o.ShardSize, o.Force, o.CopyWeights = t.shardSize.bytes, t.force, t.copyWeights
 	o.Resources, follow = t.start(cmd.ErrOrStderr())
 	if t.dryRun {
-		r, err := reading(cmd.Context(), func() (*tensorpress.Report, error) {
+		r, err := reading(cmd.Context(), func() (*report.Report, error) {
 			return tensorpress.PlanTranscode(args[0], t.dest(args), o)
 		})
 		return t.finish(cmd, r, err, printPlan)
@@ -76,7 +77,7 @@ func (t *transcodeFlags) run(cmd *cobra.Command, args []string) error {
 
 // printMoved says what was done, and of each layer whose scales were rounded,
 // or that was quantized again, what that costs.
-func printMoved(w io.Writer, r *tensorpress.Report) {
+func printMoved(w io.Writer, r *report.Report) {
 	t := newTable(3)
 	t.add("LAYER", "ACTION", "DTYPE", "REL_MSE")
 	for _, l := range r.Layers {

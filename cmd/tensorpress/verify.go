@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 type verifyFlags struct {
@@ -66,7 +67,7 @@ func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 	o := v.o
 	var follow meter
 	o.Resources, follow = v.start(cmd.ErrOrStderr())
-	found, err := reading(cmd.Context(), func() (*tensorpress.Verification, error) {
+	found, err := reading(cmd.Context(), func() (*report.Verification, error) {
 		return tensorpress.Verify(cmd.Context(), args[0], o)
 	})
 	follow.end(err == nil)
@@ -85,7 +86,7 @@ func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-func printVerification(w io.Writer, v *tensorpress.Verification) {
+func printVerification(w io.Writer, v *report.Verification) {
 	if len(v.Layers) > 0 {
 		printErrors(w, v)
 		fmt.Fprintln(w)
@@ -109,13 +110,13 @@ func printVerification(w io.Writer, v *tensorpress.Verification) {
 
 // printNeeds says which releases of an application load what, where not every one
 // does.
-func printNeeds(w io.Writer, needs []tensorpress.Need) {
+func printNeeds(w io.Writer, needs []report.Need) {
 	for _, n := range needs {
 		fmt.Fprintf(w, "needs %s: %s of %s\n", n.Release, count(n.Layers, "layer"), n.Format)
 	}
 }
 
-func printErrors(w io.Writer, v *tensorpress.Verification) {
+func printErrors(w io.Writer, v *report.Verification) {
 	t := newTable(1, 2, 3)
 	t.add("LAYER", "REL_MSE", "SQNR_DB", "MAX_ABS")
 	for _, l := range v.Layers {

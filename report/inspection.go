@@ -1,0 +1,33 @@
+package report
+
+// Inspection is what is in a checkpoint.
+type Inspection struct {
+	Path   string `json:"path"`
+	Layout string `json:"layout"` // "" where nothing is quantized
+	// Part says of which model it is a part, "" where it is whole.
+	Part     string            `json:"part,omitempty"`
+	Metadata map[string]string `json:"metadata"`
+	Layers   []StoredLayer     `json:"layers"`  // the quantized ones
+	Tensors  []Tensor          `json:"tensors"` // all
+	Bytes    int64             `json:"bytes"`   // of all tensors
+}
+
+// StoredLayer is a quantized layer.
+type StoredLayer struct {
+	Name    string   `json:"name"`
+	Format  string   `json:"format"`
+	Dtype   string   `json:"dtype"`
+	Shape   []int    `json:"shape"` // of the weight before it was quantized
+	Options Options  `json:"options"`
+	Tensors []Tensor `json:"tensors"`
+	Bytes   int64    `json:"bytes"`
+	Problem string   `json:"problem,omitempty"` // why it cannot be decoded
+}
+
+// Tensor is a stored tensor.
+type Tensor struct {
+	Name  string `json:"name"`
+	Dtype string `json:"dtype"` // as safetensors names it
+	Shape []int  `json:"shape"`
+	Bytes int64  `json:"bytes"`
+}

@@ -1,0 +1,113 @@
+// Package report holds what a run did or would do, what verification found, and
+// what is in a checkpoint, as values that go to JSON and come back the same.
+package report
+
+import "strconv"
+
+// Report is what a conversion does or did, layer by layer.
+type Report struct {
+	Source   string   `json:"source,omitempty"`
+	Dest     string   `json:"dest,omitempty"`
+	Layout   string   `json:"layout"`
+	Preset   string   `json:"preset,omitempty"` // and what told it
+	Layers   []Layer  `json:"layers"`
+	BytesIn  int64    `json:"bytes_in"`
+	BytesOut int64    `json:"bytes_out"`
+	Files    []string `json:"files,omitempty"`
+	Notes    []string `json:"notes,omitempty"` // what matters most comes last
+	// Needs are the releases of the application that load the output, where some
+	// of its layers are not for older ones.
+	Needs []Need `json:"needs,omitempty"`
+	// Total is the error over all layers, nil where none was measured.
+	Total *Error `json:"total,omitempty"`
+	// Seconds is 0 in a plan; it does not count measuring.
+	Seconds float64 `json:"seconds,omitempty"`
+}
+
+// Layer is what becomes of one weight.
+type Layer struct {
+	Name     string  `json:"name"`
+	Action   Action  `json:"action"`
+	Reason   string  `json:"reason"` // why it is kept, or not moved
+	Dtype    string  `json:"dtype"`
+	Options  Options `json:"options"` // what its description says
+	Shape    []int   `json:"shape"`
+	BytesIn  int64   `json:"bytes_in"`
+	BytesOut int64   `json:"bytes_out"`
+	// Figures are nil where no error was measured.
+	*Figures
+}
+
+// Action is what becomes of a weight.
+type Action string
+
+// The actions.
+const (
+	Quantize   Action = "quantize"
+	Requantize Action = "requantize" // from the values that a quantized layer restores to
+	Dequantize Action = "dequantize"
+	Move       Action = "move"     // to another layout, codes as they are
+	Describe   Action = "describe" // names and metadata change
+	Keep       Action = "keep"
+	Drop       Action = "drop"
+)
+
+// Error compares weights W with what is stored, Ŵ: RelMSE is Σ(W-Ŵ)² / ΣW², in
+// double precision; SQNR is -10·log10 of it. They are nil where there is no source
+// or the figure is not finite.
+type Error struct {
+	RelMSE *float64 `json:"rel_mse"`
+	SQNR   *float64 `json:"sqnr_db"`
+}
+
+// Figures are the error of one layer.
+type Figures struct {
+	Error
+	MaxAbs *float64 `json:"max_abs"` // of W-Ŵ, nil where it is not finite
+}
+
+// Need is a release of an application and what needs it.
+type Need struct {
+	Release string `json:"release"` // "comfyui ≥ 0.27.0"
+	Format  string `json:"format"`
+	Layers  int    `json:"layers"`
+}
+
+// Speed returns bytes of the source per second, 0 for a plan.
+func (r *Report) Speed() float64 {
+	if r.Seconds == 0 {
+		return 0
+	}
+	return float64(r.BytesIn) / r.Seconds
+}
+
+// Add takes over the errors that a verification measured.
+func (r *Report) Add(v *Verification) {
+	found := map[string]*LayerError{}
+	for i := range v.Layers {
+		found[v.Layers[i].Name] = &v.Layers[i]
+	}
+	for i := range r.Layers {
+		if e := found[r.Layers[i].Name]; e != nil {
+			r.Layers[i].Figures = &e.Figures
+		}
+	}
+	r.Total = &v.Total
+}
+
+// Size is a number of bytes as people read it: 1.5 GB.
+func Size(n int64) string {
+	units := []string{"kB", "MB", "GB", "TB"}
+	if n < 1000 {
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	v, unit := float64(n)/1000, 0
+	for ; v >= 999.5 && unit < len(units)-1; unit++ {
+		v /= 1000
+	}
+	digits := 0
+	if v < 9.95 {
+		digits = 1
+	}
+	return strconv.FormatFloat(v, 'f', digits, 64) + " " + units[unit]
+}
