@@ -14,17 +14,17 @@ import (
 // rewrite runs a mode of convert_to_quant that changes names and metadata alone.
 func (c *CTQ) rewrite(ctx context.Context, source, dest string, r Resources) (*report.Report, error) {
 	start := time.Now()
-	m := &models{source: source, parents: true}
-	one, err := checkpoint.Open(source)
+	from, err := checkpoint.Open(source)
 	if err != nil {
 		return nil, err
 	}
-	m.list = []*model{{c: one}}
-	defer m.close()
-	if m.list[0].plan, err = c.planRewrite(one, dest); err != nil {
+	one := &model{c: from}
+	j := &job{models: &models{source: source, list: []*model{one}}, parents: true}
+	defer j.close()
+	if one.plan, err = c.planRewrite(from, dest); err != nil {
 		return nil, err
 	}
-	return m.write(ctx, m.copied(dest, true, r, start))
+	return j.write(ctx, j.copied(dest, true, r, start))
 }
 
 func (c *CTQ) planRewrite(source *checkpoint.Checkpoint, dest string) (*plan.Plan, error) {

@@ -40,23 +40,23 @@ var plainDtypes = map[string]safetensors.Dtype{
 // quantized layers are restored and all else is copied.
 func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (*report.Report, error) {
 	start := time.Now()
-	d, err := readQuantized(source, dest, o)
+	j, err := readQuantized(source, dest, o)
 	if err != nil {
 		return nil, err
 	}
-	defer d.close()
-	return d.write(ctx, writing{
-		dest: dest, force: o.Force, Resources: o.Resources, bytes: d.bytesIn(),
-		tasks: func(yield func(stream.Task) bool) { d.restore(o.Resources, yield) },
+	defer j.close()
+	return j.write(ctx, writing{
+		dest: dest, force: o.Force, Resources: o.Resources, bytes: j.bytesIn(),
+		tasks: func(yield func(stream.Task) bool) { j.restore(o.Resources, yield) },
 		report: func(*stage.Stage, func(int64)) (*report.Report, error) {
-			return d.restoreReport(dest, time.Since(start)), nil
+			return j.restoreReport(dest, time.Since(start)), nil
 		},
 	})
 }
 
 // readQuantized opens what is restored and decides about it.
-func readQuantized(source, dest string, o DequantizeOptions) (*models, error) {
-	return readDecided(source, dest, o.CopyWeights, func(one *model) (err error) {
+func readQuantized(source, dest string, o DequantizeOptions) (*job, error) {
+	return newJob(readDecided(source, dest, o.CopyWeights, func(one *model) (err error) {
 		o := o
 		if o.Source != "" {
 			o.Source = within(o.Source, one.folder)
@@ -66,12 +66,12 @@ func readQuantized(source, dest string, o DequantizeOptions) (*models, error) {
 			one.plan = &one.restoration.Plan
 		}
 		return err
-	})
+	}))
 }
 
 // restore yields the work on one model after the other.
-func (m *models) restore(r Resources, yield func(stream.Task) bool) {
-	for _, one := range m.list {
+func (j *job) restore(r Resources, yield func(stream.Task) bool) {
+	for _, one := range j.list {
 		if !restoreTasks(one.c, one.restoration, one.writers, r, yield) {
 			return
 		}
@@ -115,7 +115,7 @@ func readModel(c *checkpoint.Checkpoint, source string) (*layout.Model, error) {
 	}
 	m, err := layout.Read(c, from)
 	if err != nil {
-		return nil, asSource(err)
+		return nil, usage.AsSource(err)
 	}
 	if m.Err != nil {
 		return nil, usage.Source(m.Failed())
@@ -123,7 +123,7 @@ func readModel(c *checkpoint.Checkpoint, source string) (*layout.Model, error) {
 	return m, nil
 }
 
-func restoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to writers, use Resources, yield func(stream.Task) bool) bool {
+func restoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to []*safetensors.Writer, use Resources, yield func(stream.Task) bool) bool {
 	for _, one := range r.Copies {
 		if !copyTiles(c, one.Source, to[one.File], one.Tensor, yield) {
 			return false
@@ -155,12 +155,12 @@ func restoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to writers, use
 }
 
 // restoreReport lists the layers that were restored.
-func (m *models) restoreReport(dest string, took time.Duration) *report.Report {
+func (j *job) restoreReport(dest string, took time.Duration) *report.Report {
 	all := &report.Report{
-		Source: m.source, Dest: dest, Layers: []report.Layer{},
-		BytesIn: m.bytesIn(), BytesOut: m.bytesOut(), Seconds: took.Seconds(), Notes: leftOut(m.others),
+		Source: j.source, Dest: dest, Layers: []report.Layer{},
+		BytesIn: j.bytesIn(), BytesOut: j.bytesOut(), Seconds: took.Seconds(), Notes: leftOut(j.others),
 	}
-	for _, one := range m.list {
+	for _, one := range j.list {
 		for _, f := range one.plan.Files {
 			all.Files = append(all.Files, one.named(f.Name))
 		}

@@ -14,9 +14,9 @@ import (
 
 // choose measures, for every layer whose dtype is to be found, the dtypes from
 // its own on, and plans again with the first whose loss is small enough.
-func (m *models) choose(ctx context.Context, dest string, o Options) error {
+func (j *job) choose(ctx context.Context, dest string, o Options) error {
 	chosen := map[string]map[string]plan.Choice{}
-	for _, one := range m.list {
+	for _, one := range j.list {
 		found, err := chooseFor(ctx, one.c, one.plan, o)
 		if err != nil {
 			return err
@@ -28,7 +28,7 @@ func (m *models) choose(ctx context.Context, dest string, o Options) error {
 	if len(chosen) == 0 {
 		return nil
 	}
-	return m.plan(dest, o, chosen)
+	return j.plan(dest, o, chosen)
 }
 
 func chooseFor(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, o Options) (map[string]plan.Choice, error) {

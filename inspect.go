@@ -7,6 +7,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -38,7 +39,7 @@ func inspectModel(v *report.Inspection, path, folder string) error {
 	defer c.Close()
 	m, err := layout.Read(c, nil)
 	if err != nil {
-		return asSource(err)
+		return usage.AsSource(err)
 	}
 	prefix := ""
 	if folder != "" {

@@ -28,7 +28,7 @@ func (o Options) like(p *plan.Options) error {
 	defer c.Close()
 	m, err := layout.Read(c, nil)
 	if err != nil {
-		return asSource(err)
+		return usage.AsSource(err)
 	}
 	if len(m.Layers) == 0 {
 		return usage.SourceErrorf("%s holds no quantized layer to do like", o.Like)

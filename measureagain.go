@@ -14,8 +14,8 @@ import (
 )
 
 // bytesAgain counts what [models.measureAgain] reads of the output.
-func (m *models) bytesAgain() (n int64) {
-	for _, one := range m.list {
+func (j *job) bytesAgain() (n int64) {
+	for _, one := range j.list {
 		for i := range one.plan.Steps {
 			if s := &one.plan.Steps[i]; isAgain(s) {
 				n += s.BytesOut()
@@ -39,12 +39,12 @@ type comparison struct {
 
 // measureAgain adds to a report what quantizing layers again lost: it reads
 // them where they are staged and compares what both restore to.
-func (m *models) measureAgain(ctx context.Context, s *stage.Stage, r Resources, done func(n int64), to *report.Report) error {
-	if m.bytesAgain() == 0 {
+func (j *job) measureAgain(ctx context.Context, s *stage.Stage, r Resources, done func(n int64), to *report.Report) error {
+	if j.bytesAgain() == 0 {
 		return nil
 	}
 	var all []*comparison
-	for _, one := range m.list {
+	for _, one := range j.list {
 		path := s.Path(one.folder)
 		if !isFolder(to.Dest) {
 			path = s.Path(one.plan.Files[0].Name)

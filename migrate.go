@@ -44,26 +44,26 @@ type MigrateOptions struct {
 // weights are copied byte for byte.
 func Migrate(ctx context.Context, source, dest string, o MigrateOptions) (*report.Report, error) {
 	start := time.Now()
-	m, err := readMigrated(source, dest, o)
+	j, err := readMigrated(source, dest, o)
 	if err != nil {
 		return nil, err
 	}
-	defer m.close()
-	return m.write(ctx, m.copied(dest, o.Force, o.Resources, start))
+	defer j.close()
+	return j.write(ctx, j.copied(dest, o.Force, o.Resources, start))
 }
 
 // PlanMigrate makes the decisions of [Migrate] and writes nothing. dest may be
 // empty.
 func PlanMigrate(source, dest string, o MigrateOptions) (*report.Report, error) {
-	m, err := readMigrated(source, dest, o)
+	j, err := readMigrated(source, dest, o)
 	if err != nil {
 		return nil, err
 	}
-	defer m.close()
-	return m.planned(dest, o.Force)
+	defer j.close()
+	return j.planned(dest, o.Force)
 }
 
-func readMigrated(source, dest string, o MigrateOptions) (*models, error) {
+func readMigrated(source, dest string, o MigrateOptions) (*job, error) {
 	how, err := o.how()
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func readMigrated(source, dest string, o MigrateOptions) (*models, error) {
 	if errors.Is(err, errNothingDecided) && len(o.StripPrefixes) > 0 && !renamed {
 		return nil, usage.Errorf("--strip-prefix %s: no name of %s begins so", strings.Join(o.StripPrefixes, ", "), source)
 	}
-	return m, err
+	return newJob(m, err)
 }
 
 // unwrap takes the prefixes off a name.

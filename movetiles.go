@@ -6,22 +6,13 @@ import (
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
-	"github.com/tensorpress/tensorpress/report"
 )
 
 // transcoding is a model's plan of moves under way.
 type transcoding struct {
 	*quantization
-	model  *model
+	named  func(layer string) string
 	losses map[string][]sums // of layers whose scales are rounded, by tile
-}
-
-func (m *models) moves(r Resources) []*transcoding {
-	var all []*transcoding
-	for _, one := range m.list {
-		all = append(all, &transcoding{&quantization{source: one.c, plan: one.plan, writers: one.writers, stage: m.stage, Resources: r}, one, map[string][]sums{}})
-	}
-	return all
 }
 
 // moveAll yields the work on one model after the other.
@@ -56,7 +47,7 @@ func (t *transcoding) move(s *plan.Step, yield func(stream.Task) bool) bool {
 	var found []sums
 	if s.Move.Rounds {
 		found = make([]sums, len(areas))
-		t.losses[t.model.named(s.Layer)] = found
+		t.losses[t.named(s.Layer)] = found
 	}
 	for i, a := range areas {
 		if !yield(stream.Task{Bytes: int64(a.Values()), Do: func(w *stream.Worker) error {
@@ -130,22 +121,4 @@ func (t *transcoding) explainLoss(s *plan.Step, found sums) error {
 	}
 	return usage.SourceErrorf("%s: layer %s: its scales are too large for %s: --scale-dtype f32 holds them",
 		t.source.File(s.From.Parts[0]), s.Layer, s.Move.To.Tensors()[1].Dtype)
-}
-
-// report adds what moving layers lost.
-func (t *transcoding) report(r *report.Report) { addLosses(r, t.losses) }
-
-// addLosses gives layers their errors.
-func addLosses(r *report.Report, losses map[string][]sums) {
-	for i := range r.Layers {
-		found, ok := losses[r.Layers[i].Name]
-		if !ok {
-			continue
-		}
-		total := sums{nonfinite: -1}
-		for _, s := range found {
-			total.add(s)
-		}
-		r.Layers[i].Figures = &report.Figures{Error: total.error(), MaxAbs: finiteOrNil(total.maxAbs)}
-	}
 }

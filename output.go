@@ -15,11 +15,6 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-type (
-	writer = *safetensors.Writer
-	tensor = safetensors.Tensor
-)
-
 // place is where the files of a model go: a stage, or a folder in one.
 type place interface {
 	Create(name string) (io.WriterAt, error)
@@ -31,25 +26,25 @@ func isFolder(dest string) bool { return filepath.Ext(filepath.Clean(dest)) != "
 
 // output is what is asked for of the stage: where the files go, and what may be
 // replaced there.
-func (m *models) output(dest string, force bool) (o stage.Output, err error) {
-	o = stage.Output{Dest: dest, Folder: isFolder(dest), Force: force, Parents: m.parents}
-	if m.isPipeline() {
-		o.Sources = []string{m.source}
+func (j *job) output(dest string, force bool) (o stage.Output, err error) {
+	o = stage.Output{Dest: dest, Folder: isFolder(dest), Force: force, Parents: j.parents}
+	if j.isPipeline() {
+		o.Sources = []string{j.source}
 	} else {
-		o.Sources = sourcePaths(m.list[0].c, o.Folder)
+		o.Sources = sourcePaths(j.list[0].c, o.Folder)
 	}
 	if !o.Folder {
-		m.side, err = sideFileOf(m.list[0].plan, dest, force)
-		o.Beside = m.side.beside()
+		j.side, err = sideFileOf(j.list[0].plan, dest, force)
+		o.Beside = j.side.beside()
 		return o, err
 	}
 	all := &listing{}
-	if err := m.companions(context.Background(), func(folder string) place { return listed{all, folder} }, dest); err != nil {
+	if err := j.companions(context.Background(), func(folder string) place { return listed{all, folder} }, dest); err != nil {
 		return o, err
 	}
-	m.beside = all.bytes
+	j.beside = all.bytes
 	o.Contents = stage.Contents{Files: all.names, Stems: map[string]string{}}
-	for _, one := range m.list {
+	for _, one := range j.list {
 		o.Stems[one.folder] = one.c.Stem()
 		for _, f := range one.plan.Files {
 			o.Files = append(o.Files, path.Join(one.folder, f.Name))
@@ -103,8 +98,8 @@ func sourcePaths(c *checkpoint.Checkpoint, copied bool) []string {
 	return paths
 }
 
-func createFiles(s place, files []plan.File) (writers, error) {
-	var all writers
+func createFiles(s place, files []plan.File) ([]*safetensors.Writer, error) {
+	var all []*safetensors.Writer
 	for _, file := range files {
 		f, err := s.Create(file.Name)
 		if err != nil {
@@ -121,10 +116,10 @@ func createFiles(s place, files []plan.File) (writers, error) {
 
 // writeCompanions writes what stands beside a model's weights: configs, the index,
 // and in a folder all other files of the source.
-func (m *models) writeCompanions(ctx context.Context, s place, one *model, dest string) error {
+func (j *job) writeCompanions(ctx context.Context, s place, one *model, dest string) error {
 	c, p := one.c, one.plan
 	if !isFolder(dest) {
-		return m.side.write(s)
+		return j.side.write(s)
 	}
 	if err := copyOthers(ctx, s, one); err != nil {
 		return err

@@ -16,42 +16,43 @@ import (
 // it is; an error leaves nothing behind.
 func Quantize(ctx context.Context, source, dest string, o Options) (*report.Report, error) {
 	start := time.Now()
-	m, err := readModels(source, o)
+	j, err := newJob(readModels(source, o.Like))
 	if err != nil {
 		return nil, err
 	}
-	defer m.close()
-	if err := m.plan(dest, o, nil); err != nil {
+	defer j.close()
+	j.parents = o.ctq != nil
+	if err := j.plan(dest, o, nil); err != nil {
 		return nil, err
 	}
-	if err := m.choose(ctx, dest, o); err != nil {
+	if err := j.choose(ctx, dest, o); err != nil {
 		return nil, err
 	}
-	w := m.copied(dest, o.Force, o.Resources, start)
-	w.bytes = m.work(o)
+	w := j.copied(dest, o.Force, o.Resources, start)
+	w.bytes = j.work(o)
 	tell := w.report
 	w.report = func(out *stage.Stage, done func(int64)) (*report.Report, error) {
 		r, err := tell(out, done)
 		if err != nil {
 			return nil, err
 		}
-		return r, m.measure(ctx, out, o, done, r)
+		return r, j.measure(ctx, out, o, done, r)
 	}
-	return m.write(ctx, w)
+	return j.write(ctx, w)
 }
 
 // Plan makes the decisions of [Quantize] and reads no weights. dest may be
 // empty.
 func Plan(source, dest string, o Options) (*report.Report, error) {
-	m, err := readModels(source, o)
+	j, err := newJob(readModels(source, o.Like))
 	if err != nil {
 		return nil, err
 	}
-	defer m.close()
-	if err := m.plan(dest, o, nil); err != nil {
+	defer j.close()
+	if err := j.plan(dest, o, nil); err != nil {
 		return nil, err
 	}
-	return m.planned(dest, o.Force)
+	return j.planned(dest, o.Force)
 }
 
 func makePlan(c *checkpoint.Checkpoint, dest string, o Options, chosen map[string]plan.Choice) (*plan.Plan, error) {

@@ -122,3 +122,18 @@ func reportList[T any](list []T) []any {
 	}
 	return all
 }
+
+// addLosses gives layers their errors.
+func addLosses(r *report.Report, losses map[string][]sums) {
+	for i := range r.Layers {
+		found, ok := losses[r.Layers[i].Name]
+		if !ok {
+			continue
+		}
+		total := sums{nonfinite: -1}
+		for _, s := range found {
+			total.add(s)
+		}
+		r.Layers[i].Figures = &report.Figures{Error: total.error(), MaxAbs: finiteOrNil(total.maxAbs)}
+	}
+}

@@ -10,13 +10,11 @@ package tensorpress
 
 import (
 	"errors"
-	"io/fs"
 	"runtime"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/usage"
-	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // Kinds of errors, for errors.Is. All others are the system's: a disk that is
@@ -112,23 +110,3 @@ func (r Resources) progress(total int64) func(n int64) {
 // device) or holds more than most bytes is an [ErrSource]: reading it might never
 // end.
 func ReadFile(path string, most int64) ([]byte, error) { return checkpoint.ReadFile(path, most) }
-
-// asSource marks what is not the system's fault as the source's.
-func asSource(err error) error {
-	if system := (*fs.PathError)(nil); errors.As(err, &system) {
-		return err
-	}
-	return usage.Source(err)
-}
-
-// writers of an output's files, by their number.
-type writers []*safetensors.Writer
-
-func (w writers) finish() error {
-	for _, one := range w {
-		if err := one.Finish(); err != nil {
-			return err
-		}
-	}
-	return nil
-}

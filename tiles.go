@@ -14,13 +14,14 @@ import (
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // quantization turns a plan into tiles of work.
 type quantization struct {
 	source  *checkpoint.Checkpoint
 	plan    *plan.Plan
-	writers writers
+	writers []*safetensors.Writer
 	turns   turns
 	keeper  *keeper // nil where no weight is read several times
 	stage   *stage.Stage
@@ -44,7 +45,7 @@ func (q *quantization) tasks(yield func(stream.Task) bool) bool {
 
 // writeLiterals yields the writing of tensors whose bytes are known, some at a
 // time.
-func writeLiterals(literals []plan.Literal, to writers, yield func(stream.Task) bool) bool {
+func writeLiterals(literals []plan.Literal, to []*safetensors.Writer, yield func(stream.Task) bool) bool {
 	const some = 256
 	for chunk := range slices.Chunk(literals, some) {
 		if !yield(stream.Task{Do: func(w *stream.Worker) error {
@@ -84,7 +85,7 @@ func (q *quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
 
 // copyTiles yields the copying of a tensor's bytes, by the system where it does
 // that. Small tensors go together with others.
-func copyTiles(c *checkpoint.Checkpoint, from checkpoint.Tensor, to writer, t tensor, yield func(stream.Task) bool) bool {
+func copyTiles(c *checkpoint.Checkpoint, from checkpoint.Tensor, to *safetensors.Writer, t safetensors.Tensor, yield func(stream.Task) bool) bool {
 	size, task := int64(256<<10), copyTile
 	if from.Size >= 1<<20 && to.MayCopy() {
 		size, task = 8<<20, copyLater
@@ -101,11 +102,11 @@ func copyTiles(c *checkpoint.Checkpoint, from checkpoint.Tensor, to writer, t te
 	return true
 }
 
-func copyTile(w *stream.Worker, c *checkpoint.Checkpoint, from checkpoint.Tensor, to writer, t tensor, off int64, n int) error {
+func copyTile(w *stream.Worker, c *checkpoint.Checkpoint, from checkpoint.Tensor, to *safetensors.Writer, t safetensors.Tensor, off int64, n int) error {
 	return c.ReadSection(from, w.Output(to, t, off, n), off)
 }
 
-func copyLater(w *stream.Worker, c *checkpoint.Checkpoint, from checkpoint.Tensor, to writer, t tensor, off int64, n int) error {
+func copyLater(w *stream.Worker, c *checkpoint.Checkpoint, from checkpoint.Tensor, to *safetensors.Writer, t safetensors.Tensor, off int64, n int) error {
 	w.Later(func() error { return c.CopySection(from, to, t, off, n) })
 	return nil
 }

@@ -46,24 +46,24 @@ type TranscodeOptions struct {
 // the error that it adds.
 func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*report.Report, error) {
 	start := time.Now()
-	m, err := readMoved(source, dest, o)
+	j, err := readMoved(source, dest, o)
 	if err != nil {
 		return nil, err
 	}
-	defer m.close()
+	defer j.close()
 	var moves []*transcoding
-	return m.write(ctx, writing{
-		dest: dest, force: o.Force, Resources: o.Resources, bytes: m.bytesIn() + m.bytesAgain(),
+	return j.write(ctx, writing{
+		dest: dest, force: o.Force, Resources: o.Resources, bytes: j.bytesIn() + j.bytesAgain(),
 		tasks: func(yield func(stream.Task) bool) {
-			moves = m.moves(o.Resources) // the files to write to are there now
+			moves = j.moves(o.Resources) // the files to write to are there now
 			moveAll(moves, yield)
 		},
 		report: func(out *stage.Stage, done func(int64)) (*report.Report, error) {
-			r := m.report(dest, time.Since(start))
+			r := j.report(dest, time.Since(start))
 			for _, one := range moves {
-				one.report(r)
+				addLosses(r, one.losses)
 			}
-			return r, m.measureAgain(ctx, out, o.Resources, done, r)
+			return r, j.measureAgain(ctx, out, o.Resources, done, r)
 		},
 	})
 }
@@ -71,20 +71,29 @@ func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*r
 // PlanTranscode makes the decisions of [Transcode] and reads no weights. dest
 // may be empty.
 func PlanTranscode(source, dest string, o TranscodeOptions) (*report.Report, error) {
-	m, err := readMoved(source, dest, o)
+	j, err := readMoved(source, dest, o)
 	if err != nil {
 		return nil, err
 	}
-	defer m.close()
-	return m.planned(dest, o.Force)
+	defer j.close()
+	return j.planned(dest, o.Force)
+}
+
+// moves are those of every model.
+func (j *job) moves(r Resources) []*transcoding {
+	var all []*transcoding
+	for _, one := range j.list {
+		all = append(all, &transcoding{&quantization{source: one.c, plan: one.plan, writers: one.writers, stage: j.stage, Resources: r}, one.named, map[string][]sums{}})
+	}
+	return all
 }
 
 // readMoved opens what is moved and decides about it.
-func readMoved(source, dest string, o TranscodeOptions) (*models, error) {
-	return readDecided(source, dest, o.CopyWeights, func(one *model) (err error) {
+func readMoved(source, dest string, o TranscodeOptions) (*job, error) {
+	return newJob(readDecided(source, dest, o.CopyWeights, func(one *model) (err error) {
 		one.plan, err = planTranscode(one.c, within(dest, one.folder), o)
 		return err
-	})
+	}))
 }
 
 // planTranscode returns nil where nothing is quantized.

@@ -11,6 +11,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -110,7 +111,7 @@ func (v *verification) open() (err error) {
 		return err
 	}
 	if v.model, err = layout.Read(v.output, v.source); err != nil {
-		return asSource(err)
+		return usage.AsSource(err)
 	}
 	if v.model.Err != nil {
 		v.problem("", "%v", v.model.Err)
@@ -125,7 +126,7 @@ func (v *verification) readSource() (err error) {
 		return nil
 	}
 	if v.sourceModel, err = layout.Read(v.source, nil); err != nil {
-		return asSource(err)
+		return usage.AsSource(err)
 	}
 	v.sourceModel.AcceptUnscaled() // as quantize was asked to, if there are any
 	v.sourceLayers = map[string]*layout.Layer{}
@@ -151,6 +152,37 @@ func (v *verification) unchanged() error {
 		return err
 	}
 	return v.source.Unchanged()
+}
+
+// staged is a model of an output that is not in its place yet.
+type staged struct {
+	path, folder string // the model's folder in a pipeline
+	source       *checkpoint.Checkpoint
+}
+
+// measureStaged compares the layers of outputs with their sources, which stay open.
+func measureStaged(ctx context.Context, models []staged, r Resources, done func(n int64)) (*report.Verification, error) {
+	v := &report.Verification{}
+	var parts []*verification
+	defer func() {
+		for _, part := range parts {
+			if part.output != nil {
+				part.output.Close() // before the stage moves it
+			}
+		}
+	}()
+	for _, one := range models {
+		part := &verification{Verification: v, path: one.path, folder: one.folder, layersOnly: true, source: one.source}
+		parts = append(parts, part)
+		if err := part.open(); err != nil {
+			return nil, err
+		}
+	}
+	if err := runAll(ctx, r, parts, done); err != nil {
+		return nil, err
+	}
+	conclude(v, parts)
+	return v, nil
 }
 
 func closeAll(parts []*verification) {
@@ -224,7 +256,7 @@ func conclude(found *report.Verification, parts []*verification) {
 // compared, else nothing.
 func (v *verification) conclude(c *check) sums {
 	found := c.join()
-	for _, p := range found.problems(c) {
+	for _, p := range c.problems(found) {
 		v.problem(p.Tensor, "%s", p.Problem)
 	}
 	if c.layer == nil || c.source == nil {

@@ -325,7 +325,7 @@ func (c *check) join() sums {
 	return total
 }
 
-func (s *sums) problems(c *check) []report.Problem {
+func (c *check) problems(s sums) []report.Problem {
 	switch {
 	case s.nonfinite >= 0:
 		shape := c.layer.Shape()

@@ -6,6 +6,7 @@ package usage
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 )
 
 // What errors of this package are, for errors.Is.
@@ -32,6 +33,14 @@ func SourceErrorf(format string, args ...any) error { return Source(fmt.Errorf(f
 
 // Source marks an error as the source's, nil excepted.
 func Source(err error) error { return mark(err, ErrSource) }
+
+// AsSource marks an error as the source's unless it is the system's.
+func AsSource(err error) error {
+	if system := (*fs.PathError)(nil); errors.As(err, &system) {
+		return err
+	}
+	return Source(err)
+}
 
 func mark(err, kind error) error {
 	if err == nil {
