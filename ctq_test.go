@@ -219,8 +219,8 @@ func writeWith(t *testing.T, path string, tensors []safetensors.Tensor, data map
 	}
 }
 
-// row is an option's line in docs/from-convert_to_quant.md.
-func (o CTQOption) row() string {
+// optionRow is an option's line in docs/from-convert_to_quant.md.
+func optionRow(o CTQOption) string {
 	return "| `" + strings.Join(o.Names, "` `") + "` | " + o.Ours + " |"
 }
 
@@ -234,8 +234,8 @@ func TestPageNamesEveryOption(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for _, o := range options {
-		if !strings.Contains(page, o.row()+"\n") {
-			t.Errorf("docs/from-convert_to_quant.md lacks the line\n%s", o.row())
+		if !strings.Contains(page, optionRow(o)+"\n") {
+			t.Errorf("docs/from-convert_to_quant.md lacks the line\n%s", optionRow(o))
 		}
 		for _, name := range o.Names {
 			if seen[name] {

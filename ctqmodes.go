@@ -29,7 +29,7 @@ func (c *CTQ) rewrite(ctx context.Context, source, dest string, r Resources) (*r
 
 func (c *CTQ) planRewrite(source *checkpoint.Checkpoint, dest string) (*plan.Plan, error) {
 	rewriting, err := c.command.Rewrite(source)
-	if err != nil && !errors.Is(err, ErrUsage) {
+	if err != nil && !errors.Is(err, usage.Err) {
 		return nil, usage.Source(err)
 	}
 	if err != nil {

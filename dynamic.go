@@ -17,7 +17,7 @@ import (
 func (j *job) choose(ctx context.Context, dest string, o Options) error {
 	chosen := map[string]map[string]plan.Choice{}
 	for _, one := range j.list {
-		found, err := chooseFor(ctx, one.c, one.plan, o)
+		found, err := chooseFor(ctx, one.c, one.plan, o.Resources)
 		if err != nil {
 			return err
 		}
@@ -31,7 +31,7 @@ func (j *job) choose(ctx context.Context, dest string, o Options) error {
 	return j.plan(dest, o, chosen)
 }
 
-func chooseFor(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, o Options) (map[string]plan.Choice, error) {
+func chooseFor(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, r Resources) (map[string]plan.Choice, error) {
 	found := map[string]plan.Choice{}
 	var mu sync.Mutex
 	tasks := func(yield func(stream.Task) bool) {
@@ -41,7 +41,7 @@ func chooseFor(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, o Op
 				continue
 			}
 			if !yield(stream.Task{Do: func(w *stream.Worker) error {
-				choice, err := (&quantization{source: c, Resources: o.Resources}).encoding(s).choose(ctx, w)
+				choice, err := (&quantization{source: c, Resources: r}).encoding(s).choose(ctx, w)
 				mu.Lock()
 				defer mu.Unlock()
 				found[s.Source.Name] = choice
@@ -51,7 +51,7 @@ func chooseFor(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, o Op
 			}
 		}
 	}
-	err := stream.Run(ctx, o.threads(), tasks, nil)
+	err := stream.Run(ctx, r.threads(), tasks, nil)
 	return found, err
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// bytesAgain counts what [models.measureAgain] reads of the output.
+// bytesAgain counts what [job.measureAgain] reads of the output.
 func (j *job) bytesAgain() (n int64) {
 	for _, one := range j.list {
 		for i := range one.plan.Steps {
@@ -54,7 +54,7 @@ func (j *job) measureAgain(ctx context.Context, s *stage.Stage, r Resources, don
 			return err
 		}
 		defer c.Close() // before the stage moves it
-		found, err := one.comparisons(c, r)
+		found, err := comparisons(one, c, r)
 		if err != nil {
 			return err
 		}
@@ -79,7 +79,7 @@ func (j *job) measureAgain(ctx context.Context, s *stage.Stage, r Resources, don
 }
 
 // comparisons pairs the layers of a staged output with those of the source.
-func (one *model) comparisons(c *checkpoint.Checkpoint, r Resources) ([]*comparison, error) {
+func comparisons(one *model, c *checkpoint.Checkpoint, r Resources) ([]*comparison, error) {
 	m, err := readModel(c, "")
 	if err == nil {
 		err = m.Failed()

@@ -85,7 +85,7 @@ func makePlan(c *checkpoint.Checkpoint, dest string, o Options, chosen map[strin
 	}
 	options.Chosen, options.Stored = chosen, stored
 	p, err := plan.Make(tensors, options)
-	if errors.Is(err, ErrSource) {
+	if errors.Is(err, usage.ErrSource) {
 		return nil, usage.SourceErrorf("%s: %w", c.Path, err)
 	}
 	if err == nil && o.ctq != nil {
