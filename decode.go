@@ -17,6 +17,10 @@ type decoding struct {
 	Resources
 }
 
+func newDecoding(c *checkpoint.Checkpoint, l *layout.Layer, out safetensors.Dtype, r Resources) *decoding {
+	return &decoding{c, l, out, r}
+}
+
 // near is one that reads nearly the same values faster, or nil.
 func (d *decoding) near() *decoding {
 	c := codec.Near(d.layer.Codec)
@@ -25,7 +29,7 @@ func (d *decoding) near() *decoding {
 	}
 	layer := *d.layer
 	layer.Codec = c
-	return &decoding{d.source, &layer, d.out, d.Resources}
+	return newDecoding(d.source, &layer, d.out, d.Resources)
 }
 
 // shape returns that of its tiles, smaller ones than others: of a value there

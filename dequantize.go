@@ -130,7 +130,7 @@ func restoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to []*safetenso
 		}
 	}
 	for _, l := range r.Layers {
-		d := &decoding{c, l.Layer, l.Dtype(), use}
+		d := newDecoding(c, l.Layer, l.Dtype(), use)
 		width := l.Dtype().Bits() / 8
 		columns := l.Codec.Cut().Cols
 		if !d.tiles(yield, func(w *stream.Worker, _ int, a quant.Area) error {

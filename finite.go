@@ -136,7 +136,7 @@ func moderateFloats(raw []byte, d safetensors.Dtype) bool {
 // finiteTasks yields the looking for values of a layer that are not finite, for one
 // that is copied as it is stored.
 func finiteTasks(c *checkpoint.Checkpoint, l *layout.Layer, r Resources, yield func(stream.Task) bool) bool {
-	d := &decoding{c, l, safetensors.F32, r}
+	d := newDecoding(c, l, safetensors.F32, r)
 	columns := l.Codec.Cut().Cols
 	return d.tiles(yield, func(w *stream.Worker, _ int, a quant.Area) error {
 		src := make([][]byte, len(l.Parts))

@@ -94,7 +94,7 @@ func comparisons(one *model, c *checkpoint.Checkpoint, r Resources) ([]*comparis
 	var all []*comparison
 	for i := range one.plan.Steps {
 		if s := &one.plan.Steps[i]; isAgain(s) {
-			got := &decoding{c, written[s.Layer], safetensors.F32, r}
+			got := newDecoding(c, written[s.Layer], safetensors.F32, r)
 			all = append(all, &comparison{name: one.named(s.Layer), got: got, want: newStoredValues(one.c, s.From, quant.TileSize, r)})
 		}
 	}

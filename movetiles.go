@@ -15,6 +15,10 @@ type transcoding struct {
 	losses map[string][]sums // of layers whose scales are rounded, by tile
 }
 
+func newTranscoding(q *quantization, named func(layer string) string) *transcoding {
+	return &transcoding{q, named, map[string][]sums{}}
+}
+
 // moveAll yields the work on one model after the other.
 func moveAll(all []*transcoding, yield func(stream.Task) bool) {
 	for _, t := range all {

@@ -83,7 +83,7 @@ func PlanTranscode(source, dest string, o TranscodeOptions) (*report.Report, err
 func (j *job) moves(r Resources) []*transcoding {
 	var all []*transcoding
 	for _, one := range j.list {
-		all = append(all, &transcoding{&quantization{source: one.c, plan: one.plan, writers: one.writers, stage: j.stage, Resources: r}, one.named, map[string][]sums{}})
+		all = append(all, newTranscoding(&quantization{source: one.c, plan: one.plan, writers: one.writers, stage: j.stage, Resources: r}, one.named))
 	}
 	return all
 }

@@ -302,10 +302,10 @@ func (v *verification) original(name string) (*original, bool) {
 		return nil, false
 	}
 	if l := v.sourceLayers[name]; l != nil {
-		return &original{newStoredValues(v.source, l, v.maxTile()/2, v.Resources), 0, l.Shape(), bytesOf(l.Tensors), l.Err}, true
+		return &original{values: newStoredValues(v.source, l, v.maxTile()/2, v.Resources), shape: l.Shape(), bytes: bytesOf(l.Tensors), err: l.Err}, true
 	}
 	t, ok := v.source.Lookup(name)
-	return &original{&plainValues{source: v.source, tensor: t}, t.Dtype, t.Shape, t.Size, nil}, ok
+	return &original{values: &plainValues{source: v.source, tensor: t}, dtype: t.Dtype, shape: t.Shape, bytes: t.Size}, ok
 }
 
 // check is one tensor being read.
@@ -362,7 +362,7 @@ func (v *verification) newLayerCheck(l *layout.Layer) *check {
 		c.source = nil
 	}
 	v.checks = append(v.checks, c)
-	d := &decoding{v.output, l, safetensors.F32, v.Resources}
+	d := newDecoding(v.output, l, safetensors.F32, v.Resources)
 	cut, rows, cols := d.shape()
 	c.found = make([]sums, cut.Count(rows, cols))
 	c.tasks = d.compared(c.found, func(w *stream.Worker, a quant.Area, got []float32) (sums, error) {
