@@ -39,7 +39,7 @@ func (j *job) output(dest string, force bool) (o stage.Output, err error) {
 		return o, err
 	}
 	all := &listing{}
-	if err := j.companions(context.Background(), func(folder string) place { return listed{all, folder} }, dest); err != nil {
+	if err := j.companions(context.Background(), all.in, dest); err != nil {
 		return o, err
 	}
 	j.beside = all.bytes
@@ -58,6 +58,8 @@ type listing struct {
 	names []string
 	bytes int64
 }
+
+func (l *listing) in(folder string) place { return listed{l, folder} }
 
 // listed is a folder of one.
 type listed struct {
