@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tensorpress/tensorpress/internal/ctq"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -120,12 +119,12 @@ func checkChanged(t *testing.T, path, dest string, change func(string) error, ru
 func TestChangedSourceOfCTQ(t *testing.T) {
 	source := save(t, "in.safetensors", nil, weights{name: "a.weight", dtype: safetensors.BF16, shape: []int{256, 256}})
 	dest := filepath.Join(t.TempDir(), "out.safetensors")
-	command, err := ctq.Parse([]string{"-i", source, "-o", dest, "--simple", "--int8"})
+	command, err := ParseCTQ([]string{"-i", source, "-o", dest, "--simple", "--int8"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	checkChanged(t, source, dest, replaceFile, func(r Resources) error {
-		_, err := (&CTQ{command}).Run(t.Context(), r)
+		_, err := command.Run(t.Context(), r)
 		return err
 	})
 }
