@@ -50,7 +50,7 @@ func TestAnyAreaDecodes(t *testing.T) {
 			if err != nil || m.Failed() != nil {
 				t.Fatal(err, m.Failed())
 			}
-			d := &decoding{c, m.Layers[0], safetensors.F32, Resources{}}
+			d := newDecoding(c, m.Layers[0], safetensors.F32, Resources{})
 			whole := valuesIn(t, d, columns, quant.Area{Rows: rows, Cols: columns})
 			for i, v := range valuesOf(t, plain(t, path), "a.weight") {
 				if math.Float32bits(v) != math.Float32bits(whole[i]) {
