@@ -432,7 +432,7 @@ func (m *models) report(dest string, took time.Duration) *Report {
 	}
 	all.Layers, all.Files, all.Notes, all.Needs, all.Preset = []ReportLayer{}, nil, leftOut(m.others), nil, ""
 	all.BytesIn, all.BytesOut = m.bytesIn(), m.bytesOut()
-	var warnings []string
+	var presets, warnings []string // what matters most stands last
 	for _, one := range m.list {
 		r := newReport("", "", one.plan, 0)
 		r.Notes = slices.Clone(one.plan.Notes)
@@ -446,8 +446,8 @@ func (m *models) report(dest string, took time.Duration) *Report {
 		for _, name := range r.Files {
 			all.Files = append(all.Files, one.named(name))
 		}
-		if r.Preset != "" { // what matters most stands last
-			r.Notes = slices.Concat([]string{"preset " + r.Preset}, r.Notes)
+		if name, _, _ := strings.Cut(r.Preset, ":"); name != "" {
+			presets = append(presets, name+" for "+one.folder)
 		}
 		for _, note := range r.Notes {
 			all.Notes = append(all.Notes, one.note(note))
@@ -457,5 +457,6 @@ func (m *models) report(dest string, took time.Duration) *Report {
 		}
 	}
 	all.Notes = append(all.Notes, warnings...)
+	all.Preset = strings.Join(presets, ", ")
 	return all
 }

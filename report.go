@@ -16,7 +16,7 @@ type Report struct {
 	Source   string        `json:"source,omitempty"`
 	Dest     string        `json:"dest,omitempty"`
 	Layout   string        `json:"layout"`
-	Preset   string        `json:"preset,omitempty"` // and what told it
+	Preset   string        `json:"preset,omitempty"` // and what told it; of a pipeline that of each component
 	Layers   []ReportLayer `json:"layers"`
 	BytesIn  int64         `json:"bytes_in"`
 	BytesOut int64         `json:"bytes_out"`
@@ -66,7 +66,9 @@ func newReport(source, dest string, p *plan.Plan, took time.Duration) *Report {
 			r.Layers = append(r.Layers, layerOf(p, s, took > 0))
 		}
 	}
-	r.Needs = needsOf(p)
+	if len(p.Warnings) == 0 { // else no release loads it
+		r.Needs = needsOf(p)
+	}
 	return r
 }
 

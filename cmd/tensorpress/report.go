@@ -153,7 +153,9 @@ func printPlan(w io.Writer, r *tensorpress.Report) {
 	fmt.Fprintln(w)
 	sums := newTable()
 	sums.add("layout", r.Layout)
-	sums.add("preset", r.Preset)
+	if r.Preset != "" {
+		sums.add("preset", r.Preset)
+	}
 	sums.add("layers", tally(r.Layers, func(l *tensorpress.ReportLayer) string { return "to " + l.Action }))
 	sums.add("dtypes", tally(r.Layers, writtenDtype(r.Layout)))
 	sums.add("files", fmt.Sprint(len(r.Files)))
