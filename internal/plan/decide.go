@@ -149,7 +149,7 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 		}
 	}
 	if keep != "" && forced {
-		return usage.Errorf("--set %s: tensor %s cannot be quantized: %s", rule.Text, t.Name, keep)
+		return usage.Errorf("--set %s: tensor %s cannot be quantized: %s%s", rule.Text, t.Name, keep, leaveOut(t))
 	}
 	s.Reason = keep
 	if soft != nil {
@@ -260,7 +260,7 @@ func (d *decider) unfit(t checkpoint.Tensor, k preset.Kind) string {
 	case isMatrices(t) && expertNames.MatchString(t.Name):
 		return d.fused(t)
 	case len(t.Shape) < 2 || len(t.Shape) > 2 && !k.Conv():
-		return fmt.Sprintf("%d dimensions, not 2", len(t.Shape))
+		return dimensions(len(t.Shape)) + ", not 2"
 	case t.Numel() == 0:
 		return "empty"
 	case !codec.Numbers(t.Dtype):
@@ -269,6 +269,22 @@ func (d *decider) unfit(t checkpoint.Tensor, k preset.Kind) string {
 		return "no layer that SDNQ quantizes"
 	}
 	return ""
+}
+
+// leaveOut says what to do about a pattern that takes norms, which no setting
+// quantizes, along with the layers that it is meant for.
+func leaveOut(t checkpoint.Tensor) string {
+	if len(t.Shape) >= 2 {
+		return ""
+	}
+	return "; a narrower pattern, or --keep, leaves it out"
+}
+
+func dimensions(n int) string {
+	if n == 1 {
+		return "1 dimension"
+	}
+	return fmt.Sprintf("%d dimensions", n)
 }
 
 // unasked says which flag a kind of layer is quantized by, where it was not given
