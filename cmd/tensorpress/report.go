@@ -224,6 +224,8 @@ func scaleText(o options) string {
 		text = "row"
 	case size == "-2":
 		text = "tensor"
+	case size == "0": // the config of a file that leaves it to SDNQ's rule
+		text = "automatic"
 	case size != "":
 		text = "group " + size
 	case format != "":
