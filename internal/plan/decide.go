@@ -26,6 +26,7 @@ type decider struct {
 	skip     []string       // the config's list
 	listKeys bool           // the preset's list is in effect
 	used     map[string]bool
+	followed map[string]error // by the text of a rule with a dtype: nil where it quantizes a layer
 	made     map[made]shared
 	given    givenSettings
 	resolved resolved // the last
@@ -39,7 +40,7 @@ type decider struct {
 }
 
 func newDecider(o Options) (*decider, error) {
-	d := &decider{Options: o, used: map[string]bool{}}
+	d := &decider{Options: o, used: map[string]bool{}, followed: map[string]error{}}
 	d.flagged = d.base().With(o.Flags)
 	if o.Config != nil {
 		if err := o.Config.Check(); err != nil {
@@ -148,8 +149,10 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 			return err
 		}
 	}
-	if keep != "" && forced {
-		return usage.Errorf("--set %s: tensor %s cannot be quantized: %s%s", rule.Text, t.Name, keep, leaveOut(t))
+	if forced {
+		if err := d.follow(rule, t, keep); err != nil {
+			return err
+		}
 	}
 	s.Reason = keep
 	if soft != nil {
@@ -158,6 +161,24 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 		}
 	}
 	return d.finish(s)
+}
+
+// follow refuses a layer that the dtype of a rule cannot quantize. A norm that the
+// pattern takes in beside layers (attn.norm_k by \.attn\.) is no layer; a pattern
+// that takes in nothing else is an error when all is decided.
+func (d *decider) follow(rule *Rule, t checkpoint.Tensor, keep string) error {
+	if keep == "" {
+		d.followed[rule.Text] = nil
+		return nil
+	}
+	err := usage.Errorf("--set %s: tensor %s cannot be quantized: %s", rule.Text, t.Name, keep)
+	if len(t.Shape) > 1 {
+		return err
+	}
+	if _, known := d.followed[rule.Text]; !known {
+		d.followed[rule.Text] = err
+	}
+	return nil
 }
 
 // partOfAddon keeps what no user has asked for of a source that is no model.
@@ -269,15 +290,6 @@ func (d *decider) unfit(t checkpoint.Tensor, k preset.Kind) string {
 		return "no layer that SDNQ quantizes"
 	}
 	return ""
-}
-
-// leaveOut says what to do about a pattern that takes norms, which no setting
-// quantizes, along with the layers that it is meant for.
-func leaveOut(t checkpoint.Tensor) string {
-	if len(t.Shape) >= 2 {
-		return ""
-	}
-	return "; a narrower pattern, or --keep, leaves it out"
 }
 
 func dimensions(n int) string {
@@ -611,6 +623,9 @@ func (d *decider) unused() error {
 	for _, r := range d.Set {
 		if !d.used[r.Text] {
 			return usage.Errorf("--set %s: the pattern matches no weight", r.Text)
+		}
+		if err := d.followed[r.Text]; err != nil {
+			return err
 		}
 	}
 	for _, p := range d.Only {
