@@ -186,6 +186,9 @@ func parseConfig(text []byte) (*sdnq.Config, error) {
 			return nil, errors.New("quantization_config: want an object")
 		}
 	}
+	if sdnq.IsForeign(o) {
+		return nil, fmt.Errorf("SDNQ config: no key is SDNQ's, the first one is %q", o[0].Key)
+	}
 	return sdnq.FromObject(o)
 }
 
