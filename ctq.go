@@ -86,6 +86,7 @@ func (c *CTQ) Run(ctx context.Context, r Resources) (*report.Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	report.Preset = "" // it has presets of its own, which the command line names
 	report.Notes = append(c.command.Notes(), report.Notes...)
 	return report, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tensorpress/tensorpress/internal/plan"
@@ -228,7 +229,7 @@ func (j *job) report(dest string, took time.Duration) *report.Report {
 	}
 	all.Layers, all.Files, all.Notes, all.Needs, all.Preset = []report.Layer{}, nil, leftOut(j.others), nil, ""
 	all.BytesIn, all.BytesOut = j.bytesIn(), j.bytesOut()
-	var warnings []string
+	var presets, warnings []string // what matters most stands last
 	for _, one := range j.list {
 		r := newReport("", "", one.plan, 0)
 		r.Notes = slices.Clone(one.plan.Notes)
@@ -242,8 +243,8 @@ func (j *job) report(dest string, took time.Duration) *report.Report {
 		for _, name := range r.Files {
 			all.Files = append(all.Files, one.named(name))
 		}
-		if r.Preset != "" { // what matters most stands last
-			r.Notes = slices.Concat([]string{"preset " + r.Preset}, r.Notes)
+		if name, _, _ := strings.Cut(r.Preset, ":"); name != "" {
+			presets = append(presets, name+" for "+one.folder)
 		}
 		for _, note := range r.Notes {
 			all.Notes = append(all.Notes, one.note(note))
@@ -253,5 +254,6 @@ func (j *job) report(dest string, took time.Duration) *report.Report {
 		}
 	}
 	all.Notes = append(all.Notes, warnings...)
+	all.Preset = strings.Join(presets, ", ")
 	return all
 }

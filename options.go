@@ -3,6 +3,8 @@ package tensorpress
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"path/filepath"
@@ -167,10 +169,27 @@ func (o Options) config(p *plan.Options) error {
 	if err != nil {
 		return err
 	}
-	if p.Config, err = sdnq.Parse(text); err != nil {
+	if p.Config, err = parseConfig(text); err != nil {
 		return usage.Errorf("%s: %w", o.Config, err)
 	}
 	return nil
+}
+
+// parseConfig reads an SDNQ config, alone or in a model's config.json.
+func parseConfig(text []byte) (*sdnq.Config, error) {
+	o, err := pyjson.ParseObject(text)
+	if err != nil {
+		return nil, fmt.Errorf("SDNQ config: %w", err)
+	}
+	if inner, ok := o.Get("quantization_config"); ok {
+		if o, ok = inner.(pyjson.Object); !ok {
+			return nil, errors.New("quantization_config: want an object")
+		}
+	}
+	if sdnq.IsForeign(o) {
+		return nil, fmt.Errorf("SDNQ config: no key is SDNQ's, the first one is %q", o[0].Key)
+	}
+	return sdnq.FromObject(o)
 }
 
 func (o Options) application(p *plan.Options) (err error) {

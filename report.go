@@ -28,7 +28,9 @@ func newReport(source, dest string, p *plan.Plan, took time.Duration) *report.Re
 			r.Layers = append(r.Layers, layerOf(p, s, took > 0))
 		}
 	}
-	r.Needs = needsOf(p)
+	if len(p.Warnings) == 0 { // else no release loads it
+		r.Needs = needsOf(p)
+	}
 	return r
 }
 

@@ -9,7 +9,7 @@ type Report struct {
 	Source   string   `json:"source,omitempty"`
 	Dest     string   `json:"dest,omitempty"`
 	Layout   string   `json:"layout"`
-	Preset   string   `json:"preset,omitempty"` // and what told it
+	Preset   string   `json:"preset,omitempty"` // and what told it; of a pipeline that of each component
 	Layers   []Layer  `json:"layers"`
 	BytesIn  int64    `json:"bytes_in"`
 	BytesOut int64    `json:"bytes_out"`

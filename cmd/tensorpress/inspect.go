@@ -91,16 +91,16 @@ func plainTensors(v *report.Inspection) []report.Tensor {
 }
 
 func printLayers(w io.Writer, layers []report.StoredLayer) {
-	t := newTable(5)
-	t.grow(1+len(layers), 7)
-	t.add("LAYER", "FORMAT", "DTYPE", "SCALE", "SHAPE", "BYTES", "PROBLEM")
+	t := newTable(6)
+	t.grow(1+len(layers), 8)
+	t.add("LAYER", "FORMAT", "DTYPE", "SCALE", "WITH", "SHAPE", "BYTES", "PROBLEM")
 	var made texts
 	for _, l := range layers {
 		shape := "unknown"
 		if l.Problem == "" {
 			shape = made.of(l.Shape)
 		}
-		t.add(l.Name, l.Format, l.Dtype, scaleText(l.Options), shape, made.size(l.Bytes), l.Problem)
+		t.add(l.Name, l.Format, l.Dtype, scaleText(l.Options), partsText(l.Options), shape, made.size(l.Bytes), l.Problem)
 	}
 	t.print(w)
 }

@@ -125,3 +125,19 @@ func TestReadingReturnsWhatWasRead(t *testing.T) {
 		t.Errorf("got %v, want the panic as an error", err)
 	}
 }
+
+// TestNotesComeLast: on a terminal, where both outputs meet, a long table must not
+// push a note out of sight, nor the summary follow what ComfyUI will not do.
+func TestNotesComeLast(t *testing.T) {
+	root, both := newRoot(), &strings.Builder{}
+	root.SetOut(both)
+	root.SetErr(both)
+	root.SetArgs([]string{"plan", "../../testdata/minilm.safetensors", "--dtype", "uint4"})
+	if err := root.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(both.String()), "\n")
+	if last := lines[len(lines)-1]; !strings.HasPrefix(last, "tensorpress: note: stock ComfyUI does not load uint4 layers") {
+		t.Errorf("the last line is %q, want what to do about ComfyUI", last)
+	}
+}

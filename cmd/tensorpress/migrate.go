@@ -19,11 +19,11 @@ func newMigrate() *cobra.Command {
 		Long: `Bring names and metadata up to date; weights are copied byte for byte.
 
 It takes scaled_fp8 files (scale_weight, scale_input), 8-bit weights with a
-weight_scale, weight_scale_inv or scale beside them, nvfp4 and mxfp8 of ComfyUI's
-that nothing describes, and files whose layers describe themselves, be it in the
-header under another prefix, and writes what ComfyUI loads today: a weight_scale
-of the right shape and a description for every layer, and no marker or header
-entry that says otherwise. --add-keys, --remove-keys, --input-scale and
+weight_scale, weight_scale_inv or scale beside them, ComfyUI's nvfp4 and mxfp8
+that nothing describes, and files whose layers describe themselves, be it in
+the header under another prefix, and writes what ComfyUI loads today: a
+weight_scale of the right shape and a description for every layer, and no
+marker or header entry that says otherwise. --add-keys, --remove-keys, --input-scale and
 --drop-ignored change a little more. Where tensors can be read in two ways,
 --add-keys '{"format": "NAME"}' with --only decides.
 

@@ -26,7 +26,7 @@ const decisions = `What may be said of layers:
   PATTERN is a regular expression in Python's syntax, searched anywhere in a
   tensor's full name. SETTINGS are a dtype, flags of this command without their
   dashes, kind=… (linear, embedding, conv2d, …), or keep:
-  --set '\.attn\.=uint8,group-size=64'. The first --set that matches wins;
+  --set '\.mlp\.=uint8,group-size=64'. The first --set that matches wins;
   --keep goes before all.`
 
 func newQuantize() *cobra.Command {
@@ -95,7 +95,7 @@ func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	f.StringVar(&q.dtype, "dtype", "", "`NAME` as in tensorpress formats (default int8, int8_tensorwise in comfy)")
 	f.StringVar(&q.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
 	q.recipe.add(f)
-	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`; flags win over it")
+	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`, or the config.json that holds one; flags win over it")
 	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")
 	f.StringVar(&q.o.Like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
 	f.IntVar(&q.groupSize, "group-size", 0, "`N` values share a scale; SDNQ: 0 automatic, -1 one a row, -2 one a tensor")
@@ -158,7 +158,7 @@ func (q *quantizeFlags) addOutput(f *pflag.FlagSet) {
 	f.Var(&q.shardSize, "shard-size", "most bytes of weights in a file of a folder (default 5GB)")
 	f.BoolVar(&q.o.Force, "force", false, "replace DEST if it is an output and holds nothing else")
 	f.BoolVar(&q.o.CopyWeights, "copy-weights", false, "also copy weight files that the output does not describe")
-	f.BoolVar(&q.o.Measure, "measure", false, "read what was written once more for each layer's error; an HTML report does")
+	f.BoolVar(&q.o.Measure, "measure", false, "read the output once more for each layer's error, as --report of a page does")
 	f.BoolVar(&q.dryRun, "dry-run", false, "the same as plan")
 }
 
@@ -213,7 +213,7 @@ func (q *quantizeFlags) finish(cmd *cobra.Command, r *report.Report, err error, 
 	if err != nil {
 		return err
 	}
-	q.notes(cmd.ErrOrStderr(), r.Notes)
+	defer q.notes(cmd.ErrOrStderr(), r.Notes)
 	if err := q.report.write(r, func() *page { return reportPage(r) }); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}

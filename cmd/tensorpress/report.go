@@ -153,7 +153,9 @@ func printPlan(w io.Writer, r *report.Report) {
 	fmt.Fprintln(w)
 	sums := newTable()
 	sums.add("layout", r.Layout)
-	sums.add("preset", r.Preset)
+	if r.Preset != "" {
+		sums.add("preset", r.Preset)
+	}
 	sums.add("layers", tally(r.Layers, func(l *report.Layer) string { return "to " + string(l.Action) }))
 	sums.add("dtypes", tally(r.Layers, writtenDtype(r.Layout)))
 	sums.add("files", fmt.Sprint(len(r.Files)))
@@ -222,6 +224,8 @@ func scaleText(o options) string {
 		text = "row"
 	case size == "-2":
 		text = "tensor"
+	case size == "0": // the config of a file that leaves it to SDNQ's rule
+		text = "automatic"
 	case size != "":
 		text = "group " + size
 	case format != "":

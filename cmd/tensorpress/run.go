@@ -73,6 +73,8 @@ func (r *runFlags) start(stderr io.Writer) (tensorpress.Resources, meter) {
 	return tensorpress.Resources{Threads: r.threads, Memory: r.memory.bytes, Progress: m.update}, m
 }
 
+// notes are printed after the result, where a long table does not push them out of
+// sight, and the one that matters most comes last.
 func (r *runFlags) notes(w io.Writer, notes []string) {
 	if r.quiet {
 		return

@@ -91,11 +91,11 @@ func printVerification(w io.Writer, v *report.Verification) {
 		printErrors(w, v)
 		fmt.Fprintln(w)
 	}
-	printNeeds(w, v.Needs)
 	for _, note := range v.Notes {
 		fmt.Fprintf(w, "note: %s\n", oneLine(note))
 	}
 	if v.OK {
+		printNeeds(w, v.Needs)
 		fmt.Fprintln(w, "ok")
 		return
 	}

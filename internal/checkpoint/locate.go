@@ -1,7 +1,9 @@
 package checkpoint
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,12 +19,20 @@ const (
 	configFile   = "config.json"
 )
 
+// plainly is the error of a path without the name of the system's call.
+func plainly(err error) error {
+	if call, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("%s: %w", call.Path, call.Err)
+	}
+	return err
+}
+
 // locate finds the weights that c.Path stands for, and reads the config beside
 // them.
 func (c *Checkpoint) locate() error {
 	info, err := os.Stat(c.Path)
 	if err != nil {
-		return err
+		return plainly(err)
 	}
 	if info.IsDir() {
 		return c.locateInDir()

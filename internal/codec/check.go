@@ -64,7 +64,7 @@ func (f *Format) Check(s Settings) error {
 		case f == sdnqFormat && one.Flag == "scale":
 			return errors.New("SDNQ dtypes take --group-size, not --scale")
 		case f == sdnqFormat:
-			return fmt.Errorf("SDNQ dtypes have no %s", words(one.Flag))
+			return fmt.Errorf("SDNQ dtypes have no %s: it is for ComfyUI's formats", words(one.Flag))
 		case one.of == ofSDNQ:
 			return fmt.Errorf("%s has no %s: it is for SDNQ's dtypes", f.Name, one.Flag)
 		default:

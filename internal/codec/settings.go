@@ -109,7 +109,7 @@ var fields = []Field{
 	{"stochastic-rounding", "use_stochastic_rounding", "SDNQ: round up or down by chance", ofSDNQ, func(s *Settings) any { return &s.Stochastic }},
 	{"dynamic", "use_dynamic_quantization", "SDNQ: the first dtype, from --dtype on, whose loss is small enough, layer by layer", ofSDNQ, func(s *Settings) any { return &s.Dynamic }},
 	{"dynamic-loss-threshold", "dynamic_loss_threshold", "SDNQ: the loss that --dynamic accepts", ofSDNQ, func(s *Settings) any { return &s.DynamicThreshold }},
-	{"seed", "", "of the chances", ofSDNQ, func(s *Settings) any { return &s.Seed }},
+	{"seed", "", "of the chances that --stochastic-rounding takes", ofSDNQ, func(s *Settings) any { return &s.Seed }},
 	{"block-size", "", "ComfyUI's formats: blocks of N by N values share a scale; 128 where not given", ofSome, func(s *Settings) any { return &s.BlockSize }},
 	{"convrot", "", "int8_tensorwise: rotate weights first", ofSome, func(s *Settings) any { return &s.ConvRot }},
 	{"convrot-group-size", "", "ComfyUI's formats: rotate N values at a time; 256 where not given", ofSome, func(s *Settings) any { return &s.ConvRotGroupSize }},

@@ -26,6 +26,7 @@ type decider struct {
 	skip     []string       // the config's list
 	listKeys bool           // the preset's list is in effect
 	used     map[string]bool
+	followed map[string]error // by the text of a rule with a dtype: nil where it quantizes a layer
 	made     map[made]shared
 	given    givenSettings
 	resolved resolved // the last
@@ -39,7 +40,7 @@ type decider struct {
 }
 
 func newDecider(o Options) (*decider, error) {
-	d := &decider{Options: o, used: map[string]bool{}}
+	d := &decider{Options: o, used: map[string]bool{}, followed: map[string]error{}}
 	d.flagged = d.base().With(o.Flags)
 	if o.Config != nil {
 		if err := o.Config.Check(); err != nil {
@@ -148,8 +149,10 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 			return err
 		}
 	}
-	if keep != "" && forced {
-		return usage.Errorf("--set %s: tensor %s cannot be quantized: %s", rule.Text, t.Name, keep)
+	if forced {
+		if err := d.follow(rule, t, keep); err != nil {
+			return err
+		}
 	}
 	s.Reason = keep
 	if soft != nil {
@@ -158,6 +161,24 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 		}
 	}
 	return d.finish(s)
+}
+
+// follow refuses a layer that the dtype of a rule cannot quantize. A norm that the
+// pattern takes in beside layers (attn.norm_k by \.attn\.) is no layer; a pattern
+// that takes in nothing else is an error when all is decided.
+func (d *decider) follow(rule *Rule, t checkpoint.Tensor, keep string) error {
+	if keep == "" {
+		d.followed[rule.Text] = nil
+		return nil
+	}
+	err := usage.Errorf("--set %s: tensor %s cannot be quantized: %s", rule.Text, t.Name, keep)
+	if len(t.Shape) > 1 {
+		return err
+	}
+	if _, known := d.followed[rule.Text]; !known {
+		d.followed[rule.Text] = err
+	}
+	return nil
 }
 
 // partOfAddon keeps what no user has asked for of a source that is no model.
@@ -260,7 +281,7 @@ func (d *decider) unfit(t checkpoint.Tensor, k preset.Kind) string {
 	case isMatrices(t) && expertNames.MatchString(t.Name):
 		return d.fused(t)
 	case len(t.Shape) < 2 || len(t.Shape) > 2 && !k.Conv():
-		return fmt.Sprintf("%d dimensions, not 2", len(t.Shape))
+		return dimensions(len(t.Shape)) + ", not 2"
 	case t.Numel() == 0:
 		return "empty"
 	case !codec.Numbers(t.Dtype):
@@ -269,6 +290,13 @@ func (d *decider) unfit(t checkpoint.Tensor, k preset.Kind) string {
 		return "no layer that SDNQ quantizes"
 	}
 	return ""
+}
+
+func dimensions(n int) string {
+	if n == 1 {
+		return "1 dimension"
+	}
+	return fmt.Sprintf("%d dimensions", n)
 }
 
 // unasked says which flag a kind of layer is quantized by, where it was not given
@@ -595,6 +623,9 @@ func (d *decider) unused() error {
 	for _, r := range d.Set {
 		if !d.used[r.Text] {
 			return usage.Errorf("--set %s: the pattern matches no weight", r.Text)
+		}
+		if err := d.followed[r.Text]; err != nil {
+			return err
 		}
 	}
 	for _, p := range d.Only {

@@ -417,12 +417,24 @@ func (g *migration) metadata(m map[string]string) map[string]string {
 	return m
 }
 
+// written are the tensors of the output, under their new names.
+func (g *migration) written() []checkpoint.Tensor {
+	tensors := make([]checkpoint.Tensor, len(g.edits))
+	for i := range g.edits {
+		tensors[i].Name = g.edits[i].As.Name
+	}
+	return tensors
+}
+
 func (g *migration) checkFor(p *Plan, o Options) error {
 	if o.For == nil {
 		return nil
 	}
 	if err := o.For.CheckOutput(layout.Comfy.Name, o.Output.Folder); err != nil {
 		return usage.Wrap(err)
+	}
+	if note := wrapperNote(g.written()); note != nil {
+		return usage.Errorf("%s", note[0])
 	}
 	for _, s := range p.Steps {
 		f, err := codec.ByName(s.Dtype)

@@ -212,6 +212,9 @@ func checkFor(p *Plan, m *app.ComfyModel, o Options) error {
 	if err := o.For.CheckOutput(o.Layout.Name, o.Output.Folder); err != nil {
 		return usage.Wrap(err)
 	}
+	if note := wrapperNote(sources(p.Steps)); note != nil {
+		return usage.Errorf("%s", note[0])
+	}
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		if !s.quantized() {

@@ -155,7 +155,7 @@ func TestDecisions(t *testing.T) {
 		{"no dtype could hold it", map[string]string{
 			"a.weight": "BF16 8", "b.weight": "BF16 4 4 3 3", "c.weight": "I8 64 64", "d.weight": "F64 64 64", "e.weight": "BF16 0 64",
 			"f.weight": "BF16", "weight": "BF16 64 64", "g.weight_v": "BF16 64 64"}, Options{}, map[string]string{
-			"a.weight": "keep: 1 dimensions, not 2", "b.weight": "keep: a convolution, which int8_tensorwise does not hold", "c.weight": "keep: I8 is not F32, BF16 or F16",
+			"a.weight": "keep: 1 dimension, not 2", "b.weight": "keep: a convolution, which int8_tensorwise does not hold", "c.weight": "keep: I8 is not F32, BF16 or F16",
 			"d.weight": "keep: F64 is not F32, BF16 or F16", "e.weight": "keep: empty", "f.weight": "keep: 0 dimensions, not 2",
 			"weight": "keep: not a weight", "g.weight_v": "keep: not a weight"}},
 		{"keep", nil, Options{Keep: patterns(t, `\.ff\.`, `q`, `ff`)}, map[string]string{
@@ -339,8 +339,8 @@ func TestNotes(t *testing.T) {
 		{"nothing to do", map[string]string{"a.bias": "BF16 4"}, Options{}, []string{"nothing is quantized: every tensor is kept as it is"}},
 		{"keep on nothing", model, Options{Keep: patterns(t, "nowhere", "attn", "attn.q")}, []string{"--keep nowhere matches no weight", "80% of the bytes stay unquantized: 80% --keep attn"}},
 		{"what comfyui does not load", model, Options{Flags: Overrides{"dtype": "uint4"}, Set: rules(t, "ff=sdnq:float8_e5m2")}, []string{
-			"stock ComfyUI does not load sdnq:float8_e5m2 layers; for the nearest that it loads, type --dtype float8_e5m2",
-			"stock ComfyUI does not load uint4 layers; for the nearest that it loads, type --dtype nvfp4 (4 bits), or --dtype int8_tensorwise"}},
+			"stock ComfyUI does not load sdnq:float8_e5m2 layers; for the nearest that it loads, quantize with --dtype float8_e5m2",
+			"stock ComfyUI does not load uint4 layers; for the nearest that it loads, quantize with --dtype nvfp4 (4 bits), or --dtype int8_tensorwise"}},
 		{"what the dtype cannot hold", map[string]string{"a.weight": "BF16 3 33", "b.weight": "BF16 64 64"},
 			Options{Layout: layout.SDNQ, MinNumel: ptr(0), Flags: Overrides{"dtype": "uint4"}},
 			[]string{"a is kept: uint4 packs 2 values together, and 99 do not divide"}},

@@ -66,7 +66,7 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 		}
 	}
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
-	p.Notes = append(againNotes(p.Steps), notesOf(p, o)...)
+	p.Notes = slices.Concat(wrapperNote(sources(p.Steps)), againNotes(p.Steps), notesOf(p, o))
 	if err := p.place(o.Output); err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Checkpoint.Path, err)
 	}

@@ -141,6 +141,13 @@ func settingKeys() []string {
 	return names
 }
 
+// IsForeign reports whether an object has keys of which none is SDNQ's.
+func IsForeign(o pyjson.Object) bool {
+	known := append(settingKeys(), "quant_method", "modules_to_not_convert", "modules_to_not_use_matmul", "modules_dtype_dict",
+		"modules_quant_config", "minimum_allowed_numel", "minimum_allowed_channel_size", "add_skip_keys")
+	return len(o) > 0 && !slices.ContainsFunc(o, func(m pyjson.Member) bool { return slices.Contains(known, m.Key) })
+}
+
 // defaults are the values of SDNQ's keys for layers beyond dtype and group.
 var defaults = pyjson.Object{
 	{Key: "codebook_steps", Value: 24},
