@@ -1,8 +1,10 @@
 package tensorpress
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -68,18 +70,22 @@ func readMigrated(source, dest string, o MigrateOptions) (*job, error) {
 	if err != nil {
 		return nil, err
 	}
-	renamed := false
+	renamed, wrapped := false, ""
 	m, err := readDecided(source, dest, o.CopyWeights, func(one *model) (err error) {
 		how := how
 		if how.Renamed, err = o.renames(one.c); err != nil {
 			return err
 		}
 		renamed = renamed || how.Renamed
+		wrapped = cmp.Or(wrapped, plan.Wrapped(one.c.Tensors))
 		one.plan, err = o.plan(one.c, within(dest, one.folder), how)
 		return err
 	})
 	if errors.Is(err, errNothingDecided) && len(o.StripPrefixes) > 0 && !renamed {
 		return nil, usage.Errorf("--strip-prefix %s: no name of %s begins so", strings.Join(o.StripPrefixes, ", "), source)
+	}
+	if errors.Is(err, errNothingDecided) && wrapped != "" {
+		return nil, fmt.Errorf("%w; %s", err, wrapped)
 	}
 	return newJob(m, err)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/sdnq"
@@ -82,14 +83,7 @@ func (v *verification) noteIgnored() {
 
 // checkWrapped looks for names that no application knows.
 func (v *verification) checkWrapped() {
-	text := preset.Wrapped(func(yield func(string) bool) {
-		for _, t := range v.output.Tensors {
-			if !yield(t.Name) {
-				return
-			}
-		}
-	})
-	if text != "" {
+	if text := plan.Wrapped(v.output.Tensors); text != "" {
 		v.problem("", "%s", text)
 	}
 }

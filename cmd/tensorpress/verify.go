@@ -99,13 +99,31 @@ func printVerification(w io.Writer, v *report.Verification) {
 		fmt.Fprintln(w, "ok")
 		return
 	}
-	for _, p := range v.Problems {
-		if p.Tensor != "" {
-			fmt.Fprintf(w, "%s: ", oneLine(p.Tensor))
-		}
-		fmt.Fprintln(w, oneLine(p.Problem))
-	}
+	printProblems(w, v.Problems)
 	fmt.Fprintln(w, count(len(v.Problems), "problem"))
+}
+
+// printProblems names the first tensors of which the same is said, and counts the
+// others: what is wrong with one layer is often wrong with all.
+func printProblems(w io.Writer, problems []report.Problem) {
+	const most = 3
+	counts := map[string]int{}
+	var repeated []string
+	for _, p := range problems {
+		counts[p.Problem]++
+		switch n := counts[p.Problem]; {
+		case n == most+1:
+			repeated = append(repeated, p.Problem)
+		case n > most:
+		case p.Tensor == "":
+			fmt.Fprintln(w, oneLine(p.Problem))
+		default:
+			fmt.Fprintf(w, "%s: %s\n", oneLine(p.Tensor), oneLine(p.Problem))
+		}
+	}
+	for _, text := range repeated {
+		fmt.Fprintf(w, "%d more: %s\n", counts[text]-most, oneLine(text))
+	}
 }
 
 // printNeeds says which releases of an application load what, where not every one

@@ -238,19 +238,23 @@ func checkFor(p *Plan, m *app.ComfyModel, o Options) error {
 	return refuseComfy(m.Err(), problems)
 }
 
-// wrapperNote says that names are not those that loaders know.
-func wrapperNote(tensors []checkpoint.Tensor) []string {
-	note := preset.Wrapped(func(yield func(string) bool) {
+// Wrapped says that names are not those that loaders know, and what to do; "" where
+// they are.
+func Wrapped(tensors []checkpoint.Tensor) string {
+	return preset.Wrapped(func(yield func(string) bool) {
 		for i := range tensors {
 			if !yield(tensors[i].Name) {
 				return
 			}
 		}
 	})
-	if note == "" {
-		return nil
+}
+
+func wrapperNote(tensors []checkpoint.Tensor) []string {
+	if note := Wrapped(tensors); note != "" {
+		return []string{note}
 	}
-	return []string{note}
+	return nil
 }
 
 // addonNote says that a source is no model.
