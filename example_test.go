@@ -1,0 +1,62 @@
+package tensorpress_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/tensorpress/tensorpress"
+)
+
+// A checkpoint becomes one whose weights are eight-bit integers, and is held
+// against what it was made from.
+func Example() {
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	ctx, dest := context.Background(), filepath.Join(dir, "small.safetensors")
+
+	r, err := tensorpress.Quantize(ctx, "testdata/minilm.safetensors", dest, tensorpress.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	v, err := tensorpress.Verify(ctx, dest, tensorpress.VerifyOptions{Source: "testdata/minilm.safetensors", For: "comfyui"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(r.Layout, len(v.Problems), *v.Total.RelMSE < 1e-3)
+	// Output: comfy 0 true
+}
+
+// A plan reads no weights and tells what would become of each.
+func ExamplePlan() {
+	r, err := tensorpress.Plan("testdata/minilm.safetensors", "", tensorpress.Options{Keep: []string{`\.value\.`}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	actions := map[string]int{}
+	for _, l := range r.Layers {
+		actions[string(l.Action)]++
+	}
+	fmt.Println(actions)
+	// Output: map[keep:8 quantize:5]
+}
+
+// Errors are of a kind: the caller's, the source's, or the system's.
+func ExampleQuantize_errors() {
+	_, err := tensorpress.Quantize(context.Background(), "README.md", "out.safetensors", tensorpress.Options{})
+	switch {
+	case errors.Is(err, tensorpress.ErrUsage):
+		fmt.Println("the call is wrong")
+	case errors.Is(err, tensorpress.ErrSource):
+		fmt.Println("the source is wrong")
+	case err != nil:
+		fmt.Println("the system failed")
+	}
+	// Output: the source is wrong
+}
