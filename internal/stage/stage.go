@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // Stage is a set of files on their way to a destination.
@@ -52,8 +54,29 @@ func Open(o Output) (*Stage, error) {
 	s.mark(tmp, tmp)
 	if t.old != nil {
 		s.mark(t.path, s.name+replaced) // nor can another come to look like it meanwhile
+		if err := s.tryMove(); err != nil {
+			return nil, errors.Join(err, s.Abort())
+		}
 	}
 	return s, nil
+}
+
+// tryMove asks the system, before any work, whether it lets go of what is to be
+// replaced: it refuses to put that in the place of a folder that is not empty, which
+// changes nothing, and says so where it would not move it anywhere.
+func (s *Stage) tryMove() error {
+	inside := filepath.Join(s.tmp, "full")
+	if err := os.Mkdir(inside, 0o777); err != nil {
+		return s.outside(err)
+	}
+	err := system.refuses(s.path, s.tmp)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		err = &fs.PathError{Op: "replace", Path: s.output.Dest, Err: err}
+	case err != nil:
+		err = usage.Errorf("%s cannot be replaced here (%w): remove it, or name another destination", s.output.Dest, err)
+	}
+	return errors.Join(err, os.Remove(inside))
 }
 
 // mark marks what is, or will be, hidden. Without a mark nobody says that it was left
