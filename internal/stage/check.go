@@ -181,13 +181,18 @@ func (t target) again(o Output, path string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if t.old == nil || err != nil || !os.SameFile(t.old, now) {
+	if t.old == nil || err != nil || !os.SameFile(t.old, now) || now.Mode().IsRegular() && isWritten(t.old, now) {
 		return appeared(o)
 	}
 	if o.Folder {
 		return o.checkContents(o.Dest, path)
 	}
 	return nil
+}
+
+// isWritten reports whether somebody has written to a file.
+func isWritten(old, now fs.FileInfo) bool {
+	return old.Size() != now.Size() || !old.ModTime().Equal(now.ModTime())
 }
 
 // appeared says that another has been at the destination meanwhile.

@@ -76,7 +76,7 @@ func (s *Stage) tryMove() error {
 	case err != nil:
 		err = usage.Errorf("%s cannot be replaced here (%w): remove it, or name another destination", s.output.Dest, err)
 	}
-	return errors.Join(err, os.Remove(inside))
+	return errors.Join(err, s.outside(os.Remove(inside)))
 }
 
 // mark marks what is, or will be, hidden. Without a mark nobody says that it was left
