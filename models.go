@@ -253,9 +253,9 @@ func (m *models) write(ctx context.Context, w writing) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer out.Abort()
+	defer out.Abort() // of a panic, else it is done
 	r, err := m.commit(ctx, w, out)
-	return r, out.Named(err)
+	return r, errors.Join(out.Named(err), out.Abort())
 }
 
 func (m *models) commit(ctx context.Context, w writing, out *stage.Stage) (*Report, error) {

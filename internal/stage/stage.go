@@ -346,12 +346,22 @@ func (s *Stage) Abort() error {
 	if s.tmp == "" {
 		return nil
 	}
-	return errors.Join(s.close(), s.remove(), s.removeParents())
+	tmp := s.tmp
+	err := errors.Join(s.close(), s.remove())
+	if _, there := os.Lstat(tmp); there == nil && err != nil {
+		err = fmt.Errorf("%s is left behind: delete it (%w)", tmp, err)
+	}
+	return errors.Join(err, s.removeParents())
 }
 
 // remove removes the hidden folder and its mark.
 func (s *Stage) remove() error {
 	tmp := s.tmp
 	s.tmp = ""
-	return errors.Join(system.removeAll(tmp), s.unmark())
+	err := system.removeAll(tmp)
+	unmarked := s.unmark()
+	if err != nil {
+		err = system.removeAll(tmp) // there may have been too many open files
+	}
+	return errors.Join(err, unmarked)
 }
