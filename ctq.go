@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -109,7 +111,15 @@ func (c *CTQ) template(source string) (*report.Report, error) {
 	}
 	defer one.Close()
 	name := strings.TrimSuffix(source, filepath.Ext(source)) + "_layer_config_template.json"
-	if err := os.WriteFile(name, []byte(ctq.Template(one.Tensors)), 0o666); err != nil {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+	if errors.Is(err, fs.ErrExist) { // and may be filled in
+		return nil, usage.Errorf("%s exists: move it away for another one", name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.WriteString(ctq.Template(one.Tensors))
+	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
 	return &report.Report{Source: source, Dest: name, Layout: layout.Comfy.Name, Layers: []report.Layer{}}, nil

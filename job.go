@@ -72,9 +72,9 @@ func (j *job) write(ctx context.Context, w writing) (*report.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer out.Abort()
+	defer out.Abort() // of a panic, else it is done
 	r, err := j.commit(ctx, w, out)
-	return r, out.Named(err)
+	return r, errors.Join(out.Named(err), out.Abort())
 }
 
 func (j *job) commit(ctx context.Context, w writing, out *stage.Stage) (*report.Report, error) {

@@ -7,7 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
 
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
@@ -34,17 +37,20 @@ func sideFileOf(p *plan.Plan, dest string, force bool) (f sideFile, err error) {
 	if err != nil {
 		return f, err
 	}
-	old, err := os.ReadFile(filepath.Join(filepath.Dir(real), layout.ConfigFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	old, ordinary, err := oldConfig(filepath.Join(filepath.Dir(real), layout.ConfigFile))
+	if err != nil {
 		return f, err
 	}
-	own := old != nil && force && sameConfig(headerConfig(real), old)
+	own := force && isOwn(real, old)
 	if p.Config == nil {
 		return sideFile{gone: own}, nil
 	}
 	text := []byte(pyjson.DumpSorted(p.Config.Encode()))
 	f.needed = p.ConfigFile
 	why, err := notBeside(real, old, own, force)
+	if !ordinary {
+		why = fmt.Sprintf("there is a %s beside it already, which is no ordinary file", layout.ConfigFile)
+	}
 	switch {
 	case err != nil:
 		return f, err
@@ -61,11 +67,39 @@ func sideFileOf(p *plan.Plan, dest string, force bool) (f sideFile, err error) {
 	return f, nil
 }
 
+// oldConfig reads what lies there, nil for nothing; ordinary is false where it is
+// no file, or none that a config could be.
+func oldConfig(path string) (text []byte, ordinary bool, err error) {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR): // the stage says that there is no folder
+		return nil, true, nil
+	case err != nil:
+		return nil, false, err
+	case !info.Mode().IsRegular() || info.Size() > checkpoint.MaxText:
+		return []byte{}, false, nil
+	}
+	text, err = os.ReadFile(path)
+	return text, true, err
+}
+
+// isOwn reports whether a config says what the header of a file does, and that of no
+// file beside it: then it is theirs as well.
+func isOwn(real string, config []byte) bool {
+	if config == nil || !sameConfig(headerConfig(real), config) {
+		return false
+	}
+	others, err := layout.Neighbours(filepath.Dir(real), filepath.Base(real))
+	return err == nil && !slices.ContainsFunc(others, func(name string) bool {
+		return sameConfig(headerConfig(filepath.Join(filepath.Dir(real), name)), config)
+	})
+}
+
 // notBeside says why a config cannot lie beside an output, "" where it can.
 func notBeside(real string, old []byte, own, force bool) (string, error) {
 	others, err := layout.Neighbours(filepath.Dir(real), filepath.Base(real))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil // the stage says that there is no folder
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return "", nil
 	}
 	_, missing := os.Lstat(real)
 	switch {

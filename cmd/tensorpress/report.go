@@ -31,9 +31,15 @@ func (r *reportFlag) check(paths []string) error {
 		return fmt.Errorf("--report %s: the name must end in .json or .html", r.path)
 	}
 	for _, path := range paths {
-		if within(r.path, path) {
+		if strings.HasSuffix(path, ".index.json") { // which stands for its folder
+			path = filepath.Dir(path)
+		}
+		if within(real(r.path), real(path)) {
 			return fmt.Errorf("--report %s lies in %s: name another place", r.path, path)
 		}
+	}
+	if err := r.checkOld(); err != nil {
+		return err
 	}
 	if info, err := os.Stat(filepath.Dir(r.path)); err != nil || !info.IsDir() {
 		return fmt.Errorf("--report %s: there is no folder %s", r.path, filepath.Dir(r.path))
@@ -41,9 +47,49 @@ func (r *reportFlag) check(paths []string) error {
 	return nil
 }
 
+// beginnings are those of every report.
+var beginnings = []string{"{\n  \"source\":", "{\n  \"dest\":", "{\n  \"layout\":", "{\n  \"ok\":", "<!DOCTYPE html>"}
+
+// checkOld lets a report take the place of a report alone, and not of a config or
+// a recipe.
+func (r *reportFlag) checkOld() error {
+	info, err := os.Stat(r.path)
+	if err != nil {
+		return nil // nothing is there, or writing says what is wrong
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("--report %s is no ordinary file: name another place", r.path)
+	}
+	f, err := os.Open(r.path)
+	if err != nil {
+		return &runError{err}
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 20))
+	if err != nil {
+		return &runError{err}
+	}
+	isReport := func(beginning string) bool { return strings.HasPrefix(string(text), beginning) }
+	if len(text) > 0 && !slices.ContainsFunc(beginnings, isReport) {
+		return fmt.Errorf("--report %s exists and is no report: name another place", r.path)
+	}
+	return nil
+}
+
 func (r *reportFlag) isHTML() bool {
 	ext := strings.ToLower(filepath.Ext(r.path))
 	return ext == ".html" || ext == ".htm"
+}
+
+// real is a path behind links, as far as it is there.
+func real(path string) string {
+	if to, err := filepath.EvalSymlinks(path); err == nil {
+		return to
+	}
+	if folder, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		return filepath.Join(folder, filepath.Base(path))
+	}
+	return path
 }
 
 func within(path, folder string) bool {

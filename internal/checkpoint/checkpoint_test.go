@@ -413,3 +413,39 @@ func TestShardsInAnotherOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestUpBehindALink: of two files of one name, the one must be read that the system
+// means.
+func TestUpBehindALink(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, filepath.FromSlash(name)) }
+	for _, folder := range []string{"a/real", "b"} {
+		if err := os.MkdirAll(at(folder), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(at("a/real"), at("b/link")); err != nil {
+		t.Skip(err)
+	}
+	for folder, tensor := range map[string]string{"a": "meant", "b": "other"} {
+		h, err := safetensors.NewHeader([]safetensors.Tensor{{Name: tensor, Dtype: safetensors.U8, Shape: []int{1}}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(at(folder+"/model.safetensors"), append(h.Encode(), 0), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{at("b/link") + "/../model.safetensors", at("b/link") + "/.."} {
+		c, err := checkpoint.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name := c.Tensors[0].Name; name != "meant" {
+			t.Errorf("%s: read the tensor %s", path, name)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

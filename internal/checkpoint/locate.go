@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -41,7 +42,8 @@ func (c *Checkpoint) locate() error {
 		return err
 	}
 	name := filepath.Base(c.Path)
-	c.Dir = filepath.Dir(c.Path)
+	folder, _ := filepath.Split(c.Path)
+	c.Dir = filepath.Clean(straight(cmp.Or(folder, ".")))
 	s, number, ok := parseName(name)
 	switch {
 	case name == pipelineFile:
@@ -56,6 +58,20 @@ func (c *Checkpoint) locate() error {
 	}
 	c.take(&s)
 	return c.loadConfig()
+}
+
+// straight is a folder that can be cleaned: of a path that goes up behind a link, the
+// system and [filepath.Clean] make different ones.
+func straight(folder string) string {
+	a, errA := os.Stat(folder)
+	b, errB := os.Stat(filepath.Clean(folder))
+	if errA == nil && errB == nil && os.SameFile(a, b) {
+		return folder
+	}
+	if real, err := filepath.EvalSymlinks(folder); err == nil {
+		return real
+	}
+	return folder
 }
 
 // take makes a set the checkpoint's weights.
@@ -101,7 +117,7 @@ func isPickle(name string) bool {
 // locateInDir takes what the config names, else what the loader of the folder
 // does.
 func (c *Checkpoint) locateInDir() error {
-	c.Dir, c.IsDir = c.Path, true
+	c.Dir, c.IsDir = straight(c.Path), true
 	names, err := fileNames(c.Dir)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package layout
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -37,6 +38,9 @@ func (m *Model) readComfy() error {
 		var k *kind
 		if k, l.Err = m.layerKind(name, header); k != nil {
 			l.Options = k.options
+		}
+		if system := (*fs.PathError)(nil); errors.As(l.Err, &system) { // it says nothing of the layer
+			return l.Err
 		}
 		m.openComfy(l, k)
 		m.Layers = append(m.Layers, l)

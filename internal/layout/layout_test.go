@@ -1,6 +1,8 @@
 package layout
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -370,6 +372,18 @@ func TestBrokenDescriptions(t *testing.T) {
 		if _, err := Read(c, nil); err == nil || !strings.Contains(err.Error(), c.Path) {
 			t.Errorf("%s: %v, want an error that names the file", name, err)
 		}
+	}
+}
+
+// TestDescriptionsThatCannotBeRead: what a disk does is no fault of the layer, which
+// verify would call damaged.
+func TestDescriptionsThatCannotBeRead(t *testing.T) {
+	c := int8File.with("a.weight", "I8 4 1000000", "b.weight", "F32 1000000").open(t) // not in what is read at once
+	if err := os.Remove(c.Path); err != nil {
+		t.Skip(err) // while it is open
+	}
+	if _, err := Read(c, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v, want what the system says", err)
 	}
 }
 

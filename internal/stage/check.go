@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
@@ -56,6 +57,8 @@ func check(o Output) (target, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return target{path: path}, nil
+	case errors.Is(err, syscall.ENOTDIR):
+		return target{}, usage.Errorf("%s lies in what is no folder: name another destination", o.Dest)
 	case err != nil:
 		return target{}, err
 	}
@@ -153,7 +156,7 @@ func (t target) movable(o Output) error {
 	if err != nil {
 		return err
 	}
-	if isMount(t.path) || t.old.IsDir() && otherDevice(t.old, above) { // files of layered file systems are on several
+	if system.isMount(t.path) || t.old.IsDir() && otherDevice(t.old, above) { // files of layered file systems are on several
 		return usage.Errorf("%s is where a disk is mounted, which cannot be replaced: name a place in it, or another destination", o.Dest)
 	}
 	if here, err := os.Getwd(); err == nil && o.Folder && within(resolve(here), t.path) {
@@ -178,13 +181,18 @@ func (t target) again(o Output, path string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if t.old == nil || err != nil || !os.SameFile(t.old, now) {
+	if t.old == nil || err != nil || !os.SameFile(t.old, now) || now.Mode().IsRegular() && isWritten(t.old, now) {
 		return appeared(o)
 	}
 	if o.Folder {
 		return o.checkContents(o.Dest, path)
 	}
 	return nil
+}
+
+// isWritten reports whether somebody has written to a file.
+func isWritten(old, now fs.FileInfo) bool {
+	return old.Size() != now.Size() || !old.ModTime().Equal(now.ModTime())
 }
 
 // appeared says that another has been at the destination meanwhile.

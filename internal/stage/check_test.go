@@ -53,6 +53,7 @@ func TestCheck(t *testing.T) {
 		{"a file to replace", "file.safetensors", false, true, ""},
 		{"a file for a folder", "file.safetensors", true, true, "exists and is a file"},
 		{"a folder for a file", "out", false, true, "exists and is a folder"},
+		{"a place in a file", "file.safetensors/x", true, true, "lies in what is no folder"},
 	}
 	for _, tt := range tests {
 		o := Output{Dest: at(tt.dest), Folder: tt.folder, Force: tt.force, Sources: []string{at("src")}, Contents: Contents{Stems: map[string]string{"": "model"}}}
@@ -99,6 +100,7 @@ func TestStrays(t *testing.T) {
 		{"shards of a variant", Contents{Stems: map[string]string{"": "model.fp16"}}, []string{"model.fp16-00001-of-00002.safetensors", "model.safetensors.index.fp16.json", "model.safetensors.index.json"}, "model.safetensors.index.json"},
 		{"a pipeline", pipeline, []string{"model_index.json=" + index, "transformer/diffusion_pytorch_model-00001-of-00002.safetensors", "vae/diffusion_pytorch_model.safetensors"}, ""},
 		{"a pipeline of more components", pipeline, []string{"model_index.json=" + index, "old_encoder/model.safetensors", "old_encoder/tokenizer.json"}, ""},
+		{"a pipeline in whose place a model is to be", model, []string{"model_index.json=" + index, "transformer/config.json", "old_encoder/model.safetensors"}, "old_encoder/ transformer/"},
 		{"what lies among them", pipeline, []string{"model_index.json=" + index, "model.safetensors", "loras/x.safetensors", "transformer/lora.safetensors", "transformer/.git/HEAD", "scheduler/scheduler_config.json"},
 			"loras/ model.safetensors scheduler/ transformer/.git/ transformer/lora.safetensors"},
 		{"a pipeline that names nothing", pipeline, []string{"model_index.json=no JSON", "old_encoder/model.safetensors"}, "old_encoder/"},

@@ -172,6 +172,9 @@ func TestAnotherCame(t *testing.T) {
 	stray := func(dir string) error {
 		return os.WriteFile(filepath.Join(dir, "out", "notes.txt"), []byte("mine"), 0o666)
 	}
+	written := func(dir string) error {
+		return os.WriteFile(filepath.Join(dir, "out"), []byte("written by another"), 0o666)
+	}
 	tests := []struct {
 		name        string
 		folder, old bool
@@ -182,6 +185,7 @@ func TestAnotherCame(t *testing.T) {
 		{"a note in the folder", true, true, stray},
 		{"a file where nothing was", false, false, file},
 		{"another file", false, true, file},
+		{"other content of the file", false, true, written},
 	}
 	for _, tt := range tests {
 		for _, when := range []string{"before", "whole"} {

@@ -52,11 +52,13 @@ type rule struct {
 	named          map[string]bool     // folders that the old pipeline names
 }
 
-// ruleFor reads what the old output says of itself.
+// ruleFor reads what the old output says of itself. A model takes no pipeline's place.
 func (c Contents) ruleFor(folder string) rule {
 	r := rule{files: map[string]bool{}, folders: map[string]bool{}, stems: map[string][]string{"": nil}, named: map[string]bool{}}
-	for _, name := range namedBy(folder) {
-		r.named[name], r.folders[name], r.stems[name] = true, true, loaders
+	if slices.Contains(c.Files, pipelineIndex) {
+		for _, name := range namedBy(folder) {
+			r.named[name], r.folders[name], r.stems[name] = true, true, loaders
+		}
 	}
 	for name, stem := range c.Stems {
 		r.stems[name] = append(slices.Clip(r.stems[name]), stem)
@@ -78,7 +80,11 @@ func (r rule) above(name string) {
 
 // namedBy are the folders that a pipeline's index names.
 func namedBy(folder string) (names []string) {
-	text, err := os.ReadFile(filepath.Join(folder, pipelineIndex))
+	path := filepath.Join(folder, pipelineIndex)
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() { // to open a pipe would be to wait for ever
+		return nil
+	}
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil
 	}
@@ -125,6 +131,9 @@ func (c Contents) strays(folder string) (names []string, err error) {
 		switch {
 		case err != nil || name == ".":
 			return err
+		case system.isMount(filepath.Join(folder, filepath.FromSlash(name))): // what is removed there is gone elsewhere
+			names = append(names, name+" (where a disk is mounted)")
+			return skipFolder(entry)
 		case entry.IsDir() && r.folders[name]:
 			return nil
 		case entry.IsDir():
@@ -136,6 +145,13 @@ func (c Contents) strays(folder string) (names []string, err error) {
 		return nil
 	})
 	return names, err
+}
+
+func skipFolder(entry fs.DirEntry) error {
+	if entry.IsDir() {
+		return fs.SkipDir
+	}
+	return nil
 }
 
 // checkContents lets --force replace outputs alone: a mistyped name must not take

@@ -14,7 +14,9 @@ var system = struct {
 	exchange  func(a, b string) error
 	link      func(from, to string) error
 	removeAll func(path string) error
-}{systemRenameNew, systemExchange, os.Link, os.RemoveAll}
+	refuses   func(from, full string) error
+	isMount   func(path string) bool
+}{systemRenameNew, systemExchange, os.Link, os.RemoveAll, moveRefused, isMount}
 
 // supported makes an error that says that a file system does not know the call an
 // [errors.ErrUnsupported].

@@ -6,6 +6,7 @@ package stage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -53,8 +54,29 @@ func Open(o Output) (*Stage, error) {
 	s.mark(tmp, tmp)
 	if t.old != nil {
 		s.mark(t.path, s.name+replaced) // nor can another come to look like it meanwhile
+		if err := s.tryMove(); err != nil {
+			return nil, errors.Join(err, s.Abort())
+		}
 	}
 	return s, nil
+}
+
+// tryMove asks the system, before any work, whether it lets go of what is to be
+// replaced: it refuses to put that in the place of a folder that is not empty, which
+// changes nothing, and says so where it would not move it anywhere.
+func (s *Stage) tryMove() error {
+	inside := filepath.Join(s.tmp, "full")
+	if err := os.Mkdir(inside, 0o777); err != nil {
+		return s.outside(err)
+	}
+	err := system.refuses(s.path, s.tmp)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		err = &fs.PathError{Op: "replace", Path: s.output.Dest, Err: err}
+	case err != nil:
+		err = usage.Errorf("%s cannot be replaced here (%w): remove it, or name another destination", s.output.Dest, err)
+	}
+	return errors.Join(err, s.outside(os.Remove(inside)))
 }
 
 // mark marks what is, or will be, hidden. Without a mark nobody says that it was left
@@ -313,12 +335,22 @@ func (s *Stage) Abort() error {
 	if s.tmp == "" {
 		return nil
 	}
-	return errors.Join(s.close(), s.remove(), s.removeParents())
+	tmp := s.tmp
+	err := errors.Join(s.close(), s.remove())
+	if _, there := os.Lstat(tmp); there == nil && err != nil {
+		err = fmt.Errorf("%s is left behind: delete it (%w)", tmp, err)
+	}
+	return errors.Join(err, s.removeParents())
 }
 
 // remove removes the hidden folder and its mark.
 func (s *Stage) remove() error {
 	tmp := s.tmp
 	s.tmp = ""
-	return errors.Join(system.removeAll(tmp), s.unmark())
+	err := system.removeAll(tmp)
+	unmarked := s.unmark()
+	if err != nil {
+		err = system.removeAll(tmp) // there may have been too many open files
+	}
+	return errors.Join(err, unmarked)
 }

@@ -66,6 +66,19 @@ func renameOver(from, to string) error {
 	return nil
 }
 
+// moveRefused is what keeps a file or folder from being moved in its folder, nil for
+// nothing. It is moved to where a folder that is not empty is, which fails at any rate:
+// layers of container images, sticky folders and mounts fail in their own way.
+func moveRefused(from, full string) error {
+	switch err := unix.Rename(from, full); err {
+	case unix.EXDEV, unix.EBUSY, unix.EPERM, unix.EACCES, unix.EROFS:
+		return err
+	case nil: // a system like no other
+		return unix.Rename(full, from)
+	}
+	return nil
+}
+
 // otherDevice reports whether two paths lie on different disks.
 func otherDevice(a, b fs.FileInfo) bool {
 	x, okX := a.Sys().(*syscall.Stat_t)

@@ -44,6 +44,8 @@ func systemExchange(a, b string) error { return errors.ErrUnsupported }
 
 func isMount(string) bool { return false }
 
+func moveRefused(from, full string) error { return nil }
+
 func otherDevice(a, b fs.FileInfo) bool { return false }
 
 // lockName is a file beside a hidden folder: one within would hold the folder in
