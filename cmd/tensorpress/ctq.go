@@ -45,7 +45,7 @@ func (c *ctqCommand) run(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	run.notes(cmd.ErrOrStderr(), r.Notes)
+	defer run.notes(cmd.ErrOrStderr(), r.Notes)
 	return output(cmd.OutOrStdout(), false, r, func(w io.Writer) { printDone(w, r) })
 }
 

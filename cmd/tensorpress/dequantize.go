@@ -60,7 +60,7 @@ func (d *dequantizeFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	d.notes(cmd.ErrOrStderr(), r.Notes)
+	defer d.notes(cmd.ErrOrStderr(), r.Notes)
 	if err := d.report.write(r, func() *page { return reportPage(r) }); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}

@@ -212,7 +212,7 @@ func (q *quantizeFlags) finish(cmd *cobra.Command, r *tensorpress.Report, err er
 	if err != nil {
 		return err
 	}
-	q.notes(cmd.ErrOrStderr(), r.Notes)
+	defer q.notes(cmd.ErrOrStderr(), r.Notes)
 	if err := q.report.write(r, func() *page { return reportPage(r) }); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}

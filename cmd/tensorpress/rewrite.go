@@ -56,7 +56,7 @@ func (r *rewriteFlags) finish(cmd *cobra.Command, report *tensorpress.Report, er
 	if err != nil {
 		return err
 	}
-	r.notes(cmd.ErrOrStderr(), report.Notes)
+	defer r.notes(cmd.ErrOrStderr(), report.Notes)
 	if err := r.report.write(report, func() *page { return reportPage(report) }); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}

@@ -73,6 +73,8 @@ func (r *runFlags) start(stderr io.Writer) (tensorpress.Resources, meter) {
 	return tensorpress.Resources{Threads: r.threads, Memory: r.memory.bytes, Progress: m.update}, m
 }
 
+// notes come after the result, so that what to do instead is the last line that a
+// terminal shows.
 func (r *runFlags) notes(w io.Writer, notes []string) {
 	if r.quiet {
 		return
