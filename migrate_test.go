@@ -3,6 +3,7 @@ package tensorpress
 import (
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -69,6 +70,20 @@ func TestMigrationsMendShapes(t *testing.T) {
 	}
 	if _, ok := f.Header().Lookup("scaled_fp8"); ok {
 		t.Error("the marker is left, which makes ComfyUI convert the file again")
+	}
+}
+
+// TestMigrationsKeepBlocks: three scales cover 300 columns in blocks of 128, of
+// which the last ends beyond them, and in whole ones of 100. What means the one is
+// not described as the other.
+func TestMigrationsKeepBlocks(t *testing.T) {
+	source := written(t, []safetensors.Tensor{
+		{Name: "a.weight", Dtype: safetensors.F8_E4M3, Shape: []int{200, 300}},
+		{Name: "a.weight_scale_inv", Dtype: safetensors.F32, Shape: []int{2, 3}},
+	})
+	_, err := Migrate(t.Context(), source, filepath.Join(t.TempDir(), "new.safetensors"), MigrateOptions{})
+	if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "blocks are of 128×128") {
+		t.Errorf("%v", err)
 	}
 }
 

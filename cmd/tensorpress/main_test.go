@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -129,15 +130,16 @@ func TestReadingReturnsWhatWasRead(t *testing.T) {
 // TestNotesComeLast: on a terminal, where both outputs meet, a long table must not
 // push a note out of sight, nor the summary follow what ComfyUI will not do.
 func TestNotesComeLast(t *testing.T) {
-	root, both := newRoot(), &strings.Builder{}
-	root.SetOut(both)
-	root.SetErr(both)
-	root.SetArgs([]string{"plan", "../../testdata/minilm.safetensors", "--dtype", "uint4"})
-	if err := root.Execute(); err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSpace(both.String()), "\n")
-	if last := lines[len(lines)-1]; !strings.HasPrefix(last, "tensorpress: note: stock ComfyUI does not load uint4 layers") {
-		t.Errorf("the last line is %q, want what to do about ComfyUI", last)
+	const source = "../../testdata/minilm.safetensors"
+	for _, args := range [][]string{{"plan", source}, {"quantize", source, filepath.Join(t.TempDir(), "out.safetensors")}} {
+		var both strings.Builder
+		args = append(args, "--dtype", "uint4")
+		if status := run(args, &both, &both); status != 0 {
+			t.Fatalf("%v: status %d: %s", args, status, &both)
+		}
+		lines := strings.Split(strings.TrimSpace(both.String()), "\n")
+		if last := lines[len(lines)-1]; !strings.HasPrefix(last, "tensorpress: note: stock ComfyUI does not load uint4 layers") {
+			t.Errorf("the last line of %s is %q, want what to do about ComfyUI", args[0], last)
+		}
 	}
 }

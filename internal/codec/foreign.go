@@ -115,6 +115,9 @@ func sharing(weight, scale []int, b Blocks) (block, bool) {
 	}
 	rows, cols := lastRows(weight)
 	perRow := block{1, cols}
+	if numel(scale) == 1 {
+		return block{rows, cols}, true
+	}
 	if b.Only && len(scale) == 2 && len(weight) == 2 {
 		if scale[1] == 1 && scale[0] == rows && ceilDiv(rows, b.Rows) != rows {
 			return perRow, true
@@ -122,8 +125,6 @@ func sharing(weight, scale []int, b Blocks) (block, bool) {
 		return b.fit(rows, cols, scale)
 	}
 	switch {
-	case numel(scale) == 1:
-		return block{rows, cols}, true
 	case len(weight) > 2 && scale[0] == weight[0] && numel(scale) == weight[0]:
 		return block{rows / weight[0], cols}, true
 	case scale[0] == rows && numel(scale) == rows:

@@ -3,6 +3,7 @@ package codec
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -67,7 +68,7 @@ var otherPrograms = []struct {
 }{
 	{regexp.MustCompile(`^i?q(\d)(_|$)`), 0, false},                               // GGUF
 	{regexp.MustCompile(`^(?:fp8|f8|e[45]m[23])`), 8, true},                       // PyTorch's and others' spellings
-	{regexp.MustCompile(`^(?:nf|mxfp|mxf|nvf|fp|f)(\d)`), 0, true},                // bitsandbytes, MX
+	{regexp.MustCompile(`^(?:nf|mxfp|mxf|nvfp|nvf|float|fp|f)(\d)`), 0, true},     // bitsandbytes, MX
 	{regexp.MustCompile(`^w(\d)a\d+`), 0, false},                                  // compressed-tensors
 	{regexp.MustCompile(`^(?:int|uint|i|u|load_in_)?_?(\d)_?bits?$`), 0, false},   // 8bit, int4_bit, load_in_4bit
 	{regexp.MustCompile(`(?:gptq|awq|exl\d|hqq|autoround|bnb).*?(\d)`), 0, false}, // gptq-8bit
@@ -87,6 +88,9 @@ func inKind(name string, sdnqLayout bool) string {
 		bits := row.bits
 		if len(found) > 1 && found[1] != "" {
 			bits, _ = strconv.Atoi(found[1])
+		}
+		if row.float && strings.Contains(name, "e5m2") {
+			return "float8_e5m2"
 		}
 		return ofBits(min(max(bits, 1), 8), row.float, sdnqLayout)
 	}
@@ -111,16 +115,40 @@ func ofBits(bits int, float, sdnqLayout bool) string {
 
 // unknownDtype is the error about a name that a layout does not take.
 func unknownDtype(name string, sdnqLayout bool) error {
-	if near := suggest.Words(name, dtypeNames(sdnqLayout)); len(near) > 0 {
-		return fmt.Errorf("unknown dtype %q%s", name, suggest.Ask(near))
-	}
-	if near := suggest.Words(name, dtypeNames(false)); len(near) > 0 { // one that the other layout takes
-		return fmt.Errorf("unknown dtype %q, near %w", name, comfyAlone(native(near[0])))
+	if err := nearDtype(name, sdnqLayout, suggest.Words); err != nil {
+		return err
 	}
 	if kin := inKind(name, sdnqLayout); kin != "" {
 		return fmt.Errorf("unknown dtype %q: the nearest in kind is %s", name, kin)
 	}
+	if err := nearDtype(name, sdnqLayout, suggest.Related); err != nil {
+		return err
+	}
 	return fmt.Errorf("unknown dtype %q: tensorpress formats lists them", name)
+}
+
+// nearDtype is an error that names the dtypes which are near in one sense, nil
+// where none is.
+func nearDtype(name string, sdnqLayout bool, find func(string, []string) []string) error {
+	if near := asWide(name, find(name, dtypeNames(sdnqLayout))); len(near) > 0 {
+		return fmt.Errorf("unknown dtype %q%s", name, suggest.Ask(near))
+	}
+	if near := asWide(name, find(name, dtypeNames(false))); len(near) > 0 { // one that the other layout takes
+		return fmt.Errorf("unknown dtype %q, near %w", name, comfyAlone(native(near[0])))
+	}
+	return nil
+}
+
+var number = regexp.MustCompile(`\d+`)
+
+// asWide leaves out the names of other numbers of bits than a name says that has
+// one which every layout has: who types mxfp4 does not mean mxfp8.
+func asWide(name string, near []string) []string {
+	bits := number.FindString(name)
+	if bits != "4" && bits != "8" {
+		return near
+	}
+	return slices.DeleteFunc(near, func(one string) bool { return number.FindString(one) != bits })
 }
 
 // comfyAlone is the error about a format that the sdnq layout does not have.

@@ -48,6 +48,12 @@ func TestUnknownDtypes(t *testing.T) {
 		{"q4_k_m", "nvfp4", "uint4"},
 		{"Q6_K", "int8_tensorwise", "uint6"},
 		{"q8_0", "int8_tensorwise", "int8"},
+		{"asym_w4a8", "asym_w4a8_int8", "uint4"},
+		{"convrot", "convrot_w4a4", "uint4"},
+		{"float4", "nvfp4", "uint4"},
+		{"nvfp8", "float8_e4m3fn", "fp8"},
+		{"fp8e5m2", "float8_e5m2", "float8_e5m2"},
+		{"float8_e4m3", "float8_e4m3fn", "float8_e4m3fn"},
 		{"iq3_xxs", "nvfp4", "uint3"},
 		{"nf4", "nvfp4", "uint4"},
 		{"8bit", "int8_tensorwise", "int8"},
@@ -60,7 +66,7 @@ func TestUnknownDtypes(t *testing.T) {
 		{"w4a16", "nvfp4", "uint4"},
 		{"e4m3", "float8_e4m3fn", "float8_e4m3fn"},
 		{"fp8_scaled", "float8_e4m3fn", "float8_e4m3fn"},
-		{"mxfp4", "mxfp8", "fp4"},
+		{"mxfp4", "nvfp4", "fp4"},
 		{"uint44", "uint4", "uint4"},
 	} {
 		for sdnqLayout, want := range map[bool]string{false: tt.comfy, true: tt.sdnq} {

@@ -102,6 +102,9 @@ func (m *Model) openComfy(l *Layer, k *kind) {
 	l.Format, _ = name.(string)
 	l.Dtype = l.Format
 	f, err := codec.ByName(l.Format)
+	if l.Format == "" {
+		err = errors.New("comfy_quant names no format: tensorpress migrate describes layers anew that their tensors tell")
+	}
 	if err != nil {
 		l.Err = err
 		return

@@ -3,6 +3,7 @@ package layout
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -29,10 +30,11 @@ const fullPrecision = 2
 // have.
 func (m *Model) readForeign() error {
 	m.precise = m.readMarkers()
-	m.rotated = slices.ContainsFunc(m.Layers, func(l *Layer) bool {
+	for _, l := range m.Layers {
 		v, _ := l.Options.Get("convrot")
-		return l.Layout == Comfy && v == true
-	})
+		m.rotated = m.rotated || l.Layout == Comfy && v == true
+		m.paired = m.paired || l.Format == "convrot_w4a4"
+	}
 	if !m.mayBeForeign() {
 		return nil
 	}
@@ -99,7 +101,7 @@ func (m *Model) Undescribed(name string) *Layer {
 
 // doubt refuses what tensors tell and something else denies: a config that names
 // a method whose codes mean something else, companions that are not known, and
-// rotated neighbours, whose rotation no shape tells.
+// neighbours that are rotated or packed, which no shape tells.
 func (m *Model) doubt(l *Layer) {
 	if l.Err != nil {
 		return
@@ -110,6 +112,8 @@ func (m *Model) doubt(l *Layer) {
 		l.fail(fmt.Errorf("%s: %s: %s", d.Method, names(l.Tensors), startOver))
 	case l.Format == "int8_tensorwise" && m.rotated:
 		l.doubtful(fmt.Errorf("it may be rotated as other layers of the file are: tensorpress migrate --add-keys with convrot, and convrot_groupsize, or with \"convrot\": false, says so"))
+	case l.Format == "int8_tensorwise" && m.paired:
+		l.doubtful(errors.New("it may be convrot_w4a4, two codes to a byte, as other layers of the file are: tensorpress migrate --add-keys '{\"format\": \"convrot_w4a4\"}', or with int8_tensorwise, says so"))
 	}
 	for _, t := range m.Checkpoint.Under(l.Name + ".weight_") {
 		if l.Err == nil && !slices.ContainsFunc(l.Tensors, func(one checkpoint.Tensor) bool { return one.Name == t.Name }) {
@@ -191,6 +195,9 @@ var foreignLayouts = []*Layout{ScaledFP8, ScaleInv, WeightScale, PlainScale}
 func (m *Model) foreignLayout(name string, weight checkpoint.Tensor) (*Layout, checkpoint.Tensor) {
 	if scale, ok := m.bare(name, weight); ok {
 		return Bare, scale
+	}
+	if _, zeros := m.Checkpoint.Lookup(Comfy.TensorName(name, quant.Zeros)); zeros { // codes with zero points have a row of [unreads]
+		return nil, checkpoint.Tensor{}
 	}
 	layouts := foreignLayouts[:1]
 	switch {

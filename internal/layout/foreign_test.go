@@ -51,6 +51,7 @@ func TestForeignLayers(t *testing.T) {
 		{"BF16 scales", scaleInvFile.with("a.weight_scale_inv", "BF16 2 2"), ScaleInv, "float8_e4m3fn_blockwise", ""},
 		{"powers of two", scaleInvFile.with("a.weight_scale_inv", "F8_E8M0 2 2"), ScaleInv, "float8_e4m3fn_blockwise", ""},
 		{"one scale", scaleInvFile.with("a.weight_scale_inv", "F32"), ScaleInv, "float8_e4m3fn", ""},
+		{"one scale in two dimensions", scaleInvFile.with("a.weight_scale_inv", "F32 1 1"), ScaleInv, "float8_e4m3fn", ""},
 		{"too few blocks", scaleInvFile.with("a.weight_scale_inv", "F32 1 2"), ScaleInv, "float8_e4m3fn", "tensor a.weight_scale_inv: its scale has shape [1 2], which does not fit a weight of shape [130 150] in blocks of 128×128"},
 		{"blocks turned", scaleInvFile.with("a.weight", "F8_E4M3 130 300"), ScaleInv, "float8_e4m3fn", "a.weight_scale_inv"},
 		{"blocks of the config", config(`{"quantization_config": {"quant_method": "fp8", "weight_block_size": [65, 75]}}`), ScaleInv, "float8_e4m3fn_blockwise", ""},

@@ -205,7 +205,8 @@ func methodText(key string, o pyjson.Object) string {
 	if v, _ := o.Get("quantization"); key == "" && v != nil {
 		return "modelopt"
 	}
-	if _, ok := o.Get("bits"); ok && key == "quantization" {
+	_, bits := o.Get("bits")
+	if _, group := o.Get("group_size"); bits && (group || key == "quantization") && key != "" {
 		return "mlx"
 	}
 	return ""
@@ -219,6 +220,8 @@ func (d *Declaration) problem() error {
 		return nil
 	case !d.known && d.Key == "": // a file beside, which may be anything
 		return nil
+	case d.Method == "":
+		return fmt.Errorf("%s of %s names no quantization method that is known, so that nobody can tell what the weights stand for: start from the original, or take it out if all weights are plain numbers", d.Key, d.Place)
 	case !d.known:
 		return fmt.Errorf("%s of %s names the quantization method %q, which is not known, so that nobody can tell what the weights stand for: start from the original, or take it out if all weights are plain numbers", d.Key, d.Place, d.Method)
 	}

@@ -78,6 +78,7 @@ type Model struct {
 	kinds   kinds
 	precise bool // as a marker asks
 	rotated bool // a layer describes itself as rotated integers
+	paired  bool // a layer describes itself as integers of which two share a byte
 }
 
 // Read finds the layers of a checkpoint. It reads metadata, never weights. The

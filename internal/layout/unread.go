@@ -64,11 +64,17 @@ var unreads = []unread{
 	{is: "compressed-tensors, sparse", codes: ".weight.compressed", with: []string{".weight.bitmask", ".weight.shape", ".weight.row_offsets"}},
 	{is: "compressed-tensors, sparse", codes: ".compressed", tells: []string{".bitmask"}, with: []string{".bitmask", ".shape", ".row_offsets"}},
 	{is: "MXFP4", codes: "_blocks", dtypes: u8, tells: []string{"_scales"}, with: []string{"_scales", "_bias"}},
+	{is: "MXFP4", codes: ".blocks", dtypes: u8, tells: []string{".scales"}, with: []string{".scales"}},
 	{is: "HQQ", codes: ".W_q", with: []string{".scale", ".zero", ".meta", ".nbits", ".group_size", ".axis", ".packing", ".shape", ".view_as_float", ".channel_wise", ".optimize", ".round_zero", ".compute_dtype", ".quant_scale", ".quant_zero", ".offload_meta", ".encoded_state_dict", ".stores_quant_config", ".unpack_view_dtype"}},
 	{is: "EETQ", codes: ".weight", dtypes: i8, tells: []string{".weight_scales"}, with: []string{".weight_scales"}},
+	{is: "quanto", codes: ".weight._data._data", with: []string{".weight._scale", ".weight._shift", ".input_scale", ".output_scale"}},
 	{is: "quanto", codes: ".weight._data", with: []string{".weight._scale", ".weight._shift", ".input_scale", ".output_scale"}},
 	{is: "torchao", codes: "._weight_qdata", with: []string{"._weight_scale", "._weight_zero_point", "._weight_scale_and_zero"}},
 	{is: "torchao", codes: ".weight_qdata", with: []string{".weight_scale", ".weight_zero_point", ".weight_scale_and_zero"}},
+	{is: "torchao", codes: ".weight:qdata", with: torchao(".weight:")},
+	{is: "torchao", codes: ".weight:_data", with: torchao(".weight:_")},
+	{is: "torchao", codes: ".weight.tensor_impl.int_data", with: torchao(".weight.tensor_impl.")},
+	{is: "torchao", codes: ".weight.tensor_impl.packed_weight", with: torchao(".weight.tensor_impl.")},
 	{is: "AQLM", codes: ".codes", tells: []string{".codebooks"}, with: []string{".codebooks", ".scales"}},
 	{is: "VPTQ", codes: ".indices", tells: []string{".centroids.weight", ".centroids"}, with: []string{".centroids.weight", ".centroids", ".res_centroids.weight", ".outlier_centroids.weight", ".weight_scale", ".weight_bias", ".perm"}},
 	{is: "SpQR", codes: ".dense_weights", with: []string{".row_offsets", ".col_vals", ".in_perm"}},
@@ -78,6 +84,14 @@ var unreads = []unread{
 	{is: "awq_w4a16 without its description", codes: ".weight", tells: []string{".weight_zeros"}, dtypes: wholes, with: []string{".weight_scale", ".weight_zeros"}},
 	{is: "SDNQ without its quantization_config", codes: ".weight", dtypes: wholes, tells: []string{".scale"}, with: sdnqEnds},
 	{is: "SDNQ without its quantization_config", codes: ".svd_up", tells: []string{".svd_down"}, with: sdnqEnds},
+}
+
+// torchao are the ends of the names that belong to codes whose own begins so.
+func torchao(start string) (ends []string) {
+	for _, part := range []string{"scale", "zero_point", "scale_and_zero"} {
+		ends = append(ends, start+part)
+	}
+	return ends
 }
 
 // packedByColumns tells AWQ from GPTQ, which packs rows: its codes have fewer
@@ -230,7 +244,7 @@ func (m *Model) unexplained(t checkpoint.Tensor) *Layer {
 	switch {
 	case t.Numel() == 0:
 		return nil
-	case scales == nil && (!weight || len(t.Shape) < 2 || Float8(t.Dtype)):
+	case scales == nil && (!weight && !calledWeight(t) || len(t.Shape) < 2 || Float8(t.Dtype)):
 		return nil
 	case scales != nil && !weight && (len(t.Shape) < 2 || t.Dtype == safetensors.I64):
 		return nil
@@ -245,6 +259,12 @@ func (m *Model) unexplained(t checkpoint.Tensor) *Layer {
 	}
 	l.Err = fmt.Errorf("%s: %s", what, startOver)
 	return l
+}
+
+// calledWeight reports whether integers of eight bits have a name as attention
+// and fused experts give to weights that are parameters of their own.
+func calledWeight(t checkpoint.Tensor) bool {
+	return (t.Dtype == safetensors.I8 || t.Dtype == safetensors.U8) && (strings.HasSuffix(t.Name, "_weight") || strings.HasSuffix(t.Name, "_proj"))
 }
 
 // scalesOf are tensors whose names are that of codes, or of their layer, and a

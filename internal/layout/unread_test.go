@@ -37,6 +37,13 @@ var foreignFiles = []struct {
 	{"HQQ", "", map[string]string{"a.W_q": "U8 4 4", "a.scale": "BF16 4 1", "a.zero": "BF16 4 1"}, "a", []string{"HQQ: a.W_q"}},
 	{"EETQ", "", map[string]string{"a.weight": "I8 4 8", "a.weight_scales": "F16 8"}, "a", []string{"EETQ"}},
 	{"quanto", "", map[string]string{"a.weight._data": "I8 4 8", "a.weight._scale": "BF16 4 1"}, "a", []string{"quanto: a.weight._data"}},
+	{"quanto in four bits", "", map[string]string{"a.weight._data._data": "U8 2 8", "a.weight._scale": "BF16 4 1", "a.weight._shift": "BF16 4 1"}, "a", []string{"quanto: a.weight._data._data"}},
+	{"torchao", "", map[string]string{"a.weight:qdata": "I8 4 8", "a.weight:scale": "BF16 4 1"}, "a", []string{"torchao: a.weight:qdata, a.weight:scale"}},
+	{"torchao's older names", "", map[string]string{"a.weight.tensor_impl.int_data": "I8 4 8", "a.weight.tensor_impl.scale": "BF16 4"}, "a", []string{"torchao: a.weight.tensor_impl.int_data"}},
+	{"MXFP4 experts under their first names", "", map[string]string{"m.mlp1_weight.blocks": "U8 2 4 1 16", "m.mlp1_weight.scales": "U8 2 4 1"}, "m.mlp1_weight", []string{"MXFP4: m.mlp1_weight.blocks, m.mlp1_weight.scales"}},
+	{"awq_w4a16", "", map[string]string{"a.weight": "I8 32 32", "a.weight_scale": "BF16 1 32", "a.weight_zeros": "BF16 1 32"}, "a", []string{"awq_w4a16 without its description: a.weight, a.weight_scale, a.weight_zeros"}},
+	{"the weight of an attention", "", map[string]string{"a.in_proj_weight": "I8 24 8"}, "a.in_proj_weight", []string{"a.in_proj_weight is I8 [24 8], and nothing says"}},
+	{"fused experts without a scale", "", map[string]string{"e.gate_up_proj": "U8 2 4 8"}, "e.gate_up_proj", []string{"nothing says"}},
 	{"AQLM", "", map[string]string{"a.codes": "I8 4 1 1", "a.codebooks": "F16 1 256 1 8", "a.scales": "F16 4 1 1 1"}, "a", []string{"AQLM"}},
 	{"MLX", "", map[string]string{"a.weight": "U32 4 8", "a.scales": "BF16 4 1", "a.biases": "BF16 4 1"}, "a", []string{"MLX"}},
 	{"SDNQ, config lost", "", map[string]string{"a.weight": "U8 64", "a.scale": "F32 4 2 1", "a.zero_point": "F32 4 2 1"}, "a", []string{"SDNQ", "a.zero_point", ConfigFile}},
@@ -149,6 +156,13 @@ func TestRotatedNeighbours(t *testing.T) {
 	if b := m.Layers[1]; b.Err == nil || !b.Ambiguous || !strings.Contains(b.Err.Error(), "convrot") {
 		t.Errorf("%v", b.Err)
 	}
+	m = read(t, file{tensors: map[string]string{
+		"a.weight": "I8 4 128", "a.weight_scale": "F32 4", "a.comfy_quant": `={"format": "convrot_w4a4"}`,
+		"b.weight": "I8 4 128", "b.weight_scale": "F32 4",
+	}})
+	if b := m.Layers[1]; b.Err == nil || !b.Ambiguous || !strings.Contains(b.Err.Error(), "convrot_w4a4") {
+		t.Errorf("codes that may be two to a byte: %v", b.Err)
+	}
 }
 
 // TestDeclarations: a method that is not known is an error of the whole, one that
@@ -159,11 +173,12 @@ func TestDeclarations(t *testing.T) {
 		{`{"quantization_config": {"quant_method": "compressed-tensors"}}`, "compressed-tensors", ""},
 		{`{"quantization_config": {"load_in_8bit": true}}`, "bitsandbytes", ""},
 		{`{"quantization": {"group_size": 64, "bits": 4}}`, "MLX", ""},
+		{`{"quantization_config": {"group_size": 64, "bits": 4, "mode": "affine"}}`, "MLX", ""},
 		{`{"quantization": {"codebook": 4}}`, "", ""},
 		{`{"text_config": {"quantization_config": {"quant_method": "fp8"}}}`, "FP8", ""},
 		{`{"quantization_config": {"quant_method": "sdnq", "weights_dtype": "int8"}}`, "", ""},
 		{`{"quantization_config": {"quant_method": "homemade"}}`, "homemade", `quantization method "homemade", which is not known`},
-		{`{"quantization_config": {"bits": 3}}`, "", `method ""`},
+		{`{"quantization_config": {"bits": 3}}`, "", "names no quantization method that is known"},
 		{`{"quantization_config": {"quant_method": "compressed-tensors", "transform_config": {"config_groups": {"u": {}}}}}`, "compressed-tensors", "rotated"},
 	} {
 		m := read(t, file{tensors: map[string]string{"a.weight": "BF16 4 8"}, beside: map[string]string{"config.json": tt.config}})

@@ -258,7 +258,25 @@ func reopen(l *layout.Layer, stored map[quant.Role]checkpoint.Tensor, options py
 		s.Tensors[role] = quant.Tensor{Role: role, Dtype: scaleDtype(f, role, t.Dtype), Shape: scaleShape(f, role, t, weight.Shape[0])}
 	}
 	c, err := f.Open(s)
+	if err == nil {
+		err = sameBlocks(l.Codec, c)
+	}
 	return f, c, err
+}
+
+// sameBlocks is an error where a format would take scales for those of other
+// blocks than they are: the same number of them may cover a weight in whole
+// blocks, and in larger ones of which the last end beyond its edges.
+func sameBlocks(was, is codec.Codec) error {
+	if was == nil || !codec.IsForeign(was) {
+		return nil
+	}
+	a, b := was.Cut(), is.Cut()
+	square := a.GroupRows > 1 && (a.GroupRows < a.Rows || a.GroupCols < a.Cols)
+	if !square || a.GroupRows == b.GroupRows && a.GroupCols == b.GroupCols {
+		return nil
+	}
+	return fmt.Errorf("its blocks are of %d×%d values, and the format would take them for %d×%d", a.GroupRows, a.GroupCols, b.GroupRows, b.GroupCols)
 }
 
 // scaleDtype is F32 for the scales of 8-bit codes, which take any float's values.

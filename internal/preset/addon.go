@@ -33,7 +33,7 @@ var addons = []Addon{
 	{
 		Name: "a LoRA",
 		Names: regexp.MustCompile(`[._]lora[._](?:up|down|mid|A|B|linear_layer|embedding_[AB]|magnitude_vector)(?:[._]|$)|\.lora_[AB]$` +
-			`|^lora_(?:unet|te\d?|transformer|prior)_|\.dora_scale$|\.diff(?:_b)?$|\.(?:set|reshape)_weight$|\.vera_lambda_|^base_model\.model\.`),
+			`|^lora_(?:unet|te\d?|transformer|prior)_|\.dora_scale$|\.diff(?:_b)?$|\.(?:set|reshape)_weight$|\bvera_(?:lambda_|[AB]$)|^base_model\.model\.`),
 		Keys: map[string]string{"ss_network_module": "", "ss_network_dim": "", "lora_adapter_metadata": "", "modelspec.architecture": "/lora"},
 	},
 	{
@@ -48,7 +48,7 @@ var addons = []Addon{
 	},
 	{
 		Name:  "an IP-Adapter",
-		Names: regexp.MustCompile(`^(?:image_proj(?:_model)?|ip_adapter|adapter_modules)\.|[._]to_[kv]_ip\b|^ip_(?:layers|image_proj)`),
+		Names: regexp.MustCompile(`^(?:image_proj(?:_model)?|ip_adapter|adapter_modules)\.|[._]to_[kv]_ip\b|\.ip_adapter_(?:double|single)_stream_|^ip_(?:layers|image_proj)`),
 	},
 	{
 		Name:  "a T2I-Adapter",
@@ -56,7 +56,7 @@ var addons = []Addon{
 	},
 	{
 		Name:  "a textual inversion embedding",
-		Names: regexp.MustCompile(`^(?:emb_params|string_to_param\..*|clip_[lgh]|t5xxl|<[^>]*>)$`),
+		Names: regexp.MustCompile(`^(?:emb_params|string_to_param\..*|clip_[lgh]|t5xxl|text_encoders_\d|<[^>]*>)$`),
 		Keys:  map[string]string{"modelspec.architecture": "/textual-inversion"},
 	},
 	{

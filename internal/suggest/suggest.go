@@ -12,7 +12,7 @@ const most = 3
 
 // Words returns the known words with the fewest edits from an unknown one, none
 // where all are too far from it. Case and the choice between - and _ are no
-// edits.
+// edits. Of a long word, those that go on where it ends are nearer than others.
 func Words(word string, known []string) (near []string) {
 	word = plain(word)
 	least := max(1, (len(word)+1)/3)
@@ -25,13 +25,52 @@ func Words(word string, known []string) (near []string) {
 			near = append(near, k)
 		}
 	}
+	if grown := extending(word, near); len(grown) > 0 && len(word) > 2*enough {
+		near = grown
+	}
 	return near[:min(len(near), most)]
+}
+
+// extending are the words that begin with a plain one.
+func extending(word string, known []string) (found []string) {
+	for _, k := range known {
+		if len(word) >= enough && strings.HasPrefix(plain(k), word) && !slices.Contains(found, k) {
+			found = append(found, k)
+		}
+	}
+	return found
+}
+
+// enough letters tell a word by its beginning.
+const enough = 4
+
+// Related returns the few known words that begin with an unknown one, else the
+// longest that is its beginning up to a _.
+func Related(word string, known []string) []string {
+	word = plain(word)
+	if grown := extending(word, known); len(grown) > 0 && len(grown) <= most {
+		return grown
+	}
+	longest := ""
+	for _, k := range known {
+		if len(k) > max(len(longest), 2) && strings.HasPrefix(word, plain(k)+"_") {
+			longest = k
+		}
+	}
+	if longest == "" {
+		return nil
+	}
+	return []string{longest}
 }
 
 // Hint is what follows an error about an unknown word: ", did you mean a or b?",
 // or nothing.
 func Hint(word string, known []string) string {
-	return Ask(Words(word, known))
+	near := Words(word, known)
+	if len(near) == 0 {
+		near = Related(word, known)
+	}
+	return Ask(near)
 }
 
 // Ask asks whether one of some words was meant; it is "" for none.

@@ -46,12 +46,26 @@ func TestWords(t *testing.T) {
 func TestHint(t *testing.T) {
 	known := []string{"ab1", "ab2", "ab3", "zz"}
 	for word, want := range map[string]string{
-		"zx":  ", did you mean zz?",
-		"ab4": ", did you mean ab1, ab2 or ab3?",
-		"q":   ": there are ab1, ab2, ab3 and zz",
+		"zx":     ", did you mean zz?",
+		"zz_top": ": there are ab1, ab2, ab3 and zz",
+		"ab4":    ", did you mean ab1, ab2 or ab3?",
+		"q":      ": there are ab1, ab2, ab3 and zz",
 	} {
 		if got := HintOrAll(word, known); got != want {
 			t.Errorf("HintOrAll(%q) = %q, want %q", word, got, want)
+		}
+	}
+}
+
+// TestRelated: who types more or less than a word, at its end, meant that word.
+func TestRelated(t *testing.T) {
+	known := []string{"memory", "preset", "skip-keys", "convrot_w4a4", "for"}
+	for word, want := range map[string]string{
+		"memory-limit": ", did you mean memory?", "skip": ", did you mean skip-keys?", "convrot": ", did you mean convrot_w4a4?",
+		"for-app": ", did you mean for?", "formal": "", "ski": "",
+	} {
+		if got := Hint(word, known); got != want {
+			t.Errorf("Hint(%q) = %q, want %q", word, got, want)
 		}
 	}
 }
