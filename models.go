@@ -2,6 +2,7 @@ package tensorpress
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -110,7 +111,11 @@ func (m *models) addDecided(folder string, decide func(*model) error) error {
 		return err
 	}
 	one := &model{folder: folder, c: c}
-	if err := decide(one); err != nil || one.plan == nil {
+	err = decide(one)
+	if err != nil && folder != "" && !strings.Contains(err.Error(), c.Path) {
+		err = fmt.Errorf("%s: %w", folder, err)
+	}
+	if err != nil || one.plan == nil {
 		return errors.Join(err, c.Close())
 	}
 	m.list = append(m.list, one)

@@ -3,8 +3,10 @@ model is quantized, and writes what the detection reads.
 
 detection.py COMFY golden: writes testdata/golden/comfyui/models.tsv.
 detection.py COMFY check TENSORPRESS [CASE…]: quantizes every case in every
-native format, with the family's preset, with generic and with none, and
-compares what detect_unet_config finds; README.md has what came out.
+native format, under its own names and after model.diffusion_model., with the
+family's preset, with generic and with none, each with --for comfyui and
+without, and compares what detect_unet_config finds; README.md has what came
+out. Without --for, none packs what detection reads, so it is left out.
 
 COMFY is a folder with ComfyUI's `comfy` package (see README.md).
 """
@@ -31,7 +33,9 @@ import traced
 
 logging.disable(logging.CRITICAL)
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-FORMATS = ("nvfp4", "mxfp8", "int8_tensorwise", "float8_e4m3fn", "float8_e5m2", "convrot_w4a4", "asym_w4a8_int8")
+FORMATS = ("nvfp4", "mxfp8", "int8_tensorwise", "int8_tensorwise --convrot", "float8_e4m3fn", "float8_e5m2", "convrot_w4a4", "asym_w4a8_int8")
+CHOICES = [(preset, app) for preset in ("auto", "generic", "none") for app in ("--for comfyui", "") if app or preset != "none"]
+PREFIXES = ("model.diffusion_model.", "model.model.", "net.", "model.")
 
 
 def golden():
@@ -63,43 +67,70 @@ def header(path):
 
 def grown(shape):
     """Sizes at which presets quantize."""
-    return tuple(4 * n if n < 512 and len(shape) <= 2 else n for n in shape)
+    return tuple(4 * n if n <= 512 and len(shape) <= 2 else n for n in shape)
+
+
+def banded(shape):
+    """Sides of 32 to 512 times four."""
+    return tuple(4 * n if 32 <= n <= 512 and len(shape) <= 2 else n for n in shape)
 
 
 def answer(shapes):
     return traced.trace(shapes)[0]
 
 
+def prefixed(tensors):
+    """The same after the prefix that most files have."""
+    own = next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), "")
+    return {PREFIXES[0] + k.removeprefix(own): v for k, v in tensors.items()}
+
+
+def variants(case):
+    tensors = traced.tensors(case)
+    yield tensors, grown
+    yield prefixed(tensors), banded
+
+
+def differences(binary, tensors, size, folder):
+    """For every choice that differs what does, and how many layers each has."""
+    source, out = os.path.join(folder, "in.safetensors"), os.path.join(folder, "out.safetensors")
+    save_file({k: torch.randn(size(shape)).to(torch.bfloat16) for k, (shape, _) in tensors.items()}, source)
+    before = answer(header(source))
+    if before is None:
+        return [], []  # sizes that ComfyUI does not know
+    wrong, counts = [], []
+    for dtype, (preset, app) in itertools.product(FORMATS, CHOICES):
+        run = subprocess.run([binary, "quantize", source, out, "--force", "-q", "--json", "--layout", "comfy", "--dtype", *dtype.split(), "--preset", preset, *app.split()], capture_output=True, text=True)
+        counts.append(0)
+        choice = (dtype, preset, app)
+        if run.returncode:
+            wrong.append((*choice, run.stderr.strip()))
+            continue
+        layers = [layer["name"] for layer in json.loads(run.stdout)["layers"] if layer["action"] == "quantize"]
+        counts[-1] = len(layers)
+        after = answer(header(out))
+        if after != before:
+            wrong.append((*choice, {k: (v, (after or {}).get(k)) for k, v in before.items() if (after or {}).get(k) != v}))
+        unread = [n for n in layers if tensors[n + ".weight"][1] == "-" or tensors[n + ".weight"][1] == "e" and dtype.split()[0] not in ("int8_tensorwise", "float8_e4m3fn", "float8_e5m2")]
+        if unread:
+            wrong.append((*choice, "no linear layer: " + ", ".join(unread[:3])))
+    return wrong, counts
+
+
 def check(binary, cases):
     failed = total = 0
     for case in cases or traced.CASES:
         try:
-            tensors = traced.tensors(case)
-        except Exception as e:
-            print(case, "FAILED", type(e).__name__, str(e)[:200])
-            continue
-        kinds = {k: kind for k, (_, kind) in tensors.items()}
-        with tempfile.TemporaryDirectory() as folder:
-            source, out = os.path.join(folder, "in.safetensors"), os.path.join(folder, "out.safetensors")
-            save_file({k: torch.randn(grown(shape)).to(torch.bfloat16) for k, (shape, _) in tensors.items()}, source)
-            before = answer(header(source))
             wrong, counts = [], []
-            for dtype, preset in itertools.product(FORMATS, ("auto", "generic", "none")):
-                run = subprocess.run([binary, "quantize", source, out, "--force", "-q", "--json", "--dtype", dtype, "--preset", preset, "--for", "comfyui"], capture_output=True, text=True)
-                total += 1
-                if run.returncode:
-                    wrong.append((dtype, preset, run.stderr.strip()))
-                    continue
-                layers = [layer["name"] for layer in json.loads(run.stdout)["layers"] if layer["action"] == "quantize"]
-                counts.append(len(layers))
-                after = answer(header(out))
-                if after != before:
-                    wrong.append((dtype, preset, {k: (v, (after or {}).get(k)) for k, v in before.items() if (after or {}).get(k) != v}))
-                unread = [n for n in layers if kinds[n + ".weight"] == "-" or kinds[n + ".weight"] == "e" and dtype not in ("int8_tensorwise", "float8_e4m3fn", "float8_e5m2")]
-                if unread:
-                    wrong.append((dtype, preset, "no linear layer: " + ", ".join(unread[:3])))
+            for tensors, size in variants(case):
+                with tempfile.TemporaryDirectory() as folder:
+                    w, n = differences(binary, tensors, size, folder)
+                wrong, counts = wrong + w, counts + n
+        except Exception as e:
+            wrong.append((type(e).__name__, str(e)[:200]))
         failed += bool(wrong)
-        print("FAIL" if wrong else "ok  ", case, f"{min(counts, default=0)} to {max(counts, default=0)} layers quantized", *wrong[:4], sep="  ", flush=True)
+        total += len(counts)
+        print("FAIL" if wrong else "ok  ", case, f"{len(counts)} outputs with {min(counts, default=0)} to {max(counts, default=0)} layers quantized", *wrong[:4], sep="  ", flush=True)
     print(f"{total} outputs, {failed} cases differ")
     sys.exit(bool(failed))
 

@@ -230,7 +230,7 @@ var comfyTexts = []comfyKind{
 	},
 	{name: "T5 that is no T5-XXL", signs: []string{"encoder.block.0.layer.0.SelfAttention.k.weight"}, why: plainOnly},
 	{name: "T5-Gemma", signs: []string{"model.encoder.layers.0.pre_self_attn_layernorm.weight"}, why: plainOnly},
-	{name: "gpt-oss", signs: []string{"layers.0.self_attn.sinks layers.0.mlp.experts.gate_up_proj.weight"}, other: "embed_tokens.weight:embedding"},
+	{name: "gpt-oss", signs: []string{"layers.0.self_attn.sinks layers.0.mlp.experts.gate_up_proj.weight"}, other: "embed_tokens.weight:embedding layers.#.mlp.router.weight"},
 	{name: "MiniMax Music 3", signs: []string{"model.audio_decoder.projection.weight"}, other: languageOther},
 	{
 		name: "language model", other: languageOther,
@@ -256,6 +256,8 @@ var comfyOthers = []comfyKind{
 			"decoder.unpatcher3d.wavelets", "decoder.layers.1.layers.0.beta", "decoder.layers.3.transformers.0.pre_norm.alpha", "decoder.model.0.weight_g",
 			"taesd_decoder.1.weight", "vquantizer.codebook.weight", "decoder.22.bias", "geo_decoder.cross_attn_decoder.ln_1.bias",
 			"vocoder.", "student.dconv_encoder.proj_out.weight", "pre_block.attn.zero_k_bias", "first_stage_model.decoder. | model.diffusion_model.",
+			"blocks.2.blocks.3.stack.5.weight", "decoder.blocks.2.blocks.3.stack.5.weight", "layers.4.layers.1.attn_block.attn.qkv.weight",
+			"encoder.layers.4.layers.1.attn_block.attn.qkv.weight", "pixel_space_vae", "octree.out_proj.weight gs.base_offset_scale",
 			"decoder.conv1.weight_v encoder.conv1.weight_v", "shape_dec.blocks.1.16.to_subdiv.weight", "txt_dec.blocks.3.4.conv2.weight",
 		},
 	},
@@ -268,5 +270,18 @@ var comfyOthers = []comfyKind{
 	},
 	{name: "style model", signs: []string{"style_embedding", "redux_down.weight"}, why: plainOnly},
 	{name: "upscaler", signs: []string{"model.0.weight model.1.sub.0."}, why: plainOnly},
-	{name: "Whisper", signs: []string{"model.encoder.conv1.weight model.decoder.embed_positions.weight"}, why: plainOnly},
+	{name: "latent upscaler", signs: []string{"post_upsample_res_blocks.0.conv2.bias", "up.0.block.0.conv1.conv.weight", "blocks.0.block.0.conv.weight in_conv.conv.weight"}, why: plainOnly},
+	{
+		name: "audio encoder", why: plainOnly,
+		signs: []string{"model.encoder.embed_positions.weight", "encoder.layer_norm.bias feature_projection.", "wav2vec2.encoder.layer_norm.bias"},
+	},
+	{
+		name: "model patch", why: plainOnly,
+		signs: []string{
+			"control_all_x_embedder.2-1.weight", "controlnet_patch_embedding.weight", "feature_embedder.mid_layer_norm.bias", "audio_proj.proj1.weight blocks.0.audio_cross_attn.proj.weight",
+			"lllite_conditioning1.conv1.weight", "attention_pooler.query_tokens", "control_model.input_hint_block.0.weight", "model.control_model.input_hint_block.0.weight",
+		},
+	},
+	{name: "GLIGEN", signs: []string{"position_net.null_positive_feature"}, why: plainOnly},
+	{name: "background removal", signs: []string{"bb.layers.1.blocks.0.attn.relative_position_index"}, why: plainOnly},
 }

@@ -122,6 +122,15 @@ func TestComfyKinds(t *testing.T) {
 		{"blocks.0.attn1.to_q.weight condition_embedder.time_embedder.linear_1.weight patch_embedding.weight", "by which ComfyUI does not know the model"},
 		{"diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale diffusion_model.img_in.weight", "does not strip diffusion_model."},
 		{"transformer.x_embedder.weight transformer.transformer_blocks.0.attn.to_q.weight", "names are those of diffusers"},
+		{"layers.4.layers.1.attn_block.attn.qkv.weight layers.4.layers.1.attn_block.attn.proj.weight", "VAE: "},
+		{"encoder.layer_norm.bias encoder.layers.0.attention.q_proj.weight feature_projection.projection.weight", "audio encoder: "},
+		{"model.encoder.embed_positions.weight model.encoder.layers.0.fc1.weight", "audio encoder: "},
+		{"control_all_x_embedder.2-1.weight control_layers.0.adaLN_modulation.0.weight", "model patch: "},
+		{"controlnet_blocks.0.y_rms.weight controlnet_blocks.0.input_proj.weight img_in.weight", "controlnet: "},
+		{"position_net.null_positive_feature position_net.linears.0.weight", "GLIGEN: "},
+		{"initial_conv.weight post_upsample_res_blocks.0.conv2.bias", "latent upscaler: "},
+		{"redux_down.weight redux_up.weight", "style model: "},
+		{"layers.0.self_attn.sinks layers.0.mlp.experts.gate_up_proj.weight layers.0.mlp.router.weight", ""},
 		{"bert.encoder.layer.0.attention.self.query.weight", ""},
 		{"a.weight b.weight", ""},
 	} {
@@ -219,4 +228,65 @@ func familyTensors(t *testing.T, path string) iter.Seq2[string, []int] {
 		}
 	}
 	return maps.All(shapes)
+}
+
+// textEncoder is one as ComfyUI tells it from its names and shapes, and the
+// kinds of modules that read its weights; conformance/comfy/texts.py writes them.
+type textEncoder struct {
+	name    string
+	reads   bool
+	tensors []traced
+}
+
+func readTexts(t *testing.T) (cases []textEncoder) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "testdata", "golden", "comfyui", "texts.tsv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Split(strings.TrimRight(line, "\n")+"\t\t", "\t")
+		switch {
+		case strings.HasPrefix(line, "#"):
+		case fields[0] == "case":
+			cases = append(cases, textEncoder{name: fields[1], reads: fields[2] == "reads"})
+		default:
+			one := traced{name: fields[0], kind: fields[2]}
+			for side := range strings.SplitSeq(fields[1], "x") {
+				if n, err := strconv.Atoi(side); err == nil {
+					one.shape = append(one.shape, n)
+				}
+			}
+			last := &cases[len(cases)-1]
+			last.tensors = append(last.tensors, one)
+		}
+	}
+	return cases
+}
+
+// TestComfyTexts: codes of a text encoder that ComfyUI reads plain would be
+// taken for its weights, and one that it reads quantized is not to be refused.
+func TestComfyTexts(t *testing.T) {
+	cases := readTexts(t)
+	if len(cases) < 40 {
+		t.Errorf("%d cases", len(cases))
+	}
+	for _, c := range cases {
+		m := RecogniseComfy(tensorsOf(c.tensors))
+		if m == nil || (m.Err() == nil) != c.reads {
+			t.Errorf("%s: taken for %v, %v; ComfyUI reads it quantized: %v", c.name, m, m.Err(), c.reads)
+			continue
+		}
+		for _, one := range c.tensors {
+			if one.kind == "" {
+				continue
+			}
+			for format, reads := range map[string]string{"int8_tensorwise": "le", "nvfp4": "l"} {
+				err := m.CheckLayer(Stored{Name: one.name, Format: format, Shape: []int{8, 8}, Packed: []int{8, 8}})
+				if want := strings.Contains(reads, one.kind); (err == nil) != want {
+					t.Errorf("%s: %s (%s) as %s: %v, want it read: %v", c.name, one.name, one.kind, format, err, want)
+				}
+			}
+		}
+	}
 }

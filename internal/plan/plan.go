@@ -285,7 +285,7 @@ func notesOf(p *Plan, o Options) []string {
 			quantized++
 		}
 		if o.Layout == layout.Comfy && s.Format.ComfyUI == "" {
-			foreign[app.Written(s.Format, s.Dtype)] = app.Instead(s.Format, s.Dtype)
+			foreign[app.Written(s.Format, s.Dtype)] = p.instead(s)
 		}
 	}
 	var notes []string
@@ -299,4 +299,12 @@ func notesOf(p *Plan, o Options) []string {
 		notes = append(notes, fmt.Sprintf("stock ComfyUI does not load %s layers; for the nearest that it loads, %s", name, foreign[name]))
 	}
 	return notes
+}
+
+// instead says what to type for a layer that stock ComfyUI loads.
+func (p *Plan) instead(s *Step) string {
+	if p.Transcodes && s.Format == codec.SDNQ() {
+		return "leave --rename out"
+	}
+	return app.Instead(s.Format, s.Dtype)
 }

@@ -51,11 +51,14 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 			p.Steps = append(p.Steps, t.beside(l)...)
 		}
 	}
+	comfy := comfyModel(o.Layout, sources(p.Steps))
+	if o.For != nil && comfy.Err() != nil {
+		return nil, usage.Wrap(comfy.Err()) // however its layers move
+	}
 	if err := t.refused(); err != nil {
 		return nil, err
 	}
 	p.Steps = inReadOrder(p.Steps)
-	comfy := comfyModel(o.Layout, sources(p.Steps))
 	if err := checkFor(p, comfy, o); err != nil {
 		return nil, err
 	}
