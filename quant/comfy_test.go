@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -417,5 +418,33 @@ func checkRestored(t *testing.T, label string, s sheet, data [][]byte, want []by
 	t.Logf("%s: %d of %d restored values differ", label, n, len(a))
 	if n > len(a)/100 {
 		t.Errorf("%s: %d of %d restored values differ", label, n, len(a))
+	}
+}
+
+// TestRoughKurtosis: the levels of a weight must not follow from how fast its sums
+// are taken.
+func TestRoughKurtosis(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for _, n := range []int{1, 2, 3, 16, 1001, 4096} {
+		for name, f := range map[string]func() float64{
+			"bell":    func() float64 { return r.NormFloat64() / 4 },
+			"even":    r.Float64,
+			"shifted": func() float64 { return 0.9 + r.Float64()/10 },
+			"same":    func() float64 { return 0.7 },
+			"zero":    func() float64 { return 0 },
+			"NaN":     math.NaN,
+		} {
+			x := make([]float32, n)
+			for i := range x {
+				x[i] = float32(f())
+			}
+			rough, exact := roughKurtosis(x), excessKurtosis(x)
+			if rough == rough && !(math.Abs(rough-exact) < 1e-7) {
+				t.Errorf("%d values, %s: %v, want %v", n, name, rough, exact)
+			}
+			if want := excessKurtosis(x) > gateKurtosis; heavy(x, nil) != want {
+				t.Errorf("%d values, %s: heavy tails %v, want %v", n, name, !want, want)
+			}
+		}
 	}
 }

@@ -401,11 +401,11 @@ func (k *krylov) rows(rank int, cancelled <-chan struct{}) ([]float32, error) {
 		return rows, k.failure()
 	}
 	k.y.free()
-	_, vectors := linalg.Eigen(k.c, all, cancelled)
+	_, vectors := linalg.Leading(k.c, all, rank, cancelled)
 	if vectors == nil {
 		return nil, errGivenUp
 	}
-	rows := k.directions(k.wide, vectors[:rank*all])
+	rows := k.directions(k.wide, vectors)
 	k.x.free()
 	return rows, k.failure()
 }
@@ -455,7 +455,8 @@ func (k *krylov) nystrom(rank int, most float64) []float32 {
 	half, h := make([]float64, m*all), make([]float64, m*m)
 	linalg.AddTimes(half, root, k.products(), all, all)
 	linalg.AddTimes(h, half, linalg.Transposed(root, m, all), all, m)
-	values, vectors := linalg.Eigen(h, m, k.cancelled)
+	used := min(rank, m)
+	values, vectors := linalg.Leading(h, m, used, k.cancelled)
 	if vectors == nil {
 		return nil // nobody asks for them
 	}
@@ -467,8 +468,7 @@ func (k *krylov) nystrom(rank int, most float64) []float32 {
 		linalg.Scale(vectors[i*m:(i+1)*m], by)
 	}
 	rows := make([]float64, rank*all)
-	used := min(rank, m)
-	linalg.AddTimes(rows[:used*all], vectors[:used*m], root, m, all)
+	linalg.AddTimes(rows[:used*all], vectors, root, m, all)
 	return k.directions(k.yPart, rows)
 }
 
@@ -510,15 +510,9 @@ func (k *krylov) root(most float64) (s []float64, m int) {
 			c[i*all+j] *= scale[i] * scale[j]
 		}
 	}
-	values, vectors := linalg.Eigen(c, all, k.cancelled)
-	for m < len(values) && values[m] > k.precision.part*values[0] {
-		m++
-	}
-	s = vectors[:m*all]
-	for j := range m {
-		for i, v := range scale {
-			s[j*all+i] *= v / math.Sqrt(values[j])
-		}
+	s, m = linalg.Root(c, all, k.precision.part, k.cancelled)
+	for i := range s {
+		s[i] *= scale[i%all]
 	}
 	return s, m
 }
@@ -526,7 +520,7 @@ func (k *krylov) root(most float64) (s []float64, m int) {
 // precision is what is taken for more than the rounding of products.
 type precision struct {
 	square float64 // of the greatest |W·x|²
-	part   float64 // of C's greatest eigenvalue
+	part   float64 // of a column of C beside those before
 }
 
 var (

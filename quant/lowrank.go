@@ -22,7 +22,7 @@ import (
 // tiles of any number of rows.
 //
 // The width of a pass is 16 columns up to rank 32 and half the rank beyond, or
-// all of the Gram matrix (up to 512 columns, or too few for that space).
+// all of the Gram matrix (up to 384 columns, or too few beside that space).
 type LowRank struct {
 	Rows, Columns int
 	Rank          int // at most Rows and Columns
@@ -69,7 +69,10 @@ func NewLowRankSteps(rows, columns, rank, steps int) (*LowRank, error) {
 	}
 	l := &LowRank{Rows: rows, Columns: columns, Rank: min(rank, rows, columns), changed: make(chan struct{})}
 	l.width, l.passes = blocks(l.Rank, steps)
-	if columns <= gramColumns || l.width*l.passes > columns {
+	if steps >= SVDSteps {
+		l.passes += morePasses(columns)
+	}
+	if columns <= gramColumns || 2*columns <= 3*l.width*l.passes {
 		l.width, l.passes = columns, 1
 		l.space = &gram{columns: columns}
 	} else {
@@ -79,8 +82,12 @@ func NewLowRankSteps(rows, columns, rank, steps int) (*LowRank, error) {
 	return l, nil
 }
 
-// gramColumns is the greatest width at which all of WᵀW is taken.
-const gramColumns = 512
+// gramColumns is the greatest width at which all of WᵀW is taken, whatever the
+// rank: beyond, a space takes less time, unless it is nearly as large.
+const gramColumns = 384
+
+// morePasses of narrow weights cost little, and leave about as little as there is.
+func morePasses(columns int) int { return min(max((1024-columns)/128, 0), 4) }
 
 // SVDSteps is the number of iterations of SDNQ's search for a low-rank part.
 const SVDSteps = 8

@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"sync/atomic"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
 // fixedLevels are the best sixteen for groups of bell-shaped values, each
@@ -30,26 +32,37 @@ func (w *W4A8) Survey(read Reader) (*W4A8, error) {
 		return w, nil
 	}
 	rows := surveyRows(w.shape[0], max(1, surveyValues/w.shape[1]))
-	total := len(rows) * w.shape[1]
-	sample, err := w.sample(read, rows, total, surveySample)
+	sample, draws, err := w.sample(read, rows, len(rows)*w.shape[1], surveySample)
 	if err != nil {
 		return nil, err
 	}
-	if k := excessKurtosis(sample); k <= gateKurtosis || k != k {
+	if !heavy(sample, draws) {
 		return w, nil
 	}
 	switch {
-	case total > surveySample: // the same draws, fewer of them
-		sample = sample[:fitSample]
-	case total > fitSample:
-		if sample, err = w.sample(read, rows, total, fitSample); err != nil {
+	case draws != nil: // the same draws, fewer of them
+		sample = asDrawn(sample, draws)[:fitSample]
+	case len(sample) > fitSample:
+		if sample, draws, err = w.sample(read, rows, len(sample), fitSample); err != nil {
 			return nil, err
 		}
+		sample = asDrawn(sample, draws)
 	}
 	fitted := *w
 	fitted.Levels = fitLevels(sample)
 	fitted.fitted = &decodedLevels{levels: fitted.Levels}
 	return &fitted, nil
+}
+
+// heavy reports whether a sample has heavy tails. Sums in the reference's order take
+// long and are needed where another's rounding could decide.
+func heavy(sample []float32, draws []draw) bool {
+	const near = 1e-6
+	k := roughKurtosis(sample)
+	if !(math.Abs(k-gateKurtosis) > near) {
+		k = excessKurtosis(asDrawn(sample, draws))
+	}
+	return k > gateKurtosis
 }
 
 // surveyRows are count rows, evenly spaced in single precision.
@@ -76,8 +89,8 @@ func surveyRows(rows, count int) []int {
 }
 
 // sample returns the normalized values of rows: all, or where there are more
-// than n, as many drawn with replacement.
-func (w *W4A8) sample(read Reader, rows []int, total, n int) ([]float32, error) {
+// than n, as many drawn with replacement, in the order in which they lie there.
+func (w *W4A8) sample(read Reader, rows []int, total, n int) ([]float32, []draw, error) {
 	draws := drawn(total, n)
 	values := make([]float32, min(total, n))
 	next, at := 0, 0
@@ -91,11 +104,23 @@ func (w *W4A8) sample(read Reader, rows []int, total, n int) ([]float32, error) 
 		}
 		for ; next < len(draws) && int(draws[next].from) < at+len(x); next++ {
 			from := int(draws[next].from) - at
-			values[draws[next].to] = x[from] / gammas[from/w.Group]
+			values[next] = x[from] / gammas[from/w.Group]
 		}
 		at += len(x)
 	})
-	return values, err
+	return values, draws, err
+}
+
+// asDrawn returns a sample in the order in which it was drawn.
+func asDrawn(sample []float32, draws []draw) []float32 {
+	if draws == nil {
+		return sample
+	}
+	values := make([]float32, len(sample))
+	for i, d := range draws {
+		values[d.to] = sample[i]
+	}
+	return values
 }
 
 // pieces reads rows one after the other: some at a time, as many groups are rotated
@@ -126,9 +151,8 @@ func (w *W4A8) pieces(read Reader, rows []int, do func(x []float32)) error {
 func (w *W4A8) normalize(dst, x, gammas []float32) {
 	for g, gamma := range gammas {
 		to := dst[g*w.Group:][:w.Group]
-		for i, v := range x[g*w.Group:][:w.Group] {
-			to[i] = v / gamma
-		}
+		copy(to, x[g*w.Group:])
+		kernel.Divide(to, 0, gamma, float32(math.Inf(-1)), float32(math.Inf(1)))
 	}
 }
 
@@ -179,6 +203,35 @@ func drawAgain(population, n int) []draw {
 		list, spare = spare, list
 	}
 	return list
+}
+
+// roughKurtosis is [excessKurtosis] but for rounding, of values up to about 1; NaN
+// where that would be much.
+func roughKurtosis(x []float32) float64 {
+	var sums [2][4]float64 // of powers, for every other value
+	for i := 0; i < len(x); i += 2 {
+		for c, v := range x[i:min(i+2, len(x))] {
+			z, s := float64(v), &sums[c]
+			square := z * z
+			s[0] += z
+			s[1] += square
+			s[2] += square * z
+			s[3] += square * square
+		}
+	}
+	n := float64(len(x))
+	var m [4]float64
+	for k := range m {
+		m[k] = (sums[0][k] + sums[1][k]) / n
+	}
+	mean := m[0]
+	square := m[1] - mean*mean
+	fourth := m[3] - 4*mean*m[2] + 6*mean*mean*m[1] - 3*mean*mean*mean*mean
+	if !(square > 1e-3) { // differences of what is nearly the same
+		return math.NaN()
+	}
+	deviation := math.Sqrt(square*n/(n-1)) + 1e-9
+	return fourth/(deviation*deviation*deviation*deviation) - 3
 }
 
 func excessKurtosis(x []float32) float64 {

@@ -7,16 +7,19 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
-// Leading is [Eigen] for the greatest count eigenvalues alone, by bisection and
-// inverse iteration: of vectors that are not asked for nothing is computed. Once
-// cancelled is closed it returns nil.
+// Leading is [Eigen] for the greatest count eigenvalues alone, by inverse
+// iteration: of vectors that are not asked for nothing is computed. Once cancelled
+// is closed it returns nil.
 func Leading(matrix []float64, n, count int, cancelled <-chan struct{}) (values, vectors []float64) {
 	a := slices.Clone(matrix)
 	up := normalize(a, n)
 	r := reduce(a, n, cancelled)
 	t := newTridiagonal(r.d, r.e)
-	values = t.greatest(count, cancelled)
-	if vectors = t.vectors(values, r, cancelled); vectors == nil {
+	if values = t.values(cancelled); values != nil {
+		values = values[:count]
+		vectors = t.vectors(values, r, cancelled)
+	}
+	if vectors == nil {
 		if values, vectors = Eigen(matrix, n, cancelled); values == nil {
 			return nil, nil
 		}
@@ -29,81 +32,78 @@ func Leading(matrix []float64, n, count int, cancelled <-chan struct{}) (values,
 // tridiagonalMatrix is symmetric, with its diagonal and the one beside it, which
 // begins with a zero.
 type tridiagonalMatrix struct {
-	d, e, squares []float64
-	norm, least   float64 // a bound of eigenvalues, and what is nothing beside it
+	d, e        []float64
+	norm, least float64 // a bound of eigenvalues, and what is nothing beside it
 }
 
 func newTridiagonal(d, e []float64) *tridiagonalMatrix {
-	t := &tridiagonalMatrix{d: d, e: e, squares: make([]float64, len(d))}
+	t := &tridiagonalMatrix{d: d, e: e}
 	for i := range d {
 		beside := math.Abs(e[i])
 		if i+1 < len(d) {
 			beside += math.Abs(e[i+1])
 		}
 		t.norm = max(t.norm, math.Abs(d[i])+beside)
-		t.squares[i] = float64(e[i] * e[i])
 	}
-	t.norm = max(t.norm, 0x1p-1000)
+	t.norm = max(t.norm, 0x1p-500)
 	t.least = 0x1p-53 * t.norm
 	return t
 }
 
-// chains is how many eigenvalues are sought at a time: a processor has to wait for
-// a division, and does others meanwhile.
-const chains = 4
-
-// halvings of what is between the bounds of eigenvalues leave what is nothing.
-const halvings = 54
-
-// greatest returns the greatest eigenvalues, in order.
-func (t *tridiagonalMatrix) greatest(count int, cancelled <-chan struct{}) []float64 {
-	values := make([]float64, count)
-	for from := 0; from < count && !over(cancelled); from += chains {
-		var lo, hi [chains]float64
-		for c := range chains {
-			lo[c], hi[c] = -t.norm, t.norm
-		}
-		for range halvings {
-			var middle [chains]float64
-			for c := range chains {
-				middle[c] = lo[c] + (hi[c]-lo[c])/2
+// values returns all eigenvalues, greatest first, by the way of Pal, Walker and
+// Kahan: QL without square roots. It returns nil where one is not found, or is not
+// sought any more.
+func (t *tridiagonalMatrix) values(cancelled <-chan struct{}) []float64 {
+	n := len(t.d)
+	d, squares := slices.Clone(t.d), make([]float64, n)
+	for i := 1; i < n; i++ {
+		squares[i-1] = float64(t.e[i] * t.e[i])
+	}
+	nothing := float64(t.least * t.least)
+	for l := range n {
+		for try := 0; ; try++ { // two are usual
+			m := l
+			for m < n-1 && squares[m] > nothing {
+				m++
 			}
-			for c, above := range t.above(middle) {
-				if above > from+c {
-					lo[c] = middle[c]
-				} else {
-					hi[c] = middle[c]
-				}
+			if m == l {
+				break
 			}
-		}
-		for c := range min(chains, count-from) {
-			values[from+c] = lo[c] + (hi[c]-lo[c])/2
+			if try == 60 || over(cancelled) {
+				return nil
+			}
+			sweepSquares(d[l:m+1], squares[l:m+1])
 		}
 	}
-	return values
+	slices.Sort(d)
+	slices.Reverse(d)
+	return d
 }
 
-// above returns how many eigenvalues are above each bound: as many as pivots of
-// what is left of the matrix are positive.
-func (t *tridiagonalMatrix) above(bounds [chains]float64) (count [chains]int) {
-	var p [chains]float64
-	for c := range p {
-		p[c] = 1
-	}
-	const tiny = 0x1p-1000
-	squares := t.squares[:len(t.d)]
-	for i, d := range t.d {
-		square := squares[i]
-		for c := range p {
-			v := d - bounds[c] - square/p[c]
-			if math.Abs(v) < tiny {
-				v = -tiny
-			}
-			p[c] = v
-			count[c] += int(^math.Float64bits(v) >> 63)
+// sweepSquares is a step of QL on a matrix of which the squares of what is beside
+// the diagonal are given, and one more, which is nothing.
+func sweepSquares(d, squares []float64) {
+	last := len(d) - 1
+	root := math.Sqrt(squares[0])
+	shift := (d[1] - d[0]) / (2 * root)
+	shift = d[0] - root/(shift+math.Copysign(hypotenuse(shift, 1), shift))
+	c, s, gamma := 1.0, 0.0, d[last]-shift
+	p := float64(gamma * gamma)
+	for i := last - 1; i >= 0; i-- {
+		square, before, was := squares[i], c, gamma
+		r := p + square
+		squares[i+1] = float64(s * r)
+		c, s = p/r, square/r
+		gamma = float64(c*(d[i]-shift)) - float64(s*was)
+		d[i+1] = was + (d[i] - gamma)
+		if c != 0 {
+			p = float64(gamma*gamma) / c
+		} else {
+			p = float64(before * square)
 		}
 	}
-	return count
+	squares[0], squares[last] = float64(s*p), 0
+	d[0] = shift + gamma
 }
 
 // vectors returns eigenvectors of the matrix that was reduced, as rows, by inverse
@@ -124,19 +124,7 @@ func (t *tridiagonalMatrix) vectors(values []float64, r *reduction, cancelled <-
 			x[k] = float64(int64(splitmix(uint64(i*n+k)))) * 0x1p-63
 		}
 		s.factor(t, value)
-		left := 0.0
-		for range inversions {
-			if s.solve(x); !unit(x) {
-				return nil
-			}
-			b.takeOff(i)
-			left = Norm(x)
-			b.takeOff(i) // once more: it may be little
-			if !unit(x) {
-				return nil
-			}
-		}
-		if left < 1e-4 || t.misses(x, value) > 1e-13*t.norm {
+		if !t.invert(x, value, s, func() { b.takeOff(i) }) {
 			return nil
 		}
 		b.keep(i)
@@ -154,7 +142,27 @@ func (t *tridiagonalMatrix) vectors(values []float64, r *reduction, cancelled <-
 	return vectors
 }
 
-const inversions = 3 // two are usual
+// invert makes of x the eigenvector of a value, less what takeOff takes off, and
+// reports false where it does not come to one.
+func (t *tridiagonalMatrix) invert(x []float64, value float64, s *solver, takeOff func()) bool {
+	const usual, most = 2, 6
+	for try := 1; try <= most; try++ {
+		if s.solve(x); !unit(x) {
+			return false
+		}
+		takeOff()
+		left := Norm(x)
+		takeOff() // once more: it may be little
+		settled := Norm(x) > left/2
+		if !unit(x) {
+			return false
+		}
+		if try >= usual && settled && t.misses(x, value) <= 2e-14*t.norm {
+			return true
+		}
+	}
+	return false
+}
 
 // splitmix is the number at a place of Steele, Lea and Flood's sequence.
 func splitmix(at uint64) uint64 {
@@ -176,15 +184,16 @@ func unit(x []float64) bool {
 
 // misses returns how far T·x is from value·x.
 func (t *tridiagonalMatrix) misses(x []float64, value float64) float64 {
-	rest := make([]float64, len(x))
+	squares, before := 0.0, 0.0
 	for i, v := range x {
-		rest[i] = float64((t.d[i] - value) * v)
-		if i > 0 {
-			rest[i] += float64(t.e[i] * x[i-1])
-			rest[i-1] += float64(t.e[i] * v)
+		rest := float64((t.d[i]-value)*v) + float64(t.e[i]*before)
+		if i+1 < len(x) {
+			rest += float64(t.e[i+1] * x[i+1])
 		}
+		before = v
+		squares += float64(rest * rest)
 	}
-	return Norm(rest)
+	return math.Sqrt(squares)
 }
 
 // basis is vectors so far, as rows [count, size] and as columns [size, width].
@@ -214,9 +223,9 @@ func (b *basis) takeOff(i int) {
 // solver solves (T - value)·x = b by elimination, with rows exchanged where the
 // next one has the greater pivot.
 type solver struct {
-	pivots, next, after []float64 // three diagonals of the triangle
-	factors             []float64
-	exchanged           []bool
+	inverse, next, after []float64 // three diagonals of the triangle; of the first the inverse
+	factors              []float64
+	exchanged            []bool
 }
 
 func newSolver(n int) *solver {
@@ -236,16 +245,16 @@ func (s *solver) factor(t *tridiagonalMatrix, value float64) {
 		}
 		if s.exchanged[i] = math.Abs(below) > math.Abs(pivot); s.exchanged[i] {
 			f := pivot / below
-			s.pivots[i], s.next[i], s.after[i], s.factors[i] = below, diagonal, beside, f
+			s.inverse[i], s.next[i], s.after[i], s.factors[i] = 1/below, diagonal, beside, f
 			pivot, next = next-float64(f*diagonal), -float64(f*beside)
 			continue
 		}
 		pivot = t.atLeast(pivot)
 		f := below / pivot
-		s.pivots[i], s.next[i], s.after[i], s.factors[i] = pivot, next, 0, f
+		s.inverse[i], s.next[i], s.after[i], s.factors[i] = 1/pivot, next, 0, f
 		pivot, next = diagonal-float64(f*next), beside
 	}
-	s.pivots[n-1], s.next[n-1], s.after[n-1] = t.atLeast(pivot), 0, 0
+	s.inverse[n-1], s.next[n-1], s.after[n-1] = 1/t.atLeast(pivot), 0, 0
 }
 
 // atLeast keeps a pivot from being nothing.
@@ -258,20 +267,19 @@ func (t *tridiagonalMatrix) atLeast(pivot float64) float64 {
 
 func (s *solver) solve(x []float64) {
 	n := len(x)
-	for i := range n - 1 {
+	v := x[0]
+	for i, f := range s.factors[:n-1] {
+		next := x[i+1]
 		if s.exchanged[i] {
-			x[i], x[i+1] = x[i+1], x[i]
+			v, next = next, v
 		}
-		x[i+1] -= float64(s.factors[i] * x[i])
+		x[i] = v
+		v = next - float64(f*v)
 	}
+	x[n-1] = v
+	one, two := 0.0, 0.0 // those after
 	for i := n - 1; i >= 0; i-- {
-		v := x[i]
-		if i+1 < n {
-			v -= float64(s.next[i] * x[i+1])
-		}
-		if i+2 < n {
-			v -= float64(s.after[i] * x[i+2])
-		}
-		x[i] = v / s.pivots[i]
+		v := (x[i] - float64(s.after[i]*two) - float64(s.next[i]*one)) * s.inverse[i]
+		x[i], one, two = v, v, one
 	}
 }

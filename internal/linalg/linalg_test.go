@@ -172,6 +172,55 @@ func BenchmarkEigen(b *testing.B) {
 	})
 }
 
+// TestRoot: of a positive matrix Sᵀ·S is the inverse, and of one with columns that
+// follow from others the inverse on those that are kept, which all others follow
+// from.
+func TestRoot(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 12))
+	for _, n := range []int{1, 2, 5, 16, 17, 40, 75} {
+		for _, rank := range []int{n, (n + 1) / 2} {
+			x := random(r, 3*n*rank)
+			a := make([]float64, n*n)
+			mixed := make([]float64, 3*n*n)
+			AddTimes(mixed, x, random(r, rank*n), rank, n)
+			if rank == n {
+				mixed = x
+			}
+			AddTransposeTimes(a, mixed, mixed, n, n)
+			s, m := Root(append([]float64(nil), a...), n, 1e-9*a[0], nil)
+			if m != rank {
+				t.Fatalf("%d of rank %d: %d columns are kept", n, rank, m)
+			}
+			half, one := make([]float64, m*n), make([]float64, m*m)
+			AddTimes(half, s, a, n, n)
+			AddTimes(one, half, Transposed(s, m, n), n, m)
+			for i, v := range one { // S·A·Sᵀ is the identity
+				want := 0.0
+				if i%(m+1) == 0 {
+					want = 1
+				}
+				if !(math.Abs(v-want) < 1e-7) {
+					t.Fatalf("%d of rank %d: element %d is %v, want %v", n, rank, i, v, want)
+				}
+			}
+			back := make([]float64, n*n)
+			AddTransposeTimes(back, half, half, n, n)
+			for i, v := range back { // A·(Sᵀ·S)·A is A
+				if !(math.Abs(v-a[i]) < 1e-7*a[0]) {
+					t.Fatalf("%d of rank %d: element %d of what follows is %v, want %v", n, rank, i, v, a[i])
+				}
+			}
+		}
+	}
+}
+
+// TestRootOfNothing: a matrix of which nothing is more than rounding has no root.
+func TestRootOfNothing(t *testing.T) {
+	if s, m := Root(make([]float64, 9), 3, 1e-7, nil); m != 0 || len(s) != 0 {
+		t.Error(s, m)
+	}
+}
+
 func TestAbove(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for _, n := range []int{1, 2, 5, 17, 64} {

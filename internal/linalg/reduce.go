@@ -128,18 +128,44 @@ func (r *reduction) follow(from int) {
 }
 
 // back turns vectors of the tridiagonal matrix, the columns of y [size, width],
-// into those of the matrix: the last reflector first.
+// into those of the matrix: a panel of reflectors at a time, the last first. Their
+// product is I - Vᵀ·T·V, with reflectors as rows of V.
 func (r *reduction) back(y []float64, width int, cancelled <-chan struct{}) {
-	has := make([]float64, width)
-	for k := r.n - 2; k >= 0 && !over(cancelled); k-- {
-		if r.factors[k] == 0 {
-			continue
-		}
+	last := max(r.n-2, 0) / panel * panel
+	v, turned := make([]float64, panel*r.size), make([]float64, panel*r.size)
+	for k := last; k >= 0 && !over(cancelled); k -= panel {
+		n := min(panel, r.n-k)
 		first := (k + 1) / lanes * lanes
-		v, rest := r.reflectors[k*r.size:][first:r.size], y[first*width:]
-		clear(has)
-		kernel.AddSums(has, kernel.Factors{X: v, Term: 1}, rest, width, width)
-		Scale(has, -r.factors[k])
-		AddTimes(rest, v, has, 1, width)
+		rest := r.size - first
+		for i := range n {
+			copy(v[i*rest:], r.reflectors[(k+i)*r.size+first:(k+i+1)*r.size])
+		}
+		for i := range n * rest {
+			turned[i%rest*n+i/rest] = v[i]
+		}
+		has, by := make([]float64, n*width), make([]float64, n*width)
+		AddTimes(has, v[:n*rest], y[first*width:], rest, width)
+		AddTimes(by, r.joined(v, turned, k, n), has, n, width)
+		AddTimes(y[first*width:], turned[:n*rest], by, n, width)
 	}
+}
+
+// joined returns -T of n reflectors from k on, which are rows of v and columns of
+// turned.
+func (r *reduction) joined(v, turned []float64, k, n int) []float64 {
+	rest := r.size - (k+1)/lanes*lanes
+	products, t := make([]float64, n*n), make([]float64, n*n)
+	AddTimes(products, v[:n*rest], turned, rest, n)
+	for j := range n {
+		f := r.factors[k+j]
+		for i := range j { // what reflections before have of this one
+			has := 0.0
+			for l := i; l < j; l++ {
+				has += float64(t[i*n+l] * products[l*n+j])
+			}
+			t[i*n+j] = -float64(f * has)
+		}
+		t[j*n+j] = -f
+	}
+	return t
 }
