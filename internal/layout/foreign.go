@@ -112,14 +112,21 @@ func (m *Model) doubt(l *Layer) {
 		l.fail(fmt.Errorf("%s: %s: %s", d.Method, names(l.Tensors), startOver))
 	case l.Format == "int8_tensorwise" && m.rotated:
 		l.doubtful(fmt.Errorf("it may be rotated as other layers of the file are: tensorpress migrate --add-keys with convrot, and convrot_groupsize, or with \"convrot\": false, says so"))
-	case l.Format == "int8_tensorwise" && m.paired:
-		l.doubtful(errors.New("it may be convrot_w4a4, two codes to a byte, as other layers of the file are: tensorpress migrate --add-keys '{\"format\": \"convrot_w4a4\"}', or with int8_tensorwise, says so"))
+	case m.paired && l.Format == "int8_tensorwise" || d == nil && m.mayBePaired(l):
+		l.doubtful(errors.New("it may be convrot_w4a4, two codes to a byte, as that has a scale of this shape or other layers of the file are: tensorpress migrate --add-keys '{\"format\": \"convrot_w4a4\"}', or with int8_tensorwise, says so"))
 	}
 	for _, t := range m.Checkpoint.Under(l.Name + ".weight_") {
 		if l.Err == nil && !slices.ContainsFunc(l.Tensors, func(one checkpoint.Tensor) bool { return one.Name == t.Name }) {
 			l.fail(fmt.Errorf("has a %s, which is not known: %s", t.Name, startOver))
 		}
 	}
+}
+
+// mayBePaired reports whether 8-bit codes have a scale a row as convrot_w4a4 has
+// them, in one dimension; as numbers they have two elsewhere.
+func (m *Model) mayBePaired(l *Layer) bool {
+	scale, ok := m.Checkpoint.Lookup(WeightScale.TensorName(l.Name, quant.Scale))
+	return ok && l.Format == "int8_tensorwise" && l.Layout == WeightScale && len(scale.Shape) == 1 && scale.Shape[0] > 1
 }
 
 // fail takes the codec from a layer.
