@@ -165,6 +165,17 @@ func TestRotatedNeighbours(t *testing.T) {
 	}
 }
 
+// TestScalesInOneDimension: a file that lost all its descriptions must not be read as
+// int8 where its scales are shaped as those of two codes to a byte.
+func TestScalesInOneDimension(t *testing.T) {
+	for scale, doubtful := range map[string]bool{"F32 4": true, "F32 4 1": false, "F32": false, "F32 1": false} {
+		m := read(t, file{tensors: map[string]string{"a.weight": "I8 4 128", "a.weight_scale": scale}})
+		if got := m.Layers[0].Ambiguous; got != doubtful {
+			t.Errorf("scale %s: ambiguous is %v: %v", scale, got, m.Layers[0].Err)
+		}
+	}
+}
+
 // TestDeclarations: a method that is not known is an error of the whole, one that
 // is known leaves it to the tensors.
 func TestDeclarations(t *testing.T) {
