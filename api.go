@@ -5,14 +5,6 @@ import (
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/preset"
-	"github.com/tensorpress/tensorpress/report"
-)
-
-// What calls return; package report has their JSON.
-type (
-	Report       = report.Report
-	Verification = report.Verification
-	Inspection   = report.Inspection
 )
 
 // FormatRow is a dtype that a layer can be stored in.

@@ -4,87 +4,146 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"maps"
+	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// layers lists what each package of ours may import: data flows one way.
-// docs/architecture.md draws the same map.
-var layers = map[string]string{
-	"safetensors":         "",
-	"dtype":               "internal/suggest safetensors",
-	"internal/kernel":     "",
-	"internal/suggest":    "",
-	"internal/linalg":     "internal/kernel",
-	"internal/pack":       "internal/kernel",
-	"internal/pyjson":     "",
-	"internal/usage":      "",
-	"internal/pattern":    "",
-	"quant":               "dtype internal/kernel internal/linalg internal/pack safetensors",
-	"internal/stream":     "quant safetensors",
-	"internal/openfiles":  "",
-	"internal/stage":      "internal/openfiles internal/usage",
-	"internal/sdnq":       "dtype internal/pyjson internal/suggest",
-	"internal/preset":     "internal/sdnq internal/suggest",
-	"internal/checkpoint": "internal/openfiles internal/pyjson internal/usage safetensors",
-	"internal/codec":      "dtype internal/kernel internal/pyjson internal/suggest quant safetensors",
-	"internal/layout":     "internal/checkpoint internal/codec internal/pyjson internal/sdnq internal/suggest quant safetensors",
-	"internal/app":        "dtype internal/codec internal/suggest internal/usage quant safetensors",
-	"internal/plan": "dtype internal/app internal/checkpoint internal/codec internal/layout internal/pattern " +
-		"internal/preset internal/pyjson internal/sdnq internal/suggest internal/usage quant safetensors",
-	"internal/ctq": "internal/checkpoint internal/codec internal/layout internal/pattern internal/plan internal/preset internal/pyjson " +
-		"internal/suggest internal/usage safetensors",
-	"": "dtype internal/app internal/checkpoint internal/codec internal/ctq internal/kernel internal/layout internal/pattern internal/plan " +
-		"internal/preset internal/pyjson internal/sdnq internal/stage internal/stream internal/usage quant report safetensors",
-	"report":          "",
-	"cmd/tensorpress": "internal/suggest report",
-	"bench":           "safetensors",
-}
-
 const module = "github.com/tensorpress/tensorpress"
 
+// mapPage holds the map: a table of packages, what each owns, and what it imports
+// of ours.
+const mapPage = "docs/architecture.md"
+
 // TestImportsFollowTheMap: an import against the flow makes the house hard to
-// read, and a package that is not on the map is not in the documentation.
+// read, and a package that is not on the map, or an arrow that is on the map alone,
+// misleads who reads it.
 func TestImportsFollowTheMap(t *testing.T) {
+	want, got := drawn(t), imported(t)
+	for _, name := range slices.Sorted(maps.Keys(got)) {
+		if _, ok := want[name]; !ok {
+			t.Errorf("package %s is not on the map of %s", shown(name), mapPage)
+			continue
+		}
+		for _, path := range got[name] {
+			if !slices.Contains(want[name], path) {
+				t.Errorf("%s imports %s, which the map does not show", shown(name), shown(path))
+			}
+		}
+		for _, path := range want[name] {
+			if !slices.Contains(got[name], path) {
+				t.Errorf("the map shows that %s imports %s, which it does not", shown(name), shown(path))
+			}
+		}
+	}
+	for name := range want {
+		if _, ok := got[name]; !ok {
+			t.Errorf("the map shows a package %s, which there is not", shown(name))
+		}
+	}
+}
+
+// TestMapReadsDownwards: a row imports what stands below it alone, so that the
+// page can be read once from the top.
+func TestMapReadsDownwards(t *testing.T) {
+	order, imports := rows(t)
+	for i, name := range order {
+		for _, path := range imports[name] {
+			if slices.Index(order, path) <= i {
+				t.Errorf("%s imports %s, which does not stand below it", shown(name), shown(path))
+			}
+		}
+	}
+}
+
+var mapRow = regexp.MustCompile("(?m)^\\| (root|`[a-z0-9/]+`) \\| .* \\| ([a-z0-9/, ]*) ?\\|$")
+
+// rows are the packages in the order of the page, and what they import; the root is
+// "".
+func rows(t *testing.T) (order []string, imports map[string][]string) {
+	t.Helper()
+	page, err := os.ReadFile(mapPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	imports = map[string][]string{}
+	for _, m := range mapRow.FindAllStringSubmatch(string(page), -1) {
+		name := strings.Trim(m[1], "`")
+		if name == "root" {
+			name = ""
+		}
+		order = append(order, name)
+		imports[name] = nil
+		for _, short := range strings.FieldsFunc(m[2], func(r rune) bool { return r == ',' || r == ' ' }) {
+			imports[name] = append(imports[name], short)
+		}
+	}
+	for _, list := range imports {
+		for i, short := range list {
+			list[i] = long(t, short, order)
+		}
+	}
+	return order, imports
+}
+
+// long is the path of a package that the map names without "internal/".
+func long(t *testing.T, short string, all []string) string {
+	t.Helper()
+	switch {
+	case short == "root":
+		return ""
+	case slices.Contains(all, short):
+		return short
+	case slices.Contains(all, "internal/"+short):
+		return "internal/" + short
+	}
+	t.Errorf("the map names a package %s and has no row for it", short)
+	return short
+}
+
+func drawn(t *testing.T) map[string][]string {
+	t.Helper()
+	_, imports := rows(t)
+	return imports
+}
+
+// imported is what the packages import of ours.
+func imported(t *testing.T) map[string][]string {
+	t.Helper()
 	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
-	d := json.NewDecoder(bytes.NewReader(out))
-	seen := 0
-	for {
+	all := map[string][]string{}
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
 		var p struct {
 			ImportPath string
 			Imports    []string
 		}
 		if err := d.Decode(&p); err == io.EOF {
-			break
+			return all
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		seen++
-		checkImports(t, ours(p.ImportPath), p.Imports)
-	}
-	if seen != len(layers) {
-		t.Errorf("%d packages, %d on the map", seen, len(layers))
-	}
-}
-
-func checkImports(t *testing.T, name string, imports []string) {
-	allowed, ok := layers[name]
-	if !ok {
-		t.Errorf("package %s is not on the map", name)
-	}
-	for _, path := range imports {
-		if path == module && name == "cmd/tensorpress" {
-			continue
-		}
-		if strings.HasPrefix(path, module) && !slices.Contains(strings.Fields(allowed), ours(path)) {
-			t.Errorf("%s imports %s, which the map does not allow", name, ours(path))
+		name := ours(p.ImportPath)
+		all[name] = nil
+		for _, path := range p.Imports {
+			if strings.HasPrefix(path, module) {
+				all[name] = append(all[name], ours(path))
+			}
 		}
 	}
 }
 
 func ours(path string) string { return strings.TrimPrefix(strings.TrimPrefix(path, module), "/") }
+
+func shown(name string) string {
+	if name == "" {
+		return "the root"
+	}
+	return name
+}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -20,7 +21,7 @@ func TestModerate(t *testing.T) {
 				raw := make([]byte, 13)
 				raw[at] = byte(code)
 				want := d == safetensors.F8_E4M3 && code&0x7F != 0x7F || d == safetensors.F8_E5M2 && code&0x7C != 0x7C
-				if got := moderate(raw, d, true); got != want {
+				if got := engine.Moderate(raw, d, true); got != want {
 					t.Errorf("%s %#x at %d: %v", d, code, at, got)
 				}
 			}
@@ -32,7 +33,7 @@ func TestModerate(t *testing.T) {
 	}{{0, true}, {-1, true}, {1 << 30, true}, {1 << 31, false}, {float32(math.NaN()), false}, {float32(math.Inf(-1)), false}, {-3e38, false}} {
 		raw := make([]byte, 4*300)
 		binary.LittleEndian.PutUint32(raw[4*299:], math.Float32bits(tt.x))
-		if got := moderate(raw, safetensors.F32, false); got != tt.want {
+		if got := engine.Moderate(raw, safetensors.F32, false); got != tt.want {
 			t.Errorf("%g: %v", tt.x, got)
 		}
 	}

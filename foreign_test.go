@@ -1,6 +1,8 @@
 package tensorpress
 
-import "testing"
+import (
+	"testing"
+)
 
 // TestForeignValues: what other programs left in eight bits must come back with
 // the values that the references restore.

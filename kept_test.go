@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -47,30 +48,30 @@ func TestTurnsAndMemory(t *testing.T) {
 
 // TestKeeperLendsNoMore: the memory of a run is bounded, and is used again.
 func TestKeeperLendsNoMore(t *testing.T) {
-	k := newKeeper(Resources{Threads: 2, Memory: 88 << 20}) // 24 MiB, 22 of it for searches
-	a, b, c := k.keep(100, 0), k.keep(4<<20, 0), k.keep(50, 0)
-	if b.size != 1<<20 {
-		t.Fatalf("keeps %d bytes of a large weight, want half of 2 MiB", b.size)
+	k := engine.NewResidency(Resources{Threads: 2, Memory: 88 << 20}) // 24 MiB, 22 of it for searches
+	a, b, c := k.Keep(100, 0), k.Keep(4<<20, 0), k.Keep(50, 0)
+	if b.Size != 1<<20 {
+		t.Fatalf("keeps %d bytes of a large weight, want half of 2 MiB", b.Size)
 	}
 	over := make(chan struct{})
 	close(over)
-	a.take(nil)
-	b.take(nil)
-	if c.take(over); c.data != nil {
+	a.Take(nil)
+	b.Take(nil)
+	if c.Take(over); c.Data != nil {
 		t.Error("lends to a third weight")
 	}
-	was := &a.data[0]
-	a.release()
-	if c.take(nil); len(c.data) != 50 || &c.data[0] != was {
+	was := &a.Data[0]
+	a.Release()
+	if c.Take(nil); len(c.Data) != 50 || &c.Data[0] != was {
 		t.Error("what was given back is not lent again")
 	}
-	b.release()
-	c.release()
-	d := k.keep(4<<20, 24<<20-200) // a search that leaves 200 bytes
-	if d.take(nil); len(d.data) != 100 || k.held != 100 {
-		t.Errorf("%d bytes beside a large search, of buffers of %d; want 100", len(d.data), k.held)
+	b.Release()
+	c.Release()
+	d := k.Keep(4<<20, 24<<20-200) // a search that leaves 200 bytes
+	if d.Take(nil); len(d.Data) != 100 || k.Held != 100 {
+		t.Errorf("%d bytes beside a large search, of buffers of %d; want 100", len(d.Data), k.Held)
 	}
-	if k.keep(100, 24<<20) != nil || newKeeper(Resources{Threads: 2, Memory: 64 << 20}).keep(100, 0) != nil {
+	if k.Keep(100, 24<<20) != nil || engine.NewResidency(Resources{Threads: 2, Memory: 64 << 20}).Keep(100, 0) != nil {
 		t.Error("keeps a weight where there is no memory")
 	}
 }
@@ -83,7 +84,7 @@ func TestThreadsWithinMemory(t *testing.T) {
 		memory  int64
 		want    int
 	}{{8, 0, 8}, {64, 0, 44}, {64, 64 << 20, 6}, {2, 64 << 20, 2}, {4, 1 << 20, 1}, {64, 1 << 30, 64}} {
-		if got := (Resources{Threads: test.threads, Memory: test.memory}).threads(); got != test.want {
+		if got := (Resources{Threads: test.threads, Memory: test.memory}).Workers(); got != test.want {
 			t.Errorf("%d threads, memory %d: %d work, want %d", test.threads, test.memory, got, test.want)
 		}
 	}

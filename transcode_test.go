@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/internal/verify"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -77,7 +78,7 @@ func TestMovesAndBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, name := range differences(t, inComfy(t, back), moved) {
-				if isWeight(name) || !tt.rounds {
+				if verify.IsWeight(name) || !tt.rounds {
 					t.Errorf("%s comes back as another", name)
 				}
 			}

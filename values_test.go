@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -46,11 +48,11 @@ func TestAnyAreaDecodes(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			m, err := readModel(c, "")
+			m, err := bundle.ReadModel(c, "")
 			if err != nil || m.Failed() != nil {
 				t.Fatal(err, m.Failed())
 			}
-			d := newDecoding(c, m.Layers[0], safetensors.F32, Resources{})
+			d := engine.NewDecoding(c, m.Layers[0], safetensors.F32, Resources{})
 			whole := valuesIn(t, d, columns, quant.Area{Rows: rows, Cols: columns})
 			for i, v := range valuesOf(t, plain(t, path), "a.weight") {
 				if math.Float32bits(v) != math.Float32bits(whole[i]) {
@@ -72,7 +74,7 @@ func someArea(r *rand.Rand, rows, columns int) quant.Area {
 	return quant.Area{Row: row, Col: col, Rows: 1 + r.IntN(min(rows-row, 300)), Cols: 1 + r.IntN(columns-col)}
 }
 
-func compareArea(t *testing.T, d *decoding, whole []float32, columns int, a quant.Area) {
+func compareArea(t *testing.T, d *engine.Decoding, whole []float32, columns int, a quant.Area) {
 	t.Helper()
 	for i, v := range valuesIn(t, d, columns, a) {
 		if want := whole[a.Index(i, columns)]; math.Float32bits(v) != math.Float32bits(want) {
@@ -81,11 +83,11 @@ func compareArea(t *testing.T, d *decoding, whole []float32, columns int, a quan
 	}
 }
 
-func valuesIn(t *testing.T, d *decoding, columns int, a quant.Area) (values []float32) {
+func valuesIn(t *testing.T, d *engine.Decoding, columns int, a quant.Area) (values []float32) {
 	t.Helper()
 	err := stream.Run(t.Context(), 1, func(yield func(stream.Task) bool) {
 		yield(stream.Task{Do: func(w *stream.Worker) error {
-			got, err := newStoredValues(d.source, d.layer, 3000, Resources{Memory: 1}).read(w, 0, columns, a)
+			got, err := engine.NewStoredValues(d.Source, d.Layer, 3000, Resources{Memory: 1}).Read(w, 0, columns, a)
 			values = append(values, got...)
 			return err
 		}})

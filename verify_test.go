@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/engine"
+	"github.com/tensorpress/tensorpress/internal/verify"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -176,7 +178,7 @@ func TestErrorFigures(t *testing.T) {
 	near := func(what string, got *float64, want float64) {
 		t.Helper()
 		if got == nil || math.Abs(*got-want) > 1e-10*math.Abs(want) { // sums differ in their order
-			t.Errorf("%s is %s, want %g", what, figure(got), want)
+			t.Errorf("%s is %s, want %g", what, verify.Figure(got), want)
 		}
 	}
 	for _, name := range []string{"int8_tensorwise", "float8_e4m3fn", "uint4", "int3"} {
@@ -248,7 +250,7 @@ func TestVerifyRotatedAgainstItself(t *testing.T) {
 // TestLargeValues: a sum that goes to infinity on its way would pass for finite.
 func TestLargeValues(t *testing.T) {
 	for x, want := range map[float32]bool{0: false, 0x1p96: false, -0x1p97: true, float32(math.Inf(1)): true, float32(math.NaN()): true} {
-		if large([]float32{1, x, -1}) != want {
+		if engine.Large([]float32{1, x, -1}) != want {
 			t.Errorf("%v: want %v", x, want)
 		}
 	}
@@ -438,12 +440,12 @@ func TestMeasureEveryValue(t *testing.T) {
 		for at := range n {
 			want, got := make([]float32, n), make([]float32, n)
 			want[at], got[at] = 3, 5
-			var s sums
-			if s.measure(want, got); s.squares != 9 || s.errors != 4 || s.maxAbs != 2 {
+			var s engine.Sums
+			if s.Measure(want, got); s.Squares != 9 || s.Errors != 4 || s.MaxAbs != 2 {
 				t.Errorf("%d values, one at %d: got %+v", n, at, s)
 			}
 			got[at] = float32(math.NaN())
-			if s.measure(want, got); !math.IsNaN(s.errors) || !math.IsNaN(s.maxAbs) {
+			if s.Measure(want, got); !math.IsNaN(s.Errors) || !math.IsNaN(s.MaxAbs) {
 				t.Errorf("%d values, NaN at %d: got %+v", n, at, s)
 			}
 		}

@@ -1,0 +1,130 @@
+package convert
+
+import (
+	"context"
+	"time"
+
+	"github.com/tensorpress/tensorpress/internal/bundle"
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/engine"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/report"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// DequantizeOptions are the decisions of a dequantization.
+type DequantizeOptions struct {
+	// Dtype of the weights that were quantized: "bf16", "f16" or "f32"; "" for
+	// what the metadata or the config says, else that of the kept tensors.
+	Dtype string
+	// Source is what the checkpoint was made from, if SDNQ's packed weights
+	// with a single scale do not tell their shapes; "" for none.
+	Source    string
+	ShardSize int64 // bytes, 0 for 5 GB
+	Force     bool
+	// CopyWeights copies weights beside those that are read, too.
+	CopyWeights bool
+	engine.Resources
+}
+
+var plainDtypes = map[string]safetensors.Dtype{
+	"": 0, "bf16": safetensors.BF16, "f16": safetensors.F16, "f32": safetensors.F32,
+}
+
+// Dequantize writes source to dest with every quantized layer as a plain
+// tensor. Kept tensors stay as they are. Of a pipeline, the components that hold
+// quantized layers are restored and all else is copied.
+func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (*report.Report, error) {
+	start := time.Now()
+	j, err := readQuantized(source, dest, o)
+	if err != nil {
+		return nil, err
+	}
+	defer j.Close()
+	return j.write(ctx, writing{
+		dest: dest, force: o.Force, Resources: o.Resources, bytes: j.BytesIn(),
+		tasks: func(yield func(stream.Task) bool) { j.restore(o.Resources, yield) },
+		report: func(*stage.Stage, func(int64)) (*report.Report, error) {
+			return j.restoreReport(dest, time.Since(start)), nil
+		},
+	})
+}
+
+// readQuantized opens what is restored and decides about it.
+func readQuantized(source, dest string, o DequantizeOptions) (*job, error) {
+	return newJob(bundle.ReadDecided(source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+		o := o
+		if o.Source != "" {
+			o.Source = bundle.Within(o.Source, one.Folder)
+		}
+		one.Restoration, err = restoration(one.Checkpoint, bundle.Within(dest, one.Folder), o)
+		if one.Restoration != nil {
+			one.Plan = &one.Restoration.Plan
+		}
+		return err
+	}))
+}
+
+// restore yields the work on one model after the other.
+func (j *job) restore(r engine.Resources, yield func(stream.Task) bool) {
+	for _, one := range j.Models {
+		if !engine.RestoreTasks(one.Checkpoint, one.Restoration, one.Writers, r, yield) {
+			return
+		}
+	}
+}
+
+// restoration plans it, nil where nothing is quantized.
+func restoration(c *checkpoint.Checkpoint, dest string, o DequantizeOptions) (*plan.Restoration, error) {
+	dtype, ok := plainDtypes[o.Dtype]
+	if !ok {
+		return nil, usage.Errorf("--dtype %s: want bf16, f16 or f32", o.Dtype)
+	}
+	m, err := bundle.ReadModel(c, o.Source)
+	if err != nil {
+		return nil, err
+	}
+	if len(m.Layers) == 0 {
+		return nil, nil
+	}
+	out, err := outputOf(c, dest, o.ShardSize)
+	if err != nil {
+		return nil, err
+	}
+	r, err := plan.Restore(m, dtype, out)
+	if err != nil {
+		return nil, err
+	}
+	noteFormer(m, &r.Plan, out.Folder)
+	return r, nil
+}
+
+// restoreReport lists the layers that were restored.
+func (j *job) restoreReport(dest string, took time.Duration) *report.Report {
+	all := &report.Report{
+		Source: j.Source, Dest: dest, Layers: []report.Layer{},
+		BytesIn: j.BytesIn(), BytesOut: j.BytesOut(), Seconds: took.Seconds(), Notes: bundle.LeftOut(j.Others),
+	}
+	for _, one := range j.Models {
+		for _, f := range one.Plan.Files {
+			all.Files = append(all.Files, one.Named(f.Name))
+		}
+		for _, note := range one.Plan.Notes {
+			all.Notes = append(all.Notes, one.Note(note))
+		}
+		for _, l := range one.Restoration.Layers {
+			layer := report.Layer{
+				Name: one.Named(l.Layer.Name), Action: report.Dequantize, Dtype: l.Dtype().String(), Options: report.Options{},
+				Shape: l.Part.Shape, BytesOut: l.Size,
+			}
+			for _, part := range l.Parts {
+				layer.BytesIn += part.Size
+			}
+			all.Layers = append(all.Layers, layer)
+		}
+	}
+	return all
+}

@@ -1,0 +1,27 @@
+package convert
+
+import (
+	"context"
+
+	"github.com/tensorpress/tensorpress/internal/engine"
+	"github.com/tensorpress/tensorpress/internal/plan"
+)
+
+// choose measures, for every layer whose dtype is to be found, the dtypes from
+// its own on, and plans again with the first whose loss is small enough.
+func (j *job) choose(ctx context.Context, dest string, o Options) error {
+	chosen := map[string]map[string]plan.Choice{}
+	for _, one := range j.Models {
+		found, err := engine.ChooseFor(ctx, one.Checkpoint, one.Plan, o.Resources)
+		if err != nil {
+			return err
+		}
+		if len(found) > 0 {
+			chosen[one.Folder] = found
+		}
+	}
+	if len(chosen) == 0 {
+		return nil
+	}
+	return j.plan(dest, o, chosen)
+}

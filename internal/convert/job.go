@@ -1,0 +1,333 @@
+// Package convert tells the story of each command, from options to report: the
+// source is opened and planned, the output is staged, weights go through the engine,
+// and all is put in place at once. There is a file for each command; job.go is what
+// they share.
+package convert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tensorpress/tensorpress/internal/bundle"
+	"github.com/tensorpress/tensorpress/internal/engine"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/verify"
+	"github.com/tensorpress/tensorpress/report"
+)
+
+// spaceError says that the disk is too small before it is full.
+type spaceError struct {
+	dest         string
+	needed, free int64
+	notes        []string // what else takes room there
+}
+
+func (e *spaceError) Error() string {
+	text := fmt.Sprintf("%s needs %s, and %s are free there: make room or name another disk", e.dest, report.Size(e.needed), report.Size(e.free))
+	return strings.Join(append([]string{text}, e.notes...), "; ")
+}
+
+// job is a source on its way to an output.
+type job struct {
+	*bundle.Bundle
+	side   bundle.SideFile // of an output that is one file
+	beside int64           // bytes of files that are copied
+	stage  *stage.Stage    // of the output, once it is created
+	// parents says that folders that the output is to lie in are made.
+	parents bool
+}
+
+// newJob is for a source that was opened, or was not.
+func newJob(m *bundle.Bundle, err error) (*job, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &job{Bundle: m}, nil
+}
+
+// plan decides about every model; chosen are the dtypes that were measured, by
+// the models' folders, nil before.
+func (j *job) plan(dest string, o Options, chosen map[string]map[string]plan.Choice) (err error) {
+	if j.IsPipeline() && dest != "" && !bundle.IsFolder(dest) {
+		return usage.Errorf("%s must be a folder, since the source is a pipeline", dest)
+	}
+	for _, one := range j.Models {
+		if one.Like != "" {
+			o.Like = one.Like
+		}
+		switch one.Plan, err = makePlan(one.Checkpoint, bundle.Within(dest, one.Folder), o, chosen[one.Folder]); {
+		case err != nil && j.IsPipeline():
+			return fmt.Errorf("%s: %w", one.Folder, err)
+		case err != nil:
+			return err
+		}
+	}
+	return j.ListOthers(dest, o.CopyWeights)
+}
+
+// writing is the work that fills an output.
+type writing struct {
+	dest  string
+	force bool
+	engine.Resources
+	bytes int64 // that progress counts to
+	tasks func(yield func(stream.Task) bool)
+	// report says what was done, from the files as they are staged.
+	report func(out *stage.Stage, done func(int64)) (*report.Report, error)
+}
+
+// write does the work out of sight and puts all that was written in its place
+// at the end.
+func (j *job) write(ctx context.Context, w writing) (*report.Report, error) {
+	out, err := j.create(ctx, w.dest, w.force)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Abort() // of a panic, else it is done
+	r, err := j.commit(ctx, w, out)
+	return r, errors.Join(out.Named(err), out.Abort())
+}
+
+func (j *job) commit(ctx context.Context, w writing, out *stage.Stage) (*report.Report, error) {
+	done := w.Counter(w.bytes)
+	tasks := func(yield func(stream.Task) bool) {
+		if j.headers(yield) {
+			w.tasks(yield)
+		}
+	}
+	if err := stream.Run(ctx, w.Workers(), tasks, done); err != nil {
+		return nil, err
+	}
+	if err := j.finish(); err != nil {
+		return nil, err
+	}
+	r, err := w.report(out, done)
+	if err != nil {
+		return nil, err
+	}
+	if err := j.Unchanged(); err != nil {
+		return nil, err
+	}
+	if err := out.Commit(ctx); err != nil {
+		return nil, err
+	}
+	r.Notes = slices.Concat(j.side.Notes(), out.Notes(), r.Notes) // what matters most stands last
+	return r, nil
+}
+
+// copied is the work on plans whose steps read a source's own tensors, without
+// more to say than what was planned: that is put together meanwhile.
+func (j *job) copied(dest string, force bool, r engine.Resources, start time.Time) writing {
+	done := make(chan *report.Report, 1)
+	go func() { done <- j.report(dest, time.Since(start)) }()
+	return writing{
+		dest: dest, force: force, Resources: r, bytes: j.BytesIn(),
+		tasks: func(yield func(stream.Task) bool) { j.quantize(r, yield) },
+		report: func(*stage.Stage, func(int64)) (*report.Report, error) {
+			r := <-done
+			r.Seconds = time.Since(start).Seconds()
+			return r, nil
+		},
+	}
+}
+
+// planned is the report of what would be written, once dest, if there is one, is
+// checked.
+func (j *job) planned(dest string, force bool) (*report.Report, error) {
+	if dest == "" {
+		return j.report(dest, 0), nil
+	}
+	out, err := j.output(dest, force)
+	if err == nil {
+		err = stage.Check(out)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := j.report(dest, 0)
+	r.Notes = slices.Concat(r.Notes, j.side.Notes())
+	return r, nil
+}
+
+// create opens the output's files and writes what stands beside them.
+func (j *job) create(ctx context.Context, dest string, force bool) (*stage.Stage, error) {
+	o, err := j.output(dest, force)
+	if err != nil {
+		return nil, err
+	}
+	s, err := stage.Open(o)
+	if err != nil {
+		return nil, err
+	}
+	j.stage = s
+	if err := j.fill(ctx, s, dest); err != nil {
+		return nil, errors.Join(s.Named(err), s.Abort())
+	}
+	return s, nil
+}
+
+func (j *job) fill(ctx context.Context, s *stage.Stage, dest string) (err error) {
+	if free, needed := s.Free(), j.BytesOut()+j.beside; free >= 0 && free < needed {
+		return &spaceError{dest, needed, free, s.Notes()}
+	}
+	if err := j.companions(ctx, func(folder string) bundle.Sink { return s.Folder(folder) }, dest); err != nil {
+		return err
+	}
+	for _, one := range j.Models {
+		if one.Writers, err = bundle.CreateFiles(s.Folder(one.Folder), one.Plan.Files); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// companions writes all files but the weights of the models.
+func (j *job) companions(ctx context.Context, in func(folder string) bundle.Sink, dest string) error {
+	if j.Others != nil {
+		for _, name := range j.Others.Files {
+			if err := in("").CopyFile(ctx, name, filepath.Join(j.Source, filepath.FromSlash(name))); err != nil {
+				return err
+			}
+		}
+	}
+	for _, one := range j.Models {
+		if err := j.writeCompanions(ctx, in(one.Folder), one, dest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// headers yields the writing of the outputs' headers: that of many tensors is long.
+func (j *job) headers(yield func(stream.Task) bool) bool {
+	for _, one := range j.Models {
+		for _, w := range one.Writers {
+			if !yield(stream.Task{Do: func(*stream.Worker) error { return w.WriteHeader() }}) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// quantize yields the work on one model after the other.
+func (j *job) quantize(r engine.Resources, yield func(stream.Task) bool) {
+	k := engine.NewResidency(r)
+	for _, one := range j.Models {
+		q := &engine.Quantization{Source: one.Checkpoint, Plan: one.Plan, Writers: one.Writers, Keeper: k, Stage: j.stage, Resources: r}
+		if !q.Tasks(yield) {
+			return
+		}
+	}
+}
+
+func (j *job) finish() error {
+	for _, one := range j.Models {
+		for _, w := range one.Writers {
+			if err := w.Finish(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// report joins those of the models, whose names then begin with their folder.
+func (j *job) report(dest string, took time.Duration) *report.Report {
+	all := newReport(j.Source, dest, j.Models[0].Plan, took)
+	if !j.IsPipeline() {
+		return all
+	}
+	all.Layers, all.Files, all.Notes, all.Needs, all.Preset = []report.Layer{}, nil, bundle.LeftOut(j.Others), nil, ""
+	all.BytesIn, all.BytesOut = j.BytesIn(), j.BytesOut()
+	var presets, warnings []string // what matters most stands last
+	for _, one := range j.Models {
+		r := newReport("", "", one.Plan, 0)
+		r.Notes = slices.Clone(one.Plan.Notes)
+		for _, l := range r.Layers {
+			l.Name = one.Named(l.Name)
+			all.Layers = append(all.Layers, l)
+		}
+		for _, n := range r.Needs {
+			all.Needs = verify.AddNeed(all.Needs, n)
+		}
+		for _, name := range r.Files {
+			all.Files = append(all.Files, one.Named(name))
+		}
+		if name, _, _ := strings.Cut(r.Preset, ":"); name != "" {
+			presets = append(presets, name+" for "+one.Folder)
+		}
+		for _, note := range r.Notes {
+			all.Notes = append(all.Notes, one.Note(note))
+		}
+		for _, warning := range one.Plan.Warnings {
+			warnings = append(warnings, one.Folder+": "+warning)
+		}
+	}
+	all.Notes = append(all.Notes, warnings...)
+	all.Preset = strings.Join(presets, ", ")
+	return all
+}
+
+// output is what is asked for of the stage: where the files go, and what may be
+// replaced there.
+func (j *job) output(dest string, force bool) (o stage.Output, err error) {
+	o = stage.Output{Dest: dest, Folder: bundle.IsFolder(dest), Force: force, Parents: j.parents}
+	if j.IsPipeline() {
+		o.Sources = []string{j.Source}
+	} else {
+		o.Sources = bundle.SourcePaths(j.Models[0].Checkpoint, o.Folder)
+	}
+	if !o.Folder {
+		j.side, err = bundle.SideFileOf(j.Models[0].Plan, dest, force)
+		o.Beside = j.side.Beside()
+		return o, err
+	}
+	all := &bundle.Listing{}
+	if err := j.companions(context.Background(), all.In, dest); err != nil {
+		return o, err
+	}
+	j.beside = all.Bytes
+	o.Contents = stage.Contents{Files: all.Names, Stems: map[string]string{}}
+	for _, one := range j.Models {
+		o.Stems[one.Folder] = one.Checkpoint.Stem()
+		for _, f := range one.Plan.Files {
+			o.Files = append(o.Files, path.Join(one.Folder, f.Name))
+		}
+	}
+	return o, nil
+}
+
+// writeCompanions writes what stands beside a model's weights: configs, the index,
+// and in a folder all other files of the source.
+func (j *job) writeCompanions(ctx context.Context, s bundle.Sink, one *bundle.Model, dest string) error {
+	c, p := one.Checkpoint, one.Plan
+	if !bundle.IsFolder(dest) {
+		return j.side.Write(s)
+	}
+	if err := bundle.CopyOthers(ctx, s, one); err != nil {
+		return err
+	}
+	if len(p.Files) > 1 {
+		if err := s.WriteFile(c.IndexName(), []byte(p.Index())); err != nil {
+			return err
+		}
+	}
+	if p.ConfigFile && c.Config != nil { // else that is where it goes anyway
+		if err := s.WriteFile(layout.ConfigFile, []byte(pyjson.DumpSorted(p.Config.Encode()))); err != nil {
+			return err
+		}
+	}
+	return bundle.WriteModelConfig(s, c, p)
+}

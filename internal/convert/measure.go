@@ -1,0 +1,40 @@
+package convert
+
+import (
+	"context"
+
+	"github.com/tensorpress/tensorpress/internal/bundle"
+	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/internal/verify"
+	"github.com/tensorpress/tensorpress/report"
+)
+
+// work is the number of bytes that a run goes through.
+func (j *job) work(o Options) int64 {
+	if o.Measure {
+		return j.BytesIn() + j.BytesOut()
+	}
+	return j.BytesIn()
+}
+
+// measure adds the layers' errors to a report, if they are asked for: it reads
+// what is staged, tile by tile, and compares it with the source, as [Verify]
+// does.
+func (j *job) measure(ctx context.Context, s *stage.Stage, o Options, done func(n int64), r *report.Report) error {
+	if !o.Measure {
+		return nil
+	}
+	var models []verify.Staged
+	for _, one := range j.Models {
+		part := verify.Staged{Path: s.Path(""), Folder: one.Folder, Source: one.Checkpoint}
+		if !bundle.IsFolder(r.Dest) {
+			part.Path = s.Path(one.Plan.Files[0].Name)
+		}
+		models = append(models, part)
+	}
+	v, err := verify.MeasureStaged(ctx, models, o.Resources, done)
+	if err == nil {
+		r.Add(v)
+	}
+	return err
+}

@@ -1,0 +1,164 @@
+package convert
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tensorpress/tensorpress/internal/app"
+	"github.com/tensorpress/tensorpress/internal/bundle"
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/engine"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/pattern"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/preset"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/report"
+)
+
+// MigrateOptions are what a migration changes beyond what has to.
+type MigrateOptions struct {
+	Only        string   // pattern of the layers that what follows is for, "" for all
+	AddKeys     string   // keys for their JSON, as a JSON object
+	RemoveKeys  []string // keys that it loses
+	DropIgnored bool     // leave out companions that the layers' formats ignore
+	InputScale  bool     // give float8 layers an input scale of 1 where they have none
+	// QuantizationMetadata describes the layers in the header too.
+	QuantizationMetadata bool
+	// StripPrefixes are taken off the beginnings of names, one after the other;
+	// layers need not be quantized then.
+	StripPrefixes []string
+	For           string // an application, "" for any
+	ShardSize     int64  // bytes, 0 for 5 GB
+	Force         bool
+	// CopyWeights copies weights beside those that are read, too.
+	CopyWeights bool
+	engine.Resources
+}
+
+// Migrate writes source, whose 8-bit codes have scales as older or other
+// programs name them, or whose layers describe themselves, to dest in the comfy
+// layout as ComfyUI loads it today. Names, shapes of scales and metadata change;
+// weights are copied byte for byte.
+func Migrate(ctx context.Context, source, dest string, o MigrateOptions) (*report.Report, error) {
+	start := time.Now()
+	j, err := readMigrated(source, dest, o)
+	if err != nil {
+		return nil, err
+	}
+	defer j.Close()
+	return j.write(ctx, j.copied(dest, o.Force, o.Resources, start))
+}
+
+// PlanMigrate makes the decisions of [Migrate] and writes nothing. dest may be
+// empty.
+func PlanMigrate(source, dest string, o MigrateOptions) (*report.Report, error) {
+	j, err := readMigrated(source, dest, o)
+	if err != nil {
+		return nil, err
+	}
+	defer j.Close()
+	return j.planned(dest, o.Force)
+}
+
+func readMigrated(source, dest string, o MigrateOptions) (*job, error) {
+	how, err := o.how()
+	if err != nil {
+		return nil, err
+	}
+	renamed, wrapped := false, ""
+	m, err := bundle.ReadDecided(source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+		how := how
+		if how.Renamed, err = o.renames(one.Checkpoint); err != nil {
+			return err
+		}
+		renamed = renamed || how.Renamed
+		wrapped = cmp.Or(wrapped, plan.Wrapped(one.Checkpoint.Tensors))
+		one.Plan, err = o.plan(one.Checkpoint, bundle.Within(dest, one.Folder), how)
+		return err
+	})
+	if errors.Is(err, bundle.ErrNothingDecided) && len(o.StripPrefixes) > 0 && !renamed {
+		return nil, usage.Errorf("--strip-prefix %s: no name of %s begins so", strings.Join(o.StripPrefixes, ", "), source)
+	}
+	if errors.Is(err, bundle.ErrNothingDecided) && wrapped != "" {
+		return nil, fmt.Errorf("%w; %s", err, wrapped)
+	}
+	return newJob(m, err)
+}
+
+// unwrap takes the prefixes off a name.
+func (o MigrateOptions) unwrap(name string) string { return preset.Unwrap(name, o.StripPrefixes) }
+
+// renames reports whether names of a checkpoint change.
+func (o MigrateOptions) renames(c *checkpoint.Checkpoint) (bool, error) {
+	if slices.Contains(o.StripPrefixes, "") {
+		return false, usage.Errorf("--strip-prefix: want what names begin with")
+	}
+	return slices.ContainsFunc(c.Tensors, func(t checkpoint.Tensor) bool { return o.unwrap(t.Name) != t.Name }), nil
+}
+
+// how reads the words.
+func (o MigrateOptions) how() (how plan.MigrateOptions, err error) {
+	how = plan.MigrateOptions{Remove: o.RemoveKeys, DropIgnored: o.DropIgnored, InputScale: o.InputScale, Header: o.QuantizationMetadata}
+	if o.Only != "" && o.AddKeys == "" && o.RemoveKeys == nil && !o.InputScale && !o.DropIgnored {
+		return how, usage.Errorf("--only is for --add-keys, --remove-keys, --input-scale and --drop-ignored")
+	}
+	if o.Only != "" {
+		if how.Only, err = pattern.Compile(o.Only); err != nil {
+			return how, usage.Wrap(err)
+		}
+	}
+	if o.AddKeys != "" {
+		if how.Add, err = pyjson.ParseObject([]byte(o.AddKeys)); err != nil {
+			return how, usage.Errorf("--add-keys %s: want a JSON object: %w", o.AddKeys, err)
+		}
+	}
+	return how, nil
+}
+
+// plan returns nil where nothing is quantized and nothing renamed, or nothing
+// is asked for but names that are not there.
+func (o MigrateOptions) plan(c *checkpoint.Checkpoint, dest string, how plan.MigrateOptions) (*plan.Plan, error) {
+	if len(o.StripPrefixes) > 0 && !how.Renamed && !how.Edits() {
+		return nil, nil
+	}
+	m, err := bundle.ReadModel(c, "")
+	if err != nil || len(m.Layers) == 0 && !how.Renamed {
+		return nil, err
+	}
+	config := m.Config
+	if how.Renamed {
+		if err := layout.Rename(c, o.unwrap); err != nil {
+			return nil, usage.Errorf("--strip-prefix: %w", err)
+		}
+		if config != nil {
+			config = config.Renamed(o.unwrap)
+		} else if m, err = bundle.ReadModel(c, ""); err != nil {
+			return nil, err
+		}
+	}
+	p := plan.Options{Layout: layout.Comfy}
+	if p.Output, err = outputOf(c, dest, o.ShardSize); err != nil {
+		return nil, err
+	}
+	if o.For != "" {
+		if p.For, err = app.ByName(o.For); err != nil {
+			return nil, err
+		}
+	}
+	if how.Renamed && !how.Edits() && (config != nil || len(m.Layers) == 0) {
+		return plan.Renamed(c.Tensors, config, p)
+	}
+	made, err := plan.Migrate(m, how, p)
+	if err != nil {
+		return nil, err
+	}
+	noteFormer(m, made, p.Output.Folder)
+	return made, nil
+}

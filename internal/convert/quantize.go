@@ -1,0 +1,100 @@
+package convert
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tensorpress/tensorpress/internal/bundle"
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/report"
+)
+
+// Quantize writes source, quantized, to dest. Nothing is at dest before all of
+// it is; an error leaves nothing behind.
+func Quantize(ctx context.Context, source, dest string, o Options) (*report.Report, error) {
+	start := time.Now()
+	j, err := newJob(bundle.ReadModels(source, o.Like))
+	if err != nil {
+		return nil, err
+	}
+	defer j.Close()
+	j.parents = o.ctq != nil
+	if err := j.plan(dest, o, nil); err != nil {
+		return nil, err
+	}
+	if err := j.choose(ctx, dest, o); err != nil {
+		return nil, err
+	}
+	w := j.copied(dest, o.Force, o.Resources, start)
+	w.bytes = j.work(o)
+	tell := w.report
+	w.report = func(out *stage.Stage, done func(int64)) (*report.Report, error) {
+		r, err := tell(out, done)
+		if err != nil {
+			return nil, err
+		}
+		return r, j.measure(ctx, out, o, done, r)
+	}
+	return j.write(ctx, w)
+}
+
+// Plan makes the decisions of [Quantize] and reads no weights. dest may be
+// empty.
+func Plan(source, dest string, o Options) (*report.Report, error) {
+	j, err := newJob(bundle.ReadModels(source, o.Like))
+	if err != nil {
+		return nil, err
+	}
+	defer j.Close()
+	if err := j.plan(dest, o, nil); err != nil {
+		return nil, err
+	}
+	return j.planned(dest, o.Force)
+}
+
+func makePlan(c *checkpoint.Checkpoint, dest string, o Options, chosen map[string]plan.Choice) (*plan.Plan, error) {
+	m, err := bundle.ReadModel(c, "")
+	if err != nil {
+		return nil, err
+	}
+	if o.AcceptUnscaledFP8 {
+		m.AcceptUnscaled()
+	}
+	tensors, stored, err := plan.Inventory(m)
+	if err != nil {
+		return nil, err
+	}
+	out, err := outputOf(c, dest, o.ShardSize)
+	if err != nil {
+		return nil, err
+	}
+	options, err := o.planOptions(c, tensors, out)
+	if err != nil {
+		return nil, err
+	}
+	if options.For != nil {
+		if err := options.For.CheckClass(bundle.ClassesOf(c.Config)); err != nil {
+			return nil, usage.Wrap(err)
+		}
+	}
+	if options.For != nil && options.Addon != "" {
+		return nil, usage.Errorf("%s: %w", c.Path, options.For.CheckAddon(options.Addon, options.AddonSign))
+	}
+	options.Chosen, options.Stored = chosen, stored
+	p, err := plan.Make(tensors, options)
+	if errors.Is(err, usage.ErrSource) {
+		return nil, usage.SourceErrorf("%s: %w", c.Path, err)
+	}
+	if err == nil && o.ctq != nil {
+		biasNote(c, p)
+	}
+	if err != nil {
+		return nil, err
+	}
+	noteFormer(m, p, out.Folder)
+	return p, nil
+}

@@ -1,0 +1,170 @@
+package convert
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/tensorpress/tensorpress/internal/app"
+	"github.com/tensorpress/tensorpress/internal/bundle"
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/engine"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/preset"
+	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/report"
+)
+
+// TranscodeOptions are the decisions of a transcoding.
+type TranscodeOptions struct {
+	Layout string // "sdnq" or "comfy"
+	// Rename keeps SDNQ's layers as they are in the comfy layout, where each
+	// describes itself, instead of moving them to formats of ComfyUI's.
+	Rename bool
+	// Requantize quantizes layers again that cannot move, from the values that
+	// they restore to, in the nearest format.
+	Requantize bool
+	// Scale "row" lets float8 with a scale a row become float8_e4m3fn_rowwise,
+	// which stock ComfyUI does not load; "" does not.
+	Scale string
+	// ScaleDtype is that of awq_w4a16's scales: "bf16", "f16" or "f32", "" for
+	// bf16.
+	ScaleDtype string
+	For        string // an application, "" for any
+	ShardSize  int64  // bytes, 0 for 5 GB
+	Force      bool
+	// CopyWeights copies weights beside those that are read, too.
+	CopyWeights bool
+	engine.Resources
+}
+
+// Transcode writes source, whose layers are quantized, to dest in another
+// layout. Codes are moved as they are and never rounded again; where a format
+// has its scales in another dtype, or a layer is quantized again, the report has
+// the error that it adds.
+func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*report.Report, error) {
+	start := time.Now()
+	j, err := readMoved(source, dest, o)
+	if err != nil {
+		return nil, err
+	}
+	defer j.Close()
+	var moves []*engine.Transcoding
+	return j.write(ctx, writing{
+		dest: dest, force: o.Force, Resources: o.Resources, bytes: j.BytesIn() + j.bytesAgain(),
+		tasks: func(yield func(stream.Task) bool) {
+			moves = j.moves(o.Resources) // the files to write to are there now
+			engine.MoveAll(moves, yield)
+		},
+		report: func(out *stage.Stage, done func(int64)) (*report.Report, error) {
+			r := j.report(dest, time.Since(start))
+			for _, one := range moves {
+				addLosses(r, one.Losses)
+			}
+			return r, j.measureAgain(ctx, out, o.Resources, done, r)
+		},
+	})
+}
+
+// PlanTranscode makes the decisions of [Transcode] and reads no weights. dest
+// may be empty.
+func PlanTranscode(source, dest string, o TranscodeOptions) (*report.Report, error) {
+	j, err := readMoved(source, dest, o)
+	if err != nil {
+		return nil, err
+	}
+	defer j.Close()
+	return j.planned(dest, o.Force)
+}
+
+// moves are those of every model.
+func (j *job) moves(r engine.Resources) []*engine.Transcoding {
+	var all []*engine.Transcoding
+	for _, one := range j.Models {
+		all = append(all, engine.NewTranscoding(&engine.Quantization{Source: one.Checkpoint, Plan: one.Plan, Writers: one.Writers, Stage: j.stage, Resources: r}, one.Named))
+	}
+	return all
+}
+
+// readMoved opens what is moved and decides about it.
+func readMoved(source, dest string, o TranscodeOptions) (*job, error) {
+	return newJob(bundle.ReadDecided(source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+		one.Plan, err = planTranscode(one.Checkpoint, bundle.Within(dest, one.Folder), o)
+		return err
+	}))
+}
+
+// planTranscode returns nil where nothing is quantized.
+func planTranscode(c *checkpoint.Checkpoint, dest string, o TranscodeOptions) (*plan.Plan, error) {
+	var p plan.Options
+	var err error
+	if p.Layout, err = layout.ByName(o.Layout); err != nil {
+		return nil, usage.Wrap(err)
+	}
+	m, err := bundle.ReadModel(c, "")
+	if err != nil || len(m.Layers) == 0 {
+		return nil, err
+	}
+	if err := m.Failed(); err != nil {
+		return nil, usage.Source(err)
+	}
+	if err := checkTranscode(m, p.Layout, o); err != nil {
+		return nil, err
+	}
+	if p.Output, err = outputOf(c, dest, o.ShardSize); err != nil {
+		return nil, err
+	}
+	if o.For != "" {
+		if p.For, err = app.ByName(o.For); err != nil {
+			return nil, err
+		}
+	}
+	p.Preset, _ = preset.Recognise(rawConfig(c.Config), shapes(c.Tensors))
+	how := plan.TranscodeOptions{Rename: o.Rename, Requantize: o.Requantize}
+	how.Rows, how.Scales = o.Scale == "row", plainDtypes[o.ScaleDtype]
+	made, err := plan.Transcode(m, how, p)
+	if err != nil {
+		return nil, err
+	}
+	noteFormer(m, made, p.Output.Folder)
+	return made, nil
+}
+
+func checkTranscode(m *layout.Model, to *layout.Layout, o TranscodeOptions) error {
+	if err := o.check(to); err != nil {
+		return err
+	}
+	changes := to == layout.Comfy && !o.Rename && slices.ContainsFunc(m.Layers, isSDNQ) || o.Requantize && o.For != ""
+	if m.Layout == to && !changes {
+		return usage.Errorf("%s is in the %s layout already: there is nothing to move", m.Checkpoint.Path, to.Name)
+	}
+	return nil
+}
+
+// check refuses words that do not exist, and those for the other layout.
+func (o TranscodeOptions) check(to *layout.Layout) error {
+	if _, ok := plainDtypes[o.ScaleDtype]; !ok {
+		return usage.Errorf("--scale-dtype %s: want bf16, f16 or f32", o.ScaleDtype)
+	}
+	if o.Scale != "" && o.Scale != "row" {
+		return usage.Errorf("--scale %s: want row", o.Scale)
+	}
+	if to == layout.Comfy {
+		return nil
+	}
+	switch {
+	case o.Rename:
+		return usage.Errorf("--rename is for the comfy layout, where SDNQ's layers describe themselves")
+	case o.Scale != "":
+		return usage.Errorf("--scale is for the comfy layout, for formats of convert_to_quant's")
+	case o.ScaleDtype != "":
+		return usage.Errorf("--scale-dtype is for the comfy layout, for awq_w4a16")
+	}
+	return nil
+}
+
+func isSDNQ(l *layout.Layer) bool { return l.Format == codec.SDNQ().Name }

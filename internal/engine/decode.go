@@ -1,0 +1,135 @@
+package engine
+
+import (
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// Decoding is one stored layer on its way back to values.
+type Decoding struct {
+	Source *checkpoint.Checkpoint
+	Layer  *layout.Layer
+	out    safetensors.Dtype
+	Resources
+}
+
+// NewDecoding prepares a layer to be restored in the dtype out.
+func NewDecoding(c *checkpoint.Checkpoint, l *layout.Layer, out safetensors.Dtype, r Resources) *Decoding {
+	return &Decoding{c, l, out, r}
+}
+
+// near is one that reads nearly the same values faster, or nil.
+func (d *Decoding) near() *Decoding {
+	c := codec.Near(d.Layer.Codec)
+	if c == nil {
+		return nil
+	}
+	layer := *d.Layer
+	layer.Codec = c
+	return NewDecoding(d.Source, &layer, d.out, d.Resources)
+}
+
+// Shape returns that of its tiles, smaller ones than others: of a value there
+// are the code, four bytes, and what becomes of them.
+func (d *Decoding) Shape() (cut quant.Cut, rows, cols int) {
+	cut = d.Layer.Codec.Cut().ForDecoding()
+	rows, cols = cut.DecodeTile(quant.TileSize / 2)
+	return cut, rows, cols
+}
+
+// tiles yields a task for every area.
+func (d *Decoding) tiles(yield func(stream.Task) bool, do func(w *stream.Worker, tile int, a quant.Area) error) bool {
+	cut, rows, cols := d.Shape()
+	bands := d.bands()
+	for tile, a := range cut.Areas(rows, cols) {
+		if !bands.before(a, cut.Cols, yield) {
+			return false
+		}
+		if !yield(stream.Task{Bytes: int64(a.Values()), Do: func(w *stream.Worker) error { return do(w, tile, a) }}) {
+			return false
+		}
+	}
+	return true
+}
+
+// Read restores an area of the layer into the worker's first buffer and counts
+// what it read.
+func (d *Decoding) Read(w *stream.Worker, a quant.Area) ([]float32, error) {
+	values := w.Floats(0, a.Values())
+	n, err := d.restore(w, values, a)
+	w.Done(int64(n))
+	return values, err
+}
+
+// restore fills dst with an area of the layer; n are the bytes read.
+func (d *Decoding) restore(w *stream.Worker, dst []float32, a quant.Area) (n int, err error) {
+	var src [maxParts][]byte
+	parts := src[:len(d.Layer.Parts)]
+	c, n, err := d.codec(w)
+	if err != nil {
+		return n, err
+	}
+	bands := d.bands()
+	if bands.has(a) {
+		c, _ = codec.ByRows(c)
+	}
+	for i := range parts {
+		if i == 0 && bands.has(a) {
+			parts[i], err = bands.codes(w, a)
+		} else {
+			parts[i], err = d.part(w, c, i, a)
+		}
+		if err != nil {
+			return n, err
+		}
+		n += len(parts[i])
+	}
+	c.Decode(dst, parts, a, d.out, &w.Scratch)
+	return n, nil
+}
+
+// part reads what an area takes of tensor i.
+func (d *Decoding) part(w *stream.Worker, c codec.Codec, i int, a quant.Area) ([]byte, error) {
+	spans := c.Needed(i, a)
+	dst := w.Bytes(i, quant.SpanBytes(spans))
+	if short(spans) {
+		return dst, d.readShort(w, c, i, a, spans[0], dst)
+	}
+	return dst, readSpans(d.Source, d.Layer.Parts[i], spans, dst)
+}
+
+// codec returns the layer's, with what all areas take of it at hand; n are the
+// bytes read for that.
+func (d *Decoding) codec(w *stream.Worker) (c codec.Codec, n int, err error) {
+	once, take := codec.Once(d.Layer.Codec)
+	if once == 0 {
+		return d.Layer.Codec, 0, nil
+	}
+	part := d.Layer.Parts[once]
+	c, err = stream.Shared(w, d.Layer, func() (codec.Codec, error) {
+		src := make([]byte, part.Size)
+		n = len(src)
+		if err := d.Source.ReadSection(part, src, 0); err != nil {
+			return nil, err
+		}
+		return take(src), nil
+	})
+	return c, n, err
+}
+
+// readSpans fills dst with runs of a tensor, one after the other.
+func readSpans(c *checkpoint.Checkpoint, t checkpoint.Tensor, spans []quant.Span, dst []byte) error {
+	for _, s := range spans {
+		for i := range s.Count {
+			if err := c.ReadSection(t, dst[:s.Size], s.Offset+int64(i)*s.Stride); err != nil {
+				return err
+			}
+			dst = dst[s.Size:]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,81 @@
+// Package engine puts weights in motion: it cuts them into tiles, reads, encodes,
+// decodes, moves and compares these on all cores, and bounds the memory that this
+// takes.
+package engine
+
+import (
+	"runtime"
+)
+
+// Resources bound what a run takes.
+type Resources struct {
+	// Threads is the number of tiles worked on at a time, 0 for one a core. It is
+	// less where Memory leaves less than 5 MiB for each.
+	Threads int
+	// Memory bounds the process's peak memory in bytes, 0 for 256 MiB.
+	Memory int64
+	// Progress is called, never twice at a time, as tiles are done.
+	Progress func(Progress)
+}
+
+// Progress is how far a run has come, in bytes of the source.
+type Progress struct{ Done, Total int64 }
+
+// Workers is the number of tiles that are worked on at a time.
+func (r Resources) Workers() int {
+	n := r.Threads
+	if n == 0 {
+		n = runtime.GOMAXPROCS(0)
+	}
+	return min(n, int(max((r.Limit()-baseMemory)/workerMemory, 1)))
+}
+
+const (
+	defaultMemory = 256 << 20
+	baseMemory    = 32 << 20 // the program itself, headers, the plan
+	workerMemory  = 5 << 20  // with less for each, fewer work at a time
+	// bytesPerValue bounds what a tile takes for each value in a worker: raw
+	// and widened input, codes, and a share of the batches.
+	bytesPerValue = 32
+	// rawBytesPerValue is that where values are taken as they are stored.
+	rawBytesPerValue = 8
+	// mostRaw is enough of them for bands that lie in files in long runs.
+	mostRaw = 12 << 20
+	// RawBuffer is the worker's buffer for plain bytes; those before it are for
+	// the tensors of a stored layer.
+	RawBuffer = maxParts
+	// maxParts are the tensors of a layer: codes, three each for scales and
+	// zero points that are stored in turn, two low-rank factors.
+	maxParts = 9
+)
+
+// MaxTile is the number of values that a tile may hold within the memory:
+// whole blocks of any dtype.
+func (r Resources) MaxTile() int {
+	memory := r.Limit()
+	perWorker := max(memory-baseMemory, memory/4) / int64(r.Workers())
+	return int(max(perWorker/bytesPerValue/4096, 1)) * 4096
+}
+
+// Limit is Memory, or its default.
+func (r Resources) Limit() int64 {
+	if r.Memory == 0 {
+		return defaultMemory
+	}
+	return r.Memory
+}
+
+// searches bounds what searches over weights that are under way together take.
+func (r Resources) searches() int64 { return r.Limit() / 4 }
+
+// Counter counts done bytes up to total.
+func (r Resources) Counter(total int64) func(n int64) {
+	if r.Progress == nil {
+		return nil
+	}
+	var done int64
+	return func(n int64) {
+		done += n
+		r.Progress(Progress{done, total})
+	}
+}

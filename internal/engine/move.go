@@ -1,0 +1,130 @@
+package engine
+
+import (
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/quant"
+)
+
+// Transcoding is a model's plan of moves under way.
+type Transcoding struct {
+	*Quantization
+	named  func(layer string) string
+	Losses map[string][]Sums // of layers whose scales are rounded, by tile
+}
+
+// NewTranscoding prepares the moves of a model, whose layers a report calls as named
+// says.
+func NewTranscoding(q *Quantization, named func(layer string) string) *Transcoding {
+	return &Transcoding{q, named, map[string][]Sums{}}
+}
+
+// MoveAll yields the work on one model after the other.
+func MoveAll(all []*Transcoding, yield func(stream.Task) bool) {
+	for _, t := range all {
+		if !t.tasks(yield) {
+			return
+		}
+	}
+}
+
+func (t *Transcoding) tasks(yield func(stream.Task) bool) bool {
+	if !writeLiterals(t.Plan.Literals, t.Writers, yield) {
+		return false
+	}
+	for i := range t.Plan.Steps {
+		s := &t.Plan.Steps[i]
+		if s.Move == nil && !t.step(s, yield) || s.Move != nil && !t.move(s, yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// move yields a task for every area of a layer.
+func (t *Transcoding) move(s *plan.Step, yield func(stream.Task) bool) bool {
+	want := moveValues
+	if s.Move.Turned() && !s.Move.Rounds { // whose sums are by areas
+		want = max(want, t.MaxTile())
+	}
+	areas := s.Move.Areas(s.Move.Area(want, t.MaxTile()))
+	var found []Sums
+	if s.Move.Rounds {
+		found = make([]Sums, len(areas))
+		t.Losses[t.named(s.Layer)] = found
+	}
+	for i, a := range areas {
+		if !yield(stream.Task{Bytes: int64(a.Values()), Do: func(w *stream.Worker) error {
+			src, err := t.readParts(w, s, a)
+			if err != nil {
+				return err
+			}
+			dst := t.writeParts(w, s, src, a)
+			if err := t.checkFinite(w, s, src, a); err != nil || found == nil {
+				return err
+			}
+			found[i] = loss(w, s.Move, src, dst, a)
+			return t.explainLoss(s, found[i])
+		}}) {
+			return false
+		}
+	}
+	return true
+}
+
+// moveValues is large enough for scales that lie across rows to be written in
+// runs that count.
+const moveValues = 512 << 10
+
+func (t *Transcoding) readParts(w *stream.Worker, s *plan.Step, a quant.Area) ([][]byte, error) {
+	src := make([][]byte, len(s.From.Parts))
+	for i, part := range s.From.Parts {
+		spans := s.Move.Needed(i, a)
+		src[i] = w.Bytes(i, quant.SpanBytes(spans))
+		if err := readSpans(t.Source, part, spans, src[i]); err != nil {
+			return nil, err
+		}
+		w.Done(int64(len(src[i])))
+	}
+	return src, nil
+}
+
+func (t *Transcoding) writeParts(w *stream.Worker, s *plan.Step, src [][]byte, a quant.Area) [][]byte {
+	dst := make([][]byte, len(s.Parts))
+	for i, part := range s.Parts {
+		dst[i] = w.Scatter(t.Writers[part.File], part.Tensor, s.Move.Written(i, a))
+	}
+	s.Move.Bytes(dst, src, a, &w.Scratch)
+	return dst
+}
+
+// checkFinite is [checkRestored] for an area of which there are the stored bytes.
+func (t *Transcoding) checkFinite(w *stream.Worker, s *plan.Step, src [][]byte, a quant.Area) error {
+	if surelyFinite(s.From.Parts, src) {
+		return nil
+	}
+	values := w.Floats(0, a.Values())
+	s.Move.Values(values, s.Move.From, src, a, &w.Scratch)
+	return checkRestored(t.Source, s.From, a, values, max(s.Source.Numel()/s.Source.Shape[0], 1))
+}
+
+// loss compares what both layers decode to.
+func loss(w *stream.Worker, m *codec.Move, src, dst [][]byte, a quant.Area) Sums {
+	want, got := w.Floats(0, a.Values()), w.Floats(1, a.Values())
+	m.Values(want, m.From, src, a, &w.Scratch)
+	m.Values(got, m.To, dst, a, &w.Scratch)
+	s := Sums{Nonfinite: -1}
+	s.Measure(want, got)
+	return s
+}
+
+// explainLoss names a layer whose scales another dtype turns into infinity.
+func (t *Transcoding) explainLoss(s *plan.Step, found Sums) error {
+	if FiniteOrNil(found.Errors) != nil || FiniteOrNil(found.Squares) == nil {
+		return nil
+	}
+	return usage.SourceErrorf("%s: layer %s: its scales are too large for %s: --scale-dtype f32 holds them",
+		t.Source.File(s.From.Parts[0]), s.Layer, s.Move.To.Tensors()[1].Dtype)
+}

@@ -1,0 +1,329 @@
+// Package verify looks into checkpoints: is one sound, would an application load it,
+// how far is it from its source, and what is in it.
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/tensorpress/tensorpress/internal/app"
+	"github.com/tensorpress/tensorpress/internal/bundle"
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/engine"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/report"
+)
+
+// verificationParts prepares the verification of each model of a path.
+func verificationParts(v *report.Verification, path string, o VerifyOptions) ([]*verification, error) {
+	folders, err := bundle.ModelsOf(path)
+	if err != nil {
+		return nil, err
+	}
+	if o.Source != "" {
+		if err := compareFolders(v, folders, o.Source, path); err != nil {
+			return nil, err
+		}
+	}
+	var parts []*verification
+	for _, folder := range folders {
+		one := &verification{VerifyOptions: o, Verification: v, path: path, folder: folder, sourceFolder: folder}
+		if folder != "" && one.Source != "" && !bundle.HoldsWeights(bundle.Within(one.Source, folder)) {
+			one.Source = "" // compareFolders has said so
+		}
+		parts = append(parts, one)
+	}
+	return parts, nil
+}
+
+// compareFolders: every model of the source is there, and no other.
+func compareFolders(v *report.Verification, folders []string, source, path string) error {
+	wanted, err := bundle.ModelsOf(source)
+	if err != nil {
+		return err
+	}
+	if (folders[0] == "") != (wanted[0] == "") {
+		return usage.Errorf("--source %s and %s: one is a pipeline, the other a model: name the component's folder", source, path)
+	}
+	for _, name := range wanted {
+		if !slices.Contains(folders, name) {
+			v.Problems = append(v.Problems, report.Problem{Problem: name + ": is missing: the source has it"})
+		}
+	}
+	for _, name := range folders {
+		if !slices.Contains(wanted, name) {
+			v.Problems = append(v.Problems, report.Problem{Problem: name + ": is not in the source"})
+		}
+	}
+	return nil
+}
+
+// VerifyOptions say what an output is held against.
+type VerifyOptions struct {
+	Source    string   // the checkpoint it was made from; "" for none
+	For       string   // an application that must load it; "" for none
+	MaxRelMSE *float64 // a layer with a greater error is a problem
+	engine.Resources
+}
+
+// Verify reads a whole checkpoint, or all of a pipeline's: is it sound, does
+// every layer decode, would an application load it, and how far are its
+// weights from a source's. What it finds is in the result; the error is for
+// what kept it from looking.
+func Verify(ctx context.Context, path string, o VerifyOptions) (*report.Verification, error) {
+	v := &report.Verification{Problems: []report.Problem{}, Layers: []report.LayerError{}}
+	parts, err := verificationParts(v, path, o)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll(parts)
+	whole := parts[:0:0]
+	for _, part := range parts {
+		if err := part.openOthers(); err != nil {
+			return nil, err
+		}
+		switch err := part.open(); {
+		case errors.Is(err, checkpoint.ErrSource): // what verify is there to find
+			part.problem("", "%v", err)
+		case err != nil:
+			return nil, err
+		default:
+			whole = append(whole, part)
+		}
+	}
+	if err := runAll(ctx, o.Resources, whole, o.Counter(bytesOfAll(whole))); err != nil {
+		return nil, err
+	}
+	for _, part := range whole {
+		if err := part.unchanged(); err != nil {
+			return nil, err
+		}
+	}
+	conclude(v, whole)
+	return v, nil
+}
+
+// verification is that of one model under way.
+type verification struct {
+	VerifyOptions
+	*report.Verification
+	path, folder   string // what is verified, and the model's in a pipeline
+	sourceFolder   string // of the source that it is compared with
+	layersOnly     bool
+	output, source *checkpoint.Checkpoint
+	model          *layout.Model
+	sourceModel    *layout.Model            // nil without a source
+	sourceLayers   map[string]*layout.Layer // of it, by their weights' names
+	app            *app.App
+	checks         []*check
+}
+
+func (v *verification) problem(tensor, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if tensor == "" && v.folder != "" {
+		text = v.folder + ": " + text
+	}
+	v.Problems = append(v.Problems, report.Problem{Tensor: v.named(tensor), Problem: text})
+}
+
+// named is a tensor or a layer as it is called in a pipeline.
+func (v *verification) named(name string) string {
+	if name == "" || v.folder == "" {
+		return name
+	}
+	return v.folder + "/" + name
+}
+
+// openOthers opens what the output is held against.
+func (v *verification) openOthers() (err error) {
+	if v.For != "" {
+		if v.app, err = app.ByName(v.For); err != nil {
+			return err
+		}
+	}
+	if v.Source != "" {
+		if v.source, err = checkpoint.OpenPart(v.Source, v.sourceFolder); err != nil {
+			return fmt.Errorf("--source: %w", err)
+		}
+	}
+	return nil
+}
+
+func (v *verification) open() (err error) {
+	if v.output, err = checkpoint.OpenPart(v.path, v.folder); err != nil {
+		return err
+	}
+	if v.model, err = layout.Read(v.output, v.source); err != nil {
+		return usage.AsSource(err)
+	}
+	if v.model.Err != nil {
+		v.problem("", "%v", v.model.Err)
+	}
+	return v.readSource()
+}
+
+// readSource finds the layers of a source that is quantized itself: what is
+// compared are their restored values.
+func (v *verification) readSource() (err error) {
+	if v.source == nil {
+		return nil
+	}
+	if v.sourceModel, err = layout.Read(v.source, nil); err != nil {
+		return usage.AsSource(err)
+	}
+	v.sourceModel.AcceptUnscaled() // as quantize was asked to, if there are any
+	v.sourceLayers = map[string]*layout.Layer{}
+	for _, l := range v.sourceModel.Layers {
+		v.sourceLayers[layout.WeightName(l.Name)] = l
+	}
+	return nil
+}
+
+// codesName is the name of the tensor that a problem of a layer is about: its
+// weight, or what another program has in its place.
+func codesName(l *layout.Layer) string {
+	name := layout.WeightName(l.Name)
+	if l.Layout != layout.Other || len(l.Tensors) == 0 {
+		return name
+	}
+	return l.Tensors[0].Name
+}
+
+// unchanged fails if anything that was read is not what it was.
+func (v *verification) unchanged() error {
+	if err := v.output.Unchanged(); err != nil || v.source == nil {
+		return err
+	}
+	return v.source.Unchanged()
+}
+
+// Staged is a model of an output that is not in its place yet.
+type Staged struct {
+	Path, Folder string // the model's folder in a pipeline
+	Source       *checkpoint.Checkpoint
+}
+
+// MeasureStaged compares the layers of outputs with their sources, which stay open.
+func MeasureStaged(ctx context.Context, models []Staged, r engine.Resources, done func(n int64)) (*report.Verification, error) {
+	v := &report.Verification{}
+	var parts []*verification
+	defer func() {
+		for _, part := range parts {
+			if part.output != nil {
+				part.output.Close() // before the stage moves it
+			}
+		}
+	}()
+	for _, one := range models {
+		part := &verification{Verification: v, path: one.Path, folder: one.Folder, layersOnly: true, source: one.Source}
+		parts = append(parts, part)
+		if err := part.open(); err != nil {
+			return nil, err
+		}
+	}
+	if err := runAll(ctx, r, parts, done); err != nil {
+		return nil, err
+	}
+	conclude(v, parts)
+	return v, nil
+}
+
+func closeAll(parts []*verification) {
+	for _, v := range parts {
+		for _, c := range []*checkpoint.Checkpoint{v.output, v.source} {
+			if c != nil {
+				c.Close()
+			}
+		}
+	}
+}
+
+func bytesOfAll(parts []*verification) (n int64) {
+	for _, v := range parts {
+		n += bundle.BytesOf(v.output.Tensors)
+	}
+	return n
+}
+
+// runAll reads one model after the other.
+func runAll(ctx context.Context, r engine.Resources, parts []*verification, done func(n int64)) error {
+	return stream.Run(ctx, r.Workers(), func(yield func(stream.Task) bool) {
+		for _, v := range parts {
+			if !v.tasks(yield) {
+				return
+			}
+		}
+	}, done)
+}
+
+// tasks looks at names and shapes first, then yields the reading of all data.
+func (v *verification) tasks(yield func(stream.Task) bool) bool {
+	if !v.layersOnly {
+		v.checkStructure()
+	}
+	for _, l := range v.model.Layers {
+		if l.Err != nil {
+			v.problem(codesName(l), "%v", l.Err)
+			continue
+		}
+		if !v.newLayerCheck(l).tasks(yield) {
+			return false
+		}
+	}
+	for _, t := range v.model.Plain {
+		if !v.layersOnly && !v.newCopyCheck(t).tasks(yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// conclude puts together what the tiles found, in order.
+func conclude(found *report.Verification, parts []*verification) {
+	var total engine.Sums
+	for _, v := range parts {
+		if v.source != nil {
+			found.Layers = slices.Grow(found.Layers, len(v.model.Layers))
+		}
+		for _, c := range v.checks {
+			total.Add(v.conclude(c))
+		}
+	}
+	if len(found.Layers) > 0 {
+		found.Total = total.Relative()
+	}
+	found.OK = len(found.Problems) == 0
+}
+
+// conclude says what came of one check; the sums are those of a layer that is
+// compared, else nothing.
+func (v *verification) conclude(c *check) engine.Sums {
+	found := c.join()
+	for _, p := range c.problems(found) {
+		v.problem(p.Tensor, "%s", p.Problem)
+	}
+	if c.layer == nil || c.source == nil {
+		return engine.Sums{Nonfinite: -1}
+	}
+	e := report.LayerError{
+		Name: v.named(c.layer.Name), Figures: report.Figures{Error: found.Relative(), MaxAbs: engine.FiniteOrNil(found.MaxAbs)},
+		Dtype: c.layer.Dtype, Shape: c.source.Shape, Bytes: bundle.BytesOf(c.layer.Tensors), BytesSource: c.source.Bytes,
+	}
+	v.Layers = append(v.Layers, e)
+	if v.MaxRelMSE != nil && (e.RelMSE == nil || *e.RelMSE > *v.MaxRelMSE) {
+		v.problem(layout.WeightName(c.layer.Name), "rel_mse is %s, above %g", Figure(e.RelMSE), *v.MaxRelMSE)
+	}
+	return found
+}
+
+// Figure is a figure as a message has it.
+func Figure(x *float64) string {
+	if x == nil {
+		return "not finite"
+	}
+	return fmt.Sprintf("%.3g", *x)
+}
