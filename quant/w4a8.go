@@ -148,6 +148,10 @@ func (w *W4A8) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
 
 func (w *W4A8) pack(dst []byte, codes []uint16) {
 	low := dst[:len(codes)/2]
+	if w.Bits == 4 {
+		pack.Pack(low, codes, 4)
+		return
+	}
 	packNibbles(low, codes)
 	for i := range dst[len(low):] {
 		c := codes[4*i : 4*i+4]
