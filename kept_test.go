@@ -84,7 +84,7 @@ func TestThreadsWithinMemory(t *testing.T) {
 		memory  int64
 		want    int
 	}{{8, 0, 8}, {64, 0, 44}, {64, 64 << 20, 6}, {2, 64 << 20, 2}, {4, 1 << 20, 1}, {64, 1 << 30, 64}} {
-		if got := (Resources{Threads: test.threads, Memory: test.memory}).Workers(); got != test.want {
+		if got := engine.Workers(Resources{Threads: test.threads, Memory: test.memory}); got != test.want {
 			t.Errorf("%d threads, memory %d: %d work, want %d", test.threads, test.memory, got, test.want)
 		}
 	}

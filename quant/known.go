@@ -10,7 +10,7 @@ import (
 type known struct {
 	ranges []Range    // of all groups, where these are larger than tiles
 	books  []*Lloyd   // of all groups, likewise
-	stored [2]*stored // of scales and of zero points, where they are stored in turn
+	stored [2]*stored // of scales and of zero points, where they are quantized themselves
 	rank   *lowRank
 
 	once [2]sync.Once

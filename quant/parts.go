@@ -47,7 +47,7 @@ func (s *Scheme) Written(i, start, end int) Span { return s.parts[i].written(sta
 func (s *Scheme) Needed(i, start, end int) Span { return s.parts[i].needed(start, end) }
 
 // sideData is the scales, or zero points, of all groups: where their tensors
-// begin among the parts, and how they are stored in turn, if they are.
+// begin among the parts, and how they are quantized themselves, if they are.
 type sideData struct {
 	part  int // 0 for none
 	store *store

@@ -59,8 +59,9 @@ type Options struct {
 	// integers.
 	Codebook      bool
 	CodebookSteps int
-	// ScaleStore and ZeroPointStore are dtypes in which scales and zero points
-	// are stored in turn, nil for ScaleDtype; with CodebookScale by a codebook.
+	// ScaleStore and ZeroPointStore are dtypes to which scales and zero points are
+	// quantized themselves (double quantization), nil for ScaleDtype; with
+	// CodebookScale by a codebook.
 	ScaleStore, ZeroPointStore *dtype.Type
 	CodebookScale              bool
 }
@@ -358,7 +359,7 @@ func (s *Scheme) ShapedForMatmul() bool {
 // MatmulDtype returns the dtype of quantized matmul.
 func (s *Scheme) MatmulDtype() string { return s.product.Name }
 
-// Stores returns the dtypes in which scales and zero points are stored in turn,
+// Stores returns the dtypes in which scales and zero points are themselves quantized,
 // "" for none, and whether by a codebook.
 func (s *Scheme) Stores() (scale, zero string, codebook bool) {
 	for i, f := range []sideData{s.scale, s.zero} {

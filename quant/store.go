@@ -9,7 +9,7 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// Roles of scales and zero points that are quantized in turn.
+// Roles of scales and zero points that are quantized themselves (double quantization).
 const (
 	Scale2         Role = "scale_2"          // scale = code × scale_2 + scale_zero_point, or levels; also nvfp4's
 	ScaleZeroPoint Role = "scale_zero_point" // only with unsigned dtypes

@@ -59,7 +59,7 @@ func checkInvokeAI(l SDNQLayer) error {
 	case s.Codebook:
 		return errors.New("InvokeAI does not know codebooks: leave out --codebook")
 	case scale+zero != "":
-		return errors.New("InvokeAI does not know scales that are stored in turn: leave out --scale-dtype and --zero-point-dtype")
+		return errors.New("InvokeAI does not know double quantization: leave out --scale-dtype and --zero-point-dtype")
 	case s.ShapedForMatmul():
 		return errors.New("InvokeAI does not know weights that are stored for quantized matmul: leave out --quantized-matmul")
 	case s.Kind == quant.Conv || s.Kind == quant.ConvTranspose:

@@ -31,7 +31,7 @@ type Settings struct {
 	SVDSteps           int // of the search for that part
 	Codebook           bool
 	CodebookSteps      int
-	ScaleDtype         string // SDNQ dtypes in which scales are stored in turn,
+	ScaleDtype         string // double quantization: SDNQ dtypes of scales and zero points,
 	ZeroPointDtype     string // "none", or "" for not set
 	CodebookScale      bool
 	Matmul, MatmulConv bool // storage for quantized matmul
@@ -100,7 +100,7 @@ var fields = []Field{
 	{"svd-steps", "svd_steps", "SDNQ: look for that part in N steps; fewer are faster and leave a little more to quantize", ofSDNQ, func(s *Settings) any { return &s.SVDSteps }},
 	{"codebook", "use_codebook", "SDNQ: a table of levels for every group, for unsigned integers", ofSDNQ, func(s *Settings) any { return &s.Codebook }},
 	{"codebook-steps", "codebook_steps", "SDNQ: refine a codebook N times", ofSDNQ, func(s *Settings) any { return &s.CodebookSteps }},
-	{"scale-dtype", "scale_dtype", "SDNQ: store scales in this dtype in turn", ofSDNQ, func(s *Settings) any { return &s.ScaleDtype }},
+	{"scale-dtype", "scale_dtype", "SDNQ: quantize scales themselves, to this dtype (double quantization)", ofSDNQ, func(s *Settings) any { return &s.ScaleDtype }},
 	{"zero-point-dtype", "zero_point_dtype", "SDNQ: store zero points in this dtype, where not in that of scales", ofSDNQ, func(s *Settings) any { return &s.ZeroPointDtype }},
 	{"codebook-scale", "use_codebook_scale", "SDNQ: store scales by a codebook", ofSDNQ, func(s *Settings) any { return &s.CodebookScale }},
 	{"quantized-matmul", "use_quantized_matmul", "SDNQ: store weights as they are multiplied without being restored", ofSDNQ, func(s *Settings) any { return &s.Matmul }},

@@ -100,13 +100,13 @@ func (j *job) write(ctx context.Context, w writing) (*report.Report, error) {
 }
 
 func (j *job) commit(ctx context.Context, w writing, out *stage.Stage) (*report.Report, error) {
-	done := w.Counter(w.bytes)
+	done := engine.Counter(w.Resources, w.bytes)
 	tasks := func(yield func(stream.Task) bool) {
 		if j.headers(yield) {
 			w.tasks(yield)
 		}
 	}
-	if err := stream.Run(ctx, w.Workers(), tasks, done); err != nil {
+	if err := stream.Run(ctx, engine.Workers(w.Resources), tasks, done); err != nil {
 		return nil, err
 	}
 	if err := j.finish(); err != nil {

@@ -60,7 +60,7 @@ func (j *job) measureAgain(ctx context.Context, s *stage.Stage, r engine.Resourc
 			}
 		}
 	}
-	if err := stream.Run(ctx, r.Workers(), tasks, done); err != nil {
+	if err := stream.Run(ctx, engine.Workers(r), tasks, done); err != nil {
 		return err
 	}
 	losses := make(map[string][]engine.Sums, len(all))

@@ -29,7 +29,7 @@ func (d *Decoding) bands() *bands {
 	}
 	_, _, tile := d.Shape()
 	b := &bands{Decoding: d, straighten: straighten, width: d.Layer.Parts[0].Dtype.Bits() / 8}
-	b.values = max(int(d.Limit()/bandShare)/b.width/tile, 1) * tile
+	b.values = max(int(limit(d.Resources)/bandShare)/b.width/tile, 1) * tile
 	return b
 }
 

@@ -62,7 +62,7 @@ func (q *Quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
 		return yield(stream.Task{Do: func(*stream.Worker) error { return e.explain(err) }})
 	}
 	e.keep()
-	return q.turns.add(e.turn(), q.Workers(), q.searches(), yield)
+	return q.turns.add(e.turn(), Workers(q.Resources), searches(q.Resources), yield)
 }
 
 // encoding is one tensor on its way through its codec.
@@ -86,7 +86,7 @@ func (q *Quantization) encoding(s *plan.Step) *encoding {
 	if !ok {
 		e = new(encoding)
 	}
-	*e = encoding{Quantization: q, step: s, limit: q.MaxTile()}
+	*e = encoding{Quantization: q, step: s, limit: MaxTile(q.Resources)}
 	if s.From == nil {
 		e.plain = PlainValues{Source: q.Source, Tensor: s.Source}
 		e.values = &e.plain
@@ -105,7 +105,7 @@ func (q *Quantization) encoding(s *plan.Step) *encoding {
 
 // shelve has a search that takes much memory keep some of it in a file.
 func (e *encoding) shelve() error {
-	if codec.Held(e.encoder) <= e.searches() {
+	if codec.Held(e.encoder) <= searches(e.Resources) {
 		return nil
 	}
 	_, err := codec.Shelve(e.encoder, func() (quant.Shelf, error) { return e.Stage.Scratch() })

@@ -22,12 +22,12 @@ type Resources struct {
 type Progress struct{ Done, Total int64 }
 
 // Workers is the number of tiles that are worked on at a time.
-func (r Resources) Workers() int {
+func Workers(r Resources) int {
 	n := r.Threads
 	if n == 0 {
 		n = runtime.GOMAXPROCS(0)
 	}
-	return min(n, int(max((r.Limit()-baseMemory)/workerMemory, 1)))
+	return min(n, int(max((limit(r)-baseMemory)/workerMemory, 1)))
 }
 
 const (
@@ -45,20 +45,20 @@ const (
 	// the tensors of a stored layer.
 	RawBuffer = maxParts
 	// maxParts are the tensors of a layer: codes, three each for scales and
-	// zero points that are stored in turn, two low-rank factors.
+	// zero points that are quantized themselves, two low-rank factors.
 	maxParts = 9
 )
 
 // MaxTile is the number of values that a tile may hold within the memory:
 // whole blocks of any dtype.
-func (r Resources) MaxTile() int {
-	memory := r.Limit()
-	perWorker := max(memory-baseMemory, memory/4) / int64(r.Workers())
+func MaxTile(r Resources) int {
+	memory := limit(r)
+	perWorker := max(memory-baseMemory, memory/4) / int64(Workers(r))
 	return int(max(perWorker/bytesPerValue/4096, 1)) * 4096
 }
 
-// Limit is Memory, or its default.
-func (r Resources) Limit() int64 {
+// limit is Memory, or its default.
+func limit(r Resources) int64 {
 	if r.Memory == 0 {
 		return defaultMemory
 	}
@@ -66,10 +66,10 @@ func (r Resources) Limit() int64 {
 }
 
 // searches bounds what searches over weights that are under way together take.
-func (r Resources) searches() int64 { return r.Limit() / 4 }
+func searches(r Resources) int64 { return limit(r) / 4 }
 
 // Counter counts done bytes up to total.
-func (r Resources) Counter(total int64) func(n int64) {
+func Counter(r Resources, total int64) func(n int64) {
 	if r.Progress == nil {
 		return nil
 	}

@@ -47,9 +47,9 @@ func (t *Transcoding) tasks(yield func(stream.Task) bool) bool {
 func (t *Transcoding) move(s *plan.Step, yield func(stream.Task) bool) bool {
 	want := moveValues
 	if s.Move.Turned() && !s.Move.Rounds { // whose sums are by areas
-		want = max(want, t.MaxTile())
+		want = max(want, MaxTile(t.Resources))
 	}
-	areas := s.Move.Areas(s.Move.Area(want, t.MaxTile()))
+	areas := s.Move.Areas(s.Move.Area(want, MaxTile(t.Resources)))
 	var found []Sums
 	if s.Move.Rounds {
 		found = make([]Sums, len(areas))

@@ -24,9 +24,9 @@ type Residency struct {
 // NewResidency lends a share of the memory that a run may take.
 func NewResidency(r Resources) *Residency {
 	return &Residency{
-		room:   r.Limit() - 2*baseMemory, // the program and the workers' buffers
-		beside: r.searches(),
-		slots:  make(chan struct{}, r.Workers()),
+		room:   limit(r) - 2*baseMemory, // the program and the workers' buffers
+		beside: searches(r),
+		slots:  make(chan struct{}, Workers(r)),
 	}
 }
 

@@ -34,7 +34,7 @@ func ChooseFor(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, r Re
 			}
 		}
 	}
-	err := stream.Run(ctx, r.Workers(), tasks, nil)
+	err := stream.Run(ctx, Workers(r), tasks, nil)
 	return found, err
 }
 

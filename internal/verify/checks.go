@@ -269,7 +269,7 @@ func (v *verification) original(name string) (*engine.Original, bool) {
 		return nil, false
 	}
 	if l := v.sourceLayers[name]; l != nil {
-		return &engine.Original{Values: engine.NewStoredValues(v.source, l, v.MaxTile()/2, v.Resources), Shape: l.Shape(), Bytes: bundle.BytesOf(l.Tensors), Err: l.Err}, true
+		return &engine.Original{Values: engine.NewStoredValues(v.source, l, engine.MaxTile(v.Resources)/2, v.Resources), Shape: l.Shape(), Bytes: bundle.BytesOf(l.Tensors), Err: l.Err}, true
 	}
 	t, ok := v.source.Lookup(name)
 	return &engine.Original{Values: &engine.PlainValues{Source: v.source, Tensor: t}, Dtype: t.Dtype, Shape: t.Shape, Bytes: t.Size}, ok

@@ -95,7 +95,7 @@ func Verify(ctx context.Context, path string, o VerifyOptions) (*report.Verifica
 			whole = append(whole, part)
 		}
 	}
-	if err := runAll(ctx, o.Resources, whole, o.Counter(bytesOfAll(whole))); err != nil {
+	if err := runAll(ctx, o.Resources, whole, engine.Counter(o.Resources, bytesOfAll(whole))); err != nil {
 		return nil, err
 	}
 	for _, part := range whole {
@@ -251,7 +251,7 @@ func bytesOfAll(parts []*verification) (n int64) {
 
 // runAll reads one model after the other.
 func runAll(ctx context.Context, r engine.Resources, parts []*verification, done func(n int64)) error {
-	return stream.Run(ctx, r.Workers(), func(yield func(stream.Task) bool) {
+	return stream.Run(ctx, engine.Workers(r), func(yield func(stream.Task) bool) {
 		for _, v := range parts {
 			if !v.tasks(yield) {
 				return
