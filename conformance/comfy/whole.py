@@ -3,7 +3,7 @@ compares a forward pass with the dequantized file's.
 
 whole.py COMFY TENSORPRESS [CASE…]: COMFY is a checkout of ComfyUI 0.33.0.
 DTYPES in the environment names the formats, with commas between, for fewer
-than all.
+than all, PRESETS the presets for fewer than auto and none.
 
 Every case is built of ComfyUI's own classes with random weights, quantized with
 --for comfyui, with the family's preset and with none, and loaded with
@@ -39,6 +39,7 @@ torch.set_grad_enabled(False)
 binary = sys.argv[2]
 ALL = ("nvfp4", "mxfp8", "int8_tensorwise", "int8_tensorwise --convrot", "float8_e4m3fn", "float8_e5m2", "convrot_w4a4", "asym_w4a8_int8")
 FORMATS = tuple(os.environ["DTYPES"].split(",")) if "DTYPES" in os.environ else ALL
+PRESETS = tuple(os.environ.get("PRESETS", "auto,none").split(","))
 BF16 = torch.bfloat16
 
 
@@ -77,7 +78,7 @@ MODELS = {
                 ffn_dim_multiplier=8 / 3, z_image_modulation=True, time_scale=1000.0, pad_tokens_multiple=32), lambda: dict(x=r(1, 16, 16, 16), timesteps=t(), context=r(1, 32, 2560), num_tokens=32)),
     "lumina2": ("lumina.model", "NextDiT", dict(patch_size=2, in_channels=16, dim=2304, n_layers=1, qk_norm=True, cap_feat_dim=2304, n_heads=24, n_kv_heads=8, axes_dims=[32, 32, 32], axes_lens=[300, 512, 512], rope_theta=10000.0,
                 ffn_dim_multiplier=4.0), lambda: dict(x=r(1, 16, 16, 16), timesteps=t(), context=r(1, 8, 2304), num_tokens=8)),
-    "chroma": ("chroma.model", "Chroma", dict({k: v for k, v in FLUX.items() if k not in ("guidance_embed", "vec_in_dim")}, image_model="chroma", in_channels=64, out_channels=64, hidden_size=3072, num_heads=24, depth=1,
+    "chroma": ("chroma.model", "Chroma", dict({k: v for k, v in FLUX.items() if k != "guidance_embed"}, image_model="chroma", vec_in_dim=None, in_channels=64, out_channels=64, hidden_size=3072, num_heads=24, depth=1,
                depth_single_blocks=1, in_dim=64, out_dim=3072, hidden_dim=5120, n_layers=5), lambda: dict(x=r(1, 16, 16, 16), timestep=t(), context=r(1, 8, 4096), guidance=t(0))),
     # Latents narrower than 33 have no place in its position embedding.
     "pixart": ("pixart.pixartms", "PixArtMS", dict(depth=2, micro_condition=False, model_max_length=300), lambda: dict(x=r(1, 4, 8, 88), timesteps=t(500.0), context=r(1, 8, 4096))),
@@ -110,11 +111,17 @@ def tensorpress(*args):
     return subprocess.run([binary, *map(str, args)], capture_output=True, text=True)
 
 
-def quantize(source, out, *options):
+def quantize_layers(source, out, *options):
+    """Quantizes and returns the names of the layers that were."""
     run = tensorpress("quantize", source, out, "--force", "-q", "--json", "--for", "comfyui", *options)
     if run.returncode:
         return None, run.stderr.strip()
-    return sum(layer["action"] == "quantize" for layer in json.loads(run.stdout)["layers"]), ""
+    return [layer["name"] for layer in json.loads(run.stdout)["layers"] if layer["action"] == "quantize"], ""
+
+
+def quantize(source, out, *options):
+    layers, error = quantize_layers(source, out, *options)
+    return layers and len(layers), error
 
 
 def shapes(path):
@@ -137,9 +144,12 @@ def quantized(module):
 
 def forward(path, case):
     patcher = comfy.sd.load_diffusion_model(str(path), model_options={"dtype": BF16}, disable_dynamic=True)
+    return run_model(patcher, case)
+
+
+def run_model(patcher, case):
     model = patcher.model.diffusion_model
-    inputs = MODELS[case][3]()
-    return model(**inputs, transformer_options={}).float(), quantized(model)
+    return model(**MODELS[case][3](), transformer_options={}).float(), quantized(model)
 
 
 def distance(a, b):
@@ -151,7 +161,7 @@ def check_model(case, folder):
     save_file(model_state(case), source)
     exact, _ = forward(source, case)
     good, lines = True, []
-    for dtype, preset in itertools.product([f for f in FORMATS if f in LARGE.get(case, FORMATS)], ("auto", "none")):
+    for dtype, preset in itertools.product([f for f in FORMATS if f in LARGE.get(case, FORMATS)], PRESETS):
         if case in ("sdxl-unet", "z-image", "chroma", "qwen-image") and preset == "none" and dtype != "nvfp4":
             continue
         n, error = quantize(source, out, "--dtype", *dtype.split(), "--preset", preset)
@@ -229,6 +239,11 @@ def t5_state():
     return comfy.text_encoders.t5.T5(dict(json.loads(path.read_text()), **NARROW), BF16, "meta", comfy.ops.manual_cast).state_dict()
 
 
+def small_queries(state):
+    """Makes queries as small as T5's own, or 24 layers make noise of any rounding."""
+    return {k: v / 8 if k.endswith("SelfAttention.q.weight") else v for k, v in state.items()}
+
+
 def clip_state():
     import comfy.clip_model
 
@@ -263,8 +278,7 @@ def check_clip(folder):
 def check_t5(folder):
     """T5-XXL is read in every format."""
     narrow_t5()
-    state = randomized(t5_state())  # queries as small as T5's own, or 24 layers make noise of any rounding
-    return check_texts(folder, {k: v / 8 if k.endswith("SelfAttention.q.weight") else v for k, v in state.items()}, "PIXART")
+    return check_texts(folder, small_queries(randomized(t5_state())), "PIXART")
 
 
 def check_language(case, folder):
@@ -279,7 +293,7 @@ def check_texts(folder, state, kind):
     kind = getattr(comfy.sd.CLIPType, kind)
     exact, _ = encode(source, kind)
     good, lines = True, []
-    for dtype, preset in itertools.product(FORMATS, ("auto", "none")):
+    for dtype, preset in itertools.product(FORMATS, PRESETS):
         n, error = quantize(source, out, "--dtype", *dtype.split(), "--preset", preset)
         verified = tensorpress("verify", out, "--for", "comfyui", "-q").returncode
         dequantize(out, plain, source)
@@ -297,7 +311,80 @@ def check_texts(folder, state, kind):
     return good, lines
 
 
-SPECIAL = {"clip-l": check_clip, "t5-xxl": check_t5, **{case: functools.partial(check_language, case) for case in LANGUAGE}}
+VAE = dict(double_z=True, z_channels=4, resolution=256, in_channels=3, out_ch=3, ch=128, ch_mult=[1, 2, 4, 4], num_res_blocks=2, attn_resolutions=[], dropout=0.0)
+
+
+def vae_state(channels):
+    """A VAE as of Stable Diffusion 1 (4 channels) or of Flux (16)."""
+    import comfy.ldm.models.autoencoder as autoencoder
+
+    settings, part = dict(VAE, z_channels=channels), "comfy.ldm.modules.diffusionmodules.model."
+    with torch.device("meta"):
+        model = autoencoder.AutoencoderKL(ddconfig=settings, embed_dim=4) if channels == 4 else autoencoder.AutoencodingEngine(
+            regularizer_config=dict(target="comfy.ldm.models.autoencoder.DiagonalGaussianRegularizer"),
+            encoder_config=dict(target=part + "Encoder", params=settings), decoder_config=dict(target=part + "Decoder", params=settings))
+    return randomized(model.state_dict())
+
+
+# All-in-one checkpoints: case -> (diffusion model, the prefixes of CLIP-L, of
+# T5-XXL if it has one, and of the VAE, the VAE's channels).
+CHECKPOINTS = {
+    "sd15-checkpoint": ("sd15-unet", "cond_stage_model.transformer.", None, "first_stage_model.", 4),
+    "flux-checkpoint": ("flux", "text_encoders.clip_l.transformer.", "text_encoders.t5xxl.transformer.", "vae.", 16),
+}
+
+
+def checkpoint_state(case):
+    model, clip, t5, vae, channels = CHECKPOINTS[case]
+    parts = {"model.diffusion_model.": model_state(model), clip: randomized(clip_state()), vae: vae_state(channels)}
+    parts[clip]["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    if t5:
+        parts[t5] = small_queries(randomized(t5_state()))
+    return {prefix + name: v for prefix, state in parts.items() for name, v in state.items()}
+
+
+def run_checkpoint(path, case):
+    """What the parts of a checkpoint give, and how many weights of each are quantized."""
+    patcher, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), model_options={"dtype": BF16}, disable_dynamic=True)
+    out, in_model = run_model(patcher, CHECKPOINTS[case][0])
+    text, pooled = clip.encode_from_tokens(clip.tokenize(TOKENS), return_pooled=True)
+    picture = vae.decode(r(1, CHECKPOINTS[case][4], 8, 8).float())
+    return dict(model=out, text=text.float(), pooled=pooled.float(), picture=picture.float()), [in_model, quantized(clip.cond_stage_model), quantized(vae.first_stage_model)]
+
+
+def check_checkpoint(case, folder):
+    """The diffusion model and T5-XXL are read quantized; CLIP and the VAE stay as
+    they are, and give what they gave."""
+    if t5 := CHECKPOINTS[case][2]:
+        narrow_t5()
+    source, out, plain = (folder / name for name in ("in.safetensors", "out.safetensors", "plain.safetensors"))
+    save_file(checkpoint_state(case), source)
+    exact, _ = run_checkpoint(source, case)
+    good, lines = True, []
+    for dtype, preset in itertools.product([f for f in FORMATS if f in LARGE.get(CHECKPOINTS[case][0], FORMATS)], PRESETS):
+        layers, error = quantize_layers(source, out, "--dtype", *dtype.split(), "--preset", preset)
+        verified = tensorpress("verify", out, "--for", "comfyui", "-q").returncode
+        dequantize(out, plain, source)
+        try:
+            want, _ = run_checkpoint(plain, case)
+            got, found = run_checkpoint(out, case)
+        except Exception as e:
+            good = False
+            lines.append(f"FAIL {dtype} {preset}: {type(e).__name__} {str(e)[:200]} {error}")
+            continue
+        n = [sum(name.startswith(prefix) for name in layers) for prefix in ("model.diffusion_model.", t5 or "-")]
+        fine = found == [*n, 0] and sum(n) == len(layers) and min(n[: 2 if t5 else 1]) > 0 and verified == 0
+        fine = fine and all(torch.equal(got[part], exact[part]) for part in ("pooled", "picture", *(() if t5 else ("text",))))
+        off = {part: (distance(got[part], want[part]), distance(want[part], exact[part])) for part in ("model", "text")}
+        fine = fine and all(away <= max(0.05, 1.5 * lost) for away, lost in off.values())
+        good = good and fine
+        told = ", ".join(f"{part} {away:.4f} from the dequantized file's, which is {lost:.4f} from the source's" for part, (away, lost) in off.items())
+        lines.append(f"{'ok  ' if fine else 'FAIL'} {dtype} {preset}: {found} of {n} layers of model, text encoders and VAE; {told} {error}")
+    return good, lines
+
+
+SPECIAL = {"clip-l": check_clip, "t5-xxl": check_t5, **{case: functools.partial(check_language, case) for case in LANGUAGE},
+           **{case: functools.partial(check_checkpoint, case) for case in CHECKPOINTS}}
 failed = []
 for case in sys.argv[3:] or [*MODELS, *SPECIAL]:
     start = time.time()
