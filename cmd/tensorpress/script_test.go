@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -165,6 +166,9 @@ func interrupt(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(filepath.Join(bin, "tensorpress"), args[1:]...)
 	cmd.Dir = ts.MkAbs(".")
 	cmd.Stdout, cmd.Stderr = &printed, &printed
+	heard := make(chan os.Signal, 1)
+	signal.Notify(heard, send) // else the program has it ignored where this process has, as under nohup
+	defer signal.Stop(heard)
 	check(ts, cmd.Start())
 	deadline := time.Now().Add(10 * time.Second)
 	for {
