@@ -11,7 +11,6 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/preset"
-	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/sdnq"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
@@ -85,16 +84,6 @@ func (d *decider) checkGlobal() error {
 		err = f.Check(d.inherit(s, f, nil))
 	}
 	return usage.Wrap(err)
-}
-
-// base are the settings where nothing is said.
-func (d *decider) base() codec.Settings {
-	s := codec.Default()
-	s.Dtype = "int8_tensorwise"
-	if d.Layout == layout.SDNQ {
-		s.Dtype = "int8"
-	}
-	return s
 }
 
 func (d *decider) step(s *Step, t checkpoint.Tensor) error {
@@ -414,101 +403,6 @@ func (d *decider) store(s *Step, given *codec.Settings) (keep string, err error)
 	return "", nil
 }
 
-// resolve gives the step its format and returns its settings. Neighbours most
-// often follow the same, which are not worked out again.
-func (d *decider) resolve(s *Step, kind preset.Kind, rule *Rule) (codec.Settings, error) {
-	from, err := d.settings(s.memoryName(), rule)
-	if err != nil {
-		return from, err
-	}
-	from.Kind = quantKinds[kind]
-	if r := &d.resolved; r.format == nil || r.rule != rule || r.from != from {
-		*r = resolved{rule: rule, from: from}
-		f, err := codec.Resolve(from.Dtype, d.Layout == layout.SDNQ)
-		if err != nil {
-			return from, usage.Errorf("layer %s: %w", s.Layer, err)
-		}
-		r.format = f.Scaled(from.Scale)
-		r.settings = d.inherit(from, r.format, rule)
-	}
-	s.Format = d.resolved.format
-	return d.resolved.settings, nil
-}
-
-// givenSettings has settings once that many layers have.
-type givenSettings struct {
-	all  map[codec.Settings]*codec.Settings
-	last *codec.Settings // neighbours most often have the same
-}
-
-// unset are the settings of what is not quantized.
-var unset codec.Settings
-
-func (g *givenSettings) shared(s codec.Settings) *codec.Settings {
-	if g.last != nil && *g.last == s {
-		return g.last
-	}
-	g.last = g.all[s]
-	if g.last == nil {
-		g.last = new(codec.Settings)
-		*g.last = s
-		if g.all == nil {
-			g.all = map[codec.Settings]*codec.Settings{}
-		}
-		g.all[s] = g.last
-	}
-	return g.last
-}
-
-// check is that of the format, for a layer unlike the one before.
-func (d *decider) check(f *codec.Format, given *codec.Settings) error {
-	if d.checked.format == f && d.checked.settings == *given {
-		return nil
-	}
-	d.checked.format, d.checked.settings = f, *given
-	return f.Check(*given)
-}
-
-// resolved is what settings and a rule came to.
-type resolved struct {
-	rule     *Rule
-	from     codec.Settings
-	settings codec.Settings
-	format   *codec.Format
-}
-
-// made tells codecs apart that layers can share.
-type made struct {
-	format   *codec.Format
-	settings codec.Settings
-	dtype    safetensors.Dtype
-	shape    [8]int
-	rank     int
-}
-
-// make is that of the format. Layers of one shape share a codec: models repeat
-// a few shapes many times.
-func (d *decider) make(f *codec.Format, src codec.Source, s codec.Settings) (codec.Codec, pyjson.Object, error) {
-	key := made{format: f, settings: s, dtype: src.Dtype, rank: len(src.Shape)}
-	if s.Stochastic || copy(key.shape[:], src.Shape) < len(src.Shape) { // chances follow from the name
-		return f.Make(src, s)
-	}
-	if m, ok := d.made[key]; ok {
-		return m.codec, m.options, nil
-	}
-	c, o, err := f.Make(src, s)
-	if err == nil {
-		d.made[key] = shared{c, o}
-	}
-	return c, o, err
-}
-
-// shared is what layers have in common. Options must not be changed in place.
-type shared struct {
-	codec   codec.Codec
-	options pyjson.Object
-}
-
 // settle takes back settings that a layer cannot follow though its dtype can
 // hold it, and says so where the reference does not.
 func (d *decider) settle(s *Step, src codec.Source, given *codec.Settings) (err error) {
@@ -541,64 +435,6 @@ func dtypeName(s *Step) string {
 	}
 	name, _ := s.Options.Get("weights_dtype")
 	return name.(string)
-}
-
-// settings of a layer: defaults, the config's, the flags', the rule's.
-func (d *decider) settings(name string, rule *Rule) (codec.Settings, error) {
-	s := d.flagged
-	if d.Config != nil {
-		c, err := d.Config.For(name)
-		if err != nil {
-			return s, usage.Errorf("tensor %s: %w", name, err)
-		}
-		if s, err = configured(d.base(), c); err != nil {
-			return s, usage.Errorf("tensor %s: %w", name, err)
-		}
-		s = s.With(d.Flags)
-	}
-	if rule != nil {
-		s = s.With(rule.Over)
-	}
-	return d.plainName(s), nil
-}
-
-// global are the settings of layers without any of their own.
-func (d *decider) global() codec.Settings {
-	s := d.base()
-	if d.Config != nil {
-		s, _ = configured(s, d.Config.Settings) // newDecider has tried it
-	}
-	return d.plainName(s.With(d.Flags))
-}
-
-// configured takes over what a config says, whose names are always SDNQ's.
-func configured(s codec.Settings, c sdnq.Settings) (codec.Settings, error) {
-	s, err := s.FromConfig(c.Object())
-	s.Dtype = "sdnq:" + s.Dtype
-	return s, err
-}
-
-// plainName drops a prefix that only the comfy layout needs.
-func (d *decider) plainName(s codec.Settings) codec.Settings {
-	if d.Layout == layout.SDNQ {
-		s.Dtype = strings.TrimPrefix(s.Dtype, "sdnq:")
-	}
-	return s
-}
-
-// inherit drops what a dtype has no use for and what was asked for with
-// another: by flags before a rule's own dtype, by the config before the flags'.
-func (d *decider) inherit(s codec.Settings, f *codec.Format, rule *Rule) codec.Settings {
-	own := Overrides{}
-	if rule != nil {
-		own = rule.Over
-	}
-	if own["dtype"] == nil && d.Flags["dtype"] == nil {
-		return s
-	}
-	return f.Without(s, func(flag string) bool {
-		return own[flag] != nil || own["dtype"] == nil && d.Flags[flag] != nil
-	})
 }
 
 // castKept does to an unquantized weight what convert_to_quant does, where its
