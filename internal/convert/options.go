@@ -187,8 +187,8 @@ func parseConfig(text []byte) (*sdnq.Config, error) {
 			return nil, errors.New("quantization_config: want an object")
 		}
 	}
-	if sdnq.IsForeign(o) {
-		return nil, fmt.Errorf("SDNQ config: no key is SDNQ's, the first one is %q", o[0].Key)
+	if err := sdnq.CheckKeys(o); err != nil {
+		return nil, err
 	}
 	return sdnq.FromObject(o)
 }

@@ -141,11 +141,24 @@ func settingKeys() []string {
 	return names
 }
 
-// IsForeign reports whether an object has keys of which none is SDNQ's.
-func IsForeign(o pyjson.Object) bool {
+// CheckKeys refuses an object that a user gives for a config and of which no key is
+// SDNQ's, or one is nearly: what was meant by it would not be followed. Other keys
+// may be those of another release.
+func CheckKeys(o pyjson.Object) error {
 	known := append(settingKeys(), "quant_method", "modules_to_not_convert", "modules_to_not_use_matmul", "modules_dtype_dict",
-		"modules_quant_config", "minimum_allowed_numel", "minimum_allowed_channel_size", "add_skip_keys")
-	return len(o) > 0 && !slices.ContainsFunc(o, func(m pyjson.Member) bool { return slices.Contains(known, m.Key) })
+		"modules_quant_config", "minimum_allowed_numel", "minimum_allowed_channel_size", "add_skip_keys", shapesKey)
+	foreign := len(o) > 0
+	for _, m := range o {
+		if slices.Contains(known, m.Key) {
+			foreign = false
+		} else if near := suggest.Words(m.Key, known); len(near) > 0 {
+			return fmt.Errorf("SDNQ config: unknown key %q%s", m.Key, suggest.Ask(near))
+		}
+	}
+	if foreign {
+		return fmt.Errorf("SDNQ config: no key is SDNQ's, the first one is %q", o[0].Key)
+	}
+	return nil
 }
 
 // defaults are the values of SDNQ's keys for layers beyond dtype and group.

@@ -234,3 +234,25 @@ func FuzzConfig(f *testing.F) {
 		}
 	})
 }
+
+// TestCheckKeys: a key with a typing error would be a setting that nobody follows.
+func TestCheckKeys(t *testing.T) {
+	for text, want := range map[string]string{
+		`{}`: "", `{"weights_dtype": "uint4", "key_of_another_release_of_it": 1}`: "",
+		`{"weights_dtyp": "uint4", "group_size": 64}`:     `unknown key "weights_dtyp", did you mean weights_dtype?`,
+		`{"weights_dtype": "uint4", "use_hadamrd": true}`: `unknown key "use_hadamrd", did you mean use_hadamard?`,
+		`{"architectures": []}`:                           `no key is SDNQ's, the first one is "architectures"`,
+	} {
+		o, err := pyjson.ParseObject([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if err := CheckKeys(o); err != nil {
+			got = err.Error()
+		}
+		if got != strings.TrimSuffix("SDNQ config: "+want, "SDNQ config: ") {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+}
