@@ -141,12 +141,16 @@ func settingKeys() []string {
 	return names
 }
 
+// saved are keys that sdnq writes and that say nothing of how weights are stored.
+var saved = []string{"sdnq_version", "is_integer", "is_unsigned", "use_grad_ckpt", "use_static_quantization"}
+
 // CheckKeys refuses an object that a user gives for a config and of which no key is
 // SDNQ's, or one is nearly: what was meant by it would not be followed. Other keys
 // may be those of another release.
 func CheckKeys(o pyjson.Object) error {
 	known := append(settingKeys(), "quant_method", "modules_to_not_convert", "modules_to_not_use_matmul", "modules_dtype_dict",
 		"modules_quant_config", "minimum_allowed_numel", "minimum_allowed_channel_size", "add_skip_keys", shapesKey)
+	known = append(known, saved...)
 	foreign := len(o) > 0
 	for _, m := range o {
 		if slices.Contains(known, m.Key) {

@@ -239,9 +239,10 @@ func FuzzConfig(f *testing.F) {
 func TestCheckKeys(t *testing.T) {
 	for text, want := range map[string]string{
 		`{}`: "", `{"weights_dtype": "uint4", "key_of_another_release_of_it": 1}`: "",
-		`{"weights_dtyp": "uint4", "group_size": 64}`:     `unknown key "weights_dtyp", did you mean weights_dtype?`,
-		`{"weights_dtype": "uint4", "use_hadamrd": true}`: `unknown key "use_hadamrd", did you mean use_hadamard?`,
-		`{"architectures": []}`:                           `no key is SDNQ's, the first one is "architectures"`,
+		`{"weights_dtyp": "uint4", "group_size": 64}`:                                                               `unknown key "weights_dtyp", did you mean weights_dtype?`,
+		`{"weights_dtype": "uint4", "use_hadamrd": true}`:                                                           `unknown key "use_hadamrd", did you mean use_hadamard?`,
+		`{"weights_dtype": "int8", "use_static_quantization": true, "is_unsigned": false, "sdnq_version": "0.2.8"}`: "",
+		`{"architectures": []}`: `no key is SDNQ's, the first one is "architectures"`,
 	} {
 		o, err := pyjson.ParseObject([]byte(text))
 		if err != nil {
