@@ -280,11 +280,3 @@ func ReadModel(c *checkpoint.Checkpoint, source string) (*layout.Model, error) {
 	}
 	return m, nil
 }
-
-// BytesOf is the size of tensors.
-func BytesOf(tensors []checkpoint.Tensor) (n int64) {
-	for _, t := range tensors {
-		n += t.Size
-	}
-	return n
-}

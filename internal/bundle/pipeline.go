@@ -12,13 +12,10 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// pipelineIndex names the components of a diffusers pipeline.
-const pipelineIndex = "model_index.json"
-
 // pipelineOf returns the folders that a pipeline's index names and that are
 // there, in its order; found tells whether the path is a pipeline.
 func pipelineOf(path string) (folders []string, found bool, err error) {
-	name := filepath.Join(path, pipelineIndex)
+	name := filepath.Join(path, checkpoint.PipelineFile)
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {
 		return nil, false, nil // no pipeline; whoever reads it says what else is wrong
 	}

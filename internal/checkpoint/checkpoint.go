@@ -363,3 +363,11 @@ func (c *Checkpoint) Close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// BytesOf is the size of tensors.
+func BytesOf(tensors []Tensor) (n int64) {
+	for _, t := range tensors {
+		n += t.Size
+	}
+	return n
+}

@@ -16,9 +16,11 @@ import (
 const (
 	weightSuffix = ".safetensors"
 	indexSuffix  = ".safetensors.index.json"
-	pipelineFile = "model_index.json"
 	configFile   = "config.json"
 )
+
+// PipelineFile names the components of a diffusers pipeline.
+const PipelineFile = "model_index.json"
 
 // plainly is the error of a path without the name of the system's call.
 func plainly(err error) error {
@@ -46,7 +48,7 @@ func (c *Checkpoint) locate() error {
 	c.Dir = filepath.Clean(straight(cmp.Or(folder, ".")))
 	s, number, ok := parseName(name)
 	switch {
-	case name == pipelineFile:
+	case name == PipelineFile:
 		return pipelineError(c.Dir)
 	case !ok:
 		return foreignError(c.Path, name)
@@ -91,7 +93,7 @@ func hasSuffix(name, suffix string) bool {
 
 func pipelineError(dir string) error {
 	return usage.SourceErrorf("%s: is a diffusers pipeline (%s): name the folder of a component, such as its transformer or unet",
-		dir, pipelineFile)
+		dir, PipelineFile)
 }
 
 // foreignError says what to do about a file of another format.
@@ -122,7 +124,7 @@ func (c *Checkpoint) locateInDir() error {
 	if err != nil {
 		return err
 	}
-	if slices.Contains(names, pipelineFile) {
+	if slices.Contains(names, PipelineFile) {
 		return pipelineError(c.Dir)
 	}
 	if err := c.loadConfig(); err != nil {

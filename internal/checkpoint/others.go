@@ -120,7 +120,7 @@ func (w *walk) folder(name string, described bool, above []fs.FileInfo) error {
 	for i, e := range entries {
 		names[i] = e.Name()
 	}
-	described = described || slices.Contains(w.Described, name) || name != "." && hasAny(names, configFile, pipelineFile)
+	described = described || slices.Contains(w.Described, name) || name != "." && hasAny(names, configFile, PipelineFile)
 	for _, e := range entries {
 		known := described || describedByName(e.Name(), names)
 		if err := w.entry(path.Join(name, e.Name()), e, known, names, append(above, info)); err != nil {

@@ -170,7 +170,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 		p.Preset += ": " + o.Recognised
 	}
 	p.Steps = make([]Step, len(tensors))
-	d.kept, d.total, d.comfy = keptDtype(tensors), bytesOf(tensors), comfyModel(o.Layout, tensors)
+	d.kept, d.total, d.comfy = keptDtype(tensors), checkpoint.BytesOf(tensors), comfyModel(o.Layout, tensors)
 	if err := d.steps(p.Steps, tensors, readOrder(tensors)); err != nil {
 		return nil, err
 	}

@@ -19,13 +19,6 @@ func (d *decider) share(t checkpoint.Tensor) string {
 
 func percent(part, whole int64) float64 { return 100 * float64(part) / float64(max(whole, 1)) }
 
-func bytesOf(tensors []checkpoint.Tensor) (n int64) {
-	for _, t := range tensors {
-		n += t.Size
-	}
-	return n
-}
-
 // isMatrices reports whether a tensor is several matrices in one, as those of a
 // mixture of experts are stored.
 func isMatrices(t checkpoint.Tensor) bool {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/bundle"
@@ -220,7 +221,7 @@ func checkLayerFor(a *app.App, l *layout.Layer, folder bool) error {
 // does not exclude.
 func (v *verification) checkListed() {
 	for _, t := range v.model.Plain {
-		if len(t.Shape) != 2 || !IsWeight(t.Name) || !codec.Floats(t.Dtype) {
+		if len(t.Shape) != 2 || !isWeight(t.Name) || !codec.Floats(t.Dtype) {
 			continue
 		}
 		if _, ok := v.model.Config.Skips(t.Name); !ok {
@@ -234,9 +235,9 @@ func (v *verification) checkListed() {
 	}
 }
 
-// IsWeight reports whether a tensor is called a weight.
-func IsWeight(name string) bool {
-	return len(name) > len(".weight") && name[len(name)-len(".weight"):] == ".weight"
+// isWeight reports whether a tensor is called a weight of a layer.
+func isWeight(name string) bool {
+	return len(name) > len(".weight") && strings.HasSuffix(name, ".weight")
 }
 
 // checkNames: every tensor of the source is there, and nothing else.
@@ -269,7 +270,7 @@ func (v *verification) original(name string) (*engine.Original, bool) {
 		return nil, false
 	}
 	if l := v.sourceLayers[name]; l != nil {
-		return &engine.Original{Values: engine.NewStoredValues(v.source, l, engine.MaxTile(v.Resources)/2, v.Resources), Shape: l.Shape(), Bytes: bundle.BytesOf(l.Tensors), Err: l.Err}, true
+		return &engine.Original{Values: engine.NewStoredValues(v.source, l, engine.MaxTile(v.Resources)/2, v.Resources), Shape: l.Shape(), Bytes: checkpoint.BytesOf(l.Tensors), Err: l.Err}, true
 	}
 	t, ok := v.source.Lookup(name)
 	return &engine.Original{Values: &engine.PlainValues{Source: v.source, Tensor: t}, Dtype: t.Dtype, Shape: t.Shape, Bytes: t.Size}, ok

@@ -62,14 +62,14 @@ func inspectModel(v *report.Inspection, path, folder string) error {
 		v.Layers = append(v.Layers, inspectLayer(l, prefix))
 	}
 	v.Tensors = inspected(v.Tensors, c.Tensors, prefix)
-	v.Bytes += bundle.BytesOf(c.Tensors)
+	v.Bytes += checkpoint.BytesOf(c.Tensors)
 	return nil
 }
 
 func inspectLayer(l *layout.Layer, prefix string) report.StoredLayer {
 	v := report.StoredLayer{
 		Name: prefix + l.Name, Format: l.Format, Dtype: l.Dtype, Shape: l.Shape(), Options: ReportOptions(l.Options),
-		Tensors: inspected(nil, l.Tensors, prefix), Bytes: bundle.BytesOf(l.Tensors),
+		Tensors: inspected(nil, l.Tensors, prefix), Bytes: checkpoint.BytesOf(l.Tensors),
 	}
 	if l.Err != nil {
 		v.Problem = l.Err.Error()

@@ -244,7 +244,7 @@ func closeAll(parts []*verification) {
 
 func bytesOfAll(parts []*verification) (n int64) {
 	for _, v := range parts {
-		n += bundle.BytesOf(v.output.Tensors)
+		n += checkpoint.BytesOf(v.output.Tensors)
 	}
 	return n
 }
@@ -311,7 +311,7 @@ func (v *verification) conclude(c *check) engine.Sums {
 	}
 	e := report.LayerError{
 		Name: v.named(c.layer.Name), Figures: report.Figures{Error: found.Relative(), MaxAbs: engine.FiniteOrNil(found.MaxAbs)},
-		Dtype: c.layer.Dtype, Shape: c.source.Shape, Bytes: bundle.BytesOf(c.layer.Tensors), BytesSource: c.source.Bytes,
+		Dtype: c.layer.Dtype, Shape: c.source.Shape, Bytes: checkpoint.BytesOf(c.layer.Tensors), BytesSource: c.source.Bytes,
 	}
 	v.Layers = append(v.Layers, e)
 	if v.MaxRelMSE != nil && (e.RelMSE == nil || *e.RelMSE > *v.MaxRelMSE) {
