@@ -268,6 +268,36 @@ func TestTwoRuns(t *testing.T) {
 	}
 }
 
+// TestClaimPushedAside: where one run has put the other's empty file aside, with which
+// that had claimed the place, it must not move it back over the output which the other
+// has moved there meanwhile.
+func TestClaimPushedAside(t *testing.T) {
+	was := system
+	defer func() { system = was }()
+	systems["nothing"]()
+	for _, came := range []bool{false, true} {
+		dir := t.TempDir()
+		aside, dest := filepath.Join(dir, "aside"), filepath.Join(dir, "out")
+		write(t, aside, "")
+		claim, err := os.Lstat(aside)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := "out="
+		if came {
+			want = "out=new"
+			write(t, dest, "new")
+		}
+		if err := back(aside, dest); err != nil {
+			t.Error(err)
+		}
+		wantTree(t, "after it", dir, want)
+		if now, err := os.Lstat(dest); err != nil || os.SameFile(claim, now) {
+			t.Errorf("the claim was moved over what may have come to be there: %v", err)
+		}
+	}
+}
+
 // TestOldStays: an old output that cannot be removed is no failure of the new one.
 func TestOldStays(t *testing.T) {
 	for _, folder := range []bool{true, false} {

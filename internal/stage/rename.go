@@ -67,13 +67,22 @@ func claimFolder(from, to string) error {
 }
 
 // claimFile makes an empty file, which only one can, and puts the other in its
-// place.
+// place. An empty one is there with that: it may be the claim of another run, pushed
+// aside, whose output is moved over the new one as over the old, and which must not
+// be moved over that output in turn.
 func claimFile(from, to string) error {
+	info, err := os.Lstat(from)
+	if err != nil {
+		return err
+	}
 	f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
 	if err != nil {
 		return err
 	}
 	err = f.Close()
+	if err == nil && empty(info) {
+		return os.Remove(from)
+	}
 	if err == nil {
 		err = os.Rename(from, to)
 	}
@@ -112,8 +121,11 @@ func exchange(from, to, aside string, meant fs.FileInfo) (old string, err error)
 	return aside, nil
 }
 
+// empty reports a file of no bytes.
+func empty(info fs.FileInfo) bool { return info.Mode().IsRegular() && info.Size() == 0 }
+
 // back undoes what exchange has put aside. What another run has put in its place
-// meanwhile stays; that run's empty folder, which claimed the place, need not.
+// meanwhile stays; that run's empty file or folder, which claimed the place, need not.
 func back(aside, to string) error {
 	old, err := os.Lstat(aside)
 	if err != nil {
@@ -123,7 +135,7 @@ func back(aside, to string) error {
 		return os.Remove(aside)
 	}
 	err = renameNew(aside, to)
-	if errors.Is(err, fs.ErrExist) && old.IsDir() && os.Remove(aside) == nil {
+	if errors.Is(err, fs.ErrExist) && (old.IsDir() || empty(old)) && os.Remove(aside) == nil {
 		return nil
 	}
 	return err
