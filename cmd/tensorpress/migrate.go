@@ -59,9 +59,9 @@ func (m *migrateFlags) run(cmd *cobra.Command, args []string) error {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
 			return tensorpress.PlanMigrate(args[0], m.dest(args), o)
 		})
-		return m.finish(cmd, r, err, printPlan)
+		return m.finish(cmd, &m.report, r, err, printPlan)
 	}
 	r, err := tensorpress.Migrate(cmd.Context(), args[0], args[1], o)
 	follow.end(err == nil)
-	return m.finish(cmd, r, err, printDone)
+	return m.finish(cmd, &m.report, r, err, printDone)
 }

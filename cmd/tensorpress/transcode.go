@@ -68,11 +68,11 @@ func (t *transcodeFlags) run(cmd *cobra.Command, args []string) error {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
 			return tensorpress.PlanTranscode(args[0], t.dest(args), o)
 		})
-		return t.finish(cmd, r, err, printPlan)
+		return t.finish(cmd, &t.report, r, err, printPlan)
 	}
 	r, err := tensorpress.Transcode(cmd.Context(), args[0], args[1], o)
 	follow.end(err == nil)
-	return t.finish(cmd, r, err, printMoved)
+	return t.finish(cmd, &t.report, r, err, printMoved)
 }
 
 // printMoved says what was done, and of each layer whose scales were rounded,

@@ -74,6 +74,7 @@ func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	speak(found)
 	if err := v.report.write(found, func() *page { return verificationPage(args[0], o.Source, found) }); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}

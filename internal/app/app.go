@@ -136,9 +136,9 @@ func Written(f *codec.Format, name string) string {
 // Instead says what to type for a layer that stock ComfyUI loads in place of one
 // stored in that format and dtype.
 func Instead(f *codec.Format, name string) string {
-	text := "quantize with --dtype " + Nearest(name)
+	text := "quantize with `Dtype` " + Nearest(name)
 	if few := inFewBits(f, name); few != "" {
-		text = "quantize with --dtype " + few + ", or --dtype " + Nearest(name)
+		text = "quantize with `Dtype` " + few + ", or `Dtype` " + Nearest(name)
 	}
 	return text
 }

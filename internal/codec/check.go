@@ -62,7 +62,7 @@ func (f *Format) Check(s Settings) error {
 		switch {
 		case !s.given(one) || f.takes(one):
 		case f == sdnqFormat && one.Flag == "scale":
-			return errors.New("SDNQ dtypes take --group-size, not --scale")
+			return errors.New("SDNQ dtypes take `GroupSize`, not `Scale`")
 		case f == sdnqFormat:
 			return fmt.Errorf("SDNQ dtypes have no %s: it is for ComfyUI's formats", words(one.Flag))
 		case one.of == ofSDNQ:

@@ -295,7 +295,7 @@ func TestCheck(t *testing.T) {
 		want string
 	}{
 		{Settings{Dtype: "int8", GroupSize: -3}, "want -2, -1, 0 or more"},
-		{Settings{Dtype: "int8", Scale: "row"}, "not --scale"},
+		{Settings{Dtype: "int8", Scale: "row"}, "not `Scale`"},
 		{Settings{Dtype: "int8_tensorwise", GroupSize: 64}, "no group size"},
 		{Settings{Dtype: "int8_tensorwise", Scale: "sideways"}, "row or tensor"},
 		{Settings{Dtype: "float8_e5m2", Scale: "row"}, "scale tensor"},

@@ -148,7 +148,7 @@ func ToNative(c Codec, n Native) (*Move, error) {
 		case !ok:
 			continue
 		case f.ComfyUI == "" && !n.Rows:
-			return nil, fmt.Errorf("of %s there is only convert_to_quant's %s, which stock ComfyUI does not load: --scale row takes it", scalesOf(s), f.Name)
+			return nil, fmt.Errorf("of %s there is only convert_to_quant's %s, which stock ComfyUI does not load: `Scale` row takes it", scalesOf(s), f.Name)
 		}
 		return toNative(c, s, f, given, n)
 	}
