@@ -90,7 +90,7 @@ func (q *quantizeFlags) add(cmd *cobra.Command) {
 func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	f.StringVar(&q.o.Layout, "layout", "", "`sdnq or comfy` (default sdnq where a config.json is there, else comfy)")
 	f.StringVar(&q.dtype, "dtype", "", "`NAME` as in tensorpress formats (default int8, int8_tensorwise in comfy)")
-	f.StringVar(&q.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
+	f.StringVar(&q.o.For, "for", "", "refuse what `APP` would not load: "+appList())
 	q.recipe.add(f)
 	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`, or the config.json that holds one; flags win over it")
 	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")

@@ -42,7 +42,7 @@ func (t *transcodeFlags) add(cmd *cobra.Command) {
 	f.BoolVar(&t.o.Requantize, "requantize", false, "quantize layers that cannot move again, in the nearest dtype")
 	f.StringVar(&t.o.Scale, "scale", "", "`row` lets float8 with a scale a row become float8_e4m3fn_rowwise, which stock ComfyUI does not load")
 	f.StringVar(&t.o.ScaleDtype, "scale-dtype", "", "of awq_w4a16's scales: `bf16, f16 or f32` (default bf16)")
-	f.StringVar(&t.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
+	f.StringVar(&t.o.For, "for", "", "refuse what `APP` would not load: "+appList())
 	group(f, "How weights are stored")
 	t.addOutput(cmd)
 	complete(cmd, "layout", layoutNames)

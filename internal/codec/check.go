@@ -74,6 +74,9 @@ func (f *Format) Check(s Settings) error {
 	if s.Scale != "" && f.Scales != nil && f.Scales[s.Scale] != f.Name {
 		return fmt.Errorf("%s has scale %s, not %s", f.Name, strings.Join(slices.Sorted(maps.Keys(f.Scales)), " or "), s.Scale)
 	}
+	if f.ReadOnly != "" {
+		return fmt.Errorf("%s is not written: %s", f.Name, f.ReadOnly)
+	}
 	if f.Refuse != nil {
 		if err := f.Refuse(s); err != nil {
 			return err
