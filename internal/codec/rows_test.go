@@ -93,6 +93,20 @@ var asked = []Settings{
 	{Bits: 6}, {FullPrecisionMul: true}, {Scale: "row"}, {Scale: "tensor"},
 }
 
+// untold are settings that a layer does not show.
+var untold = []string{"input-scale", "output-dtype", "scale-as-input", "variant", "dynamic-convrot"}
+
+// TestAllIsAsked: what a format takes is asked of it below.
+func TestAllIsAsked(t *testing.T) {
+	for i := range fields {
+		one := &fields[i]
+		isAsked := func(s Settings) bool { return s.given(one) }
+		if one.of == ofSome && !slices.Contains(untold, one.Flag) && !slices.ContainsFunc(asked, isAsked) {
+			t.Errorf("no format is asked for %s", one.Flag)
+		}
+	}
+}
+
 // eachMade calls do with a layer of every format that is written, in all settings
 // of [asked] that it takes.
 func eachMade(t *testing.T, do func(f *Format, s Settings, c Codec, l *Stored)) {
