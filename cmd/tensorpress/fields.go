@@ -7,12 +7,13 @@ import (
 	"sync"
 
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/report"
 )
 
 // fieldOf finds a field of the library's options as its texts name it: in
 // backquotes, after the options of its command where that is another command.
-var fieldOf = regexp.MustCompile("`(?:([A-Z][a-z]+)Options\\.)?([A-Z]\\w+)`")
+var fieldOf = regexp.MustCompile("`(?:([A-Z][a-z]+)Options\\.)?([A-Z]\\w*[a-z]\\w*)`")
 
 // inFlags puts flags where a text of the library names fields of its options.
 func inFlags(text string) string {
@@ -42,8 +43,8 @@ var flagsOfFields = sync.OnceValue(func() map[string]string {
 			flags[strings.ToLower(f.Name)] = "--" + dashed(f.Name)
 		}
 	}
-	for _, s := range tensorpress.SettingFlags() {
-		flags[strings.ReplaceAll(s.Name, "-", "")] = "--" + s.Name
+	for _, s := range codec.Fields() {
+		flags[strings.ReplaceAll(s.Flag, "-", "")] = "--" + s.Flag
 	}
 	flags["stripprefixes"] = "--strip-prefix" // which is repeated
 	flags["inputscales"] = "--input-scales"   // of convert_to_quant's command line
