@@ -234,8 +234,8 @@ func checkFor(p *Plan, m *app.ComfyModel, o Options) error {
 	if o.Layout != layout.Comfy {
 		return nil
 	}
-	_, problems := p.comfyOf(m)
-	return refuseComfy(m.Err(), problems)
+	problems, _ := p.comfyOf(m)
+	return refuseComfy(problems, m.Err())
 }
 
 // Wrapped says that names are not those that loaders know, and what to do; "" where
