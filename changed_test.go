@@ -40,6 +40,7 @@ func replaceFile(path string) error {
 // TestChangedSources: a source that changes while it is read makes an output of
 // which nobody knows what it is: no command may call that done.
 func TestChangedSources(t *testing.T) {
+	t.Parallel()
 	plain, quantized := sdnqSource(t, "int8"), filepath.Join(t.TempDir(), "quantized")
 	if _, err := Quantize(t.Context(), plain, quantized, Options{MinNumel: ptr(8192)}); err != nil {
 		t.Fatal(err)

@@ -50,6 +50,7 @@ func combination(r *rand.Rand, dtypes []string) (name string, settings map[strin
 // TestCombinationsComeBack: whatever combination of settings is accepted, what is
 // written must be read again, in both layouts with the same values.
 func TestCombinationsComeBack(t *testing.T) {
+	t.Parallel()
 	var tensors []safetensors.Tensor
 	for name, shape := range combinationShapes {
 		tensors = append(tensors, safetensors.Tensor{Name: name, Dtype: safetensors.BF16, Shape: shape})
@@ -130,6 +131,7 @@ func combinationComesBack(t *testing.T, source, d string, settings map[string]an
 // TestComfyCombinationsComeBack: the same for ComfyUI's formats and
 // convert_to_quant's, which have settings of their own.
 func TestComfyCombinationsComeBack(t *testing.T) {
+	t.Parallel()
 	var tensors []safetensors.Tensor
 	for name, shape := range combinationShapes {
 		tensors = append(tensors, safetensors.Tensor{Name: name, Dtype: safetensors.BF16, Shape: shape})

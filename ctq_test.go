@@ -17,6 +17,7 @@ const ctqLines = "testdata/golden/ctq/lines"
 // TestCommandLinesOfConvertToQuant: a script that calls convert_to_quant would
 // get another file. make_ctq_lines.py made the hashes.
 func TestCommandLinesOfConvertToQuant(t *testing.T) {
+	t.Parallel()
 	sources := ctqSources(t)
 	equal, excused := 0, 0
 	for i, row := range tsv(t, ctqLines+"/lines.tsv") {

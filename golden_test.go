@@ -76,6 +76,7 @@ var ctqOptions = map[string]Options{
 // --simple writes. All-zero layers in int8 are left out: convert_to_quant
 // aborts on them, or writes a scale that ComfyUI does not load.
 func TestFilesEqualConvertToQuant(t *testing.T) {
+	t.Parallel()
 	compared := 0
 	for _, row := range tsv(t, "testdata/golden/ctq/ctq.tsv") {
 		options, header := strings.CutSuffix(row[1], " --save-quant-metadata")
@@ -305,6 +306,7 @@ func tensorHash(t *testing.T, f *safetensors.File, name string) string {
 // TestDequantizeEqualsKitchen: files that convert_to_quant wrote must come back
 // with the values that comfy-kitchen restores, in every dtype.
 func TestDequantizeEqualsKitchen(t *testing.T) {
+	t.Parallel()
 	compared := 0
 	for _, row := range tsv(t, "testdata/golden/kitchen.tsv") {
 		file, layer, ok := strings.Cut(strings.TrimPrefix(row[0], "ctq/"), ":")

@@ -28,6 +28,7 @@ var (
 // All cases: go test . -run TestMutations -mutations -1. One case by its name:
 // go test . -run 'TestMutations/MODEL/FIELD/MUTATION'.
 func TestMutations(t *testing.T) {
+	t.Parallel()
 	all, cases := subjects(t), map[string][]mutation{}
 	if testing.Short() && !named() { // models take time to make as well
 		all = slices.DeleteFunc(all, func(s subject) bool { return chance(s.name)%8 > 0 })

@@ -308,6 +308,7 @@ func pressed(t *testing.T, source string, o Options) *image {
 // TestSubjectsHaveEveryFormat: a format that nobody mutates could go its own
 // way.
 func TestSubjectsHaveEveryFormat(t *testing.T) {
+	t.Parallel()
 	found := map[string]bool{}
 	for _, s := range subjects(t) {
 		if strings.HasPrefix(s.name, "sdnq") || testing.Short() && strings.HasPrefix(s.name, "self") {

@@ -105,6 +105,7 @@ func body(t testing.TB, path, name string) []byte {
 // TestBytesFollowFromTheSourceAlone: a file would depend on the machine that
 // made it. The wide rows do not fit the tiles of a small memory.
 func TestBytesFollowFromTheSourceAlone(t *testing.T) {
+	t.Parallel()
 	source := save(t, "in.safetensors", nil,
 		weights{name: "wide.weight", dtype: safetensors.F32, shape: []int{3, 50_000}},
 		weights{name: "tall.weight", dtype: safetensors.BF16, shape: []int{128, 96}},
@@ -167,6 +168,7 @@ func TestOneScaleAcrossTiles(t *testing.T) {
 
 // TestLayoutsRename: from one layout to the other no byte of a tensor changes.
 func TestLayoutsRename(t *testing.T) {
+	t.Parallel()
 	source := save(t, "in.safetensors", nil,
 		weights{name: "a.weight", dtype: safetensors.BF16, shape: []int{64, 96}}, weights{name: "a.bias", dtype: safetensors.BF16, shape: []int{64}})
 	names := map[string]string{"a.weight": "a.weight", "a.scale": "a.weight_scale", "a.zero_point": "a.weight_zp", "a.bias": "a.bias"}

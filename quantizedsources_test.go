@@ -56,6 +56,7 @@ var requantTargets = []Options{
 // TestQuantizedSources: a quantized source must give what its restored values give,
 // whatever the threads and memory.
 func TestQuantizedSources(t *testing.T) {
+	t.Parallel()
 	compared := 0
 	for i, source := range requantSources(t) {
 		plain := filepath.Join(t.TempDir(), "plain.safetensors")
@@ -127,6 +128,7 @@ func compareLayers(t *testing.T, label, got, want, layer string) {
 // TestQuantizedSourcesInTiles: weights larger than tiles, whose decoder and encoder
 // cut them differently.
 func TestQuantizedSourcesInTiles(t *testing.T) {
+	t.Parallel()
 	source := save(t, "in.safetensors", nil, weights{name: "a.weight", dtype: safetensors.F32, shape: []int{256, 640}})
 	for i, from := range []Options{
 		{}, {Dtype: ptr("mxfp8")}, {Dtype: ptr("nvfp4")}, {Dtype: ptr("float8_e4m3fn_blockwise")}, {Dtype: ptr("convrot_w4a4"), Settings: map[string]any{"convrot-group-size": 64}},
@@ -259,6 +261,7 @@ func TestUnscaledFloat8(t *testing.T) {
 // TestHeaderDescribesLayers: what the header says wins over the layers' own
 // tensors, so each layer must decode by it, and stay so when it is kept.
 func TestHeaderDescribesLayers(t *testing.T) {
+	t.Parallel()
 	source := comfySource(t)
 	var all []Options
 	for _, c := range comfyCases {

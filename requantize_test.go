@@ -33,6 +33,7 @@ var agains = []struct {
 // values, quantized as a plain weight, are: codes taken for values, or a
 // rotation left in, would go unseen.
 func TestRequantize(t *testing.T) {
+	t.Parallel()
 	source := written(t, []safetensors.Tensor{
 		{Name: "a.weight", Dtype: safetensors.F32, Shape: []int{64, 512}},
 		{Name: "b.weight", Dtype: safetensors.F32, Shape: []int{96, 1024}},

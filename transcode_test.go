@@ -40,6 +40,7 @@ var moves = []struct {
 // TestMovesAndBack: what is moved must decode to the same values, and come back
 // as the same codes, whatever the threads and the memory.
 func TestMovesAndBack(t *testing.T) {
+	t.Parallel()
 	source := written(t, []safetensors.Tensor{
 		{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{70, 1024}},
 		{Name: "b.weight", Dtype: safetensors.BF16, Shape: []int{33, 2048}},
@@ -94,6 +95,7 @@ func TestMovesAndBack(t *testing.T) {
 // TestRenamesAndBack: layers of SDNQ's that describe themselves must be what they
 // were where a config describes them, and when they come back.
 func TestRenamesAndBack(t *testing.T) {
+	t.Parallel()
 	source := written(t, []safetensors.Tensor{
 		{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{64, 128}}, {Name: "b.weight", Dtype: safetensors.BF16, Shape: []int{48, 64}},
 	})

@@ -30,6 +30,7 @@ var stores = []struct {
 // TestAnyAreaDecodes: a layer that is quantized again is read in the areas of
 // its new format, which are not those in which it was stored.
 func TestAnyAreaDecodes(t *testing.T) {
+	t.Parallel()
 	const rows, columns = 128, 512
 	areas := 20
 	if testing.Short() {
