@@ -75,6 +75,9 @@ func minimums(o Options) (numel, channels int) {
 	return numel, channels
 }
 
+// exact reports whether the reference's bytes are asked for.
+func (d *decider) exact() bool { return d.flagged.ExactReference }
+
 // checkGlobal refuses flags that no layer could follow.
 func (d *decider) checkGlobal() error {
 	s := d.global()
@@ -109,7 +112,7 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 	if err != nil {
 		return err
 	}
-	forced := rule != nil && rule.Over["dtype"] != nil
+	forced := rule != nil && rule.Over.Dtype != ""
 	if rule == nil && keep == "" {
 		keep = d.partOfAddon()
 	}
@@ -441,7 +444,7 @@ func dtypeName(s *Step) string {
 // bytes are asked for: two-dimensional ones get another dtype.
 func (d *decider) castKept(s *Step) {
 	t := s.Source
-	if d.Layout != layout.Comfy || d.Flags["exact-reference"] != true || len(t.Shape) != 2 || !codec.Floats(t.Dtype) {
+	if d.Layout != layout.Comfy || !d.exact() || len(t.Shape) != 2 || !codec.Floats(t.Dtype) {
 		return
 	}
 	to := castToBF16
