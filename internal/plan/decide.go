@@ -173,6 +173,16 @@ func (d *decider) follow(rule *Rule, t checkpoint.Tensor, keep string) error {
 	return nil
 }
 
+// followAs adds how rules were followed elsewhere: a layer that one quantizes counts
+// before what cannot be, and of those the first.
+func (d *decider) followAs(followed map[string]error) {
+	for text, err := range followed {
+		if _, known := d.followed[text]; !known || err == nil {
+			d.followed[text] = err
+		}
+	}
+}
+
 // partOfAddon keeps what no user has asked for of a source that is no model.
 func (d *decider) partOfAddon() string {
 	if d.Addon == "" || len(d.Only) > 0 {
