@@ -2,7 +2,8 @@
 // bounded memory and with the bytes of the reference programs.
 //
 // [Quantize] is the main call: it reads, plans, quantizes, packs, names and
-// writes. [Plan] makes the same decisions and stops before any weight is read.
+// writes. What it reads from and writes to is a path, as a [files.Dir], or anything
+// else that package files has, or lets a program have. [Plan] makes the same decisions and stops before any weight is read.
 // [Inspect], [Verify] and [Dequantize] take what comes out, or what the
 // reference programs wrote. What they return is in package report; the arithmetic
 // alone, without files, is in package quant.
@@ -12,6 +13,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/convert"
 	"github.com/tensorpress/tensorpress/internal/engine"
@@ -61,18 +63,19 @@ type (
 
 // Quantize writes source, quantized, to dest. Nothing is at dest before all of
 // it is; an error leaves nothing behind.
-func Quantize(ctx context.Context, source, dest string, o Options) (*Report, error) {
+func Quantize(ctx context.Context, source files.Source, dest files.Sink, o Options) (*Report, error) {
 	return convert.Quantize(ctx, source, dest, o)
 }
 
-// Plan makes the decisions of [Quantize] and reads no weights. dest may be
-// empty.
-func Plan(source, dest string, o Options) (*Report, error) { return convert.Plan(source, dest, o) }
+// Plan makes the decisions of [Quantize] and reads no weights. dest may be nil.
+func Plan(ctx context.Context, source files.Source, dest files.Sink, o Options) (*Report, error) {
+	return convert.Plan(ctx, source, dest, o)
+}
 
 // Dequantize writes source to dest with every quantized layer as a plain
 // tensor. Kept tensors stay as they are. Of a pipeline, the components that hold
 // quantized layers are restored and all else is copied.
-func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (*Report, error) {
+func Dequantize(ctx context.Context, source files.Source, dest files.Sink, o DequantizeOptions) (*Report, error) {
 	return convert.Dequantize(ctx, source, dest, o)
 }
 
@@ -80,41 +83,43 @@ func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (
 // layout. Codes are moved as they are and never rounded again; where a format
 // has its scales in another dtype, or a layer is quantized again, the report has
 // the error that it adds.
-func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*Report, error) {
+func Transcode(ctx context.Context, source files.Source, dest files.Sink, o TranscodeOptions) (*Report, error) {
 	return convert.Transcode(ctx, source, dest, o)
 }
 
 // PlanTranscode makes the decisions of [Transcode] and reads no weights. dest
-// may be empty.
-func PlanTranscode(source, dest string, o TranscodeOptions) (*Report, error) {
-	return convert.PlanTranscode(source, dest, o)
+// may be nil.
+func PlanTranscode(ctx context.Context, source files.Source, dest files.Sink, o TranscodeOptions) (*Report, error) {
+	return convert.PlanTranscode(ctx, source, dest, o)
 }
 
 // Migrate writes source, whose codes have scales as older or other programs name
 // them, or whose layers describe themselves, to dest in the comfy layout as
 // ComfyUI loads it today. Names, shapes of scales and metadata change; weights
 // are copied byte for byte.
-func Migrate(ctx context.Context, source, dest string, o MigrateOptions) (*Report, error) {
+func Migrate(ctx context.Context, source files.Source, dest files.Sink, o MigrateOptions) (*Report, error) {
 	return convert.Migrate(ctx, source, dest, o)
 }
 
 // PlanMigrate makes the decisions of [Migrate] and writes nothing. dest may be
-// empty.
-func PlanMigrate(source, dest string, o MigrateOptions) (*Report, error) {
-	return convert.PlanMigrate(source, dest, o)
+// nil.
+func PlanMigrate(ctx context.Context, source files.Source, dest files.Sink, o MigrateOptions) (*Report, error) {
+	return convert.PlanMigrate(ctx, source, dest, o)
 }
 
 // Verify reads a whole checkpoint, or all of a pipeline's: is it sound, does
 // every layer decode, would an application load it, and how far are its
 // weights from a source's. What it finds is in the result; the error is for
 // what kept it from looking.
-func Verify(ctx context.Context, path string, o VerifyOptions) (*Verification, error) {
-	return verify.Verify(ctx, path, o)
+func Verify(ctx context.Context, checkpoint files.Source, o VerifyOptions) (*Verification, error) {
+	return verify.Verify(ctx, checkpoint, o)
 }
 
 // Inspect reads headers and metadata, no weights. In a pipeline, names begin
 // with the folder of their component.
-func Inspect(ctx context.Context, path string) (*Inspection, error) { return verify.Inspect(ctx, path) }
+func Inspect(ctx context.Context, checkpoint files.Source) (*Inspection, error) {
+	return verify.Inspect(ctx, checkpoint)
+}
 
 // CheckSet returns an error, an [ErrUsage], if the text is no entry of
 // [Options.Set].

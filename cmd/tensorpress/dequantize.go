@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/files"
 )
 
 type dequantizeFlags struct {
@@ -55,7 +56,7 @@ func (d *dequantizeFlags) run(cmd *cobra.Command, args []string) error {
 	o.ShardSize = d.shardSize.bytes
 	var follow meter
 	o.Resources, follow = d.start(cmd.ErrOrStderr())
-	r, err := tensorpress.Dequantize(cmd.Context(), args[0], args[1], o)
+	r, err := tensorpress.Dequantize(cmd.Context(), files.Dir(args[0]), files.Dir(args[1]), o)
 	follow.end(err == nil)
 	if err != nil {
 		return err

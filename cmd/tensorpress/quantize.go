@@ -1,19 +1,21 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
 // quantizeFlags are those of quantize and plan.
 type quantizeFlags struct {
 	o                                         tensorpress.Options
-	dtype, scale                              string
+	dtype, scale, like                        string
 	groupSize, minNumel, minChannels          int
 	dequantizeFP32, skipKeys, dryRun, planned bool
 	shardSize                                 size
@@ -97,7 +99,7 @@ func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	q.recipe.add(f)
 	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`, or the config.json that holds one; flags win over it")
 	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")
-	f.StringVar(&q.o.Like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
+	f.StringVar(&q.like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
 	f.IntVar(&q.groupSize, "group-size", 0, "`N` values share a scale; SDNQ: 0 automatic, -1 one a row, -2 one a tensor")
 	f.StringVar(&q.scale, "scale", "", "ComfyUI's formats: one scale a `tensor, row or block`")
 	f.BoolVar(&q.dequantizeFP32, "dequantize-fp32", true, "SDNQ: scales in F32")
@@ -184,7 +186,9 @@ func (q *quantizeFlags) options(f *pflag.FlagSet) tensorpress.Options {
 	o.GroupSize = given(f, "group-size", &q.groupSize)
 	o.MinNumel, o.MinChannels = given(f, "min-numel", &q.minNumel), given(f, "min-channels", &q.minChannels)
 	o.DequantizeFP32, o.SkipKeys = given(f, "dequantize-fp32", &q.dequantizeFP32), given(f, "skip-keys", &q.skipKeys)
-	o.ShardSize = q.shardSize.bytes
+	if o.ShardSize = q.shardSize.bytes; q.like != "" {
+		o.Like = files.Dir(q.like)
+	}
 	o.Measure = q.o.Measure || q.report.isHTML() && !f.Changed("measure")
 	o.Settings = settings(f)
 	return o
@@ -200,11 +204,11 @@ func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	if q.planned || q.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.Plan(args[0], dest, o)
+			return tensorpress.Plan(context.Background(), files.Dir(args[0]), files.Dir(dest), o)
 		})
 		return q.finish(cmd, r, err, printPlan)
 	}
-	r, err := tensorpress.Quantize(cmd.Context(), args[0], dest, o)
+	r, err := tensorpress.Quantize(cmd.Context(), files.Dir(args[0]), files.Dir(dest), o)
 	follow.end(err == nil)
 	return q.finish(cmd, r, err, printDone)
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -66,11 +68,11 @@ func (t *transcodeFlags) run(cmd *cobra.Command, args []string) error {
 	o.Resources, follow = t.start(cmd.ErrOrStderr())
 	if t.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.PlanTranscode(args[0], t.dest(args), o)
+			return tensorpress.PlanTranscode(context.Background(), files.Dir(args[0]), files.Dir(t.dest(args)), o)
 		})
 		return t.finish(cmd, r, err, printPlan)
 	}
-	r, err := tensorpress.Transcode(cmd.Context(), args[0], args[1], o)
+	r, err := tensorpress.Transcode(cmd.Context(), files.Dir(args[0]), files.Dir(args[1]), o)
 	follow.end(err == nil)
 	return t.finish(cmd, r, err, printMoved)
 }

@@ -11,12 +11,14 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/ctq"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
 )
@@ -70,20 +72,20 @@ func (c *CTQ) Help() []CTQSection {
 // result is defined, but for biases, which keep their values. An existing
 // output is replaced, and its folder is made.
 func (c *CTQ) Run(ctx context.Context, r engine.Resources) (*report.Report, error) {
-	source, dest := c.command.Text("input"), c.output()
+	from, dest := c.command.Text("input"), c.output()
 	if c.command.Text("dry_run") == "create-template" && c.command.Has("dry_run") {
-		return c.template(source)
+		return c.template(from)
 	}
 	if !strings.HasSuffix(dest, ".safetensors") {
 		return nil, usage.Errorf("-o %s must end in .safetensors", dest)
 	}
-	if _, err := os.Stat(source); err != nil {
+	if _, err := os.Stat(from); err != nil {
 		return nil, err
 	}
 	if c.command.Mode() != "" {
-		return c.rewrite(ctx, source, dest, r)
+		return c.rewrite(ctx, from, dest, r)
 	}
-	report, err := Quantize(ctx, source, dest, Options{
+	report, err := Quantize(ctx, files.Dir(from), files.Dir(dest), Options{
 		Layout: layout.Comfy.Name, Preset: "none", ExactReference: true, Force: true, Resources: r, ctq: c.command,
 	})
 	if err != nil {
@@ -99,19 +101,19 @@ func (c *CTQ) output() string {
 	if c.command.Has("output") {
 		return c.command.Text("output")
 	}
-	source := c.command.Text("input")
-	return strings.TrimSuffix(source, filepath.Ext(source)) + c.command.Suffix()
+	from := c.command.Text("input")
+	return strings.TrimSuffix(from, filepath.Ext(from)) + c.command.Suffix()
 }
 
 // template writes the layer config to fill in that --dry-run create-template
 // makes.
-func (c *CTQ) template(source string) (*report.Report, error) {
-	one, err := checkpoint.Open(source)
+func (c *CTQ) template(from string) (*report.Report, error) {
+	one, err := checkpoint.Open(source.Path(from))
 	if err != nil {
 		return nil, err
 	}
 	defer one.Close()
-	name := strings.TrimSuffix(source, filepath.Ext(source)) + "_layer_config_template.json"
+	name := strings.TrimSuffix(from, filepath.Ext(from)) + "_layer_config_template.json"
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
 	if errors.Is(err, fs.ErrExist) { // and may be filled in
 		return nil, usage.Errorf("%s exists: move it away for another one", name)
@@ -123,7 +125,7 @@ func (c *CTQ) template(source string) (*report.Report, error) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	return &report.Report{Source: source, Dest: name, Layout: layout.Comfy.Name, Layers: []report.Layer{}}, nil
+	return &report.Report{Source: from, Dest: name, Layout: layout.Comfy.Name, Layers: []report.Layer{}}, nil
 }
 
 // convertToQuant takes the rules of a command line of convert_to_quant.
@@ -187,7 +189,7 @@ func readInputScales(path string) (map[string]float32, error) {
 }
 
 func storedInputScales(path string) (map[string]float32, error) {
-	c, err := checkpoint.Open(path)
+	c, err := checkpoint.Open(source.Path(path))
 	if err != nil {
 		return nil, err
 	}

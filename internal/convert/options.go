@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
@@ -21,6 +22,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
@@ -41,14 +43,14 @@ type Options struct {
 	// strings, ints and bools.
 	Settings map[string]any
 
-	Keep, Only []string // patterns
-	Set        []string // PATTERN=SETTINGS
-	Preset     string   // "" or "auto" for the family that is recognised
-	Conv       bool     // quantize convolutions too
-	Embedding  bool     // quantize embeddings too
-	SkipKeys   *bool    // SDNQ's own list, default true
-	Config     string   // path of an SDNQ config
-	Like       string   // path of a quantized model whose settings are taken
+	Keep, Only []string     // patterns
+	Set        []string     // PATTERN=SETTINGS
+	Preset     string       // "" or "auto" for the family that is recognised
+	Conv       bool         // quantize convolutions too
+	Embedding  bool         // quantize embeddings too
+	SkipKeys   *bool        // SDNQ's own list, default true
+	Config     string       // path of an SDNQ config
+	Like       files.Source // a quantized model whose settings are taken, nil for none
 	// LayerConfig is the path of a layer config of convert_to_quant's.
 	LayerConfig string
 	// QuantizationMetadata describes the layers in the header too, in the comfy
@@ -66,7 +68,8 @@ type Options struct {
 	// CopyWeights copies weights beside those that are read, too.
 	CopyWeights bool
 
-	ctq *ctq.Command // whose rules are followed
+	ctq  *ctq.Command   // whose rules are followed
+	like *source.Source // nil where Like is
 	// Measure adds the error of every layer to the report: what was written is
 	// read once more, with the source, in tiles, before it is at dest.
 	Measure bool
@@ -84,7 +87,7 @@ func (o Options) planOptions(c *checkpoint.Checkpoint, tensors []checkpoint.Tens
 	if err := codec.CheckGiven(p.Flags); err != nil {
 		return p, usage.Wrap(err)
 	}
-	for _, fill := range []func(*plan.Options) error{o.patterns, o.rules, o.config, o.like, o.layerConfig, o.application} {
+	for _, fill := range []func(*plan.Options) error{o.patterns, o.rules, o.config, o.likeModel, o.layerConfig, o.application} {
 		if err := fill(&p); err != nil {
 			return p, err
 		}
