@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -41,11 +42,11 @@ func replaceFile(path string) error {
 // which nobody knows what it is: no command may call that done.
 func TestChangedSources(t *testing.T) {
 	plain, quantized := sdnqSource(t, "int8"), filepath.Join(t.TempDir(), "quantized")
-	if _, err := Quantize(t.Context(), plain, quantized, Options{MinNumel: ptr(8192)}); err != nil {
+	if _, err := Quantize(t.Context(), files.Dir(plain), files.Dir(quantized), Options{MinNumel: ptr(8192)}); err != nil {
 		t.Fatal(err)
 	}
 	comfy := filepath.Join(t.TempDir(), "comfy")
-	if _, err := Quantize(t.Context(), plain, comfy, Options{Layout: "comfy"}); err != nil {
+	if _, err := Quantize(t.Context(), files.Dir(plain), files.Dir(comfy), Options{Layout: "comfy"}); err != nil {
 		t.Fatal(err)
 	}
 	commands := map[string]struct {
@@ -53,23 +54,23 @@ func TestChangedSources(t *testing.T) {
 		run    func(ctx context.Context, source, dest string, r Resources) error
 	}{
 		"quantize": {plain, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Quantize(ctx, source, dest, Options{MinNumel: ptr(8192), Resources: r})
+			_, err := Quantize(ctx, files.Dir(source), files.Dir(dest), Options{MinNumel: ptr(8192), Resources: r})
 			return err
 		}},
 		"dequantize": {quantized, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Dequantize(ctx, source, dest, DequantizeOptions{Resources: r})
+			_, err := Dequantize(ctx, files.Dir(source), files.Dir(dest), DequantizeOptions{Resources: r})
 			return err
 		}},
 		"transcode": {quantized, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Transcode(ctx, source, dest, TranscodeOptions{Layout: "comfy", Rename: true, Resources: r})
+			_, err := Transcode(ctx, files.Dir(source), files.Dir(dest), TranscodeOptions{Layout: "comfy", Rename: true, Resources: r})
 			return err
 		}},
 		"migrate": {comfy, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Migrate(ctx, source, dest, MigrateOptions{QuantizationMetadata: true, Resources: r})
+			_, err := Migrate(ctx, files.Dir(source), files.Dir(dest), MigrateOptions{QuantizationMetadata: true, Resources: r})
 			return err
 		}},
 		"verify": {quantized, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Verify(ctx, source, VerifyOptions{Resources: r})
+			_, err := Verify(ctx, files.Dir(source), VerifyOptions{Resources: r})
 			return err
 		}},
 	}
@@ -142,7 +143,7 @@ func TestChangedPipeline(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkChanged(t, filepath.Join(source, file), dest, replaceFile, func(r Resources) error {
-			_, err := Quantize(t.Context(), source, dest, Options{Resources: r})
+			_, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), Options{Resources: r})
 			return err
 		})
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -98,7 +99,7 @@ func combinationComesBack(t *testing.T, source, d string, settings map[string]an
 		}
 		dir := t.TempDir()
 		dest := filepath.Join(dir, "out.safetensors")
-		_, err := Quantize(t.Context(), source, dest, o)
+		_, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), o)
 		if errors.Is(err, ErrUsage) {
 			return false
 		}
@@ -106,7 +107,7 @@ func combinationComesBack(t *testing.T, source, d string, settings map[string]an
 			t.Errorf("%s %s: %v", layout, label, err)
 			return false
 		}
-		v, err := Verify(t.Context(), dest, VerifyOptions{Source: source, Resources: o.Resources})
+		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source), Resources: o.Resources})
 		if err != nil || !v.OK {
 			t.Errorf("%s %s: %v, %v", layout, label, v.Problems[:min(3, len(v.Problems))], err)
 			return true
@@ -115,7 +116,7 @@ func combinationComesBack(t *testing.T, source, d string, settings map[string]an
 			return true
 		}
 		back := filepath.Join(dir, "plain.safetensors")
-		if _, err := Dequantize(t.Context(), dest, back, DequantizeOptions{Dtype: "f32", Resources: o.Resources}); err != nil {
+		if _, err := Dequantize(t.Context(), files.Dir(dest), files.Dir(back), DequantizeOptions{Dtype: "f32", Resources: o.Resources}); err != nil {
 			t.Errorf("%s %s: %v", layout, label, err)
 			return true
 		}
@@ -167,14 +168,14 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 		label := fmt.Sprint(*o.Dtype, settings, text(o.Scale))
 		dir := t.TempDir()
 		dest := filepath.Join(dir, "out.safetensors")
-		if _, err := Quantize(t.Context(), source, dest, o); errors.Is(err, ErrUsage) {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), o); errors.Is(err, ErrUsage) {
 			continue
 		} else if err != nil {
 			t.Errorf("%s: %v", label, err)
 			continue
 		}
 		accepted++
-		v, err := Verify(t.Context(), dest, VerifyOptions{Source: source, MaxRelMSE: ptr(0.35), Resources: o.Resources})
+		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(0.35), Resources: o.Resources})
 		if err != nil || !v.OK {
 			t.Errorf("%s: %v, %v", label, v.Problems[:min(3, len(v.Problems))], err)
 			continue
@@ -182,7 +183,7 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 		if len(v.Layers) == 0 {
 			continue
 		}
-		if _, err := Dequantize(t.Context(), dest, filepath.Join(dir, "plain.safetensors"), DequantizeOptions{Resources: o.Resources}); err != nil {
+		if _, err := Dequantize(t.Context(), files.Dir(dest), files.Dir(filepath.Join(dir, "plain.safetensors")), DequantizeOptions{Resources: o.Resources}); err != nil {
 			t.Errorf("%s: %v", label, err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -27,7 +28,7 @@ func TestTurnsAndMemory(t *testing.T) {
 	} {
 		out := filepath.Join(t.TempDir(), "out.safetensors")
 		o := Options{Layout: "sdnq", Dtype: ptr("uint4"), Preset: "none", Settings: map[string]any{"svd-rank": 24}, Resources: r}
-		if _, err := Quantize(t.Context(), source, out, o); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(out), o); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(out)
