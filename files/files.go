@@ -59,8 +59,8 @@ type Output interface {
 	Create(name string, size int64) (io.WriterAt, error)
 	// Commit makes all files seen, at once as far as that can be. All is written then.
 	Commit(ctx context.Context) error
-	// Abort leaves nothing behind. It is called after Commit, too, whether that failed
-	// or not, and does nothing to what was committed.
+	// Abort leaves nothing behind. It is called once, after Commit, too, whether that
+	// failed or not, and does nothing to what was committed.
 	Abort() error
 }
 

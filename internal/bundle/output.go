@@ -23,6 +23,7 @@ type Output struct {
 	name    string
 	files   []string // that were created, of another sink
 	scratch stage.Scratches
+	ended   bool
 }
 
 // Staged is an output in a stage.
@@ -49,8 +50,14 @@ func (o *Output) Create(name string, size int64) (io.WriterAt, error) {
 	return o.Output.Create(name, size)
 }
 
-// Abort leaves nothing behind.
-func (o *Output) Abort() error { return errors.Join(o.scratch.Close(), o.Output.Abort()) }
+// Abort leaves nothing behind. A sink hears it once.
+func (o *Output) Abort() error {
+	if o.ended {
+		return nil
+	}
+	o.ended = true
+	return errors.Join(o.scratch.Close(), o.Output.Abort())
+}
 
 // Named makes an error that names a file where it is hidden one that names where it
 // was to be.

@@ -11,8 +11,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // Contents is what a folder consists of that a run makes, as slash paths. With what
@@ -161,7 +159,7 @@ func (c Contents) checkContents(dest, folder string) error {
 	if err != nil || len(strays) == 0 {
 		return inside(err, folder, dest)
 	}
-	return usage.Errorf("%s exists and is no model folder that --force replaces: it holds %s, which is no part of an output: move that away, or name another destination",
+	return existsErrorf("%s exists and is no model folder that --force replaces: it holds %s, which is no part of an output: move that away, or name another destination",
 		dest, list(strays))
 }
 
