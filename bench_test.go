@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -86,14 +87,14 @@ func BenchmarkQuantize(b *testing.B) {
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			b.SetBytes(bytes)
-			o := Options{Layout: bench.layout, Dtype: &bench.dtype, Force: true}
+			o := Options{Layout: bench.layout, Layer: Settings{Dtype: bench.dtype}, Force: true}
 			dest := filepath.Join(b.TempDir(), "out.safetensors")
 			var copied, converted time.Duration
 			for b.Loop() {
 				b.StopTimer()
 				copied += timed(b, func() error { return copyFile(dest+".copy", source) })
 				b.StartTimer()
-				converted += timed(b, func() error { _, err := Quantize(b.Context(), source, dest, o); return err })
+				converted += timed(b, func() error { _, err := Quantize(b.Context(), files.Dir(source), files.Dir(dest), o); return err })
 			}
 			b.ReportMetric(converted.Seconds()/copied.Seconds(), "×copy")
 		})

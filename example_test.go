@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/files"
 )
 
 // A checkpoint becomes one whose weights are eight-bit integers, and is held
@@ -21,11 +22,11 @@ func Example() {
 	defer os.RemoveAll(dir)
 	ctx, dest := context.Background(), filepath.Join(dir, "small.safetensors")
 
-	r, err := tensorpress.Quantize(ctx, "testdata/minilm.safetensors", dest, tensorpress.Options{})
+	r, err := tensorpress.Quantize(ctx, files.Dir("testdata/minilm.safetensors"), files.Dir(dest), tensorpress.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	v, err := tensorpress.Verify(ctx, dest, tensorpress.VerifyOptions{Source: "testdata/minilm.safetensors", For: "comfyui"})
+	v, err := tensorpress.Verify(ctx, files.Dir(dest), tensorpress.VerifyOptions{Source: files.Dir("testdata/minilm.safetensors"), For: "comfyui"})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -35,7 +36,7 @@ func Example() {
 
 // A plan reads no weights and tells what would become of each.
 func ExamplePlan() {
-	r, err := tensorpress.Plan("testdata/minilm.safetensors", "", tensorpress.Options{Keep: []string{`\.value\.`}})
+	r, err := tensorpress.Plan(context.Background(), files.Dir("testdata/minilm.safetensors"), nil, tensorpress.Options{Keep: []string{`\.value\.`}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -47,9 +48,31 @@ func ExamplePlan() {
 	// Output: map[keep:8 quantize:5]
 }
 
+// What is said of all layers, and of some.
+func ExampleOptions() {
+	o := tensorpress.Options{
+		Layer: tensorpress.Settings{Dtype: "uint4", GroupSize: new(64), Hadamard: new(true)},
+		Rules: []tensorpress.Rule{
+			{Pattern: `\.query\.`, Layer: tensorpress.Settings{Dtype: "int8"}},
+			{Pattern: `\.intermediate\.`, Keep: true},
+		},
+		Threads: 2,
+	}
+	r, err := tensorpress.Plan(context.Background(), files.Dir("testdata/minilm.safetensors"), nil, o)
+	if err != nil {
+		log.Fatal(err)
+	}
+	dtypes := map[string]int{}
+	for _, l := range r.Layers {
+		dtypes[l.Dtype]++
+	}
+	fmt.Println(dtypes)
+	// Output: map[F32:8 int8:1 uint4:4]
+}
+
 // Errors are of a kind: the caller's, the source's, or the system's.
 func ExampleQuantize_errors() {
-	_, err := tensorpress.Quantize(context.Background(), "README.md", "out.safetensors", tensorpress.Options{})
+	_, err := tensorpress.Quantize(context.Background(), files.Dir("README.md"), files.Dir("out.safetensors"), tensorpress.Options{})
 	switch {
 	case errors.Is(err, tensorpress.ErrUsage):
 		fmt.Println("the call is wrong")

@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -52,16 +53,16 @@ any file off them, be its layers quantized or not, in either layout.`,
 
 func (m *migrateFlags) run(cmd *cobra.Command, args []string) error {
 	o := m.o
-	var follow meter
+	follow := m.start(cmd.ErrOrStderr())
+	o.Threads, o.Memory, o.Progress = m.threads, m.memory.bytes, follow.update
 	o.ShardSize, o.Force, o.CopyWeights = m.shardSize.bytes, m.force, m.copyWeights
-	o.Resources, follow = m.start(cmd.ErrOrStderr())
 	if m.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.PlanMigrate(args[0], m.dest(args), o)
+			return tensorpress.PlanMigrate(cmd.Context(), files.Dir(args[0]), files.Dir(m.dest(args)), o)
 		})
 		return m.finish(cmd, &m.report, r, err, printPlan)
 	}
-	r, err := tensorpress.Migrate(cmd.Context(), args[0], args[1], o)
+	r, err := tensorpress.Migrate(cmd.Context(), files.Dir(args[0]), files.Dir(args[1]), o)
 	follow.end(err == nil)
 	return m.finish(cmd, &m.report, r, err, printDone)
 }

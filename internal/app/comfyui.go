@@ -48,7 +48,7 @@ func (inv names) behind(stripped string) *ComfyModel {
 			continue
 		}
 		if m := inv.find(comfyDiffusion, prefix); m != nil && m.err == nil {
-			m.err = fmt.Errorf("ComfyUI does not strip %s from the names of a model (%s): it knows model.diffusion_model., model.model., net. and model.", prefix, m.name)
+			m.err = fmt.Errorf("ComfyUI does not strip %s from the names of a model (%s): model.diffusion_model., model.model., net. and model. are those that it knows", prefix, m.name)
 			return m
 		}
 		if m := inv.find(comfyRenamed, prefix); m != nil {

@@ -63,12 +63,12 @@ func Migrate(m *layout.Model, how MigrateOptions, o Options) (*Plan, error) {
 		}
 		err = g.checkFor(p, o)
 	}
-	switch whole, problems := g.comfyOf(); {
+	switch problems, whole := g.comfyOf(); {
 	case err != nil:
 	case o.For != nil:
-		err = refuseComfy(whole, problems)
+		err = refuseComfy(problems, whole)
 	default:
-		p.warn(whole, problems)
+		p.warn(problems, whole)
 	}
 	return p, err
 }
