@@ -1266,16 +1266,16 @@ turnDone:
 	VZEROUPPER
 	RET
 
-// func fourBlocksAVX2(dst *byte, scales *byte, src *byte, codes *byte, factors *float32, levels *uint16, turns int)
+// func fourBlocksAVX2(dst *byte, scales *byte, src *byte, turns int, codes *byte, factors *float32, levels *uint16)
 // Requires: AVX, AVX2, FMA3
 TEXT ·fourBlocksAVX2(SB), NOSPLIT, $64-56
 	MOVQ         dst+0(FP), AX
 	MOVQ         scales+8(FP), CX
 	MOVQ         src+16(FP), DX
-	MOVQ         codes+24(FP), BX
-	MOVQ         factors+32(FP), SI
-	MOVQ         levels+40(FP), DI
-	MOVQ         turns+48(FP), R8
+	MOVQ         codes+32(FP), BX
+	MOVQ         factors+40(FP), SI
+	MOVQ         levels+48(FP), DI
+	MOVQ         turns+24(FP), R8
 	MOVL         $0x00007fff, R9
 	VMOVD        R9, X0
 	VPBROADCASTW X0, Y0
@@ -1430,208 +1430,6 @@ turn:
 	VPACKUSWB    Y11, Y10, Y10
 	VPERMD       Y10, Y8, Y10
 	VMOVDQU      Y10, (AX)
-	ADDQ         $0x00000080, DX
-	ADDQ         $0x20, AX
-	ADDQ         $0x04, CX
-	DECQ         R8
-	JNZ          turn
-
-turnDone:
-	VZEROUPPER
-	RET
-
-// func fourBlocksRaisedAVX2(dst *byte, scales *byte, src *byte, codes *byte, factors *float32, levels *uint16, turns int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·fourBlocksRaisedAVX2(SB), NOSPLIT, $64-56
-	MOVQ         dst+0(FP), AX
-	MOVQ         scales+8(FP), CX
-	MOVQ         src+16(FP), DX
-	MOVQ         codes+24(FP), BX
-	MOVQ         factors+32(FP), SI
-	MOVQ         levels+40(FP), DI
-	MOVQ         turns+48(FP), R8
-	MOVL         $0x00007fff, R9
-	VMOVD        R9, X0
-	VPBROADCASTW X0, Y0
-	MOVQ         DX, R9
-	MOVQ         CX, R10
-	MOVQ         R8, R11
-	LEAQ         (SP), R12
-	ADDQ         $0x1f, R12
-	ANDQ         $-32, R12
-	TESTQ        R11, R11
-	JZ           scaleDone
-
-scale:
-	VPAND       (R9), Y0, Y1
-	VPAND       32(R9), Y0, Y2
-	VPAND       64(R9), Y0, Y3
-	VPAND       96(R9), Y0, Y4
-	VPERM2I128  $0x20, Y2, Y1, Y5
-	VPERM2I128  $0x31, Y2, Y1, Y1
-	VPMAXUW     Y5, Y1, Y1
-	VPERM2I128  $0x20, Y4, Y3, Y2
-	VPERM2I128  $0x31, Y4, Y3, Y3
-	VPMAXUW     Y2, Y3, Y3
-	VPUNPCKLQDQ Y3, Y1, Y2
-	VPUNPCKHQDQ Y3, Y1, Y1
-	VPMAXUW     Y2, Y1, Y1
-	VPSHUFD     $0xb1, Y1, Y2
-	VPMAXUW     Y2, Y1, Y1
-	VPSRLD      $0x10, Y1, Y2
-	VPMAXUW     Y2, Y1, Y1
-	VMOVDQU     Y1, (R12)
-	MOVWLZX     (R12), R13
-	MOVBLZX     (BX)(R13*1), R13
-	MOVB        R13, (R10)
-	MOVWLZX     16(R12), R13
-	MOVBLZX     (BX)(R13*1), R13
-	MOVB        R13, 1(R10)
-	MOVWLZX     8(R12), R13
-	MOVBLZX     (BX)(R13*1), R13
-	MOVB        R13, 2(R10)
-	MOVWLZX     24(R12), R13
-	MOVBLZX     (BX)(R13*1), R13
-	MOVB        R13, 3(R10)
-	ADDQ        $0x00000080, R9
-	ADDQ        $0x04, R10
-	DECQ        R11
-	JNZ         scale
-
-scaleDone:
-	MOVL         $0xffff0000, BX
-	VMOVD        BX, X1
-	VPBROADCASTD X1, Y1
-	MOVL         $0x00000008, BX
-	VMOVD        BX, X2
-	VPBROADCASTW X2, Y2
-	MOVL         $0x00010010, BX
-	VMOVD        BX, X3
-	VPBROADCASTD X3, Y3
-	VMOVDQU      (DI), Y4
-	VPACKUSWB    Y4, Y4, Y4
-	VPERMQ       $0x88, Y4, Y4
-	MOVL         $0x42ffffff, BX
-	VMOVD        BX, X5
-	VPBROADCASTD X5, Y5
-	MOVL         $0x0000000f, BX
-	VMOVD        BX, X6
-	VPBROADCASTW X6, Y6
-	MOVL         $0x00004313, BX
-	VMOVD        BX, X7
-	VPBROADCASTW X7, Y7
-	MOVQ         $0x0703060205010400, BX
-	VMOVQ        BX, X8
-	VPMOVZXBD    X8, Y8
-	TESTQ        R8, R8
-	JZ           turnDone
-
-turn:
-	MOVBLZX      (CX), BX
-	VBROADCASTSS (SI)(BX*4), Y9
-	VBROADCASTSS 1024(SI)(BX*4), Y10
-	VBROADCASTSS 2048(SI)(BX*4), Y11
-	VPAND        (DX), Y0, Y12
-	VPSLLW       $0x09, Y12, Y13
-	VPCMPEQW     Y10, Y13, Y10
-	VPSUBW       Y10, Y12, Y12
-	VPCMPEQW     Y11, Y13, Y11
-	VPSUBW       Y11, Y12, Y12
-	VPAND        Y1, Y12, Y10
-	VPSLLD       $0x10, Y12, Y12
-	VFMADD213PS  Y5, Y9, Y10
-	VFMADD213PS  Y5, Y9, Y12
-	VPSRLD       $0x10, Y12, Y12
-	VPBLENDW     $0xaa, Y10, Y12, Y12
-	VPCMPGTW     Y7, Y12, Y10
-	VPMINSB      Y6, Y12, Y12
-	VPSHUFB      Y12, Y4, Y12
-	VPSUBW       Y10, Y12, Y12
-	VMOVDQU      (DX), Y10
-	VPSRLW       $0x0c, Y10, Y10
-	VPAND        Y2, Y10, Y10
-	VPOR         Y10, Y12, Y12
-	VPMADDWD     Y3, Y12, Y12
-	MOVBLZX      1(CX), BX
-	VBROADCASTSS (SI)(BX*4), Y9
-	VBROADCASTSS 1024(SI)(BX*4), Y10
-	VBROADCASTSS 2048(SI)(BX*4), Y11
-	VPAND        32(DX), Y0, Y13
-	VPSLLW       $0x09, Y13, Y14
-	VPCMPEQW     Y10, Y14, Y10
-	VPSUBW       Y10, Y13, Y13
-	VPCMPEQW     Y11, Y14, Y11
-	VPSUBW       Y11, Y13, Y13
-	VPAND        Y1, Y13, Y10
-	VPSLLD       $0x10, Y13, Y13
-	VFMADD213PS  Y5, Y9, Y10
-	VFMADD213PS  Y5, Y9, Y13
-	VPSRLD       $0x10, Y13, Y13
-	VPBLENDW     $0xaa, Y10, Y13, Y13
-	VPCMPGTW     Y7, Y13, Y10
-	VPMINSB      Y6, Y13, Y13
-	VPSHUFB      Y13, Y4, Y13
-	VPSUBW       Y10, Y13, Y13
-	VMOVDQU      32(DX), Y10
-	VPSRLW       $0x0c, Y10, Y10
-	VPAND        Y2, Y10, Y10
-	VPOR         Y10, Y13, Y13
-	VPMADDWD     Y3, Y13, Y13
-	VPACKUSDW    Y13, Y12, Y12
-	MOVBLZX      2(CX), BX
-	VBROADCASTSS (SI)(BX*4), Y9
-	VBROADCASTSS 1024(SI)(BX*4), Y10
-	VBROADCASTSS 2048(SI)(BX*4), Y11
-	VPAND        64(DX), Y0, Y13
-	VPSLLW       $0x09, Y13, Y14
-	VPCMPEQW     Y10, Y14, Y10
-	VPSUBW       Y10, Y13, Y13
-	VPCMPEQW     Y11, Y14, Y11
-	VPSUBW       Y11, Y13, Y13
-	VPAND        Y1, Y13, Y10
-	VPSLLD       $0x10, Y13, Y13
-	VFMADD213PS  Y5, Y9, Y10
-	VFMADD213PS  Y5, Y9, Y13
-	VPSRLD       $0x10, Y13, Y13
-	VPBLENDW     $0xaa, Y10, Y13, Y13
-	VPCMPGTW     Y7, Y13, Y10
-	VPMINSB      Y6, Y13, Y13
-	VPSHUFB      Y13, Y4, Y13
-	VPSUBW       Y10, Y13, Y13
-	VMOVDQU      64(DX), Y10
-	VPSRLW       $0x0c, Y10, Y10
-	VPAND        Y2, Y10, Y10
-	VPOR         Y10, Y13, Y13
-	VPMADDWD     Y3, Y13, Y13
-	MOVBLZX      3(CX), BX
-	VBROADCASTSS (SI)(BX*4), Y9
-	VBROADCASTSS 1024(SI)(BX*4), Y10
-	VBROADCASTSS 2048(SI)(BX*4), Y11
-	VPAND        96(DX), Y0, Y14
-	VPSLLW       $0x09, Y14, Y15
-	VPCMPEQW     Y10, Y15, Y10
-	VPSUBW       Y10, Y14, Y14
-	VPCMPEQW     Y11, Y15, Y11
-	VPSUBW       Y11, Y14, Y14
-	VPAND        Y1, Y14, Y10
-	VPSLLD       $0x10, Y14, Y14
-	VFMADD213PS  Y5, Y9, Y10
-	VFMADD213PS  Y5, Y9, Y14
-	VPSRLD       $0x10, Y14, Y14
-	VPBLENDW     $0xaa, Y10, Y14, Y14
-	VPCMPGTW     Y7, Y14, Y10
-	VPMINSB      Y6, Y14, Y14
-	VPSHUFB      Y14, Y4, Y14
-	VPSUBW       Y10, Y14, Y14
-	VMOVDQU      96(DX), Y10
-	VPSRLW       $0x0c, Y10, Y10
-	VPAND        Y2, Y10, Y10
-	VPOR         Y10, Y14, Y14
-	VPMADDWD     Y3, Y14, Y14
-	VPACKUSDW    Y14, Y13, Y13
-	VPACKUSWB    Y13, Y12, Y12
-	VPERMD       Y12, Y8, Y12
-	VMOVDQU      Y12, (AX)
 	ADDQ         $0x00000080, DX
 	ADDQ         $0x20, AX
 	ADDQ         $0x04, CX
@@ -12063,16 +11861,16 @@ turnDone:
 	VZEROUPPER
 	RET
 
-// func fourBlocksAVX512(dst *byte, scales *byte, src *byte, codes *byte, factors *float32, levels *uint16, turns int)
+// func fourBlocksAVX512(dst *byte, scales *byte, src *byte, turns int, codes *byte, factors *float32, levels *uint16)
 // Requires: AVX, AVX512BW, AVX512F
 TEXT ·fourBlocksAVX512(SB), NOSPLIT, $128-56
 	MOVQ         dst+0(FP), AX
 	MOVQ         scales+8(FP), CX
 	MOVQ         src+16(FP), DX
-	MOVQ         codes+24(FP), BX
-	MOVQ         factors+32(FP), SI
-	MOVQ         levels+40(FP), DI
-	MOVQ         turns+48(FP), R8
+	MOVQ         codes+32(FP), BX
+	MOVQ         factors+40(FP), SI
+	MOVQ         levels+48(FP), DI
+	MOVQ         turns+24(FP), R8
 	MOVL         $0x00007fff, R9
 	VMOVD        R9, X0
 	VPBROADCASTW X0, Z0
@@ -12151,9 +11949,6 @@ scaleDone:
 	MOVL         $0x4b000000, BX
 	VMOVD        BX, X6
 	VPBROADCASTD X6, Z6
-	MOVL         $0x00000001, BX
-	VMOVD        BX, X7
-	VPBROADCASTW X7, Z7
 	MOVL         $0x0000ff00, BX
 	KMOVD        BX, K1
 	MOVL         $0xaaaaaaaa, BX
@@ -12231,220 +12026,6 @@ turn:
 	VPACKUSWB          Z10, Z9, Z9
 	VPERMD             Z9, Z8, Z9
 	VMOVDQU32          Z9, (AX)
-	ADDQ               $0x00000100, DX
-	ADDQ               $0x40, AX
-	ADDQ               $0x08, CX
-	DECQ               R8
-	JNZ                turn
-
-turnDone:
-	VZEROUPPER
-	RET
-
-// func fourBlocksRaisedAVX512(dst *byte, scales *byte, src *byte, codes *byte, factors *float32, levels *uint16, turns int)
-// Requires: AVX, AVX512BW, AVX512F
-TEXT ·fourBlocksRaisedAVX512(SB), NOSPLIT, $128-56
-	MOVQ         dst+0(FP), AX
-	MOVQ         scales+8(FP), CX
-	MOVQ         src+16(FP), DX
-	MOVQ         codes+24(FP), BX
-	MOVQ         factors+32(FP), SI
-	MOVQ         levels+40(FP), DI
-	MOVQ         turns+48(FP), R8
-	MOVL         $0x00007fff, R9
-	VMOVD        R9, X0
-	VPBROADCASTW X0, Z0
-	MOVQ         DX, R9
-	MOVQ         CX, R10
-	MOVQ         R8, R11
-	LEAQ         (SP), R12
-	ADDQ         $0x3f, R12
-	ANDQ         $-64, R12
-	TESTQ        R11, R11
-	JZ           scaleDone
-
-scale:
-	VPANDD      (R9), Z0, Z1
-	VPANDD      64(R9), Z0, Z2
-	VPANDD      128(R9), Z0, Z3
-	VPANDD      192(R9), Z0, Z4
-	VSHUFI64X2  $0x88, Z2, Z1, Z5
-	VSHUFI64X2  $0xdd, Z2, Z1, Z1
-	VPMAXUW     Z5, Z1, Z1
-	VSHUFI64X2  $0x88, Z4, Z3, Z2
-	VSHUFI64X2  $0xdd, Z4, Z3, Z3
-	VPMAXUW     Z2, Z3, Z3
-	VPUNPCKLQDQ Z3, Z1, Z2
-	VPUNPCKHQDQ Z3, Z1, Z1
-	VPMAXUW     Z2, Z1, Z1
-	VPSHUFD     $0xb1, Z1, Z2
-	VPMAXUW     Z2, Z1, Z1
-	VPSRLD      $0x10, Z1, Z2
-	VPMAXUW     Z2, Z1, Z1
-	VPMOVQW     Z1, X1
-	VMOVDQU     X1, (R12)
-	MOVWLZX     (R12), R13
-	MOVBLZX     (BX)(R13*1), R13
-	MOVB        R13, (R10)
-	MOVWLZX     4(R12), R13
-	MOVBLZX     (BX)(R13*1), R13
-	MOVB        R13, 1(R10)
-	MOVWLZX     8(R12), R13
-	MOVBLZX     (BX)(R13*1), R13
-	MOVB        R13, 2(R10)
-	MOVWLZX     12(R12), R13
-	MOVBLZX     (BX)(R13*1), R13
-	MOVB        R13, 3(R10)
-	MOVWLZX     2(R12), R13
-	MOVBLZX     (BX)(R13*1), R13
-	MOVB        R13, 4(R10)
-	MOVWLZX     6(R12), R13
-	MOVBLZX     (BX)(R13*1), R13
-	MOVB        R13, 5(R10)
-	MOVWLZX     10(R12), R13
-	MOVBLZX     (BX)(R13*1), R13
-	MOVB        R13, 6(R10)
-	MOVWLZX     14(R12), R13
-	MOVBLZX     (BX)(R13*1), R13
-	MOVB        R13, 7(R10)
-	ADDQ        $0x00000100, R9
-	ADDQ        $0x08, R10
-	DECQ        R11
-	JNZ         scale
-
-scaleDone:
-	MOVL         $0xffff0000, BX
-	VMOVD        BX, X1
-	VPBROADCASTD X1, Z1
-	MOVL         $0x00000008, BX
-	VMOVD        BX, X2
-	VPBROADCASTW X2, Z2
-	MOVL         $0x00010010, BX
-	VMOVD        BX, X3
-	VPBROADCASTD X3, Z3
-	VMOVDQU32    (DI), Z4
-	MOVL         $0x43000000, BX
-	VMOVD        BX, X5
-	VPBROADCASTD X5, Z5
-	MOVL         $0x4b000000, BX
-	VMOVD        BX, X6
-	VPBROADCASTD X6, Z6
-	MOVL         $0x00000001, BX
-	VMOVD        BX, X7
-	VPBROADCASTW X7, Z7
-	MOVL         $0x0000ff00, BX
-	KMOVD        BX, K1
-	MOVL         $0xaaaaaaaa, BX
-	KMOVD        BX, K2
-	MOVQ         $0x0703060205010400, BX
-	VMOVQ        BX, X8
-	MOVQ         $0x0f0b07030e0a0602, BX
-	VMOVQ        BX, X8
-	MOVQ         $0x0d0905010c080400, BX
-	VMOVQ        BX, X9
-	VPUNPCKLQDQ  X8, X9, X9
-	VPMOVZXBD    X9, Z9
-	TESTQ        R8, R8
-	JZ           turnDone
-
-turn:
-	MOVBLZX            (CX), BX
-	VBROADCASTSS       (SI)(BX*4), Z8
-	VBROADCASTSS       1024(SI)(BX*4), Z10
-	VBROADCASTSS       2048(SI)(BX*4), Z11
-	MOVBLZX            1(CX), BX
-	VBROADCASTSS       (SI)(BX*4), K1, Z8
-	VBROADCASTSS       1024(SI)(BX*4), K1, Z10
-	VBROADCASTSS       2048(SI)(BX*4), K1, Z11
-	VPANDD             (DX), Z0, Z12
-	VPSLLW             $0x09, Z12, Z13
-	VPCMPEQW           Z10, Z13, K3
-	VPADDW             Z7, Z12, K3, Z12
-	VPCMPEQW           Z11, Z13, K3
-	VPADDW             Z7, Z12, K3, Z12
-	VPANDD             Z1, Z12, Z10
-	VPSLLD             $0x10, Z12, Z12
-	VFMADD213PS.RD_SAE Z5, Z8, Z10
-	VFMADD213PS.RD_SAE Z6, Z8, Z12
-	VMOVDQU16          Z10, K2, Z12
-	VPERMW             Z4, Z12, Z12
-	VPSRLW             $0x0c, (DX), Z10
-	VPTERNLOGD         $0xf8, Z2, Z10, Z12
-	VPMADDWD           Z3, Z12, Z12
-	MOVBLZX            2(CX), BX
-	VBROADCASTSS       (SI)(BX*4), Z8
-	VBROADCASTSS       1024(SI)(BX*4), Z10
-	VBROADCASTSS       2048(SI)(BX*4), Z11
-	MOVBLZX            3(CX), BX
-	VBROADCASTSS       (SI)(BX*4), K1, Z8
-	VBROADCASTSS       1024(SI)(BX*4), K1, Z10
-	VBROADCASTSS       2048(SI)(BX*4), K1, Z11
-	VPANDD             64(DX), Z0, Z13
-	VPSLLW             $0x09, Z13, Z14
-	VPCMPEQW           Z10, Z14, K3
-	VPADDW             Z7, Z13, K3, Z13
-	VPCMPEQW           Z11, Z14, K3
-	VPADDW             Z7, Z13, K3, Z13
-	VPANDD             Z1, Z13, Z10
-	VPSLLD             $0x10, Z13, Z13
-	VFMADD213PS.RD_SAE Z5, Z8, Z10
-	VFMADD213PS.RD_SAE Z6, Z8, Z13
-	VMOVDQU16          Z10, K2, Z13
-	VPERMW             Z4, Z13, Z13
-	VPSRLW             $0x0c, 64(DX), Z10
-	VPTERNLOGD         $0xf8, Z2, Z10, Z13
-	VPMADDWD           Z3, Z13, Z13
-	VPACKUSDW          Z13, Z12, Z12
-	MOVBLZX            4(CX), BX
-	VBROADCASTSS       (SI)(BX*4), Z8
-	VBROADCASTSS       1024(SI)(BX*4), Z10
-	VBROADCASTSS       2048(SI)(BX*4), Z11
-	MOVBLZX            5(CX), BX
-	VBROADCASTSS       (SI)(BX*4), K1, Z8
-	VBROADCASTSS       1024(SI)(BX*4), K1, Z10
-	VBROADCASTSS       2048(SI)(BX*4), K1, Z11
-	VPANDD             128(DX), Z0, Z13
-	VPSLLW             $0x09, Z13, Z14
-	VPCMPEQW           Z10, Z14, K3
-	VPADDW             Z7, Z13, K3, Z13
-	VPCMPEQW           Z11, Z14, K3
-	VPADDW             Z7, Z13, K3, Z13
-	VPANDD             Z1, Z13, Z10
-	VPSLLD             $0x10, Z13, Z13
-	VFMADD213PS.RD_SAE Z5, Z8, Z10
-	VFMADD213PS.RD_SAE Z6, Z8, Z13
-	VMOVDQU16          Z10, K2, Z13
-	VPERMW             Z4, Z13, Z13
-	VPSRLW             $0x0c, 128(DX), Z10
-	VPTERNLOGD         $0xf8, Z2, Z10, Z13
-	VPMADDWD           Z3, Z13, Z13
-	MOVBLZX            6(CX), BX
-	VBROADCASTSS       (SI)(BX*4), Z8
-	VBROADCASTSS       1024(SI)(BX*4), Z10
-	VBROADCASTSS       2048(SI)(BX*4), Z11
-	MOVBLZX            7(CX), BX
-	VBROADCASTSS       (SI)(BX*4), K1, Z8
-	VBROADCASTSS       1024(SI)(BX*4), K1, Z10
-	VBROADCASTSS       2048(SI)(BX*4), K1, Z11
-	VPANDD             192(DX), Z0, Z14
-	VPSLLW             $0x09, Z14, Z15
-	VPCMPEQW           Z10, Z15, K3
-	VPADDW             Z7, Z14, K3, Z14
-	VPCMPEQW           Z11, Z15, K3
-	VPADDW             Z7, Z14, K3, Z14
-	VPANDD             Z1, Z14, Z10
-	VPSLLD             $0x10, Z14, Z14
-	VFMADD213PS.RD_SAE Z5, Z8, Z10
-	VFMADD213PS.RD_SAE Z6, Z8, Z14
-	VMOVDQU16          Z10, K2, Z14
-	VPERMW             Z4, Z14, Z14
-	VPSRLW             $0x0c, 192(DX), Z10
-	VPTERNLOGD         $0xf8, Z2, Z10, Z14
-	VPMADDWD           Z3, Z14, Z14
-	VPACKUSDW          Z14, Z13, Z13
-	VPACKUSWB          Z13, Z12, Z12
-	VPERMD             Z12, Z9, Z12
-	VMOVDQU32          Z12, (AX)
 	ADDQ               $0x00000100, DX
 	ADDQ               $0x40, AX
 	ADDQ               $0x08, CX

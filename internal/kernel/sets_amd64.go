@@ -33,7 +33,7 @@ var avx2 = func() set {
 	s.merge = mergeBy(mergeAVX2)
 	s.spans = spansBy(spansAVX2)
 	s.powerSteps = powerStepsBy(powerStepsAVX2)
-	s.fourBlocks = fourBlocksBy(4, fourBlocksAVX2, fourBlocksRaisedAVX2)
+	s.fourBlocks = fourBlocksBy(4, fourBlocksAVX2)
 	s.eightBlocks = eightBlocksBy(4, eightBlocksAVX2)
 	r := &lanes{
 		count: 8, interleave: interleaveAVX2, deinterleave: deinterleaveAVX2,
@@ -101,7 +101,7 @@ var avx512 = func() set {
 	s.merge = mergeBy(mergeAVX512)
 	s.spans = spansBy(spansAVX512)
 	s.powerSteps = powerStepsBy(powerStepsAVX512)
-	s.fourBlocks = fourBlocksBy(8, fourBlocksAVX512, fourBlocksRaisedAVX512)
+	s.fourBlocks = fourBlocksBy(8, fourBlocksAVX512)
 	s.eightBlocks = eightBlocksBy(8, eightBlocksAVX512)
 	r := &lanes{
 		count: 16, interleave: interleaveAVX512, deinterleave: deinterleaveAVX512,

@@ -147,12 +147,7 @@ func powerStepsAVX2(codes *byte, scales *float32, inverses *float32, amax *float
 // fourBlocksAVX2 encodes 4 blocks of 16 a turn.
 //
 //go:noescape
-func fourBlocksAVX2(dst *byte, scales *byte, src *byte, codes *byte, factors *float32, levels *uint16, turns int)
-
-// fourBlocksRaisedAVX2 encodes 4 blocks of 16 a turn.
-//
-//go:noescape
-func fourBlocksRaisedAVX2(dst *byte, scales *byte, src *byte, codes *byte, factors *float32, levels *uint16, turns int)
+func fourBlocksAVX2(dst *byte, scales *byte, src *byte, turns int, codes *byte, factors *float32, levels *uint16)
 
 // eightBlocksAVX2 encodes 4 blocks of 32 a turn.
 //
@@ -550,12 +545,7 @@ func powerStepsAVX512(codes *byte, scales *float32, inverses *float32, amax *flo
 // fourBlocksAVX512 encodes 8 blocks of 16 a turn.
 //
 //go:noescape
-func fourBlocksAVX512(dst *byte, scales *byte, src *byte, codes *byte, factors *float32, levels *uint16, turns int)
-
-// fourBlocksRaisedAVX512 encodes 8 blocks of 16 a turn.
-//
-//go:noescape
-func fourBlocksRaisedAVX512(dst *byte, scales *byte, src *byte, codes *byte, factors *float32, levels *uint16, turns int)
+func fourBlocksAVX512(dst *byte, scales *byte, src *byte, turns int, codes *byte, factors *float32, levels *uint16)
 
 // eightBlocksAVX512 encodes 8 blocks of 32 a turn.
 //

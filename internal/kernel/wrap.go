@@ -271,18 +271,15 @@ func powerStepsBy(asm func(codes *byte, scales, inverses, amax *float32, steps i
 }
 
 // fourEncoder is a function of the assembly that encodes blocks.
-type fourEncoder func(dst, scales, src, codes *byte, factors *float32, levels *uint16, turns int)
+type fourEncoder func(dst, scales, src *byte, turns int, codes *byte, factors *float32, levels *uint16)
 
 // fourBlocksBy takes functions that encode so many blocks a turn.
-func fourBlocksBy(perTurn int, asm, raised fourEncoder) func(dst, scales, src []byte, f *FourBlocks) {
+func fourBlocksBy(perTurn int, asm fourEncoder) func(dst, scales, src []byte, f *FourBlocks) {
 	return func(dst, scales, src []byte, f *FourBlocks) {
-		encode, turns := asm, len(scales)/perTurn
-		if f.Raises {
-			encode = raised
-		}
+		turns := len(scales) / perTurn
 		n := turns * perTurn
 		dst, src = dst[:8*len(scales)], src[:32*len(scales)]
-		encode(unsafe.SliceData(dst), unsafe.SliceData(scales), unsafe.SliceData(src), &f.Codes[0], &f.Factors[0], &fourLevels[0], turns)
+		asm(unsafe.SliceData(dst), unsafe.SliceData(scales), unsafe.SliceData(src), turns, &f.Codes[0], &f.Factors[0], &fourLevels[0])
 		fourBlocks(dst[8*n:], scales[n:], src[32*n:], f)
 	}
 }
