@@ -17,6 +17,9 @@ type verifyFlags struct {
 	runFlags
 }
 
+// errVerify is that verification found a problem.
+var errVerify = errors.New("verification failed")
+
 func newVerify() *cobra.Command {
 	v := &verifyFlags{}
 	cmd := command(&cobra.Command{
@@ -36,7 +39,7 @@ rel_mse is the sum of squared errors over that of squared weights.`,
 	f := cmd.Flags()
 	f.StringVar(&v.o.Source, "source", "", "`SOURCE` that it was made of")
 	f.Float64Var(&v.maxRelMSE, "max-rel-mse", 0, "with --source: a layer's rel_mse above `X` is a problem")
-	f.StringVar(&v.o.For, "for", "", "`APP` that must load it: comfyui, sdnext, diffusers, transformers, invokeai")
+	f.StringVar(&v.o.For, "for", "", "`APP` that must load it: "+appList())
 	group(f, "What to check")
 	v.report.add(cmd)
 	group(f, "Output")
@@ -65,8 +68,8 @@ func (v *verifyFlags) check(cmd *cobra.Command, args []string) error {
 
 func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 	o := v.o
-	var follow meter
-	o.Resources, follow = v.start(cmd.ErrOrStderr())
+	follow := v.start(cmd.ErrOrStderr())
+	o.Threads, o.Memory, o.Progress = v.threads, v.memory.bytes, follow.update
 	found, err := reading(cmd.Context(), func() (*report.Verification, error) {
 		return tensorpress.Verify(cmd.Context(), args[0], o)
 	})
@@ -74,6 +77,7 @@ func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	speak(found)
 	if err := v.report.write(found, func() *page { return verificationPage(args[0], o.Source, found) }); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
@@ -81,7 +85,7 @@ func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if !found.OK {
-		return fmt.Errorf("%s: %w: %s", args[0], tensorpress.ErrVerify, count(len(found.Problems), "problem"))
+		return fmt.Errorf("%s: %w: %s", args[0], errVerify, count(len(found.Problems), "problem"))
 	}
 	return nil
 }
