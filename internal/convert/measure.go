@@ -24,17 +24,21 @@ func (j *job) measure(ctx context.Context, s *stage.Stage, o request, done func(
 	if !o.Measure {
 		return nil
 	}
-	var models []verify.Staged
-	for _, one := range j.Models {
-		part := verify.Staged{Path: s.Path(""), Folder: one.Folder, Source: one.Checkpoint}
-		if !bundle.IsFolder(r.Dest) {
-			part.Path = s.Path(one.Plan.Files[0].Name)
-		}
-		models = append(models, part)
-	}
-	v, err := verify.MeasureStaged(ctx, models, o.resources(), done)
+	v, err := verify.MeasureStaged(ctx, j.staged(s, r.Dest), o.resources(), done)
 	if err == nil {
 		r.Add(v)
 	}
 	return err
+}
+
+// staged are the models of the output where they are staged.
+func (j *job) staged(s *stage.Stage, dest string) (models []verify.Staged) {
+	for _, one := range j.Models {
+		part := verify.Staged{Path: s.Path(""), Folder: one.Folder, Source: one.Checkpoint}
+		if !bundle.IsFolder(dest) {
+			part.Path = s.Path(one.Plan.Files[0].Name)
+		}
+		models = append(models, part)
+	}
+	return models
 }
