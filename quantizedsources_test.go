@@ -238,7 +238,7 @@ func TestUnscaledFloat8(t *testing.T) {
 	for _, layout := range []string{"comfy", "sdnq"} {
 		o := Options{Layout: layout, Preset: "none", MinNumel: ptr(0)}
 		_, err := Plan(path, "", o)
-		if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), path+": tensor a.weight is F8_E4M3 and has no scale: --accept-unscaled-fp8") {
+		if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), path+": tensor a.weight is F8_E4M3 and has no scale: `AcceptUnscaledFP8`") {
 			t.Errorf("%s: %v", layout, err)
 		}
 		o.Keep = []string{"a"}

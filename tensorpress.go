@@ -22,7 +22,9 @@ import (
 )
 
 // Kinds of errors, for errors.Is. All others are the system's: a disk that is
-// full, a file that may not be read.
+// full, a file that may not be read. What would be overwritten is an fs.ErrExist
+// too, and what is not there an fs.ErrNotExist. Texts name fields of options in
+// backquotes.
 var (
 	// ErrUsage: what was asked for does not exist, contradicts itself, or would
 	// overwrite something.

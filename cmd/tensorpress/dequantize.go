@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"io"
-
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
 )
@@ -57,14 +54,7 @@ func (d *dequantizeFlags) run(cmd *cobra.Command, args []string) error {
 	o.Resources, follow = d.start(cmd.ErrOrStderr())
 	r, err := tensorpress.Dequantize(cmd.Context(), args[0], args[1], o)
 	follow.end(err == nil)
-	if err != nil {
-		return err
-	}
-	defer d.notes(cmd.ErrOrStderr(), r.Notes)
-	if err := d.report.write(r, func() *page { return reportPage(r) }); err != nil {
-		return fmt.Errorf("report: %w", err)
-	}
-	return output(cmd.OutOrStdout(), d.json, r, func(w io.Writer) { printDone(w, r) })
+	return d.finish(cmd, &d.report, r, err, printDone)
 }
 
 func plainNames() []string { return []string{"bf16", "f16", "f32"} }

@@ -42,7 +42,7 @@ any file off them, be its layers quantized or not, in either layout.`,
 	f.BoolVar(&m.o.InputScale, "input-scale", false, "give float8 layers an input scale of 1 where they have none")
 	f.BoolVar(&m.o.QuantizationMetadata, "quantization-metadata", false, "describe layers in the header too, as _quantization_metadata")
 	f.StringArrayVar(&m.o.StripPrefixes, "strip-prefix", nil, "take `PREFIX` off the names of tensors, such as _orig_mod.; repeatable, one after the other")
-	f.StringVar(&m.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
+	f.StringVar(&m.o.For, "for", "", "refuse what `APP` would not load: "+appList())
 	group(f, "What changes")
 	m.addOutput(cmd)
 	complete(cmd, "for", appNames)
@@ -59,9 +59,9 @@ func (m *migrateFlags) run(cmd *cobra.Command, args []string) error {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
 			return tensorpress.PlanMigrate(args[0], m.dest(args), o)
 		})
-		return m.finish(cmd, r, err, printPlan)
+		return m.finish(cmd, &m.report, r, err, printPlan)
 	}
 	r, err := tensorpress.Migrate(cmd.Context(), args[0], args[1], o)
 	follow.end(err == nil)
-	return m.finish(cmd, r, err, printDone)
+	return m.finish(cmd, &m.report, r, err, printDone)
 }

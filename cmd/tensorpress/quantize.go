@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"io"
-
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/tensorpress/tensorpress"
@@ -93,7 +90,7 @@ func (q *quantizeFlags) add(cmd *cobra.Command) {
 func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	f.StringVar(&q.o.Layout, "layout", "", "`sdnq or comfy` (default sdnq where a config.json is there, else comfy)")
 	f.StringVar(&q.dtype, "dtype", "", "`NAME` as in tensorpress formats (default int8, int8_tensorwise in comfy)")
-	f.StringVar(&q.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
+	f.StringVar(&q.o.For, "for", "", "refuse what `APP` would not load: "+appList())
 	q.recipe.add(f)
 	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`, or the config.json that holds one; flags win over it")
 	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")
@@ -112,13 +109,14 @@ func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 
 // addSetting makes a flag of one of the library's settings.
 func addSetting(f *pflag.FlagSet, s tensorpress.SettingFlag) {
+	about := inFlags(s.About)
 	switch v := s.Default.(type) {
 	case bool:
-		f.Bool(s.Name, v, s.About)
+		f.Bool(s.Name, v, about)
 	case int:
-		f.Int(s.Name, v, s.About)
+		f.Int(s.Name, v, about)
 	case string:
-		f.String(s.Name, v, s.About)
+		f.String(s.Name, v, about)
 	}
 }
 
@@ -202,20 +200,9 @@ func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
 			return tensorpress.Plan(args[0], dest, o)
 		})
-		return q.finish(cmd, r, err, printPlan)
+		return q.finish(cmd, &q.report, r, err, printPlan)
 	}
 	r, err := tensorpress.Quantize(cmd.Context(), args[0], dest, o)
 	follow.end(err == nil)
-	return q.finish(cmd, r, err, printDone)
-}
-
-func (q *quantizeFlags) finish(cmd *cobra.Command, r *report.Report, err error, show func(io.Writer, *report.Report)) error {
-	if err != nil {
-		return err
-	}
-	defer q.notes(cmd.ErrOrStderr(), r.Notes)
-	if err := q.report.write(r, func() *page { return reportPage(r) }); err != nil {
-		return fmt.Errorf("report: %w", err)
-	}
-	return output(cmd.OutOrStdout(), q.json, r, func(w io.Writer) { show(w, r) })
+	return q.finish(cmd, &q.report, r, err, printDone)
 }

@@ -36,7 +36,7 @@ rel_mse is the sum of squared errors over that of squared weights.`,
 	f := cmd.Flags()
 	f.StringVar(&v.o.Source, "source", "", "`SOURCE` that it was made of")
 	f.Float64Var(&v.maxRelMSE, "max-rel-mse", 0, "with --source: a layer's rel_mse above `X` is a problem")
-	f.StringVar(&v.o.For, "for", "", "`APP` that must load it: comfyui, sdnext, diffusers, transformers, invokeai")
+	f.StringVar(&v.o.For, "for", "", "`APP` that must load it: "+appList())
 	group(f, "What to check")
 	v.report.add(cmd)
 	group(f, "Output")
@@ -74,6 +74,7 @@ func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	speak(found)
 	if err := v.report.write(found, func() *page { return verificationPage(args[0], o.Source, found) }); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}

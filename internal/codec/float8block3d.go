@@ -15,6 +15,14 @@ var float8Block3D = &Format{
 	Name: "float8_e4m3fn_block3d", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, Near: "float8_e4m3fn",
 	Takes:  []string{"block-size", "input-scale", "full-precision-matmul", "output-dtype", "scale-as-input"},
 	Refuse: refuseBlocks, make: newBlock3D, Open: openBlock3D,
+	ScaleText: "block", Kin: Kin{Dtype: "float8_e4m3fn"}, told: toldBlock3D,
+}
+
+// toldBlock3D counts blocks, whose size no metadata tell.
+func toldBlock3D(g Given, _ pyjson.Object, c Codec) {
+	if blocks := numel(c.Tensors()[1].Shape) / max(c.Shape()[0], 1); blocks > 0 {
+		g["block-size"] = c.Shape()[1] / blocks
+	}
 }
 
 func newBlock3D(src Source, s Settings) (Codec, pyjson.Object, error) {

@@ -114,7 +114,7 @@ func (c *CTQ) template(source string) (*report.Report, error) {
 	name := strings.TrimSuffix(source, filepath.Ext(source)) + "_layer_config_template.json"
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
 	if errors.Is(err, fs.ErrExist) { // and may be filled in
-		return nil, usage.Errorf("%s exists: move it away for another one", name)
+		return nil, usage.Existsf("%s exists: move it away for another one", name)
 	}
 	if err != nil {
 		return nil, err
@@ -183,7 +183,7 @@ func readInputScales(path string) (map[string]float32, error) {
 	case ".safetensors":
 		return storedInputScales(path)
 	}
-	return nil, usage.Errorf("--input-scales %s must end in .json or .safetensors", path)
+	return nil, usage.Errorf("`InputScales` %s must end in .json or .safetensors", path)
 }
 
 func storedInputScales(path string) (map[string]float32, error) {

@@ -81,7 +81,7 @@ func (j *job) restore(r engine.Resources, yield func(stream.Task) bool) {
 func restoration(c *checkpoint.Checkpoint, dest string, o DequantizeOptions) (*plan.Restoration, error) {
 	dtype, ok := plainDtypes[o.Dtype]
 	if !ok {
-		return nil, usage.Errorf("--dtype %s: want bf16, f16 or f32", o.Dtype)
+		return nil, usage.Errorf("`Dtype` %s: want bf16, f16 or f32", o.Dtype)
 	}
 	m, err := bundle.ReadModel(c, o.Source)
 	if err != nil {

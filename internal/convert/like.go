@@ -19,7 +19,7 @@ func (o Options) like(p *plan.Options) error {
 		return nil
 	}
 	if o.Config != "" {
-		return usage.Errorf("--like and --config both say how layers are stored: give one")
+		return usage.Errorf("`Like` and `Config` both say how layers are stored: give one")
 	}
 	c, err := checkpoint.Open(o.Like)
 	if err != nil {

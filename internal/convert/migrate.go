@@ -84,7 +84,7 @@ func readMigrated(source, dest string, o MigrateOptions) (*job, error) {
 		return err
 	})
 	if errors.Is(err, bundle.ErrNothingDecided) && len(o.StripPrefixes) > 0 && !renamed {
-		return nil, usage.Errorf("--strip-prefix %s: no name of %s begins so", strings.Join(o.StripPrefixes, ", "), source)
+		return nil, usage.Errorf("`StripPrefixes` %s: no name of %s begins so", strings.Join(o.StripPrefixes, ", "), source)
 	}
 	if errors.Is(err, bundle.ErrNothingDecided) && wrapped != "" {
 		return nil, fmt.Errorf("%w; %s", err, wrapped)
@@ -98,7 +98,7 @@ func (o MigrateOptions) unwrap(name string) string { return preset.Unwrap(name, 
 // renames reports whether names of a checkpoint change.
 func (o MigrateOptions) renames(c *checkpoint.Checkpoint) (bool, error) {
 	if slices.Contains(o.StripPrefixes, "") {
-		return false, usage.Errorf("--strip-prefix: want what names begin with")
+		return false, usage.Errorf("`StripPrefixes`: want what names begin with")
 	}
 	return slices.ContainsFunc(c.Tensors, func(t checkpoint.Tensor) bool { return o.unwrap(t.Name) != t.Name }), nil
 }
@@ -107,7 +107,7 @@ func (o MigrateOptions) renames(c *checkpoint.Checkpoint) (bool, error) {
 func (o MigrateOptions) how() (how plan.MigrateOptions, err error) {
 	how = plan.MigrateOptions{Remove: o.RemoveKeys, DropIgnored: o.DropIgnored, InputScale: o.InputScale, Header: o.QuantizationMetadata}
 	if o.Only != "" && o.AddKeys == "" && o.RemoveKeys == nil && !o.InputScale && !o.DropIgnored {
-		return how, usage.Errorf("--only is for --add-keys, --remove-keys, --input-scale and --drop-ignored")
+		return how, usage.Errorf("`Only` is for `AddKeys`, `RemoveKeys`, `InputScale` and `DropIgnored`")
 	}
 	if o.Only != "" {
 		if how.Only, err = pattern.Compile(o.Only); err != nil {
@@ -116,7 +116,7 @@ func (o MigrateOptions) how() (how plan.MigrateOptions, err error) {
 	}
 	if o.AddKeys != "" {
 		if how.Add, err = pyjson.ParseObject([]byte(o.AddKeys)); err != nil {
-			return how, usage.Errorf("--add-keys %s: want a JSON object: %w", o.AddKeys, err)
+			return how, usage.Errorf("`AddKeys` %s: want a JSON object: %w", o.AddKeys, err)
 		}
 	}
 	return how, nil
@@ -135,7 +135,7 @@ func (o MigrateOptions) plan(c *checkpoint.Checkpoint, dest string, how plan.Mig
 	config := m.Config
 	if how.Renamed {
 		if err := layout.Rename(c, o.unwrap); err != nil {
-			return nil, usage.Errorf("--strip-prefix: %w", err)
+			return nil, usage.Errorf("`StripPrefixes`: %w", err)
 		}
 		if config != nil {
 			config = config.Renamed(o.unwrap)

@@ -224,7 +224,7 @@ func (o Options) preset(p *plan.Options, config map[string]json.RawMessage, tens
 		p.Preset = p.Preset.For(config, shapes(tensors))
 	}
 	if o.SkipKeys != nil && p.Layout != layout.SDNQ {
-		return usage.Errorf("--skip-keys is SDNQ's list, for the sdnq layout: use --preset none to keep nothing")
+		return usage.Errorf("`SkipKeys` is SDNQ's list, for the sdnq layout: use `Preset` none to keep nothing")
 	}
 	p.SkipKeys = o.Preset != "none" && (o.SkipKeys == nil || *o.SkipKeys)
 	return nil
@@ -261,7 +261,7 @@ func outputOf(c *checkpoint.Checkpoint, dest string, shardSize int64) (plan.Outp
 	}
 	switch {
 	case isFile && shardSize != 0:
-		return plan.Output{}, usage.Errorf("--shard-size splits a folder's weights; the output is one file")
+		return plan.Output{}, usage.Errorf("`ShardSize` splits a folder's weights; the output is one file")
 	case isFile:
 		return plan.Output{Stem: stem, Metadata: c.Metadata}, nil
 	case single:

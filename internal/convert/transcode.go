@@ -148,21 +148,21 @@ func checkTranscode(m *layout.Model, to *layout.Layout, o TranscodeOptions) erro
 // check refuses words that do not exist, and those for the other layout.
 func (o TranscodeOptions) check(to *layout.Layout) error {
 	if _, ok := plainDtypes[o.ScaleDtype]; !ok {
-		return usage.Errorf("--scale-dtype %s: want bf16, f16 or f32", o.ScaleDtype)
+		return usage.Errorf("`ScaleDtype` %s: want bf16, f16 or f32", o.ScaleDtype)
 	}
 	if o.Scale != "" && o.Scale != "row" {
-		return usage.Errorf("--scale %s: want row", o.Scale)
+		return usage.Errorf("`Scale` %s: want row", o.Scale)
 	}
 	if to == layout.Comfy {
 		return nil
 	}
 	switch {
 	case o.Rename:
-		return usage.Errorf("--rename is for the comfy layout, where SDNQ's layers describe themselves")
+		return usage.Errorf("`Rename` is for the comfy layout, where SDNQ's layers describe themselves")
 	case o.Scale != "":
-		return usage.Errorf("--scale is for the comfy layout, for formats of convert_to_quant's")
+		return usage.Errorf("`Scale` is for the comfy layout, for formats of convert_to_quant's")
 	case o.ScaleDtype != "":
-		return usage.Errorf("--scale-dtype is for the comfy layout, for awq_w4a16")
+		return usage.Errorf("`ScaleDtype` is for the comfy layout, for awq_w4a16")
 	}
 	return nil
 }

@@ -266,7 +266,7 @@ func addonNote(p *Plan, o Options) []string {
 	if slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Action == Quantize }) {
 		return []string{note + ", and would not know what is quantized"}
 	}
-	return []string{note + ", so that nothing is quantized but what --set or --only asks for"}
+	return []string{note + ", so that nothing is quantized but what `Set` or `Only` asks for"}
 }
 
 // notesOf says what may surprise: nothing to do, and layers that stock ComfyUI
@@ -304,7 +304,7 @@ func notesOf(p *Plan, o Options) []string {
 // instead says what to type for a layer that stock ComfyUI loads.
 func (p *Plan) instead(s *Step) string {
 	if p.Transcodes && s.Format == codec.SDNQ() {
-		return "leave --rename out"
+		return "leave `Rename` out"
 	}
 	return app.Instead(s.Format, s.Dtype)
 }

@@ -27,19 +27,19 @@ func ParseRule(text string) (Rule, error) {
 	r := Rule{Text: text, Over: Overrides{}}
 	expr, settings, ok := cutPattern(text)
 	if !ok {
-		return r, usage.Errorf("--set %s: want PATTERN=SETTINGS", text)
+		return r, usage.Errorf("`Set` %s: want PATTERN=SETTINGS", text)
 	}
 	var err error
 	if r.Pattern, err = pattern.Compile(expr); err != nil {
-		return r, usage.Errorf("--set %s: %w", text, err)
+		return r, usage.Errorf("`Set` %s: %w", text, err)
 	}
 	for item := range strings.SplitSeq(settings, ",") {
 		if err := r.add(strings.TrimSpace(item)); err != nil {
-			return r, usage.Errorf("--set %s: %w", text, err)
+			return r, usage.Errorf("`Set` %s: %w", text, err)
 		}
 	}
 	if r.Keep && (len(r.Over) > 0 || r.Kind != "") {
-		return r, usage.Errorf("--set %s: keep stands alone", text)
+		return r, usage.Errorf("`Set` %s: keep stands alone", text)
 	}
 	return r, nil
 }

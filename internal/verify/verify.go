@@ -47,7 +47,7 @@ func compareFolders(v *report.Verification, folders []string, source, path strin
 		return err
 	}
 	if (folders[0] == "") != (wanted[0] == "") {
-		return usage.Errorf("--source %s and %s: one is a pipeline, the other a model: name the component's folder", source, path)
+		return usage.Errorf("`Source` %s and %s: one is a pipeline, the other a model: name the component's folder", source, path)
 	}
 	for _, name := range wanted {
 		if !slices.Contains(folders, name) {
@@ -147,7 +147,7 @@ func (v *verification) openOthers() (err error) {
 	}
 	if v.Source != "" {
 		if v.source, err = checkpoint.OpenPart(v.Source, v.sourceFolder); err != nil {
-			return fmt.Errorf("--source: %w", err)
+			return fmt.Errorf("`Source`: %w", err)
 		}
 	}
 	return nil
