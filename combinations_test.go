@@ -21,11 +21,10 @@ var combinationShapes = map[string][]int{
 }
 
 // combination is one choice of all that settings have.
-func combination(r *rand.Rand, dtypes []string) (name string, settings map[string]any, exact bool) {
-	settings = map[string]any{}
+func combination(r *rand.Rand, dtypes []string) (name string, settings Settings, exact bool) {
 	some := func(key string, chance float64, values ...any) {
 		if r.Float64() < chance {
-			settings[key] = values[r.IntN(len(values))]
+			say(&settings, key, values[r.IntN(len(values))])
 		}
 	}
 	stores := []any{"uint8", "int8", "uint4", "float8_e4m3fn", "float8_e5m2", "int16", "float16", "none"}
@@ -84,7 +83,7 @@ func TestCombinationsComeBack(t *testing.T) {
 	}
 }
 
-func combinationComesBack(t *testing.T, source, d string, settings map[string]any, exact bool) (accepted bool) {
+func combinationComesBack(t *testing.T, source, d string, settings Settings, exact bool) (accepted bool) {
 	t.Helper()
 	label := fmt.Sprint(d, settings, exact)
 	var plain []string
@@ -94,8 +93,7 @@ func combinationComesBack(t *testing.T, source, d string, settings map[string]an
 			name = "sdnq:" + d
 		}
 		o := Options{
-			Layout: layout, Dtype: &name, Settings: settings, Conv: true, Embedding: true, Preset: "none", MinNumel: ptr(0), MinChannels: ptr(0),
-			ExactReference: exact, Resources: Resources{Threads: 1},
+			Layout: layout, Layer: also(settings, Settings{Dtype: name, ExactReference: new(exact)}), Conv: true, Embedding: true, Preset: "none", MinNumel: ptr(0), MinChannels: ptr(0), Threads: 1,
 		}
 		dir := t.TempDir()
 		dest := filepath.Join(dir, "out.safetensors")
@@ -107,7 +105,7 @@ func combinationComesBack(t *testing.T, source, d string, settings map[string]an
 			t.Errorf("%s %s: %v", layout, label, err)
 			return false
 		}
-		v, err := Verify(t.Context(), dest, VerifyOptions{Source: source, Resources: o.Resources})
+		v, err := Verify(t.Context(), dest, VerifyOptions{Source: source, Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
 		if err != nil || !v.OK {
 			t.Errorf("%s %s: %v, %v", layout, label, v.Problems[:min(3, len(v.Problems))], err)
 			return true
@@ -116,7 +114,7 @@ func combinationComesBack(t *testing.T, source, d string, settings map[string]an
 			return true
 		}
 		back := filepath.Join(dir, "plain.safetensors")
-		if _, err := Dequantize(t.Context(), dest, back, DequantizeOptions{Dtype: "f32", Resources: o.Resources}); err != nil {
+		if _, err := Dequantize(t.Context(), dest, back, DequantizeOptions{Dtype: "f32", Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
 			t.Errorf("%s %s: %v", layout, label, err)
 			return true
 		}
@@ -149,10 +147,10 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 	r := rand.New(rand.NewPCG(16, 2))
 	accepted := 0
 	for range n {
-		settings := map[string]any{}
+		var settings Settings
 		some := func(key string, chance float64, values ...any) {
 			if r.Float64() < chance {
-				settings[key] = values[r.IntN(len(values))]
+				say(&settings, key, values[r.IntN(len(values))])
 			}
 		}
 		some("block-size", 0.2, 8, 16, 32, 64)
@@ -162,11 +160,11 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 		some("bits", 0.1, 4, 6)
 		some("full-precision-matmul", 0.2, true)
 		some("input-scale", 0.1, true)
-		o := Options{Layout: "comfy", Dtype: &formats[r.IntN(len(formats))], Settings: settings, Preset: "none", Embedding: r.IntN(3) == 0, QuantizationMetadata: r.IntN(3) == 0, Resources: Resources{Threads: 1}}
+		o := Options{Layout: "comfy", Layer: also(settings, Settings{Dtype: formats[r.IntN(len(formats))]}), Preset: "none", Embedding: r.IntN(3) == 0, QuantizationMetadata: r.IntN(3) == 0, Threads: 1}
 		if r.IntN(4) == 0 {
-			o.Scale = ptr([]string{"tensor", "row", "block"}[r.IntN(3)])
+			o.Layer.Scale = []string{"tensor", "row", "block"}[r.IntN(3)]
 		}
-		label := fmt.Sprint(*o.Dtype, settings, text(o.Scale))
+		label := fmt.Sprint(o.Layer)
 		dir := t.TempDir()
 		dest := filepath.Join(dir, "out.safetensors")
 		if _, err := Quantize(t.Context(), source, dest, o); errors.Is(err, ErrUsage) {
@@ -176,7 +174,7 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 			continue
 		}
 		accepted++
-		v, err := Verify(t.Context(), dest, VerifyOptions{Source: source, MaxRelMSE: ptr(0.35), Resources: o.Resources})
+		v, err := Verify(t.Context(), dest, VerifyOptions{Source: source, MaxRelMSE: ptr(0.35), Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
 		if err != nil || !v.OK {
 			t.Errorf("%s: %v, %v", label, v.Problems[:min(3, len(v.Problems))], err)
 			continue
@@ -184,7 +182,7 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 		if len(v.Layers) == 0 {
 			continue
 		}
-		if _, err := Dequantize(t.Context(), dest, filepath.Join(dir, "plain.safetensors"), DequantizeOptions{Resources: o.Resources}); err != nil {
+		if _, err := Dequantize(t.Context(), dest, filepath.Join(dir, "plain.safetensors"), DequantizeOptions{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
 			t.Errorf("%s: %v", label, err)
 		}
 	}

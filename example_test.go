@@ -35,7 +35,7 @@ func Example() {
 
 // A plan reads no weights and tells what would become of each.
 func ExamplePlan() {
-	r, err := tensorpress.Plan("testdata/minilm.safetensors", "", tensorpress.Options{Keep: []string{`\.value\.`}})
+	r, err := tensorpress.Plan(context.Background(), "testdata/minilm.safetensors", "", tensorpress.Options{Keep: []string{`\.value\.`}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -45,6 +45,28 @@ func ExamplePlan() {
 	}
 	fmt.Println(actions)
 	// Output: map[keep:8 quantize:5]
+}
+
+// What is said of all layers, and of some.
+func ExampleOptions() {
+	o := tensorpress.Options{
+		Layer: tensorpress.Settings{Dtype: "uint4", GroupSize: new(64), Hadamard: new(true)},
+		Rules: []tensorpress.Rule{
+			{Pattern: `\.query\.`, Layer: tensorpress.Settings{Dtype: "int8"}},
+			{Pattern: `\.intermediate\.`, Keep: true},
+		},
+		Threads: 2,
+	}
+	r, err := tensorpress.Plan(context.Background(), "testdata/minilm.safetensors", "", o)
+	if err != nil {
+		log.Fatal(err)
+	}
+	dtypes := map[string]int{}
+	for _, l := range r.Layers {
+		dtypes[l.Dtype]++
+	}
+	fmt.Println(dtypes)
+	// Output: map[F32:8 int8:1 uint4:4]
 }
 
 // Errors are of a kind: the caller's, the source's, or the system's.

@@ -30,7 +30,7 @@ func TestTurnsAndMemory(t *testing.T) {
 			continue
 		}
 		out := filepath.Join(t.TempDir(), "out.safetensors")
-		o := Options{Layout: "sdnq", Dtype: ptr("uint4"), Preset: "none", Settings: map[string]any{"svd-rank": 24}, Resources: r}
+		o := Options{Layout: "sdnq", Layer: Settings{Dtype: "uint4", SVDRank: new(24)}, Preset: "none", Threads: r.Threads, Memory: r.Memory, Progress: r.Progress}
 		if _, err := Quantize(t.Context(), source, out, o); err != nil {
 			t.Fatal(err)
 		}

@@ -274,18 +274,18 @@ var (
 	}}
 	quantizing = command{"quantize", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		o := nothingKept
-		o.Layout, o.Dtype = "comfy", ptr("int8_tensorwise")
+		o.Layout, o.Layer.Dtype = "comfy", "int8_tensorwise"
 		return Quantize(ctx, source, dest, o)
 	}}
 	quantizingSDNQ = command{"quantize --layout sdnq", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		o := nothingKept
-		o.Layout, o.Dtype = "sdnq", ptr("uint4")
+		o.Layout, o.Layer.Dtype = "sdnq", "uint4"
 		return Quantize(ctx, source, dest, o)
 	}}
-	planning = command{"plan", func(_ context.Context, source, dest string) (*report.Report, error) {
+	planning = command{"plan", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		o := nothingKept
-		o.Layout, o.Dtype = "comfy", ptr("int8_tensorwise")
-		return Plan(source, dest, o)
+		o.Layout, o.Layer.Dtype = "comfy", "int8_tensorwise"
+		return Plan(ctx, source, dest, o)
 	}}
 	migrating = command{"migrate", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		return Migrate(ctx, source, dest, MigrateOptions{})

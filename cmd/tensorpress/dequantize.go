@@ -50,8 +50,8 @@ func (d *dequantizeFlags) check(args []string) error {
 func (d *dequantizeFlags) run(cmd *cobra.Command, args []string) error {
 	o := d.o
 	o.ShardSize = d.shardSize.bytes
-	var follow meter
-	o.Resources, follow = d.start(cmd.ErrOrStderr())
+	follow := d.start(cmd.ErrOrStderr())
+	o.Threads, o.Memory, o.Progress = d.threads, d.memory.bytes, follow.update
 	r, err := tensorpress.Dequantize(cmd.Context(), args[0], args[1], o)
 	follow.end(err == nil)
 	return d.finish(cmd, &d.report, r, err, printDone)

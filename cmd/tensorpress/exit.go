@@ -46,7 +46,7 @@ func statusOf(err error) int {
 		return 2
 	case errors.Is(err, tensorpress.ErrSource):
 		return 3
-	case errors.Is(err, tensorpress.ErrVerify):
+	case errors.Is(err, errVerify):
 		return 4
 	case errors.Is(err, context.Canceled):
 		return interrupted

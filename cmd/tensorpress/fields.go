@@ -46,6 +46,7 @@ var flagsOfFields = sync.OnceValue(func() map[string]string {
 	for _, s := range codec.Fields() {
 		flags[strings.ReplaceAll(s.Flag, "-", "")] = "--" + s.Flag
 	}
+	flags["rules"] = "--set"                  // which is repeated
 	flags["stripprefixes"] = "--strip-prefix" // which is repeated
 	flags["inputscales"] = "--input-scales"   // of convert_to_quant's command line
 	return flags

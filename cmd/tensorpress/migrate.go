@@ -52,12 +52,12 @@ any file off them, be its layers quantized or not, in either layout.`,
 
 func (m *migrateFlags) run(cmd *cobra.Command, args []string) error {
 	o := m.o
-	var follow meter
+	follow := m.start(cmd.ErrOrStderr())
+	o.Threads, o.Memory, o.Progress = m.threads, m.memory.bytes, follow.update
 	o.ShardSize, o.Force, o.CopyWeights = m.shardSize.bytes, m.force, m.copyWeights
-	o.Resources, follow = m.start(cmd.ErrOrStderr())
 	if m.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.PlanMigrate(args[0], m.dest(args), o)
+			return tensorpress.PlanMigrate(cmd.Context(), args[0], m.dest(args), o)
 		})
 		return m.finish(cmd, &m.report, r, err, printPlan)
 	}

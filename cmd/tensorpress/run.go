@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -63,15 +62,14 @@ func collectRarely() {
 	debug.SetMemoryLimit(defaultMemory - leastMemory)
 }
 
-// start returns the resources of a run and the meter that follows it.
-func (r *runFlags) start(stderr io.Writer) (tensorpress.Resources, meter) {
+// start returns the meter that follows a run.
+func (r *runFlags) start(stderr io.Writer) meter {
 	r.limit()
 	mode := r.progress
 	if r.quiet {
 		mode = "none"
 	}
-	m := newMeter(mode, stderr)
-	return tensorpress.Resources{Threads: r.threads, Memory: r.memory.bytes, Progress: m.update}, m
+	return newMeter(mode, stderr)
 }
 
 // finish tells what was made, or would be.

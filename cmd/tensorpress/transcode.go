@@ -61,12 +61,12 @@ func (t *transcodeFlags) check(args []string) error {
 
 func (t *transcodeFlags) run(cmd *cobra.Command, args []string) error {
 	o := t.o
-	var follow meter
+	follow := t.start(cmd.ErrOrStderr())
+	o.Threads, o.Memory, o.Progress = t.threads, t.memory.bytes, follow.update
 	o.ShardSize, o.Force, o.CopyWeights = t.shardSize.bytes, t.force, t.copyWeights
-	o.Resources, follow = t.start(cmd.ErrOrStderr())
 	if t.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.PlanTranscode(args[0], t.dest(args), o)
+			return tensorpress.PlanTranscode(cmd.Context(), args[0], t.dest(args), o)
 		})
 		return t.finish(cmd, &t.report, r, err, printPlan)
 	}

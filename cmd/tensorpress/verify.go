@@ -17,6 +17,9 @@ type verifyFlags struct {
 	runFlags
 }
 
+// errVerify is that verification found a problem.
+var errVerify = errors.New("verification failed")
+
 func newVerify() *cobra.Command {
 	v := &verifyFlags{}
 	cmd := command(&cobra.Command{
@@ -65,8 +68,8 @@ func (v *verifyFlags) check(cmd *cobra.Command, args []string) error {
 
 func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 	o := v.o
-	var follow meter
-	o.Resources, follow = v.start(cmd.ErrOrStderr())
+	follow := v.start(cmd.ErrOrStderr())
+	o.Threads, o.Memory, o.Progress = v.threads, v.memory.bytes, follow.update
 	found, err := reading(cmd.Context(), func() (*report.Verification, error) {
 		return tensorpress.Verify(cmd.Context(), args[0], o)
 	})
@@ -82,7 +85,7 @@ func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if !found.OK {
-		return fmt.Errorf("%s: %w: %s", args[0], tensorpress.ErrVerify, count(len(found.Problems), "problem"))
+		return fmt.Errorf("%s: %w: %s", args[0], errVerify, count(len(found.Problems), "problem"))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // asymW4A8 has rotated rows in 4 or 6 bits, which decode to 8-bit integers.
@@ -15,8 +16,8 @@ var asymW4A8 = &Format{
 }
 
 // toldW4A8 counts bits, which no metadata tell.
-func toldW4A8(g Given, _ pyjson.Object, c Codec) {
-	g["bits"] = numel(c.Tensors()[0].Shape) * 8 / max(numel(c.Shape()), 1)
+func toldW4A8(g *storage.Settings, _ pyjson.Object, c Codec) {
+	g.Bits = new(numel(c.Tensors()[0].Shape) * 8 / max(numel(c.Shape()), 1))
 }
 
 const (

@@ -14,6 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/suggest"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // Codec stores one weight, area by area; the bytes do not depend on the areas.
@@ -83,7 +84,7 @@ type Format struct {
 	// Kin is the nearest of SDNQ's dtypes.
 	Kin Kin
 	// told adds to settings what metadata and tensors of this format alone tell.
-	told func(g Given, metadata pyjson.Object, c Codec)
+	told func(g *storage.Settings, metadata pyjson.Object, c Codec)
 	// toSDNQ are the settings with which SDNQ has the same codes and scales, nil where
 	// it has not; fromSDNQ are the layers of SDNQ's that become this format.
 	toSDNQ   func(metadata pyjson.Object, c Codec) (Settings, error)

@@ -6,6 +6,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // float8Block3D has one scale for a group of values along a row.
@@ -19,9 +20,9 @@ var float8Block3D = &Format{
 }
 
 // toldBlock3D counts blocks, whose size no metadata tell.
-func toldBlock3D(g Given, _ pyjson.Object, c Codec) {
+func toldBlock3D(g *storage.Settings, _ pyjson.Object, c Codec) {
 	if blocks := numel(c.Tensors()[1].Shape) / max(c.Shape()[0], 1); blocks > 0 {
-		g["block-size"] = c.Shape()[1] / blocks
+		g.BlockSize = new(c.Shape()[1] / blocks)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // int8Tensorwise has one scale per row or per tensor; rows may be rotated.
@@ -106,16 +107,12 @@ func openInt8(l *Stored) (Codec, error) {
 }
 
 // toldInt8 tells what shares a scale.
-func toldInt8(g Given, metadata pyjson.Object, c Codec) {
+func toldInt8(g *storage.Settings, metadata pyjson.Object, c Codec) {
 	perRow, _ := option(metadata, "per_row")
-	rotated, _ := option(metadata, "convrot")
-	switch {
-	case rotated == true:
-		g["convrot"], g["scale"] = true, "row"
-	case perRow == true || numel(c.Tensors()[1].Shape) > 1:
-		g["scale"] = "row"
-	default:
-		g["scale"] = "tensor"
+	if g.ConvRot != nil || perRow == true || numel(c.Tensors()[1].Shape) > 1 {
+		g.Scale = "row"
+	} else {
+		g.Scale = "tensor"
 	}
 }
 

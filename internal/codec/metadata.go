@@ -7,6 +7,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // describe is the JSON that convert_to_quant writes where it writes a format:
@@ -157,20 +158,29 @@ func (l *Stored) codes() (rows, columns int, err error) {
 
 // Told returns the settings of a stored layer, in a format of ComfyUI's, as its
 // metadata and its codec tell them.
-func (f *Format) Told(metadata pyjson.Object, c Codec) Given {
-	g := Given{"dtype": f.Name}
-	for _, n := range []struct{ flag, key string }{
-		{"group-size", "group_size"}, {"block-size", "group_size"}, {"convrot-group-size", "convrot_groupsize"},
-	} {
-		if v, err := intOption(metadata, n.key, 0); err == nil && v > 0 && slices.Contains(f.Takes, n.flag) {
-			g[n.flag] = v
+func (f *Format) Told(metadata pyjson.Object, c Codec) storage.Settings {
+	g := storage.Settings{Dtype: f.Name}
+	for i := range fields {
+		if one := &fields[i]; one.native != "" && f.takes(one) {
+			one.read(&g, metadata)
 		}
 	}
-	if v, _ := option(metadata, "full_precision_matrix_mult"); v == true {
-		g["full-precision-matmul"] = true
-	}
 	if f.told != nil {
-		f.told(g, metadata, c)
+		f.told(&g, metadata, c)
 	}
 	return g
+}
+
+// read says what the JSON of a format of ComfyUI's says of the setting.
+func (f *Field) read(g *storage.Settings, metadata pyjson.Object) {
+	switch f.Default().(type) {
+	case bool:
+		if v, _ := option(metadata, f.native); v == true {
+			f.put(g, true)
+		}
+	case int:
+		if n, err := intOption(metadata, f.native, 0); err == nil && n > 0 {
+			f.put(g, n)
+		}
+	}
 }

@@ -100,7 +100,7 @@ var untold = []string{"input-scale", "output-dtype", "scale-as-input", "variant"
 func TestAllIsAsked(t *testing.T) {
 	for i := range fields {
 		one := &fields[i]
-		isAsked := func(s Settings) bool { return s.given(one) }
+		isAsked := func(s Settings) bool { return one.get(&s) != one.get(&Settings{}) }
 		if one.of == ofSome && !slices.Contains(untold, one.Flag) && !slices.ContainsFunc(asked, isAsked) {
 			t.Errorf("no format is asked for %s", one.Flag)
 		}

@@ -15,19 +15,20 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// DequantizeOptions are the decisions of a dequantization.
+// DequantizeOptions are tensorpress.DequantizeOptions, field by field.
 type DequantizeOptions struct {
-	// Dtype of the weights that were quantized: "bf16", "f16" or "f32"; "" for
-	// what the metadata or the config says, else that of the kept tensors.
-	Dtype string
-	// Source is what the checkpoint was made from, if SDNQ's packed weights
-	// with a single scale do not tell their shapes; "" for none.
-	Source    string
-	ShardSize int64 // bytes, 0 for 5 GB
-	Force     bool
-	// CopyWeights copies weights beside those that are read, too.
+	Dtype       string
+	Source      string
+	ShardSize   int64
+	Force       bool
 	CopyWeights bool
-	engine.Resources
+	Threads     int
+	Memory      int64
+	Progress    func(done, total int64)
+}
+
+func (o DequantizeOptions) resources() engine.Resources {
+	return engine.Resources{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}
 }
 
 var plainDtypes = map[string]safetensors.Dtype{
@@ -39,23 +40,34 @@ var plainDtypes = map[string]safetensors.Dtype{
 // quantized layers are restored and all else is copied.
 func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (*report.Report, error) {
 	start := time.Now()
-	j, err := readQuantized(source, dest, o)
+	j, err := readQuantized(ctx, source, dest, o)
 	if err != nil {
 		return nil, err
 	}
 	defer j.Close()
+	resources := o.resources()
 	return j.write(ctx, writing{
-		dest: dest, force: o.Force, Resources: o.Resources, bytes: j.BytesIn(),
-		tasks: func(yield func(stream.Task) bool) { j.restore(o.Resources, yield) },
+		dest: dest, force: o.Force, Resources: resources, bytes: j.BytesIn(),
+		tasks: func(yield func(stream.Task) bool) { j.restore(resources, yield) },
 		report: func(*stage.Stage, func(int64)) (*report.Report, error) {
-			return j.restoreReport(dest, time.Since(start)), nil
+			return j.tell(dest, time.Since(start)), nil
 		},
 	})
 }
 
+// PlanDequantize makes the decisions of [Dequantize] and reads no weights. dest may
+// be empty.
+func PlanDequantize(ctx context.Context, source, dest string, o DequantizeOptions) (*report.Report, error) {
+	j, err := readQuantized(ctx, source, dest, o)
+	return planned(ctx, j, err, dest, o.Force)
+}
+
 // readQuantized opens what is restored and decides about it.
-func readQuantized(source, dest string, o DequantizeOptions) (*job, error) {
-	return newJob(bundle.ReadDecided(source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+func readQuantized(ctx context.Context, source, dest string, o DequantizeOptions) (*job, error) {
+	j, err := newJob(bundle.ReadDecided(source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		o := o
 		if o.Source != "" {
 			o.Source = bundle.Within(o.Source, one.Folder)
@@ -66,6 +78,10 @@ func readQuantized(source, dest string, o DequantizeOptions) (*job, error) {
 		}
 		return err
 	}))
+	if err == nil {
+		j.tell = j.restoreReport
+	}
+	return j, err
 }
 
 // restore yields the work on one model after the other.

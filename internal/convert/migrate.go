@@ -22,24 +22,26 @@ import (
 	"github.com/tensorpress/tensorpress/report"
 )
 
-// MigrateOptions are what a migration changes beyond what has to.
+// MigrateOptions are tensorpress.MigrateOptions, field by field.
 type MigrateOptions struct {
-	Only        string   // pattern of the layers that what follows is for, "" for all
-	AddKeys     string   // keys for their JSON, as a JSON object
-	RemoveKeys  []string // keys that it loses
-	DropIgnored bool     // leave out companions that the layers' formats ignore
-	InputScale  bool     // give float8 layers an input scale of 1 where they have none
-	// QuantizationMetadata describes the layers in the header too.
+	Only                 string
+	AddKeys              string
+	RemoveKeys           []string
+	DropIgnored          bool
+	InputScale           bool
 	QuantizationMetadata bool
-	// StripPrefixes are taken off the beginnings of names, one after the other;
-	// layers need not be quantized then.
-	StripPrefixes []string
-	For           string // an application, "" for any
-	ShardSize     int64  // bytes, 0 for 5 GB
-	Force         bool
-	// CopyWeights copies weights beside those that are read, too.
-	CopyWeights bool
-	engine.Resources
+	StripPrefixes        []string
+	For                  string
+	ShardSize            int64
+	Force                bool
+	CopyWeights          bool
+	Threads              int
+	Memory               int64
+	Progress             func(done, total int64)
+}
+
+func (o MigrateOptions) resources() engine.Resources {
+	return engine.Resources{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}
 }
 
 // Migrate writes source, whose 8-bit codes have scales as older or other
@@ -48,32 +50,31 @@ type MigrateOptions struct {
 // weights are copied byte for byte.
 func Migrate(ctx context.Context, source, dest string, o MigrateOptions) (*report.Report, error) {
 	start := time.Now()
-	j, err := readMigrated(source, dest, o)
+	j, err := readMigrated(ctx, source, dest, o)
 	if err != nil {
 		return nil, err
 	}
 	defer j.Close()
-	return j.write(ctx, j.copied(dest, o.Force, o.Resources, start))
+	return j.write(ctx, j.copied(dest, o.Force, o.resources(), start))
 }
 
 // PlanMigrate makes the decisions of [Migrate] and writes nothing. dest may be
 // empty.
-func PlanMigrate(source, dest string, o MigrateOptions) (*report.Report, error) {
-	j, err := readMigrated(source, dest, o)
-	if err != nil {
-		return nil, err
-	}
-	defer j.Close()
-	return j.planned(dest, o.Force)
+func PlanMigrate(ctx context.Context, source, dest string, o MigrateOptions) (*report.Report, error) {
+	j, err := readMigrated(ctx, source, dest, o)
+	return planned(ctx, j, err, dest, o.Force)
 }
 
-func readMigrated(source, dest string, o MigrateOptions) (*job, error) {
+func readMigrated(ctx context.Context, source, dest string, o MigrateOptions) (*job, error) {
 	how, err := o.how()
 	if err != nil {
 		return nil, err
 	}
 	renamed, wrapped := false, ""
 	m, err := bundle.ReadDecided(source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		how := how
 		if how.Renamed, err = o.renames(one.Checkpoint); err != nil {
 			return err

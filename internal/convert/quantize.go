@@ -16,20 +16,20 @@ import (
 // Quantize writes source, quantized, to dest. Nothing is at dest before all of
 // it is; an error leaves nothing behind.
 func Quantize(ctx context.Context, source, dest string, o Options) (*report.Report, error) {
+	return quantize(ctx, source, dest, request{Options: o})
+}
+
+func quantize(ctx context.Context, source, dest string, o request) (*report.Report, error) {
 	start := time.Now()
-	j, err := newJob(bundle.ReadModels(source, o.Like))
+	j, err := readPlain(ctx, source, dest, o)
 	if err != nil {
 		return nil, err
 	}
 	defer j.Close()
-	j.parents = o.ctq != nil
-	if err := j.plan(dest, o, nil); err != nil {
-		return nil, err
-	}
 	if err := j.choose(ctx, dest, o); err != nil {
 		return nil, err
 	}
-	w := j.copied(dest, o.Force, o.Resources, start)
+	w := j.copied(dest, o.Force, o.resources(), start)
 	w.bytes = j.work(o)
 	tell := w.report
 	w.report = func(out *stage.Stage, done func(int64)) (*report.Report, error) {
@@ -44,19 +44,25 @@ func Quantize(ctx context.Context, source, dest string, o Options) (*report.Repo
 
 // Plan makes the decisions of [Quantize] and reads no weights. dest may be
 // empty.
-func Plan(source, dest string, o Options) (*report.Report, error) {
+func Plan(ctx context.Context, source, dest string, o Options) (*report.Report, error) {
+	j, err := readPlain(ctx, source, dest, request{Options: o})
+	return planned(ctx, j, err, dest, o.Force)
+}
+
+// readPlain opens what is quantized and decides about it.
+func readPlain(ctx context.Context, source, dest string, o request) (*job, error) {
 	j, err := newJob(bundle.ReadModels(source, o.Like))
 	if err != nil {
 		return nil, err
 	}
-	defer j.Close()
-	if err := j.plan(dest, o, nil); err != nil {
-		return nil, err
+	j.parents = o.ctq != nil
+	if err := j.plan(ctx, dest, o, nil); err != nil {
+		return nil, errors.Join(err, j.Close())
 	}
-	return j.planned(dest, o.Force)
+	return j, nil
 }
 
-func makePlan(c *checkpoint.Checkpoint, dest string, o Options, chosen map[string]plan.Choice) (*plan.Plan, error) {
+func makePlan(c *checkpoint.Checkpoint, dest string, o request, chosen map[string]plan.Choice) (*plan.Plan, error) {
 	m, err := bundle.ReadModel(c, "")
 	if err != nil {
 		return nil, err

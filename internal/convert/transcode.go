@@ -19,27 +19,24 @@ import (
 	"github.com/tensorpress/tensorpress/report"
 )
 
-// TranscodeOptions are the decisions of a transcoding.
+// TranscodeOptions are tensorpress.TranscodeOptions, field by field.
 type TranscodeOptions struct {
-	Layout string // "sdnq" or "comfy"
-	// Rename keeps SDNQ's layers as they are in the comfy layout, where each
-	// describes itself, instead of moving them to formats of ComfyUI's.
-	Rename bool
-	// Requantize quantizes layers again that cannot move, from the values that
-	// they restore to, in the nearest format.
-	Requantize bool
-	// Scale "row" lets float8 with a scale a row become float8_e4m3fn_rowwise,
-	// which stock ComfyUI does not load; "" does not.
-	Scale string
-	// ScaleDtype is that of awq_w4a16's scales: "bf16", "f16" or "f32", "" for
-	// bf16.
-	ScaleDtype string
-	For        string // an application, "" for any
-	ShardSize  int64  // bytes, 0 for 5 GB
-	Force      bool
-	// CopyWeights copies weights beside those that are read, too.
+	Layout      string
+	Rename      bool
+	Requantize  bool
+	Scale       string
+	ScaleDtype  string
+	For         string
+	ShardSize   int64
+	Force       bool
 	CopyWeights bool
-	engine.Resources
+	Threads     int
+	Memory      int64
+	Progress    func(done, total int64)
+}
+
+func (o TranscodeOptions) resources() engine.Resources {
+	return engine.Resources{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}
 }
 
 // Transcode writes source, whose layers are quantized, to dest in another
@@ -48,16 +45,17 @@ type TranscodeOptions struct {
 // the error that it adds.
 func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*report.Report, error) {
 	start := time.Now()
-	j, err := readMoved(source, dest, o)
+	j, err := readMoved(ctx, source, dest, o)
 	if err != nil {
 		return nil, err
 	}
 	defer j.Close()
 	var moves []*engine.Transcoding
+	resources := o.resources()
 	return j.write(ctx, writing{
-		dest: dest, force: o.Force, Resources: o.Resources, bytes: j.BytesIn() + j.bytesAgain(),
+		dest: dest, force: o.Force, Resources: resources, bytes: j.BytesIn() + j.bytesAgain(),
 		tasks: func(yield func(stream.Task) bool) {
-			moves = j.moves(o.Resources) // the files to write to are there now
+			moves = j.moves(resources) // the files to write to are there now
 			engine.MoveAll(moves, yield)
 		},
 		report: func(out *stage.Stage, done func(int64)) (*report.Report, error) {
@@ -65,20 +63,16 @@ func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*r
 			for _, one := range moves {
 				addLosses(r, one.Losses)
 			}
-			return r, j.measureAgain(ctx, out, o.Resources, done, r)
+			return r, j.measureAgain(ctx, out, resources, done, r)
 		},
 	})
 }
 
 // PlanTranscode makes the decisions of [Transcode] and reads no weights. dest
 // may be empty.
-func PlanTranscode(source, dest string, o TranscodeOptions) (*report.Report, error) {
-	j, err := readMoved(source, dest, o)
-	if err != nil {
-		return nil, err
-	}
-	defer j.Close()
-	return j.planned(dest, o.Force)
+func PlanTranscode(ctx context.Context, source, dest string, o TranscodeOptions) (*report.Report, error) {
+	j, err := readMoved(ctx, source, dest, o)
+	return planned(ctx, j, err, dest, o.Force)
 }
 
 // moves are those of every model.
@@ -91,8 +85,11 @@ func (j *job) moves(r engine.Resources) []*engine.Transcoding {
 }
 
 // readMoved opens what is moved and decides about it.
-func readMoved(source, dest string, o TranscodeOptions) (*job, error) {
+func readMoved(ctx context.Context, source, dest string, o TranscodeOptions) (*job, error) {
 	return newJob(bundle.ReadDecided(source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		one.Plan, err = planTranscode(one.Checkpoint, bundle.Within(dest, one.Folder), o)
 		return err
 	}))

@@ -43,8 +43,8 @@ func (s *Step) comfyStored() app.Stored {
 // asked for, or no preset, and no application is named, it is quantized all the
 // same.
 func (d *decider) comfyKeeps(s *Step, rule *Rule) string {
-	set := rule != nil && rule.Over["dtype"] != nil && d.For == nil
-	if d.For == nil && (set || d.Preset.Name == "none" || d.Flags["exact-reference"] == true) {
+	set := rule != nil && rule.Over.Dtype != "" && d.For == nil
+	if d.For == nil && (set || d.Preset.Name == "none" || d.exact()) {
 		return ""
 	}
 	if err := d.comfy.CheckLayer(s.comfyStored()); err != nil {

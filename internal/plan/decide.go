@@ -75,6 +75,9 @@ func minimums(o Options) (numel, channels int) {
 	return numel, channels
 }
 
+// exact reports whether the reference's bytes are asked for.
+func (d *decider) exact() bool { return d.flagged.ExactReference }
+
 // checkGlobal refuses flags that no layer could follow.
 func (d *decider) checkGlobal() error {
 	s := d.global()
@@ -109,7 +112,7 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 	if err != nil {
 		return err
 	}
-	forced := rule != nil && rule.Over["dtype"] != nil
+	forced := rule != nil && rule.Over.Dtype != ""
 	if rule == nil && keep == "" {
 		keep = d.partOfAddon()
 	}
@@ -160,7 +163,7 @@ func (d *decider) follow(rule *Rule, t checkpoint.Tensor, keep string) error {
 		d.followed[rule.Text] = nil
 		return nil
 	}
-	err := usage.Errorf("`Set` %s: tensor %s cannot be quantized: %s", rule.Text, t.Name, keep)
+	err := usage.Errorf("`Rules` %s: tensor %s cannot be quantized: %s", rule.Text, t.Name, keep)
 	if len(t.Shape) > 1 {
 		return err
 	}
@@ -168,6 +171,16 @@ func (d *decider) follow(rule *Rule, t checkpoint.Tensor, keep string) error {
 		d.followed[rule.Text] = err
 	}
 	return nil
+}
+
+// followAs adds how rules were followed elsewhere: a layer that one quantizes counts
+// before what cannot be, and of those the first.
+func (d *decider) followAs(followed map[string]error) {
+	for text, err := range followed {
+		if _, known := d.followed[text]; !known || err == nil {
+			d.followed[text] = err
+		}
+	}
 }
 
 // partOfAddon keeps what no user has asked for of a source that is no model.
@@ -226,7 +239,7 @@ func (d *decider) asked(name string) (rule *Rule, keep string, err error) {
 		return nil, fmt.Sprintf("`Keep` %v", kept), nil
 	}
 	if rule != nil && rule.Keep {
-		return nil, "`Set` " + rule.Text, nil
+		return nil, "`Rules` " + rule.Text, nil
 	}
 	if len(d.Only) > 0 && only == nil {
 		return nil, "not in `Only`", nil
@@ -441,7 +454,7 @@ func dtypeName(s *Step) string {
 // bytes are asked for: two-dimensional ones get another dtype.
 func (d *decider) castKept(s *Step) {
 	t := s.Source
-	if d.Layout != layout.Comfy || d.Flags["exact-reference"] != true || len(t.Shape) != 2 || !codec.Floats(t.Dtype) {
+	if d.Layout != layout.Comfy || !d.exact() || len(t.Shape) != 2 || !codec.Floats(t.Dtype) {
 		return
 	}
 	to := castToBF16
@@ -458,7 +471,7 @@ func (d *decider) castKept(s *Step) {
 func (d *decider) unused() error {
 	for _, r := range d.Set {
 		if !d.used[r.Text] {
-			return usage.Errorf("`Set` %s: the pattern matches no weight", r.Text)
+			return usage.Errorf("`Rules` %s: the pattern matches no weight", r.Text)
 		}
 		if err := d.followed[r.Text]; err != nil {
 			return err

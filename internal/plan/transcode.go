@@ -14,6 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // TranscodeOptions are the decisions about layers that move to another layout.
@@ -254,9 +255,9 @@ func (t *transcoding) config(p *Plan) error {
 	return nil
 }
 
-func mostCommon(steps []Step) Overrides {
+func mostCommon(steps []Step) storage.Settings {
 	counts, most := map[string]int{}, ""
-	given := map[string]Overrides{}
+	given := map[string]storage.Settings{}
 	keys := map[codec.Settings]string{} // few for many layers
 	for i := range steps {
 		s := &steps[i]

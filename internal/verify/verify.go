@@ -19,7 +19,7 @@ import (
 )
 
 // verificationParts prepares the verification of each model of a path.
-func verificationParts(v *report.Verification, path string, o VerifyOptions) ([]*verification, error) {
+func verificationParts(v *report.Verification, path string, o Options) ([]*verification, error) {
 	folders, err := bundle.ModelsOf(path)
 	if err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func verificationParts(v *report.Verification, path string, o VerifyOptions) ([]
 	}
 	var parts []*verification
 	for _, folder := range folders {
-		one := &verification{VerifyOptions: o, Verification: v, path: path, folder: folder, sourceFolder: folder}
+		one := &verification{Options: o, Verification: v, path: path, folder: folder, sourceFolder: folder}
 		if folder != "" && one.Source != "" && !bundle.HoldsWeights(bundle.Within(one.Source, folder)) {
 			one.Source = "" // compareFolders has said so
 		}
@@ -62,19 +62,25 @@ func compareFolders(v *report.Verification, folders []string, source, path strin
 	return nil
 }
 
-// VerifyOptions say what an output is held against.
-type VerifyOptions struct {
-	Source    string   // the checkpoint it was made from; "" for none
-	For       string   // an application that must load it; "" for none
-	MaxRelMSE *float64 // a layer with a greater error is a problem
-	engine.Resources
+// Options are tensorpress.VerifyOptions, field by field.
+type Options struct {
+	Source    string
+	For       string
+	MaxRelMSE *float64
+	Threads   int
+	Memory    int64
+	Progress  func(done, total int64)
+}
+
+func (o Options) resources() engine.Resources {
+	return engine.Resources{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}
 }
 
 // Verify reads a whole checkpoint, or all of a pipeline's: is it sound, does
 // every layer decode, would an application load it, and how far are its
 // weights from a source's. What it finds is in the result; the error is for
 // what kept it from looking.
-func Verify(ctx context.Context, path string, o VerifyOptions) (*report.Verification, error) {
+func Verify(ctx context.Context, path string, o Options) (*report.Verification, error) {
 	v := &report.Verification{Problems: []report.Problem{}, Layers: []report.LayerError{}}
 	parts, err := verificationParts(v, path, o)
 	if err != nil {
@@ -95,7 +101,7 @@ func Verify(ctx context.Context, path string, o VerifyOptions) (*report.Verifica
 			whole = append(whole, part)
 		}
 	}
-	if err := runAll(ctx, o.Resources, whole, engine.Counter(o.Resources, bytesOfAll(whole))); err != nil {
+	if err := runAll(ctx, o.resources(), whole, engine.Counter(o.resources(), bytesOfAll(whole))); err != nil {
 		return nil, err
 	}
 	for _, part := range whole {
@@ -109,7 +115,7 @@ func Verify(ctx context.Context, path string, o VerifyOptions) (*report.Verifica
 
 // verification is that of one model under way.
 type verification struct {
-	VerifyOptions
+	Options
 	*report.Verification
 	path, folder   string // what is verified, and the model's in a pipeline
 	sourceFolder   string // of the source that it is compared with
