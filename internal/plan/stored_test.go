@@ -67,8 +67,7 @@ func storable() (comfy, inSDNQ []string) {
 			inSDNQ = []string{"int8,group-size=-1", "int8,group-size=-2", "uint4,group-size=64", "int5", "float8_e4m3fn,group-size=-2", "uint4,svd-rank=4", "int8,quantized-matmul"}
 			continue
 		}
-		_, _, err := f.Make(codec.Source{Shape: []int{128, 256}, Dtype: safetensors.BF16}, codec.Settings{Dtype: f.Name})
-		if err == nil { // it is not only read
+		if f.ReadOnly == "" {
 			comfy = append(comfy, f.Name)
 		}
 	}
