@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/tensorpress/tensorpress/internal/bodies"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
@@ -13,18 +14,19 @@ import (
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
-	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // Quantization turns a plan into tiles of work.
 type Quantization struct {
 	Source  *checkpoint.Checkpoint
 	Plan    *plan.Plan
-	Writers []*safetensors.Writer
+	Writers []*bodies.Writer
 	turns   turns
 	Keeper  *Residency // nil where no weight is read several times
-	Stage   *stage.Stage
-	spare   sync.Pool // of *encoding
+	Stage   interface {
+		Scratch() (*stage.Scratch, error)
+	}
+	spare sync.Pool // of *encoding
 	Resources
 }
 
