@@ -13,6 +13,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/preset"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -41,7 +42,7 @@ func saved(t *testing.T, tensors []safetensors.Tensor, data map[string][]byte, m
 	if err := os.WriteFile(path, append(h.Encode(), body...), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	c, err := checkpoint.Open(path)
+	c, err := checkpoint.Open(source.Path(path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,9 +63,9 @@ func decided(t *testing.T, command, layers string) (lines []string, err error) {
 			t.Fatal(err)
 		}
 	}
-	source := saved(t, model, nil, nil)
+	from := saved(t, model, nil, nil)
 	var names []string
-	for _, one := range source.Tensors {
+	for _, one := range from.Tensors {
 		names = append(names, one.Name)
 	}
 	conversion, err := c.Convert(names, config)
@@ -72,7 +73,7 @@ func decided(t *testing.T, command, layers string) (lines []string, err error) {
 		return nil, err
 	}
 	none, _ := preset.ByName("none")
-	p, err := plan.Make(source.Tensors, plan.Options{
+	p, err := plan.Make(from.Tensors, plan.Options{
 		Layout: layout.Comfy, Preset: none, Output: plan.Output{Stem: "out"},
 		Soft: conversion.Soft, Kept: conversion.Kept, Header: conversion.Header,
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -36,7 +37,7 @@ func onDisk(t testing.TB, h *safetensors.Header, literals []Literal) *layout.Mod
 	if err := os.WriteFile(path, append(h.Encode(), body...), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	c, err := checkpoint.Open(path)
+	c, err := checkpoint.Open(source.Path(path))
 	if err != nil {
 		t.Fatal(err)
 	}
