@@ -33,7 +33,7 @@ func newAWQ(src Source, s Settings) (Codec, pyjson.Object, error) {
 // newAWQIn is newAWQ's codec with scales and zeros of another dtype.
 func newAWQIn(shape []int, s Settings, scales safetensors.Dtype) (Codec, error) {
 	c, err := quant.NewAWQ(shape, orDefault(s.GroupSize, awqGroup), scales, s.AllowNonfinite)
-	return sheet{c, s.AllowNonfinite}, err
+	return c, err
 }
 
 func openAWQ(l *Stored) (Codec, error) {

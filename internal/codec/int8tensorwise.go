@@ -46,7 +46,7 @@ func newInt8(src Source, s Settings) (Codec, pyjson.Object, error) {
 	}
 	if group > 0 && quant.Rotates(group) {
 		c, err := quant.NewRotated(src.Shape, group, rule, s.AllowNonfinite)
-		return sheet{c, s.AllowNonfinite}, metadata, err
+		return c, metadata, err
 	}
 	c, err := newScaled(src.Shape, quant.Int8Row, true, s)
 	return c, metadata, err
@@ -104,11 +104,11 @@ func openInt8(l *Stored) (Codec, error) {
 }
 
 // opened is a stored layer's codec, if its tensors are what that stores.
-func opened(c Sheet, err error, l *Stored) (Codec, error) {
+func opened(c Codec, err error, l *Stored) (Codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sheet{c, false}, match(sheet{c, false}, l)
+	return c, match(c, l)
 }
 
 func newScaled(shape []int, rule *quant.Rule, perRow bool, s Settings) (Codec, error) {
@@ -116,7 +116,7 @@ func newScaled(shape []int, rule *quant.Rule, perRow bool, s Settings) (Codec, e
 	if err != nil {
 		return nil, err
 	}
-	return flat{c, c.Shape}, nil
+	return c, nil
 }
 
 func openScaled(l *Stored, rule *quant.Rule, perRow bool) (Codec, error) {

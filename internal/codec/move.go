@@ -197,7 +197,7 @@ var natives = []struct {
 	{"uint4", "awq_w4a16", func(s *quant.Scheme) (Settings, bool) {
 		group := s.GroupSize
 		if group == -1 {
-			group = s.Shape[1]
+			group = s.Shape()[1]
 		}
 		return Settings{GroupSize: group}, group > 0 && s.Hadamard == 0 && !s.Transposed && s.Kind == quant.Linear
 	}},
@@ -210,7 +210,7 @@ var natives = []struct {
 
 func rowsOfInt8(s *quant.Scheme) (Settings, bool) {
 	given := Settings{Scale: "row", ConvRot: s.Hadamard > 0, ConvRotGroupSize: s.Hadamard}
-	fits := s.Hadamard == 0 || s.Kind == quant.Linear && quant.CheckConvRot(s.Shape[1], s.Hadamard) == nil
+	fits := s.Hadamard == 0 || s.Kind == quant.Linear && quant.CheckConvRot(s.Shape()[1], s.Hadamard) == nil
 	return given, s.GroupSize == -1 && fits
 }
 
@@ -220,9 +220,9 @@ func oneScale(s *quant.Scheme) (Settings, bool) {
 
 // toNative fits the pieces to the format's tensors.
 func toNative(c Codec, s *quant.Scheme, f *Format, given Settings, n Native) (*Move, error) {
-	to, metadata, err := f.make(Source{Shape: s.Shape, Dtype: safetensors.BF16}, given)
+	to, metadata, err := f.make(Source{Shape: s.Shape(), Dtype: safetensors.BF16}, given)
 	if err == nil && f == awqW4A16 && n.Scales != 0 {
-		to, err = newAWQIn(s.Shape, given, n.Scales)
+		to, err = newAWQIn(s.Shape(), given, n.Scales)
 	}
 	if err != nil {
 		return nil, err
@@ -415,7 +415,7 @@ func widened(s *quant.Scheme) piece {
 }
 
 // start is where an area begins in the flattened weight.
-func start(s *quant.Scheme, a quant.Area) int { return a.Index(0, matrix(s.Shape)[1]) }
+func start(s *quant.Scheme, a quant.Area) int { return a.Index(0, matrix(s.Shape())[1]) }
 
 // awqScales stores a scheme's scales, [rows, groups], group by group.
 func awqScales(s *quant.Scheme, d safetensors.Dtype) piece {
