@@ -108,7 +108,7 @@ func (b *Blocks) slowly(v Values, s *Scratch) ([]Range, error) {
 // row of blocks, and stay in the nearer caches.
 func (b *Blocks) bands(a Area, do func(first int, part Area)) {
 	cut := b.Cut()
-	cut.GroupCols = max(batchValues/b.Size/b.Size, 1) * b.Size
+	cut.GroupCols = max(4*TileSize/b.Size/b.Size, 1) * b.Size
 	cut.groups(a, func(_ int, part Area) {
 		do(part.Row/b.Size*(b.shape[1]/b.Size)+part.Col/b.Size, part)
 	})
