@@ -16,50 +16,45 @@ import (
 	"github.com/tensorpress/tensorpress/storage"
 )
 
-// Settings are those in effect for a layer: what was said of it, see
-// [storage.Settings], and the defaults. [Fields] names them.
+// Settings are those in effect for a layer: what was said of it and the defaults.
+// The fields are those of [storage.Settings], which says what each means.
 type Settings struct {
 	Dtype          string // a name that [Resolve] knows
-	GroupSize      int    // SDNQ's: 0 automatic, -1 one per row, -2 one per tensor; else values
-	Scale          string // "tensor", "row", "block", or "" for the format's own
-	DequantizeFP32 bool   // SDNQ scales in F32, whatever the model's dtype
+	GroupSize      int
+	Scale          string // "" for the format's own
+	DequantizeFP32 bool
 	ExactReference bool
 	AllowNonfinite bool
 
-	ModelDtype         string // "bf16", "f16", "f32", or "" for the source's
-	Hadamard           bool
-	HadamardGroupSize  int
-	SVDRank            int // 0 for none
-	SVDSteps           int // of the search for that part
-	Codebook           bool
-	CodebookSteps      int
-	ScaleDtype         string // double quantization: SDNQ dtypes of scales and zero points,
-	ZeroPointDtype     string // "none", or "" for not set
-	CodebookScale      bool
-	Matmul, MatmulConv bool // storage for quantized matmul
-	MatmulDtype        string
-	Stochastic         bool
-	Seed               int
-	Dynamic            bool
-	DynamicThreshold   string // a number, or "" for SDNQ's own
+	ModelDtype           string // "" for the source's
+	Hadamard             bool
+	HadamardGroupSize    int
+	SVDRank              int
+	SVDSteps             int
+	Codebook             bool
+	CodebookSteps        int
+	ScaleDtype           string
+	ZeroPointDtype       string
+	CodebookScale        bool
+	QuantizedMatmul      bool
+	QuantizedMatmulConv  bool
+	QuantizedMatmulDtype string
+	StochasticRounding   bool
+	Seed                 int
+	Dynamic              bool
+	DynamicLossThreshold string // "" for SDNQ's own
 
-	BlockSize        int  // side of a block
-	ConvRot          bool // rotate where that is a choice
-	ConvRotGroupSize int
-	Bits             int // where a format has variants
-	FullPrecisionMul bool
-	InputScale       bool // store an input scale of 1
-	DynamicConvRot   bool // in the largest groups that fit
-	// OutputDtype is what a layer's metadata says that it is restored in: "bf16",
-	// "f16", or "" for BF16.
-	OutputDtype string
-	// Variant is the way in which convert_to_quant makes a format, where it has
-	// several: "" for its first one, "custom" or "dedicated".
-	Variant string
-	// ScaleAsInput stores the weight's scale as that of activations too.
-	ScaleAsInput bool
-	// WholeBlocks keeps weights of which it does not divide both sides.
-	WholeBlocks int
+	BlockSize           int // 0 for the format's own, as those below
+	ConvRot             bool
+	ConvRotGroupSize    int
+	DynamicConvRot      bool
+	Bits                int
+	FullPrecisionMatmul bool
+	InputScale          bool
+	ScaleAsInput        bool
+	OutputDtype         string // "" for BF16
+	Variant             string // "" for the first one
+	WholeBlocks         int
 
 	// Kind is the layer's, by name or as told; nobody sets it.
 	Kind quant.Kind
@@ -183,23 +178,23 @@ var fields = []Field{
 	},
 	{
 		Flag: "quantized-matmul", of: ofSDNQ, Key: "use_quantized_matmul", About: "SDNQ: store weights as they are multiplied without being restored",
-		place:  value(func(s *Settings) *bool { return &s.Matmul }, func(g *given) **bool { return &g.QuantizedMatmul }),
+		place:  value(func(s *Settings) *bool { return &s.QuantizedMatmul }, func(g *given) **bool { return &g.QuantizedMatmul }),
 		stored: func(s *quant.Scheme) pyjson.Object { return says(s.ShapedForMatmul(), "use_quantized_matmul", true) },
 	},
 	{
 		Flag: "quantized-matmul-conv", of: ofSDNQ, Key: "use_quantized_matmul_conv", About: "SDNQ: the same for convolutions",
-		place: value(func(s *Settings) *bool { return &s.MatmulConv }, func(g *given) **bool { return &g.QuantizedMatmulConv }),
+		place: value(func(s *Settings) *bool { return &s.QuantizedMatmulConv }, func(g *given) **bool { return &g.QuantizedMatmulConv }),
 	},
 	{
 		Flag: "quantized-matmul-dtype", of: ofSDNQ, Key: "quantized_matmul_dtype", About: "SDNQ: multiply in int8, uint8, float8_e4m3fn or float16",
-		place: text(func(s *Settings) *string { return &s.MatmulDtype }, func(g *given) *string { return &g.QuantizedMatmulDtype }),
+		place: text(func(s *Settings) *string { return &s.QuantizedMatmulDtype }, func(g *given) *string { return &g.QuantizedMatmulDtype }),
 		stored: func(s *quant.Scheme) pyjson.Object {
 			return says(s.ShapedForMatmul(), "quantized_matmul_dtype", s.MatmulDtype())
 		},
 	},
 	{
 		Flag: "stochastic-rounding", of: ofSDNQ, Key: "use_stochastic_rounding", About: "SDNQ: round up or down by chance",
-		place: value(func(s *Settings) *bool { return &s.Stochastic }, func(g *given) **bool { return &g.StochasticRounding }),
+		place: value(func(s *Settings) *bool { return &s.StochasticRounding }, func(g *given) **bool { return &g.StochasticRounding }),
 	},
 	{
 		Flag: "dynamic", of: ofSDNQ, Key: "use_dynamic_quantization", About: "SDNQ: the first dtype, from --dtype on, whose loss is small enough, layer by layer",
@@ -207,7 +202,7 @@ var fields = []Field{
 	},
 	{
 		Flag: "dynamic-loss-threshold", of: ofSDNQ, Key: "dynamic_loss_threshold", About: "SDNQ: the loss that --dynamic accepts",
-		place: text(func(s *Settings) *string { return &s.DynamicThreshold }, func(g *given) *string { return &g.DynamicLossThreshold }),
+		place: text(func(s *Settings) *string { return &s.DynamicLossThreshold }, func(g *given) *string { return &g.DynamicLossThreshold }),
 	},
 	{
 		Flag: "seed", of: ofSDNQ, About: "of the chances that --stochastic-rounding takes",
@@ -231,7 +226,7 @@ var fields = []Field{
 	},
 	{
 		Flag: "full-precision-matmul", of: ofSome, native: "full_precision_matrix_mult", About: "ComfyUI's formats: say that layers are to be multiplied in full precision",
-		place: value(func(s *Settings) *bool { return &s.FullPrecisionMul }, func(g *given) **bool { return &g.FullPrecisionMatmul }),
+		place: value(func(s *Settings) *bool { return &s.FullPrecisionMatmul }, func(g *given) **bool { return &g.FullPrecisionMatmul }),
 	},
 	{
 		Flag: "input-scale", of: ofSome, About: "ComfyUI's formats: store scales of activations, which are 1",
@@ -317,7 +312,7 @@ func (s Settings) ConfigKeys() pyjson.Object {
 			v = nil
 		}
 		if f.Key == "dynamic_loss_threshold" && v != nil {
-			v = json.Number(s.DynamicThreshold)
+			v = json.Number(s.DynamicLossThreshold)
 		}
 		o = append(o, pyjson.Member{Key: f.Key, Value: v})
 	}
@@ -384,22 +379,22 @@ func (s Settings) PlainDtype() string {
 
 // checkThreshold refuses a text that a config could not hold as a number.
 func (s Settings) checkThreshold() error {
-	if s.DynamicThreshold == "" {
+	if s.DynamicLossThreshold == "" {
 		return nil
 	}
-	v, err := pyjson.Parse([]byte(s.DynamicThreshold))
+	v, err := pyjson.Parse([]byte(s.DynamicLossThreshold))
 	if _, ok := v.(json.Number); err != nil || !ok {
-		return fmt.Errorf("dynamic-loss-threshold %s: want a number", s.DynamicThreshold)
+		return fmt.Errorf("dynamic-loss-threshold %s: want a number", s.DynamicLossThreshold)
 	}
 	return nil
 }
 
 // Threshold is the loss that the dynamic choice accepts, from a dtype on.
 func (s Settings) Threshold(from *dtype.Type) (float64, error) {
-	if s.DynamicThreshold == "" {
+	if s.DynamicLossThreshold == "" {
 		return quant.DynamicThreshold(from), nil
 	}
-	x, err := strconv.ParseFloat(s.DynamicThreshold, 64)
+	x, err := strconv.ParseFloat(s.DynamicLossThreshold, 64)
 	if err := cmp.Or(s.checkThreshold(), err); err != nil {
 		return 0, err
 	}
