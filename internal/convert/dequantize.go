@@ -64,10 +64,7 @@ func PlanDequantize(ctx context.Context, source, dest string, o DequantizeOption
 
 // readQuantized opens what is restored and decides about it.
 func readQuantized(ctx context.Context, source, dest string, o DequantizeOptions) (*job, error) {
-	j, err := newJob(bundle.ReadDecided(source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	j, err := readDecided(ctx, source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
 		o := o
 		if o.Source != "" {
 			o.Source = bundle.Within(o.Source, one.Folder)
@@ -77,7 +74,7 @@ func readQuantized(ctx context.Context, source, dest string, o DequantizeOptions
 			one.Plan = &one.Restoration.Plan
 		}
 		return err
-	}))
+	})
 	if err == nil {
 		j.tell = j.restoreReport
 	}

@@ -60,6 +60,16 @@ func newJob(m *bundle.Bundle, err error) (*job, error) {
 	return j, nil
 }
 
+// readDecided opens a source and decides about each of its models.
+func readDecided(ctx context.Context, source, dest string, copyWeights bool, decide func(*bundle.Model) error) (*job, error) {
+	return newJob(bundle.ReadDecided(source, dest, copyWeights, func(one *bundle.Model) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return decide(one)
+	}))
+}
+
 // plan decides about every model; chosen are the dtypes that were measured, by
 // the models' folders, nil before.
 func (j *job) plan(ctx context.Context, dest string, o request, chosen map[string]map[string]plan.Choice) (err error) {

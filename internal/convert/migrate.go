@@ -71,10 +71,7 @@ func readMigrated(ctx context.Context, source, dest string, o MigrateOptions) (*
 		return nil, err
 	}
 	renamed, wrapped := false, ""
-	m, err := bundle.ReadDecided(source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	j, err := readDecided(ctx, source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
 		how := how
 		if how.Renamed, err = o.renames(one.Checkpoint); err != nil {
 			return err
@@ -90,7 +87,7 @@ func readMigrated(ctx context.Context, source, dest string, o MigrateOptions) (*
 	if errors.Is(err, bundle.ErrNothingDecided) && wrapped != "" {
 		return nil, fmt.Errorf("%w; %s", err, wrapped)
 	}
-	return newJob(m, err)
+	return j, err
 }
 
 // unwrap takes the prefixes off a name.

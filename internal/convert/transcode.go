@@ -86,13 +86,10 @@ func (j *job) moves(r engine.Resources) []*engine.Transcoding {
 
 // readMoved opens what is moved and decides about it.
 func readMoved(ctx context.Context, source, dest string, o TranscodeOptions) (*job, error) {
-	return newJob(bundle.ReadDecided(source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	return readDecided(ctx, source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
 		one.Plan, err = planTranscode(one.Checkpoint, bundle.Within(dest, one.Folder), o)
 		return err
-	}))
+	})
 }
 
 // planTranscode returns nil where nothing is quantized.
