@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -49,6 +50,7 @@ func combination(r *rand.Rand, dtypes []string) (name string, settings Settings,
 // TestCombinationsComeBack: whatever combination of settings is accepted, what is
 // written must be read again, in both layouts with the same values.
 func TestCombinationsComeBack(t *testing.T) {
+	t.Parallel()
 	var tensors []safetensors.Tensor
 	for name, shape := range combinationShapes {
 		tensors = append(tensors, safetensors.Tensor{Name: name, Dtype: safetensors.BF16, Shape: shape})
@@ -96,7 +98,7 @@ func combinationComesBack(t *testing.T, source, d string, settings Settings, exa
 		}
 		dir := t.TempDir()
 		dest := filepath.Join(dir, "out.safetensors")
-		_, err := Quantize(t.Context(), source, dest, o)
+		_, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), o)
 		if errors.Is(err, ErrUsage) {
 			return false
 		}
@@ -104,7 +106,7 @@ func combinationComesBack(t *testing.T, source, d string, settings Settings, exa
 			t.Errorf("%s %s: %v", layout, label, err)
 			return false
 		}
-		v, err := Verify(t.Context(), dest, VerifyOptions{Source: source, Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
+		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source), Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
 		if err != nil || !v.OK {
 			t.Errorf("%s %s: %v, %v", layout, label, v.Problems[:min(3, len(v.Problems))], err)
 			return true
@@ -113,7 +115,7 @@ func combinationComesBack(t *testing.T, source, d string, settings Settings, exa
 			return true
 		}
 		back := filepath.Join(dir, "plain.safetensors")
-		if _, err := Dequantize(t.Context(), dest, back, DequantizeOptions{Dtype: "f32", Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
+		if _, err := Dequantize(t.Context(), files.Dir(dest), files.Dir(back), DequantizeOptions{Dtype: "f32", Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
 			t.Errorf("%s %s: %v", layout, label, err)
 			return true
 		}
@@ -128,6 +130,7 @@ func combinationComesBack(t *testing.T, source, d string, settings Settings, exa
 // TestComfyCombinationsComeBack: the same for ComfyUI's formats and
 // convert_to_quant's, which have settings of their own.
 func TestComfyCombinationsComeBack(t *testing.T) {
+	t.Parallel()
 	var tensors []safetensors.Tensor
 	for name, shape := range combinationShapes {
 		tensors = append(tensors, safetensors.Tensor{Name: name, Dtype: safetensors.BF16, Shape: shape})
@@ -165,14 +168,14 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 		label := fmt.Sprint(o.Layer)
 		dir := t.TempDir()
 		dest := filepath.Join(dir, "out.safetensors")
-		if _, err := Quantize(t.Context(), source, dest, o); errors.Is(err, ErrUsage) {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), o); errors.Is(err, ErrUsage) {
 			continue
 		} else if err != nil {
 			t.Errorf("%s: %v", label, err)
 			continue
 		}
 		accepted++
-		v, err := Verify(t.Context(), dest, VerifyOptions{Source: source, MaxRelMSE: ptr(0.35), Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
+		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(0.35), Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
 		if err != nil || !v.OK {
 			t.Errorf("%s: %v, %v", label, v.Problems[:min(3, len(v.Problems))], err)
 			continue
@@ -180,7 +183,7 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 		if len(v.Layers) == 0 {
 			continue
 		}
-		if _, err := Dequantize(t.Context(), dest, filepath.Join(dir, "plain.safetensors"), DequantizeOptions{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
+		if _, err := Dequantize(t.Context(), files.Dir(dest), files.Dir(filepath.Join(dir, "plain.safetensors")), DequantizeOptions{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
 			t.Errorf("%s: %v", label, err)
 		}
 	}

@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/engine"
+	from "github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -30,6 +32,7 @@ var stores = []struct {
 // TestAnyAreaDecodes: a layer that is quantized again is read in the areas of
 // its new format, which are not those in which it was stored.
 func TestAnyAreaDecodes(t *testing.T) {
+	t.Parallel()
 	const rows, columns = 128, 512
 	areas := 20
 	if testing.Short() {
@@ -40,15 +43,15 @@ func TestAnyAreaDecodes(t *testing.T) {
 		t.Run(fmt.Sprint(tt.dtype, tt.settings), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "layer.safetensors")
 			o := Options{Layout: "comfy", Layer: also(tt.settings, Settings{Dtype: tt.dtype}), Preset: "none"}
-			if _, err := Quantize(t.Context(), source, path, o); err != nil {
+			if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(path), o); err != nil {
 				t.Fatal(err)
 			}
-			c, err := checkpoint.Open(path)
+			c, err := checkpoint.Open(from.Path(path))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			m, err := bundle.ReadModel(c, "")
+			m, err := bundle.ReadModel(c, nil)
 			if err != nil || m.Failed() != nil {
 				t.Fatal(err, m.Failed())
 			}
@@ -101,7 +104,7 @@ func valuesIn(t *testing.T, d *engine.Decoding, columns int, a quant.Area) (valu
 // valuesOf reads a plain F32 tensor of a file.
 func valuesOf(t *testing.T, path, name string) []float32 {
 	t.Helper()
-	c, err := checkpoint.Open(path)
+	c, err := checkpoint.Open(from.Path(path))
 	if err != nil {
 		t.Fatal(err)
 	}

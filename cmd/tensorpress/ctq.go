@@ -44,11 +44,7 @@ func (c *ctqCommand) run(cmd *cobra.Command, _ []string) error {
 	follow := run.start(cmd.ErrOrStderr())
 	r, err := convert.CTQ(cmd.Context(), c.parsed, engine.Resources{Memory: run.memory.bytes, Progress: follow.update})
 	follow.end(err == nil)
-	if err != nil {
-		return err
-	}
-	defer run.notes(cmd.ErrOrStderr(), r.Notes)
-	return output(cmd.OutOrStdout(), false, r, func(w io.Writer) { printDone(w, r) })
+	return run.finish(cmd, &reportFlag{}, r, err, printDone)
 }
 
 // printCTQ lists its options and what they are in our words.

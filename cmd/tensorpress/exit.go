@@ -66,11 +66,11 @@ func message(cmd *cobra.Command, err error) string {
 	case statusOf(err) == interrupted:
 		return "interrupted, nothing was written"
 	case !errors.As(err, &ran):
-		return fmt.Sprintf("error: %s: see %s --help", oneLine(flagText(cmd, err)), cmd.CommandPath())
+		return fmt.Sprintf("error: %s: see %s --help", oneLine(inFlags(flagText(cmd, err))), cmd.CommandPath())
 	case strings.HasPrefix(err.Error(), "internal error:"):
 		return "error: " + internalText(err.Error())
 	}
-	return "error: " + oneLine(err.Error())
+	return "error: " + oneLine(inFlags(err.Error()))
 }
 
 // internalText leaves the stack to those who ask for it.

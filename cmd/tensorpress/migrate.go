@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -42,7 +43,7 @@ any file off them, be its layers quantized or not, in either layout.`,
 	f.BoolVar(&m.o.InputScale, "input-scale", false, "give float8 layers an input scale of 1 where they have none")
 	f.BoolVar(&m.o.QuantizationMetadata, "quantization-metadata", false, "describe layers in the header too, as _quantization_metadata")
 	f.StringArrayVar(&m.o.StripPrefixes, "strip-prefix", nil, "take `PREFIX` off the names of tensors, such as _orig_mod.; repeatable, one after the other")
-	f.StringVar(&m.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
+	f.StringVar(&m.o.For, "for", "", "refuse what `APP` would not load: "+appList())
 	group(f, "What changes")
 	m.addOutput(cmd)
 	complete(cmd, "for", appNames)
@@ -57,11 +58,11 @@ func (m *migrateFlags) run(cmd *cobra.Command, args []string) error {
 	o.ShardSize, o.Force, o.CopyWeights = m.shardSize.bytes, m.force, m.copyWeights
 	if m.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.PlanMigrate(cmd.Context(), args[0], m.dest(args), o)
+			return tensorpress.PlanMigrate(cmd.Context(), files.Dir(args[0]), files.Dir(m.dest(args)), o)
 		})
-		return m.finish(cmd, r, err, printPlan)
+		return m.finish(cmd, &m.report, r, err, printPlan)
 	}
-	r, err := tensorpress.Migrate(cmd.Context(), args[0], args[1], o)
+	r, err := tensorpress.Migrate(cmd.Context(), files.Dir(args[0]), files.Dir(args[1]), o)
 	follow.end(err == nil)
-	return m.finish(cmd, r, err, printDone)
+	return m.finish(cmd, &m.report, r, err, printDone)
 }

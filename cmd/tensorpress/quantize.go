@@ -1,13 +1,12 @@
 package main
 
 import (
-	"fmt"
-	"io"
 	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/usage"
@@ -18,6 +17,7 @@ import (
 type quantizeFlags struct {
 	o                         tensorpress.Options
 	set                       []string
+	like                      string
 	minNumel, minChannels     int
 	skipKeys, dryRun, planned bool
 	shardSize                 size
@@ -97,11 +97,11 @@ func (q *quantizeFlags) add(cmd *cobra.Command) {
 func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	f.StringVar(&q.o.Layout, "layout", "", "`sdnq or comfy` (default sdnq where a config.json is there, else comfy)")
 	addSettings(f, "dtype")
-	f.StringVar(&q.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
+	f.StringVar(&q.o.For, "for", "", "refuse what `APP` would not load: "+appList())
 	q.recipe.add(f)
 	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`, or the config.json that holds one; flags win over it")
 	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")
-	f.StringVar(&q.o.Like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
+	f.StringVar(&q.like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
 	addSettings(f, "group-size", "scale", "dequantize-fp32", "exact-reference", "allow-nonfinite")
 	f.BoolVar(&q.o.QuantizationMetadata, "quantization-metadata", false, "ComfyUI's formats: describe layers in the header too, as _quantization_metadata")
 	f.BoolVar(&q.o.AcceptUnscaledFP8, "accept-unscaled-fp8", false, "take fp8 weights without any scale for plain numbers")
@@ -192,7 +192,9 @@ func (q *quantizeFlags) options(f *pflag.FlagSet) (o tensorpress.Options, err er
 	}
 	o.MinNumel, o.MinChannels = given(f, "min-numel", &q.minNumel), given(f, "min-channels", &q.minChannels)
 	o.SkipKeys = given(f, "skip-keys", &q.skipKeys)
-	o.ShardSize = q.shardSize.bytes
+	if o.ShardSize = q.shardSize.bytes; q.like != "" {
+		o.Like = files.Dir(q.like)
+	}
 	o.Measure = q.o.Measure || q.report.isHTML() && !f.Changed("measure")
 	return o, nil
 }
@@ -210,22 +212,11 @@ func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	if q.planned || q.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.Plan(cmd.Context(), args[0], dest, o)
+			return tensorpress.Plan(cmd.Context(), files.Dir(args[0]), files.Dir(dest), o)
 		})
-		return q.finish(cmd, r, err, printPlan)
+		return q.finish(cmd, &q.report, r, err, printPlan)
 	}
-	r, err := tensorpress.Quantize(cmd.Context(), args[0], dest, o)
+	r, err := tensorpress.Quantize(cmd.Context(), files.Dir(args[0]), files.Dir(dest), o)
 	follow.end(err == nil)
-	return q.finish(cmd, r, err, printDone)
-}
-
-func (q *quantizeFlags) finish(cmd *cobra.Command, r *report.Report, err error, show func(io.Writer, *report.Report)) error {
-	if err != nil {
-		return err
-	}
-	defer q.notes(cmd.ErrOrStderr(), r.Notes)
-	if err := q.report.write(r, func() *page { return reportPage(r) }); err != nil {
-		return fmt.Errorf("report: %w", err)
-	}
-	return output(cmd.OutOrStdout(), q.json, r, func(w io.Writer) { show(w, r) })
+	return q.finish(cmd, &q.report, r, err, printDone)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 const (
@@ -69,6 +70,19 @@ func (r *runFlags) start(stderr io.Writer) meter {
 		mode = "none"
 	}
 	return newMeter(mode, stderr)
+}
+
+// finish tells what was made, or would be.
+func (r *runFlags) finish(cmd *cobra.Command, file *reportFlag, made *report.Report, err error, show func(io.Writer, *report.Report)) error {
+	if err != nil {
+		return err
+	}
+	speak(made)
+	defer r.notes(cmd.ErrOrStderr(), made.Notes)
+	if err := file.write(made, func() *page { return reportPage(made) }); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return output(cmd.OutOrStdout(), r.json, made, func(w io.Writer) { show(w, made) })
 }
 
 // notes are printed after the result, where a long table does not push them out of

@@ -48,7 +48,7 @@ func (f *Format) Check(s Settings) error {
 		switch {
 		case !one.unusual(&s) || f.takes(one):
 		case f == sdnqFormat && one.Flag == "scale":
-			return errors.New("SDNQ dtypes take --group-size, not --scale")
+			return errors.New("SDNQ dtypes take `GroupSize`, not `Scale`")
 		case f == sdnqFormat:
 			return fmt.Errorf("SDNQ dtypes have no %s: it is for ComfyUI's formats", words(one.Flag))
 		case one.of == ofSDNQ:
@@ -59,6 +59,9 @@ func (f *Format) Check(s Settings) error {
 	}
 	if s.Scale != "" && f.Scales != nil && f.Scales[s.Scale] != f.Name {
 		return fmt.Errorf("%s has scale %s, not %s", f.Name, strings.Join(slices.Sorted(maps.Keys(f.Scales)), " or "), s.Scale)
+	}
+	if f.ReadOnly != "" {
+		return fmt.Errorf("%s is not written: %s", f.Name, f.ReadOnly)
 	}
 	if f.Refuse != nil {
 		if err := f.Refuse(s); err != nil {

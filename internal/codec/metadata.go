@@ -43,17 +43,16 @@ func refuseOutputDtype(s Settings) error {
 	return nil
 }
 
-// headerGroups are the group sizes that convert_to_quant names in a header
-// alone.
-var headerGroups = map[string]int{mxfp8.Name: 32, nvfp4.Name: 16}
-
 // HeaderEntry is the JSON of a layer that we make as a header has it: its own,
 // with the keys that convert_to_quant gives its formats there. It has no
 // per_row, which no loader reads.
 func HeaderEntry(metadata pyjson.Object) pyjson.Object {
-	format, _ := metadata.Get("format")
-	name, _ := format.(string)
-	return withGroup(metadata.Delete("per_row"), headerGroups[name])
+	o := metadata.Delete("per_row")
+	name, _ := metadata.Get("format")
+	if f := Lookup(fmt.Sprint(name)); f != nil {
+		o = withGroup(o, f.HeaderGroup)
+	}
+	return o
 }
 
 // withGroup adds a group size where there is none yet, 0 for none.
@@ -73,11 +72,11 @@ type Label struct {
 // Relabel returns a layer's metadata under that name, and its entry in a header.
 func (l Label) Relabel(o pyjson.Object) (metadata, header pyjson.Object) {
 	o = o.Set("format", l.Format).Delete("group_size")
-	switch l.Format {
-	case float8Blockwise.Name, int8Blockwise.Name:
+	switch f := Lookup(l.Format); {
+	case f == nil:
+	case f.NamesBlock:
 		o = withGroup(o, l.BlockSize)
-		return o, o
-	case mxfp8.Name, nvfp4.Name:
+	case f.HeaderGroup > 0:
 		return o, withGroup(o, l.BlockSize)
 	}
 	return o, o
@@ -166,22 +165,8 @@ func (f *Format) Told(metadata pyjson.Object, c Codec) storage.Settings {
 			one.read(&g, metadata)
 		}
 	}
-	tensors := c.Tensors()
-	switch f {
-	case int8Tensorwise:
-		perRow, _ := option(metadata, "per_row")
-		switch {
-		case g.ConvRot != nil, perRow == true, numel(tensors[1].Shape) > 1:
-			g.Scale = "row"
-		default:
-			g.Scale = "tensor"
-		}
-	case float8Block3D:
-		if blocks := numel(tensors[1].Shape) / max(c.Shape()[0], 1); blocks > 0 {
-			g.BlockSize = new(c.Shape()[1] / blocks)
-		}
-	case asymW4A8:
-		g.Bits = new(numel(tensors[0].Shape) * 8 / max(numel(c.Shape()), 1))
+	if f.told != nil {
+		f.told(&g, metadata, c)
 	}
 	return g
 }

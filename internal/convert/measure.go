@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/tensorpress/tensorpress/internal/bundle"
-	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/verify"
 	"github.com/tensorpress/tensorpress/report"
 )
@@ -20,21 +20,25 @@ func (j *job) work(o request) int64 {
 // measure adds the layers' errors to a report, if they are asked for: it reads
 // what is staged, tile by tile, and compares it with the source, as [Verify]
 // does.
-func (j *job) measure(ctx context.Context, s *stage.Stage, o request, done func(n int64), r *report.Report) error {
+func (j *job) measure(ctx context.Context, o request, done func(n int64), r *report.Report) error {
 	if !o.Measure {
 		return nil
 	}
 	var models []verify.Staged
 	for _, one := range j.Models {
-		part := verify.Staged{Path: s.Path(""), Folder: one.Folder, Source: one.Checkpoint}
-		if !bundle.IsFolder(r.Dest) {
-			part.Path = s.Path(one.Plan.Files[0].Name)
-		}
-		models = append(models, part)
+		models = append(models, verify.Staged{Output: j.written(ctx, one, r.Dest), Folder: one.Folder, Source: one.Checkpoint})
 	}
 	v, err := verify.MeasureStaged(ctx, models, o.resources(), done)
 	if err == nil {
 		r.Add(v)
 	}
 	return err
+}
+
+// written is a model as it lies where it was written to.
+func (j *job) written(ctx context.Context, one *bundle.Model, dest string) source.Source {
+	if bundle.IsFolder(dest) {
+		return j.out.Written(ctx, one.Folder)
+	}
+	return j.out.Written(ctx, one.Plan.Files[0].Name)
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -48,9 +49,9 @@ func (o MigrateOptions) resources() engine.Resources {
 // programs name them, or whose layers describe themselves, to dest in the comfy
 // layout as ComfyUI loads it today. Names, shapes of scales and metadata change;
 // weights are copied byte for byte.
-func Migrate(ctx context.Context, source, dest string, o MigrateOptions) (*report.Report, error) {
+func Migrate(ctx context.Context, from files.Source, dest files.Sink, o MigrateOptions) (*report.Report, error) {
 	start := time.Now()
-	j, err := readMigrated(ctx, source, dest, o)
+	j, err := readMigrated(ctx, from, dest, o)
 	if err != nil {
 		return nil, err
 	}
@@ -59,19 +60,20 @@ func Migrate(ctx context.Context, source, dest string, o MigrateOptions) (*repor
 }
 
 // PlanMigrate makes the decisions of [Migrate] and writes nothing. dest may be
-// empty.
-func PlanMigrate(ctx context.Context, source, dest string, o MigrateOptions) (*report.Report, error) {
-	j, err := readMigrated(ctx, source, dest, o)
+// nil.
+func PlanMigrate(ctx context.Context, from files.Source, dest files.Sink, o MigrateOptions) (*report.Report, error) {
+	j, err := readMigrated(ctx, from, dest, o)
 	return planned(ctx, j, err, dest, o.Force)
 }
 
-func readMigrated(ctx context.Context, source, dest string, o MigrateOptions) (*job, error) {
+func readMigrated(ctx context.Context, from files.Source, to files.Sink, o MigrateOptions) (*job, error) {
+	dest := nameOf(to)
 	how, err := o.how()
 	if err != nil {
 		return nil, err
 	}
 	renamed, wrapped := false, ""
-	j, err := readDecided(ctx, source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+	j, err := readDecided(ctx, from, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
 		how := how
 		if how.Renamed, err = o.renames(one.Checkpoint); err != nil {
 			return err
@@ -82,7 +84,7 @@ func readMigrated(ctx context.Context, source, dest string, o MigrateOptions) (*
 		return err
 	})
 	if errors.Is(err, bundle.ErrNothingDecided) && len(o.StripPrefixes) > 0 && !renamed {
-		return nil, usage.Errorf("--strip-prefix %s: no name of %s begins so", strings.Join(o.StripPrefixes, ", "), source)
+		return nil, usage.Errorf("`StripPrefixes` %s: no name of %s begins so", strings.Join(o.StripPrefixes, ", "), from)
 	}
 	if errors.Is(err, bundle.ErrNothingDecided) && wrapped != "" {
 		return nil, fmt.Errorf("%w; %s", err, wrapped)
@@ -96,7 +98,7 @@ func (o MigrateOptions) unwrap(name string) string { return preset.Unwrap(name, 
 // renames reports whether names of a checkpoint change.
 func (o MigrateOptions) renames(c *checkpoint.Checkpoint) (bool, error) {
 	if slices.Contains(o.StripPrefixes, "") {
-		return false, usage.Errorf("--strip-prefix: want what names begin with")
+		return false, usage.Errorf("`StripPrefixes`: want what names begin with")
 	}
 	return slices.ContainsFunc(c.Tensors, func(t checkpoint.Tensor) bool { return o.unwrap(t.Name) != t.Name }), nil
 }
@@ -105,7 +107,7 @@ func (o MigrateOptions) renames(c *checkpoint.Checkpoint) (bool, error) {
 func (o MigrateOptions) how() (how plan.MigrateOptions, err error) {
 	how = plan.MigrateOptions{Remove: o.RemoveKeys, DropIgnored: o.DropIgnored, InputScale: o.InputScale, Header: o.QuantizationMetadata}
 	if o.Only != "" && o.AddKeys == "" && o.RemoveKeys == nil && !o.InputScale && !o.DropIgnored {
-		return how, usage.Errorf("--only is for --add-keys, --remove-keys, --input-scale and --drop-ignored")
+		return how, usage.Errorf("`Only` is for `AddKeys`, `RemoveKeys`, `InputScale` and `DropIgnored`")
 	}
 	if o.Only != "" {
 		if how.Only, err = pattern.Compile(o.Only); err != nil {
@@ -114,7 +116,7 @@ func (o MigrateOptions) how() (how plan.MigrateOptions, err error) {
 	}
 	if o.AddKeys != "" {
 		if how.Add, err = pyjson.ParseObject([]byte(o.AddKeys)); err != nil {
-			return how, usage.Errorf("--add-keys %s: want a JSON object: %w", o.AddKeys, err)
+			return how, usage.Errorf("`AddKeys` %s: want a JSON object: %w", o.AddKeys, err)
 		}
 	}
 	return how, nil
@@ -126,18 +128,18 @@ func (o MigrateOptions) plan(c *checkpoint.Checkpoint, dest string, how plan.Mig
 	if len(o.StripPrefixes) > 0 && !how.Renamed && !how.Edits() {
 		return nil, nil
 	}
-	m, err := bundle.ReadModel(c, "")
+	m, err := bundle.ReadModel(c, nil)
 	if err != nil || len(m.Layers) == 0 && !how.Renamed {
 		return nil, err
 	}
 	config := m.Config
 	if how.Renamed {
 		if err := layout.Rename(c, o.unwrap); err != nil {
-			return nil, usage.Errorf("--strip-prefix: %w", err)
+			return nil, usage.Errorf("`StripPrefixes`: %w", err)
 		}
 		if config != nil {
 			config = config.Renamed(o.unwrap)
-		} else if m, err = bundle.ReadModel(c, ""); err != nil {
+		} else if m, err = bundle.ReadModel(c, nil); err != nil {
 			return nil, err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/ctq"
@@ -19,6 +20,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/storage"
 )
@@ -37,7 +39,7 @@ type Options struct {
 	MinNumel             *int
 	MinChannels          *int
 	Config               string
-	Like                 string
+	Like                 files.Source
 	LayerConfig          string
 	For                  string
 	AcceptUnscaledFP8    bool
@@ -59,7 +61,8 @@ func (o Options) resources() engine.Resources {
 // followed, nil for none.
 type request struct {
 	Options
-	ctq *ctq.Command
+	ctq  *ctq.Command
+	like *source.Source // nil where Like is
 }
 
 const defaultShardSize = 5_000_000_000
@@ -70,7 +73,7 @@ func (o request) planOptions(c *checkpoint.Checkpoint, tensors []checkpoint.Tens
 		Flags: o.Layer, AcceptUnscaled: o.AcceptUnscaledFP8, Header: o.QuantizationMetadata,
 		MinNumel: o.MinNumel, MinChannels: o.MinChannels, Output: out,
 	}
-	for _, fill := range []func(*plan.Options) error{o.patterns, o.rules, o.config, o.like, o.layerConfig, o.application} {
+	for _, fill := range []func(*plan.Options) error{o.patterns, o.rules, o.config, o.likeModel, o.layerConfig, o.application} {
 		if err := fill(&p); err != nil {
 			return p, err
 		}
@@ -179,7 +182,7 @@ func (o Options) preset(p *plan.Options, config map[string]json.RawMessage, tens
 		p.Preset = p.Preset.For(config, shapes(tensors))
 	}
 	if o.SkipKeys != nil && p.Layout != layout.SDNQ {
-		return usage.Errorf("--skip-keys is SDNQ's list, for the sdnq layout: use --preset none to keep nothing")
+		return usage.Errorf("`SkipKeys` is SDNQ's list, for the sdnq layout: use `Preset` none to keep nothing")
 	}
 	p.SkipKeys = o.Preset != "none" && (o.SkipKeys == nil || *o.SkipKeys)
 	return nil
@@ -216,7 +219,7 @@ func outputOf(c *checkpoint.Checkpoint, dest string, shardSize int64) (plan.Outp
 	}
 	switch {
 	case isFile && shardSize != 0:
-		return plan.Output{}, usage.Errorf("--shard-size splits a folder's weights; the output is one file")
+		return plan.Output{}, usage.Errorf("`ShardSize` splits a folder's weights; the output is one file")
 	case isFile:
 		return plan.Output{Stem: stem, Metadata: c.Metadata}, nil
 	case single:

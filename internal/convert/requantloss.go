@@ -8,7 +8,6 @@ import (
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
-	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/report"
@@ -32,17 +31,13 @@ func isAgain(s *plan.Step) bool { return s.From != nil && s.Move == nil && s.Act
 
 // measureAgain adds to a report what quantizing layers again lost: it reads
 // them where they are staged and compares what both restore to.
-func (j *job) measureAgain(ctx context.Context, s *stage.Stage, r engine.Resources, done func(n int64), to *report.Report) error {
+func (j *job) measureAgain(ctx context.Context, r engine.Resources, done func(n int64), to *report.Report) error {
 	if j.bytesAgain() == 0 {
 		return nil
 	}
 	var all []*engine.Comparison
 	for _, one := range j.Models {
-		path := s.Path(one.Folder)
-		if !bundle.IsFolder(to.Dest) {
-			path = s.Path(one.Plan.Files[0].Name)
-		}
-		c, err := checkpoint.Open(path)
+		c, err := checkpoint.Open(j.written(ctx, one, to.Dest))
 		if err != nil {
 			return err
 		}
@@ -73,7 +68,7 @@ func (j *job) measureAgain(ctx context.Context, s *stage.Stage, r engine.Resourc
 
 // comparisons pairs the layers of a staged output with those of the source.
 func comparisons(one *bundle.Model, c *checkpoint.Checkpoint, r engine.Resources) ([]*engine.Comparison, error) {
-	m, err := bundle.ReadModel(c, "")
+	m, err := bundle.ReadModel(c, nil)
 	if err == nil {
 		err = m.Failed()
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/tensorpress/tensorpress/internal/bodies"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
@@ -13,18 +14,19 @@ import (
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
-	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // Quantization turns a plan into tiles of work.
 type Quantization struct {
 	Source  *checkpoint.Checkpoint
 	Plan    *plan.Plan
-	Writers []*safetensors.Writer
+	Writers []*bodies.Writer
 	turns   turns
 	Keeper  *Residency // nil where no weight is read several times
-	Stage   *stage.Stage
-	spare   sync.Pool // of *encoding
+	Stage   interface {
+		Scratch() (*stage.Scratch, error)
+	}
+	spare sync.Pool // of *encoding
 	Resources
 }
 
@@ -322,9 +324,9 @@ func (e *encoding) explain(err error) error {
 	if e.step.From != nil {
 		return restoredError(e.Source, e.step.From, n)
 	}
-	advice := "--keep leaves the tensor as it is, --allow-nonfinite quantizes it as the reference does"
+	advice := "`Keep` leaves the tensor as it is, `AllowNonfinite` quantizes it as the reference does"
 	if n.LowRank {
-		advice = "no low-rank part comes near such a weight: --keep leaves the tensor as it is"
+		advice = "no low-rank part comes near such a weight: `Keep` leaves the tensor as it is"
 	}
 	row, col := place2D(t.Shape, n.Index)
 	return usage.SourceErrorf("%s: tensor %s: value [%d, %d] is %v: %s", e.Source.File(t), t.Name, row, col, n.Value, advice)

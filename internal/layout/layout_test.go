@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -56,7 +58,7 @@ func (f file) open(t testing.TB) *checkpoint.Checkpoint {
 	if _, model := f.beside["config.json"]; model {
 		path = dir
 	}
-	c, err := checkpoint.Open(path)
+	c, err := checkpoint.Open(source.Path(path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -354,7 +356,7 @@ func TestNeighbours(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := Neighbours(dir, "m-00001-of-00002.safetensors")
+	got, err := Neighbours(source.Path(dir), "m-00001-of-00002.safetensors")
 	if want := []string{"m-00001-of-00003.safetensors", "x.GGUF", "y.ckpt"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
@@ -436,5 +438,28 @@ func TestNames(t *testing.T) {
 	}
 	if _, err := ByName("gguf"); err == nil || !strings.Contains(err.Error(), "sdnq and comfy") {
 		t.Errorf("gguf: %v", err)
+	}
+}
+
+// TestEveryRoleHasAName: a tensor that a format stores and the layout has no name for
+// would take that of its layer.
+func TestEveryRoleHasAName(t *testing.T) {
+	for _, f := range codec.Formats() {
+		if f.ReadOnly != "" {
+			continue
+		}
+		s := codec.Default()
+		if s.Dtype = f.Name; f == codec.SDNQ() {
+			s.Dtype = "uint4"
+		}
+		c, _, err := f.Make(codec.Source{Shape: []int{256, 256}, Dtype: safetensors.BF16}, s)
+		if err != nil {
+			t.Fatalf("%s: %v", f.Name, err)
+		}
+		for _, tensor := range c.Tensors() {
+			if Comfy.suffixes[tensor.Role] == "" {
+				t.Errorf("%s stores a %s, which has no name in the comfy layout", f.Name, tensor.Role)
+			}
+		}
 	}
 }

@@ -59,14 +59,18 @@ func (u *units) next(n int) []Part {
 func (p *Plan) makeFiles(u *units, o Output) error {
 	shards := u.split(o.ShardSize)
 	for i, parts := range shards {
-		header, err := safetensors.Place(parts, func(p *Part) *safetensors.Tensor { return &p.Tensor }, o.Metadata)
+		tensors := make([]safetensors.Tensor, len(parts))
+		for j := range parts {
+			tensors[j] = parts[j].Tensor
+		}
+		header, err := safetensors.NewHeader(tensors, o.Metadata)
 		if err != nil {
 			return err
 		}
 		p.Files = append(p.Files, File{shardName(o.Stem, i, len(shards)), header})
 		p.BytesOut += header.FileSize()
 		for j := range parts {
-			parts[j].File = i
+			parts[j].File, parts[j].Tensor = i, tensors[j]
 		}
 	}
 	return nil
@@ -154,7 +158,7 @@ func (p *Plan) inTheWay() error {
 			continue
 		}
 		if layer, ok := p.Layout.PartOf(s.Source.Name); ok && layers[layer] {
-			return usage.SourceErrorf("tensor %s has the name of a part of layer %s, which would be quantized: --keep that layer, or rename the tensor", s.Source.Name, layer)
+			return usage.SourceErrorf("tensor %s has the name of a part of layer %s, which would be quantized: `Keep` that layer, or rename the tensor", s.Source.Name, layer)
 		}
 	}
 	return nil

@@ -235,8 +235,8 @@ func checkFor(p *Plan, m *app.ComfyModel, o Options) error {
 	if o.Layout != layout.Comfy {
 		return nil
 	}
-	_, problems := p.comfyOf(m)
-	return refuseComfy(m.Err(), problems)
+	problems, _ := p.comfyOf(m)
+	return refuseComfy(problems, m.Err())
 }
 
 // Wrapped says that names are not those that loaders know, and what to do; "" where
@@ -267,7 +267,7 @@ func addonNote(p *Plan, o Options) []string {
 	if slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Action == Quantize }) {
 		return []string{note + ", and would not know what is quantized"}
 	}
-	return []string{note + ", so that nothing is quantized but what --set or --only asks for"}
+	return []string{note + ", so that nothing is quantized but what `Rules` or `Only` asks for"}
 }
 
 // notesOf says what may surprise: nothing to do, and layers that stock ComfyUI
@@ -305,7 +305,7 @@ func notesOf(p *Plan, o Options) []string {
 // instead says what to type for a layer that stock ComfyUI loads.
 func (p *Plan) instead(s *Step) string {
 	if p.Transcodes && s.Format == codec.SDNQ() {
-		return "leave --rename out"
+		return "leave `Rename` out"
 	}
 	return app.Instead(s.Format, s.Dtype)
 }

@@ -164,15 +164,15 @@ func TestDecisions(t *testing.T) {
 			"d.weight": "keep: F64 is not F32, BF16 or F16", "e.weight": "keep: empty", "f.weight": "keep: 0 dimensions, not 2",
 			"weight": "keep: not a weight", "g.weight_v": "keep: not a weight"}},
 		{"keep", nil, Options{Keep: patterns(t, `\.ff\.`, `q`, `ff`)}, map[string]string{
-			"blocks.0.ff.weight": `keep: --keep \.ff\.`, "blocks.1.attn.q.weight": "keep: --keep q", "proj_out.weight": "int8_tensorwise"}},
+			"blocks.0.ff.weight": "keep: `Keep` \\.ff\\.", "blocks.1.attn.q.weight": "keep: `Keep` q", "proj_out.weight": "int8_tensorwise"}},
 		{"only", nil, Options{Only: patterns(t, `attn`, `0\.attn`)}, map[string]string{
-			"blocks.0.ff.weight": "keep: not in --only", "blocks.1.attn.q.weight": "int8_tensorwise"}},
+			"blocks.0.ff.weight": "keep: not in `Only`", "blocks.1.attn.q.weight": "int8_tensorwise"}},
 		{"the first set wins", nil, Options{Set: rules(t, `blocks\.0=uint4`, `attn=int5`, `ff=uint3`)}, map[string]string{
 			"blocks.0.ff.weight": "uint4", "blocks.0.attn.q.weight": "uint4", "blocks.1.attn.q.weight": "int5", "proj_out.weight": "int8_tensorwise"}},
 		{"set keep", nil, Options{Set: rules(t, `ff=keep`, `blocks=uint4`)}, map[string]string{
-			"blocks.0.ff.weight": "keep: --set ff=keep", "blocks.0.attn.q.weight": "uint4"}},
-		{"keep before set", nil, Options{Keep: patterns(t, `ff`), Set: rules(t, `ff=uint4`)}, map[string]string{"blocks.0.ff.weight": "keep: --keep ff"}},
-		{"only before set", nil, Options{Only: patterns(t, `attn`), Set: rules(t, `ff=uint4`)}, map[string]string{"blocks.0.ff.weight": "keep: not in --only"}},
+			"blocks.0.ff.weight": "keep: `Rules` ff=keep", "blocks.0.attn.q.weight": "uint4"}},
+		{"keep before set", nil, Options{Keep: patterns(t, `ff`), Set: rules(t, `ff=uint4`)}, map[string]string{"blocks.0.ff.weight": "keep: `Keep` ff"}},
+		{"only before set", nil, Options{Only: patterns(t, `attn`), Set: rules(t, `ff=uint4`)}, map[string]string{"blocks.0.ff.weight": "keep: not in `Only`"}},
 		{"skip keys", nil, Options{Layout: inSDNQ, SkipKeys: true, Preset: generic(t)}, map[string]string{
 			"proj_out.weight": "keep: skip key .proj_out", "blocks.0.ff.weight": "int8"}},
 		{"no skip keys", nil, Options{Layout: inSDNQ, Preset: generic(t)}, map[string]string{"proj_out.weight": "int8"}},
@@ -204,7 +204,7 @@ func TestDecisions(t *testing.T) {
 			Options{Layout: inSDNQ, SkipKeys: true, Preset: generic(t), Set: rules(t, `.=group-size=64`)}, map[string]string{
 				"proj_out.weight": "keep: skip key .proj_out", "x.weight": "keep: 256 values, fewer than 16384"}},
 		{"embeddings of sdnq", map[string]string{"model.embed_tokens.weight": "BF16 256 256", "embedder.weight": "BF16 256 256"},
-			Options{Layout: inSDNQ}, map[string]string{"model.embed_tokens.weight": "keep: an embedding by its name, which --embedding quantizes", "embedder.weight": "int8"}},
+			Options{Layout: inSDNQ}, map[string]string{"model.embed_tokens.weight": "keep: an embedding by its name, which `Embedding` quantizes", "embedder.weight": "int8"}},
 		{"kind linear", map[string]string{"model.embed_tokens.weight": "BF16 256 256"},
 			Options{Layout: inSDNQ, Set: rules(t, `embed=kind=linear,uint4`)}, map[string]string{"model.embed_tokens.weight": "uint4"}},
 		{"flags over config", nil, Options{Layout: inSDNQ, Flags: storage.Settings{Dtype: "int5"},
@@ -290,14 +290,14 @@ func TestRefused(t *testing.T) {
 		{"comfy's dtype for a layer of the sdnq layout", model, Options{Layout: layout.SDNQ, Set: rules(t, "ff=int8_tensorwise")}, usage.Err, "layer blocks.0.ff"},
 		{"group for a dtype without", model, Options{Flags: storage.Settings{GroupSize: new(64)}}, usage.Err, "no group size"},
 		{"group below -2", model, Options{Layout: layout.SDNQ, Flags: storage.Settings{GroupSize: new(-3)}}, usage.Err, "want -2, -1, 0 or more"},
-		{"scale for a dtype without", model, Options{Flags: storage.Settings{Dtype: "uint4", Scale: "row"}}, usage.Err, "not --scale"},
+		{"scale for a dtype without", model, Options{Flags: storage.Settings{Dtype: "uint4", Scale: "row"}}, usage.Err, "not `Scale`"},
 		{"scale of the same rule", model, Options{Set: rules(t, "ff=uint4,scale=row")}, usage.Err, "layer blocks.0.ff"},
 		{"group of the same rule", model, Options{Set: rules(t, "ff=float8_e4m3fn,group-size=4")}, usage.Err, "layer blocks.0.ff"},
-		{"set on nothing", model, Options{Set: rules(t, "nowhere=uint4")}, usage.Err, "--set nowhere=uint4: the pattern matches no weight"},
+		{"set on nothing", model, Options{Set: rules(t, "nowhere=uint4")}, usage.Err, "`Rules` nowhere=uint4: the pattern matches no weight"},
 		{"set on a bias", model, Options{Set: rules(t, "bias=uint4")}, usage.Err, "matches no weight"},
-		{"only on nothing", model, Options{Only: patterns(t, "attn", "nowhere")}, usage.Err, "--only nowhere"},
+		{"only on nothing", model, Options{Only: patterns(t, "attn", "nowhere")}, usage.Err, "`Only` nowhere"},
 		{"set's dtype on what cannot hold it", map[string]string{"conv.weight": "BF16 4 4 3 3"}, Options{Set: rules(t, "conv=uint4")},
-			usage.Err, "--set conv=uint4: tensor conv.weight cannot be quantized: a convolution"},
+			usage.Err, "`Rules` conv=uint4: tensor conv.weight cannot be quantized: a convolution"},
 		{"set's dtype on a block that does not fit", map[string]string{"a.weight": "BF16 3 33"}, Options{Set: rules(t, "a=uint4")}, usage.Err, "packs 2 values"},
 		{"set's dtype on an embedding", map[string]string{"wte.weight": "BF16 64 64"}, Options{Layout: layout.SDNQ, Set: rules(t, "wte=uint4")},
 			usage.Err, "an embedding by its name"},
@@ -342,10 +342,10 @@ func TestNotes(t *testing.T) {
 	}{
 		{"nothing to say", model, Options{}, nil},
 		{"nothing to do", map[string]string{"a.bias": "BF16 4"}, Options{}, []string{"nothing is quantized: every tensor is kept as it is"}},
-		{"keep on nothing", model, Options{Keep: patterns(t, "nowhere", "attn", "attn.q")}, []string{"--keep nowhere matches no weight", "80% of the bytes stay unquantized: 80% --keep attn"}},
+		{"keep on nothing", model, Options{Keep: patterns(t, "nowhere", "attn", "attn.q")}, []string{"`Keep` nowhere matches no weight", "80% of the bytes stay unquantized: 80% `Keep` attn"}},
 		{"what comfyui does not load", model, Options{Flags: storage.Settings{Dtype: "uint4"}, Set: rules(t, "ff=sdnq:float8_e5m2")}, []string{
-			"stock ComfyUI does not load sdnq:float8_e5m2 layers; for the nearest that it loads, quantize with --dtype float8_e5m2",
-			"stock ComfyUI does not load uint4 layers; for the nearest that it loads, quantize with --dtype nvfp4 (4 bits), or --dtype int8_tensorwise"}},
+			"stock ComfyUI does not load sdnq:float8_e5m2 layers; for the nearest that it loads, quantize with `Dtype` float8_e5m2",
+			"stock ComfyUI does not load uint4 layers; for the nearest that it loads, quantize with `Dtype` nvfp4 (4 bits), or `Dtype` int8_tensorwise"}},
 		{"what the dtype cannot hold", map[string]string{"a.weight": "BF16 3 33", "b.weight": "BF16 64 64"},
 			Options{Layout: layout.SDNQ, MinNumel: ptr(0), Flags: storage.Settings{Dtype: "uint4"}},
 			[]string{"a is kept: uint4 packs 2 values together, and 99 do not divide"}},

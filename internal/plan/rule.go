@@ -37,7 +37,7 @@ func NewRule(r storage.Rule) (Rule, error) {
 		err = errors.New("keep stands alone")
 	}
 	if err != nil {
-		return made, usage.Errorf("--set %s: %w", made.Text, err)
+		return made, usage.Errorf("`Rules` %s: %w", made.Text, err)
 	}
 	return made, nil
 }
@@ -47,15 +47,15 @@ func ParseRule(text string) (storage.Rule, error) {
 	r := storage.Rule{Text: text}
 	expr, settings, ok := cutPattern(text)
 	if !ok {
-		return r, usage.Errorf("--set %s: want PATTERN=SETTINGS", text)
+		return r, usage.Errorf("`Rules` %s: want PATTERN=SETTINGS", text)
 	}
 	if _, err := pattern.Compile(expr); err != nil {
-		return r, usage.Errorf("--set %s: %w", text, err)
+		return r, usage.Errorf("`Rules` %s: %w", text, err)
 	}
 	r.Pattern = expr
 	for item := range strings.SplitSeq(settings, ",") {
 		if err := addTo(&r, strings.TrimSpace(item)); err != nil {
-			return r, usage.Errorf("--set %s: %w", text, err)
+			return r, usage.Errorf("`Rules` %s: %w", text, err)
 		}
 	}
 	_, err := NewRule(r)

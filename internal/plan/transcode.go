@@ -223,9 +223,9 @@ func (t *transcoding) refused() error {
 	if len(t.cannot) == 0 {
 		return nil
 	}
-	help := "--requantize quantizes them again, from their values"
+	help := "`Requantize` quantizes them again, from their values"
 	if t.o.Layout == layout.Comfy && t.o.For == nil && !t.Rename {
-		help += "; --rename keeps SDNQ's layers as they are, which stock ComfyUI does not load"
+		help += "; `Rename` keeps SDNQ's layers as they are, which stock ComfyUI does not load"
 	}
 	return usage.Errorf("%d of %d layers of %s cannot move to the %s layout as they are: %s. %s",
 		t.cannot.layers(), len(t.Layers), t.Checkpoint.Path, t.o.Layout.Name, t.cannot, help)

@@ -135,11 +135,11 @@ func (t target) check(o Output) error {
 	}
 	switch {
 	case !o.Force:
-		return usage.Errorf("%s exists: name another destination, or give --force to replace it", o.Dest)
+		return usage.Existsf("%s exists: name another destination, or give `Force` to replace it", o.Dest)
 	case t.old.IsDir() != o.Folder:
-		return usage.Errorf("%s exists and is %s: name another destination", o.Dest, kindOf(t.old))
+		return usage.Existsf("%s exists and is %s: name another destination", o.Dest, kindOf(t.old))
 	case !o.Folder && !t.old.Mode().IsRegular():
-		return usage.Errorf("%s exists and is no ordinary file: name another destination", o.Dest)
+		return usage.Existsf("%s exists and is no ordinary file: name another destination", o.Dest)
 	case o.Folder:
 		return o.checkContents(o.Dest, t.path)
 	}
@@ -197,5 +197,5 @@ func isWritten(old, now fs.FileInfo) bool {
 
 // appeared says that another has been at the destination meanwhile.
 func appeared(o Output) error {
-	return usage.Errorf("%s has come to be there, or become another, while this ran: it stays as it is, and nothing of this run is kept: name another destination", o.Dest)
+	return usage.Existsf("%s has come to be there, or become another, while this ran: it stays as it is, and nothing of this run is kept: name another destination", o.Dest)
 }

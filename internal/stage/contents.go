@@ -161,7 +161,7 @@ func (c Contents) checkContents(dest, folder string) error {
 	if err != nil || len(strays) == 0 {
 		return inside(err, folder, dest)
 	}
-	return usage.Errorf("%s exists and is no model folder that --force replaces: it holds %s, which is no part of an output: move that away, or name another destination",
+	return usage.Existsf("%s exists and is no model folder that `Force` replaces: it holds %s, which is no part of an output: move that away, or name another destination",
 		dest, list(strays))
 }
 

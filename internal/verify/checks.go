@@ -75,7 +75,7 @@ func (v *verification) noteIgnored() {
 	}
 	var notes []string
 	for k, n := range counts {
-		notes = append(notes, fmt.Sprintf("%d layers of %s have %s, which this format ignores: tensorpress migrate --drop-ignored leaves it out", n, k.format, k.end))
+		notes = append(notes, fmt.Sprintf("%d layers of %s have %s, which this format ignores: `MigrateOptions.DropIgnored` leaves it out", n, k.format, k.end))
 	}
 	slices.Sort(notes)
 	v.Notes = append(v.Notes, notes...)
