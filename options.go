@@ -31,7 +31,7 @@ type Options struct {
 	// Config is the path of an SDNQ config, or of a config.json that holds one, whose
 	// settings are taken where Layer and Rules say nothing.
 	Config string
-	// Like is a quantized model whose settings are taken, layer by layer.
+	// Like is a quantized model whose settings are taken, layer by layer; nil for none.
 	Like files.Source
 	// LayerConfig is the path of a layer config of convert_to_quant's.
 	LayerConfig string
@@ -68,8 +68,8 @@ type DequantizeOptions struct {
 	// Dtype of the weights that were quantized: "bf16", "f16" or "f32"; "" for what
 	// the metadata or the config says, else that of the kept tensors.
 	Dtype string
-	// Source is what the checkpoint was made from, if SDNQ's packed
-	// weights with a single scale do not tell their shapes; "" for none.
+	// Source is what the checkpoint was made from, if SDNQ's packed weights with a
+	// single scale do not tell their shapes; nil for none.
 	Source files.Source
 
 	// The others are those of [Options].
