@@ -81,7 +81,7 @@ func TestRowsAreWhole(t *testing.T) {
 // asked are settings of which each format takes some.
 var asked = []Settings{
 	{}, {GroupSize: 32}, {BlockSize: 64}, {ConvRot: true}, {ConvRotGroupSize: 64}, {ConvRot: true, ConvRotGroupSize: 16},
-	{Bits: 6}, {FullPrecisionMul: true}, {Scale: "row"}, {Scale: "tensor"},
+	{Bits: 6}, {FullPrecisionMatmul: true}, {Scale: "row"}, {Scale: "tensor"},
 }
 
 // untold are settings that a layer does not show.
