@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -93,7 +94,7 @@ func BenchmarkQuantize(b *testing.B) {
 				b.StopTimer()
 				copied += timed(b, func() error { return copyFile(dest+".copy", source) })
 				b.StartTimer()
-				converted += timed(b, func() error { _, err := Quantize(b.Context(), source, dest, o); return err })
+				converted += timed(b, func() error { _, err := Quantize(b.Context(), files.Dir(source), files.Dir(dest), o); return err })
 			}
 			b.ReportMetric(converted.Seconds()/copied.Seconds(), "×copy")
 		})

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -42,11 +43,11 @@ func replaceFile(path string) error {
 func TestChangedSources(t *testing.T) {
 	t.Parallel()
 	plain, quantized := sdnqSource(t, "int8"), filepath.Join(t.TempDir(), "quantized")
-	if _, err := Quantize(t.Context(), plain, quantized, Options{MinNumel: ptr(8192)}); err != nil {
+	if _, err := Quantize(t.Context(), files.Dir(plain), files.Dir(quantized), Options{MinNumel: ptr(8192)}); err != nil {
 		t.Fatal(err)
 	}
 	comfy := filepath.Join(t.TempDir(), "comfy")
-	if _, err := Quantize(t.Context(), plain, comfy, Options{Layout: "comfy"}); err != nil {
+	if _, err := Quantize(t.Context(), files.Dir(plain), files.Dir(comfy), Options{Layout: "comfy"}); err != nil {
 		t.Fatal(err)
 	}
 	commands := map[string]struct {
@@ -54,23 +55,23 @@ func TestChangedSources(t *testing.T) {
 		run    func(ctx context.Context, source, dest string, r Resources) error
 	}{
 		"quantize": {plain, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Quantize(ctx, source, dest, Options{MinNumel: ptr(8192), Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+			_, err := Quantize(ctx, files.Dir(source), files.Dir(dest), Options{MinNumel: ptr(8192), Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		}},
 		"dequantize": {quantized, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Dequantize(ctx, source, dest, DequantizeOptions{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+			_, err := Dequantize(ctx, files.Dir(source), files.Dir(dest), DequantizeOptions{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		}},
 		"transcode": {quantized, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Transcode(ctx, source, dest, TranscodeOptions{Layout: "comfy", Rename: true, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+			_, err := Transcode(ctx, files.Dir(source), files.Dir(dest), TranscodeOptions{Layout: "comfy", Rename: true, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		}},
 		"migrate": {comfy, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Migrate(ctx, source, dest, MigrateOptions{QuantizationMetadata: true, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+			_, err := Migrate(ctx, files.Dir(source), files.Dir(dest), MigrateOptions{QuantizationMetadata: true, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		}},
 		"verify": {quantized, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Verify(ctx, source, VerifyOptions{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+			_, err := Verify(ctx, files.Dir(source), VerifyOptions{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		}},
 	}
@@ -138,7 +139,7 @@ func TestChangedPipeline(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkChanged(t, filepath.Join(source, file), dest, replaceFile, func(r Resources) error {
-			_, err := Quantize(t.Context(), source, dest, Options{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+			_, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), Options{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		})
 	}

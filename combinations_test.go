@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -97,7 +98,7 @@ func combinationComesBack(t *testing.T, source, d string, settings Settings, exa
 		}
 		dir := t.TempDir()
 		dest := filepath.Join(dir, "out.safetensors")
-		_, err := Quantize(t.Context(), source, dest, o)
+		_, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), o)
 		if errors.Is(err, ErrUsage) {
 			return false
 		}
@@ -105,7 +106,7 @@ func combinationComesBack(t *testing.T, source, d string, settings Settings, exa
 			t.Errorf("%s %s: %v", layout, label, err)
 			return false
 		}
-		v, err := Verify(t.Context(), dest, VerifyOptions{Source: source, Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
+		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source), Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
 		if err != nil || !v.OK {
 			t.Errorf("%s %s: %v, %v", layout, label, v.Problems[:min(3, len(v.Problems))], err)
 			return true
@@ -114,7 +115,7 @@ func combinationComesBack(t *testing.T, source, d string, settings Settings, exa
 			return true
 		}
 		back := filepath.Join(dir, "plain.safetensors")
-		if _, err := Dequantize(t.Context(), dest, back, DequantizeOptions{Dtype: "f32", Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
+		if _, err := Dequantize(t.Context(), files.Dir(dest), files.Dir(back), DequantizeOptions{Dtype: "f32", Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
 			t.Errorf("%s %s: %v", layout, label, err)
 			return true
 		}
@@ -167,14 +168,14 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 		label := fmt.Sprint(o.Layer)
 		dir := t.TempDir()
 		dest := filepath.Join(dir, "out.safetensors")
-		if _, err := Quantize(t.Context(), source, dest, o); errors.Is(err, ErrUsage) {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), o); errors.Is(err, ErrUsage) {
 			continue
 		} else if err != nil {
 			t.Errorf("%s: %v", label, err)
 			continue
 		}
 		accepted++
-		v, err := Verify(t.Context(), dest, VerifyOptions{Source: source, MaxRelMSE: ptr(0.35), Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
+		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(0.35), Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
 		if err != nil || !v.OK {
 			t.Errorf("%s: %v, %v", label, v.Problems[:min(3, len(v.Problems))], err)
 			continue
@@ -182,7 +183,7 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 		if len(v.Layers) == 0 {
 			continue
 		}
-		if _, err := Dequantize(t.Context(), dest, filepath.Join(dir, "plain.safetensors"), DequantizeOptions{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
+		if _, err := Dequantize(t.Context(), files.Dir(dest), files.Dir(filepath.Join(dir, "plain.safetensors")), DequantizeOptions{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
 			t.Errorf("%s: %v", label, err)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -53,16 +55,16 @@ func TestComfyFormats(t *testing.T) {
 	for _, c := range comfyCases {
 		c.o.Preset = "none"
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		if _, err := Quantize(t.Context(), source, dest, c.o); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), c.o); err != nil {
 			t.Errorf("%s: %v", c.json, err)
 			continue
 		}
 		small := filepath.Join(t.TempDir(), "small.safetensors")
 		c.o.Threads, c.o.Memory = 7, 1<<20
-		if _, err := Quantize(t.Context(), source, small, c.o); err != nil || fileHash(t, small) != fileHash(t, dest) {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(small), c.o); err != nil || fileHash(t, small) != fileHash(t, dest) {
 			t.Errorf("%s: small tiles give another file, %v", c.json, err)
 		}
-		v, err := Inspect(t.Context(), dest)
+		v, err := Inspect(t.Context(), files.Dir(dest))
 		if err != nil || len(v.Layers) != 2 {
 			t.Fatalf("%s: %d layers, %v", c.json, len(v.Layers), err)
 		}
@@ -78,7 +80,7 @@ func TestComfyFormats(t *testing.T) {
 func checkVerified(t *testing.T, label, dest, source string) {
 	t.Helper()
 	limit := 0.02
-	r, err := Verify(t.Context(), dest, VerifyOptions{Source: source, MaxRelMSE: &limit})
+	r, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source), MaxRelMSE: &limit})
 	if err != nil || !r.OK || len(r.Layers) != 2 {
 		t.Errorf("%s: %+v, %v", label, r, err)
 	}
@@ -91,11 +93,11 @@ func TestLayersThatDoNotFit(t *testing.T) {
 		"convrot_w4a4": "rotation groups of 256 do not divide 320 columns", "int8_blockwise": "blocks of 128×128 do not divide shape",
 		"float8_e4m3fn_blockwise": "blocks of 128×128 do not divide shape", "float8_e4m3fn_block3d": "blocks of 128 do not divide",
 	} {
-		r, err := Plan(t.Context(), source, "", Options{Layer: Settings{Dtype: dtype}, Preset: "none"})
+		r, err := Plan(t.Context(), files.Dir(source), nil, Options{Layer: Settings{Dtype: dtype}, Preset: "none"})
 		if err != nil || !strings.Contains(strings.Join(r.Notes, "\n"), why) || r.Layers[0].Action != "keep" {
 			t.Errorf("%s: %+v, %v", dtype, r, err)
 		}
-		if _, err := Plan(t.Context(), source, "", Options{Rules: rules("a=" + dtype), Preset: "none"}); err == nil || !strings.Contains(err.Error(), why) {
+		if _, err := Plan(t.Context(), files.Dir(source), nil, Options{Rules: rules("a=" + dtype), Preset: "none"}); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s by --set: %v", dtype, err)
 		}
 	}
@@ -126,7 +128,7 @@ func TestClashingSettings(t *testing.T) {
 		"int8_tensorwise has scale block or row or tensor, not": {Layer: Settings{Scale: "sideways"}},
 	} {
 		o.Preset = "none"
-		if _, err := Plan(t.Context(), source, "", o); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Plan(t.Context(), files.Dir(source), nil, o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}
@@ -139,7 +141,7 @@ func TestSettingsOfOneLayer(t *testing.T) {
 		Preset: "none", Layer: Settings{ConvRot: new(true), ConvRotGroupSize: new(16), Scale: "row"},
 		Rules: rules("^a=nvfp4,full-precision-matmul", "^b=asym_w4a8_int8,bits=6,group-size=16"),
 	}
-	r, err := Plan(t.Context(), comfySource(t), "", o)
+	r, err := Plan(t.Context(), files.Dir(comfySource(t)), nil, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,18 +161,18 @@ func TestShapesOfPaddedLayers(t *testing.T) {
 	source := written(t, []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{33, 65}}})
 	for _, dtype := range []string{"mxfp8", "nvfp4"} {
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		if _, err := Quantize(t.Context(), source, dest, Options{Layer: Settings{Dtype: dtype}, Preset: "none"}); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), Options{Layer: Settings{Dtype: dtype}, Preset: "none"}); err != nil {
 			t.Fatal(err)
 		}
-		r, err := Verify(t.Context(), dest, VerifyOptions{Source: source})
+		r, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source)})
 		if err != nil || !r.OK || len(r.Layers) != 1 || *r.Layers[0].RelMSE > 0.02 {
 			t.Errorf("%s: %+v, %v", dtype, r, err)
 		}
 		back := filepath.Join(t.TempDir(), "back.safetensors")
-		if _, err := Dequantize(t.Context(), dest, back, DequantizeOptions{Source: source}); err != nil {
+		if _, err := Dequantize(t.Context(), files.Dir(dest), files.Dir(back), DequantizeOptions{Source: files.Dir(source)}); err != nil {
 			t.Fatal(err)
 		}
-		v, err := Inspect(t.Context(), back)
+		v, err := Inspect(t.Context(), files.Dir(back))
 		if err != nil || v.Tensors[0].Shape[0] != 33 || v.Tensors[0].Shape[1] != 65 {
 			t.Errorf("%s: restored as %v, %v", dtype, v.Tensors, err)
 		}
@@ -188,7 +190,7 @@ func TestRotatedFilesOfConvertToQuant(t *testing.T) {
 		source, _, _ := strings.Cut(name, ".")
 		dest, want := filepath.Join(t.TempDir(), "out.safetensors"), "testdata/golden/ctq/"+name+".safetensors"
 		o := Options{Preset: "none", Layer: also(settings, Settings{ExactReference: new(true)})}
-		if _, err := Quantize(t.Context(), "testdata/golden/ctq/"+source+".src.safetensors", dest, o); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir("testdata/golden/ctq/"+source+".src.safetensors"), files.Dir(dest), o); err != nil {
 			t.Fatal(err)
 		}
 		a, b := fileBytes(t, dest), fileBytes(t, want)
@@ -244,7 +246,7 @@ func TestKeptFilesAreRead(t *testing.T) {
 	for _, name := range []string{"fp8", "fp8_row", "fp8_block32", "int8", "int8_row", "int8_block32", "int8_row_convrot64", "mxfp8", "nvfp4"} {
 		limit := 0.012
 		path := "testdata/golden/ctq/one." + name + ".safetensors"
-		r, err := Verify(t.Context(), path, VerifyOptions{Source: "testdata/golden/ctq/one.src.safetensors", MaxRelMSE: &limit})
+		r, err := Verify(t.Context(), files.Dir(path), VerifyOptions{Source: files.Dir("testdata/golden/ctq/one.src.safetensors"), MaxRelMSE: &limit})
 		if err != nil || !r.OK || len(r.Layers) != 3 {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
@@ -328,11 +330,11 @@ func TestZeroLayersOfFurtherFormats(t *testing.T) {
 		for _, exact := range []bool{false, true} {
 			c.o.Preset, c.o.Layer.ExactReference = "none", &exact
 			dest := filepath.Join(t.TempDir(), "out.safetensors")
-			if _, err := Quantize(t.Context(), source, dest, c.o); err != nil {
+			if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), c.o); err != nil {
 				t.Errorf("%s: %v", c.json, err)
 				continue
 			}
-			r, err := Verify(t.Context(), dest, VerifyOptions{Source: source})
+			r, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source)})
 			if err != nil || !r.OK || r.Layers[0].MaxAbs == nil || *r.Layers[0].MaxAbs > 1e-8 {
 				text, _ := json.Marshal(r)
 				t.Errorf("%s: %s, %v", c.json, text, err)
@@ -353,4 +355,17 @@ func optionsText(t *testing.T, o report.Options) string {
 		t.Fatal(err)
 	}
 	return pyjson.Dump(all)
+}
+
+// TestEveryFormatIsACase: the JSON of each format that is written is held above.
+func TestEveryFormatIsACase(t *testing.T) {
+	for _, f := range codec.Formats() {
+		isCase := false
+		for _, c := range comfyCases {
+			isCase = isCase || strings.Contains(c.json, `"format": "`+f.Name+`"`)
+		}
+		if f != codec.SDNQ() && f.ReadOnly == "" && !isCase {
+			t.Errorf("no case is %s", f.Name)
+		}
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/convert"
 	"github.com/tensorpress/tensorpress/internal/ctq"
@@ -79,7 +80,7 @@ func ctqWords(line string) (words []string) {
 // convert_to_quant writes tensors of shapes that nothing loads.
 func zeroLayer(t *testing.T, source, dest string) bool {
 	t.Helper()
-	v, err := Inspect(t.Context(), dest)
+	v, err := Inspect(t.Context(), files.Dir(dest))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +263,7 @@ func TestPageNamesEveryOption(t *testing.T) {
 func TestLayerConfig(t *testing.T) {
 	source := ctqSources(t)["mix"]
 	config := ctqLines + "/labels.layers.json"
-	r, err := Plan(t.Context(), source, "", Options{Layout: "comfy", Preset: "none", LayerConfig: writtenText(t, `{
+	r, err := Plan(t.Context(), files.Dir(source), nil, Options{Layout: "comfy", Preset: "none", LayerConfig: writtenText(t, `{
 		"to_q": {"format": "float8_e4m3fn_blockwise", "block_size": 64},
 		"to_k": {"format": "float8_e4m3fn", "scaling_mode": "row"},
 		"fc1": {"format": "nvfp4", "block_size": 16, "full_precision_matrix_mult": true},
@@ -287,7 +288,7 @@ func TestLayerConfig(t *testing.T) {
 	}
 	exact, theirs := filepath.Join(t.TempDir(), "exact.safetensors"), filepath.Join(t.TempDir(), "ctq.safetensors")
 	o := Options{Layout: "comfy", Preset: "none", Layer: Settings{Dtype: "float8_e4m3fn", ExactReference: new(true)}, LayerConfig: config}
-	if _, err := Quantize(t.Context(), source, exact, o); err != nil {
+	if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(exact), o); err != nil {
 		t.Fatal(err)
 	}
 	err = runCTQ(t.Context(), []string{"-i", source, "-o", theirs, "--simple", "--layer-config", config}, Resources{})

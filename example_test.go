@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/files"
 )
 
 // A checkpoint becomes one whose weights are eight-bit integers, and is held
@@ -21,11 +22,11 @@ func Example() {
 	defer os.RemoveAll(dir)
 	ctx, dest := context.Background(), filepath.Join(dir, "small.safetensors")
 
-	r, err := tensorpress.Quantize(ctx, "testdata/minilm.safetensors", dest, tensorpress.Options{})
+	r, err := tensorpress.Quantize(ctx, files.Dir("testdata/minilm.safetensors"), files.Dir(dest), tensorpress.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	v, err := tensorpress.Verify(ctx, dest, tensorpress.VerifyOptions{Source: "testdata/minilm.safetensors", For: "comfyui"})
+	v, err := tensorpress.Verify(ctx, files.Dir(dest), tensorpress.VerifyOptions{Source: files.Dir("testdata/minilm.safetensors"), For: "comfyui"})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -35,7 +36,7 @@ func Example() {
 
 // A plan reads no weights and tells what would become of each.
 func ExamplePlan() {
-	r, err := tensorpress.Plan(context.Background(), "testdata/minilm.safetensors", "", tensorpress.Options{Keep: []string{`\.value\.`}})
+	r, err := tensorpress.Plan(context.Background(), files.Dir("testdata/minilm.safetensors"), nil, tensorpress.Options{Keep: []string{`\.value\.`}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func ExampleOptions() {
 		},
 		Threads: 2,
 	}
-	r, err := tensorpress.Plan(context.Background(), "testdata/minilm.safetensors", "", o)
+	r, err := tensorpress.Plan(context.Background(), files.Dir("testdata/minilm.safetensors"), nil, o)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -71,7 +72,7 @@ func ExampleOptions() {
 
 // Errors are of a kind: the caller's, the source's, or the system's.
 func ExampleQuantize_errors() {
-	_, err := tensorpress.Quantize(context.Background(), "README.md", "out.safetensors", tensorpress.Options{})
+	_, err := tensorpress.Quantize(context.Background(), files.Dir("README.md"), files.Dir("out.safetensors"), tensorpress.Options{})
 	switch {
 	case errors.Is(err, tensorpress.ErrUsage):
 		fmt.Println("the call is wrong")

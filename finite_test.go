@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -62,12 +63,12 @@ func TestNonfiniteLayers(t *testing.T) {
 		if tt.layout == "sdnq" {
 			o.Layer.GroupSize = new(-1)
 		}
-		if _, err := Quantize(t.Context(), source, path, o); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(path), o); err != nil {
 			t.Fatal(err)
 		}
 		patched(t, path, tt.tensor, 0, tt.data)
 		label := tt.dtype + " " + tt.tensor
-		if v, err := Verify(t.Context(), path, VerifyOptions{}); err != nil || v.OK {
+		if v, err := Verify(t.Context(), files.Dir(path), VerifyOptions{}); err != nil || v.OK {
 			t.Errorf("%s: verify: %v, %v", label, v, err)
 		}
 		refused := func(what string, err error) {
@@ -76,14 +77,14 @@ func TestNonfiniteLayers(t *testing.T) {
 			}
 		}
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		_, err := Dequantize(t.Context(), path, dest, DequantizeOptions{})
+		_, err := Dequantize(t.Context(), files.Dir(path), files.Dir(dest), DequantizeOptions{})
 		refused("dequantize", err)
-		_, err = Quantize(t.Context(), path, dest, Options{Layout: "comfy", Preset: "none"})
+		_, err = Quantize(t.Context(), files.Dir(path), files.Dir(dest), Options{Layout: "comfy", Preset: "none"})
 		refused("quantize", err)
-		_, err = Quantize(t.Context(), path, dest, Options{Layout: tt.layout, Keep: []string{"."}})
+		_, err = Quantize(t.Context(), files.Dir(path), files.Dir(dest), Options{Layout: tt.layout, Keep: []string{"."}})
 		refused("quantize --keep", err)
 		if tt.to != "" {
-			_, err = Transcode(t.Context(), path, dest, TranscodeOptions{Layout: tt.to, Rename: tt.to == "comfy"})
+			_, err = Transcode(t.Context(), files.Dir(path), files.Dir(dest), TranscodeOptions{Layout: tt.to, Rename: tt.to == "comfy"})
 			refused("transcode", err)
 		}
 	}
@@ -95,10 +96,10 @@ func TestRestoredValuesFit(t *testing.T) {
 	path := quantized(t, source, Options{Preset: "none"})
 	patched(t, path, "a.weight_scale", 0, float32Bytes(1e6))
 	dest := filepath.Join(t.TempDir(), "out.safetensors")
-	if _, err := Dequantize(t.Context(), path, dest, DequantizeOptions{Dtype: "f16"}); !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "F16 does not hold") {
+	if _, err := Dequantize(t.Context(), files.Dir(path), files.Dir(dest), DequantizeOptions{Dtype: "f16"}); !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "F16 does not hold") {
 		t.Errorf("%v", err)
 	}
-	if _, err := Dequantize(t.Context(), path, dest, DequantizeOptions{Dtype: "bf16"}); err != nil {
+	if _, err := Dequantize(t.Context(), files.Dir(path), files.Dir(dest), DequantizeOptions{Dtype: "bf16"}); err != nil {
 		t.Error(err)
 	}
 }

@@ -2,6 +2,8 @@ package tensorpress
 
 import (
 	"testing"
+
+	"github.com/tensorpress/tensorpress/files"
 )
 
 // TestForeignValues: what other programs left in eight bits must come back with
@@ -18,11 +20,11 @@ func TestForeignValues(t *testing.T) {
 	}
 	for name, n := range layers {
 		path := "testdata/golden/foreign/" + name + ".safetensors"
-		v, err := Inspect(t.Context(), path)
+		v, err := Inspect(t.Context(), files.Dir(path))
 		if err != nil || len(v.Layers) != n || v.Layout != name {
 			t.Errorf("%s: %d layers in layout %s, want %d, %v", name, len(v.Layers), v.Layout, n, err)
 		}
-		if found, err := Verify(t.Context(), path, VerifyOptions{}); err != nil || !found.OK {
+		if found, err := Verify(t.Context(), files.Dir(path), VerifyOptions{}); err != nil || !found.OK {
 			t.Errorf("%s: %v, %v", name, found, err)
 		}
 	}

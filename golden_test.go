@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -92,7 +93,7 @@ func TestFilesEqualConvertToQuant(t *testing.T) {
 		compared++
 		o.Preset, o.Layer.ExactReference = "none", new(true)
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		if _, err := Quantize(t.Context(), "testdata/golden/ctq/"+row[0]+".src.safetensors", dest, o); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir("testdata/golden/ctq/"+row[0]+".src.safetensors"), files.Dir(dest), o); err != nil {
 			t.Errorf("%s %s: %v", row[0], row[1], err)
 			continue
 		}
@@ -111,10 +112,10 @@ func TestZeroLayersLoad(t *testing.T) {
 	for _, scale := range []string{"tensor", "row"} {
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
 		o := Options{Preset: "none", Layer: Settings{Scale: scale}}
-		if _, err := Quantize(t.Context(), "testdata/golden/ctq/zero.src.safetensors", dest, o); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir("testdata/golden/ctq/zero.src.safetensors"), files.Dir(dest), o); err != nil {
 			t.Fatal(err)
 		}
-		v, err := Verify(t.Context(), dest, VerifyOptions{Source: "testdata/golden/ctq/zero.src.safetensors", For: "comfyui"})
+		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir("testdata/golden/ctq/zero.src.safetensors"), For: "comfyui"})
 		if err != nil || !v.OK {
 			t.Errorf("%s: %+v, %v", scale, v, err)
 		}
@@ -172,7 +173,7 @@ func TestFoldersEqualSDNQ(t *testing.T) {
 			config := readConfig(t, "testdata/golden/sdnq/"+name)
 			o.MinNumel, o.MinChannels = ptr(int(config["minimum_allowed_numel"].(float64))), ptr(int(config["minimum_allowed_channel_size"].(float64)))
 			o.Layer.ExactReference = new(true) // also in the lists of the config
-			if _, err := Quantize(t.Context(), sdnqSource(t, name), dest, o); err != nil {
+			if _, err := Quantize(t.Context(), files.Dir(sdnqSource(t, name)), files.Dir(dest), o); err != nil {
 				t.Fatal(err)
 			}
 			got, want := filepath.Join(dest, "diffusion_pytorch_model.safetensors"), "testdata/golden/sdnq/"+name+"/diffusion_pytorch_model.safetensors"
@@ -278,7 +279,7 @@ func TestDequantizeEqualsSDNQ(t *testing.T) {
 func dequantized(t *testing.T, source, dtype string) *safetensors.File {
 	t.Helper()
 	dest := filepath.Join(t.TempDir(), "out.safetensors")
-	if _, err := Dequantize(t.Context(), source, dest, DequantizeOptions{Dtype: dtype}); err != nil {
+	if _, err := Dequantize(t.Context(), files.Dir(source), files.Dir(dest), DequantizeOptions{Dtype: dtype}); err != nil {
 		t.Fatal(err)
 	}
 	f, err := safetensors.Open(dest)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -31,7 +32,7 @@ func TestTurnsAndMemory(t *testing.T) {
 		}
 		out := filepath.Join(t.TempDir(), "out.safetensors")
 		o := Options{Layout: "sdnq", Layer: Settings{Dtype: "uint4", SVDRank: new(24)}, Preset: "none", Threads: r.Threads, Memory: r.Memory, Progress: r.Progress}
-		if _, err := Quantize(t.Context(), source, out, o); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(out), o); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(out)

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -25,7 +26,7 @@ func TestPeakMemory(t *testing.T) {
 		if rank, err := strconv.Atoi(os.Getenv("TENSORPRESS_TEST_RANK")); err == nil {
 			o.Layer.SVDRank = &rank
 		}
-		if _, err := Quantize(t.Context(), source, filepath.Join(t.TempDir(), "out.safetensors"), o); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(filepath.Join(t.TempDir(), "out.safetensors")), o); err != nil {
 			t.Fatal(err)
 		}
 		return

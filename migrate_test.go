@@ -6,20 +6,21 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // TestMigrationsKeepValues: what is migrated must restore to the same values as
 // before, weights untouched, and be current afterwards.
 func TestMigrationsKeepValues(t *testing.T) {
-	files, err := filepath.Glob("testdata/golden/foreign/*.safetensors")
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
+	paths, err := filepath.Glob("testdata/golden/foreign/*.safetensors")
+	if err != nil || len(paths) == 0 {
+		t.Fatal(paths, err)
 	}
 	migrated := 0
-	for _, source := range files {
+	for _, source := range paths {
 		dest := filepath.Join(t.TempDir(), "new.safetensors")
-		_, err := Migrate(t.Context(), source, dest, MigrateOptions{InputScale: true, QuantizationMetadata: true})
+		_, err := Migrate(t.Context(), files.Dir(source), files.Dir(dest), MigrateOptions{InputScale: true, QuantizationMetadata: true})
 		if err != nil {
 			if !errors.Is(err, ErrSource) {
 				t.Errorf("%s: %v", source, err)
@@ -30,10 +31,10 @@ func TestMigrationsKeepValues(t *testing.T) {
 		if list := differences(t, plain(t, dest), plain(t, source)); len(list) > 0 {
 			t.Errorf("%s: other values: %v", source, list)
 		}
-		if v, err := Verify(t.Context(), dest, VerifyOptions{}); err != nil || !v.OK {
+		if v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{}); err != nil || !v.OK {
 			t.Errorf("%s: %v, %v", source, v, err)
 		}
-		_, err = Migrate(t.Context(), dest, filepath.Join(t.TempDir(), "again.safetensors"), MigrateOptions{InputScale: true, QuantizationMetadata: true})
+		_, err = Migrate(t.Context(), files.Dir(dest), files.Dir(filepath.Join(t.TempDir(), "again.safetensors")), MigrateOptions{InputScale: true, QuantizationMetadata: true})
 		if !errors.Is(err, ErrUsage) {
 			t.Errorf("%s is not current once migrated: %v", source, err)
 		}
@@ -55,7 +56,7 @@ func TestMigrationsMendShapes(t *testing.T) {
 		{Name: "scaled_fp8", Dtype: safetensors.F8_E4M3, Shape: []int{0}},
 	})
 	dest := filepath.Join(t.TempDir(), "new.safetensors")
-	if _, err := Migrate(t.Context(), source, dest, MigrateOptions{For: "comfyui"}); err != nil {
+	if _, err := Migrate(t.Context(), files.Dir(source), files.Dir(dest), MigrateOptions{For: "comfyui"}); err != nil {
 		t.Fatal(err)
 	}
 	f, err := safetensors.Open(dest)
@@ -81,7 +82,7 @@ func TestMigrationsKeepBlocks(t *testing.T) {
 		{Name: "a.weight", Dtype: safetensors.F8_E4M3, Shape: []int{200, 300}},
 		{Name: "a.weight_scale_inv", Dtype: safetensors.F32, Shape: []int{2, 3}},
 	})
-	_, err := Migrate(t.Context(), source, filepath.Join(t.TempDir(), "new.safetensors"), MigrateOptions{})
+	_, err := Migrate(t.Context(), files.Dir(source), files.Dir(filepath.Join(t.TempDir(), "new.safetensors")), MigrateOptions{})
 	if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "blocks are of 128×128") {
 		t.Errorf("%v", err)
 	}
@@ -99,7 +100,7 @@ func TestMigrationsMendHeaders(t *testing.T) {
 	}
 	how := MigrateOptions{QuantizationMetadata: true}
 	first := filepath.Join(t.TempDir(), "first.safetensors")
-	if _, err := Migrate(t.Context(), one(nil), first, how); err != nil {
+	if _, err := Migrate(t.Context(), files.Dir(one(nil)), files.Dir(first), how); err != nil {
 		t.Fatal(err)
 	}
 	f, err := safetensors.Open(first)
@@ -111,7 +112,7 @@ func TestMigrationsMendHeaders(t *testing.T) {
 	for _, stale := range []string{`{"layers": {}}`, `{"layers": {"a": {"format": "float8_e4m3fn"}, "gone": {"format": "nvfp4"}}}`} {
 		source := one(map[string]string{"_quantization_metadata": stale})
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		if _, err := Migrate(t.Context(), source, dest, how); err != nil {
+		if _, err := Migrate(t.Context(), files.Dir(source), files.Dir(dest), how); err != nil {
 			t.Errorf("%s: %v", stale, err)
 			continue
 		}
@@ -131,7 +132,7 @@ func TestMigrationsDropIdleInputScales(t *testing.T) {
 			{Name: "a.scale_input", Dtype: safetensors.F32, Shape: []int{}},
 		}, map[string][]byte{"a.weight": make([]byte, 16), "a.scale_weight": {0, 0, 0x80, 0x3F}, "a.scale_input": {0, 0, value, 0x3F}}, nil)
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		if _, err := Migrate(t.Context(), source, dest, MigrateOptions{}); err != nil {
+		if _, err := Migrate(t.Context(), files.Dir(source), files.Dir(dest), MigrateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		f, err := safetensors.Open(dest)

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -119,7 +120,7 @@ func valuesHash(t *testing.T, m *image) string {
 		dest += ".safetensors"
 	}
 	mkdir(t, dir, "plain")
-	if _, err := Dequantize(t.Context(), path, dest, DequantizeOptions{Dtype: "f32"}); err != nil {
+	if _, err := Dequantize(t.Context(), files.Dir(path), files.Dir(dest), DequantizeOptions{Dtype: "f32"}); err != nil {
 		t.Fatal(err)
 	}
 	return weightsHash(t, dest)
@@ -189,12 +190,12 @@ func tryCase(t *testing.T, m *image, c mutation, before string) {
 	dir := t.TempDir()
 	j := &judge{T: t, dir: dir, folder: m.folder}
 	j.path = mutated.write(t, mkdir(t, dir, "in"))
-	v, err := Verify(t.Context(), j.path, VerifyOptions{})
+	v, err := Verify(t.Context(), files.Dir(j.path), VerifyOptions{})
 	if err != nil {
 		t.Fatalf("verify fails: %v", err)
 	}
 	j.verified = v
-	j.inspected, j.inspect = Inspect(t.Context(), j.path)
+	j.inspected, j.inspect = Inspect(t.Context(), files.Dir(j.path))
 	j.compareProblems()
 	switch {
 	case c.want == same && !v.OK:
@@ -264,31 +265,31 @@ var nothingKept = Options{Preset: "none", MinNumel: ptr(0), MinChannels: ptr(0)}
 // moving is a transcoding.
 func moving(o TranscodeOptions) func(ctx context.Context, source, dest string) (*report.Report, error) {
 	return func(ctx context.Context, source, dest string) (*report.Report, error) {
-		return Transcode(ctx, source, dest, o)
+		return Transcode(ctx, files.Dir(source), files.Dir(dest), o)
 	}
 }
 
 var (
 	dequantizing = command{"dequantize", func(ctx context.Context, source, dest string) (*report.Report, error) {
-		return Dequantize(ctx, source, dest, DequantizeOptions{Dtype: "f32"})
+		return Dequantize(ctx, files.Dir(source), files.Dir(dest), DequantizeOptions{Dtype: "f32"})
 	}}
 	quantizing = command{"quantize", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		o := nothingKept
 		o.Layout, o.Layer.Dtype = "comfy", "int8_tensorwise"
-		return Quantize(ctx, source, dest, o)
+		return Quantize(ctx, files.Dir(source), files.Dir(dest), o)
 	}}
 	quantizingSDNQ = command{"quantize --layout sdnq", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		o := nothingKept
 		o.Layout, o.Layer.Dtype = "sdnq", "uint4"
-		return Quantize(ctx, source, dest, o)
+		return Quantize(ctx, files.Dir(source), files.Dir(dest), o)
 	}}
 	planning = command{"plan", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		o := nothingKept
 		o.Layout, o.Layer.Dtype = "comfy", "int8_tensorwise"
-		return Plan(ctx, source, dest, o)
+		return Plan(ctx, files.Dir(source), files.Dir(dest), o)
 	}}
 	migrating = command{"migrate", func(ctx context.Context, source, dest string) (*report.Report, error) {
-		return Migrate(ctx, source, dest, MigrateOptions{})
+		return Migrate(ctx, files.Dir(source), files.Dir(dest), MigrateOptions{})
 	}}
 )
 
@@ -376,7 +377,7 @@ func (j *judge) keeps(hash string) {
 		o.Layout = "comfy"
 	}
 	dest, r, err := j.do(command{"quantize --keep .", func(ctx context.Context, source, dest string) (*report.Report, error) {
-		return Quantize(ctx, source, dest, o)
+		return Quantize(ctx, files.Dir(source), files.Dir(dest), o)
 	}})
 	switch {
 	case err != nil:
@@ -415,7 +416,7 @@ func (j *judge) fails(name string, err error) {
 // sameValues: verify decodes to what dequantize writes.
 func (j *judge) sameValues(plain string) {
 	j.Helper()
-	v, err := Verify(j.Context(), j.path, VerifyOptions{Source: plain, MaxRelMSE: ptr(0.0)})
+	v, err := Verify(j.Context(), files.Dir(j.path), VerifyOptions{Source: files.Dir(plain), MaxRelMSE: ptr(0.0)})
 	if err != nil || !v.OK {
 		j.Errorf("differs from what dequantize makes of it: %+v, %v", v, err)
 	}
@@ -458,7 +459,7 @@ func exact(r *report.Report) bool {
 // outputIs: an output verifies, and decodes to the same values, or nearly so.
 func (j *judge) outputIs(name, dest, hash string, exact bool) {
 	j.Helper()
-	v, err := Verify(j.Context(), dest, VerifyOptions{})
+	v, err := Verify(j.Context(), files.Dir(dest), VerifyOptions{})
 	switch {
 	case err != nil || !v.OK:
 		j.Errorf("%s makes %+v, %v", name, v, err)
@@ -470,7 +471,7 @@ func (j *judge) outputIs(name, dest, hash string, exact bool) {
 	if !j.folder {
 		again += ".safetensors"
 	}
-	_, err = Dequantize(j.Context(), dest, again, DequantizeOptions{Dtype: "f32"})
+	_, err = Dequantize(j.Context(), files.Dir(dest), files.Dir(again), DequantizeOptions{Dtype: "f32"})
 	switch {
 	case err != nil:
 		j.Errorf("%s makes what dequantize does not read: %v", name, err)

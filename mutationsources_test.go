@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -295,7 +296,7 @@ func pressed(t *testing.T, source string, o Options) *image {
 	if strings.HasSuffix(source, ".safetensors") {
 		path += ".safetensors"
 	}
-	if _, err := Quantize(t.Context(), source, path, o); err != nil {
+	if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(path), o); err != nil {
 		t.Fatal(err)
 	}
 	return imageOf(t, path)
@@ -310,7 +311,7 @@ func TestSubjectsHaveEveryFormat(t *testing.T) {
 		if strings.HasPrefix(s.name, "sdnq") || testing.Short() && strings.HasPrefix(s.name, "self") {
 			continue
 		}
-		v, err := Inspect(t.Context(), s.make(t).write(t, t.TempDir()))
+		v, err := Inspect(t.Context(), files.Dir(s.make(t).write(t, t.TempDir())))
 		if err != nil || len(v.Layers) == 0 {
 			t.Errorf("%s: %+v, %v", s.name, v, err)
 			continue

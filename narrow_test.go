@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -21,7 +22,7 @@ func TestNarrowScales(t *testing.T) {
 		narrow, wide := filepath.Join(t.TempDir(), "narrow.safetensors"), filepath.Join(t.TempDir(), "wide.safetensors")
 		rescaled(t, path, narrow, safetensors.BF16)
 		rescaled(t, path, wide, safetensors.F32)
-		if v, err := Verify(t.Context(), narrow, VerifyOptions{Source: source, MaxRelMSE: ptr(0.01)}); err != nil || !v.OK {
+		if v, err := Verify(t.Context(), files.Dir(narrow), VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(0.01)}); err != nil || !v.OK {
 			t.Fatalf("%v: %+v, %v", o.Layer, v, err)
 		}
 		if list := differences(t, dequantizedPath(t, narrow), dequantizedPath(t, wide)); len(list) > 0 {
@@ -33,7 +34,7 @@ func TestNarrowScales(t *testing.T) {
 func dequantizedPath(t *testing.T, path string) string {
 	t.Helper()
 	dest := filepath.Join(t.TempDir(), "plain.safetensors")
-	if _, err := Dequantize(t.Context(), path, dest, DequantizeOptions{Dtype: "f32", Threads: 2}); err != nil {
+	if _, err := Dequantize(t.Context(), files.Dir(path), files.Dir(dest), DequantizeOptions{Dtype: "f32", Threads: 2}); err != nil {
 		t.Fatal(err)
 	}
 	return dest

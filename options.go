@@ -1,5 +1,7 @@
 package tensorpress
 
+import "github.com/tensorpress/tensorpress/files"
+
 // Options are the decisions of [Quantize]; the zero value takes the defaults.
 // Pointers are nil where nothing is said, since a config may say it then.
 type Options struct {
@@ -28,8 +30,8 @@ type Options struct {
 	// Config is the path of an SDNQ config, or of a config.json that holds one, whose
 	// settings are taken; those of Layer and Rules go before.
 	Config string
-	// Like is the path of a quantized model whose settings are taken, layer by layer.
-	Like string
+	// Like is a quantized model whose settings are taken, layer by layer.
+	Like files.Source
 	// LayerConfig is the path of a layer config of convert_to_quant's.
 	LayerConfig string
 
@@ -65,9 +67,9 @@ type DequantizeOptions struct {
 	// Dtype of the weights that were quantized: "bf16", "f16" or "f32"; "" for what
 	// the metadata or the config says, else that of the kept tensors.
 	Dtype string
-	// Source is the path of what the checkpoint was made from, if SDNQ's packed
+	// Source is what the checkpoint was made from, if SDNQ's packed
 	// weights with a single scale do not tell their shapes; "" for none.
-	Source string
+	Source files.Source
 
 	// The others are those of [Options].
 	ShardSize   int64
@@ -135,8 +137,8 @@ type MigrateOptions struct {
 
 // VerifyOptions say what [Verify] holds an output against.
 type VerifyOptions struct {
-	// Source is the path of the checkpoint it was made from, "" for none.
-	Source string
+	// Source is the checkpoint it was made from, nil for none.
+	Source files.Source
 	// For is an application that must load it, as in [Options]; "" for none.
 	For string
 	// MaxRelMSE makes a layer with a greater relative error a problem, nil for none.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -17,16 +18,16 @@ import (
 // conversions are all that make an output, from the source that each takes.
 var conversions = map[string]func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error){
 	"quantize": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
-		return Quantize(ctx, from["plain"], dest, Options{Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+		return Quantize(ctx, files.Dir(from["plain"]), files.Dir(dest), Options{Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 	},
 	"dequantize": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
-		return Dequantize(ctx, from["sdnq"], dest, DequantizeOptions{Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+		return Dequantize(ctx, files.Dir(from["sdnq"]), files.Dir(dest), DequantizeOptions{Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 	},
 	"transcode": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
-		return Transcode(ctx, from["sdnq"], dest, TranscodeOptions{Layout: "comfy", Rename: true, Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+		return Transcode(ctx, files.Dir(from["sdnq"]), files.Dir(dest), TranscodeOptions{Layout: "comfy", Rename: true, Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 	},
 	"migrate": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
-		return Migrate(ctx, from["comfy"], dest, MigrateOptions{AddKeys: `{"k": 1}`, Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+		return Migrate(ctx, files.Dir(from["comfy"]), files.Dir(dest), MigrateOptions{AddKeys: `{"k": 1}`, Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 	},
 }
 
@@ -44,7 +45,7 @@ func sources(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	for _, layout := range []string{"sdnq", "comfy"} {
-		if _, err := Quantize(t.Context(), from["plain"], from[layout], Options{Layout: layout}); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir(from["plain"]), files.Dir(from[layout]), Options{Layout: layout}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -118,7 +119,7 @@ func TestTwoRunsToOneDest(t *testing.T) {
 		if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs[:]...), ErrUsage) {
 			t.Errorf("%s: %v", name, errs)
 		}
-		if _, err := Verify(t.Context(), dest, VerifyOptions{}); err != nil {
+		if _, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if got := holds(t, filepath.Dir(dest)); len(got) != 1 {

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tensorpress/tensorpress/files"
 )
 
 // TestPipeline: of a diffusers pipeline the transformer is quantized as it is
@@ -14,13 +16,13 @@ func TestPipeline(t *testing.T) {
 	if err := os.CopyFS(filepath.Join(source, "transformer"), os.DirFS(sdnqSource(t, "int8"))); err != nil {
 		t.Fatal(err)
 	}
-	files := map[string]string{
+	texts := map[string]string{
 		"model_index.json":                `{"_class_name": "FluxPipeline", "transformer": ["diffusers", "X"], "vae": ["diffusers", "Y"]}`,
 		"vae/config.json":                 `{"a": 1}`,
 		"vae/model.safetensors":           "weights",
 		"scheduler/scheduler_config.json": `{}`,
 	}
-	for name, text := range files {
+	for name, text := range texts {
 		path := filepath.Join(source, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 			t.Fatal(err)
@@ -29,11 +31,11 @@ func TestPipeline(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r, err := Quantize(t.Context(), source, dest, Options{MinNumel: ptr(8192)})
+	r, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), Options{MinNumel: ptr(8192)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range files {
+	for name, text := range texts {
 		if got, err := os.ReadFile(filepath.Join(dest, name)); err != nil || string(got) != text {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
@@ -45,7 +47,7 @@ func TestPipeline(t *testing.T) {
 	if !strings.HasPrefix(r.Layers[0].Name, "transformer/") || r.Layout != "sdnq" {
 		t.Errorf("report of %s, layout %s", r.Layers[0].Name, r.Layout)
 	}
-	if _, err := Quantize(t.Context(), source, filepath.Join(dest, "x.safetensors"), Options{}); err == nil {
+	if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(filepath.Join(dest, "x.safetensors")), Options{}); err == nil {
 		t.Error("a pipeline went into one file")
 	}
 }

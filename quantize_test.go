@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -78,7 +79,7 @@ func quantized(t testing.TB, source string, o Options) string {
 	if o.MinNumel == nil {
 		o.MinNumel = ptr(0)
 	}
-	if _, err := Quantize(t.Context(), source, dest, o); err != nil {
+	if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), o); err != nil {
 		t.Fatal(err)
 	}
 	return dest
@@ -183,7 +184,7 @@ func TestLayoutsRename(t *testing.T) {
 			}
 			f.Close()
 			for _, path := range []string{comfy, sdnq} {
-				if v, err := Verify(t.Context(), path, VerifyOptions{Source: source}); err != nil || !v.OK {
+				if v, err := Verify(t.Context(), files.Dir(path), VerifyOptions{Source: files.Dir(source)}); err != nil || !v.OK {
 					t.Errorf("%s, group %d: %+v, %v", name, group, v, err)
 				}
 			}
@@ -219,7 +220,7 @@ func TestNonfinite(t *testing.T) {
 		for threads := 1; threads <= 8; threads++ {
 			dir := t.TempDir()
 			o.Preset, o.Threads, o.Memory = "none", threads, int64(threads%2) // 1 byte: the smallest tiles
-			_, err := Quantize(t.Context(), source, filepath.Join(dir, "out.safetensors"), o)
+			_, err := Quantize(t.Context(), files.Dir(source), files.Dir(filepath.Join(dir, "out.safetensors")), o)
 			if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "tensor b.weight: value [2, 7] is -Inf") {
 				t.Errorf("%s, %d threads: %v", cmp.Or(o.Layer.Dtype, "default"), threads, err)
 			}
@@ -267,7 +268,7 @@ func TestFailuresLeaveNothing(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "old.safetensors"), []byte("old"), 0o666); err != nil {
 			t.Fatal(err)
 		}
-		_, err := Quantize(tt.ctx, source, filepath.Join(dir, filepath.FromSlash(tt.dest)), tt.o)
+		_, err := Quantize(tt.ctx, files.Dir(source), files.Dir(filepath.Join(dir, filepath.FromSlash(tt.dest))), tt.o)
 		if err == nil || tt.kind != nil && !errors.Is(err, tt.kind) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.kind)
 		}
@@ -283,7 +284,7 @@ func TestSourceIsNotTouched(t *testing.T) {
 	source := save(t, "in.safetensors", nil, weights{name: "a.weight", dtype: safetensors.F32, shape: []int{64, 64}})
 	before := fileHash(t, source)
 	for _, dest := range []string{source, filepath.Join(filepath.Dir(source), ".", "in.safetensors"), filepath.Dir(source)} {
-		if _, err := Quantize(t.Context(), source, dest, Options{Force: true}); !errors.Is(err, ErrUsage) {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), Options{Force: true}); !errors.Is(err, ErrUsage) {
 			t.Errorf("%s: %v", dest, err)
 		}
 	}
@@ -300,14 +301,14 @@ func TestPlanIsQuantize(t *testing.T) {
 	for _, layout := range []string{"comfy", "sdnq"} {
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
 		o := Options{Layout: layout, Preset: "none", MinNumel: ptr(0), Layer: Settings{Dtype: "uint4"}}
-		plan, err := Plan(t.Context(), source, dest, o)
+		plan, err := Plan(t.Context(), files.Dir(source), files.Dir(dest), o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := left(t, filepath.Dir(dest)); got != "" {
 			t.Errorf("plan wrote %s", got)
 		}
-		report, err := Quantize(t.Context(), source, dest, o)
+		report, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -393,7 +394,7 @@ func TestDefaults(t *testing.T) {
 		{folder, Options{SkipKeys: ptr(false)}, "sdnq", "int8", "model.safetensors"},
 		{folder, Options{ShardSize: 10}, "sdnq", "BF16", "model.safetensors"},
 	} {
-		r, err := Plan(t.Context(), tt.source, "", tt.o)
+		r, err := Plan(t.Context(), files.Dir(tt.source), nil, tt.o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -401,7 +402,7 @@ func TestDefaults(t *testing.T) {
 			t.Errorf("%+v: %s %s %s, want %+v", tt.o, r.Layout, r.Layers[0].Dtype, got, tt)
 		}
 	}
-	if _, err := Plan(t.Context(), file, "", Options{SkipKeys: ptr(true)}); !errors.Is(err, ErrUsage) {
+	if _, err := Plan(t.Context(), files.Dir(file), nil, Options{SkipKeys: ptr(true)}); !errors.Is(err, ErrUsage) {
 		t.Errorf("skip keys in the comfy layout: %v", err)
 	}
 }

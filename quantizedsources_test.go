@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -61,7 +62,7 @@ func TestQuantizedSources(t *testing.T) {
 	compared := 0
 	for i, source := range requantSources(t) {
 		plain := filepath.Join(t.TempDir(), "plain.safetensors")
-		if _, err := Dequantize(t.Context(), source.path, plain, DequantizeOptions{Dtype: "f32"}); err != nil {
+		if _, err := Dequantize(t.Context(), files.Dir(source.path), files.Dir(plain), DequantizeOptions{Dtype: "f32"}); err != nil {
 			t.Fatalf("%s: %v", source.name, err)
 		}
 		for j, o := range requantTargets {
@@ -82,19 +83,19 @@ func requantize(t *testing.T, source requantized, plain string, o Options) (n in
 	o.Preset, o.MinNumel, o.MinChannels = "none", ptr(0), ptr(0)
 	label := fmt.Sprintf("%s to %s %v", source.name, o.Layout, o.Layer)
 	got, want := filepath.Join(t.TempDir(), "got.safetensors"), filepath.Join(t.TempDir(), "want.safetensors")
-	report, err := Quantize(t.Context(), source.path, got, o)
+	report, err := Quantize(t.Context(), files.Dir(source.path), files.Dir(got), o)
 	if err != nil {
 		t.Fatalf("%s: %v", label, err)
 	}
 	if !slices.ContainsFunc(report.Notes, func(n string) bool { return strings.Contains(n, ", whose restored values are quantized") }) {
 		t.Errorf("%s: notes %q", label, report.Notes)
 	}
-	if _, err := Quantize(t.Context(), plain, want, o); err != nil {
+	if _, err := Quantize(t.Context(), files.Dir(plain), files.Dir(want), o); err != nil {
 		t.Fatalf("%s: %v", label, err)
 	}
 	small := filepath.Join(t.TempDir(), "small.safetensors")
 	o.Threads, o.Memory = 5, 1<<20
-	if _, err := Quantize(t.Context(), source.path, small, o); err != nil || fileHash(t, small) != fileHash(t, got) {
+	if _, err := Quantize(t.Context(), files.Dir(source.path), files.Dir(small), o); err != nil || fileHash(t, small) != fileHash(t, got) {
 		t.Errorf("%s: small tiles give another file, %v", label, err)
 	}
 	for _, l := range report.Layers {
@@ -137,7 +138,7 @@ func TestQuantizedSourcesInTiles(t *testing.T) {
 	} {
 		stored := quantized(t, source, from)
 		plain := filepath.Join(t.TempDir(), "plain.safetensors")
-		if _, err := Dequantize(t.Context(), stored, plain, DequantizeOptions{Dtype: "f32"}); err != nil {
+		if _, err := Dequantize(t.Context(), files.Dir(stored), files.Dir(plain), DequantizeOptions{Dtype: "f32"}); err != nil {
 			t.Fatal(err)
 		}
 		for j, to := range requantTargets[:5] {
@@ -175,7 +176,7 @@ func TestKeptLayersStay(t *testing.T) {
 			t.Errorf("%s: b is a layer: %v, want %v", label, after != nil, tt.stays)
 			continue
 		}
-		if v, err := Verify(t.Context(), out, VerifyOptions{Source: source, MaxRelMSE: ptr(0.03)}); err != nil || !v.OK {
+		if v, err := Verify(t.Context(), files.Dir(out), VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(0.03)}); err != nil || !v.OK {
 			t.Errorf("%s: %+v, %v", label, v, err)
 		}
 		if !tt.stays {
@@ -191,7 +192,7 @@ func TestKeptLayersStay(t *testing.T) {
 
 func inspectedLayer(t *testing.T, path, name string) *report.StoredLayer {
 	t.Helper()
-	v, err := Inspect(t.Context(), path)
+	v, err := Inspect(t.Context(), files.Dir(path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +239,7 @@ func TestUnscaledFloat8(t *testing.T) {
 	}, map[string][]byte{"a.weight": codes, "n.weight": norm})
 	for _, layout := range []string{"comfy", "sdnq"} {
 		o := Options{Layout: layout, Preset: "none", MinNumel: ptr(0)}
-		_, err := Plan(t.Context(), path, "", o)
+		_, err := Plan(t.Context(), files.Dir(path), nil, o)
 		if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), path+": tensor a.weight is F8_E4M3 and has no scale: `AcceptUnscaledFP8`") {
 			t.Errorf("%s: %v", layout, err)
 		}
@@ -248,7 +249,7 @@ func TestUnscaledFloat8(t *testing.T) {
 		}
 		o.Keep, o.AcceptUnscaledFP8 = nil, true
 		out := quantized(t, path, o)
-		v, err := Verify(t.Context(), out, VerifyOptions{Source: path, MaxRelMSE: ptr(0.001)})
+		v, err := Verify(t.Context(), files.Dir(out), VerifyOptions{Source: files.Dir(path), MaxRelMSE: ptr(0.001)})
 		if err != nil || !v.OK || len(v.Layers) != 1 {
 			t.Errorf("%s: %+v, %v", layout, v, err)
 		}
@@ -281,7 +282,7 @@ func TestHeaderDescribesLayers(t *testing.T) {
 		out := quantized(t, source, o)
 		kept := quantized(t, out, Options{Keep: []string{"."}})
 		for _, path := range []string{out, kept} {
-			v, err := Verify(t.Context(), path, VerifyOptions{Source: plain, MaxRelMSE: ptr(0.0)})
+			v, err := Verify(t.Context(), files.Dir(path), VerifyOptions{Source: files.Dir(plain), MaxRelMSE: ptr(0.0)})
 			if err != nil || !v.OK || len(v.Layers) != 2 {
 				t.Errorf("%s: %+v, %v", label, v, err)
 			}
@@ -289,7 +290,7 @@ func TestHeaderDescribesLayers(t *testing.T) {
 		if f := inspectedLayer(t, plain, "a"); f.Dtype != inspectedLayer(t, out, "a").Dtype {
 			t.Errorf("%s is %s by the header", label, inspectedLayer(t, out, "a").Dtype)
 		}
-		if v, _ := Inspect(t.Context(), kept); v.Metadata["_quantization_metadata"] != "" {
+		if v, _ := Inspect(t.Context(), files.Dir(kept)); v.Metadata["_quantization_metadata"] != "" {
 			t.Errorf("%s: an old header is still there", label)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -42,16 +43,16 @@ func TestRequantize(t *testing.T) {
 	for i, tt := range agains {
 		t.Run(fmt.Sprint(tt.dtype, tt.settings), func(t *testing.T) {
 			from, got := filepath.Join(t.TempDir(), "from.safetensors"), filepath.Join(t.TempDir(), "got.safetensors")
-			if _, err := Quantize(t.Context(), source, from, Options{Layout: tt.layout, Layer: also(tt.settings, Settings{Dtype: tt.dtype}), Preset: "none"}); err != nil {
+			if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(from), Options{Layout: tt.layout, Layer: also(tt.settings, Settings{Dtype: tt.dtype}), Preset: "none"}); err != nil {
 				t.Fatal(err)
 			}
 			other := map[string]string{"sdnq": "comfy", "comfy": "sdnq"}[tt.layout]
 			o := TranscodeOptions{Layout: other, Threads: 1 + i%3, Memory: int64(1+i%2) << 26}
-			if _, err := Transcode(t.Context(), from, got, o); err == nil || !strings.Contains(err.Error(), "2 of 2 layers") {
+			if _, err := Transcode(t.Context(), files.Dir(from), files.Dir(got), o); err == nil || !strings.Contains(err.Error(), "2 of 2 layers") {
 				t.Fatalf("moves without being asked: %v", err)
 			}
 			o.Requantize = true
-			r, err := Transcode(t.Context(), from, got, o)
+			r, err := Transcode(t.Context(), files.Dir(from), files.Dir(got), o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -61,7 +62,7 @@ func TestRequantize(t *testing.T) {
 				}
 			}
 			want := filepath.Join(t.TempDir(), "want.safetensors")
-			if _, err := Quantize(t.Context(), plain(t, from), want, Options{Layout: other, Layer: also(tt.as, Settings{Dtype: tt.to}), Preset: "none"}); err != nil {
+			if _, err := Quantize(t.Context(), files.Dir(plain(t, from)), files.Dir(want), Options{Layout: other, Layer: also(tt.as, Settings{Dtype: tt.to}), Preset: "none"}); err != nil {
 				t.Fatal(err)
 			}
 			if list := differences(t, got, want); len(list) > 0 {
@@ -75,7 +76,7 @@ func TestRequantize(t *testing.T) {
 // compareErrors holds the errors of a report against those that verify finds.
 func compareErrors(t *testing.T, r *report.Report, output, source string) {
 	t.Helper()
-	v, err := Verify(t.Context(), output, VerifyOptions{Source: source})
+	v, err := Verify(t.Context(), files.Dir(output), VerifyOptions{Source: files.Dir(source)})
 	if err != nil || !v.OK {
 		t.Fatal(v, err)
 	}

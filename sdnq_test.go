@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -85,15 +86,15 @@ func comeBack(t *testing.T, source string, layers int, options func(layout strin
 	var plain []string
 	for _, layout := range []string{"sdnq", "comfy"} {
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		if _, err := Quantize(t.Context(), source, dest, options(layout)); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), options(layout)); err != nil {
 			t.Fatal(err)
 		}
-		v, err := Verify(t.Context(), dest, VerifyOptions{Source: source, MaxRelMSE: ptr(0.35)})
+		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(0.35)})
 		if err != nil || !v.OK || len(v.Layers) != layers {
 			t.Fatalf("%s: %d layers, %+v, %v", layout, len(v.Layers), v.Problems, err)
 		}
 		back := filepath.Join(t.TempDir(), "plain.safetensors")
-		if _, err := Dequantize(t.Context(), dest, back, DequantizeOptions{Dtype: "f32"}); err != nil {
+		if _, err := Dequantize(t.Context(), files.Dir(dest), files.Dir(back), DequantizeOptions{Dtype: "f32"}); err != nil {
 			t.Fatal(err)
 		}
 		plain = append(plain, back)
@@ -148,10 +149,10 @@ func TestLike(t *testing.T) {
 			Layout: layout, Layer: Settings{Dtype: "uint4", Hadamard: new(true), SVDRank: new(4)},
 			Rules: rules("key=int8,group-size=32", "query=uint3,codebook,hadamard=false", "intermediate=int8,svd-rank=0,scale-dtype=uint8"),
 		}
-		if _, err := Quantize(t.Context(), source, first, o); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(first), o); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Quantize(t.Context(), source, again, Options{Layout: layout, Like: first}); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(again), Options{Layout: layout, Like: files.Dir(first)}); err != nil {
 			t.Fatal(err)
 		}
 		if list := differences(t, again, first); len(list) > 0 {
@@ -180,7 +181,7 @@ func TestDynamicChoosesAsSDNQ(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := Options{Layout: "sdnq", Preset: "none", Keep: []string{"embedd"}, Config: config}
-		if _, err := Quantize(t.Context(), "testdata/minilm.safetensors", filepath.Join(dir, "out.safetensors"), o); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir("testdata/minilm.safetensors"), files.Dir(filepath.Join(dir, "out.safetensors")), o); err != nil {
 			t.Fatalf("%s: %v", row[0], err)
 		}
 		var got map[string]any

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/plan"
@@ -58,19 +59,34 @@ func TestEveryCallHearsItsContext(t *testing.T) {
 	quantized := quantized(t, plain, Options{Layer: Settings{Dtype: "uint4"}})
 	dest := filepath.Join(t.TempDir(), "out.safetensors")
 	for name, call := range map[string]func() error{
-		"Quantize":       func() error { _, err := Quantize(ctx, plain, dest, Options{}); return err },
-		"Plan":           func() error { _, err := Plan(ctx, plain, "", Options{}); return err },
-		"Dequantize":     func() error { _, err := Dequantize(ctx, quantized, dest, DequantizeOptions{}); return err },
-		"PlanDequantize": func() error { _, err := PlanDequantize(ctx, quantized, "", DequantizeOptions{}); return err },
-		"Transcode":      func() error { _, err := Transcode(ctx, quantized, dest, TranscodeOptions{Layout: "sdnq"}); return err },
-		"PlanTranscode": func() error {
-			_, err := PlanTranscode(ctx, quantized, "", TranscodeOptions{Layout: "sdnq"})
+		"Quantize": func() error { _, err := Quantize(ctx, files.Dir(plain), files.Dir(dest), Options{}); return err },
+		"Plan":     func() error { _, err := Plan(ctx, files.Dir(plain), nil, Options{}); return err },
+		"Dequantize": func() error {
+			_, err := Dequantize(ctx, files.Dir(quantized), files.Dir(dest), DequantizeOptions{})
 			return err
 		},
-		"Migrate":     func() error { _, err := Migrate(ctx, quantized, dest, MigrateOptions{InputScale: true}); return err },
-		"PlanMigrate": func() error { _, err := PlanMigrate(ctx, quantized, "", MigrateOptions{InputScale: true}); return err },
-		"Verify":      func() error { _, err := Verify(ctx, quantized, VerifyOptions{}); return err },
-		"Inspect":     func() error { _, err := Inspect(ctx, quantized); return err },
+		"PlanDequantize": func() error {
+			_, err := PlanDequantize(ctx, files.Dir(quantized), nil, DequantizeOptions{})
+			return err
+		},
+		"Transcode": func() error {
+			_, err := Transcode(ctx, files.Dir(quantized), files.Dir(dest), TranscodeOptions{Layout: "sdnq"})
+			return err
+		},
+		"PlanTranscode": func() error {
+			_, err := PlanTranscode(ctx, files.Dir(quantized), nil, TranscodeOptions{Layout: "sdnq"})
+			return err
+		},
+		"Migrate": func() error {
+			_, err := Migrate(ctx, files.Dir(quantized), files.Dir(dest), MigrateOptions{InputScale: true})
+			return err
+		},
+		"PlanMigrate": func() error {
+			_, err := PlanMigrate(ctx, files.Dir(quantized), nil, MigrateOptions{InputScale: true})
+			return err
+		},
+		"Verify":  func() error { _, err := Verify(ctx, files.Dir(quantized), VerifyOptions{}); return err },
+		"Inspect": func() error { _, err := Inspect(ctx, files.Dir(quantized)); return err },
 	} {
 		if err := call(); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v, want that it was cancelled", name, err)
@@ -83,14 +99,14 @@ func TestPlanDequantize(t *testing.T) {
 	source := quantized(t, "testdata/minilm.safetensors", Options{Layer: Settings{Dtype: "uint4"}})
 	dest := filepath.Join(t.TempDir(), "out.safetensors")
 	o := DequantizeOptions{Dtype: "f16"}
-	planned, err := PlanDequantize(t.Context(), source, dest, o)
+	planned, err := PlanDequantize(t.Context(), files.Dir(source), files.Dir(dest), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(dest); err == nil {
 		t.Error("a plan wrote the output")
 	}
-	done, err := Dequantize(t.Context(), source, dest, o)
+	done, err := Dequantize(t.Context(), files.Dir(source), files.Dir(dest), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +136,7 @@ func TestRulesOfTheAPI(t *testing.T) {
 		`unknown kind "conv9d"`: {Pattern: "key", Kind: "conv9d"}, "int17": {Pattern: "key", Layer: Settings{Dtype: "int17"}},
 		"my rule: ": {Pattern: "nothing", Keep: true, Text: "my rule"},
 	} {
-		_, err := Plan(t.Context(), source, "", Options{Rules: []Rule{r}})
+		_, err := Plan(t.Context(), files.Dir(source), nil, Options{Rules: []Rule{r}})
 		if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %s", r, err, want)
 		}

@@ -7,7 +7,8 @@
 //	})
 //
 // [Quantize] is the main call: it reads, plans, quantizes, packs, names and
-// writes. [Plan] makes the same decisions and stops before any weight is read.
+// writes. What it reads from and writes to is a path, as a [files.Dir], or anything
+// else that package files has, or lets a program have. [Plan] makes the same decisions and stops before any weight is read.
 // [Inspect], [Verify] and [Dequantize] take what comes out, or what the
 // reference programs wrote. The zero value of any options takes the defaults;
 // package storage has what can be said of layers, package report what the calls
@@ -17,6 +18,7 @@ package tensorpress
 import (
 	"context"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/convert"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/internal/verify"
@@ -52,26 +54,26 @@ type (
 
 // Quantize writes source, quantized, to dest. Nothing is at dest before all of
 // it is; an error leaves nothing behind.
-func Quantize(ctx context.Context, source, dest string, o Options) (*Report, error) {
+func Quantize(ctx context.Context, source files.Source, dest files.Sink, o Options) (*Report, error) {
 	return convert.Quantize(ctx, source, dest, convert.Options(o))
 }
 
 // Plan makes the decisions of [Quantize] and reads no weights. dest may be
-// empty.
-func Plan(ctx context.Context, source, dest string, o Options) (*Report, error) {
+// nil.
+func Plan(ctx context.Context, source files.Source, dest files.Sink, o Options) (*Report, error) {
 	return convert.Plan(ctx, source, dest, convert.Options(o))
 }
 
 // Dequantize writes source to dest with every quantized layer as a plain
 // tensor. Kept tensors stay as they are. Of a pipeline, the components that hold
 // quantized layers are restored and all else is copied.
-func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (*Report, error) {
+func Dequantize(ctx context.Context, source files.Source, dest files.Sink, o DequantizeOptions) (*Report, error) {
 	return convert.Dequantize(ctx, source, dest, convert.DequantizeOptions(o))
 }
 
 // PlanDequantize makes the decisions of [Dequantize] and reads no weights. dest
-// may be empty.
-func PlanDequantize(ctx context.Context, source, dest string, o DequantizeOptions) (*Report, error) {
+// may be nil.
+func PlanDequantize(ctx context.Context, source files.Source, dest files.Sink, o DequantizeOptions) (*Report, error) {
 	return convert.PlanDequantize(ctx, source, dest, convert.DequantizeOptions(o))
 }
 
@@ -79,13 +81,13 @@ func PlanDequantize(ctx context.Context, source, dest string, o DequantizeOption
 // layout. Codes are moved as they are and never rounded again; where a format
 // has its scales in another dtype, or a layer is quantized again, the report has
 // the error that it adds.
-func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*Report, error) {
+func Transcode(ctx context.Context, source files.Source, dest files.Sink, o TranscodeOptions) (*Report, error) {
 	return convert.Transcode(ctx, source, dest, convert.TranscodeOptions(o))
 }
 
 // PlanTranscode makes the decisions of [Transcode] and reads no weights. dest
-// may be empty.
-func PlanTranscode(ctx context.Context, source, dest string, o TranscodeOptions) (*Report, error) {
+// may be nil.
+func PlanTranscode(ctx context.Context, source files.Source, dest files.Sink, o TranscodeOptions) (*Report, error) {
 	return convert.PlanTranscode(ctx, source, dest, convert.TranscodeOptions(o))
 }
 
@@ -93,13 +95,13 @@ func PlanTranscode(ctx context.Context, source, dest string, o TranscodeOptions)
 // them, or whose layers describe themselves, to dest in the comfy layout as
 // ComfyUI loads it today. Names, shapes of scales and metadata change; weights
 // are copied byte for byte.
-func Migrate(ctx context.Context, source, dest string, o MigrateOptions) (*Report, error) {
+func Migrate(ctx context.Context, source files.Source, dest files.Sink, o MigrateOptions) (*Report, error) {
 	return convert.Migrate(ctx, source, dest, convert.MigrateOptions(o))
 }
 
 // PlanMigrate makes the decisions of [Migrate] and writes nothing. dest may be
-// empty.
-func PlanMigrate(ctx context.Context, source, dest string, o MigrateOptions) (*Report, error) {
+// nil.
+func PlanMigrate(ctx context.Context, source files.Source, dest files.Sink, o MigrateOptions) (*Report, error) {
 	return convert.PlanMigrate(ctx, source, dest, convert.MigrateOptions(o))
 }
 
@@ -107,10 +109,12 @@ func PlanMigrate(ctx context.Context, source, dest string, o MigrateOptions) (*R
 // every layer decode, would an application load it, and how far are its
 // weights from a source's. What it finds is in the result; the error is for
 // what kept it from looking.
-func Verify(ctx context.Context, path string, o VerifyOptions) (*Verification, error) {
-	return verify.Verify(ctx, path, verify.Options(o))
+func Verify(ctx context.Context, checkpoint files.Source, o VerifyOptions) (*Verification, error) {
+	return verify.Verify(ctx, checkpoint, verify.Options(o))
 }
 
 // Inspect reads headers and metadata, no weights. In a pipeline, names begin
 // with the folder of their component.
-func Inspect(ctx context.Context, path string) (*Inspection, error) { return verify.Inspect(ctx, path) }
+func Inspect(ctx context.Context, checkpoint files.Source) (*Inspection, error) {
+	return verify.Inspect(ctx, checkpoint)
+}

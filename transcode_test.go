@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -51,11 +52,11 @@ func TestMovesAndBack(t *testing.T) {
 		t.Run(fmt.Sprint(tt.dtype, tt.group, tt.settings), func(t *testing.T) {
 			from, moved := filepath.Join(t.TempDir(), "sdnq.safetensors"), filepath.Join(t.TempDir(), "comfy.safetensors")
 			o := Options{Layout: "sdnq", Layer: also(tt.settings, Settings{Dtype: tt.dtype, GroupSize: &tt.group}), Preset: "none"}
-			if _, err := Quantize(t.Context(), source, from, o); err != nil {
+			if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(from), o); err != nil {
 				t.Fatal(err)
 			}
 			some := Resources{Threads: 1 + i%4, Memory: int64(1+i%2) << 26}
-			r, err := Transcode(t.Context(), from, moved, TranscodeOptions{Layout: "comfy", Scale: "row", Threads: some.Threads, Memory: some.Memory, Progress: some.Progress})
+			r, err := Transcode(t.Context(), files.Dir(from), files.Dir(moved), TranscodeOptions{Layout: "comfy", Scale: "row", Threads: some.Threads, Memory: some.Memory, Progress: some.Progress})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -67,14 +68,14 @@ func TestMovesAndBack(t *testing.T) {
 					t.Errorf("%s loses %v", l.Name, *l.RelMSE)
 				}
 			}
-			if v, err := Verify(t.Context(), moved, VerifyOptions{Source: source, For: forOf(tt.format), MaxRelMSE: ptr(0.02)}); err != nil || !v.OK {
+			if v, err := Verify(t.Context(), files.Dir(moved), VerifyOptions{Source: files.Dir(source), For: forOf(tt.format), MaxRelMSE: ptr(0.02)}); err != nil || !v.OK {
 				t.Fatal(v, err)
 			}
 			if list := differences(t, plain(t, moved), plain(t, from)); (len(list) > 0) != (tt.rounds || tt.rotated) {
 				t.Errorf("values differ: %v", list)
 			}
 			back := filepath.Join(t.TempDir(), "back.safetensors")
-			if _, err := Transcode(t.Context(), moved, back, TranscodeOptions{Layout: "sdnq"}); err != nil {
+			if _, err := Transcode(t.Context(), files.Dir(moved), files.Dir(back), TranscodeOptions{Layout: "sdnq"}); err != nil {
 				t.Fatal(err)
 			}
 			for _, name := range differences(t, inComfy(t, back), moved) {
@@ -103,15 +104,15 @@ func TestRenamesAndBack(t *testing.T) {
 		label := fmt.Sprint(tt.dtype, tt.settings)
 		from := quantized(t, source, Options{Layer: also(tt.settings, Settings{Dtype: "sdnq:" + strings.TrimPrefix(tt.dtype, "sdnq:")})})
 		named, back := filepath.Join(t.TempDir(), "sdnq.safetensors"), filepath.Join(t.TempDir(), "back.safetensors")
-		if _, err := Transcode(t.Context(), from, named, TranscodeOptions{Layout: "sdnq"}); err != nil {
+		if _, err := Transcode(t.Context(), files.Dir(from), files.Dir(named), TranscodeOptions{Layout: "sdnq"}); err != nil {
 			t.Errorf("%s: %v", label, err)
 			continue
 		}
-		if v, err := Verify(t.Context(), named, VerifyOptions{Source: from, MaxRelMSE: ptr(0.0)}); err != nil || !v.OK {
+		if v, err := Verify(t.Context(), files.Dir(named), VerifyOptions{Source: files.Dir(from), MaxRelMSE: ptr(0.0)}); err != nil || !v.OK {
 			t.Errorf("%s: %+v, %v", label, v, err)
 			continue
 		}
-		if _, err := Transcode(t.Context(), named, back, TranscodeOptions{Layout: "comfy", Rename: true}); err != nil {
+		if _, err := Transcode(t.Context(), files.Dir(named), files.Dir(back), TranscodeOptions{Layout: "comfy", Rename: true}); err != nil {
 			t.Errorf("%s: %v", label, err)
 		} else if list := differences(t, back, from); len(list) > 0 {
 			t.Errorf("%s: comes back with another %v", label, list)
@@ -119,7 +120,7 @@ func TestRenamesAndBack(t *testing.T) {
 		if tt.settings.ZeroPointDtype == "" {
 			continue
 		}
-		if list := differences(t, quantized(t, source, Options{Like: from}), from); len(list) > 0 {
+		if list := differences(t, quantized(t, source, Options{Like: files.Dir(from)}), from); len(list) > 0 {
 			t.Errorf("%s: done like it, it has another %v", label, list)
 		}
 	}
@@ -136,7 +137,7 @@ func forOf(format string) string {
 func plain(t *testing.T, path string) string {
 	t.Helper()
 	dest := filepath.Join(t.TempDir(), "plain.safetensors")
-	if _, err := Dequantize(t.Context(), path, dest, DequantizeOptions{Dtype: "f32"}); err != nil {
+	if _, err := Dequantize(t.Context(), files.Dir(path), files.Dir(dest), DequantizeOptions{Dtype: "f32"}); err != nil {
 		t.Fatal(err)
 	}
 	return dest
@@ -146,7 +147,7 @@ func plain(t *testing.T, path string) string {
 func inComfy(t *testing.T, path string) string {
 	t.Helper()
 	dest := filepath.Join(t.TempDir(), "codes.safetensors")
-	if _, err := Transcode(t.Context(), path, dest, TranscodeOptions{Layout: "comfy", Scale: "row"}); err != nil {
+	if _, err := Transcode(t.Context(), files.Dir(path), files.Dir(dest), TranscodeOptions{Layout: "comfy", Scale: "row"}); err != nil {
 		t.Fatal(err)
 	}
 	return dest
@@ -160,10 +161,10 @@ func TestW4A4ToSDNQ(t *testing.T) {
 	for _, group := range []int{16, 64, 256, 1024} {
 		from, moved := filepath.Join(t.TempDir(), "from.safetensors"), filepath.Join(t.TempDir(), "moved.safetensors")
 		o := Options{Layout: "comfy", Layer: Settings{Dtype: name, ConvRotGroupSize: new(group)}, Preset: "none"}
-		if _, err := Quantize(t.Context(), source, from, o); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(from), o); err != nil {
 			t.Fatal(err)
 		}
-		if r, err := Transcode(t.Context(), from, moved, TranscodeOptions{Layout: "sdnq"}); err != nil || r.Layers[0].Action != "move" {
+		if r, err := Transcode(t.Context(), files.Dir(from), files.Dir(moved), TranscodeOptions{Layout: "sdnq"}); err != nil || r.Layers[0].Action != "move" {
 			t.Fatal(r, err)
 		}
 		got, want := valuesOf(t, plain(t, moved), "a.weight"), valuesOf(t, plain(t, from), "a.weight")

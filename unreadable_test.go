@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/tensorpress/tensorpress/files"
 )
 
 // TestUnreadableFiles: a file that may not be read is no fault of the source, and
@@ -29,7 +31,7 @@ func TestUnreadableFiles(t *testing.T) {
 			if _, err := os.ReadFile(path); err == nil {
 				t.Skip("this user reads any file")
 			}
-			_, err := Quantize(t.Context(), source, filepath.Join(t.TempDir(), "out"), Options{})
+			_, err := Quantize(t.Context(), files.Dir(source), files.Dir(filepath.Join(t.TempDir(), "out")), Options{})
 			if !errors.Is(err, fs.ErrPermission) || errors.Is(err, ErrSource) || errors.Is(err, ErrUsage) {
 				t.Errorf("got %v, want a lack of permission", err)
 			}

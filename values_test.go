@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/engine"
+	from "github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -41,15 +43,15 @@ func TestAnyAreaDecodes(t *testing.T) {
 		t.Run(fmt.Sprint(tt.dtype, tt.settings), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "layer.safetensors")
 			o := Options{Layout: "comfy", Layer: also(tt.settings, Settings{Dtype: tt.dtype}), Preset: "none"}
-			if _, err := Quantize(t.Context(), source, path, o); err != nil {
+			if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(path), o); err != nil {
 				t.Fatal(err)
 			}
-			c, err := checkpoint.Open(path)
+			c, err := checkpoint.Open(from.Path(path))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			m, err := bundle.ReadModel(c, "")
+			m, err := bundle.ReadModel(c, nil)
 			if err != nil || m.Failed() != nil {
 				t.Fatal(err, m.Failed())
 			}
@@ -104,7 +106,7 @@ func valuesIn(t *testing.T, d *engine.Decoding, memory int64, columns int, a qua
 // valuesOf reads a plain F32 tensor of a file.
 func valuesOf(t *testing.T, path, name string) []float32 {
 	t.Helper()
-	c, err := checkpoint.Open(path)
+	c, err := checkpoint.Open(from.Path(path))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/verify"
@@ -37,24 +38,24 @@ func TestVerifyFinds(t *testing.T) {
 		verify VerifyOptions
 		want   []string // problems as "tensor: part of the text"
 	}{
-		{"nothing", Options{}, nil, VerifyOptions{Source: source}, nil},
-		{"nothing in a file with a config", Options{Layout: "sdnq", Layer: Settings{Dtype: "uint4"}}, nil, VerifyOptions{Source: source}, nil},
-		{"kept tensors that were cast", Options{Layer: Settings{ExactReference: new(true)}}, nil, VerifyOptions{Source: source}, nil},
+		{"nothing", Options{}, nil, VerifyOptions{Source: files.Dir(source)}, nil},
+		{"nothing in a file with a config", Options{Layout: "sdnq", Layer: Settings{Dtype: "uint4"}}, nil, VerifyOptions{Source: files.Dir(source)}, nil},
+		{"kept tensors that were cast", Options{Layer: Settings{ExactReference: new(true)}}, nil, VerifyOptions{Source: files.Dir(source)}, nil},
 		{"a scale that is NaN", Options{}, func(path string) { patched(t, path, "a.weight_scale", 4*7, nan) }, VerifyOptions{},
 			[]string{"a.weight: value [7, 0] decodes to no finite number"}},
 		{"a scale that is NaN, and a source", Options{Layer: Settings{Dtype: "uint4"}}, func(path string) { patched(t, path, "a.weight_zp", 0, nan) },
-			VerifyOptions{Source: source}, []string{"a.weight: value [0, 0] decodes to no finite number"}},
+			VerifyOptions{Source: files.Dir(source)}, []string{"a.weight: value [0, 0] decodes to no finite number"}},
 		{"an infinite scale far into a weight", Options{}, func(path string) { patched(t, path, "b.weight_scale", 8, float32Bytes(float32(math.Inf(1)))) },
 			VerifyOptions{}, []string{"b.weight: value [2, 0] decodes to no finite number"}},
-		{"a kept tensor that changed", Options{}, func(path string) { patched(t, path, "a.bias", 4, []byte{1, 2, 3}) }, VerifyOptions{Source: source},
+		{"a kept tensor that changed", Options{}, func(path string) { patched(t, path, "a.bias", 4, []byte{1, 2, 3}) }, VerifyOptions{Source: files.Dir(source)},
 			[]string{"a.bias: differs from the source's"}},
 		{"a kept tensor that was cast and changed", Options{Layer: Settings{ExactReference: new(true)}}, func(path string) { patched(t, path, "norm.weight", 4, []byte{1, 2}) },
-			VerifyOptions{Source: source}, []string{"norm.weight: differs from the source's"}},
-		{"a file cut short", Options{}, func(path string) { cut(t, path, 1) }, VerifyOptions{Source: source}, []string{": truncated"}},
+			VerifyOptions{Source: files.Dir(source)}, []string{"norm.weight: differs from the source's"}},
+		{"a file cut short", Options{}, func(path string) { cut(t, path, 1) }, VerifyOptions{Source: files.Dir(source)}, []string{": truncated"}},
 		{"a file cut to its header", Options{}, func(path string) { cut(t, path, 1<<20) }, VerifyOptions{}, []string{": "}},
 		{"metadata that is damaged", Options{}, func(path string) { patched(t, path, "a.comfy_quant", 0, []byte("]")) }, VerifyOptions{},
 			[]string{"a.weight: comfy_quant"}},
-		{"an error above the bound", Options{Layer: Settings{Dtype: "uint2"}}, nil, VerifyOptions{Source: source, MaxRelMSE: ptr(1e-3)},
+		{"an error above the bound", Options{Layer: Settings{Dtype: "uint2"}}, nil, VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(1e-3)},
 			[]string{"a.weight: above 0.001", "b.weight: above 0.001"}},
 		{"another application's layout", Options{}, nil, VerifyOptions{For: "diffusers"}, []string{": diffusers loads the sdnq layout"}},
 		{"a dtype that the application does not load", Options{Rules: rules("^a=uint4")}, nil, VerifyOptions{For: "comfyui"},
@@ -67,7 +68,7 @@ func TestVerifyFinds(t *testing.T) {
 			if tt.damage != nil {
 				tt.damage(out)
 			}
-			v, err := Verify(t.Context(), out, tt.verify)
+			v, err := Verify(t.Context(), files.Dir(out), tt.verify)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -116,7 +117,7 @@ func TestVerifyComparesNames(t *testing.T) {
 		"a kept tensor has another shape": {append(verified[:3:3], weights{name: "norm.weight", dtype: safetensors.F32, shape: []int{64}}),
 			[]string{"norm.weight: has shape"}},
 	} {
-		v, err := Verify(t.Context(), out, VerifyOptions{Source: save(t, "other.safetensors", nil, tt.source...)})
+		v, err := Verify(t.Context(), files.Dir(out), VerifyOptions{Source: files.Dir(save(t, "other.safetensors", nil, tt.source...))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +125,7 @@ func TestVerifyComparesNames(t *testing.T) {
 	}
 	damaged := quantized(t, save(t, "in.safetensors", nil, verified...), Options{Keep: []string{"norm"}})
 	patched(t, damaged, "a.comfy_quant", 0, []byte("["))
-	v, err := Verify(t.Context(), out, VerifyOptions{Source: damaged})
+	v, err := Verify(t.Context(), files.Dir(out), VerifyOptions{Source: files.Dir(damaged)})
 	if err != nil || v.OK || !strings.Contains(v.Problems[0].Problem, "the source's cannot be restored: comfy_quant") {
 		t.Errorf("a quantized source that is damaged: %+v, %v", v, err)
 	}
@@ -145,13 +146,13 @@ func TestVerifyCannotLook(t *testing.T) {
 		kind error
 	}{
 		"no such file":       {"none.safetensors", VerifyOptions{}, fs.ErrNotExist},
-		"no such source":     {out, VerifyOptions{Source: "none.safetensors"}, fs.ErrNotExist},
-		"broken source":      {out, VerifyOptions{Source: broken}, ErrSource},
+		"no such source":     {out, VerifyOptions{Source: files.Dir("none.safetensors")}, fs.ErrNotExist},
+		"broken source":      {out, VerifyOptions{Source: files.Dir(broken)}, ErrSource},
 		"no such app":        {out, VerifyOptions{For: "gimp"}, ErrUsage},
-		"both broken":        {broken, VerifyOptions{Source: broken}, ErrSource},
+		"both broken":        {broken, VerifyOptions{Source: files.Dir(broken)}, ErrSource},
 		"broken, and no app": {broken, VerifyOptions{For: "gimp"}, ErrUsage},
 	} {
-		if v, err := Verify(t.Context(), tt.path, tt.o); !errors.Is(err, tt.kind) {
+		if v, err := Verify(t.Context(), files.Dir(tt.path), tt.o); !errors.Is(err, tt.kind) {
 			t.Errorf("%s: %+v, %v, want %v", name, v, err, tt.kind)
 		}
 	}
@@ -184,10 +185,10 @@ func TestErrorFigures(t *testing.T) {
 	for _, name := range []string{"int8_tensorwise", "float8_e4m3fn", "uint4", "int3"} {
 		out := quantized(t, source, Options{Layer: Settings{Dtype: name}, Keep: []string{"norm"}})
 		restored := filepath.Join(t.TempDir(), "restored.safetensors")
-		if _, err := Dequantize(t.Context(), out, restored, DequantizeOptions{Dtype: "f32"}); err != nil {
+		if _, err := Dequantize(t.Context(), files.Dir(out), files.Dir(restored), DequantizeOptions{Dtype: "f32"}); err != nil {
 			t.Fatal(err)
 		}
-		v, err := Verify(t.Context(), out, VerifyOptions{Source: source})
+		v, err := Verify(t.Context(), files.Dir(out), VerifyOptions{Source: files.Dir(source)})
 		if err != nil || len(v.Layers) != 2 {
 			t.Fatalf("%s: %+v, %v", name, v, err)
 		}
@@ -206,7 +207,7 @@ func TestErrorFigures(t *testing.T) {
 		}
 		near(name+" total", v.Total.RelMSE, allErrors/allSquares)
 		for threads := 1; threads <= 4; threads++ {
-			again, err := Verify(t.Context(), out, VerifyOptions{Source: source, Threads: threads})
+			again, err := Verify(t.Context(), files.Dir(out), VerifyOptions{Source: files.Dir(source), Threads: threads})
 			if err != nil || *again.Total.RelMSE != *v.Total.RelMSE {
 				t.Errorf("%s: another total by %d threads", name, threads)
 			}
@@ -218,7 +219,7 @@ func TestErrorFigures(t *testing.T) {
 // number of decibels.
 func TestFiguresOfZero(t *testing.T) {
 	source := save(t, "in.safetensors", nil, weights{"a.weight", safetensors.F32, []int{32, 32}, make([]float32, 1024)})
-	v, err := Verify(t.Context(), quantized(t, source, Options{}), VerifyOptions{Source: source, MaxRelMSE: ptr(0.0)})
+	v, err := Verify(t.Context(), files.Dir(quantized(t, source, Options{})), VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(0.0)})
 	if err != nil || !v.OK || v.Total.RelMSE == nil || *v.Total.RelMSE != 0 || v.Total.SQNR != nil {
 		t.Errorf("%+v, %v", v, err)
 	}
@@ -235,14 +236,14 @@ func TestVerifyRotatedAgainstItself(t *testing.T) {
 	source := save(t, "in.safetensors", nil, weights{"a.weight", safetensors.F32, []int{64, 512}, w})
 	out := quantized(t, source, Options{Layout: "sdnq", Layer: Settings{Dtype: "int8", Hadamard: new(true)}})
 	restored := filepath.Join(t.TempDir(), "restored.safetensors")
-	if _, err := Dequantize(t.Context(), out, restored, DequantizeOptions{Dtype: "f32"}); err != nil {
+	if _, err := Dequantize(t.Context(), files.Dir(out), files.Dir(restored), DequantizeOptions{Dtype: "f32"}); err != nil {
 		t.Fatal(err)
 	}
-	v, err := Verify(t.Context(), out, VerifyOptions{Source: restored, MaxRelMSE: ptr(0.0)})
+	v, err := Verify(t.Context(), files.Dir(out), VerifyOptions{Source: files.Dir(restored), MaxRelMSE: ptr(0.0)})
 	if err != nil || !v.OK || len(v.Layers) != 1 || *v.Layers[0].RelMSE != 0 {
 		t.Errorf("%+v, %v", v, err)
 	}
-	if v, err = Verify(t.Context(), out, VerifyOptions{Source: source}); err != nil || !(*v.Total.RelMSE > 1e-6) {
+	if v, err = Verify(t.Context(), files.Dir(out), VerifyOptions{Source: files.Dir(source)}); err != nil || !(*v.Total.RelMSE > 1e-6) {
 		t.Errorf("%+v, %v", v, err)
 	}
 }
@@ -295,7 +296,7 @@ func TestDequantizeDtypes(t *testing.T) {
 				}
 			}
 			dest := filepath.Join(t.TempDir(), "plain.safetensors")
-			if _, err := Dequantize(t.Context(), out, dest, DequantizeOptions{Dtype: tt.asked}); err != nil {
+			if _, err := Dequantize(t.Context(), files.Dir(out), files.Dir(dest), DequantizeOptions{Dtype: tt.asked}); err != nil {
 				t.Fatal(err)
 			}
 			if got := left(t, filepath.Dir(dest)); got != "plain.safetensors" {
@@ -355,10 +356,10 @@ func TestDequantizeRefuses(t *testing.T) {
 	}{
 		"a plain file": {source, DequantizeOptions{}, ErrSource}, "another dtype": {out, DequantizeOptions{Dtype: "int8"}, ErrUsage},
 		"shards of one file": {out, DequantizeOptions{ShardSize: 5}, ErrUsage}, "a damaged layer": {damaged, DequantizeOptions{}, ErrSource},
-		"no such file": {"none.safetensors", DequantizeOptions{}, fs.ErrNotExist}, "no such source": {out, DequantizeOptions{Source: "none.safetensors"}, fs.ErrNotExist},
+		"no such file": {"none.safetensors", DequantizeOptions{}, fs.ErrNotExist}, "no such source": {out, DequantizeOptions{Source: files.Dir("none.safetensors")}, fs.ErrNotExist},
 	} {
 		dir := t.TempDir()
-		if _, err := Dequantize(t.Context(), tt.path, filepath.Join(dir, "plain.safetensors"), tt.o); !errors.Is(err, tt.kind) {
+		if _, err := Dequantize(t.Context(), files.Dir(tt.path), files.Dir(filepath.Join(dir, "plain.safetensors")), tt.o); !errors.Is(err, tt.kind) {
 			t.Errorf("%s: %v, want %v", name, err, tt.kind)
 		}
 		if got := left(t, dir); got != "" {
@@ -372,7 +373,7 @@ func TestDequantizeRefuses(t *testing.T) {
 func FuzzInspect(f *testing.F) {
 	source := save(f, "in.safetensors", nil, weights{name: "a.weight", dtype: safetensors.F16, shape: []int{8, 32}},
 		weights{name: "b.weight", dtype: safetensors.F32, shape: []int{4, 16}}, weights{name: "a.bias", dtype: safetensors.F32, shape: []int{8}})
-	var files [][]byte
+	var all [][]byte
 	for _, o := range []Options{{}, {Layer: Settings{Dtype: "uint4", GroupSize: new(16)}}, {Layout: "sdnq", Layer: Settings{Dtype: "int5"}}, {Layout: "sdnq", Layer: Settings{Dtype: "uint4", GroupSize: new(-2)}}} {
 		o.MinChannels = ptr(0)
 		data, err := os.ReadFile(quantized(f, source, o))
@@ -380,36 +381,36 @@ func FuzzInspect(f *testing.F) {
 			f.Fatal(err)
 		}
 		for at := 8; at < len(data); at += 83 {
-			f.Add(uint8(len(files)), uint16(at), []byte("9"), uint16(0))
+			f.Add(uint8(len(all)), uint16(at), []byte("9"), uint16(0))
 		}
 		for _, old := range []string{`"a.weight"`, "F32", "orig_shape", "[8, 32]", `size": 16`, "uint4", "64]", "weight_scale", "per_row"} {
 			for _, with := range []string{"null", "-1", "999"} {
 				if at := strings.Index(string(data), old); at > 0 {
-					f.Add(uint8(len(files)), uint16(at), []byte(with), uint16(0))
+					f.Add(uint8(len(all)), uint16(at), []byte(with), uint16(0))
 				}
 			}
 		}
-		f.Add(uint8(len(files)), uint16(0), []byte{}, uint16(40))
-		files = append(files, data)
+		f.Add(uint8(len(all)), uint16(0), []byte{}, uint16(40))
+		all = append(all, data)
 	}
 	f.Fuzz(func(t *testing.T, which uint8, at uint16, with []byte, short uint16) {
-		data := append([]byte(nil), files[int(which)%len(files)]...)
+		data := append([]byte(nil), all[int(which)%len(all)]...)
 		copy(data[min(int(at), len(data)):], with)
 		data = data[:len(data)-min(int(short), len(data))]
 		path := filepath.Join(t.TempDir(), "x.safetensors")
 		if err := os.WriteFile(path, data, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		inspection, err := Inspect(t.Context(), path)
+		inspection, err := Inspect(t.Context(), files.Dir(path))
 		internal(t, err)
 		for _, source := range []string{"", source} {
-			v, e := Verify(t.Context(), path, VerifyOptions{Source: source})
+			v, e := Verify(t.Context(), files.Dir(path), VerifyOptions{Source: files.Dir(source)})
 			internal(t, e)
 			if e == nil && v.OK && err != nil {
 				t.Errorf("verified, but inspect says %v", err)
 			}
 		}
-		_, e := Dequantize(t.Context(), path, filepath.Join(t.TempDir(), "y.safetensors"), DequantizeOptions{})
+		_, e := Dequantize(t.Context(), files.Dir(path), files.Dir(filepath.Join(t.TempDir(), "y.safetensors")), DequantizeOptions{})
 		internal(t, e)
 		if err != nil && e == nil {
 			t.Errorf("dequantized, but inspect says %v", err)

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -52,10 +53,10 @@ func TestWindows(t *testing.T) {
 func restoredWith(t *testing.T, path, source string, r Resources) ([]byte, []report.LayerError) {
 	t.Helper()
 	dest := filepath.Join(t.TempDir(), "plain.safetensors")
-	if _, err := Dequantize(t.Context(), path, dest, DequantizeOptions{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress}); err != nil {
+	if _, err := Dequantize(t.Context(), files.Dir(path), files.Dir(dest), DequantizeOptions{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress}); err != nil {
 		t.Fatal(err)
 	}
-	v, err := Verify(t.Context(), path, VerifyOptions{Source: source, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+	v, err := Verify(t.Context(), files.Dir(path), VerifyOptions{Source: files.Dir(source), Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 	if err != nil || !v.OK {
 		t.Fatal(v, err)
 	}

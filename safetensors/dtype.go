@@ -1,6 +1,9 @@
 package safetensors
 
-// Dtype is the type of a tensor's elements. Its order is the order in which the
+// Dtype is the type of a tensor's elements, as a header names it. It says how bytes
+// lie; that some of them are the codes of a narrower type, of which several may share a
+// byte, is known to package dtype alone, whose types name one of these for storage. Its
+// order is the order in which the
 // reference writer ranks dtypes; the zero value is not a dtype.
 type Dtype uint8
 

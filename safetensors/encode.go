@@ -2,6 +2,7 @@ package safetensors
 
 import (
 	"encoding/binary"
+	"io"
 	"iter"
 	"maps"
 	"math"
@@ -12,76 +13,59 @@ import (
 	"unicode/utf8"
 )
 
-// NewHeader lays out tensors of the given Name, Dtype and Shape; their Offset
-// and Size are ignored. They are sorted as the reference writer does: dtype
-// descending, then name ascending by bytes. Metadata that is empty but not nil
-// is written as such. The arguments are not kept.
+// NewHeader lays out tensors of the given Name, Dtype and Shape, and sets their Offset
+// and Size. In the header they are sorted as the reference writer does: dtype
+// descending, then name ascending by bytes. Metadata that is empty but not nil is
+// written as such. The arguments are not kept.
 //
 // The error is [ErrInvalid]: a name that is double, reserved or not UTF-8, a
 // tensor without a size, bodies that overflow, or a header above [MaxHeader].
 func NewHeader(tensors []Tensor, metadata map[string]string) (*Header, error) {
-	h, _, err := layOut(len(tensors), func(i int) *Tensor { return &tensors[i] }, metadata)
-	return h, err
-}
-
-// Place is [NewHeader] for what holds the tensors, which also get their Offset and
-// Size.
-func Place[T any](list []T, tensor func(*T) *Tensor, metadata map[string]string) (*Header, error) {
-	h, from, err := layOut(len(list), func(i int) *Tensor { return tensor(&list[i]) }, metadata)
-	if err != nil {
-		return nil, err
-	}
+	from := order(tensors)
+	h := &Header{Tensors: make([]Tensor, len(tensors)), Metadata: maps.Clone(metadata)}
 	for i, place := range from {
-		t := tensor(&list[place])
-		t.Offset, t.Size = h.Tensors[i].Offset, h.Tensors[i].Size
-	}
-	return h, nil
-}
-
-// layOut also returns which of the n tensors given stand at each place.
-func layOut(n int, at func(i int) *Tensor, metadata map[string]string) (h *Header, from []int32, err error) {
-	from = order(n, at)
-	h = &Header{Tensors: make([]Tensor, n), Metadata: maps.Clone(metadata)}
-	for i, place := range from {
-		h.Tensors[i] = *at(int(place))
+		h.Tensors[i] = tensors[place]
 	}
 	if err := h.place(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var repeated error
 	var checking sync.WaitGroup
 	checking.Go(func() { repeated = h.checkNames(ErrInvalid) })
 	size := h.encodedSize()
 	if checking.Wait(); repeated != nil {
-		return nil, nil, repeated
+		return nil, repeated
 	}
 	if err := checkMetadata(metadata); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	h.encoded, h.DataStart = size, size
 	if n := h.DataStart - lengthBytes; n > MaxHeader {
-		return nil, nil, errorOf(ErrInvalid, "header takes %d bytes, want at most %d", n, MaxHeader)
+		return nil, errorOf(ErrInvalid, "header takes %d bytes, want at most %d", n, MaxHeader)
 	}
-	return h, from, nil
+	for i, place := range from {
+		tensors[place].Offset, tensors[place].Size = h.Tensors[i].Offset, h.Tensors[i].Size
+	}
+	return h, nil
 }
 
 // order returns the places of tensors in the reference's order: by dtype, each
 // of which is most often in order already.
-func order(n int, at func(i int) *Tensor) []int32 {
+func order(tensors []Tensor) []int32 {
 	var count, begin [256]int // of the tensors of a dtype
-	for i := range n {
-		count[at(i).Dtype]++
+	for i := range tensors {
+		count[tensors[i].Dtype]++
 	}
 	for d := len(begin) - 2; d >= 0; d-- {
 		begin[d] = begin[d+1] + count[d+1]
 	}
-	next, all := begin, make([]int32, n)
-	for i := range n {
-		d := at(i).Dtype
+	next, all := begin, make([]int32, len(tensors))
+	for i := range tensors {
+		d := tensors[i].Dtype
 		all[next[d]] = int32(i)
 		next[d]++
 	}
-	byName := func(a, b int32) int { return strings.Compare(at(int(a)).Name, at(int(b)).Name) }
+	byName := func(a, b int32) int { return strings.Compare(tensors[a].Name, tensors[b].Name) }
 	var sorting sync.WaitGroup
 	for d, end := range next {
 		if part := all[begin[d]:end]; !slices.IsSortedFunc(part, byName) {
@@ -116,6 +100,7 @@ func (h *Header) place() error {
 		t.Offset, t.Size = end, size
 		end += size
 	}
+	h.size = end
 	return nil
 }
 
@@ -151,6 +136,18 @@ func (h *Header) Encode() []byte {
 	return b
 }
 
+// WriteTo writes what Encode returns, some of it at a time: of many tensors it is
+// long. Errors are those of w.
+func (h *Header) WriteTo(w io.Writer) (n int64, err error) {
+	for piece := range h.pieces(h.encodedSize()) {
+		some, err := w.Write(piece)
+		if n += int64(some); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
 // encodedSize is the length of what Encode returns.
 func (h *Header) encodedSize() int64 {
 	if h.encoded > 0 {
@@ -166,8 +163,7 @@ func (h *Header) encodedSize() int64 {
 	return (n + 7) / 8 * 8
 }
 
-// pieces are what Encode returns, padded to a size, in one buffer after another:
-// of many tensors it is long.
+// pieces are what Encode returns, padded to a size, in one buffer that is used again.
 func (h *Header) pieces(size int64) iter.Seq[[]byte] {
 	const enough = 64 << 10
 	return func(yield func([]byte) bool) {

@@ -1,6 +1,7 @@
 package safetensors_test
 
 import (
+	"bytes"
 	"fmt"
 	"log"
 	"os"
@@ -8,6 +9,31 @@ import (
 
 	"github.com/tensorpress/tensorpress/safetensors"
 )
+
+// A file need not lie on disk: whatever reads at an offset will do, and tells of each
+// tensor and reads as much of it as is asked for.
+func ExampleNewFile() {
+	b, err := os.ReadFile("testdata/names_by_dtype.safetensors")
+	if err != nil {
+		log.Fatal(err)
+	}
+	f, err := safetensors.NewFile(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, t := range f.Header().Tensors {
+		first := make([]byte, t.Dtype.Bits()/8)
+		if err := f.ReadSection(t, first, 0); err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(t.Name, t.Dtype, t.Shape, first)
+	}
+	// Output:
+	// a F8_E5M2 [1] [3]
+	// b I8 [1] [2]
+	// c U8 [1] [1]
+	// d BOOL [1] [0]
+}
 
 // A file is laid out first; its bodies may then come in any order and in parts.
 func Example() {

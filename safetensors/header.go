@@ -32,6 +32,7 @@ type Header struct {
 	// file.
 	DataStart int64
 
+	size    int64 // of the data section, in bytes
 	encoded int64 // length of what Encode returns, if it was laid out here
 
 	indexed sync.Once
@@ -47,6 +48,7 @@ func (h *Header) Lookup(name string) (Tensor, bool) {
 	return h.Tensors[i], true
 }
 
+// position is where in h.Tensors the one of that name is.
 func (h *Header) position(name string) (int, bool) {
 	h.indexed.Do(func() {
 		h.index = make(map[string]int, len(h.Tensors))
@@ -58,30 +60,20 @@ func (h *Header) position(name string) (int, bool) {
 	return i, ok
 }
 
-// find is position for a tensor that most often is one of the header's own,
-// whose offset tells where it is without an index of names, and most often the
-// one at the place that is likely.
-func (h *Header) find(t Tensor, likely int) (int, bool) {
-	if likely < len(h.Tensors) && h.Tensors[likely].Offset == t.Offset && h.Tensors[likely].Name == t.Name {
-		return likely, true
-	}
-	i, _ := slices.BinarySearchFunc(h.Tensors, t.Offset, func(t Tensor, offset int64) int { return cmp.Compare(t.Offset, offset) })
-	if i < len(h.Tensors) && h.Tensors[i].Name == t.Name {
-		return i, true
-	}
-	return h.position(t.Name)
-}
-
 // FileSize is the size in bytes of the whole file.
-func (h *Header) FileSize() int64 { return h.DataStart + h.dataSize() }
+func (h *Header) FileSize() int64 { return h.DataStart + h.size }
 
-// dataSize is the length in bytes of the data section.
-func (h *Header) dataSize() int64 {
-	if len(h.Tensors) == 0 {
-		return 0
+// Section returns where in the file n bytes lie that begin off bytes into the body of
+// t. The error is [ErrRange] if they do not lie within t, or t not within the data
+// section.
+func (h *Header) Section(t Tensor, n int, off int64) (at int64, err error) {
+	if t.Offset < 0 || t.Size < 0 || t.Offset > h.size-t.Size {
+		return 0, errorOf(ErrRange, "%d bytes at %d are not in the data section of %d bytes", t.Size, t.Offset, h.size)
 	}
-	last := h.Tensors[len(h.Tensors)-1]
-	return last.Offset + last.Size
+	if off < 0 || off > t.Size || int64(n) > t.Size-off {
+		return 0, errorOf(ErrRange, "section of %d bytes at %d goes past its %d bytes", n, off, t.Size)
+	}
+	return h.DataStart + t.Offset + off, nil
 }
 
 // ReadHeader reads the header of a file of the given size in bytes and proves
@@ -96,7 +88,8 @@ func ReadHeader(r io.ReaderAt, size int64) (*Header, error) {
 	if err := parseHeader(src, h); err != nil {
 		return nil, err
 	}
-	if err := h.lay(size - h.DataStart); err != nil {
+	h.size = size - h.DataStart
+	if err := h.lay(h.size); err != nil {
 		return nil, err
 	}
 	if err := h.checkNames(ErrFormat); err != nil {

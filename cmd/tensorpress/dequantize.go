@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/files"
 )
 
 type dequantizeFlags struct {
@@ -52,7 +53,7 @@ func (d *dequantizeFlags) run(cmd *cobra.Command, args []string) error {
 	o.ShardSize = d.shardSize.bytes
 	follow := d.start(cmd.ErrOrStderr())
 	o.Threads, o.Memory, o.Progress = d.threads, d.memory.bytes, follow.update
-	r, err := tensorpress.Dequantize(cmd.Context(), args[0], args[1], o)
+	r, err := tensorpress.Dequantize(cmd.Context(), files.Dir(args[0]), files.Dir(args[1]), o)
 	follow.end(err == nil)
 	return d.finish(cmd, &d.report, r, err, printDone)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -26,7 +27,7 @@ headers and no weights.`,
 		Args: wants(1, 1),
 	}, "0 1 2 3 130", func(cmd *cobra.Command, args []string) error {
 		v, err := reading(cmd.Context(), func() (*report.Inspection, error) {
-			return tensorpress.Inspect(cmd.Context(), args[0])
+			return tensorpress.Inspect(cmd.Context(), files.Dir(args[0]))
 		})
 		if err != nil {
 			return err

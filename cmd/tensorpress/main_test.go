@@ -31,7 +31,7 @@ func TestScripts(t *testing.T) {
 			"interrupt":     interrupt,
 			"flip":          flip,
 			"truncate":      truncate,
-			"files":         files,
+			"files":         holds,
 			"json":          jsonQuery,
 		},
 	})

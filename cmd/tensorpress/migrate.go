@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -57,11 +58,11 @@ func (m *migrateFlags) run(cmd *cobra.Command, args []string) error {
 	o.ShardSize, o.Force, o.CopyWeights = m.shardSize.bytes, m.force, m.copyWeights
 	if m.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.PlanMigrate(cmd.Context(), args[0], m.dest(args), o)
+			return tensorpress.PlanMigrate(cmd.Context(), files.Dir(args[0]), files.Dir(m.dest(args)), o)
 		})
 		return m.finish(cmd, &m.report, r, err, printPlan)
 	}
-	r, err := tensorpress.Migrate(cmd.Context(), args[0], args[1], o)
+	r, err := tensorpress.Migrate(cmd.Context(), files.Dir(args[0]), files.Dir(args[1]), o)
 	follow.end(err == nil)
 	return m.finish(cmd, &m.report, r, err, printDone)
 }

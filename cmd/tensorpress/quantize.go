@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/usage"
@@ -16,6 +17,7 @@ import (
 type quantizeFlags struct {
 	o                         tensorpress.Options
 	set                       []string
+	like                      string
 	minNumel, minChannels     int
 	skipKeys, dryRun, planned bool
 	shardSize                 size
@@ -99,7 +101,7 @@ func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	q.recipe.add(f)
 	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`, or the config.json that holds one; flags win over it")
 	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")
-	f.StringVar(&q.o.Like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
+	f.StringVar(&q.like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
 	addSettings(f, "group-size", "scale", "dequantize-fp32", "exact-reference", "allow-nonfinite")
 	f.BoolVar(&q.o.QuantizationMetadata, "quantization-metadata", false, "ComfyUI's formats: describe layers in the header too, as _quantization_metadata")
 	f.BoolVar(&q.o.AcceptUnscaledFP8, "accept-unscaled-fp8", false, "take fp8 weights without any scale for plain numbers")
@@ -190,7 +192,9 @@ func (q *quantizeFlags) options(f *pflag.FlagSet) (o tensorpress.Options, err er
 	}
 	o.MinNumel, o.MinChannels = given(f, "min-numel", &q.minNumel), given(f, "min-channels", &q.minChannels)
 	o.SkipKeys = given(f, "skip-keys", &q.skipKeys)
-	o.ShardSize = q.shardSize.bytes
+	if o.ShardSize = q.shardSize.bytes; q.like != "" {
+		o.Like = files.Dir(q.like)
+	}
 	o.Measure = q.o.Measure || q.report.isHTML() && !f.Changed("measure")
 	return o, nil
 }
@@ -208,11 +212,11 @@ func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	if q.planned || q.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.Plan(cmd.Context(), args[0], dest, o)
+			return tensorpress.Plan(cmd.Context(), files.Dir(args[0]), files.Dir(dest), o)
 		})
 		return q.finish(cmd, &q.report, r, err, printPlan)
 	}
-	r, err := tensorpress.Quantize(cmd.Context(), args[0], dest, o)
+	r, err := tensorpress.Quantize(cmd.Context(), files.Dir(args[0]), files.Dir(dest), o)
 	follow.end(err == nil)
 	return q.finish(cmd, &q.report, r, err, printDone)
 }

@@ -212,9 +212,9 @@ func truncate(ts *testscript.TestScript, neg bool, args []string) {
 	check(ts, os.Truncate(ts.MkAbs(args[0]), info.Size()-n))
 }
 
-// files FOLDER NAMES... makes sure that a folder holds these and nothing else,
+// holds FOLDER NAMES... makes sure that a folder holds these and nothing else,
 // hidden leftovers included.
-func files(ts *testscript.TestScript, neg bool, args []string) {
+func holds(ts *testscript.TestScript, neg bool, args []string) {
 	entries, err := os.ReadDir(ts.MkAbs(args[0]))
 	check(ts, err)
 	var got []string

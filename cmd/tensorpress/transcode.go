@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -66,11 +67,11 @@ func (t *transcodeFlags) run(cmd *cobra.Command, args []string) error {
 	o.ShardSize, o.Force, o.CopyWeights = t.shardSize.bytes, t.force, t.copyWeights
 	if t.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.PlanTranscode(cmd.Context(), args[0], t.dest(args), o)
+			return tensorpress.PlanTranscode(cmd.Context(), files.Dir(args[0]), files.Dir(t.dest(args)), o)
 		})
 		return t.finish(cmd, &t.report, r, err, printPlan)
 	}
-	r, err := tensorpress.Transcode(cmd.Context(), args[0], args[1], o)
+	r, err := tensorpress.Transcode(cmd.Context(), files.Dir(args[0]), files.Dir(args[1]), o)
 	follow.end(err == nil)
 	return t.finish(cmd, &t.report, r, err, printMoved)
 }

@@ -7,11 +7,13 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
 type verifyFlags struct {
 	o         tensorpress.VerifyOptions
+	source    string
 	maxRelMSE float64
 	report    reportFlag
 	runFlags
@@ -37,7 +39,7 @@ rel_mse is the sum of squared errors over that of squared weights.`,
 		Args: wants(1, 1),
 	}, "0 1 2 3 4 130", v.run)
 	f := cmd.Flags()
-	f.StringVar(&v.o.Source, "source", "", "`SOURCE` that it was made of")
+	f.StringVar(&v.source, "source", "", "`SOURCE` that it was made of")
 	f.Float64Var(&v.maxRelMSE, "max-rel-mse", 0, "with --source: a layer's rel_mse above `X` is a problem")
 	f.StringVar(&v.o.For, "for", "", "`APP` that must load it: "+appList())
 	group(f, "What to check")
@@ -52,7 +54,7 @@ rel_mse is the sum of squared errors over that of squared weights.`,
 func (v *verifyFlags) check(cmd *cobra.Command, args []string) error {
 	v.o.MaxRelMSE = given(cmd.Flags(), "max-rel-mse", &v.maxRelMSE)
 	switch {
-	case v.o.MaxRelMSE != nil && v.o.Source == "":
+	case v.o.MaxRelMSE != nil && v.source == "":
 		return errors.New("--max-rel-mse needs --source")
 	case !(v.maxRelMSE >= 0): // NaN too
 		return fmt.Errorf("--max-rel-mse %g: want 0 or more", v.maxRelMSE)
@@ -60,25 +62,28 @@ func (v *verifyFlags) check(cmd *cobra.Command, args []string) error {
 	if err := v.runFlags.check(); err != nil {
 		return err
 	}
-	if v.o.Source != "" {
-		args = append(args, v.o.Source)
+	if v.source != "" {
+		args = append(args, v.source)
 	}
 	return v.report.check(args)
 }
 
 func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 	o := v.o
+	if v.source != "" {
+		o.Source = files.Dir(v.source)
+	}
 	follow := v.start(cmd.ErrOrStderr())
 	o.Threads, o.Memory, o.Progress = v.threads, v.memory.bytes, follow.update
 	found, err := reading(cmd.Context(), func() (*report.Verification, error) {
-		return tensorpress.Verify(cmd.Context(), args[0], o)
+		return tensorpress.Verify(cmd.Context(), files.Dir(args[0]), o)
 	})
 	follow.end(err == nil)
 	if err != nil {
 		return err
 	}
 	speak(found)
-	if err := v.report.write(found, func() *page { return verificationPage(args[0], o.Source, found) }); err != nil {
+	if err := v.report.write(found, func() *page { return verificationPage(args[0], v.source, found) }); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
 	if err := output(cmd.OutOrStdout(), v.json, found, func(w io.Writer) { printVerification(w, found) }); err != nil {

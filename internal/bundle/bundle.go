@@ -8,18 +8,19 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tensorpress/tensorpress/internal/bodies"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
-	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // Bundle is the models that a source holds: one, or those components of a diffusers
 // pipeline that are quantized.
 type Bundle struct {
-	Source string
+	Source source.Source
 	Models []*Model
 	// components are the folders of a pipeline, nil for one model.
 	components []string
@@ -31,10 +32,10 @@ type Bundle struct {
 type Model struct {
 	Folder     string // in the pipeline, "" for a source that is one model
 	Checkpoint *checkpoint.Checkpoint
-	Like       string // a quantized model whose settings it takes, if it is not --like itself
+	Like       *source.Source // a quantized model whose settings it takes, if it is not the one that was named
 	Plan       *plan.Plan
 	others     *checkpoint.Others // beside its weights, for a destination that is a folder
-	Writers    []*safetensors.Writer
+	Writers    []*bodies.Writer
 	// Restoration is that of a model that is quantized already; its Plan is plan.
 	Restoration *plan.Restoration
 }
@@ -60,10 +61,10 @@ func (one *Model) Note(text string) string {
 var quantizable = []string{"transformer", "text_encoder", "unet"}
 
 // ReadModels opens the models of a source that are quantized; like is a quantized
-// model, or a pipeline, whose settings are taken, "" for none.
-func ReadModels(source, like string) (*Bundle, error) {
-	m := &Bundle{Source: source}
-	folders, found, err := pipelineOf(source)
+// model, or a pipeline, whose settings are taken, nil for none.
+func ReadModels(s source.Source, like *source.Source) (*Bundle, error) {
+	m := newBundle(s)
+	folders, found, err := pipelineOf(s)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +72,7 @@ func ReadModels(source, like string) (*Bundle, error) {
 		m.components = folders
 		return m, m.readPipeline(like)
 	}
-	c, err := checkpoint.Open(source)
+	c, err := checkpoint.Open(s)
 	if err != nil {
 		return nil, err
 	}
@@ -79,18 +80,22 @@ func ReadModels(source, like string) (*Bundle, error) {
 	return m, nil
 }
 
+func newBundle(s source.Source) *Bundle {
+	return &Bundle{Source: s, witness: checkpoint.Witness{Tree: s.Tree}}
+}
+
 // ErrNothingDecided is that of a source in which there is nothing to do.
 var ErrNothingDecided = errors.New("holds no quantized layer")
 
 // ReadDecided opens the models of a source that hold quantized layers: those for
 // which decide makes a plan.
-func ReadDecided(source, dest string, copyWeights bool, decide func(*Model) error) (*Bundle, error) {
-	folders, err := ModelsOf(source)
+func ReadDecided(s source.Source, dest string, copyWeights bool, decide func(*Model) error) (*Bundle, error) {
+	folders, err := ModelsOf(s)
 	if err != nil {
 		return nil, err
 	}
-	m := &Bundle{Source: source}
-	if m.components, _, err = pipelineOf(source); err != nil {
+	m := newBundle(s)
+	if m.components, _, err = pipelineOf(s); err != nil {
 		return nil, err
 	}
 	for _, folder := range folders {
@@ -100,7 +105,7 @@ func ReadDecided(source, dest string, copyWeights bool, decide func(*Model) erro
 	}
 	switch {
 	case len(m.Models) == 0:
-		return nil, usage.SourceErrorf("%s %w", source, ErrNothingDecided)
+		return nil, usage.SourceErrorf("%s %w", s.Path, ErrNothingDecided)
 	case m.IsPipeline() && dest != "" && !IsFolder(dest):
 		return nil, errors.Join(usage.Errorf("%s must be a folder, since the source is a pipeline", dest), m.Close())
 	}
@@ -129,11 +134,11 @@ func (m *Bundle) addDecided(folder string, decide func(*Model) error) error {
 
 // readPipeline opens the components that are quantized: those of that kind, and
 // where another pipeline's settings are taken, those that are quantized there.
-func (m *Bundle) readPipeline(like string) error {
+func (m *Bundle) readPipeline(like *source.Source) error {
 	var likePipeline bool
 	var err error
-	if like != "" {
-		_, likePipeline, err = pipelineOf(like)
+	if like != nil {
+		_, likePipeline, err = pipelineOf(*like)
 	}
 	for _, folder := range m.components {
 		if !slices.ContainsFunc(quantizable, func(name string) bool { return strings.HasPrefix(folder, name) }) {
@@ -141,7 +146,8 @@ func (m *Bundle) readPipeline(like string) error {
 		}
 		one := &Model{Folder: folder}
 		if likePipeline {
-			if one.Like = Within(like, folder); !isQuantized(one.Like) {
+			part := like.In(folder)
+			if one.Like = &part; !isQuantized(part) {
 				continue
 			}
 		}
@@ -155,16 +161,16 @@ func (m *Bundle) readPipeline(like string) error {
 	case err != nil:
 		return errors.Join(err, m.Close())
 	case len(m.Models) == 0 && likePipeline:
-		return usage.SourceErrorf("%s: no component of it is quantized in %s", m.Source, like)
+		return usage.SourceErrorf("%s: no component of it is quantized in %s", m.Source.Path, like.Path)
 	case len(m.Models) == 0:
-		return usage.SourceErrorf("%s: the pipeline has no component that is quantized: %s", m.Source, strings.Join(quantizable, ", "))
+		return usage.SourceErrorf("%s: the pipeline has no component that is quantized: %s", m.Source.Path, strings.Join(quantizable, ", "))
 	}
 	return nil
 }
 
 // isQuantized reports whether a folder holds a quantized layer. One that cannot
 // be read counts, so that whoever takes it says why.
-func isQuantized(folder string) bool {
+func isQuantized(folder source.Source) bool {
 	if !HoldsWeights(folder) {
 		return false
 	}
@@ -197,7 +203,7 @@ func (m *Bundle) ListOthers(dest string, copyWeights bool) (err error) {
 		return nil
 	}
 	m.Others, err = checkpoint.Listing{
-		Dir: m.Source, Described: m.components, CopyWeights: copyWeights, Witness: &m.witness,
+		Tree: m.Source.Tree, Dir: m.Source.Path, Described: m.components, CopyWeights: copyWeights, Witness: &m.witness,
 		Skip: func(name string) bool {
 			return slices.ContainsFunc(m.Models, func(one *Model) bool { return one.Folder == name })
 		},
@@ -262,11 +268,11 @@ func ClassesOf(config pyjson.Object) []string {
 }
 
 // ReadModel finds a checkpoint's layers, with the help of its source if given.
-func ReadModel(c *checkpoint.Checkpoint, source string) (*layout.Model, error) {
+func ReadModel(c *checkpoint.Checkpoint, s *source.Source) (*layout.Model, error) {
 	var from *checkpoint.Checkpoint
-	if source != "" {
+	if s != nil {
 		var err error
-		if from, err = checkpoint.Open(source); err != nil {
+		if from, err = checkpoint.Open(*s); err != nil {
 			return nil, err
 		}
 		defer from.Close()

@@ -3,7 +3,6 @@ package bundle
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
@@ -81,7 +80,7 @@ func CopyOthers(ctx context.Context, s Sink, one *Model) error {
 		if name == ModelConfig {
 			continue
 		}
-		if err := s.CopyFile(ctx, name, filepath.Join(one.Checkpoint.Dir, filepath.FromSlash(name))); err != nil {
+		if err := s.CopyFile(ctx, name, one.Checkpoint.Beside(name)); err != nil {
 			return err
 		}
 	}
@@ -92,7 +91,7 @@ func CopyOthers(ctx context.Context, s Sink, one *Model) error {
 // or without any where config is nil. A model without a config of its own gets
 // the SDNQ config as a file.
 func WriteModelConfig(s Sink, c *checkpoint.Checkpoint, p *plan.Plan) error {
-	path, config := filepath.Join(c.Dir, ModelConfig), p.Config
+	config := p.Config
 	text, err := c.ReadBeside(ModelConfig)
 	switch {
 	case err != nil:
@@ -104,7 +103,7 @@ func WriteModelConfig(s Sink, c *checkpoint.Checkpoint, p *plan.Plan) error {
 	}
 	model, err := pyjson.ParseObject(text)
 	if err != nil {
-		return usage.SourceErrorf("%s: %w", path, err)
+		return usage.SourceErrorf("%s: %w", c.Beside(ModelConfig).Path, err)
 	}
 	without := layout.WithoutDeclarations(model)
 	changed := pyjson.Dump(without) != pyjson.Dump(model)

@@ -2,15 +2,13 @@ package bundle
 
 import (
 	"bytes"
-	"io"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/source"
 )
 
 // descriptions are files in a model's folder that say how its weights were
@@ -31,7 +29,7 @@ func describes(c *checkpoint.Checkpoint, name string) bool {
 	case base != name: // of a part that is copied as it is
 		return false
 	case name == recipe:
-		return mentions(filepath.Join(c.Dir, name), "Modifier:")
+		return mentions(c, name, "Modifier:")
 	default:
 		known := slices.Contains(layout.DescriptionFiles, name) || slices.Contains(descriptions, name)
 		return known || strings.HasPrefix(name, "quant_model_description") && strings.HasSuffix(name, ".json")
@@ -39,13 +37,8 @@ func describes(c *checkpoint.Checkpoint, name string) bool {
 }
 
 // mentions looks for a word near the beginning of a file.
-func mentions(path, word string) bool {
-	f, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	text, _ := io.ReadAll(io.LimitReader(f, 1<<16))
+func mentions(c *checkpoint.Checkpoint, name, word string) bool {
+	text, _ := source.Begin(c.Tree, c.Tree.Join(c.Dir, name), 1<<16)
 	return bytes.Contains(text, []byte(word))
 }
 

@@ -3,23 +3,23 @@ package bundle
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // pipelineOf returns the folders that a pipeline's index names and that are
-// there, in its order; found tells whether the path is a pipeline.
-func pipelineOf(path string) (folders []string, found bool, err error) {
-	name := filepath.Join(path, checkpoint.PipelineFile)
-	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+// there, in its order; found tells whether the source is a pipeline.
+func pipelineOf(s source.Source) (folders []string, found bool, err error) {
+	name := s.Join(s.Path, checkpoint.PipelineFile)
+	if info, err := s.Stat(s.Path); err != nil || !info.IsDir() {
 		return nil, false, nil // no pipeline; whoever reads it says what else is wrong
 	}
-	text, err := checkpoint.ReadFile(name, checkpoint.MaxText)
+	text, err := source.ReadFile(s.Tree, name, checkpoint.MaxText)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false, nil
 	}
@@ -34,23 +34,23 @@ func pipelineOf(path string) (folders []string, found bool, err error) {
 		if !filepath.IsLocal(entry.Key) || strings.ContainsAny(entry.Key, `/\`) {
 			continue
 		}
-		if info, err := os.Stat(filepath.Join(path, entry.Key)); err == nil && info.IsDir() {
+		if info, err := s.Stat(s.Join(s.Path, entry.Key)); err == nil && info.IsDir() {
 			folders = append(folders, entry.Key)
 		}
 	}
 	return folders, true, nil
 }
 
-// ModelsOf lists the folders of a path that hold weights: those of a
-// pipeline's components, or "" for a path that is one model.
-func ModelsOf(path string) ([]string, error) {
-	folders, found, err := pipelineOf(path)
+// ModelsOf lists the folders of a source that hold weights: those of a
+// pipeline's components, or "" for a source that is one model.
+func ModelsOf(s source.Source) ([]string, error) {
+	folders, found, err := pipelineOf(s)
 	if !found || err != nil {
 		return []string{""}, err
 	}
 	var models []string
 	for _, name := range folders {
-		holds, err := checkpoint.HoldsWeights(filepath.Join(path, name))
+		holds, err := checkpoint.HoldsWeights(s.In(name))
 		if err != nil {
 			return nil, err
 		}
@@ -59,21 +59,21 @@ func ModelsOf(path string) ([]string, error) {
 		}
 	}
 	if len(models) == 0 {
-		return nil, usage.SourceErrorf("%s: no component of the pipeline holds .safetensors weights", path)
+		return nil, usage.SourceErrorf("%s: no component of the pipeline holds .safetensors weights", s.Path)
 	}
 	return models, nil
 }
 
-// Within is the path of one of the models that modelsOf lists.
-func Within(path, folder string) string {
+// Within is the name of a model's output in that of a pipeline.
+func Within(dest, folder string) string {
 	if folder == "" {
-		return path
+		return dest
 	}
-	return filepath.Join(path, folder)
+	return filepath.Join(dest, folder)
 }
 
 // HoldsWeights counts a folder that cannot be read, which fails where it is opened.
-func HoldsWeights(folder string) bool {
+func HoldsWeights(folder source.Source) bool {
 	holds, err := checkpoint.HoldsWeights(folder)
 	return holds || err != nil && !errors.Is(err, fs.ErrNotExist)
 }

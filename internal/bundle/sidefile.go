@@ -14,6 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -67,6 +68,19 @@ func SideFileOf(p *plan.Plan, dest string, force bool) (f SideFile, err error) {
 	return f, nil
 }
 
+// NoSideFile is for a sink that does not tell what else is there: the config is in the
+// header alone.
+func NoSideFile(p *plan.Plan, dest string) (f SideFile, err error) {
+	switch {
+	case p.Config == nil:
+	case p.ConfigFile:
+		err = usage.Errorf("%s: the application reads %s beside the weights and no header: name a folder", dest, layout.ConfigFile)
+	default:
+		f.note = fmt.Sprintf("the SDNQ config is in the header of %s alone", dest)
+	}
+	return f, err
+}
+
 // oldConfig reads what lies there, nil for nothing; ordinary is false where it is
 // no file, or none that a config could be.
 func oldConfig(path string) (text []byte, ordinary bool, err error) {
@@ -89,7 +103,7 @@ func isOwn(real string, config []byte) bool {
 	if config == nil || !sameConfig(headerConfig(real), config) {
 		return false
 	}
-	others, err := layout.Neighbours(filepath.Dir(real), filepath.Base(real))
+	others, err := layout.Neighbours(source.Path(filepath.Dir(real)), filepath.Base(real))
 	return err == nil && !slices.ContainsFunc(others, func(name string) bool {
 		return sameConfig(headerConfig(filepath.Join(filepath.Dir(real), name)), config)
 	})
@@ -97,7 +111,7 @@ func isOwn(real string, config []byte) bool {
 
 // notBeside says why a config cannot lie beside an output, "" where it can.
 func notBeside(real string, old []byte, own, force bool) (string, error) {
-	others, err := layout.Neighbours(filepath.Dir(real), filepath.Base(real))
+	others, err := layout.Neighbours(source.Path(filepath.Dir(real)), filepath.Base(real))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return "", nil
 	}

@@ -3,24 +3,24 @@ package bundle
 import (
 	"context"
 	"io"
-	"os"
 	"path"
-	"path/filepath"
 
+	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/bodies"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/plan"
-	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/internal/source"
 )
 
-// Sink is where the files of a model go: a stage, or a folder in one.
+// Sink is where the files of a model go: a folder of an output.
 type Sink interface {
-	Create(name string) (io.WriterAt, error)
+	Create(name string, size int64) (io.WriterAt, error)
 	WriteFile(name string, data []byte) error
-	CopyFile(ctx context.Context, name, from string) error
+	CopyFile(ctx context.Context, name string, from source.Source) error
 }
 
 // IsFolder reports whether a destination is one, by its name.
-func IsFolder(dest string) bool { return filepath.Ext(filepath.Clean(dest)) != ".safetensors" }
+func IsFolder(dest string) bool { return files.Dir(dest).IsFolder() }
 
 // Listing is a place that knows what is written and writes nothing.
 type Listing struct {
@@ -39,7 +39,7 @@ type listed struct {
 
 func (l listed) add(name string) { l.Names = append(l.Names, path.Join(l.folder, name)) }
 
-func (l listed) Create(name string) (io.WriterAt, error) {
+func (l listed) Create(name string, _ int64) (io.WriterAt, error) {
 	l.add(name)
 	return nil, nil
 }
@@ -49,9 +49,9 @@ func (l listed) WriteFile(name string, data []byte) error {
 	return nil
 }
 
-func (l listed) CopyFile(_ context.Context, name, from string) error {
+func (l listed) CopyFile(_ context.Context, name string, from source.Source) error {
 	l.add(name)
-	if info, err := os.Stat(from); err == nil { // else the copy says what is wrong
+	if info, err := from.Stat(from.Path); err == nil { // else the copy says what is wrong
 		l.Bytes += info.Size()
 	}
 	return nil
@@ -65,24 +65,20 @@ func SourcePaths(c *checkpoint.Checkpoint, copied bool) []string {
 		paths = append(paths, c.Dir)
 	}
 	for _, name := range c.ShardNames {
-		paths = append(paths, filepath.Join(c.Dir, filepath.FromSlash(name)))
+		paths = append(paths, c.Beside(name).Path)
 	}
 	return paths
 }
 
 // CreateFiles opens the files of a plan for their bodies.
-func CreateFiles(s Sink, files []plan.File) ([]*safetensors.Writer, error) {
-	var all []*safetensors.Writer
+func CreateFiles(s Sink, files []plan.File) ([]*bodies.Writer, error) {
+	var all []*bodies.Writer
 	for _, file := range files {
-		f, err := s.Create(file.Name)
+		f, err := s.Create(file.Name, file.Header.FileSize())
 		if err != nil {
 			return nil, err
 		}
-		w, err := safetensors.NewBodies(f, file.Header)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, w)
+		all = append(all, bodies.NewWriter(f, file.Header))
 	}
 	return all, nil
 }

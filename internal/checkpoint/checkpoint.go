@@ -8,11 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/tensorpress/tensorpress/internal/bodies"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -25,15 +26,16 @@ type Tensor struct {
 
 // Checkpoint is what a source holds. Its fields must not be changed.
 type Checkpoint struct {
-	Path    string // as given to Open
-	Dir     string // folder of the weights
-	IsDir   bool   // Path is a folder
-	Sharded bool   // the weights are a set of shards, be it a set of one
+	Tree    source.Tree // that holds it
+	Path    string      // as given to Open
+	Dir     string      // folder of the weights
+	IsDir   bool        // Path is a folder
+	Sharded bool        // the weights are a set of shards, be it a set of one
 	// Index is the file name of the weight index, empty if there is none.
 	Index string
 	// Shards are the weight files, in the order of ShardNames. Read them with
 	// ReadSection of the checkpoint, which bounds how many are open.
-	Shards     []*safetensors.File
+	Shards     []*Shard
 	ShardNames []string // slash paths relative to Dir, ascending
 	Tensors    []Tensor // ascending by name
 	// Metadata is that of the file. For shards it has the keys on which all
@@ -50,26 +52,39 @@ type Checkpoint struct {
 	// Witness has the files beside the shards that were read.
 	Witness Witness
 
-	source string // that it is a part of, "" for none
-	set    *set
-	open   openSet
+	whole string // path of the source that it is a part of, "" for none
+	set   *set
+	open  openSet
 }
 
 // Part is one shard of several.
 type Part struct{ Number, Of int }
 
-// Open reads the inventory of path: a .safetensors file, a weight index
+// Open reads the inventory of a source: a .safetensors file, a weight index
 // (*.safetensors.index.json), or a folder that holds either. A source that is
 // not as it should be is an [ErrSource].
-func Open(path string) (*Checkpoint, error) { return open(&Checkpoint{Path: path}) }
+func Open(s source.Source) (*Checkpoint, error) { return open(newCheckpoint(s)) }
 
 // OpenPart is Open of a folder of a source, "" for all of it. Links among its
 // other files may lead to whatever lies in the source.
-func OpenPart(source, folder string) (*Checkpoint, error) {
-	if folder == "" {
-		return Open(source)
+func OpenPart(s source.Source, folder string) (*Checkpoint, error) {
+	c := newCheckpoint(s.In(folder))
+	if folder != "" {
+		c.whole = s.Path
 	}
-	return open(&Checkpoint{Path: filepath.Join(source, folder), source: source})
+	return open(c)
+}
+
+func newCheckpoint(s source.Source) *Checkpoint {
+	return &Checkpoint{Tree: s.Tree, Path: s.Path, Witness: Witness{Tree: s.Tree}}
+}
+
+// beside is the path of a file beside the weights.
+func (c *Checkpoint) beside(name string) string { return c.Tree.Join(c.Dir, name) }
+
+// Beside is a file beside the weights.
+func (c *Checkpoint) Beside(name string) source.Source {
+	return source.Source{Tree: c.Tree, Path: c.beside(name)}
 }
 
 func open(c *Checkpoint) (*Checkpoint, error) {
@@ -92,7 +107,7 @@ func (c *Checkpoint) load() error {
 	}
 	c.Metadata = mergeMetadata(c.Shards)
 	for _, f := range c.Shards {
-		f.Forget() // c.Tensors has them
+		f.header.Tensors = nil // c.Tensors has them
 	}
 	return nil
 }
@@ -131,7 +146,7 @@ func (c *Checkpoint) follow(idx *index) bool {
 	left, numbers := make([][]safetensors.Tensor, len(c.Shards)), make(map[string]int, len(c.Shards))
 	n := 0
 	for i, name := range c.ShardNames {
-		left[i], numbers[name] = c.Shards[i].Header().Tensors, i
+		left[i], numbers[name] = c.Shards[i].header.Tensors, i
 		n += len(left[i])
 	}
 	if n != len(idx.entries) {
@@ -156,11 +171,11 @@ func (c *Checkpoint) follow(idx *index) bool {
 func (c *Checkpoint) collect() error {
 	n := 0
 	for _, f := range c.Shards {
-		n += len(f.Header().Tensors)
+		n += len(f.header.Tensors)
 	}
 	c.Tensors = make([]Tensor, 0, n)
 	for shard, f := range c.Shards {
-		for _, t := range f.Header().Tensors {
+		for _, t := range f.header.Tensors {
 			c.Tensors = append(c.Tensors, Tensor{Tensor: t, Shard: shard})
 		}
 	}
@@ -197,7 +212,7 @@ func sorted(tensors []Tensor) []Tensor {
 
 // compare makes sure that the index and the shards say the same.
 func (c *Checkpoint) compare(idx *index) error {
-	path := filepath.Join(c.Dir, c.Index)
+	path := c.beside(c.Index)
 	tensors := c.Tensors
 	for _, e := range idx.entries {
 		if len(tensors) > 0 && tensors[0].Name < e.tensor {
@@ -218,11 +233,11 @@ func (c *Checkpoint) compare(idx *index) error {
 }
 
 // mergeMetadata keeps the keys on which the files that have them agree.
-func mergeMetadata(files []*safetensors.File) map[string]string {
+func mergeMetadata(files []*Shard) map[string]string {
 	var merged map[string]string
 	disputed := map[string]bool{}
 	for _, f := range files {
-		metadata := f.Header().Metadata
+		metadata := f.header.Metadata
 		if metadata != nil && merged == nil {
 			merged = make(map[string]string, len(metadata))
 		}
@@ -245,14 +260,14 @@ func (c *Checkpoint) loadConfig() error {
 		return err
 	}
 	if c.Config, err = pyjson.ParseObject(text); err != nil && c.IsModel() {
-		return usage.SourceErrorf("%s: %w", filepath.Join(c.Dir, configFile), err)
+		return usage.SourceErrorf("%s: %w", c.beside(configFile), err)
 	}
 	return nil
 }
 
 // ReadBeside reads a file beside the weights, nil if there is none.
 func (c *Checkpoint) ReadBeside(name string) ([]byte, error) {
-	text, err := c.Witness.ReadFile(filepath.Join(c.Dir, name))
+	text, err := c.Witness.ReadFile(c.beside(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -260,7 +275,7 @@ func (c *Checkpoint) ReadBeside(name string) ([]byte, error) {
 }
 
 // root is the folder that links must not leave.
-func (c *Checkpoint) root() string { return cmp.Or(c.source, c.Dir) }
+func (c *Checkpoint) root() string { return cmp.Or(c.whole, c.Dir) }
 
 // Stem is the loader's own name for the weights, that of shards without their
 // numbers.
@@ -290,9 +305,7 @@ func (c *Checkpoint) IndexName() string {
 // Unchanged is an [ErrSource] if a file that was read is not what it was.
 func (c *Checkpoint) Unchanged() error {
 	for _, f := range c.Shards {
-		if err := f.Unchanged(); errors.Is(err, safetensors.ErrFormat) || errors.Is(err, fs.ErrNotExist) {
-			return changedError(f.Path())
-		} else if err != nil {
+		if err := unchanged(c.Tree, f.path, f.info); err != nil {
 			return err
 		}
 	}
@@ -330,35 +343,36 @@ func (c *Checkpoint) search(name string) (int, bool) {
 }
 
 // ReadSection fills p from the body of t, beginning off bytes into it. It is
-// safe for concurrent use. Errors are those of [safetensors.File.ReadSection];
-// a shard that changed after Open is an [ErrSource].
+// safe for concurrent use. Errors name the file and the tensor: those of
+// [safetensors.Header.Section], and an [ErrSource] for a shard that changed after
+// Open or ends too early.
 func (c *Checkpoint) ReadSection(t Tensor, p []byte, off int64) error {
 	if t.Shard < 0 || t.Shard >= len(c.Shards) {
 		return fmt.Errorf("tensor %.200q: shard %d of %d: %w", t.Name, t.Shard, len(c.Shards), safetensors.ErrRange)
 	}
 	c.open.use(t.Shard)
-	err := c.Shards[t.Shard].ReadSection(t.Tensor, p, off)
+	err := c.Shards[t.Shard].readSection(t.Tensor, p, off)
 	return errors.Join(asSource(err), c.open.release(t.Shard, c.Shards))
 }
 
 // CopySection copies n bytes of t, beginning off bytes into it, to the same
-// place in tensor dst of a file that is being written. Errors are those of
-// [safetensors.Writer.CopySection]; a shard that changed is an [ErrSource].
-func (c *Checkpoint) CopySection(t Tensor, to *safetensors.Writer, dst safetensors.Tensor, off int64, n int) error {
+// place in tensor dst of a file that is being written, through the program only where
+// the system does not copy. Errors are those of ReadSection and of writing.
+func (c *Checkpoint) CopySection(t Tensor, to *bodies.Writer, dst safetensors.Tensor, off int64, n int) error {
 	c.open.use(t.Shard)
-	err := to.CopySection(dst, c.Shards[t.Shard], t.Tensor, off, n)
+	err := c.Shards[t.Shard].copySection(t.Tensor, to, dst, off, n)
 	return errors.Join(asSource(err), c.open.release(t.Shard, c.Shards))
 }
 
 // File is the path of the file that holds t, for messages.
-func (c *Checkpoint) File(t Tensor) string { return c.Shards[t.Shard].Path() }
+func (c *Checkpoint) File(t Tensor) string { return c.Shards[t.Shard].path }
 
 // Close closes the weight files.
 func (c *Checkpoint) Close() error {
 	var errs []error
 	for _, f := range c.Shards {
 		if f != nil {
-			errs = append(errs, f.Close())
+			errs = append(errs, f.close())
 		}
 	}
 	return errors.Join(errs...)

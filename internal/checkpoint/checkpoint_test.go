@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -52,7 +53,7 @@ func folder(t testing.TB, files map[string]string) string {
 
 func open(t testing.TB, path string) *checkpoint.Checkpoint {
 	t.Helper()
-	c, err := checkpoint.Open(path)
+	c, err := checkpoint.Open(source.Path(path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +204,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := checkpoint.Open(filepath.Join(folder(t, tt.files), tt.open))
+			_, err := checkpoint.Open(source.Path(filepath.Join(folder(t, tt.files), tt.open)))
 			if !errors.Is(err, checkpoint.ErrSource) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
@@ -212,11 +213,11 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestMissingPathsAreOSErrors(t *testing.T) {
-	_, err := checkpoint.Open(filepath.Join(t.TempDir(), "none"))
+	_, err := checkpoint.Open(source.Path(filepath.Join(t.TempDir(), "none")))
 	if !errors.Is(err, fs.ErrNotExist) || errors.Is(err, checkpoint.ErrSource) {
 		t.Errorf("got %v, want ErrNotExist", err)
 	}
-	_, err = checkpoint.Open(folder(t, map[string]string{indexName: twoShards}))
+	_, err = checkpoint.Open(source.Path(folder(t, map[string]string{indexName: twoShards})))
 	if !errors.Is(err, fs.ErrNotExist) || !errors.Is(err, checkpoint.ErrSource) || !strings.Contains(err.Error(), `"x.safetensors"`) {
 		t.Errorf("got %v, want ErrNotExist and ErrSource of the first shard", err)
 	}
@@ -264,7 +265,7 @@ func TestConfig(t *testing.T) {
 	if c := open(t, filepath.Join(folder(t, files), "model.safetensors")); c.Config != nil {
 		t.Errorf("got %v beside a file", c.Config)
 	}
-	if _, err := checkpoint.Open(folder(t, files)); !errors.Is(err, checkpoint.ErrSource) {
+	if _, err := checkpoint.Open(source.Path(folder(t, files))); !errors.Is(err, checkpoint.ErrSource) {
 		t.Errorf("got %v for a broken config", err)
 	}
 }
@@ -318,7 +319,7 @@ func TestLinkedCache(t *testing.T) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for _, path := range []string{filepath.Dir(dir), filepath.Join(cache, "models--o--n")} {
-		if _, err := checkpoint.Open(path); !errors.Is(err, checkpoint.ErrSource) || !strings.Contains(err.Error(), "take the model in it, "+dir) {
+		if _, err := checkpoint.Open(source.Path(path)); !errors.Is(err, checkpoint.ErrSource) || !strings.Contains(err.Error(), "take the model in it, "+dir) {
 			t.Errorf("%s: got %v", path, err)
 		}
 	}
@@ -382,7 +383,7 @@ func TestReadSectionOfAChangedShard(t *testing.T) {
 func BenchmarkOpen1000Shards(b *testing.B) {
 	dir := manyShards(b, 1000)
 	for b.Loop() {
-		c, err := checkpoint.Open(dir)
+		c, err := checkpoint.Open(source.Path(dir))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -437,7 +438,7 @@ func TestUpBehindALink(t *testing.T) {
 		}
 	}
 	for _, path := range []string{at("b/link") + "/../model.safetensors", at("b/link") + "/.."} {
-		c, err := checkpoint.Open(path)
+		c, err := checkpoint.Open(source.Path(path))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,18 +23,16 @@ type index struct {
 // readIndex reads the index and tells of each file in it as soon as it meets it,
 // perhaps several times, though the index may yet turn out to be refused.
 func (c *Checkpoint) readIndex(found func(file string)) (*index, error) {
-	path := filepath.Join(c.Dir, c.Index)
-	f, err := openFile(path)
+	path := c.beside(c.Index)
+	f, err := c.Tree.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	text := new(strings.Builder)
-	if info, err := f.Stat(); err == nil {
-		text.Grow(int(min(info.Size(), MaxText)))
-		c.Witness.See(path, info)
-	}
-	if _, err := io.Copy(text, io.LimitReader(f, MaxText+1)); err != nil {
+	text.Grow(int(min(f.Info.Size(), MaxText)))
+	c.Witness.See(path, f.Info)
+	if _, err := io.Copy(text, io.NewSectionReader(f, 0, MaxText+1)); err != nil {
 		return nil, err
 	}
 	x, err := parseIndex(strings.TrimPrefix(text.String(), byteOrderMark), found)

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 func TestParseIndexRefuses(t *testing.T) {
@@ -117,9 +115,9 @@ func FuzzIndex(f *testing.F) {
 
 func TestOpenSetStaysBounded(t *testing.T) {
 	var s openSet
-	files := make([]*safetensors.File, 4*maxOpen)
+	files := make([]*Shard, 4*maxOpen)
 	for i := range files {
-		files[i] = &safetensors.File{}
+		files[i] = &Shard{}
 	}
 	for shard := range files {
 		s.use(0) // in use all the time

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
@@ -33,19 +34,20 @@ func plainly(err error) error {
 // locate finds the weights that c.Path stands for, and reads the config beside
 // them.
 func (c *Checkpoint) locate() error {
-	info, err := os.Stat(c.Path)
+	info, err := c.Tree.Stat(c.Path)
 	if err != nil {
 		return plainly(err)
 	}
 	if info.IsDir() {
 		return c.locateInDir()
 	}
-	if err := checkRegular(c.Path, info); err != nil {
+	if err := source.CheckRegular(c.Path, info); err != nil {
 		return err
 	}
-	name := filepath.Base(c.Path)
-	folder, _ := filepath.Split(c.Path)
-	c.Dir = filepath.Clean(straight(cmp.Or(folder, ".")))
+	folder, name := c.Tree.Split(c.Path)
+	if c.Dir = folder; c.Tree.OnDisk() {
+		c.Dir = filepath.Clean(straight(cmp.Or(folder, ".")))
+	}
 	s, number, ok := parseName(name)
 	switch {
 	case name == PipelineFile:
@@ -119,8 +121,11 @@ func isPickle(name string) bool {
 // locateInDir takes what the config names, else what the loader of the folder
 // does.
 func (c *Checkpoint) locateInDir() error {
-	c.Dir, c.IsDir = straight(c.Path), true
-	names, err := fileNames(c.Dir)
+	c.Dir, c.IsDir = c.Path, true
+	if c.Tree.OnDisk() {
+		c.Dir = straight(c.Path)
+	}
+	names, err := fileNames(c.Tree, c.Dir)
 	if err != nil {
 		return err
 	}
@@ -130,12 +135,12 @@ func (c *Checkpoint) locateInDir() error {
 	if err := c.loadConfig(); err != nil {
 		return err
 	}
-	s, err := explicitSet(c.Dir, c.Config)
+	s, err := c.explicitSet()
 	c.Explicit = s != nil
 	if s == nil && err == nil {
 		sets := setsOf(names)
 		if len(sets) == 0 {
-			return noWeightsError(c.Dir, names)
+			return c.noWeights(names)
 		}
 		s, err = chooseSet(c.Dir, sets, c.Config)
 	}
@@ -150,8 +155,8 @@ func (c *Checkpoint) locateInDir() error {
 
 // fileNames are the names in dir that are neither folders nor hidden, ascending.
 // Links count: model caches are made of them.
-func fileNames(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
+func fileNames(t source.Tree, dir string) ([]string, error) {
+	entries, err := t.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -165,8 +170,8 @@ func fileNames(dir string) ([]string, error) {
 }
 
 // HoldsWeights reports whether a folder has weights that are read.
-func HoldsWeights(dir string) (bool, error) {
-	names, err := fileNames(dir)
+func HoldsWeights(folder source.Source) (bool, error) {
+	names, err := fileNames(folder.Tree, folder.Path)
 	return len(setsOf(names)) > 0, err
 }
 
@@ -179,16 +184,18 @@ func ListNames(names []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
-func noWeightsError(dir string, names []string) error {
-	if err := cacheError(dir); err != nil {
-		return err
+func (c *Checkpoint) noWeights(names []string) error {
+	if c.Tree.OnDisk() {
+		if err := cacheError(c.Dir); err != nil {
+			return err
+		}
 	}
 	for _, name := range names {
 		if isPickle(name) || hasSuffix(name, ".gguf") {
-			return usage.SourceErrorf("no %s file in the folder: %w", weightSuffix, foreignError(filepath.Join(dir, name), name))
+			return usage.SourceErrorf("no %s file in the folder: %w", weightSuffix, foreignError(c.beside(name), name))
 		}
 	}
-	return usage.SourceErrorf("%s: no %s file in the folder", dir, weightSuffix)
+	return usage.SourceErrorf("%s: no %s file in the folder", c.Dir, weightSuffix)
 }
 
 // cacheError says what to take of a repository's folder in a hub's cache, nil

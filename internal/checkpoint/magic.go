@@ -1,9 +1,10 @@
 package checkpoint
 
 import (
-	"io"
 	"regexp"
 	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/source"
 )
 
 // magic is how files of another kind begin.
@@ -64,21 +65,15 @@ var ours = regexp.MustCompile(`^(?s:....\x00{4}\{)`)
 
 // foreignContent says what a file is that is no safetensors file, "" where its
 // beginning does not tell or is that of one.
-func foreignContent(path string) string {
-	f, err := openFile(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	begin := make([]byte, 512)
-	n, err := io.ReadFull(f, begin)
+func foreignContent(t source.Tree, path string) string {
+	begin, err := source.Begin(t, path, 512)
 	switch {
-	case n == 0 && err == io.EOF:
-		return "empty: " + again
-	case err != nil && err != io.ErrUnexpectedEOF:
+	case err != nil:
 		return ""
+	case len(begin) == 0:
+		return "empty: " + again
 	}
-	text := latin1(begin[:n])
+	text := latin1(begin)
 	if ours.MatchString(text) { // damaged
 		return ""
 	}

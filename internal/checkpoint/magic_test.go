@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/source"
 )
 
 // TestForeignContent: who has a file of another kind under a .safetensors name is
@@ -44,7 +45,7 @@ func TestForeignContent(t *testing.T) {
 	}
 	for _, tt := range tests {
 		dir := folder(t, map[string]string{"x.safetensors": tt.content})
-		_, err := checkpoint.Open(filepath.Join(dir, "x.safetensors"))
+		_, err := checkpoint.Open(source.Path(filepath.Join(dir, "x.safetensors")))
 		says := err != nil && strings.Contains(err.Error(), "x.safetensors: is no safetensors file: it is ")
 		if !errors.Is(err, checkpoint.ErrSource) || says != (tt.want != "") || says && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)

@@ -5,11 +5,11 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
@@ -41,7 +41,7 @@ func (c *Checkpoint) OtherFiles(copyWeights bool) (*Others, error) {
 
 func (c *Checkpoint) listing(copyWeights bool, w *Witness) Listing {
 	return Listing{
-		Dir: c.Dir, root: c.root(), Skip: c.isWeights, CopyWeights: copyWeights, Witness: w,
+		Tree: c.Tree, Dir: c.Dir, root: c.root(), Skip: c.isWeights, CopyWeights: copyWeights, Witness: w,
 		clash: func(name string) bool {
 			s, _, ok := parseName(name)
 			return ok && s.same(c.set)
@@ -55,7 +55,7 @@ func (c *Checkpoint) OtherWeights() *Others {
 	if !c.IsModel() {
 		return &Others{}
 	}
-	found, err := c.listing(false, &Witness{}).List()
+	found, err := c.listing(false, &Witness{Tree: c.Tree}).List()
 	if err != nil { // which is of what would be copied
 		return &Others{}
 	}
@@ -70,6 +70,7 @@ func (c *Checkpoint) isWeights(name string) bool {
 
 // Listing looks through a folder.
 type Listing struct {
+	Tree        source.Tree
 	Dir         string
 	Skip        func(name string) bool // files and folders that are not looked at
 	Described   []string               // folders whose weights the output describes
@@ -81,11 +82,13 @@ type Listing struct {
 
 // List looks through it.
 func (l Listing) List() (*Others, error) {
-	within, err := boundsOf(cmp.Or(l.root, l.Dir))
-	if err != nil {
-		return nil, err
+	w := &walk{Listing: l, found: &Others{}}
+	if l.Tree.OnDisk() { // else there are no links
+		var err error
+		if w.bounds, err = boundsOf(cmp.Or(l.root, l.Dir)); err != nil {
+			return nil, err
+		}
 	}
-	w := &walk{Listing: l, bounds: within, found: &Others{}}
 	if err := w.folder(".", false, nil); err != nil {
 		return nil, err
 	}
@@ -101,18 +104,18 @@ type walk struct {
 	found *Others
 }
 
-func (w *walk) path(name string) string { return filepath.Join(w.Dir, filepath.FromSlash(name)) }
+func (w *walk) path(name string) string { return w.Tree.Join(w.Dir, name) }
 
 // folder lists one; above are those that hold it.
 func (w *walk) folder(name string, described bool, above []fs.FileInfo) error {
-	info, err := os.Stat(w.path(name))
+	info, err := w.Tree.Stat(w.path(name))
 	if err != nil {
 		return err
 	}
 	if slices.ContainsFunc(above, func(other fs.FileInfo) bool { return os.SameFile(info, other) }) {
 		return usage.SourceErrorf("%s: is a link to a folder that holds it: remove it", w.path(name))
 	}
-	entries, err := os.ReadDir(w.path(name))
+	entries, err := w.Tree.ReadDir(w.path(name))
 	if err != nil {
 		return err
 	}
@@ -137,7 +140,7 @@ func hasAny(names []string, wanted ...string) bool {
 // entry lists a file or what a folder holds.
 func (w *walk) entry(name string, e fs.DirEntry, described bool, beside []string, above []fs.FileInfo) error {
 	isLink := e.Type()&fs.ModeSymlink != 0
-	info, err := os.Stat(w.path(name))
+	info, err := w.Tree.Stat(w.path(name))
 	isFolder := err == nil && info.IsDir()
 	switch skip := w.Skip(name); {
 	case (isLink || isFolder) && slices.Contains(bookkeeping, e.Name()):
@@ -163,7 +166,7 @@ func (w *walk) entry(name string, e fs.DirEntry, described bool, beside []string
 	}
 	w.found.Files = append(w.found.Files, name)
 	w.Witness.See(w.path(name), info)
-	return checkRegular(w.path(name), info)
+	return source.CheckRegular(w.path(name), info)
 }
 
 // leaveOut notes weights that the output does not describe, unless they are to be

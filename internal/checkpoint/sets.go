@@ -233,16 +233,16 @@ func (s *set) checkNumbers(dir string) error {
 const WeightsKey = "transformers_weights"
 
 // explicitSet is what the config names, nil where it names nothing.
-func explicitSet(dir string, config pyjson.Object) (*set, error) {
-	value, _ := config.Get(WeightsKey)
-	if value == nil || libraryOf(config) == diffusers {
+func (c *Checkpoint) explicitSet() (*set, error) {
+	value, _ := c.Config.Get(WeightsKey)
+	if value == nil || libraryOf(c.Config) == diffusers {
 		return nil, nil
 	}
 	name, _ := value.(string)
 	s, _, ok := parseName(name)
 	if !ok || s.kind == numbered && s.of > 1 || filepath.Base(name) != name {
 		return nil, usage.SourceErrorf("%s: %s is %v, want the name of a %s or *%s file in the folder",
-			filepath.Join(dir, configFile), WeightsKey, value, weightSuffix, indexSuffix)
+			c.beside(configFile), WeightsKey, value, weightSuffix, indexSuffix)
 	}
 	s.stem, s.variant = strings.TrimSuffix(cmp.Or(cutIndex(name), name), weightSuffix), ""
 	return &s, nil

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
-	"path/filepath"
 	"slices"
 	"sync"
 
@@ -22,7 +21,7 @@ var openers = min(16, maxOpen)
 
 // opening reads the headers of shards while further ones become known.
 type opening struct {
-	open   func(name string) (*safetensors.File, error)
+	open   func(name string) (*Shard, error)
 	shards map[string]*shard
 	queue  chan *shard
 	busy   sync.WaitGroup
@@ -31,11 +30,11 @@ type opening struct {
 // shard is a file, or the error of opening it.
 type shard struct {
 	name string
-	file *safetensors.File
+	file *Shard
 	err  error
 }
 
-func newOpening(open func(name string) (*safetensors.File, error)) *opening {
+func newOpening(open func(name string) (*Shard, error)) *opening {
 	return &opening{open: open, shards: map[string]*shard{}, queue: make(chan *shard, openers)}
 }
 
@@ -60,7 +59,7 @@ func (o *opening) work() {
 
 // finish returns all shards by name once they are open, nil those that could not
 // be, and the error of the first of them.
-func (o *opening) finish() (names []string, files []*safetensors.File, first error) {
+func (o *opening) finish() (names []string, files []*Shard, first error) {
 	close(o.queue)
 	o.busy.Wait()
 	names = slices.Sorted(maps.Keys(o.shards))
@@ -75,16 +74,16 @@ func (o *opening) finish() (names []string, files []*safetensors.File, first err
 }
 
 // openShard reads the header of a shard and leaves it parked.
-func (c *Checkpoint) openShard(name string) (*safetensors.File, error) {
-	path := filepath.Join(c.Dir, filepath.FromSlash(name))
-	f, err := safetensors.Open(path)
+func (c *Checkpoint) openShard(name string) (*Shard, error) {
+	path := c.beside(name)
+	f, err := newShard(c.Tree, path)
 	switch {
 	case err == nil:
-		return f, f.Park()
+		return f, f.park()
 	case c.Index != "" && errors.Is(err, fs.ErrNotExist):
-		return nil, usage.SourceErrorf("%s: shard %q is missing: %w", filepath.Join(c.Dir, c.Index), name, err)
+		return nil, usage.SourceErrorf("%s: shard %q is missing: %w", c.beside(c.Index), name, err)
 	case errors.Is(err, safetensors.ErrFormat):
-		if what := foreignContent(path); what != "" {
+		if what := foreignContent(c.Tree, path); what != "" {
 			return nil, usage.SourceErrorf("%s: is no safetensors file: it is %s", path, what)
 		}
 	}
@@ -121,7 +120,7 @@ func (s *openSet) find(shard int) int {
 }
 
 // release ends a use and parks what is too much.
-func (s *openSet) release(shard int, files []*safetensors.File) error {
+func (s *openSet) release(shard int, files []*Shard) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.recent[s.find(shard)].users--
@@ -132,7 +131,7 @@ func (s *openSet) release(shard int, files []*safetensors.File) error {
 		}
 		idle := s.recent[i].shard
 		s.recent = slices.Delete(s.recent, i, i+1)
-		if err := files[idle].Park(); err != nil {
+		if err := files[idle].park(); err != nil {
 			return err
 		}
 	}

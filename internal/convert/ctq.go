@@ -11,12 +11,14 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/ctq"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/storage"
@@ -26,24 +28,24 @@ import (
 // result is defined, but for biases, which keep their values. An existing
 // output is replaced, and its folder is made.
 func CTQ(ctx context.Context, c *ctq.Command, r engine.Resources) (*report.Report, error) {
-	source, dest := c.Text("input"), outputOfCTQ(c)
+	from, dest := c.Text("input"), outputOfCTQ(c)
 	if c.Text("dry_run") == "create-template" && c.Has("dry_run") {
-		return template(source)
+		return template(from)
 	}
 	if !strings.HasSuffix(dest, ".safetensors") {
 		return nil, usage.Errorf("-o %s must end in .safetensors", dest)
 	}
-	if _, err := os.Stat(source); err != nil {
+	if _, err := os.Stat(from); err != nil {
 		return nil, err
 	}
 	if c.Mode() != "" {
-		return rewrite(ctx, c, source, dest, r)
+		return rewrite(ctx, c, from, dest, r)
 	}
 	o := Options{
 		Layer: storage.Settings{ExactReference: new(true)}, Layout: layout.Comfy.Name, Preset: "none", Force: true,
 		Threads: r.Threads, Memory: r.Memory, Progress: r.Progress,
 	}
-	report, err := quantize(ctx, source, dest, request{o, c})
+	report, err := quantize(ctx, files.Dir(from), files.Dir(dest), request{Options: o, ctq: c})
 	if err != nil {
 		return nil, err
 	}
@@ -57,19 +59,19 @@ func outputOfCTQ(c *ctq.Command) string {
 	if c.Has("output") {
 		return c.Text("output")
 	}
-	source := c.Text("input")
-	return strings.TrimSuffix(source, filepath.Ext(source)) + c.Suffix()
+	from := c.Text("input")
+	return strings.TrimSuffix(from, filepath.Ext(from)) + c.Suffix()
 }
 
 // template writes the layer config to fill in that --dry-run create-template
 // makes.
-func template(source string) (*report.Report, error) {
-	one, err := checkpoint.Open(source)
+func template(from string) (*report.Report, error) {
+	one, err := checkpoint.Open(source.Path(from))
 	if err != nil {
 		return nil, err
 	}
 	defer one.Close()
-	name := strings.TrimSuffix(source, filepath.Ext(source)) + "_layer_config_template.json"
+	name := strings.TrimSuffix(from, filepath.Ext(from)) + "_layer_config_template.json"
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
 	if errors.Is(err, fs.ErrExist) { // and may be filled in
 		return nil, usage.Existsf("%s exists: move it away for another one", name)
@@ -81,7 +83,7 @@ func template(source string) (*report.Report, error) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	return &report.Report{Source: source, Dest: name, Layout: layout.Comfy.Name, Layers: []report.Layer{}}, nil
+	return &report.Report{Source: from, Dest: name, Layout: layout.Comfy.Name, Layers: []report.Layer{}}, nil
 }
 
 // convertToQuant takes the rules of a command line of convert_to_quant.
@@ -145,7 +147,7 @@ func readInputScales(path string) (map[string]float32, error) {
 }
 
 func storedInputScales(path string) (map[string]float32, error) {
-	c, err := checkpoint.Open(path)
+	c, err := checkpoint.Open(source.Path(path))
 	if err != nil {
 		return nil, err
 	}

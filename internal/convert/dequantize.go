@@ -4,11 +4,12 @@ import (
 	"context"
 	"time"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/plan"
-	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
@@ -18,7 +19,7 @@ import (
 // DequantizeOptions are tensorpress.DequantizeOptions, field by field.
 type DequantizeOptions struct {
 	Dtype       string
-	Source      string
+	Source      files.Source
 	ShardSize   int64
 	Force       bool
 	CopyWeights bool
@@ -38,9 +39,9 @@ var plainDtypes = map[string]safetensors.Dtype{
 // Dequantize writes source to dest with every quantized layer as a plain
 // tensor. Kept tensors stay as they are. Of a pipeline, the components that hold
 // quantized layers are restored and all else is copied.
-func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (*report.Report, error) {
+func Dequantize(ctx context.Context, from files.Source, dest files.Sink, o DequantizeOptions) (*report.Report, error) {
 	start := time.Now()
-	j, err := readQuantized(ctx, source, dest, o)
+	j, err := readQuantized(ctx, from, dest, o)
 	if err != nil {
 		return nil, err
 	}
@@ -49,30 +50,35 @@ func Dequantize(ctx context.Context, source, dest string, o DequantizeOptions) (
 	return j.write(ctx, writing{
 		dest: dest, force: o.Force, Resources: resources, bytes: j.BytesIn(),
 		tasks: func(yield func(stream.Task) bool) { j.restore(resources, yield) },
-		report: func(*stage.Stage, func(int64)) (*report.Report, error) {
-			return j.tell(dest, time.Since(start)), nil
+		report: func(func(int64)) (*report.Report, error) {
+			return j.tell(dest.String(), time.Since(start)), nil
 		},
 	})
 }
 
 // PlanDequantize makes the decisions of [Dequantize] and reads no weights. dest may
-// be empty.
-func PlanDequantize(ctx context.Context, source, dest string, o DequantizeOptions) (*report.Report, error) {
-	j, err := readQuantized(ctx, source, dest, o)
+// be nil.
+func PlanDequantize(ctx context.Context, from files.Source, dest files.Sink, o DequantizeOptions) (*report.Report, error) {
+	j, err := readQuantized(ctx, from, dest, o)
 	return planned(ctx, j, err, dest, o.Force)
 }
 
 // readQuantized opens what is restored and decides about it.
-func readQuantized(ctx context.Context, source, dest string, o DequantizeOptions) (*job, error) {
-	j, err := newJob(bundle.ReadDecided(source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+func readQuantized(ctx context.Context, from files.Source, to files.Sink, o DequantizeOptions) (*job, error) {
+	dest := nameOf(to)
+	var whole source.Source
+	if o.Source != nil {
+		whole = source.Of(ctx, o.Source)
+	}
+	j, err := newJob(bundle.ReadDecided(source.Of(ctx, from), dest, o.CopyWeights, func(one *bundle.Model) (err error) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		o := o
-		if o.Source != "" {
-			o.Source = bundle.Within(o.Source, one.Folder)
+		var made *source.Source
+		if o.Source != nil {
+			made = new(whole.In(one.Folder))
 		}
-		one.Restoration, err = restoration(one.Checkpoint, bundle.Within(dest, one.Folder), o)
+		one.Restoration, err = restoration(one.Checkpoint, made, bundle.Within(dest, one.Folder), o)
 		if one.Restoration != nil {
 			one.Plan = &one.Restoration.Plan
 		}
@@ -93,13 +99,14 @@ func (j *job) restore(r engine.Resources, yield func(stream.Task) bool) {
 	}
 }
 
-// restoration plans it, nil where nothing is quantized.
-func restoration(c *checkpoint.Checkpoint, dest string, o DequantizeOptions) (*plan.Restoration, error) {
+// restoration plans it, nil where nothing is quantized; made is what the checkpoint was
+// made from, if that was said.
+func restoration(c *checkpoint.Checkpoint, made *source.Source, dest string, o DequantizeOptions) (*plan.Restoration, error) {
 	dtype, ok := plainDtypes[o.Dtype]
 	if !ok {
 		return nil, usage.Errorf("`Dtype` %s: want bf16, f16 or f32", o.Dtype)
 	}
-	m, err := bundle.ReadModel(c, o.Source)
+	m, err := bundle.ReadModel(c, made)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +128,7 @@ func restoration(c *checkpoint.Checkpoint, dest string, o DequantizeOptions) (*p
 // restoreReport lists the layers that were restored.
 func (j *job) restoreReport(dest string, took time.Duration) *report.Report {
 	all := &report.Report{
-		Source: j.Source, Dest: dest, Layers: []report.Layer{},
+		Source: j.Source.Path, Dest: dest, Layers: []report.Layer{},
 		BytesIn: j.BytesIn(), BytesOut: j.BytesOut(), Seconds: took.Seconds(), Notes: bundle.LeftOut(j.Others),
 	}
 	for _, one := range j.Models {

@@ -9,11 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
@@ -43,7 +43,7 @@ type job struct {
 	*bundle.Bundle
 	side   bundle.SideFile // of an output that is one file
 	beside int64           // bytes of files that are copied
-	stage  *stage.Stage    // of the output, once it is created
+	out    *bundle.Output  // once it is begun
 	// tell says what is done, or would be.
 	tell func(dest string, took time.Duration) *report.Report
 	// parents says that folders that the output is to lie in are made.
@@ -70,8 +70,8 @@ func (j *job) plan(ctx context.Context, dest string, o request, chosen map[strin
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if one.Like != "" {
-			o.Like = one.Like
+		if one.Like != nil {
+			o.like = one.Like
 		}
 		switch one.Plan, err = makePlan(one.Checkpoint, bundle.Within(dest, one.Folder), o, chosen[one.Folder]); {
 		case err != nil && j.IsPipeline():
@@ -85,28 +85,28 @@ func (j *job) plan(ctx context.Context, dest string, o request, chosen map[strin
 
 // writing is the work that fills an output.
 type writing struct {
-	dest  string
+	dest  files.Sink
 	force bool
 	engine.Resources
 	bytes int64 // that progress counts to
+	again bool  // what is written is read again
 	tasks func(yield func(stream.Task) bool)
 	// report says what was done, from the files as they are staged.
-	report func(out *stage.Stage, done func(int64)) (*report.Report, error)
+	report func(done func(int64)) (*report.Report, error)
 }
 
 // write does the work out of sight and puts all that was written in its place
 // at the end.
 func (j *job) write(ctx context.Context, w writing) (*report.Report, error) {
-	out, err := j.create(ctx, w.dest, w.force)
-	if err != nil {
+	if err := j.create(ctx, w); err != nil {
 		return nil, err
 	}
-	defer out.Abort() // of a panic, else it is done
-	r, err := j.commit(ctx, w, out)
-	return r, errors.Join(out.Named(err), out.Abort())
+	defer j.out.Abort() // of a panic, else it is done
+	r, err := j.commit(ctx, w)
+	return r, errors.Join(j.out.Named(err), j.out.Abort())
 }
 
-func (j *job) commit(ctx context.Context, w writing, out *stage.Stage) (*report.Report, error) {
+func (j *job) commit(ctx context.Context, w writing) (*report.Report, error) {
 	done := engine.Counter(w.Resources, w.bytes)
 	tasks := func(yield func(stream.Task) bool) {
 		if j.headers(yield) {
@@ -119,29 +119,29 @@ func (j *job) commit(ctx context.Context, w writing, out *stage.Stage) (*report.
 	if err := j.finish(); err != nil {
 		return nil, err
 	}
-	r, err := w.report(out, done)
+	r, err := w.report(done)
 	if err != nil {
 		return nil, err
 	}
 	if err := j.Unchanged(); err != nil {
 		return nil, err
 	}
-	if err := out.Commit(ctx); err != nil {
+	if err := j.out.Commit(ctx); err != nil {
 		return nil, err
 	}
-	r.Notes = slices.Concat(j.side.Notes(), out.Notes(), r.Notes) // what matters most stands last
+	r.Notes = slices.Concat(j.side.Notes(), j.out.Notes(), r.Notes) // what matters most stands last
 	return r, nil
 }
 
 // copied is the work on plans whose steps read a source's own tensors, without
 // more to say than what was planned: that is put together meanwhile.
-func (j *job) copied(dest string, force bool, r engine.Resources, start time.Time) writing {
+func (j *job) copied(dest files.Sink, force bool, r engine.Resources, start time.Time) writing {
 	done := make(chan *report.Report, 1)
-	go func() { done <- j.report(dest, time.Since(start)) }()
+	go func() { done <- j.report(nameOf(dest), time.Since(start)) }()
 	return writing{
 		dest: dest, force: force, Resources: r, bytes: j.BytesIn(),
 		tasks: func(yield func(stream.Task) bool) { j.quantize(r, yield) },
-		report: func(*stage.Stage, func(int64)) (*report.Report, error) {
+		report: func(func(int64)) (*report.Report, error) {
 			r := <-done
 			r.Seconds = time.Since(start).Seconds()
 			return r, nil
@@ -149,9 +149,17 @@ func (j *job) copied(dest string, force bool, r engine.Resources, start time.Tim
 	}
 }
 
+// nameOf is what a destination is called, "" where there is none.
+func nameOf(dest files.Sink) string {
+	if dest == nil {
+		return ""
+	}
+	return dest.String()
+}
+
 // planned is the report of what would be written by a job that was read, or was not,
 // once dest, if there is one, is checked.
-func planned(ctx context.Context, j *job, err error, dest string, force bool) (*report.Report, error) {
+func planned(ctx context.Context, j *job, err error, dest files.Sink, force bool) (*report.Report, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -159,47 +167,65 @@ func planned(ctx context.Context, j *job, err error, dest string, force bool) (*
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if dest == "" {
-		return j.tell(dest, 0), nil
+	name := nameOf(dest)
+	if name == "" {
+		return j.tell("", 0), nil
 	}
 	out, err := j.output(dest, force)
-	if err == nil {
+	if _, ok := dest.(files.Dir); ok && err == nil {
 		err = stage.Check(out)
 	}
 	if err != nil {
 		return nil, err
 	}
-	r := j.tell(dest, 0)
+	r := j.tell(name, 0)
 	r.Notes = slices.Concat(r.Notes, j.side.Notes())
 	return r, nil
 }
 
-// create opens the output's files and writes what stands beside them.
-func (j *job) create(ctx context.Context, dest string, force bool) (*stage.Stage, error) {
-	o, err := j.output(dest, force)
+// create begins the output, opens its files and writes what stands beside them.
+func (j *job) create(ctx context.Context, w writing) (err error) {
+	if j.out, err = j.begin(ctx, w); err != nil {
+		return err
+	}
+	if w.again && !j.out.Readable() {
+		err = usage.Errorf("%s cannot be read before it is whole, and its errors are not measured then: measure them afterwards, or write to a path", w.dest)
+	} else {
+		err = j.fill(ctx, w.dest.String())
+	}
+	if err != nil {
+		return errors.Join(j.out.Named(err), j.out.Abort())
+	}
+	return nil
+}
+
+func (j *job) begin(ctx context.Context, w writing) (*bundle.Output, error) {
+	if w.dest == nil {
+		return nil, usage.Errorf("no destination is named")
+	}
+	o, err := j.output(w.dest, w.force)
 	if err != nil {
 		return nil, err
+	}
+	if _, ok := w.dest.(files.Dir); !ok {
+		return bundle.Begin(ctx, w.dest, w.force)
 	}
 	s, err := stage.Open(o)
 	if err != nil {
 		return nil, err
 	}
-	j.stage = s
-	if err := j.fill(ctx, s, dest); err != nil {
-		return nil, errors.Join(s.Named(err), s.Abort())
-	}
-	return s, nil
+	return bundle.Staged(s), nil
 }
 
-func (j *job) fill(ctx context.Context, s *stage.Stage, dest string) (err error) {
-	if free, needed := s.Free(), j.BytesOut()+j.beside; free >= 0 && free < needed {
-		return &spaceError{dest, needed, free, s.Notes()}
+func (j *job) fill(ctx context.Context, dest string) (err error) {
+	if free, needed := j.out.Free(), j.BytesOut()+j.beside; free >= 0 && free < needed {
+		return &spaceError{dest, needed, free, j.out.Notes()}
 	}
-	if err := j.companions(ctx, func(folder string) bundle.Sink { return s.Folder(folder) }, dest); err != nil {
+	if err := j.companions(ctx, j.out.In, dest); err != nil {
 		return err
 	}
 	for _, one := range j.Models {
-		if one.Writers, err = bundle.CreateFiles(s.Folder(one.Folder), one.Plan.Files); err != nil {
+		if one.Writers, err = bundle.CreateFiles(j.out.In(one.Folder), one.Plan.Files); err != nil {
 			return err
 		}
 	}
@@ -210,7 +236,7 @@ func (j *job) fill(ctx context.Context, s *stage.Stage, dest string) (err error)
 func (j *job) companions(ctx context.Context, in func(folder string) bundle.Sink, dest string) error {
 	if j.Others != nil {
 		for _, name := range j.Others.Files {
-			if err := in("").CopyFile(ctx, name, filepath.Join(j.Source, filepath.FromSlash(name))); err != nil {
+			if err := in("").CopyFile(ctx, name, j.Source.In(name)); err != nil {
 				return err
 			}
 		}
@@ -239,7 +265,7 @@ func (j *job) headers(yield func(stream.Task) bool) bool {
 func (j *job) quantize(r engine.Resources, yield func(stream.Task) bool) {
 	k := engine.NewResidency(r)
 	for _, one := range j.Models {
-		q := &engine.Quantization{Source: one.Checkpoint, Plan: one.Plan, Writers: one.Writers, Keeper: k, Stage: j.stage, Resources: r}
+		q := &engine.Quantization{Source: one.Checkpoint, Plan: one.Plan, Writers: one.Writers, Keeper: k, Stage: j.out, Resources: r}
 		if !q.Tasks(yield) {
 			return
 		}
@@ -259,7 +285,7 @@ func (j *job) finish() error {
 
 // report joins those of the models, whose names then begin with their folder.
 func (j *job) report(dest string, took time.Duration) *report.Report {
-	all := newReport(j.Source, dest, j.Models[0].Plan, took)
+	all := newReport(j.Source.Path, dest, j.Models[0].Plan, took)
 	if !j.IsPipeline() {
 		return all
 	}
@@ -296,12 +322,21 @@ func (j *job) report(dest string, took time.Duration) *report.Report {
 
 // output is what is asked for of the stage: where the files go, and what may be
 // replaced there.
-func (j *job) output(dest string, force bool) (o stage.Output, err error) {
+func (j *job) output(to files.Sink, force bool) (o stage.Output, err error) {
+	dest := to.String()
 	o = stage.Output{Dest: dest, Folder: bundle.IsFolder(dest), Force: force, Parents: j.parents}
-	if j.IsPipeline() {
-		o.Sources = []string{j.Source}
-	} else {
+	switch {
+	case !j.Source.OnDisk():
+	case j.IsPipeline():
+		o.Sources = []string{j.Source.Path}
+	default:
 		o.Sources = bundle.SourcePaths(j.Models[0].Checkpoint, o.Folder)
+	}
+	if _, ok := to.(files.Dir); !ok {
+		if !o.Folder {
+			j.side, err = bundle.NoSideFile(j.Models[0].Plan, dest)
+		}
+		return o, err
 	}
 	if !o.Folder {
 		j.side, err = bundle.SideFileOf(j.Models[0].Plan, dest, force)

@@ -13,16 +13,16 @@ import (
 	"github.com/tensorpress/tensorpress/storage"
 )
 
-// like takes the settings of a quantized model, layer by layer: its config, or
+// likeModel takes the settings of a quantized model, layer by layer: its config, or
 // what its layers say of themselves. All else is kept.
-func (o Options) like(p *plan.Options) error {
-	if o.Like == "" {
+func (o request) likeModel(p *plan.Options) error {
+	if o.like == nil {
 		return nil
 	}
 	if o.Config != "" {
 		return usage.Errorf("`Like` and `Config` both say how layers are stored: give one")
 	}
-	c, err := checkpoint.Open(o.Like)
+	c, err := checkpoint.Open(*o.like)
 	if err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func (o Options) like(p *plan.Options) error {
 		return usage.AsSource(err)
 	}
 	if len(m.Layers) == 0 {
-		return usage.SourceErrorf("%s holds no quantized layer to do like", o.Like)
+		return usage.SourceErrorf("%s holds no quantized layer to do like", o.like.Path)
 	}
 	if m.Config != nil {
 		p.Config = m.Config

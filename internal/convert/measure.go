@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/tensorpress/tensorpress/internal/bundle"
-	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/verify"
 	"github.com/tensorpress/tensorpress/report"
 )
@@ -20,25 +19,25 @@ func (j *job) work(o request) int64 {
 // measure adds the layers' errors to a report, if they are asked for: it reads
 // what is staged, tile by tile, and compares it with the source, as [Verify]
 // does.
-func (j *job) measure(ctx context.Context, s *stage.Stage, o request, done func(n int64), r *report.Report) error {
+func (j *job) measure(ctx context.Context, o request, done func(n int64), r *report.Report) error {
 	if !o.Measure {
 		return nil
 	}
-	v, err := verify.MeasureStaged(ctx, j.staged(s, r.Dest), o.resources(), done)
+	v, err := verify.MeasureStaged(ctx, j.written(ctx, r.Dest), o.resources(), done)
 	if err == nil {
 		r.Add(v)
 	}
 	return err
 }
 
-// staged are the models of the output where they are staged.
-func (j *job) staged(s *stage.Stage, dest string) (models []verify.Staged) {
+// written are the models of the output as they lie where they were written to.
+func (j *job) written(ctx context.Context, dest string) (models []verify.Staged) {
 	for _, one := range j.Models {
-		part := verify.Staged{Path: s.Path(""), Folder: one.Folder, Source: one.Checkpoint}
+		part := one.Folder
 		if !bundle.IsFolder(dest) {
-			part.Path = s.Path(one.Plan.Files[0].Name)
+			part = one.Plan.Files[0].Name
 		}
-		models = append(models, part)
+		models = append(models, verify.Staged{Output: j.out.Written(ctx, part), Folder: one.Folder, Source: one.Checkpoint})
 	}
 	return models
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -18,6 +19,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
 )
@@ -48,9 +50,9 @@ func (o MigrateOptions) resources() engine.Resources {
 // programs name them, or whose layers describe themselves, to dest in the comfy
 // layout as ComfyUI loads it today. Names, shapes of scales and metadata change;
 // weights are copied byte for byte.
-func Migrate(ctx context.Context, source, dest string, o MigrateOptions) (*report.Report, error) {
+func Migrate(ctx context.Context, from files.Source, dest files.Sink, o MigrateOptions) (*report.Report, error) {
 	start := time.Now()
-	j, err := readMigrated(ctx, source, dest, o)
+	j, err := readMigrated(ctx, from, dest, o)
 	if err != nil {
 		return nil, err
 	}
@@ -59,19 +61,20 @@ func Migrate(ctx context.Context, source, dest string, o MigrateOptions) (*repor
 }
 
 // PlanMigrate makes the decisions of [Migrate] and writes nothing. dest may be
-// empty.
-func PlanMigrate(ctx context.Context, source, dest string, o MigrateOptions) (*report.Report, error) {
-	j, err := readMigrated(ctx, source, dest, o)
+// nil.
+func PlanMigrate(ctx context.Context, from files.Source, dest files.Sink, o MigrateOptions) (*report.Report, error) {
+	j, err := readMigrated(ctx, from, dest, o)
 	return planned(ctx, j, err, dest, o.Force)
 }
 
-func readMigrated(ctx context.Context, source, dest string, o MigrateOptions) (*job, error) {
+func readMigrated(ctx context.Context, from files.Source, to files.Sink, o MigrateOptions) (*job, error) {
+	dest := nameOf(to)
 	how, err := o.how()
 	if err != nil {
 		return nil, err
 	}
 	renamed, wrapped := false, ""
-	m, err := bundle.ReadDecided(source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+	m, err := bundle.ReadDecided(source.Of(ctx, from), dest, o.CopyWeights, func(one *bundle.Model) (err error) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -85,7 +88,7 @@ func readMigrated(ctx context.Context, source, dest string, o MigrateOptions) (*
 		return err
 	})
 	if errors.Is(err, bundle.ErrNothingDecided) && len(o.StripPrefixes) > 0 && !renamed {
-		return nil, usage.Errorf("`StripPrefixes` %s: no name of %s begins so", strings.Join(o.StripPrefixes, ", "), source)
+		return nil, usage.Errorf("`StripPrefixes` %s: no name of %s begins so", strings.Join(o.StripPrefixes, ", "), from)
 	}
 	if errors.Is(err, bundle.ErrNothingDecided) && wrapped != "" {
 		return nil, fmt.Errorf("%w; %s", err, wrapped)
@@ -129,7 +132,7 @@ func (o MigrateOptions) plan(c *checkpoint.Checkpoint, dest string, how plan.Mig
 	if len(o.StripPrefixes) > 0 && !how.Renamed && !how.Edits() {
 		return nil, nil
 	}
-	m, err := bundle.ReadModel(c, "")
+	m, err := bundle.ReadModel(c, nil)
 	if err != nil || len(m.Layers) == 0 && !how.Renamed {
 		return nil, err
 	}
@@ -140,7 +143,7 @@ func (o MigrateOptions) plan(c *checkpoint.Checkpoint, dest string, how plan.Mig
 		}
 		if config != nil {
 			config = config.Renamed(o.unwrap)
-		} else if m, err = bundle.ReadModel(c, ""); err != nil {
+		} else if m, err = bundle.ReadModel(c, nil); err != nil {
 			return nil, err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/ctq"
@@ -19,6 +20,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/storage"
 )
@@ -37,7 +39,7 @@ type Options struct {
 	MinNumel             *int
 	MinChannels          *int
 	Config               string
-	Like                 string
+	Like                 files.Source
 	LayerConfig          string
 	For                  string
 	AcceptUnscaledFP8    bool
@@ -59,7 +61,8 @@ func (o Options) resources() engine.Resources {
 // followed, nil for none.
 type request struct {
 	Options
-	ctq *ctq.Command
+	ctq  *ctq.Command
+	like *source.Source // nil where Like is
 }
 
 const defaultShardSize = 5_000_000_000
@@ -70,7 +73,7 @@ func (o request) planOptions(c *checkpoint.Checkpoint, tensors []checkpoint.Tens
 		Flags: o.Layer, AcceptUnscaled: o.AcceptUnscaledFP8, Header: o.QuantizationMetadata,
 		MinNumel: o.MinNumel, MinChannels: o.MinChannels, Output: out,
 	}
-	for _, fill := range []func(*plan.Options) error{o.patterns, o.rules, o.config, o.like, o.layerConfig, o.application} {
+	for _, fill := range []func(*plan.Options) error{o.patterns, o.rules, o.config, o.likeModel, o.layerConfig, o.application} {
 		if err := fill(&p); err != nil {
 			return p, err
 		}

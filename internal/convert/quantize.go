@@ -5,65 +5,68 @@ import (
 	"errors"
 	"time"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/plan"
-	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
 )
 
 // Quantize writes source, quantized, to dest. Nothing is at dest before all of
 // it is; an error leaves nothing behind.
-func Quantize(ctx context.Context, source, dest string, o Options) (*report.Report, error) {
-	return quantize(ctx, source, dest, request{Options: o})
+func Quantize(ctx context.Context, from files.Source, dest files.Sink, o Options) (*report.Report, error) {
+	return quantize(ctx, from, dest, request{Options: o})
 }
 
-func quantize(ctx context.Context, source, dest string, o request) (*report.Report, error) {
+func quantize(ctx context.Context, from files.Source, dest files.Sink, o request) (*report.Report, error) {
 	start := time.Now()
-	j, err := readPlain(ctx, source, dest, o)
+	j, err := readPlain(ctx, from, dest, o)
 	if err != nil {
 		return nil, err
 	}
 	defer j.Close()
-	if err := j.choose(ctx, dest, o); err != nil {
+	if err := j.choose(ctx, nameOf(dest), o); err != nil {
 		return nil, err
 	}
 	w := j.copied(dest, o.Force, o.resources(), start)
-	w.bytes = j.work(o)
+	w.bytes, w.again = j.work(o), o.Measure
 	tell := w.report
-	w.report = func(out *stage.Stage, done func(int64)) (*report.Report, error) {
-		r, err := tell(out, done)
+	w.report = func(done func(int64)) (*report.Report, error) {
+		r, err := tell(done)
 		if err != nil {
 			return nil, err
 		}
-		return r, j.measure(ctx, out, o, done, r)
+		return r, j.measure(ctx, o, done, r)
 	}
 	return j.write(ctx, w)
 }
 
-// Plan makes the decisions of [Quantize] and reads no weights. dest may be
-// empty.
-func Plan(ctx context.Context, source, dest string, o Options) (*report.Report, error) {
-	j, err := readPlain(ctx, source, dest, request{Options: o})
+// Plan makes the decisions of [Quantize] and reads no weights. dest may be nil.
+func Plan(ctx context.Context, from files.Source, dest files.Sink, o Options) (*report.Report, error) {
+	j, err := readPlain(ctx, from, dest, request{Options: o})
 	return planned(ctx, j, err, dest, o.Force)
 }
 
 // readPlain opens what is quantized and decides about it.
-func readPlain(ctx context.Context, source, dest string, o request) (*job, error) {
-	j, err := newJob(bundle.ReadModels(source, o.Like))
+func readPlain(ctx context.Context, from files.Source, dest files.Sink, o request) (*job, error) {
+	if o.Like != nil {
+		o.like = new(source.Of(ctx, o.Like))
+	}
+	j, err := newJob(bundle.ReadModels(source.Of(ctx, from), o.like))
 	if err != nil {
 		return nil, err
 	}
 	j.parents = o.ctq != nil
-	if err := j.plan(ctx, dest, o, nil); err != nil {
+	if err := j.plan(ctx, nameOf(dest), o, nil); err != nil {
 		return nil, errors.Join(err, j.Close())
 	}
 	return j, nil
 }
 
 func makePlan(c *checkpoint.Checkpoint, dest string, o request, chosen map[string]plan.Choice) (*plan.Plan, error) {
-	m, err := bundle.ReadModel(c, "")
+	m, err := bundle.ReadModel(c, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
-	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/verify"
 	"github.com/tensorpress/tensorpress/report"
 )
@@ -28,11 +27,11 @@ func isAgain(s *plan.Step) bool { return s.From != nil && s.Move == nil && s.Act
 
 // measureAgain adds to a report what quantizing layers again lost: it reads
 // them where they are staged and compares what both restore to.
-func (j *job) measureAgain(ctx context.Context, s *stage.Stage, r engine.Resources, done func(n int64), to *report.Report) error {
+func (j *job) measureAgain(ctx context.Context, r engine.Resources, done func(n int64), to *report.Report) error {
 	if j.bytesAgain() == 0 {
 		return nil
 	}
-	models := j.staged(s, to.Dest)
+	models := j.written(ctx, to.Dest)
 	for i, one := range j.Models {
 		models[i].Layers = map[string]*layout.Layer{}
 		for k := range one.Plan.Steps {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -13,7 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/preset"
-	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
@@ -43,9 +44,9 @@ func (o TranscodeOptions) resources() engine.Resources {
 // layout. Codes are moved as they are and never rounded again; where a format
 // has its scales in another dtype, or a layer is quantized again, the report has
 // the error that it adds.
-func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*report.Report, error) {
+func Transcode(ctx context.Context, from files.Source, dest files.Sink, o TranscodeOptions) (*report.Report, error) {
 	start := time.Now()
-	j, err := readMoved(ctx, source, dest, o)
+	j, err := readMoved(ctx, from, dest, o)
 	if err != nil {
 		return nil, err
 	}
@@ -53,25 +54,25 @@ func Transcode(ctx context.Context, source, dest string, o TranscodeOptions) (*r
 	var moves []*engine.Transcoding
 	resources := o.resources()
 	return j.write(ctx, writing{
-		dest: dest, force: o.Force, Resources: resources, bytes: j.BytesIn() + j.bytesAgain(),
+		dest: dest, force: o.Force, Resources: resources, bytes: j.BytesIn() + j.bytesAgain(), again: j.bytesAgain() > 0,
 		tasks: func(yield func(stream.Task) bool) {
 			moves = j.moves(resources) // the files to write to are there now
 			engine.MoveAll(moves, yield)
 		},
-		report: func(out *stage.Stage, done func(int64)) (*report.Report, error) {
-			r := j.report(dest, time.Since(start))
+		report: func(done func(int64)) (*report.Report, error) {
+			r := j.report(dest.String(), time.Since(start))
 			for _, one := range moves {
 				addLosses(r, one.Losses)
 			}
-			return r, j.measureAgain(ctx, out, resources, done, r)
+			return r, j.measureAgain(ctx, resources, done, r)
 		},
 	})
 }
 
 // PlanTranscode makes the decisions of [Transcode] and reads no weights. dest
-// may be empty.
-func PlanTranscode(ctx context.Context, source, dest string, o TranscodeOptions) (*report.Report, error) {
-	j, err := readMoved(ctx, source, dest, o)
+// may be nil.
+func PlanTranscode(ctx context.Context, from files.Source, dest files.Sink, o TranscodeOptions) (*report.Report, error) {
+	j, err := readMoved(ctx, from, dest, o)
 	return planned(ctx, j, err, dest, o.Force)
 }
 
@@ -79,14 +80,15 @@ func PlanTranscode(ctx context.Context, source, dest string, o TranscodeOptions)
 func (j *job) moves(r engine.Resources) []*engine.Transcoding {
 	var all []*engine.Transcoding
 	for _, one := range j.Models {
-		all = append(all, engine.NewTranscoding(&engine.Quantization{Source: one.Checkpoint, Plan: one.Plan, Writers: one.Writers, Stage: j.stage, Resources: r}, one.Named))
+		all = append(all, engine.NewTranscoding(&engine.Quantization{Source: one.Checkpoint, Plan: one.Plan, Writers: one.Writers, Stage: j.out, Resources: r}, one.Named))
 	}
 	return all
 }
 
 // readMoved opens what is moved and decides about it.
-func readMoved(ctx context.Context, source, dest string, o TranscodeOptions) (*job, error) {
-	return newJob(bundle.ReadDecided(source, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+func readMoved(ctx context.Context, from files.Source, to files.Sink, o TranscodeOptions) (*job, error) {
+	dest := nameOf(to)
+	return newJob(bundle.ReadDecided(source.Of(ctx, from), dest, o.CopyWeights, func(one *bundle.Model) (err error) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -102,7 +104,7 @@ func planTranscode(c *checkpoint.Checkpoint, dest string, o TranscodeOptions) (*
 	if p.Layout, err = layout.ByName(o.Layout); err != nil {
 		return nil, usage.Wrap(err)
 	}
-	m, err := bundle.ReadModel(c, "")
+	m, err := bundle.ReadModel(c, nil)
 	if err != nil || len(m.Layers) == 0 {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -60,7 +61,7 @@ func (r *rewriting) openScales() (*checkpoint.Checkpoint, error) {
 	if !r.Has("tensor_scales") {
 		return nil, nil
 	}
-	return checkpoint.Open(r.Text("tensor_scales"))
+	return checkpoint.Open(source.Path(r.Text("tensor_scales")))
 }
 
 // scalar is the scale that the file gives for a layer, else the greatest of its

@@ -3,6 +3,7 @@ package engine
 import (
 	"slices"
 
+	"github.com/tensorpress/tensorpress/internal/bodies"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
@@ -11,7 +12,7 @@ import (
 
 // writeLiterals yields the writing of tensors whose bytes are known, some at a
 // time.
-func writeLiterals(literals []plan.Literal, to []*safetensors.Writer, yield func(stream.Task) bool) bool {
+func writeLiterals(literals []plan.Literal, to []*bodies.Writer, yield func(stream.Task) bool) bool {
 	const some = 256
 	for chunk := range slices.Chunk(literals, some) {
 		if !yield(stream.Task{Do: func(w *stream.Worker) error {
@@ -28,7 +29,7 @@ func writeLiterals(literals []plan.Literal, to []*safetensors.Writer, yield func
 
 // copyTiles yields the copying of a tensor's bytes, by the system where it does
 // that. Small tensors go together with others.
-func copyTiles(c *checkpoint.Checkpoint, from checkpoint.Tensor, to *safetensors.Writer, t safetensors.Tensor, yield func(stream.Task) bool) bool {
+func copyTiles(c *checkpoint.Checkpoint, from checkpoint.Tensor, to *bodies.Writer, t safetensors.Tensor, yield func(stream.Task) bool) bool {
 	size, task := int64(256<<10), copyTile
 	if from.Size >= 1<<20 && to.MayCopy() {
 		size, task = 8<<20, copyLater
@@ -45,11 +46,11 @@ func copyTiles(c *checkpoint.Checkpoint, from checkpoint.Tensor, to *safetensors
 	return true
 }
 
-func copyTile(w *stream.Worker, c *checkpoint.Checkpoint, from checkpoint.Tensor, to *safetensors.Writer, t safetensors.Tensor, off int64, n int) error {
+func copyTile(w *stream.Worker, c *checkpoint.Checkpoint, from checkpoint.Tensor, to *bodies.Writer, t safetensors.Tensor, off int64, n int) error {
 	return c.ReadSection(from, w.Output(to, t, off, n), off)
 }
 
-func copyLater(w *stream.Worker, c *checkpoint.Checkpoint, from checkpoint.Tensor, to *safetensors.Writer, t safetensors.Tensor, off int64, n int) error {
+func copyLater(w *stream.Worker, c *checkpoint.Checkpoint, from checkpoint.Tensor, to *bodies.Writer, t safetensors.Tensor, off int64, n int) error {
 	w.Later(func() error { return c.CopySection(from, to, t, off, n) })
 	return nil
 }

@@ -1,17 +1,17 @@
 package engine
 
 import (
+	"github.com/tensorpress/tensorpress/internal/bodies"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
-	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // RestoreTasks yields the decoding of every layer, and the copying of all else; it
 // reports false where the run is over.
-func RestoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to []*safetensors.Writer, use Resources, yield func(stream.Task) bool) bool {
+func RestoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to []*bodies.Writer, use Resources, yield func(stream.Task) bool) bool {
 	for _, one := range r.Copies {
 		if !copyTiles(c, one.Source, to[one.File], one.Tensor, yield) {
 			return false

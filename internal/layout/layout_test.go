@@ -11,6 +11,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -57,7 +58,7 @@ func (f file) open(t testing.TB) *checkpoint.Checkpoint {
 	if _, model := f.beside["config.json"]; model {
 		path = dir
 	}
-	c, err := checkpoint.Open(path)
+	c, err := checkpoint.Open(source.Path(path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,7 +356,7 @@ func TestNeighbours(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := Neighbours(dir, "m-00001-of-00002.safetensors")
+	got, err := Neighbours(source.Path(dir), "m-00001-of-00002.safetensors")
 	if want := []string{"m-00001-of-00003.safetensors", "x.GGUF", "y.ckpt"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	}

@@ -2,7 +2,6 @@ package layout
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -95,7 +95,7 @@ func sharesFolder(c *checkpoint.Checkpoint) bool {
 	if c.IsDir || c.Sharded {
 		return false
 	}
-	others, err := Neighbours(c.Dir, c.ShardNames[0])
+	others, err := Neighbours(source.Source{Tree: c.Tree, Path: c.Dir}, c.ShardNames[0])
 	return err != nil || slices.ContainsFunc(others, func(name string) bool { return strings.EqualFold(filepath.Ext(name), ".safetensors") })
 }
 
@@ -106,8 +106,8 @@ var shardNumbers = regexp.MustCompile(`-\d+-of-(\d+)\.safetensors$`)
 
 // Neighbours returns the files of a folder that hold other weights than the one of
 // that name, and than the shards of its set.
-func Neighbours(folder, name string) (names []string, err error) {
-	entries, err := os.ReadDir(folder)
+func Neighbours(folder source.Source, name string) (names []string, err error) {
+	entries, err := folder.ReadDir(folder.Path)
 	set := shardNumbers.ReplaceAllString(name, "-of-$1")
 	for _, e := range entries {
 		other := e.Name()

@@ -59,14 +59,18 @@ func (u *units) next(n int) []Part {
 func (p *Plan) makeFiles(u *units, o Output) error {
 	shards := u.split(o.ShardSize)
 	for i, parts := range shards {
-		header, err := safetensors.Place(parts, func(p *Part) *safetensors.Tensor { return &p.Tensor }, o.Metadata)
+		tensors := make([]safetensors.Tensor, len(parts))
+		for j := range parts {
+			tensors[j] = parts[j].Tensor
+		}
+		header, err := safetensors.NewHeader(tensors, o.Metadata)
 		if err != nil {
 			return err
 		}
 		p.Files = append(p.Files, File{shardName(o.Stem, i, len(shards)), header})
 		p.BytesOut += header.FileSize()
 		for j := range parts {
-			parts[j].File = i
+			parts[j].File, parts[j].Tensor = i, tensors[j]
 		}
 	}
 	return nil

@@ -444,7 +444,7 @@ func TestManyFiles(t *testing.T) {
 	var wg sync.WaitGroup
 	before := descriptors()
 	for i := range n {
-		f, err := s.Create(fmt.Sprintf("%03d", i))
+		f, err := s.Create(fmt.Sprintf("%03d", i), 0)
 		if err != nil {
 			t.Fatal(err)
 		}

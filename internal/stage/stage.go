@@ -10,10 +10,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
@@ -29,9 +27,7 @@ type Stage struct {
 	files   []*os.File
 	parking parking
 	notes   []string
-
-	mu      sync.Mutex
-	scratch []*Scratch
+	scratch Scratches
 }
 
 // Open prepares a destination once it is checked.
@@ -50,7 +46,7 @@ func Open(o Output) (*Stage, error) {
 	if err := os.Mkdir(tmp, 0o777); err != nil {
 		return nil, errors.Join(s.outside(err), s.removeParents())
 	}
-	s.tmp = tmp
+	s.tmp, s.scratch.dir = tmp, tmp
 	s.mark(tmp, tmp)
 	if t.old != nil {
 		s.mark(t.path, s.name+replaced) // nor can another come to look like it meanwhile
@@ -156,7 +152,7 @@ func (s *Stage) Notes() []string { return s.notes }
 
 // Create adds a file to be filled, an *os.File as long as there are not too many of
 // them. Commit syncs and closes it.
-func (s *Stage) Create(name string) (io.WriterAt, error) {
+func (s *Stage) Create(name string, _ int64) (io.WriterAt, error) {
 	f, err := s.create(name)
 	if err != nil {
 		return nil, err
@@ -249,80 +245,18 @@ func heard(ctx context.Context, do func() error) error {
 	}
 }
 
-// Folder is a folder of a stage.
-type Folder struct {
-	stage *Stage
-	name  string
-}
-
-// Folder returns the folder of that name, "" for the stage itself.
-func (s *Stage) Folder(name string) Folder { return Folder{s, name} }
-
-// Create is that of the stage.
-func (f Folder) Create(name string) (io.WriterAt, error) {
-	return f.stage.Create(path.Join(f.name, name))
-}
-
-// WriteFile is that of the stage.
-func (f Folder) WriteFile(name string, data []byte) error {
-	return f.stage.WriteFile(path.Join(f.name, name), data)
-}
-
-// CopyFile is that of the stage.
-func (f Folder) CopyFile(ctx context.Context, name, from string) error {
-	return f.stage.CopyFile(ctx, path.Join(f.name, name), from)
-}
-
 // Path is where a file or folder is until Commit, "" for the stage itself.
 func (s *Stage) Path(name string) string { return filepath.Join(s.tmp, filepath.FromSlash(name)) }
 
-// Scratch is a file for what need not stay. It is gone when it is closed, as it is
-// at the end of the stage.
-type Scratch struct{ *os.File }
-
-// Scratch opens one. It is safe for concurrent use.
-func (s *Stage) Scratch() (*Scratch, error) {
-	f, err := os.CreateTemp(s.tmp, ".scratch-*")
-	if err != nil {
-		return nil, err
-	}
-	os.Remove(f.Name()) // where the system lets an open file go, it cannot be left behind
-	one := &Scratch{f}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.scratch = append(s.scratch, one)
-	return one, nil
-}
-
-// Close closes the file, once, and removes it.
-func (s *Scratch) Close() error {
-	err := s.File.Close()
-	if errors.Is(err, os.ErrClosed) {
-		return nil
-	}
-	if e := os.Remove(s.Name()); !errors.Is(e, os.ErrNotExist) {
-		err = errors.Join(err, e)
-	}
-	return err
-}
+// Scratch opens a file for what need not stay. It is safe for concurrent use.
+func (s *Stage) Scratch() (*Scratch, error) { return s.scratch.New() }
 
 // Free returns the bytes that can still be written beside the destination,
 // -1 where the system does not tell.
 func (s *Stage) Free() int64 { return free(s.tmp) }
 
-func (s *Stage) endScratch() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var err error
-	for _, one := range s.scratch {
-		err = errors.Join(err, one.Close())
-	}
-	s.scratch = nil
-	return err
-}
-
 func (s *Stage) close() error {
-	err := errors.Join(s.endScratch(), s.parking.close())
+	err := errors.Join(s.scratch.Close(), s.parking.close())
 	for _, f := range s.files {
 		err = errors.Join(err, f.Close())
 	}

@@ -71,7 +71,7 @@ func fill(t *testing.T, o Output, names ...string) *Stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := s.Create(names[0])
+	f, err := s.Create(names[0], 0)
 	if err == nil {
 		_, err = f.WriteAt([]byte("new"), 0)
 	}
@@ -242,7 +242,7 @@ func TestNames(t *testing.T) {
 	write(t, filepath.Join(dir, "source"), "text")
 	s := filled(t, filepath.Join(dir, "out"), true, "a")
 	defer s.Abort()
-	if _, err := s.Create("a"); !errors.Is(err, fs.ErrExist) {
+	if _, err := s.Create("a", 0); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a second file of that name: %v", err)
 	}
 	if err := s.CopyFile(t.Context(), "deep/er/copy", filepath.Join(dir, "source")); err != nil {

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"github.com/tensorpress/tensorpress/internal/bodies"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -16,7 +17,7 @@ type batch struct {
 }
 
 type write struct {
-	to   *safetensors.Writer
+	to   *bodies.Writer
 	t    safetensors.Tensor
 	at   quant.Span
 	data []byte
@@ -46,7 +47,7 @@ func (b *batch) reset() {
 }
 
 // room returns n bytes of any content, which stay until reset. What it returns
-// next lies behind them where it can, within their capacity: [safetensors.Sections]
+// next lies behind them where it can, within their capacity: [bodies.Sections]
 // need not copy them then to write both at once.
 func (b *batch) room(n int) []byte {
 	if n > len(b.buffer)-b.used {
@@ -58,7 +59,7 @@ func (b *batch) room(n int) []byte {
 }
 
 // flush writes all in as few calls as it takes.
-func (b *batch) flush(all *safetensors.Sections) error {
+func (b *batch) flush(all *bodies.Sections) error {
 	for _, w := range b.writes {
 		data, off := w.data, w.at.Offset
 		for range w.at.Count {

@@ -3,7 +3,7 @@ package stream
 import (
 	"sync"
 
-	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/internal/bodies"
 )
 
 // line is where batches wait to be written. Who adds one while nobody writes,
@@ -12,7 +12,7 @@ import (
 // each other.
 type line struct {
 	flush    func(b *batch)
-	sections safetensors.Sections // of who writes
+	sections bodies.Sections // of who writes
 
 	mu      sync.Mutex
 	writing bool

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/tensorpress/tensorpress/internal/bodies"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -69,13 +70,13 @@ func (w *Worker) Later(do func() error) { w.batch.later = append(w.batch.later, 
 
 // Output returns n bytes to fill, which go to offset off of a tensor when the
 // task returns.
-func (w *Worker) Output(to *safetensors.Writer, t safetensors.Tensor, off int64, n int) []byte {
+func (w *Worker) Output(to *bodies.Writer, t safetensors.Tensor, off int64, n int) []byte {
 	return w.Scatter(to, t, quant.Run(off, int64(n)))
 }
 
 // Scatter is Output for several runs of a tensor, which lie one after the other
 // in the bytes to fill.
-func (w *Worker) Scatter(to *safetensors.Writer, t safetensors.Tensor, spans []quant.Span) []byte {
+func (w *Worker) Scatter(to *bodies.Writer, t safetensors.Tensor, spans []quant.Span) []byte {
 	b := w.batch
 	data := b.room(quant.SpanBytes(spans))
 	rest := data

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tensorpress/tensorpress/internal/bodies"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -38,15 +39,15 @@ func (s *sink) WriteAt(p []byte, off int64) (int, error) {
 }
 
 // output is a writer of one tensor with that many bytes.
-func output(t *testing.T, n int) (*safetensors.Writer, safetensors.Tensor, *sink) {
+func output(t *testing.T, n int) (*bodies.Writer, safetensors.Tensor, *sink) {
 	t.Helper()
 	h, err := safetensors.NewHeader([]safetensors.Tensor{{Name: "x", Dtype: safetensors.U8, Shape: []int{n}}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := new(sink)
-	w, err := safetensors.NewWriter(s, h)
-	if err != nil {
+	w := bodies.NewWriter(s, h)
+	if err := w.WriteHeader(); err != nil {
 		t.Fatal(err)
 	}
 	return w, h.Tensors[0], s

@@ -7,27 +7,30 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
 )
 
 // Inspect reads headers and metadata, no weights. In a pipeline, names begin
 // with the folder of their component.
-func Inspect(ctx context.Context, path string) (*report.Inspection, error) {
-	folders, err := bundle.ModelsOf(path)
+func Inspect(ctx context.Context, what files.Source) (*report.Inspection, error) {
+	from := source.Of(ctx, what)
+	folders, err := bundle.ModelsOf(from)
 	if err != nil {
 		return nil, err
 	}
-	v := &report.Inspection{Path: path, Metadata: map[string]string{}, Layers: []report.StoredLayer{}, Tensors: []report.Tensor{}}
+	v := &report.Inspection{Path: from.Path, Metadata: map[string]string{}, Layers: []report.StoredLayer{}, Tensors: []report.Tensor{}}
 	for _, folder := range folders {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := inspectModel(v, path, folder); err != nil {
+		if err := inspectModel(v, from, folder); err != nil {
 			return nil, err
 		}
 	}
@@ -35,8 +38,8 @@ func Inspect(ctx context.Context, path string) (*report.Inspection, error) {
 }
 
 // inspectModel adds one model.
-func inspectModel(v *report.Inspection, path, folder string) error {
-	c, err := checkpoint.OpenPart(path, folder)
+func inspectModel(v *report.Inspection, from source.Source, folder string) error {
+	c, err := checkpoint.OpenPart(from, folder)
 	if err != nil {
 		return err
 	}

@@ -8,32 +8,37 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
 )
 
-// verificationParts prepares the verification of each model of a path.
-func verificationParts(v *report.Verification, path string, o Options) ([]*verification, error) {
-	folders, err := bundle.ModelsOf(path)
+// verificationParts prepares the verification of each model of a checkpoint.
+func verificationParts(ctx context.Context, v *report.Verification, checked source.Source, o Options) ([]*verification, error) {
+	folders, err := bundle.ModelsOf(checked)
 	if err != nil {
 		return nil, err
 	}
-	if o.Source != "" {
-		if err := compareFolders(v, folders, o.Source, path); err != nil {
+	var from *source.Source
+	if o.Source != nil {
+		whole := source.Of(ctx, o.Source)
+		if err := compareFolders(v, folders, whole, checked); err != nil {
 			return nil, err
 		}
+		from = &whole
 	}
 	var parts []*verification
 	for _, folder := range folders {
-		one := &verification{Options: o, Verification: v, path: path, folder: folder, sourceFolder: folder}
-		if folder != "" && one.Source != "" && !bundle.HoldsWeights(bundle.Within(one.Source, folder)) {
-			one.Source = "" // compareFolders has said so
+		one := &verification{Options: o, Verification: v, checked: checked, folder: folder, from: from}
+		if folder != "" && from != nil && !bundle.HoldsWeights(from.In(folder)) {
+			one.from = nil // compareFolders has said so
 		}
 		parts = append(parts, one)
 	}
@@ -41,13 +46,13 @@ func verificationParts(v *report.Verification, path string, o Options) ([]*verif
 }
 
 // compareFolders: every model of the source is there, and no other.
-func compareFolders(v *report.Verification, folders []string, source, path string) error {
-	wanted, err := bundle.ModelsOf(source)
+func compareFolders(v *report.Verification, folders []string, from, checked source.Source) error {
+	wanted, err := bundle.ModelsOf(from)
 	if err != nil {
 		return err
 	}
 	if (folders[0] == "") != (wanted[0] == "") {
-		return usage.Errorf("`Source` %s and %s: one is a pipeline, the other a model: name the component's folder", source, path)
+		return usage.Errorf("`Source` %s and %s: one is a pipeline, the other a model: name the component's folder", from.Path, checked.Path)
 	}
 	for _, name := range wanted {
 		if !slices.Contains(folders, name) {
@@ -64,7 +69,7 @@ func compareFolders(v *report.Verification, folders []string, source, path strin
 
 // Options are tensorpress.VerifyOptions, field by field.
 type Options struct {
-	Source    string
+	Source    files.Source
 	For       string
 	MaxRelMSE *float64
 	Threads   int
@@ -80,9 +85,9 @@ func (o Options) resources() engine.Resources {
 // every layer decode, would an application load it, and how far are its
 // weights from a source's. What it finds is in the result; the error is for
 // what kept it from looking.
-func Verify(ctx context.Context, path string, o Options) (*report.Verification, error) {
+func Verify(ctx context.Context, what files.Source, o Options) (*report.Verification, error) {
 	v := &report.Verification{Problems: []report.Problem{}, Layers: []report.LayerError{}}
-	parts, err := verificationParts(v, path, o)
+	parts, err := verificationParts(ctx, v, source.Of(ctx, what), o)
 	if err != nil {
 		return nil, err
 	}
@@ -117,8 +122,9 @@ func Verify(ctx context.Context, path string, o Options) (*report.Verification, 
 type verification struct {
 	Options
 	*report.Verification
-	path, folder   string // what is verified, and the model's in a pipeline
-	sourceFolder   string // of the source that it is compared with
+	checked        source.Source
+	folder         string         // of the model in a pipeline
+	from           *source.Source // that it is compared with, nil for none
 	layersOnly     bool
 	only           bool // of these, those that sourceLayers has
 	output, source *checkpoint.Checkpoint
@@ -152,8 +158,8 @@ func (v *verification) openOthers() (err error) {
 			return err
 		}
 	}
-	if v.Source != "" {
-		if v.source, err = checkpoint.OpenPart(v.Source, v.sourceFolder); err != nil {
+	if v.from != nil {
+		if v.source, err = checkpoint.OpenPart(*v.from, v.folder); err != nil {
 			return fmt.Errorf("`Source`: %w", err)
 		}
 	}
@@ -161,7 +167,7 @@ func (v *verification) openOthers() (err error) {
 }
 
 func (v *verification) open() (err error) {
-	if v.output, err = checkpoint.OpenPart(v.path, v.folder); err != nil {
+	if v.output, err = checkpoint.OpenPart(v.checked, v.folder); err != nil {
 		return err
 	}
 	if v.model, err = layout.Read(v.output, v.source); err != nil {
@@ -210,8 +216,9 @@ func (v *verification) unchanged() error {
 
 // Staged is a model of an output that is not in its place yet.
 type Staged struct {
-	Path, Folder string // the model's folder in a pipeline
-	Source       *checkpoint.Checkpoint
+	Output source.Source // the model
+	Folder string        // of it in a pipeline
+	Source *checkpoint.Checkpoint
 	// Layers are the only ones to compare, those of the source by the names of the
 	// output's weights; nil for all.
 	Layers map[string]*layout.Layer
@@ -229,7 +236,7 @@ func MeasureStaged(ctx context.Context, models []Staged, r engine.Resources, don
 		}
 	}()
 	for _, one := range models {
-		part := &verification{Verification: v, path: one.Path, folder: one.Folder, layersOnly: true, source: one.Source}
+		part := &verification{Verification: v, checked: one.Output, folder: one.Folder, layersOnly: true, source: one.Source}
 		part.Options = Options{Threads: r.Threads, Memory: r.Memory}
 		part.sourceLayers, part.only = one.Layers, one.Layers != nil
 		parts = append(parts, part)

@@ -1,10 +1,12 @@
-package safetensors
+package bodies
 
 import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // calls is a file in memory that counts its writes.
@@ -29,15 +31,15 @@ func (c *calls) WriteAt(p []byte, off int64) (int, error) {
 // the order, the sizes and the number of files, in few calls.
 func TestSections(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	var tensors []Tensor
+	var tensors []safetensors.Tensor
 	for i := range 40 {
 		size := rng.IntN(2000)
 		if i%10 == 0 {
 			size = rng.IntN(300 << 10)
 		}
-		tensors = append(tensors, Tensor{Name: string(rune('A' + i)), Dtype: U8, Shape: []int{size}})
+		tensors = append(tensors, safetensors.Tensor{Name: string(rune('A' + i)), Dtype: safetensors.U8, Shape: []int{size}})
 	}
-	h, err := NewHeader(tensors, nil)
+	h, err := safetensors.NewHeader(tensors, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,13 +51,13 @@ func TestSections(t *testing.T) {
 		var writers []*Writer
 		for i, f := range files {
 			*f = calls{}
-			w, err := NewWriter(f, h)
-			if err != nil {
+			w := NewWriter(f, h)
+			if err := w.WriteHeader(); err != nil {
 				t.Fatal(err)
 			}
 			writers = append(writers, w)
 			want[i] = append(want[i], f.data...)
-			want[i] = append(want[i], make([]byte, h.dataSize())...)
+			want[i] = append(want[i], make([]byte, h.FileSize()-h.DataStart)...)
 		}
 		type piece struct {
 			file, tensor int
@@ -110,20 +112,20 @@ func TestSections(t *testing.T) {
 // TestSectionsErrors: an error must name the tensor, and bytes that were not
 // written must not count.
 func TestSectionsErrors(t *testing.T) {
-	h, err := NewHeader([]Tensor{{Name: "x", Dtype: U8, Shape: []int{4}}}, nil)
+	h, err := safetensors.NewHeader([]safetensors.Tensor{{Name: "x", Dtype: safetensors.U8, Shape: []int{4}}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := &calls{}
-	w, err := NewWriter(f, h)
-	if err != nil {
+	w := NewWriter(f, h)
+	if err := w.WriteHeader(); err != nil {
 		t.Fatal(err)
 	}
 	var all Sections
-	if err := all.Add(w, Tensor{Name: "y"}, nil, 0); !errors.Is(err, ErrInvalid) {
+	if err := all.Add(w, safetensors.Tensor{Name: "y"}, nil, 0); !errors.Is(err, errForeign) {
 		t.Errorf("unknown tensor: %v", err)
 	}
-	if err := all.Add(w, h.Tensors[0], make([]byte, 5), 0); !errors.Is(err, ErrRange) {
+	if err := all.Add(w, h.Tensors[0], make([]byte, 5), 0); !errors.Is(err, safetensors.ErrRange) {
 		t.Errorf("past the end: %v", err)
 	}
 	f.err = errors.New("disk full")
@@ -133,7 +135,7 @@ func TestSectionsErrors(t *testing.T) {
 	if err := all.Write(); !errors.Is(err, f.err) || err.Error() != `write tensor "x": disk full` {
 		t.Errorf("got %v", err)
 	}
-	if err := w.Finish(); !errors.Is(err, ErrIncomplete) {
+	if err := w.Finish(); !errors.Is(err, safetensors.ErrIncomplete) {
 		t.Errorf("got %v", err)
 	}
 }

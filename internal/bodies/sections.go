@@ -1,9 +1,11 @@
-package safetensors
+package bodies
 
 import (
 	"cmp"
 	"fmt"
 	"slices"
+
+	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // Sections are parts of bodies, of one file or several, that are written
@@ -31,7 +33,7 @@ const (
 
 // Add puts in what [Writer.WriteSection] would write at once, with the same
 // errors. p must stay as it is until Write.
-func (s *Sections) Add(w *Writer, t Tensor, p []byte, off int64) error {
+func (s *Sections) Add(w *Writer, t safetensors.Tensor, p []byte, off int64) error {
 	body, at, err := w.locate(t, s.next, len(p), off)
 	if err == nil {
 		s.list, s.next = append(s.list, section{w, body, at, p}), body+1
@@ -86,7 +88,7 @@ func (s *Sections) write(list []section) error {
 		data = s.joined
 	}
 	if _, err := first.to.w.WriteAt(data, first.at); err != nil {
-		return fmt.Errorf("write tensor %s: %w", quoted(first.to.header.Tensors[first.body].Name), err)
+		return fmt.Errorf("write tensor %.200q: %w", first.to.header.Tensors[first.body].Name, err)
 	}
 	for _, one := range list {
 		one.to.written[one.body].Add(int64(len(one.data)))

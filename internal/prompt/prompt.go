@@ -1,4 +1,6 @@
-package safetensors
+// Package prompt reads, writes and copies files with the calls of the system that
+// take least time.
+package prompt
 
 import (
 	"os"
@@ -6,30 +8,33 @@ import (
 	"syscall"
 )
 
-// prompt is a file of which what the system has in memory is read and written
+// File is a file of which what the system has in memory is read and written
 // without the Go scheduler hearing of it. A call that the scheduler knows of gives
 // its processor to another thread and takes one back, though it copies for less
 // time than that takes: it was a tenth of a run. Whatever may have to wait for a
 // device goes the usual way.
-type prompt struct {
+type File struct {
 	*os.File
 	conn syscall.RawConn // nil where all goes the usual way
 	way  atomic.Int32    // what the file system lets be done so
 }
 
-func newPrompt(f *os.File) *prompt {
+// New is for a file that is open.
+func New(f *os.File) *File {
 	conn, err := f.SyscallConn()
 	if err != nil {
-		return &prompt{File: f}
+		return &File{File: f}
 	}
-	return &prompt{File: f, conn: conn}
+	return &File{File: f, conn: conn}
 }
 
-func (f *prompt) ReadAt(p []byte, off int64) (int, error) {
+// ReadAt is that of the file.
+func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	return complete(f.readPromptly(p, off), p, off, f.File.ReadAt)
 }
 
-func (f *prompt) WriteAt(p []byte, off int64) (int, error) {
+// WriteAt is that of the file.
+func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	return complete(f.writePromptly(p, off), p, off, f.File.WriteAt)
 }
 

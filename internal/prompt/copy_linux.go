@@ -1,4 +1,4 @@
-package safetensors
+package prompt
 
 import (
 	"errors"
@@ -7,10 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const canCopy = true
+// CanCopy is whether [Copy] may do anything.
+const CanCopy = true
 
-// copyRange copies n bytes between places of two files.
-func copyRange(dst *os.File, to int64, src *os.File, from int64, n int) (int, error) {
+// Copy has the system copy n bytes between places of two files, and returns how many
+// it has. The error is [errors.ErrUnsupported] where it does not copy between them, or
+// does not go on.
+func Copy(dst *os.File, to int64, src *os.File, from int64, n int) (int, error) {
 	done := 0
 	for done < n {
 		some, err := unix.CopyFileRange(int(src.Fd()), &from, int(dst.Fd()), &to, n-done, 0)

@@ -1,6 +1,6 @@
 //go:build amd64 || arm64
 
-package safetensors
+package prompt
 
 import (
 	"syscall"
@@ -22,7 +22,7 @@ const mostPromptly = 1 << 20
 
 // readPromptly returns how much of p it has read. Errors are left to who reads
 // the rest.
-func (f *prompt) readPromptly(p []byte, off int64) (done int) {
+func (f *File) readPromptly(p []byte, off int64) (done int) {
 	if f.conn == nil || f.way.Load() == usualWay {
 		return 0
 	}
@@ -38,7 +38,7 @@ func (f *prompt) readPromptly(p []byte, off int64) (done int) {
 }
 
 // writePromptly returns how much of p it has written.
-func (f *prompt) writePromptly(p []byte, off int64) (done int) {
+func (f *File) writePromptly(p []byte, off int64) (done int) {
 	if f.conn == nil || f.way.Load() > inMemory {
 		return 0
 	}
@@ -51,7 +51,7 @@ func (f *prompt) writePromptly(p []byte, off int64) (done int) {
 }
 
 // wayOf finds out where the file lies, once.
-func (f *prompt) wayOf(fd uintptr) int32 {
+func (f *File) wayOf(fd uintptr) int32 {
 	if way := f.way.Load(); way != unknownWay {
 		return way
 	}
@@ -69,7 +69,7 @@ func (f *prompt) wayOf(fd uintptr) int32 {
 // repeat calls preadv2 or pwritev2 until all is done or a call does nothing: where it
 // would have to wait, at the end, or for an error. Of a system or a file that does
 // not know the call it is not tried again.
-func (f *prompt) repeat(call, fd uintptr, p []byte, off int64, flags uintptr) (done int) {
+func (f *File) repeat(call, fd uintptr, p []byte, off int64, flags uintptr) (done int) {
 	for done < len(p) {
 		some := unix.Iovec{Base: &p[done]}
 		some.SetLen(min(len(p)-done, mostPromptly))

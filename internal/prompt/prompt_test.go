@@ -1,4 +1,4 @@
-package safetensors
+package prompt
 
 import (
 	"bytes"
@@ -30,7 +30,7 @@ func TestPrompt(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer file.Close()
-			f, want := newPrompt(file), make([]byte, 3<<20+123) // more than one call takes
+			f, want := New(file), make([]byte, 3<<20+123) // more than one call takes
 			r := rand.New(rand.NewPCG(1, 2))
 			for i := range want {
 				want[i] = byte(r.Uint32())
@@ -72,9 +72,9 @@ func TestPromptErrors(t *testing.T) {
 			if err := os.WriteFile(path, []byte("content"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			for flag, do := range map[int]func(*prompt) (int, error){
-				os.O_RDONLY: func(f *prompt) (int, error) { return f.WriteAt([]byte("other"), 0) },
-				os.O_WRONLY: func(f *prompt) (int, error) { return f.ReadAt(make([]byte, 7), 0) },
+			for flag, do := range map[int]func(*File) (int, error){
+				os.O_RDONLY: func(f *File) (int, error) { return f.WriteAt([]byte("other"), 0) },
+				os.O_WRONLY: func(f *File) (int, error) { return f.ReadAt(make([]byte, 7), 0) },
 			} {
 				file, err := os.OpenFile(path, flag, 0)
 				if err != nil {
@@ -82,7 +82,7 @@ func TestPromptErrors(t *testing.T) {
 				}
 				defer file.Close()
 				var refused *os.PathError
-				if n, err := do(newPrompt(file)); n != 0 || !errors.As(err, &refused) || refused.Path != path {
+				if n, err := do(New(file)); n != 0 || !errors.As(err, &refused) || refused.Path != path {
 					t.Errorf("%d bytes, %v", n, err)
 				}
 			}

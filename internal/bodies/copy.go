@@ -1,0 +1,31 @@
+package bodies
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/tensorpress/tensorpress/internal/prompt"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// MayCopy reports whether [Writer.Copy] can leave the copying to the system, as far
+// as is known.
+func (w *Writer) MayCopy() bool { return prompt.CanCopy && w.file != nil && !w.refused.Load() }
+
+// Copy has the system copy n bytes of a tensor, beginning off bytes into it, which lie
+// at place from of src, and returns how many it has: none where it does not copy
+// between the two files.
+func (w *Writer) Copy(t safetensors.Tensor, off int64, n int, src *os.File, from int64) (copied int, err error) {
+	i, at, err := w.locate(t, 0, n, off)
+	if err != nil || !w.MayCopy() {
+		return 0, err
+	}
+	copied, err = prompt.Copy(w.file, at, src, from, n)
+	w.written[i].Add(int64(copied))
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return copied, fmt.Errorf("write tensor %.200q: %w", t.Name, err)
+	}
+	w.refused.Store(copied < n)
+	return copied, nil
+}

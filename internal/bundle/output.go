@@ -1,0 +1,193 @@
+package bundle
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+
+	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/source"
+	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/internal/usage"
+)
+
+// Output is an output on its way: in a stage, or wherever another sink puts it.
+type Output struct {
+	files.Output
+	stage   *stage.Stage // nil for another sink
+	name    string
+	files   []string // that were created, of another sink
+	scratch stage.Scratches
+	ended   bool
+}
+
+// Staged is an output in a stage.
+func Staged(s *stage.Stage) *Output { return &Output{Output: s, stage: s} }
+
+// Begin is an output of another sink.
+func Begin(ctx context.Context, s files.Sink, replace bool) (*Output, error) {
+	out, err := s.Begin(ctx, replace)
+	if err == nil {
+		return &Output{Output: out, name: s.String()}, nil
+	}
+	err = fmt.Errorf("%s: %w", s, err)
+	if errors.Is(err, fs.ErrExist) {
+		err = usage.Wrap(err)
+	}
+	return nil, err
+}
+
+// Create adds a file.
+func (o *Output) Create(name string, size int64) (io.WriterAt, error) {
+	if o.stage == nil {
+		o.files = append(o.files, name)
+	}
+	return o.Output.Create(name, size)
+}
+
+// Abort leaves nothing behind. A sink hears it once.
+func (o *Output) Abort() error {
+	if o.ended {
+		return nil
+	}
+	o.ended = true
+	return errors.Join(o.scratch.Close(), o.Output.Abort())
+}
+
+// Named makes an error that names a file where it is hidden one that names where it
+// was to be.
+func (o *Output) Named(err error) error {
+	if o.stage == nil {
+		return err
+	}
+	return o.stage.Named(err)
+}
+
+// Notes are what a user should know of where the output lies.
+func (o *Output) Notes() []string {
+	if o.stage == nil {
+		return nil
+	}
+	return o.stage.Notes()
+}
+
+// Free is how many bytes can still be written, -1 where that is not known.
+func (o *Output) Free() int64 {
+	if o.stage == nil {
+		return -1
+	}
+	return o.stage.Free()
+}
+
+// Scratch opens a file for what need not stay: beside the output, or where the system
+// has its temporary files.
+func (o *Output) Scratch() (*stage.Scratch, error) {
+	if o.stage == nil {
+		return o.scratch.New()
+	}
+	return o.stage.Scratch()
+}
+
+// opener is an output of which files can be read again.
+type opener interface {
+	Open(ctx context.Context, name string) (files.File, error)
+}
+
+// Readable reports whether [Output.Written] can read.
+func (o *Output) Readable() bool {
+	_, ok := o.Output.(opener)
+	return ok || o.stage != nil
+}
+
+// Written is what was written so far, of a folder or a file, "" for all.
+func (o *Output) Written(ctx context.Context, name string) source.Source {
+	if o.stage != nil {
+		return source.Path(o.stage.Path(name))
+	}
+	return source.Of(ctx, files.At(written{o}, name))
+}
+
+// written is an output of another sink as a source.
+type written struct{ *Output }
+
+func (w written) String() string { return w.name }
+
+func (w written) List(context.Context) ([]string, error) { return slices.Clone(w.files), nil }
+
+func (w written) Open(ctx context.Context, name string) (files.File, error) {
+	return w.Output.Output.(opener).Open(ctx, name)
+}
+
+// In is a folder of the output.
+func (o *Output) In(folder string) Sink { return placed{o, folder} }
+
+// placed is a folder of an output.
+type placed struct {
+	*Output
+	folder string
+}
+
+func (p placed) Create(name string, size int64) (io.WriterAt, error) {
+	return p.Output.Create(path.Join(p.folder, name), size)
+}
+
+func (p placed) WriteFile(name string, data []byte) error {
+	if p.stage != nil {
+		return p.stage.WriteFile(path.Join(p.folder, name), data)
+	}
+	f, err := p.Create(name, int64(len(data)))
+	if err == nil && len(data) > 0 {
+		_, err = f.WriteAt(data, 0)
+	}
+	return err
+}
+
+// CopyFile copies a file that stays as it is meanwhile.
+func (p placed) CopyFile(ctx context.Context, name string, from source.Source) error {
+	if p.stage != nil && from.OnDisk() {
+		return p.stage.CopyFile(ctx, path.Join(p.folder, name), from.Path)
+	}
+	f, err := from.Open(from.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	to, err := p.Create(name, f.Info.Size())
+	if err != nil {
+		return err
+	}
+	if err := copyTo(ctx, to, f); err != nil {
+		return fmt.Errorf("%s: %w", from.Path, err)
+	}
+	same, err := from.Unchanged(from.Path, f.Info)
+	if err == nil && !same {
+		err = usage.SourceErrorf("%s: changed while it was copied", from.Path)
+	}
+	return err
+}
+
+// copyTo copies all of a file.
+func copyTo(ctx context.Context, to io.WriterAt, from *source.File) error {
+	const step = 8 << 20
+	size := from.Info.Size()
+	buffer := make([]byte, min(size, step))
+	for off := int64(0); off < size; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		some := buffer[:min(size-off, step)]
+		if n, err := from.ReadAt(some, off); n < len(some) {
+			return cmp.Or(err, io.ErrUnexpectedEOF)
+		}
+		if _, err := to.WriteAt(some, off); err != nil {
+			return err
+		}
+		off += int64(len(some))
+	}
+	return nil
+}

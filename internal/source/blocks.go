@@ -1,0 +1,117 @@
+package source
+
+import (
+	"errors"
+	"io"
+	"slices"
+	"sync"
+)
+
+const (
+	// blockBytes is what is read of a store at a time: a request takes as long as some
+	// megabytes.
+	blockBytes = 4 << 20
+	// mostBlocks bounds what is kept of it: enough that rows that many tiles share
+	// are read once.
+	mostBlocks = 12
+)
+
+// blocks are parts of a store's files that were read lately.
+type blocks struct {
+	mu     sync.Mutex
+	recent []*block // the latest use last
+}
+
+// block is a part of a file, once read is over.
+type block struct {
+	path  string
+	index int64
+	users int
+	read  sync.Once
+	data  []byte
+	err   error
+}
+
+// inBlocks reads a file by blocks.
+type inBlocks struct {
+	*blocks
+	path string
+	file io.ReaderAt
+	size int64
+}
+
+// ReadAt reads what is not there in whole blocks.
+func (f *inBlocks) ReadAt(p []byte, off int64) (n int, err error) {
+	for n < len(p) {
+		at := off + int64(n)
+		if at >= f.size {
+			return n, io.EOF
+		}
+		some, err := f.readBlock(p[n:], at)
+		if n += some; err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// readBlock reads what one block has.
+func (f *inBlocks) readBlock(p []byte, off int64) (int, error) {
+	b := f.use(f.path, off/blockBytes)
+	defer f.release(b)
+	b.read.Do(func() { b.data, b.err = f.fetch(b.data, b.index*blockBytes) })
+	if b.err != nil {
+		return 0, b.err
+	}
+	return copy(p, b.data[off%blockBytes:]), nil
+}
+
+func (f *inBlocks) fetch(data []byte, off int64) ([]byte, error) {
+	if data == nil {
+		data = make([]byte, min(blockBytes, f.size-off))
+	}
+	data = data[:min(blockBytes, f.size-off, int64(cap(data)))]
+	n, err := f.file.ReadAt(data, off)
+	switch {
+	case n == len(data):
+		return data, nil
+	case err == nil || errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF
+	}
+	return nil, err
+}
+
+// use finds a block or takes the place of the one that was used longest ago.
+func (b *blocks) use(path string, index int64) *block {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := slices.IndexFunc(b.recent, func(one *block) bool { return one.path == path && one.index == index })
+	var one *block
+	if i >= 0 {
+		one = b.recent[i]
+	} else {
+		one = &block{path: path, index: index}
+		if len(b.recent) >= mostBlocks {
+			i = slices.IndexFunc(b.recent, func(one *block) bool { return one.users == 0 })
+		}
+		if i >= 0 && cap(b.recent[i].data) == blockBytes {
+			one.data = b.recent[i].data
+		}
+	}
+	if i >= 0 {
+		b.recent = slices.Delete(b.recent, i, i+1)
+	}
+	one.users++
+	b.recent = append(b.recent, one)
+	return one
+}
+
+// release ends a use. What could not be read is tried again by the next.
+func (b *blocks) release(one *block) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	one.users--
+	if one.err != nil {
+		b.recent = slices.DeleteFunc(b.recent, func(other *block) bool { return other == one })
+	}
+}

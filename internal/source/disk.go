@@ -1,0 +1,54 @@
+package source
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/tensorpress/tensorpress/internal/prompt"
+)
+
+// disk is the system's files.
+type disk struct{}
+
+func (disk) Join(folder, name string) string { return filepath.Join(folder, filepath.FromSlash(name)) }
+
+func (disk) Split(path string) (folder, name string) {
+	folder, _ = filepath.Split(path)
+	return folder, filepath.Base(path)
+}
+
+func (disk) Stat(path string) (fs.FileInfo, error) { return os.Stat(path) }
+
+func (disk) ReadDir(path string) ([]fs.DirEntry, error) { return os.ReadDir(path) }
+
+func (disk) OnDisk() bool { return true }
+
+// Open opens a folder, too, which the system then refuses to read.
+func (disk) Open(path string) (*File, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.IsDir() {
+		err = CheckRegular(path, info)
+	}
+	if err != nil {
+		return nil, err
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if info, err = file.Stat(); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &File{ReaderAt: file, Info: info, Sections: prompt.New(file), OS: file, close: file.Close}, nil
+}
+
+// Unchanged: it is the same file, of the same size, and nobody wrote to it.
+func (disk) Unchanged(path string, was fs.FileInfo) (bool, error) {
+	now, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && Same(was, now), err
+}

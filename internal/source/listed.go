@@ -1,0 +1,193 @@
+package source
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/usage"
+)
+
+// listed is the files that a store lists.
+type listed struct {
+	ctx    context.Context // of the run
+	source files.Source
+	root   string // what the store is called
+	list   func() ([]string, error)
+	blocks blocks
+}
+
+func newListed(ctx context.Context, s files.Source) *listed {
+	t := &listed{ctx: ctx, source: s, root: cmp.Or(s.String(), ".")}
+	t.list = sync.OnceValues(t.names)
+	return t
+}
+
+// names are those of all files, ascending.
+func (t *listed) names() ([]string, error) {
+	names, err := t.source.List(t.ctx)
+	if err != nil {
+		return nil, named(t.root, err)
+	}
+	names = slices.Clone(names)
+	slices.Sort(names)
+	for _, name := range names {
+		if !fs.ValidPath(name) {
+			return nil, usage.SourceErrorf("%s: lists %q, want names as in a/b", t.root, name)
+		}
+	}
+	return slices.Compact(names), nil
+}
+
+func (t *listed) Join(folder, name string) string {
+	if name = path.Clean(name); name == "." {
+		return folder
+	}
+	return folder + "/" + name
+}
+
+func (t *listed) Split(path string) (folder, name string) {
+	i := strings.LastIndexByte(path, '/')
+	return path[:i], path[i+1:]
+}
+
+func (t *listed) OnDisk() bool { return false }
+
+// name is what the store calls a path, "." for all of it.
+func (t *listed) name(path string) string {
+	name, _ := strings.CutPrefix(strings.TrimPrefix(path, t.root), "/")
+	return cmp.Or(name, ".")
+}
+
+// Stat opens a file, which tells its size.
+func (t *listed) Stat(path string) (fs.FileInfo, error) {
+	folder, file, err := t.find(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case folder:
+		return info{name: t.base(path), folder: true}, nil
+	case !file:
+		return nil, &fs.PathError{Op: "find", Path: path, Err: fs.ErrNotExist}
+	}
+	f, err := t.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return f.Info, f.Close()
+}
+
+func (t *listed) base(path string) string {
+	_, name := t.Split("/" + path)
+	return name
+}
+
+// find looks a path up in the list.
+func (t *listed) find(path string) (folder, file bool, err error) {
+	names, err := t.list()
+	name := t.name(path)
+	if err != nil || name == "." {
+		return name == ".", false, err
+	}
+	_, file = slices.BinarySearch(names, name)
+	i, _ := slices.BinarySearch(names, name+"/")
+	return i < len(names) && strings.HasPrefix(names[i], name+"/"), file, nil
+}
+
+// ReadDir lists the files and folders of a folder.
+func (t *listed) ReadDir(path string) (entries []fs.DirEntry, err error) {
+	names, err := t.list()
+	if err != nil {
+		return nil, err
+	}
+	prefix := t.name(path) + "/"
+	if prefix == "./" {
+		prefix = ""
+	}
+	seen := map[string]bool{}
+	for _, name := range names {
+		rest, ok := strings.CutPrefix(name, prefix)
+		if !ok {
+			continue
+		}
+		name, _, folder := strings.Cut(rest, "/")
+		if !seen[name] {
+			seen[name] = true
+			entries = append(entries, fs.FileInfoToDirEntry(info{name: name, folder: folder}))
+		}
+	}
+	return entries, nil
+}
+
+// Open opens a file.
+func (t *listed) Open(path string) (*File, error) {
+	if _, file, err := t.find(path); err != nil || !file {
+		return nil, cmp.Or(err, error(&fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}))
+	}
+	if err := t.ctx.Err(); err != nil {
+		return nil, err
+	}
+	f, err := t.source.Open(t.ctx, t.name(path))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	one := &File{ReaderAt: f, Info: infoOf(t.base(path), f), close: func() error { return nil }}
+	if c, ok := f.(io.Closer); ok {
+		one.close = c.Close
+	}
+	one.Sections = &inBlocks{&t.blocks, path, f, f.Size()}
+	return one, nil
+}
+
+// Unchanged asks for the version of a file anew, where it has one.
+func (t *listed) Unchanged(path string, was fs.FileInfo) (bool, error) {
+	if old, ok := was.(info); !ok || !old.versioned {
+		return true, nil
+	}
+	f, err := t.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return Same(was, f.Info), f.Close()
+}
+
+// info is what is known of a file.
+type info struct {
+	name      string
+	folder    bool
+	size      int64
+	versioned bool
+	version   string
+}
+
+func infoOf(name string, f files.File) info {
+	one := info{name: name, size: f.Size()}
+	if v, ok := f.(interface{ Version() string }); ok {
+		one.versioned, one.version = true, v.Version()
+	}
+	return one
+}
+
+func (i info) Name() string       { return i.name }
+func (i info) Size() int64        { return i.size }
+func (i info) ModTime() time.Time { return time.Time{} }
+func (i info) IsDir() bool        { return i.folder }
+func (i info) Sys() any           { return nil }
+func (i info) Mode() fs.FileMode {
+	if i.folder {
+		return fs.ModeDir
+	}
+	return 0
+}
