@@ -239,6 +239,25 @@ func TestStore(t *testing.T) {
 			t.Errorf("%d files are left open", n)
 		}
 
+		small := newObjects(got.seen)
+		back, restored := &memory{name: "mem/back"}, filepath.Join(t.TempDir(), "back.safetensors")
+		if _, err := Dequantize(t.Context(), small, back, DequantizeOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Dequantize(t.Context(), files.Dir(want), files.Dir(restored), DequantizeOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range slices.Sorted(maps.Keys(back.seen)) {
+			if filepath.Ext(name) == ".safetensors" && !bytes.Equal(back.seen[name], fileBytes(t, restored)) {
+				t.Errorf("%s: %s has other bytes than one from disk", dtype, name)
+			}
+		}
+		for name, data := range got.seen {
+			if most := int64(len(data)) * 11 / 10; small.bytes[name] > most {
+				t.Errorf("%s: read %d bytes of a file of %d", dtype, small.bytes[name], len(data))
+			}
+		}
+
 		v, err := Verify(t.Context(), files.Dir(want), VerifyOptions{Source: files.At(store, "m.safetensors")})
 		if err != nil || !v.OK {
 			t.Errorf("%v, %v", v, err)
