@@ -76,20 +76,3 @@ func Presets() []PresetRow {
 
 // list is never nil, which JSON would write as null.
 func list(s []string) []string { return append([]string{}, s...) }
-
-// SettingFlag is a setting of layers that [Options] takes by its name.
-type SettingFlag struct {
-	Name, About string
-	Default     any // a string, an int or a bool
-}
-
-// SettingFlags lists the settings of [Options.Settings].
-func SettingFlags() []SettingFlag {
-	var flags []SettingFlag
-	for _, f := range codec.Fields() {
-		if f.About != "" {
-			flags = append(flags, SettingFlag{f.Flag, f.About, f.Value(codec.Default())})
-		}
-	}
-	return flags
-}

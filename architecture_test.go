@@ -77,10 +77,7 @@ func rows(t *testing.T) (order []string, imports map[string][]string) {
 			name = ""
 		}
 		order = append(order, name)
-		imports[name] = nil
-		for _, short := range strings.FieldsFunc(m[2], func(r rune) bool { return r == ',' || r == ' ' }) {
-			imports[name] = append(imports[name], short)
-		}
+		imports[name] = strings.FieldsFunc(m[2], func(r rune) bool { return r == ',' || r == ' ' })
 	}
 	for _, list := range imports {
 		for i, short := range list {

@@ -15,6 +15,7 @@ import (
 // TestBands: a layer that lies by columns, or its scales do, comes back the same, and has the same errors,
 // with any memory and any number of threads.
 func TestBands(t *testing.T) {
+	t.Parallel()
 	source := written(t, []safetensors.Tensor{
 		{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{1008, 528}},
 		{Name: "b.weight", Dtype: safetensors.BF16, Shape: []int{64, 4096}},
@@ -22,16 +23,20 @@ func TestBands(t *testing.T) {
 	})
 	for _, c := range []struct {
 		layout, dtype string
-		settings      map[string]any
+		settings      Settings
 	}{
-		{"sdnq", "int8", map[string]any{"quantized-matmul": true}}, {"sdnq", "float8_e4m3fn", map[string]any{"quantized-matmul": true}},
-		{"sdnq", "int16", map[string]any{"quantized-matmul": true}}, {"sdnq", "uint8", map[string]any{"quantized-matmul": true, "svd-rank": 8}},
-		{"sdnq", "int8", map[string]any{"quantized-matmul": true, "hadamard": true}}, {"comfy", "awq_w4a16", nil}, {"comfy", "asym_w4a8_int8", nil},
+		{"sdnq", "int8", Settings{QuantizedMatmul: new(true)}}, {"sdnq", "float8_e4m3fn", Settings{QuantizedMatmul: new(true)}},
+		{"sdnq", "int16", Settings{QuantizedMatmul: new(true)}}, {"sdnq", "uint8", Settings{QuantizedMatmul: new(true), SVDRank: new(8)}},
+		{"sdnq", "int8", Settings{QuantizedMatmul: new(true), Hadamard: new(true)}}, {"comfy", "awq_w4a16", Settings{}}, {"comfy", "asym_w4a8_int8", Settings{}},
 	} {
 		t.Run(fmt.Sprint(c.layout, c.dtype, c.settings), func(t *testing.T) {
-			path := quantized(t, source, Options{Layout: c.layout, Dtype: &c.dtype, Settings: c.settings})
+			path := quantized(t, source, Options{Layout: c.layout, Layer: also(c.settings, Settings{Dtype: c.dtype})})
 			want, wantErrors := restoredWith(t, path, source, Resources{Threads: 1})
-			for _, r := range []Resources{{}, {Memory: 1 << 10, Threads: 1}, {Memory: 2 << 20, Threads: 3}, {Memory: 4 << 20}} {
+			all := []Resources{{Memory: 1 << 10, Threads: 1}, {Memory: 2 << 20, Threads: 3}, {}, {Memory: 4 << 20}}
+			if testing.Short() {
+				all = all[:2]
+			}
+			for _, r := range all {
 				got, errors := restoredWith(t, path, source, r)
 				if !bytes.Equal(got, want) {
 					t.Errorf("with %+v values differ", r)
@@ -48,10 +53,10 @@ func TestBands(t *testing.T) {
 func restoredWith(t *testing.T, path, source string, r Resources) ([]byte, []report.LayerError) {
 	t.Helper()
 	dest := filepath.Join(t.TempDir(), "plain.safetensors")
-	if _, err := Dequantize(t.Context(), files.Dir(path), files.Dir(dest), DequantizeOptions{Resources: r}); err != nil {
+	if _, err := Dequantize(t.Context(), files.Dir(path), files.Dir(dest), DequantizeOptions{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress}); err != nil {
 		t.Fatal(err)
 	}
-	v, err := Verify(t.Context(), files.Dir(path), VerifyOptions{Source: files.Dir(source), Resources: r})
+	v, err := Verify(t.Context(), files.Dir(path), VerifyOptions{Source: files.Dir(source), Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 	if err != nil || !v.OK {
 		t.Fatal(v, err)
 	}

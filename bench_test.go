@@ -87,7 +87,7 @@ func BenchmarkQuantize(b *testing.B) {
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			b.SetBytes(bytes)
-			o := Options{Layout: bench.layout, Dtype: &bench.dtype, Force: true}
+			o := Options{Layout: bench.layout, Layer: Settings{Dtype: bench.dtype}, Force: true}
 			dest := filepath.Join(b.TempDir(), "out.safetensors")
 			var copied, converted time.Duration
 			for b.Loop() {

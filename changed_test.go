@@ -41,6 +41,7 @@ func replaceFile(path string) error {
 // TestChangedSources: a source that changes while it is read makes an output of
 // which nobody knows what it is: no command may call that done.
 func TestChangedSources(t *testing.T) {
+	t.Parallel()
 	plain, quantized := sdnqSource(t, "int8"), filepath.Join(t.TempDir(), "quantized")
 	if _, err := Quantize(t.Context(), files.Dir(plain), files.Dir(quantized), Options{MinNumel: ptr(8192)}); err != nil {
 		t.Fatal(err)
@@ -54,23 +55,23 @@ func TestChangedSources(t *testing.T) {
 		run    func(ctx context.Context, source, dest string, r Resources) error
 	}{
 		"quantize": {plain, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Quantize(ctx, files.Dir(source), files.Dir(dest), Options{MinNumel: ptr(8192), Resources: r})
+			_, err := Quantize(ctx, files.Dir(source), files.Dir(dest), Options{MinNumel: ptr(8192), Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		}},
 		"dequantize": {quantized, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Dequantize(ctx, files.Dir(source), files.Dir(dest), DequantizeOptions{Resources: r})
+			_, err := Dequantize(ctx, files.Dir(source), files.Dir(dest), DequantizeOptions{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		}},
 		"transcode": {quantized, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Transcode(ctx, files.Dir(source), files.Dir(dest), TranscodeOptions{Layout: "comfy", Rename: true, Resources: r})
+			_, err := Transcode(ctx, files.Dir(source), files.Dir(dest), TranscodeOptions{Layout: "comfy", Rename: true, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		}},
 		"migrate": {comfy, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Migrate(ctx, files.Dir(source), files.Dir(dest), MigrateOptions{QuantizationMetadata: true, Resources: r})
+			_, err := Migrate(ctx, files.Dir(source), files.Dir(dest), MigrateOptions{QuantizationMetadata: true, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		}},
 		"verify": {quantized, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Verify(ctx, files.Dir(source), VerifyOptions{Resources: r})
+			_, err := Verify(ctx, files.Dir(source), VerifyOptions{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		}},
 	}
@@ -99,7 +100,7 @@ func TestChangedSources(t *testing.T) {
 func checkChanged(t *testing.T, path, dest string, change func(string) error, run func(Resources) error) {
 	t.Helper()
 	done := false
-	err := run(Resources{Threads: 1, Progress: func(Progress) {
+	err := run(Resources{Threads: 1, Progress: func(_, _ int64) {
 		if done {
 			return
 		}
@@ -120,13 +121,8 @@ func checkChanged(t *testing.T, path, dest string, change func(string) error, ru
 func TestChangedSourceOfCTQ(t *testing.T) {
 	source := save(t, "in.safetensors", nil, weights{name: "a.weight", dtype: safetensors.BF16, shape: []int{256, 256}})
 	dest := filepath.Join(t.TempDir(), "out.safetensors")
-	command, err := ParseCTQ([]string{"-i", source, "-o", dest, "--simple", "--int8"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	checkChanged(t, source, dest, replaceFile, func(r Resources) error {
-		_, err := command.Run(t.Context(), r)
-		return err
+		return runCTQ(t.Context(), []string{"-i", source, "-o", dest, "--simple", "--int8"}, r)
 	})
 }
 
@@ -143,7 +139,7 @@ func TestChangedPipeline(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkChanged(t, filepath.Join(source, file), dest, replaceFile, func(r Resources) error {
-			_, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), Options{Resources: r})
+			_, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), Options{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		})
 	}

@@ -22,11 +22,10 @@ var combinationShapes = map[string][]int{
 }
 
 // combination is one choice of all that settings have.
-func combination(r *rand.Rand, dtypes []string) (name string, settings map[string]any, exact bool) {
-	settings = map[string]any{}
+func combination(r *rand.Rand, dtypes []string) (name string, settings Settings, exact bool) {
 	some := func(key string, chance float64, values ...any) {
 		if r.Float64() < chance {
-			settings[key] = values[r.IntN(len(values))]
+			say(&settings, key, values[r.IntN(len(values))])
 		}
 	}
 	stores := []any{"uint8", "int8", "uint4", "float8_e4m3fn", "float8_e5m2", "int16", "float16", "none"}
@@ -51,6 +50,7 @@ func combination(r *rand.Rand, dtypes []string) (name string, settings map[strin
 // TestCombinationsComeBack: whatever combination of settings is accepted, what is
 // written must be read again, in both layouts with the same values.
 func TestCombinationsComeBack(t *testing.T) {
+	t.Parallel()
 	var tensors []safetensors.Tensor
 	for name, shape := range combinationShapes {
 		tensors = append(tensors, safetensors.Tensor{Name: name, Dtype: safetensors.BF16, Shape: shape})
@@ -84,7 +84,7 @@ func TestCombinationsComeBack(t *testing.T) {
 	}
 }
 
-func combinationComesBack(t *testing.T, source, d string, settings map[string]any, exact bool) (accepted bool) {
+func combinationComesBack(t *testing.T, source, d string, settings Settings, exact bool) (accepted bool) {
 	t.Helper()
 	label := fmt.Sprint(d, settings, exact)
 	var plain []string
@@ -94,8 +94,7 @@ func combinationComesBack(t *testing.T, source, d string, settings map[string]an
 			name = "sdnq:" + d
 		}
 		o := Options{
-			Layout: layout, Dtype: &name, Settings: settings, Conv: true, Embedding: true, Preset: "none", MinNumel: ptr(0), MinChannels: ptr(0),
-			ExactReference: exact, Resources: Resources{Threads: 1},
+			Layout: layout, Layer: also(settings, Settings{Dtype: name, ExactReference: new(exact)}), Conv: true, Embedding: true, Preset: "none", MinNumel: ptr(0), MinChannels: ptr(0), Threads: 1,
 		}
 		dir := t.TempDir()
 		dest := filepath.Join(dir, "out.safetensors")
@@ -107,7 +106,7 @@ func combinationComesBack(t *testing.T, source, d string, settings map[string]an
 			t.Errorf("%s %s: %v", layout, label, err)
 			return false
 		}
-		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source), Resources: o.Resources})
+		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source), Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
 		if err != nil || !v.OK {
 			t.Errorf("%s %s: %v, %v", layout, label, v.Problems[:min(3, len(v.Problems))], err)
 			return true
@@ -116,7 +115,7 @@ func combinationComesBack(t *testing.T, source, d string, settings map[string]an
 			return true
 		}
 		back := filepath.Join(dir, "plain.safetensors")
-		if _, err := Dequantize(t.Context(), files.Dir(dest), files.Dir(back), DequantizeOptions{Dtype: "f32", Resources: o.Resources}); err != nil {
+		if _, err := Dequantize(t.Context(), files.Dir(dest), files.Dir(back), DequantizeOptions{Dtype: "f32", Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
 			t.Errorf("%s %s: %v", layout, label, err)
 			return true
 		}
@@ -131,6 +130,7 @@ func combinationComesBack(t *testing.T, source, d string, settings map[string]an
 // TestComfyCombinationsComeBack: the same for ComfyUI's formats and
 // convert_to_quant's, which have settings of their own.
 func TestComfyCombinationsComeBack(t *testing.T) {
+	t.Parallel()
 	var tensors []safetensors.Tensor
 	for name, shape := range combinationShapes {
 		tensors = append(tensors, safetensors.Tensor{Name: name, Dtype: safetensors.BF16, Shape: shape})
@@ -148,10 +148,10 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 	r := rand.New(rand.NewPCG(16, 2))
 	accepted := 0
 	for range n {
-		settings := map[string]any{}
+		var settings Settings
 		some := func(key string, chance float64, values ...any) {
 			if r.Float64() < chance {
-				settings[key] = values[r.IntN(len(values))]
+				say(&settings, key, values[r.IntN(len(values))])
 			}
 		}
 		some("block-size", 0.2, 8, 16, 32, 64)
@@ -161,11 +161,11 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 		some("bits", 0.1, 4, 6)
 		some("full-precision-matmul", 0.2, true)
 		some("input-scale", 0.1, true)
-		o := Options{Layout: "comfy", Dtype: &formats[r.IntN(len(formats))], Settings: settings, Preset: "none", Embedding: r.IntN(3) == 0, QuantizationMetadata: r.IntN(3) == 0, Resources: Resources{Threads: 1}}
+		o := Options{Layout: "comfy", Layer: also(settings, Settings{Dtype: formats[r.IntN(len(formats))]}), Preset: "none", Embedding: r.IntN(3) == 0, QuantizationMetadata: r.IntN(3) == 0, Threads: 1}
 		if r.IntN(4) == 0 {
-			o.Scale = ptr([]string{"tensor", "row", "block"}[r.IntN(3)])
+			o.Layer.Scale = []string{"tensor", "row", "block"}[r.IntN(3)]
 		}
-		label := fmt.Sprint(*o.Dtype, settings, text(o.Scale))
+		label := fmt.Sprint(o.Layer)
 		dir := t.TempDir()
 		dest := filepath.Join(dir, "out.safetensors")
 		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), o); errors.Is(err, ErrUsage) {
@@ -175,7 +175,7 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 			continue
 		}
 		accepted++
-		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(0.35), Resources: o.Resources})
+		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(0.35), Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
 		if err != nil || !v.OK {
 			t.Errorf("%s: %v, %v", label, v.Problems[:min(3, len(v.Problems))], err)
 			continue
@@ -183,7 +183,7 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 		if len(v.Layers) == 0 {
 			continue
 		}
-		if _, err := Dequantize(t.Context(), files.Dir(dest), files.Dir(filepath.Join(dir, "plain.safetensors")), DequantizeOptions{Resources: o.Resources}); err != nil {
+		if _, err := Dequantize(t.Context(), files.Dir(dest), files.Dir(filepath.Join(dir, "plain.safetensors")), DequantizeOptions{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
 			t.Errorf("%s: %v", label, err)
 		}
 	}

@@ -1,7 +1,6 @@
 package tensorpress
 
 import (
-	"context"
 	"encoding/binary"
 	"encoding/json"
 	"os"
@@ -21,21 +20,21 @@ var comfyCases = []struct {
 	json string
 }{
 	{Options{}, `{"format": "int8_tensorwise", "orig_dtype": "torch.bfloat16", "per_row": true}`},
-	{Options{Scale: ptr("tensor")}, `{"format": "int8_tensorwise", "orig_dtype": "torch.bfloat16"}`},
-	{Options{Settings: map[string]any{"convrot": true, "convrot-group-size": 16}}, `{"format": "int8_tensorwise", "orig_dtype": "torch.bfloat16", "convrot": true, "convrot_groupsize": 16, "per_row": true}`},
-	{Options{Settings: map[string]any{"convrot": true, "full-precision-matmul": true}}, `{"format": "int8_tensorwise", "orig_dtype": "torch.bfloat16", "full_precision_matrix_mult": true, "convrot": true, "convrot_groupsize": 64, "per_row": true}`},
-	{Options{Scale: ptr("block"), Settings: map[string]any{"block-size": 16}}, `{"format": "int8_blockwise", "orig_dtype": "torch.bfloat16", "group_size": 16}`},
-	{Options{Dtype: ptr("float8_e4m3fn"), Settings: map[string]any{"input-scale": true}}, `{"format": "float8_e4m3fn", "orig_dtype": "torch.bfloat16"}`},
-	{Options{Dtype: ptr("float8_e4m3fn"), Scale: ptr("row")}, `{"format": "float8_e4m3fn_rowwise", "orig_dtype": "torch.bfloat16"}`},
-	{Options{Dtype: ptr("float8_e4m3fn"), Scale: ptr("block"), Settings: map[string]any{"block-size": 32}}, `{"format": "float8_e4m3fn_blockwise", "orig_dtype": "torch.bfloat16", "group_size": 32}`},
-	{Options{Dtype: ptr("float8_e4m3fn_block3d"), Settings: map[string]any{"block-size": 64}}, `{"format": "float8_e4m3fn_block3d", "orig_dtype": "torch.bfloat16"}`},
-	{Options{Dtype: ptr("float8_e5m2"), Settings: map[string]any{"full-precision-matmul": true}}, `{"format": "float8_e5m2", "full_precision_matrix_mult": true}`},
-	{Options{Dtype: ptr("mxfp8")}, `{"format": "mxfp8", "orig_dtype": "torch.bfloat16"}`},
-	{Options{Dtype: ptr("nvfp4"), Settings: map[string]any{"full-precision-matmul": true}}, `{"format": "nvfp4", "orig_dtype": "torch.bfloat16", "full_precision_matrix_mult": true}`},
-	{Options{Dtype: ptr("convrot_w4a4"), Settings: map[string]any{"convrot-group-size": 64}}, `{"format": "convrot_w4a4", "convrot_groupsize": 64}`},
-	{Options{Dtype: ptr("asym_w4a8_int8"), Settings: map[string]any{"convrot-group-size": 64}}, `{"format": "asym_w4a8_int8", "group_size": 16, "convrot_groupsize": 64}`},
-	{Options{Dtype: ptr("asym_w4a8_int8"), Settings: map[string]any{"convrot-group-size": 16, "bits": 6}, GroupSize: ptr(32)}, `{"format": "asym_w4a8_int8", "group_size": 32, "convrot_groupsize": 16}`},
-	{Options{Dtype: ptr("awq_w4a16")}, `{"format": "awq_w4a16", "group_size": 64}`},
+	{Options{Layer: Settings{Scale: "tensor"}}, `{"format": "int8_tensorwise", "orig_dtype": "torch.bfloat16"}`},
+	{Options{Layer: Settings{ConvRot: new(true), ConvRotGroupSize: new(16)}}, `{"format": "int8_tensorwise", "orig_dtype": "torch.bfloat16", "convrot": true, "convrot_groupsize": 16, "per_row": true}`},
+	{Options{Layer: Settings{ConvRot: new(true), FullPrecisionMatmul: new(true)}}, `{"format": "int8_tensorwise", "orig_dtype": "torch.bfloat16", "full_precision_matrix_mult": true, "convrot": true, "convrot_groupsize": 64, "per_row": true}`},
+	{Options{Layer: Settings{Scale: "block", BlockSize: new(16)}}, `{"format": "int8_blockwise", "orig_dtype": "torch.bfloat16", "group_size": 16}`},
+	{Options{Layer: Settings{Dtype: "float8_e4m3fn", InputScale: new(true)}}, `{"format": "float8_e4m3fn", "orig_dtype": "torch.bfloat16"}`},
+	{Options{Layer: Settings{Dtype: "float8_e4m3fn", Scale: "row"}}, `{"format": "float8_e4m3fn_rowwise", "orig_dtype": "torch.bfloat16"}`},
+	{Options{Layer: Settings{Dtype: "float8_e4m3fn", Scale: "block", BlockSize: new(32)}}, `{"format": "float8_e4m3fn_blockwise", "orig_dtype": "torch.bfloat16", "group_size": 32}`},
+	{Options{Layer: Settings{Dtype: "float8_e4m3fn_block3d", BlockSize: new(64)}}, `{"format": "float8_e4m3fn_block3d", "orig_dtype": "torch.bfloat16"}`},
+	{Options{Layer: Settings{Dtype: "float8_e5m2", FullPrecisionMatmul: new(true)}}, `{"format": "float8_e5m2", "full_precision_matrix_mult": true}`},
+	{Options{Layer: Settings{Dtype: "mxfp8"}}, `{"format": "mxfp8", "orig_dtype": "torch.bfloat16"}`},
+	{Options{Layer: Settings{Dtype: "nvfp4", FullPrecisionMatmul: new(true)}}, `{"format": "nvfp4", "orig_dtype": "torch.bfloat16", "full_precision_matrix_mult": true}`},
+	{Options{Layer: Settings{Dtype: "convrot_w4a4", ConvRotGroupSize: new(64)}}, `{"format": "convrot_w4a4", "convrot_groupsize": 64}`},
+	{Options{Layer: Settings{Dtype: "asym_w4a8_int8", ConvRotGroupSize: new(64)}}, `{"format": "asym_w4a8_int8", "group_size": 16, "convrot_groupsize": 64}`},
+	{Options{Layer: Settings{Dtype: "asym_w4a8_int8", ConvRotGroupSize: new(16), Bits: new(6), GroupSize: new(32)}}, `{"format": "asym_w4a8_int8", "group_size": 32, "convrot_groupsize": 16}`},
+	{Options{Layer: Settings{Dtype: "awq_w4a16"}}, `{"format": "awq_w4a16", "group_size": 64}`},
 }
 
 // comfySource has layers that all formats hold, and one that some do not.
@@ -60,7 +59,7 @@ func TestComfyFormats(t *testing.T) {
 			continue
 		}
 		small := filepath.Join(t.TempDir(), "small.safetensors")
-		c.o.Resources = Resources{Threads: 7, Memory: 1 << 20}
+		c.o.Threads, c.o.Memory = 7, 1<<20
 		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(small), c.o); err != nil || fileHash(t, small) != fileHash(t, dest) {
 			t.Errorf("%s: small tiles give another file, %v", c.json, err)
 		}
@@ -93,11 +92,11 @@ func TestLayersThatDoNotFit(t *testing.T) {
 		"convrot_w4a4": "rotation groups of 256 do not divide 320 columns", "int8_blockwise": "blocks of 128×128 do not divide shape",
 		"float8_e4m3fn_blockwise": "blocks of 128×128 do not divide shape", "float8_e4m3fn_block3d": "blocks of 128 do not divide",
 	} {
-		r, err := Plan(context.Background(), files.Dir(source), nil, Options{Dtype: ptr(dtype), Preset: "none"})
+		r, err := Plan(t.Context(), files.Dir(source), nil, Options{Layer: Settings{Dtype: dtype}, Preset: "none"})
 		if err != nil || !strings.Contains(strings.Join(r.Notes, "\n"), why) || r.Layers[0].Action != "keep" {
 			t.Errorf("%s: %+v, %v", dtype, r, err)
 		}
-		if _, err := Plan(context.Background(), files.Dir(source), nil, Options{Set: []string{"a=" + dtype}, Preset: "none"}); err == nil || !strings.Contains(err.Error(), why) {
+		if _, err := Plan(t.Context(), files.Dir(source), nil, Options{Rules: rules("a=" + dtype), Preset: "none"}); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s by --set: %v", dtype, err)
 		}
 	}
@@ -107,28 +106,28 @@ func TestLayersThatDoNotFit(t *testing.T) {
 func TestClashingSettings(t *testing.T) {
 	source := comfySource(t)
 	for want, o := range map[string]Options{
-		"float8_e4m3fn_rowwise has scale row, not block":        {Dtype: ptr("float8_e4m3fn_rowwise"), Scale: ptr("block")},
-		"mxfp8 has no scale":                                    {Dtype: ptr("mxfp8"), Scale: ptr("row")},
-		"rotates with one scale a row":                          {Settings: map[string]any{"convrot": true}, Scale: ptr("tensor")},
-		"int8_blockwise has no convrot":                         {Settings: map[string]any{"convrot": true}, Scale: ptr("block")},
-		"rotation group 128 is not a power of 4":                {Settings: map[string]any{"convrot": true, "convrot-group-size": 128}},
-		"nvfp4 has no group size":                               {Dtype: ptr("nvfp4"), GroupSize: ptr(32)},
-		"5 bits: there are 4 and 6":                             {Dtype: ptr("asym_w4a8_int8"), Settings: map[string]any{"bits": 5}},
-		"groups of 24: want 4, 8, or multiples of 16":           {Dtype: ptr("asym_w4a8_int8"), GroupSize: ptr(24)},
-		"6 bits take multiples of 16":                           {Dtype: ptr("asym_w4a8_int8"), GroupSize: ptr(8), Settings: map[string]any{"bits": 6}},
-		"int8_tensorwise has no input scale":                    {Settings: map[string]any{"input-scale": true}},
-		"dynamic-loss-threshold 1e: want a number":              {Dtype: ptr("int8"), Settings: map[string]any{"dynamic-loss-threshold": "1e"}},
-		"dynamic-loss-threshold inf: want a number":             {Dtype: ptr("int8"), Settings: map[string]any{"dynamic": true, "dynamic-loss-threshold": "inf"}},
-		"SDNQ dtypes have no bits":                              {Dtype: ptr("int8"), Settings: map[string]any{"bits": 4}},
-		"hybrid_mxfp8 is not written":                           {Dtype: ptr("hybrid_mxfp8")},
-		"block size -1: want 1 or more":                         {Scale: ptr("block"), Settings: map[string]any{"block-size": -1}},
-		"int8_tensorwise has no block size":                     {Settings: map[string]any{"block-size": 64}},
-		"float8_e5m2 has scale tensor, not row":                 {Dtype: ptr("float8_e5m2"), Scale: ptr("row")},
-		"awq_w4a16 has groups of an even number of values":      {Dtype: ptr("awq_w4a16"), GroupSize: ptr(-1)},
-		"int8_tensorwise has scale block or row or tensor, not": {Scale: ptr("sideways")},
+		"float8_e4m3fn_rowwise has scale row, not block":        {Layer: Settings{Dtype: "float8_e4m3fn_rowwise", Scale: "block"}},
+		"mxfp8 has no scale":                                    {Layer: Settings{Dtype: "mxfp8", Scale: "row"}},
+		"rotates with one scale a row":                          {Layer: Settings{ConvRot: new(true), Scale: "tensor"}},
+		"int8_blockwise has no convrot":                         {Layer: Settings{ConvRot: new(true), Scale: "block"}},
+		"rotation group 128 is not a power of 4":                {Layer: Settings{ConvRot: new(true), ConvRotGroupSize: new(128)}},
+		"nvfp4 has no group size":                               {Layer: Settings{Dtype: "nvfp4", GroupSize: new(32)}},
+		"5 bits: there are 4 and 6":                             {Layer: Settings{Dtype: "asym_w4a8_int8", Bits: new(5)}},
+		"groups of 24: want 4, 8, or multiples of 16":           {Layer: Settings{Dtype: "asym_w4a8_int8", GroupSize: new(24)}},
+		"6 bits take multiples of 16":                           {Layer: Settings{Dtype: "asym_w4a8_int8", GroupSize: new(8), Bits: new(6)}},
+		"int8_tensorwise has no input scale":                    {Layer: Settings{InputScale: new(true)}},
+		"dynamic-loss-threshold 1e: want a number":              {Layer: Settings{Dtype: "int8", DynamicLossThreshold: "1e"}},
+		"dynamic-loss-threshold inf: want a number":             {Layer: Settings{Dtype: "int8", Dynamic: new(true), DynamicLossThreshold: "inf"}},
+		"SDNQ dtypes have no bits":                              {Layer: Settings{Dtype: "int8", Bits: new(4)}},
+		"hybrid_mxfp8 is not written":                           {Layer: Settings{Dtype: "hybrid_mxfp8"}},
+		"block size -1: want 1 or more":                         {Layer: Settings{Scale: "block", BlockSize: new(-1)}},
+		"int8_tensorwise has no block size":                     {Layer: Settings{BlockSize: new(64)}},
+		"float8_e5m2 has scale tensor, not row":                 {Layer: Settings{Dtype: "float8_e5m2", Scale: "row"}},
+		"awq_w4a16 has groups of an even number of values":      {Layer: Settings{Dtype: "awq_w4a16", GroupSize: new(-1)}},
+		"int8_tensorwise has scale block or row or tensor, not": {Layer: Settings{Scale: "sideways"}},
 	} {
 		o.Preset = "none"
-		if _, err := Plan(context.Background(), files.Dir(source), nil, o); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Plan(t.Context(), files.Dir(source), nil, o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}
@@ -138,10 +137,10 @@ func TestClashingSettings(t *testing.T) {
 // dtype of its own.
 func TestSettingsOfOneLayer(t *testing.T) {
 	o := Options{
-		Preset: "none", Settings: map[string]any{"convrot": true, "convrot-group-size": 16}, Scale: ptr("row"),
-		Set: []string{"^a=nvfp4,full-precision-matmul", "^b=asym_w4a8_int8,bits=6,group-size=16"},
+		Preset: "none", Layer: Settings{ConvRot: new(true), ConvRotGroupSize: new(16), Scale: "row"},
+		Rules: rules("^a=nvfp4,full-precision-matmul", "^b=asym_w4a8_int8,bits=6,group-size=16"),
 	}
-	r, err := Plan(context.Background(), files.Dir(comfySource(t)), nil, o)
+	r, err := Plan(t.Context(), files.Dir(comfySource(t)), nil, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +160,7 @@ func TestShapesOfPaddedLayers(t *testing.T) {
 	source := written(t, []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{33, 65}}})
 	for _, dtype := range []string{"mxfp8", "nvfp4"} {
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), Options{Dtype: ptr(dtype), Preset: "none"}); err != nil {
+		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), Options{Layer: Settings{Dtype: dtype}, Preset: "none"}); err != nil {
 			t.Fatal(err)
 		}
 		r, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source)})
@@ -182,14 +181,14 @@ func TestShapesOfPaddedLayers(t *testing.T) {
 // TestRotatedFilesOfConvertToQuant: the last bits of scales depend on the order
 // of sums; all else must be the same, places included.
 func TestRotatedFilesOfConvertToQuant(t *testing.T) {
-	for name, settings := range map[string]map[string]any{
-		"one.int8_row_convrot64":       {"convrot": true, "convrot-group-size": 64},
-		"rotate.int8_row_convrot":      {"convrot": true},
-		"rotate.int8_row_convrot_fpmm": {"convrot": true, "full-precision-matmul": true},
+	for name, settings := range map[string]Settings{
+		"one.int8_row_convrot64":       {ConvRot: new(true), ConvRotGroupSize: new(64)},
+		"rotate.int8_row_convrot":      {ConvRot: new(true)},
+		"rotate.int8_row_convrot_fpmm": {ConvRot: new(true), FullPrecisionMatmul: new(true)},
 	} {
 		source, _, _ := strings.Cut(name, ".")
 		dest, want := filepath.Join(t.TempDir(), "out.safetensors"), "testdata/golden/ctq/"+name+".safetensors"
-		o := Options{Preset: "none", ExactReference: true, Settings: settings}
+		o := Options{Preset: "none", Layer: also(settings, Settings{ExactReference: new(true)})}
 		if _, err := Quantize(t.Context(), files.Dir("testdata/golden/ctq/"+source+".src.safetensors"), files.Dir(dest), o); err != nil {
 			t.Fatal(err)
 		}
@@ -328,7 +327,7 @@ func TestZeroLayersOfFurtherFormats(t *testing.T) {
 	write(t, source, []safetensors.Tensor{tensor}, map[string][]byte{"a.weight": make([]byte, 4*64*320)})
 	for _, c := range comfyCases {
 		for _, exact := range []bool{false, true} {
-			c.o.Preset, c.o.ExactReference = "none", exact
+			c.o.Preset, c.o.Layer.ExactReference = "none", &exact
 			dest := filepath.Join(t.TempDir(), "out.safetensors")
 			if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), c.o); err != nil {
 				t.Errorf("%s: %v", c.json, err)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/convert"
+	"github.com/tensorpress/tensorpress/internal/ctq"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -19,6 +21,7 @@ const ctqLines = "testdata/golden/ctq/lines"
 // TestCommandLinesOfConvertToQuant: a script that calls convert_to_quant would
 // get another file. make_ctq_lines.py made the hashes.
 func TestCommandLinesOfConvertToQuant(t *testing.T) {
+	t.Parallel()
 	sources := ctqSources(t)
 	equal, excused := 0, 0
 	for i, row := range tsv(t, ctqLines+"/lines.tsv") {
@@ -27,10 +30,7 @@ func TestCommandLinesOfConvertToQuant(t *testing.T) {
 		}
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
 		args := append([]string{"-i", sources[row[0]], "-o", dest, "--device", "cpu"}, ctqWords(row[1])...)
-		c, err := ParseCTQ(args)
-		if err == nil {
-			_, err = c.Run(t.Context(), Resources{})
-		}
+		err := runCTQ(t.Context(), args, Resources{})
 		switch {
 		case err != nil:
 			t.Errorf("%s %s: %v", row[0], row[1], err)
@@ -221,8 +221,17 @@ func writeWith(t *testing.T, path string, tensors []safetensors.Tensor, data map
 	}
 }
 
+// runCTQ runs a command line of convert_to_quant.
+func runCTQ(ctx context.Context, args []string, r Resources) error {
+	c, err := ctq.Parse(args)
+	if err == nil {
+		_, err = convert.CTQ(ctx, c, r)
+	}
+	return err
+}
+
 // optionRow is an option's line in docs/from-convert_to_quant.md.
-func optionRow(o CTQOption) string {
+func optionRow(o ctq.Option) string {
 	return "| `" + strings.Join(o.Names, "` `") + "` | " + o.Ours + " |"
 }
 
@@ -230,7 +239,7 @@ func optionRow(o CTQOption) string {
 // flag that a script may have.
 func TestPageNamesEveryOption(t *testing.T) {
 	page := string(fileBytes(t, "docs/from-convert_to_quant.md"))
-	options := CTQOptions()
+	options := ctq.Options()
 	if len(options) != 117+6 { // and the parts of the help
 		t.Errorf("%d options, want 117 and 6 of the help", len(options))
 	}
@@ -254,7 +263,7 @@ func TestPageNamesEveryOption(t *testing.T) {
 func TestLayerConfig(t *testing.T) {
 	source := ctqSources(t)["mix"]
 	config := ctqLines + "/labels.layers.json"
-	r, err := Plan(context.Background(), files.Dir(source), nil, Options{Layout: "comfy", Preset: "none", LayerConfig: writtenText(t, `{
+	r, err := Plan(t.Context(), files.Dir(source), nil, Options{Layout: "comfy", Preset: "none", LayerConfig: writtenText(t, `{
 		"to_q": {"format": "float8_e4m3fn_blockwise", "block_size": 64},
 		"to_k": {"format": "float8_e4m3fn", "scaling_mode": "row"},
 		"fc1": {"format": "nvfp4", "block_size": 16, "full_precision_matrix_mult": true},
@@ -277,16 +286,13 @@ func TestLayerConfig(t *testing.T) {
 			t.Errorf("%s is %s, want %s", l.Name, l.Dtype, want)
 		}
 	}
-	exact, ctq := filepath.Join(t.TempDir(), "exact.safetensors"), filepath.Join(t.TempDir(), "ctq.safetensors")
-	o := Options{Layout: "comfy", Preset: "none", Dtype: ptr("float8_e4m3fn"), LayerConfig: config, ExactReference: true}
+	exact, theirs := filepath.Join(t.TempDir(), "exact.safetensors"), filepath.Join(t.TempDir(), "ctq.safetensors")
+	o := Options{Layout: "comfy", Preset: "none", Layer: Settings{Dtype: "float8_e4m3fn", ExactReference: new(true)}, LayerConfig: config}
 	if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(exact), o); err != nil {
 		t.Fatal(err)
 	}
-	c, err := ParseCTQ([]string{"-i", source, "-o", ctq, "--simple", "--layer-config", config})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Run(t.Context(), Resources{}); err != nil || fileHash(t, ctq) != fileHash(t, exact) {
+	err = runCTQ(t.Context(), []string{"-i", source, "-o", theirs, "--simple", "--layer-config", config}, Resources{})
+	if err != nil || fileHash(t, theirs) != fileHash(t, exact) {
 		t.Errorf("--exact-reference --layer-config gives another file than ctq, %v", err)
 	}
 }
@@ -308,11 +314,7 @@ func TestInputScales(t *testing.T) {
 		{"-i", source, "-o", first, "--simple", "--nvfp4", "--input-scales", writtenText(t, `{"c": 0.5, "a.1.mlp": 3}`)},
 		{"-i", source, "-o", second, "--simple", "--nvfp4", "--input-scales", first},
 	} {
-		c, err := ParseCTQ(run)
-		if err == nil {
-			_, err = c.Run(t.Context(), Resources{})
-		}
-		if err != nil {
+		if err := runCTQ(t.Context(), run, Resources{}); err != nil {
 			t.Fatal(err)
 		}
 	}

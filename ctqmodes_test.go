@@ -13,11 +13,7 @@ func TestModesEqualConvertToQuant(t *testing.T) {
 	for _, row := range tsv(t, filepath.Join(folder, "modes.tsv")) {
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
 		options := strings.Split(strings.ReplaceAll(row[1], "FOLDER", folder), " ")
-		c, err := ParseCTQ(append(options, "-i", filepath.Join(folder, row[0]+".safetensors"), "-o", dest))
-		if err != nil {
-			t.Fatalf("%s %s: %v", row[0], row[1], err)
-		}
-		_, err = c.Run(t.Context(), Resources{})
+		err := runCTQ(t.Context(), append(options, "-i", filepath.Join(folder, row[0]+".safetensors"), "-o", dest), Resources{})
 		none := strings.HasPrefix(row[2], "status")
 		switch {
 		case none != (err != nil):

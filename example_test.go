@@ -48,6 +48,28 @@ func ExamplePlan() {
 	// Output: map[keep:8 quantize:5]
 }
 
+// What is said of all layers, and of some.
+func ExampleOptions() {
+	o := tensorpress.Options{
+		Layer: tensorpress.Settings{Dtype: "uint4", GroupSize: new(64), Hadamard: new(true)},
+		Rules: []tensorpress.Rule{
+			{Pattern: `\.query\.`, Layer: tensorpress.Settings{Dtype: "int8"}},
+			{Pattern: `\.intermediate\.`, Keep: true},
+		},
+		Threads: 2,
+	}
+	r, err := tensorpress.Plan(context.Background(), files.Dir("testdata/minilm.safetensors"), nil, o)
+	if err != nil {
+		log.Fatal(err)
+	}
+	dtypes := map[string]int{}
+	for _, l := range r.Layers {
+		dtypes[l.Dtype]++
+	}
+	fmt.Println(dtypes)
+	// Output: map[F32:8 int8:1 uint4:4]
+}
+
 // A file system of Go's is read as a folder on disk is: one that is embedded into the
 // program, say. Of a store of objects, package files has an example.
 func ExampleInspect() {

@@ -59,9 +59,9 @@ func TestNonfiniteLayers(t *testing.T) {
 		{"int8", "sdnq", "comfy", "a.scale", inf},
 	} {
 		path := filepath.Join(t.TempDir(), "layers.safetensors")
-		o := Options{Layout: tt.layout, Dtype: &tt.dtype, Preset: "none", MinNumel: ptr(0), MinChannels: ptr(0)}
+		o := Options{Layout: tt.layout, Layer: Settings{Dtype: tt.dtype}, Preset: "none", MinNumel: ptr(0), MinChannels: ptr(0)}
 		if tt.layout == "sdnq" {
-			o.Settings = map[string]any{"group-size": -1}
+			o.Layer.GroupSize = new(-1)
 		}
 		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(path), o); err != nil {
 			t.Fatal(err)

@@ -53,22 +53,22 @@ func tsv(t *testing.T, path string) [][]string {
 
 // ctqOptions are our words for the options of convert_to_quant, by its own.
 var ctqOptions = map[string]Options{
-	"--simple":                    {Dtype: ptr("float8_e4m3fn")},
-	"--simple --scaling_mode row": {Dtype: ptr("float8_e4m3fn"), Scale: ptr("row")},
-	"--simple --scaling_mode block --block_size 32":                              {Dtype: ptr("float8_e4m3fn"), Scale: ptr("block"), Settings: map[string]any{"block-size": 32}},
-	"--simple --scaling_mode block --block_size 32 --full_precision_matrix_mult": {Dtype: ptr("float8_e4m3fn"), Scale: ptr("block"), Settings: map[string]any{"block-size": 32, "full-precision-matmul": true}},
-	"--simple --full_precision_matrix_mult":                                      {Dtype: ptr("float8_e4m3fn"), Settings: map[string]any{"full-precision-matmul": true}},
-	"--simple --input_scale":                                                     {Dtype: ptr("float8_e4m3fn"), Settings: map[string]any{"input-scale": true}},
-	"--simple --int8 --scaling_mode tensor":                                      {Scale: ptr("tensor")},
-	"--simple --int8":                                                            {Scale: ptr("tensor")},
-	"--simple --low-memory":                                                      {Dtype: ptr("float8_e4m3fn")},
+	"--simple":                    {Layer: Settings{Dtype: "float8_e4m3fn"}},
+	"--simple --scaling_mode row": {Layer: Settings{Dtype: "float8_e4m3fn", Scale: "row"}},
+	"--simple --scaling_mode block --block_size 32":                              {Layer: Settings{Dtype: "float8_e4m3fn", Scale: "block", BlockSize: new(32)}},
+	"--simple --scaling_mode block --block_size 32 --full_precision_matrix_mult": {Layer: Settings{Dtype: "float8_e4m3fn", Scale: "block", BlockSize: new(32), FullPrecisionMatmul: new(true)}},
+	"--simple --full_precision_matrix_mult":                                      {Layer: Settings{Dtype: "float8_e4m3fn", FullPrecisionMatmul: new(true)}},
+	"--simple --input_scale":                                                     {Layer: Settings{Dtype: "float8_e4m3fn", InputScale: new(true)}},
+	"--simple --int8 --scaling_mode tensor":                                      {Layer: Settings{Scale: "tensor"}},
+	"--simple --int8":                                                            {Layer: Settings{Scale: "tensor"}},
+	"--simple --low-memory":                                                      {Layer: Settings{Dtype: "float8_e4m3fn"}},
 	"--simple --int8 --scaling_mode row":                                         {},
-	"--simple --int8 --scaling_mode block --block_size 32":                       {Dtype: ptr("int8_blockwise"), Settings: map[string]any{"block-size": 32}},
-	"--simple --custom-layers .* --custom-type mxfp8 --custom-simple":            {Dtype: ptr("mxfp8")},
-	"--simple --custom-layers .* --custom-type nvfp4 --custom-simple":            {Dtype: ptr("nvfp4")},
-	"--simple --int8 --scaling_mode row --convrot":                               {Settings: map[string]any{"convrot": true}},
-	"--simple --int8 --scaling_mode row --convrot --convrot-group-size 16":       {Settings: map[string]any{"convrot": true, "convrot-group-size": 16}},
-	"--simple --exclude-layers edge":                                             {Dtype: ptr("float8_e4m3fn"), Keep: []string{"edge"}},
+	"--simple --int8 --scaling_mode block --block_size 32":                       {Layer: Settings{Dtype: "int8_blockwise", BlockSize: new(32)}},
+	"--simple --custom-layers .* --custom-type mxfp8 --custom-simple":            {Layer: Settings{Dtype: "mxfp8"}},
+	"--simple --custom-layers .* --custom-type nvfp4 --custom-simple":            {Layer: Settings{Dtype: "nvfp4"}},
+	"--simple --int8 --scaling_mode row --convrot":                               {Layer: Settings{ConvRot: new(true)}},
+	"--simple --int8 --scaling_mode row --convrot --convrot-group-size 16":       {Layer: Settings{ConvRot: new(true), ConvRotGroupSize: new(16)}},
+	"--simple --exclude-layers edge":                                             {Layer: Settings{Dtype: "float8_e4m3fn"}, Keep: []string{"edge"}},
 	"--simple --int8 --scaling_mode row --exclude-layers edge":                   {Keep: []string{"edge"}},
 	"--simple --int8 --scaling_mode tensor --exclude-layers edge":                {Keep: []string{"edge"}},
 }
@@ -77,6 +77,7 @@ var ctqOptions = map[string]Options{
 // --simple writes. All-zero layers in int8 are left out: convert_to_quant
 // aborts on them, or writes a scale that ComfyUI does not load.
 func TestFilesEqualConvertToQuant(t *testing.T) {
+	t.Parallel()
 	compared := 0
 	for _, row := range tsv(t, "testdata/golden/ctq/ctq.tsv") {
 		options, header := strings.CutSuffix(row[1], " --save-quant-metadata")
@@ -90,7 +91,7 @@ func TestFilesEqualConvertToQuant(t *testing.T) {
 			continue
 		}
 		compared++
-		o.Preset, o.ExactReference = "none", true
+		o.Preset, o.Layer.ExactReference = "none", new(true)
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
 		if _, err := Quantize(t.Context(), files.Dir("testdata/golden/ctq/"+row[0]+".src.safetensors"), files.Dir(dest), o); err != nil {
 			t.Errorf("%s %s: %v", row[0], row[1], err)
@@ -110,7 +111,7 @@ func TestFilesEqualConvertToQuant(t *testing.T) {
 func TestZeroLayersLoad(t *testing.T) {
 	for _, scale := range []string{"tensor", "row"} {
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		o := Options{Preset: "none", Scale: ptr(scale)}
+		o := Options{Preset: "none", Layer: Settings{Scale: scale}}
 		if _, err := Quantize(t.Context(), files.Dir("testdata/golden/ctq/zero.src.safetensors"), files.Dir(dest), o); err != nil {
 			t.Fatal(err)
 		}
@@ -123,15 +124,15 @@ func TestZeroLayersLoad(t *testing.T) {
 
 // sdnqCases are the folders that sdnq saved, and our words for its settings.
 var sdnqCases = map[string]Options{
-	"int8":          {Dtype: ptr("int8")},
-	"uint4":         {Dtype: ptr("uint4")},
-	"float8_e4m3fn": {Dtype: ptr("float8_e4m3fn")},
-	"int5":          {Dtype: ptr("int5")},
-	"float6_e3m2fn": {Dtype: ptr("float6_e3m2fn")},
-	"uint4_tensor":  {Dtype: ptr("uint4"), GroupSize: ptr(-2)},
-	"uint1":         {Dtype: ptr("uint1")},
+	"int8":          {Layer: Settings{Dtype: "int8"}},
+	"uint4":         {Layer: Settings{Dtype: "uint4"}},
+	"float8_e4m3fn": {Layer: Settings{Dtype: "float8_e4m3fn"}},
+	"int5":          {Layer: Settings{Dtype: "int5"}},
+	"float6_e3m2fn": {Layer: Settings{Dtype: "float6_e3m2fn"}},
+	"uint4_tensor":  {Layer: Settings{Dtype: "uint4", GroupSize: new(-2)}},
+	"uint1":         {Layer: Settings{Dtype: "uint1"}},
 	"mixed":         {Config: "testdata/golden/sdnq/mixed/quantization_config.json"},
-	"lists":         {Dtype: ptr("int8")},
+	"lists":         {Layer: Settings{Dtype: "int8"}},
 }
 
 // sdnqSource lays a golden source out as the folder that a loader reads.
@@ -171,7 +172,7 @@ func TestFoldersEqualSDNQ(t *testing.T) {
 			dest := filepath.Join(t.TempDir(), "out")
 			config := readConfig(t, "testdata/golden/sdnq/"+name)
 			o.MinNumel, o.MinChannels = ptr(int(config["minimum_allowed_numel"].(float64))), ptr(int(config["minimum_allowed_channel_size"].(float64)))
-			o.ExactReference = true // also in the lists of the config
+			o.Layer.ExactReference = new(true) // also in the lists of the config
 			if _, err := Quantize(t.Context(), files.Dir(sdnqSource(t, name)), files.Dir(dest), o); err != nil {
 				t.Fatal(err)
 			}
@@ -306,6 +307,7 @@ func tensorHash(t *testing.T, f *safetensors.File, name string) string {
 // TestDequantizeEqualsKitchen: files that convert_to_quant wrote must come back
 // with the values that comfy-kitchen restores, in every dtype.
 func TestDequantizeEqualsKitchen(t *testing.T) {
+	t.Parallel()
 	compared := 0
 	for _, row := range tsv(t, "testdata/golden/kitchen.tsv") {
 		file, layer, ok := strings.Cut(strings.TrimPrefix(row[0], "ctq/"), ":")

@@ -22,9 +22,9 @@ import (
 func TestPeakMemory(t *testing.T) {
 	if source := os.Getenv("TENSORPRESS_TEST_SOURCE"); source != "" {
 		dtype := os.Getenv("TENSORPRESS_TEST_DTYPE")
-		o := Options{Dtype: &dtype, Resources: Resources{Memory: 64 << 20}, Preset: "none"}
+		o := Options{Layer: Settings{Dtype: dtype}, Memory: 64 << 20, Preset: "none"}
 		if rank, err := strconv.Atoi(os.Getenv("TENSORPRESS_TEST_RANK")); err == nil {
-			o.Settings = map[string]any{"svd-rank": rank}
+			o.Layer.SVDRank = &rank
 		}
 		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(filepath.Join(t.TempDir(), "out.safetensors")), o); err != nil {
 			t.Fatal(err)

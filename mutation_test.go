@@ -29,6 +29,7 @@ var (
 // All cases: go test . -run TestMutations -mutations -1. One case by its name:
 // go test . -run 'TestMutations/MODEL/FIELD/MUTATION'.
 func TestMutations(t *testing.T) {
+	t.Parallel()
 	all, cases := subjects(t), map[string][]mutation{}
 	if testing.Short() && !named() { // models take time to make as well
 		all = slices.DeleteFunc(all, func(s subject) bool { return chance(s.name)%8 > 0 })
@@ -274,18 +275,18 @@ var (
 	}}
 	quantizing = command{"quantize", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		o := nothingKept
-		o.Layout, o.Dtype = "comfy", ptr("int8_tensorwise")
+		o.Layout, o.Layer.Dtype = "comfy", "int8_tensorwise"
 		return Quantize(ctx, files.Dir(source), files.Dir(dest), o)
 	}}
 	quantizingSDNQ = command{"quantize --layout sdnq", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		o := nothingKept
-		o.Layout, o.Dtype = "sdnq", ptr("uint4")
+		o.Layout, o.Layer.Dtype = "sdnq", "uint4"
 		return Quantize(ctx, files.Dir(source), files.Dir(dest), o)
 	}}
-	planning = command{"plan", func(_ context.Context, source, dest string) (*report.Report, error) {
+	planning = command{"plan", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		o := nothingKept
-		o.Layout, o.Dtype = "comfy", ptr("int8_tensorwise")
-		return Plan(context.Background(), files.Dir(source), files.Dir(dest), o)
+		o.Layout, o.Layer.Dtype = "comfy", "int8_tensorwise"
+		return Plan(ctx, files.Dir(source), files.Dir(dest), o)
 	}}
 	migrating = command{"migrate", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		return Migrate(ctx, files.Dir(source), files.Dir(dest), MigrateOptions{})

@@ -220,12 +220,12 @@ var (
 // sdnqSubjects are every storage class with every option.
 var sdnqSubjects = append([]struct {
 	dtype    string
-	settings map[string]any
+	settings Settings
 }{
-	{"int8", nil}, {"int8", map[string]any{"group-size": -2}}, {"int8", map[string]any{"group-size": 32}}, {"uint8", map[string]any{"group-size": -1}},
-	{"uint4", nil}, {"uint4", map[string]any{"group-size": -2}}, {"int4", map[string]any{"group-size": -1}}, {"int5", nil}, {"uint6", map[string]any{"group-size": 16}},
-	{"uint1", nil}, {"int12", nil}, {"int16", nil}, {"sdnq:float8_e4m3fn", nil}, {"sdnq:float8_e5m2", map[string]any{"group-size": -2}},
-	{"float6_e3m2fn", nil}, {"float4_e2m1fn", map[string]any{"group-size": 16}}, {"float16", nil},
+	{"int8", Settings{}}, {"int8", Settings{GroupSize: new(-2)}}, {"int8", Settings{GroupSize: new(32)}}, {"uint8", Settings{GroupSize: new(-1)}},
+	{"uint4", Settings{}}, {"uint4", Settings{GroupSize: new(-2)}}, {"int4", Settings{GroupSize: new(-1)}}, {"int5", Settings{}}, {"uint6", Settings{GroupSize: new(16)}},
+	{"uint1", Settings{}}, {"int12", Settings{}}, {"int16", Settings{}}, {"sdnq:float8_e4m3fn", Settings{}}, {"sdnq:float8_e5m2", Settings{GroupSize: new(-2)}},
+	{"float6_e3m2fn", Settings{}}, {"float4_e2m1fn", Settings{GroupSize: new(16)}}, {"float16", Settings{}},
 }, settingCases...)
 
 // subjects are outputs of every format with every option, and models of others
@@ -247,7 +247,7 @@ func subjects(t *testing.T) []subject {
 	}
 	for _, s := range sdnqSubjects {
 		name := caseName(fmt.Sprint(s.dtype, s.settings))
-		o := Options{Layout: "sdnq", Dtype: &s.dtype, Settings: s.settings}
+		o := Options{Layout: "sdnq", Layer: also(s.settings, Settings{Dtype: s.dtype})}
 		self := o
 		self.Layout = "comfy"
 		add("sdnq file "+name, func(t *testing.T) *image { return pressed(t, from.linears, o) })
@@ -270,7 +270,7 @@ func subjects(t *testing.T) []subject {
 		return imageOf(t, hybrid)
 	})
 	add("sharded", func(t *testing.T) *image {
-		m := pressed(t, from.linearsFolder, Options{Layout: "sdnq", Dtype: ptr("uint4")})
+		m := pressed(t, from.linearsFolder, Options{Layout: "sdnq", Layer: Settings{Dtype: "uint4"}})
 		m.shards = 3
 		return m
 	})
@@ -292,10 +292,6 @@ func caseName(text string) string {
 func pressed(t *testing.T, source string, o Options) *image {
 	t.Helper()
 	o.Preset, o.MinNumel, o.MinChannels = "none", ptr(0), ptr(0)
-	if size, ok := o.Settings["group-size"].(int); ok {
-		o.GroupSize, o.Settings = &size, maps.Clone(o.Settings)
-		delete(o.Settings, "group-size")
-	}
 	path := filepath.Join(t.TempDir(), "out")
 	if strings.HasSuffix(source, ".safetensors") {
 		path += ".safetensors"
@@ -309,6 +305,7 @@ func pressed(t *testing.T, source string, o Options) *image {
 // TestSubjectsHaveEveryFormat: a format that nobody mutates could go its own
 // way.
 func TestSubjectsHaveEveryFormat(t *testing.T) {
+	t.Parallel()
 	found := map[string]bool{}
 	for _, s := range subjects(t) {
 		if strings.HasPrefix(s.name, "sdnq") || testing.Short() && strings.HasPrefix(s.name, "self") {

@@ -14,8 +14,8 @@ import (
 func TestNarrowScales(t *testing.T) {
 	source := written(t, []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{160, 256}}})
 	for _, o := range []Options{
-		{Dtype: ptr("int8_tensorwise")}, {Dtype: ptr("int8_tensorwise"), Settings: map[string]any{"convrot": true}},
-		{Dtype: ptr("float8_e4m3fn")}, {Dtype: ptr("float8_e4m3fn"), Scale: ptr("block"), Settings: map[string]any{"block-size": 32}},
+		{Layer: Settings{Dtype: "int8_tensorwise"}}, {Layer: Settings{Dtype: "int8_tensorwise", ConvRot: new(true)}},
+		{Layer: Settings{Dtype: "float8_e4m3fn"}}, {Layer: Settings{Dtype: "float8_e4m3fn", Scale: "block", BlockSize: new(32)}},
 	} {
 		o.Preset = "none"
 		path := quantized(t, source, o)
@@ -23,10 +23,10 @@ func TestNarrowScales(t *testing.T) {
 		rescaled(t, path, narrow, safetensors.BF16)
 		rescaled(t, path, wide, safetensors.F32)
 		if v, err := Verify(t.Context(), files.Dir(narrow), VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(0.01)}); err != nil || !v.OK {
-			t.Fatalf("%v: %+v, %v", o.Settings, v, err)
+			t.Fatalf("%v: %+v, %v", o.Layer, v, err)
 		}
 		if list := differences(t, dequantizedPath(t, narrow), dequantizedPath(t, wide)); len(list) > 0 {
-			t.Errorf("%v: %v", o.Settings, list)
+			t.Errorf("%v: %v", o.Layer, list)
 		}
 	}
 }
@@ -34,7 +34,7 @@ func TestNarrowScales(t *testing.T) {
 func dequantizedPath(t *testing.T, path string) string {
 	t.Helper()
 	dest := filepath.Join(t.TempDir(), "plain.safetensors")
-	if _, err := Dequantize(t.Context(), files.Dir(path), files.Dir(dest), DequantizeOptions{Dtype: "f32", Resources: Resources{Threads: 2}}); err != nil {
+	if _, err := Dequantize(t.Context(), files.Dir(path), files.Dir(dest), DequantizeOptions{Dtype: "f32", Threads: 2}); err != nil {
 		t.Fatal(err)
 	}
 	return dest

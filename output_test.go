@@ -18,16 +18,16 @@ import (
 // conversions are all that make an output, from the source that each takes.
 var conversions = map[string]func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error){
 	"quantize": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
-		return Quantize(ctx, files.Dir(from["plain"]), files.Dir(dest), Options{Force: force, Resources: r})
+		return Quantize(ctx, files.Dir(from["plain"]), files.Dir(dest), Options{Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 	},
 	"dequantize": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
-		return Dequantize(ctx, files.Dir(from["sdnq"]), files.Dir(dest), DequantizeOptions{Force: force, Resources: r})
+		return Dequantize(ctx, files.Dir(from["sdnq"]), files.Dir(dest), DequantizeOptions{Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 	},
 	"transcode": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
-		return Transcode(ctx, files.Dir(from["sdnq"]), files.Dir(dest), TranscodeOptions{Layout: "comfy", Rename: true, Force: force, Resources: r})
+		return Transcode(ctx, files.Dir(from["sdnq"]), files.Dir(dest), TranscodeOptions{Layout: "comfy", Rename: true, Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 	},
 	"migrate": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
-		return Migrate(ctx, files.Dir(from["comfy"]), files.Dir(dest), MigrateOptions{AddKeys: `{"k": 1}`, Force: force, Resources: r})
+		return Migrate(ctx, files.Dir(from["comfy"]), files.Dir(dest), MigrateOptions{AddKeys: `{"k": 1}`, Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 	},
 }
 
@@ -78,7 +78,7 @@ func TestDestAppears(t *testing.T) {
 				}
 			}
 			came := false
-			r := Resources{Progress: func(Progress) {
+			r := Resources{Progress: func(_, _ int64) {
 				if came {
 					return
 				}

@@ -2,6 +2,7 @@ package tensorpress
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -106,13 +107,14 @@ func body(t testing.TB, path, name string) []byte {
 // TestBytesFollowFromTheSourceAlone: a file would depend on the machine that
 // made it. The wide rows do not fit the tiles of a small memory.
 func TestBytesFollowFromTheSourceAlone(t *testing.T) {
+	t.Parallel()
 	source := save(t, "in.safetensors", nil,
 		weights{name: "wide.weight", dtype: safetensors.F32, shape: []int{3, 50_000}},
 		weights{name: "tall.weight", dtype: safetensors.BF16, shape: []int{128, 96}},
 		weights{name: "tall.bias", dtype: safetensors.F16, shape: []int{700}})
 	for _, o := range []Options{
-		{}, {Scale: ptr("tensor")}, {Dtype: ptr("float8_e4m3fn")}, {Dtype: ptr("uint4"), GroupSize: ptr(-2)}, {Dtype: ptr("int5"), GroupSize: ptr(-1)},
-		{Dtype: ptr("float6_e3m2fn")}, {Dtype: ptr("uint3"), GroupSize: ptr(25_000)}, {Dtype: ptr("uint9"), GroupSize: ptr(48)},
+		{}, {Layer: Settings{Scale: "tensor"}}, {Layer: Settings{Dtype: "float8_e4m3fn"}}, {Layer: Settings{Dtype: "uint4", GroupSize: new(-2)}}, {Layer: Settings{Dtype: "int5", GroupSize: new(-1)}},
+		{Layer: Settings{Dtype: "float6_e3m2fn"}}, {Layer: Settings{Dtype: "uint3", GroupSize: new(25_000)}}, {Layer: Settings{Dtype: "uint9", GroupSize: new(48)}},
 	} {
 		want := ""
 		for threads := range 9 {
@@ -122,17 +124,10 @@ func TestBytesFollowFromTheSourceAlone(t *testing.T) {
 				want = got
 			}
 			if got != want {
-				t.Errorf("%s: another file by %d threads, memory %d", text(o.Dtype), threads, o.Memory)
+				t.Errorf("%s: another file by %d threads, memory %d", cmp.Or(o.Layer.Dtype, "default"), threads, o.Memory)
 			}
 		}
 	}
-}
-
-func text(s *string) string {
-	if s == nil {
-		return "default"
-	}
-	return *s
 }
 
 // TestOneScaleAcrossTiles: the scale and zero point of a whole tensor must be
@@ -156,7 +151,7 @@ func TestOneScaleAcrossTiles(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			out := quantized(t, source, Options{Dtype: ptr("sdnq:" + name), GroupSize: ptr(-2), Resources: Resources{Memory: 1, Threads: 3}})
+			out := quantized(t, source, Options{Layer: Settings{Dtype: "sdnq:" + name, GroupSize: new(-2)}, Memory: 1, Threads: 3})
 			for i, tensor := range []string{"a.weight", "a.weight_scale", "a.weight_zp"}[:len(want.Data)] {
 				if !bytes.Equal(body(t, out, tensor), want.Data[i]) {
 					t.Errorf("%s, zeros %v: %s differs", name, zeros, tensor)
@@ -168,12 +163,13 @@ func TestOneScaleAcrossTiles(t *testing.T) {
 
 // TestLayoutsRename: from one layout to the other no byte of a tensor changes.
 func TestLayoutsRename(t *testing.T) {
+	t.Parallel()
 	source := save(t, "in.safetensors", nil,
 		weights{name: "a.weight", dtype: safetensors.BF16, shape: []int{64, 96}}, weights{name: "a.bias", dtype: safetensors.BF16, shape: []int{64}})
 	names := map[string]string{"a.weight": "a.weight", "a.scale": "a.weight_scale", "a.zero_point": "a.weight_zp", "a.bias": "a.bias"}
 	for _, name := range []string{"int8", "uint4", "float8_e4m3fn", "float6_e3m2fn", "int5", "uint1", "bfloat16", "uint12"} {
 		for _, group := range []int{0, -2, 16} {
-			o := Options{Dtype: ptr("sdnq:" + name), GroupSize: &group, DequantizeFP32: ptr(group != 16)}
+			o := Options{Layer: Settings{Dtype: "sdnq:" + name, GroupSize: &group, DequantizeFP32: new(group != 16)}}
 			comfy := quantized(t, source, o)
 			o.Layout = "sdnq"
 			sdnq := quantized(t, source, o)
@@ -220,21 +216,21 @@ func TestNonfinite(t *testing.T) {
 	w.values[4*columns+1] = float32(math.NaN())
 	source := save(t, "in.safetensors", nil, w, weights{name: "a.weight", dtype: safetensors.F32, shape: []int{64, 64}},
 		weights{"a.bias", safetensors.F32, []int{1}, []float32{float32(math.NaN())}})
-	for _, o := range []Options{{}, {Scale: ptr("tensor")}, {Dtype: ptr("uint4"), GroupSize: ptr(-2)}, {Dtype: ptr("float8_e5m2")}} {
+	for _, o := range []Options{{}, {Layer: Settings{Scale: "tensor"}}, {Layer: Settings{Dtype: "uint4", GroupSize: new(-2)}}, {Layer: Settings{Dtype: "float8_e5m2"}}} {
 		for threads := 1; threads <= 8; threads++ {
 			dir := t.TempDir()
 			o.Preset, o.Threads, o.Memory = "none", threads, int64(threads%2) // 1 byte: the smallest tiles
 			_, err := Quantize(t.Context(), files.Dir(source), files.Dir(filepath.Join(dir, "out.safetensors")), o)
 			if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "tensor b.weight: value [2, 7] is -Inf") {
-				t.Errorf("%s, %d threads: %v", text(o.Dtype), threads, err)
+				t.Errorf("%s, %d threads: %v", cmp.Or(o.Layer.Dtype, "default"), threads, err)
 			}
 			if got := left(t, dir); got != "" {
-				t.Errorf("%s, %d threads: left %s", text(o.Dtype), threads, got)
+				t.Errorf("%s, %d threads: left %s", cmp.Or(o.Layer.Dtype, "default"), threads, got)
 			}
 		}
-		o.AllowNonfinite = true
+		o.Layer.AllowNonfinite = new(true)
 		quantized(t, source, o)
-		o.AllowNonfinite, o.Keep = false, []string{"^b"}
+		o.Layer.AllowNonfinite, o.Keep = nil, []string{"^b"}
 		quantized(t, source, o)
 	}
 }
@@ -254,16 +250,16 @@ func TestFailuresLeaveNothing(t *testing.T) {
 		{"a folder that is not there", "missing/out.safetensors", Options{}, t.Context(), fs.ErrNotExist},
 		{"a file that is there", "old.safetensors", Options{}, t.Context(), ErrUsage},
 		{"a file below a file", "old.safetensors/out.safetensors", Options{}, t.Context(), nil},
-		{"interrupted", "out.safetensors", Options{Layout: "sdnq", Resources: Resources{Progress: func(Progress) { cancel() }}}, interrupted, context.Canceled},
+		{"interrupted", "out.safetensors", Options{Layout: "sdnq", Progress: func(_, _ int64) { cancel() }}, interrupted, context.Canceled},
 		{"interrupted before", "old.safetensors", Options{Force: true}, interrupted, context.Canceled},
-		{"an unknown dtype", "out.safetensors", Options{Dtype: ptr("int17")}, t.Context(), ErrUsage},
-		{"a layout and dtype that clash", "out.safetensors", Options{Layout: "sdnq", Dtype: ptr("int8_tensorwise")}, t.Context(), ErrUsage},
+		{"an unknown dtype", "out.safetensors", Options{Layer: Settings{Dtype: "int17"}}, t.Context(), ErrUsage},
+		{"a layout and dtype that clash", "out.safetensors", Options{Layout: "sdnq", Layer: Settings{Dtype: "int8_tensorwise"}}, t.Context(), ErrUsage},
 		{"no such layout", "out.safetensors", Options{Layout: "gguf"}, t.Context(), ErrUsage},
 		{"no such preset", "out.safetensors", Options{Preset: "flux9"}, t.Context(), ErrUsage},
 		{"no such application", "out.safetensors", Options{For: "gimp"}, t.Context(), ErrUsage},
 		{"no such config", "out.safetensors", Options{Config: "none.json"}, t.Context(), fs.ErrNotExist},
 		{"a pattern that does not compile", "out.safetensors", Options{Keep: []string{"("}}, t.Context(), ErrUsage},
-		{"a rule that matches nothing", "out.safetensors", Options{Set: []string{"x=keep"}}, t.Context(), ErrUsage},
+		{"a rule that matches nothing", "out.safetensors", Options{Rules: rules("x=keep")}, t.Context(), ErrUsage},
 		{"shards of one file", "out.safetensors", Options{ShardSize: 5}, t.Context(), ErrUsage},
 		{"a folder for a file", "out", Options{}, t.Context(), ErrUsage},
 	}
@@ -304,8 +300,8 @@ func TestPlanIsQuantize(t *testing.T) {
 		weights{name: "norm.weight", dtype: safetensors.F32, shape: []int{64}})
 	for _, layout := range []string{"comfy", "sdnq"} {
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		o := Options{Layout: layout, Preset: "none", MinNumel: ptr(0), Dtype: ptr("uint4")}
-		plan, err := Plan(context.Background(), files.Dir(source), files.Dir(dest), o)
+		o := Options{Layout: layout, Preset: "none", MinNumel: ptr(0), Layer: Settings{Dtype: "uint4"}}
+		plan, err := Plan(t.Context(), files.Dir(source), files.Dir(dest), o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -337,16 +333,16 @@ func TestProgressCountsTheSource(t *testing.T) {
 	source := save(t, "in.safetensors", nil, weights{name: "a.weight", dtype: safetensors.F32, shape: []int{3, 96_000}},
 		weights{name: "a.bias", dtype: safetensors.F16, shape: []int{700}})
 	for _, memory := range []int64{0, 1} {
-		var last Progress
-		o := Options{Scale: ptr("tensor"), Resources: Resources{Memory: memory, Progress: func(p Progress) {
-			if p.Done <= last.Done {
-				t.Errorf("went from %d to %d", last.Done, p.Done)
+		var last, of int64
+		o := Options{Layer: Settings{Scale: "tensor"}, Memory: memory, Progress: func(done, total int64) {
+			if done <= last {
+				t.Errorf("went from %d to %d", last, done)
 			}
-			last = p
-		}}}
+			last, of = done, total
+		}}
 		quantized(t, source, o)
-		if want := int64(4*3*96_000 + 2*700); last.Done != want || last.Total != want {
-			t.Errorf("ended at %d of %d, want %d", last.Done, last.Total, want)
+		if want := int64(4*3*96_000 + 2*700); last != want || of != want {
+			t.Errorf("ended at %d of %d, want %d", last, of, want)
 		}
 	}
 }
@@ -398,7 +394,7 @@ func TestDefaults(t *testing.T) {
 		{folder, Options{SkipKeys: ptr(false)}, "sdnq", "int8", "model.safetensors"},
 		{folder, Options{ShardSize: 10}, "sdnq", "BF16", "model.safetensors"},
 	} {
-		r, err := Plan(context.Background(), files.Dir(tt.source), nil, tt.o)
+		r, err := Plan(t.Context(), files.Dir(tt.source), nil, tt.o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -406,7 +402,7 @@ func TestDefaults(t *testing.T) {
 			t.Errorf("%+v: %s %s %s, want %+v", tt.o, r.Layout, r.Layers[0].Dtype, got, tt)
 		}
 	}
-	if _, err := Plan(context.Background(), files.Dir(file), nil, Options{SkipKeys: ptr(true)}); !errors.Is(err, ErrUsage) {
+	if _, err := Plan(t.Context(), files.Dir(file), nil, Options{SkipKeys: ptr(true)}); !errors.Is(err, ErrUsage) {
 		t.Errorf("skip keys in the comfy layout: %v", err)
 	}
 }

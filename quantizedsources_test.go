@@ -2,7 +2,7 @@ package tensorpress
 
 import (
 	"bytes"
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -30,7 +30,7 @@ func requantSources(t *testing.T) []requantized {
 	}
 	for _, tt := range settingCases {
 		for _, layout := range []string{"comfy", "sdnq"} {
-			o := Options{Layout: layout, Dtype: &tt.dtype, Settings: tt.settings}
+			o := Options{Layout: layout, Layer: also(tt.settings, Settings{Dtype: tt.dtype})}
 			all = append(all, requantized{fmt.Sprint(layout, tt.dtype, tt.settings), quantized(t, plain, o)})
 		}
 	}
@@ -48,16 +48,17 @@ func requantSources(t *testing.T) []requantized {
 // requantTargets cut weights in different ways, some into rectangles, some in
 // several passes.
 var requantTargets = []Options{
-	{}, {Scale: ptr("tensor")}, {Dtype: ptr("float8_e4m3fn"), Scale: ptr("block"), Settings: map[string]any{"block-size": 16}},
-	{Dtype: ptr("mxfp8")}, {Dtype: ptr("nvfp4")}, {Dtype: ptr("asym_w4a8_int8"), Settings: map[string]any{"convrot-group-size": 16}},
-	{Dtype: ptr("uint4"), Settings: map[string]any{"svd-rank": 4, "model-dtype": "f32"}},
-	{Dtype: ptr("uint3"), Settings: map[string]any{"codebook": true, "scale-dtype": "uint8"}},
-	{Layout: "sdnq", Dtype: ptr("int6"), Settings: map[string]any{"hadamard": true}},
+	{}, {Layer: Settings{Scale: "tensor"}}, {Layer: Settings{Dtype: "float8_e4m3fn", Scale: "block", BlockSize: new(16)}},
+	{Layer: Settings{Dtype: "mxfp8"}}, {Layer: Settings{Dtype: "nvfp4"}}, {Layer: Settings{Dtype: "asym_w4a8_int8", ConvRotGroupSize: new(16)}},
+	{Layer: Settings{Dtype: "uint4", SVDRank: new(4), ModelDtype: "f32"}},
+	{Layer: Settings{Dtype: "uint3", Codebook: new(true), ScaleDtype: "uint8"}},
+	{Layout: "sdnq", Layer: Settings{Dtype: "int6", Hadamard: new(true)}},
 }
 
 // TestQuantizedSources: a quantized source must give what its restored values give,
 // whatever the threads and memory.
 func TestQuantizedSources(t *testing.T) {
+	t.Parallel()
 	compared := 0
 	for i, source := range requantSources(t) {
 		plain := filepath.Join(t.TempDir(), "plain.safetensors")
@@ -80,7 +81,7 @@ func TestQuantizedSources(t *testing.T) {
 func requantize(t *testing.T, source requantized, plain string, o Options) (n int) {
 	t.Helper()
 	o.Preset, o.MinNumel, o.MinChannels = "none", ptr(0), ptr(0)
-	label := fmt.Sprintf("%s to %s %s %v", source.name, o.Layout, text(o.Dtype), o.Settings)
+	label := fmt.Sprintf("%s to %s %v", source.name, o.Layout, o.Layer)
 	got, want := filepath.Join(t.TempDir(), "got.safetensors"), filepath.Join(t.TempDir(), "want.safetensors")
 	report, err := Quantize(t.Context(), files.Dir(source.path), files.Dir(got), o)
 	if err != nil {
@@ -93,7 +94,7 @@ func requantize(t *testing.T, source requantized, plain string, o Options) (n in
 		t.Fatalf("%s: %v", label, err)
 	}
 	small := filepath.Join(t.TempDir(), "small.safetensors")
-	o.Resources = Resources{Threads: 5, Memory: 1 << 20}
+	o.Threads, o.Memory = 5, 1<<20
 	if _, err := Quantize(t.Context(), files.Dir(source.path), files.Dir(small), o); err != nil || fileHash(t, small) != fileHash(t, got) {
 		t.Errorf("%s: small tiles give another file, %v", label, err)
 	}
@@ -129,10 +130,11 @@ func compareLayers(t *testing.T, label, got, want, layer string) {
 // TestQuantizedSourcesInTiles: weights larger than tiles, whose decoder and encoder
 // cut them differently.
 func TestQuantizedSourcesInTiles(t *testing.T) {
+	t.Parallel()
 	source := save(t, "in.safetensors", nil, weights{name: "a.weight", dtype: safetensors.F32, shape: []int{256, 640}})
 	for i, from := range []Options{
-		{}, {Dtype: ptr("mxfp8")}, {Dtype: ptr("nvfp4")}, {Dtype: ptr("float8_e4m3fn_blockwise")}, {Dtype: ptr("convrot_w4a4"), Settings: map[string]any{"convrot-group-size": 64}},
-		{Dtype: ptr("uint5"), Settings: map[string]any{"group-size": 80}}, {Dtype: ptr("int8"), Settings: map[string]any{"quantized-matmul": true}},
+		{}, {Layer: Settings{Dtype: "mxfp8"}}, {Layer: Settings{Dtype: "nvfp4"}}, {Layer: Settings{Dtype: "float8_e4m3fn_blockwise"}}, {Layer: Settings{Dtype: "convrot_w4a4", ConvRotGroupSize: new(64)}},
+		{Layer: Settings{Dtype: "uint5", GroupSize: new(80)}}, {Layer: Settings{Dtype: "int8", QuantizedMatmul: new(true)}},
 	} {
 		stored := quantized(t, source, from)
 		plain := filepath.Join(t.TempDir(), "plain.safetensors")
@@ -143,7 +145,7 @@ func TestQuantizedSourcesInTiles(t *testing.T) {
 			if testing.Short() && (i+j)%4 > 0 {
 				continue
 			}
-			requantize(t, requantized{text(from.Dtype), stored}, plain, to)
+			requantize(t, requantized{cmp.Or(from.Layer.Dtype, "default"), stored}, plain, to)
 		}
 	}
 }
@@ -156,19 +158,19 @@ func TestKeptLayersStay(t *testing.T) {
 		from, to Options
 		stays    bool
 	}{
-		{Options{}, Options{Dtype: ptr("float8_e4m3fn")}, true},
-		{Options{Dtype: ptr("nvfp4")}, Options{}, true},
-		{Options{Dtype: ptr("int8_blockwise"), Settings: map[string]any{"block-size": 64}}, Options{For: "comfyui"}, false},
-		{Options{Dtype: ptr("uint4"), Settings: map[string]any{"svd-rank": 4}}, Options{Dtype: ptr("int5")}, true},
-		{Options{Layout: "sdnq", Dtype: ptr("uint4"), Settings: map[string]any{"hadamard": true}}, Options{Layout: "sdnq"}, true},
-		{Options{Layout: "sdnq", Dtype: ptr("int5")}, Options{Layout: "sdnq", Dtype: ptr("uint4"), MinNumel: ptr(1 << 14)}, true},
-		{Options{Layout: "sdnq", Dtype: ptr("int8"), Settings: map[string]any{"quantized-matmul": true}}, Options{}, false},
+		{Options{}, Options{Layer: Settings{Dtype: "float8_e4m3fn"}}, true},
+		{Options{Layer: Settings{Dtype: "nvfp4"}}, Options{}, true},
+		{Options{Layer: Settings{Dtype: "int8_blockwise", BlockSize: new(64)}}, Options{For: "comfyui"}, false},
+		{Options{Layer: Settings{Dtype: "uint4", SVDRank: new(4)}}, Options{Layer: Settings{Dtype: "int5"}}, true},
+		{Options{Layout: "sdnq", Layer: Settings{Dtype: "uint4", Hadamard: new(true)}}, Options{Layout: "sdnq"}, true},
+		{Options{Layout: "sdnq", Layer: Settings{Dtype: "int5"}}, Options{Layout: "sdnq", Layer: Settings{Dtype: "uint4"}, MinNumel: ptr(1 << 14)}, true},
+		{Options{Layout: "sdnq", Layer: Settings{Dtype: "int8", QuantizedMatmul: new(true)}}, Options{}, false},
 		{Options{}, Options{Layout: "sdnq"}, false},
 	} {
 		source := quantized(t, plain, tt.from)
 		tt.to.Keep = []string{`^b\.`}
 		out := quantized(t, source, tt.to)
-		label := fmt.Sprintf("%s %s to %s %s", tt.from.Layout, text(tt.from.Dtype), tt.to.Layout, text(tt.to.Dtype))
+		label := fmt.Sprintf("%s %s to %s %s", tt.from.Layout, cmp.Or(tt.from.Layer.Dtype, "default"), tt.to.Layout, cmp.Or(tt.to.Layer.Dtype, "default"))
 		before, after := inspectedLayer(t, source, "b"), inspectedLayer(t, out, "b")
 		if (after != nil) != tt.stays {
 			t.Errorf("%s: b is a layer: %v, want %v", label, after != nil, tt.stays)
@@ -237,8 +239,8 @@ func TestUnscaledFloat8(t *testing.T) {
 	}, map[string][]byte{"a.weight": codes, "n.weight": norm})
 	for _, layout := range []string{"comfy", "sdnq"} {
 		o := Options{Layout: layout, Preset: "none", MinNumel: ptr(0)}
-		_, err := Plan(context.Background(), files.Dir(path), nil, o)
-		if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), path+": tensor a.weight is F8_E4M3 and has no scale: --accept-unscaled-fp8") {
+		_, err := Plan(t.Context(), files.Dir(path), nil, o)
+		if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), path+": tensor a.weight is F8_E4M3 and has no scale: `AcceptUnscaledFP8`") {
 			t.Errorf("%s: %v", layout, err)
 		}
 		o.Keep = []string{"a"}
@@ -252,7 +254,7 @@ func TestUnscaledFloat8(t *testing.T) {
 			t.Errorf("%s: %+v, %v", layout, v, err)
 		}
 	}
-	out := quantized(t, path, Options{Dtype: ptr("uint4"), AcceptUnscaledFP8: true})
+	out := quantized(t, path, Options{Layer: Settings{Dtype: "uint4"}, AcceptUnscaledFP8: true})
 	if got, _ := inspectedLayer(t, out, "a").Options.Get("orig_dtype"); got != "torch.float16" {
 		t.Errorf("original dtype %v, want that of the kept tensors", got)
 	}
@@ -261,19 +263,20 @@ func TestUnscaledFloat8(t *testing.T) {
 // TestHeaderDescribesLayers: what the header says wins over the layers' own
 // tensors, so each layer must decode by it, and stay so when it is kept.
 func TestHeaderDescribesLayers(t *testing.T) {
+	t.Parallel()
 	source := comfySource(t)
 	var all []Options
 	for _, c := range comfyCases {
 		all = append(all, c.o)
 	}
 	for _, tt := range settingCases {
-		all = append(all, Options{Layout: "comfy", Dtype: &tt.dtype, Settings: tt.settings})
+		all = append(all, Options{Layout: "comfy", Layer: also(tt.settings, Settings{Dtype: tt.dtype})})
 	}
 	for i, o := range all {
 		if testing.Short() && i%3 > 0 {
 			continue
 		}
-		label := fmt.Sprint(text(o.Dtype), o.Settings)
+		label := fmt.Sprint(o.Layer)
 		plain := quantized(t, source, o)
 		o.QuantizationMetadata = true
 		out := quantized(t, source, o)

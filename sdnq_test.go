@@ -15,40 +15,41 @@ import (
 // settingCases are combinations of SDNQ's settings, as flags give them.
 var settingCases = []struct {
 	dtype    string
-	settings map[string]any
+	settings Settings
 }{
-	{"int8", map[string]any{"hadamard": true}},
-	{"uint4", map[string]any{"hadamard": true, "hadamard-group-size": 64}},
-	{"uint4", map[string]any{"codebook": true, "group-size": 64}},
-	{"uint2", map[string]any{"codebook": true, "hadamard": true, "codebook-steps": 8}},
-	{"uint4", map[string]any{"codebook": true, "group-size": -2}},
-	{"uint4", map[string]any{"scale-dtype": "uint8"}},
-	{"int8", map[string]any{"scale-dtype": "float8_e4m3fn"}},
-	{"uint4", map[string]any{"scale-dtype": "uint4", "zero-point-dtype": "none"}},
-	{"uint4", map[string]any{"scale-dtype": "uint8", "codebook-scale": true}},
-	{"uint4", map[string]any{"codebook": true, "scale-dtype": "uint8", "hadamard": true}},
-	{"int8", map[string]any{"quantized-matmul": true}},
-	{"uint4", map[string]any{"quantized-matmul": true}},
-	{"sdnq:float8_e4m3fn", map[string]any{"quantized-matmul": true, "quantized-matmul-dtype": "float16"}},
-	{"int8", map[string]any{"quantized-matmul": true, "hadamard": true}},
-	{"int4", map[string]any{"stochastic-rounding": true, "seed": 7}},
-	{"int5", map[string]any{"model-dtype": "bf16"}},
-	{"uint4", map[string]any{"model-dtype": "bf16", "dequantize-fp32": false}},
-	{"uint4", map[string]any{"svd-rank": 8}},
-	{"int8", map[string]any{"svd-rank": 16, "hadamard": true, "model-dtype": "bf16"}},
-	{"int8", map[string]any{"svd-rank": 4, "quantized-matmul": true}},
-	{"uint3", map[string]any{"svd-rank": 8, "codebook": true, "scale-dtype": "uint8", "model-dtype": "f16"}},
+	{"int8", Settings{Hadamard: new(true)}},
+	{"uint4", Settings{Hadamard: new(true), HadamardGroupSize: new(64)}},
+	{"uint4", Settings{Codebook: new(true), GroupSize: new(64)}},
+	{"uint2", Settings{Codebook: new(true), Hadamard: new(true), CodebookSteps: new(8)}},
+	{"uint4", Settings{Codebook: new(true), GroupSize: new(-2)}},
+	{"uint4", Settings{ScaleDtype: "uint8"}},
+	{"int8", Settings{ScaleDtype: "float8_e4m3fn"}},
+	{"uint4", Settings{ScaleDtype: "uint4", ZeroPointDtype: "none"}},
+	{"uint4", Settings{ScaleDtype: "uint8", CodebookScale: new(true)}},
+	{"uint4", Settings{Codebook: new(true), ScaleDtype: "uint8", Hadamard: new(true)}},
+	{"int8", Settings{QuantizedMatmul: new(true)}},
+	{"uint4", Settings{QuantizedMatmul: new(true)}},
+	{"sdnq:float8_e4m3fn", Settings{QuantizedMatmul: new(true), QuantizedMatmulDtype: "float16"}},
+	{"int8", Settings{QuantizedMatmul: new(true), Hadamard: new(true)}},
+	{"int4", Settings{StochasticRounding: new(true), Seed: new(7)}},
+	{"int5", Settings{ModelDtype: "bf16"}},
+	{"uint4", Settings{ModelDtype: "bf16", DequantizeFP32: new(false)}},
+	{"uint4", Settings{SVDRank: new(8)}},
+	{"int8", Settings{SVDRank: new(16), Hadamard: new(true), ModelDtype: "bf16"}},
+	{"int8", Settings{SVDRank: new(4), QuantizedMatmul: new(true)}},
+	{"uint3", Settings{SVDRank: new(8), Codebook: new(true), ScaleDtype: "uint8", ModelDtype: "f16"}},
 }
 
 // TestSettingsComeBack: what any of SDNQ's settings writes, in either layout,
 // must verify, and both must decode to the same values, with any number of
 // threads and any memory.
 func TestSettingsComeBack(t *testing.T) {
+	t.Parallel()
 	source := realLayers(t)
 	for _, tt := range settingCases {
 		t.Run(fmt.Sprint(tt.dtype, tt.settings), func(t *testing.T) {
 			comeBack(t, source, 6, func(layout string) Options {
-				o := Options{Layout: layout, Dtype: &tt.dtype, Settings: tt.settings, Resources: Resources{Threads: 1}}
+				o := Options{Layout: layout, Layer: also(tt.settings, Settings{Dtype: tt.dtype}), Threads: 1}
 				if layout == "sdnq" {
 					o.Keep, o.Threads = []string{"pooler"}, 4 // which the other layout keeps by itself
 				}
@@ -106,6 +107,7 @@ func comeBack(t *testing.T, source string, layers int, options func(layout strin
 // TestKindsComeBack: convolutions, transposed ones and embeddings, in either
 // layout, with what may be combined with them.
 func TestKindsComeBack(t *testing.T) {
+	t.Parallel()
 	shapes := map[string][]int{
 		"conv_in.weight": {32, 32, 3, 3}, "mid.conv1d.weight": {64, 32, 3}, "mid.conv3d.weight": {32, 32, 2, 2, 2},
 		"up.conv_transpose.weight": {32, 64, 4, 4}, "tok.embed_tokens.weight": {512, 64}, "mid.to_q.weight": {64, 128},
@@ -117,18 +119,18 @@ func TestKindsComeBack(t *testing.T) {
 	source := written(t, tensors)
 	for _, tt := range []struct {
 		dtype    string
-		settings map[string]any
+		settings Settings
 	}{
-		{"int8", nil}, {"uint4", nil}, {"float6_e3m2fn", nil}, {"uint4", map[string]any{"hadamard": true}},
-		{"uint3", map[string]any{"codebook": true}}, {"int8", map[string]any{"svd-rank": 4}},
-		{"int8", map[string]any{"quantized-matmul": true, "quantized-matmul-conv": true}},
-		{"int8", map[string]any{"quantized-matmul": true, "quantized-matmul-conv": true, "svd-rank": 4, "hadamard": true}},
-		{"uint4", map[string]any{"quantized-matmul-conv": true, "scale-dtype": "uint8"}},
+		{"int8", Settings{}}, {"uint4", Settings{}}, {"float6_e3m2fn", Settings{}}, {"uint4", Settings{Hadamard: new(true)}},
+		{"uint3", Settings{Codebook: new(true)}}, {"int8", Settings{SVDRank: new(4)}},
+		{"int8", Settings{QuantizedMatmul: new(true), QuantizedMatmulConv: new(true)}},
+		{"int8", Settings{QuantizedMatmul: new(true), QuantizedMatmulConv: new(true), SVDRank: new(4), Hadamard: new(true)}},
+		{"uint4", Settings{QuantizedMatmulConv: new(true), ScaleDtype: "uint8"}},
 	} {
 		t.Run(fmt.Sprint(tt.dtype, tt.settings), func(t *testing.T) {
 			comeBack(t, source, len(shapes), func(layout string) Options {
 				return Options{
-					Layout: layout, Dtype: &tt.dtype, Settings: tt.settings, Conv: true, Embedding: true,
+					Layout: layout, Layer: also(tt.settings, Settings{Dtype: tt.dtype}), Conv: true, Embedding: true,
 					Preset: "none", MinNumel: ptr(0),
 				}
 			})
@@ -139,12 +141,13 @@ func TestKindsComeBack(t *testing.T) {
 // TestLike: the settings of a quantized model, taken layer by layer, make the
 // same file of the same source, in either layout.
 func TestLike(t *testing.T) {
+	t.Parallel()
 	source := realLayers(t)
 	for _, layout := range []string{"sdnq", "comfy"} {
 		first, again := filepath.Join(t.TempDir(), "out.safetensors"), filepath.Join(t.TempDir(), "out.safetensors")
 		o := Options{
-			Layout: layout, Dtype: ptr("uint4"), Settings: map[string]any{"hadamard": true, "svd-rank": 4},
-			Set: []string{"key=int8,group-size=32", "query=uint3,codebook,hadamard=false", "intermediate=int8,svd-rank=0,scale-dtype=uint8"},
+			Layout: layout, Layer: Settings{Dtype: "uint4", Hadamard: new(true), SVDRank: new(4)},
+			Rules: rules("key=int8,group-size=32", "query=uint3,codebook,hadamard=false", "intermediate=int8,svd-rank=0,scale-dtype=uint8"),
 		}
 		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(first), o); err != nil {
 			t.Fatal(err)
@@ -161,10 +164,11 @@ func TestLike(t *testing.T) {
 // TestDynamicChoosesAsSDNQ: the dtypes that are measured, and what the config
 // says of them, must be sdnq's own.
 func TestDynamicChoosesAsSDNQ(t *testing.T) {
-	if testing.Short() {
-		t.Skip("measures every dtype on real layers")
-	}
-	for _, row := range tsv(t, "testdata/golden/dynamic.tsv") {
+	t.Parallel()
+	for i, row := range tsv(t, "testdata/golden/dynamic.tsv") {
+		if testing.Short() && i%4 > 0 { // a single dtype, several that a bound decides among, and products
+			continue
+		}
 		var settings map[string]any
 		if err := json.Unmarshal([]byte(row[0]), &settings); err != nil {
 			t.Fatal(err)

@@ -218,7 +218,7 @@ func TestStore(t *testing.T) {
 		clear(store.bytes)
 		clear(store.ranges)
 		want := filepath.Join(t.TempDir(), "want.safetensors")
-		o := Options{Layout: "comfy", Dtype: &dtype, Preset: "none"}
+		o := Options{Layout: "comfy", Layer: Settings{Dtype: dtype}, Preset: "none"}
 		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(want), o); err != nil {
 			t.Fatal(err)
 		}
@@ -278,7 +278,7 @@ func TestStoredFolders(t *testing.T) {
 			store.version = func(string) string { return "1" }
 			want := filepath.Join(t.TempDir(), "out")
 			dtype := "uint8"
-			o := Options{Layout: "sdnq", Dtype: &dtype, ShardSize: 300_000}
+			o := Options{Layout: "sdnq", Layer: Settings{Dtype: dtype}, ShardSize: 300_000}
 			planned, err := Plan(t.Context(), store, nil, o)
 			if err != nil {
 				t.Fatal(err)
@@ -541,11 +541,11 @@ func TestSink(t *testing.T) {
 	}
 
 	sdnq, dtype := &memory{name: "mem/m.safetensors"}, "int5"
-	r, err := Quantize(t.Context(), source, sdnq, Options{Layout: "sdnq", Dtype: &dtype})
+	r, err := Quantize(t.Context(), source, sdnq, Options{Layout: "sdnq", Layer: Settings{Dtype: dtype}})
 	if err != nil || len(sdnq.seen) != 1 || !strings.Contains(strings.Join(r.Notes, " "), "in the header") {
 		t.Errorf("%v, %v", r, err)
 	}
-	if _, err := Quantize(t.Context(), source, sdnq, Options{Layout: "sdnq", Dtype: &dtype, For: "invokeai", Force: true}); !errors.Is(err, ErrUsage) {
+	if _, err := Quantize(t.Context(), source, sdnq, Options{Layout: "sdnq", Layer: Settings{Dtype: dtype}, For: "invokeai", Force: true}); !errors.Is(err, ErrUsage) {
 		t.Errorf("got %v, want ErrUsage", err)
 	}
 	moved := &memory{name: "mem/moved.safetensors", reads: true}
@@ -560,7 +560,7 @@ func TestSink(t *testing.T) {
 // TestSinkScratch: a search that puts things on disk must find room without a stage.
 func TestSinkScratch(t *testing.T) {
 	dtype := "uint4"
-	o := Options{Layout: "comfy", Dtype: &dtype, Settings: map[string]any{"svd-rank": 64}, Resources: Resources{Memory: 1 << 20}}
+	o := Options{Layout: "comfy", Layer: Settings{Dtype: dtype, SVDRank: new(64)}, Memory: 1 << 20}
 	want := filepath.Join(t.TempDir(), "m.safetensors")
 	o.Only = []string{`intermediate`}
 	if _, err := Quantize(t.Context(), files.Dir("testdata/minilm.safetensors"), files.Dir(want), o); err != nil {

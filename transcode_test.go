@@ -13,34 +13,35 @@ import (
 // moves are SDNQ layers and the formats that take them as they are.
 var moves = []struct {
 	dtype    string
-	settings map[string]any
+	settings Settings
 	group    int
 	format   string
 	rounds   bool // scales are rounded to BF16
 	rotated  bool // the rotation is undone in another order
 }{
-	{"int8", nil, -1, "int8_tensorwise", false, false},
-	{"int8", nil, -2, "int8_tensorwise", false, false},
-	{"int8", map[string]any{"quantized-matmul": true}, -1, "int8_tensorwise", false, false},
-	{"int8", map[string]any{"hadamard": true, "hadamard-group-size": 4}, -1, "int8_tensorwise", false, true},
-	{"int8", map[string]any{"hadamard": true, "hadamard-group-size": 16}, -1, "int8_tensorwise", false, true},
-	{"int8", map[string]any{"hadamard": true, "hadamard-group-size": 64}, -1, "int8_tensorwise", false, true},
-	{"int8", map[string]any{"hadamard": true, "hadamard-group-size": 256, "quantized-matmul": true}, -1, "int8_tensorwise", false, true},
-	{"int8", map[string]any{"hadamard": true, "hadamard-group-size": 1024}, -1, "int8_tensorwise", false, true},
-	{"uint4", nil, 0, "awq_w4a16", true, false},
-	{"uint4", nil, 32, "awq_w4a16", true, false},
-	{"uint4", nil, 128, "awq_w4a16", true, false},
-	{"uint4", nil, -1, "awq_w4a16", true, false},
-	{"int8", map[string]any{"scale-dtype": "uint8"}, -1, "int8_tensorwise", false, false},
-	{"uint4", map[string]any{"scale-dtype": "uint8", "codebook-scale": true}, 64, "awq_w4a16", true, false},
-	{"float8_e4m3fn", nil, -2, "float8_e4m3fn", false, false},
-	{"float8_e5m2", nil, -2, "float8_e5m2", false, false},
-	{"float8_e4m3fn", nil, -1, "float8_e4m3fn_rowwise", false, false},
+	{"int8", Settings{}, -1, "int8_tensorwise", false, false},
+	{"int8", Settings{}, -2, "int8_tensorwise", false, false},
+	{"int8", Settings{QuantizedMatmul: new(true)}, -1, "int8_tensorwise", false, false},
+	{"int8", Settings{Hadamard: new(true), HadamardGroupSize: new(4)}, -1, "int8_tensorwise", false, true},
+	{"int8", Settings{Hadamard: new(true), HadamardGroupSize: new(16)}, -1, "int8_tensorwise", false, true},
+	{"int8", Settings{Hadamard: new(true), HadamardGroupSize: new(64)}, -1, "int8_tensorwise", false, true},
+	{"int8", Settings{Hadamard: new(true), HadamardGroupSize: new(256), QuantizedMatmul: new(true)}, -1, "int8_tensorwise", false, true},
+	{"int8", Settings{Hadamard: new(true), HadamardGroupSize: new(1024)}, -1, "int8_tensorwise", false, true},
+	{"uint4", Settings{}, 0, "awq_w4a16", true, false},
+	{"uint4", Settings{}, 32, "awq_w4a16", true, false},
+	{"uint4", Settings{}, 128, "awq_w4a16", true, false},
+	{"uint4", Settings{}, -1, "awq_w4a16", true, false},
+	{"int8", Settings{ScaleDtype: "uint8"}, -1, "int8_tensorwise", false, false},
+	{"uint4", Settings{ScaleDtype: "uint8", CodebookScale: new(true)}, 64, "awq_w4a16", true, false},
+	{"float8_e4m3fn", Settings{}, -2, "float8_e4m3fn", false, false},
+	{"float8_e5m2", Settings{}, -2, "float8_e5m2", false, false},
+	{"float8_e4m3fn", Settings{}, -1, "float8_e4m3fn_rowwise", false, false},
 }
 
 // TestMovesAndBack: what is moved must decode to the same values, and come back
 // as the same codes, whatever the threads and the memory.
 func TestMovesAndBack(t *testing.T) {
+	t.Parallel()
 	source := written(t, []safetensors.Tensor{
 		{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{70, 1024}},
 		{Name: "b.weight", Dtype: safetensors.BF16, Shape: []int{33, 2048}},
@@ -50,12 +51,12 @@ func TestMovesAndBack(t *testing.T) {
 	for i, tt := range moves {
 		t.Run(fmt.Sprint(tt.dtype, tt.group, tt.settings), func(t *testing.T) {
 			from, moved := filepath.Join(t.TempDir(), "sdnq.safetensors"), filepath.Join(t.TempDir(), "comfy.safetensors")
-			o := Options{Layout: "sdnq", Dtype: &tt.dtype, GroupSize: &tt.group, Settings: tt.settings, Preset: "none"}
+			o := Options{Layout: "sdnq", Layer: also(tt.settings, Settings{Dtype: tt.dtype, GroupSize: &tt.group}), Preset: "none"}
 			if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(from), o); err != nil {
 				t.Fatal(err)
 			}
 			some := Resources{Threads: 1 + i%4, Memory: int64(1+i%2) << 26}
-			r, err := Transcode(t.Context(), files.Dir(from), files.Dir(moved), TranscodeOptions{Layout: "comfy", Scale: "row", Resources: some})
+			r, err := Transcode(t.Context(), files.Dir(from), files.Dir(moved), TranscodeOptions{Layout: "comfy", Scale: "row", Threads: some.Threads, Memory: some.Memory, Progress: some.Progress})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,12 +96,13 @@ func TestMovesAndBack(t *testing.T) {
 // TestRenamesAndBack: layers of SDNQ's that describe themselves must be what they
 // were where a config describes them, and when they come back.
 func TestRenamesAndBack(t *testing.T) {
+	t.Parallel()
 	source := written(t, []safetensors.Tensor{
 		{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{64, 128}}, {Name: "b.weight", Dtype: safetensors.BF16, Shape: []int{48, 64}},
 	})
 	for _, tt := range settingCases {
 		label := fmt.Sprint(tt.dtype, tt.settings)
-		from := quantized(t, source, Options{Dtype: ptr("sdnq:" + strings.TrimPrefix(tt.dtype, "sdnq:")), Settings: tt.settings})
+		from := quantized(t, source, Options{Layer: also(tt.settings, Settings{Dtype: "sdnq:" + strings.TrimPrefix(tt.dtype, "sdnq:")})})
 		named, back := filepath.Join(t.TempDir(), "sdnq.safetensors"), filepath.Join(t.TempDir(), "back.safetensors")
 		if _, err := Transcode(t.Context(), files.Dir(from), files.Dir(named), TranscodeOptions{Layout: "sdnq"}); err != nil {
 			t.Errorf("%s: %v", label, err)
@@ -115,7 +117,7 @@ func TestRenamesAndBack(t *testing.T) {
 		} else if list := differences(t, back, from); len(list) > 0 {
 			t.Errorf("%s: comes back with another %v", label, list)
 		}
-		if tt.settings["zero-point-dtype"] == nil {
+		if tt.settings.ZeroPointDtype == "" {
 			continue
 		}
 		if list := differences(t, quantized(t, source, Options{Like: files.Dir(from)}), from); len(list) > 0 {
@@ -158,7 +160,7 @@ func TestW4A4ToSDNQ(t *testing.T) {
 	name := "convrot_w4a4"
 	for _, group := range []int{16, 64, 256, 1024} {
 		from, moved := filepath.Join(t.TempDir(), "from.safetensors"), filepath.Join(t.TempDir(), "moved.safetensors")
-		o := Options{Layout: "comfy", Dtype: &name, Settings: map[string]any{"convrot-group-size": group}, Preset: "none"}
+		o := Options{Layout: "comfy", Layer: Settings{Dtype: name, ConvRotGroupSize: new(group)}, Preset: "none"}
 		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(from), o); err != nil {
 			t.Fatal(err)
 		}

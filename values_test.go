@@ -20,18 +20,19 @@ import (
 // stores are ways to store a layer that differ in the areas by which it decodes.
 var stores = []struct {
 	dtype    string
-	settings map[string]any
+	settings Settings
 }{
-	{"int8_tensorwise", nil}, {"int8_tensorwise", map[string]any{"convrot": true}}, {"int8_blockwise", nil},
-	{"nvfp4", nil}, {"mxfp8", nil}, {"awq_w4a16", nil}, {"convrot_w4a4", nil}, {"asym_w4a8_int8", nil},
-	{"sdnq:int8", map[string]any{"quantized-matmul": true}}, {"sdnq:int16", map[string]any{"quantized-matmul": true}}, {"sdnq:int5", nil},
-	{"sdnq:uint3", map[string]any{"hadamard": true}}, {"sdnq:uint4", map[string]any{"svd-rank": 4}},
-	{"sdnq:uint4", map[string]any{"scale-dtype": "uint6"}}, {"sdnq:uint2", map[string]any{"codebook": true}},
+	{"int8_tensorwise", Settings{}}, {"int8_tensorwise", Settings{ConvRot: new(true)}}, {"int8_blockwise", Settings{}},
+	{"nvfp4", Settings{}}, {"mxfp8", Settings{}}, {"awq_w4a16", Settings{}}, {"convrot_w4a4", Settings{}}, {"asym_w4a8_int8", Settings{}},
+	{"sdnq:int8", Settings{QuantizedMatmul: new(true)}}, {"sdnq:int16", Settings{QuantizedMatmul: new(true)}}, {"sdnq:int5", Settings{}},
+	{"sdnq:uint3", Settings{Hadamard: new(true)}}, {"sdnq:uint4", Settings{SVDRank: new(4)}},
+	{"sdnq:uint4", Settings{ScaleDtype: "uint6"}}, {"sdnq:uint2", Settings{Codebook: new(true)}},
 }
 
 // TestAnyAreaDecodes: a layer that is quantized again is read in the areas of
 // its new format, which are not those in which it was stored.
 func TestAnyAreaDecodes(t *testing.T) {
+	t.Parallel()
 	const rows, columns = 128, 512
 	areas := 20
 	if testing.Short() {
@@ -41,7 +42,7 @@ func TestAnyAreaDecodes(t *testing.T) {
 	for _, tt := range stores {
 		t.Run(fmt.Sprint(tt.dtype, tt.settings), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "layer.safetensors")
-			o := Options{Layout: "comfy", Dtype: &tt.dtype, Settings: tt.settings, Preset: "none"}
+			o := Options{Layout: "comfy", Layer: also(tt.settings, Settings{Dtype: tt.dtype}), Preset: "none"}
 			if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(path), o); err != nil {
 				t.Fatal(err)
 			}

@@ -39,26 +39,26 @@ func TestVerifyFinds(t *testing.T) {
 		want   []string // problems as "tensor: part of the text"
 	}{
 		{"nothing", Options{}, nil, VerifyOptions{Source: files.Dir(source)}, nil},
-		{"nothing in a file with a config", Options{Layout: "sdnq", Dtype: ptr("uint4")}, nil, VerifyOptions{Source: files.Dir(source)}, nil},
-		{"kept tensors that were cast", Options{ExactReference: true}, nil, VerifyOptions{Source: files.Dir(source)}, nil},
+		{"nothing in a file with a config", Options{Layout: "sdnq", Layer: Settings{Dtype: "uint4"}}, nil, VerifyOptions{Source: files.Dir(source)}, nil},
+		{"kept tensors that were cast", Options{Layer: Settings{ExactReference: new(true)}}, nil, VerifyOptions{Source: files.Dir(source)}, nil},
 		{"a scale that is NaN", Options{}, func(path string) { patched(t, path, "a.weight_scale", 4*7, nan) }, VerifyOptions{},
 			[]string{"a.weight: value [7, 0] decodes to no finite number"}},
-		{"a scale that is NaN, and a source", Options{Dtype: ptr("uint4")}, func(path string) { patched(t, path, "a.weight_zp", 0, nan) },
+		{"a scale that is NaN, and a source", Options{Layer: Settings{Dtype: "uint4"}}, func(path string) { patched(t, path, "a.weight_zp", 0, nan) },
 			VerifyOptions{Source: files.Dir(source)}, []string{"a.weight: value [0, 0] decodes to no finite number"}},
 		{"an infinite scale far into a weight", Options{}, func(path string) { patched(t, path, "b.weight_scale", 8, float32Bytes(float32(math.Inf(1)))) },
 			VerifyOptions{}, []string{"b.weight: value [2, 0] decodes to no finite number"}},
 		{"a kept tensor that changed", Options{}, func(path string) { patched(t, path, "a.bias", 4, []byte{1, 2, 3}) }, VerifyOptions{Source: files.Dir(source)},
 			[]string{"a.bias: differs from the source's"}},
-		{"a kept tensor that was cast and changed", Options{ExactReference: true}, func(path string) { patched(t, path, "norm.weight", 4, []byte{1, 2}) },
+		{"a kept tensor that was cast and changed", Options{Layer: Settings{ExactReference: new(true)}}, func(path string) { patched(t, path, "norm.weight", 4, []byte{1, 2}) },
 			VerifyOptions{Source: files.Dir(source)}, []string{"norm.weight: differs from the source's"}},
 		{"a file cut short", Options{}, func(path string) { cut(t, path, 1) }, VerifyOptions{Source: files.Dir(source)}, []string{": truncated"}},
 		{"a file cut to its header", Options{}, func(path string) { cut(t, path, 1<<20) }, VerifyOptions{}, []string{": "}},
 		{"metadata that is damaged", Options{}, func(path string) { patched(t, path, "a.comfy_quant", 0, []byte("]")) }, VerifyOptions{},
 			[]string{"a.weight: comfy_quant"}},
-		{"an error above the bound", Options{Dtype: ptr("uint2")}, nil, VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(1e-3)},
+		{"an error above the bound", Options{Layer: Settings{Dtype: "uint2"}}, nil, VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(1e-3)},
 			[]string{"a.weight: above 0.001", "b.weight: above 0.001"}},
 		{"another application's layout", Options{}, nil, VerifyOptions{For: "diffusers"}, []string{": diffusers loads the sdnq layout"}},
-		{"a dtype that the application does not load", Options{Set: []string{"^a=uint4"}}, nil, VerifyOptions{For: "comfyui"},
+		{"a dtype that the application does not load", Options{Rules: rules("^a=uint4")}, nil, VerifyOptions{For: "comfyui"},
 			[]string{"a.weight: stock ComfyUI does not load uint4"}},
 	}
 	for _, tt := range tests {
@@ -183,7 +183,7 @@ func TestErrorFigures(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"int8_tensorwise", "float8_e4m3fn", "uint4", "int3"} {
-		out := quantized(t, source, Options{Dtype: &name, Keep: []string{"norm"}})
+		out := quantized(t, source, Options{Layer: Settings{Dtype: name}, Keep: []string{"norm"}})
 		restored := filepath.Join(t.TempDir(), "restored.safetensors")
 		if _, err := Dequantize(t.Context(), files.Dir(out), files.Dir(restored), DequantizeOptions{Dtype: "f32"}); err != nil {
 			t.Fatal(err)
@@ -207,7 +207,7 @@ func TestErrorFigures(t *testing.T) {
 		}
 		near(name+" total", v.Total.RelMSE, allErrors/allSquares)
 		for threads := 1; threads <= 4; threads++ {
-			again, err := Verify(t.Context(), files.Dir(out), VerifyOptions{Source: files.Dir(source), Resources: Resources{Threads: threads}})
+			again, err := Verify(t.Context(), files.Dir(out), VerifyOptions{Source: files.Dir(source), Threads: threads})
 			if err != nil || *again.Total.RelMSE != *v.Total.RelMSE {
 				t.Errorf("%s: another total by %d threads", name, threads)
 			}
@@ -234,7 +234,7 @@ func TestVerifyRotatedAgainstItself(t *testing.T) {
 		w[i] = float32(r.NormFloat64())
 	}
 	source := save(t, "in.safetensors", nil, weights{"a.weight", safetensors.F32, []int{64, 512}, w})
-	out := quantized(t, source, Options{Layout: "sdnq", Dtype: ptr("int8"), Settings: map[string]any{"hadamard": true}})
+	out := quantized(t, source, Options{Layout: "sdnq", Layer: Settings{Dtype: "int8", Hadamard: new(true)}})
 	restored := filepath.Join(t.TempDir(), "restored.safetensors")
 	if _, err := Dequantize(t.Context(), files.Dir(out), files.Dir(restored), DequantizeOptions{Dtype: "f32"}); err != nil {
 		t.Fatal(err)
@@ -277,9 +277,9 @@ func TestDequantizeDtypes(t *testing.T) {
 		want   safetensors.Dtype
 	}{
 		{"comfy's formats say bfloat16", one(f32, f32), Options{}, "", "", bf16},
-		{"no orig_dtype, so as what was kept", one(f16, f32), Options{Dtype: ptr("float8_e5m2")}, "", "", f32},
-		{"no orig_dtype, nothing kept", one(f32, 0), Options{Dtype: ptr("float8_e5m2")}, "", "", bf16},
-		{"sdnq in comfy says the source's", one(f16, f32), Options{Dtype: ptr("uint4")}, "", "", f16},
+		{"no orig_dtype, so as what was kept", one(f16, f32), Options{Layer: Settings{Dtype: "float8_e5m2"}}, "", "", f32},
+		{"no orig_dtype, nothing kept", one(f32, 0), Options{Layer: Settings{Dtype: "float8_e5m2"}}, "", "", bf16},
+		{"sdnq in comfy says the source's", one(f16, f32), Options{Layer: Settings{Dtype: "uint4"}}, "", "", f16},
 		{"sdnq layout, as what was kept", one(bf16, f16), Options{Layout: "sdnq"}, "", "", f16},
 		{"sdnq layout, as the config says", one(bf16, bf16), Options{Layout: "sdnq"}, `{"torch_dtype": "float16"}`, "", f16},
 		{"sdnq layout, config of another dtype", one(f32, f32), Options{Layout: "sdnq"}, `{"dtype": "float64"}`, "", f32},
@@ -347,7 +347,7 @@ func checkPlainFile(t *testing.T, path, source string, want safetensors.Dtype) {
 func TestDequantizeRefuses(t *testing.T) {
 	source := save(t, "in.safetensors", nil, verified...)
 	out := quantized(t, source, Options{})
-	damaged := quantized(t, source, Options{Dtype: ptr("uint4")})
+	damaged := quantized(t, source, Options{Layer: Settings{Dtype: "uint4"}})
 	patched(t, damaged, "a.comfy_quant", 0, []byte("]"))
 	for name, tt := range map[string]struct {
 		path string
@@ -374,7 +374,7 @@ func FuzzInspect(f *testing.F) {
 	source := save(f, "in.safetensors", nil, weights{name: "a.weight", dtype: safetensors.F16, shape: []int{8, 32}},
 		weights{name: "b.weight", dtype: safetensors.F32, shape: []int{4, 16}}, weights{name: "a.bias", dtype: safetensors.F32, shape: []int{8}})
 	var all [][]byte
-	for _, o := range []Options{{}, {Dtype: ptr("uint4"), GroupSize: ptr(16)}, {Layout: "sdnq", Dtype: ptr("int5")}, {Layout: "sdnq", Dtype: ptr("uint4"), GroupSize: ptr(-2)}} {
+	for _, o := range []Options{{}, {Layer: Settings{Dtype: "uint4", GroupSize: new(16)}}, {Layout: "sdnq", Layer: Settings{Dtype: "int5"}}, {Layout: "sdnq", Layer: Settings{Dtype: "uint4", GroupSize: new(-2)}}} {
 		o.MinChannels = ptr(0)
 		data, err := os.ReadFile(quantized(f, source, o))
 		if err != nil {

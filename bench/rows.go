@@ -3,6 +3,8 @@ package main
 import (
 	"slices"
 	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/codec"
 )
 
 // row is one line of a table.
@@ -57,13 +59,26 @@ var formats = []format{
 	{"uint4 codebook, sdnq", 10, "--layout sdnq --dtype uint4 --codebook"},
 }
 
-// others are formats with no reach of their own.
-var others = []format{
+// others are formats with no reach of their own: some of SDNQ's, and all of
+// ComfyUI's that are not above.
+var others = unnamed([]format{
 	{"uint4 svd32, sdnq", 0, "--layout sdnq --dtype uint4 --svd-rank 32"},
 	{"int8 matmul, sdnq", 0, "--layout sdnq --dtype int8 --quantized-matmul"},
 	{"int12, sdnq", 0, "--layout sdnq --dtype int12"},
 	{"awq_w4a16, comfy", 0, "--layout comfy --dtype awq_w4a16"},
 	{"asym_w4a8_int8, comfy", 4, "--layout comfy --dtype asym_w4a8_int8"},
+})
+
+// unnamed adds the formats that are written and named nowhere.
+func unnamed(list []format) []format {
+	for _, f := range codec.Formats() {
+		flags := "--layout comfy --dtype " + f.Name
+		isIt := func(one format) bool { return strings.HasPrefix(one.flags+" ", flags+" ") }
+		if f != codec.SDNQ() && f.ReadOnly == "" && !slices.ContainsFunc(slices.Concat(formats, list), isIt) {
+			list = append(list, format{f.Name + ", comfy", 0, flags})
+		}
+	}
+	return list
 }
 
 func (f format) row(op string, reach float64) row {

@@ -11,6 +11,7 @@ import (
 // between two codes, where it is subnormal, and where scales are extreme; a weight with
 // one that has another would differ from the reference's.
 func TestEightsOfEveryValue(t *testing.T) {
+	t.Parallel()
 	const columns = 128
 	step := uint16(5)
 	if testing.Short() {

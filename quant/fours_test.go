@@ -12,6 +12,7 @@ import (
 // that dividing gives it, also where it lies on the bound between two codes; a
 // weight with one that has another would differ from the reference's.
 func TestFoursOfEveryValue(t *testing.T) {
+	t.Parallel()
 	mantissas := []uint32{147, 177, 221} // of the greatest magnitude: divided by 21, by 3, by neither 3 nor 7
 	if !testing.Short() {
 		mantissas = mantissas[:0]

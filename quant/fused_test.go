@@ -92,6 +92,7 @@ func rawly(e Encoder, dst func(start, end int) [][]byte, raw []byte, d safetenso
 // that widens, scales, rounds and packs in turn, for any type, group, source or
 // cut into tiles.
 func TestFusedEqualsStepwise(t *testing.T) {
+	t.Parallel()
 	r := rand.New(rand.NewPCG(31, 32))
 	fusedTypes := 0
 	for _, d := range dtype.All() {

@@ -110,6 +110,7 @@ func length(squares []float64) float64 {
 }
 
 func TestRestIsNearTheLeast(t *testing.T) {
+	t.Parallel()
 	shapes, ranks := [][2]int{{90, 300}, {200, 140}, {140, 200}, {700, 131}}, []int{1, 4, 8, 12, 30}
 	if testing.Short() {
 		shapes, ranks = shapes[:1], []int{1, 8}
@@ -151,6 +152,7 @@ func TestRestIsNearTheLeast(t *testing.T) {
 // TestNarrowWeights: around the width up to which all of the Gram matrix is taken,
 // little is left above the least there is on either side.
 func TestNarrowWeights(t *testing.T) {
+	t.Parallel()
 	widths, ranks := []int{380, 400, 512}, []int{8, 32, 128}
 	if testing.Short() {
 		widths, ranks = widths[1:2], ranks[1:2]

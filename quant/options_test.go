@@ -112,6 +112,7 @@ func (r optionRow) options(in input) (o Options, known bool) {
 // TestOptionsEqualReference: layers of any kind, and all of SDNQ's settings,
 // would not be what sdnq writes.
 func TestOptionsEqualReference(t *testing.T) {
+	t.Parallel()
 	inputs := readInputFile(t, "../testdata/golden/options.safetensors")
 	compared := map[string]int{}
 	for i, r := range readOptionRows(t) {

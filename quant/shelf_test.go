@@ -66,6 +66,7 @@ func shelvedSearch(t *testing.T, rows, columns, rank int, s Shelf) *LowRank {
 // TestShelf: how much memory there is must not show in the bytes, whether the
 // directions come from products or from the blocks themselves.
 func TestShelf(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		rows, columns, rank int
 		steep               float64

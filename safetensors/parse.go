@@ -24,8 +24,6 @@ const (
 	fieldDtype = 1 << iota
 	fieldShape
 	fieldOffsets
-
-	fieldsAll = fieldDtype | fieldShape | fieldOffsets
 )
 
 // parseHeader fills the tensors of h, in the order of src, and its metadata.

@@ -6,7 +6,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/internal/convert"
+	"github.com/tensorpress/tensorpress/internal/ctq"
+	"github.com/tensorpress/tensorpress/internal/engine"
 )
 
 func newCTQ() *cobra.Command {
@@ -25,10 +27,10 @@ to which it adds noise. An existing output is replaced, as there.`,
 }
 
 // ctqCommand is a command line of convert_to_quant.
-type ctqCommand struct{ parsed *tensorpress.CTQ }
+type ctqCommand struct{ parsed *ctq.Command }
 
 func (c *ctqCommand) parse(_ *cobra.Command, args []string) (err error) {
-	c.parsed, err = tensorpress.ParseCTQ(args)
+	c.parsed, err = ctq.Parse(args)
 	return err
 }
 
@@ -39,18 +41,14 @@ func (c *ctqCommand) run(cmd *cobra.Command, _ []string) error {
 		return nil
 	}
 	run := runFlags{memory: size{bytes: defaultMemory}, progress: "auto"}
-	resources, follow := run.start(cmd.ErrOrStderr())
-	r, err := c.parsed.Run(cmd.Context(), resources)
+	follow := run.start(cmd.ErrOrStderr())
+	r, err := convert.CTQ(cmd.Context(), c.parsed, engine.Resources{Memory: run.memory.bytes, Progress: follow.update})
 	follow.end(err == nil)
-	if err != nil {
-		return err
-	}
-	defer run.notes(cmd.ErrOrStderr(), r.Notes)
-	return output(cmd.OutOrStdout(), false, r, func(w io.Writer) { printDone(w, r) })
+	return run.finish(cmd, &reportFlag{}, r, err, printDone)
 }
 
 // printCTQ lists its options and what they are in our words.
-func printCTQ(w io.Writer, sections []tensorpress.CTQSection) {
+func printCTQ(w io.Writer, sections []ctq.Section) {
 	for _, s := range sections {
 		fmt.Fprintf(w, "\n%s", fold(s.Title+", and what to write in tensorpress's own words:"))
 		for _, o := range s.Options {

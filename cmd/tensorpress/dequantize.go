@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"io"
-
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
@@ -54,18 +51,11 @@ func (d *dequantizeFlags) check(args []string) error {
 func (d *dequantizeFlags) run(cmd *cobra.Command, args []string) error {
 	o := d.o
 	o.ShardSize = d.shardSize.bytes
-	var follow meter
-	o.Resources, follow = d.start(cmd.ErrOrStderr())
+	follow := d.start(cmd.ErrOrStderr())
+	o.Threads, o.Memory, o.Progress = d.threads, d.memory.bytes, follow.update
 	r, err := tensorpress.Dequantize(cmd.Context(), files.Dir(args[0]), files.Dir(args[1]), o)
 	follow.end(err == nil)
-	if err != nil {
-		return err
-	}
-	defer d.notes(cmd.ErrOrStderr(), r.Notes)
-	if err := d.report.write(r, func() *page { return reportPage(r) }); err != nil {
-		return fmt.Errorf("report: %w", err)
-	}
-	return output(cmd.OutOrStdout(), d.json, r, func(w io.Writer) { printDone(w, r) })
+	return d.finish(cmd, &d.report, r, err, printDone)
 }
 
 func plainNames() []string { return []string{"bf16", "f16", "f32"} }

@@ -46,7 +46,7 @@ func statusOf(err error) int {
 		return 2
 	case errors.Is(err, tensorpress.ErrSource):
 		return 3
-	case errors.Is(err, tensorpress.ErrVerify):
+	case errors.Is(err, errVerify):
 		return 4
 	case errors.Is(err, context.Canceled):
 		return interrupted
@@ -66,11 +66,11 @@ func message(cmd *cobra.Command, err error) string {
 	case statusOf(err) == interrupted:
 		return "interrupted, nothing was written"
 	case !errors.As(err, &ran):
-		return fmt.Sprintf("error: %s: see %s --help", oneLine(flagText(cmd, err)), cmd.CommandPath())
+		return fmt.Sprintf("error: %s: see %s --help", oneLine(inFlags(flagText(cmd, err))), cmd.CommandPath())
 	case strings.HasPrefix(err.Error(), "internal error:"):
 		return "error: " + internalText(err.Error())
 	}
-	return "error: " + oneLine(err.Error())
+	return "error: " + oneLine(inFlags(err.Error()))
 }
 
 // internalText leaves the stack to those who ask for it.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/internal/app"
 )
 
 func newFormats() *cobra.Command {
@@ -71,16 +72,7 @@ func layoutNames() []string {
 	return slices.Compact(names)
 }
 
-func appNames() []string {
-	var names []string
-	for _, r := range tensorpress.Formats() {
-		for _, apps := range r.Loads {
-			for _, app := range apps {
-				name, _, _ := strings.Cut(app, " ") // the release follows
-				names = append(names, name)
-			}
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
+func appNames() []string { return app.Names() }
+
+// appList names them in a flag's help.
+func appList() string { return strings.Join(app.Names(), ", ") }

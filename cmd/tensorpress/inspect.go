@@ -32,6 +32,7 @@ headers and no weights.`,
 		if err != nil {
 			return err
 		}
+		speak(v)
 		return output(cmd.OutOrStdout(), asJSON, v, func(w io.Writer) { printInspection(w, v) })
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")

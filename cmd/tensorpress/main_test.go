@@ -48,7 +48,7 @@ func TestStatusOf(t *testing.T) {
 		{errors.New("unknown flag"), 2},
 		{ran(tensorpress.ErrUsage), 2},
 		{ran(tensorpress.ErrSource), 3},
-		{ran(tensorpress.ErrVerify), 4},
+		{ran(errVerify), 4},
 		{ran(context.Canceled), 130},
 	}
 	for _, tt := range tests {

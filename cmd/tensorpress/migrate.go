@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
@@ -44,7 +43,7 @@ any file off them, be its layers quantized or not, in either layout.`,
 	f.BoolVar(&m.o.InputScale, "input-scale", false, "give float8 layers an input scale of 1 where they have none")
 	f.BoolVar(&m.o.QuantizationMetadata, "quantization-metadata", false, "describe layers in the header too, as _quantization_metadata")
 	f.StringArrayVar(&m.o.StripPrefixes, "strip-prefix", nil, "take `PREFIX` off the names of tensors, such as _orig_mod.; repeatable, one after the other")
-	f.StringVar(&m.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
+	f.StringVar(&m.o.For, "for", "", "refuse what `APP` would not load: "+appList())
 	group(f, "What changes")
 	m.addOutput(cmd)
 	complete(cmd, "for", appNames)
@@ -54,16 +53,16 @@ any file off them, be its layers quantized or not, in either layout.`,
 
 func (m *migrateFlags) run(cmd *cobra.Command, args []string) error {
 	o := m.o
-	var follow meter
+	follow := m.start(cmd.ErrOrStderr())
+	o.Threads, o.Memory, o.Progress = m.threads, m.memory.bytes, follow.update
 	o.ShardSize, o.Force, o.CopyWeights = m.shardSize.bytes, m.force, m.copyWeights
-	o.Resources, follow = m.start(cmd.ErrOrStderr())
 	if m.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.PlanMigrate(context.Background(), files.Dir(args[0]), files.Dir(m.dest(args)), o)
+			return tensorpress.PlanMigrate(cmd.Context(), files.Dir(args[0]), files.Dir(m.dest(args)), o)
 		})
-		return m.finish(cmd, r, err, printPlan)
+		return m.finish(cmd, &m.report, r, err, printPlan)
 	}
 	r, err := tensorpress.Migrate(cmd.Context(), files.Dir(args[0]), files.Dir(args[1]), o)
 	follow.end(err == nil)
-	return m.finish(cmd, r, err, printDone)
+	return m.finish(cmd, &m.report, r, err, printDone)
 }

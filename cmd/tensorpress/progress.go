@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/schollz/progressbar/v3"
-	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/report"
 	"golang.org/x/term"
 )
@@ -16,7 +15,7 @@ import (
 // meter shows how far a run has come.
 type meter interface {
 	// update is called as work is done, never twice at a time.
-	update(p tensorpress.Progress)
+	update(done, total int64)
 	// end is called once, with whether all of it was done.
 	end(done bool)
 }
@@ -65,8 +64,8 @@ func isTerminal(w io.Writer) bool {
 
 type silent struct{}
 
-func (silent) update(tensorpress.Progress) {}
-func (silent) end(bool)                    {}
+func (silent) update(_, _ int64) {}
+func (silent) end(bool)          {}
 
 // plainMeter prints a line for every tenth, and no two within a pause.
 type plainMeter struct {
@@ -76,48 +75,47 @@ type plainMeter struct {
 	tenths int64
 }
 
-func (m *plainMeter) update(p tensorpress.Progress) {
-	tenths := percent(p) / 10
+func (m *plainMeter) update(done, total int64) {
+	tenths := percent(done, total) / 10
 	if tenths == m.tenths || time.Since(m.last) < m.pause {
 		return
 	}
 	m.tenths, m.last = tenths, time.Now()
-	fmt.Fprintf(m.w, "tensorpress: %3d %% of %s\n", tenths*10, report.Size(p.Total))
+	fmt.Fprintf(m.w, "tensorpress: %3d %% of %s\n", tenths*10, report.Size(total))
 }
 
 func (m *plainMeter) end(bool) {}
 
-func percent(p tensorpress.Progress) int64 {
-	if p.Total <= 0 {
+func percent(done, total int64) int64 {
+	if total <= 0 {
 		return 100
 	}
-	return min(int64(float64(p.Done)/float64(p.Total)*100), 100)
+	return min(int64(float64(done)/float64(total)*100), 100)
 }
 
 // jsonMeter prints an object a line: for every hundredth, at most ten a second,
 // and one when all is done.
 type jsonMeter struct {
-	w       io.Writer
-	last    time.Time
-	shown   tensorpress.Progress
-	current tensorpress.Progress
+	w              io.Writer
+	last           time.Time
+	shown, current struct{ done, total int64 }
 }
 
-func (m *jsonMeter) update(p tensorpress.Progress) {
-	m.current = p
-	if percent(p) != percent(m.shown) && time.Since(m.last) >= 100*time.Millisecond {
+func (m *jsonMeter) update(done, total int64) {
+	m.current.done, m.current.total = done, total
+	if percent(done, total) != percent(m.shown.done, m.shown.total) && time.Since(m.last) >= 100*time.Millisecond {
 		m.show()
 	}
 }
 
 func (m *jsonMeter) show() {
 	m.shown, m.last = m.current, time.Now()
-	fmt.Fprintf(m.w, `{"done":%d,"total":%d}`+"\n", min(m.shown.Done, m.shown.Total), m.shown.Total)
+	fmt.Fprintf(m.w, `{"done":%d,"total":%d}`+"\n", min(m.shown.done, m.shown.total), m.shown.total)
 }
 
 func (m *jsonMeter) end(done bool) {
 	if done {
-		m.current.Done = m.current.Total
+		m.current.done = m.current.total
 	}
 	if m.current != m.shown {
 		m.show()
@@ -130,12 +128,12 @@ type barMeter struct {
 	bar *progressbar.ProgressBar
 }
 
-func (m *barMeter) update(p tensorpress.Progress) {
-	if p.Total <= 0 {
+func (m *barMeter) update(done, total int64) {
+	if total <= 0 {
 		return
 	}
 	if m.bar == nil {
-		m.bar = progressbar.NewOptions64(p.Total,
+		m.bar = progressbar.NewOptions64(total,
 			progressbar.OptionSetWriter(m.w),
 			progressbar.OptionShowBytes(true),
 			progressbar.OptionSetWidth(30),
@@ -143,7 +141,7 @@ func (m *barMeter) update(p tensorpress.Progress) {
 			progressbar.OptionSetPredictTime(true),
 		)
 	}
-	_ = m.bar.Set64(min(p.Done, p.Total)) // a bar that cannot be drawn is no reason to stop
+	_ = m.bar.Set64(min(done, total)) // a bar that cannot be drawn is no reason to stop
 }
 
 func (m *barMeter) end(bool) {

@@ -1,26 +1,28 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
 )
 
 // quantizeFlags are those of quantize and plan.
 type quantizeFlags struct {
-	o                                         tensorpress.Options
-	dtype, scale, like                        string
-	groupSize, minNumel, minChannels          int
-	dequantizeFP32, skipKeys, dryRun, planned bool
-	shardSize                                 size
-	recipe                                    recipeFlag
-	report                                    reportFlag
+	o                         tensorpress.Options
+	set                       []string
+	like                      string
+	minNumel, minChannels     int
+	skipKeys, dryRun, planned bool
+	shardSize                 size
+	recipe                    recipeFlag
+	report                    reportFlag
 	runFlags
 }
 
@@ -94,59 +96,55 @@ func (q *quantizeFlags) add(cmd *cobra.Command) {
 
 func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	f.StringVar(&q.o.Layout, "layout", "", "`sdnq or comfy` (default sdnq where a config.json is there, else comfy)")
-	f.StringVar(&q.dtype, "dtype", "", "`NAME` as in tensorpress formats (default int8, int8_tensorwise in comfy)")
-	f.StringVar(&q.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
+	addSettings(f, "dtype")
+	f.StringVar(&q.o.For, "for", "", "refuse what `APP` would not load: "+appList())
 	q.recipe.add(f)
 	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`, or the config.json that holds one; flags win over it")
 	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")
 	f.StringVar(&q.like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
-	f.IntVar(&q.groupSize, "group-size", 0, "`N` values share a scale; SDNQ: 0 automatic, -1 one a row, -2 one a tensor")
-	f.StringVar(&q.scale, "scale", "", "ComfyUI's formats: one scale a `tensor, row or block`")
-	f.BoolVar(&q.dequantizeFP32, "dequantize-fp32", true, "SDNQ: scales in F32")
-	f.BoolVar(&q.o.ExactReference, "exact-reference", false, "the reference's bytes also where it is at fault")
-	f.BoolVar(&q.o.AllowNonfinite, "allow-nonfinite", false, "quantize NaN and infinity as the reference does")
+	addSettings(f, "group-size", "scale", "dequantize-fp32", "exact-reference", "allow-nonfinite")
 	f.BoolVar(&q.o.QuantizationMetadata, "quantization-metadata", false, "ComfyUI's formats: describe layers in the header too, as _quantization_metadata")
 	f.BoolVar(&q.o.AcceptUnscaledFP8, "accept-unscaled-fp8", false, "take fp8 weights without any scale for plain numbers")
-	for _, s := range tensorpress.SettingFlags() {
-		addSetting(f, s)
-	}
+	addSettings(f)
 }
 
-// addSetting makes a flag of one of the library's settings.
-func addSetting(f *pflag.FlagSet, s tensorpress.SettingFlag) {
-	switch v := s.Default.(type) {
-	case bool:
-		f.Bool(s.Name, v, s.About)
-	case int:
-		f.Int(s.Name, v, s.About)
-	case string:
-		f.String(s.Name, v, s.About)
-	}
-}
-
-// settings are those that were given.
-func settings(f *pflag.FlagSet) map[string]any {
-	given := map[string]any{}
-	for _, s := range tensorpress.SettingFlags() {
-		if !f.Changed(s.Name) {
+// addSettings makes flags of the named settings of layers, or of all others that
+// have one.
+func addSettings(f *pflag.FlagSet, names ...string) {
+	for _, s := range codec.Fields() {
+		if s.About == "" || names != nil && !slices.Contains(names, s.Flag) || f.Lookup(s.Flag) != nil {
 			continue
 		}
-		switch s.Default.(type) {
+		switch v := s.Default().(type) {
 		case bool:
-			given[s.Name], _ = f.GetBool(s.Name)
+			f.Bool(s.Flag, v, s.About)
 		case int:
-			given[s.Name], _ = f.GetInt(s.Name)
+			f.Int(s.Flag, v, s.About)
 		case string:
-			given[s.Name], _ = f.GetString(s.Name)
+			f.String(s.Flag, v, s.About)
 		}
 	}
-	return given
+}
+
+// settings are those that were given. An empty text says nothing, but is no dtype.
+func settings(f *pflag.FlagSet) (g tensorpress.Settings, err error) {
+	f.Visit(func(one *pflag.Flag) {
+		switch text := one.Value.String(); {
+		case err != nil || !codec.IsSetting(one.Name):
+		case text != "":
+			err = codec.Parse(&g, one.Name, text, true)
+		case one.Name == "dtype":
+			_, err = codec.Resolve(text, false)
+			err = usage.Wrap(err)
+		}
+	})
+	return g, err
 }
 
 func (q *quantizeFlags) addChoice(f *pflag.FlagSet) {
 	f.StringArrayVar(&q.o.Keep, "keep", nil, "leave tensors that match `PATTERN` as they are; repeatable")
 	f.StringArrayVar(&q.o.Only, "only", nil, "quantize none but those that match `PATTERN`; repeatable")
-	f.StringArrayVar(&q.o.Set, "set", nil, "`PATTERN=SETTINGS` for some layers; repeatable")
+	f.StringArrayVar(&q.set, "set", nil, "`PATTERN=SETTINGS` for some layers; repeatable")
 	f.StringVar(&q.o.Preset, "preset", "", "`NAME` of the model family whose layers are kept, none, generic or auto (default auto)")
 	f.BoolVar(&q.o.Conv, "conv", false, "SDNQ: quantize convolutions too")
 	f.BoolVar(&q.o.Embedding, "embedding", false, "SDNQ: quantize embeddings too")
@@ -180,46 +178,45 @@ func (q *quantizeFlags) check(args []string) error {
 }
 
 // options are what was said, and nil where nothing was.
-func (q *quantizeFlags) options(f *pflag.FlagSet) tensorpress.Options {
-	o := q.o
-	o.Dtype, o.Scale = given(f, "dtype", &q.dtype), given(f, "scale", &q.scale)
-	o.GroupSize = given(f, "group-size", &q.groupSize)
+func (q *quantizeFlags) options(f *pflag.FlagSet) (o tensorpress.Options, err error) {
+	o = q.o
+	if o.Layer, err = settings(f); err != nil {
+		return o, err
+	}
+	for _, text := range q.set {
+		rule, err := plan.ParseRule(text)
+		if err != nil {
+			return o, err
+		}
+		o.Rules = append(o.Rules, rule)
+	}
 	o.MinNumel, o.MinChannels = given(f, "min-numel", &q.minNumel), given(f, "min-channels", &q.minChannels)
-	o.DequantizeFP32, o.SkipKeys = given(f, "dequantize-fp32", &q.dequantizeFP32), given(f, "skip-keys", &q.skipKeys)
+	o.SkipKeys = given(f, "skip-keys", &q.skipKeys)
 	if o.ShardSize = q.shardSize.bytes; q.like != "" {
 		o.Like = files.Dir(q.like)
 	}
 	o.Measure = q.o.Measure || q.report.isHTML() && !f.Changed("measure")
-	o.Settings = settings(f)
-	return o
+	return o, nil
 }
 
 func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
-	o := q.options(cmd.Flags())
-	var follow meter
-	o.Resources, follow = q.start(cmd.ErrOrStderr())
+	o, err := q.options(cmd.Flags())
+	if err != nil {
+		return err
+	}
+	follow := q.start(cmd.ErrOrStderr())
+	o.Threads, o.Memory, o.Progress = q.threads, q.memory.bytes, follow.update
 	dest := ""
 	if len(args) == 2 {
 		dest = args[1]
 	}
 	if q.planned || q.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.Plan(context.Background(), files.Dir(args[0]), files.Dir(dest), o)
+			return tensorpress.Plan(cmd.Context(), files.Dir(args[0]), files.Dir(dest), o)
 		})
-		return q.finish(cmd, r, err, printPlan)
+		return q.finish(cmd, &q.report, r, err, printPlan)
 	}
 	r, err := tensorpress.Quantize(cmd.Context(), files.Dir(args[0]), files.Dir(dest), o)
 	follow.end(err == nil)
-	return q.finish(cmd, r, err, printDone)
-}
-
-func (q *quantizeFlags) finish(cmd *cobra.Command, r *report.Report, err error, show func(io.Writer, *report.Report)) error {
-	if err != nil {
-		return err
-	}
-	defer q.notes(cmd.ErrOrStderr(), r.Notes)
-	if err := q.report.write(r, func() *page { return reportPage(r) }); err != nil {
-		return fmt.Errorf("report: %w", err)
-	}
-	return output(cmd.OutOrStdout(), q.json, r, func(w io.Writer) { show(w, r) })
+	return q.finish(cmd, &q.report, r, err, printDone)
 }

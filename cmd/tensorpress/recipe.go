@@ -10,7 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/pattern"
+	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/suggest"
 	"github.com/tensorpress/tensorpress/report"
 	"go.yaml.in/yaml/v3"
@@ -41,7 +43,7 @@ func (r *recipeFlag) apply(f *pflag.FlagSet) error {
 	if err == nil && info.Mode().IsRegular() && info.Size() > mostRecipe {
 		return fmt.Errorf("--recipe %s: %s are too large for a recipe", r.path, report.Size(info.Size()))
 	}
-	text, err := tensorpress.ReadFile(r.path, mostRecipe)
+	text, err := checkpoint.ReadFile(r.path, mostRecipe)
 	if err != nil {
 		return &runError{fmt.Errorf("--recipe: %w", err)}
 	}
@@ -216,9 +218,10 @@ func (r *recipe) list(name string, n *yaml.Node) ([]string, error) {
 
 func checkEntry(name, text string) error {
 	if name == "set" {
-		return tensorpress.CheckSet(text)
+		_, err := plan.ParseRule(text)
+		return err
 	}
-	if err := tensorpress.CheckPattern(text); err != nil {
+	if _, err := pattern.Compile(text); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
@@ -241,7 +244,7 @@ func (r *recipe) rules(n *yaml.Node) ([]string, error) {
 			return nil, err
 		}
 		text := expr + "=" + settings
-		if err := tensorpress.CheckSet(text); err != nil {
+		if _, err := plan.ParseRule(text); err != nil {
 			return nil, r.errorf(key, "%w", err)
 		}
 		texts = append(texts, text)
@@ -254,7 +257,8 @@ func quoted(expr string) (string, error) {
 	if !strings.Contains(expr, "=") {
 		return expr, nil
 	}
-	return "(?:" + expr + ")", tensorpress.CheckPattern(expr)
+	_, err := pattern.Compile(expr)
+	return "(?:" + expr + ")", err
 }
 
 // settings are text such as uint8,group-size=64, or a mapping that says the

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -238,13 +239,6 @@ var partTexts = []struct{ on, size, text string }{
 // options of a layer, as reports hold them.
 type options interface{ Get(key string) (any, bool) }
 
-// scales are what shares a scale in formats of which metadata need not say it.
-var scales = map[string]string{
-	"float8_e4m3fn_rowwise": "row", "convrot_w4a4": "row",
-	"float8_e4m3fn_blockwise": "block", "int8_blockwise": "block", "float8_e4m3fn_block3d": "block",
-	"mxfp8": "group 32", "hybrid_mxfp8": "group 32", "nvfp4": "group 16",
-}
-
 // scaleText tells in few words what of a layer shares a scale.
 func scaleText(o options) string {
 	get := func(key string) string {
@@ -260,8 +254,10 @@ func scaleText(o options) string {
 		}
 		return fmt.Sprint(v)
 	}
-	format := get("format")
-	text := scales[format]
+	format, text := get("format"), ""
+	if f := codec.Lookup(format); f != nil {
+		text = f.ScaleText
+	}
 	switch size := get("group_size"); {
 	case text == "block" && size != "":
 		text += " " + size

@@ -1,11 +1,7 @@
 package main
 
 import (
-	"fmt"
-	"io"
-
 	"github.com/spf13/cobra"
-	"github.com/tensorpress/tensorpress/report"
 )
 
 // rewriteFlags are those of commands that write a quantized checkpoint as
@@ -50,15 +46,4 @@ func (r *rewriteFlags) dest(args []string) string {
 		return ""
 	}
 	return args[1]
-}
-
-func (r *rewriteFlags) finish(cmd *cobra.Command, report *report.Report, err error, show func(io.Writer, *report.Report)) error {
-	if err != nil {
-		return err
-	}
-	defer r.notes(cmd.ErrOrStderr(), report.Notes)
-	if err := r.report.write(report, func() *page { return reportPage(report) }); err != nil {
-		return fmt.Errorf("report: %w", err)
-	}
-	return output(cmd.OutOrStdout(), r.json, report, func(w io.Writer) { show(w, report) })
 }

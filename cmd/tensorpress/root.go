@@ -10,7 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // version is set by the linker for releases.
@@ -46,7 +47,7 @@ func command(c *cobra.Command, statuses string, run func(cmd *cobra.Command, arg
 	c.DisableFlagsInUseLine = true
 	c.Flags().SortFlags = false
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		err := tensorpress.CheckCPU()
+		err := usage.Wrap(kernel.Refused()) // which names instructions that there are not
 		if err == nil {
 			err = run(cmd, args)
 		}

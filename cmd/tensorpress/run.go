@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/report"
 )
 
 const (
@@ -62,15 +62,27 @@ func collectRarely() {
 	debug.SetMemoryLimit(defaultMemory - leastMemory)
 }
 
-// start returns the resources of a run and the meter that follows it.
-func (r *runFlags) start(stderr io.Writer) (tensorpress.Resources, meter) {
+// start returns the meter that follows a run.
+func (r *runFlags) start(stderr io.Writer) meter {
 	r.limit()
 	mode := r.progress
 	if r.quiet {
 		mode = "none"
 	}
-	m := newMeter(mode, stderr)
-	return tensorpress.Resources{Threads: r.threads, Memory: r.memory.bytes, Progress: m.update}, m
+	return newMeter(mode, stderr)
+}
+
+// finish tells what was made, or would be.
+func (r *runFlags) finish(cmd *cobra.Command, file *reportFlag, made *report.Report, err error, show func(io.Writer, *report.Report)) error {
+	if err != nil {
+		return err
+	}
+	speak(made)
+	defer r.notes(cmd.ErrOrStderr(), made.Notes)
+	if err := file.write(made, func() *page { return reportPage(made) }); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return output(cmd.OutOrStdout(), r.json, made, func(w io.Writer) { show(w, made) })
 }
 
 // notes are printed after the result, where a long table does not push them out of

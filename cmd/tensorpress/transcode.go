@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 
@@ -44,7 +43,7 @@ func (t *transcodeFlags) add(cmd *cobra.Command) {
 	f.BoolVar(&t.o.Requantize, "requantize", false, "quantize layers that cannot move again, in the nearest dtype")
 	f.StringVar(&t.o.Scale, "scale", "", "`row` lets float8 with a scale a row become float8_e4m3fn_rowwise, which stock ComfyUI does not load")
 	f.StringVar(&t.o.ScaleDtype, "scale-dtype", "", "of awq_w4a16's scales: `bf16, f16 or f32` (default bf16)")
-	f.StringVar(&t.o.For, "for", "", "refuse what `APP` would not load: comfyui, sdnext, diffusers, transformers, invokeai")
+	f.StringVar(&t.o.For, "for", "", "refuse what `APP` would not load: "+appList())
 	group(f, "How weights are stored")
 	t.addOutput(cmd)
 	complete(cmd, "layout", layoutNames)
@@ -63,18 +62,18 @@ func (t *transcodeFlags) check(args []string) error {
 
 func (t *transcodeFlags) run(cmd *cobra.Command, args []string) error {
 	o := t.o
-	var follow meter
+	follow := t.start(cmd.ErrOrStderr())
+	o.Threads, o.Memory, o.Progress = t.threads, t.memory.bytes, follow.update
 	o.ShardSize, o.Force, o.CopyWeights = t.shardSize.bytes, t.force, t.copyWeights
-	o.Resources, follow = t.start(cmd.ErrOrStderr())
 	if t.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.PlanTranscode(context.Background(), files.Dir(args[0]), files.Dir(t.dest(args)), o)
+			return tensorpress.PlanTranscode(cmd.Context(), files.Dir(args[0]), files.Dir(t.dest(args)), o)
 		})
-		return t.finish(cmd, r, err, printPlan)
+		return t.finish(cmd, &t.report, r, err, printPlan)
 	}
 	r, err := tensorpress.Transcode(cmd.Context(), files.Dir(args[0]), files.Dir(args[1]), o)
 	follow.end(err == nil)
-	return t.finish(cmd, r, err, printMoved)
+	return t.finish(cmd, &t.report, r, err, printMoved)
 }
 
 // printMoved says what was done, and of each layer whose scales were rounded,

@@ -19,6 +19,9 @@ type verifyFlags struct {
 	runFlags
 }
 
+// errVerify is that verification found a problem.
+var errVerify = errors.New("verification failed")
+
 func newVerify() *cobra.Command {
 	v := &verifyFlags{}
 	cmd := command(&cobra.Command{
@@ -38,7 +41,7 @@ rel_mse is the sum of squared errors over that of squared weights.`,
 	f := cmd.Flags()
 	f.StringVar(&v.source, "source", "", "`SOURCE` that it was made of")
 	f.Float64Var(&v.maxRelMSE, "max-rel-mse", 0, "with --source: a layer's rel_mse above `X` is a problem")
-	f.StringVar(&v.o.For, "for", "", "`APP` that must load it: comfyui, sdnext, diffusers, transformers, invokeai")
+	f.StringVar(&v.o.For, "for", "", "`APP` that must load it: "+appList())
 	group(f, "What to check")
 	v.report.add(cmd)
 	group(f, "Output")
@@ -70,8 +73,8 @@ func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 	if v.source != "" {
 		o.Source = files.Dir(v.source)
 	}
-	var follow meter
-	o.Resources, follow = v.start(cmd.ErrOrStderr())
+	follow := v.start(cmd.ErrOrStderr())
+	o.Threads, o.Memory, o.Progress = v.threads, v.memory.bytes, follow.update
 	found, err := reading(cmd.Context(), func() (*report.Verification, error) {
 		return tensorpress.Verify(cmd.Context(), files.Dir(args[0]), o)
 	})
@@ -79,6 +82,7 @@ func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	speak(found)
 	if err := v.report.write(found, func() *page { return verificationPage(args[0], v.source, found) }); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
@@ -86,7 +90,7 @@ func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if !found.OK {
-		return fmt.Errorf("%s: %w: %s", args[0], tensorpress.ErrVerify, count(len(found.Problems), "problem"))
+		return fmt.Errorf("%s: %w: %s", args[0], errVerify, count(len(found.Problems), "problem"))
 	}
 	return nil
 }

@@ -51,16 +51,22 @@ var apps = []*App{
 // All returns every row.
 func All() []*App { return apps }
 
+// Names are those of all rows.
+func Names() (names []string) {
+	for _, a := range apps {
+		names = append(names, a.Name)
+	}
+	return names
+}
+
 // ByName returns the row of that name.
 func ByName(name string) (*App, error) {
-	var names []string
 	for _, a := range apps {
 		if a.Name == name {
 			return a, nil
 		}
-		names = append(names, a.Name)
 	}
-	return nil, usage.Errorf("unknown application %q%s", name, suggest.HintOrAll(name, names))
+	return nil, usage.Errorf("unknown application %q%s", name, suggest.HintOrAll(name, Names()))
 }
 
 // CheckOutput says why the application would not load an output of a layout,
@@ -136,9 +142,9 @@ func Written(f *codec.Format, name string) string {
 // Instead says what to type for a layer that stock ComfyUI loads in place of one
 // stored in that format and dtype.
 func Instead(f *codec.Format, name string) string {
-	text := "quantize with --dtype " + Nearest(name)
+	text := "quantize with `Dtype` " + Nearest(name)
 	if few := inFewBits(f, name); few != "" {
-		text = "quantize with --dtype " + few + ", or --dtype " + Nearest(name)
+		text = "quantize with `Dtype` " + few + ", or `Dtype` " + Nearest(name)
 	}
 	return text
 }
@@ -196,18 +202,15 @@ func since(release string) string {
 	return " ≥ " + release
 }
 
-// embeddings is the first release of ComfyUI that loads int8_tensorwise
-// embeddings.
-const embeddings = "0.30.0"
-
 // Release returns the application and the first release of it that loads a
 // layer of a format, "" where every one does or releases are not known.
 func (a *App) Release(f *codec.Format, embedding bool) string {
-	if a.Layout != "comfy" || f.ComfyUI == codec.AnyRelease || f.ComfyUI == "" {
+	release := f.ComfyUI
+	if embedding && f.Embeddings != "" {
+		release = f.Embeddings
+	}
+	if a.Layout != "comfy" || release == codec.AnyRelease || release == "" {
 		return ""
 	}
-	if embedding && f.Name == "int8_tensorwise" {
-		return a.Name + since(embeddings)
-	}
-	return a.Name + since(f.ComfyUI)
+	return a.Name + since(release)
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/codec"
 )
 
 // ComfyModel is what ComfyUI takes a checkpoint for, by the names of its
@@ -46,7 +48,7 @@ func (inv names) behind(stripped string) *ComfyModel {
 			continue
 		}
 		if m := inv.find(comfyDiffusion, prefix); m != nil && m.err == nil {
-			m.err = fmt.Errorf("ComfyUI does not strip %s from the names of a model (%s): it knows model.diffusion_model., model.model., net. and model.", prefix, m.name)
+			m.err = fmt.Errorf("ComfyUI does not strip %s from the names of a model (%s): model.diffusion_model., model.model., net. and model. are those that it knows", prefix, m.name)
 			return m
 		}
 		if m := inv.find(comfyRenamed, prefix); m != nil {
@@ -119,7 +121,15 @@ func (m *ComfyModel) places() string {
 
 // embeddingFormats are those that ComfyUI's embeddings read; others they take
 // for plain numbers.
-var embeddingFormats = []string{"float8_e4m3fn", "float8_e5m2", "int8_tensorwise"}
+func embeddingFormats() (names []string) {
+	for _, f := range codec.Formats() {
+		if f.Embeddings != "" {
+			names = append(names, f.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
 
 func checkModule(other, name, format string) error {
 	kind, ok := lookup(other, name)
@@ -128,8 +138,8 @@ func checkModule(other, name, format string) error {
 		return nil
 	case kind != "embedding":
 		return fmt.Errorf("ComfyUI reads this weight with a module that takes no quantized one")
-	case !slices.Contains(embeddingFormats, format):
-		return fmt.Errorf("ComfyUI reads this embedding as %s alone, not as %s", strings.Join(embeddingFormats, ", "), format)
+	case !slices.Contains(embeddingFormats(), format):
+		return fmt.Errorf("ComfyUI reads this embedding as %s alone, not as %s", strings.Join(embeddingFormats(), ", "), format)
 	}
 	return nil
 }

@@ -55,13 +55,13 @@ func checkInvokeAI(l SDNQLayer) error {
 	scale, zero, _ := s.Stores()
 	switch {
 	case s.Hadamard > 0:
-		return errors.New("InvokeAI does not turn rotated weights back: leave out --hadamard")
+		return errors.New("InvokeAI does not turn rotated weights back: leave out `Hadamard`")
 	case s.Codebook:
-		return errors.New("InvokeAI does not know codebooks: leave out --codebook")
+		return errors.New("InvokeAI does not know codebooks: leave out `Codebook`")
 	case scale+zero != "":
-		return errors.New("InvokeAI does not know double quantization: leave out --scale-dtype and --zero-point-dtype")
+		return errors.New("InvokeAI does not know double quantization: leave out `ScaleDtype` and `ZeroPointDtype`")
 	case s.ShapedForMatmul():
-		return errors.New("InvokeAI does not know weights that are stored for quantized matmul: leave out --quantized-matmul")
+		return errors.New("InvokeAI does not know weights that are stored for quantized matmul: leave out `QuantizedMatmul`")
 	case s.Kind == quant.Conv || s.Kind == quant.ConvTranspose:
 		return checkInvokeAIConv(s)
 	}
@@ -93,7 +93,7 @@ func checkReading(l SDNQLayer, read reading) error {
 // untold says what would tell it a dtype.
 func (l SDNQLayer) untold() string {
 	if l.Global == "" {
-		return "it looks in quantization_config.json beside the weights, which --for invokeai writes"
+		return "it looks in quantization_config.json beside the weights, which `For` invokeai writes"
 	}
 	return "of a layer that differs it looks in modules_dtype_dict alone"
 }
@@ -107,7 +107,7 @@ func plainCodes(s *quant.Scheme) error {
 	case !storedAsValues(s.Dtype):
 		return fmt.Errorf("InvokeAI does not load %s: it loads %s", s.Dtype, invokeAILoads)
 	case s.GroupSize > 0:
-		return fmt.Errorf("InvokeAI does not load %s in groups: use --group-size -1", s.Dtype)
+		return fmt.Errorf("InvokeAI does not load %s in groups: use `GroupSize` -1", s.Dtype)
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func LeftOut(o *checkpoint.Others) (notes []string) {
 		return nil
 	}
 	if n := len(o.LeftOut); n > 0 {
-		notes = append(notes, fmt.Sprintf("%s of weights that the output does not describe %s left out, %s: %s; --copy-weights copies them",
+		notes = append(notes, fmt.Sprintf("%s of weights that the output does not describe %s left out, %s: %s; `CopyWeights` copies them",
 			counted(n, "file"), isOrAre(n), report.Size(o.Bytes), checkpoint.ListNames(o.LeftOut)))
 	}
 	if n := len(o.Clash); n > 0 {

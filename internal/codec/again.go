@@ -5,6 +5,13 @@ import (
 	"github.com/tensorpress/tensorpress/quant"
 )
 
+// Kin is the SDNQ dtype nearest to a format of ComfyUI's.
+type Kin struct {
+	Dtype   string
+	Group   int // 0 for as many scales along rows as the layer has
+	Rotated bool
+}
+
 // InNative returns the settings by which a layer whose codes cannot move is
 // quantized again in a format of ComfyUI's: rotated where it was and the format
 // can be.
@@ -19,12 +26,12 @@ func InNative(f *Format, stored Codec) Settings {
 // InSDNQ returns those of the SDNQ layer nearest to a stored one of a format of
 // ComfyUI's: as many scales along rows, and rotated where it is.
 func InSDNQ(f *Format, metadata pyjson.Object, c Codec, kind quant.Kind) Settings {
-	s, near := Default(), kin[f]
-	s.Dtype, s.GroupSize, s.Kind = near.dtype, near.group, kind
-	if near.group == 0 {
+	s := Default()
+	s.Dtype, s.GroupSize, s.Kind = f.Kin.Dtype, f.Kin.Group, kind
+	if f.Kin.Group == 0 {
 		s.GroupSize = alongRows(c, kind)
 	}
-	if near.rotated {
+	if f.Kin.Rotated {
 		told := s.With(f.Told(metadata, c))
 		s.Hadamard, s.HadamardGroupSize = true, orDefault(told.ConvRotGroupSize, rotationGroup)
 	}
@@ -41,26 +48,4 @@ func alongRows(c Codec, kind quant.Kind) int {
 		return -2
 	}
 	return -1
-}
-
-// kin are the SDNQ dtypes nearest to formats of ComfyUI's. Groups are those of
-// scales along rows where none is named.
-var kin = map[*Format]struct {
-	dtype   string
-	group   int
-	rotated bool
-}{
-	int8Tensorwise:  {"int8", 0, false},
-	int8Blockwise:   {"int8", 0, false},
-	float8E4M3:      {"float8_e4m3fn", 0, false},
-	float8E5M2:      {"float8_e5m2", 0, false},
-	float8Rowwise:   {"float8_e4m3fn", 0, false},
-	float8Blockwise: {"float8_e4m3fn", 0, false},
-	float8Block3D:   {"float8_e4m3fn", 0, false},
-	mxfp8:           {"float8_e4m3fn", 32, false},
-	hybridMXFP8:     {"float8_e4m3fn", 32, false},
-	nvfp4:           {"float4_e2m1fn", 16, false},
-	awqW4A16:        {"uint4", 0, false},
-	convrotW4A4:     {"int4", -1, true},
-	asymW4A8:        {"int8", -1, true}, // its levels are 8-bit integers
 }

@@ -4,13 +4,20 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // asymW4A8 has rotated rows in 4 or 6 bits, which decode to 8-bit integers.
 var asymW4A8 = &Format{
 	Name: "asym_w4a8_int8", Bits: 4, Storage: safetensors.I8, Max: 127, ComfyUI: "0.31.0",
 	Takes:  []string{"convrot", "convrot-group-size", "group-size", "bits", "full-precision-matmul"},
-	Refuse: refuseW4A8, make: newW4A8, Open: openW4A8,
+	Refuse: refuseW4A8, make: newW4A8, Open: openW4A8, IgnoresInput: true, told: toldW4A8,
+	Kin: Kin{Dtype: "int8", Group: -1, Rotated: true}, // its levels are 8-bit integers
+}
+
+// toldW4A8 counts bits, which no metadata tell.
+func toldW4A8(g *storage.Settings, _ pyjson.Object, c Codec) {
+	g.Bits = new(numel(c.Tensors()[0].Shape) * 8 / max(numel(c.Shape()), 1))
 }
 
 const (

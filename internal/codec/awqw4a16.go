@@ -12,7 +12,21 @@ import (
 // references load it and cannot make it: its codes are SDNQ's uint4.
 var awqW4A16 = &Format{
 	Name: "awq_w4a16", Bits: 4, Storage: safetensors.I8, Max: 15, Unsigned: true, ComfyUI: "> 0.33.0",
-	Takes: []string{"group-size", "full-precision-matmul"}, Refuse: refuseAWQ, make: newAWQ, Open: openAWQ,
+	Takes: []string{"group-size", "full-precision-matmul"}, Refuse: refuseAWQ, make: newAWQ, Open: openAWQ, IgnoresInput: true,
+	Kin: Kin{Dtype: "uint4"}, toSDNQ: awqToSDNQ, fromSDNQ: []origin{{"uint4", groupsOfUint4}},
+}
+
+func awqToSDNQ(metadata pyjson.Object, _ Codec) (Settings, error) {
+	n, err := intOption(metadata, "group_size", awqGroup)
+	return sdnqSettings("uint4", n), err
+}
+
+func groupsOfUint4(s *quant.Scheme) (Settings, bool) {
+	group := s.GroupSize
+	if group == -1 {
+		group = s.Shape[1]
+	}
+	return Settings{GroupSize: group}, group > 0 && s.Hadamard == 0 && !s.Transposed && s.Kind == quant.Linear
 }
 
 const awqGroup = 64

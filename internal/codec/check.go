@@ -18,28 +18,14 @@ func (f *Format) takes(one *Field) bool {
 
 var defaults = Default()
 
-// given reports whether a setting says anything. It is asked of every field of
-// every layer, so it makes no values of the fields.
-func (s *Settings) given(one *Field) bool {
-	switch p := one.at(s).(type) {
-	case *string:
-		return *p != "" && *p != *one.at(&defaults).(*string)
-	case *int:
-		return *p != 0 && *p != *one.at(&defaults).(*int)
-	case *bool:
-		return *p && !*one.at(&defaults).(*bool)
-	}
-	return false
-}
-
 // Without returns settings without those that the format has no use for, but
 // for the named ones, which were asked of it.
-func (f *Format) Without(s Settings, asked func(flag string) bool) Settings {
+func (f *Format) Without(s Settings, asked func(one *Field) bool) Settings {
 	for i := range fields {
 		one := &fields[i]
 		useless := !f.takes(one) || one.Flag == "scale" && f.Scales[s.Scale] == ""
-		if useless && !asked(one.Flag) {
-			_ = one.set(&s, one.value(&defaults))
+		if useless && !asked(one) {
+			one.reset(&s)
 		}
 	}
 	return s
@@ -60,9 +46,9 @@ func (f *Format) Check(s Settings) error {
 	for i := range fields {
 		one := &fields[i]
 		switch {
-		case !s.given(one) || f.takes(one):
+		case !one.unusual(&s) || f.takes(one):
 		case f == sdnqFormat && one.Flag == "scale":
-			return errors.New("SDNQ dtypes take --group-size, not --scale")
+			return errors.New("SDNQ dtypes take `GroupSize`, not `Scale`")
 		case f == sdnqFormat:
 			return fmt.Errorf("SDNQ dtypes have no %s: it is for ComfyUI's formats", words(one.Flag))
 		case one.of == ofSDNQ:
@@ -73,6 +59,9 @@ func (f *Format) Check(s Settings) error {
 	}
 	if s.Scale != "" && f.Scales != nil && f.Scales[s.Scale] != f.Name {
 		return fmt.Errorf("%s has scale %s, not %s", f.Name, strings.Join(slices.Sorted(maps.Keys(f.Scales)), " or "), s.Scale)
+	}
+	if f.ReadOnly != "" {
+		return fmt.Errorf("%s is not written: %s", f.Name, f.ReadOnly)
 	}
 	if f.Refuse != nil {
 		if err := f.Refuse(s); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/suggest"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // Codec stores one weight, area by area; the bytes do not depend on the areas.
@@ -62,8 +63,32 @@ type Format struct {
 	ComfyUI string
 	// Near is the nearest format that ComfyUI loads, where it does not load this.
 	Near string
+	// Embeddings is the first release of ComfyUI whose embeddings read it, "" if
+	// none do.
+	Embeddings string
 	// Unsigned codes have no negative ones.
 	Unsigned bool
+	// ReadOnly says why no layer is written in it, "" where layers are.
+	ReadOnly string
+	// ScaleText is what shares a scale, in a table's words: "row", "block",
+	// "group 16". "" where the metadata tell it, as they do for SDNQ's, or where it
+	// is the tensor.
+	ScaleText string
+	// IgnoresInput says that no reader reads scales of activations beside it, though
+	// programs write them.
+	IgnoresInput bool
+	// HeaderGroup is the group size that convert_to_quant names in a header alone, 0
+	// for none; NamesBlock says that it names the side of blocks in both places.
+	HeaderGroup int
+	NamesBlock  bool
+	// Kin is the nearest of SDNQ's dtypes.
+	Kin Kin
+	// told adds to settings what metadata and tensors of this format alone tell.
+	told func(g *storage.Settings, metadata pyjson.Object, c Codec)
+	// toSDNQ are the settings with which SDNQ has the same codes and scales, nil where
+	// it has not; fromSDNQ are the layers of SDNQ's that become this format.
+	toSDNQ   func(metadata pyjson.Object, c Codec) (Settings, error)
+	fromSDNQ []origin
 	// make resolves settings for a source; the error says what cannot hold it.
 	// The object is the layer's JSON in the comfy layout.
 	make func(src Source, s Settings) (Codec, pyjson.Object, error)
@@ -90,12 +115,20 @@ func Formats() []*Format {
 	}
 }
 
-// ByName returns the format that metadata names.
-func ByName(name string) (*Format, error) {
+// Lookup returns the format of that name, nil if there is none.
+func Lookup(name string) *Format {
 	for _, f := range Formats() {
 		if f.Name == name {
-			return f, nil
+			return f
 		}
+	}
+	return nil
+}
+
+// ByName returns the format that metadata names.
+func ByName(name string) (*Format, error) {
+	if f := Lookup(name); f != nil {
+		return f, nil
 	}
 	return nil, fmt.Errorf("format %q is not supported%s", name, suggest.Hint(name, formatNames()))
 }

@@ -10,7 +10,15 @@ import (
 var convrotW4A4 = &Format{
 	Name: "convrot_w4a4", Bits: 4, Storage: safetensors.I8, Max: 7, ComfyUI: "0.28.0",
 	Takes:  []string{"convrot", "convrot-group-size", "full-precision-matmul"},
-	Refuse: refuseRotation, make: newW4A4, Open: openW4A4,
+	Refuse: refuseRotation, make: newW4A4, Open: openW4A4, ScaleText: "row", IgnoresInput: true,
+	Kin: Kin{Dtype: "int4", Group: -1, Rotated: true}, toSDNQ: w4a4ToSDNQ,
+}
+
+func w4a4ToSDNQ(metadata pyjson.Object, _ Codec) (Settings, error) {
+	n, err := intOption(metadata, "convrot_groupsize", rotationGroup)
+	s := sdnqSettings("int4", -1)
+	s.Hadamard, s.HadamardGroupSize = true, n
+	return s, err
 }
 
 func newW4A4(src Source, s Settings) (Codec, pyjson.Object, error) {

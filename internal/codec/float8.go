@@ -12,13 +12,15 @@ var (
 		Name: "float8_e4m3fn", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, ComfyUI: AnyRelease,
 		Scales: map[string]string{"tensor": "float8_e4m3fn", "row": "float8_e4m3fn_rowwise", "block": "float8_e4m3fn_blockwise"},
 		Takes:  []string{"input-scale", "full-precision-matmul", "output-dtype", "scale-as-input"},
-		make:   newE4M3, Open: openFloat8(quant.E4M3Tensor),
+		make:   newE4M3, Open: openFloat8(quant.E4M3Tensor), Embeddings: AnyRelease,
+		Kin: Kin{Dtype: "float8_e4m3fn"}, toSDNQ: oneScaleOf("float8_e4m3fn"), fromSDNQ: []origin{{"float8_e4m3fn", oneScale}},
 	}
 	float8E5M2 = &Format{
 		Name: "float8_e5m2", Bits: 8, Storage: safetensors.F8_E5M2, Max: 57344, ComfyUI: AnyRelease,
 		Scales: map[string]string{"tensor": "float8_e5m2"},
 		Takes:  []string{"input-scale", "full-precision-matmul"},
-		make:   newE5M2, Open: openFloat8(quant.E5M2Tensor),
+		make:   newE5M2, Open: openFloat8(quant.E5M2Tensor), Embeddings: AnyRelease,
+		Kin: Kin{Dtype: "float8_e5m2"}, toSDNQ: oneScaleOf("float8_e5m2"), fromSDNQ: []origin{{"float8_e5m2", oneScale}},
 	}
 )
 
@@ -42,4 +44,13 @@ func newFloat8(src Source, rule *quant.Rule, s Settings) (Codec, error) {
 
 func openFloat8(rule *quant.Rule) func(*Stored) (Codec, error) {
 	return func(l *Stored) (Codec, error) { return openScaled(l, rule, false) }
+}
+
+// oneScaleOf is SDNQ's dtype of that name with one scale.
+func oneScaleOf(name string) func(pyjson.Object, Codec) (Settings, error) {
+	return func(pyjson.Object, Codec) (Settings, error) { return sdnqSettings(name, -2), nil }
+}
+
+func oneScale(s *quant.Scheme) (Settings, bool) {
+	return Settings{}, s.GroupSize == -2 && s.Hadamard == 0
 }

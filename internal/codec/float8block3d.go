@@ -6,6 +6,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // float8Block3D has one scale for a group of values along a row.
@@ -15,6 +16,14 @@ var float8Block3D = &Format{
 	Name: "float8_e4m3fn_block3d", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, Near: "float8_e4m3fn",
 	Takes:  []string{"block-size", "input-scale", "full-precision-matmul", "output-dtype", "scale-as-input"},
 	Refuse: refuseBlocks, make: newBlock3D, Open: openBlock3D,
+	ScaleText: "block", Kin: Kin{Dtype: "float8_e4m3fn"}, told: toldBlock3D,
+}
+
+// toldBlock3D counts blocks, whose size no metadata tell.
+func toldBlock3D(g *storage.Settings, _ pyjson.Object, c Codec) {
+	if blocks := numel(c.Tensors()[1].Shape) / max(c.Shape()[0], 1); blocks > 0 {
+		g.BlockSize = new(c.Shape()[1] / blocks)
+	}
 }
 
 func newBlock3D(src Source, s Settings) (Codec, pyjson.Object, error) {

@@ -15,6 +15,7 @@ var float8Blockwise = &Format{
 	Scales: map[string]string{"block": "float8_e4m3fn_blockwise"},
 	Takes:  []string{"block-size", "input-scale", "full-precision-matmul", "output-dtype", "scale-as-input"},
 	Refuse: refuseBlocks, make: newFloat8Blocks, Open: openBlocks(quant.E4M3Group),
+	ScaleText: "block", NamesBlock: true, Kin: Kin{Dtype: "float8_e4m3fn"},
 }
 
 const blockSide = 128

@@ -1,9 +1,6 @@
 package codec
 
 import (
-	"errors"
-
-	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -13,14 +10,10 @@ import (
 // scales of its blocks, and not written.
 var hybridMXFP8 = &Format{
 	Name: "hybrid_mxfp8", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, Near: "mxfp8",
-	Takes: []string{"full-precision-matmul"}, Refuse: refuseHybrid, make: newHybrid, Open: openHybrid,
+	Takes: []string{"full-precision-matmul"}, Open: openHybrid,
+	ReadOnly:  "its one scale for the tensor does not restore codes made with one per block; use mxfp8",
+	ScaleText: "group 32", Kin: Kin{Dtype: "float8_e4m3fn", Group: 32},
 }
-
-var errHybrid = errors.New("hybrid_mxfp8 is not written: its one scale for the tensor does not restore codes made with one per block; use mxfp8")
-
-func refuseHybrid(Settings) error { return errHybrid }
-
-func newHybrid(Source, Settings) (Codec, pyjson.Object, error) { return nil, nil, errHybrid }
 
 type hybrid struct{ *quant.MXFP8 }
 

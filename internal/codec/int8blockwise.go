@@ -13,6 +13,7 @@ var int8Blockwise = &Format{
 	Scales: map[string]string{"block": "int8_blockwise"},
 	Takes:  []string{"block-size", "input-scale", "full-precision-matmul", "output-dtype", "scale-as-input"},
 	Refuse: refuseBlocks, make: newInt8Blocks, Open: openBlocks(quant.Int8Block),
+	ScaleText: "block", NamesBlock: true, Kin: Kin{Dtype: "int8"},
 }
 
 func newInt8Blocks(src Source, s Settings) (Codec, pyjson.Object, error) {

@@ -6,6 +6,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // int8Tensorwise has one scale per row or per tensor; rows may be rotated.
@@ -14,6 +15,8 @@ var int8Tensorwise = &Format{
 	Scales:  map[string]string{"row": "int8_tensorwise", "tensor": "int8_tensorwise", "block": "int8_blockwise"},
 	Takes:   []string{"convrot", "convrot-group-size", "full-precision-matmul", "output-dtype", "scale-as-input", "dynamic-convrot", "variant"},
 	Variant: "custom", Refuse: refuseInt8, make: newInt8, Open: openInt8,
+	Embeddings: "0.30.0", IgnoresInput: true,
+	Kin: Kin{Dtype: "int8"}, told: toldInt8, toSDNQ: int8ToSDNQ, fromSDNQ: []origin{{"int8", rowsOfInt8}, {"int8", oneInt8}},
 }
 
 func refuseInt8(s Settings) error {
@@ -101,6 +104,36 @@ func openInt8(l *Stored) (Codec, error) {
 	}
 	c, err := quant.NewRotated(l.Tensors[quant.Weight].Shape, group, quant.Int8Rotated, false)
 	return opened(c, err, l)
+}
+
+// toldInt8 tells what shares a scale.
+func toldInt8(g *storage.Settings, metadata pyjson.Object, c Codec) {
+	perRow, _ := option(metadata, "per_row")
+	if g.ConvRot != nil || perRow == true || numel(c.Tensors()[1].Shape) > 1 {
+		g.Scale = "row"
+	} else {
+		g.Scale = "tensor"
+	}
+}
+
+func int8ToSDNQ(metadata pyjson.Object, c Codec) (Settings, error) {
+	s := sdnqSettings("int8", perRow(c))
+	if v, _ := option(metadata, "convrot"); v == true {
+		n, err := intOption(metadata, "convrot_groupsize", rotationGroup)
+		s.Hadamard, s.HadamardGroupSize, s.GroupSize = true, n, -1
+		return s, err
+	}
+	return s, nil
+}
+
+func rowsOfInt8(s *quant.Scheme) (Settings, bool) {
+	given := Settings{Scale: "row", ConvRot: s.Hadamard > 0, ConvRotGroupSize: s.Hadamard}
+	fits := s.Hadamard == 0 || s.Kind == quant.Linear && quant.CheckConvRot(s.Shape[1], s.Hadamard) == nil
+	return given, s.GroupSize == -1 && fits
+}
+
+func oneInt8(s *quant.Scheme) (Settings, bool) {
+	return Settings{Scale: "tensor"}, s.GroupSize == -2 && s.Hadamard == 0
 }
 
 // opened is a stored layer's codec, if its tensors are what that stores.

@@ -7,6 +7,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // describe is the JSON that convert_to_quant writes where it writes a format:
@@ -42,17 +43,16 @@ func refuseOutputDtype(s Settings) error {
 	return nil
 }
 
-// headerGroups are the group sizes that convert_to_quant names in a header
-// alone.
-var headerGroups = map[string]int{mxfp8.Name: 32, nvfp4.Name: 16}
-
 // HeaderEntry is the JSON of a layer that we make as a header has it: its own,
 // with the keys that convert_to_quant gives its formats there. It has no
 // per_row, which no loader reads.
 func HeaderEntry(metadata pyjson.Object) pyjson.Object {
-	format, _ := metadata.Get("format")
-	name, _ := format.(string)
-	return withGroup(metadata.Delete("per_row"), headerGroups[name])
+	o := metadata.Delete("per_row")
+	name, _ := metadata.Get("format")
+	if f := Lookup(fmt.Sprint(name)); f != nil {
+		o = withGroup(o, f.HeaderGroup)
+	}
+	return o
 }
 
 // withGroup adds a group size where there is none yet, 0 for none.
@@ -72,11 +72,11 @@ type Label struct {
 // Relabel returns a layer's metadata under that name, and its entry in a header.
 func (l Label) Relabel(o pyjson.Object) (metadata, header pyjson.Object) {
 	o = o.Set("format", l.Format).Delete("group_size")
-	switch l.Format {
-	case float8Blockwise.Name, int8Blockwise.Name:
+	switch f := Lookup(l.Format); {
+	case f == nil:
+	case f.NamesBlock:
 		o = withGroup(o, l.BlockSize)
-		return o, o
-	case mxfp8.Name, nvfp4.Name:
+	case f.HeaderGroup > 0:
 		return o, withGroup(o, l.BlockSize)
 	}
 	return o, o
@@ -158,37 +158,29 @@ func (l *Stored) codes() (rows, columns int, err error) {
 
 // Told returns the settings of a stored layer, in a format of ComfyUI's, as its
 // metadata and its codec tell them.
-func (f *Format) Told(metadata pyjson.Object, c Codec) Given {
-	g := Given{"dtype": f.Name}
-	for _, n := range []struct{ flag, key string }{
-		{"group-size", "group_size"}, {"block-size", "group_size"}, {"convrot-group-size", "convrot_groupsize"},
-	} {
-		if v, err := intOption(metadata, n.key, 0); err == nil && v > 0 && slices.Contains(f.Takes, n.flag) {
-			g[n.flag] = v
+func (f *Format) Told(metadata pyjson.Object, c Codec) storage.Settings {
+	g := storage.Settings{Dtype: f.Name}
+	for i := range fields {
+		if one := &fields[i]; one.native != "" && f.takes(one) {
+			one.read(&g, metadata)
 		}
 	}
-	if v, _ := option(metadata, "full_precision_matrix_mult"); v == true {
-		g["full-precision-matmul"] = true
-	}
-	tensors := c.Tensors()
-	switch f {
-	case int8Tensorwise:
-		perRow, _ := option(metadata, "per_row")
-		rotated, _ := option(metadata, "convrot")
-		switch {
-		case rotated == true:
-			g["convrot"], g["scale"] = true, "row"
-		case perRow == true || numel(tensors[1].Shape) > 1:
-			g["scale"] = "row"
-		default:
-			g["scale"] = "tensor"
-		}
-	case float8Block3D:
-		if blocks := numel(tensors[1].Shape) / max(c.Shape()[0], 1); blocks > 0 {
-			g["block-size"] = c.Shape()[1] / blocks
-		}
-	case asymW4A8:
-		g["bits"] = numel(tensors[0].Shape) * 8 / max(numel(c.Shape()), 1)
+	if f.told != nil {
+		f.told(&g, metadata, c)
 	}
 	return g
+}
+
+// read says what the JSON of a format of ComfyUI's says of the setting.
+func (f *Field) read(g *storage.Settings, metadata pyjson.Object) {
+	switch f.Default().(type) {
+	case bool:
+		if v, _ := option(metadata, f.native); v == true {
+			f.put(g, true)
+		}
+	case int:
+		if n, err := intOption(metadata, f.native, 0); err == nil && n > 0 {
+			f.put(g, n)
+		}
+	}
 }

@@ -135,24 +135,14 @@ func ToNative(c Codec, n Native) (*Move, error) {
 	if err := plainCodes(s); err != nil {
 		return nil, err
 	}
-	for _, row := range natives {
-		if row.dtype != s.Dtype.Name {
-			continue
-		}
-		f, err := ByName(row.format)
-		if err != nil {
-			return nil, err
-		}
-		given, ok := row.when(s)
-		switch {
-		case !ok:
-			continue
-		case f.ComfyUI == "" && !n.Rows:
-			return nil, fmt.Errorf("of %s there is only convert_to_quant's %s, which stock ComfyUI does not load: --scale row takes it", scalesOf(s), f.Name)
-		}
-		return toNative(c, s, f, given, n)
+	f, given := nativeOf(s)
+	switch {
+	case f == nil:
+		return nil, fmt.Errorf("no format of ComfyUI's stores %s", scalesOf(s))
+	case f.ComfyUI == "" && !n.Rows:
+		return nil, fmt.Errorf("of %s there is only convert_to_quant's %s, which stock ComfyUI does not load: `Scale` row takes it", scalesOf(s), f.Name)
 	}
-	return nil, fmt.Errorf("no format of ComfyUI's stores %s", scalesOf(s))
+	return toNative(c, s, f, given, n)
 }
 
 // plainCodes refuses what no other format has.
@@ -184,38 +174,27 @@ func scalesOf(s *quant.Scheme) string {
 	return text
 }
 
-// natives are the SDNQ layers whose arithmetic a format of ComfyUI's, or of
-// convert_to_quant's, has too, and the settings that make it so.
-var natives = []struct {
-	dtype, format string
-	when          func(s *quant.Scheme) (Settings, bool)
-}{
-	{"int8", "int8_tensorwise", rowsOfInt8},
-	{"int8", "int8_tensorwise", func(s *quant.Scheme) (Settings, bool) {
-		return Settings{Scale: "tensor"}, s.GroupSize == -2 && s.Hadamard == 0
-	}},
-	{"uint4", "awq_w4a16", func(s *quant.Scheme) (Settings, bool) {
-		group := s.GroupSize
-		if group == -1 {
-			group = s.Shape[1]
+// origin is a kind of SDNQ layer whose arithmetic a format has too.
+type origin struct {
+	dtype string
+	// when tells whether a layer is one, and the format's settings that make it so.
+	when func(s *quant.Scheme) (Settings, bool)
+}
+
+// nativeOf is the format of ComfyUI's, or of convert_to_quant's, that has the
+// arithmetic of an SDNQ layer, nil for none.
+func nativeOf(s *quant.Scheme) (*Format, Settings) {
+	for _, f := range Formats() {
+		for _, from := range f.fromSDNQ {
+			if from.dtype != s.Dtype.Name {
+				continue
+			}
+			if given, ok := from.when(s); ok {
+				return f, given
+			}
 		}
-		return Settings{GroupSize: group}, group > 0 && s.Hadamard == 0 && !s.Transposed && s.Kind == quant.Linear
-	}},
-	{"float8_e4m3fn", "float8_e4m3fn", oneScale},
-	{"float8_e5m2", "float8_e5m2", oneScale},
-	{"float8_e4m3fn", "float8_e4m3fn_rowwise", func(s *quant.Scheme) (Settings, bool) {
-		return Settings{}, s.GroupSize == -1 && s.Hadamard == 0
-	}},
-}
-
-func rowsOfInt8(s *quant.Scheme) (Settings, bool) {
-	given := Settings{Scale: "row", ConvRot: s.Hadamard > 0, ConvRotGroupSize: s.Hadamard}
-	fits := s.Hadamard == 0 || s.Kind == quant.Linear && quant.CheckConvRot(s.Shape[1], s.Hadamard) == nil
-	return given, s.GroupSize == -1 && fits
-}
-
-func oneScale(s *quant.Scheme) (Settings, bool) {
-	return Settings{}, s.GroupSize == -2 && s.Hadamard == 0
+	}
+	return nil, Settings{}
 }
 
 // toNative fits the pieces to the format's tensors.
@@ -247,18 +226,15 @@ func FromNative(src Source, kind quant.Kind, f *Format, metadata pyjson.Object, 
 	if Scheme(c) != nil {
 		return Renamed(src, metadata, c)
 	}
-	for _, row := range origins {
-		if row.format != f {
-			continue
-		}
-		given, err := row.settings(metadata, c)
-		if err != nil {
-			return nil, err
-		}
-		given.Kind = kind
-		return fromNative(src, c, given)
+	if f.toSDNQ == nil {
+		return nil, fmt.Errorf("no SDNQ dtype has the codes and scales of %s", f.Name)
 	}
-	return nil, fmt.Errorf("no SDNQ dtype has the codes and scales of %s", f.Name)
+	given, err := f.toSDNQ(metadata, c)
+	if err != nil {
+		return nil, err
+	}
+	given.Kind = kind
+	return fromNative(src, c, given)
 }
 
 // Renamed keeps an SDNQ layer as it is; metadata are its settings, as its own
@@ -298,37 +274,6 @@ func Kept(f *Format, metadata pyjson.Object, c Codec) *Move {
 		m.pieces = append(m.pieces, copied(i))
 	}
 	return m
-}
-
-// origins are the formats whose arithmetic SDNQ has too.
-var origins = []struct {
-	format   *Format
-	settings func(metadata pyjson.Object, c Codec) (Settings, error)
-}{
-	{int8Tensorwise, func(metadata pyjson.Object, c Codec) (Settings, error) {
-		s := sdnqSettings("int8", perRow(c))
-		if v, _ := option(metadata, "convrot"); v == true {
-			n, err := intOption(metadata, "convrot_groupsize", rotationGroup)
-			s.Hadamard, s.HadamardGroupSize, s.GroupSize = true, n, -1
-			return s, err
-		}
-		return s, nil
-	}},
-	{awqW4A16, func(metadata pyjson.Object, _ Codec) (Settings, error) {
-		n, err := intOption(metadata, "group_size", awqGroup)
-		return sdnqSettings("uint4", n), err
-	}},
-	{convrotW4A4, func(metadata pyjson.Object, _ Codec) (Settings, error) {
-		n, err := intOption(metadata, "convrot_groupsize", rotationGroup)
-		s := sdnqSettings("int4", -1)
-		s.Hadamard, s.HadamardGroupSize = true, n
-		return s, err
-	}},
-	{float8E4M3, func(pyjson.Object, Codec) (Settings, error) { return sdnqSettings("float8_e4m3fn", -2), nil }},
-	{float8E5M2, func(pyjson.Object, Codec) (Settings, error) { return sdnqSettings("float8_e5m2", -2), nil }},
-	{float8Rowwise, func(_ pyjson.Object, c Codec) (Settings, error) {
-		return sdnqSettings("float8_e4m3fn", perRow(c)), nil
-	}},
 }
 
 func sdnqSettings(name string, group int) Settings {

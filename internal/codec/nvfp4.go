@@ -10,6 +10,7 @@ import (
 var nvfp4 = &Format{
 	Name: "nvfp4", Bits: 4, Storage: safetensors.U8, Max: 6, ComfyUI: "0.8.0",
 	Takes: []string{"full-precision-matmul", "output-dtype", "scale-as-input", "variant"}, Variant: "dedicated", make: newNVFP4, Open: openNVFP4,
+	ScaleText: "group 16", HeaderGroup: 16, Kin: Kin{Dtype: "float4_e2m1fn", Group: 16},
 }
 
 func newNVFP4(src Source, s Settings) (Codec, pyjson.Object, error) {

@@ -150,28 +150,45 @@ func sdnqMetadata(s *quant.Scheme, src Source) pyjson.Object {
 		{Key: "orig_shape", Value: src.Shape},
 		{Key: "orig_dtype", Value: torchName(src.Dtype)},
 	}
-	add := func(applies bool, key string, value any) {
-		if applies {
-			o = append(o, pyjson.Member{Key: key, Value: value})
+	if s.Kind != quant.Linear {
+		o = append(o, pyjson.Member{Key: "kind", Value: kindName(s)})
+	}
+	for _, ofScales := range []bool{false, true} {
+		for _, f := range fields {
+			if f.stored != nil && f.ofScales == ofScales {
+				o = append(o, f.stored(s)...)
+			}
 		}
 	}
-	add(s.Kind != quant.Linear, "kind", kindName(s))
-	add(s.Hadamard > 0, "use_hadamard", true)
-	add(s.Hadamard > 0, "hadamard_group_size", s.Hadamard)
-	add(s.Rank > 0, "use_svd", true)
-	add(s.Rank > 0, "svd_rank", s.Rank)
-	add(s.Codebook, "use_codebook", true)
-	add(s.ShapedForMatmul(), "use_quantized_matmul", true)
-	add(s.ShapedForMatmul(), "quantized_matmul_dtype", s.MatmulDtype())
-	scale, zero, book := s.Stores()
-	if s.ShapedForMatmul() && scale == "" { // which tells as much
+	return o
+}
+
+// says is a member where it applies.
+func says(applies bool, key string, value any) pyjson.Object {
+	if !applies {
+		return nil
+	}
+	return pyjson.Object{{Key: key, Value: value}}
+}
+
+func scaleStore(s *quant.Scheme) string {
+	scale, _, _ := s.Stores()
+	return scale
+}
+
+// zeroPointStore is the dtype that was asked for where the codes are shaped for
+// matmul and no dtype of the scales tells as much.
+func zeroPointStore(s *quant.Scheme) string {
+	scale, zero, _ := s.Stores()
+	if s.ShapedForMatmul() && scale == "" {
 		zero = cmp.Or(zero, s.ZeroAsked())
 	}
-	add(scale != "", "scale_dtype", scale)
-	add(zero != "", "zero_point_dtype", zero)
-	add(book, "use_codebook_scale", true)
-	add(s.ScaleDtype != safetensors.F32, "dequantize_fp32", false)
-	return o
+	return zero
+}
+
+func scalesByCodebook(s *quant.Scheme) bool {
+	_, _, book := s.Stores()
+	return book
 }
 
 func openSDNQ(l *Stored) (Codec, error) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,10 +13,11 @@ import (
 	"github.com/tensorpress/tensorpress/internal/suggest"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
-// Settings are what a user can say of how a layer is stored. [Fields] names
-// them.
+// Settings are those in effect for a layer: what was said of it, see
+// [storage.Settings], and the defaults. [Fields] names them.
 type Settings struct {
 	Dtype          string // a name that [Resolve] knows
 	GroupSize      int    // SDNQ's: 0 automatic, -1 one per row, -2 one per tensor; else values
@@ -59,7 +61,7 @@ type Settings struct {
 	// WholeBlocks keeps weights of which it does not divide both sides.
 	WholeBlocks int
 
-	// Kind is the layer's, by name or as told; it is no setting of a config.
+	// Kind is the layer's, by name or as told; nobody sets it.
 	Kind quant.Kind
 }
 
@@ -68,13 +70,23 @@ func Default() Settings {
 	return Settings{DequantizeFP32: true, HadamardGroupSize: 256, SVDSteps: quant.SVDSteps, CodebookSteps: quant.CodebookSteps}
 }
 
-// Field is one setting: what its flag is called, and its key in an SDNQ config.
+// Field is a row: a setting, where it lies, its flag, and how it stands in each kind
+// of metadata.
 type Field struct {
 	Flag  string
-	Key   string // "" where SDNQ has none
-	About string // "" where the flag is described elsewhere
+	About string // of the flag; "" where the command has none
 	of    takers
-	at    func(*Settings) any // *string, *int or *bool
+	place
+	// Key is that of SDNQ's config, and of our own layers of its dtypes; "" where
+	// SDNQ has none.
+	Key string
+	// native is the key in the JSON of ComfyUI's formats, "" where none says it.
+	native string
+	// stored is what the JSON of a layer of SDNQ's dtypes says of it, by what became
+	// of the setting there; nil for nothing.
+	stored func(s *quant.Scheme) pyjson.Object
+	// ofScales is what that JSON has after all else.
+	ofScales bool
 }
 
 // takers are the formats to which a setting means something.
@@ -86,93 +98,185 @@ const (
 	ofSome        // those that list it, see [Format]
 )
 
+// given are settings as they were said.
+type given = storage.Settings
+
+// fields are in the order of the help.
 var fields = []Field{
-	{"dtype", "weights_dtype", "", ofAll, func(s *Settings) any { return &s.Dtype }},
-	{"group-size", "group_size", "", ofSome, func(s *Settings) any { return &s.GroupSize }},
-	{"scale", "", "", ofSome, func(s *Settings) any { return &s.Scale }},
-	{"dequantize-fp32", "dequantize_fp32", "", ofAll, func(s *Settings) any { return &s.DequantizeFP32 }},
-	{"exact-reference", "", "", ofAll, func(s *Settings) any { return &s.ExactReference }},
-	{"allow-nonfinite", "", "", ofAll, func(s *Settings) any { return &s.AllowNonfinite }},
-	{"model-dtype", "", "SDNQ: the dtype that the model is to be loaded in, bf16, f16 or f32; weights are rounded to it first", ofSDNQ, func(s *Settings) any { return &s.ModelDtype }},
-	{"hadamard", "use_hadamard", "SDNQ: rotate weights first", ofSDNQ, func(s *Settings) any { return &s.Hadamard }},
-	{"hadamard-group-size", "hadamard_group_size", "SDNQ: rotate N values at a time", ofSDNQ, func(s *Settings) any { return &s.HadamardGroupSize }},
-	{"svd-rank", "svd_rank", "SDNQ: store a part of rank N as two factors; 0 is off", ofSDNQ, func(s *Settings) any { return &s.SVDRank }},
-	{"svd-steps", "svd_steps", "SDNQ: look for that part in N steps; fewer are faster and leave a little more to quantize", ofSDNQ, func(s *Settings) any { return &s.SVDSteps }},
-	{"codebook", "use_codebook", "SDNQ: a table of levels for every group, for unsigned integers", ofSDNQ, func(s *Settings) any { return &s.Codebook }},
-	{"codebook-steps", "codebook_steps", "SDNQ: refine a codebook N times", ofSDNQ, func(s *Settings) any { return &s.CodebookSteps }},
-	{"scale-dtype", "scale_dtype", "SDNQ: quantize scales themselves, to this dtype (double quantization)", ofSDNQ, func(s *Settings) any { return &s.ScaleDtype }},
-	{"zero-point-dtype", "zero_point_dtype", "SDNQ: store zero points in this dtype, where not in that of scales", ofSDNQ, func(s *Settings) any { return &s.ZeroPointDtype }},
-	{"codebook-scale", "use_codebook_scale", "SDNQ: store scales by a codebook", ofSDNQ, func(s *Settings) any { return &s.CodebookScale }},
-	{"quantized-matmul", "use_quantized_matmul", "SDNQ: store weights as they are multiplied without being restored", ofSDNQ, func(s *Settings) any { return &s.Matmul }},
-	{"quantized-matmul-conv", "use_quantized_matmul_conv", "SDNQ: the same for convolutions", ofSDNQ, func(s *Settings) any { return &s.MatmulConv }},
-	{"quantized-matmul-dtype", "quantized_matmul_dtype", "SDNQ: multiply in int8, uint8, float8_e4m3fn or float16", ofSDNQ, func(s *Settings) any { return &s.MatmulDtype }},
-	{"stochastic-rounding", "use_stochastic_rounding", "SDNQ: round up or down by chance", ofSDNQ, func(s *Settings) any { return &s.Stochastic }},
-	{"dynamic", "use_dynamic_quantization", "SDNQ: the first dtype, from --dtype on, whose loss is small enough, layer by layer", ofSDNQ, func(s *Settings) any { return &s.Dynamic }},
-	{"dynamic-loss-threshold", "dynamic_loss_threshold", "SDNQ: the loss that --dynamic accepts", ofSDNQ, func(s *Settings) any { return &s.DynamicThreshold }},
-	{"seed", "", "of the chances that --stochastic-rounding takes", ofSDNQ, func(s *Settings) any { return &s.Seed }},
-	{"block-size", "", "ComfyUI's formats: blocks of N by N values share a scale; 128 where not given", ofSome, func(s *Settings) any { return &s.BlockSize }},
-	{"convrot", "", "int8_tensorwise: rotate weights first", ofSome, func(s *Settings) any { return &s.ConvRot }},
-	{"convrot-group-size", "", "ComfyUI's formats: rotate N values at a time; 256 where not given", ofSome, func(s *Settings) any { return &s.ConvRotGroupSize }},
-	{"bits", "", "asym_w4a8_int8: 4 or 6 bits a value; 4 where not given", ofSome, func(s *Settings) any { return &s.Bits }},
-	{"full-precision-matmul", "", "ComfyUI's formats: say that layers are to be multiplied in full precision", ofSome, func(s *Settings) any { return &s.FullPrecisionMul }},
-	{"input-scale", "", "ComfyUI's formats: store scales of activations, which are 1", ofSome, func(s *Settings) any { return &s.InputScale }},
-	{"dynamic-convrot", "", "int8_tensorwise: rotate in the largest groups that fit, not smaller than --convrot-group-size", ofSome, func(s *Settings) any { return &s.DynamicConvRot }},
-	{"output-dtype", "", "", ofSome, func(s *Settings) any { return &s.OutputDtype }},
-	{"variant", "", "", ofSome, func(s *Settings) any { return &s.Variant }},
-	{"scale-as-input", "", "", ofSome, func(s *Settings) any { return &s.ScaleAsInput }},
-	{"whole-blocks", "", "keep weights with a side that is no multiple of N; 0 for none", ofAll, func(s *Settings) any { return &s.WholeBlocks }},
+	{
+		Flag: "dtype", Key: "weights_dtype", About: "`NAME` as in tensorpress formats (default int8, int8_tensorwise in comfy)",
+		place: text(func(s *Settings) *string { return &s.Dtype }, func(g *given) *string { return &g.Dtype }),
+	},
+	{
+		Flag: "group-size", of: ofSome, Key: "group_size", native: "group_size", About: "`N` values share a scale; SDNQ: 0 automatic, -1 one a row, -2 one a tensor",
+		place: value(func(s *Settings) *int { return &s.GroupSize }, func(g *given) **int { return &g.GroupSize }),
+	},
+	{
+		Flag: "scale", of: ofSome, About: "ComfyUI's formats: one scale a `tensor, row or block`",
+		place: text(func(s *Settings) *string { return &s.Scale }, func(g *given) *string { return &g.Scale }),
+	},
+	{
+		Flag: "dequantize-fp32", Key: "dequantize_fp32", ofScales: true, About: "SDNQ: scales in F32",
+		place: value(func(s *Settings) *bool { return &s.DequantizeFP32 }, func(g *given) **bool { return &g.DequantizeFP32 }),
+		stored: func(s *quant.Scheme) pyjson.Object {
+			return says(s.ScaleDtype != safetensors.F32, "dequantize_fp32", false)
+		},
+	},
+	{
+		Flag: "exact-reference", About: "the reference's bytes also where it is at fault",
+		place: value(func(s *Settings) *bool { return &s.ExactReference }, func(g *given) **bool { return &g.ExactReference }),
+	},
+	{
+		Flag: "allow-nonfinite", About: "quantize NaN and infinity as the reference does",
+		place: value(func(s *Settings) *bool { return &s.AllowNonfinite }, func(g *given) **bool { return &g.AllowNonfinite }),
+	},
+	{
+		Flag: "model-dtype", of: ofSDNQ, About: "SDNQ: the dtype that the model is to be loaded in, bf16, f16 or f32; weights are rounded to it first",
+		place: text(func(s *Settings) *string { return &s.ModelDtype }, func(g *given) *string { return &g.ModelDtype }),
+	},
+	{
+		Flag: "hadamard", of: ofSDNQ, Key: "use_hadamard", About: "SDNQ: rotate weights first",
+		place:  value(func(s *Settings) *bool { return &s.Hadamard }, func(g *given) **bool { return &g.Hadamard }),
+		stored: func(s *quant.Scheme) pyjson.Object { return says(s.Hadamard > 0, "use_hadamard", true) },
+	},
+	{
+		Flag: "hadamard-group-size", of: ofSDNQ, Key: "hadamard_group_size", About: "SDNQ: rotate N values at a time",
+		place:  value(func(s *Settings) *int { return &s.HadamardGroupSize }, func(g *given) **int { return &g.HadamardGroupSize }),
+		stored: func(s *quant.Scheme) pyjson.Object { return says(s.Hadamard > 0, "hadamard_group_size", s.Hadamard) },
+	},
+	{
+		Flag: "svd-rank", of: ofSDNQ, Key: "svd_rank", About: "SDNQ: store a part of rank N as two factors; 0 is off",
+		place: value(func(s *Settings) *int { return &s.SVDRank }, func(g *given) **int { return &g.SVDRank }),
+		stored: func(s *quant.Scheme) pyjson.Object {
+			return append(says(s.Rank > 0, "use_svd", true), says(s.Rank > 0, "svd_rank", s.Rank)...)
+		},
+	},
+	{
+		Flag: "svd-steps", of: ofSDNQ, Key: "svd_steps", About: "SDNQ: look for that part in N steps; fewer are faster and leave a little more to quantize",
+		place: value(func(s *Settings) *int { return &s.SVDSteps }, func(g *given) **int { return &g.SVDSteps }),
+	},
+	{
+		Flag: "codebook", of: ofSDNQ, Key: "use_codebook", About: "SDNQ: a table of levels for every group, for unsigned integers",
+		place:  value(func(s *Settings) *bool { return &s.Codebook }, func(g *given) **bool { return &g.Codebook }),
+		stored: func(s *quant.Scheme) pyjson.Object { return says(s.Codebook, "use_codebook", true) },
+	},
+	{
+		Flag: "codebook-steps", of: ofSDNQ, Key: "codebook_steps", About: "SDNQ: refine a codebook N times",
+		place: value(func(s *Settings) *int { return &s.CodebookSteps }, func(g *given) **int { return &g.CodebookSteps }),
+	},
+	{
+		Flag: "scale-dtype", of: ofSDNQ, Key: "scale_dtype", ofScales: true, About: "SDNQ: quantize scales themselves, to this dtype (double quantization)",
+		place:  text(func(s *Settings) *string { return &s.ScaleDtype }, func(g *given) *string { return &g.ScaleDtype }),
+		stored: func(s *quant.Scheme) pyjson.Object { return says(scaleStore(s) != "", "scale_dtype", scaleStore(s)) },
+	},
+	{
+		Flag: "zero-point-dtype", of: ofSDNQ, Key: "zero_point_dtype", ofScales: true, About: "SDNQ: store zero points in this dtype, where not in that of scales",
+		place: text(func(s *Settings) *string { return &s.ZeroPointDtype }, func(g *given) *string { return &g.ZeroPointDtype }),
+		stored: func(s *quant.Scheme) pyjson.Object {
+			return says(zeroPointStore(s) != "", "zero_point_dtype", zeroPointStore(s))
+		},
+	},
+	{
+		Flag: "codebook-scale", of: ofSDNQ, Key: "use_codebook_scale", ofScales: true, About: "SDNQ: store scales by a codebook",
+		place:  value(func(s *Settings) *bool { return &s.CodebookScale }, func(g *given) **bool { return &g.CodebookScale }),
+		stored: func(s *quant.Scheme) pyjson.Object { return says(scalesByCodebook(s), "use_codebook_scale", true) },
+	},
+	{
+		Flag: "quantized-matmul", of: ofSDNQ, Key: "use_quantized_matmul", About: "SDNQ: store weights as they are multiplied without being restored",
+		place:  value(func(s *Settings) *bool { return &s.Matmul }, func(g *given) **bool { return &g.QuantizedMatmul }),
+		stored: func(s *quant.Scheme) pyjson.Object { return says(s.ShapedForMatmul(), "use_quantized_matmul", true) },
+	},
+	{
+		Flag: "quantized-matmul-conv", of: ofSDNQ, Key: "use_quantized_matmul_conv", About: "SDNQ: the same for convolutions",
+		place: value(func(s *Settings) *bool { return &s.MatmulConv }, func(g *given) **bool { return &g.QuantizedMatmulConv }),
+	},
+	{
+		Flag: "quantized-matmul-dtype", of: ofSDNQ, Key: "quantized_matmul_dtype", About: "SDNQ: multiply in int8, uint8, float8_e4m3fn or float16",
+		place: text(func(s *Settings) *string { return &s.MatmulDtype }, func(g *given) *string { return &g.QuantizedMatmulDtype }),
+		stored: func(s *quant.Scheme) pyjson.Object {
+			return says(s.ShapedForMatmul(), "quantized_matmul_dtype", s.MatmulDtype())
+		},
+	},
+	{
+		Flag: "stochastic-rounding", of: ofSDNQ, Key: "use_stochastic_rounding", About: "SDNQ: round up or down by chance",
+		place: value(func(s *Settings) *bool { return &s.Stochastic }, func(g *given) **bool { return &g.StochasticRounding }),
+	},
+	{
+		Flag: "dynamic", of: ofSDNQ, Key: "use_dynamic_quantization", About: "SDNQ: the first dtype, from `Dtype` on, whose loss is small enough, layer by layer",
+		place: value(func(s *Settings) *bool { return &s.Dynamic }, func(g *given) **bool { return &g.Dynamic }),
+	},
+	{
+		Flag: "dynamic-loss-threshold", of: ofSDNQ, Key: "dynamic_loss_threshold", About: "SDNQ: the loss that `Dynamic` accepts",
+		place: text(func(s *Settings) *string { return &s.DynamicThreshold }, func(g *given) *string { return &g.DynamicLossThreshold }),
+	},
+	{
+		Flag: "seed", of: ofSDNQ, About: "of the chances that `StochasticRounding` takes",
+		place: value(func(s *Settings) *int { return &s.Seed }, func(g *given) **int { return &g.Seed }),
+	},
+	{
+		Flag: "block-size", of: ofSome, native: "group_size", About: "ComfyUI's formats: blocks of N by N values share a scale; 128 where not given",
+		place: value(func(s *Settings) *int { return &s.BlockSize }, func(g *given) **int { return &g.BlockSize }),
+	},
+	{
+		Flag: "convrot", of: ofSome, native: "convrot", About: "int8_tensorwise: rotate weights first",
+		place: value(func(s *Settings) *bool { return &s.ConvRot }, func(g *given) **bool { return &g.ConvRot }),
+	},
+	{
+		Flag: "convrot-group-size", of: ofSome, native: "convrot_groupsize", About: "ComfyUI's formats: rotate N values at a time; 256 where not given",
+		place: value(func(s *Settings) *int { return &s.ConvRotGroupSize }, func(g *given) **int { return &g.ConvRotGroupSize }),
+	},
+	{
+		Flag: "bits", of: ofSome, About: "asym_w4a8_int8: 4 or 6 bits a value; 4 where not given",
+		place: value(func(s *Settings) *int { return &s.Bits }, func(g *given) **int { return &g.Bits }),
+	},
+	{
+		Flag: "full-precision-matmul", of: ofSome, native: "full_precision_matrix_mult", About: "ComfyUI's formats: say that layers are to be multiplied in full precision",
+		place: value(func(s *Settings) *bool { return &s.FullPrecisionMul }, func(g *given) **bool { return &g.FullPrecisionMatmul }),
+	},
+	{
+		Flag: "input-scale", of: ofSome, About: "ComfyUI's formats: store scales of activations, which are 1",
+		place: value(func(s *Settings) *bool { return &s.InputScale }, func(g *given) **bool { return &g.InputScale }),
+	},
+	{
+		Flag: "dynamic-convrot", of: ofSome, About: "int8_tensorwise: rotate in the largest groups that fit, not smaller than `ConvRotGroupSize`",
+		place: value(func(s *Settings) *bool { return &s.DynamicConvRot }, func(g *given) **bool { return &g.DynamicConvRot }),
+	},
+	{
+		Flag: "output-dtype", of: ofSome,
+		place: text(func(s *Settings) *string { return &s.OutputDtype }, func(g *given) *string { return &g.OutputDtype }),
+	},
+	{
+		Flag: "variant", of: ofSome,
+		place: text(func(s *Settings) *string { return &s.Variant }, func(g *given) *string { return &g.Variant }),
+	},
+	{
+		Flag: "scale-as-input", of: ofSome,
+		place: value(func(s *Settings) *bool { return &s.ScaleAsInput }, func(g *given) **bool { return &g.ScaleAsInput }),
+	},
+	{
+		Flag: "whole-blocks", About: "keep weights with a side that is no multiple of N; 0 for none",
+		place: value(func(s *Settings) *int { return &s.WholeBlocks }, func(g *given) **int { return &g.WholeBlocks }),
+	},
 }
 
 // Fields returns every setting.
 func Fields() []Field { return fields }
 
-// Value returns the setting's value: a string, an int or a bool.
-func (f Field) Value(s Settings) any { return f.value(&s) }
+// Default is the setting's value where nothing is said: a string, an int or a bool.
+func (f Field) Default() any { return f.get(&defaults) }
 
-// value is Value without a copy of all settings, which would escape.
-func (f Field) value(s *Settings) any {
-	switch p := f.at(s).(type) {
-	case *string:
-		return *p
-	case *int:
-		return *p
-	case *bool:
-		return *p
-	}
-	return nil
-}
-
-// set takes a value of the field's type.
-func (f Field) set(s *Settings, v any) error {
-	ok := false
-	switch p := f.at(s).(type) {
-	case *string:
-		*p, ok = v.(string)
-	case *int:
-		*p, ok = v.(int)
-	case *bool:
-		*p, ok = v.(bool)
-	}
-	if !ok {
-		return fmt.Errorf("%s: %v is no %T", f.Flag, v, f.Value(*s))
-	}
-	return nil
-}
-
-// Given are settings by the names of their flags: strings, ints and bools.
-type Given map[string]any
-
-// Parse adds a setting as a flag's name and its text; a switch alone is true.
-func (g Given) Parse(flag, text string, hasText bool) error {
+// Parse says a setting by its flag's name and a text; a switch alone is true.
+func Parse(g *storage.Settings, flag, text string, hasText bool) error {
 	for _, f := range fields {
 		if f.Flag == flag {
-			v, err := f.parse(text, hasText)
-			g[flag] = v
-			return err
+			return f.parse(g, flag, text, hasText)
 		}
 	}
 	return fmt.Errorf("unknown setting %q%s", flag, suggest.Hint(flag, flagNames()))
 }
+
+// IsSetting reports whether a setting has a flag of that name.
+func IsSetting(flag string) bool { return slices.Contains(flagNames(), flag) }
 
 func flagNames() []string {
 	var names []string
@@ -182,66 +286,20 @@ func flagNames() []string {
 	return names
 }
 
-// CheckGiven refuses settings that do not exist, or have another type.
-func CheckGiven(g Given) error {
-	left := len(g)
-	var s Settings
-	for _, f := range fields {
-		v, ok := g[f.Flag]
-		if !ok {
-			continue
-		}
-		left--
-		if err := f.set(&s, v); err != nil {
-			return err
-		}
-	}
-	if left > 0 {
-		return fmt.Errorf("unknown settings among %v", g)
-	}
-	return nil
-}
-
-func (f Field) parse(text string, hasText bool) (any, error) {
-	switch f.Value(Settings{}).(type) {
-	case bool:
-		if !hasText {
-			return true, nil
-		}
-		b, err := strconv.ParseBool(text)
-		if err != nil {
-			return nil, fmt.Errorf("%s=%s: want true or false", f.Flag, text)
-		}
-		return b, nil
-	case int:
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			return nil, fmt.Errorf("%s %q is not a whole number", f.Flag, text)
-		}
-		return n, nil
-	}
-	if text == "" {
-		return nil, fmt.Errorf("%s wants a value", f.Flag)
-	}
-	return text, nil
-}
-
-// With returns the settings with those that were given in their place.
-func (s Settings) With(given Given) Settings {
-	for _, f := range fields {
-		if v, ok := given[f.Flag]; ok {
-			_ = f.set(&s, v) // Parse has seen its type
-		}
+// With returns the settings with those that were said in their place.
+func (s Settings) With(g storage.Settings) Settings {
+	for i := range fields {
+		fields[i].take(&s, &g)
 	}
 	return s
 }
 
-// Given returns all settings that an SDNQ config can say.
-func (s Settings) Given() Given {
-	g := Given{}
-	for _, f := range fields {
-		if f.Key != "" {
-			g[f.Flag] = f.Value(s)
+// Given says all settings that an SDNQ config can say.
+func (s Settings) Given() storage.Settings {
+	var g storage.Settings
+	for i := range fields {
+		if f := &fields[i]; f.Key != "" {
+			f.tell(&g, &s)
 		}
 	}
 	return g
@@ -254,7 +312,7 @@ func (s Settings) ConfigKeys() pyjson.Object {
 		if f.Key == "" {
 			continue
 		}
-		v := f.Value(s)
+		v := f.get(&s)
 		if v == "" {
 			v = nil
 		}
@@ -278,7 +336,7 @@ func (s Settings) FromConfig(o pyjson.Object) (Settings, error) {
 		}
 		if n, isNumber := v.(json.Number); isNumber {
 			i, err := strconv.Atoi(n.String())
-			switch _, isText := f.Value(s).(string); {
+			switch _, isText := f.get(&s).(string); {
 			case isText:
 				v = n.String()
 			case err != nil:
@@ -288,10 +346,10 @@ func (s Settings) FromConfig(o pyjson.Object) (Settings, error) {
 			}
 		}
 		if v == nil {
-			v = f.Value(Settings{})
+			v = f.get(&Settings{})
 		}
-		if err := f.set(&s, v); err != nil {
-			return s, fmt.Errorf("%s: %s, want a %T", f.Key, pyjson.Dump(v), f.Value(s))
+		if !f.set(&s, v) {
+			return s, fmt.Errorf("%s: %s, want a %T", f.Key, pyjson.Dump(v), f.get(&s))
 		}
 	}
 	if err := s.checkThreshold(); err != nil {

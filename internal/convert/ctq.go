@@ -21,60 +21,16 @@ import (
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
-// CTQ is a command line of convert_to_quant 1.3.4.
-type CTQ struct{ command *ctq.Command }
-
-// CTQSection is a part of the help of convert_to_quant's command line.
-type CTQSection struct {
-	Title   string
-	Options []CTQOption
-}
-
-// CTQOption is an option of convert_to_quant.
-type CTQOption struct {
-	Names []string // all spellings
-	Ours  string   // what to write in tensorpress's own words, or why there is nothing
-}
-
-// CTQOptions lists all options of convert_to_quant.
-func CTQOptions() []CTQOption { return optionsOf(ctq.Options()) }
-
-func optionsOf(rows []ctq.Option) []CTQOption {
-	var list []CTQOption
-	for _, o := range rows {
-		list = append(list, CTQOption{o.Names, o.Ours})
-	}
-	return list
-}
-
-// ParseCTQ reads the arguments of convert_to_quant.
-func ParseCTQ(args []string) (*CTQ, error) {
-	c, err := ctq.Parse(args)
-	if err != nil {
-		return nil, usage.Wrap(err)
-	}
-	return &CTQ{c}, nil
-}
-
-// Help returns the parts of the help that are asked for, nil for none: then
-// [CTQ.Run] is what is to be done.
-func (c *CTQ) Help() []CTQSection {
-	var sections []CTQSection
-	for _, s := range c.command.Help() {
-		sections = append(sections, CTQSection{s.Title, optionsOf(s.Options)})
-	}
-	return sections
-}
-
-// Run does what convert_to_quant does with --simple, byte for byte where its
+// CTQ does what convert_to_quant does with --simple, byte for byte where its
 // result is defined, but for biases, which keep their values. An existing
 // output is replaced, and its folder is made.
-func (c *CTQ) Run(ctx context.Context, r engine.Resources) (*report.Report, error) {
-	from, dest := c.command.Text("input"), c.output()
-	if c.command.Text("dry_run") == "create-template" && c.command.Has("dry_run") {
-		return c.template(from)
+func CTQ(ctx context.Context, c *ctq.Command, r engine.Resources) (*report.Report, error) {
+	from, dest := c.Text("input"), outputOfCTQ(c)
+	if c.Text("dry_run") == "create-template" && c.Has("dry_run") {
+		return template(from)
 	}
 	if !strings.HasSuffix(dest, ".safetensors") {
 		return nil, usage.Errorf("-o %s must end in .safetensors", dest)
@@ -82,32 +38,34 @@ func (c *CTQ) Run(ctx context.Context, r engine.Resources) (*report.Report, erro
 	if _, err := os.Stat(from); err != nil {
 		return nil, err
 	}
-	if c.command.Mode() != "" {
-		return c.rewrite(ctx, from, dest, r)
+	if c.Mode() != "" {
+		return rewrite(ctx, c, from, dest, r)
 	}
-	report, err := Quantize(ctx, files.Dir(from), files.Dir(dest), Options{
-		Layout: layout.Comfy.Name, Preset: "none", ExactReference: true, Force: true, Resources: r, ctq: c.command,
-	})
+	o := Options{
+		Layer: storage.Settings{ExactReference: new(true)}, Layout: layout.Comfy.Name, Preset: "none", Force: true,
+		Threads: r.Threads, Memory: r.Memory, Progress: r.Progress,
+	}
+	report, err := quantize(ctx, files.Dir(from), files.Dir(dest), request{Options: o, ctq: c})
 	if err != nil {
 		return nil, err
 	}
 	report.Preset = "" // it has presets of its own, which the command line names
-	report.Notes = append(c.command.Notes(), report.Notes...)
+	report.Notes = append(c.Notes(), report.Notes...)
 	return report, nil
 }
 
-// output is -o, or the name that convert_to_quant makes.
-func (c *CTQ) output() string {
-	if c.command.Has("output") {
-		return c.command.Text("output")
+// outputOfCTQ is -o, or the name that convert_to_quant makes.
+func outputOfCTQ(c *ctq.Command) string {
+	if c.Has("output") {
+		return c.Text("output")
 	}
-	from := c.command.Text("input")
-	return strings.TrimSuffix(from, filepath.Ext(from)) + c.command.Suffix()
+	from := c.Text("input")
+	return strings.TrimSuffix(from, filepath.Ext(from)) + c.Suffix()
 }
 
 // template writes the layer config to fill in that --dry-run create-template
 // makes.
-func (c *CTQ) template(from string) (*report.Report, error) {
+func template(from string) (*report.Report, error) {
 	one, err := checkpoint.Open(source.Path(from))
 	if err != nil {
 		return nil, err
@@ -116,7 +74,7 @@ func (c *CTQ) template(from string) (*report.Report, error) {
 	name := strings.TrimSuffix(from, filepath.Ext(from)) + "_layer_config_template.json"
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
 	if errors.Is(err, fs.ErrExist) { // and may be filled in
-		return nil, usage.Errorf("%s exists: move it away for another one", name)
+		return nil, usage.Existsf("%s exists: move it away for another one", name)
 	}
 	if err != nil {
 		return nil, err
@@ -129,7 +87,7 @@ func (c *CTQ) template(from string) (*report.Report, error) {
 }
 
 // convertToQuant takes the rules of a command line of convert_to_quant.
-func (o Options) convertToQuant(p *plan.Options, tensors []checkpoint.Tensor) error {
+func (o request) convertToQuant(p *plan.Options, tensors []checkpoint.Tensor) error {
 	if o.ctq == nil {
 		return nil
 	}
@@ -185,7 +143,7 @@ func readInputScales(path string) (map[string]float32, error) {
 	case ".safetensors":
 		return storedInputScales(path)
 	}
-	return nil, usage.Errorf("--input-scales %s must end in .json or .safetensors", path)
+	return nil, usage.Errorf("`InputScales` %s must end in .json or .safetensors", path)
 }
 
 func storedInputScales(path string) (map[string]float32, error) {
@@ -224,7 +182,7 @@ func (o Options) layerConfig(p *plan.Options) error {
 		return err
 	}
 	p.Soft = c.Rules()
-	if o.ExactReference {
+	if exact := o.Layer.ExactReference; exact != nil && *exact {
 		p.Soft, err = c.ExactRules(p.Flags)
 	}
 	return err

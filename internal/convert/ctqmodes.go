@@ -8,6 +8,7 @@ import (
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/ctq"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/source"
@@ -16,23 +17,24 @@ import (
 )
 
 // rewrite runs a mode of convert_to_quant that changes names and metadata alone.
-func (c *CTQ) rewrite(ctx context.Context, path, dest string, r engine.Resources) (*report.Report, error) {
+func rewrite(ctx context.Context, c *ctq.Command, path, dest string, r engine.Resources) (*report.Report, error) {
 	start := time.Now()
 	from, err := checkpoint.Open(source.Path(path))
 	if err != nil {
 		return nil, err
 	}
 	one := &bundle.Model{Checkpoint: from}
-	j := &job{Bundle: &bundle.Bundle{Source: source.Path(path), Models: []*bundle.Model{one}}, parents: true}
+	j, _ := newJob(&bundle.Bundle{Source: source.Path(path), Models: []*bundle.Model{one}}, nil)
+	j.parents = true
 	defer j.Close()
-	if one.Plan, err = c.planRewrite(from, dest); err != nil {
+	if one.Plan, err = planRewrite(c, from, dest); err != nil {
 		return nil, err
 	}
 	return j.write(ctx, j.copied(files.Dir(dest), true, r, start))
 }
 
-func (c *CTQ) planRewrite(from *checkpoint.Checkpoint, dest string) (*plan.Plan, error) {
-	rewriting, err := c.command.Rewrite(from)
+func planRewrite(c *ctq.Command, from *checkpoint.Checkpoint, dest string) (*plan.Plan, error) {
+	rewriting, err := c.Rewrite(from)
 	if err != nil && !errors.Is(err, usage.Err) {
 		return nil, usage.Source(err)
 	}

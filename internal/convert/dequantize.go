@@ -16,19 +16,20 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// DequantizeOptions are the decisions of a dequantization.
+// DequantizeOptions are tensorpress.DequantizeOptions, field by field.
 type DequantizeOptions struct {
-	// Dtype of the weights that were quantized: "bf16", "f16" or "f32"; "" for
-	// what the metadata or the config says, else that of the kept tensors.
-	Dtype string
-	// Source is what the checkpoint was made from, if SDNQ's packed weights
-	// with a single scale do not tell their shapes; nil for none.
-	Source    files.Source
-	ShardSize int64 // bytes, 0 for 5 GB
-	Force     bool
-	// CopyWeights copies weights beside those that are read, too.
+	Dtype       string
+	Source      files.Source
+	ShardSize   int64
+	Force       bool
 	CopyWeights bool
-	engine.Resources
+	Threads     int
+	Memory      int64
+	Progress    func(done, total int64)
+}
+
+func (o DequantizeOptions) resources() engine.Resources {
+	return engine.Resources{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}
 }
 
 var plainDtypes = map[string]safetensors.Dtype{
@@ -45,13 +46,21 @@ func Dequantize(ctx context.Context, from files.Source, dest files.Sink, o Dequa
 		return nil, err
 	}
 	defer j.Close()
+	resources := o.resources()
 	return j.write(ctx, writing{
-		dest: dest, force: o.Force, Resources: o.Resources, bytes: j.BytesIn(),
-		tasks: func(yield func(stream.Task) bool) { j.restore(o.Resources, yield) },
+		dest: dest, force: o.Force, Resources: resources, bytes: j.BytesIn(),
+		tasks: func(yield func(stream.Task) bool) { j.restore(resources, yield) },
 		report: func(func(int64)) (*report.Report, error) {
-			return j.restoreReport(dest.String(), time.Since(start)), nil
+			return j.tell(dest.String(), time.Since(start)), nil
 		},
 	})
+}
+
+// PlanDequantize makes the decisions of [Dequantize] and reads no weights. dest may
+// be nil.
+func PlanDequantize(ctx context.Context, from files.Source, dest files.Sink, o DequantizeOptions) (*report.Report, error) {
+	j, err := readQuantized(ctx, from, dest, o)
+	return planned(ctx, j, err, dest, o.Force)
 }
 
 // readQuantized opens what is restored and decides about it.
@@ -61,7 +70,10 @@ func readQuantized(ctx context.Context, from files.Source, to files.Sink, o Dequ
 	if o.Source != nil {
 		whole = source.Of(ctx, o.Source)
 	}
-	return newJob(bundle.ReadDecided(source.Of(ctx, from), dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+	j, err := newJob(bundle.ReadDecided(source.Of(ctx, from), dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		var made *source.Source
 		if o.Source != nil {
 			part := whole.In(one.Folder)
@@ -73,6 +85,10 @@ func readQuantized(ctx context.Context, from files.Source, to files.Sink, o Dequ
 		}
 		return err
 	}))
+	if err == nil {
+		j.tell = j.restoreReport
+	}
+	return j, err
 }
 
 // restore yields the work on one model after the other.
@@ -89,7 +105,7 @@ func (j *job) restore(r engine.Resources, yield func(stream.Task) bool) {
 func restoration(c *checkpoint.Checkpoint, made *source.Source, dest string, o DequantizeOptions) (*plan.Restoration, error) {
 	dtype, ok := plainDtypes[o.Dtype]
 	if !ok {
-		return nil, usage.Errorf("--dtype %s: want bf16, f16 or f32", o.Dtype)
+		return nil, usage.Errorf("`Dtype` %s: want bf16, f16 or f32", o.Dtype)
 	}
 	m, err := bundle.ReadModel(c, made)
 	if err != nil {

@@ -9,10 +9,10 @@ import (
 
 // choose measures, for every layer whose dtype is to be found, the dtypes from
 // its own on, and plans again with the first whose loss is small enough.
-func (j *job) choose(ctx context.Context, dest string, o Options) error {
+func (j *job) choose(ctx context.Context, dest string, o request) error {
 	chosen := map[string]map[string]plan.Choice{}
 	for _, one := range j.Models {
-		found, err := engine.ChooseFor(ctx, one.Checkpoint, one.Plan, o.Resources)
+		found, err := engine.ChooseFor(ctx, one.Checkpoint, one.Plan, o.resources())
 		if err != nil {
 			return err
 		}
@@ -23,5 +23,5 @@ func (j *job) choose(ctx context.Context, dest string, o Options) error {
 	if len(chosen) == 0 {
 		return nil
 	}
-	return j.plan(dest, o, chosen)
+	return j.plan(ctx, dest, o, chosen)
 }

@@ -44,6 +44,8 @@ type job struct {
 	side   bundle.SideFile // of an output that is one file
 	beside int64           // bytes of files that are copied
 	out    *bundle.Output  // once it is begun
+	// tell says what is done, or would be.
+	tell func(dest string, took time.Duration) *report.Report
 	// parents says that folders that the output is to lie in are made.
 	parents bool
 }
@@ -53,16 +55,21 @@ func newJob(m *bundle.Bundle, err error) (*job, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &job{Bundle: m}, nil
+	j := &job{Bundle: m}
+	j.tell = j.report
+	return j, nil
 }
 
 // plan decides about every model; chosen are the dtypes that were measured, by
 // the models' folders, nil before.
-func (j *job) plan(dest string, o Options, chosen map[string]map[string]plan.Choice) (err error) {
+func (j *job) plan(ctx context.Context, dest string, o request, chosen map[string]map[string]plan.Choice) (err error) {
 	if j.IsPipeline() && dest != "" && !bundle.IsFolder(dest) {
 		return usage.Errorf("%s must be a folder, since the source is a pipeline", dest)
 	}
 	for _, one := range j.Models {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if one.Like != nil {
 			o.like = one.Like
 		}
@@ -150,12 +157,19 @@ func nameOf(dest files.Sink) string {
 	return dest.String()
 }
 
-// planned is the report of what would be written, once dest, if there is one, is
-// checked.
-func (j *job) planned(dest files.Sink, force bool) (*report.Report, error) {
+// planned is the report of what would be written by a job that was read, or was not,
+// once dest, if there is one, is checked.
+func planned(ctx context.Context, j *job, err error, dest files.Sink, force bool) (*report.Report, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer j.Close()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	name := nameOf(dest)
 	if name == "" {
-		return j.report("", 0), nil
+		return j.tell("", 0), nil
 	}
 	out, err := j.output(dest, force)
 	if _, ok := dest.(files.Dir); ok && err == nil {
@@ -164,7 +178,7 @@ func (j *job) planned(dest files.Sink, force bool) (*report.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := j.report(name, 0)
+	r := j.tell(name, 0)
 	r.Notes = slices.Concat(r.Notes, j.side.Notes())
 	return r, nil
 }

@@ -10,16 +10,17 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // likeModel takes the settings of a quantized model, layer by layer: its config, or
 // what its layers say of themselves. All else is kept.
-func (o Options) likeModel(p *plan.Options) error {
+func (o request) likeModel(p *plan.Options) error {
 	if o.like == nil {
 		return nil
 	}
 	if o.Config != "" {
-		return usage.Errorf("--like and --config both say how layers are stored: give one")
+		return usage.Errorf("`Like` and `Config` both say how layers are stored: give one")
 	}
 	c, err := checkpoint.Open(*o.like)
 	if err != nil {
@@ -59,20 +60,20 @@ func likeLayers(p *plan.Options, m *layout.Model) error {
 	return nil
 }
 
-func settingsOf(l *layout.Layer) (plan.Overrides, error) {
+func settingsOf(l *layout.Layer) (given storage.Settings, err error) {
 	if l.Err != nil {
-		return nil, l.Err
+		return given, l.Err
 	}
 	if l.Format != codec.SDNQ().Name {
 		f, err := codec.ByName(l.Format)
 		if err != nil {
-			return nil, err
+			return given, err
 		}
 		return f.Told(l.Options, l.Codec), nil
 	}
 	s, err := codec.Said(l.Options, l.Codec)
 	if err != nil {
-		return nil, err
+		return given, err
 	}
 	s.Dtype = "sdnq:" + s.Dtype
 	return s.Given(), nil

@@ -10,7 +10,7 @@ import (
 )
 
 // work is the number of bytes that a run goes through.
-func (j *job) work(o Options) int64 {
+func (j *job) work(o request) int64 {
 	if o.Measure {
 		return j.BytesIn() + j.BytesOut()
 	}
@@ -20,7 +20,7 @@ func (j *job) work(o Options) int64 {
 // measure adds the layers' errors to a report, if they are asked for: it reads
 // what is staged, tile by tile, and compares it with the source, as [Verify]
 // does.
-func (j *job) measure(ctx context.Context, o Options, done func(n int64), r *report.Report) error {
+func (j *job) measure(ctx context.Context, o request, done func(n int64), r *report.Report) error {
 	if !o.Measure {
 		return nil
 	}
@@ -28,7 +28,7 @@ func (j *job) measure(ctx context.Context, o Options, done func(n int64), r *rep
 	for _, one := range j.Models {
 		models = append(models, verify.Staged{Output: j.written(ctx, one, r.Dest), Folder: one.Folder, Source: one.Checkpoint})
 	}
-	v, err := verify.MeasureStaged(ctx, models, o.Resources, done)
+	v, err := verify.MeasureStaged(ctx, models, o.resources(), done)
 	if err == nil {
 		r.Add(v)
 	}

@@ -24,24 +24,26 @@ import (
 	"github.com/tensorpress/tensorpress/report"
 )
 
-// MigrateOptions are what a migration changes beyond what has to.
+// MigrateOptions are tensorpress.MigrateOptions, field by field.
 type MigrateOptions struct {
-	Only        string   // pattern of the layers that what follows is for, "" for all
-	AddKeys     string   // keys for their JSON, as a JSON object
-	RemoveKeys  []string // keys that it loses
-	DropIgnored bool     // leave out companions that the layers' formats ignore
-	InputScale  bool     // give float8 layers an input scale of 1 where they have none
-	// QuantizationMetadata describes the layers in the header too.
+	Only                 string
+	AddKeys              string
+	RemoveKeys           []string
+	DropIgnored          bool
+	InputScale           bool
 	QuantizationMetadata bool
-	// StripPrefixes are taken off the beginnings of names, one after the other;
-	// layers need not be quantized then.
-	StripPrefixes []string
-	For           string // an application, "" for any
-	ShardSize     int64  // bytes, 0 for 5 GB
-	Force         bool
-	// CopyWeights copies weights beside those that are read, too.
-	CopyWeights bool
-	engine.Resources
+	StripPrefixes        []string
+	For                  string
+	ShardSize            int64
+	Force                bool
+	CopyWeights          bool
+	Threads              int
+	Memory               int64
+	Progress             func(done, total int64)
+}
+
+func (o MigrateOptions) resources() engine.Resources {
+	return engine.Resources{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}
 }
 
 // Migrate writes source, whose 8-bit codes have scales as older or other
@@ -55,18 +57,14 @@ func Migrate(ctx context.Context, from files.Source, dest files.Sink, o MigrateO
 		return nil, err
 	}
 	defer j.Close()
-	return j.write(ctx, j.copied(dest, o.Force, o.Resources, start))
+	return j.write(ctx, j.copied(dest, o.Force, o.resources(), start))
 }
 
 // PlanMigrate makes the decisions of [Migrate] and writes nothing. dest may be
 // nil.
 func PlanMigrate(ctx context.Context, from files.Source, dest files.Sink, o MigrateOptions) (*report.Report, error) {
 	j, err := readMigrated(ctx, from, dest, o)
-	if err != nil {
-		return nil, err
-	}
-	defer j.Close()
-	return j.planned(dest, o.Force)
+	return planned(ctx, j, err, dest, o.Force)
 }
 
 func readMigrated(ctx context.Context, from files.Source, to files.Sink, o MigrateOptions) (*job, error) {
@@ -77,6 +75,9 @@ func readMigrated(ctx context.Context, from files.Source, to files.Sink, o Migra
 	}
 	renamed, wrapped := false, ""
 	m, err := bundle.ReadDecided(source.Of(ctx, from), dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		how := how
 		if how.Renamed, err = o.renames(one.Checkpoint); err != nil {
 			return err
@@ -87,7 +88,7 @@ func readMigrated(ctx context.Context, from files.Source, to files.Sink, o Migra
 		return err
 	})
 	if errors.Is(err, bundle.ErrNothingDecided) && len(o.StripPrefixes) > 0 && !renamed {
-		return nil, usage.Errorf("--strip-prefix %s: no name of %s begins so", strings.Join(o.StripPrefixes, ", "), from)
+		return nil, usage.Errorf("`StripPrefixes` %s: no name of %s begins so", strings.Join(o.StripPrefixes, ", "), from)
 	}
 	if errors.Is(err, bundle.ErrNothingDecided) && wrapped != "" {
 		return nil, fmt.Errorf("%w; %s", err, wrapped)
@@ -101,7 +102,7 @@ func (o MigrateOptions) unwrap(name string) string { return preset.Unwrap(name, 
 // renames reports whether names of a checkpoint change.
 func (o MigrateOptions) renames(c *checkpoint.Checkpoint) (bool, error) {
 	if slices.Contains(o.StripPrefixes, "") {
-		return false, usage.Errorf("--strip-prefix: want what names begin with")
+		return false, usage.Errorf("`StripPrefixes`: want what names begin with")
 	}
 	return slices.ContainsFunc(c.Tensors, func(t checkpoint.Tensor) bool { return o.unwrap(t.Name) != t.Name }), nil
 }
@@ -110,7 +111,7 @@ func (o MigrateOptions) renames(c *checkpoint.Checkpoint) (bool, error) {
 func (o MigrateOptions) how() (how plan.MigrateOptions, err error) {
 	how = plan.MigrateOptions{Remove: o.RemoveKeys, DropIgnored: o.DropIgnored, InputScale: o.InputScale, Header: o.QuantizationMetadata}
 	if o.Only != "" && o.AddKeys == "" && o.RemoveKeys == nil && !o.InputScale && !o.DropIgnored {
-		return how, usage.Errorf("--only is for --add-keys, --remove-keys, --input-scale and --drop-ignored")
+		return how, usage.Errorf("`Only` is for `AddKeys`, `RemoveKeys`, `InputScale` and `DropIgnored`")
 	}
 	if o.Only != "" {
 		if how.Only, err = pattern.Compile(o.Only); err != nil {
@@ -119,7 +120,7 @@ func (o MigrateOptions) how() (how plan.MigrateOptions, err error) {
 	}
 	if o.AddKeys != "" {
 		if how.Add, err = pyjson.ParseObject([]byte(o.AddKeys)); err != nil {
-			return how, usage.Errorf("--add-keys %s: want a JSON object: %w", o.AddKeys, err)
+			return how, usage.Errorf("`AddKeys` %s: want a JSON object: %w", o.AddKeys, err)
 		}
 	}
 	return how, nil
@@ -138,7 +139,7 @@ func (o MigrateOptions) plan(c *checkpoint.Checkpoint, dest string, how plan.Mig
 	config := m.Config
 	if how.Renamed {
 		if err := layout.Rename(c, o.unwrap); err != nil {
-			return nil, usage.Errorf("--strip-prefix: %w", err)
+			return nil, usage.Errorf("`StripPrefixes`: %w", err)
 		}
 		if config != nil {
 			config = config.Renamed(o.unwrap)

@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"path/filepath"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
-	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/ctq"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
@@ -24,68 +22,56 @@ import (
 	"github.com/tensorpress/tensorpress/internal/sdnq"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
-// Options are the decisions of a conversion; the zero value takes the defaults.
-// Pointers are nil where nothing was said, since a config may say it then.
+// Options are tensorpress.Options, whose comments say what each is; one is converted
+// to the other.
 type Options struct {
-	Layout string // "sdnq" or "comfy"; "" by the source
-	Dtype  *string
-	// GroupSize of SDNQ dtypes: 0 automatic, -1 one per row, -2 one per tensor;
-	// of asym_w4a8_int8 and awq_w4a16: values.
-	GroupSize *int
-	Scale     *string // "tensor", "row" or "block", for ComfyUI's formats
-	// DequantizeFP32 keeps SDNQ's scales in F32, the default.
-	DequantizeFP32 *bool
-	ExactReference bool
-	AllowNonfinite bool
-	// Settings are further ones by the names of their flags, see [SettingFlags]:
-	// strings, ints and bools.
-	Settings map[string]any
-
-	Keep, Only []string     // patterns
-	Set        []string     // PATTERN=SETTINGS
-	Preset     string       // "" or "auto" for the family that is recognised
-	Conv       bool         // quantize convolutions too
-	Embedding  bool         // quantize embeddings too
-	SkipKeys   *bool        // SDNQ's own list, default true
-	Config     string       // path of an SDNQ config
-	Like       files.Source // a quantized model whose settings are taken, nil for none
-	// LayerConfig is the path of a layer config of convert_to_quant's.
-	LayerConfig string
-	// QuantizationMetadata describes the layers in the header too, in the comfy
-	// layout.
+	Layer                storage.Settings
+	Rules                []storage.Rule
+	Keep, Only           []string
+	Layout               string
+	Preset               string
+	Conv                 bool
+	Embedding            bool
+	SkipKeys             *bool
+	MinNumel             *int
+	MinChannels          *int
+	Config               string
+	Like                 files.Source
+	LayerConfig          string
+	For                  string
+	AcceptUnscaledFP8    bool
 	QuantizationMetadata bool
-	For                  string // an application
+	ShardSize            int64
+	Force                bool
+	CopyWeights          bool
+	Measure              bool
+	Threads              int
+	Memory               int64
+	Progress             func(done, total int64)
+}
 
-	MinNumel, MinChannels *int
-	ShardSize             int64 // bytes, 0 for 5 GB
+func (o Options) resources() engine.Resources {
+	return engine.Resources{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}
+}
 
-	// AcceptUnscaledFP8 takes 8-bit floats without any scale for plain numbers.
-	AcceptUnscaledFP8 bool
-
-	Force bool
-	// CopyWeights copies weights beside those that are read, too.
-	CopyWeights bool
-
-	ctq  *ctq.Command   // whose rules are followed
-	like *source.Source // nil where Like is
-	// Measure adds the error of every layer to the report: what was written is
-	// read once more, with the source, in tiles, before it is at dest.
-	Measure bool
-	engine.Resources
+// request is a quantization; ctq is the command of convert_to_quant whose rules are
+// followed, nil for none, like the files of Like, nil for none.
+type request struct {
+	Options
+	ctq  *ctq.Command
+	like *source.Source
 }
 
 const defaultShardSize = 5_000_000_000
 
 // planOptions compiles what the user said.
-func (o Options) planOptions(c *checkpoint.Checkpoint, tensors []checkpoint.Tensor, out plan.Output) (plan.Options, error) {
+func (o request) planOptions(c *checkpoint.Checkpoint, tensors []checkpoint.Tensor, out plan.Output) (plan.Options, error) {
 	p := plan.Options{
-		Flags: o.given(), AcceptUnscaled: o.AcceptUnscaledFP8, Header: o.QuantizationMetadata,
+		Flags: o.Layer, AcceptUnscaled: o.AcceptUnscaledFP8, Header: o.QuantizationMetadata,
 		MinNumel: o.MinNumel, MinChannels: o.MinChannels, Output: out,
-	}
-	if err := codec.CheckGiven(p.Flags); err != nil {
-		return p, usage.Wrap(err)
 	}
 	for _, fill := range []func(*plan.Options) error{o.patterns, o.rules, o.config, o.likeModel, o.layerConfig, o.application} {
 		if err := fill(&p); err != nil {
@@ -102,23 +88,6 @@ func (o Options) planOptions(c *checkpoint.Checkpoint, tensors []checkpoint.Tens
 		p.Addon, p.AddonSign = preset.AddonOf(c.Metadata, shapes(tensors))
 	}
 	return p, o.preset(&p, rawConfig(c.Config), tensors)
-}
-
-// given collects the settings of layers.
-func (o Options) given() plan.Overrides {
-	g := plan.Overrides{"exact-reference": o.ExactReference, "allow-nonfinite": o.AllowNonfinite}
-	maps.Copy(g, o.Settings)
-	put(g, "dtype", o.Dtype)
-	put(g, "group-size", o.GroupSize)
-	put(g, "scale", o.Scale)
-	put(g, "dequantize-fp32", o.DequantizeFP32)
-	return g
-}
-
-func put[T any](g plan.Overrides, flag string, v *T) {
-	if v != nil {
-		g[flag] = *v
-	}
 }
 
 func (o Options) patterns(p *plan.Options) (err error) {
@@ -141,28 +110,14 @@ func compile(texts []string) ([]*pattern.Pattern, error) {
 }
 
 func (o Options) rules(p *plan.Options) error {
-	for _, text := range o.Set {
-		r, err := plan.ParseRule(text)
+	for _, one := range o.Rules {
+		r, err := plan.NewRule(one)
 		if err != nil {
 			return err
 		}
 		p.Set = append(p.Set, r)
 	}
 	return nil
-}
-
-// CheckSet returns an error, an [ErrUsage], if the text is no entry of
-// [Options.Set].
-func CheckSet(text string) error {
-	_, err := plan.ParseRule(text)
-	return err
-}
-
-// CheckPattern returns an error, an [ErrUsage], if the text is no entry of
-// [Options.Keep] and [Options.Only].
-func CheckPattern(text string) error {
-	_, err := pattern.Compile(text)
-	return usage.Wrap(err)
 }
 
 func (o Options) config(p *plan.Options) error {
@@ -227,7 +182,7 @@ func (o Options) preset(p *plan.Options, config map[string]json.RawMessage, tens
 		p.Preset = p.Preset.For(config, shapes(tensors))
 	}
 	if o.SkipKeys != nil && p.Layout != layout.SDNQ {
-		return usage.Errorf("--skip-keys is SDNQ's list, for the sdnq layout: use --preset none to keep nothing")
+		return usage.Errorf("`SkipKeys` is SDNQ's list, for the sdnq layout: use `Preset` none to keep nothing")
 	}
 	p.SkipKeys = o.Preset != "none" && (o.SkipKeys == nil || *o.SkipKeys)
 	return nil
@@ -264,7 +219,7 @@ func outputOf(c *checkpoint.Checkpoint, dest string, shardSize int64) (plan.Outp
 	}
 	switch {
 	case isFile && shardSize != 0:
-		return plan.Output{}, usage.Errorf("--shard-size splits a folder's weights; the output is one file")
+		return plan.Output{}, usage.Errorf("`ShardSize` splits a folder's weights; the output is one file")
 	case isFile:
 		return plan.Output{Stem: stem, Metadata: c.Metadata}, nil
 	case single:

@@ -17,20 +17,20 @@ import (
 // Quantize writes source, quantized, to dest. Nothing is at dest before all of
 // it is; an error leaves nothing behind.
 func Quantize(ctx context.Context, from files.Source, dest files.Sink, o Options) (*report.Report, error) {
+	return quantize(ctx, from, dest, request{Options: o})
+}
+
+func quantize(ctx context.Context, from files.Source, dest files.Sink, o request) (*report.Report, error) {
 	start := time.Now()
-	j, err := o.read(ctx, from)
+	j, err := readPlain(ctx, from, dest, &o)
 	if err != nil {
 		return nil, err
 	}
 	defer j.Close()
-	j.parents = o.ctq != nil
-	if err := j.plan(nameOf(dest), o, nil); err != nil {
-		return nil, err
-	}
 	if err := j.choose(ctx, nameOf(dest), o); err != nil {
 		return nil, err
 	}
-	w := j.copied(dest, o.Force, o.Resources, start)
+	w := j.copied(dest, o.Force, o.resources(), start)
 	w.bytes, w.again = j.work(o), o.Measure
 	tell := w.report
 	w.report = func(done func(int64)) (*report.Report, error) {
@@ -45,27 +45,28 @@ func Quantize(ctx context.Context, from files.Source, dest files.Sink, o Options
 
 // Plan makes the decisions of [Quantize] and reads no weights. dest may be nil.
 func Plan(ctx context.Context, from files.Source, dest files.Sink, o Options) (*report.Report, error) {
-	j, err := o.read(ctx, from)
-	if err != nil {
-		return nil, err
-	}
-	defer j.Close()
-	if err := j.plan(nameOf(dest), o, nil); err != nil {
-		return nil, err
-	}
-	return j.planned(dest, o.Force)
+	j, err := readPlain(ctx, from, dest, &request{Options: o})
+	return planned(ctx, j, err, dest, o.Force)
 }
 
-// read opens the models of a source.
-func (o *Options) read(ctx context.Context, from files.Source) (*job, error) {
+// readPlain opens what is quantized and decides about it.
+func readPlain(ctx context.Context, from files.Source, dest files.Sink, o *request) (*job, error) {
 	if o.Like != nil {
 		like := source.Of(ctx, o.Like)
 		o.like = &like
 	}
-	return newJob(bundle.ReadModels(source.Of(ctx, from), o.like))
+	j, err := newJob(bundle.ReadModels(source.Of(ctx, from), o.like))
+	if err != nil {
+		return nil, err
+	}
+	j.parents = o.ctq != nil
+	if err := j.plan(ctx, nameOf(dest), *o, nil); err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
+	return j, nil
 }
 
-func makePlan(c *checkpoint.Checkpoint, dest string, o Options, chosen map[string]plan.Choice) (*plan.Plan, error) {
+func makePlan(c *checkpoint.Checkpoint, dest string, o request, chosen map[string]plan.Choice) (*plan.Plan, error) {
 	m, err := bundle.ReadModel(c, nil)
 	if err != nil {
 		return nil, err

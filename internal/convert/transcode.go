@@ -20,27 +20,24 @@ import (
 	"github.com/tensorpress/tensorpress/report"
 )
 
-// TranscodeOptions are the decisions of a transcoding.
+// TranscodeOptions are tensorpress.TranscodeOptions, field by field.
 type TranscodeOptions struct {
-	Layout string // "sdnq" or "comfy"
-	// Rename keeps SDNQ's layers as they are in the comfy layout, where each
-	// describes itself, instead of moving them to formats of ComfyUI's.
-	Rename bool
-	// Requantize quantizes layers again that cannot move, from the values that
-	// they restore to, in the nearest format.
-	Requantize bool
-	// Scale "row" lets float8 with a scale a row become float8_e4m3fn_rowwise,
-	// which stock ComfyUI does not load; "" does not.
-	Scale string
-	// ScaleDtype is that of awq_w4a16's scales: "bf16", "f16" or "f32", "" for
-	// bf16.
-	ScaleDtype string
-	For        string // an application, "" for any
-	ShardSize  int64  // bytes, 0 for 5 GB
-	Force      bool
-	// CopyWeights copies weights beside those that are read, too.
+	Layout      string
+	Rename      bool
+	Requantize  bool
+	Scale       string
+	ScaleDtype  string
+	For         string
+	ShardSize   int64
+	Force       bool
 	CopyWeights bool
-	engine.Resources
+	Threads     int
+	Memory      int64
+	Progress    func(done, total int64)
+}
+
+func (o TranscodeOptions) resources() engine.Resources {
+	return engine.Resources{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}
 }
 
 // Transcode writes source, whose layers are quantized, to dest in another
@@ -55,10 +52,11 @@ func Transcode(ctx context.Context, from files.Source, dest files.Sink, o Transc
 	}
 	defer j.Close()
 	var moves []*engine.Transcoding
+	resources := o.resources()
 	return j.write(ctx, writing{
-		dest: dest, force: o.Force, Resources: o.Resources, bytes: j.BytesIn() + j.bytesAgain(), again: j.bytesAgain() > 0,
+		dest: dest, force: o.Force, Resources: resources, bytes: j.BytesIn() + j.bytesAgain(), again: j.bytesAgain() > 0,
 		tasks: func(yield func(stream.Task) bool) {
-			moves = j.moves(o.Resources) // the files to write to are there now
+			moves = j.moves(resources) // the files to write to are there now
 			engine.MoveAll(moves, yield)
 		},
 		report: func(done func(int64)) (*report.Report, error) {
@@ -66,7 +64,7 @@ func Transcode(ctx context.Context, from files.Source, dest files.Sink, o Transc
 			for _, one := range moves {
 				addLosses(r, one.Losses)
 			}
-			return r, j.measureAgain(ctx, o.Resources, done, r)
+			return r, j.measureAgain(ctx, resources, done, r)
 		},
 	})
 }
@@ -75,11 +73,7 @@ func Transcode(ctx context.Context, from files.Source, dest files.Sink, o Transc
 // may be nil.
 func PlanTranscode(ctx context.Context, from files.Source, dest files.Sink, o TranscodeOptions) (*report.Report, error) {
 	j, err := readMoved(ctx, from, dest, o)
-	if err != nil {
-		return nil, err
-	}
-	defer j.Close()
-	return j.planned(dest, o.Force)
+	return planned(ctx, j, err, dest, o.Force)
 }
 
 // moves are those of every model.
@@ -95,6 +89,9 @@ func (j *job) moves(r engine.Resources) []*engine.Transcoding {
 func readMoved(ctx context.Context, from files.Source, to files.Sink, o TranscodeOptions) (*job, error) {
 	dest := nameOf(to)
 	return newJob(bundle.ReadDecided(source.Of(ctx, from), dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		one.Plan, err = planTranscode(one.Checkpoint, bundle.Within(dest, one.Folder), o)
 		return err
 	}))
@@ -150,21 +147,21 @@ func checkTranscode(m *layout.Model, to *layout.Layout, o TranscodeOptions) erro
 // check refuses words that do not exist, and those for the other layout.
 func (o TranscodeOptions) check(to *layout.Layout) error {
 	if _, ok := plainDtypes[o.ScaleDtype]; !ok {
-		return usage.Errorf("--scale-dtype %s: want bf16, f16 or f32", o.ScaleDtype)
+		return usage.Errorf("`ScaleDtype` %s: want bf16, f16 or f32", o.ScaleDtype)
 	}
 	if o.Scale != "" && o.Scale != "row" {
-		return usage.Errorf("--scale %s: want row", o.Scale)
+		return usage.Errorf("`Scale` %s: want row", o.Scale)
 	}
 	if to == layout.Comfy {
 		return nil
 	}
 	switch {
 	case o.Rename:
-		return usage.Errorf("--rename is for the comfy layout, where SDNQ's layers describe themselves")
+		return usage.Errorf("`Rename` is for the comfy layout, where SDNQ's layers describe themselves")
 	case o.Scale != "":
-		return usage.Errorf("--scale is for the comfy layout, for formats of convert_to_quant's")
+		return usage.Errorf("`Scale` is for the comfy layout, for formats of convert_to_quant's")
 	case o.ScaleDtype != "":
-		return usage.Errorf("--scale-dtype is for the comfy layout, for awq_w4a16")
+		return usage.Errorf("`ScaleDtype` is for the comfy layout, for awq_w4a16")
 	}
 	return nil
 }

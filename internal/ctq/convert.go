@@ -3,6 +3,7 @@ package ctq
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -11,6 +12,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // Conversion is what a command asks of a plan.
@@ -86,11 +88,11 @@ var blockOf = map[string]int{"nvfp4": 16, "mxfp8": 32}
 // dedicatedRules always keep what [preset.Avoid] lists.
 func (t *translation) dedicatedRules() ([]plan.Soft, error) {
 	format := t.dedicated()
-	over := t.with(plan.Overrides{"dtype": format, "variant": "dedicated"})
-	all := plan.Soft{Why: "--" + format, Match: every, Over: over, Must: true, Refuse: t.learned("simple", "--simple")}
+	over := storage.Settings{Dtype: format, Variant: "dedicated", OutputDtype: t.outputDtype()}
 	if t.Has("heur") {
-		over["whole-blocks"] = blockOf[format]
+		over.WholeBlocks = new(blockOf[format])
 	}
+	all := plan.Soft{Why: "--" + format, Match: every, Over: over, Must: true, Refuse: t.learned("simple", "--simple")}
 	rules := []plan.Soft{{Why: "convert_to_quant keeps it in " + format, Match: contains(preset.Avoid), Keep: true}}
 	for _, list := range t.presets() {
 		rules = append(rules, plan.Soft{Why: list.why, Match: contains(list.parts), Keep: true})
@@ -238,35 +240,36 @@ func (t *translation) fallBack(rules []plan.Soft) {
 }
 
 // over is a choice in our words.
-func (t *translation) over(c choice) plan.Overrides {
-	over := plan.Overrides{"full-precision-matmul": c.fullPrecision, "scale-as-input": t.isText()}
+func (t *translation) over(c choice) storage.Settings {
+	over := storage.Settings{FullPrecisionMatmul: &c.fullPrecision, ScaleAsInput: new(t.isText()), OutputDtype: t.outputDtype()}
 	scale := scales[c.mode]
 	switch c.kind {
 	case "fp8":
-		over["dtype"], over["scale"] = "float8_e4m3fn", scale
-		over["input-scale"] = t.Has("input_scale") && !t.isText()
+		over.Dtype, over.Scale = "float8_e4m3fn", scale
+		over.InputScale = new(t.Has("input_scale") && !t.isText())
 	case "int8":
-		over["dtype"], over["scale"] = "int8_tensorwise", scale
+		over.Dtype, over.Scale = "int8_tensorwise", scale
 	default:
-		over["dtype"] = c.kind
+		over.Dtype = c.kind
 	}
 	if c.kind == "int8" && scale == "row" && c.rotate {
-		over["convrot"], over["dynamic-convrot"], over["convrot-group-size"], over["variant"] = true, c.dynamic, c.group, c.variant
+		over.ConvRot, over.DynamicConvRot, over.ConvRotGroupSize, over.Variant = &c.rotate, &c.dynamic, &c.group, c.variant
 	}
 	if scale == "block" && blockOf[c.kind] == 0 {
-		over["block-size"] = c.block
+		over.BlockSize = &c.block
 	}
 	if c.heur {
-		over["whole-blocks"] = t.heurBlock()
-	}
-	return t.with(over)
-}
-
-func (t *translation) with(over plan.Overrides) plan.Overrides {
-	if t.Text("output_dtype") == "float16" {
-		over["output-dtype"] = "f16"
+		over.WholeBlocks = new(t.heurBlock())
 	}
 	return over
+}
+
+// outputDtype is what the model is to run in, "" for BF16.
+func (t *translation) outputDtype() string {
+	if t.Text("output_dtype") == "float16" {
+		return "f16"
+	}
+	return ""
 }
 
 // isText reports whether a preset of text encoders is on.
@@ -398,15 +401,22 @@ func (t *translation) configured(e *entry) choice {
 
 // ExactRules are what convert_to_quant makes of the file with settings like
 // those.
-func (c *LayerConfig) ExactRules(given plan.Overrides) ([]plan.Soft, error) {
+func (c *LayerConfig) ExactRules(given storage.Settings) ([]plan.Soft, error) {
 	like := &Command{map[string]string{"simple": ""}}
-	for _, o := range []struct{ flag, option string }{
-		{"scale", "scaling_mode"}, {"block-size", "block_size"}, {"full-precision-matmul", "full_precision_matrix_mult"}, {"input-scale", "input_scale"},
-		{"convrot", "convrot"}, {"dynamic-convrot", "dynamic_convrot"}, {"convrot-group-size", "convrot_group_size"},
+	for option, on := range map[string]*bool{
+		"full_precision_matrix_mult": given.FullPrecisionMatmul, "input_scale": given.InputScale, "convrot": given.ConvRot, "dynamic_convrot": given.DynamicConvRot,
 	} {
-		if v, ok := given[o.flag]; ok && v != false {
-			like.values[o.option] = fmt.Sprint(v)
+		if on != nil && *on {
+			like.values[option] = ""
 		}
+	}
+	for option, n := range map[string]*int{"block_size": given.BlockSize, "convrot_group_size": given.ConvRotGroupSize} {
+		if n != nil {
+			like.values[option] = strconv.Itoa(*n)
+		}
+	}
+	if given.Scale != "" {
+		like.values["scaling_mode"] = given.Scale
 	}
 	t := &translation{like, nil, c}
 	return t.layerRules()

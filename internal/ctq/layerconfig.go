@@ -13,6 +13,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // LayerConfig is a file of settings by patterns of layer names.
@@ -192,19 +193,16 @@ func (c *LayerConfig) Rules() []plan.Soft {
 }
 
 // over says a scale only of those formats whose name leaves it open.
-func (e *entry) over() plan.Overrides {
-	over := plan.Overrides{"dtype": e.format}
-	if e.fullPrecision != nil {
-		over["full-precision-matmul"] = *e.fullPrecision
-	}
+func (e *entry) over() storage.Settings {
+	over := storage.Settings{Dtype: e.format, FullPrecisionMatmul: e.fullPrecision}
 	open := e.format == "float8_e4m3fn" || e.format == "int8_tensorwise"
 	scale := scales[e.scalingMode]
-	if open && scale != "" {
-		over["scale"] = scale
+	if open {
+		over.Scale = scale
 	}
 	blocks := strings.Contains(e.format, "block") || open && scale == "block"
 	if blocks && e.blockSize != nil && *e.blockSize > 0 {
-		over["block-size"] = *e.blockSize
+		over.BlockSize = e.blockSize
 	}
 	return over
 }

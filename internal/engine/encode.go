@@ -324,9 +324,9 @@ func (e *encoding) explain(err error) error {
 	if e.step.From != nil {
 		return restoredError(e.Source, e.step.From, n)
 	}
-	advice := "--keep leaves the tensor as it is, --allow-nonfinite quantizes it as the reference does"
+	advice := "`Keep` leaves the tensor as it is, `AllowNonfinite` quantizes it as the reference does"
 	if n.LowRank {
-		advice = "no low-rank part comes near such a weight: --keep leaves the tensor as it is"
+		advice = "no low-rank part comes near such a weight: `Keep` leaves the tensor as it is"
 	}
 	row, col := place2D(t.Shape, n.Index)
 	return usage.SourceErrorf("%s: tensor %s: value [%d, %d] is %v: %s", e.Source.File(t), t.Name, row, col, n.Value, advice)

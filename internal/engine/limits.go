@@ -14,12 +14,10 @@ type Resources struct {
 	Threads int
 	// Memory bounds the process's peak memory in bytes, 0 for 256 MiB.
 	Memory int64
-	// Progress is called, never twice at a time, as tiles are done.
-	Progress func(Progress)
+	// Progress is called, never twice at a time, as tiles are done, with bytes of the
+	// source.
+	Progress func(done, total int64)
 }
-
-// Progress is how far a run has come, in bytes of the source.
-type Progress struct{ Done, Total int64 }
 
 // Workers is the number of tiles that are worked on at a time.
 func Workers(r Resources) int {
@@ -76,6 +74,6 @@ func Counter(r Resources, total int64) func(n int64) {
 	var done int64
 	return func(n int64) {
 		done += n
-		r.Progress(Progress{done, total})
+		r.Progress(done, total)
 	}
 }

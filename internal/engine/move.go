@@ -125,6 +125,6 @@ func (t *Transcoding) explainLoss(s *plan.Step, found Sums) error {
 	if FiniteOrNil(found.Errors) != nil || FiniteOrNil(found.Squares) == nil {
 		return nil
 	}
-	return usage.SourceErrorf("%s: layer %s: its scales are too large for %s: --scale-dtype f32 holds them",
+	return usage.SourceErrorf("%s: layer %s: its scales are too large for %s: `ScaleDtype` f32 holds them",
 		t.Source.File(s.From.Parts[0]), s.Layer, s.Move.To.Tensors()[1].Dtype)
 }

@@ -239,6 +239,9 @@ func TestSetsEqualPortable(t *testing.T) {
 			cases = 1 // the machinery alone: nothing to compare
 		}
 		for n := 0; n <= 130; n++ {
+			if k == &portable && testing.Short() && n%16 != 3 {
+				continue
+			}
 			in := newBuffers(r, n)
 			for i := range cases {
 				at := room - (n+i)%16 // every alignment

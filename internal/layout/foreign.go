@@ -111,9 +111,9 @@ func (m *Model) doubt(l *Layer) {
 	case d != nil && d.known && !d.eightBits:
 		l.fail(fmt.Errorf("%s: %s: %s", d.Method, names(l.Tensors), startOver))
 	case l.Format == "int8_tensorwise" && m.rotated:
-		l.doubtful(fmt.Errorf("it may be rotated as other layers of the file are: tensorpress migrate --add-keys with convrot, and convrot_groupsize, or with \"convrot\": false, says so"))
+		l.doubtful(fmt.Errorf("it may be rotated as other layers of the file are: `MigrateOptions.AddKeys` with convrot, and convrot_groupsize, or with \"convrot\": false, says so"))
 	case m.paired && l.Format == "int8_tensorwise" || d == nil && m.mayBePaired(l):
-		l.doubtful(errors.New("it may be convrot_w4a4, two codes to a byte, as that has a scale of this shape or other layers of the file are: tensorpress migrate --add-keys '{\"format\": \"convrot_w4a4\"}', or with int8_tensorwise, says so"))
+		l.doubtful(errors.New("it may be convrot_w4a4, two codes to a byte, as that has a scale of this shape or other layers of the file are: `MigrateOptions.AddKeys` '{\"format\": \"convrot_w4a4\"}', or with int8_tensorwise, says so"))
 	}
 	for _, t := range m.Checkpoint.Under(l.Name + ".weight_") {
 		if l.Err == nil && !slices.ContainsFunc(l.Tensors, func(one checkpoint.Tensor) bool { return one.Name == t.Name }) {
@@ -279,7 +279,7 @@ func (m *Model) openForeign(l *Layer, by *Layout) {
 	case o.err != nil:
 		l.Err = fmt.Errorf("tensor %s: %w", scale, o.err)
 	case by == PlainScale && sdnqShaped(s.Tensors[quant.Scale].Shape, weight.Shape):
-		l.doubtful(fmt.Errorf("tensor %s may be SDNQ's, whose quantization_config is lost, or another program's: put the model's %s beside the weights, or let tensorpress migrate --add-keys '{\"format\": %q}' say what it is", scale, ConfigFile, l.Format))
+		l.doubtful(fmt.Errorf("tensor %s may be SDNQ's, whose quantization_config is lost, or another program's: put the model's %s beside the weights, or let `MigrateOptions.AddKeys` '{\"format\": %q}' say what it is", scale, ConfigFile, l.Format))
 	default:
 		m.open(l, o)
 	}

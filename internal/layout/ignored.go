@@ -4,22 +4,20 @@ import (
 	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
 )
 
-// ignores are the tensors beside layers that no reader of a format reads, though
-// programs write them, by format.
-var ignores = map[string][]string{
-	"int8_tensorwise": {".input_scale", ".scale_input"},
-	"convrot_w4a4":    {".input_scale", ".scale_input"},
-	"asym_w4a8_int8":  {".input_scale", ".scale_input"},
-	"awq_w4a16":       {".input_scale", ".scale_input"},
-	"mxfp8":           {".input_scale", ".scale_input"},
-}
+// ignorable are what programs call scales of activations, see
+// [codec.Format.IgnoresInput].
+var ignorable = []string{".input_scale", ".scale_input"}
 
 // Ignored are the layer's tensors that its format ignores.
 func (l *Layer) Ignored() (list []checkpoint.Tensor) {
+	if f := codec.Lookup(l.Format); f == nil || !f.IgnoresInput {
+		return nil
+	}
 	for _, t := range l.Tensors {
-		if slices.Contains(ignores[l.Format], t.Name[len(l.Name):]) {
+		if slices.Contains(ignorable, t.Name[len(l.Name):]) {
 			list = append(list, t)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -437,5 +438,28 @@ func TestNames(t *testing.T) {
 	}
 	if _, err := ByName("gguf"); err == nil || !strings.Contains(err.Error(), "sdnq and comfy") {
 		t.Errorf("gguf: %v", err)
+	}
+}
+
+// TestEveryRoleHasAName: a tensor that a format stores and the layout has no name for
+// would take that of its layer.
+func TestEveryRoleHasAName(t *testing.T) {
+	for _, f := range codec.Formats() {
+		if f.ReadOnly != "" {
+			continue
+		}
+		s := codec.Default()
+		if s.Dtype = f.Name; f == codec.SDNQ() {
+			s.Dtype = "uint4"
+		}
+		c, _, err := f.Make(codec.Source{Shape: []int{256, 256}, Dtype: safetensors.BF16}, s)
+		if err != nil {
+			t.Fatalf("%s: %v", f.Name, err)
+		}
+		for _, tensor := range c.Tensors() {
+			if Comfy.suffixes[tensor.Role] == "" {
+				t.Errorf("%s stores a %s, which has no name in the comfy layout", f.Name, tensor.Role)
+			}
+		}
 	}
 }

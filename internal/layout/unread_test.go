@@ -47,7 +47,7 @@ var foreignFiles = []struct {
 	{"AQLM", "", map[string]string{"a.codes": "I8 4 1 1", "a.codebooks": "F16 1 256 1 8", "a.scales": "F16 4 1 1 1"}, "a", []string{"AQLM"}},
 	{"MLX", "", map[string]string{"a.weight": "U32 4 8", "a.scales": "BF16 4 1", "a.biases": "BF16 4 1"}, "a", []string{"MLX"}},
 	{"SDNQ, config lost", "", map[string]string{"a.weight": "U8 64", "a.scale": "F32 4 2 1", "a.zero_point": "F32 4 2 1"}, "a", []string{"SDNQ", "a.zero_point", ConfigFile}},
-	{"int8 of SDNQ or another's", "", map[string]string{"a.weight": "I8 4 8", "a.scale": "F32 4 1"}, "a", []string{"may be SDNQ's", `--add-keys '{"format": "int8_tensorwise"}'`}},
+	{"int8 of SDNQ or another's", "", map[string]string{"a.weight": "I8 4 8", "a.scale": "F32 4 1"}, "a", []string{"may be SDNQ's", "`MigrateOptions.AddKeys` '{\"format\": \"int8_tensorwise\"}'"}},
 	{"int8 of SDNQ by columns", "", map[string]string{"a.weight": "I8 8 4", "a.scale": "F32 1 4"}, "a", []string{"may be SDNQ's"}},
 	{"fp8 of SDNQ or another's", "", map[string]string{"a.weight": "F8_E4M3 4 8", "a.scale": "F32 4 1"}, "a", []string{`"float8_e4m3fn_rowwise"`}},
 	{"int8 without a scale", "", map[string]string{"a.weight": "I8 4 8"}, "a", []string{"a.weight is I8 [4 8], and nothing says"}},

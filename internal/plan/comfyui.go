@@ -43,8 +43,8 @@ func (s *Step) comfyStored() app.Stored {
 // asked for, or no preset, and no application is named, it is quantized all the
 // same.
 func (d *decider) comfyKeeps(s *Step, rule *Rule) string {
-	set := rule != nil && rule.Over["dtype"] != nil && d.For == nil
-	if d.For == nil && (set || d.Preset.Name == "none" || d.Flags["exact-reference"] == true) {
+	set := rule != nil && rule.Over.Dtype != "" && d.For == nil
+	if d.For == nil && (set || d.Preset.Name == "none" || d.exact()) {
 		return ""
 	}
 	if err := d.comfy.CheckLayer(s.comfyStored()); err != nil {
@@ -62,7 +62,7 @@ type comfyProblem struct {
 // comfyOf is what ComfyUI takes an output for, and the layers that it would not
 // read or for which it would not know the model; none are looked at where the
 // output holds no quantized layer.
-func (p *Plan) comfyOf(m *app.ComfyModel) (whole error, problems []comfyProblem) {
+func (p *Plan) comfyOf(m *app.ComfyModel) (problems []comfyProblem, whole error) {
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		if !s.quantized() || s.Format == nil {
@@ -73,12 +73,12 @@ func (p *Plan) comfyOf(m *app.ComfyModel) (whole error, problems []comfyProblem)
 			problems = append(problems, comfyProblem{s.Layer, err})
 		}
 	}
-	return whole, problems
+	return problems, whole
 }
 
 // refuseComfy is the error of an output that ComfyUI, which was named, would
 // not load.
-func refuseComfy(whole error, problems []comfyProblem) error {
+func refuseComfy(problems []comfyProblem, whole error) error {
 	switch {
 	case whole != nil:
 		return usage.Wrap(whole)
@@ -95,7 +95,7 @@ func (p *Plan) warnComfy(m *app.ComfyModel, o Options) {
 	}
 }
 
-func (p *Plan) warn(whole error, problems []comfyProblem) {
+func (p *Plan) warn(problems []comfyProblem, whole error) {
 	const text = "stock ComfyUI will not load it as it is quantized"
 	switch {
 	case whole != nil:
@@ -106,7 +106,7 @@ func (p *Plan) warn(whole error, problems []comfyProblem) {
 }
 
 // comfyOf asks about the tensors of a migration under their new names.
-func (g *migration) comfyOf() (whole error, problems []comfyProblem) {
+func (g *migration) comfyOf() (problems []comfyProblem, whole error) {
 	m := app.RecogniseComfy(func(yield func(string, []int) bool) {
 		for i := range g.edits {
 			if !yield(g.edits[i].As.Name, g.edits[i].shape()) {
@@ -122,7 +122,7 @@ func (g *migration) comfyOf() (whole error, problems []comfyProblem) {
 			problems = append(problems, comfyProblem{e.Layer, err})
 		}
 	}
-	return m.Err(), problems
+	return problems, m.Err()
 }
 
 // unmake takes back that a weight is quantized.

@@ -75,6 +75,9 @@ func minimums(o Options) (numel, channels int) {
 	return numel, channels
 }
 
+// exact reports whether the reference's bytes are asked for.
+func (d *decider) exact() bool { return d.flagged.ExactReference }
+
 // checkGlobal refuses flags that no layer could follow.
 func (d *decider) checkGlobal() error {
 	s := d.global()
@@ -109,7 +112,7 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 	if err != nil {
 		return err
 	}
-	forced := rule != nil && rule.Over["dtype"] != nil
+	forced := rule != nil && rule.Over.Dtype != ""
 	if rule == nil && keep == "" {
 		keep = d.partOfAddon()
 	}
@@ -160,7 +163,7 @@ func (d *decider) follow(rule *Rule, t checkpoint.Tensor, keep string) error {
 		d.followed[rule.Text] = nil
 		return nil
 	}
-	err := usage.Errorf("--set %s: tensor %s cannot be quantized: %s", rule.Text, t.Name, keep)
+	err := usage.Errorf("`Rules` %s: tensor %s cannot be quantized: %s", rule.Text, t.Name, keep)
 	if len(t.Shape) > 1 {
 		return err
 	}
@@ -168,6 +171,16 @@ func (d *decider) follow(rule *Rule, t checkpoint.Tensor, keep string) error {
 		d.followed[rule.Text] = err
 	}
 	return nil
+}
+
+// followAs adds how rules were followed elsewhere: a layer that one quantizes counts
+// before what cannot be, and of those the first.
+func (d *decider) followAs(followed map[string]error) {
+	for text, err := range followed {
+		if _, known := d.followed[text]; !known || err == nil {
+			d.followed[text] = err
+		}
+	}
 }
 
 // partOfAddon keeps what no user has asked for of a source that is no model.
@@ -223,13 +236,13 @@ func (d *decider) asked(name string) (rule *Rule, keep string, err error) {
 		return nil, "", err
 	}
 	if kept != nil {
-		return nil, fmt.Sprintf("--keep %v", kept), nil
+		return nil, fmt.Sprintf("`Keep` %v", kept), nil
 	}
 	if rule != nil && rule.Keep {
-		return nil, "--set " + rule.Text, nil
+		return nil, "`Rules` " + rule.Text, nil
 	}
 	if len(d.Only) > 0 && only == nil {
-		return nil, "not in --only", nil
+		return nil, "not in `Only`", nil
 	}
 	return rule, "", nil
 }
@@ -295,9 +308,9 @@ func (d *decider) unasked(s *Step, k preset.Kind, rule *Rule) string {
 	case k.Quantizable(d.Conv, d.Embedding):
 		return ""
 	case k == preset.Embedded && rule != nil && rule.Kind != "":
-		return "an embedding, which --embedding quantizes"
+		return "an embedding, which `Embedding` quantizes"
 	case k == preset.Embedded:
-		return "an embedding by its name, which --embedding quantizes"
+		return "an embedding by its name, which `Embedding` quantizes"
 	}
 	if _, err := d.resolve(s, k, rule); err == nil && s.Format != codec.SDNQ() {
 		name := s.Format.Name
@@ -305,7 +318,7 @@ func (d *decider) unasked(s *Step, k preset.Kind, rule *Rule) string {
 		return "a convolution, which " + name + " does not hold"
 	}
 	s.Format = nil
-	return "a convolution, which --conv quantizes"
+	return "a convolution, which `Conv` quantizes"
 }
 
 // listed says which list or minimum keeps a weight.
@@ -441,7 +454,7 @@ func dtypeName(s *Step) string {
 // bytes are asked for: two-dimensional ones get another dtype.
 func (d *decider) castKept(s *Step) {
 	t := s.Source
-	if d.Layout != layout.Comfy || d.Flags["exact-reference"] != true || len(t.Shape) != 2 || !codec.Floats(t.Dtype) {
+	if d.Layout != layout.Comfy || !d.exact() || len(t.Shape) != 2 || !codec.Floats(t.Dtype) {
 		return
 	}
 	to := castToBF16
@@ -458,7 +471,7 @@ func (d *decider) castKept(s *Step) {
 func (d *decider) unused() error {
 	for _, r := range d.Set {
 		if !d.used[r.Text] {
-			return usage.Errorf("--set %s: the pattern matches no weight", r.Text)
+			return usage.Errorf("`Rules` %s: the pattern matches no weight", r.Text)
 		}
 		if err := d.followed[r.Text]; err != nil {
 			return err
@@ -466,7 +479,7 @@ func (d *decider) unused() error {
 	}
 	for _, p := range d.Only {
 		if !d.used[p.String()] {
-			return usage.Errorf("--only %v: the pattern matches no weight", p)
+			return usage.Errorf("`Only` %v: the pattern matches no weight", p)
 		}
 	}
 	return nil
@@ -476,7 +489,7 @@ func (d *decider) notes() []string {
 	var notes []string
 	for _, p := range d.Keep {
 		if !d.used[p.String()] {
-			notes = append(notes, fmt.Sprintf("--keep %v matches no weight", p))
+			notes = append(notes, fmt.Sprintf("`Keep` %v matches no weight", p))
 		}
 	}
 	return append(notes, d.cannot...)

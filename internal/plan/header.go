@@ -31,7 +31,7 @@ func (p *Plan) describe(o *Options) error {
 		return nil
 	}
 	if o.Layout != layout.Comfy {
-		return usage.Errorf("--quantization-metadata is for the comfy layout")
+		return usage.Errorf("`QuantizationMetadata` is for the comfy layout")
 	}
 	steps := slices.Clone(p.Steps)
 	slices.SortFunc(steps, func(a, b Step) int { return cmp.Compare(a.Source.Name, b.Source.Name) })

@@ -7,6 +7,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/sdnq"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // base are the settings where nothing is said.
@@ -65,14 +66,14 @@ func (d *decider) plainName(s codec.Settings) codec.Settings {
 // inherit drops what a dtype has no use for and what was asked for with
 // another: by flags before a rule's own dtype, by the config before the flags'.
 func (d *decider) inherit(s codec.Settings, f *codec.Format, rule *Rule) codec.Settings {
-	own := Overrides{}
+	var own storage.Settings
 	if rule != nil {
 		own = rule.Over
 	}
-	if own["dtype"] == nil && d.Flags["dtype"] == nil {
+	if own.Dtype == "" && d.Flags.Dtype == "" {
 		return s
 	}
-	return f.Without(s, func(flag string) bool {
-		return own[flag] != nil || own["dtype"] == nil && d.Flags[flag] != nil
+	return f.Without(s, func(one *codec.Field) bool {
+		return one.Said(&own) || own.Dtype == "" && one.Said(&d.Flags)
 	})
 }

@@ -40,7 +40,7 @@ func (m MigrateOptions) Edits() bool {
 // scales and metadata change, weights do not.
 func Migrate(m *layout.Model, how MigrateOptions, o Options) (*Plan, error) {
 	if m.Layout == layout.SDNQ {
-		return nil, usage.Errorf("%s is in the sdnq layout: tensorpress transcode --layout comfy moves it", m.Checkpoint.Path)
+		return nil, usage.Errorf("%s is in the sdnq layout: `TranscodeOptions.Layout` comfy moves it", m.Checkpoint.Path)
 	}
 	g := &migration{Model: m, MigrateOptions: how, header: pyjson.Object{}}
 	for _, t := range m.Plain {
@@ -63,12 +63,12 @@ func Migrate(m *layout.Model, how MigrateOptions, o Options) (*Plan, error) {
 		}
 		err = g.checkFor(p, o)
 	}
-	switch whole, problems := g.comfyOf(); {
+	switch problems, whole := g.comfyOf(); {
 	case err != nil:
 	case o.For != nil:
-		err = refuseComfy(whole, problems)
+		err = refuseComfy(problems, whole)
 	default:
-		p.warn(whole, problems)
+		p.warn(problems, whole)
 	}
 	return p, err
 }
@@ -414,7 +414,7 @@ func (g *migration) check(metadata map[string]string) error {
 	case len(g.Layers) == 0:
 		return usage.SourceErrorf("%s holds no quantized layer", path)
 	case (len(g.Add) > 0 || len(g.Remove) > 0) && g.edited == 0:
-		return usage.Errorf("no layer of %s is changed by --add-keys or --remove-keys", path)
+		return usage.Errorf("no layer of %s is changed by `AddKeys` or `RemoveKeys`", path)
 	case g.changed == 0 && len(g.Markers) == 0 && sameHeader && !g.MigrateOptions.Renamed:
 		return usage.Errorf("%s is current: there is nothing to migrate", path)
 	}

@@ -37,6 +37,7 @@ func (d *decider) steps(steps []Step, tensors []checkpoint.Tensor, order []int32
 			return errs[i]
 		}
 		maps.Copy(d.used, one.used)
+		d.followAs(one.followed)
 		d.cannot = append(d.cannot, one.cannot...)
 	}
 	return nil
@@ -45,7 +46,7 @@ func (d *decider) steps(steps []Step, tensors []checkpoint.Tensor, order []int32
 // another decides as d does and remembers what it does by itself.
 func (d *decider) another() *decider {
 	one := *d
-	one.used, one.made, one.given, one.cannot = map[string]bool{}, map[made]shared{}, givenSettings{}, nil
+	one.used, one.followed, one.made, one.given, one.cannot = map[string]bool{}, map[string]error{}, map[made]shared{}, givenSettings{}, nil
 	return &one
 }
 

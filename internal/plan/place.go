@@ -158,7 +158,7 @@ func (p *Plan) inTheWay() error {
 			continue
 		}
 		if layer, ok := p.Layout.PartOf(s.Source.Name); ok && layers[layer] {
-			return usage.SourceErrorf("tensor %s has the name of a part of layer %s, which would be quantized: --keep that layer, or rename the tensor", s.Source.Name, layer)
+			return usage.SourceErrorf("tensor %s has the name of a part of layer %s, which would be quantized: `Keep` that layer, or rename the tensor", s.Source.Name, layer)
 		}
 	}
 	return nil

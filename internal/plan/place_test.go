@@ -13,6 +13,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/sdnq"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // TestShards: a loader that fetches one shard for a layer must find all of the
@@ -169,7 +170,7 @@ func TestMetadata(t *testing.T) {
 // TestNames: each layout's own words for a layer's tensors.
 func TestNames(t *testing.T) {
 	words := map[string]string{"a.weight": "BF16 64 64", "a.bias": "BF16 64"}
-	o := Options{Layout: layout.SDNQ, MinNumel: ptr(0), Flags: Overrides{"dtype": "uint4"}}
+	o := Options{Layout: layout.SDNQ, MinNumel: ptr(0), Flags: storage.Settings{Dtype: "uint4"}}
 	for l, want := range map[*layout.Layout]string{
 		layout.SDNQ:  "a.bias a.scale a.weight a.zero_point",
 		layout.Comfy: "a.bias a.comfy_quant a.weight a.weight_scale a.weight_zp",
@@ -239,14 +240,14 @@ func TestConfig(t *testing.T) {
 			map[string]string{"modules_dtype_dict": `{"int6": ["blocks.0.attn.q.weight", "blocks.0.ff.weight", "blocks.1.attn.q.weight"]}`}},
 		{"a minimum that holds already", Options{Config: config(t, `{"modules_dtype_dict": {"minimum_6bit": ["blocks.*"]}}`)},
 			map[string]string{"modules_dtype_dict": `{}`, "weights_dtype": `"int8"`}},
-		{"flags", Options{Flags: Overrides{"dtype": "fp8", "group-size": -1, "dequantize-fp32": false}, MinNumel: ptr(7), MinChannels: ptr(5)},
+		{"flags", Options{Flags: storage.Settings{Dtype: "fp8", GroupSize: new(-1), DequantizeFP32: new(false)}, MinNumel: ptr(7), MinChannels: ptr(5)},
 			map[string]string{"weights_dtype": `"fp8"`, "group_size": `-1`, "dequantize_fp32": `false`, "is_integer": `false`, "is_unsigned": `false`,
 				"minimum_allowed_numel": `7`, "minimum_allowed_channel_size": `5`}},
 		{"what is kept", Options{Keep: patterns(t, "ff"), Config: config(t, `{"modules_to_not_convert": ["none", "proj_out.weight"]}`)},
 			map[string]string{"modules_to_not_convert": `["blocks.0.ff.weight", "none", "proj_out.weight"]`}},
 		{"an entry that would keep a quantized layer goes", Options{Config: config(t, `{"modules_to_not_convert": ["blocks.*", "x"]}`), Set: rules(t, "ff=uint4")},
 			map[string]string{"modules_to_not_convert": `["blocks.0.attn.q.weight", "blocks.1.attn.q.weight", "x"]`}},
-		{"as sdnq writes it", Options{Flags: Overrides{"exact-reference": true}, Config: config(t, `{"modules_to_not_convert": ["attn"]}`), Keep: patterns(t, "ff")},
+		{"as sdnq writes it", Options{Flags: storage.Settings{ExactReference: new(true)}, Config: config(t, `{"modules_to_not_convert": ["attn"]}`), Keep: patterns(t, "ff")},
 			map[string]string{"modules_to_not_convert": `["attn", "blocks.0.ff.weight"]`}},
 		{"skip keys", Options{SkipKeys: true}, map[string]string{"add_skip_keys": `true`}},
 		{"no skip keys", Options{}, map[string]string{"add_skip_keys": `false`}},
@@ -309,9 +310,9 @@ func FuzzConfig(f *testing.F) {
 			texts = append(texts, []string{`ff`, `\.0\.`, `attn`, `proj`, `.`}[pick(5)]+"="+settings[pick(5)])
 		}
 		o := Options{Layout: layout.SDNQ, Set: rules(t, texts...), MinNumel: ptr(pick(2) * 33000), SkipKeys: pick(2) == 0, Preset: generic(t)}
-		o.Flags = Overrides{"exact-reference": pick(2) == 0}
+		o.Flags = storage.Settings{ExactReference: new(pick(2) == 0)}
 		if pick(2) == 0 {
-			o.Flags["dtype"] = dtypes[pick(len(dtypes))]
+			o.Flags.Dtype = dtypes[pick(len(dtypes))]
 		}
 		if pick(3) == 0 {
 			o.Keep = patterns(t, []string{`ff`, `q`, `1`}[pick(3)])

@@ -21,13 +21,14 @@ import (
 	"github.com/tensorpress/tensorpress/internal/sdnq"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // Options are the decisions that a user has taken.
 type Options struct {
 	Layout      *layout.Layout
-	Flags       Overrides
-	Config      *sdnq.Config // nil for none
+	Flags       storage.Settings // of all layers
+	Config      *sdnq.Config     // nil for none
 	Keep, Only  []*pattern.Pattern
 	Set         []Rule
 	Soft        []Soft    // of a layer config, or of convert_to_quant's options
@@ -165,7 +166,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Layout: o.Layout, Preset: o.Preset.Name, AllowNonfinite: o.Flags["allow-nonfinite"] == true}
+	p := &Plan{Layout: o.Layout, Preset: o.Preset.Name, AllowNonfinite: d.flagged.AllowNonfinite}
 	if o.Recognised != "" {
 		p.Preset += ": " + o.Recognised
 	}
@@ -234,8 +235,8 @@ func checkFor(p *Plan, m *app.ComfyModel, o Options) error {
 	if o.Layout != layout.Comfy {
 		return nil
 	}
-	_, problems := p.comfyOf(m)
-	return refuseComfy(m.Err(), problems)
+	problems, _ := p.comfyOf(m)
+	return refuseComfy(problems, m.Err())
 }
 
 // Wrapped says that names are not those that loaders know, and what to do; "" where
@@ -266,7 +267,7 @@ func addonNote(p *Plan, o Options) []string {
 	if slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Action == Quantize }) {
 		return []string{note + ", and would not know what is quantized"}
 	}
-	return []string{note + ", so that nothing is quantized but what --set or --only asks for"}
+	return []string{note + ", so that nothing is quantized but what `Rules` or `Only` asks for"}
 }
 
 // notesOf says what may surprise: nothing to do, and layers that stock ComfyUI
@@ -304,7 +305,7 @@ func notesOf(p *Plan, o Options) []string {
 // instead says what to type for a layer that stock ComfyUI loads.
 func (p *Plan) instead(s *Step) string {
 	if p.Transcodes && s.Format == codec.SDNQ() {
-		return "leave --rename out"
+		return "leave `Rename` out"
 	}
 	return app.Instead(s.Format, s.Dtype)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/sdnq"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -69,7 +70,11 @@ func rules(t testing.TB, texts ...string) []Rule {
 	t.Helper()
 	var all []Rule
 	for _, text := range texts {
-		r, err := ParseRule(text)
+		parsed, err := ParseRule(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := NewRule(parsed)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -159,15 +164,15 @@ func TestDecisions(t *testing.T) {
 			"d.weight": "keep: F64 is not F32, BF16 or F16", "e.weight": "keep: empty", "f.weight": "keep: 0 dimensions, not 2",
 			"weight": "keep: not a weight", "g.weight_v": "keep: not a weight"}},
 		{"keep", nil, Options{Keep: patterns(t, `\.ff\.`, `q`, `ff`)}, map[string]string{
-			"blocks.0.ff.weight": `keep: --keep \.ff\.`, "blocks.1.attn.q.weight": "keep: --keep q", "proj_out.weight": "int8_tensorwise"}},
+			"blocks.0.ff.weight": "keep: `Keep` \\.ff\\.", "blocks.1.attn.q.weight": "keep: `Keep` q", "proj_out.weight": "int8_tensorwise"}},
 		{"only", nil, Options{Only: patterns(t, `attn`, `0\.attn`)}, map[string]string{
-			"blocks.0.ff.weight": "keep: not in --only", "blocks.1.attn.q.weight": "int8_tensorwise"}},
+			"blocks.0.ff.weight": "keep: not in `Only`", "blocks.1.attn.q.weight": "int8_tensorwise"}},
 		{"the first set wins", nil, Options{Set: rules(t, `blocks\.0=uint4`, `attn=int5`, `ff=uint3`)}, map[string]string{
 			"blocks.0.ff.weight": "uint4", "blocks.0.attn.q.weight": "uint4", "blocks.1.attn.q.weight": "int5", "proj_out.weight": "int8_tensorwise"}},
 		{"set keep", nil, Options{Set: rules(t, `ff=keep`, `blocks=uint4`)}, map[string]string{
-			"blocks.0.ff.weight": "keep: --set ff=keep", "blocks.0.attn.q.weight": "uint4"}},
-		{"keep before set", nil, Options{Keep: patterns(t, `ff`), Set: rules(t, `ff=uint4`)}, map[string]string{"blocks.0.ff.weight": "keep: --keep ff"}},
-		{"only before set", nil, Options{Only: patterns(t, `attn`), Set: rules(t, `ff=uint4`)}, map[string]string{"blocks.0.ff.weight": "keep: not in --only"}},
+			"blocks.0.ff.weight": "keep: `Rules` ff=keep", "blocks.0.attn.q.weight": "uint4"}},
+		{"keep before set", nil, Options{Keep: patterns(t, `ff`), Set: rules(t, `ff=uint4`)}, map[string]string{"blocks.0.ff.weight": "keep: `Keep` ff"}},
+		{"only before set", nil, Options{Only: patterns(t, `attn`), Set: rules(t, `ff=uint4`)}, map[string]string{"blocks.0.ff.weight": "keep: not in `Only`"}},
 		{"skip keys", nil, Options{Layout: inSDNQ, SkipKeys: true, Preset: generic(t)}, map[string]string{
 			"proj_out.weight": "keep: skip key .proj_out", "blocks.0.ff.weight": "int8"}},
 		{"no skip keys", nil, Options{Layout: inSDNQ, Preset: generic(t)}, map[string]string{"proj_out.weight": "int8"}},
@@ -199,20 +204,20 @@ func TestDecisions(t *testing.T) {
 			Options{Layout: inSDNQ, SkipKeys: true, Preset: generic(t), Set: rules(t, `.=group-size=64`)}, map[string]string{
 				"proj_out.weight": "keep: skip key .proj_out", "x.weight": "keep: 256 values, fewer than 16384"}},
 		{"embeddings of sdnq", map[string]string{"model.embed_tokens.weight": "BF16 256 256", "embedder.weight": "BF16 256 256"},
-			Options{Layout: inSDNQ}, map[string]string{"model.embed_tokens.weight": "keep: an embedding by its name, which --embedding quantizes", "embedder.weight": "int8"}},
+			Options{Layout: inSDNQ}, map[string]string{"model.embed_tokens.weight": "keep: an embedding by its name, which `Embedding` quantizes", "embedder.weight": "int8"}},
 		{"kind linear", map[string]string{"model.embed_tokens.weight": "BF16 256 256"},
 			Options{Layout: inSDNQ, Set: rules(t, `embed=kind=linear,uint4`)}, map[string]string{"model.embed_tokens.weight": "uint4"}},
-		{"flags over config", nil, Options{Layout: inSDNQ, Flags: Overrides{"dtype": "int5"},
+		{"flags over config", nil, Options{Layout: inSDNQ, Flags: storage.Settings{Dtype: "int5"},
 			Config: config(t, `{"weights_dtype": "uint4"}`)}, map[string]string{"proj_out.weight": "int5"}},
-		{"set over flags over config", nil, Options{Layout: inSDNQ, Flags: Overrides{"dtype": "int5"}, Set: rules(t, `ff=uint2`),
+		{"set over flags over config", nil, Options{Layout: inSDNQ, Flags: storage.Settings{Dtype: "int5"}, Set: rules(t, `ff=uint2`),
 			Config: config(t, `{"weights_dtype": "uint4", "modules_dtype_dict": {"int6": ["proj_out"]}}`)}, map[string]string{
 			"blocks.0.ff.weight": "uint2", "proj_out.weight": "int5"}},
 		{"names in a config are sdnq's", nil, Options{Layout: inComfy, Config: config(t, `{"weights_dtype": "float8_e4m3fn"}`)}, map[string]string{
 			"proj_out.weight": "float8_e4m3fn"}},
-		{"comfy's names come first", nil, Options{Flags: Overrides{"dtype": "float8_e4m3fn"}, Set: rules(t, `ff=sdnq:float8_e4m3fn`)},
+		{"comfy's names come first", nil, Options{Flags: storage.Settings{Dtype: "float8_e4m3fn"}, Set: rules(t, `ff=sdnq:float8_e4m3fn`)},
 			map[string]string{"proj_out.weight": "float8_e4m3fn", "blocks.0.ff.weight": "float8_e4m3fn"}},
-		{"aliases", nil, Options{Layout: inSDNQ, Flags: Overrides{"dtype": "sdnq:fp6"}}, map[string]string{"proj_out.weight": "float6_e3m2fn"}},
-		{"a block that does not fit", map[string]string{"a.weight": "BF16 3 33", "b.weight": "BF16 8 8"}, Options{Flags: Overrides{"dtype": "uint4"}},
+		{"aliases", nil, Options{Layout: inSDNQ, Flags: storage.Settings{Dtype: "sdnq:fp6"}}, map[string]string{"proj_out.weight": "float6_e3m2fn"}},
+		{"a block that does not fit", map[string]string{"a.weight": "BF16 3 33", "b.weight": "BF16 8 8"}, Options{Flags: storage.Settings{Dtype: "uint4"}},
 			map[string]string{"a.weight": "keep: uint4 packs 2 values together, and 99 do not divide", "b.weight": "uint4"}},
 	}
 	for _, tt := range tests {
@@ -243,17 +248,17 @@ func TestSettings(t *testing.T) {
 	}{
 		{"config", Options{Config: c}, "proj_out", codec.Settings{Dtype: "sdnq:uint4", GroupSize: 32}},
 		{"module", Options{Config: c, Layout: layout.SDNQ}, "blocks.0.ff", codec.Settings{Dtype: "uint4", GroupSize: 16}},
-		{"flags", Options{Config: c, Flags: Overrides{"group-size": 64, "dequantize-fp32": true}}, "blocks.0.ff",
+		{"flags", Options{Config: c, Flags: storage.Settings{GroupSize: new(64), DequantizeFP32: new(true)}}, "blocks.0.ff",
 			codec.Settings{Dtype: "sdnq:uint4", GroupSize: 64, DequantizeFP32: true}},
-		{"rule", Options{Config: c, Flags: Overrides{"group-size": 64}, Set: rules(t, "ff=group-size=-1,dequantize-fp32")}, "blocks.0.ff",
+		{"rule", Options{Config: c, Flags: storage.Settings{GroupSize: new(64)}, Set: rules(t, "ff=group-size=-1,dequantize-fp32")}, "blocks.0.ff",
 			codec.Settings{Dtype: "sdnq:uint4", GroupSize: -1, DequantizeFP32: true}},
-		{"a flag's dtype has no use for the config's group", Options{Config: c, Flags: Overrides{"dtype": "float8_e4m3fn"}}, "blocks.0.ff",
+		{"a flag's dtype has no use for the config's group", Options{Config: c, Flags: storage.Settings{Dtype: "float8_e4m3fn"}}, "blocks.0.ff",
 			codec.Settings{Dtype: "float8_e4m3fn"}},
-		{"a rule's dtype has no use for a flag's group", Options{Flags: Overrides{"dtype": "uint4", "group-size": 64},
+		{"a rule's dtype has no use for a flag's group", Options{Flags: storage.Settings{Dtype: "uint4", GroupSize: new(64)},
 			Set: rules(t, "ff=int8_tensorwise")}, "blocks.0.ff", codec.Settings{Dtype: "int8_tensorwise", DequantizeFP32: true}},
-		{"a rule's dtype has no use for a flag's scale", Options{Flags: Overrides{"scale": "tensor"}, Set: rules(t, "ff=uint4")}, "blocks.0.ff",
+		{"a rule's dtype has no use for a flag's scale", Options{Flags: storage.Settings{Scale: "tensor"}, Set: rules(t, "ff=uint4")}, "blocks.0.ff",
 			codec.Settings{Dtype: "uint4", DequantizeFP32: true}},
-		{"a rule's dtype keeps a flag's group", Options{Flags: Overrides{"dtype": "uint4", "group-size": 64}, Set: rules(t, "ff=int5")},
+		{"a rule's dtype keeps a flag's group", Options{Flags: storage.Settings{Dtype: "uint4", GroupSize: new(64)}, Set: rules(t, "ff=int5")},
 			"blocks.0.ff", codec.Settings{Dtype: "int5", GroupSize: 64, DequantizeFP32: true}},
 	}
 	for _, tt := range tests {
@@ -280,25 +285,25 @@ func TestRefused(t *testing.T) {
 		kind  error
 		want  string
 	}{
-		{"dtype of the flags", model, Options{Flags: Overrides{"dtype": "int17"}}, usage.Err, "int17"},
-		{"comfy's dtype in the sdnq layout", model, Options{Layout: layout.SDNQ, Flags: Overrides{"dtype": "int8_tensorwise"}}, usage.Err, "comfy layout alone"},
+		{"dtype of the flags", model, Options{Flags: storage.Settings{Dtype: "int17"}}, usage.Err, "int17"},
+		{"comfy's dtype in the sdnq layout", model, Options{Layout: layout.SDNQ, Flags: storage.Settings{Dtype: "int8_tensorwise"}}, usage.Err, "comfy layout alone"},
 		{"comfy's dtype for a layer of the sdnq layout", model, Options{Layout: layout.SDNQ, Set: rules(t, "ff=int8_tensorwise")}, usage.Err, "layer blocks.0.ff"},
-		{"group for a dtype without", model, Options{Flags: Overrides{"group-size": 64}}, usage.Err, "no group size"},
-		{"group below -2", model, Options{Layout: layout.SDNQ, Flags: Overrides{"group-size": -3}}, usage.Err, "want -2, -1, 0 or more"},
-		{"scale for a dtype without", model, Options{Flags: Overrides{"dtype": "uint4", "scale": "row"}}, usage.Err, "not --scale"},
+		{"group for a dtype without", model, Options{Flags: storage.Settings{GroupSize: new(64)}}, usage.Err, "no group size"},
+		{"group below -2", model, Options{Layout: layout.SDNQ, Flags: storage.Settings{GroupSize: new(-3)}}, usage.Err, "want -2, -1, 0 or more"},
+		{"scale for a dtype without", model, Options{Flags: storage.Settings{Dtype: "uint4", Scale: "row"}}, usage.Err, "not `Scale`"},
 		{"scale of the same rule", model, Options{Set: rules(t, "ff=uint4,scale=row")}, usage.Err, "layer blocks.0.ff"},
 		{"group of the same rule", model, Options{Set: rules(t, "ff=float8_e4m3fn,group-size=4")}, usage.Err, "layer blocks.0.ff"},
-		{"set on nothing", model, Options{Set: rules(t, "nowhere=uint4")}, usage.Err, "--set nowhere=uint4: the pattern matches no weight"},
+		{"set on nothing", model, Options{Set: rules(t, "nowhere=uint4")}, usage.Err, "`Rules` nowhere=uint4: the pattern matches no weight"},
 		{"set on a bias", model, Options{Set: rules(t, "bias=uint4")}, usage.Err, "matches no weight"},
-		{"only on nothing", model, Options{Only: patterns(t, "attn", "nowhere")}, usage.Err, "--only nowhere"},
+		{"only on nothing", model, Options{Only: patterns(t, "attn", "nowhere")}, usage.Err, "`Only` nowhere"},
 		{"set's dtype on what cannot hold it", map[string]string{"conv.weight": "BF16 4 4 3 3"}, Options{Set: rules(t, "conv=uint4")},
-			usage.Err, "--set conv=uint4: tensor conv.weight cannot be quantized: a convolution"},
+			usage.Err, "`Rules` conv=uint4: tensor conv.weight cannot be quantized: a convolution"},
 		{"set's dtype on a block that does not fit", map[string]string{"a.weight": "BF16 3 33"}, Options{Set: rules(t, "a=uint4")}, usage.Err, "packs 2 values"},
 		{"set's dtype on an embedding", map[string]string{"wte.weight": "BF16 64 64"}, Options{Layout: layout.SDNQ, Set: rules(t, "wte=uint4")},
 			usage.Err, "an embedding by its name"},
 		{"config with a feature", model, Options{Config: config(t, `{"is_training": true}`)}, usage.Err, "is_training"},
 		{"config with an unknown setting", model, Options{Config: config(t, `{"modules_quant_config": {"ff": {"typo": 1}}}`)}, usage.Err, "typo"},
-		{"comfyui and an sdnq dtype", model, Options{For: comfyui, Flags: Overrides{"dtype": "uint4"}}, usage.Err,
+		{"comfyui and an sdnq dtype", model, Options{For: comfyui, Flags: storage.Settings{Dtype: "uint4"}}, usage.Err,
 			"stock ComfyUI does not load uint4: the nearest that it does is int8_tensorwise"},
 		{"comfyui and an sdnq float", model, Options{For: comfyui, Set: rules(t, "ff=sdnq:float8_e5m2")}, usage.Err, "nearest that it does is float8_e5m2"},
 		{"comfyui and the sdnq layout", model, Options{For: comfyui, Layout: layout.SDNQ}, usage.Err, "comfyui loads the comfy layout"},
@@ -337,12 +342,12 @@ func TestNotes(t *testing.T) {
 	}{
 		{"nothing to say", model, Options{}, nil},
 		{"nothing to do", map[string]string{"a.bias": "BF16 4"}, Options{}, []string{"nothing is quantized: every tensor is kept as it is"}},
-		{"keep on nothing", model, Options{Keep: patterns(t, "nowhere", "attn", "attn.q")}, []string{"--keep nowhere matches no weight", "80% of the bytes stay unquantized: 80% --keep attn"}},
-		{"what comfyui does not load", model, Options{Flags: Overrides{"dtype": "uint4"}, Set: rules(t, "ff=sdnq:float8_e5m2")}, []string{
-			"stock ComfyUI does not load sdnq:float8_e5m2 layers; for the nearest that it loads, quantize with --dtype float8_e5m2",
-			"stock ComfyUI does not load uint4 layers; for the nearest that it loads, quantize with --dtype nvfp4 (4 bits), or --dtype int8_tensorwise"}},
+		{"keep on nothing", model, Options{Keep: patterns(t, "nowhere", "attn", "attn.q")}, []string{"`Keep` nowhere matches no weight", "80% of the bytes stay unquantized: 80% `Keep` attn"}},
+		{"what comfyui does not load", model, Options{Flags: storage.Settings{Dtype: "uint4"}, Set: rules(t, "ff=sdnq:float8_e5m2")}, []string{
+			"stock ComfyUI does not load sdnq:float8_e5m2 layers; for the nearest that it loads, quantize with `Dtype` float8_e5m2",
+			"stock ComfyUI does not load uint4 layers; for the nearest that it loads, quantize with `Dtype` nvfp4 (4 bits), or `Dtype` int8_tensorwise"}},
 		{"what the dtype cannot hold", map[string]string{"a.weight": "BF16 3 33", "b.weight": "BF16 64 64"},
-			Options{Layout: layout.SDNQ, MinNumel: ptr(0), Flags: Overrides{"dtype": "uint4"}},
+			Options{Layout: layout.SDNQ, MinNumel: ptr(0), Flags: storage.Settings{Dtype: "uint4"}},
 			[]string{"a is kept: uint4 packs 2 values together, and 99 do not divide"}},
 	}
 	for _, tt := range tests {
@@ -397,7 +402,7 @@ func TestDecidedInParts(t *testing.T) {
 		}
 	}
 	tensors := inventory(t, words)
-	o := options(t, Options{Layout: layout.SDNQ, MinNumel: ptr(1), MinChannels: ptr(1), Flags: Overrides{"dtype": "uint5"},
+	o := options(t, Options{Layout: layout.SDNQ, MinNumel: ptr(1), MinChannels: ptr(1), Flags: storage.Settings{Dtype: "uint5"},
 		Set: rules(t, `blocks\.7\.ff=uint4`, `\.4000\.=int8`), Keep: patterns(t, `blocks\.30\d`, "none")})
 	refused := o
 	refused.Set = rules(t, `\.odd\.=uint5`)
@@ -454,7 +459,7 @@ func TestKeptWeights(t *testing.T) {
 		}
 		return m
 	}
-	exact := Overrides{"exact-reference": true}
+	exact := storage.Settings{ExactReference: new(true)}
 	kept := patterns(t, ".")
 	as := map[string]string{"a.weight": "F32", "b.weight": "BF16", "c.weight": "F16", "d.bias": "F32"}
 	if got := dtypes(planned(t, words, Options{Keep: kept})); !maps.Equal(got, as) {
@@ -473,8 +478,7 @@ func TestKeptWeights(t *testing.T) {
 // list of these, and needs no settings of its own.
 func TestNotMultiplied(t *testing.T) {
 	words := map[string]string{"conv_in.weight": "BF16 64 4 3 3", "conv.weight": "BF16 64 64 3 3", "narrow.weight": "BF16 64 12", "ff.weight": "BF16 64 64"}
-	p := planned(t, words, Options{Layout: layout.SDNQ, Conv: true, MinNumel: ptr(1), MinChannels: ptr(1), Flags: Overrides{"dtype": "int8",
-		"quantized-matmul": true, "quantized-matmul-conv": true}})
+	p := planned(t, words, Options{Layout: layout.SDNQ, Conv: true, MinNumel: ptr(1), MinChannels: ptr(1), Flags: storage.Settings{Dtype: "int8", QuantizedMatmul: new(true), QuantizedMatmulConv: new(true)}})
 	if len(p.Config.Modules) != 0 || !slices.Contains(p.Config.NotMatmul, "narrow.weight") || slices.Contains(p.Config.NotMatmul, "ff.weight") {
 		t.Errorf("not multiplied: %v, of their own: %+v", p.Config.NotMatmul, p.Config.Modules)
 	}

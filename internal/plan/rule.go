@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"cmp"
+	"errors"
 	"slices"
 	"strings"
 
@@ -8,40 +10,56 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/suggest"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
-// Overrides are settings that were given, by the names of their flags.
-type Overrides = codec.Given
-
-// Rule is a --set: settings for the weights whose name a pattern finds.
+// Rule says something of the weights whose names a pattern finds.
 type Rule struct {
-	Text    string
+	Text    string // what errors call it
 	Pattern *pattern.Pattern
 	Keep    bool
 	Kind    string // "linear" where the name does not tell
-	Over    Overrides
+	Over    storage.Settings
+}
+
+// NewRule compiles a rule, and refuses names in it that do not exist.
+func NewRule(r storage.Rule) (Rule, error) {
+	made := Rule{Text: cmp.Or(r.Text, r.Pattern), Keep: r.Keep, Kind: r.Kind, Over: r.Layer}
+	var err error
+	made.Pattern, err = pattern.Compile(r.Pattern)
+	if err == nil && r.Kind != "" {
+		err = checkKind(r.Kind)
+	}
+	if err == nil && r.Layer.Dtype != "" {
+		_, err = codec.Resolve(r.Layer.Dtype, false) // every layout's names
+	}
+	if err == nil && r.Keep && (r.Layer != storage.Settings{} || r.Kind != "") {
+		err = errors.New("keep stands alone")
+	}
+	if err != nil {
+		return made, usage.Errorf("`Rules` %s: %w", made.Text, err)
+	}
+	return made, nil
 }
 
 // ParseRule reads PATTERN=SETTINGS, e.g. `\.attn\.=uint8,group-size=64`.
-func ParseRule(text string) (Rule, error) {
-	r := Rule{Text: text, Over: Overrides{}}
+func ParseRule(text string) (storage.Rule, error) {
+	r := storage.Rule{Text: text}
 	expr, settings, ok := cutPattern(text)
 	if !ok {
-		return r, usage.Errorf("--set %s: want PATTERN=SETTINGS", text)
+		return r, usage.Errorf("`Rules` %s: want PATTERN=SETTINGS", text)
 	}
-	var err error
-	if r.Pattern, err = pattern.Compile(expr); err != nil {
-		return r, usage.Errorf("--set %s: %w", text, err)
+	if _, err := pattern.Compile(expr); err != nil {
+		return r, usage.Errorf("`Rules` %s: %w", text, err)
 	}
+	r.Pattern = expr
 	for item := range strings.SplitSeq(settings, ",") {
-		if err := r.add(strings.TrimSpace(item)); err != nil {
-			return r, usage.Errorf("--set %s: %w", text, err)
+		if err := addTo(&r, strings.TrimSpace(item)); err != nil {
+			return r, usage.Errorf("`Rules` %s: %w", text, err)
 		}
 	}
-	if r.Keep && (len(r.Over) > 0 || r.Kind != "") {
-		return r, usage.Errorf("--set %s: keep stands alone", text)
-	}
-	return r, nil
+	_, err := NewRule(r)
+	return r, err
 }
 
 // cutPattern ends the pattern at the first = outside brackets and parentheses.
@@ -68,8 +86,8 @@ func cutPattern(text string) (expr, settings string, ok bool) {
 	return "", "", false
 }
 
-// add takes one setting: keep, kind=…, a flag's name with a value, or a dtype.
-func (r *Rule) add(item string) error {
+// addTo takes one setting: keep, kind=…, a flag's name with a value, or a dtype.
+func addTo(r *storage.Rule, item string) error {
 	key, value, hasValue := strings.Cut(item, "=")
 	switch {
 	case key == "keep" && hasValue:
@@ -81,11 +99,20 @@ func (r *Rule) add(item string) error {
 		r.Kind = value
 		return checkKind(value)
 	case key == "dtype":
-		return r.dtype(value)
-	case !hasValue && !isSetting(key):
-		return r.dtype(item)
+		return addDtype(r, value)
+	case !hasValue && !codec.IsSetting(key):
+		return addDtype(r, item)
 	}
-	return r.Over.Parse(key, value, hasValue)
+	return codec.Parse(&r.Layer, key, value, hasValue)
+}
+
+func addDtype(r *storage.Rule, name string) error {
+	if other := r.Layer.Dtype; other != "" {
+		return usage.Errorf("two dtypes, %s and %s", other, name)
+	}
+	_, err := codec.Resolve(name, false) // every layout's names
+	r.Layer.Dtype = name
+	return err
 }
 
 var kinds = []string{"linear", "embedding", "conv1d", "conv2d", "conv3d", "conv-transpose1d", "conv-transpose2d", "conv-transpose3d"}
@@ -95,22 +122,4 @@ func checkKind(name string) error {
 		return usage.Errorf("unknown kind %q%s", name, suggest.HintOrAll(name, kinds))
 	}
 	return nil
-}
-
-func isSetting(name string) bool {
-	for _, f := range codec.Fields() {
-		if f.Flag == name {
-			return true
-		}
-	}
-	return false
-}
-
-func (r *Rule) dtype(name string) error {
-	if other, ok := r.Over["dtype"]; ok {
-		return usage.Errorf("two dtypes, %v and %s", other, name)
-	}
-	_, err := codec.Resolve(name, false) // every layout's names
-	r.Over["dtype"] = name
-	return err
 }

@@ -5,6 +5,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // Soft is a rule of a list that was not given weight by weight: it speaks of
@@ -15,7 +16,7 @@ type Soft struct {
 	Match func(t checkpoint.Tensor) (bool, error)
 	// Drop leaves the tensor out, be it a weight or not; Keep leaves it as it is.
 	Drop, Keep bool
-	Over       Overrides
+	Over       storage.Settings
 	// Label is what the layer is called in place of what it is, nil for that.
 	Label *codec.Label
 	// Refuse says why no such layer can be made, "" where it can.

@@ -193,5 +193,5 @@ func (d *decider) unscaled(t checkpoint.Tensor) error {
 	if !layout.Float8(t.Dtype) || d.AcceptUnscaled {
 		return nil
 	}
-	return usage.SourceErrorf("tensor %s is %s and has no scale: --accept-unscaled-fp8 takes its values as plain numbers, --keep leaves it as it is", t.Name, t.Dtype)
+	return usage.SourceErrorf("tensor %s is %s and has no scale: `AcceptUnscaledFP8` takes its values as plain numbers, `Keep` leaves it as it is", t.Name, t.Dtype)
 }

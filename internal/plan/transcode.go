@@ -14,6 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // TranscodeOptions are the decisions about layers that move to another layout.
@@ -222,9 +223,9 @@ func (t *transcoding) refused() error {
 	if len(t.cannot) == 0 {
 		return nil
 	}
-	help := "--requantize quantizes them again, from their values"
+	help := "`Requantize` quantizes them again, from their values"
 	if t.o.Layout == layout.Comfy && t.o.For == nil && !t.Rename {
-		help += "; --rename keeps SDNQ's layers as they are, which stock ComfyUI does not load"
+		help += "; `Rename` keeps SDNQ's layers as they are, which stock ComfyUI does not load"
 	}
 	return usage.Errorf("%d of %d layers of %s cannot move to the %s layout as they are: %s. %s",
 		t.cannot.layers(), len(t.Layers), t.Checkpoint.Path, t.o.Layout.Name, t.cannot, help)
@@ -254,9 +255,9 @@ func (t *transcoding) config(p *Plan) error {
 	return nil
 }
 
-func mostCommon(steps []Step) Overrides {
+func mostCommon(steps []Step) storage.Settings {
 	counts, most := map[string]int{}, ""
-	given := map[string]Overrides{}
+	given := map[string]storage.Settings{}
 	keys := map[codec.Settings]string{} // few for many layers
 	for i := range steps {
 		s := &steps[i]

@@ -34,13 +34,10 @@ func Wrapped(names iter.Seq[string]) string {
 	if n == 0 {
 		return ""
 	}
-	var flags string
 	found := wrapping(first)
-	for _, prefix := range found {
-		flags += " --strip-prefix " + prefix
-	}
-	return fmt.Sprintf("%d of %d names have %s in them, as %s, which loaders do not know: tensorpress migrate SOURCE DEST%s takes it off",
-		n, all, strings.Join(found, ""), first, flags)
+	take := "`MigrateOptions.StripPrefixes` " + strings.Join(found, " `StripPrefixes` ")
+	return fmt.Sprintf("%d of %d names have %s in them, as %s, which loaders do not know: %s takes it off",
+		n, all, strings.Join(found, ""), first, take)
 }
 
 // wrapping returns what wraps a name, from its beginning, then inside it.

@@ -8,10 +8,10 @@ import (
 
 func TestWrapped(t *testing.T) {
 	for names, want := range map[string]string{
-		"_orig_mod.a.weight _orig_mod.b.weight":          "2 of 2 names have _orig_mod. in them, as _orig_mod.a.weight, which loaders do not know: tensorpress migrate SOURCE DEST --strip-prefix _orig_mod. takes it off",
+		"_orig_mod.a.weight _orig_mod.b.weight":          "2 of 2 names have _orig_mod. in them, as _orig_mod.a.weight, which loaders do not know: `MigrateOptions.StripPrefixes` _orig_mod. takes it off",
 		"a.weight module.b.weight":                       "1 of 2 names have module. in them",
-		"module._orig_mod.a.weight":                      "DEST --strip-prefix module. --strip-prefix _orig_mod. takes",
-		"model.layers.0._orig_mod.self_attn.q.weight":    "DEST --strip-prefix _orig_mod. takes",
+		"module._orig_mod.a.weight":                      "`MigrateOptions.StripPrefixes` module. `StripPrefixes` _orig_mod. takes",
+		"model.layers.0._orig_mod.self_attn.q.weight":    "`MigrateOptions.StripPrefixes` _orig_mod. takes",
 		"a.weight encoder.module.b.weight my_module.c.b": "",
 	} {
 		got := Wrapped(slices.Values(strings.Fields(names)))

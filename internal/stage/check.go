@@ -2,7 +2,6 @@ package stage
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -136,11 +135,11 @@ func (t target) check(o Output) error {
 	}
 	switch {
 	case !o.Force:
-		return existsErrorf("%s exists: name another destination, or give --force to replace it", o.Dest)
+		return usage.Existsf("%s exists: name another destination, or give `Force` to replace it", o.Dest)
 	case t.old.IsDir() != o.Folder:
-		return existsErrorf("%s exists and is %s: name another destination", o.Dest, kindOf(t.old))
+		return usage.Existsf("%s exists and is %s: name another destination", o.Dest, kindOf(t.old))
 	case !o.Folder && !t.old.Mode().IsRegular():
-		return existsErrorf("%s exists and is no ordinary file: name another destination", o.Dest)
+		return usage.Existsf("%s exists and is no ordinary file: name another destination", o.Dest)
 	case o.Folder:
 		return o.checkContents(o.Dest, t.path)
 	}
@@ -164,15 +163,6 @@ func (t target) movable(o Output) error {
 		return usage.Errorf("%s is the folder that you work in, or holds it: name a folder in it, or go elsewhere", o.Dest)
 	}
 	return nil
-}
-
-// existsError is one of usage, and an [fs.ErrExist].
-type existsError struct{ error }
-
-func (existsError) Is(target error) bool { return target == fs.ErrExist }
-
-func existsErrorf(format string, args ...any) error {
-	return usage.Wrap(existsError{fmt.Errorf(format, args...)})
 }
 
 func kindOf(info fs.FileInfo) string {
@@ -207,5 +197,5 @@ func isWritten(old, now fs.FileInfo) bool {
 
 // appeared says that another has been at the destination meanwhile.
 func appeared(o Output) error {
-	return existsErrorf("%s has come to be there, or become another, while this ran: it stays as it is, and nothing of this run is kept: name another destination", o.Dest)
+	return usage.Existsf("%s has come to be there, or become another, while this ran: it stays as it is, and nothing of this run is kept: name another destination", o.Dest)
 }

@@ -2,6 +2,7 @@ package stage
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -44,7 +45,7 @@ func TestCheck(t *testing.T) {
 		{"the source by another way", "out/../src/", true, true, "lies in the source"},
 		{"deep in the source", "src/a/b/c", true, true, "lies in the source"},
 		{"a folder that holds the source", ".", true, true, "holds the source"},
-		{"a folder that is there", "out", true, false, "exists: name another destination, or give --force"},
+		{"a folder that is there", "out", true, false, "exists: name another destination, or give `Force`"},
 		{"a folder to replace", "out", true, true, ""},
 		{"an empty folder", "empty", true, false, "exists"},
 		{"an empty folder to replace", "empty", true, true, ""},
@@ -57,7 +58,11 @@ func TestCheck(t *testing.T) {
 	}
 	for _, tt := range tests {
 		o := Output{Dest: at(tt.dest), Folder: tt.folder, Force: tt.force, Sources: []string{at("src")}, Contents: Contents{Stems: map[string]string{"": "model"}}}
-		wantError(t, tt.name, Check(o), tt.want)
+		err := Check(o)
+		wantError(t, tt.name, err, tt.want)
+		if exists := strings.HasPrefix(tt.want, "exists") || strings.HasPrefix(tt.want, "holds a.jpg"); exists != errors.Is(err, fs.ErrExist) {
+			t.Errorf("%s: %v is fs.ErrExist: %v", tt.name, err, !exists)
+		}
 	}
 	source := []string{at("src/model.safetensors")}
 	wantError(t, "the source itself", Check(Output{Dest: source[0], Force: true, Sources: source}), "lies in the source")

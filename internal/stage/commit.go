@@ -221,7 +221,7 @@ func (s *Stage) putBeside(b Beside, undo *[]func() error) error {
 	case err == nil:
 		*undo = append(*undo, func() error { return os.Rename(to, from) })
 	case errors.Is(err, fs.ErrExist) && b.Needed:
-		return usage.Errorf("%s has come to be beside %s while this ran: it stays as it is, and nothing of this run is kept", b.Name, s.output.Dest)
+		return usage.Existsf("%s has come to be beside %s while this ran: it stays as it is, and nothing of this run is kept", b.Name, s.output.Dest)
 	case errors.Is(err, fs.ErrExist):
 		s.notes = append(s.notes, fmt.Sprintf("%s beside %s has come to be there while this ran, and is another's: what it would say is in the header alone", b.Name, s.output.Dest))
 		err = nil

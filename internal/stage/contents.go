@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // Contents is what a folder consists of that a run makes, as slash paths. With what
@@ -159,7 +161,7 @@ func (c Contents) checkContents(dest, folder string) error {
 	if err != nil || len(strays) == 0 {
 		return inside(err, folder, dest)
 	}
-	return existsErrorf("%s exists and is no model folder that --force replaces: it holds %s, which is no part of an output: move that away, or name another destination",
+	return usage.Existsf("%s exists and is no model folder that `Force` replaces: it holds %s, which is no part of an output: move that away, or name another destination",
 		dest, list(strays))
 }
 

@@ -1,6 +1,10 @@
 // Package usage marks errors by whose fault they are: the command's, where what
 // was asked for does not exist, contradicts itself, or would overwrite something,
 // or the source's. All others are the system's.
+//
+// Texts of errors, notes and reasons name options by their fields, in backquotes:
+// "give `Force`", and where another call is meant, "`MigrateOptions.AddKeys`". The
+// command puts its flags there.
 package usage
 
 import (
@@ -24,6 +28,12 @@ func (e *marked) Is(target error) bool { return target == e.kind }
 
 // Errorf is fmt.Errorf for an error of the command's.
 func Errorf(format string, args ...any) error { return Wrap(fmt.Errorf(format, args...)) }
+
+// Existsf is [Errorf] for what lies where something is to be written: it is an
+// [fs.ErrExist] as well.
+func Existsf(format string, args ...any) error {
+	return Wrap(mark(fmt.Errorf(format, args...), fs.ErrExist))
+}
 
 // Wrap marks an error as the command's, nil excepted.
 func Wrap(err error) error { return mark(err, Err) }

@@ -28,6 +28,9 @@ func TestMarks(t *testing.T) {
 			t.Errorf("%v has the other mark", err)
 		}
 	}
+	if err := fmt.Errorf("more: %w", Existsf("%s exists", "x")); !errors.Is(err, Err) || !errors.Is(err, fs.ErrExist) || err.Error() != "more: x exists" {
+		t.Errorf("%v is no error of the command's that says that something exists", err)
+	}
 	if Wrap(nil) != nil || Source(nil) != nil {
 		t.Error("no error became one")
 	}

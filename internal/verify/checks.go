@@ -75,7 +75,7 @@ func (v *verification) noteIgnored() {
 	}
 	var notes []string
 	for k, n := range counts {
-		notes = append(notes, fmt.Sprintf("%d layers of %s have %s, which this format ignores: tensorpress migrate --drop-ignored leaves it out", n, k.format, k.end))
+		notes = append(notes, fmt.Sprintf("%d layers of %s have %s, which this format ignores: `MigrateOptions.DropIgnored` leaves it out", n, k.format, k.end))
 	}
 	slices.Sort(notes)
 	v.Notes = append(v.Notes, notes...)
@@ -270,7 +270,7 @@ func (v *verification) original(name string) (*engine.Original, bool) {
 		return nil, false
 	}
 	if l := v.sourceLayers[name]; l != nil {
-		return &engine.Original{Values: engine.NewStoredValues(v.source, l, engine.MaxTile(v.Resources)/2, v.Resources), Shape: l.Shape(), Bytes: checkpoint.BytesOf(l.Tensors), Err: l.Err}, true
+		return &engine.Original{Values: engine.NewStoredValues(v.source, l, engine.MaxTile(v.resources())/2, v.resources()), Shape: l.Shape(), Bytes: checkpoint.BytesOf(l.Tensors), Err: l.Err}, true
 	}
 	t, ok := v.source.Lookup(name)
 	return &engine.Original{Values: &engine.PlainValues{Source: v.source, Tensor: t}, Dtype: t.Dtype, Shape: t.Shape, Bytes: t.Size}, ok
@@ -330,7 +330,7 @@ func (v *verification) newLayerCheck(l *layout.Layer) *check {
 		c.source = nil
 	}
 	v.checks = append(v.checks, c)
-	d := engine.NewDecoding(v.output, l, safetensors.F32, v.Resources)
+	d := engine.NewDecoding(v.output, l, safetensors.F32, v.resources())
 	cut, rows, cols := d.Shape()
 	c.found = make([]engine.Sums, cut.Count(rows, cols))
 	c.tasks = d.Compared(c.found, func(w *stream.Worker, a quant.Area, got []float32) (engine.Sums, error) {

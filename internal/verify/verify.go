@@ -21,7 +21,7 @@ import (
 )
 
 // verificationParts prepares the verification of each model of a checkpoint.
-func verificationParts(ctx context.Context, v *report.Verification, checked source.Source, o VerifyOptions) ([]*verification, error) {
+func verificationParts(ctx context.Context, v *report.Verification, checked source.Source, o Options) ([]*verification, error) {
 	folders, err := bundle.ModelsOf(checked)
 	if err != nil {
 		return nil, err
@@ -36,7 +36,7 @@ func verificationParts(ctx context.Context, v *report.Verification, checked sour
 	}
 	var parts []*verification
 	for _, folder := range folders {
-		one := &verification{VerifyOptions: o, Verification: v, checked: checked, folder: folder, from: from}
+		one := &verification{Options: o, Verification: v, checked: checked, folder: folder, from: from}
 		if folder != "" && from != nil && !bundle.HoldsWeights(from.In(folder)) {
 			one.from = nil // compareFolders has said so
 		}
@@ -52,7 +52,7 @@ func compareFolders(v *report.Verification, folders []string, from, checked sour
 		return err
 	}
 	if (folders[0] == "") != (wanted[0] == "") {
-		return usage.Errorf("--source %s and %s: one is a pipeline, the other a model: name the component's folder", from.Path, checked.Path)
+		return usage.Errorf("`Source` %s and %s: one is a pipeline, the other a model: name the component's folder", from.Path, checked.Path)
 	}
 	for _, name := range wanted {
 		if !slices.Contains(folders, name) {
@@ -67,19 +67,25 @@ func compareFolders(v *report.Verification, folders []string, from, checked sour
 	return nil
 }
 
-// VerifyOptions say what an output is held against.
-type VerifyOptions struct {
-	Source    files.Source // the checkpoint it was made from; nil for none
-	For       string       // an application that must load it; "" for none
-	MaxRelMSE *float64     // a layer with a greater error is a problem
-	engine.Resources
+// Options are tensorpress.VerifyOptions, field by field.
+type Options struct {
+	Source    files.Source
+	For       string
+	MaxRelMSE *float64
+	Threads   int
+	Memory    int64
+	Progress  func(done, total int64)
+}
+
+func (o Options) resources() engine.Resources {
+	return engine.Resources{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}
 }
 
 // Verify reads a whole checkpoint, or all of a pipeline's: is it sound, does
 // every layer decode, would an application load it, and how far are its
 // weights from a source's. What it finds is in the result; the error is for
 // what kept it from looking.
-func Verify(ctx context.Context, what files.Source, o VerifyOptions) (*report.Verification, error) {
+func Verify(ctx context.Context, what files.Source, o Options) (*report.Verification, error) {
 	v := &report.Verification{Problems: []report.Problem{}, Layers: []report.LayerError{}}
 	parts, err := verificationParts(ctx, v, source.Of(ctx, what), o)
 	if err != nil {
@@ -100,7 +106,7 @@ func Verify(ctx context.Context, what files.Source, o VerifyOptions) (*report.Ve
 			whole = append(whole, part)
 		}
 	}
-	if err := runAll(ctx, o.Resources, whole, engine.Counter(o.Resources, bytesOfAll(whole))); err != nil {
+	if err := runAll(ctx, o.resources(), whole, engine.Counter(o.resources(), bytesOfAll(whole))); err != nil {
 		return nil, err
 	}
 	for _, part := range whole {
@@ -114,7 +120,7 @@ func Verify(ctx context.Context, what files.Source, o VerifyOptions) (*report.Ve
 
 // verification is that of one model under way.
 type verification struct {
-	VerifyOptions
+	Options
 	*report.Verification
 	checked        source.Source
 	folder         string         // of the model in a pipeline
@@ -153,7 +159,7 @@ func (v *verification) openOthers() (err error) {
 	}
 	if v.from != nil {
 		if v.source, err = checkpoint.OpenPart(*v.from, v.folder); err != nil {
-			return fmt.Errorf("--source: %w", err)
+			return fmt.Errorf("`Source`: %w", err)
 		}
 	}
 	return nil

@@ -113,10 +113,9 @@ func (v isa) load(raw form, m Mem) VecVirtual {
 	return r
 }
 
-func (v isa) and(a, b, to Op)    { v.logic(VPANDD, VPAND, a, b, to) }
-func (v isa) or(a, b, to Op)     { v.logic(VPORD, VPOR, a, b, to) }
-func (v isa) xor(a, b, to Op)    { v.logic(VPXORD, VPXOR, a, b, to) }
-func (v isa) andNot(a, b, to Op) { v.logic(VPANDND, VPANDN, a, b, to) }
+func (v isa) and(a, b, to Op) { v.logic(VPANDD, VPAND, a, b, to) }
+func (v isa) or(a, b, to Op)  { v.logic(VPORD, VPOR, a, b, to) }
+func (v isa) xor(a, b, to Op) { v.logic(VPXORD, VPXOR, a, b, to) }
 
 func (v isa) logic(wide func(...Op), narrow func(a, b, to Op), a, b, to Op) {
 	if v.wide {

@@ -1,0 +1,106 @@
+package codec
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/tensorpress/tensorpress/storage"
+)
+
+// place is where a setting lies, among those in effect and among those that were
+// said.
+type place interface {
+	get(s *Settings) any           // a string, an int or a bool
+	set(s *Settings, v any) bool   // false where v is of another type
+	unusual(s *Settings) bool      // neither nothing nor the default
+	reset(s *Settings)             // to the default
+	Said(g *storage.Settings) bool // whether anything was said
+	take(s *Settings, g *storage.Settings)
+	tell(g *storage.Settings, s *Settings)
+	put(g *storage.Settings, v any) // of the setting's type
+	parse(g *storage.Settings, flag, text string, hasText bool) error
+}
+
+// typed is the place of a setting of one type. Its methods are called for every
+// layer, so they make no values of the type.
+type typed[T string | int | bool] struct {
+	at   func(*Settings) *T
+	said func(*storage.Settings) *T // nil where nothing was said
+	say  func(*storage.Settings, T)
+}
+
+// value is the place of a setting of which nil says nothing.
+func value[T int | bool](at func(*Settings) *T, given func(*storage.Settings) **T) place {
+	return typed[T]{at, func(g *storage.Settings) *T { return *given(g) }, func(g *storage.Settings, v T) { *given(g) = &v }}
+}
+
+// text is that of one of which "" says nothing.
+func text(at func(*Settings) *string, given func(*storage.Settings) *string) place {
+	said := func(g *storage.Settings) *string {
+		if p := given(g); *p != "" {
+			return p
+		}
+		return nil
+	}
+	return typed[string]{at, said, func(g *storage.Settings, v string) { *given(g) = v }}
+}
+
+func (p typed[T]) get(s *Settings) any { return *p.at(s) }
+
+func (p typed[T]) set(s *Settings, v any) (ok bool) {
+	*p.at(s), ok = v.(T)
+	return ok
+}
+
+func (p typed[T]) unusual(s *Settings) bool {
+	var nothing T
+	v := *p.at(s)
+	return v != nothing && v != *p.at(&defaults)
+}
+
+func (p typed[T]) reset(s *Settings) { *p.at(s) = *p.at(&defaults) }
+
+func (p typed[T]) Said(g *storage.Settings) bool { return p.said(g) != nil }
+
+func (p typed[T]) take(s *Settings, g *storage.Settings) {
+	if v := p.said(g); v != nil {
+		*p.at(s) = *v
+	}
+}
+
+func (p typed[T]) tell(g *storage.Settings, s *Settings) { p.say(g, *p.at(s)) }
+
+func (p typed[T]) put(g *storage.Settings, v any) { p.say(g, v.(T)) }
+
+func (p typed[T]) parse(g *storage.Settings, flag, text string, hasText bool) error {
+	v, err := parse(any(*new(T)), flag, text, hasText)
+	if err == nil {
+		p.put(g, v)
+	}
+	return err
+}
+
+// parse reads a value of the type of like.
+func parse(like any, flag, text string, hasText bool) (any, error) {
+	switch like.(type) {
+	case bool:
+		if !hasText {
+			return true, nil
+		}
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s=%s: want true or false", flag, text)
+		}
+		return b, nil
+	case int:
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s %q is not a whole number", flag, text)
+		}
+		return n, nil
+	}
+	if text == "" {
+		return nil, fmt.Errorf("%s wants a value", flag)
+	}
+	return text, nil
+}
