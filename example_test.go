@@ -70,18 +70,6 @@ func ExampleOptions() {
 	// Output: map[F32:8 int8:1 uint4:4]
 }
 
-// A file system of Go's is read as a folder on disk is: one that is embedded into the
-// program, say. Of a store of objects, package files has an example.
-func ExampleInspect() {
-	testdata := files.FS(os.DirFS("testdata"))
-	found, err := tensorpress.Inspect(context.Background(), files.At(testdata, "minilm.safetensors"))
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(len(found.Tensors), found.Bytes)
-	// Output: 23 3806976
-}
-
 // Errors are of a kind: the caller's, the source's, or the system's.
 func ExampleQuantize_errors() {
 	_, err := tensorpress.Quantize(context.Background(), files.Dir("README.md"), files.Dir("out.safetensors"), tensorpress.Options{})

@@ -30,7 +30,7 @@ type Options struct {
 	// Config is the path of an SDNQ config, or of a config.json that holds one, whose
 	// settings are taken; those of Layer and Rules go before.
 	Config string
-	// Like is a quantized model whose settings are taken, layer by layer; nil for none.
+	// Like is a quantized model whose settings are taken, layer by layer.
 	Like files.Source
 	// LayerConfig is the path of a layer config of convert_to_quant's.
 	LayerConfig string
@@ -44,8 +44,7 @@ type Options struct {
 	QuantizationMetadata bool
 	// ShardSize is the most bytes of weights in a file of a folder, 0 for 5 GB.
 	ShardSize int64
-	// Force replaces dest if it is an output and holds nothing else; a sink that is no
-	// path is told of it.
+	// Force replaces dest if it is an output and holds nothing else.
 	Force bool
 	// CopyWeights copies weight files that the output does not describe, too.
 	CopyWeights bool
@@ -68,8 +67,8 @@ type DequantizeOptions struct {
 	// Dtype of the weights that were quantized: "bf16", "f16" or "f32"; "" for what
 	// the metadata or the config says, else that of the kept tensors.
 	Dtype string
-	// Source is what the checkpoint was made from, if SDNQ's packed weights with a
-	// single scale do not tell their shapes; nil for none.
+	// Source is what the checkpoint was made from, if SDNQ's packed
+	// weights with a single scale do not tell their shapes; "" for none.
 	Source files.Source
 
 	// The others are those of [Options].

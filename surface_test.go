@@ -21,7 +21,7 @@ var updateSurface = flag.Bool("update-surface", false, "write the list of public
 func TestSurface(t *testing.T) {
 	const list = "testdata/golden/surface.txt"
 	var names []string
-	for _, dir := range []string{".", "dtype", "files", "quant", "report", "safetensors", "storage"} {
+	for _, dir := range []string{".", "dtype", "quant", "report", "safetensors", "storage"} {
 		names = append(names, public(t, dir)...)
 	}
 	text := strings.Join(names, "\n") + "\n"

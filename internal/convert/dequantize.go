@@ -76,8 +76,7 @@ func readQuantized(ctx context.Context, from files.Source, to files.Sink, o Dequ
 		}
 		var made *source.Source
 		if o.Source != nil {
-			part := whole.In(one.Folder)
-			made = &part
+			made = new(whole.In(one.Folder))
 		}
 		one.Restoration, err = restoration(one.Checkpoint, made, bundle.Within(dest, one.Folder), o)
 		if one.Restoration != nil {

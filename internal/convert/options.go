@@ -58,11 +58,11 @@ func (o Options) resources() engine.Resources {
 }
 
 // request is a quantization; ctq is the command of convert_to_quant whose rules are
-// followed, nil for none, like the files of Like, nil for none.
+// followed, nil for none.
 type request struct {
 	Options
 	ctq  *ctq.Command
-	like *source.Source
+	like *source.Source // nil where Like is
 }
 
 const defaultShardSize = 5_000_000_000

@@ -22,7 +22,7 @@ func Quantize(ctx context.Context, from files.Source, dest files.Sink, o Options
 
 func quantize(ctx context.Context, from files.Source, dest files.Sink, o request) (*report.Report, error) {
 	start := time.Now()
-	j, err := readPlain(ctx, from, dest, &o)
+	j, err := readPlain(ctx, from, dest, o)
 	if err != nil {
 		return nil, err
 	}
@@ -45,22 +45,21 @@ func quantize(ctx context.Context, from files.Source, dest files.Sink, o request
 
 // Plan makes the decisions of [Quantize] and reads no weights. dest may be nil.
 func Plan(ctx context.Context, from files.Source, dest files.Sink, o Options) (*report.Report, error) {
-	j, err := readPlain(ctx, from, dest, &request{Options: o})
+	j, err := readPlain(ctx, from, dest, request{Options: o})
 	return planned(ctx, j, err, dest, o.Force)
 }
 
 // readPlain opens what is quantized and decides about it.
-func readPlain(ctx context.Context, from files.Source, dest files.Sink, o *request) (*job, error) {
+func readPlain(ctx context.Context, from files.Source, dest files.Sink, o request) (*job, error) {
 	if o.Like != nil {
-		like := source.Of(ctx, o.Like)
-		o.like = &like
+		o.like = new(source.Of(ctx, o.Like))
 	}
 	j, err := newJob(bundle.ReadModels(source.Of(ctx, from), o.like))
 	if err != nil {
 		return nil, err
 	}
 	j.parents = o.ctq != nil
-	if err := j.plan(ctx, nameOf(dest), *o, nil); err != nil {
+	if err := j.plan(ctx, nameOf(dest), o, nil); err != nil {
 		return nil, errors.Join(err, j.Close())
 	}
 	return j, nil
