@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -354,4 +355,17 @@ func optionsText(t *testing.T, o report.Options) string {
 		t.Fatal(err)
 	}
 	return pyjson.Dump(all)
+}
+
+// TestEveryFormatIsACase: the JSON of each format that is written is held above.
+func TestEveryFormatIsACase(t *testing.T) {
+	for _, f := range codec.Formats() {
+		isCase := false
+		for _, c := range comfyCases {
+			isCase = isCase || strings.Contains(c.json, `"format": "`+f.Name+`"`)
+		}
+		if f != codec.SDNQ() && f.ReadOnly == "" && !isCase {
+			t.Errorf("no case is %s", f.Name)
+		}
+	}
 }

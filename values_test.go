@@ -56,7 +56,7 @@ func TestAnyAreaDecodes(t *testing.T) {
 				t.Fatal(err, m.Failed())
 			}
 			d := engine.NewDecoding(c, m.Layers[0], safetensors.F32, Resources{})
-			whole := valuesIn(t, d, columns, quant.Area{Rows: rows, Cols: columns})
+			whole := valuesIn(t, d, 1, columns, quant.Area{Rows: rows, Cols: columns})
 			for i, v := range valuesOf(t, plain(t, path), "a.weight") {
 				if math.Float32bits(v) != math.Float32bits(whole[i]) {
 					t.Fatalf("value %d is %v, want %v", i, whole[i], v)
@@ -79,18 +79,20 @@ func someArea(r *rand.Rand, rows, columns int) quant.Area {
 
 func compareArea(t *testing.T, d *engine.Decoding, whole []float32, columns int, a quant.Area) {
 	t.Helper()
-	for i, v := range valuesIn(t, d, columns, a) {
-		if want := whole[a.Index(i, columns)]; math.Float32bits(v) != math.Float32bits(want) {
-			t.Fatalf("%+v of %d columns: value %d is %v, want %v", a, columns, i, v, want)
+	for _, memory := range []int64{1, 0} { // without windows, and with
+		for i, v := range valuesIn(t, d, memory, columns, a) {
+			if want := whole[a.Index(i, columns)]; math.Float32bits(v) != math.Float32bits(want) {
+				t.Fatalf("%+v of %d columns: value %d is %v, want %v", a, columns, i, v, want)
+			}
 		}
 	}
 }
 
-func valuesIn(t *testing.T, d *engine.Decoding, columns int, a quant.Area) (values []float32) {
+func valuesIn(t *testing.T, d *engine.Decoding, memory int64, columns int, a quant.Area) (values []float32) {
 	t.Helper()
 	err := stream.Run(t.Context(), 1, func(yield func(stream.Task) bool) {
 		yield(stream.Task{Do: func(w *stream.Worker) error {
-			got, err := engine.NewStoredValues(d.Source, d.Layer, 3000, Resources{Memory: 1}).Read(w, 0, columns, a)
+			got, err := engine.NewStoredValues(d.Source, d.Layer, 3000, Resources{Memory: memory}).Read(w, 0, columns, a)
 			values = append(values, got...)
 			return err
 		}})

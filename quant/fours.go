@@ -55,63 +55,45 @@ func (f *fours) setCodes(s *Scratch) {
 // are the same but for a power of two. It reports false where there is none for a
 // scale.
 func (f *fours) setFactors() bool {
-	t := f.table
-	t.Raises = false
 	for m := 8; m < 16; m++ {
-		factor, raised, ok := factorFor(f.tensor * float32(m))
+		factor, ok := factorFor(f.tensor * float32(m))
 		if !ok {
 			return false
 		}
-		t.Raises = t.Raises || raised != noneRaised
 		for code := 2; code < 0x7F; code++ {
 			if fraction, exponent := math.Frexp(float64(kernel.E4M3.Decode(uint16(code)))); 16*fraction == float64(m) {
-				t.Factors[code] = factor * float32(math.Ldexp(1, 4-exponent))
-				for i, mantissa := range raised {
-					t.Raised[i][code] = [2]uint16{mantissa, mantissa}
-				}
+				f.table.Factors[code] = factor * float32(math.Ldexp(1, 4-exponent))
 			}
 		}
 	}
 	return true
 }
 
-var noneRaised = [2]uint16{0xFFFF, 0xFFFF} // more bits than a mantissa has
-
 // factorFor returns a factor whose products decide between codes as quotients by
-// the scale do, if one next to the inverse does; rather one with nothing to raise.
-func factorFor(scale float32) (factor float32, raised [2]uint16, ok bool) {
+// the scale do, if one next to the inverse does.
+func factorFor(scale float32) (factor float32, ok bool) {
 	inverse := math.Float32bits(4 / scale)
 	for _, bits := range []uint32{inverse, inverse - 1, inverse + 1, inverse - 2, inverse + 2, inverse - 3} {
-		by := math.Float32frombits(bits)
-		some, decided := decides(by, scale)
-		if decided && (!ok || some == noneRaised) {
-			factor, raised, ok = by, some, true
-		}
-		if ok && raised == noneRaised {
-			break
+		if factor = math.Float32frombits(bits); decides(factor, scale) {
+			return factor, true
 		}
 	}
-	return factor, raised, ok
+	return 0, false
 }
 
-// decides looks at the values of bfloat16 next to bounds between codes. Any other is
-// so far from them that nothing is to be decided. Values on bounds go up or down by
-// turns: where all come to lie below, those that go up are raised. Their mantissas
-// are two, as one bound is twice another.
-func decides(factor, scale float32) (raised [2]uint16, ok bool) {
-	raised = noneRaised
+// decides reports whether multiplying by the factor rounds the values of bfloat16
+// next to bounds between codes as dividing by the scale does. Any other is so far from
+// them that nothing is to be decided. Quotients on bounds go up or down by turns, so
+// that for some scales no factor does.
+func decides(factor, scale float32) bool {
 	for code, bound := range kernel.FourBounds {
 		x := RoundTo(scale*float32(bound)/4, safetensors.BF16)
 		above, up := float64(x)*float64(factor) >= float64(bound), kernel.E2M1.Encode(x/scale) > uint16(code)
-		switch {
-		case above == up:
-		case above, code%2 == 0:
-			return raised, false
-		default:
-			raised[code/3] = uint16(math.Float32bits(x) >> 16 << 9)
+		if above != up {
+			return false
 		}
 	}
-	return raised, true
+	return true
 }
 
 // encode stores whole blocks.

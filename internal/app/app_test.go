@@ -2,6 +2,7 @@ package app
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -36,6 +37,28 @@ func TestLoading(t *testing.T) {
 					t.Errorf("%s of %s: listed %q, %s loads it: %v", f.Name, layout, text, a.Name, loads)
 				}
 			}
+		}
+	}
+}
+
+// TestRowsAreWhole: what a row leaves out, or says twice, shows in no other place.
+func TestRowsAreWhole(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/verify.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range All() {
+		if a.Layout != "sdnq" && a.Layout != "comfy" {
+			t.Errorf("%s reads the layout %q", a.Name, a.Layout)
+		}
+		if (a.sdnq == nil) != (a.loads == nil) {
+			t.Errorf("%s: it wants sdnq and loads, or neither", a.Name)
+		}
+		if a.Folder && a.ConfigFile {
+			t.Errorf("%s: a folder has its config in config.json", a.Name)
+		}
+		if name := a.Name; !strings.Contains(string(doc), "`"+name+"`") && !strings.Contains(string(doc), "`--for "+name+"`") {
+			t.Errorf("%s: docs/verify.md does not have it", name)
 		}
 	}
 }

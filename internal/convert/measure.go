@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/tensorpress/tensorpress/internal/bundle"
-	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/verify"
 	"github.com/tensorpress/tensorpress/report"
 )
@@ -24,21 +23,21 @@ func (j *job) measure(ctx context.Context, o request, done func(n int64), r *rep
 	if !o.Measure {
 		return nil
 	}
-	var models []verify.Staged
-	for _, one := range j.Models {
-		models = append(models, verify.Staged{Output: j.written(ctx, one, r.Dest), Folder: one.Folder, Source: one.Checkpoint})
-	}
-	v, err := verify.MeasureStaged(ctx, models, o.resources(), done)
+	v, err := verify.MeasureStaged(ctx, j.written(ctx, r.Dest), o.resources(), done)
 	if err == nil {
 		r.Add(v)
 	}
 	return err
 }
 
-// written is a model as it lies where it was written to.
-func (j *job) written(ctx context.Context, one *bundle.Model, dest string) source.Source {
-	if bundle.IsFolder(dest) {
-		return j.out.Written(ctx, one.Folder)
+// written are the models of the output as they lie where they were written to.
+func (j *job) written(ctx context.Context, dest string) (models []verify.Staged) {
+	for _, one := range j.Models {
+		part := one.Folder
+		if !bundle.IsFolder(dest) {
+			part = one.Plan.Files[0].Name
+		}
+		models = append(models, verify.Staged{Output: j.out.Written(ctx, part), Folder: one.Folder, Source: one.Checkpoint})
 	}
-	return j.out.Written(ctx, one.Plan.Files[0].Name)
+	return models
 }

@@ -119,10 +119,8 @@ func addLosses(r *report.Report, losses map[string][]engine.Sums) {
 		if !ok {
 			continue
 		}
-		total := engine.Sums{Nonfinite: -1}
-		for _, s := range found {
-			total.Add(s)
-		}
-		r.Layers[i].Figures = &report.Figures{Error: total.Relative(), MaxAbs: engine.FiniteOrNil(total.MaxAbs)}
+		total := engine.Total(found)
+		figures := total.Figures()
+		r.Layers[i].Figures = &figures
 	}
 }

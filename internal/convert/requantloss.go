@@ -3,15 +3,11 @@ package convert
 import (
 	"context"
 
-	"github.com/tensorpress/tensorpress/internal/bundle"
-	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
-	"github.com/tensorpress/tensorpress/internal/stream"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/verify"
 	"github.com/tensorpress/tensorpress/report"
-	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // bytesAgain counts what [job.measureAgain] reads of the output.
@@ -35,56 +31,19 @@ func (j *job) measureAgain(ctx context.Context, r engine.Resources, done func(n 
 	if j.bytesAgain() == 0 {
 		return nil
 	}
-	var all []*engine.Comparison
-	for _, one := range j.Models {
-		c, err := checkpoint.Open(j.written(ctx, one, to.Dest))
-		if err != nil {
-			return err
-		}
-		defer c.Close() // before the stage moves it
-		found, err := comparisons(one, c, r)
-		if err != nil {
-			return err
-		}
-		all = append(all, found...)
-	}
-	tasks := func(yield func(stream.Task) bool) {
-		for _, c := range all {
-			if !c.Tasks(yield) {
-				return
+	models := j.written(ctx, to.Dest)
+	for i, one := range j.Models {
+		models[i].Layers = map[string]*layout.Layer{}
+		for k := range one.Plan.Steps {
+			if s := &one.Plan.Steps[k]; isAgain(s) {
+				models[i].Layers[layout.WeightName(s.Layer)] = s.From
 			}
 		}
 	}
-	if err := stream.Run(ctx, engine.Workers(r), tasks, done); err != nil {
-		return err
-	}
-	losses := make(map[string][]engine.Sums, len(all))
-	for _, c := range all {
-		losses[c.Name] = c.Found
-	}
-	addLosses(to, losses)
-	return nil
-}
-
-// comparisons pairs the layers of a staged output with those of the source.
-func comparisons(one *bundle.Model, c *checkpoint.Checkpoint, r engine.Resources) ([]*engine.Comparison, error) {
-	m, err := bundle.ReadModel(c, nil)
+	v, err := verify.MeasureStaged(ctx, models, r, done)
 	if err == nil {
-		err = m.Failed()
+		to.Add(v)
+		to.Total = nil // of some layers
 	}
-	if err != nil {
-		return nil, err
-	}
-	written := map[string]*layout.Layer{}
-	for _, l := range m.Layers {
-		written[l.Name] = l
-	}
-	var all []*engine.Comparison
-	for i := range one.Plan.Steps {
-		if s := &one.Plan.Steps[i]; isAgain(s) {
-			got := engine.NewDecoding(c, written[s.Layer], safetensors.F32, r)
-			all = append(all, &engine.Comparison{Name: one.Named(s.Layer), Got: got, Want: engine.NewStoredValues(one.Checkpoint, s.From, quant.TileSize, r)})
-		}
-	}
-	return all, nil
+	return err
 }

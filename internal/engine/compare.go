@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"math"
 
 	"github.com/tensorpress/tensorpress/internal/kernel"
@@ -10,27 +11,67 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// Comparison is a layer that was quantized again and the one that it comes
-// from.
+// Comparison is of what a layer decodes to: with the weight that it was made of, where
+// there is one, and else only whether all of it are numbers.
 type Comparison struct {
-	Name  string // in the report
-	Got   *Decoding
-	Want  Values
-	Found []Sums // by tile
+	got   *Decoding
+	want  *Original // or nil
+	Found []Sums    // by tile
 }
 
-// Tasks yields the comparison of every tile.
+// NewComparison prepares that of a layer.
+func NewComparison(got *Decoding, want *Original) *Comparison {
+	cut, rows, cols := got.Shape()
+	return &Comparison{got, want, make([]Sums, cut.Count(rows, cols))}
+}
+
+// Original is a tensor of the source, or a layer of it restored.
+type Original struct {
+	Values
+	Dtype safetensors.Dtype // 0 for a layer
+	Shape []int
+	Bytes int64
+	Err   error // why a layer cannot be restored
+}
+
+// Tasks yields the comparison of every tile. The very values are read only where near
+// ones will not do.
 func (c *Comparison) Tasks(yield func(stream.Task) bool) bool {
-	cut, rows, cols := c.Got.Shape()
-	c.Found = make([]Sums, cut.Count(rows, cols))
-	return c.Got.Compared(c.Found, func(w *stream.Worker, a quant.Area, got []float32) (Sums, error) {
-		s := Sums{Nonfinite: -1}
-		want, err := c.Want.Read(w, 1, cut.Cols, a)
+	first, exact := c.got.near(), false
+	if first == nil {
+		first, exact = c.got, true
+	}
+	return c.got.tiles(yield, func(w *stream.Worker, tile int, a quant.Area) error {
+		s := &c.Found[tile]
+		got, err := first.Read(w, a)
 		if err == nil {
-			s.Measure(want, got)
+			err = c.compare(w, s, a, got)
 		}
-		return s, err
-	})(yield)
+		if err != nil || exact || !Large(got) && s.visible() {
+			return err
+		}
+		if _, err := c.got.restore(w, got, a); err != nil {
+			return err
+		}
+		return c.compare(w, s, a, got)
+	})
+}
+
+// compare finds the sums of a tile.
+func (c *Comparison) compare(w *stream.Worker, s *Sums, a quant.Area, got []float32) error {
+	*s = Sums{Nonfinite: -1}
+	columns := c.got.Layer.Codec.Cut().Cols
+	if c.want != nil {
+		if err := s.measureArea(w, c.want, columns, a, got); err != nil {
+			return err
+		}
+	}
+	var n *quant.NonfiniteError
+	// a value that is not finite makes the sum so
+	if (c.want == nil || FiniteOrNil(s.Errors) == nil) && errors.As(quant.CheckArea(a, got, columns), &n) {
+		s.Nonfinite = n.Index
+	}
+	return nil
 }
 
 // Sums are what errors are computed from; they are added in a fixed order, so
@@ -40,6 +81,15 @@ type Sums struct {
 	MaxAbs          float64
 	Nonfinite       int // index of the first value that decodes to no number, -1
 	Differs         bool
+}
+
+// Total adds up those of tiles.
+func Total(found []Sums) Sums {
+	total := Sums{Nonfinite: -1}
+	for _, s := range found {
+		total.Add(s)
+	}
+	return total
 }
 
 // Add adds the sums of the next tile.
@@ -62,47 +112,17 @@ func (s *Sums) Relative() report.Error {
 	return report.Error{RelMSE: FiniteOrNil(rel), SQNR: FiniteOrNil(-10 * math.Log10(rel))}
 }
 
+// Figures are what a report has of a layer.
+func (s *Sums) Figures() report.Figures {
+	return report.Figures{Error: s.Relative(), MaxAbs: FiniteOrNil(s.MaxAbs)}
+}
+
 // FiniteOrNil is nil for NaN and infinities, which JSON has not.
 func FiniteOrNil(x float64) *float64 {
 	if math.IsNaN(x) || math.IsInf(x, 0) {
 		return nil
 	}
 	return &x
-}
-
-// Original is a tensor of the source, or a layer of it restored.
-type Original struct {
-	Values
-	Dtype safetensors.Dtype // 0 for a layer
-	Shape []int
-	Bytes int64
-	Err   error // why a layer cannot be restored
-}
-
-// Compared are tasks that find sums of every tile. The very values are read only
-// where near ones will not do.
-func (d *Decoding) Compared(found []Sums, compare func(w *stream.Worker, a quant.Area, got []float32) (Sums, error)) func(yield func(stream.Task) bool) bool {
-	first, exact := d.near(), false
-	if first == nil {
-		first, exact = d, true
-	}
-	return func(yield func(stream.Task) bool) bool {
-		return d.tiles(yield, func(w *stream.Worker, tile int, a quant.Area) error {
-			got, err := first.Read(w, a)
-			if err != nil {
-				return err
-			}
-			found[tile], err = compare(w, a, got)
-			if err != nil || exact || !Large(got) && found[tile].visible() {
-				return err
-			}
-			if _, err := d.restore(w, got, a); err != nil {
-				return err
-			}
-			found[tile], err = compare(w, a, got)
-			return err
-		})
-	}
 }
 
 // Large reports whether values, near those that a sum in single precision comes to,
@@ -118,8 +138,8 @@ func Large(values []float32) bool {
 // compare with.
 func (s *Sums) visible() bool { return s.Squares == 0 || s.Errors > 1e-8*s.Squares }
 
-// MeasureArea adds up the errors of an area of the source.
-func (s *Sums) MeasureArea(w *stream.Worker, source *Original, columns int, a quant.Area, got []float32) error {
+// measureArea adds up the errors of an area of the source.
+func (s *Sums) measureArea(w *stream.Worker, source *Original, columns int, a quant.Area, got []float32) error {
 	if plain, ok := source.Values.(*PlainValues); ok && source.Dtype == safetensors.BF16 { // the usual one
 		want, err := plain.raw(w, columns, a)
 		if err == nil {

@@ -15,11 +15,16 @@ type Decoding struct {
 	Layer  *layout.Layer
 	out    safetensors.Dtype
 	Resources
+	windows
 }
 
 // NewDecoding prepares a layer to be restored in the dtype out.
 func NewDecoding(c *checkpoint.Checkpoint, l *layout.Layer, out safetensors.Dtype, r Resources) *Decoding {
-	return &Decoding{c, l, out, r}
+	d := &Decoding{Source: c, Layer: l, out: out, Resources: r}
+	if l.Codec != nil { // else the layer is not read
+		d.windows = d.newWindows()
+	}
+	return d
 }
 
 // near is one that reads nearly the same values faster, or nil.
@@ -44,9 +49,8 @@ func (d *Decoding) Shape() (cut quant.Cut, rows, cols int) {
 // tiles yields a task for every area.
 func (d *Decoding) tiles(yield func(stream.Task) bool, do func(w *stream.Worker, tile int, a quant.Area) error) bool {
 	cut, rows, cols := d.Shape()
-	bands := d.bands()
 	for tile, a := range cut.Areas(rows, cols) {
-		if !bands.before(a, cut.Cols, yield) {
+		if !d.ahead(a, yield) {
 			return false
 		}
 		if !yield(stream.Task{Bytes: int64(a.Values()), Do: func(w *stream.Worker) error { return do(w, tile, a) }}) {
@@ -67,39 +71,51 @@ func (d *Decoding) Read(w *stream.Worker, a quant.Area) ([]float32, error) {
 
 // restore fills dst with an area of the layer; n are the bytes read.
 func (d *Decoding) restore(w *stream.Worker, dst []float32, a quant.Area) (n int, err error) {
-	var src [maxParts][]byte
-	parts := src[:len(d.Layer.Parts)]
 	c, n, err := d.codec(w)
 	if err != nil {
 		return n, err
 	}
-	bands := d.bands()
-	if bands.has(a) {
-		c, _ = codec.ByRows(c)
-	}
-	for i := range parts {
-		if i == 0 && bands.has(a) {
-			parts[i], err = bands.codes(w, a)
-		} else {
-			parts[i], err = d.part(w, c, i, a)
-		}
-		if err != nil {
-			return n, err
-		}
-		n += len(parts[i])
+	var src [maxParts][]byte
+	parts := src[:len(d.Layer.Parts)]
+	if c, err = d.read(w, c, a, parts); err != nil {
+		return n, err
 	}
 	c.Decode(dst, parts, a, d.out, &w.Scratch)
-	return n, nil
+	return n + bytesOf(parts), nil
 }
 
-// part reads what an area takes of tensor i.
-func (d *Decoding) part(w *stream.Worker, c codec.Codec, i int, a quant.Area) ([]byte, error) {
-	spans := c.Needed(i, a)
-	dst := w.Bytes(i, quant.SpanBytes(spans))
-	if short(spans) {
-		return dst, d.readShort(w, c, i, a, spans[0], dst)
+func bytesOf(parts [][]byte) (n int) {
+	for _, part := range parts {
+		n += len(part)
 	}
-	return dst, readSpans(d.Source, d.Layer.Parts[i], spans, dst)
+	return n
+}
+
+// read reads what an area takes of each tensor, and returns the codec that decodes it:
+// one that takes codes by rows where a window has them so.
+func (d *Decoding) read(w *stream.Worker, c codec.Codec, a quant.Area, parts [][]byte) (codec.Codec, error) {
+	from, err := d.window(w, a)
+	if err != nil {
+		return nil, err
+	}
+	for i := range parts {
+		if i == 0 && from != nil && d.straighten != nil {
+			parts[i] = from.codes(a)
+			continue
+		}
+		spans := c.Needed(i, a)
+		parts[i] = w.Bytes(i, quant.SpanBytes(spans))
+		if from != nil && d.parts[i] && from.take(i, spans[0], c.Needed(i, from.Area)[0], parts[i]) {
+			continue
+		}
+		if err := readSpans(d.Source, d.Layer.Parts[i], spans, parts[i]); err != nil {
+			return nil, err
+		}
+	}
+	if from != nil && d.straighten != nil {
+		c, _ = codec.ByRows(c)
+	}
+	return c, nil
 }
 
 // codec returns the layer's, with what all areas take of it at hand; n are the

@@ -142,11 +142,8 @@ func finiteTasks(c *checkpoint.Checkpoint, l *layout.Layer, r Resources, yield f
 	columns := l.Codec.Cut().Cols
 	return d.tiles(yield, func(w *stream.Worker, _ int, a quant.Area) error {
 		src := make([][]byte, len(l.Parts))
-		for i := range src {
-			var err error
-			if src[i], err = d.part(w, l.Codec, i, a); err != nil {
-				return err
-			}
+		if _, err := d.read(w, l.Codec, a, src); err != nil {
+			return err
 		}
 		if surelyFinite(l.Parts, src) {
 			return nil

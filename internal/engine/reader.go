@@ -67,7 +67,7 @@ type storedValues struct {
 
 // NewStoredValues are those of a layer, decoded in areas of at most limit values.
 func NewStoredValues(c *checkpoint.Checkpoint, l *layout.Layer, limit int, r Resources) storedValues {
-	return storedValues{Decoding{c, l, safetensors.F32, r}, min(limit, quant.TileSize)}
+	return storedValues{*NewDecoding(c, l, safetensors.F32, r), min(limit, quant.TileSize)}
 }
 
 // pieceBuffer is the worker's buffer of values for pieces that are larger than

@@ -55,12 +55,7 @@ func BenchmarkKernels(b *testing.B) {
 		{"EncodeFloat6BF16 of 4096", func() { EncodeFloats(small, bf16, RawBF16, symmetric.Sized(n/4096), 4096, float6) }},
 		{"EncodeFourBlocks", func() {
 			for at := 0; at < n; at += n / 4 { // as many as are encoded at a time
-				EncodeFourBlocks(small[:n/8], raw[:n/64], bf16[2*at:][:n/2], fours[0])
-			}
-		}},
-		{"EncodeFourBlocks raised", func() {
-			for at := 0; at < n; at += n / 4 {
-				EncodeFourBlocks(small[:n/8], raw[:n/64], bf16[2*at:][:n/2], fours[1])
+				EncodeFourBlocks(small[:n/8], raw[:n/64], bf16[2*at:][:n/2], fours)
 			}
 		}},
 		{"EncodeEightBlocks", func() {

@@ -5,7 +5,6 @@ package kernel
 import (
 	"math"
 	"slices"
-	"unsafe"
 )
 
 // booksBy takes as many groups as vectors have lanes.
@@ -31,15 +30,6 @@ func meansBy(asm func(levels, middles, sums *float32, counts *uint32, rows uint3
 	return func(levels, middles, sums []float32, counts []uint32, n int) (moved, unordered uint32) {
 		sums, counts, middles = sums[:len(levels)], counts[:len(middles)], middles[:len(levels)/BookLevels*(BookLevels-1)]
 		return asm(&levels[0], &middles[0], &sums[0], &counts[0], uint32(n))
-	}
-}
-
-func bookCodesBy(asm func(codes *uint16, x *float32, steps int, middles *float32)) func(codes []uint16, x, middles []float32) {
-	return func(codes []uint16, x, middles []float32) {
-		n := len(x) &^ (step - 1)
-		codes, middles = codes[:len(x)], middles[:BookLevels-1]
-		asm(unsafe.SliceData(codes), unsafe.SliceData(x), n/step, unsafe.SliceData(middles))
-		bookCodes(codes[n:], x[n:], middles)
 	}
 }
 

@@ -12,10 +12,6 @@ type FourBlocks struct {
 	Codes [1 << 15]byte
 	// Factors are what magnitudes are multiplied by, to below 32, by a scale's code.
 	Factors [1 << 8]float32
-	// Raised are two mantissas, in the high bits, of magnitudes that are taken for
-	// the next higher ones; each of them twice. One with other bits is none.
-	Raised [2][1 << 8][2]uint16
-	Raises bool // any
 }
 
 // FourBounds are those between codes, of magnitudes multiplied by a factor of
@@ -63,10 +59,6 @@ func greatestBF16(values []byte) (greatest uint16) {
 // code is that of a bfloat16 value. Its product is exact in double precision.
 func (f *FourBlocks) code(value []byte, scale byte) byte {
 	bits := binary.LittleEndian.Uint16(value)
-	magnitude := bits & 0x7FFF
-	if m := bits << 9; f.Raises && (m == f.Raised[0][scale][0] || m == f.Raised[1][scale][0]) {
-		magnitude++
-	}
-	x := math.Float32frombits(uint32(magnitude) << 16)
+	x := math.Float32frombits(uint32(bits&0x7FFF) << 16)
 	return byte(fourLevels[int32(float64(x)*float64(f.Factors[scale]))&31] | bits>>12&8)
 }

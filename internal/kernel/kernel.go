@@ -8,8 +8,8 @@
 // how to add a kernel or a set.
 package kernel
 
-//go:generate go run -C gen . -out ../kernels_amd64.s -stubs ../stubs_amd64.go -pkg kernel
-//go:generate go run -C gen ./neon -out ../kernels_arm64.s -stubs ../stubs_arm64.go
+//go:generate go run -C gen . -out ../kernels_amd64.s -stubs ../stubs_amd64.go -calls ../calls_amd64.go -pkg kernel
+//go:generate go run -C gen ./neon -out ../kernels_arm64.s -stubs ../stubs_arm64.go -calls ../calls_arm64.go
 
 // A set is an implementation for one instruction set.
 type set struct {
@@ -65,7 +65,7 @@ type set struct {
 	productExact                     func(dst Rows, up, down []float32)
 }
 
-var portable = set{
+var portable = (&set{
 	name:         "portable",
 	ranges:       [2]func([]float32, []float32, []byte, int){rangesOf(RawBF16), rangesOf(RawF32)},
 	absMax:       [2]func([]float32, []byte, int){absMaxOf(RawBF16), absMaxOf(RawF32)},
@@ -83,12 +83,17 @@ var portable = set{
 	errors:  [2]func(*Errors, []byte, []float32){errorsOf(RawBF16), errorsOf(RawF32)},
 	scaleBy: scaleBy, scaleFrom: scaleFrom,
 	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes, fitBooks: fitBooks,
-	rotateBF16: widening(widenBF16, rotate), rotateOnceBF16: widening(widenBF16, rotateOnce),
-	decodeRotatedOnce: decoding(decodeBytes, unrounded, rotateOnce), decodeRotatedBF16: decoding(decodeBytes, roundBF16, rotate),
-	lookUpRotated: lookingUp(lookUp, rotate),
-	project:       projectBy(portablePanels), projectFused: projectBy(fusedPanels), collect: collectBy(portablePanels), addSums: addSums,
+	project: projectBy(portablePanels), projectFused: projectBy(fusedPanels), collect: collectBy(portablePanels), addSums: addSums,
 	projectBF16: projectWidened(portablePanels, widenBF16), collectBF16: collectBF16, addWide: addWide, leastBF16: leastBF16,
 	add: add, subtract: subtract, product: product, productFused: productFused, productExact: product,
+}).joined()
+
+// joined sets what is one kernel after another.
+func (s *set) joined() set {
+	s.rotateBF16, s.rotateOnceBF16 = widening(s.widenBF16, s.rotate), widening(s.widenBF16, s.rotateOnce)
+	s.decodeRotatedOnce, s.decodeRotatedBF16 = decoding(s.decodeBytes, unrounded, s.rotateOnce), decoding(s.decodeBytes, s.roundBF16, s.rotate)
+	s.lookUpRotated = lookingUp(s.lookUp, s.rotate)
+	return *s
 }
 
 // WidenBF16 reads little-endian bfloat16 values.

@@ -271,8 +271,8 @@ turn: // 30 instructions
 turnDone:
 	RET
 
-// func castSmallNEON(codes *uint16, x *float32, steps int, c *uint32)
-TEXT ·castSmallNEON(SB), NOSPLIT, $0-32
+// func encodeSmallNEON(codes *uint16, x *float32, steps int, c *uint32)
+TEXT ·encodeSmallNEON(SB), NOSPLIT, $0-32
 	MOVD codes+0(FP), R0
 	MOVD x+8(FP), R1
 	MOVD steps+16(FP), R2

@@ -106,15 +106,6 @@ func leastBF16By(asm func(least *uint16, src *byte, steps int)) func(src []byte)
 	}
 }
 
-func addWideBy(asm func(dst *float64, x *float32, scale float64, steps int)) func(dst []float64, x []float32, scale float64) {
-	return func(dst []float64, x []float32, scale float64) {
-		dst = dst[:len(x)]
-		n := len(x) &^ (step - 1)
-		asm(unsafe.SliceData(dst), unsafe.SliceData(x), scale, n/step)
-		addWide(dst[n:], x[n:], scale)
-	}
-}
-
 // addSumsBy takes four rows and 16 columns of x at a time; where there are fewer
 // rows, each four times.
 func addSumsBy(asm func(sums *float64, stride int, a *float64, row, term int, x *float64, xStride, n int)) func(dst []float64, f Factors, x []float64, width, used int) {
@@ -161,14 +152,5 @@ func productBy(asm func(dst, up, down *float32, dstStride, upStride, downStride,
 		if steps*step < dst.Values {
 			rest(dst, up, down, steps*step)
 		}
-	}
-}
-
-func pairwiseBy(asm func(x, y *float32, steps int), rest func(x, y []float32)) func(x, y []float32) {
-	return func(x, y []float32) {
-		y = y[:len(x)]
-		n := len(x) &^ (step - 1)
-		asm(unsafe.SliceData(x), unsafe.SliceData(y), n/step)
-		rest(x[n:], y[n:])
 	}
 }

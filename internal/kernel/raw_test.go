@@ -115,21 +115,19 @@ func rawOps() (list []op) {
 			}
 		}})
 	}
-	for raises, f := range fourBlocksUnderTest() {
-		list = append(list, op{fmt.Sprint("fourBlocks ", raises), func(k *set, b buffers) {
-			for i := range len(b.bytes) / 2 { // finite
-				if b.bytes[2*i+1]&0x7F == 0x7F {
-					b.bytes[2*i+1] ^= 0x40
-				}
+	list = append(list, op{"fourBlocks", func(k *set, b buffers) {
+		for i := range len(b.bytes) / 2 { // finite
+			if b.bytes[2*i+1]&0x7F == 0x7F {
+				b.bytes[2*i+1] ^= 0x40
 			}
-			encode, to := k.fourBlocks, b.byteCodes()
-			if encode == nil {
-				encode = fourBlocks
-			}
-			n := len(to) / 9
-			encode(to[:8*n], to[8*n:9*n], b.bytes[:32*n], f)
-		}})
-	}
+		}
+		encode, to := k.fourBlocks, b.byteCodes()
+		if encode == nil {
+			encode = fourBlocks
+		}
+		n := len(to) / 9
+		encode(to[:8*n], to[8*n:9*n], b.bytes[:32*n], fourBlocksUnderTest())
+	}})
 	for _, near := range []bool{false, true} { // of all magnitudes, or of 16 exponents
 		list = append(list, op{fmt.Sprint("eightBlocks ", near), func(k *set, b buffers) {
 			for i := range len(b.bytes) / 2 {
@@ -149,20 +147,16 @@ func rawOps() (list []op) {
 }
 
 // fourBlocksUnderTest bring magnitudes below a power of two, from the greatest of a
-// block, to below 25.3, and raise every mantissa somewhere, or none.
-var fourBlocksUnderTest = sync.OnceValue(func() []*FourBlocks {
+// block, to below 25.3.
+var fourBlocksUnderTest = sync.OnceValue(func() *FourBlocks {
 	f := new(FourBlocks)
 	for bits := range f.Codes {
 		f.Codes[bits] = byte(bits >> 7)
 	}
 	for code := 8; code < 255; code++ {
 		f.Factors[code] = 25.3 * math.Float32frombits(uint32(253-code)<<23)
-		first, second := uint16(code<<9), uint16(code*37<<8)
-		f.Raised[0][code], f.Raised[1][code] = [2]uint16{first, first}, [2]uint16{second, second}
 	}
-	raises := *f
-	raises.Raises = true
-	return []*FourBlocks{f, &raises}
+	return f
 })
 
 // encodeOps are those of groups of one size, with zero points and without.

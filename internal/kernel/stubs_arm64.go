@@ -39,10 +39,10 @@ func multiplyNEON(x *float32, steps int, scale, lo, hi float32)
 //go:noescape
 func roundIntsNEON(codes *uint16, x *float32, steps int, offset, nan uint32)
 
-// castSmallNEON works on that many times 16 values.
+// encodeSmallNEON works on that many times 16 values.
 //
 //go:noescape
-func castSmallNEON(codes *uint16, x *float32, steps int, c *uint32)
+func encodeSmallNEON(codes *uint16, x *float32, steps int, c *uint32)
 
 // decodeIntsNEON works on that many times 16 codes.
 //

@@ -11,63 +11,8 @@ import (
 // Assembly works on steps of that many values; portable code does the rest.
 const step = 16
 
-func widenBy(asm func(dst *float32, src *byte, steps int), rest func(dst []float32, src []byte)) func(dst []float32, src []byte) {
-	return func(dst []float32, src []byte) {
-		n := len(dst) &^ (step - 1)
-		src = src[:2*len(dst)]
-		asm(unsafe.SliceData(dst), unsafe.SliceData(src), n/step)
-		rest(dst[n:], src[2*n:])
-	}
-}
-
-func narrowBy(asm func(dst *byte, src *float32, steps int), rest func(dst []byte, src []float32)) func(dst []byte, src []float32) {
-	return func(dst []byte, src []float32) {
-		n := len(src) &^ (step - 1)
-		dst = dst[:2*len(src)]
-		asm(unsafe.SliceData(dst), unsafe.SliceData(src), n/step)
-		rest(dst[2*n:], src[n:])
-	}
-}
-
-func divideBy(asm func(x *float32, steps int, zero, scale, lo, hi float32)) func(x []float32, zero, scale, lo, hi float32) {
-	return func(x []float32, zero, scale, lo, hi float32) {
-		n := len(x) &^ (step - 1)
-		asm(unsafe.SliceData(x), n/step, zero, scale, lo, hi)
-		divide(x[n:], zero, scale, lo, hi)
-	}
-}
-
-func multiplyBy(asm func(x *float32, steps int, scale, lo, hi float32)) func(x []float32, factor, lo, hi float32) {
-	return func(x []float32, factor, lo, hi float32) {
-		n := len(x) &^ (step - 1)
-		asm(unsafe.SliceData(x), n/step, factor, lo, hi)
-		multiply(x[n:], factor, lo, hi)
-	}
-}
-
-func roundIntsBy(asm func(codes *uint16, x *float32, steps int, offset, nan uint32)) func(codes []uint16, x []float32, offset int32, nan uint16) {
-	return func(codes []uint16, x []float32, offset int32, nan uint16) {
-		n := len(x) &^ (step - 1)
-		codes = codes[:len(x)]
-		asm(unsafe.SliceData(codes), unsafe.SliceData(x), n/step, uint32(offset-0x4B400000), uint32(nan))
-		roundInts(codes[n:], x[n:], offset, nan)
-	}
-}
-
-// castSmallBy leaves floats whose zero has no sign to the portable function.
-func castSmallBy(asm func(codes *uint16, x *float32, steps int, c *uint32)) func(codes []uint16, x []float32, f *Small) {
-	return func(codes []uint16, x []float32, f *Small) {
-		n := 0
-		if c := smallConstants[f]; c != nil {
-			n = len(x) &^ (step - 1)
-			asm(unsafe.SliceData(codes[:len(x)]), unsafe.SliceData(x), n/step, &c[0][0][0])
-		}
-		encodeSmall(codes[n:], x[n:], f)
-	}
-}
-
-// smallConstants are those of castSmall and decodeSmall of the assembly, for
-// the floats whose zero has a sign.
+// smallConstants are those of encodeSmall and decodeSmall of the assembly, for
+// the floats whose zero has a sign; the others have none.
 var smallConstants = func() map[*Small]*[2]constants {
 	all := map[*Small]*[2]constants{}
 	for _, f := range []*Small{E4M3, E5M2, E2M1, F16, BF16} {
@@ -86,42 +31,6 @@ var smallConstants = func() map[*Small]*[2]constants {
 	}
 	return all
 }()
-
-func decodeIntsBy(asm func(dst *float32, codes *uint16, steps int, flip, offset uint32)) func(dst []float32, codes []uint16, flip uint16, offset int32) {
-	return func(dst []float32, codes []uint16, flip uint16, offset int32) {
-		n := len(codes) &^ (step - 1)
-		dst = dst[:len(codes)]
-		asm(unsafe.SliceData(dst), unsafe.SliceData(codes), n/step, uint32(flip), uint32(offset))
-		decodeInts(dst[n:], codes[n:], flip, offset)
-	}
-}
-
-func decodeSmallBy(asm func(dst *float32, codes *uint16, steps int, c *uint32)) func(dst []float32, codes []uint16, f *Small) {
-	return func(dst []float32, codes []uint16, f *Small) {
-		n := 0
-		if c := smallConstants[f]; c != nil {
-			n = len(codes) &^ (step - 1)
-			asm(unsafe.SliceData(dst[:len(codes)]), unsafe.SliceData(codes), n/step, &c[1][0][0])
-		}
-		decodeSmall(dst[n:], codes[n:], f)
-	}
-}
-
-func scaleByBy(asm func(x *float32, steps int, scale float32)) func(x []float32, scale float32) {
-	return func(x []float32, scale float32) {
-		n := len(x) &^ (step - 1)
-		asm(unsafe.SliceData(x), n/step, scale)
-		scaleBy(x[n:], scale)
-	}
-}
-
-func scaleFromBy(asm func(x *float32, steps int, scale, zero float32)) func(x []float32, scale, zero float32) {
-	return func(x []float32, scale, zero float32) {
-		n := len(x) &^ (step - 1)
-		asm(unsafe.SliceData(x), n/step, scale, zero)
-		scaleFrom(x[n:], scale, zero)
-	}
-}
 
 // rangesBy looks again at zeros, of which the first counts, and at NaN.
 func rangesBy(raw Raw, asm func(lo, hi *float32, src *byte, groups, steps int), signs func(lo, hi *float32, steps int) bool) func(lo, hi []float32, src []byte, group int) {
@@ -252,52 +161,6 @@ func (e encoder) call(codes, src []byte, steps Steps, groups, n int, c unsafe.Po
 		unsafe.SliceData(steps.Inverses), groups, n/step, (*uint32)(c))
 }
 
-func spansBy(asm func(scales, inverses, lo, hi *float32, steps int, divisor float32) bool) func(scales, inverses, lo, hi []float32, divisor float32) bool {
-	return func(scales, inverses, lo, hi []float32, divisor float32) bool {
-		scales, inverses, lo = scales[:len(hi)], inverses[:len(hi)], lo[:len(hi)]
-		n := len(hi) &^ (step - 1)
-		all := asm(unsafe.SliceData(scales), unsafe.SliceData(inverses), unsafe.SliceData(lo), unsafe.SliceData(hi), n/step, divisor)
-		return spans(scales[n:], inverses[n:], lo[n:], hi[n:], divisor) && all
-	}
-}
-
-func powerStepsBy(asm func(codes *byte, scales, inverses, amax *float32, steps int, most float32) bool) func(codes []byte, scales, inverses, amax []float32, most float32) bool {
-	return func(codes []byte, scales, inverses, amax []float32, most float32) bool {
-		codes, scales, inverses = codes[:len(amax)], scales[:len(amax)], inverses[:len(amax)]
-		n := len(amax) &^ (step - 1)
-		all := asm(unsafe.SliceData(codes), unsafe.SliceData(scales), unsafe.SliceData(inverses), unsafe.SliceData(amax), n/step, most)
-		return powerSteps(codes[n:], scales[n:], inverses[n:], amax[n:], most) && all
-	}
-}
-
-// fourEncoder is a function of the assembly that encodes blocks.
-type fourEncoder func(dst, scales, src, codes *byte, factors *float32, levels *uint16, turns int)
-
-// fourBlocksBy takes functions that encode so many blocks a turn.
-func fourBlocksBy(perTurn int, asm, raised fourEncoder) func(dst, scales, src []byte, f *FourBlocks) {
-	return func(dst, scales, src []byte, f *FourBlocks) {
-		encode, turns := asm, len(scales)/perTurn
-		if f.Raises {
-			encode = raised
-		}
-		n := turns * perTurn
-		dst, src = dst[:8*len(scales)], src[:32*len(scales)]
-		encode(unsafe.SliceData(dst), unsafe.SliceData(scales), unsafe.SliceData(src), &f.Codes[0], &f.Factors[0], &fourLevels[0], turns)
-		fourBlocks(dst[8*n:], scales[n:], src[32*n:], f)
-	}
-}
-
-// eightBlocksBy is for those of 32.
-func eightBlocksBy(perTurn int, asm func(dst, scales, src *byte, lows *uint32, turns int)) func(codes, scales, src []byte) {
-	return func(codes, scales, src []byte) {
-		turns := len(scales) / perTurn
-		n := turns * perTurn
-		codes, src = codes[:32*len(scales)], src[:64*len(scales)]
-		asm(unsafe.SliceData(codes), unsafe.SliceData(scales), unsafe.SliceData(src), &eightLows[0], turns)
-		eightBlocks(codes[32*n:], scales[n:], src[64*n:])
-	}
-}
-
 // unshifted reports whether nothing is subtracted; of -0, a zero would be.
 func unshifted(zeros []float32) bool {
 	all := AsBytes(zeros)
@@ -358,26 +221,6 @@ func floatsBy(raw Raw, by floatEncoders) func(codes, src []byte, steps Steps, gr
 				}
 			}
 		}
-	}
-}
-
-// packBy packs turns of 64 codes, of which so many share a byte.
-func packBy(perByte int, asm func(dst, codes *byte, turns int), rest func(dst, codes []byte)) func(dst, codes []byte) {
-	return func(dst, codes []byte) {
-		n := len(codes) &^ 63
-		dst = dst[:len(codes)/perByte]
-		asm(unsafe.SliceData(dst), unsafe.SliceData(codes), n/64)
-		rest(dst[n/perByte:], codes[n:])
-	}
-}
-
-// splitFoursBy splits turns of 64 codes.
-func splitFoursBy(asm func(codes, src *byte, turns int), rest func(codes, src []byte)) func(codes, src []byte) {
-	return func(codes, src []byte) {
-		n := len(codes) &^ 63
-		src = src[:len(codes)/2]
-		asm(unsafe.SliceData(codes), unsafe.SliceData(src), n/64)
-		rest(codes[n:], src[n/2:])
 	}
 }
 
@@ -457,14 +300,6 @@ func (d decoder) call(dst []float32, codes []byte, scales, zeros []float32, n in
 	d(unsafe.SliceData(dst), unsafe.SliceData(codes), unsafe.SliceData(scales), unsafe.SliceData(zeros), len(scales), n/step, next, c)
 }
 
-func roundBy(asm func(x *float32, steps int), rest func(x []float32)) func(x []float32) {
-	return func(x []float32) {
-		n := len(x) &^ (step - 1)
-		asm(unsafe.SliceData(x), n/step)
-		rest(x[n:])
-	}
-}
-
 func errorsBy(raw Raw, asm func(sums *float64, values *byte, others *float32, steps int)) func(e *Errors, values []byte, others []float32) {
 	rest := errorsOf(raw)
 	return func(e *Errors, values []byte, others []float32) {
@@ -475,27 +310,15 @@ func errorsBy(raw Raw, asm func(sums *float64, values *byte, others *float32, st
 	}
 }
 
-func lookUpBy(asm func(dst *float32, codes *byte, steps int, levels *float32)) func(dst []float32, codes []byte, levels []float32) {
-	return func(dst []float32, codes []byte, levels []float32) {
-		n := 0
-		if len(levels) <= 16 {
-			var all [16]float32
-			for i := copy(all[:], levels); i < len(all); i++ {
-				all[i] = float32(math.NaN())
-			}
-			n = len(codes) &^ (step - 1)
-			asm(unsafe.SliceData(dst[:len(codes)]), unsafe.SliceData(codes), n/step, &all[0])
-		}
-		lookUp(dst[n:], codes[n:], levels)
+// sixteen fills up what is looked up.
+func sixteen(levels []float32) (all [16]float32) {
+	for i := copy(all[:], levels); i < len(all); i++ {
+		all[i] = float32(math.NaN())
 	}
+	return all
 }
 
-func decodePackedBy(asm func(dst *float32, codes *uint16, steps int, c *uint32)) func(dst []float32, codes []uint16, f *Packed) {
-	return func(dst []float32, codes []uint16, f *Packed) {
-		var c constants
-		c.packed(f)
-		n := len(codes) &^ (step - 1)
-		asm(unsafe.SliceData(dst[:len(codes)]), unsafe.SliceData(codes), n/step, &c[0][0])
-		decodePacked(dst[n:], codes[n:], f)
-	}
+func packedConstants(f *Packed) (c constants) {
+	c.packed(f)
+	return c
 }

@@ -2,7 +2,6 @@ package verify
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -285,14 +284,6 @@ type check struct {
 	tasks  func(yield func(stream.Task) bool) bool
 }
 
-func (c *check) join() engine.Sums {
-	total := engine.Sums{Nonfinite: -1}
-	for _, s := range c.found {
-		total.Add(s)
-	}
-	return total
-}
-
 func (c *check) problems(s engine.Sums) []report.Problem {
 	switch {
 	case s.Nonfinite >= 0:
@@ -330,29 +321,9 @@ func (v *verification) newLayerCheck(l *layout.Layer) *check {
 		c.source = nil
 	}
 	v.checks = append(v.checks, c)
-	d := engine.NewDecoding(v.output, l, safetensors.F32, v.resources())
-	cut, rows, cols := d.Shape()
-	c.found = make([]engine.Sums, cut.Count(rows, cols))
-	c.tasks = d.Compared(c.found, func(w *stream.Worker, a quant.Area, got []float32) (engine.Sums, error) {
-		return v.compare(w, c.source, cut.Cols, a, got)
-	})
+	compared := engine.NewComparison(engine.NewDecoding(v.output, l, safetensors.F32, v.resources()), c.source)
+	c.found, c.tasks = compared.Found, compared.Tasks
 	return c
-}
-
-// compare sums up a tile's errors.
-func (v *verification) compare(w *stream.Worker, source *engine.Original, columns int, a quant.Area, got []float32) (engine.Sums, error) {
-	s := engine.Sums{Nonfinite: -1}
-	if source != nil {
-		if err := s.MeasureArea(w, source, columns, a, got); err != nil {
-			return s, err
-		}
-	}
-	var n *quant.NonfiniteError
-	// a value that is not finite makes the sum so
-	if (source == nil || engine.FiniteOrNil(s.Errors) == nil) && errors.As(quant.CheckArea(a, got, columns), &n) {
-		s.Nonfinite = n.Index
-	}
-	return s, nil
 }
 
 // gotBuffer and wantBuffer are the worker's for the bytes of copies; those

@@ -126,6 +126,7 @@ type verification struct {
 	folder         string         // of the model in a pipeline
 	from           *source.Source // that it is compared with, nil for none
 	layersOnly     bool
+	only           bool // of these, those that sourceLayers has
 	output, source *checkpoint.Checkpoint
 	model          *layout.Model
 	sourceModel    *layout.Model            // nil without a source
@@ -181,7 +182,7 @@ func (v *verification) open() (err error) {
 // readSource finds the layers of a source that is quantized itself: what is
 // compared are their restored values.
 func (v *verification) readSource() (err error) {
-	if v.source == nil {
+	if v.source == nil || v.only {
 		return nil
 	}
 	if v.sourceModel, err = layout.Read(v.source, nil); err != nil {
@@ -218,6 +219,9 @@ type Staged struct {
 	Output source.Source // the model
 	Folder string        // of it in a pipeline
 	Source *checkpoint.Checkpoint
+	// Layers are the only ones to compare, those of the source by the names of the
+	// output's weights; nil for all.
+	Layers map[string]*layout.Layer
 }
 
 // MeasureStaged compares the layers of outputs with their sources, which stay open.
@@ -233,6 +237,8 @@ func MeasureStaged(ctx context.Context, models []Staged, r engine.Resources, don
 	}()
 	for _, one := range models {
 		part := &verification{Verification: v, checked: one.Output, folder: one.Folder, layersOnly: true, source: one.Source}
+		part.Options = Options{Threads: r.Threads, Memory: r.Memory}
+		part.sourceLayers, part.only = one.Layers, one.Layers != nil
 		parts = append(parts, part)
 		if err := part.open(); err != nil {
 			return nil, err
@@ -279,6 +285,9 @@ func (v *verification) tasks(yield func(stream.Task) bool) bool {
 		v.checkStructure()
 	}
 	for _, l := range v.model.Layers {
+		if v.only && v.sourceLayers[layout.WeightName(l.Name)] == nil {
+			continue
+		}
 		if l.Err != nil {
 			v.problem(codesName(l), "%v", l.Err)
 			continue
@@ -315,7 +324,7 @@ func conclude(found *report.Verification, parts []*verification) {
 // conclude says what came of one check; the sums are those of a layer that is
 // compared, else nothing.
 func (v *verification) conclude(c *check) engine.Sums {
-	found := c.join()
+	found := engine.Total(c.found)
 	for _, p := range c.problems(found) {
 		v.problem(p.Tensor, "%s", p.Problem)
 	}
@@ -323,7 +332,7 @@ func (v *verification) conclude(c *check) engine.Sums {
 		return engine.Sums{Nonfinite: -1}
 	}
 	e := report.LayerError{
-		Name: v.named(c.layer.Name), Figures: report.Figures{Error: found.Relative(), MaxAbs: engine.FiniteOrNil(found.MaxAbs)},
+		Name: v.named(c.layer.Name), Figures: found.Figures(),
 		Dtype: c.layer.Dtype, Shape: c.source.Shape, Bytes: checkpoint.BytesOf(c.layer.Tensors), BytesSource: c.source.Bytes,
 	}
 	v.Layers = append(v.Layers, e)

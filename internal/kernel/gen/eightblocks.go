@@ -9,9 +9,9 @@ import (
 // eightBlocks finds the scales of all blocks first, as fourBlocks does: a turn takes as
 // many as eight vectors hold.
 func (v isa) eightBlocks() {
-	v.function("eightBlocks", "func(dst, scales, src *byte, lows *uint32, turns int)",
+	v.function("eightBlocks", "func(dst, scales, src *byte, turns int, lows *uint32)",
 		described("eightBlocks%s encodes %d blocks of 32 a turn.", v.name, v.width()/8))
-	dst, scales, src, lows, turns := param("dst"), param("scales"), param("src"), param("lows"), param("turns")
+	dst, scales, src, turns, lows := param("dst"), param("scales"), param("src"), param("turns"), param("lows")
 	magnitudes := v.constant16(0x7FFF)
 	v.eightScales(copied(src), copied(scales), copied(turns), magnitudes)
 	e := v.eightBlock(magnitudes)

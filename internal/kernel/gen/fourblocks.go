@@ -9,14 +9,14 @@ import (
 // fourBlocks finds the scales of all blocks before it encodes them, or the second
 // would wait for the first in every turn: a turn takes as many blocks as four
 // vectors hold.
-func (v isa) fourBlocks(name string, raise bool) {
-	v.function(name, "func(dst, scales, src, codes *byte, factors *float32, levels *uint16, turns int)",
-		described("%s%s encodes %d blocks of 16 a turn.", name, v.name, v.width()/8))
+func (v isa) fourBlocks() {
+	v.function("fourBlocks", "func(dst, scales, src *byte, turns int, codes *byte, factors *float32, levels *uint16)",
+		described("fourBlocks%s encodes %d blocks of 16 a turn.", v.name, v.width()/8))
 	dst, scales, src, codes, factors := param("dst"), param("scales"), param("src"), param("codes"), param("factors")
 	levels, turns := base("levels"), param("turns")
 	magnitudes := v.constant16(0x7FFF)
 	v.scaleBlocks(copied(src), copied(scales), codes, copied(turns), magnitudes)
-	e := v.fourBlock(src, levels, raise)
+	e := v.fourBlock(src, levels)
 	order := v.order(f32)
 	loop("turn", turns, func() {
 		all := e.encodeTwo(0, magnitudes, factors, scales)
@@ -101,24 +101,19 @@ func (v isa) beside(a, b VecVirtual) VecVirtual {
 // fourBlock is what vectors are encoded with.
 type fourBlock struct {
 	isa
-	raises                int // 1 if it does
 	src                   Register
 	high, odd, sign, pair VecVirtual
 	levels                VecVirtual // codes by whole parts of products
-	even, one             VecVirtual // of AVX-512
+	even                  VecVirtual // of AVX-512
 	oddWords, second      Register   // masks of it
 	last, bound           VecVirtual // of AVX2: the last level that its table has, and the last one of the same code
 }
 
-func (v isa) fourBlock(src Register, levels Mem, raise bool) *fourBlock {
+func (v isa) fourBlock(src Register, levels Mem) *fourBlock {
 	e := &fourBlock{isa: v, src: src, high: v.constant(0xFFFF0000), sign: v.constant16(8), pair: v.constant(0x00010010), levels: v.vec()}
 	v.loadWhole(levels, e.levels)
-	if raise {
-		e.raises = 1
-	}
 	if v.wide {
 		e.odd, e.even = v.constant((127+7)<<23), v.constant((127+23)<<23)
-		e.one = v.constant16(1)
 		e.second, e.oddWords = v.chosen(0xFF00), v.chosen(0xAAAAAAAA)
 		return e
 	}
@@ -129,44 +124,19 @@ func (v isa) fourBlock(src Register, levels Mem, raise bool) *fourBlock {
 	return e
 }
 
-// Offsets in a FourBlocks from its factors, of what is raised.
-const fourRaised = 256 * 4
-
-// factor returns what the values of the blocks in vector i are multiplied by, and
-// the mantissas that are raised, twice in 32 bits each.
-func (e *fourBlock) factor(i int, factors, scales Register) (all []VecVirtual) {
-	for range 1 + 2*e.raises {
-		all = append(all, e.vec())
-	}
+// factor returns what the values of the blocks in vector i are multiplied by.
+func (e *fourBlock) factor(i int, factors, scales Register) VecVirtual {
+	x := e.vec()
 	for j := range e.width() / 32 {
 		code := GP64()
 		MOVBLZX(Mem{Base: scales, Disp: i*e.width()/32 + j}, code.As32())
-		for k, x := range all {
-			at := Mem{Base: factors, Index: code, Scale: 4, Disp: k * fourRaised}
-			if j == 0 {
-				VBROADCASTSS(at, x)
-			} else {
-				VBROADCASTSS(at, e.second, x)
-			}
-		}
-	}
-	return all
-}
-
-// raise adds 1 to magnitudes with one of two mantissas.
-func (e *fourBlock) raise(x VecVirtual, mantissas []VecVirtual) {
-	m := e.vec()
-	VPSLLW(U8(9), x, m)
-	for _, mantissa := range mantissas {
-		if e.wide {
-			k := K()
-			VPCMPEQW(mantissa, m, k)
-			VPADDW(e.one, x, k, x)
+		if at := (Mem{Base: factors, Index: code, Scale: 4}); j == 0 {
+			VBROADCASTSS(at, x)
 		} else {
-			VPCMPEQW(mantissa, m, mantissa)
-			VPSUBW(mantissa, x, x)
+			VBROADCASTSS(at, e.second, x)
 		}
 	}
+	return x
 }
 
 // encodeTwo makes words of two vectors, from i on.
@@ -181,12 +151,9 @@ func (e *fourBlock) encodeTwo(i int, magnitudes VecVirtual, factors, scales Regi
 // low byte of the high word, those of even ones there too, or, the power being
 // larger, in the low word. Of AVX2, which rounds to nearest, the summand is half of
 // the last place less than the power; of a product next to zero the byte is -1 then.
-func (e *fourBlock) encode(i int, magnitudes VecVirtual, by []VecVirtual) VecVirtual {
-	x, odd, y, at := e.vec(), e.vec(), by[0], Mem{Base: e.src, Disp: i * e.width()}
+func (e *fourBlock) encode(i int, magnitudes VecVirtual, y VecVirtual) VecVirtual {
+	x, odd, at := e.vec(), e.vec(), Mem{Base: e.src, Disp: i * e.width()}
 	e.and(at, magnitudes, x)
-	if len(by) > 1 {
-		e.raise(x, by[1:])
-	}
 	e.and(e.high, x, odd)
 	VPSLLD(U8(16), x, x)
 	if e.wide {

@@ -3,11 +3,21 @@
 // beside it.
 package main
 
-import . "github.com/mmcloughlin/avo/build"
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/tensorpress/tensorpress/internal/kernel/gen/calls"
+)
 
 func main() {
+	file := flag.String("calls", "", "write calls of the assembly to this `file`")
 	ConstraintExpr("!purego")
+	var sets []calls.Set
 	for _, v := range []isa{{name: "AVX2"}, {name: "AVX512", wide: true}} {
+		v.made = new([]string)
 		v.widenBF16()
 		v.widenF16()
 		v.narrowBF16()
@@ -36,8 +46,7 @@ func main() {
 		v.roundF16()
 		v.spans()
 		v.powerSteps()
-		v.fourBlocks("fourBlocks", false)
-		v.fourBlocks("fourBlocksRaised", true)
+		v.fourBlocks()
 		v.eightBlocks()
 		v.signs()
 		v.rotations()
@@ -71,6 +80,11 @@ func main() {
 			v.encodePacked(raw, divideFrom)
 			v.errors(raw)
 		}
+		sets = append(sets, calls.Set{Name: v.name, Lanes: v.width() / 4, Has: *v.made})
 	}
 	Generate()
+	if err := calls.Write(*file, sets...); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }

@@ -458,7 +458,7 @@ func (v isa) collectBF16() {
 
 // addWide adds singles times a scale to doubles.
 func (v isa) addWide() {
-	v.function("addWide", "func(dst *float64, x *float32, scale float64, steps int)",
+	v.function("addWide", "func(dst *float64, x *float32, steps int, scale float64)",
 		"addWide"+v.name+" works on that many times 16 values.")
 	dst, x, by := param("dst"), param("x"), v.vec()
 	VBROADCASTSD(Load(Param("scale"), XMM()), by)

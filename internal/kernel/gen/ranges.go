@@ -295,9 +295,7 @@ func (v isa) ranges(raw form) {
 
 // search begins a function that needs more of the stack than every caller has.
 func (v isa) search(name, signature string, doc ...string) {
-	TEXT(name+v.name, 0, signature)
-	Pragma("noescape")
-	Doc(doc...)
+	v.begin(name, 0, signature, doc)
 }
 
 func (v isa) absMax(raw form) {

@@ -121,8 +121,8 @@ func (v isa) roundInts() {
 // castSmall rounds any values to a small float, step for step as the portable
 // function.
 func (v isa) castSmall() {
-	v.function("castSmall", "func(codes *uint16, x *float32, steps int, c *uint32)",
-		"castSmall"+v.name+" works on that many times 16 values.")
+	v.function("encodeSmall", "func(codes *uint16, x *float32, steps int, c *uint32)",
+		"encodeSmall"+v.name+" works on that many times 16 values.")
 	codes, x, n, m := param("codes"), param("x"), param("steps"), base("c")
 	shift, signShift := shiftCount(m), shiftCount(m.Offset(32))
 	c := v.constants(m.Offset(64), "mask", "bit", "one", "rebias", "magic", "normal", "overflow", "infinite", "numbers", "nan", "low")

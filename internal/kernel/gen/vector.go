@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"github.com/mmcloughlin/avo/attr"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -14,8 +15,9 @@ type isa struct {
 	name string
 	wide bool
 
-	short   bool // vectors of 128 bits
-	half256 bool // vectors of 256 bits in AVX-512
+	made    *[]string // functions so far
+	short   bool      // vectors of 128 bits
+	half256 bool      // vectors of 256 bits in AVX-512
 }
 
 // step is how many values a turn of a kernel's loop takes.
@@ -71,7 +73,12 @@ func (v isa) half(r VecVirtual) Register {
 
 // function begins one, named after the set.
 func (v isa) function(name, signature string, doc ...string) {
-	TEXT(name+v.name, NOSPLIT, signature)
+	v.begin(name, NOSPLIT, signature, doc)
+}
+
+func (v isa) begin(name string, how attr.Attribute, signature string, doc []string) {
+	*v.made = append(*v.made, name)
+	TEXT(name+v.name, how, signature)
 	Pragma("noescape")
 	Doc(doc...)
 }

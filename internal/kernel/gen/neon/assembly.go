@@ -12,6 +12,7 @@ const step = 16
 // in turn; a function has all of them.
 type assembly struct {
 	text, stubs  strings.Builder
+	made         []string // functions so far
 	params       map[string]param
 	vectors, all int
 }
@@ -112,6 +113,7 @@ func (a *assembly) quotient(x, y, to vec) { a.word("FDIV", 0x6E20FC00, y.s(), x.
 // result ret of a type, or several like "(a, b uint32)", or none.
 func (a *assembly) function(name, params, result, doc string, body func()) {
 	a.vectors, a.all, a.params = 0, 0, map[string]param{}
+	a.made = append(a.made, name)
 	end := a.place(params, 0)
 	if result != "" {
 		named := "ret " + result

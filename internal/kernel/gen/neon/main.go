@@ -6,11 +6,14 @@ import (
 	"flag"
 	"fmt"
 	"os"
+
+	"github.com/tensorpress/tensorpress/internal/kernel/gen/calls"
 )
 
 func main() {
 	out := flag.String("out", "", "write assembly to this `file`")
 	stubs := flag.String("stubs", "", "write declarations to this `file`")
+	file := flag.String("calls", "", "write calls of the assembly to this `file`")
 	flag.Parse()
 	a := &assembly{}
 	a.widenBF16()
@@ -67,5 +70,9 @@ func main() {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+	}
+	if err := calls.Write(*file, calls.Set{Name: "NEON", Lanes: 4, Has: a.made}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 }

@@ -128,7 +128,7 @@ func (a *assembly) castSmall() {
 		infinite, numbers, nan = a.row(c, 288), a.row(c, 320), a.row(c, 352)
 		one, y, code, normally, t = a.constant(0x3F800000, "S4"), a.vec(), a.vec(), a.vec(), a.vec()
 	}
-	a.toWords("castSmall", "c *uint32", constants, func(x vec) {
+	a.toWords("encodeSmall", "c *uint32", constants, func(x vec) {
 		a.op("VAND", mask.b(), x.b(), y.b())
 		a.op("VMOV", y.b(), code.b())
 		a.op("VFMLA", one.s(), magic.s(), code.s())

@@ -12,9 +12,9 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// TestBands: a layer that lies by columns, or its scales do, comes back the same, and has the same errors,
+// TestWindows: a layer that lies by columns, or its scales do, comes back the same, and has the same errors,
 // with any memory and any number of threads.
-func TestBands(t *testing.T) {
+func TestWindows(t *testing.T) {
 	t.Parallel()
 	source := written(t, []safetensors.Tensor{
 		{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{1008, 528}},

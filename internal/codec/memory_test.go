@@ -1,0 +1,107 @@
+package codec
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// bell are values as weights have them, the same for a shape.
+func bell(shape []int) []float32 {
+	r := rand.New(rand.NewPCG(uint64(len(shape)), 7))
+	values := make([]float32, numel(shape))
+	for i := range values {
+		values[i] = float32(r.NormFloat64() * 0.02)
+	}
+	return values
+}
+
+// cutOut are the values of an area of a weight of that many columns.
+func cutOut(values []float32, a quant.Area, columns int) []float32 {
+	out := make([]float32, a.Values())
+	for i := range out {
+		out[i] = values[a.Index(i, columns)]
+	}
+	return out
+}
+
+// encoded drives an encoder over a weight in memory, in areas of at most limit
+// values, and returns what it stores.
+func encoded(t testing.TB, c Codec, values []float32, limit int) [][]byte {
+	t.Helper()
+	stored := make([][]byte, len(c.Tensors()))
+	for i, tensor := range c.Tensors() {
+		n, err := safetensors.ByteSize(tensor.Dtype, tensor.Shape)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored[i] = make([]byte, n)
+	}
+	e, cut, s := c.NewEncoder(limit), c.Cut(), new(quant.Scratch)
+	if surveyor, ok := e.(Surveyor); ok {
+		err := surveyor.Survey(func(start int, dst []float32) error { copy(dst, values[start:]); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range e.Passes() {
+		for _, a := range cut.Areas(p.Tile()) {
+			found, err := p.Read(a, cutOut(values, a, cut.Cols), s)
+			if err == nil {
+				err = p.Join(a, found)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, a := range cut.Areas(e.Tile()) {
+		dst := make([][]byte, len(stored))
+		for i := range dst {
+			dst[i] = make([]byte, quant.SpanBytes(c.Written(i, a)))
+		}
+		if err := e.Encode(dst, a, cutOut(values, a, cut.Cols), s); err != nil {
+			t.Fatal(err)
+		}
+		for i := range dst {
+			left := dst[i]
+			eachRun(c.Written(i, a), func(from, to int64) { left = left[copy(stored[i][from:to], left):] })
+		}
+	}
+	return stored
+}
+
+// restored decodes a whole layer in areas of about want values.
+func restored(t testing.TB, c Codec, stored [][]byte, want int, out safetensors.Dtype) []float32 {
+	t.Helper()
+	cut, s := c.Cut().ForDecoding(), new(quant.Scratch)
+	values := make([]float32, numel(c.Shape()))
+	for _, a := range cut.Areas(cut.DecodeTile(want)) {
+		src := make([][]byte, len(stored))
+		for i, tensor := range c.Tensors()[:len(src)] {
+			if tensor.Role == quant.InputScale { // no weight needs it
+				continue
+			}
+			eachRun(c.Needed(i, a), func(from, to int64) { src[i] = append(src[i], stored[i][from:to]...) })
+		}
+		part := make([]float32, a.Values())
+		c.Decode(part, src, a, out, s)
+		for i, v := range part {
+			values[a.Index(i, cut.Cols)] = v
+		}
+	}
+	return values
+}
+
+// relMSE is the error of values relative to those they should be.
+func relMSE(got, want []float32) float64 {
+	var loss, all float64
+	for i, w := range want {
+		d := float64(got[i]) - float64(w)
+		loss += d * d
+		all += float64(w) * float64(w)
+	}
+	return loss / all
+}

@@ -1,0 +1,84 @@
+// Package calls writes the Go that stands between a set of kernels and its
+// assembly: a function for each kernel that gives whole turns to the assembly and
+// the rest to the portable function, and the set's table.
+package calls
+
+// A kernel is a field of the set and how assembly fills it. With slices, the
+// assembly's function and the portable one have the field's name, and the call is
+// written out; any other kernel names the function of the package that makes it.
+type kernel struct {
+	field string
+
+	// slices are those that assembly goes through, by name and type. The last one
+	// without a number behind it is counted; of others "*2" are two elements for each
+	// of those, and "/2" one for two.
+	slices string
+	more   string // parameters behind slices
+	args   string // what assembly takes behind the slices and the turns, if not the names of more
+	result string // bool: whether all turns and the rest say so
+	before string // a statement that args need
+	only   string // when assembly can be called
+	turn   int    // of counted elements: 0 for 16, or lanes
+
+	// by makes the field. Assembly's functions stand in it in braces; of several with
+	// a bar between them the first that there is counts, and nil is none. Without one
+	// of them, the field stays what it is.
+	by string
+}
+
+// lanes is a turn of half as many as a vector has lanes of 32 bits.
+const lanes = -1
+
+// kernels are all but the rotations and codebooks, which sets_*.go put together. A
+// row with an @ stands for one of each form of raw values.
+var kernels = []kernel{
+	{field: "widenBF16", slices: "dst []float32, src []byte*2"},
+	{field: "widenF16", slices: "dst []float32, src []byte*2"},
+	{field: "narrowBF16", slices: "dst []byte*2, src []float32"},
+	{field: "narrowF16", slices: "dst []byte*2, src []float32"},
+	{field: "minMax", by: "minMaxBy({rangesF32})"},
+	{field: "divide", slices: "x []float32", more: "zero, scale, lo, hi float32"},
+	{field: "multiply", slices: "x []float32", more: "factor, lo, hi float32"},
+	{field: "roundInts", slices: "codes []uint16, x []float32", more: "offset int32, nan uint16", args: "uint32(offset-0x4B400000), uint32(nan)"},
+	{field: "encodeSmall", slices: "codes []uint16, x []float32", more: "f *Small", before: "c := smallConstants[f]", only: "c != nil", args: "&c[0][0][0]"},
+	{field: "decodeInts", slices: "dst []float32, codes []uint16", more: "flip uint16, offset int32", args: "uint32(flip), uint32(offset)"},
+	{field: "decodeSmall", slices: "dst []float32, codes []uint16", more: "f *Small", before: "c := smallConstants[f]", only: "c != nil", args: "&c[1][0][0]"},
+	{field: "decodePacked", slices: "dst []float32, codes []uint16", more: "f *Packed", before: "c := packedConstants(f)", args: "&c[0][0]"},
+	{field: "scaleBy", slices: "x []float32", more: "scale float32"},
+	{field: "scaleFrom", slices: "x []float32", more: "scale, zero float32"},
+	{field: "ranges[Raw@]", by: "rangesBy(Raw@, {ranges@}, {signs})"},
+	{field: "absMax[Raw@]", by: "absMaxBy(Raw@, {absMax@})"},
+	{field: "encodeInts[Raw@]", by: "intsBy(Raw@, intEncoders{{multiplyInts@}, {divideInts@}, {divideFromInts@|divideInts@}})"},
+	{field: "encodeFloats[Raw@]", by: "floatsBy(Raw@, floatEncoders{{multiplySmall@}, {divideSmall@}, {dividePacked@}, {divideFromPacked@|dividePacked@}})"},
+	{field: "errors[Raw@]", by: "errorsBy(Raw@, {errors@})"},
+	{field: "packFours", slices: "dst []byte/2, codes []byte", turn: 64},
+	{field: "packFoursHigh", slices: "dst []byte/2, codes []byte", turn: 64},
+	{field: "packTwos", slices: "dst []byte/4, codes []byte", turn: 64},
+	{field: "merge", by: "mergeBy({merge})"},
+	{field: "split", by: "splitBy({split})"},
+	{field: "splitFours", slices: "codes []byte, src []byte/2", turn: 64},
+	{field: "splitFoursHigh", slices: "codes []byte, src []byte/2", turn: 64},
+	{field: "spans", slices: "scales []float32, inverses []float32, lo []float32, hi []float32", more: "divisor float32", result: "bool"},
+	{field: "powerSteps", slices: "codes []byte, scales []float32, inverses []float32, amax []float32", more: "most float32", result: "bool"},
+	{field: "fourBlocks", slices: "dst []byte*8, scales []byte, src []byte*32", more: "f *FourBlocks", args: "&f.Codes[0], &f.Factors[0], &fourLevels[0]", turn: lanes},
+	{field: "eightBlocks", slices: "codes []byte*32, scales []byte, src []byte*64", args: "&eightLows[0]", turn: lanes},
+	{field: "bookCodes", slices: "codes []uint16, x []float32", more: "middles []float32", args: "unsafe.SliceData(middles[:BookLevels-1])"},
+	{field: "fitBooks", by: "fitBooksBy({nearBooks}, {fitScales}, s.absMax[RawF32])"},
+	{field: "decodeBytes", by: "decodeBytesBy({decodeIntBytes}, {decodeFloatBytes}, {decodeFewBytes|nil}, decodeBytesWith(s.scaleBy, s.scaleFrom))"},
+	{field: "lookUp", slices: "dst []float32, codes []byte", more: "levels []float32", before: "all := sixteen(levels)", only: "len(levels) <= len(all)", args: "&all[0]"},
+	{field: "roundBF16", slices: "x []float32"},
+	{field: "roundF16", slices: "x []float32"},
+	{field: "project", by: "projectBy(panelsBy({project}, {collect}))"},
+	{field: "projectFused", by: "projectBy(panelsBy({projectFused}, {collect}))"},
+	{field: "collect", by: "collectBy(panelsBy({project}, {collect}))"},
+	{field: "projectBF16", by: "projectBF16By({projectBF16})"},
+	{field: "collectBF16", by: "collectBF16By({collectBF16})"},
+	{field: "leastBF16", by: "leastBF16By({leastBF16})"},
+	{field: "addWide", slices: "dst []float64, x []float32", more: "scale float64"},
+	{field: "addSums", by: "addSumsBy({addSums})"},
+	{field: "add", slices: "x []float32, y []float32"},
+	{field: "subtract", slices: "x []float32, y []float32"},
+	{field: "product", by: "productBy({product}, productFrom)"},
+	{field: "productFused", by: "productBy({productFused}, productFusedFrom)"},
+	{field: "productExact", by: "productBy({productFused}, productFusedFrom)"},
+}
