@@ -31,6 +31,12 @@ func (a Area) Index(i, columns int) int {
 	return (a.Row+i/a.Cols)*columns + a.Col + i%a.Cols
 }
 
+// Line returns values [start, end) of a weight that is taken as a single row.
+func Line(start, end int) Area { return Area{Col: start, Rows: 1, Cols: end - start} }
+
+// at is where row i of a part of the area begins among its values.
+func (a Area) at(part Area, i int) int { return (part.Row-a.Row+i)*a.Cols + part.Col - a.Col }
+
 // first reports whether the area holds the weight's first value; it then
 // fills what a weight has once.
 func (a Area) first() bool { return a.Row == 0 && a.Col == 0 }
@@ -60,27 +66,6 @@ func rect(row, rows int, stride, offset, size int64) []Span {
 func AreaSpans(a Area, columns, width int) []Span {
 	return rect(a.Row, a.Rows, int64(columns*width), int64(a.Col*width), int64(a.Cols*width))
 }
-
-// Patch is an area of a weight on its way to be encoded.
-type Patch struct {
-	Area
-	// Values of the area, row-major; they are used as scratch space and hold
-	// nothing afterwards.
-	Values []float32
-	// Ranges of all groups of the weight, or nil: then every group lies whole
-	// in the area.
-	Ranges []Range
-
-	plain plain // in place of values
-	tile  Area  // whose rows they are, all or some; of plain ones alone
-}
-
-// row returns the values of row i of the patch.
-func (p *Patch) row(i int) []float32 { return p.Values[i*p.Cols : (i+1)*p.Cols] }
-
-// checkFinite returns a *[NonfiniteError] for the first NaN or infinity of a
-// weight of that many columns.
-func (p *Patch) checkFinite(columns int) error { return CheckArea(p.Area, p.Values, columns) }
 
 // CheckArea is [CheckFinite] for an area of a weight of that many columns.
 func CheckArea(a Area, values []float32, columns int) error {

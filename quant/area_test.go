@@ -66,7 +66,11 @@ func pressTiles(t *testing.T, s sheet, w []float32, rows, cols int, measured boo
 	if measured {
 		ranges = s.Cut().Unmeasured()
 		for _, a := range s.Cut().Areas(rows, cols) {
-			s.Cut().Join(ranges, a, s.Measure(a, areaOf(s, a, w)))
+			found, err := encoderOf(s).measure(ValuesOf(a, areaOf(s, a, w)), new(Scratch))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Cut().Join(ranges, a, found)
 		}
 	}
 	n := 0
@@ -126,7 +130,7 @@ func TestFormatsRefuseNonfinite(t *testing.T) {
 			at := len(w)/2 + 3
 			w[at], w[len(w)-1] = float32(bad), float32(bad)
 			var n *NonfiniteError
-			err := s.Encode(room(s), Patch{Area: wholeArea(s), Values: w}, new(Scratch))
+			err := encoderOf(s).encode(room(s), ValuesOf(wholeArea(s), w), nil, new(Scratch))
 			if !errors.As(err, &n) || n.Index != at {
 				t.Errorf("%s: %v at %d: error %v", c.name, bad, at, err)
 			}

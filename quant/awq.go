@@ -59,31 +59,40 @@ func (w *AWQ) Needed(i int, a Area) []Span { return w.Written(i, a) }
 // transposed is where the scales of an area lie.
 func (w *AWQ) transposed(a Area) Area { return Area{a.Col / w.Group, a.Row, a.Cols / w.Group, a.Rows} }
 
-// Measure returns the range of every group.
-func (w *AWQ) Measure(a Area, values []float32) []Range { return w.Cut().measure(a, values) }
+// NewEncoder prepares to encode in tiles that take at most that many bytes of memory.
+func (w *AWQ) NewEncoder(_ safetensors.Dtype, memory int) Encoder {
+	return newRanged(w.Cut(), wideTile(memory), w.encode, nil)
+}
 
-// Encode quantizes an area into the bytes that Written names.
-func (w *AWQ) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
-	if !w.AllowNonfinite {
-		if err := p.checkFinite(w.shape[1]); err != nil {
-			return err
+func (w *AWQ) encode(dst [][]byte, v Values, _ []Range, s *Scratch) error {
+	for band := range v.bands {
+		values := band.Floats(s)
+		if !w.AllowNonfinite {
+			if err := CheckArea(band.Area, values, w.shape[1]); err != nil {
+				return err
+			}
 		}
-	}
-	for i := range p.Rows {
-		row := p.row(i)
-		for g := range p.Cols / w.Group {
-			values := row[g*w.Group : (g+1)*w.Group]
-			lo, hi := kernel.MinMax(values)
-			scale := float32(hi-lo) / 15
-			putFloat(dst[1], g*p.Rows+i, scale, w.ScaleDtype)
-			putFloat(dst[2], g*p.Rows+i, lo+float32(8*scale), w.ScaleDtype)
-			kernel.Divide(values, lo, scale, 0, 15)
+		for i := range band.Rows {
+			w.scaleRow(dst, values[i*v.Cols:(i+1)*v.Cols], band.Row-v.Row+i, v.Rows)
 		}
+		codes := s.uint16s(len(values))
+		kernel.RoundInts(codes, values, 0, 0)
+		packNibbles(dst[0][(band.Row-v.Row)*v.Cols/2:][:len(codes)/2], codes)
 	}
-	codes := scratch.uint16s(len(p.Values))
-	kernel.RoundInts(codes, p.Values, 0, 0)
-	packNibbles(dst[0], codes)
 	return nil
+}
+
+// scaleRow brings the groups of row i of an area to their codes, and stores what
+// they are restored with.
+func (w *AWQ) scaleRow(dst [][]byte, row []float32, i, rows int) {
+	for g := range len(row) / w.Group {
+		values := row[g*w.Group : (g+1)*w.Group]
+		lo, hi := kernel.MinMax(values)
+		scale := float32(hi-lo) / 15
+		putFloat(dst[1], g*rows+i, scale, w.ScaleDtype)
+		putFloat(dst[2], g*rows+i, lo+float32(8*scale), w.ScaleDtype)
+		kernel.Divide(values, lo, scale, 0, 15)
+	}
 }
 
 // Decode restores an area from the bytes that Needed names. It computes in the

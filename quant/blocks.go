@@ -1,10 +1,9 @@
 package quant
 
 import (
-	"encoding/binary"
 	"fmt"
-	"math"
 
+	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -15,6 +14,8 @@ type Blocks struct {
 	Size           int // of a block's side
 	Rule           *Rule
 	AllowNonfinite bool
+
+	fused *fused // of a block's part of a row
 }
 
 // NewBlocks resolves a rule for a weight of shape [rows, columns], both whole
@@ -26,7 +27,8 @@ func NewBlocks(shape []int, rule *Rule, size int, allowNonfinite bool) (*Blocks,
 	if size < 1 || shape[0]%size != 0 || shape[1]%size != 0 {
 		return nil, fmt.Errorf("blocks of %d×%d do not divide shape %v", size, size, shape)
 	}
-	return &Blocks{shape, size, rule, allowNonfinite}, nil
+	row := &Grid{Group: size, Inner: 1}
+	return &Blocks{shape, size, rule, allowNonfinite, rule.fused(row, allowNonfinite)}, nil
 }
 
 // Shape is that of the weight.
@@ -72,28 +74,136 @@ func (b *Blocks) overlap(a Area) Area {
 	return Area{row, col, ceilDiv(a.Row+a.Rows, b.Size) - row, ceilDiv(a.Col+a.Cols, b.Size) - col}
 }
 
-// Measure returns the range of every block that overlaps an area.
-func (b *Blocks) Measure(a Area, values []float32) []Range { return b.Cut().measure(a, values) }
+// NewEncoder prepares to encode in tiles that take at most that many bytes of memory.
+func (b *Blocks) NewEncoder(_ safetensors.Dtype, memory int) Encoder {
+	return newRanged(b.Cut(), rawTile(memory), b.encode, b.measure)
+}
 
-// Encode quantizes an area into the bytes that Written names.
-func (b *Blocks) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
+// measure returns the range of every block that overlaps an area.
+func (b *Blocks) measure(v Values, s *Scratch) (ranges []Range, err error) {
+	b.bands(v.Area, func(_ int, part Area) {
+		b.measurePart(v, part, s)
+		for i := range s.hi {
+			ranges = append(ranges, b.fused.rangeAt(i, s))
+		}
+	})
+	if Finite(ranges) {
+		return ranges, nil
+	}
+	return b.slowly(v, s)
+}
+
+// slowly is measure for blocks with NaN, of which the first counts, or infinity.
+func (b *Blocks) slowly(v Values, s *Scratch) ([]Range, error) {
+	values := v.Floats(s)
 	if !b.AllowNonfinite {
-		if err := p.checkFinite(b.shape[1]); err != nil {
+		if err := CheckArea(v.Area, values, b.shape[1]); err != nil {
+			return nil, err
+		}
+	}
+	return b.Cut().measure(v.Area, values), nil
+}
+
+// bands calls do for parts of an area, and the first block of each: such as lie in one
+// row of blocks, and stay in the nearer caches.
+func (b *Blocks) bands(a Area, do func(first int, part Area)) {
+	cut := b.Cut()
+	cut.GroupCols = max(4*TileSize/b.Size/b.Size, 1) * b.Size
+	cut.groups(a, func(_ int, part Area) {
+		do(part.Row/b.Size*(b.shape[1]/b.Size)+part.Col/b.Size, part)
+	})
+}
+
+// measurePart finds the greatest magnitude of every block that overlaps a part, with
+// any NaN for one that holds some.
+func (b *Blocks) measurePart(v Values, part Area, s *Scratch) {
+	overlap := b.overlap(part).Cols
+	s.lo, s.hi = sized(&s.lo, overlap), sized(&s.hi, overlap)
+	clear(s.lo)
+	clear(s.hi)
+	row := sized(&s.row, overlap)
+	b.rows(v, part, func(at, n, size, first int, v Values) {
+		data, raw := v.raw(s)
+		kernel.AbsMax(row[:n], data, raw, size)
+		for i, amax := range row[:n] {
+			s.hi[first+i] = max(s.hi[first+i], amax)
+		}
+	})
+}
+
+// rows calls do for the rows of a part, each as n blocks that are whole across, or as
+// one that is not, from one of the part's blocks on: the values, and where they lie
+// in the area.
+func (b *Blocks) rows(v Values, part Area, do func(at, n, size, first int, v Values)) {
+	for i := range part.Rows {
+		from := v.at(part, i)
+		b.fused.grid.pieces(part.Col, part.Cols, func(at, n, size, first int) {
+			at += from
+			do(at, n, size, first, v.run(at, at+n*size))
+		})
+	}
+}
+
+func (b *Blocks) encode(dst [][]byte, v Values, ranges []Range, s *Scratch) (err error) {
+	begin := b.begin(v.Area)
+	b.bands(v.Area, func(first int, part Area) {
+		if err == nil {
+			err = b.encodePart(dst[0], v, part, ranges, first, s)
+		}
+		if err != nil || part.Row%b.Size != 0 {
+			return
+		}
+		at := (part.Row/b.Size-begin.Row)*begin.Cols + ceilDiv(part.Col, b.Size) - begin.Col
+		putFloats(dst[1][4*at:], s.scales[ceilDiv(part.Col, b.Size)-part.Col/b.Size:], safetensors.F32)
+	})
+	return err
+}
+
+// encodePart gives a part its codes, and takes the scales of its blocks.
+func (b *Blocks) encodePart(codes []byte, v Values, part Area, ranges []Range, first int, s *Scratch) error {
+	f, rule := b.fused, b.Rule
+	if ranges == nil {
+		b.measurePart(v, part, s)
+	} else {
+		s.lo, s.hi = s.lo[:0], s.hi[:0]
+		for _, r := range ranges[first:][:b.overlap(part).Cols] {
+			s.lo, s.hi = append(s.lo, 0), append(s.hi, f.greatest(r))
+		}
+	}
+	s.steps, s.scales = s.steps.Sized(len(s.hi)), s.scales[:0]
+	if !rule.stepAll(s.steps, s.lo, s.hi) {
+		return b.encodeSlowly(codes, v, part, ranges, first, s)
+	}
+	b.rows(v, part, func(at, n, size, first int, v Values) {
+		steps := kernel.Steps{Zeros: s.steps.Zeros[first:][:n], Scales: s.steps.Scales[first:][:n], Inverses: s.steps.Inverses[first:][:n]}
+		f.run(codes[at:at+n*size], v, steps, size, s)
+	})
+	rule.begun(&s.sides, s.steps, s.hi)
+	return nil
+}
+
+// encodeSlowly is encodePart for blocks that kernels cannot scale.
+func (b *Blocks) encodeSlowly(codes []byte, v Values, part Area, ranges []Range, first int, s *Scratch) error {
+	values, cut := v.Floats(s), b.Cut()
+	if !b.AllowNonfinite {
+		if err := CheckArea(v.Area, values, b.shape[1]); err != nil {
 			return err
 		}
 	}
-	cut, scales := b.Cut(), dst[1]
-	cut.groups(p.Area, func(group int, part Area) {
-		factor, scale := b.Rule.scaleOf(p.rangeOf(group, part))
-		if cut.begins(part) {
-			binary.LittleEndian.PutUint32(scales, math.Float32bits(scale))
-			scales = scales[4:]
+	cut.groups(part, func(group int, block Area) {
+		r := rangeIn(v.Area, values, block)
+		if ranges != nil {
+			r = ranges[group]
 		}
-		for i := range part.Rows {
-			b.Rule.normalize(p.part(part, i), factor)
+		factor, scale := b.Rule.scaleOf(r)
+		s.scales = append(s.scales, scale)
+		for i := range block.Rows {
+			at := v.at(block, i)
+			row := values[at : at+block.Cols]
+			b.Rule.normalize(row, factor)
+			b.Rule.encodeBytes(codes[at:at+block.Cols], row, s)
 		}
 	})
-	b.Rule.encodeBytes(dst[0], p.Values, scratch)
 	return nil
 }
 

@@ -192,12 +192,11 @@ func (b *books) finish(i int, s *shelf) {
 	b.levelsOf(i, s.levelsOf(l.group))
 }
 
-// together reports whether the codebooks of a tile are fitted so: its groups
-// lie whole in it, and are enough for the lanes to be worth it.
-func (s *Scheme) together(t *Tile) bool {
-	known := t.known != nil && t.known.books != nil
-	return !known && s.steps > 0 && s.Inner == 1 && s.Levels <= kernel.BookLevels && t.Start%s.Group == 0 &&
-		len(t.Values)%s.Group == 0 && worthLanes(len(t.Values)/s.Group)
+// together reports whether the codebooks of n values are fitted so: groups lie whole
+// among them, and are enough for the lanes to be worth it.
+func (s *Scheme) together(start, n int, k *known) bool {
+	return k.books == nil && s.steps > 0 && s.Inner == 1 && s.Levels <= kernel.BookLevels && start%s.Group == 0 &&
+		n%s.Group == 0 && worthLanes(n/s.Group)
 }
 
 // lookTogether gives the values of a tile the codes of their groups' levels,

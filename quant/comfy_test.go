@@ -1,12 +1,10 @@
 package quant
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,8 +19,7 @@ type sheet interface {
 	Cut() Cut
 	Written(i int, a Area) []Span
 	Needed(i int, a Area) []Span
-	Measure(a Area, values []float32) []Range
-	Encode(dst [][]byte, p Patch, s *Scratch) error
+	NewEncoder(from safetensors.Dtype, memory int) Encoder
 	Decode(dst []float32, src [][]byte, a Area, out safetensors.Dtype, s *Scratch)
 }
 
@@ -76,6 +73,11 @@ func press(t *testing.T, s sheet, w []float32) (sheet, [][]byte) {
 	return s, data
 }
 
+// encoderOf has room for all of the weight.
+func encoderOf(s sheet) *rangedEncoder {
+	return s.NewEncoder(safetensors.F32, math.MaxInt).(*rangedEncoder)
+}
+
 // pressArea stores an area of w.
 func pressArea(t *testing.T, s sheet, data [][]byte, a Area, w []float32, ranges []Range) {
 	t.Helper()
@@ -86,18 +88,8 @@ func pressArea(t *testing.T, s sheet, data [][]byte, a Area, w []float32, ranges
 			parts[i][j] = 0x5A
 		}
 	}
-	if err := s.Encode(parts, Patch{Area: a, Values: areaOf(s, a, w), Ranges: ranges}, new(Scratch)); err != nil {
+	if err := encoderOf(s).encode(parts, ValuesOf(a, areaOf(s, a, w)), ranges, new(Scratch)); err != nil {
 		t.Fatal(err)
-	}
-	if raw, ok := s.(RawSheet); ok {
-		_, data := roundedTo(areaOf(s, a, w), safetensors.F32)
-		again := make([][]byte, len(parts))
-		for i := range again {
-			again[i] = make([]byte, len(parts[i]))
-		}
-		if err := raw.(sheet).Encode(again, RawPatch(a, data, safetensors.F32, ranges), new(Scratch)); err != nil || !slices.EqualFunc(again, parts, bytes.Equal) {
-			t.Fatalf("area %v: raw values are stored otherwise (%v)", a, err)
-		}
 	}
 	for i, part := range parts {
 		eachRun(s.Written(i, a), func(from, to int64) {
@@ -239,7 +231,7 @@ func compareGrouped(t *testing.T, label string, in input, weight, scale string, 
 		t.Fatal(err)
 	}
 	data := allocate(s, s.Values)
-	if err := s.Encode(data, Tile{Values: append([]float32(nil), in.w...)}, new(Scratch)); err != nil {
+	if err := encodeRun(s, data, 0, in.w, nil, new(Scratch)); err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range []string{weight, scale} {

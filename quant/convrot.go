@@ -37,7 +37,6 @@ type Rotated struct {
 	AllowNonfinite bool
 
 	fused *fused // of whole rows
-	turn  *turning
 }
 
 // Rules of rotated rows: convert_to_quant's for its primary type and
@@ -86,11 +85,7 @@ func NewConvRotW4A4(shape []int, group int, allowNonfinite bool) (*Rotated, erro
 
 func newRotated(shape []int, group int, rule *Rule, bits int, scaleShape []int, allowNonfinite bool) *Rotated {
 	rows := &Grid{Values: shape[0] * shape[1], Group: shape[1], Inner: 1, Levels: 1, Bits: 8, Block: 1, ScaleBytes: 4}
-	ints := &kernel.Ints{Lo: -rule.max, Hi: rule.max, Multiply: !rule.divide}
-	return &Rotated{
-		shape: shape, Group: group, Rule: rule, bits: bits, scaleShape: scaleShape, AllowNonfinite: allowNonfinite,
-		fused: &fused{grid: rows, allowNonfinite: allowNonfinite, groups: rule, ints: ints}, turn: &turning{group, true},
-	}
+	return &Rotated{shape, group, rule, bits, scaleShape, allowNonfinite, rule.fused(rows, allowNonfinite)}
 }
 
 func checkRotated(shape []int, group int) error {
@@ -131,74 +126,63 @@ func (r *Rotated) Needed(i int, a Area) []Span {
 	return rect(a.Row, a.Rows, int64(r.shape[1]*r.bits/8), int64(a.Col*r.bits/8), int64(a.Cols*r.bits/8))
 }
 
-// Measure returns the rotated rows' ranges; it leaves the values rotated.
-func (r *Rotated) Measure(a Area, values []float32) []Range {
-	RotateOnce(values, r.Group)
-	return r.Cut().measure(a, values)
+// NewEncoder prepares to encode in tiles that take at most that many bytes of memory.
+func (r *Rotated) NewEncoder(_ safetensors.Dtype, memory int) Encoder {
+	return newRanged(r.Cut(), rawTile(memory), r.encode, r.measure)
 }
 
-// TakesRaw reports whether Encode takes raw values.
-func (r *Rotated) TakesRaw(d safetensors.Dtype) bool { return readable(d) }
+// measure returns the ranges of parts of rotated rows.
+func (r *Rotated) measure(v Values, s *Scratch) ([]Range, error) {
+	values, err := r.rotated(v, s)
+	if err != nil {
+		return nil, err
+	}
+	return r.Cut().measure(v.Area, values), nil
+}
 
-// MeasureRaw is Measure.
-func (r *Rotated) MeasureRaw(p Patch, s *Scratch) ([]Range, error) {
-	values := p.plain.values(&s.turned32)
+// rotated returns the values of an area after their rotation.
+func (r *Rotated) rotated(v Values, s *Scratch) ([]float32, error) {
+	values := v.Floats(s)
 	if !r.AllowNonfinite {
-		if err := CheckArea(p.Area, values, r.shape[1]); err != nil {
+		if err := CheckArea(v.Area, values, r.shape[1]); err != nil {
 			return nil, err
 		}
 	}
-	return r.Measure(p.Area, values), nil
+	RotateOnce(values, r.Group)
+	return values, nil
 }
 
-// Encode quantizes an area into the bytes that Written names.
-func (r *Rotated) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
-	if p.plain.data == nil {
-		p.plain = widened(p.Values)
-	}
-	codes, encode := dst[0], r.encodeParts
+func (r *Rotated) encode(dst [][]byte, v Values, ranges []Range, s *Scratch) (err error) {
+	codes := dst[0]
 	if r.bits == 4 {
-		codes = sized(&scratch.bytes, p.plain.len())
+		codes = sized(&s.bytes, v.len())
 	}
-	if p.Ranges == nil && p.Cols == r.shape[1] {
-		encode = r.encodeRows
+	if ranges == nil {
+		err = r.fused.encodeRotated(codes, v, rotation{r.Group, true}, s)
+		putFloats(dst[1], s.sides.scales, safetensors.F32)
+	} else {
+		err = r.encodeParts(codes, dst[1], v, ranges, s)
 	}
-	if err := encode(codes, dst[1], &p, scratch); err != nil {
-		return err
-	}
-	if r.bits == 4 {
+	if err == nil && r.bits == 4 {
 		kernel.PackFours(dst[0], codes)
 	}
-	return nil
-}
-
-// encodeRows encodes whole rows.
-func (r *Rotated) encodeRows(codes, scales []byte, p *Patch, scratch *Scratch) error {
-	p.plain.turn = r.turn
-	if err := r.fused.encode(codes, p.Row*p.Cols, p.plain, nil, scratch); err != nil {
-		return err
-	}
-	putFloats(scales, scratch.sides.scales, safetensors.F32)
-	return nil
+	return err
 }
 
 // encodeParts encodes parts of rows, whose ranges were measured.
-func (r *Rotated) encodeParts(codes, scales []byte, p *Patch, scratch *Scratch) error {
-	p.Values = p.plain.values(&scratch.turned32)
-	if !r.AllowNonfinite {
-		if err := p.checkFinite(r.shape[1]); err != nil {
-			return err
-		}
+func (r *Rotated) encodeParts(codes, scales []byte, v Values, ranges []Range, s *Scratch) error {
+	values, err := r.rotated(v, s)
+	if err != nil {
+		return err
 	}
-	RotateOnce(p.Values, r.Group)
-	for i := range p.Rows {
-		factor, scale := r.Rule.scaleOf(p.rangeOf(p.Row+i, Area{p.Row + i, p.Col, 1, p.Cols}))
-		if p.Col == 0 {
+	for i := range v.Rows {
+		factor, scale := r.Rule.scaleOf(ranges[v.Row+i])
+		if v.Col == 0 {
 			binary.LittleEndian.PutUint32(scales[4*i:], math.Float32bits(scale))
 		}
-		r.Rule.normalize(p.row(i), factor)
+		r.Rule.normalize(values[i*v.Cols:(i+1)*v.Cols], factor)
 	}
-	r.Rule.encodeBytes(codes, p.Values, scratch)
+	r.Rule.encodeBytes(codes, values, s)
 	return nil
 }
 

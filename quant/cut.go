@@ -3,8 +3,6 @@ package quant
 import (
 	"iter"
 	"math"
-
-	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
 // Cut says how a weight may be cut into areas that are worked on by
@@ -27,11 +25,14 @@ func (c Cut) ForDecoding() Cut {
 
 // Tile returns the shape of areas of about want values, at most limit: of
 // whole groups, or, where a group does not fit, of whole units, which need
-// measured ranges. A single unit may be larger than limit.
+// measured ranges if groups do not lie in them. A single unit may be larger than
+// limit.
 func (c Cut) Tile(want, limit int) (rows, cols int, measured bool) {
 	r, n := wholeUnits(c.UnitRows, c.GroupRows, c.Rows), wholeUnits(c.UnitCols, c.GroupCols, c.Cols)
 	if r > limit/n {
-		r, n, measured = min(c.UnitRows, c.Rows), min(c.UnitCols, c.Cols), true
+		unitRows, unitCols := min(c.UnitRows, c.Rows), min(c.UnitCols, c.Cols)
+		measured = unitRows < r || unitCols < n
+		r, n = unitRows, unitCols
 	}
 	rows, cols = c.extend(r, n, want, limit)
 	return rows, cols, measured
@@ -128,9 +129,6 @@ func satMul(a, b int) int {
 	return a * b
 }
 
-// begins reports whether a part of a group holds its first value.
-func (c Cut) begins(part Area) bool { return part.Row%c.GroupRows == 0 && part.Col%c.GroupCols == 0 }
-
 // Unmeasured returns the ranges of all groups before any value is seen.
 func (c Cut) Unmeasured() []Range {
 	all := make([]Range, ceilDiv(c.Rows, c.GroupRows)*c.groupsAcross())
@@ -148,38 +146,22 @@ func (c Cut) Join(all []Range, a Area, found []Range) {
 	})
 }
 
-// measure returns the range of every group that overlaps an area.
+// measure returns the range of every group that overlaps an area of those values.
 func (c Cut) measure(a Area, values []float32) []Range {
-	p := Patch{Area: a, Values: values}
 	var ranges []Range
-	c.groups(a, func(_ int, part Area) { ranges = append(ranges, p.rangeIn(part)) })
+	c.groups(a, func(_ int, part Area) { ranges = append(ranges, rangeIn(a, values, part)) })
 	return ranges
 }
 
-// rangeIn returns the range of a part of the patch.
-func (p *Patch) rangeIn(part Area) Range {
-	var r Range
+// rangeIn returns the range of a part of an area.
+func rangeIn(a Area, values []float32, part Area) (r Range) {
 	for i := range part.Rows {
-		lo, hi := kernel.MinMax(p.part(part, i))
+		found := rangeOf(values[a.at(part, i):][:part.Cols])
 		if i == 0 {
-			r = Range{lo, hi}
+			r = found
 		} else {
-			r = r.Join(Range{lo, hi})
+			r = r.Join(found)
 		}
 	}
 	return r
-}
-
-// part returns row i of a part of the patch.
-func (p *Patch) part(part Area, i int) []float32 {
-	at := (part.Row-p.Row+i)*p.Cols + part.Col - p.Col
-	return p.Values[at : at+part.Cols]
-}
-
-// rangeOf returns a group's measured range, or that of its values.
-func (p *Patch) rangeOf(group int, part Area) Range {
-	if p.Ranges != nil {
-		return p.Ranges[group]
-	}
-	return p.rangeIn(part)
 }

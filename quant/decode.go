@@ -26,11 +26,10 @@ func (s *Scheme) align() int {
 	return align
 }
 
-// Decode restores values [start, start+len(dst)) from the bytes that Needed
-// names, as SDNQ computes them for a model of dtype out, F32, BF16 or F16, before
+// Decode restores a run of values from the bytes that Needed names, as SDNQ computes them for a model of dtype out, F32, BF16 or F16, before
 // they are rounded to it.
-func (s *Scheme) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
-	s.Decoder().Decode(dst, src, start, out, scratch)
+func (s *Scheme) Decode(dst []float32, src [][]byte, a Area, out safetensors.Dtype, scratch *Scratch) {
+	s.Decoder().Decode(dst, src, a, out, scratch)
 }
 
 // Decoder restores the values of a layer as its scheme does.
@@ -76,16 +75,16 @@ func (s *Scheme) Straighten(dst, src []byte, column int) {
 }
 
 // Needed is that of the scheme, but for what was taken.
-func (d Decoder) Needed(i, start, end int) Span {
+func (d Decoder) Needed(i int, a Area) []Span {
 	if d.down != nil && i == d.factors+1 {
-		return one(0, 0)
+		return Run(0, 0)
 	}
-	return d.Scheme.Needed(i, start, end)
+	return d.Scheme.Needed(i, a)
 }
 
 // Decode is that of the scheme.
-func (d Decoder) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
-	s, near := d.Scheme, d.Near
+func (d Decoder) Decode(dst []float32, src [][]byte, a Area, out safetensors.Dtype, scratch *Scratch) {
+	s, near, start := d.Scheme, d.Near, a.Col
 	turned := s.Transposed && !d.Straight
 	s.Scales(src, start, len(dst), scratch)
 	s.ZeroPoints(src, start, len(dst), scratch)

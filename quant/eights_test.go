@@ -27,6 +27,6 @@ func TestEightsOfEveryValue(t *testing.T) {
 			t.Fatal(err)
 		}
 		values := Widen(make([]float32, len(raw)/2), raw, safetensors.BF16)
-		compareRaw(t, m, safetensors.BF16, values, raw, nil)
+		compareStepwise(t, m, Values{wholeArea(m), safetensors.BF16, raw}, nil, m.stepwise(values))
 	}
 }

@@ -10,21 +10,22 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// Encode quantizes a tile into the bytes that Written names, one slice per
-// tensor. The error is a *[NonfiniteError].
-func (s *Scheme) Encode(dst [][]byte, t Tile, scratch *Scratch) error {
-	if err := s.prepare(t.Start, t.Values, t.known, scratch); err != nil {
+// encode quantizes a run of values into the bytes that Written names, one slice per
+// tensor. Groups lie whole in it where their ranges, or codebooks, are not known. The
+// error is a *[NonfiniteError], or of the search for a low-rank part.
+func (s *Scheme) encode(dst [][]byte, v Values, k *known, scratch *Scratch) error {
+	w, err := s.prepared(v, k, scratch)
+	if err != nil {
 		return err
 	}
-	if s.fuses(&t) {
-		t.plain = widened(t.Values)
-		return s.encodePlain(dst, t, scratch)
+	if s.fused != nil && (s.Inner == 1 || k.ranges == nil) {
+		return s.encodeFused(dst, ValuesOf(v.Area, w), k, nil, scratch)
 	}
-	codes := scratch.uint16s(len(t.Values))
-	if err := s.quantize(codes, t, scratch); err != nil {
+	codes := scratch.uint16s(len(w))
+	if err := s.quantize(codes, w, v.Col, k, scratch); err != nil {
 		return err
 	}
-	s.putSides(dst, t, scratch)
+	s.putSides(dst, v.Area, k, scratch)
 	if s.Transposed {
 		codes = turn(&scratch.turned, codes, s.geometry.rest)
 	}
@@ -32,16 +33,21 @@ func (s *Scheme) Encode(dst [][]byte, t Tile, scratch *Scratch) error {
 	return nil
 }
 
-// encodePlain is Encode for tiles that are prepared or need not be.
-func (s *Scheme) encodePlain(dst [][]byte, t Tile, scratch *Scratch) error {
+// encodeFused is encode of values that are prepared, or have to be rotated alone.
+func (s *Scheme) encodeFused(dst [][]byte, v Values, k *known, r *rotation, scratch *Scratch) (err error) {
 	codes := dst[0]
 	if s.Bits < 8 || s.Transposed {
-		codes = sized(&scratch.bytes, t.len())
+		codes = sized(&scratch.bytes, v.len())
 	}
-	if err := s.fused.encode(codes, t.Start, t.plain, t.Ranges, scratch); err != nil {
+	if r != nil {
+		err = s.fused.encodeRotated(codes, v, *r, scratch)
+	} else {
+		err = s.fused.encode(codes, v, k.ranges, scratch)
+	}
+	if err != nil {
 		return err
 	}
-	s.putSides(dst, t, scratch)
+	s.putSides(dst, v.Area, k, scratch)
 	switch {
 	case s.Transposed:
 		rows := len(codes) / s.geometry.rest
@@ -52,28 +58,29 @@ func (s *Scheme) encodePlain(dst [][]byte, t Tile, scratch *Scratch) error {
 	return nil
 }
 
-// putSides stores what goes with the codes of a tile.
-func (s *Scheme) putSides(dst [][]byte, t Tile, scratch *Scratch) {
-	s.putFloats(dst, t, scratch)
+// putSides stores what goes with the codes of a run of values.
+func (s *Scheme) putSides(dst [][]byte, a Area, k *known, scratch *Scratch) {
+	s.putFloats(dst, a, k, scratch)
 	if s.Rank > 0 {
-		s.putFactors(dst, t.Start, t.known.rank.found, scratch)
+		s.putFactors(dst, a.Col, k.rank.found, scratch)
 	}
 }
 
-// prepare turns values into what is scaled.
-func (s *Scheme) prepare(start int, values []float32, k *known, scratch *Scratch) error {
-	if err := s.turnOver(start, values); err != nil || s.Rank == 0 {
-		return err
+// prepared returns what is scaled of values, which may be changed.
+func (s *Scheme) prepared(v Values, k *known, scratch *Scratch) ([]float32, error) {
+	w := v.Floats(scratch)
+	if err := s.turnOver(v.Col, w); err != nil || s.Rank == 0 {
+		return w, err
 	}
 	f, err := k.rank.factors(s.factorDtype, scratch)
 	switch {
 	case err != nil:
-		return err
+		return nil, err
 	case f == nil:
-		return errGivenUp
+		return nil, errGivenUp
 	}
-	s.subtract(values, f, scratch)
-	return nil
+	s.subtract(w, f, scratch)
+	return w, nil
 }
 
 // takesNonfinite reports whether NaN and infinity are stored: not where there is a
@@ -95,16 +102,16 @@ func (s *Scheme) turnOver(start int, values []float32) error {
 	return nil
 }
 
-// quantize gives prepared values their codes, and collects the scales and zero
-// points of the units that begin in the tile.
-func (s *Scheme) quantize(codes []uint16, t Tile, scratch *Scratch) error {
+// quantize gives prepared values, from index start on, their codes, and collects the
+// scales and zero points of the units that begin among them.
+func (s *Scheme) quantize(codes []uint16, w []float32, start int, k *known, scratch *Scratch) error {
 	scratch.scales, scratch.zeros = scratch.scales[:0], scratch.zeros[:0]
 	if s.Codebook {
-		return s.lookAll(codes, t, scratch)
+		return s.lookAll(codes, w, start, k, scratch)
 	}
-	err := s.ranged(t, scratch, func(unit, from, to int, ranges []Range) {
-		s.normalizeUnit(t.Values[from:to], ranges, scratch)
-		if unit*s.Group >= t.Start {
+	err := s.ranged(w, start, k, scratch, func(unit, from, to int, ranges []Range) {
+		s.normalizeUnit(w[from:to], ranges, scratch)
+		if unit*s.Group >= start {
 			s.collect(ranges, scratch)
 		}
 	})
@@ -112,33 +119,33 @@ func (s *Scheme) quantize(codes []uint16, t Tile, scratch *Scratch) error {
 		return err
 	}
 	if s.chances != nil {
-		s.chances.Round(t.Values, t.Start, s.Dtype)
+		s.chances.Round(w, start, s.Dtype)
 	}
-	s.numbers.encode(codes, t.Values)
+	s.numbers.encode(codes, w)
 	return nil
 }
 
-// ranged calls f for the units of a tile with the ranges of their groups. Its
-// error is a *[NonfiniteError].
-func (s *Scheme) ranged(t Tile, scratch *Scratch, f func(unit, from, to int, ranges []Range)) (err error) {
-	s.units(t.Start, len(t.Values), func(unit, from, to int) {
-		ranges := s.rangesOf(&t, unit, t.Values[from:to], scratch)
+// ranged calls f for the units of a run of values with the ranges of their groups.
+// Its error is a *[NonfiniteError].
+func (s *Scheme) ranged(w []float32, start int, k *known, scratch *Scratch, f func(unit, from, to int, ranges []Range)) (err error) {
+	s.units(start, len(w), func(unit, from, to int) {
+		ranges := s.rangesOf(k, unit, w[from:to], scratch)
 		if err == nil && !s.AllowNonfinite && !Finite(ranges) {
-			err = CheckFinite(t.Start+from, t.Values[from:to])
+			err = CheckFinite(start+from, w[from:to])
 		}
 		f(unit, from, to, ranges)
 	})
 	return err
 }
 
-// lookAll gives the values of a tile the codes of their groups' levels.
-func (s *Scheme) lookAll(codes []uint16, t Tile, scratch *Scratch) error {
-	if s.together(&t) && s.lookTogether(codes, t.Values, scratch) {
+// lookAll gives values the codes of their groups' levels.
+func (s *Scheme) lookAll(codes []uint16, w []float32, start int, k *known, scratch *Scratch) error {
+	if s.together(start, len(w), k) && s.lookTogether(codes, w, scratch) {
 		return nil
 	}
 	scratch.scales = scratch.scales[:0]
-	return s.ranged(t, scratch, func(unit, from, to int, _ []Range) {
-		s.lookUnit(codes[from:to], t.Values[from:to], t, unit, unit*s.Group >= t.Start, scratch)
+	return s.ranged(w, start, k, scratch, func(unit, from, to int, _ []Range) {
+		s.lookUnit(codes[from:to], w[from:to], k, unit, unit*s.Group >= start, scratch)
 	})
 }
 
@@ -170,7 +177,7 @@ func (s *Scheme) scaleOf(r Range) (scale, zero float32) {
 func (s *Scheme) round(x float32) float32 { return RoundTo(x, s.ScaleDtype) }
 
 // putFloats stores the scales and zero points that were collected.
-func (s *Scheme) putFloats(dst [][]byte, t Tile, scratch *Scratch) {
+func (s *Scheme) putFloats(dst [][]byte, a Area, k *known, scratch *Scratch) {
 	for i, f := range []sideData{s.scale, s.zero} {
 		x := scratch.scales
 		if i == 1 {
@@ -181,20 +188,13 @@ func (s *Scheme) putFloats(dst [][]byte, t Tile, scratch *Scratch) {
 		case f.store == nil:
 			putFloats(dst[f.part], x, s.ScaleDtype)
 		default:
-			first, last := f.store.blocks(s.groupsFrom)(t.Start, t.Start+t.len())
-			x = s.blockFloats(x, first, last, i, t)
-			t.known.stored[i].encode(dst[f.part:], first, x, scratch)
+			first, last := f.store.blocks(s.groupsFrom)(a.Col, a.Col+a.Cols)
+			if k.ranges != nil { // groups are larger than tiles
+				x = k.floats(s, i)[first:last:last]
+			}
+			k.stored[i].encode(dst[f.part:], first, x, scratch)
 		}
 	}
-}
-
-// blockFloats are the scales of whole blocks: those collected, or where groups
-// are larger than tiles, what follows from all that is known.
-func (s *Scheme) blockFloats(collected []float32, first, last, which int, t Tile) []float32 {
-	if t.Ranges == nil {
-		return collected
-	}
-	return t.known.floats(s, which)[first:last:last]
 }
 
 func putFloat(dst []byte, i int, x float32, d safetensors.Dtype) {
@@ -240,7 +240,7 @@ func (s *Scheme) normalize(values []float32, r Range) {
 }
 
 // lookUnit gives the values of a unit the codes of their groups' levels.
-func (s *Scheme) lookUnit(codes []uint16, values []float32, t Tile, unit int, begins bool, scratch *Scratch) {
+func (s *Scheme) lookUnit(codes []uint16, values []float32, k *known, unit int, begins bool, scratch *Scratch) {
 	n := len(values) / s.Inner
 	sorted := values
 	if s.Inner > 1 {
@@ -252,8 +252,8 @@ func (s *Scheme) lookUnit(codes []uint16, values []float32, t Tile, unit int, be
 	for j := range s.Inner {
 		book := &scratch.book
 		group := sorted[j*n : (j+1)*n]
-		if t.known != nil && t.known.books != nil {
-			book = t.known.books[unit*s.Inner+j]
+		if k.books != nil {
+			book = k.books[unit*s.Inner+j]
 			book.Codes(column, group)
 		} else {
 			book.Fit(column, group, s.Levels, s.steps)

@@ -1,47 +1,154 @@
 package quant
 
-// Encoder is one weight on its way into its stored tensors. Its passes, in
-// order, each read the whole weight; then its tiles are encoded.
+import "errors"
+
+// Encoder is one weight on its way into its stored tensors: it looks at the weight
+// if it wants to, its passes, in order, each read all of it, and then its tiles
+// are encoded. What changes an encoder embeds it.
 type Encoder interface {
-	// Tile is the number of values that tiles should have; the last may have
-	// fewer.
-	Tile() int
-	Passes() []Pass
-	// Encode fills the bytes that Written names. The error is a
-	// *[NonfiniteError].
-	Encode(dst [][]byte, start int, values []float32, s *Scratch) error
+	// Needs are the same at every call, but for Held after Shelve.
+	Needs() Needs
+	// Encode fills the bytes that Written names of the area, one slice for a tensor,
+	// from values of any dtype. The error is a *[NonfiniteError], or of a pass.
+	Encode(dst [][]byte, v Values, s *Scratch) error
+}
+
+// Needs are what an encoder asks of whoever reads the weight.
+type Needs struct {
+	// Rows and Cols are the shape of tiles; those at the edges are smaller.
+	Rows, Cols int
+	Passes     []Pass
+	// Survey looks at the weight, or at a sample of it, before all else; nil for an
+	// encoder that does not.
+	Survey func(read Reader) error
+	// Held is how many bytes are in memory from the first pass on.
+	Held int64
+	// Shelve keeps some of them in a file, which it opens if it does; nil where that
+	// would bring nothing. It is called before the first pass or not at all.
+	Shelve func(open func() (Shelf, error)) error
 }
 
 // Pass is a reading of the whole weight for what spans its tiles.
 type Pass interface {
-	// Tile is as that of an encoder.
-	Tile() int
-	// Read looks at one tile, whose values it may change. Tiles may be read at
-	// the same time.
-	Read(start int, values []float32, s *Scratch) (found any, err error)
+	// Tile is the shape of its tiles.
+	Tile() (rows, cols int)
+	// Read looks at one tile. Tiles may be read at the same time.
+	Read(v Values, s *Scratch) (found any, err error)
 	// Join takes what Read found, in the order of the tiles.
-	Join(found any) error
+	Join(a Area, found any) error
 }
 
-// Encode runs an encoder over a weight in memory, whose values it changes.
-func Encode(e Encoder, dst [][]byte, w []float32) error {
-	s := new(Scratch)
-	for _, p := range e.Passes() {
-		copied := make([]float32, min(p.Tile(), len(w)))
-		for start := 0; start < len(w); start += p.Tile() {
-			n := copy(copied, w[start:])
-			found, err := p.Read(start, copied[:n], s)
+// Reader reads values of the flattened weight, from index start on.
+type Reader func(start int, dst []float32) error
+
+// TileSize is how many values a tile has as a rule: enough for its system calls
+// not to count, and few enough for a core's cache.
+const TileSize = 128 << 10
+
+const (
+	// wideValue bounds what a tile takes for each value, in bytes, where values are
+	// widened: those as they lie in the file, floats, codes, and what waits to be
+	// written.
+	wideValue = 32
+	// rawValue is that where they are encoded as they lie in the file.
+	rawValue = 8
+	// mostRaw is enough values for bands that lie in files in long runs.
+	mostRaw = 12 << 20
+)
+
+// wideTile is how many values a tile may have in so many bytes of memory: whole
+// blocks of any dtype.
+func wideTile(memory int) int { return max(memory/wideValue/4096, 1) * 4096 }
+
+// rawTile is wideTile where values are not widened.
+func rawTile(memory int) int {
+	return max(min(wideTile(memory)*(wideValue/rawValue), mostRaw), wideTile(memory))
+}
+
+var errGaveUp = errors.New("the work on a weight was given up")
+
+// Drive works off the passes of an encoder on one goroutine, and then calls tile
+// for its tiles, until the scratch is cancelled. A weight is read for every pass, and
+// for its tiles; values last until the next read.
+func Drive(e Encoder, c Cut, read func(a Area) (Values, error), tile func(v Values) error, s *Scratch) error {
+	needs := e.Needs()
+	each := func(rows, cols int, do func(v Values) error) error {
+		for _, a := range c.Areas(rows, cols) {
+			if closed(s.Cancelled) {
+				return errGaveUp
+			}
+			v, err := read(a)
 			if err == nil {
-				err = p.Join(found)
+				err = do(v)
 			}
 			if err != nil {
 				return err
 			}
 		}
+		return nil
 	}
-	return e.Encode(dst, 0, w, s)
+	for _, p := range needs.Passes {
+		rows, cols := p.Tile()
+		if err := each(rows, cols, func(v Values) error {
+			found, err := p.Read(v, s)
+			if err == nil {
+				err = p.Join(v.Area, found)
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	return each(needs.Rows, needs.Cols, tile)
 }
 
-// TileSize is how many values a tile has as a rule: enough for its system calls
-// not to count, and few enough for a core's cache.
-const TileSize = 128 << 10
+// rangedEncoder encodes areas by themselves or, where what shares a scale does not
+// fit one, from ranges that a pass has measured.
+type rangedEncoder struct {
+	needs  Needs
+	cut    Cut
+	ranges []Range // of all groups, nil where they are not measured
+	// encode fills what an area does, from those ranges or, without, its own.
+	encode func(dst [][]byte, v Values, ranges []Range, s *Scratch) error
+	// measure returns the range of every group that overlaps an area, or a
+	// *[NonfiniteError]. It is not called where groups lie whole in units.
+	measure func(v Values, s *Scratch) ([]Range, error)
+}
+
+// newRanged is one in tiles of at most limit values.
+func newRanged(c Cut, limit int, encode func([][]byte, Values, []Range, *Scratch) error, measure func(Values, *Scratch) ([]Range, error)) *rangedEncoder {
+	e := &rangedEncoder{cut: c, encode: encode, measure: measure}
+	measured := false
+	e.needs.Rows, e.needs.Cols, measured = c.Tile(min(TileSize, limit), limit)
+	if measured {
+		e.ranges = c.Unmeasured()
+		e.needs.Passes = []Pass{ranging{e}}
+	}
+	return e
+}
+
+func (e *rangedEncoder) Needs() Needs { return e.needs }
+
+func (e *rangedEncoder) Encode(dst [][]byte, v Values, s *Scratch) error {
+	return e.encode(dst, v, e.ranges, s)
+}
+
+// ranging is the pass that takes the range of every group.
+type ranging struct{ e *rangedEncoder }
+
+// Tile is the encoder's or, where all values are one group, any rows of them: no
+// more than stay in the nearer caches.
+func (r ranging) Tile() (rows, cols int) {
+	n := r.e.needs
+	if c := r.e.cut; c.GroupRows >= c.Rows && c.GroupCols >= c.Cols {
+		return c.ForDecoding().DecodeTile(min(TileSize, n.Rows*n.Cols))
+	}
+	return n.Rows, n.Cols
+}
+
+func (r ranging) Read(v Values, s *Scratch) (any, error) { return r.e.measure(v, s) }
+
+func (r ranging) Join(a Area, found any) error {
+	r.e.cut.Join(r.e.ranges, a, found.([]Range))
+	return nil
+}

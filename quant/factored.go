@@ -54,34 +54,29 @@ type ranking struct {
 	pass    int
 }
 
-func (r *ranking) Tile() int { return r.encoder.rank.TileRows() * r.encoder.geometry.rest }
+func (r *ranking) Tile() (rows, cols int) {
+	return 1, r.encoder.rank.TileRows() * r.encoder.geometry.rest
+}
 
-func (r *ranking) Read(start int, values []float32, s *Scratch) (any, error) {
+func (r *ranking) Read(v Values, s *Scratch) (any, error) {
 	e := r.encoder
-	if err := e.turnOver(start, values); err != nil {
-		return nil, err
+	if !e.asStored(v.Dtype) {
+		w := v.Floats(s)
+		if err := e.turnOver(v.Col, w); err != nil {
+			return nil, err
+		}
+		v = ValuesOf(v.Area, w)
 	}
-	if r.pass == 0 && !rangeOf(values).finite() {
-		return nil, e.checkFinite(start, values)
+	_, width := r.Tile()
+	tile := v.Col / width
+	if r.pass == 0 && !e.rank.look(tile, v, s) {
+		return nil, e.checkFinite(v.Col, v.Floats(s))
 	}
-	e.rank.Add(r.pass, start/r.Tile(), values, s, s.Cancelled)
+	e.rank.Add(r.pass, tile, v, s, s.Cancelled)
 	return nil, nil
 }
 
-func (r *ranking) TakesRaw(d safetensors.Dtype) bool {
-	return r.encoder.asStored(d) && r.encoder.rank.TakesRaw(d)
-}
-
-func (r *ranking) ReadRaw(start, n int, read Pieces, d safetensors.Dtype, s *Scratch) (any, error) {
-	e, tile := r.encoder, start/r.Tile()
-	check := func(from int, raw []byte) error {
-		return e.checkFinite(start+from, plain{data: raw, dtype: d}.values(&s.values))
-	}
-	_, err := e.rank.addPieces(r.pass, tile, n, read, check, s, s.Cancelled)
-	return nil, err
-}
-
-func (r *ranking) Join(any) error { return nil }
+func (r *ranking) Join(Area, any) error { return nil }
 
 // lowRank is a search under way and what it finds.
 type lowRank struct {
@@ -154,7 +149,7 @@ func (s *Scheme) addLowRank(dst []float32, src []byte, down *panels, scratch *Sc
 	rows := len(dst) / g.rest
 	up := sized(&scratch.up, rows*s.Rank)
 	getMatrix(up, src, rows, s.Rank, s.Matmul, d, scratch)
-	conv := len(s.Shape) > 2 && !s.flat
+	conv := len(s.shape) > 2 && !s.flat
 	if !conv {
 		roundAll(dst, d)
 	}

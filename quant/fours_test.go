@@ -63,5 +63,6 @@ func compareBlocks(t *testing.T, amax uint16, largest float32) {
 		t.Fatal(err)
 	}
 	values := Widen(make([]float32, len(raw)/2), raw, safetensors.BF16)
-	compareRaw(t, n, safetensors.BF16, values, raw, []Range{{-largest, largest}})
+	r := Range{-largest, largest}
+	compareStepwise(t, n, Values{wholeArea(n), safetensors.BF16, raw}, []Range{r}, n.stepwise(values, r))
 }

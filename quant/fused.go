@@ -45,80 +45,82 @@ const batchValues = 16384
 // with many: those of its groups whose sums are not exact go together.
 const turnedValues = 64 << 10
 
-// encode gives the values of a tile one byte each, and collects the scales of
-// the groups that begin in it. Groups lie whole in the tile, or else have
-// measured ranges and are neither to be rotated nor interleaved.
-func (f *fused) encode(codes []byte, start int, src plain, measured []Range, s *Scratch) error {
+// encode gives a run of values one byte each, and collects the scales of the
+// groups that begin in it. Groups lie whole in the run, or else have measured
+// ranges and are not interleaved.
+func (f *fused) encode(codes []byte, v Values, measured []Range, s *Scratch) error {
 	s.sides.scales, s.sides.zeros = s.sides.scales[:0], s.sides.zeros[:0]
-	if f.apart != nil {
-		return f.encodeInterleaved(codes, start, src, s)
+	switch {
+	case f.apart != nil:
+		return f.encodeInterleaved(codes, v, s)
+	case measured != nil:
+		return f.encodeMeasured(codes, v, measured, s)
 	}
-	if measured != nil {
-		return f.encodeMeasured(codes, start, src, measured, s)
-	}
-	if src.turn == nil {
-		return f.encodeBatches(codes, start, src, f.allowNonfinite, s)
-	}
-	size, together := lcm(f.grid.Group, src.turn.n), batchValues
-	if !src.turn.once {
+	return f.encodeBatches(codes, v, f.allowNonfinite, s)
+}
+
+// encodeRotated is encode of whole groups after their rotation.
+func (f *fused) encodeRotated(codes []byte, v Values, r rotation, s *Scratch) error {
+	s.sides.scales, s.sides.zeros = s.sides.scales[:0], s.sides.zeros[:0]
+	size, together := lcm(f.grid.Group, r.n), batchValues
+	if !r.once {
 		together = turnedValues
 	}
 	together = max(together/size, 1) * size
-	for at := 0; at < src.len(); at += together {
-		to := min(at+together, src.len())
-		if err := f.encodeTurned(codes[at:to], start+at, src.slice(at, to), s); err != nil {
+	for at := 0; at < v.len(); at += together {
+		to := min(at+together, v.len())
+		if err := f.encodeTurned(codes[at:to], v.run(at, to), r, s); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// encodeTurned encodes whole groups after their rotation.
-func (f *fused) encodeTurned(codes []byte, start int, src plain, s *Scratch) error {
-	sides, turned := s.sides, src.turn.turned(src, &s.turned32)
-	err := f.encodeBatches(codes, start, turned, f.allowNonfinite, s)
+// encodeTurned encodes some groups after their rotation.
+func (f *fused) encodeTurned(codes []byte, v Values, r rotation, s *Scratch) error {
+	sides, rotated := s.sides, r.rotated(v, &s.turned32)
+	err := f.encodeBatches(codes, rotated, f.allowNonfinite, s)
 	if err == nil {
 		return nil
 	}
-	if before := CheckFinite(start, src.values(&s.slow)); before != nil {
+	if before := CheckFinite(v.Col, v.widen(&s.slow)); before != nil {
 		return before // what it was before it spread
 	}
-	if !src.turn.once {
+	if !r.once {
 		return err
 	}
 	s.sides = sides // large values may come to infinity
-	return f.encodeBatches(codes, start, turned, true, s)
+	return f.encodeBatches(codes, rotated, true, s)
 }
 
 // encodeBatches encodes whole groups, some at a time.
-func (f *fused) encodeBatches(codes []byte, start int, src plain, allowNonfinite bool, s *Scratch) error {
+func (f *fused) encodeBatches(codes []byte, v Values, allowNonfinite bool, s *Scratch) error {
 	size := f.grid.Group
-	batch := max(batchValues/size, 1)
-	for left := src.len() / size; left > 0; left -= batch {
-		n := min(left, batch)
-		if err := f.encodeBatch(codes[:n*size], start, src.slice(0, n*size), n, allowNonfinite, s); err != nil {
+	batch := max(batchValues/size, 1) * size
+	for at := 0; at < v.len(); at += batch {
+		to := min(at+batch, v.len())
+		if err := f.encodeBatch(codes[at:to], v.run(at, to), allowNonfinite, s); err != nil {
 			return err
 		}
-		codes, src, start = codes[n*size:], src.slice(n*size, src.len()), start+n*size
 	}
 	return nil
 }
 
 // encodeInterleaved encodes whole units of groups that lie interleaved, some at a
 // time: sorted, one group lies after the other.
-func (f *fused) encodeInterleaved(codes []byte, start int, src plain, s *Scratch) error {
+func (f *fused) encodeInterleaved(codes []byte, v Values, s *Scratch) error {
 	unit, inner := f.grid.Group, f.grid.Inner
 	some := max(batchValues/unit, 1) * unit
-	for at := 0; at < src.len(); at += some {
-		part := src.slice(at, min(at+some, src.len()))
-		n, sorted := part.len(), plain{dtype: part.dtype}
-		sorted.data = sized(&s.sortedBytes, len(part.data))
+	for at := 0; at < v.len(); at += some {
+		part := v.run(at, min(at+some, v.len()))
+		n, sorted := part.len(), part
+		sorted.Bytes = sized(&s.sortedBytes, len(part.Bytes))
 		for from := 0; from < n; from += unit {
-			transposeValues(sorted.slice(from, from+unit), part.slice(from, from+unit), unit/inner, inner)
+			transposeValues(sorted.run(from, from+unit), part.run(from, from+unit), unit/inner, inner)
 		}
 		sortedCodes := sized(&s.sortedCodes, n)
-		if err := f.apart.encodeBatches(sortedCodes, start+at, sorted, f.allowNonfinite, s); err != nil {
-			return CheckFinite(start+at, part.values(&s.slow)) // which names its place
+		if err := f.apart.encodeBatches(sortedCodes, sorted, f.allowNonfinite, s); err != nil {
+			return CheckFinite(part.Col, part.widen(&s.slow)) // which names its place
 		}
 		for from := 0; from < n; from += unit {
 			transposeBytes(codes[at+from:][:unit], sortedCodes[from:from+unit], inner, unit/inner, inner)
@@ -128,31 +130,31 @@ func (f *fused) encodeInterleaved(codes []byte, start int, src plain, s *Scratch
 }
 
 // transposeValues is transpose of values as they are stored.
-func transposeValues(dst, src plain, rows, columns int) {
+func transposeValues(dst, src Values, rows, columns int) {
 	if src.shift() == 1 {
-		transpose(together[[2]byte](dst.data), together[[2]byte](src.data), rows, columns)
+		transpose(together[[2]byte](dst.Bytes), together[[2]byte](src.Bytes), rows, columns)
 	} else {
-		transpose(together[[4]byte](dst.data), together[[4]byte](src.data), rows, columns)
+		transpose(together[[4]byte](dst.Bytes), together[[4]byte](src.Bytes), rows, columns)
 	}
 }
 
 // encodeMeasured encodes parts of groups.
-func (f *fused) encodeMeasured(codes []byte, start int, src plain, measured []Range, s *Scratch) (err error) {
-	f.grid.units(start, src.len(), func(unit, from, to int) {
+func (f *fused) encodeMeasured(codes []byte, v Values, measured []Range, s *Scratch) (err error) {
+	f.grid.units(v.Col, v.len(), func(unit, from, to int) {
 		r := measured[unit]
 		s.steps = s.steps.Sized(1)
 		ok := f.groups.stepOf(s.steps, 0, r)
 		for at := from; at < to && err == nil; at += batchValues {
 			end := min(at+batchValues, to)
-			part := src.slice(at, end)
+			part := v.run(at, end)
 			if !r.finite() && !f.allowNonfinite {
-				err = CheckFinite(start+at, part.values(&s.slow))
+				err = CheckFinite(part.Col, part.widen(&s.slow))
 			}
 			if f.run(codes[at:end], part, s.steps, end-at, s); !ok {
-				f.groups.slowly(codes[at:end], part.values(&s.slow), r, s)
+				f.groups.slowly(codes[at:end], part.widen(&s.slow), r, s)
 			}
 		}
-		if unit*f.grid.Group >= start {
+		if unit*f.grid.Group >= v.Col {
 			s.hi = append(s.hi[:0], f.greatest(r))
 			f.groups.begun(&s.sides, s.steps, s.hi)
 		}
@@ -169,21 +171,22 @@ func (f *fused) greatest(r Range) float32 {
 	return r.absMax()
 }
 
-// encodeBatch encodes n whole groups.
-func (f *fused) encodeBatch(codes []byte, start int, src plain, n int, allowNonfinite bool, s *Scratch) error {
+// encodeBatch encodes whole groups.
+func (f *fused) encodeBatch(codes []byte, v Values, allowNonfinite bool, s *Scratch) error {
 	size := f.grid.Group
-	f.measure(src, size, n, s)
+	n := v.len() / size
+	f.measure(v, size, n, s)
 	s.steps = s.steps.Sized(n)
 	fast := f.groups.stepAll(s.steps, s.lo[:n], s.hi[:n])
 	if !fast {
-		f.firstNaNs(src, size, s)
+		f.firstNaNs(v, size, s)
 	}
 	if !fast && !allowNonfinite {
-		if err := f.checkBatch(start, src, s); err != nil {
+		if err := f.checkBatch(v, s); err != nil {
 			return err
 		}
 	}
-	f.run(codes, src, s.steps, size, s)
+	f.run(codes, v, s.steps, size, s)
 	for i := 0; i < n && !fast; i++ {
 		r := f.rangeAt(i, s)
 		if f.groups.stepOf(s.steps, i, r) {
@@ -191,7 +194,7 @@ func (f *fused) encodeBatch(codes []byte, start int, src plain, n int, allowNonf
 		}
 		for at := i * size; at < (i+1)*size; at += batchValues {
 			end := min(at+batchValues, (i+1)*size)
-			f.groups.slowly(codes[at:end], src.slice(at, end).values(&s.slow), r, s)
+			f.groups.slowly(codes[at:end], v.run(at, end).widen(&s.slow), r, s)
 		}
 	}
 	f.groups.begun(&s.sides, s.steps, s.hi[:n])
@@ -199,11 +202,12 @@ func (f *fused) encodeBatch(codes []byte, start int, src plain, n int, allowNonf
 }
 
 // checkBatch reports the first value of a batch that is not finite.
-func (f *fused) checkBatch(start int, src plain, s *Scratch) error {
+func (f *fused) checkBatch(v Values, s *Scratch) error {
 	size := f.grid.Group
-	for i := range src.len() / size {
+	for i := range v.len() / size {
 		if r := f.rangeAt(i, s); !r.finite() {
-			return CheckFinite(start+i*size, src.slice(i*size, (i+1)*size).values(&s.slow))
+			group := v.run(i*size, (i+1)*size)
+			return CheckFinite(group.Col, group.widen(&s.slow))
 		}
 	}
 	return nil
@@ -211,8 +215,8 @@ func (f *fused) checkBatch(start int, src plain, s *Scratch) error {
 
 // run gives groups of one size their codes. Those of groups that cannot be
 // scaled so have no meaning.
-func (f *fused) run(codes []byte, src plain, steps kernel.Steps, size int, s *Scratch) {
-	data, raw := src.raw(s)
+func (f *fused) run(codes []byte, v Values, steps kernel.Steps, size int, s *Scratch) {
+	data, raw := v.raw(s)
 	if f.ints != nil {
 		kernel.EncodeInts(codes, data, raw, steps, size, f.ints)
 	} else {
@@ -222,8 +226,8 @@ func (f *fused) run(codes []byte, src plain, steps kernel.Steps, size int, s *Sc
 
 // measure finds the ranges of n groups of one size. Where the greatest magnitude
 // is all that counts, it is that of hi, with any NaN for a group that holds one.
-func (f *fused) measure(src plain, size, n int, s *Scratch) {
-	data, raw := src.raw(s)
+func (f *fused) measure(v Values, size, n int, s *Scratch) {
+	data, raw := v.raw(s)
 	lo, hi := sized(&s.lo, n), sized(&s.hi, n)
 	if f.ranges {
 		kernel.Ranges(lo, hi, data, raw, size)
@@ -235,12 +239,12 @@ func (f *fused) measure(src plain, size, n int, s *Scratch) {
 
 // firstNaNs puts the NaN that stands first in a group in the place of any. No
 // step follows from one, so that this is done for few.
-func (f *fused) firstNaNs(src plain, size int, s *Scratch) {
+func (f *fused) firstNaNs(v Values, size int, s *Scratch) {
 	if f.ranges {
 		return
 	}
-	data, raw := src.raw(s)
-	for i, a := range s.hi[:src.len()/size] {
+	data, raw := v.raw(s)
+	for i, a := range s.hi[:v.len()/size] {
 		if a != a {
 			each := data[i*size*raw.Bytes() : (i+1)*size*raw.Bytes()]
 			kernel.Ranges(s.lo[i:i+1], s.hi[i:i+1], each, raw, size)
@@ -260,16 +264,16 @@ func (f *fused) rangeAt(i int, s *Scratch) Range {
 	}
 }
 
-// measureTile returns the range of every group that overlaps a tile, or a
+// rangesOf returns the range of every group that overlaps a run of values, or a
 // *[NonfiniteError].
-func (f *fused) measureTile(start int, src plain, s *Scratch) (ranges []Range, err error) {
-	f.grid.units(start, src.len(), func(_, from, to int) {
-		part := src.slice(from, to)
+func (f *fused) rangesOf(v Values, s *Scratch) (ranges []Range, err error) {
+	f.grid.units(v.Col, v.len(), func(_, from, to int) {
+		part := v.run(from, to)
 		f.measure(part, to-from, 1, s)
 		f.firstNaNs(part, to-from, s)
 		r := f.rangeAt(0, s)
 		if err == nil && !r.finite() && !f.allowNonfinite {
-			err = CheckFinite(start+from, part.values(&s.slow))
+			err = CheckFinite(part.Col, part.widen(&s.slow))
 		}
 		ranges = append(ranges, r)
 	})
@@ -300,10 +304,6 @@ func (s *Scheme) fuse() {
 		s.fused = f
 	}
 }
-
-// fuses reports whether a tile's codes are made so: interleaved groups that are larger
-// than it are not.
-func (s *Scheme) fuses(t *Tile) bool { return s.fused != nil && (s.Inner == 1 || t.Ranges == nil) }
 
 func (s *Scheme) stepOf(steps kernel.Steps, i int, r Range) bool {
 	scale, zero := s.scaleOf(r)

@@ -27,7 +27,7 @@ func roundedTo(w []float32, d safetensors.Dtype) ([]float32, []byte) {
 	default:
 		kernel.NarrowF32(raw, w)
 	}
-	return plain{data: raw, dtype: d}.values(new([]float32)), raw
+	return Widen(make([]float32, len(w)), raw, d), raw
 }
 
 // awkwardWeight has groups of zeros, tiny and huge values, equal ones and, on
@@ -61,31 +61,12 @@ func awkwardWeight(r *rand.Rand, n, group int, nonfinite bool) []float32 {
 	return w
 }
 
-// rawly encodes in tiles of at most limit values, as a file is.
-func rawly(e Encoder, dst func(start, end int) [][]byte, raw []byte, d safetensors.Dtype) error {
-	s, size := new(Scratch), d.Bits()/8
-	each := func(tile int, f func(start, end int) error) (err error) {
-		for start := 0; start < len(raw)/size && err == nil; start += tile {
-			err = f(start, min(start+tile, len(raw)/size))
-		}
-		return err
-	}
-	for _, p := range e.Passes() {
-		if err := each(p.Tile(), func(start, end int) error {
-			found, err := p.(RawPass).ReadRaw(start, end-start, func(from, n int) ([]byte, error) {
-				return raw[(start+from)*size:][:n*size], nil
-			}, d, s)
-			if err != nil {
-				return err
-			}
-			return p.Join(found)
-		}); err != nil {
-			return err
-		}
-	}
-	return each(e.Tile(), func(start, end int) error {
-		return e.(RawEncoder).EncodeRaw(dst(start, end), start, raw[start*size:end*size], d, s)
-	})
+// inTiles encodes in the tiles of an encoder, as a file is.
+func inTiles(e Encoder, c Cut, dst [][]byte, written func(i int, a Area) []Span, raw []byte, d safetensors.Dtype) error {
+	all, s := Values{Line(0, c.Cols), d, raw}, new(Scratch)
+	return Drive(e, c, func(a Area) (Values, error) { return all.run(a.Col, a.Col+a.Cols), nil }, func(v Values) error {
+		return e.Encode(section(dst, written, v.Col, v.Col+v.Cols), v, s)
+	}, s)
 }
 
 // TestFusedEqualsStepwise: the fast way to codes must not differ from the one
@@ -137,24 +118,15 @@ func compareFused(t *testing.T, name string, s *Scheme, w []float32, raw []byte,
 	stepwise := *s
 	stepwise.fused = nil
 	want := allocate(s, s.Values)
-	wantErr := Encode((&stepwise).NewEncoder(s.Values), want, append([]float32(nil), w...))
+	wantErr := stepwise.encodeAll(want, ValuesOf(Line(0, len(w)), w), new(Scratch))
 	for _, limit := range []int{s.Values, 40 * s.Block, 800 * s.Block} {
 		got := allocate(s, s.Values)
-		e := s.NewEncoder(limit)
-		if !e.(RawEncoder).TakesRaw(source) {
-			if s.Inner == 1 || e.(*schemeEncoder).whole {
-				t.Fatalf("%s: not raw", name)
-			}
-			continue // parts of interleaved groups
+		e := s.newEncoder(limit)
+		e.list()
+		if !e.raw(source) && (s.Inner == 1 || e.whole) { // else parts of interleaved groups
+			t.Fatalf("%s: not raw", name)
 		}
-		err := rawly(e, func(start, end int) [][]byte {
-			parts := make([][]byte, len(got))
-			for i := range parts {
-				at := s.Written(i, start, end)
-				parts[i] = got[i][at.Offset : at.Offset+at.Size]
-			}
-			return parts
-		}, raw, source)
+		err := inTiles(e, s.Cut(), got, s.Written, raw, source)
 		if fmt.Sprint(err) != fmt.Sprint(wantErr) {
 			t.Fatalf("%s, tiles of %d: error %v, want %v", name, limit, err, wantErr)
 		}
@@ -182,10 +154,7 @@ func TestRawScaledEqualsWidened(t *testing.T) {
 					wantErr := scaledStepwise(s, want, w)
 					for _, limit := range []int{s.Values, 40, 800} {
 						got := [][]byte{make([]byte, s.Values), make([]byte, 4*s.Groups())}
-						err := rawly(s.NewEncoder(limit), func(start, end int) [][]byte {
-							scales := s.Written(1, start, end)
-							return [][]byte{got[0][start:end], got[1][scales.Offset : scales.Offset+scales.Size]}
-						}, raw, source)
+						err := inTiles(newRanged(s.Cut(), limit, s.encode, s.fused.rangesOf), s.Cut(), got, s.Written, raw, source)
 						if fmt.Sprint(err) != fmt.Sprint(wantErr) || err == nil && !(bytes.Equal(got[0], want[0]) && bytes.Equal(got[1], want[1])) {
 							t.Fatalf("rule %d, groups of %d, %v, tiles of %d: differs (%v, want %v)", i, group, source, limit, err, wantErr)
 						}

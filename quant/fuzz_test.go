@@ -88,7 +88,7 @@ func BenchmarkEncode(b *testing.B) {
 			w, scratch := make([]float32, s.Values), new(Scratch)
 			for b.Loop() {
 				kernel.WidenBF16(w, source)
-				if err := s.Encode(data, Tile{Values: w}, scratch); err != nil {
+				if err := encodeRun(s, data, 0, w, nil, scratch); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -103,11 +103,11 @@ func BenchmarkDecode(b *testing.B) {
 			s, source, data := benchmarked(b, c.dtype, c.group)
 			w, scratch := make([]float32, s.Values), new(Scratch)
 			kernel.WidenBF16(w, source)
-			if err := s.Encode(data, Tile{Values: w}, scratch); err != nil {
+			if err := encodeRun(s, data, 0, w, nil, scratch); err != nil {
 				b.Fatal(err)
 			}
 			for b.Loop() {
-				s.Decode(w, data, 0, safetensors.BF16, scratch)
+				s.Decode(w, data, Line(0, len(w)), safetensors.BF16, scratch)
 				kernel.NarrowBF16(source, w)
 			}
 		})

@@ -120,9 +120,9 @@ func (r Range) finite() bool { return finite(r.Lo) && finite(r.Hi) }
 func finite(x float32) bool { return math.Float32bits(x)&0x7F800000 != 0x7F800000 }
 
 // rangesOf returns the measured ranges of a unit, or those of its values.
-func (g *Grid) rangesOf(t *Tile, unit int, values []float32, s *Scratch) []Range {
-	if t.Ranges != nil {
-		return t.Ranges[unit*g.Inner : (unit+1)*g.Inner]
+func (g *Grid) rangesOf(k *known, unit int, values []float32, s *Scratch) []Range {
+	if k.ranges != nil {
+		return k.ranges[unit*g.Inner : (unit+1)*g.Inner]
 	}
 	s.ranges = g.measure(s.ranges[:0], values, s)
 	return s.ranges

@@ -59,30 +59,30 @@ func RotateTo(x []float32, n int, out safetensors.Dtype) {
 // by one. n not a power of 4 is for convert_to_quant alone: no loader takes it.
 func RotateOnce(x []float32, n int) { kernel.RotateOnce(x, n, hadamardEntry(n, safetensors.F32)) }
 
-// turning is a rotation of values as they lie in bytes.
-type turning struct {
+// rotation is one of n values at a time, as they lie in bytes.
+type rotation struct {
 	n    int
 	once bool // RotateOnce, or else Rotate
 }
 
-// turned returns values after their rotation, in that buffer.
-func (t *turning) turned(p plain, buffer *[]float32) plain {
-	entry, raw := hadamardEntry(t.n, safetensors.F32), p.dtype == safetensors.BF16
-	x := sized(buffer, p.len())
+// rotated returns values after their rotation, in that buffer.
+func (r rotation) rotated(v Values, buffer *[]float32) Values {
+	entry, raw := hadamardEntry(r.n, safetensors.F32), v.Dtype == safetensors.BF16
+	x := sized(buffer, v.len())
 	if !raw {
-		Widen(x, p.data, p.dtype)
+		Widen(x, v.Bytes, v.Dtype)
 	}
 	switch {
-	case raw && t.once:
-		kernel.RotateOnceBF16(x, p.data, t.n, entry)
+	case raw && r.once:
+		kernel.RotateOnceBF16(x, v.Bytes, r.n, entry)
 	case raw:
-		kernel.RotateBF16(x, p.data, t.n, entry)
-	case t.once:
-		kernel.RotateOnce(x, t.n, entry)
+		kernel.RotateBF16(x, v.Bytes, r.n, entry)
+	case r.once:
+		kernel.RotateOnce(x, r.n, entry)
 	default:
-		kernel.Rotate(x, t.n, entry)
+		kernel.Rotate(x, r.n, entry)
 	}
-	return widened(x)
+	return ValuesOf(v.Area, x)
 }
 
 // hadamardEntry is 1/√n in a dtype: one division by √n, as that dtype has it.

@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"math"
 	"sync"
 
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -51,12 +52,24 @@ func (k *known) levels(s *Scheme) []float32 {
 type schemeEncoder struct {
 	*Scheme
 	known
-	tile  int
-	whole bool // units fit tiles
+	tile   int
+	whole  bool // units fit tiles
+	passes []Pass
 }
 
-// NewEncoder prepares to encode in tiles of at most limit values.
-func (s *Scheme) NewEncoder(limit int) Encoder {
+// NewEncoder prepares to encode values of a dtype in tiles that take at most that
+// many bytes of memory.
+func (s *Scheme) NewEncoder(from safetensors.Dtype, memory int) Encoder {
+	e := s.newEncoder(wideTile(memory))
+	if e.raw(from) {
+		e = s.newEncoder(rawTile(memory))
+	}
+	e.list()
+	return e
+}
+
+// newEncoder is NewEncoder in tiles of at most limit values.
+func (s *Scheme) newEncoder(limit int) *schemeEncoder {
 	e := &schemeEncoder{Scheme: s}
 	for i, f := range []sideData{s.scale, s.zero} {
 		if f.store != nil {
@@ -108,53 +121,55 @@ func (s *Scheme) unitsTogether() int {
 	return n
 }
 
-func (e *schemeEncoder) Tile() int { return e.tile }
-
-func (e *schemeEncoder) Passes() []Pass {
-	var passes []Pass
+// list makes the passes.
+func (e *schemeEncoder) list() {
 	if e.rank != nil {
 		for i := range e.rank.Passes() {
-			passes = append(passes, &ranking{e, i})
+			e.passes = append(e.passes, &ranking{e, i})
 		}
 	}
 	if !e.whole {
-		passes = append(passes, &measure{encoder: e})
+		e.passes = append(e.passes, &measure{e})
 		if e.Codebook {
-			for step := range e.steps {
-				passes = append(passes, &fitting{encoder: e, step: step})
+			for range e.steps {
+				e.passes = append(e.passes, &fitting{e})
 			}
 		}
 	}
-	if e.stored[0] != nil || e.stored[1] != nil {
-		passes = append(passes, &collecting{encoder: e})
+	if e.stored != [2]*stored{} {
+		e.passes = append(e.passes, &collecting{e})
 	}
-	return passes
 }
 
-// Held is the memory of the search for a low-rank part, in bytes.
-func (e *schemeEncoder) Held() int64 {
-	if e.rank == nil {
-		return 0
+func (e *schemeEncoder) Needs() Needs {
+	n := Needs{Rows: 1, Cols: e.tile, Passes: e.passes}
+	if e.rank != nil {
+		n.Held = e.rank.Memory()
+		n.Shelve = func(open func() (Shelf, error)) error {
+			_, err := e.rank.Shelve(open)
+			return err
+		}
 	}
-	return e.rank.Memory()
+	return n
 }
 
-// Shelve is that of the search, before its first pass.
-func (e *schemeEncoder) Shelve(open func() (Shelf, error)) (bool, error) {
-	if e.rank == nil {
-		return false, nil
+// Tile is that of the passes that read what tiles are encoded from.
+func (e *schemeEncoder) Tile() (rows, cols int) { return 1, e.tile }
+
+func (e *schemeEncoder) Encode(dst [][]byte, v Values, s *Scratch) error {
+	switch {
+	case !e.raw(v.Dtype):
+		return e.encode(dst, v, &e.known, s)
+	case e.Hadamard > 0:
+		return e.encodeFused(dst, v, &e.known, &rotation{n: e.Hadamard}, s)
 	}
-	return e.rank.Shelve(open)
+	return e.encodeFused(dst, v, &e.known, nil, s)
 }
 
-func (e *schemeEncoder) Encode(dst [][]byte, start int, values []float32, s *Scratch) error {
-	return e.Scheme.Encode(dst, Tile{Start: start, Values: values, Ranges: e.ranges, known: &e.known}, s)
-}
-
-// TakesRaw: nothing must be done to values before they are scaled, but rotating
-// them in whole groups.
-func (e *schemeEncoder) TakesRaw(d safetensors.Dtype) bool {
-	return e.fused != nil && (e.Inner == 1 || e.whole) && readable(d) && e.Rank == 0 && (e.Hadamard == 0 || e.alone() && e.Inner == 1) && e.asRounded(d)
+// raw reports whether nothing must be done to values of that dtype before they are
+// scaled, but rotating them in whole groups.
+func (e *schemeEncoder) raw(d safetensors.Dtype) bool {
+	return e.fused != nil && (e.Inner == 1 || e.whole) && e.Rank == 0 && (e.Hadamard == 0 || e.alone() && e.Inner == 1) && e.asRounded(d)
 }
 
 // asStored reports whether turnOver would change no value of that dtype.
@@ -168,82 +183,73 @@ func (s *Scheme) asRounded(d safetensors.Dtype) bool {
 // alone reports whether each tile is encoded from its own values.
 func (e *schemeEncoder) alone() bool { return e.whole && e.stored == [2]*stored{} }
 
-func (e *schemeEncoder) EncodeRaw(dst [][]byte, start int, raw []byte, d safetensors.Dtype, s *Scratch) error {
-	src := plain{data: raw, dtype: d}
-	if e.Hadamard > 0 {
-		src.turn = &turning{n: e.Hadamard}
-	}
-	return e.encodePlain(dst, Tile{Start: start, Ranges: e.ranges, known: &e.known, plain: src}, s)
+// encodeAll encodes a whole weight in memory.
+func (s *Scheme) encodeAll(dst [][]byte, all Values, scratch *Scratch) error {
+	e := s.NewEncoder(all.Dtype, math.MaxInt)
+	read := func(a Area) (Values, error) { return all.run(a.Col, a.Col+a.Cols), nil }
+	return Drive(e, s.Cut(), read, func(v Values) error {
+		parts := make([][]byte, len(dst))
+		for i := range parts {
+			parts[i] = make([]byte, SpanBytes(s.Written(i, v.Area)))
+		}
+		if err := e.Encode(parts, v, scratch); err != nil {
+			return err
+		}
+		for i, part := range parts {
+			s.Written(i, v.Area)[0].put(dst[i], part)
+		}
+		return nil
+	}, scratch)
 }
 
 // measure is the pass that takes the range of every group.
-type measure struct {
-	encoder *schemeEncoder
-	start   int // of the next tile to join
-}
+type measure struct{ *schemeEncoder }
 
-func (m *measure) Tile() int { return m.encoder.tile }
-
-func (m *measure) Read(start int, values []float32, s *Scratch) (any, error) {
-	e := m.encoder
-	if err := e.prepare(start, values, &e.known, s); err != nil {
+func (m *measure) Read(v Values, s *Scratch) (any, error) {
+	if m.raw(v.Dtype) {
+		return m.fused.rangesOf(v, s)
+	}
+	w, err := m.prepared(v, &m.known, s)
+	if err != nil {
 		return nil, err
 	}
-	ranges := e.Measure(start, values, s)
-	if !e.AllowNonfinite && !Finite(ranges) {
-		return nil, CheckFinite(start, values)
+	ranges := m.Measure(v.Col, w, s)
+	if !m.AllowNonfinite && !Finite(ranges) {
+		return nil, CheckFinite(v.Col, w)
 	}
 	return ranges, nil
 }
 
-func (m *measure) TakesRaw(d safetensors.Dtype) bool { return m.encoder.TakesRaw(d) }
-
-func (m *measure) ReadRaw(start, n int, read Pieces, d safetensors.Dtype, s *Scratch) (any, error) {
-	raw, err := read(0, n)
-	if err != nil {
-		return nil, err
-	}
-	return m.encoder.fused.measureTile(start, plain{data: raw, dtype: d}, s)
-}
-
-func (m *measure) Join(found any) error {
-	m.encoder.ranges = m.encoder.join(m.encoder.ranges, m.start, found.([]Range))
-	m.start += m.encoder.tile
+func (m *measure) Join(a Area, found any) error {
+	m.ranges = m.join(m.ranges, a.Col, found.([]Range))
 	return nil
 }
 
 // fitting is a step of the codebooks of groups larger than tiles. Sums depend
 // on the order of values, so the tiles are fed one after the other.
-type fitting struct {
-	encoder *schemeEncoder
-	step    int
-	start   int // of the next tile to join
+type fitting struct{ *schemeEncoder }
+
+func (f *fitting) Read(v Values, s *Scratch) (any, error) {
+	w, err := f.prepared(v, &f.known, s)
+	return append([]float32(nil), w...), err
 }
 
-func (f *fitting) Tile() int { return f.encoder.tile }
-
-func (f *fitting) Read(start int, values []float32, s *Scratch) (any, error) {
-	err := f.encoder.prepare(start, values, &f.encoder.known, s)
-	return append([]float32(nil), values...), err
-}
-
-func (f *fitting) Join(found any) error {
-	e, values := f.encoder, found.([]float32)
-	if e.books == nil {
-		for _, r := range e.ranges {
-			e.books = append(e.books, NewLloyd(e.Levels, r))
+func (f *fitting) Join(a Area, found any) error {
+	values := found.([]float32)
+	if f.books == nil {
+		for _, r := range f.ranges {
+			f.books = append(f.books, NewLloyd(f.Levels, r))
 		}
 	}
-	e.units(f.start, len(values), func(unit, from, to int) {
-		for j := range e.Inner {
-			for i := from + j; i < to; i += e.Inner {
-				e.books[unit*e.Inner+j].Feed(values[i : i+1])
+	f.units(a.Col, len(values), func(unit, from, to int) {
+		for j := range f.Inner {
+			for i := from + j; i < to; i += f.Inner {
+				f.books[unit*f.Inner+j].Feed(values[i : i+1])
 			}
 		}
 	})
-	f.start += len(values)
-	if f.start == e.Values {
-		for _, book := range e.books {
+	if a.Col+a.Cols == f.Values {
+		for _, book := range f.books {
 			book.Step()
 		}
 	}
@@ -252,32 +258,25 @@ func (f *fitting) Join(found any) error {
 
 // collecting is the pass over all scales and zero points, for their own range
 // or codebook.
-type collecting struct {
-	encoder *schemeEncoder
-	start   int
-}
+type collecting struct{ *schemeEncoder }
 
-func (c *collecting) Tile() int { return c.encoder.tile }
-
-func (c *collecting) Read(start int, values []float32, s *Scratch) (any, error) {
-	e := c.encoder
-	if err := e.prepare(start, values, &e.known, s); err != nil {
+func (c *collecting) Read(v Values, s *Scratch) (any, error) {
+	w, err := c.prepared(v, &c.known, s)
+	if err != nil {
 		return nil, err
 	}
-	err := e.quantize(s.uint16s(len(values)), Tile{Start: start, Values: values, Ranges: e.ranges, known: &e.known}, s)
+	err = c.quantize(s.uint16s(len(w)), w, v.Col, &c.known, s)
 	return [2][]float32{append([]float32(nil), s.scales...), append([]float32(nil), s.zeros...)}, err
 }
 
-func (c *collecting) Join(found any) error {
-	e := c.encoder
-	c.start += e.tile
+func (c *collecting) Join(a Area, found any) error {
 	for i, x := range found.([2][]float32) {
-		if e.stored[i] == nil {
+		if c.stored[i] == nil {
 			continue
 		}
-		e.stored[i].add(x)
-		if c.start >= e.Values {
-			e.stored[i].finish(e.exact)
+		c.stored[i].add(x)
+		if a.Col+a.Cols == c.Values {
+			c.stored[i].finish(c.exact)
 		}
 	}
 	return nil

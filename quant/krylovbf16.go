@@ -2,6 +2,7 @@ package quant
 
 import (
 	"math"
+	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/kernel"
 )
@@ -26,26 +27,22 @@ const (
 	leastExponent, greatest = -27, 100
 )
 
-// extremes are those of values in BF16.
-type extremes struct {
-	most  float32 // magnitude; not finite if some value is not
-	least uint16  // magnitude but zero, its bits less 1; as they are if there is none
-}
-
-func (e *extremes) add(raw []byte) {
-	amax := [1]float32{}
-	kernel.AbsMax(amax[:], raw, kernel.RawBF16, len(raw)/2)
-	e.most, e.least = max(e.most, amax[0]), min(e.least, kernel.LeastBF16(raw)) // of NaN NaN
-}
-
-func (e extremes) facts() tileFacts {
-	if !finite(e.most) {
+// factsOf looks at values in BF16.
+func factsOf(v Values) tileFacts {
+	amax, least := [1]float32{}, uint16(math.MaxUint16)
+	var most float32
+	for from := 0; from < v.len(); from += TileSize { // twice through what is in the nearer caches
+		part := v.run(from, min(from+TileSize, v.len()))
+		kernel.AbsMax(amax[:], part.Bytes, kernel.RawBF16, part.len())
+		most, least = max(most, amax[0]), min(least, kernel.LeastBF16(part.Bytes)) // of NaN NaN
+	}
+	if !finite(most) {
 		return tileFacts{known: true}
 	}
-	_, top := math.Frexp(float64(e.most))
-	least := math.Float32frombits(uint32(e.least+1) << 16)
-	tiny := least != 0 && float64(least) < math.Ldexp(1, top-valueRange)
-	return tileFacts{true, top, true, tiny || top < leastExponent || top > greatest}
+	_, top := math.Frexp(float64(most))
+	tiny := math.Float32frombits(uint32(least+1) << 16) // its bits less 1, or all ones if there is none
+	wide := tiny != 0 && float64(tiny) < math.Ldexp(1, top-valueRange)
+	return tileFacts{true, top, true, wide || top < leastExponent || top > greatest}
 }
 
 // brought returns a copy of a tile with magnitudes below 1; what is then below
@@ -73,9 +70,9 @@ func sixteenBits(v float32) float32 {
 	return v
 }
 
-// productBF16 is product of a tile of n values as they are stored. It goes through
-// rows that stay in the second cache between the two products.
-func (k *krylov) productBF16(n int, read Pieces, f tileFacts, s *Scratch) (func(sum []float64), error) {
+// productBF16 is product of a tile as it is stored. It goes through rows that stay in
+// the second cache between the two products.
+func (k *krylov) productBF16(tile []byte, f tileFacts, s *Scratch) func(sum []float64) {
 	scale, lift := math.Ldexp(1, f.exponent), math.Ldexp(1/small, -f.exponent)
 	switch {
 	case !f.finite:
@@ -84,14 +81,10 @@ func (k *krylov) productBF16(n int, read Pieces, f tileFacts, s *Scratch) (func(
 		scale, lift = scale*scale, 1/small
 	}
 	const near = 256 << 10
-	some := k.columns * max(near/(2*k.columns)/16*16, 32)
+	some := 2 * k.columns * max(near/(2*k.columns)/16*16, 32)
 	sums := sized(&s.row, len(k.strips)*k.stripSize())
 	clear(sums)
-	for from := 0; from < n; from += some {
-		w, err := read(from, min(some, n-from))
-		if err != nil {
-			return nil, err
-		}
+	for w := range slices.Chunk(tile, some) {
 		if f.wide {
 			w = f.brought(w, s)
 		}
@@ -99,7 +92,7 @@ func (k *krylov) productBF16(n int, read Pieces, f tileFacts, s *Scratch) (func(
 			k.addProduct(sums[g*k.stripSize():][:k.stripSize()], w, x, lift, s)
 		}
 	}
-	return func(sum []float64) { k.addStrips(sum, sums, scale) }, nil
+	return func(sum []float64) { k.addStrips(sum, sums, scale) }
 }
 
 // addProduct adds wᵀ·w·x for 16 columns of x.

@@ -158,71 +158,45 @@ func (l *LowRank) TileRows() int {
 // Tiles returns the number of tiles of a pass.
 func (l *LowRank) Tiles() int { return ceilDiv(l.Rows, l.TileRows()) }
 
-// Add takes the rows of one tile in one pass; w is not changed. It may wait
-// for earlier tiles, at most until cancelled is closed, which is reported as
-// false.
-func (l *LowRank) Add(pass, tile int, w []float32, s *Scratch, cancelled <-chan struct{}) bool {
-	added, _ := l.add(pass, tile, func() (func([]float64), error) { return l.space.product(w, s), nil }, cancelled)
-	return added
-}
-
-// TakesRaw reports whether [LowRank.AddRaw] takes values of that dtype.
-func (l *LowRank) TakesRaw(d safetensors.Dtype) bool {
-	return d == safetensors.BF16 && l.width < l.Columns
-}
-
-// AddRaw is Add for a weight in BF16, as it is stored, of which all tiles must
-// be. It has other bits than the same values in single precision: products are
-// rounded to 16 significant bits before they are multiplied again.
-func (l *LowRank) AddRaw(pass, tile int, w []byte, s *Scratch, cancelled <-chan struct{}) bool {
-	read := func(from, n int) ([]byte, error) { return w[2*from : 2*(from+n)], nil }
-	added, _ := l.addPieces(pass, tile, len(w)/2, read, nil, s, cancelled)
-	return added
-}
-
-// addPieces is AddRaw of a tile of n values. Its error is that of reading, or of
-// check for what is not finite.
-func (l *LowRank) addPieces(pass, tile, n int, read Pieces, check func(from int, raw []byte) error, s *Scratch, cancelled <-chan struct{}) (added bool, err error) {
-	return l.add(pass, tile, func() (func([]float64), error) {
-		if err := l.survey(tile, n, read, check); err != nil { // no earlier pass is at it any more
-			return nil, err
+// Add takes the rows of one tile in one pass. It may wait for earlier tiles, at most
+// until cancelled is closed, which is reported as false. All tiles have the same
+// dtype. Those in BF16 have other factors than the same values in single precision:
+// products are rounded to 16 significant bits before they are multiplied again.
+func (l *LowRank) Add(pass, tile int, v Values, s *Scratch, cancelled <-chan struct{}) bool {
+	return l.add(pass, tile, func() func(sum []float64) {
+		k, ok := l.space.(*krylov)
+		if !ok || v.Dtype != safetensors.BF16 {
+			return l.space.product(v.Floats(s), s)
 		}
-		l.once.Do(l.space.(*krylov).takeBF16)
-		return l.space.(*krylov).productBF16(n, read, l.facts[tile], s)
+		l.look(tile, v, s) // no earlier pass is at it any more
+		l.once.Do(k.takeBF16)
+		return k.productBF16(v.Bytes, l.facts[tile], s)
 	}, cancelled)
 }
 
-// survey takes note of what a tile of n values in BF16 holds, once. What is not
-// finite goes to check, if that is given, whose error is returned.
-func (l *LowRank) survey(tile, n int, read Pieces, check func(from int, raw []byte) error) error {
+// look reports whether a tile is finite. Of one in BF16 it takes note, once, of what
+// it holds.
+func (l *LowRank) look(tile int, v Values, s *Scratch) (finite bool) {
+	if v.Dtype != safetensors.BF16 {
+		return rangeOf(v.Floats(s)).finite()
+	}
 	f := &l.facts[tile]
-	if f.known {
-		return nil
+	if !f.known {
+		*f = factsOf(v)
 	}
-	e := extremes{least: math.MaxUint16}
-	for from := 0; from < n; from += TileSize {
-		raw, err := read(from, min(TileSize, n-from))
-		if err != nil {
-			return err
-		}
-		if e.add(raw); !finite(e.most) && check != nil {
-			return check(from, raw)
-		}
-	}
-	*f = e.facts()
-	return nil
+	return f.finite
 }
 
 // add waits for the tile's turn twice: for the pass, and before its product is
 // added to the sum that it is part of.
-func (l *LowRank) add(pass, tile int, product func() (addTo func(sum []float64), err error), cancelled <-chan struct{}) (added bool, err error) {
+func (l *LowRank) add(pass, tile int, product func() (addTo func(sum []float64)), cancelled <-chan struct{}) (added bool) {
 	if !l.wait(func() bool { return l.pass == pass }, cancelled) {
-		return false, nil
+		return false
 	}
 	chain := tile % chains
-	addTo, err := product()
-	if err != nil || !l.wait(func() bool { return l.added[chain] == tile/chains }, cancelled) {
-		return false, err
+	addTo := product()
+	if !l.wait(func() bool { return l.added[chain] == tile/chains }, cancelled) {
+		return false
 	}
 	if l.sums[chain] == nil {
 		l.sums[chain] = l.space.newSum()
@@ -231,7 +205,7 @@ func (l *LowRank) add(pass, tile int, product func() (addTo func(sum []float64),
 	if l.count(chain) {
 		l.endPass(cancelled)
 	}
-	return true, nil
+	return true
 }
 
 // count takes note of a tile and reports whether it was the last of the pass.

@@ -116,12 +116,8 @@ func (l *LowRank) tile(w []float32, tile int) []float32 {
 	return w[tile*size : min((tile+1)*size, len(w))]
 }
 
-// addFrom adds a tile as it is stored in that dtype, if it can.
+// addFrom adds a tile as it is stored in that dtype.
 func (l *LowRank) addFrom(pass, tile int, w []float32, from safetensors.Dtype, s *Scratch) {
-	if !l.TakesRaw(from) {
-		l.Add(pass, tile, w, s, nil)
-		return
-	}
 	_, raw := roundedTo(w, from)
-	l.AddRaw(pass, tile, raw, s, nil)
+	l.Add(pass, tile, Values{Line(0, len(w)), from, raw}, s, nil)
 }

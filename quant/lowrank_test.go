@@ -470,7 +470,7 @@ func TestCancelledWaitsEnd(t *testing.T) {
 	stop := make(chan struct{})
 	close(stop)
 	for _, early := range [][2]int{{0, chains}, {1, 0}} {
-		if l.Add(early[0], early[1], make([]float32, 600), new(Scratch), stop) {
+		if l.Add(early[0], early[1], ValuesOf(Line(0, 600), make([]float32, 600)), new(Scratch), stop) {
 			t.Errorf("pass %d, tile %d was added before the first one", early[0], early[1])
 		}
 	}
@@ -491,7 +491,8 @@ func TestCancelledSearchEnds(t *testing.T) {
 				if pass == l.Passes()-1 && tile == l.Tiles()-1 {
 					close(stop)
 				}
-				l.Add(pass, tile, l.tile(w, tile), new(Scratch), stop)
+				rows := l.tile(w, tile)
+				l.Add(pass, tile, ValuesOf(Line(0, len(rows)), rows), new(Scratch), stop)
 			}
 		}
 		if f, err := l.Factors(safetensors.F32, nil); f != nil || err == nil {

@@ -25,19 +25,14 @@ type BlockOptions struct {
 	RoundBF16 bool
 }
 
-// asStored reports whether values of a dtype need no rounding first.
-func (o BlockOptions) asStored(d safetensors.Dtype) bool {
-	return !o.RoundBF16 || d == safetensors.BF16
-}
-
-// rounded rounds a block's values as the options say.
-func (o BlockOptions) rounded(block []float32) {
-	if !o.RoundBF16 {
-		return
+// rounded returns values as blocks are made of them.
+func (o BlockOptions) rounded(v Values, s *Scratch) Values {
+	if !o.RoundBF16 || v.Dtype == safetensors.BF16 {
+		return v
 	}
-	for i, v := range block {
-		block[i] = RoundTo(v, safetensors.BF16)
-	}
+	x := v.Floats(s)
+	roundAll(x, safetensors.BF16)
+	return ValuesOf(v.Area, x)
 }
 
 // NewMXFP8 resolves the format for a weight of shape [rows, columns].
@@ -60,47 +55,41 @@ func (m *MXFP8) Written(i int, a Area) []Span { return m.span(i, a) }
 // Needed returns what decoding an area takes.
 func (m *MXFP8) Needed(i int, a Area) []Span { return m.span(i, a) }
 
-// Measure returns the range of every block.
-func (m *MXFP8) Measure(a Area, values []float32) []Range { return m.cut().measure(a, values) }
+// NewEncoder prepares to encode in tiles that take at most that many bytes of memory.
+func (m *MXFP8) NewEncoder(_ safetensors.Dtype, memory int) Encoder {
+	return newRanged(m.Cut(), rawTile(memory), m.encode, nil)
+}
 
-// Encode quantizes an area into the bytes that Written names.
-func (m *MXFP8) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
-	if p.plain.data != nil {
-		if !m.encodeRaw(dst, &p, m.rawRule(p.plain.dtype), scratch) && !m.o.AllowNonfinite {
-			return CheckArea(p.Area, p.plain.values(&scratch.slow), m.shape[1])
-		}
-		return nil
+func (m *MXFP8) encode(dst [][]byte, v Values, _ []Range, s *Scratch) error {
+	rounded := m.o.rounded(v, s)
+	rule := &blockRule{floats: e4m3Floats, small: kernel.E4M3, scales: mxScales, normalize: m.normalize}
+	if rounded.Dtype == safetensors.BF16 && kernel.HasEightBlocks() {
+		rule.whole = kernel.EncodeEightBlocks
 	}
-	if !m.o.AllowNonfinite {
-		if err := p.checkFinite(m.shape[1]); err != nil {
-			return err
-		}
+	if !m.encodeBlocks(dst, rounded, rule, s) && !m.o.AllowNonfinite {
+		return CheckArea(v.Area, v.widen(&s.slow), m.shape[1])
 	}
-	m.encodeRows(dst, &p, scratch)
 	return nil
 }
 
-func (m *MXFP8) encodeRows(dst [][]byte, p *Patch, scratch *Scratch) {
-	wide := m.padded(p.Area).Cols
-	stride := m.stride(wide)
-	sides, codes := sideCodes(roundUp(p.Rows, bandRows), stride, scratch), scratch.uint16s(p.Cols)
-	clear(dst[0])
-	for i := range p.Rows {
-		row := p.row(i)
-		for c := 0; c*m.block < len(row); c++ {
-			sides[i*stride+c] = m.normalize(row[c*m.block : min((c+1)*m.block, len(row))])
-		}
-		kernel.EncodeSmall(codes, row, kernel.E4M3)
-		for j, code := range codes {
-			dst[0][i*wide+j] = byte(code)
+// mxScales are powers of 2, which need no rounding.
+func mxScales(codes []byte, steps kernel.Steps, amax []float32, _ *Scratch) bool {
+	clear(steps.Zeros)
+	if kernel.PowerSteps(codes, steps.Scales, steps.Inverses, amax, 448) {
+		return true
+	}
+	for c, a := range amax {
+		codes[c] = scaleExponent(a)
+		scale := math.Float32frombits(uint32(codes[c]) << 23)
+		if !steps.Set(c, 0, scale) || a == 0 || !finite(a) {
+			steps.Scales[c] = 0
 		}
 	}
-	putScales(dst[1], sides, 0, stride)
+	return false
 }
 
 // normalize divides a block by its scale and returns the scale's code.
 func (m *MXFP8) normalize(block []float32) byte {
-	m.o.rounded(block)
 	lo, hi := kernel.MinMax(block)
 	amax := Range{lo, hi}.absMax()
 	if lo != lo {

@@ -54,83 +54,94 @@ func (n *NVFP4) Needed(i int, a Area) []Span {
 	return Run(0, 4)
 }
 
-// Measure returns the range of an area.
-func (n *NVFP4) Measure(a Area, values []float32) []Range { return n.Cut().measure(a, values) }
+// NewEncoder prepares to encode in tiles that take at most that many bytes of memory.
+func (n *NVFP4) NewEncoder(_ safetensors.Dtype, memory int) Encoder {
+	return newRanged(n.Cut(), rawTile(memory), n.encode, n.measure)
+}
 
-// Encode quantizes an area into the bytes that Written names.
-func (n *NVFP4) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
-	r, err := n.rangeOf(&p, scratch)
-	if err != nil {
-		return err
+// measure returns the range of an area, by its greatest magnitude.
+func (n *NVFP4) measure(v Values, s *Scratch) ([]Range, error) {
+	data, raw := v.raw(s)
+	amax := sized(&s.hi, 1)
+	if kernel.AbsMax(amax, data, raw, v.len()); finite(amax[0]) {
+		return []Range{{-amax[0], amax[0]}}, nil
 	}
-	tensor := r.absMax() / 2688 // the largest scale times the largest value
-	if r.Lo != r.Lo {
-		tensor = r.Lo
+	values := v.widen(&s.slow)
+	if !n.o.AllowNonfinite {
+		return nil, CheckArea(v.Area, values, n.shape[1])
+	}
+	return []Range{rangeOf(values)}, nil
+}
+
+func (n *NVFP4) encode(dst [][]byte, v Values, ranges []Range, s *Scratch) (err error) {
+	if ranges == nil {
+		if ranges, err = n.measure(v, s); err != nil {
+			return err
+		}
+	}
+	tensor := ranges[0].absMax() / 2688 // the largest scale times the largest value
+	if ranges[0].Lo != ranges[0].Lo {
+		tensor = ranges[0].Lo
 	}
 	zero := tensor == 0
-	if p.first() {
+	if v.first() {
 		stored := tensor
 		if zero { // nothing to be told from zero
 			stored = 1
 		}
 		binary.LittleEndian.PutUint32(dst[2], math.Float32bits(stored))
 	}
-	switch {
-	case zero:
+	if zero {
 		clear(dst[0])
 		clear(dst[1])
-	case p.plain.data != nil:
-		n.encodeRaw(dst, &p, n.rawRule(tensor, &p, scratch), scratch)
-	default:
-		n.encodeRows(dst, &p, tensor, scratch)
+		return nil
 	}
+	v = n.o.rounded(v, s)
+	n.encodeBlocks(dst, v, n.rule(tensor, v.Dtype, s), s)
 	return nil
 }
 
-// rangeOf is the range of the weight, if the patch may be encoded.
-func (n *NVFP4) rangeOf(p *Patch, scratch *Scratch) (Range, error) {
-	if p.plain.data != nil {
-		if p.Ranges != nil { // its pass has looked at every value
-			return p.Ranges[0], nil
-		}
-		found, err := n.MeasureRaw(*p, scratch)
-		if err != nil {
-			return Range{}, err
-		}
-		return found[0], nil
+// rule is how blocks are encoded in units of the tensor's scale.
+func (n *NVFP4) rule(tensor float32, d safetensors.Dtype, s *Scratch) *blockRule {
+	rule := &blockRule{floats: e2m1Floats, small: kernel.E2M1,
+		scales: func(codes []byte, steps kernel.Steps, amax []float32, s *Scratch) bool {
+			return nvScales(codes, steps, amax, tensor, s)
+		},
+		normalize: func(block []float32) byte { return normalizeFP4(block, tensor) },
 	}
-	if !n.o.AllowNonfinite {
-		if err := p.checkFinite(n.shape[1]); err != nil {
-			return Range{}, err
-		}
+	if d == safetensors.BF16 && kernel.HasFourBlocks() && s.fours.set(tensor, s) {
+		rule.whole = s.fours.encode
 	}
-	return p.rangeOf(0, p.Area), nil
+	return rule
 }
 
-func (n *NVFP4) encodeRows(dst [][]byte, p *Patch, tensor float32, scratch *Scratch) {
-	wide := n.padded(p.Area).Cols
-	stride := n.stride(wide)
-	sides, codes := sideCodes(roundUp(p.Rows, bandRows), stride, scratch), scratch.uint16s(wide)
-	clear(codes[p.Cols:])
-	for i := range p.Rows {
-		row := p.row(i)
-		for c := 0; c*n.block < len(row); c++ {
-			block := row[c*n.block : min((c+1)*n.block, len(row))]
-			n.o.rounded(block)
-			sides[i*stride+c] = normalizeFP4(block, tensor)
-		}
-		kernel.EncodeSmall(codes[:len(row)], row, kernel.E2M1)
-		putFours(dst[0][i*wide/2:(i+1)*wide/2], codes)
+// nvScales casts a sixth of the greatest magnitudes, in units of the tensor's scale,
+// to E4M3, as normalizeFP4 does one by one. Where that scale is one to divide by, all
+// magnitudes are finite.
+func nvScales(codes []byte, steps kernel.Steps, amax []float32, tensor float32, s *Scratch) bool {
+	s.one = s.one.Sized(1)
+	if !s.one.Set(0, 0, tensor) {
+		clear(steps.Scales)
+		return false
 	}
-	clear(dst[0][p.Rows*wide/2:])
-	putScales(dst[1], sides, 0, stride)
+	s.castScales(codes, amax)
+	kernel.DecodeBytes(steps.Scales, codes, s.one.Scales, nil, len(codes), smallValues[kernel.E4M3])
+	clear(steps.Zeros)
+	if kernel.Spans(steps.Scales, steps.Inverses, steps.Zeros, steps.Scales, 1) {
+		return true
+	}
+	for c, scale := range steps.Scales {
+		if !steps.Set(c, 0, scale) {
+			steps.Scales[c] = 0
+		}
+	}
+	return false
 }
 
-// putFours puts two codes in a byte, the first in the high bits.
-func putFours(dst []byte, codes []uint16) {
-	for j := range dst {
-		dst[j] = byte(codes[2*j]<<4 | codes[2*j+1])
-	}
+// castScales makes magnitudes codes of scales, in units of the step s.one.
+func (s *Scratch) castScales(codes []byte, amax []float32) {
+	kernel.Divide(amax, 0, 6, 0, math.MaxFloat32)
+	kernel.EncodeFloats(codes, kernel.AsBytes(amax), kernel.RawF32, s.one, len(amax), e4m3Floats)
 }
 
 // normalizeFP4 divides a block by its scale and returns the scale's code.

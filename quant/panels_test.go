@@ -53,12 +53,12 @@ func testTakenFactor(t *testing.T, shape []int, o Options) {
 		end := min(start+tile, len(got))
 		src := make([][]byte, len(q.Data))
 		for i := range src {
-			eachRun([]Span{d.Needed(i, start, end)}, func(from, to int64) { src[i] = append(src[i], q.Data[i][from:to]...) })
+			eachRun(d.Needed(i, Line(start, end)), func(from, to int64) { src[i] = append(src[i], q.Data[i][from:to]...) })
 		}
 		if len(src[once]) > 0 {
 			t.Error("a tile reads it")
 		}
-		d.Decode(got[start:end], src, start, safetensors.F32, new(Scratch))
+		d.Decode(got[start:end], src, Line(start, end), safetensors.F32, new(Scratch))
 	}
 	if !bytes.Equal(kernel.AsBytes(got), kernel.AsBytes(want)) {
 		t.Error("values differ")

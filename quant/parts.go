@@ -39,12 +39,19 @@ func (s *Scheme) list() {
 	s.tensors = slices.Clip(s.tensors)
 }
 
-// Written returns the bytes of tensor i that encoding values [start, end)
-// fills: codes, or scales of the groups that begin there.
-func (s *Scheme) Written(i, start, end int) Span { return s.parts[i].written(start, end) }
+// Shape is that of the weight.
+func (s *Scheme) Shape() []int { return s.shape }
 
-// Needed returns the bytes of tensor i that decoding values [start, end) takes.
-func (s *Scheme) Needed(i, start, end int) Span { return s.parts[i].needed(start, end) }
+// Written returns the bytes of tensor i that encoding a run of values fills: codes,
+// or scales of the groups that begin there.
+func (s *Scheme) Written(i int, a Area) []Span {
+	return []Span{s.parts[i].written(a.Col, a.Col+a.Cols)}
+}
+
+// Needed returns the bytes of tensor i that decoding a run of values takes.
+func (s *Scheme) Needed(i int, a Area) []Span {
+	return []Span{s.parts[i].needed(a.Col, a.Col+a.Cols)}
+}
 
 // sideData is the scales, or zero points, of all groups: where their tensors
 // begin among the parts, and how they are quantized themselves, if they are.
@@ -111,7 +118,7 @@ func (s *Scheme) weightShape() []int {
 // the size of what a group has in it.
 func (s *Scheme) valueShape(last int) []int {
 	g := s.geometry
-	kernel := s.Shape[2:]
+	kernel := s.shape[2:]
 	if s.flat {
 		kernel = nil
 	}
@@ -121,9 +128,9 @@ func (s *Scheme) valueShape(last int) []int {
 	case s.flat && s.GroupSize <= 0:
 		return []int{g.rows, g.rest}
 	case s.GroupSize <= 0:
-		return s.Shape
+		return s.shape
 	case s.Kind == ConvTranspose:
-		return slices.Concat([]int{g.rows, last, s.Shape[1] / s.GroupSize}, kernel)
+		return slices.Concat([]int{g.rows, last, s.shape[1] / s.GroupSize}, kernel)
 	}
 	return slices.Concat([]int{g.rows, g.channels / s.GroupSize, last}, kernel)
 }
@@ -143,7 +150,7 @@ func (s *Scheme) scaleShape() []int {
 	case s.flat:
 		return []int{g.rows, n}
 	case s.Kind == ConvTranspose:
-		return slices.Concat([]int{n}, s.Shape[1:])
+		return slices.Concat([]int{n}, s.shape[1:])
 	}
-	return slices.Concat([]int{g.rows, n}, s.Shape[2:])
+	return slices.Concat([]int{g.rows, n}, s.shape[2:])
 }

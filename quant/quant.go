@@ -47,29 +47,6 @@ type Tensor struct {
 // either sign) the first one. Both are NaN if any value is.
 type Range struct{ Lo, Hi float32 }
 
-// Tile is a run of a weight's values, row-major.
-type Tile struct {
-	// Start is the index of the first value: a multiple of the scheme's
-	// Block and Inner, and of its Group unless Ranges are given.
-	Start int
-	// Values are used as scratch space and hold nothing afterwards.
-	Values []float32
-	// Ranges of all groups of the weight, or nil: then every group lies whole
-	// in the tile. See [Grid.Measure]. With ranges, NaN or infinity is reported
-	// by the tile that holds it; the others of its group are not to be used.
-	Ranges []Range
-
-	known *known
-	plain plain // in place of values
-}
-
-func (t *Tile) len() int {
-	if t.plain.data != nil {
-		return t.plain.len()
-	}
-	return len(t.Values)
-}
-
 // Scratch is memory that calls share, one Scratch to a goroutine. The zero
 // value is ready.
 type Scratch struct {
@@ -78,6 +55,7 @@ type Scratch struct {
 
 	codes, turned []uint16
 	values        []float32
+	widened       []float32 // what Floats returns
 	ranges        []Range
 	sides
 	column        []uint16
@@ -113,9 +91,6 @@ func sized[T any](buffer *[]T, n int) []T {
 	return (*buffer)[:n]
 }
 
-// Reader reads values of the flattened weight, from index start on.
-type Reader func(start int, dst []float32) error
-
 // NonfiniteError reports the first NaN or infinity of a tile.
 type NonfiniteError struct {
 	Index   int // in the flattened weight
@@ -145,23 +120,20 @@ func Quantize(w []float32, shape []int, o Options) (*Quantized, error) {
 	}
 	q := &Quantized{Scheme: s}
 	for i := range s.Tensors() {
-		q.Data = append(q.Data, make([]byte, s.Written(i, 0, s.Values).Bytes()))
+		q.Data = append(q.Data, make([]byte, s.size(i)))
 	}
-	if err := Encode(s.NewEncoder(s.Values), q.Data, append([]float32(nil), w...)); err != nil {
-		return nil, err
-	}
-	return q, nil
+	return q, s.encodeAll(q.Data, ValuesOf(Line(0, s.Values), w), new(Scratch))
 }
 
 // Dequantize returns the weight's values, row-major, as SDNQ computes them
 // before it rounds to the dtype of the model.
 func Dequantize(q *Quantized) ([]float32, error) {
 	for i, t := range q.Scheme.Tensors() {
-		if want := q.Scheme.Needed(i, 0, q.Scheme.Values).Bytes(); len(q.Data[i]) != want {
+		if want := q.Scheme.size(i); len(q.Data[i]) != want {
 			return nil, fmt.Errorf("%s has %d bytes, want %d", t.Role, len(q.Data[i]), want)
 		}
 	}
 	w := make([]float32, q.Scheme.Values)
-	q.Scheme.Decode(w, q.Data, 0, safetensors.F32, new(Scratch))
+	q.Scheme.Decode(w, q.Data, Line(0, len(w)), safetensors.F32, new(Scratch))
 	return w, nil
 }

@@ -300,7 +300,7 @@ func TestDecodeRotatesBack(t *testing.T) {
 			}
 			for _, out := range []safetensors.Dtype{safetensors.F32, safetensors.BF16, safetensors.F16} {
 				want, got := make([]float32, len(w)), make([]float32, len(w))
-				flat.Decode(want, q.Data, 0, out, new(Scratch))
+				flat.Decode(want, q.Data, Line(0, len(want)), out, new(Scratch))
 				roundAll(want, out)
 				near := slices.Clone(want)
 				RotateTo(want, n, out)
@@ -309,17 +309,17 @@ func TestDecodeRotatesBack(t *testing.T) {
 					end := start + piece
 					parts := make([][]byte, len(q.Data))
 					for i := range parts {
-						span := s.Needed(i, start, end)
+						span := s.Needed(i, Line(start, end))[0]
 						parts[i] = q.Data[i][span.Offset : span.Offset+span.Size]
 					}
-					s.Decode(got[start:end], parts, start, out, new(Scratch))
+					s.Decode(got[start:end], parts, Line(start, end), out, new(Scratch))
 				}
 				roundAll(got, out)
 				if !bytes.Equal(bytesOf(got), bytesOf(want)) {
 					t.Errorf("%s, groups of %d, %d rotated, to %s: other values", o.Dtype.Name, o.GroupSize, n, out)
 				}
 				kernel.RotateOnce(near, n, hadamardEntry(n, out))
-				Decoder{Scheme: s, Near: true}.Decode(got, q.Data, 0, out, new(Scratch))
+				Decoder{Scheme: s, Near: true}.Decode(got, q.Data, Line(0, len(got)), out, new(Scratch))
 				if !bytes.Equal(bytesOf(got), bytesOf(near)) {
 					t.Errorf("%s, groups of %d, %d rotated, to %s: other values nearby", o.Dtype.Name, o.GroupSize, n, out)
 				}

@@ -85,17 +85,28 @@ func e5m2Tensor(amax float32) (factor, scale float32) {
 	return k, s
 }
 
+// fused encodes groups by the rule.
+func (r *Rule) fused(g *Grid, allowNonfinite bool) *fused {
+	f := &fused{grid: g, allowNonfinite: allowNonfinite, groups: r}
+	if r.small == nil {
+		f.ints = &kernel.Ints{Lo: -r.max, Hi: r.max, Multiply: !r.divide}
+	} else {
+		f.floats = kernel.SmallFloats(r.small, r.max, !r.divide)
+	}
+	return f
+}
+
 // Scaled is a weight of one 8-bit code per value and one scale for the tensor,
 // a row, or some values along one: value = code × scale.
 type Scaled struct {
 	Grid
-	Shape          []int
 	ScaleShape     []int
-	tensors        [2]Tensor
 	Rule           *Rule
 	AllowNonfinite bool
 
-	fused *fused
+	shape   []int
+	tensors [2]Tensor
+	fused   *fused
 }
 
 // NewScaled resolves a rule for a weight of shape [rows, columns]. The scale
@@ -115,18 +126,13 @@ func NewGrouped(shape []int, rule *Rule, group int, scaleShape []int, allowNonfi
 	if err := checkShape(shape); err != nil {
 		return nil, err
 	}
-	s := &Scaled{Shape: shape, ScaleShape: scaleShape, Rule: rule, AllowNonfinite: allowNonfinite}
+	s := &Scaled{shape: shape, ScaleShape: scaleShape, Rule: rule, AllowNonfinite: allowNonfinite}
 	s.tensors = [...]Tensor{{Weight, rule.Store, shape}, {Scale, safetensors.F32, scaleShape}}
 	s.Grid = Grid{Values: shape[0] * shape[1], Group: group, Inner: 1, Levels: 1, Bits: 8, Block: 1, ScaleBytes: 4}
 	if group < 1 || s.Values%group != 0 {
 		return nil, fmt.Errorf("groups of %d do not fit shape %v", group, shape)
 	}
-	s.fused = &fused{grid: &s.Grid, allowNonfinite: allowNonfinite, groups: rule}
-	if rule.small == nil {
-		s.fused.ints = &kernel.Ints{Lo: -rule.max, Hi: rule.max, Multiply: !rule.divide}
-	} else {
-		s.fused.floats = kernel.SmallFloats(rule.small, rule.max, !rule.divide)
-	}
+	s.fused = rule.fused(&s.Grid, allowNonfinite)
 	return s, nil
 }
 
@@ -148,91 +154,35 @@ func unlessOne(shape ...int) []int {
 	return []int{}
 }
 
+// Shape is that of the weight.
+func (s *Scaled) Shape() []int { return s.shape }
+
 // Tensors returns the codes and the scale.
 func (s *Scaled) Tensors() []Tensor { return s.tensors[:] }
 
-// Written returns the bytes of tensor i that encoding values [start, end)
-// fills.
-func (s *Scaled) Written(i, start, end int) Span {
+// Written returns what of tensor i encoding a run of values fills.
+func (s *Scaled) Written(i int, a Area) []Span {
 	if i == 0 {
-		return s.codesSpan(start, end)
+		return []Span{s.codesSpan(a.Col, a.Col+a.Cols)}
 	}
-	return s.scalesWritten(start, end)
+	return []Span{s.scalesWritten(a.Col, a.Col+a.Cols)}
 }
 
-// Needed returns the bytes of tensor i that decoding values [start, end) takes.
-func (s *Scaled) Needed(i, start, end int) Span {
+// Needed returns what of tensor i decoding a run of values takes.
+func (s *Scaled) Needed(i int, a Area) []Span {
 	if i == 0 {
-		return s.codesSpan(start, end)
+		return []Span{s.codesSpan(a.Col, a.Col+a.Cols)}
 	}
-	return s.scalesNeeded(start, end)
+	return []Span{s.scalesNeeded(a.Col, a.Col+a.Cols)}
 }
 
-// NewEncoder prepares to encode in tiles of at most limit values.
-func (s *Scaled) NewEncoder(limit int) Encoder {
-	e := &scaledEncoder{Scaled: s, tile: s.TileValues(min(TileSize, limit), limit, s.Group)}
-	if e.tile == 0 {
-		e.tile = TileSize
-		e.pass = []Pass{&scaledMeasure{encoder: e}}
-	}
-	return e
+// NewEncoder prepares to encode in tiles that take at most that many bytes of memory.
+func (s *Scaled) NewEncoder(_ safetensors.Dtype, memory int) Encoder {
+	return newRanged(s.Cut(), rawTile(memory), s.encode, s.fused.rangesOf)
 }
 
-// scaledEncoder measures rows and tensors that are larger than tiles first.
-type scaledEncoder struct {
-	*Scaled
-	tile   int
-	pass   []Pass
-	ranges []Range
-}
-
-func (e *scaledEncoder) Tile() int      { return e.tile }
-func (e *scaledEncoder) Passes() []Pass { return e.pass }
-
-func (e *scaledEncoder) Encode(dst [][]byte, start int, values []float32, s *Scratch) error {
-	return e.Scaled.Encode(dst, Tile{Start: start, Values: values, Ranges: e.ranges}, s)
-}
-
-func (e *scaledEncoder) TakesRaw(d safetensors.Dtype) bool { return readable(d) }
-
-func (e *scaledEncoder) EncodeRaw(dst [][]byte, start int, raw []byte, d safetensors.Dtype, s *Scratch) error {
-	return e.encodePlain(dst, start, plain{data: raw, dtype: d}, e.ranges, s)
-}
-
-type scaledMeasure struct {
-	encoder *scaledEncoder
-	start   int // of the next tile to join
-}
-
-func (m *scaledMeasure) Tile() int { return m.encoder.tile }
-
-func (m *scaledMeasure) Read(start int, values []float32, s *Scratch) (any, error) {
-	return m.encoder.fused.measureTile(start, widened(values), s)
-}
-
-func (m *scaledMeasure) TakesRaw(d safetensors.Dtype) bool { return m.encoder.TakesRaw(d) }
-
-func (m *scaledMeasure) ReadRaw(start, n int, read Pieces, d safetensors.Dtype, s *Scratch) (any, error) {
-	raw, err := read(0, n)
-	if err != nil {
-		return nil, err
-	}
-	return m.encoder.fused.measureTile(start, plain{data: raw, dtype: d}, s)
-}
-
-func (m *scaledMeasure) Join(found any) error {
-	m.encoder.ranges = m.encoder.join(m.encoder.ranges, m.start, found.([]Range))
-	m.start += m.encoder.tile
-	return nil
-}
-
-// Encode quantizes a tile into the bytes that Written names.
-func (s *Scaled) Encode(dst [][]byte, t Tile, scratch *Scratch) error {
-	return s.encodePlain(dst, t.Start, widened(t.Values), t.Ranges, scratch)
-}
-
-func (s *Scaled) encodePlain(dst [][]byte, start int, src plain, measured []Range, scratch *Scratch) error {
-	if err := s.fused.encode(dst[0], start, src, measured, scratch); err != nil {
+func (s *Scaled) encode(dst [][]byte, v Values, ranges []Range, scratch *Scratch) error {
+	if err := s.fused.encode(dst[0], v, ranges, scratch); err != nil {
 		return err
 	}
 	putFloats(dst[1], scratch.scales, safetensors.F32)
@@ -321,17 +271,17 @@ func (r *Rule) encodeBytes(dst []byte, x []float32, scratch *Scratch) {
 	}
 }
 
-// Decode restores values [start, start+len(dst)) in the dtype out (F32, BF16
-// or F16) from the bytes that Needed names.
-func (s *Scaled) Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch) {
-	first, last := s.groupsIn(start, start+len(dst))
+// Decode restores a run of values in the dtype out (F32, BF16 or F16) from the bytes
+// that Needed names.
+func (s *Scaled) Decode(dst []float32, src [][]byte, a Area, out safetensors.Dtype, scratch *Scratch) {
+	first, last := s.groupsIn(a.Col, a.Col+a.Cols)
 	scales := Widen(sized(&scratch.sides.scales, last-first), src[1], safetensors.F32)
 	if s.Rule.inDtype {
 		for i, scale := range scales {
 			scales[i] = RoundTo(scale, out)
 		}
 	}
-	s.decodeBytes(dst, src[0], start, scales, nil, s.Rule.values())
+	s.decodeBytes(dst, src[0], a.Col, scales, nil, s.Rule.values())
 }
 
 // RoundTo returns x rounded to a float dtype: BF16, F16, or F32, which leaves it.

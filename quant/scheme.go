@@ -86,7 +86,6 @@ type Scheme struct {
 	Grid
 	Dtype *dtype.Type
 	Kind  Kind
-	Shape []int
 	// GroupSize is the one in effect: values per scale, -1 for all along the
 	// axis, -2 for one scale per tensor.
 	GroupSize      int
@@ -99,6 +98,7 @@ type Scheme struct {
 	Ungrouped      bool // SDNQ would group it, but along the wrong axis
 	AllowNonfinite bool
 
+	shape       []int
 	geometry    geometry
 	flat        bool // a convolution stored as a matrix
 	exact       bool
@@ -129,7 +129,7 @@ func NewScheme(shape []int, o Options) (*Scheme, error) {
 		return nil, err
 	}
 	s := &Scheme{
-		Dtype: o.Dtype, Kind: o.Kind, Shape: shape, ScaleDtype: scaleDtype(o), AllowNonfinite: o.AllowNonfinite,
+		Dtype: o.Dtype, Kind: o.Kind, shape: shape, ScaleDtype: scaleDtype(o), AllowNonfinite: o.AllowNonfinite,
 		Codebook: o.Codebook, geometry: g, exact: o.ExactReference, steps: o.codebookSteps(), numbers: newNumbers(o.Dtype, o.ExactReference),
 		zeroStore: o.ZeroPointStore, rounded: o.ModelDtype, factorDtype: factorDtype(o.ModelDtype), Rank: max(min(o.Rank, g.rows, g.rest), 0), rankSteps: o.rankSteps(),
 	}
@@ -244,7 +244,7 @@ func (s *Scheme) group(o Options) error {
 // hadamard is the size of the rotation; that of a convolution, whose rows are
 // flattened for it, follows from its channels alone.
 func (s *Scheme) hadamard(o Options) int {
-	columns := s.Shape[1]
+	columns := s.shape[1]
 	if s.flat {
 		columns = s.geometry.rest
 	}
@@ -278,8 +278,8 @@ func (s *Scheme) refuseGroup(o Options) error {
 		return nil
 	}
 	if o.Kind == ConvTranspose {
-		if o.ExactReference && s.Shape[0] != s.Shape[1] {
-			return fmt.Errorf("group size %d: SDNQ cannot group a transposed convolution of shape %v", s.GroupSize, s.Shape)
+		if o.ExactReference && s.shape[0] != s.shape[1] {
+			return fmt.Errorf("group size %d: SDNQ cannot group a transposed convolution of shape %v", s.GroupSize, s.shape)
 		}
 		if !o.ExactReference {
 			s.GroupSize, s.Ungrouped = -1, true

@@ -154,7 +154,8 @@ func clampCodes(codes []uint16, t *dtype.Type) {
 func (s *stored) encode(dst [][]byte, first int, scales []float32, scratch *Scratch) {
 	if s.levels == 0 {
 		inner := sub(&scratch.inner)
-		s.scheme.Encode(dst, Tile{Start: first, Values: scales, Ranges: []Range{s.span}}, inner)
+		span := &known{ranges: []Range{s.span}}
+		s.scheme.encode(dst, ValuesOf(Line(first, first+len(scales)), scales), span, inner)
 		return
 	}
 	pack.Pack(dst[0], s.codes[first:first+len(scales)], s.scheme.Bits)
@@ -168,7 +169,7 @@ func (s *stored) encode(dst [][]byte, first int, scales []float32, scratch *Scra
 func (s *store) decode(dst []float32, src [][]byte, first int, scratch *Scratch) {
 	inner := sub(&scratch.inner)
 	if s.levels == 0 {
-		s.scheme.Decode(dst, src, first, safetensors.F32, inner)
+		s.scheme.Decode(dst, src, Line(first, first+len(dst)), safetensors.F32, inner)
 		return
 	}
 	codes := inner.uint16s(len(dst))

@@ -15,11 +15,19 @@ import (
 // layout is what Scheme and Scaled have in common.
 type layout interface {
 	Tensors() []Tensor
-	Encode(dst [][]byte, t Tile, scratch *Scratch) error
-	Decode(dst []float32, src [][]byte, start int, out safetensors.Dtype, scratch *Scratch)
-	Written(i, start, end int) Span
-	Needed(i, start, end int) Span
+	Decode(dst []float32, src [][]byte, a Area, out safetensors.Dtype, scratch *Scratch)
+	Written(i int, a Area) []Span
+	Needed(i int, a Area) []Span
 	Measure(start int, values []float32, s *Scratch) []Range
+}
+
+// encodeRun stores a run of values, with measured ranges or without.
+func encodeRun(l layout, dst [][]byte, start int, w []float32, ranges []Range, s *Scratch) error {
+	v := ValuesOf(Line(start, start+len(w)), w)
+	if scheme, ok := l.(*Scheme); ok {
+		return scheme.encode(dst, v, &known{ranges: ranges}, s)
+	}
+	return l.(*Scaled).encode(dst, v, ranges, s)
 }
 
 // tiles cuts n values at random multiples of unit.
@@ -32,10 +40,10 @@ func tiles(r *rand.Rand, n, unit int, f func(start, end int)) {
 }
 
 // section is the part of every tensor that a tile needs or fills.
-func section(data [][]byte, at func(i, start, end int) Span, start, end int) [][]byte {
+func section(data [][]byte, at func(i int, a Area) []Span, start, end int) [][]byte {
 	parts := make([][]byte, len(data))
 	for i, d := range data {
-		span := at(i, start, end)
+		span := at(i, Line(start, end))[0]
 		parts[i] = d[span.Offset : span.Offset+span.Size : span.Offset+span.Size]
 	}
 	return parts
@@ -46,8 +54,7 @@ func encoded(t *testing.T, r *rand.Rand, l layout, g *Grid, w []float32, unit in
 	t.Helper()
 	data, scratch := allocate(l, g.Values), new(Scratch)
 	tiles(r, g.Values, unit, func(start, end int) {
-		tile := Tile{Start: start, Values: append([]float32(nil), w[start:end]...), Ranges: ranges}
-		if err := l.Encode(section(data, l.Written, start, end), tile, scratch); err != nil {
+		if err := encodeRun(l, section(data, l.Written, start, end), start, w[start:end], ranges, scratch); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -79,9 +86,9 @@ func checkTiles(t *testing.T, r *rand.Rand, name string, l layout, g *Grid, w []
 		}
 	}
 	want, got, scratch := make([]float32, g.Values), make([]float32, g.Values), new(Scratch)
-	l.Decode(want, whole, 0, out, scratch)
+	l.Decode(want, whole, Line(0, len(want)), out, scratch)
 	tiles(r, g.Values, g.Block, func(start, end int) {
-		l.Decode(got[start:end], section(whole, l.Needed, start, end), start, out, scratch)
+		l.Decode(got[start:end], section(whole, l.Needed, start, end), Line(start, end), out, scratch)
 	})
 	for i, v := range got {
 		if math.Float32bits(v) != math.Float32bits(want[i]) && (v == v || want[i] == want[i]) {
@@ -166,12 +173,12 @@ func TestNonfiniteNamesTheValue(t *testing.T) {
 				w[at], w[119] = bad, bad
 				var got *NonfiniteError
 				start := at / 20 * 20 // the tile of a row, then the whole
-				err := l.Encode(section(allocate(l, 120), l.Written, start, 120), Tile{Start: start, Values: append([]float32(nil), w[start:]...)}, new(Scratch))
+				err := encodeRun(l, section(allocate(l, 120), l.Written, start, 120), start, w[start:], nil, new(Scratch))
 				if !errors.As(err, &got) || got.Index != at || math.Float32bits(got.Value) != math.Float32bits(bad) {
 					t.Errorf("%T, case %d, value %d: error %v", l, i, at, err)
 				}
 				data := allocate(l, 120)
-				if err := l.Encode(data, Tile{Values: w}, new(Scratch)); !errors.As(err, &got) || got.Index != at {
+				if err := encodeRun(l, data, 0, w, nil, new(Scratch)); !errors.As(err, &got) || got.Index != at {
 					t.Errorf("%T, case %d, value %d of all: error %v", l, i, at, err)
 				}
 			}

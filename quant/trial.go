@@ -1,104 +1,65 @@
 package quant
 
 import (
-	"errors"
 	"math"
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// Trial measures what storing a weight by a scheme loses. Values are read by
-// start and length, into a slice that may be changed; a weight is read once for
-// every pass of the scheme, and twice more.
+// Trial measures what storing a weight by a scheme loses. A weight is read once for
+// every pass of the scheme, and once more; values last until the next read.
 type Trial struct {
 	Scheme *Scheme
-	Read   func(dst []float32, start int) error
-	Limit  int // values of a tile, at most
+	From   safetensors.Dtype // of the values
+	Read   func(a Area) (Values, error)
+	Memory int // bytes that a tile may take
 }
-
-var errTrialOver = errors.New("the trial of a dtype was given up")
 
 // Loss returns SDNQ's measure: the mean squared error over the weight's
 // variance, which is at least 1e-8. The error is restored in single precision.
+// Codes are in memory for a tile, all else, which is small, for the whole weight.
 func (t Trial) Loss(s *Scratch) (float64, error) {
-	e := t.Scheme.NewEncoder(t.Limit)
-	for _, p := range e.Passes() {
-		if err := t.run(p.Tile(), s.Cancelled, func(start int, values []float32) error {
-			found, err := p.Read(start, values, s)
-			if err == nil {
-				err = p.Join(found)
-			}
-			return err
-		}); err != nil {
-			return 0, err
-		}
-	}
-	return t.compare(e, s)
-}
-
-// run reads the weight in tiles of that many values, until cancelled is closed.
-func (t Trial) run(tile int, cancelled <-chan struct{}, do func(start int, values []float32) error) error {
-	values := make([]float32, min(tile, t.Scheme.Values))
-	for start := 0; start < t.Scheme.Values; start += tile {
-		if closed(cancelled) {
-			return errTrialOver
-		}
-		part := values[:min(tile, t.Scheme.Values-start)]
-		if err := t.Read(part, start); err != nil {
-			return err
-		}
-		if err := do(start, part); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// compare stores and restores tile by tile. Codes are kept for a tile, all else,
-// which is small, for the whole weight.
-func (t Trial) compare(e Encoder, s *Scratch) (float64, error) {
-	parts := t.Scheme.Tensors()
-	kept := make([][]byte, len(parts))
-	for i := range parts[1:] {
-		kept[i+1] = make([]byte, t.Scheme.size(i+1))
+	e, others := t.Scheme.NewEncoder(t.From, t.Memory), make([][]byte, len(t.Scheme.parts))
+	for i := range others[1:] {
+		others[i+1] = make([]byte, t.Scheme.size(i+1))
 	}
 	var misses, sum, squares float64
-	plain := make([]float32, min(e.Tile(), t.Scheme.Values))
-	err := t.run(e.Tile(), s.Cancelled, func(start int, values []float32) error {
-		original := plain[:copy(plain, values)]
-		if err := t.through(e, kept, start, values, s); err != nil {
+	var original, restored []float32
+	err := Drive(e, t.Scheme.Cut(), t.Read, func(v Values) error {
+		original, restored = v.widen(&original), sized(&restored, v.len())
+		if err := t.through(e, restored, others, v, s); err != nil {
 			return err
 		}
 		for i, w := range original {
-			d := float64(w) - float64(values[i])
+			d := float64(w) - float64(restored[i])
 			misses += float64(d * d)
 			sum += float64(w)
 			squares += float64(float64(w) * float64(w))
 		}
 		return nil
-	})
+	}, s)
 	n := float64(t.Scheme.Values)
 	variance := math.Max((squares-float64(sum*sum)/n)/(n-1), 1e-8)
 	return misses / n / variance, err
 }
 
-// through replaces values by what is restored of them.
-func (t Trial) through(e Encoder, kept [][]byte, start int, values []float32, s *Scratch) error {
-	end := start + len(values)
-	src, dst := make([][]byte, len(kept)), make([][]byte, len(kept))
-	for i := range kept {
-		dst[i] = make([]byte, t.Scheme.Written(i, start, end).Bytes())
+// through sets values to what is restored of others. What is stored beside codes is
+// added to that of the tiles before.
+func (t Trial) through(e Encoder, restored []float32, others [][]byte, v Values, s *Scratch) error {
+	src, dst := make([][]byte, len(others)), make([][]byte, len(others))
+	for i := range others {
+		dst[i] = make([]byte, SpanBytes(t.Scheme.Written(i, v.Area)))
 	}
-	if err := e.Encode(dst, start, values, s); err != nil {
+	if err := e.Encode(dst, v, s); err != nil {
 		return err
 	}
 	src[0] = dst[0]
-	for i := range kept[1:] {
-		t.Scheme.Written(i+1, start, end).put(kept[i+1], dst[i+1])
-		src[i+1] = t.Scheme.Needed(i+1, start, end).take(kept[i+1])
+	for i := range others[1:] {
+		t.Scheme.Written(i+1, v.Area)[0].put(others[i+1], dst[i+1])
+		src[i+1] = t.Scheme.Needed(i+1, v.Area)[0].take(others[i+1])
 	}
-	t.Scheme.Decode(values, src, start, safetensors.F32, s)
+	t.Scheme.Decode(restored, src, v.Area, safetensors.F32, s)
 	return nil
 }
 

@@ -178,7 +178,7 @@ func scaled(t *testing.T, w []float32, shape []int, rule *Rule, perRow bool) (*S
 		t.Fatal(err)
 	}
 	data := allocate(s, s.Values)
-	if err := s.Encode(data, Tile{Values: append([]float32(nil), w...)}, new(Scratch)); err != nil {
+	if err := encodeRun(s, data, 0, w, nil, new(Scratch)); err != nil {
 		t.Fatal(err)
 	}
 	return s, data
@@ -187,7 +187,7 @@ func scaled(t *testing.T, w []float32, shape []int, rule *Rule, perRow bool) (*S
 func allocate(l layout, values int) [][]byte {
 	var data [][]byte
 	for i := range l.Tensors() {
-		data = append(data, make([]byte, l.Written(i, 0, values).Bytes()))
+		data = append(data, make([]byte, SpanBytes(l.Written(i, Line(0, values)))))
 	}
 	return data
 }
@@ -318,7 +318,7 @@ func readTensor(t *testing.T, file, name string) input {
 // restored are the bytes of the decoded weight in a dtype.
 func restored(s *Scaled, data [][]byte, out safetensors.Dtype) []byte {
 	w := make([]float32, s.Values)
-	s.Decode(w, data, 0, out, new(Scratch))
+	s.Decode(w, data, Line(0, len(w)), out, new(Scratch))
 	return narrowed(w, out)
 }
 

@@ -117,33 +117,71 @@ func (w *W4A8) planes(a Area) []Span {
 	return append(low, rect(a.Row, a.Rows, stride, int64(columns/2+a.Col/4), int64(a.Cols/4))...)
 }
 
-// Encode quantizes an area into the bytes that Written names.
-func (w *W4A8) Encode(dst [][]byte, p Patch, scratch *Scratch) error {
-	if !w.AllowNonfinite {
-		if err := p.checkFinite(w.shape[1]); err != nil {
-			return err
+// NewEncoder prepares to encode in tiles that take at most that many bytes of memory,
+// once it has looked at the weight for its codebook.
+func (w *W4A8) NewEncoder(_ safetensors.Dtype, memory int) Encoder {
+	e := newRanged(w.Cut(), wideTile(memory), w.encode, w.measure)
+	e.needs.Survey = func(read Reader) error {
+		fitted, err := w.Survey(read)
+		if err == nil {
+			e.encode, e.measure = fitted.encode, fitted.measure
 		}
+		return err
 	}
-	RotateOnce(p.Values, w.Rotation)
-	codes := scratch.uint16s(len(p.Values))
-	f := newFitter(w, p.Cols)
-	for i := range p.Rows {
-		most := f.fit(p.row(i))
-		if p.Ranges != nil {
-			most = p.Ranges[p.Row+i].Hi
+	return e
+}
+
+func (w *W4A8) encode(dst [][]byte, v Values, ranges []Range, s *Scratch) error {
+	values, err := w.rotated(v, s)
+	if err != nil {
+		return err
+	}
+	codes, f := s.uint16s(len(values)), newFitter(w, v.Cols)
+	for i := range v.Rows {
+		row := values[i*v.Cols : (i+1)*v.Cols]
+		most := f.fit(row)
+		if ranges != nil {
+			most = ranges[v.Row+i].Hi
 		}
 		channel := max(most/127, 1e-8)
-		if p.Col == 0 {
+		if v.Col == 0 {
 			putFloat(dst[2], i, channel, safetensors.F32)
 		}
 		scales := dst[1][i*len(f.gammas) : (i+1)*len(f.gammas)]
-		f.assign(codes[i*p.Cols:(i+1)*p.Cols], scales, p.row(i), channel)
+		f.assign(codes[i*v.Cols:(i+1)*v.Cols], scales, row, channel)
 	}
 	w.pack(dst[0], codes)
-	if p.first() && w.Levels != nil {
+	if v.first() && w.Levels != nil {
 		kernel.NarrowF32(dst[3], w.Levels)
 	}
 	return nil
+}
+
+// rotated returns the values of an area after their rotation.
+func (w *W4A8) rotated(v Values, s *Scratch) ([]float32, error) {
+	values := v.Floats(s)
+	if !w.AllowNonfinite {
+		if err := CheckArea(v.Area, values, w.shape[1]); err != nil {
+			return nil, err
+		}
+	}
+	RotateOnce(values, w.Rotation)
+	return values, nil
+}
+
+// measure returns for every row the greatest magnitude that the scales of its groups
+// give.
+func (w *W4A8) measure(v Values, s *Scratch) ([]Range, error) {
+	values, err := w.rotated(v, s)
+	if err != nil {
+		return nil, err
+	}
+	f, ranges := newFitter(w, v.Cols), make([]Range, v.Rows)
+	for i := range ranges {
+		most := f.fit(values[i*v.Cols : (i+1)*v.Cols])
+		ranges[i] = Range{most, most}
+	}
+	return ranges, nil
 }
 
 func (w *W4A8) pack(dst []byte, codes []uint16) {
@@ -170,20 +208,6 @@ func (w *W4A8) unpack(codes []byte, src []byte, scratch *Scratch) {
 	for i, c := range high {
 		codes[i] |= c << 4
 	}
-}
-
-// Measure returns for every row the greatest magnitude that its groups' scales
-// give; it leaves the values rotated.
-func (w *W4A8) Measure(a Area, values []float32) []Range {
-	RotateOnce(values, w.Rotation)
-	p := Patch{Area: a, Values: values}
-	f := newFitter(w, a.Cols)
-	ranges := make([]Range, a.Rows)
-	for i := range ranges {
-		most := f.fit(p.row(i))
-		ranges[i] = Range{most, most}
-	}
-	return ranges
 }
 
 // Decode restores an area from the bytes that Needed names: products of levels

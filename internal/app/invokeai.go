@@ -43,7 +43,7 @@ func readAs(l SDNQLayer) reading {
 	if r := invokeAIReadings[l.Global]; r != asCodes && r != "" && l.Global != "int4" {
 		return r
 	}
-	if s := l.Scheme; s.Dtype.Storage == safetensors.U8 && s.GroupSize == -1 && slices.Contains([]int{16, 32, 64, 128}, s.Shape[len(s.Shape)-1]) {
+	if s := l.Scheme; s.Dtype.Storage == safetensors.U8 && s.GroupSize == -1 && slices.Contains([]int{16, 32, 64, 128}, s.Shape()[len(s.Shape())-1]) {
 		return asUint4 // as wide as two codes a byte and one of its groups would be
 	}
 	return asCodes

@@ -32,25 +32,10 @@ func refuseW4A8(s Settings) error {
 	return quant.CheckW4A8(orDefault(s.GroupSize, w4a8Group), orDefault(s.Bits, w4a8Bits))
 }
 
-// w4a8 looks at the weight for its codebook.
-type w4a8 struct{ sheet }
-
-func (c w4a8) NewEncoder(limit int) Encoder { return w4a8Encoder{c.newEncoder(limit)} }
-
-type w4a8Encoder struct{ *sheetEncoder }
-
-func (e w4a8Encoder) Survey(read quant.Reader) error {
-	fitted, err := e.Sheet.(*quant.W4A8).Survey(read)
-	if err == nil {
-		e.Sheet = fitted
-	}
-	return err
-}
-
 func newW4A8(src Source, s Settings) (Codec, pyjson.Object, error) {
 	group, rotation := orDefault(s.GroupSize, w4a8Group), orDefault(s.ConvRotGroupSize, rotationGroup)
 	c, err := quant.NewW4A8(src.Shape, group, rotation, orDefault(s.Bits, w4a8Bits), s.AllowNonfinite)
-	return w4a8{sheet{c, s.AllowNonfinite}}, describeNative("asym_w4a8_int8", s,
+	return c, describeNative("asym_w4a8_int8", s,
 		pyjson.Member{Key: "group_size", Value: group}, pyjson.Member{Key: "convrot_groupsize", Value: rotation}), err
 }
 

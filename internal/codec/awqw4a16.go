@@ -24,7 +24,7 @@ func awqToSDNQ(metadata pyjson.Object, _ Codec) (Settings, error) {
 func groupsOfUint4(s *quant.Scheme) (Settings, bool) {
 	group := s.GroupSize
 	if group == -1 {
-		group = s.Shape[1]
+		group = s.Shape()[1]
 	}
 	return Settings{GroupSize: group}, group > 0 && s.Hadamard == 0 && !s.Transposed && s.Kind == quant.Linear
 }
@@ -47,7 +47,7 @@ func newAWQ(src Source, s Settings) (Codec, pyjson.Object, error) {
 // newAWQIn is newAWQ's codec with scales and zeros of another dtype.
 func newAWQIn(shape []int, s Settings, scales safetensors.Dtype) (Codec, error) {
 	c, err := quant.NewAWQ(shape, orDefault(s.GroupSize, awqGroup), scales, s.AllowNonfinite)
-	return sheet{c, s.AllowNonfinite}, err
+	return c, err
 }
 
 func openAWQ(l *Stored) (Codec, error) {

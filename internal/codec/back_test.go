@@ -345,7 +345,7 @@ func TestScalesOfHalfWidth(t *testing.T) {
 			if got := restored(t, narrow, stored[:len(narrow.Tensors())], 700, safetensors.F32); relMSE(got, want) > 1e-4 {
 				t.Errorf("%s, scales in %s: off by %g", name, d, relMSE(got, want))
 			}
-			if narrow.NewEncoder(1) != nil || narrow.Written(0, quant.Area{}) != nil {
+			if narrow.NewEncoder(safetensors.F32, 1) != nil || narrow.Written(0, quant.Area{}) != nil {
 				t.Errorf("%s, scales in %s: can be written", name, d)
 			}
 		}
@@ -414,7 +414,7 @@ func TestForeign(t *testing.T) {
 			}
 			continue
 		}
-		if got, _ := metadata.Get("format"); got != tt.want || !IsForeign(c) || c.NewEncoder(1) != nil || c.Written(0, quant.Area{}) != nil {
+		if got, _ := metadata.Get("format"); got != tt.want || !IsForeign(c) || c.NewEncoder(safetensors.F32, 1) != nil || c.Written(0, quant.Area{}) != nil {
 			t.Errorf("%s: %v, want %s", label, got, tt.want)
 		}
 		codes, scales := make([]byte, numel(tt.weight)), make([]float32, numel(tt.scale))

@@ -9,45 +9,41 @@ import (
 // cast stores plain values in another float dtype: what convert_to_quant does
 // to the weights that it does not quantize.
 type cast struct {
-	quant.Grid
 	shape []int
 	to    safetensors.Dtype
 }
 
 // Cast returns the codec that stores a tensor of any shape as BF16, F16 or F32.
-func Cast(shape []int, to safetensors.Dtype) Codec {
-	bits := to.Bits()
-	return flat{&cast{quant.Grid{Values: numel(shape), Group: 1, Inner: 1, Levels: 1, Bits: min(bits, 16), Block: 1}, shape, to}, shape}
-}
+func Cast(shape []int, to safetensors.Dtype) Codec { return cast{shape, to} }
 
-func (c *cast) Tensors() []quant.Tensor {
+func (c cast) Shape() []int { return c.shape }
+
+func (c cast) Tensors() []quant.Tensor {
 	return []quant.Tensor{{Role: quant.Weight, Dtype: c.to, Shape: c.shape}}
 }
 
-func (c *cast) Written(_, start, end int) quant.Span {
-	width := int64(c.to.Bits() / 8)
-	return quant.Span{Offset: int64(start) * width, Size: int64(end-start) * width, Count: 1}
+func (c cast) Cut() quant.Cut {
+	return quant.Cut{Rows: 1, Cols: numel(c.shape), UnitRows: 1, UnitCols: 1, GroupRows: 1, GroupCols: 1}
 }
 
-func (c *cast) Needed(i, start, end int) quant.Span { return c.Written(i, start, end) }
-
-func (c *cast) NewEncoder(limit int) quant.Encoder { return caster{c, min(limit, quant.TileSize)} }
-
-// caster needs no pass.
-type caster struct {
-	*cast
-	tile int
+func (c cast) Written(_ int, a quant.Area) []quant.Span {
+	return quant.AreaSpans(a, c.Cut().Cols, c.to.Bits()/8)
 }
 
-func (c caster) Tile() int            { return c.tile }
-func (c caster) Passes() []quant.Pass { return nil }
+func (c cast) Needed(i int, a quant.Area) []quant.Span { return c.Written(i, a) }
 
-func (c caster) Encode(dst [][]byte, _ int, values []float32, _ *quant.Scratch) error {
-	Narrow(dst[0], values, c.to)
+func (c cast) NewEncoder(safetensors.Dtype, int) quant.Encoder { return caster{c.to} }
+
+type caster struct{ to safetensors.Dtype }
+
+func (caster) Needs() quant.Needs { return quant.Needs{Rows: 1, Cols: quant.TileSize} }
+
+func (c caster) Encode(dst [][]byte, v quant.Values, s *quant.Scratch) error {
+	Narrow(dst[0], v.Floats(s), c.to)
 	return nil
 }
 
-func (c *cast) Decode(dst []float32, src [][]byte, _ int, _ safetensors.Dtype, _ *quant.Scratch) {
+func (c cast) Decode(dst []float32, src [][]byte, _ quant.Area, _ safetensors.Dtype, _ *quant.Scratch) {
 	Widen(dst, src[0], c.to)
 }
 

@@ -28,8 +28,9 @@ type Codec interface {
 	Written(i int, a quant.Area) []quant.Span
 	// Needed is what of tensor i decoding an area takes.
 	Needed(i int, a quant.Area) []quant.Span
-	// NewEncoder prepares one conversion in areas of at most limit values.
-	NewEncoder(limit int) Encoder
+	// NewEncoder prepares one conversion of values of a dtype, in tiles that take at
+	// most that many bytes of memory.
+	NewEncoder(from safetensors.Dtype, memory int) quant.Encoder
 	// Decode restores values in the dtype out: F32, BF16 or F16.
 	Decode(dst []float32, src [][]byte, a quant.Area, out safetensors.Dtype, s *quant.Scratch)
 }

@@ -24,7 +24,7 @@ func w4a4ToSDNQ(metadata pyjson.Object, _ Codec) (Settings, error) {
 func newW4A4(src Source, s Settings) (Codec, pyjson.Object, error) {
 	group := orDefault(s.ConvRotGroupSize, rotationGroup)
 	c, err := quant.NewConvRotW4A4(src.Shape, group, s.AllowNonfinite)
-	return sheet{c, s.AllowNonfinite}, describeNative("convrot_w4a4", s, pyjson.Member{Key: "convrot_groupsize", Value: group}), err
+	return c, describeNative("convrot_w4a4", s, pyjson.Member{Key: "convrot_groupsize", Value: group}), err
 }
 
 func openW4A4(l *Stored) (Codec, error) {

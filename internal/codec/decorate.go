@@ -22,26 +22,33 @@ func ones(dst []byte) {
 // gives it, where those of zero rows and blocks are others.
 type exactZero struct{ Codec }
 
-func (c exactZero) NewEncoder(limit int) Encoder {
-	return &zeroEncoder{Encoder: c.Codec.NewEncoder(limit), Codec: c.Codec}
+func (c exactZero) NewEncoder(from safetensors.Dtype, memory int) quant.Encoder {
+	return &zeroEncoder{Encoder: c.Codec.NewEncoder(from, memory), codec: c.Codec}
 }
 
 type zeroEncoder struct {
-	Encoder
-	Codec Codec
+	quant.Encoder
+	codec Codec
 	zero  bool // all codes are 0 and all scales 1
 }
 
-func (e *zeroEncoder) Survey(read quant.Reader) (err error) {
-	e.zero, err = allZero(read, numel(e.Codec.Shape()))
-	return err
+func (e *zeroEncoder) Needs() quant.Needs {
+	n := e.Encoder.Needs()
+	survey := n.Survey
+	n.Survey = func(read quant.Reader) (err error) {
+		if e.zero, err = allZero(read, numel(e.codec.Shape())); err != nil || survey == nil {
+			return err
+		}
+		return survey(read)
+	}
+	return n
 }
 
-func (e *zeroEncoder) Encode(dst [][]byte, a quant.Area, values []float32, s *quant.Scratch) error {
+func (e *zeroEncoder) Encode(dst [][]byte, v quant.Values, s *quant.Scratch) error {
 	if !e.zero {
-		return e.Encoder.Encode(dst, a, values, s)
+		return e.Encoder.Encode(dst, v, s)
 	}
-	for i, t := range e.Codec.Tensors() {
+	for i, t := range e.codec.Tensors() {
 		clear(dst[i])
 		if t.Dtype == safetensors.F32 {
 			ones(dst[i])

@@ -46,7 +46,7 @@ func newBlocks(shape []int, rule *quant.Rule, size int, s Settings) (Codec, erro
 	if err != nil {
 		return nil, err
 	}
-	return sheet{c, s.AllowNonfinite}, nil
+	return c, nil
 }
 
 // openBlocks takes the scale's shape: one per block, per row, or for all.

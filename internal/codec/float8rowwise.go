@@ -41,7 +41,7 @@ func grouped(shape []int, group int, scale []int, s Settings) (Codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return flat{c, shape}, nil
+	return c, nil
 }
 
 func openRowwise(l *Stored) (Codec, error) {

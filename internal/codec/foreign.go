@@ -17,7 +17,7 @@ type foreign struct{ *quant.Foreign }
 func (foreign) Written(int, quant.Area) []quant.Span { return nil }
 
 // NewEncoder returns nil.
-func (foreign) NewEncoder(int) Encoder { return nil }
+func (foreign) NewEncoder(safetensors.Dtype, int) quant.Encoder { return nil }
 
 // IsForeign reports whether a codec is of a layer that is read and not written.
 func IsForeign(c Codec) bool {

@@ -32,12 +32,12 @@ func (c withInputScale) Written(i int, a quant.Area) []quant.Span {
 	return nil
 }
 
-func (c withInputScale) NewEncoder(limit int) Encoder {
-	return lastOf(c.Codec.NewEncoder(limit), func(dst [][]byte) {
+func (c withInputScale) NewEncoder(from safetensors.Dtype, memory int) quant.Encoder {
+	return oneMore{c.Codec.NewEncoder(from, memory), func(dst [][]byte) {
 		if last := dst[len(dst)-1]; len(last) > 0 {
 			binary.LittleEndian.PutUint32(last, math.Float32bits(c.value))
 		}
-	})
+	}}
 }
 
 // scaleAsInput stores the scales of the weight as those of activations too, as
@@ -83,8 +83,8 @@ func (c scaleAsInput) Written(i int, a quant.Area) []quant.Span {
 	return spans
 }
 
-func (c scaleAsInput) NewEncoder(limit int) Encoder {
-	return lastOf(c.Codec.NewEncoder(limit), func(dst [][]byte) {
+func (c scaleAsInput) NewEncoder(from safetensors.Dtype, memory int) quant.Encoder {
+	return oneMore{c.Codec.NewEncoder(from, memory), func(dst [][]byte) {
 		last, from := dst[len(dst)-1], dst[c.from]
 		if c.dtype == safetensors.F32 {
 			copy(last, from)
@@ -97,41 +97,17 @@ func (c scaleAsInput) NewEncoder(limit int) Encoder {
 			}
 			binary.LittleEndian.PutUint32(last[4*i:], math.Float32bits(v))
 		}
-	})
+	}}
 }
 
-// lastOf is an encoder of one tensor more, which fill makes of the others.
-func lastOf(e Encoder, fill func(dst [][]byte)) Encoder {
-	one := oneMore{e, fill}
-	if s, ok := e.(Surveyor); ok {
-		return surveyed{one, s}
-	}
-	return one
-}
-
+// oneMore is an encoder of one tensor more, which fill makes of the others.
 type oneMore struct {
-	Encoder
+	quant.Encoder
 	fill func(dst [][]byte)
 }
 
-// surveyed is one that looks at the weight first.
-type surveyed struct {
-	oneMore
-	Surveyor
-}
-
-func (e oneMore) Encode(dst [][]byte, a quant.Area, values []float32, s *quant.Scratch) error {
-	err := e.Encoder.Encode(dst[:len(dst)-1], a, values, s)
-	e.fill(dst)
-	return err
-}
-
-func (e oneMore) Held() int64 { return Held(e.Encoder) }
-
-func (e oneMore) TakesRaw(d safetensors.Dtype) bool { return TakesRaw(e.Encoder, d) }
-
-func (e oneMore) EncodeRaw(dst [][]byte, a quant.Area, raw []byte, d safetensors.Dtype, s *quant.Scratch) error {
-	err := e.Encoder.(RawEncoder).EncodeRaw(dst[:len(dst)-1], a, raw, d, s)
+func (e oneMore) Encode(dst [][]byte, v quant.Values, s *quant.Scratch) error {
+	err := e.Encoder.Encode(dst[:len(dst)-1], v, s)
 	e.fill(dst)
 	return err
 }

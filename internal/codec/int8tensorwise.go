@@ -49,7 +49,7 @@ func newInt8(src Source, s Settings) (Codec, pyjson.Object, error) {
 	}
 	if group > 0 && quant.Rotates(group) {
 		c, err := quant.NewRotated(src.Shape, group, rule, s.AllowNonfinite)
-		return sheet{c, s.AllowNonfinite}, metadata, err
+		return c, metadata, err
 	}
 	c, err := newScaled(src.Shape, quant.Int8Row, true, s)
 	return c, metadata, err
@@ -128,7 +128,7 @@ func int8ToSDNQ(metadata pyjson.Object, c Codec) (Settings, error) {
 
 func rowsOfInt8(s *quant.Scheme) (Settings, bool) {
 	given := Settings{Scale: "row", ConvRot: s.Hadamard > 0, ConvRotGroupSize: s.Hadamard}
-	fits := s.Hadamard == 0 || s.Kind == quant.Linear && quant.CheckConvRot(s.Shape[1], s.Hadamard) == nil
+	fits := s.Hadamard == 0 || s.Kind == quant.Linear && quant.CheckConvRot(s.Shape()[1], s.Hadamard) == nil
 	return given, s.GroupSize == -1 && fits
 }
 
@@ -137,11 +137,11 @@ func oneInt8(s *quant.Scheme) (Settings, bool) {
 }
 
 // opened is a stored layer's codec, if its tensors are what that stores.
-func opened(c Sheet, err error, l *Stored) (Codec, error) {
+func opened(c Codec, err error, l *Stored) (Codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sheet{c, false}, match(sheet{c, false}, l)
+	return c, match(c, l)
 }
 
 func newScaled(shape []int, rule *quant.Rule, perRow bool, s Settings) (Codec, error) {
@@ -149,7 +149,7 @@ func newScaled(shape []int, rule *quant.Rule, perRow bool, s Settings) (Codec, e
 	if err != nil {
 		return nil, err
 	}
-	return flat{c, c.Shape}, nil
+	return c, nil
 }
 
 func openScaled(l *Stored, rule *quant.Rule, perRow bool) (Codec, error) {

@@ -27,6 +27,9 @@ func cutOut(values []float32, a quant.Area, columns int) []float32 {
 	return out
 }
 
+// wideBytes is about what a tile takes for a value.
+const wideBytes = 32
+
 // encoded drives an encoder over a weight in memory, in areas of at most limit
 // values, and returns what it stores.
 func encoded(t testing.TB, c Codec, values []float32, limit int) [][]byte {
@@ -39,36 +42,29 @@ func encoded(t testing.TB, c Codec, values []float32, limit int) [][]byte {
 		}
 		stored[i] = make([]byte, n)
 	}
-	e, cut, s := c.NewEncoder(limit), c.Cut(), new(quant.Scratch)
-	if surveyor, ok := e.(Surveyor); ok {
-		err := surveyor.Survey(func(start int, dst []float32) error { copy(dst, values[start:]); return nil })
-		if err != nil {
+	e, cut, s := c.NewEncoder(safetensors.F32, wideBytes*limit), c.Cut(), new(quant.Scratch)
+	if survey := e.Needs().Survey; survey != nil {
+		if err := survey(func(start int, dst []float32) error { copy(dst, values[start:]); return nil }); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, p := range e.Passes() {
-		for _, a := range cut.Areas(p.Tile()) {
-			found, err := p.Read(a, cutOut(values, a, cut.Cols), s)
-			if err == nil {
-				err = p.Join(a, found)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	for _, a := range cut.Areas(e.Tile()) {
+	read := func(a quant.Area) (quant.Values, error) { return quant.ValuesOf(a, cutOut(values, a, cut.Cols)), nil }
+	err := quant.Drive(e, cut, read, func(v quant.Values) error {
 		dst := make([][]byte, len(stored))
 		for i := range dst {
-			dst[i] = make([]byte, quant.SpanBytes(c.Written(i, a)))
+			dst[i] = make([]byte, quant.SpanBytes(c.Written(i, v.Area)))
 		}
-		if err := e.Encode(dst, a, cutOut(values, a, cut.Cols), s); err != nil {
-			t.Fatal(err)
+		if err := e.Encode(dst, v, s); err != nil {
+			return err
 		}
 		for i := range dst {
 			left := dst[i]
-			eachRun(c.Written(i, a), func(from, to int64) { left = left[copy(stored[i][from:to], left):] })
+			eachRun(c.Written(i, v.Area), func(from, to int64) { left = left[copy(stored[i][from:to], left):] })
 		}
+		return nil
+	}, s)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return stored
 }

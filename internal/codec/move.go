@@ -199,9 +199,9 @@ func nativeOf(s *quant.Scheme) (*Format, Settings) {
 
 // toNative fits the pieces to the format's tensors.
 func toNative(c Codec, s *quant.Scheme, f *Format, given Settings, n Native) (*Move, error) {
-	to, metadata, err := f.make(Source{Shape: s.Shape, Dtype: safetensors.BF16}, given)
+	to, metadata, err := f.make(Source{Shape: s.Shape(), Dtype: safetensors.BF16}, given)
 	if err == nil && f == awqW4A16 && n.Scales != 0 {
-		to, err = newAWQIn(s.Shape, given, n.Scales)
+		to, err = newAWQIn(s.Shape(), given, n.Scales)
 	}
 	if err != nil {
 		return nil, err
@@ -360,7 +360,7 @@ func widened(s *quant.Scheme) piece {
 }
 
 // start is where an area begins in the flattened weight.
-func start(s *quant.Scheme, a quant.Area) int { return a.Index(0, matrix(s.Shape)[1]) }
+func start(s *quant.Scheme, a quant.Area) int { return a.Index(0, matrix(s.Shape())[1]) }
 
 // awqScales stores a scheme's scales, [rows, groups], group by group.
 func awqScales(s *quant.Scheme, d safetensors.Dtype) piece {

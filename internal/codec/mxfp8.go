@@ -26,9 +26,9 @@ func blockOptions(s Settings) quant.BlockOptions {
 func newMXFP8(src Source, s Settings) (Codec, pyjson.Object, error) {
 	c, err := quant.NewMXFP8(src.Shape, blockOptions(s))
 	if s.Variant == "dedicated" {
-		return sheet{c, s.AllowNonfinite}, describeDedicated("mxfp8", s, 32, src.Shape), err
+		return c, describeDedicated("mxfp8", s, 32, src.Shape), err
 	}
-	return sheet{c, s.AllowNonfinite}, describe("mxfp8", s, 0), err
+	return c, describe("mxfp8", s, 0), err
 }
 
 func openMXFP8(l *Stored) (*quant.MXFP8, error) {

@@ -64,7 +64,7 @@ func (n narrowScale) Needed(i int, a quant.Area) []quant.Span {
 func (narrowScale) Written(int, quant.Area) []quant.Span { return nil }
 
 // NewEncoder returns nil.
-func (narrowScale) NewEncoder(int) Encoder { return nil }
+func (narrowScale) NewEncoder(safetensors.Dtype, int) quant.Encoder { return nil }
 
 // Decode widens the scales first.
 func (n narrowScale) Decode(dst []float32, src [][]byte, a quant.Area, out safetensors.Dtype, s *quant.Scratch) {

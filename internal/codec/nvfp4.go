@@ -16,9 +16,9 @@ var nvfp4 = &Format{
 func newNVFP4(src Source, s Settings) (Codec, pyjson.Object, error) {
 	c, err := quant.NewNVFP4(src.Shape, blockOptions(s))
 	if s.Variant == "dedicated" {
-		return sheet{c, s.AllowNonfinite}, describeDedicated("nvfp4", s, 16, src.Shape), err
+		return c, describeDedicated("nvfp4", s, 16, src.Shape), err
 	}
-	return sheet{c, s.AllowNonfinite}, describe("nvfp4", s, 0), err
+	return c, describe("nvfp4", s, 0), err
 }
 
 func openNVFP4(l *Stored) (Codec, error) {

@@ -127,7 +127,7 @@ func newScheme(shape []int, o quant.Options) (Codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return flat{c, shape}, nil
+	return c, nil
 }
 
 var kindNames = map[quant.Kind]string{quant.Embedding: "embedding", quant.Conv: "conv", quant.ConvTranspose: "conv_transpose"}
@@ -136,7 +136,7 @@ var kindNames = map[quant.Kind]string{quant.Embedding: "embedding", quant.Conv: 
 func kindName(s *quant.Scheme) string {
 	name := kindNames[s.Kind]
 	if s.Kind == quant.Conv || s.Kind == quant.ConvTranspose {
-		name += fmt.Sprintf("%dd", len(s.Shape)-2)
+		name += fmt.Sprintf("%dd", len(s.Shape())-2)
 	}
 	return name
 }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
-	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
@@ -26,10 +25,8 @@ type group struct {
 
 // whole reports whether a weight is one tile of plain values and needs no pass.
 func (e *encoding) whole() bool {
-	_, plain := e.values.(*PlainValues)
-	_, surveys := e.encoder.(codec.Surveyor)
-	rows, cols := e.encoder.Tile()
-	return plain && !surveys && e.cut.Count(rows, cols) == 1 && len(e.passes) == 0
+	n := e.needs
+	return e.step.From == nil && n.Survey == nil && len(n.Passes) == 0 && e.cut.Count(n.Rows, n.Cols) == 1
 }
 
 // add takes a step, or yields it by itself after those that it has.

@@ -14,6 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // Quantization turns a plan into tiles of work.
@@ -73,9 +74,10 @@ type encoding struct {
 	step    *plan.Step
 	values  Values
 	plain   PlainValues // what values are where they are plain
-	limit   int         // values of a tile, at most
-	encoder codec.Encoder
-	passes  []codec.Pass
+	from    safetensors.Dtype
+	memory  int // bytes that a tile may take
+	encoder quant.Encoder
+	needs   quant.Needs
 	cut     quant.Cut
 	kept    *resident
 	done    atomic.Int64 // values that were written
@@ -88,60 +90,58 @@ func (q *Quantization) encoding(s *plan.Step) *encoding {
 	if !ok {
 		e = new(encoding)
 	}
-	*e = encoding{Quantization: q, step: s, limit: MaxTile(q.Resources)}
+	*e = encoding{Quantization: q, step: s, from: safetensors.F32, memory: tileMemory(q.Resources)}
 	if s.From == nil {
 		e.plain = PlainValues{Source: q.Source, Tensor: s.Source}
 		e.values = &e.plain
 	} else {
-		e.values = NewStoredValues(q.Source, s.From, e.limit/2, q.Resources)
-		e.limit = max(e.limit/2/4096, 1) * 4096
+		e.values = NewStoredValues(q.Source, s.From, MaxTile(q.Resources)/2, q.Resources)
+		e.memory /= 2
 	}
-	e.encoder, e.cut = s.Codec.NewEncoder(e.limit), s.Codec.Cut()
-	if _, ok := e.raw(); ok && s.Source.Numel() > e.limit {
-		raw := e.limit * (bytesPerValue / rawBytesPerValue)
-		e.encoder = s.Codec.NewEncoder(max(min(raw, mostRaw), e.limit))
+	if e.asStored() {
+		e.from = s.Source.Dtype
 	}
-	e.passes = e.encoder.Passes()
+	e.encoder, e.cut = s.Codec.NewEncoder(e.from, e.memory), s.Codec.Cut()
+	e.needs = e.encoder.Needs()
 	return e
 }
 
+// asStored reports whether an encoder takes values as they lie in the file.
+func (e *encoding) asStored() bool { return e.step.From == nil && codec.Floats(e.step.Source.Dtype) }
+
 // shelve has a search that takes much memory keep some of it in a file.
 func (e *encoding) shelve() error {
-	if codec.Held(e.encoder) <= searches(e.Resources) {
+	if e.needs.Shelve == nil || e.needs.Held <= searches(e.Resources) {
 		return nil
 	}
-	_, err := codec.Shelve(e.encoder, func() (quant.Shelf, error) { return e.Stage.Scratch() })
+	err := e.needs.Shelve(func() (quant.Shelf, error) { return e.Stage.Scratch() })
+	e.needs = e.encoder.Needs()
 	return err
 }
 
 // turn is all that is to be done.
 func (e *encoding) turn() turn {
-	_, surveys := e.encoder.(codec.Surveyor)
-	held := codec.Held(e.encoder)
-	return turn{e.phases(), held, surveys || held > 0}
+	return turn{e.phases(), e.needs.Held, e.needs.Survey != nil || e.needs.Held > 0}
 }
 
 // keep has a tensor stay in memory that is read several times, as much of it as
 // fits, if it is plain and read in runs.
 func (e *encoding) keep() {
-	plain, ok := e.values.(*PlainValues)
-	if !ok || e.Keeper == nil || len(e.passes) < 2 || !e.inRuns(e.encoder) {
+	if e.step.From != nil || e.Keeper == nil || len(e.needs.Passes) < 2 || !e.inRuns(e.needs.Cols) {
 		return
 	}
-	for _, p := range e.passes {
-		if !e.inRuns(p) {
+	for _, p := range e.needs.Passes {
+		if _, cols := p.Tile(); !e.inRuns(cols) {
 			return
 		}
 	}
-	plain.kept = e.Keeper.Keep(e.step.Source.Size, codec.Held(e.encoder))
-	e.kept = plain.kept
+	e.kept = e.Keeper.Keep(e.step.Source.Size, e.needs.Held)
+	e.plain.kept = e.kept
 }
 
-// inRuns reports whether areas are whole rows, or parts of the only one.
-func (e *encoding) inRuns(p interface{ Tile() (rows, cols int) }) bool {
-	_, cols := p.Tile()
-	return e.cut.Rows == 1 || cols >= e.cut.Cols
-}
+// inRuns reports whether areas of so many columns are whole rows, or parts of the
+// only one.
+func (e *encoding) inRuns(cols int) bool { return e.cut.Rows == 1 || cols >= e.cut.Cols }
 
 // tasks yields the phases, one after the other.
 func (e *encoding) tasks(yield func(stream.Task) bool) bool {
@@ -153,14 +153,14 @@ func (e *encoding) tasks(yield func(stream.Task) bool) bool {
 func (e *encoding) phases() []phase {
 	var all []phase
 	var ready chan struct{}
-	if s, ok := e.encoder.(codec.Surveyor); ok {
+	if e.needs.Survey != nil {
 		done := make(chan struct{})
 		all = append(all, func(yield func(stream.Task) bool) {
-			yield(stream.Task{Do: func(w *stream.Worker) error { return e.survey(w, s, done) }})
+			yield(stream.Task{Do: func(w *stream.Worker) error { return e.survey(w, done) }})
 		})
 		ready = done
 	}
-	for _, p := range e.passes {
+	for _, p := range e.needs.Passes {
 		r := &reading{encoding: e, pass: p, after: ready, done: make(chan struct{})}
 		all, ready = append(all, r.tasks), r.done
 	}
@@ -169,7 +169,7 @@ func (e *encoding) phases() []phase {
 
 // tiles yields the tiles, which wait until that is closed.
 func (e *encoding) tiles(ready <-chan struct{}, yield func(stream.Task) bool) {
-	rows, cols := e.encoder.Tile()
+	rows, cols := e.needs.Rows, e.needs.Cols
 	left := new(atomic.Int64)
 	left.Store(int64(e.cut.Count(rows, cols)))
 	for _, a := range e.cut.Areas(rows, cols) {
@@ -192,14 +192,14 @@ func (e *encoding) tiles(ready <-chan struct{}, yield func(stream.Task) bool) {
 // read many times takes more work than its bytes say, so its tasks go each by
 // themselves.
 func (e *encoding) bytes(a quant.Area) int64 {
-	if len(e.passes) > 1 {
+	if len(e.needs.Passes) > 1 {
 		return 0
 	}
 	return int64(float64(e.step.Source.Size) / float64(e.step.Source.Numel()) * float64(a.Values()))
 }
 
-func (e *encoding) survey(w *stream.Worker, s codec.Surveyor, done chan struct{}) error {
-	err := s.Survey(func(start int, dst []float32) error { return e.readRun(w, start, dst) })
+func (e *encoding) survey(w *stream.Worker, done chan struct{}) error {
+	err := e.needs.Survey(func(start int, dst []float32) error { return e.readRun(w, start, dst) })
 	if err == nil {
 		close(done)
 	}
@@ -221,49 +221,11 @@ func wait(w *stream.Worker, ready <-chan struct{}) bool {
 
 // encodeTile reads an area and fills its outputs.
 func (e *encoding) encodeTile(w *stream.Worker, a quant.Area, outputs [][]byte) error {
-	if plain, ok := e.raw(); ok {
-		return e.encodeRaw(w, plain, a, outputs)
-	}
-	values, err := e.Read(w, a)
+	values, err := e.read(w, a)
 	if err != nil {
 		return err
 	}
-	return e.explain(e.encoder.Encode(outputs, a, values, &w.Scratch))
-}
-
-func (e *encoding) encodeRaw(w *stream.Worker, plain *PlainValues, a quant.Area, outputs [][]byte) error {
-	if p, ok := e.encoder.(codec.PieceEncoder); ok {
-		if rows := p.PieceRows(a); rows > 0 && rows < a.Rows {
-			return e.encodePieces(w, plain, a, rows, outputs)
-		}
-	}
-	raw, err := plain.raw(w, e.cut.Cols, a)
-	if err != nil {
-		return err
-	}
-	return e.explain(e.encoder.(codec.RawEncoder).EncodeRaw(outputs, a, raw, plain.Tensor.Dtype, &w.Scratch))
-}
-
-// encodePieces is encodeRaw, so many rows at a time.
-func (e *encoding) encodePieces(w *stream.Worker, plain *PlainValues, a quant.Area, rows int, outputs [][]byte) error {
-	p := e.encoder.(codec.PieceEncoder)
-	for piece := range a.Split(rows, a.Cols) {
-		raw, err := plain.raw(w, e.cut.Cols, piece)
-		if err != nil {
-			return err
-		}
-		if err := p.EncodePiece(outputs, a, piece, raw, plain.Tensor.Dtype, &w.Scratch); err != nil {
-			return e.explain(err)
-		}
-	}
-	return nil
-}
-
-// raw returns where the values can be read as they are stored, if the encoder
-// takes them so.
-func (e *encoding) raw() (*PlainValues, bool) {
-	plain, ok := e.values.(*PlainValues)
-	return plain, ok && codec.TakesRaw(e.encoder, plain.Tensor.Dtype)
+	return e.explain(e.encoder.Encode(outputs, values, &w.Scratch))
 }
 
 // outputs is the room for what an area fills, of which it counts the source.
@@ -292,8 +254,12 @@ func (e *encoding) worked(n int) int64 {
 	return upTo(now) - upTo(now-int64(n))
 }
 
-// Read reads an area of the weight.
-func (e *encoding) Read(w *stream.Worker, a quant.Area) ([]float32, error) {
+// read returns an area of the weight, as it lies in the file where that can be.
+func (e *encoding) read(w *stream.Worker, a quant.Area) (quant.Values, error) {
+	if e.asStored() {
+		raw, err := e.plain.raw(w, e.cut.Cols, a)
+		return quant.Values{Area: a, Dtype: e.from, Bytes: raw}, err
+	}
 	values, err := e.values.Read(w, 0, e.cut.Cols, a)
 	if err == nil && e.step.From != nil && !e.Plan.AllowNonfinite {
 		err = checkRestored(e.Source, e.step.From, a, values, e.cut.Cols)
@@ -301,7 +267,7 @@ func (e *encoding) Read(w *stream.Worker, a quant.Area) ([]float32, error) {
 	if err == nil && e.step.From != nil && e.step.Action == plan.Keep { // restored
 		err = checkFits(e.Source, e.step.From, values, e.step.Codec.Tensors()[0].Dtype)
 	}
-	return values, err
+	return quant.ValuesOf(a, values), err
 }
 
 // readRun reads consecutive values, wherever rows end.

@@ -32,13 +32,9 @@ const (
 	defaultMemory = 256 << 20
 	baseMemory    = 32 << 20 // the program itself, headers, the plan
 	workerMemory  = 5 << 20  // with less for each, fewer work at a time
-	// bytesPerValue bounds what a tile takes for each value in a worker: raw
-	// and widened input, codes, and a share of the batches.
+	// bytesPerValue bounds what a tile takes for each value in a worker where it is
+	// decoded, or moved: input, values, codes, and a share of the batches.
 	bytesPerValue = 32
-	// rawBytesPerValue is that where values are taken as they are stored.
-	rawBytesPerValue = 8
-	// mostRaw is enough of them for bands that lie in files in long runs.
-	mostRaw = 12 << 20
 	// RawBuffer is the worker's buffer for plain bytes; those before it are for
 	// the tensors of a stored layer.
 	RawBuffer = maxParts
@@ -47,13 +43,15 @@ const (
 	maxParts = 9
 )
 
+// tileMemory is how many bytes a tile may take.
+func tileMemory(r Resources) int {
+	memory := limit(r)
+	return int(max(memory-baseMemory, memory/4) / int64(Workers(r)))
+}
+
 // MaxTile is the number of values that a tile may hold within the memory:
 // whole blocks of any dtype.
-func MaxTile(r Resources) int {
-	memory := limit(r)
-	perWorker := max(memory-baseMemory, memory/4) / int64(Workers(r))
-	return int(max(perWorker/bytesPerValue/4096, 1)) * 4096
-}
+func MaxTile(r Resources) int { return max(tileMemory(r)/bytesPerValue/4096, 1) * 4096 }
 
 // limit is Memory, or its default.
 func limit(r Resources) int64 {

@@ -3,7 +3,6 @@ package engine
 import (
 	"sync"
 
-	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
 )
@@ -11,7 +10,7 @@ import (
 // reading is one pass over a tensor.
 type reading struct {
 	*encoding
-	pass  codec.Pass
+	pass  quant.Pass
 	after <-chan struct{} // the pass before
 	done  chan struct{}
 
@@ -48,27 +47,11 @@ func (r *reading) tasks(yield func(stream.Task) bool) {
 
 // look reads one area.
 func (r *reading) look(w *stream.Worker, a quant.Area) (any, error) {
-	plain, stored := r.values.(*PlainValues)
-	if pass, ok := r.pass.(codec.RawPass); ok && stored && pass.TakesRaw(plain.Tensor.Dtype) {
-		return r.lookRaw(w, plain, pass, a)
-	}
-	values, err := r.Read(w, a)
+	values, err := r.read(w, a)
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.pass.Read(a, values, &w.Scratch)
-	return found, r.explain(err)
-}
-
-func (r *reading) lookRaw(w *stream.Worker, plain *PlainValues, pass codec.RawPass, a quant.Area) (any, error) {
-	var failure error // of reading, which needs no explanation
-	found, err := pass.ReadRaw(a, func(piece quant.Area) (raw []byte, err error) {
-		raw, failure = plain.raw(w, r.cut.Cols, piece)
-		return raw, failure
-	}, plain.Tensor.Dtype, &w.Scratch)
-	if failure != nil {
-		return nil, failure
-	}
+	found, err := r.pass.Read(values, &w.Scratch)
 	return found, r.explain(err)
 }
 

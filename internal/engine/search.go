@@ -24,7 +24,7 @@ func ChooseFor(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, r Re
 				continue
 			}
 			if !yield(stream.Task{Do: func(w *stream.Worker) error {
-				choice, err := (&Quantization{Source: c, Resources: r}).encoding(s).choose(ctx, w)
+				choice, err := (&Quantization{Source: c, Plan: p, Resources: r}).encoding(s).choose(ctx, w)
 				mu.Lock()
 				defer mu.Unlock()
 				found[s.Source.Name] = choice
@@ -58,7 +58,7 @@ func (e *encoding) choose(ctx context.Context, w *stream.Worker) (plan.Choice, e
 			return plan.Choice{}, ctx.Err() // not what the trial says of it
 		}
 		if err != nil {
-			return plan.Choice{}, e.explain(err)
+			return plan.Choice{}, err
 		}
 		if loss <= float32(threshold) {
 			return plan.Choice{Dtype: d.Name, NoMatmul: listed}, nil
@@ -73,9 +73,14 @@ func (e *encoding) loss(w *stream.Worker, s codec.Settings) (float32, error) {
 	if err != nil {
 		return 2, nil
 	}
-	trial := quant.Trial{Scheme: codec.Scheme(c), Limit: e.limit, Read: func(dst []float32, start int) error {
-		return e.readRun(w, start, dst)
+	var failure error // of reading, which needs no explanation
+	trial := quant.Trial{Scheme: codec.Scheme(c), From: e.from, Memory: e.memory, Read: func(a quant.Area) (v quant.Values, err error) {
+		v, failure = e.read(w, a)
+		return v, failure
 	}}
 	loss, err := trial.Loss(&w.Scratch)
-	return float32(loss), err
+	if failure != nil {
+		return 0, failure
+	}
+	return float32(loss), e.explain(err)
 }

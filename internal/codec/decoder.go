@@ -1,0 +1,50 @@
+package codec
+
+import (
+	"github.com/tensorpress/tensorpress/quant"
+)
+
+// Scheme returns how SDNQ stores the weight, nil if it does not.
+func Scheme(c Codec) *quant.Scheme {
+	s, _ := c.(*quant.Scheme)
+	return s
+}
+
+// Near returns a codec that decodes to nearly the same values in a fraction of the
+// time, or nil if there is none.
+func Near(c Codec) Codec {
+	if s := Scheme(c); s != nil && s.Hadamard > 0 {
+		return quant.Decoder{Scheme: s, Near: true}
+	}
+	return nil
+}
+
+// Once returns the number of the stored tensor that every area takes all of, 0 for
+// none, and what makes a codec of its content that needs it no more.
+func Once(c Codec) (tensor int, take func(src []byte) Codec) {
+	d, ok := decoder(c)
+	if !ok {
+		return 0, nil
+	}
+	return d.Once(), func(src []byte) Codec { return d.Take(src) }
+}
+
+// ByRows returns a codec that takes codes by rows, and what puts them so, see
+// [quant.Scheme.Straighten], where they lie by columns; else nil.
+func ByRows(c Codec) (byRows Codec, straighten func(dst, src []byte, column int)) {
+	d, ok := decoder(c)
+	if !ok || !d.Transposed {
+		return nil, nil
+	}
+	d.Straight = true
+	return d, d.Straighten
+}
+
+// decoder returns what restores a layer of SDNQ's; ok is false for others.
+func decoder(c Codec) (d quant.Decoder, ok bool) {
+	if s := Scheme(c); s != nil {
+		return s.Decoder(), true
+	}
+	d, ok = c.(quant.Decoder)
+	return d, ok
+}
