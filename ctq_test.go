@@ -230,6 +230,13 @@ func runCTQ(ctx context.Context, args []string, r Resources) error {
 	return err
 }
 
+// TestEmptyCommandOfCTQ: what was never parsed is an error and no panic.
+func TestEmptyCommandOfCTQ(t *testing.T) {
+	if _, err := convert.CTQ(t.Context(), &ctq.Command{}, Resources{}); err == nil {
+		t.Error("no source is no error")
+	}
+}
+
 // optionRow is an option's line in docs/from-convert_to_quant.md.
 func optionRow(o ctq.Option) string {
 	return "| `" + strings.Join(o.Names, "` `") + "` | " + o.Ours + " |"

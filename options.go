@@ -5,19 +5,20 @@ import "github.com/tensorpress/tensorpress/files"
 // Options are the decisions of [Quantize]; the zero value takes the defaults.
 // Pointers are nil where nothing is said, since a config may say it then.
 type Options struct {
-	// Layer is how all layers are stored, Rules how some are: of each, the first rule
-	// whose pattern finds its name counts, and goes before Layer.
+	// Layer is how layers are stored.
 	Layer Settings
+	// Rules say otherwise of some: for each weight, the first rule whose pattern finds
+	// its name counts.
 	Rules []Rule
-	// Keep and Only are patterns, in Python's syntax, searched anywhere in the full
-	// names of tensors: those that Keep finds are left as they are, before all else
-	// that is said; where Only is given, all that it does not find.
+	// Keep and Only are regular expressions in Python's syntax, searched anywhere in
+	// the full names of tensors. What Keep finds is left as it is, whatever else is
+	// said; where Only is given, so is all that it does not find.
 	Keep, Only []string
 	// Layout is "sdnq" or "comfy"; "" is sdnq where a config.json is there, else comfy.
 	Layout string
 
-	// Preset is the name of the model family whose layers are kept, see [Presets];
-	// "none" and "generic" are names too; "" or "auto" is the one that is recognised.
+	// Preset names the model family of whose layers some are kept, see [Presets], or is
+	// "none" or "generic"; "" or "auto" is the one that is recognised.
 	Preset string
 	// Conv and Embedding quantize those layers too, in SDNQ's dtypes.
 	Conv, Embedding bool
@@ -28,15 +29,15 @@ type Options struct {
 	MinNumel, MinChannels *int
 
 	// Config is the path of an SDNQ config, or of a config.json that holds one, whose
-	// settings are taken; those of Layer and Rules go before.
+	// settings are taken where Layer and Rules say nothing.
 	Config string
-	// Like is a quantized model whose settings are taken, layer by layer.
+	// Like is a quantized model whose settings are taken, layer by layer; nil for none.
 	Like files.Source
 	// LayerConfig is the path of a layer config of convert_to_quant's.
 	LayerConfig string
 
-	// For is an application: what it would not load is an error. "comfyui", "sdnext",
-	// "diffusers", "transformers" or "invokeai"; "" for any.
+	// For is "comfyui", "sdnext", "diffusers", "transformers" or "invokeai": what that
+	// application would not load is an error; "" is none of them.
 	For string
 	// AcceptUnscaledFP8 takes 8-bit floats without any scale for plain numbers.
 	AcceptUnscaledFP8 bool
@@ -53,8 +54,8 @@ type Options struct {
 	// once more, with the source, before it is at dest.
 	Measure bool
 
-	// Threads is how many tiles are worked on at a time, 0 for one a core; fewer are
-	// where Memory leaves less than 5 MiB for each.
+	// Threads is how many tiles are worked on at a time, 0 for one a core. There are
+	// fewer where Memory leaves less than 5 MiB for each.
 	Threads int
 	// Memory bounds the peak memory of the process in bytes, 0 for 256 MiB.
 	Memory int64
@@ -68,8 +69,8 @@ type DequantizeOptions struct {
 	// Dtype of the weights that were quantized: "bf16", "f16" or "f32"; "" for what
 	// the metadata or the config says, else that of the kept tensors.
 	Dtype string
-	// Source is what the checkpoint was made from, if SDNQ's packed
-	// weights with a single scale do not tell their shapes; "" for none.
+	// Source is what the checkpoint was made from, if SDNQ's packed weights with a
+	// single scale do not tell their shapes; nil for none.
 	Source files.Source
 
 	// The others are those of [Options].

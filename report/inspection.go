@@ -3,7 +3,7 @@ package report
 // Inspection is what is in a checkpoint.
 type Inspection struct {
 	Path   string `json:"path"`
-	Layout string `json:"layout"` // "" where nothing is quantized
+	Layout string `json:"layout"` // "sdnq", "comfy" or what older and other ones are called; "" where nothing is quantized
 	// Part says of which model it is a part, "" where it is whole.
 	Part     string            `json:"part,omitempty"`
 	Metadata map[string]string `json:"metadata"`

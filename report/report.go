@@ -8,7 +8,7 @@ import "strconv"
 type Report struct {
 	Source   string   `json:"source,omitempty"`
 	Dest     string   `json:"dest,omitempty"`
-	Layout   string   `json:"layout"`
+	Layout   string   `json:"layout"`           // "sdnq" or "comfy", "" where nothing is quantized
 	Preset   string   `json:"preset,omitempty"` // and what told it; of a pipeline that of each component
 	Layers   []Layer  `json:"layers"`
 	BytesIn  int64    `json:"bytes_in"`
@@ -26,9 +26,11 @@ type Report struct {
 
 // Layer is what becomes of one weight.
 type Layer struct {
-	Name     string  `json:"name"`
-	Action   Action  `json:"action"`
-	Reason   string  `json:"reason"` // why it is kept, or not moved
+	Name   string `json:"name"`
+	Action Action `json:"action"`
+	Reason string `json:"reason"` // why it is kept, or not moved
+	// Dtype is a name of tensorpress.Formats, or of safetensors where the weight is
+	// plain; "dynamic" in a plan where it is measured first.
 	Dtype    string  `json:"dtype"`
 	Options  Options `json:"options"` // what its description says
 	Shape    []int   `json:"shape"`

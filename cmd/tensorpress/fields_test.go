@@ -53,7 +53,12 @@ func libraryTexts(t *testing.T, found func(place, text string)) {
 func TestLibrarySpeaksOfFields(t *testing.T) {
 	flags := map[string]bool{"--input-scales": true} // of convert_to_quant's command line
 	for _, cmd := range newRoot().Commands() {
-		cmd.Flags().VisitAll(func(f *pflag.Flag) { flags["--"+f.Name] = true })
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			flags["--"+f.Name] = true
+			if field := fieldOf.FindString(f.Usage); field != "" {
+				t.Errorf("the help of --%s names %s", f.Name, field)
+			}
+		})
 	}
 	flag, n := regexp.MustCompile(`\B--[a-z][a-z0-9-]*`), 0
 	libraryTexts(t, func(place, text string) {

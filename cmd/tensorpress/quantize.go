@@ -115,13 +115,14 @@ func addSettings(f *pflag.FlagSet, names ...string) {
 		if s.About == "" || names != nil && !slices.Contains(names, s.Flag) || f.Lookup(s.Flag) != nil {
 			continue
 		}
+		about := inFlags(s.About)
 		switch v := s.Default().(type) {
 		case bool:
-			f.Bool(s.Flag, v, s.About)
+			f.Bool(s.Flag, v, about)
 		case int:
-			f.Int(s.Flag, v, s.About)
+			f.Int(s.Flag, v, about)
 		case string:
-			f.String(s.Flag, v, s.About)
+			f.String(s.Flag, v, about)
 		}
 	}
 }

@@ -22,7 +22,7 @@ var settingValues = map[string]func(*Settings){
 	"convrot-group-size":    func(s *Settings) { s.ConvRot, s.ConvRotGroupSize = true, 16 },
 	"dynamic-convrot":       func(s *Settings) { s.ConvRot, s.DynamicConvRot, s.ConvRotGroupSize = true, true, 16 },
 	"bits":                  func(s *Settings) { s.Bits = 6 },
-	"full-precision-matmul": func(s *Settings) { s.FullPrecisionMul = true },
+	"full-precision-matmul": func(s *Settings) { s.FullPrecisionMatmul = true },
 	"input-scale":           func(s *Settings) { s.InputScale = true },
 	"scale-as-input":        func(s *Settings) { s.ScaleAsInput = true },
 	"output-dtype":          func(s *Settings) { s.OutputDtype = "f16" },
@@ -83,13 +83,15 @@ func sdnqCases() []Settings {
 		func(s *Settings) { s.ScaleDtype, s.CodebookScale = "uint4", true },
 		func(s *Settings) { s.SVDRank = 4 },
 		func(s *Settings) { s.SVDRank, s.SVDSteps, s.Hadamard = 4, 0, true },
-		func(s *Settings) { s.Stochastic, s.Seed = true, 7 },
+		func(s *Settings) { s.StochasticRounding, s.Seed = true, 7 },
 		func(s *Settings) { s.ModelDtype, s.DequantizeFP32 = "bf16", false },
 		func(s *Settings) { s.GroupSize = -2 },
 		func(s *Settings) { s.Dtype, s.GroupSize = "sdnq:int8", -1 },
-		func(s *Settings) { s.Dtype, s.Matmul = "sdnq:int8", true },
-		func(s *Settings) { s.Dtype, s.Matmul, s.SVDRank = "sdnq:int8", true, 4 },
-		func(s *Settings) { s.Dtype, s.Matmul, s.MatmulDtype = "sdnq:float8_e4m3fn", true, "float16" },
+		func(s *Settings) { s.Dtype, s.QuantizedMatmul = "sdnq:int8", true },
+		func(s *Settings) { s.Dtype, s.QuantizedMatmul, s.SVDRank = "sdnq:int8", true, 4 },
+		func(s *Settings) {
+			s.Dtype, s.QuantizedMatmul, s.QuantizedMatmulDtype = "sdnq:float8_e4m3fn", true, "float16"
+		},
 	} {
 		s := Default()
 		s.Dtype = "sdnq:uint4"

@@ -88,7 +88,7 @@ func describeNative(format string, s Settings, more ...pyjson.Member) pyjson.Obj
 }
 
 func withMatmul(o pyjson.Object, s Settings) pyjson.Object {
-	if s.FullPrecisionMul {
+	if s.FullPrecisionMatmul {
 		o = append(o, pyjson.Member{Key: "full_precision_matrix_mult", Value: true})
 	}
 	return o

@@ -259,7 +259,7 @@ func Renamed(src Source, metadata pyjson.Object, c Codec) (*Move, error) {
 // says "none".
 func Said(metadata pyjson.Object, c Codec) (Settings, error) {
 	given, err := Default().FromConfig(metadata)
-	given.MatmulConv = given.Matmul
+	given.QuantizedMatmulConv = given.QuantizedMatmul
 	scale, zero, _ := Scheme(c).Stores()
 	if scale != "" && zero == "" && slices.ContainsFunc(c.Tensors(), func(t quant.Tensor) bool { return t.Role == quant.ZeroPoint }) {
 		given.ZeroPointDtype = "none"

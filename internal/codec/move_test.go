@@ -15,7 +15,7 @@ import (
 func TestAreasMoveTheSameBytes(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 9))
 	for _, s := range []Settings{
-		{Dtype: "int8", GroupSize: -1}, {Dtype: "int8", GroupSize: -2}, {Dtype: "int8", GroupSize: -1, Matmul: true},
+		{Dtype: "int8", GroupSize: -1}, {Dtype: "int8", GroupSize: -2}, {Dtype: "int8", GroupSize: -1, QuantizedMatmul: true},
 		{Dtype: "int8", GroupSize: -1, Hadamard: true, HadamardGroupSize: 16},
 		{Dtype: "uint4", GroupSize: 32}, {Dtype: "uint4", GroupSize: 48}, {Dtype: "float8_e4m3fn", GroupSize: -1},
 		{Dtype: "int8", GroupSize: -1, ModelDtype: "bf16"},
@@ -42,7 +42,7 @@ func TestAreasMoveTheSameBytes(t *testing.T) {
 				}
 			}
 			rows, cols := m.Area(1, 96)
-			if rows*cols > 200 && !s.Matmul {
+			if rows*cols > 200 && !s.QuantizedMatmul {
 				t.Errorf("%v %v: areas of %d×%d, want about 96 values", s, shape, rows, cols)
 			}
 		}

@@ -68,8 +68,8 @@ func refuseSDNQ(s Settings) error {
 func (s Settings) options(src Source) (o quant.Options, err error) {
 	o = quant.Options{
 		Kind: s.Kind, GroupSize: s.GroupSize, ScaleDtype: safetensors.F32, ModelDtype: s.modelDtype(src), SourceDtype: src.Dtype,
-		Rank: s.SVDRank, RankSteps: s.SVDSteps, Matmul: s.Matmul, Codebook: s.Codebook, CodebookSteps: s.CodebookSteps, CodebookScale: s.CodebookScale,
-		Stochastic: s.Stochastic, Seed: chancesOf(src.Name, s.Seed),
+		Rank: s.SVDRank, RankSteps: s.SVDSteps, Matmul: s.QuantizedMatmul, Codebook: s.Codebook, CodebookSteps: s.CodebookSteps, CodebookScale: s.CodebookScale,
+		Stochastic: s.StochasticRounding, Seed: chancesOf(src.Name, s.Seed),
 		ExactReference: s.ExactReference, AllowNonfinite: s.AllowNonfinite,
 	}
 	if s.CodebookSteps == 0 {
@@ -79,7 +79,7 @@ func (s Settings) options(src Source) (o quant.Options, err error) {
 		o.RankSteps = -1
 	}
 	if s.Kind == quant.Conv || s.Kind == quant.ConvTranspose {
-		o.Matmul = s.MatmulConv
+		o.Matmul = s.QuantizedMatmulConv
 	}
 	if s.Hadamard {
 		o.Hadamard = s.HadamardGroupSize
@@ -87,8 +87,8 @@ func (s Settings) options(src Source) (o quant.Options, err error) {
 	if o.Dtype, err = dtype.Parse(strings.TrimPrefix(s.Dtype, "sdnq:")); err != nil {
 		return o, err
 	}
-	if s.MatmulDtype != "" {
-		if o.MatmulDtype, err = quant.ParseMatmulDtype(s.MatmulDtype); err != nil {
+	if s.QuantizedMatmulDtype != "" {
+		if o.MatmulDtype, err = quant.ParseMatmulDtype(s.QuantizedMatmulDtype); err != nil {
 			return o, err
 		}
 	}
@@ -226,7 +226,7 @@ func storedOptions(l *Stored) (quant.Options, error) {
 	if s.Kind, err = storedKind(l.Metadata); err != nil {
 		return quant.Options{}, err
 	}
-	s.MatmulConv = s.Matmul
+	s.QuantizedMatmulConv = s.QuantizedMatmul
 	o, err := s.options(Source{})
 	o.ModelDtype = l.Tensors[quant.SVDUp].Dtype // of the factors
 	o.ScaleDtype = storedScaleDtype(l)
@@ -303,9 +303,9 @@ func FromConfig(l *Stored, s Settings, hint []int) (Codec, error) {
 	var first error
 	for _, c := range candidates(l, o, hint) {
 		o.GroupSize, o.Kind = c.group, c.kind
-		o.Matmul = s.Matmul
+		o.Matmul = s.QuantizedMatmul
 		if c.kind != quant.Linear {
-			o.Matmul = s.MatmulConv
+			o.Matmul = s.QuantizedMatmulConv
 		}
 		codec, err := newScheme(c.shape, o)
 		if err == nil {

@@ -16,50 +16,45 @@ import (
 	"github.com/tensorpress/tensorpress/storage"
 )
 
-// Settings are those in effect for a layer: what was said of it, see
-// [storage.Settings], and the defaults. [Fields] names them.
+// Settings are those in effect for a layer: what was said of it and the defaults.
+// The fields are those of [storage.Settings], which says what each means.
 type Settings struct {
 	Dtype          string // a name that [Resolve] knows
-	GroupSize      int    // SDNQ's: 0 automatic, -1 one per row, -2 one per tensor; else values
-	Scale          string // "tensor", "row", "block", or "" for the format's own
-	DequantizeFP32 bool   // SDNQ scales in F32, whatever the model's dtype
+	GroupSize      int
+	Scale          string // "" for the format's own
+	DequantizeFP32 bool
 	ExactReference bool
 	AllowNonfinite bool
 
-	ModelDtype         string // "bf16", "f16", "f32", or "" for the source's
-	Hadamard           bool
-	HadamardGroupSize  int
-	SVDRank            int // 0 for none
-	SVDSteps           int // of the search for that part
-	Codebook           bool
-	CodebookSteps      int
-	ScaleDtype         string // double quantization: SDNQ dtypes of scales and zero points,
-	ZeroPointDtype     string // "none", or "" for not set
-	CodebookScale      bool
-	Matmul, MatmulConv bool // storage for quantized matmul
-	MatmulDtype        string
-	Stochastic         bool
-	Seed               int
-	Dynamic            bool
-	DynamicThreshold   string // a number, or "" for SDNQ's own
+	ModelDtype           string // "" for the source's
+	Hadamard             bool
+	HadamardGroupSize    int
+	SVDRank              int
+	SVDSteps             int
+	Codebook             bool
+	CodebookSteps        int
+	ScaleDtype           string
+	ZeroPointDtype       string
+	CodebookScale        bool
+	QuantizedMatmul      bool
+	QuantizedMatmulConv  bool
+	QuantizedMatmulDtype string
+	StochasticRounding   bool
+	Seed                 int
+	Dynamic              bool
+	DynamicLossThreshold string // "" for SDNQ's own
 
-	BlockSize        int  // side of a block
-	ConvRot          bool // rotate where that is a choice
-	ConvRotGroupSize int
-	Bits             int // where a format has variants
-	FullPrecisionMul bool
-	InputScale       bool // store an input scale of 1
-	DynamicConvRot   bool // in the largest groups that fit
-	// OutputDtype is what a layer's metadata says that it is restored in: "bf16",
-	// "f16", or "" for BF16.
-	OutputDtype string
-	// Variant is the way in which convert_to_quant makes a format, where it has
-	// several: "" for its first one, "custom" or "dedicated".
-	Variant string
-	// ScaleAsInput stores the weight's scale as that of activations too.
-	ScaleAsInput bool
-	// WholeBlocks keeps weights of which it does not divide both sides.
-	WholeBlocks int
+	BlockSize           int // 0 for the format's own, as those below
+	ConvRot             bool
+	ConvRotGroupSize    int
+	DynamicConvRot      bool
+	Bits                int
+	FullPrecisionMatmul bool
+	InputScale          bool
+	ScaleAsInput        bool
+	OutputDtype         string // "" for BF16
+	Variant             string // "" for the first one
+	WholeBlocks         int
 
 	// Kind is the layer's, by name or as told; nobody sets it.
 	Kind quant.Kind
@@ -103,160 +98,92 @@ type given = storage.Settings
 
 // fields are in the order of the help.
 var fields = []Field{
-	{
-		Flag: "dtype", Key: "weights_dtype", About: "`NAME` as in tensorpress formats (default int8, int8_tensorwise in comfy)",
-		place: text(func(s *Settings) *string { return &s.Dtype }, func(g *given) *string { return &g.Dtype }),
-	},
-	{
-		Flag: "group-size", of: ofSome, Key: "group_size", native: "group_size", About: "`N` values share a scale; SDNQ: 0 automatic, -1 one a row, -2 one a tensor",
-		place: value(func(s *Settings) *int { return &s.GroupSize }, func(g *given) **int { return &g.GroupSize }),
-	},
-	{
-		Flag: "scale", of: ofSome, About: "ComfyUI's formats: one scale a `tensor, row or block`",
-		place: text(func(s *Settings) *string { return &s.Scale }, func(g *given) *string { return &g.Scale }),
-	},
-	{
-		Flag: "dequantize-fp32", Key: "dequantize_fp32", ofScales: true, About: "SDNQ: scales in F32",
+	{Flag: "dtype", Key: "weights_dtype", About: "`NAME` as in tensorpress formats (default int8, int8_tensorwise in comfy)",
+		place: text(func(s *Settings) *string { return &s.Dtype }, func(g *given) *string { return &g.Dtype })},
+	{Flag: "group-size", of: ofSome, Key: "group_size", native: "group_size", About: "`N` values share a scale; SDNQ: 0 automatic, -1 one a row, -2 one a tensor",
+		place: value(func(s *Settings) *int { return &s.GroupSize }, func(g *given) **int { return &g.GroupSize })},
+	{Flag: "scale", of: ofSome, About: "ComfyUI's formats: one scale a `tensor, row or block`",
+		place: text(func(s *Settings) *string { return &s.Scale }, func(g *given) *string { return &g.Scale })},
+	{Flag: "dequantize-fp32", Key: "dequantize_fp32", ofScales: true, About: "SDNQ: scales in F32",
 		place: value(func(s *Settings) *bool { return &s.DequantizeFP32 }, func(g *given) **bool { return &g.DequantizeFP32 }),
 		stored: func(s *quant.Scheme) pyjson.Object {
 			return says(s.ScaleDtype != safetensors.F32, "dequantize_fp32", false)
-		},
-	},
-	{
-		Flag: "exact-reference", About: "the reference's bytes also where it is at fault",
-		place: value(func(s *Settings) *bool { return &s.ExactReference }, func(g *given) **bool { return &g.ExactReference }),
-	},
-	{
-		Flag: "allow-nonfinite", About: "quantize NaN and infinity as the reference does",
-		place: value(func(s *Settings) *bool { return &s.AllowNonfinite }, func(g *given) **bool { return &g.AllowNonfinite }),
-	},
-	{
-		Flag: "model-dtype", of: ofSDNQ, About: "SDNQ: the dtype that the model is to be loaded in, bf16, f16 or f32; weights are rounded to it first",
-		place: text(func(s *Settings) *string { return &s.ModelDtype }, func(g *given) *string { return &g.ModelDtype }),
-	},
-	{
-		Flag: "hadamard", of: ofSDNQ, Key: "use_hadamard", About: "SDNQ: rotate weights first",
+		}},
+	{Flag: "exact-reference", About: "the reference's bytes also where it is at fault",
+		place: value(func(s *Settings) *bool { return &s.ExactReference }, func(g *given) **bool { return &g.ExactReference })},
+	{Flag: "allow-nonfinite", About: "quantize NaN and infinity as the reference does",
+		place: value(func(s *Settings) *bool { return &s.AllowNonfinite }, func(g *given) **bool { return &g.AllowNonfinite })},
+	{Flag: "model-dtype", of: ofSDNQ, About: "SDNQ: the dtype that the model is to be loaded in, bf16, f16 or f32; weights are rounded to it first",
+		place: text(func(s *Settings) *string { return &s.ModelDtype }, func(g *given) *string { return &g.ModelDtype })},
+	{Flag: "hadamard", of: ofSDNQ, Key: "use_hadamard", About: "SDNQ: rotate weights first",
 		place:  value(func(s *Settings) *bool { return &s.Hadamard }, func(g *given) **bool { return &g.Hadamard }),
-		stored: func(s *quant.Scheme) pyjson.Object { return says(s.Hadamard > 0, "use_hadamard", true) },
-	},
-	{
-		Flag: "hadamard-group-size", of: ofSDNQ, Key: "hadamard_group_size", About: "SDNQ: rotate N values at a time",
+		stored: func(s *quant.Scheme) pyjson.Object { return says(s.Hadamard > 0, "use_hadamard", true) }},
+	{Flag: "hadamard-group-size", of: ofSDNQ, Key: "hadamard_group_size", About: "SDNQ: rotate N values at a time",
 		place:  value(func(s *Settings) *int { return &s.HadamardGroupSize }, func(g *given) **int { return &g.HadamardGroupSize }),
-		stored: func(s *quant.Scheme) pyjson.Object { return says(s.Hadamard > 0, "hadamard_group_size", s.Hadamard) },
-	},
-	{
-		Flag: "svd-rank", of: ofSDNQ, Key: "svd_rank", About: "SDNQ: store a part of rank N as two factors; 0 is off",
+		stored: func(s *quant.Scheme) pyjson.Object { return says(s.Hadamard > 0, "hadamard_group_size", s.Hadamard) }},
+	{Flag: "svd-rank", of: ofSDNQ, Key: "svd_rank", About: "SDNQ: store a part of rank N as two factors; 0 is off",
 		place: value(func(s *Settings) *int { return &s.SVDRank }, func(g *given) **int { return &g.SVDRank }),
 		stored: func(s *quant.Scheme) pyjson.Object {
 			return append(says(s.Rank > 0, "use_svd", true), says(s.Rank > 0, "svd_rank", s.Rank)...)
-		},
-	},
-	{
-		Flag: "svd-steps", of: ofSDNQ, Key: "svd_steps", About: "SDNQ: look for that part in N steps; fewer are faster and leave a little more to quantize",
-		place: value(func(s *Settings) *int { return &s.SVDSteps }, func(g *given) **int { return &g.SVDSteps }),
-	},
-	{
-		Flag: "codebook", of: ofSDNQ, Key: "use_codebook", About: "SDNQ: a table of levels for every group, for unsigned integers",
+		}},
+	{Flag: "svd-steps", of: ofSDNQ, Key: "svd_steps", About: "SDNQ: look for that part in N steps; fewer are faster and leave a little more to quantize",
+		place: value(func(s *Settings) *int { return &s.SVDSteps }, func(g *given) **int { return &g.SVDSteps })},
+	{Flag: "codebook", of: ofSDNQ, Key: "use_codebook", About: "SDNQ: a table of levels for every group, for unsigned integers",
 		place:  value(func(s *Settings) *bool { return &s.Codebook }, func(g *given) **bool { return &g.Codebook }),
-		stored: func(s *quant.Scheme) pyjson.Object { return says(s.Codebook, "use_codebook", true) },
-	},
-	{
-		Flag: "codebook-steps", of: ofSDNQ, Key: "codebook_steps", About: "SDNQ: refine a codebook N times",
-		place: value(func(s *Settings) *int { return &s.CodebookSteps }, func(g *given) **int { return &g.CodebookSteps }),
-	},
-	{
-		Flag: "scale-dtype", of: ofSDNQ, Key: "scale_dtype", ofScales: true, About: "SDNQ: quantize scales themselves, to this dtype (double quantization)",
+		stored: func(s *quant.Scheme) pyjson.Object { return says(s.Codebook, "use_codebook", true) }},
+	{Flag: "codebook-steps", of: ofSDNQ, Key: "codebook_steps", About: "SDNQ: refine a codebook N times",
+		place: value(func(s *Settings) *int { return &s.CodebookSteps }, func(g *given) **int { return &g.CodebookSteps })},
+	{Flag: "scale-dtype", of: ofSDNQ, Key: "scale_dtype", ofScales: true, About: "SDNQ: quantize scales themselves, to this dtype (double quantization)",
 		place:  text(func(s *Settings) *string { return &s.ScaleDtype }, func(g *given) *string { return &g.ScaleDtype }),
-		stored: func(s *quant.Scheme) pyjson.Object { return says(scaleStore(s) != "", "scale_dtype", scaleStore(s)) },
-	},
-	{
-		Flag: "zero-point-dtype", of: ofSDNQ, Key: "zero_point_dtype", ofScales: true, About: "SDNQ: store zero points in this dtype, where not in that of scales",
+		stored: func(s *quant.Scheme) pyjson.Object { return says(scaleStore(s) != "", "scale_dtype", scaleStore(s)) }},
+	{Flag: "zero-point-dtype", of: ofSDNQ, Key: "zero_point_dtype", ofScales: true, About: "SDNQ: store zero points in this dtype, where not in that of scales",
 		place: text(func(s *Settings) *string { return &s.ZeroPointDtype }, func(g *given) *string { return &g.ZeroPointDtype }),
 		stored: func(s *quant.Scheme) pyjson.Object {
 			return says(zeroPointStore(s) != "", "zero_point_dtype", zeroPointStore(s))
-		},
-	},
-	{
-		Flag: "codebook-scale", of: ofSDNQ, Key: "use_codebook_scale", ofScales: true, About: "SDNQ: store scales by a codebook",
+		}},
+	{Flag: "codebook-scale", of: ofSDNQ, Key: "use_codebook_scale", ofScales: true, About: "SDNQ: store scales by a codebook",
 		place:  value(func(s *Settings) *bool { return &s.CodebookScale }, func(g *given) **bool { return &g.CodebookScale }),
-		stored: func(s *quant.Scheme) pyjson.Object { return says(scalesByCodebook(s), "use_codebook_scale", true) },
-	},
-	{
-		Flag: "quantized-matmul", of: ofSDNQ, Key: "use_quantized_matmul", About: "SDNQ: store weights as they are multiplied without being restored",
-		place:  value(func(s *Settings) *bool { return &s.Matmul }, func(g *given) **bool { return &g.QuantizedMatmul }),
-		stored: func(s *quant.Scheme) pyjson.Object { return says(s.ShapedForMatmul(), "use_quantized_matmul", true) },
-	},
-	{
-		Flag: "quantized-matmul-conv", of: ofSDNQ, Key: "use_quantized_matmul_conv", About: "SDNQ: the same for convolutions",
-		place: value(func(s *Settings) *bool { return &s.MatmulConv }, func(g *given) **bool { return &g.QuantizedMatmulConv }),
-	},
-	{
-		Flag: "quantized-matmul-dtype", of: ofSDNQ, Key: "quantized_matmul_dtype", About: "SDNQ: multiply in int8, uint8, float8_e4m3fn or float16",
-		place: text(func(s *Settings) *string { return &s.MatmulDtype }, func(g *given) *string { return &g.QuantizedMatmulDtype }),
+		stored: func(s *quant.Scheme) pyjson.Object { return says(scalesByCodebook(s), "use_codebook_scale", true) }},
+	{Flag: "quantized-matmul", of: ofSDNQ, Key: "use_quantized_matmul", About: "SDNQ: store weights as they are multiplied without being restored",
+		place:  value(func(s *Settings) *bool { return &s.QuantizedMatmul }, func(g *given) **bool { return &g.QuantizedMatmul }),
+		stored: func(s *quant.Scheme) pyjson.Object { return says(s.ShapedForMatmul(), "use_quantized_matmul", true) }},
+	{Flag: "quantized-matmul-conv", of: ofSDNQ, Key: "use_quantized_matmul_conv", About: "SDNQ: the same for convolutions",
+		place: value(func(s *Settings) *bool { return &s.QuantizedMatmulConv }, func(g *given) **bool { return &g.QuantizedMatmulConv })},
+	{Flag: "quantized-matmul-dtype", of: ofSDNQ, Key: "quantized_matmul_dtype", About: "SDNQ: multiply in int8, uint8, float8_e4m3fn or float16",
+		place: text(func(s *Settings) *string { return &s.QuantizedMatmulDtype }, func(g *given) *string { return &g.QuantizedMatmulDtype }),
 		stored: func(s *quant.Scheme) pyjson.Object {
 			return says(s.ShapedForMatmul(), "quantized_matmul_dtype", s.MatmulDtype())
-		},
-	},
-	{
-		Flag: "stochastic-rounding", of: ofSDNQ, Key: "use_stochastic_rounding", About: "SDNQ: round up or down by chance",
-		place: value(func(s *Settings) *bool { return &s.Stochastic }, func(g *given) **bool { return &g.StochasticRounding }),
-	},
-	{
-		Flag: "dynamic", of: ofSDNQ, Key: "use_dynamic_quantization", About: "SDNQ: the first dtype, from `Dtype` on, whose loss is small enough, layer by layer",
-		place: value(func(s *Settings) *bool { return &s.Dynamic }, func(g *given) **bool { return &g.Dynamic }),
-	},
-	{
-		Flag: "dynamic-loss-threshold", of: ofSDNQ, Key: "dynamic_loss_threshold", About: "SDNQ: the loss that `Dynamic` accepts",
-		place: text(func(s *Settings) *string { return &s.DynamicThreshold }, func(g *given) *string { return &g.DynamicLossThreshold }),
-	},
-	{
-		Flag: "seed", of: ofSDNQ, About: "of the chances that `StochasticRounding` takes",
-		place: value(func(s *Settings) *int { return &s.Seed }, func(g *given) **int { return &g.Seed }),
-	},
-	{
-		Flag: "block-size", of: ofSome, native: "group_size", About: "ComfyUI's formats: blocks of N by N values share a scale; 128 where not given",
-		place: value(func(s *Settings) *int { return &s.BlockSize }, func(g *given) **int { return &g.BlockSize }),
-	},
-	{
-		Flag: "convrot", of: ofSome, native: "convrot", About: "int8_tensorwise: rotate weights first",
-		place: value(func(s *Settings) *bool { return &s.ConvRot }, func(g *given) **bool { return &g.ConvRot }),
-	},
-	{
-		Flag: "convrot-group-size", of: ofSome, native: "convrot_groupsize", About: "ComfyUI's formats: rotate N values at a time; 256 where not given",
-		place: value(func(s *Settings) *int { return &s.ConvRotGroupSize }, func(g *given) **int { return &g.ConvRotGroupSize }),
-	},
-	{
-		Flag: "bits", of: ofSome, About: "asym_w4a8_int8: 4 or 6 bits a value; 4 where not given",
-		place: value(func(s *Settings) *int { return &s.Bits }, func(g *given) **int { return &g.Bits }),
-	},
-	{
-		Flag: "full-precision-matmul", of: ofSome, native: "full_precision_matrix_mult", About: "ComfyUI's formats: say that layers are to be multiplied in full precision",
-		place: value(func(s *Settings) *bool { return &s.FullPrecisionMul }, func(g *given) **bool { return &g.FullPrecisionMatmul }),
-	},
-	{
-		Flag: "input-scale", of: ofSome, About: "ComfyUI's formats: store scales of activations, which are 1",
-		place: value(func(s *Settings) *bool { return &s.InputScale }, func(g *given) **bool { return &g.InputScale }),
-	},
-	{
-		Flag: "dynamic-convrot", of: ofSome, About: "int8_tensorwise: rotate in the largest groups that fit, not smaller than `ConvRotGroupSize`",
-		place: value(func(s *Settings) *bool { return &s.DynamicConvRot }, func(g *given) **bool { return &g.DynamicConvRot }),
-	},
-	{
-		Flag: "output-dtype", of: ofSome,
-		place: text(func(s *Settings) *string { return &s.OutputDtype }, func(g *given) *string { return &g.OutputDtype }),
-	},
-	{
-		Flag: "variant", of: ofSome,
-		place: text(func(s *Settings) *string { return &s.Variant }, func(g *given) *string { return &g.Variant }),
-	},
-	{
-		Flag: "scale-as-input", of: ofSome,
-		place: value(func(s *Settings) *bool { return &s.ScaleAsInput }, func(g *given) **bool { return &g.ScaleAsInput }),
-	},
-	{
-		Flag: "whole-blocks", About: "keep weights with a side that is no multiple of N; 0 for none",
-		place: value(func(s *Settings) *int { return &s.WholeBlocks }, func(g *given) **int { return &g.WholeBlocks }),
-	},
+		}},
+	{Flag: "stochastic-rounding", of: ofSDNQ, Key: "use_stochastic_rounding", About: "SDNQ: round up or down by chance",
+		place: value(func(s *Settings) *bool { return &s.StochasticRounding }, func(g *given) **bool { return &g.StochasticRounding })},
+	{Flag: "dynamic", of: ofSDNQ, Key: "use_dynamic_quantization", About: "SDNQ: the first dtype, from `Dtype` on, whose loss is small enough, layer by layer",
+		place: value(func(s *Settings) *bool { return &s.Dynamic }, func(g *given) **bool { return &g.Dynamic })},
+	{Flag: "dynamic-loss-threshold", of: ofSDNQ, Key: "dynamic_loss_threshold", About: "SDNQ: the loss that `Dynamic` accepts",
+		place: text(func(s *Settings) *string { return &s.DynamicLossThreshold }, func(g *given) *string { return &g.DynamicLossThreshold })},
+	{Flag: "seed", of: ofSDNQ, About: "of the chances that `StochasticRounding` takes",
+		place: value(func(s *Settings) *int { return &s.Seed }, func(g *given) **int { return &g.Seed })},
+	{Flag: "block-size", of: ofSome, native: "group_size", About: "ComfyUI's formats: blocks of N by N values share a scale; 128 where not given",
+		place: value(func(s *Settings) *int { return &s.BlockSize }, func(g *given) **int { return &g.BlockSize })},
+	{Flag: "convrot", of: ofSome, native: "convrot", About: "int8_tensorwise: rotate weights first",
+		place: value(func(s *Settings) *bool { return &s.ConvRot }, func(g *given) **bool { return &g.ConvRot })},
+	{Flag: "convrot-group-size", of: ofSome, native: "convrot_groupsize", About: "ComfyUI's formats: rotate N values at a time; 256 where not given",
+		place: value(func(s *Settings) *int { return &s.ConvRotGroupSize }, func(g *given) **int { return &g.ConvRotGroupSize })},
+	{Flag: "bits", of: ofSome, About: "asym_w4a8_int8: 4 or 6 bits a value; 4 where not given",
+		place: value(func(s *Settings) *int { return &s.Bits }, func(g *given) **int { return &g.Bits })},
+	{Flag: "full-precision-matmul", of: ofSome, native: "full_precision_matrix_mult", About: "ComfyUI's formats: say that layers are to be multiplied in full precision",
+		place: value(func(s *Settings) *bool { return &s.FullPrecisionMatmul }, func(g *given) **bool { return &g.FullPrecisionMatmul })},
+	{Flag: "input-scale", of: ofSome, About: "ComfyUI's formats: store scales of activations, which are 1",
+		place: value(func(s *Settings) *bool { return &s.InputScale }, func(g *given) **bool { return &g.InputScale })},
+	{Flag: "dynamic-convrot", of: ofSome, About: "int8_tensorwise: rotate in the largest groups that fit, not smaller than `ConvRotGroupSize`",
+		place: value(func(s *Settings) *bool { return &s.DynamicConvRot }, func(g *given) **bool { return &g.DynamicConvRot })},
+	{Flag: "output-dtype", of: ofSome,
+		place: text(func(s *Settings) *string { return &s.OutputDtype }, func(g *given) *string { return &g.OutputDtype })},
+	{Flag: "variant", of: ofSome,
+		place: text(func(s *Settings) *string { return &s.Variant }, func(g *given) *string { return &g.Variant })},
+	{Flag: "scale-as-input", of: ofSome,
+		place: value(func(s *Settings) *bool { return &s.ScaleAsInput }, func(g *given) **bool { return &g.ScaleAsInput })},
+	{Flag: "whole-blocks", About: "keep weights with a side that is no multiple of N; 0 for none",
+		place: value(func(s *Settings) *int { return &s.WholeBlocks }, func(g *given) **int { return &g.WholeBlocks })},
 }
 
 // Fields returns every setting.
@@ -317,7 +244,7 @@ func (s Settings) ConfigKeys() pyjson.Object {
 			v = nil
 		}
 		if f.Key == "dynamic_loss_threshold" && v != nil {
-			v = json.Number(s.DynamicThreshold)
+			v = json.Number(s.DynamicLossThreshold)
 		}
 		o = append(o, pyjson.Member{Key: f.Key, Value: v})
 	}
@@ -384,22 +311,22 @@ func (s Settings) PlainDtype() string {
 
 // checkThreshold refuses a text that a config could not hold as a number.
 func (s Settings) checkThreshold() error {
-	if s.DynamicThreshold == "" {
+	if s.DynamicLossThreshold == "" {
 		return nil
 	}
-	v, err := pyjson.Parse([]byte(s.DynamicThreshold))
+	v, err := pyjson.Parse([]byte(s.DynamicLossThreshold))
 	if _, ok := v.(json.Number); err != nil || !ok {
-		return fmt.Errorf("dynamic-loss-threshold %s: want a number", s.DynamicThreshold)
+		return fmt.Errorf("dynamic-loss-threshold %s: want a number", s.DynamicLossThreshold)
 	}
 	return nil
 }
 
 // Threshold is the loss that the dynamic choice accepts, from a dtype on.
 func (s Settings) Threshold(from *dtype.Type) (float64, error) {
-	if s.DynamicThreshold == "" {
+	if s.DynamicLossThreshold == "" {
 		return quant.DynamicThreshold(from), nil
 	}
-	x, err := strconv.ParseFloat(s.DynamicThreshold, 64)
+	x, err := strconv.ParseFloat(s.DynamicLossThreshold, 64)
 	if err := cmp.Or(s.checkThreshold(), err); err != nil {
 		return 0, err
 	}

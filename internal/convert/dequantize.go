@@ -70,10 +70,7 @@ func readQuantized(ctx context.Context, from files.Source, to files.Sink, o Dequ
 	if o.Source != nil {
 		whole = source.Of(ctx, o.Source)
 	}
-	j, err := newJob(bundle.ReadDecided(source.Of(ctx, from), dest, o.CopyWeights, func(one *bundle.Model) (err error) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	j, err := readDecided(ctx, from, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
 		var made *source.Source
 		if o.Source != nil {
 			made = new(whole.In(one.Folder))
@@ -83,7 +80,7 @@ func readQuantized(ctx context.Context, from files.Source, to files.Sink, o Dequ
 			one.Plan = &one.Restoration.Plan
 		}
 		return err
-	}))
+	})
 	if err == nil {
 		j.tell = j.restoreReport
 	}

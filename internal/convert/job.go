@@ -19,6 +19,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
@@ -58,6 +59,16 @@ func newJob(m *bundle.Bundle, err error) (*job, error) {
 	j := &job{Bundle: m}
 	j.tell = j.report
 	return j, nil
+}
+
+// readDecided opens a source and decides about each of its models.
+func readDecided(ctx context.Context, from files.Source, dest string, copyWeights bool, decide func(*bundle.Model) error) (*job, error) {
+	return newJob(bundle.ReadDecided(source.Of(ctx, from), dest, copyWeights, func(one *bundle.Model) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return decide(one)
+	}))
 }
 
 // plan decides about every model; chosen are the dtypes that were measured, by

@@ -19,7 +19,6 @@ import (
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
 )
@@ -74,10 +73,7 @@ func readMigrated(ctx context.Context, from files.Source, to files.Sink, o Migra
 		return nil, err
 	}
 	renamed, wrapped := false, ""
-	m, err := bundle.ReadDecided(source.Of(ctx, from), dest, o.CopyWeights, func(one *bundle.Model) (err error) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	j, err := readDecided(ctx, from, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
 		how := how
 		if how.Renamed, err = o.renames(one.Checkpoint); err != nil {
 			return err
@@ -93,7 +89,7 @@ func readMigrated(ctx context.Context, from files.Source, to files.Sink, o Migra
 	if errors.Is(err, bundle.ErrNothingDecided) && wrapped != "" {
 		return nil, fmt.Errorf("%w; %s", err, wrapped)
 	}
-	return newJob(m, err)
+	return j, err
 }
 
 // unwrap takes the prefixes off a name.

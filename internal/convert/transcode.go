@@ -14,7 +14,6 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/preset"
-	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
@@ -88,13 +87,10 @@ func (j *job) moves(r engine.Resources) []*engine.Transcoding {
 // readMoved opens what is moved and decides about it.
 func readMoved(ctx context.Context, from files.Source, to files.Sink, o TranscodeOptions) (*job, error) {
 	dest := nameOf(to)
-	return newJob(bundle.ReadDecided(source.Of(ctx, from), dest, o.CopyWeights, func(one *bundle.Model) (err error) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	return readDecided(ctx, from, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
 		one.Plan, err = planTranscode(one.Checkpoint, bundle.Within(dest, one.Folder), o)
 		return err
-	}))
+	})
 }
 
 // planTranscode returns nil where nothing is quantized.

@@ -91,7 +91,7 @@ func decided(t *testing.T, command, layers string) (lines []string, err error) {
 			}{
 				{fmt.Sprintf("block %d", s.Settings.BlockSize), s.Settings.BlockSize > 0}, {s.Settings.Scale, s.Settings.Scale != ""},
 				{fmt.Sprintf("rotated %d", s.Settings.ConvRotGroupSize), s.Settings.ConvRot}, {"dynamic", s.Settings.DynamicConvRot},
-				{"full precision", s.Settings.FullPrecisionMul}, {"input scale", s.Settings.InputScale}, {"scale as input", s.Settings.ScaleAsInput},
+				{"full precision", s.Settings.FullPrecisionMatmul}, {"input scale", s.Settings.InputScale}, {"scale as input", s.Settings.ScaleAsInput},
 				{s.Settings.Variant, s.Settings.Variant != ""}, {s.Settings.OutputDtype, s.Settings.OutputDtype != ""},
 			} {
 				if one.on {

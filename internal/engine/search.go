@@ -41,7 +41,7 @@ func ChooseFor(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, r Re
 // choose tries one dtype after the other on a layer.
 func (e *encoding) choose(ctx context.Context, w *stream.Worker) (plan.Choice, error) {
 	s := *e.step.Settings
-	from, product := dtype.Lookup(s.PlainDtype()), dtype.Lookup(s.MatmulDtype)
+	from, product := dtype.Lookup(s.PlainDtype()), dtype.Lookup(s.QuantizedMatmulDtype)
 	threshold, err := s.Threshold(from)
 	if err != nil {
 		return plan.Choice{}, err
@@ -50,9 +50,9 @@ func (e *encoding) choose(ctx context.Context, w *stream.Worker) (plan.Choice, e
 		if err := ctx.Err(); err != nil {
 			return plan.Choice{}, err
 		}
-		on, listed := quant.DynamicMatmul(from, d, product, s.Matmul)
+		on, listed := quant.DynamicMatmul(from, d, product, s.QuantizedMatmul)
 		trial := s
-		trial.Dtype, trial.Matmul, trial.MatmulConv = d.Name, on && s.Matmul, on && s.MatmulConv
+		trial.Dtype, trial.QuantizedMatmul, trial.QuantizedMatmulConv = d.Name, on && s.QuantizedMatmul, on && s.QuantizedMatmulConv
 		loss, err := e.loss(w, trial)
 		if ctx.Err() != nil {
 			return plan.Choice{}, ctx.Err() // not what the trial says of it

@@ -392,7 +392,7 @@ func (d *decider) store(s *Step, given *codec.Settings) (keep string, err error)
 			return "no dtype loses little enough", nil
 		}
 		if choice.NoMatmul {
-			given.Matmul, given.MatmulConv = false, false
+			given.QuantizedMatmul, given.QuantizedMatmulConv = false, false
 		}
 	}
 	if err := d.check(s.Format, given); err != nil {
@@ -423,9 +423,9 @@ func (d *decider) settle(s *Step, src codec.Source, given *codec.Settings) (err 
 	if scheme == nil {
 		return nil
 	}
-	wanted := &given.Matmul
+	wanted := &given.QuantizedMatmul
 	if scheme.Kind == quant.Conv || scheme.Kind == quant.ConvTranspose {
-		wanted = &given.MatmulConv
+		wanted = &given.QuantizedMatmulConv
 	}
 	if scheme.MatmulFails() && !given.ExactReference {
 		*wanted = false
@@ -433,7 +433,7 @@ func (d *decider) settle(s *Step, src codec.Source, given *codec.Settings) (err 
 		s.Codec, s.Options, err = s.Format.Make(src, *given)
 	}
 	if s.NoMatmul = *wanted && !scheme.Matmul; s.NoMatmul {
-		given.Matmul, given.MatmulConv = false, false // as the list says, which knows no kinds
+		given.QuantizedMatmul, given.QuantizedMatmulConv = false, false // as the list says, which knows no kinds
 	}
 	if scheme.Ungrouped {
 		given.GroupSize = -1

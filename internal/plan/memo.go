@@ -85,7 +85,7 @@ type made struct {
 // a few shapes many times.
 func (d *decider) make(f *codec.Format, src codec.Source, s codec.Settings) (codec.Codec, pyjson.Object, error) {
 	key := made{format: f, settings: s, dtype: src.Dtype, rank: len(src.Shape)}
-	if s.Stochastic || copy(key.shape[:], src.Shape) < len(src.Shape) { // chances follow from the name
+	if s.StochasticRounding || copy(key.shape[:], src.Shape) < len(src.Shape) { // chances follow from the name
 		return f.Make(src, s)
 	}
 	if m, ok := d.made[key]; ok {
