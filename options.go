@@ -45,7 +45,8 @@ type Options struct {
 	QuantizationMetadata bool
 	// ShardSize is the most bytes of weights in a file of a folder, 0 for 5 GB.
 	ShardSize int64
-	// Force replaces dest if it is an output and holds nothing else.
+	// Force replaces dest if it is an output and holds nothing else; a sink that is no
+	// path is told to.
 	Force bool
 	// CopyWeights copies weight files that the output does not describe, too.
 	CopyWeights bool

@@ -1,14 +1,15 @@
 // Package tensorpress presses safetensors checkpoints into quantized ones, in
 // bounded memory and with the bytes of the reference programs.
 //
-//	report, err := tensorpress.Quantize(ctx, "model.safetensors", "small.safetensors", tensorpress.Options{
+//	report, err := tensorpress.Quantize(ctx, files.Dir("model.safetensors"), files.Dir("small.safetensors"), tensorpress.Options{
 //		Layer:   tensorpress.Settings{Dtype: "uint4", GroupSize: new(64)},
 //		Threads: 2,
 //	})
 //
 // [Quantize] is the main call: it reads, plans, quantizes, packs, names and
 // writes. What it reads from and writes to is a path, as a [files.Dir], or anything
-// else that package files has, or lets a program have. [Plan] makes the same decisions and stops before any weight is read.
+// else that package files has, or lets a program have. [Plan] makes the same decisions
+// and stops before any weight is read.
 // [Inspect], [Verify] and [Dequantize] take what comes out, or what the
 // reference programs wrote. The zero value of any options takes the defaults;
 // package storage has what can be said of layers, package report what the calls

@@ -36,11 +36,8 @@ func (d Dir) Open(ctx context.Context, name string) (File, error) {
 
 // Begin opens a stage for the path. What is there is replaced if it is a file.
 func (d Dir) Begin(_ context.Context, replace bool) (Output, error) {
-	return stage.Open(stage.Output{Dest: string(d), Folder: d.IsFolder(), Force: replace})
+	return stage.Open(stage.Output{Dest: string(d), Folder: stage.IsFolder(string(d)), Force: replace})
 }
-
-// IsFolder reports whether an output at the path is a folder, by its name.
-func (d Dir) IsFolder() bool { return filepath.Ext(filepath.Clean(string(d))) != ".safetensors" }
 
 var _ interface {
 	Source

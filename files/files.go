@@ -85,11 +85,5 @@ func At(s Source, name string) Source {
 
 func (a at) String() string { return cmp.Or(a.Source.String(), ".") + "/" + a.name }
 
-// Within takes a source apart that [At] has made: the whole one, and the name in it,
-// "." for all of it.
-func Within(s Source) (whole Source, name string) {
-	if a, ok := s.(at); ok {
-		return a.Source, a.name
-	}
-	return s, "."
-}
+// Whole is the source that it is of, and the name in it.
+func (a at) Whole() (s Source, name string) { return a.Source, a.name }

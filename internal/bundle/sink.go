@@ -5,11 +5,11 @@ import (
 	"io"
 	"path"
 
-	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/bodies"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/source"
+	"github.com/tensorpress/tensorpress/internal/stage"
 )
 
 // Sink is where the files of a model go: a folder of an output.
@@ -20,7 +20,7 @@ type Sink interface {
 }
 
 // IsFolder reports whether a destination is one, by its name.
-func IsFolder(dest string) bool { return files.Dir(dest).IsFolder() }
+func IsFolder(dest string) bool { return stage.IsFolder(dest) }
 
 // Listing is a place that knows what is written and writes nothing.
 type Listing struct {

@@ -25,11 +25,14 @@ func Of(ctx context.Context, s files.Source) Source {
 	if s == nil {
 		s = files.Dir("")
 	}
-	whole, name := files.Within(s)
-	if path, ok := whole.(files.Dir); ok {
+	if path, ok := s.(files.Dir); ok {
 		return Path(string(path))
 	}
-	t := newListed(ctx, whole)
+	name := "."
+	if part, ok := s.(interface{ Whole() (files.Source, string) }); ok { // of files.At
+		s, name = part.Whole()
+	}
+	t := newListed(ctx, s)
 	return Source{t, t.Join(t.root, name)}
 }
 

@@ -30,6 +30,9 @@ type Stage struct {
 	scratch Scratches
 }
 
+// IsFolder reports whether an output is a folder, by its name.
+func IsFolder(dest string) bool { return filepath.Ext(filepath.Clean(dest)) != ".safetensors" }
+
 // Open prepares a destination once it is checked.
 func Open(o Output) (*Stage, error) {
 	t, err := check(o)

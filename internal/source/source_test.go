@@ -1,0 +1,165 @@
+package source
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/fstest"
+
+	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/usage"
+)
+
+// fails is a file in memory that counts its reads, of which some fail.
+type fails struct {
+	data  []byte
+	reads atomic.Int64
+	every int64 // that fails, 0 for none
+}
+
+var errBroken = errors.New("broken")
+
+func (f *fails) ReadAt(p []byte, off int64) (int, error) {
+	if n := f.reads.Add(1); f.every > 0 && n%f.every == 0 {
+		return 0, errBroken
+	}
+	return bytes.NewReader(f.data).ReadAt(p, off)
+}
+
+// TestBlocks: whoever reads whatever, at the same time as others and though reads fail
+// at times, must get the bytes of the file, and the blocks that are kept be few.
+func TestBlocks(t *testing.T) {
+	var all blocks
+	one := &fails{data: make([]byte, 15*blockBytes+1234), every: 7}
+	for i := range one.data {
+		one.data[i] = byte(i * 7 >> 4)
+	}
+	f := &inBlocks{&all, "x", one, int64(len(one.data))}
+	var readers sync.WaitGroup
+	const most = 4
+	for seed := range uint64(most) {
+		readers.Go(func() {
+			r := rand.New(rand.NewPCG(seed, 1))
+			for range 20 {
+				off := r.IntN(len(one.data))
+				p := make([]byte, min(r.IntN(2*blockBytes), len(one.data)-off))
+				n, err := f.ReadAt(p, int64(off))
+				if !bytes.Equal(p[:n], one.data[off:off+n]) || n < len(p) && !errors.Is(err, errBroken) {
+					t.Errorf("read %d of %d bytes at %d, or others: %v", n, len(p), off, err)
+				}
+			}
+		})
+	}
+	readers.Wait()
+	if n := len(all.recent); n > mostBlocks+most {
+		t.Errorf("%d blocks are kept", n)
+	}
+
+	before := one.reads.Load()
+	one.every = 0
+	for off := range 10 {
+		if _, err := f.ReadAt(make([]byte, 100), int64(5*blockBytes+off*1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := one.reads.Load() - before; n > 1 {
+		t.Errorf("one block was read %d times", n)
+	}
+	if n, err := f.ReadAt(make([]byte, 20), f.size-10); n != 10 || err != io.EOF {
+		t.Errorf("past the end: %d, %v", n, err)
+	}
+	short := &inBlocks{&all, "y", &fails{data: []byte("short")}, 10}
+	if _, err := short.ReadAt(make([]byte, 10), 0); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a file shorter than it says: %v", err)
+	}
+}
+
+// TestListed: names in a store must be found as files and folders are.
+func TestListed(t *testing.T) {
+	fsys := fstest.MapFS{"a/b/x": {Data: []byte("1")}, "a/y": {Data: []byte("22")}, "ab": {Data: []byte("333")}}
+	s := Of(context.Background(), files.At(files.FS(fsys), "a"))
+	entries, err := s.ReadDir(s.Path)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if err != nil || !slices.Equal(names, []string{"b", "y"}) || !entries[0].IsDir() || entries[1].IsDir() {
+		t.Errorf("%v, %v", names, err)
+	}
+	whole := Of(context.Background(), files.FS(fsys))
+	if entries, err := whole.ReadDir(whole.Path); err != nil || len(entries) != 2 {
+		t.Errorf("%v, %v", entries, err)
+	}
+	for name, want := range map[string]int64{"b": -1, "y": 2, "b/x": 1, "c": -2, "../ab": -2} {
+		info, err := s.Stat(s.Join(s.Path, name))
+		switch {
+		case want == -2 && !errors.Is(err, fs.ErrNotExist):
+			t.Errorf("%s: %v, %v", name, info, err)
+		case want == -1 && (err != nil || !info.IsDir()):
+			t.Errorf("%s: %v, %v", name, info, err)
+		case want >= 0 && (err != nil || info.Size() != want || !info.Mode().IsRegular()):
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	if _, err := s.Open(s.Join(s.Path, "b")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("opened a folder: %v", err)
+	}
+	folder, name := s.Split(s.Join(s.Path, "y"))
+	if folder != s.Path || name != "y" || s.In("") != s || s.In("b").Path != s.Join(s.Path, "b") {
+		t.Errorf("split into %s and %s", folder, name)
+	}
+	if text, err := ReadFile(s.Tree, s.Join(s.Path, "y"), 10); err != nil || string(text) != "22" {
+		t.Errorf("read %q, %v", text, err)
+	}
+	if _, err := ReadFile(s.Tree, s.Join(s.Path, "y"), 1); !errors.Is(err, usage.ErrSource) {
+		t.Errorf("read more than was to be: %v", err)
+	}
+}
+
+// TestUnchanged: a file that was written to, or is another one, is noticed.
+func TestUnchanged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("1")
+	onDisk, inFS := Path(path), Of(t.Context(), files.At(files.FS(os.DirFS(filepath.Dir(path))), "x"))
+	seen := map[string]fs.FileInfo{}
+	check := func(want bool) {
+		t.Helper()
+		for name, s := range map[string]Source{"disk": onDisk, "fs": inFS} {
+			if seen[name] == nil {
+				f, err := s.Open(s.Path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				seen[name] = f.Info
+				f.Close()
+			}
+			if same, err := s.Unchanged(s.Path, seen[name]); same != want || err != nil {
+				t.Errorf("%s: unchanged %v, %v", name, same, err)
+			}
+		}
+	}
+	check(true)
+	write("22")
+	check(false)
+	clear(seen)
+	check(true)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	check(false)
+}
