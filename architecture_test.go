@@ -1,4 +1,4 @@
-package tensorpress
+package tensorpress_test
 
 import (
 	"bytes"

@@ -1,16 +1,15 @@
-package tensorpress
+package tensorpress_test
 
 import (
-	"encoding/binary"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
-	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -22,52 +21,11 @@ func generated(tb testing.TB, bytes int) string {
 	for i := range bytes / (2 * side * side) {
 		tensors = append(tensors, safetensors.Tensor{Name: layerName(i), Dtype: safetensors.BF16, Shape: []int{side, side}})
 	}
-	return written(tb, tensors)
+	return fixture.Written(tb, tensors)
 }
 
 func layerName(i int) string {
 	return "blocks." + string(rune('a'+i/26%26)) + string(rune('a'+i%26)) + ".attn.weight"
-}
-
-// written fills tensors with bell-shaped BF16 values.
-func written(tb testing.TB, tensors []safetensors.Tensor) string {
-	tb.Helper()
-	path := filepath.Join(tb.TempDir(), "source.safetensors")
-	f, err := os.Create(path)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer f.Close()
-	header, err := safetensors.NewHeader(tensors, nil)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	w, err := safetensors.NewWriter(f, header)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	block := bellShaped(4 << 20)
-	for _, t := range header.Tensors {
-		for off := int64(0); off < t.Size; off += int64(len(block)) {
-			if err := w.WriteSection(t, block[:min(int64(len(block)), t.Size-off)], off); err != nil {
-				tb.Fatal(err)
-			}
-		}
-	}
-	if err := w.Finish(); err != nil {
-		tb.Fatal(err)
-	}
-	return path
-}
-
-func bellShaped(bytes int) []byte {
-	rng := rand.New(rand.NewPCG(1, 2))
-	block := make([]byte, bytes)
-	for i := 0; i < bytes; i += 2 {
-		v := float32(rng.NormFloat64() * 0.02)
-		binary.LittleEndian.PutUint16(block[i:], kernel.ToBF16(v))
-	}
-	return block
 }
 
 // BenchmarkQuantize converts 1 GiB and copies the same file in the same run:
@@ -87,14 +45,17 @@ func BenchmarkQuantize(b *testing.B) {
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			b.SetBytes(bytes)
-			o := Options{Layout: bench.layout, Layer: Settings{Dtype: bench.dtype}, Force: true}
+			o := tensorpress.Options{Layout: bench.layout, Layer: tensorpress.Settings{Dtype: bench.dtype}, Force: true}
 			dest := filepath.Join(b.TempDir(), "out.safetensors")
 			var copied, converted time.Duration
 			for b.Loop() {
 				b.StopTimer()
 				copied += timed(b, func() error { return copyFile(dest+".copy", source) })
 				b.StartTimer()
-				converted += timed(b, func() error { _, err := Quantize(b.Context(), files.Dir(source), files.Dir(dest), o); return err })
+				converted += timed(b, func() error {
+					_, err := tensorpress.Quantize(b.Context(), files.Dir(source), files.Dir(dest), o)
+					return err
+				})
 			}
 			b.ReportMetric(converted.Seconds()/copied.Seconds(), "×copy")
 		})

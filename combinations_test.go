@@ -1,4 +1,4 @@
-package tensorpress
+package tensorpress_test
 
 import (
 	"errors"
@@ -8,8 +8,10 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -22,7 +24,7 @@ var combinationShapes = map[string][]int{
 }
 
 // combination is one choice of all that settings have.
-func combination(r *rand.Rand, dtypes []string) (name string, settings Settings, exact bool) {
+func combination(r *rand.Rand, dtypes []string) (name string, settings tensorpress.Settings, exact bool) {
 	some := func(key string, chance float64, values ...any) {
 		if r.Float64() < chance {
 			say(&settings, key, values[r.IntN(len(values))])
@@ -55,7 +57,7 @@ func TestCombinationsComeBack(t *testing.T) {
 	for name, shape := range combinationShapes {
 		tensors = append(tensors, safetensors.Tensor{Name: name, Dtype: safetensors.BF16, Shape: shape})
 	}
-	source := written(t, tensors)
+	source := fixture.Written(t, tensors)
 	var dtypes []string
 	for _, d := range dtype.All() {
 		if d.Storable() {
@@ -84,7 +86,7 @@ func TestCombinationsComeBack(t *testing.T) {
 	}
 }
 
-func combinationComesBack(t *testing.T, source, d string, settings Settings, exact bool) (accepted bool) {
+func combinationComesBack(t *testing.T, source, d string, settings tensorpress.Settings, exact bool) (accepted bool) {
 	t.Helper()
 	label := fmt.Sprint(d, settings, exact)
 	var plain []string
@@ -93,20 +95,20 @@ func combinationComesBack(t *testing.T, source, d string, settings Settings, exa
 		if layout == "comfy" {
 			name = "sdnq:" + d
 		}
-		o := Options{
-			Layout: layout, Layer: also(settings, Settings{Dtype: name, ExactReference: new(exact)}), Conv: true, Embedding: true, Preset: "none", MinNumel: ptr(0), MinChannels: ptr(0), Threads: 1,
+		o := tensorpress.Options{
+			Layout: layout, Layer: fixture.Also(settings, tensorpress.Settings{Dtype: name, ExactReference: new(exact)}), Conv: true, Embedding: true, Preset: "none", MinNumel: fixture.Ptr(0), MinChannels: fixture.Ptr(0), Threads: 1,
 		}
 		dir := t.TempDir()
 		dest := filepath.Join(dir, "out.safetensors")
-		_, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), o)
-		if errors.Is(err, ErrUsage) {
+		_, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(dest), o)
+		if errors.Is(err, tensorpress.ErrUsage) {
 			return false
 		}
 		if err != nil {
 			t.Errorf("%s %s: %v", layout, label, err)
 			return false
 		}
-		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source), Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
+		v, err := tensorpress.Verify(t.Context(), files.Dir(dest), tensorpress.VerifyOptions{Source: files.Dir(source), Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
 		if err != nil || !v.OK {
 			t.Errorf("%s %s: %v, %v", layout, label, v.Problems[:min(3, len(v.Problems))], err)
 			return true
@@ -115,13 +117,13 @@ func combinationComesBack(t *testing.T, source, d string, settings Settings, exa
 			return true
 		}
 		back := filepath.Join(dir, "plain.safetensors")
-		if _, err := Dequantize(t.Context(), files.Dir(dest), files.Dir(back), DequantizeOptions{Dtype: "f32", Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
+		if _, err := tensorpress.Dequantize(t.Context(), files.Dir(dest), files.Dir(back), tensorpress.DequantizeOptions{Dtype: "f32", Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
 			t.Errorf("%s %s: %v", layout, label, err)
 			return true
 		}
 		plain = append(plain, back)
 	}
-	if list := differences(t, plain[0], plain[1]); len(list) > 0 {
+	if list := fixture.Differences(t, plain[0], plain[1]); len(list) > 0 {
 		t.Errorf("%s: the layouts decode to other values: %v", label, slices.Sorted(slices.Values(list))[:1])
 	}
 	return true
@@ -136,7 +138,7 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 		tensors = append(tensors, safetensors.Tensor{Name: name, Dtype: safetensors.BF16, Shape: shape})
 	}
 	tensors = append(tensors, safetensors.Tensor{Name: "g.proj.weight", Dtype: safetensors.BF16, Shape: []int{160, 256}})
-	source := written(t, tensors)
+	source := fixture.Written(t, tensors)
 	formats := []string{
 		"int8_tensorwise", "float8_e4m3fn", "float8_e5m2", "mxfp8", "nvfp4", "convrot_w4a4", "asym_w4a8_int8", "awq_w4a16",
 		"float8_e4m3fn_rowwise", "float8_e4m3fn_blockwise", "float8_e4m3fn_block3d", "int8_blockwise",
@@ -148,7 +150,7 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 	r := rand.New(rand.NewPCG(16, 2))
 	accepted := 0
 	for range n {
-		var settings Settings
+		var settings tensorpress.Settings
 		some := func(key string, chance float64, values ...any) {
 			if r.Float64() < chance {
 				say(&settings, key, values[r.IntN(len(values))])
@@ -161,21 +163,21 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 		some("bits", 0.1, 4, 6)
 		some("full-precision-matmul", 0.2, true)
 		some("input-scale", 0.1, true)
-		o := Options{Layout: "comfy", Layer: also(settings, Settings{Dtype: formats[r.IntN(len(formats))]}), Preset: "none", Embedding: r.IntN(3) == 0, QuantizationMetadata: r.IntN(3) == 0, Threads: 1}
+		o := tensorpress.Options{Layout: "comfy", Layer: fixture.Also(settings, tensorpress.Settings{Dtype: formats[r.IntN(len(formats))]}), Preset: "none", Embedding: r.IntN(3) == 0, QuantizationMetadata: r.IntN(3) == 0, Threads: 1}
 		if r.IntN(4) == 0 {
 			o.Layer.Scale = []string{"tensor", "row", "block"}[r.IntN(3)]
 		}
 		label := fmt.Sprint(o.Layer)
 		dir := t.TempDir()
 		dest := filepath.Join(dir, "out.safetensors")
-		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), o); errors.Is(err, ErrUsage) {
+		if _, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(dest), o); errors.Is(err, tensorpress.ErrUsage) {
 			continue
 		} else if err != nil {
 			t.Errorf("%s: %v", label, err)
 			continue
 		}
 		accepted++
-		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(0.35), Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
+		v, err := tensorpress.Verify(t.Context(), files.Dir(dest), tensorpress.VerifyOptions{Source: files.Dir(source), MaxRelMSE: fixture.Ptr(0.35), Threads: o.Threads, Memory: o.Memory, Progress: o.Progress})
 		if err != nil || !v.OK {
 			t.Errorf("%s: %v, %v", label, v.Problems[:min(3, len(v.Problems))], err)
 			continue
@@ -183,7 +185,7 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 		if len(v.Layers) == 0 {
 			continue
 		}
-		if _, err := Dequantize(t.Context(), files.Dir(dest), files.Dir(filepath.Join(dir, "plain.safetensors")), DequantizeOptions{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
+		if _, err := tensorpress.Dequantize(t.Context(), files.Dir(dest), files.Dir(filepath.Join(dir, "plain.safetensors")), tensorpress.DequantizeOptions{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}); err != nil {
 			t.Errorf("%s: %v", label, err)
 		}
 	}

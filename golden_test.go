@@ -1,74 +1,36 @@
-package tensorpress
+package tensorpress_test
 
 import (
-	"bufio"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-func ptr[T any](v T) *T { return &v }
-
-func fileHash(t *testing.T, path string) string {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		t.Fatal(err)
-	}
-	return hex.EncodeToString(h.Sum(nil))
-}
-
-// tsv returns the fields of a table's rows.
-func tsv(t *testing.T, path string) [][]string {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var rows [][]string
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if !strings.HasPrefix(lines.Text(), "#") {
-			rows = append(rows, strings.Split(lines.Text(), "\t"))
-		}
-	}
-	if len(rows) == 0 {
-		t.Fatalf("%s has no rows", path)
-	}
-	return rows
-}
-
 // ctqOptions are our words for the options of convert_to_quant, by its own.
-var ctqOptions = map[string]Options{
-	"--simple":                    {Layer: Settings{Dtype: "float8_e4m3fn"}},
-	"--simple --scaling_mode row": {Layer: Settings{Dtype: "float8_e4m3fn", Scale: "row"}},
-	"--simple --scaling_mode block --block_size 32":                              {Layer: Settings{Dtype: "float8_e4m3fn", Scale: "block", BlockSize: new(32)}},
-	"--simple --scaling_mode block --block_size 32 --full_precision_matrix_mult": {Layer: Settings{Dtype: "float8_e4m3fn", Scale: "block", BlockSize: new(32), FullPrecisionMatmul: new(true)}},
-	"--simple --full_precision_matrix_mult":                                      {Layer: Settings{Dtype: "float8_e4m3fn", FullPrecisionMatmul: new(true)}},
-	"--simple --input_scale":                                                     {Layer: Settings{Dtype: "float8_e4m3fn", InputScale: new(true)}},
-	"--simple --int8 --scaling_mode tensor":                                      {Layer: Settings{Scale: "tensor"}},
-	"--simple --int8":                                                            {Layer: Settings{Scale: "tensor"}},
-	"--simple --low-memory":                                                      {Layer: Settings{Dtype: "float8_e4m3fn"}},
+var ctqOptions = map[string]tensorpress.Options{
+	"--simple":                    {Layer: tensorpress.Settings{Dtype: "float8_e4m3fn"}},
+	"--simple --scaling_mode row": {Layer: tensorpress.Settings{Dtype: "float8_e4m3fn", Scale: "row"}},
+	"--simple --scaling_mode block --block_size 32":                              {Layer: tensorpress.Settings{Dtype: "float8_e4m3fn", Scale: "block", BlockSize: new(32)}},
+	"--simple --scaling_mode block --block_size 32 --full_precision_matrix_mult": {Layer: tensorpress.Settings{Dtype: "float8_e4m3fn", Scale: "block", BlockSize: new(32), FullPrecisionMatmul: new(true)}},
+	"--simple --full_precision_matrix_mult":                                      {Layer: tensorpress.Settings{Dtype: "float8_e4m3fn", FullPrecisionMatmul: new(true)}},
+	"--simple --input_scale":                                                     {Layer: tensorpress.Settings{Dtype: "float8_e4m3fn", InputScale: new(true)}},
+	"--simple --int8 --scaling_mode tensor":                                      {Layer: tensorpress.Settings{Scale: "tensor"}},
+	"--simple --int8":                                                            {Layer: tensorpress.Settings{Scale: "tensor"}},
+	"--simple --low-memory":                                                      {Layer: tensorpress.Settings{Dtype: "float8_e4m3fn"}},
 	"--simple --int8 --scaling_mode row":                                         {},
-	"--simple --int8 --scaling_mode block --block_size 32":                       {Layer: Settings{Dtype: "int8_blockwise", BlockSize: new(32)}},
-	"--simple --custom-layers .* --custom-type mxfp8 --custom-simple":            {Layer: Settings{Dtype: "mxfp8"}},
-	"--simple --custom-layers .* --custom-type nvfp4 --custom-simple":            {Layer: Settings{Dtype: "nvfp4"}},
-	"--simple --int8 --scaling_mode row --convrot":                               {Layer: Settings{ConvRot: new(true)}},
-	"--simple --int8 --scaling_mode row --convrot --convrot-group-size 16":       {Layer: Settings{ConvRot: new(true), ConvRotGroupSize: new(16)}},
-	"--simple --exclude-layers edge":                                             {Layer: Settings{Dtype: "float8_e4m3fn"}, Keep: []string{"edge"}},
+	"--simple --int8 --scaling_mode block --block_size 32":                       {Layer: tensorpress.Settings{Dtype: "int8_blockwise", BlockSize: new(32)}},
+	"--simple --custom-layers .* --custom-type mxfp8 --custom-simple":            {Layer: tensorpress.Settings{Dtype: "mxfp8"}},
+	"--simple --custom-layers .* --custom-type nvfp4 --custom-simple":            {Layer: tensorpress.Settings{Dtype: "nvfp4"}},
+	"--simple --int8 --scaling_mode row --convrot":                               {Layer: tensorpress.Settings{ConvRot: new(true)}},
+	"--simple --int8 --scaling_mode row --convrot --convrot-group-size 16":       {Layer: tensorpress.Settings{ConvRot: new(true), ConvRotGroupSize: new(16)}},
+	"--simple --exclude-layers edge":                                             {Layer: tensorpress.Settings{Dtype: "float8_e4m3fn"}, Keep: []string{"edge"}},
 	"--simple --int8 --scaling_mode row --exclude-layers edge":                   {Keep: []string{"edge"}},
 	"--simple --int8 --scaling_mode tensor --exclude-layers edge":                {Keep: []string{"edge"}},
 }
@@ -79,7 +41,7 @@ var ctqOptions = map[string]Options{
 func TestFilesEqualConvertToQuant(t *testing.T) {
 	t.Parallel()
 	compared := 0
-	for _, row := range tsv(t, "testdata/golden/ctq/ctq.tsv") {
+	for _, row := range fixture.Tsv(t, "testdata/golden/ctq/ctq.tsv") {
 		options, header := strings.CutSuffix(row[1], " --save-quant-metadata")
 		o, ok := ctqOptions[options]
 		o.QuantizationMetadata = header
@@ -93,11 +55,11 @@ func TestFilesEqualConvertToQuant(t *testing.T) {
 		compared++
 		o.Preset, o.Layer.ExactReference = "none", new(true)
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		if _, err := Quantize(t.Context(), files.Dir("testdata/golden/ctq/"+row[0]+".src.safetensors"), files.Dir(dest), o); err != nil {
+		if _, err := tensorpress.Quantize(t.Context(), files.Dir("testdata/golden/ctq/"+row[0]+".src.safetensors"), files.Dir(dest), o); err != nil {
 			t.Errorf("%s %s: %v", row[0], row[1], err)
 			continue
 		}
-		if got := fileHash(t, dest); got != row[2] {
+		if got := fixture.FileHash(t, dest); got != row[2] {
 			t.Errorf("%s %s: sha256 is %s, want %s", row[0], row[1], got, row[2])
 		}
 	}
@@ -111,11 +73,11 @@ func TestFilesEqualConvertToQuant(t *testing.T) {
 func TestZeroLayersLoad(t *testing.T) {
 	for _, scale := range []string{"tensor", "row"} {
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		o := Options{Preset: "none", Layer: Settings{Scale: scale}}
-		if _, err := Quantize(t.Context(), files.Dir("testdata/golden/ctq/zero.src.safetensors"), files.Dir(dest), o); err != nil {
+		o := tensorpress.Options{Preset: "none", Layer: tensorpress.Settings{Scale: scale}}
+		if _, err := tensorpress.Quantize(t.Context(), files.Dir("testdata/golden/ctq/zero.src.safetensors"), files.Dir(dest), o); err != nil {
 			t.Fatal(err)
 		}
-		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir("testdata/golden/ctq/zero.src.safetensors"), For: "comfyui"})
+		v, err := tensorpress.Verify(t.Context(), files.Dir(dest), tensorpress.VerifyOptions{Source: files.Dir("testdata/golden/ctq/zero.src.safetensors"), For: "comfyui"})
 		if err != nil || !v.OK {
 			t.Errorf("%s: %+v, %v", scale, v, err)
 		}
@@ -123,45 +85,16 @@ func TestZeroLayersLoad(t *testing.T) {
 }
 
 // sdnqCases are the folders that sdnq saved, and our words for its settings.
-var sdnqCases = map[string]Options{
-	"int8":          {Layer: Settings{Dtype: "int8"}},
-	"uint4":         {Layer: Settings{Dtype: "uint4"}},
-	"float8_e4m3fn": {Layer: Settings{Dtype: "float8_e4m3fn"}},
-	"int5":          {Layer: Settings{Dtype: "int5"}},
-	"float6_e3m2fn": {Layer: Settings{Dtype: "float6_e3m2fn"}},
-	"uint4_tensor":  {Layer: Settings{Dtype: "uint4", GroupSize: new(-2)}},
-	"uint1":         {Layer: Settings{Dtype: "uint1"}},
+var sdnqCases = map[string]tensorpress.Options{
+	"int8":          {Layer: tensorpress.Settings{Dtype: "int8"}},
+	"uint4":         {Layer: tensorpress.Settings{Dtype: "uint4"}},
+	"float8_e4m3fn": {Layer: tensorpress.Settings{Dtype: "float8_e4m3fn"}},
+	"int5":          {Layer: tensorpress.Settings{Dtype: "int5"}},
+	"float6_e3m2fn": {Layer: tensorpress.Settings{Dtype: "float6_e3m2fn"}},
+	"uint4_tensor":  {Layer: tensorpress.Settings{Dtype: "uint4", GroupSize: new(-2)}},
+	"uint1":         {Layer: tensorpress.Settings{Dtype: "uint1"}},
 	"mixed":         {Config: "testdata/golden/sdnq/mixed/quantization_config.json"},
-	"lists":         {Layer: Settings{Dtype: "int8"}},
-}
-
-// sdnqSource lays a golden source out as the folder that a loader reads.
-func sdnqSource(t *testing.T, name string) string {
-	t.Helper()
-	src, dir := "small", t.TempDir()
-	if name == "lists" {
-		src = name
-	}
-	weights, err := os.ReadFile("testdata/golden/sdnq/" + src + ".src.safetensors")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var model map[string]any
-	text, err := os.ReadFile("testdata/golden/sdnq/" + name + "/config.json")
-	if err == nil {
-		err = json.Unmarshal(text, &model)
-	}
-	delete(model, "quantization_config")
-	text, _ = json.Marshal(model)
-	for file, data := range map[string][]byte{"diffusion_pytorch_model.safetensors": weights, "config.json": text} {
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, file), data, 0o666)
-		}
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
+	"lists":         {Layer: tensorpress.Settings{Dtype: "int8"}},
 }
 
 // TestFoldersEqualSDNQ: the weights must be the very file that sdnq saves, and
@@ -171,14 +104,14 @@ func TestFoldersEqualSDNQ(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dest := filepath.Join(t.TempDir(), "out")
 			config := readConfig(t, "testdata/golden/sdnq/"+name)
-			o.MinNumel, o.MinChannels = ptr(int(config["minimum_allowed_numel"].(float64))), ptr(int(config["minimum_allowed_channel_size"].(float64)))
+			o.MinNumel, o.MinChannels = fixture.Ptr(int(config["minimum_allowed_numel"].(float64))), fixture.Ptr(int(config["minimum_allowed_channel_size"].(float64)))
 			o.Layer.ExactReference = new(true) // also in the lists of the config
-			if _, err := Quantize(t.Context(), files.Dir(sdnqSource(t, name)), files.Dir(dest), o); err != nil {
+			if _, err := tensorpress.Quantize(t.Context(), files.Dir(fixture.SdnqSource(t, name)), files.Dir(dest), o); err != nil {
 				t.Fatal(err)
 			}
 			got, want := filepath.Join(dest, "diffusion_pytorch_model.safetensors"), "testdata/golden/sdnq/"+name+"/diffusion_pytorch_model.safetensors"
-			if fileHash(t, got) != fileHash(t, want) {
-				t.Errorf("file differs from sdnq's: %v", differences(t, got, want))
+			if fixture.FileHash(t, got) != fixture.FileHash(t, want) {
+				t.Errorf("file differs from sdnq's: %v", fixture.Differences(t, got, want))
 			}
 			compareConfigs(t, readConfig(t, dest), config)
 		})
@@ -228,38 +161,11 @@ func asSet(v any) any {
 	return set
 }
 
-func differences(t *testing.T, got, want string) []string {
-	t.Helper()
-	var list []string
-	g, err := safetensors.Open(got)
-	if err != nil {
-		return []string{err.Error()}
-	}
-	defer g.Close()
-	w, err := safetensors.Open(want)
-	if err != nil {
-		return []string{err.Error()}
-	}
-	defer w.Close()
-	for _, wt := range w.Header().Tensors {
-		gt, ok := g.Header().Lookup(wt.Name)
-		if !ok {
-			list = append(list, "no "+wt.Name)
-			continue
-		}
-		a, b := make([]byte, gt.Size), make([]byte, wt.Size)
-		if g.ReadSection(gt, a, 0) != nil || w.ReadSection(wt, b, 0) != nil || string(a) != string(b) {
-			list = append(list, wt.Name)
-		}
-	}
-	return list
-}
-
 // TestDequantizeEqualsSDNQ: what sdnq saved must come back with the values
 // that sdnq itself restores.
 func TestDequantizeEqualsSDNQ(t *testing.T) {
 	restored := map[string]*safetensors.File{}
-	for _, row := range tsv(t, "testdata/golden/sdnq/dequant.tsv") {
+	for _, row := range fixture.Tsv(t, "testdata/golden/sdnq/dequant.tsv") {
 		if row[0] == "int8_matmul" {
 			continue
 		}
@@ -267,41 +173,13 @@ func TestDequantizeEqualsSDNQ(t *testing.T) {
 			dtype, want, _ := strings.Cut(field, "=")
 			key := row[0] + dtype
 			if restored[key] == nil {
-				restored[key] = dequantized(t, "testdata/golden/sdnq/"+row[0], strings.ToLower(dtype))
+				restored[key] = fixture.Dequantized(t, "testdata/golden/sdnq/"+row[0], strings.ToLower(dtype))
 			}
-			if got := tensorHash(t, restored[key], row[1]+".weight"); got != want {
+			if got := fixture.TensorHash(t, restored[key], row[1]+".weight"); got != want {
 				t.Errorf("%s %s as %s: %s, want %s", row[0], row[1], dtype, got, want)
 			}
 		}
 	}
-}
-
-func dequantized(t *testing.T, source, dtype string) *safetensors.File {
-	t.Helper()
-	dest := filepath.Join(t.TempDir(), "out.safetensors")
-	if _, err := Dequantize(t.Context(), files.Dir(source), files.Dir(dest), DequantizeOptions{Dtype: dtype}); err != nil {
-		t.Fatal(err)
-	}
-	f, err := safetensors.Open(dest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
-
-func tensorHash(t *testing.T, f *safetensors.File, name string) string {
-	t.Helper()
-	tensor, ok := f.Header().Lookup(name)
-	if !ok {
-		t.Fatalf("no tensor %s", name)
-	}
-	data := make([]byte, tensor.Size)
-	if err := f.ReadSection(tensor, data, 0); err != nil {
-		t.Fatal(err)
-	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:8])
 }
 
 // TestDequantizeEqualsKitchen: files that convert_to_quant wrote must come back
@@ -309,15 +187,15 @@ func tensorHash(t *testing.T, f *safetensors.File, name string) string {
 func TestDequantizeEqualsKitchen(t *testing.T) {
 	t.Parallel()
 	compared := 0
-	for _, row := range tsv(t, "testdata/golden/kitchen.tsv") {
+	for _, row := range fixture.Tsv(t, "testdata/golden/kitchen.tsv") {
 		file, layer, ok := strings.Cut(strings.TrimPrefix(row[0], "ctq/"), ":")
 		if !ok || strings.Contains(file, "fp8_row") {
 			continue
 		}
 		for _, field := range row[4:] {
 			dtype, want, _ := strings.Cut(field, "=")
-			f := dequantized(t, "testdata/golden/ctq/"+file+".safetensors", dtype)
-			if got := tensorHash(t, f, layer+".weight"); got != want {
+			f := fixture.Dequantized(t, "testdata/golden/ctq/"+file+".safetensors", dtype)
+			if got := fixture.TensorHash(t, f, layer+".weight"); got != want {
 				t.Errorf("%s as %s: %s, want %s", row[0], dtype, got, want)
 			}
 			compared++

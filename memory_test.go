@@ -1,6 +1,6 @@
 //go:build linux || darwin
 
-package tensorpress
+package tensorpress_test
 
 import (
 	"os"
@@ -12,7 +12,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -22,11 +24,11 @@ import (
 func TestPeakMemory(t *testing.T) {
 	if source := os.Getenv("TENSORPRESS_TEST_SOURCE"); source != "" {
 		dtype := os.Getenv("TENSORPRESS_TEST_DTYPE")
-		o := Options{Layer: Settings{Dtype: dtype}, Memory: 64 << 20, Preset: "none"}
+		o := tensorpress.Options{Layer: tensorpress.Settings{Dtype: dtype}, Memory: 64 << 20, Preset: "none"}
 		if rank, err := strconv.Atoi(os.Getenv("TENSORPRESS_TEST_RANK")); err == nil {
 			o.Layer.SVDRank = &rank
 		}
-		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(filepath.Join(t.TempDir(), "out.safetensors")), o); err != nil {
+		if _, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(filepath.Join(t.TempDir(), "out.safetensors")), o); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -37,7 +39,7 @@ func TestPeakMemory(t *testing.T) {
 	const limit = 128 << 20
 	shapes := map[string][]int{"square": {8192, 16384}, "wide": {2, 1 << 26}}
 	for name, shape := range shapes {
-		source := written(t, []safetensors.Tensor{{Name: "w.weight", Dtype: safetensors.BF16, Shape: shape}})
+		source := fixture.Written(t, []safetensors.Tensor{{Name: "w.weight", Dtype: safetensors.BF16, Shape: shape}})
 		for _, dtype := range []string{"int8_tensorwise", "float8_e4m3fn", "nvfp4", "mxfp8", "convrot_w4a4", "awq_w4a16", "int8", "uint3"} {
 			t.Run(name+"/"+dtype, func(t *testing.T) {
 				if peak := peakOf(t, source, dtype); peak > limit {
@@ -47,7 +49,7 @@ func TestPeakMemory(t *testing.T) {
 		}
 	}
 	t.Run("low rank", func(t *testing.T) { // a search in memory alone would take 130 MiB
-		source := written(t, []safetensors.Tensor{{Name: "w.weight", Dtype: safetensors.BF16, Shape: []int{256, 28672}}})
+		source := fixture.Written(t, []safetensors.Tensor{{Name: "w.weight", Dtype: safetensors.BF16, Shape: []int{256, 28672}}})
 		if peak := peakOf(t, source, "uint4", "TENSORPRESS_TEST_RANK=64"); peak > limit {
 			t.Errorf("peak memory is %s, want at most %s", report.Size(peak), report.Size(limit))
 		}

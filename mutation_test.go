@@ -1,4 +1,4 @@
-package tensorpress
+package tensorpress_test
 
 import (
 	"cmp"
@@ -14,7 +14,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -120,7 +122,7 @@ func valuesHash(t *testing.T, m *image) string {
 		dest += ".safetensors"
 	}
 	mkdir(t, dir, "plain")
-	if _, err := Dequantize(t.Context(), files.Dir(path), files.Dir(dest), DequantizeOptions{Dtype: "f32"}); err != nil {
+	if _, err := tensorpress.Dequantize(t.Context(), files.Dir(path), files.Dir(dest), tensorpress.DequantizeOptions{Dtype: "f32"}); err != nil {
 		t.Fatal(err)
 	}
 	return weightsHash(t, dest)
@@ -132,7 +134,7 @@ func weightsHash(t *testing.T, path string) string {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		path = filepath.Join(path, "model.safetensors")
 	}
-	return fileHash(t, path)
+	return fixture.FileHash(t, path)
 }
 
 // weightsHash is that of the weights of all layers, of a file or of the one in a
@@ -144,7 +146,7 @@ func (j *judge) weightsHash(path string) string {
 	}
 	h := sha256.New()
 	for _, l := range j.inspected.Layers {
-		h.Write(body(j.T, path, l.Name+".weight"))
+		h.Write(fixture.Body(j.T, path, l.Name+".weight"))
 	}
 	return string(h.Sum(nil))
 }
@@ -190,12 +192,12 @@ func tryCase(t *testing.T, m *image, c mutation, before string) {
 	dir := t.TempDir()
 	j := &judge{T: t, dir: dir, folder: m.folder}
 	j.path = mutated.write(t, mkdir(t, dir, "in"))
-	v, err := Verify(t.Context(), files.Dir(j.path), VerifyOptions{})
+	v, err := tensorpress.Verify(t.Context(), files.Dir(j.path), tensorpress.VerifyOptions{})
 	if err != nil {
 		t.Fatalf("verify fails: %v", err)
 	}
 	j.verified = v
-	j.inspected, j.inspect = Inspect(t.Context(), files.Dir(j.path))
+	j.inspected, j.inspect = tensorpress.Inspect(t.Context(), files.Dir(j.path))
 	j.compareProblems()
 	switch {
 	case c.want == same && !v.OK:
@@ -246,9 +248,9 @@ func status(err error) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, ErrUsage):
+	case errors.Is(err, tensorpress.ErrUsage):
 		return 2
-	case errors.Is(err, ErrSource):
+	case errors.Is(err, tensorpress.ErrSource):
 		return 3
 	}
 	return 1
@@ -260,48 +262,48 @@ type command struct {
 	run  func(ctx context.Context, source, dest string) (*report.Report, error)
 }
 
-var nothingKept = Options{Preset: "none", MinNumel: ptr(0), MinChannels: ptr(0)}
+var nothingKept = tensorpress.Options{Preset: "none", MinNumel: fixture.Ptr(0), MinChannels: fixture.Ptr(0)}
 
 // moving is a transcoding.
-func moving(o TranscodeOptions) func(ctx context.Context, source, dest string) (*report.Report, error) {
+func moving(o tensorpress.TranscodeOptions) func(ctx context.Context, source, dest string) (*report.Report, error) {
 	return func(ctx context.Context, source, dest string) (*report.Report, error) {
-		return Transcode(ctx, files.Dir(source), files.Dir(dest), o)
+		return tensorpress.Transcode(ctx, files.Dir(source), files.Dir(dest), o)
 	}
 }
 
 var (
 	dequantizing = command{"dequantize", func(ctx context.Context, source, dest string) (*report.Report, error) {
-		return Dequantize(ctx, files.Dir(source), files.Dir(dest), DequantizeOptions{Dtype: "f32"})
+		return tensorpress.Dequantize(ctx, files.Dir(source), files.Dir(dest), tensorpress.DequantizeOptions{Dtype: "f32"})
 	}}
 	quantizing = command{"quantize", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		o := nothingKept
 		o.Layout, o.Layer.Dtype = "comfy", "int8_tensorwise"
-		return Quantize(ctx, files.Dir(source), files.Dir(dest), o)
+		return tensorpress.Quantize(ctx, files.Dir(source), files.Dir(dest), o)
 	}}
 	quantizingSDNQ = command{"quantize --layout sdnq", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		o := nothingKept
 		o.Layout, o.Layer.Dtype = "sdnq", "uint4"
-		return Quantize(ctx, files.Dir(source), files.Dir(dest), o)
+		return tensorpress.Quantize(ctx, files.Dir(source), files.Dir(dest), o)
 	}}
 	planning = command{"plan", func(ctx context.Context, source, dest string) (*report.Report, error) {
 		o := nothingKept
 		o.Layout, o.Layer.Dtype = "comfy", "int8_tensorwise"
-		return Plan(ctx, files.Dir(source), files.Dir(dest), o)
+		return tensorpress.Plan(ctx, files.Dir(source), files.Dir(dest), o)
 	}}
 	migrating = command{"migrate", func(ctx context.Context, source, dest string) (*report.Report, error) {
-		return Migrate(ctx, files.Dir(source), files.Dir(dest), MigrateOptions{})
+		return tensorpress.Migrate(ctx, files.Dir(source), files.Dir(dest), tensorpress.MigrateOptions{})
 	}}
 )
 
 // transcodings are those that mean something for a layout.
-func transcodings(layout string) []TranscodeOptions {
+func transcodings(layout string) []tensorpress.TranscodeOptions {
 	switch layout {
 	case "sdnq":
-		return []TranscodeOptions{{Layout: "comfy", Rename: true}, {Layout: "comfy", Scale: "row"}}
+		return []tensorpress.TranscodeOptions{{Layout: "comfy", Rename: true}, {Layout: "comfy", Scale: "row"}}
 	case "comfy":
-		return []TranscodeOptions{{Layout: "sdnq"}, {Layout: "comfy", Scale: "row"}}
+		return []tensorpress.TranscodeOptions{{Layout: "sdnq"}, {Layout: "comfy", Scale: "row"}}
 	}
-	return []TranscodeOptions{{Layout: "sdnq"}}
+	return []tensorpress.TranscodeOptions{{Layout: "sdnq"}}
 }
 
 // do runs a command; nothing may be left of one that fails.
@@ -377,7 +379,7 @@ func (j *judge) keeps(hash string) {
 		o.Layout = "comfy"
 	}
 	dest, r, err := j.do(command{"quantize --keep .", func(ctx context.Context, source, dest string) (*report.Report, error) {
-		return Quantize(ctx, files.Dir(source), files.Dir(dest), o)
+		return tensorpress.Quantize(ctx, files.Dir(source), files.Dir(dest), o)
 	}})
 	switch {
 	case err != nil:
@@ -391,7 +393,7 @@ func (j *judge) keeps(hash string) {
 // say so.
 func (j *judge) noneQuantized() {
 	j.Helper()
-	for _, c := range []command{dequantizing, {"transcode", moving(TranscodeOptions{Layout: "sdnq"})}, migrating} {
+	for _, c := range []command{dequantizing, {"transcode", moving(tensorpress.TranscodeOptions{Layout: "sdnq"})}, migrating} {
 		if _, _, err := j.do(c); status(err) != 3 || !strings.Contains(err.Error(), "holds no quantized layer") {
 			j.Errorf("no layer is quantized; %s: %v", c.name, err)
 		}
@@ -416,7 +418,7 @@ func (j *judge) fails(name string, err error) {
 // sameValues: verify decodes to what dequantize writes.
 func (j *judge) sameValues(plain string) {
 	j.Helper()
-	v, err := Verify(j.Context(), files.Dir(j.path), VerifyOptions{Source: files.Dir(plain), MaxRelMSE: ptr(0.0)})
+	v, err := tensorpress.Verify(j.Context(), files.Dir(j.path), tensorpress.VerifyOptions{Source: files.Dir(plain), MaxRelMSE: fixture.Ptr(0.0)})
 	if err != nil || !v.OK {
 		j.Errorf("differs from what dequantize makes of it: %+v, %v", v, err)
 	}
@@ -424,7 +426,7 @@ func (j *judge) sameValues(plain string) {
 
 // moves transcodes, layers again that cannot move, and compares the values where
 // moving is exact.
-func (j *judge) moves(o TranscodeOptions, hash string) {
+func (j *judge) moves(o tensorpress.TranscodeOptions, hash string) {
 	j.Helper()
 	name := fmt.Sprintf("transcode --layout %s --rename=%v", o.Layout, o.Rename)
 	dest, r, err := j.do(command{name, moving(o)})
@@ -459,7 +461,7 @@ func exact(r *report.Report) bool {
 // outputIs: an output verifies, and decodes to the same values, or nearly so.
 func (j *judge) outputIs(name, dest, hash string, exact bool) {
 	j.Helper()
-	v, err := Verify(j.Context(), files.Dir(dest), VerifyOptions{})
+	v, err := tensorpress.Verify(j.Context(), files.Dir(dest), tensorpress.VerifyOptions{})
 	switch {
 	case err != nil || !v.OK:
 		j.Errorf("%s makes %+v, %v", name, v, err)
@@ -471,7 +473,7 @@ func (j *judge) outputIs(name, dest, hash string, exact bool) {
 	if !j.folder {
 		again += ".safetensors"
 	}
-	_, err = Dequantize(j.Context(), files.Dir(dest), files.Dir(again), DequantizeOptions{Dtype: "f32"})
+	_, err = tensorpress.Dequantize(j.Context(), files.Dir(dest), files.Dir(again), tensorpress.DequantizeOptions{Dtype: "f32"})
 	switch {
 	case err != nil:
 		j.Errorf("%s makes what dequantize does not read: %v", name, err)

@@ -1,4 +1,4 @@
-package tensorpress
+package tensorpress_test
 
 import (
 	"encoding/binary"
@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -258,7 +259,7 @@ func tensorMutations(m *image) []mutation {
 			continue
 		}
 		for label, t := range map[string]imageTensor{
-			"a scalar":        {name, safetensors.F32, []int{}, float32Bytes(1)},
+			"a scalar":        {name, safetensors.F32, []int{}, fixture.Float32Bytes(1)},
 			"one a row":       {name, safetensors.F32, []int{64, 1}, make([]byte, 256)},
 			"odd":             {name, safetensors.BF16, []int{3, 5}, make([]byte, 30)},
 			"bytes":           {name, safetensors.U8, []int{64}, make([]byte, 64)},

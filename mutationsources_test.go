@@ -1,4 +1,4 @@
-package tensorpress
+package tensorpress_test
 
 import (
 	"encoding/binary"
@@ -11,8 +11,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -186,7 +188,7 @@ type plainSources struct{ linears, kinds, linearsFolder, kindsFolder string }
 
 func newPlainSources(t *testing.T) *plainSources {
 	t.Helper()
-	return &plainSources{written(t, linears), written(t, otherKinds), inFolder(t, written(t, linears)), inFolder(t, written(t, otherKinds))}
+	return &plainSources{fixture.Written(t, linears), fixture.Written(t, otherKinds), inFolder(t, fixture.Written(t, linears)), inFolder(t, fixture.Written(t, otherKinds))}
 }
 
 // inFolder makes a model's folder of a file.
@@ -218,15 +220,12 @@ var (
 )
 
 // sdnqSubjects are every storage class with every option.
-var sdnqSubjects = append([]struct {
-	dtype    string
-	settings Settings
-}{
-	{"int8", Settings{}}, {"int8", Settings{GroupSize: new(-2)}}, {"int8", Settings{GroupSize: new(32)}}, {"uint8", Settings{GroupSize: new(-1)}},
-	{"uint4", Settings{}}, {"uint4", Settings{GroupSize: new(-2)}}, {"int4", Settings{GroupSize: new(-1)}}, {"int5", Settings{}}, {"uint6", Settings{GroupSize: new(16)}},
-	{"uint1", Settings{}}, {"int12", Settings{}}, {"int16", Settings{}}, {"sdnq:float8_e4m3fn", Settings{}}, {"sdnq:float8_e5m2", Settings{GroupSize: new(-2)}},
-	{"float6_e3m2fn", Settings{}}, {"float4_e2m1fn", Settings{GroupSize: new(16)}}, {"float16", Settings{}},
-}, settingCases...)
+var sdnqSubjects = append([]fixture.SettingCase{
+	{Dtype: "int8", Settings: tensorpress.Settings{}}, {Dtype: "int8", Settings: tensorpress.Settings{GroupSize: new(-2)}}, {Dtype: "int8", Settings: tensorpress.Settings{GroupSize: new(32)}}, {Dtype: "uint8", Settings: tensorpress.Settings{GroupSize: new(-1)}},
+	{Dtype: "uint4", Settings: tensorpress.Settings{}}, {Dtype: "uint4", Settings: tensorpress.Settings{GroupSize: new(-2)}}, {Dtype: "int4", Settings: tensorpress.Settings{GroupSize: new(-1)}}, {Dtype: "int5", Settings: tensorpress.Settings{}}, {Dtype: "uint6", Settings: tensorpress.Settings{GroupSize: new(16)}},
+	{Dtype: "uint1", Settings: tensorpress.Settings{}}, {Dtype: "int12", Settings: tensorpress.Settings{}}, {Dtype: "int16", Settings: tensorpress.Settings{}}, {Dtype: "sdnq:float8_e4m3fn", Settings: tensorpress.Settings{}}, {Dtype: "sdnq:float8_e5m2", Settings: tensorpress.Settings{GroupSize: new(-2)}},
+	{Dtype: "float6_e3m2fn", Settings: tensorpress.Settings{}}, {Dtype: "float4_e2m1fn", Settings: tensorpress.Settings{GroupSize: new(16)}}, {Dtype: "float16", Settings: tensorpress.Settings{}},
+}, fixture.SettingCases...)
 
 // subjects are outputs of every format with every option, and models of others
 // that are read.
@@ -246,8 +245,8 @@ func subjects(t *testing.T) []subject {
 		})
 	}
 	for _, s := range sdnqSubjects {
-		name := caseName(fmt.Sprint(s.dtype, s.settings))
-		o := Options{Layout: "sdnq", Layer: also(s.settings, Settings{Dtype: s.dtype})}
+		name := caseName(fmt.Sprint(s.Dtype, s.Settings))
+		o := tensorpress.Options{Layout: "sdnq", Layer: fixture.Also(s.Settings, tensorpress.Settings{Dtype: s.Dtype})}
 		self := o
 		self.Layout = "comfy"
 		add("sdnq file "+name, func(t *testing.T) *image { return pressed(t, from.linears, o) })
@@ -270,7 +269,7 @@ func subjects(t *testing.T) []subject {
 		return imageOf(t, hybrid)
 	})
 	add("sharded", func(t *testing.T) *image {
-		m := pressed(t, from.linearsFolder, Options{Layout: "sdnq", Layer: Settings{Dtype: "uint4"}})
+		m := pressed(t, from.linearsFolder, tensorpress.Options{Layout: "sdnq", Layer: tensorpress.Settings{Dtype: "uint4"}})
 		m.shards = 3
 		return m
 	})
@@ -289,14 +288,14 @@ func caseName(text string) string {
 }
 
 // pressed is a source, quantized.
-func pressed(t *testing.T, source string, o Options) *image {
+func pressed(t *testing.T, source string, o tensorpress.Options) *image {
 	t.Helper()
-	o.Preset, o.MinNumel, o.MinChannels = "none", ptr(0), ptr(0)
+	o.Preset, o.MinNumel, o.MinChannels = "none", fixture.Ptr(0), fixture.Ptr(0)
 	path := filepath.Join(t.TempDir(), "out")
 	if strings.HasSuffix(source, ".safetensors") {
 		path += ".safetensors"
 	}
-	if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(path), o); err != nil {
+	if _, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(path), o); err != nil {
 		t.Fatal(err)
 	}
 	return imageOf(t, path)
@@ -311,7 +310,7 @@ func TestSubjectsHaveEveryFormat(t *testing.T) {
 		if strings.HasPrefix(s.name, "sdnq") || testing.Short() && strings.HasPrefix(s.name, "self") {
 			continue
 		}
-		v, err := Inspect(t.Context(), files.Dir(s.make(t).write(t, t.TempDir())))
+		v, err := tensorpress.Inspect(t.Context(), files.Dir(s.make(t).write(t, t.TempDir())))
 		if err != nil || len(v.Layers) == 0 {
 			t.Errorf("%s: %+v, %v", s.name, v, err)
 			continue

@@ -1,4 +1,4 @@
-package tensorpress
+package tensorpress_test
 
 import (
 	"bytes"
@@ -10,7 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -26,12 +28,12 @@ func requantSources(t *testing.T) []requantized {
 	var all []requantized
 	plain := comfySource(t)
 	for _, c := range comfyCases {
-		all = append(all, requantized{c.json, quantized(t, plain, c.o)})
+		all = append(all, requantized{c.json, fixture.Quantized(t, plain, c.o)})
 	}
-	for _, tt := range settingCases {
+	for _, tt := range fixture.SettingCases {
 		for _, layout := range []string{"comfy", "sdnq"} {
-			o := Options{Layout: layout, Layer: also(tt.settings, Settings{Dtype: tt.dtype})}
-			all = append(all, requantized{fmt.Sprint(layout, tt.dtype, tt.settings), quantized(t, plain, o)})
+			o := tensorpress.Options{Layout: layout, Layer: fixture.Also(tt.Settings, tensorpress.Settings{Dtype: tt.Dtype})}
+			all = append(all, requantized{fmt.Sprint(layout, tt.Dtype, tt.Settings), fixture.Quantized(t, plain, o)})
 		}
 	}
 	for _, name := range []string{"scaled_fp8", "weight_scale_inv", "weight_scale"} {
@@ -47,12 +49,12 @@ func requantSources(t *testing.T) []requantized {
 
 // requantTargets cut weights in different ways, some into rectangles, some in
 // several passes.
-var requantTargets = []Options{
-	{}, {Layer: Settings{Scale: "tensor"}}, {Layer: Settings{Dtype: "float8_e4m3fn", Scale: "block", BlockSize: new(16)}},
-	{Layer: Settings{Dtype: "mxfp8"}}, {Layer: Settings{Dtype: "nvfp4"}}, {Layer: Settings{Dtype: "asym_w4a8_int8", ConvRotGroupSize: new(16)}},
-	{Layer: Settings{Dtype: "uint4", SVDRank: new(4), ModelDtype: "f32"}},
-	{Layer: Settings{Dtype: "uint3", Codebook: new(true), ScaleDtype: "uint8"}},
-	{Layout: "sdnq", Layer: Settings{Dtype: "int6", Hadamard: new(true)}},
+var requantTargets = []tensorpress.Options{
+	{}, {Layer: tensorpress.Settings{Scale: "tensor"}}, {Layer: tensorpress.Settings{Dtype: "float8_e4m3fn", Scale: "block", BlockSize: new(16)}},
+	{Layer: tensorpress.Settings{Dtype: "mxfp8"}}, {Layer: tensorpress.Settings{Dtype: "nvfp4"}}, {Layer: tensorpress.Settings{Dtype: "asym_w4a8_int8", ConvRotGroupSize: new(16)}},
+	{Layer: tensorpress.Settings{Dtype: "uint4", SVDRank: new(4), ModelDtype: "f32"}},
+	{Layer: tensorpress.Settings{Dtype: "uint3", Codebook: new(true), ScaleDtype: "uint8"}},
+	{Layout: "sdnq", Layer: tensorpress.Settings{Dtype: "int6", Hadamard: new(true)}},
 }
 
 // TestQuantizedSources: a quantized source must give what its restored values give,
@@ -62,7 +64,7 @@ func TestQuantizedSources(t *testing.T) {
 	compared := 0
 	for i, source := range requantSources(t) {
 		plain := filepath.Join(t.TempDir(), "plain.safetensors")
-		if _, err := Dequantize(t.Context(), files.Dir(source.path), files.Dir(plain), DequantizeOptions{Dtype: "f32"}); err != nil {
+		if _, err := tensorpress.Dequantize(t.Context(), files.Dir(source.path), files.Dir(plain), tensorpress.DequantizeOptions{Dtype: "f32"}); err != nil {
 			t.Fatalf("%s: %v", source.name, err)
 		}
 		for j, o := range requantTargets {
@@ -78,24 +80,24 @@ func TestQuantizedSources(t *testing.T) {
 }
 
 // requantize compares the layers that are quantized, and returns how many.
-func requantize(t *testing.T, source requantized, plain string, o Options) (n int) {
+func requantize(t *testing.T, source requantized, plain string, o tensorpress.Options) (n int) {
 	t.Helper()
-	o.Preset, o.MinNumel, o.MinChannels = "none", ptr(0), ptr(0)
+	o.Preset, o.MinNumel, o.MinChannels = "none", fixture.Ptr(0), fixture.Ptr(0)
 	label := fmt.Sprintf("%s to %s %v", source.name, o.Layout, o.Layer)
 	got, want := filepath.Join(t.TempDir(), "got.safetensors"), filepath.Join(t.TempDir(), "want.safetensors")
-	report, err := Quantize(t.Context(), files.Dir(source.path), files.Dir(got), o)
+	report, err := tensorpress.Quantize(t.Context(), files.Dir(source.path), files.Dir(got), o)
 	if err != nil {
 		t.Fatalf("%s: %v", label, err)
 	}
 	if !slices.ContainsFunc(report.Notes, func(n string) bool { return strings.Contains(n, ", whose restored values are quantized") }) {
 		t.Errorf("%s: notes %q", label, report.Notes)
 	}
-	if _, err := Quantize(t.Context(), files.Dir(plain), files.Dir(want), o); err != nil {
+	if _, err := tensorpress.Quantize(t.Context(), files.Dir(plain), files.Dir(want), o); err != nil {
 		t.Fatalf("%s: %v", label, err)
 	}
 	small := filepath.Join(t.TempDir(), "small.safetensors")
 	o.Threads, o.Memory = 5, 1<<20
-	if _, err := Quantize(t.Context(), files.Dir(source.path), files.Dir(small), o); err != nil || fileHash(t, small) != fileHash(t, got) {
+	if _, err := tensorpress.Quantize(t.Context(), files.Dir(source.path), files.Dir(small), o); err != nil || fixture.FileHash(t, small) != fixture.FileHash(t, got) {
 		t.Errorf("%s: small tiles give another file, %v", label, err)
 	}
 	for _, l := range report.Layers {
@@ -121,7 +123,7 @@ func compareLayers(t *testing.T, label, got, want, layer string) {
 		if name != "" || part == "comfy_quant" || part == "bias" {
 			continue
 		}
-		if !bytes.Equal(body(t, got, tensor.Name), body(t, want, tensor.Name)) {
+		if !bytes.Equal(fixture.Body(t, got, tensor.Name), fixture.Body(t, want, tensor.Name)) {
 			t.Errorf("%s: %s differs", label, tensor.Name)
 		}
 	}
@@ -131,14 +133,14 @@ func compareLayers(t *testing.T, label, got, want, layer string) {
 // cut them differently.
 func TestQuantizedSourcesInTiles(t *testing.T) {
 	t.Parallel()
-	source := save(t, "in.safetensors", nil, weights{name: "a.weight", dtype: safetensors.F32, shape: []int{256, 640}})
-	for i, from := range []Options{
-		{}, {Layer: Settings{Dtype: "mxfp8"}}, {Layer: Settings{Dtype: "nvfp4"}}, {Layer: Settings{Dtype: "float8_e4m3fn_blockwise"}}, {Layer: Settings{Dtype: "convrot_w4a4", ConvRotGroupSize: new(64)}},
-		{Layer: Settings{Dtype: "uint5", GroupSize: new(80)}}, {Layer: Settings{Dtype: "int8", QuantizedMatmul: new(true)}},
+	source := fixture.Save(t, "in.safetensors", nil, fixture.Weights{Name: "a.weight", Dtype: safetensors.F32, Shape: []int{256, 640}})
+	for i, from := range []tensorpress.Options{
+		{}, {Layer: tensorpress.Settings{Dtype: "mxfp8"}}, {Layer: tensorpress.Settings{Dtype: "nvfp4"}}, {Layer: tensorpress.Settings{Dtype: "float8_e4m3fn_blockwise"}}, {Layer: tensorpress.Settings{Dtype: "convrot_w4a4", ConvRotGroupSize: new(64)}},
+		{Layer: tensorpress.Settings{Dtype: "uint5", GroupSize: new(80)}}, {Layer: tensorpress.Settings{Dtype: "int8", QuantizedMatmul: new(true)}},
 	} {
-		stored := quantized(t, source, from)
+		stored := fixture.Quantized(t, source, from)
 		plain := filepath.Join(t.TempDir(), "plain.safetensors")
-		if _, err := Dequantize(t.Context(), files.Dir(stored), files.Dir(plain), DequantizeOptions{Dtype: "f32"}); err != nil {
+		if _, err := tensorpress.Dequantize(t.Context(), files.Dir(stored), files.Dir(plain), tensorpress.DequantizeOptions{Dtype: "f32"}); err != nil {
 			t.Fatal(err)
 		}
 		for j, to := range requantTargets[:5] {
@@ -155,35 +157,35 @@ func TestQuantizedSourcesInTiles(t *testing.T) {
 func TestKeptLayersStay(t *testing.T) {
 	plain := comfySource(t)
 	for _, tt := range []struct {
-		from, to Options
+		from, to tensorpress.Options
 		stays    bool
 	}{
-		{Options{}, Options{Layer: Settings{Dtype: "float8_e4m3fn"}}, true},
-		{Options{Layer: Settings{Dtype: "nvfp4"}}, Options{}, true},
-		{Options{Layer: Settings{Dtype: "int8_blockwise", BlockSize: new(64)}}, Options{For: "comfyui"}, false},
-		{Options{Layer: Settings{Dtype: "uint4", SVDRank: new(4)}}, Options{Layer: Settings{Dtype: "int5"}}, true},
-		{Options{Layout: "sdnq", Layer: Settings{Dtype: "uint4", Hadamard: new(true)}}, Options{Layout: "sdnq"}, true},
-		{Options{Layout: "sdnq", Layer: Settings{Dtype: "int5"}}, Options{Layout: "sdnq", Layer: Settings{Dtype: "uint4"}, MinNumel: ptr(1 << 14)}, true},
-		{Options{Layout: "sdnq", Layer: Settings{Dtype: "int8", QuantizedMatmul: new(true)}}, Options{}, false},
-		{Options{}, Options{Layout: "sdnq"}, false},
+		{tensorpress.Options{}, tensorpress.Options{Layer: tensorpress.Settings{Dtype: "float8_e4m3fn"}}, true},
+		{tensorpress.Options{Layer: tensorpress.Settings{Dtype: "nvfp4"}}, tensorpress.Options{}, true},
+		{tensorpress.Options{Layer: tensorpress.Settings{Dtype: "int8_blockwise", BlockSize: new(64)}}, tensorpress.Options{For: "comfyui"}, false},
+		{tensorpress.Options{Layer: tensorpress.Settings{Dtype: "uint4", SVDRank: new(4)}}, tensorpress.Options{Layer: tensorpress.Settings{Dtype: "int5"}}, true},
+		{tensorpress.Options{Layout: "sdnq", Layer: tensorpress.Settings{Dtype: "uint4", Hadamard: new(true)}}, tensorpress.Options{Layout: "sdnq"}, true},
+		{tensorpress.Options{Layout: "sdnq", Layer: tensorpress.Settings{Dtype: "int5"}}, tensorpress.Options{Layout: "sdnq", Layer: tensorpress.Settings{Dtype: "uint4"}, MinNumel: fixture.Ptr(1 << 14)}, true},
+		{tensorpress.Options{Layout: "sdnq", Layer: tensorpress.Settings{Dtype: "int8", QuantizedMatmul: new(true)}}, tensorpress.Options{}, false},
+		{tensorpress.Options{}, tensorpress.Options{Layout: "sdnq"}, false},
 	} {
-		source := quantized(t, plain, tt.from)
+		source := fixture.Quantized(t, plain, tt.from)
 		tt.to.Keep = []string{`^b\.`}
-		out := quantized(t, source, tt.to)
+		out := fixture.Quantized(t, source, tt.to)
 		label := fmt.Sprintf("%s %s to %s %s", tt.from.Layout, cmp.Or(tt.from.Layer.Dtype, "default"), tt.to.Layout, cmp.Or(tt.to.Layer.Dtype, "default"))
 		before, after := inspectedLayer(t, source, "b"), inspectedLayer(t, out, "b")
 		if (after != nil) != tt.stays {
 			t.Errorf("%s: b is a layer: %v, want %v", label, after != nil, tt.stays)
 			continue
 		}
-		if v, err := Verify(t.Context(), files.Dir(out), VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(0.03)}); err != nil || !v.OK {
+		if v, err := tensorpress.Verify(t.Context(), files.Dir(out), tensorpress.VerifyOptions{Source: files.Dir(source), MaxRelMSE: fixture.Ptr(0.03)}); err != nil || !v.OK {
 			t.Errorf("%s: %+v, %v", label, v, err)
 		}
 		if !tt.stays {
 			continue
 		}
 		if !slices.EqualFunc(before.Tensors, after.Tensors, func(a, b report.Tensor) bool {
-			return a.Name == b.Name && bytes.Equal(body(t, source, a.Name), body(t, out, b.Name))
+			return a.Name == b.Name && bytes.Equal(fixture.Body(t, source, a.Name), fixture.Body(t, out, b.Name))
 		}) {
 			t.Errorf("%s: tensors of b are not those of the source", label)
 		}
@@ -192,7 +194,7 @@ func TestKeptLayersStay(t *testing.T) {
 
 func inspectedLayer(t *testing.T, path, name string) *report.StoredLayer {
 	t.Helper()
-	v, err := Inspect(t.Context(), files.Dir(path))
+	v, err := tensorpress.Inspect(t.Context(), files.Dir(path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +210,7 @@ func inspectedLayer(t *testing.T, path, name string) *report.StoredLayer {
 // come along.
 func TestNothingStaleSurvives(t *testing.T) {
 	for _, name := range []string{"scaled_fp8", "weight_scale_inv", "weight_scale"} {
-		out := quantized(t, "testdata/golden/foreign/"+name+".safetensors", Options{})
+		out := fixture.Quantized(t, "testdata/golden/foreign/"+name+".safetensors", tensorpress.Options{})
 		f, err := safetensors.Open(out)
 		if err != nil {
 			t.Fatal(err)
@@ -234,27 +236,27 @@ func TestUnscaledFloat8(t *testing.T) {
 		codes[i] = byte(i*7) & 0xF7 // no NaN
 	}
 	norm := make([]byte, 128)
-	write(t, path, []safetensors.Tensor{
+	fixture.Write(t, path, []safetensors.Tensor{
 		{Name: "a.weight", Dtype: safetensors.F8_E4M3, Shape: []int{64, 64}}, {Name: "n.weight", Dtype: safetensors.F16, Shape: []int{64}},
 	}, map[string][]byte{"a.weight": codes, "n.weight": norm})
 	for _, layout := range []string{"comfy", "sdnq"} {
-		o := Options{Layout: layout, Preset: "none", MinNumel: ptr(0)}
-		_, err := Plan(t.Context(), files.Dir(path), nil, o)
-		if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), path+": tensor a.weight is F8_E4M3 and has no scale: `AcceptUnscaledFP8`") {
+		o := tensorpress.Options{Layout: layout, Preset: "none", MinNumel: fixture.Ptr(0)}
+		_, err := tensorpress.Plan(t.Context(), files.Dir(path), nil, o)
+		if !errors.Is(err, tensorpress.ErrSource) || !strings.Contains(err.Error(), path+": tensor a.weight is F8_E4M3 and has no scale: `AcceptUnscaledFP8`") {
 			t.Errorf("%s: %v", layout, err)
 		}
 		o.Keep = []string{"a"}
-		if out := quantized(t, path, o); !bytes.Equal(body(t, out, "a.weight"), codes) {
+		if out := fixture.Quantized(t, path, o); !bytes.Equal(fixture.Body(t, out, "a.weight"), codes) {
 			t.Errorf("%s: the copy differs", layout)
 		}
 		o.Keep, o.AcceptUnscaledFP8 = nil, true
-		out := quantized(t, path, o)
-		v, err := Verify(t.Context(), files.Dir(out), VerifyOptions{Source: files.Dir(path), MaxRelMSE: ptr(0.001)})
+		out := fixture.Quantized(t, path, o)
+		v, err := tensorpress.Verify(t.Context(), files.Dir(out), tensorpress.VerifyOptions{Source: files.Dir(path), MaxRelMSE: fixture.Ptr(0.001)})
 		if err != nil || !v.OK || len(v.Layers) != 1 {
 			t.Errorf("%s: %+v, %v", layout, v, err)
 		}
 	}
-	out := quantized(t, path, Options{Layer: Settings{Dtype: "uint4"}, AcceptUnscaledFP8: true})
+	out := fixture.Quantized(t, path, tensorpress.Options{Layer: tensorpress.Settings{Dtype: "uint4"}, AcceptUnscaledFP8: true})
 	if got, _ := inspectedLayer(t, out, "a").Options.Get("orig_dtype"); got != "torch.float16" {
 		t.Errorf("original dtype %v, want that of the kept tensors", got)
 	}
@@ -265,24 +267,24 @@ func TestUnscaledFloat8(t *testing.T) {
 func TestHeaderDescribesLayers(t *testing.T) {
 	t.Parallel()
 	source := comfySource(t)
-	var all []Options
+	var all []tensorpress.Options
 	for _, c := range comfyCases {
 		all = append(all, c.o)
 	}
-	for _, tt := range settingCases {
-		all = append(all, Options{Layout: "comfy", Layer: also(tt.settings, Settings{Dtype: tt.dtype})})
+	for _, tt := range fixture.SettingCases {
+		all = append(all, tensorpress.Options{Layout: "comfy", Layer: fixture.Also(tt.Settings, tensorpress.Settings{Dtype: tt.Dtype})})
 	}
 	for i, o := range all {
 		if testing.Short() && i%3 > 0 {
 			continue
 		}
 		label := fmt.Sprint(o.Layer)
-		plain := quantized(t, source, o)
+		plain := fixture.Quantized(t, source, o)
 		o.QuantizationMetadata = true
-		out := quantized(t, source, o)
-		kept := quantized(t, out, Options{Keep: []string{"."}})
+		out := fixture.Quantized(t, source, o)
+		kept := fixture.Quantized(t, out, tensorpress.Options{Keep: []string{"."}})
 		for _, path := range []string{out, kept} {
-			v, err := Verify(t.Context(), files.Dir(path), VerifyOptions{Source: files.Dir(plain), MaxRelMSE: ptr(0.0)})
+			v, err := tensorpress.Verify(t.Context(), files.Dir(path), tensorpress.VerifyOptions{Source: files.Dir(plain), MaxRelMSE: fixture.Ptr(0.0)})
 			if err != nil || !v.OK || len(v.Layers) != 2 {
 				t.Errorf("%s: %+v, %v", label, v, err)
 			}
@@ -290,7 +292,7 @@ func TestHeaderDescribesLayers(t *testing.T) {
 		if f := inspectedLayer(t, plain, "a"); f.Dtype != inspectedLayer(t, out, "a").Dtype {
 			t.Errorf("%s is %s by the header", label, inspectedLayer(t, out, "a").Dtype)
 		}
-		if v, _ := Inspect(t.Context(), files.Dir(kept)); v.Metadata["_quantization_metadata"] != "" {
+		if v, _ := tensorpress.Inspect(t.Context(), files.Dir(kept)); v.Metadata["_quantization_metadata"] != "" {
 			t.Errorf("%s: an old header is still there", label)
 		}
 	}

@@ -1,4 +1,4 @@
-package tensorpress
+package tensorpress_test
 
 import (
 	"encoding/json"
@@ -8,37 +8,11 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
-
-// settingCases are combinations of SDNQ's settings, as flags give them.
-var settingCases = []struct {
-	dtype    string
-	settings Settings
-}{
-	{"int8", Settings{Hadamard: new(true)}},
-	{"uint4", Settings{Hadamard: new(true), HadamardGroupSize: new(64)}},
-	{"uint4", Settings{Codebook: new(true), GroupSize: new(64)}},
-	{"uint2", Settings{Codebook: new(true), Hadamard: new(true), CodebookSteps: new(8)}},
-	{"uint4", Settings{Codebook: new(true), GroupSize: new(-2)}},
-	{"uint4", Settings{ScaleDtype: "uint8"}},
-	{"int8", Settings{ScaleDtype: "float8_e4m3fn"}},
-	{"uint4", Settings{ScaleDtype: "uint4", ZeroPointDtype: "none"}},
-	{"uint4", Settings{ScaleDtype: "uint8", CodebookScale: new(true)}},
-	{"uint4", Settings{Codebook: new(true), ScaleDtype: "uint8", Hadamard: new(true)}},
-	{"int8", Settings{QuantizedMatmul: new(true)}},
-	{"uint4", Settings{QuantizedMatmul: new(true)}},
-	{"sdnq:float8_e4m3fn", Settings{QuantizedMatmul: new(true), QuantizedMatmulDtype: "float16"}},
-	{"int8", Settings{QuantizedMatmul: new(true), Hadamard: new(true)}},
-	{"int4", Settings{StochasticRounding: new(true), Seed: new(7)}},
-	{"int5", Settings{ModelDtype: "bf16"}},
-	{"uint4", Settings{ModelDtype: "bf16", DequantizeFP32: new(false)}},
-	{"uint4", Settings{SVDRank: new(8)}},
-	{"int8", Settings{SVDRank: new(16), Hadamard: new(true), ModelDtype: "bf16"}},
-	{"int8", Settings{SVDRank: new(4), QuantizedMatmul: new(true)}},
-	{"uint3", Settings{SVDRank: new(8), Codebook: new(true), ScaleDtype: "uint8", ModelDtype: "f16"}},
-}
 
 // TestSettingsComeBack: what any of SDNQ's settings writes, in either layout,
 // must verify, and both must decode to the same values, with any number of
@@ -46,10 +20,10 @@ var settingCases = []struct {
 func TestSettingsComeBack(t *testing.T) {
 	t.Parallel()
 	source := realLayers(t)
-	for _, tt := range settingCases {
-		t.Run(fmt.Sprint(tt.dtype, tt.settings), func(t *testing.T) {
-			comeBack(t, source, 6, func(layout string) Options {
-				o := Options{Layout: layout, Layer: also(tt.settings, Settings{Dtype: tt.dtype}), Threads: 1}
+	for _, tt := range fixture.SettingCases {
+		t.Run(fmt.Sprint(tt.Dtype, tt.Settings), func(t *testing.T) {
+			comeBack(t, source, 6, func(layout string) tensorpress.Options {
+				o := tensorpress.Options{Layout: layout, Layer: fixture.Also(tt.Settings, tensorpress.Settings{Dtype: tt.Dtype}), Threads: 1}
 				if layout == "sdnq" {
 					o.Keep, o.Threads = []string{"pooler"}, 4 // which the other layout keeps by itself
 				}
@@ -76,30 +50,30 @@ func realLayers(t *testing.T) string {
 	for _, t := range f.Header().Tensors {
 		tensors = append(tensors, safetensors.Tensor{Name: t.Name, Dtype: safetensors.BF16, Shape: []int{160, 128}[:len(t.Shape)]})
 	}
-	return written(t, tensors)
+	return fixture.Written(t, tensors)
 }
 
 // comeBack quantizes a source in both layouts, verifies them against it, and
 // compares what they decode to.
-func comeBack(t *testing.T, source string, layers int, options func(layout string) Options) {
+func comeBack(t *testing.T, source string, layers int, options func(layout string) tensorpress.Options) {
 	t.Helper()
 	var plain []string
 	for _, layout := range []string{"sdnq", "comfy"} {
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), options(layout)); err != nil {
+		if _, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(dest), options(layout)); err != nil {
 			t.Fatal(err)
 		}
-		v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{Source: files.Dir(source), MaxRelMSE: ptr(0.35)})
+		v, err := tensorpress.Verify(t.Context(), files.Dir(dest), tensorpress.VerifyOptions{Source: files.Dir(source), MaxRelMSE: fixture.Ptr(0.35)})
 		if err != nil || !v.OK || len(v.Layers) != layers {
 			t.Fatalf("%s: %d layers, %+v, %v", layout, len(v.Layers), v.Problems, err)
 		}
 		back := filepath.Join(t.TempDir(), "plain.safetensors")
-		if _, err := Dequantize(t.Context(), files.Dir(dest), files.Dir(back), DequantizeOptions{Dtype: "f32"}); err != nil {
+		if _, err := tensorpress.Dequantize(t.Context(), files.Dir(dest), files.Dir(back), tensorpress.DequantizeOptions{Dtype: "f32"}); err != nil {
 			t.Fatal(err)
 		}
 		plain = append(plain, back)
 	}
-	if list := differences(t, plain[0], plain[1]); len(list) > 0 {
+	if list := fixture.Differences(t, plain[0], plain[1]); len(list) > 0 {
 		t.Errorf("the layouts decode to other values: %v", list)
 	}
 }
@@ -116,22 +90,22 @@ func TestKindsComeBack(t *testing.T) {
 	for name, shape := range shapes {
 		tensors = append(tensors, safetensors.Tensor{Name: name, Dtype: safetensors.BF16, Shape: shape})
 	}
-	source := written(t, tensors)
+	source := fixture.Written(t, tensors)
 	for _, tt := range []struct {
 		dtype    string
-		settings Settings
+		settings tensorpress.Settings
 	}{
-		{"int8", Settings{}}, {"uint4", Settings{}}, {"float6_e3m2fn", Settings{}}, {"uint4", Settings{Hadamard: new(true)}},
-		{"uint3", Settings{Codebook: new(true)}}, {"int8", Settings{SVDRank: new(4)}},
-		{"int8", Settings{QuantizedMatmul: new(true), QuantizedMatmulConv: new(true)}},
-		{"int8", Settings{QuantizedMatmul: new(true), QuantizedMatmulConv: new(true), SVDRank: new(4), Hadamard: new(true)}},
-		{"uint4", Settings{QuantizedMatmulConv: new(true), ScaleDtype: "uint8"}},
+		{"int8", tensorpress.Settings{}}, {"uint4", tensorpress.Settings{}}, {"float6_e3m2fn", tensorpress.Settings{}}, {"uint4", tensorpress.Settings{Hadamard: new(true)}},
+		{"uint3", tensorpress.Settings{Codebook: new(true)}}, {"int8", tensorpress.Settings{SVDRank: new(4)}},
+		{"int8", tensorpress.Settings{QuantizedMatmul: new(true), QuantizedMatmulConv: new(true)}},
+		{"int8", tensorpress.Settings{QuantizedMatmul: new(true), QuantizedMatmulConv: new(true), SVDRank: new(4), Hadamard: new(true)}},
+		{"uint4", tensorpress.Settings{QuantizedMatmulConv: new(true), ScaleDtype: "uint8"}},
 	} {
 		t.Run(fmt.Sprint(tt.dtype, tt.settings), func(t *testing.T) {
-			comeBack(t, source, len(shapes), func(layout string) Options {
-				return Options{
-					Layout: layout, Layer: also(tt.settings, Settings{Dtype: tt.dtype}), Conv: true, Embedding: true,
-					Preset: "none", MinNumel: ptr(0),
+			comeBack(t, source, len(shapes), func(layout string) tensorpress.Options {
+				return tensorpress.Options{
+					Layout: layout, Layer: fixture.Also(tt.settings, tensorpress.Settings{Dtype: tt.dtype}), Conv: true, Embedding: true,
+					Preset: "none", MinNumel: fixture.Ptr(0),
 				}
 			})
 		})
@@ -145,17 +119,17 @@ func TestLike(t *testing.T) {
 	source := realLayers(t)
 	for _, layout := range []string{"sdnq", "comfy"} {
 		first, again := filepath.Join(t.TempDir(), "out.safetensors"), filepath.Join(t.TempDir(), "out.safetensors")
-		o := Options{
-			Layout: layout, Layer: Settings{Dtype: "uint4", Hadamard: new(true), SVDRank: new(4)},
-			Rules: rules("key=int8,group-size=32", "query=uint3,codebook,hadamard=false", "intermediate=int8,svd-rank=0,scale-dtype=uint8"),
+		o := tensorpress.Options{
+			Layout: layout, Layer: tensorpress.Settings{Dtype: "uint4", Hadamard: new(true), SVDRank: new(4)},
+			Rules: fixture.Rules("key=int8,group-size=32", "query=uint3,codebook,hadamard=false", "intermediate=int8,svd-rank=0,scale-dtype=uint8"),
 		}
-		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(first), o); err != nil {
+		if _, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(first), o); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(again), Options{Layout: layout, Like: files.Dir(first)}); err != nil {
+		if _, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(again), tensorpress.Options{Layout: layout, Like: files.Dir(first)}); err != nil {
 			t.Fatal(err)
 		}
-		if list := differences(t, again, first); len(list) > 0 {
+		if list := fixture.Differences(t, again, first); len(list) > 0 {
 			t.Errorf("%s: %v", layout, list)
 		}
 	}
@@ -165,7 +139,7 @@ func TestLike(t *testing.T) {
 // says of them, must be sdnq's own.
 func TestDynamicChoosesAsSDNQ(t *testing.T) {
 	t.Parallel()
-	for i, row := range tsv(t, "testdata/golden/dynamic.tsv") {
+	for i, row := range fixture.Tsv(t, "testdata/golden/dynamic.tsv") {
 		if testing.Short() && i%4 > 0 { // a single dtype, several that a bound decides among, and products
 			continue
 		}
@@ -180,8 +154,8 @@ func TestDynamicChoosesAsSDNQ(t *testing.T) {
 		if err := os.WriteFile(config, text, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		o := Options{Layout: "sdnq", Preset: "none", Keep: []string{"embedd"}, Config: config}
-		if _, err := Quantize(t.Context(), files.Dir("testdata/minilm.safetensors"), files.Dir(filepath.Join(dir, "out.safetensors")), o); err != nil {
+		o := tensorpress.Options{Layout: "sdnq", Preset: "none", Keep: []string{"embedd"}, Config: config}
+		if _, err := tensorpress.Quantize(t.Context(), files.Dir("testdata/minilm.safetensors"), files.Dir(filepath.Join(dir, "out.safetensors")), o); err != nil {
 			t.Fatalf("%s: %v", row[0], err)
 		}
 		var got map[string]any

@@ -1,4 +1,4 @@
-package tensorpress
+package tensorpress_test
 
 import (
 	"context"
@@ -10,41 +10,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/codec"
-	"github.com/tensorpress/tensorpress/internal/engine"
-	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 )
 
-// Resources are what the options of every call have in common.
-type Resources = engine.Resources
-
-// rules are --set's, in their words.
-func rules(texts ...string) []Rule {
-	var all []Rule
-	for _, text := range texts {
-		r, err := plan.ParseRule(text)
-		if err != nil {
-			panic(err)
-		}
-		all = append(all, r)
-	}
-	return all
-}
-
-// also returns settings with what more says in its place.
-func also(s, more Settings) Settings {
-	to, from := reflect.ValueOf(&s).Elem(), reflect.ValueOf(more)
-	for i := range from.NumField() {
-		if v := from.Field(i); !v.IsZero() {
-			to.Field(i).Set(v)
-		}
-	}
-	return s
-}
-
 // say adds a setting by the name of its flag.
-func say(s *Settings, flag string, v any) {
+func say(s *tensorpress.Settings, flag string, v any) {
 	if err := codec.Parse(s, flag, fmt.Sprint(v), true); err != nil {
 		panic(err)
 	}
@@ -56,37 +29,46 @@ func TestEveryCallHearsItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	plain := "testdata/minilm.safetensors"
-	quantized := quantized(t, plain, Options{Layer: Settings{Dtype: "uint4"}})
+	quantized := fixture.Quantized(t, plain, tensorpress.Options{Layer: tensorpress.Settings{Dtype: "uint4"}})
 	dest := filepath.Join(t.TempDir(), "out.safetensors")
 	for name, call := range map[string]func() error{
-		"Quantize": func() error { _, err := Quantize(ctx, files.Dir(plain), files.Dir(dest), Options{}); return err },
-		"Plan":     func() error { _, err := Plan(ctx, files.Dir(plain), nil, Options{}); return err },
+		"Quantize": func() error {
+			_, err := tensorpress.Quantize(ctx, files.Dir(plain), files.Dir(dest), tensorpress.Options{})
+			return err
+		},
+		"Plan": func() error {
+			_, err := tensorpress.Plan(ctx, files.Dir(plain), nil, tensorpress.Options{})
+			return err
+		},
 		"Dequantize": func() error {
-			_, err := Dequantize(ctx, files.Dir(quantized), files.Dir(dest), DequantizeOptions{})
+			_, err := tensorpress.Dequantize(ctx, files.Dir(quantized), files.Dir(dest), tensorpress.DequantizeOptions{})
 			return err
 		},
 		"PlanDequantize": func() error {
-			_, err := PlanDequantize(ctx, files.Dir(quantized), nil, DequantizeOptions{})
+			_, err := tensorpress.PlanDequantize(ctx, files.Dir(quantized), nil, tensorpress.DequantizeOptions{})
 			return err
 		},
 		"Transcode": func() error {
-			_, err := Transcode(ctx, files.Dir(quantized), files.Dir(dest), TranscodeOptions{Layout: "sdnq"})
+			_, err := tensorpress.Transcode(ctx, files.Dir(quantized), files.Dir(dest), tensorpress.TranscodeOptions{Layout: "sdnq"})
 			return err
 		},
 		"PlanTranscode": func() error {
-			_, err := PlanTranscode(ctx, files.Dir(quantized), nil, TranscodeOptions{Layout: "sdnq"})
+			_, err := tensorpress.PlanTranscode(ctx, files.Dir(quantized), nil, tensorpress.TranscodeOptions{Layout: "sdnq"})
 			return err
 		},
 		"Migrate": func() error {
-			_, err := Migrate(ctx, files.Dir(quantized), files.Dir(dest), MigrateOptions{InputScale: true})
+			_, err := tensorpress.Migrate(ctx, files.Dir(quantized), files.Dir(dest), tensorpress.MigrateOptions{InputScale: true})
 			return err
 		},
 		"PlanMigrate": func() error {
-			_, err := PlanMigrate(ctx, files.Dir(quantized), nil, MigrateOptions{InputScale: true})
+			_, err := tensorpress.PlanMigrate(ctx, files.Dir(quantized), nil, tensorpress.MigrateOptions{InputScale: true})
 			return err
 		},
-		"Verify":  func() error { _, err := Verify(ctx, files.Dir(quantized), VerifyOptions{}); return err },
-		"Inspect": func() error { _, err := Inspect(ctx, files.Dir(quantized)); return err },
+		"Verify": func() error {
+			_, err := tensorpress.Verify(ctx, files.Dir(quantized), tensorpress.VerifyOptions{})
+			return err
+		},
+		"Inspect": func() error { _, err := tensorpress.Inspect(ctx, files.Dir(quantized)); return err },
 	} {
 		if err := call(); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v, want that it was cancelled", name, err)
@@ -96,17 +78,17 @@ func TestEveryCallHearsItsContext(t *testing.T) {
 
 // TestPlanDequantize: a plan says what the call does, and writes nothing.
 func TestPlanDequantize(t *testing.T) {
-	source := quantized(t, "testdata/minilm.safetensors", Options{Layer: Settings{Dtype: "uint4"}})
+	source := fixture.Quantized(t, "testdata/minilm.safetensors", tensorpress.Options{Layer: tensorpress.Settings{Dtype: "uint4"}})
 	dest := filepath.Join(t.TempDir(), "out.safetensors")
-	o := DequantizeOptions{Dtype: "f16"}
-	planned, err := PlanDequantize(t.Context(), files.Dir(source), files.Dir(dest), o)
+	o := tensorpress.DequantizeOptions{Dtype: "f16"}
+	planned, err := tensorpress.PlanDequantize(t.Context(), files.Dir(source), files.Dir(dest), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(dest); err == nil {
 		t.Error("a plan wrote the output")
 	}
-	done, err := Dequantize(t.Context(), files.Dir(source), files.Dir(dest), o)
+	done, err := tensorpress.Dequantize(t.Context(), files.Dir(source), files.Dir(dest), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,24 +102,24 @@ func TestPlanDequantize(t *testing.T) {
 // refused with the rule's name.
 func TestRulesOfTheAPI(t *testing.T) {
 	source := "testdata/minilm.safetensors"
-	same := []Rule{
-		{Pattern: `query`, Layer: Settings{Dtype: "uint4", GroupSize: new(32), Hadamard: new(true)}},
-		{Pattern: `embeddings`, Kind: "linear", Layer: Settings{Dtype: "int8"}}, {Pattern: `key`, Keep: true},
+	same := []tensorpress.Rule{
+		{Pattern: `query`, Layer: tensorpress.Settings{Dtype: "uint4", GroupSize: new(32), Hadamard: new(true)}},
+		{Pattern: `embeddings`, Kind: "linear", Layer: tensorpress.Settings{Dtype: "int8"}}, {Pattern: `key`, Keep: true},
 	}
-	written := rules("query=uint4,group-size=32,hadamard", "embeddings=kind=linear,int8", "key=keep")
+	written := fixture.Rules("query=uint4,group-size=32,hadamard", "embeddings=kind=linear,int8", "key=keep")
 	for i := range written {
 		written[i].Text = ""
 	}
 	if !reflect.DeepEqual(same, written) {
 		t.Errorf("%+v, want %+v", same, written)
 	}
-	for want, r := range map[string]Rule{
-		`pattern "("`: {Pattern: "("}, "keep stands alone": {Pattern: "key", Keep: true, Layer: Settings{Dtype: "int8"}},
-		`unknown kind "conv9d"`: {Pattern: "key", Kind: "conv9d"}, "int17": {Pattern: "key", Layer: Settings{Dtype: "int17"}},
+	for want, r := range map[string]tensorpress.Rule{
+		`pattern "("`: {Pattern: "("}, "keep stands alone": {Pattern: "key", Keep: true, Layer: tensorpress.Settings{Dtype: "int8"}},
+		`unknown kind "conv9d"`: {Pattern: "key", Kind: "conv9d"}, "int17": {Pattern: "key", Layer: tensorpress.Settings{Dtype: "int17"}},
 		"my rule: ": {Pattern: "nothing", Keep: true, Text: "my rule"},
 	} {
-		_, err := Plan(t.Context(), files.Dir(source), nil, Options{Rules: []Rule{r}})
-		if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), want) {
+		_, err := tensorpress.Plan(t.Context(), files.Dir(source), nil, tensorpress.Options{Rules: []tensorpress.Rule{r}})
+		if !errors.Is(err, tensorpress.ErrUsage) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %s", r, err, want)
 		}
 	}

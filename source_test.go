@@ -1,4 +1,4 @@
-package tensorpress
+package tensorpress_test
 
 import (
 	"archive/zip"
@@ -18,7 +18,9 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -106,7 +108,7 @@ func contents(t *testing.T, path string) map[string][]byte {
 		folder = filepath.Dir(path)
 	}
 	for _, name := range names {
-		all[name] = fileBytes(t, filepath.Join(folder, name))
+		all[name] = fixture.FileBytes(t, filepath.Join(folder, name))
 	}
 	return all
 }
@@ -206,24 +208,24 @@ func (w *writes) Abort() error {
 // TestStore: a model in a store of objects must become what the same one on disk
 // becomes, and its weights be read about once, in large ranges: each is a request.
 func TestStore(t *testing.T) {
-	source := written(t, []safetensors.Tensor{
+	source := fixture.Written(t, []safetensors.Tensor{
 		{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{1024, 4096}},
 		{Name: "b.weight", Dtype: safetensors.BF16, Shape: []int{4096, 1024}},
 		{Name: "c.weight", Dtype: safetensors.BF16, Shape: []int{256, 16384}},
 		{Name: "d.bias", Dtype: safetensors.F32, Shape: []int{1 << 20}},
 	})
-	store := newObjects(map[string][]byte{"m.safetensors": fileBytes(t, source)})
+	store := newObjects(map[string][]byte{"m.safetensors": fixture.FileBytes(t, source)})
 	size := int64(len(store.content["m.safetensors"]))
 	for _, dtype := range []string{"int8_tensorwise", "nvfp4", "int8_blockwise", "asym_w4a8_int8", "sdnq:uint4"} {
 		clear(store.bytes)
 		clear(store.ranges)
 		want := filepath.Join(t.TempDir(), "want.safetensors")
-		o := Options{Layout: "comfy", Layer: Settings{Dtype: dtype}, Preset: "none"}
-		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(want), o); err != nil {
+		o := tensorpress.Options{Layout: "comfy", Layer: tensorpress.Settings{Dtype: dtype}, Preset: "none"}
+		if _, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(want), o); err != nil {
 			t.Fatal(err)
 		}
 		got := &memory{name: "mem/want.safetensors"}
-		r, err := Quantize(t.Context(), files.At(store, "m.safetensors"), got, o)
+		r, err := tensorpress.Quantize(t.Context(), files.At(store, "m.safetensors"), got, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -241,14 +243,14 @@ func TestStore(t *testing.T) {
 
 		small := newObjects(got.seen)
 		back, restored := &memory{name: "mem/back"}, filepath.Join(t.TempDir(), "back.safetensors")
-		if _, err := Dequantize(t.Context(), small, back, DequantizeOptions{}); err != nil {
+		if _, err := tensorpress.Dequantize(t.Context(), small, back, tensorpress.DequantizeOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Dequantize(t.Context(), files.Dir(want), files.Dir(restored), DequantizeOptions{}); err != nil {
+		if _, err := tensorpress.Dequantize(t.Context(), files.Dir(want), files.Dir(restored), tensorpress.DequantizeOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range slices.Sorted(maps.Keys(back.seen)) {
-			if filepath.Ext(name) == ".safetensors" && !bytes.Equal(back.seen[name], fileBytes(t, restored)) {
+			if filepath.Ext(name) == ".safetensors" && !bytes.Equal(back.seen[name], fixture.FileBytes(t, restored)) {
 				t.Errorf("%s: %s has other bytes than one from disk", dtype, name)
 			}
 		}
@@ -258,12 +260,12 @@ func TestStore(t *testing.T) {
 			}
 		}
 
-		v, err := Verify(t.Context(), files.Dir(want), VerifyOptions{Source: files.At(store, "m.safetensors")})
+		v, err := tensorpress.Verify(t.Context(), files.Dir(want), tensorpress.VerifyOptions{Source: files.At(store, "m.safetensors")})
 		if err != nil || !v.OK {
 			t.Errorf("%v, %v", v, err)
 		}
 	}
-	i, err := Inspect(t.Context(), files.At(store, "m.safetensors"))
+	i, err := tensorpress.Inspect(t.Context(), files.At(store, "m.safetensors"))
 	if err != nil || i.Bytes == 0 || i.Path != "store://bucket/model/m.safetensors" {
 		t.Errorf("%+v, %v", i, err)
 	}
@@ -278,12 +280,12 @@ func TestStoredFolders(t *testing.T) {
 			store.version = func(string) string { return "1" }
 			want := filepath.Join(t.TempDir(), "out")
 			dtype := "uint8"
-			o := Options{Layout: "sdnq", Layer: Settings{Dtype: dtype}, ShardSize: 300_000}
-			planned, err := Plan(t.Context(), store, nil, o)
+			o := tensorpress.Options{Layout: "sdnq", Layer: tensorpress.Settings{Dtype: dtype}, ShardSize: 300_000}
+			planned, err := tensorpress.Plan(t.Context(), store, nil, o)
 			if err != nil {
 				t.Fatal(err)
 			}
-			quantized, err := Quantize(t.Context(), files.Dir(source), files.Dir(want), o)
+			quantized, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(want), o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -291,7 +293,7 @@ func TestStoredFolders(t *testing.T) {
 				t.Errorf("planned %d layers, wrote %d", len(planned.Layers), len(quantized.Layers))
 			}
 			for dest, sink := range map[string]files.Sink{"memory": &memory{name: "mem/out"}, "disk": files.Dir(filepath.Join(t.TempDir(), "out"))} {
-				if _, err := Quantize(t.Context(), store, sink, o); err != nil {
+				if _, err := tensorpress.Quantize(t.Context(), store, sink, o); err != nil {
 					t.Fatal(dest, err)
 				}
 				if m, ok := sink.(*memory); ok {
@@ -302,15 +304,15 @@ func TestStoredFolders(t *testing.T) {
 			}
 
 			restored := filepath.Join(t.TempDir(), "restored")
-			if _, err := Dequantize(t.Context(), files.Dir(want), files.Dir(restored), DequantizeOptions{}); err != nil {
+			if _, err := tensorpress.Dequantize(t.Context(), files.Dir(want), files.Dir(restored), tensorpress.DequantizeOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			back := &memory{name: "mem/restored"}
-			if _, err := Dequantize(t.Context(), newObjects(contents(t, want)), back, DequantizeOptions{}); err != nil {
+			if _, err := tensorpress.Dequantize(t.Context(), newObjects(contents(t, want)), back, tensorpress.DequantizeOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			equalFiles(t, back.seen, contents(t, restored))
-			v, err := Verify(t.Context(), newObjects(contents(t, want)), VerifyOptions{Source: store, For: "sdnext"})
+			v, err := tensorpress.Verify(t.Context(), newObjects(contents(t, want)), tensorpress.VerifyOptions{Source: store, For: "sdnext"})
 			if err != nil || !v.OK {
 				t.Errorf("%+v, %v", v, err)
 			}
@@ -332,8 +334,8 @@ func pipelineSource(t *testing.T) string {
 	} {
 		put(t, filepath.Join(dir, filepath.FromSlash(name)), []byte(text))
 	}
-	put(t, filepath.Join(dir, "transformer", "diffusion_pytorch_model.safetensors"), fileBytes(t, "testdata/minilm.safetensors"))
-	put(t, filepath.Join(dir, "vae", "diffusion_pytorch_model.safetensors"), fileBytes(t, "testdata/minilm.safetensors"))
+	put(t, filepath.Join(dir, "transformer", "diffusion_pytorch_model.safetensors"), fixture.FileBytes(t, "testdata/minilm.safetensors"))
+	put(t, filepath.Join(dir, "vae", "diffusion_pytorch_model.safetensors"), fixture.FileBytes(t, "testdata/minilm.safetensors"))
 	return dir
 }
 
@@ -342,10 +344,10 @@ func pipelineSource(t *testing.T) string {
 func shardedSource(t *testing.T) string {
 	t.Helper()
 	whole, dir := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "shards")
-	put(t, filepath.Join(whole, "model.safetensors"), fileBytes(t, "testdata/minilm.safetensors"))
+	put(t, filepath.Join(whole, "model.safetensors"), fixture.FileBytes(t, "testdata/minilm.safetensors"))
 	put(t, filepath.Join(whole, "config.json"), []byte(`{"model_type": "bert", "architectures": ["BertModel"]}`))
 	put(t, filepath.Join(whole, "tokenizer.json"), bytes.Repeat([]byte("x"), 100))
-	if _, err := Quantize(t.Context(), files.Dir(whole), files.Dir(dir), Options{Keep: []string{"."}, ShardSize: 300_000}); err != nil {
+	if _, err := tensorpress.Quantize(t.Context(), files.Dir(whole), files.Dir(dir), tensorpress.Options{Keep: []string{"."}, ShardSize: 300_000}); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -362,7 +364,7 @@ func put(t *testing.T, path string, data []byte) {
 // as the error that it is, and leave nothing behind.
 func TestStoreFails(t *testing.T) {
 	broken := errors.New("connection reset")
-	model := fileBytes(t, "testdata/minilm.safetensors")
+	model := fixture.FileBytes(t, "testdata/minilm.safetensors")
 	tests := []struct {
 		name    string
 		content map[string][]byte
@@ -381,13 +383,13 @@ func TestStoreFails(t *testing.T) {
 				return broken
 			}
 		}, broken, "store://bucket/model/model.safetensors: tensor "},
-		{"nothing", map[string][]byte{"a/b.txt": nil}, nil, ErrSource, "no .safetensors file in the folder"},
-		{"other names", map[string][]byte{"/model.safetensors": model}, nil, ErrSource, `lists "/model.safetensors"`},
-		{"damaged", map[string][]byte{"model.safetensors": []byte("<html>")}, nil, ErrSource, "a web page"},
+		{"nothing", map[string][]byte{"a/b.txt": nil}, nil, tensorpress.ErrSource, "no .safetensors file in the folder"},
+		{"other names", map[string][]byte{"/model.safetensors": model}, nil, tensorpress.ErrSource, `lists "/model.safetensors"`},
+		{"damaged", map[string][]byte{"model.safetensors": []byte("<html>")}, nil, tensorpress.ErrSource, "a web page"},
 		{"changed", nil, func(o *objects) {
 			n := 0
 			o.version = func(string) string { n++; return fmt.Sprint(n) }
-		}, ErrSource, "changed"},
+		}, tensorpress.ErrSource, "changed"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -399,7 +401,7 @@ func TestStoreFails(t *testing.T) {
 				tt.change(o)
 			}
 			sink := &memory{name: "mem/out"}
-			_, err := Quantize(t.Context(), o, sink, Options{})
+			_, err := tensorpress.Quantize(t.Context(), o, sink, tensorpress.Options{})
 			if !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("got %v, want %q", err, tt.text)
 			}
@@ -408,7 +410,7 @@ func TestStoreFails(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Quantize(t.Context(), files.At(newObjects(nil), "none.safetensors"), &memory{name: "x.safetensors"}, Options{}); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := tensorpress.Quantize(t.Context(), files.At(newObjects(nil), "none.safetensors"), &memory{name: "x.safetensors"}, tensorpress.Options{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v, want ErrNotExist", err)
 	}
 }
@@ -417,7 +419,7 @@ func TestStoreFails(t *testing.T) {
 func TestStoreHearsTheContext(t *testing.T) {
 	for _, first := range []int{0, 1} { // range of the header; of weights
 		ctx, cancel := context.WithCancel(t.Context())
-		o := newObjects(map[string][]byte{"m.safetensors": fileBytes(t, "testdata/minilm.safetensors")})
+		o := newObjects(map[string][]byte{"m.safetensors": fixture.FileBytes(t, "testdata/minilm.safetensors")})
 		o.read = func(ctx context.Context, before int) error {
 			if before < first {
 				return nil
@@ -431,7 +433,7 @@ func TestStoreHearsTheContext(t *testing.T) {
 			}
 		}
 		sink := &memory{name: "mem/m.safetensors"}
-		if _, err := Quantize(ctx, files.At(o, "m.safetensors"), sink, Options{}); !errors.Is(err, context.Canceled) {
+		if _, err := tensorpress.Quantize(ctx, files.At(o, "m.safetensors"), sink, tensorpress.Options{}); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v, want context.Canceled", err)
 		}
 		if sink.seen != nil || sink.left != 0 {
@@ -474,18 +476,18 @@ func (s unseekable) Open(name string) (fs.File, error) {
 // TestFS: file systems of Go's hold models, too, if their files can be read from
 // anywhere in them.
 func TestFS(t *testing.T) {
-	model := fileBytes(t, "testdata/minilm.safetensors")
+	model := fixture.FileBytes(t, "testdata/minilm.safetensors")
 	inMemory := fstest.MapFS{"a/model.safetensors": {Data: model}, "a/config.json": {Data: []byte("{}")}}
 	want := filepath.Join(t.TempDir(), "out")
 	source := filepath.Join(t.TempDir(), "a")
 	put(t, filepath.Join(source, "model.safetensors"), model)
 	put(t, filepath.Join(source, "config.json"), []byte("{}"))
-	if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(want), Options{}); err != nil {
+	if _, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(want), tensorpress.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	for name, fsys := range map[string]fs.FS{"memory": inMemory, "seekable": seekable{inMemory}, "disk": os.DirFS(filepath.Dir(source))} {
 		dest := filepath.Join(t.TempDir(), "out")
-		if _, err := Quantize(t.Context(), files.At(files.FS(fsys), "a"), files.Dir(dest), Options{}); err != nil {
+		if _, err := tensorpress.Quantize(t.Context(), files.At(files.FS(fsys), "a"), files.Dir(dest), tensorpress.Options{}); err != nil {
 			t.Fatal(name, err)
 		}
 		equalFiles(t, contents(t, dest), contents(t, want))
@@ -501,8 +503,8 @@ func TestFS(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, fsys := range map[string]fs.FS{"zip": zipped, "unseekable": unseekable{inMemory}} {
-		_, err := Plan(t.Context(), files.At(files.FS(fsys), "a/model.safetensors"), nil, Options{})
-		if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "a/model.safetensors") || !strings.Contains(err.Error(), "from its beginning alone") {
+		_, err := tensorpress.Plan(t.Context(), files.At(files.FS(fsys), "a/model.safetensors"), nil, tensorpress.Options{})
+		if !errors.Is(err, tensorpress.ErrSource) || !strings.Contains(err.Error(), "a/model.safetensors") || !strings.Contains(err.Error(), "from its beginning alone") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -514,11 +516,11 @@ func TestSink(t *testing.T) {
 	source := files.Dir("testdata/minilm.safetensors")
 	for _, reads := range []bool{false, true} {
 		sink := &memory{name: "mem/m.safetensors", reads: reads}
-		r, err := Quantize(t.Context(), source, sink, Options{Measure: true})
+		r, err := tensorpress.Quantize(t.Context(), source, sink, tensorpress.Options{Measure: true})
 		switch {
 		case reads && (err != nil || r.Total == nil || *r.Total.RelMSE > 1e-3):
 			t.Errorf("%+v, %v", r, err)
-		case !reads && (!errors.Is(err, ErrUsage) || sink.seen != nil):
+		case !reads && (!errors.Is(err, tensorpress.ErrUsage) || sink.seen != nil):
 			t.Errorf("got %v, want ErrUsage", err)
 		}
 		if sink.left != 0 {
@@ -526,33 +528,33 @@ func TestSink(t *testing.T) {
 		}
 	}
 	there := &memory{name: "mem/m.safetensors", seen: map[string][]byte{}}
-	if _, err := Quantize(t.Context(), source, there, Options{}); !errors.Is(err, fs.ErrExist) || !errors.Is(err, ErrUsage) {
+	if _, err := tensorpress.Quantize(t.Context(), source, there, tensorpress.Options{}); !errors.Is(err, fs.ErrExist) || !errors.Is(err, tensorpress.ErrUsage) {
 		t.Errorf("got %v, want fs.ErrExist", err)
 	}
-	if _, err := Quantize(t.Context(), source, there, Options{Force: true}); err != nil || !there.replace {
+	if _, err := tensorpress.Quantize(t.Context(), source, there, tensorpress.Options{Force: true}); err != nil || !there.replace {
 		t.Errorf("got %v", err)
 	}
 	full := &memory{name: "mem/m.safetensors", create: errors.New("no room")}
-	if _, err := Quantize(t.Context(), source, full, Options{}); !errors.Is(err, full.create) || full.seen != nil || full.left != 0 {
+	if _, err := tensorpress.Quantize(t.Context(), source, full, tensorpress.Options{}); !errors.Is(err, full.create) || full.seen != nil || full.left != 0 {
 		t.Errorf("got %v", err)
 	}
-	if _, err := Quantize(t.Context(), source, nil, Options{}); !errors.Is(err, ErrUsage) {
+	if _, err := tensorpress.Quantize(t.Context(), source, nil, tensorpress.Options{}); !errors.Is(err, tensorpress.ErrUsage) {
 		t.Errorf("got %v, want ErrUsage", err)
 	}
 
 	sdnq, dtype := &memory{name: "mem/m.safetensors"}, "int5"
-	r, err := Quantize(t.Context(), source, sdnq, Options{Layout: "sdnq", Layer: Settings{Dtype: dtype}})
+	r, err := tensorpress.Quantize(t.Context(), source, sdnq, tensorpress.Options{Layout: "sdnq", Layer: tensorpress.Settings{Dtype: dtype}})
 	if err != nil || len(sdnq.seen) != 1 || !strings.Contains(strings.Join(r.Notes, " "), "in the header") {
 		t.Errorf("%v, %v", r, err)
 	}
-	if _, err := Quantize(t.Context(), source, sdnq, Options{Layout: "sdnq", Layer: Settings{Dtype: dtype}, For: "invokeai", Force: true}); !errors.Is(err, ErrUsage) {
+	if _, err := tensorpress.Quantize(t.Context(), source, sdnq, tensorpress.Options{Layout: "sdnq", Layer: tensorpress.Settings{Dtype: dtype}, For: "invokeai", Force: true}); !errors.Is(err, tensorpress.ErrUsage) {
 		t.Errorf("got %v, want ErrUsage", err)
 	}
 	moved := &memory{name: "mem/moved.safetensors", reads: true}
-	if _, err := Transcode(t.Context(), newObjects(sdnq.seen), &memory{name: "mem/moved"}, TranscodeOptions{Layout: "comfy", Requantize: true}); !errors.Is(err, ErrUsage) {
+	if _, err := tensorpress.Transcode(t.Context(), newObjects(sdnq.seen), &memory{name: "mem/moved"}, tensorpress.TranscodeOptions{Layout: "comfy", Requantize: true}); !errors.Is(err, tensorpress.ErrUsage) {
 		t.Errorf("got %v, want ErrUsage", err)
 	}
-	if _, err := Transcode(t.Context(), files.At(newObjects(sdnq.seen), "m.safetensors"), moved, TranscodeOptions{Layout: "comfy", Requantize: true}); err != nil || len(moved.seen) != 1 {
+	if _, err := tensorpress.Transcode(t.Context(), files.At(newObjects(sdnq.seen), "m.safetensors"), moved, tensorpress.TranscodeOptions{Layout: "comfy", Requantize: true}); err != nil || len(moved.seen) != 1 {
 		t.Errorf("%v, %v", moved.seen, err)
 	}
 }
@@ -560,20 +562,20 @@ func TestSink(t *testing.T) {
 // TestSinkScratch: a search that puts things on disk must find room without a stage.
 func TestSinkScratch(t *testing.T) {
 	dtype := "uint4"
-	o := Options{Layout: "comfy", Layer: Settings{Dtype: dtype, SVDRank: new(64)}, Memory: 1 << 20}
+	o := tensorpress.Options{Layout: "comfy", Layer: tensorpress.Settings{Dtype: dtype, SVDRank: new(64)}, Memory: 1 << 20}
 	want := filepath.Join(t.TempDir(), "m.safetensors")
 	o.Only = []string{`intermediate`}
-	if _, err := Quantize(t.Context(), files.Dir("testdata/minilm.safetensors"), files.Dir(want), o); err != nil {
+	if _, err := tensorpress.Quantize(t.Context(), files.Dir("testdata/minilm.safetensors"), files.Dir(want), o); err != nil {
 		t.Fatal(err)
 	}
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
 	got := &memory{name: "mem/m.safetensors"}
-	if _, err := Quantize(t.Context(), files.Dir("testdata/minilm.safetensors"), got, o); err != nil {
+	if _, err := tensorpress.Quantize(t.Context(), files.Dir("testdata/minilm.safetensors"), got, o); err != nil {
 		t.Fatal(err)
 	}
 	equalFiles(t, got.seen, contents(t, want))
-	if names := left(t, temp); names != "" {
+	if names := fixture.Left(t, temp); names != "" {
 		t.Errorf("left behind: %s", names)
 	}
 }
@@ -586,17 +588,17 @@ func TestKinds(t *testing.T) {
 	folder := t.TempDir()
 	put(t, filepath.Join(folder, "mine.txt"), nil)
 	source := files.Dir("testdata/minilm.safetensors")
-	_, missing := Quantize(t.Context(), files.Dir("none.safetensors"), files.Dir("x.safetensors"), Options{})
-	_, nothing := Inspect(t.Context(), nil)
-	_, there := Quantize(t.Context(), source, files.Dir(dest), Options{})
-	_, planned := Plan(t.Context(), source, files.Dir(dest), Options{})
-	_, others := Quantize(t.Context(), files.Dir(filepath.Dir(shardedSource(t))+"/shards"), files.Dir(folder), Options{Force: true})
+	_, missing := tensorpress.Quantize(t.Context(), files.Dir("none.safetensors"), files.Dir("x.safetensors"), tensorpress.Options{})
+	_, nothing := tensorpress.Inspect(t.Context(), nil)
+	_, there := tensorpress.Quantize(t.Context(), source, files.Dir(dest), tensorpress.Options{})
+	_, planned := tensorpress.Plan(t.Context(), source, files.Dir(dest), tensorpress.Options{})
+	_, others := tensorpress.Quantize(t.Context(), files.Dir(filepath.Dir(shardedSource(t))+"/shards"), files.Dir(folder), tensorpress.Options{Force: true})
 	for err, kind := range map[error]error{missing: fs.ErrNotExist, nothing: fs.ErrNotExist, there: fs.ErrExist, planned: fs.ErrExist, others: fs.ErrExist} {
 		if !errors.Is(err, kind) {
 			t.Errorf("got %v, want %v", err, kind)
 		}
 	}
-	if !errors.Is(there, ErrUsage) {
+	if !errors.Is(there, tensorpress.ErrUsage) {
 		t.Errorf("%v is no ErrUsage", there)
 	}
 }

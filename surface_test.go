@@ -1,4 +1,4 @@
-package tensorpress
+package tensorpress_test
 
 import (
 	"flag"
@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tensorpress/tensorpress/internal/fixture"
 )
 
 var updateSurface = flag.Bool("update-surface", false, "write the list of public names anew")
@@ -30,7 +32,7 @@ func TestSurface(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	was := strings.Fields(string(fileBytes(t, list)))
+	was := strings.Fields(string(fixture.FileBytes(t, list)))
 	for _, name := range names {
 		if !slices.Contains(was, name) {
 			t.Errorf("%s is public and not in %s", name, list)

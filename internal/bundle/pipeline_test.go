@@ -1,4 +1,4 @@
-package tensorpress
+package bundle_test
 
 import (
 	"os"
@@ -6,14 +6,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 )
 
 // TestPipeline: of a diffusers pipeline the transformer is quantized as it is
 // by itself, and all else is the same file.
 func TestPipeline(t *testing.T) {
 	source, dest := t.TempDir(), filepath.Join(t.TempDir(), "out")
-	if err := os.CopyFS(filepath.Join(source, "transformer"), os.DirFS(sdnqSource(t, "int8"))); err != nil {
+	if err := os.CopyFS(filepath.Join(source, "transformer"), os.DirFS(fixture.SdnqSource(t, "int8"))); err != nil {
 		t.Fatal(err)
 	}
 	texts := map[string]string{
@@ -31,7 +33,7 @@ func TestPipeline(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), Options{MinNumel: ptr(8192)})
+	r, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(dest), tensorpress.Options{MinNumel: fixture.Ptr(8192)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,13 +43,13 @@ func TestPipeline(t *testing.T) {
 		}
 	}
 	const weights = "diffusion_pytorch_model.safetensors"
-	if fileHash(t, filepath.Join(dest, "transformer", weights)) != fileHash(t, "testdata/golden/sdnq/int8/"+weights) {
+	if fixture.FileHash(t, filepath.Join(dest, "transformer", weights)) != fixture.FileHash(t, "../../testdata/golden/sdnq/int8/"+weights) {
 		t.Error("the transformer is not what sdnq makes of it")
 	}
 	if !strings.HasPrefix(r.Layers[0].Name, "transformer/") || r.Layout != "sdnq" {
 		t.Errorf("report of %s, layout %s", r.Layers[0].Name, r.Layout)
 	}
-	if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(filepath.Join(dest, "x.safetensors")), Options{}); err == nil {
+	if _, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(filepath.Join(dest, "x.safetensors")), tensorpress.Options{}); err == nil {
 		t.Error("a pipeline went into one file")
 	}
 }

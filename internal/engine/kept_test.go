@@ -1,4 +1,4 @@
-package tensorpress
+package engine_test
 
 import (
 	"bytes"
@@ -6,8 +6,10 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/engine"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -19,9 +21,9 @@ func TestTurnsAndMemory(t *testing.T) {
 	for i, shape := range [][]int{{640, 1536}, {96, 1024}, {2100, 640}, {640, 2000}, {33, 700}} {
 		tensors = append(tensors, safetensors.Tensor{Name: string(rune('a'+i)) + ".weight", Dtype: safetensors.BF16, Shape: shape})
 	}
-	source := written(t, tensors)
+	source := fixture.Written(t, tensors)
 	var want []byte
-	for i, r := range []Resources{
+	for i, r := range []fixture.Resources{
 		{Threads: 1}, {Threads: 2}, {Threads: 7}, // all of each stays
 		{Threads: 1, Memory: 86 << 20}, {Threads: 3, Memory: 88 << 20}, // parts
 		{Threads: 3, Memory: 33 << 20}, {Threads: 2, Memory: 12 << 20}, // nothing, and the larger searches use the disk
@@ -31,8 +33,8 @@ func TestTurnsAndMemory(t *testing.T) {
 			continue
 		}
 		out := filepath.Join(t.TempDir(), "out.safetensors")
-		o := Options{Layout: "sdnq", Layer: Settings{Dtype: "uint4", SVDRank: new(24)}, Preset: "none", Threads: r.Threads, Memory: r.Memory, Progress: r.Progress}
-		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(out), o); err != nil {
+		o := tensorpress.Options{Layout: "sdnq", Layer: tensorpress.Settings{Dtype: "uint4", SVDRank: new(24)}, Preset: "none", Threads: r.Threads, Memory: r.Memory, Progress: r.Progress}
+		if _, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(out), o); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(out)
@@ -45,7 +47,7 @@ func TestTurnsAndMemory(t *testing.T) {
 		if !bytes.Equal(got, want) {
 			t.Errorf("%d threads, memory %d: another file", r.Threads, r.Memory)
 		}
-		if files := left(t, filepath.Dir(out)); files != "out.safetensors quantization_config.json" {
+		if files := fixture.Left(t, filepath.Dir(out)); files != "out.safetensors quantization_config.json" {
 			t.Errorf("left behind: %s", files)
 		}
 	}
@@ -53,7 +55,7 @@ func TestTurnsAndMemory(t *testing.T) {
 
 // TestKeeperLendsNoMore: the memory of a run is bounded, and is used again.
 func TestKeeperLendsNoMore(t *testing.T) {
-	k := engine.NewResidency(Resources{Threads: 2, Memory: 88 << 20}) // 24 MiB, 22 of it for searches
+	k := engine.NewResidency(fixture.Resources{Threads: 2, Memory: 88 << 20}) // 24 MiB, 22 of it for searches
 	a, b, c := k.Keep(100, 0), k.Keep(4<<20, 0), k.Keep(50, 0)
 	if b.Size != 1<<20 {
 		t.Fatalf("keeps %d bytes of a large weight, want half of 2 MiB", b.Size)
@@ -76,7 +78,7 @@ func TestKeeperLendsNoMore(t *testing.T) {
 	if d.Take(nil); len(d.Data) != 100 || k.Held != 100 {
 		t.Errorf("%d bytes beside a large search, of buffers of %d; want 100", len(d.Data), k.Held)
 	}
-	if k.Keep(100, 24<<20) != nil || engine.NewResidency(Resources{Threads: 2, Memory: 64 << 20}).Keep(100, 0) != nil {
+	if k.Keep(100, 24<<20) != nil || engine.NewResidency(fixture.Resources{Threads: 2, Memory: 64 << 20}).Keep(100, 0) != nil {
 		t.Error("keeps a weight where there is no memory")
 	}
 }
@@ -89,7 +91,7 @@ func TestThreadsWithinMemory(t *testing.T) {
 		memory  int64
 		want    int
 	}{{8, 0, 8}, {64, 0, 44}, {64, 64 << 20, 6}, {2, 64 << 20, 2}, {4, 1 << 20, 1}, {64, 1 << 30, 64}} {
-		if got := engine.Workers(Resources{Threads: test.threads, Memory: test.memory}); got != test.want {
+		if got := engine.Workers(fixture.Resources{Threads: test.threads, Memory: test.memory}); got != test.want {
 			t.Errorf("%d threads, memory %d: %d work, want %d", test.threads, test.memory, got, test.want)
 		}
 	}

@@ -1,4 +1,4 @@
-package tensorpress
+package convert_test
 
 import (
 	"context"
@@ -9,14 +9,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/convert"
 	"github.com/tensorpress/tensorpress/internal/ctq"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-const ctqLines = "testdata/golden/ctq/lines"
+const ctqLines = "../../testdata/golden/ctq/lines"
 
 // TestCommandLinesOfConvertToQuant: a script that calls convert_to_quant would
 // get another file. make_ctq_lines.py made the hashes.
@@ -24,17 +26,17 @@ func TestCommandLinesOfConvertToQuant(t *testing.T) {
 	t.Parallel()
 	sources := ctqSources(t)
 	equal, excused := 0, 0
-	for i, row := range tsv(t, ctqLines+"/lines.tsv") {
+	for i, row := range fixture.Tsv(t, ctqLines+"/lines.tsv") {
 		if testing.Short() && i%4 != 0 || row[2] == "failed" || row[3] > "1" {
 			continue // entries of a header have no order there
 		}
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
 		args := append([]string{"-i", sources[row[0]], "-o", dest, "--device", "cpu"}, ctqWords(row[1])...)
-		err := runCTQ(t.Context(), args, Resources{})
+		err := runCTQ(t.Context(), args, fixture.Resources{})
 		switch {
 		case err != nil:
 			t.Errorf("%s %s: %v", row[0], row[1], err)
-		case fileHash(t, dest) == row[2]:
+		case fixture.FileHash(t, dest) == row[2]:
 			equal++
 		case zeroLayer(t, sources[row[0]], dest):
 			excused++
@@ -80,7 +82,7 @@ func ctqWords(line string) (words []string) {
 // convert_to_quant writes tensors of shapes that nothing loads.
 func zeroLayer(t *testing.T, source, dest string) bool {
 	t.Helper()
-	v, err := Inspect(t.Context(), files.Dir(dest))
+	v, err := tensorpress.Inspect(t.Context(), files.Dir(dest))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +122,7 @@ func ctqSources(t *testing.T) map[string]string {
 		}
 		tensors, metadata = nil, nil
 	}
-	for _, row := range tsv(t, ctqLines+"/sources.tsv") {
+	for _, row := range fixture.Tsv(t, ctqLines+"/sources.tsv") {
 		if row[0] == "file" {
 			flush()
 			name = row[1]
@@ -222,7 +224,7 @@ func writeWith(t *testing.T, path string, tensors []safetensors.Tensor, data map
 }
 
 // runCTQ runs a command line of convert_to_quant.
-func runCTQ(ctx context.Context, args []string, r Resources) error {
+func runCTQ(ctx context.Context, args []string, r fixture.Resources) error {
 	c, err := ctq.Parse(args)
 	if err == nil {
 		_, err = convert.CTQ(ctx, c, r)
@@ -245,7 +247,7 @@ func optionRow(o ctq.Option) string {
 // TestPageNamesEveryOption: one who moves from convert_to_quant must find every
 // flag that a script may have.
 func TestPageNamesEveryOption(t *testing.T) {
-	page := string(fileBytes(t, "docs/from-convert_to_quant.md"))
+	page := string(fixture.FileBytes(t, "../../docs/from-convert_to_quant.md"))
 	options := ctq.Options()
 	if len(options) != 117+6 { // and the parts of the help
 		t.Errorf("%d options, want 117 and 6 of the help", len(options))
@@ -253,7 +255,7 @@ func TestPageNamesEveryOption(t *testing.T) {
 	seen := map[string]bool{}
 	for _, o := range options {
 		if !strings.Contains(page, optionRow(o)+"\n") {
-			t.Errorf("docs/from-convert_to_quant.md lacks the line\n%s", optionRow(o))
+			t.Errorf("../../docs/from-convert_to_quant.md lacks the line\n%s", optionRow(o))
 		}
 		for _, name := range o.Names {
 			if seen[name] {
@@ -270,7 +272,7 @@ func TestPageNamesEveryOption(t *testing.T) {
 func TestLayerConfig(t *testing.T) {
 	source := ctqSources(t)["mix"]
 	config := ctqLines + "/labels.layers.json"
-	r, err := Plan(t.Context(), files.Dir(source), nil, Options{Layout: "comfy", Preset: "none", LayerConfig: writtenText(t, `{
+	r, err := tensorpress.Plan(t.Context(), files.Dir(source), nil, tensorpress.Options{Layout: "comfy", Preset: "none", LayerConfig: writtenText(t, `{
 		"to_q": {"format": "float8_e4m3fn_blockwise", "block_size": 64},
 		"to_k": {"format": "float8_e4m3fn", "scaling_mode": "row"},
 		"fc1": {"format": "nvfp4", "block_size": 16, "full_precision_matrix_mult": true},
@@ -294,12 +296,12 @@ func TestLayerConfig(t *testing.T) {
 		}
 	}
 	exact, theirs := filepath.Join(t.TempDir(), "exact.safetensors"), filepath.Join(t.TempDir(), "ctq.safetensors")
-	o := Options{Layout: "comfy", Preset: "none", Layer: Settings{Dtype: "float8_e4m3fn", ExactReference: new(true)}, LayerConfig: config}
-	if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(exact), o); err != nil {
+	o := tensorpress.Options{Layout: "comfy", Preset: "none", Layer: tensorpress.Settings{Dtype: "float8_e4m3fn", ExactReference: new(true)}, LayerConfig: config}
+	if _, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(exact), o); err != nil {
 		t.Fatal(err)
 	}
-	err = runCTQ(t.Context(), []string{"-i", source, "-o", theirs, "--simple", "--layer-config", config}, Resources{})
-	if err != nil || fileHash(t, theirs) != fileHash(t, exact) {
+	err = runCTQ(t.Context(), []string{"-i", source, "-o", theirs, "--simple", "--layer-config", config}, fixture.Resources{})
+	if err != nil || fixture.FileHash(t, theirs) != fixture.FileHash(t, exact) {
 		t.Errorf("--exact-reference --layer-config gives another file than ctq, %v", err)
 	}
 }
@@ -321,7 +323,7 @@ func TestInputScales(t *testing.T) {
 		{"-i", source, "-o", first, "--simple", "--nvfp4", "--input-scales", writtenText(t, `{"c": 0.5, "a.1.mlp": 3}`)},
 		{"-i", source, "-o", second, "--simple", "--nvfp4", "--input-scales", first},
 	} {
-		if err := runCTQ(t.Context(), run, Resources{}); err != nil {
+		if err := runCTQ(t.Context(), run, fixture.Resources{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -335,7 +337,7 @@ func TestInputScales(t *testing.T) {
 	if err := f.ReadSection(tensor, raw, 0); err != nil || !ok || string(raw) != "\x00\x00\x40\x40" || len(tensor.Shape) > 0 {
 		t.Errorf("%v %x, want the scalar 3, %v", tensor, raw, err)
 	}
-	if _, ok := f.Header().Lookup("a.1.attn.input_scale"); ok || fileHash(t, first) != fileHash(t, second) {
+	if _, ok := f.Header().Lookup("a.1.attn.input_scale"); ok || fixture.FileHash(t, first) != fixture.FileHash(t, second) {
 		t.Error("scales of a file and of JSON give other files, or go to other layers")
 	}
 }

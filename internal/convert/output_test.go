@@ -1,4 +1,4 @@
-package tensorpress
+package convert_test
 
 import (
 	"context"
@@ -10,24 +10,26 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // conversions are all that make an output, from the source that each takes.
-var conversions = map[string]func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error){
-	"quantize": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
-		return Quantize(ctx, files.Dir(from["plain"]), files.Dir(dest), Options{Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+var conversions = map[string]func(ctx context.Context, from map[string]string, dest string, force bool, r fixture.Resources) (*report.Report, error){
+	"quantize": func(ctx context.Context, from map[string]string, dest string, force bool, r fixture.Resources) (*report.Report, error) {
+		return tensorpress.Quantize(ctx, files.Dir(from["plain"]), files.Dir(dest), tensorpress.Options{Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 	},
-	"dequantize": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
-		return Dequantize(ctx, files.Dir(from["sdnq"]), files.Dir(dest), DequantizeOptions{Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+	"dequantize": func(ctx context.Context, from map[string]string, dest string, force bool, r fixture.Resources) (*report.Report, error) {
+		return tensorpress.Dequantize(ctx, files.Dir(from["sdnq"]), files.Dir(dest), tensorpress.DequantizeOptions{Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 	},
-	"transcode": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
-		return Transcode(ctx, files.Dir(from["sdnq"]), files.Dir(dest), TranscodeOptions{Layout: "comfy", Rename: true, Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+	"transcode": func(ctx context.Context, from map[string]string, dest string, force bool, r fixture.Resources) (*report.Report, error) {
+		return tensorpress.Transcode(ctx, files.Dir(from["sdnq"]), files.Dir(dest), tensorpress.TranscodeOptions{Layout: "comfy", Rename: true, Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 	},
-	"migrate": func(ctx context.Context, from map[string]string, dest string, force bool, r Resources) (*report.Report, error) {
-		return Migrate(ctx, files.Dir(from["comfy"]), files.Dir(dest), MigrateOptions{AddKeys: `{"k": 1}`, Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+	"migrate": func(ctx context.Context, from map[string]string, dest string, force bool, r fixture.Resources) (*report.Report, error) {
+		return tensorpress.Migrate(ctx, files.Dir(from["comfy"]), files.Dir(dest), tensorpress.MigrateOptions{AddKeys: `{"k": 1}`, Force: force, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 	},
 }
 
@@ -39,13 +41,13 @@ func sources(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	shape := []int{256, 256}
-	write(t, filepath.Join(from["plain"], "model.safetensors"), []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: shape}},
+	fixture.Write(t, filepath.Join(from["plain"], "model.safetensors"), []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: shape}},
 		map[string][]byte{"a.weight": make([]byte, 2*256*256)})
 	if err := os.WriteFile(filepath.Join(from["plain"], "README.md"), []byte("words"), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	for _, layout := range []string{"sdnq", "comfy"} {
-		if _, err := Quantize(t.Context(), files.Dir(from["plain"]), files.Dir(from[layout]), Options{Layout: layout}); err != nil {
+		if _, err := tensorpress.Quantize(t.Context(), files.Dir(from["plain"]), files.Dir(from[layout]), tensorpress.Options{Layout: layout}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -78,7 +80,7 @@ func TestDestAppears(t *testing.T) {
 				}
 			}
 			came := false
-			r := Resources{Progress: func(_, _ int64) {
+			r := fixture.Resources{Progress: func(_, _ int64) {
 				if came {
 					return
 				}
@@ -92,7 +94,7 @@ func TestDestAppears(t *testing.T) {
 				want = []string{"README.md", "model.safetensors", "notes.txt"}
 			}
 			_, err := convert(t.Context(), from, dest, force, r)
-			if !errors.Is(err, ErrUsage) || !came {
+			if !errors.Is(err, tensorpress.ErrUsage) || !came {
 				t.Errorf("%s, force %v: %v", name, force, err)
 			}
 			if got := holds(t, dest); !slices.Equal(got, want) {
@@ -113,13 +115,13 @@ func TestTwoRunsToOneDest(t *testing.T) {
 		var errs [2]error
 		var wg sync.WaitGroup
 		for i := range errs {
-			wg.Go(func() { _, errs[i] = convert(t.Context(), from, dest, false, Resources{}) })
+			wg.Go(func() { _, errs[i] = convert(t.Context(), from, dest, false, fixture.Resources{}) })
 		}
 		wg.Wait()
-		if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs[:]...), ErrUsage) {
+		if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs[:]...), tensorpress.ErrUsage) {
 			t.Errorf("%s: %v", name, errs)
 		}
-		if _, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{}); err != nil {
+		if _, err := tensorpress.Verify(t.Context(), files.Dir(dest), tensorpress.VerifyOptions{}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if got := holds(t, filepath.Dir(dest)); len(got) != 1 {
@@ -134,8 +136,8 @@ func TestErrorsNameTheOutput(t *testing.T) {
 	from := sources(t)
 	dest := filepath.Join(t.TempDir(), "no", "out")
 	for name, convert := range conversions {
-		_, err := convert(t.Context(), from, dest, false, Resources{})
-		if err == nil || errors.Is(err, ErrUsage) || strings.Contains(err.Error(), "partial") || !strings.Contains(err.Error(), filepath.Dir(dest)) {
+		_, err := convert(t.Context(), from, dest, false, fixture.Resources{})
+		if err == nil || errors.Is(err, tensorpress.ErrUsage) || strings.Contains(err.Error(), "partial") || !strings.Contains(err.Error(), filepath.Dir(dest)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package tensorpress
+package engine_test
 
 import (
 	"encoding/binary"
@@ -8,8 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/engine"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -43,8 +45,8 @@ func TestModerate(t *testing.T) {
 // TestNonfiniteLayers: a layer that decodes to NaN or infinity gets the same verdict
 // from every command, whatever makes it so.
 func TestNonfiniteLayers(t *testing.T) {
-	source := written(t, []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{64, 64}}})
-	inf, large := float32Bytes(float32(math.Inf(1))), float32Bytes(3e38)
+	source := fixture.Written(t, []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{64, 64}}})
+	inf, large := fixture.Float32Bytes(float32(math.Inf(1))), fixture.Float32Bytes(3e38)
 	for _, tt := range []struct {
 		dtype, layout, to, tensor string
 		data                      []byte
@@ -59,32 +61,32 @@ func TestNonfiniteLayers(t *testing.T) {
 		{"int8", "sdnq", "comfy", "a.scale", inf},
 	} {
 		path := filepath.Join(t.TempDir(), "layers.safetensors")
-		o := Options{Layout: tt.layout, Layer: Settings{Dtype: tt.dtype}, Preset: "none", MinNumel: ptr(0), MinChannels: ptr(0)}
+		o := tensorpress.Options{Layout: tt.layout, Layer: tensorpress.Settings{Dtype: tt.dtype}, Preset: "none", MinNumel: fixture.Ptr(0), MinChannels: fixture.Ptr(0)}
 		if tt.layout == "sdnq" {
 			o.Layer.GroupSize = new(-1)
 		}
-		if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(path), o); err != nil {
+		if _, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(path), o); err != nil {
 			t.Fatal(err)
 		}
-		patched(t, path, tt.tensor, 0, tt.data)
+		fixture.Patched(t, path, tt.tensor, 0, tt.data)
 		label := tt.dtype + " " + tt.tensor
-		if v, err := Verify(t.Context(), files.Dir(path), VerifyOptions{}); err != nil || v.OK {
+		if v, err := tensorpress.Verify(t.Context(), files.Dir(path), tensorpress.VerifyOptions{}); err != nil || v.OK {
 			t.Errorf("%s: verify: %v, %v", label, v, err)
 		}
 		refused := func(what string, err error) {
-			if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "layer a: value [0, ") {
+			if !errors.Is(err, tensorpress.ErrSource) || !strings.Contains(err.Error(), "layer a: value [0, ") {
 				t.Errorf("%s: %s: %v", label, what, err)
 			}
 		}
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		_, err := Dequantize(t.Context(), files.Dir(path), files.Dir(dest), DequantizeOptions{})
+		_, err := tensorpress.Dequantize(t.Context(), files.Dir(path), files.Dir(dest), tensorpress.DequantizeOptions{})
 		refused("dequantize", err)
-		_, err = Quantize(t.Context(), files.Dir(path), files.Dir(dest), Options{Layout: "comfy", Preset: "none"})
+		_, err = tensorpress.Quantize(t.Context(), files.Dir(path), files.Dir(dest), tensorpress.Options{Layout: "comfy", Preset: "none"})
 		refused("quantize", err)
-		_, err = Quantize(t.Context(), files.Dir(path), files.Dir(dest), Options{Layout: tt.layout, Keep: []string{"."}})
+		_, err = tensorpress.Quantize(t.Context(), files.Dir(path), files.Dir(dest), tensorpress.Options{Layout: tt.layout, Keep: []string{"."}})
 		refused("quantize --keep", err)
 		if tt.to != "" {
-			_, err = Transcode(t.Context(), files.Dir(path), files.Dir(dest), TranscodeOptions{Layout: tt.to, Rename: tt.to == "comfy"})
+			_, err = tensorpress.Transcode(t.Context(), files.Dir(path), files.Dir(dest), tensorpress.TranscodeOptions{Layout: tt.to, Rename: tt.to == "comfy"})
 			refused("transcode", err)
 		}
 	}
@@ -92,14 +94,14 @@ func TestNonfiniteLayers(t *testing.T) {
 
 // TestRestoredValuesFit: a value that F16 does not hold is no infinity in the output.
 func TestRestoredValuesFit(t *testing.T) {
-	source := written(t, []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{64, 64}}})
-	path := quantized(t, source, Options{Preset: "none"})
-	patched(t, path, "a.weight_scale", 0, float32Bytes(1e6))
+	source := fixture.Written(t, []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{64, 64}}})
+	path := fixture.Quantized(t, source, tensorpress.Options{Preset: "none"})
+	fixture.Patched(t, path, "a.weight_scale", 0, fixture.Float32Bytes(1e6))
 	dest := filepath.Join(t.TempDir(), "out.safetensors")
-	if _, err := Dequantize(t.Context(), files.Dir(path), files.Dir(dest), DequantizeOptions{Dtype: "f16"}); !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "F16 does not hold") {
+	if _, err := tensorpress.Dequantize(t.Context(), files.Dir(path), files.Dir(dest), tensorpress.DequantizeOptions{Dtype: "f16"}); !errors.Is(err, tensorpress.ErrSource) || !strings.Contains(err.Error(), "F16 does not hold") {
 		t.Errorf("%v", err)
 	}
-	if _, err := Dequantize(t.Context(), files.Dir(path), files.Dir(dest), DequantizeOptions{Dtype: "bf16"}); err != nil {
+	if _, err := tensorpress.Dequantize(t.Context(), files.Dir(path), files.Dir(dest), tensorpress.DequantizeOptions{Dtype: "bf16"}); err != nil {
 		t.Error(err)
 	}
 }

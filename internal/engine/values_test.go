@@ -1,4 +1,4 @@
-package tensorpress
+package engine_test
 
 import (
 	"fmt"
@@ -7,10 +7,12 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/engine"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	from "github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/quant"
@@ -20,13 +22,13 @@ import (
 // stores are ways to store a layer that differ in the areas by which it decodes.
 var stores = []struct {
 	dtype    string
-	settings Settings
+	settings tensorpress.Settings
 }{
-	{"int8_tensorwise", Settings{}}, {"int8_tensorwise", Settings{ConvRot: new(true)}}, {"int8_blockwise", Settings{}},
-	{"nvfp4", Settings{}}, {"mxfp8", Settings{}}, {"awq_w4a16", Settings{}}, {"convrot_w4a4", Settings{}}, {"asym_w4a8_int8", Settings{}},
-	{"sdnq:int8", Settings{QuantizedMatmul: new(true)}}, {"sdnq:int16", Settings{QuantizedMatmul: new(true)}}, {"sdnq:int5", Settings{}},
-	{"sdnq:uint3", Settings{Hadamard: new(true)}}, {"sdnq:uint4", Settings{SVDRank: new(4)}},
-	{"sdnq:uint4", Settings{ScaleDtype: "uint6"}}, {"sdnq:uint2", Settings{Codebook: new(true)}},
+	{"int8_tensorwise", tensorpress.Settings{}}, {"int8_tensorwise", tensorpress.Settings{ConvRot: new(true)}}, {"int8_blockwise", tensorpress.Settings{}},
+	{"nvfp4", tensorpress.Settings{}}, {"mxfp8", tensorpress.Settings{}}, {"awq_w4a16", tensorpress.Settings{}}, {"convrot_w4a4", tensorpress.Settings{}}, {"asym_w4a8_int8", tensorpress.Settings{}},
+	{"sdnq:int8", tensorpress.Settings{QuantizedMatmul: new(true)}}, {"sdnq:int16", tensorpress.Settings{QuantizedMatmul: new(true)}}, {"sdnq:int5", tensorpress.Settings{}},
+	{"sdnq:uint3", tensorpress.Settings{Hadamard: new(true)}}, {"sdnq:uint4", tensorpress.Settings{SVDRank: new(4)}},
+	{"sdnq:uint4", tensorpress.Settings{ScaleDtype: "uint6"}}, {"sdnq:uint2", tensorpress.Settings{Codebook: new(true)}},
 }
 
 // TestAnyAreaDecodes: a layer that is quantized again is read in the areas of
@@ -38,12 +40,12 @@ func TestAnyAreaDecodes(t *testing.T) {
 	if testing.Short() {
 		areas = 6
 	}
-	source := written(t, []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{rows, columns}}})
+	source := fixture.Written(t, []safetensors.Tensor{{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{rows, columns}}})
 	for _, tt := range stores {
 		t.Run(fmt.Sprint(tt.dtype, tt.settings), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "layer.safetensors")
-			o := Options{Layout: "comfy", Layer: also(tt.settings, Settings{Dtype: tt.dtype}), Preset: "none"}
-			if _, err := Quantize(t.Context(), files.Dir(source), files.Dir(path), o); err != nil {
+			o := tensorpress.Options{Layout: "comfy", Layer: fixture.Also(tt.settings, tensorpress.Settings{Dtype: tt.dtype}), Preset: "none"}
+			if _, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(path), o); err != nil {
 				t.Fatal(err)
 			}
 			c, err := checkpoint.Open(from.Path(path))
@@ -55,9 +57,9 @@ func TestAnyAreaDecodes(t *testing.T) {
 			if err != nil || m.Failed() != nil {
 				t.Fatal(err, m.Failed())
 			}
-			d := engine.NewDecoding(c, m.Layers[0], safetensors.F32, Resources{})
+			d := engine.NewDecoding(c, m.Layers[0], safetensors.F32, fixture.Resources{})
 			whole := valuesIn(t, d, 1, columns, quant.Area{Rows: rows, Cols: columns})
-			for i, v := range valuesOf(t, plain(t, path), "a.weight") {
+			for i, v := range fixture.ValuesOf(t, fixture.Plain(t, path), "a.weight") {
 				if math.Float32bits(v) != math.Float32bits(whole[i]) {
 					t.Fatalf("value %d is %v, want %v", i, whole[i], v)
 				}
@@ -92,35 +94,13 @@ func valuesIn(t *testing.T, d *engine.Decoding, memory int64, columns int, a qua
 	t.Helper()
 	err := stream.Run(t.Context(), 1, func(yield func(stream.Task) bool) {
 		yield(stream.Task{Do: func(w *stream.Worker) error {
-			got, err := engine.NewStoredValues(d.Source, d.Layer, 3000, Resources{Memory: memory}).Read(w, 0, columns, a)
+			got, err := engine.NewStoredValues(d.Source, d.Layer, 3000, fixture.Resources{Memory: memory}).Read(w, 0, columns, a)
 			values = append(values, got...)
 			return err
 		}})
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
-	}
-	return values
-}
-
-// valuesOf reads a plain F32 tensor of a file.
-func valuesOf(t *testing.T, path, name string) []float32 {
-	t.Helper()
-	c, err := checkpoint.Open(from.Path(path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	tensor, ok := c.Lookup(name)
-	if !ok {
-		t.Fatalf("%s has no %s", path, name)
-	}
-	raw, values := make([]byte, tensor.Size), make([]float32, tensor.Numel())
-	if err := c.ReadSection(tensor, raw, 0); err != nil {
-		t.Fatal(err)
-	}
-	for i := range values {
-		values[i] = math.Float32frombits(uint32(raw[4*i]) | uint32(raw[4*i+1])<<8 | uint32(raw[4*i+2])<<16 | uint32(raw[4*i+3])<<24)
 	}
 	return values
 }

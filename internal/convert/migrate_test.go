@@ -1,4 +1,4 @@
-package tensorpress
+package convert_test
 
 import (
 	"errors"
@@ -6,36 +6,38 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // TestMigrationsKeepValues: what is migrated must restore to the same values as
 // before, weights untouched, and be current afterwards.
 func TestMigrationsKeepValues(t *testing.T) {
-	paths, err := filepath.Glob("testdata/golden/foreign/*.safetensors")
+	paths, err := filepath.Glob("../../testdata/golden/foreign/*.safetensors")
 	if err != nil || len(paths) == 0 {
 		t.Fatal(paths, err)
 	}
 	migrated := 0
 	for _, source := range paths {
 		dest := filepath.Join(t.TempDir(), "new.safetensors")
-		_, err := Migrate(t.Context(), files.Dir(source), files.Dir(dest), MigrateOptions{InputScale: true, QuantizationMetadata: true})
+		_, err := tensorpress.Migrate(t.Context(), files.Dir(source), files.Dir(dest), tensorpress.MigrateOptions{InputScale: true, QuantizationMetadata: true})
 		if err != nil {
-			if !errors.Is(err, ErrSource) {
+			if !errors.Is(err, tensorpress.ErrSource) {
 				t.Errorf("%s: %v", source, err)
 			}
 			continue
 		}
 		migrated++
-		if list := differences(t, plain(t, dest), plain(t, source)); len(list) > 0 {
+		if list := fixture.Differences(t, fixture.Plain(t, dest), fixture.Plain(t, source)); len(list) > 0 {
 			t.Errorf("%s: other values: %v", source, list)
 		}
-		if v, err := Verify(t.Context(), files.Dir(dest), VerifyOptions{}); err != nil || !v.OK {
+		if v, err := tensorpress.Verify(t.Context(), files.Dir(dest), tensorpress.VerifyOptions{}); err != nil || !v.OK {
 			t.Errorf("%s: %v, %v", source, v, err)
 		}
-		_, err = Migrate(t.Context(), files.Dir(dest), files.Dir(filepath.Join(t.TempDir(), "again.safetensors")), MigrateOptions{InputScale: true, QuantizationMetadata: true})
-		if !errors.Is(err, ErrUsage) {
+		_, err = tensorpress.Migrate(t.Context(), files.Dir(dest), files.Dir(filepath.Join(t.TempDir(), "again.safetensors")), tensorpress.MigrateOptions{InputScale: true, QuantizationMetadata: true})
+		if !errors.Is(err, tensorpress.ErrUsage) {
 			t.Errorf("%s is not current once migrated: %v", source, err)
 		}
 	}
@@ -47,7 +49,7 @@ func TestMigrationsKeepValues(t *testing.T) {
 // TestMigrationsMendShapes: a scale a row in one dimension loads as one a
 // column, without an error where a weight is square.
 func TestMigrationsMendShapes(t *testing.T) {
-	source := written(t, []safetensors.Tensor{
+	source := fixture.Written(t, []safetensors.Tensor{
 		{Name: "a.weight", Dtype: safetensors.I8, Shape: []int{32, 32}},
 		{Name: "a.scale_weight", Dtype: safetensors.F32, Shape: []int{32}},
 		{Name: "b.weight", Dtype: safetensors.F8_E4M3, Shape: []int{32, 48}},
@@ -56,7 +58,7 @@ func TestMigrationsMendShapes(t *testing.T) {
 		{Name: "scaled_fp8", Dtype: safetensors.F8_E4M3, Shape: []int{0}},
 	})
 	dest := filepath.Join(t.TempDir(), "new.safetensors")
-	if _, err := Migrate(t.Context(), files.Dir(source), files.Dir(dest), MigrateOptions{For: "comfyui"}); err != nil {
+	if _, err := tensorpress.Migrate(t.Context(), files.Dir(source), files.Dir(dest), tensorpress.MigrateOptions{For: "comfyui"}); err != nil {
 		t.Fatal(err)
 	}
 	f, err := safetensors.Open(dest)
@@ -78,12 +80,12 @@ func TestMigrationsMendShapes(t *testing.T) {
 // which the last ends beyond them, and in whole ones of 100. What means the one is
 // not described as the other.
 func TestMigrationsKeepBlocks(t *testing.T) {
-	source := written(t, []safetensors.Tensor{
+	source := fixture.Written(t, []safetensors.Tensor{
 		{Name: "a.weight", Dtype: safetensors.F8_E4M3, Shape: []int{200, 300}},
 		{Name: "a.weight_scale_inv", Dtype: safetensors.F32, Shape: []int{2, 3}},
 	})
-	_, err := Migrate(t.Context(), files.Dir(source), files.Dir(filepath.Join(t.TempDir(), "new.safetensors")), MigrateOptions{})
-	if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "blocks are of 128×128") {
+	_, err := tensorpress.Migrate(t.Context(), files.Dir(source), files.Dir(filepath.Join(t.TempDir(), "new.safetensors")), tensorpress.MigrateOptions{})
+	if !errors.Is(err, tensorpress.ErrSource) || !strings.Contains(err.Error(), "blocks are of 128×128") {
 		t.Errorf("%v", err)
 	}
 }
@@ -98,9 +100,9 @@ func TestMigrationsMendHeaders(t *testing.T) {
 		}, map[string][]byte{"a.weight": make([]byte, 16), "a.weight_scale": {0, 0, 0x80, 0x3F}}, metadata)
 		return path
 	}
-	how := MigrateOptions{QuantizationMetadata: true}
+	how := tensorpress.MigrateOptions{QuantizationMetadata: true}
 	first := filepath.Join(t.TempDir(), "first.safetensors")
-	if _, err := Migrate(t.Context(), files.Dir(one(nil)), files.Dir(first), how); err != nil {
+	if _, err := tensorpress.Migrate(t.Context(), files.Dir(one(nil)), files.Dir(first), how); err != nil {
 		t.Fatal(err)
 	}
 	f, err := safetensors.Open(first)
@@ -112,11 +114,11 @@ func TestMigrationsMendHeaders(t *testing.T) {
 	for _, stale := range []string{`{"layers": {}}`, `{"layers": {"a": {"format": "float8_e4m3fn"}, "gone": {"format": "nvfp4"}}}`} {
 		source := one(map[string]string{"_quantization_metadata": stale})
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		if _, err := Migrate(t.Context(), files.Dir(source), files.Dir(dest), how); err != nil {
+		if _, err := tensorpress.Migrate(t.Context(), files.Dir(source), files.Dir(dest), how); err != nil {
 			t.Errorf("%s: %v", stale, err)
 			continue
 		}
-		if got := fileHash(t, dest); got != fileHash(t, first) {
+		if got := fixture.FileHash(t, dest); got != fixture.FileHash(t, first) {
 			t.Errorf("%s stays, where %s is right", stale, right)
 		}
 	}
@@ -132,7 +134,7 @@ func TestMigrationsDropIdleInputScales(t *testing.T) {
 			{Name: "a.scale_input", Dtype: safetensors.F32, Shape: []int{}},
 		}, map[string][]byte{"a.weight": make([]byte, 16), "a.scale_weight": {0, 0, 0x80, 0x3F}, "a.scale_input": {0, 0, value, 0x3F}}, nil)
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
-		if _, err := Migrate(t.Context(), files.Dir(source), files.Dir(dest), MigrateOptions{}); err != nil {
+		if _, err := tensorpress.Migrate(t.Context(), files.Dir(source), files.Dir(dest), tensorpress.MigrateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		f, err := safetensors.Open(dest)

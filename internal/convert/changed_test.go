@@ -1,4 +1,4 @@
-package tensorpress
+package convert_test
 
 import (
 	"context"
@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -42,36 +44,36 @@ func replaceFile(path string) error {
 // which nobody knows what it is: no command may call that done.
 func TestChangedSources(t *testing.T) {
 	t.Parallel()
-	plain, quantized := sdnqSource(t, "int8"), filepath.Join(t.TempDir(), "quantized")
-	if _, err := Quantize(t.Context(), files.Dir(plain), files.Dir(quantized), Options{MinNumel: ptr(8192)}); err != nil {
+	plain, quantized := fixture.SdnqSource(t, "int8"), filepath.Join(t.TempDir(), "quantized")
+	if _, err := tensorpress.Quantize(t.Context(), files.Dir(plain), files.Dir(quantized), tensorpress.Options{MinNumel: fixture.Ptr(8192)}); err != nil {
 		t.Fatal(err)
 	}
 	comfy := filepath.Join(t.TempDir(), "comfy")
-	if _, err := Quantize(t.Context(), files.Dir(plain), files.Dir(comfy), Options{Layout: "comfy"}); err != nil {
+	if _, err := tensorpress.Quantize(t.Context(), files.Dir(plain), files.Dir(comfy), tensorpress.Options{Layout: "comfy"}); err != nil {
 		t.Fatal(err)
 	}
 	commands := map[string]struct {
 		source string
-		run    func(ctx context.Context, source, dest string, r Resources) error
+		run    func(ctx context.Context, source, dest string, r fixture.Resources) error
 	}{
-		"quantize": {plain, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Quantize(ctx, files.Dir(source), files.Dir(dest), Options{MinNumel: ptr(8192), Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+		"quantize": {plain, func(ctx context.Context, source, dest string, r fixture.Resources) error {
+			_, err := tensorpress.Quantize(ctx, files.Dir(source), files.Dir(dest), tensorpress.Options{MinNumel: fixture.Ptr(8192), Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		}},
-		"dequantize": {quantized, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Dequantize(ctx, files.Dir(source), files.Dir(dest), DequantizeOptions{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+		"dequantize": {quantized, func(ctx context.Context, source, dest string, r fixture.Resources) error {
+			_, err := tensorpress.Dequantize(ctx, files.Dir(source), files.Dir(dest), tensorpress.DequantizeOptions{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		}},
-		"transcode": {quantized, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Transcode(ctx, files.Dir(source), files.Dir(dest), TranscodeOptions{Layout: "comfy", Rename: true, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+		"transcode": {quantized, func(ctx context.Context, source, dest string, r fixture.Resources) error {
+			_, err := tensorpress.Transcode(ctx, files.Dir(source), files.Dir(dest), tensorpress.TranscodeOptions{Layout: "comfy", Rename: true, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		}},
-		"migrate": {comfy, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Migrate(ctx, files.Dir(source), files.Dir(dest), MigrateOptions{QuantizationMetadata: true, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+		"migrate": {comfy, func(ctx context.Context, source, dest string, r fixture.Resources) error {
+			_, err := tensorpress.Migrate(ctx, files.Dir(source), files.Dir(dest), tensorpress.MigrateOptions{QuantizationMetadata: true, Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		}},
-		"verify": {quantized, func(ctx context.Context, source, dest string, r Resources) error {
-			_, err := Verify(ctx, files.Dir(source), VerifyOptions{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+		"verify": {quantized, func(ctx context.Context, source, dest string, r fixture.Resources) error {
+			_, err := tensorpress.Verify(ctx, files.Dir(source), tensorpress.VerifyOptions{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		}},
 	}
@@ -87,7 +89,7 @@ func TestChangedSources(t *testing.T) {
 					if err := errors.Join(words, os.CopyFS(source, os.DirFS(command.source))); err != nil {
 						t.Fatal(err)
 					}
-					checkChanged(t, filepath.Join(source, file), dest, change, func(r Resources) error {
+					checkChanged(t, filepath.Join(source, file), dest, change, func(r fixture.Resources) error {
 						return command.run(t.Context(), source, dest, r)
 					})
 				})
@@ -97,10 +99,10 @@ func TestChangedSources(t *testing.T) {
 }
 
 // checkChanged runs a command during which a file changes.
-func checkChanged(t *testing.T, path, dest string, change func(string) error, run func(Resources) error) {
+func checkChanged(t *testing.T, path, dest string, change func(string) error, run func(fixture.Resources) error) {
 	t.Helper()
 	done := false
-	err := run(Resources{Threads: 1, Progress: func(_, _ int64) {
+	err := run(fixture.Resources{Threads: 1, Progress: func(_, _ int64) {
 		if done {
 			return
 		}
@@ -109,7 +111,7 @@ func checkChanged(t *testing.T, path, dest string, change func(string) error, ru
 			t.Skip(err) // some systems refuse while a file is open
 		}
 	}})
-	if !done || !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), filepath.Base(path)) {
+	if !done || !errors.Is(err, tensorpress.ErrSource) || !strings.Contains(err.Error(), filepath.Base(path)) {
 		t.Errorf("changed %v: got %v, want an error of the source that names the file", done, err)
 	}
 	if _, err := os.Stat(dest); err == nil {
@@ -119,9 +121,9 @@ func checkChanged(t *testing.T, path, dest string, change func(string) error, ru
 
 // TestChangedSourceOfCTQ: nor may convert_to_quant's command line.
 func TestChangedSourceOfCTQ(t *testing.T) {
-	source := save(t, "in.safetensors", nil, weights{name: "a.weight", dtype: safetensors.BF16, shape: []int{256, 256}})
+	source := fixture.Save(t, "in.safetensors", nil, fixture.Weights{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{256, 256}})
 	dest := filepath.Join(t.TempDir(), "out.safetensors")
-	checkChanged(t, source, dest, replaceFile, func(r Resources) error {
+	checkChanged(t, source, dest, replaceFile, func(r fixture.Resources) error {
 		return runCTQ(t.Context(), []string{"-i", source, "-o", dest, "--simple", "--int8"}, r)
 	})
 }
@@ -132,14 +134,14 @@ func TestChangedPipeline(t *testing.T) {
 		source, dest := t.TempDir(), filepath.Join(t.TempDir(), "out")
 		index := `{"_class_name": "P", "transformer": ["diffusers", "X"], "vae": ["diffusers", "Y"]}`
 		err := errors.Join(
-			os.CopyFS(filepath.Join(source, "transformer"), os.DirFS(sdnqSource(t, "int8"))), os.Mkdir(filepath.Join(source, "vae"), 0o777),
+			os.CopyFS(filepath.Join(source, "transformer"), os.DirFS(fixture.SdnqSource(t, "int8"))), os.Mkdir(filepath.Join(source, "vae"), 0o777),
 			os.WriteFile(filepath.Join(source, "model_index.json"), []byte(index), 0o666), os.WriteFile(filepath.Join(source, "vae/config.json"), []byte("{}"), 0o666),
 		)
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkChanged(t, filepath.Join(source, file), dest, replaceFile, func(r Resources) error {
-			_, err := Quantize(t.Context(), files.Dir(source), files.Dir(dest), Options{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
+		checkChanged(t, filepath.Join(source, file), dest, replaceFile, func(r fixture.Resources) error {
+			_, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(dest), tensorpress.Options{Threads: r.Threads, Memory: r.Memory, Progress: r.Progress})
 			return err
 		})
 	}
