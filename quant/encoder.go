@@ -17,7 +17,11 @@ type Encoder interface {
 type Needs struct {
 	// Rows and Cols are the shape of tiles; those at the edges are smaller.
 	Rows, Cols int
-	Passes     []Pass
+	// PieceRows, if not 0, is how many rows of a tile are better given to Encode at a
+	// time, in order and with the room for all of the tile: what was read is in the
+	// nearer caches still.
+	PieceRows int
+	Passes    []Pass
 	// Survey looks at the weight, or at a sample of it, before all else; nil for an
 	// encoder that does not.
 	Survey func(read Reader) error

@@ -57,7 +57,9 @@ func (m *MXFP8) Needed(i int, a Area) []Span { return m.span(i, a) }
 
 // NewEncoder prepares to encode in tiles that take at most that many bytes of memory.
 func (m *MXFP8) NewEncoder(_ safetensors.Dtype, memory int) Encoder {
-	return newRanged(m.Cut(), rawTile(memory), m.encode, nil)
+	e := newRanged(m.Cut(), rawTile(memory), m.encode, nil)
+	e.needs.PieceRows = pieceRows(e.needs)
+	return e
 }
 
 func (m *MXFP8) encode(dst [][]byte, v Values, _ []Range, s *Scratch) error {

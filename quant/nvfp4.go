@@ -56,7 +56,11 @@ func (n *NVFP4) Needed(i int, a Area) []Span {
 
 // NewEncoder prepares to encode in tiles that take at most that many bytes of memory.
 func (n *NVFP4) NewEncoder(_ safetensors.Dtype, memory int) Encoder {
-	return newRanged(n.Cut(), rawTile(memory), n.encode, n.measure)
+	e := newRanged(n.Cut(), rawTile(memory), n.encode, n.measure)
+	if e.ranges != nil { // else all of the weight tells the scale
+		e.needs.PieceRows = pieceRows(e.needs)
+	}
+	return e
 }
 
 // measure returns the range of an area, by its greatest magnitude.

@@ -36,14 +36,22 @@ func (r *blockRule) one(codes []byte, v Values, s *Scratch) (scale byte, finite 
 	return scale, finite
 }
 
-// encodeBlocks encodes an area. It reports false for NaN and infinity.
+// pieceRows is how many rows of a tile, which is one band where it is large, are
+// encoded at a time.
+func pieceRows(n Needs) int { return max(TileSize/n.Cols, 1) }
+
+// encodeBlocks encodes an area, or some rows of one. It reports false for NaN and
+// infinity.
 func (w *swizzled) encodeBlocks(dst [][]byte, v Values, rule *blockRule, s *Scratch) (finite bool) {
-	wide := w.padded(v.Area).Cols
-	stride := w.stride(wide)
-	clear(dst[0][v.Rows*wide*w.bits/8:])
-	sides := sideCodes(roundUp(v.Rows, bandRows), stride, s)
-	finite = w.encodeRows(dst[0], sides, v, rule, s)
-	putScales(dst[1], sides, stride)
+	wide, from, rows := w.padded(v.Area).Cols, v.Row%bandRows, v.Rows
+	stride, codes := w.stride(wide), dst[0][from*wide*w.bits/8:]
+	if v.Row+v.Rows == w.shape[0] {
+		clear(codes[rows*wide*w.bits/8:])
+		rows = roundUp(from+rows, bandRows) - from
+	}
+	sides := sideCodes(rows, stride, s)
+	finite = w.encodeRows(codes, sides, v, rule, s)
+	putScales(dst[1], sides, from, stride)
 	return finite
 }
 

@@ -1,8 +1,6 @@
 package quant
 
 import (
-	"slices"
-
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -82,19 +80,21 @@ func sideCodes(rows, stride int, scratch *Scratch) []byte {
 // four blocks each.
 const quarter = bandRows / 4
 
-// putScales puts the scales of rows, whole bands of them, in their places.
-func putScales(dst, scales []byte, stride int) {
-	for band := range slices.Chunk(scales, bandRows*stride) {
-		putBand(dst[:len(band)], band, stride)
-		dst = dst[len(band):]
+// putScales puts the scales of rows, from one of the first band on, in their
+// places.
+func putScales(dst, scales []byte, from, stride int) {
+	for len(scales) > 0 {
+		rows := min(bandRows-from%bandRows, len(scales)/stride)
+		putBand(dst[from/bandRows*bandRows*stride:], scales[:rows*stride], from%bandRows, stride)
+		from, scales = from+rows, scales[rows*stride:]
 	}
 }
 
 // putBand puts scales of one band.
-func putBand(band, scales []byte, stride int) {
+func putBand(band, scales []byte, from, stride int) {
 	for c := 0; c < stride; c += bandBlocks {
 		tile := (*[bandRows * bandBlocks]byte)(band[c*bandRows:])
-		for r, i := 0, c; i < len(scales); r, i = r+1, i+stride {
+		for r, i := from, c; i < len(scales); r, i = r+1, i+stride {
 			to := tile[r%quarter*4*bandBlocks+r/quarter*bandBlocks:]
 			*(*[bandBlocks]byte)(to) = [bandBlocks]byte(scales[i:])
 		}

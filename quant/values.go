@@ -49,7 +49,8 @@ func (v Values) shift() uint {
 
 func (v Values) len() int { return len(v.Bytes) >> v.shift() }
 
-// run returns values [from, to) of those of whole rows, as a part of one long row.
+// run returns values [from, to) of those that lie one after the other: whole rows, as
+// a part of one long row, or a part of a row, of which the place does not matter.
 func (v Values) run(from, to int) Values {
 	shift := v.shift()
 	return Values{Area{0, v.Row*v.Cols + v.Col + from, 1, to - from}, v.Dtype, v.Bytes[from<<shift : to<<shift]}

@@ -221,11 +221,20 @@ func wait(w *stream.Worker, ready <-chan struct{}) bool {
 
 // encodeTile reads an area and fills its outputs.
 func (e *encoding) encodeTile(w *stream.Worker, a quant.Area, outputs [][]byte) error {
-	values, err := e.read(w, a)
-	if err != nil {
-		return err
+	rows := a.Rows
+	if e.needs.PieceRows > 0 {
+		rows = min(rows, e.needs.PieceRows)
 	}
-	return e.explain(e.encoder.Encode(outputs, values, &w.Scratch))
+	for piece := range a.Split(rows, a.Cols) {
+		values, err := e.read(w, piece)
+		if err != nil {
+			return err
+		}
+		if err := e.encoder.Encode(outputs, values, &w.Scratch); err != nil {
+			return e.explain(err)
+		}
+	}
+	return nil
 }
 
 // outputs is the room for what an area fills, of which it counts the source.
