@@ -234,7 +234,7 @@ func runCTQ(ctx context.Context, args []string, r fixture.Resources) error {
 
 // TestEmptyCommandOfCTQ: what was never parsed is an error and no panic.
 func TestEmptyCommandOfCTQ(t *testing.T) {
-	if _, err := convert.CTQ(t.Context(), &ctq.Command{}, Resources{}); err == nil {
+	if _, err := convert.CTQ(t.Context(), &ctq.Command{}, fixture.Resources{}); err == nil {
 		t.Error("no source is no error")
 	}
 }
