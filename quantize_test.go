@@ -17,7 +17,7 @@ import (
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/fixture"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -64,7 +64,7 @@ func TestOneScaleAcrossTiles(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want, err := quant.Quantize(values, []int{rows, columns}, quant.Options{Dtype: d, GroupSize: -2, ScaleDtype: safetensors.F32})
+			want, err := sdnq.Quantize(values, []int{rows, columns}, sdnq.Options{Dtype: d, GroupSize: -2, ScaleDtype: safetensors.F32})
 			if err != nil {
 				t.Fatal(err)
 			}

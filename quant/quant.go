@@ -1,139 +1,126 @@
-// Package quant is the arithmetic of quantized weights as pure functions over
-// slices, shapes and plain options: SDNQ's scaling, rounding and packing of
-// every dtype in table [dtype.All], and the formats of ComfyUI. It knows no
-// files and no models.
-//
-// Start with [Quantize] and [Dequantize]. Both work through a scheme
-// ([NewScheme], [NewScaled]), which follows from shape and options alone and
-// can be driven tile by tile, for weights larger than memory; the bytes do not
-// depend on the tiles.
+// Package quant quantizes and restores a single weight in memory, in any format of
+// either layout: SDNQ's dtypes and ComfyUI's formats, to the byte as the files have
+// them. [Quantize] and [Dequantize] are all it takes; [Pack] and [Unpack] are the
+// codes alone. The dtypes are in package dtype, whole checkpoints in package
+// tensorpress.
 package quant
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 
-	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/pack"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
-// Role says what a stored tensor is to its weight. The names are SDNQ's.
-type Role string
+// Quantized is a weight as it is stored.
+type Quantized struct {
+	// Metadata is the JSON that a layer has in the comfy layout: its format, and what
+	// tensors do not tell of it.
+	Metadata json.RawMessage
+	// Tensors are the codes, which come first, and what restores values from them.
+	Tensors []Tensor
+}
 
-// The tensors of a quantized weight.
-const (
-	Weight    Role = "weight"     // the codes
-	Scale     Role = "scale"      // value = code × scale + zero point
-	ZeroPoint Role = "zero_point" // a float, in units of the weight
-)
-
-// Further tensors of ComfyUI's formats.
-const (
-	GroupScale   Role = "group_scale"   // in units of the channel's scale
-	ChannelScale Role = "channel_scale" // of a row
-	Codebook     Role = "codebook"      // the values of the codes
-	Zeros        Role = "zeros"         // the value of the code 8
-	Scalar       Role = "scalar"        // of hybrid_mxfp8, which decoding ignores
-	InputScale   Role = "input_scale"   // of activations, not of the weight
-)
-
-// Tensor describes one stored tensor.
+// Tensor is one of the stored tensors.
 type Tensor struct {
-	Role  Role
+	// Role is "weight" for the codes, or SDNQ's name of a companion: "scale",
+	// "zero_point", "svd_up", and so on.
+	Role  string
 	Dtype safetensors.Dtype
 	Shape []int
+	Data  []byte // little-endian
 }
 
-// Range is the least and greatest value of a group; among equals (zeros of
-// either sign) the first one. Both are NaN if any value is.
-type Range struct{ Lo, Hi float32 }
+// NonfiniteError is the error for a value that is NaN or infinite, where
+// [storage.Settings.AllowNonfinite] is not set.
+type NonfiniteError = tile.NonfiniteError
 
-// Scratch is memory that calls share, one Scratch to a goroutine. The zero
-// value is ready.
-type Scratch struct {
-	// Cancelled, if not nil, is closed when the work is given up.
-	Cancelled <-chan struct{}
-
-	codes, turned []uint16
-	values        []float32
-	widened       []float32 // what Floats returns
-	ranges        []Range
-	sides
-	column        []uint16
-	book          Lloyd
-	books         books
-	inner         *Scratch
-	row, up, down []float32
-	doubles       []float64
-
-	// of fused encoding
-	bytes, turnedBytes  []byte
-	half, slow, lo, hi  []float32
-	turned32            []float32 // rotated
-	runScales, runZeros []float32 // of runs of codes
-	steps, one          kernel.Steps
-
-	// of interleaved groups
-	sortedBytes, sortedCodes []byte
-
-	// of raw blocks
-	scaleCodes []byte
-	fours      fours
-}
-
-func (s *Scratch) uint16s(n int) []uint16 { return sized(&s.codes, n) }
-
-func (s *Scratch) floats(n int) []float32 { return sized(&s.values, n) }
-
-func sized[T any](buffer *[]T, n int) []T {
-	if cap(*buffer) < n {
-		*buffer = make([]T, n)
+// Quantize stores a weight of that shape, given row by row. Names of dtypes are those
+// of the comfy layout: "float8_e4m3fn" is ComfyUI's, "sdnq:float8_e4m3fn" SDNQ's. Where
+// no dtype is said, it is int8_tensorwise. What the settings cannot store is an error
+// that says why; a value that is not finite is a *[NonfiniteError].
+func Quantize(w []float32, shape []int, s storage.Settings) (*Quantized, error) {
+	values := 1
+	for _, n := range shape {
+		values *= n
 	}
-	return (*buffer)[:n]
-}
-
-// NonfiniteError reports the first NaN or infinity of a tile.
-type NonfiniteError struct {
-	Index   int // in the flattened weight
-	Value   float32
-	LowRank bool // it is refused because a low-rank part was asked for
-}
-
-func (e *NonfiniteError) Error() string {
-	return fmt.Sprintf("value %d is %v", e.Index, e.Value)
-}
-
-// Quantized is a weight as it is stored: one byte slice, little-endian, for
-// each of the scheme's tensors.
-type Quantized struct {
-	Scheme *Scheme
-	Data   [][]byte
-}
-
-// Quantize stores a weight of that shape, given row-major.
-func Quantize(w []float32, shape []int, o Options) (*Quantized, error) {
-	s, err := NewScheme(shape, o)
+	if values != len(w) {
+		return nil, fmt.Errorf("%d values for shape %v, want %d", len(w), shape, values)
+	}
+	all := codec.Default().With(s)
+	if all.Dtype == "" {
+		all.Dtype = "int8_tensorwise"
+	}
+	f, err := codec.Resolve(all.Dtype, false)
 	if err != nil {
 		return nil, err
 	}
-	if len(w) != s.Values {
-		return nil, fmt.Errorf("%d values for shape %v, want %d", len(w), shape, s.Values)
+	c, metadata, err := f.Scaled(all.Scale).Make(codec.Source{Shape: shape, Dtype: safetensors.F32}, all)
+	if err != nil {
+		return nil, err
 	}
-	q := &Quantized{Scheme: s}
-	for i := range s.Tensors() {
-		q.Data = append(q.Data, make([]byte, s.size(i)))
+	stored, err := codec.EncodeAll(c, w)
+	if err != nil {
+		return nil, err
 	}
-	return q, s.encodeAll(q.Data, ValuesOf(Line(0, s.Values), w), new(Scratch))
+	q := &Quantized{Metadata: json.RawMessage(pyjson.Dump(metadata))}
+	for i, t := range c.Tensors() {
+		q.Tensors = append(q.Tensors, Tensor{string(t.Role), t.Dtype, t.Shape, stored[i]})
+	}
+	return q, nil
 }
 
-// Dequantize returns the weight's values, row-major, as SDNQ computes them
-// before it rounds to the dtype of the model.
+// Dequantize restores the values of a weight, row by row, in single precision.
 func Dequantize(q *Quantized) ([]float32, error) {
-	for i, t := range q.Scheme.Tensors() {
-		if want := q.Scheme.size(i); len(q.Data[i]) != want {
-			return nil, fmt.Errorf("%s has %d bytes, want %d", t.Role, len(q.Data[i]), want)
-		}
+	metadata, err := pyjson.ParseObject(q.Metadata)
+	if err != nil {
+		return nil, fmt.Errorf("metadata: %w", err)
 	}
-	w := make([]float32, q.Scheme.Values)
-	q.Scheme.Decode(w, q.Data, Line(0, len(w)), safetensors.F32, new(Scratch))
-	return w, nil
+	name, _ := metadata.Get("format")
+	text, ok := name.(string)
+	if !ok {
+		return nil, errors.New("metadata: no format")
+	}
+	f, err := codec.ByName(text)
+	if err != nil {
+		return nil, err
+	}
+	l, data := &codec.Stored{Metadata: metadata, Tensors: map[tile.Role]tile.Tensor{}}, map[tile.Role][]byte{}
+	for _, t := range q.Tensors {
+		role := tile.Role(t.Role)
+		l.Tensors[role], data[role] = tile.Tensor{Role: role, Dtype: t.Dtype, Shape: t.Shape}, t.Data
+	}
+	c, err := f.Open(l)
+	if err != nil {
+		return nil, err
+	}
+	var stored [][]byte
+	for _, t := range c.Tensors() {
+		stored = append(stored, data[t.Role])
+	}
+	return codec.DecodeAll(c, stored, safetensors.F32)
 }
+
+// Pack puts codes of that many bits, 1 to 16, beside each other as SDNQ does. The
+// number of codes is a multiple of [PackedTogether].
+func Pack(codes []uint16, bits int) []byte {
+	packed := make([]byte, pack.Size(len(codes), bits))
+	pack.Pack(packed, codes, bits)
+	return packed
+}
+
+// Unpack returns n codes of that many bits.
+func Unpack(packed []byte, n, bits int) []uint16 {
+	codes := make([]uint16, n)
+	pack.Unpack(codes, packed, bits)
+	return codes
+}
+
+// PackedTogether is how many codes of that many bits fill whole words.
+func PackedTogether(bits int) int { return pack.Values(bits) }

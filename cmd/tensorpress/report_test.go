@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/internal/codec"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -30,7 +30,7 @@ func TestScaleTextIsTrue(t *testing.T) {
 		}
 		scales := 1
 		for _, stored := range c.Tensors() {
-			if stored.Role == quant.Scale || stored.Role == quant.GroupScale {
+			if stored.Role == tile.Scale || stored.Role == tile.GroupScale {
 				scales = max(scales, numel(stored.Shape))
 			}
 		}

@@ -5,7 +5,7 @@
 
 writes FOLDER/match.tsv (a first row with all names, then an entry and the names
 that it matches, or the exception) and FOLDER/minimum.tsv (dtype, key, the dtype
-that the key gives, or the exception). Default FOLDER: internal/sdnq/testdata of
+that the key gives, or the exception). Default FOLDER: internal/sdnqconfig/testdata of
 this repository. It only calls sdnq.
 """
 import os
@@ -53,7 +53,7 @@ def table(path, rows):
             f.write("\t".join(row) + "\n")
 
 
-folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parents[2] / "internal/sdnq/testdata")
+folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parents[2] / "internal/sdnqconfig/testdata")
 folder.mkdir(parents=True, exist_ok=True)
 table(folder / "match.tsv", [("", " ".join(NAMES))] + [
     (entry, attempt(lambda: " ".join(name for name in NAMES if check_param_name_in(name, [entry]) is not None)))

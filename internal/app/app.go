@@ -11,9 +11,9 @@ import (
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/suggest"
 	"github.com/tensorpress/tensorpress/internal/usage"
-	"github.com/tensorpress/tensorpress/quant"
 )
 
 // App is one row.
@@ -35,7 +35,7 @@ type App struct {
 
 // SDNQLayer is a layer as SDNQ stores it, and what a reader is told of it.
 type SDNQLayer struct {
-	Scheme *quant.Scheme
+	Scheme *sdnq.Scheme
 	Global string // the config's weights_dtype, "" where there is no config
 	Listed string // the key under which modules_dtype_dict names it, or ""
 }

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/tensorpress/tensorpress/dtype"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -52,7 +52,7 @@ func readAs(l SDNQLayer) reading {
 // checkInvokeAI says why it would not load a layer, or restore other values.
 func checkInvokeAI(l SDNQLayer) error {
 	s := l.Scheme
-	scale, zero, _ := s.Stores()
+	scale, zero, _ := s.DoubleQuant()
 	switch {
 	case s.Hadamard > 0:
 		return errors.New("InvokeAI does not turn rotated weights back: leave out `Hadamard`")
@@ -62,13 +62,13 @@ func checkInvokeAI(l SDNQLayer) error {
 		return errors.New("InvokeAI does not know double quantization: leave out `ScaleDtype` and `ZeroPointDtype`")
 	case s.ShapedForMatmul():
 		return errors.New("InvokeAI does not know weights that are stored for quantized matmul: leave out `QuantizedMatmul`")
-	case s.Kind == quant.Conv || s.Kind == quant.ConvTranspose:
+	case s.Kind == sdnq.Conv || s.Kind == sdnq.ConvTranspose:
 		return checkInvokeAIConv(s)
 	}
 	return checkReading(l, readAs(l))
 }
 
-func checkInvokeAIConv(s *quant.Scheme) error {
+func checkInvokeAIConv(s *sdnq.Scheme) error {
 	if plainCodes(s) != nil || s.Rank > 0 {
 		return errors.New("InvokeAI loads convolutions with whole bytes, without groups and without a low-rank part alone: use int8")
 	}
@@ -102,7 +102,7 @@ const invokeAILoads = "uint4 and int5, and int8, uint8, float8_e4m3fn and float8
 
 // plainCodes: numbers that it multiplies as they are stored, in the weight's
 // shape.
-func plainCodes(s *quant.Scheme) error {
+func plainCodes(s *sdnq.Scheme) error {
 	switch {
 	case !storedAsValues(s.Dtype):
 		return fmt.Errorf("InvokeAI does not load %s: it loads %s", s.Dtype, invokeAILoads)

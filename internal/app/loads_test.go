@@ -7,7 +7,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/codec"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 )
 
 // wrong reports an error that is not there, or does not hold a text; "" is none.
@@ -64,17 +64,17 @@ func TestCheckClass(t *testing.T) {
 }
 
 // layerOf is a layer of SDNQ's as it would be stored.
-func layerOf(t *testing.T, name, global, listed string, shape []int, set func(*quant.Options)) SDNQLayer {
+func layerOf(t *testing.T, name, global, listed string, shape []int, set func(*sdnq.Options)) SDNQLayer {
 	t.Helper()
 	d, err := dtype.Parse(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := quant.Options{Dtype: d}
+	o := sdnq.Options{Dtype: d}
 	if set != nil {
 		set(&o)
 	}
-	s, err := quant.NewScheme(shape, o)
+	s, err := sdnq.NewScheme(shape, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,13 +83,13 @@ func layerOf(t *testing.T, name, global, listed string, shape []int, set func(*q
 
 // TestInvokeAI: its reader restores the values of a layer, or the layer is refused.
 func TestInvokeAI(t *testing.T) {
-	rows := func(o *quant.Options) { o.GroupSize = -1 }
-	whole := func(o *quant.Options) { o.GroupSize = -2 }
+	rows := func(o *sdnq.Options) { o.GroupSize = -1 }
+	whole := func(o *sdnq.Options) { o.GroupSize = -2 }
 	linear, conv := []int{64, 256}, []int{64, 32, 3, 3}
 	for _, tt := range []struct {
 		name, global, listed string
 		shape                []int
-		set                  func(*quant.Options)
+		set                  func(*sdnq.Options)
 		want                 string // "" where it loads it
 	}{
 		{"int8", "int8", "", linear, rows, ""},
@@ -105,15 +105,15 @@ func TestInvokeAI(t *testing.T) {
 		{"int8", "uint4", "", linear, rows, "would read int8 as uint4"},
 		{"uint8", "uint8", "", []int{64, 64}, rows, "would read uint8 as uint4"},
 		{"uint4", "uint4", "", linear, whole, "one scale a tensor"},
-		{"int8", "int8", "", linear, func(o *quant.Options) { o.GroupSize = 32 }, "in groups"},
+		{"int8", "int8", "", linear, func(o *sdnq.Options) { o.GroupSize = 32 }, "in groups"},
 		{"int6", "int6", "", linear, nil, "does not load int6"},
 		{"float6_e3m2fn", "", "", linear, nil, "does not load float6_e3m2fn"},
-		{"int8", "int8", "", linear, func(o *quant.Options) { o.GroupSize, o.Hadamard = -1, 64 }, "rotated"},
-		{"uint4", "uint4", "", linear, func(o *quant.Options) { o.Codebook = true }, "codebooks"},
-		{"int8", "int8", "", linear, func(o *quant.Options) { o.GroupSize, o.Matmul = -1, true }, "quantized matmul"},
-		{"int8", "int8", "", conv, func(o *quant.Options) { o.GroupSize, o.Kind = -1, quant.Conv }, ""},
-		{"uint4", "uint4", "", conv, func(o *quant.Options) { o.Kind = quant.Conv }, "convolutions with whole bytes"},
-		{"int8", "int8", "", conv, func(o *quant.Options) { o.GroupSize, o.Kind, o.Rank = -1, quant.Conv, 4 }, "without a low-rank part"},
+		{"int8", "int8", "", linear, func(o *sdnq.Options) { o.GroupSize, o.Hadamard = -1, 64 }, "rotated"},
+		{"uint4", "uint4", "", linear, func(o *sdnq.Options) { o.Codebook = true }, "codebooks"},
+		{"int8", "int8", "", linear, func(o *sdnq.Options) { o.GroupSize, o.Matmul = -1, true }, "quantized matmul"},
+		{"int8", "int8", "", conv, func(o *sdnq.Options) { o.GroupSize, o.Kind = -1, sdnq.Conv }, ""},
+		{"uint4", "uint4", "", conv, func(o *sdnq.Options) { o.Kind = sdnq.Conv }, "convolutions with whole bytes"},
+		{"int8", "int8", "", conv, func(o *sdnq.Options) { o.GroupSize, o.Kind, o.Rank = -1, sdnq.Conv, 4 }, "without a low-rank part"},
 	} {
 		l := layerOf(t, tt.name, tt.global, tt.listed, tt.shape, tt.set)
 		wrong(t, tt.name+" in "+tt.global+" listed as "+tt.listed, byName(t, "invokeai").CheckSDNQ(l), tt.want)
@@ -137,7 +137,7 @@ func TestLoadingSDNQ(t *testing.T) {
 			want := a.Layout == "sdnq"
 			if a.sdnq != nil {
 				for _, group := range []int{-1, 0} { // which of them it takes depends on the dtype
-					l := layerOf(t, d.Name, d.Name, "", []int{64, 256}, func(o *quant.Options) { o.GroupSize = group })
+					l := layerOf(t, d.Name, d.Name, "", []int{64, 256}, func(o *sdnq.Options) { o.GroupSize = group })
 					if want = a.CheckSDNQ(l) == nil; want {
 						break
 					}

@@ -1,8 +1,8 @@
 package codec
 
 import (
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
 )
 
 // Kin is the SDNQ dtype nearest to a format of ComfyUI's.
@@ -25,7 +25,7 @@ func InNative(f *Format, stored Codec) Settings {
 
 // InSDNQ returns those of the SDNQ layer nearest to a stored one of a format of
 // ComfyUI's: as many scales along rows, and rotated where it is.
-func InSDNQ(f *Format, metadata pyjson.Object, c Codec, kind quant.Kind) Settings {
+func InSDNQ(f *Format, metadata pyjson.Object, c Codec, kind sdnq.Kind) Settings {
 	s := Default()
 	s.Dtype, s.GroupSize, s.Kind = f.Kin.Dtype, f.Kin.Group, kind
 	if f.Kin.Group == 0 {
@@ -39,12 +39,12 @@ func InSDNQ(f *Format, metadata pyjson.Object, c Codec, kind quant.Kind) Setting
 }
 
 // alongRows is SDNQ's group size for what shares a scale in a row.
-func alongRows(c Codec, kind quant.Kind) int {
+func alongRows(c Codec, kind sdnq.Kind) int {
 	cut, m := c.Cut(), matrix(c.Shape())
 	switch {
 	case cut.GroupCols < m[1]:
 		return cut.GroupCols
-	case cut.GroupRows*cut.GroupCols >= m[0]*m[1] && m[0] > 1 && kind != quant.Embedding:
+	case cut.GroupRows*cut.GroupCols >= m[0]*m[1] && m[0] > 1 && kind != sdnq.Embedding:
 		return -2
 	}
 	return -1

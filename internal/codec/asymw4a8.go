@@ -1,8 +1,9 @@
 package codec
 
 import (
+	"github.com/tensorpress/tensorpress/internal/formats/comfy"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 	"github.com/tensorpress/tensorpress/storage"
 )
@@ -29,12 +30,12 @@ func refuseW4A8(s Settings) error {
 	if err := refuseRotation(s); err != nil {
 		return err
 	}
-	return quant.CheckW4A8(orDefault(s.GroupSize, w4a8Group), orDefault(s.Bits, w4a8Bits))
+	return comfy.CheckW4A8(orDefault(s.GroupSize, w4a8Group), orDefault(s.Bits, w4a8Bits))
 }
 
 func newW4A8(src Source, s Settings) (Codec, pyjson.Object, error) {
 	group, rotation := orDefault(s.GroupSize, w4a8Group), orDefault(s.ConvRotGroupSize, rotationGroup)
-	c, err := quant.NewW4A8(src.Shape, group, rotation, orDefault(s.Bits, w4a8Bits), s.AllowNonfinite)
+	c, err := comfy.NewW4A8(src.Shape, group, rotation, orDefault(s.Bits, w4a8Bits), s.AllowNonfinite)
 	return c, describeNative("asym_w4a8_int8", s,
 		pyjson.Member{Key: "group_size", Value: group}, pyjson.Member{Key: "convrot_groupsize", Value: rotation}), err
 }
@@ -53,16 +54,16 @@ func openW4A8(l *Stored) (Codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	scale := l.Tensors[quant.GroupScale]
+	scale := l.Tensors[tile.GroupScale]
 	bits, columns := w4a8Bits, 2*bytes
 	if len(scale.Shape) == 2 && scale.Shape[1]*group*6 == bytes*8 {
 		bits, columns = 6, scale.Shape[1]*group
 	}
-	c, err := quant.NewW4A8([]int{rows, columns}, group, rotation, bits, false)
+	c, err := comfy.NewW4A8([]int{rows, columns}, group, rotation, bits, false)
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := l.Tensors[quant.Codebook]; !ok {
+	if _, ok := l.Tensors[tile.Codebook]; !ok {
 		c.Levels = nil
 	}
 	if scale.Dtype == safetensors.U8 || scale.Dtype == safetensors.F32 {

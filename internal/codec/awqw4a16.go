@@ -3,8 +3,10 @@ package codec
 import (
 	"fmt"
 
+	"github.com/tensorpress/tensorpress/internal/formats/comfy"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -21,12 +23,12 @@ func awqToSDNQ(metadata pyjson.Object, _ Codec) (Settings, error) {
 	return sdnqSettings("uint4", n), err
 }
 
-func groupsOfUint4(s *quant.Scheme) (Settings, bool) {
+func groupsOfUint4(s *sdnq.Scheme) (Settings, bool) {
 	group := s.GroupSize
 	if group == -1 {
 		group = s.Shape()[1]
 	}
-	return Settings{GroupSize: group}, group > 0 && s.Hadamard == 0 && !s.Transposed && s.Kind == quant.Linear
+	return Settings{GroupSize: group}, group > 0 && s.Hadamard == 0 && !s.Transposed && s.Kind == sdnq.Linear
 }
 
 const awqGroup = 64
@@ -46,7 +48,7 @@ func newAWQ(src Source, s Settings) (Codec, pyjson.Object, error) {
 
 // newAWQIn is newAWQ's codec with scales and zeros of another dtype.
 func newAWQIn(shape []int, s Settings, scales safetensors.Dtype) (Codec, error) {
-	c, err := quant.NewAWQ(shape, orDefault(s.GroupSize, awqGroup), scales, s.AllowNonfinite)
+	c, err := comfy.NewAWQ(shape, orDefault(s.GroupSize, awqGroup), scales, s.AllowNonfinite)
 	return c, err
 }
 
@@ -59,10 +61,10 @@ func openAWQ(l *Stored) (Codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	scales := l.Tensors[quant.Scale].Dtype
+	scales := l.Tensors[tile.Scale].Dtype
 	if !Floats(scales) {
 		return nil, fmt.Errorf("scale is %s, want BF16, F16 or F32", scales)
 	}
-	c, err := quant.NewAWQ([]int{rows, 2 * bytes}, group, scales, false)
+	c, err := comfy.NewAWQ([]int{rows, 2 * bytes}, group, scales, false)
 	return opened(c, err, l)
 }

@@ -8,8 +8,9 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -220,8 +221,8 @@ func TestInputScales(t *testing.T) {
 		_, c, _ := made(t, Source{Shape: shape, Dtype: safetensors.F32}, s)
 		tensors, stored := c.Tensors(), encoded(t, c, bell(shape), 2048)
 		last := tensors[len(tensors)-1]
-		scale := slices.IndexFunc(tensors, func(one quant.Tensor) bool { return one.Role == quant.Scale })
-		if last.Role != quant.InputScale || !slices.Equal(last.Shape, tensors[scale].Shape) {
+		scale := slices.IndexFunc(tensors, func(one tile.Tensor) bool { return one.Role == tile.Scale })
+		if last.Role != tile.InputScale || !slices.Equal(last.Shape, tensors[scale].Shape) {
 			t.Errorf("%s: %+v for scales %+v", s.Dtype, last, tensors[scale])
 		}
 		if tensors[scale].Dtype == safetensors.F32 && string(stored[scale]) != string(stored[len(stored)-1]) {
@@ -236,7 +237,7 @@ func TestKinQuantizes(t *testing.T) {
 	shape := []int{128, 256}
 	for _, s := range nativeCases(t) {
 		f, c, metadata := made(t, Source{Shape: shape, Dtype: safetensors.BF16}, s)
-		near := InSDNQ(f, read(t, metadata), c, quant.Linear)
+		near := InSDNQ(f, read(t, metadata), c, sdnq.Linear)
 		near.Dtype = "sdnq:" + near.Dtype
 		_, inSDNQ, _ := made(t, Source{Name: "a", Shape: shape, Dtype: safetensors.BF16}, near)
 		if got := relMSE(restored(t, inSDNQ, encoded(t, inSDNQ, bell(shape), 1<<20), 1<<20, safetensors.F32), bell(shape)); got > 0.03 {
@@ -269,7 +270,7 @@ func TestMovesAndBack(t *testing.T) {
 		if got := restored(t, m.To, moved, 1<<20, safetensors.F32); relMSE(got, want) > 1e-9 {
 			t.Errorf("%+v: %s decodes to other values, by %g", s, m.Format.Name, relMSE(got, want))
 		}
-		back, err := FromNative(src, quant.Linear, m.Format, read(t, m.Metadata), m.To)
+		back, err := FromNative(src, sdnq.Linear, m.Format, read(t, m.Metadata), m.To)
 		if err != nil {
 			t.Errorf("%+v: from %s: %v", s, m.Format.Name, err)
 			continue
@@ -277,13 +278,13 @@ func TestMovesAndBack(t *testing.T) {
 		if got := movedIn(back, moved, 1<<20, 1<<20); !m.Rounds && !equalParts(got, stored) {
 			t.Errorf("%+v: from %s it comes back as other bytes", s, m.Format.Name)
 		}
-		if again, err := FromNative(src, quant.Linear, sdnqFormat, read(t, back.Metadata), back.To); err != nil || !equalParts(movedIn(again, stored, 1<<20, 1<<20), stored) {
+		if again, err := FromNative(src, sdnq.Linear, sdnqFormat, read(t, back.Metadata), back.To); err != nil || !equalParts(movedIn(again, stored, 1<<20, 1<<20), stored) {
 			t.Errorf("%+v: renamed, it differs: %v", s, err)
 		}
 	}
 	_, int4, metadata := made(t, src, Settings{Dtype: "convrot_w4a4", ConvRotGroupSize: 16})
 	stored := encoded(t, int4, bell(shape), 1<<20)
-	m, err := FromNative(src, quant.Linear, convrotW4A4, read(t, metadata), int4)
+	m, err := FromNative(src, sdnq.Linear, convrotW4A4, read(t, metadata), int4)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +293,7 @@ func TestMovesAndBack(t *testing.T) {
 		t.Errorf("convrot_w4a4 moves to other values, by %g", relMSE(got, want))
 	}
 	_, four, metadata := made(t, src, Settings{Dtype: "nvfp4"})
-	if _, err := FromNative(src, quant.Linear, nvfp4, read(t, metadata), four); err == nil || !strings.Contains(err.Error(), "no SDNQ dtype") {
+	if _, err := FromNative(src, sdnq.Linear, nvfp4, read(t, metadata), four); err == nil || !strings.Contains(err.Error(), "no SDNQ dtype") {
 		t.Errorf("nvfp4: %v", err)
 	}
 }
@@ -337,9 +338,9 @@ func TestScalesOfHalfWidth(t *testing.T) {
 			stored[1] = make([]byte, 2*len(scales))
 			Narrow(stored[1], scales, d)
 			l := written(t, c, metadata)
-			scale := l.Tensors[quant.Scale]
+			scale := l.Tensors[tile.Scale]
 			scale.Dtype = d
-			l.Tensors[quant.Scale] = scale
+			l.Tensors[tile.Scale] = scale
 			narrow, err := f.OpenAs(l)
 			if err != nil || !IsForeign(narrow) {
 				t.Fatalf("%s, scales in %s: %v", name, d, err)
@@ -347,12 +348,12 @@ func TestScalesOfHalfWidth(t *testing.T) {
 			if got := restored(t, narrow, stored[:len(narrow.Tensors())], 700, safetensors.F32); relMSE(got, want) > 1e-4 {
 				t.Errorf("%s, scales in %s: off by %g", name, d, relMSE(got, want))
 			}
-			if narrow.NewEncoder(safetensors.F32, 1) != nil || narrow.Written(0, quant.Area{}) != nil {
+			if narrow.NewEncoder(safetensors.F32, 1) != nil || narrow.Written(0, tile.Area{}) != nil {
 				t.Errorf("%s, scales in %s: can be written", name, d)
 			}
 		}
 	}
-	if _, err := int8Tensorwise.OpenAs(&Stored{Tensors: map[quant.Role]quant.Tensor{quant.Scale: {Dtype: safetensors.BF16}}}); err == nil {
+	if _, err := int8Tensorwise.OpenAs(&Stored{Tensors: map[tile.Role]tile.Tensor{tile.Scale: {Dtype: safetensors.BF16}}}); err == nil {
 		t.Error("a layer without codes opens")
 	}
 }
@@ -364,7 +365,7 @@ func TestHybrid(t *testing.T) {
 	_, c, _ := made(t, Source{Shape: shape, Dtype: safetensors.F32}, Settings{Dtype: "mxfp8"})
 	stored := encoded(t, c, bell(shape), 1<<20)
 	l := written(t, c, pyjson.Object{{Key: "format", Value: hybridMXFP8.Name}})
-	l.Tensors[quant.Scalar] = quant.Tensor{Role: quant.Scalar, Dtype: safetensors.F32, Shape: []int{}}
+	l.Tensors[tile.Scalar] = tile.Tensor{Role: tile.Scalar, Dtype: safetensors.F32, Shape: []int{}}
 	hybrid, err := hybridMXFP8.Open(l)
 	if err != nil {
 		t.Fatal(err)
@@ -405,8 +406,8 @@ func TestForeign(t *testing.T) {
 		{safetensors.F8_E4M3, []int{2, 64, 256}, []int{7}, Blocks{}, "does not fit"},
 		{safetensors.F8_E4M3, []int{}, []int{2}, Blocks{}, "does not fit"},
 	} {
-		l := &Stored{Tensors: map[quant.Role]quant.Tensor{
-			quant.Weight: {Role: quant.Weight, Dtype: tt.codes, Shape: tt.weight}, quant.Scale: {Role: quant.Scale, Dtype: safetensors.F32, Shape: tt.scale},
+		l := &Stored{Tensors: map[tile.Role]tile.Tensor{
+			tile.Weight: {Role: tile.Weight, Dtype: tt.codes, Shape: tt.weight}, tile.Scale: {Role: tile.Scale, Dtype: safetensors.F32, Shape: tt.scale},
 		}}
 		c, metadata, err := OpenForeign(l, tt.b)
 		label := fmt.Sprint(tt.codes, tt.weight, tt.scale, tt.b)
@@ -416,7 +417,7 @@ func TestForeign(t *testing.T) {
 			}
 			continue
 		}
-		if got, _ := metadata.Get("format"); got != tt.want || !IsForeign(c) || c.NewEncoder(safetensors.F32, 1) != nil || c.Written(0, quant.Area{}) != nil {
+		if got, _ := metadata.Get("format"); got != tt.want || !IsForeign(c) || c.NewEncoder(safetensors.F32, 1) != nil || c.Written(0, tile.Area{}) != nil {
 			t.Errorf("%s: %v, want %s", label, got, tt.want)
 		}
 		codes, scales := make([]byte, numel(tt.weight)), make([]float32, numel(tt.scale))

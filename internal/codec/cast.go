@@ -1,8 +1,9 @@
 package codec
 
 import (
+	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/kernel"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -18,32 +19,32 @@ func Cast(shape []int, to safetensors.Dtype) Codec { return cast{shape, to} }
 
 func (c cast) Shape() []int { return c.shape }
 
-func (c cast) Tensors() []quant.Tensor {
-	return []quant.Tensor{{Role: quant.Weight, Dtype: c.to, Shape: c.shape}}
+func (c cast) Tensors() []tile.Tensor {
+	return []tile.Tensor{{Role: tile.Weight, Dtype: c.to, Shape: c.shape}}
 }
 
-func (c cast) Cut() quant.Cut {
-	return quant.Cut{Rows: 1, Cols: numel(c.shape), UnitRows: 1, UnitCols: 1, GroupRows: 1, GroupCols: 1}
+func (c cast) Cut() tile.Cut {
+	return tile.Cut{Rows: 1, Cols: numel(c.shape), UnitRows: 1, UnitCols: 1, GroupRows: 1, GroupCols: 1}
 }
 
-func (c cast) Written(_ int, a quant.Area) []quant.Span {
-	return quant.AreaSpans(a, c.Cut().Cols, c.to.Bits()/8)
+func (c cast) Written(_ int, a tile.Area) []tile.Span {
+	return tile.SpansOf(a, c.Cut().Cols, c.to.Bits()/8)
 }
 
-func (c cast) Needed(i int, a quant.Area) []quant.Span { return c.Written(i, a) }
+func (c cast) Needed(i int, a tile.Area) []tile.Span { return c.Written(i, a) }
 
-func (c cast) NewEncoder(safetensors.Dtype, int) quant.Encoder { return caster{c.to} }
+func (c cast) NewEncoder(safetensors.Dtype, int) tile.Encoder { return caster{c.to} }
 
 type caster struct{ to safetensors.Dtype }
 
-func (caster) Needs() quant.Needs { return quant.Needs{Rows: 1, Cols: quant.TileSize} }
+func (caster) Needs() tile.Needs { return tile.Needs{Rows: 1, Cols: tile.TileSize} }
 
-func (c caster) Encode(dst [][]byte, v quant.Values, s *quant.Scratch) error {
+func (c caster) Encode(dst [][]byte, v tile.Values, s *tile.Scratch) error {
 	Narrow(dst[0], v.Floats(s), c.to)
 	return nil
 }
 
-func (c cast) Decode(dst []float32, src [][]byte, _ quant.Area, _ safetensors.Dtype, _ *quant.Scratch) {
+func (c cast) Decode(dst []float32, src [][]byte, _ tile.Area, _ safetensors.Dtype, _ *tile.Scratch) {
 	Widen(dst, src[0], c.to)
 }
 
@@ -77,7 +78,7 @@ func Widen(dst []float32, src []byte, from safetensors.Dtype) {
 		}
 		return
 	}
-	quant.Widen(dst, src, from)
+	floats.Widen(dst, src, from)
 }
 
 // Narrow writes values as a dtype for which [Floats] holds, rounded to nearest

@@ -12,7 +12,7 @@ import (
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/suggest"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 	"github.com/tensorpress/tensorpress/storage"
 )
@@ -22,17 +22,17 @@ type Codec interface {
 	// Shape is that of the weight.
 	Shape() []int
 	// Tensors are what is stored; the codes come first.
-	Tensors() []quant.Tensor
-	Cut() quant.Cut
+	Tensors() []tile.Tensor
+	Cut() tile.Cut
 	// Written is what of tensor i encoding an area fills.
-	Written(i int, a quant.Area) []quant.Span
+	Written(i int, a tile.Area) []tile.Span
 	// Needed is what of tensor i decoding an area takes.
-	Needed(i int, a quant.Area) []quant.Span
+	Needed(i int, a tile.Area) []tile.Span
 	// NewEncoder prepares one conversion of values of a dtype, in tiles that take at
 	// most that many bytes of memory.
-	NewEncoder(from safetensors.Dtype, memory int) quant.Encoder
+	NewEncoder(from safetensors.Dtype, memory int) tile.Encoder
 	// Decode restores values in the dtype out: F32, BF16 or F16.
-	Decode(dst []float32, src [][]byte, a quant.Area, out safetensors.Dtype, s *quant.Scratch)
+	Decode(dst []float32, src [][]byte, a tile.Area, out safetensors.Dtype, s *tile.Scratch)
 }
 
 // Source is what a codec needs to know of a plain tensor.
@@ -103,7 +103,7 @@ const AnyRelease = "any"
 // Stored is a layer as found: its metadata and its tensors by role.
 type Stored struct {
 	Metadata pyjson.Object
-	Tensors  map[quant.Role]quant.Tensor
+	Tensors  map[tile.Role]tile.Tensor
 	// Hint is what else tells the weight's shape: nil, [rows] or [rows, columns].
 	Hint []int
 }
@@ -184,9 +184,9 @@ func match(c Codec, l *Stored) error {
 	return extra(want, l)
 }
 
-func extra(want []quant.Tensor, l *Stored) error {
+func extra(want []tile.Tensor, l *Stored) error {
 	for _, role := range slices.Sorted(maps.Keys(l.Tensors)) { // in one order, for the message
-		known := role == quant.InputScale // of activations: no weight needs it
+		known := role == tile.InputScale // of activations: no weight needs it
 		for _, w := range want {
 			known = known || w.Role == role
 		}

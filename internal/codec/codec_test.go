@@ -9,7 +9,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -50,7 +50,7 @@ func written(t *testing.T, c Codec, metadata pyjson.Object) *Stored {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Stored{Metadata: o, Tensors: map[quant.Role]quant.Tensor{}}
+	l := &Stored{Metadata: o, Tensors: map[tile.Role]tile.Tensor{}}
 	for _, tensor := range c.Tensors() {
 		l.Tensors[tensor.Role] = tensor
 	}
@@ -81,8 +81,8 @@ func TestMetadataTellsTheLayer(t *testing.T) {
 
 // ofWeight are a layer's tensors without a scale of activations, which restoring it
 // does not need.
-func ofWeight(c Codec) []quant.Tensor {
-	return slices.DeleteFunc(c.Tensors(), func(t quant.Tensor) bool { return t.Role == quant.InputScale })
+func ofWeight(c Codec) []tile.Tensor {
+	return slices.DeleteFunc(c.Tensors(), func(t tile.Tensor) bool { return t.Role == tile.InputScale })
 }
 
 // TestTensorsTellTheLayer: in the sdnq layout config and tensors must be
@@ -111,23 +111,23 @@ func TestFromConfigRefuses(t *testing.T) {
 	u8, f32 := safetensors.U8, safetensors.F32
 	tests := []struct {
 		name          string
-		weight, scale quant.Tensor
+		weight, scale tile.Tensor
 		dtype         string
 		hint          []int
 		want          string
 	}{
-		{"unknown dtype", quant.Tensor{}, quant.Tensor{}, "int17", nil, "int17"},
-		{"scale of one dimension", quant.Tensor{Dtype: u8, Shape: []int{8}}, quant.Tensor{Dtype: f32, Shape: []int{8}}, "uint8", nil, "cannot be told"},
-		{"no shape", quant.Tensor{Dtype: u8, Shape: []int{8}}, quant.Tensor{Dtype: f32, Shape: []int{1, 1}}, "int4", nil, "cannot be told"},
-		{"wrong hint", quant.Tensor{Dtype: u8, Shape: []int{8}}, quant.Tensor{Dtype: f32, Shape: []int{1, 1}}, "int4", []int{3, 8}, "want U8"},
-		{"huge hint", quant.Tensor{Dtype: u8, Shape: []int{8}}, quant.Tensor{Dtype: f32, Shape: []int{1, 1}}, "int4", []int{1 << 62, 1 << 62}, "too large"},
-		{"hint of no rows", quant.Tensor{Dtype: u8, Shape: []int{8}}, quant.Tensor{Dtype: f32, Shape: []int{1, 1}}, "int4", []int{0}, "cannot be told"},
-		{"groups do not divide", quant.Tensor{Dtype: safetensors.I8, Shape: []int{2, 3, 4}}, quant.Tensor{Dtype: f32, Shape: []int{2, 5, 1}}, "int8", nil, "want"},
-		{"no rows", quant.Tensor{Dtype: safetensors.I8, Shape: []int{0, 4}}, quant.Tensor{Dtype: f32, Shape: []int{0, 1}}, "int8", nil, "empty"},
-		{"low scale", quant.Tensor{Dtype: safetensors.I8, Shape: []int{2, 4}}, quant.Tensor{Dtype: safetensors.BF16, Shape: []int{2, 1}}, "int8", nil, "want F32"},
+		{"unknown dtype", tile.Tensor{}, tile.Tensor{}, "int17", nil, "int17"},
+		{"scale of one dimension", tile.Tensor{Dtype: u8, Shape: []int{8}}, tile.Tensor{Dtype: f32, Shape: []int{8}}, "uint8", nil, "cannot be told"},
+		{"no shape", tile.Tensor{Dtype: u8, Shape: []int{8}}, tile.Tensor{Dtype: f32, Shape: []int{1, 1}}, "int4", nil, "cannot be told"},
+		{"wrong hint", tile.Tensor{Dtype: u8, Shape: []int{8}}, tile.Tensor{Dtype: f32, Shape: []int{1, 1}}, "int4", []int{3, 8}, "want U8"},
+		{"huge hint", tile.Tensor{Dtype: u8, Shape: []int{8}}, tile.Tensor{Dtype: f32, Shape: []int{1, 1}}, "int4", []int{1 << 62, 1 << 62}, "too large"},
+		{"hint of no rows", tile.Tensor{Dtype: u8, Shape: []int{8}}, tile.Tensor{Dtype: f32, Shape: []int{1, 1}}, "int4", []int{0}, "cannot be told"},
+		{"groups do not divide", tile.Tensor{Dtype: safetensors.I8, Shape: []int{2, 3, 4}}, tile.Tensor{Dtype: f32, Shape: []int{2, 5, 1}}, "int8", nil, "want"},
+		{"no rows", tile.Tensor{Dtype: safetensors.I8, Shape: []int{0, 4}}, tile.Tensor{Dtype: f32, Shape: []int{0, 1}}, "int8", nil, "empty"},
+		{"low scale", tile.Tensor{Dtype: safetensors.I8, Shape: []int{2, 4}}, tile.Tensor{Dtype: safetensors.BF16, Shape: []int{2, 1}}, "int8", nil, "want F32"},
 	}
 	for _, tt := range tests {
-		l := &Stored{Tensors: map[quant.Role]quant.Tensor{quant.Weight: tt.weight, quant.Scale: tt.scale}}
+		l := &Stored{Tensors: map[tile.Role]tile.Tensor{tile.Weight: tt.weight, tile.Scale: tt.scale}}
 		if _, err := FromConfig(l, Settings{Dtype: tt.dtype, GroupSize: -2, DequantizeFP32: true}, tt.hint); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want it to hold %q", tt.name, err, tt.want)
 		}
@@ -157,10 +157,10 @@ func storedUint4(t testing.TB, metadata string) *Stored {
 		t.Fatal(err)
 	}
 	scale := []int{32, 4, 1}
-	return &Stored{Metadata: o, Tensors: map[quant.Role]quant.Tensor{
-		quant.Weight:    {Role: quant.Weight, Dtype: safetensors.U8, Shape: []int{1024}},
-		quant.Scale:     {Role: quant.Scale, Dtype: safetensors.F32, Shape: scale},
-		quant.ZeroPoint: {Role: quant.ZeroPoint, Dtype: safetensors.F32, Shape: scale},
+	return &Stored{Metadata: o, Tensors: map[tile.Role]tile.Tensor{
+		tile.Weight:    {Role: tile.Weight, Dtype: safetensors.U8, Shape: []int{1024}},
+		tile.Scale:     {Role: tile.Scale, Dtype: safetensors.F32, Shape: scale},
+		tile.ZeroPoint: {Role: tile.ZeroPoint, Dtype: safetensors.F32, Shape: scale},
 	}}
 }
 
@@ -225,37 +225,37 @@ func TestPrimeColumns(t *testing.T) {
 // TestScaledRefuses: ComfyUI's formats whose tensors are not as they must be.
 func TestScaledRefuses(t *testing.T) {
 	i8, f32 := safetensors.I8, safetensors.F32
-	weight := quant.Tensor{Role: quant.Weight, Dtype: i8, Shape: []int{4, 8}}
-	scale := func(d safetensors.Dtype, shape ...int) quant.Tensor {
-		return quant.Tensor{Role: quant.Scale, Dtype: d, Shape: shape}
+	weight := tile.Tensor{Role: tile.Weight, Dtype: i8, Shape: []int{4, 8}}
+	scale := func(d safetensors.Dtype, shape ...int) tile.Tensor {
+		return tile.Tensor{Role: tile.Scale, Dtype: d, Shape: shape}
 	}
 	tests := []struct {
 		name, metadata string
-		weight         quant.Tensor
-		scale          []quant.Tensor
+		weight         tile.Tensor
+		scale          []tile.Tensor
 		want           string // "" for none
 	}{
-		{"scalar", `{}`, weight, []quant.Tensor{scale(f32)}, ""},
-		{"one value", `{}`, weight, []quant.Tensor{scale(f32, 1)}, ""},
-		{"rows", `{"params": {"convrot": false}}`, weight, []quant.Tensor{scale(f32, 4, 1)}, ""},
-		{"the row of one", `{"convrot": false}`, quant.Tensor{Dtype: i8, Shape: []int{1, 8}}, []quant.Tensor{scale(f32, 1, 1)}, ""},
+		{"scalar", `{}`, weight, []tile.Tensor{scale(f32)}, ""},
+		{"one value", `{}`, weight, []tile.Tensor{scale(f32, 1)}, ""},
+		{"rows", `{"params": {"convrot": false}}`, weight, []tile.Tensor{scale(f32, 4, 1)}, ""},
+		{"the row of one", `{"convrot": false}`, tile.Tensor{Dtype: i8, Shape: []int{1, 8}}, []tile.Tensor{scale(f32, 1, 1)}, ""},
 		{"no scale", `{}`, weight, nil, "scale is missing"},
-		{"flat rows", `{}`, weight, []quant.Tensor{scale(f32, 4)}, "want F32 [4 1]"},
-		{"too many rows", `{}`, weight, []quant.Tensor{scale(f32, 5, 1)}, "want F32 [4 1]"},
-		{"half", `{}`, weight, []quant.Tensor{scale(safetensors.F16)}, "want F32"},
-		{"unsigned", `{}`, quant.Tensor{Dtype: safetensors.U8, Shape: []int{4, 8}}, []quant.Tensor{scale(f32)}, "want I8"},
-		{"no weight", `{}`, quant.Tensor{}, []quant.Tensor{scale(f32)}, "shape"},
-		{"empty", `{}`, quant.Tensor{Dtype: i8, Shape: []int{0, 8}}, []quant.Tensor{scale(f32)}, "empty"},
-		{"rotated", `{"convrot": true}`, weight, []quant.Tensor{scale(f32)}, "rotation groups"},
-		{"rotated below", `{"params": {"convrot": true}}`, weight, []quant.Tensor{scale(f32)}, "rotation groups"},
-		{"zero point", `{}`, weight, []quant.Tensor{scale(f32), {Role: quant.ZeroPoint}}, "zero_point"},
+		{"flat rows", `{}`, weight, []tile.Tensor{scale(f32, 4)}, "want F32 [4 1]"},
+		{"too many rows", `{}`, weight, []tile.Tensor{scale(f32, 5, 1)}, "want F32 [4 1]"},
+		{"half", `{}`, weight, []tile.Tensor{scale(safetensors.F16)}, "want F32"},
+		{"unsigned", `{}`, tile.Tensor{Dtype: safetensors.U8, Shape: []int{4, 8}}, []tile.Tensor{scale(f32)}, "want I8"},
+		{"no weight", `{}`, tile.Tensor{}, []tile.Tensor{scale(f32)}, "shape"},
+		{"empty", `{}`, tile.Tensor{Dtype: i8, Shape: []int{0, 8}}, []tile.Tensor{scale(f32)}, "empty"},
+		{"rotated", `{"convrot": true}`, weight, []tile.Tensor{scale(f32)}, "rotation groups"},
+		{"rotated below", `{"params": {"convrot": true}}`, weight, []tile.Tensor{scale(f32)}, "rotation groups"},
+		{"zero point", `{}`, weight, []tile.Tensor{scale(f32), {Role: tile.ZeroPoint}}, "zero_point"},
 	}
 	for _, tt := range tests {
 		o, err := pyjson.ParseObject([]byte(tt.metadata))
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := &Stored{Metadata: o, Tensors: map[quant.Role]quant.Tensor{quant.Weight: tt.weight}}
+		l := &Stored{Metadata: o, Tensors: map[tile.Role]tile.Tensor{tile.Weight: tt.weight}}
 		for _, s := range tt.scale {
 			l.Tensors[s.Role] = s
 		}

@@ -1,8 +1,8 @@
 package codec
 
 import (
+	"github.com/tensorpress/tensorpress/internal/formats/comfy"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -23,7 +23,7 @@ func w4a4ToSDNQ(metadata pyjson.Object, _ Codec) (Settings, error) {
 
 func newW4A4(src Source, s Settings) (Codec, pyjson.Object, error) {
 	group := orDefault(s.ConvRotGroupSize, rotationGroup)
-	c, err := quant.NewConvRotW4A4(src.Shape, group, s.AllowNonfinite)
+	c, err := comfy.NewConvRotW4A4(src.Shape, group, s.AllowNonfinite)
 	return c, describeNative("convrot_w4a4", s, pyjson.Member{Key: "convrot_groupsize", Value: group}), err
 }
 
@@ -36,6 +36,6 @@ func openW4A4(l *Stored) (Codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := quant.NewConvRotW4A4([]int{rows, 2 * columns}, group, false)
+	c, err := comfy.NewConvRotW4A4([]int{rows, 2 * columns}, group, false)
 	return opened(c, err, l)
 }

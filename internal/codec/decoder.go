@@ -1,12 +1,12 @@
 package codec
 
 import (
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 )
 
 // Scheme returns how SDNQ stores the weight, nil if it does not.
-func Scheme(c Codec) *quant.Scheme {
-	s, _ := c.(*quant.Scheme)
+func Scheme(c Codec) *sdnq.Scheme {
+	s, _ := c.(*sdnq.Scheme)
 	return s
 }
 
@@ -14,7 +14,7 @@ func Scheme(c Codec) *quant.Scheme {
 // time, or nil if there is none.
 func Near(c Codec) Codec {
 	if s := Scheme(c); s != nil && s.Hadamard > 0 {
-		return quant.Decoder{Scheme: s, Near: true}
+		return sdnq.Decoder{Scheme: s, Approximate: true}
 	}
 	return nil
 }
@@ -26,25 +26,25 @@ func Once(c Codec) (tensor int, take func(src []byte) Codec) {
 	if !ok {
 		return 0, nil
 	}
-	return d.Once(), func(src []byte) Codec { return d.Take(src) }
+	return d.SharedTensor(), func(src []byte) Codec { return d.WithShared(src) }
 }
 
 // ByRows returns a codec that takes codes by rows, and what puts them so, see
-// [quant.Scheme.Straighten], where they lie by columns; else nil.
+// [sdnq.Scheme.Straighten], where they lie by columns; else nil.
 func ByRows(c Codec) (byRows Codec, straighten func(dst, src []byte, column int)) {
 	d, ok := decoder(c)
 	if !ok || !d.Transposed {
 		return nil, nil
 	}
-	d.Straight = true
-	return d, d.Straighten
+	d.ByRows = true
+	return d, d.Transpose
 }
 
 // decoder returns what restores a layer of SDNQ's; ok is false for others.
-func decoder(c Codec) (d quant.Decoder, ok bool) {
+func decoder(c Codec) (d sdnq.Decoder, ok bool) {
 	if s := Scheme(c); s != nil {
 		return s.Decoder(), true
 	}
-	d, ok = c.(quant.Decoder)
+	d, ok = c.(sdnq.Decoder)
 	return d, ok
 }

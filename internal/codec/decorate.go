@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -22,20 +22,20 @@ func ones(dst []byte) {
 // gives it, where those of zero rows and blocks are others.
 type exactZero struct{ Codec }
 
-func (c exactZero) NewEncoder(from safetensors.Dtype, memory int) quant.Encoder {
+func (c exactZero) NewEncoder(from safetensors.Dtype, memory int) tile.Encoder {
 	return &zeroEncoder{Encoder: c.Codec.NewEncoder(from, memory), codec: c.Codec}
 }
 
 type zeroEncoder struct {
-	quant.Encoder
+	tile.Encoder
 	codec Codec
 	zero  bool // all codes are 0 and all scales 1
 }
 
-func (e *zeroEncoder) Needs() quant.Needs {
+func (e *zeroEncoder) Needs() tile.Needs {
 	n := e.Encoder.Needs()
 	survey := n.Survey
-	n.Survey = func(read quant.Reader) (err error) {
+	n.Survey = func(read tile.Reader) (err error) {
 		if e.zero, err = allZero(read, numel(e.codec.Shape())); err != nil || survey == nil {
 			return err
 		}
@@ -44,7 +44,7 @@ func (e *zeroEncoder) Needs() quant.Needs {
 	return n
 }
 
-func (e *zeroEncoder) Encode(dst [][]byte, v quant.Values, s *quant.Scratch) error {
+func (e *zeroEncoder) Encode(dst [][]byte, v tile.Values, s *tile.Scratch) error {
 	if !e.zero {
 		return e.Encoder.Encode(dst, v, s)
 	}
@@ -58,7 +58,7 @@ func (e *zeroEncoder) Encode(dst [][]byte, v quant.Values, s *quant.Scratch) err
 }
 
 // allZero reads up to the first value that is not zero.
-func allZero(read quant.Reader, values int) (bool, error) {
+func allZero(read tile.Reader, values int) (bool, error) {
 	buffer := make([]float32, 4096)
 	for start := 0; start < values; start += len(buffer) {
 		x := buffer[:min(len(buffer), values-start)]

@@ -1,8 +1,9 @@
 package codec
 
 import (
+	"github.com/tensorpress/tensorpress/internal/formats/comfy"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -12,29 +13,29 @@ var (
 		Name: "float8_e4m3fn", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, ComfyUI: AnyRelease,
 		Scales: map[string]string{"tensor": "float8_e4m3fn", "row": "float8_e4m3fn_rowwise", "block": "float8_e4m3fn_blockwise"},
 		Takes:  []string{"input-scale", "full-precision-matmul", "output-dtype", "scale-as-input"},
-		make:   newE4M3, Open: openFloat8(quant.E4M3Tensor), Embeddings: AnyRelease,
+		make:   newE4M3, Open: openFloat8(comfy.E4M3Tensor), Embeddings: AnyRelease,
 		Kin: Kin{Dtype: "float8_e4m3fn"}, toSDNQ: oneScaleOf("float8_e4m3fn"), fromSDNQ: []origin{{"float8_e4m3fn", oneScale}},
 	}
 	float8E5M2 = &Format{
 		Name: "float8_e5m2", Bits: 8, Storage: safetensors.F8_E5M2, Max: 57344, ComfyUI: AnyRelease,
 		Scales: map[string]string{"tensor": "float8_e5m2"},
 		Takes:  []string{"input-scale", "full-precision-matmul"},
-		make:   newE5M2, Open: openFloat8(quant.E5M2Tensor), Embeddings: AnyRelease,
+		make:   newE5M2, Open: openFloat8(comfy.E5M2Tensor), Embeddings: AnyRelease,
 		Kin: Kin{Dtype: "float8_e5m2"}, toSDNQ: oneScaleOf("float8_e5m2"), fromSDNQ: []origin{{"float8_e5m2", oneScale}},
 	}
 )
 
 func newE4M3(src Source, s Settings) (Codec, pyjson.Object, error) {
-	c, err := newFloat8(src, quant.E4M3Tensor, s)
+	c, err := newFloat8(src, comfy.E4M3Tensor, s)
 	return c, describe("float8_e4m3fn", s, 0), err
 }
 
 func newE5M2(src Source, s Settings) (Codec, pyjson.Object, error) {
-	c, err := newFloat8(src, quant.E5M2Tensor, s)
+	c, err := newFloat8(src, comfy.E5M2Tensor, s)
 	return c, describeNative("float8_e5m2", s), err
 }
 
-func newFloat8(src Source, rule *quant.Rule, s Settings) (Codec, error) {
+func newFloat8(src Source, rule *comfy.ScaleRule, s Settings) (Codec, error) {
 	c, err := newScaled(src.Shape, rule, false, s)
 	if err == nil && s.InputScale {
 		c = withInputScale{c, 1}
@@ -42,7 +43,7 @@ func newFloat8(src Source, rule *quant.Rule, s Settings) (Codec, error) {
 	return c, err
 }
 
-func openFloat8(rule *quant.Rule) func(*Stored) (Codec, error) {
+func openFloat8(rule *comfy.ScaleRule) func(*Stored) (Codec, error) {
 	return func(l *Stored) (Codec, error) { return openScaled(l, rule, false) }
 }
 
@@ -51,6 +52,6 @@ func oneScaleOf(name string) func(pyjson.Object, Codec) (Settings, error) {
 	return func(pyjson.Object, Codec) (Settings, error) { return sdnqSettings(name, -2), nil }
 }
 
-func oneScale(s *quant.Scheme) (Settings, bool) {
+func oneScale(s *sdnq.Scheme) (Settings, bool) {
 	return Settings{}, s.GroupSize == -2 && s.Hadamard == 0
 }

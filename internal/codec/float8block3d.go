@@ -4,7 +4,7 @@ import (
 	"fmt"
 
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 	"github.com/tensorpress/tensorpress/storage"
 )
@@ -49,7 +49,7 @@ func openBlock3D(l *Stored) (Codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	scale := l.Tensors[quant.Scale].Shape
+	scale := l.Tensors[tile.Scale].Shape
 	blocks := 1
 	if len(scale) == 3 && scale[1] > 0 {
 		blocks = scale[1]

@@ -3,8 +3,9 @@ package codec
 import (
 	"fmt"
 
+	"github.com/tensorpress/tensorpress/internal/formats/comfy"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -14,7 +15,7 @@ var float8Blockwise = &Format{
 	Name: "float8_e4m3fn_blockwise", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, Near: "float8_e4m3fn",
 	Scales: map[string]string{"block": "float8_e4m3fn_blockwise"},
 	Takes:  []string{"block-size", "input-scale", "full-precision-matmul", "output-dtype", "scale-as-input"},
-	Refuse: refuseBlocks, make: newFloat8Blocks, Open: openBlocks(quant.E4M3Group),
+	Refuse: refuseBlocks, make: newFloat8Blocks, Open: openBlocks(comfy.E4M3Group),
 	ScaleText: "block", NamesBlock: true, Kin: Kin{Dtype: "float8_e4m3fn"},
 }
 
@@ -31,7 +32,7 @@ func refuseBlocks(s Settings) error {
 // in that rows get a scale each where blocks do not fit, with the same JSON.
 func newFloat8Blocks(src Source, s Settings) (Codec, pyjson.Object, error) {
 	size := orDefault(s.BlockSize, blockSide)
-	c, err := newBlocks(src.Shape, quant.E4M3Group, size, s)
+	c, err := newBlocks(src.Shape, comfy.E4M3Group, size, s)
 	if err != nil && s.ExactReference {
 		c, err = rowwise(src.Shape, s)
 	}
@@ -41,8 +42,8 @@ func newFloat8Blocks(src Source, s Settings) (Codec, pyjson.Object, error) {
 	return finish(c, s, s.InputScale), describe("float8_e4m3fn_blockwise", s, size), nil
 }
 
-func newBlocks(shape []int, rule *quant.Rule, size int, s Settings) (Codec, error) {
-	c, err := quant.NewBlocks(shape, rule, size, s.AllowNonfinite)
+func newBlocks(shape []int, rule *comfy.ScaleRule, size int, s Settings) (Codec, error) {
+	c, err := comfy.NewBlocks(shape, rule, size, s.AllowNonfinite)
 	if err != nil {
 		return nil, err
 	}
@@ -50,13 +51,13 @@ func newBlocks(shape []int, rule *quant.Rule, size int, s Settings) (Codec, erro
 }
 
 // openBlocks takes the scale's shape: one per block, per row, or for all.
-func openBlocks(rule *quant.Rule) func(*Stored) (Codec, error) {
+func openBlocks(rule *comfy.ScaleRule) func(*Stored) (Codec, error) {
 	return func(l *Stored) (Codec, error) {
 		rows, columns, err := l.codes()
 		if err != nil {
 			return nil, err
 		}
-		shape, scale := []int{rows, columns}, l.Tensors[quant.Scale].Shape
+		shape, scale := []int{rows, columns}, l.Tensors[tile.Scale].Shape
 		var c Codec
 		switch {
 		case numel(scale) == 1:

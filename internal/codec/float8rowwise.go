@@ -1,8 +1,9 @@
 package codec
 
 import (
+	"github.com/tensorpress/tensorpress/internal/formats/comfy"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -14,7 +15,7 @@ var float8Rowwise = &Format{
 	make:   newRowwise, Open: openRowwise, ScaleText: "row",
 	Kin:    Kin{Dtype: "float8_e4m3fn"},
 	toSDNQ: func(_ pyjson.Object, c Codec) (Settings, error) { return sdnqSettings("float8_e4m3fn", perRow(c)), nil },
-	fromSDNQ: []origin{{"float8_e4m3fn", func(s *quant.Scheme) (Settings, bool) {
+	fromSDNQ: []origin{{"float8_e4m3fn", func(s *sdnq.Scheme) (Settings, bool) {
 		return Settings{}, s.GroupSize == -1 && s.Hadamard == 0
 	}}},
 }
@@ -37,7 +38,7 @@ func rowwise(shape []int, s Settings) (Codec, error) {
 }
 
 func grouped(shape []int, group int, scale []int, s Settings) (Codec, error) {
-	c, err := quant.NewGrouped(shape, quant.E4M3Group, group, scale, s.AllowNonfinite)
+	c, err := comfy.NewGrouped(shape, comfy.E4M3Group, group, scale, s.AllowNonfinite)
 	if err != nil {
 		return nil, err
 	}

@@ -4,20 +4,21 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/tensorpress/tensorpress/internal/formats/comfy"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // foreign is a layer as other programs store it, without a description of its
 // own. It is read, and not written.
-type foreign struct{ *quant.Foreign }
+type foreign struct{ *comfy.Foreign }
 
 // Written is nothing: there is no encoder.
-func (foreign) Written(int, quant.Area) []quant.Span { return nil }
+func (foreign) Written(int, tile.Area) []tile.Span { return nil }
 
 // NewEncoder returns nil.
-func (foreign) NewEncoder(safetensors.Dtype, int) quant.Encoder { return nil }
+func (foreign) NewEncoder(safetensors.Dtype, int) tile.Encoder { return nil }
 
 // IsForeign reports whether a codec is of a layer that is read and not written.
 func IsForeign(c Codec) bool {
@@ -39,7 +40,7 @@ type Blocks struct {
 // OpenForeign makes the codec of a layer of 8-bit codes with scales alone, and
 // describes it by convert_to_quant's name for what it is nearest to.
 func OpenForeign(l *Stored, b Blocks) (Codec, pyjson.Object, error) {
-	codes, scale := l.Tensors[quant.Weight], l.Tensors[quant.Scale]
+	codes, scale := l.Tensors[tile.Weight], l.Tensors[tile.Scale]
 	side, ok := sharing(codes.Shape, scale.Shape, b)
 	if !ok {
 		return nil, foreignName(codes, "", 0), fmt.Errorf("its scale has shape %v, which does not fit a weight of shape %v%s", scale.Shape, codes.Shape, b.words())
@@ -61,7 +62,7 @@ func OpenForeign(l *Stored, b Blocks) (Codec, pyjson.Object, error) {
 	case granularity == "group" && codes.Dtype == safetensors.I8 && !b.Divide && b.Rows == 0:
 		return nil, o, fmt.Errorf("it has a scale for every %d columns, and programs differ in how they store integers in groups: start from the original", side.cols)
 	}
-	f, err := quant.NewForeign(codes, scale, side.rows, side.cols)
+	f, err := comfy.NewForeign(codes, scale, side.rows, side.cols)
 	if err != nil {
 		return nil, o, err
 	}
@@ -85,7 +86,7 @@ var foreignNames = map[safetensors.Dtype]map[string]string{
 	safetensors.I8:      {"": "int8_tensorwise", "tensor": "int8_tensorwise", "row": "int8_tensorwise", "block": "int8_blockwise", "group": "int8_blockwise"},
 }
 
-func foreignName(codes quant.Tensor, granularity string, size int) pyjson.Object {
+func foreignName(codes tile.Tensor, granularity string, size int) pyjson.Object {
 	o := pyjson.Object{{Key: "format", Value: foreignNames[codes.Dtype][granularity]}}
 	if granularity == "block" || granularity == "group" {
 		o = append(o, pyjson.Member{Key: "group_size", Value: size})

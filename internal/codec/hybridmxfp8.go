@@ -1,7 +1,8 @@
 package codec
 
 import (
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/formats/comfy"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -15,14 +16,14 @@ var hybridMXFP8 = &Format{
 	ScaleText: "group 32", Kin: Kin{Dtype: "float8_e4m3fn", Group: 32},
 }
 
-type hybrid struct{ *quant.MXFP8 }
+type hybrid struct{ *comfy.MXFP8 }
 
-func (h hybrid) Tensors() []quant.Tensor {
-	return append(h.MXFP8.Tensors(), quant.Tensor{Role: quant.Scalar, Dtype: safetensors.F32, Shape: []int{}})
+func (h hybrid) Tensors() []tile.Tensor {
+	return append(h.MXFP8.Tensors(), tile.Tensor{Role: tile.Scalar, Dtype: safetensors.F32, Shape: []int{}})
 }
 
 // Needed takes nothing of the scale for the tensor.
-func (h hybrid) Needed(i int, a quant.Area) []quant.Span {
+func (h hybrid) Needed(i int, a tile.Area) []tile.Span {
 	if i == 2 {
 		return nil
 	}

@@ -5,7 +5,7 @@ import (
 	"math"
 
 	"github.com/tensorpress/tensorpress/internal/kernel"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -18,21 +18,21 @@ type withInputScale struct {
 // WithInputScale adds a scale of activations to a codec that stores none.
 func WithInputScale(c Codec, value float32) Codec { return withInputScale{c, value} }
 
-func (c withInputScale) Tensors() []quant.Tensor {
-	return append(c.Codec.Tensors(), quant.Tensor{Role: quant.InputScale, Dtype: safetensors.F32, Shape: []int{}})
+func (c withInputScale) Tensors() []tile.Tensor {
+	return append(c.Codec.Tensors(), tile.Tensor{Role: tile.InputScale, Dtype: safetensors.F32, Shape: []int{}})
 }
 
-func (c withInputScale) Written(i int, a quant.Area) []quant.Span {
+func (c withInputScale) Written(i int, a tile.Area) []tile.Span {
 	switch {
 	case i < len(c.Codec.Tensors()):
 		return c.Codec.Written(i, a)
 	case a.Row == 0 && a.Col == 0:
-		return quant.Run(0, 4)
+		return tile.Run(0, 4)
 	}
 	return nil
 }
 
-func (c withInputScale) NewEncoder(from safetensors.Dtype, memory int) quant.Encoder {
+func (c withInputScale) NewEncoder(from safetensors.Dtype, memory int) tile.Encoder {
 	return oneMore{c.Codec.NewEncoder(from, memory), func(dst [][]byte) {
 		if last := dst[len(dst)-1]; len(last) > 0 {
 			binary.LittleEndian.PutUint32(last, math.Float32bits(c.value))
@@ -54,9 +54,9 @@ func newScaleAsInput(c Codec) Codec {
 	from := -1
 	for i, t := range c.Tensors() {
 		switch t.Role {
-		case quant.InputScale:
+		case tile.InputScale:
 			return c
-		case quant.Scale:
+		case tile.Scale:
 			from = i
 		}
 	}
@@ -67,23 +67,23 @@ func newScaleAsInput(c Codec) Codec {
 	return scaleAsInput{c, from, t.Dtype, t.Shape}
 }
 
-func (c scaleAsInput) Tensors() []quant.Tensor {
-	return append(c.Codec.Tensors(), quant.Tensor{Role: quant.InputScale, Dtype: safetensors.F32, Shape: c.shape})
+func (c scaleAsInput) Tensors() []tile.Tensor {
+	return append(c.Codec.Tensors(), tile.Tensor{Role: tile.InputScale, Dtype: safetensors.F32, Shape: c.shape})
 }
 
-func (c scaleAsInput) Written(i int, a quant.Area) []quant.Span {
+func (c scaleAsInput) Written(i int, a tile.Area) []tile.Span {
 	if i < len(c.Codec.Tensors()) {
 		return c.Codec.Written(i, a)
 	}
 	width := int64(32 / c.dtype.Bits())
-	var spans []quant.Span
+	var spans []tile.Span
 	for _, s := range c.Codec.Written(c.from, a) {
-		spans = append(spans, quant.Span{Offset: s.Offset * width, Size: s.Size * width, Count: s.Count, Stride: s.Stride * width})
+		spans = append(spans, tile.Span{Offset: s.Offset * width, Size: s.Size * width, Count: s.Count, Stride: s.Stride * width})
 	}
 	return spans
 }
 
-func (c scaleAsInput) NewEncoder(from safetensors.Dtype, memory int) quant.Encoder {
+func (c scaleAsInput) NewEncoder(from safetensors.Dtype, memory int) tile.Encoder {
 	return oneMore{c.Codec.NewEncoder(from, memory), func(dst [][]byte) {
 		last, from := dst[len(dst)-1], dst[c.from]
 		if c.dtype == safetensors.F32 {
@@ -102,11 +102,11 @@ func (c scaleAsInput) NewEncoder(from safetensors.Dtype, memory int) quant.Encod
 
 // oneMore is an encoder of one tensor more, which fill makes of the others.
 type oneMore struct {
-	quant.Encoder
+	tile.Encoder
 	fill func(dst [][]byte)
 }
 
-func (e oneMore) Encode(dst [][]byte, v quant.Values, s *quant.Scratch) error {
+func (e oneMore) Encode(dst [][]byte, v tile.Values, s *tile.Scratch) error {
 	err := e.Encoder.Encode(dst[:len(dst)-1], v, s)
 	e.fill(dst)
 	return err

@@ -1,8 +1,8 @@
 package codec
 
 import (
+	"github.com/tensorpress/tensorpress/internal/formats/comfy"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -12,13 +12,13 @@ var int8Blockwise = &Format{
 	Name: "int8_blockwise", Bits: 8, Storage: safetensors.I8, Max: 127, Near: "int8_tensorwise",
 	Scales: map[string]string{"block": "int8_blockwise"},
 	Takes:  []string{"block-size", "input-scale", "full-precision-matmul", "output-dtype", "scale-as-input"},
-	Refuse: refuseBlocks, make: newInt8Blocks, Open: openBlocks(quant.Int8Block),
+	Refuse: refuseBlocks, make: newInt8Blocks, Open: openBlocks(comfy.Int8Block),
 	ScaleText: "block", NamesBlock: true, Kin: Kin{Dtype: "int8"},
 }
 
 func newInt8Blocks(src Source, s Settings) (Codec, pyjson.Object, error) {
 	size := orDefault(s.BlockSize, blockSide)
-	c, err := newBlocks(src.Shape, quant.Int8Block, size, s)
+	c, err := newBlocks(src.Shape, comfy.Int8Block, size, s)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -3,8 +3,11 @@ package codec
 import (
 	"errors"
 
+	"github.com/tensorpress/tensorpress/internal/formats/comfy"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/rotation"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 	"github.com/tensorpress/tensorpress/storage"
 )
@@ -32,26 +35,26 @@ func refuseInt8(s Settings) error {
 const rotationGroup = 256
 
 func refuseRotation(s Settings) error {
-	return quant.CheckConvRot(0, orDefault(s.ConvRotGroupSize, rotationGroup))
+	return rotation.CheckConvRot(0, orDefault(s.ConvRotGroupSize, rotationGroup))
 }
 
 func newInt8(src Source, s Settings) (Codec, pyjson.Object, error) {
 	if s.Scale == "tensor" {
-		c, err := newScaled(src.Shape, quant.Int8Tensor, false, s)
+		c, err := newScaled(src.Shape, comfy.Int8Tensor, false, s)
 		return c, describe("int8_tensorwise", s, 0), err
 	}
 	rows := pyjson.Member{Key: "per_row", Value: true}
 	group, rule := int8Rotation(src.Shape[1], s)
 	metadata := describe("int8_tensorwise", s, 0, rows)
-	if group > 0 && (quant.Rotates(group) || s.Variant == "custom") {
+	if group > 0 && (rotation.Rotates(group) || s.Variant == "custom") {
 		metadata = describe("int8_tensorwise", s, 0,
 			pyjson.Member{Key: "convrot", Value: true}, pyjson.Member{Key: "convrot_groupsize", Value: group}, rows)
 	}
-	if group > 0 && quant.Rotates(group) {
-		c, err := quant.NewRotated(src.Shape, group, rule, s.AllowNonfinite)
+	if group > 0 && rotation.Rotates(group) {
+		c, err := comfy.NewRotated(src.Shape, group, rule, s.AllowNonfinite)
 		return c, metadata, err
 	}
-	c, err := newScaled(src.Shape, quant.Int8Row, true, s)
+	c, err := newScaled(src.Shape, comfy.Int8Row, true, s)
 	return c, metadata, err
 }
 
@@ -61,10 +64,10 @@ func (s Settings) rotates() bool { return s.ConvRot || s.DynamicConvRot }
 // are rounded then: in the group asked for; where 256 does not fit, 64.
 // convert_to_quant rounds rows of its other ways as if they were not rotated,
 // and has no second choice there.
-func int8Rotation(columns int, s Settings) (group int, rule *quant.Rule) {
-	group, rule = orDefault(s.ConvRotGroupSize, rotationGroup), quant.Int8Rotated
+func int8Rotation(columns int, s Settings) (group int, rule *comfy.ScaleRule) {
+	group, rule = orDefault(s.ConvRotGroupSize, rotationGroup), comfy.Int8Rotated
 	if s.Variant == "custom" || s.DynamicConvRot {
-		rule = quant.Int8RotatedRow
+		rule = comfy.Int8RotatedRow
 	}
 	switch {
 	case !s.rotates():
@@ -93,16 +96,16 @@ func largestRotation(columns, least int) (group int) {
 // openInt8 takes the scale's shape, not the metadata, as ComfyUI does.
 func openInt8(l *Stored) (Codec, error) {
 	if v, _ := option(l.Metadata, "convrot"); v != true {
-		return openScaled(l, quant.Int8Tensor, numel(l.Tensors[quant.Scale].Shape) > 1)
+		return openScaled(l, comfy.Int8Tensor, numel(l.Tensors[tile.Scale].Shape) > 1)
 	}
 	group, err := intOption(l.Metadata, "convrot_groupsize", rotationGroup)
 	if err != nil {
 		return nil, err
 	}
-	if err := quant.CheckConvRot(0, group); err != nil {
+	if err := rotation.CheckConvRot(0, group); err != nil {
 		return nil, err
 	}
-	c, err := quant.NewRotated(l.Tensors[quant.Weight].Shape, group, quant.Int8Rotated, false)
+	c, err := comfy.NewRotated(l.Tensors[tile.Weight].Shape, group, comfy.Int8Rotated, false)
 	return opened(c, err, l)
 }
 
@@ -126,13 +129,13 @@ func int8ToSDNQ(metadata pyjson.Object, c Codec) (Settings, error) {
 	return s, nil
 }
 
-func rowsOfInt8(s *quant.Scheme) (Settings, bool) {
+func rowsOfInt8(s *sdnq.Scheme) (Settings, bool) {
 	given := Settings{Scale: "row", ConvRot: s.Hadamard > 0, ConvRotGroupSize: s.Hadamard}
-	fits := s.Hadamard == 0 || s.Kind == quant.Linear && quant.CheckConvRot(s.Shape()[1], s.Hadamard) == nil
+	fits := s.Hadamard == 0 || s.Kind == sdnq.Linear && rotation.CheckConvRot(s.Shape()[1], s.Hadamard) == nil
 	return given, s.GroupSize == -1 && fits
 }
 
-func oneInt8(s *quant.Scheme) (Settings, bool) {
+func oneInt8(s *sdnq.Scheme) (Settings, bool) {
 	return Settings{Scale: "tensor"}, s.GroupSize == -2 && s.Hadamard == 0
 }
 
@@ -144,16 +147,16 @@ func opened(c Codec, err error, l *Stored) (Codec, error) {
 	return c, match(c, l)
 }
 
-func newScaled(shape []int, rule *quant.Rule, perRow bool, s Settings) (Codec, error) {
-	c, err := quant.NewScaled(shape, rule, perRow, s.AllowNonfinite)
+func newScaled(shape []int, rule *comfy.ScaleRule, perRow bool, s Settings) (Codec, error) {
+	c, err := comfy.NewScaled(shape, rule, perRow, s.AllowNonfinite)
 	if err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-func openScaled(l *Stored, rule *quant.Rule, perRow bool) (Codec, error) {
-	c, err := newScaled(l.Tensors[quant.Weight].Shape, rule, perRow, Settings{})
+func openScaled(l *Stored, rule *comfy.ScaleRule, perRow bool) (Codec, error) {
+	c, err := newScaled(l.Tensors[tile.Weight].Shape, rule, perRow, Settings{})
 	if err != nil {
 		return nil, err
 	}

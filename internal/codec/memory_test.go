@@ -4,7 +4,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -16,15 +16,6 @@ func bell(shape []int) []float32 {
 		values[i] = float32(r.NormFloat64() * 0.02)
 	}
 	return values
-}
-
-// cutOut are the values of an area of a weight of that many columns.
-func cutOut(values []float32, a quant.Area, columns int) []float32 {
-	out := make([]float32, a.Values())
-	for i := range out {
-		out[i] = values[a.Index(i, columns)]
-	}
-	return out
 }
 
 // wideBytes is about what a tile takes for a value.
@@ -42,17 +33,17 @@ func encoded(t testing.TB, c Codec, values []float32, limit int) [][]byte {
 		}
 		stored[i] = make([]byte, n)
 	}
-	e, cut, s := c.NewEncoder(safetensors.F32, wideBytes*limit), c.Cut(), new(quant.Scratch)
+	e, cut, s := c.NewEncoder(safetensors.F32, wideBytes*limit), c.Cut(), new(tile.Scratch)
 	if survey := e.Needs().Survey; survey != nil {
 		if err := survey(func(start int, dst []float32) error { copy(dst, values[start:]); return nil }); err != nil {
 			t.Fatal(err)
 		}
 	}
-	read := func(a quant.Area) (quant.Values, error) { return quant.ValuesOf(a, cutOut(values, a, cut.Cols)), nil }
-	err := quant.Drive(e, cut, read, func(v quant.Values) error {
+	read := func(a tile.Area) (tile.Values, error) { return tile.ValuesOf(a, cutOut(values, a, cut.Cols)), nil }
+	err := tile.Drive(e, cut, read, func(v tile.Values) error {
 		dst := make([][]byte, len(stored))
 		for i := range dst {
-			dst[i] = make([]byte, quant.SpanBytes(c.Written(i, v.Area)))
+			dst[i] = make([]byte, tile.SpanBytes(c.Written(i, v.Area)))
 		}
 		if err := e.Encode(dst, v, s); err != nil {
 			return err
@@ -72,12 +63,12 @@ func encoded(t testing.TB, c Codec, values []float32, limit int) [][]byte {
 // restored decodes a whole layer in areas of about want values.
 func restored(t testing.TB, c Codec, stored [][]byte, want int, out safetensors.Dtype) []float32 {
 	t.Helper()
-	cut, s := c.Cut().ForDecoding(), new(quant.Scratch)
+	cut, s := c.Cut().ForDecoding(), new(tile.Scratch)
 	values := make([]float32, numel(c.Shape()))
 	for _, a := range cut.Areas(cut.DecodeTile(want)) {
 		src := make([][]byte, len(stored))
 		for i, tensor := range c.Tensors()[:len(src)] {
-			if tensor.Role == quant.InputScale { // no weight needs it
+			if tensor.Role == tile.InputScale { // no weight needs it
 				continue
 			}
 			eachRun(c.Needed(i, a), func(from, to int64) { src[i] = append(src[i], stored[i][from:to]...) })

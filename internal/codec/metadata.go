@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 	"github.com/tensorpress/tensorpress/storage"
 )
@@ -140,7 +140,7 @@ func unpadded(l *Stored, rows, columns, align int) []int {
 }
 
 // takenFor treats a stored dtype as the one whose bits it holds.
-func takenFor(l *Stored, role quant.Role, from, to safetensors.Dtype) {
+func takenFor(l *Stored, role tile.Role, from, to safetensors.Dtype) {
 	if t, ok := l.Tensors[role]; ok && t.Dtype == from {
 		t.Dtype = to
 		l.Tensors[role] = t
@@ -149,7 +149,7 @@ func takenFor(l *Stored, role quant.Role, from, to safetensors.Dtype) {
 
 // stored returns the two dimensions of the codes.
 func (l *Stored) codes() (rows, columns int, err error) {
-	shape := l.Tensors[quant.Weight].Shape
+	shape := l.Tensors[tile.Weight].Shape
 	if len(shape) != 2 {
 		return 0, 0, shapeError(shape)
 	}

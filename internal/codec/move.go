@@ -7,9 +7,10 @@ import (
 	"math"
 	"slices"
 
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -30,7 +31,7 @@ type Move struct {
 
 // piece makes what an area has of one tensor from what it has of the stored
 // ones.
-type piece func(dst []byte, src [][]byte, a quant.Area, s *quant.Scratch)
+type piece func(dst []byte, src [][]byte, a tile.Area, s *tile.Scratch)
 
 // Area is the shape of areas of about want values, at most limit where they
 // can be that small: whole rows, or parts of a single one.
@@ -71,41 +72,41 @@ func (m *Move) Turned() bool {
 }
 
 // Areas yields them for a whole weight.
-func (m *Move) Areas(rows, cols int) []quant.Area {
+func (m *Move) Areas(rows, cols int) []tile.Area {
 	all := matrix(m.From.Shape())
-	var areas []quant.Area
-	for _, a := range (quant.Cut{Rows: all[0], Cols: all[1]}).Areas(rows, cols) {
+	var areas []tile.Area
+	for _, a := range (tile.Cut{Rows: all[0], Cols: all[1]}).Areas(rows, cols) {
 		areas = append(areas, a)
 	}
 	return areas
 }
 
 // Needed is what of tensor i of the stored layer an area takes.
-func (m *Move) Needed(i int, a quant.Area) []quant.Span { return m.From.Needed(i, in(m.From, a)) }
+func (m *Move) Needed(i int, a tile.Area) []tile.Span { return m.From.Needed(i, in(m.From, a)) }
 
 // Written is what of tensor i of the moved layer it fills.
-func (m *Move) Written(i int, a quant.Area) []quant.Span { return m.To.Written(i, in(m.To, a)) }
+func (m *Move) Written(i int, a tile.Area) []tile.Span { return m.To.Written(i, in(m.To, a)) }
 
 // Bytes fills what Written names from what Needed names.
-func (m *Move) Bytes(dst, src [][]byte, a quant.Area, s *quant.Scratch) {
+func (m *Move) Bytes(dst, src [][]byte, a tile.Area, s *tile.Scratch) {
 	for i, p := range m.pieces {
 		p(dst[i], src, a, s)
 	}
 }
 
 // Values restores an area from either layer's bytes.
-func (m *Move) Values(dst []float32, c Codec, src [][]byte, a quant.Area, s *quant.Scratch) {
+func (m *Move) Values(dst []float32, c Codec, src [][]byte, a tile.Area, s *tile.Scratch) {
 	c.Decode(dst, src, in(c, a), safetensors.F32, s)
 }
 
 // in is an area of whole rows, or of a part of one, as the codec counts: some
 // take a weight for a single row.
-func in(c Codec, a quant.Area) quant.Area {
+func in(c Codec, a tile.Area) tile.Area {
 	columns := matrix(c.Shape())[1]
 	if cut := c.Cut(); cut.Cols == columns && cut.Rows != 1 {
 		return a
 	}
-	return quant.Area{Col: a.Row*columns + a.Col, Rows: 1, Cols: a.Values()}
+	return tile.Area{Col: a.Row*columns + a.Col, Rows: 1, Cols: a.Values()}
 }
 
 // matrix is a weight's shape as rows and columns.
@@ -146,9 +147,9 @@ func ToNative(c Codec, n Native) (*Move, error) {
 }
 
 // plainCodes refuses what no other format has.
-func plainCodes(s *quant.Scheme) error {
+func plainCodes(s *sdnq.Scheme) error {
 	switch {
-	case s.Kind != quant.Linear && s.Kind != quant.Embedding:
+	case s.Kind != sdnq.Linear && s.Kind != sdnq.Embedding:
 		return errors.New("ComfyUI has no quantized convolutions")
 	case s.Rank > 0:
 		return fmt.Errorf("ComfyUI has no low-rank part (rank %d)", s.Rank)
@@ -158,7 +159,7 @@ func plainCodes(s *quant.Scheme) error {
 	return nil
 }
 
-func scalesOf(s *quant.Scheme) string {
+func scalesOf(s *sdnq.Scheme) string {
 	text := s.Dtype.Name
 	switch {
 	case s.GroupSize == -2:
@@ -178,12 +179,12 @@ func scalesOf(s *quant.Scheme) string {
 type origin struct {
 	dtype string
 	// when tells whether a layer is one, and the format's settings that make it so.
-	when func(s *quant.Scheme) (Settings, bool)
+	when func(s *sdnq.Scheme) (Settings, bool)
 }
 
 // nativeOf is the format of ComfyUI's, or of convert_to_quant's, that has the
 // arithmetic of an SDNQ layer, nil for none.
-func nativeOf(s *quant.Scheme) (*Format, Settings) {
+func nativeOf(s *sdnq.Scheme) (*Format, Settings) {
 	for _, f := range Formats() {
 		for _, from := range f.fromSDNQ {
 			if from.dtype != s.Dtype.Name {
@@ -198,7 +199,7 @@ func nativeOf(s *quant.Scheme) (*Format, Settings) {
 }
 
 // toNative fits the pieces to the format's tensors.
-func toNative(c Codec, s *quant.Scheme, f *Format, given Settings, n Native) (*Move, error) {
+func toNative(c Codec, s *sdnq.Scheme, f *Format, given Settings, n Native) (*Move, error) {
 	to, metadata, err := f.make(Source{Shape: s.Shape(), Dtype: safetensors.BF16}, given)
 	if err == nil && f == awqW4A16 && n.Scales != 0 {
 		to, err = newAWQIn(s.Shape(), given, n.Scales)
@@ -222,7 +223,7 @@ func toNative(c Codec, s *quant.Scheme, f *Format, given Settings, n Native) (*M
 // FromNative returns how a layer of a format of ComfyUI's, a linear one or an
 // embedding, is moved to SDNQ's. src has the dtype of the weight before it was
 // quantized.
-func FromNative(src Source, kind quant.Kind, f *Format, metadata pyjson.Object, c Codec) (*Move, error) {
+func FromNative(src Source, kind sdnq.Kind, f *Format, metadata pyjson.Object, c Codec) (*Move, error) {
 	if Scheme(c) != nil {
 		return Renamed(src, metadata, c)
 	}
@@ -260,8 +261,8 @@ func Renamed(src Source, metadata pyjson.Object, c Codec) (*Move, error) {
 func Said(metadata pyjson.Object, c Codec) (Settings, error) {
 	given, err := Default().FromConfig(metadata)
 	given.QuantizedMatmulConv = given.QuantizedMatmul
-	scale, zero, _ := Scheme(c).Stores()
-	if scale != "" && zero == "" && slices.ContainsFunc(c.Tensors(), func(t quant.Tensor) bool { return t.Role == quant.ZeroPoint }) {
+	scale, zero, _ := Scheme(c).DoubleQuant()
+	if scale != "" && zero == "" && slices.ContainsFunc(c.Tensors(), func(t tile.Tensor) bool { return t.Role == tile.ZeroPoint }) {
 		given.ZeroPointDtype = "none"
 	}
 	return given, err
@@ -323,21 +324,21 @@ func fromNative(src Source, c Codec, given Settings) (*Move, error) {
 // copied takes tensor i as it is. Where an area goes on in a group, what it
 // needs begins with that group's scale, which it does not write.
 func copied(i int) piece {
-	return func(dst []byte, src [][]byte, _ quant.Area, _ *quant.Scratch) {
+	return func(dst []byte, src [][]byte, _ tile.Area, _ *tile.Scratch) {
 		copy(dst, src[i][len(src[i])-len(dst):])
 	}
 }
 
 // fromNibbles takes 4-bit integers in two's complement, two to a byte, for
 // SDNQ's, which count from the least.
-func fromNibbles(dst []byte, src [][]byte, _ quant.Area, _ *quant.Scratch) {
+func fromNibbles(dst []byte, src [][]byte, _ tile.Area, _ *tile.Scratch) {
 	for i, b := range src[0] {
 		dst[i] = b ^ 0x88
 	}
 }
 
 // turned stores codes of one byte, [cols, rows] before, row by row.
-func turned(dst []byte, src [][]byte, a quant.Area, _ *quant.Scratch) {
+func turned(dst []byte, src [][]byte, a tile.Area, _ *tile.Scratch) {
 	for i := range a.Rows {
 		for j := range a.Cols {
 			dst[i*a.Cols+j] = src[0][j*a.Rows+i]
@@ -346,11 +347,11 @@ func turned(dst []byte, src [][]byte, a quant.Area, _ *quant.Scratch) {
 }
 
 // widened stores a scheme's scales in F32.
-func widened(s *quant.Scheme) piece {
-	if scale, _, _ := s.Stores(); scale == "" && s.ScaleDtype == safetensors.F32 {
+func widened(s *sdnq.Scheme) piece {
+	if scale, _, _ := s.DoubleQuant(); scale == "" && s.ScaleDtype == safetensors.F32 {
 		return copied(1)
 	}
-	return func(dst []byte, src [][]byte, a quant.Area, scratch *quant.Scratch) {
+	return func(dst []byte, src [][]byte, a tile.Area, scratch *tile.Scratch) {
 		scales := s.Scales(src, start(s, a), a.Values(), scratch)
 		scales = scales[len(scales)-len(dst)/4:]
 		for k, x := range scales {
@@ -360,18 +361,18 @@ func widened(s *quant.Scheme) piece {
 }
 
 // start is where an area begins in the flattened weight.
-func start(s *quant.Scheme, a quant.Area) int { return a.Index(0, matrix(s.Shape())[1]) }
+func start(s *sdnq.Scheme, a tile.Area) int { return a.Index(0, matrix(s.Shape())[1]) }
 
 // awqScales stores a scheme's scales, [rows, groups], group by group.
-func awqScales(s *quant.Scheme, d safetensors.Dtype) piece {
-	return func(dst []byte, src [][]byte, a quant.Area, scratch *quant.Scratch) {
+func awqScales(s *sdnq.Scheme, d safetensors.Dtype) piece {
+	return func(dst []byte, src [][]byte, a tile.Area, scratch *tile.Scratch) {
 		putTurned(dst, s.Scales(src, start(s, a), a.Values(), scratch), a.Rows, d)
 	}
 }
 
 // awqZeros stores the value of code 8: zero point + 8·scale.
-func awqZeros(s *quant.Scheme, d safetensors.Dtype) piece {
-	return func(dst []byte, src [][]byte, a quant.Area, scratch *quant.Scratch) {
+func awqZeros(s *sdnq.Scheme, d safetensors.Dtype) piece {
+	return func(dst []byte, src [][]byte, a tile.Area, scratch *tile.Scratch) {
 		zeros := s.ZeroPoints(src, start(s, a), a.Values(), scratch)
 		for i, scale := range s.Scales(src, start(s, a), a.Values(), scratch) {
 			zeros[i] += float32(8 * scale)
@@ -391,8 +392,8 @@ func putTurned(dst []byte, values []float32, rows int, d safetensors.Dtype) {
 	Narrow(dst[:len(values)*width], turned, d)
 }
 
-func uint4Scales(d safetensors.Dtype, s *quant.Scheme) piece {
-	return func(dst []byte, src [][]byte, a quant.Area, _ *quant.Scratch) {
+func uint4Scales(d safetensors.Dtype, s *sdnq.Scheme) piece {
+	return func(dst []byte, src [][]byte, a tile.Area, _ *tile.Scratch) {
 		rows, groups := a.Rows, groupsIn(s, a.Cols)
 		for r := range rows {
 			for g := range groups {
@@ -403,8 +404,8 @@ func uint4Scales(d safetensors.Dtype, s *quant.Scheme) piece {
 }
 
 // uint4Zeros stores the value of code 0: zero − 8·scale.
-func uint4Zeros(d safetensors.Dtype, s *quant.Scheme) piece {
-	return func(dst []byte, src [][]byte, a quant.Area, _ *quant.Scratch) {
+func uint4Zeros(d safetensors.Dtype, s *sdnq.Scheme) piece {
+	return func(dst []byte, src [][]byte, a tile.Area, _ *tile.Scratch) {
 		rows, groups := a.Rows, groupsIn(s, a.Cols)
 		for r := range rows {
 			for g := range groups {
@@ -415,7 +416,7 @@ func uint4Zeros(d safetensors.Dtype, s *quant.Scheme) piece {
 	}
 }
 
-func groupsIn(s *quant.Scheme, cols int) int {
+func groupsIn(s *sdnq.Scheme, cols int) int {
 	if s.GroupSize < 0 {
 		return 1
 	}

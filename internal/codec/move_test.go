@@ -6,7 +6,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -77,9 +78,9 @@ func movedIn(m *Move, stored [][]byte, want, limit int) [][]byte {
 			src = append(src, part)
 		}
 		for i := range out {
-			dst = append(dst, make([]byte, quant.SpanBytes(m.Written(i, a))))
+			dst = append(dst, make([]byte, tile.SpanBytes(m.Written(i, a))))
 		}
-		m.Bytes(dst, src, a, &quant.Scratch{})
+		m.Bytes(dst, src, a, &tile.Scratch{})
 		for i := range out {
 			left := dst[i]
 			eachRun(m.Written(i, a), func(from, to int64) { left = left[copy(out[i][from:to], left):] })
@@ -88,7 +89,7 @@ func movedIn(m *Move, stored [][]byte, want, limit int) [][]byte {
 	return out
 }
 
-func eachRun(spans []quant.Span, f func(from, to int64)) {
+func eachRun(spans []tile.Span, f func(from, to int64)) {
 	for _, s := range spans {
 		for i := range s.Count {
 			from := s.Offset + int64(i)*s.Stride
@@ -118,11 +119,11 @@ func TestWhatCannotMove(t *testing.T) {
 		{Dtype: "uint4", GroupSize: -2}, {Dtype: "int8", GroupSize: -1, SVDRank: 4},
 		{Dtype: "float8_e4m3fn", GroupSize: 32}, {Dtype: "float8_e5m2", GroupSize: -1}, {Dtype: "float8_e4m3fnuz", GroupSize: -2},
 		{Dtype: "float8_e4m3fn", GroupSize: -1}, // convert_to_quant's alone, see Native
-		{Dtype: "int8", GroupSize: -1, Kind: quant.Conv},
+		{Dtype: "int8", GroupSize: -1, Kind: sdnq.Conv},
 	} {
 		s.DequantizeFP32 = true
 		shape := []int{64, 128}
-		if s.Kind == quant.Conv {
+		if s.Kind == sdnq.Conv {
 			shape = []int{64, 128, 3, 3}
 		}
 		c, _, err := newSDNQ(Source{Name: "a", Shape: shape, Dtype: safetensors.F32}, s)

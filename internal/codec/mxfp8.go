@@ -1,8 +1,9 @@
 package codec
 
 import (
+	"github.com/tensorpress/tensorpress/internal/formats/comfy"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -17,25 +18,25 @@ var mxfp8 = &Format{
 	},
 }
 
-func blockOptions(s Settings) quant.BlockOptions {
-	return quant.BlockOptions{
+func blockOptions(s Settings) comfy.BlockOptions {
+	return comfy.BlockOptions{
 		ExactReference: s.ExactReference, AllowNonfinite: s.AllowNonfinite, RoundBF16: s.Variant == "dedicated",
 	}
 }
 
 func newMXFP8(src Source, s Settings) (Codec, pyjson.Object, error) {
-	c, err := quant.NewMXFP8(src.Shape, blockOptions(s))
+	c, err := comfy.NewMXFP8(src.Shape, blockOptions(s))
 	if s.Variant == "dedicated" {
 		return c, describeDedicated("mxfp8", s, 32, src.Shape), err
 	}
 	return c, describe("mxfp8", s, 0), err
 }
 
-func openMXFP8(l *Stored) (*quant.MXFP8, error) {
+func openMXFP8(l *Stored) (*comfy.MXFP8, error) {
 	rows, columns, err := l.codes()
 	if err != nil {
 		return nil, err
 	}
-	takenFor(l, quant.Scale, safetensors.F8_E8M0, safetensors.U8)
-	return quant.NewMXFP8(unpadded(l, rows, columns, 32), quant.BlockOptions{})
+	takenFor(l, tile.Scale, safetensors.F8_E8M0, safetensors.U8)
+	return comfy.NewMXFP8(unpadded(l, rows, columns, 32), comfy.BlockOptions{})
 }

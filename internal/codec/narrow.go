@@ -1,7 +1,7 @@
 package codec
 
 import (
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -10,13 +10,13 @@ import (
 // whatever they find.
 func (f *Format) OpenAs(l *Stored) (Codec, error) {
 	c, err := f.Open(l)
-	scale, ok := l.Tensors[quant.Scale]
+	scale, ok := l.Tensors[tile.Scale]
 	if err == nil || !ok || f == sdnqFormat || scale.Dtype != safetensors.BF16 && scale.Dtype != safetensors.F16 {
 		return c, err
 	}
-	wide := &Stored{Metadata: l.Metadata, Hint: l.Hint, Tensors: map[quant.Role]quant.Tensor{}}
+	wide := &Stored{Metadata: l.Metadata, Hint: l.Hint, Tensors: map[tile.Role]tile.Tensor{}}
 	for role, t := range l.Tensors {
-		if role == quant.Scale {
+		if role == tile.Scale {
 			t.Dtype = safetensors.F32
 		}
 		wide.Tensors[role] = t
@@ -32,14 +32,14 @@ func (f *Format) OpenAs(l *Stored) (Codec, error) {
 // is read, and not written.
 type narrowScale struct {
 	Codec
-	scale quant.Tensor
+	scale tile.Tensor
 }
 
 // Tensors names the scales as they are stored.
-func (n narrowScale) Tensors() []quant.Tensor {
-	var tensors []quant.Tensor
+func (n narrowScale) Tensors() []tile.Tensor {
+	var tensors []tile.Tensor
 	for _, t := range n.Codec.Tensors() {
-		if t.Role == quant.Scale {
+		if t.Role == tile.Scale {
 			t.Dtype = n.scale.Dtype
 		}
 		tensors = append(tensors, t)
@@ -48,30 +48,30 @@ func (n narrowScale) Tensors() []quant.Tensor {
 }
 
 // Needed counts their bytes.
-func (n narrowScale) Needed(i int, a quant.Area) []quant.Span {
+func (n narrowScale) Needed(i int, a tile.Area) []tile.Span {
 	spans := n.Codec.Needed(i, a)
-	if n.Tensors()[i].Role != quant.Scale {
+	if n.Tensors()[i].Role != tile.Scale {
 		return spans
 	}
-	half := make([]quant.Span, len(spans))
+	half := make([]tile.Span, len(spans))
 	for i, s := range spans {
-		half[i] = quant.Span{Offset: s.Offset / 2, Size: s.Size / 2, Count: s.Count, Stride: s.Stride / 2}
+		half[i] = tile.Span{Offset: s.Offset / 2, Size: s.Size / 2, Count: s.Count, Stride: s.Stride / 2}
 	}
 	return half
 }
 
 // Written is nothing: there is no encoder.
-func (narrowScale) Written(int, quant.Area) []quant.Span { return nil }
+func (narrowScale) Written(int, tile.Area) []tile.Span { return nil }
 
 // NewEncoder returns nil.
-func (narrowScale) NewEncoder(safetensors.Dtype, int) quant.Encoder { return nil }
+func (narrowScale) NewEncoder(safetensors.Dtype, int) tile.Encoder { return nil }
 
 // Decode widens the scales first.
-func (n narrowScale) Decode(dst []float32, src [][]byte, a quant.Area, out safetensors.Dtype, s *quant.Scratch) {
+func (n narrowScale) Decode(dst []float32, src [][]byte, a tile.Area, out safetensors.Dtype, s *tile.Scratch) {
 	wide := make([][]byte, len(src))
 	for i, t := range n.Codec.Tensors() {
 		wide[i] = src[i]
-		if t.Role == quant.Scale {
+		if t.Role == tile.Scale {
 			values := make([]float32, len(src[i])/2)
 			Widen(values, src[i], n.scale.Dtype)
 			wide[i] = make([]byte, 4*len(values))

@@ -1,8 +1,9 @@
 package codec
 
 import (
+	"github.com/tensorpress/tensorpress/internal/formats/comfy"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -14,7 +15,7 @@ var nvfp4 = &Format{
 }
 
 func newNVFP4(src Source, s Settings) (Codec, pyjson.Object, error) {
-	c, err := quant.NewNVFP4(src.Shape, blockOptions(s))
+	c, err := comfy.NewNVFP4(src.Shape, blockOptions(s))
 	if s.Variant == "dedicated" {
 		return c, describeDedicated("nvfp4", s, 16, src.Shape), err
 	}
@@ -26,7 +27,7 @@ func openNVFP4(l *Stored) (Codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	takenFor(l, quant.Scale, safetensors.U8, safetensors.F8_E4M3)
-	c, err := quant.NewNVFP4(unpadded(l, rows, 2*columns, 16), quant.BlockOptions{})
+	takenFor(l, tile.Scale, safetensors.U8, safetensors.F8_E4M3)
+	c, err := comfy.NewNVFP4(unpadded(l, rows, 2*columns, 16), comfy.BlockOptions{})
 	return opened(c, err, l)
 }

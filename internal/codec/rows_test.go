@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/dtype"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -142,7 +142,7 @@ func TestToldMakesTheSame(t *testing.T) {
 // settings that SDNQ takes.
 func TestKinTakesTheLayer(t *testing.T) {
 	eachMade(t, func(f *Format, s Settings, c Codec, l *Stored) {
-		in := InSDNQ(f, l.Metadata, c, quant.Linear)
+		in := InSDNQ(f, l.Metadata, c, sdnq.Linear)
 		if _, _, err := SDNQ().Make(Source{Shape: c.Shape(), Dtype: safetensors.BF16}, in); err != nil {
 			t.Errorf("%+v is quantized again with %+v: %v", s, in, err)
 		}
@@ -155,7 +155,7 @@ func TestMovesBothWays(t *testing.T) {
 		if f.fromSDNQ == nil {
 			return
 		}
-		m, err := FromNative(Source{Shape: c.Shape(), Dtype: safetensors.BF16}, quant.Linear, f, l.Metadata, c)
+		m, err := FromNative(Source{Shape: c.Shape(), Dtype: safetensors.BF16}, sdnq.Linear, f, l.Metadata, c)
 		if err != nil {
 			t.Errorf("%+v to SDNQ: %v", s, err)
 			return

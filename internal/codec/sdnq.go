@@ -10,8 +10,10 @@ import (
 	"strings"
 
 	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/internal/codebook"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -51,7 +53,7 @@ func refuseSDNQ(s Settings) error {
 		err = s.checkThreshold()
 	}
 	if err == nil && s.Dynamic {
-		if _, err = s.Threshold(o.Dtype); err == nil && quant.DynamicOrder(o.Dtype, s.Codebook) == nil {
+		if _, err = s.Threshold(o.Dtype); err == nil && sdnq.DynamicOrder(o.Dtype, s.Codebook) == nil {
 			err = fmt.Errorf("%s is not among the dtypes of the dynamic choice", o.Dtype)
 		}
 	}
@@ -65,8 +67,8 @@ func refuseSDNQ(s Settings) error {
 }
 
 // options are the settings as the arithmetic takes them.
-func (s Settings) options(src Source) (o quant.Options, err error) {
-	o = quant.Options{
+func (s Settings) options(src Source) (o sdnq.Options, err error) {
+	o = sdnq.Options{
 		Kind: s.Kind, GroupSize: s.GroupSize, ScaleDtype: safetensors.F32, ModelDtype: s.modelDtype(src), SourceDtype: src.Dtype,
 		Rank: s.SVDRank, RankSteps: s.SVDSteps, Matmul: s.QuantizedMatmul, Codebook: s.Codebook, CodebookSteps: s.CodebookSteps, CodebookScale: s.CodebookScale,
 		Stochastic: s.StochasticRounding, Seed: chancesOf(src.Name, s.Seed),
@@ -78,7 +80,7 @@ func (s Settings) options(src Source) (o quant.Options, err error) {
 	if s.SVDSteps == 0 {
 		o.RankSteps = -1
 	}
-	if s.Kind == quant.Conv || s.Kind == quant.ConvTranspose {
+	if s.Kind == sdnq.Conv || s.Kind == sdnq.ConvTranspose {
 		o.Matmul = s.QuantizedMatmulConv
 	}
 	if s.Hadamard {
@@ -88,7 +90,7 @@ func (s Settings) options(src Source) (o quant.Options, err error) {
 		return o, err
 	}
 	if s.QuantizedMatmulDtype != "" {
-		if o.MatmulDtype, err = quant.ParseMatmulDtype(s.QuantizedMatmulDtype); err != nil {
+		if o.MatmulDtype, err = sdnq.ParseMatmulDtype(s.QuantizedMatmulDtype); err != nil {
 			return o, err
 		}
 	}
@@ -104,7 +106,7 @@ func chancesOf(layer string, seed int) uint64 {
 
 // stores adds the dtypes of scales and zero points. Where either is set, and
 // be it "none", scales are F32 before.
-func (s Settings) stores(o quant.Options) (quant.Options, error) {
+func (s Settings) stores(o sdnq.Options) (sdnq.Options, error) {
 	if !s.DequantizeFP32 && s.ScaleDtype == "" && s.ZeroPointDtype == "" {
 		o.ScaleDtype = o.ModelDtype
 	}
@@ -122,26 +124,26 @@ func storeDtype(name string) (*dtype.Type, error) {
 	return dtype.Parse(name)
 }
 
-func newScheme(shape []int, o quant.Options) (Codec, error) {
-	c, err := quant.NewScheme(shape, o)
+func newScheme(shape []int, o sdnq.Options) (Codec, error) {
+	c, err := sdnq.NewScheme(shape, o)
 	if err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-var kindNames = map[quant.Kind]string{quant.Embedding: "embedding", quant.Conv: "conv", quant.ConvTranspose: "conv_transpose"}
+var kindNames = map[sdnq.Kind]string{sdnq.Embedding: "embedding", sdnq.Conv: "conv", sdnq.ConvTranspose: "conv_transpose"}
 
 // kindName is what the JSON calls a kind, with a convolution's dimensions.
-func kindName(s *quant.Scheme) string {
+func kindName(s *sdnq.Scheme) string {
 	name := kindNames[s.Kind]
-	if s.Kind == quant.Conv || s.Kind == quant.ConvTranspose {
+	if s.Kind == sdnq.Conv || s.Kind == sdnq.ConvTranspose {
 		name += fmt.Sprintf("%dd", len(s.Shape())-2)
 	}
 	return name
 }
 
-func sdnqMetadata(s *quant.Scheme, src Source) pyjson.Object {
+func sdnqMetadata(s *sdnq.Scheme, src Source) pyjson.Object {
 	o := pyjson.Object{
 		{Key: "format", Value: "sdnq"},
 		{Key: "format_version", Value: formatVersion},
@@ -150,7 +152,7 @@ func sdnqMetadata(s *quant.Scheme, src Source) pyjson.Object {
 		{Key: "orig_shape", Value: src.Shape},
 		{Key: "orig_dtype", Value: torchName(src.Dtype)},
 	}
-	if s.Kind != quant.Linear {
+	if s.Kind != sdnq.Linear {
 		o = append(o, pyjson.Member{Key: "kind", Value: kindName(s)})
 	}
 	for _, ofScales := range []bool{false, true} {
@@ -171,23 +173,23 @@ func says(applies bool, key string, value any) pyjson.Object {
 	return pyjson.Object{{Key: key, Value: value}}
 }
 
-func scaleStore(s *quant.Scheme) string {
-	scale, _, _ := s.Stores()
+func scaleStore(s *sdnq.Scheme) string {
+	scale, _, _ := s.DoubleQuant()
 	return scale
 }
 
 // zeroPointStore is the dtype that was asked for where the codes are shaped for
 // matmul and no dtype of the scales tells as much.
-func zeroPointStore(s *quant.Scheme) string {
-	scale, zero, _ := s.Stores()
+func zeroPointStore(s *sdnq.Scheme) string {
+	scale, zero, _ := s.DoubleQuant()
 	if s.ShapedForMatmul() && scale == "" {
 		zero = cmp.Or(zero, s.ZeroAsked())
 	}
 	return zero
 }
 
-func scalesByCodebook(s *quant.Scheme) bool {
-	_, _, book := s.Stores()
+func scalesByCodebook(s *sdnq.Scheme) bool {
+	_, _, book := s.DoubleQuant()
 	return book
 }
 
@@ -218,17 +220,17 @@ func openSDNQ(l *Stored) (Codec, error) {
 }
 
 // storedOptions are what a layer's JSON says.
-func storedOptions(l *Stored) (quant.Options, error) {
+func storedOptions(l *Stored) (sdnq.Options, error) {
 	s, err := Settings{DequantizeFP32: true, CodebookSteps: 1}.FromConfig(l.Metadata)
 	if err != nil {
-		return quant.Options{}, err
+		return sdnq.Options{}, err
 	}
 	if s.Kind, err = storedKind(l.Metadata); err != nil {
-		return quant.Options{}, err
+		return sdnq.Options{}, err
 	}
 	s.QuantizedMatmulConv = s.QuantizedMatmul
 	o, err := s.options(Source{})
-	o.ModelDtype = l.Tensors[quant.SVDUp].Dtype // of the factors
+	o.ModelDtype = l.Tensors[tile.SVDUp].Dtype // of the factors
 	o.ScaleDtype = storedScaleDtype(l)
 	if s.ZeroPointDtype == "" {
 		o.ZeroPointStore = nil // the JSON says it where it is
@@ -236,15 +238,15 @@ func storedOptions(l *Stored) (quant.Options, error) {
 	return o, err
 }
 
-func storedKind(o pyjson.Object) (quant.Kind, error) {
+func storedKind(o pyjson.Object) (sdnq.Kind, error) {
 	v, ok := o.Get("kind")
 	if !ok || v == "linear" {
-		return quant.Linear, nil
+		return sdnq.Linear, nil
 	}
 	name, _ := v.(string)
 	for kind, known := range kindNames {
 		dims, found := strings.CutPrefix(name, known)
-		if found && (dims == "" && kind == quant.Embedding || len(dims) == 2 && strings.Contains("1d2d3d", dims)) {
+		if found && (dims == "" && kind == sdnq.Embedding || len(dims) == 2 && strings.Contains("1d2d3d", dims)) {
 			return kind, nil
 		}
 	}
@@ -260,9 +262,9 @@ func checkVersion(o pyjson.Object) error {
 }
 
 // fits refuses what no writer writes, before a search for it takes long.
-func fits(o quant.Options, shape []int) error {
+func fits(o sdnq.Options, shape []int) error {
 	axis := 1
-	if o.Kind == quant.ConvTranspose {
+	if o.Kind == sdnq.ConvTranspose {
 		axis = 0
 	}
 	if len(shape) < 2 {
@@ -281,7 +283,7 @@ func storedScaleDtype(l *Stored) safetensors.Dtype {
 	if v, _ := l.Metadata.Get("dequantize_fp32"); v != false {
 		return safetensors.F32
 	}
-	if d := l.Tensors[quant.Scale].Dtype; d == safetensors.BF16 || d == safetensors.F16 {
+	if d := l.Tensors[tile.Scale].Dtype; d == safetensors.BF16 || d == safetensors.F16 {
 		return d
 	}
 	name, _ := l.Metadata.Get("orig_dtype")
@@ -295,16 +297,16 @@ func storedScaleDtype(l *Stored) safetensors.Dtype {
 // tensors: settings are the config's, hint is nil, [rows] or the whole shape
 // from elsewhere, for the shapes that they do not tell.
 func FromConfig(l *Stored, s Settings, hint []int) (Codec, error) {
-	o, err := s.options(Source{Dtype: l.Tensors[quant.Scale].Dtype})
+	o, err := s.options(Source{Dtype: l.Tensors[tile.Scale].Dtype})
 	if err != nil {
 		return nil, err
 	}
-	o.ModelDtype = l.Tensors[quant.SVDUp].Dtype // of the factors
+	o.ModelDtype = l.Tensors[tile.SVDUp].Dtype // of the factors
 	var first error
 	for _, c := range candidates(l, o, hint) {
 		o.GroupSize, o.Kind = c.group, c.kind
 		o.Matmul = s.QuantizedMatmul
-		if c.kind != quant.Linear {
+		if c.kind != sdnq.Linear {
 			o.Matmul = s.QuantizedMatmulConv
 		}
 		codec, err := newScheme(c.shape, o)
@@ -328,18 +330,18 @@ func FromConfig(l *Stored, s Settings, hint []int) (Codec, error) {
 type candidate struct {
 	shape []int
 	group int
-	kind  quant.Kind
+	kind  sdnq.Kind
 }
 
 // candidates are what the tensors can mean: the scale tells rows and groups,
 // the codes how many values there are.
-func candidates(l *Stored, o quant.Options, hint []int) []candidate {
-	weight, scale := l.Tensors[quant.Weight].Shape, l.Tensors[quant.Scale].Shape
-	values := quant.StoredValues(o.Dtype, weight)
+func candidates(l *Stored, o sdnq.Options, hint []int) []candidate {
+	weight, scale := l.Tensors[tile.Weight].Shape, l.Tensors[tile.Scale].Shape
+	values := sdnq.StoredValues(o.Dtype, weight)
 	var list []candidate
 	add := func(rows, group int) {
 		if rows > 0 && values%rows == 0 {
-			list = append(list, candidate{[]int{rows, values / rows}, group, quant.Linear})
+			list = append(list, candidate{[]int{rows, values / rows}, group, sdnq.Linear})
 		}
 	}
 	if len(hint) > 1 {
@@ -347,7 +349,7 @@ func candidates(l *Stored, o quant.Options, hint []int) []candidate {
 	}
 	levels := 1
 	if o.Codebook {
-		levels = quant.CodebookLevels(o.Dtype)
+		levels = codebook.CodebookLevels(o.Dtype)
 	}
 	if len(scale) == 3 && scale[0] > 0 && scale[1] > 0 {
 		add(scale[0], values/scale[0]/scale[1])
@@ -374,7 +376,7 @@ func candidates(l *Stored, o quant.Options, hint []int) []candidate {
 func hinted(shape []int, group int) []candidate {
 	var list []candidate
 	for _, g := range []int{group, -2, -1} {
-		for _, kind := range []quant.Kind{quant.Linear, quant.Embedding, quant.Conv, quant.ConvTranspose} {
+		for _, kind := range []sdnq.Kind{sdnq.Linear, sdnq.Embedding, sdnq.Conv, sdnq.ConvTranspose} {
 			list = append(list, candidate{shape, g, kind})
 		}
 	}
@@ -386,14 +388,14 @@ func hinted(shape []int, group int) []candidate {
 // codebook in place of 1.
 func convolutions(scale []int, values, levels int) []candidate {
 	var list []candidate
-	add := func(kind quant.Kind, at, groups int, kernel []int) {
+	add := func(kind sdnq.Kind, at, groups int, kernel []int) {
 		places := numel(kernel)
 		if scale[at] < 1 || places < 1 || groups < 1 || values%(scale[at]*places) != 0 {
 			return
 		}
 		in := values / scale[at] / places
 		c := candidate{slices.Concat([]int{scale[at], in}, kernel), -1, kind}
-		if kind == quant.ConvTranspose {
+		if kind == sdnq.ConvTranspose {
 			c.shape[0], c.shape[1] = in, scale[at]
 		}
 		if groups > 1 {
@@ -402,13 +404,13 @@ func convolutions(scale []int, values, levels int) []candidate {
 		list = append(list, c)
 	}
 	if len(scale) >= 3 && scale[1] == levels {
-		add(quant.Conv, 0, 1, scale[2:])
+		add(sdnq.Conv, 0, 1, scale[2:])
 	}
 	if len(scale) >= 4 && scale[2] == levels {
-		add(quant.Conv, 0, scale[1], scale[3:])
+		add(sdnq.Conv, 0, scale[1], scale[3:])
 	}
 	if len(scale) >= 3 && scale[0] == levels {
-		add(quant.ConvTranspose, 1, 1, scale[2:])
+		add(sdnq.ConvTranspose, 1, 1, scale[2:])
 	}
 	return list
 }

@@ -9,9 +9,11 @@ import (
 	"strings"
 
 	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/internal/codebook"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
+	"github.com/tensorpress/tensorpress/internal/lowrank"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/suggest"
-	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 	"github.com/tensorpress/tensorpress/storage"
 )
@@ -57,12 +59,12 @@ type Settings struct {
 	WholeBlocks         int
 
 	// Kind is the layer's, by name or as told; nobody sets it.
-	Kind quant.Kind
+	Kind sdnq.Kind
 }
 
 // Default are the settings where nothing is said: SDNQ's.
 func Default() Settings {
-	return Settings{DequantizeFP32: true, HadamardGroupSize: 256, SVDSteps: quant.SVDSteps, CodebookSteps: quant.CodebookSteps}
+	return Settings{DequantizeFP32: true, HadamardGroupSize: 256, SVDSteps: lowrank.SVDSteps, CodebookSteps: codebook.CodebookSteps}
 }
 
 // Field is a row: a setting, where it lies, its flag, and how it stands in each kind
@@ -79,7 +81,7 @@ type Field struct {
 	native string
 	// stored is what the JSON of a layer of SDNQ's dtypes says of it, by what became
 	// of the setting there; nil for nothing.
-	stored func(s *quant.Scheme) pyjson.Object
+	stored func(s *sdnq.Scheme) pyjson.Object
 	// ofScales is what that JSON has after all else.
 	ofScales bool
 }
@@ -106,7 +108,7 @@ var fields = []Field{
 		place: text(func(s *Settings) *string { return &s.Scale }, func(g *given) *string { return &g.Scale })},
 	{Flag: "dequantize-fp32", Key: "dequantize_fp32", ofScales: true, About: "SDNQ: scales in F32",
 		place: value(func(s *Settings) *bool { return &s.DequantizeFP32 }, func(g *given) **bool { return &g.DequantizeFP32 }),
-		stored: func(s *quant.Scheme) pyjson.Object {
+		stored: func(s *sdnq.Scheme) pyjson.Object {
 			return says(s.ScaleDtype != safetensors.F32, "dequantize_fp32", false)
 		}},
 	{Flag: "exact-reference", About: "the reference's bytes also where it is at fault",
@@ -117,41 +119,41 @@ var fields = []Field{
 		place: text(func(s *Settings) *string { return &s.ModelDtype }, func(g *given) *string { return &g.ModelDtype })},
 	{Flag: "hadamard", of: ofSDNQ, Key: "use_hadamard", About: "SDNQ: rotate weights first",
 		place:  value(func(s *Settings) *bool { return &s.Hadamard }, func(g *given) **bool { return &g.Hadamard }),
-		stored: func(s *quant.Scheme) pyjson.Object { return says(s.Hadamard > 0, "use_hadamard", true) }},
+		stored: func(s *sdnq.Scheme) pyjson.Object { return says(s.Hadamard > 0, "use_hadamard", true) }},
 	{Flag: "hadamard-group-size", of: ofSDNQ, Key: "hadamard_group_size", About: "SDNQ: rotate N values at a time",
 		place:  value(func(s *Settings) *int { return &s.HadamardGroupSize }, func(g *given) **int { return &g.HadamardGroupSize }),
-		stored: func(s *quant.Scheme) pyjson.Object { return says(s.Hadamard > 0, "hadamard_group_size", s.Hadamard) }},
+		stored: func(s *sdnq.Scheme) pyjson.Object { return says(s.Hadamard > 0, "hadamard_group_size", s.Hadamard) }},
 	{Flag: "svd-rank", of: ofSDNQ, Key: "svd_rank", About: "SDNQ: store a part of rank N as two factors; 0 is off",
 		place: value(func(s *Settings) *int { return &s.SVDRank }, func(g *given) **int { return &g.SVDRank }),
-		stored: func(s *quant.Scheme) pyjson.Object {
+		stored: func(s *sdnq.Scheme) pyjson.Object {
 			return append(says(s.Rank > 0, "use_svd", true), says(s.Rank > 0, "svd_rank", s.Rank)...)
 		}},
 	{Flag: "svd-steps", of: ofSDNQ, Key: "svd_steps", About: "SDNQ: look for that part in N steps; fewer are faster and leave a little more to quantize",
 		place: value(func(s *Settings) *int { return &s.SVDSteps }, func(g *given) **int { return &g.SVDSteps })},
 	{Flag: "codebook", of: ofSDNQ, Key: "use_codebook", About: "SDNQ: a table of levels for every group, for unsigned integers",
 		place:  value(func(s *Settings) *bool { return &s.Codebook }, func(g *given) **bool { return &g.Codebook }),
-		stored: func(s *quant.Scheme) pyjson.Object { return says(s.Codebook, "use_codebook", true) }},
+		stored: func(s *sdnq.Scheme) pyjson.Object { return says(s.Codebook, "use_codebook", true) }},
 	{Flag: "codebook-steps", of: ofSDNQ, Key: "codebook_steps", About: "SDNQ: refine a codebook N times",
 		place: value(func(s *Settings) *int { return &s.CodebookSteps }, func(g *given) **int { return &g.CodebookSteps })},
 	{Flag: "scale-dtype", of: ofSDNQ, Key: "scale_dtype", ofScales: true, About: "SDNQ: quantize scales themselves, to this dtype (double quantization)",
 		place:  text(func(s *Settings) *string { return &s.ScaleDtype }, func(g *given) *string { return &g.ScaleDtype }),
-		stored: func(s *quant.Scheme) pyjson.Object { return says(scaleStore(s) != "", "scale_dtype", scaleStore(s)) }},
+		stored: func(s *sdnq.Scheme) pyjson.Object { return says(scaleStore(s) != "", "scale_dtype", scaleStore(s)) }},
 	{Flag: "zero-point-dtype", of: ofSDNQ, Key: "zero_point_dtype", ofScales: true, About: "SDNQ: store zero points in this dtype, where not in that of scales",
 		place: text(func(s *Settings) *string { return &s.ZeroPointDtype }, func(g *given) *string { return &g.ZeroPointDtype }),
-		stored: func(s *quant.Scheme) pyjson.Object {
+		stored: func(s *sdnq.Scheme) pyjson.Object {
 			return says(zeroPointStore(s) != "", "zero_point_dtype", zeroPointStore(s))
 		}},
 	{Flag: "codebook-scale", of: ofSDNQ, Key: "use_codebook_scale", ofScales: true, About: "SDNQ: store scales by a codebook",
 		place:  value(func(s *Settings) *bool { return &s.CodebookScale }, func(g *given) **bool { return &g.CodebookScale }),
-		stored: func(s *quant.Scheme) pyjson.Object { return says(scalesByCodebook(s), "use_codebook_scale", true) }},
+		stored: func(s *sdnq.Scheme) pyjson.Object { return says(scalesByCodebook(s), "use_codebook_scale", true) }},
 	{Flag: "quantized-matmul", of: ofSDNQ, Key: "use_quantized_matmul", About: "SDNQ: store weights as they are multiplied without being restored",
 		place:  value(func(s *Settings) *bool { return &s.QuantizedMatmul }, func(g *given) **bool { return &g.QuantizedMatmul }),
-		stored: func(s *quant.Scheme) pyjson.Object { return says(s.ShapedForMatmul(), "use_quantized_matmul", true) }},
+		stored: func(s *sdnq.Scheme) pyjson.Object { return says(s.ShapedForMatmul(), "use_quantized_matmul", true) }},
 	{Flag: "quantized-matmul-conv", of: ofSDNQ, Key: "use_quantized_matmul_conv", About: "SDNQ: the same for convolutions",
 		place: value(func(s *Settings) *bool { return &s.QuantizedMatmulConv }, func(g *given) **bool { return &g.QuantizedMatmulConv })},
 	{Flag: "quantized-matmul-dtype", of: ofSDNQ, Key: "quantized_matmul_dtype", About: "SDNQ: multiply in int8, uint8, float8_e4m3fn or float16",
 		place: text(func(s *Settings) *string { return &s.QuantizedMatmulDtype }, func(g *given) *string { return &g.QuantizedMatmulDtype }),
-		stored: func(s *quant.Scheme) pyjson.Object {
+		stored: func(s *sdnq.Scheme) pyjson.Object {
 			return says(s.ShapedForMatmul(), "quantized_matmul_dtype", s.MatmulDtype())
 		}},
 	{Flag: "stochastic-rounding", of: ofSDNQ, Key: "use_stochastic_rounding", About: "SDNQ: round up or down by chance",
@@ -324,14 +326,14 @@ func (s Settings) checkThreshold() error {
 // Threshold is the loss that the dynamic choice accepts, from a dtype on.
 func (s Settings) Threshold(from *dtype.Type) (float64, error) {
 	if s.DynamicLossThreshold == "" {
-		return quant.DynamicThreshold(from), nil
+		return sdnq.DynamicThreshold(from), nil
 	}
 	x, err := strconv.ParseFloat(s.DynamicLossThreshold, 64)
 	if err := cmp.Or(s.checkThreshold(), err); err != nil {
 		return 0, err
 	}
 	if x < 0 {
-		return quant.DynamicThreshold(from), nil
+		return sdnq.DynamicThreshold(from), nil
 	}
 	return x, nil
 }

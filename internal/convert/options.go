@@ -19,7 +19,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/storage"
@@ -135,7 +135,7 @@ func (o Options) config(p *plan.Options) error {
 }
 
 // parseConfig reads an SDNQ config, alone or in a model's config.json.
-func parseConfig(text []byte) (*sdnq.Config, error) {
+func parseConfig(text []byte) (*sdnqconfig.Config, error) {
 	o, err := pyjson.ParseObject(text)
 	if err != nil {
 		return nil, fmt.Errorf("SDNQ config: %w", err)
@@ -145,10 +145,10 @@ func parseConfig(text []byte) (*sdnq.Config, error) {
 			return nil, errors.New("quantization_config: want an object")
 		}
 	}
-	if err := sdnq.CheckKeys(o); err != nil {
+	if err := sdnqconfig.CheckKeys(o); err != nil {
 		return nil, err
 	}
-	return sdnq.FromObject(o)
+	return sdnqconfig.FromObject(o)
 }
 
 func (o Options) application(p *plan.Options) (err error) {

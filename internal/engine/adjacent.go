@@ -4,7 +4,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -114,4 +114,4 @@ func outputsTogether(w *stream.Worker, small []*encoding) [][]byte {
 }
 
 // all is the area of the whole weight.
-func (e *encoding) all() quant.Area { return quant.Area{Rows: e.cut.Rows, Cols: e.cut.Cols} }
+func (e *encoding) all() tile.Area { return tile.Area{Rows: e.cut.Rows, Cols: e.cut.Cols} }

@@ -6,7 +6,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/stream"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -41,7 +41,7 @@ func (c *Comparison) Tasks(yield func(stream.Task) bool) bool {
 	if first == nil {
 		first, exact = c.got, true
 	}
-	return c.got.tiles(yield, func(w *stream.Worker, tile int, a quant.Area) error {
+	return c.got.tiles(yield, func(w *stream.Worker, tile int, a tile.Area) error {
 		s := &c.Found[tile]
 		got, err := first.Read(w, a)
 		if err == nil {
@@ -58,7 +58,7 @@ func (c *Comparison) Tasks(yield func(stream.Task) bool) bool {
 }
 
 // compare finds the sums of a tile.
-func (c *Comparison) compare(w *stream.Worker, s *Sums, a quant.Area, got []float32) error {
+func (c *Comparison) compare(w *stream.Worker, s *Sums, a tile.Area, got []float32) error {
 	*s = Sums{Nonfinite: -1}
 	columns := c.got.Layer.Codec.Cut().Cols
 	if c.want != nil {
@@ -66,9 +66,9 @@ func (c *Comparison) compare(w *stream.Worker, s *Sums, a quant.Area, got []floa
 			return err
 		}
 	}
-	var n *quant.NonfiniteError
+	var n *tile.NonfiniteError
 	// a value that is not finite makes the sum so
-	if (c.want == nil || FiniteOrNil(s.Errors) == nil) && errors.As(quant.CheckArea(a, got, columns), &n) {
+	if (c.want == nil || FiniteOrNil(s.Errors) == nil) && errors.As(tile.CheckArea(a, got, columns), &n) {
 		s.Nonfinite = n.Index
 	}
 	return nil
@@ -139,7 +139,7 @@ func Large(values []float32) bool {
 func (s *Sums) visible() bool { return s.Squares == 0 || s.Errors > 1e-8*s.Squares }
 
 // measureArea adds up the errors of an area of the source.
-func (s *Sums) measureArea(w *stream.Worker, source *Original, columns int, a quant.Area, got []float32) error {
+func (s *Sums) measureArea(w *stream.Worker, source *Original, columns int, a tile.Area, got []float32) error {
 	if plain, ok := source.Values.(*PlainValues); ok && source.Dtype == safetensors.BF16 { // the usual one
 		want, err := plain.raw(w, columns, a)
 		if err == nil {

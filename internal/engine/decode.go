@@ -5,7 +5,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/stream"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -40,14 +40,14 @@ func (d *Decoding) near() *Decoding {
 
 // Shape returns that of its tiles, smaller ones than others: of a value there
 // are the code, four bytes, and what becomes of them.
-func (d *Decoding) Shape() (cut quant.Cut, rows, cols int) {
+func (d *Decoding) Shape() (cut tile.Cut, rows, cols int) {
 	cut = d.Layer.Codec.Cut().ForDecoding()
-	rows, cols = cut.DecodeTile(quant.TileSize / 2)
+	rows, cols = cut.DecodeTile(tile.TileSize / 2)
 	return cut, rows, cols
 }
 
 // tiles yields a task for every area.
-func (d *Decoding) tiles(yield func(stream.Task) bool, do func(w *stream.Worker, tile int, a quant.Area) error) bool {
+func (d *Decoding) tiles(yield func(stream.Task) bool, do func(w *stream.Worker, tile int, a tile.Area) error) bool {
 	cut, rows, cols := d.Shape()
 	for tile, a := range cut.Areas(rows, cols) {
 		if !d.ahead(a, yield) {
@@ -62,7 +62,7 @@ func (d *Decoding) tiles(yield func(stream.Task) bool, do func(w *stream.Worker,
 
 // Read restores an area of the layer into the worker's first buffer and counts
 // what it read.
-func (d *Decoding) Read(w *stream.Worker, a quant.Area) ([]float32, error) {
+func (d *Decoding) Read(w *stream.Worker, a tile.Area) ([]float32, error) {
 	values := w.Floats(0, a.Values())
 	n, err := d.restore(w, values, a)
 	w.Done(int64(n))
@@ -70,7 +70,7 @@ func (d *Decoding) Read(w *stream.Worker, a quant.Area) ([]float32, error) {
 }
 
 // restore fills dst with an area of the layer; n are the bytes read.
-func (d *Decoding) restore(w *stream.Worker, dst []float32, a quant.Area) (n int, err error) {
+func (d *Decoding) restore(w *stream.Worker, dst []float32, a tile.Area) (n int, err error) {
 	c, n, err := d.codec(w)
 	if err != nil {
 		return n, err
@@ -93,7 +93,7 @@ func bytesOf(parts [][]byte) (n int) {
 
 // read reads what an area takes of each tensor, and returns the codec that decodes it:
 // one that takes codes by rows where a window has them so.
-func (d *Decoding) read(w *stream.Worker, c codec.Codec, a quant.Area, parts [][]byte) (codec.Codec, error) {
+func (d *Decoding) read(w *stream.Worker, c codec.Codec, a tile.Area, parts [][]byte) (codec.Codec, error) {
 	from, err := d.window(w, a)
 	if err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func (d *Decoding) read(w *stream.Worker, c codec.Codec, a quant.Area, parts [][
 			continue
 		}
 		spans := c.Needed(i, a)
-		parts[i] = w.Bytes(i, quant.SpanBytes(spans))
+		parts[i] = w.Bytes(i, tile.SpanBytes(spans))
 		if from != nil && d.parts[i] && from.take(i, spans[0], c.Needed(i, from.Area)[0], parts[i]) {
 			continue
 		}
@@ -138,7 +138,7 @@ func (d *Decoding) codec(w *stream.Worker) (c codec.Codec, n int, err error) {
 }
 
 // readSpans fills dst with runs of a tensor, one after the other.
-func readSpans(c *checkpoint.Checkpoint, t checkpoint.Tensor, spans []quant.Span, dst []byte) error {
+func readSpans(c *checkpoint.Checkpoint, t checkpoint.Tensor, spans []tile.Span, dst []byte) error {
 	for _, s := range spans {
 		for i := range s.Count {
 			if err := c.ReadSection(t, dst[:s.Size], s.Offset+int64(i)*s.Stride); err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/internal/usage"
-	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -76,9 +76,9 @@ type encoding struct {
 	plain   PlainValues // what values are where they are plain
 	from    safetensors.Dtype
 	memory  int // bytes that a tile may take
-	encoder quant.Encoder
-	needs   quant.Needs
-	cut     quant.Cut
+	encoder tile.Encoder
+	needs   tile.Needs
+	cut     tile.Cut
 	kept    *resident
 	done    atomic.Int64 // values that were written
 }
@@ -111,10 +111,10 @@ func (e *encoding) asStored() bool { return e.step.From == nil && codec.Floats(e
 
 // shelve has a search that takes much memory keep some of it in a file.
 func (e *encoding) shelve() error {
-	if e.needs.Shelve == nil || e.needs.Held <= searches(e.Resources) {
+	if e.needs.Spill == nil || e.needs.Held <= searches(e.Resources) {
 		return nil
 	}
-	err := e.needs.Shelve(func() (quant.Shelf, error) { return e.Stage.Scratch() })
+	err := e.needs.Spill(func() (tile.Spill, error) { return e.Stage.Scratch() })
 	e.needs = e.encoder.Needs()
 	return err
 }
@@ -191,7 +191,7 @@ func (e *encoding) tiles(ready <-chan struct{}, yield func(stream.Task) bool) {
 // bytes is about what the values of an area take in the source. A tensor that is
 // read many times takes more work than its bytes say, so its tasks go each by
 // themselves.
-func (e *encoding) bytes(a quant.Area) int64 {
+func (e *encoding) bytes(a tile.Area) int64 {
 	if len(e.needs.Passes) > 1 {
 		return 0
 	}
@@ -220,7 +220,7 @@ func wait(w *stream.Worker, ready <-chan struct{}) bool {
 }
 
 // encodeTile reads an area and fills its outputs.
-func (e *encoding) encodeTile(w *stream.Worker, a quant.Area, outputs [][]byte) error {
+func (e *encoding) encodeTile(w *stream.Worker, a tile.Area, outputs [][]byte) error {
 	rows := a.Rows
 	if e.needs.PieceRows > 0 {
 		rows = min(rows, e.needs.PieceRows)
@@ -238,7 +238,7 @@ func (e *encoding) encodeTile(w *stream.Worker, a quant.Area, outputs [][]byte) 
 }
 
 // outputs is the room for what an area fills, of which it counts the source.
-func (e *encoding) outputs(w *stream.Worker, a quant.Area) [][]byte {
+func (e *encoding) outputs(w *stream.Worker, a tile.Area) [][]byte {
 	parts := w.Parts(len(e.step.Parts))
 	for i := range parts {
 		parts[i] = e.output(w, i, a)
@@ -248,7 +248,7 @@ func (e *encoding) outputs(w *stream.Worker, a quant.Area) [][]byte {
 }
 
 // output is that of one part.
-func (e *encoding) output(w *stream.Worker, i int, a quant.Area) []byte {
+func (e *encoding) output(w *stream.Worker, i int, a tile.Area) []byte {
 	part := &e.step.Parts[i]
 	return w.Scatter(e.Writers[part.File], part.Tensor, e.step.Codec.Written(i, a))
 }
@@ -264,10 +264,10 @@ func (e *encoding) worked(n int) int64 {
 }
 
 // read returns an area of the weight, as it lies in the file where that can be.
-func (e *encoding) read(w *stream.Worker, a quant.Area) (quant.Values, error) {
+func (e *encoding) read(w *stream.Worker, a tile.Area) (tile.Values, error) {
 	if e.asStored() {
 		raw, err := e.plain.raw(w, e.cut.Cols, a)
-		return quant.Values{Area: a, Dtype: e.from, Bytes: raw}, err
+		return tile.Values{Area: a, Dtype: e.from, Bytes: raw}, err
 	}
 	values, err := e.values.Read(w, 0, e.cut.Cols, a)
 	if err == nil && e.step.From != nil && !e.Plan.AllowNonfinite {
@@ -276,12 +276,12 @@ func (e *encoding) read(w *stream.Worker, a quant.Area) (quant.Values, error) {
 	if err == nil && e.step.From != nil && e.step.Action == plan.Keep { // restored
 		err = checkFits(e.Source, e.step.From, values, e.step.Codec.Tensors()[0].Dtype)
 	}
-	return quant.ValuesOf(a, values), err
+	return tile.ValuesOf(a, values), err
 }
 
 // readRun reads consecutive values, wherever rows end.
 func (e *encoding) readRun(w *stream.Worker, start int, dst []float32) error {
-	values, err := e.values.Read(w, 0, 1, quant.Area{Row: start, Rows: len(dst), Cols: 1})
+	values, err := e.values.Read(w, 0, 1, tile.Area{Row: start, Rows: len(dst), Cols: 1})
 	copy(dst, values)
 	return err
 }
@@ -291,7 +291,7 @@ func (e *encoding) explain(err error) error {
 	if err == nil {
 		return nil // before anything is made for a message
 	}
-	var n *quant.NonfiniteError
+	var n *tile.NonfiniteError
 	t := e.step.Source
 	if !errors.As(err, &n) {
 		return fmt.Errorf("%s: tensor %s: %w", e.Source.File(t), t.Name, err)

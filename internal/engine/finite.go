@@ -10,23 +10,23 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/internal/usage"
-	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // checkRestored is the rule for layers that decode to NaN or infinity, the same
 // wherever one is read: verify reports it, and nothing is made of its values. a is
 // an area of a weight taken as a matrix of that many columns.
-func checkRestored(c *checkpoint.Checkpoint, l *layout.Layer, a quant.Area, values []float32, columns int) error {
-	var n *quant.NonfiniteError
-	if errors.As(quant.CheckArea(a, values, columns), &n) {
+func checkRestored(c *checkpoint.Checkpoint, l *layout.Layer, a tile.Area, values []float32, columns int) error {
+	var n *tile.NonfiniteError
+	if errors.As(tile.CheckArea(a, values, columns), &n) {
 		return restoredError(c, l, n)
 	}
 	return nil
 }
 
-func restoredError(c *checkpoint.Checkpoint, l *layout.Layer, n *quant.NonfiniteError) error {
+func restoredError(c *checkpoint.Checkpoint, l *layout.Layer, n *tile.NonfiniteError) error {
 	row, col := place2D(l.Shape(), n.Index)
 	return usage.SourceErrorf("%s: layer %s: value [%d, %d] decodes to %v: verify the file, or fetch it again",
 		c.File(l.Parts[0]), l.Name, row, col, n.Value)
@@ -140,7 +140,7 @@ func moderateFloats(raw []byte, d safetensors.Dtype) bool {
 func finiteTasks(c *checkpoint.Checkpoint, l *layout.Layer, r Resources, yield func(stream.Task) bool) bool {
 	d := NewDecoding(c, l, safetensors.F32, r)
 	columns := l.Codec.Cut().Cols
-	return d.tiles(yield, func(w *stream.Worker, _ int, a quant.Area) error {
+	return d.tiles(yield, func(w *stream.Worker, _ int, a tile.Area) error {
 		src := make([][]byte, len(l.Parts))
 		if _, err := d.read(w, l.Codec, a, src); err != nil {
 			return err

@@ -4,8 +4,8 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/internal/usage"
-	"github.com/tensorpress/tensorpress/quant"
 )
 
 // Transcoding is a model's plan of moves under way.
@@ -78,11 +78,11 @@ func (t *Transcoding) move(s *plan.Step, yield func(stream.Task) bool) bool {
 // runs that count.
 const moveValues = 512 << 10
 
-func (t *Transcoding) readParts(w *stream.Worker, s *plan.Step, a quant.Area) ([][]byte, error) {
+func (t *Transcoding) readParts(w *stream.Worker, s *plan.Step, a tile.Area) ([][]byte, error) {
 	src := make([][]byte, len(s.From.Parts))
 	for i, part := range s.From.Parts {
 		spans := s.Move.Needed(i, a)
-		src[i] = w.Bytes(i, quant.SpanBytes(spans))
+		src[i] = w.Bytes(i, tile.SpanBytes(spans))
 		if err := readSpans(t.Source, part, spans, src[i]); err != nil {
 			return nil, err
 		}
@@ -91,7 +91,7 @@ func (t *Transcoding) readParts(w *stream.Worker, s *plan.Step, a quant.Area) ([
 	return src, nil
 }
 
-func (t *Transcoding) writeParts(w *stream.Worker, s *plan.Step, src [][]byte, a quant.Area) [][]byte {
+func (t *Transcoding) writeParts(w *stream.Worker, s *plan.Step, src [][]byte, a tile.Area) [][]byte {
 	dst := make([][]byte, len(s.Parts))
 	for i, part := range s.Parts {
 		dst[i] = w.Scatter(t.Writers[part.File], part.Tensor, s.Move.Written(i, a))
@@ -101,7 +101,7 @@ func (t *Transcoding) writeParts(w *stream.Worker, s *plan.Step, src [][]byte, a
 }
 
 // checkFinite is [checkRestored] for an area of which there are the stored bytes.
-func (t *Transcoding) checkFinite(w *stream.Worker, s *plan.Step, src [][]byte, a quant.Area) error {
+func (t *Transcoding) checkFinite(w *stream.Worker, s *plan.Step, src [][]byte, a tile.Area) error {
 	if surelyFinite(s.From.Parts, src) {
 		return nil
 	}
@@ -111,7 +111,7 @@ func (t *Transcoding) checkFinite(w *stream.Worker, s *plan.Step, src [][]byte, 
 }
 
 // loss compares what both layers decode to.
-func loss(w *stream.Worker, m *codec.Move, src, dst [][]byte, a quant.Area) Sums {
+func loss(w *stream.Worker, m *codec.Move, src, dst [][]byte, a tile.Area) Sums {
 	want, got := w.Floats(0, a.Values()), w.Floats(1, a.Values())
 	m.Values(want, m.From, src, a, &w.Scratch)
 	m.Values(got, m.To, dst, a, &w.Scratch)

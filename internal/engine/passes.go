@@ -4,13 +4,13 @@ import (
 	"sync"
 
 	"github.com/tensorpress/tensorpress/internal/stream"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
 // reading is one pass over a tensor.
 type reading struct {
 	*encoding
-	pass  quant.Pass
+	pass  tile.Pass
 	after <-chan struct{} // the pass before
 	done  chan struct{}
 
@@ -21,7 +21,7 @@ type reading struct {
 }
 
 type finding struct {
-	area  quant.Area
+	area  tile.Area
 	found any
 }
 
@@ -46,7 +46,7 @@ func (r *reading) tasks(yield func(stream.Task) bool) {
 }
 
 // look reads one area.
-func (r *reading) look(w *stream.Worker, a quant.Area) (any, error) {
+func (r *reading) look(w *stream.Worker, a tile.Area) (any, error) {
 	values, err := r.read(w, a)
 	if err != nil {
 		return nil, err

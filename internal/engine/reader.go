@@ -5,7 +5,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/stream"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -13,7 +13,7 @@ import (
 type Values interface {
 	// read fills one of the worker's buffers with an area of the weight, taken
 	// as a matrix of that many columns.
-	Read(w *stream.Worker, buffer, columns int, a quant.Area) ([]float32, error)
+	Read(w *stream.Worker, buffer, columns int, a tile.Area) ([]float32, error)
 }
 
 // PlainValues are those of a plain tensor.
@@ -25,7 +25,7 @@ type PlainValues struct {
 }
 
 // Read widens an area to the worker's buffer of that number.
-func (p *PlainValues) Read(w *stream.Worker, buffer, columns int, a quant.Area) ([]float32, error) {
+func (p *PlainValues) Read(w *stream.Worker, buffer, columns int, a tile.Area) ([]float32, error) {
 	const near = 32 << 10 // values whose bytes are in the nearer caches still when they are widened
 	x := w.Floats(buffer, a.Values())
 	rows, width := max(near/a.Cols, 1), a.Cols
@@ -45,9 +45,9 @@ func (p *PlainValues) Read(w *stream.Worker, buffer, columns int, a quant.Area) 
 }
 
 // raw reads them as they are stored.
-func (p *PlainValues) raw(w *stream.Worker, columns int, a quant.Area) ([]byte, error) {
+func (p *PlainValues) raw(w *stream.Worker, columns int, a tile.Area) ([]byte, error) {
 	width := p.Tensor.Dtype.Bits() / 8
-	spans := quant.AreaSpans(a, columns, width)
+	spans := tile.SpansOf(a, columns, width)
 	switch run := spans[0]; {
 	case p.body != nil:
 		return p.body[run.Offset : run.Offset+run.Size], nil
@@ -67,7 +67,7 @@ type storedValues struct {
 
 // NewStoredValues are those of a layer, decoded in areas of at most limit values.
 func NewStoredValues(c *checkpoint.Checkpoint, l *layout.Layer, limit int, r Resources) storedValues {
-	return storedValues{*NewDecoding(c, l, safetensors.F32, r), min(limit, quant.TileSize)}
+	return storedValues{*NewDecoding(c, l, safetensors.F32, r), min(limit, tile.TileSize)}
 }
 
 // pieceBuffer is the worker's buffer of values for pieces that are larger than
@@ -75,7 +75,7 @@ func NewStoredValues(c *checkpoint.Checkpoint, l *layout.Layer, limit int, r Res
 const pieceBuffer = 2
 
 // Read decodes an area to the worker's buffer of that number.
-func (s storedValues) Read(w *stream.Worker, buffer, columns int, a quant.Area) ([]float32, error) {
+func (s storedValues) Read(w *stream.Worker, buffer, columns int, a tile.Area) ([]float32, error) {
 	x := w.Floats(buffer, a.Values())
 	cut := s.Layer.Codec.Cut()
 	if cut.Cols == columns && a.Row+a.Rows <= cut.Rows {
@@ -98,7 +98,7 @@ func (s storedValues) Read(w *stream.Worker, buffer, columns int, a quant.Area) 
 func (s storedValues) run(w *stream.Worker, x []float32, start int) error {
 	columns := s.Layer.Codec.Cut().Cols
 	for len(x) > 0 {
-		a := quant.Area{Row: start / columns, Col: start % columns, Rows: 1}
+		a := tile.Area{Row: start / columns, Col: start % columns, Rows: 1}
 		a.Cols = min(columns-a.Col, len(x))
 		if a.Cols == columns {
 			a.Rows = len(x) / columns
@@ -112,7 +112,7 @@ func (s storedValues) run(w *stream.Worker, x []float32, start int) error {
 }
 
 // rectangle reads an area as the layer's own cut counts.
-func (s storedValues) rectangle(w *stream.Worker, x []float32, a quant.Area) error {
+func (s storedValues) rectangle(w *stream.Worker, x []float32, a tile.Area) error {
 	cut := s.Layer.Codec.Cut().ForDecoding()
 	whole := cut.Cover(a)
 	for piece := range whole.Split(cut.Piece(whole, s.limit)) {
@@ -125,7 +125,7 @@ func (s storedValues) rectangle(w *stream.Worker, x []float32, a quant.Area) err
 
 // piece decodes whole units and takes what the area has of them, into its place
 // at once where they lie in one run of it.
-func (s storedValues) piece(w *stream.Worker, x []float32, a, piece quant.Area) error {
+func (s storedValues) piece(w *stream.Worker, x []float32, a, piece tile.Area) error {
 	if at := (piece.Row-a.Row)*a.Cols + piece.Col - a.Col; a.Contains(piece) && (piece.Rows == 1 || piece.Cols == a.Cols) {
 		_, err := s.restore(w, x[at:at+piece.Values()], piece)
 		return err

@@ -7,7 +7,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/stream"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
 // Residency lends memory to weights that are read several times, as many as are
@@ -104,7 +104,7 @@ func (t *resident) Release() {
 }
 
 // section returns a run of a tensor's bytes, which is read if need be.
-func (t *resident) section(w *stream.Worker, c *checkpoint.Checkpoint, from checkpoint.Tensor, run quant.Span) ([]byte, error) {
+func (t *resident) section(w *stream.Worker, c *checkpoint.Checkpoint, from checkpoint.Tensor, run tile.Span) ([]byte, error) {
 	t.once.Do(func() { t.Take(w.Cancelled()) })
 	size := int64(len(t.Data))
 	part := t.Data[min(run.Offset, size):min(run.Offset+run.Size, size)]

@@ -6,7 +6,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
 // RestoreTasks yields the decoding of every layer, and the copying of all else; it
@@ -21,7 +21,7 @@ func RestoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to []*bodies.Wr
 		d := NewDecoding(c, l.Layer, l.Dtype(), use)
 		width := l.Dtype().Bits() / 8
 		columns := l.Codec.Cut().Cols
-		if !d.tiles(yield, func(w *stream.Worker, _ int, a quant.Area) error {
+		if !d.tiles(yield, func(w *stream.Worker, _ int, a tile.Area) error {
 			values, err := d.Read(w, a)
 			if err == nil {
 				err = checkRestored(c, l.Layer, a, values, columns)
@@ -32,7 +32,7 @@ func RestoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to []*bodies.Wr
 			if err != nil {
 				return err
 			}
-			dst := w.Scatter(to[l.File], l.Part.Tensor, quant.AreaSpans(a, columns, width))
+			dst := w.Scatter(to[l.File], l.Part.Tensor, tile.SpansOf(a, columns, width))
 			codec.Narrow(dst, values, d.out)
 			return nil
 		}) {

@@ -7,9 +7,10 @@ import (
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
 // ChooseFor measures the dtypes of a plan's layers that are to be found, and returns
@@ -46,11 +47,11 @@ func (e *encoding) choose(ctx context.Context, w *stream.Worker) (plan.Choice, e
 	if err != nil {
 		return plan.Choice{}, err
 	}
-	for _, d := range quant.DynamicOrder(from, s.Codebook) {
+	for _, d := range sdnq.DynamicOrder(from, s.Codebook) {
 		if err := ctx.Err(); err != nil {
 			return plan.Choice{}, err
 		}
-		on, listed := quant.DynamicMatmul(from, d, product, s.QuantizedMatmul)
+		on, listed := sdnq.DynamicMatmul(from, d, product, s.QuantizedMatmul)
 		trial := s
 		trial.Dtype, trial.QuantizedMatmul, trial.QuantizedMatmulConv = d.Name, on && s.QuantizedMatmul, on && s.QuantizedMatmulConv
 		loss, err := e.loss(w, trial)
@@ -74,7 +75,7 @@ func (e *encoding) loss(w *stream.Worker, s codec.Settings) (float32, error) {
 		return 2, nil
 	}
 	var failure error // of reading, which needs no explanation
-	trial := quant.Trial{Scheme: codec.Scheme(c), From: e.from, Memory: e.memory, Read: func(a quant.Area) (v quant.Values, err error) {
+	trial := sdnq.Trial{Scheme: codec.Scheme(c), From: e.from, Memory: e.memory, Read: func(a tile.Area) (v tile.Values, err error) {
 		v, failure = e.read(w, a)
 		return v, failure
 	}}

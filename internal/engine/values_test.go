@@ -15,7 +15,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/fixture"
 	from "github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -58,7 +58,7 @@ func TestAnyAreaDecodes(t *testing.T) {
 				t.Fatal(err, m.Failed())
 			}
 			d := engine.NewDecoding(c, m.Layers[0], safetensors.F32, fixture.Resources{})
-			whole := valuesIn(t, d, 1, columns, quant.Area{Rows: rows, Cols: columns})
+			whole := valuesIn(t, d, 1, columns, tile.Area{Rows: rows, Cols: columns})
 			for i, v := range fixture.ValuesOf(t, fixture.Plain(t, path), "a.weight") {
 				if math.Float32bits(v) != math.Float32bits(whole[i]) {
 					t.Fatalf("value %d is %v, want %v", i, whole[i], v)
@@ -74,12 +74,12 @@ func TestAnyAreaDecodes(t *testing.T) {
 	}
 }
 
-func someArea(r *rand.Rand, rows, columns int) quant.Area {
+func someArea(r *rand.Rand, rows, columns int) tile.Area {
 	row, col := r.IntN(rows), r.IntN(columns)
-	return quant.Area{Row: row, Col: col, Rows: 1 + r.IntN(min(rows-row, 300)), Cols: 1 + r.IntN(columns-col)}
+	return tile.Area{Row: row, Col: col, Rows: 1 + r.IntN(min(rows-row, 300)), Cols: 1 + r.IntN(columns-col)}
 }
 
-func compareArea(t *testing.T, d *engine.Decoding, whole []float32, columns int, a quant.Area) {
+func compareArea(t *testing.T, d *engine.Decoding, whole []float32, columns int, a tile.Area) {
 	t.Helper()
 	for _, memory := range []int64{1, 0} { // without windows, and with
 		for i, v := range valuesIn(t, d, memory, columns, a) {
@@ -90,7 +90,7 @@ func compareArea(t *testing.T, d *engine.Decoding, whole []float32, columns int,
 	}
 }
 
-func valuesIn(t *testing.T, d *engine.Decoding, memory int64, columns int, a quant.Area) (values []float32) {
+func valuesIn(t *testing.T, d *engine.Decoding, memory int64, columns int, a tile.Area) (values []float32) {
 	t.Helper()
 	err := stream.Run(t.Context(), 1, func(yield func(stream.Task) bool) {
 		yield(stream.Task{Do: func(w *stream.Worker) error {

@@ -4,7 +4,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/stream"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
 // windows are for layers with tensors of which a tile takes runs so short that reading
@@ -23,12 +23,12 @@ const windowShare = 16
 // newWindows looks at what a tile takes of each part.
 func (d *Decoding) newWindows() (v windows) {
 	cut, rows, cols := d.Shape()
-	size, tile := 0, quant.Area{Rows: min(rows, cut.Rows), Cols: cols}
+	size, first := 0, tile.Area{Rows: min(rows, cut.Rows), Cols: cols}
 	_, v.straighten = codec.ByRows(d.Layer.Codec)
 	for i := range d.Layer.Parts {
-		spans := d.Layer.Codec.Needed(i, tile)
+		spans := d.Layer.Codec.Needed(i, first)
 		if v.parts[i] = i == 0 && v.straighten != nil || short(spans); v.parts[i] {
-			size += quant.SpanBytes(spans)
+			size += tile.SpanBytes(spans)
 		}
 	}
 	if size == 0 {
@@ -45,32 +45,32 @@ func (d *Decoding) newWindows() (v windows) {
 
 // short reports whether a part lies in runs so short that system calls take longer
 // than what they bring.
-func short(spans []quant.Span) bool {
+func short(spans []tile.Span) bool {
 	return len(spans) == 1 && spans[0].Count > 1 && spans[0].Size < 512
 }
 
 // around is the window in which an area begins, or an empty area.
-func (d *Decoding) around(a quant.Area) quant.Area {
+func (d *Decoding) around(a tile.Area) tile.Area {
 	v, cut := &d.windows, d.Layer.Codec.Cut()
 	if v.rows == 0 || a.Row >= cut.Rows || a.Col >= cut.Cols {
-		return quant.Area{}
+		return tile.Area{}
 	}
 	row, col := a.Row/v.rows*v.rows, a.Col/v.cols*v.cols
-	return quant.Area{Row: row, Col: col, Rows: min(v.rows, cut.Rows-row), Cols: min(v.cols, cut.Cols-col)}
+	return tile.Area{Row: row, Col: col, Rows: min(v.rows, cut.Rows-row), Cols: min(v.cols, cut.Cols-col)}
 }
 
 // ahead yields the reading of the windows that tiles need soon, if an area is the
 // first in its own: the next one while others are at work in this.
-func (d *Decoding) ahead(a quant.Area, yield func(stream.Task) bool) bool {
+func (d *Decoding) ahead(a tile.Area, yield func(stream.Task) bool) bool {
 	this := d.around(a)
 	if this.Rows == 0 || a.Row != this.Row || a.Col != this.Col {
 		return true
 	}
-	next := quant.Area{Row: this.Row + this.Rows}
+	next := tile.Area{Row: this.Row + this.Rows}
 	if this.Cols < d.Layer.Codec.Cut().Cols {
-		next = quant.Area{Col: this.Col + this.Cols}
+		next = tile.Area{Col: this.Col + this.Cols}
 	}
-	for _, soon := range []quant.Area{a, next} {
+	for _, soon := range []tile.Area{a, next} {
 		if soon = d.around(soon); soon.Rows == 0 || soon == this && soon.Row+soon.Col > 0 {
 			continue
 		}
@@ -86,12 +86,12 @@ func (d *Decoding) ahead(a quant.Area, yield func(stream.Task) bool) bool {
 
 // window is an area and, of the parts that are read so, the bytes.
 type window struct {
-	quant.Area
+	tile.Area
 	parts [maxParts][]byte
 }
 
 // window returns the one that holds an area, or nil if none does.
-func (d *Decoding) window(w *stream.Worker, a quant.Area) (*window, error) {
+func (d *Decoding) window(w *stream.Worker, a tile.Area) (*window, error) {
 	if around := d.around(a); around.Contains(a) {
 		return d.open(w, around)
 	}
@@ -99,10 +99,10 @@ func (d *Decoding) window(w *stream.Worker, a quant.Area) (*window, error) {
 }
 
 // open reads a window, for all tasks that ask for it.
-func (d *Decoding) open(w *stream.Worker, a quant.Area) (*window, error) {
+func (d *Decoding) open(w *stream.Worker, a tile.Area) (*window, error) {
 	type key struct {
 		codes *checkpoint.Tensor
-		area  quant.Area
+		area  tile.Area
 	}
 	return stream.Shared(w, key{&d.Layer.Parts[0], a}, func() (*window, error) {
 		all := &window{Area: a}
@@ -111,7 +111,7 @@ func (d *Decoding) open(w *stream.Worker, a quant.Area) (*window, error) {
 				continue
 			}
 			spans := d.Layer.Codec.Needed(i, a)
-			all.parts[i] = make([]byte, quant.SpanBytes(spans))
+			all.parts[i] = make([]byte, tile.SpanBytes(spans))
 			err := error(nil)
 			if i == 0 && d.straighten != nil {
 				err = d.readByRows(w, spans[0], all.parts[i])
@@ -127,11 +127,11 @@ func (d *Decoding) open(w *stream.Worker, a quant.Area) (*window, error) {
 }
 
 // readByRows puts codes that lie by columns by rows, some columns at a time.
-func (d *Decoding) readByRows(w *stream.Worker, all quant.Span, dst []byte) error {
+func (d *Decoding) readByRows(w *stream.Worker, all tile.Span, dst []byte) error {
 	const near = 256 << 10
 	some := max(near/int(all.Stride)/8*8, 8)
 	for column := 0; column < all.Count; column += some {
-		src, err := d.readColumns(w, quant.Span{Offset: all.Offset + int64(column)*all.Stride, Size: all.Size, Count: min(some, all.Count-column), Stride: all.Stride})
+		src, err := d.readColumns(w, tile.Span{Offset: all.Offset + int64(column)*all.Stride, Size: all.Size, Count: min(some, all.Count-column), Stride: all.Stride})
 		if err != nil {
 			return err
 		}
@@ -142,10 +142,10 @@ func (d *Decoding) readByRows(w *stream.Worker, all quant.Span, dst []byte) erro
 
 // readColumns reads runs of codes, together with what is between them where that takes
 // less time than calls of the system.
-func (d *Decoding) readColumns(w *stream.Worker, s quant.Span) ([]byte, error) {
+func (d *Decoding) readColumns(w *stream.Worker, s tile.Span) ([]byte, error) {
 	if s.Stride-s.Size > 4096 {
 		src := w.Bytes(0, s.Bytes())
-		return src, readSpans(d.Source, d.Layer.Parts[0], []quant.Span{s}, src)
+		return src, readSpans(d.Source, d.Layer.Parts[0], []tile.Span{s}, src)
 	}
 	size, stride := int(s.Size), int(s.Stride)
 	src := w.Bytes(0, (s.Count-1)*stride+size)
@@ -157,14 +157,14 @@ func (d *Decoding) readColumns(w *stream.Worker, s quant.Span) ([]byte, error) {
 }
 
 // codes are those of an area in the window, by rows.
-func (v *window) codes(a quant.Area) []byte {
+func (v *window) codes(a tile.Area) []byte {
 	width := len(v.parts[0]) / v.Values()
 	return v.parts[0][(a.Col-v.Col)*width:][:a.Cols*width]
 }
 
 // take copies runs of a part that the window has. It reports false where they do not
 // lie in it as in the tensor.
-func (v *window) take(i int, span, all quant.Span, dst []byte) bool {
+func (v *window) take(i int, span, all tile.Span, dst []byte) bool {
 	stride, size := all.Size, int(span.Size)
 	if all.Count == 1 {
 		stride = span.Stride

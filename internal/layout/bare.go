@@ -7,7 +7,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -27,11 +27,11 @@ var bareFormats = []struct {
 // bareFormat returns the row and the scale of a weight in such a format, -1 for
 // none. Powers of two for larger blocks are another's.
 func (m *Model) bareFormat(name string, weight checkpoint.Tensor) (row int, scale checkpoint.Tensor) {
-	scale, ok := m.Checkpoint.Lookup(Bare.TensorName(name, quant.Scale))
+	scale, ok := m.Checkpoint.Lookup(Bare.TensorName(name, tile.Scale))
 	if !ok || len(weight.Shape) != 2 {
 		return -1, scale
 	}
-	_, second := m.Checkpoint.Lookup(Bare.TensorName(name, quant.Scale2))
+	_, second := m.Checkpoint.Lookup(Bare.TensorName(name, tile.Scale2))
 	for i, f := range bareFormats {
 		if weight.Dtype != f.codes || second != f.scale2 || !slices.Contains(f.scales, scale.Dtype) {
 			continue

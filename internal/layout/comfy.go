@@ -10,7 +10,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -114,7 +114,7 @@ func (m *Model) openComfy(l *Layer, k *kind) {
 	}
 	orig, _ := l.Options.Get("orig_dtype")
 	l.OrigDtype, _ = codec.OrigDtype(orig)
-	if _, ok := s.Tensors[quant.Weight]; !ok {
+	if _, ok := s.Tensors[tile.Weight]; !ok {
 		l.Err = errors.New("its weight is missing")
 		return
 	}

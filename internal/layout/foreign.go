@@ -12,7 +12,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -125,7 +125,7 @@ func (m *Model) doubt(l *Layer) {
 // mayBePaired reports whether 8-bit codes have a scale a row as convrot_w4a4 has
 // them, in one dimension; as numbers they have two elsewhere.
 func (m *Model) mayBePaired(l *Layer) bool {
-	scale, ok := m.Checkpoint.Lookup(WeightScale.TensorName(l.Name, quant.Scale))
+	scale, ok := m.Checkpoint.Lookup(WeightScale.TensorName(l.Name, tile.Scale))
 	return ok && l.Format == "int8_tensorwise" && l.Layout == WeightScale && len(scale.Shape) == 1 && scale.Shape[0] > 1
 }
 
@@ -146,7 +146,7 @@ func (m *Model) mayBeForeign() bool {
 			return true
 		}
 		for _, by := range foreignLayouts {
-			if strings.HasSuffix(t.Name, by.suffixes[quant.Scale]) {
+			if strings.HasSuffix(t.Name, by.suffixes[tile.Scale]) {
 				return true
 			}
 		}
@@ -166,7 +166,7 @@ func (m *Model) missScales(weights []checkpoint.Tensor) {
 		l := &Layer{Name: name, Format: t.Dtype.String(), Dtype: t.Dtype.String(), Unscaled: true}
 		m.stored(l, m.Layout)
 		l.Err = fmt.Errorf("tensor %s is missing: without it nobody knows what the %s of %s stand for",
-			m.Layout.TensorName(name, quant.Scale), t.Dtype, t.Name)
+			m.Layout.TensorName(name, tile.Scale), t.Dtype, t.Name)
 		m.Layers = append(m.Layers, l)
 	}
 }
@@ -203,7 +203,7 @@ func (m *Model) foreignLayout(name string, weight checkpoint.Tensor) (*Layout, c
 	if scale, ok := m.bare(name, weight); ok {
 		return Bare, scale
 	}
-	if _, zeros := m.Checkpoint.Lookup(Comfy.TensorName(name, quant.Zeros)); zeros { // codes with zero points have a row of [unreads]
+	if _, zeros := m.Checkpoint.Lookup(Comfy.TensorName(name, tile.Zeros)); zeros { // codes with zero points have a row of [unreads]
 		return nil, checkpoint.Tensor{}
 	}
 	layouts := foreignLayouts[:1]
@@ -214,7 +214,7 @@ func (m *Model) foreignLayout(name string, weight checkpoint.Tensor) (*Layout, c
 		return nil, checkpoint.Tensor{}
 	}
 	for _, by := range layouts {
-		if scale, ok := m.Checkpoint.Lookup(by.TensorName(name, quant.Scale)); ok {
+		if scale, ok := m.Checkpoint.Lookup(by.TensorName(name, tile.Scale)); ok {
 			return by, scale
 		}
 	}
@@ -241,7 +241,7 @@ func (m *Model) idle(weight, scale checkpoint.Tensor) (bool, error) {
 
 // drop sets aside the scales of a plain weight, which mean nothing.
 func (m *Model) drop(name string, by *Layout) {
-	for _, role := range []quant.Role{quant.Scale, quant.InputScale} {
+	for _, role := range []tile.Role{tile.Scale, tile.InputScale} {
 		if t, ok := m.Checkpoint.Lookup(by.TensorName(name, role)); ok {
 			m.Markers = append(m.Markers, t)
 		}
@@ -251,7 +251,7 @@ func (m *Model) drop(name string, by *Layout) {
 func (m *Model) openForeign(l *Layer, by *Layout) {
 	config := m.configBlocks()
 	s := m.stored(l, by, foreignExtras...)
-	weight, scale := s.Tensors[quant.Weight], by.TensorName(l.Name, quant.Scale)
+	weight, scale := s.Tensors[tile.Weight], by.TensorName(l.Name, tile.Scale)
 	l.Format = weight.Dtype.String()
 	l.Dtype = l.Format
 	if codec.Floats(weight.Dtype) {
@@ -278,7 +278,7 @@ func (m *Model) openForeign(l *Layer, by *Layout) {
 	case l.Err != nil:
 	case o.err != nil:
 		l.Err = fmt.Errorf("tensor %s: %w", scale, o.err)
-	case by == PlainScale && sdnqShaped(s.Tensors[quant.Scale].Shape, weight.Shape):
+	case by == PlainScale && sdnqShaped(s.Tensors[tile.Scale].Shape, weight.Shape):
 		l.doubtful(fmt.Errorf("tensor %s may be SDNQ's, whose quantization_config is lost, or another program's: put the model's %s beside the weights, or let `MigrateOptions.AddKeys` '{\"format\": %q}' say what it is", scale, ConfigFile, l.Format))
 	default:
 		m.open(l, o)

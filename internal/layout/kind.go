@@ -5,7 +5,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
 // kind is what layers of the same description have in common. A model of many
@@ -80,7 +80,7 @@ func appendShape(key []byte, shape []int) []byte {
 }
 
 // storedRoles are all roles that a layout names.
-var storedRoles = func() (roles []quant.Role) {
+var storedRoles = func() (roles []tile.Role) {
 	for role := range Comfy.suffixes {
 		roles = append(roles, role)
 	}

@@ -4,36 +4,36 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/internal/codec"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // TestKindsTellApart: layers that share a codec must be stored alike, or one is
 // decoded with the other's shape.
 func TestKindsTellApart(t *testing.T) {
-	tensor := func(d safetensors.Dtype, shape ...int) quant.Tensor { return quant.Tensor{Dtype: d, Shape: shape} }
+	tensor := func(d safetensors.Dtype, shape ...int) tile.Tensor { return tile.Tensor{Dtype: d, Shape: shape} }
 	stored := func(hint []int, roles ...any) *codec.Stored {
-		s := &codec.Stored{Hint: hint, Tensors: map[quant.Role]quant.Tensor{}}
+		s := &codec.Stored{Hint: hint, Tensors: map[tile.Role]tile.Tensor{}}
 		for i := 0; i < len(roles); i += 2 {
-			s.Tensors[roles[i].(quant.Role)] = roles[i+1].(quant.Tensor)
+			s.Tensors[roles[i].(tile.Role)] = roles[i+1].(tile.Tensor)
 		}
 		return s
 	}
 	weight := tensor(safetensors.I8, 4, 8)
 	all := []*codec.Stored{
 		stored(nil),
-		stored(nil, quant.Weight, weight),
-		stored([]int{4}, quant.Weight, weight),
-		stored([]int{4, 8}, quant.Weight, weight),
-		stored(nil, quant.Weight, tensor(safetensors.U8, 4, 8)),
-		stored(nil, quant.Weight, tensor(safetensors.I8, 8, 4)),
-		stored(nil, quant.Weight, tensor(safetensors.I8, 4, 8, 1)),
-		stored(nil, quant.Weight, tensor(safetensors.I8, 32)),
-		stored(nil, quant.Scale, weight),
-		stored(nil, quant.Weight, weight, quant.Scale, tensor(safetensors.F32, 4)),
-		stored(nil, quant.Weight, weight, quant.Scale, tensor(safetensors.BF16, 4)),
-		stored(nil, quant.Weight, weight, quant.Scale2, tensor(safetensors.F32, 4)),
-		stored(nil, quant.Weight, weight, quant.Scale, tensor(safetensors.F32, 4), quant.Scale2, tensor(safetensors.F32)),
+		stored(nil, tile.Weight, weight),
+		stored([]int{4}, tile.Weight, weight),
+		stored([]int{4, 8}, tile.Weight, weight),
+		stored(nil, tile.Weight, tensor(safetensors.U8, 4, 8)),
+		stored(nil, tile.Weight, tensor(safetensors.I8, 8, 4)),
+		stored(nil, tile.Weight, tensor(safetensors.I8, 4, 8, 1)),
+		stored(nil, tile.Weight, tensor(safetensors.I8, 32)),
+		stored(nil, tile.Scale, weight),
+		stored(nil, tile.Weight, weight, tile.Scale, tensor(safetensors.F32, 4)),
+		stored(nil, tile.Weight, weight, tile.Scale, tensor(safetensors.BF16, 4)),
+		stored(nil, tile.Weight, weight, tile.Scale2, tensor(safetensors.F32, 4)),
+		stored(nil, tile.Weight, weight, tile.Scale, tensor(safetensors.F32, 4), tile.Scale2, tensor(safetensors.F32)),
 	}
 	seen := map[string]int{}
 	for i, s := range all {

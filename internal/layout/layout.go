@@ -8,14 +8,14 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/suggest"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // Layout is one row: a way to name the tensors of a layer.
 type Layout struct {
 	Name     string
-	suffixes map[quant.Role]string
+	suffixes map[tile.Role]string
 	// SelfDescribing layers carry their metadata as a tensor; the others are
 	// described by one config for all.
 	SelfDescribing bool
@@ -24,21 +24,21 @@ type Layout struct {
 // The layouts.
 var (
 	// SDNQ is what sdnq, diffusers, transformers, SD.Next and InvokeAI load.
-	SDNQ = &Layout{Name: "sdnq", suffixes: map[quant.Role]string{
-		quant.Weight: ".weight", quant.Scale: ".scale", quant.ZeroPoint: ".zero_point",
-		quant.Scale2: ".scale_2", quant.ScaleZeroPoint: ".scale_zero_point",
-		quant.ZeroPointScale: ".zero_point_scale", quant.ZeroPoint2: ".zero_point_2",
-		quant.SVDUp: ".svd_up", quant.SVDDown: ".svd_down",
+	SDNQ = &Layout{Name: "sdnq", suffixes: map[tile.Role]string{
+		tile.Weight: ".weight", tile.Scale: ".scale", tile.ZeroPoint: ".zero_point",
+		tile.Scale2: ".scale_2", tile.ScaleZeroPoint: ".scale_zero_point",
+		tile.ZeroPointScale: ".zero_point_scale", tile.ZeroPoint2: ".zero_point_2",
+		tile.SVDUp: ".svd_up", tile.SVDDown: ".svd_down",
 	}}
 	// Comfy is one state dict that describes itself.
-	Comfy = &Layout{Name: "comfy", SelfDescribing: true, suffixes: map[quant.Role]string{
-		quant.Weight: ".weight", quant.Scale: ".weight_scale", quant.ZeroPoint: ".weight_zp",
-		quant.Scale2: ".weight_scale_2", quant.ScaleZeroPoint: ".weight_scale_zp",
-		quant.ZeroPointScale: ".weight_zp_scale", quant.ZeroPoint2: ".weight_zp_2",
-		quant.SVDUp: ".svd_up", quant.SVDDown: ".svd_down",
-		quant.GroupScale: ".weight_s_rel", quant.ChannelScale: ".weight_s_channel",
-		quant.Codebook: ".weight_codebook", quant.Zeros: ".weight_zeros", quant.Scalar: ".weight_scalar",
-		quant.InputScale: ".input_scale",
+	Comfy = &Layout{Name: "comfy", SelfDescribing: true, suffixes: map[tile.Role]string{
+		tile.Weight: ".weight", tile.Scale: ".weight_scale", tile.ZeroPoint: ".weight_zp",
+		tile.Scale2: ".weight_scale_2", tile.ScaleZeroPoint: ".weight_scale_zp",
+		tile.ZeroPointScale: ".weight_zp_scale", tile.ZeroPoint2: ".weight_zp_2",
+		tile.SVDUp: ".svd_up", tile.SVDDown: ".svd_down",
+		tile.GroupScale: ".weight_s_rel", tile.ChannelScale: ".weight_s_channel",
+		tile.Codebook: ".weight_codebook", tile.Zeros: ".weight_zeros", tile.Scalar: ".weight_scalar",
+		tile.InputScale: ".input_scale",
 	}}
 )
 
@@ -46,24 +46,24 @@ var (
 // nothing that describes a layer.
 var (
 	// ScaledFP8 is ComfyUI's older one, with a tensor scaled_fp8 as its mark.
-	ScaledFP8 = &Layout{Name: "scaled_fp8", suffixes: map[quant.Role]string{
-		quant.Weight: ".weight", quant.Scale: ".scale_weight", quant.InputScale: ".scale_input",
+	ScaledFP8 = &Layout{Name: "scaled_fp8", suffixes: map[tile.Role]string{
+		tile.Weight: ".weight", tile.Scale: ".scale_weight", tile.InputScale: ".scale_input",
 	}}
 	// ScaleInv is DeepSeek's, of blocks of 128 by 128 values.
-	ScaleInv = &Layout{Name: "weight_scale_inv", suffixes: map[quant.Role]string{
-		quant.Weight: ".weight", quant.Scale: ".weight_scale_inv", quant.InputScale: ".activation_scale",
+	ScaleInv = &Layout{Name: "weight_scale_inv", suffixes: map[tile.Role]string{
+		tile.Weight: ".weight", tile.Scale: ".weight_scale_inv", tile.InputScale: ".activation_scale",
 	}}
 	// WeightScale is that of compressed-tensors and others.
-	WeightScale = &Layout{Name: "weight_scale", suffixes: map[quant.Role]string{
-		quant.Weight: ".weight", quant.Scale: ".weight_scale", quant.InputScale: ".input_scale",
+	WeightScale = &Layout{Name: "weight_scale", suffixes: map[tile.Role]string{
+		tile.Weight: ".weight", tile.Scale: ".weight_scale", tile.InputScale: ".input_scale",
 	}}
 )
 
 // Further ones that are read and not written.
 var (
 	// PlainScale is that of programs whose scale is called as SDNQ's is.
-	PlainScale = &Layout{Name: "scale", suffixes: map[quant.Role]string{
-		quant.Weight: ".weight", quant.Scale: ".scale", quant.InputScale: ".input_scale",
+	PlainScale = &Layout{Name: "scale", suffixes: map[tile.Role]string{
+		tile.Weight: ".weight", tile.Scale: ".scale", tile.InputScale: ".input_scale",
 	}}
 	// Bare is ComfyUI's own without the descriptions.
 	Bare = &Layout{Name: "undescribed", suffixes: Comfy.suffixes}
@@ -87,7 +87,7 @@ const (
 )
 
 // TensorName returns what a tensor of a layer is called.
-func (l *Layout) TensorName(layer string, role quant.Role) string {
+func (l *Layout) TensorName(layer string, role tile.Role) string {
 	return layer + l.suffixes[role]
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/source"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -425,15 +425,15 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s: %v, %v", l.Name, got, err)
 		}
 		seen := map[string]bool{}
-		for _, role := range []quant.Role{quant.Weight, quant.Scale, quant.ZeroPoint} {
+		for _, role := range []tile.Role{tile.Weight, tile.Scale, tile.ZeroPoint} {
 			name := l.TensorName("x", role)
 			if seen[name] || !strings.HasPrefix(name, "x.") {
 				t.Errorf("%s: %s is called %s", l.Name, role, name)
 			}
 			seen[name] = true
 		}
-		if l.TensorName("x", quant.Weight) != WeightName("x") {
-			t.Errorf("%s: weight is called %s", l.Name, l.TensorName("x", quant.Weight))
+		if l.TensorName("x", tile.Weight) != WeightName("x") {
+			t.Errorf("%s: weight is called %s", l.Name, l.TensorName("x", tile.Weight))
 		}
 	}
 	if _, err := ByName("gguf"); err == nil || !strings.Contains(err.Error(), "sdnq and comfy") {

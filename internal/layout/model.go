@@ -9,8 +9,8 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/internal/sdnq"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -59,7 +59,7 @@ type Model struct {
 	Layout     *Layout // nil where nothing is quantized
 	Layers     []*Layer
 	Plain      []checkpoint.Tensor // all that belongs to no layer
-	Config     *sdnq.Config        // of the sdnq layout
+	Config     *sdnqconfig.Config  // of the sdnq layout
 	// Markers say how the checkpoint is quantized and belong to no layer.
 	Markers []checkpoint.Tensor
 	// Declared is what a config says of another program's way to quantize, nil
@@ -117,12 +117,12 @@ func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
 // stored gathers a layer's tensors by the layout's names.
 func (m *Model) stored(l *Layer, layout *Layout, extras ...string) *codec.Stored {
 	l.Layout = layout
-	s := &codec.Stored{Metadata: l.Options, Tensors: map[quant.Role]quant.Tensor{}}
+	s := &codec.Stored{Metadata: l.Options, Tensors: map[tile.Role]tile.Tensor{}}
 	l.Tensors = some(m.Checkpoint.Under(l.Name+"."), func(t checkpoint.Tensor) bool {
 		suffix := t.Name[len(l.Name):]
 		role, ok := layout.role(suffix)
 		if ok {
-			s.Tensors[role] = quant.Tensor{Role: role, Dtype: t.Dtype, Shape: t.Shape}
+			s.Tensors[role] = tile.Tensor{Role: role, Dtype: t.Dtype, Shape: t.Shape}
 		}
 		return ok || slices.Contains(extras, suffix)
 	})
@@ -150,7 +150,7 @@ func some(all []checkpoint.Tensor, belongs func(checkpoint.Tensor) bool) []check
 }
 
 // role of the tensor whose name ends so.
-func (l *Layout) role(suffix string) (quant.Role, bool) {
+func (l *Layout) role(suffix string) (tile.Role, bool) {
 	for role, s := range l.suffixes {
 		if s == suffix {
 			return role, true
@@ -160,8 +160,8 @@ func (l *Layout) role(suffix string) (quant.Role, bool) {
 }
 
 // Stored returns the layer's tensors that hold its weight, by role.
-func (l *Layer) Stored() map[quant.Role]checkpoint.Tensor {
-	stored := map[quant.Role]checkpoint.Tensor{}
+func (l *Layer) Stored() map[tile.Role]checkpoint.Tensor {
+	stored := map[tile.Role]checkpoint.Tensor{}
 	for role, suffix := range l.Layout.suffixes {
 		for _, t := range l.Tensors {
 			if t.Name == l.Name+suffix {
@@ -189,9 +189,9 @@ func (m *Model) open(l *Layer, o *opened) {
 // layout that nothing describes: what is made of the layer would be taken for
 // such a one, and programs differ in which scale they apply.
 func (m *Model) secondScale(l *Layer) error {
-	own := l.Layout.TensorName(l.Name, quant.Scale)
+	own := l.Layout.TensorName(l.Name, tile.Scale)
 	for _, by := range foreignLayouts {
-		name := by.TensorName(l.Name, quant.Scale)
+		name := by.TensorName(l.Name, tile.Scale)
 		if name == own {
 			continue
 		}

@@ -10,9 +10,9 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
 	"github.com/tensorpress/tensorpress/internal/source"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -30,12 +30,12 @@ func (m *Model) readSDNQ() error {
 	if err != nil || o == nil {
 		return err
 	}
-	config, err := sdnq.FromObject(o)
+	config, err := sdnqconfig.FromObject(o)
 	if err != nil {
 		return fmt.Errorf("%s: %w", m.Checkpoint.Path, err)
 	}
 	for _, t := range m.Checkpoint.Tensors {
-		name, ok := strings.CutSuffix(t.Name, SDNQ.suffixes[quant.Scale])
+		name, ok := strings.CutSuffix(t.Name, SDNQ.suffixes[tile.Scale])
 		if !ok {
 			continue
 		}
@@ -133,7 +133,7 @@ func ownConfig(c *checkpoint.Checkpoint, text []byte) (pyjson.Object, error) {
 	return append(pyjson.Object{}, o...), nil // not nil, even where it is empty
 }
 
-func (m *Model) openSDNQ(l *Layer, config *sdnq.Config) {
+func (m *Model) openSDNQ(l *Layer, config *sdnqconfig.Config) {
 	s := m.stored(l, SDNQ)
 	settings, err := config.For(l.Name + weightSuffix)
 	l.Dtype = settings.WeightsDtype
@@ -150,7 +150,7 @@ func (m *Model) openSDNQ(l *Layer, config *sdnq.Config) {
 	}))
 }
 
-func openConfigured(s *codec.Stored, settings sdnq.Settings) (codec.Codec, error) {
+func openConfigured(s *codec.Stored, settings sdnqconfig.Settings) (codec.Codec, error) {
 	if err := settings.Check(); err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func openConfigured(s *codec.Stored, settings sdnq.Settings) (codec.Codec, error
 // config recorded, or the model that it was made from has, or at least the
 // rows, as many as its bias has values. Where scales are not one per tensor, a
 // single one is that of a single row.
-func (m *Model) shapeHint(layer string, config *sdnq.Config, group int) []int {
+func (m *Model) shapeHint(layer string, config *sdnqconfig.Config, group int) []int {
 	if config != nil {
 		if shape := config.Shape(layer); shape != nil {
 			return shape
@@ -185,7 +185,7 @@ func (m *Model) shapeHint(layer string, config *sdnq.Config, group int) []int {
 	return nil
 }
 
-func layerOptions(s sdnq.Settings) pyjson.Object {
+func layerOptions(s sdnqconfig.Settings) pyjson.Object {
 	o := pyjson.Object{
 		{Key: "weights_dtype", Value: s.WeightsDtype},
 		{Key: "group_size", Value: s.GroupSize},

@@ -8,7 +8,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -108,7 +108,7 @@ var cures = map[string]string{
 const startOver = "start from the original"
 
 // Other is how programs name the tensors of weights that are not decoded.
-var Other = &Layout{Name: "other", suffixes: map[quant.Role]string{quant.Weight: weightSuffix}}
+var Other = &Layout{Name: "other", suffixes: map[tile.Role]string{tile.Weight: weightSuffix}}
 
 // readUnread makes layers that cannot be decoded of tensors of other programs,
 // and of codes that nothing explains: they are no numbers.

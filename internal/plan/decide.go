@@ -8,12 +8,12 @@ import (
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/preset"
-	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
 	"github.com/tensorpress/tensorpress/internal/usage"
-	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -63,7 +63,7 @@ func minimums(o Options) (numel, channels int) {
 	if o.Config != nil {
 		numel, channels = o.Config.MinNumel, o.Config.MinChannels
 	} else if o.Layout == layout.SDNQ {
-		def := sdnq.Default()
+		def := sdnqconfig.Default()
 		numel, channels = def.MinNumel, def.MinChannels
 	}
 	if o.MinNumel != nil {
@@ -324,7 +324,7 @@ func (d *decider) unasked(s *Step, k preset.Kind, rule *Rule) string {
 // listed says which list or minimum keeps a weight.
 func (d *decider) listed(s *Step, k preset.Kind) string {
 	t := s.Source
-	if entry, ok := sdnq.Match(s.memoryName(), d.skip); ok {
+	if entry, ok := sdnqconfig.Match(s.memoryName(), d.skip); ok {
 		return "skip key " + entry
 	}
 	if d.listKeys {
@@ -362,10 +362,10 @@ func (s *Step) memoryName() string {
 }
 
 // quantKinds are the kinds as the arithmetic knows them.
-var quantKinds = map[preset.Kind]quant.Kind{
-	preset.Embedded: quant.Embedding,
-	preset.Conv1d:   quant.Conv, preset.Conv2d: quant.Conv, preset.Conv3d: quant.Conv,
-	preset.ConvTranspose1d: quant.ConvTranspose, preset.ConvTranspose2d: quant.ConvTranspose, preset.ConvTranspose3d: quant.ConvTranspose,
+var quantKinds = map[preset.Kind]sdnq.Kind{
+	preset.Embedded: sdnq.Embedding,
+	preset.Conv1d:   sdnq.Conv, preset.Conv2d: sdnq.Conv, preset.Conv3d: sdnq.Conv,
+	preset.ConvTranspose1d: sdnq.ConvTranspose, preset.ConvTranspose2d: sdnq.ConvTranspose, preset.ConvTranspose3d: sdnq.ConvTranspose,
 }
 
 // quantize gives the step its codec, or returns why the dtype cannot hold it.
@@ -424,7 +424,7 @@ func (d *decider) settle(s *Step, src codec.Source, given *codec.Settings) (err 
 		return nil
 	}
 	wanted := &given.QuantizedMatmul
-	if scheme.Kind == quant.Conv || scheme.Kind == quant.ConvTranspose {
+	if scheme.Kind == sdnq.Conv || scheme.Kind == sdnq.ConvTranspose {
 		wanted = &given.QuantizedMatmulConv
 	}
 	if scheme.MatmulFails() && !given.ExactReference {

@@ -5,7 +5,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/layout"
-	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/storage"
 )
@@ -49,7 +49,7 @@ func (d *decider) global() codec.Settings {
 }
 
 // configured takes over what a config says, whose names are always SDNQ's.
-func configured(s codec.Settings, c sdnq.Settings) (codec.Settings, error) {
+func configured(s codec.Settings, c sdnqconfig.Settings) (codec.Settings, error) {
 	s, err := s.FromConfig(c.Object())
 	s.Dtype = "sdnq:" + s.Dtype
 	return s, err

@@ -11,8 +11,8 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/internal/usage"
-	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -180,8 +180,8 @@ func (g *migration) readable(l *layout.Layer, chosen bool) error {
 
 // dropIdle leaves out a scale_input of 1, as ComfyUI does: a scale that is
 // stored is another choice of how to multiply than none.
-func (g *migration) dropIdle(l *layout.Layer, stored map[quant.Role]checkpoint.Tensor, chosen bool) error {
-	t, ok := stored[quant.InputScale]
+func (g *migration) dropIdle(l *layout.Layer, stored map[tile.Role]checkpoint.Tensor, chosen bool) error {
+	t, ok := stored[tile.InputScale]
 	if !ok || l.Layout != layout.ScaledFP8 || t.Numel() != 1 || !codec.Floats(t.Dtype) || chosen && g.InputScale {
 		return nil
 	}
@@ -190,7 +190,7 @@ func (g *migration) dropIdle(l *layout.Layer, stored map[quant.Role]checkpoint.T
 		return err
 	}
 	if codec.Widen(value, raw, t.Dtype); value[0] == 1 {
-		delete(stored, quant.InputScale)
+		delete(stored, tile.InputScale)
 	}
 	return nil
 }
@@ -236,26 +236,26 @@ func (g *migration) chosen(l *layout.Layer) (bool, error) {
 
 // reopen reads the layer as its new JSON describes it: what it stores must be
 // what that format stores.
-func reopen(l *layout.Layer, stored map[quant.Role]checkpoint.Tensor, options pyjson.Object) (*codec.Format, codec.Codec, error) {
+func reopen(l *layout.Layer, stored map[tile.Role]checkpoint.Tensor, options pyjson.Object) (*codec.Format, codec.Codec, error) {
 	name, _ := options.Get("format")
 	text, _ := name.(string)
 	f, err := codec.ByName(text)
 	if err != nil {
 		return nil, nil, err
 	}
-	weight, ok := stored[quant.Weight]
+	weight, ok := stored[tile.Weight]
 	if !ok || len(weight.Shape) == 0 {
 		return nil, nil, errors.New("its weight is missing")
 	}
 	if f.Name == "mxfp8" {
-		delete(stored, quant.Scalar) // of hybrid_mxfp8
+		delete(stored, tile.Scalar) // of hybrid_mxfp8
 	}
-	s := &codec.Stored{Metadata: options, Tensors: map[quant.Role]quant.Tensor{}}
+	s := &codec.Stored{Metadata: options, Tensors: map[tile.Role]tile.Tensor{}}
 	if l.Codec != nil {
 		s.Hint = l.Codec.Shape()
 	}
 	for role, t := range stored {
-		s.Tensors[role] = quant.Tensor{Role: role, Dtype: scaleDtype(f, role, t.Dtype), Shape: scaleShape(f, role, t, weight.Shape[0])}
+		s.Tensors[role] = tile.Tensor{Role: role, Dtype: scaleDtype(f, role, t.Dtype), Shape: scaleShape(f, role, t, weight.Shape[0])}
 	}
 	c, err := f.Open(s)
 	if err == nil {
@@ -280,8 +280,8 @@ func sameBlocks(was, is codec.Codec) error {
 }
 
 // scaleDtype is F32 for the scales of 8-bit codes, which take any float's values.
-func scaleDtype(f *codec.Format, role quant.Role, d safetensors.Dtype) safetensors.Dtype {
-	if role == quant.Scale && codec.Floats(d) && f.Bits == 8 {
+func scaleDtype(f *codec.Format, role tile.Role, d safetensors.Dtype) safetensors.Dtype {
+	if role == tile.Scale && codec.Floats(d) && f.Bits == 8 {
 		return safetensors.F32
 	}
 	return d
@@ -289,10 +289,10 @@ func scaleDtype(f *codec.Format, role quant.Role, d safetensors.Dtype) safetenso
 
 // scaleShape is what a format's scales have: one a row is [rows, 1] in integers
 // and [rows] in floats, whatever it was before.
-func scaleShape(f *codec.Format, role quant.Role, stored checkpoint.Tensor, rows int) []int {
+func scaleShape(f *codec.Format, role tile.Role, stored checkpoint.Tensor, rows int) []int {
 	n := stored.Numel()
 	switch {
-	case role != quant.Scale || f.Storage == safetensors.U8:
+	case role != tile.Scale || f.Storage == safetensors.U8:
 		return stored.Shape
 	case n == 1:
 		return []int{}
@@ -306,8 +306,8 @@ func scaleShape(f *codec.Format, role quant.Role, stored checkpoint.Tensor, rows
 
 // tensors are the layer's, the weight first, by their names in the comfy layout,
 // in the shapes of the codec that has read them so.
-func (g *migration) tensors(l *layout.Layer, stored map[quant.Role]checkpoint.Tensor, c codec.Codec, oneMore bool) (edits []Edit, changed bool, err error) {
-	add := func(role quant.Role, dtype safetensors.Dtype, shape []int) {
+func (g *migration) tensors(l *layout.Layer, stored map[tile.Role]checkpoint.Tensor, c codec.Codec, oneMore bool) (edits []Edit, changed bool, err error) {
+	add := func(role tile.Role, dtype safetensors.Dtype, shape []int) {
 		from := stored[role]
 		e := Edit{Source: from, As: safetensors.Tensor{Name: layout.Comfy.TensorName(l.Name, role), Dtype: dtype, Shape: shape}}
 		if dtype != from.Dtype {
@@ -321,30 +321,30 @@ func (g *migration) tensors(l *layout.Layer, stored map[quant.Role]checkpoint.Te
 	taken := map[string]bool{}
 	for _, t := range c.Tensors() {
 		shape := t.Shape
-		if stored[t.Role].Numel() != numelOf(shape) || t.Role == quant.Weight {
+		if stored[t.Role].Numel() != numelOf(shape) || t.Role == tile.Weight {
 			shape = stored[t.Role].Shape
 		}
 		dtype := stored[t.Role].Dtype
-		if t.Role == quant.Scale && codec.Floats(dtype) {
+		if t.Role == tile.Scale && codec.Floats(dtype) {
 			dtype = t.Dtype
 		}
 		add(t.Role, dtype, shape)
 		taken[stored[t.Role].Name] = true
 	}
-	input, hasInput := stored[quant.InputScale]
+	input, hasInput := stored[tile.InputScale]
 	switch {
 	case hasInput && input.Numel() == 1:
-		add(quant.InputScale, input.Dtype, []int{})
+		add(tile.InputScale, input.Dtype, []int{})
 	case hasInput:
-		add(quant.InputScale, input.Dtype, input.Shape)
-	case oneMore && layout.Float8(stored[quant.Weight].Dtype):
+		add(tile.InputScale, input.Dtype, input.Shape)
+	case oneMore && layout.Float8(stored[tile.Weight].Dtype):
 		edits, changed = append(edits, inputScale(l.Name)), true
 	}
 	taken[input.Name] = true
 	for _, t := range l.Tensors {
 		switch {
 		case taken[t.Name] || layout.IsMetadata(t.Name):
-		case (l.Layout == layout.Comfy || l.Layout == layout.Bare) && t.Name != layout.Comfy.TensorName(l.Name, quant.Scalar):
+		case (l.Layout == layout.Comfy || l.Layout == layout.Bare) && t.Name != layout.Comfy.TensorName(l.Name, tile.Scalar):
 			edits = append(edits, Kept(t)) // what only some loaders know
 		default:
 			changed = true
@@ -382,7 +382,7 @@ func numelOf(shape []int) int {
 
 // inputScale is 1.
 func inputScale(layer string) Edit {
-	t := safetensors.Tensor{Name: layout.Comfy.TensorName(layer, quant.InputScale), Dtype: safetensors.F32, Shape: []int{}}
+	t := safetensors.Tensor{Name: layout.Comfy.TensorName(layer, tile.InputScale), Dtype: safetensors.F32, Shape: []int{}}
 	return Edit{As: t, Data: []byte{0, 0, 0x80, 0x3F}}
 }
 

@@ -8,8 +8,8 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/internal/usage"
-	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -181,7 +181,7 @@ func (p *Plan) name(s *Step, parts []Part) {
 	default:
 		for i, t := range s.Codec.Tensors() {
 			name := s.Source.Name // of the weight, in every layout
-			if t.Role != quant.Weight {
+			if t.Role != tile.Weight {
 				name = p.Layout.TensorName(s.Layer, t.Role)
 			}
 			parts[i].Tensor = safetensors.Tensor{Name: name, Dtype: t.Dtype, Shape: t.Shape}

@@ -11,7 +11,7 @@ import (
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
 	"github.com/tensorpress/tensorpress/safetensors"
 	"github.com/tensorpress/tensorpress/storage"
 )
@@ -154,7 +154,7 @@ func TestMetadata(t *testing.T) {
 		if !tt.config {
 			continue
 		}
-		if c, err := sdnq.Parse([]byte(got[layout.ConfigKey])); err != nil || c.WeightsDtype != "int8" {
+		if c, err := sdnqconfig.Parse([]byte(got[layout.ConfigKey])); err != nil || c.WeightsDtype != "int8" {
 			t.Errorf("header holds %q: %v", got[layout.ConfigKey], err)
 		}
 	}
@@ -190,7 +190,7 @@ func TestNames(t *testing.T) {
 }
 
 // saved is the config as a loader reads it.
-func saved(t *testing.T, p *Plan) *sdnq.Config {
+func saved(t *testing.T, p *Plan) *sdnqconfig.Config {
 	t.Helper()
 	return config(t, pyjson.DumpSorted(p.Config.Encode()))
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/safetensors"
 	"github.com/tensorpress/tensorpress/storage"
@@ -27,8 +27,8 @@ import (
 // Options are the decisions that a user has taken.
 type Options struct {
 	Layout      *layout.Layout
-	Flags       storage.Settings // of all layers
-	Config      *sdnq.Config     // nil for none
+	Flags       storage.Settings   // of all layers
+	Config      *sdnqconfig.Config // nil for none
 	Keep, Only  []*pattern.Pattern
 	Set         []Rule
 	Soft        []Soft    // of a layer config, or of convert_to_quant's options
@@ -145,7 +145,7 @@ type Plan struct {
 	Steps    []Step // in the order in which the source is read
 	Literals []Literal
 	Files    []File
-	Config   *sdnq.Config // of the sdnq layout
+	Config   *sdnqconfig.Config // of the sdnq layout
 	// ConfigFile says that a folder has the config as a file of its own too.
 	ConfigFile bool
 	Notes      []string // what a user should know

@@ -17,7 +17,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/preset"
-	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/safetensors"
 	"github.com/tensorpress/tensorpress/storage"
@@ -83,9 +83,9 @@ func rules(t testing.TB, texts ...string) []Rule {
 	return all
 }
 
-func config(t testing.TB, text string) *sdnq.Config {
+func config(t testing.TB, text string) *sdnqconfig.Config {
 	t.Helper()
-	c, err := sdnq.Parse([]byte(text))
+	c, err := sdnqconfig.Parse([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}

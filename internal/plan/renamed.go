@@ -3,13 +3,13 @@ package plan
 import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/layout"
-	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // Renamed plans a copy of tensors under the names that they have been given, with
 // the SDNQ config that describes them, nil where they are not quantized.
-func Renamed(tensors []checkpoint.Tensor, config *sdnq.Config, o Options) (*Plan, error) {
+func Renamed(tensors []checkpoint.Tensor, config *sdnqconfig.Config, o Options) (*Plan, error) {
 	as := layout.Comfy
 	if config != nil || o.Output.Folder {
 		as = layout.SDNQ

@@ -7,15 +7,15 @@ import (
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/internal/sdnq"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
 )
 
 // configOf writes down what the steps do, so that a loader which reruns SDNQ's
 // rules on the model comes to the same tensors.
-func configOf(steps []Step, d *decider) *sdnq.Config {
-	c := sdnq.Default()
+func configOf(steps []Step, d *decider) *sdnqconfig.Config {
+	c := sdnqconfig.Default()
 	if d.Config != nil {
 		c.AddSkipKeys = d.Config.AddSkipKeys
 	}
@@ -47,7 +47,7 @@ func notConverted(steps []Step, skip []string, exact bool) []string {
 	for i := range steps {
 		if s := &steps[i]; s.quantized() {
 			list = slices.DeleteFunc(list, func(entry string) bool {
-				_, matched := sdnq.Match(s.memoryName(), []string{entry})
+				_, matched := sdnqconfig.Match(s.memoryName(), []string{entry})
 				return matched
 			})
 		}
@@ -58,7 +58,7 @@ func notConverted(steps []Step, skip []string, exact bool) []string {
 		if s.Action != Keep || s.quantized() || s.Layer == s.Source.Name {
 			continue
 		}
-		if _, matched := sdnq.Match(s.memoryName(), entries); !matched || !exact {
+		if _, matched := sdnqconfig.Match(s.memoryName(), entries); !matched || !exact {
 			list = append(list, s.listNames(exact)...)
 		}
 	}
@@ -101,14 +101,14 @@ func untoldShapes(steps []Step) pyjson.Object {
 }
 
 // untold: one scale for packed codes, or scales that are packed themselves.
-func untold(s *quant.Scheme) bool {
-	scale, zero, _ := s.Stores()
-	return s.Groups() == 1 && s.Dtype.Bitpacked() || scale+zero != "" || s.Kind != quant.Linear || s.Transposed
+func untold(s *sdnq.Scheme) bool {
+	scale, zero, _ := s.DoubleQuant()
+	return s.Groups() == 1 && s.Dtype.Bitpacked() || scale+zero != "" || s.Kind != sdnq.Linear || s.Transposed
 }
 
 // keepsExceptions takes over the exceptions of the user's config as they are,
 // if they alone say what the steps do.
-func keepsExceptions(c, user *sdnq.Config, steps []Step) bool {
+func keepsExceptions(c, user *sdnqconfig.Config, steps []Step) bool {
 	if user == nil {
 		return false
 	}
@@ -131,12 +131,12 @@ func keepsExceptions(c, user *sdnq.Config, steps []Step) bool {
 
 // sortedLists and sortedModules are in the order in which readers find the
 // keys of the saved file.
-func sortedLists(lists []sdnq.DtypeList) []sdnq.DtypeList {
-	return slices.SortedFunc(slices.Values(lists), func(a, b sdnq.DtypeList) int { return strings.Compare(a.Key, b.Key) })
+func sortedLists(lists []sdnqconfig.DtypeList) []sdnqconfig.DtypeList {
+	return slices.SortedFunc(slices.Values(lists), func(a, b sdnqconfig.DtypeList) int { return strings.Compare(a.Key, b.Key) })
 }
 
-func sortedModules(modules []sdnq.Module) []sdnq.Module {
-	return slices.SortedFunc(slices.Values(modules), func(a, b sdnq.Module) int { return strings.Compare(a.Pattern, b.Pattern) })
+func sortedModules(modules []sdnqconfig.Module) []sdnqconfig.Module {
+	return slices.SortedFunc(slices.Values(modules), func(a, b sdnqconfig.Module) int { return strings.Compare(a.Pattern, b.Pattern) })
 }
 
 // stores are the keys that SDNQ's loaders drop where they are global.
@@ -144,23 +144,23 @@ var stores = []string{"scale_dtype", "use_codebook_scale", "zero_point_dtype"}
 
 // globalSettings are what the config says of layers without settings of their
 // own.
-func globalSettings(s codec.Settings) sdnq.Settings {
+func globalSettings(s codec.Settings) sdnqconfig.Settings {
 	keys := s.ConfigKeys()
 	if !s.ExactReference {
 		for _, key := range stores {
 			keys = keys.Delete(key)
 		}
 	}
-	global, _ := sdnq.Default().Settings.With(keys)
+	global, _ := sdnqconfig.Default().Settings.With(keys)
 	return global
 }
 
 // says reports whether the config gives a layer the settings of its step.
-func says(c *sdnq.Config, s *Step) bool { return len(differing(c, s)) == 0 }
+func says(c *sdnqconfig.Config, s *Step) bool { return len(differing(c, s)) == 0 }
 
 // differ is differing for one config. Layers with equal settings are compared
 // once where the config says the same of all.
-func differ(c *sdnq.Config) func(s *Step) pyjson.Object {
+func differ(c *sdnqconfig.Config) func(s *Step) pyjson.Object {
 	if len(c.Modules)+len(c.DtypeLists)+len(c.NotMatmul) > 0 {
 		return func(s *Step) pyjson.Object { return differing(c, s) }
 	}
@@ -176,7 +176,7 @@ func differ(c *sdnq.Config) func(s *Step) pyjson.Object {
 }
 
 // differing are the keys of a layer's settings that the config says otherwise.
-func differing(c *sdnq.Config, s *Step) pyjson.Object {
+func differing(c *sdnqconfig.Config, s *Step) pyjson.Object {
 	got, err := c.For(s.memoryName())
 	if err != nil {
 		return s.Settings.ConfigKeys()
@@ -204,9 +204,9 @@ func sameValue(key string, a, b any) bool {
 // exceptions names every layer that differs from the global settings: in a
 // dtype list where the dtype alone differs, else with settings of its own. A
 // difference that all layers share is one entry for all.
-func exceptions(c *sdnq.Config, steps []Step) {
+func exceptions(c *sdnqconfig.Config, steps []Step) {
 	if shared := sharedDifference(c, steps); shared != nil {
-		c.Modules = []sdnq.Module{{Pattern: "*", Settings: shared}}
+		c.Modules = []sdnqconfig.Module{{Pattern: "*", Settings: shared}}
 		return
 	}
 	lists := map[string][]string{}
@@ -226,13 +226,13 @@ func exceptions(c *sdnq.Config, steps []Step) {
 			lists[s.Settings.Dtype] = append(lists[s.Settings.Dtype], s.listNames(false)...)
 		case len(keys) > 0:
 			for _, name := range s.listNames(false) {
-				c.Modules = append(c.Modules, sdnq.Module{Pattern: name, Settings: withBasics(keys, s)})
+				c.Modules = append(c.Modules, sdnqconfig.Module{Pattern: name, Settings: withBasics(keys, s)})
 			}
 		}
 	}
 	for name, params := range lists {
 		slices.Sort(params)
-		c.DtypeLists = append(c.DtypeLists, sdnq.DtypeList{Key: name, Names: params})
+		c.DtypeLists = append(c.DtypeLists, sdnqconfig.DtypeList{Key: name, Names: params})
 	}
 	c.DtypeLists, c.Modules = sortedLists(c.DtypeLists), sortedModules(c.Modules)
 }
@@ -256,7 +256,7 @@ func sameObject(a, b pyjson.Object) bool {
 
 // sharedDifference is what all quantized layers have and the config does not
 // say, nil where they do not agree or it says all.
-func sharedDifference(c *sdnq.Config, steps []Step) pyjson.Object {
+func sharedDifference(c *sdnqconfig.Config, steps []Step) pyjson.Object {
 	var shared pyjson.Object
 	n := 0
 	differing := differ(c)

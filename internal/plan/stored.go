@@ -8,10 +8,11 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/layout"
-	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/internal/usage"
-	"github.com/tensorpress/tensorpress/quant"
 )
 
 // Inventory is what a checkpoint holds once its layers are restored: its plain
@@ -45,7 +46,7 @@ func (s *Step) stays() bool { return len(s.Copies) > 0 }
 func (s *Step) quantized() bool { return s.Action == Quantize || s.stays() }
 
 // scheme is how SDNQ stores the weight in the output, nil if it does not.
-func (s *Step) scheme() *quant.Scheme {
+func (s *Step) scheme() *sdnq.Scheme {
 	if s.stays() {
 		return codec.Scheme(s.From.Codec)
 	}
@@ -101,7 +102,7 @@ func restorable(l *layout.Layer) error {
 }
 
 // admitStored lets SDNQ's rules pass the layers that stay as they are.
-func (d *decider) admitStored(steps []Step, c *sdnq.Config) {
+func (d *decider) admitStored(steps []Step, c *sdnqconfig.Config) {
 	for i := range steps {
 		s := &steps[i]
 		scheme := s.scheme()
@@ -111,9 +112,9 @@ func (d *decider) admitStored(steps []Step, c *sdnq.Config) {
 		c.MinNumel = min(c.MinNumel, s.Source.Numel())
 		c.MinChannels = min(c.MinChannels, slices.Min(s.Source.Shape[:2]))
 		switch scheme.Kind {
-		case quant.Embedding:
+		case sdnq.Embedding:
 			c.Turn("quant_embedding", true)
-		case quant.Conv, quant.ConvTranspose:
+		case sdnq.Conv, sdnq.ConvTranspose:
 			c.Turn("quant_conv", true)
 		}
 	}
@@ -184,7 +185,7 @@ func (s *Step) losesInputScale() bool {
 	if s.stays() || !s.From.InputScaled() {
 		return false
 	}
-	return s.Action == Keep || !slices.ContainsFunc(s.Codec.Tensors(), func(t quant.Tensor) bool { return t.Role == quant.InputScale })
+	return s.Action == Keep || !slices.ContainsFunc(s.Codec.Tensors(), func(t tile.Tensor) bool { return t.Role == tile.InputScale })
 }
 
 // unscaled refuses 8-bit floats without a scale, unless they are to be taken

@@ -13,11 +13,11 @@ import (
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
-	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -345,9 +345,9 @@ func TestKindsAreTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range p.Steps {
-		want := quant.Linear
+		want := sdnq.Linear
 		if strings.HasPrefix(s.Layer, "embed") {
-			want = quant.Embedding
+			want = sdnq.Embedding
 		}
 		if s.Settings.Kind != want {
 			t.Errorf("%s is %v, want %v", s.Layer, s.Settings.Kind, want)

@@ -8,11 +8,11 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
-	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
 	"github.com/tensorpress/tensorpress/internal/usage"
-	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
 	"github.com/tensorpress/tensorpress/storage"
 )
@@ -146,7 +146,7 @@ func (t *transcoding) loads(s *Step) error {
 type moved struct {
 	alike any
 	orig  safetensors.Dtype
-	kind  quant.Kind
+	kind  sdnq.Kind
 }
 
 // move is the way of a layer, one for all that go the same: models repeat a few
@@ -164,7 +164,7 @@ func (t *transcoding) move(l *layout.Layer, orig safetensors.Dtype) (*codec.Move
 	return m, err
 }
 
-func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind quant.Kind) (*codec.Move, error) {
+func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind sdnq.Kind) (*codec.Move, error) {
 	stored, err := codec.ByName(l.Format)
 	switch {
 	case err != nil:
@@ -203,7 +203,7 @@ func (t *transcoding) beside(l *layout.Layer) []Step {
 const activations = "of the activations"
 
 // kind tells embeddings, which SDNQ stores in its own way, by their names.
-func (t *transcoding) kind(src codec.Source) quant.Kind {
+func (t *transcoding) kind(src codec.Source) sdnq.Kind {
 	return quantKinds[t.o.Preset.Kind(layout.WeightName(src.Name), src.Shape)]
 }
 
@@ -236,14 +236,14 @@ func (t *transcoding) refused() error {
 func (t *transcoding) config(p *Plan) error {
 	o := t.o
 	o.Flags = mostCommon(p.Steps)
-	defaults := sdnq.Default()
+	defaults := sdnqconfig.Default()
 	numel, channels := defaults.MinNumel, defaults.MinChannels
 	for i := range p.Steps {
 		if s := &p.Steps[i]; s.Action == Quantize {
 			numel, channels = min(numel, s.Source.Numel()), min(channels, slices.Min(s.Source.Shape[:2]))
 			k := codec.Scheme(s.Codec).Kind
-			o.Embedding = o.Embedding || k == quant.Embedding
-			o.Conv = o.Conv || k == quant.Conv || k == quant.ConvTranspose
+			o.Embedding = o.Embedding || k == sdnq.Embedding
+			o.Conv = o.Conv || k == sdnq.Conv || k == sdnq.ConvTranspose
 		}
 	}
 	o.MinNumel, o.MinChannels = &numel, &channels

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
 )
 
 // class is what SDNQ and its host know of a model's class.
@@ -164,5 +164,5 @@ func (p *Preset) Skip(param string) (entry string, ok bool) {
 	if names := p.MemoryNames(param); names != nil {
 		param = names[0]
 	}
-	return sdnq.Match(param, p.SkipKeys)
+	return sdnqconfig.Match(param, p.SkipKeys)
 }

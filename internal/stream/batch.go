@@ -2,7 +2,7 @@ package stream
 
 import (
 	"github.com/tensorpress/tensorpress/internal/bodies"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -19,7 +19,7 @@ type batch struct {
 type write struct {
 	to   *bodies.Writer
 	t    safetensors.Tensor
-	at   quant.Span
+	at   tile.Span
 	data []byte
 }
 

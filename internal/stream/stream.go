@@ -12,7 +12,7 @@ import (
 	"sync"
 
 	"github.com/tensorpress/tensorpress/internal/bodies"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -27,7 +27,7 @@ type Task struct {
 
 // Worker holds the buffers of one goroutine. Contents are valid during a task.
 type Worker struct {
-	Scratch quant.Scratch
+	Scratch tile.Scratch
 	bytes   [][]byte
 	parts   [][]byte
 	floats  [][]float32
@@ -71,14 +71,14 @@ func (w *Worker) Later(do func() error) { w.batch.later = append(w.batch.later, 
 // Output returns n bytes to fill, which go to offset off of a tensor when the
 // task returns.
 func (w *Worker) Output(to *bodies.Writer, t safetensors.Tensor, off int64, n int) []byte {
-	return w.Scatter(to, t, quant.Run(off, int64(n)))
+	return w.Scatter(to, t, tile.Run(off, int64(n)))
 }
 
 // Scatter is Output for several runs of a tensor, which lie one after the other
 // in the bytes to fill.
-func (w *Worker) Scatter(to *bodies.Writer, t safetensors.Tensor, spans []quant.Span) []byte {
+func (w *Worker) Scatter(to *bodies.Writer, t safetensors.Tensor, spans []tile.Span) []byte {
 	b := w.batch
-	data := b.room(quant.SpanBytes(spans))
+	data := b.room(tile.SpanBytes(spans))
 	rest := data
 	for _, s := range spans {
 		b.writes = append(b.writes, write{to, t, s, rest[:s.Bytes()]})

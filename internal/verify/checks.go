@@ -15,9 +15,9 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/preset"
-	"github.com/tensorpress/tensorpress/internal/sdnq"
+	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
 	"github.com/tensorpress/tensorpress/internal/stream"
-	"github.com/tensorpress/tensorpress/quant"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -181,7 +181,7 @@ func AddNeed(needs []report.Need, n report.Need) []report.Need {
 }
 
 // appConfig is what of the SDNQ config the application finds.
-func (v *verification) appConfig() *sdnq.Config {
+func (v *verification) appConfig() *sdnqconfig.Config {
 	if !v.app.ConfigFile {
 		return v.model.Config
 	}
@@ -190,12 +190,12 @@ func (v *verification) appConfig() *sdnq.Config {
 		v.problem("", "%v", err)
 	}
 	if text == nil {
-		return &sdnq.Config{}
+		return &sdnqconfig.Config{}
 	}
-	config, err := sdnq.Parse(text)
+	config, err := sdnqconfig.Parse(text)
 	if err != nil {
 		v.problem("", "%s: %v", layout.ConfigFile, err)
-		return &sdnq.Config{}
+		return &sdnqconfig.Config{}
 	}
 	return config
 }
@@ -228,7 +228,7 @@ func (v *verification) checkListed() {
 		}
 	}
 	for _, l := range v.model.Layers {
-		if entry, ok := sdnq.Match(layout.WeightName(l.Name), v.model.Config.NotConvert); ok {
+		if entry, ok := sdnqconfig.Match(layout.WeightName(l.Name), v.model.Config.NotConvert); ok {
 			v.problem(layout.WeightName(l.Name), "is quantized, but the config keeps it by %q: loaders will not decode it", entry)
 		}
 	}
@@ -378,7 +378,7 @@ func (v *verification) sourceBytes(w *stream.Worker, t checkpoint.Tensor, source
 		return nil, nil
 	}
 	width := t.Dtype.Bits() / 8
-	area := quant.Area{Row: int(off) / width, Rows: n / width, Cols: 1}
+	area := tile.Area{Row: int(off) / width, Rows: n / width, Cols: 1}
 	values, err := source.Read(w, 1, 1, area)
 	if err != nil {
 		return nil, err

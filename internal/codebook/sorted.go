@@ -1,0 +1,71 @@
+package codebook
+
+import (
+	"math"
+
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/tile"
+)
+
+// sorted fits the codebooks of groups of BF16 by the order of their values, which
+// kernels sort for many groups at once. Levels and ends of cells are those that
+// kernels work on.
+type sorted struct {
+	Lloyd
+	ranks kernel.Ranks
+	cells kernel.Sorted
+}
+
+// fit gives groups their codes and levels, and appends to rest those that it
+// leaves.
+func (o *sorted) fit(rest []int, s *Batch) []int {
+	for first := 0; first < len(s.Values)/s.N; first += kernel.RankedGroups {
+		known := o.ranks.Sort(s.Values[first*s.N:], s.N)
+		for i := first; i < min(first+kernel.RankedGroups, len(s.Values)/s.N); i++ {
+			if !known || !o.fitOne(i-first, i, s) {
+				rest = append(rest, i)
+			}
+		}
+	}
+	return rest
+}
+
+// fitOne fits group i, which lies at that place of those that are sorted. It
+// reports false if sums may be inexact.
+func (o *sorted) fitOne(at, i int, s *Batch) bool {
+	codes, values := s.group(i)
+	c, r := &o.cells, &o.ranked
+	o.ranks.Group(at, c)
+	r.values, r.digits, r.sorted, r.sums = values, digitsBF16, c.Values, c.Sums
+	lo, hi := r.sorted[1], r.sorted[len(values)]
+	if !(max(-lo, hi) < mostSummed) || !r.bound() {
+		return false
+	}
+	o.reset(s.Count, tile.Range{Lo: lo, Hi: hi})
+	o.levels, o.middles, r.ends = moved(c.Levels[:], o.levels), moved(c.Middles[:], o.middles), c.Ends[:s.Count]
+	c.Below, c.From, c.Reach, c.Steps = r.below, r.from, r.doubt(), s.Steps
+	o.steps()
+	kernel.BookCodes(codes, values, c.Middles[:kernel.BookLevels-1])
+	copy(s.levelsOf(i), o.levels)
+	return true
+}
+
+// moved copies levels to where others become infinite.
+func moved(to, levels []float32) []float32 {
+	for i := copy(to, levels); i < len(to); i++ {
+		to[i] = float32(math.Inf(1))
+	}
+	return to[:len(levels)]
+}
+
+// steps takes those that are not for kernels.
+func (o *sorted) steps() {
+	c := &o.cells
+	c.Find()
+	for c.Step(); c.Steps > 0; c.Step() {
+		c.Steps--
+		if o.means(); !o.ranked.follow(o.middles[:len(o.middles)-1]) {
+			break
+		}
+	}
+}

@@ -1,0 +1,311 @@
+package group
+
+import (
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/rotation"
+	"github.com/tensorpress/tensorpress/internal/tile"
+	"github.com/tensorpress/tensorpress/internal/transpose"
+)
+
+// Fused encodes groups of consecutive values, codes having 8 bits or less, from
+// where they lie to one byte each: no values between are stored.
+type Fused struct {
+	Grid           *Grid
+	AllowNonfinite bool
+	Ranges         bool // the least value counts, not only the greatest magnitude
+	Ints           *kernel.Ints
+	Floats         *kernel.Floats
+	Groups         Scaling
+	Apart          *Fused // of interleaved groups that were sorted; nil for others
+}
+
+// Scaling is what formats differ in.
+type Scaling interface {
+	// StepOf sets step i to that of a group of that range. It reports false for
+	// ranges that kernels cannot scale by.
+	StepOf(steps kernel.Steps, i int, r tile.Range) bool
+	// StepAll does so for all; lo is zero where ranges do not count. If it
+	// reports false, each is to be looked at.
+	StepAll(steps kernel.Steps, lo, hi []float32) bool
+	// Slowly encodes values of a group that kernels cannot scale; it may change
+	// them.
+	Slowly(codes []byte, values []float32, r tile.Range, s *tile.Scratch)
+	// Collect takes the scales of the next groups.
+	Collect(side *Companions, steps kernel.Steps, hi []float32)
+}
+
+// Companions collect what is stored beside the codes of a tile.
+type Companions struct {
+	Scales, Zeros []float32
+}
+
+// Begin empties them.
+func (s *Companions) Begin() { s.Scales, s.Zeros = s.Scales[:0], s.Zeros[:0] }
+
+// batch is what a scratch holds of groups that are worked on together.
+type batch struct {
+	*tile.Scratch
+	side                *Companions // where scales go
+	lo, hi              []float32
+	steps               kernel.Steps
+	slow, rotated       []float32
+	sorted, sortedCodes []byte
+}
+
+func batchOf(s *tile.Scratch) *batch {
+	b := tile.PartOf[batch](s)
+	b.Scratch = s
+	return b
+}
+
+// batchValues is how many values are worked on at a time: as a rule they stay in
+// a core's own cache from the search for their range to their codes.
+const batchValues = 16384
+
+// turnedValues is how many are rotated at a time by [rotation.Rotate], which does best
+// with many: those of its groups whose sums are not exact go together.
+const turnedValues = 64 << 10
+
+// Encode gives a run of values one byte each, and collects in side the scales of the
+// groups that begin in it. Groups lie whole in the run, or else have measured
+// ranges and are not interleaved.
+func (f *Fused) Encode(codes []byte, v tile.Values, measured []tile.Range, side *Companions, scratch *tile.Scratch) error {
+	s := batchOf(scratch)
+	s.side = side
+	side.Begin()
+	switch {
+	case f.Apart != nil:
+		return f.encodeInterleaved(codes, v, s)
+	case measured != nil:
+		return f.encodeMeasured(codes, v, measured, s)
+	}
+	return f.encodeBatches(codes, v, f.AllowNonfinite, s)
+}
+
+// EncodeRotated is Encode of whole groups after their rotation.
+func (f *Fused) EncodeRotated(codes []byte, v tile.Values, r rotation.Hadamard, side *Companions, scratch *tile.Scratch) error {
+	s := batchOf(scratch)
+	s.side = side
+	side.Begin()
+	size, together := tile.LCM(f.Grid.Group, r.Size), batchValues
+	if !r.Once {
+		together = turnedValues
+	}
+	together = max(together/size, 1) * size
+	for at := 0; at < v.Len(); at += together {
+		to := min(at+together, v.Len())
+		if err := f.encodeTurned(codes[at:to], v.Part(at, to), r, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// encodeTurned encodes some groups after their rotation.
+func (f *Fused) encodeTurned(codes []byte, v tile.Values, r rotation.Hadamard, s *batch) error {
+	before, rotated := *s.side, r.Rotated(v, &s.rotated)
+	err := f.encodeBatches(codes, rotated, f.AllowNonfinite, s)
+	if err == nil {
+		return nil
+	}
+	if err := tile.CheckFinite(v.Col, v.Widen(&s.slow)); err != nil {
+		return err // which names the source value: a rotation spreads one NaN over its group
+	}
+	if !r.Once {
+		return err
+	}
+	*s.side = before // large values may come to infinity
+	return f.encodeBatches(codes, rotated, true, s)
+}
+
+// encodeBatches encodes whole groups, some at a time.
+func (f *Fused) encodeBatches(codes []byte, v tile.Values, allowNonfinite bool, s *batch) error {
+	size := f.Grid.Group
+	batch := max(batchValues/size, 1) * size
+	for at := 0; at < v.Len(); at += batch {
+		to := min(at+batch, v.Len())
+		if err := f.encodeBatch(codes[at:to], v.Part(at, to), allowNonfinite, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// encodeInterleaved encodes whole units of groups that lie interleaved, some at a
+// time: sorted, one group lies after the other.
+func (f *Fused) encodeInterleaved(codes []byte, v tile.Values, s *batch) error {
+	unit, inner := f.Grid.Group, f.Grid.Inner
+	some := max(batchValues/unit, 1) * unit
+	for at := 0; at < v.Len(); at += some {
+		part := v.Part(at, min(at+some, v.Len()))
+		n, sorted := part.Len(), part
+		sorted.Bytes = tile.Sized(&s.sorted, len(part.Bytes))
+		for from := 0; from < n; from += unit {
+			transposeValues(sorted.Part(from, from+unit), part.Part(from, from+unit), unit/inner, inner)
+		}
+		sortedCodes := tile.Sized(&s.sortedCodes, n)
+		if err := f.Apart.encodeBatches(sortedCodes, sorted, f.AllowNonfinite, s); err != nil {
+			return tile.CheckFinite(part.Col, part.Widen(&s.slow)) // which names its place
+		}
+		for from := 0; from < n; from += unit {
+			transpose.Bytes(codes[at+from:][:unit], sortedCodes[from:from+unit], inner, unit/inner, inner)
+		}
+	}
+	return nil
+}
+
+// transposeValues is transpose of values as they are stored.
+func transposeValues(dst, src tile.Values, rows, columns int) {
+	if src.Shift() == 1 {
+		transpose.All(transpose.AsArrays[[2]byte](dst.Bytes), transpose.AsArrays[[2]byte](src.Bytes), rows, columns)
+	} else {
+		transpose.All(transpose.AsArrays[[4]byte](dst.Bytes), transpose.AsArrays[[4]byte](src.Bytes), rows, columns)
+	}
+}
+
+// encodeMeasured encodes parts of groups.
+func (f *Fused) encodeMeasured(codes []byte, v tile.Values, measured []tile.Range, s *batch) (err error) {
+	f.Grid.Units(v.Col, v.Len(), func(unit, from, to int) {
+		r := measured[unit]
+		s.steps = s.steps.Sized(1)
+		ok := f.Groups.StepOf(s.steps, 0, r)
+		for at := from; at < to && err == nil; at += batchValues {
+			end := min(at+batchValues, to)
+			part := v.Part(at, end)
+			if !r.Finite() && !f.AllowNonfinite {
+				err = tile.CheckFinite(part.Col, part.Widen(&s.slow))
+			}
+			if f.Run(codes[at:end], part, s.steps, end-at, s.Scratch); !ok {
+				f.Groups.Slowly(codes[at:end], part.Widen(&s.slow), r, s.Scratch)
+			}
+		}
+		if unit*f.Grid.Group >= v.Col {
+			s.hi = append(s.hi[:0], f.Greatest(r))
+			f.Groups.Collect(s.side, s.steps, s.hi)
+		}
+	})
+	return err
+}
+
+// Greatest is what stands for a range in a slice of greatest values, or of
+// greatest magnitudes.
+func (f *Fused) Greatest(r tile.Range) float32 {
+	if f.Ranges || r.Lo != r.Lo {
+		return r.Hi
+	}
+	return r.AbsMax()
+}
+
+// encodeBatch encodes whole groups.
+func (f *Fused) encodeBatch(codes []byte, v tile.Values, allowNonfinite bool, s *batch) error {
+	size := f.Grid.Group
+	n := v.Len() / size
+	f.measure(v, size, n, s)
+	s.steps = s.steps.Sized(n)
+	fast := f.Groups.StepAll(s.steps, s.lo[:n], s.hi[:n])
+	if !fast {
+		f.firstNaNs(v, size, s)
+	}
+	if !fast && !allowNonfinite {
+		if err := f.checkBatch(v, s); err != nil {
+			return err
+		}
+	}
+	f.Run(codes, v, s.steps, size, s.Scratch)
+	for i := 0; i < n && !fast; i++ {
+		r := f.rangeAt(i, s)
+		if f.Groups.StepOf(s.steps, i, r) {
+			continue
+		}
+		for at := i * size; at < (i+1)*size; at += batchValues {
+			end := min(at+batchValues, (i+1)*size)
+			f.Groups.Slowly(codes[at:end], v.Part(at, end).Widen(&s.slow), r, s.Scratch)
+		}
+	}
+	f.Groups.Collect(s.side, s.steps, s.hi[:n])
+	return nil
+}
+
+// checkBatch reports the first value of a batch that is not finite.
+func (f *Fused) checkBatch(v tile.Values, s *batch) error {
+	size := f.Grid.Group
+	for i := range v.Len() / size {
+		if r := f.rangeAt(i, s); !r.Finite() {
+			group := v.Part(i*size, (i+1)*size)
+			return tile.CheckFinite(group.Col, group.Widen(&s.slow))
+		}
+	}
+	return nil
+}
+
+// Run gives groups of one size their codes. Those of groups that cannot be
+// scaled so have no meaning.
+func (f *Fused) Run(codes []byte, v tile.Values, steps kernel.Steps, size int, s *tile.Scratch) {
+	data, raw := v.Raw(s)
+	if f.Ints != nil {
+		kernel.EncodeInts(codes, data, raw, steps, size, f.Ints)
+	} else {
+		kernel.EncodeFloats(codes, data, raw, steps, size, f.Floats)
+	}
+}
+
+// measure finds the ranges of n groups of one size. Where the greatest magnitude
+// is all that counts, it is that of hi, with any NaN for a group that holds one.
+func (f *Fused) measure(v tile.Values, size, n int, s *batch) {
+	data, raw := v.Raw(s.Scratch)
+	lo, hi := tile.Sized(&s.lo, n), tile.Sized(&s.hi, n)
+	if f.Ranges {
+		kernel.Ranges(lo, hi, data, raw, size)
+		return
+	}
+	kernel.AbsMax(hi, data, raw, size)
+	clear(lo)
+}
+
+// firstNaNs puts the NaN that stands first in a group in the place of any. No
+// step follows from one, so that this is done for few.
+func (f *Fused) firstNaNs(v tile.Values, size int, s *batch) {
+	if f.Ranges {
+		return
+	}
+	data, raw := v.Raw(s.Scratch)
+	for i, a := range s.hi[:v.Len()/size] {
+		if a != a {
+			each := data[i*size*raw.Bytes() : (i+1)*size*raw.Bytes()]
+			kernel.Ranges(s.lo[i:i+1], s.hi[i:i+1], each, raw, size)
+		}
+	}
+}
+
+// rangeAt returns a range that was measured.
+func (f *Fused) rangeAt(i int, s *batch) tile.Range { return f.RangeFrom(s.lo[i], s.hi[i]) }
+
+// RangeFrom is the range that [Fused.measure] gives those two for; lo is for those
+// alone of which it counts.
+func (f *Fused) RangeFrom(lo, hi float32) tile.Range {
+	switch {
+	case f.Ranges:
+		return tile.Range{Lo: lo, Hi: hi}
+	case hi != hi:
+		return tile.Range{Lo: hi, Hi: hi}
+	default:
+		return tile.Range{Lo: -hi, Hi: hi}
+	}
+}
+
+// RangesOf returns the range of every group that overlaps a run of values, or a
+// *[tile.NonfiniteError].
+func (f *Fused) RangesOf(v tile.Values, scratch *tile.Scratch) (ranges []tile.Range, err error) {
+	s := batchOf(scratch)
+	f.Grid.Units(v.Col, v.Len(), func(_, from, to int) {
+		part := v.Part(from, to)
+		f.measure(part, to-from, 1, s)
+		f.firstNaNs(part, to-from, s)
+		r := f.rangeAt(0, s)
+		if err == nil && !r.Finite() && !f.AllowNonfinite {
+			err = tile.CheckFinite(part.Col, part.Widen(&s.slow))
+		}
+		ranges = append(ranges, r)
+	})
+	return ranges, err
+}

@@ -1,0 +1,393 @@
+package lowrank
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/tensorpress/tensorpress/internal/floats"
+	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/linalg"
+	"github.com/tensorpress/tensorpress/internal/tile"
+	"github.com/tensorpress/tensorpress/internal/transpose"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// Search finds the low-rank part of a weight W that is read several times in
+// tiles of whole rows: W = up·down + rest, where down is [Rank, Columns], up
+// [Rows, Rank], and the rest is near the least there is. The factors are the
+// same bits for any number of goroutines and on any machine.
+//
+// For every pass from 0 to Passes, give each of the Tiles to [Search.Add], in
+// this order or from goroutines that start in it. Then [Search.Factors] splits
+// tiles of any number of rows.
+//
+// The width of a pass is 16 columns up to rank 32 and half the rank beyond, or
+// all of the Gram matrix (up to 384 columns, or too few beside that space).
+type Search struct {
+	Rows, Columns int
+	Rank          int // at most Rows and Columns
+	passes        int
+	width         int // columns of a product
+	space         space
+	shelf         tile.Spill // nil for none
+
+	mu      sync.Mutex
+	changed chan struct{} // closed, and replaced, when a tile is added
+	pass    int           // passes that are over
+	added   [chains]int   // tiles of this pass
+	left    int           // tiles of this pass that are not added
+	sums    [chains][]float64
+	err     error
+
+	once  sync.Once   // for BF16
+	facts []tileFacts // of its tiles
+
+	rows []float32 // of down
+}
+
+// chains is how many sums a pass makes, each of every chains-th tile, so that
+// as many tiles can be added at the same time. The bytes depend on it.
+const chains = 4
+
+// New plans the rank-r part of a weight of that shape.
+func New(rows, columns, rank int) (*Search, error) {
+	return NewSteps(rows, columns, rank, SVDSteps)
+}
+
+// NewSteps is [New] with another number of steps: fewer read the
+// weight less often and leave a little more. Where the Gram matrix is taken
+// they make no difference. Beyond 16 they are as 16.
+func NewSteps(rows, columns, rank, steps int) (*Search, error) {
+	if rows < 1 || columns < 1 || rows > math.MaxInt/columns/8 {
+		return nil, fmt.Errorf("shape [%d, %d] is empty or too large", rows, columns)
+	}
+	if rank < 1 {
+		return nil, fmt.Errorf("rank %d: want 1 or more", rank)
+	}
+	if steps < 0 {
+		return nil, fmt.Errorf("%d steps: want 0 or more", steps)
+	}
+	l := &Search{Rows: rows, Columns: columns, Rank: min(rank, rows, columns), changed: make(chan struct{})}
+	l.width, l.passes = blocks(l.Rank, steps)
+	if steps >= SVDSteps {
+		l.passes += morePasses(columns)
+	}
+	if columns <= gramColumns || 2*columns <= 3*l.width*l.passes {
+		l.width, l.passes = columns, 1
+		l.space = &gram{columns: columns}
+	} else {
+		l.space = newKrylov(columns, l.width, l.passes)
+	}
+	l.left, l.facts = l.Tiles(), make([]tileFacts, l.Tiles())
+	return l, nil
+}
+
+// gramColumns is the greatest width at which all of WᵀW is taken, whatever the
+// rank: beyond, a space takes less time, unless it is nearly as large.
+const gramColumns = 384
+
+// morePasses of narrow weights cost little, and leave about as little as there is.
+func morePasses(columns int) int { return min(max((1024-columns)/128, 0), 4) }
+
+// SVDSteps is the number of iterations of SDNQ's search for a low-rank part.
+const SVDSteps = 8
+
+// mostSteps bounds the space: what more of them bring is lost in rounding.
+const mostSteps = 16
+
+// blocks returns the width and number of Krylov blocks for a rank and a number
+// of steps. For every number of steps they leave at most what as many
+// iterations of SDNQ's search leave; see docs/lowrank.md.
+func blocks(rank, steps int) (width, depth int) {
+	steps = min(steps, mostSteps)
+	more := max(steps-SVDSteps, 0)
+	switch known := steps - more; {
+	case rank <= 8:
+		return 16, smallDepths[known] + more
+	case steps < 2: // the space has to hold the rank
+		return max(16, (rank+7)/8*8), depths[known]
+	default:
+		return max(16, (rank+7)/8*4), depths[known] + more
+	}
+}
+
+// depths are the numbers of blocks by steps, up to rank 8 and beyond.
+var (
+	smallDepths = [SVDSteps + 1]int{1, 2, 3, 3, 4, 4, 5, 6, 6}
+	depths      = [SVDSteps + 1]int{1, 2, 4, 5, 6, 6, 7, 7, 8}
+)
+
+// Passes returns how often the weight is read before factors are known.
+func (l *Search) Passes() int { return l.passes }
+
+// Memory returns how many bytes a search takes at most, but for its tiles: in
+// values of eight bytes, Columns·width for each of 4 sums, and 1.5·Columns·width
+// for each pass, or with a shelf for one.
+func (l *Search) Memory() int64 {
+	kept := l.passes
+	if l.shelf != nil {
+		kept = 1
+	}
+	return 4 * int64(l.Columns) * int64(l.width) * int64(2*chains+3*kept)
+}
+
+// Spill has the search keep on a shelf what it does not need all the time. It
+// writes 12·Columns·width bytes for each pass, and its results are the same. It
+// returns false where that is little; the shelf is not used then.
+func (l *Search) Spill(open func() (tile.Spill, error)) (bool, error) {
+	k, ok := l.space.(*krylov)
+	if !ok || l.shelf != nil {
+		return false, nil
+	}
+	s, err := open()
+	if err != nil {
+		return false, err
+	}
+	k.shelve(s)
+	l.shelf = s
+	return true, nil
+}
+
+// TileRows returns the number of rows of every tile but the last. It follows
+// from the shape alone: the bytes depend on it.
+func (l *Search) TileRows() int {
+	const values = 3 << 19 // fewer would take longer to add to the sums
+	return min(max(values/l.Columns/32*32, 32), 256)
+}
+
+// Tiles returns the number of tiles of a pass.
+func (l *Search) Tiles() int { return tile.CeilDiv(l.Rows, l.TileRows()) }
+
+// Add takes the rows of one tile in one pass. It may wait for earlier tiles, at most
+// until cancelled is closed, which is reported as false. All tiles have the same
+// dtype. Those in BF16 have other factors than the same values in single precision:
+// products are rounded to 16 significant bits before they are multiplied again.
+func (l *Search) Add(pass, tile int, v tile.Values, s *tile.Scratch, cancelled <-chan struct{}) bool {
+	return l.add(pass, tile, func() func(sum []float64) {
+		k, ok := l.space.(*krylov)
+		if !ok || v.Dtype != safetensors.BF16 {
+			return l.space.Product(v.Floats(s), s)
+		}
+		l.Look(tile, v, s) // no earlier pass is at it any more
+		l.once.Do(k.takeBF16)
+		return k.productBF16(v.Bytes, l.facts[tile], s)
+	}, cancelled)
+}
+
+// Look reports whether a tile is finite. Of one in BF16 it takes note, once, of what
+// it holds.
+func (l *Search) Look(at int, v tile.Values, s *tile.Scratch) (finite bool) {
+	if v.Dtype != safetensors.BF16 {
+		return tile.RangeOf(v.Floats(s)).Finite()
+	}
+	f := &l.facts[at]
+	if !f.known {
+		*f = factsOf(v)
+	}
+	return f.finite
+}
+
+// add waits for the tile's turn twice: for the pass, and before its product is
+// added to the sum that it is part of.
+func (l *Search) add(pass, tile int, product func() (addTo func(sum []float64)), cancelled <-chan struct{}) (added bool) {
+	if !l.wait(func() bool { return l.pass == pass }, cancelled) {
+		return false
+	}
+	chain := tile % chains
+	addTo := product()
+	if !l.wait(func() bool { return l.added[chain] == tile/chains }, cancelled) {
+		return false
+	}
+	if l.sums[chain] == nil {
+		l.sums[chain] = l.space.newSum()
+	}
+	addTo(l.sums[chain]) // ours until the tile is added
+	if l.count(chain) {
+		l.endPass(cancelled)
+	}
+	return true
+}
+
+// count takes note of a tile and reports whether it was the last of the pass.
+func (l *Search) count(chain int) (last bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.added[chain]++
+	l.left--
+	l.announce()
+	return l.left == 0
+}
+
+// announce wakes those who wait.
+func (l *Search) announce() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// wait returns when it is so.
+func (l *Search) wait(so func() bool, cancelled <-chan struct{}) bool {
+	for {
+		l.mu.Lock()
+		now, changed := so(), l.changed
+		l.mu.Unlock()
+		if now {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-cancelled:
+			return false
+		}
+	}
+}
+
+// endPass adds up the sums, in order, and with the last finds the directions:
+// then whoever asks for factors first need not.
+func (l *Search) endPass(cancelled <-chan struct{}) {
+	sum := l.sums[0]
+	if !l.addUp(sum) {
+		l.err = errNonfinite
+	} else if l.err == nil {
+		l.err = l.space.end(sum, cancelled)
+	}
+	if l.pass == l.passes-1 {
+		l.finish(cancelled)
+	} else {
+		clear(sum)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pass++
+	l.left, l.added = l.Tiles(), [chains]int{}
+	l.announce()
+}
+
+// addUp adds the other sums to the first, gives their memory to what becomes of
+// that, and reports whether all is finite now.
+func (l *Search) addUp(sum []float64) (finite bool) {
+	const near = 1 << 10 // values that stay in the nearest cache
+	beside := 0.0
+	for from := 0; from < len(sum); from += near {
+		part := sum[from:min(from+near, len(sum))]
+		for _, other := range l.sums[1:] {
+			if other == nil {
+				continue
+			}
+			other = other[from:][:len(part)]
+			for i, v := range other {
+				part[i] += v
+			}
+		}
+		for _, v := range part {
+			beside += float64(v * 0) // of NaN and infinity NaN
+		}
+	}
+	doubles.give(l.sums[1:]...)
+	clear(l.sums[1:])
+	return beside == 0
+}
+
+func (l *Search) finish(cancelled <-chan struct{}) {
+	doubles.give(l.sums[:]...)
+	l.sums = [chains][]float64{}
+	if l.err == nil {
+		l.rows, l.err = l.space.Rows(l.Rank, cancelled)
+	}
+	if tile.Closed(cancelled) {
+		l.rows, l.err = nil, cmp.Or(l.err, ErrGivenUp)
+	}
+	l.space = nil
+	if l.shelf != nil {
+		l.err = cmp.Or(l.err, l.shelf.Close())
+	}
+}
+
+// Release lets go of what [Search.Factors] has returned.
+func (l *Search) Release() { l.rows = nil }
+
+// Factors waits for the last tile and returns the factors as they are stored
+// in that dtype: F32, BF16 or F16. The error is that of a weight with NaN or
+// infinity, or of a shelf; without factors and error, cancelled was closed.
+func (l *Search) Factors(to safetensors.Dtype, cancelled <-chan struct{}) (*Factors, error) {
+	if !l.wait(func() bool { return l.pass == l.passes }, cancelled) {
+		return nil, nil
+	}
+	if l.err != nil {
+		return nil, l.err
+	}
+	return newFactors(slices.Clone(l.rows), l.Rank, l.Columns, to, cancelled), nil
+}
+
+// Factors is a weight's low-rank part: down is known, and a row of up follows
+// from down and the row of the weight.
+type Factors struct {
+	Rank, Columns int
+	Dtype         safetensors.Dtype
+	Down          []float32 // [Rank, Columns], values of the dtype
+	across        []float32 // Down transposed
+	panels        Panels    // Down
+	inverse       []float64 // of Down·Downᵀ
+}
+
+// newFactors rounds down, which it keeps. Once cancelled is closed it returns nil.
+func newFactors(down []float32, rank, columns int, to safetensors.Dtype, cancelled <-chan struct{}) *Factors {
+	f := &Factors{Rank: rank, Columns: columns, Dtype: to, Down: down, across: make([]float32, rank*columns)}
+	floats.RoundAll(f.Down, to)
+	transpose.All(f.across, f.Down, rank, columns)
+	f.panels = NewPanels(f.Down, rank, columns)
+	g := make([]float64, rank*rank)
+	const some = 128 // columns that stay in the nearer caches
+	wide := make([]float64, some*rank)
+	for from := 0; from < len(f.across); from += len(wide) {
+		part := f.across[from:min(from+len(wide), len(f.across))]
+		clear(wide)
+		kernel.AddWide(wide[:len(part)], part, 1)
+		linalg.AddSquare(g, wide[:len(part)], rank)
+	}
+	if f.inverse = linalg.Inverse(g, rank, cancelled); f.inverse == nil {
+		return nil
+	}
+	return f
+}
+
+// Split sets up to the rows of the factor that belong to rows w of the weight,
+// the least-squares fit rounded to the dtype, and w to what is left: w less
+// up·down, the product a chain of fused multiply-adds in single precision, as
+// SDNQ's comes about, rounded to the dtype. A row whose product overflows has
+// zeros in up.
+func (f *Factors) Split(up, w []float32, s *tile.Scratch) {
+	rows := len(w) / f.Columns
+	own := tile.PartOf[buffers](s)
+	y := tile.Sized(&own.seen, 2*rows*f.Rank)
+	seen, fit := y[:rows*f.Rank], y[rows*f.Rank:]
+	kernel.ProjectFused(seen, w, f.across, f.Columns, f.Rank)
+	clear(fit)
+	linalg.AddTimes(fit, seen, f.inverse, f.Rank, f.Rank)
+	for i, v := range fit {
+		up[i] = floats.RoundTo(float32(v), f.Dtype)
+	}
+	f.panels.Some(rows, func(from, n int) {
+		f.takeOff(up[from*f.Rank:(from+n)*f.Rank], w[from*f.Columns:(from+n)*f.Columns], own)
+	})
+}
+
+// takeOff sets rows of w to what is left of them.
+func (f *Factors) takeOff(up, w []float32, s *buffers) {
+	product, multiply := tile.Sized(&s.rows, len(w)), kernel.ProductFused
+	if f.Dtype != safetensors.F32 {
+		multiply = f.panels.Multiplier(up)
+	}
+	f.panels.Product(product, up, multiply)
+	floats.RoundAll(product, f.Dtype)
+	for i := range len(w) / f.Columns {
+		part := product[i*f.Columns : (i+1)*f.Columns]
+		if !tile.RangeOf(part).Finite() {
+			clear(up[i*f.Rank : (i+1)*f.Rank])
+			continue
+		}
+		kernel.Subtract(w[i*f.Columns:(i+1)*f.Columns], part)
+	}
+}

@@ -1,0 +1,178 @@
+package tile
+
+import (
+	"iter"
+	"math"
+)
+
+// Cut says how a weight may be cut into areas that are worked on by
+// themselves, and which of its values share a scale.
+type Cut struct {
+	Rows, Cols           int // of the weight, or 1 and all where rows do not matter
+	UnitRows, UnitCols   int // areas are whole units, but at the edges
+	GroupRows, GroupCols int // values that share a scale
+	// AnyRows says that decoding takes areas that begin and end at any row.
+	AnyRows bool
+}
+
+// ForDecoding is the cut with the units that decoding needs.
+func (c Cut) ForDecoding() Cut {
+	if c.AnyRows {
+		c.UnitRows = 1
+	}
+	return c
+}
+
+// Tile returns the shape of areas of about want values, at most limit: of
+// whole groups, or, where a group does not fit, of whole units, which need
+// measured ranges if groups do not lie in them. A single unit may be larger than
+// limit.
+func (c Cut) Tile(want, limit int) (rows, cols int, measured bool) {
+	r, n := WholeUnits(c.UnitRows, c.GroupRows, c.Rows), WholeUnits(c.UnitCols, c.GroupCols, c.Cols)
+	if r > limit/n {
+		unitRows, unitCols := min(c.UnitRows, c.Rows), min(c.UnitCols, c.Cols)
+		measured = unitRows < r || unitCols < n
+		r, n = unitRows, unitCols
+	}
+	rows, cols = c.extend(r, n, want, limit)
+	return rows, cols, measured
+}
+
+// DecodeTile is Tile for decoding, which needs no whole groups.
+func (c Cut) DecodeTile(want int) (rows, cols int) {
+	return c.extend(min(c.UnitRows, c.Rows), min(c.UnitCols, c.Cols), want, want)
+}
+
+// Piece returns the shape of pieces of an area of whole units: whole units of
+// at most limit values, or one that is larger.
+func (c Cut) Piece(a Area, limit int) (rows, cols int) {
+	cols = a.Cols
+	if cols > limit/c.UnitRows {
+		cols = min(max(limit/c.UnitRows/c.UnitCols, 1)*c.UnitCols, a.Cols)
+	}
+	rows = satMul(max(limit/max(cols, 1)/c.UnitRows, 1), c.UnitRows)
+	return min(rows, a.Rows), cols
+}
+
+// mostBand bounds areas of many rows, in tiles as large as wanted: narrower ones
+// lie in files in runs so short that system calls take longer than the work.
+const mostBand = 32
+
+// extend makes areas of r×n units as large as wanted: whole rows where some fit,
+// which lie together in files, else parts of a band of r rows.
+func (c Cut) extend(r, n, want, limit int) (rows, cols int) {
+	band := r * c.Cols
+	switch {
+	case band <= want:
+		return want / band * r, c.Cols
+	case c.Rows > r && r > 1:
+		want = max(want, min(limit, mostBand*want))
+	}
+	return r, min(max(want/(r*n), 1)*n, c.Cols)
+}
+
+// WholeUnits is the least size that holds whole units and groups, at most all.
+func WholeUnits(a, b, all int) int {
+	if a >= all || b >= all {
+		return all
+	}
+	return min(a/GCD(a, b)*b, all)
+}
+
+// Areas yields the areas of that shape, numbered, band by band.
+func (c Cut) Areas(rows, cols int) iter.Seq2[int, Area] {
+	return func(yield func(int, Area) bool) {
+		i := 0
+		for row := 0; row < c.Rows; row += rows {
+			for col := 0; col < c.Cols; col += cols {
+				if !yield(i, Area{row, col, min(rows, c.Rows-row), min(cols, c.Cols-col)}) {
+					return
+				}
+				i++
+			}
+		}
+	}
+}
+
+// Cover returns the least area of whole units that holds a.
+func (c Cut) Cover(a Area) Area {
+	row, col := a.Row/c.UnitRows*c.UnitRows, a.Col/c.UnitCols*c.UnitCols
+	endRow := min(satMul(CeilDiv(a.Row+a.Rows, c.UnitRows), c.UnitRows), c.Rows)
+	endCol := min(satMul(CeilDiv(a.Col+a.Cols, c.UnitCols), c.UnitCols), c.Cols)
+	return Area{row, col, endRow - row, endCol - col}
+}
+
+// Count returns how many areas of that shape there are.
+func (c Cut) Count(rows, cols int) int { return CeilDiv(c.Rows, rows) * CeilDiv(c.Cols, cols) }
+
+// groupsAcross is the number of groups in a row of groups.
+func (c Cut) groupsAcross() int { return CeilDiv(c.Cols, c.GroupCols) }
+
+// Groups calls f for every group that overlaps an area, row by row, with its
+// index and the part of the area that is in it.
+func (c Cut) Groups(a Area, f func(group int, part Area)) {
+	for row := a.Row; row < a.Row+a.Rows; {
+		nextRow := min(satMul(row/c.GroupRows+1, c.GroupRows), a.Row+a.Rows)
+		for col := a.Col; col < a.Col+a.Cols; {
+			nextCol := min(satMul(col/c.GroupCols+1, c.GroupCols), a.Col+a.Cols)
+			f(row/c.GroupRows*c.groupsAcross()+col/c.GroupCols, Area{row, col, nextRow - row, nextCol - col})
+			col = nextCol
+		}
+		row = nextRow
+	}
+}
+
+func satMul(a, b int) int {
+	if a > math.MaxInt/b {
+		return math.MaxInt
+	}
+	return a * b
+}
+
+// Unmeasured returns the ranges of all groups before any value is seen.
+func (c Cut) Unmeasured() []Range {
+	all := make([]Range, CeilDiv(c.Rows, c.GroupRows)*c.groupsAcross())
+	for i := range all {
+		all[i] = Range{float32(math.Inf(1)), float32(math.Inf(-1))}
+	}
+	return all
+}
+
+// Join adds what was measured in an area. Areas must come in order.
+func (c Cut) Join(all []Range, a Area, found []Range) {
+	c.Groups(a, func(group int, _ Area) {
+		all[group] = all[group].Join(found[0])
+		found = found[1:]
+	})
+}
+
+// Measure returns the range of every group that overlaps an area of those values.
+func (c Cut) Measure(a Area, values []float32) []Range {
+	var ranges []Range
+	c.Groups(a, func(_ int, part Area) { ranges = append(ranges, RangeIn(a, values, part)) })
+	return ranges
+}
+
+// RangeIn returns the range of a part of an area.
+func RangeIn(a Area, values []float32, part Area) (r Range) {
+	for i := range part.Rows {
+		found := RangeOf(values[a.At(part, i):][:part.Cols])
+		if i == 0 {
+			r = found
+		} else {
+			r = r.Join(found)
+		}
+	}
+	return r
+}
+
+func CeilDiv(a, b int) int { return (a + b - 1) / b }
+
+func GCD(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
+func LCM(a, b int) int { return a / GCD(a, b) * b }

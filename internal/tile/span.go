@@ -1,0 +1,35 @@
+package tile
+
+// Span is where bytes lie in a stored tensor: Count runs of Size bytes, the
+// first at Offset, each Stride after the one before.
+type Span struct {
+	Offset, Size int64
+	Count        int
+	Stride       int64
+}
+
+// Bytes returns how many there are in all.
+func (s Span) Bytes() int { return int(s.Size) * s.Count }
+
+// One is a span of a single run.
+func One(offset, size int64) Span { return Span{offset, size, 1, 0} }
+
+// Put copies the pieces of a span to their places in a tensor.
+func (s Span) Put(tensor, pieces []byte) {
+	off := s.Offset
+	for range s.Count {
+		copy(tensor[off:], pieces[:s.Size])
+		pieces, off = pieces[s.Size:], off+s.Stride
+	}
+}
+
+// Take returns the pieces of a span, one after the other.
+func (s Span) Take(tensor []byte) []byte {
+	var pieces []byte
+	off := s.Offset
+	for range s.Count {
+		pieces = append(pieces, tensor[off:off+s.Size]...)
+		off += s.Stride
+	}
+	return pieces
+}
