@@ -292,7 +292,7 @@ def check(case, build, write):
 
 
 # Too much like others to keep.
-UNKEPT = {"sd21", "sdxl-refiner", "flux-schnell", "flux2-klein", "pixart-ms", "wan-i2v"}
+UNKEPT = {"sd21", "sdxl-refiner", "flux-schnell", "flux2-klein", "pixart-ms", "wan-i2v", "gemma3-vision"}
 
 
 def golden(case, comfy, diffusers):

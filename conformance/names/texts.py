@@ -41,6 +41,11 @@ def vision():
         vision_config=dict(model_type="pixtral", num_hidden_layers=1, hidden_size=32, intermediate_size=48, num_attention_heads=2, head_dim=16))
 
 
+def gemma_vision():
+    return transformers.Gemma3Config(
+        text_config=LM, vision_config=dict(num_hidden_layers=27, hidden_size=32, intermediate_size=48, num_attention_heads=2, patch_size=14, image_size=28))
+
+
 def qwen_vl():
     text = {k: v for k, v in LM.items() if k != "head_dim"} | dict(rope_parameters={"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6})
     return transformers.Qwen2_5_VLConfig(text_config=text, vision_config=dict(depth=1, hidden_size=32, intermediate_size=48, num_heads=2, out_hidden_size=32))
@@ -56,6 +61,7 @@ CASES = {
     "qwen3": (lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**LM)), lambda: llama.Qwen3_4B(COMFY_LM, *OPS)),
     "qwen3-headless": (lambda: transformers.Qwen3Model(transformers.Qwen3Config(**LM)), lambda: llama.Qwen3_4B(COMFY_LM, *OPS)),
     "qwen25-vl": (lambda: transformers.Qwen2_5_VLForConditionalGeneration(qwen_vl()), lambda: llama.Qwen25_7BVLI(COMFY_LM, *OPS)),
+    "gemma3-vision": (lambda: transformers.Gemma3ForConditionalGeneration(gemma_vision()), lambda: llama.Gemma3_12B(COMFY_LM, *OPS)),
     "mistral3": (lambda: transformers.Mistral3ForConditionalGeneration(vision()), lambda: llama.Mistral3Small24B(COMFY_LM, *OPS)),
 }
 # What either side has by itself: a head that ComfyUI does not use, a projection that it takes for one where there is none, its own vision model.

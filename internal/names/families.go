@@ -337,7 +337,7 @@ var families = []family{
 		},
 	}, {
 		name: "LTX", prefixes: checkpoints,
-		comfy:     []string{`patchify_proj.weight adaln_single.emb.timestep_embedder.linear_1.bias`},
+		comfy:     []string{`patchify_proj.weight adaln_single.emb.timestep_embedder.linear_1.weight`},
 		diffusers: []string{`transformer_blocks.0.scale_shift_table time_embed.emb. proj_in.weight`},
 		blocks: []block{
 			{``, `
@@ -465,9 +465,11 @@ var families = []family{
 				attn.in_proj_bias = self_attn.q_proj.bias + self_attn.k_proj.bias + self_attn.v_proj.bias`},
 		},
 	}, {
+		// Qwen's that also see have their own names for all that, which ComfyUI takes.
 		name: "language model", same: true,
-		comfy: []string{`model.layers.0.self_attn.q_proj.weight model.embed_tokens.weight`}, diffusers: []string{`model.layers.0.self_attn.q_proj.weight model.embed_tokens.weight`},
-		blocks: []block{{``, `*`}},
+		comfy:     languageModel,
+		diffusers: languageModel,
+		blocks:    []block{{``, `*`}},
 	}, {
 		// A model without a head is written so, and read with the prefix, too.
 		name:      "language model without a prefix",
@@ -477,8 +479,24 @@ var families = []family{
 			embed_tokens
 			norm`}},
 	}, {
-		name:      "language model that also sees",
-		diffusers: []string{`language_model.model.layers.0.self_attn.q_proj.weight vision_tower.`},
+		name:      "Gemma 3 that also sees",
+		diffusers: []string{`language_model.model.layers.0.self_attn.q_proj.weight multi_modal_projector.mm_soft_emb_norm.weight`},
+		blocks: []block{
+			{`model.=language_model.model.`, `
+				layers.
+				embed_tokens
+				norm`},
+			{``, `
+				multi_modal_projector.
+				lm_head = language_model.lm_head
+				- <- vision_tower.head.
+				vision_model. <- vision_tower.vision_model.
+				vision_model. <- vision_tower.`},
+		},
+	}, {
+		// ComfyUI has Mistral's without its eyes.
+		name:      "Mistral that also sees",
+		diffusers: []string{`language_model.model.layers.0.self_attn.q_proj.weight multi_modal_projector.patch_merger.`},
 		blocks: []block{
 			{`model.=language_model.model.`, `
 				layers.
@@ -490,4 +508,10 @@ var families = []family{
 				- <- multi_modal_projector.`},
 		},
 	},
+}
+
+// languageModel are the signs of names that transformers and ComfyUI share.
+var languageModel = []string{
+	`model.layers.0.self_attn.q_proj.weight model.embed_tokens.weight | model.layers.0.mlp.router.`,
+	`model.language_model.layers.0.self_attn.q_proj.weight model.visual.deepstack_merger_list.`,
 }

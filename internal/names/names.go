@@ -7,6 +7,7 @@ package names
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -70,6 +71,20 @@ func (p Part) Rows() int { return p.To - p.From }
 // in place, of that many.
 func (o *Output) Renamed(rows int) bool {
 	return len(o.Parts) == 1 && o.Parts[0].From == 0 && o.Parts[0].To == rows
+}
+
+// Rows yields the rows of the source that the rows [from, to) of an output are.
+func (o *Output) Rows(from, to int) iter.Seq[Part] {
+	return func(yield func(Part) bool) {
+		at := 0
+		for _, p := range o.Parts {
+			begin, end := max(from, at), min(to, at+p.Rows())
+			if begin < end && !yield(Part{p.Source, p.From + begin - at, p.From + end - at}) {
+				return
+			}
+			at += p.Rows()
+		}
+	}
 }
 
 // Problem is what keeps tensors from being given other names.

@@ -137,6 +137,24 @@ func TestRealPrograms(t *testing.T) {
 	}
 }
 
+// TestRows: however an output is cut, its rows are those of its parts in their order.
+func TestRows(t *testing.T) {
+	o := Output{Parts: []Part{{"a", 2, 5}, {"b", 0, 1}, {"a", 0, 2}}}
+	for tile := 1; tile < 8; tile++ {
+		var rows []string
+		for from := 0; from < 6; from += tile {
+			for p := range o.Rows(from, min(from+tile, 6)) {
+				for r := p.From; r < p.To; r++ {
+					rows = append(rows, fmt.Sprint(p.Source, r))
+				}
+			}
+		}
+		if got, want := strings.Join(rows, " "), "a2 a3 a4 b0 a0 a1"; got != want {
+			t.Errorf("tiles of %d: %s, want %s", tile, got, want)
+		}
+	}
+}
+
 // TestPrefix: what stands before all names of a checkpoint is left out, and what does
 // not begin so is named.
 func TestPrefix(t *testing.T) {
