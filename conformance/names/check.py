@@ -6,7 +6,6 @@ A small model of every family is given values of which each is a number of its o
 so that what becomes of every row can be read off what the programs make of it. With
 --write the answers become the golden files of internal/names/testdata.
 """
-import functools
 import inspect
 import os
 import pathlib
@@ -22,6 +21,8 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(HERE.parent / "comfy")]
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
+
+from gathered import shape_text, tests  # noqa: E402
 
 NORM = re.compile(r"(_norm|norms\.\d+)\.scale$")
 
@@ -69,18 +70,6 @@ def mapped(converted, source, at):
     starts = torch.tensor([start for start, _ in at])
     names = [name for _, name in at]
     return {name: (tuple(t.shape), parts(t, source, starts, names)) for name, t in converted.items()}
-
-
-def shape_text(shape):
-    return ",".join(str(n) for n in shape)
-
-
-@functools.cache
-def tests():
-    """The package's tests as a program."""
-    program = pathlib.Path(tempfile.mkdtemp()) / "names.test"
-    subprocess.run(["go", "test", "-c", "-o", program, "./internal/names"], cwd=ROOT, check=True)
-    return program
 
 
 def plan(side, state):

@@ -7,17 +7,14 @@ says which bytes go where, and restored by sdnq as the layer that they are then:
 value must be that of the layer that it comes from. Then the way back.
 """
 import os
-import pathlib
-import subprocess
-import tempfile
 
 os.environ |= {"SDNQ_USE_TORCH_COMPILE": "0", "HF_HUB_OFFLINE": "1"}
 
 import torch
 from sdnq.quantizer import sdnq_quantize_layer_weight
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+from gathered import BY_ROWS, DOWN, UP, WHOLE, gather
+
 torch.set_num_threads(1)
 
 COLUMNS = 128
@@ -47,7 +44,6 @@ SETTINGS = {
     "levels of scales": dict(weights_dtype="uint4", group_size=32, scale_dtype="uint8", use_codebook_scale=True),
 }
 FIRSTS = ("scale_2", "scale_zero_point", "zero_point_scale", "zero_point_2")  # one for all scales
-BY_ROWS, WHOLE, UP, DOWN = range(4)
 
 
 def quantized(weight, settings):
@@ -59,8 +55,8 @@ def restored(dequantizer, tensors):
     return dequantizer(**tensors, skip_quantized_matmul=dequantizer.use_quantized_matmul, skip_compile=True, dtype=torch.float32)
 
 
-def stored(role, t, rows, settings, of):
-    """How a tensor of a layer of so many rows lies along them."""
+def stored(role, t, settings, of):
+    """How a tensor of a layer lies along its rows."""
     axis = ranks = unit = 0
     along, per_row = BY_ROWS, ""
     turned = of.use_quantized_matmul
@@ -82,57 +78,17 @@ def stored(role, t, rows, settings, of):
         per_row = ",".join(map(str, one))
     else:
         axis = int(turned and not of.re_quantize_for_matmul and not of.is_packed)
-    return [role, str(t.dtype).removeprefix("torch."), t.element_size(), ",".join(map(str, t.shape)), along, axis, ranks, unit, per_row]
+    return along, axis, ranks, unit, per_row
 
 
-def gather(layers, parts, settings, same=(), tile=5):
-    """Carries out what the package says."""
-    program = tests()
-    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as file:
-        for name, (of, tensors, rows) in layers.items():
-            file.write(f"layer\t{name}\t{rows}\t{settings['weights_dtype']}\n")
-            for role, t in tensors.items():
-                if t is not None:
-                    words = stored(role, t, rows, settings, of)
-                    file.write("\t".join(map(str, ["stored", name, *words])) + "\n")
-        for name, a, b in parts:
-            file.write(f"part\t{name}\t{a},\t{b},\n")
-        for role in same:
-            file.write(f"same\t{role}\n")
-        file.write(f"tile\t{tile}\n")
-        file.flush()
-        run = subprocess.run([program, "-test.v", "-test.run", "^TestGatherOf$"], cwd=ROOT / "internal/names", text=True, capture_output=True,
-                             env=os.environ | {"TENSORPRESS_ROWS_OF": file.name})
-    if run.returncode:
-        raise SystemExit(run.stdout + run.stderr)
-    out = {}
-    for line in run.stdout.splitlines():
-        words = line.split("\t")
-        if words[0] == "refused":
-            return words[1]
-        if words[0] == "tensor":
-            shape = [int(n) for n in words[3].split(",") if n]
-            dtype = getattr(torch, words[2])
-            data = bytearray(torch.empty(shape, dtype=dtype).nbytes)
-            out[words[1]] = (data, dtype, shape)
-        if words[0] == "run":
-            _, role, to, size, source, at = words
-            to, size, at = int(to), int(size), int(at)
-            if source:
-                t = layers[source][1][role].contiguous()
-                out[role][0][to:to + size] = t.reshape(-1).view(torch.uint8).numpy().tobytes()[at:at + size]
-    return {role: torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(shape) for role, (data, dtype, shape) in out.items()}
+def described(layer, settings):
+    of, tensors, rows = layer
+    tensors = {role: t for role, t in tensors.items() if t is not None}
+    return rows, settings["weights_dtype"], {role: (t, *stored(role, t, settings, of)) for role, t in tensors.items()}
 
 
-def tests(cache={}):
-    if not cache:
-        cache["program"] = pathlib.Path(tempfile.mkdtemp()) / "names.test"
-        subprocess.run(["go", "test", "-c", "-o", cache["program"], "./internal/names"], cwd=ROOT, check=True)
-    return cache["program"]
-
-
-def same_bytes(a, b):
-    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.contiguous().reshape(-1).view(torch.uint8), b.contiguous().reshape(-1).view(torch.uint8))
+def gathered(layers, parts, settings, same=()):
+    return gather({name: described(layer, settings) for name, layer in layers.items()}, parts, same)
 
 
 def main():
@@ -146,7 +102,7 @@ def main():
             layers[name] = (of, tensors, ROWS[name])
             values.append(restored(of, tensors))
         want = torch.cat(values)
-        joined = gather(layers, [(name, 0, rows) for name, rows in ROWS.items()], settings)
+        joined = gathered(layers, [(name, 0, rows) for name, rows in ROWS.items()], settings)
         if isinstance(joined, str):
             ok = label in ("scales in uint8", "levels of scales")
             print(f"{label}: {'' if ok else 'FAILED '}refused: {joined}")
@@ -172,12 +128,12 @@ def main():
         # And back: each row is where it was, and joined once more the bytes are the same.
         start, back, all_rows = 0, {}, {"all": (of, {role: joined.get(role) for role in model}, sum(ROWS.values()))}
         for name, rows in ROWS.items():
-            piece = gather(all_rows, [("all", start, start + rows)], whole)
+            piece = gathered(all_rows, [("all", start, start + rows)], whole)
             back[name] = (of, piece, rows)
             start += rows
         if exact and settings["group_size"] != -2:
             ok &= all(same_bytes(back[name][1][role], t) for name in ROWS for role, t in layers[name][1].items() if t is not None)
-        again = gather(back, [(name, 0, rows) for name, rows in ROWS.items()], whole, same=["svd_down"])
+        again = gathered(back, [(name, 0, rows) for name, rows in ROWS.items()], whole, same=["svd_down"])
         ok &= all(same_bytes(again[role], joined[role]) for role in joined)
         failed += not ok
         print(f"{label}: {'' if ok else 'FAILED '}{'equal' if apart == 0 else f'apart by {float(apart):.1e} of the greatest value'}, and back")
