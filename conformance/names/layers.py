@@ -13,7 +13,7 @@ os.environ |= {"SDNQ_USE_TORCH_COMPILE": "0", "HF_HUB_OFFLINE": "1"}
 import torch
 from sdnq.quantizer import sdnq_quantize_layer_weight
 
-from gathered import BY_ROWS, DOWN, UP, WHOLE, gather
+from gathered import BY_ROWS, DOWN, UP, WHOLE, data, gather
 
 torch.set_num_threads(1)
 
@@ -89,6 +89,10 @@ def described(layer, settings):
 
 def gathered(layers, parts, settings, same=()):
     return gather({name: described(layer, settings) for name, layer in layers.items()}, parts, same)
+
+
+def same_bytes(a, b):
+    return a.shape == b.shape and a.dtype == b.dtype and data(a) == data(b)
 
 
 def main():
