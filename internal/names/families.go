@@ -391,10 +391,6 @@ var families = []family{
 				input_blocks.0.0 = conv_in
 				time_embed.0 = time_embedding.linear_1
 				time_embed.2 = time_embedding.linear_2
-				label_emb.0.0 = add_embedding.linear_1
-				label_emb.0.2 = add_embedding.linear_2
-				label_emb.0.0 <- class_embedding.linear_1
-				label_emb.0.2 <- class_embedding.linear_2
 				label_emb = class_embedding
 				out.0 = conv_norm_out
 				out.2 = conv_out`},

@@ -194,6 +194,39 @@ func TestGather(t *testing.T) {
 	}
 }
 
+// TestGatherAnything: so it is with parts of any rows, in any order.
+func TestGatherAnything(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	for range 500 {
+		f := format{columns: 1 + r.IntN(5), transposed: r.IntN(2) == 0, unit: r.IntN(2), rank: r.IntN(3), turned: r.IntN(2) == 0}
+		toys, layers, values := map[string]*toy{}, map[string]*Layer{}, map[string][][]float64{}
+		var parts []Part
+		var want [][]float64
+		for range 1 + r.IntN(4) {
+			name := string(rune('a' + r.IntN(3)))
+			if toys[name] == nil {
+				toys[name] = newToy(r, 1+r.IntN(9), f)
+				layers[name], values[name] = toys[name].Layer, toys[name].values(f)
+			}
+			from := r.IntN(toys[name].Rows)
+			p := Part{name, from, from + 1 + r.IntN(toys[name].Rows-from)}
+			parts = append(parts, p)
+			want = append(want, values[name][p.From:p.To]...)
+		}
+		g, err := Gather(parts, layers, nil)
+		if err != nil {
+			t.Fatalf("%+v %s: %v", f, shown(parts), err)
+		}
+		wider := f
+		if g.PerRow {
+			wider.unit = 1
+		}
+		if got := run(t, g, toys, 1+r.IntN(12)).values(wider); fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Fatalf("%+v %s: %v, want %v", f, shown(parts), got, want)
+		}
+	}
+}
+
 // TestGatherBack: what a split made is joined to the bytes that it was.
 func TestGatherBack(t *testing.T) {
 	for name, f := range formats {

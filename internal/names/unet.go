@@ -41,6 +41,8 @@ func unetBlocks(v *inventory, side Side) []block {
 	add := func(comfy, diffusers, lines string) {
 		b = append(b, block{comfy + "=" + diffusers, lines})
 	}
+	labels := unetLabels(v, side)
+	add("", "", "label_emb.0.0 = "+labels+".linear_1\nlabel_emb.0.2 = "+labels+".linear_2")
 	n := 1 // conv_in is block 0
 	for x, s := range unetStages(v, side, "input_blocks", "down_blocks", 1) {
 		for i := range s.resnets {
@@ -71,6 +73,20 @@ func unetBlocks(v *inventory, side Side) []block {
 		}
 	}
 	return b
+}
+
+// unetLabels is diffusers' name for what else than text and time a model is told. Of
+// those that ComfyUI calls alike, the second generation's have texts of 1024 numbers.
+func unetLabels(v *inventory, side Side) string {
+	if side == Diffusers && v.begun["class_embedding."] {
+		return "class_embedding"
+	}
+	for name, t := range v.tensors {
+		if strings.HasSuffix(name, ".attn2.to_k.weight") && len(t.Shape) == 2 && t.Shape[1] == 1024 {
+			return "class_embedding"
+		}
+	}
+	return "add_embedding"
 }
 
 // unetStages are the blocks of one half by the names of a side; first is the first
