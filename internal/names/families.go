@@ -54,6 +54,20 @@ const (
 		ffn_norm2`
 )
 
+// tokenizers are files that ComfyUI's text encoders have in them.
+const tokenizers = `
+	spiece_model ->
+	tekken_model ->
+	tokenizer_json ->`
+
+// The tokenizers that ComfyUI does not have itself: UMT5's, of which every block has a
+// bias of its own, Gemma's and Mistral's.
+var (
+	ofUMT5    = wanted{`encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight`, Want{Name: "spiece_model", Files: []string{"spiece.model", "tokenizer.model"}}}
+	ofGemma   = wanted{`model.layers.0.post_feedforward_layernorm.weight`, Want{Name: "spiece_model", Files: []string{"tokenizer.model"}}}
+	ofMistral = wanted{`model.layers.`, Want{Name: "tekken_model", Files: []string{"tekken.json"}}}
+)
+
 // ltxAttention renames the norms of attentions; all else in them has one name.
 var ltxAttention = block{
 	`transformer_blocks.#.attn1. transformer_blocks.#.attn2. transformer_blocks.#.audio_attn1. transformer_blocks.#.audio_attn2.
@@ -261,7 +275,10 @@ var families = []family{
 	}, {
 		name: "Qwen-Image", prefixes: checkpoints, same: true,
 		comfy: []string{`txt_norm.weight transformer_blocks.0.attn.add_q_proj.weight`}, diffusers: []string{`txt_norm.weight transformer_blocks.0.attn.add_q_proj.weight`},
-		blocks: []block{{``, `*`}},
+		blocks: []block{{``, `
+			__index_timestep_zero__ ->
+			*`}},
+		wants: []wanted{{`txt_norm.weight`, Want{Name: "__index_timestep_zero__", Setting: "zero_cond_t"}}},
 	}, {
 		name: "Wan", prefixes: checkpoints,
 		comfy:     []string{`blocks.0.self_attn.q.weight head.head.weight patch_embedding.weight | face_adapter. motion_encoder.`},
@@ -426,7 +443,9 @@ var families = []family{
 	}, {
 		name: "T5", same: true,
 		comfy: []string{`encoder.block.0.layer.0.SelfAttention.k.weight`}, diffusers: []string{`encoder.block.0.layer.0.SelfAttention.k.weight`},
-		blocks: []block{{``, `*`}},
+		blocks: []block{{``, tokenizers + `
+			*`}},
+		wants: []wanted{ofUMT5},
 	}, {
 		name: "CLIP text encoder", same: true,
 		comfy:     []string{`text_model.encoder.layers.0.self_attn.q_proj.weight text_model.embeddings. | vision_model.`},
@@ -465,7 +484,9 @@ var families = []family{
 		name: "language model", same: true,
 		comfy:     languageModel,
 		diffusers: languageModel,
-		blocks:    []block{{``, `*`}},
+		blocks: []block{{``, tokenizers + `
+			*`}},
+		wants: []wanted{ofGemma},
 	}, {
 		// A model without a head is written so, and read with the prefix, too.
 		name:      "language model without a prefix",
@@ -474,6 +495,7 @@ var families = []family{
 			layers.
 			embed_tokens
 			norm`}},
+		wants: []wanted{ofGemma},
 	}, {
 		name:      "Gemma 3 that also sees",
 		diffusers: []string{`language_model.model.layers.0.self_attn.q_proj.weight multi_modal_projector.mm_soft_emb_norm.weight`},
@@ -489,6 +511,7 @@ var families = []family{
 				vision_model. <- vision_tower.vision_model.
 				vision_model. <- vision_tower.`},
 		},
+		wants: []wanted{ofGemma},
 	}, {
 		// ComfyUI has Mistral's without its eyes.
 		name:      "Mistral that also sees",
@@ -503,6 +526,7 @@ var families = []family{
 				- <- vision_tower.
 				- <- multi_modal_projector.`},
 		},
+		wants: []wanted{ofMistral},
 	},
 }
 

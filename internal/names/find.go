@@ -13,9 +13,16 @@ type family struct {
 	prefixes []string
 	blocks   []block
 	// grow makes further rules by the blocks that there are.
-	grow func(v *inventory, side Side) []block
+	grow  func(v *inventory, side Side) []block
+	wants []wanted
 	// same says that both sides have the same names.
 	same bool
+}
+
+// wanted is a tensor that ComfyUI looks for in models whose names show a sign.
+type wanted struct {
+	sign string
+	Want
 }
 
 // Found is the family of a model.
@@ -83,13 +90,4 @@ func (f *family) compiled(v *inventory, side Side) []rule {
 		blocks = append(f.grow(v, side), blocks...)
 	}
 	return compile(blocks, v, side)
-}
-
-// Families lists those that are known.
-func Families() []string {
-	var list []string
-	for i := range families {
-		list = append(list, families[i].name)
-	}
-	return list
 }

@@ -49,6 +49,20 @@ type Plan struct {
 	// LeftOut are tensors of the source that the other side does not have, and
 	// can do without.
 	LeftOut []string
+	// Wants are tensors of ComfyUI's that no tensor of the source becomes.
+	Wants []Want
+}
+
+// Want is a tensor that files for ComfyUI have, and diffusers keeps elsewhere.
+type Want struct {
+	Name string
+	// Files are names of a file whose bytes it holds, one-dimensional U8; the file
+	// stands beside the model or in the pipeline's folder for its tokenizer. The
+	// first that is there counts.
+	Files []string
+	// Setting is one of the model's config that is true where the tensor has to be
+	// there, whatever it holds; "" where the files tell.
+	Setting string
 }
 
 // Output is a tensor under its new name.
@@ -133,11 +147,14 @@ func Make(tensors []Tensor, to Side) (*Plan, error) {
 		return nil, err
 	}
 	p := &Plan{Family: found.Family, From: found.Side, To: to}
-	if found.Same || found.Side == to {
-		p.From = to
+	if found.Same {
+		p.From = to.other()
+	}
+	if p.From == to {
 		for _, t := range tensors {
 			p.Outputs = append(p.Outputs, Output{t.Name, t.Shape, []Part{{t.Name, 0, rows(t)}}})
 		}
+		p.want(found.family)
 		return p, nil
 	}
 	p.Prefix = found.Prefix
@@ -150,7 +167,25 @@ func Make(tensors []Tensor, to Side) (*Plan, error) {
 	if len(m.problems) > 0 {
 		return nil, m.problems
 	}
+	p.want(found.family)
 	return p, nil
+}
+
+// want lists what ComfyUI looks for and the outputs lack.
+func (p *Plan) want(f *family) {
+	if p.To != ComfyUI {
+		return
+	}
+	var outputs []Tensor
+	for _, o := range p.Outputs {
+		outputs = append(outputs, Tensor{Name: o.Name})
+	}
+	v := newInventory(outputs, "")
+	for _, w := range f.wants {
+		if v.shows([]string{w.sign}) && !v.begun[w.Name] {
+			p.Wants = append(p.Wants, w.Want)
+		}
+	}
 }
 
 // maker is a plan in the making.

@@ -174,6 +174,103 @@ func TestPrefix(t *testing.T) {
 	}
 }
 
+// TestSameNames: a model that both sides call the same loses what stands before its
+// names on the way to diffusers, and no more.
+func TestSameNames(t *testing.T) {
+	g := readGolden(t, "testdata/qwen-image.tsv")
+	var tensors []Tensor
+	for _, one := range g.tensors(ComfyUI) {
+		one.Name = "model.diffusion_model." + one.Name
+		tensors = append(tensors, one)
+	}
+	p, err := Make(tensors, Diffusers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, o := range p.Outputs {
+		if o.Name != g.sides[Diffusers][i].tensor.Name || !o.Renamed(rows(tensors[i])) {
+			t.Errorf("%s becomes %s", shown(o.Parts), o.Name)
+		}
+	}
+	if p, err = Make(tensors, ComfyUI); err != nil || p.Outputs[0].Name != tensors[0].Name {
+		t.Error(err, p.Outputs[0].Name)
+	}
+}
+
+// TestLeftOut: what diffusers has none of, and can do without, is listed.
+func TestLeftOut(t *testing.T) {
+	for file, name := range map[string]string{"lumina2": "norm_final.weight", "pixart": "pos_embed", "qwen-image": "__index_timestep_zero__"} {
+		g := readGolden(t, "testdata/"+file+".tsv")
+		p, err := Make(append(g.tensors(ComfyUI), Tensor{Name: name, Shape: []int{8}}), Diffusers)
+		if err != nil || !slices.Equal(p.LeftOut, []string{name}) || len(p.Outputs) != len(g.sides[Diffusers]) {
+			t.Error(err, p.LeftOut)
+		}
+	}
+	encoder := []Tensor{{Name: "encoder.block.0.layer.0.SelfAttention.k.weight"}, {Name: "spiece_model"}}
+	for to, want := range map[Side]int{Diffusers: 1, ComfyUI: 2} {
+		if p, err := Make(encoder, to); err != nil || len(p.Outputs) != want {
+			t.Error(err, p)
+		}
+	}
+}
+
+// TestWants: what ComfyUI looks for in a file, and diffusers keeps elsewhere.
+func TestWants(t *testing.T) {
+	for file, want := range map[string]string{
+		"umt5-encoder": "spiece_model", "t5-encoder": "", "gemma2": "spiece_model", "gemma3-vision": "spiece_model", "qwen3-base": "", "mistral3": "tekken_model",
+		"qwen-image": "__index_timestep_zero__", "flux": "",
+	} {
+		tensors := readClass(t, "../../testdata/golden/families/"+file+".tsv")
+		for _, there := range []bool{false, true} {
+			if there && want != "" {
+				if want == "tekken_model" || file == "gemma3-vision" || file == "gemma2" {
+					continue // whose names are not yet ComfyUI's
+				}
+				tensors, want = append(tensors, Tensor{Name: want, Shape: []int{1}}), ""
+			}
+			p, err := Make(tensors, ComfyUI)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got string
+			for _, w := range p.Wants {
+				got += w.Name
+			}
+			if got != want {
+				t.Errorf("%s: wants %q, not %q", file, got, want)
+			}
+		}
+		if p, err := Make(tensors, Diffusers); err != nil || p.Wants != nil {
+			t.Errorf("%s, to diffusers: %v", file, err)
+		}
+	}
+}
+
+// TestLabels: what else a UNet is told has two names in diffusers, by the generation.
+func TestLabels(t *testing.T) {
+	g := readGolden(t, "testdata/sd15.tsv")
+	for _, texts := range []int{1024, 2048} {
+		tensors := append(g.tensors(ComfyUI), Tensor{Name: "label_emb.0.0.weight", Shape: []int{32, 64}})
+		for i, one := range tensors {
+			if strings.HasSuffix(one.Name, "attn2.to_k.weight") {
+				tensors[i].Shape = []int{one.Shape[0], texts}
+			}
+		}
+		there, err := Make(tensors, Diffusers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := there.Outputs[len(there.Outputs)-1].Name
+		if want := map[int]string{1024: "class_embedding.linear_1.weight", 2048: "add_embedding.linear_1.weight"}[texts]; name != want {
+			t.Errorf("texts of %d: %s, want %s", texts, name, want)
+		}
+		back, err := Make(append(g.tensors(Diffusers), Tensor{Name: name, Shape: []int{32, 64}}), ComfyUI)
+		if err != nil || back.Outputs[len(back.Outputs)-1].Name != "label_emb.0.0.weight" {
+			t.Error(err)
+		}
+	}
+}
+
 // TestProblems: whatever has no place, or no one place, on the other side is an error
 // that names it.
 func TestProblems(t *testing.T) {
@@ -191,6 +288,8 @@ func TestProblems(t *testing.T) {
 		why     string
 	}{
 		{with(diffusers, "ip_adapter.0.weight", 3), ComfyUI, "ip_adapter.0.weight: ComfyUI has no such tensor in its names for FLUX.1"},
+		{with(with(diffusers, "a.weight", 3), "b.weight", 3), ComfyUI, "a.weight, b.weight: ComfyUI has no such tensor"},
+		{with(with(with(with(diffusers, "a.weight", 3), "b.weight", 3), "c.weight", 3), "d.weight", 3), ComfyUI, "a.weight, b.weight, c.weight and 1 more: "},
 		{without(diffusers, block+"to_k.weight"), ComfyUI, block + "to_q.weight, " + block + "to_v.weight: together with transformer_blocks.#.attn.to_k it becomes double_blocks.0.img_attn.qkv.weight"},
 		{with(diffusers, block+"to_k.weight", 128, 64), ComfyUI, "rows of [128 128] and [128 64] do not fit together"},
 		{with(diffusers, block+"to_k.weight", 64, 128), ComfyUI, "cannot become double_blocks.0.img_attn.qkv.weight"},
