@@ -400,7 +400,6 @@ func (g *gatherer) up(m *Moved) error {
 		return err
 	}
 	first := g.first(m.Role)
-	width := int64(first.Width)
 	for _, source := range g.sources {
 		s := g.layers[source].stored(m.Role)
 		if s != nil && (s.Ranks != first.Ranks || s.Shape[s.Axis] != g.layers[source].Rows) {
@@ -409,47 +408,72 @@ func (g *gatherer) up(m *Moved) error {
 	}
 	m.Shape = make([]int, 2)
 	m.Shape[first.Axis], m.Shape[first.Ranks] = g.rows, all
-	// A piece is a row's ranks, or a rank's rows.
 	m.runs = func(from, to int) iter.Seq[Run] {
 		return func(yield func(Run) bool) {
 			at := 0
 			for _, p := range g.parts {
 				begin, end := max(from, at), min(to, at+p.Rows())
-				source, place := g.layers[p.Source], places[p.Source]
-				for row := begin; row < end; row++ {
-					mine := p.From + row - at
-					if first.Ranks == 1 {
-						start := int64(row*all) * width
-						runs := []Run{
-							{To: start, Size: int64(place.base) * width},
-							{start + int64(place.base)*width, int64(place.rank) * width, p.Source, int64(mine*place.rank) * width},
-							{To: start + int64(place.base+place.rank)*width, Size: int64(all-place.base-place.rank) * width},
-						}
-						for _, r := range runs {
-							if r.Size > 0 && !yield(r) {
-								return
-							}
-						}
-						continue
-					}
-					// All rows of the tile lie together in a rank.
-					n := int64(end-row) * width
-					for rank := range all {
-						r := Run{To: int64(rank*g.rows+row) * width, Size: n}
-						if rank >= place.base && rank < place.base+place.rank {
-							r.Source, r.From = p.Source, int64((rank-place.base)*source.Rows+mine)*width
-						}
-						if !yield(r) {
-							return
-						}
-					}
-					break
+				f := factor{p.Source, places[p.Source], g.layers[p.Source].Rows, all, g.rows, int64(first.Width)}
+				lay := f.byRanks
+				if first.Ranks == 1 {
+					lay = f.byRows
+				}
+				if begin < end && !lay(begin, end, p.From-at, yield) {
+					return
 				}
 				at += p.Rows()
 			}
 		}
 	}
 	return nil
+}
+
+// factor is the rows of a source on their way into the factor of all.
+type factor struct {
+	source    string
+	place     ranked
+	rows      int // of the source
+	ranks     int // of all
+	allRows   int
+	elemBytes int64
+}
+
+// byRows lays rows of ranks: zeros, the source's own, zeros. shift makes a row of the
+// output one of the source.
+func (f *factor) byRows(begin, end, shift int, yield func(Run) bool) bool {
+	own, after := f.place.base+f.place.rank, f.ranks-f.place.base-f.place.rank
+	for row := begin; row < end; row++ {
+		start := row * f.ranks
+		for _, r := range []Run{
+			f.run(start, f.place.base, "", 0),
+			f.run(start+f.place.base, f.place.rank, f.source, (row+shift)*f.place.rank),
+			f.run(start+own, after, "", 0),
+		} {
+			if r.Size > 0 && !yield(r) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// byRanks lays ranks of rows, of which those that are not the source's are zeros.
+func (f *factor) byRanks(begin, end, shift int, yield func(Run) bool) bool {
+	for rank := range f.ranks {
+		r := f.run(rank*f.allRows+begin, end-begin, "", 0)
+		if own := rank - f.place.base; own >= 0 && own < f.place.rank {
+			r = f.run(rank*f.allRows+begin, end-begin, f.source, own*f.rows+begin+shift)
+		}
+		if !yield(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// run is that many elements.
+func (f *factor) run(to, n int, source string, from int) Run {
+	return Run{int64(to) * f.elemBytes, int64(n) * f.elemBytes, source, int64(from) * f.elemBytes}
 }
 
 // down puts the factors that have no rows one after the other.

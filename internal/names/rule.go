@@ -198,17 +198,11 @@ func compile(blocks []block, v *inventory, side Side) (rules []rule) {
 			unders = []string{""}
 		}
 		for _, under := range unders {
-			comfy, diffusers, differ := strings.Cut(under, "=")
-			if !differ {
-				diffusers = comfy
+			under, there := v.highest(under, side)
+			if !there {
+				continue
 			}
-			if strings.Contains(comfy, "$") {
-				last := v.count([]string{comfy, diffusers}[side][:strings.Index([]string{comfy, diffusers}[side], "$")]) - 1
-				if last < 0 {
-					continue
-				}
-				comfy, diffusers = strings.ReplaceAll(comfy, "$", strconv.Itoa(last)), strings.ReplaceAll(diffusers, "$", strconv.Itoa(last))
-			}
+			comfy, diffusers := sides(under)
 			for line := range strings.Lines(b.lines) {
 				if line = strings.TrimSpace(line); line != "" {
 					rules = append(rules, newRule(line, comfy, diffusers))
@@ -217,6 +211,31 @@ func compile(blocks []block, v *inventory, side Side) (rules []rule) {
 		}
 	}
 	return rules
+}
+
+// sides are the beginnings of either side's names.
+func sides(under string) (comfy, diffusers string) {
+	comfy, diffusers, differ := strings.Cut(under, "=")
+	if !differ {
+		return comfy, comfy
+	}
+	return comfy, diffusers
+}
+
+// highest puts the highest number that there is in place of $; there is none where a
+// model has no such blocks.
+func (v *inventory) highest(under string, side Side) (resolved string, there bool) {
+	comfy, diffusers := sides(under)
+	mine := comfy
+	if side == Diffusers {
+		mine = diffusers
+	}
+	before, _, open := strings.Cut(mine, "$")
+	if !open {
+		return under, true
+	}
+	n := v.count(before)
+	return strings.ReplaceAll(under, "$", strconv.Itoa(n-1)), n > 0
 }
 
 // newRule reads a line; a table that does not read is a mistake in the program.
