@@ -276,58 +276,43 @@ type stretch struct {
 	repeated bool // the source has one for all
 }
 
+// grain is how a tensor lies by rows: how many move together, how often they lie
+// there, and how many bytes each time.
+type grain struct {
+	unit, outer int
+	inner       int64
+}
+
 // byRows moves what there is for every unit of rows.
 func (g *gatherer) byRows(m *Moved) error {
-	var model *Stored // one that lies by rows, whose shape the output's follows
-	for _, source := range g.sources {
-		if s := g.layers[source].stored(m.Role); s.Along != Whole {
-			model = s
-		}
-	}
-	unit, outer, inner := 1, 1, g.first(m.Role).bytes()
-	if model != nil {
-		var err error
-		if unit, outer, inner, err = model.measure(g.rowsOf(m.Role, model)); err != nil {
-			return fmt.Errorf("%s: %w", m.Role, err)
-		}
-	}
-	var stretches []stretch
-	at := 0
-	for i, p := range g.parts {
-		l := g.layers[p.Source]
-		s := l.stored(m.Role)
-		u := stretch{source: p.Source, to: at, from: p.From / unit, units: unitsOf(p.Rows(), unit), all: unitsOf(l.Rows, unit)}
-		if s.Along == Whole {
-			if s.PerRow == nil || s.bytes() != inner || outer != 1 || unit != 1 {
-				return fmt.Errorf("%s of %s is one for all rows, elsewhere there are more", m.Role, p.Source)
+	m.Shape = slices.Clone(g.first(m.Role).PerRow)
+	per := grain{1, 1, g.first(m.Role).bytes()}
+	axis, size := slices.Index(m.Shape, -1), 1
+	for _, source := range g.sources { // one that lies by rows is the model for the output
+		l := g.layers[source]
+		if s := l.stored(m.Role); s.Along != Whole {
+			var err error
+			if per, err = s.measure(l.Rows); err != nil {
+				return fmt.Errorf("%s of %s: %w", m.Role, source, err)
 			}
-			u.repeated = true
-		} else if n, o, size, err := s.measure(l.Rows); err != nil || n != unit || o != outer || size != inner {
-			return fmt.Errorf("%s of %s, %v, lies otherwise than that of %s", m.Role, p.Source, s.Shape, g.sources[0])
+			m.Shape, axis = slices.Clone(s.Shape), s.Axis
+			size = s.Shape[axis] / unitsOf(l.Rows, per.unit)
 		}
-		switch last := i == len(g.parts)-1; {
-		case p.From%unit != 0, p.To%unit != 0 && (p.To != l.Rows || !last):
-			return fmt.Errorf("%s of %s goes by %d rows: rows %d to %d cannot be moved alone", m.Role, p.Source, unit, p.From, p.To)
-		}
-		stretches = append(stretches, u)
-		at += u.units
 	}
-	if model != nil {
-		m.Shape = slices.Clone(model.Shape)
-		m.Shape[model.Axis] = m.Shape[model.Axis] / unitsOf(g.rowsOf(m.Role, model), unit) * at
-	} else {
-		m.Shape = slices.Clone(g.first(m.Role).PerRow)
-		m.Shape[slices.Index(m.Shape, -1)] = g.rows
+	stretches, all, err := g.stretches(m.Role, per)
+	if err != nil {
+		return err
 	}
+	m.Shape[axis] = size * all
 	if m.Along == Whole {
 		m.Along = ByRows
 	}
 	m.runs = func(from, to int) iter.Seq[Run] {
 		return func(yield func(Run) bool) {
-			first, end := unitsOf(from, unit), unitsOf(to, unit)
-			for o := range outer {
+			first, end := unitsOf(from, per.unit), unitsOf(to, per.unit)
+			for o := range per.outer {
 				for _, s := range stretches {
-					if !s.runs(first, end, o, at, inner, yield) {
+					if !s.runs(first, end, o, all, per.inner, yield) {
 						return
 					}
 				}
@@ -335,6 +320,29 @@ func (g *gatherer) byRows(m *Moved) error {
 		}
 	}
 	return nil
+}
+
+// stretches are the parts as units of rows, and how many there are in all.
+func (g *gatherer) stretches(role string, per grain) (list []stretch, all int, err error) {
+	for i, p := range g.parts {
+		l := g.layers[p.Source]
+		s := l.stored(role)
+		if s.Along == Whole {
+			if s.PerRow == nil || per != (grain{1, 1, s.bytes()}) {
+				return nil, 0, fmt.Errorf("%s of %s is one for all rows, elsewhere there are more", role, p.Source)
+			}
+		} else if own, err := s.measure(l.Rows); err != nil || own != per {
+			return nil, 0, fmt.Errorf("%s of %s, %v, lies otherwise than that of %s", role, p.Source, s.Shape, g.sources[0])
+		}
+		last := i == len(g.parts)-1
+		if p.From%per.unit != 0 || p.To%per.unit != 0 && (p.To != l.Rows || !last) {
+			return nil, 0, fmt.Errorf("%s of %s goes by %d rows: rows %d to %d cannot be moved alone", role, p.Source, per.unit, p.From, p.To)
+		}
+		u := stretch{p.Source, all, p.From / per.unit, unitsOf(p.Rows(), per.unit), unitsOf(l.Rows, per.unit), s.Along == Whole}
+		list = append(list, u)
+		all += u.units
+	}
+	return list, all, nil
 }
 
 // runs yields the units [first, end) of the output that are the stretch's, in one
@@ -356,16 +364,6 @@ func (s *stretch) runs(first, end, outer, all int, inner int64, yield func(Run) 
 		to += inner
 	}
 	return true
-}
-
-// rowsOf are the rows of the layer that a tensor is of.
-func (g *gatherer) rowsOf(role string, s *Stored) int {
-	for _, source := range g.sources {
-		if g.layers[source].stored(role) == s {
-			return g.layers[source].Rows
-		}
-	}
-	return 0
 }
 
 // ranked is a source's place among the ranks of the output.
@@ -530,21 +528,21 @@ func (s *Stored) bytes() int64 {
 	return n
 }
 
-// measure is how a tensor lies by rows: how many move together, how often they lie
-// there, and how many bytes each time.
-func (s *Stored) measure(rows int) (unit, outer int, inner int64, err error) {
-	unit, outer = max(s.Unit, 1), 1
+// measure is how a tensor lies by that many rows.
+func (s *Stored) measure(rows int) (grain, error) {
 	if s.Axis < 0 || s.Axis >= len(s.Shape) {
-		return 0, 0, 0, fmt.Errorf("shape %v has no dimension %d", s.Shape, s.Axis)
+		return grain{}, fmt.Errorf("shape %v has no dimension %d", s.Shape, s.Axis)
 	}
+	per := grain{unit: max(s.Unit, 1), outer: 1}
 	for _, d := range s.Shape[:s.Axis] {
-		outer *= d
+		per.outer *= d
 	}
-	units := unitsOf(rows, unit)
-	if units == 0 || outer == 0 || s.Shape[s.Axis]%units != 0 {
-		return 0, 0, 0, fmt.Errorf("shape %v does not divide into %d rows", s.Shape, rows)
+	units := unitsOf(rows, per.unit)
+	if units == 0 || per.outer == 0 || s.Shape[s.Axis]%units != 0 {
+		return grain{}, fmt.Errorf("shape %v does not divide into %d rows", s.Shape, rows)
 	}
-	return unit, outer, s.bytes() / int64(outer) / int64(units), nil
+	per.inner = s.bytes() / int64(per.outer) / int64(units)
+	return per, nil
 }
 
 // unitsOf is how many units rows take.
