@@ -169,11 +169,12 @@ OWN = ("pos_embed", "y_embedder.y_embedding", "video_embeddings_connector.", "au
 # What the detection takes from the sizes of the published model.
 LUMINA = dict(axes_dims=[16, 8, 8], axes_lens=[300, 512, 512], multiple_of=1)
 SIZES = {
+    "hidream": dict(num_layers=1, num_single_layers=1, num_routed_experts=2, caption_channels=[24, 24]),
     "z-image": LUMINA | dict(n_heads=2, n_kv_heads=2, ffn_dim_multiplier=8 / 3, z_image_modulation=True, pad_tokens_multiple=32),
     "lumina2": LUMINA | dict(n_heads=4, n_kv_heads=2, ffn_dim_multiplier=4.0),
 }
 # Classes with sizes of their own, where names alone are compared.
-SIZED = {"chroma", "auraflow", "qwen-image", "z-image", "lumina2", "ltx2"}
+SIZED = {"hidream", "chroma", "auraflow", "qwen-image", "z-image", "lumina2", "ltx2"}
 
 
 def comfy_loads(case, state):
@@ -242,6 +243,7 @@ FROM_SINGLE = {
     "lumina2": single_file("convert_lumina2_to_diffusers", q_dim=128, v_dim=64), "wan": WAN, "wan-i2v": WAN, "wan-vace": WAN, "wan-flf2v": wan_ends,
     "ltx": single_file("convert_ltx_transformer_checkpoint_to_diffusers"), "ltx2": single_file("convert_ltx2_transformer_to_diffusers"),
     **dict.fromkeys(["sd15", "sd21", "sdxl", "sdxl-refiner"], ldm_unet), "vae": ldm_vae,
+    "hunyuan-video": single_file("convert_hunyuan_video_transformer_to_diffusers", hidden_size=256), "hidream": single_file("convert_hidream_transformer_to_diffusers"),
     "qwen-image": lambda _, state: dict(state),
 }
 

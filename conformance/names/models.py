@@ -29,6 +29,12 @@ MODELS = {
     "flux2": lambda: diffusers.Flux2Transformer2DModel(**FLUX | dict(in_channels=128)),
     "flux2-klein": lambda: diffusers.Flux2Transformer2DModel(**FLUX | dict(in_channels=128, guidance_embeds=False)),
     "chroma": lambda: diffusers.ChromaTransformer2DModel(**FLUX | dict(approximator_num_channels=64, approximator_hidden_dim=32, approximator_layers=5)),
+    "hunyuan-video": lambda: diffusers.HunyuanVideoTransformer3DModel(
+        in_channels=16, out_channels=16, num_attention_heads=2, attention_head_dim=128, num_layers=2, num_single_layers=2, num_refiner_layers=2,
+        text_embed_dim=24, pooled_projection_dim=768),
+    "hidream": lambda: diffusers.HiDreamImageTransformer2DModel(
+        patch_size=2, in_channels=16, out_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2, caption_channels=[24, 24],
+        text_emb_dim=24, num_routed_experts=2, num_activated_experts=1, axes_dims_rope=(8, 4, 4)),
     "sd3": sd3,
     "sd35-medium": lambda: sd3(num_layers=3, num_attention_heads=3, caption_projection_dim=192, dual_attention_layers=(0, 1), qk_norm="rms_norm"),
     "auraflow": lambda: diffusers.AuraFlowTransformer2DModel(

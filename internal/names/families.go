@@ -124,6 +124,60 @@ var families = []family{
 			{`single_blocks.#.=single_transformer_blocks.#.`, fluxSingleNorms + fluxSingle},
 		},
 	}, {
+		name: "Hunyuan Video", prefixes: checkpoints,
+		comfy:     []string{`txt_in.individual_token_refiner.blocks.0.self_attn_qkv.weight double_blocks.0.img_attn_qkv.weight vector_in.`},
+		diffusers: []string{`context_embedder.token_refiner.refiner_blocks.0.attn.to_q.weight time_text_embed.text_embedder. single_transformer_blocks.`},
+		blocks: []block{
+			{``, `
+				img_in.proj = x_embedder.proj
+				time_in.mlp.0 = time_text_embed.timestep_embedder.linear_1
+				time_in.mlp.2 = time_text_embed.timestep_embedder.linear_2
+				vector_in.in_layer = time_text_embed.text_embedder.linear_1
+				vector_in.out_layer = time_text_embed.text_embedder.linear_2
+				guidance_in.mlp.0 = time_text_embed.guidance_embedder.linear_1
+				guidance_in.mlp.2 = time_text_embed.guidance_embedder.linear_2
+				final_layer.linear = proj_out
+				final_layer.adaLN_modulation.1 ~ norm_out.linear`},
+			{`txt_in.=context_embedder.`, `
+				input_embedder = proj_in
+				t_embedder.mlp.0 = time_text_embed.timestep_embedder.linear_1
+				t_embedder.mlp.2 = time_text_embed.timestep_embedder.linear_2
+				c_embedder.linear_1 = time_text_embed.text_embedder.linear_1
+				c_embedder.linear_2 = time_text_embed.text_embedder.linear_2`},
+			{`txt_in.individual_token_refiner.blocks.#.=context_embedder.token_refiner.refiner_blocks.#.`, `
+				self_attn_qkv = attn.to_q + attn.to_k + attn.to_v
+				self_attn_proj = attn.to_out.0
+				norm1
+				norm2
+				mlp.fc1 = ff.net.0.proj
+				mlp.fc2 = ff.net.2
+				adaLN_modulation.1 = norm_out.linear`},
+			{`double_blocks.#.=transformer_blocks.#.`, `
+				img_attn_qkv = attn.to_q + attn.to_k + attn.to_v
+				img_attn_proj = attn.to_out.0
+				img_attn_q_norm = attn.norm_q
+				img_attn_k_norm = attn.norm_k
+				img_mod.linear = norm1.linear
+				img_mlp.fc1 = ff.net.0.proj
+				img_mlp.fc2 = ff.net.2
+				txt_attn_qkv = attn.add_q_proj + attn.add_k_proj + attn.add_v_proj
+				txt_attn_proj = attn.to_add_out
+				txt_attn_q_norm = attn.norm_added_q
+				txt_attn_k_norm = attn.norm_added_k
+				txt_mod.linear = norm1_context.linear
+				txt_mlp.fc1 = ff_context.net.0.proj
+				txt_mlp.fc2 = ff_context.net.2`},
+			{`single_blocks.#.=single_transformer_blocks.#.`, fluxSingle + `
+				q_norm = attn.norm_q
+				k_norm = attn.norm_k
+				modulation.linear = norm.linear`},
+		},
+	}, {
+		name: "HiDream-I1", prefixes: checkpoints, same: true,
+		comfy:     []string{`caption_projection.0.linear.weight double_stream_blocks.`},
+		diffusers: []string{`caption_projection.0.linear.weight double_stream_blocks.`},
+		blocks:    []block{{``, `*`}},
+	}, {
 		name: "FLUX.1", prefixes: checkpoints,
 		comfy:     []string{`double_blocks.0.img_attn.qkv.weight img_in.weight vector_in. | txt_in.individual_token_refiner.`},
 		diffusers: []string{`transformer_blocks.0.attn.add_q_proj.weight x_embedder.weight time_text_embed.text_embedder. | context_embedder.token_refiner.`},

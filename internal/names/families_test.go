@@ -25,6 +25,8 @@ var recognised = map[string]string{
 	"gemma2":               "language model, diffusers",
 	"gemma3":               "language model, diffusers",
 	"gemma3-vision":        "Gemma 3 that also sees, diffusers",
+	"hidream":              "HiDream-I1, diffusers",
+	"hunyuan-video":        "Hunyuan Video, diffusers",
 	"llama":                "language model, diffusers",
 	"llama-base":           "language model without a prefix, diffusers",
 	"llama-tied":           "language model, diffusers",
@@ -52,6 +54,7 @@ var recognised = map[string]string{
 	"single/chroma":        "Chroma, ComfyUI",
 	"single/flux":          "FLUX.1, ComfyUI",
 	"single/flux2":         "FLUX.2, ComfyUI",
+	"single/hunyuan-video": "Hunyuan Video, ComfyUI",
 	"single/ltx":           "LTX, ComfyUI",
 	"single/ltx2":          "LTX-2, ComfyUI",
 	"single/lumina2":       "Lumina 2, ComfyUI",
@@ -122,7 +125,7 @@ func TestEveryClass(t *testing.T) {
 }
 
 // narrow are models with fewer rows in a layer than the real ones have columns.
-var narrow = []string{"single/flux", "single/chroma"}
+var narrow = []string{"single/flux", "single/chroma", "single/hunyuan-video"}
 
 // readClass reads names and shapes.
 func readClass(t *testing.T, path string) (tensors []Tensor) {
