@@ -16,6 +16,11 @@ type Options struct {
 	Keep, Only []string
 	// Layout is "sdnq" or "comfy"; "" is sdnq where a config.json is there, else comfy.
 	Layout string
+	// Names is whose names the output has: "comfyui" or "diffusers"; "" or "keep" leaves
+	// them. All that is said of layers is of those names. With ComfyUI's the output is
+	// one file, by default in the comfy layout, and of a pipeline it holds the diffusion
+	// model alone.
+	Names string
 
 	// Preset names the model family of whose layers some are kept, see [Presets], or is
 	// "none" or "generic"; "" or "auto" is the one that is recognised.
@@ -69,6 +74,8 @@ type DequantizeOptions struct {
 	// Dtype of the weights that were quantized: "bf16", "f16" or "f32"; "" for what
 	// the metadata or the config says, else that of the kept tensors.
 	Dtype string
+	// Names is whose names the output has, as in [Options].
+	Names string
 	// Source is what the checkpoint was made from, if SDNQ's packed weights with a
 	// single scale do not tell their shapes; nil for none.
 	Source files.Source
@@ -86,6 +93,10 @@ type DequantizeOptions struct {
 type TranscodeOptions struct {
 	// Layout is where the layers are to go, "sdnq" or "comfy".
 	Layout string
+	// Names is whose names the output has, as in [Options]. Where layers become one, or
+	// are split, their codes and scales move with their rows; which cannot is an error
+	// without Requantize.
+	Names string
 	// Rename keeps SDNQ's layers as they are in the comfy layout, where each
 	// describes itself, instead of moving them to formats of ComfyUI's.
 	Rename bool

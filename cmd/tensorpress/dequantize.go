@@ -29,6 +29,7 @@ Kept tensors stay as they are; no quantization_config remains.`,
 	}, "0 1 2 3 130", d.run)
 	f := cmd.Flags()
 	f.StringVar(&d.o.Dtype, "dtype", "", "`bf16, f16 or f32` for the weights that were quantized (default theirs before)")
+	addNames(f, &d.o.Names)
 	d.shardSize.least = 1
 	f.Var(&d.shardSize, "shard-size", "most bytes of weights in a file of a folder (default 5GB)")
 	f.BoolVar(&d.o.Force, "force", false, "replace DEST if it is an output and holds nothing else")
@@ -37,6 +38,7 @@ Kept tensors stay as they are; no quantization_config remains.`,
 	group(f, "Output")
 	d.add(cmd)
 	complete(cmd, "dtype", plainNames)
+	complete(cmd, "names", sideNames)
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return d.check(args) }
 	return cmd
 }

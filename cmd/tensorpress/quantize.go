@@ -96,6 +96,7 @@ func (q *quantizeFlags) add(cmd *cobra.Command) {
 
 func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	f.StringVar(&q.o.Layout, "layout", "", "`sdnq or comfy` (default sdnq where a config.json is there, else comfy)")
+	addNames(f, &q.o.Names)
 	addSettings(f, "dtype")
 	f.StringVar(&q.o.For, "for", "", "refuse what `APP` would not load: "+appList())
 	q.recipe.add(f)
@@ -166,6 +167,7 @@ func (q *quantizeFlags) addOutput(f *pflag.FlagSet) {
 func (q *quantizeFlags) completions(cmd *cobra.Command) {
 	complete(cmd, "layout", layoutNames)
 	complete(cmd, "dtype", dtypeNames)
+	complete(cmd, "names", sideNames)
 	complete(cmd, "for", appNames)
 	complete(cmd, "preset", presetNames)
 	complete(cmd, "scale", func() []string { return []string{"tensor", "row", "block"} })

@@ -2,7 +2,15 @@ package main
 
 import (
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
+
+// addNames adds the flag of whose names an output has.
+func addNames(f *pflag.FlagSet, to *string) {
+	f.StringVar(to, "names", "", "whose names the output has: `comfyui, diffusers or keep` (default keep)")
+}
+
+func sideNames() []string { return []string{"comfyui", "diffusers", "keep"} }
 
 // rewriteFlags are those of commands that write a quantized checkpoint as
 // another one.

@@ -39,6 +39,7 @@ them again, from the values that they restore to.`,
 func (t *transcodeFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&t.o.Layout, "layout", "", "`sdnq or comfy`, where the layers are to go")
+	addNames(f, &t.o.Names)
 	f.BoolVar(&t.o.Rename, "rename", false, "comfy: keep SDNQ's layers, which then describe themselves; stock ComfyUI does not load them")
 	f.BoolVar(&t.o.Requantize, "requantize", false, "quantize layers that cannot move again, in the nearest dtype")
 	f.StringVar(&t.o.Scale, "scale", "", "`row` lets float8 with a scale a row become float8_e4m3fn_rowwise, which stock ComfyUI does not load")
@@ -47,6 +48,7 @@ func (t *transcodeFlags) add(cmd *cobra.Command) {
 	group(f, "How weights are stored")
 	t.addOutput(cmd)
 	complete(cmd, "layout", layoutNames)
+	complete(cmd, "names", sideNames)
 	complete(cmd, "for", appNames)
 	complete(cmd, "scale", func() []string { return []string{"row"} })
 	complete(cmd, "scale-dtype", plainNames)

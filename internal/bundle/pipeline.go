@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -39,6 +40,29 @@ func pipelineOf(s source.Source) (folders []string, found bool, err error) {
 		}
 	}
 	return folders, true, nil
+}
+
+// denoisers are the beginnings of the names of a pipeline's components that ComfyUI
+// loads as diffusion models.
+var denoisers = []string{"transformer", "unet"}
+
+// Denoiser returns the one diffusion model of a pipeline, "" for a source that is none.
+func Denoiser(s source.Source) (folder string, err error) {
+	folders, found, err := pipelineOf(s)
+	if !found || err != nil {
+		return "", err
+	}
+	folders = slices.DeleteFunc(folders, func(folder string) bool {
+		return !slices.ContainsFunc(denoisers, func(name string) bool { return strings.HasPrefix(folder, name) })
+	})
+	switch len(folders) {
+	case 0:
+		return "", usage.Errorf("%s is a pipeline without a %s: name the folder of the component that is meant", s.Path, strings.Join(denoisers, " or "))
+	case 1:
+		return folders[0], nil
+	}
+	return "", usage.Errorf("%s is a pipeline with %s: name the folder of the one that is meant, such as %s",
+		s.Path, strings.Join(folders, " and "), s.Join(s.Path, folders[0]))
 }
 
 // ModelsOf lists the folders of a source that hold weights: those of a

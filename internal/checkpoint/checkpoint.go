@@ -22,6 +22,8 @@ import (
 type Tensor struct {
 	safetensors.Tensor
 	Shard int // index into Checkpoint.Shards
+	// Gathered is nil but for a tensor that no shard holds as it is.
+	Gathered *Gathered
 }
 
 // Checkpoint is what a source holds. Its fields must not be changed.
@@ -347,6 +349,9 @@ func (c *Checkpoint) search(name string) (int, bool) {
 // [safetensors.Header.Section], and an [ErrSource] for a shard that changed after
 // Open or ends too early.
 func (c *Checkpoint) ReadSection(t Tensor, p []byte, off int64) error {
+	if t.Gathered != nil {
+		return c.readGathered(t, p, off)
+	}
 	if t.Shard < 0 || t.Shard >= len(c.Shards) {
 		return fmt.Errorf("tensor %.200q: shard %d of %d: %w", t.Name, t.Shard, len(c.Shards), safetensors.ErrRange)
 	}
@@ -357,7 +362,8 @@ func (c *Checkpoint) ReadSection(t Tensor, p []byte, off int64) error {
 
 // CopySection copies n bytes of t, beginning off bytes into it, to the same
 // place in tensor dst of a file that is being written, through the program only where
-// the system does not copy. Errors are those of ReadSection and of writing.
+// the system does not copy. t is one that a shard holds. Errors are those of ReadSection
+// and of writing.
 func (c *Checkpoint) CopySection(t Tensor, to *bodies.Writer, dst safetensors.Tensor, off int64, n int) error {
 	c.open.use(t.Shard)
 	err := c.Shards[t.Shard].copySection(t.Tensor, to, dst, off, n)

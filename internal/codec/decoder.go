@@ -19,14 +19,17 @@ func Near(c Codec) Codec {
 	return nil
 }
 
-// Once returns the number of the stored tensor that every area takes all of, 0 for
-// none, and what makes a codec of its content that needs it no more.
-func Once(c Codec) (tensor int, take func(src []byte) Codec) {
-	d, ok := decoder(c)
-	if !ok {
-		return 0, nil
+// Once returns the numbers of the stored tensors that every area takes all of, and what
+// makes a codec of their content that needs them no more.
+func Once(c Codec) (tensors []int, take func(src [][]byte) Codec) {
+	if s, ok := c.(*stack); ok {
+		return s.once()
 	}
-	return d.SharedTensor(), func(src []byte) Codec { return d.WithShared(src) }
+	d, ok := decoder(c)
+	if !ok || d.SharedTensor() == 0 {
+		return nil, nil
+	}
+	return []int{d.SharedTensor()}, func(src [][]byte) Codec { return d.WithShared(src[0]) }
 }
 
 // ByRows returns a codec that takes codes by rows, and what puts them so, see

@@ -245,11 +245,10 @@ func Renamed(src Source, metadata pyjson.Object, c Codec) (*Move, error) {
 	if s == nil {
 		return nil, errors.New("it is no SDNQ layer")
 	}
-	given, err := Said(metadata, c)
+	given, err := SaidOf(metadata, c)
 	if err != nil {
 		return nil, err
 	}
-	given.Kind, given.GroupSize = s.Kind, s.GroupSize
 	m := Kept(sdnqFormat, sdnqMetadata(s, src), c)
 	m.Settings = given
 	return m, nil
@@ -265,6 +264,13 @@ func Said(metadata pyjson.Object, c Codec) (Settings, error) {
 	if scale != "" && zero == "" && slices.ContainsFunc(c.Tensors(), func(t tile.Tensor) bool { return t.Role == tile.ZeroPoint }) {
 		given.ZeroPointDtype = "none"
 	}
+	return given, err
+}
+
+// SaidOf is [Said] with what the layer itself tells: its kind, and the group in effect.
+func SaidOf(metadata pyjson.Object, c Codec) (Settings, error) {
+	given, err := Said(metadata, c)
+	given.Kind, given.GroupSize = Scheme(c).Kind, Scheme(c).GroupSize
 	return given, err
 }
 

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/tensorpress/tensorpress/files"
@@ -19,6 +20,7 @@ import (
 // DequantizeOptions are tensorpress.DequantizeOptions, field by field.
 type DequantizeOptions struct {
 	Dtype       string
+	Names       string
 	Source      files.Source
 	ShardSize   int64
 	Force       bool
@@ -65,17 +67,24 @@ func PlanDequantize(ctx context.Context, from files.Source, dest files.Sink, o D
 
 // readQuantized opens what is restored and decides about it.
 func readQuantized(ctx context.Context, from files.Source, to files.Sink, o DequantizeOptions) (*job, error) {
-	dest := nameOf(to)
+	as, err := namingOf(o.Names)
+	if err != nil {
+		return nil, err
+	}
+	s, dest, err := as.of(source.Of(ctx, from), nameOf(to))
+	if err != nil {
+		return nil, err
+	}
 	var whole source.Source
 	if o.Source != nil {
 		whole = source.Of(ctx, o.Source)
 	}
-	j, err := readDecided(ctx, from, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+	j, err := readDecided(ctx, s, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
 		var made *source.Source
 		if o.Source != nil {
 			made = new(whole.In(one.Folder))
 		}
-		one.Restoration, err = restoration(one.Checkpoint, made, bundle.Within(dest, one.Folder), o)
+		one.Restoration, err = restoration(one.Checkpoint, made, bundle.Within(dest, one.Folder), as, o)
 		if one.Restoration != nil {
 			one.Plan = &one.Restoration.Plan
 		}
@@ -98,7 +107,7 @@ func (j *job) restore(r engine.Resources, yield func(stream.Task) bool) {
 
 // restoration plans it, nil where nothing is quantized; made is what the checkpoint was
 // made from, if that was said.
-func restoration(c *checkpoint.Checkpoint, made *source.Source, dest string, o DequantizeOptions) (*plan.Restoration, error) {
+func restoration(c *checkpoint.Checkpoint, made *source.Source, dest string, as naming, o DequantizeOptions) (*plan.Restoration, error) {
 	dtype, ok := plainDtypes[o.Dtype]
 	if !ok {
 		return nil, usage.Errorf("`Dtype` %s: want bf16, f16 or f32", o.Dtype)
@@ -110,6 +119,10 @@ func restoration(c *checkpoint.Checkpoint, made *source.Source, dest string, o D
 	if len(m.Layers) == 0 {
 		return nil, nil
 	}
+	m, notes, err := as.model(m, false)
+	if err != nil {
+		return nil, err
+	}
 	out, err := outputOf(c, dest, o.ShardSize)
 	if err != nil {
 		return nil, err
@@ -119,6 +132,7 @@ func restoration(c *checkpoint.Checkpoint, made *source.Source, dest string, o D
 		return nil, err
 	}
 	noteFormer(m, &r.Plan, out.Folder)
+	r.Notes = slices.Concat(notes, r.Notes)
 	return r, nil
 }
 

@@ -9,10 +9,10 @@ import (
 
 // choose measures, for every layer whose dtype is to be found, the dtypes from
 // its own on, and plans again with the first whose loss is small enough.
-func (j *job) choose(ctx context.Context, dest string, o request) error {
+func (j *job) choose(ctx context.Context) error {
 	chosen := map[string]map[string]plan.Choice{}
 	for _, one := range j.Models {
-		found, err := engine.ChooseFor(ctx, one.Checkpoint, one.Plan, o.resources())
+		found, err := engine.ChooseFor(ctx, one.Checkpoint, one.Plan, j.asked.resources())
 		if err != nil {
 			return err
 		}
@@ -23,5 +23,5 @@ func (j *job) choose(ctx context.Context, dest string, o request) error {
 	if len(chosen) == 0 {
 		return nil
 	}
-	return j.plan(ctx, dest, o, chosen)
+	return j.plan(ctx, chosen)
 }

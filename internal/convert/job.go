@@ -47,6 +47,9 @@ type job struct {
 	out    *bundle.Output  // once it is begun
 	// tell says what is done, or would be.
 	tell func(dest string, took time.Duration) *report.Report
+	// asked is what a quantization was asked for, and name where to.
+	asked request
+	name  string
 	// parents says that folders that the output is to lie in are made.
 	parents bool
 }
@@ -62,8 +65,8 @@ func newJob(m *bundle.Bundle, err error) (*job, error) {
 }
 
 // readDecided opens a source and decides about each of its models.
-func readDecided(ctx context.Context, from files.Source, dest string, copyWeights bool, decide func(*bundle.Model) error) (*job, error) {
-	return newJob(bundle.ReadDecided(source.Of(ctx, from), dest, copyWeights, func(one *bundle.Model) error {
+func readDecided(ctx context.Context, from source.Source, dest string, copyWeights bool, decide func(*bundle.Model) error) (*job, error) {
+	return newJob(bundle.ReadDecided(from, dest, copyWeights, func(one *bundle.Model) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -73,7 +76,8 @@ func readDecided(ctx context.Context, from files.Source, dest string, copyWeight
 
 // plan decides about every model; chosen are the dtypes that were measured, by
 // the models' folders, nil before.
-func (j *job) plan(ctx context.Context, dest string, o request, chosen map[string]map[string]plan.Choice) (err error) {
+func (j *job) plan(ctx context.Context, chosen map[string]map[string]plan.Choice) (err error) {
+	dest, o := j.name, j.asked
 	if j.IsPipeline() && dest != "" && !bundle.IsFolder(dest) {
 		return usage.Errorf("%s must be a folder, since the source is a pipeline", dest)
 	}

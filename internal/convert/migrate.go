@@ -19,6 +19,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
 )
@@ -73,7 +74,7 @@ func readMigrated(ctx context.Context, from files.Source, to files.Sink, o Migra
 		return nil, err
 	}
 	renamed, wrapped := false, ""
-	j, err := readDecided(ctx, from, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+	j, err := readDecided(ctx, source.Of(ctx, from), dest, o.CopyWeights, func(one *bundle.Model) (err error) {
 		how := how
 		if how.Renamed, err = o.renames(one.Checkpoint); err != nil {
 			return err

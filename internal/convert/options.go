@@ -32,6 +32,7 @@ type Options struct {
 	Rules                []storage.Rule
 	Keep, Only           []string
 	Layout               string
+	Names                string
 	Preset               string
 	Conv                 bool
 	Embedding            bool
@@ -63,6 +64,7 @@ type request struct {
 	Options
 	ctq  *ctq.Command
 	like *source.Source // nil where Like is
+	as   naming
 }
 
 const defaultShardSize = 5_000_000_000
@@ -159,9 +161,9 @@ func (o Options) application(p *plan.Options) (err error) {
 }
 
 // layout is what was asked for, else SDNQ's where a model's config is there.
-func (o Options) layout(p *plan.Options, c *checkpoint.Checkpoint) (err error) {
+func (o request) layout(p *plan.Options, c *checkpoint.Checkpoint) (err error) {
 	p.Layout = layout.Comfy
-	if c.IsModel() && c.Config != nil {
+	if c.IsModel() && c.Config != nil && !o.as.forComfyUI() {
 		p.Layout = layout.SDNQ
 	}
 	if o.Layout != "" {

@@ -3,6 +3,7 @@ package convert
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/tensorpress/tensorpress/files"
@@ -27,7 +28,7 @@ func quantize(ctx context.Context, from files.Source, dest files.Sink, o request
 		return nil, err
 	}
 	defer j.Close()
-	if err := j.choose(ctx, nameOf(dest), o); err != nil {
+	if err := j.choose(ctx); err != nil {
 		return nil, err
 	}
 	w := j.copied(dest, o.Force, o.resources(), start)
@@ -54,12 +55,21 @@ func readPlain(ctx context.Context, from files.Source, dest files.Sink, o reques
 	if o.Like != nil {
 		o.like = new(source.Of(ctx, o.Like))
 	}
-	j, err := newJob(bundle.ReadModels(source.Of(ctx, from), o.like))
+	var err error
+	if o.as, err = namingOf(o.Names); err != nil {
+		return nil, err
+	}
+	s, name, err := o.as.of(source.Of(ctx, from), nameOf(dest))
 	if err != nil {
 		return nil, err
 	}
+	j, err := newJob(bundle.ReadModels(s, o.like))
+	if err != nil {
+		return nil, err
+	}
+	j.asked, j.name = o, name
 	j.parents = o.ctq != nil
-	if err := j.plan(ctx, nameOf(dest), o, nil); err != nil {
+	if err := j.plan(ctx, nil); err != nil {
 		return nil, errors.Join(err, j.Close())
 	}
 	return j, nil
@@ -72,6 +82,10 @@ func makePlan(c *checkpoint.Checkpoint, dest string, o request, chosen map[strin
 	}
 	if o.AcceptUnscaledFP8 {
 		m.AcceptUnscaled()
+	}
+	m, notes, err := o.as.model(m, false)
+	if err != nil {
+		return nil, err
 	}
 	tensors, stored, err := plan.Inventory(m)
 	if err != nil {
@@ -105,5 +119,6 @@ func makePlan(c *checkpoint.Checkpoint, dest string, o request, chosen map[strin
 		return nil, err
 	}
 	noteFormer(m, p, out.Folder)
+	p.Notes = slices.Concat(notes, p.Notes)
 	return p, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/preset"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
@@ -22,6 +23,7 @@ import (
 // TranscodeOptions are tensorpress.TranscodeOptions, field by field.
 type TranscodeOptions struct {
 	Layout      string
+	Names       string
 	Rename      bool
 	Requantize  bool
 	Scale       string
@@ -86,15 +88,22 @@ func (j *job) moves(r engine.Resources) []*engine.Transcoding {
 
 // readMoved opens what is moved and decides about it.
 func readMoved(ctx context.Context, from files.Source, to files.Sink, o TranscodeOptions) (*job, error) {
-	dest := nameOf(to)
-	return readDecided(ctx, from, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
-		one.Plan, err = planTranscode(one.Checkpoint, bundle.Within(dest, one.Folder), o)
+	as, err := namingOf(o.Names)
+	if err != nil {
+		return nil, err
+	}
+	s, dest, err := as.of(source.Of(ctx, from), nameOf(to))
+	if err != nil {
+		return nil, err
+	}
+	return readDecided(ctx, s, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+		one.Plan, err = planTranscode(one.Checkpoint, bundle.Within(dest, one.Folder), as, o)
 		return err
 	})
 }
 
 // planTranscode returns nil where nothing is quantized.
-func planTranscode(c *checkpoint.Checkpoint, dest string, o TranscodeOptions) (*plan.Plan, error) {
+func planTranscode(c *checkpoint.Checkpoint, dest string, as naming, o TranscodeOptions) (*plan.Plan, error) {
 	var p plan.Options
 	var err error
 	if p.Layout, err = layout.ByName(o.Layout); err != nil {
@@ -107,7 +116,12 @@ func planTranscode(c *checkpoint.Checkpoint, dest string, o TranscodeOptions) (*
 	if err := m.Failed(); err != nil {
 		return nil, usage.Source(err)
 	}
-	if err := checkTranscode(m, p.Layout, o); err != nil {
+	found := m
+	m, notes, err := as.model(m, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkTranscode(m, p.Layout, o, m != found); err != nil {
 		return nil, err
 	}
 	if p.Output, err = outputOf(c, dest, o.ShardSize); err != nil {
@@ -118,7 +132,13 @@ func planTranscode(c *checkpoint.Checkpoint, dest string, o TranscodeOptions) (*
 			return nil, err
 		}
 	}
-	p.Preset, _ = preset.Recognise(rawConfig(c.Config), shapes(c.Tensors))
+	tensors := c.Tensors
+	if m != found {
+		if tensors, _, err = plan.Inventory(m); err != nil {
+			return nil, err
+		}
+	}
+	p.Preset, _ = preset.Recognise(rawConfig(c.Config), shapes(tensors))
 	how := plan.TranscodeOptions{Rename: o.Rename, Requantize: o.Requantize}
 	how.Rows, how.Scales = o.Scale == "row", plainDtypes[o.ScaleDtype]
 	made, err := plan.Transcode(m, how, p)
@@ -126,15 +146,16 @@ func planTranscode(c *checkpoint.Checkpoint, dest string, o TranscodeOptions) (*
 		return nil, err
 	}
 	noteFormer(m, made, p.Output.Folder)
+	made.Notes = slices.Concat(notes, made.Notes)
 	return made, nil
 }
 
-func checkTranscode(m *layout.Model, to *layout.Layout, o TranscodeOptions) error {
+func checkTranscode(m *layout.Model, to *layout.Layout, o TranscodeOptions, renamed bool) error {
 	if err := o.check(to); err != nil {
 		return err
 	}
 	changes := to == layout.Comfy && !o.Rename && slices.ContainsFunc(m.Layers, isSDNQ) || o.Requantize && o.For != ""
-	if m.Layout == to && !changes {
+	if m.Layout == to && !changes && !renamed {
 		return usage.Errorf("%s is in the %s layout already: there is nothing to move", m.Checkpoint.Path, to.Name)
 	}
 	return nil

@@ -31,7 +31,7 @@ func (e *encoding) whole() bool {
 
 // add takes a step, or yields it by itself after those that it has.
 func (g *group) add(s *plan.Step, yield func(stream.Task) bool) bool {
-	if s.Codec == nil || s.From != nil || s.Source.Size > smallTensor || s.Source.Size == 0 {
+	if s.Codec == nil || s.From != nil || s.Source.Gathered != nil || s.Source.Size > smallTensor || s.Source.Size == 0 {
 		return g.flush(yield) && g.step(s, yield)
 	}
 	e := g.encoding(s)

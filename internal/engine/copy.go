@@ -31,7 +31,7 @@ func writeLiterals(literals []plan.Literal, to []*bodies.Writer, yield func(stre
 // that. Small tensors go together with others.
 func copyTiles(c *checkpoint.Checkpoint, from checkpoint.Tensor, to *bodies.Writer, t safetensors.Tensor, yield func(stream.Task) bool) bool {
 	size, task := int64(256<<10), copyTile
-	if from.Size >= 1<<20 && to.MayCopy() {
+	if from.Size >= 1<<20 && from.Gathered == nil && to.MayCopy() {
 		size, task = 8<<20, copyLater
 	}
 	for off := int64(0); off < from.Size; off += size {

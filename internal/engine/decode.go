@@ -21,7 +21,7 @@ type Decoding struct {
 // NewDecoding prepares a layer to be restored in the dtype out.
 func NewDecoding(c *checkpoint.Checkpoint, l *layout.Layer, out safetensors.Dtype, r Resources) *Decoding {
 	d := &Decoding{Source: c, Layer: l, out: out, Resources: r}
-	if l.Codec != nil { // else the layer is not read
+	if l.Codec != nil && l.Apart == nil { // else the layer is not read, or several are
 		d.windows = d.newWindows()
 	}
 	return d
@@ -122,15 +122,17 @@ func (d *Decoding) read(w *stream.Worker, c codec.Codec, a tile.Area, parts [][]
 // bytes read for that.
 func (d *Decoding) codec(w *stream.Worker) (c codec.Codec, n int, err error) {
 	once, take := codec.Once(d.Layer.Codec)
-	if once == 0 {
+	if len(once) == 0 {
 		return d.Layer.Codec, 0, nil
 	}
-	part := d.Layer.Parts[once]
 	c, err = stream.Shared(w, d.Layer, func() (codec.Codec, error) {
-		src := make([]byte, part.Size)
-		n = len(src)
-		if err := d.Source.ReadSection(part, src, 0); err != nil {
-			return nil, err
+		src := make([][]byte, len(once))
+		for i, part := range once {
+			src[i] = make([]byte, d.Layer.Parts[part].Size)
+			n += len(src[i])
+			if err := d.Source.ReadSection(d.Layer.Parts[part], src[i], 0); err != nil {
+				return nil, err
+			}
 		}
 		return take(src), nil
 	})

@@ -39,8 +39,9 @@ const (
 	// the tensors of a stored layer.
 	RawBuffer = maxParts
 	// maxParts are the tensors of a layer: codes, three each for scales and
-	// zero points that are quantized themselves, two low-rank factors.
-	maxParts = 9
+	// zero points that are quantized themselves, two low-rank factors. A weight
+	// may be rows of four.
+	maxParts = 4 * 9
 )
 
 // tileMemory is how many bytes a tile may take.

@@ -37,9 +37,18 @@ type Layer struct {
 	Ambiguous bool
 	// Dtype of the weight before it was quantized, 0 if nothing says it.
 	OrigDtype safetensors.Dtype
+	// Apart is nil but for a weight that is rows of several layers.
+	Apart *Apart
 
 	alike  *opened
 	byRows bool // scales, in a format that has them in tiles
+}
+
+// Apart is of a weight that is rows of layers which are not stored as one, for whoever
+// restores it.
+type Apart struct {
+	Why  error  // they cannot be
+	Like *Layer // the one of most bits
 }
 
 // Renamed is a layer and what the header calls it.

@@ -35,15 +35,29 @@ func (t *transcoding) again(s *Step, why error) error {
 
 // nearest are the settings of a layer in the layout that it goes to.
 func (t *transcoding) nearest(l *layout.Layer, src codec.Source) (codec.Settings, error) {
+	apart := l.Apart != nil
+	if apart {
+		l = l.Apart.Like
+	}
 	stored, err := codec.ByName(l.Format)
 	if err != nil {
 		return codec.Settings{}, err
+	}
+	if apart && stored == codec.SDNQ() && t.staysSDNQ(stored, l.Dtype) {
+		given, err := codec.SaidOf(l.Options, l.Codec)
+		given.Dtype = "sdnq:" + given.Dtype
+		return given, err
 	}
 	if t.o.Layout == layout.SDNQ {
 		return codec.InSDNQ(stored, l.Options, l.Codec, t.kind(src)), nil
 	}
 	f, err := codec.ByName(app.Nearest(l.Dtype))
 	return codec.InNative(f, l.Codec), err
+}
+
+// staysSDNQ reports whether layers of SDNQ's are layers of SDNQ's in the output.
+func (t *transcoding) staysSDNQ(stored *codec.Format, dtype string) bool {
+	return (t.Rename || t.o.Layout == layout.SDNQ) && (t.o.For == nil || t.o.For.CheckLayer(stored, dtype) == nil)
 }
 
 // againNotes says of which layers the codes did not move.

@@ -13,6 +13,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // Inventory is what a checkpoint holds once its layers are restored: its plain
@@ -26,9 +27,9 @@ func Inventory(m *layout.Model) (tensors []checkpoint.Tensor, stored map[string]
 		return nil, nil, usage.Source(err)
 	}
 	tensors, stored = slices.Clone(m.Plain), map[string]*layout.Layer{}
-	kept := keptDtype(m.Plain)
+	dtype := DtypeIn(m)
 	for _, l := range m.Layers {
-		t := layerTensor(l, first(l.OrigDtype, kept))
+		t := layerTensor(l, dtype(l))
 		t.Size = 0
 		for _, one := range l.Tensors {
 			t.Size += one.Size
@@ -37,6 +38,13 @@ func Inventory(m *layout.Model) (tensors []checkpoint.Tensor, stored map[string]
 	}
 	slices.SortFunc(tensors, func(a, b checkpoint.Tensor) int { return strings.Compare(a.Name, b.Name) })
 	return tensors, stored, nil
+}
+
+// DtypeIn returns what tells the dtype of a weight before it was quantized: what its
+// layer says, else that of most kept bytes.
+func DtypeIn(m *layout.Model) func(l *layout.Layer) safetensors.Dtype {
+	kept := keptDtype(m.Plain)
+	return func(l *layout.Layer) safetensors.Dtype { return first(l.OrigDtype, kept) }
 }
 
 // stays reports whether a layer that is kept stays as it is stored.

@@ -34,7 +34,7 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 	if err := m.Failed(); err != nil {
 		return nil, usage.Source(err)
 	}
-	t := &transcoding{Model: m, TranscodeOptions: how, o: o, moved: map[moved]*codec.Move{}}
+	t := &transcoding{Model: m, TranscodeOptions: how, o: o, moved: map[moved]*codec.Move{}, dtype: DtypeIn(m)}
 	p := &Plan{Layout: o.Layout, Transcodes: true, Steps: make([]Step, 0, len(m.Plain)+len(m.Layers))}
 	for _, one := range m.Plain {
 		layer, _ := strings.CutSuffix(one.Name, ".weight")
@@ -102,11 +102,12 @@ type transcoding struct {
 	cannot reasons
 	given  givenSettings
 	moved  map[moved]*codec.Move
+	dtype  func(l *layout.Layer) safetensors.Dtype
 }
 
 // step moves one layer, or says why it cannot.
 func (t *transcoding) step(l *layout.Layer) (Step, error) {
-	dtype := first(l.OrigDtype, keptDtype(t.Plain))
+	dtype := t.dtype(l)
 	s := Step{Source: layerTensor(l, dtype), Layer: l.Name, Action: Quantize, Settings: &unset, From: l}
 	s.Names = t.o.Preset.MemoryNames(s.Source.Name)
 	move, err := t.move(l, dtype)
@@ -167,6 +168,8 @@ func (t *transcoding) move(l *layout.Layer, orig safetensors.Dtype) (*codec.Move
 func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind sdnq.Kind) (*codec.Move, error) {
 	stored, err := codec.ByName(l.Format)
 	switch {
+	case l.Apart != nil:
+		return nil, l.Apart.Why
 	case err != nil:
 		return nil, err
 	case codec.IsForeign(l.Codec) && l.Layout == layout.Comfy:

@@ -1,0 +1,70 @@
+package convert
+
+import (
+	"fmt"
+
+	"github.com/tensorpress/tensorpress/internal/bundle"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/names"
+	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/renamed"
+	"github.com/tensorpress/tensorpress/internal/source"
+	"github.com/tensorpress/tensorpress/internal/suggest"
+	"github.com/tensorpress/tensorpress/internal/usage"
+)
+
+// naming is whose names an output has.
+type naming struct {
+	names.Side
+	asked bool // else the source's
+	// component is the folder of the pipeline that is taken, "" for all of a source.
+	component string
+}
+
+func namingOf(word string) (naming, error) {
+	switch word {
+	case "", "keep":
+		return naming{}, nil
+	case "comfyui":
+		return naming{Side: names.ComfyUI, asked: true}, nil
+	case "diffusers":
+		return naming{Side: names.Diffusers, asked: true}, nil
+	}
+	return naming{}, usage.Errorf("`Names` %s: want comfyui, diffusers or keep%s", word, suggest.Hint(word, []string{"comfyui", "diffusers", "keep"}))
+}
+
+// forComfyUI reports whether the output is a file for ComfyUI.
+func (n naming) forComfyUI() bool { return n.asked && n.Side == names.ComfyUI }
+
+// of resolves what a command was given: with ComfyUI's names the output is one file, and
+// of a pipeline it holds the diffusion model.
+func (n *naming) of(s source.Source, dest string) (source.Source, string, error) {
+	if !n.forComfyUI() {
+		return s, dest, nil
+	}
+	switch {
+	case dest == "":
+		dest = "output.safetensors"
+	case bundle.IsFolder(dest):
+		return s, dest, usage.Errorf("%s must end in .safetensors: with ComfyUI's names the output is one file", dest)
+	}
+	folder, err := bundle.Denoiser(s)
+	n.component = folder
+	return s.In(folder), dest, err
+}
+
+// model is m with the names that were asked for. codes tells that its layers are moved
+// as they are stored.
+func (n naming) model(m *layout.Model, codes bool) (*layout.Model, []string, error) {
+	if !n.asked {
+		return m, nil, nil
+	}
+	if err := m.Failed(); err != nil {
+		return nil, nil, usage.Source(err)
+	}
+	m, notes, err := renamed.Model(m, renamed.Options{To: n.Side, Codes: codes, Dtype: plan.DtypeIn(m)})
+	if n.component != "" {
+		notes = append(notes, fmt.Sprintf("of the pipeline, the file holds %s alone", n.component))
+	}
+	return m, notes, err
+}
