@@ -26,8 +26,10 @@ type comfyKind struct {
 // What is said of kinds that are not read quantized.
 const (
 	plainOnly = "ComfyUI reads no quantized layers in it: it needs the plain file"
-	renamed   = "the names are those of diffusers, and ComfyUI renames and joins such tensors as it loads them and loses their scales: " +
-		"it needs a file with the model's own names"
+	renamed   = "the names are those of diffusers, and ComfyUI renames and joins such tensors as it loads them and loses their scales: " + given
+	unnamed   = "the names are those of diffusers, by which ComfyUI does not know the model: " + given
+	given     = "`Names` comfyui gives it the model's own, in one file"
+	// Of models whose names are not known here.
 	unknownNames = "the names are those of diffusers, by which ComfyUI does not know the model: it needs a file with the model's own names"
 	clipNames    = "ComfyUI takes a text encoder with such names for CLIP: it looks for model.layers.0.…"
 )
@@ -128,7 +130,7 @@ var comfyDiffusion = []comfyKind{
 		name: "Boogu Image", signs: []string{"double_stream_layers.0.img_instruct_attn.processor.img_to_q.weight"},
 		reads: "x_embedder.weight:0 time_caption_embed.caption_embedder.0.weight:0", texts: "qwen3vl_8b",
 	},
-	{name: "Lumina 2", signs: []string{"layers.0.norm1.linear.weight time_caption_embed. | ref_image_patch_embedder."}, why: unknownNames}, // it takes it for OmniGen 2
+	{name: "Lumina 2", signs: []string{"layers.0.norm1.linear.weight time_caption_embed. | ref_image_patch_embedder."}, why: unnamed}, // it takes it for OmniGen 2
 	{name: "OmniGen 2", signs: []string{"time_caption_embed.timestep_embedder.linear_1.bias"}, texts: "qwen25_3b"},
 	{
 		name: "LENS", signs: []string{"transformer_blocks.0.attn.norm_added_q.weight transformer_blocks.0.img_mlp.w1.weight"},
@@ -179,10 +181,10 @@ var comfyRenamed = []comfyKind{
 	{name: "Stable Diffusion 3", signs: []string{"transformer_blocks.0.attn.add_q_proj.weight pos_embed.proj.weight"}, why: renamed},
 	{name: "UNet", signs: []string{"conv_in.weight time_embedding.linear_1.weight down_blocks.0."}, why: renamed},
 	{name: "Flux, Chroma or their kin", signs: []string{"x_embedder.weight transformer_blocks.0.", "x_embedder.weight single_transformer_blocks.0."}, why: renamed},
-	{name: "Hunyuan Video", signs: []string{"context_embedder.token_refiner."}, why: unknownNames},
-	{name: "Wan", signs: []string{"blocks.0.attn1.to_q.weight condition_embedder.time_embedder.linear_1.weight patch_embedding.weight"}, why: unknownNames},
-	{name: "LTX", signs: []string{"transformer_blocks.0.scale_shift_table time_embed.emb. proj_in.weight"}, why: unknownNames},
-	{name: "LTX-2", signs: []string{"audio_proj_in.weight av_cross_attn_video_scale_shift."}, why: unknownNames},
+	{name: "Hunyuan Video", signs: []string{"context_embedder.token_refiner."}, why: unnamed},
+	{name: "Wan", signs: []string{"blocks.0.attn1.to_q.weight condition_embedder.time_embedder.linear_1.weight patch_embedding.weight"}, why: unnamed},
+	{name: "LTX", signs: []string{"transformer_blocks.0.scale_shift_table time_embed.emb. proj_in.weight"}, why: unnamed},
+	{name: "LTX-2", signs: []string{"audio_proj_in.weight av_cross_attn_video_scale_shift."}, why: unnamed},
 	{name: "PixArt", signs: []string{"adaln_single.emb.timestep_embedder.linear_1.weight pos_embed.proj.weight"}, why: renamed},
 	{name: "Mochi 1", signs: []string{"time_embed.caption_proj.weight time_embed.pooler."}, why: unknownNames},
 	{name: "CogVideoX", signs: []string{"patch_embed.text_proj.weight time_embedding.linear_1.weight"}, why: unknownNames},

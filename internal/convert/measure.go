@@ -4,6 +4,9 @@ import (
 	"context"
 
 	"github.com/tensorpress/tensorpress/internal/bundle"
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/verify"
 	"github.com/tensorpress/tensorpress/report"
 )
@@ -23,7 +26,13 @@ func (j *job) measure(ctx context.Context, o request, done func(n int64), r *rep
 	if !o.Measure {
 		return nil
 	}
-	v, err := verify.MeasureStaged(ctx, j.written(ctx, r.Dest), o.resources(), done)
+	models := j.written(ctx, r.Dest)
+	if j.asked.as.asked {
+		for i, one := range j.Models {
+			models[i].Layers, models[i].Plain = sourcesOf(one.Plan)
+		}
+	}
+	v, err := verify.MeasureStaged(ctx, models, o.resources(), done)
 	if err == nil {
 		r.Add(v)
 	}
@@ -40,4 +49,17 @@ func (j *job) written(ctx context.Context, dest string) (models []verify.Staged)
 		models = append(models, verify.Staged{Output: j.out.Written(ctx, part), Folder: one.Folder, Source: one.Checkpoint})
 	}
 	return models
+}
+
+// sourcesOf are the tensors of the source by the names of the output's.
+func sourcesOf(p *plan.Plan) (layers map[string]*layout.Layer, plain map[string]checkpoint.Tensor) {
+	layers, plain = map[string]*layout.Layer{}, map[string]checkpoint.Tensor{}
+	for i := range p.Steps {
+		if s := &p.Steps[i]; s.From != nil {
+			layers[s.Source.Name] = s.From
+		} else {
+			plain[s.Source.Name] = s.Source
+		}
+	}
+	return layers, plain
 }

@@ -5,6 +5,7 @@ package renamed
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -162,7 +163,27 @@ func (v *view) layer(o *names.Output) (*layout.Layer, error) {
 	if err == nil {
 		return l, nil
 	}
-	return v.stack(name, o, err), nil
+	return v.stack(name, o, shortened(err, o.Parts)), nil
+}
+
+// shortened is an error about layers without what their names begin with, so that those
+// of all blocks are one.
+func shortened(err error, parts []names.Part) error {
+	begin := parts[0].Source
+	for _, part := range parts {
+		for !strings.HasPrefix(part.Source, begin) {
+			begin = begin[:strings.LastIndexByte(strings.TrimSuffix(begin, "."), '.')+1]
+		}
+	}
+	text := err.Error()
+	for _, part := range parts {
+		short := strings.TrimSuffix(strings.TrimPrefix(part.Source, begin), ".weight")
+		if short != "" {
+			text = strings.ReplaceAll(text, part.Source, short)
+			text = strings.ReplaceAll(text, strings.TrimSuffix(part.Source, ".weight"), short)
+		}
+	}
+	return errors.New(text)
 }
 
 // first is the first part that is quantized.
@@ -233,7 +254,7 @@ func (v *view) gather(name string, o *names.Output) (*layout.Layer, error) {
 	}
 	from := v.first(o)
 	if !v.Codes && g.Rank > 0 && len(o.Parts) > 1 {
-		return nil, fmt.Errorf("low-rank parts of one add up to other bits")
+		return nil, errors.New("low-rank parts of one add up to other bits")
 	}
 	return v.gathered(name, o, g, from)
 }

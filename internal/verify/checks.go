@@ -271,7 +271,10 @@ func (v *verification) original(name string) (*engine.Original, bool) {
 	if l := v.sourceLayers[name]; l != nil {
 		return &engine.Original{Values: engine.NewStoredValues(v.source, l, engine.MaxTile(v.resources())/2, v.resources()), Shape: l.Shape(), Bytes: checkpoint.BytesOf(l.Tensors), Err: l.Err}, true
 	}
-	t, ok := v.source.Lookup(name)
+	t, ok := v.sourcePlain[name]
+	if v.sourcePlain == nil {
+		t, ok = v.source.Lookup(name)
+	}
 	return &engine.Original{Values: &engine.PlainValues{Source: v.source, Tensor: t}, Dtype: t.Dtype, Shape: t.Shape, Bytes: t.Size}, ok
 }
 

@@ -131,6 +131,7 @@ type verification struct {
 	model          *layout.Model
 	sourceModel    *layout.Model            // nil without a source
 	sourceLayers   map[string]*layout.Layer // of it, by their weights' names
+	sourcePlain    map[string]checkpoint.Tensor // where its own names are others
 	app            *app.App
 	checks         []*check
 }
@@ -182,7 +183,7 @@ func (v *verification) open() (err error) {
 // readSource finds the layers of a source that is quantized itself: what is
 // compared are their restored values.
 func (v *verification) readSource() (err error) {
-	if v.source == nil || v.only {
+	if v.source == nil || v.only || v.sourcePlain != nil {
 		return nil
 	}
 	if v.sourceModel, err = layout.Read(v.source, nil); err != nil {
@@ -222,6 +223,9 @@ type Staged struct {
 	// Layers are the only ones to compare, those of the source by the names of the
 	// output's weights; nil for all.
 	Layers map[string]*layout.Layer
+	// Plain are the plain tensors of a source of which the output has all layers under
+	// other names, Layers then the others; nil where the names are the source's.
+	Plain map[string]checkpoint.Tensor
 }
 
 // MeasureStaged compares the layers of outputs with their sources, which stay open.
@@ -238,7 +242,8 @@ func MeasureStaged(ctx context.Context, models []Staged, r engine.Resources, don
 	for _, one := range models {
 		part := &verification{Verification: v, checked: one.Output, folder: one.Folder, layersOnly: true, source: one.Source}
 		part.Options = Options{Threads: r.Threads, Memory: r.Memory}
-		part.sourceLayers, part.only = one.Layers, one.Layers != nil
+		part.sourceLayers, part.only = one.Layers, one.Layers != nil && one.Plain == nil
+		part.sourcePlain = one.Plain
 		parts = append(parts, part)
 		if err := part.open(); err != nil {
 			return nil, err
