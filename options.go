@@ -95,7 +95,8 @@ type TranscodeOptions struct {
 	Layout string
 	// Names is whose names the output has, as in [Options]. Where layers become one, or
 	// are split, their codes and scales move with their rows; which cannot is an error
-	// without Requantize.
+	// without Requantize. With ComfyUI's, layers of SDNQ's that no format of ComfyUI's
+	// holds stay as they are, unless Requantize or For says otherwise.
 	Names string
 	// Rename keeps SDNQ's layers as they are in the comfy layout, where each
 	// describes itself, instead of moving them to formats of ComfyUI's.

@@ -140,6 +140,8 @@ func planTranscode(c *checkpoint.Checkpoint, dest string, as naming, o Transcode
 	}
 	p.Preset, _ = preset.Recognise(rawConfig(c.Config), shapes(tensors))
 	how := plan.TranscodeOptions{Rename: o.Rename, Requantize: o.Requantize}
+	// Who has taken ComfyUI's names goes there, be it that a node reads some layers.
+	how.Mixed = as.forComfyUI() && p.Layout == layout.Comfy && !o.Rename && !o.Requantize && o.For == ""
 	how.Rows, how.Scales = o.Scale == "row", plainDtypes[o.ScaleDtype]
 	made, err := plan.Transcode(m, how, p)
 	if err != nil {

@@ -156,6 +156,7 @@ type Plan struct {
 	Warnings []string
 	// Transcodes says that it is the way of layers to another layout.
 	Transcodes bool
+	mixed      bool // layers that could not move stay SDNQ's
 	BytesIn    int64
 	BytesOut   int64
 }
@@ -304,7 +305,11 @@ func notesOf(p *Plan, o Options) []string {
 
 // instead says what to type for a layer that stock ComfyUI loads.
 func (p *Plan) instead(s *Step) string {
-	if p.Transcodes && s.Format == codec.SDNQ() {
+	switch {
+	case !p.Transcodes || s.Format != codec.SDNQ():
+	case p.mixed:
+		return "give `Requantize`"
+	default:
 		return "leave `Rename` out"
 	}
 	return app.Instead(s.Format, s.Dtype)

@@ -22,6 +22,8 @@ type TranscodeOptions struct {
 	// Rename keeps SDNQ's layers in the comfy layout as they are, where each
 	// describes itself, instead of moving them to ComfyUI's formats.
 	Rename bool
+	// Mixed keeps those alone that no format of ComfyUI's holds.
+	Mixed bool
 	codec.Native
 	// Requantize quantizes layers again that cannot move, from their values.
 	Requantize bool
@@ -35,7 +37,7 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 		return nil, usage.Source(err)
 	}
 	t := &transcoding{Model: m, TranscodeOptions: how, o: o, moved: map[moved]*codec.Move{}, dtype: DtypeIn(m)}
-	p := &Plan{Layout: o.Layout, Transcodes: true, Steps: make([]Step, 0, len(m.Plain)+len(m.Layers))}
+	p := &Plan{Layout: o.Layout, Transcodes: true, mixed: how.Mixed, Steps: make([]Step, 0, len(m.Plain)+len(m.Layers))}
 	for _, one := range m.Plain {
 		layer, _ := strings.CutSuffix(one.Name, ".weight")
 		p.Steps = append(p.Steps, Step{
@@ -179,7 +181,11 @@ func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind sdnq.Kind)
 	case t.o.Layout == layout.SDNQ:
 		return codec.FromNative(src, kind, stored, l.Options, l.Codec)
 	case !t.Rename && stored == codec.SDNQ():
-		return codec.ToNative(l.Codec, t.Native)
+		m, err := codec.ToNative(l.Codec, t.Native)
+		if err != nil && t.Mixed {
+			return codec.Renamed(src, l.Options, l.Codec)
+		}
+		return m, err
 	case stored == codec.SDNQ():
 		return codec.Renamed(src, l.Options, l.Codec)
 	}
@@ -227,7 +233,11 @@ func (t *transcoding) refused() error {
 		return nil
 	}
 	help := "`Requantize` quantizes them again, from their values"
-	if t.o.Layout == layout.Comfy && t.o.For == nil && !t.Rename {
+	switch {
+	case t.o.Layout != layout.Comfy || t.o.For != nil || t.Rename:
+	case t.Mixed:
+		help += ", and with `Rename` no others"
+	default:
 		help += "; `Rename` keeps SDNQ's layers as they are, which stock ComfyUI does not load"
 	}
 	return usage.Errorf("%d of %d layers of %s cannot move to the %s layout as they are: %s. %s",
