@@ -7,7 +7,7 @@ import (
 
 // addNames adds the flag of whose names an output has.
 func addNames(f *pflag.FlagSet, to *string) {
-	f.StringVar(to, "names", "", "whose names the output has: `comfyui, diffusers or keep` (default keep)")
+	f.StringVar(to, "names", "", "`SIDE` whose names the output has: comfyui, diffusers, or keep (default keep)")
 }
 
 func sideNames() []string { return []string{"comfyui", "diffusers", "keep"} }

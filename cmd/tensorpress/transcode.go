@@ -27,9 +27,15 @@ arithmetic: int8 with a scale a row or one scale, rotated or not, to
 int8_tensorwise; uint4 in groups to awq_w4a16, whose scales are BF16; float8
 with one scale to its namesake. --layout sdnq is the way back. Layers that
 cannot move are listed, and nothing is written, unless --requantize quantizes
-them again, from the values that they restore to.`,
+them again, from the values that they restore to.
+
+--names comfyui makes one file for ComfyUI of a folder of diffusers': tensors
+are renamed, and those that become one are joined, without rounding. Layers of
+SDNQ's that no format of ComfyUI's holds stay SDNQ's then. --names diffusers is
+the way back.`,
 		Example: `  tensorpress transcode models/sdnq-int8 model.safetensors --layout comfy
-  tensorpress transcode model.safetensors back.safetensors --layout sdnq`,
+  tensorpress transcode model.safetensors back.safetensors --layout sdnq
+  tensorpress transcode FLUX.1-dev-SDNQ flux.safetensors --layout comfy --names comfyui`,
 		Args: t.wants,
 	}, "0 1 2 3 130", t.run)
 	t.add(cmd)

@@ -178,7 +178,7 @@ def check(case, folder):
                 how.append("--requantize")
                 tensorpress("transcode", quantized, out, "--layout", "comfy", *how)
             report = json.loads(tensorpress("transcode", quantized, out, "--layout", "comfy", *how, "--dry-run", "--json"))
-            layers = sum(layer["action"] in ("move", "quantize") for layer in report["layers"])
+            layers = sum(layer["action"] != "keep" for layer in report["layers"])
             tensorpress("dequantize", quantized, restored, "--names", "comfyui")
             got, found = in_comfyui(restored, run)
             text = f"restored {distance(got, want):.4f} from diffusers'"

@@ -87,7 +87,7 @@ func (v *view) inventory() (all []names.Tensor) {
 // explain says whose fault it is that names cannot be given.
 func (v *view) explain(err error) error {
 	path := v.model.Checkpoint.Path
-	if problems, ok := err.(names.Problems); ok {
+	if problems := (names.Problems)(nil); errors.As(err, &problems) {
 		return usage.SourceErrorf("%s cannot be given %s's names: %w", path, v.To, problems)
 	}
 	return usage.Errorf("%s: %w: leave `Names` out", path, err)
