@@ -35,7 +35,7 @@ SDNQ's that no format of ComfyUI's holds stay SDNQ's then. --names diffusers is
 the way back.`,
 		Example: `  tensorpress transcode models/sdnq-int8 model.safetensors --layout comfy
   tensorpress transcode model.safetensors back.safetensors --layout sdnq
-  tensorpress transcode FLUX.1-dev-SDNQ flux.safetensors --layout comfy --names comfyui`,
+  tensorpress transcode flux-sdnq f.safetensors --layout comfy --names comfyui`,
 		Args: t.wants,
 	}, "0 1 2 3 130", t.run)
 	t.add(cmd)
