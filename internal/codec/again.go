@@ -32,7 +32,7 @@ func InSDNQ(f *Format, metadata pyjson.Object, c Codec, kind sdnq.Kind) Settings
 		s.GroupSize = alongRows(c, kind)
 	}
 	if f.Kin.Rotated {
-		told := s.With(f.Told(metadata, c))
+		told := s.With(f.SettingsFromMetadata(metadata, c))
 		s.Hadamard, s.HadamardGroupSize = true, orDefault(told.ConvRotGroupSize, rotationGroup)
 	}
 	return s

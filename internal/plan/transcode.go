@@ -180,7 +180,7 @@ func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind sdnq.Kind)
 	case stored == codec.SDNQ():
 		return codec.Renamed(src, l.Options, l.Codec)
 	}
-	return codec.Kept(stored, l.Options, l.Codec), nil
+	return codec.MoveAsIs(stored, l.Options, l.Codec), nil
 }
 
 // beside are the tensors that a layer has for its activations, which go with it

@@ -62,7 +62,7 @@ func (w *swizzled) encodeRows(dst, sides []byte, v tile.Values, rule *blockRule,
 	wide := w.padded(v.Area).Cols
 	stride := w.stride(wide)
 	finite = true
-	for i, rows := 0, w.together(v.Area); i < v.Rows; i += rows {
+	for i, rows := 0, w.rowsAtOnce(v.Area); i < v.Rows; i += rows {
 		rows = min(rows, v.Rows-i)
 		line := dst[i*wide*w.bits/8 : (i+rows)*wide*w.bits/8]
 		n := rows * v.Cols
