@@ -35,14 +35,14 @@ func CodebookLevels(t *dtype.Type) int { return int(t.Divisor) + 1 }
 //	l.Codes(codes, part) // each of them
 type Lloyd struct {
 	levels    []float32 // ascending
-	middles   []float32 // of a level and the next
+	middles   []float32 // between a level and the next
 	cells     []cell
 	fed       []int32  // levels with values in this step
 	reordered bool     // the last step changed the order of levels
-	hints     []uint16 // where the values of a group that is fed whole were found
+	hints     []uint16 // each value's level in the last step, for a group that is fed whole
 	scale     float64  // levels per unit, for a first guess
 	from      float64
-	ranked    ranked // the values of a group that is fed whole, if they are such
+	ranked    ranked // for a group that is fed whole and can be ranked
 }
 
 // cell is what a level was fed in this step.

@@ -49,8 +49,8 @@ func (o *sorted) fitOne(at, i int, s *Batch) bool {
 	return true
 }
 
-// moved returns a copy of levels that is not affected when levels that left the order
-// become infinite.
+// moved copies levels to the beginning of to, fills the rest of it with infinities, and
+// returns the copy.
 func moved(to, levels []float32) []float32 {
 	for i := copy(to, levels); i < len(to); i++ {
 		to[i] = float32(math.Inf(1))
@@ -58,7 +58,7 @@ func moved(to, levels []float32) []float32 {
 	return to[:len(levels)]
 }
 
-// steps takes those that are not for kernels.
+// steps runs the steps of the groups at hand until no end of a cell moves.
 func (o *sorted) steps() {
 	c := &o.cells
 	c.Find()

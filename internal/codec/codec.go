@@ -17,21 +17,23 @@ import (
 	"github.com/tensorpress/tensorpress/storage"
 )
 
-// Codec stores one weight, area by area; the bytes do not depend on the areas.
+// Codec stores one weight, area by area. The bytes do not depend on how the weight is
+// cut into areas.
 type Codec interface {
 	// Shape is that of the weight.
 	Shape() []int
 	// Tensors are what is stored; the codes come first.
 	Tensors() []tile.Tensor
 	Cut() tile.Cut
-	// Written is what of tensor i encoding an area fills.
+	// Written returns the bytes of stored tensor i that encoding an area fills.
 	Written(i int, a tile.Area) []tile.Span
-	// Needed is what of tensor i decoding an area takes.
+	// Needed returns the bytes of stored tensor i that decoding an area takes.
 	Needed(i int, a tile.Area) []tile.Span
-	// NewEncoder prepares one conversion of values of a dtype, in tiles that take at
-	// most that many bytes of memory.
+	// NewEncoder prepares to encode the weight once, from values of the dtype from, in
+	// tiles whose work takes at most memory bytes.
 	NewEncoder(from safetensors.Dtype, memory int) tile.Encoder
-	// Decode restores values in the dtype out: F32, BF16 or F16.
+	// Decode fills dst with the values of an area from the bytes that Needed names,
+	// computed as for a model of dtype out: F32, BF16 or F16.
 	Decode(dst []float32, src [][]byte, a tile.Area, out safetensors.Dtype, s *tile.Scratch)
 }
 
@@ -42,7 +44,7 @@ type Source struct {
 	Dtype safetensors.Dtype
 }
 
-// Format is one row: a way to store a layer.
+// Format is a row of the table: one way to store a layer.
 type Format struct {
 	// Name is what "format" in a layer's metadata says.
 	Name string
@@ -59,13 +61,13 @@ type Format struct {
 	Variant string
 	// Refuse says what is wrong with values of those flags.
 	Refuse func(s Settings) error
-	// ComfyUI is the first release that loads it, [AnyRelease] where it has
-	// long done so, "" if none does.
+	// ComfyUI is the first release of ComfyUI that loads the format, [AnyRelease] if
+	// every release in use does, "" if none does.
 	ComfyUI string
 	// Near is the nearest format that ComfyUI loads, where it does not load this.
 	Near string
-	// Embeddings is the first release of ComfyUI whose embeddings read it, "" if
-	// none do.
+	// Embeddings is the first release of ComfyUI that loads embeddings in the format,
+	// "" if none does.
 	Embeddings string
 	// Unsigned codes have no negative ones.
 	Unsigned bool
@@ -97,10 +99,10 @@ type Format struct {
 	Open func(l *Stored) (Codec, error)
 }
 
-// AnyRelease stands for every release of ComfyUI that knows formats of layers.
+// AnyRelease means every release of ComfyUI that knows quantized layers.
 const AnyRelease = "any"
 
-// Stored is a layer as found: its metadata and its tensors by role.
+// Stored is a layer as it was found: its metadata, and its tensors by role.
 type Stored struct {
 	Metadata pyjson.Object
 	Tensors  map[tile.Role]tile.Tensor
@@ -168,8 +170,8 @@ func Resolve(name string, sdnqLayout bool) (*Format, error) {
 	return sdnqFormat, nil
 }
 
-// match reports tensors that are missing, extra, or of another dtype or shape
-// than the codec stores.
+// match returns an error for tensors that are missing, extra, or of another dtype or
+// shape than the codec stores.
 func match(c Codec, l *Stored) error {
 	want := c.Tensors()
 	for _, w := range want {

@@ -100,7 +100,7 @@ func (t *Transcoding) writeParts(w *stream.Worker, s *plan.Step, src [][]byte, a
 	return dst
 }
 
-// checkFinite is [checkRestored] for an area whose stored bytes are at hand.
+// checkFinite is checkRestored for an area whose stored bytes are at hand.
 func (t *Transcoding) checkFinite(w *stream.Worker, s *plan.Step, src [][]byte, a tile.Area) error {
 	if surelyFinite(s.From.Parts, src) {
 		return nil

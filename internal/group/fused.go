@@ -281,7 +281,7 @@ func (f *Fused) firstNaNs(v tile.Values, size int, s *batch) {
 // rangeAt returns the measured range of group i of a batch.
 func (f *Fused) rangeAt(i int, s *batch) tile.Range { return f.RangeFrom(s.lo[i], s.hi[i]) }
 
-// RangeFrom returns the range for the lo and hi that [Fused.measure] found; lo is
+// RangeFrom returns the range for the lo and hi that Fused.measure found; lo is
 // ignored if only the greatest magnitude counts.
 func (f *Fused) RangeFrom(lo, hi float32) tile.Range {
 	switch {

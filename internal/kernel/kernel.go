@@ -156,7 +156,7 @@ func ScaleFrom(x []float32, scale, zero float32) { active.scaleFrom(x, scale, ze
 
 // Rotate multiplies consecutive groups of n values, a power of 2 from 4 on, by
 // the symmetric Hadamard matrix H of that size whose entries are ±entry, signed
-// as [rotation.Rotate] says. Each result is a chain of fused multiply-adds, with
+// as package rotation says. Each result is a chain of fused multiply-adds, with
 // one rounding a step: from 0, for k = 0, 1, …, n-1: sum = x[k]·H[k][j] + sum.
 // A negative zero, to which only tiny sums round, becomes a positive one.
 func Rotate(x []float32, n int, entry float32) { active.rotate(x, n, entry) }

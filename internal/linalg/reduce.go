@@ -16,7 +16,7 @@ type reduction struct {
 	strips     []float64
 	reflectors []float64 // a row each, of size
 	factors    []float64
-	d, e       []float64 // as in [tridiagonal]
+	d, e       []float64 // as in tridiagonal
 
 	// For each column of the panel, v and w, of which v·wᵀ + w·vᵀ is still to be
 	// taken off the matrix: as rows, and as columns.

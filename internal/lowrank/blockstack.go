@@ -6,8 +6,8 @@ import (
 )
 
 // blockStack is a list of matrices of one size, which are added one by one and read in
-// parts. With a spill file, all but the last one can be moved there: matrix i at i
-// times its size behind place.
+// parts. With a spill file, matrices can be moved there: matrix i lies at i times its
+// size after place.
 type blockStack[T float32 | float64] struct {
 	pool  *spares[T]
 	list  [][]T // nil for a matrix in the file

@@ -134,7 +134,7 @@ func storedName(s *Step) string {
 	return s.Format.Name
 }
 
-// loads asks the application about a layer; [checkFor] asks about the output.
+// loads asks the application about a layer; checkFor asks about the output.
 func (t *transcoding) loads(s *Step) error {
 	if t.o.For == nil {
 		return nil

@@ -25,7 +25,7 @@ type write struct {
 
 const (
 	// A batch is written as soon as it reaches one of these; maxGroupBytes bounds a
-	// [taskGroup].
+	// taskGroup.
 	enoughDone    = 192 << 10
 	maxGroupBytes = 256 << 10
 	enoughBytes   = 128 << 10

@@ -31,7 +31,7 @@ type ScaleRule struct {
 	// scale returns what values are multiplied by and what is stored; a
 	// factor of 0 stands for a weight without values, all codes zero.
 	scale func(amax float32) (factor, scale float32)
-	// inverted: scale is that of [inverted], which finds those of many rows.
+	// inverted: scale is that of inverted, which finds those of many rows.
 	inverted bool
 	// divide: values are divided by the factor, not multiplied.
 	divide bool
