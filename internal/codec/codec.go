@@ -52,10 +52,11 @@ type Format struct {
 	Bits    int
 	Storage safetensors.Dtype
 	Max     float64
-	// Scales are the formats that --scale makes of this one, itself included;
-	// nil where it has no meaning.
+	// Scales are the formats that --scale selects from this one, by its values, itself
+	// included; nil if the format has no choice.
 	Scales map[string]string
-	// Takes are the flags that it knows of those that only some formats do.
+	// Takes are the flags of settings, among those that only some formats have, that
+	// apply to this one.
 	Takes []string
 	// Variant is the only one of [Settings.Variant] that it has, "" for none.
 	Variant string
@@ -64,14 +65,14 @@ type Format struct {
 	// ComfyUI is the first release of ComfyUI that loads the format, [AnyRelease] if
 	// every release in use does, "" if none does.
 	ComfyUI string
-	// Near is the nearest format that ComfyUI loads, where it does not load this.
+	// Near is the nearest format that ComfyUI loads, for one that it does not load.
 	Near string
 	// Embeddings is the first release of ComfyUI that loads embeddings in the format,
 	// "" if none does.
 	Embeddings string
 	// Unsigned codes have no negative ones.
 	Unsigned bool
-	// ReadOnly says why no layer is written in it, "" where layers are.
+	// ReadOnly says why no layer is written in the format, "" if layers are.
 	ReadOnly string
 	// ScaleText is what shares a scale, in a table's words: "row", "block",
 	// "group 16". "" where the metadata tell it, as they do for SDNQ's, or where it
@@ -86,10 +87,11 @@ type Format struct {
 	NamesBlock  bool
 	// Kin is the nearest of SDNQ's dtypes.
 	Kin Kin
-	// told adds to settings what metadata and tensors of this format alone tell.
+	// told adds to settings what the metadata and tensors of this format alone tell.
 	told func(g *storage.Settings, metadata pyjson.Object, c Codec)
-	// toSDNQ are the settings with which SDNQ has the same codes and scales, nil where
-	// it has not; fromSDNQ are the layers of SDNQ's that become this format.
+	// toSDNQ returns the settings with which SDNQ has the same codes and scales; nil if
+	// SDNQ has no such thing. fromSDNQ are the layers of SDNQ's that can be moved to
+	// this format.
 	toSDNQ   func(metadata pyjson.Object, c Codec) (Settings, error)
 	fromSDNQ []origin
 	// make resolves settings for a source; the error says what cannot hold it.
