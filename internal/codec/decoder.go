@@ -10,18 +10,18 @@ func Scheme(c Codec) *sdnq.Scheme {
 	return s
 }
 
-// Near returns a codec that decodes to nearly the same values in a fraction of the
-// time, or nil if there is none.
-func Near(c Codec) Codec {
+// Approximate returns a codec that decodes to nearly the same values in a fraction of
+// the time, or nil if there is none.
+func Approximate(c Codec) Codec {
 	if s := Scheme(c); s != nil && s.Hadamard > 0 {
 		return sdnq.Decoder{Scheme: s, Approximate: true}
 	}
 	return nil
 }
 
-// Once returns the number of the stored tensor that every area takes all of, 0 for
-// none, and what makes a codec of its content that needs it no more.
-func Once(c Codec) (tensor int, take func(src []byte) Codec) {
+// SharedTensor returns the index of the stored tensor that every area needs whole, 0
+// for none, and a function that makes of its content a codec that need not read it.
+func SharedTensor(c Codec) (tensor int, withShared func(src []byte) Codec) {
 	d, ok := decoder(c)
 	if !ok {
 		return 0, nil
@@ -29,9 +29,10 @@ func Once(c Codec) (tensor int, take func(src []byte) Codec) {
 	return d.SharedTensor(), func(src []byte) Codec { return d.WithShared(src) }
 }
 
-// ByRows returns a codec that takes codes by rows, and what puts them so, see
-// [sdnq.Scheme.Straighten], where they lie by columns; else nil.
-func ByRows(c Codec) (byRows Codec, straighten func(dst, src []byte, column int)) {
+// ByRows returns, for a layer whose codes are stored column by column, a codec that
+// takes them in row-major order and the function that transposes them, see
+// [sdnq.Scheme.Transpose]; nil for other layers.
+func ByRows(c Codec) (byRows Codec, transpose func(dst, src []byte, column int)) {
 	d, ok := decoder(c)
 	if !ok || !d.Transposed {
 		return nil, nil
@@ -40,7 +41,7 @@ func ByRows(c Codec) (byRows Codec, straighten func(dst, src []byte, column int)
 	return d, d.Transpose
 }
 
-// decoder returns what restores a layer of SDNQ's; ok is false for others.
+// decoder returns the decoder of a layer of SDNQ's; ok is false for other layers.
 func decoder(c Codec) (d sdnq.Decoder, ok bool) {
 	if s := Scheme(c); s != nil {
 		return s.Decoder(), true

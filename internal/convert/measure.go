@@ -17,7 +17,7 @@ func (j *job) work(o request) int64 {
 }
 
 // measure adds the layers' errors to a report, if they are asked for: it reads
-// what is staged, tile by tile, and compares it with the source, as [Verify]
+// what is staged, tile by tile, and compares it with the source, as [verify.Verify]
 // does.
 func (j *job) measure(ctx context.Context, o request, done func(n int64), r *report.Report) error {
 	if !o.Measure {

@@ -60,7 +60,7 @@ func shelvedSearch(t *testing.T, rows, columns, rank int, s tile.Spill) *Search 
 		t.Fatal(ok, err)
 	}
 	if l.Memory() > before/2 {
-		t.Errorf("takes %d bytes, %d without a shelf", l.Memory(), before)
+		t.Errorf("takes %d bytes, %d without a file", l.Memory(), before)
 	}
 	return l
 }
