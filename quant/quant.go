@@ -41,16 +41,16 @@ type Tensor struct {
 // [storage.Settings.AllowNonfinite] is not set.
 type NonfiniteError = tile.NonfiniteError
 
-// Quantize stores a weight of that shape, given row by row. Names of dtypes are those
-// of the comfy layout: "float8_e4m3fn" is ComfyUI's, "sdnq:float8_e4m3fn" SDNQ's. Where
-// no dtype is said, it is int8_tensorwise. What the settings cannot store is an error
-// that says why; a value that is not finite is a *[NonfiniteError].
+// Quantize stores a weight of that shape, which has two dimensions, given row by row.
+// Names of dtypes are those of the comfy layout: "float8_e4m3fn" is ComfyUI's,
+// "sdnq:float8_e4m3fn" SDNQ's. Where no dtype is said, it is int8_tensorwise. What the
+// settings cannot store is an error that says why; a value that is not finite is a
+// *[NonfiniteError].
 func Quantize(w []float32, shape []int, s storage.Settings) (*Quantized, error) {
-	values := 1
-	for _, n := range shape {
-		values *= n
+	if len(shape) != 2 {
+		return nil, fmt.Errorf("shape %v, want two dimensions", shape)
 	}
-	if values != len(w) {
+	if values := shape[0] * shape[1]; values != len(w) {
 		return nil, fmt.Errorf("%d values for shape %v, want %d", len(w), shape, values)
 	}
 	all := codec.Default().With(s)
@@ -76,7 +76,9 @@ func Quantize(w []float32, shape []int, s storage.Settings) (*Quantized, error) 
 	return q, nil
 }
 
-// Dequantize restores the values of a weight, row by row, in single precision.
+// Dequantize restores the values of a weight, row by row, in single precision. Formats
+// that are padded to whole blocks, nvfp4 and mxfp8, do not say to what shape they are
+// to be cut: of them it is the padded weight.
 func Dequantize(q *Quantized) ([]float32, error) {
 	metadata, err := pyjson.ParseObject(q.Metadata)
 	if err != nil {
