@@ -24,7 +24,7 @@ type LayerError struct {
 	Name string `json:"name"`
 	Figures
 	// What the layer is stored as, and the bytes of it and of the source's
-	// weight. An [Inspection] has them in its JSON.
+	// weight. They do not go to JSON: an [Inspection] has them there.
 	Dtype              string `json:"-"`
 	Shape              []int  `json:"-"`
 	Bytes, BytesSource int64  `json:"-"`
