@@ -9,6 +9,7 @@ import (
 	"io"
 	"path"
 	"path/filepath"
+	"strings"
 )
 
 // Source gives access to files by name. A checkpoint is recognised by the names, as in
@@ -86,6 +87,33 @@ func At(s Source, name string) Source {
 }
 
 func (a at) String() string { return cmp.Or(a.Source.String(), ".") + "/" + a.name }
+
+// List lists the files below the folder, or the one file that it is, for those who wrap
+// it: a run reads the whole source, see Whole.
+func (a at) List(ctx context.Context) (names []string, err error) {
+	all, err := a.Source.List(ctx)
+	if err != nil || a.name == "." {
+		return all, err
+	}
+	for _, name := range all {
+		if name == a.name {
+			return []string{path.Base(name)}, nil
+		}
+		if below, ok := strings.CutPrefix(name, a.name+"/"); ok {
+			names = append(names, below)
+		}
+	}
+	return names, nil
+}
+
+// Open opens a file of the folder, or, of a file, what lies beside it.
+func (a at) Open(ctx context.Context, name string) (File, error) {
+	folder := a.name
+	if ext := path.Ext(folder); ext == ".safetensors" || ext == ".json" {
+		folder = path.Dir(folder)
+	}
+	return a.Source.Open(ctx, path.Join(folder, name))
+}
 
 // Whole returns the source that contains it, and its name there.
 func (a at) Whole() (s Source, name string) { return a.Source, a.name }

@@ -42,17 +42,16 @@ type Tensor struct {
 // [storage.Settings.AllowNonfinite] is set.
 type NonfiniteError = tile.NonfiniteError
 
-// Quantize stores a weight of that shape, whose values are given in row-major order.
+// Quantize stores a weight of that shape, which has two dimensions and whose values are given in row-major order.
 // Names of dtypes are those of the comfy layout: "float8_e4m3fn" is ComfyUI's,
 // "sdnq:float8_e4m3fn" SDNQ's; the default is int8_tensorwise. The error says why the
 // settings cannot store the weight; for a value that is not finite it is a
 // *[NonfiniteError].
 func Quantize(w []float32, shape []int, s storage.Settings) (*Quantized, error) {
-	values := 1
-	for _, n := range shape {
-		values *= n
+	if len(shape) != 2 {
+		return nil, fmt.Errorf("shape %v, want two dimensions", shape)
 	}
-	if values != len(w) {
+	if values := shape[0] * shape[1]; values != len(w) {
 		return nil, fmt.Errorf("%d values for shape %v, want %d", len(w), shape, values)
 	}
 	all := codec.Default().With(s)
@@ -78,7 +77,9 @@ func Quantize(w []float32, shape []int, s storage.Settings) (*Quantized, error) 
 	return q, nil
 }
 
-// Dequantize restores the values of a weight as float32, in row-major order.
+// Dequantize restores the values of a weight as float32, in row-major order. Formats
+// that are padded to whole blocks, nvfp4 and mxfp8, do not say what shape they had: of
+// them it is the padded weight.
 func Dequantize(q *Quantized) ([]float32, error) {
 	metadata, err := pyjson.ParseObject(q.Metadata)
 	if err != nil {

@@ -1,5 +1,6 @@
 // Package report holds what a run did or would do, what verification found, and
-// what is in a checkpoint, as values that go to JSON and come back the same.
+// what is in a checkpoint, as values that go to JSON and come back the same, but for
+// what the doc of a field says.
 package report
 
 import "strconv"

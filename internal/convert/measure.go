@@ -33,7 +33,7 @@ func (j *job) measure(ctx context.Context, o request, done func(n int64), r *rep
 // written are the models of the output as they lie where they were written to.
 func (j *job) written(ctx context.Context, dest string) (models []verify.Staged) {
 	for _, one := range j.Models {
-		part := one.Folder
+		part := "" // the whole output, in which the model has its folder
 		if !bundle.IsFolder(dest) {
 			part = one.Plan.Files[0].Name
 		}
