@@ -1,6 +1,15 @@
 package tensorpress
 
-import "github.com/tensorpress/tensorpress/files"
+import (
+	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/storage"
+)
+
+// What is said of how layers are stored; package storage has the fields.
+type (
+	Settings = storage.Settings
+	Rule     = storage.Rule
+)
 
 // Options are the decisions of [Quantize]; the zero value takes the defaults.
 // Pointers are nil where nothing is said, since a config may say it then.

@@ -24,7 +24,6 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/internal/verify"
 	"github.com/tensorpress/tensorpress/report"
-	"github.com/tensorpress/tensorpress/storage"
 )
 
 // Kinds of errors, for errors.Is. All others are the system's: a disk that is
@@ -38,12 +37,6 @@ var (
 	// ErrSource: the source is damaged, inconsistent, of no supported kind, or
 	// holds NaN or infinity where it is to be quantized.
 	ErrSource = usage.ErrSource
-)
-
-// What is said of how layers are stored; package storage has the fields.
-type (
-	Settings = storage.Settings
-	Rule     = storage.Rule
 )
 
 // What calls return; package report has their JSON.
