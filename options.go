@@ -1,6 +1,15 @@
 package tensorpress
 
-import "github.com/tensorpress/tensorpress/files"
+import (
+	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/storage"
+)
+
+// What is said of how layers are stored; package storage has the fields.
+type (
+	Settings = storage.Settings
+	Rule     = storage.Rule
+)
 
 // Options are the decisions of [Quantize]; the zero value takes the defaults. A nil
 // pointer leaves a decision to the config or, without one, to the default.

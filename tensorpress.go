@@ -24,7 +24,6 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/internal/verify"
 	"github.com/tensorpress/tensorpress/report"
-	"github.com/tensorpress/tensorpress/storage"
 )
 
 // Kinds of errors, for errors.Is. All others are the system's: a disk that is
@@ -38,12 +37,6 @@ var (
 	// ErrSource says that the source is damaged, inconsistent or of no supported kind,
 	// or holds NaN or infinity in a weight to be quantized.
 	ErrSource = usage.ErrSource
-)
-
-// The settings that say how layers are stored; package storage documents the fields.
-type (
-	Settings = storage.Settings
-	Rule     = storage.Rule
 )
 
 // The results of calls; package report documents their fields and their JSON.

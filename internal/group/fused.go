@@ -181,8 +181,9 @@ func (f *Fused) encodeMeasured(codes []byte, v tile.Values, measured []tile.Rang
 			}
 		}
 		if unit*f.Grid.Group >= v.Col {
-			s.hi = append(s.hi[:0], f.Greatest(r))
-			f.Groups.Collect(s.side, s.steps, s.hi)
+			hi := tile.Sized(&s.hi, 1)
+			hi[0] = f.Greatest(r)
+			f.Groups.Collect(s.side, s.steps, hi)
 		}
 	})
 	return err
