@@ -220,7 +220,7 @@ func TestInterleavedGroupsAreSorted(t *testing.T) {
 			sorted[place(i)] = v
 		}
 		f, apart := fused(g), fused(&Grid{Group: long})
-		f.Apart = apart
+		f.Deinterleaved = apart
 		got, want, s := make([]byte, g.Values), make([]byte, g.Values), new(tile.Scratch)
 		side, scales := new(Companions), new(Companions)
 		if err := errors.Join(f.Encode(got, values(0, w), nil, side, s), apart.Encode(want, values(0, sorted), nil, scales, s)); err != nil {
