@@ -1,20 +1,29 @@
 package tensorpress
 
-import "github.com/tensorpress/tensorpress/files"
+import (
+	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/storage"
+)
 
-// Options are the decisions of [Quantize]; the zero value takes the defaults.
-// Pointers are nil where nothing is said, since a config may say it then.
+// What is said of how layers are stored; package storage has the fields.
+type (
+	Settings = storage.Settings
+	Rule     = storage.Rule
+)
+
+// Options are the decisions of [Quantize]; the zero value takes the defaults. A nil
+// pointer leaves a decision to the config or, without one, to the default.
 type Options struct {
-	// Layer is how layers are stored.
+	// Layer says how layers are stored.
 	Layer Settings
-	// Rules say otherwise of some: for each weight, the first rule whose pattern finds
-	// its name counts.
+	// Rules override Layer for some weights: for each weight, the first rule whose
+	// pattern finds its name applies.
 	Rules []Rule
 	// Keep and Only are regular expressions in Python's syntax, searched anywhere in
-	// the full names of tensors. What Keep finds is left as it is, whatever else is
-	// said; where Only is given, so is all that it does not find.
+	// the full names of tensors. A tensor that Keep finds is left as it is, whatever
+	// the other options say; with Only, so is every tensor that Only does not find.
 	Keep, Only []string
-	// Layout is "sdnq" or "comfy"; "" is sdnq where a config.json is there, else comfy.
+	// Layout is "sdnq" or "comfy"; "" is sdnq if the source has a config.json, else comfy.
 	Layout string
 	// Names is whose names the output has: "comfyui" or "diffusers"; "" or "keep" leaves
 	// them. All that is said of layers is of those names. With ComfyUI's the output is
@@ -22,41 +31,45 @@ type Options struct {
 	// model alone.
 	Names string
 
-	// Preset names the model family of whose layers some are kept, see [Presets], or is
-	// "none" or "generic"; "" or "auto" is the one that is recognised.
+	// Preset names the model family that decides which layers are kept, see [Presets],
+	// or is "none" or "generic"; "" or "auto" recognises the family.
 	Preset string
-	// Conv and Embedding quantize those layers too, in SDNQ's dtypes.
+	// Conv and Embedding quantize convolutions and embeddings too, in SDNQ's dtypes.
 	Conv, Embedding bool
-	// SkipKeys keeps what SDNQ's own list says, in the sdnq layout; nil is true.
+	// SkipKeys keeps the layers in SDNQ's own list for the family, in the sdnq layout;
+	// nil is true.
 	SkipKeys *bool
-	// MinNumel and MinChannels keep weights of fewer values, or columns. nil is 16384
-	// and 32 in the sdnq layout, else none.
+	// MinNumel and MinChannels keep weights with fewer values, or columns. nil is 16384
+	// and 32 in the sdnq layout, and no minimum in the comfy layout.
 	MinNumel, MinChannels *int
 
-	// Config is the path of an SDNQ config, or of a config.json that holds one, whose
-	// settings are taken where Layer and Rules say nothing.
+	// Config is the path of an SDNQ config, or of a config.json that holds one. Its
+	// settings apply where Layer and Rules say nothing.
 	Config string
-	// Like is a quantized model whose settings are taken, layer by layer; nil for none.
+	// Like is a quantized model whose settings are copied, layer by layer; nil for
+	// none.
 	Like files.Source
-	// LayerConfig is the path of a layer config of convert_to_quant's.
+	// LayerConfig is the path of a layer config in convert_to_quant's format.
 	LayerConfig string
 
-	// For is "comfyui", "sdnext", "diffusers", "transformers" or "invokeai": what that
-	// application would not load is an error; "" is none of them.
+	// For names the application that must be able to load the output: "comfyui",
+	// "sdnext", "diffusers", "transformers" or "invokeai"; "" for none. A layer that it
+	// would not load is an error.
 	For string
-	// AcceptUnscaledFP8 takes 8-bit floats without any scale for plain numbers.
+	// AcceptUnscaledFP8 treats 8-bit floats without a scale as plain numbers.
 	AcceptUnscaledFP8 bool
-	// QuantizationMetadata describes layers in the header too, in the comfy layout.
+	// QuantizationMetadata describes the layers in the file's header as well, in the comfy
+	// layout.
 	QuantizationMetadata bool
-	// ShardSize is the most bytes of weights in a file of a folder, 0 for 5 GB.
+	// ShardSize is the most bytes of weights in one file of a folder, 0 for 5 GB.
 	ShardSize int64
-	// Force replaces dest if it is an output and holds nothing else; a sink that is no
-	// path is told to.
+	// Force replaces dest if it is an output and holds nothing else. A sink other than
+	// a path is told to replace what it has.
 	Force bool
-	// CopyWeights copies weight files that the output does not describe, too.
+	// CopyWeights also copies weight files that the output does not describe.
 	CopyWeights bool
 	// Measure adds the error of every layer to the report: what was written is read
-	// once more, with the source, before it is at dest.
+	// once more and compared with the source, before it appears at dest.
 	Measure bool
 
 	// Threads is how many tiles are worked on at a time, 0 for one a core. There are

@@ -21,6 +21,7 @@ import (
 	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/fixture"
+	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -317,6 +318,25 @@ func TestStoredFolders(t *testing.T) {
 				t.Errorf("%+v, %v", v, err)
 			}
 		})
+	}
+}
+
+// TestMeasuredPipeline: the errors of a pipeline's layers are measured before it is in
+// its place, where it was quantized and where its layers are requantized.
+func TestMeasuredPipeline(t *testing.T) {
+	source, made := pipelineSource(t), filepath.Join(t.TempDir(), "made")
+	o := tensorpress.Options{Layer: tensorpress.Settings{Dtype: "uint4", GroupSize: new(16)}, Measure: true}
+	again := tensorpress.TranscodeOptions{Layout: "comfy", Requantize: true}
+	for _, dest := range []files.Sink{files.Dir(made), &memory{name: "mem/made", reads: true}} {
+		if r, err := tensorpress.Quantize(t.Context(), files.Dir(source), dest, o); err != nil || r.Total == nil {
+			t.Errorf("%s: %+v, %v", dest, r, err)
+		}
+	}
+	for _, dest := range []files.Sink{files.Dir(made + "2"), &memory{name: "mem/again", reads: true}} {
+		r, err := tensorpress.Transcode(t.Context(), files.Dir(made), dest, again)
+		if err != nil || !slices.ContainsFunc(r.Layers, func(l report.Layer) bool { return l.Figures != nil }) {
+			t.Errorf("%s: %+v, %v", dest, r, err)
+		}
 	}
 }
 

@@ -24,7 +24,6 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/internal/verify"
 	"github.com/tensorpress/tensorpress/report"
-	"github.com/tensorpress/tensorpress/storage"
 )
 
 // Kinds of errors, for errors.Is. All others are the system's: a disk that is
@@ -32,29 +31,23 @@ import (
 // too, and what is not there an fs.ErrNotExist. Texts name fields of options in
 // backquotes.
 var (
-	// ErrUsage: what was asked for does not exist, contradicts itself, or would
+	// ErrUsage says that what was asked for does not exist, contradicts itself, or would
 	// overwrite something.
 	ErrUsage = usage.Err
-	// ErrSource: the source is damaged, inconsistent, of no supported kind, or
-	// holds NaN or infinity where it is to be quantized.
+	// ErrSource says that the source is damaged, inconsistent or of no supported kind,
+	// or holds NaN or infinity in a weight to be quantized.
 	ErrSource = usage.ErrSource
 )
 
-// What is said of how layers are stored; package storage has the fields.
-type (
-	Settings = storage.Settings
-	Rule     = storage.Rule
-)
-
-// What calls return; package report has their JSON.
+// The results of calls; package report documents their fields and their JSON.
 type (
 	Report       = report.Report
 	Verification = report.Verification
 	Inspection   = report.Inspection
 )
 
-// Quantize writes source, quantized, to dest. Nothing is at dest before all of
-// it is; an error leaves nothing behind.
+// Quantize reads source, quantizes its weights and writes the result to dest. Nothing
+// appears at dest before all of it is written; an error leaves nothing behind.
 func Quantize(ctx context.Context, source files.Source, dest files.Sink, o Options) (*Report, error) {
 	return convert.Quantize(ctx, source, dest, convert.Options(o))
 }
@@ -65,9 +58,9 @@ func Plan(ctx context.Context, source files.Source, dest files.Sink, o Options) 
 	return convert.Plan(ctx, source, dest, convert.Options(o))
 }
 
-// Dequantize writes source to dest with every quantized layer as a plain
-// tensor. Kept tensors stay as they are. Of a pipeline, the components that hold
-// quantized layers are restored and all else is copied.
+// Dequantize writes source to dest with every quantized layer restored to a plain
+// tensor. All other tensors stay as they are. Of a pipeline, the components with
+// quantized layers are restored, and everything else is copied.
 func Dequantize(ctx context.Context, source files.Source, dest files.Sink, o DequantizeOptions) (*Report, error) {
 	return convert.Dequantize(ctx, source, dest, convert.DequantizeOptions(o))
 }
@@ -78,10 +71,10 @@ func PlanDequantize(ctx context.Context, source files.Source, dest files.Sink, o
 	return convert.PlanDequantize(ctx, source, dest, convert.DequantizeOptions(o))
 }
 
-// Transcode writes source, whose layers are quantized, to dest in another
-// layout. Codes are moved as they are and never rounded again; where a format
-// has its scales in another dtype, or a layer is quantized again, the report has
-// the error that it adds.
+// Transcode writes source, whose layers are quantized, to dest in the other layout.
+// Codes are moved as they are and never rounded again. If a format stores its scales in
+// another dtype, or a layer is quantized again, the report has the error that this
+// adds.
 func Transcode(ctx context.Context, source files.Source, dest files.Sink, o TranscodeOptions) (*Report, error) {
 	return convert.Transcode(ctx, source, dest, convert.TranscodeOptions(o))
 }
@@ -92,10 +85,10 @@ func PlanTranscode(ctx context.Context, source files.Source, dest files.Sink, o 
 	return convert.PlanTranscode(ctx, source, dest, convert.TranscodeOptions(o))
 }
 
-// Migrate writes source, whose codes have scales as older or other programs name
-// them, or whose layers describe themselves, to dest in the comfy layout as
-// ComfyUI loads it today. Names, shapes of scales and metadata change; weights
-// are copied byte for byte.
+// Migrate writes source to dest in the comfy layout as ComfyUI loads it today. The
+// layers of source describe themselves, or have scales under the names of older or
+// other programs. Names, shapes of scales and metadata change; codes are copied byte
+// for byte.
 func Migrate(ctx context.Context, source files.Source, dest files.Sink, o MigrateOptions) (*Report, error) {
 	return convert.Migrate(ctx, source, dest, convert.MigrateOptions(o))
 }
@@ -106,16 +99,15 @@ func PlanMigrate(ctx context.Context, source files.Source, dest files.Sink, o Mi
 	return convert.PlanMigrate(ctx, source, dest, convert.MigrateOptions(o))
 }
 
-// Verify reads a whole checkpoint, or all of a pipeline's: is it sound, does
-// every layer decode, would an application load it, and how far are its
-// weights from a source's. What it finds is in the result; the error is for
-// what kept it from looking.
+// Verify reads a whole checkpoint, or all of a pipeline: is it sound, does every layer
+// decode, would an application load it, and how far are its weights from those of a
+// source. The findings are in the result; an error says what prevented looking.
 func Verify(ctx context.Context, checkpoint files.Source, o VerifyOptions) (*Verification, error) {
 	return verify.Verify(ctx, checkpoint, verify.Options(o))
 }
 
-// Inspect reads headers and metadata, no weights. In a pipeline, names begin
-// with the folder of their component.
+// Inspect reads headers and metadata, but no weights. Of a pipeline, the names begin
+// with the folder of the component.
 func Inspect(ctx context.Context, checkpoint files.Source) (*Inspection, error) {
 	return verify.Inspect(ctx, checkpoint)
 }

@@ -13,7 +13,7 @@ type row struct {
 	reach  float64 // what the ratio, or the time in ms, is to stay below; 0 for none
 	op     string  // a command of tensorpress, or a peer
 	flags  string  // of op; for dequantize and verify, of the quantize before it
-	source string  // see [bench.source]
+	source string  // see bench.source
 	late   string  // flags that come after
 	few    bool    // slow: at most three runs
 }

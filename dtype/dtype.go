@@ -42,14 +42,6 @@ type Type struct {
 	Storage safetensors.Dtype
 }
 
-// Sign returns the number of sign bits, 0 or 1.
-func (t *Type) Sign() int {
-	if t.Unsigned {
-		return 0
-	}
-	return 1
-}
-
 // Bitpacked reports whether codes share storage words: then the stored tensor
 // is flat, and a weight must fill whole blocks of words.
 func (t *Type) Bitpacked() bool {

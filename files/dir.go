@@ -10,14 +10,14 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// Dir is a path, which is read as the command reads SOURCE and written as it writes
-// DEST: a folder, a .safetensors file, or a weight index. An output is made out of
-// sight beside the path and put in place in one step.
+// Dir is a path: a folder, a .safetensors file, or a weight index. It is read as the
+// command reads SOURCE and written as it writes DEST: an output is made in a hidden
+// place beside the path and put in place in one step.
 type Dir string
 
 func (d Dir) String() string { return string(d) }
 
-// List lists the files below a folder, or the one file that the path is.
+// List returns the files below a folder, or the one file that the path is.
 func (d Dir) List(ctx context.Context) (names []string, err error) {
 	if info, err := os.Stat(string(d)); err != nil || !info.IsDir() {
 		return []string{filepath.Base(string(d))}, err
@@ -47,9 +47,9 @@ var _ interface {
 // fsys is a file system of Go's.
 type fsys struct{ fs.FS }
 
-// FS reads from a file system, such as an [embed.FS] or an [os.DirFS]. Files of it must
-// be such that can be read at an offset, or sought in: those of a zip archive cannot.
-// [At] names one of the files, or a folder.
+// FS reads from one of Go's file systems, such as an [embed.FS] or an [os.DirFS]. Its
+// files must support reading at an offset, or seeking; those in a zip archive do not.
+// Use [At] to name one of the files, or a folder.
 func FS(f fs.FS) Source { return fsys{f} }
 
 func (fsys) String() string { return "fs" }

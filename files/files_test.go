@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tensorpress/tensorpress/files"
@@ -41,6 +42,20 @@ func TestDir(t *testing.T) {
 	}
 	if _, err := files.Dir(filepath.Join(dir, "none")).List(t.Context()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v, want ErrNotExist", err)
+	}
+	type wrapped struct{ files.Source } // which counts what is read, say
+	store := files.FS(os.DirFS(dir))
+	for name, want := range map[string]string{"a": "y", "a/y.safetensors": "", "x.safetensors": "x.safetensors", ".": "a/y x.safetensors"} {
+		part := wrapped{files.At(store, name)}
+		names, err := part.List(t.Context())
+		if got := strings.Join(names, " "); err != nil || got != want {
+			t.Errorf("the part %s of a store lists %q, want %q: %v", name, got, want, err)
+		}
+		for _, name := range names {
+			if f, err := part.Open(t.Context(), name); err != nil || f.Size() == 0 {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
 	}
 	if got := files.At(files.At(files.FS(os.DirFS(dir)), "a"), "./b/").String(); got != "fs/a/b" {
 		t.Errorf("a part of a part is %s", got)

@@ -54,6 +54,6 @@ func ExampleQuantize_comfyUI() {
 // Three bits a code: eight codes in three bytes.
 func ExamplePack() {
 	packed := quant.Pack([]uint16{0, 1, 2, 3, 4, 5, 6, 7}, 3)
-	fmt.Println(len(packed), quant.Unpack(packed, 8, 3))
-	// Output: 3 [0 1 2 3 4 5 6 7]
+	fmt.Println(quant.PackedTogether(3), len(packed), quant.Unpack(packed, 8, 3))
+	// Output: 8 3 [0 1 2 3 4 5 6 7]
 }

@@ -1,8 +1,8 @@
 // Package quant quantizes and restores a single weight in memory, in any format of
-// either layout: SDNQ's dtypes and ComfyUI's formats, to the byte as the files have
-// them. [Quantize] and [Dequantize] are all it takes; [Pack] and [Unpack] are the
-// codes alone. The dtypes are in package dtype, whole checkpoints in package
-// tensorpress.
+// either layout: SDNQ's dtypes and ComfyUI's formats, with exactly the bytes that files
+// have. [Quantize] and [Dequantize] do all of it; [Pack] and [Unpack] only lay codes
+// into bytes. Package dtype lists SDNQ's dtypes; package tensorpress converts whole
+// checkpoints.
 package quant
 
 import (
@@ -20,10 +20,11 @@ import (
 
 // Quantized is a weight as it is stored.
 type Quantized struct {
-	// Metadata is the JSON that a layer has in the comfy layout: its format, and what
-	// tensors do not tell of it.
+	// Metadata is the JSON that describes the layer in the comfy layout: its format,
+	// and what the tensors do not tell by themselves.
 	Metadata json.RawMessage
-	// Tensors are the codes, which come first, and what restores values from them.
+	// Tensors are the codes, which come first, and the companions that restore values
+	// from them.
 	Tensors []Tensor
 }
 
@@ -37,20 +38,20 @@ type Tensor struct {
 	Data  []byte // little-endian
 }
 
-// NonfiniteError is the error for a value that is NaN or infinite, where
-// [storage.Settings.AllowNonfinite] is not set.
+// NonfiniteError is the error for a value that is NaN or infinite, unless
+// [storage.Settings.AllowNonfinite] is set.
 type NonfiniteError = tile.NonfiniteError
 
-// Quantize stores a weight of that shape, given row by row. Names of dtypes are those
-// of the comfy layout: "float8_e4m3fn" is ComfyUI's, "sdnq:float8_e4m3fn" SDNQ's. Where
-// no dtype is said, it is int8_tensorwise. What the settings cannot store is an error
-// that says why; a value that is not finite is a *[NonfiniteError].
+// Quantize stores a weight of that shape, which has two dimensions and whose values are given in row-major order.
+// Names of dtypes are those of the comfy layout: "float8_e4m3fn" is ComfyUI's,
+// "sdnq:float8_e4m3fn" SDNQ's; the default is int8_tensorwise. The error says why the
+// settings cannot store the weight; for a value that is not finite it is a
+// *[NonfiniteError].
 func Quantize(w []float32, shape []int, s storage.Settings) (*Quantized, error) {
-	values := 1
-	for _, n := range shape {
-		values *= n
+	if len(shape) != 2 {
+		return nil, fmt.Errorf("shape %v, want two dimensions", shape)
 	}
-	if values != len(w) {
+	if values := shape[0] * shape[1]; values != len(w) {
 		return nil, fmt.Errorf("%d values for shape %v, want %d", len(w), shape, values)
 	}
 	all := codec.Default().With(s)
@@ -76,7 +77,9 @@ func Quantize(w []float32, shape []int, s storage.Settings) (*Quantized, error) 
 	return q, nil
 }
 
-// Dequantize restores the values of a weight, row by row, in single precision.
+// Dequantize restores the values of a weight as float32, in row-major order. Formats
+// that are padded to whole blocks, nvfp4 and mxfp8, do not say what shape they had: of
+// them it is the padded weight.
 func Dequantize(q *Quantized) ([]float32, error) {
 	metadata, err := pyjson.ParseObject(q.Metadata)
 	if err != nil {
@@ -107,20 +110,20 @@ func Dequantize(q *Quantized) ([]float32, error) {
 	return codec.DecodeAll(c, stored, safetensors.F32)
 }
 
-// Pack puts codes of that many bits, 1 to 16, beside each other as SDNQ does. The
-// number of codes is a multiple of [PackedTogether].
+// Pack lays codes of that many bits, 1 to 16, side by side in SDNQ's bit order. The
+// number of codes must be a multiple of [PackedTogether].
 func Pack(codes []uint16, bits int) []byte {
 	packed := make([]byte, pack.Size(len(codes), bits))
 	pack.Pack(packed, codes, bits)
 	return packed
 }
 
-// Unpack returns n codes of that many bits.
+// Unpack is the inverse of [Pack]: it returns the n codes of that many bits.
 func Unpack(packed []byte, n, bits int) []uint16 {
 	codes := make([]uint16, n)
 	pack.Unpack(codes, packed, bits)
 	return codes
 }
 
-// PackedTogether is how many codes of that many bits fill whole words.
+// PackedTogether returns how many codes of that many bits fill whole storage words.
 func PackedTogether(bits int) int { return pack.Values(bits) }

@@ -97,6 +97,8 @@ func TestRefused(t *testing.T) {
 		want  string
 	}{
 		"too few values": {bell(60), []int{8, 8}, storage.Settings{}, "60 values for shape [8 8], want 64"},
+		"a vector":       {bell(64), []int{64}, storage.Settings{}, "shape [64], want two dimensions"},
+		"no shape":       {bell(1), nil, storage.Settings{Dtype: "float8_e4m3fn_rowwise"}, "want two dimensions"},
 		"unknown dtype":  {bell(64), []int{8, 8}, storage.Settings{Dtype: "int99"}, "int99"},
 		"no blocks":      {bell(64), []int{8, 8}, storage.Settings{Dtype: "float8_e4m3fn", Scale: "block"}, "shape [8 8]"},
 		"not finite":     {nan, []int{8, 8}, storage.Settings{}, "value 9 is NaN"},

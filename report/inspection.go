@@ -1,10 +1,10 @@
 package report
 
-// Inspection is what is in a checkpoint.
+// Inspection describes what a checkpoint holds, see tensorpress.Inspect.
 type Inspection struct {
 	Path   string `json:"path"`
 	Layout string `json:"layout"` // "sdnq", "comfy" or what older and other ones are called; "" where nothing is quantized
-	// Part says of which model it is a part, "" where it is whole.
+	// Part says which part of a model the file is; "" for a whole model.
 	Part     string            `json:"part,omitempty"`
 	Metadata map[string]string `json:"metadata"`
 	Layers   []StoredLayer     `json:"layers"`  // the quantized ones

@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// Options are what a layer's description says, in its order.
+// Options are the keys of a layer's description, in the order of the file.
 type Options []Option
 
 // Option is one key. Values are nil, bool, string, [json.Number], []any or
@@ -16,7 +16,7 @@ type Option struct {
 	Value any
 }
 
-// Get returns the value of a key; ok tells whether there is one.
+// Get returns the value of a key; ok reports whether the key is there.
 func (o Options) Get(key string) (value any, ok bool) {
 	for _, one := range o {
 		if one.Key == key {
@@ -26,7 +26,7 @@ func (o Options) Get(key string) (value any, ok bool) {
 	return nil, false
 }
 
-// MarshalJSON writes an object.
+// MarshalJSON writes an object with its keys in order.
 func (o Options) MarshalJSON() ([]byte, error) {
 	b := []byte{'{'}
 	for i, one := range o {

@@ -1,5 +1,6 @@
 // Package report holds what a run did or would do, what verification found, and
-// what is in a checkpoint, as values that go to JSON and come back the same.
+// what is in a checkpoint, as values that go to JSON and come back the same, but for
+// what the doc of a field says.
 package report
 
 import "strconv"
@@ -15,12 +16,12 @@ type Report struct {
 	BytesOut int64    `json:"bytes_out"`
 	Files    []string `json:"files,omitempty"`
 	Notes    []string `json:"notes,omitempty"` // what matters most comes last
-	// Needs are the releases of the application that load the output, where some
-	// of its layers are not for older ones.
+	// Needs are the releases of the application that are required to load the output,
+	// if older ones do not load some of its layers.
 	Needs []Need `json:"needs,omitempty"`
-	// Total is the error over all layers, nil where none was measured.
+	// Total is the error over all layers; nil if none was measured.
 	Total *Error `json:"total,omitempty"`
-	// Seconds is 0 in a plan; it does not count measuring.
+	// Seconds is how long the run took, without measuring; 0 in a plan.
 	Seconds float64 `json:"seconds,omitempty"`
 }
 
@@ -29,14 +30,14 @@ type Layer struct {
 	Name   string `json:"name"`
 	Action Action `json:"action"`
 	Reason string `json:"reason"` // why it is kept, or not moved
-	// Dtype is a name of tensorpress.Formats, or of safetensors where the weight is
-	// plain; "dynamic" in a plan where it is measured first.
+	// Dtype is a name that tensorpress.Formats lists, or safetensors' name if the
+	// weight is plain; "dynamic" in a plan that has yet to measure it.
 	Dtype    string  `json:"dtype"`
 	Options  Options `json:"options"` // what its description says
 	Shape    []int   `json:"shape"`
 	BytesIn  int64   `json:"bytes_in"`
 	BytesOut int64   `json:"bytes_out"`
-	// Figures are nil where no error was measured.
+	// Figures is nil if no error was measured.
 	*Figures
 }
 
@@ -54,9 +55,9 @@ const (
 	Drop       Action = "drop"
 )
 
-// Error compares weights W with what is stored, Ŵ: RelMSE is Σ(W-Ŵ)² / ΣW², in
-// double precision; SQNR is -10·log10 of it. They are nil where there is no source
-// or the figure is not finite.
+// Error compares weights W with the values that are stored, Ŵ: RelMSE is Σ(W-Ŵ)² / ΣW²,
+// in double precision; SQNR is -10·log10 of it, in dB. They are nil without a source,
+// or if the figure is not finite.
 type Error struct {
 	RelMSE *float64 `json:"rel_mse"`
 	SQNR   *float64 `json:"sqnr_db"`
@@ -68,14 +69,14 @@ type Figures struct {
 	MaxAbs *float64 `json:"max_abs"` // of W-Ŵ, nil where it is not finite
 }
 
-// Need is a release of an application and what needs it.
+// Need is a release of an application and the format that requires it.
 type Need struct {
 	Release string `json:"release"` // "comfyui ≥ 0.27.0"
 	Format  string `json:"format"`
 	Layers  int    `json:"layers"`
 }
 
-// Speed returns bytes of the source per second, 0 for a plan.
+// Speed returns the bytes of the source processed per second, 0 for a plan.
 func (r *Report) Speed() float64 {
 	if r.Seconds == 0 {
 		return 0
@@ -83,7 +84,7 @@ func (r *Report) Speed() float64 {
 	return float64(r.BytesIn) / r.Seconds
 }
 
-// Add takes over the errors that a verification measured.
+// Add copies the errors that a verification measured into the report.
 func (r *Report) Add(v *Verification) {
 	found := map[string]*LayerError{}
 	for i := range v.Layers {
@@ -97,7 +98,7 @@ func (r *Report) Add(v *Verification) {
 	r.Total = &v.Total
 }
 
-// Size is a number of bytes as people read it: 1.5 GB.
+// Size formats a number of bytes for people: 1.5 GB.
 func Size(n int64) string {
 	units := []string{"kB", "MB", "GB", "TB"}
 	if n < 1000 {

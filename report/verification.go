@@ -1,15 +1,15 @@
 package report
 
-// Verification is what a verification found.
+// Verification is what tensorpress.Verify found.
 type Verification struct {
 	OK       bool         `json:"ok"`
 	Problems []Problem    `json:"problems"`
 	Layers   []LayerError `json:"layers"` // empty without a source
 	Total    Error        `json:"total"`
-	// Needs are the releases of the application that loads it, where some of
-	// its layers are not for older ones.
+	// Needs are the releases of the application that are required to load the
+	// checkpoint, if older ones do not load some of its layers.
 	Needs []Need `json:"needs,omitempty"`
-	// Notes are what is not wrong and yet worth to know.
+	// Notes are facts that are no problems but worth knowing.
 	Notes []string `json:"notes,omitempty"`
 }
 
@@ -19,12 +19,13 @@ type Problem struct {
 	Problem string `json:"problem"`
 }
 
-// LayerError is the error of one layer, and what it takes.
+// LayerError is the error of one layer, and its size.
 type LayerError struct {
 	Name string `json:"name"`
 	Figures
-	// What the layer is stored as, and the bytes of it and of the source's
-	// weight. An [Inspection] has them in its JSON.
+	// Dtype and Shape are those that the layer is stored as; Bytes and BytesSource are
+	// its size and that of the source's weight. They are not in the JSON: that of an
+	// [Inspection] has them.
 	Dtype              string `json:"-"`
 	Shape              []int  `json:"-"`
 	Bytes, BytesSource int64  `json:"-"`

@@ -1,5 +1,5 @@
-// Package storage is what can be said of how layers are stored: [Settings], for
-// all layers or, in a [Rule], for some.
+// Package storage has the settings that say how layers are stored: [Settings], for all
+// layers or, in a [Rule], for some.
 package storage
 
 import (
@@ -8,118 +8,119 @@ import (
 	"strings"
 )
 
-// Settings are what is said of how a layer is stored. What is not said, which is
-// nil or "", is what a config or a broader rule says, else the default of the
-// dtype.
+// Settings say how a layer is stored. A setting that is nil or "" is left to a config
+// or a broader rule, and without one to the default of the dtype.
 //
 //	storage.Settings{Dtype: "uint4", GroupSize: new(64), Hadamard: new(true)}
 type Settings struct {
-	// Dtype is a name or an alias that tensorpress.Formats lists. In the comfy
-	// layout, "sdnq:" before it asks for SDNQ's where ComfyUI has one of that name.
+	// Dtype is a name or an alias that tensorpress.Formats lists. In the comfy layout,
+	// the prefix "sdnq:" selects SDNQ's dtype where ComfyUI has one of the same name.
 	Dtype string
-	// GroupSize is how many values share a scale. Of SDNQ's dtypes: 0 automatic, -1
-	// one scale a row, -2 one a tensor; of asym_w4a8_int8 and awq_w4a16: values.
+	// GroupSize is how many values share a scale. For SDNQ's dtypes, 0 chooses
+	// automatically, -1 is one scale a row, -2 one for the tensor. asym_w4a8_int8 and
+	// awq_w4a16 take a number of values.
 	GroupSize *int
-	// Scale is "tensor", "row" or "block", for those of ComfyUI's formats that leave
-	// it open.
+	// Scale is what shares a scale, "tensor", "row" or "block", in those of ComfyUI's
+	// formats that come in several.
 	Scale string
-	// DequantizeFP32 keeps SDNQ's scales in F32, whatever the model's dtype; the
+	// DequantizeFP32 stores SDNQ's scales in F32, whatever the model's dtype; the
 	// default is true.
 	DequantizeFP32 *bool
-	// ExactReference makes the reference's bytes also where it is at fault.
+	// ExactReference reproduces the reference's bytes even where it has a defect.
 	ExactReference *bool
 	// AllowNonfinite quantizes NaN and infinity as the reference does, instead of
 	// refusing them.
 	AllowNonfinite *bool
 
-	// ModelDtype is the dtype that the model is to be loaded in, "bf16", "f16" or
-	// "f32", to which SDNQ rounds weights first. The default is the source's.
+	// ModelDtype is the dtype in which the model will be loaded, "bf16", "f16" or
+	// "f32". SDNQ rounds weights to it first. The default is the source's.
 	ModelDtype string
 	// Hadamard rotates weights first, HadamardGroupSize values at a time (256).
 	Hadamard          *bool
 	HadamardGroupSize *int
-	// SVDRank stores a low-rank part as two factors, 0 for none, that is found in
-	// SVDSteps: fewer are faster and leave a little more to quantize.
+	// SVDRank is the rank of a low-rank part that is stored as two factors, 0 for none.
+	// SVDSteps is the number of steps of the search for it: fewer are faster and leave
+	// slightly more to quantize.
 	SVDRank  *int
 	SVDSteps *int
-	// Codebook stores a table of levels for every group, of unsigned integers, that
-	// CodebookSteps refine.
+	// Codebook stores a table of levels for every group, for unsigned integers;
+	// CodebookSteps is how many steps refine it.
 	Codebook      *bool
 	CodebookSteps *int
-	// ScaleDtype and ZeroPointDtype quantize scales and zero points themselves, to an
-	// SDNQ dtype (double quantization); "none" does not. The dtype of scales is that
-	// of zero points too where nothing else is said.
+	// ScaleDtype and ZeroPointDtype are SDNQ dtypes to which scales and zero points are
+	// quantized themselves (double quantization); "none" turns it off. If only
+	// ScaleDtype is given, it applies to zero points too.
 	ScaleDtype     string
 	ZeroPointDtype string
-	// CodebookScale stores scales by a codebook.
+	// CodebookScale quantizes scales by a codebook (double quantization).
 	CodebookScale *bool
-	// QuantizedMatmul stores weights as they are multiplied without being restored;
-	// QuantizedMatmulConv does so with those of convolutions.
+	// QuantizedMatmul stores weights in the form in which SDNQ multiplies them without
+	// restoring them; QuantizedMatmulConv does so for convolutions.
 	QuantizedMatmul     *bool
 	QuantizedMatmulConv *bool
-	// QuantizedMatmulDtype is what is multiplied: "int8", "uint8", "float8_e4m3fn" or
-	// "float16".
+	// QuantizedMatmulDtype is the dtype of that product: "int8", "uint8",
+	// "float8_e4m3fn" or "float16".
 	QuantizedMatmulDtype string
-	// StochasticRounding rounds up or down by chance, which follows from Seed and the
+	// StochasticRounding rounds up or down at random, determined by Seed and the
 	// layer's name.
 	StochasticRounding *bool
 	Seed               *int
-	// Dynamic takes the first of SDNQ's dtypes, from Dtype on, whose loss is at most
-	// DynamicLossThreshold, layer by layer. The threshold is a number such as "0.01",
-	// and stands in the config as it is written here; the default depends on the dtype.
+	// Dynamic chooses, layer by layer, the first of SDNQ's dtypes, from Dtype on, whose
+	// loss is at most DynamicLossThreshold. The threshold is a number such as "0.01",
+	// and is copied to the config as it is written here; the default depends on the
+	// dtype.
 	Dynamic              *bool
 	DynamicLossThreshold string
 
-	// BlockSize is the side of blocks of values that share a scale in ComfyUI's
-	// formats (128).
+	// BlockSize is the side of the square blocks of values that share a scale in
+	// ComfyUI's formats (128).
 	BlockSize *int
-	// ConvRot rotates weights first, where that is a choice: int8_tensorwise.
+	// ConvRot rotates weights first in int8_tensorwise, the format that leaves it open.
 	ConvRot *bool
-	// ConvRotGroupSize is how many values ComfyUI's formats rotate at a time (256).
+	// ConvRotGroupSize is how many consecutive values ComfyUI's formats rotate together
+	// (256).
 	ConvRotGroupSize *int
-	// DynamicConvRot rotates in the largest groups that fit, not smaller than
+	// DynamicConvRot rotates in the largest groups that divide the rows, at least
 	// ConvRotGroupSize.
 	DynamicConvRot *bool
-	// Bits of a value, 4 or 6, of asym_w4a8_int8 (4).
+	// Bits is the number of bits of a code of asym_w4a8_int8, 4 or 6 (4).
 	Bits *int
-	// FullPrecisionMatmul says in a layer's metadata that it is to be multiplied in
-	// full precision.
+	// FullPrecisionMatmul says in a layer's metadata that it must be multiplied in full
+	// precision.
 	FullPrecisionMatmul *bool
-	// InputScale stores a scale of activations, which is 1.
+	// InputScale stores a scale of 1 for activations.
 	InputScale *bool
-	// ScaleAsInput stores the weight's scale as that of activations too.
+	// ScaleAsInput stores the weight's scale as the scale of activations too.
 	ScaleAsInput *bool
-	// OutputDtype is what a layer's metadata says that it is restored in, "bf16" or
-	// "f16", where convert_to_quant's formats say it ("bf16").
+	// OutputDtype is the dtype in which a layer is to be restored, "bf16" or "f16", as
+	// the metadata of convert_to_quant's formats says ("bf16").
 	OutputDtype string
-	// Variant is the way in which convert_to_quant makes a format, where it has
-	// several: "custom" as for layers of a type of their own, "dedicated" as where
-	// nvfp4 or mxfp8 is the type of all; the default is the main one.
+	// Variant selects one of several ways in which convert_to_quant makes a format:
+	// "custom" is the way for layers given a type of their own, "dedicated" the way for
+	// nvfp4 or mxfp8 as the type of all layers; the default is the main one.
 	Variant string
-	// WholeBlocks keeps weights of which it does not divide both sides, 0 for none.
+	// WholeBlocks keeps weights whose rows or columns are no multiple of it, 0 for
+	// none.
 	WholeBlocks *int
 }
 
-// Rule says something of the weights whose names a pattern finds.
-//
-//	storage.Rule{Pattern: `\.mlp\.`, Layer: storage.Settings{Dtype: "uint8"}}
 type Rule struct {
 	// Pattern is a regular expression in Python's syntax, searched anywhere in the
 	// full name of a tensor.
 	Pattern string
-	// Keep leaves the weights as they are; then nothing else is said.
+	// Keep leaves the weights as they are; Kind and Layer must then be empty.
 	Keep bool
-	// Kind is what the layers are where their names do not tell: "linear",
-	// "embedding", "conv1d", "conv2d", "conv3d", "conv-transpose1d",
-	// "conv-transpose2d" or "conv-transpose3d"; "" for what the names tell.
+	// Kind is the kind of the layers where their names do not tell it: "linear",
+	// "embedding", "conv1d", "conv2d", "conv3d", "conv-transpose1d", "conv-transpose2d"
+	// or "conv-transpose3d"; "" follows the names.
 	Kind string
-	// Layer is how they are stored.
+	// Layer says how the layers are stored.
 	Layer Settings
-	// Text is what errors call the rule, "" for its pattern.
+	// Text is what errors call the rule; "" is its pattern.
 	Text string
 }
 
-// String lists what is said: {Dtype: uint4, GroupSize: 64}.
+// String lists the settings that are given: {Dtype: uint4, GroupSize: 64}.
 func (s Settings) String() string {
 	var said []string
 	all := reflect.ValueOf(s)

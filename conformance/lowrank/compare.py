@@ -136,7 +136,7 @@ def main():
     if not a.again:
         (a.work / "jobs.json").write_text(json.dumps(jobs))
         env = dict(os.environ, TENSORPRESS_LOWRANK=str(a.work.resolve()))
-        subprocess.run(["go", "test", "-count=1", "-timeout=2h", "-run=TestWriteFactors", "./quant"], cwd=ROOT, env=env, check=True)
+        subprocess.run(["go", "test", "-count=1", "-timeout=2h", "-run=TestWriteFactors", "./internal/lowrank"], cwd=ROOT, env=env, check=True)
     done = {(j["In"], j["Rank"], j["Dtype"]): j for j in json.loads((a.work / "done.json").read_text())}
     cache_path = a.work / "reference.json"
     cache = json.loads(cache_path.read_text()) if cache_path.exists() else {}

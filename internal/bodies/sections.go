@@ -51,7 +51,7 @@ func (s *Sections) Write() error {
 	}
 	defer func() { s.list = s.list[:0] }()
 	for rest := s.list; len(rest) > 0; {
-		n := together(rest)
+		n := oneCall(rest)
 		if err := s.write(rest[:n]); err != nil {
 			return err
 		}
@@ -60,8 +60,8 @@ func (s *Sections) Write() error {
 	return nil
 }
 
-// together is how many of the first sections one call should write.
-func together(list []section) int {
+// oneCall is how many of the first sections a single call should write.
+func oneCall(list []section) int {
 	bytes := 0
 	for i, next := range list {
 		n := len(next.data)

@@ -28,7 +28,7 @@ type Bundle struct {
 	witness    checkpoint.Witness // of them
 }
 
-// Model is one of them under way.
+// Model is one of a bundle's models under way.
 type Model struct {
 	Folder     string // in the pipeline, "" for a source that is one model
 	Checkpoint *checkpoint.Checkpoint

@@ -16,7 +16,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// Output is an output on its way: in a stage, or wherever another sink puts it.
+// Output is an output being written: in a stage, or in another sink.
 type Output struct {
 	files.Output
 	stage   *stage.Stage // nil for another sink
@@ -84,8 +84,8 @@ func (o *Output) Free() int64 {
 	return o.stage.Free()
 }
 
-// Scratch opens a file for what need not stay: beside the output, or where the system
-// has its temporary files.
+// Scratch opens a file for data that is needed during the run only: beside the output,
+// or where the system has its temporary files.
 func (o *Output) Scratch() (*stage.Scratch, error) {
 	if o.stage == nil {
 		return o.scratch.New()

@@ -22,7 +22,7 @@ type Sink interface {
 // IsFolder reports whether a destination is one, by its name.
 func IsFolder(dest string) bool { return stage.IsFolder(dest) }
 
-// Listing is a place that knows what is written and writes nothing.
+// Listing is a sink that records what would be written and writes nothing.
 type Listing struct {
 	Names []string
 	Bytes int64
@@ -31,7 +31,7 @@ type Listing struct {
 // In is a folder of the listing.
 func (l *Listing) In(folder string) Sink { return listed{l, folder} }
 
-// listed is a folder of one.
+// listed is a folder of a listing.
 type listed struct {
 	*Listing
 	folder string

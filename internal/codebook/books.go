@@ -7,16 +7,16 @@ import (
 	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
-// Fitter fits the codebooks of many groups. Each comes out as [Lloyd.Fit] makes it.
-// Those whose values are not worth to be ranked go several at once, each in a lane
-// of vectors. As soon as one is done the next takes its lane: some need many times
-// the steps of others.
+// Fitter fits the codebooks of many groups, each with the result of [Lloyd.Fit]. Groups
+// that cannot be ranked are fitted several at a time, each in a lane of a vector
+// register. As soon as one is done the next group takes its lane, because some need
+// many times the steps of others.
 type Fitter struct {
 	rows, levels, middles, sums []float32 // by lanes
 	counts                      []uint32
 	lanes                       []lane
-	one                         Lloyd // for beginnings, and levels that changed places
-	rest                        []int // groups that go into lanes
+	one                         Lloyd // makes initial levels, and sorts levels that left their order
+	rest                        []int // groups to be fitted in lanes
 	sorted                      sorted
 }
 
@@ -43,8 +43,8 @@ func (s *Batch) group(i int) (codes []uint16, values []float32) {
 
 func (s *Batch) levelsOf(i int) []float32 { return s.Levels[i*s.Count:][:s.Count] }
 
-// Fit gives all groups their codes and levels: by the order of values where that
-// takes less time, else in lanes.
+// Fit gives all groups their codes and levels: by ranking their values where that is
+// faster, else in lanes.
 func (b *Fitter) Fit(s Batch) {
 	b.rest = b.rest[:0]
 	switch n := len(s.Values) / s.N; {
@@ -70,13 +70,14 @@ func (b *Fitter) Fit(s Batch) {
 	}
 }
 
-// WorthLanes reports whether that many groups fill enough lanes.
+// WorthLanes reports whether that many groups fill enough lanes to be faster than one
+// by one.
 func WorthLanes(groups int) bool {
 	lanes := kernel.BookGroups()
 	return lanes > 0 && 2*groups >= lanes
 }
 
-// fewLanes are so few that ranking the values of groups takes less time.
+// fewLanes is a number of lanes so small that ranking the values of groups is faster.
 const fewLanes = 8
 
 // fitQuickly fits a group by itself if its values can be ranked, else leaves it.
@@ -181,7 +182,7 @@ func (b *Fitter) levelsOf(i int, levels []float32) []float32 {
 	return levels
 }
 
-// finish stores what a lane came to.
+// finish stores the result of a lane.
 func (b *Fitter) finish(i int, s *Batch) {
 	l := &b.lanes[i]
 	var middles [kernel.BookLevels - 1]float32

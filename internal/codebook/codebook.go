@@ -13,9 +13,9 @@ import (
 // CodebookSteps is how often SDNQ refines a codebook.
 const CodebookSteps = 24
 
-// CodebookLevels returns the number of levels of an unsigned integer type: one
-// more than its greatest value, or, for uint9 to uint15, than the greatest
-// value SDNQ believes in, whose code does not fit.
+// CodebookLevels returns the number of levels for an unsigned integer dtype: one more
+// than its greatest value. For uint9 to uint15 it is one more than the greatest value
+// in SDNQ's table, whose code does not fit the bits.
 func CodebookLevels(t *dtype.Type) int { return int(t.Divisor) + 1 }
 
 // Lloyd fits the levels of one group's codebook to its values, as SDNQ does:
@@ -34,15 +34,15 @@ func CodebookLevels(t *dtype.Type) int { return int(t.Divisor) + 1 }
 //	}
 //	l.Codes(codes, part) // each of them
 type Lloyd struct {
-	levels  []float32 // ascending
-	middles []float32 // of a level and the next
-	cells   []cell
-	fed     []int32  // levels with values in this step
-	turned  bool     // the last step changed the order of levels
-	hints   []uint16 // where the values of a group that is fed whole were found
-	scale   float64  // levels per unit, for a first guess
-	from    float64
-	ranked  ranked // the values of a group that is fed whole, if they are such
+	levels    []float32 // ascending
+	middles   []float32 // between a level and the next
+	cells     []cell
+	fed       []int32  // levels with values in this step
+	reordered bool     // the last step changed the order of levels
+	hints     []uint16 // each value's level in the last step, for a group that is fed whole
+	scale     float64  // levels per unit, for a first guess
+	from      float64
+	ranked    ranked // for a group that is fed whole and can be ranked
 }
 
 // cell is what a level was fed in this step.
@@ -114,7 +114,8 @@ func (l *Lloyd) nearest(v float32, guess int) int {
 	return sort.Search(len(m)-1, func(i int) bool { return !(m[i] < v) })
 }
 
-// guess returns the level that v had at the beginning.
+// guess estimates the level of v from the even spacing that levels had at the
+// beginning.
 func (l *Lloyd) guess(v float32) int {
 	g := (float64(v) - l.from) * l.scale
 	if !(g > 0) {
@@ -165,7 +166,7 @@ func (l *Lloyd) Step() bool {
 			l.middle(i)
 		}
 	}
-	l.fed, l.turned = l.fed[:0], !ordered
+	l.fed, l.reordered = l.fed[:0], !ordered
 	if !ordered {
 		l.sort()
 	}
@@ -182,8 +183,8 @@ func (l *Lloyd) Codes(codes []uint16, values []float32) {
 // Levels returns the levels, ascending; the next group overwrites them.
 func (l *Lloyd) Levels() []float32 { return l.levels }
 
-// Fit makes the codebook of n levels of a whole group, in at most that many
-// steps, and writes the values' codes: [Levels] has the levels.
+// Fit makes the codebook of n levels of a whole group, in at most that many steps, and
+// writes the values' codes. [Lloyd.Levels] returns the levels.
 func (l *Lloyd) Fit(codes []uint16, values []float32, n, steps int) {
 	if l.fitQuickly(codes, values, n, steps) {
 		return
@@ -216,8 +217,8 @@ func (l *Lloyd) begin(values []float32, n int) tile.Range {
 	return r
 }
 
-// fitQuickly is Fit for values that are worth to be ranked. Otherwise it makes
-// the levels that others begin with, and reports false.
+// fitQuickly is Fit for values that can be ranked. For others it only makes the initial
+// levels, and reports false.
 func (l *Lloyd) fitQuickly(codes []uint16, values []float32, n, steps int) bool {
 	r := l.begin(values, n)
 	if n > len(values) || !l.ranked.rank(values, r.Lo, r.Hi) {
@@ -227,7 +228,7 @@ func (l *Lloyd) fitQuickly(codes []uint16, values []float32, n, steps int) bool 
 	return true
 }
 
-// follow moves hints to the nearest levels; most are there already.
+// follow updates hints to the nearest levels, which most of them are already.
 func (l *Lloyd) follow(hints []uint16, values []float32) {
 	m := l.middles
 	for i, v := range values {
@@ -239,8 +240,8 @@ func (l *Lloyd) follow(hints []uint16, values []float32) {
 	}
 }
 
-// LookUp sets dst to the levels of codes; one without a level, which only a
-// damaged file has, gives NaN.
+// LookUp sets dst to the levels of codes. A code without a level, which only a damaged
+// file has, gives NaN.
 func LookUp(dst []float32, codes []uint16, levels []float32) {
 	for i, c := range codes {
 		if int(c) < len(levels) {

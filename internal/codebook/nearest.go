@@ -7,12 +7,12 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
-// NearestLevels finds the nearest of ascending levels as [NearestOf] does. The index
-// grows with the value: it is the number of edges below it.
+// NearestLevels finds the nearest of ascending levels, as [NearestOf] does. The index
+// grows with the value: it is the number of edges below the value.
 type NearestLevels struct {
 	Levels []float32
 	Edges  []float32 // edge i is the greatest value with an index up to i
-	step   float32   // by which they are nearly spaced, where there are more than 16
+	step   float32   // approximate distance of edges, set if there are more than 16
 }
 
 func NewNearestLevels(levels []float32) *NearestLevels {
@@ -33,7 +33,7 @@ func NewNearestLevels(levels []float32) *NearestLevels {
 	return n
 }
 
-// ordered are whole numbers that ascend as values do, infinities included.
+// ordered maps a float32 to an integer that ascends as floats do, including infinities.
 func ordered(x float32) int64 {
 	bits := int64(math.Float32bits(x))
 	if bits >= 1<<31 {

@@ -7,22 +7,22 @@ import (
 	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
-// ranked is the values of a group in ascending order, with what the first of
-// them sum up to. The values of a level lie side by side in it, so that their
-// sum is a difference: a step need not look at every value. It is what single
-// precision comes to in any order where that never has to round, which holds
-// for almost all levels of values with few significant bits.
+// ranked is the values of a group in ascending order, with their prefix sums. The
+// values of a level are contiguous in it, so that their sum is the difference of two
+// prefix sums and a step need not look at every value. That is the sum that float32
+// addition gives in any order, provided it never rounds, which holds for almost all
+// levels of values with few significant bits; bound finds out for which.
 type ranked struct {
 	values []float32 // as they were
-	digits int       // that any has, binary
-	keys   []uint32  // their order above, their places below
+	digits int       // most significant bits that any value has
+	keys   []uint32  // sort keys: the order in the high bits, the place in the group in the low ones
 	spare  []uint32
-	sorted []float32 // between infinities
-	sums   []float64 // of the first of them, exact
-	ends   []int     // of the cells of levels
+	sorted []float32 // ascending, with an infinity at either end
+	sums   []float64 // prefix sums of sorted, exact
+	ends   []int     // where the cells of levels end in sorted
 
-	negative, zeros int // values below zero, and up to it
-	below, from     int // cells up to there, and from there on, come to the same sum in any order
+	negative, zeros int // number of values below zero, and up to zero
+	below, from     int // cells before below, and those from from on, have the same sum in any order
 	around          int // the first cell that ended above the one, in the last step
 
 	near       []float32 // values around zero, in the order of the group
@@ -38,8 +38,7 @@ const (
 	mostSummed = 0x1p126 / mostRanked // so that sums stay finite
 )
 
-// rank sorts a group with that range. It reports false where nothing would come
-// of it.
+// rank sorts a group with that range. It reports false if ranking would not help.
 func (r *ranked) rank(values []float32, lo, hi float32) bool {
 	n, most := len(values), max(-lo, hi)
 	if n > mostRanked || !(most < mostSummed) {
@@ -59,8 +58,8 @@ func (r *ranked) rank(values []float32, lo, hi float32) bool {
 	return r.bound()
 }
 
-// significant returns how many binary digits all values have at most: those of
-// bfloat16 or of half precision, 0 for more.
+// significant returns the number of significant bits that suffice for all values: 8 if
+// they are BF16, 11 if F16, 0 if they need more.
 func significant(values []float32) int {
 	all := uint32(0)
 	for i, v := range values {
@@ -133,7 +132,7 @@ func (r *ranked) order() {
 	}
 }
 
-// begins turns counts into where each begins.
+// begins turns counts into the places at which each key begins.
 func begins(counted *[256]uint16) {
 	sum := uint16(0)
 	for i, n := range counted {
@@ -163,9 +162,9 @@ func (r *ranked) add() {
 	}
 }
 
-// bound finds the cells whose sums do not depend on the order: all their partial
-// sums are multiples of the last place of the least of their values, and too
-// few to be rounded. It reports false if the sums at hand may have been.
+// bound finds the cells whose sums do not depend on the order of addition: all their
+// partial sums are multiples of the last place of the smallest value, and too small to
+// be rounded. It reports false if the prefix sums themselves may have been rounded.
 func (r *ranked) bound() bool {
 	n, x := len(r.values), r.sorted[1:]
 	r.negative = sort.Search(n, func(i int) bool { return x[i] >= 0 })
@@ -185,22 +184,22 @@ func (r *ranked) bound() bool {
 	return total <= reach(least, r.digits)*(1<<(52-24))
 }
 
-// doubt is what the sums up to both ends of a cell come to at most if its own is
-// exact for certain, whatever values around zero it has.
-func (r *ranked) doubt() float64 {
+// exactLimit is the largest prefix sum at both ends of a cell for which the cell's own
+// sum is provably exact, whatever values around zero the cell has.
+func (r *ranked) exactLimit() float64 {
 	_, least := r.size(0, len(r.values))
 	return 2*r.sums[r.negative] + reach(least, r.digits)
 }
 
-// exact reports whether single precision rounds no sum of the values from a up
-// to b, in whatever order.
+// exact reports whether float32 addition of sorted values [a, b) never rounds, in
+// whatever order.
 func (r *ranked) exact(a, b int) bool {
 	total, least := r.size(a, b)
 	return total <= reach(least, r.digits)
 }
 
-// size is the sum of the magnitudes of the values from a up to b, and the least
-// of them that is not zero.
+// size returns the sum of the magnitudes of sorted values [a, b), and the least
+// magnitude that is not zero.
 func (r *ranked) size(a, b int) (total float64, least float32) {
 	least = r.sorted[len(r.sorted)-1]
 	if end := min(b, r.negative); a < end {
@@ -245,7 +244,7 @@ func (r *ranked) find(middles []float32) {
 	r.ends[len(middles)] = len(r.keys)
 }
 
-// follow moves the ends of cells to the middles, most of which are there
+// follow moves the ends of cells to the middles of levels, where most of them are
 // already, and reports whether any moved.
 func (r *ranked) follow(middles []float32) bool {
 	moved := false
@@ -266,7 +265,7 @@ func (r *ranked) follow(middles []float32) bool {
 	return moved
 }
 
-// spread gives all values the codes of their cells.
+// spread gives every value the code of its cell.
 func (r *ranked) spread(codes []uint16) {
 	a := 0
 	for j, b := range r.ends {
@@ -277,7 +276,7 @@ func (r *ranked) spread(codes []uint16) {
 	}
 }
 
-// means moves levels to the means of their cells, and the middles with them.
+// means moves levels to the means of their cells, and sets the middles between them.
 func (l *Lloyd) means() {
 	r, levels := &l.ranked, l.levels[:len(l.ranked.ends)]
 	a, begin := 0, 0.0
@@ -300,7 +299,7 @@ func (l *Lloyd) means() {
 	}
 }
 
-// meansAround does so for the cells around zero whose sums depend on the order.
+// meansAround is means for the cells around zero, whose sums depend on the order.
 func (l *Lloyd) meansAround() {
 	r := &l.ranked
 	j := r.around
@@ -314,13 +313,13 @@ func (l *Lloyd) meansAround() {
 	for a := r.begin(j); j < len(r.ends) && a < r.from; j++ {
 		b := r.ends[j]
 		if a < b && !r.exact(a, b) {
-			l.levels[j] = r.inOrder(a, b) / float32(b-a)
+			l.levels[j] = r.sumInOrder(a, b) / float32(b-a)
 		}
 		a = b
 	}
 }
 
-// begin is where a cell begins.
+// begin returns where cell j begins in sorted.
 func (r *ranked) begin(j int) int {
 	if j == 0 {
 		return 0
@@ -328,8 +327,9 @@ func (r *ranked) begin(j int) int {
 	return r.ends[j-1]
 }
 
-// inOrder adds up a cell in single precision, as its values stand in the group.
-func (r *ranked) inOrder(a, b int) float32 {
+// sumInOrder adds up sorted values [a, b) in float32, in the order in which they stand
+// in the group.
+func (r *ranked) sumInOrder(a, b int) float32 {
 	const margin = 16 // for steps to come
 	if a < r.first || b > r.end {
 		r.first, r.end = max(a-margin, 0), min(b+margin, len(r.values))
@@ -342,7 +342,7 @@ func (r *ranked) inOrder(a, b int) float32 {
 	return sum
 }
 
-// inRange sets dst to the values from lo to hi.
+// inRange sets dst to those of values that lie between lo and hi.
 func inRange(dst *[]float32, values []float32, lo, hi float32) []float32 {
 	in, near, n := spanOf(lo, hi), tile.Sized(dst, len(values)), 0
 	for _, v := range values {
@@ -352,8 +352,8 @@ func inRange(dst *[]float32, values []float32, lo, hi float32) []float32 {
 	return near[:n]
 }
 
-// span is values from one to another. Which of a group are is anyone's guess, so
-// that no branch depends on it.
+// span tests whether a value lies between two others without a branch, because which
+// values of a group do cannot be predicted.
 type span struct {
 	from int32
 	size uint32
@@ -364,7 +364,7 @@ func spanOf(lo, hi float32) span {
 	return span{from, uint32(ascending(hi) - from)}
 }
 
-// has returns 1 for a value of the span, else 0.
+// has returns 1 for a value in the span, else 0.
 func (s span) has(v float32) int {
 	return int(uint64(int64(uint32(ascending(v)-s.from))-int64(s.size)-1) >> 63)
 }

@@ -7,17 +7,16 @@ import (
 	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
-// sorted fits the codebooks of groups of BF16 by the order of their values, which
-// kernels sort for many groups at once. Levels and ends of cells are those that
-// kernels work on.
+// sorted fits the codebooks of groups of BF16 from their values in ascending order.
+// Kernels sort many groups at once, and work on the levels and ends of cells here.
 type sorted struct {
 	Lloyd
 	ranks kernel.Ranks
 	cells kernel.Sorted
 }
 
-// fit gives groups their codes and levels, and appends to rest those that it
-// leaves.
+// fit gives groups their codes and levels. It appends to rest the groups that it cannot
+// fit.
 func (o *sorted) fit(rest []int, s *Batch) []int {
 	for first := 0; first < len(s.Values)/s.N; first += kernel.RankedGroups {
 		known := o.ranks.Sort(s.Values[first*s.N:], s.N)
@@ -30,8 +29,8 @@ func (o *sorted) fit(rest []int, s *Batch) []int {
 	return rest
 }
 
-// fitOne fits group i, which lies at that place of those that are sorted. It
-// reports false if sums may be inexact.
+// fitOne fits group i, which is the at-th of the sorted ones. It reports false if sums
+// may be inexact.
 func (o *sorted) fitOne(at, i int, s *Batch) bool {
 	codes, values := s.group(i)
 	c, r := &o.cells, &o.ranked
@@ -43,14 +42,15 @@ func (o *sorted) fitOne(at, i int, s *Batch) bool {
 	}
 	o.reset(s.Count, tile.Range{Lo: lo, Hi: hi})
 	o.levels, o.middles, r.ends = moved(c.Levels[:], o.levels), moved(c.Middles[:], o.middles), c.Ends[:s.Count]
-	c.Below, c.From, c.Reach, c.Steps = r.below, r.from, r.doubt(), s.Steps
+	c.Below, c.From, c.Reach, c.Steps = r.below, r.from, r.exactLimit(), s.Steps
 	o.steps()
 	kernel.BookCodes(codes, values, c.Middles[:kernel.BookLevels-1])
 	copy(s.levelsOf(i), o.levels)
 	return true
 }
 
-// moved copies levels to where others become infinite.
+// moved copies levels to the beginning of to, fills the rest of it with infinities, and
+// returns the copy.
 func moved(to, levels []float32) []float32 {
 	for i := copy(to, levels); i < len(to); i++ {
 		to[i] = float32(math.Inf(1))
@@ -58,7 +58,7 @@ func moved(to, levels []float32) []float32 {
 	return to[:len(levels)]
 }
 
-// steps takes those that are not for kernels.
+// steps runs the steps of the groups at hand until no end of a cell moves.
 func (o *sorted) steps() {
 	c := &o.cells
 	c.Find()

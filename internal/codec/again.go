@@ -5,15 +5,16 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 )
 
-// Kin is the SDNQ dtype nearest to a format of ComfyUI's.
+// Kin is the SDNQ dtype, with its group size and rotation, that is nearest to one of
+// ComfyUI's formats.
 type Kin struct {
 	Dtype   string
 	Group   int // 0 for as many scales along rows as the layer has
 	Rotated bool
 }
 
-// InNative returns the settings by which a layer whose codes cannot move is
-// quantized again in a format of ComfyUI's: rotated where it was and the format
+// InNative returns the settings with which a layer whose codes cannot be moved is
+// quantized again in one of ComfyUI's formats: rotated if it was rotated and the format
 // can be.
 func InNative(f *Format, stored Codec) Settings {
 	s := Default()
@@ -23,8 +24,8 @@ func InNative(f *Format, stored Codec) Settings {
 	return s
 }
 
-// InSDNQ returns those of the SDNQ layer nearest to a stored one of a format of
-// ComfyUI's: as many scales along rows, and rotated where it is.
+// InSDNQ returns the settings of the SDNQ layer nearest to a layer in one of ComfyUI's
+// formats: with as many scales along rows, and rotated if the layer is.
 func InSDNQ(f *Format, metadata pyjson.Object, c Codec, kind sdnq.Kind) Settings {
 	s := Default()
 	s.Dtype, s.GroupSize, s.Kind = f.Kin.Dtype, f.Kin.Group, kind
@@ -32,13 +33,14 @@ func InSDNQ(f *Format, metadata pyjson.Object, c Codec, kind sdnq.Kind) Settings
 		s.GroupSize = alongRows(c, kind)
 	}
 	if f.Kin.Rotated {
-		told := s.With(f.Told(metadata, c))
+		told := s.With(f.SettingsFromMetadata(metadata, c))
 		s.Hadamard, s.HadamardGroupSize = true, orDefault(told.ConvRotGroupSize, rotationGroup)
 	}
 	return s
 }
 
-// alongRows is SDNQ's group size for what shares a scale in a row.
+// alongRows returns SDNQ's group size for the number of values along a row that share a
+// scale.
 func alongRows(c Codec, kind sdnq.Kind) int {
 	cut, m := c.Cut(), matrix(c.Shape())
 	switch {

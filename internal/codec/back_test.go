@@ -152,7 +152,7 @@ func TestEveryFormatComesBack(t *testing.T) {
 		if got := restored(t, again, stored[:len(again.Tensors())], 700, safetensors.F32); !slices.Equal(got, back) {
 			t.Errorf("%s: a reader restores other values", label)
 		}
-		if near := Near(again); near != nil {
+		if near := Approximate(again); near != nil {
 			if got := restored(t, near, stored[:len(again.Tensors())], 1<<20, safetensors.F32); relMSE(got, back) > 1e-6 {
 				t.Errorf("%s: the fast decoder is off by %g", label, relMSE(got, back))
 			}
@@ -169,10 +169,10 @@ func TestSharedTensors(t *testing.T) {
 		_, c, _ := made(t, Source{Name: "a", Shape: shape, Dtype: safetensors.F32}, s)
 		stored := encoded(t, c, bell(shape), 1<<20)
 		want := restored(t, c, stored, 1<<20, safetensors.BF16)
-		if once, take := Once(c); len(once) > 0 {
+		if indices, take := SharedTensors(c); len(indices) > 0 {
 			shared++
-			if got := restored(t, take([][]byte{stored[once[0]]}), stored, 1<<20, safetensors.BF16); !slices.Equal(got, want) {
-				t.Errorf("%+v: other values without tensor %d", s, once[0])
+			if got := restored(t, take([][]byte{stored[indices[0]]}), stored, 1<<20, safetensors.BF16); !slices.Equal(got, want) {
+				t.Errorf("%+v: other values without tensor %d", s, indices[0])
 			}
 		}
 		if byRows, straighten := ByRows(c); byRows != nil {

@@ -17,21 +17,23 @@ import (
 	"github.com/tensorpress/tensorpress/storage"
 )
 
-// Codec stores one weight, area by area; the bytes do not depend on the areas.
+// Codec stores one weight, area by area. The bytes do not depend on how the weight is
+// cut into areas.
 type Codec interface {
 	// Shape is that of the weight.
 	Shape() []int
 	// Tensors are what is stored; the codes come first.
 	Tensors() []tile.Tensor
 	Cut() tile.Cut
-	// Written is what of tensor i encoding an area fills.
+	// Written returns the bytes of stored tensor i that encoding an area fills.
 	Written(i int, a tile.Area) []tile.Span
-	// Needed is what of tensor i decoding an area takes.
+	// Needed returns the bytes of stored tensor i that decoding an area takes.
 	Needed(i int, a tile.Area) []tile.Span
-	// NewEncoder prepares one conversion of values of a dtype, in tiles that take at
-	// most that many bytes of memory.
+	// NewEncoder prepares to encode the weight once, from values of the dtype from, in
+	// tiles whose work takes at most memory bytes.
 	NewEncoder(from safetensors.Dtype, memory int) tile.Encoder
-	// Decode restores values in the dtype out: F32, BF16 or F16.
+	// Decode fills dst with the values of an area from the bytes that Needed names,
+	// computed as for a model of dtype out: F32, BF16 or F16.
 	Decode(dst []float32, src [][]byte, a tile.Area, out safetensors.Dtype, s *tile.Scratch)
 }
 
@@ -42,7 +44,7 @@ type Source struct {
 	Dtype safetensors.Dtype
 }
 
-// Format is one row: a way to store a layer.
+// Format is a row of the table: one way to store a layer.
 type Format struct {
 	// Name is what "format" in a layer's metadata says.
 	Name string
@@ -50,26 +52,27 @@ type Format struct {
 	Bits    int
 	Storage safetensors.Dtype
 	Max     float64
-	// Scales are the formats that --scale makes of this one, itself included;
-	// nil where it has no meaning.
+	// Scales are the formats that --scale selects from this one, by its values, itself
+	// included; nil if the format has no choice.
 	Scales map[string]string
-	// Takes are the flags that it knows of those that only some formats do.
+	// Takes are the flags of settings, among those that only some formats have, that
+	// apply to this one.
 	Takes []string
 	// Variant is the only one of [Settings.Variant] that it has, "" for none.
 	Variant string
 	// Refuse says what is wrong with values of those flags.
 	Refuse func(s Settings) error
-	// ComfyUI is the first release that loads it, [AnyRelease] where it has
-	// long done so, "" if none does.
+	// ComfyUI is the first release of ComfyUI that loads the format, [AnyRelease] if
+	// every release in use does, "" if none does.
 	ComfyUI string
-	// Near is the nearest format that ComfyUI loads, where it does not load this.
+	// Near is the nearest format that ComfyUI loads, for one that it does not load.
 	Near string
-	// Embeddings is the first release of ComfyUI whose embeddings read it, "" if
-	// none do.
+	// Embeddings is the first release of ComfyUI that loads embeddings in the format,
+	// "" if none does.
 	Embeddings string
 	// Unsigned codes have no negative ones.
 	Unsigned bool
-	// ReadOnly says why no layer is written in it, "" where layers are.
+	// ReadOnly says why no layer is written in the format, "" if layers are.
 	ReadOnly string
 	// ScaleText is what shares a scale, in a table's words: "row", "block",
 	// "group 16". "" where the metadata tell it, as they do for SDNQ's, or where it
@@ -84,10 +87,11 @@ type Format struct {
 	NamesBlock  bool
 	// Kin is the nearest of SDNQ's dtypes.
 	Kin Kin
-	// told adds to settings what metadata and tensors of this format alone tell.
+	// told adds to settings what the metadata and tensors of this format alone tell.
 	told func(g *storage.Settings, metadata pyjson.Object, c Codec)
-	// toSDNQ are the settings with which SDNQ has the same codes and scales, nil where
-	// it has not; fromSDNQ are the layers of SDNQ's that become this format.
+	// toSDNQ returns the settings with which SDNQ has the same codes and scales; nil if
+	// SDNQ has no such thing. fromSDNQ are the layers of SDNQ's that can be moved to
+	// this format.
 	toSDNQ   func(metadata pyjson.Object, c Codec) (Settings, error)
 	fromSDNQ []origin
 	// make resolves settings for a source; the error says what cannot hold it.
@@ -97,10 +101,10 @@ type Format struct {
 	Open func(l *Stored) (Codec, error)
 }
 
-// AnyRelease stands for every release of ComfyUI that knows formats of layers.
+// AnyRelease means every release of ComfyUI that knows quantized layers.
 const AnyRelease = "any"
 
-// Stored is a layer as found: its metadata and its tensors by role.
+// Stored is a layer as it was found: its metadata, and its tensors by role.
 type Stored struct {
 	Metadata pyjson.Object
 	Tensors  map[tile.Role]tile.Tensor
@@ -168,8 +172,8 @@ func Resolve(name string, sdnqLayout bool) (*Format, error) {
 	return sdnqFormat, nil
 }
 
-// match reports tensors that are missing, extra, or of another dtype or shape
-// than the codec stores.
+// match returns an error for tensors that are missing, extra, or of another dtype or
+// shape than the codec stores.
 func match(c Codec, l *Stored) error {
 	want := c.Tensors()
 	for _, w := range want {

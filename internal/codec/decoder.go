@@ -10,20 +10,20 @@ func Scheme(c Codec) *sdnq.Scheme {
 	return s
 }
 
-// Near returns a codec that decodes to nearly the same values in a fraction of the
-// time, or nil if there is none.
-func Near(c Codec) Codec {
+// Approximate returns a codec that decodes to nearly the same values in a fraction of
+// the time, or nil if there is none.
+func Approximate(c Codec) Codec {
 	if s := Scheme(c); s != nil && s.Hadamard > 0 {
 		return sdnq.Decoder{Scheme: s, Approximate: true}
 	}
 	return nil
 }
 
-// Once returns the numbers of the stored tensors that every area takes all of, and what
-// makes a codec of their content that needs them no more.
-func Once(c Codec) (tensors []int, take func(src [][]byte) Codec) {
+// SharedTensors returns the indices of the stored tensors that every area needs whole,
+// and a function that makes of their contents a codec that need not read them.
+func SharedTensors(c Codec) (tensors []int, withShared func(src [][]byte) Codec) {
 	if s, ok := c.(*stack); ok {
-		return s.once()
+		return s.shared()
 	}
 	d, ok := decoder(c)
 	if !ok || d.SharedTensor() == 0 {
@@ -32,9 +32,10 @@ func Once(c Codec) (tensors []int, take func(src [][]byte) Codec) {
 	return []int{d.SharedTensor()}, func(src [][]byte) Codec { return d.WithShared(src[0]) }
 }
 
-// ByRows returns a codec that takes codes by rows, and what puts them so, see
-// [sdnq.Scheme.Straighten], where they lie by columns; else nil.
-func ByRows(c Codec) (byRows Codec, straighten func(dst, src []byte, column int)) {
+// ByRows returns, for a layer whose codes are stored column by column, a codec that
+// takes them in row-major order and the function that transposes them, see
+// [sdnq.Scheme.Transpose]; nil for other layers.
+func ByRows(c Codec) (byRows Codec, transpose func(dst, src []byte, column int)) {
 	d, ok := decoder(c)
 	if !ok || !d.Transposed {
 		return nil, nil
@@ -43,7 +44,7 @@ func ByRows(c Codec) (byRows Codec, straighten func(dst, src []byte, column int)
 	return d, d.Transpose
 }
 
-// decoder returns what restores a layer of SDNQ's; ok is false for others.
+// decoder returns the decoder of a layer of SDNQ's; ok is false for other layers.
 func decoder(c Codec) (d sdnq.Decoder, ok bool) {
 	if s := Scheme(c); s != nil {
 		return s.Decoder(), true

@@ -18,8 +18,8 @@ func ones(dst []byte) {
 	}
 }
 
-// exactZero gives an all-zero weight the scales of 1 that convert_to_quant
-// gives it, where those of zero rows and blocks are others.
+// exactZero gives a weight of zeros alone scales of 1, as convert_to_quant does, in
+// formats whose zero rows or blocks have other scales.
 type exactZero struct{ Codec }
 
 func (c exactZero) NewEncoder(from safetensors.Dtype, memory int) tile.Encoder {
@@ -74,7 +74,7 @@ func allZero(read tile.Reader, values int) (bool, error) {
 	return true, nil
 }
 
-// finish adds to a codec what its settings ask for.
+// finish wraps a codec in what its settings add to it.
 func finish(c Codec, s Settings, inputScale bool) Codec {
 	if inputScale {
 		c = withInputScale{c, 1}

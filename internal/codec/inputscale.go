@@ -41,10 +41,11 @@ func (c withInputScale) NewEncoder(from safetensors.Dtype, memory int) tile.Enco
 }
 
 // scaleAsInput stores the scales of the weight as those of activations too, as
-// convert_to_quant's text presets do: codes of scales as plain numbers.
+// convert_to_quant's text presets do; where scales are codes, the codes as plain
+// numbers.
 type scaleAsInput struct {
 	Codec
-	from  int // which tensor it is copied from
+	from  int // index of the tensor that is copied
 	dtype safetensors.Dtype
 	shape []int
 }
@@ -100,7 +101,7 @@ func (c scaleAsInput) NewEncoder(from safetensors.Dtype, memory int) tile.Encode
 	}}
 }
 
-// oneMore is an encoder of one tensor more, which fill makes of the others.
+// oneMore is an encoder with one more tensor, which fill computes from the others.
 type oneMore struct {
 	tile.Encoder
 	fill func(dst [][]byte)

@@ -7,11 +7,11 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// tileBytes is what an encoder in memory may take for a tile.
+// tileBytes is how many bytes an encoder may use for a tile of a weight in memory.
 const tileBytes = 8 << 20
 
-// EncodeAll returns what a codec stores of a weight in memory, a slice for each of
-// its tensors. Its error is a *[tile.NonfiniteError], or of a pass.
+// EncodeAll encodes a weight in memory and returns a slice for each of the codec's
+// tensors. The error is a *[tile.NonfiniteError], or one of a pass.
 func EncodeAll(c Codec, w []float32) ([][]byte, error) {
 	stored := make([][]byte, len(c.Tensors()))
 	for i, t := range c.Tensors() {
@@ -56,8 +56,8 @@ func cutOut(w []float32, a tile.Area, columns int) []float32 {
 	return out
 }
 
-// DecodeAll restores a weight from a slice for each of the codec's tensors, as it does
-// for a model of dtype out: F32, BF16 or F16. The error is for a slice of wrong size.
+// DecodeAll restores a weight from a slice for each of the codec's tensors, as for a
+// model of dtype out: F32, BF16 or F16. The error is for a slice of the wrong size.
 func DecodeAll(c Codec, stored [][]byte, out safetensors.Dtype) ([]float32, error) {
 	for i, t := range c.Tensors() {
 		if n, err := safetensors.ByteSize(t.Dtype, t.Shape); err != nil || int64(len(stored[i])) != n {

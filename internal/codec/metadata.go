@@ -147,7 +147,7 @@ func takenFor(l *Stored, role tile.Role, from, to safetensors.Dtype) {
 	}
 }
 
-// stored returns the two dimensions of the codes.
+// codes returns the two dimensions of the codes.
 func (l *Stored) codes() (rows, columns int, err error) {
 	shape := l.Tensors[tile.Weight].Shape
 	if len(shape) != 2 {
@@ -156,9 +156,9 @@ func (l *Stored) codes() (rows, columns int, err error) {
 	return shape[0], shape[1], nil
 }
 
-// Told returns the settings of a stored layer, in a format of ComfyUI's, as its
-// metadata and its codec tell them.
-func (f *Format) Told(metadata pyjson.Object, c Codec) storage.Settings {
+// SettingsFromMetadata returns the settings of a stored layer in one of ComfyUI's
+// formats, from its metadata and its codec.
+func (f *Format) SettingsFromMetadata(metadata pyjson.Object, c Codec) storage.Settings {
 	g := storage.Settings{Dtype: f.Name}
 	for i := range fields {
 		if one := &fields[i]; one.native != "" && f.takes(one) {

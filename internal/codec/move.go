@@ -23,7 +23,7 @@ type Move struct {
 	Metadata pyjson.Object
 	// Settings are what an SDNQ config says of it, where Format is SDNQ's.
 	Settings Settings
-	// Rounds tells that scales do not have the same values in the new format.
+	// Rounds says that the new format rounds the scales.
 	Rounds bool
 
 	pieces []piece // one for each tensor of To
@@ -60,9 +60,9 @@ func leastCommon(a, b int) int {
 	return n
 }
 
-// Turned reports whether codes lie by columns on one side, in runs that are longer
-// the more rows an area has.
-func (m *Move) Turned() bool {
+// Transposes reports whether codes are stored column by column on one side, in runs
+// that are longer the more rows an area has.
+func (m *Move) Transposes() bool {
 	for _, c := range []Codec{m.From, m.To} {
 		if s := Scheme(c); s != nil && s.Transposed {
 			return true
@@ -210,7 +210,7 @@ func toNative(c Codec, s *sdnq.Scheme, f *Format, given Settings, n Native) (*Mo
 	m := &Move{Format: f, From: c, To: to, Metadata: metadata, Settings: given, Rounds: s.ScaleDtype != safetensors.F32}
 	m.pieces = []piece{copied(0), widened(s)}
 	if s.Transposed {
-		m.pieces[0] = turned
+		m.pieces[0] = transposed
 	}
 	if f == awqW4A16 {
 		m.Rounds = true
@@ -249,7 +249,7 @@ func Renamed(src Source, metadata pyjson.Object, c Codec) (*Move, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := Kept(sdnqFormat, sdnqMetadata(s, src), c)
+	m := MoveAsIs(sdnqFormat, sdnqMetadata(s, src), c)
 	m.Settings = given
 	return m, nil
 }
@@ -274,8 +274,8 @@ func SaidOf(metadata pyjson.Object, c Codec) (Settings, error) {
 	return given, err
 }
 
-// Kept leaves a layer of the comfy layout as it is.
-func Kept(f *Format, metadata pyjson.Object, c Codec) *Move {
+// MoveAsIs leaves a layer of the comfy layout as it is.
+func MoveAsIs(f *Format, metadata pyjson.Object, c Codec) *Move {
 	m := &Move{Format: f, From: c, To: c, Metadata: metadata}
 	for i := range c.Tensors() {
 		m.pieces = append(m.pieces, copied(i))
@@ -343,8 +343,8 @@ func fromNibbles(dst []byte, src [][]byte, _ tile.Area, _ *tile.Scratch) {
 	}
 }
 
-// turned stores codes of one byte, [cols, rows] before, row by row.
-func turned(dst []byte, src [][]byte, a tile.Area, _ *tile.Scratch) {
+// transposed stores codes of one byte, which were [columns, rows], in row-major order.
+func transposed(dst []byte, src [][]byte, a tile.Area, _ *tile.Scratch) {
 	for i := range a.Rows {
 		for j := range a.Cols {
 			dst[i*a.Cols+j] = src[0][j*a.Rows+i]
@@ -372,7 +372,7 @@ func start(s *sdnq.Scheme, a tile.Area) int { return a.Index(0, matrix(s.Shape()
 // awqScales stores a scheme's scales, [rows, groups], group by group.
 func awqScales(s *sdnq.Scheme, d safetensors.Dtype) piece {
 	return func(dst []byte, src [][]byte, a tile.Area, scratch *tile.Scratch) {
-		putTurned(dst, s.Scales(src, start(s, a), a.Values(), scratch), a.Rows, d)
+		putTransposed(dst, s.Scales(src, start(s, a), a.Values(), scratch), a.Rows, d)
 	}
 }
 
@@ -383,19 +383,19 @@ func awqZeros(s *sdnq.Scheme, d safetensors.Dtype) piece {
 		for i, scale := range s.Scales(src, start(s, a), a.Values(), scratch) {
 			zeros[i] += float32(8 * scale)
 		}
-		putTurned(dst, zeros, a.Rows, d)
+		putTransposed(dst, zeros, a.Rows, d)
 	}
 }
 
-// putTurned stores values of that many rows column by column.
-func putTurned(dst []byte, values []float32, rows int, d safetensors.Dtype) {
+// putTransposed stores values of that many rows column by column.
+func putTransposed(dst []byte, values []float32, rows int, d safetensors.Dtype) {
 	columns := len(values) / rows
 	width := d.Bits() / 8
-	turned := make([]float32, len(values))
+	transposed := make([]float32, len(values))
 	for i, v := range values {
-		turned[i%columns*rows+i/columns] = v
+		transposed[i%columns*rows+i/columns] = v
 	}
-	Narrow(dst[:len(values)*width], turned, d)
+	Narrow(dst[:len(values)*width], transposed, d)
 }
 
 func uint4Scales(d safetensors.Dtype, s *sdnq.Scheme) piece {

@@ -5,9 +5,9 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// OpenAs is [Format.Open], which takes scales as BF16 and F16 too where the format
-// has F32: some programs save all of a file in one dtype, and loaders compute with
-// whatever they find.
+// OpenAs is [Format.Open] that also accepts scales in BF16 or F16 where the format has
+// F32: some programs save all of a file in one dtype, and loaders compute with whatever
+// they find.
 func (f *Format) OpenAs(l *Stored) (Codec, error) {
 	c, err := f.Open(l)
 	scale, ok := l.Tensors[tile.Scale]

@@ -125,7 +125,7 @@ func eachMade(t *testing.T, do func(f *Format, s Settings, c Codec, l *Stored)) 
 // TestToldMakesTheSame: who wants a model like another one gets layers like its.
 func TestToldMakesTheSame(t *testing.T) {
 	eachMade(t, func(f *Format, s Settings, c Codec, l *Stored) {
-		told := Default().With(f.Told(l.Metadata, c))
+		told := Default().With(f.SettingsFromMetadata(l.Metadata, c))
 		again, metadata, err := f.Make(Source{Shape: c.Shape(), Dtype: safetensors.BF16}, told)
 		if err != nil {
 			t.Errorf("%+v is told as %+v: %v", s, told, err)

@@ -138,7 +138,7 @@ func TestTold(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := f.Told(metadata, c).String(); got != tt.want {
+		if got := f.SettingsFromMetadata(metadata, c).String(); got != tt.want {
 			t.Errorf("%v: %s, want %s", tt.said, got, tt.want)
 		}
 	}

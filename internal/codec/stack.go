@@ -131,23 +131,23 @@ func (s *stack) Written(int, tile.Area) []tile.Span { return nil }
 // NewEncoder returns nil.
 func (s *stack) NewEncoder(safetensors.Dtype, int) tile.Encoder { return nil }
 
-// once are the tensors of which each area takes all, and what makes a stack of their
+// shared are the tensors of which each area takes all, and what makes a stack of their
 // content that needs them no more.
-func (s *stack) once() (tensors []int, take func(src [][]byte) Codec) {
+func (s *stack) shared() (tensors []int, take func(src [][]byte) Codec) {
 	for _, r := range s.rows {
 		if d, ok := decoder(r.Codec); ok && d.SharedTensor() > 0 {
 			tensors = append(tensors, r.first+d.SharedTensor())
 		}
 	}
 	return tensors, func(src [][]byte) Codec {
-		shared := *s
-		shared.rows = append([]stackedRows(nil), s.rows...)
-		for i := range shared.rows {
-			r := &shared.rows[i]
+		own := *s
+		own.rows = append([]stackedRows(nil), s.rows...)
+		for i := range own.rows {
+			r := &own.rows[i]
 			if d, ok := decoder(r.Codec); ok && d.SharedTensor() > 0 {
 				r.Codec, src = d.WithShared(src[0]), src[1:]
 			}
 		}
-		return &shared
+		return &own
 	}
 }

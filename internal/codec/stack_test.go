@@ -50,7 +50,7 @@ func TestStack(t *testing.T) {
 				t.Errorf("%T on %T: other values in areas of %d", a.Codec, b.Codec, size)
 			}
 		}
-		once, take := Once(stacked)
+		once, take := SharedTensors(stacked)
 		if len(once) == 0 {
 			continue
 		}

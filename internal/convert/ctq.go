@@ -106,7 +106,7 @@ func (o request) convertToQuant(p *plan.Options, tensors []checkpoint.Tensor) er
 	if err != nil {
 		return usage.Wrap(err)
 	}
-	p.Soft, p.Kept, p.Header = conversion.Soft, conversion.Kept, conversion.Header
+	p.ListRules, p.Kept, p.Header = conversion.ListRules, conversion.Kept, conversion.Header
 	if conversion.InputScales != "" {
 		p.InputScales, err = readInputScales(conversion.InputScales)
 	}
@@ -181,9 +181,9 @@ func (o Options) layerConfig(p *plan.Options) error {
 	if err != nil {
 		return err
 	}
-	p.Soft = c.Rules()
+	p.ListRules = c.Rules()
 	if exact := o.Layer.ExactReference; exact != nil && *exact {
-		p.Soft, err = c.ExactRules(p.Flags)
+		p.ListRules, err = c.ExactRules(p.Flags)
 	}
 	return err
 }

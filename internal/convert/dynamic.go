@@ -7,12 +7,12 @@ import (
 	"github.com/tensorpress/tensorpress/internal/plan"
 )
 
-// choose measures, for every layer whose dtype is to be found, the dtypes from
-// its own on, and plans again with the first whose loss is small enough.
-func (j *job) choose(ctx context.Context) error {
+// searchDtypes measures, for every layer whose dtype is chosen dynamically, the dtypes
+// from its own on, and plans again with the first whose loss is small enough.
+func (j *job) searchDtypes(ctx context.Context) error {
 	chosen := map[string]map[string]plan.Choice{}
 	for _, one := range j.Models {
-		found, err := engine.ChooseFor(ctx, one.Checkpoint, one.Plan, j.asked.resources())
+		found, err := engine.SearchDtypes(ctx, one.Checkpoint, one.Plan, j.asked.resources())
 		if err != nil {
 			return err
 		}

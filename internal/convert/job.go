@@ -280,7 +280,7 @@ func (j *job) headers(yield func(stream.Task) bool) bool {
 func (j *job) quantize(r engine.Resources, yield func(stream.Task) bool) {
 	k := engine.NewResidency(r)
 	for _, one := range j.Models {
-		q := &engine.Quantization{Source: one.Checkpoint, Plan: one.Plan, Writers: one.Writers, Keeper: k, Stage: j.out, Resources: r}
+		q := &engine.Quantization{Source: one.Checkpoint, Plan: one.Plan, Writers: one.Writers, Residency: k, Stage: j.out, Resources: r}
 		if !q.Tasks(yield) {
 			return
 		}

@@ -69,7 +69,7 @@ func settingsOf(l *layout.Layer) (given storage.Settings, err error) {
 		if err != nil {
 			return given, err
 		}
-		return f.Told(l.Options, l.Codec), nil
+		return f.SettingsFromMetadata(l.Options, l.Codec), nil
 	}
 	s, err := codec.Said(l.Options, l.Codec)
 	if err != nil {

@@ -20,7 +20,7 @@ func (j *job) work(o request) int64 {
 }
 
 // measure adds the layers' errors to a report, if they are asked for: it reads
-// what is staged, tile by tile, and compares it with the source, as [Verify]
+// what is staged, tile by tile, and compares it with the source, as [verify.Verify]
 // does.
 func (j *job) measure(ctx context.Context, o request, done func(n int64), r *report.Report) error {
 	if !o.Measure {
@@ -42,7 +42,7 @@ func (j *job) measure(ctx context.Context, o request, done func(n int64), r *rep
 // written are the models of the output as they lie where they were written to.
 func (j *job) written(ctx context.Context, dest string) (models []verify.Staged) {
 	for _, one := range j.Models {
-		part := one.Folder
+		part := "" // the whole output, in which the model has its folder
 		if !bundle.IsFolder(dest) {
 			part = one.Plan.Files[0].Name
 		}

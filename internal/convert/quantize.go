@@ -28,7 +28,7 @@ func quantize(ctx context.Context, from files.Source, dest files.Sink, o request
 		return nil, err
 	}
 	defer j.Close()
-	if err := j.choose(ctx); err != nil {
+	if err := j.searchDtypes(ctx); err != nil {
 		return nil, err
 	}
 	w := j.copied(dest, o.Force, o.resources(), start)

@@ -10,7 +10,7 @@ import (
 	"github.com/tensorpress/tensorpress/report"
 )
 
-// bytesAgain counts what [job.measureAgain] reads of the output.
+// bytesAgain counts what job.measureAgain reads of the output.
 func (j *job) bytesAgain() (n int64) {
 	for _, one := range j.Models {
 		for i := range one.Plan.Steps {

@@ -17,8 +17,8 @@ import (
 
 // Conversion is what a command asks of a plan.
 type Conversion struct {
-	Soft []plan.Soft
-	Kept plan.KeptDtype
+	ListRules []plan.ListRule
+	Kept      plan.KeptDtype
 	// Header tells that the header describes the layers too.
 	Header bool
 	// InputScales is the path of scales of activations, "" for none.
@@ -45,14 +45,14 @@ func (c *Command) Convert(names []string, layers *LayerConfig) (*Conversion, err
 	}
 	if format := t.dedicated(); format != "" {
 		rules, err := t.dedicatedRules()
-		c := &Conversion{Soft: rules, Kept: kept, Header: true}
+		c := &Conversion{ListRules: rules, Kept: kept, Header: true}
 		if format == "nvfp4" {
 			c.InputScales = t.Text("input_scales")
 		}
 		return c, err
 	}
 	rules, err := t.rules()
-	return &Conversion{Soft: rules, Kept: kept, Header: t.Has("save_quant_metadata")}, err
+	return &Conversion{ListRules: rules, Kept: kept, Header: t.Has("save_quant_metadata")}, err
 }
 
 // refuse names our way where there is no file to reproduce.
@@ -86,41 +86,41 @@ func (t *translation) dedicated() string {
 var blockOf = map[string]int{"nvfp4": 16, "mxfp8": 32}
 
 // dedicatedRules always keep what [preset.Avoid] lists.
-func (t *translation) dedicatedRules() ([]plan.Soft, error) {
+func (t *translation) dedicatedRules() ([]plan.ListRule, error) {
 	format := t.dedicated()
 	over := storage.Settings{Dtype: format, Variant: "dedicated", OutputDtype: t.outputDtype()}
 	if t.Has("heur") {
 		over.WholeBlocks = new(blockOf[format])
 	}
-	all := plan.Soft{Why: "--" + format, Match: every, Over: over, Must: true, Refuse: t.learned("simple", "--simple")}
-	rules := []plan.Soft{{Why: "convert_to_quant keeps it in " + format, Match: contains(preset.Avoid), Keep: true}}
+	all := plan.ListRule{Why: "--" + format, Match: every, Over: over, Must: true, Refuse: t.learned("simple", "--simple")}
+	rules := []plan.ListRule{{Why: "convert_to_quant keeps it in " + format, Match: contains(preset.Avoid), Keep: true}}
 	for _, list := range t.presets() {
-		rules = append(rules, plan.Soft{Why: list.why, Match: contains(list.parts), Keep: true})
+		rules = append(rules, plan.ListRule{Why: list.why, Match: contains(list.parts), Keep: true})
 	}
 	if t.Has("exclude_layers") {
 		match, err := searches(t.Text("exclude_layers"))
 		if err != nil {
 			return nil, err
 		}
-		rules = append(rules, plan.Soft{Why: "--exclude-layers", Match: match, Keep: true})
+		rules = append(rules, plan.ListRule{Why: "--exclude-layers", Match: match, Keep: true})
 	}
 	return append(rules, all), nil
 }
 
 // rules are those of the unified path, in its order.
-func (t *translation) rules() ([]plan.Soft, error) {
-	var rules []plan.Soft
+func (t *translation) rules() ([]plan.ListRule, error) {
+	var rules []plan.ListRule
 	if t.Has("t5xxl") {
-		rules = append(rules, plan.Soft{Why: "--t5xxl leaves it out", Match: contains(preset.FilterByName("t5xxl").Remove), Drop: true})
+		rules = append(rules, plan.ListRule{Why: "--t5xxl leaves it out", Match: contains(preset.FilterByName("t5xxl").Remove), Drop: true})
 	}
-	for _, add := range []func() ([]plan.Soft, error){t.layerRules, t.customRules, t.excludedRules} {
+	for _, add := range []func() ([]plan.ListRule, error){t.layerRules, t.customRules, t.excludedRules} {
 		more, err := add()
 		if err != nil {
 			return nil, err
 		}
 		rules = append(rules, more...)
 	}
-	all := plan.Soft{Why: "its type is " + t.primary().kind, Match: every, Over: t.over(t.primary()), Must: true, Refuse: t.learned("simple", "--simple")}
+	all := plan.ListRule{Why: "its type is " + t.primary().kind, Match: every, Over: t.over(t.primary()), Must: true, Refuse: t.learned("simple", "--simple")}
 	return append(rules, all), nil
 }
 
@@ -177,7 +177,7 @@ func (t *translation) heurBlock() int {
 	return 64
 }
 
-func (t *translation) customRules() ([]plan.Soft, error) {
+func (t *translation) customRules() ([]plan.ListRule, error) {
 	if !t.Has("custom_layers") {
 		return nil, nil
 	}
@@ -185,8 +185,8 @@ func (t *translation) customRules() ([]plan.Soft, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := plan.Soft{Why: "--custom-layers", Match: match, Over: t.over(t.custom()), Must: true, Refuse: t.learned("custom_simple", "--custom-simple")}
-	return []plan.Soft{r}, nil
+	r := plan.ListRule{Why: "--custom-layers", Match: match, Over: t.over(t.custom()), Must: true, Refuse: t.learned("custom_simple", "--custom-simple")}
+	return []plan.ListRule{r}, nil
 }
 
 func (t *translation) custom() choice {
@@ -207,23 +207,23 @@ func (t *translation) custom() choice {
 
 // excludedRules keep what the pattern and the presets name, or give it the
 // fallback type.
-func (t *translation) excludedRules() ([]plan.Soft, error) {
-	var rules []plan.Soft
+func (t *translation) excludedRules() ([]plan.ListRule, error) {
+	var rules []plan.ListRule
 	if t.Has("exclude_layers") {
 		match, err := searches(t.Text("exclude_layers"))
 		if err != nil {
 			return nil, err
 		}
-		rules = append(rules, plan.Soft{Why: "--exclude-layers", Match: match})
+		rules = append(rules, plan.ListRule{Why: "--exclude-layers", Match: match})
 	}
 	for _, list := range t.presets() {
-		rules = append(rules, plan.Soft{Why: list.why, Match: contains(list.parts)})
+		rules = append(rules, plan.ListRule{Why: list.why, Match: contains(list.parts)})
 	}
 	t.fallBack(rules)
 	return rules, nil
 }
 
-func (t *translation) fallBack(rules []plan.Soft) {
+func (t *translation) fallBack(rules []plan.ListRule) {
 	c := t.shared()
 	c.kind = t.Text("fallback")
 	if n := t.Int("fallback_block_size"); n > 0 {
@@ -361,11 +361,11 @@ func (t *translation) dtypeMaps() (maps []func(checkpoint.Tensor) (safetensors.D
 
 // layerRules are those of the layer config, as convert_to_quant follows it: the
 // scaling mode decides what the layer is, the format what it is called.
-func (t *translation) layerRules() ([]plan.Soft, error) {
+func (t *translation) layerRules() ([]plan.ListRule, error) {
 	if t.layers == nil {
 		return nil, nil
 	}
-	var rules []plan.Soft
+	var rules []plan.ListRule
 	for i := range t.layers.entries {
 		e := &t.layers.entries[i]
 		r := e.rule()
@@ -401,7 +401,7 @@ func (t *translation) configured(e *entry) choice {
 
 // ExactRules are what convert_to_quant makes of the file with settings like
 // those.
-func (c *LayerConfig) ExactRules(given storage.Settings) ([]plan.Soft, error) {
+func (c *LayerConfig) ExactRules(given storage.Settings) ([]plan.ListRule, error) {
 	like := &Command{map[string]string{"simple": ""}}
 	for option, on := range map[string]*bool{
 		"full_precision_matrix_mult": given.FullPrecisionMatmul, "input_scale": given.InputScale, "convrot": given.ConvRot, "dynamic_convrot": given.DynamicConvRot,

@@ -75,7 +75,7 @@ func decided(t *testing.T, command, layers string) (lines []string, err error) {
 	none, _ := preset.ByName("none")
 	p, err := plan.Make(from.Tensors, plan.Options{
 		Layout: layout.Comfy, Preset: none, Output: plan.Output{Stem: "out"},
-		Soft: conversion.Soft, Kept: conversion.Kept, Header: conversion.Header,
+		ListRules: conversion.ListRules, Kept: conversion.Kept, Header: conversion.Header,
 	})
 	if err != nil {
 		return nil, err

@@ -173,14 +173,14 @@ func (e *entry) match(t checkpoint.Tensor) (bool, error) {
 	return e.pattern.Match(strings.TrimSuffix(t.Name, ".weight"))
 }
 
-func (e *entry) rule() plan.Soft {
-	return plan.Soft{Why: "layer config " + e.text, Match: e.match, Keep: e.skip}
+func (e *entry) rule() plan.ListRule {
+	return plan.ListRule{Why: "layer config " + e.text, Match: e.match, Keep: e.skip}
 }
 
 // Rules are what the file asks of a plan, in words of ours: formats are what
 // their names say, and have the block sizes and scales that they can have.
-func (c *LayerConfig) Rules() []plan.Soft {
-	var rules []plan.Soft
+func (c *LayerConfig) Rules() []plan.ListRule {
+	var rules []plan.ListRule
 	for i := range c.entries {
 		e := &c.entries[i]
 		r := e.rule()

@@ -9,29 +9,32 @@ import (
 )
 
 const (
-	// smallTensor is a size up to which weights that lie side by side are read
-	// and quantized together: a call for each takes longer than its bytes.
-	smallTensor = 64 << 10
-	groupBytes  = 256 << 10
+	// maxAdjacent is the size in bytes up to which weights that are adjacent in the
+	// source are read and quantized in one task: for so little, a call for each takes
+	// longer than the work. adjacentBytes bounds what one such task reads.
+	maxAdjacent   = 64 << 10
+	adjacentBytes = 256 << 10
 )
 
-// group is small weights on their way together. Their outputs lie side by side
-// too, in memory as in the file, and are written as one.
-type group struct {
+// adjacent collects small weights that are adjacent in the source. Their outputs are
+// adjacent too, in memory as in the file, and are written in one call.
+type adjacent struct {
 	*Quantization
 	small []*encoding
 	bytes int64
 }
 
-// whole reports whether a weight is one tile of plain values and needs no pass.
+// whole reports whether a weight is plain, fits one tile, and needs no survey and no
+// pass.
 func (e *encoding) whole() bool {
 	n := e.needs
 	return e.step.From == nil && n.Survey == nil && len(n.Passes) == 0 && e.cut.Count(n.Rows, n.Cols) == 1
 }
 
-// add takes a step, or yields it by itself after those that it has.
-func (g *group) add(s *plan.Step, yield func(stream.Task) bool) bool {
-	if s.Codec == nil || s.From != nil || s.Source.Gathered != nil || s.Source.Size > smallTensor || s.Source.Size == 0 {
+// add collects a step, or else yields its tasks after those of the weights collected
+// before.
+func (g *adjacent) add(s *plan.Step, yield func(stream.Task) bool) bool {
+	if s.Codec == nil || s.From != nil || s.Source.Gathered != nil || s.Source.Size > maxAdjacent || s.Source.Size == 0 {
 		return g.flush(yield) && g.step(s, yield)
 	}
 	e := g.encoding(s)
@@ -45,17 +48,18 @@ func (g *group) add(s *plan.Step, yield func(stream.Task) bool) bool {
 	return true
 }
 
-// continues reports whether a tensor lies right behind the last.
-func (g *group) continues(t checkpoint.Tensor) bool {
+// continues reports whether a tensor directly follows the last one collected, and still
+// fits.
+func (g *adjacent) continues(t checkpoint.Tensor) bool {
 	if len(g.small) == 0 {
 		return true
 	}
 	last := g.small[len(g.small)-1].step.Source
-	return t.Shard == last.Shard && t.Offset == last.Offset+last.Size && g.bytes+t.Size <= groupBytes
+	return t.Shard == last.Shard && t.Offset == last.Offset+last.Size && g.bytes+t.Size <= adjacentBytes
 }
 
-// flush yields what was added.
-func (g *group) flush(yield func(stream.Task) bool) bool {
+// flush yields the task for the weights collected so far.
+func (g *adjacent) flush(yield func(stream.Task) bool) bool {
 	small := g.small
 	g.small, g.bytes = nil, 0
 	switch len(small) {
@@ -64,21 +68,21 @@ func (g *group) flush(yield func(stream.Task) bool) bool {
 	case 1:
 		return small[0].tasks(yield)
 	}
-	return yield(stream.Task{Do: func(w *stream.Worker) error { return g.encodeTogether(w, small) }})
+	return yield(stream.Task{Do: func(w *stream.Worker) error { return g.encodeAdjacent(w, small) }})
 }
 
-// encodeTogether reads weights at once. If that fails each is read by itself,
-// for an error that names it.
-func (q *Quantization) encodeTogether(w *stream.Worker, small []*encoding) error {
+// encodeAdjacent reads weights in one call and encodes them. If that call fails, each
+// is read by itself, so that the error names the right one.
+func (q *Quantization) encodeAdjacent(w *stream.Worker, small []*encoding) error {
 	first, last := small[0].step.Source, small[len(small)-1].step.Source
 	all := checkpoint.Tensor{Shard: first.Shard, Tensor: safetensors.Tensor{
 		Name: first.Name, Offset: first.Offset, Size: last.Offset + last.Size - first.Offset,
 	}}
 	data := w.Bytes(RawBuffer, int(all.Size))
-	together := small[0].Source.ReadSection(all, data, 0) == nil
-	outputs := outputsTogether(w, small)
+	ok := small[0].Source.ReadSection(all, data, 0) == nil
+	outputs := adjacentOutputs(w, small)
 	for _, e := range small {
-		if together {
+		if ok {
 			from := e.step.Source.Offset - first.Offset
 			e.plain.body = data[from : from+e.step.Source.Size]
 		}
@@ -93,9 +97,9 @@ func (q *Quantization) encodeTogether(w *stream.Worker, small []*encoding) error
 	return nil
 }
 
-// outputsTogether is the room for what each weight fills, one after the other:
-// in memory, all codes first, then all scales, as in the file.
-func outputsTogether(w *stream.Worker, small []*encoding) [][]byte {
+// adjacentOutputs returns the room for what each weight fills, weight by weight. The
+// memory is allocated in the order of the file: all codes first, then all scales.
+func adjacentOutputs(w *stream.Worker, small []*encoding) [][]byte {
 	total, most := 0, 0
 	for _, e := range small {
 		total, most = total+len(e.step.Parts), max(most, len(e.step.Parts))
@@ -113,5 +117,5 @@ func outputsTogether(w *stream.Worker, small []*encoding) [][]byte {
 	return outputs
 }
 
-// all is the area of the whole weight.
+// all returns the area of the whole weight.
 func (e *encoding) all() tile.Area { return tile.Area{Rows: e.cut.Rows, Cols: e.cut.Cols} }

@@ -11,21 +11,21 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// Comparison is of what a layer decodes to: with the weight that it was made of, where
-// there is one, and else only whether all of it are numbers.
+// Comparison compares what a layer decodes to with the weight that it was made from.
+// Without such a weight it only checks that all values are finite.
 type Comparison struct {
 	got   *Decoding
 	want  *Original // or nil
 	Found []Sums    // by tile
 }
 
-// NewComparison prepares that of a layer.
+// NewComparison prepares the comparison of a layer.
 func NewComparison(got *Decoding, want *Original) *Comparison {
 	cut, rows, cols := got.Shape()
 	return &Comparison{got, want, make([]Sums, cut.Count(rows, cols))}
 }
 
-// Original is a tensor of the source, or a layer of it restored.
+// Original is a tensor of the source, or one of its layers, restored.
 type Original struct {
 	Values
 	Dtype safetensors.Dtype // 0 for a layer
@@ -34,10 +34,11 @@ type Original struct {
 	Err   error // why a layer cannot be restored
 }
 
-// Tasks yields the comparison of every tile. The very values are read only where near
-// ones will not do.
+// Tasks yields a task for every tile. If the layer has a faster approximate decoder,
+// the exact values are computed only for tiles where the approximate ones cannot
+// decide.
 func (c *Comparison) Tasks(yield func(stream.Task) bool) bool {
-	first, exact := c.got.near(), false
+	first, exact := c.got.approximate(), false
 	if first == nil {
 		first, exact = c.got, true
 	}
@@ -47,7 +48,7 @@ func (c *Comparison) Tasks(yield func(stream.Task) bool) bool {
 		if err == nil {
 			err = c.compare(w, s, a, got)
 		}
-		if err != nil || exact || !Large(got) && s.visible() {
+		if err != nil || exact || !MayOverflow(got) && s.exceedRounding() {
 			return err
 		}
 		if _, err := c.got.restore(w, got, a); err != nil {
@@ -57,7 +58,7 @@ func (c *Comparison) Tasks(yield func(stream.Task) bool) bool {
 	})
 }
 
-// compare finds the sums of a tile.
+// compare computes the sums of a tile.
 func (c *Comparison) compare(w *stream.Worker, s *Sums, a tile.Area, got []float32) error {
 	*s = Sums{Nonfinite: -1}
 	columns := c.got.Layer.Codec.Cut().Cols
@@ -67,23 +68,23 @@ func (c *Comparison) compare(w *stream.Worker, s *Sums, a tile.Area, got []float
 		}
 	}
 	var n *tile.NonfiniteError
-	// a value that is not finite makes the sum so
+	// a value that is not finite makes the sum of errors not finite
 	if (c.want == nil || FiniteOrNil(s.Errors) == nil) && errors.As(tile.CheckArea(a, got, columns), &n) {
 		s.Nonfinite = n.Index
 	}
 	return nil
 }
 
-// Sums are what errors are computed from; they are added in a fixed order, so
-// that they do not depend on threads.
+// Sums are the figures from which errors are computed. They are added in a fixed order,
+// so that the result does not depend on the number of threads.
 type Sums struct {
 	Squares, Errors float64 // ΣW², Σ(W-Ŵ)²
 	MaxAbs          float64
-	Nonfinite       int // index of the first value that decodes to no number, -1
+	Nonfinite       int // index of the first value that decodes to NaN or infinity, -1 for none
 	Differs         bool
 }
 
-// Total adds up those of tiles.
+// Total adds up the sums of tiles, in order.
 func Total(found []Sums) Sums {
 	total := Sums{Nonfinite: -1}
 	for _, s := range found {
@@ -103,7 +104,7 @@ func (s *Sums) Add(t Sums) {
 	s.Differs = s.Differs || t.Differs
 }
 
-// Relative is the error in proportion to the weights.
+// Relative returns the error relative to the weights.
 func (s *Sums) Relative() report.Error {
 	rel := s.Errors / s.Squares
 	if s.Errors == 0 {
@@ -112,12 +113,12 @@ func (s *Sums) Relative() report.Error {
 	return report.Error{RelMSE: FiniteOrNil(rel), SQNR: FiniteOrNil(-10 * math.Log10(rel))}
 }
 
-// Figures are what a report has of a layer.
+// Figures returns what a report says about a layer.
 func (s *Sums) Figures() report.Figures {
 	return report.Figures{Error: s.Relative(), MaxAbs: FiniteOrNil(s.MaxAbs)}
 }
 
-// FiniteOrNil is nil for NaN and infinities, which JSON has not.
+// FiniteOrNil returns nil for NaN and infinities, which JSON cannot represent.
 func FiniteOrNil(x float64) *float64 {
 	if math.IsNaN(x) || math.IsInf(x, 0) {
 		return nil
@@ -125,20 +126,20 @@ func FiniteOrNil(x float64) *float64 {
 	return &x
 }
 
-// Large reports whether values, near those that a sum in single precision comes to,
-// leave it possible that this goes to infinity on its way: not even 2^30 of 2^96
-// do.
-func Large(values []float32) bool {
+// MayOverflow reports whether the exact decoder could overflow float32 on its way to
+// values of which these are approximations. Below 2^96 it cannot: a sum of even 2^30
+// such terms stays finite.
+func MayOverflow(values []float32) bool {
 	lo, hi := kernel.MinMax(values)
 	return !(max(-lo, hi) <= 0x1p96)
 }
 
-// visible reports whether errors are so much larger than the rounding of single
-// precision, 2^-24 of the values, that this does not show; or there is nothing to
+// exceedRounding reports whether the errors are so large that the rounding of an
+// approximate decoder, about 2^-24 of the values, cannot matter; or there is nothing to
 // compare with.
-func (s *Sums) visible() bool { return s.Squares == 0 || s.Errors > 1e-8*s.Squares }
+func (s *Sums) exceedRounding() bool { return s.Squares == 0 || s.Errors > 1e-8*s.Squares }
 
-// measureArea adds up the errors of an area of the source.
+// measureArea adds the errors of an area, whose original values it reads.
 func (s *Sums) measureArea(w *stream.Worker, source *Original, columns int, a tile.Area, got []float32) error {
 	if plain, ok := source.Values.(*PlainValues); ok && source.Dtype == safetensors.BF16 { // the usual one
 		want, err := plain.raw(w, columns, a)
@@ -154,10 +155,10 @@ func (s *Sums) measureArea(w *stream.Worker, source *Original, columns int, a ti
 	return err
 }
 
-// Measure adds up the errors of values.
+// Measure adds the errors of got compared with want.
 func (s *Sums) Measure(want, got []float32) { s.measureRaw(kernel.AsBytes(want), kernel.RawF32, got) }
 
-// measureRaw is measure for wanted values as they are stored.
+// measureRaw is [Sums.Measure] with the wanted values in the dtype of their file.
 func (s *Sums) measureRaw(want []byte, raw kernel.Raw, got []float32) {
 	var e kernel.Errors
 	e.Add(want, raw, got)

@@ -10,8 +10,8 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// writeLiterals yields the writing of tensors whose bytes are known, some at a
-// time.
+// writeLiterals yields tasks that write tensors whose bytes are already known, many
+// tensors to a task.
 func writeLiterals(literals []plan.Literal, to []*bodies.Writer, yield func(stream.Task) bool) bool {
 	const some = 256
 	for chunk := range slices.Chunk(literals, some) {
@@ -27,8 +27,8 @@ func writeLiterals(literals []plan.Literal, to []*bodies.Writer, yield func(stre
 	return true
 }
 
-// copyTiles yields the copying of a tensor's bytes, by the system where it does
-// that. Small tensors go together with others.
+// copyTiles yields tasks that copy a tensor's bytes. Large tensors are copied by the
+// operating system where it can; small ones are written together with others.
 func copyTiles(c *checkpoint.Checkpoint, from checkpoint.Tensor, to *bodies.Writer, t safetensors.Tensor, yield func(stream.Task) bool) bool {
 	size, task := int64(256<<10), copyTile
 	if from.Size >= 1<<20 && from.Gathered == nil && to.MayCopy() {

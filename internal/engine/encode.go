@@ -19,30 +19,30 @@ import (
 
 // Quantization turns a plan into tiles of work.
 type Quantization struct {
-	Source  *checkpoint.Checkpoint
-	Plan    *plan.Plan
-	Writers []*bodies.Writer
-	turns   turns
-	Keeper  *Residency // nil where no weight is read several times
-	Stage   interface {
+	Source    *checkpoint.Checkpoint
+	Plan      *plan.Plan
+	Writers   []*bodies.Writer
+	schedule  schedule
+	Residency *Residency // nil if no weight is read more than once
+	Stage     interface {
 		Scratch() (*stage.Scratch, error)
 	}
 	spare sync.Pool // of *encoding
 	Resources
 }
 
-// Tasks yields the work in the order of the source.
+// Tasks yields the tasks in the order of the source's tensors.
 func (q *Quantization) Tasks(yield func(stream.Task) bool) bool {
 	if !writeLiterals(q.Plan.Literals, q.Writers, yield) {
 		return false
 	}
-	g := &group{Quantization: q}
+	g := &adjacent{Quantization: q}
 	for i := range q.Plan.Steps {
 		if !g.add(&q.Plan.Steps[i], yield) {
 			return false
 		}
 	}
-	return g.flush(yield) && q.turns.flush(yield)
+	return g.flush(yield) && q.schedule.flush(yield)
 }
 
 func (q *Quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
@@ -61,30 +61,30 @@ func (q *Quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
 		return copyTiles(q.Source, s.Source, q.Writers[s.Parts[0].File], s.Parts[0].Tensor, yield)
 	}
 	e := q.encoding(s)
-	if err := e.shelve(); err != nil {
+	if err := e.spill(); err != nil {
 		return yield(stream.Task{Do: func(*stream.Worker) error { return e.explain(err) }})
 	}
-	e.keep()
-	return q.turns.add(e.turn(), Workers(q.Resources), searches(q.Resources), yield)
+	e.makeResident()
+	return q.schedule.add(e.scheduled(), Workers(q.Resources), searches(q.Resources), yield)
 }
 
-// encoding is one tensor on its way through its codec.
+// encoding is the work on one tensor.
 type encoding struct {
 	*Quantization
-	step    *plan.Step
-	values  Values
-	plain   PlainValues // what values are where they are plain
-	from    safetensors.Dtype
-	memory  int // bytes that a tile may take
-	encoder tile.Encoder
-	needs   tile.Needs
-	cut     tile.Cut
-	kept    *resident
-	done    atomic.Int64 // values that were written
+	step     *plan.Step
+	values   Values
+	plain    PlainValues // values points here if the source is not quantized, which saves an allocation
+	from     safetensors.Dtype
+	memory   int // bytes that the work on a tile may take
+	encoder  tile.Encoder
+	needs    tile.Needs
+	cut      tile.Cut
+	resident *resident
+	done     atomic.Int64 // number of values accounted for, see worked
 }
 
-// encoding finds where a step's values come from. Where they are decoded, that
-// takes a part of the memory.
+// encoding prepares a step: where its values come from, and the encoder. If the values
+// must be decoded first, that takes half of the tile's memory.
 func (q *Quantization) encoding(s *plan.Step) *encoding {
 	e, ok := q.spare.Get().(*encoding)
 	if !ok {
@@ -106,11 +106,12 @@ func (q *Quantization) encoding(s *plan.Step) *encoding {
 	return e
 }
 
-// asStored reports whether an encoder takes values as they lie in the file.
+// asStored reports whether the encoder takes values as they lie in the file.
 func (e *encoding) asStored() bool { return e.step.From == nil && codec.Floats(e.step.Source.Dtype) }
 
-// shelve has a search that takes much memory keep some of it in a file.
-func (e *encoding) shelve() error {
+// spill makes a low-rank search that takes much memory keep a part of it in a scratch
+// file.
+func (e *encoding) spill() error {
 	if e.needs.Spill == nil || e.needs.Held <= searches(e.Resources) {
 		return nil
 	}
@@ -119,15 +120,15 @@ func (e *encoding) shelve() error {
 	return err
 }
 
-// turn is all that is to be done.
-func (e *encoding) turn() turn {
-	return turn{e.phases(), e.needs.Held, e.needs.Survey != nil || e.needs.Held > 0}
+// scheduled describes the weight to the schedule.
+func (e *encoding) scheduled() scheduled {
+	return scheduled{e.phases(), e.needs.Held, e.needs.Survey != nil || e.needs.Held > 0}
 }
 
-// keep has a tensor stay in memory that is read several times, as much of it as
-// fits, if it is plain and read in runs.
-func (e *encoding) keep() {
-	if e.step.From != nil || e.Keeper == nil || len(e.needs.Passes) < 2 || !e.inRuns(e.needs.Cols) {
+// makeResident reserves memory for a tensor that is read several times, for as much of
+// it as fits. The tensor must be plain and read in whole rows.
+func (e *encoding) makeResident() {
+	if e.step.From != nil || e.Residency == nil || len(e.needs.Passes) < 2 || !e.inRuns(e.needs.Cols) {
 		return
 	}
 	for _, p := range e.needs.Passes {
@@ -135,21 +136,21 @@ func (e *encoding) keep() {
 			return
 		}
 	}
-	e.kept = e.Keeper.Keep(e.step.Source.Size, e.needs.Held)
-	e.plain.kept = e.kept
+	e.resident = e.Residency.Reserve(e.step.Source.Size, e.needs.Held)
+	e.plain.resident = e.resident
 }
 
-// inRuns reports whether areas of so many columns are whole rows, or parts of the
-// only one.
+// inRuns reports whether areas of that many columns are whole rows, or parts of the
+// only row.
 func (e *encoding) inRuns(cols int) bool { return e.cut.Rows == 1 || cols >= e.cut.Cols }
 
-// tasks yields the phases, one after the other.
+// tasks yields the tasks of all phases, one phase after the other.
 func (e *encoding) tasks(yield func(stream.Task) bool) bool {
 	return inOrder(e.phases(), yield)
 }
 
-// phases are the survey of an encoder that asks for one, its passes, and then
-// its tiles. What follows waits until what went before is complete.
+// phases returns the survey if the encoder has one, its passes, and the encoding of
+// tiles. The tasks of each wait until the phase before is complete.
 func (e *encoding) phases() []phase {
 	var all []phase
 	var ready chan struct{}
@@ -167,19 +168,19 @@ func (e *encoding) phases() []phase {
 	return append(all, func(yield func(stream.Task) bool) { e.tiles(ready, yield) })
 }
 
-// tiles yields the tiles, which wait until that is closed.
+// tiles yields the encoding of tiles, which starts when ready is closed.
 func (e *encoding) tiles(ready <-chan struct{}, yield func(stream.Task) bool) {
 	rows, cols := e.needs.Rows, e.needs.Cols
 	left := new(atomic.Int64)
 	left.Store(int64(e.cut.Count(rows, cols)))
 	for _, a := range e.cut.Areas(rows, cols) {
 		if !yield(stream.Task{Bytes: e.bytes(a), Do: func(w *stream.Worker) error {
-			if !wait(w, ready) {
+			if !waitFor(w, ready) {
 				return nil
 			}
 			err := e.encodeTile(w, a, e.outputs(w, a))
-			if left.Add(-1) == 0 && e.kept != nil {
-				e.kept.Release()
+			if left.Add(-1) == 0 && e.resident != nil {
+				e.resident.Release()
 			}
 			return err
 		}}) {
@@ -188,9 +189,9 @@ func (e *encoding) tiles(ready <-chan struct{}, yield func(stream.Task) bool) {
 	}
 }
 
-// bytes is about what the values of an area take in the source. A tensor that is
-// read many times takes more work than its bytes say, so its tasks go each by
-// themselves.
+// bytes estimates how many bytes of the source an area takes, for [stream.Task]. A
+// tensor with several passes takes more work than its bytes suggest, so each of its
+// tasks runs by itself.
 func (e *encoding) bytes(a tile.Area) int64 {
 	if len(e.needs.Passes) > 1 {
 		return 0
@@ -206,8 +207,8 @@ func (e *encoding) survey(w *stream.Worker, done chan struct{}) error {
 	return err
 }
 
-// wait reports false when the run is over before ready is closed.
-func wait(w *stream.Worker, ready <-chan struct{}) bool {
+// waitFor waits until ready is closed. It reports false if the run ends before that.
+func waitFor(w *stream.Worker, ready <-chan struct{}) bool {
 	if ready == nil {
 		return true
 	}
@@ -219,7 +220,7 @@ func wait(w *stream.Worker, ready <-chan struct{}) bool {
 	}
 }
 
-// encodeTile reads an area and fills its outputs.
+// encodeTile reads an area and encodes it into its outputs.
 func (e *encoding) encodeTile(w *stream.Worker, a tile.Area, outputs [][]byte) error {
 	rows := a.Rows
 	if e.needs.PieceRows > 0 {
@@ -237,7 +238,8 @@ func (e *encoding) encodeTile(w *stream.Worker, a tile.Area, outputs [][]byte) e
 	return nil
 }
 
-// outputs is the room for what an area fills, of which it counts the source.
+// outputs returns the room for what an area fills in each stored tensor, and counts the
+// area as done.
 func (e *encoding) outputs(w *stream.Worker, a tile.Area) [][]byte {
 	parts := w.Parts(len(e.step.Parts))
 	for i := range parts {
@@ -247,14 +249,14 @@ func (e *encoding) outputs(w *stream.Worker, a tile.Area) [][]byte {
 	return parts
 }
 
-// output is that of one part.
+// output returns the room for what an area fills in one stored tensor.
 func (e *encoding) output(w *stream.Worker, i int, a tile.Area) []byte {
 	part := &e.step.Parts[i]
 	return w.Scatter(e.Writers[part.File], part.Tensor, e.step.Codec.Written(i, a))
 }
 
-// worked returns the share of the source's bytes that so many further values
-// are; all shares add up to all bytes.
+// worked returns how many of the source's bytes the next n values account for. All
+// results together are exactly the source's size.
 func (e *encoding) worked(n int) int64 {
 	upTo := func(values int64) int64 {
 		return int64(float64(e.step.Source.Size) * float64(values) / float64(e.step.Source.Numel()))
@@ -263,7 +265,8 @@ func (e *encoding) worked(n int) int64 {
 	return upTo(now) - upTo(now-int64(n))
 }
 
-// read returns an area of the weight, as it lies in the file where that can be.
+// read returns an area of the weight, as it lies in the file where the encoder takes
+// that.
 func (e *encoding) read(w *stream.Worker, a tile.Area) (tile.Values, error) {
 	if e.asStored() {
 		raw, err := e.plain.raw(w, e.cut.Cols, a)
@@ -279,17 +282,18 @@ func (e *encoding) read(w *stream.Worker, a tile.Area) (tile.Values, error) {
 	return tile.ValuesOf(a, values), err
 }
 
-// readRun reads consecutive values, wherever rows end.
+// readRun reads consecutive values of the flattened weight, regardless of rows.
 func (e *encoding) readRun(w *stream.Worker, start int, dst []float32) error {
 	values, err := e.values.Read(w, 0, 1, tile.Area{Row: start, Rows: len(dst), Cols: 1})
 	copy(dst, values)
 	return err
 }
 
-// explain names the tensor and place of a value that cannot be quantized.
+// explain adds to an error the file and the tensor, and for a value that cannot be
+// quantized its place and what can be done about it.
 func (e *encoding) explain(err error) error {
 	if err == nil {
-		return nil // before anything is made for a message
+		return nil // before work is done for a message
 	}
 	var n *tile.NonfiniteError
 	t := e.step.Source
@@ -303,6 +307,6 @@ func (e *encoding) explain(err error) error {
 	if n.LowRank {
 		advice = "no low-rank part comes near such a weight: `Keep` leaves the tensor as it is"
 	}
-	row, col := place2D(t.Shape, n.Index)
+	row, col := rowAndColumn(t.Shape, n.Index)
 	return usage.SourceErrorf("%s: tensor %s: value [%d, %d] is %v: %s", e.Source.File(t), t.Name, row, col, n.Value, advice)
 }

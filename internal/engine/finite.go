@@ -15,9 +15,9 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// checkRestored is the rule for layers that decode to NaN or infinity, the same
-// wherever one is read: verify reports it, and nothing is made of its values. a is
-// an area of a weight taken as a matrix of that many columns.
+// checkRestored is the one rule for layers that decode to NaN or infinity, wherever a
+// layer is read: verify reports it, and every other command refuses to go on. a is an
+// area of the weight seen as a matrix of that many columns.
 func checkRestored(c *checkpoint.Checkpoint, l *layout.Layer, a tile.Area, values []float32, columns int) error {
 	var n *tile.NonfiniteError
 	if errors.As(tile.CheckArea(a, values, columns), &n) {
@@ -27,13 +27,14 @@ func checkRestored(c *checkpoint.Checkpoint, l *layout.Layer, a tile.Area, value
 }
 
 func restoredError(c *checkpoint.Checkpoint, l *layout.Layer, n *tile.NonfiniteError) error {
-	row, col := place2D(l.Shape(), n.Index)
+	row, col := rowAndColumn(l.Shape(), n.Index)
 	return usage.SourceErrorf("%s: layer %s: value [%d, %d] decodes to %v: verify the file, or fetch it again",
 		c.File(l.Parts[0]), l.Name, row, col, n.Value)
 }
 
-// place2D is where the value of that index stands in rows of the last dimension.
-func place2D(shape []int, index int) (row, col int) {
+// rowAndColumn returns where the value with that index in the flattened weight lies, in
+// rows of the last dimension.
+func rowAndColumn(shape []int, index int) (row, col int) {
 	columns := 1
 	if len(shape) > 0 {
 		columns = max(shape[len(shape)-1], 1)
@@ -41,7 +42,7 @@ func place2D(shape []int, index int) (row, col int) {
 	return index / columns, index % columns
 }
 
-// checkFits refuses values that a restored weight's dtype turns into infinity.
+// checkFits refuses values that become infinite in the dtype of the restored weight.
 func checkFits(c *checkpoint.Checkpoint, l *layout.Layer, values []float32, out safetensors.Dtype) error {
 	const beyond = 65520 // what rounds to infinity in F16
 	if out != safetensors.F16 {
@@ -53,9 +54,9 @@ func checkFits(c *checkpoint.Checkpoint, l *layout.Layer, values []float32, out 
 	return nil
 }
 
-// surelyFinite reports whether what is stored of an area decodes to finite values
-// without decoding it: no code is NaN or infinity, and no number so large that
-// products of a few of them could be.
+// surelyFinite reports whether the stored bytes of an area certainly decode to finite
+// values, judged without decoding them: no code is NaN or infinity, and no scale is so
+// large that a product of a few of them could overflow.
 func surelyFinite(parts []checkpoint.Tensor, src [][]byte) bool {
 	for i, part := range parts {
 		if !Moderate(src[i], part.Dtype, i == 0) {
@@ -71,15 +72,16 @@ const (
 	highBits = 0x8080808080808080
 )
 
-// codeMasks fill the bits of codes that may be anything where others are all ones,
-// which makes them NaN, or infinity.
+// codeMasks are the bits that may have any value in a code that is NaN or infinity:
+// such a code is one whose other bits are all ones.
 var codeMasks = map[safetensors.Dtype]uint64{
 	safetensors.F8_E4M3: 0x80 * lowBits,
 	safetensors.F8_E5M2: 0x83 * lowBits,
 }
 
-// Moderate reports whether the stored numbers are finite, and so small that products
-// of a few of them are too.
+// Moderate reports whether the stored numbers are finite, and small enough for products
+// of a few of them to be finite too. codes tells whether the tensor holds a layer's
+// codes.
 func Moderate(raw []byte, d safetensors.Dtype, codes bool) bool {
 	if mask, ok := codeMasks[d]; ok {
 		return !anyOnes(raw, mask)
@@ -91,7 +93,7 @@ func Moderate(raw []byte, d safetensors.Dtype, codes bool) bool {
 		return true
 	case d == safetensors.U8 || d == safetensors.F8_E8M0: // powers of two, maybe
 		for _, b := range raw {
-			if b > 127+largest {
+			if b > 127+maxModerate {
 				return false
 			}
 		}
@@ -100,7 +102,8 @@ func Moderate(raw []byte, d safetensors.Dtype, codes bool) bool {
 	return d == safetensors.I8
 }
 
-// anyOnes reports whether a byte is all ones once the mask is in it.
+// anyOnes reports whether any byte consists of ones alone after it is ORed with the
+// mask, which has the same value in each of its bytes.
 func anyOnes(raw []byte, mask uint64) bool {
 	for ; len(raw) >= 8; raw = raw[8:] {
 		x := ^(binary.LittleEndian.Uint64(raw) | mask) // whose bytes are 0 then
@@ -116,9 +119,9 @@ func anyOnes(raw []byte, mask uint64) bool {
 	return false
 }
 
-// largest is the exponent up to which numbers are moderate: a product of three and
-// a code is finite still, and a sum of many of them.
-const largest = 30
+// maxModerate is the binary exponent up to which numbers count as moderate: a product
+// of three of them and a code is still finite, and so is a sum of many such products.
+const maxModerate = 30
 
 func moderateFloats(raw []byte, d safetensors.Dtype) bool {
 	var values [256]float32
@@ -127,7 +130,7 @@ func moderateFloats(raw []byte, d safetensors.Dtype) bool {
 		n := min(len(raw)/width, len(values))
 		codec.Widen(values[:n], raw[:n*width], d)
 		lo, hi := kernel.MinMax(values[:n])
-		if !(max(-lo, hi) <= 1<<largest) || math.IsNaN(float64(lo)) {
+		if !(max(-lo, hi) <= 1<<maxModerate) || math.IsNaN(float64(lo)) {
 			return false
 		}
 		raw = raw[n*width:]
@@ -135,8 +138,8 @@ func moderateFloats(raw []byte, d safetensors.Dtype) bool {
 	return true
 }
 
-// finiteTasks yields the looking for values of a layer that are not finite, for one
-// that is copied as it is stored.
+// finiteTasks yields tasks that look for values that are not finite in a layer that is
+// copied as it is stored.
 func finiteTasks(c *checkpoint.Checkpoint, l *layout.Layer, r Resources, yield func(stream.Task) bool) bool {
 	d := NewDecoding(c, l, safetensors.F32, r)
 	columns := l.Codec.Cut().Cols

@@ -7,19 +7,19 @@ import (
 	"runtime"
 )
 
-// Resources bound what a run takes.
+// Resources limits what a run uses.
 type Resources struct {
 	// Threads is the number of tiles worked on at a time, 0 for one a core. It is
 	// less where Memory leaves less than 5 MiB for each.
 	Threads int
 	// Memory bounds the process's peak memory in bytes, 0 for 256 MiB.
 	Memory int64
-	// Progress is called, never twice at a time, as tiles are done, with bytes of the
-	// source.
+	// Progress is called as tiles are completed, never concurrently. done and total are
+	// bytes of the source.
 	Progress func(done, total int64)
 }
 
-// Workers is the number of tiles that are worked on at a time.
+// Workers returns the number of tiles that are worked on at a time.
 func Workers(r Resources) int {
 	n := r.Threads
 	if n == 0 {
@@ -31,30 +31,30 @@ func Workers(r Resources) int {
 const (
 	defaultMemory = 256 << 20
 	baseMemory    = 32 << 20 // the program itself, headers, the plan
-	workerMemory  = 5 << 20  // with less for each, fewer work at a time
-	// bytesPerValue bounds what a tile takes for each value in a worker where it is
-	// decoded, or moved: input, values, codes, and a share of the batches.
+	workerMemory  = 5 << 20  // with less for each, there are fewer workers
+	// bytesPerValue bounds the memory that a worker takes for each value of a tile that
+	// it decodes or moves: input, float32 value, code, and a share of the batches.
 	bytesPerValue = 32
-	// RawBuffer is the worker's buffer for plain bytes; those before it are for
-	// the tensors of a stored layer.
+	// RawBuffer is the number of the worker's byte buffer for plain values. Lower
+	// numbers are for the tensors of a stored layer.
 	RawBuffer = maxParts
-	// maxParts are the tensors of a layer: codes, three each for scales and
-	// zero points that are quantized themselves, two low-rank factors. A weight
-	// may be rows of four.
+	// maxParts is the most tensors that a layer has: codes, three each for
+	// double-quantized scales and zero points, and two low-rank factors; of four, where
+	// a weight is rows of several layers.
 	maxParts = 4 * 9
 )
 
-// tileMemory is how many bytes a tile may take.
+// tileMemory returns how many bytes the work on one tile may take.
 func tileMemory(r Resources) int {
 	memory := limit(r)
 	return int(max(memory-baseMemory, memory/4) / int64(Workers(r)))
 }
 
-// MaxTile is the number of values that a tile may hold within the memory:
-// whole blocks of any dtype.
+// MaxTile returns the number of values that a tile may have within the memory limit: a
+// multiple of 4096, so that every dtype fills whole blocks.
 func MaxTile(r Resources) int { return max(tileMemory(r)/bytesPerValue/4096, 1) * 4096 }
 
-// limit is Memory, or its default.
+// limit returns Memory, or its default.
 func limit(r Resources) int64 {
 	if r.Memory == 0 {
 		return defaultMemory
@@ -62,10 +62,12 @@ func limit(r Resources) int64 {
 	return r.Memory
 }
 
-// searches bounds what searches over weights that are under way together take.
+// searches bounds the memory, in bytes, of all low-rank searches that are under way at
+// the same time.
 func searches(r Resources) int64 { return limit(r) / 4 }
 
-// Counter counts done bytes up to total.
+// Counter returns a function that adds up bytes that are done, and reports them to
+// Progress together with the total.
 func Counter(r Resources, total int64) func(n int64) {
 	if r.Progress == nil {
 		return nil

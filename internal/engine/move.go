@@ -8,20 +8,20 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// Transcoding is a model's plan of moves under way.
+// Transcoding moves a model's layers to another layout, as its plan says.
 type Transcoding struct {
 	*Quantization
 	named  func(layer string) string
-	Losses map[string][]Sums // of layers whose scales are rounded, by tile
+	Losses map[string][]Sums // by layer whose scales are rounded, and by tile
 }
 
-// NewTranscoding prepares the moves of a model, whose layers a report calls as named
-// says.
+// NewTranscoding prepares to move a model's layers. named returns what a report calls a
+// layer.
 func NewTranscoding(q *Quantization, named func(layer string) string) *Transcoding {
 	return &Transcoding{q, named, map[string][]Sums{}}
 }
 
-// MoveAll yields the work on one model after the other.
+// MoveAll yields the tasks of one model after another.
 func MoveAll(all []*Transcoding, yield func(stream.Task) bool) {
 	for _, t := range all {
 		if !t.tasks(yield) {
@@ -46,7 +46,7 @@ func (t *Transcoding) tasks(yield func(stream.Task) bool) bool {
 // move yields a task for every area of a layer.
 func (t *Transcoding) move(s *plan.Step, yield func(stream.Task) bool) bool {
 	want := moveValues
-	if s.Move.Turned() && !s.Move.Rounds { // whose sums are by areas
+	if s.Move.Transposes() && !s.Move.Rounds { // with Rounds, the sums of errors must not depend on the memory limit
 		want = max(want, MaxTile(t.Resources))
 	}
 	areas := s.Move.Areas(s.Move.Area(want, MaxTile(t.Resources)))
@@ -74,8 +74,8 @@ func (t *Transcoding) move(s *plan.Step, yield func(stream.Task) bool) bool {
 	return true
 }
 
-// moveValues is large enough for scales that lie across rows to be written in
-// runs that count.
+// moveValues is how many values of a layer are moved at a time: enough for scales that
+// are stored column by column to be written in runs of a reasonable length.
 const moveValues = 512 << 10
 
 func (t *Transcoding) readParts(w *stream.Worker, s *plan.Step, a tile.Area) ([][]byte, error) {
@@ -100,7 +100,7 @@ func (t *Transcoding) writeParts(w *stream.Worker, s *plan.Step, src [][]byte, a
 	return dst
 }
 
-// checkFinite is [checkRestored] for an area of which there are the stored bytes.
+// checkFinite is checkRestored for an area whose stored bytes are at hand.
 func (t *Transcoding) checkFinite(w *stream.Worker, s *plan.Step, src [][]byte, a tile.Area) error {
 	if surelyFinite(s.From.Parts, src) {
 		return nil
@@ -110,7 +110,7 @@ func (t *Transcoding) checkFinite(w *stream.Worker, s *plan.Step, src [][]byte, 
 	return checkRestored(t.Source, s.From, a, values, max(s.Source.Numel()/s.Source.Shape[0], 1))
 }
 
-// loss compares what both layers decode to.
+// loss compares the values that both layers decode to.
 func loss(w *stream.Worker, m *codec.Move, src, dst [][]byte, a tile.Area) Sums {
 	want, got := w.Floats(0, a.Values()), w.Floats(1, a.Values())
 	m.Values(want, m.From, src, a, &w.Scratch)
@@ -120,7 +120,8 @@ func loss(w *stream.Worker, m *codec.Move, src, dst [][]byte, a tile.Area) Sums 
 	return s
 }
 
-// explainLoss names a layer whose scales another dtype turns into infinity.
+// explainLoss returns an error if the dtype of the new scales has made some of them
+// infinite.
 func (t *Transcoding) explainLoss(s *plan.Step, found Sums) error {
 	if FiniteOrNil(found.Errors) != nil || FiniteOrNil(found.Squares) == nil {
 		return nil

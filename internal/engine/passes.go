@@ -7,19 +7,20 @@ import (
 	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
-// reading is one pass over a tensor.
+// reading is one pass over one tensor.
 type reading struct {
 	*encoding
 	pass  tile.Pass
-	after <-chan struct{} // the pass before
+	after <-chan struct{} // closed when the previous pass is complete
 	done  chan struct{}
 
 	mu     sync.Mutex
-	found  map[int]finding // by tile, until all before have been joined
-	joined int             // tiles
+	found  map[int]finding // by tile, waiting for earlier tiles to be joined
+	joined int             // number of tiles
 	total  int
 }
 
+// finding is what a pass found in one tile.
 type finding struct {
 	area  tile.Area
 	found any
@@ -31,7 +32,7 @@ func (r *reading) tasks(yield func(stream.Task) bool) {
 	r.total = r.cut.Count(rows, cols)
 	for tile, a := range r.cut.Areas(rows, cols) {
 		if !yield(stream.Task{Bytes: r.bytes(a), Do: func(w *stream.Worker) error {
-			if !wait(w, r.after) {
+			if !waitFor(w, r.after) {
 				return nil
 			}
 			found, err := r.look(w, a)
@@ -45,7 +46,7 @@ func (r *reading) tasks(yield func(stream.Task) bool) {
 	}
 }
 
-// look reads one area.
+// look runs the pass on one area.
 func (r *reading) look(w *stream.Worker, a tile.Area) (any, error) {
 	values, err := r.read(w, a)
 	if err != nil {
@@ -55,7 +56,8 @@ func (r *reading) look(w *stream.Worker, a tile.Area) (any, error) {
 	return found, r.explain(err)
 }
 
-// join hands what was found on in the order of the tiles.
+// join passes on what was found in a tile, and in later tiles that were waiting for it,
+// in the order of the tiles. After the last one the pass is done.
 func (r *reading) join(tile int, found finding) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -72,8 +74,8 @@ func (r *reading) join(tile int, found finding) error {
 		r.joined++
 	}
 	if r.joined == r.total {
-		if r.kept != nil {
-			r.kept.read.Store(true)
+		if r.resident != nil {
+			r.resident.read.Store(true)
 		}
 		close(r.done)
 	}

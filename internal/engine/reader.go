@@ -9,24 +9,24 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// Values are those of a weight, wherever they come from.
+// Values reads the values of a weight, wherever they come from.
 type Values interface {
-	// read fills one of the worker's buffers with an area of the weight, taken
-	// as a matrix of that many columns.
+	// Read returns an area of the weight, seen as a matrix of that many columns, in the
+	// worker's float buffer of that number.
 	Read(w *stream.Worker, buffer, columns int, a tile.Area) ([]float32, error)
 }
 
-// PlainValues are those of a plain tensor.
+// PlainValues are the values of a tensor that is not quantized.
 type PlainValues struct {
-	Source *checkpoint.Checkpoint
-	Tensor checkpoint.Tensor
-	body   []byte    // all of it, if it was read with others; else nil
-	kept   *resident // where it stays from its first pass on; else nil
+	Source   *checkpoint.Checkpoint
+	Tensor   checkpoint.Tensor
+	body     []byte    // the whole tensor, if it was read together with its neighbours; else nil
+	resident *resident // holds the tensor in memory from its first pass on; nil if it is read from the file each time
 }
 
-// Read widens an area to the worker's buffer of that number.
+// Read widens an area to float32 in the worker's float buffer of that number.
 func (p *PlainValues) Read(w *stream.Worker, buffer, columns int, a tile.Area) ([]float32, error) {
-	const near = 32 << 10 // values whose bytes are in the nearer caches still when they are widened
+	const near = 32 << 10 // so many values that their bytes are still in the nearer caches when they are widened
 	x := w.Floats(buffer, a.Values())
 	rows, width := max(near/a.Cols, 1), a.Cols
 	if a.Rows == 1 {
@@ -44,37 +44,38 @@ func (p *PlainValues) Read(w *stream.Worker, buffer, columns int, a tile.Area) (
 	return x, nil
 }
 
-// raw reads them as they are stored.
+// raw returns an area in the tensor's own dtype.
 func (p *PlainValues) raw(w *stream.Worker, columns int, a tile.Area) ([]byte, error) {
 	width := p.Tensor.Dtype.Bits() / 8
 	spans := tile.SpansOf(a, columns, width)
 	switch run := spans[0]; {
 	case p.body != nil:
 		return p.body[run.Offset : run.Offset+run.Size], nil
-	case p.kept != nil:
-		return p.kept.section(w, p.Source, p.Tensor, run)
+	case p.resident != nil:
+		return p.resident.section(w, p.Source, p.Tensor, run)
 	}
 	raw := w.Bytes(RawBuffer, a.Values()*width)
 	return raw, readSpans(p.Source, p.Tensor, spans, raw)
 }
 
-// storedValues are what a quantized layer decodes to, in single precision. The
-// layer is read in pieces that its own cut allows, of at most so many values.
+// storedValues are the values that a quantized layer decodes to, as float32. The layer
+// is decoded in pieces that its own cut allows, of at most limit values each.
 type storedValues struct {
 	Decoding
 	limit int
 }
 
-// NewStoredValues are those of a layer, decoded in areas of at most limit values.
+// NewStoredValues returns the values of a layer, decoded in pieces of at most limit
+// values.
 func NewStoredValues(c *checkpoint.Checkpoint, l *layout.Layer, limit int, r Resources) storedValues {
 	return storedValues{*NewDecoding(c, l, safetensors.F32, r), min(limit, tile.TileSize)}
 }
 
-// pieceBuffer is the worker's buffer of values for pieces that are larger than
-// what was asked for; those before it are for what was.
+// pieceBuffer is the number of the worker's float buffer for pieces that reach beyond
+// the requested area. Buffers 0 and 1 are for the areas that callers of Read request.
 const pieceBuffer = 2
 
-// Read decodes an area to the worker's buffer of that number.
+// Read decodes an area to the worker's float buffer of that number.
 func (s storedValues) Read(w *stream.Worker, buffer, columns int, a tile.Area) ([]float32, error) {
 	x := w.Floats(buffer, a.Values())
 	cut := s.Layer.Codec.Cut()
@@ -82,7 +83,7 @@ func (s storedValues) Read(w *stream.Worker, buffer, columns int, a tile.Area) (
 		return x, s.rectangle(w, x, a)
 	}
 	rows, width := a.Rows, a.Cols
-	if a.Cols == columns { // they lie one after the other
+	if a.Cols == columns { // whole rows are consecutive
 		rows, width = 1, a.Values()
 	}
 	for i := range rows {
@@ -93,8 +94,8 @@ func (s storedValues) Read(w *stream.Worker, buffer, columns int, a tile.Area) (
 	return x, nil
 }
 
-// run reads consecutive values: the end of a row, whole rows, the beginning of
-// one.
+// run reads consecutive values: the end of a row, then whole rows, then the beginning
+// of one.
 func (s storedValues) run(w *stream.Worker, x []float32, start int) error {
 	columns := s.Layer.Codec.Cut().Cols
 	for len(x) > 0 {
@@ -111,7 +112,7 @@ func (s storedValues) run(w *stream.Worker, x []float32, start int) error {
 	return nil
 }
 
-// rectangle reads an area as the layer's own cut counts.
+// rectangle reads an area that is given in rows and columns of the layer's own cut.
 func (s storedValues) rectangle(w *stream.Worker, x []float32, a tile.Area) error {
 	cut := s.Layer.Codec.Cut().ForDecoding()
 	whole := cut.Cover(a)
@@ -123,8 +124,8 @@ func (s storedValues) rectangle(w *stream.Worker, x []float32, a tile.Area) erro
 	return nil
 }
 
-// piece decodes whole units and takes what the area has of them, into its place
-// at once where they lie in one run of it.
+// piece decodes whole units and copies the part of them that lies in the area a to its
+// place in x; it decodes them directly into x if they are consecutive there.
 func (s storedValues) piece(w *stream.Worker, x []float32, a, piece tile.Area) error {
 	if at := (piece.Row-a.Row)*a.Cols + piece.Col - a.Col; a.Contains(piece) && (piece.Rows == 1 || piece.Cols == a.Cols) {
 		_, err := s.restore(w, x[at:at+piece.Values()], piece)

@@ -10,60 +10,61 @@ import (
 	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
-// Residency lends memory to weights that are read several times, as many as are
-// under way together. It is the same buffers again and again.
+// Residency lends buffers to weights that are read several times, so that they stay in
+// memory between passes. There are as many buffers as weights may be under way at the
+// same time, and they are reused.
 type Residency struct {
-	room, beside int64         // what buffers and searches may take, and searches of it
-	slots        chan struct{} // as many as weights may be under way, full where they are
+	room, search int64         // bytes for buffers and low-rank searches together, and for searches alone
+	slots        chan struct{} // has an element for each weight that holds a buffer
 
 	mu   sync.Mutex
 	free [][]byte
-	Held int64 // bytes of all buffers, those that are lent too
+	Held int64 // bytes of all buffers, free or lent
 }
 
-// NewResidency lends a share of the memory that a run may take.
+// NewResidency returns a residency that uses a share of the run's memory limit.
 func NewResidency(r Resources) *Residency {
 	return &Residency{
 		room:   limit(r) - 2*baseMemory, // the program and the workers' buffers
-		beside: searches(r),
+		search: searches(r),
 		slots:  make(chan struct{}, Workers(r)),
 	}
 }
 
-// resident is the beginning of a tensor, or all of it, which stays in memory as the
-// first pass reads it.
+// resident is a tensor, or as much of its beginning as fits, that stays in memory after
+// the first pass has read it.
 type resident struct {
-	keeper *Residency
-	Size   int64
-	most   int64 // that all buffers may take beside it
-	once   sync.Once
-	Data   []byte      // nil when the run is over early
-	read   atomic.Bool // all of it is there
+	residency *Residency
+	Size      int64
+	limit     int64 // that all buffers may take beside it
+	once      sync.Once
+	Data      []byte      // nil if the run ended before there was a free slot
+	read      atomic.Bool // the first pass has read all of Data
 }
 
-// Keep is for tensors whose work begins in the order in which they are kept,
-// and when no more than slots are under way: then who waits for one waits for
-// work that has begun. search is what else the work takes. It returns nil where
-// there is no memory.
-func (k *Residency) Keep(size, search int64) *resident {
-	most := max(k.room-max(k.beside, search), 0)
+// Reserve plans a buffer for a tensor of that size, next to a search that holds that
+// many bytes. It returns nil if there is no memory. To be free of deadlock, work on
+// tensors must start in the order of these calls, with at most cap(slots) tensors under
+// way: then a tensor that waits for a slot waits for work that has already begun.
+func (k *Residency) Reserve(size, search int64) *resident {
+	most := max(k.room-max(k.search, search), 0)
 	if size = min(size, most/int64(cap(k.slots))); size == 0 {
 		return nil
 	}
-	return &resident{keeper: k, Size: size, most: most}
+	return &resident{residency: k, Size: size, limit: most}
 }
 
-// Take waits for a slot.
+// Take waits for a slot and takes a buffer.
 func (t *resident) Take(cancelled <-chan struct{}) {
 	select {
-	case t.keeper.slots <- struct{}{}:
-		t.Data = t.keeper.buffer(t.Size, t.most)
+	case t.residency.slots <- struct{}{}:
+		t.Data = t.residency.buffer(t.Size, t.limit)
 	case <-cancelled:
 	}
 }
 
-// buffer returns one of a size. Others that are free go where all would be more
-// than most.
+// buffer returns a buffer of that size, a free one if possible. It drops other free
+// buffers if all together would exceed most bytes.
 func (k *Residency) buffer(size, most int64) []byte {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -91,19 +92,20 @@ func (k *Residency) buffer(size, most int64) []byte {
 	return b
 }
 
-// Release gives the memory back. Nothing of the tensor may be in use.
+// Release returns the buffer. Nothing may use its content any more.
 func (t *resident) Release() {
 	if t.Data == nil {
 		return
 	}
-	k := t.keeper
+	k := t.residency
 	k.mu.Lock()
 	k.free = append(k.free, t.Data)
 	k.mu.Unlock()
 	<-k.slots
 }
 
-// section returns a run of a tensor's bytes, which is read if need be.
+// section returns a run of the tensor's bytes, from memory as far as they are there,
+// and reads the rest.
 func (t *resident) section(w *stream.Worker, c *checkpoint.Checkpoint, from checkpoint.Tensor, run tile.Span) ([]byte, error) {
 	t.once.Do(func() { t.Take(w.Cancelled()) })
 	size := int64(len(t.Data))

@@ -9,8 +9,8 @@ import (
 	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
-// RestoreTasks yields the decoding of every layer, and the copying of all else; it
-// reports false where the run is over.
+// RestoreTasks yields tasks that decode every layer and copy everything else. It
+// reports false if the run is over.
 func RestoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to []*bodies.Writer, use Resources, yield func(stream.Task) bool) bool {
 	for _, one := range r.Copies {
 		if !copyTiles(c, one.Source, to[one.File], one.Tensor, yield) {

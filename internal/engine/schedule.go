@@ -6,11 +6,11 @@ import (
 	"github.com/tensorpress/tensorpress/internal/stream"
 )
 
-// phase is a part of the work on a weight, whose tasks wait until all before it
-// is complete.
+// phase is the tasks of a survey, of a pass or of encoding a weight; they wait until
+// the phases before are complete.
 type phase = iter.Seq[stream.Task]
 
-// inOrder yields phases one after the other.
+// inOrder yields the tasks of one phase after another.
 func inOrder(phases []phase, yield func(stream.Task) bool) bool {
 	for _, s := range phases {
 		for task := range s {
@@ -22,48 +22,48 @@ func inOrder(phases []phase, yield func(stream.Task) bool) bool {
 	return true
 }
 
-// turns takes weights that are read several times through their phases in turn:
-// while one core does what has to be done between two passes over one, the
-// others read the next.
-type turns struct {
-	active []turn
-	held   int64
+// schedule interleaves the phases of weights that are read several times: first a phase
+// of each weight under way, then the next phase of each. While one core does what has
+// to be done between two passes over one weight, the others read the next weight.
+type schedule struct {
+	active []scheduled
+	held   int64 // bytes that the active weights hold // bytes that the active weights hold
 }
 
-// turn is a weight under way.
-type turn struct {
-	phases []phase // that are to come
-	held   int64   // bytes that it takes meanwhile
-	alone  bool    // there is much to do in it that one core does
+// scheduled is a weight under way.
+type scheduled struct {
+	phases []phase // those not yet yielded
+	held   int64   // bytes that the encoder holds
+	serial bool    // a large part of the work runs on one core
 }
 
-// add takes a weight once no more than so many are under way, or with it would
-// take more than the memory.
-func (t *turns) add(one turn, most int, memory int64, yield func(stream.Task) bool) bool {
-	const few = 2 // a weight with no more is done sooner by itself
-	if len(one.phases) <= few && !one.alone {
-		return inOrder(one.phases, yield)
+// add adds a weight, after yielding phases of others until fewer than most weights are
+// active and the new one fits into the memory.
+func (t *schedule) add(w scheduled, most int, memory int64, yield func(stream.Task) bool) bool {
+	const few = 2 // interleaving gains nothing for weights with no more phases
+	if len(w.phases) <= few && !w.serial {
+		return inOrder(w.phases, yield)
 	}
-	for len(t.active) > 0 && (len(t.active) >= most || t.held+one.held > memory) {
+	for len(t.active) > 0 && (len(t.active) >= most || t.held+w.held > memory) {
 		if !t.next(yield) {
 			return false
 		}
 	}
-	t.active, t.held = append(t.active, one), t.held+one.held
+	t.active, t.held = append(t.active, w), t.held+w.held
 	return true
 }
 
-// next yields a phase of each weight.
-func (t *turns) next(yield func(stream.Task) bool) bool {
+// next yields one phase of each active weight.
+func (t *schedule) next(yield func(stream.Task) bool) bool {
 	going := t.active[:0]
-	for _, one := range t.active {
-		if !inOrder(one.phases[:1], yield) {
+	for _, w := range t.active {
+		if !inOrder(w.phases[:1], yield) {
 			return false
 		}
-		if one.phases = one.phases[1:]; len(one.phases) > 0 {
-			going = append(going, one)
+		if w.phases = w.phases[1:]; len(w.phases) > 0 {
+			going = append(going, w)
 		} else {
-			t.held -= one.held
+			t.held -= w.held
 		}
 	}
 	clear(t.active[len(going):])
@@ -71,8 +71,8 @@ func (t *turns) next(yield func(stream.Task) bool) bool {
 	return true
 }
 
-// flush yields all that is left.
-func (t *turns) flush(yield func(stream.Task) bool) bool {
+// flush yields all phases that are left.
+func (t *schedule) flush(yield func(stream.Task) bool) bool {
 	for len(t.active) > 0 {
 		if !t.next(yield) {
 			return false

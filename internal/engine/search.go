@@ -13,9 +13,10 @@ import (
 	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
-// ChooseFor measures the dtypes of a plan's layers that are to be found, and returns
-// the first whose loss is small enough for each, by the weights' names.
-func ChooseFor(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, r Resources) (map[string]plan.Choice, error) {
+// SearchDtypes finds the dtype of each of the plan's layers that asks for one
+// dynamically: the first whose loss is small enough. The result is by the weights'
+// names.
+func SearchDtypes(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, r Resources) (map[string]plan.Choice, error) {
 	found := map[string]plan.Choice{}
 	var mu sync.Mutex
 	tasks := func(yield func(stream.Task) bool) {
@@ -25,7 +26,7 @@ func ChooseFor(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, r Re
 				continue
 			}
 			if !yield(stream.Task{Do: func(w *stream.Worker) error {
-				choice, err := (&Quantization{Source: c, Plan: p, Resources: r}).encoding(s).choose(ctx, w)
+				choice, err := (&Quantization{Source: c, Plan: p, Resources: r}).encoding(s).searchDtype(ctx, w)
 				mu.Lock()
 				defer mu.Unlock()
 				found[s.Source.Name] = choice
@@ -39,8 +40,9 @@ func ChooseFor(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, r Re
 	return found, err
 }
 
-// choose tries one dtype after the other on a layer.
-func (e *encoding) choose(ctx context.Context, w *stream.Worker) (plan.Choice, error) {
+// searchDtype tries dtypes on a layer in SDNQ's order until the loss of one is at most
+// the threshold.
+func (e *encoding) searchDtype(ctx context.Context, w *stream.Worker) (plan.Choice, error) {
 	s := *e.step.Settings
 	from, product := dtype.Lookup(s.PlainDtype()), dtype.Lookup(s.QuantizedMatmulDtype)
 	threshold, err := s.Threshold(from)
@@ -56,7 +58,7 @@ func (e *encoding) choose(ctx context.Context, w *stream.Worker) (plan.Choice, e
 		trial.Dtype, trial.QuantizedMatmul, trial.QuantizedMatmulConv = d.Name, on && s.QuantizedMatmul, on && s.QuantizedMatmulConv
 		loss, err := e.loss(w, trial)
 		if ctx.Err() != nil {
-			return plan.Choice{}, ctx.Err() // not what the trial says of it
+			return plan.Choice{}, ctx.Err() // rather than the error that cancelling gave the trial
 		}
 		if err != nil {
 			return plan.Choice{}, err
@@ -68,13 +70,14 @@ func (e *encoding) choose(ctx context.Context, w *stream.Worker) (plan.Choice, e
 	return plan.Choice{}, nil
 }
 
-// loss of a layer stored with those settings; what cannot hold it loses all.
+// loss returns the loss of a layer stored with these settings; 2, which no threshold
+// accepts, if they cannot store it.
 func (e *encoding) loss(w *stream.Worker, s codec.Settings) (float32, error) {
 	c, _, err := e.step.Format.Make(e.step.CodecSource(), s)
 	if err != nil {
 		return 2, nil
 	}
-	var failure error // of reading, which needs no explanation
+	var failure error // from reading; it needs no explanation
 	trial := sdnq.Trial{Scheme: codec.Scheme(c), From: e.from, Memory: e.memory, Read: func(a tile.Area) (v tile.Values, err error) {
 		v, failure = e.read(w, a)
 		return v, failure

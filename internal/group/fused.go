@@ -7,8 +7,8 @@ import (
 	"github.com/tensorpress/tensorpress/internal/transpose"
 )
 
-// Fused encodes groups of consecutive values, codes having 8 bits or less, from
-// where they lie to one byte each: no values between are stored.
+// Fused encodes groups of consecutive values to codes of at most 8 bits, one byte each,
+// directly from the bytes of the values: no intermediate float32 values are stored.
 type Fused struct {
 	Grid           *Grid
 	AllowNonfinite bool
@@ -16,25 +16,26 @@ type Fused struct {
 	Ints           *kernel.Ints
 	Floats         *kernel.Floats
 	Groups         Scaling
-	Apart          *Fused // of interleaved groups that were sorted; nil for others
+	Deinterleaved  *Fused // of interleaved groups that were sorted; nil for others
 }
 
-// Scaling is what formats differ in.
+// Scaling is how a format derives scales, and what formats differ in.
 type Scaling interface {
-	// StepOf sets step i to that of a group of that range. It reports false for
-	// ranges that kernels cannot scale by.
+	// StepOf sets step i to the one for a group with that range. It reports false for a
+	// range that kernels cannot scale by.
 	StepOf(steps kernel.Steps, i int, r tile.Range) bool
-	// StepAll does so for all; lo is zero where ranges do not count. If it
-	// reports false, each is to be looked at.
+	// StepAll sets the steps of all groups; lo is zero if only the greatest magnitude
+	// counts. If it reports false, each group must be set by StepOf.
 	StepAll(steps kernel.Steps, lo, hi []float32) bool
-	// Slowly encodes values of a group that kernels cannot scale; it may change
-	// them.
+	// Slowly encodes the values of a group that kernels cannot scale. It may change the
+	// values.
 	Slowly(codes []byte, values []float32, r tile.Range, s *tile.Scratch)
-	// Collect takes the scales of the next groups.
+	// Collect appends the scales of the next groups.
 	Collect(side *Companions, steps kernel.Steps, hi []float32)
 }
 
-// Companions collect what is stored beside the codes of a tile.
+// Companions collects the scales and zero points that are stored beside the codes of a
+// tile.
 type Companions struct {
 	Scales, Zeros []float32
 }
@@ -42,10 +43,10 @@ type Companions struct {
 // Begin empties them.
 func (s *Companions) Begin() { s.Scales, s.Zeros = s.Scales[:0], s.Zeros[:0] }
 
-// batch is what a scratch holds of groups that are worked on together.
+// batch is the buffers for groups that are encoded in one go.
 type batch struct {
 	*tile.Scratch
-	side                *Companions // where scales go
+	side                *Companions // receives the scales
 	lo, hi              []float32
 	steps               kernel.Steps
 	slow, rotated       []float32
@@ -58,23 +59,23 @@ func batchOf(s *tile.Scratch) *batch {
 	return b
 }
 
-// batchValues is how many values are worked on at a time: as a rule they stay in
-// a core's own cache from the search for their range to their codes.
+// batchValues is how many values are encoded at a time. They usually stay in a core's
+// own cache between the search for their ranges and their encoding.
 const batchValues = 16384
 
-// turnedValues is how many are rotated at a time by [rotation.Rotate], which does best
-// with many: those of its groups whose sums are not exact go together.
-const turnedValues = 64 << 10
+// rotatedValues is how many values [rotation.Rotate] is given at a time. It is most
+// efficient with many, since it collects those of its groups whose sums are not exact.
+const rotatedValues = 64 << 10
 
-// Encode gives a run of values one byte each, and collects in side the scales of the
-// groups that begin in it. Groups lie whole in the run, or else have measured
-// ranges and are not interleaved.
+// Encode encodes a run of values to one byte each, and collects in side the scales of
+// the groups that begin in it. Either all groups lie whole in the run, or measured has
+// the ranges of those that overlap it, and they are not interleaved.
 func (f *Fused) Encode(codes []byte, v tile.Values, measured []tile.Range, side *Companions, scratch *tile.Scratch) error {
 	s := batchOf(scratch)
 	s.side = side
 	side.Begin()
 	switch {
-	case f.Apart != nil:
+	case f.Deinterleaved != nil:
 		return f.encodeInterleaved(codes, v, s)
 	case measured != nil:
 		return f.encodeMeasured(codes, v, measured, s)
@@ -89,20 +90,20 @@ func (f *Fused) EncodeRotated(codes []byte, v tile.Values, r rotation.Hadamard, 
 	side.Begin()
 	size, together := tile.LCM(f.Grid.Group, r.Size), batchValues
 	if !r.Once {
-		together = turnedValues
+		together = rotatedValues
 	}
 	together = max(together/size, 1) * size
 	for at := 0; at < v.Len(); at += together {
 		to := min(at+together, v.Len())
-		if err := f.encodeTurned(codes[at:to], v.Part(at, to), r, s); err != nil {
+		if err := f.encodeSomeRotated(codes[at:to], v.Part(at, to), r, s); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// encodeTurned encodes some groups after their rotation.
-func (f *Fused) encodeTurned(codes []byte, v tile.Values, r rotation.Hadamard, s *batch) error {
+// encodeSomeRotated rotates and encodes some whole groups.
+func (f *Fused) encodeSomeRotated(codes []byte, v tile.Values, r rotation.Hadamard, s *batch) error {
 	before, rotated := *s.side, r.Rotated(v, &s.rotated)
 	err := f.encodeBatches(codes, rotated, f.AllowNonfinite, s)
 	if err == nil {
@@ -131,8 +132,8 @@ func (f *Fused) encodeBatches(codes []byte, v tile.Values, allowNonfinite bool, 
 	return nil
 }
 
-// encodeInterleaved encodes whole units of groups that lie interleaved, some at a
-// time: sorted, one group lies after the other.
+// encodeInterleaved encodes whole units of interleaved groups, a few at a time: the
+// values of each unit are transposed first, so that each group is contiguous.
 func (f *Fused) encodeInterleaved(codes []byte, v tile.Values, s *batch) error {
 	unit, inner := f.Grid.Group, f.Grid.Inner
 	some := max(batchValues/unit, 1) * unit
@@ -144,7 +145,7 @@ func (f *Fused) encodeInterleaved(codes []byte, v tile.Values, s *batch) error {
 			transposeValues(sorted.Part(from, from+unit), part.Part(from, from+unit), unit/inner, inner)
 		}
 		sortedCodes := tile.Sized(&s.sortedCodes, n)
-		if err := f.Apart.encodeBatches(sortedCodes, sorted, f.AllowNonfinite, s); err != nil {
+		if err := f.Deinterleaved.encodeBatches(sortedCodes, sorted, f.AllowNonfinite, s); err != nil {
 			return tile.CheckFinite(part.Col, part.Widen(&s.slow)) // which names its place
 		}
 		for from := 0; from < n; from += unit {
@@ -154,7 +155,7 @@ func (f *Fused) encodeInterleaved(codes []byte, v tile.Values, s *batch) error {
 	return nil
 }
 
-// transposeValues is transpose of values as they are stored.
+// transposeValues transposes a matrix of values in their own dtype.
 func transposeValues(dst, src tile.Values, rows, columns int) {
 	if src.Shift() == 1 {
 		transpose.All(transpose.AsArrays[[2]byte](dst.Bytes), transpose.AsArrays[[2]byte](src.Bytes), rows, columns)
@@ -180,15 +181,16 @@ func (f *Fused) encodeMeasured(codes []byte, v tile.Values, measured []tile.Rang
 			}
 		}
 		if unit*f.Grid.Group >= v.Col {
-			s.hi = append(s.hi[:0], f.Greatest(r))
-			f.Groups.Collect(s.side, s.steps, s.hi)
+			hi := tile.Sized(&s.hi, 1)
+			hi[0] = f.Greatest(r)
+			f.Groups.Collect(s.side, s.steps, hi)
 		}
 	})
 	return err
 }
 
-// Greatest is what stands for a range in a slice of greatest values, or of
-// greatest magnitudes.
+// Greatest returns the entry for a range in a slice of greatest values or, if ranges do
+// not count, of greatest magnitudes.
 func (f *Fused) Greatest(r tile.Range) float32 {
 	if f.Ranges || r.Lo != r.Lo {
 		return r.Hi
@@ -238,8 +240,8 @@ func (f *Fused) checkBatch(v tile.Values, s *batch) error {
 	return nil
 }
 
-// Run gives groups of one size their codes. Those of groups that cannot be
-// scaled so have no meaning.
+// Run encodes groups of one size. The codes of groups that kernels cannot scale are
+// meaningless.
 func (f *Fused) Run(codes []byte, v tile.Values, steps kernel.Steps, size int, s *tile.Scratch) {
 	data, raw := v.Raw(s)
 	if f.Ints != nil {
@@ -249,8 +251,8 @@ func (f *Fused) Run(codes []byte, v tile.Values, steps kernel.Steps, size int, s
 	}
 }
 
-// measure finds the ranges of n groups of one size. Where the greatest magnitude
-// is all that counts, it is that of hi, with any NaN for a group that holds one.
+// measure finds the ranges of n groups of one size. If only the greatest magnitude
+// counts, it is in hi, where a group with NaN has any of its NaNs.
 func (f *Fused) measure(v tile.Values, size, n int, s *batch) {
 	data, raw := v.Raw(s.Scratch)
 	lo, hi := tile.Sized(&s.lo, n), tile.Sized(&s.hi, n)
@@ -262,8 +264,8 @@ func (f *Fused) measure(v tile.Values, size, n int, s *batch) {
 	clear(lo)
 }
 
-// firstNaNs puts the NaN that stands first in a group in the place of any. No
-// step follows from one, so that this is done for few.
+// firstNaNs replaces the NaN of a group by the first one in it. That is slow, but NaN
+// occurs in few groups, because kernels cannot scale by it.
 func (f *Fused) firstNaNs(v tile.Values, size int, s *batch) {
 	if f.Ranges {
 		return
@@ -277,11 +279,11 @@ func (f *Fused) firstNaNs(v tile.Values, size int, s *batch) {
 	}
 }
 
-// rangeAt returns a range that was measured.
+// rangeAt returns the measured range of group i of a batch.
 func (f *Fused) rangeAt(i int, s *batch) tile.Range { return f.RangeFrom(s.lo[i], s.hi[i]) }
 
-// RangeFrom is the range that [Fused.measure] gives those two for; lo is for those
-// alone of which it counts.
+// RangeFrom returns the range for the lo and hi that Fused.measure found; lo is
+// ignored if only the greatest magnitude counts.
 func (f *Fused) RangeFrom(lo, hi float32) tile.Range {
 	switch {
 	case f.Ranges:

@@ -6,14 +6,14 @@ import (
 	"github.com/tensorpress/tensorpress/internal/transpose"
 )
 
-// Grid is where the values of a weight share scales. Units of Group
-// consecutive values hold Inner groups, interleaved: value i of a unit belongs
-// to its group i mod Inner.
+// Grid describes how the values of a weight share scales. A unit is Group consecutive
+// values, which hold Inner groups, interleaved: value i of a unit belongs to the unit's
+// group i mod Inner.
 type Grid struct {
 	Values     int // in the weight
 	Group      int // consecutive values that hold whole groups
 	Inner      int // groups in them
-	Levels     int // values that are stored for a group: 1, or those of a codebook
+	Levels     int // values stored for each group: 1 scale, or the levels of its codebook
 	Bits       int // of a code
 	Block      int // codes that are packed together
 	ScaleBytes int // of one scale
@@ -32,7 +32,8 @@ func (g *Grid) CodesSpan(start, end int) tile.Span {
 	return tile.One(from, int64(pack.Size(end, g.Bits))-from)
 }
 
-// ScalesWritten and scalesNeeded are the spans of scales of that many bytes.
+// ScalesWritten returns the span of the scales that encoding values [start, end)
+// writes; ScalesNeeded that of the scales that decoding them needs.
 func (g *Grid) ScalesWritten(start, end int) tile.Span { return g.scales(g.GroupsFrom(start, end)) }
 
 func (g *Grid) ScalesNeeded(start, end int) tile.Span { return g.scales(g.GroupsIn(start, end)) }
@@ -41,18 +42,19 @@ func (g *Grid) scales(first, last int) tile.Span {
 	return tile.One(int64(first)*int64(g.ScaleBytes), int64(last-first)*int64(g.ScaleBytes))
 }
 
-// GroupsFrom are the places of the scales of the units that begin in
-// [start, end).
+// GroupsFrom returns the index range of the scales of the units that begin in [start,
+// end).
 func (g *Grid) GroupsFrom(start, end int) (first, last int) {
 	return tile.CeilDiv(start, g.Group) * g.PerUnit(), tile.CeilDiv(end, g.Group) * g.PerUnit()
 }
 
-// GroupsIn are those of the units that [start, end) overlaps.
+// GroupsIn returns the index range of the scales of the units that overlap [start,
+// end).
 func (g *Grid) GroupsIn(start, end int) (first, last int) {
 	return start / g.Group * g.PerUnit(), tile.CeilDiv(end, g.Group) * g.PerUnit()
 }
 
-// PerUnit is the number of scales, or levels, of a unit.
+// PerUnit returns the number of scales, or levels, of a unit.
 func (g *Grid) PerUnit() int { return g.Inner * g.Levels }
 
 // Units calls f for every unit that overlaps values [start, start+n): its
@@ -91,13 +93,13 @@ func (g *Grid) AppendRanges(ranges []tile.Range, values []float32, s *tile.Scrat
 	return ranges
 }
 
-// Cut has no rows: areas are whole blocks, wherever rows end.
+// Cut ignores rows: areas are whole packing blocks of the flattened weight.
 func (g *Grid) Cut() tile.Cut {
 	return tile.Cut{Rows: 1, Cols: g.Values, UnitRows: 1, UnitCols: g.Block, GroupRows: 1, GroupCols: g.Group}
 }
 
-// TileValues returns how many values a tile should have: about want, at most
-// limit, and multiples of unit; 0 where one does not fit.
+// TileValues returns how many values a tile should have: about want, at most limit, a
+// multiple of unit; 0 if a single unit exceeds limit.
 func (g *Grid) TileValues(want, limit, unit int) int {
 	if unit > limit {
 		return 0

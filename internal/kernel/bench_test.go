@@ -28,7 +28,7 @@ func BenchmarkKernels(b *testing.B) {
 	merged.Add(3, 1<<40-1)
 	fp6 := &Packed{Bits: 6, Exponent: 3, Mantissa: 2}
 	e4m3, float6 := SmallFloats(E4M3, 448, false), PackedFloats(fp6, -28, 28)
-	fours := fourBlocksUnderTest()
+	fours := nvfp4BlocksUnderTest()
 	sixes, whole, errors := PackedValues(fp6), IntValues(0, 0), new(Errors)
 	for _, bench := range []struct {
 		name string
@@ -53,14 +53,14 @@ func BenchmarkKernels(b *testing.B) {
 		{"EncodeE4M3BF16 of 32", func() { EncodeFloats(small, bf16, RawBF16, symmetric.Sized(n/32), 32, e4m3) }},
 		{"EncodeE4M3BF16 of 4096", func() { EncodeFloats(small, bf16, RawBF16, symmetric.Sized(n/4096), 4096, e4m3) }},
 		{"EncodeFloat6BF16 of 4096", func() { EncodeFloats(small, bf16, RawBF16, symmetric.Sized(n/4096), 4096, float6) }},
-		{"EncodeFourBlocks", func() {
+		{"EncodeNVFP4", func() {
 			for at := 0; at < n; at += n / 4 { // as many as are encoded at a time
-				EncodeFourBlocks(small[:n/8], raw[:n/64], bf16[2*at:][:n/2], fours)
+				EncodeNVFP4(small[:n/8], raw[:n/64], bf16[2*at:][:n/2], fours)
 			}
 		}},
-		{"EncodeEightBlocks", func() {
+		{"EncodeMXFP8", func() {
 			for at := 0; at < n; at += n / 4 {
-				EncodeEightBlocks(small[:n/4], raw[:n/128], bf16[2*at:][:n/2])
+				EncodeMXFP8(small[:n/4], raw[:n/128], bf16[2*at:][:n/2])
 			}
 		}},
 		{"PackFours", func() { PackFours(raw[:n/2], small) }},

@@ -41,8 +41,8 @@ func (s *set) useAVX2() {
 	s.splitFoursHigh = splitFoursHighWithAVX2
 	s.spans = spansWithAVX2
 	s.powerSteps = powerStepsWithAVX2
-	s.fourBlocks = fourBlocksWithAVX2
-	s.eightBlocks = eightBlocksWithAVX2
+	s.nvfp4Blocks = nvfp4BlocksWithAVX2
+	s.mxfp8Blocks = mxfp8BlocksWithAVX2
 	s.bookCodes = bookCodesWithAVX2
 	s.fitBooks = fitBooksBy(nearBooksAVX2, fitScalesAVX2, s.absMax[RawF32])
 	s.decodeBytes = decodeBytesBy(decodeIntBytesAVX2, decodeFloatBytesAVX2, decodeFewBytesAVX2, decodeBytesWith(s.scaleBy, s.scaleFrom))
@@ -235,22 +235,22 @@ func powerStepsWithAVX2(codes []byte, scales []float32, inverses []float32, amax
 	return powerSteps(codes[n:], scales[n:], inverses[n:], amax[n:], most) && all
 }
 
-func fourBlocksWithAVX2(dst []byte, scales []byte, src []byte, f *FourBlocks) {
+func nvfp4BlocksWithAVX2(dst []byte, scales []byte, src []byte, f *NVFP4Table) {
 	dst = dst[:len(scales)*8]
 	src = src[:len(scales)*32]
 	turns := len(scales) / 4
-	fourBlocksAVX2(unsafe.SliceData(dst), unsafe.SliceData(scales), unsafe.SliceData(src), turns, &f.Codes[0], &f.Factors[0], &fourLevels[0])
+	nvfp4BlocksAVX2(unsafe.SliceData(dst), unsafe.SliceData(scales), unsafe.SliceData(src), turns, &f.Codes[0], &f.Factors[0], &nvfp4Levels[0])
 	n := 4 * turns
-	fourBlocks(dst[n*8:], scales[n:], src[n*32:], f)
+	nvfp4Blocks(dst[n*8:], scales[n:], src[n*32:], f)
 }
 
-func eightBlocksWithAVX2(codes []byte, scales []byte, src []byte) {
+func mxfp8BlocksWithAVX2(codes []byte, scales []byte, src []byte) {
 	codes = codes[:len(scales)*32]
 	src = src[:len(scales)*64]
 	turns := len(scales) / 4
-	eightBlocksAVX2(unsafe.SliceData(codes), unsafe.SliceData(scales), unsafe.SliceData(src), turns, &eightLows[0])
+	mxfp8BlocksAVX2(unsafe.SliceData(codes), unsafe.SliceData(scales), unsafe.SliceData(src), turns, &mxfp8Lows[0])
 	n := 4 * turns
-	eightBlocks(codes[n*32:], scales[n:], src[n*64:])
+	mxfp8Blocks(codes[n*32:], scales[n:], src[n*64:])
 }
 
 func bookCodesWithAVX2(codes []uint16, x []float32, middles []float32) {
@@ -347,8 +347,8 @@ func (s *set) useAVX512() {
 	s.splitFoursHigh = splitFoursHighWithAVX512
 	s.spans = spansWithAVX512
 	s.powerSteps = powerStepsWithAVX512
-	s.fourBlocks = fourBlocksWithAVX512
-	s.eightBlocks = eightBlocksWithAVX512
+	s.nvfp4Blocks = nvfp4BlocksWithAVX512
+	s.mxfp8Blocks = mxfp8BlocksWithAVX512
 	s.bookCodes = bookCodesWithAVX512
 	s.decodeBytes = decodeBytesBy(decodeIntBytesAVX512, decodeFloatBytesAVX512, decodeFewBytesAVX512, decodeBytesWith(s.scaleBy, s.scaleFrom))
 	s.lookUp = lookUpWithAVX512
@@ -540,22 +540,22 @@ func powerStepsWithAVX512(codes []byte, scales []float32, inverses []float32, am
 	return powerSteps(codes[n:], scales[n:], inverses[n:], amax[n:], most) && all
 }
 
-func fourBlocksWithAVX512(dst []byte, scales []byte, src []byte, f *FourBlocks) {
+func nvfp4BlocksWithAVX512(dst []byte, scales []byte, src []byte, f *NVFP4Table) {
 	dst = dst[:len(scales)*8]
 	src = src[:len(scales)*32]
 	turns := len(scales) / 8
-	fourBlocksAVX512(unsafe.SliceData(dst), unsafe.SliceData(scales), unsafe.SliceData(src), turns, &f.Codes[0], &f.Factors[0], &fourLevels[0])
+	nvfp4BlocksAVX512(unsafe.SliceData(dst), unsafe.SliceData(scales), unsafe.SliceData(src), turns, &f.Codes[0], &f.Factors[0], &nvfp4Levels[0])
 	n := 8 * turns
-	fourBlocks(dst[n*8:], scales[n:], src[n*32:], f)
+	nvfp4Blocks(dst[n*8:], scales[n:], src[n*32:], f)
 }
 
-func eightBlocksWithAVX512(codes []byte, scales []byte, src []byte) {
+func mxfp8BlocksWithAVX512(codes []byte, scales []byte, src []byte) {
 	codes = codes[:len(scales)*32]
 	src = src[:len(scales)*64]
 	turns := len(scales) / 8
-	eightBlocksAVX512(unsafe.SliceData(codes), unsafe.SliceData(scales), unsafe.SliceData(src), turns, &eightLows[0])
+	mxfp8BlocksAVX512(unsafe.SliceData(codes), unsafe.SliceData(scales), unsafe.SliceData(src), turns, &mxfp8Lows[0])
 	n := 8 * turns
-	eightBlocks(codes[n*32:], scales[n:], src[n*64:])
+	mxfp8Blocks(codes[n*32:], scales[n:], src[n*64:])
 }
 
 func bookCodesWithAVX512(codes []uint16, x []float32, middles []float32) {

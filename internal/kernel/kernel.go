@@ -20,8 +20,8 @@ type set struct {
 	encodeFloats                     [2]func(codes, src []byte, steps Steps, group int, f *Floats)
 	spans                            func(scales, inverses, lo, hi []float32, divisor float32) bool
 	powerSteps                       func(codes []byte, scales, inverses, amax []float32, most float32) bool
-	fourBlocks                       func(dst, scales, src []byte, f *FourBlocks) // nil for none
-	eightBlocks                      func(codes, scales, src []byte)              // nil for none
+	nvfp4Blocks                      func(dst, scales, src []byte, f *NVFP4Table) // nil for none
+	mxfp8Blocks                      func(codes, scales, src []byte)              // nil for none
 	packFoursHigh                    func(dst, codes []byte)
 	packFours, packTwos              func(dst, codes []byte)
 	merge                            func(dst, codes []byte, m *Merge)
@@ -71,7 +71,7 @@ var portable = (&set{
 	absMax:       [2]func([]float32, []byte, int){absMaxOf(RawBF16), absMaxOf(RawF32)},
 	encodeInts:   [2]func([]byte, []byte, Steps, int, *Ints){encodeIntsOf(RawBF16), encodeIntsOf(RawF32)},
 	encodeFloats: [2]func([]byte, []byte, Steps, int, *Floats){encodeFloatsOf(RawBF16), encodeFloatsOf(RawF32)},
-	spans:        spans, powerSteps: powerSteps, fourBlocks: fourBlocks, eightBlocks: eightBlocks,
+	spans:        spans, powerSteps: powerSteps, nvfp4Blocks: nvfp4Blocks, mxfp8Blocks: mxfp8Blocks,
 	packFoursHigh: packFoursHigh, packFours: packFours, packTwos: packTwos, merge: merge, split: split,
 	splitFours: splitFours, splitFoursHigh: splitFoursHigh,
 	widenBF16: widenBF16, widenF16: widenF16, widenF32: widenF32,
@@ -156,7 +156,7 @@ func ScaleFrom(x []float32, scale, zero float32) { active.scaleFrom(x, scale, ze
 
 // Rotate multiplies consecutive groups of n values, a power of 2 from 4 on, by
 // the symmetric Hadamard matrix H of that size whose entries are ±entry, signed
-// as [rotation.Rotate] says. Each result is a chain of fused multiply-adds, with
+// as package rotation says. Each result is a chain of fused multiply-adds, with
 // one rounding a step: from 0, for k = 0, 1, …, n-1: sum = x[k]·H[k][j] + sum.
 // A negative zero, to which only tiny sums round, becomes a positive one.
 func Rotate(x []float32, n int, entry float32) { active.rotate(x, n, entry) }

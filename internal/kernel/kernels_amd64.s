@@ -1266,9 +1266,9 @@ turnDone:
 	VZEROUPPER
 	RET
 
-// func fourBlocksAVX2(dst *byte, scales *byte, src *byte, turns int, codes *byte, factors *float32, levels *uint16)
+// func nvfp4BlocksAVX2(dst *byte, scales *byte, src *byte, turns int, codes *byte, factors *float32, levels *uint16)
 // Requires: AVX, AVX2, FMA3
-TEXT ·fourBlocksAVX2(SB), NOSPLIT, $64-56
+TEXT ·nvfp4BlocksAVX2(SB), NOSPLIT, $64-56
 	MOVQ         dst+0(FP), AX
 	MOVQ         scales+8(FP), CX
 	MOVQ         src+16(FP), DX
@@ -1440,9 +1440,9 @@ turnDone:
 	VZEROUPPER
 	RET
 
-// func eightBlocksAVX2(dst *byte, scales *byte, src *byte, turns int, lows *uint32)
+// func mxfp8BlocksAVX2(dst *byte, scales *byte, src *byte, turns int, lows *uint32)
 // Requires: AVX, AVX2
-TEXT ·eightBlocksAVX2(SB), NOSPLIT, $64-40
+TEXT ·mxfp8BlocksAVX2(SB), NOSPLIT, $64-40
 	MOVQ         dst+0(FP), AX
 	MOVQ         scales+8(FP), CX
 	MOVQ         src+16(FP), DX
@@ -11861,9 +11861,9 @@ turnDone:
 	VZEROUPPER
 	RET
 
-// func fourBlocksAVX512(dst *byte, scales *byte, src *byte, turns int, codes *byte, factors *float32, levels *uint16)
+// func nvfp4BlocksAVX512(dst *byte, scales *byte, src *byte, turns int, codes *byte, factors *float32, levels *uint16)
 // Requires: AVX, AVX512BW, AVX512F
-TEXT ·fourBlocksAVX512(SB), NOSPLIT, $128-56
+TEXT ·nvfp4BlocksAVX512(SB), NOSPLIT, $128-56
 	MOVQ         dst+0(FP), AX
 	MOVQ         scales+8(FP), CX
 	MOVQ         src+16(FP), DX
@@ -12036,9 +12036,9 @@ turnDone:
 	VZEROUPPER
 	RET
 
-// func eightBlocksAVX512(dst *byte, scales *byte, src *byte, turns int, lows *uint32)
+// func mxfp8BlocksAVX512(dst *byte, scales *byte, src *byte, turns int, lows *uint32)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F
-TEXT ·eightBlocksAVX512(SB), NOSPLIT, $0-40
+TEXT ·mxfp8BlocksAVX512(SB), NOSPLIT, $0-40
 	MOVQ         dst+0(FP), AX
 	MOVQ         scales+8(FP), CX
 	MOVQ         src+16(FP), DX

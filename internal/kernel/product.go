@@ -36,7 +36,7 @@ type panels struct {
 	collect func(sums *[16 * sumLanes]float64, w, y rowsOf, scale *[sumLanes]float64, n, used int)
 }
 
-// projection is room for what [projectBy] adds up. It would be allocated each
+// projection is room for what projectBy adds up. It would be allocated each
 // time, as panels are called by their address.
 type projection struct {
 	sums [stripRows * sumLanes]float64

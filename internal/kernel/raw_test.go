@@ -115,30 +115,30 @@ func rawOps() (list []op) {
 			}
 		}})
 	}
-	list = append(list, op{"fourBlocks", func(k *set, b buffers) {
+	list = append(list, op{"nvfp4Blocks", func(k *set, b buffers) {
 		for i := range len(b.bytes) / 2 { // finite
 			if b.bytes[2*i+1]&0x7F == 0x7F {
 				b.bytes[2*i+1] ^= 0x40
 			}
 		}
-		encode, to := k.fourBlocks, b.byteCodes()
+		encode, to := k.nvfp4Blocks, b.byteCodes()
 		if encode == nil {
-			encode = fourBlocks
+			encode = nvfp4Blocks
 		}
 		n := len(to) / 9
-		encode(to[:8*n], to[8*n:9*n], b.bytes[:32*n], fourBlocksUnderTest())
+		encode(to[:8*n], to[8*n:9*n], b.bytes[:32*n], nvfp4BlocksUnderTest())
 	}})
 	for _, near := range []bool{false, true} { // of all magnitudes, or of 16 exponents
-		list = append(list, op{fmt.Sprint("eightBlocks ", near), func(k *set, b buffers) {
+		list = append(list, op{fmt.Sprint("mxfp8Blocks ", near), func(k *set, b buffers) {
 			for i := range len(b.bytes) / 2 {
 				if bits := b.bytes[2*i:]; near {
 					exponent := max((i/32*33+23)%256-int(bits[1]&15), 0)
 					bits[0], bits[1] = bits[0]&0x7F|byte(exponent<<7), bits[1]&0x80|byte(exponent>>1)
 				}
 			}
-			encode, n := k.eightBlocks, len(b.bytes)/64
+			encode, n := k.mxfp8Blocks, len(b.bytes)/64
 			if encode == nil {
-				encode = eightBlocks
+				encode = mxfp8Blocks
 			}
 			encode(AsBytes(b.x)[:32*n], b.byteCodes()[:n], b.bytes[:64*n]) // no codes lie like NaN
 		}})
@@ -146,10 +146,10 @@ func rawOps() (list []op) {
 	return append(list, packOps()...)
 }
 
-// fourBlocksUnderTest bring magnitudes below a power of two, from the greatest of a
+// nvfp4BlocksUnderTest bring magnitudes below a power of two, from the greatest of a
 // block, to below 25.3.
-var fourBlocksUnderTest = sync.OnceValue(func() *FourBlocks {
-	f := new(FourBlocks)
+var nvfp4BlocksUnderTest = sync.OnceValue(func() *NVFP4Table {
+	f := new(NVFP4Table)
 	for bits := range f.Codes {
 		f.Codes[bits] = byte(bits >> 7)
 	}

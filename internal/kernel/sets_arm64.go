@@ -6,7 +6,7 @@ package kernel
 var neon = func() set {
 	s := portable
 	s.name = "neon"
-	s.fourBlocks, s.eightBlocks = nil, nil // what they would replace has its own
+	s.nvfp4Blocks, s.mxfp8Blocks = nil, nil // what they would replace has its own
 	s.useNEON()
 	r := &lanes{
 		count: 4, interleave: interleaveNEON, deinterleave: unscaled(deinterleaveNEON),

@@ -144,15 +144,15 @@ func spansAVX2(scales *float32, inverses *float32, lo *float32, hi *float32, ste
 //go:noescape
 func powerStepsAVX2(codes *byte, scales *float32, inverses *float32, amax *float32, steps int, most float32) bool
 
-// fourBlocksAVX2 encodes 4 blocks of 16 a turn.
+// nvfp4BlocksAVX2 encodes 4 blocks of 16 a turn.
 //
 //go:noescape
-func fourBlocksAVX2(dst *byte, scales *byte, src *byte, turns int, codes *byte, factors *float32, levels *uint16)
+func nvfp4BlocksAVX2(dst *byte, scales *byte, src *byte, turns int, codes *byte, factors *float32, levels *uint16)
 
-// eightBlocksAVX2 encodes 4 blocks of 32 a turn.
+// mxfp8BlocksAVX2 encodes 4 blocks of 32 a turn.
 //
 //go:noescape
-func eightBlocksAVX2(dst *byte, scales *byte, src *byte, turns int, lows *uint32)
+func mxfp8BlocksAVX2(dst *byte, scales *byte, src *byte, turns int, lows *uint32)
 
 // signsAVX2 reports whether that many times 16 ranges go from below zero to above it, with no NaN.
 //
@@ -542,15 +542,15 @@ func spansAVX512(scales *float32, inverses *float32, lo *float32, hi *float32, s
 //go:noescape
 func powerStepsAVX512(codes *byte, scales *float32, inverses *float32, amax *float32, steps int, most float32) bool
 
-// fourBlocksAVX512 encodes 8 blocks of 16 a turn.
+// nvfp4BlocksAVX512 encodes 8 blocks of 16 a turn.
 //
 //go:noescape
-func fourBlocksAVX512(dst *byte, scales *byte, src *byte, turns int, codes *byte, factors *float32, levels *uint16)
+func nvfp4BlocksAVX512(dst *byte, scales *byte, src *byte, turns int, codes *byte, factors *float32, levels *uint16)
 
-// eightBlocksAVX512 encodes 8 blocks of 32 a turn.
+// mxfp8BlocksAVX512 encodes 8 blocks of 32 a turn.
 //
 //go:noescape
-func eightBlocksAVX512(dst *byte, scales *byte, src *byte, turns int, lows *uint32)
+func mxfp8BlocksAVX512(dst *byte, scales *byte, src *byte, turns int, lows *uint32)
 
 // signsAVX512 reports whether that many times 16 ranges go from below zero to above it, with no NaN.
 //

@@ -203,7 +203,7 @@ func (m *Model) foreignLayout(name string, weight checkpoint.Tensor) (*Layout, c
 	if scale, ok := m.bare(name, weight); ok {
 		return Bare, scale
 	}
-	if _, zeros := m.Checkpoint.Lookup(Comfy.TensorName(name, tile.Zeros)); zeros { // codes with zero points have a row of [unreads]
+	if _, zeros := m.Checkpoint.Lookup(Comfy.TensorName(name, tile.Zeros)); zeros { // codes with zero points have a row of unreads
 		return nil, checkpoint.Tensor{}
 	}
 	layouts := foreignLayouts[:1]

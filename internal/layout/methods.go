@@ -12,7 +12,7 @@ import (
 type method struct {
 	is string // as its users call it
 	// eightBits says that the method's codes of eight bits with scales beside
-	// them are code times scale, as [Layout]s that are read have them.
+	// them are code times scale, as the layouts that are read have them.
 	eightBits bool
 }
 

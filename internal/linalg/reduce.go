@@ -16,7 +16,7 @@ type reduction struct {
 	strips     []float64
 	reflectors []float64 // a row each, of size
 	factors    []float64
-	d, e       []float64 // as in [tridiagonal]
+	d, e       []float64 // as in tridiagonal
 
 	// For each column of the panel, v and w, of which v·wᵀ + w·vᵀ is still to be
 	// taken off the matrix: as rows, and as columns.
@@ -150,12 +150,11 @@ func (r *reduction) back(y []float64, width int, cancelled <-chan struct{}) {
 	}
 }
 
-// joined returns -T of n reflectors from k on, which are rows of v and columns of
-// turned.
-func (r *reduction) joined(v, turned []float64, k, n int) []float64 {
+// joined returns -T of n reflectors from k on, given as the rows of v and as columns.
+func (r *reduction) joined(v, columns []float64, k, n int) []float64 {
 	rest := r.size - (k+1)/lanes*lanes
 	products, t := make([]float64, n*n), make([]float64, n*n)
-	AddTimes(products, v[:n*rest], turned, rest, n)
+	AddTimes(products, v[:n*rest], columns, rest, n)
 	for j := range n {
 		f := r.factors[k+j]
 		for i := range j { // what reflections before have of this one

@@ -20,15 +20,15 @@ var (
 // A space gathers, pass by pass, what the row space of a weight W follows from:
 // sums of WᵀW·x for the x that it chooses.
 type space interface {
-	// newSum is room for the sum of a pass.
+	// newSum returns a zeroed sum for a pass.
 	newSum() []float64
-	// Product returns what adds the product of a tile to a sum.
+	// Product returns a function that adds the product of a tile to a sum.
 	Product(w []float32, s *tile.Scratch) func(sum []float64)
-	// end takes the sum of a pass, which is used again. It fails as a shelf does.
-	// Once cancelled is closed, nothing that is found is of use.
+	// end takes the sum of a pass, whose memory is then reused. It fails if the spill
+	// file does. Once cancelled is closed, the results are useless.
 	end(sum []float64, cancelled <-chan struct{}) error
-	// Rows returns up to rank directions, [rank, columns], the most important
-	// first; missing ones are zero. It fails as a shelf does.
+	// Rows returns up to rank directions, [rank, columns], the most important first;
+	// missing ones are zero. It fails if the spill file does.
 	Rows(rank int, cancelled <-chan struct{}) ([]float32, error)
 }
 
@@ -76,8 +76,8 @@ func (g *gram) Rows(rank int, cancelled <-chan struct{}) ([]float32, error) {
 // Nyström approximation of WᵀW.
 type krylov struct {
 	columns, width, depth int
-	x                     stack[float32] // so far, [columns, width], made small
-	y                     stack[float64] // their products
+	x                     blockStack[float32] // so far, [columns, width], made small
+	y                     blockStack[float64] // their products
 	precision             precision
 	narrow                bool        // for tiles in BF16, see productBF16
 	strips                [][]float32 // the last block for them
@@ -148,13 +148,13 @@ func (k *krylov) end(sum []float64, cancelled <-chan struct{}) error {
 	if len(k.y.list) < k.depth {
 		k.extend(y, has)
 	}
-	k.y.putAway()
+	k.y.spill()
 	return k.failure()
 }
 
-// shelve has blocks put away that are not in use.
-func (k *krylov) shelve(s tile.Spill) {
-	k.x.shelf, k.y.shelf = s, s
+// spillTo makes blocks that are not in use go to a file.
+func (k *krylov) spillTo(s tile.Spill) {
+	k.x.file, k.y.file = s, s
 	k.y.place = 4 * int64(k.columns) * int64(k.width) * int64(k.depth) // behind all of x
 }
 
@@ -186,8 +186,8 @@ func (k *krylov) parts(do func(from, to int)) {
 	}
 }
 
-// through calls do for rows of every block so far, parts of all of them in turn.
-// rows are what of y is beside x.
+// through calls do for corresponding rows of every block so far, in parts that stay in
+// the nearer caches. rows are the part of y next to x.
 func (k *krylov) through(y []float64, do func(i int, x, rows []float64, from, to int)) {
 	k.parts(func(from, to int) {
 		for i := range k.x.list {
@@ -290,7 +290,7 @@ func (k *krylov) extend(y []float64, has [][]float64) {
 	for i, v := range p {
 		next[i] = float32(v) * small
 	}
-	k.x.putAway()
+	k.x.spill()
 	k.x.add(next)
 	if k.narrow {
 		k.roundLast()

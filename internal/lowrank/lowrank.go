@@ -32,7 +32,7 @@ type Search struct {
 	passes        int
 	width         int // columns of a product
 	space         space
-	shelf         tile.Spill // nil for none
+	spillFile     tile.Spill // nil for none
 
 	mu      sync.Mutex
 	changed chan struct{} // closed, and replaced, when a tile is added
@@ -123,31 +123,31 @@ var (
 // Passes returns how often the weight is read before factors are known.
 func (l *Search) Passes() int { return l.passes }
 
-// Memory returns how many bytes a search takes at most, but for its tiles: in
-// values of eight bytes, Columns·width for each of 4 sums, and 1.5·Columns·width
-// for each pass, or with a shelf for one.
+// Memory returns how many bytes a search holds at most, not counting its tiles: in
+// values of eight bytes, Columns·width for each of 4 sums, and 1.5·Columns·width for
+// each pass, or for a single one with a spill file.
 func (l *Search) Memory() int64 {
 	kept := l.passes
-	if l.shelf != nil {
+	if l.spillFile != nil {
 		kept = 1
 	}
 	return 4 * int64(l.Columns) * int64(l.width) * int64(2*chains+3*kept)
 }
 
-// Spill has the search keep on a shelf what it does not need all the time. It
-// writes 12·Columns·width bytes for each pass, and its results are the same. It
-// returns false where that is little; the shelf is not used then.
+// Spill makes the search keep in a file what it does not need all the time. It writes
+// 12·Columns·width bytes for each pass; the results are the same. It returns false if
+// there is little to gain, and does not open the file then.
 func (l *Search) Spill(open func() (tile.Spill, error)) (bool, error) {
 	k, ok := l.space.(*krylov)
-	if !ok || l.shelf != nil {
+	if !ok || l.spillFile != nil {
 		return false, nil
 	}
 	s, err := open()
 	if err != nil {
 		return false, err
 	}
-	k.shelve(s)
-	l.shelf = s
+	k.spillTo(s)
+	l.spillFile = s
 	return true, nil
 }
 
@@ -171,14 +171,14 @@ func (l *Search) Add(pass, tile int, v tile.Values, s *tile.Scratch, cancelled <
 		if !ok || v.Dtype != safetensors.BF16 {
 			return l.space.Product(v.Floats(s), s)
 		}
-		l.Look(tile, v, s) // no earlier pass is at it any more
+		l.Look(tile, v, s) // earlier passes are done with it
 		l.once.Do(k.takeBF16)
 		return k.productBF16(v.Bytes, l.facts[tile], s)
 	}, cancelled)
 }
 
-// Look reports whether a tile is finite. Of one in BF16 it takes note, once, of what
-// it holds.
+// Look reports whether a tile is finite. Of a tile in BF16 it also records, once, what
+// the products need to know.
 func (l *Search) Look(at int, v tile.Values, s *tile.Scratch) (finite bool) {
 	if v.Dtype != safetensors.BF16 {
 		return tile.RangeOf(v.Floats(s)).Finite()
@@ -190,8 +190,8 @@ func (l *Search) Look(at int, v tile.Values, s *tile.Scratch) (finite bool) {
 	return f.finite
 }
 
-// add waits for the tile's turn twice: for the pass, and before its product is
-// added to the sum that it is part of.
+// add waits twice: for the pass to begin, and for earlier tiles of the same sum before
+// it adds the tile's product.
 func (l *Search) add(pass, tile int, product func() (addTo func(sum []float64)), cancelled <-chan struct{}) (added bool) {
 	if !l.wait(func() bool { return l.pass == pass }, cancelled) {
 		return false
@@ -300,17 +300,17 @@ func (l *Search) finish(cancelled <-chan struct{}) {
 		l.rows, l.err = nil, cmp.Or(l.err, ErrGivenUp)
 	}
 	l.space = nil
-	if l.shelf != nil {
-		l.err = cmp.Or(l.err, l.shelf.Close())
+	if l.spillFile != nil {
+		l.err = cmp.Or(l.err, l.spillFile.Close())
 	}
 }
 
 // Release lets go of what [Search.Factors] has returned.
 func (l *Search) Release() { l.rows = nil }
 
-// Factors waits for the last tile and returns the factors as they are stored
-// in that dtype: F32, BF16 or F16. The error is that of a weight with NaN or
-// infinity, or of a shelf; without factors and error, cancelled was closed.
+// Factors waits for the last tile and returns the factors as they are stored in that
+// dtype: F32, BF16 or F16. The error says that the weight has NaN or infinity, or that
+// the spill file failed; without factors and error, cancelled was closed.
 func (l *Search) Factors(to safetensors.Dtype, cancelled <-chan struct{}) (*Factors, error) {
 	if !l.wait(func() bool { return l.pass == l.passes }, cancelled) {
 		return nil, nil

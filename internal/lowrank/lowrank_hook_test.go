@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/tensorpress/tensorpress/internal/tile"
-	"github.com/tensorpress/tensorpress/internal/tile/tiletest"
+	"github.com/tensorpress/tensorpress/internal/tiletest"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 

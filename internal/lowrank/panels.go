@@ -31,7 +31,8 @@ func NewPanels(down []float32, rank, columns int) Panels {
 	return p
 }
 
-// Some calls do for some rows at a time, whose product stays in the nearer caches.
+// Some calls do for a few rows at a time, so that their product stays in the nearer
+// caches.
 func (p *Panels) Some(rows int, do func(from, n int)) {
 	const near = 32 << 10
 	n := max(near/p.columns/4*4, 4)

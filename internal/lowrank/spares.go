@@ -4,10 +4,10 @@ import (
 	"sync"
 )
 
-// spares keeps slices that are not used any more for whoever needs one of the
-// same length. The layers of a model have few shapes, and memory that a process
-// touches for the first time costs more than most of what is done with it. What
-// nobody takes goes to the garbage collector.
+// spares keeps slices that are no longer used, for whoever needs one of the same
+// length. The layers of a model have few different shapes, and the first use of fresh
+// memory costs more than most of the work on it. Slices that nobody takes are garbage
+// collected.
 type spares[T any] struct {
 	pools sync.Map // *sync.Pool of *[]T, by length
 }

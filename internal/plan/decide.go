@@ -96,7 +96,7 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 		s.Action, s.Reason = Drop, "preset "+d.Preset.Name+" leaves it out"
 		return nil
 	}
-	soft, err := d.soft(t, isWeight)
+	soft, err := d.listRule(t, isWeight)
 	if err != nil {
 		return err
 	}

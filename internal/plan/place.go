@@ -76,7 +76,7 @@ func (p *Plan) makeFiles(u *units, o Output) error {
 	return nil
 }
 
-// units are the parts of each step, in which [Plan.locate] finds them.
+// units are the parts of each step, in which Plan.locate finds them.
 func (p *Plan) units() *units {
 	u := &units{ends: make([]int, len(p.Steps))}
 	literals := make([]int, len(p.Steps)+1) // of the steps before

@@ -31,8 +31,8 @@ type Options struct {
 	Config      *sdnqconfig.Config // nil for none
 	Keep, Only  []*pattern.Pattern
 	Set         []Rule
-	Soft        []Soft    // of a layer config, or of convert_to_quant's options
-	Kept        KeptDtype // with --exact-reference in the comfy layout; nil for BF16
+	ListRules   []ListRule // of a layer config, or of convert_to_quant's options
+	Kept        KeptDtype  // with --exact-reference in the comfy layout; nil for BF16
 	Preset      *preset.Preset
 	SkipKeys    bool // SDNQ's list of the preset, in the sdnq layout
 	Conv        bool // quantize convolutions too

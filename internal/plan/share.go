@@ -80,7 +80,8 @@ func notesOnKept(steps []Step) []string {
 	}
 	var texts []string
 	for _, why := range slices.SortedFunc(maps.Keys(reasons), func(a, b string) int {
-		return cmp.Or(cmp.Compare(reasons[b], reasons[a]), cmp.Compare(a, b))
+		// fields, which stand in backquotes, before words, as the flags that the command says
+		return cmp.Or(cmp.Compare(reasons[b], reasons[a]), cmp.Compare(strings.ReplaceAll(a, "`", " "), strings.ReplaceAll(b, "`", " ")))
 	}) {
 		if part := percent(reasons[why], all); part >= 1 && len(texts) < 3 {
 			texts = append(texts, fmt.Sprintf("%.0f%% %s", part, why))

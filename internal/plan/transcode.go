@@ -137,7 +137,7 @@ func storedName(s *Step) string {
 	return s.Format.Name
 }
 
-// loads asks the application about a layer; [checkFor] asks about the output.
+// loads asks the application about a layer; checkFor asks about the output.
 func (t *transcoding) loads(s *Step) error {
 	if t.o.For == nil {
 		return nil
@@ -189,7 +189,7 @@ func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind sdnq.Kind)
 	case stored == codec.SDNQ():
 		return codec.Renamed(src, l.Options, l.Codec)
 	}
-	return codec.Kept(stored, l.Options, l.Codec), nil
+	return codec.MoveAsIs(stored, l.Options, l.Codec), nil
 }
 
 // beside are the tensors that a layer has for its activations, which go with it

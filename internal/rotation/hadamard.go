@@ -61,13 +61,14 @@ func RotateTo(x []float32, n int, out safetensors.Dtype) {
 // by one. n not a power of 4 is for convert_to_quant alone: no loader takes it.
 func RotateOnce(x []float32, n int) { kernel.RotateOnce(x, n, Entry(n, safetensors.F32)) }
 
-// Hadamard is one of n values at a time, as they lie in bytes.
+// Hadamard is a rotation of groups of Size consecutive values, given as the bytes of a
+// file.
 type Hadamard struct {
 	Size int
 	Once bool // RotateOnce, or else Rotate
 }
 
-// Rotated returns values after their rotation, in that buffer.
+// Rotated returns the values after the rotation, in the buffer.
 func (r Hadamard) Rotated(v tile.Values, buffer *[]float32) tile.Values {
 	entry, raw := Entry(r.Size, safetensors.F32), v.Dtype == safetensors.BF16
 	x := tile.Sized(buffer, v.Len())
@@ -87,7 +88,8 @@ func (r Hadamard) Rotated(v tile.Values, buffer *[]float32) tile.Values {
 	return tile.ValuesOf(v.Area, x)
 }
 
-// Entry is 1/√n in a dtype: one division by √n, as that dtype has it.
+// Entry returns the magnitude of the matrix's entries, 1/√n, in a dtype: one division
+// by √n, rounded as that dtype does.
 func Entry(n int, out safetensors.Dtype) float32 {
 	return floats.RoundTo(1/float32(math.Sqrt(float64(n))), out)
 }

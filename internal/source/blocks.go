@@ -8,11 +8,11 @@ import (
 )
 
 const (
-	// blockBytes is what is read of a store at a time: a request takes as long as some
-	// megabytes.
+	// blockBytes is how much of a store's file is read at a time: the latency of a
+	// request equals the transfer of some megabytes.
 	blockBytes = 4 << 20
-	// mostBlocks bounds what is kept of it: enough that rows that many tiles share
-	// are read once.
+	// mostBlocks bounds the number of blocks in memory: enough for rows that several
+	// tiles need to be read only once.
 	mostBlocks = 12
 )
 

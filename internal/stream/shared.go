@@ -6,35 +6,36 @@ import (
 	"sync"
 )
 
-// shared is what tasks in a row have in common, each made when the first of them
-// asks. Few are kept: tasks of one layer follow each other.
+// shared holds values that several tasks use, each made by the first task that asks for
+// it. Only a few are held at a time, because the tasks of one layer follow each other.
 type shared struct {
 	mu   sync.Mutex
-	list []*common
+	list []*sharedValue
 }
 
-type common struct {
+type sharedValue struct {
 	key   any
 	once  sync.Once
 	value any
 	err   error
 }
 
-// mostShared is how many are kept for each type of key: of the layers that are worked on
-// together, and of what they are compared with.
-const mostShared = 4
+// maxShared is how many values are held for each type of key: for the layers that are
+// under way at the same time, and for those that they are compared with.
+const maxShared = 4
 
-// Shared returns what make returns for a key. Of tasks that ask at the same time one
-// makes it; it is made again if several other keys of its type were asked for since.
+// Shared returns what make returns for a key. Of tasks that ask at the same time, one
+// makes the value and the others wait. It is made again if more than maxShared other
+// keys of the same type were asked for since.
 func Shared[T any](w *Worker, key any, make func() (T, error)) (T, error) {
-	c := w.run.shared.of(key)
+	c := w.run.shared.lookup(key)
 	c.once.Do(func() { c.value, c.err = make() })
 	value, _ := c.value.(T) // nil after an error
 	return value, c.err
 }
 
-// of returns that of a key, which counts as the last one asked for.
-func (s *shared) of(key any) *common {
+// lookup returns the value of a key, which then counts as the most recently used one.
+func (s *shared) lookup(key any) *sharedValue {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	alike, oldest := 0, -1
@@ -49,9 +50,9 @@ func (s *shared) of(key any) *common {
 			}
 		}
 	}
-	if alike == mostShared {
+	if alike == maxShared {
 		s.list = slices.Delete(s.list, oldest, oldest+1)
 	}
-	s.list = append(s.list, &common{key: key})
+	s.list = append(s.list, &sharedValue{key: key})
 	return s.list[len(s.list)-1]
 }

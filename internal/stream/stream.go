@@ -16,32 +16,34 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// Task is the work of one tile. Tasks start in order; one may wait for what
-// earlier ones make known.
+// Task is the work on one tile. Tasks start in order, so a task may wait for results of
+// earlier ones.
 type Task struct {
 	Do func(w *Worker) error
-	// Bytes is about what it reads. Small tasks in a row are done by one worker,
-	// so that what they write lies together. 0 is for a task by itself.
+	// Bytes is roughly how much the task reads. One worker runs several small
+	// consecutive tasks, so that their outputs are written together. 0 makes the task
+	// run by itself.
 	Bytes int64
 }
 
-// Worker holds the buffers of one goroutine. Contents are valid during a task.
+// Worker holds the buffers of one goroutine. Their contents are valid until the end of
+// a task.
 type Worker struct {
 	Scratch tile.Scratch
 	bytes   [][]byte
 	parts   [][]byte
 	floats  [][]float32
-	batch   *batch
+	batch   *writeBatch
 	run     *run
 }
 
-// Bytes returns buffer i with n bytes of any content.
+// Bytes returns byte buffer number i, resized to n bytes of arbitrary content.
 func (w *Worker) Bytes(i, n int) []byte { return grown(&w.bytes, i, n) }
 
-// Floats returns buffer i with n values of any content.
+// Floats returns float buffer number i, resized to n values of arbitrary content.
 func (w *Worker) Floats(i, n int) []float32 { return grown(&w.floats, i, n) }
 
-// Parts returns room for n slices of any content.
+// Parts returns room for n slices, whose content is arbitrary.
 func (w *Worker) Parts(n int) [][]byte {
 	w.parts = slices.Grow(w.parts[:0], n)[:n]
 	return w.parts
@@ -58,24 +60,25 @@ func grown[T any](buffers *[][]T, i, n int) []T {
 	return (*buffers)[i][:n]
 }
 
-// Done counts n bytes of the source as worked off once the task is written.
+// Done counts n bytes of the source as processed; progress hears of them when the
+// task's outputs are written.
 func (w *Worker) Done(n int64) { w.batch.done += n }
 
-// Cancelled is closed when the run is over early.
+// Cancelled returns a channel that is closed when the run ends early.
 func (w *Worker) Cancelled() <-chan struct{} { return w.run.ctx.Done() }
 
-// Later has do called when the outputs of the task are written, never at the
-// same time as that of another task.
+// Later has do called after the outputs of the task are written. Such calls never
+// overlap, whichever task they belong to.
 func (w *Worker) Later(do func() error) { w.batch.later = append(w.batch.later, do) }
 
-// Output returns n bytes to fill, which go to offset off of a tensor when the
-// task returns.
+// Output returns n bytes for the task to fill, which are written at offset off of a
+// tensor's body after the task has returned.
 func (w *Worker) Output(to *bodies.Writer, t safetensors.Tensor, off int64, n int) []byte {
 	return w.Scatter(to, t, tile.Run(off, int64(n)))
 }
 
-// Scatter is Output for several runs of a tensor, which lie one after the other
-// in the bytes to fill.
+// Scatter is Output for several runs of a tensor's body: the bytes to fill hold the
+// runs one after another.
 func (w *Worker) Scatter(to *bodies.Writer, t safetensors.Tensor, spans []tile.Span) []byte {
 	b := w.batch
 	data := b.room(tile.SpanBytes(spans))
@@ -87,20 +90,21 @@ func (w *Worker) Scatter(to *bodies.Writer, t safetensors.Tensor, spans []tile.S
 	return data
 }
 
-// Batches returns how many batches a run of that many workers keeps: with it
-// goes the memory for outputs.
+// Batches returns how many batches a run with that many workers allocates, which bounds
+// the memory for outputs.
 func Batches(threads int) int { return threads + 2 }
 
-// ahead is how many rows of tasks are made before a worker asks for them. Who makes
-// them gets a core only when a worker waits, or after some milliseconds.
+// ahead is how many task groups are prepared before a worker asks for them. The
+// goroutine that prepares them gets a core only when a worker blocks, or after some
+// milliseconds.
 const ahead = 64
 
 type run struct {
 	ctx    context.Context
 	cancel context.CancelFunc
-	rows   chan row
-	free   chan *batch
-	line   line
+	groups chan taskGroup
+	free   chan *writeBatch
+	queue  writeQueue
 	shared shared
 
 	mu    sync.Mutex
@@ -108,29 +112,29 @@ type run struct {
 	index int // of the task whose error err is
 }
 
-// row is one task or several small ones.
-type row struct {
+// taskGroup is one task, or several small consecutive ones, for one worker.
+type taskGroup struct {
 	first int // number of the first task
 	tasks []Task
 	bytes int64
 }
 
-// takes reports whether a task that is next may be in the row too.
-func (r *row) takes(t Task) bool {
+// fits reports whether the task that comes next may join the group.
+func (r *taskGroup) fits(t Task) bool {
 	return len(r.tasks) == 0 ||
-		t.Bytes > 0 && r.bytes > 0 && r.bytes+t.Bytes <= mostOfRow && len(r.tasks) < enoughWrites
+		t.Bytes > 0 && r.bytes > 0 && r.bytes+t.Bytes <= maxGroupBytes && len(r.tasks) < enoughWrites
 }
 
-// Run works off tasks with that many workers and calls done, never at the same
-// time, with the bytes that a written task counted. Its error is that of the
-// first task in order that fails, or the context's.
+// Run runs the tasks on that many workers. It calls done, never concurrently, with the
+// bytes that the written tasks have counted. The error is that of the first task, in
+// order, that fails, or else the context's.
 func Run(ctx context.Context, threads int, tasks iter.Seq[Task], done func(n int64)) error {
-	r := &run{rows: make(chan row, ahead), free: make(chan *batch, Batches(threads))}
-	r.line = line{flush: func(b *batch) { r.flush(b, done) }}
+	r := &run{groups: make(chan taskGroup, ahead), free: make(chan *writeBatch, Batches(threads))}
+	r.queue = writeQueue{flush: func(b *writeBatch) { r.flush(b, done) }}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	defer r.cancel()
 	for range Batches(threads) {
-		r.free <- new(batch)
+		r.free <- new(writeBatch)
 	}
 	go r.feed(tasks)
 	r.work(threads)
@@ -141,24 +145,24 @@ func Run(ctx context.Context, threads int, tasks iter.Seq[Task], done func(n int
 }
 
 func (r *run) feed(tasks iter.Seq[Task]) {
-	defer close(r.rows)
-	var next row
+	defer close(r.groups)
+	var next taskGroup
 	for task := range tasks {
-		if !next.takes(task) {
+		if !next.fits(task) {
 			if !r.send(next) {
 				return
 			}
-			next = row{first: next.first + len(next.tasks)}
+			next = taskGroup{first: next.first + len(next.tasks)}
 		}
 		next.tasks, next.bytes = append(next.tasks, task), next.bytes+task.Bytes
 	}
 	r.send(next)
 }
 
-// send reports false when the run is over.
-func (r *run) send(next row) bool {
+// send reports false if the run is over.
+func (r *run) send(next taskGroup) bool {
 	select {
-	case r.rows <- next:
+	case r.groups <- next:
 		return true
 	case <-r.ctx.Done():
 		return false
@@ -171,13 +175,13 @@ func (r *run) work(threads int) {
 		workers.Go(func() {
 			w := &Worker{run: r}
 			w.Scratch.Cancelled = r.ctx.Done()
-			for row := range r.rows {
+			for row := range r.groups {
 				for i, task := range row.tasks {
 					r.do(w, row.first+i, task)
 				}
 			}
 			if w.batch != nil {
-				r.line.add(w.batch)
+				r.queue.enqueue(w.batch)
 			}
 		})
 	}
@@ -189,7 +193,7 @@ func (r *run) do(w *Worker, index int, task Task) {
 		return
 	}
 	if w.batch == nil {
-		w.batch = <-r.free // who writes always gives one back
+		w.batch = <-r.free // does not block for ever: whoever writes returns a batch
 		w.batch.reset()
 	}
 	if err := guarded(w, task); err != nil {
@@ -197,13 +201,13 @@ func (r *run) do(w *Worker, index int, task Task) {
 		w.batch.reset() // its outputs may be half filled
 	}
 	if w.batch.enough() {
-		r.line.add(w.batch)
+		r.queue.enqueue(w.batch)
 		w.batch = nil
 	}
 }
 
-// over reports whether a task need not run any more. One before the task that
-// failed must, or which error comes out would be a matter of luck.
+// over reports whether a task need not run any more. A task before the one that failed
+// still must, or it would be a matter of luck which error is returned.
 func (r *run) over(index int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -213,7 +217,7 @@ func (r *run) over(index int) bool {
 	return r.ctx.Err() != nil
 }
 
-// guarded turns a panic into an error, so that outputs are cleaned up.
+// guarded turns a panic into an error, so that outputs are still cleaned up.
 func guarded(w *Worker, task Task) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -232,13 +236,13 @@ func (r *run) fail(index int, err error) {
 	r.cancel()
 }
 
-// flush writes a batch and gives it back.
-func (r *run) flush(b *batch, done func(n int64)) {
+// flush writes a batch and returns it to the free ones.
+func (r *run) flush(b *writeBatch, done func(n int64)) {
 	defer func() { r.free <- b }()
 	if r.ctx.Err() != nil {
 		return
 	}
-	if err := b.flush(&r.line.sections); err != nil {
+	if err := b.flush(&r.queue.sections); err != nil {
 		r.fail(-1, err)
 	} else if done != nil && b.done > 0 {
 		done(b.done)

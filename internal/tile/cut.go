@@ -5,17 +5,17 @@ import (
 	"math"
 )
 
-// Cut says how a weight may be cut into areas that are worked on by
-// themselves, and which of its values share a scale.
+// Cut says how a weight may be cut into areas that can be encoded or decoded
+// independently, and which of its values share a scale.
 type Cut struct {
-	Rows, Cols           int // of the weight, or 1 and all where rows do not matter
-	UnitRows, UnitCols   int // areas are whole units, but at the edges
-	GroupRows, GroupCols int // values that share a scale
-	// AnyRows says that decoding takes areas that begin and end at any row.
+	Rows, Cols           int // of the weight; 1 and the number of values for formats that ignore rows
+	UnitRows, UnitCols   int // areas consist of whole units, except at the weight's edges
+	GroupRows, GroupCols int // shape of the group of values that share a scale
+	// AnyRows says that an area to decode may begin and end at any row.
 	AnyRows bool
 }
 
-// ForDecoding is the cut with the units that decoding needs.
+// ForDecoding returns the cut with the smaller units that are enough for decoding.
 func (c Cut) ForDecoding() Cut {
 	if c.AnyRows {
 		c.UnitRows = 1
@@ -23,10 +23,10 @@ func (c Cut) ForDecoding() Cut {
 	return c
 }
 
-// Tile returns the shape of areas of about want values, at most limit: of
-// whole groups, or, where a group does not fit, of whole units, which need
-// measured ranges if groups do not lie in them. A single unit may be larger than
-// limit.
+// Tile returns the shape of areas of about want values, at most limit. They consist of
+// whole groups or, if a group is too large for that, of whole units; measured then
+// reports that the ranges of groups must be measured in a pass beforehand. A single
+// unit may be larger than limit.
 func (c Cut) Tile(want, limit int) (rows, cols int, measured bool) {
 	r, n := WholeUnits(c.UnitRows, c.GroupRows, c.Rows), WholeUnits(c.UnitCols, c.GroupCols, c.Cols)
 	if r > limit/n {
@@ -38,13 +38,14 @@ func (c Cut) Tile(want, limit int) (rows, cols int, measured bool) {
 	return rows, cols, measured
 }
 
-// DecodeTile is Tile for decoding, which needs no whole groups.
+// DecodeTile returns the shape of areas to decode, of about want values. They need not
+// consist of whole groups.
 func (c Cut) DecodeTile(want int) (rows, cols int) {
 	return c.extend(min(c.UnitRows, c.Rows), min(c.UnitCols, c.Cols), want, want)
 }
 
-// Piece returns the shape of pieces of an area of whole units: whole units of
-// at most limit values, or one that is larger.
+// Piece returns the shape into which an area of whole units is split: whole units of at
+// most limit values together, or a single unit if that is larger.
 func (c Cut) Piece(a Area, limit int) (rows, cols int) {
 	cols = a.Cols
 	if cols > limit/c.UnitRows {
@@ -54,12 +55,14 @@ func (c Cut) Piece(a Area, limit int) (rows, cols int) {
 	return min(rows, a.Rows), cols
 }
 
-// mostBand bounds areas of many rows, in tiles as large as wanted: narrower ones
-// lie in files in runs so short that system calls take longer than the work.
+// mostBand is how many times the wanted size a tile of many rows may grow. Narrower
+// tiles would be read and written in runs so short that system calls cost more than the
+// work.
 const mostBand = 32
 
-// extend makes areas of r×n units as large as wanted: whole rows where some fit,
-// which lie together in files, else parts of a band of r rows.
+// extend grows areas of r×n units to about the wanted size: to several whole rows of
+// units if they fit, since those are contiguous in files, else to a part of one row of
+// units.
 func (c Cut) extend(r, n, want, limit int) (rows, cols int) {
 	band := r * c.Cols
 	switch {
@@ -71,7 +74,7 @@ func (c Cut) extend(r, n, want, limit int) (rows, cols int) {
 	return r, min(max(want/(r*n), 1)*n, c.Cols)
 }
 
-// WholeUnits is the least size that holds whole units and groups, at most all.
+// WholeUnits returns the least common multiple of a and b, at most all.
 func WholeUnits(a, b, all int) int {
 	if a >= all || b >= all {
 		return all
@@ -79,7 +82,8 @@ func WholeUnits(a, b, all int) int {
 	return min(a/GCD(a, b)*b, all)
 }
 
-// Areas yields the areas of that shape, numbered, band by band.
+// Areas yields the areas of that shape with their numbers, row of areas by row of
+// areas.
 func (c Cut) Areas(rows, cols int) iter.Seq2[int, Area] {
 	return func(yield func(int, Area) bool) {
 		i := 0
@@ -94,7 +98,7 @@ func (c Cut) Areas(rows, cols int) iter.Seq2[int, Area] {
 	}
 }
 
-// Cover returns the least area of whole units that holds a.
+// Cover returns the smallest area of whole units that contains a.
 func (c Cut) Cover(a Area) Area {
 	row, col := a.Row/c.UnitRows*c.UnitRows, a.Col/c.UnitCols*c.UnitCols
 	endRow := min(satMul(CeilDiv(a.Row+a.Rows, c.UnitRows), c.UnitRows), c.Rows)
@@ -108,8 +112,8 @@ func (c Cut) Count(rows, cols int) int { return CeilDiv(c.Rows, rows) * CeilDiv(
 // groupsAcross is the number of groups in a row of groups.
 func (c Cut) groupsAcross() int { return CeilDiv(c.Cols, c.GroupCols) }
 
-// Groups calls f for every group that overlaps an area, row by row, with its
-// index and the part of the area that is in it.
+// Groups calls f for every group that overlaps an area, in row-major order, with the
+// group's index and the part of the area that lies in it.
 func (c Cut) Groups(a Area, f func(group int, part Area)) {
 	for row := a.Row; row < a.Row+a.Rows; {
 		nextRow := min(satMul(row/c.GroupRows+1, c.GroupRows), a.Row+a.Rows)
@@ -122,6 +126,7 @@ func (c Cut) Groups(a Area, f func(group int, part Area)) {
 	}
 }
 
+// satMul multiplies positive numbers, and returns the largest int on overflow.
 func satMul(a, b int) int {
 	if a > math.MaxInt/b {
 		return math.MaxInt
@@ -129,7 +134,7 @@ func satMul(a, b int) int {
 	return a * b
 }
 
-// Unmeasured returns the ranges of all groups before any value is seen.
+// Unmeasured returns a range for every group that is empty still, to be filled by Join.
 func (c Cut) Unmeasured() []Range {
 	all := make([]Range, CeilDiv(c.Rows, c.GroupRows)*c.groupsAcross())
 	for i := range all {
@@ -138,7 +143,8 @@ func (c Cut) Unmeasured() []Range {
 	return all
 }
 
-// Join adds what was measured in an area. Areas must come in order.
+// Join merges the ranges found in an area into those of all groups. Areas must come in
+// order, because among zeros of either sign the first one counts.
 func (c Cut) Join(all []Range, a Area, found []Range) {
 	c.Groups(a, func(group int, _ Area) {
 		all[group] = all[group].Join(found[0])
@@ -146,14 +152,14 @@ func (c Cut) Join(all []Range, a Area, found []Range) {
 	})
 }
 
-// Measure returns the range of every group that overlaps an area of those values.
+// Measure returns the range of every group that overlaps an area with those values.
 func (c Cut) Measure(a Area, values []float32) []Range {
 	var ranges []Range
 	c.Groups(a, func(_ int, part Area) { ranges = append(ranges, RangeIn(a, values, part)) })
 	return ranges
 }
 
-// RangeIn returns the range of a part of an area.
+// RangeIn returns the range of the values in a part of an area.
 func RangeIn(a Area, values []float32, part Area) (r Range) {
 	for i := range part.Rows {
 		found := RangeOf(values[a.At(part, i):][:part.Cols])
@@ -166,8 +172,10 @@ func RangeIn(a Area, values []float32, part Area) (r Range) {
 	return r
 }
 
+// CeilDiv returns a/b rounded up.
 func CeilDiv(a, b int) int { return (a + b - 1) / b }
 
+// GCD returns the greatest common divisor.
 func GCD(a, b int) int {
 	for b != 0 {
 		a, b = b, a%b
@@ -175,4 +183,5 @@ func GCD(a, b int) int {
 	return a
 }
 
+// LCM returns the least common multiple.
 func LCM(a, b int) int { return a / GCD(a, b) * b }

@@ -5,78 +5,82 @@ import (
 	"io"
 )
 
-// Encoder is one weight on its way into its stored tensors: it looks at the weight
-// if it wants to, its passes, in order, each read all of it, and then its tiles
-// are encoded. What changes an encoder embeds it.
+// Encoder turns one weight into its stored tensors. The caller runs the survey if there
+// is one, then each pass in order over the whole weight, then encodes the tiles. An
+// encoder that modifies another one embeds it, so that no method gets lost.
 type Encoder interface {
-	// Needs are the same at every call, but for Held after Shelve.
+	// Needs returns the same at every call, except that Held shrinks once Spill was
+	// called.
 	Needs() Needs
-	// Encode fills the bytes that Written names of the area, one slice for a tensor,
-	// from values of any dtype. The error is a *[NonfiniteError], or of a pass.
+	// Encode fills dst, one slice for each tensor, with the bytes that the codec's
+	// Written names for the area of v, whose dtype is any float dtype. The error is a
+	// *[NonfiniteError], or one of a pass.
 	Encode(dst [][]byte, v Values, s *Scratch) error
 }
 
-// Needs are what an encoder asks of whoever reads the weight.
+// Needs is what an encoder requires of the code that reads the weight.
 type Needs struct {
 	// Rows and Cols are the shape of tiles; those at the edges are smaller.
 	Rows, Cols int
-	// PieceRows, if not 0, is how many rows of a tile are better given to Encode at a
-	// time, in order and with the room for all of the tile: what was read is in the
-	// nearer caches still.
+	// PieceRows, if not 0, is how many rows of a tile should be passed to Encode at a
+	// time, in order and each time with the output of the whole tile, so that the
+	// values just read are still in the nearer caches.
 	PieceRows int
 	Passes    []Pass
-	// Survey looks at the weight, or at a sample of it, before all else; nil for an
-	// encoder that does not.
+	// Survey looks at the weight, or at a sample of it, before everything else; nil if
+	// there is nothing to look at.
 	Survey func(read Reader) error
-	// Held is how many bytes are in memory from the first pass on.
+	// Held is how many bytes the encoder holds in memory from the first pass on.
 	Held int64
-	// Spill keeps some of them in a file, which it opens if it does; nil where that
-	// would bring nothing. It is called before the first pass or not at all.
+	// Spill makes the encoder keep a part of those bytes in a file, which it opens if
+	// that helps; nil if it cannot help. Call it before the first pass or not at all.
 	Spill func(open func() (Spill, error)) error
 }
 
-// Pass is a reading of the whole weight for what spans its tiles.
+// Pass is a reading of the whole weight that finds what depends on more than one tile.
 type Pass interface {
-	// Tile is the shape of its tiles.
+	// Tile returns the shape of the pass's tiles.
 	Tile() (rows, cols int)
-	// Read looks at one tile. Tiles may be read at the same time.
+	// Read looks at one tile. It may be called concurrently for several tiles.
 	Read(v Values, s *Scratch) (found any, err error)
-	// Join takes what Read found, in the order of the tiles.
+	// Join takes what Read found, tile by tile in order.
 	Join(a Area, found any) error
 }
 
-// Reader reads values of the flattened weight, from index start on.
+// Reader fills dst with values of the flattened weight, from index start on.
 type Reader func(start int, dst []float32) error
 
-// TileSize is how many values a tile has as a rule: enough for its system calls
-// not to count, and few enough for a core's cache.
+// TileSize is how many values a tile usually has: enough to make the cost of its system
+// calls negligible, and few enough for a core's cache.
 const TileSize = 128 << 10
 
 const (
-	// wideValue bounds what a tile takes for each value, in bytes, where values are
-	// widened: those as they lie in the file, floats, codes, and what waits to be
-	// written.
+	// wideValue bounds the bytes that a tile takes for each value where values are
+	// widened: the bytes read, the float32 value, the code, and the output waiting to
+	// be written.
 	wideValue = 32
-	// rawValue is that where they are encoded as they lie in the file.
+	// rawValue is the same bound where values are encoded directly from the bytes read.
 	rawValue = 8
-	// mostRaw is enough values for bands that lie in files in long runs.
+	// mostRaw caps the number of values of a tile that is encoded directly: large
+	// enough for a band of 128 rows to be read in long runs.
 	mostRaw = 12 << 20
 )
 
-// WideTile is how many values a tile may have in so many bytes of memory: whole
-// blocks of any dtype.
+// WideTile returns how many values a tile may have, given the memory for it in bytes,
+// where they are widened: a multiple of 4096, so that every dtype fills whole blocks.
 func WideTile(memory int) int { return max(memory/wideValue/4096, 1) * 4096 }
 
-// RawTile is wideTile where values are not widened.
+// RawTile is [WideTile] where values are not widened.
 func RawTile(memory int) int {
 	return max(min(WideTile(memory)*(wideValue/rawValue), mostRaw), WideTile(memory))
 }
 
 var errGaveUp = errors.New("the work on a weight was given up")
 
-// Drive works off the passes of an encoder on one goroutine, and then calls tile
-// for its tiles, until the scratch is cancelled. A weight is read for every pass, and
-// for its tiles; values last until the next read.
+// Drive runs the passes of an encoder on one goroutine and then calls tile for each of
+// its tiles, until the scratch is cancelled. The weight is read once for every pass and
+// once more for the tiles; the values that read returns need to stay valid only until
+// its next call.
 func Drive(e Encoder, c Cut, read func(a Area) (Values, error), tile func(v Values) error, s *Scratch) error {
 	needs := e.Needs()
 	each := func(rows, cols int, do func(v Values) error) error {
@@ -109,20 +113,21 @@ func Drive(e Encoder, c Cut, read func(a Area) (Values, error), tile func(v Valu
 	return each(needs.Rows, needs.Cols, tile)
 }
 
-// Ranged encodes areas by themselves or, where what shares a scale does not
-// fit one, from ranges that a pass has measured.
+// Ranged is an encoder that encodes each area independently or, where values that share
+// a scale do not fit into one area, from ranges that a pass has measured.
 type Ranged struct {
 	Wants  Needs
 	cut    Cut
-	Ranges []Range // of all groups, nil where they are not measured
-	// Fill fills what an area does, from those ranges or, without, its own.
+	Ranges []Range // of all groups; nil where no pass measures them
+	// Fill encodes an area, as Encode does, from the measured ranges or, if these are
+	// nil, from those of its own values.
 	Fill func(dst [][]byte, v Values, ranges []Range, s *Scratch) error
 	// Range returns the range of every group that overlaps an area, or a
-	// *[NonfiniteError]. It is not called where groups lie whole in units.
+	// *[NonfiniteError]. It is not called if every group lies within a unit.
 	Range func(v Values, s *Scratch) ([]Range, error)
 }
 
-// NewRanged is one in tiles of at most limit values.
+// NewRanged returns an encoder for tiles of at most limit values.
 func NewRanged(c Cut, limit int, encode func([][]byte, Values, []Range, *Scratch) error, measure func(Values, *Scratch) ([]Range, error)) *Ranged {
 	e := &Ranged{cut: c, Fill: encode, Range: measure}
 	measured := false
@@ -140,11 +145,12 @@ func (e *Ranged) Encode(dst [][]byte, v Values, s *Scratch) error {
 	return e.Fill(dst, v, e.Ranges, s)
 }
 
-// ranging is the pass that takes the range of every group.
+// ranging is the pass that measures the range of every group.
 type ranging struct{ e *Ranged }
 
-// Tile is the encoder's or, where all values are one group, any rows of them: no
-// more than stay in the nearer caches.
+// Tile returns the encoder's tile. If the whole weight is one group there is no
+// boundary to respect, and any number of rows will do: as many as stay in the nearer
+// caches.
 func (r ranging) Tile() (rows, cols int) {
 	n := r.e.Wants
 	if c := r.e.cut; c.GroupRows >= c.Rows && c.GroupCols >= c.Cols {
@@ -160,7 +166,7 @@ func (r ranging) Join(a Area, found any) error {
 	return nil
 }
 
-// Closed reports whether work is cancelled.
+// Closed reports whether the channel is closed, that is, whether the work is cancelled.
 func Closed(cancelled <-chan struct{}) bool {
 	select {
 	case <-cancelled:
@@ -170,8 +176,8 @@ func Closed(cancelled <-chan struct{}) bool {
 	}
 }
 
-// Spill holds what a search for a low-rank part does not need at the moment: a file
-// of its own, which it closes at its end.
+// Spill is a file in which the search for a low-rank part keeps what it does not need
+// at the moment. The search closes it.
 type Spill interface {
 	io.ReaderAt
 	io.WriterAt

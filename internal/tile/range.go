@@ -7,12 +7,14 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
+// RangeOf returns the range of at least one value.
 func RangeOf(values []float32) Range {
 	lo, hi := kernel.MinMax(values)
 	return Range{lo, hi}
 }
 
-// Join is the range of a group's earlier part r and its next part.
+// Join returns the range of a group from that of its earlier part, r, and that of its
+// next part.
 func (r Range) Join(next Range) Range {
 	if r.Lo != r.Lo {
 		return r
@@ -26,12 +28,14 @@ func (r Range) Join(next Range) Range {
 	return r
 }
 
-// AbsMax returns the greatest magnitude of the group.
+// AbsMax returns the greatest magnitude in the group.
 func (r Range) AbsMax() float32 { return max(-r.Lo, r.Hi, 0) }
 
+// Finite reports whether no value of the group is NaN or infinite.
 func (r Range) Finite() bool { return floats.Finite(r.Lo) && floats.Finite(r.Hi) }
 
-// CheckFinite returns a *[NonfiniteError] for the first NaN or infinity.
+// CheckFinite returns a *[NonfiniteError] for the first NaN or infinity among values,
+// the first of which has the index start in the weight.
 func CheckFinite(start int, values []float32) error {
 	for i, v := range values {
 		if !floats.Finite(v) {
@@ -41,7 +45,7 @@ func CheckFinite(start int, values []float32) error {
 	return nil
 }
 
-// AllFinite reports whether all ranges are.
+// AllFinite reports whether no value of any group is NaN or infinite.
 func AllFinite(ranges []Range) bool {
 	for _, r := range ranges {
 		if !r.Finite() {
@@ -51,15 +55,15 @@ func AllFinite(ranges []Range) bool {
 	return true
 }
 
-// Range is the least and greatest value of a group; among equals (zeros of
-// either sign) the first one. Both are NaN if any value is.
+// Range is the least and the greatest value of a group; among equal ones (zeros of
+// either sign) the first. Both are NaN if any value is.
 type Range struct{ Lo, Hi float32 }
 
-// NonfiniteError reports the first NaN or infinity of a tile.
+// NonfiniteError reports the first NaN or infinity in a tile.
 type NonfiniteError struct {
 	Index   int // in the flattened weight
 	Value   float32
-	LowRank bool // it is refused because a low-rank part was asked for
+	LowRank bool // it is refused because a low-rank part was requested
 }
 
 func (e *NonfiniteError) Error() string {

@@ -1,24 +1,25 @@
 package tile
 
-// Scratch is memory that calls use again, one Scratch to a goroutine. The zero value
-// is ready.
+// Scratch holds buffers that are reused from call to call, one Scratch for each
+// goroutine. The zero value is ready for use.
 type Scratch struct {
-	// Cancelled, if not nil, is closed when the work is given up.
+	// Cancelled, if not nil, is closed when the work is no longer wanted.
 	Cancelled <-chan struct{}
 
 	codes         []uint16
 	values        []float32
-	widened, half []float32 // of Values
-	parts         []any
+	widened, half []float32 // for Values.Floats and Values.Raw
+	parts         []any     // buffers of other packages, see PartOf
 }
 
-// Uint16s returns n of a buffer, until the next call.
+// Uint16s returns a buffer of n codes, valid until the next call.
 func (s *Scratch) Uint16s(n int) []uint16 { return Sized(&s.codes, n) }
 
-// Floats returns n of a buffer, until the next call.
+// Floats returns a buffer of n values, valid until the next call.
 func (s *Scratch) Floats(n int) []float32 { return Sized(&s.values, n) }
 
-// PartOf returns the T in a scratch, where whoever has that type keeps further buffers.
+// PartOf returns the scratch's T, making it at the first call. T is a type in which a
+// package keeps buffers of its own.
 func PartOf[T any](s *Scratch) *T {
 	for _, p := range s.parts {
 		if t, ok := p.(*T); ok {
@@ -30,8 +31,8 @@ func PartOf[T any](s *Scratch) *T {
 	return t
 }
 
-// Sized returns n values of a buffer, which it makes larger if it must; they hold
-// anything.
+// Sized returns the first n elements of a buffer, which it reallocates if it is too
+// small. Their content is arbitrary.
 func Sized[T any](buffer *[]T, n int) []T {
 	if cap(*buffer) < n {
 		*buffer = make([]T, n)

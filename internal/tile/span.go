@@ -1,20 +1,20 @@
 package tile
 
-// Span is where bytes lie in a stored tensor: Count runs of Size bytes, the
-// first at Offset, each Stride after the one before.
+// Span names bytes of a stored tensor: Count runs of Size bytes, the first at Offset,
+// each Stride bytes after the one before.
 type Span struct {
 	Offset, Size int64
 	Count        int
 	Stride       int64
 }
 
-// Bytes returns how many there are in all.
+// Bytes returns the number of bytes in all runs.
 func (s Span) Bytes() int { return int(s.Size) * s.Count }
 
-// One is a span of a single run.
+// One returns the span of a single run.
 func One(offset, size int64) Span { return Span{offset, size, 1, 0} }
 
-// Put copies the pieces of a span to their places in a tensor.
+// Put copies consecutive bytes to the span's runs in a tensor.
 func (s Span) Put(tensor, pieces []byte) {
 	off := s.Offset
 	for range s.Count {
@@ -23,7 +23,7 @@ func (s Span) Put(tensor, pieces []byte) {
 	}
 }
 
-// Take returns the pieces of a span, one after the other.
+// Take returns the span's runs of a tensor, one after another.
 func (s Span) Take(tensor []byte) []byte {
 	var pieces []byte
 	off := s.Offset

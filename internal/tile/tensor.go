@@ -4,13 +4,13 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// The factors of a low-rank part: the weight is up·down and what its codes say.
+// The factors of a low-rank part: the weight is up·down plus the value of its codes.
 const (
 	SVDUp   Role = "svd_up"   // [rows, rank]
 	SVDDown Role = "svd_down" // [rank, columns]
 )
 
-// Role says what a stored tensor is to its weight. The names are SDNQ's.
+// Role says what a stored tensor means to its weight. The names are SDNQ's.
 type Role string
 
 // The tensors of a quantized weight.

@@ -6,29 +6,29 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// Values are those of an area of a weight as they lie in its file: little-endian,
-// row by row, in BF16, F16 or F32. They are not to be changed.
+// Values are the values of an area of a weight exactly as they lie in its file:
+// little-endian, row by row, in BF16, F16 or F32. Bytes must not be changed.
 type Values struct {
 	Area
 	Dtype safetensors.Dtype
 	Bytes []byte
 }
 
-// ValuesOf are values in memory, which they share.
+// ValuesOf wraps float32 values in memory without copying them.
 func ValuesOf(a Area, x []float32) Values {
 	return Values{a, safetensors.F32, kernel.AsBytes(x)}
 }
 
-// Floats returns a copy in single precision, which lasts until the next call with
-// that scratch and may be changed.
+// Floats returns the values as float32, in a copy that may be changed. It is valid
+// until the next call with the same scratch.
 func (v Values) Floats(s *Scratch) []float32 { return v.Widen(&s.widened) }
 
-// Widen is Floats with a buffer of the caller's.
+// Widen is [Values.Floats] with a buffer of the caller's.
 func (v Values) Widen(buffer *[]float32) []float32 {
 	return floats.Widen(Sized(buffer, v.Len()), v.Bytes, v.Dtype)
 }
 
-// Raw returns them in a form that kernels read.
+// Raw returns the values in one of the two dtypes that kernels read, BF16 or F32.
 func (v Values) Raw(s *Scratch) ([]byte, kernel.Raw) {
 	switch v.Dtype {
 	case safetensors.BF16:
@@ -39,8 +39,8 @@ func (v Values) Raw(s *Scratch) ([]byte, kernel.Raw) {
 	return v.Bytes, kernel.RawF32
 }
 
-// Shift makes bytes of a number of values, without a division, which would show
-// beside the work on a short row.
+// Shift returns the base-2 logarithm of a value's size in bytes. A division would be
+// noticeable beside the work on a short row.
 func (v Values) Shift() uint {
 	if v.Dtype == safetensors.F32 {
 		return 2
@@ -48,10 +48,12 @@ func (v Values) Shift() uint {
 	return 1
 }
 
+// Len returns the number of values.
 func (v Values) Len() int { return len(v.Bytes) >> v.Shift() }
 
-// Part returns values [from, to) of those that lie one after the other: whole rows, as
-// a part of one long row, or a part of a row, of which the place does not matter.
+// Part returns values [from, to) of the flattened area, whose values must be
+// consecutive in the weight: whole rows, whose part is then one long row, or a part of
+// a single row.
 func (v Values) Part(from, to int) Values {
 	shift := v.Shift()
 	return Values{Area{0, v.Row*v.Cols + v.Col + from, 1, to - from}, v.Dtype, v.Bytes[from<<shift : to<<shift]}
@@ -63,8 +65,8 @@ func (v Values) Band(from, to int) Values {
 	return Values{Area{v.Row + from, v.Col, to - from, v.Cols}, v.Dtype, v.Bytes[from*v.Cols<<shift : to*v.Cols<<shift]}
 }
 
-// Bands yields the values some rows at a time, so many that their bytes are in the
-// nearer caches still when they are used again.
+// Bands yields the values a few rows at a time, few enough for their bytes to stay in
+// the nearer caches while they are used twice.
 func (v Values) Bands(yield func(Values) bool) {
 	const near = 32 << 10
 	some := max(near/max(v.Cols, 1), 1)

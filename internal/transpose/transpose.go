@@ -7,28 +7,28 @@ import (
 	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
-// Into returns the rows of a matrix of that many columns as columns, in that
-// buffer.
+// Into transposes a matrix of that many columns into the buffer, and returns it.
 func Into[T any](buffer *[]T, x []T, columns int) []T {
 	turned := tile.Sized(buffer, len(x))
 	All(turned, x, len(x)/columns, columns)
 	return turned
 }
 
-// BytesInto is turn for bytes.
+// BytesInto is [Into] for bytes.
 func BytesInto(buffer *[]byte, x []byte, columns int) []byte {
 	turned, rows := tile.Sized(buffer, len(x)), len(x)/columns
 	Bytes(turned, x, rows, columns, rows)
 	return turned
 }
 
-// All writes the columns of a matrix of that many rows one after another.
+// All transposes a matrix: it writes its columns one after another.
 func All[T any](dst, src []T, rows, columns int) {
 	Strided(dst, src, rows, columns, rows)
 }
 
-// Strided is transpose with columns that begin stride apart. Those of some rows go
-// together: what is written next to each other is in the nearest cache still.
+// Strided is [All] with the columns stride elements apart in dst. It takes several rows
+// at a time, so that elements written next to each other are still in the nearest
+// cache.
 func Strided[T any](dst, src []T, rows, columns, stride int) {
 	const some = 16
 	for from := 0; from < rows; from += some {
@@ -42,13 +42,13 @@ func Strided[T any](dst, src []T, rows, columns, stride int) {
 	}
 }
 
-// AsArrays returns bytes two by two, or four by four.
+// AsArrays reinterprets bytes as elements of two or four bytes.
 func AsArrays[T [2]byte | [4]byte](x []byte) []T {
 	var some T
 	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(x))), len(x)/len(some))
 }
 
-// Bytes is transposeTo for bytes, eight by eight.
+// Bytes is [Strided] for bytes, in blocks of eight by eight.
 func Bytes(dst, src []byte, rows, columns, stride int) {
 	const band = 64 // rows whose columns fill a line of the cache
 	across := columns &^ 7
@@ -93,7 +93,8 @@ func transposeEight(dst, src []byte, columns, stride int) {
 	}
 }
 
-// exchange swaps the upper parts of a, wherever low has none, with the lower ones of b.
+// exchange swaps the bits of a that are not in low with the bits of b that are, shift
+// places apart.
 func exchange(a, b uint64, shift uint, low uint64) (uint64, uint64) {
 	return a&low | b<<shift&^low, a>>shift&low | b&^low
 }

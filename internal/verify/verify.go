@@ -129,8 +129,8 @@ type verification struct {
 	only           bool // of these, those that sourceLayers has
 	output, source *checkpoint.Checkpoint
 	model          *layout.Model
-	sourceModel    *layout.Model            // nil without a source
-	sourceLayers   map[string]*layout.Layer // of it, by their weights' names
+	sourceModel    *layout.Model                // nil without a source
+	sourceLayers   map[string]*layout.Layer     // of it, by their weights' names
 	sourcePlain    map[string]checkpoint.Tensor // where its own names are others
 	app            *app.App
 	checks         []*check

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/internal/tile"
-	"github.com/tensorpress/tensorpress/internal/tile/tiletest"
+	"github.com/tensorpress/tensorpress/internal/tiletest"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 

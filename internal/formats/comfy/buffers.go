@@ -13,7 +13,7 @@ type buffers struct {
 	lo, hi, row, slow       []float32
 	steps, one              kernel.Steps
 	bytes, high, scaleCodes []byte
-	fours                   fours
+	fours                   nvfp4Table
 }
 
 func buffersOf(s *tile.Scratch) *buffers {

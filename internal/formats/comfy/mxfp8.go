@@ -68,8 +68,8 @@ func (m *MXFP8) NewEncoder(_ safetensors.Dtype, memory int) tile.Encoder {
 func (m *MXFP8) encode(dst [][]byte, v tile.Values, _ []tile.Range, s *tile.Scratch) error {
 	rounded := m.o.rounded(v, s)
 	rule := &blockRule{floats: e4m3Floats, small: kernel.E4M3, scales: mxScales, normalize: m.normalize}
-	if rounded.Dtype == safetensors.BF16 && kernel.HasEightBlocks() {
-		rule.whole = kernel.EncodeEightBlocks
+	if rounded.Dtype == safetensors.BF16 && kernel.HasMXFP8() {
+		rule.whole = kernel.EncodeMXFP8
 	}
 	own := buffersOf(s)
 	if !m.encodeBlocks(dst, rounded, rule, own) && !m.o.AllowNonfinite {

@@ -118,7 +118,7 @@ func (n *NVFP4) rule(tensor float32, d safetensors.Dtype, s *buffers) *blockRule
 		},
 		normalize: func(block []float32) byte { return normalizeFP4(block, tensor) },
 	}
-	if d == safetensors.BF16 && kernel.HasFourBlocks() && s.fours.set(tensor, s) {
+	if d == safetensors.BF16 && kernel.HasNVFP4() && s.fours.set(tensor, s) {
 		rule.whole = s.fours.encode
 	}
 	return rule

@@ -7,7 +7,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
-// blockRule is how blocks of a row become floats of a few bits.
+// blockRule is how the blocks of a row are scaled and encoded to floats of a few bits.
 type blockRule struct {
 	floats *kernel.Floats
 	small  *kernel.Small
@@ -17,13 +17,13 @@ type blockRule struct {
 	scales func(codes []byte, steps kernel.Steps, amax []float32, s *buffers) bool
 	// normalize scales the values of a block and returns its scale's code.
 	normalize func(block []float32) byte
-	// whole, if not nil, stores whole blocks of bfloat16 at once: codes as they
-	// are packed, and those of scales. A scale of 0 leaves a block to normalize.
+	// whole, if not nil, encodes whole blocks of bfloat16 in one go, to packed codes
+	// and the codes of scales. The scale of a block that it leaves to normalize is 0.
 	whole func(packed, scales, src []byte)
 }
 
-// one gives the values of a block codes of a byte each, and returns its scale's code.
-// It reports false for NaN and infinity.
+// one encodes a single block to a byte for each value, and returns the code of its
+// scale. It reports false for NaN and infinity.
 func (r *blockRule) one(codes []byte, v tile.Values, s *buffers) (scale byte, finite bool) {
 	block := v.Widen(&s.slow)
 	lo, hi := kernel.MinMax(block)
@@ -62,7 +62,7 @@ func (w *swizzled) encodeRows(dst, sides []byte, v tile.Values, rule *blockRule,
 	wide := w.padded(v.Area).Cols
 	stride := w.stride(wide)
 	finite = true
-	for i, rows := 0, w.together(v.Area); i < v.Rows; i += rows {
+	for i, rows := 0, w.rowsAtOnce(v.Area); i < v.Rows; i += rows {
 		rows = min(rows, v.Rows-i)
 		line := dst[i*wide*w.bits/8 : (i+rows)*wide*w.bits/8]
 		n := rows * v.Cols

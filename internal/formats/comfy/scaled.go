@@ -31,12 +31,13 @@ type ScaleRule struct {
 	// scale returns what values are multiplied by and what is stored; a
 	// factor of 0 stands for a weight without values, all codes zero.
 	scale func(amax float32) (factor, scale float32)
-	// inverted: scale is that of [inverted], which finds those of many rows.
+	// inverted says that scale is the function of that name, whose results for many
+	// rows a kernel computes at once.
 	inverted bool
-	// divide: values are divided by the factor, not multiplied.
+	// divide says that values are divided by the factor, not multiplied by it.
 	divide bool
-	// inDtype: decoding rounds the scale, and the product, to the dtype asked
-	// for, as comfy-kitchen does for floats; else the product alone.
+	// inDtype says that decoding rounds both the scale and the product to the requested
+	// dtype, as comfy-kitchen does for floats; otherwise only the product.
 	inDtype bool
 }
 

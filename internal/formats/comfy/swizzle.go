@@ -119,9 +119,9 @@ func getScales(scales, src []byte, from, stride int) {
 // bytes stay in the nearest cache.
 const sheetValues = 8 << 10
 
-// together is how many rows of an area are worked on at a time: those that hold
-// whole blocks lie like one.
-func (s *swizzled) together(a tile.Area) int {
+// rowsAtOnce returns how many rows of an area are worked on at a time: rows of whole
+// blocks can be treated as one long row.
+func (s *swizzled) rowsAtOnce(a tile.Area) int {
 	if a.Cols != s.stride(a.Cols)*s.block {
 		return 1
 	}
@@ -134,7 +134,7 @@ func (s *swizzled) decodeRows(dst []float32, src [][]byte, a tile.Area, values f
 	stride, n := s.stride(wide), tile.CeilDiv(a.Cols, s.block)
 	sides := tile.Sized(&scratch.scaleCodes, a.Rows*stride)
 	getScales(sides, src[1], a.Row%bandRows, stride)
-	for i, rows := 0, s.together(a); i < a.Rows; i += rows {
+	for i, rows := 0, s.rowsAtOnce(a); i < a.Rows; i += rows {
 		rows = min(rows, a.Rows-i)
 		scales := tile.Sized(&scratch.Scales, rows*stride)
 		values(scales, sides[i*stride:(i+rows)*stride])

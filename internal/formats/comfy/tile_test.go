@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/internal/tile"
-	"github.com/tensorpress/tensorpress/internal/tile/tiletest"
+	"github.com/tensorpress/tensorpress/internal/tiletest"
 )
 
 // scaledRuns are runs of values by scales of groups.

@@ -208,7 +208,7 @@ func drawAgain(population, n int) []draw {
 	return list
 }
 
-// roughKurtosis is [excessKurtosis] but for rounding, of values up to about 1; NaN
+// roughKurtosis is excessKurtosis but for rounding, of values up to about 1; NaN
 // where that would be much.
 func roughKurtosis(x []float32) float64 {
 	var sums [2][4]float64 // of powers, for every other value

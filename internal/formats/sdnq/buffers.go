@@ -10,15 +10,15 @@ import (
 type buffers struct {
 	*tile.Scratch
 	group.Companions
-	lo, hi              []float32
-	ranges              []tile.Range
-	turned, column      []uint16
-	bytes, turnedBytes  []byte
-	row, up, down       []float32 // of a low-rank part
-	runScales, runZeros []float32 // of runs of codes
-	book                codebook.Lloyd
-	books               codebook.Fitter
-	inner               *tile.Scratch // of scales that are quantized themselves
+	lo, hi                 []float32
+	ranges                 []tile.Range
+	transposed, column     []uint16
+	bytes, transposedBytes []byte
+	row, up, down          []float32 // of a low-rank part
+	runScales, runZeros    []float32 // of runs of codes
+	book                   codebook.Lloyd
+	books                  codebook.Fitter
+	inner                  *tile.Scratch // of scales that are quantized themselves
 }
 
 func buffersOf(s *tile.Scratch) *buffers {

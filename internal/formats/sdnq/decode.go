@@ -67,20 +67,20 @@ func (s *Scheme) decodeAll(dst []float32, codes []byte, start int, v *kernel.Val
 			zeros = scratch.Zeros[i : i+s.Inner]
 		}
 		sorted := scratch.Floats(to - from)
-		kernel.DecodeBytes(sorted, transpose.BytesInto(&scratch.turnedBytes, codes[from:to], s.Inner), scratch.Scales[i:i+s.Inner], zeros, n, v)
+		kernel.DecodeBytes(sorted, transpose.BytesInto(&scratch.transposedBytes, codes[from:to], s.Inner), scratch.Scales[i:i+s.Inner], zeros, n, v)
 		transpose.All(dst[from:to], sorted, s.Inner, n)
 	})
 }
 
 // takeBytes returns codes of at most 8 bits, one a byte.
-func (s *Scheme) takeBytes(src []byte, n int, turned bool, scratch *buffers) []byte {
+func (s *Scheme) takeBytes(src []byte, n int, transposed bool, scratch *buffers) []byte {
 	codes := src
 	if s.Bits < 8 {
 		codes = tile.Sized(&scratch.bytes, n)
 		pack.SplitBytes(codes, src, s.Bits)
 	}
-	if turned {
-		return transpose.BytesInto(&scratch.turnedBytes, codes, n/s.geometry.rest)
+	if transposed {
+		return transpose.BytesInto(&scratch.transposedBytes, codes, n/s.geometry.rest)
 	}
 	return codes
 }
@@ -101,28 +101,28 @@ func (s *Scheme) align() int {
 	return align
 }
 
-// Decode restores a run of values from the bytes that Needed names, as SDNQ computes them for a model of dtype out, F32, BF16 or F16, before
-// they are rounded to it.
+// Decode restores a run of values from the bytes that Needed names, as SDNQ computes
+// them for a model of dtype out (F32, BF16 or F16), before they are rounded to it.
 func (s *Scheme) Decode(dst []float32, src [][]byte, a tile.Area, out safetensors.Dtype, scratch *tile.Scratch) {
 	s.Decoder().Decode(dst, src, a, out, scratch)
 }
 
-// Decoder restores the values of a layer as its scheme does.
+// Decoder restores the values of a layer of a scheme.
 type Decoder struct {
 	*Scheme
-	// Approximate adds up rotations as [rotation.RotateOnce] does, which takes a fraction of the
-	// time: values differ in their last bits.
+	// Approximate computes rotations as [rotation.RotateOnce] does, in a fraction of
+	// the time: values differ in their last bits.
 	Approximate bool
 	down        *lowrank.Panels // nil where every tile takes it from its bytes
-	// ByRows says that codes are given by rows, see [Scheme.Transpose].
+	// ByRows says that codes are given in row-major order, see [Scheme.Transpose].
 	ByRows bool
 }
 
-// Decoder returns one.
+// Decoder returns the decoder that computes exactly what SDNQ does.
 func (s *Scheme) Decoder() Decoder { return Decoder{Scheme: s} }
 
-// SharedTensor returns the number of the tensor that every tile takes all of, and that
-// [Decoder.WithShared] takes once; 0 for none.
+// SharedTensor returns the index of the stored tensor that every tile needs whole
+// (svd_down), until [Decoder.WithShared] was given it; 0 for none.
 func (d Decoder) SharedTensor() int {
 	if d.Rank == 0 || d.down != nil {
 		return 0
@@ -130,15 +130,16 @@ func (d Decoder) SharedTensor() int {
 	return d.factors + 1
 }
 
-// WithShared returns a decoder of the layer whose tensor, [Decoder.SharedTensor], has that
-// content: no tile needs it any more.
+// WithShared returns a decoder that holds the content of [Decoder.SharedTensor], so
+// that no tile needs to read it.
 func (d Decoder) WithShared(src []byte) Decoder {
 	d.down = d.newDown(src, buffersOf(new(tile.Scratch)))
 	return d
 }
 
-// Transpose puts codes that lie by columns, [columns, rows], by rows: dst has all of
-// those rows, and src some of their columns, from that one on.
+// Transpose writes codes that are stored column by column to dst in row-major order.
+// dst has all columns of some rows; src has a few columns of the same rows, the first
+// of which is column.
 func (s *Scheme) Transpose(dst, src []byte, column int) {
 	width, across := s.Bits/8, s.geometry.rest
 	rows := len(dst) / (across * width)
@@ -149,7 +150,7 @@ func (s *Scheme) Transpose(dst, src []byte, column int) {
 	transpose.Strided(transpose.AsArrays[[2]byte](dst)[column:], transpose.AsArrays[[2]byte](src), len(src)/(width*rows), rows, across)
 }
 
-// Needed is that of the scheme, but for what was taken.
+// Needed is that of the scheme, less the shared tensor.
 func (d Decoder) Needed(i int, a tile.Area) []tile.Span {
 	if d.down != nil && i == d.factors+1 {
 		return tile.Run(0, 0)
@@ -160,25 +161,25 @@ func (d Decoder) Needed(i int, a tile.Area) []tile.Span {
 // Decode is that of the scheme.
 func (d Decoder) Decode(dst []float32, src [][]byte, a tile.Area, out safetensors.Dtype, own *tile.Scratch) {
 	scratch := buffersOf(own)
-	s, near, start := d.Scheme, d.Approximate, a.Col
-	turned := s.Transposed && !d.ByRows
+	s, approximate, start := d.Scheme, d.Approximate, a.Col
+	transposed := s.Transposed && !d.ByRows
 	s.takeSides(src, start, len(dst), scratch)
 	v := s.byteValues()
-	if rotated := s.rotatedDecoder(v, out, near); rotated != nil {
-		s.decodeRotated(dst, s.takeBytes(src[0], len(dst), turned, scratch), start, v, rotated, rotation.Entry(s.Hadamard, out), scratch)
+	if rotated := s.rotatedDecoder(v, out, approximate); rotated != nil {
+		s.decodeRotated(dst, s.takeBytes(src[0], len(dst), transposed, scratch), start, v, rotated, rotation.Entry(s.Hadamard, out), scratch)
 		return
 	}
-	if out == safetensors.BF16 && !near && s.fewLevels(v) {
-		s.lookUpRotated(dst, s.takeBytes(src[0], len(dst), turned, scratch), start, v, scratch)
+	if out == safetensors.BF16 && !approximate && s.fewLevels(v) {
+		s.lookUpRotated(dst, s.takeBytes(src[0], len(dst), transposed, scratch), start, v, scratch)
 		return
 	}
 	switch {
 	case v != nil:
-		s.decodeAll(dst, s.takeBytes(src[0], len(dst), turned, scratch), start, v, scratch)
+		s.decodeAll(dst, s.takeBytes(src[0], len(dst), transposed, scratch), start, v, scratch)
 	case s.Codebook && s.Bits <= 8 && s.Inner == 1:
-		s.lookUpBytes(dst, s.takeBytes(src[0], len(dst), turned, scratch), start, scratch.Scales)
+		s.lookUpBytes(dst, s.takeBytes(src[0], len(dst), transposed, scratch), start, scratch.Scales)
 	default:
-		s.decodeUnits(dst, s.takeCodes(src[0], len(dst), turned, scratch), start, scratch)
+		s.decodeUnits(dst, s.takeCodes(src[0], len(dst), transposed, scratch), start, scratch)
 	}
 	floats.RoundAll(dst, s.ScaleDtype)
 	if s.Rank > 0 {
@@ -188,21 +189,21 @@ func (d Decoder) Decode(dst []float32, src [][]byte, a tile.Area, out safetensor
 		s.addLowRank(dst, src[s.factors], d.down, scratch)
 	}
 	if s.Hadamard > 0 {
-		s.rotateBack(dst, out, near, scratch)
+		s.rotateBack(dst, out, approximate, scratch)
 	}
 }
 
 // rotateBack rotates restored values, which it first rounds to the dtype out.
-func (s *Scheme) rotateBack(dst []float32, out safetensors.Dtype, near bool, scratch *buffers) {
+func (s *Scheme) rotateBack(dst []float32, out safetensors.Dtype, approximate bool, scratch *buffers) {
 	entry := rotation.Entry(s.Hadamard, out)
-	if out == safetensors.BF16 && !near {
+	if out == safetensors.BF16 && !approximate {
 		raw := tile.Sized(&scratch.bytes, 2*len(dst))
 		kernel.NarrowBF16(raw, dst)
 		kernel.RotateBF16(dst, raw, s.Hadamard, entry)
 		return
 	}
 	floats.RoundAll(dst, out)
-	if near {
+	if approximate {
 		kernel.RotateOnce(dst, s.Hadamard, entry)
 	} else {
 		kernel.Rotate(dst, s.Hadamard, entry)
@@ -211,14 +212,14 @@ func (s *Scheme) rotateBack(dst []float32, out safetensors.Dtype, near bool, scr
 
 // rotatedDecoder returns what decodes, rounds and rotates in one call, if there is
 // such a thing.
-func (s *Scheme) rotatedDecoder(v *kernel.Values, out safetensors.Dtype, near bool) kernel.RotatedDecoder {
+func (s *Scheme) rotatedDecoder(v *kernel.Values, out safetensors.Dtype, approximate bool) kernel.RotatedDecoder {
 	alone := s.Inner == 1 && s.Rank == 0 && s.zero.part == 0 && s.ScaleDtype == safetensors.F32
 	switch {
 	case v == nil || !alone || s.Hadamard == 0 || s.Group%s.Hadamard != 0:
 		return nil
-	case near && out == safetensors.F32:
+	case approximate && out == safetensors.F32:
 		return kernel.DecodeRotatedOnce
-	case !near && out == safetensors.BF16:
+	case !approximate && out == safetensors.BF16:
 		return kernel.DecodeRotatedBF16
 	}
 	return nil
@@ -242,7 +243,7 @@ func (s *Scheme) fewLevels(v *kernel.Values) bool {
 func (s *Scheme) lookUpRotated(dst []float32, codes []byte, start int, v *kernel.Values, scratch *buffers) {
 	runs, into := len(dst)/kernel.LevelRun, start%s.Group
 	scales, zeros := s.ofRuns(&scratch.runScales, scratch.Scales, into, runs), s.ofRuns(&scratch.runZeros, scratch.Zeros, into, runs)
-	levels, all := scratch.Floats(16*runs), tile.Sized(&scratch.turnedBytes, 16*runs)
+	levels, all := scratch.Floats(16*runs), tile.Sized(&scratch.transposedBytes, 16*runs)
 	for i := range 16 {
 		all[i] = byte(i & (1<<s.Bits - 1))
 	}
@@ -287,11 +288,11 @@ func (s *Scheme) decodeUnits(dst []float32, codes []uint16, start int, scratch *
 	})
 }
 
-func (s *Scheme) takeCodes(src []byte, n int, turned bool, scratch *buffers) []uint16 {
+func (s *Scheme) takeCodes(src []byte, n int, transposed bool, scratch *buffers) []uint16 {
 	codes := scratch.Uint16s(n)
 	pack.Unpack(codes, src, s.Bits)
-	if turned {
-		return transpose.Into(&scratch.turned, codes, n/s.geometry.rest)
+	if transposed {
+		return transpose.Into(&scratch.transposed, codes, n/s.geometry.rest)
 	}
 	return codes
 }

@@ -11,11 +11,11 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// doubleQuant keeps the scales, or zero points, of a layer as SDNQ's double
-// quantization does: as codes of a weight with a single group, in their own
-// shape, or as codes of one codebook.
+// doubleQuant stores the scales, or zero points, of a layer as SDNQ's double
+// quantization does: quantized as a weight with a single group, in their own shape, or
+// by a single codebook.
 type doubleQuant struct {
-	scheme *Scheme // of all scales in a row
+	scheme *Scheme // how the scales are quantized, all as one row
 	levels int     // of the codebook, 0 without one
 	steps  int
 	roles  [3]tile.Role
@@ -96,7 +96,8 @@ func (s *doubleQuant) around(groups func(start, end int) (int, int)) func(start,
 	}
 }
 
-// doubleQuantState is what is known of all scales of a layer before they are stored.
+// doubleQuantState is what the passes find out about all scales of a layer, before
+// these are quantized.
 type doubleQuantState struct {
 	*doubleQuant
 	span  tile.Range // of all
@@ -122,7 +123,7 @@ func (s *doubleQuantState) add(scales []float32) {
 	s.span, s.any = found, true
 }
 
-// finish fits the codebook of all scales.
+// finish fits the codebook of all scales, if there is one.
 func (s *doubleQuantState) finish(exact bool) {
 	if s.levels == 0 {
 		return
@@ -144,7 +145,8 @@ func clampCodes(codes []uint16, t *dtype.Type) {
 	}
 }
 
-// encode writes scales first, first+1, … of the layer, whole blocks.
+// encode quantizes scales first, first+1, … of the layer, which are whole packing
+// blocks.
 func (s *doubleQuantState) encode(dst [][]byte, first int, scales []float32, scratch *buffers) {
 	if s.levels == 0 {
 		span := &passResults{ranges: []tile.Range{s.span}}
@@ -157,8 +159,7 @@ func (s *doubleQuantState) encode(dst [][]byte, first int, scales []float32, scr
 	}
 }
 
-// decode restores scales first to last, which lie in whole blocks from
-// codes[0] on.
+// decode restores scales from first on; codes[0] begins a packing block.
 func (s *doubleQuant) decode(dst []float32, src [][]byte, first int, scratch *buffers) {
 	inner := sub(&scratch.inner)
 	if s.levels == 0 {

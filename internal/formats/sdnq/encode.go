@@ -12,16 +12,16 @@ import (
 	"github.com/tensorpress/tensorpress/internal/transpose"
 )
 
-// together reports whether the codebooks of n values are fitted so: groups lie whole
-// among them, and are enough for the lanes to be worth it.
-func (s *Scheme) together(start, n int, k *passResults) bool {
+// fitsLanes reports whether the codebooks of n values can be fitted in vector lanes:
+// the values are whole groups, and there are enough of them for lanes to pay.
+func (s *Scheme) fitsLanes(start, n int, k *passResults) bool {
 	return k.books == nil && s.steps > 0 && s.Inner == 1 && s.Levels <= kernel.BookLevels && start%s.Group == 0 &&
 		n%s.Group == 0 && codebook.WorthLanes(n/s.Group)
 }
 
-// lookTogether gives the values of a tile the codes of their groups' levels,
-// and reports false where one is not finite.
-func (s *Scheme) lookTogether(codes []uint16, values []float32, scratch *buffers) bool {
+// lookUpInLanes fits the codebooks of a tile's groups in vector lanes and gives the
+// values their codes. It reports false if a value is not finite.
+func (s *Scheme) lookUpInLanes(codes []uint16, values []float32, scratch *buffers) bool {
 	n := len(values) / s.Group
 	lo, hi := tile.Sized(&scratch.lo, n), tile.Sized(&scratch.hi, n)
 	kernel.Ranges(lo, hi, kernel.AsBytes(values), kernel.RawF32, s.Group)
@@ -42,9 +42,10 @@ func (s *Scheme) lookTogether(codes []uint16, values []float32, scratch *buffers
 	return true
 }
 
-// encode quantizes a run of values into the bytes that Written names, one slice per
-// tensor. Groups lie whole in it where their ranges, or codebooks, are not known. The
-// error is a *[tile.NonfiniteError], or of the search for a low-rank part.
+// encode quantizes a run of values into the bytes that Written names, one slice for
+// each tensor. The run must consist of whole groups unless k has the ranges or
+// codebooks of all groups. The error is a *[tile.NonfiniteError], or one of the search
+// for a low-rank part.
 func (s *Scheme) encode(dst [][]byte, v tile.Values, k *passResults, scratch *buffers) error {
 	w, err := s.prepared(v, k, scratch)
 	if err != nil {
@@ -59,7 +60,7 @@ func (s *Scheme) encode(dst [][]byte, v tile.Values, k *passResults, scratch *bu
 	}
 	s.putSides(dst, v.Area, k, scratch)
 	if s.Transposed {
-		codes = transpose.Into(&scratch.turned, codes, s.geometry.rest)
+		codes = transpose.Into(&scratch.transposed, codes, s.geometry.rest)
 	}
 	pack.Pack(dst[0], codes, s.Bits)
 	return nil
@@ -90,7 +91,7 @@ func (s *Scheme) encodeFused(dst [][]byte, v tile.Values, k *passResults, r *rot
 	return nil
 }
 
-// putSides stores what goes with the codes of a run of values.
+// putSides writes scales, zero points and low-rank factors of a run of values.
 func (s *Scheme) putSides(dst [][]byte, a tile.Area, k *passResults, scratch *buffers) {
 	s.putFloats(dst, a, k, scratch)
 	if s.Rank > 0 {
@@ -98,7 +99,8 @@ func (s *Scheme) putSides(dst [][]byte, a tile.Area, k *passResults, scratch *bu
 	}
 }
 
-// prepared returns what is scaled of values, which may be changed.
+// prepared returns the values that are scaled: rounded, rotated, and without the
+// low-rank part. The caller may change them.
 func (s *Scheme) prepared(v tile.Values, k *passResults, scratch *buffers) ([]float32, error) {
 	w := v.Floats(scratch.Scratch)
 	if err := s.roundAndRotate(v.Col, w); err != nil || s.Rank == 0 {
@@ -172,7 +174,7 @@ func (s *Scheme) ranged(w []float32, start int, k *passResults, scratch *buffers
 
 // lookAll gives values the codes of their groups' levels.
 func (s *Scheme) lookAll(codes []uint16, w []float32, start int, k *passResults, scratch *buffers) error {
-	if s.together(start, len(w), k) && s.lookTogether(codes, w, scratch) {
+	if s.fitsLanes(start, len(w), k) && s.lookUpInLanes(codes, w, scratch) {
 		return nil
 	}
 	scratch.Scales = scratch.Scales[:0]

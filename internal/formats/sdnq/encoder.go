@@ -11,7 +11,7 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// passResults is what passes have found out about a whole weight.
+// passResults is what the passes have found out about a whole weight.
 type passResults struct {
 	ranges []tile.Range         // of all groups, where these are larger than tiles
 	books  []*codebook.Lloyd    // of all groups, likewise
@@ -85,8 +85,8 @@ func (s *Scheme) newEncoder(limit int) *schemeEncoder {
 		e.rank = &rankSearch{Search: l}
 	}
 	align := s.align()
-	unit := tile.LCM(align, s.Group*s.unitsTogether())
-	if rows := tile.LCM(unit, s.rowsTogether()); rows <= limit {
+	unit := tile.LCM(align, s.Group*s.unitsPerBlock())
+	if rows := tile.LCM(unit, s.kernelRows()); rows <= limit {
 		unit = rows
 	}
 	e.tile = s.TileValues(s.wanted(limit), limit, unit)
@@ -105,17 +105,18 @@ func (s *Scheme) wanted(limit int) int {
 	return min(tile.TileSize, limit)
 }
 
-// rowsTogether is how many values are best worked off together: kernels take eight rows
-// to find their factors, and what is left over takes as long.
-func (s *Scheme) rowsTogether() int {
+// kernelRows returns how many values should be processed together: kernels find the
+// low-rank factors of eight rows at a time, and fewer rows take as long.
+func (s *Scheme) kernelRows() int {
 	if s.Rank == 0 {
 		return 1
 	}
 	return 8 * s.geometry.rest
 }
 
-// unitsTogether is how many units fill blocks of scales that are stored packed.
-func (s *Scheme) unitsTogether() int {
+// unitsPerBlock returns how many units fill whole blocks of double-quantized scales,
+// whose codes are packed.
+func (s *Scheme) unitsPerBlock() int {
 	n := 1
 	for _, f := range []sideData{s.scale, s.zero} {
 		if f.store != nil {
@@ -176,7 +177,8 @@ func (e *schemeEncoder) raw(d safetensors.Dtype) bool {
 	return e.fused != nil && (e.Inner == 1 || e.whole) && e.Rank == 0 && (e.Hadamard == 0 || e.alone() && e.Inner == 1) && e.asRounded(d)
 }
 
-// asStored reports whether turnOver would change no value of that dtype.
+// asStored reports whether roundAndRotate would leave every value of that dtype
+// unchanged.
 func (s *Scheme) asStored(d safetensors.Dtype) bool { return s.Hadamard == 0 && s.asRounded(d) }
 
 // asRounded reports whether values of that dtype need no rounding first.

@@ -25,7 +25,7 @@ func (s *Scheme) fuse() {
 	if s.Inner > 1 {
 		apart := *f
 		apart.Grid = &group.Grid{Group: s.Group / s.Inner}
-		f.Apart = &apart
+		f.Deinterleaved = &apart
 	}
 	if s.Bits <= 8 && !s.Codebook && s.chances == nil {
 		s.fused = f

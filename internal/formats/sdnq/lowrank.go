@@ -111,11 +111,11 @@ func (s *Scheme) putFactors(dst [][]byte, start int, f *lowrank.Factors, scratch
 
 // putMatrix stores a matrix of that many rows, or its columns one after
 // another.
-func putMatrix(dst []byte, x []float32, rows, columns int, turned bool, d safetensors.Dtype) {
+func putMatrix(dst []byte, x []float32, rows, columns int, transposed bool, d safetensors.Dtype) {
 	for i := range rows {
 		for j := range columns {
 			at := i*columns + j
-			if turned {
+			if transposed {
 				at = j*rows + i
 			}
 			floats.PutFloat(dst, at, x[i*columns+j], d)
@@ -123,8 +123,8 @@ func putMatrix(dst []byte, x []float32, rows, columns int, turned bool, d safete
 	}
 }
 
-func getMatrix(dst []float32, src []byte, rows, columns int, turned bool, d safetensors.Dtype, scratch *buffers) {
-	if !turned {
+func getMatrix(dst []float32, src []byte, rows, columns int, transposed bool, d safetensors.Dtype, scratch *buffers) {
+	if !transposed {
 		floats.Widen(dst, src, d)
 		return
 	}

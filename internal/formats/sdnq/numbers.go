@@ -7,13 +7,13 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// numbers turns scaled values into the codes of one dtype and back.
+// numbers converts scaled values to the codes of one dtype and back.
 type numbers interface {
-	// bounds are what values are clamped to before they are encoded.
+	// bounds returns the range that values are clamped to before they are encoded.
 	bounds() (lo, hi float32)
 	encode(codes []uint16, x []float32)
 	decode(dst []float32, codes []uint16)
-	// values are those of codes of at most 8 bits.
+	// values returns the values of all codes, for dtypes of at most 8 bits.
 	values() *kernel.Values
 }
 

@@ -41,7 +41,7 @@ type Options struct {
 	// ModelDtype is what values are rounded to before anything else: BF16 or
 	// F16, the dtype of the model; any other leaves them.
 	ModelDtype safetensors.Dtype
-	// SourceDtype is that of the values, 0 if not known: where it is
+	// SourceDtype is the dtype of the values, 0 if it is not known. If it is
 	// ModelDtype, there is nothing to round.
 	SourceDtype safetensors.Dtype
 	// Stochastic rounds up or down by chances that follow from Seed and place.
@@ -62,8 +62,8 @@ type Options struct {
 	// uint15, whose greatest values overflow, and the zero band of floats with
 	// one exponent bit. Its readers restore both forms.
 	ExactReference bool
-	// Stored says that the weight was written so already: what is refused for its
-	// readers' sake can be read.
+	// Stored says that the weight exists in this form already: it is read even where
+	// writing it is refused for the sake of other readers.
 	Stored bool
 	// AllowNonfinite quantizes groups with NaN or infinity as SDNQ does
 	// instead of refusing them.
@@ -390,8 +390,8 @@ func (s *Scheme) DoubleQuant() (scale, zero string, codebook bool) {
 	return scale, zero, codebook
 }
 
-// ZeroAsked returns the dtype that was asked for zero points which the weight does
-// not have, "" for none: with it SDNQ stores other shapes for quantized matmul.
+// ZeroAsked returns the dtype that was requested for zero points although the weight
+// has none, "" if none was: SDNQ then stores other shapes for quantized matmul.
 func (s *Scheme) ZeroAsked() string {
 	if s.zeroStore == nil || s.zero.store != nil || !s.Matmul {
 		return ""

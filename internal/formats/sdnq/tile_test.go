@@ -9,7 +9,7 @@ import (
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/golden"
 	"github.com/tensorpress/tensorpress/internal/tile"
-	"github.com/tensorpress/tensorpress/internal/tile/tiletest"
+	"github.com/tensorpress/tensorpress/internal/tiletest"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 

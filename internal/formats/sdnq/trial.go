@@ -8,8 +8,9 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// Trial measures what storing a weight by a scheme loses. A weight is read once for
-// every pass of the scheme, and once more; values last until the next read.
+// Trial measures what storing a weight by a scheme loses. The weight is read once for
+// every pass of the scheme, and once more; values that Read returns need to be valid
+// only until its next call.
 type Trial struct {
 	Scheme *Scheme
 	From   safetensors.Dtype // of the values
@@ -17,9 +18,10 @@ type Trial struct {
 	Memory int // bytes that a tile may take
 }
 
-// Loss returns SDNQ's measure: the mean squared error over the weight's
-// variance, which is at least 1e-8. The error is restored in single precision.
-// Codes are in memory for a tile, all else, which is small, for the whole weight.
+// Loss returns SDNQ's measure of loss: the mean squared error divided by the weight's
+// variance, which counts as at least 1e-8. The error is restored in single precision.
+// Codes are in memory for one tile at a time, everything else, which is small, for the
+// whole weight.
 func (t Trial) Loss(s *tile.Scratch) (float64, error) {
 	e, others := t.Scheme.NewEncoder(t.From, t.Memory), make([][]byte, len(t.Scheme.parts))
 	for i := range others[1:] {

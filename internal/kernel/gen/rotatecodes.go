@@ -65,7 +65,7 @@ func (v isa) rotateCodes(name string, begin func(r *codeRotor, code VecVirtual, 
 	RET()
 }
 
-// numbers returns those of a group, in the order of [intRotor.numbers].
+// numbers returns those of a group, in the order of intRotor.numbers.
 func (r *codeRotor) numbers(src Register, begin func(r *codeRotor, code VecVirtual, factors [2]VecVirtual)) (y []VecVirtual) {
 	for z := range 8 {
 		even, odd := r.vec(), r.vec()

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/internal/tile"
-	"github.com/tensorpress/tensorpress/internal/tile/tiletest"
+	"github.com/tensorpress/tensorpress/internal/tiletest"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -60,7 +60,7 @@ func shelvedSearch(t *testing.T, rows, columns, rank int, s tile.Spill) *Search 
 		t.Fatal(ok, err)
 	}
 	if l.Memory() > before/2 {
-		t.Errorf("takes %d bytes, %d without a shelf", l.Memory(), before)
+		t.Errorf("takes %d bytes, %d without a file", l.Memory(), before)
 	}
 	return l
 }

@@ -56,7 +56,7 @@ func TestTurnsAndMemory(t *testing.T) {
 // TestKeeperLendsNoMore: the memory of a run is bounded, and is used again.
 func TestKeeperLendsNoMore(t *testing.T) {
 	k := engine.NewResidency(fixture.Resources{Threads: 2, Memory: 88 << 20}) // 24 MiB, 22 of it for searches
-	a, b, c := k.Keep(100, 0), k.Keep(4<<20, 0), k.Keep(50, 0)
+	a, b, c := k.Reserve(100, 0), k.Reserve(4<<20, 0), k.Reserve(50, 0)
 	if b.Size != 1<<20 {
 		t.Fatalf("keeps %d bytes of a large weight, want half of 2 MiB", b.Size)
 	}
@@ -74,11 +74,11 @@ func TestKeeperLendsNoMore(t *testing.T) {
 	}
 	b.Release()
 	c.Release()
-	d := k.Keep(4<<20, 24<<20-200) // a search that leaves 200 bytes
+	d := k.Reserve(4<<20, 24<<20-200) // a search that leaves 200 bytes
 	if d.Take(nil); len(d.Data) != 100 || k.Held != 100 {
 		t.Errorf("%d bytes beside a large search, of buffers of %d; want 100", len(d.Data), k.Held)
 	}
-	if k.Keep(100, 24<<20) != nil || engine.NewResidency(fixture.Resources{Threads: 2, Memory: 64 << 20}).Keep(100, 0) != nil {
+	if k.Reserve(100, 24<<20) != nil || engine.NewResidency(fixture.Resources{Threads: 2, Memory: 64 << 20}).Reserve(100, 0) != nil {
 		t.Error("keeps a weight where there is no memory")
 	}
 }

@@ -6,11 +6,11 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// eightBlocks finds the scales of all blocks first, as fourBlocks does: a turn takes as
+// mxfp8Blocks finds the scales of all blocks first, as nvfp4Blocks does: a turn takes as
 // many as eight vectors hold.
-func (v isa) eightBlocks() {
-	v.function("eightBlocks", "func(dst, scales, src *byte, turns int, lows *uint32)",
-		described("eightBlocks%s encodes %d blocks of 32 a turn.", v.name, v.width()/8))
+func (v isa) mxfp8Blocks() {
+	v.function("mxfp8Blocks", "func(dst, scales, src *byte, turns int, lows *uint32)",
+		described("mxfp8Blocks%s encodes %d blocks of 32 a turn.", v.name, v.width()/8))
 	dst, scales, src, turns, lows := param("dst"), param("scales"), param("src"), param("turns"), param("lows")
 	magnitudes := v.constant16(0x7FFF)
 	v.eightScales(copied(src), copied(scales), copied(turns), magnitudes)

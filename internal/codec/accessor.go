@@ -7,9 +7,9 @@ import (
 	"github.com/tensorpress/tensorpress/storage"
 )
 
-// place is where a setting lies, among those in effect and among those that were
-// said.
-type place interface {
+// accessor reads and writes one setting, both among the settings in effect and among
+// those that a user gave.
+type accessor interface {
 	get(s *Settings) any           // a string, an int or a bool
 	set(s *Settings, v any) bool   // false where v is of another type
 	unusual(s *Settings) bool      // neither nothing nor the default
@@ -21,21 +21,21 @@ type place interface {
 	parse(g *storage.Settings, flag, text string, hasText bool) error
 }
 
-// typed is the place of a setting of one type. Its methods are called for every
-// layer, so they make no values of the type.
+// typed is the accessor of a setting of one type. Its methods are called for every
+// layer, so they avoid boxing values in interfaces.
 type typed[T string | int | bool] struct {
 	at   func(*Settings) *T
 	said func(*storage.Settings) *T // nil where nothing was said
 	say  func(*storage.Settings, T)
 }
 
-// value is the place of a setting of which nil says nothing.
-func value[T int | bool](at func(*Settings) *T, given func(*storage.Settings) **T) place {
+// value is the accessor of a setting that is nil if it was not given.
+func value[T int | bool](at func(*Settings) *T, given func(*storage.Settings) **T) accessor {
 	return typed[T]{at, func(g *storage.Settings) *T { return *given(g) }, func(g *storage.Settings, v T) { *given(g) = &v }}
 }
 
-// text is that of one of which "" says nothing.
-func text(at func(*Settings) *string, given func(*storage.Settings) *string) place {
+// text is the accessor of a setting that is "" if it was not given.
+func text(at func(*Settings) *string, given func(*storage.Settings) *string) accessor {
 	said := func(g *storage.Settings) *string {
 		if p := given(g); *p != "" {
 			return p

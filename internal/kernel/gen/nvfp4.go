@@ -6,12 +6,12 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// fourBlocks finds the scales of all blocks before it encodes them, or the second
+// nvfp4Blocks finds the scales of all blocks before it encodes them, or the second
 // would wait for the first in every turn: a turn takes as many blocks as four
 // vectors hold.
-func (v isa) fourBlocks() {
-	v.function("fourBlocks", "func(dst, scales, src *byte, turns int, codes *byte, factors *float32, levels *uint16)",
-		described("fourBlocks%s encodes %d blocks of 16 a turn.", v.name, v.width()/8))
+func (v isa) nvfp4Blocks() {
+	v.function("nvfp4Blocks", "func(dst, scales, src *byte, turns int, codes *byte, factors *float32, levels *uint16)",
+		described("nvfp4Blocks%s encodes %d blocks of 16 a turn.", v.name, v.width()/8))
 	dst, scales, src, codes, factors := param("dst"), param("scales"), param("src"), param("codes"), param("factors")
 	levels, turns := base("levels"), param("turns")
 	magnitudes := v.constant16(0x7FFF)

@@ -2,50 +2,50 @@ package kernel
 
 import "encoding/binary"
 
-// Exponents of scales that [EncodeEightBlocks] finds: beside the least, what is
+// Exponents of scales that [EncodeMXFP8] finds: beside the least, what is
 // subnormal has the code zero, and above the most lie infinities.
-const leastEight, mostEight = 16, 246
+const leastMXFP8, mostMXFP8 = 16, 246
 
-// eightLows are the magnitudes, by exponents of scales, of 2^-11 times those: of what
+// mxfp8Lows are the magnitudes, by exponents of scales, of 2^-11 times those: of what
 // is less, no code but zero comes. Each is there twice.
-var eightLows = func() (lows [1 << 8]uint32) {
+var mxfp8Lows = func() (lows [1 << 8]uint32) {
 	for scale := range lows {
-		lows[scale] = inWords(uint32(eightLow(uint16(scale))))
+		lows[scale] = inWords(uint32(mxfp8Low(uint16(scale))))
 	}
 	return lows
 }()
 
-func eightLow(scale uint16) uint16 { return (scale - 11) << 7 }
+func mxfp8Low(scale uint16) uint16 { return (scale - 11) << 7 }
 
-// EncodeEightBlocks gives blocks of 32 bfloat16 values E4M3 codes, and each block the
+// EncodeMXFP8 gives blocks of 32 bfloat16 values E4M3 codes, and each block the
 // biased exponent of its scale, which is the least power of two that brings its
 // greatest magnitude to 448. Where that is very small or large, or none, it is 0, and
 // the codes mean nothing.
-func EncodeEightBlocks(codes, scales, src []byte) { active.eightBlocks(codes, scales, src) }
+func EncodeMXFP8(codes, scales, src []byte) { active.mxfp8Blocks(codes, scales, src) }
 
-// HasEightBlocks reports whether that is faster here than scaling and encoding.
-func HasEightBlocks() bool { return active.eightBlocks != nil }
+// HasMXFP8 reports whether that is faster here than scaling and encoding.
+func HasMXFP8() bool { return active.mxfp8Blocks != nil }
 
-func eightBlocks(codes, scales, src []byte) {
+func mxfp8Blocks(codes, scales, src []byte) {
 	for i := range scales {
 		block, to := src[64*i:64*i+64], codes[32*i:32*i+32]
 		scale := (greatestBF16(block)+31)>>7 - 8 // 448 has the mantissa 96
-		if scale < leastEight || scale > mostEight {
+		if scale < leastMXFP8 || scale > mostMXFP8 {
 			scale = 0
 		}
 		scales[i] = byte(scale)
-		low := eightLow(scale)
+		low := mxfp8Low(scale)
 		for j := range to {
-			to[j] = eightCode(binary.LittleEndian.Uint16(block[2*j:]), low)
+			to[j] = mxfp8Code(binary.LittleEndian.Uint16(block[2*j:]), low)
 		}
 	}
 }
 
-// eightCode is the code of a bfloat16 value. Above that low, a magnitude has its
+// mxfp8Code is the code of a bfloat16 value. Above that low, a magnitude has its
 // exponent and mantissa in the places of a code's but for eight bits behind those,
 // which are rounded, once it has moved by four; the least ones are subnormal: they
 // have a leading bit instead of the exponent.
-func eightCode(bits, low uint16) byte {
+func mxfp8Code(bits, low uint16) byte {
 	magnitude := bits & 0x7FFF
 	above := magnitude - min(magnitude, low)
 	code := uint16(0)

@@ -8,10 +8,10 @@ import (
 	"github.com/tensorpress/tensorpress/storage"
 )
 
-// Soft is a rule of a list that was not given weight by weight: it speaks of
-// those weights alone that can be quantized. The first that matches counts,
-// after --keep, --only and --set.
-type Soft struct {
+// ListRule is a rule of a layer config or of a convert_to_quant preset, as opposed to
+// one of --set: it never forces, and a weight that cannot be quantized is kept. The
+// first rule that matches counts, after --keep, --only and --set.
+type ListRule struct {
 	Why   string // where it comes from, in a user's words
 	Match func(t checkpoint.Tensor) (bool, error)
 	// Drop leaves the tensor out, be it a weight or not; Keep leaves it as it is.
@@ -25,10 +25,10 @@ type Soft struct {
 	Must bool
 }
 
-// soft returns the first rule that matches a tensor, nil if none does.
-func (d *decider) soft(t checkpoint.Tensor, isWeight bool) (*Soft, error) {
-	for i := range d.Soft {
-		s := &d.Soft[i]
+// listRule returns the first rule that matches a tensor, nil if none does.
+func (d *decider) listRule(t checkpoint.Tensor, isWeight bool) (*ListRule, error) {
+	for i := range d.ListRules {
+		s := &d.ListRules[i]
 		if !isWeight && !s.Drop {
 			continue
 		}
@@ -44,7 +44,7 @@ func (d *decider) soft(t checkpoint.Tensor, isWeight bool) (*Soft, error) {
 }
 
 // rule is what it says, as a --set would, or why the weight is kept.
-func (s *Soft) rule() (rule *Rule, keep string) {
+func (s *ListRule) rule() (rule *Rule, keep string) {
 	if s.Keep {
 		return nil, s.Why
 	}
@@ -52,7 +52,7 @@ func (s *Soft) rule() (rule *Rule, keep string) {
 }
 
 // check refuses what the rule asked for and cannot be had.
-func (s *Soft) check(step *Step) error {
+func (s *ListRule) check(step *Step) error {
 	t := step.Source
 	switch {
 	case step.Action == Quantize && s.Refuse != "":

@@ -5,8 +5,8 @@ import (
 	"math"
 )
 
-// FourBlocks says how blocks of 16 values become E2M1 codes and a scale's code.
-type FourBlocks struct {
+// NVFP4Table says how blocks of 16 values become E2M1 codes and a scale's code.
+type NVFP4Table struct {
 	// Codes are those of scales, by the greatest magnitude of a block as bits of
 	// bfloat16.
 	Codes [1 << 15]byte
@@ -14,13 +14,13 @@ type FourBlocks struct {
 	Factors [1 << 8]float32
 }
 
-// FourBounds are those between codes, of magnitudes multiplied by a factor of
-// [FourBlocks]: a product from a bound on has the next code.
-var FourBounds = [...]int{1, 3, 5, 7, 10, 14, 20}
+// NVFP4Bounds are those between codes, of magnitudes multiplied by a factor of
+// [NVFP4Table]: a product from a bound on has the next code.
+var NVFP4Bounds = [...]int{1, 3, 5, 7, 10, 14, 20}
 
-// fourLevels are codes by whole parts of products.
-var fourLevels = func() (levels [32]uint16) {
-	for _, bound := range FourBounds {
+// nvfp4Levels are codes by whole parts of products.
+var nvfp4Levels = func() (levels [32]uint16) {
+	for _, bound := range NVFP4Bounds {
 		for i := bound; i < len(levels); i++ {
 			levels[i]++
 		}
@@ -28,17 +28,17 @@ var fourLevels = func() (levels [32]uint16) {
 	return levels
 }()
 
-// EncodeFourBlocks gives blocks of 16 finite bfloat16 values codes with their
+// EncodeNVFP4 gives blocks of 16 finite bfloat16 values codes with their
 // signs, two in a byte, the first in the high bits, and each block its scale's
 // code.
-func EncodeFourBlocks(dst, scales, src []byte, f *FourBlocks) {
-	active.fourBlocks(dst, scales, src, f)
+func EncodeNVFP4(dst, scales, src []byte, f *NVFP4Table) {
+	active.nvfp4Blocks(dst, scales, src, f)
 }
 
-// HasFourBlocks reports whether that is faster here than scaling and encoding.
-func HasFourBlocks() bool { return active.fourBlocks != nil }
+// HasNVFP4 reports whether that is faster here than scaling and encoding.
+func HasNVFP4() bool { return active.nvfp4Blocks != nil }
 
-func fourBlocks(dst, scales, src []byte, f *FourBlocks) {
+func nvfp4Blocks(dst, scales, src []byte, f *NVFP4Table) {
 	for i := range scales {
 		block, codes := src[32*i:32*i+32], dst[8*i:8*i+8]
 		scales[i] = f.Codes[greatestBF16(block)]
@@ -57,8 +57,8 @@ func greatestBF16(values []byte) (greatest uint16) {
 }
 
 // code is that of a bfloat16 value. Its product is exact in double precision.
-func (f *FourBlocks) code(value []byte, scale byte) byte {
+func (f *NVFP4Table) code(value []byte, scale byte) byte {
 	bits := binary.LittleEndian.Uint16(value)
 	x := math.Float32frombits(uint32(bits&0x7FFF) << 16)
-	return byte(fourLevels[int32(float64(x)*float64(f.Factors[scale]))&31] | bits>>12&8)
+	return byte(nvfp4Levels[int32(float64(x)*float64(f.Factors[scale]))&31] | bits>>12&8)
 }

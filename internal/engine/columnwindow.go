@@ -1,0 +1,185 @@
+package engine
+
+import (
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/tile"
+)
+
+// columnWindows reads layers of which a tile needs many runs so short that reading them
+// takes longer than decoding, such as codes stored column by column. A window covers
+// several tiles, and what all of them need of such tensors is read once. Codes stored
+// by columns are transposed once, as the window is read.
+type columnWindows struct {
+	parts      [maxParts]bool // which of the layer's tensors are read through windows
+	rows, cols int            // shape of a window, in whole tiles; 0 without windows
+	transpose  func(dst, src []byte, column int)
+}
+
+// windowShare is the fraction of the memory limit that one window may take. Three or
+// four exist at a time: two of a layer, and the first ones of the next layer.
+const windowShare = 16
+
+// newColumnWindows decides which tensors are read through windows, and how large these
+// are.
+func (d *Decoding) newColumnWindows() (v columnWindows) {
+	cut, rows, cols := d.Shape()
+	size, first := 0, tile.Area{Rows: min(rows, cut.Rows), Cols: cols}
+	_, v.transpose = codec.ByRows(d.Layer.Codec)
+	for i := range d.Layer.Parts {
+		spans := d.Layer.Codec.Needed(i, first)
+		if v.parts[i] = i == 0 && v.transpose != nil || inShortRuns(spans); v.parts[i] {
+			size += tile.SpanBytes(spans)
+		}
+	}
+	if size == 0 {
+		return columnWindows{}
+	}
+	tiles := int(limit(d.Resources)/windowShare) / size
+	if cut.Rows == 1 {
+		v.rows, v.cols = min(tiles, 1), cols*tiles
+	} else { // whole rows, which are contiguous
+		v.rows, v.cols = tiles/cut.Count(cut.Rows, cols)*rows, cut.Cols
+	}
+	return v
+}
+
+// inShortRuns reports whether the bytes lie in runs so short that a system call for
+// each takes longer than what it reads is worth.
+func inShortRuns(spans []tile.Span) bool {
+	return len(spans) == 1 && spans[0].Count > 1 && spans[0].Size < 512
+}
+
+// windowAt returns the area of the window in which an area begins, or an empty area
+// where there is none.
+func (d *Decoding) windowAt(a tile.Area) tile.Area {
+	v, cut := &d.columnWindows, d.Layer.Codec.Cut()
+	if v.rows == 0 || a.Row >= cut.Rows || a.Col >= cut.Cols {
+		return tile.Area{}
+	}
+	row, col := a.Row/v.rows*v.rows, a.Col/v.cols*v.cols
+	return tile.Area{Row: row, Col: col, Rows: min(v.rows, cut.Rows-row), Cols: min(v.cols, cut.Cols-col)}
+}
+
+// prefetch yields tasks that read windows, if the area is the first one in its window:
+// that window itself at the start of a layer, and the next one, so that it is read
+// while other workers decode this one.
+func (d *Decoding) prefetch(a tile.Area, yield func(stream.Task) bool) bool {
+	this := d.windowAt(a)
+	if this.Rows == 0 || a.Row != this.Row || a.Col != this.Col {
+		return true
+	}
+	next := tile.Area{Row: this.Row + this.Rows}
+	if this.Cols < d.Layer.Codec.Cut().Cols {
+		next = tile.Area{Col: this.Col + this.Cols}
+	}
+	for _, soon := range []tile.Area{a, next} {
+		if soon = d.windowAt(soon); soon.Rows == 0 || soon == this && soon.Row+soon.Col > 0 {
+			continue
+		}
+		if !yield(stream.Task{Do: func(w *stream.Worker) error {
+			_, err := d.readWindow(w, soon)
+			return err
+		}}) {
+			return false
+		}
+	}
+	return true
+}
+
+// columnWindow is the area of a window, and the bytes of those tensors that are read
+// through it.
+type columnWindow struct {
+	tile.Area
+	parts [maxParts][]byte
+}
+
+// window returns the window that contains an area, or nil if none does.
+func (d *Decoding) window(w *stream.Worker, a tile.Area) (*columnWindow, error) {
+	if around := d.windowAt(a); around.Contains(a) {
+		return d.readWindow(w, around)
+	}
+	return nil, nil
+}
+
+// readWindow returns a window, which the first of all tasks that ask for it reads.
+func (d *Decoding) readWindow(w *stream.Worker, a tile.Area) (*columnWindow, error) {
+	type key struct {
+		codes *checkpoint.Tensor
+		area  tile.Area
+	}
+	return stream.Shared(w, key{&d.Layer.Parts[0], a}, func() (*columnWindow, error) {
+		all := &columnWindow{Area: a}
+		for i, part := range d.Layer.Parts {
+			if !d.parts[i] {
+				continue
+			}
+			spans := d.Layer.Codec.Needed(i, a)
+			all.parts[i] = make([]byte, tile.SpanBytes(spans))
+			err := error(nil)
+			if i == 0 && d.transpose != nil {
+				err = d.readByRows(w, spans[0], all.parts[i])
+			} else {
+				err = readSpans(d.Source, part, spans, all.parts[i])
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		return all, nil
+	})
+}
+
+// readByRows reads codes that are stored column by column into row-major order, a few
+// columns at a time.
+func (d *Decoding) readByRows(w *stream.Worker, all tile.Span, dst []byte) error {
+	const near = 256 << 10
+	some := max(near/int(all.Stride)/8*8, 8)
+	for column := 0; column < all.Count; column += some {
+		src, err := d.readColumns(w, tile.Span{Offset: all.Offset + int64(column)*all.Stride, Size: all.Size, Count: min(some, all.Count-column), Stride: all.Stride})
+		if err != nil {
+			return err
+		}
+		d.transpose(dst, src, column)
+	}
+	return nil
+}
+
+// readColumns reads one run of codes for each column. It reads what lies between the
+// runs as well, and drops it, if that is faster than a system call for each.
+func (d *Decoding) readColumns(w *stream.Worker, s tile.Span) ([]byte, error) {
+	if s.Stride-s.Size > 4096 {
+		src := w.Bytes(0, s.Bytes())
+		return src, readSpans(d.Source, d.Layer.Parts[0], []tile.Span{s}, src)
+	}
+	size, stride := int(s.Size), int(s.Stride)
+	src := w.Bytes(0, (s.Count-1)*stride+size)
+	err := d.Source.ReadSection(d.Layer.Parts[0], src, s.Offset)
+	for k := range s.Count {
+		copy(src[k*size:(k+1)*size], src[k*stride:])
+	}
+	return src[:s.Bytes()], err
+}
+
+// codes returns the codes of an area of the window, in row-major order.
+func (v *columnWindow) codes(a tile.Area) []byte {
+	width := len(v.parts[0]) / v.Values()
+	return v.parts[0][(a.Col-v.Col)*width:][:a.Cols*width]
+}
+
+// copyRuns copies a span of part i from the window, which holds the span all of it. It
+// reports false if the runs are not arranged in the window as they are in the tensor.
+func (v *columnWindow) copyRuns(i int, span, all tile.Span, dst []byte) bool {
+	stride, size := all.Size, int(span.Size)
+	if all.Count == 1 {
+		stride = span.Stride
+	} else if all.Count != span.Count || all.Stride != span.Stride {
+		return false
+	}
+	at := span.Offset - all.Offset
+	for ; len(dst) > 0; dst, at = dst[size:], at+stride {
+		copy(dst[:size], v.parts[i][at:])
+	}
+	return true
+}
