@@ -3,6 +3,8 @@ ComfyUI loads; and back.
 
     whole.py COMFYUI TENSORPRESS [CASE…]
 
+LABELS in the environment names settings, with semicolons between, for fewer than all.
+
 A small model of a family, with random weights, is quantized by sdnq, run in diffusers
 and saved. What `transcode --names comfyui` makes of the folder is loaded by ComfyUI,
 where as many weights must be quantized as the report says, and run on the same inputs.
@@ -160,6 +162,8 @@ def check(case, folder):
     with torch.device("cpu"):
         randomized(cls(**settings).to(BF16)).save_pretrained(plain)
     for label, given in {**NATIVE, **KEPT}.items():
+        if label not in os.environ.get("LABELS", label).split(";"):
+            continue
         start, quantized = time.time(), folder / "pipe" / "transformer"
         model = cls.from_pretrained(plain, quantization_config=SDNQConfig(**given), torch_dtype=BF16)
         model.save_pretrained(quantized)
