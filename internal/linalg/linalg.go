@@ -228,8 +228,8 @@ func Inverse(a []float64, n int, cancelled <-chan struct{}) []float64 {
 // Orthonormal returns the upper triangle that makes columns orthonormal, and for each
 // column the part of it that was not in the columns before it. products are the
 // products of the columns with each other, of which it reads the lower half. If next to
-// nothing is left of a column, its part is 0, and it becomes the multiple of that
-// remainder with length 1.
+// nothing is left of a column, its part is 0, and the triangle turns it into that
+// remainder divided by the column's own length.
 func Orthonormal(products []float64, n int) (turn, parts []float64) {
 	l, columns := make([]float64, n*n), make([]float64, n*n) // columns of the triangle, stored as rows
 	parts = make([]float64, n)
