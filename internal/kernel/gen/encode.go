@@ -81,8 +81,8 @@ type coder struct {
 	// counts), and up moves what is left to the next byte; nil if the integers are the
 	// codes.
 	down, up Op
-	// finish takes codes, and a function for bytes with the signs of the values. It may
-	// be nil.
+	// finish takes codes, and a function for bytes with the signs of the
+	// values.
 	finish func(v isa, codes VecVirtual, signs func() VecVirtual) // may be nil
 }
 
@@ -399,7 +399,7 @@ func (v isa) packed(c map[string]Op, q VecVirtual) {
 	VPADDD(v.fit(c["add"]), q, s)
 	v.move(q, rounded)
 	if v.wide {
-		VPTERNLOGD(U8(0x28), v.fit(c["carry"]), s, rounded) // the carries
+		VPTERNLOGD(U8(0x28), v.fit(c["carry"]), s, rounded) // keeps only the bits that carry
 	} else {
 		VPXOR(s, rounded, rounded)
 		VPAND(v.fit(c["carry"]), rounded, rounded)
