@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	mutationCount = flag.Int("mutations", 0, "how many mutated models TestMutations tries, 0 for 3000 (300 with -short), -1 for all")
+	mutationCount = flag.Int("mutations", 0, "how many mutated models TestMutations tries, 0 for 2000 (300 with -short), -1 for all")
 	mutationSeed  = flag.Int("mutation-seed", 1, "which ones")
 )
 
@@ -60,7 +60,7 @@ func choose(all []subject, cases map[string][]mutation) map[string][]mutation {
 	case n == 0 && testing.Short():
 		n = 300
 	case n == 0:
-		n = 3000
+		n = 2000
 	}
 	type one struct {
 		subject string

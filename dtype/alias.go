@@ -29,8 +29,9 @@ func Aliases(name string) []string {
 	return names
 }
 
-// shortNames: fpN and ufpN are the float with the customary split of N bits;
-// the widths that the file format has itself are native.
+// shortNames returns the aliases. fpN and ufpN are the floats with the usual split of N
+// bits; where the safetensors format has a float of that width, they are that native
+// type.
 func shortNames() map[string]string {
 	m := map[string]string{
 		"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp8": "float8_e4m3fn",

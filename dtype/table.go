@@ -7,8 +7,8 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// table derives the rows: integers and floats of 1 to 16 bits, then the few
-// that exist at 32.
+// table derives the types: integers and floats of 1 to 16 bits, then the few of 32
+// bits.
 func table() []*Type {
 	var rows []*Type
 	for bits := 1; bits <= 16; bits++ {
@@ -39,13 +39,14 @@ func integer(bits int, unsigned bool) *Type {
 	}
 	t.Divisor = t.Max
 	if unsigned && bits > 8 && bits < 16 {
-		t.Divisor = math.Ldexp(1, bits) // SDNQ's own, see Type.Divisor
+		t.Divisor = math.Ldexp(1, bits) // SDNQ's value, see Type.Divisor
 	}
 	return t
 }
 
-// intStorage: 2 to 7 bits share bytes, 9 to 15 bits share signed 16-bit words,
-// and one bit sits in 64-bit words, eight values each, as SDNQ writes it.
+// intStorage returns the dtype in which integers of that width are stored: 2 to 7 bits
+// share bytes, 9 to 15 bits share signed 16-bit words, and SDNQ stores eight one-bit
+// codes in a 64-bit word.
 func intStorage(bits int, unsigned bool) safetensors.Dtype {
 	switch {
 	case bits == 1:
@@ -64,8 +65,9 @@ func intStorage(bits int, unsigned bool) safetensors.Dtype {
 	return safetensors.I32
 }
 
-// packed is a float of sign, e exponent and the remaining mantissa bits, with
-// subnormals and without infinities: the largest is 2^(2^(e-1)) · (2 - 2^-m).
+// packed returns a float type of a sign bit (unless unsigned), e exponent bits and
+// mantissa bits for the rest. It has subnormals and no infinities; its largest value is
+// 2^(2^(e-1)) · (2 - 2^-m).
 func packed(bits, e int, unsigned bool) *Type {
 	m, suffix := bits-1-e, "fn"
 	if unsigned {
@@ -78,7 +80,7 @@ func packed(bits, e int, unsigned bool) *Type {
 		Storage: floatStorage(bits),
 	}
 	if t.Name == "float8_e4m3fn" {
-		t.Name = "float8_e4m3fn_sdnq" // the plain name is the native type
+		t.Name = "float8_e4m3fn_sdnq" // the name without _sdnq is the native type
 	}
 	if !unsigned {
 		t.Min = -t.Max
@@ -94,7 +96,7 @@ func floatStorage(bits int) safetensors.Dtype {
 	return intStorage(bits, true)
 }
 
-// natives are the float types of the file format with that many bits.
+// natives returns the float types of the safetensors format with that many bits.
 func natives(bits int) []*Type {
 	var rows []*Type
 	for _, t := range nativeRows {
@@ -106,8 +108,8 @@ func natives(bits int) []*Type {
 	return rows
 }
 
-// nativeRows hold the bounds of SDNQ's table: those of 8 exponent bits are cut
-// to six digits there, and its scales follow from them.
+// nativeRows have the bounds from SDNQ's table, on which its scales depend. For types
+// of 8 exponent bits they are cut to six digits there.
 var nativeRows = []Type{
 	{Name: "float8_e4m3fn", Bits: 8, Exponent: 4, Mantissa: 3, Max: 448, Storage: safetensors.F8_E4M3},
 	{Name: "float8_e5m2", Bits: 8, Exponent: 5, Mantissa: 2, Max: 57344, Storage: safetensors.F8_E5M2},

@@ -1,10 +1,9 @@
 package safetensors
 
-// Dtype is the type of a tensor's elements, as a header names it. It says how bytes
-// lie; that some of them are the codes of a narrower type, of which several may share a
-// byte, is known to package dtype alone, whose types name one of these for storage. Its
-// order is the order in which the
-// reference writer ranks dtypes; the zero value is not a dtype.
+// Dtype is the type of a tensor's elements, as a header names it. It only says how
+// bytes are laid out. Whether they are codes of a narrower type, several of which may
+// share a byte, is known to package dtype, whose types name a Dtype as their storage.
+// Dtypes are ordered as the reference writer ranks them; the zero value is not a dtype.
 type Dtype uint8
 
 // The dtypes in ascending order.
@@ -72,7 +71,7 @@ var dtypeByName = func() map[string]Dtype {
 
 func (d Dtype) valid() bool { return d > 0 && int(d) < len(dtypes) }
 
-// Bits is the size of one element in bits, 0 if d is not a dtype.
+// Bits returns the size of one element in bits, 0 if d is not a dtype.
 func (d Dtype) Bits() int {
 	if !d.valid() {
 		return 0
@@ -80,7 +79,7 @@ func (d Dtype) Bits() int {
 	return dtypes[d].bits
 }
 
-// String is the name of d in a header, such as "BF16".
+// String returns the name of d in a header, such as "BF16".
 func (d Dtype) String() string {
 	if !d.valid() {
 		return "invalid dtype"
@@ -88,7 +87,7 @@ func (d Dtype) String() string {
 	return dtypes[d].name
 }
 
-// ParseDtype returns the dtype that a header names s. The error is [ErrInvalid].
+// ParseDtype returns the dtype with that name in a header. The error is [ErrInvalid].
 func ParseDtype(s string) (Dtype, error) {
 	if d, ok := dtypeByName[s]; ok {
 		return d, nil

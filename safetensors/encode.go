@@ -14,12 +14,11 @@ import (
 )
 
 // NewHeader lays out tensors of the given Name, Dtype and Shape, and sets their Offset
-// and Size. In the header they are sorted as the reference writer does: dtype
-// descending, then name ascending by bytes. Metadata that is empty but not nil is
-// written as such. The arguments are not kept.
+// and Size. It sorts them as the reference writer does: by descending dtype, then by
+// name. Empty metadata is written as such unless it is nil. The arguments are not kept.
 //
-// The error is [ErrInvalid]: a name that is double, reserved or not UTF-8, a
-// tensor without a size, bodies that overflow, or a header above [MaxHeader].
+// The error is [ErrInvalid] if a name is repeated, reserved or not UTF-8, a tensor's
+// size is not defined, the bodies overflow, or the header exceeds [MaxHeader].
 func NewHeader(tensors []Tensor, metadata map[string]string) (*Header, error) {
 	from := order(tensors)
 	h := &Header{Tensors: make([]Tensor, len(tensors)), Metadata: maps.Clone(metadata)}
@@ -49,10 +48,10 @@ func NewHeader(tensors []Tensor, metadata map[string]string) (*Header, error) {
 	return h, nil
 }
 
-// order returns the places of tensors in the reference's order: by dtype, each
-// of which is most often in order already.
+// order returns the indexes of tensors in the reference's order: sorted by dtype, then
+// by name. The tensors of a dtype are usually in order already.
 func order(tensors []Tensor) []int32 {
-	var count, begin [256]int // of the tensors of a dtype
+	var count, begin [256]int // number and first index of each dtype's tensors
 	for i := range tensors {
 		count[tensors[i].Dtype]++
 	}
@@ -93,7 +92,7 @@ func (h *Header) place() error {
 		if size > most-end {
 			return errorOf(ErrInvalid, "tensor %s: the file overflows", quoted(t.Name))
 		}
-		if last == nil || !slices.Equal(t.Shape, last) { // neighbours have most often the same
+		if last == nil || !slices.Equal(t.Shape, last) { // neighbours often have the same shape
 			last = append([]int{}, t.Shape...)
 		}
 		t.Shape = last
@@ -123,10 +122,10 @@ func checkMetadata(metadata map[string]string) error {
 	return nil
 }
 
-// Encode returns the bytes that come before the data section: the length, the
-// JSON and its padding to a multiple of 8. For a header of [NewHeader] they are
-// DataStart bytes. A header that was read is encoded in the same way, in its
-// own order, whatever spaces or escapes its file had.
+// Encode returns the bytes before the data section: the length, the JSON and its
+// padding to a multiple of 8. For a header of [NewHeader] they are DataStart bytes. A
+// header that was read is encoded in the same form, in its own order, whatever spaces
+// or escapes its file had.
 func (h *Header) Encode() []byte {
 	size := h.encodedSize()
 	b := make([]byte, 0, size)
@@ -136,8 +135,8 @@ func (h *Header) Encode() []byte {
 	return b
 }
 
-// WriteTo writes what Encode returns, some of it at a time: of many tensors it is
-// long. Errors are those of w.
+// WriteTo writes the bytes that Encode returns, in pieces, since a header of many
+// tensors is long. Errors are those of w.
 func (h *Header) WriteTo(w io.Writer) (n int64, err error) {
 	for piece := range h.pieces(h.encodedSize()) {
 		some, err := w.Write(piece)
@@ -163,7 +162,7 @@ func (h *Header) encodedSize() int64 {
 	return (n + 7) / 8 * 8
 }
 
-// pieces are what Encode returns, padded to a size, in one buffer that is used again.
+// pieces yields the bytes of Encode, padded to size, in one buffer that is reused.
 func (h *Header) pieces(size int64) iter.Seq[[]byte] {
 	const enough = 64 << 10
 	return func(yield func([]byte) bool) {
@@ -172,7 +171,7 @@ func (h *Header) pieces(size int64) iter.Seq[[]byte] {
 		if h.Metadata != nil {
 			b = appendMetadata(b, h.Metadata)
 		}
-		before := int64(0) // bytes of other pieces
+		before := int64(0) // bytes of the pieces before
 		for i, t := range h.Tensors {
 			if len(b) >= enough {
 				if !yield(b) {
@@ -225,8 +224,8 @@ func appendTensor(b []byte, t Tensor) []byte {
 	return append(b, "]}"...)
 }
 
-// tensorLength is how many bytes appendTensor adds: a header is measured before
-// there is a place to write it.
+// tensorLength returns how many bytes appendTensor adds, so that a header can be
+// measured before it is written.
 func tensorLength(t *Tensor) int {
 	n := len(`"":{"dtype":"","shape":[],"data_offsets":[,]}`) + len(t.Name) + len(t.Dtype.String())
 	for i := range len(t.Name) {
@@ -240,7 +239,7 @@ func tensorLength(t *Tensor) int {
 	return n + max(len(t.Shape)-1, 0) + digits(t.Offset) + digits(t.Offset+t.Size)
 }
 
-// digits is how many those of n, which is not negative, are.
+// digits returns the number of decimal digits of n, which is not negative.
 func digits(n int64) int {
 	d := 1
 	for ; n >= 10; n /= 10 {
@@ -249,7 +248,7 @@ func digits(n int64) int {
 	return d
 }
 
-// appendString quotes s as the reference does: only what JSON makes it escape.
+// appendString quotes s as the reference does, which escapes only what JSON requires.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	start := 0

@@ -5,10 +5,10 @@ import (
 	"fmt"
 )
 
-// The kinds of errors, to be told apart with [errors.Is]. An error that is none
-// of them comes from the operating system or from the reader or writer given.
+// The kinds of errors, for [errors.Is]. An error of no such kind comes from the
+// operating system or from the given reader or writer.
 var (
-	// ErrFormat says that a file is not the safetensors file it should be.
+	// ErrFormat says that a file is not a valid safetensors file.
 	ErrFormat = errors.New("not a valid safetensors file")
 	// ErrInvalid says that a dtype, a shape, or a set of tensors and metadata
 	// cannot be stored in a safetensors file.
@@ -19,7 +19,7 @@ var (
 	ErrIncomplete = errors.New("incomplete tensor")
 )
 
-// kindError has the text of err and is of the given kind as well.
+// kindError is an error with the text of err that is also of the kind.
 type kindError struct {
 	kind error
 	err  error
@@ -37,7 +37,7 @@ func formatErrorf(format string, args ...any) error {
 	return errorOf(ErrFormat, format, args...)
 }
 
-// quoted is text from a file as it appears in messages: hostile files hold
+// quoted quotes text from a file for a message, and shortens it: hostile files contain
 // names of many megabytes.
 func quoted(s string) string {
 	const most = 200
@@ -47,7 +47,7 @@ func quoted(s string) string {
 	return fmt.Sprintf("%.200q... (%d bytes)", s, len(s))
 }
 
-// shapeText is a shape as it appears in messages.
+// shapeText returns a shape as text for a message.
 func shapeText(shape []int) string {
 	const most = 16
 	if len(shape) <= most {

@@ -8,13 +8,13 @@ import (
 
 // File is a file whose header was read. It is safe for concurrent use.
 type File struct {
-	path   string // "" for a reader
+	path   string // "" for a reader of NewFile
 	r      io.ReaderAt
 	header *Header
 }
 
-// Open opens a file and reads its header. Errors name the path; a file that is
-// not as it should be is an [ErrFormat].
+// Open opens a file and reads its header. Errors name the path. The error is
+// [ErrFormat] if the file is not a valid safetensors file.
 func Open(path string) (*File, error) {
 	file, err := openRegular(path)
 	if err != nil {
@@ -45,7 +45,7 @@ func NewFile(r io.ReaderAt, size int64) (*File, error) {
 	return &File{r: r, header: h}, nil
 }
 
-// openRegular does not open a FIFO, which would wait for its writer, or a device.
+// openRegular refuses to open a FIFO, which would wait for its writer, or a device.
 func openRegular(path string) (*os.File, error) {
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() && !info.IsDir() {
@@ -57,7 +57,7 @@ func openRegular(path string) (*os.File, error) {
 	return os.Open(path)
 }
 
-// Header is what the file says about its tensors.
+// Header returns the file's header.
 func (f *File) Header() *Header { return f.header }
 
 // ReadSection fills p from the body of t, beginning off bytes into it. Errors
@@ -78,7 +78,7 @@ func (f *File) ReadSection(t Tensor, p []byte, off int64) error {
 	return fmt.Errorf("%s: tensor %s: %w", f.path, quoted(t.Name), err)
 }
 
-// Close closes a file of [Open], and does nothing to a reader of [NewFile].
+// Close closes a file of [Open]. It does nothing to a reader of [NewFile].
 func (f *File) Close() error {
 	if file, ok := f.r.(*os.File); ok && f.path != "" {
 		return file.Close()

@@ -19,11 +19,11 @@ const (
 	// reference.
 	MaxHeader = 100_000_000
 
-	lengthBytes = 8 // the length of the JSON comes first
+	lengthBytes = 8 // a file begins with the length of the JSON
 	metadataKey = "__metadata__"
 )
 
-// Header is what a file says about its tensors. It must not be changed.
+// Header describes the tensors of a file. It must not be changed.
 type Header struct {
 	Tensors []Tensor // ascending by Offset
 	// Metadata is nil if the file has none, and empty if it has an empty one.
@@ -33,10 +33,10 @@ type Header struct {
 	DataStart int64
 
 	size    int64 // of the data section, in bytes
-	encoded int64 // length of what Encode returns, if it was laid out here
+	encoded int64 // length of what Encode returns, for a header of NewHeader
 
 	indexed sync.Once
-	index   map[string]int // name to position in Tensors, once it is asked for
+	index   map[string]int // index in Tensors by name, made when it is first needed
 }
 
 // Lookup returns the tensor of that name.
@@ -48,7 +48,7 @@ func (h *Header) Lookup(name string) (Tensor, bool) {
 	return h.Tensors[i], true
 }
 
-// position is where in h.Tensors the one of that name is.
+// position returns the index in h.Tensors of the tensor of that name.
 func (h *Header) position(name string) (int, bool) {
 	h.indexed.Do(func() {
 		h.index = make(map[string]int, len(h.Tensors))
@@ -60,12 +60,12 @@ func (h *Header) position(name string) (int, bool) {
 	return i, ok
 }
 
-// FileSize is the size in bytes of the whole file.
+// FileSize returns the size of the whole file in bytes.
 func (h *Header) FileSize() int64 { return h.DataStart + h.size }
 
-// Section returns where in the file n bytes lie that begin off bytes into the body of
-// t. The error is [ErrRange] if they do not lie within t, or t not within the data
-// section.
+// Section returns the offset in the file of n bytes that begin off bytes into the body
+// of t. The error is [ErrRange] if they do not lie within t, or t does not lie within
+// the data section.
 func (h *Header) Section(t Tensor, n int, off int64) (at int64, err error) {
 	if t.Offset < 0 || t.Size < 0 || t.Offset > h.size-t.Size {
 		return 0, errorOf(ErrRange, "%d bytes at %d are not in the data section of %d bytes", t.Size, t.Offset, h.size)
@@ -76,9 +76,9 @@ func (h *Header) Section(t Tensor, n int, off int64) (at int64, err error) {
 	return h.DataStart + t.Offset + off, nil
 }
 
-// ReadHeader reads the header of a file of the given size in bytes and proves
-// that it describes such a file exactly. A file that is not as it should be is
-// an [ErrFormat]; errors of r are passed on wrapped.
+// ReadHeader reads the header of a file of the given size in bytes and checks that it
+// describes every byte of such a file. The error is [ErrFormat] if it does not; errors
+// of r are wrapped.
 func ReadHeader(r io.ReaderAt, size int64) (*Header, error) {
 	src, err := readJSON(r, size)
 	if err != nil {
@@ -101,11 +101,12 @@ func ReadHeader(r io.ReaderAt, size int64) (*Header, error) {
 	return h, nil
 }
 
-// longText is the length from which on a header's text is not kept for the sake
+// longText is the length from which a header's text is not kept in memory for the sake
 // of the names in it, which are a third of it.
 const longText = 4 << 20
 
-// cutFree copies what are parts of the text.
+// cutFree copies the strings that are parts of the header's text, so that it can be
+// freed.
 func (h *Header) cutFree() {
 	size := 0
 	for _, t := range h.Tensors {
@@ -127,11 +128,11 @@ func (h *Header) cutFree() {
 	}
 }
 
-// startBytes is how much of a file is read first: a header of a few dozen tensors
-// lies within, and is read by one call.
+// startBytes is how much of a file is read first, in one call: enough for a header of a
+// few dozen tensors.
 const startBytes = 4 << 10
 
-// readJSON reads the text of the header, which is not longer than the file.
+// readJSON reads the header's text, which is never longer than the file.
 func readJSON(r io.ReaderAt, size int64) (string, error) {
 	if size < lengthBytes {
 		return "", formatErrorf("file of %d bytes is too short for a header, want at least %d", size, lengthBytes)
@@ -156,11 +157,11 @@ func readJSON(r io.ReaderAt, size int64) (string, error) {
 	if !utf8.Valid(text) {
 		return "", formatErrorf("header is not valid UTF-8")
 	}
-	return unsafe.String(&text[0], n), nil // nobody changes it any more
+	return unsafe.String(&text[0], n), nil // text is not changed any more
 }
 
-// textLength returns the length of the header's text, checked against the file, so
-// that nothing is allocated by a mere claim.
+// textLength returns the length of the header's text. It checks it against the file's
+// size, so that a false length allocates nothing.
 func textLength(start []byte, size int64) (int, error) {
 	n := binary.LittleEndian.Uint64(start)
 	switch {
@@ -174,7 +175,7 @@ func textLength(start []byte, size int64) (int, error) {
 	return int(n), nil
 }
 
-// readRest reads the rest of a text of n bytes, of which the first are there.
+// readRest reads the rest of a text of n bytes that begins with first.
 func readRest(r io.ReaderAt, first []byte, n int) ([]byte, error) {
 	text := make([]byte, n)
 	have := copy(text, first)
@@ -193,8 +194,8 @@ func readFull(r io.ReaderAt, p []byte, off int64) error {
 	return err
 }
 
-// lay sorts the tensors by offset and proves that they fill a data section of
-// size bytes. Tensors without elements may share an offset; they keep their order.
+// lay sorts the tensors by offset and checks that they fill a data section of size
+// bytes exactly. Tensors without elements may share an offset; they keep their order.
 func (h *Header) lay(size int64) error {
 	byOffset := func(a, b Tensor) int {
 		return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Size, b.Size))
@@ -233,7 +234,7 @@ func misplaced(tensors []Tensor, i int, want int64) error {
 		quoted(t.Name), t.Offset, want, quoted(tensors[i-1].Name))
 }
 
-// checkNames refuses a name that comes twice, with an error of that kind.
+// checkNames returns an error of that kind if a name is repeated.
 func (h *Header) checkNames(kind error) error {
 	if !mayRepeat(h.Tensors) {
 		return nil
@@ -248,8 +249,8 @@ func (h *Header) checkNames(kind error) error {
 	return nil
 }
 
-// mayRepeat reports false if no name comes twice. Names most often ascend within
-// a dtype: a few ascending runs are merged, which is cheaper than a map.
+// mayRepeat reports false if no name is repeated. Names usually ascend within a dtype,
+// so it merges a few ascending runs, which is cheaper than a map.
 func mayRepeat(tensors []Tensor) bool {
 	const few = 8
 	var runs [][]Tensor
@@ -265,7 +266,7 @@ func mayRepeat(tensors []Tensor) bool {
 	return meet(runs)
 }
 
-// meet reports whether two ascending runs have a name in common.
+// meet reports whether two of the ascending runs share a name.
 func meet(runs [][]Tensor) bool {
 	for len(runs) > 1 {
 		least := 0

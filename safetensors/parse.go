@@ -8,15 +8,15 @@ import (
 	"unicode/utf8"
 )
 
-// parser reads the JSON of a header. It knows only the shape that a header has:
-// nothing recurses, and what does not belong there is refused where it begins.
-// encoding/json would be several times slower, keep the last of duplicate keys, and
-// mend broken text.
+// parser reads the JSON of a header. It accepts only the structure of headers: it does
+// not recurse, and it refuses anything else at its first byte. encoding/json would be
+// several times slower, silently keep the last of duplicate keys, and repair invalid
+// UTF-8.
 type parser struct {
 	src  string // valid UTF-8; names are slices of it
 	pos  int
-	dims []int // backing array that shapes share
-	last []int // shape before
+	dims []int // backing array of all shapes
+	last []int // shape of the previous tensor
 }
 
 // Fields of a tensor's object.
@@ -100,7 +100,7 @@ func (p *parser) metadata() (map[string]string, error) {
 	}
 }
 
-// tensor reads the object of a tensor and checks all that it says by itself.
+// tensor reads the object of a tensor and checks its fields.
 func (p *parser) tensor(name string) (Tensor, error) {
 	t := Tensor{Name: name}
 	if err := p.fields(&t); err != nil {
@@ -171,7 +171,7 @@ func fieldName(field int) string {
 	return "data_offsets"
 }
 
-// missing is an error unless all fields were seen.
+// missing returns an error unless all fields were seen.
 func missing(seen int) error {
 	for field := fieldDtype; field <= fieldOffsets; field <<= 1 {
 		if seen&field == 0 {
@@ -214,7 +214,7 @@ func (p *parser) shape(t *Tensor) error {
 	switch {
 	case start == end:
 		t.Shape = []int{}
-	case slices.Equal(t.Shape, p.last): // neighbours have most often the same
+	case slices.Equal(t.Shape, p.last): // neighbours often have the same shape
 		t.Shape, p.dims = p.last, p.dims[:start]
 	default:
 		p.last = t.Shape
@@ -247,7 +247,7 @@ func (p *parser) offsets(t *Tensor) error {
 	return nil
 }
 
-// next moves to the next element of an object or a list: false at its end.
+// next moves to the next element of an object or a list; it returns false at the end.
 func (p *parser) next(closing byte, first bool) (bool, error) {
 	if p.accept(closing) {
 		return false, nil
@@ -326,8 +326,7 @@ func (p *parser) plain() error {
 	return p.errorf("string does not end")
 }
 
-// escaped reads the rest of the string that began at start, from its first
-// backslash on.
+// escaped reads the rest of a string that began at start, from its first backslash on.
 func (p *parser) escaped(start int) (string, error) {
 	var b strings.Builder
 	for {
@@ -348,7 +347,7 @@ func (p *parser) escaped(start int) (string, error) {
 	}
 }
 
-// escape reads what follows a backslash.
+// escape reads an escape after its backslash.
 func (p *parser) escape() (rune, error) {
 	const letters, meanings = `"\/bfnrt`, "\"\\/\b\f\n\r\t"
 	c := p.peek()
@@ -364,7 +363,7 @@ func (p *parser) escape() (rune, error) {
 	return rune(meanings[i]), nil
 }
 
-// unicode reads the digits of a \u escape, and the second one of a pair.
+// unicode reads the digits of a \u escape, and the second escape of a surrogate pair.
 func (p *parser) unicode() (rune, error) {
 	r, err := p.hex()
 	if err != nil || !utf16.IsSurrogate(r) {
@@ -401,7 +400,7 @@ func (p *parser) hex() (rune, error) {
 	return r, nil
 }
 
-// end makes sure that only padding is left.
+// end makes sure that only padding follows.
 func (p *parser) end() error {
 	p.space()
 	if p.pos < len(p.src) {
@@ -452,7 +451,7 @@ func (p *parser) unexpected(want string) error {
 	return p.errorf("want %s, got %s", want, found(p.src[p.pos:]))
 }
 
-// found names the JSON value, or else the character, that src begins with.
+// found names the JSON value, or else the character, at the beginning of src.
 func found(src string) string {
 	switch c := src[0]; {
 	case c == '"':
@@ -472,7 +471,7 @@ func found(src string) string {
 	return quoted(string(r))
 }
 
-// errorf is a format error at the current position.
+// errorf returns an [ErrFormat] with the current position.
 func (p *parser) errorf(format string, args ...any) error {
 	return formatErrorf(format+" (byte %d of the header)", append(args, p.pos)...)
 }

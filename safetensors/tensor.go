@@ -13,7 +13,7 @@ type Tensor struct {
 	Size int64
 }
 
-// Numel is the number of elements: 1 for a scalar. It does not overflow for a
+// Numel returns the number of elements, 1 for a scalar. It does not overflow for a
 // tensor of a [Header].
 func (t Tensor) Numel() int {
 	n := 1
@@ -23,10 +23,10 @@ func (t Tensor) Numel() int {
 	return n
 }
 
-// ByteSize is the length in bytes of the body of a tensor. The error is
-// [ErrInvalid]: an unknown dtype, a negative dimension, more bits than an int64
-// counts, or bits that are not whole bytes. Whether a shape overflows does not
-// depend on its zeros, so that products of any of its dimensions are safe.
+// ByteSize returns the length of a tensor's body in bytes. The error is [ErrInvalid]
+// for an unknown dtype, a negative dimension, more bits than an int64 can count, or
+// bits that do not fill whole bytes. Dimensions of 0 do not hide an overflow of the
+// others, so that the product of any of the dimensions is safe.
 func ByteSize(d Dtype, shape []int) (int64, error) {
 	if !d.valid() {
 		return 0, errorOf(ErrInvalid, "invalid dtype %d", uint8(d))

@@ -6,13 +6,13 @@ import (
 	"sync/atomic"
 )
 
-// Writer writes a file section by section, each at its final offset. It counts
-// the bytes of each body: it does not notice a section that is written twice in
-// place of another.
+// Writer writes a file section by section, each at its final offset. It only counts the
+// bytes of each body: it does not notice if a section is written twice and another one
+// not at all.
 type Writer struct {
 	w       io.WriterAt
 	header  *Header
-	written []atomic.Int64 // bytes per tensor, as header.Tensors
+	written []atomic.Int64 // bytes written per tensor of header.Tensors
 }
 
 // NewWriter writes the header to w and returns a writer of the bodies. h must
@@ -28,10 +28,10 @@ func NewWriter(w io.WriterAt, h *Header) (*Writer, error) {
 	return &Writer{w: w, header: h, written: make([]atomic.Int64, len(h.Tensors))}, nil
 }
 
-// WriteSection writes p into the body of the header's tensor named t.Name,
-// beginning off bytes into it. It is safe for concurrent use on different
-// sections if the [io.WriterAt] is. Errors name the tensor: [ErrInvalid] if the
-// header does not have it, [ErrRange] if p goes past its end.
+// WriteSection writes p into the body of the header's tensor named t.Name, beginning
+// off bytes into it. Different sections can be written concurrently if the
+// [io.WriterAt] allows that. Errors name the tensor: [ErrInvalid] if the header does
+// not have it, [ErrRange] if p goes past its end.
 func (w *Writer) WriteSection(t Tensor, p []byte, off int64) error {
 	i, ok := w.header.position(t.Name)
 	if !ok {
@@ -48,9 +48,9 @@ func (w *Writer) WriteSection(t Tensor, p []byte, off int64) error {
 	return nil
 }
 
-// Finish makes sure that each body is complete. The error is [ErrIncomplete] and
-// names the first tensor, in file order, of which more or fewer bytes were written
-// than it has. It does not close or sync what it wrote to.
+// Finish makes sure that each body is complete. The error is [ErrIncomplete] and names
+// the first tensor, in file order, of which more or fewer bytes were written than it
+// has. Finish does not close or sync the file.
 func (w *Writer) Finish() error {
 	for i, t := range w.header.Tensors {
 		if got := w.written[i].Load(); got != t.Size {

@@ -26,7 +26,7 @@ to which it adds noise. An existing output is replaced, as there.`,
 	}, "0 1 2 3 130", c.run)
 }
 
-// ctqCommand is a command line of convert_to_quant.
+// ctqCommand is a parsed command line of convert_to_quant.
 type ctqCommand struct{ parsed *ctq.Command }
 
 func (c *ctqCommand) parse(_ *cobra.Command, args []string) (err error) {
@@ -47,7 +47,7 @@ func (c *ctqCommand) run(cmd *cobra.Command, _ []string) error {
 	return run.finish(cmd, &reportFlag{}, r, err, printDone)
 }
 
-// printCTQ lists its options and what they are in our words.
+// printCTQ lists convert_to_quant's options and what each becomes in tensorpress.
 func printCTQ(w io.Writer, sections []ctq.Section) {
 	for _, s := range sections {
 		fmt.Fprintf(w, "\n%s", fold(s.Title+", and what to write in tensorpress's own words:"))

@@ -16,15 +16,15 @@ import (
 	"github.com/tensorpress/tensorpress/internal/suggest"
 )
 
-// runError is an error of a command that ran. All others are the command
-// line's: cobra refused it, or a command's own checks did before it ran.
+// runError is an error from running a command. All other errors are about the command
+// line: cobra or the command's own checks refused it before it ran.
 type runError struct{ error }
 
 func (e *runError) Unwrap() error { return e.error }
 
 const interrupted = 130
 
-// meanings of the exit statuses, for the help of each command.
+// meanings explain the exit statuses in the help of each command.
 var meanings = []struct {
 	status int
 	text   string
@@ -37,7 +37,7 @@ var meanings = []struct {
 	{interrupted, "interrupted; nothing is left under DEST's name"},
 }
 
-// statusOf is the one place where errors become exit statuses.
+// statusOf turns every error into its exit status.
 func statusOf(err error) int {
 	switch {
 	case err == nil:
@@ -59,7 +59,7 @@ func isUsage(err error) bool {
 	return !errors.As(err, &ran) || errors.Is(err, tensorpress.ErrUsage)
 }
 
-// message is the line that tells a user of an error.
+// message returns the line that reports an error to the user.
 func message(cmd *cobra.Command, err error) string {
 	var ran *runError
 	switch {
@@ -73,7 +73,7 @@ func message(cmd *cobra.Command, err error) string {
 	return "error: " + oneLine(inFlags(err.Error()))
 }
 
-// internalText leaves the stack to those who ask for it.
+// internalText drops the stack trace unless TENSORPRESS_DEBUG asks for it.
 func internalText(text string) string {
 	if os.Getenv("TENSORPRESS_DEBUG") != "" {
 		return text
@@ -82,7 +82,7 @@ func internalText(text string) string {
 	return oneLine(line) + " (TENSORPRESS_DEBUG=1 shows where)"
 }
 
-// flagText says what is wrong with a flag, in fewer words than pflag.
+// flagText describes an error about a flag in fewer words than pflag.
 func flagText(cmd *cobra.Command, err error) string {
 	var unknown *pflag.NotExistError
 	var invalid *pflag.InvalidValueError
@@ -99,7 +99,7 @@ func flagText(cmd *cobra.Command, err error) string {
 	return err.Error()
 }
 
-// hintOf asks for one of some words, each after a prefix.
+// hintOf suggests words, each after a prefix.
 func hintOf(words []string, prefix string) string {
 	for i := range words {
 		words[i] = prefix + words[i]
@@ -125,8 +125,8 @@ func wanted(e *pflag.InvalidValueError) string {
 	return e.Unwrap().Error()
 }
 
-// oneLine makes text safe to print: names in a file may hold anything, line
-// ends and a terminal's own codes among it.
+// oneLine makes text safe to print: names from a file may contain anything, even line
+// ends and control sequences of terminals.
 func oneLine(text string) string {
 	if _, ok := plainWidth(text); ok {
 		return text
@@ -146,8 +146,8 @@ func oneLine(text string) string {
 	return b.String()
 }
 
-// plainWidth returns how many characters a text of printable ASCII and × has,
-// as almost all are, and false for any other.
+// plainWidth returns the width in characters of a text of printable ASCII and ×, as
+// almost all are, and false for any other text.
 func plainWidth(text string) (width int, ok bool) {
 	for i := 0; i < len(text); i++ {
 		if text[i] < ' ' || text[i] > '~' {
@@ -163,7 +163,7 @@ func plainWidth(text string) (width int, ok bool) {
 
 func hidden(r rune) bool { return !unicode.IsPrint(r) }
 
-// statusHelp lists what a command may exit with.
+// statusHelp lists the exit statuses of a command.
 func statusHelp(statuses string) string {
 	var b strings.Builder
 	wanted := strings.Fields(statuses)

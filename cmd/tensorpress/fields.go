@@ -11,11 +11,11 @@ import (
 	"github.com/tensorpress/tensorpress/report"
 )
 
-// fieldOf finds a field of the library's options as its texts name it: in
-// backquotes, after the options of its command where that is another command.
+// fieldOf matches how the library's texts name a field of its options: in backquotes,
+// and with the name of the options before it if they are another command's.
 var fieldOf = regexp.MustCompile("`(?:([A-Z][a-z]+)Options\\.)?([A-Z]\\w*[a-z]\\w*)`")
 
-// inFlags puts flags where a text of the library names fields of its options.
+// inFlags replaces fields of the library's options in a text by the flags for them.
 func inFlags(text string) string {
 	if !strings.Contains(text, "`") {
 		return text
@@ -24,18 +24,18 @@ func inFlags(text string) string {
 		part := fieldOf.FindStringSubmatch(found)
 		flag, ok := flagsOfFields()[strings.ToLower(part[2])]
 		switch {
-		case !ok: // a word of the source's
+		case !ok: // some other word in backquotes
 			return found
 		case part[1] == "":
 			return flag
-		case part[2] == "StripPrefixes": // which is for models of all kinds
+		case part[2] == "StripPrefixes": // for models of every kind, so the arguments are shown
 			return "tensorpress migrate SOURCE DEST " + flag
 		}
 		return "tensorpress " + strings.ToLower(part[1]) + " " + flag
 	})
 }
 
-// flagsOfFields are the flags by the names of fields in lower case.
+// flagsOfFields maps field names, in lower case, to flags.
 var flagsOfFields = sync.OnceValue(func() map[string]string {
 	flags := map[string]string{}
 	for _, o := range []any{tensorpress.Options{}, tensorpress.DequantizeOptions{}, tensorpress.TranscodeOptions{}, tensorpress.MigrateOptions{}, tensorpress.VerifyOptions{}} {
@@ -46,20 +46,20 @@ var flagsOfFields = sync.OnceValue(func() map[string]string {
 	for _, s := range codec.Fields() {
 		flags[strings.ReplaceAll(s.Flag, "-", "")] = "--" + s.Flag
 	}
-	flags["rules"] = "--set"                  // which is repeated
-	flags["stripprefixes"] = "--strip-prefix" // which is repeated
-	flags["inputscales"] = "--input-scales"   // of convert_to_quant's command line
+	flags["rules"] = "--set"                  // repeated, so its name is singular
+	flags["stripprefixes"] = "--strip-prefix" // repeated, so its name is singular
+	flags["inputscales"] = "--input-scales"   // a flag of convert_to_quant's command line
 	return flags
 })
 
 var wordEnd = regexp.MustCompile("([a-z0-9])([A-Z])|([A-Z])([A-Z][a-z])")
 
-// dashed is a field's name as flags are spelled.
+// dashed returns a field's name in the spelling of flags.
 func dashed(name string) string {
 	return strings.ToLower(wordEnd.ReplaceAllString(name, "$1$3-$2$4"))
 }
 
-// speak puts flags into what a result says to people.
+// speak replaces fields by flags in the texts of a result.
 func speak(result any) {
 	switch r := result.(type) {
 	case *report.Report:

@@ -5,12 +5,11 @@ import (
 	"unicode/utf8"
 )
 
-// helpWidth is that of a terminal, which help must fit.
+// helpWidth is the width of a terminal into which help must fit.
 const helpWidth = 80
 
-// fold breaks lines that are too wide at their spaces; what follows is indented
-// as they are. Lines that begin with a tab are commands, which go on after a
-// backslash.
+// fold breaks lines that are too wide at spaces and keeps their indentation. A line
+// that begins with a tab is a command, so a backslash ends its parts.
 func fold(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -30,7 +29,7 @@ func fold(text string) string {
 	return b.String()
 }
 
-// foldLine writes words in lines; all but the last have something at their end.
+// foldLine writes words in lines of helpWidth and ends all but the last with end.
 func foldLine(b *strings.Builder, words []string, indent, end string) {
 	width := 0
 	for _, word := range words {

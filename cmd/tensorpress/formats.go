@@ -43,7 +43,8 @@ func printFormats(w io.Writer, rows []tensorpress.FormatRow) {
 	t.print(w)
 }
 
-// loadedBy lists applications, with the layout where that is a matter of it.
+// loadedBy lists the applications that load a format, with the layout if it depends on
+// that.
 func loadedBy(r tensorpress.FormatRow) string {
 	var all []string
 	for _, layout := range slices.Sorted(maps.Keys(r.Loads)) {
@@ -52,7 +53,7 @@ func loadedBy(r tensorpress.FormatRow) string {
 	return strings.Join(all, ", ")
 }
 
-// The values of flags, for completion.
+// The values that shells offer for flags.
 
 func dtypeNames() []string {
 	var names []string
@@ -74,5 +75,5 @@ func layoutNames() []string {
 
 func appNames() []string { return app.Names() }
 
-// appList names them in a flag's help.
+// appList lists the applications for a flag's help.
 func appList() string { return strings.Join(app.Names(), ", ") }

@@ -11,7 +11,7 @@ import (
 	"github.com/tensorpress/tensorpress/report"
 )
 
-// page is what an HTML report shows, of a conversion or of a verification.
+// page is the content of an HTML report about a conversion or a verification.
 type page struct {
 	title    string
 	facts    [][2]string
@@ -21,14 +21,14 @@ type page struct {
 	rows     []row
 }
 
-// row is one layer.
+// row is one layer of the page.
 type row struct {
 	name, action, dtype, scale, shape, reason string
 	in, out                                   int64
 	error                                     *report.Figures
 }
 
-// reportPage shows a plan, or what a conversion did.
+// reportPage returns the page for a plan or a finished conversion.
 func reportPage(r *report.Report) *page {
 	p := &page{title: cmp.Or(r.Dest, r.Source), total: r.Total, notes: r.Notes}
 	p.fact("source", r.Source)
@@ -55,7 +55,7 @@ func reportPage(r *report.Report) *page {
 	return p
 }
 
-// verificationPage shows what verify found.
+// verificationPage returns the page for the result of verify.
 func verificationPage(path, source string, v *report.Verification) *page {
 	p := &page{title: path, problems: v.Problems}
 	p.fact("verified", path)
@@ -84,8 +84,8 @@ func (p *page) fact(name, value string) {
 	}
 }
 
-// esc makes text of any bytes safe to stand in the page. Names come from files
-// that anyone may have made.
+// esc escapes text of any bytes for the page. Names come from files that may be
+// hostile.
 func esc(text string) string {
 	return html.EscapeString(oneLine(strings.ToValidUTF8(text, "\uFFFD")))
 }
@@ -114,7 +114,7 @@ svg { width: 100%%; height: auto } svg text { font: 11px system-ui, sans-serif; 
 <h1>%s</h1>
 `
 
-// html returns the whole page: one file, without scripts, that loads nothing.
+// html returns the whole page as one file without scripts that loads nothing else.
 func (p *page) html() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, pageHead, esc("tensorpress: "+p.title), esc(p.title))
@@ -204,7 +204,8 @@ func (r row) figures() [3]string {
 	return [3]string{value(r.error.RelMSE, "%.3e"), value(r.error.SQNR, "%.1f"), value(r.error.MaxAbs, "%.3g")}
 }
 
-// value shows a figure in few digits and holds it, as JSON has it, in whole.
+// value shows a figure with few digits; the cell also carries the exact value as in
+// JSON.
 func value(x *float64, format string) string {
 	if x == nil {
 		return "<data value=\"null\">-</data>"

@@ -72,7 +72,7 @@ func shortened(text string) string {
 	return text
 }
 
-// plainTensors are those that belong to no quantized layer.
+// plainTensors returns the tensors that belong to no quantized layer.
 func plainTensors(v *report.Inspection) []report.Tensor {
 	taken := map[string]bool{}
 	for _, l := range v.Layers {

@@ -21,7 +21,7 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the program. It returns the exit status.
+// run executes the program and returns its exit status.
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := listen()
 	defer stop()
@@ -37,9 +37,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return statusOf(err)
 }
 
-// listen returns a context that a signal ends; a second one ends the process at
-// once. A terminal that closes is such a signal, unless nohup says otherwise. A
-// reader of our output that has gone is none: writing tells of it.
+// listen returns a context that ends on a signal; a second signal ends the process at
+// once. The closing of the terminal counts, unless nohup says otherwise. SIGPIPE is
+// ignored: if the reader of the output is gone, writing returns an error.
 func listen() (context.Context, context.CancelFunc) {
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) {
@@ -61,8 +61,8 @@ func execute(ctx context.Context, root *cobra.Command) (cmd *cobra.Command, err 
 	return cmd, err
 }
 
-// guarded makes an error of a panic: the runtime's own exit status would say
-// that the command is wrong.
+// guarded turns a panic into an error, because the runtime's exit status for a panic,
+// 2, would mean that the command line is wrong.
 func guarded(do func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -72,12 +72,11 @@ func guarded(do func() error) (err error) {
 	return do()
 }
 
-// patience is how long a command that writes nothing may take to hear a signal.
+// patience is how long a command that writes nothing may take to end after a signal.
 const patience = 500 * time.Millisecond
 
-// reading runs what writes no checkpoint, so that nothing is lost where it is
-// left in the midst of a read that does not return, as of a disk that is far
-// away.
+// reading runs a command that writes no checkpoint. After a signal it does not wait for
+// a read that hangs, such as one from a remote disk: nothing is lost by leaving it.
 func reading[T any](ctx context.Context, do func() (T, error)) (result T, err error) {
 	finish := make(chan func() (T, error), 1)
 	go func() {

@@ -9,10 +9,10 @@ import (
 	"github.com/tensorpress/tensorpress/report"
 )
 
-// The plot: errors above, sizes below, a column for every layer.
+// The plot, in pixels: errors above, sizes below, a column for every layer.
 const (
 	plotWidth  = 1100
-	plotLeft   = 70 // of the columns
+	plotLeft   = 70 // left edge of the columns
 	plotRight  = 1090
 	errorTop   = 20
 	errorFoot  = 220
@@ -21,7 +21,7 @@ const (
 	plotHeight = 400
 )
 
-// hues tell dtypes apart, the most frequent first; those beyond share the last.
+// hues distinguish dtypes, the most frequent first; all beyond the last share it.
 var hues = []string{"#2a78d6", "#d5760b", "#158f5f", "#b4508f", "#6f5bd0", "#c4342d", "#7d7c75"}
 
 func (p *page) writePlot(b *strings.Builder) {
@@ -44,7 +44,7 @@ func (p *page) writePlot(b *strings.Builder) {
 	b.WriteString("</svg>\n")
 }
 
-// dtypes of quantized layers, those of most layers first.
+// dtypes returns the dtypes of quantized layers, those of most layers first.
 func (p *page) dtypes() []string {
 	counts := map[string]int{}
 	var names []string
@@ -87,7 +87,8 @@ func (p *page) column(i int) (x, width float64) {
 	return plotLeft + (float64(i)+0.5)*width, width
 }
 
-// decades is the range of the errors' logarithms in whole numbers.
+// decades returns the range of the errors' decimal logarithms in whole numbers, and
+// whether errors were measured.
 func (p *page) decades() (least, most int, measured bool) {
 	least, most = math.MaxInt, math.MinInt
 	for _, r := range p.rows {
@@ -106,8 +107,8 @@ func (p *page) decades() (least, most int, measured bool) {
 	return least, max(most, least+1), measured
 }
 
-// writeErrors plots rel_mse by its logarithm; exact layers lie on the foot, and
-// those whose error is not finite on the top.
+// writeErrors plots rel_mse on a logarithmic scale. Exact layers are drawn at the
+// bottom, layers whose error is not finite at the top.
 func (p *page) writeErrors(b *strings.Builder, keys []string, least, most int) {
 	height := func(log float64) float64 {
 		at := (log - float64(least)) / float64(most-least)
@@ -137,7 +138,7 @@ func orInfinity(x *float64) float64 {
 	return *x
 }
 
-// writeSizes plots bytes before and after.
+// writeSizes plots the bytes before and after.
 func (p *page) writeSizes(b *strings.Builder, keys []string, top int) {
 	foot := float64(top + sizeFoot - sizeTop)
 	var most int64 = 1

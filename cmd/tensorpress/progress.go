@@ -14,9 +14,9 @@ import (
 
 // meter shows how far a run has come.
 type meter interface {
-	// update is called as work is done, never twice at a time.
+	// update reports bytes done; calls never overlap.
 	update(done, total int64)
-	// end is called once, with whether all of it was done.
+	// end is called once; done says whether the run was completed.
 	end(done bool)
 }
 
@@ -25,7 +25,7 @@ type progressMode string
 
 var progressModes = []string{"auto", "plain", "json", "none"}
 
-// Set takes a mode that exists.
+// Set accepts only modes that exist.
 func (m *progressMode) Set(text string) error {
 	for _, mode := range progressModes {
 		if mode == text {
@@ -41,8 +41,8 @@ func (m *progressMode) String() string { return string(*m) }
 // Type names the value in help.
 func (m *progressMode) Type() string { return "MODE" }
 
-// newMeter returns the meter of a mode. auto is a bar on a terminal; elsewhere
-// it is lines, and none of them for a run that is over soon.
+// newMeter returns the meter of a mode. auto is a bar on a terminal, else lines, which
+// only runs that take long print.
 func newMeter(mode progressMode, w io.Writer) meter {
 	switch {
 	case mode == "none":
@@ -67,7 +67,7 @@ type silent struct{}
 func (silent) update(_, _ int64) {}
 func (silent) end(bool)          {}
 
-// plainMeter prints a line for every tenth, and no two within a pause.
+// plainMeter prints a line for every tenth of the work, at most one per pause.
 type plainMeter struct {
 	w      io.Writer
 	pause  time.Duration
@@ -93,8 +93,8 @@ func percent(done, total int64) int64 {
 	return min(int64(float64(done)/float64(total)*100), 100)
 }
 
-// jsonMeter prints an object a line: for every hundredth, at most ten a second,
-// and one when all is done.
+// jsonMeter prints one JSON object per line: one for every hundredth of the work, at
+// most ten a second, and one at the end.
 type jsonMeter struct {
 	w              io.Writer
 	last           time.Time
@@ -122,7 +122,7 @@ func (m *jsonMeter) end(done bool) {
 	}
 }
 
-// barMeter draws a bar on a terminal and wipes it at the end.
+// barMeter draws a bar on a terminal and erases it at the end.
 type barMeter struct {
 	w   io.Writer
 	bar *progressbar.ProgressBar

@@ -13,7 +13,7 @@ import (
 	"github.com/tensorpress/tensorpress/report"
 )
 
-// quantizeFlags are those of quantize and plan.
+// quantizeFlags are the flags of quantize and plan.
 type quantizeFlags struct {
 	o                         tensorpress.Options
 	set                       []string
@@ -109,8 +109,8 @@ func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	addSettings(f)
 }
 
-// addSettings makes flags of the named settings of layers, or of all others that
-// have one.
+// addSettings adds flags for the named settings of layers, or for all settings that
+// have none yet.
 func addSettings(f *pflag.FlagSet, names ...string) {
 	for _, s := range codec.Fields() {
 		if s.About == "" || names != nil && !slices.Contains(names, s.Flag) || f.Lookup(s.Flag) != nil {
@@ -128,7 +128,8 @@ func addSettings(f *pflag.FlagSet, names ...string) {
 	}
 }
 
-// settings are those that were given. An empty text says nothing, but is no dtype.
+// settings returns the settings that were given. An empty value counts as not given,
+// except for --dtype, where it is an error.
 func settings(f *pflag.FlagSet) (g tensorpress.Settings, err error) {
 	f.Visit(func(one *pflag.Flag) {
 		switch text := one.Value.String(); {
@@ -180,7 +181,8 @@ func (q *quantizeFlags) check(args []string) error {
 	return q.report.check(args)
 }
 
-// options are what was said, and nil where nothing was.
+// options returns the options of the given flags, with nil for optional ones that were
+// not given.
 func (q *quantizeFlags) options(f *pflag.FlagSet) (o tensorpress.Options, err error) {
 	o = q.o
 	if o.Layer, err = settings(f); err != nil {

@@ -25,10 +25,11 @@ func (r *recipeFlag) add(f *pflag.FlagSet) {
 	f.StringVar(&r.path, "recipe", "", "take flags from a YAML or JSON `FILE`; those given here win over it")
 }
 
-// mostRecipe bounds the file: what is larger is no recipe.
+// mostRecipe is the most bytes that a recipe may have.
 const mostRecipe = 1 << 20
 
-// recipePaths are the flags that name files, in a recipe relative to it.
+// recipePaths are the flags that name files. In a recipe their paths are relative to
+// the recipe.
 var recipePaths = []string{"config", "like", "layer-config", "report"}
 
 // recipeNumbers are the flags whose text is a number, which needs no quotes.
@@ -54,8 +55,7 @@ func (r *recipeFlag) apply(f *pflag.FlagSet) error {
 	return (&recipe{path: r.path, flags: f}).apply(root)
 }
 
-// parseRecipe returns the mapping that the file holds, nil where it says
-// nothing.
+// parseRecipe returns the file's mapping, nil if the file is empty.
 func parseRecipe(path string, text []byte) (*yaml.Node, error) {
 	parse := parseYAML
 	if strings.EqualFold(filepath.Ext(path), ".json") {
@@ -75,7 +75,7 @@ func parseRecipe(path string, text []byte) (*yaml.Node, error) {
 	return root, nil
 }
 
-// recipe is one being applied.
+// recipe is a recipe that is being applied.
 type recipe struct {
 	path  string
 	flags *pflag.FlagSet
@@ -85,9 +85,9 @@ func (r *recipe) errorf(n *yaml.Node, format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %w", r.path, n.Line, fmt.Errorf(format, args...))
 }
 
-// apply takes the keys in the order of the file.
+// apply sets flags in the order of the file's keys.
 func (r *recipe) apply(root *yaml.Node) error {
-	given := map[string]bool{} // on the command line
+	given := map[string]bool{} // flags on the command line
 	r.flags.Visit(func(f *pflag.Flag) { given[f.Name] = true })
 	lines := map[string]int{}
 	for i := 0; i < len(root.Content); i += 2 {
@@ -117,7 +117,7 @@ func (r *recipe) unknown(key string) string {
 	return fmt.Sprintf("unknown key %q%s", key, suggest.Hint(strings.Trim(key, "- "), flagNames(r.flags)))
 }
 
-// take checks a value and sets the flag to it, unless it was given.
+// take checks a value and sets the flag to it, unless the command line sets it.
 func (r *recipe) take(f *pflag.Flag, value *yaml.Node, given bool) error {
 	list, isList := f.Value.(pflag.SliceValue)
 	if isList {
@@ -143,7 +143,7 @@ func (r *recipe) take(f *pflag.Flag, value *yaml.Node, given bool) error {
 	return nil
 }
 
-// reason is what is wrong with a value, without the flag's name.
+// reason returns what is wrong with a value, without the flag's name.
 func reason(err error) error {
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) {
@@ -152,8 +152,8 @@ func reason(err error) error {
 	return err
 }
 
-// extend adds the recipe's entries after those of the command line, so that of
-// several --set the given ones match first; a given --only stands alone.
+// extend adds the recipe's entries after those of the command line, so that --set
+// entries of the command line match first. It adds none to a given --only.
 func (r *recipe) extend(f *pflag.Flag, list pflag.SliceValue, texts []string, given bool) error {
 	if given && f.Name == "only" {
 		return nil
@@ -165,7 +165,7 @@ func (r *recipe) extend(f *pflag.Flag, list pflag.SliceValue, texts []string, gi
 	return list.Replace(texts)
 }
 
-// scalar returns a value as the flag's text.
+// scalar returns a value in the text form of a flag.
 func (r *recipe) scalar(f *pflag.Flag, n *yaml.Node) (string, error) {
 	want, ok := "text", n.Kind == yaml.ScalarNode
 	switch tag := n.ShortTag(); f.Value.Type() {
@@ -227,7 +227,7 @@ func checkEntry(name, text string) error {
 	return nil
 }
 
-// rules makes PATTERN=SETTINGS of a mapping from patterns to settings.
+// rules turns a mapping from patterns to settings into a list of PATTERN=SETTINGS.
 func (r *recipe) rules(n *yaml.Node) ([]string, error) {
 	var texts []string
 	for i := 0; i < len(n.Content); i += 2 {
@@ -252,7 +252,7 @@ func (r *recipe) rules(n *yaml.Node) ([]string, error) {
 	return texts, nil
 }
 
-// quoted is a pattern in which = does not end it.
+// quoted puts a pattern that contains = into a group, so that the = does not end it.
 func quoted(expr string) (string, error) {
 	if !strings.Contains(expr, "=") {
 		return expr, nil
@@ -261,8 +261,8 @@ func quoted(expr string) (string, error) {
 	return "(?:" + expr + ")", err
 }
 
-// settings are text such as uint8,group-size=64, or a mapping that says the
-// same.
+// settings returns settings as text, such as uint8,group-size=64; they may be written
+// as text or as a mapping.
 func (r *recipe) settings(n *yaml.Node) (string, error) {
 	if isText(n) {
 		return n.Value, nil
@@ -285,7 +285,7 @@ func isText(n *yaml.Node) bool {
 	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" && n.Value != ""
 }
 
-// resolve follows an alias to what it stands for.
+// resolve returns the node to which an alias refers, or n itself.
 func resolve(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode {
 		return n.Alias
@@ -293,7 +293,7 @@ func resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// describe names a value that is not what was wanted.
+// describe names the kind of a value for a message.
 func describe(n *yaml.Node) string {
 	switch {
 	case n.Kind == yaml.SequenceNode:
@@ -308,8 +308,8 @@ func describe(n *yaml.Node) string {
 	return n.Value
 }
 
-// before applies the recipe before the arguments are checked, since it may
-// ask for a dry run.
+// before applies the recipe before the arguments are checked, because a recipe may ask
+// for a dry run, which needs no destination.
 func (r *recipeFlag) before(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := r.apply(cmd.Flags()); err != nil {

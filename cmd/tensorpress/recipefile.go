@@ -12,8 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// parseYAML returns the one document of a file, nil where it is empty, or the
-// line of what is wrong.
+// parseYAML returns the only document of a file, nil if it is empty, or an error and
+// the line that it is about.
 func parseYAML(text []byte) (root *yaml.Node, line int, err error) {
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	var document, second yaml.Node
@@ -33,7 +33,7 @@ func parseYAML(text []byte) (root *yaml.Node, line int, err error) {
 	return root, 0, nil
 }
 
-// lineOf takes the line out of one of yaml's messages: "yaml: line 3: …".
+// lineOf separates the line number from one of yaml's messages: "yaml: line 3: …".
 func lineOf(err error) (int, error) {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
 	if rest, ok := strings.CutPrefix(text, "line "); ok {
@@ -45,8 +45,8 @@ func lineOf(err error) (int, error) {
 	return 0, errors.New(text)
 }
 
-// parseJSON is parseYAML for JSON: YAML's readers do not take all of it, and
-// take more than it.
+// parseJSON is parseYAML for JSON. YAML parsers refuse some JSON, and accept some text
+// that is not JSON.
 func parseJSON(text []byte) (root *yaml.Node, line int, err error) {
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	p := &jsonParser{text: text, decoder: json.NewDecoder(bytes.NewReader(text))}
@@ -60,7 +60,7 @@ func parseJSON(text []byte) (root *yaml.Node, line int, err error) {
 	return nil, p.line(), err
 }
 
-// jsonParser makes nodes of JSON, which know their lines.
+// jsonParser turns JSON into YAML nodes with line numbers.
 type jsonParser struct {
 	text    []byte
 	decoder *json.Decoder
@@ -71,7 +71,7 @@ func (p *jsonParser) line() int {
 	return 1 + bytes.Count(p.text[:p.decoder.InputOffset()], []byte("\n"))
 }
 
-// mostDepth is more than a recipe needs and less than a stack holds.
+// mostDepth bounds nesting: more than recipes need, less than would exhaust the stack.
 const mostDepth = 20
 
 func (p *jsonParser) value() (*yaml.Node, error) {
@@ -101,7 +101,7 @@ func (p *jsonParser) value() (*yaml.Node, error) {
 	return n, nil
 }
 
-// fill reads what an opening bracket holds.
+// fill reads the content of an object or a list after its opening bracket.
 func (p *jsonParser) fill(n *yaml.Node, open json.Delim) error {
 	n.Kind, n.Tag = yaml.SequenceNode, "!!seq"
 	if open == '{' {

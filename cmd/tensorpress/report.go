@@ -23,7 +23,7 @@ func (r *reportFlag) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&r.path, "report", "", "also write the result to `FILE`: JSON, or HTML, by its suffix")
 }
 
-// check refuses what would fail, or do harm, only once all the work is done.
+// check refuses a path that would fail, or do harm, only after all the work is done.
 func (r *reportFlag) check(paths []string) error {
 	if r.path == "" {
 		return nil
@@ -32,7 +32,7 @@ func (r *reportFlag) check(paths []string) error {
 		return fmt.Errorf("--report %s: the name must end in .json or .html", r.path)
 	}
 	for _, path := range paths {
-		if strings.HasSuffix(path, ".index.json") { // which stands for its folder
+		if strings.HasSuffix(path, ".index.json") { // an index names the checkpoint in its folder
 			path = filepath.Dir(path)
 		}
 		if within(real(r.path), real(path)) {
@@ -48,15 +48,14 @@ func (r *reportFlag) check(paths []string) error {
 	return nil
 }
 
-// beginnings are those of every report.
+// beginnings are the texts with which reports begin.
 var beginnings = []string{"{\n  \"source\":", "{\n  \"dest\":", "{\n  \"layout\":", "{\n  \"ok\":", "<!DOCTYPE html>"}
 
-// checkOld lets a report take the place of a report alone, and not of a config or
-// a recipe.
+// checkOld makes sure that a report replaces only a report, not a config or a recipe.
 func (r *reportFlag) checkOld() error {
 	info, err := os.Stat(r.path)
 	if err != nil {
-		return nil // nothing is there, or writing says what is wrong
+		return nil // nothing is there, or writing will report the error
 	}
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("--report %s is no ordinary file: name another place", r.path)
@@ -82,7 +81,7 @@ func (r *reportFlag) isHTML() bool {
 	return ext == ".html" || ext == ".htm"
 }
 
-// real is a path behind links, as far as it is there.
+// real returns a path with links resolved as far as it exists.
 func real(path string) string {
 	if to, err := filepath.EvalSymlinks(path); err == nil {
 		return to
@@ -100,7 +99,7 @@ func within(path, folder string) bool {
 	return cmp.Or(err1, err2, err) == nil && (rel == "." || filepath.IsLocal(rel))
 }
 
-// write writes what was asked for: v as JSON, or the page.
+// write writes the report: v as JSON, or the page as HTML.
 func (r *reportFlag) write(v any, show func() *page) error {
 	if r.path == "" {
 		return nil
@@ -115,7 +114,7 @@ func (r *reportFlag) write(v any, show func() *page) error {
 	return os.WriteFile(r.path, []byte(b.String()), 0o666)
 }
 
-// printDone says what a conversion did.
+// printDone prints what a conversion did.
 func printDone(w io.Writer, r *report.Report) {
 	t := newTable()
 	t.add("wrote", r.Dest)
@@ -133,7 +132,7 @@ func printDone(w io.Writer, r *report.Report) {
 	printNeeds(w, r.Needs)
 }
 
-// dones are actions that are over.
+// dones are actions in the past tense.
 var dones = map[report.Action]string{
 	report.Quantize: "quantized", report.Requantize: "requantized", report.Dequantize: "dequantized",
 	report.Move: "moved", report.Describe: "described", report.Keep: "kept", report.Drop: "dropped",
@@ -141,7 +140,7 @@ var dones = map[report.Action]string{
 
 func done(a report.Action) string { return cmp.Or(dones[a], string(a)) }
 
-// sizes tells bytes before and after.
+// sizes returns the bytes before and after as text.
 func sizes(r *report.Report) string {
 	text := fmt.Sprintf("%s in, %s out", report.Size(r.BytesIn), report.Size(r.BytesOut))
 	if r.BytesIn > 0 {
@@ -150,8 +149,7 @@ func sizes(r *report.Report) string {
 	return text
 }
 
-// tally counts layers by what key says of them: first those that change, then
-// those that are kept.
+// tally counts layers by their key: first those that change, then those that are kept.
 func tally(layers []report.Layer, key func(*report.Layer) string) string {
 	changed, kept := map[string]int{}, map[string]int{}
 	for i := range layers {
@@ -165,8 +163,8 @@ func tally(layers []report.Layer, key func(*report.Layer) string) string {
 	return cmp.Or(strings.Join(texts, ", "), "none")
 }
 
-// writtenDtype is a layer's dtype, and in the comfy layout that its format is
-// SDNQ's, whose names might be taken for ComfyUI's.
+// writtenDtype returns a function for a layer's dtype as text. In the comfy layout it
+// marks SDNQ's dtypes, whose names might be mistaken for ComfyUI's.
 func writtenDtype(layout string) func(l *report.Layer) string {
 	return func(l *report.Layer) string {
 		if format, _ := l.Options.Get("format"); layout == "comfy" && format == "sdnq" {
@@ -186,7 +184,7 @@ func mostFirst(counts map[string]int) []string {
 	return keys
 }
 
-// printPlan lists what is to become of every weight.
+// printPlan lists what will happen to every weight.
 func printPlan(w io.Writer, r *report.Report) {
 	t := newTable(6, 7)
 	t.grow(1+len(r.Layers), 9)
@@ -211,8 +209,8 @@ func printPlan(w io.Writer, r *report.Report) {
 	printNeeds(w, r.Needs)
 }
 
-// partsText tells in few words what else of a layer its options say: how it is
-// rotated, its low-rank part, its codebook.
+// partsText describes in few words what else a layer's options say: its rotation,
+// low-rank part and codebook.
 func partsText(o options) string {
 	var texts []string
 	for _, part := range partTexts {
@@ -228,7 +226,7 @@ func partsText(o options) string {
 	return strings.Join(texts, ", ")
 }
 
-// partTexts are the keys that say that a layer has a part, and of what size.
+// partTexts are the keys that say that a layer has a part, and how large it is.
 var partTexts = []struct{ on, size, text string }{
 	{"convrot_groupsize", "convrot_groupsize", "convrot"},
 	{"use_hadamard", "hadamard_group_size", "hadamard"},
@@ -236,10 +234,10 @@ var partTexts = []struct{ on, size, text string }{
 	{"use_codebook", "", "codebook"},
 }
 
-// options of a layer, as reports hold them.
+// options are the options of a layer, as reports hold them.
 type options interface{ Get(key string) (any, bool) }
 
-// scaleText tells in few words what of a layer shares a scale.
+// scaleText describes in few words which values of a layer share a scale.
 func scaleText(o options) string {
 	get := func(key string) string {
 		v, ok := o.Get(key)
@@ -266,7 +264,7 @@ func scaleText(o options) string {
 		text = "row"
 	case size == "-2":
 		text = "tensor"
-	case size == "0": // the config of a file that leaves it to SDNQ's rule
+	case size == "0": // a file's config may leave the size to SDNQ's rule
 		text = "automatic"
 	case size != "":
 		text = "group " + size

@@ -12,8 +12,8 @@ func addNames(f *pflag.FlagSet, to *string) {
 
 func sideNames() []string { return []string{"comfyui", "diffusers", "keep"} }
 
-// rewriteFlags are those of commands that write a quantized checkpoint as
-// another one.
+// rewriteFlags are the flags of commands that turn a quantized checkpoint into another
+// one.
 type rewriteFlags struct {
 	dryRun, force, copyWeights bool
 	shardSize                  size
@@ -33,7 +33,7 @@ func (r *rewriteFlags) addOutput(cmd *cobra.Command) {
 	r.runFlags.add(cmd)
 }
 
-// wants a destination but in a dry run.
+// wants demands a destination, except in a dry run.
 func (r *rewriteFlags) wants(cmd *cobra.Command, args []string) error {
 	if r.dryRun {
 		return wants(1, 2)(cmd, args)
@@ -48,7 +48,7 @@ func (r *rewriteFlags) check(args []string) error {
 	return r.report.check(args)
 }
 
-// dest is the second argument, which a dry run may lack.
+// dest returns the second argument, "" if it is missing, as it may be in a dry run.
 func (r *rewriteFlags) dest(args []string) string {
 	if len(args) < 2 {
 		return ""

@@ -30,24 +30,24 @@ and with the bytes of the reference programs.`,
 	}, "0 1 2 3 4 130", func(cmd *cobra.Command, _ []string) error { return cmd.Help() })
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SuggestionsMinimumDistance = 2
-	cobra.EnableCommandSorting = false // the commands that matter come first
+	cobra.EnableCommandSorting = false // help lists the most important commands first
 	root.AddCommand(newQuantize(), newPlan(), newInspect(), newVerify(), newDequantize(), newTranscode(), newMigrate(), newCTQ(), newFormats(), newPresets())
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { printHelp(cmd.OutOrStdout(), cmd) })
 	root.SetHelpCommand(newHelp(root))
 	return root
 }
 
-// command completes what all commands have in common.
+// command adds to a command what all have in common.
 func command(c *cobra.Command, statuses string, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
 	c.Version = versionText()
 	c.Annotations = map[string]string{
-		cobra.CommandDisplayNameAnnotation: "tensorpress", // in what --version prints
+		cobra.CommandDisplayNameAnnotation: "tensorpress", // the name that --version prints
 		"statuses":                         statuses,
 	}
 	c.DisableFlagsInUseLine = true
 	c.Flags().SortFlags = false
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		err := usage.Wrap(kernel.Refused()) // which names instructions that there are not
+		err := usage.Wrap(kernel.Refused()) // TENSORPRESS_CPU names an instruction set that this machine lacks
 		if err == nil {
 			err = run(cmd, args)
 		}
@@ -99,8 +99,8 @@ func newHelp(root *cobra.Command) *cobra.Command {
 	}
 }
 
-// wants checks how many arguments there are; their names are in Use. An empty
-// one is a script's variable that was not set.
+// wants checks the number of arguments; their names come from Use. It refuses an empty
+// argument, which is usually a script's variable that was not set.
 func wants(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		_, names, _ := strings.Cut(cmd.Use, " ")
@@ -114,10 +114,10 @@ func wants(least, most int) cobra.PositionalArgs {
 	}
 }
 
-// groupKey annotates a flag with the heading that it stands under in help.
+// groupKey is the annotation of a flag with its heading in help.
 const groupKey = "tensorpress_group"
 
-// group puts all flags that have no heading yet under one.
+// group puts all flags that have no heading yet under heading.
 func group(f *pflag.FlagSet, heading string) {
 	f.VisitAll(func(one *pflag.Flag) {
 		if one.Annotations == nil {
@@ -126,8 +126,7 @@ func group(f *pflag.FlagSet, heading string) {
 	})
 }
 
-// printHelp prints what a command does, how it is called, and what it exits
-// with.
+// printHelp prints what a command does, how to call it, and its exit statuses.
 func printHelp(w io.Writer, cmd *cobra.Command) {
 	text := cmd.Long
 	if text == "" {
@@ -161,7 +160,7 @@ func useLine(cmd *cobra.Command) string {
 	return cmd.Use
 }
 
-// printFlags prints flags by heading, in the order in which they were made.
+// printFlags prints flags by heading, in the order in which they were added.
 func printFlags(w io.Writer, flags *pflag.FlagSet) {
 	var headings []string
 	groups := map[string]*pflag.FlagSet{}

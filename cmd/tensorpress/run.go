@@ -18,7 +18,7 @@ const (
 	mostThreads   = 1024
 )
 
-// runFlags are those of every command that reads weights.
+// runFlags are the flags of every command that reads weights.
 type runFlags struct {
 	threads  int
 	memory   size
@@ -47,7 +47,7 @@ func (r *runFlags) check() error {
 	return nil
 }
 
-// limit binds the Go runtime to what the flags allow.
+// limit sets the Go runtime's threads and memory to what the flags allow.
 func (r *runFlags) limit() {
 	if r.threads > 0 {
 		runtime.GOMAXPROCS(r.threads)
@@ -55,14 +55,14 @@ func (r *runFlags) limit() {
 	debug.SetMemoryLimit(max(r.memory.bytes-leastMemory, r.memory.bytes/8*5))
 }
 
-// collectRarely lets commands that read headers alone, which are over before
-// garbage matters, do without collections. The memory limit goes before it.
+// collectRarely keeps the garbage collector from running in commands that read only
+// headers and end before garbage matters. The memory limit still holds.
 func collectRarely() {
 	debug.SetGCPercent(1000)
 	debug.SetMemoryLimit(defaultMemory - leastMemory)
 }
 
-// start returns the meter that follows a run.
+// start applies the limits and returns the meter for a run.
 func (r *runFlags) start(stderr io.Writer) meter {
 	r.limit()
 	mode := r.progress
@@ -72,7 +72,7 @@ func (r *runFlags) start(stderr io.Writer) meter {
 	return newMeter(mode, stderr)
 }
 
-// finish tells what was made, or would be.
+// finish writes the report and prints what was made, or would be made.
 func (r *runFlags) finish(cmd *cobra.Command, file *reportFlag, made *report.Report, err error, show func(io.Writer, *report.Report)) error {
 	if err != nil {
 		return err
@@ -85,8 +85,8 @@ func (r *runFlags) finish(cmd *cobra.Command, file *reportFlag, made *report.Rep
 	return output(cmd.OutOrStdout(), r.json, made, func(w io.Writer) { show(w, made) })
 }
 
-// notes are printed after the result, where a long table does not push them out of
-// sight, and the one that matters most comes last.
+// notes prints notes after the result, so that a long table does not push them off the
+// screen. The most important one comes last.
 func (r *runFlags) notes(w io.Writer, notes []string) {
 	if r.quiet {
 		return
@@ -96,7 +96,7 @@ func (r *runFlags) notes(w io.Writer, notes []string) {
 	}
 }
 
-// given returns a flag's value, nil where the flag was not given.
+// given returns a pointer to a flag's value, nil if the flag was not given.
 func given[T any](f *pflag.FlagSet, name string, value *T) *T {
 	if f.Changed(name) {
 		return value
@@ -104,12 +104,12 @@ func given[T any](f *pflag.FlagSet, name string, value *T) *T {
 	return nil
 }
 
-// complete gives the shell a flag's values.
+// complete registers the values that shells offer for a flag.
 func complete(cmd *cobra.Command, flag string, values func() []string) {
 	err := cmd.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return values(), cobra.ShellCompDirectiveNoFileComp
 	})
 	if err != nil {
-		panic(errors.Join(errors.New("flag "+flag), err)) // no such flag: a mistake in this program
+		panic(errors.Join(errors.New("flag "+flag), err)) // a mistake in this program: there is no such flag
 	}
 }

@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// size is a flag's number of bytes: 268435456, 256MiB, 5GB, 1.5G.
+// size is a number of bytes as a flag's value: 268435456, 256MiB, 5GB, 1.5G.
 type size struct {
-	bytes int64 // 0 where nothing was said
+	bytes int64 // 0 if not given
 	least int64
 }
 
-// units in bytes. A letter alone is decimal.
+// units are the bytes of each unit. A single letter is decimal.
 var units = map[string]float64{
 	"": 1, "b": 1,
 	"k": 1e3, "kb": 1e3, "kib": 1 << 10,
@@ -25,7 +25,7 @@ var units = map[string]float64{
 
 var errSize = errors.New("want a size such as 256MiB, 5GB or a number of bytes")
 
-// Set reads a size.
+// Set parses a size.
 func (s *size) Set(text string) error {
 	n, err := parseSize(text)
 	if err != nil {
@@ -54,7 +54,7 @@ func parseSize(text string) (int64, error) {
 	return int64(n * unit), nil
 }
 
-// String is the size as a flag takes it.
+// String returns the size in the form that Set parses.
 func (s *size) String() string {
 	if s.bytes == 0 {
 		return ""

@@ -18,9 +18,9 @@ import (
 
 // table is rows of cells, printed in columns.
 type table struct {
-	right  map[int]bool // columns of numbers
+	right  map[int]bool // columns that are aligned to the right, for numbers
 	cells  []cell
-	rows   []int // where they end among the cells
+	rows   []int // the end of each row among the cells
 	widths []int // of the columns
 }
 
@@ -37,7 +37,7 @@ func newTable(right ...int) *table {
 	return t
 }
 
-// grow makes room for rows of so many cells.
+// grow makes room for that many rows of that many cells.
 func (t *table) grow(rows, cells int) {
 	t.rows, t.cells = slices.Grow(t.rows, rows), slices.Grow(t.cells, rows*cells)
 }
@@ -55,7 +55,7 @@ func (t *table) add(texts ...string) {
 	t.rows = append(t.rows, len(t.cells))
 }
 
-// cellOf makes a cell, which often is the same as the one above.
+// cellOf makes a cell. It reuses the one above if the text is the same, as it often is.
 func cellOf(text string, above []cell, column int) cell {
 	if column < len(above) && above[column].text == text {
 		return above[column]
@@ -68,8 +68,8 @@ func cellOf(text string, above []cell, column int) cell {
 	return cell{text, width}
 }
 
-// print writes the rows, two spaces between columns. Parts of a long table are
-// made side by side.
+// print writes the rows with two spaces between columns. It formats parts of a long
+// table in parallel.
 func (t *table) print(w io.Writer) {
 	const worthwhile = 1000
 	parts := make([][]byte, max(1, min(runtime.GOMAXPROCS(0), len(t.rows)/worthwhile)))
@@ -81,11 +81,11 @@ func (t *table) print(w io.Writer) {
 	}
 	all.Wait()
 	for _, part := range parts {
-		_, _ = w.Write(part) // a buffer's, whose Flush tells
+		_, _ = w.Write(part) // w is a buffer, whose Flush returns the error
 	}
 }
 
-// start is where a row starts among the cells.
+// start returns the index of a row's first cell.
 func (t *table) start(row int) int {
 	if row <= 0 {
 		return 0
@@ -124,11 +124,11 @@ func appendSpaces(b []byte, n int) []byte {
 	return append(b, spaces[:n]...)
 }
 
-// texts makes those of shapes and sizes, which rows repeat.
+// texts makes the texts of shapes and sizes, and reuses those that rows repeat.
 type texts struct {
 	sizes map[int64]string
 	shape []int
-	last  string // text of that shape
+	last  string // text of the last shape
 }
 
 func (t *texts) size(n int64) string {
@@ -150,8 +150,8 @@ func (t *texts) of(shape []int) string {
 	return t.last
 }
 
-// output writes a result: as JSON, or as show prints it. Its error is that of
-// the writer; a reader that has seen enough, such as head, is none.
+// output writes a result, as JSON or through show. Errors are those of the writer; that
+// the reader has closed its end, as head does, is none.
 func output(w io.Writer, asJSON bool, v any, show func(w io.Writer)) error {
 	b := bufio.NewWriterSize(w, 64<<10)
 	var err error
@@ -177,7 +177,7 @@ func writeJSON(w io.Writer, v any, indent string) error {
 	return e.Encode(v)
 }
 
-// shapeText is a shape as people write it: 384×1536.
+// shapeText returns a shape as text for people: 384×1536.
 func shapeText(shape []int) string {
 	if len(shape) == 0 {
 		return "scalar"

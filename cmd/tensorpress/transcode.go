@@ -84,8 +84,8 @@ func (t *transcodeFlags) run(cmd *cobra.Command, args []string) error {
 	return t.finish(cmd, &t.report, r, err, printMoved)
 }
 
-// printMoved says what was done, and of each layer whose scales were rounded,
-// or that was quantized again, what that costs.
+// printMoved prints what was done, and the error added to each layer whose scales were
+// rounded or that was quantized again.
 func printMoved(w io.Writer, r *report.Report) {
 	t := newTable(3)
 	t.add("LAYER", "ACTION", "DTYPE", "REL_MSE")

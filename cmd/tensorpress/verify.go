@@ -19,7 +19,7 @@ type verifyFlags struct {
 	runFlags
 }
 
-// errVerify is that verification found a problem.
+// errVerify says that verification found a problem.
 var errVerify = errors.New("verification failed")
 
 func newVerify() *cobra.Command {
@@ -112,8 +112,8 @@ func printVerification(w io.Writer, v *report.Verification) {
 	fmt.Fprintln(w, count(len(v.Problems), "problem"))
 }
 
-// printProblems names the first tensors of which the same is said, and counts the
-// others: what is wrong with one layer is often wrong with all.
+// printProblems prints problems, of each kind the first tensors and a count of the
+// others, because a problem of one layer is often one of all.
 func printProblems(w io.Writer, problems []report.Problem) {
 	const most = 3
 	counts := map[string]int{}
@@ -135,8 +135,8 @@ func printProblems(w io.Writer, problems []report.Problem) {
 	}
 }
 
-// printNeeds says which releases of an application load what, where not every one
-// does.
+// printNeeds says which releases of an application load which formats, unless all
+// releases do.
 func printNeeds(w io.Writer, needs []report.Need) {
 	for _, n := range needs {
 		fmt.Fprintf(w, "needs %s: %s of %s\n", n.Release, count(n.Layers, "layer"), n.Format)

@@ -1,5 +1,5 @@
-// Package app is the table of programs that load quantized models, and of what
-// each of them loads.
+// Package app is the table of programs that load quantized models, and of what each of
+// them can load.
 package app
 
 import (
@@ -16,28 +16,29 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// App is one row.
+// App is a program that loads quantized models.
 type App struct {
 	Name   string
 	Layout string // the layout that it reads
-	Older  string // one that it converts as it loads, "" for none
-	// Folder says that it loads a model folder with a config, never one file.
+	Older  string // an older layout that it converts while loading, "" for none
+	// Folder says that it loads only a model folder with a config, never a single file.
 	Folder bool
-	// ConfigFile says that it reads the SDNQ config from a file of its own
-	// beside the weights, never from config.json.
+	// ConfigFile says that it reads the SDNQ config only from a separate file beside
+	// the weights, never from config.json.
 	ConfigFile bool
-	classes    []string // models that it loads quantized, nil for any
-	// sdnq says why it would not load a layer of SDNQ's, nil where sdnq itself
-	// does the loading; loads is what of that depends on the dtype alone.
+	classes    []string // model classes that it loads quantized, nil for any
+	// sdnq returns why the program cannot load a layer of SDNQ's, and is nil if it uses
+	// the sdnq library for that. loads is the part of the check that depends on the
+	// dtype alone.
 	sdnq  func(SDNQLayer) error
 	loads func(*dtype.Type) bool
 }
 
-// SDNQLayer is a layer as SDNQ stores it, and what a reader is told of it.
+// SDNQLayer is a layer as SDNQ stores it, with what the config tells a reader about it.
 type SDNQLayer struct {
 	Scheme *sdnq.Scheme
-	Global string // the config's weights_dtype, "" where there is no config
-	Listed string // the key under which modules_dtype_dict names it, or ""
+	Global string // the config's weights_dtype, "" without a config
+	Listed string // the key of modules_dtype_dict that lists it, or ""
 }
 
 var apps = []*App{
@@ -48,10 +49,10 @@ var apps = []*App{
 	{Name: "invokeai", Layout: "sdnq", ConfigFile: true, classes: invokeAIClasses, sdnq: checkInvokeAI, loads: invokeAIDtype},
 }
 
-// All returns every row.
+// All returns every application.
 func All() []*App { return apps }
 
-// Names are those of all rows.
+// Names returns the names of all applications.
 func Names() (names []string) {
 	for _, a := range apps {
 		names = append(names, a.Name)
@@ -59,7 +60,7 @@ func Names() (names []string) {
 	return names
 }
 
-// ByName returns the row of that name.
+// ByName returns the application of that name. The error suggests similar names.
 func ByName(name string) (*App, error) {
 	for _, a := range apps {
 		if a.Name == name {
@@ -69,8 +70,8 @@ func ByName(name string) (*App, error) {
 	return nil, usage.Errorf("unknown application %q%s", name, suggest.HintOrAll(name, Names()))
 }
 
-// CheckOutput says why the application would not load an output of a layout,
-// one file or a folder.
+// CheckOutput returns why the application cannot load an output of a layout, which is a
+// folder or one file; nil if it can.
 func (a *App) CheckOutput(layout string, folder bool) error {
 	if layout != a.Layout && (layout != a.Older || layout == "") {
 		return fmt.Errorf("%s loads the %s layout, not %s", a.Name, a.Layout, layout)
@@ -81,8 +82,8 @@ func (a *App) CheckOutput(layout string, folder bool) error {
 	return nil
 }
 
-// CheckClass says why the application would not load a quantized model whose
-// config names those classes; one that names none may be any.
+// CheckClass returns why the application cannot load a quantized model whose config
+// names these classes, nil if it can. A config that names none is accepted.
 func (a *App) CheckClass(names []string) error {
 	if a.classes == nil || len(names) == 0 || slices.ContainsFunc(names, func(n string) bool { return slices.Contains(a.classes, n) }) {
 		return nil
@@ -90,14 +91,14 @@ func (a *App) CheckClass(names []string) error {
 	return fmt.Errorf("%s does not load a quantized %s: it does %s", a.Name, strings.Join(names, " or "), strings.Join(a.classes, ", "))
 }
 
-// CheckAddon says that the application loads no quantized tensors of a file that
-// is no model, as its sign tells.
+// CheckAddon returns the error that the application loads no quantized tensors of a
+// file that is not a model, such as a LoRA. sign is what showed its kind.
 func (a *App) CheckAddon(kind, sign string) error {
 	return fmt.Errorf("it is %s (%s), which %s does not load quantized: leave it as it is", kind, sign, a.Name)
 }
 
-// CheckSDNQ says why the application would not restore the values of a layer of
-// SDNQ's.
+// CheckSDNQ returns why the application cannot restore the values of a layer of SDNQ's,
+// nil if it can.
 func (a *App) CheckSDNQ(l SDNQLayer) error {
 	if a.sdnq == nil || l.Scheme == nil {
 		return nil
@@ -105,8 +106,8 @@ func (a *App) CheckSDNQ(l SDNQLayer) error {
 	return a.sdnq(l)
 }
 
-// LoadingSDNQ returns the names of the applications that load an SDNQ dtype in
-// the sdnq layout.
+// LoadingSDNQ returns the names of the applications that load an SDNQ dtype in the sdnq
+// layout.
 func LoadingSDNQ(t *dtype.Type) []string {
 	var names []string
 	for _, a := range apps {
@@ -117,8 +118,8 @@ func LoadingSDNQ(t *dtype.Type) []string {
 	return names
 }
 
-// CheckLayer says why the application would not load a layer stored in that
-// format and dtype, and which dtype it does load.
+// CheckLayer returns why the application cannot load a layer stored in that format and
+// dtype, with the nearest dtype that it can load; nil if it can load the layer.
 func (a *App) CheckLayer(f *codec.Format, name string) error {
 	if a.Layout == "sdnq" || f.ComfyUI != "" {
 		return nil
@@ -130,8 +131,8 @@ func (a *App) CheckLayer(f *codec.Format, name string) error {
 	return errors.New(text)
 }
 
-// Written is a layer's dtype as --dtype takes it in the comfy layout, where the
-// name alone may be ComfyUI's.
+// Written returns a layer's dtype as --dtype takes it in the comfy layout. An SDNQ
+// dtype gets the prefix "sdnq:" if the bare name means a format of ComfyUI's.
 func Written(f *codec.Format, name string) string {
 	if own, err := codec.ByName(name); f == codec.SDNQ() && err == nil && own != f {
 		return "sdnq:" + name
@@ -139,8 +140,8 @@ func Written(f *codec.Format, name string) string {
 	return name
 }
 
-// Instead says what to type for a layer that stock ComfyUI loads in place of one
-// stored in that format and dtype.
+// Instead says which --dtype to use for a layer, in place of its format and dtype, so
+// that stock ComfyUI loads it.
 func Instead(f *codec.Format, name string) string {
 	text := "quantize with `Dtype` " + Nearest(name)
 	if few := inFewBits(f, name); few != "" {
@@ -149,8 +150,8 @@ func Instead(f *codec.Format, name string) string {
 	return text
 }
 
-// inFewBits names what is of the size of a dtype of few bits, whose nearest of
-// the kind is larger.
+// inFewBits names a dtype of ComfyUI's as small as an SDNQ dtype of up to 4 bits, whose
+// nearest one of the same kind is larger. It returns "" for others.
 func inFewBits(f *codec.Format, name string) string {
 	if t := dtype.Lookup(name); f == codec.SDNQ() && t != nil && t.Bits <= 4 {
 		return "nvfp4 (4 bits)"
@@ -158,8 +159,8 @@ func inFewBits(f *codec.Format, name string) string {
 	return ""
 }
 
-// Nearest returns the dtype nearest to an SDNQ dtype, or to a format of the
-// comfy layout, that stock ComfyUI loads.
+// Nearest returns the dtype that stock ComfyUI loads and that is nearest to an SDNQ
+// dtype or to a format of the comfy layout.
 func Nearest(name string) string {
 	if f, err := codec.ByName(name); err == nil && f != codec.SDNQ() {
 		return cmp.Or(f.Near, f.Name)
@@ -174,8 +175,8 @@ func Nearest(name string) string {
 	return "float8_e4m3fn"
 }
 
-// Loading returns the names of the applications that load a format in a
-// layout, with the release where one is known.
+// Loading returns the names of the applications that load a format in a layout, each
+// with its first release that does if that is known.
 func Loading(f *codec.Format, layout string) []string {
 	var names []string
 	for _, a := range apps {
@@ -191,19 +192,19 @@ func Loading(f *codec.Format, layout string) []string {
 	return names
 }
 
-// since is what follows an application's name: " ≥ 0.27.0".
+// since returns what follows an application's name, such as " ≥ 0.27.0".
 func since(release string) string {
 	switch {
 	case release == codec.AnyRelease:
 		return ""
-	case strings.HasPrefix(release, ">"): // which release is not known yet
+	case strings.HasPrefix(release, ">"): // after a release: the next one has no number yet
 		return " " + release
 	}
 	return " ≥ " + release
 }
 
-// Release returns the application and the first release of it that loads a
-// layer of a format, "" where every one does or releases are not known.
+// Release returns the application's name with the first release that loads a layer of a
+// format, "" if every release does or none is known.
 func (a *App) Release(f *codec.Format, embedding bool) string {
 	release := f.ComfyUI
 	if embedding && f.Embeddings != "" {

@@ -1,29 +1,29 @@
 package app
 
-// comfyKind is a kind of model as ComfyUI tells it by the names of its tensors.
-// The rows are facts of its 0.33.0: comfy/model_detection.py and supported_models.py
+// comfyKind is a kind of model as ComfyUI recognises it by the names of its tensors.
+// The rows describe release 0.33.0: comfy/model_detection.py and supported_models.py
 // for diffusion models, comfy/sd.py for text encoders and VAEs, controlnet.py,
-// clip_vision.py; conformance/comfy holds them against it.
+// clip_vision.py; conformance/comfy checks them against it.
 type comfyKind struct {
 	name string
-	// signs are sets of names, of which one must be there: names that a file of
-	// the kind has and, after a bar, those that it lacks. A name that ends in a
-	// dot is the beginning of one, =N asks for so many rows.
+	// signs are sets of names; a file is of the kind if it fits one of them. A set
+	// lists names that the file has and, after a bar, names that it lacks. A name that
+	// ends in a dot matches the beginning of names; =N demands N rows.
 	signs []string
-	// reads are the weights whose sides the detection takes for those of layers,
-	// as NAME:SIDES, 0 for rows and 1 for columns. # stands for a number.
+	// reads are the weights by whose shape the detection finds sizes of the model, as
+	// NAME:SIDES, with 0 for rows and 1 for columns. # matches any number.
 	reads string
-	// other are weights that no linear layer reads, as NAME:embedding, or NAME
-	// alone where the module takes no quantized weight at all.
+	// other are weights that no linear layer reads: NAME:embedding, or just NAME if the
+	// module that reads it takes no quantized weight.
 	other string
-	// texts are the text encoders that an all-in-one checkpoint may have
-	// quantized, after text_encoders.
+	// texts are the text encoders that may be quantized in an all-in-one checkpoint,
+	// where they stand after text_encoders.
 	texts string
-	// why says why it is not read quantized, "" where it is.
+	// why says why ComfyUI does not read the kind quantized, "" if it does.
 	why string
 }
 
-// What is said of kinds that are not read quantized.
+// Reasons why ComfyUI does not read a kind quantized.
 const (
 	plainOnly = "ComfyUI reads no quantized layers in it: it needs the plain file"
 	renamed   = "the names are those of diffusers, and ComfyUI renames and joins such tensors as it loads them and loses their scales: " + given
@@ -34,8 +34,8 @@ const (
 	clipNames    = "ComfyUI takes a text encoder with such names for CLIP: it looks for model.layers.0.…"
 )
 
-// comfyDiffusion are in ComfyUI's own order, in which the first that matches
-// counts. Their names stand after the prefix that it strips.
+// comfyDiffusion are diffusion models in ComfyUI's own order; the first that matches
+// counts. Their names follow the prefix that ComfyUI strips.
 var comfyDiffusion = []comfyKind{
 	{name: "MiniMax Music 3", signs: []string{"cond_layer_logits latent_conditioners.0.weight diffusion_transformer.transformer.layers.0.self_attn.to_qkv.weight"}},
 	{
@@ -130,7 +130,7 @@ var comfyDiffusion = []comfyKind{
 		name: "Boogu Image", signs: []string{"double_stream_layers.0.img_instruct_attn.processor.img_to_q.weight"},
 		reads: "x_embedder.weight:0 time_caption_embed.caption_embedder.0.weight:0", texts: "qwen3vl_8b",
 	},
-	{name: "Lumina 2", signs: []string{"layers.0.norm1.linear.weight time_caption_embed. | ref_image_patch_embedder."}, why: unnamed}, // it takes it for OmniGen 2
+	{name: "Lumina 2", signs: []string{"layers.0.norm1.linear.weight time_caption_embed. | ref_image_patch_embedder."}, why: unnamed}, // ComfyUI takes it for OmniGen 2
 	{name: "OmniGen 2", signs: []string{"time_caption_embed.timestep_embedder.linear_1.bias"}, texts: "qwen25_3b"},
 	{
 		name: "LENS", signs: []string{"transformer_blocks.0.attn.norm_added_q.weight transformer_blocks.0.img_mlp.w1.weight"},
@@ -173,8 +173,8 @@ var comfyDiffusion = []comfyKind{
 	},
 }
 
-// comfyRenamed are diffusion models with diffusers' names, which it looks for
-// where it knows none of its own: those that it renames come first.
+// comfyRenamed are diffusion models with diffusers' names, for which ComfyUI looks if
+// it knows none of the names of comfyDiffusion. Those that it renames come first.
 var comfyRenamed = []comfyKind{
 	{name: "AuraFlow", signs: []string{"joint_transformer_blocks.0.attn.add_k_proj.weight"}, why: renamed},
 	{name: "Z-Image", signs: []string{"noise_refiner.0.attention.norm_k.weight"}, why: renamed},
@@ -197,8 +197,8 @@ var comfyRenamed = []comfyKind{
 	{name: "ACE-Step", signs: []string{"proj_in_conv.weight proj_out_conv.weight time_embed_r."}, why: unknownNames},
 }
 
-// comfyControl are looked at first: a controlnet has many names of the model
-// that it is for.
+// comfyControl are controlnets. ComfyUI looks for them first, because a controlnet has
+// many names of the model that it controls.
 var comfyControl = []comfyKind{
 	{
 		name: "controlnet", why: plainOnly,
@@ -215,8 +215,8 @@ const (
 		visual.pos_embed.weight:embedding model.visual.pos_embed.weight:embedding vision_model.embeddings.position_embedding.weight:embedding lm_head.weight`
 )
 
-// comfyTexts are the text encoders: quantized layers are read in those for
-// which t5xxl_detect and llama_detect look for them.
+// comfyTexts are the text encoders. ComfyUI reads quantized layers in those in which
+// its t5xxl_detect and llama_detect look for them.
 var comfyTexts = []comfyKind{
 	{
 		name: "CLIP text encoder", why: plainOnly,
@@ -248,7 +248,7 @@ var comfyTexts = []comfyKind{
 	},
 }
 
-// comfyOthers are further kinds that are told by their names.
+// comfyOthers are further kinds that names show.
 var comfyOthers = []comfyKind{
 	{name: "MiniMax H3 VAE", signs: []string{"decoder.transformer_blocks.0.scale1 encoder.down.5.block.0.conv1.weight"}},
 	{

@@ -10,17 +10,16 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 )
 
-// ComfyModel is what ComfyUI takes a checkpoint for, by the names of its
-// tensors. nil stands for a model that it does not know by them, of which
-// nothing is said.
+// ComfyModel is the model that ComfyUI recognises by a checkpoint's tensor names. nil
+// is a model that it does not recognise by them; all checks accept it.
 type ComfyModel struct {
 	*comfyKind
-	prefix string // which it strips from the names of a diffusion model
+	prefix string // the prefix that ComfyUI strips from the names of a diffusion model
 	err    error
 }
 
-// RecogniseComfy finds what ComfyUI takes tensors of these names and shapes
-// for, nil if it does not know.
+// RecogniseComfy returns the model that ComfyUI would recognise by tensors of these
+// names and shapes, nil for none.
 func RecogniseComfy(tensors iter.Seq2[string, []int]) *ComfyModel {
 	inv := newNames(tensors)
 	if m := inv.find(comfyControl, ""); m != nil {
@@ -41,7 +40,7 @@ func RecogniseComfy(tensors iter.Seq2[string, []int]) *ComfyModel {
 	return inv.behind(prefix)
 }
 
-// behind finds a diffusion model after a prefix that ComfyUI does not strip.
+// behind looks for a diffusion model after a prefix that ComfyUI does not strip.
 func (inv names) behind(stripped string) *ComfyModel {
 	for _, prefix := range []string{"", "diffusion_model.", "transformer.", "unet.", "model.diffusion_model."} {
 		if prefix == stripped {
@@ -58,7 +57,8 @@ func (inv names) behind(stripped string) *ComfyModel {
 	return nil
 }
 
-// Err says why ComfyUI would not read quantized layers in the model.
+// Err returns why ComfyUI would not read quantized layers in the model, nil if it
+// would.
 func (m *ComfyModel) Err() error {
 	if m == nil {
 		return nil
@@ -66,18 +66,18 @@ func (m *ComfyModel) Err() error {
 	return m.err
 }
 
-// Stored is a quantized layer's weight.
+// Stored describes the stored weight of a quantized layer.
 type Stored struct {
 	Name          string // of the weight
 	Format        string
-	Shape, Packed []int // of the weight, and of the tensor that holds its codes
+	Shape, Packed []int // shape of the weight, and of the tensor that holds its codes
 }
 
-// CheckLayer says why ComfyUI would not read a layer as it is stored, or not
-// know the model for it.
+// CheckLayer returns why ComfyUI would not read a layer as it is stored, or would not
+// recognise the model because of it.
 func (m *ComfyModel) CheckLayer(s Stored) error {
 	if m == nil || m.err != nil {
-		return nil // Err has said so of all
+		return nil // Err reports it for the whole model
 	}
 	name, ok := strings.CutPrefix(s.Name, m.prefix)
 	if !ok {
@@ -99,8 +99,8 @@ func (m *ComfyModel) CheckLayer(s Stored) error {
 	return nil
 }
 
-// checkOutside is that of layers beside the diffusion model of an all-in-one
-// checkpoint: some text encoders alone are read quantized.
+// checkOutside is CheckLayer for layers outside of the diffusion model, in an
+// all-in-one checkpoint. Only some text encoders may be quantized there.
 func (m *ComfyModel) checkOutside(s Stored) error {
 	for _, text := range strings.Fields(m.texts) {
 		if name, ok := strings.CutPrefix(s.Name, "text_encoders."+text+".transformer."); ok {
@@ -110,7 +110,7 @@ func (m *ComfyModel) checkOutside(s Stored) error {
 	return fmt.Errorf("ComfyUI reads it plain: in this checkpoint (%s) it looks for quantized layers %s", m.name, m.places())
 }
 
-// places are where quantized layers are read.
+// places says where in the model ComfyUI reads quantized layers.
 func (m *ComfyModel) places() string {
 	list := []string{"after " + m.prefix}
 	for _, text := range strings.Fields(m.texts) {
@@ -119,8 +119,8 @@ func (m *ComfyModel) places() string {
 	return strings.Join(list, " and ")
 }
 
-// embeddingFormats are those that ComfyUI's embeddings read; others they take
-// for plain numbers.
+// embeddingFormats are the formats that ComfyUI reads in embeddings; it takes codes of
+// any other for plain numbers.
 func embeddingFormats() (names []string) {
 	for _, f := range codec.Formats() {
 		if f.Embeddings != "" {
@@ -144,7 +144,7 @@ func checkModule(other, name, format string) error {
 	return nil
 }
 
-// lookup finds a name in a list of NAME:WHAT.
+// lookup finds the entry for a name in a list of NAME:WHAT.
 func lookup(list, name string) (what string, ok bool) {
 	for entry := range strings.FieldsSeq(list) {
 		pattern, what, _ := strings.Cut(entry, ":")
@@ -155,7 +155,7 @@ func lookup(list, name string) (what string, ok bool) {
 	return "", false
 }
 
-// matchNumbers compares names part by part; # stands for any number.
+// matchNumbers compares names part by part; # in the pattern matches any number.
 func matchNumbers(pattern, name string) bool {
 	for {
 		p, morePattern, ok1 := strings.Cut(pattern, ".")
@@ -170,7 +170,7 @@ func matchNumbers(pattern, name string) bool {
 	}
 }
 
-// names are the tensors of a checkpoint, ascending.
+// names are the tensors of a checkpoint, ascending by name.
 type names []named
 
 type named struct {
@@ -194,8 +194,8 @@ func newNames(tensors iter.Seq2[string, []int]) names {
 	return inv
 }
 
-// prefix is what ComfyUI strips: the one of its three that most names have, else
-// "model.", where a name has it.
+// prefix returns the prefix that ComfyUI strips: of its three, the one that most names
+// have, or else "model." if a name has it.
 func (inv names) prefix() string {
 	most, best := 0, "model."
 	for _, prefix := range []string{"model.diffusion_model.", "model.model.", "net."} {
@@ -209,10 +209,10 @@ func (inv names) prefix() string {
 	return best
 }
 
-// under counts the names that begin so.
+// under counts the names with a prefix.
 func (inv names) under(prefix string) int {
 	from, _ := inv.search(prefix)
-	to, _ := inv.search(strings.TrimSuffix(prefix, ".") + "/") // what follows a dot
+	to, _ := inv.search(strings.TrimSuffix(prefix, ".") + "/") // "/" is the character after "."
 	return to - from
 }
 
@@ -220,7 +220,8 @@ func (inv names) search(name string) (int, bool) {
 	return slices.BinarySearchFunc(inv, name, func(n named, name string) int { return strings.Compare(n.name, name) })
 }
 
-// has looks for a name, the beginning of one, or one with so many rows.
+// has reports whether there is such a name, a beginning of one, or a name with that
+// many rows, see comfyKind.signs.
 func (inv names) has(prefix, name string) bool {
 	name, rows, counted := strings.Cut(name, "=")
 	i, found := inv.search(prefix + name)

@@ -10,17 +10,17 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// InvokeAI reads SDNQ's layers by itself, without sdnq. These are the rules of
-// its loader in 6.14 (invokeai/backend/quantization/sdnq): which files and keys
+// InvokeAI reads SDNQ's layers with a loader of its own, without sdnq. This file has
+// the rules of release 6.14 (invokeai/backend/quantization/sdnq): which files and keys
 // it trusts, and what it does with the tensors.
 
-// invokeAIClasses are the models for which it has such a loader.
+// invokeAIClasses are the model classes that its loader supports.
 var invokeAIClasses = []string{
 	"FluxTransformer2DModel", "Flux2Transformer2DModel", "ZImageTransformer2DModel",
 	"CLIPTextModel", "T5EncoderModel", "Qwen3ForCausalLM", "AutoencoderKL", "AutoencoderKLFlux2",
 }
 
-// reading is how it takes a layer's codes.
+// reading is how InvokeAI interprets a layer's codes.
 type reading string
 
 const (
@@ -29,13 +29,13 @@ const (
 	asCodes reading = "the stored numbers times their scales"
 )
 
-// invokeAIReadings are the dtypes that it knows by name; others it takes by how
+// invokeAIReadings are the dtypes that it knows by name; it interprets others by how
 // they are stored.
 var invokeAIReadings = map[string]reading{"uint4": asUint4, "int4": asUint4, "uint5": asInt5, "int5": asInt5, "int8": asCodes, "uint8": asCodes}
 
-// readAs is what it takes a layer for: what modules_dtype_dict lists it as,
-// else what weights_dtype says, where that has fewer than eight bits, else what
-// the shapes look like.
+// readAs returns how it interprets a layer: by the dtype for which modules_dtype_dict
+// lists the layer, else by weights_dtype if that has fewer than eight bits, else by the
+// shapes.
 func readAs(l SDNQLayer) reading {
 	if r, ok := invokeAIReadings[l.Listed]; ok {
 		return r
@@ -44,12 +44,12 @@ func readAs(l SDNQLayer) reading {
 		return r
 	}
 	if s := l.Scheme; s.Dtype.Storage == safetensors.U8 && s.GroupSize == -1 && slices.Contains([]int{16, 32, 64, 128}, s.Shape()[len(s.Shape())-1]) {
-		return asUint4 // as wide as two codes a byte and one of its groups would be
+		return asUint4 // the width looks like that of a group of packed codes
 	}
 	return asCodes
 }
 
-// checkInvokeAI says why it would not load a layer, or restore other values.
+// checkInvokeAI returns why it would not load a layer, or would restore other values.
 func checkInvokeAI(l SDNQLayer) error {
 	s := l.Scheme
 	scale, zero, _ := s.DoubleQuant()
@@ -90,7 +90,7 @@ func checkReading(l SDNQLayer, read reading) error {
 	return nil
 }
 
-// untold says what would tell it a dtype.
+// untold says where InvokeAI would look for the layer's dtype.
 func (l SDNQLayer) untold() string {
 	if l.Global == "" {
 		return "it looks in quantization_config.json beside the weights, which `For` invokeai writes"
@@ -100,8 +100,8 @@ func (l SDNQLayer) untold() string {
 
 const invokeAILoads = "uint4 and int5, and int8, uint8, float8_e4m3fn and float8_e5m2 without groups"
 
-// plainCodes: numbers that it multiplies as they are stored, in the weight's
-// shape.
+// plainCodes returns an error unless the layer is stored as numbers in the weight's
+// shape, which InvokeAI multiplies by the scales as they are.
 func plainCodes(s *sdnq.Scheme) error {
 	switch {
 	case !storedAsValues(s.Dtype):
@@ -112,7 +112,8 @@ func plainCodes(s *sdnq.Scheme) error {
 	return nil
 }
 
-// storedAsValues reports whether a tensor holds what a dtype's codes are worth.
+// storedAsValues reports whether codes of a dtype are stored as the numbers that they
+// represent.
 func storedAsValues(t *dtype.Type) bool {
 	if t.Class == dtype.Integer {
 		return t.Bits == 8 || t.Bits == 16
@@ -120,7 +121,7 @@ func storedAsValues(t *dtype.Type) bool {
 	return t.Class == dtype.Native
 }
 
-// invokeAIDtype reports whether it loads a dtype at all.
+// invokeAIDtype reports whether InvokeAI loads a dtype at all.
 func invokeAIDtype(t *dtype.Type) bool {
 	return t.Name == string(asUint4) || t.Name == string(asInt5) || storedAsValues(t)
 }

@@ -9,13 +9,12 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// MayCopy reports whether [Writer.Copy] can leave the copying to the system, as far
-// as is known.
+// MayCopy reports whether the system may be able to do the copying of [Writer.Copy].
 func (w *Writer) MayCopy() bool { return prompt.CanCopy && w.file != nil && !w.refused.Load() }
 
-// Copy has the system copy n bytes of a tensor, beginning off bytes into it, which lie
-// at place from of src, and returns how many it has: none where it does not copy
-// between the two files.
+// Copy has the system copy n bytes of a tensor's body, beginning off bytes into it,
+// from offset from of src. It returns how many bytes it has copied: 0 if the system
+// cannot copy between the two files.
 func (w *Writer) Copy(t safetensors.Tensor, off int64, n int, src *os.File, from int64) (copied int, err error) {
 	i, at, err := w.locate(t, 0, n, off)
 	if err != nil || !w.MayCopy() {

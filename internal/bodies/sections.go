@@ -8,31 +8,31 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// Sections are parts of bodies, of one file or several, that are written
-// together: those that lie side by side in one call, whatever the order in
-// which they were added. The zero value is ready, and is used again and again.
+// Sections collects parts of bodies, of one or several files, to write them together.
+// Adjacent ones are written in one call, in whatever order they were added. The zero
+// value is ready, and is reusable after each Write.
 type Sections struct {
 	list   []section
 	joined []byte
-	next   int // the tensor that is most likely added next
+	next   int // index of the tensor that is likely to be added next
 }
 
 type section struct {
 	to   *Writer
 	body int   // index of the tensor in the header
-	at   int64 // in the file
+	at   int64 // offset in the file
 	data []byte
 }
 
 const (
-	// mostJoined bounds what is copied together for one call.
+	// mostJoined is the most bytes that are copied together for one call.
 	mostJoined = 256 << 10
-	// wholeCall is a size from which on a call of its own costs less than a copy.
+	// wholeCall is the size from which a call of its own costs less than copying.
 	wholeCall = 64 << 10
 )
 
-// Add puts in what [Writer.WriteSection] would write at once, with the same
-// errors. p must stay as it is until Write.
+// Add adds a section for Write to write. It returns the same errors as
+// [Writer.WriteSection]. p must not change until then.
 func (s *Sections) Add(w *Writer, t safetensors.Tensor, p []byte, off int64) error {
 	body, at, err := w.locate(t, s.next, len(p), off)
 	if err == nil {
@@ -41,8 +41,7 @@ func (s *Sections) Add(w *Writer, t safetensors.Tensor, p []byte, off int64) err
 	return err
 }
 
-// Write writes all sections and takes them out. Of the files it is not said in
-// which order they are written.
+// Write writes all sections and empties s. The order of the files is not defined.
 func (s *Sections) Write() error {
 	if len(s.list) > 1 {
 		slices.SortFunc(s.list, func(a, b section) int {
@@ -60,7 +59,7 @@ func (s *Sections) Write() error {
 	return nil
 }
 
-// oneCall is how many of the first sections a single call should write.
+// oneCall returns how many of the first sections to write in one call.
 func oneCall(list []section) int {
 	bytes := 0
 	for i, next := range list {
@@ -76,7 +75,7 @@ func oneCall(list []section) int {
 	return len(list)
 }
 
-// write writes sections that lie side by side.
+// write writes adjacent sections in one call.
 func (s *Sections) write(list []section) error {
 	first := list[0]
 	data, whole := adjacent(list)
@@ -96,8 +95,8 @@ func (s *Sections) write(list []section) error {
 	return nil
 }
 
-// adjacent returns the data of all sections if it lies side by side in memory,
-// each within the capacity of what goes before.
+// adjacent returns the data of all sections as one slice if it is adjacent in memory
+// and each slice has the capacity to reach the next.
 func adjacent(list []section) (all []byte, whole bool) {
 	all = list[0].data
 	for _, next := range list[1:] {

@@ -1,6 +1,6 @@
-// Package bodies puts the bodies of tensors into files as they come: in few calls,
-// whatever the order, and by the system where it copies between files. What it writes
-// is what a [safetensors.Writer] does.
+// Package bodies writes the bodies of tensors as they come, in any order, with few
+// calls, and by the system's own copying between files where that exists. The files are
+// the same as those of a [safetensors.Writer].
 package bodies
 
 import (
@@ -17,22 +17,22 @@ import (
 )
 
 // Writer writes a file section by section, each at its final offset, and counts the
-// bytes of each body. It is safe for concurrent use on different sections if what it
-// writes to is.
+// bytes of each body. Different sections can be written concurrently if the underlying
+// [io.WriterAt] allows that.
 type Writer struct {
 	w       io.WriterAt
-	file    *os.File // w if it is one
+	file    *os.File // the underlying file, nil if it is none
 	header  *safetensors.Header
-	written []atomic.Int64 // bytes per tensor, as header.Tensors
-	number  int64          // tells writers apart
-	refused atomic.Bool    // the system does not copy to the file
+	written []atomic.Int64 // bytes written per tensor of header.Tensors
+	number  int64          // sorts sections by their writer
+	refused atomic.Bool    // the system has refused to copy to the file
 	begun   atomic.Bool    // the header is written
 }
 
 var writers atomic.Int64
 
-// NewWriter is for a file with a header of [safetensors.NewHeader], which is left to
-// [Writer.WriteHeader].
+// NewWriter returns a writer of the bodies for a header of [safetensors.NewHeader]. The
+// header itself is written by [Writer.WriteHeader].
 func NewWriter(w io.WriterAt, h *safetensors.Header) *Writer {
 	file, isFile := w.(*os.File)
 	if isFile {
@@ -41,7 +41,7 @@ func NewWriter(w io.WriterAt, h *safetensors.Header) *Writer {
 	return &Writer{w: w, file: file, header: h, written: make([]atomic.Int64, len(h.Tensors)), number: writers.Add(1)}
 }
 
-// WriteHeader writes what comes before the bodies.
+// WriteHeader writes the header: all that comes before the bodies.
 func (w *Writer) WriteHeader() error {
 	if _, err := w.header.WriteTo(io.NewOffsetWriter(w.w, 0)); err != nil {
 		return fmt.Errorf("write header: %w", err)
@@ -66,8 +66,8 @@ func (w *Writer) WriteSection(t safetensors.Tensor, p []byte, off int64) error {
 
 var errForeign = errors.New("is not in the header")
 
-// locate returns which tensor of the header t is, likely that one, and where in
-// the file n bytes lie that begin off bytes into it.
+// locate returns the index of t in the header, trying likely first, and the offset in
+// the file of n bytes that begin off bytes into t.
 func (w *Writer) locate(t safetensors.Tensor, likely, n int, off int64) (i int, at int64, err error) {
 	i, ok := w.find(t, likely)
 	if !ok {
@@ -79,8 +79,8 @@ func (w *Writer) locate(t safetensors.Tensor, likely, n int, off int64) (i int, 
 	return i, at, nil
 }
 
-// find returns which tensor of the header t is, by its offset: of tensors without
-// bytes several have the same.
+// find returns the index of t in the header. It searches by offset; tensors without
+// bytes may share one.
 func (w *Writer) find(t safetensors.Tensor, likely int) (int, bool) {
 	all := w.header.Tensors
 	is := func(i int) bool { return i < len(all) && all[i].Offset == t.Offset }
@@ -96,9 +96,9 @@ func (w *Writer) find(t safetensors.Tensor, likely int) (int, bool) {
 	return 0, false
 }
 
-// Finish makes sure that the header is written and each body complete: the error, a
-// [safetensors.ErrIncomplete], names the first tensor in file order that is not. It
-// does not close or sync what it wrote to.
+// Finish makes sure that the header is written and each body complete. The error is
+// [safetensors.ErrIncomplete] and names the first tensor, in file order, that is not.
+// It does not close or sync the file.
 func (w *Writer) Finish() error {
 	if !w.begun.Load() {
 		return fmt.Errorf("%w: the header is not written", safetensors.ErrIncomplete)

@@ -28,11 +28,11 @@ type Tensor struct {
 
 // Checkpoint is what a source holds. Its fields must not be changed.
 type Checkpoint struct {
-	Tree    source.Tree // that holds it
+	Tree    source.Tree // the files among which the source lies
 	Path    string      // as given to Open
 	Dir     string      // folder of the weights
 	IsDir   bool        // Path is a folder
-	Sharded bool        // the weights are a set of shards, be it a set of one
+	Sharded bool        // the weights are a set of shards, even if of one
 	// Index is the file name of the weight index, empty if there is none.
 	Index string
 	// Shards are the weight files, in the order of ShardNames. Read them with
@@ -40,21 +40,21 @@ type Checkpoint struct {
 	Shards     []*Shard
 	ShardNames []string // slash paths relative to Dir, ascending
 	Tensors    []Tensor // ascending by name
-	// Metadata is that of the file. For shards it has the keys on which all
-	// shards that have them agree, and is nil if no shard has metadata.
+	// Metadata is the metadata of the file. For shards it has the keys whose values are
+	// equal in all shards that have the key, and is nil if no shard has metadata.
 	Metadata map[string]string
 	// IndexMetadata is the "metadata" of the index, nil if there is none.
 	IndexMetadata map[string]json.RawMessage
 	// Config is the config.json beside the weights, nil if there is none.
 	Config pyjson.Object
-	// Explicit says that the config names the weights.
+	// Explicit says that the config itself names the file of the weights.
 	Explicit bool
-	// Part is which shard of how many Path is, nil if it is not one alone.
+	// Part is set if Path is one shard of a set: its number and their count.
 	Part *Part
-	// Witness has the files beside the shards that were read.
+	// Witness remembers the files beside the shards that were read.
 	Witness Witness
 
-	whole string // path of the source that it is a part of, "" for none
+	whole string // path of the source of which this is a part, "" if it is no part
 	set   *set
 	open  openSet
 }
@@ -63,12 +63,12 @@ type Checkpoint struct {
 type Part struct{ Number, Of int }
 
 // Open reads the inventory of a source: a .safetensors file, a weight index
-// (*.safetensors.index.json), or a folder that holds either. A source that is
-// not as it should be is an [ErrSource].
+// (*.safetensors.index.json), or a folder that holds either. The error is [ErrSource]
+// if the source is not a valid checkpoint.
 func Open(s source.Source) (*Checkpoint, error) { return open(newCheckpoint(s)) }
 
-// OpenPart is Open of a folder of a source, "" for all of it. Links among its
-// other files may lead to whatever lies in the source.
+// OpenPart opens a folder of a source, "" for the whole source. Links among the
+// folder's other files may lead anywhere within the source.
 func OpenPart(s source.Source, folder string) (*Checkpoint, error) {
 	c := newCheckpoint(s.In(folder))
 	if folder != "" {
@@ -81,10 +81,10 @@ func newCheckpoint(s source.Source) *Checkpoint {
 	return &Checkpoint{Tree: s.Tree, Path: s.Path, Witness: Witness{Tree: s.Tree}}
 }
 
-// beside is the path of a file beside the weights.
+// beside returns the path of a file beside the weights.
 func (c *Checkpoint) beside(name string) string { return c.Tree.Join(c.Dir, name) }
 
-// Beside is a file beside the weights.
+// Beside returns a file beside the weights.
 func (c *Checkpoint) Beside(name string) source.Source {
 	return source.Source{Tree: c.Tree, Path: c.beside(name)}
 }
@@ -109,12 +109,13 @@ func (c *Checkpoint) load() error {
 	}
 	c.Metadata = mergeMetadata(c.Shards)
 	for _, f := range c.Shards {
-		f.header.Tensors = nil // c.Tensors has them
+		f.header.Tensors = nil // c.Tensors holds them now
 	}
 	return nil
 }
 
-// openAll opens all shards, those of an index while the rest of it is read.
+// openAll opens all shards. Shards that an index lists are opened while the rest of the
+// index is still being read.
 func (c *Checkpoint) openAll() (idx *index, err error) {
 	opening := newOpening(c.openShard)
 	for _, name := range c.ShardNames {
@@ -142,8 +143,8 @@ func (c *Checkpoint) list(idx *index) error {
 	return c.compare(idx)
 }
 
-// follow takes the tensors in the order of the index, as far as the shards have
-// the same: if all of them, there is nothing to be sorted or compared.
+// follow lists the tensors in the order of the index. It reports true if the shards
+// have the same tensors in that order: then nothing needs sorting or comparing.
 func (c *Checkpoint) follow(idx *index) bool {
 	left, numbers := make([][]safetensors.Tensor, len(c.Shards)), make(map[string]int, len(c.Shards))
 	n := 0
@@ -169,7 +170,7 @@ func (c *Checkpoint) follow(idx *index) bool {
 	return true
 }
 
-// collect gathers the tensors of all shards, each name once.
+// collect gathers the tensors of all shards; a name in two shards is an error.
 func (c *Checkpoint) collect() error {
 	n := 0
 	for _, f := range c.Shards {
@@ -191,8 +192,8 @@ func (c *Checkpoint) collect() error {
 	return nil
 }
 
-// sorted returns tensors by name, and by shard where names are the same. It
-// sorts their places: tensors themselves are long.
+// sorted returns tensors by name, and by shard where names are the same. It sorts their
+// positions, because a Tensor is large to move.
 func sorted(tensors []Tensor) []Tensor {
 	byName := func(a, b Tensor) int { return strings.Compare(a.Name, b.Name) }
 	if slices.IsSortedFunc(tensors, byName) {
@@ -212,13 +213,14 @@ func sorted(tensors []Tensor) []Tensor {
 	return all
 }
 
-// compare makes sure that the index and the shards say the same.
+// compare makes sure that the index and the shards list the same tensors in the same
+// files.
 func (c *Checkpoint) compare(idx *index) error {
 	path := c.beside(c.Index)
 	tensors := c.Tensors
 	for _, e := range idx.entries {
 		if len(tensors) > 0 && tensors[0].Name < e.tensor {
-			break // not listed
+			break // a tensor that the index does not list
 		}
 		if len(tensors) == 0 || tensors[0].Name > e.tensor {
 			return usage.SourceErrorf("%s: maps tensor %.200q to %q, which does not hold it", path, e.tensor, e.file)
@@ -234,7 +236,7 @@ func (c *Checkpoint) compare(idx *index) error {
 	return nil
 }
 
-// mergeMetadata keeps the keys on which the files that have them agree.
+// mergeMetadata keeps the keys whose values are equal in all files that have the key.
 func mergeMetadata(files []*Shard) map[string]string {
 	var merged map[string]string
 	disputed := map[string]bool{}
@@ -267,7 +269,7 @@ func (c *Checkpoint) loadConfig() error {
 	return nil
 }
 
-// ReadBeside reads a file beside the weights, nil if there is none.
+// ReadBeside reads a file beside the weights; it returns nil if there is none.
 func (c *Checkpoint) ReadBeside(name string) ([]byte, error) {
 	text, err := c.Witness.ReadFile(c.beside(name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -276,11 +278,11 @@ func (c *Checkpoint) ReadBeside(name string) ([]byte, error) {
 	return text, err
 }
 
-// root is the folder that links must not leave.
+// root returns the folder that links must not leave.
 func (c *Checkpoint) root() string { return cmp.Or(c.whole, c.Dir) }
 
-// Stem is the loader's own name for the weights, that of shards without their
-// numbers.
+// Stem returns the name under which loaders look for the weights: the file name without
+// its ending and without the numbers of shards.
 func (c *Checkpoint) Stem() string {
 	if c.set.variant == "" {
 		return c.set.stem
@@ -288,15 +290,15 @@ func (c *Checkpoint) Stem() string {
 	return c.set.stem + "." + c.set.variant
 }
 
-// Variant is what a loader must be asked for to take the weights, "" where it
-// takes them of itself.
+// Variant returns the variant that a loader must be asked for to find the weights, such
+// as "fp16", and "" if it finds them without being asked.
 func (c *Checkpoint) Variant() string { return c.set.variant }
 
-// Named is the file of a folder that its loader looks for: the weights or their
-// index.
+// Named returns the file name that loaders look for in the folder: that of the weights
+// or of their index.
 func (c *Checkpoint) Named() string { return c.set.files[0] }
 
-// IndexName is the name under which loaders look for an index of the weights.
+// IndexName returns the file name under which loaders look for an index of the weights.
 func (c *Checkpoint) IndexName() string {
 	if c.set.variant == "" {
 		return c.set.stem + indexSuffix
@@ -304,7 +306,7 @@ func (c *Checkpoint) IndexName() string {
 	return c.set.stem + weightSuffix + ".index." + c.set.variant + ".json"
 }
 
-// Unchanged is an [ErrSource] if a file that was read is not what it was.
+// Unchanged returns an [ErrSource] if a file that was read has changed since.
 func (c *Checkpoint) Unchanged() error {
 	for _, f := range c.Shards {
 		if err := unchanged(c.Tree, f.path, f.info); err != nil {
@@ -314,8 +316,9 @@ func (c *Checkpoint) Unchanged() error {
 	return c.Witness.Unchanged()
 }
 
-// IsModel reports whether a folder was named, or an index for all of it; what stands beside a single file
-// may be anything's.
+// IsModel reports whether the source is a folder or a weight index, so that the files
+// beside the weights belong to the model. Files beside a single file may belong to
+// anything.
 func (c *Checkpoint) IsModel() bool { return c.IsDir || c.Index != "" }
 
 // Lookup returns the tensor of that name.
@@ -327,7 +330,7 @@ func (c *Checkpoint) Lookup(name string) (Tensor, bool) {
 	return c.Tensors[i], true
 }
 
-// Under returns the tensors whose names begin so, a part of c.Tensors.
+// Under returns the tensors whose names begin with the prefix, as a part of c.Tensors.
 func (c *Checkpoint) Under(prefix string) []Tensor {
 	from, _ := c.search(prefix)
 	to := from
@@ -337,7 +340,8 @@ func (c *Checkpoint) Under(prefix string) []Tensor {
 	return c.Tensors[from:to:to]
 }
 
-// search returns where the tensor of that name is, or would be.
+// search returns the position of the tensor of that name in c.Tensors, or the position
+// where it would stand.
 func (c *Checkpoint) search(name string) (int, bool) {
 	return slices.BinarySearchFunc(c.Tensors, name, func(t Tensor, name string) int {
 		return strings.Compare(t.Name, name)
@@ -360,17 +364,16 @@ func (c *Checkpoint) ReadSection(t Tensor, p []byte, off int64) error {
 	return errors.Join(asSource(err), c.open.release(t.Shard, c.Shards))
 }
 
-// CopySection copies n bytes of t, beginning off bytes into it, to the same
-// place in tensor dst of a file that is being written, through the program only where
-// the system does not copy. t is one that a shard holds. Errors are those of ReadSection
-// and of writing.
+// CopySection copies n bytes of t, beginning off bytes into it, to the same offset in
+// tensor dst of a file that is being written. The system copies them if it can, else
+// they are read and written. t must lie in a shard. Errors are those of ReadSection and of writing.
 func (c *Checkpoint) CopySection(t Tensor, to *bodies.Writer, dst safetensors.Tensor, off int64, n int) error {
 	c.open.use(t.Shard)
 	err := c.Shards[t.Shard].copySection(t.Tensor, to, dst, off, n)
 	return errors.Join(asSource(err), c.open.release(t.Shard, c.Shards))
 }
 
-// File is the path of the file that holds t, for messages.
+// File returns the path of the file that holds t, for messages.
 func (c *Checkpoint) File(t Tensor) string { return c.Shards[t.Shard].path }
 
 // Close closes the weight files.
@@ -384,7 +387,7 @@ func (c *Checkpoint) Close() error {
 	return errors.Join(errs...)
 }
 
-// BytesOf is the size of tensors.
+// BytesOf returns the total size of tensors in bytes.
 func BytesOf(tensors []Tensor) (n int64) {
 	for _, t := range tensors {
 		n += t.Size

@@ -8,13 +8,13 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// ErrSource says that a source is not the checkpoint it should be. Errors that
-// are not of this kind come from the operating system.
+// ErrSource says that a source is not a valid checkpoint. Errors of other kinds come
+// from the operating system.
 var ErrSource = usage.ErrSource
 
-// asSource marks what the files themselves are to blame for.
+// asSource turns an error that the files themselves cause into an [ErrSource].
 func asSource(err error) error {
-	if errors.Is(err, safetensors.ErrFormat) || errors.Is(err, io.ErrUnexpectedEOF) { // or has become shorter
+	if errors.Is(err, safetensors.ErrFormat) || errors.Is(err, io.ErrUnexpectedEOF) { // the latter if the file became shorter
 		return usage.Source(err)
 	}
 	return err

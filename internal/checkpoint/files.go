@@ -10,18 +10,18 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// MaxText is the most bytes that a JSON file beside weights may have: that of a
-// header, which says more about each tensor.
+// MaxText is the most bytes that a JSON file beside weights may have. It is the limit
+// of a safetensors header, which says more about each tensor than such a file.
 const MaxText = 100_000_000
 
-// ReadFile reads a small file of a user's. A FIFO, a device, and what does not end
-// is an [ErrSource]: reading one might never come back.
+// ReadFile reads a small file that a user named. A FIFO, a device, or a file of more
+// than most bytes is an [ErrSource], because reading one might never end.
 func ReadFile(path string, most int64) ([]byte, error) {
 	one := source.Path(path)
 	return source.ReadFile(one.Tree, path, most)
 }
 
-// Witness remembers files of a tree as they were when they were read. It is safe for
+// Witness remembers what files of a tree were like when they were read. It is safe for
 // concurrent use.
 type Witness struct {
 	Tree source.Tree
@@ -29,7 +29,7 @@ type Witness struct {
 	seen map[string]fs.FileInfo
 }
 
-// See remembers a file, unless it does already.
+// See remembers a file as it was when it was first seen.
 func (w *Witness) See(path string, info fs.FileInfo) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -41,7 +41,7 @@ func (w *Witness) See(path string, info fs.FileInfo) {
 	}
 }
 
-// ReadFile is [ReadFile] of a file that is remembered.
+// ReadFile reads a file of at most [MaxText] bytes and remembers it.
 func (w *Witness) ReadFile(path string) ([]byte, error) {
 	if info, err := w.Tree.Stat(path); err == nil {
 		w.See(path, info)
@@ -49,8 +49,8 @@ func (w *Witness) ReadFile(path string) ([]byte, error) {
 	return source.ReadFile(w.Tree, path, MaxText)
 }
 
-// Unchanged is an [ErrSource] if a file is not what it was: another one, of
-// another size, or written to.
+// Unchanged returns an [ErrSource] if a remembered file was replaced, changed its size,
+// or was written to.
 func (w *Witness) Unchanged() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

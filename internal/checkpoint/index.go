@@ -20,8 +20,8 @@ type index struct {
 	metadata map[string]json.RawMessage
 }
 
-// readIndex reads the index and tells of each file in it as soon as it meets it,
-// perhaps several times, though the index may yet turn out to be refused.
+// readIndex reads the index. It calls found for each file as soon as the index names
+// it, perhaps several times for one file, and even if the index later proves invalid.
 func (c *Checkpoint) readIndex(found func(file string)) (*index, error) {
 	path := c.beside(c.Index)
 	f, err := c.Tree.Open(path)
@@ -42,11 +42,11 @@ func (c *Checkpoint) readIndex(found func(file string)) (*index, error) {
 	return x, nil
 }
 
-// byteOrderMark is what some editors put before a text.
+// byteOrderMark is what some editors write at the beginning of a text file.
 const byteOrderMark = "\ufeff"
 
-// parseIndex reads an index and makes sure that it names plain files below its
-// own folder, as do those that found is told of.
+// parseIndex reads an index and makes sure that it names only files below its own
+// folder. That holds for every name that found is called with, too.
 func parseIndex(text string, found func(file string)) (*index, error) {
 	switch {
 	case len(text) > MaxText:
@@ -93,7 +93,7 @@ func (x *index) member(p *indexParser, key string, found func(file string)) (err
 	return err
 }
 
-// check refuses an index of nothing and files outside its folder.
+// check refuses an index that lists no tensors or that names files outside its folder.
 func (x *index) check() error {
 	if len(x.entries) == 0 {
 		return errors.New("weight_map lists no tensors")
@@ -111,8 +111,8 @@ func (x *index) check() error {
 
 var driveLetter = regexp.MustCompile(`^[A-Za-z]:`)
 
-// checkShardName refuses names that lead out of the folder on any system, or
-// that could name one file in two ways.
+// checkShardName refuses names that lead out of the folder on any system, and names of
+// which two spellings could mean one file.
 func checkShardName(file string) error {
 	switch {
 	case path.IsAbs(file), driveLetter.MatchString(file), strings.ContainsAny(file, "\\\x00"),
@@ -126,8 +126,8 @@ func checkShardName(file string) error {
 	return nil
 }
 
-// checkValue makes sure that a value has no duplicate keys, of which
-// encoding/json would silently keep the last.
+// checkValue makes sure that a value has no duplicate keys, because encoding/json would
+// silently keep the last of them.
 func checkValue(dec *json.Decoder, depth int) error {
 	const deepest = 100
 	if depth > deepest {
@@ -163,7 +163,7 @@ func checkKey(dec *json.Decoder, keys map[string]bool) error {
 	if err != nil {
 		return malformed(err)
 	}
-	key, _ := token.(string) // the decoder accepts no other
+	key, _ := token.(string) // the decoder accepts only strings as keys
 	if keys[key] {
 		return duplicate(key)
 	}

@@ -10,20 +10,20 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// bounds are where the links of a folder may lead: into it, and into the cache
-// that a hub's client keeps it in. Whatever a link leads to is copied into the
-// output, which may be published: a cloned repository must not have a private
-// file in it.
+// bounds are the places that links of a folder may lead to: the folder itself, and the
+// cache of a hub's client if the folder lies in one. The target of a link is copied
+// into the output, which may be published: a cloned repository must not be able to pull
+// a private file into it.
 type bounds struct {
-	root  string // the folder, links followed
-	blobs string // of the cache that the folder lies in, "" for none
+	root  string // the folder, with its own links resolved
+	blobs string // blob folder of the cache in which the folder lies, "" if in none
 }
 
-// hubFolder is the name of a repository's folder in a cache.
+// hubFolder matches the name of a repository's folder in a hub's cache.
 var hubFolder = regexp.MustCompile(`^(models|datasets|spaces)--.+`)
 
-// hubBlob is a file of any cache. Who knows its name, a hash of its content,
-// knows the content.
+// hubBlob matches the path of a blob in any hub cache. A link to one gives nothing
+// away: its name is a hash of its content, so whoever knows the name knows the content.
 var hubBlob = regexp.MustCompile(`[/\\](models|datasets|spaces)--[^/\\]+[/\\]blobs[/\\]([0-9a-f]{40}|[0-9a-f]{64})$`)
 
 func boundsOf(dir string) (bounds, error) {
@@ -40,7 +40,7 @@ func boundsOf(dir string) (bounds, error) {
 	return b, err
 }
 
-// check refuses a link that leads out of the bounds or nowhere.
+// check refuses a link that leads outside of the bounds or to nothing.
 func (b bounds) check(link string) error {
 	target, err := filepath.EvalSymlinks(link)
 	switch {

@@ -20,10 +20,10 @@ const (
 	configFile   = "config.json"
 )
 
-// PipelineFile names the components of a diffusers pipeline.
+// PipelineFile is the file that names the components of a diffusers pipeline.
 const PipelineFile = "model_index.json"
 
-// plainly is the error of a path without the name of the system's call.
+// plainly drops the name of the system call from the error of a path.
 func plainly(err error) error {
 	if call, ok := errors.AsType[*fs.PathError](err); ok {
 		return fmt.Errorf("%s: %w", call.Path, call.Err)
@@ -31,8 +31,7 @@ func plainly(err error) error {
 	return err
 }
 
-// locate finds the weights that c.Path stands for, and reads the config beside
-// them.
+// locate finds the weights that c.Path names, and reads the config beside them.
 func (c *Checkpoint) locate() error {
 	info, err := c.Tree.Stat(c.Path)
 	if err != nil {
@@ -57,15 +56,15 @@ func (c *Checkpoint) locate() error {
 	case s.kind == numbered && s.of > 1:
 		c.Part = &Part{number, s.of}
 	}
-	if s.kind != indexed { // alone, whatever its name
+	if s.kind != indexed { // read alone, even if its name is that of a shard
 		s.kind = single
 	}
 	c.take(&s)
 	return c.loadConfig()
 }
 
-// straight is a folder that can be cleaned: of a path that goes up behind a link, the
-// system and [filepath.Clean] make different ones.
+// straight returns a path of the folder that means the same to the system and to
+// [filepath.Clean]. They disagree about a path in which ".." follows a link.
 func straight(folder string) string {
 	a, errA := os.Stat(folder)
 	b, errB := os.Stat(filepath.Clean(folder))
@@ -78,7 +77,7 @@ func straight(folder string) string {
 	return folder
 }
 
-// take makes a set the checkpoint's weights.
+// take makes the set the weights of the checkpoint.
 func (c *Checkpoint) take(s *set) {
 	c.set = s
 	c.Sharded = s.kind != single
@@ -118,8 +117,8 @@ func isPickle(name string) bool {
 	return false
 }
 
-// locateInDir takes what the config names, else what the loader of the folder
-// does.
+// locateInDir takes the weights that the config names, or else those that the folder's
+// loader would take.
 func (c *Checkpoint) locateInDir() error {
 	c.Dir, c.IsDir = c.Path, true
 	if c.Tree.OnDisk() {
@@ -153,8 +152,8 @@ func (c *Checkpoint) locateInDir() error {
 	return err
 }
 
-// fileNames are the names in dir that are neither folders nor hidden, ascending.
-// Links count: model caches are made of them.
+// fileNames returns the names in dir, ascending, without folders and hidden files.
+// Links are included: model caches consist of them.
 func fileNames(t source.Tree, dir string) ([]string, error) {
 	entries, err := t.ReadDir(dir)
 	if err != nil {
@@ -169,13 +168,13 @@ func fileNames(t source.Tree, dir string) ([]string, error) {
 	return names, nil
 }
 
-// HoldsWeights reports whether a folder has weights that are read.
+// HoldsWeights reports whether a folder has weights that can be read.
 func HoldsWeights(folder source.Source) (bool, error) {
 	names, err := fileNames(folder.Tree, folder.Path)
 	return len(setsOf(names)) > 0, err
 }
 
-// ListNames is names as they appear in messages.
+// ListNames joins names for a message.
 func ListNames(names []string) string {
 	const most = 8
 	if len(names) <= most {
@@ -198,8 +197,8 @@ func (c *Checkpoint) noWeights(names []string) error {
 	return usage.SourceErrorf("%s: no %s file in the folder", c.Dir, weightSuffix)
 }
 
-// cacheError says what to take of a repository's folder in a hub's cache, nil
-// where the folder is none.
+// cacheError tells the user which folder to name in place of a repository's folder in a
+// hub's cache. It returns nil for any other folder.
 func cacheError(dir string) error {
 	snapshots := filepath.Join(dir, "snapshots")
 	if filepath.Base(dir) == "snapshots" {

@@ -7,10 +7,10 @@ import (
 	"github.com/tensorpress/tensorpress/internal/source"
 )
 
-// magic is how files of another kind begin.
+// magic is the beginning of a file of another format.
 type magic struct {
 	at    int
-	begin string // a pattern of bytes
+	begin string // a regular expression, one character per byte
 	what  string
 }
 
@@ -21,7 +21,7 @@ const (
 	again     = "download it again"
 )
 
-// magics are what people find under a .safetensors name.
+// magics are the other formats that people save under a .safetensors name.
 var magics = []magic{
 	{0, `GGUF`, "a GGUF file: " + startOver},
 	{0, `(lmgg|ggml|tjgg|fmgg|algg)`, "a GGML file: " + startOver},
@@ -49,7 +49,8 @@ var magics = []magic{
 	{0, `\x00{16}`, "nothing but zeros at its beginning: a download that was not finished: " + again},
 }
 
-// patterns are those of magics, for text of which each character is a byte.
+// patterns are the compiled magics. They match text in which each character stands for
+// one byte, see latin1.
 var patterns = compileMagics()
 
 func compileMagics() (all []*regexp.Regexp) {
@@ -59,12 +60,12 @@ func compileMagics() (all []*regexp.Regexp) {
 	return all
 }
 
-// ours is how a safetensors file begins: a length that leaves half of its bytes
-// empty, and JSON.
+// ours matches the beginning of a safetensors file: a length whose upper four bytes are
+// zero, then JSON.
 var ours = regexp.MustCompile(`^(?s:....\x00{4}\{)`)
 
-// foreignContent says what a file is that is no safetensors file, "" where its
-// beginning does not tell or is that of one.
+// foreignContent names the format of a file that is not safetensors. It returns "" if
+// the file begins as a safetensors file or as none that is known.
 func foreignContent(t source.Tree, path string) string {
 	begin, err := source.Begin(t, path, 512)
 	switch {
@@ -74,7 +75,7 @@ func foreignContent(t source.Tree, path string) string {
 		return "empty: " + again
 	}
 	text := latin1(begin)
-	if ours.MatchString(text) { // damaged
+	if ours.MatchString(text) { // a safetensors file, perhaps damaged
 		return ""
 	}
 	for i, m := range magics {
@@ -85,7 +86,7 @@ func foreignContent(t source.Tree, path string) string {
 	return ""
 }
 
-// latin1 is bytes as text in which each is a character.
+// latin1 turns bytes into text with one character per byte.
 func latin1(b []byte) string {
 	var s strings.Builder
 	for _, c := range b {
@@ -94,7 +95,7 @@ func latin1(b []byte) string {
 	return s.String()
 }
 
-// offset is where the character of that number begins.
+// offset returns the byte at which character number n of text begins.
 func offset(text string, n int) int {
 	for i := range text {
 		if n == 0 {

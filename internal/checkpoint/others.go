@@ -13,25 +13,25 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// bookkeeping are folders that tools keep beside a model: a copy of a
-// checkpoint does not have them.
+// bookkeeping are folders in which tools keep records beside a model. They are not
+// copied with a checkpoint.
 var bookkeeping = []string{".git", ".cache"}
 
-// Others are the files of a folder beside the weights that are read.
+// Others are the files of a folder other than the weights that are read.
 type Others struct {
 	Files   []string // to be copied as they are, slash paths, ascending
 	LeftOut []string // weights that the output does not describe
-	Bytes   int64    // of those
+	Bytes   int64    // total size of LeftOut
 	// Clash are weights that loaders would take in place of the output.
 	Clash []string
 }
 
-// OtherFiles lists the files below a model's folder that are not its weights.
-// They belong to the model. Weights that it does not describe are left out, or
-// are copied with copyWeights; a folder with a config of its own describes what
-// it holds. Folders named .git and .cache, where tools keep their own records,
-// are not looked at. What is neither a file nor a folder, and a link that leads
-// out of the folder, is an [ErrSource]. There are none if the source is a file.
+// OtherFiles lists the files below a model's folder other than its weights; they are
+// copied with the model. Weights that the model does not describe are left out unless
+// copyWeights is set; a folder with its own config describes the weights in it. The
+// folders .git and .cache, where tools keep records, are skipped. Anything that is
+// neither a file nor a folder, or a link that leads out of the folder, is an
+// [ErrSource]. A source that is a single file has no other files.
 func (c *Checkpoint) OtherFiles(copyWeights bool) (*Others, error) {
 	if !c.IsModel() {
 		return &Others{}, nil
@@ -49,14 +49,14 @@ func (c *Checkpoint) listing(copyWeights bool, w *Witness) Listing {
 	}
 }
 
-// OtherWeights lists the weights below a model's folder that are not read, where
-// nothing of the folder is copied.
+// OtherWeights lists the weights below a model's folder that are not read. It is for
+// outputs to which no other files are copied.
 func (c *Checkpoint) OtherWeights() *Others {
 	if !c.IsModel() {
 		return &Others{}
 	}
 	found, err := c.listing(false, &Witness{Tree: c.Tree}).List()
-	if err != nil { // which is of what would be copied
+	if err != nil { // it concerns files to copy, and none are copied
 		return &Others{}
 	}
 	return &Others{LeftOut: found.LeftOut, Bytes: found.Bytes}
@@ -68,7 +68,7 @@ func (c *Checkpoint) isWeights(name string) bool {
 	return shard || name == c.Index
 }
 
-// Listing looks through a folder.
+// Listing lists the files below a folder.
 type Listing struct {
 	Tree        source.Tree
 	Dir         string
@@ -76,14 +76,14 @@ type Listing struct {
 	Described   []string               // folders whose weights the output describes
 	CopyWeights bool
 	Witness     *Witness
-	root        string // that links must not leave, "" for Dir
+	root        string // folder that links must not leave, "" for Dir
 	clash       func(name string) bool
 }
 
-// List looks through it.
+// List walks the folder. Errors are those of [Checkpoint.OtherFiles].
 func (l Listing) List() (*Others, error) {
 	w := &walk{Listing: l, found: &Others{}}
-	if l.Tree.OnDisk() { // else there are no links
+	if l.Tree.OnDisk() { // stores have no links
 		var err error
 		if w.bounds, err = boundsOf(cmp.Or(l.root, l.Dir)); err != nil {
 			return nil, err
@@ -97,7 +97,7 @@ func (l Listing) List() (*Others, error) {
 	return w.found, nil
 }
 
-// walk is a listing under way.
+// walk is the state of a listing.
 type walk struct {
 	Listing
 	bounds
@@ -106,7 +106,7 @@ type walk struct {
 
 func (w *walk) path(name string) string { return w.Tree.Join(w.Dir, name) }
 
-// folder lists one; above are those that hold it.
+// folder lists a folder; above are the folders that hold it.
 func (w *walk) folder(name string, described bool, above []fs.FileInfo) error {
 	info, err := w.Tree.Stat(w.path(name))
 	if err != nil {
@@ -137,7 +137,7 @@ func hasAny(names []string, wanted ...string) bool {
 	return slices.ContainsFunc(wanted, func(name string) bool { return slices.Contains(names, name) })
 }
 
-// entry lists a file or what a folder holds.
+// entry lists a file, or everything in a folder.
 func (w *walk) entry(name string, e fs.DirEntry, described bool, beside []string, above []fs.FileInfo) error {
 	isLink := e.Type()&fs.ModeSymlink != 0
 	info, err := w.Tree.Stat(w.path(name))
@@ -169,8 +169,8 @@ func (w *walk) entry(name string, e fs.DirEntry, described bool, beside []string
 	return source.CheckRegular(w.path(name), info)
 }
 
-// leaveOut notes weights that the output does not describe, unless they are to be
-// copied all the same.
+// leaveOut notes weights that the output does not describe, and reports true unless
+// they are to be copied nevertheless.
 func (w *walk) leaveOut(name string, info fs.FileInfo) bool {
 	clash := w.clash != nil && w.clash(name)
 	switch {
@@ -187,22 +187,22 @@ func (w *walk) leaveOut(name string, info fs.FileInfo) bool {
 	return true
 }
 
-// weightSuffixes are those of files that hold weights, for any program.
+// weightSuffixes are the name endings of weight files, of any program.
 var weightSuffixes = []string{
 	weightSuffix, ".sft", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".ggml", ".onnx", ".msgpack", ".h5", ".keras", ".ot",
 	".tflite", ".mlmodel", ".nemo", ".pdparams", ".pte", ".pb", ".llamafile",
 }
 
-// weightParts are further files that weights consist of: indexes of shards, and
-// what ONNX keeps outside of its model.
+// weightParts matches further files that belong to weights: indexes of shards, and the
+// external data files of ONNX.
 var weightParts = regexp.MustCompile(`(?i)(\.(safetensors|bin|h5|msgpack)(\.[^.]+)?\.index(\.[^.]+)?\.json|\.onnx[._]data(_\d+)?)$`)
 
-// noWeights are files that have such a suffix and hold other things: what
-// training left, and voices that transformers looks for.
+// noWeights matches files that have a suffix of weights but hold something else: the
+// state of a training run, and voices that transformers looks for.
 var noWeights = regexp.MustCompile(`^(training_args\.bin|(optimizer|scheduler)\.(pt|bin)|scaler\.pt|rng_state.*\.pth|spk_dict\.pt)$`)
 
-// isWeightFile tells by its name, and by those beside it whether an .xml is
-// OpenVINO's description of a .bin.
+// isWeightFile reports by its name whether a file holds weights. An .xml does if a .bin
+// of the same name lies beside it, since it is OpenVINO's description of that.
 func isWeightFile(name string, beside []string) bool {
 	base := path.Base(name)
 	if noWeights.MatchString(base) {
@@ -214,7 +214,8 @@ func isWeightFile(name string, beside []string) bool {
 	return weightParts.MatchString(base) || slices.ContainsFunc(weightSuffixes, func(suffix string) bool { return hasSuffix(base, suffix) })
 }
 
-// describedByName: an adapter's weights have a config of another name.
+// describedByName reports whether a file is an adapter's weights with their config,
+// which has another name than a model's, beside them.
 func describedByName(name string, beside []string) bool {
 	return strings.HasPrefix(name, "adapter_model.") && slices.Contains(beside, "adapter_config.json")
 }

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Rename gives the tensors other names, under which they are found from then
-// on. An error is that of a name that two would have, and changes nothing.
+// Rename gives the tensors other names, under which they are found from then on. It is
+// an error, and nothing changes, if two tensors would get the same name.
 func (c *Checkpoint) Rename(to func(name string) string) error {
 	renamed := slices.Clone(c.Tensors)
 	for i := range renamed {

@@ -12,7 +12,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// kind is how a set of weights lies in a folder.
+// kind says how a set of weights is laid out in a folder.
 type kind int
 
 const (
@@ -21,8 +21,8 @@ const (
 	numbered // shards without an index, which some tools save
 )
 
-// set is weights that belong together: STEM.safetensors, or shards. A variant of
-// them, which loaders are asked for by name, has it in its files' names.
+// set is weights that belong together: STEM.safetensors, or shards. A variant, which
+// loaders load only when asked for it by name, is part of the file names.
 type set struct {
 	stem, variant string
 	kind          kind
@@ -30,7 +30,7 @@ type set struct {
 	files         []string // the file, the numbered shards, or the index
 }
 
-// library is a loader and the order in which it looks for weights in a folder.
+// library is a loader and the stems that it looks for in a folder.
 type library struct {
 	stems []string // the first one preferred
 	kinds []kind
@@ -46,13 +46,14 @@ var (
 	diffusers    = &library{[]string{diffusersStem, modelStem}, []kind{indexed, single, numbered}}
 )
 
-// stems are the names that loaders know; a word behind one of them is a variant.
+// stems are the names that loaders know. A word after one of them, as in model.fp16,
+// names a variant.
 var stems = []string{modelStem, diffusersStem}
 
-// weightNames tell a file's part in a set: the stem, with the variant where that
-// stands before the numbers, the number, how many there are, and the variant
-// where it stands elsewhere. The third and the fifth are older names of
-// diffusers'.
+// weightNames match the file names of weights. Their groups are the stem, the variant
+// where it stands before the numbers, the shard's number, the count of shards, and the
+// variant where it stands elsewhere. The third and the fifth pattern match what older
+// releases of diffusers write.
 var weightNames = []struct {
 	kind    kind
 	pattern *regexp.Regexp
@@ -65,7 +66,7 @@ var weightNames = []struct {
 	{single, regexp.MustCompile(`(?i)^(.+)\.safetensors$`)},
 }
 
-// parseName tells what set a file belongs to, and its number in it.
+// parseName returns the set that a file belongs to, and its number in the set.
 func parseName(name string) (s set, number int, ok bool) {
 	for _, w := range weightNames {
 		m := w.pattern.FindStringSubmatch(name)
@@ -87,7 +88,7 @@ func parseName(name string) (s set, number int, ok bool) {
 	return s, 0, false
 }
 
-// splitVariant takes the variant off a stem that loaders know.
+// splitVariant separates the variant from a stem that loaders know.
 func (s *set) splitVariant() {
 	stem, variant, found := strings.Cut(s.stem, ".")
 	if found && slices.Contains(stems, stem) && !strings.Contains(variant, ".") {
@@ -98,8 +99,8 @@ func (s *set) splitVariant() {
 // same reports whether loaders look for both under one name.
 func (s *set) same(t *set) bool { return s.stem == t.stem && s.variant == t.variant }
 
-// setsOf groups the files of a folder. Numbered shards are none of their own
-// where there is an index that lists them.
+// setsOf groups the files of a folder into sets. Numbered shards that an index lists
+// belong to the set of the index.
 func setsOf(names []string) (sets []*set) {
 	for _, name := range names {
 		s, _, ok := parseName(name)
@@ -120,7 +121,7 @@ func setsOf(names []string) (sets []*set) {
 	})
 }
 
-// find returns the set that a loader takes, nil where there is none of that name.
+// find returns the set that a loader takes, or nil if none has that name.
 func find(sets []*set, stem, variant string, l *library) *set {
 	for _, k := range l.kinds {
 		for _, s := range sets {
@@ -132,7 +133,7 @@ func find(sets []*set, stem, variant string, l *library) *set {
 	return nil
 }
 
-// libraryOf is the loader that a model's config is for, nil where it does not
+// libraryOf returns the loader that a model's config is for, nil if the config does not
 // tell.
 func libraryOf(config pyjson.Object) *library {
 	if _, ok := config.Get("_class_name"); ok {
@@ -146,13 +147,14 @@ func libraryOf(config pyjson.Object) *library {
 	return nil
 }
 
-// looking is where to look for weights: a stem and whose order it is in.
+// looking is a stem to look for, and the loader that looks for it.
 type looking struct {
 	stem string
 	*library
 }
 
-// order is that of the config's loader, else each stem is its own loader's.
+// order returns what to look for, in order: the stems of the config's loader, or
+// without one every stem in the order of its own loader.
 func order(config pyjson.Object) (all []looking) {
 	if l := libraryOf(config); l != nil {
 		for _, stem := range l.stems {
@@ -163,9 +165,8 @@ func order(config pyjson.Object) (all []looking) {
 	return []looking{{modelStem, transformers}, {diffusersStem, diffusers}}
 }
 
-// chooseSet returns the weights that the loader of a folder takes. Where there
-// are none under its names, a variant of them does if it is the only one, else
-// the only set that there is.
+// chooseSet returns the weights that the loader of a folder takes. If none have a name
+// that it looks for, it returns their only variant, else the only set in the folder.
 func chooseSet(dir string, sets []*set, config pyjson.Object) (*set, error) {
 	usual := order(config)
 	for _, l := range usual {
@@ -190,7 +191,7 @@ func chooseSet(dir string, sets []*set, config pyjson.Object) (*set, error) {
 	return onlySet(dir, sets)
 }
 
-// onlySet prefers an index to files.
+// onlySet returns the only set in a folder; if there are indexes, only those count.
 func onlySet(dir string, sets []*set) (*set, error) {
 	indexes := slices.DeleteFunc(slices.Clone(sets), func(s *set) bool { return s.kind != indexed })
 	if len(indexes) > 0 {
@@ -229,10 +230,10 @@ func (s *set) checkNumbers(dir string) error {
 	return nil
 }
 
-// WeightsKey is where a config of transformers' names its weights.
+// WeightsKey is the key under which a transformers config names its weights.
 const WeightsKey = "transformers_weights"
 
-// explicitSet is what the config names, nil where it names nothing.
+// explicitSet returns the weights that the config names, nil if it names none.
 func (c *Checkpoint) explicitSet() (*set, error) {
 	value, _ := c.Config.Get(WeightsKey)
 	if value == nil || libraryOf(c.Config) == diffusers {
@@ -248,7 +249,8 @@ func (c *Checkpoint) explicitSet() (*set, error) {
 	return &s, nil
 }
 
-// cutIndex returns the name of the file that an index stands for, "" for others.
+// cutIndex returns the file name of the weights that an index would list, "" if the
+// name is not that of an index.
 func cutIndex(name string) string {
 	file, ok := strings.CutSuffix(name, ".index.json")
 	if !ok {

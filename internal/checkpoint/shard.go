@@ -14,12 +14,12 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// Shard is a file of weights. It may be parked, so that more are held than the system
-// lets be open.
+// Shard is a file of weights. It may be parked, that is, closed until it is read again,
+// so that a checkpoint may have more shards than the system lets be open.
 type Shard struct {
 	tree   source.Tree
 	path   string
-	header *safetensors.Header // its tensors are let go of once they are listed
+	header *safetensors.Header // without its tensors once Checkpoint.Tensors has them
 	info   fs.FileInfo
 
 	mu     sync.RWMutex // held for reading while file is in use
@@ -107,7 +107,7 @@ func (s *Shard) copySection(from safetensors.Tensor, to *bodies.Writer, t safete
 	return nil
 }
 
-// use calls do with the file open, which is opened again if it was parked.
+// use calls do with the open file; it opens a parked one first.
 func (s *Shard) use(do func(*source.File) error) error {
 	for {
 		s.mu.RLock()
@@ -122,7 +122,7 @@ func (s *Shard) use(do func(*source.File) error) error {
 	}
 }
 
-// reopen opens a parked file and makes sure that it is still the same.
+// reopen opens a parked file and makes sure that it has not changed.
 func (s *Shard) reopen() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,7 +143,7 @@ func (s *Shard) reopen() error {
 	return nil
 }
 
-// park closes the file for the system, after reads under way, until it is read again.
+// park waits for reads to end and closes the file until it is read again.
 func (s *Shard) park() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,7 +155,7 @@ func (s *Shard) park() error {
 	return err
 }
 
-// close closes the file, after reads under way. Later calls do nothing.
+// close waits for reads to end and closes the file. Later calls do nothing.
 func (s *Shard) close() error {
 	s.mu.Lock()
 	s.closed = true

@@ -12,14 +12,14 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// maxOpen is how many shards stay open.
+// maxOpen is the most shards that stay open.
 var maxOpen = openfiles.Most()
 
-// openers is how many headers are read at a time; on a network disk each takes a
+// openers is how many headers are read at the same time; on a network disk each takes a
 // round trip.
 var openers = min(16, maxOpen)
 
-// opening reads the headers of shards while further ones become known.
+// opening reads the headers of shards while the index is still naming further ones.
 type opening struct {
 	open   func(name string) (*Shard, error)
 	shards map[string]*shard
@@ -27,7 +27,7 @@ type opening struct {
 	busy   sync.WaitGroup
 }
 
-// shard is a file, or the error of opening it.
+// shard is an opened file, or the error of opening it.
 type shard struct {
 	name string
 	file *Shard
@@ -38,7 +38,7 @@ func newOpening(open func(name string) (*Shard, error)) *opening {
 	return &opening{open: open, shards: map[string]*shard{}, queue: make(chan *shard, openers)}
 }
 
-// add has a shard opened, once.
+// add starts opening a shard, unless it was added before.
 func (o *opening) add(name string) {
 	if o.shards[name] != nil {
 		return
@@ -57,8 +57,8 @@ func (o *opening) work() {
 	}
 }
 
-// finish returns all shards by name once they are open, nil those that could not
-// be, and the error of the first of them.
+// finish waits until all shards are open and returns them by name, nil for those that
+// could not be opened, and the first of their errors in that order.
 func (o *opening) finish() (names []string, files []*Shard, first error) {
 	close(o.queue)
 	o.busy.Wait()
@@ -119,7 +119,7 @@ func (s *openSet) find(shard int) int {
 	return slices.IndexFunc(s.recent, func(o openShard) bool { return o.shard == shard })
 }
 
-// release ends a use and parks what is too much.
+// release ends a use, and parks shards while more than maxOpen are open.
 func (s *openSet) release(shard int, files []*Shard) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,7 +127,7 @@ func (s *openSet) release(shard int, files []*Shard) error {
 	for len(s.recent) > maxOpen {
 		i := slices.IndexFunc(s.recent, func(o openShard) bool { return o.users == 0 })
 		if i < 0 {
-			return nil // all are being read from
+			return nil // every open shard is being read
 		}
 		idle := s.recent[i].shard
 		s.recent = slices.Delete(s.recent, i, i+1)

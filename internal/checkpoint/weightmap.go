@@ -11,16 +11,15 @@ import (
 // entry is one tensor of an index and the file that holds it.
 type entry struct{ tensor, file string }
 
-// indexParser reads the JSON of an index: its own members and the weight map
-// byte by byte, which for a model of many tensors takes a small part of
-// encoding/json's time; other members, which are short, through that package.
+// indexParser reads the JSON of an index. It parses the index's own members and the
+// weight map byte by byte, which is many times faster than encoding/json if there are
+// many tensors; it leaves other members, which are short, to encoding/json.
 type indexParser struct {
 	src string // valid UTF-8; names are slices of it
 	pos int
 }
 
-// members calls read at the value of every member of the object that comes
-// next.
+// members calls read at the value of every member of the next object.
 func (p *indexParser) members(what string, read func(key string) error) error {
 	if !p.accept('{') {
 		return p.no(what)
@@ -43,7 +42,7 @@ func (p *indexParser) members(what string, read func(key string) error) error {
 	return nil
 }
 
-// no says that a value is not an object, unless it is no value at all.
+// no returns the error that a value is not an object, or that there is no value.
 func (p *indexParser) no(what string) error {
 	if _, err := p.raw(); err != nil {
 		return err
@@ -51,8 +50,8 @@ func (p *indexParser) no(what string) error {
 	return errors.New(what + " is not an object")
 }
 
-// weightMap reads the tensors' files and tells of each that is not that of the
-// tensor before; the entries are sorted.
+// weightMap reads the file of each tensor, calls found for each file that differs from
+// that of the tensor before, and returns the entries sorted.
 func (p *indexParser) weightMap(found func(file string)) ([]entry, error) {
 	entries := make([]entry, 0, len(p.src)/64+1)
 	err := p.members("weight_map", func(tensor string) error {
@@ -64,7 +63,7 @@ func (p *indexParser) weightMap(found func(file string)) ([]entry, error) {
 		}
 		file, err := p.text()
 		if len(entries) > 0 && entries[len(entries)-1].file == file {
-			file = entries[len(entries)-1].file // one copy, which is quick to compare
+			file = entries[len(entries)-1].file // sharing one string makes comparing quick
 		} else if err == nil {
 			found(file)
 		}
@@ -133,8 +132,8 @@ func (p *indexParser) text() (s string, err error) {
 	return s, nil
 }
 
-// ordinary is how many characters stand before one that a string treats
-// otherwise, or before its end.
+// ordinary counts the bytes before the first that ends a string or that needs special
+// treatment in it.
 func ordinary(s string) int {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c == '"' || c == '\\' || c < ' ' {
@@ -163,7 +162,7 @@ func (p *indexParser) space() {
 	}
 }
 
-// peek returns the next byte that is no space, 0 at the end.
+// peek skips spaces and returns the next byte, 0 at the end.
 func (p *indexParser) peek() byte {
 	if p.space(); p.pos == len(p.src) {
 		return 0

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// EnvCPU is the environment variable that names the set to use.
+// EnvCPU is the environment variable that names the set of kernels to use.
 const EnvCPU = "TENSORPRESS_CPU"
 
-// A choice is a set by the name that users give it.
+// A choice is a set with the name that users give it.
 type choice struct {
 	name string
 	set  *set
-	has  bool // the machine can run it
+	has  bool // whether this machine can run it
 }
 
 // choices lists the sets from the slowest to the fastest.
@@ -21,11 +21,11 @@ func choices() []choice { return append([]choice{{"generic", &portable, true}}, 
 
 var active, refused = choose(os.Getenv(EnvCPU))
 
-// Name says which set is in use.
+// Name returns the name of the set in use.
 func Name() string { return active.name }
 
-// Refused is an error if TENSORPRESS_CPU names a set that does not exist or
-// that this machine cannot run. Its best set is in use then.
+// Refused returns an error if TENSORPRESS_CPU names a set that does not exist or that
+// this machine cannot run. Then the machine's best set is in use.
 func Refused() error { return refused }
 
 // choose returns the set of that name, "" for the fastest.

@@ -2,5 +2,5 @@
 
 package kernel
 
-// Go itself needs vector instructions on arm64.
+// others is NEON, which Go itself requires on arm64.
 func others() []choice { return []choice{{"neon", &neon, true}} }

@@ -2,18 +2,19 @@ package kernel
 
 import "math"
 
-// BookLevels is the most levels of a codebook that kernels work with.
+// BookLevels is the most levels that a codebook may have in these kernels.
 const BookLevels = 16
 
-// bookSet adds up several groups at a time, one in each lane. A set without one
-// leaves groups to be added up one by one.
+// bookSet fits the codebooks of several groups at a time, one in each lane. With a set
+// that has none, groups are fitted one by one.
 type bookSet struct {
 	groups int
 	sums   func(sums []float32, counts []uint32, x, middles []float32)
 	means  func(levels, middles, sums []float32, counts []uint32, n int) (moved, unordered uint32)
 }
 
-// BookGroups returns how many groups [BookSums] takes at a time, 0 if none.
+// BookGroups returns how many groups [BookSums] takes at a time, 0 if the set has no
+// bookSet.
 func BookGroups() int {
 	if active.books == nil {
 		return 0
@@ -21,20 +22,20 @@ func BookGroups() int {
 	return active.books.groups
 }
 
-// BookSums adds each value of rows x [n, groups] to the sum of its level, sums
-// [16, groups], in ascending order of rows, and counts in counts [15, groups]
-// the values above each of middles [15, groups], which ascend in a lane. The
-// level of a value is the number of middles below it; those that do not count
-// are infinite. Sums begin with zero.
+// BookSums adds each value of x [n, groups] to the sum of its level in sums [16,
+// groups], in the order of rows, and counts in counts [15, groups] the values above
+// each of middles [15, groups]. Middles ascend within a group; the level of a value is
+// the number of middles below it. Unused middles are +Inf. Sums must be zero at the
+// start.
 func BookSums(sums []float32, counts []uint32, x, middles []float32) {
 	active.books.sums(sums, counts, x, middles)
 }
 
-// BookMeans moves levels [16, groups] of groups of n values to the means of the
-// values that [BookSums] has found for them; those without any stay. It sets
-// middles to those of each level and the next, fl(fl(sum)·0.5), and returns bits
-// for the groups in which a level has moved, and in which they ascend no longer.
-// Levels that do not count are infinite.
+// BookMeans moves each of levels [16, groups] to the mean of its values, as found by
+// [BookSums] for groups of n values. Levels without values stay. It sets middles to the
+// midpoints of neighbouring levels, fl(fl(sum)·0.5), and returns one bit for each group
+// in which a level has moved, and for each in which levels no longer ascend. Unused
+// levels are +Inf.
 func BookMeans(levels, middles, sums []float32, counts []uint32, n int) (moved, unordered uint32) {
 	return active.books.means(levels, middles, sums, counts, n)
 }
@@ -42,7 +43,7 @@ func BookMeans(levels, middles, sums []float32, counts []uint32, n int) (moved, 
 func bookMeans(levels, middles, sums []float32, counts []uint32, n int) (moved, unordered uint32) {
 	groups := len(levels) / BookLevels
 	for g := range groups {
-		from := uint32(n) // values that are not below the level
+		from := uint32(n) // how many values are not below the level
 		for at := g; at < len(levels); at += groups {
 			above := uint32(0)
 			if at < len(middles) {
@@ -66,8 +67,8 @@ func bookMeans(levels, middles, sums []float32, counts []uint32, n int) (moved, 
 	return moved, unordered
 }
 
-// BookCodes sets codes to the number of middles, of which there are 15 that
-// ascend, below each value; none is below NaN.
+// BookCodes sets each code to the number of middles below the value; NaN gets 0. There
+// are 15 middles, which ascend.
 func BookCodes(codes []uint16, x, middles []float32) { active.bookCodes(codes, x, middles) }
 
 func bookCodes(codes []uint16, x, middles []float32) {
@@ -86,14 +87,14 @@ func bookCodes(codes []uint16, x, middles []float32) {
 // FitGroup is how many values share a scale in [FitBooks].
 const FitGroup = 16
 
-// FitBooks moves the scale of each group of 16 values, twice, to that which fits
-// the values best to what they have been given of 16 levels: the level that has as
-// many edges below it as the value, divided by the scale, has below. reach becomes
-// the greatest magnitude that the levels of a group have with its scale.
+// FitBooks fits the scale of each group of 16 values by least squares to the values'
+// current levels, then finds the levels anew, twice. The level of a value is the one
+// with as many edges below it as the value divided by the scale has. reach is set to
+// the greatest magnitude of a group's levels times its scale.
 //
-// Levels and edges ascend; there is an edge less. Values are finite, and scales at
-// least 1e-8, and so they stay. Sums are of eight lanes of two products each, one
-// after the other, and nothing is fused.
+// There are 16 levels and 15 edges, both ascending. Values must be finite, and scales
+// at least 1e-8, as they remain. Sums have eight lanes of two products each, added in
+// order; nothing is fused.
 func FitBooks(scales, reach, x, levels, edges []float32) {
 	active.fitBooks(scales, reach, x, levels, edges)
 }

@@ -7,7 +7,8 @@ import (
 	"slices"
 )
 
-// booksBy takes as many groups as vectors have lanes.
+// booksBy makes a bookSet of functions of the assembly. It takes as many groups as
+// vectors have lanes.
 func booksBy(
 	lanes int, asm func(sums *float32, counts *uint32, x, middles *float32, rows int),
 	means func(levels, middles, sums []float32, counts []uint32, n int) (moved, unordered uint32),
@@ -15,7 +16,7 @@ func booksBy(
 	return &bookSet{
 		groups: lanes,
 		sums: func(sums []float32, counts []uint32, x, middles []float32) {
-			const most = 1 << 15 // rows that a count of 16 bits holds
+			const most = 1 << 15 // rows that fit a count of 16 bits
 			sums, counts, middles = sums[:BookLevels*lanes], counts[:(BookLevels-1)*lanes], middles[:(BookLevels-1)*lanes]
 			for part := range slices.Chunk(x, most*lanes) {
 				asm(&sums[0], &counts[0], &part[0], &middles[0], len(part)/lanes)
@@ -39,7 +40,7 @@ func fitBooksBy(
 	absMax func(amax []float32, src []byte, group int),
 ) func(scales, reach, x, levels, edges []float32) {
 	return func(scales, reach, x, levels, edges []float32) {
-		const most = 32 // groups that stay in the nearest cache
+		const most = 32 // groups that stay in the first-level cache
 		between := [BookLevels]float32{BookLevels - 1: float32(math.Inf(1))}
 		copy(between[:], edges[:BookLevels-1])
 		levels, reach = levels[:BookLevels], reach[:len(scales)]

@@ -39,8 +39,8 @@ func narrowF32(dst []byte, src []float32) {
 	copy(dst[:4*len(src)], AsBytes(src))
 }
 
-// Half returns the value of an IEEE half-precision pattern. A NaN becomes a
-// quiet one, as processors make it.
+// Half returns the value of an IEEE half-precision number. NaN becomes quiet, as
+// processors make it.
 func Half(h uint16) float32 {
 	sign := uint32(h&0x8000) << 16
 	rest := uint32(h&0x7FFF) << 13
@@ -55,7 +55,7 @@ func Half(h uint16) float32 {
 	return math.Float32frombits(sign | math.Float32bits(magnitude))
 }
 
-// ToHalf rounds to nearest even; NaN stays a quiet NaN.
+// ToHalf rounds to half precision, to nearest even. NaN becomes a quiet NaN.
 func ToHalf(x float32) uint16 {
 	u := math.Float32bits(x)
 	sign := uint16(u >> 16 & 0x8000)
@@ -69,7 +69,8 @@ func ToHalf(x float32) uint16 {
 	return sign | uint16(roundBits(u, 10, 15))
 }
 
-// ToBF16 rounds to nearest even; NaN becomes the quiet one without payload.
+// ToBF16 rounds to bfloat16, to nearest even. NaN becomes the quiet NaN without
+// payload.
 func ToBF16(x float32) uint16 {
 	u := math.Float32bits(x)
 	if u&0x7FFFFFFF > 0x7F800000 {
@@ -78,8 +79,8 @@ func ToBF16(x float32) uint16 {
 	return uint16((u + 0x7FFF + u>>16&1) >> 16)
 }
 
-// roundBits rounds a magnitude, given by its single-precision bits, to a float
-// of m mantissa bits and that bias: to nearest even, subnormals included.
+// roundBits rounds a magnitude, given by its single-precision bits, to the nearest
+// float of m mantissa bits and the given bias, ties to even. Subnormals are included.
 func roundBits(u uint32, m, bias uint32) uint32 {
 	if u < (128-bias)<<23 { // below the least normal: let an addition round
 		magic := (127 - bias + 23 - m + 1) << 23

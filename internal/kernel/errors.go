@@ -5,21 +5,21 @@ import (
 	"math"
 )
 
-// Errors are sums over pairs of a value and what stands for it, in double
-// precision. Each has 16 lanes: pair i of a call is added to lane i mod 16.
+// Errors sums up the errors of values that are replaced by others, in double precision
+// and in 16 lanes: pair i of a call is added to lane i mod 16.
 type Errors struct {
 	squares [errorLanes]float64 // value²
 	errors  [errorLanes]float64 // (value - other)²
-	most    [errorLanes]float64 // the greatest |value - other|, NaN left out
+	most    [errorLanes]float64 // the greatest |value - other|, ignoring NaN
 }
 
 const errorLanes = 16
 
-// Add adds pairs of values, as they lie in bytes, and what stands for them.
+// Add adds pairs of values, given as raw bytes, and the others that replace them.
 func (e *Errors) Add(values []byte, raw Raw, others []float32) { active.errors[raw](e, values, others) }
 
-// Sums returns Σ value², Σ (value - other)² and the greatest |value - other|,
-// which is NaN if any difference is.
+// Sums returns Σ value², Σ (value - other)² and the greatest |value - other|, which is
+// NaN if any difference is.
 func (e *Errors) Sums() (squares, errors, most float64) {
 	a, b, m := e.squares, e.errors, e.most
 	for n := errorLanes / 2; n > 0; n /= 2 {
@@ -44,7 +44,7 @@ func (e *Errors) add(lane int, value, other float32) {
 	}
 }
 
-// errorsOf returns the portable Errors.Add of one form.
+// errorsOf returns the portable Errors.Add for one form of raw values.
 func errorsOf(raw Raw) func(e *Errors, values []byte, others []float32) {
 	if raw == RawBF16 {
 		return func(e *Errors, values []byte, others []float32) {

@@ -6,26 +6,26 @@ import "math"
 type Small struct {
 	Mantissa, Bias uint32
 	Overflow       uint32 // single-precision bits from which a magnitude has no code
-	Infinite       uint16 // its code then
+	Infinite       uint16 // the code of those magnitudes
 	NaN            uint16 // NaN's code, with the sign of the input unless Unsigned0
 	SignBit        uint16
 	IEEE           bool // Infinite is infinity, magnitudes above it are NaN
 	Unsigned0      bool // fnuz: one zero, one NaN, both without sign
 }
 
-// The native small floats. Overflow is the first magnitude above the largest
-// value's rounding interval.
+// The native small floats. Overflow is the first magnitude that does not round to the
+// largest value.
 var (
 	E4M3     = &Small{Mantissa: 3, Bias: 7, Overflow: 0x43E80001, Infinite: 0x7F, NaN: 0x7F, SignBit: 0x80}
 	E5M2     = &Small{Mantissa: 2, Bias: 15, Overflow: 0x47700000, Infinite: 0x7C, NaN: 0x7F, SignBit: 0x80, IEEE: true}
 	E4M3FNUZ = &Small{Mantissa: 3, Bias: 8, Overflow: 0x43780000, Infinite: 0x80, NaN: 0x80, SignBit: 0x80, Unsigned0: true}
 	E5M2FNUZ = &Small{Mantissa: 2, Bias: 16, Overflow: 0x47700000, Infinite: 0x80, NaN: 0x80, SignBit: 0x80, Unsigned0: true}
-	E2M1     = &Small{Mantissa: 1, Bias: 1, Overflow: 0x7F800001, Infinite: 8, NaN: 3, SignBit: 8} // clamped before
+	E2M1     = &Small{Mantissa: 1, Bias: 1, Overflow: 0x7F800001, Infinite: 8, NaN: 3, SignBit: 8} // values are clamped first, so none overflows
 	F16      = &Small{Mantissa: 10, Bias: 15, Overflow: 0x477FF000, Infinite: 0x7C00, NaN: 0x7E00, SignBit: 0x8000, IEEE: true}
 	BF16     = &Small{Mantissa: 7, Bias: 127, Overflow: 0x7F7F8000, Infinite: 0x7F80, NaN: 0x7FC0, SignBit: 0x8000, IEEE: true}
 )
 
-// encodeSmall is [Small.Encode] with what does not change taken out of the loop.
+// encodeSmall is [Small.Encode] for many values, with the constants computed once.
 func encodeSmall(codes []uint16, x []float32, f *Small) {
 	least, magic := (128-f.Bias)<<23, (127-f.Bias+23-f.Mantissa+1)<<23
 	shift := 23 - f.Mantissa
@@ -100,26 +100,26 @@ func decodeSmall(dst []float32, codes []uint16, f *Small) {
 	}
 }
 
-// rebias returns the value of magnitude bits with that mantissa and bias:
-// exact, subnormals included, since the product only moves the exponent.
+// rebias returns the value of magnitude bits with that mantissa and bias. It is exact
+// even for subnormals, because the multiplication only changes the exponent.
 func rebias(m, mantissa, bias uint32) float32 {
 	return math.Float32frombits(m<<(23-mantissa)) * math.Float32frombits((254-bias)<<23)
 }
 
-// Packed describes a float without infinities or NaN, as SDNQ packs it.
+// Packed describes a float format of SDNQ's without infinities or NaN.
 type Packed struct {
 	Bits, Exponent, Mantissa uint32
 	Unsigned                 bool
-	// ZeroBand keeps SDNQ's defect of formats with one exponent bit: values
-	// that round up to the least normal become zero.
+	// ZeroBand reproduces SDNQ's defect in formats with one exponent bit: values that
+	// round up to the least normal become zero.
 	ZeroBand bool
 }
 
 func (p *Packed) bias() uint32 { return 1<<(p.Exponent-1) - 1 }
 
-// encodePacked rounds as SDNQ does: a discarded fraction of 9/16 and more goes
-// up, less goes down; what is subnormal after that is rounded once more, from
-// the bits that were not cleared.
+// encodePacked rounds as SDNQ does: a discarded fraction of 9/16 or more goes up, less
+// goes down. A result that is subnormal is then rounded once more, from the bits that
+// were not cleared.
 func encodePacked(codes []uint16, x []float32, p *Packed) {
 	cut := 23 - p.Mantissa
 	minNormal := math.Float32frombits((128 - p.bias()) << 23)

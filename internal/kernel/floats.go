@@ -2,7 +2,7 @@ package kernel
 
 import "math"
 
-// Floats describes float codes of at most 8 bits of scaled and clamped values.
+// Floats describes how scaled and clamped values become float codes of at most 8 bits.
 type Floats struct {
 	small    *Small
 	packed   *Packed
@@ -11,8 +11,8 @@ type Floats struct {
 	c        constants
 }
 
-// constants are what assembly reads: each eight times, in the order of its
-// generator.
+// constants are what assembly reads, each eight times, in the order that its generator
+// defines.
 type constants [13][8]uint32
 
 func (c *constants) set(values ...uint32) {
@@ -23,8 +23,8 @@ func (c *constants) set(values ...uint32) {
 	}
 }
 
-// SmallFloats casts values, clamped to ±hi, which is within the format's range;
-// they are multiplied by the scale, or divided.
+// SmallFloats casts to a native float values that are clamped to ±hi, which must lie
+// within the format's range. They are multiplied by the scale, or divided by it.
 func SmallFloats(f *Small, hi float32, multiply bool) *Floats {
 	floats := &Floats{small: f, lo: -hi, hi: hi, multiply: multiply}
 	cut, bit := 23-f.Mantissa, uint32(f.SignBit)
@@ -34,8 +34,8 @@ func SmallFloats(f *Small, hi float32, multiply bool) *Floats {
 	return floats
 }
 
-// PackedFloats casts values, clamped to [lo, hi], to a packed float; lo is 0 if
-// the format is unsigned, else -hi.
+// PackedFloats casts to a packed float values that are clamped to [lo, hi]; lo is 0 for
+// an unsigned format, else -hi.
 func PackedFloats(p *Packed, lo, hi float32) *Floats {
 	floats := &Floats{packed: p, lo: lo, hi: hi}
 	if p.Mantissa > 19 || p.Bits > 8 {
@@ -51,21 +51,21 @@ func PackedFloats(p *Packed, lo, hi float32) *Floats {
 	return floats
 }
 
-// signBytes are what is added to the bytes of codes, which are too large by that
-// much: base to all, and rest to those of values without a sign.
+// signBytes returns corrections for code bytes, which assembly makes too large by
+// excess: base is added to every byte, rest also to those of values without a sign.
 func signBytes(bit, excess uint32) (base, rest uint32) {
 	return uint32(byte(bit-excess)) * 0x01010101, uint32(byte(-bit)) * 0x01010101
 }
 
 func inWords(x uint32) uint32 { return x<<16 | x }
 
-// EncodeFloats gives consecutive groups of that many values, a step for each,
-// codes of one byte. Values are finite, and so are quotients.
+// EncodeFloats encodes consecutive groups of group values, each scaled by its step, as
+// codes of one byte. Values and quotients must be finite.
 func EncodeFloats(codes, src []byte, raw Raw, steps Steps, group int, f *Floats) {
 	active.encodeFloats[raw](codes, src, steps, group, f)
 }
 
-// encodeFloatsOf returns the portable EncodeFloats of one form.
+// encodeFloatsOf returns the portable EncodeFloats for one form of raw values.
 func encodeFloatsOf(raw Raw) func(codes, src []byte, steps Steps, group int, f *Floats) {
 	return func(codes, src []byte, steps Steps, group int, f *Floats) {
 		byteCodes{floats: f}.groups(codes, src, raw, steps, group)

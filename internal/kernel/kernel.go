@@ -1,11 +1,11 @@
-// Package kernel holds the loops that touch every value. A set is one
-// implementation of all of them; the portable one defines the bytes, and any
-// other must equal it bit for bit. Slices of one call have equal lengths, but
-// for those of matrices, which are row-major.
+// Package kernel holds the loops that touch every value. A set is one implementation of
+// all of them. The portable set defines the results, and any other must equal it bit
+// for bit. Slices of one call have equal lengths, except those of matrices, which are
+// row-major.
 //
-// A machine's best set is chosen at the start; TENSORPRESS_CPU names another,
-// and the build tag purego leaves the portable one alone. gen/README.md says
-// how to add a kernel or a set.
+// The machine's best set is chosen at the start; TENSORPRESS_CPU names another one, and
+// with the build tag purego there is only the portable one. gen/README.md says how to
+// add a kernel or a set.
 package kernel
 
 //go:generate go run -C gen . -out ../kernels_amd64.s -stubs ../stubs_amd64.go -calls ../calls_amd64.go -pkg kernel
@@ -88,7 +88,7 @@ var portable = (&set{
 	add: add, subtract: subtract, product: product, productFused: productFused, productExact: product,
 }).joined()
 
-// joined sets what is one kernel after another.
+// joined fills in the kernels that run two other kernels one after the other.
 func (s *set) joined() set {
 	s.rotateBF16, s.rotateOnceBF16 = widening(s.widenBF16, s.rotate), widening(s.widenBF16, s.rotateOnce)
 	s.decodeRotatedOnce, s.decodeRotatedBF16 = decoding(s.decodeBytes, unrounded, s.rotateOnce), decoding(s.decodeBytes, s.roundBF16, s.rotate)
@@ -114,8 +114,8 @@ func NarrowF16(dst []byte, src []float32) { active.narrowF16(dst, src) }
 // NarrowF32 writes single precision as it is.
 func NarrowF32(dst []byte, src []float32) { active.narrowF32(dst, src) }
 
-// MinMax returns the least and greatest value; among equals (zeros of either
-// sign) the first one. If any value is NaN both results are NaN. x is not empty.
+// MinMax returns the least and the greatest value; of zeros with different signs, the
+// first counts. If any value is NaN both results are NaN. x must not be empty.
 func MinMax(x []float32) (lo, hi float32) { return active.minMax(x) }
 
 // Divide sets x to (x - zero) / scale, each step rounded, clamped to [lo, hi].
@@ -151,7 +151,7 @@ func DecodePacked(dst []float32, codes []uint16, f *Packed) { active.decodePacke
 // ScaleBy sets x to x · scale.
 func ScaleBy(x []float32, scale float32) { active.scaleBy(x, scale) }
 
-// ScaleFrom sets x to x · scale + zero with a single rounding.
+// ScaleFrom sets x to x · scale + zero, rounded once.
 func ScaleFrom(x []float32, scale, zero float32) { active.scaleFrom(x, scale, zero) }
 
 // Rotate multiplies consecutive groups of n values, a power of 2 from 4 on, by
@@ -161,18 +161,17 @@ func ScaleFrom(x []float32, scale, zero float32) { active.scaleFrom(x, scale, ze
 // A negative zero, to which only tiny sums round, becomes a positive one.
 func Rotate(x []float32, n int, entry float32) { active.rotate(x, n, entry) }
 
-// RotateBF16 sets dst to what Rotate makes of values of bfloat16 as they lie in
-// bytes.
+// RotateBF16 sets dst to the result of Rotate for the bfloat16 values in src.
 func RotateBF16(dst []float32, src []byte, n int, entry float32) {
 	active.rotateBF16(dst, src, n, entry)
 }
 
-// RotateOnce is Rotate with sums in double precision, in any order, multiplied
-// by the entry and rounded to single precision at the end. A negative zero becomes
-// a positive one.
+// RotateOnce is Rotate with sums in double precision, in any order, which are
+// multiplied by the entry and rounded to single precision at the end. A negative zero
+// becomes a positive one.
 func RotateOnce(x []float32, n int, entry float32) { active.rotateOnce(x, n, entry) }
 
-// RotateOnceBF16 is to RotateOnce what RotateBF16 is to Rotate.
+// RotateOnceBF16 is RotateOnce for bfloat16 values.
 func RotateOnceBF16(dst []float32, src []byte, n int, entry float32) {
 	active.rotateOnceBF16(dst, src, n, entry)
 }
@@ -191,14 +190,14 @@ func Project(dst []float64, w, x []float32, columns, width int) {
 	active.project(dst, w, x, columns, width)
 }
 
-// ProjectFused is Project by fused multiplication and addition.
+// ProjectFused is Project with fused multiplication and addition.
 func ProjectFused(dst []float64, w, x []float32, columns, width int) {
 	active.projectFused(dst, w, x, columns, width)
 }
 
-// Collect adds wᵀ·y, its columns multiplied by powers of two, to dst, w being
-// [rows, columns] and y [rows, width]. Sums are as in [Project], for 256 rows at
-// a time. They lie in strips of [StripColumns] columns of w, [strips, width, 16]:
+// Collect adds wᵀ·y, with its columns multiplied by powers of two, to dst, where w is
+// [rows, columns] and y is [rows, width]. Sums are as in [Project], for 256 rows at a
+// time. dst is stored in strips of [StripColumns] columns of w, [strips, width, 16]:
 // dst[j, c] below is dst[(j/16*width+c)*16 + j%16].
 //
 //	for i := range rows {
@@ -211,43 +210,42 @@ func Collect(dst []float64, w, y []float32, scale []float64, columns, width int)
 	active.collect(dst, w, y, scale, columns, width)
 }
 
-// ProjectBF16 is [Project] of bfloat16 values, little-endian, and 16 columns of
-// x. Every product has to be exact in single precision, so that it makes no
-// difference whether it is rounded before it is added.
+// ProjectBF16 is [Project] for little-endian bfloat16 values and 16 columns of x. Every
+// product must be exact in single precision, so that it makes no difference whether it
+// is rounded before it is added.
 func ProjectBF16(dst []float64, w []byte, x []float32, columns int) {
 	active.projectBF16(dst, w, x, columns)
 }
 
-// CollectBF16 adds wᵀ·y to sums in single precision, row after row, w being
-// bfloat16 [rows, columns] and y [rows, 16]. They lie as those of [Collect]. As
-// in [ProjectBF16], every product has to be exact.
+// CollectBF16 adds wᵀ·y to sums in single precision, row after row, where w is bfloat16
+// [rows, columns] and y is [rows, 16]. Sums are stored as those of [Collect]. As in
+// [ProjectBF16], every product must be exact.
 func CollectBF16(sums []float32, w []byte, y []float32, columns int) {
 	active.collectBF16(sums, w, y, columns)
 }
 
-// LeastBF16 returns the least magnitude of bfloat16 values but zeros, as bits
-// less one. Where all are zeros, it is the greatest number of 16 bits.
+// LeastBF16 returns the least magnitude of the bfloat16 values other than zero, as bits
+// minus 1. If all are zeros, it returns 65535.
 func LeastBF16(src []byte) uint16 { return active.leastBF16(src) }
 
 // AddWide adds x, multiplied by a power of two, to dst.
 func AddWide(dst []float64, x []float32, scale float64) { active.addWide(dst, x, scale) }
 
-// StripColumns is the number of columns in a strip; the last is filled up.
+// StripColumns is the number of columns in a strip; the last strip is padded.
 const StripColumns = sumLanes
 
-// SumRows is how many rows AddSums takes at most.
+// SumRows is the most rows that AddSums takes.
 const SumRows = 4
 
-// Factors are those of rows of sums: that of row k and term j is
-// X[k·Row + j·Term].
+// Factors are the factors of AddSums: that of row k and term j is X[k·Row + j·Term].
 type Factors struct {
 	X         []float64
 	Row, Term int
 }
 
-// AddSums adds to the first used values of each row of dst, up to four of width
-// values: row k gets Σ_j of its factors times row j of x, in ascending order, by
-// fused multiplication and addition.
+// AddSums adds to the first used values of each row of dst, which has up to four rows
+// of width values: row k gets Σ_j of its factor j times row j of x, in ascending order,
+// by fused multiplication and addition.
 func AddSums(dst []float64, f Factors, x []float64, width, used int) {
 	active.addSums(dst, f, x, width, used)
 }
@@ -265,14 +263,14 @@ type Rows struct {
 	Count, Values int // rows, and values of a row
 }
 
-// Product sets dst to up·down in single precision, down being [rank,
-// dst.Values]: from zero on, in ascending order of the rank, products and sums
-// rounded each.
+// Product sets dst to up·down in single precision, where down is [rank, dst.Values].
+// Each sum begins with zero and adds products in ascending order of the rank; products
+// and sums are rounded.
 func Product(dst Rows, up, down []float32) { active.product(dst, up, down) }
 
-// ProductExact is Product where single precision holds every product, so that a
-// chain of fused multiply-adds is the same.
+// ProductExact is Product if single precision holds every product exactly, so that
+// fused multiply-adds give the same result.
 func ProductExact(dst Rows, up, down []float32) { active.productExact(dst, up, down) }
 
-// ProductFused is Product as a chain of fused multiply-adds.
+// ProductFused is Product with fused multiply-adds.
 func ProductFused(dst Rows, up, down []float32) { active.productFused(dst, up, down) }

@@ -4,23 +4,23 @@ import (
 	"encoding/binary"
 )
 
-// Merge makes eight codes of a byte each into fewer bytes: of the codes as a
-// little-endian number x, the low bytes of (x>>shift)&mask of all terms
-// together. It has at most eight.
+// Merge packs eight codes of one byte each into fewer bytes. Of the codes as a
+// little-endian number x, the result is the low bytes of (x>>shift)&mask, or'ed over
+// all terms, of which there are at most eight.
 type Merge struct {
-	Bytes   int // that eight codes become
+	Bytes   int // bytes that eight codes become
 	n       int
-	shifts  [8][2]uint64 // in assembly's order
+	shifts  [8][2]uint64 // the layout of this and the rest is known to assembly
 	masks   [8][8]uint64
 	shuffle [16]byte
-	spread  [16]byte // its inverse
+	spread  [16]byte // the inverse of shuffle
 }
 
-// NewMerge is without terms.
+// NewMerge returns a Merge without terms that packs eight codes into size bytes.
 func NewMerge(size int) *Merge {
-	m := &Merge{Bytes: size, n: 1} // the first does not shift
+	m := &Merge{Bytes: size, n: 1} // the first term has shift 0
 	for i := range m.shuffle {
-		if m.shuffle[i] = 0x80; i < size { // no byte
+		if m.shuffle[i] = 0x80; i < size { // 0x80 selects no byte
 			m.shuffle[i] = byte(i)
 		} else if i < 2*size {
 			m.shuffle[i] = byte(8 + i - size)
@@ -32,8 +32,8 @@ func NewMerge(size int) *Merge {
 	return m
 }
 
-// Add adds the term, or to one that shifts as much. It panics if there are too
-// many.
+// Add adds a term, or adds mask to a term with the same shift. It panics if there are
+// more than eight.
 func (m *Merge) Add(shift int, mask uint64) {
 	i := 0
 	for i < m.n && m.shifts[i][0] != uint64(shift) {
@@ -73,11 +73,11 @@ func split(codes, src []byte, m *Merge) {
 	}
 }
 
-// PackFours puts the low 4 bits of codes, one a byte and an even number, two in a
-// byte.
+// PackFours packs the low 4 bits of codes, one code a byte and an even number of them,
+// two to a byte. The first code takes the low bits.
 func PackFours(dst, codes []byte) { active.packFours(dst, codes) }
 
-// PackFoursHigh is PackFours with the first of two codes in the high bits.
+// PackFoursHigh is PackFours with the first code in the high bits.
 func PackFoursHigh(dst, codes []byte) { active.packFoursHigh(dst, codes) }
 
 // SplitFours is the inverse of PackFours.
@@ -86,11 +86,11 @@ func SplitFours(codes, src []byte) { active.splitFours(codes, src) }
 // SplitFoursHigh is the inverse of PackFoursHigh.
 func SplitFoursHigh(codes, src []byte) { active.splitFoursHigh(codes, src) }
 
-// PackTwos puts the low 2 bits of codes, one a byte and a multiple of four, four
-// in a byte.
+// PackTwos packs the low 2 bits of codes, one code a byte and a multiple of four of
+// them, four to a byte.
 func PackTwos(dst, codes []byte) { active.packTwos(dst, codes) }
 
-// MergeCodes merges codes, a multiple of eight.
+// MergeCodes packs codes, a multiple of eight, by m.
 func MergeCodes(dst, codes []byte, m *Merge) { active.merge(dst, codes, m) }
 
 func packFours(dst, codes []byte) {
@@ -131,7 +131,7 @@ func splitFoursHigh(codes, src []byte) {
 	}
 }
 
-// spread returns four bytes as words of 16 bits.
+// spread widens four bytes to words of 16 bits.
 func spread(src []byte) uint64 {
 	x := uint64(binary.LittleEndian.Uint32(src))
 	x = (x | x<<16) & 0x0000FFFF0000FFFF
@@ -150,7 +150,7 @@ func merge(dst, codes []byte, m *Merge) {
 	for ; len(codes) > 0; codes, dst = codes[8:], dst[m.Bytes:] {
 		y := m.apply(binary.LittleEndian.Uint64(codes))
 		if len(dst) >= 8 {
-			binary.LittleEndian.PutUint64(dst, y) // the next writes over what is too much
+			binary.LittleEndian.PutUint64(dst, y) // the next turn overwrites the bytes beyond size
 			continue
 		}
 		for i := range m.Bytes {

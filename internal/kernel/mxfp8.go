@@ -2,12 +2,12 @@ package kernel
 
 import "encoding/binary"
 
-// Exponents of scales that [EncodeMXFP8] finds: beside the least, what is
-// subnormal has the code zero, and above the most lie infinities.
+// The range of scale exponents for which [EncodeMXFP8] works. At the least one,
+// subnormal values have the code zero; above the greatest one there are infinities.
 const leastMXFP8, mostMXFP8 = 16, 246
 
-// mxfp8Lows are the magnitudes, by exponents of scales, of 2^-11 times those: of what
-// is less, no code but zero comes. Each is there twice.
+// mxfp8Lows are, for each exponent of a scale, the bits of 2^-11 times the scale.
+// Smaller magnitudes all have the code zero. Each is stored twice in a word.
 var mxfp8Lows = func() (lows [1 << 8]uint32) {
 	for scale := range lows {
 		lows[scale] = inWords(uint32(mxfp8Low(uint16(scale))))
@@ -17,13 +17,15 @@ var mxfp8Lows = func() (lows [1 << 8]uint32) {
 
 func mxfp8Low(scale uint16) uint16 { return (scale - 11) << 7 }
 
-// EncodeMXFP8 gives blocks of 32 bfloat16 values E4M3 codes, and each block the
-// biased exponent of its scale, which is the least power of two that brings its
-// greatest magnitude to 448. Where that is very small or large, or none, it is 0, and
-// the codes mean nothing.
+// EncodeMXFP8 encodes blocks of 32 bfloat16 values as E4M3. It sets scales to the
+// biased exponent of each block's scale, the least power of two that brings the block's
+// greatest magnitude to at most 448. For a block whose scale is too small or large for
+// that, or that is all zero or not finite, the exponent is 0 and the codes are
+// meaningless.
 func EncodeMXFP8(codes, scales, src []byte) { active.mxfp8Blocks(codes, scales, src) }
 
-// HasMXFP8 reports whether that is faster here than scaling and encoding.
+// HasMXFP8 reports whether the set in use has EncodeMXFP8, which must not be called
+// otherwise. A set lacks it where scaling and encoding are faster.
 func HasMXFP8() bool { return active.mxfp8Blocks != nil }
 
 func mxfp8Blocks(codes, scales, src []byte) {
@@ -41,10 +43,10 @@ func mxfp8Blocks(codes, scales, src []byte) {
 	}
 }
 
-// mxfp8Code is the code of a bfloat16 value. Above that low, a magnitude has its
-// exponent and mantissa in the places of a code's but for eight bits behind those,
-// which are rounded, once it has moved by four; the least ones are subnormal: they
-// have a leading bit instead of the exponent.
+// mxfp8Code returns the code of a bfloat16 value; low is that of its block's scale.
+// Minus low, and shifted by four bits, a magnitude has its exponent and mantissa where
+// a code has them, with eight more bits below, which are rounded. The smallest
+// magnitudes are subnormal: they have a leading bit in place of the exponent.
 func mxfp8Code(bits, low uint16) byte {
 	magnitude := bits & 0x7FFF
 	above := magnitude - min(magnitude, low)

@@ -5,20 +5,20 @@ import (
 	"math"
 )
 
-// NVFP4Table says how blocks of 16 values become E2M1 codes and a scale's code.
+// NVFP4Table defines how blocks of 16 values become E2M1 codes and the code of a scale.
 type NVFP4Table struct {
-	// Codes are those of scales, by the greatest magnitude of a block as bits of
-	// bfloat16.
+	// Codes are the codes of scales, by the bfloat16 bits of a block's greatest
+	// magnitude.
 	Codes [1 << 15]byte
-	// Factors are what magnitudes are multiplied by, to below 32, by a scale's code.
+	// Factors are, by the code of a scale, the factors that bring magnitudes below 32.
 	Factors [1 << 8]float32
 }
 
-// NVFP4Bounds are those between codes, of magnitudes multiplied by a factor of
-// [NVFP4Table]: a product from a bound on has the next code.
+// NVFP4Bounds separate the codes: they are bounds of a magnitude times its factor of
+// [NVFP4Table], and a product equal to a bound has the greater code.
 var NVFP4Bounds = [...]int{1, 3, 5, 7, 10, 14, 20}
 
-// nvfp4Levels are codes by whole parts of products.
+// nvfp4Levels are the codes by the whole part of the product.
 var nvfp4Levels = func() (levels [32]uint16) {
 	for _, bound := range NVFP4Bounds {
 		for i := bound; i < len(levels); i++ {
@@ -28,14 +28,15 @@ var nvfp4Levels = func() (levels [32]uint16) {
 	return levels
 }()
 
-// EncodeNVFP4 gives blocks of 16 finite bfloat16 values codes with their
-// signs, two in a byte, the first in the high bits, and each block its scale's
-// code.
+// EncodeNVFP4 encodes blocks of 16 finite bfloat16 values as signed codes, two to a
+// byte with the first in the high bits, and sets scales to the code of each block's
+// scale.
 func EncodeNVFP4(dst, scales, src []byte, f *NVFP4Table) {
 	active.nvfp4Blocks(dst, scales, src, f)
 }
 
-// HasNVFP4 reports whether that is faster here than scaling and encoding.
+// HasNVFP4 reports whether the set in use has EncodeNVFP4, which must not be called
+// otherwise. A set lacks it where scaling and encoding are faster.
 func HasNVFP4() bool { return active.nvfp4Blocks != nil }
 
 func nvfp4Blocks(dst, scales, src []byte, f *NVFP4Table) {
@@ -56,7 +57,7 @@ func greatestBF16(values []byte) (greatest uint16) {
 	return greatest
 }
 
-// code is that of a bfloat16 value. Its product is exact in double precision.
+// code returns the code of a bfloat16 value. The product is exact in double precision.
 func (f *NVFP4Table) code(value []byte, scale byte) byte {
 	bits := binary.LittleEndian.Uint16(value)
 	x := math.Float32frombits(uint32(bits&0x7FFF) << 16)

@@ -6,38 +6,38 @@ import (
 	"sync"
 )
 
-// Terms that a sum in single precision takes, see [Project] and [Collect]: a
-// block of x that stays in the nearest cache.
+// productBlock is how many products are added in single precision, see [Project] and
+// [Collect]. A block of x of that many rows stays in the first-level cache.
 const productBlock = 256
 
-// Matrices with few columns are worked off in strips of 16 of them, the lanes.
+// Matrices with few columns are processed in strips of 16 columns, the lanes.
 const (
 	sumLanes  = 16
-	stripRows = 64 // of dst that are summed up together, in Project
+	stripRows = 64 // rows of dst that Project computes together
 )
 
-// rowsOf is a matrix of which the first value and the distance of rows count.
+// rowsOf is a matrix, given by its first value and the distance between rows.
 type rowsOf struct {
 	x      []float32
 	stride int
 }
 
-// from is the matrix that begins in another place.
+// from returns the part of the matrix that begins at a row and column.
 func (m rowsOf) from(row, column int) rowsOf { return rowsOf{m.x[row*m.stride+column:], m.stride} }
 
-// panels are the inner loops of Project and Collect. Both take 16 columns of
-// x or y, of which the first used count.
+// panels are the inner loops of Project and Collect. Both take 16 columns of x or y, of
+// which the first used columns matter.
 type panels struct {
-	// project adds to eight rows of sums those of eight rows of w, of n
-	// columns, times x. A stride of 0 makes eight times the same.
+	// project adds to eight rows of sums the product of eight rows of w, which have n
+	// columns, and x. If the stride of w is 0, all eight rows are the same.
 	project func(sums *[8 * sumLanes]float64, w, x rowsOf, n, used int)
-	// collect adds to 16 rows of sums, one for each column of y, those of 16
-	// columns of w, of n rows, times y, times scale.
+	// collect adds to 16 rows of sums, one for each column of y, the products of 16
+	// columns of w, which have n rows, and y, times scale.
 	collect func(sums *[16 * sumLanes]float64, w, y rowsOf, scale *[sumLanes]float64, n, used int)
 }
 
-// projection is room for what projectBy adds up. It would be allocated each
-// time, as panels are called by their address.
+// projection holds the buffers of projectBy. They are pooled, since they would be
+// allocated in each call: panels are called through pointers, so they escape.
 type projection struct {
 	sums [stripRows * sumLanes]float64
 	same [8 * sumLanes]float64
@@ -46,7 +46,7 @@ type projection struct {
 
 var projections = sync.Pool{New: func() any { return new(projection) }}
 
-// projectBy takes 64 rows of dst and a strip of its columns at a time.
+// projectBy returns a Project that computes 64 rows and 16 columns of dst at a time.
 func projectBy(p panels) func(dst []float64, w, x []float32, columns, width int) {
 	return func(dst []float64, w, x []float32, columns, width int) {
 		room := projections.Get().(*projection)
@@ -70,7 +70,7 @@ func projectBy(p panels) func(dst []float64, w, x []float32, columns, width int)
 	}
 }
 
-// projectRows adds a block of m columns to the sums of n rows.
+// projectRows adds a block of m columns of w to the sums of n rows.
 func (p panels) projectRows(room *projection, w, x rowsOf, n, m, used int) {
 	i := 0
 	for ; i+8 <= n; i += 8 {
@@ -84,11 +84,10 @@ func (p panels) projectRows(room *projection, w, x rowsOf, n, m, used int) {
 	}
 }
 
-// strip is room for what is less than all lanes wide.
+// strip is a buffer for padding what has fewer columns than lanes.
 type strip [productBlock * sumLanes]float32
 
-// of returns n rows of used columns of x, followed by zeros up to the number of
-// lanes.
+// of returns n rows of the used columns of x, padded with zeros to the number of lanes.
 func (s *strip) of(x rowsOf, n, used int) rowsOf {
 	if used == sumLanes {
 		return x
@@ -100,7 +99,7 @@ func (s *strip) of(x rowsOf, n, used int) rowsOf {
 	return rowsOf{s[:], sumLanes}
 }
 
-// collectBy takes a strip of 16 columns of w and one of y at a time.
+// collectBy returns a Collect that computes 16 columns of w and 16 of y at a time.
 func collectBy(p panels) func(dst []float64, w, y []float32, scale []float64, columns, width int) {
 	return func(dst []float64, w, y []float32, scale []float64, columns, width int) {
 		var room strip
@@ -118,7 +117,7 @@ func collectBy(p panels) func(dst []float64, w, y []float32, scale []float64, co
 	}
 }
 
-// collectColumns adds n rows to what dst has for used columns of y.
+// collectColumns adds n rows of w and y to dst, for the used columns of y.
 func (p panels) collectColumns(dst []float64, w, y rowsOf, scale *[sumLanes]float64, width, n, used int) {
 	var room strip
 	columns := w.stride
@@ -141,7 +140,7 @@ var (
 	fusedPanels    = panels{projectFusedPanel, collectPanel}
 )
 
-// projectPanel takes two rows and four lanes at a time.
+// projectPanel computes two rows and four lanes at a time.
 func projectPanel(sums *[8 * sumLanes]float64, w, x rowsOf, n, used int) {
 	for i := 0; i < 8; i += 2 {
 		a, b := w.from(i, 0).x[:n], w.from(i+1, 0).x[:n]
@@ -194,7 +193,7 @@ func collectPanel(sums *[16 * sumLanes]float64, w, y rowsOf, scale *[sumLanes]fl
 	}
 }
 
-// addChains is the loop in which the time goes.
+// addChains is the innermost loop, which takes most of the time.
 func addChains(s, t *[4]float32, a, b []float32, x rowsOf) {
 	b = b[:len(a)]
 	s0, s1, s2, s3 := s[0], s[1], s[2], s[3]
@@ -220,7 +219,7 @@ func addSums(dst []float64, f Factors, x []float64, width, used int) {
 	addSumsFrom(dst, f, x, width, 0, used)
 }
 
-// addSumsFrom leaves out columns before c.
+// addSumsFrom is AddSums for the columns from c on.
 func addSumsFrom(dst []float64, f Factors, x []float64, width, c, used int) {
 	if len(x) == 0 {
 		return
@@ -237,7 +236,7 @@ func addSumsFrom(dst []float64, f Factors, x []float64, width, c, used int) {
 	}
 }
 
-// sums4 is the loop in which the time goes.
+// sums4 is the innermost loop, which takes most of the time.
 func sums4(dst, a []float64, term int, x []float64, width int) {
 	dst = dst[:4]
 	s0, s1, s2, s3 := dst[0], dst[1], dst[2], dst[3]
@@ -258,7 +257,7 @@ func sum(s float64, a []float64, term int, x []float64, width int) float64 {
 	return s
 }
 
-// projectWidened returns ProjectBF16 by way of widened copies of eight rows.
+// projectWidened returns a ProjectBF16 that widens eight rows of w at a time.
 func projectWidened(p panels, widen func(dst []float32, src []byte)) func(dst []float64, w []byte, x []float32, columns int) {
 	return func(dst []float64, w []byte, x []float32, columns int) {
 		const some = 8
@@ -279,7 +278,7 @@ func projectWidened(p panels, widen func(dst []float32, src []byte)) func(dst []
 	}
 }
 
-// collectBF16 takes two columns of w and four of y at a time.
+// collectBF16 computes two columns of w and four of y at a time.
 func collectBF16(sums []float32, w []byte, y []float32, columns int) {
 	rows := len(y) / sumLanes
 	if rows == 0 {
@@ -327,8 +326,8 @@ func addWide(dst []float64, x []float32, scale float64) {
 
 func product(dst Rows, up, down []float32) { productFrom(dst, up, down, 0) }
 
-// productFrom leaves out columns before the first. It goes through four rows of
-// down at a time; lanes lie along columns.
+// productFrom is Product for the columns from first on. It adds four rows of down at a
+// time; lanes are along columns.
 func productFrom(dst Rows, up, down []float32, first int) {
 	columns := dst.Values
 	rank := len(down) / columns

@@ -23,14 +23,14 @@ func panelsBy(
 	}
 }
 
-// narrowTile is what ProjectBF16 takes at a time of w.
+// The tile of w that ProjectBF16 computes at a time.
 const (
 	narrowRows    = 16
 	narrowColumns = 32
 )
 
-// projectBF16By takes blocks of 256 columns, whose part of x stays in the
-// nearest cache, and of 16 rows. Others are filled up with zeros.
+// projectBF16By takes blocks of 256 columns, whose part of x stays in the first-level
+// cache, and of 16 rows. Smaller blocks are padded with zeros.
 func projectBF16By(asm func(sums *float64, w *byte, wStride int, x, room *float32, steps int)) func(dst []float64, w []byte, x []float32, columns int) {
 	return func(dst []float64, w []byte, x []float32, columns int) {
 		var room [2 * narrowRows * narrowColumns]float32
@@ -60,7 +60,7 @@ func projectBF16By(asm func(sums *float64, w *byte, wStride int, x, room *float3
 	}
 }
 
-// filled copies some rows of that many bytes into a block of zeros.
+// filled copies rows of size bytes into a block of zeros.
 func filled(w []byte, stride, rows, size int) []byte {
 	block := make([]byte, 2*narrowRows*productBlock)
 	for i := range rows {
@@ -69,8 +69,7 @@ func filled(w []byte, stride, rows, size int) []byte {
 	return block
 }
 
-// collectBF16By takes whole strips of 16 columns; what is left over is filled
-// up with zeros.
+// collectBF16By takes whole strips of 16 columns; the last strip is padded with zeros.
 func collectBF16By(asm func(sums *float32, w *byte, wStride int, y *float32, rows, strips int)) func(sums []float32, w []byte, y []float32, columns int) {
 	return func(sums []float32, w []byte, y []float32, columns int) {
 		rows, strips, rest := len(y)/sumLanes, columns/sumLanes, columns%sumLanes
@@ -106,8 +105,8 @@ func leastBF16By(asm func(least *uint16, src *byte, steps int)) func(src []byte)
 	}
 }
 
-// addSumsBy takes four rows and 16 columns of x at a time; where there are fewer
-// rows, each four times.
+// addSumsBy computes four rows and 16 columns at a time. If there are fewer rows, it
+// computes each of them four times.
 func addSumsBy(asm func(sums *float64, stride int, a *float64, row, term int, x *float64, xStride, n int)) func(dst []float64, f Factors, x []float64, width, used int) {
 	return func(dst []float64, f Factors, x []float64, width, used int) {
 		n, rows, c := len(x)/width, len(dst)/width, 0
@@ -130,7 +129,7 @@ func addSumsBy(asm func(sums *float64, stride int, a *float64, row, term int, x 
 	}
 }
 
-// productBy takes four rows at a time; what is left over is one row four times.
+// productBy computes four rows at a time, and each remaining row four times.
 func productBy(asm func(dst, up, down *float32, dstStride, upStride, downStride, rank, steps int), rest func(dst Rows, up, down []float32, from int)) func(dst Rows, up, down []float32) {
 	return func(dst Rows, up, down []float32) {
 		rank, stride := len(down)/dst.Values, 4*dst.Values

@@ -2,20 +2,21 @@ package kernel
 
 import "math"
 
-// RankedGroups is how many groups [Ranks] takes, each of up to RankedMost values.
+// RankedGroups is the most groups that [Ranks] takes, RankedMost the most values of a
+// group.
 const (
 	RankedGroups = 16
 	RankedMost   = 1024
 )
 
 const (
-	leastRanked = 32 // what a group is filled up to, at least: assembly sorts its halves by 16 rows
-	keysBefore  = 2  // that are below all values
-	keysBehind  = 4  // that are above all
+	leastRanked = 32 // the least padded size of a group: assembly sorts its halves by 16 rows
+	keysBefore  = 2  // keys in front that are below all values
+	keysBehind  = 4  // keys at the end that are above all values
 )
 
-// rankSet fits codebooks by the order of values. A set without one leaves groups
-// to be ranked one by one.
+// rankSet fits codebooks to sorted values. With a set that has none, groups are sorted
+// one by one.
 type rankSet struct {
 	keys  func(keys []uint16, x []float32) bool
 	sort  func(r *Ranks)
@@ -24,45 +25,46 @@ type rankSet struct {
 	steps func(s *Sorted)
 }
 
-// Ranks is up to 16 groups of values of BF16, sorted. Their 16 bits make keys, whole
-// numbers that ascend as they do.
+// Ranks is up to 16 groups of sorted bfloat16 values. They are sorted by keys: integers
+// of 16 bits in the same order as the values.
 type Ranks struct {
-	n, size int      // values of a group, and the power of 2 that it is filled up to
-	keys    []uint16 // of groups, one after the other
-	rows    []uint32 // pairs of keys: of 16 groups in a row, sorted in columns
-	blocks  []uint32 // of 16 rows, by groups
+	n, size int      // values of a group, and the power of 2 to which it is padded
+	keys    []uint16 // the keys of each group, one group after the other
+	rows    []uint32 // pairs of keys; a row has one pair of each of 16 groups, and columns are sorted
+	blocks  []uint32 // 16 rows each, arranged by groups
 }
 
-// Cells are the levels of a codebook, up to 16 of them and then infinite ones, and
-// how far they are with a group. Assembly knows where the fields are.
+// Cells are the levels of a codebook, up to 16 and the unused ones infinite, and the
+// state of fitting them to a group: a cell is the values nearest to a level. Assembly
+// depends on the offsets of the fields.
 type Cells struct {
 	Levels, Middles [BookLevels]float32 // ascending
-	Ends            [BookLevels]int     // of cells: how many values are not above a middle
-	// Sums of cells that end beyond Below and begin before From may depend on the
-	// order, if the sums up to their ends come to more than Reach.
+	Ends            [BookLevels]int     // ends of cells: how many values are not above each middle
+	// The sum of a cell that ends beyond Below and begins before From may depend on the
+	// order of adding, if the sums up to its ends exceed Reach.
 	Below, From int
 	Reach       float64
-	Steps       int // to go
+	Steps       int // steps left
 	keys        *uint16
 	sums        *float64
 }
 
-// Sorted is a group out of Ranks.
+// Sorted is one group of Ranks.
 type Sorted struct {
 	Cells
 	Values []float32 // ascending, between infinities
-	Sums   []float64 // of the first of them, in any order
+	Sums   []float64 // Sums[i] is the sum of the first i values, added in any order
 	half   int
-	key    []uint16 // of values, between those that are below and above all
+	key    []uint16 // keys of the values, between keysBefore and keysBehind others
 	values []float32
 	sums   []float64
 }
 
-// CanRank reports whether groups of n values are ranked together.
+// CanRank reports whether [Ranks] can take groups of n values on this machine.
 func CanRank(n int) bool { return active.ranks != nil && n <= RankedMost }
 
-// Sort takes up to 16 groups of n finite values, and reports false if some have
-// more digits than BF16.
+// Sort takes up to 16 groups of n finite values. It reports false if a value is not
+// exact in bfloat16.
 func (r *Ranks) Sort(values []float32, n int) bool {
 	if r.n != n {
 		r.reset(n)
@@ -88,7 +90,7 @@ func (r *Ranks) reset(n int) {
 	}
 }
 
-// Group copies group i. What it has is zeros without sign.
+// Group copies group i to s. Zeros lose their sign.
 func (r *Ranks) Group(i int, s *Sorted) {
 	if len(s.values) != r.size+2 {
 		s.reset(r.size)
@@ -108,13 +110,13 @@ func (s *Sorted) reset(size int) {
 	s.keys, s.Cells.sums = &s.key[keysBefore], &s.sums[0]
 }
 
-// Find sets the ends of cells by the middles.
+// Find sets the ends of cells according to the middles.
 func (s *Sorted) Find() { active.ranks.find(s) }
 
-// Step moves levels to the means of their cells, middles to those of each level
-// and the next, and the ends of cells to the middles, as long as any moves and
-// there are steps to go. It leaves those to go only if the next is not for it,
-// since levels would not ascend or sums may depend on the order.
+// Step moves each level to the mean of its cell, each middle to the midpoint of its two
+// levels, and the ends of cells accordingly, until nothing moves or no steps are left.
+// It stops early, with steps left, before a step that it cannot do: if levels would not
+// ascend, or if a sum may depend on the order of adding.
 func (s *Sorted) Step() {
 	if s.Steps > 0 {
 		active.ranks.steps(s)

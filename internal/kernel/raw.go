@@ -6,31 +6,31 @@ import (
 	"unsafe"
 )
 
-// Raw says how values lie in bytes, little-endian.
+// Raw is the form of little-endian values in bytes.
 type Raw uint8
 
-// The forms that kernels read without widening first.
+// The forms that kernels read directly.
 const (
 	RawBF16 Raw = iota
 	RawF32
 )
 
-// Bytes returns how many a value takes.
+// Bytes returns the size of a value in bytes.
 func (r Raw) Bytes() int { return 2 + 2*int(r) }
 
-// AsBytes returns the memory of values: those in single precision as [RawF32], the low
-// byte first, on a little-endian machine, which every platform of this program is.
+// AsBytes returns the memory of values as bytes. Values in single precision have the
+// form [RawF32], since every platform of this program is little-endian.
 func AsBytes[T uint16 | float32 | float64](x []T) []byte {
 	var one T
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x)*int(unsafe.Sizeof(one)))
 }
 
-// Steps are how groups of values are scaled: (x - zero) / scale, the difference
-// and the quotient rounded, or x · scale where a kernel multiplies. Inverses are
-// 1 / scale, rounded; zeros and inverses are not read where it multiplies.
+// Steps say how groups of values are scaled: (x - zero) / scale, with the difference
+// and the quotient rounded, or x · scale in kernels that multiply. Inverses are 1 /
+// scale, rounded. Kernels that multiply do not read zeros and inverses.
 type Steps struct{ Zeros, Scales, Inverses []float32 }
 
-// Sized returns steps for n groups, in the memory of s if it suffices.
+// Sized returns steps for n groups. It reuses the memory of s if that suffices.
 func (s Steps) Sized(n int) Steps {
 	if cap(s.Zeros) < n {
 		s = Steps{make([]float32, n), make([]float32, n), make([]float32, n)}
@@ -38,9 +38,9 @@ func (s Steps) Sized(n int) Steps {
 	return Steps{s.Zeros[:n], s.Scales[:n], s.Inverses[:n]}
 }
 
-// Set sets step i to subtract and divide. It reports false where the scale is
-// so extreme that kernels cannot divide by way of the inverse: beyond 2^±80,
-// zero or not finite.
+// Set makes step i subtract zero and divide by scale. It reports false if the scale is
+// so extreme that kernels cannot divide with the inverse: beyond 2^±80, zero or not
+// finite.
 func (s Steps) Set(i int, zero, scale float32) bool {
 	s.Zeros[i], s.Scales[i], s.Inverses[i] = zero, scale, 1/scale
 	return divisible(scale)
@@ -48,9 +48,9 @@ func (s Steps) Set(i int, zero, scale float32) bool {
 
 func divisible(scale float32) bool { return scale >= 0x1p-80 && scale <= 0x1p80 }
 
-// Spans sets scales to (hi - lo) / divisor, the difference and the quotient
-// rounded, and their inverses. It reports whether kernels can divide by all of
-// them by way of the inverse, see [Steps.Set].
+// Spans sets scales to (hi - lo) / divisor, with the difference and the quotient
+// rounded, and inverses to their inverses. It reports whether kernels can divide by all
+// of them, see [Steps.Set].
 func Spans(scales, inverses, lo, hi []float32, divisor float32) bool {
 	return active.spans(scales, inverses, lo, hi, divisor)
 }
@@ -66,11 +66,11 @@ func spans(scales, inverses, lo, hi []float32, divisor float32) bool {
 	return all
 }
 
-// PowerSteps sets codes to the biased exponents of the least powers of two that
-// bring the greatest magnitudes of groups to most, scales to the powers and
-// inverses to theirs. It reports false where nothing of that holds: kernels
-// cannot divide by one of the powers, see [Steps.Set], a magnitude is zero or not
-// finite, or by less than 64 in the last place too large for a power.
+// PowerSteps sets scales to the least powers of two that bring the greatest magnitudes
+// amax of groups to at most most, codes to their biased exponents and inverses to their
+// inverses. It reports false, and the results are meaningless, if kernels cannot divide
+// by one of the powers, see [Steps.Set], if a magnitude is zero or not finite, or if
+// amax / most exceeds a power by fewer than 64 units in the last place.
 func PowerSteps(codes []byte, scales, inverses, amax []float32, most float32) bool {
 	return active.powerSteps(codes, scales, inverses, amax, most)
 }
@@ -89,27 +89,27 @@ func powerSteps(codes []byte, scales, inverses, amax []float32, most float32) bo
 	return all
 }
 
-// Ints describes whole-number codes of at most 8 bits: scaled values are
-// clamped to [Lo, Hi], whole numbers, rounded to nearest even, and Offset is
-// added. The code is the low byte.
+// Ints describes integer codes of at most 8 bits: scaled values are clamped to the
+// integers [Lo, Hi], rounded to nearest even, and Offset is added. The code is the low
+// byte.
 type Ints struct {
 	Lo, Hi   float32
 	Offset   int32
-	Multiply bool // by the scale, instead of dividing
+	Multiply bool // multiply by the scale instead of dividing
 }
 
-// Ranges sets lo and hi to the least and greatest value of consecutive groups
-// of that many, as [MinMax] does. lo and hi are different memory.
+// Ranges sets lo and hi to the least and greatest value of consecutive groups of group
+// values, with the rules of [MinMax]. lo and hi must not overlap.
 func Ranges(lo, hi []float32, src []byte, raw Raw, group int) {
 	active.ranges[raw](lo, hi, src, group)
 }
 
-// AbsMax sets amax to the greatest magnitude of consecutive groups of that
-// many; where it holds one, to a NaN.
+// AbsMax sets amax to the greatest magnitude of consecutive groups of group values, to
+// a NaN if a group has one.
 func AbsMax(amax []float32, src []byte, raw Raw, group int) { active.absMax[raw](amax, src, group) }
 
-// EncodeInts gives consecutive groups of that many values, a step for each,
-// codes of one byte. Values are finite, and so are quotients.
+// EncodeInts encodes consecutive groups of group values, each scaled by its step, as
+// codes of one byte. Values and quotients must be finite.
 func EncodeInts(codes, src []byte, raw Raw, steps Steps, group int, f *Ints) {
 	active.encodeInts[raw](codes, src, steps, group, f)
 }
@@ -125,7 +125,7 @@ func (r Raw) widen(dst []float32, src []byte) {
 	}
 }
 
-// rangesOf returns the portable Ranges of one form.
+// rangesOf returns the portable Ranges for one form of raw values.
 func rangesOf(raw Raw) func(lo, hi []float32, src []byte, group int) {
 	return func(lo, hi []float32, src []byte, group int) {
 		size := group * raw.Bytes()
@@ -160,8 +160,8 @@ func rangeOf(src []byte, raw Raw) (lo, hi float32) {
 	return lo, hi
 }
 
-// absMaxOf returns the portable AbsMax of one form. Magnitudes are in the order
-// of their bits, NaN above all.
+// absMaxOf returns the portable AbsMax for one form. Magnitudes have the order of their
+// bits, with NaN above all.
 func absMaxOf(raw Raw) func(amax []float32, src []byte, group int) {
 	return func(amax []float32, src []byte, group int) {
 		for i := range amax {
@@ -180,7 +180,7 @@ func absMaxOf(raw Raw) func(amax []float32, src []byte, group int) {
 	}
 }
 
-// byteCodes is what makes codes of scaled values: one of the two.
+// byteCodes turns scaled values into codes; one of the two fields is set.
 type byteCodes struct {
 	ints   *Ints
 	floats *Floats
@@ -233,7 +233,7 @@ func (c byteCodes) groups(codes, src []byte, raw Raw, steps Steps, group int) {
 	}
 }
 
-// encodeIntsOf returns the portable EncodeInts of one form.
+// encodeIntsOf returns the portable EncodeInts for one form of raw values.
 func encodeIntsOf(raw Raw) func(codes, src []byte, steps Steps, group int, f *Ints) {
 	return func(codes, src []byte, steps Steps, group int, f *Ints) {
 		byteCodes{ints: f}.groups(codes, src, raw, steps, group)

@@ -5,22 +5,19 @@ import (
 	"math/bits"
 )
 
-// rotate follows the chain that [Rotate] defines. Where another way is proved
-// to give the same bits, it goes that way:
+// rotate computes the chain that [Rotate] defines, in other ways where these are
+// proved to give the same bits:
 //
-//   - n a power of 4, and x·entry exact: a fused step is an addition of
-//     ±x·entry. If the magnitudes of these add up to 2^24 times the unit of
-//     which all are multiples, or less, no partial sum in any order is rounded,
-//     and a fast transform will do. So it is with most groups of bfloat16.
-//     Else the additions are done in order, once for all outputs that begin
-//     alike.
-//   - n twice a power of 4: the products are exact in double precision, and
-//     added there. If their magnitudes add up to 2^53 times their unit or less,
-//     these sums are exact too, and rounding them to single precision is all
-//     the rounding there is. Else rounding twice can differ from rounding once
-//     only where the first gives the middle of two singles: that is looked for.
-//   - What is left, such as groups whose products underflow, is fused step by
-//     step.
+// - n is a power of 4, and the products x·entry are exact: then a fused step adds
+// ±x·entry. If the magnitudes of these products add up to at most 2^24 times a unit of
+// which all are multiples, no partial sum is rounded in any order, and a fast transform
+// will do. So it is with most groups of bfloat16. Otherwise the additions are done in
+// order, but only once for all outputs that begin alike. - n is twice a power of 4: the
+// products are exact in double precision, and added there. If their magnitudes add up
+// to at most 2^53 times their unit, these sums are exact too, and the only rounding is
+// that to single precision. Otherwise rounding twice can differ from rounding once only
+// if the first rounding gives the midpoint of two singles, which is checked. - Other
+// groups, such as those whose products underflow, are fused step by step.
 func rotate(x []float32, n int, entry float32) {
 	r := newRotor(n, entry)
 	for ; len(x) > 0; x = x[n:] {
@@ -32,12 +29,12 @@ func rotate(x []float32, n int, entry float32) {
 	}
 }
 
-// rotor is what a rotation works with.
+// rotor holds the buffers of a rotation.
 type rotor struct {
 	entry, inverse float32
 	fours          bool
-	acc, neg       []float32 // by fours
-	sums           []float64 // by twos
+	acc, neg       []float32 // for powers of 4
+	sums           []float64 // for twice powers of 4
 	plus, minus    []float64
 }
 
@@ -51,22 +48,22 @@ func newRotor(n int, entry float32) *rotor {
 	return r
 }
 
-// unit returns the place of v's last bit that is set: v is an odd multiple of
-// 2^(unit-150). Zero has none and returns 255 or more.
+// unit returns the exponent of v's last set bit: v is an odd multiple of 2^(unit-150).
+// For zero it returns 255 or more.
 func unit(v float32) int {
 	u := math.Float32bits(v) & (1<<31 - 1)
 	if u == 0 {
 		return 300
 	}
 	e := max(u>>23, 1)
-	m := u - (e-1)<<23 // with the leading bit of normals, as e counts from 1
+	m := u - (e-1)<<23 // includes the leading bit of normal numbers, since e counts from 1
 	return int(e) + bits.TrailingZeros32(m|1<<24)
 }
 
 func (r *rotor) byFours(x []float32) {
 	products, sum, least := r.acc[:len(x)], float32(0), 253
 	for i, v := range x {
-		p := float32(v*r.entry) + 0 // never a negative zero, as the chain begins at 0
+		p := float32(v*r.entry) + 0 // no negative zero, since the chain begins at 0
 		if float32(p*r.inverse) != v {
 			r.fused(x)
 			return
@@ -76,7 +73,7 @@ func (r *rotor) byFours(x []float32) {
 		least = min(least, unit(p))
 	}
 	copy(x, products)
-	// The sum may be too small by 2^-24 of it for every addition.
+	// The sum may be too small by 2^-24 of itself for every addition.
 	if bound := math.Float32frombits(uint32(least+1) << 23); len(x) <= 1<<16 && sum <= bound*0.99 {
 		butterflies(x)
 		return
@@ -92,7 +89,7 @@ func (r *rotor) byFours(x []float32) {
 
 func magnitude(v float32) float32 { return math.Float32frombits(math.Float32bits(v) &^ (1 << 31)) }
 
-// fused is the definition.
+// fused follows the definition step by step.
 func (r *rotor) fused(x []float32) {
 	for j := range r.acc {
 		sum := float32(0)
@@ -112,9 +109,9 @@ func (r *rotor) fused(x []float32) {
 // rows and columns whose xor is x: an odd number of its digits to base 4 is 3.
 func minusFours(x int) bool { return bits.OnesCount(uint(x&(x>>1)&0x55555555))&1 == 1 }
 
-// chainFours adds ±x in order of rows for every output. The first m rows give
-// only m different sums, up to the sign, which rounding respects; so a
-// quarter, a half, and then all of the outputs are kept apart. neg is -x.
+// chainFours adds ±x in the order of rows for every output. The first m rows give only
+// m different sums, up to the sign, which rounding respects; therefore first a quarter,
+// then half, and then all of the outputs are computed separately. neg is -x.
 func chainFours(acc, x, neg []float32) {
 	y := x[:4]
 	acc[0] = y[0] + y[1] + y[2] - y[3]
@@ -129,7 +126,7 @@ func chainFours(acc, x, neg []float32) {
 		addFours(a, plus, minus)
 		addFours(c, minus, plus)
 		copy(b, a)
-		copy(d, c) // of the opposite sign
+		copy(d, c) // the sums of the opposite sign
 		plus, minus = row(2)
 		addFours(a, plus, minus)
 		addFours(b, minus, plus)
@@ -192,8 +189,8 @@ func addQuads(s, p, q, r, t *[4]float32) {
 }
 
 func (r *rotor) byTwos(x []float32) {
-	// A single below 2^-126 is a sum of at most 53 bits, exact, while the
-	// products are multiples of 2^-179: so they are up to this size.
+	// A single below 2^-126 comes from a sum of at most 53 bits, which is exact,
+	// because the products are multiples of 2^-179. That holds up to this size.
 	if len(x) > 8192 {
 		r.fused(x)
 		return
@@ -215,9 +212,9 @@ func (r *rotor) byTwos(x []float32) {
 	}
 }
 
-// chainTwos adds the products in order of rows for every output, rounding each
-// sum to single precision. The first m rows give only m different sums. It
-// reports whether a sum may have been rounded wrong; never if they are exact.
+// chainTwos adds the products in the order of rows for every output, rounding each sum
+// to single precision. The first m rows give only m different sums. It reports whether
+// a sum may have been rounded wrongly; if exact is set it reports false.
 func chainTwos(acc, plus, minus []float64, exact bool) (doubt bool) {
 	add := addTwosChecked
 	if exact {
@@ -254,12 +251,13 @@ func addTwos(acc, plus, minus []float64) bool {
 	return false
 }
 
-// addTwosChecked is addTwos that reports the middles of two singles.
+// addTwosChecked is addTwos that also reports whether a sum is the midpoint of two
+// singles.
 func addTwosChecked(acc, plus, minus []float64) bool {
 	doubt := uint64(0)
 	add := func(a, y float64) float64 {
 		v := a + y
-		// zero in the low 29 bits borrows from the 30th
+		// sets the highest bit only if the low 29 bits are those of a midpoint
 		doubt |= (math.Float64bits(v)&(1<<29-1) ^ 1<<28) - 1
 		return float64(float32(v))
 	}
@@ -281,8 +279,8 @@ func addTwosChecked(acc, plus, minus []float64) bool {
 	return doubt>>63 != 0
 }
 
-// butterflies multiplies by the matrix of ±1 whose size is a power of 4, in
-// stages; the result has no negative zero if x has none.
+// butterflies multiplies by the matrix of ±1 whose size is a power of 4, in stages. The
+// result has no negative zero if x has none.
 func butterflies[T float32 | float64](x []T) {
 	for i := 0; i+4 <= len(x); i += 4 {
 		y := (*[4]T)(x[i:])
@@ -302,7 +300,7 @@ func butterflies[T float32 | float64](x []T) {
 	}
 }
 
-// rotateOnce adds in double precision, in stages, and rounds at the end.
+// rotateOnce adds in double precision, in stages, and rounds once at the end.
 func rotateOnce(x []float32, n int, entry float32) {
 	y := make([]float64, n)
 	for ; len(x) > 0; x = x[n:] {
@@ -320,7 +318,7 @@ func rotateOnce(x []float32, n int, entry float32) {
 	}
 }
 
-// sylvester multiplies by the matrix of ±1 of any power of 2.
+// sylvester multiplies by the matrix of ±1 of any size that is a power of 2.
 func sylvester(x []float64) {
 	for s := 1; s < len(x); s *= 2 {
 		for at := 0; at < len(x); at += 2 * s {
@@ -332,7 +330,7 @@ func sylvester(x []float64) {
 	}
 }
 
-// widening is a rotation of values that lie in bytes.
+// widening returns a rotation that widens raw values first.
 func widening(widen func(dst []float32, src []byte), rotate func(x []float32, n int, entry float32)) func(dst []float32, src []byte, n int, entry float32) {
 	return func(dst []float32, src []byte, n int, entry float32) {
 		widen(dst, src)

@@ -17,23 +17,23 @@ func productsBy(asm func(x *float32, rows int, entry, least float32) (exact uint
 	return func(x *float32, rows int, entry float32) uint32 { return asm(x, rows, entry, 0x1p-126/entry) }
 }
 
-// intGroup is the size of groups that are rotated in whole numbers.
+// intGroup is the size of groups that can be rotated in integers.
 const intGroup = 256
 
-// inInts reports whether groups of n can be rotated in whole numbers.
+// inInts reports whether groups of n values can be rotated in integers.
 func inInts(n int, entry float32) bool {
 	mantissa, _ := math.Frexp(float64(entry))
 	return n == intGroup && mantissa == 0.5 && entry <= 1 && entry >= 0x1p-20
 }
 
-// someGroups is how many are looked at, and set aside, at a time.
+// someGroups is how many groups are tried, and set aside, at a time.
 const someGroups = 64
 
-// bf16Rotation is a rotation of values of bfloat16.
+// bf16Rotation is a rotation of bfloat16 values.
 type bf16Rotation func(dst []float32, src []byte, n int, entry float32)
 
-// intsOr rotates in whole numbers what fits them, others of that size by left, and
-// other sizes by rest.
+// intsOr rotates the groups that fit in integers, other groups of the same size by
+// left, and groups of other sizes by rest.
 func intsOr(asm func(dst *float32, src *byte, groups int, fits *bool, shift uint32), rest, left bf16Rotation) bf16Rotation {
 	return func(dst []float32, src []byte, n int, entry float32) {
 		if !inInts(n, entry) {
@@ -58,10 +58,11 @@ func intsOr(asm func(dst *float32, src *byte, groups int, fits *bool, shift uint
 	}
 }
 
-// unitShift is the exponent of 2^-22 times the entry.
+// unitShift returns what to add to a number's bits to multiply it by 2^-22 times the
+// entry, which is a power of two.
 func unitShift(entry float32) uint32 { return math.Float32bits(entry) - (127+22)<<23 }
 
-// levelsOr is intsOr for the levels of codes.
+// levelsOr is intsOr for levels that codes select.
 func levelsOr(asm func(dst *float32, codes *byte, levels *float32, groups int, fits *bool, shift uint32),
 	rest func(dst []float32, codes []byte, levels []float32, n int, entry float32),
 	lookUp func(dst []float32, codes []byte, levels []float32), narrow func(dst []byte, src []float32), left bf16Rotation) func(dst []float32, codes []byte, levels []float32, n int, entry float32) {
@@ -93,7 +94,7 @@ func levelsOr(asm func(dst *float32, codes *byte, levels *float32, groups int, f
 	}
 }
 
-// aside is groups that are rotated together later.
+// aside collects groups that are rotated together later.
 type aside struct {
 	entry  float32
 	src    [2 * intGroup * someGroups]byte
@@ -126,11 +127,11 @@ func (a *aside) flush(rotate bf16Rotation) {
 	a.places = a.places[:0]
 }
 
-// codeFactors are what codes, and then whole numbers, are multiplied by.
+// codeFactors are the factors for codes, and then for the integers that result.
 type codeFactors [4]float32
 
-// factorsOf tells those of a scale, positive and far from the ends of single
-// precision, of which so many bits count.
+// factorsOf returns the factors for a scale of which that many bits count. It reports
+// false unless the scale is positive and far from the limits of single precision.
 func factorsOf(scale, entry float32, bits uint32) (f codeFactors, ok bool) {
 	exponent := math.Float32bits(scale) >> 23
 	if exponent < 127-60 || exponent > 127+60 {
@@ -145,8 +146,8 @@ func factorsOf(scale, entry float32, bits uint32) (f codeFactors, ok bool) {
 	return f, true
 }
 
-// codesOr rotates codes of whole numbers in them, where their products keep so
-// many bits, and all else by rest.
+// codesOr rotates integer codes in integers if their products keep that many bits, and
+// everything else by rest.
 func codesOr(asm func(dst *float32, codes *byte, groups int, flip, offset *uint32, f *[4]float32), bits uint32, rest RotatedDecoder) RotatedDecoder {
 	return func(dst []float32, codes []byte, scales []float32, group int, v *Values, n int, entry float32) {
 		flip, offset := &v.c[0][0], &v.c[1][0]

@@ -7,7 +7,8 @@ import (
 	"unsafe"
 )
 
-// beginBy multiplies by the entry at once, in the pass that looks at sums.
+// beginBy returns a beginning that multiplies by the entry in the pass that checks the
+// sums.
 func beginBy(interleave func(dst, src *float32, stride, blocks int), exact func(x *float32, rows int, entry float32) (sums, products uint32)) beginning {
 	return func(dst, src *float32, stride, blocks int, entry float32) uint32 {
 		interleave(dst, src, stride, blocks)
@@ -23,14 +24,14 @@ func productsBy(exact func(x *float32, rows int, entry float32) (sums, products 
 	}
 }
 
-// unscaled is for rows that are multiplied already.
+// unscaled drops the factor, for rows that are multiplied already.
 func unscaled(asm func(dst, src *float32, stride, blocks int, signs *uint32)) func(dst, src *float32, stride, blocks int, signs *uint32, factor float32) {
 	return func(dst, src *float32, stride, blocks int, signs *uint32, _ float32) {
 		asm(dst, src, stride, blocks, signs)
 	}
 }
 
-// chainBy goes through steps one by one.
+// chainBy returns a chainFunc that runs the steps one by one.
 func chainBy(asm func(dst, src, x *float32, h float32)) chainFunc {
 	return func(sums, x *float32, steps *int32, n int, entry float32) {
 		const size = 4 * rotateBlock
@@ -43,7 +44,7 @@ func chainBy(asm func(dst, src, x *float32, h float32)) chainFunc {
 	}
 }
 
-// sumsBy does so for functions that take a sign.
+// sumsBy is chainBy for functions that take a sign.
 func sumsBy(asm func(dst, src, x *float32, sign uint32)) chainFunc {
 	return chainBy(func(dst, src, x *float32, h float32) { asm(dst, src, x, math.Float32bits(h)&(1<<31)) })
 }

@@ -8,31 +8,31 @@ import (
 	"sync"
 )
 
-// lanes rotates as many groups at a time as vectors have lanes; value k of all
-// of them is a row. The rest of a call goes along with groups of zeros.
+// lanes rotates as many groups at a time as vectors have lanes. Row k has value k of
+// each group. If a call has fewer groups left, groups of zeros fill the lanes.
 type lanes struct {
 	count        int
 	interleave   func(dst, src *float32, stride, blocks int)
 	deinterleave func(dst, src *float32, stride, blocks int, signs *uint32, factor float32)
 	begin        beginning
-	first        int // rows that it multiplied, as the first stages would
+	first        int // rows that begin multiplies, like the first stages
 	products     func(x *float32, rows int, entry float32) (exact uint32)
-	chainSums    chainFunc // of products, for an entry of 1
+	chainSums    chainFunc // adds up products, for an entry of 1
 	chainFours   chainFunc
 	chainTwos    chainFunc
 	singles      stages[float32]
 	once         wideSums
 }
 
-// chainFunc goes through steps.
+// chainFunc runs n steps of a chain.
 type chainFunc func(sums, x *float32, steps *int32, n int, entry float32)
 
-// beginning is interleave that goes on with butterflies where it can, and tells
-// the lanes in which sums of the chain are exact.
+// beginning interleaves groups, does the first butterflies if it can, and returns a bit
+// for each lane in which the sums of the chain are exact.
 type beginning func(dst, src *float32, stride, blocks int, entry float32) (sums uint32)
 
-// wideSums are the functions for sums in double precision: of half of each row,
-// or with begin and end, of all of it.
+// wideSums are the functions for sums in double precision. They take half of each row,
+// or with begin and end, the whole row.
 type wideSums struct {
 	stages[float64]
 	widen  func(dst *float64, src *float32, rows int)
@@ -41,18 +41,18 @@ type wideSums struct {
 	end    func(dst *float32, src *float64, distance int, factor float64)
 }
 
-// rotateBlock is the rows that assembly adds up together.
+// rotateBlock is how many rows assembly adds up together.
 const rotateBlock = 16
 
-// fewGroups are done faster one by one.
+// fewGroups is the number of groups up to which rotating them one by one is faster.
 const fewGroups = 2
 
-// stages are those of butterflies: one, and two at a time, or nil.
+// stages are the butterflies of one stage, and of two stages at a time or nil.
 type stages[T float32 | float64] struct {
 	pass4, pass16 func(x *T, sets, distance int)
 }
 
-// run does those of distances from at to end, in the order of the portable
+// run does the stages of distances from at to end, in the order of the portable
 // function.
 func (s stages[T]) run(x []T, at, end, rows, width int) {
 	for at < end {
@@ -66,18 +66,18 @@ func (s stages[T]) run(x []T, at, end, rows, width int) {
 	}
 }
 
-// rotation is what one call works with.
+// rotation holds the buffers of a call.
 type rotation struct {
 	*lanes
 	n         int
 	entry     float32
 	rows      []float32   // [n, count]
-	sums      []float32   // [n + rotateBlock, count], of chains, and zeros
-	doubles   []float64   // [n, count], or half of it
-	padded    []float32   // [count, n], where there are fewer groups
+	sums      []float32   // [n + rotateBlock, count]: sums of chains, then zeros
+	doubles   []float64   // [n, count], or [n, count/2]
+	padded    []float32   // [count, n], for a call's last groups if they are fewer
 	pending   []float32   // [count, n], groups that need the chain
-	places    [][]float32 // where they go
-	unchanged []uint32    // signs of blocks
+	places    [][]float32 // destinations of the pending groups
+	unchanged []uint32    // signs of blocks, none of which is turned
 }
 
 var rotations = sync.Pool{New: func() any { return new(rotation) }}
@@ -98,7 +98,8 @@ func fit[T any](s *[]T, n int) {
 	*s = (*s)[:n]
 }
 
-// batches calls do for groups that fit the lanes, and few for others.
+// batches calls do with as many groups as there are lanes, and few with what is left if
+// that is little.
 func (r *rotation) batches(x []float32, do func(x []float32), few func(x []float32, n int, entry float32)) {
 	size := r.n * r.count
 	for ; len(x) >= size; x = x[size:] {
@@ -163,12 +164,12 @@ func (r *rotation) onceWhole(x []float32) {
 	r.put(x, r.rows, r.unchanged, 1)
 }
 
-// most is the size of the largest groups whose sums are proved exact, see
+// most is the size of the largest groups whose sums can be proved exact, see
 // beginSingles of the generator.
 const most = 1 << 14
 
-// rotate goes the ways of the portable function: that of exact sums where the
-// size is a power of 4, else the definition, fused steps.
+// rotate chooses as the portable function does: sums that are exact if the size is a
+// power of 4, otherwise the definition, fused steps.
 func (l *lanes) rotate(x []float32, n int, entry float32) {
 	fours := n&0x55555555 != 0
 	if mantissa, _ := math.Frexp(float64(entry)); n < rotateBlock || fours && (mantissa != 0.5 || entry > 1 || n > most) {
@@ -188,7 +189,7 @@ func (l *lanes) rotate(x []float32, n int, entry float32) {
 	rotations.Put(r)
 }
 
-// inexact is rotate for groups whose sums are not exact, as a rule.
+// inexact is rotate for groups whose sums are usually not exact.
 func (l *lanes) inexact(x []float32, n int, entry float32) {
 	r := l.rotation(n, entry)
 	fit(&r.sums, (n+rotateBlock)*l.count)
@@ -201,10 +202,10 @@ func (r *rotation) twos(x []float32) {
 	r.chain(x, r.chainTwos, r.entry)
 }
 
-// fours sets groups aside whose sums are not exact.
+// fours rotates groups, and sets those aside whose sums are not exact.
 func (r *rotation) fours(x []float32) {
 	inexact := ^r.start(x) & r.all()
-	if inexact == r.all() || inexact != 0 && &x[0] == &r.padded[0] { // which does not stay
+	if inexact == r.all() || inexact != 0 && &x[0] == &r.padded[0] { // padded is reused, so such groups cannot be set aside
 		r.addUp(x)
 		return
 	}
@@ -221,15 +222,15 @@ func (r *rotation) fours(x []float32) {
 	r.put(x, r.rows, r.unchanged, r.entry)
 }
 
-// start begins with groups, and tells those whose sums are exact.
+// start interleaves groups and returns a bit for each whose sums are exact.
 func (r *rotation) start(x []float32) (sums uint32) {
 	return r.begin(&r.rows[0], &x[0], 4*r.n, r.n/rotateBlock, r.entry)
 }
 
-// all has a bit for every lane.
+// all returns a bit for every lane.
 func (r *rotation) all() uint32 { return 1<<r.count - 1 }
 
-// flush does what was set aside.
+// flush rotates the groups that were set aside.
 func (r *rotation) flush() {
 	if len(r.places) == 0 {
 		return
@@ -242,7 +243,7 @@ func (r *rotation) flush() {
 	r.places = r.places[:0]
 }
 
-// addUp adds products in order where all are exact, and fuses steps where not.
+// addUp adds products in order if all products are exact, and else runs fused steps.
 func (r *rotation) addUp(x []float32) {
 	r.take(x)
 	if r.products(&r.rows[0], r.n, r.entry) != r.all() {
@@ -253,7 +254,7 @@ func (r *rotation) addUp(x []float32) {
 	r.chain(x, r.chainSums, 1)
 }
 
-// chain adds up blocks of the rows in order, and writes the results to x.
+// chain adds up blocks of rows in order and writes the results to x.
 func (r *rotation) chain(x []float32, add chainFunc, entry float32) {
 	order := chainOf(r.n)
 	clear(r.sums[r.n*r.count:])
@@ -264,15 +265,15 @@ func (r *rotation) chain(x []float32, add chainFunc, entry float32) {
 // chainSteps are the order in which blocks of rows are added to blocks of sums.
 type chainSteps struct {
 	steps []chainStep
-	signs []uint32 // by which the blocks of sums differ from the results
+	signs []uint32 // signs by which the blocks of sums differ from the results
 }
 
-// chainStep sets block dst of the sums to block src and block row of the rows,
-// times the matrix's block. The sums of one step that the next one takes need
-// neither be stored nor loaded.
+// chainStep sets block dst of the sums to block src plus the matrix's block times block
+// row of the rows. Sums that the next step continues with are neither stored nor
+// loaded.
 type chainStep struct {
 	dst, src, row int32
-	sign          uint32 // of the matrix's block
+	sign          uint32 // sign of the matrix's block
 	load, store   uint32 // 1 or 0
 }
 
@@ -286,8 +287,8 @@ func chainOf(n int) *chainSteps {
 	return c.(*chainSteps)
 }
 
-// newChain adds once what several blocks of results begin with, or begin with
-// but for the sign, which rounding respects: that saves a third of the steps.
+// newChain computes only once what several blocks of results begin with, up to the
+// sign, which rounding respects. That saves a third of the steps.
 func newChain(n int) *chainSteps {
 	blocks := n / rotateBlock
 	minus := func(row, j int) bool { return bits.OnesCount(uint(row&j))&1 == 1 }
@@ -295,21 +296,21 @@ func newChain(n int) *chainSteps {
 		minus = func(row, j int) bool { return minusFours(row ^ j) }
 	}
 	c := &chainSteps{signs: make([]uint32, blocks)}
-	with := make([]int, blocks) // the least block whose sums are the same so far
+	with := make([]int, blocks) // for each block, the least block with the same sums so far
 	turned := make([]bool, blocks)
 	for j := range turned {
 		turned[j] = minus(0, j)
 		c.signs[j] = signOf(turned[j])
 	}
 	sign := func(row, j int) bool { return minus(row, j) != turned[j] }
-	c.run(0, blocks, 0, 1, sign) // zeros
+	c.run(0, blocks, 0, 1, sign) // begins with the block of zeros
 	for row := 1; row < blocks; {
 		fresh := part(with, func(j int) bool { return sign(row, j) })
 		end := row + 1
 		for end < blocks && !parts(with, func(j int) bool { return sign(end, j) }) {
 			end++
 		}
-		for j, src := range fresh { // before what they part from goes on
+		for j, src := range fresh { // before the block from which they part continues
 			if src >= 0 {
 				c.run(j, src, row, end, sign)
 			}
@@ -324,7 +325,7 @@ func newChain(n int) *chainSteps {
 	return c
 }
 
-// run adds some rows to one block of sums.
+// run adds the rows from row to end to one block of sums.
 func (c *chainSteps) run(dst, src, row, end int, minus func(row, j int) bool) {
 	for i := row; i < end; i++ {
 		step := chainStep{dst: int32(dst), src: int32(dst), row: int32(i), sign: signOf(minus(i, dst))}
@@ -338,7 +339,7 @@ func (c *chainSteps) run(dst, src, row, end int, minus func(row, j int) bool) {
 	}
 }
 
-// parts reports whether blocks whose sums are the same so far part.
+// parts reports whether any blocks whose sums were the same so far now differ.
 func parts(with []int, minus func(j int) bool) bool {
 	for j, first := range with {
 		if minus(j) != minus(first) {
@@ -348,10 +349,10 @@ func parts(with []int, minus func(j int) bool) bool {
 	return false
 }
 
-// part sets the least block whose sums are the same with a further row, and
-// returns what a block parts from, or -1.
+// part updates with for a further row. For each block it returns the block from which
+// it parts, or -1.
 func part(with []int, minus func(j int) bool) []int {
-	apart := map[int]int{} // the least block of those that part, by what they part from
+	apart := map[int]int{} // the least block that parts from each block
 	from := make([]int, len(with))
 	for j, first := range with {
 		from[j] = -1

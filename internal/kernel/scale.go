@@ -30,7 +30,7 @@ func multiply(x []float32, factor, lo, hi float32) {
 	}
 }
 
-// clamp lets NaN pass.
+// clamp returns NaN for NaN.
 func clamp(v, lo, hi float32) float32 {
 	if v < lo {
 		v = lo
@@ -41,8 +41,8 @@ func clamp(v, lo, hi float32) float32 {
 	return v
 }
 
-// roundInts adds 1.5·2^23, at which single precision has steps of one: the
-// addition itself rounds to nearest even.
+// roundInts adds 1.5·2^23, where single precision has steps of 1, so that the addition
+// itself rounds to nearest even.
 func roundInts(codes []uint16, x []float32, offset int32, nan uint16) {
 	const magic = 0x1.8p23
 	for i, v := range x {
@@ -72,9 +72,9 @@ func scaleFrom(x []float32, scale, zero float32) {
 	}
 }
 
-// FMA returns x·y + z rounded once to single precision. The product is exact
-// in double precision; the sum is rounded to odd there, so that rounding it
-// again cannot go wrong.
+// FMA returns x·y + z rounded once to single precision. The product is exact in double
+// precision. The sum is rounded to odd there, so that rounding it again gives the right
+// result.
 func FMA(x, y, z float32) float32 {
 	p := float64(float64(x) * float64(y))
 	s := float64(p + float64(z))

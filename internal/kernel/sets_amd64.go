@@ -2,7 +2,7 @@
 
 package kernel
 
-// avx2 needs AVX2, FMA and F16C.
+// avx2 requires AVX2, FMA and F16C.
 var avx2 = func() set {
 	s := portable
 	s.name = "avx2"
@@ -19,7 +19,7 @@ var avx2 = func() set {
 	return s.joined()
 }()
 
-// avx512 needs the F, BW, DQ and VL parts too.
+// avx512 requires the F, BW, DQ and VL parts of AVX-512 as well.
 var avx512 = func() set {
 	s := avx2
 	s.name = "avx512"

@@ -2,11 +2,11 @@
 
 package kernel
 
-// neon needs what every arm64 has.
+// neon requires what every arm64 processor has.
 var neon = func() set {
 	s := portable
 	s.name = "neon"
-	s.nvfp4Blocks, s.mxfp8Blocks = nil, nil // what they would replace has its own
+	s.nvfp4Blocks, s.mxfp8Blocks = nil, nil // scaling and encoding with NEON is faster than these in Go
 	s.useNEON()
 	r := &lanes{
 		count: 4, interleave: interleaveNEON, deinterleave: unscaled(deinterleaveNEON),

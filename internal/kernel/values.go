@@ -2,24 +2,24 @@ package kernel
 
 import "math"
 
-// Values are those of codes of one byte.
+// Values are the values of one-byte codes.
 type Values struct {
 	table [256]float32
 	form  valueForm
-	few   bool      // codes have four bits at most
-	c     constants // of the form
+	few   bool      // codes have at most four bits
+	c     constants // constants for assembly, by the form
 }
 
-// valueForm says how assembly finds values.
+// valueForm says how assembly computes values.
 type valueForm uint8
 
 const (
-	looked  valueForm = iota // in the table: it has no other way
-	whole                    // numbers, of the xor with flip and the sum with an offset
-	floated                  // of the fields of a float
+	looked  valueForm = iota // not at all: they are looked up in the table
+	whole                    // as integers: (code xor flip) + offset
+	floated                  // from the fields of a float
 )
 
-// IntValues are (code xor flip) + offset.
+// IntValues returns the values (code xor flip) + offset.
 func IntValues(flip uint8, offset int32) *Values {
 	v := &Values{form: whole}
 	for code := range v.table {
@@ -29,8 +29,8 @@ func IntValues(flip uint8, offset int32) *Values {
 	return v
 }
 
-// SmallValues are those of a native float of at most 8 bits. Bits of codes
-// above the sign's must be zero.
+// SmallValues returns the values of a native float of at most 8 bits. Bits of codes
+// above the sign must be zero.
 func SmallValues(f *Small) *Values {
 	v := &Values{form: floated, few: f.SignBit < 16}
 	for code := range v.table {
@@ -40,7 +40,7 @@ func SmallValues(f *Small) *Values {
 		v.form = looked
 		return v
 	}
-	last := uint32(f.Infinite) // of magnitudes that are not NaN
+	last := uint32(f.Infinite) // the greatest magnitude that is not NaN
 	if !f.IEEE {
 		last--
 	}
@@ -48,8 +48,8 @@ func SmallValues(f *Small) *Values {
 	return v
 }
 
-// PackedValues are those of a packed float of at most 8 bits. Bits of codes
-// above the float's must be zero.
+// PackedValues returns the values of a packed float of at most 8 bits. Bits of codes
+// above the float must be zero.
 func PackedValues(p *Packed) *Values {
 	v := &Values{form: floated, few: p.Bits <= 4}
 	var codes [256]uint16
@@ -61,7 +61,7 @@ func PackedValues(p *Packed) *Values {
 	return v
 }
 
-// packed sets the constants of a packed float.
+// packed sets the constants for a packed float.
 func (c *constants) packed(p *Packed) {
 	sign := uint32(0)
 	if !p.Unsigned {
@@ -70,10 +70,10 @@ func (c *constants) packed(p *Packed) {
 	c.fields(p.Mantissa, p.bias(), 0xFFFF&^sign, sign, 0xFFFF, 0xFFFF, 0)
 }
 
-// fields sets the constants of a float with those bits of its magnitude and its
-// sign, 0 for none: the greatest magnitude that is a number, and the greatest
-// that is not NaN. Adding 0 makes a negative zero positive, adding a negative
-// one leaves both.
+// fields sets the constants for a float with the given bits of its magnitude and its
+// sign, which is 0 for none. numbers is the greatest magnitude that is a number, last
+// the greatest that is not NaN. zero is added to values: 0 makes a negative zero
+// positive, a negative zero changes nothing.
 func (c *constants) fields(mantissa, bias, magnitude, sign, numbers, last, zero uint32) {
 	signShift := uint32(0)
 	if sign != 0 {
@@ -86,9 +86,8 @@ func (c *constants) fields(mantissa, bias, magnitude, sign, numbers, last, zero 
 // At returns the value of a code.
 func (v *Values) At(code byte) float32 { return v.table[code] }
 
-// DecodeBytes gives consecutive groups of that many codes, a scale for each,
-// their values: value · scale, or, with zero points, value · scale + zero with a
-// single rounding.
+// DecodeBytes decodes consecutive groups of group codes, each with a scale: dst is
+// value · scale or, with zero points, value · scale + zero rounded once.
 func DecodeBytes(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values) {
 	active.decodeBytes(dst, codes, scales, zeros, group, v)
 }
@@ -97,7 +96,8 @@ func decodeBytes(dst []float32, codes []byte, scales, zeros []float32, group int
 	decodeBytesWith(scaleBy, scaleFrom)(dst, codes, scales, zeros, group, v)
 }
 
-// decodeBytesWith looks values up and scales them by functions of a set.
+// decodeBytesWith returns a DecodeBytes that looks values up and scales them with
+// functions of a set.
 func decodeBytesWith(by func(x []float32, scale float32), from func(x []float32, scale, zero float32)) func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values) {
 	return func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values) {
 		codes = codes[:len(scales)*group]
@@ -114,8 +114,8 @@ func decodeBytesWith(by func(x []float32, scale float32), from func(x []float32,
 	}
 }
 
-// LookUp sets dst to the levels of codes; one without a level gives NaN. Up to
-// 16 levels, codes are below 16.
+// LookUp sets dst to the levels of codes; a code without a level gives NaN. With up to
+// 16 levels, codes must be below 16.
 func LookUp(dst []float32, codes []byte, levels []float32) { active.lookUp(dst, codes, levels) }
 
 func lookUp(dst []float32, codes []byte, levels []float32) {

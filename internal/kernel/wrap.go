@@ -8,11 +8,11 @@ import (
 	"unsafe"
 )
 
-// Assembly works on steps of that many values; portable code does the rest.
+// step is how many values a step of the assembly takes; portable code does the rest.
 const step = 16
 
-// smallConstants are those of encodeSmall and decodeSmall of the assembly, for
-// the floats whose zero has a sign; the others have none.
+// smallConstants are the constants for encodeSmall and decodeSmall of the assembly.
+// They exist only for floats that have a negative zero.
 var smallConstants = func() map[*Small]*[2]constants {
 	all := map[*Small]*[2]constants{}
 	for _, f := range []*Small{E4M3, E5M2, E2M1, F16, BF16} {
@@ -21,7 +21,7 @@ var smallConstants = func() map[*Small]*[2]constants {
 		c[0].set(cut, 31-signAt, 1<<31-1, uint32(f.SignBit), 1,
 			uint32(1)<<(cut-1)-1-(127-f.Bias)<<23, (127-f.Bias+cut+1)<<23, (128-f.Bias)<<23-1,
 			f.Overflow-1, uint32(f.Infinite), 0x7F800000, uint32(f.NaN), 0xFFFF)
-		last := uint32(f.Infinite) // of magnitudes that are not NaN
+		last := uint32(f.Infinite) // the greatest magnitude that is not NaN
 		if !f.IEEE {
 			last--
 		}
@@ -32,7 +32,8 @@ var smallConstants = func() map[*Small]*[2]constants {
 	return all
 }()
 
-// rangesBy looks again at zeros, of which the first counts, and at NaN.
+// rangesBy checks the results of the assembly for zeros, of which the first counts, and
+// for NaN.
 func rangesBy(raw Raw, asm func(lo, hi *float32, src *byte, groups, steps int), signs func(lo, hi *float32, steps int) bool) func(lo, hi []float32, src []byte, group int) {
 	return func(lo, hi []float32, src []byte, group int) {
 		hi, size := hi[:len(lo)], group*raw.Bytes()
@@ -71,8 +72,8 @@ func rangesBy(raw Raw, asm func(lo, hi *float32, src *byte, groups, steps int), 
 	}
 }
 
-// joinRest joins the range of the first n values, which assembly found, with
-// that of the others. Zeros and NaN are to be looked at again.
+// joinRest joins the range of the first n values, which assembly found, with that of
+// the others. The caller must check the result for zeros and NaN.
 func joinRest(lo, hi float32, src []byte, n int, raw Raw) (float32, float32) {
 	rest := src[n*raw.Bytes():]
 	if len(rest) == 0 {
@@ -85,7 +86,7 @@ func joinRest(lo, hi float32, src []byte, n int, raw Raw) (float32, float32) {
 	return min(lo, l), max(hi, h)
 }
 
-// minMaxBy takes a function of the assembly that finds ranges of groups.
+// minMaxBy returns a MinMax that uses the assembly's ranges of groups.
 func minMaxBy(asm func(lo, hi *float32, src *byte, groups, steps int)) func(x []float32) (lo, hi float32) {
 	return func(x []float32) (lo, hi float32) {
 		n := len(x) &^ (step - 1)
@@ -104,7 +105,7 @@ func minMaxRest(lo, hi float32, x []float32, n int) (float32, float32) {
 	return minMax(x)
 }
 
-// firstZero returns the first zero of src, which holds one.
+// firstZero returns the first zero of src, which must have one.
 func firstZero(src []byte, raw Raw) float32 {
 	size := raw.Bytes()
 	var x [1]float32
@@ -136,7 +137,7 @@ func absMaxBy(raw Raw, asm func(amax *float32, src *byte, groups, steps int)) fu
 // encoder is a function of the assembly that encodes groups of whole steps.
 type encoder func(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)
 
-// run encodes groups of any size, with portable code for their ends.
+// run encodes groups of any size, with portable code for the ends of groups.
 func (e encoder) run(codes, src []byte, raw Raw, steps Steps, group int, c unsafe.Pointer, rest byteCodes) {
 	size, groups := raw.Bytes(), len(steps.Scales)
 	codes, src = codes[:groups*group], src[:groups*group*size]
@@ -161,13 +162,14 @@ func (e encoder) call(codes, src []byte, steps Steps, groups, n int, c unsafe.Po
 		unsafe.SliceData(steps.Inverses), groups, n/step, (*uint32)(c))
 }
 
-// unshifted reports whether nothing is subtracted; of -0, a zero would be.
+// unshifted reports whether all zero points are +0, so that nothing is subtracted.
+// Subtracting -0 would change the sign of a zero.
 func unshifted(zeros []float32) bool {
 	all := AsBytes(zeros)
 	return len(all) == 0 || math.Float32bits(zeros[0]) == 0 && bytes.Equal(all[4:], all[:len(all)-4])
 }
 
-// intEncoders are those of one form: divideFrom knows zero points.
+// intEncoders are the encoders for one form; divideFrom takes zero points.
 type intEncoders struct{ multiply, divide, divideFrom encoder }
 
 func intsBy(raw Raw, by intEncoders) func(codes, src []byte, steps Steps, group int, f *Ints) {
@@ -183,11 +185,11 @@ func intsBy(raw Raw, by intEncoders) func(codes, src []byte, steps Steps, group 
 	}
 }
 
-// floatEncoders are those of one form: dividePackedFrom knows zero points, as
-// floats without a sign have.
+// floatEncoders are the encoders for one form; dividePackedFrom takes zero points, for
+// floats without a sign.
 type floatEncoders struct{ multiplySmall, divideSmall, dividePacked, dividePackedFrom encoder }
 
-// of returns nil where portable code is to do it.
+// of returns the encoder for f, or nil if portable code must do it.
 func (by *floatEncoders) of(f *Floats, zeros []float32) encoder {
 	p := f.packed
 	switch {
@@ -224,8 +226,8 @@ func floatsBy(raw Raw, by floatEncoders) func(codes, src []byte, steps Steps, gr
 	}
 }
 
-// mergeBy leaves so many turns of 64 codes to the portable function that what
-// assembly writes too much lies within dst.
+// mergeBy leaves the last turns of 64 codes to the portable function, because assembly
+// would write beyond the end of dst.
 func mergeBy(asm func(dst, codes *byte, turns, size int, m *byte)) func(dst, codes []byte, m *Merge) {
 	return func(dst, codes []byte, m *Merge) {
 		dst = dst[:len(codes)/8*m.Bytes]
@@ -238,8 +240,8 @@ func mergeBy(asm func(dst, codes *byte, turns, size int, m *byte)) func(dst, cod
 	}
 }
 
-// splitBy leaves so many turns of 64 codes to the portable function that what
-// assembly reads too much lies within src.
+// splitBy leaves the last turns of 64 codes to the portable function, because assembly
+// would read beyond the end of src.
 func splitBy(asm func(codes, src *byte, turns, size int, m *byte)) func(codes, src []byte, m *Merge) {
 	return func(codes, src []byte, m *Merge) {
 		src = src[:len(codes)/8*m.Bytes]
@@ -255,11 +257,11 @@ func splitBy(asm func(codes, src *byte, turns, size int, m *byte)) func(codes, s
 // decoder is a function of the assembly that decodes groups of whole steps.
 type decoder func(dst *float32, codes *byte, scales, zeros *float32, groups, steps, next int, c *uint32)
 
-// noZeros is the zero point that a product takes.
+// noZeros is the zero point with which assembly computes a plain product.
 var noZeros = [1]float32{float32(math.Copysign(0, -1))}
 
-// decodeBytesBy decodes groups of any size, with looking up for their ends and
-// for what assembly does not know. few, if not nil, is for floats of four bits.
+// decodeBytesBy decodes groups of any size. It looks up the ends of groups, and values
+// that assembly cannot compute. few, if not nil, is for floats of four bits.
 func decodeBytesBy(ints, floats, few decoder, look func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values)) func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values) {
 	return func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values) {
 		asm, c := ints, &v.c[0][0]
@@ -310,7 +312,7 @@ func errorsBy(raw Raw, asm func(sums *float64, values *byte, others *float32, st
 	}
 }
 
-// sixteen fills up what is looked up.
+// sixteen pads levels to 16 with NaN.
 func sixteen(levels []float32) (all [16]float32) {
 	for i := copy(all[:], levels); i < len(all); i++ {
 		all[i] = float32(math.NaN())

@@ -11,21 +11,22 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// bareFormats are the formats of ComfyUI's that names and dtypes tell without a
-// description, and the columns that share a scale.
+// bareFormats are ComfyUI's formats that names and dtypes show even without a
+// description. packed is the codes per stored element, block the columns that
+// share a scale.
 var bareFormats = []struct {
 	format        string
 	codes         safetensors.Dtype
 	scales        []safetensors.Dtype
-	scale2        bool // a second scale, for all
+	scale2        bool // has a second scale, for the whole tensor
 	packed, block int
 }{
 	{"nvfp4", safetensors.U8, []safetensors.Dtype{safetensors.F8_E4M3, safetensors.U8}, true, 2, 16},
 	{"mxfp8", safetensors.F8_E4M3, []safetensors.Dtype{safetensors.F8_E8M0, safetensors.U8}, false, 1, 32},
 }
 
-// bareFormat returns the row and the scale of a weight in such a format, -1 for
-// none. Powers of two for larger blocks are another's.
+// bareFormat returns the row and the scale of a weight in such a format, row -1 if it
+// is in none. Power-of-two scales for larger blocks belong to another program's format.
 func (m *Model) bareFormat(name string, weight checkpoint.Tensor) (row int, scale checkpoint.Tensor) {
 	scale, ok := m.Checkpoint.Lookup(Bare.TensorName(name, tile.Scale))
 	if !ok || len(weight.Shape) != 2 {
@@ -48,9 +49,9 @@ func (m *Model) bare(name string, weight checkpoint.Tensor) (checkpoint.Tensor, 
 	return scale, i >= 0
 }
 
-// openBare reads a layer in ComfyUI's order of scales, tiles of 128 rows by 4.
-// Other programs have the same names and keep scales by rows: a config names
-// them, or a shape that is not padded to tiles tells.
+// openBare opens a layer whose scales lie in ComfyUI's order, tiles of 128 rows by 4
+// columns. Other programs use the same names but store scales row by row. Their layers
+// are refused if a config names the program or if the shape is not padded to tiles.
 func (m *Model) openBare(l *Layer) {
 	s := m.stored(l, Bare, slices.Concat(inputScales[:1], []string{PreQuantScale})...)
 	s.Hint = m.shapeHint(l.Name, nil, -2)
@@ -86,11 +87,11 @@ func byRows(is string, l *Layer) error {
 	return fmt.Errorf("%s: %s: the scales of its blocks lie by rows, not in the tiles of ComfyUI's: %s", is, names(l.Tensors), startOver)
 }
 
-// tiled reports whether scales of that shape may lie in tiles.
+// tiled reports whether scales of that shape can lie in tiles.
 func tiled(scale []int) bool { return scale[0]%128 == 0 && scale[1]%4 == 0 }
 
-// agreeOnOrder: where one layer's shape tells that scales lie by rows, those of
-// the same format do whose shapes allow both.
+// agreeOnOrder refuses all layers of a format if the shape of one of them shows that
+// its scales lie by rows, since the others do then as well.
 func (m *Model) agreeOnOrder() {
 	told := map[string]bool{}
 	for _, l := range m.Layers {

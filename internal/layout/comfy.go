@@ -14,11 +14,11 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// HeaderKey is the header entry that describes layers in ComfyUI's way.
+// HeaderKey is the header entry that describes layers for ComfyUI.
 const HeaderKey = "_quantization_metadata"
 
-// PreQuantScale ends the name of what activations of a layer are multiplied by
-// before all else.
+// PreQuantScale ends the name of the factors by which a layer's activations are
+// multiplied before anything else.
 const PreQuantScale = ".pre_quant_scale"
 
 // maxMetadata bounds a layer's JSON; real ones have about 200 bytes.
@@ -39,7 +39,7 @@ func (m *Model) readComfy() error {
 		if k, l.Err = m.layerKind(name, header); k != nil {
 			l.Options = k.options
 		}
-		if system := (*fs.PathError)(nil); errors.As(l.Err, &system) { // it says nothing of the layer
+		if system := (*fs.PathError)(nil); errors.As(l.Err, &system) { // the file could not be read: no fault of the layer
 			return l.Err
 		}
 		m.openComfy(l, k)
@@ -51,8 +51,8 @@ func (m *Model) readComfy() error {
 	return nil
 }
 
-// layerNames are those with a metadata tensor, and those of header entries
-// that have a weight here.
+// layerNames returns the layers that have a metadata tensor, or a header entry and a
+// weight.
 func layerNames(c *checkpoint.Checkpoint, header pyjson.Object) []string {
 	var names []string
 	for _, t := range c.Tensors {

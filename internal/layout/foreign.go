@@ -20,14 +20,14 @@ import (
 // the layout ScaledFP8.
 var markers = []string{"scaled_fp8", "scaled_int8"}
 
-// fullPrecision is the number of elements of a marker that says that layers
-// are to be multiplied in full precision.
+// fullPrecision is how many elements a marker has if layers must be multiplied in full
+// precision.
 const fullPrecision = 2
 
-// readForeign finds the layers that nothing describes: codes with scales beside
-// them of which names, dtypes and shapes tell what they are. Any 8-bit float has
-// to do with one; integers are codes where the scale has a name that only codes
-// have.
+// readForeign finds layers that have no description: codes with scales beside them,
+// whose format follows from names, dtypes and shapes. 8-bit floats are codes if they
+// have a scale of any known name, integers only if the name of the scale is used for
+// nothing but codes.
 func (m *Model) readForeign() error {
 	m.precise = m.readMarkers()
 	for _, l := range m.Layers {
@@ -70,7 +70,7 @@ func (m *Model) readForeign() error {
 	return nil
 }
 
-// foreignLayer is one that its tensors' names, dtypes and shapes describe.
+// foreignLayer opens a layer by the names, dtypes and shapes of its tensors.
 func (m *Model) foreignLayer(name string, by *Layout) *Layer {
 	l := &Layer{Name: name, OrigDtype: configDtype(m.Checkpoint)}
 	if by == Bare {
@@ -85,8 +85,8 @@ func (m *Model) foreignLayer(name string, by *Layout) *Layer {
 	return l
 }
 
-// Undescribed is a layer as its tensors alone tell it, for one whose own
-// description says nothing; nil where they do not either.
+// Undescribed opens a layer by its tensors alone, for a layer whose own description is
+// empty. It returns nil if they do not show a format either.
 func (m *Model) Undescribed(name string) *Layer {
 	weight, ok := m.Checkpoint.Lookup(name + weightSuffix)
 	if !ok {
@@ -99,9 +99,9 @@ func (m *Model) Undescribed(name string) *Layer {
 	return m.foreignLayer(name, by)
 }
 
-// doubt refuses what tensors tell and something else denies: a config that names
-// a method whose codes mean something else, companions that are not known, and
-// neighbours that are rotated or packed, which no shape tells.
+// doubt refuses a layer whose tensors show a format that something else contradicts: a
+// config that names a method whose codes mean something else, tensors of the layer that
+// are not known, or other layers that are rotated or packed, which shapes do not show.
 func (m *Model) doubt(l *Layer) {
 	if l.Err != nil {
 		return
@@ -122,24 +122,24 @@ func (m *Model) doubt(l *Layer) {
 	}
 }
 
-// mayBePaired reports whether 8-bit codes have a scale a row as convrot_w4a4 has
-// them, in one dimension; as numbers they have two elsewhere.
+// mayBePaired reports whether 8-bit codes have one scale per row in one dimension, as
+// in convrot_w4a4. In other formats such scales have two dimensions.
 func (m *Model) mayBePaired(l *Layer) bool {
 	scale, ok := m.Checkpoint.Lookup(WeightScale.TensorName(l.Name, tile.Scale))
 	return ok && l.Format == "int8_tensorwise" && l.Layout == WeightScale && len(scale.Shape) == 1 && scale.Shape[0] > 1
 }
 
-// fail takes the codec from a layer.
+// fail marks a layer as one that cannot be decoded.
 func (l *Layer) fail(err error) { l.Err, l.Codec, l.Parts, l.alike = err, nil, nil, nil }
 
-// doubtful is fail for what a user can decide.
+// doubtful is fail for an error that a user can resolve by naming the format.
 func (l *Layer) doubtful(err error) {
 	l.fail(err)
 	l.Ambiguous = true
 }
 
-// mayBeForeign reports false where no name is that of a scale and no weight of
-// the kind that lacks one, as in most checkpoints.
+// mayBeForeign reports false if no tensor has the name of a scale or a dtype of codes,
+// as in most checkpoints.
 func (m *Model) mayBeForeign() bool {
 	for _, t := range m.Checkpoint.Tensors {
 		if Float8(t.Dtype) || t.Dtype == safetensors.I8 {
@@ -154,12 +154,12 @@ func (m *Model) mayBeForeign() bool {
 	return false
 }
 
-// scaledAll are the layouts in which every weight of 8-bit floats has a scale.
-// ComfyUI's older one has plain ones too.
+// scaledAll are the layouts in which every weight of 8-bit floats has a scale. In
+// ScaledFP8 some have none.
 var scaledAll = []*Layout{ScaleInv, WeightScale, PlainScale}
 
-// missScales makes layers of weights that lack the scale which all others of
-// their kind have.
+// missScales makes layers with an error of the weights without a scale, in a checkpoint
+// where all others of their kind have one.
 func (m *Model) missScales(weights []checkpoint.Tensor) {
 	for _, t := range weights {
 		name := strings.TrimSuffix(t.Name, weightSuffix)
@@ -171,7 +171,7 @@ func (m *Model) missScales(weights []checkpoint.Tensor) {
 	}
 }
 
-// AcceptUnscaled takes the weights that lack a scale for plain tensors.
+// AcceptUnscaled treats the weights that lack a scale as plain tensors.
 func (m *Model) AcceptUnscaled() {
 	if !slices.ContainsFunc(m.Layers, func(l *Layer) bool { return l.Unscaled }) {
 		return
@@ -181,8 +181,7 @@ func (m *Model) AcceptUnscaled() {
 	m.collectPlain()
 }
 
-// readMarkers sets the markers aside and reports whether they ask for full
-// precision.
+// readMarkers collects the markers and reports whether one asks for full precision.
 func (m *Model) readMarkers() (precise bool) {
 	for _, t := range m.Checkpoint.Tensors {
 		last := t.Name[strings.LastIndexByte(t.Name, '.')+1:]
@@ -194,16 +193,17 @@ func (m *Model) readMarkers() (precise bool) {
 	return precise
 }
 
-// foreignLayouts are those that nothing but names tells. Beside plain numbers the
-// first alone means anything.
+// foreignLayouts are the layouts that only names show. A plain weight can only have a
+// scale of the first one; names of the others mean nothing beside it.
 var foreignLayouts = []*Layout{ScaledFP8, ScaleInv, WeightScale, PlainScale}
 
-// foreignLayout tells by its scale how a weight is stored, nil if it is plain.
+// foreignLayout returns the layout of a weight and its scale, nil if the weight is
+// plain.
 func (m *Model) foreignLayout(name string, weight checkpoint.Tensor) (*Layout, checkpoint.Tensor) {
 	if scale, ok := m.bare(name, weight); ok {
 		return Bare, scale
 	}
-	if _, zeros := m.Checkpoint.Lookup(Comfy.TensorName(name, tile.Zeros)); zeros { // codes with zero points have a row of unreads
+	if _, zeros := m.Checkpoint.Lookup(Comfy.TensorName(name, tile.Zeros)); zeros { // codes with zero points are left to unreads
 		return nil, checkpoint.Tensor{}
 	}
 	layouts := foreignLayouts[:1]
@@ -221,12 +221,12 @@ func (m *Model) foreignLayout(name string, weight checkpoint.Tensor) (*Layout, c
 	return nil, checkpoint.Tensor{}
 }
 
-// Float8 reports whether tensors of that dtype hold codes that need a scale,
-// or numbers of eight bits.
+// Float8 reports whether tensors of that dtype are 8-bit floats, which may be codes
+// that need a scale, or plain numbers.
 func Float8(d safetensors.Dtype) bool { return d == safetensors.F8_E4M3 || d == safetensors.F8_E5M2 }
 
-// idle reports whether a scale stands beside a plain weight and changes
-// nothing.
+// idle reports whether a weight is plain and the scale beside it is 1, so that it
+// changes nothing.
 func (m *Model) idle(weight, scale checkpoint.Tensor) (bool, error) {
 	if !codec.Floats(weight.Dtype) || scale.Dtype != safetensors.F32 || scale.Numel() != 1 {
 		return false, nil
@@ -239,7 +239,7 @@ func (m *Model) idle(weight, scale checkpoint.Tensor) (bool, error) {
 	return value[0] == 1, nil
 }
 
-// drop sets aside the scales of a plain weight, which mean nothing.
+// drop counts the meaningless scales of a plain weight as markers.
 func (m *Model) drop(name string, by *Layout) {
 	for _, role := range []tile.Role{tile.Scale, tile.InputScale} {
 		if t, ok := m.Checkpoint.Lookup(by.TensorName(name, role)); ok {
@@ -285,31 +285,31 @@ func (m *Model) openForeign(l *Layer, by *Layout) {
 	}
 }
 
-// sdnqShaped reports whether scales have a shape as SDNQ's have: one dimension
-// more than groups, or one a column where codes lie by columns.
+// sdnqShaped reports whether scales have a shape as in SDNQ: one dimension more than
+// the groups, or one scale per column if codes lie by columns.
 func sdnqShaped(scale, weight []int) bool {
 	last := len(scale) - 1
 	return last > 0 && (scale[last] == 1 || scale[0] == 1 && scale[last] == weight[len(weight)-1])
 }
 
-// foreignExtras are further tensors of such layers, for activations, by any of
-// the programs; zeroPoints are those that would change values.
+// foreignExtras are further tensors that programs store with such layers, for
+// activations and shapes; zeroPoints are those that would change the weight's values.
 var (
 	zeroPoints    = []string{".weight_zero_point", ".weight_zp"}
 	inputScales   = []string{".input_scale", ".scale_input", ".activation_scale"}
 	foreignExtras = slices.Concat(inputScales, zeroPoints, []string{".input_zero_point", ".weight_shape", PreQuantScale})
 )
 
-// InputScaled reports whether the layer has a scale of activations, under any
-// of the names that programs give it.
+// InputScaled reports whether the layer has a scale of activations, under any of the
+// names that programs use.
 func (l *Layer) InputScaled() bool {
 	return slices.ContainsFunc(l.Tensors, func(t checkpoint.Tensor) bool {
 		return slices.ContainsFunc(inputScales, func(suffix string) bool { return t.Name == l.Name+suffix })
 	})
 }
 
-// configBlocks are the blocks that a model's config tells: as fp8, or as
-// compressed-tensors, whose first group stands for all.
+// configBlocks returns the block size that a model's config gives, in the form of fp8
+// or of compressed-tensors, whose first group counts for all layers.
 func (m *Model) configBlocks() codec.Blocks {
 	if m.Declared == nil {
 		return codec.Blocks{}
@@ -338,7 +338,7 @@ func (m *Model) configBlocks() codec.Blocks {
 	return codec.Blocks{Rows: rows, Cols: cols}
 }
 
-// positive is a whole number above 0, else 0.
+// positive returns v if it is a whole number above 0, else 0.
 func positive(v any) int {
 	number, _ := v.(json.Number)
 	n, err := number.Int64()

@@ -8,9 +8,9 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 )
 
-// headerLayers are the entries of the header's _quantization_metadata by the
-// names that layers have here. Programs add and take prefixes of tensors and
-// leave the header as it is.
+// headerLayers returns the entries of the header's _quantization_metadata under the
+// names that the layers have in the file. They may differ, because programs add or
+// remove prefixes of tensor names without changing the header.
 func (m *Model) headerLayers() (pyjson.Object, error) {
 	entries, err := headerEntries(m.Checkpoint)
 	if err != nil {
@@ -34,7 +34,7 @@ func (m *Model) headerLayers() (pyjson.Object, error) {
 	from, to := m.swap(rest)
 	for _, e := range rest {
 		name, ok := m.swapped(e.Key, from, to)
-		if _, own := m.Checkpoint.Lookup(name + metadataSuffix); ok && own { // which ComfyUI finds, unlike the entry
+		if _, own := m.Checkpoint.Lookup(name + metadataSuffix); ok && own { // ComfyUI uses this tensor, and does not find the entry
 			continue
 		}
 		if !ok || known[name] {
@@ -67,14 +67,14 @@ func (m *Model) hasWeight(layer string) bool {
 	return ok
 }
 
-// prefixes are what files put before the names of a network.
+// prefixes are what programs put before the tensor names of a network.
 var prefixes = []string{
 	"", "model.diffusion_model.", "diffusion_model.", "model.model.", "net.", "model.", "transformer.", "unet.",
 	"model.net.", "pipe.dit.", "dit.", "module.", "_orig_mod.", "text_encoder.", "text_encoders.", "text_model.", "language_model.", "model.language_model.",
 }
 
-// swap finds the prefix of entries and that of tensors in whose place it stands:
-// those by which most of some entries have a weight.
+// swap finds the prefix of the entries, and the prefix of tensors that replaced it: the
+// pair by which most of the first entries have a weight.
 func (m *Model) swap(entries pyjson.Object) (from, to string) {
 	const some = 100
 	entries = entries[:min(some, len(entries))]
@@ -95,7 +95,8 @@ func (m *Model) swap(entries pyjson.Object) (from, to string) {
 	return from, to
 }
 
-// swapped is a name with another prefix, if there is a weight of that.
+// swapped replaces the prefix of a name, and reports whether there is a weight of the
+// new name.
 func (m *Model) swapped(name, from, to string) (string, bool) {
 	rest, ok := strings.CutPrefix(name, from)
 	if !ok || from == to {

@@ -7,11 +7,11 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 )
 
-// ignorable are what programs call scales of activations, see
+// ignorable are the names that programs give to scales of activations, see
 // [codec.Format.IgnoresInput].
 var ignorable = []string{".input_scale", ".scale_input"}
 
-// Ignored are the layer's tensors that its format ignores.
+// Ignored returns those of the layer's tensors that its format ignores.
 func (l *Layer) Ignored() (list []checkpoint.Tensor) {
 	if f := codec.Lookup(l.Format); f == nil || !f.IgnoresInput {
 		return nil

@@ -8,24 +8,24 @@ import (
 	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
-// kind is what layers of the same description have in common. A model of many
-// experts has a hundred thousand layers and a few kinds: what they share is
-// made once and takes memory once, so nothing may change it.
+// kind is what all layers with the same description share. A model of many experts has
+// a hundred thousand layers of a few kinds: what they share is made and stored once, so
+// it must not be changed.
 type kind struct {
 	options pyjson.Object
-	codecs  map[string]*opened // by what the layers are stored as
+	codecs  map[string]*opened // by storedKey
 }
 
 type opened struct {
 	codec   codec.Codec
-	options pyjson.Object // where tensors alone tell them
+	options pyjson.Object // set if only the tensors show them
 	err     error
 }
 
-// kinds are those of a checkpoint, by their descriptions.
+// kinds are the kinds of a checkpoint by their descriptions.
 type kinds map[string]*kind
 
-// of returns the kind that text describes; parse is called where it is new.
+// of returns the kind with the description text. It calls parse if the kind is new.
 func (k kinds) of(text string, parse func() (pyjson.Object, error)) (*kind, error) {
 	if known, ok := k[text]; ok {
 		return known, nil
@@ -39,14 +39,14 @@ func (k kinds) of(text string, parse func() (pyjson.Object, error)) (*kind, erro
 	return one, nil
 }
 
-// described is of for options that are parsed already.
+// described returns the kind with these options.
 func (k kinds) described(options pyjson.Object) *kind {
 	one, _ := k.of(pyjson.Dump(options), func() (pyjson.Object, error) { return options, nil })
 	return one
 }
 
-// open returns what is known of a layer that is stored so; open is called where
-// it is the first.
+// open returns what all layers that are stored in the same way share. It calls open for
+// the first of them.
 func (k *kind) open(s *codec.Stored, open func() opened) *opened {
 	key := storedKey(s)
 	one, ok := k.codecs[key]
@@ -58,7 +58,7 @@ func (k *kind) open(s *codec.Stored, open func() opened) *opened {
 	return one
 }
 
-// storedKey is the same for what is stored in the same dtypes and shapes.
+// storedKey returns a key that is equal for layers with the same dtypes and shapes.
 func storedKey(s *codec.Stored) string {
 	var room [256]byte
 	key := appendShape(room[:0], s.Hint)
@@ -79,7 +79,7 @@ func appendShape(key []byte, shape []int) []byte {
 	return key
 }
 
-// storedRoles are all roles that a layout names.
+// storedRoles are all roles that layouts have names for.
 var storedRoles = func() (roles []tile.Role) {
 	for role := range Comfy.suffixes {
 		roles = append(roles, role)

@@ -1,5 +1,5 @@
-// Package layout is names and metadata on disk: what the tensors of a quantized
-// layer are called, and how a reader finds the layers of a checkpoint again.
+// Package layout knows the names and metadata of quantized layers on disk: what their
+// tensors are called, and how a reader finds the layers of a checkpoint.
 package layout
 
 import (
@@ -12,25 +12,25 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// Layout is one row: a way to name the tensors of a layer.
+// Layout is a way to name the tensors of a layer.
 type Layout struct {
 	Name     string
 	suffixes map[tile.Role]string
-	// SelfDescribing layers carry their metadata as a tensor; the others are
-	// described by one config for all.
+	// SelfDescribing means that each layer has a tensor with its metadata; otherwise
+	// one config describes all layers.
 	SelfDescribing bool
 }
 
-// The layouts.
+// The layouts that are written.
 var (
-	// SDNQ is what sdnq, diffusers, transformers, SD.Next and InvokeAI load.
+	// SDNQ is the layout that sdnq, diffusers, transformers, SD.Next and InvokeAI load.
 	SDNQ = &Layout{Name: "sdnq", suffixes: map[tile.Role]string{
 		tile.Weight: ".weight", tile.Scale: ".scale", tile.ZeroPoint: ".zero_point",
 		tile.Scale2: ".scale_2", tile.ScaleZeroPoint: ".scale_zero_point",
 		tile.ZeroPointScale: ".zero_point_scale", tile.ZeroPoint2: ".zero_point_2",
 		tile.SVDUp: ".svd_up", tile.SVDDown: ".svd_down",
 	}}
-	// Comfy is one state dict that describes itself.
+	// Comfy is ComfyUI's layout: one state dict whose layers describe themselves.
 	Comfy = &Layout{Name: "comfy", SelfDescribing: true, suffixes: map[tile.Role]string{
 		tile.Weight: ".weight", tile.Scale: ".weight_scale", tile.ZeroPoint: ".weight_zp",
 		tile.Scale2: ".weight_scale_2", tile.ScaleZeroPoint: ".weight_scale_zp",
@@ -42,34 +42,34 @@ var (
 	}}
 )
 
-// The layouts that are read and not written: 8-bit codes with scales, and
-// nothing that describes a layer.
+// The layouts that are read and not written: 8-bit codes with scales, and no
+// description of any layer.
 var (
-	// ScaledFP8 is ComfyUI's older one, with a tensor scaled_fp8 as its mark.
+	// ScaledFP8 is ComfyUI's older layout, marked by a tensor scaled_fp8.
 	ScaledFP8 = &Layout{Name: "scaled_fp8", suffixes: map[tile.Role]string{
 		tile.Weight: ".weight", tile.Scale: ".scale_weight", tile.InputScale: ".scale_input",
 	}}
-	// ScaleInv is DeepSeek's, of blocks of 128 by 128 values.
+	// ScaleInv is DeepSeek's layout, with one scale per block of 128 by 128 values.
 	ScaleInv = &Layout{Name: "weight_scale_inv", suffixes: map[tile.Role]string{
 		tile.Weight: ".weight", tile.Scale: ".weight_scale_inv", tile.InputScale: ".activation_scale",
 	}}
-	// WeightScale is that of compressed-tensors and others.
+	// WeightScale is the layout of compressed-tensors and other programs.
 	WeightScale = &Layout{Name: "weight_scale", suffixes: map[tile.Role]string{
 		tile.Weight: ".weight", tile.Scale: ".weight_scale", tile.InputScale: ".input_scale",
 	}}
 )
 
-// Further ones that are read and not written.
+// Further layouts that are read and not written.
 var (
-	// PlainScale is that of programs whose scale is called as SDNQ's is.
+	// PlainScale is the layout of programs that name scales as SDNQ does.
 	PlainScale = &Layout{Name: "scale", suffixes: map[tile.Role]string{
 		tile.Weight: ".weight", tile.Scale: ".scale", tile.InputScale: ".input_scale",
 	}}
-	// Bare is ComfyUI's own without the descriptions.
+	// Bare is ComfyUI's layout without the descriptions.
 	Bare = &Layout{Name: "undescribed", suffixes: Comfy.suffixes}
 )
 
-// ByName returns the layout of that name.
+// ByName returns the written layout of that name. The error lists their names.
 func ByName(name string) (*Layout, error) {
 	var names []string
 	for _, l := range []*Layout{SDNQ, Comfy} {
@@ -86,13 +86,13 @@ const (
 	weightSuffix   = ".weight"
 )
 
-// TensorName returns what a tensor of a layer is called.
+// TensorName returns the name of a layer's tensor with that role.
 func (l *Layout) TensorName(layer string, role tile.Role) string {
 	return layer + l.suffixes[role]
 }
 
-// PartOf returns the layer of which readers of the layout take a tensor for a part
-// by its name, the weight aside.
+// PartOf returns the layer to which readers of the layout would count a tensor because
+// of its name. The weight itself does not count.
 func (l *Layout) PartOf(name string) (layer string, ok bool) {
 	dot := strings.LastIndexByte(name, '.')
 	if dot < 0 {
@@ -107,7 +107,8 @@ func (l *Layout) PartOf(name string) (layer string, ok bool) {
 	return name[:dot], part
 }
 
-// WeightName returns the name of a layer's weight, before and after.
+// WeightName returns the name of a layer's weight, which is the same before and after
+// quantization.
 func WeightName(layer string) string { return layer + weightSuffix }
 
 // IsMetadata reports whether a tensor of that name describes a layer.
@@ -122,8 +123,8 @@ type Literal struct {
 // MetadataName returns the name of the tensor that describes a layer.
 func MetadataName(layer string) string { return layer + metadataSuffix }
 
-// MetadataTensor returns a layer's description as the tensor that carries it:
-// JSON text, one byte an element.
+// MetadataTensor returns the tensor that holds a layer's description: its JSON text as
+// U8, one byte per element.
 func MetadataTensor(layer string, metadata pyjson.Object) Literal {
 	text := []byte(pyjson.Dump(metadata))
 	return Literal{

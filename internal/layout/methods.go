@@ -8,19 +8,19 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 )
 
-// method is a row: what it means that a model's config names a way to quantize.
+// method is what is known about a quantization method that a model's config may name.
 type method struct {
-	is string // as its users call it
-	// eightBits says that the method's codes of eight bits with scales beside
-	// them are code times scale, as the layouts that are read have them.
+	is string // the name that its users know
+	// eightBits says that the method's 8-bit codes with scales beside them mean code
+	// times scale, as in the layouts that are read.
 	eightBits bool
 }
 
-// sdnqMethod is SDNQ's, which readSDNQ reads.
+// sdnqMethod is the method of SDNQ, whose configs readSDNQ reads.
 const sdnqMethod = "sdnq"
 
-// methods are the values of quant_method and of what stands for it, in small
-// letters with dashes.
+// methods are the known values of quant_method, and of the keys that replace it, in
+// lower case with dashes.
 var methods = map[string]method{
 	"fp8":                   {"FP8", true},
 	"fbgemm-fp8":            {"FBGEMM FP8", true},
@@ -79,8 +79,8 @@ var methods = map[string]method{
 	"compressed-tensors-24": {"compressed-tensors", false},
 }
 
-// methodKeys tell a method where a config does not name it: by a key that only
-// that method's has.
+// methodKeys are keys that only one method's configs have. They show the method if a
+// config does not name it.
 var methodKeys = []struct{ key, method string }{
 	{"quant_algo", "modelopt"}, {"producer", "modelopt"},
 	{"load_in_4bit", "bitsandbytes"}, {"load_in_8bit", "bitsandbytes"}, {"_load_in_4bit", "bitsandbytes"}, {"_load_in_8bit", "bitsandbytes"},
@@ -90,18 +90,18 @@ var methodKeys = []struct{ key, method string }{
 	{"weights_dtype", sdnqMethod},
 }
 
-// Declaration is what a config says of how weights are quantized, in the words
-// of another program than SDNQ.
+// Declaration is what a config of another program than SDNQ says about how the weights
+// are quantized.
 type Declaration struct {
 	Place  string // "config.json", …
-	Key    string // in it, "" where all of the file says so
-	Method string // as its users call it, or as it is written where it is not known
+	Key    string // the key in it, "" if the whole file is about that
+	Method string // the name that its users know, or for an unknown method the config's text
 	method
 	known  bool
 	config pyjson.Object
 }
 
-// String names where it stands and what it says.
+// String names the place of the declaration and its method.
 func (d *Declaration) String() string {
 	if d.Key == "" {
 		return fmt.Sprintf("%s (%s)", d.Place, d.Method)
@@ -109,24 +109,24 @@ func (d *Declaration) String() string {
 	return fmt.Sprintf("%s of %s (%s)", d.Key, d.Place, d.Method)
 }
 
-// inHeader is the place of what a file says itself.
+// inHeader is the Place of a declaration in the file's own header.
 const inHeader = "the header"
 
-// InHeader reports whether the file says it itself.
+// InHeader reports whether the declaration is in the file's own header.
 func (d *Declaration) InHeader() bool { return d.Place == inHeader }
 
-// declarations are the keys of a model's config, or of a header, that say how it
-// is quantized.
+// declarations are the keys of a model's config, or of a header, whose values describe
+// the quantization.
 var declarations = []string{ConfigKey, "compression_config", "quantization"}
 
-// DescriptionFiles are the files that say it beside a model's config, in the
-// order in which they are asked.
+// DescriptionFiles are files beside a model's config that may describe the
+// quantization, in the order in which they are read.
 var DescriptionFiles = []string{
 	"hf_quant_config.json", ConfigFile, "quantize_config.json", "quant_config.json", "quant_model_description.json",
 }
 
-// declared finds out what the header, config.json or a file beside the weights
-// say, nil where none says anything or SDNQ is said.
+// declared returns what the header, config.json or a file beside the weights says about
+// the quantization, nil if none says anything or if the method is SDNQ.
 func declared(c *checkpoint.Checkpoint) (*Declaration, error) {
 	for _, key := range declarations[:2] {
 		if o, err := pyjson.ParseObject([]byte(c.Metadata[key])); err == nil && len(o) > 0 {
@@ -148,7 +148,7 @@ func declared(c *checkpoint.Checkpoint) (*Declaration, error) {
 		}
 		o, err := pyjson.ParseObject(text)
 		if err != nil {
-			continue // whoever reads it for its content says so
+			continue // readSDNQ reports the error if the file matters
 		}
 		if d := newDeclaration(name, "", o); d != nil {
 			return d, nil
@@ -157,7 +157,7 @@ func declared(c *checkpoint.Checkpoint) (*Declaration, error) {
 	return nil, nil
 }
 
-// inConfig looks into a model's config, and into those of its parts.
+// inConfig looks for a declaration in a model's config and in the configs of its parts.
 func inConfig(model pyjson.Object) *Declaration {
 	for _, key := range declarations {
 		v, _ := model.Get(key)
@@ -176,7 +176,7 @@ func inConfig(model pyjson.Object) *Declaration {
 	return nil
 }
 
-// newDeclaration returns nil for SDNQ's.
+// newDeclaration returns the declaration that an object holds, nil for SDNQ's.
 func newDeclaration(place, key string, o pyjson.Object) *Declaration {
 	text := methodText(key, o)
 	if text == sdnqMethod {
@@ -190,7 +190,8 @@ func newDeclaration(place, key string, o pyjson.Object) *Declaration {
 	return d
 }
 
-// methodText is what a config calls its method, "" where nothing tells.
+// methodText returns a config's own name for its method, "" if nothing shows the
+// method.
 func methodText(key string, o pyjson.Object) string {
 	for _, name := range []string{"quant_method", "quant_library", "method"} {
 		if v, _ := o.Get(name); v != nil {
@@ -212,13 +213,13 @@ func methodText(key string, o pyjson.Object) string {
 	return ""
 }
 
-// problem says why nothing can be made of weights of which that is said, nil
-// where their own tensors tell.
+// problem returns why weights with this declaration cannot be decoded, nil if their
+// tensors may still show how.
 func (d *Declaration) problem() error {
 	switch {
 	case d == nil:
 		return nil
-	case !d.known && d.Key == "": // a file beside, which may be anything
+	case !d.known && d.Key == "": // a file beside the weights, which may be about anything
 		return nil
 	case d.Method == "":
 		return fmt.Errorf("%s of %s names no quantization method that is known, so that nobody can tell what the weights stand for: start from the original, or take it out if all weights are plain numbers", d.Key, d.Place)
@@ -239,8 +240,8 @@ func transforms(v any) bool {
 	return len(list) > 0
 }
 
-// WithoutDeclarations is a model's config without what it says of how it is
-// quantized.
+// WithoutDeclarations returns a model's config without its declarations of a
+// quantization.
 func WithoutDeclarations(model pyjson.Object) pyjson.Object {
 	if d := inConfig(model); d != nil {
 		model = model.Delete(d.Key)

@@ -19,29 +19,28 @@ type Layer struct {
 	Name    string
 	Layout  *Layout
 	Format  string        // "int8_tensorwise", "sdnq", …
-	Dtype   string        // SDNQ's dtype, else the format
-	Options pyjson.Object // its metadata, or what the config says of it
-	// FromHeader says that the metadata is the file's header's.
+	Dtype   string        // the SDNQ dtype, for other formats the format's name
+	Options pyjson.Object // its metadata, or the config's settings for it
+	// FromHeader says that the metadata comes from the file's header.
 	FromHeader bool
 	// Err says why the layer cannot be decoded; then Codec is nil.
 	Err   error
 	Codec codec.Codec
-	// Parts are the stored tensors, in the order of the codec's.
+	// Parts are the stored tensors, in the order of Codec.Tensors.
 	Parts []checkpoint.Tensor
-	// Tensors are all that belong to the layer, metadata included, by name.
+	// Tensors are all tensors of the layer, metadata included, ascending by name.
 	Tensors []checkpoint.Tensor
-	// Unscaled says that the error is a scale that is missing.
+	// Unscaled says that Err is about a missing scale.
 	Unscaled bool
-	// Ambiguous says that the error is one of several readings, of which a
-	// format that is named decides.
+	// Ambiguous says that Err is about several possible formats. The user can name one.
 	Ambiguous bool
-	// Dtype of the weight before it was quantized, 0 if nothing says it.
+	// OrigDtype is the weight's dtype before it was quantized, 0 if it is not known.
 	OrigDtype safetensors.Dtype
 	// Apart is nil but for a weight that is rows of several layers.
 	Apart *Apart
 
 	alike  *opened
-	byRows bool // scales, in a format that has them in tiles
+	byRows bool // the scales lie by rows, though the format has them in tiles
 }
 
 // Apart is of a weight that is rows of layers which are not stored as one, for whoever
@@ -51,49 +50,50 @@ type Apart struct {
 	Like *Layer // the one of most bits
 }
 
-// Renamed is a layer and what the header calls it.
+// Renamed is a layer and the name that the header has for it.
 type Renamed struct{ Layer, Entry string }
 
-// Stripped reports whether the header's name is the layer's without the prefix
-// that checkpoints put before a diffusion model, which ComfyUI takes off before
-// it asks the header once more.
+// Stripped reports whether the header's name lacks just the prefix that checkpoints put
+// before a diffusion model. ComfyUI removes that prefix from the layer's name and then
+// looks in the header again.
 func (r Renamed) Stripped() bool { return r.Layer == "model.diffusion_model."+r.Entry }
 
-// Alike is the same for layers that share description and codec.
+// Alike returns a value that is equal for layers with the same description and codec.
 func (l *Layer) Alike() any { return l.alike }
 
-// Model is a checkpoint as layers and plain tensors.
+// Model is a checkpoint, split into quantized layers and plain tensors.
 type Model struct {
 	Checkpoint *checkpoint.Checkpoint
-	Layout     *Layout // nil where nothing is quantized
+	Layout     *Layout // nil if nothing is quantized
 	Layers     []*Layer
-	Plain      []checkpoint.Tensor // all that belongs to no layer
-	Config     *sdnqconfig.Config  // of the sdnq layout
-	// Markers say how the checkpoint is quantized and belong to no layer.
+	Plain      []checkpoint.Tensor // all tensors that belong to no layer and are no markers
+	Config     *sdnqconfig.Config  // set in the sdnq layout
+	// Markers are tensors that say how the checkpoint is quantized and belong to no
+	// layer.
 	Markers []checkpoint.Tensor
-	// Declared is what a config says of another program's way to quantize, nil
-	// where none does.
+	// Declared is what a config says about a quantization by another program than SDNQ,
+	// nil if no config does.
 	Declared *Declaration
-	// Unmatched are the names in the header's description of layers for which
-	// there is no weight.
+	// Unmatched are the layers that the header describes but for which there is no
+	// weight.
 	Unmatched []string
 	// Renamed are the layers that the header describes under another prefix.
 	Renamed []Renamed
-	// Err is what is wrong with the checkpoint as a whole; inspection goes on
-	// in spite of it.
+	// Err says why the whole checkpoint cannot be decoded. Inspection shows it and goes
+	// on.
 	Err error
 
 	source  *checkpoint.Checkpoint
 	kinds   kinds
-	precise bool // as a marker asks
+	precise bool // a marker asks for multiplication in full precision
 	rotated bool // a layer describes itself as rotated integers
-	paired  bool // a layer describes itself as integers of which two share a byte
+	paired  bool // a layer describes itself as integers, two to a byte
 }
 
-// Read finds the layers of a checkpoint. It reads metadata, never weights. The
-// error is that of a checkpoint as a whole; what is wrong with one layer is in
-// the layer. source, which may be nil, is what the checkpoint was made from:
-// it gives the shapes that stored tensors do not tell.
+// Read finds the layers of a checkpoint. It reads metadata, never weights. It returns
+// an error if the checkpoint as a whole cannot be read; errors of one layer are in that
+// layer. source may be nil; it is the checkpoint from which c was made, and provides
+// shapes that the stored tensors do not show.
 func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
 	m := &Model{Checkpoint: c, source: source, kinds: kinds{}}
 	if err := m.readComfy(); err != nil {
@@ -111,7 +111,7 @@ func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
 		}
 	}
 	beside := m.Declared != nil && m.Declared.Place != inHeader
-	if c.IsDir || c.Index != "" || !beside { // what stands beside a single file may be another's
+	if c.IsDir || c.Index != "" || !beside { // files beside a single file may belong to another one
 		m.Err = m.Declared.problem()
 	}
 	if err := m.readForeign(); err != nil {
@@ -123,7 +123,8 @@ func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
 	return m, nil
 }
 
-// stored gathers a layer's tensors by the layout's names.
+// stored collects a layer's tensors by the names of the layout. extras are suffixes of
+// further tensors that belong to the layer.
 func (m *Model) stored(l *Layer, layout *Layout, extras ...string) *codec.Stored {
 	l.Layout = layout
 	s := &codec.Stored{Metadata: l.Options, Tensors: map[tile.Role]tile.Tensor{}}
@@ -138,8 +139,8 @@ func (m *Model) stored(l *Layer, layout *Layout, extras ...string) *codec.Stored
 	return s
 }
 
-// some returns those that belong, without a copy where they lie side by side,
-// as those of a layer nearly always do.
+// some returns the tensors that belong. It does not copy them if they are adjacent, as
+// the tensors of a layer nearly always are.
 func some(all []checkpoint.Tensor, belongs func(checkpoint.Tensor) bool) []checkpoint.Tensor {
 	from := slices.IndexFunc(all, belongs)
 	if from < 0 {
@@ -158,7 +159,7 @@ func some(all []checkpoint.Tensor, belongs func(checkpoint.Tensor) bool) []check
 	return found
 }
 
-// role of the tensor whose name ends so.
+// role returns the role of tensors with that suffix.
 func (l *Layout) role(suffix string) (tile.Role, bool) {
 	for role, s := range l.suffixes {
 		if s == suffix {
@@ -181,7 +182,7 @@ func (l *Layer) Stored() map[tile.Role]checkpoint.Tensor {
 	return stored
 }
 
-// open gives the layer its codec, or the reason why it has none.
+// open gives the layer its codec, or the error why it has none.
 func (m *Model) open(l *Layer, o *opened) {
 	if l.Err = cmp.Or(o.err, m.secondScale(l)); l.Err != nil {
 		return
@@ -194,9 +195,8 @@ func (m *Model) open(l *Layer, o *opened) {
 	}
 }
 
-// secondScale is an error if a weight has a further scale, by the name of a
-// layout that nothing describes: what is made of the layer would be taken for
-// such a one, and programs differ in which scale they apply.
+// secondScale returns an error if a weight has a second scale, named as in one of the
+// foreignLayouts. Programs differ in which of the two they apply.
 func (m *Model) secondScale(l *Layer) error {
 	own := l.Layout.TensorName(l.Name, tile.Scale)
 	for _, by := range foreignLayouts {
@@ -225,7 +225,7 @@ func (m *Model) collectPlain() {
 	}
 }
 
-// taken are the names of all tensors of layers, and of markers.
+// taken returns the names of all markers and of all tensors of layers.
 func (m *Model) taken() map[string]bool {
 	taken := map[string]bool{}
 	for _, l := range m.Layers {
@@ -239,8 +239,8 @@ func (m *Model) taken() map[string]bool {
 	return taken
 }
 
-// Failed returns what keeps the checkpoint, or else the first layer, from being
-// decoded.
+// Failed returns why the checkpoint, or else its first failing layer, cannot be
+// decoded, nil if all can.
 func (m *Model) Failed() error {
 	if m.Err != nil {
 		return fmt.Errorf("%s: %w", m.Checkpoint.Path, m.Err)
@@ -253,7 +253,7 @@ func (m *Model) Failed() error {
 	return nil
 }
 
-// Shape is that of the weight before it was quantized, as far as it is known.
+// Shape returns the weight's shape before it was quantized, empty if it is not known.
 func (l *Layer) Shape() []int {
 	if l.Codec == nil {
 		return []int{}

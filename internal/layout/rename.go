@@ -7,8 +7,8 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 )
 
-// Rename gives the tensors of a checkpoint other names, and the layers that its
-// header describes. An error is that of two of one name.
+// Rename gives the tensors of a checkpoint other names, and changes the header's
+// description of layers accordingly. It is an error if two would get the same name.
 func Rename(c *checkpoint.Checkpoint, to func(name string) string) error {
 	header, err := headerEntries(c)
 	if err != nil {

@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	// ConfigKey is where a file's header, or a model's config.json, holds the
-	// SDNQ config.
+	// ConfigKey is the key of the SDNQ config in a file's header or a model's
+	// config.json.
 	ConfigKey = "quantization_config"
-	// ConfigFile is the file beside the weights that holds it.
+	// ConfigFile is the file beside the weights that holds the SDNQ config.
 	ConfigFile = "quantization_config.json"
 )
 
-// readSDNQ finds the layers that a config describes: a weight with a scale.
+// readSDNQ finds the layers that an SDNQ config describes: each weight with a scale.
 func (m *Model) readSDNQ() error {
 	o, shared, err := configObject(m.Checkpoint)
 	if err != nil || o == nil {
@@ -45,7 +45,7 @@ func (m *Model) readSDNQ() error {
 		}
 		_, kept := config.Skips(weight.Name)
 		switch plain := codec.Floats(weight.Dtype); {
-		case plain && (kept || shared): // a scale of its own
+		case plain && (kept || shared): // an unrelated tensor that happens to be called scale
 			continue
 		case shared:
 			return fmt.Errorf("%s: no header says how %s is quantized, and %s lies beside several files of weights, so that it may be another's: put the two that belong together into a folder of their own",
@@ -61,11 +61,10 @@ func (m *Model) readSDNQ() error {
 	return nil
 }
 
-// configObject returns the config that describes a checkpoint, nil if there is
-// none or it is another program's: that in the header wins over the file beside,
-// which wins over the model's own config. shared tells that it is the file, and
-// that it lies beside other weights than the one file that is read, of which it
-// may be.
+// configObject returns the SDNQ config of a checkpoint, nil if there is none. The
+// header's wins over the file beside the weights, which wins over the model's own
+// config. shared says that the config is that file, and that it may belong to other
+// weights in the folder than the one file that is read.
 func configObject(c *checkpoint.Checkpoint) (o pyjson.Object, shared bool, err error) {
 	if text, ok := c.Metadata[ConfigKey]; ok {
 		if o, err := ownConfig(c, []byte(text)); o != nil || err != nil {
@@ -89,8 +88,8 @@ func configObject(c *checkpoint.Checkpoint) (o pyjson.Object, shared bool, err e
 	return config, false, nil
 }
 
-// sharesFolder reports whether a file that is read by itself lies beside others
-// of weights. A folder that cannot be listed counts as one with others.
+// sharesFolder reports whether a file that is read alone lies beside other safetensors
+// files. It assumes so if the folder cannot be listed.
 func sharesFolder(c *checkpoint.Checkpoint) bool {
 	if c.IsDir || c.Sharded {
 		return false
@@ -99,13 +98,13 @@ func sharesFolder(c *checkpoint.Checkpoint) bool {
 	return err != nil || slices.ContainsFunc(others, func(name string) bool { return strings.EqualFold(filepath.Ext(name), ".safetensors") })
 }
 
-// weightEndings are those of files that hold weights.
+// weightEndings are the name endings of files that hold weights.
 var weightEndings = []string{".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin"}
 
 var shardNumbers = regexp.MustCompile(`-\d+-of-(\d+)\.safetensors$`)
 
-// Neighbours returns the files of a folder that hold other weights than the one of
-// that name, and than the shards of its set.
+// Neighbours returns the weight files in a folder other than the named one and the
+// shards of its set.
 func Neighbours(folder source.Source, name string) (names []string, err error) {
 	entries, err := folder.ReadDir(folder.Path)
 	set := shardNumbers.ReplaceAllString(name, "-of-$1")
@@ -121,7 +120,7 @@ func Neighbours(folder source.Source, name string) (names []string, err error) {
 	return names, err
 }
 
-// ownConfig reads a config, nil for one that names another method than SDNQ's.
+// ownConfig reads a config; it returns nil if it names another method than SDNQ.
 func ownConfig(c *checkpoint.Checkpoint, text []byte) (pyjson.Object, error) {
 	o, err := pyjson.ParseObject(text)
 	if err != nil {
@@ -130,7 +129,7 @@ func ownConfig(c *checkpoint.Checkpoint, text []byte) (pyjson.Object, error) {
 	if method := methodText("", o); method != "" && method != sdnqMethod {
 		return nil, nil
 	}
-	return append(pyjson.Object{}, o...), nil // not nil, even where it is empty
+	return append(pyjson.Object{}, o...), nil // not nil, even if it is empty
 }
 
 func (m *Model) openSDNQ(l *Layer, config *sdnqconfig.Config) {
@@ -161,10 +160,10 @@ func openConfigured(s *codec.Stored, settings sdnqconfig.Settings) (codec.Codec,
 	return codec.FromConfig(s, all, s.Hint)
 }
 
-// shapeHint is for weights whose tensors do not tell their shape: what the
-// config recorded, or the model that it was made from has, or at least the
-// rows, as many as its bias has values. Where scales are not one per tensor, a
-// single one is that of a single row.
+// shapeHint returns what is known about a weight's shape if its tensors do not show it:
+// the shape in the config, or in the model that it was made from, or only the number of
+// rows, which is the length of the bias. Otherwise, unless there is one scale per
+// tensor, the hint is one row: then a single scale can only be that of a single row.
 func (m *Model) shapeHint(layer string, config *sdnqconfig.Config, group int) []int {
 	if config != nil {
 		if shape := config.Shape(layer); shape != nil {
@@ -194,7 +193,7 @@ func layerOptions(s sdnqconfig.Settings) pyjson.Object {
 	return append(o, s.Others...)
 }
 
-// configDtype is the dtype that config.json names for the model, 0 if none.
+// configDtype returns the model's dtype according to config.json, 0 if it names none.
 func configDtype(c *checkpoint.Checkpoint) safetensors.Dtype {
 	for _, key := range []string{"dtype", "torch_dtype"} {
 		name, _ := c.Config.Get(key)

@@ -12,18 +12,18 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// unread is a row: tensors by which programs store a weight in a way that is
-// known and not decoded.
+// unread describes tensors in which a program stores a weight in a way that is known
+// but cannot be decoded.
 type unread struct {
-	is    string // whose
-	codes string // how the name of the tensor ends that tells it apart
-	// dtypes are those of which it is one, nil for any.
+	is    string // the program or method
+	codes string // suffix of the tensor that identifies the format
+	// dtypes are the possible dtypes of that tensor, nil for any.
 	dtypes []safetensors.Dtype
-	// tells are ends of names of which one must be there too, nil for none.
+	// tells are suffixes of which at least one must exist as well, nil for none.
 	tells []string
-	// with are the ends of all other names that belong.
+	// with are the suffixes of all other tensors that belong to the weight.
 	with []string
-	// when asks about shapes, nil where names tell enough.
+	// when is a condition on shapes, nil if the names suffice.
 	when func(codes, first checkpoint.Tensor) bool
 }
 
@@ -45,7 +45,7 @@ var (
 	}
 )
 
-// unreads are asked in order; the first that fits is it.
+// unreads are tried in order; the first that fits counts.
 var unreads = []unread{
 	{is: "bitsandbytes 4-bit", codes: ".weight", dtypes: u8, tells: bnbEnds[1:], with: bnbEnds},
 	{is: "bitsandbytes 4-bit", codes: ".weight.absmax", with: bnbEnds},
@@ -86,7 +86,7 @@ var unreads = []unread{
 	{is: "SDNQ without its quantization_config", codes: ".svd_up", tells: []string{".svd_down"}, with: sdnqEnds},
 }
 
-// torchao are the ends of the names that belong to codes whose own begins so.
+// torchao returns the suffixes that belong to codes whose own suffix begins with start.
 func torchao(start string) (ends []string) {
 	for _, part := range []string{"scale", "zero_point", "scale_and_zero"} {
 		ends = append(ends, start+part)
@@ -94,24 +94,25 @@ func torchao(start string) (ends []string) {
 	return ends
 }
 
-// packedByColumns tells AWQ from GPTQ, which packs rows: its codes have fewer
-// columns than its scales.
+// packedByColumns distinguishes AWQ from GPTQ, which packs rows: codes of AWQ have
+// fewer columns than their scales.
 func packedByColumns(codes, scales checkpoint.Tensor) bool {
 	return len(codes.Shape) == 2 && len(scales.Shape) == 2 && codes.Shape[1] < scales.Shape[1]
 }
 
-// cures say what to do about some of them; the others start from the original.
+// cures say what a user can do about some of them; for the others, it is to start from
+// the original.
 var cures = map[string]string{
 	"SDNQ without its quantization_config": "put the model's " + ConfigFile + " or config.json beside the weights, or start from the original",
 }
 
 const startOver = "start from the original"
 
-// Other is how programs name the tensors of weights that are not decoded.
+// Other is the layout of layers that cannot be decoded.
 var Other = &Layout{Name: "other", suffixes: map[tile.Role]string{tile.Weight: weightSuffix}}
 
-// readUnread makes layers that cannot be decoded of tensors of other programs,
-// and of codes that nothing explains: they are no numbers.
+// readUnread makes layers with an error of other programs' tensors that cannot be
+// decoded, and of codes that nothing explains, since those are not plain numbers.
 func (m *Model) readUnread() {
 	taken := m.taken()
 	for _, t := range m.Checkpoint.Tensors {
@@ -135,7 +136,7 @@ func (m *Model) readUnread() {
 	}
 }
 
-// known asks the rows about a tensor.
+// known returns the layer of a tensor that fits one of the unreads, or nil.
 func (m *Model) known(t checkpoint.Tensor) *Layer {
 	for _, row := range rowsOf(t.Name) {
 		base, ok := strings.CutSuffix(t.Name, row.codes)
@@ -151,7 +152,7 @@ func (m *Model) known(t checkpoint.Tensor) *Layer {
 	return nil
 }
 
-// rowsOf are the rows for names that end alike.
+// rowsOf returns the unreads whose codes have the suffix of name.
 func rowsOf(name string) []unread {
 	last := name[strings.LastIndexByte(name, '.')+1:]
 	if strings.HasSuffix(last, "_blocks") {
@@ -169,7 +170,8 @@ var unreadsBy = func() map[string][]unread {
 	return by
 }()
 
-// anyOf returns the first that is there of some names; none asked for is found.
+// anyOf returns the first existing tensor with one of the suffixes. No suffixes at all
+// count as found.
 func (m *Model) anyOf(base string, ends []string) (checkpoint.Tensor, bool) {
 	for _, end := range ends {
 		if t, ok := m.Checkpoint.Lookup(base + end); ok {
@@ -201,7 +203,7 @@ func (m *Model) unreadLayer(base string, row unread, codes checkpoint.Tensor) *L
 	return l
 }
 
-// names lists tensors, the weight first, a few of them.
+// names lists a few tensors for a message, the weight first.
 func names(tensors []checkpoint.Tensor) string {
 	const most = 4
 	var list []string
@@ -218,7 +220,7 @@ func names(tensors []checkpoint.Tensor) string {
 	return strings.Join(list, ", ")
 }
 
-// notWeight puts weights before the rest.
+// notWeight sorts weights before other tensors.
 func notWeight(name string) int {
 	if strings.HasSuffix(name, weightSuffix) {
 		return 0
@@ -226,18 +228,18 @@ func notWeight(name string) int {
 	return 1
 }
 
-// IsCode reports whether a dtype is one of codes rather than of numbers or flags.
+// IsCode reports whether tensors of a dtype are codes rather than numbers or flags.
 func IsCode(d safetensors.Dtype) bool {
 	return !codec.Floats(d) && d != safetensors.F64 && d != safetensors.BOOL && d != safetensors.C64
 }
 
-// scaleWords are what names of scales hold; they follow the name of the codes.
+// scaleWords are parts of the names of scales; they follow the name of the codes.
 var scaleWords = []string{"scale", "absmax", "zero", "codebook", "quant", "scb", "s_rel", "shift"}
 
-// unexplained makes a layer of codes that no row knows: a matrix under a
-// weight's name, or one with scales beside it. Lists of integers, and matrices
-// under other names, are what models keep of positions, masks and tokenizers.
-// 8-bit floats without a scale have a rule of their own.
+// unexplained makes a layer of codes that none of the unreads fits: a matrix named like
+// a weight, or one with scales beside it. Lists of integers, and matrices of other
+// names, are positions, masks and tokenizer data that models keep. 8-bit floats without
+// a scale are left to missScales.
 func (m *Model) unexplained(t checkpoint.Tensor) *Layer {
 	base, weight := strings.CutSuffix(t.Name, weightSuffix)
 	scales := m.scalesOf(t, base)
@@ -261,14 +263,14 @@ func (m *Model) unexplained(t checkpoint.Tensor) *Layer {
 	return l
 }
 
-// calledWeight reports whether integers of eight bits have a name as attention
-// and fused experts give to weights that are parameters of their own.
+// calledWeight reports whether 8-bit integers are named like the weights that attention
+// and fused experts hold as parameters of their own.
 func calledWeight(t checkpoint.Tensor) bool {
 	return (t.Dtype == safetensors.I8 || t.Dtype == safetensors.U8) && (strings.HasSuffix(t.Name, "_weight") || strings.HasSuffix(t.Name, "_proj"))
 }
 
-// scalesOf are tensors whose names are that of codes, or of their layer, and a
-// word for a scale.
+// scalesOf returns the tensors whose names consist of the name of the codes, or of
+// their layer, and a word for a scale.
 func (m *Model) scalesOf(codes checkpoint.Tensor, base string) (scales []checkpoint.Tensor) {
 	for _, start := range []string{base + ".", base + "_"} {
 		if base+"." == start && base == codes.Name {

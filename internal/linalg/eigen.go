@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// Eigen returns the eigenvalues of a symmetric [n, n] matrix, greatest first,
-// and row by row their eigenvectors. It reads the lower half and the diagonal,
-// all of them finite: Householder's reduction, then QL with implicit shifts. Once
-// cancelled is closed it returns nil.
+// Eigen returns the eigenvalues of a symmetric [n, n] matrix, greatest first, and their
+// eigenvectors as rows in the same order. It reads the lower half and the diagonal,
+// which must be finite. It uses Householder's reduction, then QL with implicit shifts.
+// If cancelled is closed it stops and returns nil.
 func Eigen(matrix []float64, n int, cancelled <-chan struct{}) (values, vectors []float64) {
 	a := slices.Clone(matrix)
 	up := normalize(a, n)
@@ -38,7 +38,7 @@ func Eigen(matrix []float64, n int, cancelled <-chan struct{}) (values, vectors 
 	return values, vectors
 }
 
-// over reports whether work is cancelled.
+// over reports whether the work is cancelled.
 func over(cancelled <-chan struct{}) bool {
 	select {
 	case <-cancelled:
@@ -48,8 +48,8 @@ func over(cancelled <-chan struct{}) bool {
 	}
 }
 
-// normalize mirrors the lower half and scales by a power of two to magnitudes
-// up to 1. It returns the power that undoes it.
+// normalize mirrors the lower half and scales the matrix by a power of two, so that
+// magnitudes are at most 1. It returns the power of two that undoes the scaling.
 func normalize(a []float64, n int) float64 {
 	greatest := 0.0
 	for i := range n {
@@ -72,14 +72,14 @@ func normalize(a []float64, n int) float64 {
 	return math.Ldexp(1, e)
 }
 
-// tridiagonal reduces a to the diagonal d and, from index 1 on, the diagonal e
-// beside it. Rows of q are the basis in which it is so.
+// tridiagonal reduces a to a tridiagonal matrix with diagonal d and, from index 1 on,
+// second diagonal e. The rows of q are the basis in which a has that form.
 func tridiagonal(a []float64, n int, cancelled <-chan struct{}) (d, e, q []float64) {
 	d, e = make([]float64, n), make([]float64, n)
 	reflectors, factors := make([][]float64, n), make([]float64, n)
 	for k := 0; k+1 < n && !over(cancelled); k++ {
 		d[k] = a[k*n+k]
-		v := slices.Clone(a[k*n+k+1 : (k+1)*n]) // the column, by symmetry
+		v := slices.Clone(a[k*n+k+1 : (k+1)*n]) // the column below the diagonal, which equals the row
 		e[k+1], factors[k] = reflector(v)
 		reflectors[k] = v
 		reflect(a, n, k+1, v, factors[k])
@@ -91,7 +91,7 @@ func tridiagonal(a []float64, n int, cancelled <-chan struct{}) (d, e, q []float
 	for i := range n {
 		q[i*n+i] = 1
 	}
-	// Row i of q is H₀·H₁·…·unit i: the last reflector first.
+	// Row i of q is H₀·H₁·…·unit i, with the last reflector applied first.
 	for k := n - 2; k >= 0 && !over(cancelled); k-- {
 		v := reflectors[k]
 		for i := k + 1; i < n; i++ {
@@ -102,11 +102,11 @@ func tridiagonal(a []float64, n int, cancelled <-chan struct{}) (d, e, q []float
 	return d, e, q
 }
 
-// reflector makes of v the vector of the reflection I - f·v·vᵀ, which takes v
-// to a multiple of the first unit vector.
+// reflector replaces v by the vector of the reflection I - f·v·vᵀ that turns the old v
+// into a multiple of the first unit vector.
 func reflector(v []float64) (multiple, f float64) {
 	first := v[0]
-	if Norm(v[1:]) < 0x1p-1000 { // beside magnitudes of about 1
+	if Norm(v[1:]) < 0x1p-1000 { // negligible: magnitudes are about 1
 		clear(v)
 		return first, 0
 	}
@@ -117,7 +117,7 @@ func reflector(v []float64) (multiple, f float64) {
 	return multiple, 2 / Dot(v, v)
 }
 
-// reflect applies a reflection from both sides to rows and columns from k on.
+// reflect applies a reflection from both sides to the rows and columns from k on.
 func reflect(a []float64, n, k int, v []float64, f float64) {
 	if f == 0 {
 		return
@@ -136,14 +136,15 @@ func reflect(a []float64, n, k int, v []float64, f float64) {
 	}
 }
 
-// implicitQL diagonalizes; rows of q turn with it.
+// implicitQL diagonalizes the tridiagonal matrix and applies its rotations to the rows
+// of q.
 func implicitQL(d, e, q []float64, n int, cancelled <-chan struct{}) {
 	if n == 0 {
 		return
 	}
 	copy(e, e[1:])
 	e[n-1] = 0
-	least := 0.0 // what the reduction has rounded off
+	least := 0.0 // the rounding error of the reduction
 	for i := range n {
 		least = max(least, 0x1p-54*(math.Abs(d[i])+math.Abs(e[i])))
 	}
@@ -166,14 +167,14 @@ func implicitQL(d, e, q []float64, n int, cancelled <-chan struct{}) {
 	}
 }
 
-// sweep is one step of QL on entries l to m with Wilkinson's shift.
+// sweep does one QL step with Wilkinson's shift on the entries l to m.
 func sweep(d, e, q []float64, n, l, m int) {
 	g := (d[l+1] - d[l]) / (2 * e[l])
 	r := hypotenuse(g, 1)
 	g = d[m] - d[l] + e[l]/(g+math.Copysign(r, g))
 	s, c, p := 1.0, 1.0, 0.0
 	for i := m - 1; i >= l; i-- {
-		f, b := float64(s*e[i]), float64(c*e[i]) // also what is assigned may fuse
+		f, b := float64(s*e[i]), float64(c*e[i]) // the conversions keep the compiler from fusing, even across assignments
 		r = hypotenuse(f, g)
 		e[i+1] = r
 		if r == 0 {
@@ -202,7 +203,7 @@ func rotate(x, y []float64, s, c float64) {
 	}
 }
 
-// hypotenuse is not that of package math, whose bits depend on the machine.
+// hypotenuse replaces math.Hypot, whose last bits depend on the machine.
 func hypotenuse(x, y float64) float64 {
 	x, y = math.Abs(x), math.Abs(y)
 	if x < y {

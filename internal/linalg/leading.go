@@ -7,9 +7,9 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
-// Leading is [Eigen] for the greatest count eigenvalues alone, by inverse
-// iteration: of vectors that are not asked for nothing is computed. Once cancelled
-// is closed it returns nil.
+// Leading is [Eigen] for only the count greatest eigenvalues. Inverse iteration
+// computes just the eigenvectors that are asked for. If cancelled is closed it stops
+// and returns nil.
 func Leading(matrix []float64, n, count int, cancelled <-chan struct{}) (values, vectors []float64) {
 	a := slices.Clone(matrix)
 	up := normalize(a, n)
@@ -29,11 +29,11 @@ func Leading(matrix []float64, n, count int, cancelled <-chan struct{}) (values,
 	return values, vectors
 }
 
-// tridiagonalMatrix is symmetric, with its diagonal and the one beside it, which
-// begins with a zero.
+// tridiagonalMatrix is symmetric; d is its diagonal, and e from index 1 on the diagonal
+// beside it. e[0] is 0.
 type tridiagonalMatrix struct {
 	d, e        []float64
-	norm, least float64 // a bound of eigenvalues, and what is nothing beside it
+	norm, least float64 // a bound of the eigenvalues' magnitudes, and what is negligible beside it
 }
 
 func newTridiagonal(d, e []float64) *tridiagonalMatrix {
@@ -50,9 +50,8 @@ func newTridiagonal(d, e []float64) *tridiagonalMatrix {
 	return t
 }
 
-// values returns all eigenvalues, greatest first, by the way of Pal, Walker and
-// Kahan: QL without square roots. It returns nil where one is not found, or is not
-// sought any more.
+// values returns all eigenvalues, greatest first, by Pal, Walker and Kahan's QL without
+// square roots. It returns nil if one does not converge, or if cancelled is closed.
 func (t *tridiagonalMatrix) values(cancelled <-chan struct{}) []float64 {
 	n := len(t.d)
 	d, squares := slices.Clone(t.d), make([]float64, n)
@@ -80,8 +79,8 @@ func (t *tridiagonalMatrix) values(cancelled <-chan struct{}) []float64 {
 	return d
 }
 
-// sweepSquares is a step of QL on a matrix of which the squares of what is beside
-// the diagonal are given, and one more, which is nothing.
+// sweepSquares does one QL step. squares are the squares of the second diagonal,
+// followed by a 0.
 func sweepSquares(d, squares []float64) {
 	last := len(d) - 1
 	root := math.Sqrt(squares[0])
@@ -106,10 +105,10 @@ func sweepSquares(d, squares []float64) {
 	d[0] = shift + gamma
 }
 
-// vectors returns eigenvectors of the matrix that was reduced, as rows, by inverse
-// iteration. Each is made orthogonal to all before it, which those of eigenvalues
-// close to each other are not by themselves. It returns nil where one is not found,
-// or is not sought any more.
+// vectors returns eigenvectors of the matrix before its reduction, as rows, by inverse
+// iteration. Each is made orthogonal to all before it, because eigenvectors of close
+// eigenvalues do not come out orthogonal by themselves. It returns nil if one does not
+// converge, or if cancelled is closed.
 func (t *tridiagonalMatrix) vectors(values []float64, r *reduction, cancelled <-chan struct{}) []float64 {
 	n, count := len(t.d), len(values)
 	width := (count + lanes - 1) / lanes * lanes
@@ -142,8 +141,9 @@ func (t *tridiagonalMatrix) vectors(values []float64, r *reduction, cancelled <-
 	return vectors
 }
 
-// invert makes of x the eigenvector of a value, less what takeOff takes off, and
-// reports false where it does not come to one.
+// invert turns x into the eigenvector of an eigenvalue by inverse iteration. takeOff
+// makes x orthogonal to earlier vectors after each step. invert reports false if the
+// iteration does not converge.
 func (t *tridiagonalMatrix) invert(x []float64, value float64, s *solver, takeOff func()) bool {
 	const usual, most = 2, 6
 	for try := 1; try <= most; try++ {
@@ -152,7 +152,7 @@ func (t *tridiagonalMatrix) invert(x []float64, value float64, s *solver, takeOf
 		}
 		takeOff()
 		left := Norm(x)
-		takeOff() // once more: it may be little
+		takeOff() // once more: if little of x is left, its rounding errors count
 		settled := Norm(x) > left/2
 		if !unit(x) {
 			return false
@@ -164,7 +164,7 @@ func (t *tridiagonalMatrix) invert(x []float64, value float64, s *solver, takeOf
 	return false
 }
 
-// splitmix is the number at a place of Steele, Lea and Flood's sequence.
+// splitmix returns the number at an index of Steele, Lea and Flood's SplitMix sequence.
 func splitmix(at uint64) uint64 {
 	z := (at + 1) * 0x9E3779B97F4A7C15
 	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
@@ -172,7 +172,8 @@ func splitmix(at uint64) uint64 {
 	return z ^ z>>31
 }
 
-// unit makes x one long, and reports false where that cannot be.
+// unit scales x to length 1, and reports false if its length is too small or too large
+// for that.
 func unit(x []float64) bool {
 	length := Norm(x)
 	if !(length > 0x1p-500 && length < 0x1p1000) {
@@ -182,7 +183,7 @@ func unit(x []float64) bool {
 	return true
 }
 
-// misses returns how far T·x is from value·x.
+// misses returns the length of T·x - value·x.
 func (t *tridiagonalMatrix) misses(x []float64, value float64) float64 {
 	squares, before := 0.0, 0.0
 	for i, v := range x {
@@ -196,20 +197,21 @@ func (t *tridiagonalMatrix) misses(x []float64, value float64) float64 {
 	return math.Sqrt(squares)
 }
 
-// basis is vectors so far, as rows [count, size] and as columns [size, width].
+// basis holds the vectors found so far, as rows [count, size] and as columns [size,
+// width].
 type basis struct {
 	size, width   int
 	rows, columns []float64
 }
 
-// keep takes row i among the columns.
+// keep copies row i to the columns.
 func (b *basis) keep(i int) {
 	for k, v := range b.rows[i*b.size:][:b.size] {
 		b.columns[k*b.width+i] = v
 	}
 }
 
-// takeOff takes off row i what it has of those before it.
+// takeOff makes row i orthogonal to the rows before it.
 func (b *basis) takeOff(i int) {
 	if i == 0 {
 		return
@@ -220,10 +222,10 @@ func (b *basis) takeOff(i int) {
 	kernel.AddSums(x, kernel.Factors{X: has, Term: 1}, b.rows[:i*b.size], b.size, b.size)
 }
 
-// solver solves (T - value)·x = b by elimination, with rows exchanged where the
-// next one has the greater pivot.
+// solver solves (T - value)·x = b by elimination. It exchanges two rows if the next one
+// has the greater pivot.
 type solver struct {
-	inverse, next, after []float64 // three diagonals of the triangle; of the first the inverse
+	inverse, next, after []float64 // three diagonals of the upper triangle, the first one inverted
 	factors              []float64
 	exchanged            []bool
 }
@@ -257,7 +259,7 @@ func (s *solver) factor(t *tridiagonalMatrix, value float64) {
 	s.inverse[n-1], s.next[n-1], s.after[n-1] = 1/t.atLeast(pivot), 0, 0
 }
 
-// atLeast keeps a pivot from being nothing.
+// atLeast replaces a pivot near 0 by the least one that is not negligible.
 func (t *tridiagonalMatrix) atLeast(pivot float64) float64 {
 	if math.Abs(pivot) < t.least {
 		return math.Copysign(t.least, pivot)
@@ -277,7 +279,7 @@ func (s *solver) solve(x []float64) {
 		v = next - float64(f*v)
 	}
 	x[n-1] = v
-	one, two := 0.0, 0.0 // those after
+	one, two := 0.0, 0.0 // the two values of x after i
 	for i := n - 1; i >= 0; i-- {
 		v := (x[i] - float64(s.after[i]*two) - float64(s.next[i]*one)) * s.inverse[i]
 		x[i], one, two = v, v, one

@@ -1,8 +1,7 @@
-// Package linalg is the small dense linear algebra that low-rank factors take,
-// in double precision. Every sum has one order, and products are rounded or all
-// fused, so that results are the same bits on every machine; of functions it
-// uses the square root alone. Matrices are row-major. Nothing here knows of
-// threads.
+// Package linalg is the dense linear algebra for low-rank factors, in double precision.
+// Results have the same bits on every machine: every sum has a fixed order, products
+// are either all rounded or all fused, and the only function used is the square root.
+// Matrices are row-major. Nothing here uses more than one thread.
 package linalg
 
 import (
@@ -11,10 +10,10 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
-// block is how many rows of the right factor stay in the nearest cache.
+// block is how many rows of the right factor stay in the first-level cache.
 const block = 128
 
-// AddTimes adds a·b to dst, a being [rows, inner] and b [inner, width].
+// AddTimes adds a·b to dst, where a is [rows, inner] and b is [inner, width].
 func AddTimes(dst, a, b []float64, inner, width int) {
 	if inner == 0 || width == 0 {
 		return
@@ -30,21 +29,21 @@ func AddTimes(dst, a, b []float64, inner, width int) {
 	}
 }
 
-// AddTransposeTimes adds aᵀ·b to dst, a being [rows, height] and b [rows, width].
+// AddTransposeTimes adds aᵀ·b to dst, where a is [rows, height] and b is [rows, width].
 func AddTransposeTimes(dst, a, b []float64, height, width int) {
 	addTransposeTimes(dst, a, b, height, width, func(int) int { return width })
 }
 
-// AddSquare adds the lower half of aᵀ·a to dst, a being [rows, n], and some of
-// the upper.
+// AddSquare adds the lower half of aᵀ·a to dst, where a is [rows, n]. Some of the upper
+// half is added, too.
 func AddSquare(dst, a []float64, n int) {
 	const lanes = 16
 	addTransposeTimes(dst, a, a, n, n, func(end int) int { return min((end+lanes-1)/lanes*lanes, n) })
 }
 
-// addTransposeTimes leaves out columns of rows up to end from used(end) on.
-// Columns of a are gathered where they are far apart: they would not stay in
-// the cache together.
+// addTransposeTimes adds aᵀ·b; for the rows before end it leaves out the columns from
+// used(end) on. Columns of a that are far apart in memory are first copied side by
+// side, since they would evict each other from the cache.
 func addTransposeTimes(dst, a, b []float64, height, width int, used func(end int) int) {
 	if height == 0 || width == 0 {
 		return
@@ -70,7 +69,7 @@ func addTransposeTimes(dst, a, b []float64, height, width int, used func(end int
 	}
 }
 
-// gather packs n values of so many columns of a.
+// gather copies n values of each of that many columns of a side by side.
 func gather(packed, a []float64, columns, n, height int) {
 	for i := range n {
 		for k, v := range a[i*height:][:columns] {
@@ -79,7 +78,7 @@ func gather(packed, a []float64, columns, n, height int) {
 	}
 }
 
-// Transposed returns a, [rows, columns], with its columns as rows.
+// Transposed returns the transpose of a, which is [rows, columns].
 func Transposed(a []float64, rows, columns int) []float64 {
 	turned := make([]float64, len(a))
 	for i := range rows {
@@ -90,7 +89,7 @@ func Transposed(a []float64, rows, columns int) []float64 {
 	return turned
 }
 
-// ColumnSquares returns the squared lengths of columns, a being [rows, n].
+// ColumnSquares returns the squared lengths of the columns of a, which is [rows, n].
 func ColumnSquares(a []float64, n int) []float64 {
 	s := make([]float64, n)
 	for i := 0; i < len(a); i += n {
@@ -101,7 +100,7 @@ func ColumnSquares(a []float64, n int) []float64 {
 	return s
 }
 
-// Dot returns Σ a·b, as four sums of every fourth product.
+// Dot returns Σ a·b, computed as four sums of every fourth product.
 func Dot(a, b []float64) float64 {
 	b = b[:len(a)]
 	var s0, s1, s2, s3 float64
@@ -133,7 +132,7 @@ func Scale(x []float64, f float64) {
 	}
 }
 
-// Norm returns the Euclidean length of x, whatever its range.
+// Norm returns the Euclidean length of x without overflow or underflow.
 func Norm(x []float64) float64 {
 	if s := Dot(x, x); s > 0x1p-900 && s < 0x1p900 {
 		return math.Sqrt(s)
@@ -154,20 +153,21 @@ func Norm(x []float64) float64 {
 	return math.Ldexp(math.Sqrt(s), e)
 }
 
-// exponent returns one near that of x, for which 2^e and 2^-e are normal.
+// exponent returns an e near the exponent of x for which 2^e and 2^-e are normal
+// numbers.
 func exponent(x float64) int {
 	_, e := math.Frexp(x)
 	return min(max(e, -1000), 1000)
 }
 
-// Above returns how many eigenvalues of a symmetric [n, n] matrix, of which it
-// reads the lower half, are above a bound: as many as pivots of what is left of
-// the matrix are positive.
+// Above returns how many eigenvalues of a symmetric [n, n] matrix are greater than
+// bound. It reads the lower half. The count is that of positive pivots in the
+// elimination of the matrix less bound·I.
 func Above(a []float64, n int, bound float64) int {
 	l, d, count := make([]float64, n*n), make([]float64, n), 0
 	for i := range n {
 		row := l[i*n : i*n+i]
-		for j := range row { // row[j] is l[i, j]·d[j] until its turn is over
+		for j := range row { // row[j] holds l[i, j]·d[j] until it is divided
 			row[j] = a[i*n+j] - Dot(row[:j], l[j*n:j*n+j])
 		}
 		d[i] = a[i*n+i] - bound
@@ -185,9 +185,9 @@ func Above(a []float64, n int, bound float64) int {
 	return count
 }
 
-// Inverse returns the inverse of a symmetric positive [n, n] matrix. Rows that
-// depend on earlier ones, or are zero, are left out: their part is zero. Once
-// cancelled is closed it returns nil.
+// Inverse returns the inverse of a symmetric positive [n, n] matrix. Rows that depend
+// on earlier ones, or are zero, are left out: their part of the inverse is zero. If
+// cancelled is closed it stops and returns nil.
 func Inverse(a []float64, n int, cancelled <-chan struct{}) []float64 {
 	l, kept := cholesky(a, n, cancelled)
 	inverse := make([]float64, n*n)
@@ -225,12 +225,13 @@ func Inverse(a []float64, n int, cancelled <-chan struct{}) []float64 {
 	return inverse
 }
 
-// Orthonormal returns the upper triangle by which columns with those products,
-// of which it reads the lower half, become orthonormal, and the part of each that
-// was not in those before it. Where next to nothing is left of one, that is 0,
-// and it becomes what is left beside the others, in units of its length.
+// Orthonormal returns the upper triangle that makes columns orthonormal, and for each
+// column the part of it that was not in the columns before it. products are the
+// products of the columns with each other, of which it reads the lower half. If next to
+// nothing is left of a column, its part is 0, and the triangle turns it into that
+// remainder divided by the column's own length.
 func Orthonormal(products []float64, n int) (turn, parts []float64) {
-	l, columns := make([]float64, n*n), make([]float64, n*n) // of the triangle, as rows
+	l, columns := make([]float64, n*n), make([]float64, n*n) // columns of the triangle, stored as rows
 	parts = make([]float64, n)
 	for i := range n {
 		g, row, column := products[i*n:(i+1)*n], l[i*n:(i+1)*n], columns[i*n:(i+1)*n]

@@ -8,20 +8,20 @@ const (
 	pairs = 2 * panel
 )
 
-// reduction is Householder's, of a panel of columns at a time, so that most of it
-// are products of matrices. The matrix lies in strips of 16 columns, one after the
-// other, filled up with zeros.
+// reduction is Householder's reduction by panels of columns, so that most of the work
+// is products of matrices. The matrix is stored in strips of 16 columns, one after the
+// other, padded with zeros.
 type reduction struct {
-	n, size    int // columns; with what fills the last strip
+	n, size    int // columns without and with padding
 	strips     []float64
-	reflectors []float64 // a row each, of size
+	reflectors []float64 // [n, size], one per row
 	factors    []float64
 	d, e       []float64 // as in tridiagonal
 
-	// For each column of the panel, v and w, of which v·wᵀ + w·vᵀ is still to be
-	// taken off the matrix: as rows, and as columns.
+	// v and w of each column of the panel, stored as rows and as columns. The rest of
+	// the matrix still lacks the subtraction of v·wᵀ + w·vᵀ.
 	rows, columns []float64
-	stride        int            // of rows: no power of two, or they would share places of a cache
+	stride        int            // of rows; a power of two would map them to the same cache lines
 	by            [pairs]float64 // factors of rows
 	x, w          []float64
 }
@@ -52,12 +52,13 @@ func reduce(a []float64, n int, cancelled <-chan struct{}) *reduction {
 	return r
 }
 
-// row is that of a strip.
+// row returns row i of a strip.
 func (r *reduction) row(strip, i int) []float64 {
 	return r.strips[(strip*r.size+i)*lanes:][:lanes]
 }
 
-// column finds the reflector of column k, the panel's at, and what goes with it.
+// column reduces column k, the column number at of the panel: it finds the reflector
+// and its v and w.
 func (r *reduction) column(k, at int) {
 	x, w := r.x, r.w[:r.size]
 	clear(r.w)
@@ -89,8 +90,8 @@ func (r *reduction) column(k, at int) {
 	}
 }
 
-// multiply sets w to the matrix, as it was before the panel, times v, which is
-// zero up to from.
+// multiply sets w to the product of the matrix, as it was before the panel, and v,
+// which is zero before from.
 func (r *reduction) multiply(w, v []float64, from int) {
 	first := from / lanes
 	for s := first; s < r.size/lanes; s++ {
@@ -99,8 +100,9 @@ func (r *reduction) multiply(w, v []float64, from int) {
 	}
 }
 
-// takeOff takes off x, from about there on, what the panel's first columns have of a
-// row or vector, of which the products with each v and w are given.
+// takeOff subtracts from x, a row or vector, the contributions of the panel's first
+// columns, beginning at or shortly before index from. has are the products of x's row
+// or vector with each v and w.
 func (r *reduction) takeOff(x, has []float64, columns, from int) {
 	for j := 0; j < 2*columns; j += 2 {
 		r.by[j], r.by[j+1] = -has[j+1], -has[j]
@@ -112,7 +114,7 @@ func (r *reduction) takeOff(x, has []float64, columns, from int) {
 	}
 }
 
-// follow takes off the rest of the matrix what a whole panel has left to do.
+// follow subtracts the contributions of a whole panel from the rest of the matrix.
 func (r *reduction) follow(from int) {
 	crossed := make([]float64, pairs*lanes)
 	for s := from / lanes; s < r.size/lanes; s++ {
@@ -127,9 +129,9 @@ func (r *reduction) follow(from int) {
 	clear(r.columns)
 }
 
-// back turns vectors of the tridiagonal matrix, the columns of y [size, width],
-// into those of the matrix: a panel of reflectors at a time, the last first. Their
-// product is I - Vᵀ·T·V, with reflectors as rows of V.
+// back transforms vectors of the tridiagonal matrix, the columns of y [size, width],
+// into vectors of the original matrix. It applies a panel of reflectors at a time, the
+// last first. The product of a panel is I - Vᵀ·T·V, with the reflectors as rows of V.
 func (r *reduction) back(y []float64, width int, cancelled <-chan struct{}) {
 	last := max(r.n-2, 0) / panel * panel
 	v, turned := make([]float64, panel*r.size), make([]float64, panel*r.size)
@@ -150,14 +152,14 @@ func (r *reduction) back(y []float64, width int, cancelled <-chan struct{}) {
 	}
 }
 
-// joined returns -T of n reflectors from k on, given as the rows of v and as columns.
+// joined returns -T for n reflectors from k on, given as the rows of v and as columns.
 func (r *reduction) joined(v, columns []float64, k, n int) []float64 {
 	rest := r.size - (k+1)/lanes*lanes
 	products, t := make([]float64, n*n), make([]float64, n*n)
 	AddTimes(products, v[:n*rest], columns, rest, n)
 	for j := range n {
 		f := r.factors[k+j]
-		for i := range j { // what reflections before have of this one
+		for i := range j { // overlap of the earlier reflectors with this one
 			has := 0.0
 			for l := i; l < j; l++ {
 				has += float64(t[i*n+l] * products[l*n+j])

@@ -6,11 +6,11 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
-// Root returns S, [m, n], with Sᵀ·S the inverse of a symmetric [n, n] matrix, of
-// which it reads the lower half, on m of its columns: Cholesky's factor, turned
-// about. Columns come in the order of what is left of them beside those before, and
-// where that is at most least, they are left out. The matrix is overwritten. Once
-// cancelled is closed nothing that is returned is of use.
+// Root returns S [m, n] such that Sᵀ·S is the inverse of a symmetric [n, n] matrix
+// restricted to m of its columns: the inverse of a pivoted Cholesky factor. It reads
+// the lower half. Columns are taken in the order of how much of them earlier columns
+// leave; once that is at most least, the others are left out. The matrix is
+// overwritten. If cancelled is closed the results are useless.
 func Root(a []float64, n int, least float64, cancelled <-chan struct{}) (s []float64, m int) {
 	for i := range n {
 		for j := range i {
@@ -32,18 +32,18 @@ func Root(a []float64, n int, least float64, cancelled <-chan struct{}) (s []flo
 	return p.inverse(), len(p.order)
 }
 
-// pivoted is a factor so far: a row of n for each column that was chosen. The
-// matrix is less what whole panels of them have of it.
+// pivoted is a Cholesky factor under way: rows has a row of n for each chosen column.
+// From the matrix a, the contributions of whole panels are subtracted.
 type pivoted struct {
 	a, rows []float64
 	n       int
 	order   []int
 	chosen  []bool
-	left    []float64 // of the diagonal
+	left    []float64 // what is left of the diagonal
 }
 
-// add chooses the column of which most is left, and reports false where that is at
-// most least.
+// add chooses the column of which most is left. It reports false if that is at most
+// least.
 func (p *pivoted) add(least float64) bool {
 	at, most := -1, least
 	for i, v := range p.left {
@@ -69,8 +69,8 @@ func (p *pivoted) add(least float64) bool {
 	return true
 }
 
-// takeOff takes off a row of the matrix what the factor's rows have of it from one
-// on.
+// takeOff subtracts from row number at of the matrix the contributions of the factor's
+// rows from number from on.
 func (p *pivoted) takeOff(row []float64, at, from int) {
 	if from == len(p.order) {
 		return
@@ -82,7 +82,8 @@ func (p *pivoted) takeOff(row []float64, at, from int) {
 	kernel.AddSums(row, kernel.Factors{X: by, Term: 1}, p.rows[from*p.n:], p.n, p.n)
 }
 
-// follow takes the last panel off the rows that are not chosen.
+// follow subtracts the contributions of the last panel from the rows that are not
+// chosen.
 func (p *pivoted) follow() {
 	for i, chosen := range p.chosen {
 		if !chosen {
@@ -91,8 +92,8 @@ func (p *pivoted) follow() {
 	}
 }
 
-// inverse solves for a row at a time, those of a panel together as far as they
-// follow from rows before it.
+// inverse inverts the factor row by row. What the rows of a panel take from rows before
+// the panel is computed for all of them together.
 func (p *pivoted) inverse() []float64 {
 	n, m := p.n, len(p.order)
 	s := make([]float64, m*n)

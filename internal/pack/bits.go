@@ -13,9 +13,9 @@ type block struct {
 	pieces        []piece
 }
 
-// blocks holds SDNQ's bit order for each width. No rule covers them all: the
-// leading values lie whole at the bottom of one word each, and the trailing
-// ones are cut to fill the tops of the words.
+// blocks is SDNQ's bit order for each width. No single rule covers them all: the first
+// values are stored whole, each at the bottom of a word, and the last ones are cut into
+// pieces that fill the tops of the words.
 var blocks = [16]block{
 	1:  {8, 1, spread(8, 1, 0)},
 	2:  {4, 1, spread(4, 2, 0)},
@@ -42,7 +42,8 @@ func spread(n, width, word uint8) []piece {
 	return p
 }
 
-// tail puts values 0 to n-1 at the bottom of words 0 to n-1, then the rest.
+// tail puts values 0 to n-1 at the bottom of words 0 to n-1, and adds the pieces in
+// rest.
 func tail(width, n uint8, rest []piece) []piece {
 	var p []piece
 	for v := range n {
@@ -51,7 +52,7 @@ func tail(width, n uint8, rest []piece) []piece {
 	return append(p, rest...)
 }
 
-// topBits cuts one last value, highest bits first, into the tops of n words.
+// topBits cuts the last value into pieces, highest bits first, for the tops of n words.
 func topBits(width, n, bits uint8) []piece {
 	var rest []piece
 	for j := range n {

@@ -2,8 +2,8 @@ package pack
 
 import "github.com/tensorpress/tensorpress/internal/kernel"
 
-// Bytes is [Pack] for codes of a byte each, of widths to 8 bits. At 8 bits dst
-// may be codes.
+// Bytes is [Pack] for widths up to 8 bits and codes of one byte each. At 8 bits dst may
+// be the same memory as codes.
 func Bytes(dst, codes []byte, bits int) {
 	switch bits {
 	case 8:
@@ -16,7 +16,7 @@ func Bytes(dst, codes []byte, bits int) {
 		n := len(codes) &^ 7
 		at := Size(n, bits)
 		kernel.MergeCodes(dst[:at], codes[:n], merges[bits])
-		if n < len(codes) { // half of what is merged, at 6 bits
+		if n < len(codes) { // one block is left over, at 6 bits
 			var rest [8]uint16
 			for i, c := range codes[n:] {
 				rest[i] = uint16(c)
@@ -26,7 +26,7 @@ func Bytes(dst, codes []byte, bits int) {
 	}
 }
 
-// SplitBytes is the inverse of [Bytes]: it fills codes, whole blocks of them.
+// SplitBytes is the inverse of [Bytes]; codes must be whole blocks.
 func SplitBytes(codes, src []byte, bits int) {
 	switch bits {
 	case 8:
@@ -39,7 +39,7 @@ func SplitBytes(codes, src []byte, bits int) {
 	n := len(codes) &^ 7
 	at := Size(n, bits)
 	kernel.SplitCodes(codes[:n], src[:at], merges[bits])
-	if n < len(codes) { // blocks of fewer than eight
+	if n < len(codes) { // the last blocks have fewer than eight codes
 		var rest [8]uint16
 		unpackBlocks(rest[:len(codes)-n], src[at:], bits)
 		for i := range codes[n:] {
@@ -48,7 +48,7 @@ func SplitBytes(codes, src []byte, bits int) {
 	}
 }
 
-// merges are the blocks of widths below 8, for eight codes at a time.
+// merges are the blocks of widths below 8, each for eight codes.
 var merges = func() (all [8]*kernel.Merge) {
 	for bits := 1; bits < 8; bits++ {
 		b := &blocks[bits]

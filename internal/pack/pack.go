@@ -1,6 +1,6 @@
-// Package pack lays codes of 1 to 16 bits into storage words in SDNQ's bit
-// order, and takes them out again. Codes are unsigned; a signed type's code is
-// its value less the type's minimum. Blocks ignore rows and groups.
+// Package pack packs codes of 1 to 16 bits into storage words in SDNQ's bit order, and
+// unpacks them. Codes are unsigned; the code of a signed type is its value minus the
+// type's minimum. Blocks may cross the ends of rows and groups.
 package pack
 
 import (
@@ -9,8 +9,8 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
-// Values returns how many codes of that width make one block, the unit in
-// which a tensor must be filled: 1 for 8 and 16 bits, which are not shared.
+// Values returns how many codes of that width make a block. A tensor must consist of
+// whole blocks. It is 1 for 8 and 16 bits, which share no words.
 func Values(bits int) int {
 	if bits == 8 || bits == 16 {
 		return 1
@@ -26,8 +26,8 @@ func Words(bits int) int {
 	return blocks[bits].words
 }
 
-// WordBytes returns the size of a storage word: a byte to 8 bits, two above.
-// One-bit codes lie eight to a 64-bit word, as SDNQ writes them.
+// WordBytes returns the size of a storage word in bytes: 1 for widths to 8 bits, 2
+// above. SDNQ stores eight one-bit codes in a word of 8 bytes.
 func WordBytes(bits int) int {
 	switch {
 	case bits == 1:
@@ -38,15 +38,15 @@ func WordBytes(bits int) int {
 	return 2
 }
 
-// Size returns the bytes that n codes take; n fills whole blocks.
+// Size returns how many bytes n codes take; n must be whole blocks.
 func Size(n, bits int) int {
 	return n / Values(bits) * Words(bits) * WordBytes(bits)
 }
 
-// Pack writes codes, whole blocks of them, to dst, which has room for
-// [Size] bytes. Bits above the width must be zero; those of SDNQ's uint9 to
-// uint15, whose largest value is one too many, spill into a neighbour as they
-// do in the reference.
+// Pack packs codes, which must be whole blocks, into [Size] bytes of dst. Bits above
+// the width must be zero. SDNQ's types uint9 to uint15 break that with their largest
+// value, which is one too many: its top bit spills into a neighbour as in the
+// reference.
 func Pack(dst []byte, codes []uint16, bits int) {
 	switch bits {
 	case 8:
@@ -66,7 +66,7 @@ func Pack(dst []byte, codes []uint16, bits int) {
 	}
 }
 
-// Unpack is the inverse of Pack: it fills codes, whole blocks of them.
+// Unpack is the inverse of Pack; codes must be whole blocks.
 func Unpack(codes []uint16, src []byte, bits int) {
 	switch bits {
 	case 8:
@@ -84,7 +84,8 @@ func Unpack(codes []uint16, src []byte, bits int) {
 	}
 }
 
-// packNarrow narrows codes some at a time; any number of eights is whole blocks.
+// packNarrow narrows codes to bytes, some at a time. Any multiple of eight codes is
+// whole blocks.
 func packNarrow(dst []byte, codes []uint16, bits int) {
 	var bytes [512]byte
 	for at := 0; at < len(codes); at += len(bytes) {
@@ -96,7 +97,8 @@ func packNarrow(dst []byte, codes []uint16, bits int) {
 	}
 }
 
-// split widens codes some at a time; any number of bytes is whole blocks.
+// split widens codes from bytes, some at a time. Any multiple of 512 codes is whole
+// blocks.
 func split(codes []uint16, src []byte, bits int) {
 	var bytes [512]byte
 	for at := 0; at < len(codes); at += len(bytes) {
@@ -108,8 +110,8 @@ func split(codes []uint16, src []byte, bits int) {
 	}
 }
 
-// packFours takes codes for bytes of which every other is zero, and so makes them
-// bytes the same way as these become halves of them.
+// packFours packs four-bit codes. As little-endian bytes, every other byte is zero:
+// packing those in pairs gives one code per byte, and packing again gives two.
 func packFours(dst []byte, codes []uint16) {
 	var bytes [512]byte
 	for len(codes) > 0 {
@@ -120,7 +122,7 @@ func packFours(dst []byte, codes []uint16) {
 	}
 }
 
-// packBlocks takes codes of less than eight bits.
+// packBlocks packs codes of fewer than eight bits.
 func packBlocks(dst []byte, codes []uint16, bits int) {
 	b := &blocks[bits]
 	for ; len(codes) > 0; codes, dst = codes[b.values:], dst[b.words:] {

@@ -7,20 +7,21 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 )
 
-// A wide block packs codes of 9 to 15 bits, four of which lie in 64 bits, as do four
-// words. Bits that move together are a term.
+// A wide block packs codes of 9 to 15 bits. Four codes, or four words, are handled as
+// one number of 64 bits. A term moves all bits that go the same way between two such
+// numbers.
 type wide struct {
-	values, words int // of a block
+	values, words int // in a block
 	pack, unpack  []term
 }
 
-// term takes bits of one 64 of a block to another one's.
+// term moves bits from one 64-bit number of a block to one of the result.
 type term struct {
-	from, to, left int // 64s, and by how much they are rotated
+	from, to, left int // indexes of the numbers, and bits to rotate left by
 	mask           uint64
 }
 
-// wides are by width, made of the blocks.
+// wides are the blocks of 9 to 15 bits, by width.
 var wides = func() (all [16]*wide) {
 	for width := 9; width < 16; width++ {
 		b := &blocks[width]
@@ -29,7 +30,7 @@ var wides = func() (all [16]*wide) {
 			from, to := 16*int(p.value)+int(p.from), 16*int(p.word)+int(p.at)
 			mask := uint64(1)<<p.bits - 1
 			w.unpack = joined(w.unpack, to, from, mask)
-			if p.from == 0 { // a value's lowest piece lets overflow through
+			if p.from == 0 { // the lowest piece keeps overflow, see Pack
 				mask = 1<<(16-p.at) - 1
 			}
 			w.pack = joined(w.pack, from, to, mask)
@@ -39,7 +40,8 @@ var wides = func() (all [16]*wide) {
 	return all
 }()
 
-// joined adds bits from a place on to a term that takes others as far, or to a new one.
+// joined adds the bits of mask, moved from bit from to bit to, to a term that makes the
+// same move, or else adds a new term.
 func joined(terms []term, from, to int, mask uint64) []term {
 	t := term{from / 64, to / 64, (to%64 - from%64) & 63, mask << (to % 64)}
 	for i := range terms {
@@ -51,12 +53,13 @@ func joined(terms []term, from, to int, mask uint64) []term {
 	return append(terms, t)
 }
 
-// wideBlocks are worked off together, one term after the other.
+// wideBlocks is how many blocks are converted together, one term after the other.
 const wideBlocks = 64
 
 type sixtyFours [4][wideBlocks]uint64
 
-// move takes the bits of n blocks to where terms say, among so many 16 bits of each.
+// move applies terms to n blocks; size is the number of 16-bit values in a block of the
+// result.
 func (x *sixtyFours) move(to *sixtyFours, terms []term, size, n int) {
 	for i := range (size + 3) / 4 {
 		clear(to[i&3][:n])
@@ -69,7 +72,8 @@ func (x *sixtyFours) move(to *sixtyFours, terms []term, size, n int) {
 	}
 }
 
-// take reads blocks of that many 16 bits. What it reads beyond a block no term takes.
+// take reads up to wideBlocks blocks of size 16-bit values. It may read beyond a block;
+// terms ignore those bits.
 func (x *sixtyFours) take(src []byte, size int) (n int) {
 	for ; n < wideBlocks && len(src) > 0; n++ {
 		for i := range (size + 3) / 4 {
@@ -80,7 +84,7 @@ func (x *sixtyFours) take(src []byte, size int) (n int) {
 	return n
 }
 
-// sixtyFour reads 64 bits, or as many as there are.
+// sixtyFour reads 64 bits, or fewer at the end of src.
 func sixtyFour(src []byte) (v uint64) {
 	if len(src) >= 8 {
 		return binary.LittleEndian.Uint64(src)
@@ -91,7 +95,7 @@ func sixtyFour(src []byte) (v uint64) {
 	return v
 }
 
-// put writes n of them. What it writes beyond a block is the next one's place.
+// put writes n blocks. What it writes beyond a block, the next block overwrites.
 func (x *sixtyFours) put(dst []byte, size, n int) {
 	for b := range n {
 		for i := range (size + 3) / 4 {
@@ -119,7 +123,7 @@ func (w *wide) unpackBlocks(codes []uint16, src []byte) {
 	w.convert(kernel.AsBytes(codes), src[:len(codes)/w.values*w.words*2], w.unpack, w.values, w.words)
 }
 
-// convert makes blocks of one size of those of another, in 16 bits.
+// convert turns blocks of from 16-bit values into blocks of to such values.
 func (w *wide) convert(dst, src []byte, terms []term, to, from int) {
 	var x, y sixtyFours
 	for len(src) > 0 {

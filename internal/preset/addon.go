@@ -9,20 +9,21 @@ import (
 	"strings"
 )
 
-// Addon is a kind of file that changes a model and is none: what loads it reads
-// its tensors as plain ones.
+// Addon is a kind of file that changes a model but is no model itself, such as a LoRA.
+// Programs that load one read its tensors as plain numbers.
 type Addon struct {
-	Name string // with its article
-	// Names tell its tensors, anywhere in their names where a pattern does not
-	// say otherwise.
+	Name string // with an article, "a LoRA"
+	// Names matches names of the kind's tensors, at any place in a name unless the
+	// pattern is anchored.
 	Names *regexp.Regexp
-	// Alone is a tensor that tells it whatever else there is.
+	// Alone is a tensor that identifies the kind whatever else is in the file.
 	Alone string
-	// Keys of a header tell it too, with a part of what they say.
+	// Keys are header entries that identify the kind, each with a text that its value
+	// contains.
 	Keys map[string]string
 }
 
-// addons are all that are known; the first that fits counts.
+// addons are the known kinds; the first that fits counts.
 var addons = []Addon{
 	{
 		Name: "a LyCORIS file",
@@ -66,11 +67,11 @@ var addons = []Addon{
 	},
 }
 
-// AddonOf returns what a checkpoint is that is no model, and what told it, or ""
-// and "". Names tell it where their tensors hold more than half of all values: a
-// model with a few of them is a model. A header's word counts where the names
-// are those of no family, since a model that such a file was merged into may
-// have kept it.
+// AddonOf returns the kind of a checkpoint that is no model, and what identified it;
+// for a model both are "". Names identify the kind if their tensors hold more than half
+// of all values, since a model may contain a few such tensors. The header identifies it
+// only if the names fit no model family, because a model into which such a file was
+// merged may have kept its header.
 func AddonOf(header map[string]string, tensors iter.Seq2[string, []int]) (kind, why string) {
 	for i, s := range sharesOf(tensors) {
 		if s.most {
@@ -89,7 +90,7 @@ func AddonOf(header map[string]string, tensors iter.Seq2[string, []int]) (kind, 
 	return "", ""
 }
 
-// named returns the key of a header that tells the kind, "" for none.
+// named returns the header's key that identifies the kind, "" if it has none.
 func (a *Addon) named(header map[string]string) string {
 	for _, key := range slices.Sorted(maps.Keys(a.Keys)) {
 		if text, ok := header[key]; ok && strings.Contains(strings.ToLower(text), a.Keys[key]) {
@@ -99,16 +100,16 @@ func (a *Addon) named(header map[string]string) string {
 	return ""
 }
 
-// share is what of a checkpoint an addon's names tell.
+// share is the part of a checkpoint that has the names of an addon.
 type share struct {
-	first  string // tensor of several values
+	first  string // the first such tensor with more than one value
 	values int
-	alone  bool // the tensor that tells it is there
-	most   bool // of all values, or that tensor
+	alone  bool // the file has the addon's Alone
+	most   bool // alone, or more than half of all values
 }
 
-// sharesOf are those of all addons. Blocks repeat their names but for a number:
-// patterns are tried once for all.
+// sharesOf returns the shares of all addons. Names of repeated blocks differ only in
+// numbers, so patterns are tried once for all of them.
 func sharesOf(tensors iter.Seq2[string, []int]) []share {
 	shares, all := make([]share, len(addons)), 0
 	tried := map[string][]int{}
@@ -141,7 +142,7 @@ func sharesOf(tensors iter.Seq2[string, []int]) []share {
 	return shares
 }
 
-// addonsTold are the places of the addons that a name tells.
+// addonsTold returns the indexes of the addons that a name fits.
 func addonsTold(name string) (told []int) {
 	for i := range addons {
 		if name == addons[i].Alone || addons[i].Names.MatchString(name) {
@@ -151,7 +152,7 @@ func addonsTold(name string) (told []int) {
 	return told
 }
 
-// withoutNumbers appends a name without the numbers that stand between dots or
+// withoutNumbers appends a name to b without the numbers that stand between dots or
 // underscores.
 func withoutNumbers(b []byte, name string) []byte {
 	for i := 0; i < len(name); i++ {

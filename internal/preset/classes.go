@@ -7,23 +7,24 @@ import (
 	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
 )
 
-// class is what SDNQ and its host know of a model's class.
+// class is what SDNQ and the library that runs it, diffusers or Transformers, know
+// about a class of models.
 type class struct {
 	name string
-	// tied are the names that the class may tie, the output's weight first; the
-	// list holds them whether they are tied or not.
+	// tied are the weights that the class may tie to each other, that of the output
+	// first. They are in SDNQ's list whether they are tied or not.
 	tied       []string
 	alwaysTied bool
-	// last are the output embeddings and the last parameter, which Transformers
-	// adds without ".weight", so that only those without a dot have an effect.
-	// A # stands for the highest number in its place.
+	// last is the output embedding or the last parameter. Transformers adds it without
+	// ".weight", so that it has an effect only if it contains no dot. # stands for the
+	// highest number at its place.
 	last    string
 	float32 []string
 	renames []rename
 }
 
-// rename is how a name in the file becomes one in memory: a beginning where
-// From has no leading dot, else a part.
+// rename turns a name in the file into the name in memory. It replaces the beginning of
+// a name, or any part of it if from begins with a dot.
 type rename struct{ from, to string }
 
 func (r rename) apply(name string) (string, bool) {
@@ -34,13 +35,13 @@ func (r rename) apply(name string) (string, bool) {
 	return r.to + rest, ok
 }
 
-// commonSkipKeys are SDNQ's for models of no class that it knows.
+// commonSkipKeys are SDNQ's keys for models whose class it does not know.
 var commonSkipKeys = strings.Fields(`
 	.time_embed .context_embedder .condition_embedder .x_embedder .t_embedder .y_embedder
 	.proj_in .emb_in .txt_in .img_in .vid_in .proj_out .norm_out .emb_out .txt_out .img_out .vid_out
 	.final_layer multi_modal_projector time_text_embed patch_embedding patch_embed patch_emb lm_head wte`)
 
-// classSkipKeys are SDNQ's for the classes that it knows.
+// classSkipKeys are SDNQ's keys for the classes that it knows.
 var classSkipKeys = lists(`
 FluxTransformer2DModel LongCatImageTransformer2DModel: single_transformer_blocks.0.norm.linear.weight time_text_embed time_embed context_embedder x_embedder .proj_out norm_out
 Flux2Transformer2DModel: double_stream_modulation_img double_stream_modulation_txt single_stream_modulation time_guidance_embed context_embedder x_embedder .proj_out norm_out
@@ -64,7 +65,7 @@ NaDiT NaDiTUpscaler: .emb_in .txt_in .vid_in .emb_scale .vid_out .vid_out_norm .
 HiDreamO1Qwen3VLTransformer: lm_head embed_tokens x_embedder t_embedder1 final_layer2 patch_embed pos_embed
 `)
 
-// lists reads lines of names, a colon and what they have in common.
+// lists reads lines of the form "names: keys", where the keys apply to each name.
 func lists(table string) map[string][]string {
 	m := map[string][]string{}
 	for line := range strings.Lines(strings.TrimSpace(table)) {
@@ -76,8 +77,8 @@ func lists(table string) map[string][]string {
 	return m
 }
 
-// skipKeys are what SDNQ and its host put into the list for a class before the
-// first weight is looked at.
+// skipKeys returns the keys that SDNQ and the library put into the list for a class
+// before they look at any weight.
 func (c *class) skipKeys(tied bool, highest func(before, after string) string) []string {
 	host := diffusersFacts[c.name]
 	list := slices.Concat(c.float32, host.float32, c.tied)
@@ -102,7 +103,7 @@ func (c *class) skipKeys(tied bool, highest func(before, after string) string) [
 	return slices.Compact(list)
 }
 
-// The names that text models tie.
+// The weights that text models tie to each other.
 var (
 	languageHead = strings.Fields(`lm_head.weight model.embed_tokens.weight`)
 	visionHead   = strings.Fields(`lm_head.weight model.language_model.embed_tokens.weight`)
@@ -111,7 +112,7 @@ var (
 	bertHead     = strings.Fields(`cls.predictions.decoder.weight cls.predictions.decoder.bias cls.predictions.bias bert.embeddings.word_embeddings.weight`)
 )
 
-// nestedLanguage is how the names of models with a vision tower changed.
+// nestedLanguage are the renames of models with a vision tower.
 var nestedLanguage = []rename{
 	{"language_model.model.", "model.language_model."},
 	{"language_model.lm_head.", "lm_head."},
@@ -120,7 +121,8 @@ var nestedLanguage = []rename{
 	{"multi_modal_projector.", "model.multi_modal_projector."},
 }
 
-// flatLanguage is the same for models whose language layers lay in model.
+// flatLanguage are the renames of models that had their language layers directly in
+// model.
 var flatLanguage = []rename{
 	{"model.language_model.", "model.language_model."},
 	{"model.visual.", "model.visual."},
@@ -145,8 +147,8 @@ func each(names string, c class) []class {
 	return out
 }
 
-// MemoryNames are the names that a parameter has in the loaded model, where
-// they differ from the file's. SDNQ matches its lists against these.
+// MemoryNames returns the names of a parameter in the loaded model, nil if it is the
+// same as in the file. SDNQ matches its lists against these.
 func (p *Preset) MemoryNames(param string) []string {
 	for _, r := range p.class.renames {
 		if name, ok := r.apply(param); ok {
@@ -159,7 +161,8 @@ func (p *Preset) MemoryNames(param string) []string {
 	return nil
 }
 
-// Skip returns SDNQ's list entry that keeps a parameter.
+// Skip returns the entry of SDNQ's list that keeps a parameter, and whether there is
+// one.
 func (p *Preset) Skip(param string) (entry string, ok bool) {
 	if names := p.MemoryNames(param); names != nil {
 		param = names[0]

@@ -2,10 +2,9 @@ package preset
 
 import "strings"
 
-// diffusersFacts are what the classes of diffusers 0.42.1 say of their own
-// modules: the parts that are kept in float32, and, after the bar, those that
-// layerwise casting leaves out. SDNQ skips both, the latter only for classes
-// without a list of its own.
+// diffusersFacts are what the classes of diffusers 0.42.1 declare about their modules:
+// the parts that are kept in float32 and, after the bar, those that layerwise casting
+// skips. SDNQ skips both, but the latter only for classes without a list of their own.
 var diffusersFacts = facts(`
 AllegroTransformer3DModel: | pos_embed norm adaln_single
 AnyFlowFARTransformer3DModel: time_embedder scale_shift_table norm1 norm2 norm3 | patch_embedding far_patch_embedding condition_embedder norm

@@ -6,32 +6,32 @@ import (
 	"strings"
 )
 
-// Family is what is known of a model family.
+// Family is what is known about a model family.
 type Family struct {
 	Name  string
 	About string
-	// Classes are those of diffusers and Transformers; the first is meant where
-	// nothing tells. A star at the beginning stands for anything.
+	// Classes are its classes in diffusers and Transformers; the first is assumed if
+	// nothing shows the class. A star at the beginning matches any text.
 	Classes []class
-	// Signs tell the family by the names of tensors.
+	// Signs identify the family by tensor names.
 	Signs []Sign
-	// Single is what Skip keys of the class are called in single files, which
-	// have other names; nil means the common list.
+	// Single are the names of the class's skip keys in single files, where tensors have
+	// other names; nil means the common list.
 	Single []string
 	Kinds  []KindRule
-	// Filters are the presets of convert_to_quant for the family.
+	// Filters are the names of convert_to_quant's presets for the family.
 	Filters []string
 }
 
-// Sign is a set of names by which a file tells its family: all of All and none
-// of None are there. One that ends in a dot is the beginning of a name.
+// Sign identifies a family by names: the file has all of All and none of None. A name
+// that ends in a dot matches the beginning of names.
 type Sign struct {
 	All, None []string
-	Class     string // where the names tell it too
+	Class     string // the class, if the names show it
 	Single    bool   // the names are those of single files, not of the class
 }
 
-// sign reads names, and after a bar those that must not be there.
+// sign makes a Sign of names and, after a bar, names that must not exist.
 func sign(names string) Sign {
 	all, none, _ := strings.Cut(names, "|")
 	return Sign{All: strings.Fields(all), None: strings.Fields(none)}
@@ -39,7 +39,7 @@ func sign(names string) Sign {
 
 func (s Sign) of(class string) Sign { s.Class = class; return s }
 
-// single is a sign with the names of single files.
+// single makes a Sign of names in single files.
 func single(names string) Sign {
 	s := sign(names)
 	s.Single = true
@@ -54,7 +54,7 @@ func (s Sign) String() string {
 	return text
 }
 
-// preset is the family's row.
+// preset returns the family's preset.
 func (f *Family) preset() *Preset {
 	p := generic(f)
 	if len(f.Classes) > 0 {
@@ -71,7 +71,7 @@ func (f *Family) preset() *Preset {
 	return p
 }
 
-// Recognised says by what a family is recognised.
+// Recognised lists the classes and names by which the family is recognised.
 func (p *Preset) Recognised() []string {
 	if p.family == nil {
 		return nil
@@ -86,7 +86,8 @@ func (p *Preset) Recognised() []string {
 	return lines
 }
 
-// findClass returns a family's class of a name; stars are tried last.
+// findClass returns the family that has a class of that name; classes with a star are
+// tried last.
 func findClass(name string) (*Family, *class) {
 	if name == "" {
 		return nil, nil
@@ -115,8 +116,8 @@ func (f *Family) class(name string, exact bool) *class {
 	return &c
 }
 
-// Kinds of layers that several families share. Subclasses of torch's classes
-// do not count as these for SDNQ.
+// Kinds of layers in several families. SDNQ does not count subclasses of torch's
+// classes as those classes.
 var (
 	ownConv3d     = []KindRule{{5, "", Other}}
 	ownEmbeddings = []KindRule{{2, "embed_tokens", Other}}
@@ -369,7 +370,7 @@ var families = []Family{
 		Name: "gpt2", About: "GPT-2", Classes: each(`GPT2LMHeadModel`, class{tied: []string{"lm_head.weight", "transformer.wte.weight"}, last: "lm_head",
 			renames: []rename{{"h.", "transformer.h."}, {"wte.", "transformer.wte."}, {"wpe.", "transformer.wpe."}, {"ln_f.", "transformer.ln_f."}}}),
 		Signs: []Sign{sign(`transformer.h.0.attn.c_attn.weight transformer.wte.weight`), sign(`h.0.attn.c_attn.weight wte.weight`)},
-		Kinds: []KindRule{{2, ".c_attn.", Other}, {2, ".c_proj.", Other}, {2, ".c_fc.", Other}}, // stored the other way round
+		Kinds: []KindRule{{2, ".c_attn.", Other}, {2, ".c_proj.", Other}, {2, ".c_fc.", Other}}, // stored transposed
 	}, {
 		Name: "whisper", About: "Whisper", Classes: each(`WhisperForConditionalGeneration`, class{tied: []string{"proj_out.weight", "model.decoder.embed_tokens.weight"}, last: "proj_out"}),
 		Signs: []Sign{sign(`model.encoder.conv1.weight model.decoder.embed_positions.weight`)},

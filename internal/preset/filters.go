@@ -8,19 +8,18 @@ import (
 	"strings"
 )
 
-// Filter is a preset of convert_to_quant 1.3.4: what it keeps and drops where
-// it occurs anywhere in a tensor's name. Its lists "exclude" and "highprec"
-// mean the same.
+// Filter is a preset of convert_to_quant 1.3.4: parts of tensor names that it keeps or
+// drops. Keep joins its lists "exclude" and "highprec", which have the same effect.
 type Filter struct {
-	Name     string // of its flag
+	Name     string // the name of its flag
 	Category string
 	Keep     []string
 	Remove   []string
 	Final    bool   // keeps the last layer of the language model too
-	Alias    string // of another filter
+	Alias    string // the name of the filter that this one stands for
 }
 
-// Avoid is what most text filters keep, and the nvfp4 and mxfp8 paths always.
+// Avoid is what most text filters keep, and what the nvfp4 and mxfp8 paths always keep.
 var Avoid = strings.Fields(`
 	norm bias embed_tokens lm_head shared patch_embedding audio_model.patch_embedding ref_conv control_adapter
 	motion_encoder.enc.net_app face_encoder.conv pose_patch_embedding motion_encoder.enc.fc img_emb.proj k_norm q_norm
@@ -70,7 +69,8 @@ var filters = []Filter{
 // Filters returns every preset of convert_to_quant.
 func Filters() []Filter { return filters }
 
-// FilterByName returns the preset of a flag, past aliases, nil if there is none.
+// FilterByName returns the preset of a flag with aliases resolved, nil if there is
+// none.
 func FilterByName(name string) *Filter {
 	for i, f := range filters {
 		switch {
@@ -84,7 +84,8 @@ func FilterByName(name string) *Filter {
 	return nil
 }
 
-// Patterns are what a filter keeps of a checkpoint with these tensors.
+// Patterns returns the parts of names that a filter keeps in a checkpoint with these
+// tensors.
 func (f *Filter) Patterns(names iter.Seq[string]) []string {
 	if !f.Final {
 		return f.Keep
@@ -94,8 +95,8 @@ func (f *Filter) Patterns(names iter.Seq[string]) []string {
 
 var languageLayer = regexp.MustCompile(`(?:^|\.)((?:model\.)?language_model\.layers|model\.layers)\.(\d+)\.`)
 
-// finalLayers are the beginnings of the last layer's names, for each place in
-// which language layers lie.
+// finalLayers returns the beginning of the last layer's names, for each place where
+// language layers stand.
 func finalLayers(names iter.Seq[string]) []string {
 	last := map[string]int{}
 	for name := range names {
@@ -113,7 +114,7 @@ func finalLayers(names iter.Seq[string]) []string {
 	return patterns
 }
 
-// filter makes a row keep what filters keep, and nothing by its shape.
+// filter makes a preset keep what the filters keep, and nothing because of its shape.
 func (p *Preset) filter(list []*Filter) {
 	p.Parts, p.MinNumel, p.MinChannels = nil, 0, 0
 	for _, f := range list {

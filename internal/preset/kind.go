@@ -2,8 +2,8 @@ package preset
 
 import "strings"
 
-// Kind is what the module that reads a weight does with it, which decides
-// whether and along which axis SDNQ quantizes it.
+// Kind is what a module does with the weight that it reads. It decides whether, and
+// along which axis, SDNQ quantizes the weight.
 type Kind string
 
 // The kinds. Other is what SDNQ never quantizes: raw parameters, fused experts,
@@ -21,14 +21,14 @@ const (
 	Other           Kind = "other"
 )
 
-// Conv reports whether it is a convolution, transposed or not.
+// Conv reports whether k is a convolution, transposed or not.
 func (k Kind) Conv() bool { return strings.HasPrefix(string(k), "conv") }
 
-// Transposed reports whether it is a transposed convolution.
+// Transposed reports whether k is a transposed convolution.
 func (k Kind) Transposed() bool { return strings.HasPrefix(string(k), "conv-transpose") }
 
-// Quantizable reports whether SDNQ quantizes the kind, where convolutions and
-// embeddings are asked for.
+// Quantizable reports whether SDNQ quantizes the kind; conv and embedding say whether
+// it is asked to quantize convolutions and embeddings.
 func (k Kind) Quantizable(conv, embedding bool) bool {
 	switch k {
 	case Linear:
@@ -39,7 +39,7 @@ func (k Kind) Quantizable(conv, embedding bool) bool {
 	return conv && k.Conv()
 }
 
-// Channels is the size that SDNQ compares with its minimum of channels.
+// Channels returns the side of a shape that SDNQ compares with its minimum of channels.
 func (k Kind) Channels(shape []int) int {
 	switch {
 	case k.Transposed():
@@ -56,16 +56,15 @@ var (
 	transposed = [...]Kind{Other, Norm, Linear, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d}
 )
 
-// KindRule is a name that tells the kind where the shape does not, or tells
-// otherwise: the weights with Part in their name and, unless 0, so many
-// dimensions.
+// KindRule gives the kind of weights whose shape does not show it, or shows a wrong
+// one: those with Part in their name and, unless Dims is 0, that many dimensions.
 type KindRule struct {
 	Dims int
 	Part string
 	Kind Kind
 }
 
-// Kind is that of the module that reads a parameter of a shape.
+// Kind returns the kind of the module that reads a parameter with that name and shape.
 func (p *Preset) Kind(param string, shape []int) Kind {
 	layer, ok := strings.CutSuffix(param, ".weight")
 	if !ok || p.inside[param] || len(shape) >= len(plain) {
@@ -97,7 +96,7 @@ func (p *Preset) rules() []KindRule {
 	return p.family.Kinds
 }
 
-// kindRules hold for any model: routers are modules of their own kind.
+// kindRules apply to every model: the classes of routers are unknown to SDNQ.
 var kindRules = []KindRule{
 	{2, ".mlp.gate.weight", Other},
 	{2, ".mlp.router.weight", Other},
@@ -105,8 +104,8 @@ var kindRules = []KindRule{
 	{2, ".ff_i.gate.weight", Other},
 }
 
-// Embedding reports whether a name is that of an embedding table or a
-// position table: a two-dimensional weight that no product uses.
+// Embedding reports whether a name is that of a token or position table: a weight of
+// two dimensions that is looked up, not multiplied.
 func Embedding(param string) bool {
 	return oneOf(lastPart(strings.TrimSuffix(param, ".weight")), embeddings)
 }
@@ -119,7 +118,7 @@ var embeddings = strings.Fields(`
 	pos_embed embedding_table addition_t_embedding cond_type_embed cond_type_embedding
 	embed_image_indicator prior_token_embedding image_index_embedding`)
 
-// isTransposed tells transposed convolutions by the names that the classes of
+// isTransposed recognises transposed convolutions by the names that classes of
 // diffusers, transformers and vocoders give them.
 func isTransposed(layer string) bool {
 	last := lastPart(layer)

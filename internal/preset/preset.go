@@ -1,8 +1,8 @@
-// Package preset is model families as data: how one is recognised and what of
-// it stays in high precision. Recognise finds the row of a checkpoint, ByName
-// one that a user names; For fits a row to a checkpoint, after which it says of
-// every tensor what kind of layer it is, which entry of SDNQ's list keeps it,
-// and what it is called in memory.
+// Package preset describes model families as data: how to recognise one, and which of
+// its weights stay in high precision. Recognise finds the preset of a checkpoint,
+// ByName one that a user names. For fits a preset to a checkpoint; then it says of
+// every tensor what kind of layer it is, which entry of SDNQ's list keeps it, and what
+// it is called in memory.
 package preset
 
 import (
@@ -13,25 +13,26 @@ import (
 	"github.com/tensorpress/tensorpress/internal/suggest"
 )
 
-// Preset says what to keep of a model family, as one row.
+// Preset says which weights of a model family to keep.
 type Preset struct {
 	Name  string
 	About string
-	// SkipKeys are matched as SDNQ matches its lists; they go into the config
+	// SkipKeys are matched as SDNQ matches its lists, and are written into the config
 	// of the sdnq layout.
 	SkipKeys []string
-	// Parts are kept in the comfy layout where they occur anywhere in a name.
+	// Parts are parts of names; the comfy layout keeps tensors with one of them.
 	Parts []string
-	// Remove are parts of names that the comfy layout leaves out of the file.
+	// Remove are parts of names; the comfy layout leaves tensors with one of them out
+	// of the file.
 	Remove []string
-	// MinNumel and MinChannels keep small and thin layers in the comfy layout,
-	// which has no minimums of its own.
+	// MinNumel and MinChannels make the comfy layout, which has no minimums of its own,
+	// keep small and thin layers.
 	MinNumel, MinChannels int
 
 	family    *Family
-	class     class           // of the checkpoint, or the family's first
+	class     class           // the checkpoint's class, before fitting the family's first
 	finalOnly bool            // keep the last language layer too
-	inside    map[string]bool // weights that their module reads by itself
+	inside    map[string]bool // weights that a module reads directly, see fused
 }
 
 var presets = makePresets()
@@ -57,7 +58,7 @@ func makePresets() []*Preset {
 	return rows
 }
 
-// generic is a row that knows no class and has no filter.
+// generic returns a preset for a family without classes and filters.
 func generic(f *Family) *Preset {
 	return &Preset{
 		Name: f.Name, About: f.About, family: f,
@@ -65,10 +66,10 @@ func generic(f *Family) *Preset {
 	}
 }
 
-// All returns every row.
+// All returns every preset.
 func All() []*Preset { return presets }
 
-// ByName returns the row of that name.
+// ByName returns the preset of that name. The error suggests similar names.
 func ByName(name string) (*Preset, error) {
 	var names []string
 	for _, p := range presets {
@@ -84,9 +85,9 @@ func ByName(name string) (*Preset, error) {
 	return nil, fmt.Errorf("unknown preset %q%s", name, hint)
 }
 
-// cautious are parts of names that stay in high precision in any model:
-// embeddings, the network's own inputs and outputs, modulation, time and text
-// projections, norms, routers and VAEs.
+// cautious are parts of the names of weights to keep in any model: embeddings, the
+// network's own inputs and outputs, modulation, time and text projections, norms,
+// routers and VAEs.
 var cautious = strings.Fields(`
 	embed wte. wpe. lm_head shared.weight relative_attention_bias pos_emb
 	norm ln_ .ln1. .ln2. layer_scale logit_scale
@@ -97,8 +98,8 @@ var cautious = strings.Fields(`
 	router .gate.weight classifier pooler score.weight
 	first_stage_model vae. vocoder`)
 
-// Keep returns why a preset keeps a parameter of a shape in the comfy layout,
-// "" if it does not.
+// Keep returns why the preset keeps a parameter of that shape in the comfy layout, ""
+// if it does not.
 func (p *Preset) Keep(param string, rows, columns int) string {
 	for _, part := range p.Parts {
 		if strings.Contains(param, part) {

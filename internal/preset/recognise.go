@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// inventory is the names of a checkpoint, ascending.
+// inventory is the tensor names of a checkpoint, ascending.
 type inventory struct{ names []string }
 
 func newInventory(tensors iter.Seq2[string, []int]) *inventory {
@@ -21,8 +21,8 @@ func newInventory(tensors iter.Seq2[string, []int]) *inventory {
 	return inv
 }
 
-// has reports whether a name is there or, where it ends in a dot, one that
-// begins with it.
+// has reports whether there is such a name or, if it ends in a dot, a name that begins
+// with it.
 func (inv *inventory) has(name string) bool {
 	i, found := slices.BinarySearch(inv.names, name)
 	if !strings.HasSuffix(name, ".") {
@@ -40,10 +40,10 @@ func (inv *inventory) matches(s *Sign, prefix string) bool {
 	return !slices.ContainsFunc(s.None, func(name string) bool { return inv.has(prefix + name) })
 }
 
-// prefixes are what single files put before the names of the network.
+// prefixes are what single files put before the network's tensor names.
 var prefixes = []string{"", "model.diffusion_model.", "diffusion_model.", "model.model.", "net.", "model.", "transformer."}
 
-// find is the first sign of a family that the names match, behind a prefix.
+// find returns the first sign of a family that the names fit after one of the prefixes.
 func (inv *inventory) find(f *Family) (s *Sign, prefix string) {
 	for _, prefix := range prefixes {
 		for i := range f.Signs {
@@ -55,7 +55,7 @@ func (inv *inventory) find(f *Family) (s *Sign, prefix string) {
 	return nil, ""
 }
 
-// highest returns the highest number between two parts of names.
+// highest returns the highest number that stands between before and after in a name.
 func (inv *inventory) highest(before, after string) string {
 	most := 0
 	for _, name := range inv.names {
@@ -68,7 +68,8 @@ func (inv *inventory) highest(before, after string) string {
 	return strconv.Itoa(most)
 }
 
-// fused are the weights that an attention of torch's own class reads by itself.
+// fused returns the weights that an attention module of torch reads directly, not
+// through a linear layer.
 func (inv *inventory) fused() map[string]bool {
 	inside := map[string]bool{}
 	for _, name := range inv.names {
@@ -79,14 +80,14 @@ func (inv *inventory) fused() map[string]bool {
 	return inside
 }
 
-// Recognise finds the row of a checkpoint by its config, which may be nil, else
-// by the names of its tensors, and fits it. Where it finds none, the row is
-// generic. why says what told the family.
+// Recognise finds the preset for a checkpoint by its config, which may be nil, or else
+// by its tensor names, and fits it to the checkpoint. If nothing is recognised it
+// returns generic. why says what identified the family.
 func Recognise(config map[string]json.RawMessage, tensors iter.Seq2[string, []int]) (p *Preset, why string) {
 	inv := newInventory(tensors)
 	name := className(config)
 	if f, _ := findClass(name); f != nil {
-		// names tell families of one class apart
+		// names distinguish families with the same class
 		if g, s, prefix := inv.family(); g != nil && g != f && g.sharesClass(s, name) {
 			return g.row().fit(config, inv), fmt.Sprintf("the config names %s and there is %s", name, describe(s, prefix))
 		}
@@ -111,13 +112,13 @@ func describe(s *Sign, prefix string) string {
 func (f *Family) row() *Preset {
 	p, err := ByName(f.Name)
 	if err != nil {
-		panic(err) // every family is a row
+		panic(err) // every family has a preset
 	}
 	return p
 }
 
-// sharesClass reports whether a sign stands for a class that is another
-// family's.
+// sharesClass reports whether f, of which s is a sign, has a class that the config
+// names and that another family has as well.
 func (f *Family) sharesClass(s *Sign, name string) bool {
 	return s.Class == name || f.class(name, true) != nil
 }
@@ -131,7 +132,7 @@ func (inv *inventory) family() (*Family, *Sign, string) {
 	return nil, nil, ""
 }
 
-// className is a config's class, "" if it names none.
+// className returns the class that a config names, "" if it names none.
 func className(config map[string]json.RawMessage) string {
 	var name string
 	if json.Unmarshal(config["_class_name"], &name) == nil && name != "" {
@@ -144,8 +145,8 @@ func className(config map[string]json.RawMessage) string {
 	return ""
 }
 
-// For fits a row to a checkpoint: SDNQ's list is that of its class, under the
-// names that its file uses, and what depends on its tensors is filled in.
+// For fits a preset to a checkpoint: it takes SDNQ's list for the checkpoint's class,
+// under the names that the file uses, and adds what depends on its tensors.
 func (p *Preset) For(config map[string]json.RawMessage, tensors iter.Seq2[string, []int]) *Preset {
 	return p.fit(config, newInventory(tensors))
 }
@@ -156,7 +157,7 @@ func (p *Preset) fit(config map[string]json.RawMessage, inv *inventory) *Preset 
 	if q.finalOnly {
 		q.Parts = slices.Concat(q.Parts, finalLayers(slices.Values(inv.names)))
 	}
-	if p.family == nil { // none
+	if p.family == nil { // the preset "none"
 		return &q
 	}
 	s, prefix := inv.find(p.family)
@@ -173,8 +174,8 @@ func (p *Preset) fit(config map[string]json.RawMessage, inv *inventory) *Preset 
 	return &q
 }
 
-// classOf is the class that the config names, if it is the family's, else the
-// one that the tensors tell.
+// classOf returns the class that the config names if it is one of the family, else the
+// class that the tensors show.
 func (f *Family) classOf(name string, s *Sign) class {
 	for _, exact := range []bool{true, false} {
 		if c := f.class(name, exact); c != nil {
@@ -193,7 +194,7 @@ func (f *Family) classOf(name string, s *Sign) class {
 	return class{name: name}
 }
 
-// prefixed puts a prefix before the entries that are matched from the start.
+// prefixed puts a prefix before the entries that SDNQ matches from the start of a name.
 func prefixed(entries []string, prefix string) []string {
 	if prefix == "" {
 		return entries
@@ -209,8 +210,8 @@ func prefixed(entries []string, prefix string) []string {
 	return entries
 }
 
-// isTied is what the config says, else whether the file lacks the output's
-// weight.
+// isTied reports whether the output's weight is tied: as the config says, or else if
+// the file lacks that weight.
 func (c *class) isTied(config map[string]json.RawMessage, inv *inventory) bool {
 	if len(c.tied) == 0 {
 		return false

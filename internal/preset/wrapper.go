@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// wrapper is what a wrapping module puts into the names of what it holds.
+// wrapper is the part that a wrapping module adds to the names of what it wraps.
 type wrapper struct {
 	prefix string
-	inside bool // it may wrap any module; else the whole model alone
+	inside bool // it may wrap any module, not only the whole model
 }
 
 var wrappers = []wrapper{
@@ -19,8 +19,8 @@ var wrappers = []wrapper{
 	{"module.", false}, // DataParallel
 }
 
-// Wrapped says of a checkpoint's names that wrappers are in them, and how they
-// get rid of them, or "".
+// Wrapped says which wrappers are in a checkpoint's names and how to remove them, "" if
+// there are none.
 func Wrapped(names iter.Seq[string]) string {
 	n, all, first := 0, 0, ""
 	for name := range names {
@@ -40,7 +40,8 @@ func Wrapped(names iter.Seq[string]) string {
 		n, all, strings.Join(found, ""), first, take)
 }
 
-// wrapping returns what wraps a name, from its beginning, then inside it.
+// wrapping returns the wrappers in a name: first those at its beginning, then those
+// inside.
 func wrapping(name string) (found []string) {
 	for again := true; again; {
 		again = false
@@ -58,8 +59,8 @@ func wrapping(name string) (found []string) {
 	return found
 }
 
-// Unwrap takes prefixes off a name, one after the other, each once. What may
-// wrap any module is taken out wherever it is.
+// Unwrap removes prefixes from a name, one after the other, each once. Those of
+// wrappers that may wrap any module are removed inside the name as well.
 func Unwrap(name string, prefixes []string) string {
 	for _, p := range prefixes {
 		if rest, ok := strings.CutPrefix(name, p); ok {

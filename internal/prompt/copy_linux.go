@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CanCopy is whether [Copy] may do anything.
+// CanCopy says whether [Copy] can work on this system.
 const CanCopy = true
 
-// Copy has the system copy n bytes between places of two files, and returns how many
-// it has. The error is [errors.ErrUnsupported] where it does not copy between them, or
-// does not go on.
+// Copy has the system copy n bytes from an offset of one file to an offset of another,
+// and returns how many it has copied. The error is [errors.ErrUnsupported] if the
+// system cannot copy between these files or stops before the end.
 func Copy(dst *os.File, to int64, src *os.File, from int64, n int) (int, error) {
 	done := 0
 	for done < n {
@@ -22,7 +22,7 @@ func Copy(dst *os.File, to int64, src *os.File, from int64, n int) (int, error) 
 			continue
 		case err == unix.ENOSPC || err == unix.EIO || err == unix.EDQUOT || err == unix.EFBIG:
 			return done, os.NewSyscallError("copy_file_range", err)
-		case err != nil || some <= 0: // other file systems, old kernels, the end
+		case err != nil || some <= 0: // different file systems, an old kernel, or the end of src
 			return done, errors.ErrUnsupported
 		}
 		done += some

@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// CanCopy is whether [Copy] may do anything.
+// CanCopy says whether [Copy] can work on this system.
 const CanCopy = false
 
-// Copy leaves all to others.
+// Copy always returns [errors.ErrUnsupported].
 func Copy(*os.File, int64, *os.File, int64, int) (int, error) { return 0, errors.ErrUnsupported }

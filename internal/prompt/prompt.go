@@ -1,5 +1,5 @@
-// Package prompt reads, writes and copies files with the calls of the system that
-// take least time.
+// Package prompt reads, writes and copies files with the system calls that take the
+// least time.
 package prompt
 
 import (
@@ -8,18 +8,17 @@ import (
 	"syscall"
 )
 
-// File is a file of which what the system has in memory is read and written
-// without the Go scheduler hearing of it. A call that the scheduler knows of gives
-// its processor to another thread and takes one back, though it copies for less
-// time than that takes: it was a tenth of a run. Whatever may have to wait for a
-// device goes the usual way.
+// File reads and writes what the system has in memory without telling the Go scheduler.
+// Around a call that it knows of, the scheduler hands the processor to another thread
+// and takes one back, which takes longer than the copying itself: that was a tenth of a
+// run. Calls that may wait for a device go through the scheduler as usual.
 type File struct {
 	*os.File
-	conn syscall.RawConn // nil where all goes the usual way
-	way  atomic.Int32    // what the file system lets be done so
+	conn syscall.RawConn // nil if all calls go the usual way
+	way  atomic.Int32    // which calls the file system allows, see wayOf
 }
 
-// New is for a file that is open.
+// New wraps an open file.
 func New(f *os.File) *File {
 	conn, err := f.SyscallConn()
 	if err != nil {
@@ -28,17 +27,17 @@ func New(f *os.File) *File {
 	return &File{File: f, conn: conn}
 }
 
-// ReadAt is that of the file.
+// ReadAt reads as [os.File.ReadAt] does.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	return complete(f.readPromptly(p, off), p, off, f.File.ReadAt)
 }
 
-// WriteAt is that of the file.
+// WriteAt writes as [os.File.WriteAt] does.
 func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	return complete(f.writePromptly(p, off), p, off, f.File.WriteAt)
 }
 
-// complete does the usual way what of p is not done.
+// complete does what is left of p, after the first done bytes, in the usual way.
 func complete(done int, p []byte, off int64, usual func(p []byte, off int64) (int, error)) (int, error) {
 	if done == len(p) {
 		return done, nil

@@ -9,24 +9,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The ways of a file.
+// The values of File.way.
 const (
 	unknownWay int32 = iota
-	inMemory         // nothing waits
-	cached           // reads tell when they would wait
+	inMemory         // a file in memory: no call waits
+	cached           // a read can report that it would wait
 	usualWay
 )
 
-// mostPromptly bounds one call: the garbage collector waits for it.
+// mostPromptly bounds the bytes of one call, since the garbage collector waits for the
+// call.
 const mostPromptly = 1 << 20
 
-// readPromptly returns how much of p it has read. Errors are left to who reads
-// the rest.
+// readPromptly returns how many bytes of p it has read. Reading the rest reports any
+// error.
 func (f *File) readPromptly(p []byte, off int64) (done int) {
 	if f.conn == nil || f.way.Load() == usualWay {
 		return 0
 	}
-	f.conn.Control(func(fd uintptr) { // holds off Close
+	f.conn.Control(func(fd uintptr) { // keeps the file open during the calls
 		switch f.wayOf(fd) {
 		case inMemory:
 			done = f.repeat(unix.SYS_PREADV2, fd, p, off, 0)
@@ -50,7 +51,7 @@ func (f *File) writePromptly(p []byte, off int64) (done int) {
 	return done
 }
 
-// wayOf finds out where the file lies, once.
+// wayOf finds out, once per file, on what kind of file system it lies.
 func (f *File) wayOf(fd uintptr) int32 {
 	if way := f.way.Load(); way != unknownWay {
 		return way
@@ -66,9 +67,9 @@ func (f *File) wayOf(fd uintptr) int32 {
 	return way
 }
 
-// repeat calls preadv2 or pwritev2 until all is done or a call does nothing: where it
-// would have to wait, at the end, or for an error. Of a system or a file that does
-// not know the call it is not tried again.
+// repeat calls preadv2 or pwritev2 until p is done or a call does nothing, because it
+// would have to wait, is at the end of the file, or fails. If the system or the file
+// system does not have the call, f does not try it again.
 func (f *File) repeat(call, fd uintptr, p []byte, off int64, flags uintptr) (done int) {
 	for done < len(p) {
 		some := unix.Iovec{Base: &p[done]}

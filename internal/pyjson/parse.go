@@ -9,9 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// Parse reads one JSON value and nothing after it, NaN and infinities included,
-// which Python writes into configs. A byte order mark before it, which some
-// editors write, is read over. Duplicate keys are refused.
+// Parse reads a text of one JSON value. It accepts NaN and infinities, which Python
+// writes into configs, and skips a byte order mark, which some editors write. It
+// refuses duplicate keys.
 func Parse(text []byte) (any, error) {
 	p := &parser{rest: strings.TrimPrefix(string(text), "\ufeff")}
 	v, err := p.value(0)
@@ -50,7 +50,7 @@ func (p *parser) peek() byte {
 	return p.rest[0]
 }
 
-// take moves past a byte if it is next.
+// take skips the next byte if it is c, and reports whether it was.
 func (p *parser) take(c byte) bool {
 	if p.peek() != c {
 		return false
@@ -109,8 +109,8 @@ func (p *parser) text() (s string, err error) {
 	return s, err
 }
 
-// quoted returns where a string that s begins with ends, 0 if it does not, and
-// whether what is between the quotes stands for itself. Configs list the names of
+// quoted returns the end of the string with which s begins, 0 if there is none, and
+// whether it has no escapes. It is a fast path, since configs list the names of
 // thousands of modules.
 func quoted(s string) (end int, plain bool) {
 	if s == "" || s[0] != '"' {
@@ -125,7 +125,7 @@ func quoted(s string) (end int, plain bool) {
 			i++
 			plain = false
 		case c < ' ':
-			plain = false // which JSON refuses
+			plain = false // control characters are left to encoding/json, which refuses them
 		}
 	}
 	return 0, false
@@ -163,7 +163,7 @@ func (p *parser) array(depth int) ([]any, error) {
 	return a, err
 }
 
-// items reads a list between brackets, with commas between.
+// items reads a list between brackets; it calls item for each element.
 func (p *parser) items(open, end byte, item func() error) error {
 	p.take(open)
 	if p.take(end) {

@@ -1,6 +1,6 @@
-// Package pyjson reads and writes JSON as Python does: objects keep the order
-// of their keys, and text comes out as Python's json.dumps writes it, which
-// files that must equal a reference's byte for byte need.
+// Package pyjson reads and writes JSON as Python does: objects keep the order of their
+// keys, and the output is the same as that of Python's json.dumps, so that files can
+// equal a reference's byte for byte.
 package pyjson
 
 import (
@@ -12,17 +12,17 @@ import (
 	"unicode/utf16"
 )
 
-// Member is one key of an object.
+// Member is a key of an object and its value.
 type Member struct {
 	Key   string
 	Value any
 }
 
-// Object is a JSON object in order. Values are nil, bool, string,
+// Object is a JSON object whose members keep their order. Values are nil, bool, string,
 // json.Number, int, []any, []string, []int or Object.
 type Object []Member
 
-// Get returns the value of a key, nil if there is none.
+// Get returns the value of a key, and whether the object has it.
 func (o Object) Get(key string) (any, bool) {
 	for _, m := range o {
 		if m.Key == key {
@@ -44,27 +44,27 @@ func (o Object) Set(key string, value any) Object {
 	return append(slices.Clip(o), Member{key, value})
 }
 
-// Delete returns the object without a key.
+// Delete returns a copy of the object without a key.
 func (o Object) Delete(key string) Object {
 	return slices.DeleteFunc(slices.Clone(o), func(m Member) bool { return m.Key == key })
 }
 
-// Dump is json.dumps(v): ", " and ": " between, ASCII alone.
+// Dump returns json.dumps(v): with the separators ", " and ": ", in ASCII.
 func Dump(v any) string {
 	var b strings.Builder
 	dump(&b, v, style{between: ", "}, "")
 	return b.String()
 }
 
-// DumpSorted is json.dumps(v, indent=2, sort_keys=True) and a line end, as
-// diffusers and transformers write their configs.
+// DumpSorted returns json.dumps(v, indent=2, sort_keys=True) and a line end, the form
+// in which diffusers and transformers write configs.
 func DumpSorted(v any) string {
 	var b strings.Builder
 	dump(&b, v, style{between: ",", indent: "  ", sorted: true}, "\n")
 	return b.String() + "\n"
 }
 
-// DumpIndented is json.dumps(v, indent=2).
+// DumpIndented returns json.dumps(v, indent=2).
 func DumpIndented(v any) string {
 	var b strings.Builder
 	dump(&b, v, style{between: ",", indent: "  "}, "\n")
@@ -74,10 +74,10 @@ func DumpIndented(v any) string {
 type style struct {
 	between, indent string
 	sorted          bool
-	strict          bool // JSON as its standard has it
+	strict          bool // standard JSON, without NaN and infinities as numbers
 }
 
-// dump writes v; newline holds the line end and margin of v's own line.
+// dump writes v; newline is the line end followed by the indentation of v's line.
 func dump(b *strings.Builder, v any, s style, newline string) {
 	switch v := v.(type) {
 	case Object:
@@ -105,7 +105,7 @@ func dump(b *strings.Builder, v any, s style, newline string) {
 	}
 }
 
-// notNumbers are what Python takes for numbers in JSON.
+// notNumbers are what Python's JSON accepts as numbers beyond the standard.
 var notNumbers = []string{"NaN", "Infinity", "-Infinity"}
 
 func dumpObject(b *strings.Builder, o Object, s style, newline string) {
@@ -145,7 +145,7 @@ func enclose(b *strings.Builder, brackets string, n int, s style, newline string
 	b.WriteByte(brackets[1])
 }
 
-// dumpString escapes as Python does: everything beyond ASCII as \uXXXX.
+// dumpString writes a string with Python's escapes: \uXXXX for everything beyond ASCII.
 func dumpString(b *strings.Builder, s string) {
 	b.WriteByte('"')
 	plain := 0
@@ -180,11 +180,11 @@ func dumpString(b *strings.Builder, s string) {
 	b.WriteByte('"')
 }
 
-// isPlain reports whether a byte stands for itself in a string.
+// isPlain reports whether a byte needs no escape in a string.
 func isPlain(c byte) bool { return c >= ' ' && c <= '~' && c != '"' && c != '\\' }
 
-// MarshalJSON writes the object in its order. NaN and infinity, which Python's
-// JSON has as numbers and JSON has not, are their names as text.
+// MarshalJSON writes the members in their order. NaN and infinities, which are numbers
+// in Python's JSON but not in standard JSON, become strings.
 func (o Object) MarshalJSON() ([]byte, error) {
 	var b strings.Builder
 	dump(&b, o, style{between: ", ", strict: true}, "")

@@ -16,13 +16,13 @@ const (
 	mostBlocks = 12
 )
 
-// blocks are parts of a store's files that were read lately.
+// blocks caches the parts of a store's files that were read last.
 type blocks struct {
 	mu     sync.Mutex
 	recent []*block // the latest use last
 }
 
-// block is a part of a file, once read is over.
+// block is a part of a file; data and err are set once read has run.
 type block struct {
 	path  string
 	index int64
@@ -32,7 +32,7 @@ type block struct {
 	err   error
 }
 
-// inBlocks reads a file by blocks.
+// inBlocks reads a file in whole blocks.
 type inBlocks struct {
 	*blocks
 	path string
@@ -40,7 +40,7 @@ type inBlocks struct {
 	size int64
 }
 
-// ReadAt reads what is not there in whole blocks.
+// ReadAt fills p from the cached blocks, reading those that are missing.
 func (f *inBlocks) ReadAt(p []byte, off int64) (n int, err error) {
 	for n < len(p) {
 		at := off + int64(n)
@@ -55,7 +55,7 @@ func (f *inBlocks) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// readBlock reads what one block has.
+// readBlock copies from the block that holds off, up to its end.
 func (f *inBlocks) readBlock(p []byte, off int64) (int, error) {
 	b := f.use(f.path, off/blockBytes)
 	defer f.release(b)
@@ -81,7 +81,8 @@ func (f *inBlocks) fetch(data []byte, off int64) ([]byte, error) {
 	return nil, err
 }
 
-// use finds a block or takes the place of the one that was used longest ago.
+// use returns a block. If it is not cached, it replaces the one that was used longest
+// ago.
 func (b *blocks) use(path string, index int64) *block {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -106,7 +107,8 @@ func (b *blocks) use(path string, index int64) *block {
 	return one
 }
 
-// release ends a use. What could not be read is tried again by the next.
+// release ends a use. A block that could not be read is dropped, so that the next use
+// tries again.
 func (b *blocks) release(one *block) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/prompt"
 )
 
-// disk is the system's files.
+// disk is the operating system's file tree.
 type disk struct{}
 
 func (disk) Join(folder, name string) string { return filepath.Join(folder, filepath.FromSlash(name)) }
@@ -25,7 +25,7 @@ func (disk) ReadDir(path string) ([]fs.DirEntry, error) { return os.ReadDir(path
 
 func (disk) OnDisk() bool { return true }
 
-// Open opens a folder, too, which the system then refuses to read.
+// Open opens a file. It opens a folder as well, and the system then refuses to read it.
 func (disk) Open(path string) (*File, error) {
 	info, err := os.Stat(path)
 	if err == nil && !info.IsDir() {
@@ -44,7 +44,8 @@ func (disk) Open(path string) (*File, error) {
 	return &File{ReaderAt: file, Info: info, Sections: prompt.New(file), OS: file, close: file.Close}, nil
 }
 
-// Unchanged: it is the same file, of the same size, and nobody wrote to it.
+// Unchanged reports whether path is the same file, with the same size and time of
+// writing.
 func (disk) Unchanged(path string, was fs.FileInfo) (bool, error) {
 	now, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {

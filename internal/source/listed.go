@@ -17,11 +17,11 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// listed is the files that a store lists.
+// listed is the tree of a store that lists its files.
 type listed struct {
 	ctx    context.Context // of the run
 	source files.Source
-	root   string // what the store is called
+	root   string // the store's name, which begins every path
 	list   func() ([]string, error)
 	blocks blocks
 }
@@ -32,7 +32,7 @@ func newListed(ctx context.Context, s files.Source) *listed {
 	return t
 }
 
-// names are those of all files, ascending.
+// names returns the names of all files, ascending.
 func (t *listed) names() ([]string, error) {
 	names, err := t.source.List(t.ctx)
 	if err != nil {
@@ -62,13 +62,13 @@ func (t *listed) Split(path string) (folder, name string) {
 
 func (t *listed) OnDisk() bool { return false }
 
-// name is what the store calls a path, "." for all of it.
+// name returns the store's name for a path, "." for the store itself.
 func (t *listed) name(path string) string {
 	name, _ := strings.CutPrefix(strings.TrimPrefix(path, t.root), "/")
 	return cmp.Or(name, ".")
 }
 
-// Stat opens a file, which tells its size.
+// Stat opens a file to learn its size.
 func (t *listed) Stat(path string) (fs.FileInfo, error) {
 	folder, file, err := t.find(path)
 	switch {
@@ -91,7 +91,7 @@ func (t *listed) base(path string) string {
 	return name
 }
 
-// find looks a path up in the list.
+// find reports whether the list has a folder or a file at the path.
 func (t *listed) find(path string) (folder, file bool, err error) {
 	names, err := t.list()
 	name := t.name(path)
@@ -148,7 +148,8 @@ func (t *listed) Open(path string) (*File, error) {
 	return one, nil
 }
 
-// Unchanged asks for the version of a file anew, where it has one.
+// Unchanged opens the file again to compare its version, if it has one; otherwise it
+// reports true.
 func (t *listed) Unchanged(path string, was fs.FileInfo) (bool, error) {
 	if old, ok := was.(info); !ok || !old.versioned {
 		return true, nil
@@ -163,7 +164,7 @@ func (t *listed) Unchanged(path string, was fs.FileInfo) (bool, error) {
 	return Same(was, f.Info), f.Close()
 }
 
-// info is what is known of a file.
+// info is what is known about a file or folder.
 type info struct {
 	name      string
 	folder    bool

@@ -1,5 +1,5 @@
-// Package source is the files of a source as those who read it want them: by paths
-// that messages may have, be they on disk or in a store that lists them.
+// Package source gives access to the files of a source by paths that can stand in
+// messages, whether they are on disk or in a store that lists them.
 package source
 
 import (
@@ -20,7 +20,7 @@ type Source struct {
 	Path string
 }
 
-// Of finds the files of a source for a run, whose context that is.
+// Of returns the source for the files of a run; ctx is that run's.
 func Of(ctx context.Context, s files.Source) Source {
 	if s == nil {
 		s = files.Dir("")
@@ -29,17 +29,17 @@ func Of(ctx context.Context, s files.Source) Source {
 		return Path(string(path))
 	}
 	name := "."
-	if part, ok := s.(interface{ Whole() (files.Source, string) }); ok { // of files.At
+	if part, ok := s.(interface{ Whole() (files.Source, string) }); ok { // made by files.At
 		s, name = part.Whole()
 	}
 	t := newListed(ctx, s)
 	return Source{t, t.Join(t.root, name)}
 }
 
-// Path is a path on disk.
+// Path returns a file or folder on disk.
 func Path(path string) Source { return Source{disk{}, path} }
 
-// In is a folder of a source, "" for all of it.
+// In returns a folder of the source, "" for the whole source.
 func (s Source) In(folder string) Source {
 	if folder == "" {
 		return s
@@ -47,38 +47,38 @@ func (s Source) In(folder string) Source {
 	return Source{s.Tree, s.Join(s.Path, folder)}
 }
 
-// Tree is files and folders by paths: those of the system, or names in a store after
-// what the store is called.
+// Tree is a tree of files and folders. Paths are the system's, or for a store its name
+// followed by a name in it.
 type Tree interface {
-	// Join is the path of a name, a slash path, in a folder.
+	// Join returns the path of a name, which is a slash path, in a folder.
 	Join(folder, name string) string
-	// Split is the folder and the name of a file in it.
+	// Split returns the folder and the file name of a path.
 	Split(path string) (folder, name string)
 	// Stat follows links.
 	Stat(path string) (fs.FileInfo, error)
 	ReadDir(path string) ([]fs.DirEntry, error)
-	// Open does not open a FIFO or a device: that is a [usage.ErrSource].
+	// Open opens a file. It refuses a FIFO or a device with a [usage.ErrSource],
+	// without opening it.
 	Open(path string) (*File, error)
 	// Unchanged reports whether a file is still what Stat or Open said of it.
 	Unchanged(path string, was fs.FileInfo) (bool, error)
-	// OnDisk: paths are the system's.
+	// OnDisk reports whether paths are the system's.
 	OnDisk() bool
 }
 
-// File is a file that is open.
+// File is an open file.
 type File struct {
 	io.ReaderAt
 	Info     fs.FileInfo
-	Sections io.ReaderAt // the same file for parts of it, many of which lie near each other
-	OS       *os.File    // nil where it is none
+	Sections io.ReaderAt // the same file, for reading many parts that lie near each other
+	OS       *os.File    // nil if it is not a file on disk
 	close    func() error
 }
 
 // Close closes it.
 func (f *File) Close() error { return f.close() }
 
-// ReadFile reads a small file; one that holds more than most bytes is a
-// [usage.ErrSource].
+// ReadFile reads a small file; one of more than most bytes is a [usage.ErrSource].
 func ReadFile(t Tree, path string, most int64) ([]byte, error) {
 	f, err := t.Open(path)
 	if err != nil {
@@ -95,7 +95,7 @@ func ReadFile(t Tree, path string, most int64) ([]byte, error) {
 	return text, nil
 }
 
-// Begin reads the beginning of a file, at most n bytes.
+// Begin reads the first n bytes of a file, or all if it has fewer.
 func Begin(t Tree, path string, n int) ([]byte, error) {
 	f, err := t.Open(path)
 	if err != nil {
@@ -110,7 +110,7 @@ func Begin(t Tree, path string, n int) ([]byte, error) {
 	return begin[:n], err
 }
 
-// named has an error that does not say what it is of say so.
+// named adds the path to an error that does not name one.
 func named(path string, err error) error {
 	if of := (*fs.PathError)(nil); errors.As(err, &of) {
 		return err
@@ -118,8 +118,8 @@ func named(path string, err error) error {
 	return fmt.Errorf("%s: %w", path, err)
 }
 
-// Same reports whether two looks at a path were at the same file, which nobody wrote
-// to in between.
+// Same reports whether was and now describe the same file, with nothing written to it
+// in between.
 func Same(was, now fs.FileInfo) bool {
 	if old, ok := was.(info); ok {
 		return old == now
@@ -127,7 +127,7 @@ func Same(was, now fs.FileInfo) bool {
 	return os.SameFile(was, now) && was.Size() == now.Size() && was.ModTime().Equal(now.ModTime())
 }
 
-// CheckRegular is a [usage.ErrSource] for what is no file.
+// CheckRegular returns a [usage.ErrSource] if a path is not a regular file.
 func CheckRegular(path string, info fs.FileInfo) error {
 	if info.Mode().IsRegular() {
 		return nil
@@ -135,18 +135,18 @@ func CheckRegular(path string, info fs.FileInfo) error {
 	return usage.Source(&irregular{path, kindOf(info.Mode())})
 }
 
-// irregular is the error of a path that is no file.
+// irregular is the error that a path is not a regular file.
 type irregular struct{ path, kind string }
 
 func (e *irregular) Error() string { return fmt.Sprintf("%s: is %s, want a file", e.path, e.kind) }
 
-// IsIrregular reports whether an error is that of a path that is no file.
+// IsIrregular reports whether an error says that a path is not a regular file.
 func IsIrregular(err error) bool {
 	_, ok := errors.AsType[*irregular](err)
 	return ok
 }
 
-// kindOf says what a path is that is no file.
+// kindOf names the kind of a path that is not a regular file.
 func kindOf(mode fs.FileMode) string {
 	switch {
 	case mode.IsDir():

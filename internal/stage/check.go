@@ -10,34 +10,34 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// Output is what is asked for.
+// Output describes the destination and what may happen to it.
 type Output struct {
 	Dest    string
-	Folder  bool     // Dest is to be a folder with all files; else a file, and what goes beside it
-	Force   bool     // replace what is there, if it is an output
-	Parents bool     // make folders that Dest is to lie in
-	Sources []string // files and folders that are read
+	Folder  bool     // Dest will be a folder with all files; else it is one file, with Beside next to it
+	Force   bool     // replace what is at Dest, if it is an older output
+	Parents bool     // make missing folders above Dest
+	Sources []string // files and folders that the run reads
 	Contents
-	// Beside are further files that a file brings along.
+	// Beside are further files that come with an output file.
 	Beside []Beside
 }
 
-// Beside is a file that goes beside another one.
+// Beside is a file that is written next to an output file.
 type Beside struct {
 	Name    string
-	Replace bool // one that is there is the output's own; else that one stays
-	Needed  bool // the output is no use without it
-	Gone    bool // there is none any more: one that is there goes
+	Replace bool // replace an existing one, which belongs to the output; else the existing one stays
+	Needed  bool // the output is useless without it
+	Gone    bool // the new output has none: an existing one is removed
 }
 
-// target is a destination as it was found.
+// target is a destination as it was before the run.
 type target struct {
-	path string      // behind links, absolute
-	old  fs.FileInfo // what is there, nil for nothing
+	path string      // absolute, with links resolved
+	old  fs.FileInfo // what was there, nil if nothing was
 }
 
-// Check refuses a destination that would overwrite something, or that nothing can
-// be moved to.
+// Check refuses a destination that would overwrite something, or to which nothing can
+// be moved.
 func Check(o Output) error {
 	_, err := check(o)
 	return err
@@ -66,14 +66,14 @@ func check(o Output) (target, error) {
 	return t, t.check(o)
 }
 
-// Real returns where a destination lies once links are followed, be it that there
-// is nothing yet.
+// Real returns the path of a destination with links resolved. The destination itself
+// need not exist.
 func Real(dest string) (string, error) {
 	path, err := filepath.Abs(dest)
 	if err != nil {
 		return "", err
 	}
-	for range 40 { // what systems follow, too
+	for range 40 { // as many links as systems follow
 		info, err := os.Lstat(path)
 		if err != nil || info.Mode()&fs.ModeSymlink == 0 {
 			return resolve(path), nil
@@ -90,7 +90,7 @@ func Real(dest string) (string, error) {
 	return "", usage.Errorf("%s is a link that leads back to itself: name another destination", dest)
 }
 
-// resolve follows links as far as the path exists.
+// resolve resolves links as far as the path exists.
 func resolve(path string) string {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -106,7 +106,7 @@ func resolve(path string) string {
 	return filepath.Join(resolve(parent), filepath.Base(path))
 }
 
-// apart refuses a destination that is, holds, or lies in a source.
+// apart refuses a destination that is a source, contains one, or lies in one.
 func apart(dest, path, source string) error {
 	s := resolve(source)
 	if within(path, s) {
@@ -128,7 +128,7 @@ func within(path, folder string) bool {
 	return err == nil && (rel == "." || filepath.IsLocal(rel))
 }
 
-// check decides about what is there.
+// check decides whether what is at the destination may be replaced.
 func (t target) check(o Output) error {
 	if err := t.movable(o); err != nil {
 		return err
@@ -146,7 +146,7 @@ func (t target) check(o Output) error {
 	return nil
 }
 
-// movable refuses what cannot be renamed, before any work.
+// movable refuses, before any work is done, what cannot be renamed.
 func (t target) movable(o Output) error {
 	parent := filepath.Dir(t.path)
 	if parent == t.path {
@@ -156,7 +156,7 @@ func (t target) movable(o Output) error {
 	if err != nil {
 		return err
 	}
-	if system.isMount(t.path) || t.old.IsDir() && otherDevice(t.old, above) { // files of layered file systems are on several
+	if system.isMount(t.path) || t.old.IsDir() && otherDevice(t.old, above) { // in layered file systems, a plain file's device may differ from its folder's
 		return usage.Errorf("%s is where a disk is mounted, which cannot be replaced: name a place in it, or another destination", o.Dest)
 	}
 	if here, err := os.Getwd(); err == nil && o.Folder && within(resolve(here), t.path) {
@@ -172,7 +172,7 @@ func kindOf(info fs.FileInfo) string {
 	return "a file"
 }
 
-// again makes sure that what is at the destination is still what was found there.
+// again makes sure that what is at path is still what was found at the destination.
 func (t target) again(o Output, path string) error {
 	now, err := os.Lstat(path)
 	if t.old == nil && errors.Is(err, fs.ErrNotExist) {
@@ -190,12 +190,12 @@ func (t target) again(o Output, path string) error {
 	return nil
 }
 
-// isWritten reports whether somebody has written to a file.
+// isWritten reports whether a file was written to.
 func isWritten(old, now fs.FileInfo) bool {
 	return old.Size() != now.Size() || !old.ModTime().Equal(now.ModTime())
 }
 
-// appeared says that another has been at the destination meanwhile.
+// appeared returns the error that somebody else changed the destination during the run.
 func appeared(o Output) error {
 	return usage.Existsf("%s has come to be there, or become another, while this ran: it stays as it is, and nothing of this run is kept: name another destination", o.Dest)
 }

@@ -12,8 +12,9 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// Commit moves everything into place. After an error nothing new is there. Where
-// another has come to the destination meanwhile, that one stays.
+// Commit moves everything into place. After an error nothing new is there. If somebody
+// else has created or changed the destination since Open, theirs stays and Commit
+// fails.
 func (s *Stage) Commit(ctx context.Context) error {
 	err := heard(ctx, s.syncing())
 	if err == nil {
@@ -26,7 +27,7 @@ func (s *Stage) Commit(ctx context.Context) error {
 		return err
 	}
 	if _, err := os.Lstat(s.path); errors.Is(err, fs.ErrNotExist) {
-		s.old = nil // somebody has made room
+		s.old = nil // somebody removed the old output
 	}
 	if err := s.again(s.output, s.path); err != nil {
 		return err
@@ -38,8 +39,8 @@ func (s *Stage) Commit(ctx context.Context) error {
 	return s.commitFiles()
 }
 
-// syncing makes all files lasting, and the folders that name them. It may go on while
-// the stage ends.
+// syncing returns a function that syncs all files and their folders to disk. It may
+// still be running when the stage is aborted.
 func (s *Stage) syncing() func() error {
 	files, parked, tmp := s.files, s.parking.all, s.tmp
 	return func() error {
@@ -78,14 +79,14 @@ func (s *Stage) commitFolder() error {
 	s.arrived()
 	s.tmp = old
 	if aside := s.name + replaced; old != aside && os.Rename(old, aside) == nil {
-		s.tmp = aside // as what it is, should this end here
+		s.tmp = aside // named as an old output, in case the run is killed here
 	}
 	reached("to be removed")
 	s.removeOld()
 	return nil
 }
 
-// arrive puts a file or folder where nothing is.
+// arrive moves a file or folder to a place where nothing must be.
 func (s *Stage) arrive(from, to string) error {
 	err := renameNew(from, to)
 	if errors.Is(err, fs.ErrExist) {
@@ -94,8 +95,8 @@ func (s *Stage) arrive(from, to string) error {
 	return err
 }
 
-// replace exchanges the destination, and looks again at what it has exchanged: that
-// nobody can change any more. It returns where that is.
+// replace exchanges the destination with the new output, then checks the old one once
+// more, now that nobody can change it any more. It returns where the old one is.
 func (s *Stage) replace(from, to string) (old string, err error) {
 	if old, err = exchange(from, to, s.name+replaced, s.old); err != nil {
 		if errors.Is(err, fs.ErrExist) {
@@ -110,7 +111,8 @@ func (s *Stage) replace(from, to string) (old string, err error) {
 	return old, nil
 }
 
-// giveBack puts what was there back, and what was to be there where it was.
+// giveBack undoes replace: it moves the old output from path old back to the
+// destination, and the new one back to from.
 func (s *Stage) giveBack(old, from, to string) error {
 	mine, err := os.Lstat(to)
 	now := from
@@ -121,7 +123,7 @@ func (s *Stage) giveBack(old, from, to string) error {
 		err = renameNew(old, to)
 	}
 	if err != nil {
-		s.tmp = "" // whatever lies there is not to be removed
+		s.tmp = "" // keep what lies there: it may be the user's
 		return fmt.Errorf("%s: what was there is %s now: %w", s.output.Dest, old, err)
 	}
 	if now != from {
@@ -130,14 +132,15 @@ func (s *Stage) giveBack(old, from, to string) error {
 	return nil
 }
 
-// arrived makes the new names lasting, before an old output is removed.
+// arrived syncs the new names to disk, before an old output is removed.
 func (s *Stage) arrived() {
 	if err := syncFolder(filepath.Dir(s.path)); err != nil {
 		s.notes = append(s.notes, fmt.Sprintf("%s is in place, but the system did not say that it would outlast a power failure: %v", s.output.Dest, err))
 	}
 }
 
-// removeOld removes what was replaced. The new output is whole without that.
+// removeOld removes what was replaced. A failure is only noted: the new output is
+// complete without that.
 func (s *Stage) removeOld() {
 	old, aside := s.tmp, s.name+replaced
 	err := s.remove()
@@ -149,7 +152,7 @@ func (s *Stage) removeOld() {
 	}
 }
 
-// unmark lets go of what says that the run lives.
+// unmark releases the locks that show that this run is alive.
 func (s *Stage) unmark() (err error) {
 	for _, one := range s.marks {
 		err = errors.Join(err, one.Close())
@@ -158,11 +161,12 @@ func (s *Stage) unmark() (err error) {
 	return err
 }
 
-// commitFiles moves the destination first, which decides whose it is, and then what
-// goes beside it. What is replaced stays in the hidden folder until all is done.
+// commitFiles moves the destination file first, which settles any race with another
+// run, and then the files beside it. Replaced files stay in the hidden folder until all
+// is done.
 func (s *Stage) commitFiles() error {
 	var undo []func() error
-	from := filepath.Join(s.tmp, filepath.Base(s.output.Dest)) // a link may lead to another name
+	from := filepath.Join(s.tmp, filepath.Base(s.output.Dest)) // s.path may have another name, if Dest is a link
 	err := s.putDest(from, &undo)
 	for _, b := range s.output.Beside {
 		if err == nil {
@@ -201,8 +205,8 @@ func (s *Stage) putDest(from string, undo *[]func() error) error {
 	return nil
 }
 
-// putBeside moves a file that goes beside the destination, or removes one that does
-// no more.
+// putBeside moves a file to its place beside the destination, or removes an old one
+// that the new output does not have.
 func (s *Stage) putBeside(b Beside, undo *[]func() error) error {
 	from, to := filepath.Join(s.tmp, b.Name), filepath.Join(filepath.Dir(s.path), b.Name)
 	if b.Gone || b.Replace {

@@ -15,21 +15,20 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// Contents is what a folder consists of that a run makes, as slash paths. With what
-// such a folder may hold besides, it is all that --force replaces.
+// Contents lists what an output folder consists of, as slash paths. --force replaces a
+// folder only if it holds nothing but this and what rule allows.
 type Contents struct {
-	Files []string          // that are written, or copied
-	Stems map[string]string // of weights, by the folder of their model, "" for the output itself
+	Files []string          // files that the run writes or copies
+	Stems map[string]string // stems of weights by the folder of their model, "" for the output itself
 }
 
 const pipelineIndex = "model_index.json"
 
-// descriptions are files that tensorpress or a reference program writes beside
-// weights.
+// descriptions are files that tensorpress or a reference program writes beside weights.
 var descriptions = []string{"config.json", "generation_config.json", "quantization_config.json", pipelineIndex}
 
-// components are files that diffusers and transformers write into the folders that a
-// pipeline names.
+// components are files that diffusers and transformers write into the folders of a
+// pipeline's components.
 var components = []string{
 	"scheduler_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
 	"special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "tokenizer.model",
@@ -39,20 +38,22 @@ var components = []string{
 // loaders are stems under which loaders look for weights.
 var loaders = []string{"model", "diffusion_pytorch_model"}
 
-// litter are files that file managers leave behind anywhere.
+// litter are files that file managers leave in any folder.
 var litter = []string{".DS_Store", "Thumbs.db", "desktop.ini"}
 
-// shardName is what stands behind the stem of weights, or of their index.
+// shardName matches what follows the stem in the file names of weights and of their
+// index.
 var shardName = regexp.MustCompile(`^(-\d{5,9}-of-\d{5,9})?\.safetensors(\.index\.json)?$`)
 
-// rule is what of an old output may be replaced.
+// rule says which files and folders of an old output may be replaced.
 type rule struct {
 	files, folders map[string]bool
-	stems          map[string][]string // by the folder of a model
+	stems          map[string][]string // stems of weights, by the folder of a model
 	named          map[string]bool     // folders that the old pipeline names
 }
 
-// ruleFor reads what the old output says of itself. A model takes no pipeline's place.
+// ruleFor returns the rule for an old output. The index of an old pipeline counts only
+// if the new output is a pipeline as well: a model must not replace a pipeline.
 func (c Contents) ruleFor(folder string) rule {
 	r := rule{files: map[string]bool{}, folders: map[string]bool{}, stems: map[string][]string{"": nil}, named: map[string]bool{}}
 	if slices.Contains(c.Files, pipelineIndex) {
@@ -71,17 +72,17 @@ func (c Contents) ruleFor(folder string) rule {
 	return r
 }
 
-// above lets the folders in that a file lies in.
+// above allows the folders in which a file lies.
 func (r rule) above(name string) {
 	for dir := path.Dir(name); dir != "." && dir != "/"; dir = path.Dir(dir) {
 		r.folders[dir] = true
 	}
 }
 
-// namedBy are the folders that a pipeline's index names.
+// namedBy returns the folders that a pipeline's index names.
 func namedBy(folder string) (names []string) {
 	path := filepath.Join(folder, pipelineIndex)
-	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() { // to open a pipe would be to wait for ever
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() { // opening a FIFO would wait for ever
 		return nil
 	}
 	text, err := os.ReadFile(path)
@@ -90,7 +91,7 @@ func namedBy(folder string) (names []string) {
 	}
 	var entries map[string]json.RawMessage
 	if json.Unmarshal(text, &entries) != nil {
-		return nil // it names nothing
+		return nil // not an index
 	}
 	for name, value := range entries {
 		var classes []any // the library and the class
@@ -114,8 +115,9 @@ func (r rule) allows(name string) bool {
 	return ofModel && (slices.Contains(descriptions, base) || slices.ContainsFunc(stems, func(stem string) bool { return areWeights(base, stem) }))
 }
 
-// areWeights tells weights of a stem, or their index. That of a variant, whose stem is
-// model.fp16, has the variant near its end.
+// areWeights reports whether name is that of weights with the stem, or of their index.
+// For a variant, whose stem is like model.fp16, an index may have the variant near its
+// end.
 func areWeights(name, stem string) bool {
 	if rest, ok := strings.CutPrefix(name, stem); ok && shardName.MatchString(rest) {
 		return true
@@ -124,14 +126,14 @@ func areWeights(name, stem string) bool {
 	return ok && name == model+".safetensors.index."+variant+".json"
 }
 
-// strays are what a folder holds that is no part of an output.
+// strays returns the files and folders in a folder that are no part of an output.
 func (c Contents) strays(folder string) (names []string, err error) {
 	r := c.ruleFor(folder)
 	err = fs.WalkDir(os.DirFS(folder), ".", func(name string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil || name == ".":
 			return err
-		case system.isMount(filepath.Join(folder, filepath.FromSlash(name))): // what is removed there is gone elsewhere
+		case system.isMount(filepath.Join(folder, filepath.FromSlash(name))): // removing files on the disk would remove them from elsewhere
 			names = append(names, name+" (where a disk is mounted)")
 			return skipFolder(entry)
 		case entry.IsDir() && r.folders[name]:
@@ -139,7 +141,7 @@ func (c Contents) strays(folder string) (names []string, err error) {
 		case entry.IsDir():
 			names = append(names, name+"/")
 			return fs.SkipDir
-		case !entry.Type().IsRegular() || !r.allows(name): // nothing that we write is a link
+		case !entry.Type().IsRegular() || !r.allows(name): // outputs contain no links
 			names = append(names, name)
 		}
 		return nil
@@ -154,8 +156,8 @@ func skipFolder(entry fs.DirEntry) error {
 	return nil
 }
 
-// checkContents lets --force replace outputs alone: a mistyped name must not take
-// other things with it.
+// checkContents refuses to replace a folder that is not an output, because a mistyped
+// name must not delete other things.
 func (c Contents) checkContents(dest, folder string) error {
 	strays, err := c.strays(folder)
 	if err != nil || len(strays) == 0 {
@@ -165,7 +167,8 @@ func (c Contents) checkContents(dest, folder string) error {
 		dest, list(strays))
 }
 
-// inside gives an error of a walk, which knows its own names alone, the whole path.
+// inside puts the whole path into an error of a walk, which knows only names within the
+// folder.
 func inside(err error, folder, dest string) error {
 	var of *fs.PathError
 	if errors.As(err, &of) {
@@ -174,7 +177,7 @@ func inside(err error, folder, dest string) error {
 	return err
 }
 
-// list is names as they appear in messages.
+// list joins names for a message.
 func list(names []string) string {
 	const most = 4
 	if len(names) <= most {

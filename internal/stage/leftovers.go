@@ -13,32 +13,32 @@ import (
 )
 
 const (
-	unfinished = ".partial" // what is not whole yet, or what it has been exchanged for
-	replaced   = ".old"     // what an output has taken the place of
+	unfinished = ".partial" // ends the name of an unfinished output, or of an old one just exchanged for it
+	replaced   = ".old"     // ends the name of an old output that was replaced
 )
 
 var hidden = regexp.MustCompile(`(?s)^\.(.+)\.[0-9a-f]{8}(\.partial|\.old)$`)
 
-// longest is how much of a destination's name is in that of what is hidden: systems
-// allow 255 bytes.
+// longest is how many bytes of a destination's name a hidden name contains, since
+// systems allow names of 255 bytes.
 const longest = 200
 
-// hiddenName is one for what is on its way to a place, without its ending.
+// hiddenName returns a hidden path beside path, without one of the endings above.
 func hiddenName(path string) string {
 	base := filepath.Base(path)
-	for len(base) > longest || !utf8.ValidString(base) && utf8.ValidString(filepath.Base(path)) { // whole characters
+	for len(base) > longest || !utf8.ValidString(base) && utf8.ValidString(filepath.Base(path)) { // cut between characters
 		base = base[:min(len(base)-1, longest)]
 	}
 	return filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%08x", base, rand.Uint32()))
 }
 
-// leftovers says what killed runs have left in a folder, and what to do about it.
+// leftovers lists what killed runs have left in a folder, with what to do about it.
 func leftovers(folder string) (notes []string) {
-	entries, _ := os.ReadDir(folder) // one that cannot be read may be written to all the same
+	entries, _ := os.ReadDir(folder) // a folder that cannot be read may still be writable
 	for _, e := range entries {
 		m := hidden.FindStringSubmatch(e.Name())
 		path := filepath.Join(folder, e.Name())
-		if m == nil || !e.IsDir() && !e.Type().IsRegular() || !abandoned(path) { // nor are we to wait for a pipe
+		if m == nil || !e.IsDir() && !e.Type().IsRegular() || !abandoned(path) { // abandoned opens the path, and opening a FIFO would wait
 			continue
 		}
 		if m[2] == replaced && !standsIn(entries, m[1]) {
@@ -50,7 +50,7 @@ func leftovers(folder string) (notes []string) {
 	return notes
 }
 
-// isCut reports whether there may be more of a name.
+// isCut reports whether a name may be the beginning of a longer one.
 func isCut(name string) bool { return len(name) > longest-utf8.UTFMax }
 
 // standsIn reports whether a folder has an entry of that name.
@@ -60,7 +60,7 @@ func standsIn(entries []fs.DirEntry, name string) bool {
 	})
 }
 
-// called is a destination by what is known of its name.
+// called names a destination in a message as far as its name is known.
 func called(name string) string {
 	if isCut(name) {
 		return name + "…"

@@ -9,21 +9,21 @@ import (
 	"github.com/tensorpress/tensorpress/internal/openfiles"
 )
 
-// parking bounds how many of an output's files are open. The first ones are apart,
-// and stay so: there is more that a system does with a file that is open. Of the
-// others, those are open that were written to last.
+// parking bounds how many of an output's files are open. The first files, as many as
+// apart says, are kept open by the stage itself, because systems can do more with an
+// open file. Of the others, those that were written to last are open.
 type parking struct {
 	mu     sync.Mutex
 	all    []*parked
-	recent []*parked // that are open, the latest use last
+	recent []*parked // open files, the latest use last
 }
 
-// apart is how many files stay open.
+// apart returns how many files stay open all the time, outside of parking.
 func (*parking) apart() int { return openfiles.Most() - parkedOpen() }
 
 func parkedOpen() int { return max(openfiles.Most()/4, 1) }
 
-// parked is a file that is opened to be written to.
+// parked is a file that is closed between writes if too many are open.
 type parked struct {
 	parking *parking
 	path    string
@@ -31,14 +31,14 @@ type parked struct {
 	users   int
 }
 
-// park takes over a file.
+// park takes over a file and closes it until it is written to.
 func (p *parking) park(f *os.File) (*parked, error) {
 	one := &parked{parking: p, path: f.Name()}
 	p.all = append(p.all, one)
 	return one, f.Close()
 }
 
-// WriteAt is that of a file. It is safe for concurrent use.
+// WriteAt writes to the file as [os.File.WriteAt] does. It is safe for concurrent use.
 func (f *parked) WriteAt(data []byte, off int64) (int, error) {
 	file, err := f.parking.use(f)
 	if err != nil {
@@ -66,7 +66,7 @@ func (p *parking) use(f *parked) (*os.File, error) {
 	return f.file, nil
 }
 
-// release ends a use and closes what is too much.
+// release ends a use, and closes files while too many are open.
 func (p *parking) release(f *parked) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -89,7 +89,7 @@ func (f *parked) close() error {
 	return file.Close()
 }
 
-// sync makes what was written lasting, be it through a file that is closed.
+// sync syncs to disk what was written, even if the file has been closed since.
 func (f *parked) sync() error {
 	file, err := os.OpenFile(f.path, os.O_RDWR, 0)
 	if err != nil {

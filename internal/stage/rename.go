@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// system is what the operating system does in one step; tests take it away.
+// system are operations that some systems do in one step; tests replace them.
 var system = struct {
-	renameNew func(from, to string) error // an error, an [fs.ErrExist], where to is there
+	renameNew func(from, to string) error // fails with [fs.ErrExist] if to exists
 	exchange  func(a, b string) error
 	link      func(from, to string) error
 	removeAll func(path string) error
@@ -18,7 +18,7 @@ var system = struct {
 	isMount   func(path string) bool
 }{systemRenameNew, systemExchange, os.Link, os.RemoveAll, moveRefused, isMount}
 
-// supported makes an error that says that a file system does not know the call an
+// supported turns an errno that means that the file system lacks a call into
 // [errors.ErrUnsupported].
 func supported(err error, unknown ...syscall.Errno) error {
 	if errno, ok := err.(syscall.Errno); ok && slices.Contains(unknown, errno) {
@@ -27,8 +27,8 @@ func supported(err error, unknown ...syscall.Errno) error {
 	return err
 }
 
-// renameNew moves a file or folder to where nothing is, and never over what has
-// come there meanwhile: then the error is an [fs.ErrExist].
+// renameNew moves a file or folder to a place where nothing is. It never overwrites
+// what somebody else puts there at the same moment: the error is [fs.ErrExist] then.
 func renameNew(from, to string) error {
 	err := system.renameNew(from, to)
 	if !errors.Is(err, errors.ErrUnsupported) {
@@ -50,8 +50,8 @@ func renameNew(from, to string) error {
 	return claimFile(from, to)
 }
 
-// claimFolder makes an empty folder, which only one can, and puts the other in its
-// place, which works while it is empty.
+// claimFolder makes an empty folder at to, in which only one run can succeed, and moves
+// from over it, which works as long as it is empty.
 func claimFolder(from, to string) error {
 	if err := os.Mkdir(to, 0o777); err != nil {
 		return err
@@ -60,16 +60,16 @@ func claimFolder(from, to string) error {
 	if err == nil {
 		return nil
 	}
-	if e := os.Remove(to); e != nil && !errors.Is(e, fs.ErrNotExist) { // no longer empty: another's
+	if e := os.Remove(to); e != nil && !errors.Is(e, fs.ErrNotExist) { // somebody else has put something into it
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: fs.ErrExist}
 	}
 	return err
 }
 
-// claimFile makes an empty file, which only one can, and puts the other in its
-// place. An empty one is there with that: it may be the claim of another run, pushed
-// aside, whose output is moved over the new one as over the old, and which must not
-// be moved over that output in turn.
+// claimFile makes an empty file at to, in which only one run can succeed, and moves
+// from over it. If from is empty itself, the new empty file replaces it: from may be
+// the claim of another run that was moved aside. That run will move its output over the
+// new file as it would have over its own, and from must not overwrite that output.
 func claimFile(from, to string) error {
 	info, err := os.Lstat(from)
 	if err != nil {
@@ -92,10 +92,11 @@ func claimFile(from, to string) error {
 	return nil
 }
 
-// exchange puts a file or folder in the place of another, and returns where that is
-// then: from, or aside. Where the system cannot in one step, the other is put aside
-// first, and is back where it is not the one that was meant: a file is at to at every
-// moment all the same where it can have two names, a folder is not.
+// exchange moves from to to, and returns where the old file or folder is afterwards: at
+// from, or at aside. If the system cannot exchange them in one step, the old one is
+// moved aside first, and moved back if it turns out not to be the one that was meant.
+// Even then there is a file at to at every moment, if the file system lets a file have
+// two names; for a folder there is a gap.
 func exchange(from, to, aside string, meant fs.FileInfo) (old string, err error) {
 	if err := system.exchange(from, to); !errors.Is(err, errors.ErrUnsupported) {
 		return from, err
@@ -121,11 +122,12 @@ func exchange(from, to, aside string, meant fs.FileInfo) (old string, err error)
 	return aside, nil
 }
 
-// empty reports a file of no bytes.
+// empty reports whether info is that of a plain file of no bytes.
 func empty(info fs.FileInfo) bool { return info.Mode().IsRegular() && info.Size() == 0 }
 
-// back undoes what exchange has put aside. What another run has put in its place
-// meanwhile stays; that run's empty file or folder, which claimed the place, need not.
+// back moves what exchange has put aside back to its place. If another run has put
+// something there meanwhile, that stays, and what was put aside is removed if it was
+// only that run's empty file or folder.
 func back(aside, to string) error {
 	old, err := os.Lstat(aside)
 	if err != nil {
@@ -141,6 +143,6 @@ func back(aside, to string) error {
 	return err
 }
 
-// reached is called where a run may be killed with something left behind; tests
-// look around there.
+// reached is called at points where a killed run would leave something behind; tests
+// check there what a user would find.
 var reached = func(step string) {}

@@ -6,25 +6,25 @@ import (
 	"sync"
 )
 
-// Scratch is a file for what need not stay. It is gone when it is closed, as it is at
-// the end of the run.
+// Scratch is a temporary file, removed when it is closed, at the latest at the end of
+// the run.
 type Scratch struct{ *os.File }
 
-// Scratches are those of a run. The zero value makes them where the system has its
-// temporary files. It is safe for concurrent use.
+// Scratches are the temporary files of a run. The zero value puts them into the
+// system's folder for such files. It is safe for concurrent use.
 type Scratches struct {
 	dir string
 	mu  sync.Mutex
 	all []*Scratch
 }
 
-// New opens one.
+// New opens a temporary file.
 func (s *Scratches) New() (*Scratch, error) {
 	f, err := os.CreateTemp(s.dir, ".scratch-*")
 	if err != nil {
 		return nil, err
 	}
-	os.Remove(f.Name()) // where the system lets an open file go, it cannot be left behind
+	os.Remove(f.Name()) // where a system removes an open file, a killed run leaves none behind
 	one := &Scratch{f}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -32,7 +32,7 @@ func (s *Scratches) New() (*Scratch, error) {
 	return one, nil
 }
 
-// Close closes all.
+// Close closes and removes all files.
 func (s *Scratches) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,7 +44,7 @@ func (s *Scratches) Close() error {
 	return err
 }
 
-// Close closes the file, once, and removes it.
+// Close closes and removes the file. Later calls do nothing.
 func (s *Scratch) Close() error {
 	err := s.File.Close()
 	if errors.Is(err, os.ErrClosed) {

@@ -1,6 +1,6 @@
-// Package stage keeps outputs out of sight until they are whole: they are
-// written to a hidden folder beside the destination, synced, and put in place in one
-// step, where nothing is or in exchange for an older output.
+// Package stage hides outputs until they are complete: they are written to a hidden
+// folder beside the destination, synced, and then moved into place in one step, or
+// exchanged for an older output.
 package stage
 
 import (
@@ -16,24 +16,24 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// Stage is a set of files on their way to a destination.
+// Stage is an output that is being written for a destination.
 type Stage struct {
 	output Output
 	target
-	name    string // of what is hidden, without its ending
-	tmp     string // where files are until Commit, "" once that is gone
+	name    string // path of hidden files and folders, without their ending
+	tmp     string // folder of the files until Commit, "" once it is gone
 	marks   []io.Closer
-	made    []string // folders that the destination is to lie in
+	made    []string // folders above the destination that this run made
 	files   []*os.File
 	parking parking
 	notes   []string
 	scratch Scratches
 }
 
-// IsFolder reports whether an output is a folder, by its name.
+// IsFolder reports by its name whether an output is a folder.
 func IsFolder(dest string) bool { return filepath.Ext(filepath.Clean(dest)) != ".safetensors" }
 
-// Open prepares a destination once it is checked.
+// Open checks the destination as [Check] does and makes the hidden folder.
 func Open(o Output) (*Stage, error) {
 	t, err := check(o)
 	if err != nil {
@@ -52,7 +52,7 @@ func Open(o Output) (*Stage, error) {
 	s.tmp, s.scratch.dir = tmp, tmp
 	s.mark(tmp, tmp)
 	if t.old != nil {
-		s.mark(t.path, s.name+replaced) // nor can another come to look like it meanwhile
+		s.mark(t.path, s.name+replaced) // the lock also keeps the system from reusing its identity for another file
 		if err := s.tryMove(); err != nil {
 			return nil, errors.Join(err, s.Abort())
 		}
@@ -60,9 +60,10 @@ func Open(o Output) (*Stage, error) {
 	return s, nil
 }
 
-// tryMove asks the system, before any work, whether it lets go of what is to be
-// replaced: it refuses to put that in the place of a folder that is not empty, which
-// changes nothing, and says so where it would not move it anywhere.
+// tryMove asks the system, before any work is done, whether what will be replaced can
+// be moved. It tries to move it over a folder that is not empty. That always fails and
+// changes nothing, but it fails in a particular way if the system would not move it
+// anywhere.
 func (s *Stage) tryMove() error {
 	inside := filepath.Join(s.tmp, "full")
 	if err := os.Mkdir(inside, 0o777); err != nil {
@@ -78,15 +79,15 @@ func (s *Stage) tryMove() error {
 	return errors.Join(err, s.outside(os.Remove(inside)))
 }
 
-// mark marks what is, or will be, hidden. Without a mark nobody says that it was left
-// behind.
+// mark locks what is hidden at path, or what will be hidden at later. leftovers reports
+// only what has an ended run's lock; it ignores what could not be locked.
 func (s *Stage) mark(path, later string) {
 	if one, err := lock(path, later); err == nil {
 		s.marks = append(s.marks, one)
 	}
 }
 
-// makeParents makes a folder and those above it, and knows which.
+// makeParents makes a folder and those above it, and remembers which it made.
 func (s *Stage) makeParents(folder string) error {
 	if _, err := os.Stat(folder); err == nil || folder == filepath.Dir(folder) {
 		return err
@@ -104,7 +105,7 @@ func (s *Stage) makeParents(folder string) error {
 	return err
 }
 
-// removeParents removes those that nothing else has come to lie in.
+// removeParents removes the folders that makeParents made, if they are empty.
 func (s *Stage) removeParents() error {
 	for len(s.made) > 0 {
 		last := s.made[len(s.made)-1]
@@ -114,11 +115,12 @@ func (s *Stage) removeParents() error {
 	return nil
 }
 
-// outside makes an error about the hidden folder one about where it was to be.
+// outside turns an error about the hidden folder into one about the folder in which the
+// destination lies.
 func (s *Stage) outside(err error) error {
 	folder := filepath.Dir(s.output.Dest)
 	if resolve(folder) != filepath.Dir(s.path) {
-		folder = filepath.Dir(s.path) // behind a link
+		folder = filepath.Dir(s.path) // Dest lies behind a link
 	}
 	var of *fs.PathError
 	if errors.As(err, &of) {
@@ -127,8 +129,8 @@ func (s *Stage) outside(err error) error {
 	return err
 }
 
-// Named makes an error that names a staged file one that names the file that it was
-// to be.
+// Named turns an error that names a staged file into one that names the file at the
+// destination.
 func (s *Stage) Named(err error) error {
 	hidden := s.name + unfinished
 	if err == nil || !strings.Contains(err.Error(), hidden) {
@@ -149,12 +151,12 @@ type namedError struct {
 func (e *namedError) Error() string { return e.text }
 func (e *namedError) Unwrap() error { return e.err }
 
-// Notes are what a user should know: what killed runs have left where the output
-// lies, and what is otherwise than it was to be.
+// Notes returns what a user should know: what killed runs have left beside the
+// destination, and what did not go as intended.
 func (s *Stage) Notes() []string { return s.notes }
 
-// Create adds a file to be filled, an *os.File as long as there are not too many of
-// them. Commit syncs and closes it.
+// Create adds a file to write to. It is an *os.File unless too many files are open.
+// Commit syncs and closes it.
 func (s *Stage) Create(name string, _ int64) (io.WriterAt, error) {
 	f, err := s.create(name)
 	if err != nil {
@@ -185,14 +187,14 @@ func (s *Stage) WriteFile(name string, data []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// CopyFile adds a copy of an ordinary file. An error that is that file's own fault is
-// a [usage.ErrSource].
+// CopyFile adds a copy of an ordinary file. An error that the file itself causes is a
+// [usage.ErrSource].
 func (s *Stage) CopyFile(ctx context.Context, name, from string) error {
 	info, err := os.Stat(from)
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() { // to open one may be to wait for ever
+	if !info.Mode().IsRegular() { // opening a FIFO may wait for ever
 		return usage.SourceErrorf("%s: is no ordinary file", from)
 	}
 	src, err := os.Open(from)
@@ -211,9 +213,9 @@ func (s *Stage) CopyFile(ctx context.Context, name, from string) error {
 	return errors.Join(err, f.Close())
 }
 
-// copyAll copies a file that stays as it is meanwhile.
+// copyAll copies a file; it is an error if the file changes meanwhile.
 func copyAll(ctx context.Context, to, from *os.File, info fs.FileInfo) error {
-	const step = 8 << 20 // an interrupt is heard in between
+	const step = 8 << 20 // an interrupt is noticed after each step
 	done, whole := int64(0), false
 	for !whole && done <= info.Size() {
 		if err := ctx.Err(); err != nil {
@@ -235,7 +237,7 @@ func copyAll(ctx context.Context, to, from *os.File, info fs.FileInfo) error {
 	return nil
 }
 
-// heard waits for what cannot be interrupted, and no longer than until the context
+// heard runs do, which cannot be interrupted, but waits for it only until the context
 // ends.
 func heard(ctx context.Context, do func() error) error {
 	done := make(chan error, 1)
@@ -248,14 +250,15 @@ func heard(ctx context.Context, do func() error) error {
 	}
 }
 
-// Path is where a file or folder is until Commit, "" for the stage itself.
+// Path returns where a file or folder of the output is until Commit; "" is the output
+// folder itself.
 func (s *Stage) Path(name string) string { return filepath.Join(s.tmp, filepath.FromSlash(name)) }
 
-// Scratch opens a file for what need not stay. It is safe for concurrent use.
+// Scratch opens a temporary file beside the output. It is safe for concurrent use.
 func (s *Stage) Scratch() (*Scratch, error) { return s.scratch.New() }
 
-// Free returns the bytes that can still be written beside the destination,
-// -1 where the system does not tell.
+// Free returns how many bytes can still be written beside the destination, -1 if the
+// system does not tell.
 func (s *Stage) Free() int64 { return free(s.tmp) }
 
 func (s *Stage) close() error {
@@ -267,7 +270,7 @@ func (s *Stage) close() error {
 	return err
 }
 
-// Abort leaves nothing behind. After Commit it does nothing.
+// Abort removes everything that the stage made. After Commit it does nothing.
 func (s *Stage) Abort() error {
 	if s.tmp == "" {
 		return nil
@@ -280,14 +283,14 @@ func (s *Stage) Abort() error {
 	return errors.Join(err, s.removeParents())
 }
 
-// remove removes the hidden folder and its mark.
+// remove removes the hidden folder and releases its lock.
 func (s *Stage) remove() error {
 	tmp := s.tmp
 	s.tmp = ""
 	err := system.removeAll(tmp)
 	unmarked := s.unmark()
 	if err != nil {
-		err = system.removeAll(tmp) // there may have been too many open files
+		err = system.removeAll(tmp) // the first try may have failed for too many open files
 	}
 	return errors.Join(err, unmarked)
 }

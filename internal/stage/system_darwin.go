@@ -18,4 +18,4 @@ func renameAs(from, to string, flag uint32) error {
 	return &os.LinkError{Op: "rename", Old: from, New: to, Err: supported(err, unix.EINVAL)}
 }
 
-func isMount(string) bool { return false } // another device tells
+func isMount(string) bool { return false } // otherDevice finds mounts here

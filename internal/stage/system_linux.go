@@ -18,8 +18,8 @@ func renameAs(from, to string, flags uint) error {
 	return &os.LinkError{Op: "rename", Old: from, New: to, Err: supported(err, unix.EINVAL)}
 }
 
-// isMount reports whether something else is mounted at the path, be it of the same
-// disk.
+// isMount reports whether something is mounted at the path, even if it is of the same
+// disk as the folder above.
 func isMount(path string) bool {
 	var s unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, &s)

@@ -20,7 +20,7 @@ func free(path string) int64 {
 	return int64(s.Bavail) * int64(s.Bsize)
 }
 
-// syncFolder makes names in a folder as lasting as what they name.
+// syncFolder syncs the names in a folder to disk.
 func syncFolder(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -29,13 +29,13 @@ func syncFolder(path string) error {
 	defer f.Close()
 	err = f.Sync()
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
-		return nil // a file system whose folders are not synced
+		return nil // the file system has no sync of folders
 	}
 	return err
 }
 
-// lock marks what lies at a path, or will lie at another, as that of a run that lives;
-// the system lets go of the mark when the process ends, however it does.
+// lock locks what lies at path, to show that a living run needs it. The lock moves with
+// it, and the system releases it when the process ends in whatever way.
 func lock(path, _ string) (io.Closer, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -47,8 +47,8 @@ func lock(path, _ string) (io.Closer, error) {
 	return f, nil
 }
 
-// abandoned reports whether nobody holds the mark. It does not where the system
-// cannot tell.
+// abandoned reports whether nobody holds the lock, and false where the system cannot
+// tell.
 func abandoned(folder string) bool {
 	f, err := os.Open(folder)
 	if err != nil {
@@ -58,7 +58,7 @@ func abandoned(folder string) bool {
 	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 
-// renameOver moves a folder to where an empty one is, which [os.Rename] does not.
+// renameOver moves a folder over an empty one, which [os.Rename] refuses.
 func renameOver(from, to string) error {
 	if err := unix.Rename(from, to); err != nil {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
@@ -66,14 +66,15 @@ func renameOver(from, to string) error {
 	return nil
 }
 
-// moveRefused is what keeps a file or folder from being moved in its folder, nil for
-// nothing. It is moved to where a folder that is not empty is, which fails at any rate:
-// layers of container images, sticky folders and mounts fail in their own way.
+// moveRefused returns why a file or folder cannot be moved within its folder, nil if it
+// can. It tries to move it over full, a folder that is not empty. That fails in any
+// case, but layers of container images, sticky folders and mounts fail with errors of
+// their own.
 func moveRefused(from, full string) error {
 	switch err := unix.Rename(from, full); err {
 	case unix.EXDEV, unix.EBUSY, unix.EPERM, unix.EACCES, unix.EROFS:
 		return err
-	case nil: // a system like no other
+	case nil: // against POSIX, the system did move it
 		return unix.Rename(full, from)
 	}
 	return nil

@@ -21,9 +21,9 @@ func free(path string) int64 {
 	return int64(available)
 }
 
-func renameOver(from, to string) error { return os.Rename(from, to) } // renameNew does without
+func renameOver(from, to string) error { return os.Rename(from, to) } // renameNew does not need it
 
-func syncFolder(string) error { return nil } // the file system's journal does
+func syncFolder(string) error { return nil } // the file system's journal keeps names
 
 func systemRenameNew(from, to string) error {
 	a, err := windows.UTF16PtrFromString(from)
@@ -48,12 +48,12 @@ func moveRefused(from, full string) error { return nil }
 
 func otherDevice(a, b fs.FileInfo) bool { return false }
 
-// lockName is a file beside a hidden folder: one within would hold the folder in
-// its place.
+// lockName is a file beside a hidden folder: a file within it would keep the folder
+// from being moved.
 func lockName(folder string) string { return folder + ".lock" }
 
-// lock marks what lies at a path, or will lie at another, as that of a run that lives;
-// the system removes the mark when the process ends, however it does.
+// lock makes a lock file for what will be hidden at folder, to show that a living run
+// needs it. The system removes the file when the process ends in whatever way.
 func lock(_, folder string) (io.Closer, error) {
 	name, err := windows.UTF16PtrFromString(lockName(folder))
 	if err != nil {
@@ -67,7 +67,7 @@ func lock(_, folder string) (io.Closer, error) {
 	return os.NewFile(uintptr(h), lockName(folder)), nil
 }
 
-// abandoned reports whether nobody holds the mark.
+// abandoned reports whether nobody holds the lock.
 func abandoned(folder string) bool {
 	_, err := os.Lstat(lockName(folder))
 	return errors.Is(err, fs.ErrNotExist)

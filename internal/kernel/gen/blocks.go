@@ -6,8 +6,8 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// powerSteps rounds quotients up to powers of two: adding all of a mantissa but
-// nothing carries into the exponent unless it is zero.
+// powerSteps rounds quotients up to powers of two: it adds the greatest mantissa, which
+// carries into the exponent unless the quotient's mantissa is zero.
 func (v isa) powerSteps() {
 	v.function("powerSteps", "func(codes *byte, scales, inverses, amax *float32, steps int, most float32) bool",
 		"powerSteps"+v.name+" does that many times 16 groups.")
@@ -50,8 +50,7 @@ func (v isa) powerSteps() {
 	RET()
 }
 
-// keepNotBelow clears the bits of lanes of all where x, without sign, is below
-// the bound.
+// keepNotBelow clears the lanes of all where the magnitude of x is below bound.
 func (v isa) keepNotBelow(bound, x, all VecVirtual) {
 	t := v.vec()
 	VPMAXUD(bound, x, t)
@@ -65,7 +64,7 @@ func (v isa) keepNotBelow(bound, x, all VecVirtual) {
 	v.and(t, all, all)
 }
 
-// splitFours takes two codes out of every byte, which it makes a word.
+// splitFours splits every byte into two codes, after widening it to a word.
 func (v isa) splitFours(name string, high bool) {
 	v.function(name, "func(codes, src *byte, turns int)", name+v.name+" takes two codes of four bits out of each byte, 64 codes a turn.")
 	codes, src, turns, low := param("codes"), param("src"), param("turns"), v.constant16(0x0F0F)
@@ -90,7 +89,7 @@ func (v isa) splitFours(name string, high bool) {
 	RET()
 }
 
-// decodeFewBytes looks up values of codes of four bits.
+// decodeFewBytes looks up the values of four-bit codes.
 func (v isa) decodeFewBytes() {
 	var value func(code VecVirtual) VecVirtual
 	v.decodeBytes("decodeFewBytes", func(m Mem) { value = v.levels(m) }, func(x VecVirtual) VecVirtual { return value(x) })

@@ -6,7 +6,7 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// arithmetic is that of single or double precision.
+// arithmetic holds the instructions of single or double precision.
 type arithmetic struct {
 	name, element string
 	add, less     func(...Op)
@@ -31,9 +31,9 @@ func (v isa) constant64(bits uint64) VecVirtual {
 	return r
 }
 
-// four multiplies four rows by the matrix of ±1 of size 4. Differences are
-// fused with a factor of 1, so that units for additions and for fused steps
-// both work.
+// four multiplies four rows by the matrix of ±1 of size 4. Differences are fused
+// multiplications with a factor of 1, so that a processor's addition units and its
+// fused units both have work.
 func (v isa) four(t arithmetic, one VecVirtual, y []VecVirtual) {
 	a, b, c, d := v.vec(), v.vec(), y[0], y[2]
 	t.add(y[1], y[0], a)
@@ -47,8 +47,8 @@ func (v isa) four(t arithmetic, one VecVirtual, y []VecVirtual) {
 	t.less(one, c, b)
 }
 
-// passes runs body for each set of rows that lie apart bytes from each other,
-// so many of them, in all rows.
+// passes writes a function that runs body for every set of together rows that lie apart
+// bytes from each other.
 func (v isa) passes(name string, t arithmetic, doc string, together int, body func(one VecVirtual, row func(i int) Mem)) {
 	v.function(name+t.name, "func(x *"+t.element+", sets, distance int)", name+t.name+v.name+" "+doc+
 		" Rows of a set lie distance bytes from each other; sets times these rows are all rows.")
@@ -85,7 +85,7 @@ func (v isa) passes(name string, t arithmetic, doc string, together int, body fu
 	RET()
 }
 
-// pass4 is a stage of butterflies.
+// pass4 is one stage of butterflies.
 func (v isa) pass4(t arithmetic) {
 	v.passes("pass4", t, "multiplies sets of 4 rows by the matrix of that size.", 4, func(one VecVirtual, row func(i int) Mem) {
 		var y []VecVirtual
@@ -100,7 +100,7 @@ func (v isa) pass4(t arithmetic) {
 	})
 }
 
-// pass16 is two stages, one after the other.
+// pass16 is two stages in one pass.
 func (v isa) pass16(t arithmetic) {
 	v.passes("pass16", t, "does so with sets of 16 rows, in two stages.", 16, func(one VecVirtual, row func(i int) Mem) {
 		y := make([]VecVirtual, 16)
@@ -115,7 +115,7 @@ func (v isa) pass16(t arithmetic) {
 	})
 }
 
-// sixteen multiplies 16 rows by the matrix of that size.
+// sixteen multiplies 16 rows by the matrix of size 16.
 func (v isa) sixteen(t arithmetic, one VecVirtual, y []VecVirtual) {
 	for i := 0; i < 16; i += 4 {
 		v.four(t, one, y[i:i+4])
@@ -123,7 +123,7 @@ func (v isa) sixteen(t arithmetic, one VecVirtual, y []VecVirtual) {
 	v.acrossFours(t, one, y)
 }
 
-// acrossFours is the second stage of it.
+// acrossFours is the second stage of sixteen.
 func (v isa) acrossFours(t arithmetic, one VecVirtual, y []VecVirtual) {
 	for i := range 4 {
 		four := []VecVirtual{y[i], y[i+4], y[i+8], y[i+12]}
@@ -132,8 +132,8 @@ func (v isa) acrossFours(t arithmetic, one VecVirtual, y []VecVirtual) {
 	}
 }
 
-// beginDoubles gathers rows of half as many groups as singles have lanes,
-// widens them, and does two stages.
+// beginDoubles gathers rows of half as many groups as there are lanes of singles,
+// widens them and does two stages.
 func (v isa) beginDoubles() {
 	v.function("beginDoubles", "func(dst *float64, src *float32, stride, blocks int)",
 		described("beginDoubles%s gathers rows of 8 groups that lie stride bytes apart, and multiplies each 16 by the matrix of that size.", v.name))
@@ -159,7 +159,7 @@ func (v isa) beginDoubles() {
 	RET()
 }
 
-// endDoubles is the last pass of 16 rows: products are narrowed.
+// endDoubles is the last pass, of 16 rows, and narrows the products.
 func (v isa) endDoubles() {
 	v.function("endDoubles", "func(dst *float32, src *float64, distance int, factor float64)",
 		"endDoubles"+v.name+" multiplies sets of 16 rows that lie distance bytes from each other, which are all rows, by the matrix of that size,"+
@@ -191,7 +191,7 @@ func (v isa) endDoubles() {
 	RET()
 }
 
-// doubleParam fills a vector with a parameter of 64 bits.
+// doubleParam fills a vector with a 64-bit parameter.
 func (v isa) doubleParam(name string) VecVirtual {
 	address, err := Param(name).Resolve()
 	if err != nil {
@@ -202,7 +202,7 @@ func (v isa) doubleParam(name string) VecVirtual {
 	return r
 }
 
-// widenRows takes the half of rows that dst has room for.
+// widenRows widens the half of each row for which dst has room.
 func (v isa) widenRows() {
 	v.function("widenRows", "func(dst *float64, src *float32, rows int)", "widenRows"+v.name+" widens half of each row.")
 	dst, src, rows := param("dst"), param("src"), param("rows")

@@ -6,9 +6,9 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// decodeBytes writes a function that gives groups of codes of a byte their
-// values, by the code that constants and value write, and scales them. The
-// product alone is the fused one with a negative zero.
+// decodeBytes writes a function that decodes groups of one-byte codes and scales the
+// values. constants and value write the code that turns a code into its value. A plain
+// product is computed as the fused one with a zero point of -0.
 func (v isa) decodeBytes(name string, constants func(m Mem), value func(x VecVirtual) VecVirtual) {
 	v.function(name, "func(dst *float32, codes *byte, scales, zeros *float32, groups, steps, next int, c *uint32)",
 		described("%s%s decodes groups of that many times 16 codes; a group's zero point lies next bytes behind the last one's.", name, v.name))
@@ -59,9 +59,10 @@ func (v isa) decodePacked() {
 	RET()
 }
 
-// floats moves a code's magnitude to the place of a float's and adds the
-// difference of the biases. One without exponent gets the least exponent, and
-// the least normal taken off: processors multiply subnormals slowly.
+// floats shifts a code's magnitude to the bits of a single and adds the difference of
+// the biases. A magnitude with exponent 0 gets the least exponent, and the least normal
+// number is subtracted from it: that avoids subnormals, which processors multiply
+// slowly.
 func (v isa) floats(m Mem) func(x VecVirtual) VecVirtual {
 	shift, signShift := shiftCount(m), shiftCount(m.Offset(32))
 	c := v.constants(m.Offset(64), "magnitude", "bit", "rebias", "least", "fraction", "numbers", "infinity", "last", "nan", "zero")
@@ -83,7 +84,7 @@ func (v isa) floats(m Mem) func(x VecVirtual) VecVirtual {
 	}
 }
 
-// inPlace writes a function that changes values where they lie.
+// inPlace writes a function that replaces values in their place.
 func (v isa) inPlace(name string, constants func(), change func(x VecVirtual)) {
 	v.function(name, "func(x *float32, steps int)", name+v.name+" rounds that many times 16 values.")
 	x, n := param("x"), param("steps")
@@ -127,7 +128,8 @@ func (v isa) roundF16() {
 	})
 }
 
-// levels permutes the 16 values at m by codes, which it uses up.
+// levels returns code that looks up one of the 16 values at m by each code. It
+// overwrites the codes.
 func (v isa) levels(m Mem) func(code VecVirtual) VecVirtual {
 	low, high := v.load(f32, m), v.vec()
 	if !v.wide {

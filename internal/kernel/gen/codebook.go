@@ -6,20 +6,20 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// codebooks writes what codebooks of up to 16 levels need.
+// codebooks writes the functions for codebooks of up to 16 levels.
 func (v isa) codebooks() {
 	v.bookSums()
 	v.bookMeans()
 	v.bookCodes()
 }
 
-// bookLevels are the levels of a codebook, of which some may have no values.
+// bookLevels is the number of levels of a codebook, some of which may have no values.
 const bookLevels = 16
 
 const above = more // v is above a middle
 
-// bookSums adds each value of a row to the sum of its level, in its lane, and
-// counts those above each middle. Rows are as in rotations.
+// bookSums adds each value of a row to the sum of its level, in its lane, and counts
+// the values above each middle. Rows are as in rotations.
 func (v isa) bookSums() {
 	v.function("bookSums", "func(sums *float32, counts *uint32, x, middles *float32, rows int)",
 		described("bookSums%s adds up rows of %d lanes by 16 levels, and counts the values above 15 middles.", v.name, v.lanes()))
@@ -34,8 +34,8 @@ func (v isa) bookSums() {
 	RET()
 }
 
-// bookSumsWide has all sums and counts in registers: of these two in one, which
-// holds fewer than 2^16 rows.
+// bookSumsWide keeps all sums and counts in registers. Two counts share one, so there
+// must be fewer than 2^16 rows.
 func (v isa) bookSumsWide(at func(base Register, i int) Mem, sums, counts, x, middles, rows Register) {
 	const pairs, held = bookLevels / 2, 5
 	one := [2]VecVirtual{v.constant(1), v.constant(1 << 16)}
@@ -87,8 +87,8 @@ func (v isa) bookSumsWide(at func(base Register, i int) Mem, sums, counts, x, mi
 	}
 }
 
-// bookSumsNarrow has them in memory, and adds zero to sums of other levels,
-// which begin with a positive one and so stay as they are.
+// bookSumsNarrow keeps them in memory. It adds zero to the sums of all other levels,
+// which does not change them, because they begin with a positive zero.
 func (v isa) bookSumsNarrow(at func(base Register, i int) Mem, sums, counts, x, middles, rows Register) {
 	loop("row", rows, func() {
 		value, over := v.load(f32, Mem{Base: x}), v.vec()
@@ -113,14 +113,14 @@ func (v isa) bookSumsNarrow(at func(base Register, i int) Mem, sums, counts, x, 
 	})
 }
 
-// bookMeans moves the levels that have values; what it puts into middles are
-// those of a level and the next.
+// bookMeans moves the levels that have values, and sets middles to the midpoints of
+// neighbouring levels.
 func (v isa) bookMeans() {
 	v.function("bookMeans", "func(levels, middles, sums *float32, counts *uint32, rows uint32) (moved, unordered uint32)",
 		"bookMeans"+v.name+" moves levels to means, and returns bits for the lanes in which one moved, and in which they no longer ascend.")
 	levels, middles, sums, counts := param("levels"), param("middles"), param("sums"), param("counts")
 	at := func(base Register, i int) Mem { return Mem{Base: base, Disp: i * v.width()} }
-	from := v.constantParam("rows") // values that are not below the level
+	from := v.constantParam("rows") // how many values are not below the level
 	zero, half, ones := v.constant(0), v.constant(0x3F000000), v.constant(1<<32-1)
 	moved, ordered := v.constant(0), v.constant(1<<32-1)
 	var before VecVirtual
@@ -148,7 +148,7 @@ func (v isa) bookMeans() {
 	}
 	mask := v.vec()
 	v.xor(mask, mask, mask)
-	v.choose(v.above(zero, moved), ones, mask) // bits that differ may be the sign's
+	v.choose(v.above(zero, moved), ones, mask) // compares bits, since only the sign of a zero may differ
 	VPSRLD(U8(1), moved, moved)
 	v.choose(v.above(moved, zero), ones, mask)
 	Store(v.bits(mask), ReturnIndex(0))
@@ -158,8 +158,8 @@ func (v isa) bookMeans() {
 	RET()
 }
 
-// bookCodes counts the middles below consecutive values. AVX-512 has them in a
-// register, and finds the place of a value by halves.
+// bookCodes counts the middles below consecutive values. AVX-512 holds the middles in a
+// register and finds the place of a value by bisection.
 func (v isa) bookCodes() {
 	v.function("bookCodes", "func(codes *uint16, x *float32, steps int, middles *float32)",
 		"bookCodes"+v.name+" counts for that many times 16 values which of 15 middles, which ascend, are below each.")
@@ -188,8 +188,8 @@ func (v isa) countBelow(middles Register) func(value VecVirtual) VecVirtual {
 	}
 }
 
-// searchBelow compares with the middle ahead of the code by 8, 4, 2, and 1 less
-// one.
+// searchBelow bisects: it compares a value with the middle that is 8, 4, 2 and 1 places
+// after the code so far, less one.
 func (v isa) searchBelow(middles Register) func(value VecVirtual) VecVirtual {
 	first := v.broadcast(Mem{Base: middles, Disp: 4 * (bookLevels/2 - 1)})
 	all, steps, ahead := v.vec(), []VecVirtual{}, []VecVirtual{}

@@ -15,7 +15,7 @@ func (v isa) widenF16() {
 	})
 }
 
-// widen writes values of two bytes in single precision.
+// widen writes a function that converts values of two bytes to single precision.
 func (v isa) widen(name string, load func(m Mem) Op) {
 	v.function(name, "func(dst *float32, src *byte, steps int)", name+v.name+" widens that many times 16 values.")
 	dst, src, n := param("dst"), param("src"), param("steps")

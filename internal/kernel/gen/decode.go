@@ -6,7 +6,7 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// loadWords reads values of 16 bits without a sign.
+// loadWords reads unsigned values of 16 bits.
 func (v isa) loadWords(m Mem) VecVirtual {
 	r := v.vec()
 	VPMOVZXWD(m, r)
@@ -58,8 +58,8 @@ func (v isa) scaleBy() {
 	RET()
 }
 
-// decodeSmall moves a code's magnitude to the place of a float's and multiplies
-// by the power of 2 that makes up for the bias; NaN has no sign.
+// decodeSmall shifts a code's magnitude to the bits of a single and multiplies by the
+// power of 2 that makes up for the bias; NaN loses its sign.
 func (v isa) decodeSmall() {
 	v.function("decodeSmall", "func(dst *float32, codes *uint16, steps int, c *uint32)",
 		"decodeSmall"+v.name+" works on that many times 16 codes.")

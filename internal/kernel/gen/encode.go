@@ -11,21 +11,21 @@ type scaling int
 
 const (
 	multiply   scaling = iota
-	divide             // with no zero point
-	divideFrom         // the zero point
+	divide             // without a zero point
+	divideFrom         // after subtracting the zero point
 )
 
 func (s scaling) String() string { return []string{"multiply", "divide", "divideFrom"}[s] }
 
-// scaler is what groups are scaled by.
+// scaler scales values by the steps of their groups.
 type scaler struct {
 	isa
 	by                      scaling
 	zero, scale, inverse    VecVirtual
-	zeros, scales, inverses Register // where the next groups' lie
+	zeros, scales, inverses Register // pointers to the next group's
 }
 
-// each calls f for what it takes of a group.
+// each calls f for every part of a step that this scaling uses.
 func (s *scaler) each(f func(to VecVirtual, from Register)) {
 	f(s.scale, s.scales)
 	if s.by != multiply {
@@ -44,7 +44,7 @@ func (s *scaler) next() {
 	})
 }
 
-// nextTwo takes the steps of two groups, the second's to these lanes.
+// nextTwo takes the steps of two groups, the second's for the given lanes.
 func (s *scaler) nextTwo(lanes Register) {
 	s.each(func(to VecVirtual, from Register) {
 		VBROADCASTSS(Mem{Base: from}, to)
@@ -53,9 +53,9 @@ func (s *scaler) nextTwo(lanes Register) {
 	})
 }
 
-// apply scales x in vectors of v. Dividing: with the inverse y, q = x·y is close
-// to the quotient, r = x - q·s is exact, and q + r·y, rounded once, is the
-// quotient rounded. x is used up.
+// apply scales x, and overwrites it. To divide, it multiplies by the inverse y: q = x·y
+// is close to the quotient, r = x - q·s is exact, and q + r·y, rounded once, is the
+// quotient correctly rounded.
 func (s *scaler) apply(v isa, x VecVirtual) VecVirtual {
 	q, scale, inverse := v.vec(), v.fit(s.scale), v.fit(s.inverse)
 	if s.by == divideFrom {
@@ -71,33 +71,35 @@ func (s *scaler) apply(v isa, x VecVirtual) VecVirtual {
 	return q
 }
 
-// coder is how scaled values become codes.
+// coder turns scaled values into codes.
 type coder struct {
-	// number makes whole numbers that fit 16 bits of them.
+	// number turns them into integers that fit 16 bits.
 	number func(v isa, q VecVirtual)
-	// words does what is left to be done to these; nil for nothing.
+	// words does what is left to do with these integers; nil for nothing.
 	words func(v isa, w VecVirtual)
-	// down divides numbers, as a factor whose product's high half counts, and up
-	// moves what is left to the next byte; nil where numbers are codes.
+	// down divides the integers (a factor of which the high half of the product
+	// counts), and up moves what is left to the next byte; nil if the integers are the
+	// codes.
 	down, up Op
-	// finish takes codes, and bytes that have the signs of the values.
+	// finish takes codes, and a function for bytes with the signs of the
+	// values.
 	finish func(v isa, codes VecVirtual, signs func() VecVirtual) // may be nil
 }
 
-// encoding is a function that encodes: each turn takes as many values as a
-// vector has bytes, as four vectors of single precision.
+// encoding is a function that encodes. Each turn takes as many values as a vector has
+// bytes, as four vectors of single precision.
 type encoding struct {
 	coder
 	s          *scaler
 	raw        form
 	codes, src Register
-	high, low  VecVirtual // masks of the odd ones of BF16, and of even bytes
+	high, low  VecVirtual // masks of the odd values of BF16, and of even bytes
 	order      VecVirtual
-	second     Register // lanes of the second group of two
+	second     Register // lanes of the second of two groups
 }
 
-// encode writes a function that scales groups and makes one byte of each
-// value. begin loads what its coder uses.
+// encode writes a function that scales groups and makes a code of one byte of each
+// value. begin loads what its coder needs.
 func (v isa) encode(name string, raw form, by scaling, begin func(m Mem) coder) {
 	full := by.String() + name + raw.name
 	v.function(full, "func(codes, src *byte, zeros, scales, inverses *float32, groups, steps int, c *uint32)",
@@ -126,8 +128,8 @@ func (v isa) encode(name string, raw form, by scaling, begin func(m Mem) coder) 
 	RET()
 }
 
-// small encodes groups of which so many fill a turn, if they do. Those that are
-// left over are fewer.
+// small encodes groups of which perTurn fill a turn, if they do. Fewer groups are left
+// over than that.
 func (e *encoding) small(name string, groups, steps Register, perTurn int) {
 	v := e.s.isa
 	CMPQ(steps, U8(v.width()/step/perTurn))
@@ -139,8 +141,8 @@ func (e *encoding) small(name string, groups, steps Register, perTurn int) {
 	Label(name + "Not")
 }
 
-// turn encodes the values of a turn, whose steps are those of so many groups; of
-// one, it has been taken.
+// turn encodes the values of a turn, which belong to that many groups. For one group,
+// its step must have been taken.
 func (e *encoding) turn(v isa, groups int) {
 	var q [4]VecVirtual
 	for i := range q {
@@ -163,8 +165,8 @@ func (e *encoding) turn(v isa, groups int) {
 	ADDQ(U8(v.width()), e.codes)
 }
 
-// load loads a vector of four. Of BF16, two are the values in even places of half
-// a turn and those in odd ones, which saves widening them.
+// load loads one of the four vectors of a turn. For BF16, two of them are the values at
+// even places of half a turn, and two those at odd places, which saves widening.
 func (e *encoding) load(v isa, i int) VecVirtual {
 	x := v.vec()
 	if e.raw == f32 {
@@ -184,7 +186,7 @@ func (e *encoding) load(v isa, i int) VecVirtual {
 	return x
 }
 
-// pairs makes words of four vectors. Of BF16 the first holds even places.
+// pairs makes words of the four vectors. For BF16 the first has the even places.
 func (e *encoding) pairs(q [4]VecVirtual) (w [2]VecVirtual) {
 	w = [2]VecVirtual{q[0], q[2]}
 	if e.raw == bf16 {
@@ -198,7 +200,7 @@ func (e *encoding) pairs(q [4]VecVirtual) (w [2]VecVirtual) {
 	return w
 }
 
-// join makes bytes of the words' low ones.
+// join makes bytes of the low halves of words.
 func (e *encoding) join(v isa, w [2]VecVirtual) VecVirtual {
 	low := v.fit(e.low)
 	if e.words != nil {
@@ -230,7 +232,7 @@ func (e *encoding) join(v isa, w [2]VecVirtual) VecVirtual {
 	return w[0]
 }
 
-// signs are bytes with the signs of values, in the order of what join returns.
+// signs returns bytes with the signs of the values, in the order of join's result.
 func (e *encoding) signs(v isa) VecVirtual {
 	at := func(i int) Mem { return Mem{Base: e.src, Disp: i * v.width()} }
 	x := v.vec()
@@ -247,8 +249,9 @@ func (e *encoding) signs(v isa) VecVirtual {
 	return x
 }
 
-// order is what puts bytes that were joined in theirs: parts of eight of BF16, of
-// four of F32; nil where an instruction says it.
+// order returns the permutation that puts joined bytes in order, in parts of eight
+// bytes for BF16 and of four for F32. It is nil if an instruction has the permutation
+// built in.
 func (v isa) order(raw form) VecVirtual {
 	switch {
 	case v.wide && raw == bf16:
@@ -268,7 +271,7 @@ func (v isa) order(raw form) VecVirtual {
 	return nil
 }
 
-// bytes returns a vector that begins with these.
+// bytes returns a vector that begins with the eight bytes of all.
 func (v isa) bytes(all uint64) VecVirtual {
 	g, r := GP64(), v.vec()
 	MOVQ(U64(all), g)
@@ -276,7 +279,7 @@ func (v isa) bytes(all uint64) VecVirtual {
 	return r
 }
 
-// chosen returns a mask of up to 32 lanes.
+// chosen returns a mask of the lanes whose bits are set, up to 32.
 func (v isa) chosen(bits uint32) Register {
 	g, k := GP32(), K()
 	MOVL(U32(bits), g)
@@ -296,7 +299,7 @@ func (v isa) reorder(raw form, order, x VecVirtual) {
 	}
 }
 
-// atMost sets q to its magnitude, at most that.
+// atMost sets q to its magnitude, or to most if that is less.
 func (v isa) atMost(most, mask Op, q VecVirtual) {
 	if v.wide {
 		VRANGEPS(U8(0xA), v.fit(most), q, q)
@@ -306,8 +309,8 @@ func (v isa) atMost(most, mask Op, q VecVirtual) {
 	VMINPS(v.fit(most), q, q)
 }
 
-// signed adds signs to codes: base makes the code of a negative value of them,
-// and rest, with it, that of others.
+// signed adds signs to codes: base is added to every code, and turns it into that of a
+// negative value; rest is added as well if the value is not negative.
 func (v isa) signed(base, rest Op) func(v isa, codes VecVirtual, signs func() VecVirtual) {
 	rests := v.register(rest)
 	return func(v isa, codes VecVirtual, signs func() VecVirtual) {
@@ -318,7 +321,7 @@ func (v isa) signed(base, rest Op) func(v isa, codes VecVirtual, signs func() Ve
 	}
 }
 
-// register returns one with the content of o.
+// register returns a register with the content of o.
 func (v isa) register(o Op) VecVirtual {
 	if r, is := o.(VecVirtual); is {
 		return r
@@ -328,9 +331,9 @@ func (v isa) register(o Op) VecVirtual {
 	return r
 }
 
-// constants returns the 32-bit constants at m, each there eight times: AVX-512
-// keeps them in registers, of which AVX2 has too few. Those without a name are
-// left out.
+// constants returns the 32-bit constants at m, each of which is stored eight times.
+// AVX-512 keeps them in registers; AVX2 has too few of these. Constants without a name
+// are skipped.
 func (v isa) constants(m Mem, names ...string) map[string]Op {
 	c := map[string]Op{}
 	for i, name := range names {
@@ -345,10 +348,10 @@ func (v isa) constants(m Mem, names ...string) map[string]Op {
 	return c
 }
 
-// encodeSmall: adding a power of 2 whose last bit is worth that of the code
-// rounds to it, subnormals included. The mantissa has its leading bit then, and
-// the exponent is added to that in its place in a code, counted from what the
-// least normal value adds. Any group has a zero point of zero.
+// encodeSmall adds the power of 2 whose last bit has the value of a code's last bit,
+// which rounds to it, subnormals included. The mantissa then has its leading bit. The
+// exponent is added at its place in a code, counted from what the least normal value
+// adds. Zero points are always zero.
 func (v isa) encodeSmall(raw form, by scaling) {
 	v.encode("Small", raw, by, func(m Mem) coder {
 		c := v.constants(m, "", "base", "mask", "", "most", "exponent", "least", "", "factor", "spread", "down", "up", "rest")
@@ -367,8 +370,8 @@ func (v isa) encodeSmall(raw form, by scaling) {
 	})
 }
 
-// encodePacked rounds a fraction of 9/16 up: adding 7/16 of the last place
-// carries exactly then. With a zero point, values have no signs.
+// encodePacked rounds a fraction of 9/16 or more up: adding 7/16 of the last place
+// carries exactly then. With zero points, values have no signs.
 func (v isa) encodePacked(raw form, by scaling) {
 	v.encode("Packed", raw, by, func(m Mem) coder {
 		c := v.constants(m, "cut", "base", "mask", "", "most", "rest", "", "add", "carry", "subnormal", "", "normal", "rebias")
@@ -390,13 +393,13 @@ func (v isa) encodePacked(raw form, by scaling) {
 	})
 }
 
-// packed makes the codes of magnitudes.
+// packed makes codes of magnitudes.
 func (v isa) packed(c map[string]Op, q VecVirtual) {
 	s, rounded := v.vec(), v.vec()
 	VPADDD(v.fit(c["add"]), q, s)
 	v.move(q, rounded)
 	if v.wide {
-		VPTERNLOGD(U8(0x28), v.fit(c["carry"]), s, rounded) // what carries
+		VPTERNLOGD(U8(0x28), v.fit(c["carry"]), s, rounded) // keeps only the bits that carry
 	} else {
 		VPXOR(s, rounded, rounded)
 		VPAND(v.fit(c["carry"]), rounded, rounded)
@@ -407,7 +410,7 @@ func (v isa) packed(c map[string]Op, q VecVirtual) {
 	VPSUBD(v.fit(c["rebias"]), s, s)
 	if v.wide {
 		k := K()
-		VPCMPUD(U8(6), v.fit(c["normal"]), rounded, k) // greater
+		VPCMPUD(U8(6), v.fit(c["normal"]), rounded, k) // predicate: greater
 		VPSRLVD(v.fit(c["cut"]), s, k, q)
 		return
 	}
@@ -423,7 +426,7 @@ func shiftCount(m Mem) Register {
 	return x
 }
 
-// spans divides the widths of ranges by a constant, and 1 by them, and looks for
+// spans divides the widths of ranges by a constant, inverts the results, and checks for
 // scales that are too extreme.
 func (v isa) spans() {
 	v.function("spans", "func(scales, inverses, lo, hi *float32, steps int, divisor float32) bool",
@@ -454,7 +457,7 @@ func (v isa) spans() {
 	RET()
 }
 
-// Predicates of comparisons; none holds of NaN.
+// Predicates of comparisons; all are false for NaN.
 const (
 	equal    = 0
 	less     = 1
@@ -463,8 +466,7 @@ const (
 	more     = 14
 )
 
-// keep clears the bits of lanes of all where x is not as the predicate says to
-// the bound.
+// keep clears the lanes of all unless the predicate holds for x and bound.
 func (v isa) keep(predicate uint8, bound, x, all VecVirtual) {
 	t := v.vec()
 	if v.wide {
@@ -491,8 +493,8 @@ func (v isa) nonzero(all VecVirtual) Register {
 	return set
 }
 
-// encodeInts: constants are the bounds and the offset. What is far below the
-// least number stays below it as a word.
+// encodeInts has the bounds and the offset as constants. What is far below the least
+// integer stays below it as a word.
 func (v isa) encodeInts(raw form, by scaling) {
 	v.encode("Ints", raw, by, func(c Mem) coder {
 		lo, hi, offset := v.broadcast(c), v.broadcast(c.Offset(4)), v.vec()

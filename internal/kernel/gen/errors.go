@@ -6,9 +6,9 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// errors adds to three times 16 sums in double precision: of squares, of
-// squared differences, which are rounded before they are added, and the greatest
-// difference, which leaves NaN out as the first operand of a maximum.
+// errors adds to three times 16 sums in double precision: of squares, of squared
+// differences, each rounded before it is added, and the greatest difference. The
+// maximum ignores NaN, which is its first operand.
 func (v isa) errors(raw form) {
 	v.function("errors"+raw.name, "func(sums *float64, values *byte, others *float32, steps int)",
 		"errors"+raw.name+v.name+" adds that many times 16 pairs.")

@@ -8,8 +8,8 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// fitBooks has two loops, as what a processor looks ahead is less than what one of
-// both would have to wait for.
+// fitBooks has two loops, because a processor cannot look far enough ahead to hide the
+// waiting in a single one.
 func (v isa) fitBooks() {
 	v.nearBooks()
 	v.fitScales()
@@ -33,7 +33,7 @@ func (v isa) nearBooks() {
 	RET()
 }
 
-// fitScales finds the scales by which groups of levels are nearest to their values.
+// fitScales finds the scales with which groups of levels are nearest to their values.
 func (v isa) fitScales() {
 	v.function("fitScales", "func(scales, x, near *float32, groups int)",
 		"fitScales"+v.name+" fits the scales of levels of groups of 16 values.")
@@ -52,7 +52,7 @@ func (v isa) fitScales() {
 	RET()
 }
 
-// lanesOf are sums of two products in each of eight lanes.
+// lanesOf returns sums of two products in each of eight lanes.
 func (v isa) lanesOf(x [2]Op, y [2]VecVirtual) VecVirtual {
 	first, second := v.vec(), v.vec()
 	VMULPS(x[0], y[0], first)
@@ -61,7 +61,7 @@ func (v isa) lanesOf(x [2]Op, y [2]VecVirtual) VecVirtual {
 	return first
 }
 
-// fitted is a quotient of the sums of lanes, one after the other.
+// fitted returns the quotient of two sums over lanes, which are added in order.
 func fitted(above, below, least VecVirtual) Op {
 	low, high, sum, part := YMM(), YMM(), XMM(), XMM()
 	VUNPCKLPS(below, above, low) // pairs of lanes 0, 1, 4, 5
@@ -85,7 +85,7 @@ func fitted(above, below, least VecVirtual) Op {
 	return sum
 }
 
-// book is 16 levels, and the edges between them: eight a register.
+// book is 16 levels and the edges between them, eight to a register.
 type book struct {
 	isa
 	levels, edges [2]VecVirtual
@@ -102,11 +102,11 @@ func (v isa) book(levels, edges Register) *book {
 	return b
 }
 
-// edge is one of them in all lanes.
+// edge returns an edge in all lanes.
 func (b *book) edge(i int) VecVirtual { return b.broadcast(Mem{Base: b.between, Disp: 4 * i}) }
 
-// nearest are the levels nearest to the values at x divided by their scale, found
-// by halves: a mask, less one where it is so, moves the place.
+// nearest returns the levels nearest to the values at x divided by their scale. It
+// bisects: the mask of a comparison, which is -1 where it holds, moves the place.
 func (b *book) nearest(x Register, scale VecVirtual) (near [2]VecVirtual) {
 	for i := range near {
 		value, at, step := b.load(f32, Mem{Base: x, Disp: 32 * i}), b.vec(), b.vec()
@@ -129,7 +129,7 @@ func (b *book) nearest(x Register, scale VecVirtual) (near [2]VecVirtual) {
 	return near
 }
 
-// pick is what is there in the lower or upper half of a table.
+// pick returns the entries at a place in the lower or the upper half of a table.
 func (b *book) pick(table [2]VecVirtual, upper, at VecVirtual) VecVirtual {
 	low, high := b.vec(), b.vec()
 	VPERMPS(table[0], at, low)

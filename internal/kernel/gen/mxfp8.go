@@ -6,8 +6,8 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// mxfp8Blocks finds the scales of all blocks first, as nvfp4Blocks does: a turn takes as
-// many as eight vectors hold.
+// mxfp8Blocks finds the scales of all blocks first, like nvfp4Blocks. A turn takes as
+// many blocks as eight vectors hold.
 func (v isa) mxfp8Blocks() {
 	v.function("mxfp8Blocks", "func(dst, scales, src *byte, turns int, lows *uint32)",
 		described("mxfp8Blocks%s encodes %d blocks of 32 a turn.", v.name, v.width()/8))
@@ -40,7 +40,7 @@ func (v isa) mxfp8Blocks() {
 	RET()
 }
 
-// eightScales finds the exponents of scales.
+// eightScales finds the exponents of scales from greatest magnitudes.
 func (v isa) eightScales(src, scales, turns Register, magnitudes VecVirtual) {
 	var kept Register
 	if !v.wide {
@@ -75,8 +75,9 @@ func (v isa) eightScales(src, scales, turns Register, magnitudes VecVirtual) {
 	})
 }
 
-// greatestHalves returns the greatest magnitudes of what two vectors have in the same
-// places, of a block, or of two that are one apart, the second's behind the first's.
+// greatestHalves returns the greatest magnitudes at each place of two vectors of a
+// block. If these are half as wide, it does so for two blocks and puts the second's
+// after the first's.
 func (v isa) greatestHalves(src Register, block int, magnitudes VecVirtual) VecVirtual {
 	a, b := v.vec(), v.vec()
 	second := 64*block + 32
@@ -92,7 +93,7 @@ func (v isa) greatestHalves(src Register, block int, magnitudes VecVirtual) VecV
 	return b
 }
 
-// eightBlock is what vectors are encoded with.
+// eightBlock holds the vectors that encoding needs.
 type eightBlock struct {
 	isa
 	magnitudes, mantissa, leading, factors, normal, one, sign VecVirtual
@@ -134,7 +135,7 @@ func (e *eightBlock) encode(at Mem, low VecVirtual) VecVirtual {
 	return x
 }
 
-// round adds so much to words that their high bytes are rounded to even.
+// round adds so much to words that cutting them to their high bytes rounds to even.
 func (e *eightBlock) round(x VecVirtual) {
 	odd := e.vec()
 	VPSRLW(U8(8), x, odd)

@@ -6,9 +6,9 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// nvfp4Blocks finds the scales of all blocks before it encodes them, or the second
-// would wait for the first in every turn: a turn takes as many blocks as four
-// vectors hold.
+// nvfp4Blocks finds the scales of all blocks before it encodes them; otherwise encoding
+// would wait for the scale in every turn. A turn takes as many blocks as four vectors
+// hold.
 func (v isa) nvfp4Blocks() {
 	v.function("nvfp4Blocks", "func(dst, scales, src *byte, turns int, codes *byte, factors *float32, levels *uint16)",
 		described("nvfp4Blocks%s encodes %d blocks of 16 a turn.", v.name, v.width()/8))
@@ -59,7 +59,7 @@ func (v isa) scaleBlocks(src, scales, codes, turns Register, magnitudes VecVirtu
 	})
 }
 
-// memory is room for so many vectors.
+// memory allocates room for that many vectors on the stack.
 func (v isa) memory(vectors int) Register {
 	kept := GP64()
 	LEAQ(AllocLocal((vectors+1)*v.width()), kept)
@@ -83,8 +83,8 @@ func (v isa) greatestOfBlocks(x [4]VecVirtual) VecVirtual {
 	return a
 }
 
-// beside joins parts of 128 bits that lie beside each other by the greater words:
-// first those of a, then those of b.
+// beside joins neighbouring parts of 128 bits, keeping the greater words: first the
+// parts of a, then those of b.
 func (v isa) beside(a, b VecVirtual) VecVirtual {
 	even, odd := v.vec(), v.vec()
 	if v.wide {
@@ -98,15 +98,15 @@ func (v isa) beside(a, b VecVirtual) VecVirtual {
 	return odd
 }
 
-// fourBlock is what vectors are encoded with.
+// fourBlock holds the vectors that encoding needs.
 type fourBlock struct {
 	isa
 	src                   Register
 	high, odd, sign, pair VecVirtual
-	levels                VecVirtual // codes by whole parts of products
-	even                  VecVirtual // of AVX-512
-	oddWords, second      Register   // masks of it
-	last, bound           VecVirtual // of AVX2: the last level that its table has, and the last one of the same code
+	levels                VecVirtual // codes by the whole parts of products
+	even                  VecVirtual // only for AVX-512
+	oddWords, second      Register   // masks, only for AVX-512
+	last, bound           VecVirtual // only for AVX2: the last level in its table, and the last one with the same code
 }
 
 func (v isa) fourBlock(src Register, levels Mem) *fourBlock {
@@ -124,7 +124,7 @@ func (v isa) fourBlock(src Register, levels Mem) *fourBlock {
 	return e
 }
 
-// factor returns what the values of the blocks in vector i are multiplied by.
+// factor returns the factors for the values of the blocks in vector i.
 func (e *fourBlock) factor(i int, factors, scales Register) VecVirtual {
 	x := e.vec()
 	for j := range e.width() / 32 {
@@ -139,7 +139,7 @@ func (e *fourBlock) factor(i int, factors, scales Register) VecVirtual {
 	return x
 }
 
-// encodeTwo makes words of two vectors, from i on.
+// encodeTwo makes words of two vectors, beginning with vector i.
 func (e *fourBlock) encodeTwo(i int, magnitudes VecVirtual, factors, scales Register) VecVirtual {
 	x := e.encode(i, magnitudes, e.factor(i, factors, scales))
 	VPACKUSDW(e.encode(i+1, magnitudes, e.factor(i+1, factors, scales)), x, x)

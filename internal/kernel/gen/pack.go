@@ -6,7 +6,7 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// packs writes a function that makes 64 codes of a byte each smaller.
+// packs writes a function that packs 64 one-byte codes per turn.
 func (v isa) packs(name, doc string, perTurn int, begin func(), body func(codes, dst Register)) {
 	v.function(name, "func(dst, codes *byte, turns int)", name+v.name+" "+doc+", 64 codes a turn.")
 	dst, codes, turns := param("dst"), param("codes"), param("turns")
@@ -20,7 +20,7 @@ func (v isa) packs(name, doc string, perTurn int, begin func(), body func(codes,
 	RET()
 }
 
-// packFours adds the low bits of two codes, each by its byte of the factor.
+// packFours adds up the low bits of two codes, each multiplied by a byte of factor.
 func (v isa) packFours(name string, factor uint16) {
 	var factors, low VecVirtual
 	v.packs(name, "puts the low four bits of two codes in a byte", 32, func() { factors, low = v.constant16(factor), v.constant16(0x0F0F) },
@@ -50,7 +50,7 @@ func (v isa) products(codes Register, factors, low VecVirtual) []VecVirtual {
 	return words
 }
 
-// packTwos does so with pairs of pairs.
+// packTwos packs pairs, and then pairs of these.
 func (v isa) packTwos() {
 	var bytes, words, low VecVirtual
 	begin := func() { bytes, words, low = v.constant16(0x0401), v.constant(0x00100001), v.constant16(0x0303) }
@@ -63,7 +63,7 @@ func (v isa) packTwos() {
 	})
 }
 
-// Offsets in a Merge.
+// Offsets of the fields of Merge.
 const (
 	mergeTerms   = 8
 	mergeShifts  = 0
@@ -72,9 +72,8 @@ const (
 	mergeSpread  = mergeShuffle + 16
 )
 
-// merge shifts and masks eight codes at a time, as a Merge says, and closes
-// the gaps: every 16 bytes are written whole, and what is too much of them is
-// written over by the next.
+// merge shifts and masks eight codes at a time, as a Merge says, and closes the gaps:
+// it writes 16 whole bytes each time, and the next write overwrites the excess.
 func (v isa) merge() {
 	v.function("merge", "func(dst, codes *byte, turns, size int, m *byte)",
 		"merge"+v.name+" merges 64 codes a turn into eight times size bytes, and writes up to 16 bytes behind them.")
@@ -96,7 +95,7 @@ func (v isa) merge() {
 	RET()
 }
 
-// terms returns what adds up the terms of a Merge.
+// terms returns code that adds up the terms of a Merge.
 func (v isa) terms(m Register) func(x VecVirtual) VecVirtual {
 	at := func(i int) (shift, mask Mem) {
 		return Mem{Base: m, Disp: mergeShifts + 16*i}, Mem{Base: m, Disp: mergeMasks + 64*i}
@@ -182,7 +181,7 @@ func (v isa) split() {
 	RET()
 }
 
-// loadLanes reads 16 bytes for each lane, size bytes after those before.
+// loadLanes reads 16 bytes for each lane, at distances of size bytes.
 func (v isa) loadLanes(src, size Register) VecVirtual {
 	x := v.vec()
 	for i := 0; i < v.width(); i += 16 {
@@ -201,7 +200,7 @@ func (v isa) loadLanes(src, size Register) VecVirtual {
 	return x
 }
 
-// storeLanes writes the 16 bytes of each lane, size bytes after the one before.
+// storeLanes writes the 16 bytes of each lane, at distances of size bytes.
 func (v isa) storeLanes(x VecVirtual, dst, size Register) {
 	for i := 0; i < v.width(); i += 16 {
 		switch lane, at := x.AsX(), (Mem{Base: dst}); {

@@ -11,12 +11,12 @@ import (
 // of the left one is multiplied by all lanes of a row. collect alone has them
 // along the columns of the left one.
 
-// term adds one product to a sum, fused if it is of doubles.
+// term adds a product to a sum, fused if it is in double precision.
 type term struct {
 	doubles, fused bool
 }
 
-// add adds the value at m times each of x to sums.
+// add adds the value at m, times each of x, to sums.
 func (t term) add(v isa, m Mem, x, sums []VecVirtual) {
 	if v.wide {
 		t.addWide(v, m, x[0], sums[0])
@@ -55,7 +55,7 @@ func (t term) addWide(v isa, m Mem, x, sum VecVirtual) {
 	}
 }
 
-// strip is 64 bytes at m, in as many vectors as it takes.
+// strip returns the 64 bytes at m in as many vectors as that takes.
 func (v isa) strip(m Mem) []VecVirtual {
 	var all []VecVirtual
 	for at := 0; at < 64; at += v.width() {
@@ -78,7 +78,7 @@ func (v isa) zeros(n int) [][]VecVirtual {
 	return all
 }
 
-// pointersTo are the addresses of n rows.
+// pointersTo returns the addresses of n rows.
 func pointersTo(first, stride Register, n int) []Register {
 	rows := []Register{copied(first)}
 	for i := 1; i < n; i++ {
@@ -89,8 +89,8 @@ func pointersTo(first, stride Register, n int) []Register {
 	return rows
 }
 
-// turns runs body as many times as the parameter n says, four in a turn of the
-// loop as long as that goes, and next after as many.
+// turns runs body as often as the parameter n says, four times in a turn of the loop
+// while that fits, and next after each turn.
 func turns(n string, body func(i int), next func(done int)) {
 	fours := param(n)
 	SHRQ(U8(2), fours)
@@ -108,8 +108,8 @@ func turns(n string, body func(i int), next func(done int)) {
 	})
 }
 
-// inParts runs body for n sums of 64 bytes: all at once, or four in AVX2, which
-// has fewer registers.
+// inParts runs body for n sums of 64 bytes: for all at once, or for four at a time in
+// AVX2, which has fewer registers.
 func (v isa) inParts(n int, body func(some int)) {
 	if v.wide {
 		body(n)
@@ -144,7 +144,7 @@ func (v isa) project(name string, fused bool) {
 	RET()
 }
 
-// endRows adds up what some rows came to, and in AVX2 goes on to the others.
+// endRows adds up the sums of some rows, and in AVX2 moves on to the other rows.
 func (v isa) endRows(all [][]VecVirtual, sums, w Register) {
 	for r, sum := range all {
 		v.addWidened(sum, nil, Mem{Base: sums, Disp: 128 * r})
@@ -157,8 +157,8 @@ func (v isa) endRows(all [][]VecVirtual, sums, w Register) {
 	}
 }
 
-// collect has lanes along the columns of the left matrix, which are more and lie
-// side by side: each value of the right one is multiplied by 16 of them.
+// collect has lanes along the columns of the left matrix, which are many and adjacent:
+// it multiplies 16 of them by each value of the right matrix.
 func (v isa) collect() {
 	v.function("collect", "func(sums *float64, w *float32, wStride int, y *float32, yStride int, scale *float64, n int)",
 		"collect"+v.name+" adds to 16 rows of 16 sums, one for each column of y. Strides are in bytes.")
@@ -168,7 +168,7 @@ func (v isa) collect() {
 		all := v.zeros(columns)
 		loop("row", param("n"), func() {
 			x := v.strip(Mem{Base: at})
-			PREFETCHT0(Mem{Base: at, Disp: 64}) // of the next columns
+			PREFETCHT0(Mem{Base: at, Disp: 64}) // the next columns
 			ADDQ(stride, at)
 			for c, sum := range all {
 				term{}.add(v, Mem{Base: from, Disp: 4 * c}, x, sum)
@@ -190,8 +190,8 @@ func (v isa) collect() {
 	RET()
 }
 
-// addWidened adds 16 sums in single precision, multiplied by scale if that is
-// given, to those in double precision at m.
+// addWidened adds 16 sums in single precision to those in double precision at m,
+// multiplied by scale unless that is nil.
 func (v isa) addWidened(sums []VecVirtual, scale VecVirtual, m Mem) {
 	at := 0
 	for _, sum := range sums {
@@ -214,7 +214,7 @@ func (v isa) addWidened(sums []VecVirtual, scale VecVirtual, m Mem) {
 	}
 }
 
-// product: four rows, of 32 columns at a time where there are registers for it.
+// product computes four rows, and 32 columns at a time if there are enough registers.
 func (v isa) product(name string, fused bool) {
 	v.function(name, "func(dst, up, down *float32, dstStride, upStride, downStride, rank, steps int)",
 		name+v.name+" sets four rows of that many times 16 columns. Strides are in bytes.")
@@ -231,7 +231,7 @@ func (v isa) product(name string, fused bool) {
 	RET()
 }
 
-// productOf sets four rows of so many strips, and goes on behind them.
+// productOf computes four rows of that many strips, and moves the pointers on.
 func (v isa) productOf(strips int, at []Register, dst, down Register, fused bool) {
 	from, stride := copied(down), param("downStride")
 	all := v.zeros(4 * strips)
@@ -263,7 +263,7 @@ func (v isa) productOf(strips int, at []Register, dst, down Register, fused bool
 	ADDQ(U32(uint32(64*strips)), down)
 }
 
-// addSums: four rows of 16 sums, of eight at a time in AVX2.
+// addSums computes four rows of 16 sums, eight sums at a time in AVX2.
 func (v isa) addSums() {
 	v.function("addSums", "func(sums *float64, stride int, a *float64, row, term int, x *float64, xStride, n int)",
 		"addSums"+v.name+" adds to four rows of 16 sums rows of a times those of x. Strides are in bytes.")
@@ -304,7 +304,7 @@ func (v isa) addSums() {
 	RET()
 }
 
-// sums writes what adds values, or subtracts them.
+// sums writes a function that adds or subtracts values.
 func (v isa) sums(name string, op func(...Op)) {
 	v.function(name, "func(x, y *float32, steps int)", name+v.name+" works on that many times 16 values.")
 	x, y, n := param("x"), param("y"), param("steps")
@@ -321,12 +321,12 @@ func (v isa) sums(name string, op func(...Op)) {
 // sumRows is how many rows addSums takes at a time.
 const sumRows = 4
 
-// productBlock is how many columns of w are gone through before the next rows.
+// productBlock is how many columns of w are processed before the next rows.
 const productBlock = 256
 
-// projectBF16 widens 32 columns of some rows at a time, into one half of the
-// room while what is in the other is multiplied. What it reads ahead for the
-// last time is the same again.
+// projectBF16 widens 32 columns of some rows at a time into one half of the room, while
+// it multiplies those in the other half. The last time, it reads the same columns ahead
+// once more.
 func (v isa) projectBF16() {
 	v.function("projectBF16", "func(sums *float64, w *byte, wStride int, x, room *float32, steps int)",
 		"projectBF16"+v.name+" adds to 16 rows of 16 sums, of that many times 32 columns. The stride is in bytes.")
@@ -341,7 +341,7 @@ func (v isa) projectBF16() {
 				for c := 0; c < columns; c += v.width() / 4 {
 					m := at.row(r)
 					if c == 0 {
-						PREFETCHT1(m.Offset(2 * productBlock)) // rows are too far apart for the processor to see it coming
+						PREFETCHT1(m.Offset(2 * productBlock)) // rows are too far apart for the processor's own prefetching
 					}
 					m.Disp = 2 * c
 					VMOVUPS(v.load(bf16, m), Mem{Base: room, Disp: 4 * (r*columns + c)})
@@ -377,7 +377,7 @@ func (v isa) projectBF16() {
 	RET()
 }
 
-// fours are the addresses of rows, a pointer for every four of them.
+// fours are the addresses of rows, with one pointer for every four rows.
 type fours struct {
 	first         []Register
 	stride, three Register
@@ -415,8 +415,8 @@ func (f fours) advance(n Register) {
 	}
 }
 
-// collectBF16 keeps the sums of a strip in registers, in AVX2 of four columns
-// of y at a time.
+// collectBF16 keeps the sums of a strip in registers; in AVX2, those of four columns of
+// y at a time.
 func (v isa) collectBF16() {
 	v.function("collectBF16", "func(sums *float32, w *byte, wStride int, y *float32, rows, strips int)",
 		"collectBF16"+v.name+" adds to 16 rows of 16 sums for each strip. The stride is in bytes.")
@@ -456,7 +456,7 @@ func (v isa) collectBF16() {
 	RET()
 }
 
-// addWide adds singles times a scale to doubles.
+// addWide adds singles, multiplied by a scale, to doubles.
 func (v isa) addWide() {
 	v.function("addWide", "func(dst *float64, x *float32, steps int, scale float64)",
 		"addWide"+v.name+" works on that many times 16 values.")
@@ -471,8 +471,8 @@ func (v isa) addWide() {
 	RET()
 }
 
-// leastBF16 keeps the least magnitudes of 32 lanes. That of zero, less one, is
-// the greatest.
+// leastBF16 keeps the least magnitudes, minus 1, of 32 lanes. For zero, that is the
+// greatest word.
 func (v isa) leastBF16() {
 	v.function("leastBF16", "func(least *uint16, src *byte, steps int)",
 		"leastBF16"+v.name+" looks at that many times 32 values.")

@@ -13,7 +13,7 @@ import (
 // infinities. So minimum and maximum are those of whole numbers, and show a
 // NaN.
 
-// keys returns what gives floats their keys, or turns them back.
+// keys returns code that turns floats into keys, or keys back into floats.
 func (v isa) keys(raw form) func(x VecVirtual) {
 	magnitude := v.magnitudes(raw)
 	return func(x VecVirtual) {
@@ -32,10 +32,10 @@ func (v isa) keys(raw form) func(x VecVirtual) {
 	}
 }
 
-// magnitudes is a mask of them.
+// magnitudes returns a mask of the bits of magnitudes.
 func (v isa) magnitudes(raw form) VecVirtual { return v.filled(raw, 0x7FFF, 0x7FFFFFFF) }
 
-// filled is filled with a value as wide as those of the form.
+// filled returns a vector filled with a value as wide as those of the form.
 func (v isa) filled(raw form, word uint16, double uint32) VecVirtual {
 	if raw == bf16 {
 		return v.constant16(word)
@@ -43,12 +43,12 @@ func (v isa) filled(raw form, word uint16, double uint32) VecVirtual {
 	return v.constant(double)
 }
 
-// join is how lanes are joined: by the least or greatest.
+// join says how lanes are joined: by the least or the greatest.
 type join struct {
 	words, doubles func(...Op)
-	// flip makes the one that is looked for the least of unsigned words.
+	// flip turns the wanted extreme into the least of unsigned words.
 	flip uint16
-	// what any other goes before, as a word and as a double
+	// the key that loses against any other, as a word and as a double word
 	noWord   uint16
 	noDouble uint32
 }
@@ -66,7 +66,7 @@ func (j join) of(raw form) func(...Op) {
 	return j.doubles
 }
 
-// extreme is one of the results for a group.
+// extreme is one of the results for each group.
 type extreme struct {
 	join
 	found, none, flip VecVirtual
@@ -77,28 +77,28 @@ func (v isa) extreme(raw form, j join, to Register) *extreme {
 	return &extreme{j, v.vec(), v.filled(raw, j.noWord, j.noDouble), v.constant16(j.flip), to}
 }
 
-// extremes looks for those of groups: keys turns values into what is joined,
-// values turns results back. As many groups as fill a vector with results are
-// folded together, from where a vector of each is kept.
+// extremes finds the extremes of groups. keys turns values into what is joined, values
+// turns results back. It keeps a vector of results for each group, and folds as many
+// groups together as one vector has room for.
 type extremes struct {
 	isa
 	raw          form
 	src          Register
 	keys, values func(x VecVirtual)
 	of           []*extreme
-	high         VecVirtual // mask of what is left of two words
+	high         VecVirtual // mask of the upper of two words
 }
 
-// many is the number of groups that are folded together.
+// many returns the number of groups that are folded together.
 func (e *extremes) many() int { return e.width() / 4 }
 
-// find does so for groups of whole steps.
+// find finds the extremes of groups that consist of whole steps.
 func (e *extremes) find(groups, steps Register) {
 	turns, whole, rest, kept := copied(groups), copied(steps), copied(steps), e.memory(len(e.of)*e.many())
 	e.high = e.constant(0xFFFF0000)
 	SHRQ(U8(bits.Len(uint(e.many()))-1), turns)
 	ANDQ(U8(e.many()-1), groups)
-	perVector := e.width() / e.raw.size / step // steps
+	perVector := e.width() / e.raw.size / step // steps per vector
 	if perVector > 1 {
 		SHRQ(U8(1), whole)
 		ANDQ(U8(1), rest)
@@ -119,7 +119,7 @@ func (e *extremes) find(groups, steps Register) {
 	RET()
 }
 
-// keep runs body for many groups, and keeps what it found.
+// keep runs body for many groups, and stores what it finds for each.
 func (e *extremes) keep(name string, kept Register, body func(group string)) {
 	at, n := copied(kept), GP64()
 	MOVQ(U32(e.many()), n)
@@ -133,7 +133,7 @@ func (e *extremes) keep(name string, kept Register, body func(group string)) {
 	JNZ(LabelRef(name))
 }
 
-// few is keep without a loop in each group, if there are so many steps.
+// few is keep without a loop inside each group, if a group has n steps.
 func (e *extremes) few(n int, steps, kept Register) {
 	name := described("few%d", n)
 	CMPQ(steps, U8(n))
@@ -147,8 +147,8 @@ func (e *extremes) few(n int, steps, kept Register) {
 	Label(name + "Not")
 }
 
-// load loads values as they are, and goes on; where they fill half a vector, they
-// are there twice.
+// load loads raw values and moves the pointer on. If they fill only half a vector, they
+// are loaded twice.
 func (e *extremes) load(values int) []VecVirtual {
 	var all []VecVirtual
 	size := values * e.raw.size
@@ -165,7 +165,8 @@ func (e *extremes) load(values int) []VecVirtual {
 	return all
 }
 
-// add joins values, which are used up, with what was found; the first are all.
+// add joins values with the results so far, and overwrites the values. The first values
+// are the results.
 func (e *extremes) add(x VecVirtual, first bool) {
 	e.keys(x)
 	for _, of := range e.of {
@@ -205,7 +206,7 @@ func (e *extremes) foldOne() {
 	}
 }
 
-// foldAll writes those of all that were kept.
+// foldAll writes the results of all groups that were kept.
 func (e *extremes) foldAll(kept Register) {
 	for i, of := range e.of {
 		at := Mem{Base: kept, Disp: i * e.many() * e.width()}
@@ -223,8 +224,8 @@ func (e *extremes) foldAll(kept Register) {
 	}
 }
 
-// tree folds 2^level vectors: of every four lanes of 32 bits, or every level of
-// them, the first becomes the result of the first vector, and so on.
+// tree folds 2^level vectors. Of every four lanes of 32 bits (or of every level lanes),
+// the first becomes the result of the first vector, and so on.
 func (e *extremes) tree(join func(...Op), at Mem, level int) VecVirtual {
 	if level == 0 {
 		x := e.vec()
@@ -252,8 +253,8 @@ func (e *extremes) tree(join func(...Op), at Mem, level int) VecVirtual {
 	return a
 }
 
-// fold joins the lanes of x into the first. Of words, one instruction finds the
-// least; flip is what it takes to look for another.
+// fold joins the lanes of x into the first. For words, one instruction finds the least;
+// flip makes it find another extreme.
 func (v isa) fold(raw form, j join, flip, x VecVirtual) {
 	other, join := v.vec(), j.of(raw)
 	if v.wide {
@@ -293,7 +294,7 @@ func (v isa) ranges(raw form) {
 	e.find(param("groups"), param("steps"))
 }
 
-// search begins a function that needs more of the stack than every caller has.
+// search begins a function that needs more stack than every caller is sure to have.
 func (v isa) search(name, signature string, doc ...string) {
 	v.begin(name, 0, signature, doc)
 }
@@ -308,7 +309,7 @@ func (v isa) absMax(raw form) {
 	e.find(param("groups"), param("steps"))
 }
 
-// signs reports whether ranges reach from below to above zero.
+// signs reports whether ranges reach from below zero to above it.
 func (v isa) signs() {
 	v.function("signs", "func(lo, hi *float32, steps int) bool",
 		"signs"+v.name+" reports whether that many times 16 ranges go from below zero to above it, with no NaN.")

@@ -8,8 +8,8 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// ranks writes what fits codebooks to groups of BF16 by the order of their
-// values, whose 16 bits become keys: whole numbers that ascend as they do.
+// ranks writes the functions that fit codebooks to groups of sorted bfloat16 values.
+// The 16 bits of values become keys: integers in the same order.
 func (v isa) ranks() {
 	v.rankKeys()
 	v.rankSort()
@@ -18,7 +18,7 @@ func (v isa) ranks() {
 	v.rankSteps()
 }
 
-// rankKeys makes keys, those of both zeros the same.
+// rankKeys makes keys; both zeros get the same key.
 func (v isa) rankKeys() {
 	v.function("rankKeys", "func(keys *uint16, x *float32, steps int) (rest uint32)",
 		"rankKeys"+v.name+" makes keys of that many times 16 values, and returns the bits that some have beyond those of BF16.")
@@ -41,8 +41,7 @@ func (v isa) rankKeys() {
 	RET()
 }
 
-// ascending turns the bits of values into whole numbers without sign, in their
-// order.
+// ascending turns the bits of values into unsigned integers in the same order.
 func (v isa) ascending(x, flip VecVirtual) {
 	sign := v.vec()
 	VPSRAD(U8(31), x, sign)
@@ -50,22 +49,22 @@ func (v isa) ascending(x, flip VecVirtual) {
 	v.xor(sign, x, x)
 }
 
-// sortedRows are those that fit registers.
+// sortedRows is how many rows fit the registers.
 const sortedRows = 16
 
-// rankSort sorts columns of 16 bits by a network, and at last merges each two
-// that make up 32 bits. Merging begins with a comparison of rows from both ends;
-// what it leaves are halves that do not overlap, and are each made up of two runs
-// in opposite directions.
+// rankSort sorts columns of 16-bit keys by a network, and at last merges the two
+// columns that share 32 bits. A merge begins by comparing rows from both ends. That
+// leaves two halves that do not overlap, each made up of two runs in opposite
+// directions.
 func (v isa) rankSort() {
 	v.function("rankSort", "func(x *uint32, rows int)",
 		"rankSort"+v.name+" sorts each of 16 columns of pairs, the lower halves of which come first; the rows are 16 times a power of 2.")
 	x, all := param("x"), param("rows")
-	SHLQ(U8(6), all) // bytes
+	SHLQ(U8(6), all) // in bytes
 	end, size, distance := GP64(), GP64(), GP64()
 	LEAQ(Mem{Base: x, Index: all, Scale: 1}, end)
 	v.eachChunk("sort", x, end, oddEven(sortedRows))
-	MOVQ(U32(uint32(sortedRows*v.width())), size) // of sorted runs
+	MOVQ(U32(uint32(sortedRows*v.width())), size) // bytes of a sorted run
 	Label("merge")
 	MOVQ(size, distance)
 	CMPQ(size, all)
@@ -89,8 +88,8 @@ func (v isa) rankSort() {
 	RET()
 }
 
-// flipAcross compares the lower halves of rows with the upper ones of rows from
-// the other end.
+// flipAcross compares the lower halves of rows with the upper halves of rows from the
+// other end.
 func (v isa) flipAcross(x, end, size Register) {
 	half, lower := copied(size), K()
 	SHRQ(U8(1), half)
@@ -108,7 +107,7 @@ func (v isa) flipAcross(x, end, size Register) {
 	})
 }
 
-// ordered puts the lesser of each two into low.
+// ordered puts the lesser key of each pair into low and the greater into high.
 func (v isa) ordered(low, high VecVirtual) {
 	least := v.vec()
 	VPMINUW(high, low, least)
@@ -116,7 +115,7 @@ func (v isa) ordered(low, high VecVirtual) {
 	VMOVDQA32(least, low)
 }
 
-// oddEven is Batcher's network.
+// oddEven returns the comparisons of Batcher's odd-even merge sort.
 func oddEven(n int) (pairs [][2]int) {
 	for p := 1; p < n; p *= 2 {
 		for k := p; k > 0; k /= 2 {
@@ -132,7 +131,7 @@ func oddEven(n int) (pairs [][2]int) {
 	return pairs
 }
 
-// halving sorts two runs in opposite directions.
+// halving returns the comparisons that sort two runs in opposite directions.
 func halving(n int) (pairs [][2]int) {
 	for d := n / 2; d > 0; d /= 2 {
 		for i := range n {
@@ -144,7 +143,8 @@ func halving(n int) (pairs [][2]int) {
 	return pairs
 }
 
-// eachChunk compares pairs of rows in all that fit registers, from x to end.
+// eachChunk compares pairs of rows in every chunk of rows that fits the registers, from
+// x to end.
 func (v isa) eachChunk(name string, x, end Register, pairs [][2]int) {
 	at := copied(x)
 	Label(name)
@@ -166,10 +166,10 @@ func (v isa) eachChunk(name string, x, end Register, pairs [][2]int) {
 	JL(LabelRef(name))
 }
 
-// turnRows are how many pairs of rows a turn of a loop compares.
+// turnRows is how many pairs of rows a turn of a loop compares.
 const turnRows = 8
 
-// flip compares the rows of each two runs of size bytes from both ends.
+// flip compares the rows of every two neighbouring runs of size bytes from both ends.
 func (v isa) flip(name string, x, end, size Register, compare func(low, high VecVirtual)) {
 	at := copied(x)
 	Label(name)
@@ -192,7 +192,7 @@ func (v isa) flip(name string, x, end, size Register, compare func(low, high Vec
 	JL(LabelRef(name))
 }
 
-// halve compares rows that are a distance apart.
+// halve compares rows at a distance from each other.
 func (v isa) halve(x, end, distance Register) {
 	at := copied(x)
 	Label("half")
@@ -214,7 +214,7 @@ func (v isa) halve(x, end, distance Register) {
 	JL(LabelRef("half"))
 }
 
-// rankSums takes a group out of blocks of 16 rows that lie by groups.
+// rankSums extracts a group from blocks of 16 rows that are arranged by groups.
 func (v isa) rankSums() {
 	v.function("rankSums", "func(keys *uint16, sorted *float32, sums *float64, pairs *uint32, chunks int)",
 		"rankSums"+v.name+" writes the keys, values and sums up to each of pairs, first the lower halves: 16 of them, then as many of other groups.")
@@ -252,7 +252,7 @@ func (v isa) rankSums() {
 	RET()
 }
 
-// prefix adds up, in double precision.
+// prefix computes running sums in double precision.
 type prefix struct{ zero, last, total VecVirtual }
 
 func (v isa) newPrefix() prefix {
@@ -261,8 +261,8 @@ func (v isa) newPrefix() prefix {
 	return p
 }
 
-// add returns the sums up to each of the next 8 values. Only the total waits for
-// what came before.
+// add returns the running sums up to each of the next 8 values. Only the total depends
+// on earlier calls.
 func (p prefix) add(x Op) VecVirtual {
 	sum, before, all := ZMM(), ZMM(), ZMM()
 	VCVTPS2PD(x, sum)
@@ -276,7 +276,7 @@ func (p prefix) add(x Op) VecVirtual {
 	return sum
 }
 
-// Where the fields of Cells are.
+// Offsets of the fields of Cells.
 const (
 	levelsAt  = 0
 	middlesAt = levelsAt + 4*bookLevels
@@ -289,14 +289,14 @@ const (
 	sumsAt    = keysAt + 8
 )
 
-// Comparisons of whole numbers.
+// Predicates of comparisons of integers.
 const (
 	under   = 1
 	notOver = 2
 	over    = 6
 )
 
-// searcher looks up what lies at 16 places, which are two vectors of 64 bits.
+// searcher looks up entries at 16 places, which are two vectors of 64-bit lanes.
 type searcher struct {
 	isa
 	zero, flip VecVirtual
@@ -318,7 +318,7 @@ func (v isa) newSearcher() searcher {
 
 var tables = map[string]Mem{}
 
-// table is words in memory, written once.
+// table returns constant words in memory.
 func table(name string, words []uint16) Mem {
 	if m, known := tables[name]; known {
 		return m
@@ -330,8 +330,8 @@ func table(name string, words []uint16) Mem {
 	return tables[name]
 }
 
-// keys are those of the greatest values of BF16 that are not above middles, four
-// times each.
+// keys returns the keys of the greatest bfloat16 values that are not above middles,
+// each four times.
 func (s searcher) keys(middles VecVirtual) (keys [2]VecVirtual) {
 	key, down := ZMM(), ZMM()
 	VADDPS(s.zero, middles, key)
@@ -346,7 +346,7 @@ func (s searcher) keys(middles VecVirtual) (keys [2]VecVirtual) {
 	return keys
 }
 
-// gather gets what of 64 bits lies at places, of size bytes each.
+// gather loads 64 bits from each place; size is the distance of places in bytes.
 func (s searcher) gather(base Register, disp, size int, places VecVirtual) VecVirtual {
 	found, all := ZMM(), K()
 	VMOVDQA64(s.zero, found)
@@ -390,8 +390,8 @@ func (v isa) rankFind() {
 	RET()
 }
 
-// rankSteps moves levels to the means of their cells, and the ends of cells to the
-// middles.
+// rankSteps moves levels to the means of their cells, and the ends of cells according
+// to the middles.
 func (v isa) rankSteps() {
 	v.function("rankSteps", "func(c *byte)",
 		"rankSteps"+v.name+" takes steps until the cells are at rest or none is left, or the next is not for it, which it does not begin.")
@@ -420,16 +420,16 @@ func (v isa) rankSteps() {
 	RET()
 }
 
-// stepper is a group under way.
+// stepper is the state of fitting a group.
 type stepper struct {
 	searcher
 	infinity, even, ones   VecVirtual
 	half, two, three       VecVirtual
 	below, from, reach     VecVirtual
 	at, left, sorted, sums Register
-	levels, moved          VecVirtual // moved are those of the step, until it is certain
+	levels, moved          VecVirtual // moved are the levels after this step, until it is certain that the step is valid
 	places                 [2]VecVirtual
-	moves                  VecVirtual // of places in this step, or'ed
+	moves                  VecVirtual // all moves of places in this step, or'ed
 }
 
 func (v isa) newStepper() *stepper {
@@ -466,9 +466,9 @@ func (v isa) newStepper() *stepper {
 	return s
 }
 
-// means finds those of cells. The last of what it does sets no zero flag where one
-// is in doubt: the sums up to the ends of a cell around zero come to more than is
-// exact, or it is above the next.
+// means computes the means of cells. Its last instruction clears the zero flag if one
+// of them is in doubt: because the sums up to the ends of a cell around zero exceed
+// what is exact, or because a mean is above the next one.
 func (s *stepper) means() {
 	doubt := GP32()
 	or := func(k Register) {
@@ -507,7 +507,7 @@ func (s *stepper) means() {
 	or(k)
 }
 
-// middles are those of each level and the next.
+// middles returns the midpoints of neighbouring levels.
 func (s *stepper) middles() VecVirtual {
 	m := ZMM()
 	VALIGND(U8(1), s.levels, s.infinity, m)
@@ -516,8 +516,8 @@ func (s *stepper) middles() VecVirtual {
 	return m
 }
 
-// follow moves the ends of cells to those of keys up to wanted, by up to two
-// places at a time.
+// follow moves the ends of cells to those of the keys up to wanted, by up to two places
+// at a time.
 func (s *stepper) follow(wanted [2]VecVirtual) {
 	VMOVDQA64(s.zero, s.moves)
 	Label("follow")

@@ -11,7 +11,7 @@ import (
 // Rotations work on as many groups at a time as a vector has lanes. Value k of
 // all of them is row k: a vector. So no step goes across lanes.
 
-// rotations writes what rotations need.
+// rotations writes the functions for rotations.
 func (v isa) rotations() {
 	v.interleave()
 	v.deinterleave()
@@ -42,10 +42,10 @@ func (v isa) rotations() {
 	}
 }
 
-// blockRows are the rows that are worked on at once.
+// blockRows is how many rows are processed at once.
 const blockRows = 16
 
-// lanes is how many groups there are.
+// lanes returns how many groups are rotated at a time.
 func (v isa) lanes() int { return v.width() / 4 }
 
 // interleave turns groups into rows.
@@ -58,8 +58,8 @@ func (v isa) interleave() {
 	RET()
 }
 
-// eachBlock makes blocks of rows, as many at a time as there are lanes, on which
-// it calls do.
+// eachBlock gathers rows of blocks, as many at a time as there are lanes, and calls do
+// with them.
 func (v isa) eachBlock(dst, src, stride, blocks Register, do func(y []VecVirtual)) {
 	loop("block", blocks, func() {
 		for i := 0; i < blockRows; i += v.lanes() {
@@ -74,8 +74,8 @@ func (v isa) eachBlock(dst, src, stride, blocks Register, do func(y []VecVirtual
 	})
 }
 
-// gathered returns as many rows of groups that lie stride bytes apart as there
-// are lanes, from row i on.
+// gathered returns as many rows as there are lanes, from row i on, of groups that lie
+// stride bytes apart.
 func (v isa) gathered(src, stride Register, i int) []VecVirtual {
 	at := copied(src)
 	var groups []VecVirtual
@@ -86,8 +86,8 @@ func (v isa) gathered(src, stride Register, i int) []VecVirtual {
 	return v.transposed(groups)
 }
 
-// deinterleave is the way back. It multiplies by an exact factor and adds zero,
-// in one step, which makes a negative zero a positive one.
+// deinterleave is the inverse of interleave. In the same step it multiplies by a
+// factor, which must be exact, and adds zero, which makes a negative zero positive.
 func (v isa) deinterleave() {
 	v.function("deinterleave", "func(dst, src *float32, stride, blocks int, signs *uint32, factor float32)",
 		described("deinterleave%s is the way back, and multiplies each block by the factor, its sign turned by xor.", v.name))
@@ -117,8 +117,8 @@ func (v isa) deinterleave() {
 	RET()
 }
 
-// transposed returns the columns of a square of values: first within quarters
-// of 128 bits, then these.
+// transposed returns the columns of a square of values. It first transposes within
+// quarters of 128 bits, then the quarters.
 func (v isa) transposed(rows []VecVirtual) []VecVirtual {
 	n := len(rows)
 	pairs, quads, columns := make([]VecVirtual, n), make([]VecVirtual, n), make([]VecVirtual, n)
@@ -159,9 +159,9 @@ func (v isa) transposed(rows []VecVirtual) []VecVirtual {
 	return columns
 }
 
-// halves joins the low halves of two vectors of 256 bits, and the high ones.
+// halves joins the low halves of two vectors of 256 bits, and their high halves.
 func (v isa) halves(a, b, low, high VecVirtual) {
-	if v.half256 { // registers that only AVX-512 has
+	if v.half256 { // the registers may be ones that only AVX-512 has
 		VSHUFF32X4(U8(0), b, a, low)
 		VSHUFF32X4(U8(3), b, a, high)
 		return
@@ -198,7 +198,7 @@ func (v isa) beginSingles() {
 			}
 			v.acrossFours(single, b.one, y)
 		})
-	} else { // which has no registers for both
+	} else { // AVX2 has too few registers for both
 		x, fours := copied(dst), copied(blocks)
 		SHLQ(U8(2), fours)
 		v.eachBlock(dst, src, stride, blocks, func([]VecVirtual) {})
@@ -210,7 +210,7 @@ func (v isa) beginSingles() {
 	RET()
 }
 
-// first is how many rows the first passes multiply.
+// first returns how many rows the first passes multiply.
 func (v isa) first() int {
 	if v.wide {
 		return blockRows
@@ -218,7 +218,7 @@ func (v isa) first() int {
 	return 4
 }
 
-// eachFour calls do for each four rows.
+// eachFour calls do for every four rows.
 func (v isa) eachFour(x, n Register, do func(y []VecVirtual)) {
 	loop("four", n, func() {
 		var y []VecVirtual
@@ -233,12 +233,12 @@ func (v isa) eachFour(x, n Register, do func(y []VecVirtual)) {
 	})
 }
 
-// bound is what sums are compared with.
+// bound collects what sums are compared with.
 type bound struct {
 	isa
 	magnitude, minusOne VecVirtual
 	one                 VecVirtual
-	unit                VecVirtual    // the least so far, as bits less 1: so zero, which has none, is greatest
+	unit                VecVirtual    // the least so far, as bits minus 1, which makes zero, which has none, the greatest
 	part                VecVirtual    // the greatest of Σ |x|
 	blocks              [4]VecVirtual // Σ |butterfly q|
 }
@@ -254,10 +254,11 @@ func (v isa) newBound() *bound {
 	return b
 }
 
-// four multiplies a block of four rows. What a number loses without the lowest
-// bit that is set in it, is that bit, exactly; of a power of 2, which loses one
-// of the exponent, it is something between half of it and the whole, which only
-// takes a group less for exact. NaN has the greatest bits of all, and stays.
+// four takes a block of four rows into account, then multiplies it. To find a number's
+// unit it clears the lowest set bit: the difference is that bit, exactly. For a power
+// of 2 that clears a bit of the exponent, and the difference lies between half the
+// number and all of it; at worst a group is then not taken for exact. NaN has the
+// greatest bits of all, and stays.
 func (b *bound) four(y []VecVirtual) {
 	sum := b.vec()
 	for i, row := range y {
@@ -283,14 +284,14 @@ func (b *bound) four(y []VecVirtual) {
 	}
 }
 
-// holds has all bits set in lanes in which sums are exact.
+// holds returns a mask of the lanes in which sums are exact.
 func (b *bound) holds(least VecVirtual) VecVirtual {
 	most, all := b.blocks[0], b.constant(1<<32-1)
 	for _, other := range b.blocks[1:] {
 		VPMAXUD(other, most, most)
 	}
 	VADDPS(b.part, most, most)
-	VPMINUD(b.constant((127+100)<<23), b.unit, b.unit) // that 2^24 of them are a number
+	VPMINUD(b.constant((127+100)<<23), b.unit, b.unit) // so that 2^24 units are a finite number
 	VPSUBD(b.minusOne, b.unit, b.unit)
 	b.keep(notAbove, b.unit, least, all)
 	VMULPS(b.constant(0x3F7D70A4+24<<23), b.unit, b.unit) // 0.99 · 2^24
@@ -298,8 +299,8 @@ func (b *bound) holds(least VecVirtual) VecVirtual {
 	return all
 }
 
-// exactProducts multiplies rows by the entry and tells the lanes in which that is
-// exact, as no value but zero is below least.
+// exactProducts multiplies rows by the entry and returns the lanes in which that is
+// exact, because no value but zero is below least.
 func (v isa) exactProducts() {
 	v.function("products", "func(x *float32, rows int, entry, least float32) (exact uint32)",
 		described("products%s multiplies rows by the entry and returns bits for the lanes in which no value but zero is below least.", v.name))
@@ -317,7 +318,7 @@ func (v isa) exactProducts() {
 		ADDQ(U32(uint32(v.width())), x)
 	})
 	all := v.constant(1<<32 - 1)
-	VPMINUD(v.constant(127<<23), lowest, lowest) // neither none nor NaN
+	VPMINUD(v.constant(127<<23), lowest, lowest) // in case all are zeros, or NaN
 	VPSUBD(minusOne, lowest, lowest)
 	v.keep(notAbove, lowest, least, all)
 	Store(v.bits(all), ReturnIndex(0))
@@ -338,9 +339,8 @@ func (v isa) bits(mask VecVirtual) Register {
 	return r
 }
 
-// chain adds 16 rows, times ±h, to 16 sums, each in one step that rounds once,
-// for every step of a list. minus tells the entries of the matrix that are
-// negative.
+// chain adds 16 rows, times ±h, to 16 sums for every step of a list. Each addition is
+// fused and rounds once. minus says which entries of the matrix are negative.
 func (v isa) chain(name string, minus func(k, j int) bool) {
 	v.chainSteps(name, "fused steps of x times h", "h", func(h, row VecVirtual, acc []VecVirtual, k, from int) {
 		for j, a := range acc {
@@ -353,14 +353,14 @@ func (v isa) chain(name string, minus func(k, j int) bool) {
 	})
 }
 
-// chainSums is chain for rows that hold products: half of the steps are
-// additions, half fused with a factor of ±1, so that both kinds of units work.
+// chainSums is chain for rows that hold products. Half of the steps are additions, half
+// are fused with a factor of ±1, so that both kinds of a processor's units have work.
 func (v isa) chainSums(minus func(k, j int) bool) {
 	var sign, one VecVirtual
 	v.chainSteps("chainSums", "sums or differences of x, where one is 1", "one", func(h, row VecVirtual, acc []VecVirtual, k, from int) {
 		if k == 0 {
 			sign, one = v.vec(), v.constant(0x3F800000)
-			v.xor(h, one, sign) // that of the block
+			v.xor(h, one, sign) // the sign of the matrix's block
 		}
 		v.xor(sign, row, row)
 		for j, a := range acc {
@@ -378,8 +378,8 @@ func (v isa) chainSums(minus func(k, j int) bool) {
 	})
 }
 
-// chainSteps goes through a list of chainStep for as many rows of blocks as
-// registers hold, and then again for the others. add takes one row.
+// chainSteps runs a list of chainStep for as many rows of blocks as registers hold, and
+// then for the others. add adds one row.
 func (v isa) chainSteps(name, doc, factor string, add func(h, row VecVirtual, acc []VecVirtual, k, from int)) {
 	v.function(name, "func(sums, x *float32, steps *int32, n int, "+factor+" float32)",
 		described("%s%s goes through n of type chainStep, each 16 rows of sums and 16 %s.", name, v.name, doc))
@@ -411,14 +411,15 @@ func (v isa) chainSteps(name, doc, factor string, add func(h, row VecVirtual, ac
 	RET()
 }
 
-// Fields of chainStep.
+// Offsets of the fields of chainStep.
 const (
 	chainDst, chainSrc, chainRow, chainSign = 0, 4, 8, 12
 	chainLoad, chainStore                   = 16, 20
 	chainSize                               = 24
 )
 
-// blockAt is where a block of rows begins whose number is a field of a step.
+// blockAt returns the address of the block of rows whose number is in a field of a
+// step.
 func (v isa) blockAt(x, step Register, field int) Register {
 	at := GP64()
 	MOVLQSX(Mem{Base: step, Disp: field}, at)
@@ -427,8 +428,8 @@ func (v isa) blockAt(x, step Register, field int) Register {
 	return at
 }
 
-// blockOf moves n rows from one on, of the block that a field names, unless
-// another field is zero.
+// blockOf moves n rows, beginning at from, of the block whose number is in a field of a
+// step, unless another field is zero.
 func (v isa) blockOf(x, step Register, field, unless int, label string, move func(row Mem, i int), from, n int) {
 	CMPL(Mem{Base: step, Disp: unless}, U8(0))
 	JE(LabelRef(label))

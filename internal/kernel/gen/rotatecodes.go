@@ -24,12 +24,12 @@ import (
 // scale's eighth bit, 2^15 at most. So 256 of them are 2^23 at most, in any order,
 // which is why every sum of a chain is exact.
 
-// codeRotor is what a rotation of codes works with.
+// codeRotor holds the constants of a rotation of codes.
 type codeRotor struct {
 	*intRotor
 	flip, offset, first VecVirtual
-	even, odd           [2]VecVirtual // what codes of even and of odd places are multiplied by
-	factors             [2]VecVirtual // what whole numbers are multiplied by
+	even, odd           [2]VecVirtual // factors of codes at even and at odd places
+	factors             [2]VecVirtual // factors of integers
 	zero                VecVirtual
 	exponent, places    VecVirtual // for rounding to bfloat16
 }
@@ -65,7 +65,7 @@ func (v isa) rotateCodes(name string, begin func(r *codeRotor, code VecVirtual, 
 	RET()
 }
 
-// numbers returns those of a group, in the order of intRotor.numbers.
+// numbers returns the integers of a group, in the order of intRotor.numbers.
 func (r *codeRotor) numbers(src Register, begin func(r *codeRotor, code VecVirtual, factors [2]VecVirtual)) (y []VecVirtual) {
 	for z := range 8 {
 		even, odd := r.vec(), r.vec()
@@ -85,14 +85,14 @@ func (r *codeRotor) numbers(src Register, begin func(r *codeRotor, code VecVirtu
 	return y
 }
 
-// withErrors is c·2^16 + e, from the product less c·(S - 2^16).
+// withErrors computes c·2^16 + e as the product minus c·(S - 2^16).
 func withErrors(r *codeRotor, code VecVirtual, factors [2]VecVirtual) {
 	product := r.vec()
 	VMULPS(factors[0], code, product)
 	VFNMADD213PS(product, factors[1], code)
 }
 
-// joined is A·S + E.
+// joined computes A·S + E.
 func joined(r *codeRotor, row VecVirtual) {
 	e, t := r.vec(), r.vec()
 	VPSLLD(U8(16), row, e)
@@ -104,19 +104,20 @@ func joined(r *codeRotor, row VecVirtual) {
 	VFMADD213PS(e, r.factors[0], row)
 }
 
-// roundedProducts are products of bfloat16.
+// roundedProducts computes the products, rounded to bfloat16.
 func roundedProducts(r *codeRotor, code VecVirtual, factors [2]VecVirtual) {
 	VMULPS(factors[0], code, code)
 	r.roundBF16(code)
 }
 
-// wholeSums are the sums of such products.
+// wholeSums turns the sums of such products into values.
 func wholeSums(r *codeRotor, row VecVirtual) {
 	VCVTDQ2PS(row, row)
 	VFMADD213PS(r.zero, r.factors[0], row)
 }
 
-// roundBF16 adds a number so great that 8 bits of x are left, and takes it away.
+// roundBF16 adds a number so great that only 8 bits of x are left, and subtracts it
+// again.
 func (r *codeRotor) roundBF16(x VecVirtual) {
 	power := r.vec()
 	r.and(r.exponent, x, power)

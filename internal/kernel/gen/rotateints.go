@@ -26,9 +26,9 @@ var ints = arithmetic{
 	"Ints", "int32", func(o ...Op) { VPADDD(o...) }, func(o ...Op) { VPSUBD(o[1], o[2], o[2]) }, nil,
 }
 
-// rotateInts rotates groups whose values are multiples of that unit, and tells
-// which. With chain, it tells those in which every sum of the chain is exact in
-// single precision as well.
+// rotateInts rotates groups whose values are multiples of the unit, and reports which
+// groups these are. With chain, it reports only those in which every sum of the chain
+// is exact in single precision as well.
 func (v isa) rotateInts(name string, chain bool) {
 	v.function(name, "func(dst *float32, src *byte, groups int, fits *bool, shift uint32)",
 		described("%s%s multiplies groups of 256 by the matrix of ±1, and by 2^22 times the power of two whose exponent is shift,"+
@@ -38,7 +38,7 @@ func (v isa) rotateInts(name string, chain bool) {
 	r.each(dst, chain, r.words(src))
 }
 
-// rotateLevels rotates groups of levels that codes choose.
+// rotateLevels rotates groups of levels that codes select.
 func (v isa) rotateLevels() {
 	v.function("rotateLevels", "func(dst *float32, codes *byte, levels *float32, groups int, fits *bool, shift uint32)",
 		described("rotateLevels%s is rotateChainInts for the levels of codes, 16 of bfloat16 for each 64 of them.", v.name))
@@ -63,15 +63,15 @@ func (v isa) rotateLevels() {
 	})
 }
 
-// intSource is where a group's values come from.
+// intSource provides the values of a group.
 type intSource struct {
-	vectors int // that have all of them in words that are not zero
+	vectors int // number of vectors that hold all values in their nonzero words
 	at      func(i int) Mem
-	values  func(z int) (even, odd VecVirtual) // of the 32 from 32·z on
+	values  func(z int) (even, odd VecVirtual) // the 32 values from 32·z on
 	next    func()
 }
 
-// words are values of bfloat16.
+// words returns the source of bfloat16 values in memory.
 func (r *intRotor) words(src Register) intSource {
 	high := r.constant(0xFFFF0000)
 	at := func(z int) Mem { return Mem{Base: src, Disp: 64 * z} }
@@ -88,7 +88,7 @@ func (r *intRotor) words(src Register) intSource {
 	}
 }
 
-// each goes through groups.
+// each goes through the groups.
 func (r *intRotor) each(dst Register, chain bool, src intSource) {
 	groups, fits := param("groups"), param("fits")
 	r.shift, r.all = r.constantParam("shift"), r.constant(1<<32-1)
@@ -118,9 +118,9 @@ func (r *intRotor) each(dst Register, chain bool, src intSource) {
 	RET()
 }
 
-// rotateSplitInts rotates groups that rotateInts does not hold: whole units of them,
-// and what is left in units of 2^-22. Each sum is that of both in double precision,
-// of which they fill 53 bits.
+// rotateSplitInts rotates groups that rotateInts does not take. It splits values into
+// whole units and a rest in units of 2^-22, and adds the two sums in double precision,
+// where they fill 53 bits.
 func (v isa) rotateSplitInts() {
 	v.function("rotateSplitInts", "func(dst *float32, src *byte, groups int, fits *bool, shift uint32)",
 		described("rotateSplitInts%s is rotateInts for values that span 22 bits more.", v.name))
@@ -150,7 +150,7 @@ func (v isa) rotateSplitInts() {
 	RET()
 }
 
-// rest is what whole units leave of a number of them.
+// rest replaces units by what is left of them without the whole ones.
 func (r *intRotor) rest(row, places VecVirtual) {
 	whole := r.vec()
 	VRNDSCALEPS(U8(0), row, whole)
@@ -159,7 +159,7 @@ func (r *intRotor) rest(row, places VecVirtual) {
 	VCVTPS2DQ(row, row)
 }
 
-// addRest adds a row of sums of rests, in units of 2^-22, to one of sums of units.
+// addRest adds a row of sums of rests, in units of 2^-22, to a row of sums of units.
 func (r *intRotor) addRest(row VecVirtual, at Mem, factor, back, zero VecVirtual) {
 	for range 2 {
 		sum, rest, f := r.vec(), r.vec(), r.vec()
@@ -176,7 +176,7 @@ func (r *intRotor) addRest(row VecVirtual, at Mem, factor, back, zero VecVirtual
 	}
 }
 
-// intRotor is what a rotation in whole numbers works with.
+// intRotor holds the constants of a rotation in integers.
 type intRotor struct {
 	isa
 	shift, all                VecVirtual
@@ -195,7 +195,7 @@ func (v isa) newIntRotor() *intRotor {
 	return r
 }
 
-// signsOf has the sign bit set in some lanes.
+// signsOf returns a vector with the sign bit set in the lanes for which minus is true.
 func (v isa) signsOf(minus func(lane int) bool) VecVirtual {
 	mask := 0
 	for lane := range v.lanes() {
@@ -256,8 +256,8 @@ func (r *intRotor) unit(src intSource, span uint8) (inverse, factor VecVirtual, 
 	return inverse, factor, d
 }
 
-// folded has in every lane of its first quarter what all lanes of a come to, and
-// in every one of the third what those of b do.
+// folded returns the join of all lanes of a in every lane of its first quarter, and
+// that of b in every lane of the third.
 func (r *intRotor) folded(a, b VecVirtual, join func(a, b, to Op)) VecVirtual {
 	low, high := r.vec(), r.vec()
 	VSHUFI32X4(U8(0x44), b, a, low)
@@ -272,8 +272,8 @@ func (r *intRotor) folded(a, b VecVirtual, join func(a, b, to Op)) VecVirtual {
 	return low
 }
 
-// numbers returns a group in units, times D. Vector 2i+k has bits 5 to 7 of places
-// in i, and bit 0 in k.
+// numbers returns a group in units, times D. In vector 2i+k, bits 5 to 7 of the places
+// are i, and bit 0 is k.
 func (r *intRotor) numbers(src intSource, inverse VecVirtual, convert func(row VecVirtual)) (y []VecVirtual) {
 	signs := []VecVirtual{r.vec(), r.vec()}
 	r.xor(r.even, inverse, signs[0])
@@ -289,8 +289,8 @@ func (r *intRotor) numbers(src intSource, inverse VecVirtual, convert func(row V
 	return y
 }
 
-// butterflies does the stages of bits 0 to 3 by the last bit of vectors' numbers.
-// That and a bit of the lanes change places in between.
+// butterflies does the stages of bits 0 to 3. Each uses the last bit of the vectors'
+// numbers, which changes places with a bit of the lanes in between.
 func (r *intRotor) butterflies(y []VecVirtual, b *chainBound) {
 	r.stage(y)                  // vectors 0, lanes 1 2 3 4
 	r.exchange(y, r.firstLanes) // vectors 1, lanes 0 2 3 4
@@ -324,8 +324,7 @@ func (r *intRotor) exchange(y []VecVirtual, pair func(v isa, a, b VecVirtual) (l
 	}
 }
 
-// firstLanes takes the first bit of lanes out, and that of the vectors in in its
-// place.
+// firstLanes exchanges the first bit of the lanes with that of the vectors.
 func (r *intRotor) firstLanes(v isa, a, b VecVirtual) (low, high VecVirtual) {
 	low, high = v.vec(), b
 	VMOVDQA32(a, low)
@@ -334,7 +333,7 @@ func (r *intRotor) firstLanes(v isa, a, b VecVirtual) (low, high VecVirtual) {
 	return low, high
 }
 
-// unpacked takes the second bit out, and moves the first there.
+// unpacked takes out the second bit, and moves the first to its place.
 func unpacked(v isa, a, b VecVirtual) (low, high VecVirtual) {
 	low, high = v.vec(), v.vec()
 	VPUNPCKLDQ(b, a, low)
@@ -342,7 +341,7 @@ func unpacked(v isa, a, b VecVirtual) (low, high VecVirtual) {
 	return low, high
 }
 
-// quarters takes the third bit out, and moves the fourth there.
+// quarters takes out the third bit, and moves the fourth to its place.
 func quarters(v isa, a, b VecVirtual) (low, high VecVirtual) {
 	low, high = v.vec(), v.vec()
 	VSHUFI32X4(U8(0x88), b, a, low)
@@ -373,7 +372,7 @@ type chainBound struct {
 	most VecVirtual // Σ over blocks |butterfly q| of every q
 }
 
-// bound takes the values themselves.
+// bound begins a chainBound with the values themselves.
 func (r *intRotor) bound(y []VecVirtual) *chainBound {
 	b := &chainBound{intRotor: r, bits: GP64()}
 	all := r.vec()
@@ -398,7 +397,7 @@ func (r *intRotor) bound(y []VecVirtual) *chainBound {
 	return b
 }
 
-// magnitudes adds up those of blocks, which lanes are named by.
+// magnitudes adds up the magnitudes of each block; lanes are the blocks.
 func (r *intRotor) magnitudes(y []VecVirtual) VecVirtual {
 	if len(y) == 2 {
 		return r.magnitude(y[0], y[1])
@@ -410,7 +409,7 @@ func (r *intRotor) magnitudes(y []VecVirtual) VecVirtual {
 	return low
 }
 
-// magnitude is |a| + |b|.
+// magnitude returns |a| + |b|.
 func (r *intRotor) magnitude(a, b VecVirtual) VecVirtual {
 	sum, t := r.vec(), r.vec()
 	VPABSD(a, sum)
@@ -419,7 +418,7 @@ func (r *intRotor) magnitude(a, b VecVirtual) VecVirtual {
 	return sum
 }
 
-// blocks takes what the butterflies of all blocks of 16 come to.
+// blocks takes the results of the butterflies of all blocks of 16.
 func (b *chainBound) blocks(y []VecVirtual) {
 	var sums [2]VecVirtual
 	for k := range sums {
@@ -435,8 +434,8 @@ func (b *chainBound) blocks(y []VecVirtual) {
 	b.most = low
 }
 
-// holds clears ok where the bound is above 2^24 of the greatest unit that there
-// is: the last bit that is set in any value, or any unit where all are zero.
+// holds clears ok if the bound exceeds 2^24 of the greatest possible unit: the lowest
+// bit that is set in any value, or anything if all are zero.
 func (b *chainBound) holds(ok GPVirtual) {
 	both := b.folded(b.most, b.part, func(x, y, to Op) { VPMAXUD(x, y, to) })
 	most, part, part32 := GP32(), b.vec(), GP32()

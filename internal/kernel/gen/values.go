@@ -6,7 +6,7 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// constantParam fills a vector with a parameter of 32 bits.
+// constantParam fills a vector with a 32-bit parameter.
 func (v isa) constantParam(name string) VecVirtual {
 	address, err := Param(name).Resolve()
 	if err != nil {
@@ -15,13 +15,13 @@ func (v isa) constantParam(name string) VecVirtual {
 	return v.broadcast(address.Addr)
 }
 
-// pointer goes through values of a size.
+// pointer is a register that goes through values of one size.
 type pointer struct {
 	at   Register
 	size int
 }
 
-// each runs body for the vectors of 16 values, again and again.
+// each loops over the values, and runs body for each vector of 16 of them.
 func (v isa) each(n Register, body func(i int), pointers ...pointer) {
 	loop("turn", n, func() {
 		for i := 0; i < step; i += v.width() / 4 {
@@ -64,7 +64,7 @@ func (v isa) scale(multiply bool) {
 	RET()
 }
 
-// storeWords writes the low 16 bits of vectors of 32 bits, one after another.
+// storeWords writes the low 16 bits of each 32-bit lane, one after another.
 func (v isa) storeWords(x VecVirtual, to Mem, low VecVirtual) {
 	if v.wide {
 		VPMOVDW(x, to)
@@ -77,7 +77,7 @@ func (v isa) storeWords(x VecVirtual, to Mem, low VecVirtual) {
 	VMOVDQU(high, to)
 }
 
-// choose sets x to other where the mask of a comparison is set.
+// choose sets x to other in the lanes for which a comparison holds.
 func (v isa) choose(compare func(mask Op), other Op, x VecVirtual) {
 	if v.wide {
 		k := K()
@@ -118,7 +118,7 @@ func (v isa) roundInts() {
 	RET()
 }
 
-// castSmall rounds any values to a small float, step for step as the portable
+// castSmall rounds any values to a small float, step by step like the portable
 // function.
 func (v isa) castSmall() {
 	v.function("encodeSmall", "func(codes *uint16, x *float32, steps int, c *uint32)",

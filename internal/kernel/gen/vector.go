@@ -9,21 +9,21 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// isa is an instruction set. Kernels work on steps of 16 values: one vector of
-// AVX-512, two of AVX2.
+// isa is an instruction set. Kernels work on steps of 16 values: one vector of AVX-512,
+// two of AVX2.
 type isa struct {
 	name string
 	wide bool
 
-	made    *[]string // functions so far
-	short   bool      // vectors of 128 bits
-	half256 bool      // vectors of 256 bits in AVX-512
+	made    *[]string // names of the functions written so far
+	short   bool      // use vectors of 128 bits
+	half256 bool      // use vectors of 256 bits in AVX-512
 }
 
 // step is how many values a turn of a kernel's loop takes.
 const step = 16
 
-// form is how values lie in memory.
+// form is how values are stored in memory.
 type form struct {
 	name string
 	size int // bytes of a value
@@ -44,7 +44,7 @@ func (v isa) vec() VecVirtual {
 	return YMM()
 }
 
-// fit is what of a wider register fits v.
+// fit returns the part of a wider register that is as wide as v's vectors.
 func (v isa) fit(o Op) Op {
 	if r, wider := o.(VecVirtual); wider && v.short {
 		return r.AsX()
@@ -52,7 +52,7 @@ func (v isa) fit(o Op) Op {
 	return o
 }
 
-// width is the bytes of a vector.
+// width returns the bytes of a vector.
 func (v isa) width() int {
 	switch {
 	case v.short:
@@ -63,7 +63,7 @@ func (v isa) width() int {
 	return 32
 }
 
-// half is a register of half the width.
+// half returns a register of half the width.
 func (v isa) half(r VecVirtual) Register {
 	if v.wide {
 		return r.AsY()
@@ -71,7 +71,7 @@ func (v isa) half(r VecVirtual) Register {
 	return r.AsX()
 }
 
-// function begins one, named after the set.
+// function begins a function, whose name gets that of the set.
 func (v isa) function(name, signature string, doc ...string) {
 	v.begin(name, NOSPLIT, signature, doc)
 }
@@ -108,7 +108,7 @@ func (v isa) constant16(bits uint16) VecVirtual {
 	return r
 }
 
-// load widens values at m to single precision.
+// load loads the values at m, widened to single precision.
 func (v isa) load(raw form, m Mem) VecVirtual {
 	r := v.vec()
 	if raw == f32 {
@@ -132,8 +132,8 @@ func (v isa) logic(wide func(...Op), narrow func(a, b, to Op), a, b, to Op) {
 	}
 }
 
-// storeBytes writes the low bytes of 16 whole numbers from 0 to 255, or, in
-// AVX-512, of any.
+// storeBytes writes the low bytes of 16 integers, which must be 0 to 255 except in
+// AVX-512.
 func (v isa) storeBytes(codes []VecVirtual, to Mem) {
 	if v.wide {
 		VPMOVDB(codes[0], to)
@@ -147,7 +147,7 @@ func (v isa) storeBytes(codes []VecVirtual, to Mem) {
 	VMOVDQU(high, to)
 }
 
-// loop runs body while n, of which each turn takes one, is above zero.
+// loop runs body while n, from which each turn subtracts one, is above zero.
 func loop(name string, n Register, body func()) {
 	TESTQ(n, n)
 	JZ(LabelRef(name + "Done"))
@@ -160,10 +160,10 @@ func loop(name string, n Register, body func()) {
 
 func param(name string) Register { return Load(Param(name), GP64()) }
 
-// base is where a parameter points to.
+// base returns the memory to which a parameter points.
 func base(name string) Mem { return Mem{Base: param(name)} }
 
-// copied is a register with the same content.
+// copied returns a register with the same content.
 func copied(r Register) Register {
 	c := GP64()
 	MOVQ(r, c)

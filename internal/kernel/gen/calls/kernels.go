@@ -1,36 +1,36 @@
-// Package calls writes the Go that stands between a set of kernels and its
-// assembly: a function for each kernel that gives whole turns to the assembly and
-// the rest to the portable function, and the set's table.
+// Package calls writes the Go code between a set of kernels and its assembly: the set's
+// table, and for each kernel a function that gives whole turns to the assembly and the
+// rest to the portable function.
 package calls
 
-// A kernel is a field of the set and how assembly fills it. With slices, the
+// A kernel is a field of the set and says how assembly fills it. If slices is set, the
 // assembly's function and the portable one have the field's name, and the call is
-// written out; any other kernel names the function of the package that makes it.
+// written out. Otherwise by names the function of package kernel that makes the field.
 type kernel struct {
 	field string
 
 	// slices are those that assembly goes through, by name and type. The last one
-	// without a number behind it is counted; of others "*2" are two elements for each
-	// of those, and "/2" one for two.
+	// without a number after it is counted; "*2" after another one means two elements
+	// for each counted one, and "/2" one for every two.
 	slices string
-	more   string // parameters behind slices
-	args   string // what assembly takes behind the slices and the turns, if not the names of more
-	result string // bool: whether all turns and the rest say so
-	before string // a statement that args need
-	only   string // when assembly can be called
-	turn   int    // of counted elements: 0 for 16, or lanes
+	more   string // parameters after the slices
+	args   string // what assembly takes after the slices and the turns, if not the names of more
+	result string // "bool" if it is true when all turns and the rest return true
+	before string // a statement on which args depend
+	only   string // condition for calling assembly
+	turn   int    // counted elements per turn: 0 means 16, or lanes
 
-	// by makes the field. Assembly's functions stand in it in braces; of several with
-	// a bar between them the first that there is counts, and nil is none. Without one
-	// of them, the field stays what it is.
+	// by makes the field. Functions of the assembly stand in braces. Of several
+	// separated by bars, the first that exists counts; nil is none. If one of them is
+	// missing, the field stays what it is.
 	by string
 }
 
-// lanes is a turn of half as many as a vector has lanes of 32 bits.
+// lanes means that a turn is half as many elements as a vector has 32-bit lanes.
 const lanes = -1
 
-// kernels are all but the rotations and codebooks, which sets_*.go put together. A
-// row with an @ stands for one of each form of raw values.
+// kernels are all kernels but the rotations and codebooks, which sets_*.go put
+// together. A row with an @ means one kernel for each form of raw values.
 var kernels = []kernel{
 	{field: "widenBF16", slices: "dst []float32, src []byte*2"},
 	{field: "widenF16", slices: "dst []float32, src []byte*2"},

@@ -8,25 +8,25 @@ import (
 // step is how many values a turn of a kernel's loop takes.
 const step = 16
 
-// assembly is a file in the making. Vector and general registers are given out
-// in turn; a function has all of them.
+// assembly is a file that is being written. Vector and general registers are handed out
+// in order; each function has all of them.
 type assembly struct {
 	text, stubs  strings.Builder
-	made         []string // functions so far
+	made         []string // names of the functions written so far
 	params       map[string]param
 	vectors, all int
 }
 
-// A param is where a function finds an argument.
+// A param is the place of an argument.
 type param struct {
 	offset, size int
 }
 
-// form is how values lie in memory.
+// form is how values are stored in memory.
 type form struct {
 	name  string
 	size  int    // bytes of a value
-	lanes string // of a vector
+	lanes string // lanes of a vector, in the assembler's notation
 }
 
 var (
@@ -43,7 +43,7 @@ func (v vec) h() string              { return v.as("H8") }
 func (v vec) s() string              { return v.as("S4") }
 func (v vec) d() string              { return v.as("D2") }
 
-// list is registers that follow one another, in lanes of that kind.
+// list returns an assembler list of consecutive registers, with lanes of that kind.
 func list(v []vec, lanes string) string {
 	var names []string
 	for _, r := range v {
@@ -60,7 +60,7 @@ func (a *assembly) vec() vec {
 	return vec(a.vectors - 1)
 }
 
-// vecs returns n registers that follow one another.
+// vecs returns n consecutive registers.
 func (a *assembly) vecs(n int) []vec {
 	r := make([]vec, n)
 	for i := range r {
@@ -69,8 +69,8 @@ func (a *assembly) vecs(n int) []vec {
 	return r
 }
 
-// reg returns a general register; those from R16 on are the system's and Go's,
-// R15 is for a moment.
+// reg returns a general register. Those from R16 on belong to the system and to Go; R15
+// is for short-lived values.
 func (a *assembly) reg() string {
 	if a.all == 15 {
 		panic("no register is left")
@@ -84,8 +84,8 @@ func (a *assembly) op(name string, operands ...string) {
 	a.text.WriteString(strings.TrimRight("\t"+name+" "+strings.Join(operands, ", "), " ") + "\n")
 }
 
-// word writes an instruction that Go's assembler does not know, by its code.
-// Operands stand in Go's order, the result last.
+// word writes an instruction that Go's assembler does not know, by its code. Operands
+// are in Go's order, the result last.
 func (a *assembly) word(name string, code uint32, operands ...string) {
 	for i, o := range operands {
 		var register uint32
@@ -97,7 +97,8 @@ func (a *assembly) word(name string, code uint32, operands ...string) {
 	fmt.Fprintf(&a.text, "\tWORD $%#08x // %s %s\n", code, name, strings.Join(operands, ", "))
 }
 
-// shift shifts lanes to the left, by a negative number to the right.
+// shift shifts lanes to the left by the numbers in by, or to the right if these are
+// negative.
 func (a *assembly) shift(lanes string, by, x, to vec) {
 	code := map[string]uint32{"H8": 0x6E604400, "S4": 0x6EA04400, "D2": 0x6EE04400}[lanes]
 	a.word("USHL", code, by.as(lanes), x.as(lanes), to.as(lanes))
@@ -109,8 +110,8 @@ func (a *assembly) less(x, y, to vec) { a.word("FCMGT", 0x6EA0E400, x.s(), y.s()
 // quotient divides x by y.
 func (a *assembly) quotient(x, y, to vec) { a.word("FDIV", 0x6E20FC00, y.s(), x.s(), to.s()) }
 
-// function writes one with parameters like "dst, codes *byte, n int", and a
-// result ret of a type, or several like "(a, b uint32)", or none.
+// function writes a function with parameters like "dst, codes *byte, n int". result is
+// the type of a result called ret, a list like "(a, b uint32)", or empty.
 func (a *assembly) function(name, params, result, doc string, body func()) {
 	a.vectors, a.all, a.params = 0, 0, map[string]param{}
 	a.made = append(a.made, name)
@@ -128,8 +129,8 @@ func (a *assembly) function(name, params, result, doc string, body func()) {
 	a.op("RET")
 }
 
-// place finds the places of arguments or results from an offset on, and returns
-// where they end.
+// place assigns places to arguments or results from offset end on, and returns where
+// they end.
 func (a *assembly) place(params string, end int) int {
 	var wait []string
 	for _, p := range strings.Split(params, ", ") {
@@ -151,7 +152,7 @@ func (a *assembly) place(params string, end int) int {
 	return end
 }
 
-// at is the place of an argument or a result.
+// at returns the place of an argument or a result.
 func (a *assembly) at(name string) string {
 	p, known := a.params[name]
 	if !known {
@@ -171,7 +172,7 @@ func (a *assembly) param(name string) string {
 	return r
 }
 
-// row loads the vector of 16 bytes that is so far behind a pointer.
+// row loads the vector of 16 bytes at an offset from a pointer.
 func (a *assembly) row(from string, offset int) vec {
 	v := a.vec()
 	a.op("ADD", fmt.Sprintf("$%d", offset), from, "R15")
@@ -179,7 +180,7 @@ func (a *assembly) row(from string, offset int) vec {
 	return v
 }
 
-// repeated fills lanes with the number that is so far behind a pointer.
+// repeated fills lanes with the number at an offset from a pointer.
 func (a *assembly) repeated(from string, offset int, lanes string) vec {
 	v := a.vec()
 	a.op("ADD", fmt.Sprintf("$%d", offset), from, "R15")
@@ -187,10 +188,10 @@ func (a *assembly) repeated(from string, offset int, lanes string) vec {
 	return v
 }
 
-// negative is repeated with the opposite of the number.
+// negative is repeated with the negated number.
 func (a *assembly) negative(from string, offset int, lanes string) vec {
 	v := a.repeated(from, offset, lanes)
-	a.op("VEOR", "V31.B16", "V31.B16", "V31.B16") // not given out yet
+	a.op("VEOR", "V31.B16", "V31.B16", "V31.B16") // not handed out yet
 	a.op("VSUB", v.as(lanes), "V31."+lanes, v.as(lanes))
 	return v
 }
@@ -199,7 +200,7 @@ func (a *assembly) negative(from string, offset int, lanes string) vec {
 func (a *assembly) everywhere(name string) vec {
 	v, r := a.vec(), a.param(name)
 	a.op("VDUP", r, v.as(map[int]string{4: "S4", 8: "D2"}[a.params[name].size]))
-	a.all-- // the register is free again
+	a.all-- // the register can be handed out again
 	return v
 }
 
@@ -211,7 +212,7 @@ func (a *assembly) constant(bits uint64, lanes string) vec {
 	return v
 }
 
-// loop runs body n times, which may be 0. n is used up.
+// loop runs body n times, which may be 0. It overwrites n.
 func (a *assembly) loop(name, n string, body func()) {
 	a.op("CBZ", n, name+"Done")
 	before := a.text.String()
@@ -228,15 +229,14 @@ func (a *assembly) loop(name, n string, body func()) {
 	fmt.Fprintf(&a.text, "\n%s\n%sDone:\n", turn, name)
 }
 
-// copied is a register with the same content.
+// copied returns a register with the same content.
 func (a *assembly) copied(r string) string {
 	c := a.reg()
 	a.op("MOVD", r, c)
 	return c
 }
 
-// load reads values one after another into vectors that follow one another, and
-// moves the pointer on.
+// load reads consecutive values into consecutive vectors, and moves the pointer on.
 func (a *assembly) load(v []vec, lanes, from string) {
 	a.op("VLD1.P", fmt.Sprintf("%d(%s)", 16*len(v), from), list(v, lanes))
 }

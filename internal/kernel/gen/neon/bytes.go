@@ -1,8 +1,8 @@
 package main
 
-// decodeBytes writes a function that gives groups of codes of a byte their
-// values, by the code that constants and value write, and scales them. The
-// product alone is the fused one with a negative zero.
+// decodeBytes writes a function that decodes groups of one-byte codes and scales the
+// values. constants and value write the code that turns a code into its value. A plain
+// product is computed as the fused one with a zero point of -0.
 func (a *assembly) decodeBytes(name string, constants func(c string), value func(x vec)) {
 	doc := "decodes groups of that many times 16 codes; a group's zero point lies next bytes behind the last one's."
 	params := "dst *float32, codes *byte, scales, zeros *float32, groups, steps, next int, c *uint32"
@@ -50,9 +50,9 @@ func (a *assembly) decodePacked() {
 	a.fromWords("decodePacked", "c *uint32", func() { value = a.floats(a.param("c")) }, func(x vec) { value(x) })
 }
 
-// floats moves a code's magnitude to the place of a float's and adds the
-// difference of the biases. One without exponent gets the least exponent, and
-// the least normal taken off.
+// floats shifts a code's magnitude to the bits of a single and adds the difference of
+// the biases. A magnitude with exponent 0 gets the least exponent, and the least normal
+// number is subtracted from it.
 func (a *assembly) floats(c string) func(x vec) {
 	cut, sign, magnitude, bit := a.row(c, 0), a.row(c, 32), a.row(c, 64), a.row(c, 96)
 	rebias, least, fraction, numbers := a.row(c, 128), a.row(c, 160), a.row(c, 192), a.row(c, 224)
@@ -111,7 +111,7 @@ func (a *assembly) roundF16() {
 	})
 }
 
-// lookUp takes the levels apart by bytes, looks these up, and stores them
+// lookUp splits the levels into bytes, looks these up separately, and stores them
 // together.
 func (a *assembly) lookUp() {
 	doc := "does that many times 16 codes of 16 levels."

@@ -1,12 +1,12 @@
 package main
 
-// bookLevels are the levels of a codebook, of which some may have no values.
+// bookLevels is the number of levels of a codebook, some of which may have no values.
 const bookLevels = 16
 
-// bookSums adds each value of a row to the sum of its level, in its lane, and
-// counts those above each middle. What is above a middle is above those before
-// it. Zero is added to sums of other levels, which begin with a positive one
-// and so stay as they are.
+// bookSums adds each value of a row to the sum of its level, in its lane, and counts
+// the values above each middle. What is above a middle is above all middles before it.
+// Zero is added to the sums of all other levels, which does not change them, because
+// they begin with a positive zero.
 func (a *assembly) bookSums() {
 	doc := "adds up rows of 4 lanes by 16 levels, and counts the values above 15 middles."
 	a.function("bookSums", "sums *float32, counts *uint32, x, middles *float32, rows int", "", doc, func() {

@@ -1,6 +1,7 @@
 package main
 
-// wide reads 16 values in single precision; zero is a vector of zeros.
+// wide reads 16 values and widens them to single precision; zero must be a vector of
+// zeros.
 func (a *assembly) wide(raw form, from string, x, narrow []vec, zero vec) {
 	if raw == f32 {
 		a.load(x, "S4", from)
@@ -25,7 +26,8 @@ func (a *assembly) widenBF16() {
 	})
 }
 
-// narrowBF16 adds half a place less one, and one where the place is odd.
+// narrowBF16 adds half of the last place less one bit, and one bit more if the last
+// place is odd.
 func (a *assembly) narrowBF16() {
 	a.function("narrowBF16", "dst *byte, src *float32, steps int", "", "rounds that many times 16 values.", func() {
 		dst, src, n := a.param("dst"), a.param("src"), a.param("steps")
@@ -55,19 +57,19 @@ func each(x []vec, body func(i int, x vec)) {
 	}
 }
 
-// notAbove sets the bits of lanes where y is at most the bound, without sign.
+// notAbove sets the bits of lanes where the unsigned y is at most bound.
 func (a *assembly) notAbove(y, bound, to vec) {
 	a.op("VUMAX", bound.s(), y.s(), to.s())
 	a.op("VCMEQ", bound.s(), to.s(), to.s())
 }
 
-// unless sets x to other where y is above the bound.
+// unless sets x to other in lanes where y is above bound.
 func (a *assembly) unless(y, bound, other, x, t vec) {
 	a.notAbove(y, bound, t)
 	a.op("VBIF", t.b(), other.b(), x.b())
 }
 
-// widenF16 and narrowF16 convert as the processor does, NaN included.
+// widenF16 and narrowF16 use the processor's own conversion, for NaN as well.
 func (a *assembly) widenF16() {
 	a.function("widenF16", "dst *float32, src *byte, steps int", "", "widens that many times 16 values.", func() {
 		dst, src, n := a.param("dst"), a.param("src"), a.param("steps")

@@ -1,6 +1,7 @@
 package main
 
-// scaler is what groups are scaled by: turned makes it scale by the opposite.
+// scaler scales groups by their steps; with turned, it makes the opposite of the scaled
+// values.
 type scaler struct {
 	*assembly
 	multiply, turned           bool
@@ -9,7 +10,7 @@ type scaler struct {
 	free                       []vec // two registers
 }
 
-// newScaler takes the registers of one.
+// newScaler returns a scaler with its registers.
 func (a *assembly) newScaler(multiply, turned bool) *scaler {
 	s := &scaler{assembly: a, multiply: multiply, turned: turned, scale: a.vec()}
 	if !multiply {
@@ -37,8 +38,8 @@ func (s *scaler) next(zeros, scales, inverses string) {
 	}
 }
 
-// subtract takes the zero point off all of x: with a factor of 1, a fused
-// multiplication and subtraction is a subtraction.
+// subtract subtracts the zero point from all of x: a fused multiplication and
+// subtraction with a factor of 1 is a subtraction.
 func (s *scaler) subtract(x []vec) {
 	for _, x := range x {
 		if !s.multiply {
@@ -47,9 +48,9 @@ func (s *scaler) subtract(x []vec) {
 	}
 }
 
-// apply scales x to q. Dividing: with the inverse y, q = x·y is close to the
-// quotient, r = x - q·s is exact, and q + r·y, rounded once, is the quotient
-// rounded. x is used up. A zero may have the wrong sign.
+// apply sets q to x, scaled, and overwrites x. To divide, it multiplies by the inverse
+// y: q = x·y is close to the quotient, r = x - q·s is exact, and q + r·y, rounded once,
+// is the quotient correctly rounded. A zero may have the wrong sign.
 func (s *scaler) apply(x, q []vec) {
 	by, rest := s.inverse, "VFMLS"
 	if s.turned {
@@ -67,9 +68,9 @@ func (s *scaler) apply(x, q []vec) {
 	each(q, func(i int, q vec) { s.op("VFMLA", by.s(), x[i].s(), q.s()) })
 }
 
-// encode writes a function that scales groups and makes one byte of each
-// value: with x loaded, code leaves the bytes in the first of q. constants
-// loads what it uses from where c points to.
+// encode writes a function that scales groups and makes a code of one byte of each
+// value: code takes loaded x and leaves the bytes in the first of q. constants loads
+// what code needs from the address in c.
 func (a *assembly) encode(name string, raw form, multiply, turned bool, constants func(c string), code func(s *scaler, x, q []vec)) {
 	full := "divide" + name + raw.name
 	if multiply {
@@ -95,8 +96,8 @@ func (a *assembly) encode(name string, raw form, multiply, turned bool, constant
 	})
 }
 
-// halves puts halves of the lanes of x, the low ones with VUZP1 and the high
-// ones with VUZP2, into the first registers of x. lanes are those it fills.
+// halves moves the low halves of the lanes of x (with VUZP1) or the high ones (VUZP2)
+// into the first registers of x. lanes are the lanes that they fill.
 func (a *assembly) halves(name, lanes string, x []vec) []vec {
 	for i := range len(x) / 2 {
 		a.op(name, x[2*i+1].as(lanes), x[2*i].as(lanes), x[i].as(lanes))
@@ -104,9 +105,9 @@ func (a *assembly) halves(name, lanes string, x []vec) []vec {
 	return x[:len(x)/2]
 }
 
-// encodeInts adds to -(1.5·2^23) the opposite of what was scaled: its last
-// place is worth 1, so that it rounds; its bits then, without sign, are in the
-// order of what was scaled, and the low ones are a whole number.
+// encodeInts adds the opposite of the scaled value to -(1.5·2^23), whose last place is
+// worth 1, so that the addition rounds. As unsigned integers, the bits of the results
+// are in the order of the scaled values, and the low bits are the integer.
 func (a *assembly) encodeInts(raw form, multiply bool) {
 	var lo, hi, magic, offset vec
 	constants := func(c string) {
@@ -130,7 +131,8 @@ func (a *assembly) encodeInts(raw form, multiply bool) {
 	})
 }
 
-// lowest and highest gather those bytes of x in its first register.
+// lowest and highest gather the lowest or the highest byte of each lane of x in its
+// first register.
 func (a *assembly) lowest(x []vec) vec {
 	return a.halves("VUZP1", "B16", a.halves("VUZP1", "H8", x))[0]
 }

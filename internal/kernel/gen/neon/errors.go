@@ -1,8 +1,8 @@
 package main
 
-// errors adds to three times 16 sums in double precision: of squares, of
-// squared differences, which are rounded before they are added, and the greatest
-// difference, which leaves NaN out as a comparison does.
+// errors adds to three times 16 sums in double precision: of squares, of squared
+// differences, each rounded before it is added, and the greatest difference. The
+// comparison for that ignores NaN.
 func (a *assembly) errors(raw form) {
 	doc := "adds that many times 16 pairs."
 	a.function("errors"+raw.name, "sums *float64, values *byte, others *float32, steps int", "", doc, func() {
@@ -31,7 +31,7 @@ func (a *assembly) errors(raw form) {
 	})
 }
 
-// addErrors adds x and d, which stands for it.
+// addErrors adds a pair of the value x and d, which replaces it.
 func (a *assembly) addErrors(x, d, t, mask, one, squares, errors, most vec) {
 	a.op("VFMLA", x.d(), x.d(), squares.d()) // exact but for the addition
 	a.op("VFMLS", one.d(), d.d(), x.d())
@@ -53,7 +53,7 @@ func (a *assembly) wideQuarter(raw form, from string, x, zero vec) {
 	a.op("VZIP1", x.h(), zero.h(), x.h())
 }
 
-// doubles converts the low or the high half of x.
+// doubles converts the low or the high half of x to double precision.
 func (a *assembly) doubles(half int, x, to vec) {
 	if half == 0 {
 		a.word("FCVTL", 0x0E617800, x.as("S2"), to.d())

@@ -1,14 +1,14 @@
 package main
 
-// magnitudes is a scaler of magnitudes: those of x go to m, and scaled to q,
-// where none is above the most that a code has.
+// magnitudes sets m to the magnitudes of x and q to these, scaled and limited to the
+// greatest magnitude of a code.
 func (s *scaler) magnitudes(x, m, q []vec, mask, most vec) {
 	each(x, func(i int, x vec) { s.op("VAND", mask.b(), x.b(), m[i].b()) })
 	s.apply(m, q)
 	each(q, func(i int, q vec) { s.op("VUMIN", most.s(), q.s(), q.s()) })
 }
 
-// signs are what makes the signs of values those of codes.
+// signs turns the signs of values into those of codes.
 type signs struct{ sign, bit vec }
 
 func (a *assembly) newSigns(c string) signs {
@@ -18,17 +18,17 @@ func (a *assembly) newSigns(c string) signs {
 	return s
 }
 
-// add adds the signs of values to codes; top are their highest bytes, used up.
+// add adds the signs of values to codes. It overwrites top, the values' highest bytes.
 func (s signs) add(a *assembly, top, codes vec) {
 	a.op("VCMTST", s.sign.b(), top.b(), top.b())
 	a.op("VAND", s.bit.b(), top.b(), top.b())
 	a.op("VORR", top.b(), codes.b(), codes.b())
 }
 
-// encodeSmall: adding a power of 2 whose last bit is worth that of the code
-// rounds to it, subnormals included; what was added taken off again leaves the
-// mantissa with its leading bit. The exponent is added to that in its place in
-// a code, counted from what the least normal value adds.
+// encodeSmall adds the power of 2 whose last bit has the value of a code's last bit,
+// which rounds to it, subnormals included; subtracting it again leaves the mantissa
+// with its leading bit. The exponent is added at its place in a code, counted from what
+// the least normal value adds.
 func (a *assembly) encodeSmall(raw form, multiply bool) {
 	var mask, most, exponent, least, lift, shift, start vec
 	var sign signs
@@ -69,9 +69,8 @@ func (a *assembly) encodeSmall(raw form, multiply bool) {
 	})
 }
 
-// encodePacked rounds a fraction of 9/16 up: adding 7/16 of the last place to
-// the next four bits carries exactly then. What is negative becomes zero where
-// there is no sign.
+// encodePacked rounds a fraction of 9/16 or more up: adding 7/16 of the last place to
+// the next four bits carries exactly then. Without a sign, negative values become zero.
 func (a *assembly) encodePacked(raw form) {
 	var mask, most, field, add, carry, subnormal, magic, normal, rebias, cut, floor vec
 	var sign signs

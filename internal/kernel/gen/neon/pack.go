@@ -1,6 +1,6 @@
 package main
 
-// packFours takes the first and the second codes of pairs apart.
+// packFours separates the first and the second codes of pairs and joins them in bytes.
 func (a *assembly) packFours(name string, high bool) {
 	a.packs(name, "puts two codes of four bits in a byte, 64 codes a turn.", func(codes, dst string) {
 		x := a.vecs(4)
@@ -36,7 +36,7 @@ func (a *assembly) packs(name, doc string, body func(codes, dst string)) {
 	})
 }
 
-// Where a Merge keeps what assembly reads.
+// Offsets of the fields of Merge that assembly reads.
 const (
 	mergeTerms   = 8
 	mergeShifts  = 0
@@ -45,9 +45,8 @@ const (
 	mergeSpread  = mergeShuffle + 16
 )
 
-// merge shifts and masks eight codes at a time, as a Merge says, and closes
-// the gaps: every 16 bytes are written whole, and what is too much of them is
-// written over by the next.
+// merge shifts and masks eight codes at a time, as a Merge says, and closes the gaps:
+// it writes 16 whole bytes each time, and the next write overwrites the excess.
 func (a *assembly) merge() {
 	doc := "merges 64 codes a turn into eight times size bytes, and writes up to 16 bytes behind them."
 	a.function("merge", "dst, codes *byte, turns, size int, m *byte", "", doc, func() {
@@ -109,7 +108,7 @@ func (a *assembly) split() {
 	})
 }
 
-// splitFours takes the low and the high bits of bytes apart.
+// splitFours separates the low and the high bits of bytes.
 func (a *assembly) splitFours(name string, high bool) {
 	a.function(name, "codes, src *byte, turns int", "", "takes two codes of four bits out of each byte, 64 codes a turn.", func() {
 		codes, src, turns := a.param("codes"), a.param("src"), a.param("turns")

@@ -4,7 +4,7 @@ package main
 // of 16 singles is four vectors. Each value of the left one is multiplied by
 // all lanes of a strip.
 
-// term adds a product to a sum, rounding both unless it is fused.
+// term adds a product to a sum, and rounds both unless it is fused.
 type term struct {
 	lanes         string
 	fused         bool
@@ -31,7 +31,7 @@ func (t term) plus(a *assembly, x, sum vec) {
 	a.op("VFMLA", t.one.as(t.lanes), x.as(t.lanes), sum.as(t.lanes))
 }
 
-// add adds the value, in all lanes, times each of x to sums.
+// add adds value, in all lanes, times each of x, to sums.
 func (t term) add(a *assembly, value vec, x, sums []vec) {
 	each(x, func(i int, x vec) {
 		if t.fused {
@@ -54,7 +54,8 @@ func (a *assembly) newSums(fused bool) sums {
 	return sums{a.vecs(16), a.vecs(4), a.vec(), a.newTerm("S4", fused)}
 }
 
-// addRow adds a strip times the next values at four pointers, or from one.
+// addRow adds a strip times the next values at four pointers, or times those at one
+// pointer.
 func (s sums) addRow(a *assembly, from, stride string, values []string) {
 	a.op("VLD1", "("+from+")", list(s.strip, "S4"))
 	a.op("ADD", stride, from)
@@ -64,8 +65,8 @@ func (s sums) addRow(a *assembly, from, stride string, values []string) {
 	}
 }
 
-// addWidened adds the sums to those in double precision, times one value at
-// scale for every four vectors, unless that is "".
+// addWidened adds the sums to sums in double precision. Every four vectors are
+// multiplied by the next value at scale, unless scale is "".
 func (s sums) addWidened(a *assembly, t term, to, scale string) {
 	wide, other := s.strip[:2], s.strip[2:]
 	each(s.all, func(i int, sum vec) {
@@ -117,7 +118,7 @@ func (a *assembly) collect() {
 		to, w, stride, y, yStride := a.param("sums"), a.param("w"), a.param("wStride"), a.param("y"), a.param("yStride")
 		scale, n, count, from, at, parts := a.param("scale"), a.param("n"), a.reg(), a.reg(), a.reg(), a.reg()
 		s, t := a.newSums(false), a.newTerm("D2", false)
-		a.op("SUB", "$16", yStride) // what is read of a row
+		a.op("SUB", "$16", yStride) // the bytes that are read of a row
 		a.op("MOVD", "$4", parts)
 		a.loop("part", parts, func() {
 			a.op("MOVD", w, at)
@@ -134,7 +135,7 @@ func (a *assembly) collect() {
 	})
 }
 
-// collectBF16 takes four columns of y at a time.
+// collectBF16 computes four columns of y at a time.
 func (a *assembly) collectBF16() {
 	doc := "adds to 16 rows of 16 sums for each strip. The stride is in bytes."
 	params := "sums *float32, w *byte, wStride int, y *float32, rows, strips int"
@@ -144,7 +145,7 @@ func (a *assembly) collectBF16() {
 		at, from, count := a.reg(), a.reg(), a.reg()
 		s, narrow, zero := a.newSums(true), a.vecs(2), a.vec()
 		a.clear(zero)
-		a.op("SUB", "$32", stride) // what is read of a row
+		a.op("SUB", "$32", stride) // the bytes that are read of a row
 		a.loop("strip", strips, func() {
 			a.op("MOVD", "$4", parts)
 			a.loop("part", parts, func() {
@@ -175,7 +176,7 @@ func (a *assembly) collectBF16() {
 	})
 }
 
-// product: four rows of 16 columns.
+// matrixProduct computes four rows of 16 columns.
 func (a *assembly) matrixProduct(name string, fused bool) {
 	doc := "sets four rows of that many times 16 columns. Strides are in bytes."
 	params := "dst, up, down *float32, dstStride, upStride, downStride, rank, steps int"
@@ -201,7 +202,7 @@ func (a *assembly) matrixProduct(name string, fused bool) {
 	})
 }
 
-// addSums: four rows of 16 sums, eight at a time.
+// addSums computes four rows of 16 sums, eight at a time.
 func (a *assembly) addSums() {
 	doc := "adds to four rows of 16 sums rows of a times those of x. Strides are in bytes."
 	a.function("addSums", "sums *float64, stride int, a *float64, row, term int, x *float64, xStride, n int", "", doc, func() {
@@ -244,8 +245,8 @@ func (a *assembly) addSums() {
 	})
 }
 
-// sums writes what adds values, or subtracts them: with a factor of 1, a fused
-// multiplication and addition is an addition.
+// sums writes a function that adds or subtracts values: a fused multiplication and
+// addition with a factor of 1 is an addition.
 func (a *assembly) sums(name, op string) {
 	a.function(name, "x, y *float32, steps int", "", "works on that many times 16 values.", func() {
 		x, y, n := a.param("x"), a.param("y"), a.param("steps")

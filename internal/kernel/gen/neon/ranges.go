@@ -15,8 +15,7 @@ func (a *assembly) pair(lanes string, first, second, to, t vec) {
 	a.op("VUMAX", t.as(lanes), to.as(lanes), to.as(lanes))
 }
 
-// lane moves the bits of a value to a register, in the place of single
-// precision.
+// lane moves the bits of a value to a register, widened to single precision.
 func (a *assembly) lane(raw form, v vec, i int) string {
 	r := a.reg()
 	if raw == bf16 {
@@ -64,7 +63,7 @@ func (a *assembly) ranges(raw form) {
 	})
 }
 
-// join joins x to the lanes of all.
+// join joins x with the lanes of all.
 func (a *assembly) join(how string, raw form, x, all vec) {
 	a.op(how, x.as(raw.lanes), all.as(raw.lanes), all.as(raw.lanes))
 }
@@ -121,8 +120,8 @@ func (a *assembly) fold(raw form, x, t vec) {
 	}
 }
 
-// within returns, as the function's result, whether the greatest lane is at
-// most the bound.
+// within returns, as the function's result, whether the greatest lane is at most the
+// bound.
 func (a *assembly) within(x, t vec, bound uint32) {
 	a.fold(f32, x, t)
 	r := a.lane(f32, x, 0)
@@ -157,7 +156,7 @@ func (a *assembly) signs() {
 	})
 }
 
-// spans divides the widths of ranges by a constant, and 1 by them, and looks for
+// spans divides the widths of ranges by a constant, inverts the results, and checks for
 // scales that are too extreme.
 func (a *assembly) spans() {
 	doc := "does that many times 16 groups."

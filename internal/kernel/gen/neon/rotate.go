@@ -9,7 +9,7 @@ import (
 // Rotations work on four groups at a time, one in each lane: value k of all of
 // them is row k, a vector.
 
-// rotations writes what rotations need.
+// rotations writes the functions for rotations.
 func (a *assembly) rotations() {
 	a.interleave()
 	a.deinterleave()
@@ -42,7 +42,7 @@ func (a *assembly) groupsAt(first, stride string) []string {
 	return at
 }
 
-// interleave turns groups into rows: stores of four registers do.
+// interleave turns groups into rows, by stores of four registers.
 func (a *assembly) interleave() {
 	doc := "makes 16 rows a block of 4 groups that lie stride bytes apart."
 	a.function("interleave", "dst, src *float32, stride, blocks int", "", doc, func() {
@@ -59,8 +59,8 @@ func (a *assembly) interleave() {
 	})
 }
 
-// deinterleave is the way back. It turns signs and adds zero, which makes a
-// negative zero a positive one.
+// deinterleave is the inverse of interleave. It turns signs and adds zero, which makes
+// a negative zero positive.
 func (a *assembly) deinterleave() {
 	doc := "is the way back, and turns the signs of a block by xor."
 	a.function("deinterleave", "dst, src *float32, stride, blocks int, signs *uint32", "", doc, func() {
@@ -182,7 +182,7 @@ func (a *assembly) chain(name, last, steps string, minus func(k, j int) bool) {
 	})
 }
 
-// widenRows takes the half of rows that dst has room for.
+// widenRows widens the half of each row for which dst has room.
 func (a *assembly) widenRows() {
 	a.function("widenRows", "dst *float64, src *float32, rows int", "", "widens half of each row.", func() {
 		dst, src, rows, x := a.param("dst"), a.param("src"), a.param("rows"), a.vec()
@@ -195,7 +195,7 @@ func (a *assembly) widenRows() {
 	})
 }
 
-// narrowRows rounds products; the sign of zero is free.
+// narrowRows rounds products; the sign of a zero does not matter.
 func (a *assembly) narrowRows() {
 	doc := "multiplies rows, and rounds them to half of rows of dst."
 	a.function("narrowRows", "dst *float32, src *float64, rows int, factor float64", "", doc, func() {
@@ -212,7 +212,7 @@ func (a *assembly) narrowRows() {
 	})
 }
 
-// pass4 is a stage of butterflies.
+// pass4 is one stage of butterflies.
 func (a *assembly) pass4(name, element, lanes string, one uint64) {
 	doc := "multiplies sets of 4 rows by the matrix of that size. Rows of a set lie distance\n" +
 		"// bytes from each other; sets times these rows are all rows."

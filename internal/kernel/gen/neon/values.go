@@ -2,8 +2,8 @@ package main
 
 import "strings"
 
-// inPlace writes a function that changes 16 values where they lie: to those
-// that body returns.
+// inPlace writes a function that replaces 16 values at a time by those that body
+// returns.
 func (a *assembly) inPlace(name, params string, constants func(), body func(x []vec) []vec) {
 	all := strings.TrimSuffix("x *float32, steps int, "+params, ", ")
 	a.function(name, all, "", "works on that many times 16 values.", func() {
@@ -16,8 +16,8 @@ func (a *assembly) inPlace(name, params string, constants func(), body func(x []
 	})
 }
 
-// product returns what multiplies x by a factor, in other registers: added to
-// -0, a product keeps the sign of zero.
+// product returns code that multiplies x by a factor, into other registers. The product
+// is added to -0, which keeps the sign of zero.
 func (a *assembly) product(factor vec) func(x []vec) []vec {
 	minus, q := a.constant(1<<31, "S4"), a.vecs(4)
 	return func(x []vec) []vec {
@@ -49,7 +49,7 @@ func (a *assembly) scaleFrom() {
 	})
 }
 
-// clamp lets NaN pass, and a zero of either sign at a bound of zero.
+// clamp passes NaN on, and zeros of either sign at a bound of zero.
 func (a *assembly) clamp(x []vec, lo, hi, t vec) {
 	for _, x := range x {
 		a.less(x, lo, t)
@@ -115,7 +115,7 @@ func (a *assembly) roundInts() {
 	})
 }
 
-// castSmall rounds any values to a small float, step for step as the portable
+// castSmall rounds any values to a small float, step by step like the portable
 // function.
 func (a *assembly) castSmall() {
 	var cut, sign, mask, bit, odd, rebias, magic, normal, overflow, infinite, numbers, nan, one vec
@@ -161,7 +161,7 @@ func (a *assembly) fromWords(name, params string, constants func(), body func(x 
 	})
 }
 
-// widenWords gives lanes of 16 bits 32.
+// widenWords widens lanes of 16 bits to 32.
 func (a *assembly) widenWords(narrow, x []vec) {
 	each(narrow, func(i int, v vec) {
 		a.op("VUXTL", v.as("H4"), x[2*i].s())
@@ -169,7 +169,7 @@ func (a *assembly) widenWords(narrow, x []vec) {
 	})
 }
 
-// toSingles converts whole numbers.
+// toSingles converts integers to singles.
 func (a *assembly) toSingles(x vec) { a.word("SCVTF", 0x4E21D800, x.s(), x.s()) }
 
 func (a *assembly) decodeInts() {
@@ -182,8 +182,8 @@ func (a *assembly) decodeInts() {
 	})
 }
 
-// decodeSmall moves a code's magnitude to the place of a float's and multiplies
-// by the power of 2 that makes up for the bias; NaN has no sign.
+// decodeSmall shifts a code's magnitude to the bits of a single and multiplies by the
+// power of 2 that makes up for the bias; NaN loses its sign.
 func (a *assembly) decodeSmall() {
 	var cut, sign, magnitude, bit, factor, numbers, infinity, last, nan, zero, y, value, t vec
 	constants := func() {
