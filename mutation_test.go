@@ -183,6 +183,7 @@ var allowances = []allowance{
 var refusals = []allowance{
 	{"would both be written as", "a stray tensor has the name that a layer's companion will have in the output"},
 	{"has the name of a part of layer", "the same, of a part that the layer has not"},
+	{"and has no scale: `AcceptUnscaledFP8`", "8-bit floats may be plain numbers, and who quantizes them has to say so"},
 	{"its values alone are not its weight", "loaders multiply pre_quant_scale into activations: the layer is whole, its values are not the model's"},
 }
 
