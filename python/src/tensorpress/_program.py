@@ -10,16 +10,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 from .errors import BY_STATUS, ProgramNotFoundError, RunError, TensorpressError
 
-StrPath = Union[str, "os.PathLike[str]"]
-Value = Union[str, int, float, bool, "os.PathLike[str]", None]
+StrPath: TypeAlias = "str | os.PathLike[str]"
+Value: TypeAlias = "str | int | float | bool | os.PathLike[str] | None"
 #: What a flag may be given: a list repeats it, a mapping gives PATTERN=SETTINGS.
-Flag = Union[Value, Iterable[Value], Mapping[str, str]]
+Flag: TypeAlias = "Value | Iterable[Value] | Mapping[str, str]"
 #: Called with what is done and what there is to do, in bytes.
-Progress = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[int, int], None]
 
 NAME = "tensorpress.exe" if sys.platform == "win32" else "tensorpress"
 

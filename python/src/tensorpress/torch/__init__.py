@@ -1,0 +1,2 @@
+from .decode import decode, decode_rows
+from .scheme import Scheme, parse
