@@ -51,14 +51,17 @@ def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def fma(x: Tensor, y: Tensor, z: Tensor, out: Tensor | None = None) -> Tensor:
-    """Returns x·y + z of float32 with a single rounding."""
+    """Returns x·y + z of float32 with a single rounding; y and z may be broadcast to x."""
     if torch.compiler.is_compiling():
         # Compilers of the CPU round the product, those of others do not.
         return fma_exactly(x, y, z) if x.device.type == "cpu" else torch.addcmul(z, x, y)
-    if x.device.type != "cpu" or addcmul_is_fused():
+    if x.device.type != "cpu":
         return torch.addcmul(z, x, y) if out is None else torch.addcmul(z, x, y, out=out)
-    found = fma_exactly(x, y, z)
-    return found if out is None else out.copy_(found)
+    out = torch.empty_like(x) if out is None else out
+    if not addcmul_is_fused():
+        return out.copy_(fma_exactly(x, y, z))
+    # With a single operand that is broadcast, torch takes its fast loop.
+    return out.copy_(z).addcmul_(x, y)
 
 
 def fma_exactly(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -87,8 +90,8 @@ def addcmul_is_fused() -> bool:
         return False
     for i in range(3):  # as groups are: a scale and a zero point for a run of values
         for n in (1, 7, 64, 131):
-            found = torch.addcmul(z[i].reshape(1, 1), v[i].repeat(2, n), s[i].reshape(1, 1))
-            rows = torch.addcmul(z[i].repeat(2, n), v[i].repeat(2, 1), s[i].repeat(n))
+            found = z[i].repeat(2, n).addcmul_(v[i].repeat(2, n), s[i].reshape(1, 1))
+            rows = z[i].repeat(2, n).addcmul_(v[i].repeat(2, 1), s[i].repeat(n))
             if not bool((found == want[i]).all() and (rows == want[i]).all()):
                 return False
     return True
