@@ -62,10 +62,10 @@ def arguments(flags: Mapping[str, Flag]) -> list[str]:
         name = "--" + key.rstrip("_").replace("_", "-")
         if isinstance(given, Mapping):
             values: Iterable[Value] = [f"{pattern}={settings}" for pattern, settings in given.items()]
-        elif isinstance(given, (str, bytes, os.PathLike)) or not isinstance(given, Iterable):
-            values = [given]
-        else:
+        elif isinstance(given, Iterable) and not isinstance(given, (str, os.PathLike)):
             values = given
+        else:
+            values = [given]
         line += [f"{name}={text(v)}" for v in values if v is not None]
     return line
 

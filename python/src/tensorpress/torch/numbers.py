@@ -133,6 +133,11 @@ def hadamard(n: int, device: torch.device | None = None) -> Tensor:
     return (1 - 2 * (x & 1)).to(torch.float32)
 
 
+def hadamard_matrix(n: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Returns that matrix over √n, whose entries are rounded to a dtype, as float32."""
+    return hadamard(n, device) * _entry(n, dtype)
+
+
 def rotate(x: Tensor, n: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Multiplies groups of n consecutive values by the Hadamard matrix over √n.
 
@@ -144,7 +149,7 @@ def rotate(x: Tensor, n: int, dtype: torch.dtype = torch.float32) -> Tensor:
         float32 of that shape. Where it is exact, every value is a chain: from 0 on, in
         ascending order, one rounding a step.
     """
-    matrix = hadamard(n, x.device) * _entry(n, dtype)
+    matrix = hadamard_matrix(n, x.device, dtype)
     groups = x.reshape(-1, n)
     if not exact_here(x):
         return rounded((groups @ matrix).reshape(x.shape), dtype)
@@ -156,6 +161,25 @@ def rotate(x: Tensor, n: int, dtype: torch.dtype = torch.float32) -> Tensor:
         for k in range(n):
             total = fma_exactly(groups[:, k : k + 1], matrix[k], total)
     return rounded(total.add_(0.0).reshape(x.shape), dtype)  # a negative zero becomes a positive one
+
+
+def rotate_once(x: Tensor, n: int) -> Tensor:
+    """Is rotate with sums in double precision, in any order, rounded at the end; where it
+    is not exact, in single precision."""
+    if not exact_here(x):
+        return rotate(x, n)
+    y = x.reshape(-1, n).to(torch.float64)
+    at = 1
+    while at < n:
+        if n & 0x55555555:  # a power of 4: all but the opposite one of four are added
+            four = y.reshape(-1, 4, at)
+            y = four.sum(1, keepdim=True) - 2 * four.flip(1)
+            at *= 4
+        else:
+            a, b = y.reshape(-1, 2, at).unbind(1)
+            y = torch.stack((a + b, a - b), 1)
+            at *= 2
+    return (y.reshape(x.shape) * _entry(n, torch.float32)).to(torch.float32).add_(0.0)
 
 
 def _entry(n: int, dtype: torch.dtype) -> float:
