@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import LayerError
-from .numbers import exact_here, rotate_once, rounded
+from .numbers import exact_here, look_up, rotate_once, rounded
 from .packing import unpack
 from .scheme import ORIG_DTYPES, SCALE, WEIGHT, Shape, words
 
@@ -312,7 +312,7 @@ def _swizzled(n: Native, tensors: Mapping[str, Tensor], arithmetic: torch.dtype)
         if n.format == "nvfp4":
             swapped = codes.to(torch.int16)  # the first value is in the high half
             codes = _nibbles(((swapped << 4 | swapped >> 4) & 255).to(torch.uint8))
-            x = values[codes.to(torch.int32)]
+            x = look_up(values, codes.to(torch.int32))
         else:
             x = codes.to(torch.float32)
         return (x.reshape(x.shape[0], -1, block) * scales[rows]).flatten(1)
@@ -333,7 +333,7 @@ def _w4a8_restorer(n: Native, tensors: Mapping[str, Tensor], arithmetic: torch.d
         if n.bits == 6:
             high = words_[:, columns // 2 :].contiguous().view(torch.uint8)
             codes = codes | unpack(high, 2).view(codes.shape) << 4
-        x = codes.to(torch.float32).sub_(1 << n.bits - 1) if levels is None else levels[codes.to(torch.int32)]
+        x = codes.to(torch.float32).sub_(1 << n.bits - 1) if levels is None else look_up(levels, codes.to(torch.int32))
         x = (x.reshape(x.shape[0], -1, n.group) * side[rows].unsqueeze(-1)).flatten(1)
         x = x.clamp(-127, 127).round() + 0.0
         return rotate_once(rounded(x * channel[rows], arithmetic), n.rotation)

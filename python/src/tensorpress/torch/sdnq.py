@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from .dtypes import Dtype
-from .numbers import exact_here, fma, numbers, product, rotate, rounded
+from .numbers import exact_here, fma, look_up, numbers, product, rotate, rounded, whole
 from .packing import BLOCKS, unpack
 from .scheme import DOWN, SCALE, SCALE_2, SCALE_ZERO, UP, WEIGHT, ZERO, ZERO_2, ZERO_SCALE, Scheme
 
-#: Values that are worked on at a time: what passes between steps stays in the near
-#: caches of a CPU, and is small beside the weight elsewhere.
-CPU_CHUNK = 1 << 17
-CHAIN_CHUNK = 1 << 15
+#: Values that are worked on at a time: what passes between steps stays in the caches of
+#: a CPU, and is small beside the weight elsewhere. Chains take a call for every step,
+#: which has to be worth it.
+CPU_CHUNK = 1 << 18
+CHAIN_CHUNK = 1 << 19
 DEVICE_CHUNK = 1 << 24
 
 _Take = Callable[[Tensor], Tensor]
@@ -189,13 +190,11 @@ class _Layer:
 
     def _look_up(self, codes: Tensor, take: _Take) -> Tensor:
         s = self.scheme
-        if codes.dtype is torch.uint16:
-            codes = codes.view(torch.int16).to(torch.int64) & 0xFFFF
-        index = codes.to(torch.int64)
+        index = whole(codes)
         if s.group_size == -2:
-            return self.scale[index].to(torch.float32)
+            return look_up(self.scale, index).to(torch.float32)
         levels = self.scale if s.reduced_axis == 0 else take(self.scale)
-        return levels.gather(s.reduced_axis, index).to(torch.float32)
+        return levels.gather(s.reduced_axis, index.to(torch.int64)).to(torch.float32)
 
     def _of(self, side: Tensor, take: _Take) -> Tensor:
         """The scales of some rows, where every row has its own."""
@@ -222,9 +221,7 @@ def _side(scheme: Scheme, tensors: Mapping[str, Tensor], role: str) -> Tensor:
     words = tensors[role]
     if scheme.codebook_scale:
         codes = unpack(words, t.bits) if t.bitpacked else words
-        if codes.dtype is torch.uint16:
-            codes = codes.view(torch.int16).to(torch.int64) & 0xFFFF
-        return tensors[scale_2][codes.to(torch.int64)].reshape(scheme.scale_shape)
+        return look_up(tensors[scale_2], whole(codes)).reshape(scheme.scale_shape)
     x = stored_numbers(words, t)
     x = fma(x, tensors[scale_2], tensors[zero_2]) if t.unsigned else x * tensors[scale_2]
     return x.reshape(scheme.scale_shape)
