@@ -132,7 +132,7 @@ INT8 = ["rows.int8", "tensor.int8", "matmul.int8", "matmul-rank.int8", "native.i
 @pytest.mark.parametrize("name", INT8)
 def test_int8_products(name: str, layers: Layers) -> None:
     rows, columns = read_layer(layers[name]["comfy_quant"], layers[name]).shape
-    m, w = module_of(layers, name, nn.Linear(columns, rows))
+    m, w = module_of(layers, name, nn.Linear(columns, rows), int8_matmul=True)
     assert isinstance(m, Linear) and m.multiplies_int8(torch.device("cpu"))
     x = torch.randn(3, 20, columns)
     x[0, 0] = 0
@@ -147,13 +147,20 @@ def test_int8_products(name: str, layers: Layers) -> None:
     assert torch.equal(m(x), want)
 
 
-def test_full_precision_is_obeyed(layers: Layers) -> None:
+def test_full_precision_is_obeyed(layers: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
     import json
+
+    from tensorpress.torch import modules
 
     tensors = layers["rows.int8"]
     o = json.loads(bytes(tensors["comfy_quant"].tolist())) | {"full_precision_matrix_mult": True}
     m = swap(nn.Linear(24, 20), read_layer(o, tensors), tensors)
     assert isinstance(m, Linear)
+    monkeypatch.setattr(modules, "multiplies_int8_fast", lambda: True)
+    assert not m.multiplies_int8(torch.device("cpu"))
+    m.stored = read_layer(tensors["comfy_quant"], tensors)
+    assert m.multiplies_int8(torch.device("cpu"))
+    monkeypatch.setattr(modules, "multiplies_int8_fast", lambda: False)
     assert not m.multiplies_int8(torch.device("cpu"))
     m.int8_matmul = True
     assert m.multiplies_int8(torch.device("cpu"))
@@ -169,7 +176,7 @@ def test_input_scale_of_nvfp4(layers: Layers) -> None:
 @pytest.mark.parametrize("name", ["groups.uint4", "rank.uint4", "matmul-rank.int8", "native.float8_e4m3fn"])
 def test_compiles_whole(name: str, layers: Layers) -> None:
     rows, columns = read_layer(layers[name]["comfy_quant"], layers[name]).shape
-    m, _ = module_of(layers, name, nn.Linear(columns, rows))
+    m, _ = module_of(layers, name, nn.Linear(columns, rows), int8_matmul=True)
     x = torch.randn(40, columns)
     torch._dynamo.reset()
     compiled = torch.compile(m, fullgraph=True, backend="eager")

@@ -33,7 +33,8 @@ class Quantized(nn.Module):
         dtype: of what it computes, where its input does not say; `.to(dtype)` changes it
             and leaves codes and scales alone.
         int8_matmul: whether int8 rows are multiplied in int8 where the device can. None
-            does so unless the layer says `full_precision_matrix_mult`.
+            does so unless the layer says `full_precision_matrix_mult`, and on a CPU only
+            where it has instructions for it: without, it takes longer than to decode.
     """
 
     stored: Stored
@@ -125,7 +126,7 @@ class Linear(Quantized, nn.Linear):
             return False
         rows, columns = self.stored.shape
         if device.type == "cpu":
-            return bool(can_multiply_int8("cpu"))
+            return bool(can_multiply_int8("cpu") if self.int8_matmul else multiplies_int8_fast())
         return rows % 8 == 0 and columns % 8 == 0 and bool(can_multiply_int8(str(device)))
 
 
@@ -274,6 +275,14 @@ def has_int8_rows(s: Stored) -> bool:
 def can_multiply_int8(device: str) -> bool:
     """Whether torch._int_mm works there."""
     return _try_int8(device)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator,unused-ignore]
+def multiplies_int8_fast() -> bool:
+    """Whether the CPU has instructions for products of int8."""
+    names = ("_is_vnni_supported", "_is_avx512_vnni_supported", "_is_amx_tile_supported")
+    found = any(getattr(torch.cpu, name, bool)() for name in names)
+    return found and _try_int8("cpu")
 
 
 @functools.cache

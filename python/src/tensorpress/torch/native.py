@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import LayerError
-from .numbers import exact_here, look_up, rotate_once, rounded
+from .numbers import exact_here, look_up, native_numbers, rotate_once, rounded
 from .packing import unpack
 from .scheme import ORIG_DTYPES, SCALE, WEIGHT, Shape, words
 
@@ -248,7 +248,7 @@ def _restorer(n: Native, tensors: Mapping[str, Tensor], arithmetic: torch.dtype)
 
     def scaled(rows: _Rows) -> Tensor:
         codes = _rows_of(weight, rows)
-        x = _signed(_nibbles(codes)) if n.bits == 4 else codes.to(torch.float32)
+        x = _signed(_nibbles(codes)) if n.bits == 4 else native_numbers(codes)
         s = by_rows if by_rows.shape[0] == 1 else by_rows[rows]
         x = (x.reshape(x.shape[0], s.shape[1], -1) * s).flatten(1)
         return rotate_once(x, n.rotation) if n.rotation else x
@@ -314,7 +314,7 @@ def _swizzled(n: Native, tensors: Mapping[str, Tensor], arithmetic: torch.dtype)
             codes = _nibbles(((swapped << 4 | swapped >> 4) & 255).to(torch.uint8))
             x = look_up(values, codes.to(torch.int32))
         else:
-            x = codes.to(torch.float32)
+            x = native_numbers(codes)
         return (x.reshape(x.shape[0], -1, block) * scales[rows]).flatten(1)
 
     return restore

@@ -19,7 +19,7 @@ def numbers(codes: Tensor, dtype: Dtype) -> Tensor:
         codes: of any shape: whole words as they are stored, or what `unpack` gave.
     """
     if dtype.kind is Kind.NATIVE:
-        return codes.to(torch.float32)
+        return native_numbers(codes)
     if dtype.kind is Kind.PACKED:
         if exact_here(codes) and codes.numel() > 1 << dtype.bits:
             return look_up(_values(dtype), whole(codes))  # a fraction of the time
@@ -28,6 +28,21 @@ def numbers(codes: Tensor, dtype: Dtype) -> Tensor:
         return whole(codes).to(torch.float32)
     x = codes.to(torch.float32)
     return x if dtype.unsigned or not dtype.bitpacked else x.add_(dtype.least)
+
+
+def native_numbers(codes: Tensor) -> Tensor:
+    """Returns values of a type that torch has. It converts floats of 8 bits one by one on
+    a CPU, which takes longer than to look them up."""
+    one_byte = codes.dtype.itemsize == 1 and codes.dtype.is_floating_point
+    if one_byte and exact_here(codes) and codes.numel() > 256:
+        return look_up(_native_values(codes.dtype), codes.view(torch.uint8).to(torch.int32))
+    return codes.to(torch.float32)
+
+
+@functools.cache
+def _native_values(dtype: torch.dtype) -> Tensor:
+    """The values of all codes of 8 bits."""
+    return torch.arange(256, dtype=torch.int32).to(torch.uint8).view(dtype).to(torch.float32)
 
 
 def look_up(table: Tensor, index: Tensor) -> Tensor:
