@@ -81,6 +81,27 @@ def test_denormals_may_be_flushed(layers: Layers, goldens: dict[str, dict[str, s
         torch.set_flush_denormal(False)
 
 
+def test_defaults_of_torch_do_not_matter(layers: Layers, goldens: dict[str, dict[str, str]]) -> None:
+    """Tables that are made once are not made of a default device or dtype."""
+    names = ["groups.uint4", "groups.float6_e3m2fn", "all.float8_e5m2", "native.nvfp4", "rotated-8.uint4"]
+    arithmetic._values.cache_clear()
+    arithmetic._native_values.cache_clear()
+    arithmetic.addcmul_is_fused.cache_clear()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            for name in names:
+                tensors = layers[name]
+                stored = read_layer(tensors["comfy_quant"], tensors, name)
+                assert decode(stored, tensors, torch.float32).device.type == "cpu"
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for name in names:
+        tensors = layers[name]
+        stored = read_layer(tensors["comfy_quant"], tensors, name)
+        assert digest(decode(stored, tensors, torch.float32)) == goldens["layers"][name]
+
+
 def test_arithmetic_of_the_result(layers: Layers, goldens: dict[str, dict[str, str]]) -> None:
     """Where loaders compute in the dtype of the result, so does the program, and so can we."""
     wanted = goldens["layers-bf16"]

@@ -78,7 +78,7 @@ class Quantized(nn.Module):
             assert t is not None
             moved = fn(t)
             self._buffers[name] = moved if moved.dtype == t.dtype else t.to(moved.device)
-        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device="cpu")).dtype
         return result
 
     def _input_dtype(self, x: Tensor) -> torch.dtype:
@@ -287,7 +287,7 @@ def multiplies_int8_fast() -> bool:
 
 @functools.cache
 def _try_int8(device: str) -> bool:
-    a = torch.arange(-512, 512, dtype=torch.int32).remainder(255).sub_(127).to(torch.int8).reshape(32, 32)
+    a = torch.arange(-512, 512, dtype=torch.int32, device="cpu").remainder(255).sub_(127).to(torch.int8).reshape(32, 32)
     try:
         found = torch._int_mm(a.to(device), a.to(device).t()).cpu()
     except (RuntimeError, AttributeError, NotImplementedError):

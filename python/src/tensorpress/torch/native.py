@@ -301,7 +301,7 @@ def _swizzled(n: Native, tensors: Mapping[str, Tensor], arithmetic: torch.dtype)
         block = 16
         tensor = rounded(tensors[SCALE_2].reshape(()), arithmetic)
         scales = rounded(side.view(torch.float8_e4m3fn).to(torch.float32) * tensor, arithmetic)
-        values = torch.tensor([*_FOURS, *(-v for v in _FOURS)], device=weight.device)
+        values = torch.tensor([*_FOURS, *(-v for v in _FOURS)], dtype=torch.float32, device=weight.device)
     else:
         block = 32
         scales = (side.to(torch.int32) << 23).view(torch.float32)

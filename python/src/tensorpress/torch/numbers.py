@@ -42,7 +42,7 @@ def native_numbers(codes: Tensor) -> Tensor:
 @functools.cache
 def _native_values(dtype: torch.dtype) -> Tensor:
     """The values of all codes of 8 bits."""
-    return torch.arange(256, dtype=torch.int32).to(torch.uint8).view(dtype).to(torch.float32)
+    return torch.arange(256, dtype=torch.int32, device="cpu").to(torch.uint8).view(dtype).to(torch.float32)
 
 
 def look_up(table: Tensor, index: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def look_up(table: Tensor, index: Tensor) -> Tensor:
 @functools.cache
 def _values(dtype: Dtype) -> Tensor:
     """The values of all codes."""
-    return packed_numbers(torch.arange(1 << dtype.bits, dtype=torch.int32), dtype)
+    return packed_numbers(torch.arange(1 << dtype.bits, dtype=torch.int32, device="cpu"), dtype)
 
 
 def whole(codes: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ def fma_exactly(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
 def addcmul_is_fused() -> bool:
     """Whether torch.addcmul rounds once on this CPU, as builds for AVX2 and AVX-512 do:
     in its vector loops, and in those for what is left and for broadcast operands."""
-    v = torch.tensor([14.0, 5.0, 10.0]).repeat(64)
+    v = _float([0x41600000, 0x40A00000, 0x41200000]).repeat(64)  # 14, 5, 10
     s = _float([0x3D8057B2, 0x3D964C06, 0x3D8F3F9E]).repeat(64)
     z = _float([0xBF3E8EF9, 0xBED400EC, 0xBE458E44]).repeat(64)
     want = _float([0x3E0829FA, 0xBD410F24, 0x3F01ABF4]).repeat(64)
@@ -133,7 +133,7 @@ def addcmul_is_fused() -> bool:
 
 
 def _float(bits: list[int]) -> Tensor:
-    return torch.tensor(bits, dtype=torch.int64).to(torch.int32).view(torch.float32)
+    return torch.tensor(bits, dtype=torch.int64, device="cpu").to(torch.int32).view(torch.float32)
 
 
 def exact_here(x: Tensor) -> bool:
