@@ -1,0 +1,360 @@
+"""Loads files with layers of SDNQ into ComfyUI through the custom node, and compares
+with the dequantized files in ComfyUI's own loaders. README.md beside this script says how.
+
+run.py COMFY TENSORPRESS [CASE…]
+"""
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "comfy"))
+sys.path.insert(0, str(HERE.parents[1] / "python" / "src"))
+
+import torch
+import whole  # which reads the command line as this script does
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import comfy.lora
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import comfy.utils
+
+torch.set_num_threads(1)
+folder = HERE.parents[1] / "comfyui" / "ComfyUI-tensorpress"
+# The parts of the node without its __init__, which asks for ComfyUI's server.
+package = importlib.util.module_from_spec(importlib.util.spec_from_loader("node", None, is_package=True))
+package.__path__ = [str(folder)]
+sys.modules["node"] = package
+
+from node import loading
+from node.codes import LAYOUT, in_dtype, is_codes
+from node.operations import Held
+
+from tensorpress.torch.scheme import SDNQ_NAMES
+
+BF16 = torch.bfloat16
+SCHEMES = {
+    "uint4 groups": ["--dtype", "sdnq:uint4", "--group-size", "64"],
+    "int8 rows": ["--dtype", "sdnq:int8", "--group-size", "-1"],
+    "svd": ["--dtype", "sdnq:uint4", "--svd-rank", "16"],
+    "hadamard": ["--dtype", "sdnq:int4", "--hadamard"],
+    "codebook": ["--dtype", "sdnq:uint4", "--codebook"],
+    "double": ["--dtype", "sdnq:uint4", "--scale-dtype", "uint8"],
+    "float": ["--dtype", "sdnq:float6_e3m2fn"],
+    "matmul": ["--dtype", "sdnq:int8", "--quantized-matmul"],
+}
+
+
+def mix(*patterns):
+    """All of SDNQ's options and two native formats, a layer each in turn."""
+    settings = ["sdnq:int8,group-size=-1", "sdnq:uint4,svd-rank=16", "sdnq:uint4,codebook", "sdnq:uint4,scale-dtype=uint8", "nvfp4", "float8_e4m3fn"]
+    found = ["--dtype", "sdnq:uint4"]
+    for pattern, setting in zip(patterns, settings):
+        found += ["--set", f"{pattern}={setting}"]
+    return found
+
+
+MIXES = {
+    "flux": mix("img_attn.qkv", "img_attn.proj", "txt_attn.qkv", "txt_attn.proj", "img_mlp.0", "txt_mlp.0"),
+    "z-image": mix("layers.0.attention.qkv", "layers.0.attention.out", r"layers.0.feed_forward.w1", "layers.0.feed_forward.w2", "layers.1.attention.qkv", "layers.1.attention.out"),
+    "wan": mix("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "cross_attn.q", "cross_attn.k"),
+    "sdxl-unet": mix("attn1.to_q", "middle_block.*attn1.to_k", "middle_block.*attn1.to_v", "attn2.to_q", "attn2.to_k", "attn1.to_out"),
+}
+#: Convolutions too, which are not taken unless they are asked for.
+CONVS = ["--set", "input_blocks.1.0.in_layers.2=sdnq:uint8,kind=conv2d", "--set", "input_blocks.4.0.skip_connection=sdnq:uint4,kind=conv2d"]
+
+
+def quantize(source, out, options):
+    """Quantizes and returns the layers in format "sdnq" and those of other formats."""
+    run = whole.tensorpress("quantize", source, out, "--force", "-q", "--layout", "comfy", *options)
+    if run.returncode:
+        raise RuntimeError(run.stderr)
+    ours, others = [], []
+    with safe_open(out, "pt") as file:
+        for name in file.keys():
+            if name.endswith(".comfy_quant"):
+                form = json.loads(file.get_tensor(name).numpy().tobytes())["format"]
+                (ours if form == "sdnq" else others).append(name.removesuffix(".comfy_quant"))
+    return ours, others
+
+
+def dequantize(out, plain, *options):
+    run = whole.tensorpress("dequantize", out, plain, "--force", "-q", *options)
+    if run.returncode:
+        raise RuntimeError(run.stderr)
+
+
+def holders(model):
+    return {name: m for name, m in model.named_modules() if isinstance(m, Held) and m.holds_codes}
+
+
+def natives(model):
+    return sum(isinstance(p, comfy.ops.QuantizedTensor) and p._layout_cls != LAYOUT for p in model.parameters())
+
+
+def check_bits(model, path, rename, dtype=torch.float32):
+    """How many weights decode to other bits than those in a file."""
+    wrong = 0
+    with safe_open(path, "pt") as file:
+        for name, m in holders(model).items():
+            want = file.get_tensor(f"{rename(name)}.weight")
+            got = in_dtype(m.weight, dtype).dequantize()
+            wrong += not torch.equal(want.view(torch.uint8), got.view(torch.uint8))
+    return wrong
+
+
+def check_saved(model_state, path, prefix=""):
+    """How many tensors of a file's layers in format "sdnq" are not in a state dict as they are."""
+    source = load_file(path)
+    layers = [n.removesuffix(".comfy_quant") for n in source if n.endswith(".comfy_quant") and json.loads(source[n].numpy().tobytes())["format"] == "sdnq"]
+    wrong = 0
+    for layer in layers:
+        for own in (*SDNQ_NAMES, "comfy_quant"):
+            name = f"{layer}.{own}"
+            if name in source:
+                got = model_state.get(prefix + name)
+                wrong += got is None or got.dtype != source[name].dtype or not torch.equal(got, source[name])
+    return wrong
+
+
+def lora_for(names, shapes, rank=4):
+    g = torch.Generator().manual_seed(3)
+    found = {}
+    for name in names:
+        out, into = shapes[name]
+        found[f"{name}.lora_up.weight"] = torch.randn(out, rank, generator=g) * 0.02
+        found[f"{name}.lora_down.weight"] = torch.randn(rank, into, generator=g) * 0.2
+        found[f"{name}.alpha"] = torch.tensor(float(rank))
+    return found
+
+
+def with_lora(patcher, lora):
+    clone, _ = comfy.sd.load_lora_for_models(patcher, None, lora, 1.0, 0.0)
+    return clone
+
+
+def forward(patcher, case, **load):
+    """A forward pass of a model that ComfyUI has loaded, and unloaded after it."""
+    if load:
+        patcher.patch_model(device_to=torch.device("cpu"), **load)
+    out, _ = whole.run_model(patcher, case)
+    if load:
+        patcher.unpatch_model(torch.device("cpu"))
+    return out
+
+
+class Report:
+    def __init__(self):
+        self.good, self.lines = True, []
+
+    def __call__(self, fine, line):
+        self.good = self.good and bool(fine)
+        self.lines.append(f"{'ok  ' if fine else 'FAIL'} {line}")
+
+
+def check_model(case, folder, report):
+    source, out, plain = (folder / name for name in ("in.safetensors", "out.safetensors", "plain.safetensors"))
+    save_file(whole.model_state(case), source)
+    large = case in ("sdxl-unet", "z-image")
+    runs = {"mixed": MIXES[case] + (CONVS if case == "sdxl-unet" else [])}
+    if not large:
+        runs |= SCHEMES
+    for label, options in runs.items():
+        ours, others = quantize(source, out, options)
+        dequantize(out, plain)
+        patcher = loading.load_diffusion_model(str(out), {"dtype": BF16})
+        model = patcher.model.diffusion_model
+        found = len(holders(model)), natives(model)
+        report(found == (len(ours), len(others)) and ours, f"{label}: {found[0]} of {len(ours)} layers hold codes, {found[1]} of {len(others)} are ComfyUI's own")
+        if large:  # no layer is rotated, and bf16 has the same bits
+            wrong = check_bits(model, plain, str, BF16)
+        else:
+            exact = folder / "exact.safetensors"
+            dequantize(out, exact, "--dtype", "f32")
+            wrong = check_bits(model, exact, str)
+        report(wrong == 0, f"{label}: {wrong} weights decode to other bits")
+        stock = comfy.sd.load_diffusion_model(str(plain), model_options={"dtype": BF16})
+        want, got = forward(stock, case), forward(patcher, case)
+        off = whole.distance(got, want)
+        report(off < 0.01, f"{label}: output {off:.5f} from the dequantized file's")
+        wrong = check_saved(patcher.model_state_dict(), out, "diffusion_model.")
+        report(wrong == 0, f"{label}: {wrong} tensors differ in the state dict")
+        if label in ("mixed", "svd"):
+            check_lora(case, label, folder, patcher, stock, want, got, ours, out, report)
+        del patcher, model, stock
+
+
+def check_lora(case, label, folder, patcher, stock, plain, before, ours, out, report):
+    shapes = whole.shapes(folder / "in.safetensors")
+    names = [n for n in ours if len(shapes[f"{n}.weight"]) == 2][:40]
+    lora = lora_for([f"diffusion_model.{n}" for n in names], {f"diffusion_model.{n}": shapes[f"{n}.weight"] for n in names})
+    a, b = with_lora(patcher, lora), with_lora(stock, lora)
+    effect = None
+    for way, load in (("whole", {}), ("lowvram", dict(lowvram_model_memory=1))):
+        load = load or dict(lowvram_model_memory=0)
+        want, got = forward(b, case, **load), forward(a, case, **load)
+        effect = whole.distance(want, plain)
+        off = whole.distance(got, want)
+        report(off < 0.02 and off < effect / 4, f"{label}, LoRA on {len(names)} layers, {way}: {off:.5f} from the dequantized file's, which it moved by {effect:.5f}")
+        back = forward(patcher, case)
+        report(torch.equal(back, before), f"{label}, LoRA, {way}: taken off again, the output is as before")
+    # Some of it loaded and the rest left, then some unloaded again.
+    a.patch_model(device_to=torch.device("cpu"), lowvram_model_memory=patcher.model_size() // 2)
+    part = whole.run_model(a, case)[0]
+    a.partially_unload(torch.device("cpu"), patcher.model_size() // 4)
+    less = whole.run_model(a, case)[0]
+    a.unpatch_model(torch.device("cpu"))
+    report(max(whole.distance(part, want), whole.distance(less, want)) < 0.02, f"{label}, LoRA, half loaded: {whole.distance(part, want):.5f}, and less of it {whole.distance(less, want):.5f}")
+    # Saved with it: what is patched is plain, the rest are codes.
+    half = names[: len(names) // 2]
+    c = with_lora(patcher, {k: v for k, v in lora.items() if k.split(".lora_")[0].removesuffix(".alpha").removeprefix("diffusion_model.") in half})
+    saved = folder / "saved.safetensors"
+    c.patch_model(device_to=torch.device("cpu"), lowvram_model_memory=0)
+    direct = whole.run_model(c, case)[0]
+    save_file({k: v.to("cpu").contiguous() for k, v in c.model_state_dict_for_saving(c.model.diffusion_model, "diffusion_model.").items()}, saved)
+    c.unpatch_model(torch.device("cpu"))
+    again = loading.load_diffusion_model(str(saved), {"dtype": BF16})
+    left = len(holders(again.model.diffusion_model))
+    off = whole.distance(forward(again, case), direct)
+    report(left == len(ours) - len(half) and off < 0.02, f"{label}, saved with LoRA: {left} of {len(ours)} layers are codes, {len(half)} plain; loaded again {off:.5f} from before")
+    if label == "mixed" and case == "flux":
+        saved = folder / "checkpoint.safetensors"
+        comfy.sd.save_checkpoint(str(saved), patcher)
+        wrong = check_saved(load_file(saved), out, "model.diffusion_model.")
+        report(wrong == 0, f"{label}, saved as a checkpoint: {wrong} tensors differ")
+        again = loading.load_diffusion_model(str(saved), {"dtype": BF16})
+        report(torch.equal(forward(again, case), before), f"{label}, saved as a checkpoint and loaded: the output is as before")
+
+
+def check_names(folder, report):
+    """A Flux with diffusers' names, which ComfyUI joins."""
+    source, out, plain = (folder / name for name in ("in.safetensors", "out.safetensors", "plain.safetensors"))
+    state = whole.model_state("flux")
+    after = comfy.utils.flux_to_diffusers({"depth": 2, "depth_single_blocks": 2, "hidden_size": 512})
+    theirs = {}
+    for name, target in after.items():
+        target = (target, None) if isinstance(target, str) else target
+        if target[0] not in state:
+            continue
+        value, offset = state[target[0]], target[1]
+        value = value if offset is None else value.narrow(*offset)
+        theirs[name] = (torch.cat(value.chunk(2)[::-1]) if len(target) > 2 else value).contiguous().clone()
+    save_file(theirs, source)
+    ours, _ = quantize(source, out, ["--dtype", "sdnq:uint4", "--group-size", "64", "--preset", "none"])
+    dequantize(out, plain)
+    patcher = loading.load_diffusion_model(str(out), {"dtype": BF16})
+    stock = comfy.sd.load_diffusion_model(str(plain), model_options={"dtype": BF16})
+    off = whole.distance(forward(patcher, "flux"), forward(stock, "flux"))
+    held = len(holders(patcher.model))
+    report(off < 0.01 and held > 0, f"diffusers' names: {held} of {len(ours)} layers stay codes, the output is {off:.5f} from the dequantized file's")
+
+
+def check_text(case, folder, report):
+    source, out, plain = (folder / name for name in ("in.safetensors", "out.safetensors", "plain.safetensors"))
+    if case == "t5-xxl":
+        whole.narrow_t5()
+        state, kind, prefix = whole.small_queries(whole.randomized(whole.t5_state())), comfy.sd.CLIPType.PIXART, "t5xxl.transformer."
+    else:
+        state, kind, prefix = whole.randomized(whole.clip_state()), comfy.sd.CLIPType.STABLE_DIFFUSION, "clip_l.transformer."
+    save_file(state, source)
+    native = ["--set", r"layers.3.mlp|block.3.layer.1=float8_e4m3fn"]
+    embedding = ["--set", r"shared|token_embedding=sdnq:uint8,kind=embedding"]
+    for label, options in {**SCHEMES, "mixed": ["--dtype", "sdnq:uint4", *native, *embedding]}.items():
+        ours, others = quantize(source, out, options)
+        dequantize(out, plain)
+        exact = folder / "exact.safetensors"
+        dequantize(out, exact, "--dtype", "f32")
+        clip = loading.load_clip([str(out)], clip_type=kind)
+        model = clip.cond_stage_model
+        found = len(holders(model)), natives(model)
+        report(found == (len(ours), len(others)) and ours, f"{label}: {found[0]} of {len(ours)} layers hold codes, {found[1]} of {len(others)} are ComfyUI's own")
+        wrong = check_bits(model, exact, lambda name: name.removeprefix(prefix))
+        got = clip.encode_from_tokens(clip.tokenize(whole.TOKENS)).float()
+        want = whole.encode(plain, kind)[0]
+        report(wrong == 0, f"{label}: {wrong} weights decode to other bits")
+        report(whole.distance(got, want) < 0.01, f"{label}: output {whole.distance(got, want):.5f} from the dequantized file's")
+        wrong = check_saved(clip.get_sd(), out, prefix)
+        report(wrong == 0, f"{label}: {wrong} tensors differ in the state dict")
+    if case == "t5-xxl":  # two files, of which one is plain
+        other = folder / "clip.safetensors"
+        save_file(whole.randomized(whole.clip_state()), other)
+        paths = [str(other), str(out)]
+        clip = loading.load_clip(paths, clip_type=comfy.sd.CLIPType.FLUX)
+        stock = comfy.sd.load_clip([str(other), str(plain)], clip_type=comfy.sd.CLIPType.FLUX)
+        tokens = clip.tokenize(whole.TOKENS)
+        off = [whole.distance(x.float(), y.float()) for x, y in zip(clip.encode_from_tokens(tokens, return_pooled=True), stock.encode_from_tokens(tokens, return_pooled=True))]
+        report(max(off) < 0.01, f"with CLIP-L: outputs {off[0]:.5f} and {off[1]:.5f} from the dequantized files'")
+
+
+def check_checkpoint(case, folder, report):
+    source, out, plain = (folder / name for name in ("in.safetensors", "out.safetensors", "plain.safetensors"))
+    model, _, t5, _, _ = whole.CHECKPOINTS[case]
+    if t5:
+        whole.narrow_t5()
+    save_file(whole.checkpoint_state(case), source)
+    ours, others = quantize(source, out, ["--dtype", "sdnq:uint4", "--preset", "none", "--set", r"(first_stage_model|vae).*attn_1.q=sdnq:int8,kind=conv2d"])
+    dequantize(out, plain)
+    got = loading.load_checkpoint(str(out), model_options={"dtype": BF16})
+    want = comfy.sd.load_checkpoint_guess_config(str(plain), model_options={"dtype": BF16})
+    vae = sum(name.startswith(("first_stage_model.", "vae.")) for name in ours)
+    held = len(holders(got[0].model)) + len(holders(got[1].cond_stage_model))
+    report(held + vae == len(ours) and held, f"{held} layers hold codes, {vae} of the VAE are decoded, of {len(ours)}")
+    for part in ("model", "text", "pooled", "picture"):
+        x, y = (outputs(found, model, whole.CHECKPOINTS[case][4])[part] for found in (got, want))
+        report(whole.distance(x, y) < 0.01, f"{part}: {whole.distance(x, y):.5f} from the dequantized file's")
+
+
+def outputs(found, model, channels):
+    patcher, clip, vae = found[:3]
+    text, pooled = clip.encode_from_tokens(clip.tokenize(whole.TOKENS), return_pooled=True)
+    picture = vae.decode(whole.r(1, channels, 8, 8).float())
+    return dict(model=whole.run_model(patcher, model)[0], text=text.float(), pooled=pooled.float(), picture=picture.float())
+
+
+def check_compiled(folder, report):
+    """What a compile node does to a Flux."""
+    source, out = folder / "in.safetensors", folder / "out.safetensors"
+    save_file(whole.model_state("flux"), source)
+    quantize(source, out, MIXES["flux"])
+    patcher = loading.load_diffusion_model(str(out), {"dtype": BF16})
+    before = forward(patcher, "flux")
+    inputs = whole.MODELS["flux"][3]()
+    for backend in ("eager", "aot_eager"):
+        torch._dynamo.reset()
+        compiled = torch.compile(patcher.model.diffusion_model, backend=backend)
+        off = whole.distance(compiled(**inputs, transformer_options={}).float(), before)
+        report(off < 0.01, f"compiled ({backend}): {off:.5f} from before")
+
+
+CASES = {
+    **{case: (lambda folder, report, case=case: check_model(case, folder, report)) for case in MIXES},
+    "names": check_names,
+    **{case: (lambda folder, report, case=case: check_text(case, folder, report)) for case in ("clip-l", "t5-xxl")},
+    **{case: (lambda folder, report, case=case: check_checkpoint(case, folder, report)) for case in whole.CHECKPOINTS},
+    "compiled": check_compiled,
+}
+
+if __name__ == "__main__":
+    failed = []
+    for case in sys.argv[3:] or CASES:
+        start = time.time()
+        report = Report()
+        with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as place:
+            try:
+                CASES[case](pathlib.Path(place), report)
+            except Exception as e:
+                report(False, f"{type(e).__name__} {str(e)[:300]}")
+                if os.environ.get("TRACE"):
+                    raise
+        failed += [] if report.good else [case]
+        print(f"{case} ({time.time() - start:.0f} s)", *report.lines, sep="\n  ", flush=True)
+    print(f"ComfyUI with the node: {', '.join(failed) or 'nothing'} failed")
+    sys.exit(bool(failed))
