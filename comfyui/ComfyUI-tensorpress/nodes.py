@@ -9,10 +9,9 @@ import comfy.model_management
 import comfy.sd
 import comfy.utils
 import folder_paths
+import nodes as stock
 import tensorpress
 import torch
-
-import nodes as stock
 
 from . import loading
 from .flags import DTYPES, beside, collect

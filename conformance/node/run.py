@@ -66,6 +66,8 @@ MIXES = {
     "flux": mix("img_attn.qkv", "img_attn.proj", "txt_attn.qkv", "txt_attn.proj", "img_mlp.0", "txt_mlp.0"),
     "z-image": mix("layers.0.attention.qkv", "layers.0.attention.out", r"layers.0.feed_forward.w1", "layers.0.feed_forward.w2", "layers.1.attention.qkv", "layers.1.attention.out"),
     "wan": mix("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "cross_attn.q", "cross_attn.k"),
+    "clip-l": mix(r"layers.0\.", r"layers.1\.", r"layers.2\.", r"layers.3\.", r"layers.4\.mlp", r"layers.5\.mlp") + ["--embedding", "--set", r"layers.6\.=sdnq:int4,hadamard"],
+    "t5-xxl": mix(r"block.0\.", r"block.1\.", r"block.2\.", r"block.3\.", r"block.4\.", r"block.5\.") + ["--embedding", "--set", r"block.6\.=sdnq:int4,hadamard"],
     "sdxl-unet": mix("attn1.to_q", "middle_block.*attn1.to_k", "middle_block.*attn1.to_v", "attn2.to_q", "attn2.to_k", "attn1.to_out"),
 }
 #: Convolutions too, which are not taken unless they are asked for.
@@ -165,7 +167,7 @@ def check_model(case, folder, report):
     save_file(whole.model_state(case), source)
     large = case in ("sdxl-unet", "z-image")
     runs = {"mixed": MIXES[case] + (CONVS if case == "sdxl-unet" else [])}
-    if not large:
+    if case == "flux":
         runs |= SCHEMES
     for label, options in runs.items():
         ours, others = quantize(source, out, options)
@@ -265,9 +267,7 @@ def check_text(case, folder, report):
     else:
         state, kind, prefix = whole.randomized(whole.clip_state()), comfy.sd.CLIPType.STABLE_DIFFUSION, "clip_l.transformer."
     save_file(state, source)
-    native = ["--set", r"layers.3.mlp|block.3.layer.1=float8_e4m3fn"]
-    embedding = ["--set", r"shared|token_embedding=sdnq:uint8,kind=embedding"]
-    for label, options in {**SCHEMES, "mixed": ["--dtype", "sdnq:uint4", *native, *embedding]}.items():
+    for label, options in {"mixed": MIXES[case]}.items():
         ours, others = quantize(source, out, options)
         dequantize(out, plain)
         exact = folder / "exact.safetensors"
@@ -335,7 +335,7 @@ def check_compiled(folder, report):
 
 
 CASES = {
-    **{case: (lambda folder, report, case=case: check_model(case, folder, report)) for case in MIXES},
+    **{case: (lambda folder, report, case=case: check_model(case, folder, report)) for case in ("flux", "z-image", "wan", "sdxl-unet")},
     "names": check_names,
     **{case: (lambda folder, report, case=case: check_text(case, folder, report)) for case in ("clip-l", "t5-xxl")},
     **{case: (lambda folder, report, case=case: check_checkpoint(case, folder, report)) for case in whole.CHECKPOINTS},
