@@ -25,7 +25,8 @@ warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)
 
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
-UNSIGNED = [n for n in DTYPES if n.startswith("uint")]
+# With a codebook: of more bits than these its levels are many times the weight.
+UNSIGNED = [f"uint{n}" for n in range(1, 13)]
 KINDS = {
     "linear": ("Linear", (48, 96)),
     "embedding": ("Embedding", (40, 96)),
@@ -59,15 +60,15 @@ OPTIONS = {
     "scales in int5": ({"scale_dtype": "int5", "zero_point_dtype": "float6_e3m2fn", "group_size": 8}, BF16),
     "scales in uint16": ({"scale_dtype": "uint16", "zero_point_dtype": "float8_e4m3fn", "group_size": 16}, BF16),
     "scales by codebook": ({"scale_dtype": "uint4", "use_codebook_scale": True, "group_size": 16}, BF16),
-    "codebook": ({"use_codebook": True, "group_size": 16}, BF16),
-    "codebook, rows": ({"use_codebook": True, "group_size": -1}, BF16),
-    "codebook, tensor": ({"use_codebook": True, "group_size": -2}, BF16),
-    "codebook, rotation": ({"use_codebook": True, "use_hadamard": True, "group_size": 32}, BF16),
+    "codebook": ({"use_codebook": True, "codebook_steps": 2, "group_size": 16}, BF16),
+    "codebook, rows": ({"use_codebook": True, "codebook_steps": 2, "group_size": -1}, BF16),
+    "codebook, tensor": ({"use_codebook": True, "codebook_steps": 2, "group_size": -2}, BF16),
+    "codebook, rotation": ({"use_codebook": True, "codebook_steps": 2, "use_hadamard": True, "group_size": 32}, BF16),
 }
 FLAGS = {
     "group_size": "group-size", "svd_rank": "svd-rank", "use_hadamard": "hadamard", "hadamard_group_size": "hadamard-group-size",
     "quantized_matmul_dtype": "quantized-matmul-dtype", "dequantize_fp32": "dequantize-fp32", "scale_dtype": "scale-dtype",
-    "zero_point_dtype": "zero-point-dtype", "use_codebook_scale": "codebook-scale", "use_codebook": "codebook",
+    "zero_point_dtype": "zero-point-dtype", "use_codebook_scale": "codebook-scale", "use_codebook": "codebook", "codebook_steps": "codebook-steps",
 }
 
 

@@ -190,6 +190,32 @@ def test_tied_weights(tmp_path: Path) -> None:
     assert model.out.weight is model.embed.weight
 
 
+def test_tied_weights_that_are_there_twice(tmp_path: Path) -> None:
+    class Many(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.items = nn.ModuleList([nn.Linear(4, 4, bias=False) for _ in range(40)])
+            self.a, self.b = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+            self.b.weight = self.a.weight
+
+    tensors = {f"items.{i}.weight": torch.full((4, 4), float(i)) for i in range(40)}
+    tensors |= {"a.weight": torch.full((4, 4), -1.0), "b.weight": torch.full((4, 4), -1.0)}
+    save_file(tensors, tmp_path / "a.safetensors")
+    model = Many()
+    load(model, tmp_path / "a.safetensors")
+    assert model.a.weight is model.b.weight
+    for name, t in tensors.items():
+        assert torch.equal(model.get_parameter(name), t), name
+
+
+def test_loaded_twice(goldens: dict[str, dict[str, str]]) -> None:
+    for name in ("model", "model-sdnq"):
+        model = empty()
+        for _ in range(2):
+            load(model, GOLDENS / f"{name}.safetensors")
+        assert weights(model) == goldens[name]
+
+
 def test_weights_that_no_module_holds(tmp_path: Path) -> None:
     class Bare(nn.Module):
         def __init__(self) -> None:

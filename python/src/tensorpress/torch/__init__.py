@@ -9,6 +9,12 @@
 `read_layer` and `decode` are for who holds the tensors.
 """
 
+try:
+    import safetensors as _safetensors  # noqa: F401
+    import torch as _torch  # noqa: F401
+except ImportError as e:
+    raise ImportError(f"tensorpress.torch needs {e.name}: pip install 'tensorpress[torch]'") from e
+
 from .decode import Stored, decode, decode_rows, read_layer
 from .errors import LayerError
 from .loading import Loaded, LoadError, load

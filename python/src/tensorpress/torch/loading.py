@@ -126,6 +126,8 @@ class _Loading:
             done |= self._load_layer(name, description)
         for name in self.left:
             done |= self._load_plain(name)
+        # What a module held that was loaded before is not missing.
+        done |= {f"{layer}.{name}" for layer in self.found.layers for name in COMPANIONS}
         self.found.missing = [name for name in wanted if name not in done]
         self._move_rest()
         if strict:
@@ -173,10 +175,12 @@ class _Loading:
             return set()
         old = module._parameters.get(WEIGHT)
         shape = None if old is None else tuple(old.shape)
+        if isinstance(module, Quantized):  # tied to one that came before, or loaded before
+            shape = module.stored.shape
         tensors, stored = self._read(name, layer, description, shape, module)
         if shape is not None and stored.shape != shape:
             raise LayerError(layer, tensor=WEIGHT, wanted=str(list(shape)), got=str(list(stored.shape)))
-        places = [(module, WEIGHT, f"{layer}.{WEIGHT}")] if old is None else self.owners[id(old)]
+        places = [(module, WEIGHT, f"{layer}.{WEIGHT}")] if old is None else self.owners.pop(id(old))
         for owner, attribute, full in places:
             if attribute == WEIGHT and kind_of(owner) is not None:
                 swap(owner, stored, tensors, self.dtype, self.int8_matmul)
@@ -247,10 +251,12 @@ class _Loading:
             return {full}
         if self.dtype is not None and t.dtype in ORIG_DTYPES.values():
             t = t.to(self.dtype)
-        places = self.owners.get(id(old), [(module, attribute, full)])
+        # The old tensor may be gone afterwards, and another have its id.
+        places = self.owners.pop(id(old), [(module, attribute, full)])
         value: Tensor = t
         if isinstance(old, nn.Parameter):
             value = nn.Parameter(t, requires_grad=old.requires_grad and t.is_floating_point())
+        self.owners[id(value)] = places
         for owner, own, _ in places:
             if own in owner._parameters:
                 owner._parameters[own] = value  # type: ignore[assignment]

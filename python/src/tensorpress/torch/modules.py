@@ -51,6 +51,8 @@ class Quantized(nn.Module):
     ) -> None:
         """Takes a layer's tensors in the place of the weight."""
         self._parameters.pop("weight", None)
+        for name in self.__dict__.get("_held", ()):
+            self._buffers.pop(name, None)
         self.stored = stored
         self.dtype = stored.orig_dtype if dtype is None else dtype
         self.int8_matmul = int8_matmul

@@ -12,11 +12,12 @@ from torch import Tensor
 from .dtypes import Dtype, Kind
 
 
-def numbers(codes: Tensor, dtype: Dtype) -> Tensor:
+def numbers(codes: Tensor, dtype: Dtype, out: Tensor | None = None) -> Tensor:
     """Returns the values of codes, exact in float32.
 
     Args:
         codes: of any shape: whole words as they are stored, or what `unpack` gave.
+        out: where they may be put, of the same shape.
     """
     if dtype.kind is Kind.NATIVE:
         return native_numbers(codes)
@@ -25,8 +26,8 @@ def numbers(codes: Tensor, dtype: Dtype) -> Tensor:
             return look_up(_values(dtype), whole(codes))  # a fraction of the time
         return packed_numbers(codes, dtype)
     if codes.dtype is torch.uint16:
-        return whole(codes).to(torch.float32)
-    x = codes.to(torch.float32)
+        codes = whole(codes)
+    x = codes.to(torch.float32) if out is None else out.copy_(codes)
     return x if dtype.unsigned or not dtype.bitpacked else x.add_(dtype.least)
 
 

@@ -171,12 +171,14 @@ class _Layer:
 
     def _scaled(self, codes: Tensor, take: _Take, out: Tensor | None) -> Tensor:
         s = self.scheme
-        x = numbers(codes, s.dtype) if s.scale_dtype is torch.float32 else self._low_numbers(codes)
         scale = self._of(self.scale, take).to(torch.float32)
-        alone = not (s.rank or s.hadamard) and s.scale_dtype is torch.float32
-        out = out.view(x.shape) if out is not None and alone else None
+        if s.scale_dtype is not torch.float32 or s.rank or s.hadamard:
+            out = None
+        out = None if out is None else out.view(codes.shape)
         if self.zero is None:
-            return torch.mul(x, scale) if out is None else torch.mul(x, scale, out=out)
+            x = numbers(codes, s.dtype, out) if s.scale_dtype is torch.float32 else self._low_numbers(codes)
+            return x * scale if out is None else torch.mul(x, scale, out=out)
+        x = numbers(codes, s.dtype) if s.scale_dtype is torch.float32 else self._low_numbers(codes)
         return fma(x, scale, self._of(self.zero, take).to(torch.float32), out)
 
     def _low_numbers(self, codes: Tensor) -> Tensor:
