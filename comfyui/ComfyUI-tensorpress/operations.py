@@ -15,7 +15,7 @@ from tensorpress.torch.scheme import DESCRIPTION
 from torch import Tensor
 
 from .codes import in_dtype, is_codes, tensors_of
-from .layers import described_bytes
+from .layers import COMPANIONS, described_bytes
 
 
 class Held(torch.nn.Module):
@@ -200,6 +200,26 @@ class Embedding(Patched):
         finally:
             comfy.ops.uncast_bias_weight(self, weight, None, lent)
         return found if out_dtype is None else found.to(out_dtype)
+
+
+def _stored(name: str) -> property:
+    """A tensor of a quantized layer as an attribute: ComfyUI takes every name of a state dict
+    for one where it merges models and puts hooks on."""
+
+    def get(self: Held) -> Tensor:
+        if isinstance(self._parameters.get("weight"), QuantizedTensor):
+            found = self.state_dict().get(name)
+            if found is not None:
+                return found
+        raise AttributeError(f"{type(self).__name__} has no {name}")
+
+    return property(get)
+
+
+#: Those of ComfyUI's own formats.
+NATIVE = ("weight_scale", "weight_scale_2", "weight_s_rel", "weight_s_channel", "weight_codebook")
+for _name in {*COMPANIONS, *NATIVE, DESCRIPTION}:
+    setattr(Held, _name, _stored(_name))
 
 
 def by_module(base: type) -> type:

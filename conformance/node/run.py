@@ -20,7 +20,9 @@ import whole  # which reads the command line as this script does
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import comfy.hooks
 import comfy.lora
+import comfy.memory_management
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
@@ -34,6 +36,9 @@ package = importlib.util.module_from_spec(importlib.util.spec_from_loader("node"
 package.__path__ = [str(folder)]
 sys.modules["node"] = package
 
+import node.codes
+import node.layers
+import node.operations
 from node import loading
 from node.codes import LAYOUT, in_dtype, is_codes
 from node.operations import Held
@@ -319,6 +324,84 @@ def outputs(found, model, channels):
     return dict(model=whole.run_model(patcher, model)[0], text=text.float(), pooled=pooled.float(), picture=picture.float())
 
 
+def check_streamed(folder, report):
+    """What ComfyUI does where it streams weights into a GPU's memory, with a buffer in its place."""
+    source, out = folder / "in.safetensors", folder / "out.safetensors"
+    save_file(whole.model_state("flux"), source)
+    ours, _ = quantize(source, out, MIXES["flux"])
+    shapes = whole.shapes(source)
+    patcher = loading.load_diffusion_model(str(out), {"dtype": BF16})
+    lora = lora_for([f"diffusion_model.{n}" for n in ours], {f"diffusion_model.{n}": shapes[f"{n}.weight"] for n in ours})
+    patches = with_lora(patcher, lora).patches
+    wrong, changed, sizes, weights = 0, 0, 0, 0
+    for name, m in holders(patcher.model).items():
+        x = torch.randn(3, m.in_features, generator=torch.Generator().manual_seed(1)).to(BF16)
+        patch = comfy.model_patcher.LowVramPatch(f"{name}.weight", patches)
+        plain = in_dtype(m.weight, torch.float32).dequantize()
+        want = [torch.nn.functional.linear(x, w.to(BF16), None if m.bias is None else m.bias.to(BF16)) for w in (plain, patch(plain.clone()))]
+        size = comfy.memory_management.vram_aligned_size([m.weight, m.bias])
+        sizes, weights = sizes + size, weights + plain.numel() * 2
+        buffer = torch.empty(size, dtype=torch.uint8)
+        comfy.model_management.cast_to_gathered([m.weight, m.bias], buffer)
+        before = buffer.clone()
+        for function, expected in ((None, want[0]), (patch, want[1])):
+            m.weight_lowvram_function, m.weight_function, m.bias_function = function, [], []
+            geometry = comfy.memory_management.tensors_to_geometries([m.weight, m.bias])
+            m._prefetch = dict(resident=False, signature=1, xfer_dest=buffer, cast_dest=None, cast_geometry=geometry, needs_cast=False)
+            for _ in range(2):  # as it arrives, and when it is there
+                weight, bias = comfy.ops.resolve_cast_module_with_vbar(m, BF16, x.device, BF16, BF16, False)
+                got = m._forward(x, weight, bias)
+                # Patched, there is a rounding to bf16 more.
+                wrong += not torch.equal(got, expected) if function is None else whole.distance(got.float(), expected.float()) > 0.01
+        changed += not torch.equal(buffer, before)
+        m.weight_lowvram_function = None
+    report(wrong == 0 and changed == 0, f"streamed: {wrong} outputs differ and {changed} buffers were changed, with a LoRA and without; {sizes / weights:.2f} of what weights in bf16 take")
+
+
+def check_memory(folder, report):
+    """Nothing is decoded while a model is loaded, and its layers hold what the file does."""
+    source, out = folder / "in.safetensors", folder / "out.safetensors"
+    save_file(whole.model_state("flux"), source)
+    ours, _ = quantize(source, out, SCHEMES["uint4 groups"])
+    decoded, decode = [], node.codes.decode
+    node.codes.decode = node.layers.decode = node.operations.decode = lambda *args, **kw: decoded.append(args) or decode(*args, **kw)
+    patcher = loading.load_diffusion_model(str(out), {"dtype": BF16})
+    count = len(decoded)
+    held = sum(t.nbytes for m in holders(patcher.model).values() for name, t in m.state_dict().items() if name != "bias")
+    stored = sum(t.nbytes for name, t in load_file(out).items() if name.rpartition(".")[0] in ours and not name.endswith(".bias"))
+    report(count == 0 and held == stored, f"memory: {count} layers were decoded by the loader, {held / 1e6:.2f} MB are held, {stored / 1e6:.2f} in the file")
+    forward(patcher, "flux")
+    report(len(decoded) == len(ours), f"memory: a forward pass decodes {len(decoded)} layers, one after another")
+    node.codes.decode = node.layers.decode = node.operations.decode = decode
+
+
+def check_hooks(folder, report):
+    """A LoRA that hooks put on for a part of the steps."""
+    source, out, plain = (folder / name for name in ("in.safetensors", "out.safetensors", "plain.safetensors"))
+    save_file(whole.model_state("flux"), source)
+    ours, _ = quantize(source, out, MIXES["flux"][:10])  # ComfyUI has no hooks for its own formats
+    dequantize(out, plain)
+    shapes = whole.shapes(source)
+    lora = lora_for([f"diffusion_model.{n}" for n in ours], {f"diffusion_model.{n}": shapes[f"{n}.weight"] for n in ours})
+    found = []
+    for load in (loading.load_diffusion_model, comfy.sd.load_diffusion_model):
+        patcher = load(str(out if load is loading.load_diffusion_model else plain), model_options={"dtype": BF16})
+        before = forward(patcher, "flux")
+        group = comfy.hooks.create_hook_lora(lora=lora, strength_model=1.0, strength_clip=0.0)
+        clone = patcher.clone()
+        clone.register_all_hook_patches(group, comfy.hooks.create_target_dict(comfy.hooks.EnumWeightTarget.Model))
+        clone.patch_model(device_to=torch.device("cpu"), lowvram_model_memory=0)
+        clone.apply_hooks(group)
+        put = whole.run_model(clone, "flux")[0]
+        clone.unpatch_hooks()
+        off = whole.run_model(clone, "flux")[0]
+        clone.unpatch_model(torch.device("cpu"))
+        found.append((before, put, off))
+    (before, put, off), (_, want, _) = found
+    report(whole.distance(put, want) < 0.02 and whole.distance(put, before) > 0.05, f"hooks: {whole.distance(put, want):.5f} from the dequantized file's, {whole.distance(put, before):.5f} from without")
+    report(torch.equal(off, before), "hooks: taken off again, the output is as before")
+
+
 def check_compiled(folder, report):
     """What a compile node does to a Flux."""
     source, out = folder / "in.safetensors", folder / "out.safetensors"
@@ -339,6 +422,9 @@ CASES = {
     "names": check_names,
     **{case: (lambda folder, report, case=case: check_text(case, folder, report)) for case in ("clip-l", "t5-xxl")},
     **{case: (lambda folder, report, case=case: check_checkpoint(case, folder, report)) for case in whole.CHECKPOINTS},
+    "streamed": check_streamed,
+    "memory": check_memory,
+    "hooks": check_hooks,
     "compiled": check_compiled,
 }
 
