@@ -1,4 +1,5 @@
-"""Files into ComfyUI's models. Each function is named after ComfyUI's own."""
+"""Files into ComfyUI's models. Each function is named after ComfyUI's own, and leaves a file
+without layers of ours to it."""
 
 from __future__ import annotations
 
@@ -73,7 +74,8 @@ def load_diffusion_model(path: str, model_options: Options | None = None, disabl
     own = comfy.utils.state_dict_prefix_replace(state, {prefix: ""}, filter_keys=True)
     if own:
         state, metadata = comfy.utils.convert_old_quants(own, "", metadata=metadata)
-    put(state, wrap)
+    if not put(state, wrap):
+        return comfy.sd.load_diffusion_model(path, model_options=options, disable_dynamic=disable_dynamic)
     config = comfy.model_detection.model_config_from_unet(state, "", metadata=metadata)
     if config is None:
         state = _with_comfyui_names(state)
@@ -113,12 +115,16 @@ def load_clip(
     disable_dynamic: bool = False,
 ) -> Any:
     """Loads a text encoder out of one file or several: ComfyUI's CLIP."""
-    states = []
+    states, count = [], 0
     for path in ckpt_paths:
         state, metadata = _read(path)
         state, metadata = comfy.utils.convert_old_quants(state, model_prefix="", metadata=metadata)
-        put(state, wrap, described=lambda name: False)
+        count += put(state, wrap, described=lambda name: False)
         states.append(state)
+    if not count:
+        return comfy.sd.load_clip(
+            ckpt_paths, embedding_directory, clip_type, dict(model_options or {}), disable_dynamic=disable_dynamic
+        )
     clip = comfy.sd.load_text_encoder_state_dicts(
         states,
         embedding_directory=embedding_directory,
@@ -155,7 +161,15 @@ def load_checkpoint(
     state, metadata = comfy.utils.convert_old_quants(state, prefix, metadata=metadata)
     for scaled in [key.removesuffix("scaled_fp8") for key in state if key.endswith(".scaled_fp8")]:
         state, _ = comfy.utils.convert_old_quants(state, scaled, metadata={})
-    put(state, wrap, plain=DECODED, described=lambda name: name.startswith(prefix))
+    if not put(state, wrap, plain=DECODED, described=lambda name: name.startswith(prefix)):
+        found = comfy.sd.load_checkpoint_guess_config(
+            path,
+            embedding_directory=embedding_directory,
+            model_options=options,
+            te_model_options=dict(te_model_options or {}),
+            disable_dynamic=disable_dynamic,
+        )
+        return found[0], found[1], found[2]
     config = comfy.model_detection.model_config_from_unet(state, prefix, metadata=metadata)
     if config is None:
         raise RuntimeError(f"{path}: no checkpoint that ComfyUI knows; is it a diffusion model alone?")
