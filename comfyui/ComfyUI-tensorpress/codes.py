@@ -7,6 +7,7 @@ ours: what moves, copies, pins or streams such weights does so with codes and sc
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +98,12 @@ class Codes(QuantizedTensor):
         values = dict(ctx["non_tensor_fields"])
         values |= {field: inner_tensors[attribute] for field, attribute in ctx["tensor_fields"].items()}
         return Codes(inner_tensors["_qdata"], LAYOUT, ctx["params_class"](**values))
+
+    def _stable_hash_for_caching(self) -> str:
+        """What a compiler's cache knows such a weight by."""
+        found = [repr((t.dtype, tuple(t.shape), t.stride(), str(t.device))) for t in tensors_of(self).values()]
+        text = "\n".join([LAYOUT, repr(self._params.scheme), repr(self.dtype), *found])
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -76,7 +76,7 @@ MIXES = {
     "sdxl-unet": mix("attn1.to_q", "middle_block.*attn1.to_k", "middle_block.*attn1.to_v", "attn2.to_q", "attn2.to_k", "attn1.to_out"),
 }
 #: Convolutions too, which are not taken unless they are asked for.
-CONVS = ["--set", "input_blocks.1.0.in_layers.2=sdnq:uint8,kind=conv2d", "--set", "input_blocks.4.0.skip_connection=sdnq:uint4,kind=conv2d"]
+CONVS = ["--conv", "--set", "input_blocks.1.0.in_layers.2=sdnq:uint8"]
 
 
 def quantize(source, out, options):
@@ -285,7 +285,7 @@ def check_text(case, folder, report):
         got = clip.encode_from_tokens(clip.tokenize(whole.TOKENS)).float()
         want = whole.encode(plain, kind)[0]
         report(wrong == 0, f"{label}: {wrong} weights decode to other bits")
-        report(whole.distance(got, want) < 0.01, f"{label}: output {whole.distance(got, want):.5f} from the dequantized file's")
+        report(whole.distance(got, want) < 0.02, f"{label}: output {whole.distance(got, want):.5f} from the dequantized file's")
         wrong = check_saved(clip.get_sd(), out, prefix)
         report(wrong == 0, f"{label}: {wrong} tensors differ in the state dict")
     if case == "t5-xxl":  # two files, of which one is plain
@@ -305,7 +305,7 @@ def check_checkpoint(case, folder, report):
     if t5:
         whole.narrow_t5()
     save_file(whole.checkpoint_state(case), source)
-    ours, others = quantize(source, out, ["--dtype", "sdnq:uint4", "--preset", "none", "--set", r"(first_stage_model|vae).*attn_1.q=sdnq:int8,kind=conv2d"])
+    ours, others = quantize(source, out, ["--dtype", "sdnq:uint4", "--preset", "none", "--conv"])
     dequantize(out, plain)
     got = loading.load_checkpoint(str(out), model_options={"dtype": BF16})
     want = comfy.sd.load_checkpoint_guess_config(str(plain), model_options={"dtype": BF16})
