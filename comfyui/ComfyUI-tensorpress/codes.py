@@ -99,6 +99,13 @@ class Codes(QuantizedTensor):
         values |= {field: inner_tensors[attribute] for field, attribute in ctx["tensor_fields"].items()}
         return Codes(inner_tensors["_qdata"], LAYOUT, ctx["params_class"](**values))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        found = self.clone()
+        if isinstance(self, torch.nn.Parameter):
+            found = torch.nn.Parameter(found, requires_grad=False)
+        memo[id(self)] = found
+        return found
+
     def _stable_hash_for_caching(self) -> str:
         """What a compiler's cache knows such a weight by."""
         found = [repr((t.dtype, tuple(t.shape), t.stride(), str(t.device))) for t in tensors_of(self).values()]
