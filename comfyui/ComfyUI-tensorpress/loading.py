@@ -29,6 +29,14 @@ def _read(path: str) -> tuple[State, dict[str, str] | None]:
     return state, metadata
 
 
+def _config(state: State, prefix: str, metadata: Any) -> Any:
+    """What ComfyUI takes a model for, None where it knows none such."""
+    try:
+        return comfy.model_detection.model_config_from_unet(state, prefix, metadata=metadata)
+    except AttributeError:  # it asks what it did not find for its quantized layers
+        return None
+
+
 def _diffusion_operations(state: State, config: Any, options: Options) -> type:
     """The operations that ComfyUI would take for a quantized model, and ours on them."""
     device = options.get("load_device", comfy.model_management.get_torch_device())
@@ -76,7 +84,7 @@ def load_diffusion_model(path: str, model_options: Options | None = None, disabl
         state, metadata = comfy.utils.convert_old_quants(own, "", metadata=metadata)
     if not put(state, wrap):
         return comfy.sd.load_diffusion_model(path, model_options=options, disable_dynamic=disable_dynamic)
-    config = comfy.model_detection.model_config_from_unet(state, "", metadata=metadata)
+    config = _config(state, "", metadata)
     if config is None:
         state = _with_comfyui_names(state)
         config = _config_of_other_names(state)
@@ -170,7 +178,7 @@ def load_checkpoint(
             disable_dynamic=disable_dynamic,
         )
         return found[0], found[1], found[2]
-    config = comfy.model_detection.model_config_from_unet(state, prefix, metadata=metadata)
+    config = _config(state, prefix, metadata)
     if config is None:
         raise RuntimeError(f"{path}: no checkpoint that ComfyUI knows; is it a diffusion model alone?")
     own = {key: value for key, value in state.items() if key.startswith(prefix)}

@@ -73,7 +73,7 @@ MIXES = {
     "wan": mix("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "cross_attn.q", "cross_attn.k"),
     "clip-l": mix(r"layers.0\.", r"layers.1\.", r"layers.2\.", r"layers.3\.", r"layers.4\.mlp", r"layers.5\.mlp") + ["--embedding", "--set", r"layers.6\.=sdnq:int4,hadamard"],
     "t5-xxl": mix(r"block.0\.", r"block.1\.", r"block.2\.", r"block.3\.", r"block.4\.", r"block.5\.") + ["--embedding", "--set", r"block.6\.=sdnq:int4,hadamard"],
-    "sdxl-unet": mix("attn1.to_q", "middle_block.*attn1.to_k", "middle_block.*attn1.to_v", "attn2.to_q", "attn2.to_k", "attn1.to_out"),
+    "sdxl-unet": mix("attn1.to_q", "middle_block.*attn1.to_k", "middle_block.*attn1.to_v", "attn2.to_q", "attn1.to_out", "attn2.to_k"),
 }
 #: Convolutions too, which are not taken unless they are asked for.
 CONVS = ["--conv", "--set", "input_blocks.1.0.in_layers.2=sdnq:uint8"]
