@@ -79,6 +79,9 @@ MIXES = {
 CONVS = ["--conv", "--set", "input_blocks.1.0.in_layers.2=sdnq:uint8"]
 
 
+LARGE = ("sdxl-unet", "z-image")
+
+
 def quantize(source, out, options):
     """Quantizes and returns the layers in format "sdnq" and those of other formats."""
     run = whole.tensorpress("quantize", source, out, "--force", "-q", "--layout", "comfy", *options)
@@ -148,11 +151,19 @@ def with_lora(patcher, lora):
     return clone
 
 
+def run_model(patcher, case):
+    """A forward pass: in float32 where bf16 takes a CPU minutes."""
+    inputs = whole.MODELS[case][3]()
+    if case in LARGE:
+        inputs = {name: v.float() if isinstance(v, torch.Tensor) else v for name, v in inputs.items()}
+    return patcher.model.diffusion_model(**inputs, transformer_options={}).float()
+
+
 def forward(patcher, case, **load):
     """A forward pass of a model that ComfyUI has loaded, and unloaded after it."""
     if load:
         patcher.patch_model(device_to=torch.device("cpu"), **load)
-    out, _ = whole.run_model(patcher, case)
+    out = run_model(patcher, case)
     if load:
         patcher.unpatch_model(torch.device("cpu"))
     return out
@@ -170,14 +181,15 @@ class Report:
 def check_model(case, folder, report):
     source, out, plain = (folder / name for name in ("in.safetensors", "out.safetensors", "plain.safetensors"))
     save_file(whole.model_state(case), source)
-    large = case in ("sdxl-unet", "z-image")
+    large = case in LARGE
+    dtype = torch.float32 if large else BF16
     runs = {"mixed": MIXES[case] + (CONVS if case == "sdxl-unet" else [])}
     if case == "flux":
         runs |= SCHEMES
     for label, options in runs.items():
         ours, others = quantize(source, out, options)
         dequantize(out, plain)
-        patcher = loading.load_diffusion_model(str(out), {"dtype": BF16})
+        patcher = loading.load_diffusion_model(str(out), {"dtype": dtype})
         model = patcher.model.diffusion_model
         found = len(holders(model)), natives(model)
         report(found == (len(ours), len(others)) and ours, f"{label}: {found[0]} of {len(ours)} layers hold codes, {found[1]} of {len(others)} are ComfyUI's own")
@@ -188,7 +200,7 @@ def check_model(case, folder, report):
             dequantize(out, exact, "--dtype", "f32")
             wrong = check_bits(model, exact, str)
         report(wrong == 0, f"{label}: {wrong} weights decode to other bits")
-        stock = comfy.sd.load_diffusion_model(str(plain), model_options={"dtype": BF16})
+        stock = comfy.sd.load_diffusion_model(str(plain), model_options={"dtype": dtype})
         want, got = forward(stock, case), forward(patcher, case)
         off = whole.distance(got, want)
         report(off < 0.01, f"{label}: output {off:.5f} from the dequantized file's")
@@ -205,8 +217,7 @@ def check_lora(case, label, folder, patcher, stock, plain, before, ours, out, re
     lora = lora_for([f"diffusion_model.{n}" for n in names], {f"diffusion_model.{n}": shapes[f"{n}.weight"] for n in names})
     a, b = with_lora(patcher, lora), with_lora(stock, lora)
     effect = None
-    large = len(shapes) > 500 or case == "z-image"
-    for way, load in (("whole", {}), ("lowvram", dict(lowvram_model_memory=1)))[: 1 if large else 2]:
+    for way, load in (("whole", {}), ("lowvram", dict(lowvram_model_memory=1)))[: 1 if case in LARGE else 2]:
         load = load or dict(lowvram_model_memory=0)
         want, got = forward(b, case, **load), forward(a, case, **load)
         effect = whole.distance(want, plain)
@@ -214,7 +225,7 @@ def check_lora(case, label, folder, patcher, stock, plain, before, ours, out, re
         report(off < 0.02 and off < effect / 4, f"{label}, LoRA on {len(names)} layers, {way}: {off:.5f} from the dequantized file's, which it moved by {effect:.5f}")
         back = forward(patcher, case)
         report(torch.equal(back, before), f"{label}, LoRA, {way}: taken off again, the output is as before")
-    if large:
+    if case in LARGE:
         return
     # Some of it loaded and the rest left, then some unloaded again.
     a.patch_model(device_to=torch.device("cpu"), lowvram_model_memory=patcher.model_size() // 2)
