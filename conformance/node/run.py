@@ -203,7 +203,8 @@ def check_model(case, folder, report):
         stock = comfy.sd.load_diffusion_model(str(plain), model_options={"dtype": dtype})
         want, got = forward(stock, case), forward(patcher, case)
         off = whole.distance(got, want)
-        report(off < 0.01, f"{label}: output {off:.5f} from the dequantized file's")
+        # In float32 our weights are exact, and those of the file rounded to bf16.
+        report(off < (0.02 if large else 0.01), f"{label}: output {off:.5f} from the dequantized file's")
         wrong = check_saved(patcher.model_state_dict(), out, "diffusion_model.")
         report(wrong == 0, f"{label}: {wrong} tensors differ in the state dict")
         if label in ("mixed", "svd"):
