@@ -385,17 +385,18 @@ def check_checkpoint(case, folder):
 
 SPECIAL = {"clip-l": check_clip, "t5-xxl": check_t5, **{case: functools.partial(check_language, case) for case in LANGUAGE},
            **{case: functools.partial(check_checkpoint, case) for case in CHECKPOINTS}}
-failed = []
-for case in sys.argv[3:] or [*MODELS, *SPECIAL]:
-    start = time.time()
-    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
-        try:
-            good, lines = SPECIAL[case](pathlib.Path(folder)) if case in SPECIAL else check_model(case, pathlib.Path(folder))
-        except Exception as e:
-            good, lines = False, [f"FAIL {type(e).__name__} {str(e)[:300]}"]
-            if os.environ.get("TRACE"):
-                raise
-    failed += [] if good else [case]
-    print(f"{case} ({time.time() - start:.0f} s)", *lines, sep="\n  ", flush=True)
-print(f"ComfyUI: {', '.join(failed) or 'nothing'} failed")
-sys.exit(bool(failed))
+if __name__ == "__main__":
+    failed = []
+    for case in sys.argv[3:] or [*MODELS, *SPECIAL]:
+        start = time.time()
+        with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
+            try:
+                good, lines = SPECIAL[case](pathlib.Path(folder)) if case in SPECIAL else check_model(case, pathlib.Path(folder))
+            except Exception as e:
+                good, lines = False, [f"FAIL {type(e).__name__} {str(e)[:300]}"]
+                if os.environ.get("TRACE"):
+                    raise
+        failed += [] if good else [case]
+        print(f"{case} ({time.time() - start:.0f} s)", *lines, sep="\n  ", flush=True)
+    print(f"ComfyUI: {', '.join(failed) or 'nothing'} failed")
+    sys.exit(bool(failed))

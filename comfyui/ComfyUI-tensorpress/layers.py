@@ -1,0 +1,117 @@
+"""The layers of a state dict that are stored in format "sdnq". Nothing here needs ComfyUI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from tensorpress.torch import Scheme, decode, parse
+from tensorpress.torch.scheme import DESCRIPTION, SDNQ_NAMES, WEIGHT
+from torch import Tensor
+
+State = MutableMapping[str, Any]
+#: A layer's tensors but for its weight, by what follows its name and a dot.
+COMPANIONS = tuple(name for name in SDNQ_NAMES if name != WEIGHT)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as it lies in the file."""
+
+    scheme: Scheme
+    text: bytes  # its JSON, as it was
+    tensors: dict[str, Tensor]
+
+    def decode(self, dtype: torch.dtype | None = None) -> Tensor:
+        return decode(self.scheme, self.tensors, dtype)
+
+
+def text_of(description: Tensor) -> bytes:
+    """The JSON in a tensor of bytes."""
+    return description.cpu().contiguous().numpy().tobytes()
+
+
+def is_sdnq(text: bytes) -> bool:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("format") == "sdnq"
+
+
+def names(state: State) -> list[str]:
+    """The layers in format "sdnq", by name."""
+    ending = "." + DESCRIPTION
+    described = [key for key in state if key.endswith(ending)]
+    return [key.removesuffix(ending) for key in described if is_sdnq(text_of(state[key]))]
+
+
+def take(state: State, layer: str) -> Layer:
+    """Takes a layer's tensors out of a state dict, but for its description.
+
+    Raises:
+        tensorpress.torch.LayerError: they are not what the description says.
+    """
+    tensors = {name: state.pop(f"{layer}.{name}") for name in SDNQ_NAMES if f"{layer}.{name}" in state}
+    text = text_of(state[f"{layer}.{DESCRIPTION}"])
+    # Errors name the layer, and what is kept of it should be equal for equal layers.
+    return Layer(replace(parse(text, tensors, layer), layer=""), text, tensors)
+
+
+def put(
+    state: State,
+    wrap: Callable[[Layer], Tensor],
+    plain: Iterable[str] = (),
+    described: Callable[[str], bool] = lambda name: True,
+) -> int:
+    """Gives every layer in format "sdnq" one tensor, its weight.
+
+    Args:
+        wrap: makes it, so that its shape and dtype are those of the weight.
+        plain: beginnings of the names of layers whose weights are decoded instead.
+        described: whether a layer of a name keeps its description.
+
+    Returns:
+        How many layers there are.
+    """
+    found = names(state)
+    starts = tuple(plain)
+    for name in found:
+        layer = take(state, name)
+        decoded = bool(starts) and name.startswith(starts)
+        state[f"{name}.{WEIGHT}"] = layer.decode() if decoded else wrap(layer)
+        if decoded or not described(name):
+            del state[f"{name}.{DESCRIPTION}"]
+    return len(found)
+
+
+def renamed(state: State, convert: Callable[[dict[str, Tensor]], dict[str, Tensor] | None]) -> dict[str, str] | None:
+    """Asks what becomes of names, with shapes alone.
+
+    Args:
+        convert: takes a state dict and returns one of other names, in which tensors may
+            be joined or changed.
+
+    Returns:
+        For every name before whose tensor only moves, the name after. None if convert
+        returned None.
+    """
+    shapes = {name: torch.empty(t.shape, dtype=t.dtype, device="meta") for name, t in state.items()}
+    before = {id(t): name for name, t in shapes.items()}
+    after = convert(dict(shapes))
+    if after is None:
+        return None
+    return {before[id(t)]: name for name, t in after.items() if id(t) in before and t._version == 0}
+
+
+def described_bytes(text: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8)
+
+
+def stored(layer: Layer) -> Iterator[tuple[str, Tensor]]:
+    """A layer's tensors, its description among them, as a file holds them."""
+    yield from layer.tensors.items()
+    yield DESCRIPTION, described_bytes(layer.text)

@@ -1,0 +1,110 @@
+"""Layers out of a state dict, with the package's own golden files."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from node.layers import described_bytes, is_sdnq, names, put, renamed, stored, take, text_of
+from safetensors.torch import load_file
+from tensorpress.torch import LayerError
+
+GOLDENS = Path(__file__).resolve().parents[2] / "python" / "tests" / "goldens" / "layers.safetensors"
+
+
+@pytest.fixture
+def state():
+    """A state dict with a layer in format "sdnq", one of another and a plain one."""
+    text = (
+        '{"format": "sdnq", "format_version": 1, "weights_dtype": "uint4", "group_size": 4, '
+        '"orig_shape": [2, 8], "orig_dtype": "torch.bfloat16", "note": 1}'
+    )
+    return {
+        "a.weight": torch.arange(8, dtype=torch.uint8),
+        "a.weight_scale": torch.full((2, 2, 1), 0.5),
+        "a.weight_zp": torch.zeros(2, 2, 1),
+        "a.bias": torch.ones(2),
+        "a.comfy_quant": described_bytes(text.encode()),
+        "b.weight": torch.zeros(2, 8, dtype=torch.int8),
+        "b.weight_scale": torch.ones(2, 1),
+        "b.comfy_quant": described_bytes(b'{"format": "int8_tensorwise"}'),
+        "c.weight": torch.zeros(3, 3),
+    }
+
+
+def test_only_ours_are_taken(state):
+    assert names(state) == ["a"]
+    before = dict(state)
+    assert put(state, lambda layer: torch.empty(layer.scheme.shape)) == 1
+    assert tuple(state["a.weight"].shape) == (2, 8)
+    assert "a.weight_scale" not in state and "a.weight_zp" not in state
+    for name in ("a.bias", "a.comfy_quant", "b.weight", "b.weight_scale", "b.comfy_quant", "c.weight"):
+        assert state[name] is before[name]
+
+
+def test_a_layer_is_what_it_was(state):
+    before = dict(state)
+    layer = take(state, "a")
+    assert layer.scheme.shape == (2, 8)
+    assert json.loads(layer.text)["note"] == 1
+    found = dict(stored(layer))
+    assert found.keys() == {"weight", "weight_scale", "weight_zp", "comfy_quant"}
+    assert all(torch.equal(t, before[f"a.{name}"]) for name, t in found.items())
+
+
+def test_decoded_where_it_is_asked_for(state):
+    put(state, lambda layer: pytest.fail("wrapped"), plain=["a"])
+    # Two codes a byte, the first in the low bits.
+    want = torch.tensor([[n for byte in row for n in (byte & 15, byte >> 4)] for row in ([0, 1, 2, 3], [4, 5, 6, 7])])
+    assert torch.equal(state["a.weight"], (want * 0.5).to(torch.bfloat16))
+    assert "a.comfy_quant" not in state
+
+
+def test_descriptions_go_where_nobody_reads_them(state):
+    put(state, lambda layer: torch.empty(layer.scheme.shape), described=lambda name: False)
+    assert "a.comfy_quant" not in state and "b.comfy_quant" in state
+
+
+def test_errors_name_the_layer(state):
+    state["a.weight_scale"] = torch.ones(2, 3, 1)
+    with pytest.raises(LayerError, match=r"a.*weight_scale.*\[2, 2, 1\].*\[2, 3, 1\]"):
+        put(state, lambda layer: torch.empty(layer.scheme.shape))
+
+
+def test_a_later_version_is_refused(state):
+    text = text_of(state["a.comfy_quant"]).replace(b'"format_version": 1', b'"format_version": 2')
+    state["a.comfy_quant"] = described_bytes(text)
+    with pytest.raises(LayerError, match="version 2"):
+        put(state, lambda layer: torch.empty(layer.scheme.shape))
+
+
+def test_layers_of_equal_schemes_are_alike(state):
+    twin = {name.replace("a.", "d.", 1): t for name, t in state.items() if name.startswith("a.")}
+    assert take(state, "a").scheme == take(twin, "d").scheme
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"format": "nvfp4"}', b'{"formats": "sdnq"}'])
+def test_what_is_not_ours(text):
+    assert not is_sdnq(text)
+
+
+def test_goldens_have_the_shapes_of_their_weights():
+    state = load_file(GOLDENS)
+    ours = names(state)
+    put(state, lambda layer: layer.decode())
+    assert ours
+    for name in ours:
+        assert list(state[f"{name}.weight"].shape) == json.loads(text_of(state[f"{name}.comfy_quant"]))["orig_shape"]
+
+
+def test_what_becomes_of_names():
+    state = {name: torch.zeros(2, 2) for name in ("q", "k", "same", "moves", "swapped", "gone")}
+
+    def convert(shapes):
+        swapped = shapes["swapped"]
+        swapped[:] = swapped.flip(0)
+        joined = torch.cat([shapes["q"], shapes["k"]])
+        return {"qk": joined, "same": shapes["same"], "moved": shapes["moves"], "swapped": swapped}
+
+    assert renamed(state, convert) == {"same": "same", "moves": "moved"}
+    assert renamed(state, lambda shapes: None) is None

@@ -1,0 +1,461 @@
+"""Loads files with layers of SDNQ into ComfyUI through the custom node, and compares
+with the dequantized files in ComfyUI's own loaders. README.md beside this script says how.
+
+run.py COMFY TENSORPRESS [CASE…]
+"""
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "comfy"))
+sys.path.insert(0, str(HERE.parents[1] / "python" / "src"))
+
+import torch
+import whole  # which reads the command line as this script does
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import comfy.hooks
+import comfy.lora
+import comfy.memory_management
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import comfy.utils
+
+torch.set_num_threads(1)
+folder = HERE.parents[1] / "comfyui" / "ComfyUI-tensorpress"
+# The parts of the node without its __init__, which asks for ComfyUI's server.
+package = importlib.util.module_from_spec(importlib.util.spec_from_loader("node", None, is_package=True))
+package.__path__ = [str(folder)]
+sys.modules["node"] = package
+
+import node.codes
+import node.layers
+import node.operations
+from node import loading
+from node.codes import LAYOUT, in_dtype, is_codes
+from node.operations import Held
+
+from tensorpress.torch.scheme import SDNQ_NAMES
+
+BF16 = torch.bfloat16
+SCHEMES = {
+    "uint4 groups": ["--dtype", "sdnq:uint4", "--group-size", "64"],
+    "int8 rows": ["--dtype", "sdnq:int8", "--group-size", "-1"],
+    "svd": ["--dtype", "sdnq:uint4", "--svd-rank", "16"],
+    "hadamard": ["--dtype", "sdnq:int4", "--hadamard"],
+    "codebook": ["--dtype", "sdnq:uint4", "--codebook"],
+    "double": ["--dtype", "sdnq:uint4", "--scale-dtype", "uint8"],
+    "float": ["--dtype", "sdnq:float6_e3m2fn"],
+    "matmul": ["--dtype", "sdnq:int8", "--quantized-matmul"],
+}
+
+
+def mix(*patterns):
+    """All of SDNQ's options and two native formats, a layer each in turn."""
+    settings = ["sdnq:int8,group-size=-1", "sdnq:uint4,svd-rank=16", "sdnq:uint4,codebook", "sdnq:uint4,scale-dtype=uint8", "nvfp4", "float8_e4m3fn"]
+    found = ["--dtype", "sdnq:uint4"]
+    for pattern, setting in zip(patterns, settings):
+        found += ["--set", f"{pattern}={setting}"]
+    return found
+
+
+MIXES = {
+    "flux": mix("img_attn.qkv", "img_attn.proj", "txt_attn.qkv", "txt_attn.proj", "img_mlp.0", "txt_mlp.0"),
+    "z-image": mix("layers.0.attention.qkv", "layers.0.attention.out", r"layers.0.feed_forward.w1", "layers.0.feed_forward.w2", "layers.1.attention.qkv", "layers.1.attention.out"),
+    "wan": mix("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "cross_attn.q", "cross_attn.k"),
+    "clip-l": mix(r"layers.0\.", r"layers.1\.", r"layers.2\.", r"layers.3\.", r"layers.4\.mlp", r"layers.5\.mlp") + ["--embedding", "--set", r"layers.6\.=sdnq:int4,hadamard"],
+    "t5-xxl": mix(r"block.0\.", r"block.1\.", r"block.2\.", r"block.3\.", r"block.4\.", r"block.5\.") + ["--embedding", "--set", r"block.6\.=sdnq:int4,hadamard"],
+    "sdxl-unet": mix("attn1.to_q", "middle_block.*attn1.to_k", "middle_block.*attn1.to_v", "attn2.to_q", "attn1.to_out", "attn2.to_k"),
+}
+#: Convolutions too, which are not taken unless they are asked for.
+CONVS = ["--conv", "--set", "input_blocks.1.0.in_layers.2=sdnq:uint8"]
+
+
+LARGE = ("sdxl-unet", "z-image")
+
+
+def quantize(source, out, options):
+    """Quantizes and returns the layers in format "sdnq" and those of other formats."""
+    run = whole.tensorpress("quantize", source, out, "--force", "-q", "--layout", "comfy", *options)
+    if run.returncode:
+        raise RuntimeError(run.stderr)
+    ours, others = [], []
+    with safe_open(out, "pt") as file:
+        for name in file.keys():
+            if name.endswith(".comfy_quant"):
+                form = json.loads(file.get_tensor(name).numpy().tobytes())["format"]
+                (ours if form == "sdnq" else others).append(name.removesuffix(".comfy_quant"))
+    return ours, others
+
+
+def dequantize(out, plain, *options):
+    run = whole.tensorpress("dequantize", out, plain, "--force", "-q", *options)
+    if run.returncode:
+        raise RuntimeError(run.stderr)
+
+
+def holders(model):
+    return {name: m for name, m in model.named_modules() if isinstance(m, Held) and m.holds_codes}
+
+
+def natives(model):
+    return sum(isinstance(p, comfy.ops.QuantizedTensor) and p._layout_cls != LAYOUT for p in model.parameters())
+
+
+def check_bits(model, path, rename, dtype=torch.float32):
+    """How many weights decode to other bits than those in a file."""
+    wrong = 0
+    with safe_open(path, "pt") as file:
+        for name, m in holders(model).items():
+            want = file.get_tensor(f"{rename(name)}.weight")
+            got = in_dtype(m.weight, dtype).dequantize()
+            wrong += not torch.equal(want.view(torch.uint8), got.view(torch.uint8))
+    return wrong
+
+
+def check_saved(model_state, path, prefix=""):
+    """How many tensors of a file's layers in format "sdnq" are not in a state dict as they are."""
+    source = load_file(path)
+    layers = [n.removesuffix(".comfy_quant") for n in source if n.endswith(".comfy_quant") and json.loads(source[n].numpy().tobytes())["format"] == "sdnq"]
+    wrong = 0
+    for layer in layers:
+        for own in (*SDNQ_NAMES, "comfy_quant"):
+            name = f"{layer}.{own}"
+            if name in source:
+                got = model_state.get(prefix + name)
+                wrong += got is None or got.dtype != source[name].dtype or not torch.equal(got, source[name])
+    return wrong
+
+
+def lora_for(names, shapes, rank=4):
+    g = torch.Generator().manual_seed(3)
+    found = {}
+    for name in names:
+        out, into = shapes[name]
+        found[f"{name}.lora_up.weight"] = torch.randn(out, rank, generator=g) * 0.02
+        found[f"{name}.lora_down.weight"] = torch.randn(rank, into, generator=g) * 0.2
+        found[f"{name}.alpha"] = torch.tensor(float(rank))
+    return found
+
+
+def with_lora(patcher, lora):
+    clone, _ = comfy.sd.load_lora_for_models(patcher, None, lora, 1.0, 0.0)
+    return clone
+
+
+def run_model(patcher, case):
+    """A forward pass: in float32 where bf16 takes a CPU minutes."""
+    inputs = whole.MODELS[case][3]()
+    if case in LARGE:
+        inputs = {name: v.float() if isinstance(v, torch.Tensor) else v for name, v in inputs.items()}
+    return patcher.model.diffusion_model(**inputs, transformer_options={}).float()
+
+
+def forward(patcher, case, **load):
+    """A forward pass of a model that ComfyUI has loaded, and unloaded after it."""
+    if load:
+        patcher.patch_model(device_to=torch.device("cpu"), **load)
+    out = run_model(patcher, case)
+    if load:
+        patcher.unpatch_model(torch.device("cpu"))
+    return out
+
+
+class Report:
+    def __init__(self):
+        self.good, self.lines = True, []
+
+    def __call__(self, fine, line):
+        self.good = self.good and bool(fine)
+        self.lines.append(f"{'ok  ' if fine else 'FAIL'} {line}")
+
+
+def check_model(case, folder, report):
+    source, out, plain = (folder / name for name in ("in.safetensors", "out.safetensors", "plain.safetensors"))
+    save_file(whole.model_state(case), source)
+    large = case in LARGE
+    dtype = torch.float32 if large else BF16
+    runs = {"mixed": MIXES[case] + (CONVS if case == "sdxl-unet" else [])}
+    if case == "flux":
+        runs |= SCHEMES
+    for label, options in runs.items():
+        ours, others = quantize(source, out, options)
+        dequantize(out, plain)
+        patcher = loading.load_diffusion_model(str(out), {"dtype": dtype})
+        model = patcher.model.diffusion_model
+        found = len(holders(model)), natives(model)
+        report(found == (len(ours), len(others)) and ours, f"{label}: {found[0]} of {len(ours)} layers hold codes, {found[1]} of {len(others)} are ComfyUI's own")
+        if large:  # no layer is rotated, and bf16 has the same bits
+            wrong = check_bits(model, plain, str, BF16)
+        else:
+            exact = folder / "exact.safetensors"
+            dequantize(out, exact, "--dtype", "f32")
+            wrong = check_bits(model, exact, str)
+        report(wrong == 0, f"{label}: {wrong} weights decode to other bits")
+        stock = comfy.sd.load_diffusion_model(str(plain), model_options={"dtype": dtype})
+        want, got = forward(stock, case), forward(patcher, case)
+        off = whole.distance(got, want)
+        # In float32 our weights are exact, and those of the file rounded to bf16.
+        report(off < (0.02 if large else 0.01), f"{label}: output {off:.5f} from the dequantized file's")
+        wrong = check_saved(patcher.model_state_dict(), out, "diffusion_model.")
+        report(wrong == 0, f"{label}: {wrong} tensors differ in the state dict")
+        if label in ("mixed", "svd"):
+            check_lora(case, label, folder, patcher, stock, want, got, ours, out, report)
+        del patcher, model, stock
+
+
+def check_lora(case, label, folder, patcher, stock, plain, before, ours, out, report):
+    shapes = whole.shapes(folder / "in.safetensors")
+    names = [n for n in ours if len(shapes[f"{n}.weight"]) == 2][:40]
+    lora = lora_for([f"diffusion_model.{n}" for n in names], {f"diffusion_model.{n}": shapes[f"{n}.weight"] for n in names})
+    a, b = with_lora(patcher, lora), with_lora(stock, lora)
+    effect = None
+    for way, load in (("whole", {}), ("lowvram", dict(lowvram_model_memory=1)))[: 1 if case in LARGE else 2]:
+        load = load or dict(lowvram_model_memory=0)
+        want, got = forward(b, case, **load), forward(a, case, **load)
+        effect = whole.distance(want, plain)
+        off = whole.distance(got, want)
+        report(off < 0.02 and off < effect / 4, f"{label}, LoRA on {len(names)} layers, {way}: {off:.5f} from the dequantized file's, which it moved by {effect:.5f}")
+        back = forward(patcher, case)
+        report(torch.equal(back, before), f"{label}, LoRA, {way}: taken off again, the output is as before")
+    if case in LARGE:
+        return
+    # Some of it loaded and the rest left, then some unloaded again.
+    a.patch_model(device_to=torch.device("cpu"), lowvram_model_memory=patcher.model_size() // 2)
+    part = whole.run_model(a, case)[0]
+    a.partially_unload(torch.device("cpu"), patcher.model_size() // 4)
+    less = whole.run_model(a, case)[0]
+    a.unpatch_model(torch.device("cpu"))
+    report(max(whole.distance(part, want), whole.distance(less, want)) < 0.02, f"{label}, LoRA, half loaded: {whole.distance(part, want):.5f}, and less of it {whole.distance(less, want):.5f}")
+    # Saved with it: what is patched is plain, the rest are codes.
+    half = names[: len(names) // 2]
+    c = with_lora(patcher, {k: v for k, v in lora.items() if k.split(".lora_")[0].removesuffix(".alpha").removeprefix("diffusion_model.") in half})
+    saved = folder / "saved.safetensors"
+    c.patch_model(device_to=torch.device("cpu"), lowvram_model_memory=0)
+    direct = whole.run_model(c, case)[0]
+    save_file({k: v.to("cpu").contiguous() for k, v in c.model_state_dict_for_saving(c.model.diffusion_model, "diffusion_model.").items()}, saved)
+    c.unpatch_model(torch.device("cpu"))
+    again = loading.load_diffusion_model(str(saved), {"dtype": BF16})
+    left = len(holders(again.model.diffusion_model))
+    off = whole.distance(forward(again, case), direct)
+    report(left == len(ours) - len(half) and off < 0.02, f"{label}, saved with LoRA: {left} of {len(ours)} layers are codes, {len(half)} plain; loaded again {off:.5f} from before")
+    if label == "mixed" and case == "flux":
+        saved = folder / "checkpoint.safetensors"
+        comfy.sd.save_checkpoint(str(saved), patcher)
+        wrong = check_saved(load_file(saved), out, "model.diffusion_model.")
+        report(wrong == 0, f"{label}, saved as a checkpoint: {wrong} tensors differ")
+        again = loading.load_diffusion_model(str(saved), {"dtype": BF16})
+        report(torch.equal(forward(again, case), before), f"{label}, saved as a checkpoint and loaded: the output is as before")
+
+
+def check_names(folder, report):
+    """A Flux with diffusers' names, which ComfyUI joins."""
+    source, out, plain = (folder / name for name in ("in.safetensors", "out.safetensors", "plain.safetensors"))
+    state = whole.model_state("flux")
+    after = comfy.utils.flux_to_diffusers({"depth": 2, "depth_single_blocks": 2, "hidden_size": 512})
+    theirs = {}
+    for name, target in after.items():
+        target = (target, None) if isinstance(target, str) else target
+        if target[0] not in state:
+            continue
+        value, offset = state[target[0]], target[1]
+        value = value if offset is None else value.narrow(*offset)
+        theirs[name] = (torch.cat(value.chunk(2)[::-1]) if len(target) > 2 else value).contiguous().clone()
+    save_file(theirs, source)
+    ours, _ = quantize(source, out, ["--dtype", "sdnq:uint4", "--group-size", "64", "--preset", "none"])
+    dequantize(out, plain)
+    patcher = loading.load_diffusion_model(str(out), {"dtype": BF16})
+    stock = comfy.sd.load_diffusion_model(str(plain), model_options={"dtype": BF16})
+    off = whole.distance(forward(patcher, "flux"), forward(stock, "flux"))
+    held = len(holders(patcher.model))
+    report(off < 0.01 and held > 0, f"diffusers' names: {held} of {len(ours)} layers stay codes, the output is {off:.5f} from the dequantized file's")
+
+
+def check_text(case, folder, report):
+    source, out, plain = (folder / name for name in ("in.safetensors", "out.safetensors", "plain.safetensors"))
+    if case == "t5-xxl":
+        whole.narrow_t5()
+        state, kind, prefix = whole.small_queries(whole.randomized(whole.t5_state())), comfy.sd.CLIPType.PIXART, "t5xxl.transformer."
+    else:
+        state, kind, prefix = whole.randomized(whole.clip_state()), comfy.sd.CLIPType.STABLE_DIFFUSION, "clip_l.transformer."
+    save_file(state, source)
+    for label, options in {"mixed": MIXES[case]}.items():
+        ours, others = quantize(source, out, options)
+        dequantize(out, plain)
+        exact = folder / "exact.safetensors"
+        dequantize(out, exact, "--dtype", "f32")
+        clip = loading.load_clip([str(out)], clip_type=kind)
+        model = clip.cond_stage_model
+        found = len(holders(model)), natives(model)
+        report(found == (len(ours), len(others)) and ours, f"{label}: {found[0]} of {len(ours)} layers hold codes, {found[1]} of {len(others)} are ComfyUI's own")
+        wrong = check_bits(model, exact, lambda name: name.removeprefix(prefix))
+        got = clip.encode_from_tokens(clip.tokenize(whole.TOKENS)).float()
+        want = whole.encode(plain, kind)[0]
+        report(wrong == 0, f"{label}: {wrong} weights decode to other bits")
+        report(whole.distance(got, want) < 0.02, f"{label}: output {whole.distance(got, want):.5f} from the dequantized file's")
+        wrong = check_saved(clip.get_sd(), out, prefix)
+        report(wrong == 0, f"{label}: {wrong} tensors differ in the state dict")
+    if case == "t5-xxl":  # two files, of which one is plain
+        other = folder / "clip.safetensors"
+        save_file(whole.randomized(whole.clip_state()), other)
+        paths = [str(other), str(out)]
+        clip = loading.load_clip(paths, clip_type=comfy.sd.CLIPType.FLUX)
+        stock = comfy.sd.load_clip([str(other), str(plain)], clip_type=comfy.sd.CLIPType.FLUX)
+        tokens = clip.tokenize(whole.TOKENS)
+        off = [whole.distance(x.float(), y.float()) for x, y in zip(clip.encode_from_tokens(tokens, return_pooled=True), stock.encode_from_tokens(tokens, return_pooled=True))]
+        report(max(off) < 0.01, f"with CLIP-L: outputs {off[0]:.5f} and {off[1]:.5f} from the dequantized files'")
+
+
+def check_checkpoint(case, folder, report):
+    source, out, plain = (folder / name for name in ("in.safetensors", "out.safetensors", "plain.safetensors"))
+    model, _, t5, _, _ = whole.CHECKPOINTS[case]
+    if t5:
+        whole.narrow_t5()
+    save_file(whole.checkpoint_state(case), source)
+    ours, others = quantize(source, out, ["--dtype", "sdnq:uint4", "--preset", "none", "--conv"])
+    dequantize(out, plain)
+    got = loading.load_checkpoint(str(out), model_options={"dtype": BF16})
+    want = comfy.sd.load_checkpoint_guess_config(str(plain), model_options={"dtype": BF16})
+    vae = sum(name.startswith(("first_stage_model.", "vae.")) for name in ours)
+    held = len(holders(got[0].model)) + len(holders(got[1].cond_stage_model))
+    report(held + vae == len(ours) and held, f"{held} layers hold codes, {vae} of the VAE are decoded, of {len(ours)}")
+    for part in ("model", "text", "pooled", "picture"):
+        x, y = (outputs(found, model, whole.CHECKPOINTS[case][4])[part] for found in (got, want))
+        report(whole.distance(x, y) < 0.01, f"{part}: {whole.distance(x, y):.5f} from the dequantized file's")
+
+
+def outputs(found, model, channels):
+    patcher, clip, vae = found[:3]
+    text, pooled = clip.encode_from_tokens(clip.tokenize(whole.TOKENS), return_pooled=True)
+    picture = vae.decode(whole.r(1, channels, 8, 8).float())
+    return dict(model=whole.run_model(patcher, model)[0], text=text.float(), pooled=pooled.float(), picture=picture.float())
+
+
+def check_streamed(folder, report):
+    """What ComfyUI does where it streams weights into a GPU's memory, with a buffer in its place."""
+    source, out = folder / "in.safetensors", folder / "out.safetensors"
+    save_file(whole.model_state("flux"), source)
+    ours, _ = quantize(source, out, MIXES["flux"])
+    shapes = whole.shapes(source)
+    patcher = loading.load_diffusion_model(str(out), {"dtype": BF16})
+    lora = lora_for([f"diffusion_model.{n}" for n in ours], {f"diffusion_model.{n}": shapes[f"{n}.weight"] for n in ours})
+    patches = with_lora(patcher, lora).patches
+    wrong, changed, sizes, weights = 0, 0, 0, 0
+    for name, m in holders(patcher.model).items():
+        x = torch.randn(3, m.in_features, generator=torch.Generator().manual_seed(1)).to(BF16)
+        patch = comfy.model_patcher.LowVramPatch(f"{name}.weight", patches)
+        plain = in_dtype(m.weight, torch.float32).dequantize()
+        want = [torch.nn.functional.linear(x, w.to(BF16), None if m.bias is None else m.bias.to(BF16)) for w in (plain, patch(plain.clone()))]
+        size = comfy.memory_management.vram_aligned_size([m.weight, m.bias])
+        sizes, weights = sizes + size, weights + plain.numel() * 2
+        buffer = torch.empty(size, dtype=torch.uint8)
+        comfy.model_management.cast_to_gathered([m.weight, m.bias], buffer)
+        before = buffer.clone()
+        for function, expected in ((None, want[0]), (patch, want[1])):
+            m.weight_lowvram_function, m.weight_function, m.bias_function = function, [], []
+            geometry = comfy.memory_management.tensors_to_geometries([m.weight, m.bias])
+            m._prefetch = dict(resident=False, signature=1, xfer_dest=buffer, cast_dest=None, cast_geometry=geometry, needs_cast=False)
+            for _ in range(2):  # as it arrives, and when it is there
+                weight, bias = comfy.ops.resolve_cast_module_with_vbar(m, BF16, x.device, BF16, BF16, False)
+                got = m._forward(x, weight, bias)
+                # Patched, there is a rounding to bf16 more.
+                wrong += not torch.equal(got, expected) if function is None else whole.distance(got.float(), expected.float()) > 0.01
+        changed += not torch.equal(buffer, before)
+        m.weight_lowvram_function = None
+    report(wrong == 0 and changed == 0, f"streamed: {wrong} outputs differ and {changed} buffers were changed, with a LoRA and without; {sizes / weights:.2f} of what weights in bf16 take")
+
+
+def check_memory(folder, report):
+    """Nothing is decoded while a model is loaded, and its layers hold what the file does."""
+    source, out = folder / "in.safetensors", folder / "out.safetensors"
+    save_file(whole.model_state("flux"), source)
+    ours, _ = quantize(source, out, SCHEMES["uint4 groups"])
+    decoded, decode = [], node.codes.decode
+    node.codes.decode = node.layers.decode = node.operations.decode = lambda *args, **kw: decoded.append(args) or decode(*args, **kw)
+    patcher = loading.load_diffusion_model(str(out), {"dtype": BF16})
+    count = len(decoded)
+    held = sum(t.nbytes for m in holders(patcher.model).values() for name, t in m.state_dict().items() if name != "bias")
+    stored = sum(t.nbytes for name, t in load_file(out).items() if name.rpartition(".")[0] in ours and not name.endswith(".bias"))
+    report(count == 0 and held == stored, f"memory: {count} layers were decoded by the loader, {held / 1e6:.2f} MB are held, {stored / 1e6:.2f} in the file")
+    forward(patcher, "flux")
+    report(len(decoded) == len(ours), f"memory: a forward pass decodes {len(decoded)} layers, one after another")
+    node.codes.decode = node.layers.decode = node.operations.decode = decode
+
+
+def check_hooks(folder, report):
+    """A LoRA that hooks put on for a part of the steps."""
+    source, out, plain = (folder / name for name in ("in.safetensors", "out.safetensors", "plain.safetensors"))
+    save_file(whole.model_state("flux"), source)
+    ours, _ = quantize(source, out, MIXES["flux"][:10])  # ComfyUI has no hooks for its own formats
+    dequantize(out, plain)
+    shapes = whole.shapes(source)
+    lora = lora_for([f"diffusion_model.{n}" for n in ours], {f"diffusion_model.{n}": shapes[f"{n}.weight"] for n in ours})
+    found = []
+    for load in (loading.load_diffusion_model, comfy.sd.load_diffusion_model):
+        patcher = load(str(out if load is loading.load_diffusion_model else plain), model_options={"dtype": BF16})
+        before = forward(patcher, "flux")
+        group = comfy.hooks.create_hook_lora(lora=lora, strength_model=1.0, strength_clip=0.0)
+        clone = patcher.clone()
+        clone.register_all_hook_patches(group, comfy.hooks.create_target_dict(comfy.hooks.EnumWeightTarget.Model))
+        clone.patch_model(device_to=torch.device("cpu"), lowvram_model_memory=0)
+        clone.apply_hooks(group)
+        put = whole.run_model(clone, "flux")[0]
+        clone.unpatch_hooks()
+        off = whole.run_model(clone, "flux")[0]
+        clone.unpatch_model(torch.device("cpu"))
+        found.append((before, put, off))
+    (before, put, off), (_, want, _) = found
+    report(whole.distance(put, want) < 0.02 and whole.distance(put, before) > 0.05, f"hooks: {whole.distance(put, want):.5f} from the dequantized file's, {whole.distance(put, before):.5f} from without")
+    report(torch.equal(off, before), "hooks: taken off again, the output is as before")
+
+
+def check_compiled(folder, report):
+    """What a compile node does to a Flux."""
+    source, out = folder / "in.safetensors", folder / "out.safetensors"
+    save_file(whole.model_state("flux"), source)
+    quantize(source, out, MIXES["flux"])
+    patcher = loading.load_diffusion_model(str(out), {"dtype": BF16})
+    before = forward(patcher, "flux")
+    inputs = whole.MODELS["flux"][3]()
+    for backend in ("eager", "aot_eager"):
+        torch._dynamo.reset()
+        compiled = torch.compile(patcher.model.diffusion_model, backend=backend)
+        off = whole.distance(compiled(**inputs, transformer_options={}).float(), before)
+        report(off < 0.01, f"compiled ({backend}): {off:.5f} from before")
+
+
+CASES = {
+    **{case: (lambda folder, report, case=case: check_model(case, folder, report)) for case in ("flux", "z-image", "wan", "sdxl-unet")},
+    "names": check_names,
+    **{case: (lambda folder, report, case=case: check_text(case, folder, report)) for case in ("clip-l", "t5-xxl")},
+    **{case: (lambda folder, report, case=case: check_checkpoint(case, folder, report)) for case in whole.CHECKPOINTS},
+    "streamed": check_streamed,
+    "memory": check_memory,
+    "hooks": check_hooks,
+    "compiled": check_compiled,
+}
+
+if __name__ == "__main__":
+    failed = []
+    for case in sys.argv[3:] or CASES:
+        start = time.time()
+        report = Report()
+        with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as place:
+            try:
+                CASES[case](pathlib.Path(place), report)
+            except Exception as e:
+                report(False, f"{type(e).__name__} {str(e)[:300]}")
+                if os.environ.get("TRACE"):
+                    raise
+        failed += [] if report.good else [case]
+        print(f"{case} ({time.time() - start:.0f} s)", *report.lines, sep="\n  ", flush=True)
+    print(f"ComfyUI with the node: {', '.join(failed) or 'nothing'} failed")
+    sys.exit(bool(failed))

@@ -1,0 +1,130 @@
+"""Runs tensorpress, which presses safetensors checkpoints into quantized ones.
+
+Every function is a command of the program. Keyword arguments are its flags, with
+underscores for dashes and one at the end where Python keeps the word (`for_`): a
+list repeats a flag, a dict gives `set` its patterns and settings, None leaves the
+flag out. The result is the JSON of the command.
+
+    import tensorpress
+
+    tensorpress.quantize("model.safetensors", "small.safetensors", dtype="uint4",
+                         keep=[r"\\.norm"], set={r"\\.attn\\.": "int8"})
+
+An error is a `TensorpressError` with the program's own line and its exit status.
+`tensorpress.torch` runs the layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._program import Flag, Progress, StrPath, find, run
+from .errors import (
+    InterruptedRunError,
+    ProgramNotFoundError,
+    RunError,
+    SourceError,
+    TensorpressError,
+    UsageError,
+    VerifyError,
+)
+
+__all__ = [
+    "Flag",
+    "InterruptedRunError",
+    "ProgramNotFoundError",
+    "Progress",
+    "RunError",
+    "SourceError",
+    "StrPath",
+    "TensorpressError",
+    "UsageError",
+    "VerifyError",
+    "dequantize",
+    "find",
+    "formats",
+    "inspect",
+    "migrate",
+    "plan",
+    "presets",
+    "quantize",
+    "transcode",
+    "verify",
+]
+
+__version__ = "0.1.0"
+
+Result = dict[str, Any]
+
+
+def quantize(source: StrPath, dest: StrPath, *, progress: Progress | None = None, **flags: Flag) -> Result:
+    """Quantizes a checkpoint: `tensorpress quantize SOURCE DEST`.
+
+    Args:
+        source: a .safetensors file, a weight index, a model folder or a pipeline.
+        dest: a .safetensors file, or a folder.
+        progress: called with what is done and what there is to do, in bytes.
+        flags: those of the command, such as `dtype="uint4"`, `layout="comfy"`.
+
+    Returns:
+        The report: layers with action, dtype, options, shape and bytes; files; notes.
+    """
+    found: Result = run("quantize", [source, dest], progress, flags)
+    return found
+
+
+def plan(source: StrPath, dest: StrPath | None = None, **flags: Flag) -> Result:
+    """Says what `quantize` would do, from headers alone: `tensorpress plan SOURCE [DEST]`."""
+    found: Result = run("plan", [source, dest], None, flags)
+    return found
+
+
+def dequantize(source: StrPath, dest: StrPath, *, progress: Progress | None = None, **flags: Flag) -> Result:
+    """Turns quantized layers into plain tensors: `tensorpress dequantize SOURCE DEST`."""
+    found: Result = run("dequantize", [source, dest], progress, flags)
+    return found
+
+
+def transcode(source: StrPath, dest: StrPath, *, progress: Progress | None = None, **flags: Flag) -> Result:
+    """Moves layers to another layout without rounding again: `tensorpress transcode SOURCE DEST`."""
+    found: Result = run("transcode", [source, dest], progress, flags)
+    return found
+
+
+def migrate(source: StrPath, dest: StrPath, *, progress: Progress | None = None, **flags: Flag) -> Result:
+    """Brings names and metadata up to date: `tensorpress migrate SOURCE DEST`."""
+    found: Result = run("migrate", [source, dest], progress, flags)
+    return found
+
+
+def verify(path: StrPath, *, progress: Progress | None = None, **flags: Flag) -> Result:
+    """Checks that a checkpoint is sound: `tensorpress verify PATH`.
+
+    Args:
+        path: what is checked.
+        progress: as in `quantize`.
+        flags: `source` is what it was made from, `for_` an application.
+
+    Raises:
+        VerifyError: it is not; `result` says what is wrong.
+    """
+    found: Result = run("verify", [path], progress, flags)
+    return found
+
+
+def inspect(path: StrPath) -> Result:
+    """Lists layers, other tensors and metadata: `tensorpress inspect PATH`."""
+    found: Result = run("inspect", [path], None, {})
+    return found
+
+
+def formats() -> list[Result]:
+    """Lists every dtype, its range and who loads it: `tensorpress formats`."""
+    found: list[Result] = run("formats", [], None, {})
+    return found
+
+
+def presets() -> list[Result]:
+    """Lists the model families and what they keep: `tensorpress presets`."""
+    found: list[Result] = run("presets", [], None, {})
+    return found
