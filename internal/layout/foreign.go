@@ -64,8 +64,11 @@ func (m *Model) readForeign() error {
 		m.Layout = cmp.Or(m.Layout, by)
 	}
 	m.agreeOnOrder()
-	if slices.Contains(scaledAll, m.Layout) {
-		m.missScales(unscaled)
+	switch {
+	case slices.Contains(scaledAll, m.Layout):
+		m.missScales(m.Layout, unscaled)
+	case m.described != nil:
+		m.missScales(SDNQ, slices.DeleteFunc(unscaled, m.mayLackScale))
 	}
 	return nil
 }
@@ -158,15 +161,22 @@ func (m *Model) mayBeForeign() bool {
 // ScaledFP8 some have none.
 var scaledAll = []*Layout{ScaleInv, WeightScale, PlainScale}
 
+// mayLackScale reports whether SDNQ's loaders look for no scale of a weight: the config
+// keeps it, or it is a convolution, which configs keep without naming it.
+func (m *Model) mayLackScale(t checkpoint.Tensor) bool {
+	_, kept := m.described.Skips(t.Name)
+	return kept || len(t.Shape) != 2
+}
+
 // missScales makes layers with an error of the weights without a scale, in a checkpoint
-// where all others of their kind have one.
-func (m *Model) missScales(weights []checkpoint.Tensor) {
+// where all others of their kind have one, or whose config says so.
+func (m *Model) missScales(by *Layout, weights []checkpoint.Tensor) {
 	for _, t := range weights {
 		name := strings.TrimSuffix(t.Name, weightSuffix)
 		l := &Layer{Name: name, Format: t.Dtype.String(), Dtype: t.Dtype.String(), Unscaled: true}
-		m.stored(l, m.Layout)
+		m.stored(l, by)
 		l.Err = fmt.Errorf("tensor %s is missing: without it nobody knows what the %s of %s stand for",
-			m.Layout.TensorName(name, tile.Scale), t.Dtype, t.Name)
+			by.TensorName(name, tile.Scale), t.Dtype, t.Name)
 		m.Layers = append(m.Layers, l)
 	}
 }

@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -126,5 +127,32 @@ func TestAcceptUnscaled(t *testing.T) {
 	}
 	if m.AcceptUnscaled(); m.Failed() != nil || len(m.Layers) != 1 || len(m.Plain) != 2 {
 		t.Errorf("%d layers, %d plain tensors, %v", len(m.Layers), len(m.Plain), m.Failed())
+	}
+}
+
+// TestLostScaleOfSDNQ: codes of 8-bit floats whose scale is lost, or has another name,
+// would be taken for numbers. Those that the config keeps, and convolutions, which configs
+// do not name, are numbers.
+func TestLostScaleOfSDNQ(t *testing.T) {
+	const float8 = `{"weights_dtype": "float8_e4m3fn", "modules_to_not_convert": ["kept"]}`
+	alone := file{tensors: map[string]string{"a.weight": "F8_E4M3 4 8", "norm.weight": "BF16 8"}}.described(float8)
+	among := file{tensors: map[string]string{"a.weight": "F8_E4M3 4 8", "b.weight": "F8_E4M3 4 8", "b.scale": "F32 4 1"}}.described(float8)
+	for name, c := range map[string]struct {
+		file
+		want string
+	}{
+		"the only layer":    {alone, "layer a: tensor a.scale is missing"},
+		"one of two":        {among, "layer a: tensor a.scale is missing"},
+		"under a prefix":    {among.with("model.a.scale", "F32 4 1"), "layer a: tensor a.scale is missing"},
+		"kept":              {among.with("a.weight", "", "kept.weight", "F8_E4M3 4 8"), ""},
+		"a convolution":     {among.with("a.weight", "F8_E4M3 4 8 3 3"), ""},
+		"another's config":  {file{tensors: alone.tensors}.described(`{"quant_method": "fp8"}`), ""},
+		"of one dimension":  {among.with("a.weight", "F8_E4M3 8"), ""},
+		"no config of ours": {file{tensors: alone.tensors}, ""},
+	} {
+		err := read(t, c.file).Failed()
+		if got := fmt.Sprint(err); (err == nil) != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
 	}
 }

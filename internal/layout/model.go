@@ -83,11 +83,12 @@ type Model struct {
 	// on.
 	Err error
 
-	source  *checkpoint.Checkpoint
-	kinds   kinds
-	precise bool // a marker asks for multiplication in full precision
-	rotated bool // a layer describes itself as rotated integers
-	paired  bool // a layer describes itself as integers, two to a byte
+	source    *checkpoint.Checkpoint
+	kinds     kinds
+	described *sdnqconfig.Config // SDNQ's, of these weights, whether or not layers are found
+	precise   bool               // a marker asks for multiplication in full precision
+	rotated   bool               // a layer describes itself as rotated integers
+	paired    bool               // a layer describes itself as integers, two to a byte
 }
 
 // Read finds the layers of a checkpoint. It reads metadata, never weights. It returns

@@ -34,6 +34,9 @@ func (m *Model) readSDNQ() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", m.Checkpoint.Path, err)
 	}
+	if !shared {
+		m.described = config
+	}
 	for _, t := range m.Checkpoint.Tensors {
 		name, ok := strings.CutSuffix(t.Name, SDNQ.suffixes[tile.Scale])
 		if !ok {
