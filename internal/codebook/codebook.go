@@ -1,3 +1,5 @@
+// Package codebook fits tables of levels to groups of values, by Lloyd's steps, and finds
+// the nearest level of a value.
 package codebook
 
 import (

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/tile"
@@ -336,7 +337,7 @@ func TestScalesOfHalfWidth(t *testing.T) {
 			scales := make([]float32, len(stored[1])/4)
 			Widen(scales, stored[1], safetensors.F32)
 			stored[1] = make([]byte, 2*len(scales))
-			Narrow(stored[1], scales, d)
+			floats.Narrow(stored[1], scales, d)
 			l := written(t, c, metadata)
 			scale := l.Tensors[tile.Scale]
 			scale.Dtype = d
@@ -429,7 +430,7 @@ func TestForeign(t *testing.T) {
 			scales[i] = float32(i + 1)
 		}
 		raw := make([]byte, 4*len(scales))
-		Narrow(raw, scales, safetensors.F32)
+		floats.Narrow(raw, scales, safetensors.F32)
 		counts := map[float32]int{}
 		for _, v := range restored(t, c, [][]byte{codes, raw}, 700, safetensors.F32) {
 			counts[v]++

@@ -40,7 +40,7 @@ type caster struct{ to safetensors.Dtype }
 func (caster) Needs() tile.Needs { return tile.Needs{Rows: 1, Cols: tile.TileSize} }
 
 func (c caster) Encode(dst [][]byte, v tile.Values, s *tile.Scratch) error {
-	Narrow(dst[0], v.Floats(s), c.to)
+	floats.Narrow(dst[0], v.Floats(s), c.to)
 	return nil
 }
 
@@ -79,17 +79,4 @@ func Widen(dst []float32, src []byte, from safetensors.Dtype) {
 		return
 	}
 	floats.Widen(dst, src, from)
-}
-
-// Narrow writes values as a dtype for which [Floats] holds, rounded to nearest
-// even.
-func Narrow(dst []byte, src []float32, to safetensors.Dtype) {
-	switch to {
-	case safetensors.BF16:
-		kernel.NarrowBF16(dst, src)
-	case safetensors.F16:
-		kernel.NarrowF16(dst, src)
-	default:
-		kernel.NarrowF32(dst, src)
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
@@ -395,7 +396,7 @@ func putTransposed(dst []byte, values []float32, rows int, d safetensors.Dtype) 
 	for i, v := range values {
 		transposed[i%columns*rows+i/columns] = v
 	}
-	Narrow(dst[:len(values)*width], transposed, d)
+	floats.Narrow(dst[:len(values)*width], transposed, d)
 }
 
 func uint4Scales(d safetensors.Dtype, s *sdnq.Scheme) piece {

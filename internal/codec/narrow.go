@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -75,7 +76,7 @@ func (n narrowScale) Decode(dst []float32, src [][]byte, a tile.Area, out safete
 			values := make([]float32, len(src[i])/2)
 			Widen(values, src[i], n.scale.Dtype)
 			wide[i] = make([]byte, 4*len(values))
-			Narrow(wide[i], values, safetensors.F32)
+			floats.Narrow(wide[i], values, safetensors.F32)
 		}
 	}
 	n.Codec.Decode(dst, wide, a, out, s)

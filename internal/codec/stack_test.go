@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -37,7 +38,7 @@ func TestStack(t *testing.T) {
 	plain := Cast(shape, safetensors.F32)
 	values := bell(shape)
 	bytes := make([]byte, 4*len(values))
-	Narrow(bytes, values, safetensors.F32)
+	floats.Narrow(bytes, values, safetensors.F32)
 	layers = append(layers, layer{plain, [][]byte{bytes}, values})
 	for i, a := range layers {
 		b := layers[(i*7+3)%len(layers)]

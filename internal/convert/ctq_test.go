@@ -11,10 +11,10 @@ import (
 
 	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
-	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/convert"
 	"github.com/tensorpress/tensorpress/internal/ctq"
 	"github.com/tensorpress/tensorpress/internal/fixture"
+	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -166,7 +166,7 @@ func ctqTensor(t *testing.T, row []string) (safetensors.Tensor, []byte) {
 		}
 		return tensor, raw
 	}
-	codec.Narrow(raw, ctqValues(tensor.Shape, n, row[3], seed), dtype)
+	floats.Narrow(raw, ctqValues(tensor.Shape, n, row[3], seed), dtype)
 	return tensor, raw
 }
 

@@ -3,7 +3,7 @@ package engine
 import (
 	"github.com/tensorpress/tensorpress/internal/bodies"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
-	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/tile"
@@ -33,7 +33,7 @@ func RestoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to []*bodies.Wr
 				return err
 			}
 			dst := w.Scatter(to[l.File], l.Part.Tensor, tile.SpansOf(a, columns, width))
-			codec.Narrow(dst, values, d.out)
+			floats.Narrow(dst, values, d.out)
 			return nil
 		}) {
 			return false

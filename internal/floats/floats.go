@@ -1,3 +1,5 @@
+// Package floats rounds values to float dtypes, F32, BF16 or F16, and writes and reads
+// their little-endian bytes.
 package floats
 
 import (
@@ -8,6 +10,7 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
+// GetFloat returns value i of a dtype.
 func GetFloat(src []byte, i int, d safetensors.Dtype) float32 {
 	switch d {
 	case safetensors.BF16:
@@ -28,6 +31,7 @@ func RoundAll(x []float32, to safetensors.Dtype) {
 	}
 }
 
+// PutFloat writes x as value i of a dtype, rounded to nearest even.
 func PutFloat(dst []byte, i int, x float32, d safetensors.Dtype) {
 	switch d {
 	case safetensors.BF16:
@@ -39,6 +43,7 @@ func PutFloat(dst []byte, i int, x float32, d safetensors.Dtype) {
 	}
 }
 
+// Finite reports whether x is neither NaN nor infinite.
 func Finite(x float32) bool { return math.Float32bits(x)&0x7F800000 != 0x7F800000 }
 
 // RoundTo returns x rounded to a float dtype: BF16, F16, or F32, which leaves it.
@@ -52,6 +57,7 @@ func RoundTo(x float32, out safetensors.Dtype) float32 {
 	return x
 }
 
+// PutFloats is [PutFloat] for several values. A NaN may have other bits than by [Narrow].
 func PutFloats(dst []byte, x []float32, d safetensors.Dtype) {
 	if d == safetensors.F32 {
 		kernel.NarrowF32(dst, x)
@@ -76,4 +82,18 @@ func Widen(dst []float32, src []byte, d safetensors.Dtype) []float32 {
 	return dst
 }
 
+// Narrow fills dst with values as little-endian bytes of a float dtype, F32, BF16 or
+// F16, rounded to nearest even.
+func Narrow(dst []byte, src []float32, d safetensors.Dtype) {
+	switch d {
+	case safetensors.BF16:
+		kernel.NarrowBF16(dst, src)
+	case safetensors.F16:
+		kernel.NarrowF16(dst, src)
+	default:
+		kernel.NarrowF32(dst, src)
+	}
+}
+
+// Abs returns the magnitude of x.
 func Abs(x float32) float32 { return max(x, -x) }

@@ -1,3 +1,4 @@
+// Package golden reads, for tests of the arithmetic, what the references made of weights.
 package golden
 
 import (
@@ -17,7 +18,6 @@ import (
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/floats"
-	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -77,29 +77,13 @@ func InputFile(t *testing.T, name string) map[string]Input {
 
 // Widen are little-endian values of a float dtype.
 func Widen(raw []byte, d safetensors.Dtype) []float32 {
-	w := make([]float32, len(raw)*8/d.Bits())
-	switch d {
-	case safetensors.BF16:
-		kernel.WidenBF16(w, raw)
-	case safetensors.F16:
-		kernel.WidenF16(w, raw)
-	default:
-		kernel.WidenF32(w, raw)
-	}
-	return w
+	return floats.Widen(make([]float32, len(raw)*8/d.Bits()), raw, d)
 }
 
 // Narrowed are values as bytes of a float dtype.
 func Narrowed(w []float32, d safetensors.Dtype) []byte {
 	raw := make([]byte, len(w)*d.Bits()/8)
-	switch d {
-	case safetensors.BF16:
-		kernel.NarrowBF16(raw, w)
-	case safetensors.F16:
-		kernel.NarrowF16(raw, w)
-	default:
-		kernel.NarrowF32(raw, w)
-	}
+	floats.Narrow(raw, w, d)
 	return raw
 }
 

@@ -1,3 +1,5 @@
+// Package group measures, encodes and decodes values that share a scale, many groups in
+// one call of a kernel.
 package group
 
 import (

@@ -1,3 +1,5 @@
+// Package lowrank finds a low-rank part of a weight that is read several times in tiles of
+// whole rows. The factors are the same bits for any number of goroutines and on any machine.
 package lowrank
 
 import (

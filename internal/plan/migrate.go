@@ -8,6 +8,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
@@ -368,7 +369,7 @@ func (g *migration) widened(t checkpoint.Tensor) ([]byte, error) {
 	}
 	codec.Widen(values, raw, t.Dtype)
 	out := make([]byte, 4*len(values))
-	codec.Narrow(out, values, safetensors.F32)
+	floats.Narrow(out, values, safetensors.F32)
 	return out, nil
 }
 

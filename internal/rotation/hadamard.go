@@ -1,3 +1,5 @@
+// Package rotation multiplies runs of values along a row by Hadamard matrices, in the order
+// of sums that each reference has.
 package rotation
 
 import (

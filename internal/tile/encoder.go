@@ -1,3 +1,5 @@
+// Package tile has the geometry of weights that are worked on in tiles, their values as they
+// lie in a file, and the protocol of encoders.
 package tile
 
 import (

@@ -1,3 +1,5 @@
+// Package tiletest has what tests of formats share: weights with awkward values, and the
+// comparison of tiles with the whole.
 package tiletest
 
 import (
@@ -9,7 +11,6 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/group"
-	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -29,14 +30,7 @@ var Sources = []safetensors.Dtype{safetensors.BF16, safetensors.F16, safetensors
 // RoundedTo returns values rounded to a dtype and their bytes.
 func RoundedTo(w []float32, d safetensors.Dtype) ([]float32, []byte) {
 	raw := make([]byte, len(w)*d.Bits()/8)
-	switch d {
-	case safetensors.BF16:
-		kernel.NarrowBF16(raw, w)
-	case safetensors.F16:
-		kernel.NarrowF16(raw, w)
-	default:
-		kernel.NarrowF32(raw, w)
-	}
+	floats.Narrow(raw, w, d)
 	return floats.Widen(make([]float32, len(w)), raw, d), raw
 }
 

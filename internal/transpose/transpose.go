@@ -1,3 +1,4 @@
+// Package transpose writes matrices by columns.
 package transpose
 
 import (

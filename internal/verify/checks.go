@@ -12,6 +12,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/engine"
+	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/preset"
@@ -387,6 +388,6 @@ func (v *verification) sourceBytes(w *stream.Worker, t checkpoint.Tensor, source
 		return nil, err
 	}
 	want := w.Bytes(wantBuffer, n)
-	codec.Narrow(want, values, t.Dtype)
+	floats.Narrow(want, values, t.Dtype)
 	return want, nil
 }

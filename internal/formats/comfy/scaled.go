@@ -1,3 +1,6 @@
+// Package comfy has the arithmetic of ComfyUI's formats and of convert_to_quant's, a type
+// for each: what is stored of a weight, how it may be cut into tiles, and how a tile is
+// encoded and decoded.
 package comfy
 
 import (

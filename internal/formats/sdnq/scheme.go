@@ -1,3 +1,6 @@
+// Package sdnq has the arithmetic of SDNQ's dtypes. A [Scheme] follows from a weight's shape
+// and the options: groups, rounding, double quantization, codebooks, rotations and
+// low-rank parts. It encodes and decodes the weight tile by tile.
 package sdnq
 
 import (
