@@ -14,11 +14,11 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress"
-	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/fixture"
-	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
+	"github.com/tensorpress/tensorpress/quant"
 	"github.com/tensorpress/tensorpress/safetensors"
+	"github.com/tensorpress/tensorpress/storage"
 )
 
 // TestBytesFollowFromTheSourceAlone: a file would depend on the machine that
@@ -60,17 +60,13 @@ func TestOneScaleAcrossTiles(t *testing.T) {
 		values[10], values[rows*columns-5] = zeros[0], zeros[1]
 		source := fixture.Save(t, "in.safetensors", nil, fixture.Weights{Name: "a.weight", Dtype: safetensors.F32, Shape: []int{rows, columns}, Values: values})
 		for _, name := range []string{"uint4", "uint8", "int5", "float8_e4m3fn_sdnq"} {
-			d, err := dtype.Parse(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			want, err := sdnq.Quantize(values, []int{rows, columns}, sdnq.Options{Dtype: d, GroupSize: -2, ScaleDtype: safetensors.F32})
+			want, err := quant.Quantize(values, []int{rows, columns}, storage.Settings{Dtype: "sdnq:" + name, GroupSize: new(-2)})
 			if err != nil {
 				t.Fatal(err)
 			}
 			out := fixture.Quantized(t, source, tensorpress.Options{Layer: tensorpress.Settings{Dtype: "sdnq:" + name, GroupSize: new(-2)}, Memory: 1, Threads: 3})
-			for i, tensor := range []string{"a.weight", "a.weight_scale", "a.weight_zp"}[:len(want.Data)] {
-				if !bytes.Equal(fixture.Body(t, out, tensor), want.Data[i]) {
+			for i, tensor := range []string{"a.weight", "a.weight_scale", "a.weight_zp"}[:len(want.Tensors)] {
+				if !bytes.Equal(fixture.Body(t, out, tensor), want.Tensors[i].Data) {
 					t.Errorf("%s, zeros %v: %s differs", name, zeros, tensor)
 				}
 			}

@@ -18,7 +18,7 @@ var asymW4A8 = &Format{
 
 // toldW4A8 counts bits, which no metadata tell.
 func toldW4A8(g *storage.Settings, _ pyjson.Object, c Codec) {
-	g.Bits = new(numel(c.Tensors()[0].Shape) * 8 / max(numel(c.Shape()), 1))
+	g.Bits = new(tile.Numel(c.Tensors()[0].Shape) * 8 / max(tile.Numel(c.Shape()), 1))
 }
 
 const (

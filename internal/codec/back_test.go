@@ -197,7 +197,7 @@ func TestZeroWeights(t *testing.T) {
 	shape := []int{128, 256}
 	for _, s := range nativeCases(t) {
 		_, c, _ := made(t, Source{Name: "a", Shape: shape, Dtype: safetensors.F32}, s)
-		for _, v := range restored(t, c, encoded(t, c, make([]float32, numel(shape)), 2048), 1<<20, safetensors.F32) {
+		for _, v := range restored(t, c, encoded(t, c, make([]float32, tile.Numel(shape)), 2048), 1<<20, safetensors.F32) {
 			if v != 0 {
 				t.Errorf("%+v: restores %v", s, v)
 				break
@@ -421,7 +421,7 @@ func TestForeign(t *testing.T) {
 		if got, _ := metadata.Get("format"); got != tt.want || !IsForeign(c) || c.NewEncoder(safetensors.F32, 1) != nil || c.Written(0, tile.Area{}) != nil {
 			t.Errorf("%s: %v, want %s", label, got, tt.want)
 		}
-		codes, scales := make([]byte, numel(tt.weight)), make([]float32, numel(tt.scale))
+		codes, scales := make([]byte, tile.Numel(tt.weight)), make([]float32, tile.Numel(tt.scale))
 		one := map[safetensors.Dtype]byte{safetensors.F8_E4M3: 0x38, safetensors.F8_E5M2: 0x3C, safetensors.I8: 1}[tt.codes]
 		for i := range codes {
 			codes[i] = one

@@ -24,7 +24,7 @@ func (c cast) Tensors() []tile.Tensor {
 }
 
 func (c cast) Cut() tile.Cut {
-	return tile.Cut{Rows: 1, Cols: numel(c.shape), UnitRows: 1, UnitCols: 1, GroupRows: 1, GroupCols: 1}
+	return tile.Cut{Rows: 1, Cols: tile.Numel(c.shape), UnitRows: 1, UnitCols: 1, GroupRows: 1, GroupCols: 1}
 }
 
 func (c cast) Written(_ int, a tile.Area) []tile.Span {

@@ -204,13 +204,5 @@ func extra(want []tile.Tensor, l *Stored) error {
 // sameShape takes a single scale for a scalar whatever its dimensions, as every
 // loader does.
 func sameShape(a, b []int) bool {
-	return slices.Equal(a, b) || numel(a) == 1 && numel(b) == 1 || len(a) <= 1 && len(b) <= 1 && numel(a) == numel(b)
-}
-
-func numel(shape []int) int {
-	n := 1
-	for _, d := range shape {
-		n *= d
-	}
-	return n
+	return slices.Equal(a, b) || tile.Numel(a) == 1 && tile.Numel(b) == 1 || len(a) <= 1 && len(b) <= 1 && tile.Numel(a) == tile.Numel(b)
 }

@@ -36,7 +36,7 @@ func (e *zeroEncoder) Needs() tile.Needs {
 	n := e.Encoder.Needs()
 	survey := n.Survey
 	n.Survey = func(read tile.Reader) (err error) {
-		if e.zero, err = allZero(read, numel(e.codec.Shape())); err != nil || survey == nil {
+		if e.zero, err = allZero(read, tile.Numel(e.codec.Shape())); err != nil || survey == nil {
 			return err
 		}
 		return survey(read)

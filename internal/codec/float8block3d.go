@@ -21,7 +21,7 @@ var float8Block3D = &Format{
 
 // toldBlock3D counts blocks, whose size no metadata tell.
 func toldBlock3D(g *storage.Settings, _ pyjson.Object, c Codec) {
-	if blocks := numel(c.Tensors()[1].Shape) / max(c.Shape()[0], 1); blocks > 0 {
+	if blocks := tile.Numel(c.Tensors()[1].Shape) / max(c.Shape()[0], 1); blocks > 0 {
 		g.BlockSize = new(c.Shape()[1] / blocks)
 	}
 }

@@ -60,7 +60,7 @@ func openBlocks(rule *comfy.ScaleRule) func(*Stored) (Codec, error) {
 		shape, scale := []int{rows, columns}, l.Tensors[tile.Scale].Shape
 		var c Codec
 		switch {
-		case numel(scale) == 1:
+		case tile.Numel(scale) == 1:
 			c, err = newScaled(shape, rule, false, Settings{})
 		case len(scale) == 2 && scale[0] > 0:
 			c, err = newBlocks(shape, rule, rows/scale[0], Settings{})

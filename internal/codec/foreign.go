@@ -100,7 +100,7 @@ func lastRows(shape []int) (rows, cols int) {
 		return 1, 1
 	}
 	last := len(shape) - 1
-	return numel(shape[:last]), shape[last]
+	return tile.Numel(shape[:last]), shape[last]
 }
 
 type block struct{ rows, cols int }
@@ -111,24 +111,24 @@ type block struct{ rows, cols int }
 // matrices; groups along rows, as [rows, groups, 1]; else square blocks one
 // after the other.
 func sharing(weight, scale []int, b Blocks) (block, bool) {
-	if len(weight) < 1 || numel(weight) < 1 || numel(scale) < 1 {
+	if len(weight) < 1 || tile.Numel(weight) < 1 || tile.Numel(scale) < 1 {
 		return block{}, false
 	}
 	rows, cols := lastRows(weight)
 	perRow := block{1, cols}
-	if numel(scale) == 1 {
+	if tile.Numel(scale) == 1 {
 		return block{rows, cols}, true
 	}
 	if b.Only && len(scale) == 2 && len(weight) == 2 {
-		if scale[1] == 1 && scale[0] == rows && ceilDiv(rows, b.Rows) != rows {
+		if scale[1] == 1 && scale[0] == rows && tile.CeilDiv(rows, max(b.Rows, 1)) != rows {
 			return perRow, true
 		}
 		return b.fit(rows, cols, scale)
 	}
 	switch {
-	case len(weight) > 2 && scale[0] == weight[0] && numel(scale) == weight[0]:
+	case len(weight) > 2 && scale[0] == weight[0] && tile.Numel(scale) == weight[0]:
 		return block{rows / weight[0], cols}, true
-	case scale[0] == rows && numel(scale) == rows:
+	case scale[0] == rows && tile.Numel(scale) == rows:
 		return perRow, true
 	case len(weight) == 3 && len(scale) == 3 && scale[0] == weight[0]:
 		return stacked(weight, scale, b)
@@ -158,7 +158,7 @@ func stacked(weight, scale []int, b Blocks) (block, bool) {
 // else equal rectangles.
 func (b Blocks) fit(rows, cols int, scale []int) (block, bool) {
 	ceil := func(r, c int) (block, bool) {
-		return block{r, c}, r > 0 && c > 0 && ceilDiv(rows, r) == scale[0] && ceilDiv(cols, c) == scale[1]
+		return block{r, c}, r > 0 && c > 0 && tile.CeilDiv(rows, r) == scale[0] && tile.CeilDiv(cols, c) == scale[1]
 	}
 	equal := func(square bool) (block, bool) {
 		one := block{rows / scale[0], cols / scale[1]}
@@ -189,5 +189,3 @@ func squares(rows, cols, n int) (block, bool) {
 	ok := side > 0 && rows%side == 0 && cols%side == 0 && rows/side*(cols/side) == n
 	return block{side, side}, ok
 }
-
-func ceilDiv(a, b int) int { return (a + b - 1) / max(b, 1) }

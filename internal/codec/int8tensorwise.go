@@ -96,7 +96,7 @@ func largestRotation(columns, least int) (group int) {
 // openInt8 takes the scale's shape, not the metadata, as ComfyUI does.
 func openInt8(l *Stored) (Codec, error) {
 	if v, _ := option(l.Metadata, "convrot"); v != true {
-		return openScaled(l, comfy.Int8Tensor, numel(l.Tensors[tile.Scale].Shape) > 1)
+		return openScaled(l, comfy.Int8Tensor, tile.Numel(l.Tensors[tile.Scale].Shape) > 1)
 	}
 	group, err := intOption(l.Metadata, "convrot_groupsize", rotationGroup)
 	if err != nil {
@@ -112,7 +112,7 @@ func openInt8(l *Stored) (Codec, error) {
 // toldInt8 tells what shares a scale.
 func toldInt8(g *storage.Settings, metadata pyjson.Object, c Codec) {
 	perRow, _ := option(metadata, "per_row")
-	if g.ConvRot != nil || perRow == true || numel(c.Tensors()[1].Shape) > 1 {
+	if g.ConvRot != nil || perRow == true || tile.Numel(c.Tensors()[1].Shape) > 1 {
 		g.Scale = "row"
 	} else {
 		g.Scale = "tensor"

@@ -12,7 +12,10 @@ const tileBytes = 8 << 20
 
 // EncodeAll encodes a weight in memory and returns a slice for each of the codec's
 // tensors. The error is a *[tile.NonfiniteError], or one of a pass.
-func EncodeAll(c Codec, w []float32) ([][]byte, error) {
+func EncodeAll(c Codec, w []float32) ([][]byte, error) { return encodeIn(tileBytes, c, w) }
+
+// encodeIn is EncodeAll in tiles that take at most that many bytes of memory.
+func encodeIn(memory int, c Codec, w []float32) ([][]byte, error) {
 	stored := make([][]byte, len(c.Tensors()))
 	for i, t := range c.Tensors() {
 		n, err := safetensors.ByteSize(t.Dtype, t.Shape)
@@ -21,39 +24,9 @@ func EncodeAll(c Codec, w []float32) ([][]byte, error) {
 		}
 		stored[i] = make([]byte, n)
 	}
-	e, cut, s := c.NewEncoder(safetensors.F32, tileBytes), c.Cut(), new(tile.Scratch)
-	if survey := e.Needs().Survey; survey != nil {
-		if err := survey(func(start int, dst []float32) error { copy(dst, w[start:]); return nil }); err != nil {
-			return nil, err
-		}
-	}
-	read := func(a tile.Area) (tile.Values, error) { return tile.ValuesOf(a, cutOut(w, a, cut.Cols)), nil }
-	return stored, tile.Drive(e, cut, read, func(v tile.Values) error {
-		dst := make([][]byte, len(stored))
-		for i := range dst {
-			dst[i] = make([]byte, tile.SpanBytes(c.Written(i, v.Area)))
-		}
-		if err := e.Encode(dst, v, s); err != nil {
-			return err
-		}
-		for i, part := range dst {
-			for _, span := range c.Written(i, v.Area) {
-				span.Put(stored[i], part)
-				part = part[span.Bytes():]
-			}
-		}
-		return nil
-	}, s)
-}
-
-// cutOut copies the values of an area of a weight of that many columns.
-func cutOut(w []float32, a tile.Area, columns int) []float32 {
-	out := make([]float32, 0, a.Values())
-	for row := range a.Rows {
-		at := (a.Row+row)*columns + a.Col
-		out = append(out, w[at:at+a.Cols]...)
-	}
-	return out
+	cut := c.Cut()
+	all := tile.ValuesOf(tile.Area{Rows: cut.Rows, Cols: cut.Cols}, w)
+	return stored, tile.EncodeAll(c.NewEncoder(safetensors.F32, memory), cut, c.Written, all, stored, new(tile.Scratch))
 }
 
 // DecodeAll restores a weight from a slice for each of the codec's tensors, as for a
@@ -65,7 +38,7 @@ func DecodeAll(c Codec, stored [][]byte, out safetensors.Dtype) ([]float32, erro
 		}
 	}
 	cut, s := c.Cut().ForDecoding(), new(tile.Scratch)
-	w := make([]float32, numel(c.Shape()))
+	w := make([]float32, tile.Numel(c.Shape()))
 	for _, a := range cut.Areas(cut.DecodeTile(tile.TileSize)) {
 		src := make([][]byte, len(stored))
 		for i := range src {

@@ -115,7 +115,7 @@ func matrix(shape []int) [2]int {
 	if len(shape) == 0 || shape[0] == 0 {
 		return [2]int{0, 0}
 	}
-	return [2]int{shape[0], numel(shape) / shape[0]}
+	return [2]int{shape[0], tile.Numel(shape) / shape[0]}
 }
 
 // Native are choices about formats of ComfyUI's.
@@ -292,7 +292,7 @@ func sdnqSettings(name string, group int) Settings {
 
 // perRow is SDNQ's group size for one scale a row, or for a single one.
 func perRow(c Codec) int {
-	if numel(c.Tensors()[1].Shape) == c.Shape()[0] {
+	if tile.Numel(c.Tensors()[1].Shape) == c.Shape()[0] {
 		return -1
 	}
 	return -2

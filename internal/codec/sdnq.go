@@ -389,7 +389,7 @@ func hinted(shape []int, group int) []candidate {
 func convolutions(scale []int, values, levels int) []candidate {
 	var list []candidate
 	add := func(kind sdnq.Kind, at, groups int, kernel []int) {
-		places := numel(kernel)
+		places := tile.Numel(kernel)
 		if scale[at] < 1 || places < 1 || groups < 1 || values%(scale[at]*places) != 0 {
 			return
 		}

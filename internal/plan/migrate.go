@@ -322,7 +322,7 @@ func (g *migration) tensors(l *layout.Layer, stored map[tile.Role]checkpoint.Ten
 	taken := map[string]bool{}
 	for _, t := range c.Tensors() {
 		shape := t.Shape
-		if stored[t.Role].Numel() != numelOf(shape) || t.Role == tile.Weight {
+		if stored[t.Role].Numel() != tile.Numel(shape) || t.Role == tile.Weight {
 			shape = stored[t.Role].Shape
 		}
 		dtype := stored[t.Role].Dtype
@@ -371,14 +371,6 @@ func (g *migration) widened(t checkpoint.Tensor) ([]byte, error) {
 	out := make([]byte, 4*len(values))
 	floats.Narrow(out, values, safetensors.F32)
 	return out, nil
-}
-
-func numelOf(shape []int) int {
-	n := 1
-	for _, d := range shape {
-		n *= d
-	}
-	return n
 }
 
 // inputScale is 1.

@@ -102,7 +102,7 @@ func sdnqRows(lies *names.Stored, t tile.Tensor, s *sdnq.Scheme, shape []int) {
 	case tile.Weight:
 		lies.Axis = turned
 		if s.Dtype.Bitpacked() {
-			lies.Unit = unitOf(s.Dtype.Bits, numel(shape[1:]))
+			lies.Unit = unitOf(s.Dtype.Bits, tile.Numel(shape[1:]))
 		}
 	default:
 		lies.Axis = turned
@@ -113,7 +113,7 @@ func sdnqRows(lies *names.Stored, t tile.Tensor, s *sdnq.Scheme, shape []int) {
 				lies.PerRow[i] = 1
 			}
 			if s.Codebook {
-				lies.PerRow = []int{-1, numel(t.Shape)}
+				lies.PerRow = []int{-1, tile.Numel(t.Shape)}
 			} else if turned < len(lies.PerRow) {
 				lies.PerRow[turned] = -1
 			}
@@ -144,7 +144,7 @@ func nativeRows(lies *names.Stored, t tile.Tensor, l *layout.Layer, shape []int)
 	switch {
 	case t.Role == tile.Weight:
 		lies.Unit = tiles[0]
-	case numel(t.Shape) == 1:
+	case tile.Numel(t.Shape) == 1:
 		lies.Along = names.Whole
 		if l.Format == "int8_tensorwise" {
 			lies.PerRow = []int{-1, 1}
@@ -158,12 +158,4 @@ func nativeRows(lies *names.Stored, t tile.Tensor, l *layout.Layer, shape []int)
 	case t.Shape[0] != shape[0]: // by blocks
 		lies.Unit = l.Codec.Cut().GroupRows
 	}
-}
-
-func numel(shape []int) int {
-	n := 1
-	for _, d := range shape {
-		n *= d
-	}
-	return n
 }

@@ -85,3 +85,12 @@ func CheckArea(a Area, values []float32, columns int) error {
 	}
 	return nil
 }
+
+// Numel returns how many values a tensor of that shape has.
+func Numel(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return n
+}

@@ -5,6 +5,8 @@ package tile
 import (
 	"errors"
 	"io"
+
+	"github.com/tensorpress/tensorpress/internal/floats"
 )
 
 // Encoder turns one weight into its stored tensors. The caller runs the survey if there
@@ -113,6 +115,37 @@ func Drive(e Encoder, c Cut, read func(a Area) (Values, error), tile func(v Valu
 		}
 	}
 	return each(needs.Rows, needs.Cols, tile)
+}
+
+// EncodeAll encodes a weight in memory, of as many rows and columns as the cut has, and
+// puts what written names of each area into the tensors. The error is a
+// *[NonfiniteError], or one of the survey or of a pass.
+func EncodeAll(e Encoder, c Cut, written func(i int, a Area) []Span, w Values, tensors [][]byte, s *Scratch) error {
+	if survey := e.Needs().Survey; survey != nil {
+		err := survey(func(start int, dst []float32) error {
+			floats.Widen(dst, w.Bytes[start<<w.Shift():], w.Dtype)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return Drive(e, c, func(a Area) (Values, error) { return w.Of(a), nil }, func(v Values) error {
+		dst := make([][]byte, len(tensors))
+		for i := range dst {
+			dst[i] = make([]byte, SpanBytes(written(i, v.Area)))
+		}
+		if err := e.Encode(dst, v, s); err != nil {
+			return err
+		}
+		for i, part := range dst {
+			for _, span := range written(i, v.Area) {
+				span.Put(tensors[i], part)
+				part = part[span.Bytes():]
+			}
+		}
+		return nil
+	}, s)
 }
 
 // Ranged is an encoder that encodes each area independently or, where values that share

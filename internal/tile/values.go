@@ -59,6 +59,19 @@ func (v Values) Part(from, to int) Values {
 	return Values{Area{0, v.Row*v.Cols + v.Col + from, 1, to - from}, v.Dtype, v.Bytes[from<<shift : to<<shift]}
 }
 
+// Of returns the values of a part of the area, in a copy where they are not adjacent.
+func (v Values) Of(a Area) Values {
+	if a.Cols == v.Cols {
+		return v.Band(a.Row-v.Row, a.Row-v.Row+a.Rows)
+	}
+	part, shift := Values{a, v.Dtype, nil}, v.Shift()
+	for row := range a.Rows {
+		at := (a.Row-v.Row+row)*v.Cols + a.Col - v.Col
+		part.Bytes = append(part.Bytes, v.Bytes[at<<shift:(at+a.Cols)<<shift]...)
+	}
+	return part
+}
+
 // Band returns rows [from, to) of the area.
 func (v Values) Band(from, to int) Values {
 	shift := v.Shift()

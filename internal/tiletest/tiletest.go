@@ -65,14 +65,6 @@ func AwkwardWeight(r *rand.Rand, n, group int, nonfinite bool) []float32 {
 	return w
 }
 
-// InTiles encodes in the tiles of an encoder, as a file is.
-func InTiles(e tile.Encoder, c tile.Cut, dst [][]byte, written func(i int, a tile.Area) []tile.Span, raw []byte, d safetensors.Dtype) error {
-	all, s := tile.Values{Area: tile.Line(0, c.Cols), Dtype: d, Bytes: raw}, new(tile.Scratch)
-	return tile.Drive(e, c, func(a tile.Area) (tile.Values, error) { return all.Part(a.Col, a.Col+a.Cols), nil }, func(v tile.Values) error {
-		return e.Encode(section(dst, written, v.Col, v.Col+v.Cols), v, s)
-	}, s)
-}
-
 // layout is what SDNQ's scheme and a format of ComfyUI's with groups have in common.
 type layout interface {
 	Tensors() []tile.Tensor

@@ -299,12 +299,16 @@ func sign(i, j int) float64 {
 // TestAWQCodesAreSDNQs: the packed bytes can be taken from one to the other.
 func TestAWQCodesAreSDNQs(t *testing.T) {
 	w := tiletest.Sample(rand.New(rand.NewPCG(7, 7)), 64*256)
-	q, err := sdnq.Quantize(w, []int{64, 256}, sdnq.Options{Dtype: golden.Dtype(t, "uint4"), GroupSize: 64, ScaleDtype: safetensors.F32})
+	s, err := sdnq.NewScheme([]int{64, 256}, sdnq.Options{Dtype: golden.Dtype(t, "uint4"), GroupSize: 64, ScaleDtype: safetensors.F32})
 	if err != nil {
 		t.Fatal(err)
 	}
+	want := tiletest.Allocate(s, s.Values)
+	if err := tile.EncodeAll(s.NewEncoder(safetensors.F32, 1<<20), s.Cut(), s.Written, tile.ValuesOf(tile.Line(0, len(w)), w), want, new(tile.Scratch)); err != nil {
+		t.Fatal(err)
+	}
 	_, data := press(t, newSheet(t, "awq_w4a16", []int{64, 256}, 64), w)
-	if !bytes.Equal(q.Data[0], data[0]) {
+	if !bytes.Equal(want[0], data[0]) {
 		t.Error("codes differ")
 	}
 }

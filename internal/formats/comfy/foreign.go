@@ -54,18 +54,10 @@ func NewForeign(codes, scale tile.Tensor, blockRows, blockCols int) (*Foreign, e
 	if err := checkShape([]int{f.rows, f.cols}); err != nil {
 		return nil, err
 	}
-	if n := numel(scale.Shape); n != tile.CeilDiv(f.rows, blockRows)*tile.CeilDiv(f.cols, blockCols) {
+	if n := tile.Numel(scale.Shape); n != tile.CeilDiv(f.rows, blockRows)*tile.CeilDiv(f.cols, blockCols) {
 		return nil, fmt.Errorf("%d scales for blocks of %d×%d of shape %v", n, blockRows, blockCols, f.shape)
 	}
 	return f, nil
-}
-
-func numel(shape []int) int {
-	n := 1
-	for _, d := range shape {
-		n *= d
-	}
-	return n
 }
 
 // Shape is that of the weight.

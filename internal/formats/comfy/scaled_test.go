@@ -28,7 +28,7 @@ func TestRawScaledEqualsWidened(t *testing.T) {
 					wantErr := scaledStepwise(s, want, w)
 					for _, limit := range []int{s.Values, 40, 800} {
 						got := [][]byte{make([]byte, s.Values), make([]byte, 4*s.Groups())}
-						err := tiletest.InTiles(tile.NewRanged(s.Cut(), limit, s.encode, s.fused.RangesOf), s.Cut(), got, s.Written, raw, source)
+						err := tile.EncodeAll(tile.NewRanged(s.Cut(), limit, s.encode, s.fused.RangesOf), s.Cut(), s.Written, tile.Values{Area: tile.Line(0, s.Values), Dtype: source, Bytes: raw}, got, new(tile.Scratch))
 						if fmt.Sprint(err) != fmt.Sprint(wantErr) || err == nil && !(bytes.Equal(got[0], want[0]) && bytes.Equal(got[1], want[1])) {
 							t.Fatalf("rule %d, groups of %d, %v, tiles of %d: differs (%v, want %v)", i, group, source, limit, err, wantErr)
 						}

@@ -1,7 +1,6 @@
 package sdnq
 
 import (
-	"math"
 	"sync"
 
 	"github.com/tensorpress/tensorpress/internal/codebook"
@@ -188,25 +187,6 @@ func (s *Scheme) asRounded(d safetensors.Dtype) bool {
 
 // alone reports whether each tile is encoded from its own values.
 func (e *schemeEncoder) alone() bool { return e.whole && e.stored == [2]*doubleQuantState{} }
-
-// encodeAll encodes a whole weight in memory.
-func (s *Scheme) encodeAll(dst [][]byte, all tile.Values, scratch *tile.Scratch) error {
-	e := s.NewEncoder(all.Dtype, math.MaxInt)
-	read := func(a tile.Area) (tile.Values, error) { return all.Part(a.Col, a.Col+a.Cols), nil }
-	return tile.Drive(e, s.Cut(), read, func(v tile.Values) error {
-		parts := make([][]byte, len(dst))
-		for i := range parts {
-			parts[i] = make([]byte, tile.SpanBytes(s.Written(i, v.Area)))
-		}
-		if err := e.Encode(parts, v, scratch); err != nil {
-			return err
-		}
-		for i, part := range parts {
-			s.Written(i, v.Area)[0].Put(dst[i], part)
-		}
-		return nil
-	}, scratch)
-}
 
 // measure is the pass that takes the range of every group.
 type measure struct{ *schemeEncoder }

@@ -63,7 +63,7 @@ func compareFused(t *testing.T, name string, s *Scheme, w []float32, raw []byte,
 	stepwise := *s
 	stepwise.fused = nil
 	want := tiletest.Allocate(s, s.Values)
-	wantErr := stepwise.encodeAll(want, tile.ValuesOf(tile.Line(0, len(w)), w), new(tile.Scratch))
+	wantErr := stepwise.encodeAll(want, w)
 	for _, limit := range []int{s.Values, 40 * s.Block, 800 * s.Block} {
 		got := tiletest.Allocate(s, s.Values)
 		e := s.newEncoder(limit)
@@ -71,7 +71,7 @@ func compareFused(t *testing.T, name string, s *Scheme, w []float32, raw []byte,
 		if !e.raw(source) && (s.Inner == 1 || e.whole) { // else parts of interleaved groups
 			t.Fatalf("%s: not raw", name)
 		}
-		err := tiletest.InTiles(e, s.Cut(), got, s.Written, raw, source)
+		err := tile.EncodeAll(e, s.Cut(), s.Written, tile.Values{Area: tile.Line(0, len(w)), Dtype: source, Bytes: raw}, got, new(tile.Scratch))
 		if fmt.Sprint(err) != fmt.Sprint(wantErr) {
 			t.Fatalf("%s, tiles of %d: error %v, want %v", name, limit, err, wantErr)
 		}

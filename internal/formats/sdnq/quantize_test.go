@@ -2,6 +2,7 @@ package sdnq
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -27,7 +28,12 @@ func Quantize(w []float32, shape []int, o Options) (*Quantized, error) {
 	for i := range s.Tensors() {
 		q.Data = append(q.Data, make([]byte, s.size(i)))
 	}
-	return q, s.encodeAll(q.Data, tile.ValuesOf(tile.Line(0, s.Values), w), new(tile.Scratch))
+	return q, s.encodeAll(q.Data, w)
+}
+
+// encodeAll encodes a whole weight at once.
+func (s *Scheme) encodeAll(dst [][]byte, w []float32) error {
+	return tile.EncodeAll(s.NewEncoder(safetensors.F32, math.MaxInt), s.Cut(), s.Written, tile.ValuesOf(tile.Line(0, len(w)), w), dst, new(tile.Scratch))
 }
 
 // Dequantize returns the weight's values, row-major, as SDNQ computes them
