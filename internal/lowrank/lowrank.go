@@ -54,15 +54,10 @@ type Search struct {
 // as many tiles can be added at the same time. The bytes depend on it.
 const chains = 4
 
-// New plans the rank-r part of a weight of that shape.
-func New(rows, columns, rank int) (*Search, error) {
-	return NewSteps(rows, columns, rank, SVDSteps)
-}
-
-// NewSteps is [New] with another number of steps: fewer read the
-// weight less often and leave a little more. Where the Gram matrix is taken
-// they make no difference. Beyond 16 they are as 16.
-func NewSteps(rows, columns, rank, steps int) (*Search, error) {
+// New plans the rank-r part of a weight of that shape, found in so many steps, [SVDSteps]
+// by default: fewer read the weight less often and leave a little more. Where the Gram
+// matrix is taken they make no difference. Beyond 16 they are as 16.
+func New(rows, columns, rank, steps int) (*Search, error) {
 	if rows < 1 || columns < 1 || rows > math.MaxInt/columns/8 {
 		return nil, fmt.Errorf("shape [%d, %d] is empty or too large", rows, columns)
 	}

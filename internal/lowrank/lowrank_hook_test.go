@@ -64,7 +64,7 @@ func TestWriteFactors(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, j.Out), out, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		l, _ := NewSteps(j.Rows, j.Columns, j.Rank, j.Steps)
+		l, _ := New(j.Rows, j.Columns, j.Rank, j.Steps)
 		j.Passes = l.Passes()
 	}
 	text, _ = json.Marshal(jobs)
@@ -86,7 +86,7 @@ func factored(tb testing.TB, w []float32, from safetensors.Dtype, rows, columns,
 // start tiles in order.
 func passed(tb testing.TB, w []float32, from safetensors.Dtype, rows, columns, rank, steps, threads int) *Search {
 	tb.Helper()
-	l, err := NewSteps(rows, columns, rank, steps)
+	l, err := New(rows, columns, rank, steps)
 	if err != nil {
 		tb.Fatal(err)
 	}

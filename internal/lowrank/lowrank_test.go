@@ -22,7 +22,7 @@ import (
 // narrow makes a LowRank of a shape take a Krylov space where it would take
 // the Gram matrix, so that tests are quick.
 func narrow(rows, columns, rank int) *Search {
-	l, err := New(rows, columns, rank)
+	l, err := New(rows, columns, rank, SVDSteps)
 	if err != nil {
 		panic(err)
 	}
@@ -164,7 +164,7 @@ func TestNarrowWeights(t *testing.T) {
 		w := integers(columns * columns)
 		values := squares(w, columns)
 		for _, rank := range ranks {
-			l, _ := New(columns, columns, rank)
+			l, _ := New(columns, columns, rank, SVDSteps)
 			f, err := l.inOrder(w, safetensors.F32)
 			if err != nil {
 				t.Fatal(err)
@@ -194,7 +194,7 @@ func TestBesideOneGreatDirection(t *testing.T) {
 	w, _ = tiletest.RoundedTo(w, safetensors.BF16)
 	want := length(squares(w, columns)[rank:])
 	for _, from := range []safetensors.Dtype{safetensors.F32, safetensors.BF16} {
-		l, _ := New(rows, columns, rank)
+		l, _ := New(rows, columns, rank, SVDSteps)
 		f, err := l.inOrder(w, from)
 		if err != nil {
 			t.Fatal(err)
@@ -213,7 +213,7 @@ func TestMoreStepsLeaveLess(t *testing.T) {
 	for _, rank := range []int{4, 12, 20} {
 		before, passes := math.Inf(1), 0
 		for _, steps := range []int{0, 1, 2, 4, 8, 12} {
-			l, err := NewSteps(rows, columns, rank, steps)
+			l, err := New(rows, columns, rank, steps)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -235,15 +235,11 @@ func TestMoreStepsLeaveLess(t *testing.T) {
 			before = got
 		}
 	}
-	plain, _ := New(rows, columns, 20)
-	if same, _ := NewSteps(rows, columns, 20, SVDSteps); plain.Passes() != same.Passes() || plain.width != same.width {
-		t.Error("SDNQ's number of steps is not the default")
-	}
 }
 
 func whole(t *testing.T, rows, columns, rank int) *Search {
 	t.Helper()
-	l, err := New(rows, columns, rank)
+	l, err := New(rows, columns, rank, SVDSteps)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +265,7 @@ func TestOrderOfTilesDoesNotMatter(t *testing.T) {
 			}
 		}
 		r := rand.New(rand.NewPCG(1, 2))
-		l, _ := New(rows, columns, rank)
+		l, _ := New(rows, columns, rank, SVDSteps)
 		for pass := range l.Passes() {
 			for first := 0; first < l.Tiles(); first += chains {
 				for _, i := range r.Perm(min(chains, l.Tiles()-first)) {
@@ -459,7 +455,7 @@ func TestNonfiniteHasNoFactors(t *testing.T) {
 			w := integers(300 * columns)
 			w[len(w)/2] = float32(v)
 			for _, from := range []safetensors.Dtype{safetensors.F32, safetensors.BF16} {
-				l, _ := New(300, columns, 4)
+				l, _ := New(300, columns, 4, SVDSteps)
 				if f, err := l.inOrder(w, from); err == nil || f != nil {
 					t.Errorf("%v of %d columns of %s: factors %v, error %v", v, columns, from, f != nil, err)
 				}
@@ -469,7 +465,7 @@ func TestNonfiniteHasNoFactors(t *testing.T) {
 }
 
 func TestCancelledWaitsEnd(t *testing.T) {
-	l, _ := New(2000, 600, 4)
+	l, _ := New(2000, 600, 4, SVDSteps)
 	stop := make(chan struct{})
 	close(stop)
 	for _, early := range [][2]int{{0, chains}, {1, 0}} {
@@ -486,7 +482,7 @@ func TestCancelledWaitsEnd(t *testing.T) {
 // is found by then is not taken for factors.
 func TestCancelledSearchEnds(t *testing.T) {
 	for _, columns := range []int{300, 1100} { // of the Gram matrix, of a space
-		l, _ := New(200, columns, 8)
+		l, _ := New(200, columns, 8, SVDSteps)
 		w := integers(200 * columns)
 		stop := make(chan struct{})
 		for pass := range l.Passes() {
@@ -506,7 +502,7 @@ func TestCancelledSearchEnds(t *testing.T) {
 
 func TestLowRankRefuses(t *testing.T) {
 	for _, c := range [][4]int{{0, 1, 1}, {1, 0, 1}, {1, 1, 0}, {1, 1, 1, -1}, {-1, 4, 1}, {math.MaxInt, 2, 1}} {
-		if _, err := NewSteps(c[0], c[1], c[2], c[3]); err == nil {
+		if _, err := New(c[0], c[1], c[2], c[3]); err == nil {
 			t.Error(c)
 		}
 	}
@@ -519,7 +515,7 @@ func BenchmarkLowRank(b *testing.B) {
 		rows, columns, rank := c[0], c[1], c[2]
 		w, from := integers(rows*columns), safetensors.F32
 		b.Run(fmt.Sprintf("%dx%d/rank=%d", rows, columns, rank), func(b *testing.B) {
-			l, err := New(rows, columns, rank)
+			l, err := New(rows, columns, rank, SVDSteps)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -51,7 +51,7 @@ func (s *memoryShelf) Close() error {
 
 func shelvedSearch(t *testing.T, rows, columns, rank int, s tile.Spill) *Search {
 	t.Helper()
-	l, err := New(rows, columns, rank)
+	l, err := New(rows, columns, rank, SVDSteps)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestShelf(t *testing.T) {
 	}{{700, 600, 9, 0.7}, {300, 520, 3, 6}, {600, 530, 40, 0.5}} {
 		w, _ := tiletest.RoundedTo(shaped(c.rows, c.columns, c.steep, 3), safetensors.BF16)
 		for _, from := range []safetensors.Dtype{safetensors.F32, safetensors.BF16} {
-			plain, err := New(c.rows, c.columns, c.rank)
+			plain, err := New(c.rows, c.columns, c.rank, SVDSteps)
 			if err != nil {
 				t.Fatal(err)
 			}

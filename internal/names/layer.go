@@ -408,18 +408,17 @@ func (g *gatherer) up(m *Moved) error {
 	m.Shape[first.Axis], m.Shape[first.Ranks] = g.rows, all
 	m.runs = func(from, to int) iter.Seq[Run] {
 		return func(yield func(Run) bool) {
-			at := 0
-			for _, p := range g.parts {
-				begin, end := max(from, at), min(to, at+p.Rows())
+			begin := from
+			for p := range partRows(g.parts, from, to) {
 				f := factor{p.Source, places[p.Source], g.layers[p.Source].Rows, all, g.rows, int64(first.Width)}
 				lay := f.byRanks
 				if first.Ranks == 1 {
 					lay = f.byRows
 				}
-				if begin < end && !lay(begin, end, p.From-at, yield) {
+				if !lay(begin, begin+p.Rows(), p.From-begin, yield) {
 					return
 				}
-				at += p.Rows()
+				begin += p.Rows()
 			}
 		}
 	}

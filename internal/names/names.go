@@ -87,11 +87,12 @@ func (o *Output) Renamed(rows int) bool {
 	return len(o.Parts) == 1 && o.Parts[0].From == 0 && o.Parts[0].To == rows
 }
 
-// Rows yields the rows of the source that the rows [from, to) of an output are.
-func (o *Output) Rows(from, to int) iter.Seq[Part] {
+// partRows yields the rows of the source that the rows [from, to) of what consists of
+// these parts are.
+func partRows(parts []Part, from, to int) iter.Seq[Part] {
 	return func(yield func(Part) bool) {
 		at := 0
-		for _, p := range o.Parts {
+		for _, p := range parts {
 			begin, end := max(from, at), min(to, at+p.Rows())
 			if begin < end && !yield(Part{p.Source, p.From + begin - at, p.From + end - at}) {
 				return

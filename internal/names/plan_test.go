@@ -139,11 +139,11 @@ func TestRealPrograms(t *testing.T) {
 
 // TestRows: however an output is cut, its rows are those of its parts in their order.
 func TestRows(t *testing.T) {
-	o := Output{Parts: []Part{{"a", 2, 5}, {"b", 0, 1}, {"a", 0, 2}}}
+	parts := []Part{{"a", 2, 5}, {"b", 0, 1}, {"a", 0, 2}}
 	for tile := 1; tile < 8; tile++ {
 		var rows []string
 		for from := 0; from < 6; from += tile {
-			for p := range o.Rows(from, min(from+tile, 6)) {
+			for p := range partRows(parts, from, min(from+tile, 6)) {
 				for r := p.From; r < p.To; r++ {
 					rows = append(rows, fmt.Sprint(p.Source, r))
 				}

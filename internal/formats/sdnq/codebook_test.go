@@ -29,7 +29,7 @@ func TestCodebookEqualsReference(t *testing.T) {
 			continue
 		}
 		requested, _ := strconv.Atoi(l[2])
-		size := CodebookGroup(in.Shape[1], requested, d)
+		size := groupOf(t, in.Shape[1], Options{Dtype: d, GroupSize: requested, Codebook: true})
 		s, err := NewScheme(in.Shape, Options{Dtype: d, GroupSize: size, ScaleDtype: safetensors.F32})
 		if err != nil {
 			t.Fatal(err)

@@ -80,7 +80,7 @@ func (s *Scheme) newEncoder(limit int) *schemeEncoder {
 		}
 	}
 	if s.Rank > 0 {
-		l, _ := lowrank.NewSteps(s.geometry.rows, s.geometry.rest, s.Rank, s.rankSteps) // NewScheme has seen the shape
+		l, _ := lowrank.New(s.geometry.rows, s.geometry.rest, s.Rank, s.rankSteps) // NewScheme has seen the shape
 		e.rank = &rankSearch{Search: l}
 	}
 	align := s.align()

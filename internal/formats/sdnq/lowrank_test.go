@@ -6,8 +6,11 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/dtype"
+	"github.com/tensorpress/tensorpress/internal/golden"
+	"github.com/tensorpress/tensorpress/internal/lowrank"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/internal/tiletest"
+	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // TestSearchNamesTheValue: a NaN anywhere in a tile must be reported with its
@@ -32,6 +35,23 @@ func TestSearchNamesTheValue(t *testing.T) {
 			if !errors.As(err, &n) || n.Index != at {
 				t.Errorf("%s, NaN at %d: %v", from, at, err)
 			}
+		}
+	}
+}
+
+// TestDefaultSteps: SDNQ's number of steps is the default, and -1 is none.
+func TestDefaultSteps(t *testing.T) {
+	for steps, want := range map[int]int{0: lowrank.SVDSteps, -1: 0, 3: 3} {
+		s, err := NewScheme([]int{64, 512}, Options{Dtype: golden.Dtype(t, "int8"), Rank: 20, RankSteps: steps})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := lowrank.New(64, 512, 20, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(s.NewEncoder(safetensors.F32, 1<<25).Needs().Passes); got != found.Passes() {
+			t.Errorf("%d steps: %d passes, want %d", steps, got, found.Passes())
 		}
 	}
 }

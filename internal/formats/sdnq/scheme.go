@@ -17,15 +17,6 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// CodebookGroup is [EffectiveGroup] with a codebook: SDNQ's own choice, for
-// size 0, is eight times as large.
-func CodebookGroup(columns, size int, t *dtype.Type) int {
-	if size == 0 {
-		size = 1 << (5 + t.Bits)
-	}
-	return EffectiveGroup(columns, size, t)
-}
-
 // Options say how SDNQ stores a weight.
 type Options struct {
 	Dtype *dtype.Type
@@ -54,7 +45,7 @@ type Options struct {
 	// [lowrank.Search]; 0 for none. It is at most that of the weight.
 	Rank int
 	// RankSteps is the number of steps of the search for that part, see
-	// [lowrank.NewSteps]; 0 for SDNQ's number, -1 for none.
+	// [lowrank.New]; 0 for SDNQ's number, -1 for none.
 	RankSteps int
 	// Matmul stores the weight as SDNQ multiplies it without restoring it, in
 	// MatmulDtype, nil for SDNQ's choice. Weights of a shape for which it does
@@ -197,15 +188,6 @@ func scaleDtype(o Options) safetensors.Dtype {
 		return o.ScaleDtype
 	}
 	return safetensors.F32
-}
-
-// EffectiveGroup returns the group size that SDNQ uses along rows of that many
-// columns, or -1 for one scale per row, -2 for one per tensor.
-func EffectiveGroup(columns, size int, t *dtype.Type) int {
-	if size == 0 {
-		size = 1 << (2 + t.Bits)
-	}
-	return fitGroup(columns, size)
 }
 
 // fitGroup returns the next larger size that divides the axis into two groups

@@ -29,19 +29,30 @@ func TestGroupsAreThoseOfReference(t *testing.T) {
 		{"uint5", 1280, 0, 128}, {"int6", 1280, 0, 256}, {"float7_e3m3fn", 1024, 0, 512}, {"int9", 4096, 0, 2048},
 		{"uint10", 8192, 0, 4096}, {"float16", 1 << 20, 0, 1 << 18},
 	} {
-		if got := EffectiveGroup(c.columns, c.size, golden.Dtype(t, c.dtype)); got != c.want {
+		if got := groupOf(t, c.columns, Options{Dtype: golden.Dtype(t, c.dtype), GroupSize: c.size}); got != c.want {
 			t.Errorf("%s, %d columns, group %d: %d, want %d", c.dtype, c.columns, c.size, got, c.want)
 		}
 	}
 	// Every group must divide the row, with two groups or more.
+	int8 := golden.Dtype(t, "int8")
 	for columns := 1; columns < 700; columns++ {
 		for size := 1; size < 70; size++ {
-			got := EffectiveGroup(columns, size, golden.Dtype(t, "int8"))
+			got := groupOf(t, columns, Options{Dtype: int8, GroupSize: size})
 			if got != -1 && (got < size || columns%got != 0 || columns/got < 2) {
 				t.Fatalf("%d columns, group %d: %d", columns, size, got)
 			}
 		}
 	}
+}
+
+// groupOf is the group size in effect along rows of that many columns.
+func groupOf(t *testing.T, columns int, o Options) int {
+	t.Helper()
+	s, err := NewScheme([]int{64, columns}, o) // rows enough for whole words of any dtype
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.GroupSize
 }
 
 // TestRefusals: a weight would be stored that no reader restores.
