@@ -72,11 +72,9 @@ func (w *AWQ) NewEncoder(_ safetensors.Dtype, memory int) tile.Encoder {
 
 func (w *AWQ) encode(dst [][]byte, v tile.Values, _ []tile.Range, s *tile.Scratch) error {
 	for band := range v.Bands {
-		values := band.Floats(s)
-		if !w.AllowNonfinite {
-			if err := tile.CheckArea(band.Area, values, w.shape[1]); err != nil {
-				return err
-			}
+		values, err := floatsOf(band, w.shape[1], w.AllowNonfinite, s)
+		if err != nil {
+			return err
 		}
 		for i := range band.Rows {
 			w.scaleRow(dst, values[i*v.Cols:(i+1)*v.Cols], band.Row-v.Row+i, v.Rows)

@@ -99,11 +99,9 @@ func (b *Blocks) measure(v tile.Values, scratch *tile.Scratch) (ranges []tile.Ra
 
 // slowly is measure for blocks with NaN, of which the first counts, or infinity.
 func (b *Blocks) slowly(v tile.Values, s *tile.Scratch) ([]tile.Range, error) {
-	values := v.Floats(s)
-	if !b.AllowNonfinite {
-		if err := tile.CheckArea(v.Area, values, b.shape[1]); err != nil {
-			return nil, err
-		}
+	values, err := floatsOf(v, b.shape[1], b.AllowNonfinite, s)
+	if err != nil {
+		return nil, err
 	}
 	return b.Cut().Measure(v.Area, values), nil
 }
@@ -189,12 +187,11 @@ func (b *Blocks) encodePart(codes []byte, v tile.Values, part tile.Area, ranges 
 
 // encodeSlowly is encodePart for blocks that kernels cannot scale.
 func (b *Blocks) encodeSlowly(codes []byte, v tile.Values, part tile.Area, ranges []tile.Range, first int, s *buffers) error {
-	values, cut := v.Floats(s.Scratch), b.Cut()
-	if !b.AllowNonfinite {
-		if err := tile.CheckArea(v.Area, values, b.shape[1]); err != nil {
-			return err
-		}
+	values, err := floatsOf(v, b.shape[1], b.AllowNonfinite, s.Scratch)
+	if err != nil {
+		return err
 	}
+	cut := b.Cut()
 	cut.Groups(part, func(group int, block tile.Area) {
 		r := tile.RangeIn(v.Area, values, block)
 		if ranges != nil {

@@ -21,3 +21,14 @@ func buffersOf(s *tile.Scratch) *buffers {
 	b.Scratch = s
 	return b
 }
+
+// floatsOf returns the values of an area of a weight of that many columns as float32, as
+// [tile.Values.Floats] does. If NaN and infinity are not allowed, the error for them is a
+// *[tile.NonfiniteError].
+func floatsOf(v tile.Values, columns int, allowNonfinite bool, s *tile.Scratch) ([]float32, error) {
+	values := v.Floats(s)
+	if allowNonfinite {
+		return values, nil
+	}
+	return values, tile.CheckArea(v.Area, values, columns)
+}

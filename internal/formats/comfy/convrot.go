@@ -132,11 +132,9 @@ func (r *Rotated) measure(v tile.Values, s *tile.Scratch) ([]tile.Range, error) 
 
 // rotated returns the values of an area after their rotation.
 func (r *Rotated) rotated(v tile.Values, s *tile.Scratch) ([]float32, error) {
-	values := v.Floats(s)
-	if !r.AllowNonfinite {
-		if err := tile.CheckArea(v.Area, values, r.shape[1]); err != nil {
-			return nil, err
-		}
+	values, err := floatsOf(v, r.shape[1], r.AllowNonfinite, s)
+	if err != nil {
+		return nil, err
 	}
 	rotation.RotateOnce(values, r.Group)
 	return values, nil

@@ -162,11 +162,9 @@ func (w *W4A8) encode(dst [][]byte, v tile.Values, ranges []tile.Range, s *tile.
 
 // rotated returns the values of an area after their rotation.
 func (w *W4A8) rotated(v tile.Values, s *tile.Scratch) ([]float32, error) {
-	values := v.Floats(s)
-	if !w.AllowNonfinite {
-		if err := tile.CheckArea(v.Area, values, w.shape[1]); err != nil {
-			return nil, err
-		}
+	values, err := floatsOf(v, w.shape[1], w.AllowNonfinite, s)
+	if err != nil {
+		return nil, err
 	}
 	rotation.RotateOnce(values, w.Rotation)
 	return values, nil
