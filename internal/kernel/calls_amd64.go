@@ -44,6 +44,11 @@ func (s *set) useAVX2() {
 	s.nvfp4Blocks = nvfp4BlocksWithAVX2
 	s.mxfp8Blocks = mxfp8BlocksWithAVX2
 	s.bookCodes = bookCodesWithAVX2
+	s.sumLines = sumLinesBy(sumLinesAVX2)
+	s.sumWeightedLines = sumWeightedLinesBy(sumLinesWeightedAVX2)
+	s.fitLines = fitLinesBy(fitLinesAVX2)
+	s.lineErrors = lineErrorsBy(lineErrorsAVX2)
+	s.weightedLineErrors = weightedLineErrorsBy(lineErrorsWeightedAVX2)
 	s.fitBooks = fitBooksBy(nearBooksAVX2, fitScalesAVX2, s.absMax[RawF32])
 	s.decodeBytes = decodeBytesBy(decodeIntBytesAVX2, decodeFloatBytesAVX2, decodeFewBytesAVX2, decodeBytesWith(s.scaleBy, s.scaleFrom))
 	s.lookUp = lookUpWithAVX2
@@ -350,6 +355,11 @@ func (s *set) useAVX512() {
 	s.nvfp4Blocks = nvfp4BlocksWithAVX512
 	s.mxfp8Blocks = mxfp8BlocksWithAVX512
 	s.bookCodes = bookCodesWithAVX512
+	s.sumLines = sumLinesBy(sumLinesAVX512)
+	s.sumWeightedLines = sumWeightedLinesBy(sumLinesWeightedAVX512)
+	s.fitLines = fitLinesBy(fitLinesAVX512)
+	s.lineErrors = lineErrorsBy(lineErrorsAVX512)
+	s.weightedLineErrors = weightedLineErrorsBy(lineErrorsWeightedAVX512)
 	s.decodeBytes = decodeBytesBy(decodeIntBytesAVX512, decodeFloatBytesAVX512, decodeFewBytesAVX512, decodeBytesWith(s.scaleBy, s.scaleFrom))
 	s.lookUp = lookUpWithAVX512
 	s.roundBF16 = roundBF16WithAVX512

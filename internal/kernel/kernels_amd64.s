@@ -4363,6 +4363,503 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func sumLinesAVX2(sums *float32, x *float32, from *float32, inverse *float32, rows int, lo float32, hi float32)
+// Requires: AVX, AVX2, SSE
+TEXT ·sumLinesAVX2(SB), NOSPLIT, $0-48
+	MOVQ         sums+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         from+16(FP), DX
+	MOVQ         inverse+24(FP), BX
+	MOVQ         rows+32(FP), SI
+	MOVL         $0x4b400000, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Y0
+	MOVSS        lo+40(FP), X1
+	VBROADCASTSS X1, Y1
+	MOVSS        hi+44(FP), X2
+	VBROADCASTSS X2, Y2
+	VMOVUPS      (DX), Y3
+	VMOVUPS      (BX), Y4
+	MOVL         $0x00000000, DI
+	VMOVD        DI, X5
+	VPBROADCASTD X5, Y5
+	MOVL         $0x00000000, DI
+	VMOVD        DI, X6
+	VPBROADCASTD X6, Y6
+	MOVL         $0x00000000, DI
+	VMOVD        DI, X7
+	VPBROADCASTD X7, Y7
+	MOVL         $0x00000000, DI
+	VMOVD        DI, X8
+	VPBROADCASTD X8, Y8
+	MOVL         $0x00000000, DI
+	VMOVD        DI, X9
+	VPBROADCASTD X9, Y9
+	MOVQ         CX, DI
+	MOVQ         SI, R8
+	TESTQ        R8, R8
+	JZ           row0Done
+
+row0:
+	VMOVUPS (DI), Y10
+	VSUBPS  Y3, Y10, Y10
+	VMULPS  Y4, Y10, Y10
+	VMAXPS  Y1, Y10, Y11
+	VMINPS  Y2, Y11, Y11
+	VADDPS  Y0, Y11, Y11
+	VSUBPS  Y0, Y11, Y11
+	VSUBPS  Y11, Y10, Y10
+	VADDPS  Y11, Y5, Y5
+	VADDPS  Y10, Y7, Y7
+	VMULPS  Y10, Y10, Y12
+	VADDPS  Y12, Y8, Y8
+	VMULPS  Y10, Y11, Y10
+	VADDPS  Y10, Y9, Y9
+	VMULPS  Y11, Y11, Y11
+	VADDPS  Y11, Y6, Y6
+	ADDQ    $0x40, DI
+	DECQ    R8
+	JNZ     row0
+
+row0Done:
+	VMOVUPS      Y5, (AX)
+	VMOVUPS      Y6, 64(AX)
+	VMOVUPS      Y7, 128(AX)
+	VMOVUPS      Y8, 192(AX)
+	VMOVUPS      Y9, 256(AX)
+	VMOVUPS      32(DX), Y3
+	VMOVUPS      32(BX), Y4
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X5
+	VPBROADCASTD X5, Y5
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X6
+	VPBROADCASTD X6, Y6
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X7
+	VPBROADCASTD X7, Y7
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X8
+	VPBROADCASTD X8, Y8
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X9
+	VPBROADCASTD X9, Y9
+	MOVQ         SI, DX
+	TESTQ        DX, DX
+	JZ           row8Done
+
+row8:
+	VMOVUPS 32(CX), Y10
+	VSUBPS  Y3, Y10, Y10
+	VMULPS  Y4, Y10, Y10
+	VMAXPS  Y1, Y10, Y11
+	VMINPS  Y2, Y11, Y11
+	VADDPS  Y0, Y11, Y11
+	VSUBPS  Y0, Y11, Y11
+	VSUBPS  Y11, Y10, Y10
+	VADDPS  Y11, Y5, Y5
+	VADDPS  Y10, Y7, Y7
+	VMULPS  Y10, Y10, Y12
+	VADDPS  Y12, Y8, Y8
+	VMULPS  Y10, Y11, Y10
+	VADDPS  Y10, Y9, Y9
+	VMULPS  Y11, Y11, Y11
+	VADDPS  Y11, Y6, Y6
+	ADDQ    $0x40, CX
+	DECQ    DX
+	JNZ     row8
+
+row8Done:
+	VMOVUPS Y5, 32(AX)
+	VMOVUPS Y6, 96(AX)
+	VMOVUPS Y7, 160(AX)
+	VMOVUPS Y8, 224(AX)
+	VMOVUPS Y9, 288(AX)
+	VZEROUPPER
+	RET
+
+// func sumLinesWeightedAVX2(sums *float32, x *float32, weights *float32, from *float32, inverse *float32, rows int, lo float32, hi float32)
+// Requires: AVX, AVX2, SSE
+TEXT ·sumLinesWeightedAVX2(SB), NOSPLIT, $0-56
+	MOVQ         sums+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         from+24(FP), DX
+	MOVQ         inverse+32(FP), BX
+	MOVQ         rows+40(FP), SI
+	MOVQ         weights+16(FP), DI
+	MOVL         $0x4b400000, R8
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Y0
+	MOVSS        lo+48(FP), X1
+	VBROADCASTSS X1, Y1
+	MOVSS        hi+52(FP), X2
+	VBROADCASTSS X2, Y2
+	VMOVUPS      (DX), Y3
+	VMOVUPS      (BX), Y4
+	MOVL         $0x00000000, R8
+	VMOVD        R8, X5
+	VPBROADCASTD X5, Y5
+	MOVL         $0x00000000, R8
+	VMOVD        R8, X6
+	VPBROADCASTD X6, Y6
+	MOVL         $0x00000000, R8
+	VMOVD        R8, X7
+	VPBROADCASTD X7, Y7
+	MOVL         $0x00000000, R8
+	VMOVD        R8, X8
+	VPBROADCASTD X8, Y8
+	MOVL         $0x00000000, R8
+	VMOVD        R8, X9
+	VPBROADCASTD X9, Y9
+	MOVQ         CX, R8
+	MOVQ         SI, R9
+	MOVQ         DI, R10
+	TESTQ        R9, R9
+	JZ           row0Done
+
+row0:
+	VMOVUPS (R8), Y10
+	VSUBPS  Y3, Y10, Y10
+	VMULPS  Y4, Y10, Y10
+	VMAXPS  Y1, Y10, Y11
+	VMINPS  Y2, Y11, Y11
+	VADDPS  Y0, Y11, Y11
+	VSUBPS  Y0, Y11, Y11
+	VSUBPS  Y11, Y10, Y10
+	VMULPS  (R10), Y11, Y12
+	VMULPS  (R10), Y10, Y13
+	VADDPS  Y12, Y5, Y5
+	VADDPS  Y13, Y7, Y7
+	VMULPS  Y13, Y10, Y10
+	VADDPS  Y10, Y8, Y8
+	VMULPS  Y13, Y11, Y13
+	VADDPS  Y13, Y9, Y9
+	VMULPS  Y12, Y11, Y12
+	VADDPS  Y12, Y6, Y6
+	ADDQ    $0x40, R8
+	ADDQ    $0x40, R10
+	DECQ    R9
+	JNZ     row0
+
+row0Done:
+	VMOVUPS      Y5, (AX)
+	VMOVUPS      Y6, 64(AX)
+	VMOVUPS      Y7, 128(AX)
+	VMOVUPS      Y8, 192(AX)
+	VMOVUPS      Y9, 256(AX)
+	VMOVUPS      32(DX), Y3
+	VMOVUPS      32(BX), Y4
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X5
+	VPBROADCASTD X5, Y5
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X6
+	VPBROADCASTD X6, Y6
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X7
+	VPBROADCASTD X7, Y7
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X8
+	VPBROADCASTD X8, Y8
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X9
+	VPBROADCASTD X9, Y9
+	MOVQ         SI, DX
+	MOVQ         DI, BX
+	TESTQ        DX, DX
+	JZ           row8Done
+
+row8:
+	VMOVUPS 32(CX), Y10
+	VSUBPS  Y3, Y10, Y10
+	VMULPS  Y4, Y10, Y10
+	VMAXPS  Y1, Y10, Y11
+	VMINPS  Y2, Y11, Y11
+	VADDPS  Y0, Y11, Y11
+	VSUBPS  Y0, Y11, Y11
+	VSUBPS  Y11, Y10, Y10
+	VMULPS  32(BX), Y11, Y12
+	VMULPS  32(BX), Y10, Y13
+	VADDPS  Y12, Y5, Y5
+	VADDPS  Y13, Y7, Y7
+	VMULPS  Y13, Y10, Y10
+	VADDPS  Y10, Y8, Y8
+	VMULPS  Y13, Y11, Y13
+	VADDPS  Y13, Y9, Y9
+	VMULPS  Y12, Y11, Y12
+	VADDPS  Y12, Y6, Y6
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, BX
+	DECQ    DX
+	JNZ     row8
+
+row8Done:
+	VMOVUPS Y5, 32(AX)
+	VMOVUPS Y6, 96(AX)
+	VMOVUPS Y7, 160(AX)
+	VMOVUPS Y8, 224(AX)
+	VMOVUPS Y9, 288(AX)
+	VZEROUPPER
+	RET
+
+// func fitLinesAVX2(fit *float32, sums *float32, n *float32, old *float32, keep uint32)
+// Requires: AVX, AVX2
+TEXT ·fitLinesAVX2(SB), NOSPLIT, $0-36
+	MOVQ         fit+0(FP), AX
+	MOVQ         sums+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         old+24(FP), BX
+	MOVL         keep+32(FP), SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Y0
+	VMOVUPS      (CX), Y1
+	VMOVUPS      64(CX), Y2
+	VMOVUPS      128(CX), Y3
+	VMOVUPS      192(CX), Y4
+	VMOVUPS      256(CX), Y5
+	VMOVUPS      (DX), Y6
+	VMOVUPS      (BX), Y7
+	VMOVUPS      64(BX), Y8
+	VPAND        Y0, Y1, Y1
+	VPAND        Y0, Y3, Y3
+	VMULPS       Y6, Y2, Y2
+	VMULPS       Y1, Y1, Y9
+	VSUBPS       Y9, Y2, Y2
+	VMULPS       Y6, Y5, Y9
+	VMULPS       Y1, Y3, Y10
+	VSUBPS       Y10, Y9, Y9
+	VDIVPS       Y2, Y9, Y9
+	MOVL         $0x00000000, SI
+	VMOVD        SI, X10
+	VPBROADCASTD X10, Y10
+	VCMPPS       $0x0e, Y10, Y2, Y2
+	VANDPS       Y2, Y9, Y9
+	VMULPS       Y9, Y1, Y2
+	VSUBPS       Y2, Y3, Y2
+	VDIVPS       Y6, Y2, Y2
+	VMULPS       Y9, Y5, Y5
+	VSUBPS       Y5, Y4, Y4
+	VMULPS       Y2, Y3, Y3
+	VSUBPS       Y3, Y4, Y4
+	VMULPS       Y8, Y4, Y4
+	VMULPS       Y8, Y4, Y4
+	VMULPS       Y2, Y8, Y2
+	VADDPS       Y2, Y7, Y7
+	VMULPS       Y9, Y8, Y2
+	VADDPS       Y2, Y8, Y8
+	VDIVPS       Y6, Y1, Y1
+	VMOVUPS      Y7, (AX)
+	VMOVUPS      Y8, 64(AX)
+	VMOVUPS      Y4, 128(AX)
+	VMOVUPS      Y1, 192(AX)
+	VMOVUPS      32(CX), Y1
+	VMOVUPS      96(CX), Y2
+	VMOVUPS      160(CX), Y3
+	VMOVUPS      224(CX), Y4
+	VMOVUPS      288(CX), Y5
+	VMOVUPS      32(DX), Y6
+	VMOVUPS      32(BX), Y7
+	VMOVUPS      96(BX), Y8
+	VPAND        Y0, Y1, Y1
+	VPAND        Y0, Y3, Y3
+	VMULPS       Y6, Y2, Y0
+	VMULPS       Y1, Y1, Y2
+	VSUBPS       Y2, Y0, Y0
+	VMULPS       Y6, Y5, Y2
+	VMULPS       Y1, Y3, Y9
+	VSUBPS       Y9, Y2, Y2
+	VDIVPS       Y0, Y2, Y2
+	MOVL         $0x00000000, CX
+	VMOVD        CX, X9
+	VPBROADCASTD X9, Y9
+	VCMPPS       $0x0e, Y9, Y0, Y0
+	VANDPS       Y0, Y2, Y2
+	VMULPS       Y2, Y1, Y0
+	VSUBPS       Y0, Y3, Y0
+	VDIVPS       Y6, Y0, Y0
+	VMULPS       Y2, Y5, Y5
+	VSUBPS       Y5, Y4, Y4
+	VMULPS       Y0, Y3, Y3
+	VSUBPS       Y3, Y4, Y4
+	VMULPS       Y8, Y4, Y4
+	VMULPS       Y8, Y4, Y4
+	VMULPS       Y0, Y8, Y0
+	VADDPS       Y0, Y7, Y7
+	VMULPS       Y2, Y8, Y0
+	VADDPS       Y0, Y8, Y8
+	VDIVPS       Y6, Y1, Y1
+	VMOVUPS      Y7, 32(AX)
+	VMOVUPS      Y8, 96(AX)
+	VMOVUPS      Y4, 160(AX)
+	VMOVUPS      Y1, 224(AX)
+	VZEROUPPER
+	RET
+
+// func lineErrorsAVX2(errors *float32, x *float32, by *float32, restored *float32, rows int, lo float32, hi float32)
+// Requires: AVX, AVX2, SSE
+TEXT ·lineErrorsAVX2(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         by+16(FP), DX
+	MOVQ         restored+24(FP), BX
+	MOVQ         rows+32(FP), SI
+	MOVL         $0x4b400000, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Y0
+	MOVSS        lo+40(FP), X1
+	VBROADCASTSS X1, Y1
+	MOVSS        hi+44(FP), X2
+	VBROADCASTSS X2, Y2
+	VMOVUPS      (DX), Y3
+	VMOVUPS      64(DX), Y4
+	VMOVUPS      (BX), Y5
+	VMOVUPS      64(BX), Y6
+	MOVL         $0x00000000, DI
+	VMOVD        DI, X7
+	VPBROADCASTD X7, Y7
+	MOVQ         CX, DI
+	MOVQ         SI, R8
+	TESTQ        R8, R8
+	JZ           row0Done
+
+row0:
+	VMOVUPS (DI), Y8
+	VSUBPS  Y3, Y8, Y9
+	VDIVPS  Y4, Y9, Y9
+	VMAXPS  Y1, Y9, Y9
+	VMINPS  Y2, Y9, Y9
+	VADDPS  Y0, Y9, Y9
+	VSUBPS  Y0, Y9, Y9
+	VMULPS  Y6, Y9, Y9
+	VADDPS  Y5, Y9, Y9
+	VSUBPS  Y9, Y8, Y9
+	VMULPS  Y9, Y9, Y9
+	VADDPS  Y9, Y7, Y7
+	ADDQ    $0x40, DI
+	DECQ    R8
+	JNZ     row0
+
+row0Done:
+	VMOVUPS      Y7, (AX)
+	VMOVUPS      32(DX), Y3
+	VMOVUPS      96(DX), Y4
+	VMOVUPS      32(BX), Y5
+	VMOVUPS      96(BX), Y6
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X7
+	VPBROADCASTD X7, Y7
+	MOVQ         SI, DX
+	TESTQ        DX, DX
+	JZ           row8Done
+
+row8:
+	VMOVUPS 32(CX), Y8
+	VSUBPS  Y3, Y8, Y9
+	VDIVPS  Y4, Y9, Y9
+	VMAXPS  Y1, Y9, Y9
+	VMINPS  Y2, Y9, Y9
+	VADDPS  Y0, Y9, Y9
+	VSUBPS  Y0, Y9, Y9
+	VMULPS  Y6, Y9, Y9
+	VADDPS  Y5, Y9, Y9
+	VSUBPS  Y9, Y8, Y9
+	VMULPS  Y9, Y9, Y9
+	VADDPS  Y9, Y7, Y7
+	ADDQ    $0x40, CX
+	DECQ    DX
+	JNZ     row8
+
+row8Done:
+	VMOVUPS Y7, 32(AX)
+	VZEROUPPER
+	RET
+
+// func lineErrorsWeightedAVX2(errors *float32, x *float32, weights *float32, by *float32, restored *float32, rows int, lo float32, hi float32)
+// Requires: AVX, AVX2, SSE
+TEXT ·lineErrorsWeightedAVX2(SB), NOSPLIT, $0-56
+	MOVQ         errors+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         by+24(FP), DX
+	MOVQ         restored+32(FP), BX
+	MOVQ         rows+40(FP), SI
+	MOVQ         weights+16(FP), DI
+	MOVL         $0x4b400000, R8
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Y0
+	MOVSS        lo+48(FP), X1
+	VBROADCASTSS X1, Y1
+	MOVSS        hi+52(FP), X2
+	VBROADCASTSS X2, Y2
+	VMOVUPS      (DX), Y3
+	VMOVUPS      64(DX), Y4
+	VMOVUPS      (BX), Y5
+	VMOVUPS      64(BX), Y6
+	MOVL         $0x00000000, R8
+	VMOVD        R8, X7
+	VPBROADCASTD X7, Y7
+	MOVQ         CX, R8
+	MOVQ         SI, R9
+	MOVQ         DI, R10
+	TESTQ        R9, R9
+	JZ           row0Done
+
+row0:
+	VMOVUPS (R8), Y8
+	VSUBPS  Y3, Y8, Y9
+	VDIVPS  Y4, Y9, Y9
+	VMAXPS  Y1, Y9, Y10
+	VMINPS  Y2, Y10, Y10
+	VADDPS  Y0, Y10, Y10
+	VSUBPS  Y0, Y10, Y10
+	VMULPS  Y6, Y10, Y10
+	VADDPS  Y5, Y10, Y10
+	VSUBPS  Y10, Y8, Y10
+	VMULPS  (R10), Y10, Y9
+	VMULPS  Y9, Y10, Y10
+	VADDPS  Y10, Y7, Y7
+	ADDQ    $0x40, R8
+	ADDQ    $0x40, R10
+	DECQ    R9
+	JNZ     row0
+
+row0Done:
+	VMOVUPS      Y7, (AX)
+	VMOVUPS      32(DX), Y3
+	VMOVUPS      96(DX), Y4
+	VMOVUPS      32(BX), Y5
+	VMOVUPS      96(BX), Y6
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X7
+	VPBROADCASTD X7, Y7
+	MOVQ         SI, DX
+	MOVQ         DI, BX
+	TESTQ        DX, DX
+	JZ           row8Done
+
+row8:
+	VMOVUPS 32(CX), Y8
+	VSUBPS  Y3, Y8, Y9
+	VDIVPS  Y4, Y9, Y9
+	VMAXPS  Y1, Y9, Y10
+	VMINPS  Y2, Y10, Y10
+	VADDPS  Y0, Y10, Y10
+	VSUBPS  Y0, Y10, Y10
+	VMULPS  Y6, Y10, Y10
+	VADDPS  Y5, Y10, Y10
+	VSUBPS  Y10, Y8, Y10
+	VMULPS  32(BX), Y10, Y9
+	VMULPS  Y9, Y10, Y10
+	VADDPS  Y10, Y7, Y7
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, BX
+	DECQ    DX
+	JNZ     row8
+
+row8Done:
+	VMOVUPS Y7, 32(AX)
+	VZEROUPPER
+	RET
+
 // func nearBooksAVX2(near *float32, x *float32, scales *float32, groups int, levels *float32, edges *float32)
 // Requires: AVX, AVX2
 TEXT ·nearBooksAVX2(SB), NOSPLIT, $0-48
@@ -19208,6 +19705,296 @@ turn:
 	JNZ         turn
 
 turnDone:
+	VZEROUPPER
+	RET
+
+// func sumLinesAVX512(sums *float32, x *float32, from *float32, inverse *float32, rows int, lo float32, hi float32)
+// Requires: AVX, AVX512F, SSE
+TEXT ·sumLinesAVX512(SB), NOSPLIT, $0-48
+	MOVQ         sums+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         from+16(FP), DX
+	MOVQ         inverse+24(FP), BX
+	MOVQ         rows+32(FP), SI
+	MOVL         $0x4b400000, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Z0
+	MOVSS        lo+40(FP), X1
+	VBROADCASTSS X1, Z1
+	MOVSS        hi+44(FP), X2
+	VBROADCASTSS X2, Z2
+	VMOVUPS      (DX), Z3
+	VMOVUPS      (BX), Z4
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X5
+	VPBROADCASTD X5, Z5
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X6
+	VPBROADCASTD X6, Z6
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X7
+	VPBROADCASTD X7, Z7
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X8
+	VPBROADCASTD X8, Z8
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X9
+	VPBROADCASTD X9, Z9
+	MOVQ         SI, DX
+	TESTQ        DX, DX
+	JZ           row0Done
+
+row0:
+	VMOVUPS (CX), Z10
+	VSUBPS  Z3, Z10, Z10
+	VMULPS  Z4, Z10, Z10
+	VMAXPS  Z1, Z10, Z11
+	VMINPS  Z2, Z11, Z11
+	VADDPS  Z0, Z11, Z11
+	VSUBPS  Z0, Z11, Z11
+	VSUBPS  Z11, Z10, Z10
+	VADDPS  Z11, Z5, Z5
+	VADDPS  Z10, Z7, Z7
+	VMULPS  Z10, Z10, Z12
+	VADDPS  Z12, Z8, Z8
+	VMULPS  Z10, Z11, Z10
+	VADDPS  Z10, Z9, Z9
+	VMULPS  Z11, Z11, Z11
+	VADDPS  Z11, Z6, Z6
+	ADDQ    $0x40, CX
+	DECQ    DX
+	JNZ     row0
+
+row0Done:
+	VMOVUPS Z5, (AX)
+	VMOVUPS Z6, 64(AX)
+	VMOVUPS Z7, 128(AX)
+	VMOVUPS Z8, 192(AX)
+	VMOVUPS Z9, 256(AX)
+	VZEROUPPER
+	RET
+
+// func sumLinesWeightedAVX512(sums *float32, x *float32, weights *float32, from *float32, inverse *float32, rows int, lo float32, hi float32)
+// Requires: AVX, AVX512F, SSE
+TEXT ·sumLinesWeightedAVX512(SB), NOSPLIT, $0-56
+	MOVQ         sums+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         from+24(FP), DX
+	MOVQ         inverse+32(FP), BX
+	MOVQ         rows+40(FP), SI
+	MOVQ         weights+16(FP), DI
+	MOVL         $0x4b400000, R8
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Z0
+	MOVSS        lo+48(FP), X1
+	VBROADCASTSS X1, Z1
+	MOVSS        hi+52(FP), X2
+	VBROADCASTSS X2, Z2
+	VMOVUPS      (DX), Z3
+	VMOVUPS      (BX), Z4
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X5
+	VPBROADCASTD X5, Z5
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X6
+	VPBROADCASTD X6, Z6
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X7
+	VPBROADCASTD X7, Z7
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X8
+	VPBROADCASTD X8, Z8
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X9
+	VPBROADCASTD X9, Z9
+	MOVQ         SI, DX
+	MOVQ         DI, BX
+	TESTQ        DX, DX
+	JZ           row0Done
+
+row0:
+	VMOVUPS (CX), Z10
+	VSUBPS  Z3, Z10, Z10
+	VMULPS  Z4, Z10, Z10
+	VMAXPS  Z1, Z10, Z11
+	VMINPS  Z2, Z11, Z11
+	VADDPS  Z0, Z11, Z11
+	VSUBPS  Z0, Z11, Z11
+	VSUBPS  Z11, Z10, Z10
+	VMULPS  (BX), Z11, Z12
+	VMULPS  (BX), Z10, Z13
+	VADDPS  Z12, Z5, Z5
+	VADDPS  Z13, Z7, Z7
+	VMULPS  Z13, Z10, Z10
+	VADDPS  Z10, Z8, Z8
+	VMULPS  Z13, Z11, Z13
+	VADDPS  Z13, Z9, Z9
+	VMULPS  Z12, Z11, Z12
+	VADDPS  Z12, Z6, Z6
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, BX
+	DECQ    DX
+	JNZ     row0
+
+row0Done:
+	VMOVUPS Z5, (AX)
+	VMOVUPS Z6, 64(AX)
+	VMOVUPS Z7, 128(AX)
+	VMOVUPS Z8, 192(AX)
+	VMOVUPS Z9, 256(AX)
+	VZEROUPPER
+	RET
+
+// func fitLinesAVX512(fit *float32, sums *float32, n *float32, old *float32, keep uint32)
+// Requires: AVX, AVX512F
+TEXT ·fitLinesAVX512(SB), NOSPLIT, $0-36
+	MOVQ         fit+0(FP), AX
+	MOVQ         sums+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         old+24(FP), BX
+	MOVL         keep+32(FP), SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Z0
+	VMOVUPS      (CX), Z1
+	VMOVUPS      64(CX), Z2
+	VMOVUPS      128(CX), Z3
+	VMOVUPS      192(CX), Z4
+	VMOVUPS      256(CX), Z5
+	VMOVUPS      (DX), Z6
+	VMOVUPS      (BX), Z7
+	VMOVUPS      64(BX), Z8
+	VPANDD       Z0, Z1, Z1
+	VPANDD       Z0, Z3, Z3
+	VMULPS       Z6, Z2, Z0
+	VMULPS       Z1, Z1, Z2
+	VSUBPS       Z2, Z0, Z0
+	VMULPS       Z6, Z5, Z2
+	VMULPS       Z1, Z3, Z9
+	VSUBPS       Z9, Z2, Z2
+	VDIVPS       Z0, Z2, Z2
+	MOVL         $0x00000000, CX
+	VMOVD        CX, X9
+	VPBROADCASTD X9, Z9
+	VCMPPS       $0x0e, Z9, Z0, K1
+	VMOVAPS.Z    Z2, K1, Z2
+	VMULPS       Z2, Z1, Z0
+	VSUBPS       Z0, Z3, Z0
+	VDIVPS       Z6, Z0, Z0
+	VMULPS       Z2, Z5, Z5
+	VSUBPS       Z5, Z4, Z4
+	VMULPS       Z0, Z3, Z3
+	VSUBPS       Z3, Z4, Z4
+	VMULPS       Z8, Z4, Z4
+	VMULPS       Z8, Z4, Z4
+	VMULPS       Z0, Z8, Z0
+	VADDPS       Z0, Z7, Z7
+	VMULPS       Z2, Z8, Z0
+	VADDPS       Z0, Z8, Z8
+	VDIVPS       Z6, Z1, Z1
+	VMOVUPS      Z7, (AX)
+	VMOVUPS      Z8, 64(AX)
+	VMOVUPS      Z4, 128(AX)
+	VMOVUPS      Z1, 192(AX)
+	VZEROUPPER
+	RET
+
+// func lineErrorsAVX512(errors *float32, x *float32, by *float32, restored *float32, rows int, lo float32, hi float32)
+// Requires: AVX, AVX512F, SSE
+TEXT ·lineErrorsAVX512(SB), NOSPLIT, $0-48
+	MOVQ         errors+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         by+16(FP), DX
+	MOVQ         restored+24(FP), BX
+	MOVQ         rows+32(FP), SI
+	MOVL         $0x4b400000, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Z0
+	MOVSS        lo+40(FP), X1
+	VBROADCASTSS X1, Z1
+	MOVSS        hi+44(FP), X2
+	VBROADCASTSS X2, Z2
+	VMOVUPS      (DX), Z3
+	VMOVUPS      64(DX), Z4
+	VMOVUPS      (BX), Z5
+	VMOVUPS      64(BX), Z6
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X7
+	VPBROADCASTD X7, Z7
+	MOVQ         SI, DX
+	TESTQ        DX, DX
+	JZ           row0Done
+
+row0:
+	VMOVUPS (CX), Z8
+	VSUBPS  Z3, Z8, Z9
+	VDIVPS  Z4, Z9, Z9
+	VMAXPS  Z1, Z9, Z9
+	VMINPS  Z2, Z9, Z9
+	VADDPS  Z0, Z9, Z9
+	VSUBPS  Z0, Z9, Z9
+	VMULPS  Z6, Z9, Z9
+	VADDPS  Z5, Z9, Z9
+	VSUBPS  Z9, Z8, Z9
+	VMULPS  Z9, Z9, Z9
+	VADDPS  Z9, Z7, Z7
+	ADDQ    $0x40, CX
+	DECQ    DX
+	JNZ     row0
+
+row0Done:
+	VMOVUPS Z7, (AX)
+	VZEROUPPER
+	RET
+
+// func lineErrorsWeightedAVX512(errors *float32, x *float32, weights *float32, by *float32, restored *float32, rows int, lo float32, hi float32)
+// Requires: AVX, AVX512F, SSE
+TEXT ·lineErrorsWeightedAVX512(SB), NOSPLIT, $0-56
+	MOVQ         errors+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         by+24(FP), DX
+	MOVQ         restored+32(FP), BX
+	MOVQ         rows+40(FP), SI
+	MOVQ         weights+16(FP), DI
+	MOVL         $0x4b400000, R8
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Z0
+	MOVSS        lo+48(FP), X1
+	VBROADCASTSS X1, Z1
+	MOVSS        hi+52(FP), X2
+	VBROADCASTSS X2, Z2
+	VMOVUPS      (DX), Z3
+	VMOVUPS      64(DX), Z4
+	VMOVUPS      (BX), Z5
+	VMOVUPS      64(BX), Z6
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X7
+	VPBROADCASTD X7, Z7
+	MOVQ         SI, DX
+	MOVQ         DI, BX
+	TESTQ        DX, DX
+	JZ           row0Done
+
+row0:
+	VMOVUPS (CX), Z8
+	VSUBPS  Z3, Z8, Z9
+	VDIVPS  Z4, Z9, Z9
+	VMAXPS  Z1, Z9, Z10
+	VMINPS  Z2, Z10, Z10
+	VADDPS  Z0, Z10, Z10
+	VSUBPS  Z0, Z10, Z10
+	VMULPS  Z6, Z10, Z10
+	VADDPS  Z5, Z10, Z10
+	VSUBPS  Z10, Z8, Z10
+	VMULPS  (BX), Z10, Z9
+	VMULPS  Z9, Z10, Z10
+	VADDPS  Z10, Z7, Z7
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, BX
+	DECQ    DX
+	JNZ     row0
+
+row0Done:
+	VMOVUPS Z7, (AX)
 	VZEROUPPER
 	RET
 

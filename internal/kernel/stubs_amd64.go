@@ -230,6 +230,31 @@ func bookMeansAVX2(levels *float32, middles *float32, sums *float32, counts *uin
 //go:noescape
 func bookCodesAVX2(codes *uint16, x *float32, steps int, middles *float32)
 
+// sumLinesAVX2 sums up what the nearest codes leave of rows of 16 values.
+//
+//go:noescape
+func sumLinesAVX2(sums *float32, x *float32, from *float32, inverse *float32, rows int, lo float32, hi float32)
+
+// sumLinesWeightedAVX2 sums up what the nearest codes leave of rows of 16 values.
+//
+//go:noescape
+func sumLinesWeightedAVX2(sums *float32, x *float32, weights *float32, from *float32, inverse *float32, rows int, lo float32, hi float32)
+
+// fitLinesAVX2 finds the lines that restore 16 groups best.
+//
+//go:noescape
+func fitLinesAVX2(fit *float32, sums *float32, n *float32, old *float32, keep uint32)
+
+// lineErrorsAVX2 sums up the errors of 16 groups that are restored from codes.
+//
+//go:noescape
+func lineErrorsAVX2(errors *float32, x *float32, by *float32, restored *float32, rows int, lo float32, hi float32)
+
+// lineErrorsWeightedAVX2 sums up the errors of 16 groups that are restored from codes.
+//
+//go:noescape
+func lineErrorsWeightedAVX2(errors *float32, x *float32, weights *float32, by *float32, restored *float32, rows int, lo float32, hi float32)
+
 // nearBooksAVX2 finds the nearest of 16 levels for groups of 16 values divided by their scales.
 //
 //go:noescape
@@ -672,6 +697,31 @@ func bookMeansAVX512(levels *float32, middles *float32, sums *float32, counts *u
 //
 //go:noescape
 func bookCodesAVX512(codes *uint16, x *float32, steps int, middles *float32)
+
+// sumLinesAVX512 sums up what the nearest codes leave of rows of 16 values.
+//
+//go:noescape
+func sumLinesAVX512(sums *float32, x *float32, from *float32, inverse *float32, rows int, lo float32, hi float32)
+
+// sumLinesWeightedAVX512 sums up what the nearest codes leave of rows of 16 values.
+//
+//go:noescape
+func sumLinesWeightedAVX512(sums *float32, x *float32, weights *float32, from *float32, inverse *float32, rows int, lo float32, hi float32)
+
+// fitLinesAVX512 finds the lines that restore 16 groups best.
+//
+//go:noescape
+func fitLinesAVX512(fit *float32, sums *float32, n *float32, old *float32, keep uint32)
+
+// lineErrorsAVX512 sums up the errors of 16 groups that are restored from codes.
+//
+//go:noescape
+func lineErrorsAVX512(errors *float32, x *float32, by *float32, restored *float32, rows int, lo float32, hi float32)
+
+// lineErrorsWeightedAVX512 sums up the errors of 16 groups that are restored from codes.
+//
+//go:noescape
+func lineErrorsWeightedAVX512(errors *float32, x *float32, weights *float32, by *float32, restored *float32, rows int, lo float32, hi float32)
 
 // rankKeysAVX512 makes keys of that many times 16 values, and returns the bits that some have beyond those of BF16.
 //

@@ -51,6 +51,7 @@ func main() {
 		v.signs()
 		v.rotations()
 		v.codebooks()
+		v.lines()
 		if v.wide {
 			v.ranks()
 		} else {

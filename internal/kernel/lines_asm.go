@@ -1,0 +1,46 @@
+//go:build (amd64 || arm64) && !purego
+
+package kernel
+
+import "unsafe"
+
+func sumLinesBy(asm func(sums, x, from, inverse *float32, rows int, lo, hi float32),
+) func(sums *LineSums, x []float32, from, inverse *Lanes, lo, hi float32) {
+	return func(sums *LineSums, x []float32, from, inverse *Lanes, lo, hi float32) {
+		asm(&sums.Q[0], unsafe.SliceData(x), &from[0], &inverse[0], len(x)/LineLanes, lo, hi)
+	}
+}
+
+func sumWeightedLinesBy(asm func(sums, x, weights, from, inverse *float32, rows int, lo, hi float32),
+) func(sums *LineSums, x, weights []float32, from, inverse *Lanes, lo, hi float32) {
+	return func(sums *LineSums, x, weights []float32, from, inverse *Lanes, lo, hi float32) {
+		weights = weights[:len(x)]
+		asm(&sums.Q[0], unsafe.SliceData(x), unsafe.SliceData(weights), &from[0], &inverse[0], len(x)/LineLanes, lo, hi)
+	}
+}
+
+func fitLinesBy(asm func(fit, sums, n, old *float32, keep uint32),
+) func(fit *LineFit, sums *LineSums, n *Lanes, old *Line, through bool) {
+	return func(fit *LineFit, sums *LineSums, n *Lanes, old *Line, through bool) {
+		keep := ^uint32(0)
+		if through {
+			keep = 0
+		}
+		asm(&fit.From[0], &sums.Q[0], &n[0], &old.From[0], keep)
+	}
+}
+
+func lineErrorsBy(asm func(errors, x, by, restored *float32, rows int, lo, hi float32),
+) func(errors *Lanes, x []float32, by, restored *Line, lo, hi float32) {
+	return func(errors *Lanes, x []float32, by, restored *Line, lo, hi float32) {
+		asm(&errors[0], unsafe.SliceData(x), &by.From[0], &restored.From[0], len(x)/LineLanes, lo, hi)
+	}
+}
+
+func weightedLineErrorsBy(asm func(errors, x, weights, by, restored *float32, rows int, lo, hi float32),
+) func(errors *Lanes, x, weights []float32, by, restored *Line, lo, hi float32) {
+	return func(errors *Lanes, x, weights []float32, by, restored *Line, lo, hi float32) {
+		weights = weights[:len(x)]
+		asm(&errors[0], unsafe.SliceData(x), unsafe.SliceData(weights), &by.From[0], &restored.From[0], len(x)/LineLanes, lo, hi)
+	}
+}
