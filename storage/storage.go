@@ -32,6 +32,10 @@ type Settings struct {
 	// refusing them.
 	AllowNonfinite *bool
 
+	// Search chooses scales and zero points that lose least, in place of those between
+	// the smallest and the largest value. Names, shapes and sizes stay the same.
+	Search *bool
+
 	// ModelDtype is the dtype in which the model will be loaded, "bf16", "f16" or
 	// "f32". SDNQ rounds weights to it first. The default is the source's.
 	ModelDtype string

@@ -27,6 +27,7 @@ type Settings struct {
 	DequantizeFP32 bool
 	ExactReference bool
 	AllowNonfinite bool
+	Search         bool
 
 	ModelDtype           string // "" for the source's
 	Hadamard             bool
@@ -115,6 +116,8 @@ var fields = []Field{
 		accessor: value(func(s *Settings) *bool { return &s.ExactReference }, func(g *given) **bool { return &g.ExactReference })},
 	{Flag: "allow-nonfinite", About: "quantize NaN and infinity as the reference does",
 		accessor: value(func(s *Settings) *bool { return &s.AllowNonfinite }, func(g *given) **bool { return &g.AllowNonfinite })},
+	{Flag: "search", of: ofSome, About: "choose scales and zero points that lose least; slower, and the same size",
+		accessor: value(func(s *Settings) *bool { return &s.Search }, func(g *given) **bool { return &g.Search })},
 	{Flag: "model-dtype", of: ofSDNQ, About: "SDNQ: the dtype that the model is to be loaded in, bf16, f16 or f32; weights are rounded to it first",
 		accessor: text(func(s *Settings) *string { return &s.ModelDtype }, func(g *given) *string { return &g.ModelDtype })},
 	{Flag: "hadamard", of: ofSDNQ, Key: "use_hadamard", About: "SDNQ: rotate weights first",

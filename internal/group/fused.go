@@ -17,6 +17,14 @@ type Fused struct {
 	Floats         *kernel.Floats
 	Groups         Scaling
 	Deinterleaved  *Fused // of interleaved groups that were sorted; nil for others
+	Search         Search // for better steps; nil for none
+}
+
+// Search replaces the steps of groups by others that lose less.
+type Search interface {
+	// Improve may replace steps of consecutive groups of size values. Scales that
+	// kernels cannot scale by are 0, as they must stay.
+	Improve(steps kernel.Steps, v tile.Values, size int, s *tile.Scratch)
 }
 
 // Scaling is how a format derives scales, and what formats differ in.
@@ -50,6 +58,7 @@ type batch struct {
 	lo, hi              []float32
 	steps               kernel.Steps
 	slow, rotated       []float32
+	isSlow              []bool
 	sorted, sortedCodes []byte
 }
 
@@ -213,12 +222,19 @@ func (f *Fused) encodeBatch(codes []byte, v tile.Values, allowNonfinite bool, s 
 			return err
 		}
 	}
+	var slow []bool
+	if !fast {
+		slow = f.stepEach(s.steps, s)
+	}
+	if f.Search != nil {
+		f.Search.Improve(s.steps, v, size, s.Scratch)
+	}
 	f.Run(codes, v, s.steps, size, s.Scratch)
-	for i := 0; i < n && !fast; i++ {
-		r := f.rangeAt(i, s)
-		if f.Groups.StepOf(s.steps, i, r) {
+	for i, isSlow := range slow {
+		if !isSlow {
 			continue
 		}
+		r := f.rangeAt(i, s)
 		for at := i * size; at < (i+1)*size; at += batchValues {
 			end := min(at+batchValues, (i+1)*size)
 			f.Groups.Slowly(codes[at:end], v.Part(at, end).Widen(&s.slow), r, s.Scratch)
@@ -226,6 +242,16 @@ func (f *Fused) encodeBatch(codes []byte, v tile.Values, allowNonfinite bool, s 
 	}
 	f.Groups.Collect(s.side, s.steps, s.hi[:n])
 	return nil
+}
+
+// stepEach sets the steps of a batch one by one, and tells which groups kernels cannot
+// scale.
+func (f *Fused) stepEach(steps kernel.Steps, s *batch) []bool {
+	slow := tile.Sized(&s.isSlow, len(steps.Scales))
+	for i := range slow {
+		slow[i] = !f.Groups.StepOf(steps, i, f.rangeAt(i, s))
+	}
+	return slow
 }
 
 // checkBatch reports the first value of a batch that is not finite.

@@ -73,9 +73,9 @@ func (s *Scheme) encodeFused(dst [][]byte, v tile.Values, k *passResults, r *rot
 		codes = tile.Sized(&scratch.bytes, v.Len())
 	}
 	if r != nil {
-		err = s.fused.EncodeRotated(codes, v, *r, &scratch.Companions, scratch.Scratch)
+		err = k.encoder(s).EncodeRotated(codes, v, *r, &scratch.Companions, scratch.Scratch)
 	} else {
-		err = s.fused.Encode(codes, v, k.ranges, &scratch.Companions, scratch.Scratch)
+		err = k.encoder(s).Encode(codes, v, k.ranges, &scratch.Companions, scratch.Scratch)
 	}
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/tensorpress/tensorpress/internal/codebook"
+	"github.com/tensorpress/tensorpress/internal/group"
 	"github.com/tensorpress/tensorpress/internal/lowrank"
 	"github.com/tensorpress/tensorpress/internal/rotation"
 	"github.com/tensorpress/tensorpress/internal/tile"
@@ -16,6 +17,7 @@ type passResults struct {
 	books  []*codebook.Lloyd    // of all groups, likewise
 	stored [2]*doubleQuantState // of scales and of zero points, where they are quantized themselves
 	rank   *rankSearch
+	search *group.Fused // the scheme's, with a search for scales; nil without one
 
 	once [2]sync.Once
 	all  [2][]float32
@@ -78,6 +80,9 @@ func (s *Scheme) newEncoder(limit int) *schemeEncoder {
 		if f.store != nil {
 			e.stored[i] = &doubleQuantState{doubleQuant: f.store}
 		}
+	}
+	if s.searched {
+		e.search = e.searching()
 	}
 	if s.Rank > 0 {
 		l, _ := lowrank.New(s.geometry.rows, s.geometry.rest, s.Rank, s.rankSteps) // NewScheme has seen the shape

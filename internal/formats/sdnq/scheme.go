@@ -62,6 +62,8 @@ type Options struct {
 	// AllowNonfinite quantizes groups with NaN or infinity as SDNQ does
 	// instead of refusing them.
 	AllowNonfinite bool
+	// Search chooses scales and zero points that lose least, where the dtype gains by it.
+	Search bool
 	// Codebook fits a table of levels to every group, see [codebook.Lloyd], in at most
 	// CodebookSteps steps, 0 for SDNQ's number, -1 for none; only for unsigned
 	// integers.
@@ -114,6 +116,7 @@ type Scheme struct {
 	rankSteps   int
 	rounded     safetensors.Dtype // of values, before anything else
 	chances     *Stochastic
+	searched    bool // scales are
 	product     *dtype.Type // of quantized matmul
 	zeroStore   *dtype.Type // asked for zero points, of which a signed dtype has none
 	factors     int         // where their tensors begin among the parts
@@ -144,6 +147,7 @@ func NewScheme(shape []int, o Options) (*Scheme, error) {
 	if o.SourceDtype == o.ModelDtype {
 		s.rounded = 0
 	}
+	s.searched = o.Search
 	if o.Stochastic && !o.Codebook {
 		chances := NewStochastic(o.Seed)
 		s.chances = &chances
