@@ -21,6 +21,7 @@ var mxfp8 = &Format{
 func blockOptions(s Settings) comfy.BlockOptions {
 	return comfy.BlockOptions{
 		ExactReference: s.ExactReference, AllowNonfinite: s.AllowNonfinite, RoundBF16: s.Variant == "dedicated",
+		Search: s.Search,
 	}
 }
 

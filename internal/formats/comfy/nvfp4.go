@@ -118,7 +118,11 @@ func (n *NVFP4) rule(tensor float32, d safetensors.Dtype, s *buffers) *blockRule
 		},
 		normalize: func(block []float32) byte { return normalizeFP4(block, tensor) },
 	}
-	if d == safetensors.BF16 && kernel.HasNVFP4() && s.fours.set(tensor, s) {
+	switch {
+	case n.o.Search && s.search.set(tensor):
+		rule.improve = s.search.improve
+	case n.o.Search:
+	case d == safetensors.BF16 && kernel.HasNVFP4() && s.fours.set(tensor, s):
 		rule.whole = s.fours.encode
 	}
 	return rule
