@@ -3,9 +3,11 @@ package search
 import (
 	"math"
 
+	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/internal/transpose"
+	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 const lanes = kernel.LineLanes
@@ -195,14 +197,14 @@ func (k *block) sum(l *Lines) {
 // another.
 func (k *block) errors(errors *kernel.Lanes, by, restored *kernel.Line, l *Lines) {
 	if !k.long() {
-		kernel.LineErrors(errors, k.part(k.x, k.first, lanes), k.part(k.weights, k.first, lanes), by, restored, l.Lo, l.Hi)
+		l.errors(errors, k.part(k.x, k.first, lanes), k.part(k.weights, k.first, lanes), by, restored)
 		return
 	}
 	w := &k.work
 	for i := range k.count {
 		w.one.From, w.one.Scale = filled(by.From[i]), filled(by.Scale[i])
 		w.other.From, w.other.Scale = filled(restored.From[i]), filled(restored.Scale[i])
-		kernel.LineErrors(&w.left, k.ofLong(k.x, i), k.ofLong(k.weights, i), &w.one, &w.other, l.Lo, l.Hi)
+		l.errors(&w.left, k.ofLong(k.x, i), k.ofLong(k.weights, i), &w.one, &w.other)
 		errors[i] = total(&w.left)
 	}
 }
@@ -260,4 +262,24 @@ func (k *block) step(l *Lines) {
 	k.sum(l)
 	kernel.FitLines(&w.fit, &w.sums, &k.n, &w.line, l.Through)
 	kernel.KeepLines(&w.best, &w.fit)
+}
+
+// errors is [kernel.LineErrors] of values that are restored in l.Restored.
+func (l *Lines) errors(errors *kernel.Lanes, x, weights []float32, by, restored *kernel.Line) {
+	if l.Restored == 0 || l.Restored == safetensors.F32 {
+		kernel.LineErrors(errors, x, weights, by, restored, l.Lo, l.Hi)
+		return
+	}
+	*errors = kernel.Lanes{}
+	for i, v := range x {
+		lane := i % lanes
+		t := min(max(float32(v-by.From[lane])/by.Scale[lane], l.Lo), l.Hi)
+		q := float32(math.RoundToEven(float64(t)))
+		d := v - floats.RoundTo(kernel.FMA(q, restored.Scale[lane], restored.From[lane]), l.Restored)
+		if len(weights) > 0 {
+			errors[lane] += float32(float32(weights[i]*d) * d)
+		} else {
+			errors[lane] += float32(d * d)
+		}
+	}
 }

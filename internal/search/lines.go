@@ -6,6 +6,7 @@ package search
 import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/tile"
+	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // Lines searches the scales of groups of integer codes, which restore the code q as
@@ -19,6 +20,8 @@ type Lines struct {
 	Through bool
 	// Stored tells what scales and zero points are once they are stored.
 	Stored Stored
+	// Restored is the dtype in which values are restored, 0 for F32.
+	Restored safetensors.Dtype
 	// Weights are how much the squared error of a value counts, by its column; nil if
 	// all count alike.
 	Weights []float32

@@ -49,7 +49,7 @@ func (k *passResults) encoder(s *Scheme) *group.Fused {
 
 func (e *schemeEncoder) lines() *search.Lines {
 	lo, hi := e.numbers.bounds()
-	return &search.Lines{Lo: lo, Hi: hi, Through: !e.Dtype.Unsigned, Stored: storedScales{e}}
+	return &search.Lines{Lo: lo, Hi: hi, Through: !e.Dtype.Unsigned, Stored: storedScales{e}, Restored: e.ScaleDtype}
 }
 
 // storedScales are scales and zero points as the layer stores them.
