@@ -18,6 +18,9 @@ type Fused struct {
 	Groups         Scaling
 	Deinterleaved  *Fused // of interleaved groups that were sorted; nil for others
 	Search         Search // for better steps; nil for none
+	// Found returns the step that a search found for a measured group, and reports
+	// false where it found none; nil without a search.
+	Found func(group int) (zero, scale float32, ok bool)
 }
 
 // Search replaces the steps of groups by others that lose less.
@@ -179,6 +182,11 @@ func (f *Fused) encodeMeasured(codes []byte, v tile.Values, measured []tile.Rang
 		r := measured[unit]
 		s.steps = s.steps.Sized(1)
 		ok := f.Groups.StepOf(s.steps, 0, r)
+		if f.Found != nil {
+			if zero, scale, found := f.Found(unit); found {
+				s.steps.Set(0, zero, scale)
+			}
+		}
 		for at := from; at < to && err == nil; at += batchValues {
 			end := min(at+batchValues, to)
 			part := v.Part(at, end)

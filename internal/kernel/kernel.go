@@ -55,6 +55,7 @@ type set struct {
 	sumLines                         func(sums *LineSums, x []float32, from, inverse *Lanes, lo, hi float32)
 	sumWeightedLines                 func(sums *LineSums, x, weights []float32, from, inverse *Lanes, lo, hi float32)
 	fitLines                         func(fit *LineFit, sums *LineSums, n *Lanes, old *Line, through bool)
+	keepLines                        func(best *[2]LineFit, fit *LineFit)
 	lineErrors                       func(errors *Lanes, x []float32, by, restored *Line, lo, hi float32)
 	weightedLineErrors               func(errors *Lanes, x, weights []float32, by, restored *Line, lo, hi float32)
 	scaleErrors                      func(errors, x, inverses, squares []float32, f *Rounding)
@@ -91,7 +92,7 @@ var portable = (&set{
 	errors:  [2]func(*Errors, []byte, []float32){errorsOf(RawBF16), errorsOf(RawF32)},
 	scaleBy: scaleBy, scaleFrom: scaleFrom,
 	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes, fitBooks: fitBooks,
-	sumLines: sumLines, sumWeightedLines: sumWeightedLines, fitLines: fitLines, lineErrors: lineErrors, weightedLineErrors: weightedLineErrors,
+	sumLines: sumLines, sumWeightedLines: sumWeightedLines, fitLines: fitLines, keepLines: keepLines, lineErrors: lineErrors, weightedLineErrors: weightedLineErrors,
 	scaleErrors: scaleErrors, weightedScaleErrors: weightedScaleErrors, magnitudes: [2]func([]float32, []byte, int){magnitudesOf(RawBF16), magnitudesOf(RawF32)},
 	project: projectBy(portablePanels), projectFused: projectBy(fusedPanels), collect: collectBy(portablePanels), addSums: addSums,
 	projectBF16: projectWidened(portablePanels, widenBF16), collectBF16: collectBF16, addWide: addWide, leastBF16: leastBF16,

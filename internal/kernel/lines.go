@@ -160,3 +160,23 @@ func lineError(x float32, by, restored *Line, lane int, lo, hi float32) float32 
 	q = float32(q+magic) - magic
 	return x - (float32(restored.Scale[lane]*q) + restored.From[lane])
 }
+
+// KeepLines puts a fit among the two best of each lane, the better one first, if its
+// error is less. Of equal ones the earlier stays.
+func KeepLines(best *[2]LineFit, fit *LineFit) { active.keepLines(best, fit) }
+
+func keepLines(best *[2]LineFit, fit *LineFit) {
+	for i, e := range fit.Error {
+		switch {
+		case e < best[0].Error[i]:
+			best[1].setLane(&best[0], i)
+			best[0].setLane(fit, i)
+		case e < best[1].Error[i]:
+			best[1].setLane(fit, i)
+		}
+	}
+}
+
+func (f *LineFit) setLane(from *LineFit, i int) {
+	f.From[i], f.Scale[i], f.Error[i], f.Mean[i] = from.From[i], from.Scale[i], from.Error[i], from.Mean[i]
+}

@@ -44,3 +44,7 @@ func weightedLineErrorsBy(asm func(errors, x, weights, by, restored *float32, ro
 		asm(&errors[0], unsafe.SliceData(x), unsafe.SliceData(weights), &by.From[0], &restored.From[0], len(x)/LineLanes, lo, hi)
 	}
 }
+
+func keepLinesBy(asm func(best, fit *float32)) func(best *[2]LineFit, fit *LineFit) {
+	return func(best *[2]LineFit, fit *LineFit) { asm(&best[0].From[0], &fit.From[0]) }
+}

@@ -81,6 +81,34 @@ func TestLinesEqualPortable(t *testing.T) {
 	})
 }
 
+// TestBestLinesAreKept: which lines the search goes on from decides the bytes.
+func TestBestLinesAreKept(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 3))
+	inf := float32(math.Inf(1))
+	eachSet(t, func(t *testing.T, k *set) {
+		var best, want [2]LineFit
+		for i := range LineLanes {
+			best[0].Error[i], best[1].Error[i] = inf, inf
+		}
+		want = best
+		for range 1000 {
+			var fit LineFit
+			for i := range LineLanes {
+				fit.From[i], fit.Scale[i], fit.Mean[i] = r.Float32(), r.Float32(), r.Float32()
+				fit.Error[i] = float32(r.IntN(1000)) / 1000
+				if r.IntN(20) == 0 {
+					fit.Error[i] = float32(math.NaN())
+				}
+			}
+			k.keepLines(&best, &fit)
+			keepLines(&want, &fit)
+			if best != want {
+				t.Fatalf("kept\n%v, want\n%v", best, want)
+			}
+		}
+	})
+}
+
 // sameLanes compares bits, but for those of NaN.
 func sameLanes(a, b Lanes) bool {
 	for i := range a {

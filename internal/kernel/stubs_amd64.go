@@ -245,6 +245,11 @@ func sumLinesWeightedAVX2(sums *float32, x *float32, weights *float32, from *flo
 //go:noescape
 func fitLinesAVX2(fit *float32, sums *float32, n *float32, old *float32, keep uint32)
 
+// keepLinesAVX2 keeps the best two of three fits of 16 groups.
+//
+//go:noescape
+func keepLinesAVX2(best *float32, fit *float32)
+
 // lineErrorsAVX2 sums up the errors of 16 groups that are restored from codes.
 //
 //go:noescape
@@ -732,6 +737,11 @@ func sumLinesWeightedAVX512(sums *float32, x *float32, weights *float32, from *f
 //
 //go:noescape
 func fitLinesAVX512(fit *float32, sums *float32, n *float32, old *float32, keep uint32)
+
+// keepLinesAVX512 keeps the best two of three fits of 16 groups.
+//
+//go:noescape
+func keepLinesAVX512(best *float32, fit *float32)
 
 // lineErrorsAVX512 sums up the errors of 16 groups that are restored from codes.
 //

@@ -3,9 +3,11 @@ package search
 import (
 	"math"
 
+	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/internal/transpose"
+	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 const lanes = kernel.LineLanes
@@ -26,6 +28,8 @@ type lines struct {
 	scales     []float32 // candidates, as they are stored
 	zeros      []float32
 	moved      []float32
+	work       work
+	now        block // the one at work
 }
 
 func (b *lines) long() bool { return b.size >= long }
@@ -103,34 +107,33 @@ type block struct {
 }
 
 func (b *lines) block(first int) *block {
-	k := &block{lines: b, first: first, count: min(lanes, b.groups-first)}
+	k := &b.now
+	*k = block{lines: b, first: first, count: min(lanes, b.groups-first)}
 	for lane := range k.n {
 		k.n[lane] = float32(b.size)
 	}
 	if len(b.weights) > 0 {
-		k.each(b.weights, nil, func(w, _ []float32, to func(sums *kernel.Lanes)) { to(columnSums(w)) }, &k.n)
+		k.sumWeights()
 	}
 	return k
 }
 
-func columnSums(x []float32) *kernel.Lanes {
-	var sums kernel.Lanes
-	for i, v := range x {
-		sums[i%lanes] += v
-	}
-	return &sums
-}
-
-// each calls f with the values of all groups, or of each long one, and adds up what f
-// finds by group.
-func (k *block) each(x, weights []float32, f func(x, weights []float32, to func(sums *kernel.Lanes)), into *kernel.Lanes) {
+func (k *block) sumWeights() {
 	if !k.long() {
-		f(k.part(x, k.first, lanes), k.part(weights, k.first, lanes), func(sums *kernel.Lanes) { *into = *sums })
+		k.n = columnSums(k.part(k.weights, k.first, lanes))
 		return
 	}
 	for i := range k.count {
-		f(k.ofLong(x, i), k.ofLong(weights, i), func(sums *kernel.Lanes) { into[i] = total(sums) })
+		sums := columnSums(k.ofLong(k.weights, i))
+		k.n[i] = total(&sums)
 	}
+}
+
+func columnSums(x []float32) (sums kernel.Lanes) {
+	for i, v := range x {
+		sums[i%lanes] += v
+	}
+	return sums
 }
 
 // part returns the rows of groups side by side.
@@ -161,20 +164,31 @@ func total(sums *kernel.Lanes) float32 {
 	return x[0]
 }
 
-// sum finds the sums for a line of each group.
-func (k *block) sum(sums *kernel.LineSums, line *kernel.Line, l *Lines) {
-	var inverse kernel.Lanes
-	for i, scale := range line.Scale {
-		inverse[i] = 1 / scale
+// work is what the search of a block needs, kept from block to block.
+type work struct {
+	plain, line kernel.Line
+	inverse     kernel.Lanes
+	sums, parts kernel.LineSums
+	fit         kernel.LineFit
+	best, from  [refined]kernel.LineFit
+	one, other  kernel.Line // of one long group, in all lanes
+	left, least kernel.Lanes
+}
+
+// sum finds the sums for the line of each group.
+func (k *block) sum(l *Lines) {
+	w := &k.work
+	for i, scale := range w.line.Scale {
+		w.inverse[i] = 1 / scale
 	}
 	if !k.long() {
-		kernel.SumLines(sums, k.part(k.x, k.first, lanes), k.part(k.weights, k.first, lanes), &line.From, &inverse, l.Lo, l.Hi)
+		kernel.SumLines(&w.sums, k.part(k.x, k.first, lanes), k.part(k.weights, k.first, lanes), &w.line.From, &w.inverse, l.Lo, l.Hi)
 		return
 	}
-	var parts kernel.LineSums
+	sums, parts := &w.sums, &w.parts
 	for i := range k.count {
-		from, factor := filled(line.From[i]), filled(inverse[i])
-		kernel.SumLines(&parts, k.ofLong(k.x, i), k.ofLong(k.weights, i), &from, &factor, l.Lo, l.Hi)
+		w.one.From, w.one.Scale = filled(w.line.From[i]), filled(w.inverse[i])
+		kernel.SumLines(parts, k.ofLong(k.x, i), k.ofLong(k.weights, i), &w.one.From, &w.one.Scale, l.Lo, l.Hi)
 		sums.Q[i], sums.QQ[i], sums.R[i], sums.RR[i], sums.RQ[i] = total(&parts.Q), total(&parts.QQ), total(&parts.R), total(&parts.RR), total(&parts.RQ)
 	}
 }
@@ -183,15 +197,15 @@ func (k *block) sum(sums *kernel.LineSums, line *kernel.Line, l *Lines) {
 // another.
 func (k *block) errors(errors *kernel.Lanes, by, restored *kernel.Line, l *Lines) {
 	if !k.long() {
-		kernel.LineErrors(errors, k.part(k.x, k.first, lanes), k.part(k.weights, k.first, lanes), by, restored, l.Lo, l.Hi)
+		l.errors(errors, k.part(k.x, k.first, lanes), k.part(k.weights, k.first, lanes), by, restored)
 		return
 	}
-	var parts kernel.Lanes
+	w := &k.work
 	for i := range k.count {
-		one := kernel.Line{From: filled(by.From[i]), Scale: filled(by.Scale[i])}
-		other := kernel.Line{From: filled(restored.From[i]), Scale: filled(restored.Scale[i])}
-		kernel.LineErrors(&parts, k.ofLong(k.x, i), k.ofLong(k.weights, i), &one, &other, l.Lo, l.Hi)
-		errors[i] = total(&parts)
+		w.one.From, w.one.Scale = filled(by.From[i]), filled(by.Scale[i])
+		w.other.From, w.other.Scale = filled(restored.From[i]), filled(restored.Scale[i])
+		l.errors(&w.left, k.ofLong(k.x, i), k.ofLong(k.weights, i), &w.one, &w.other)
+		errors[i] = total(&w.left)
 	}
 }
 
@@ -211,74 +225,61 @@ func (k *block) line(steps kernel.Steps) (line kernel.Line) {
 	return line
 }
 
-// best are the lines with the least errors so far, the first one ahead.
-type best [refined]kernel.LineFit
-
-func (b *best) reset() {
-	for i := range b {
-		b[i].Error = filled(float32(math.Inf(1)))
-	}
-}
-
-// offer takes a fit into the places that it deserves, in each lane. Of equal ones the
-// earlier stays.
-func (b *best) offer(fit *kernel.LineFit) {
-	for i, e := range fit.Error {
-		if !(e < b[refined-1].Error[i]) {
-			continue
-		}
-		at := refined - 1
-		for ; at > 0 && e < b[at-1].Error[i]; at-- {
-			setLane(&b[at], &b[at-1], i)
-		}
-		setLane(&b[at], fit, i)
-	}
-}
-
-func setLane(to, from *kernel.LineFit, i int) {
-	to.From[i], to.Scale[i], to.Error[i], to.Mean[i] = from.From[i], from.Scale[i], from.Error[i], from.Mean[i]
-}
-
 // search finds a line for each group that restores its codes best.
 func (k *block) search(l *Lines) {
-	var found best
-	found.reset()
-	plain := k.line(k.plain)
+	w := &k.work
+	w.plain = k.line(k.plain)
+	k.none()
 	for start := range l.starts {
-		line := start(&plain)
-		k.step(&line, l, &found)
+		start(&w.line, &w.plain)
+		k.step(l)
 	}
-	champion := found[0]
-	for i := range found {
-		fit := found[i]
+	w.from = w.best
+	for i := range w.from {
+		w.line = w.from[i].Line
 		for range steps {
-			var one best
-			one.reset()
-			k.step(&fit.Line, l, &one)
-			fit = one[0]
-			keep(&champion, &fit)
+			k.step(l)
+			w.line = w.fit.Line
 		}
 	}
 	for i := range k.count {
 		at := k.first + i
-		k.found.Zeros[at], k.found.Scales[at], k.mean[at] = champion.From[i], champion.Scale[i], champion.Mean[i]
+		k.found.Zeros[at], k.found.Scales[at], k.mean[at] = w.best[0].From[i], w.best[0].Scale[i], w.best[0].Mean[i]
 	}
 }
 
-// step moves a line by least squares and offers where it comes to.
-func (k *block) step(line *kernel.Line, l *Lines, found *best) {
-	var sums kernel.LineSums
-	var fit kernel.LineFit
-	k.sum(&sums, line, l)
-	kernel.FitLines(&fit, &sums, &k.n, line, l.Through)
-	found.offer(&fit)
+// none forgets the best lines.
+func (k *block) none() {
+	for i := range k.work.best {
+		k.work.best[i].Error = filled(float32(math.Inf(1)))
+	}
 }
 
-// keep replaces what is worse than a fit.
-func keep(champion, fit *kernel.LineFit) {
-	for i, e := range fit.Error {
-		if e < champion.Error[i] {
-			setLane(champion, fit, i)
+// step moves the line by least squares, and keeps where it comes to if that is among
+// the best.
+func (k *block) step(l *Lines) {
+	w := &k.work
+	k.sum(l)
+	kernel.FitLines(&w.fit, &w.sums, &k.n, &w.line, l.Through)
+	kernel.KeepLines(&w.best, &w.fit)
+}
+
+// errors is [kernel.LineErrors] of values that are restored in l.Restored.
+func (l *Lines) errors(errors *kernel.Lanes, x, weights []float32, by, restored *kernel.Line) {
+	if l.Restored == 0 || l.Restored == safetensors.F32 {
+		kernel.LineErrors(errors, x, weights, by, restored, l.Lo, l.Hi)
+		return
+	}
+	*errors = kernel.Lanes{}
+	for i, v := range x {
+		lane := i % lanes
+		t := min(max(float32(v-by.From[lane])/by.Scale[lane], l.Lo), l.Hi)
+		q := float32(math.RoundToEven(float64(t)))
+		d := v - floats.RoundTo(kernel.FMA(q, restored.Scale[lane], restored.From[lane]), l.Restored)
+		if len(weights) > 0 {
+			errors[lane] += float32(float32(weights[i]*d) * d)
+		} else {
+			errors[lane] += float32(d * d)
 		}
 	}
 }

@@ -6,6 +6,7 @@ package search
 import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/tile"
+	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // Lines searches the scales of groups of integer codes, which restore the code q as
@@ -19,6 +20,8 @@ type Lines struct {
 	Through bool
 	// Stored tells what scales and zero points are once they are stored.
 	Stored Stored
+	// Restored is the dtype in which values are restored, 0 for F32.
+	Restored safetensors.Dtype
 	// Weights are how much the squared error of a value counts, by its column; nil if
 	// all count alike.
 	Weights []float32
@@ -82,55 +85,54 @@ func (l *Lines) Improve(steps kernel.Steps, v tile.Values, size int, s *tile.Scr
 }
 
 // starts yields the lines from which the search begins, made from the plain ones.
-func (l *Lines) starts(yield func(start func(plain *kernel.Line) kernel.Line) bool) {
-	draws := l.draws()
+func (l *Lines) starts(yield func(start func(line, plain *kernel.Line)) bool) {
 	if l.Through {
-		for _, sign := range []float32{1, -1} {
-			if sign < 0 && !l.Stored.Signed() {
-				break
-			}
-			for _, draw := range throughDraws(l) {
-				if !yield(func(plain *kernel.Line) kernel.Line { return turned(plain, sign*draw) }) {
-					return
-				}
+		for _, factor := range l.turns() {
+			if !yield(func(line, plain *kernel.Line) { turn(line, plain, factor) }) {
+				return
 			}
 		}
 		return
 	}
+	draws := l.draws()
 	for _, low := range draws {
 		for _, high := range draws {
-			if !yield(func(plain *kernel.Line) kernel.Line { return l.drawnIn(plain, low, high) }) {
+			if !yield(func(line, plain *kernel.Line) { l.drawIn(line, plain, low, high) }) {
 				return
 			}
 		}
 	}
 }
 
-// drawnIn moves the ends of the range by fractions of it.
-func (l *Lines) drawnIn(plain *kernel.Line, low, high float32) kernel.Line {
-	line := *plain
-	codes := l.Hi - l.Lo
+// drawIn moves the ends of the range by fractions of it.
+func (l *Lines) drawIn(line, plain *kernel.Line, low, high float32) {
+	shift, factor := low*(l.Hi-l.Lo), 1-low-high
 	for i, scale := range plain.Scale {
-		line.From[i] += float32(float32(low*scale) * codes)
-		line.Scale[i] = scale * (1 - low - high)
+		line.From[i] = plain.From[i] + float32(shift*scale)
+		line.Scale[i] = scale * factor
 	}
-	return line
 }
 
-func turned(plain *kernel.Line, factor float32) kernel.Line {
-	line := *plain
-	for i := range line.Scale {
-		line.Scale[i] *= factor
+func turn(line, plain *kernel.Line, factor float32) {
+	line.From = plain.From
+	for i, scale := range plain.Scale {
+		line.Scale[i] = scale * factor
 	}
-	return line
 }
 
-// throughDraws are the starts where there are no zero points: the scale times these.
-func throughDraws(l *Lines) []float32 {
-	all := make([]float32, 2*along)
+// turns are the starts where there are no zero points: factors of the scale, of both
+// signs where it may be negative.
+func (l *Lines) turns() []float32 {
+	const each = 2 * along
 	least := 1 - float32(2.2*l.draws()[along-1])
+	all := make([]float32, each, 2*each)
 	for i := range all {
-		all[i] = 1.02 - float32(float32(i)*(1.02-least))/(2*along-1)
+		all[i] = 1 + outward - float32(float32(i)*(1+outward-least))/(each-1)
+	}
+	if l.Stored.Signed() {
+		for _, factor := range all {
+			all = append(all, -factor)
+		}
 	}
 	return all
 }
@@ -168,23 +170,22 @@ func (b *lines) choose(l *Lines, steps kernel.Steps, s *tile.Scratch) {
 
 // chooseAmong sets the steps that leave least, in the order of the offers.
 func (k *block) chooseAmong(l *Lines, steps kernel.Steps, offers int) {
-	var least, error kernel.Lanes
-	n := k.groups
+	w, n := &k.work, k.groups
 	of := func(j int) kernel.Line {
 		return k.line(kernel.Steps{Zeros: k.zeros[j*n : (j+1)*n], Scales: k.scales[j*n : (j+1)*n]})
 	}
-	plain, restored := k.line(k.plain), of(0)
-	k.errors(&least, &plain, &restored, l)
-	for i := range least {
-		least[i] *= gain
+	w.plain, w.line = k.line(k.plain), of(0)
+	k.errors(&w.least, &w.plain, &w.line, l)
+	for i := range w.least {
+		w.least[i] *= gain
 	}
 	for j := range offers {
-		line := of(1 + j)
-		k.errors(&error, &line, &line, l)
-		for i := range k.count {
-			if error[i] < least[i] && divisible(plain.Scale[i]) && divisible(line.Scale[i]) {
-				least[i] = error[i]
-				steps.Set(k.first+i, line.From[i], line.Scale[i])
+		w.line = of(1 + j)
+		k.errors(&w.fit.Error, &w.line, &w.line, l)
+		for i, e := range w.fit.Error[:k.count] {
+			if e < w.least[i] && divisible(w.plain.Scale[i]) && divisible(w.line.Scale[i]) {
+				w.least[i] = e
+				steps.Set(k.first+i, w.line.From[i], w.line.Scale[i])
 			}
 		}
 	}

@@ -18,6 +18,7 @@ type passResults struct {
 	stored [2]*doubleQuantState // of scales and of zero points, where they are quantized themselves
 	rank   *rankSearch
 	search *group.Fused // the scheme's, with a search for scales; nil without one
+	large  *largeSearch // of groups larger than tiles; nil without one
 
 	once [2]sync.Once
 	all  [2][]float32
@@ -32,6 +33,7 @@ func (k *passResults) floats(s *Scheme, which int) []float32 {
 			scratch.Scales = k.levels(s)
 		} else {
 			s.collect(k.ranges, scratch)
+			k.large.replace(scratch)
 		}
 		k.all[which] = scratch.Scales
 		if which == 1 {
@@ -81,9 +83,6 @@ func (s *Scheme) newEncoder(limit int) *schemeEncoder {
 			e.stored[i] = &doubleQuantState{doubleQuant: f.store}
 		}
 	}
-	if s.searched {
-		e.search = e.searching()
-	}
 	if s.Rank > 0 {
 		l, _ := lowrank.New(s.geometry.rows, s.geometry.rest, s.Rank, s.rankSteps) // NewScheme has seen the shape
 		e.rank = &rankSearch{Search: l}
@@ -92,6 +91,9 @@ func (s *Scheme) newEncoder(limit int) *schemeEncoder {
 	unit := tile.LCM(align, s.Group*s.unitsPerBlock())
 	if rows := tile.LCM(unit, s.kernelRows()); rows <= limit {
 		unit = rows
+	}
+	if s.searched && s.Gains() {
+		limit = e.searching(limit, unit)
 	}
 	e.tile = s.TileValues(s.wanted(limit), limit, unit)
 	if e.whole = e.tile > 0; !e.whole {
@@ -147,6 +149,9 @@ func (e *schemeEncoder) list() {
 	}
 	if e.stored != [2]*doubleQuantState{} {
 		e.passes = append(e.passes, &collecting{e})
+	}
+	if e.large != nil {
+		e.passes = append(e.passes, &sampling{e}, &weighing{e})
 	}
 }
 

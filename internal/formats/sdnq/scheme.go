@@ -116,7 +116,7 @@ type Scheme struct {
 	rankSteps   int
 	rounded     safetensors.Dtype // of values, before anything else
 	chances     *Stochastic
-	searched    bool // scales are
+	searched    bool        // scales are
 	product     *dtype.Type // of quantized matmul
 	zeroStore   *dtype.Type // asked for zero points, of which a signed dtype has none
 	factors     int         // where their tensors begin among the parts

@@ -1,6 +1,8 @@
 package sdnq
 
 import (
+	"sync"
+
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/group"
@@ -14,20 +16,27 @@ func (s *Scheme) Gains() bool {
 	return s.fused != nil && s.Dtype.Class == dtype.Integer && s.Bits <= 7 && (s.scale.store == nil || s.scale.store.levels == 0)
 }
 
-// searching returns the scheme's way to encode with a search for scales, nil where it
-// gains nothing.
-func (e *schemeEncoder) searching() *group.Fused {
-	if !e.Gains() {
-		return nil
+// searching makes the encoder look for scales, and returns the limit of tiles. Groups
+// that are searched in one piece lie within one tile, however little memory there is;
+// larger ones are always larger than tiles: bytes do not depend on memory.
+func (e *schemeEncoder) searching(limit, unit int) int {
+	f, lines := *e.fused, e.lines()
+	e.search = &f
+	switch {
+	case e.Group <= search.Most:
+		f.Search = lines
+		limit = max(limit, unit)
+	case e.Inner == 1:
+		e.large = &largeSearch{lines: lines, all: make([]*search.Large, e.Groups())}
+		f.Found = e.large.step
+		limit = 0
 	}
-	f := *e.fused
-	f.Search = e.lines()
 	if f.Deinterleaved != nil {
 		apart := *f.Deinterleaved
 		apart.Search = f.Search
 		f.Deinterleaved = &apart
 	}
-	return &f
+	return limit
 }
 
 // encoder returns what encodes groups of a scheme.
@@ -40,7 +49,7 @@ func (k *passResults) encoder(s *Scheme) *group.Fused {
 
 func (e *schemeEncoder) lines() *search.Lines {
 	lo, hi := e.numbers.bounds()
-	return &search.Lines{Lo: lo, Hi: hi, Through: !e.Dtype.Unsigned, Stored: storedScales{e}}
+	return &search.Lines{Lo: lo, Hi: hi, Through: !e.Dtype.Unsigned, Stored: storedScales{e}, Restored: e.ScaleDtype}
 }
 
 // storedScales are scales and zero points as the layer stores them.
@@ -86,4 +95,90 @@ func (s *doubleQuantState) round(dst, src []float32, scratch *buffers) {
 	s.encode(parts, 0, padded, scratch)
 	s.scheme.Decode(padded, parts, tile.Line(0, n), safetensors.F32, sub(&scratch.inner))
 	copy(dst, padded)
+}
+
+// largeSearch is the search for the scales of groups larger than tiles.
+type largeSearch struct {
+	lines *search.Lines
+	all   []*search.Large
+	once  sync.Once
+}
+
+// step returns what was found for a group.
+func (l *largeSearch) step(group int) (zero, scale float32, ok bool) { return l.all[group].Step() }
+
+// replace puts what was found into the scales and zero points of all groups.
+func (l *largeSearch) replace(scratch *buffers) {
+	if l == nil {
+		return
+	}
+	for i := range l.all {
+		if zero, scale, ok := l.step(i); ok {
+			scratch.Scales[i] = scale
+			if len(scratch.Zeros) > 0 {
+				scratch.Zeros[i] = zero
+			}
+		}
+	}
+}
+
+// sampling is the pass that takes a sample of every group, on which its scale is
+// searched.
+type sampling struct{ *schemeEncoder }
+
+func (p *sampling) Read(v tile.Values, s *tile.Scratch) (any, error) {
+	w, err := p.prepared(v, &p.passResults, buffersOf(s))
+	if err != nil {
+		return nil, err
+	}
+	var samples [][]float32
+	p.Units(v.Col, len(w), func(unit, from, to int) {
+		samples = append(samples, search.Sample(nil, w[from:to], v.Col+from-unit*p.Group, p.Group))
+	})
+	return samples, nil
+}
+
+func (p *sampling) Join(a tile.Area, found any) error {
+	first := a.Col / p.Group
+	for i, sample := range found.([][]float32) {
+		g := &p.large.all[first+i]
+		if *g == nil {
+			zero, scale := p.plainStep(first + i)
+			*g = search.NewLarge(p.large.lines, zero, scale)
+		}
+		(*g).Add(sample)
+	}
+	return nil
+}
+
+func (e *schemeEncoder) plainStep(group int) (zero, scale float32) {
+	scale, zero = e.scaleOf(e.ranges[group])
+	return zero, scale
+}
+
+// weighing is the pass that compares what was found on samples with the plain scales.
+type weighing struct{ *schemeEncoder }
+
+func (p *weighing) Read(v tile.Values, s *tile.Scratch) (any, error) {
+	w, err := p.prepared(v, &p.passResults, buffersOf(s))
+	if err != nil {
+		return nil, err
+	}
+	p.large.once.Do(func() {
+		for _, g := range p.large.all {
+			g.Search(s)
+		}
+	})
+	var errors [][2]float64
+	p.Units(v.Col, len(w), func(unit, from, to int) {
+		errors = append(errors, p.large.all[unit].Errors(tile.ValuesOf(tile.Line(v.Col+from, v.Col+to), w[from:to]), s))
+	})
+	return errors, nil
+}
+
+func (p *weighing) Join(a tile.Area, found any) error {
+	for i, e := range found.([][2]float64) {
+		p.large.all[a.Col/p.Group+i].Weigh(e)
+	}
+	return nil
 }

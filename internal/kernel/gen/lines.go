@@ -17,6 +17,7 @@ func (v isa) lines() {
 	v.sumLines(false)
 	v.sumLines(true)
 	v.fitLines()
+	v.keepLines()
 	v.lineErrors(false)
 	v.lineErrors(true)
 }
@@ -168,17 +169,54 @@ func (v isa) fitLines() {
 	})
 }
 
-// whereAbove clears lanes of x in which a is not above b.
-func (v isa) whereAbove(a, b, x VecVirtual) {
+// fitRows are the rows of lanes of a fit, of which errors are one.
+const fitRows, fitErrors = 4, 2
+
+// keepLines sorts a fit into the two best ones by their errors.
+func (v isa) keepLines() {
+	v.function("keepLines", "func(best, fit *float32)", "keepLines"+v.name+" keeps the best two of three fits of 16 groups.")
+	best, fit := param("best"), param("fit")
+	v.columns(func(c column) {
+		e := c.load(f32, c.at(fit, fitErrors))
+		first, second := c.less(e, c.load(f32, c.at(best, fitErrors))), c.less(e, c.load(f32, c.at(best, fitRows+fitErrors)))
+		for i := range fitRows {
+			x, one, two := c.load(f32, c.at(fit, i)), c.load(f32, c.at(best, i)), c.load(f32, c.at(best, fitRows+i))
+			c.blend(second, x, two)
+			c.blend(first, one, two)
+			c.blend(first, x, one)
+			VMOVUPS(one, c.at(best, i))
+			VMOVUPS(two, c.at(best, fitRows+i))
+		}
+	})
+}
+
+// less returns a mask of the lanes in which a is below b.
+func (v isa) less(a, b VecVirtual) Op {
+	mask := Op(v.vec())
 	if v.wide {
-		k := K()
-		VCMPPS(U8(more), b, a, k)
-		VMOVAPS_Z(x, k, x)
+		mask = K()
+	}
+	VCMPPS(U8(more), a, b, mask)
+	return mask
+}
+
+// blend takes x into to where the mask is set.
+func (v isa) blend(mask Op, x, to VecVirtual) {
+	if v.wide {
+		VMOVAPS(x, mask, to)
 		return
 	}
-	mask := v.vec()
-	VCMPPS(U8(more), b, a, mask)
-	VANDPS(mask, x, x)
+	VBLENDVPS(mask, x, to, to)
+}
+
+// whereAbove clears lanes of x in which a is not above b.
+func (v isa) whereAbove(a, b, x VecVirtual) {
+	mask := v.less(b, a)
+	if v.wide {
+		VMOVAPS_Z(x, mask, x)
+	} else {
+		VANDPS(mask, x, x)
+	}
 }
 
 func (v isa) lineErrors(weighted bool) {

@@ -66,6 +66,7 @@ var kernels = []kernel{
 	{field: "sumLines", by: "sumLinesBy({sumLines})"},
 	{field: "sumWeightedLines", by: "sumWeightedLinesBy({sumLinesWeighted})"},
 	{field: "fitLines", by: "fitLinesBy({fitLines})"},
+	{field: "keepLines", by: "keepLinesBy({keepLines})"},
 	{field: "lineErrors", by: "lineErrorsBy({lineErrors})"},
 	{field: "weightedLineErrors", by: "weightedLineErrorsBy({lineErrorsWeighted})"},
 	{field: "scaleErrors", by: "scaleErrorsBy({scaleErrors})"},
