@@ -15,8 +15,7 @@ import (
 // less.
 type Floats struct {
 	Rounding *kernel.Rounding
-	// Ratios are those of the scales that are tried to the plain one.
-	Ratios []float32
+	Ratios   *Ratios
 	// Multiplied says that a step's scale is what values are multiplied by.
 	Multiplied bool
 	// From says that there are zero points, which stay as they are.
@@ -39,19 +38,34 @@ type Restoring struct {
 	Dtype  safetensors.Dtype
 }
 
-// Octave are ratios at equal distances up to the next octave.
-var Octave = []float32{
-	1.0442737, 1.0905077, 1.1387886, 1.1892071, 1.2418578, 1.2968396, 1.3542556, 1.4142135,
-	1.4768262, 1.5422108, 1.6104903, 1.6817929, 1.7562522, 1.8340081, 1.9152066,
+// Ratios are those of the scales that are tried to the plain one.
+type Ratios struct{ up, down, squares []float32 }
+
+func ratios(up ...float32) *Ratios {
+	r := &Ratios{up: up}
+	for _, x := range up {
+		r.down, r.squares = append(r.down, 1/x), append(r.squares, x*x)
+	}
+	return r
 }
 
-// Around are ratios on either side, for floats of so few levels that it may pay to clip
-// a value.
-var Around = []float32{
-	0.80524516, 0.84089643, 0.87812608, 0.91700405, 0.95760328, 1.0442737, 1.0905077, 1.1387886,
-	1.1892071, 1.2418578, 1.2968396, 1.3542556, 1.4142135, 1.4768262, 1.5422108, 1.6104903,
-	1.6817929,
-}
+var (
+	// Octave are 24 scales to an octave, of which none clips a value. A row of some
+	// hundred values keeps 0.86 of the plain error in float8_e4m3fn, with 16 of them
+	// 0.875, with 48 0.85.
+	Octave = ratios(
+		1.0293022, 1.0594631, 1.0905077, 1.122462, 1.1553527, 1.1892071, 1.2240535, 1.2599211,
+		1.2968396, 1.3348398, 1.3739537, 1.4142135, 1.4556532, 1.4983071, 1.5422108, 1.587401,
+		1.6339154, 1.6817929, 1.7310731, 1.7817974, 1.8340081, 1.8877486, 1.9430639,
+	)
+	// Around are scales on either side, for floats of so few levels that it may pay to
+	// clip a value.
+	Around = ratios(
+		0.80524516, 0.84089643, 0.87812608, 0.91700405, 0.95760328, 1.0442737, 1.0905077, 1.1387886,
+		1.1892071, 1.2418578, 1.2968396, 1.3542556, 1.4142135, 1.4768262, 1.5422108, 1.6104903,
+		1.6817929,
+	)
+)
 
 // floatGroups are the values of a batch of groups as kernels take them, and the scales
 // that are tried for a block of 16.
@@ -118,9 +132,9 @@ func (f *Floats) try(b *floatGroups, steps kernel.Steps, s *tile.Scratch) {
 		return
 	}
 	n := b.groups
-	b.stored, b.moved = tile.Sized(&b.stored, n*(1+len(f.Ratios))), tile.Sized(&b.moved, n)
+	b.stored, b.moved = tile.Sized(&b.stored, n*(1+len(f.Ratios.up))), tile.Sized(&b.moved, n)
 	f.Stored.Scales(b.stored[:n], steps.Scales, s)
-	for j, ratio := range f.Ratios {
+	for j, ratio := range f.Ratios.up {
 		for i, scale := range steps.Scales {
 			b.moved[i] = scale * ratio
 		}
@@ -140,32 +154,44 @@ func (f *Floats) tried(b *floatGroups, steps kernel.Steps, i, j int) float32 {
 		}
 		return plain
 	case f.Multiplied:
-		return plain / f.Ratios[j-1]
+		return plain * f.Ratios.down[j-1]
 	}
-	return plain * f.Ratios[j-1]
+	return plain * f.Ratios.up[j-1]
 }
 
-// offer sets what scales of group i are rated with, in one lane or more.
+// offer sets what the scales of group i are rated with, in one lane or more. A group
+// whose scale is extreme has inverses of 0, and no errors.
 func (f *Floats) offer(b *floatGroups, steps kernel.Steps, i, from, to int) {
-	plain := steps.Scales[i]
-	for j := range 1 + len(f.Ratios) {
-		inverse, ratio := float32(0), float32(1)
-		if divisible(plain) && plain > 0 {
-			scale := f.tried(b, steps, i, j)
-			if ratio = scale / plain; f.Multiplied {
-				inverse, ratio = scale, plain/scale
-			} else {
-				inverse = 1 / scale
-			}
+	plain, inverse := steps.Scales[i], steps.Inverses[i]
+	if f.Multiplied {
+		inverse = plain
+	}
+	if !(plain > 0) || !divisible(plain) {
+		inverse = 0
+	}
+	fill(b.by[from:to], inverse)
+	fill(b.squares[from:to], 1)
+	for j := range f.Ratios.up {
+		by, square := float32(inverse*f.Ratios.down[j]), f.Ratios.squares[j]
+		if f.Stored != nil && inverse != 0 {
+			scale := f.tried(b, steps, i, 1+j)
+			by, square = 1/scale, scale/plain
+			square *= square
 		}
-		for lane := from; lane < to; lane++ {
-			b.by[j*lanes+lane], b.squares[j*lanes+lane] = inverse, ratio*ratio
-		}
+		at := (1 + j) * lanes
+		fill(b.by[at+from:at+to], by)
+		fill(b.squares[at+from:at+to], square)
+	}
+}
+
+func fill(x []float32, v float32) {
+	for i := range x {
+		x[i] = v
 	}
 }
 
 func (f *Floats) sized(b *floatGroups) {
-	n := (1 + len(f.Ratios)) * lanes
+	n := (1 + len(f.Ratios.up)) * lanes
 	b.by, b.squares, b.errors = tile.Sized(&b.by, n), tile.Sized(&b.squares, n), tile.Sized(&b.errors, n)
 }
 
@@ -234,7 +260,7 @@ func magnitudes(x []float32) {
 func (f *Floats) least(error func(j int) float32) uint32 {
 	const number = 31 // in the last bits of errors, whose order is that of their bits
 	best := math.Float32bits(error(0)*gain) &^ number
-	for j := range f.Ratios {
+	for j := range f.Ratios.up {
 		best = min(best, math.Float32bits(error(1+j))&^number|uint32(1+j))
 	}
 	return best & number
