@@ -36,6 +36,9 @@ func refuseW4A8(s Settings) error {
 func newW4A8(src Source, s Settings) (Codec, pyjson.Object, error) {
 	group, rotation := orDefault(s.GroupSize, w4a8Group), orDefault(s.ConvRotGroupSize, rotationGroup)
 	c, err := comfy.NewW4A8(src.Shape, group, rotation, orDefault(s.Bits, w4a8Bits), s.AllowNonfinite)
+	if err == nil {
+		c.Search = s.Search
+	}
 	return c, describeNative("asym_w4a8_int8", s,
 		pyjson.Member{Key: "group_size", Value: group}, pyjson.Member{Key: "convrot_groupsize", Value: rotation}), err
 }

@@ -49,7 +49,11 @@ func newAWQ(src Source, s Settings) (Codec, pyjson.Object, error) {
 // newAWQIn is newAWQ's codec with scales and zeros of another dtype.
 func newAWQIn(shape []int, s Settings, scales safetensors.Dtype) (Codec, error) {
 	c, err := comfy.NewAWQ(shape, orDefault(s.GroupSize, awqGroup), scales, s.AllowNonfinite)
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	c.Search = s.Search
+	return c, nil
 }
 
 func openAWQ(l *Stored) (Codec, error) {

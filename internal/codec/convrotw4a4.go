@@ -24,6 +24,9 @@ func w4a4ToSDNQ(metadata pyjson.Object, _ Codec) (Settings, error) {
 func newW4A4(src Source, s Settings) (Codec, pyjson.Object, error) {
 	group := orDefault(s.ConvRotGroupSize, rotationGroup)
 	c, err := comfy.NewConvRotW4A4(src.Shape, group, s.AllowNonfinite)
+	if err == nil && s.Search {
+		c.Search()
+	}
 	return c, describeNative("convrot_w4a4", s, pyjson.Member{Key: "convrot_groupsize", Value: group}), err
 }
 

@@ -52,6 +52,9 @@ func newInt8(src Source, s Settings) (Codec, pyjson.Object, error) {
 	}
 	if group > 0 && rotation.Rotates(group) {
 		c, err := comfy.NewRotated(src.Shape, group, rule, s.AllowNonfinite)
+		if err == nil && s.Search {
+			c.Search()
+		}
 		return c, metadata, err
 	}
 	c, err := newScaled(src.Shape, comfy.Int8Row, true, s)

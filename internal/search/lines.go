@@ -106,7 +106,8 @@ func (l *Lines) starts(yield func(start func(line, plain *kernel.Line)) bool) {
 
 // drawIn moves the ends of the range by fractions of it.
 func (l *Lines) drawIn(line, plain *kernel.Line, low, high float32) {
-	shift, factor := low*(l.Hi-l.Lo), 1-low-high
+	factor := 1 - low - high
+	shift := float32(low*(l.Hi-l.Lo)) + float32(l.Lo*(1-factor)) // of the code 0
 	for i, scale := range plain.Scale {
 		line.From[i] = plain.From[i] + float32(shift*scale)
 		line.Scale[i] = scale * factor

@@ -133,13 +133,18 @@ func (s *Scaled) Search() {
 	}
 }
 
-// search returns what looks for better scales of groups of that size, nil for none. One
-// scale for a whole tensor gains less than a hundredth, and so do integers of 8 bits.
+// search returns what looks for better scales of groups of that size, nil where nothing
+// is gained: one scale for a whole tensor gains less than a hundredth.
 func (r *ScaleRule) search(size int) group.Search {
-	if r != E4M3Group || size > search.Most {
+	switch {
+	case size > search.Most:
 		return nil
+	case r == E4M3Group:
+		return &search.Floats{Rounding: e4m3Rounding, Ratios: search.Octave, Multiplied: true}
+	case r == int4Rotated || r == Int8Rotated || r == Int8Block:
+		return &search.Lines{Lo: -r.max, Hi: r.max, Through: true, Stored: roundedTo(safetensors.F32)}
 	}
-	return &search.Floats{Rounding: e4m3Rounding, Ratios: search.Octave, Multiplied: true}
+	return nil
 }
 
 var e4m3Rounding = kernel.RoundingOf(3, 7, 448)
@@ -268,6 +273,8 @@ func (r *ScaleRule) Collect(side *group.Companions, steps kernel.Steps, hi []flo
 		case a != a:
 		case r.inverted:
 			scale = 1 / steps.Scales[i]
+		case r.divide:
+			scale = steps.Scales[i]
 		default:
 			_, scale = r.scale(a)
 		}
