@@ -4,6 +4,8 @@
 package search
 
 import (
+	"sync"
+
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -25,6 +27,15 @@ type Lines struct {
 	// Weights are how much the squared error of a value counts, by its column; nil if
 	// all count alike.
 	Weights []float32
+
+	once  sync.Once
+	codes *kernel.WholeCodes
+}
+
+// whole returns the codes for groups of whole numbers, nil if there are too many.
+func (l *Lines) whole() *kernel.WholeCodes {
+	l.once.Do(func() { l.codes = kernel.NewWholeCodes(l.Lo, l.Hi) })
+	return l.codes
 }
 
 // Stored is what becomes of scales and zero points when they are stored.

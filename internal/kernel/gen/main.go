@@ -52,6 +52,7 @@ func main() {
 		v.rotations()
 		v.codebooks()
 		v.lines()
+		v.wholeLines()
 		if v.wide {
 			v.ranks()
 		} else {
