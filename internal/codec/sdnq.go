@@ -60,6 +60,9 @@ func refuseSDNQ(s Settings) error {
 	if err == nil && s.Hadamard && s.HadamardGroupSize < 1 {
 		err = fmt.Errorf("hadamard-group-size %d: want 1 or more", s.HadamardGroupSize)
 	}
+	if err == nil && s.Search && s.StochasticRounding {
+		err = fmt.Errorf("`Search` looks for the least error, and `StochasticRounding` rounds by chance: give one of them")
+	}
 	if err == nil && s.SVDSteps < 0 {
 		err = fmt.Errorf("svd-steps %d: want 0 or more", s.SVDSteps)
 	}

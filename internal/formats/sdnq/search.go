@@ -13,7 +13,7 @@ import (
 
 // Gains reports whether a search for scales finds better ones than the plain ones.
 func (s *Scheme) Gains() bool {
-	return s.fused != nil && s.Dtype.Class == dtype.Integer && s.Bits <= 7 && (s.scale.store == nil || s.scale.store.levels == 0)
+	return s.fused != nil && s.Dtype.Class == dtype.Integer && s.Bits <= 8 && (s.scale.store == nil || s.scale.store.levels == 0)
 }
 
 // searching makes the encoder look for scales, and returns the limit of tiles. Groups
