@@ -21,7 +21,7 @@ type lines struct {
 	wide       []float32
 	x, weights []float32
 	y          []uint32 // x in whole numbers; empty where the search does without
-	size, rows int // values of a group; rows of 16 values of a block, or of a long group
+	size, rows int      // values of a group; rows of 16 values of a block, or of a long group
 	groups     int
 	plain      kernel.Steps // as they were stored
 	found      kernel.Steps
