@@ -54,7 +54,7 @@ type set struct {
 	bookCodes                        func(codes []uint16, x, middles []float32)
 	sumLines                         func(sums *LineSums, x []float32, from, inverse *Lanes, lo, hi float32)
 	sumWeightedLines                 func(sums *LineSums, x, weights []float32, from, inverse *Lanes, lo, hi float32)
-	fitLines                         func(fit *LineFit, sums *LineSums, n *Lanes, old *Line, through bool)
+	fitLines                         func(fit *LineFit, sums *LineSums, n *LineWeights, old *Line, through bool)
 	keepLines                        func(best *[2]LineFit, fit *LineFit)
 	wholeRows                        func(y []uint32, x []float32, from, factor *Lanes)
 	placeLines                       func(place *WholeLine, line *Line, c *WholeCodes)

@@ -4612,38 +4612,39 @@ TEXT ·fitLinesAVX2(SB), NOSPLIT, $0-36
 	VMOVUPS      192(CX), Y4
 	VMOVUPS      256(CX), Y5
 	VMOVUPS      (DX), Y6
-	VMOVUPS      (BX), Y7
-	VMOVUPS      64(BX), Y8
+	VMOVUPS      64(DX), Y7
+	VMOVUPS      (BX), Y8
+	VMOVUPS      64(BX), Y9
 	VPAND        Y0, Y1, Y1
 	VPAND        Y0, Y3, Y3
 	VMULPS       Y6, Y2, Y2
-	VMULPS       Y1, Y1, Y9
-	VSUBPS       Y9, Y2, Y2
-	VMULPS       Y6, Y5, Y9
+	VMULPS       Y1, Y1, Y10
+	VSUBPS       Y10, Y2, Y2
+	VMULPS       Y6, Y5, Y6
 	VMULPS       Y1, Y3, Y10
-	VSUBPS       Y10, Y9, Y9
-	VDIVPS       Y2, Y9, Y9
+	VSUBPS       Y10, Y6, Y6
+	VDIVPS       Y2, Y6, Y6
 	MOVL         $0x00000000, SI
 	VMOVD        SI, X10
 	VPBROADCASTD X10, Y10
 	VCMPPS       $0x0e, Y10, Y2, Y2
-	VANDPS       Y2, Y9, Y9
-	VMULPS       Y9, Y1, Y2
+	VANDPS       Y2, Y6, Y6
+	VMULPS       Y6, Y1, Y2
 	VSUBPS       Y2, Y3, Y2
-	VDIVPS       Y6, Y2, Y2
-	VMULPS       Y9, Y5, Y5
+	VMULPS       Y7, Y2, Y2
+	VMULPS       Y6, Y5, Y5
 	VSUBPS       Y5, Y4, Y4
 	VMULPS       Y2, Y3, Y3
 	VSUBPS       Y3, Y4, Y4
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y2, Y8, Y2
-	VADDPS       Y2, Y7, Y7
-	VMULPS       Y9, Y8, Y2
+	VMULPS       Y9, Y4, Y4
+	VMULPS       Y9, Y4, Y4
+	VMULPS       Y2, Y9, Y2
 	VADDPS       Y2, Y8, Y8
-	VDIVPS       Y6, Y1, Y1
-	VMOVUPS      Y7, (AX)
-	VMOVUPS      Y8, 64(AX)
+	VMULPS       Y6, Y9, Y2
+	VADDPS       Y2, Y9, Y9
+	VMULPS       Y7, Y1, Y1
+	VMOVUPS      Y8, (AX)
+	VMOVUPS      Y9, 64(AX)
 	VMOVUPS      Y4, 128(AX)
 	VMOVUPS      Y1, 192(AX)
 	VMOVUPS      32(CX), Y1
@@ -4652,38 +4653,39 @@ TEXT ·fitLinesAVX2(SB), NOSPLIT, $0-36
 	VMOVUPS      224(CX), Y4
 	VMOVUPS      288(CX), Y5
 	VMOVUPS      32(DX), Y6
-	VMOVUPS      32(BX), Y7
-	VMOVUPS      96(BX), Y8
+	VMOVUPS      96(DX), Y7
+	VMOVUPS      32(BX), Y8
+	VMOVUPS      96(BX), Y9
 	VPAND        Y0, Y1, Y1
 	VPAND        Y0, Y3, Y3
 	VMULPS       Y6, Y2, Y0
 	VMULPS       Y1, Y1, Y2
 	VSUBPS       Y2, Y0, Y0
 	VMULPS       Y6, Y5, Y2
-	VMULPS       Y1, Y3, Y9
-	VSUBPS       Y9, Y2, Y2
+	VMULPS       Y1, Y3, Y6
+	VSUBPS       Y6, Y2, Y2
 	VDIVPS       Y0, Y2, Y2
 	MOVL         $0x00000000, CX
-	VMOVD        CX, X9
-	VPBROADCASTD X9, Y9
-	VCMPPS       $0x0e, Y9, Y0, Y0
+	VMOVD        CX, X6
+	VPBROADCASTD X6, Y6
+	VCMPPS       $0x0e, Y6, Y0, Y0
 	VANDPS       Y0, Y2, Y2
 	VMULPS       Y2, Y1, Y0
 	VSUBPS       Y0, Y3, Y0
-	VDIVPS       Y6, Y0, Y0
+	VMULPS       Y7, Y0, Y0
 	VMULPS       Y2, Y5, Y5
 	VSUBPS       Y5, Y4, Y4
 	VMULPS       Y0, Y3, Y3
 	VSUBPS       Y3, Y4, Y4
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y0, Y8, Y0
-	VADDPS       Y0, Y7, Y7
-	VMULPS       Y2, Y8, Y0
+	VMULPS       Y9, Y4, Y4
+	VMULPS       Y9, Y4, Y4
+	VMULPS       Y0, Y9, Y0
 	VADDPS       Y0, Y8, Y8
-	VDIVPS       Y6, Y1, Y1
-	VMOVUPS      Y7, 32(AX)
-	VMOVUPS      Y8, 96(AX)
+	VMULPS       Y2, Y9, Y0
+	VADDPS       Y0, Y9, Y9
+	VMULPS       Y7, Y1, Y1
+	VMOVUPS      Y8, 32(AX)
+	VMOVUPS      Y9, 96(AX)
 	VMOVUPS      Y4, 160(AX)
 	VMOVUPS      Y1, 224(AX)
 	VZEROUPPER
@@ -20230,38 +20232,39 @@ TEXT ·fitLinesAVX512(SB), NOSPLIT, $0-36
 	VMOVUPS      192(CX), Z4
 	VMOVUPS      256(CX), Z5
 	VMOVUPS      (DX), Z6
-	VMOVUPS      (BX), Z7
-	VMOVUPS      64(BX), Z8
+	VMOVUPS      64(DX), Z7
+	VMOVUPS      (BX), Z8
+	VMOVUPS      64(BX), Z9
 	VPANDD       Z0, Z1, Z1
 	VPANDD       Z0, Z3, Z3
 	VMULPS       Z6, Z2, Z0
 	VMULPS       Z1, Z1, Z2
 	VSUBPS       Z2, Z0, Z0
 	VMULPS       Z6, Z5, Z2
-	VMULPS       Z1, Z3, Z9
-	VSUBPS       Z9, Z2, Z2
+	VMULPS       Z1, Z3, Z6
+	VSUBPS       Z6, Z2, Z2
 	VDIVPS       Z0, Z2, Z2
 	MOVL         $0x00000000, CX
-	VMOVD        CX, X9
-	VPBROADCASTD X9, Z9
-	VCMPPS       $0x0e, Z9, Z0, K1
+	VMOVD        CX, X6
+	VPBROADCASTD X6, Z6
+	VCMPPS       $0x0e, Z6, Z0, K1
 	VMOVAPS.Z    Z2, K1, Z2
 	VMULPS       Z2, Z1, Z0
 	VSUBPS       Z0, Z3, Z0
-	VDIVPS       Z6, Z0, Z0
+	VMULPS       Z7, Z0, Z0
 	VMULPS       Z2, Z5, Z5
 	VSUBPS       Z5, Z4, Z4
 	VMULPS       Z0, Z3, Z3
 	VSUBPS       Z3, Z4, Z4
-	VMULPS       Z8, Z4, Z4
-	VMULPS       Z8, Z4, Z4
-	VMULPS       Z0, Z8, Z0
-	VADDPS       Z0, Z7, Z7
-	VMULPS       Z2, Z8, Z0
+	VMULPS       Z9, Z4, Z4
+	VMULPS       Z9, Z4, Z4
+	VMULPS       Z0, Z9, Z0
 	VADDPS       Z0, Z8, Z8
-	VDIVPS       Z6, Z1, Z1
-	VMOVUPS      Z7, (AX)
-	VMOVUPS      Z8, 64(AX)
+	VMULPS       Z2, Z9, Z0
+	VADDPS       Z0, Z9, Z9
+	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, 64(AX)
 	VMOVUPS      Z4, 128(AX)
 	VMOVUPS      Z1, 192(AX)
 	VZEROUPPER
