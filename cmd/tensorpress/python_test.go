@@ -46,7 +46,7 @@ func TestPythonHasCommands(t *testing.T) {
 // pythonFlags are the flags of a command that Python has, with those of the class that
 // its own is derived from.
 func pythonFlags(typed, command string) []string {
-	class := regexp.MustCompile(`(?m)^class (?i:` + command + `)Flags\((?:(\w+)Flags|TypedDict), total=False\):\n(?:    .*\n)*`)
+	class := regexp.MustCompile(`(?m)^class (?i:` + command + `)Flags\((?:(\w+)Flags|TypedDict), total=False\):\n(?:(?:    .*)?\n)*`)
 	found := class.FindStringSubmatch(typed)
 	if found == nil {
 		return nil
