@@ -26,6 +26,7 @@ def test_every_flag_is_a_keyword(program: str) -> None:
     for command, flags in table.items():
         typed = getattr(_flags, f"{command.capitalize()}Flags")
         keys = set(typed.__annotations__)
+        assert getattr(tensorpress, typed.__name__) is typed
         said = make_flags.said(command, "--help")
         # Not by make_flags' own reading of the help.
         names = set(re.findall(r"^ {2,6}(?:-\w, )?--([\w-]+)", said, re.MULTILINE)) - set(make_flags.OWN)

@@ -21,7 +21,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from ._flags import DequantizeFlags, MigrateFlags, PlanFlags, QuantizeFlags, TranscodeFlags, VerifyFlags
 from ._program import Progress, StrPath, execute, find, run
 from .errors import (
     InterruptedRunError,
@@ -35,6 +34,8 @@ from .errors import (
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from ._flags import DequantizeFlags, MigrateFlags, PlanFlags, QuantizeFlags, TranscodeFlags, VerifyFlags
 
 __all__ = [
     "DequantizeFlags",
@@ -68,6 +69,15 @@ __all__ = [
 __version__ = "0.1.0"
 
 Result = dict[str, Any]
+
+
+def __getattr__(name: str) -> Any:
+    """Types of flags are made when they are asked for: that takes longer than all else here."""
+    if name in __all__ and name.endswith("Flags"):
+        from . import _flags
+
+        return getattr(_flags, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def quantize(
