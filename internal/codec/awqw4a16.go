@@ -52,7 +52,9 @@ func newAWQIn(shape []int, s Settings, scales safetensors.Dtype) (Codec, error) 
 	if err != nil {
 		return nil, err
 	}
-	c.Search = s.Search
+	if s.Search {
+		c.Search()
+	}
 	return c, nil
 }
 

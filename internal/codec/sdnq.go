@@ -60,8 +60,17 @@ func refuseSDNQ(s Settings) error {
 	if err == nil && s.Hadamard && s.HadamardGroupSize < 1 {
 		err = fmt.Errorf("hadamard-group-size %d: want 1 or more", s.HadamardGroupSize)
 	}
+	if err == nil && s.Search && s.StochasticRounding {
+		err = fmt.Errorf("`Search` looks for the least error, and `StochasticRounding` rounds by chance: give one of them")
+	}
 	if err == nil && s.SVDSteps < 0 {
 		err = fmt.Errorf("svd-steps %d: want 0 or more", s.SVDSteps)
+	}
+	if err == nil && s.SVDRefit < 0 {
+		err = fmt.Errorf("`SVDRefit` %d: want 0 or more", s.SVDRefit)
+	}
+	if err == nil && s.SVDRefit > 0 && s.SVDRank == 0 {
+		err = fmt.Errorf("`SVDRefit` fits a low-rank part again: give `SVDRank`")
 	}
 	return err
 }
@@ -70,7 +79,7 @@ func refuseSDNQ(s Settings) error {
 func (s Settings) options(src Source) (o sdnq.Options, err error) {
 	o = sdnq.Options{
 		Kind: s.Kind, GroupSize: s.GroupSize, ScaleDtype: safetensors.F32, ModelDtype: s.modelDtype(src), SourceDtype: src.Dtype,
-		Rank: s.SVDRank, RankSteps: s.SVDSteps, Matmul: s.QuantizedMatmul, Codebook: s.Codebook, CodebookSteps: s.CodebookSteps, CodebookScale: s.CodebookScale,
+		Rank: s.SVDRank, RankSteps: s.SVDSteps, Refits: s.SVDRefit, Matmul: s.QuantizedMatmul, Codebook: s.Codebook, CodebookSteps: s.CodebookSteps, CodebookScale: s.CodebookScale,
 		Stochastic: s.StochasticRounding, Seed: chancesOf(src.Name, s.Seed),
 		ExactReference: s.ExactReference, AllowNonfinite: s.AllowNonfinite, Search: s.Search,
 	}

@@ -34,6 +34,7 @@ type Settings struct {
 	HadamardGroupSize    int
 	SVDRank              int
 	SVDSteps             int
+	SVDRefit             int
 	Codebook             bool
 	CodebookSteps        int
 	ScaleDtype           string
@@ -133,6 +134,8 @@ var fields = []Field{
 		}},
 	{Flag: "svd-steps", of: ofSDNQ, Key: "svd_steps", About: "SDNQ: look for that part in N steps; fewer are faster and leave a little more to quantize",
 		accessor: value(func(s *Settings) *int { return &s.SVDSteps }, func(g *given) **int { return &g.SVDSteps })},
+	{Flag: "svd-refit", of: ofSDNQ, About: "SDNQ: fit that part again N times, to what the quantization of the rest leaves",
+		accessor: value(func(s *Settings) *int { return &s.SVDRefit }, func(g *given) **int { return &g.SVDRefit })},
 	{Flag: "codebook", of: ofSDNQ, Key: "use_codebook", About: "SDNQ: a table of levels for every group, for unsigned integers",
 		accessor: value(func(s *Settings) *bool { return &s.Codebook }, func(g *given) **bool { return &g.Codebook }),
 		stored:   func(s *sdnq.Scheme) pyjson.Object { return says(s.Codebook, "use_codebook", true) }},

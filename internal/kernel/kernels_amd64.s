@@ -4364,7 +4364,7 @@ turnDone:
 	RET
 
 // func sumLinesAVX2(sums *float32, x *float32, from *float32, inverse *float32, rows int, lo float32, hi float32)
-// Requires: AVX, AVX2, SSE
+// Requires: AVX, AVX2
 TEXT ·sumLinesAVX2(SB), NOSPLIT, $0-48
 	MOVQ         sums+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -4374,10 +4374,8 @@ TEXT ·sumLinesAVX2(SB), NOSPLIT, $0-48
 	MOVL         $0x4b400000, DI
 	VMOVD        DI, X0
 	VPBROADCASTD X0, Y0
-	MOVSS        lo+40(FP), X1
-	VBROADCASTSS X1, Y1
-	MOVSS        hi+44(FP), X2
-	VBROADCASTSS X2, Y2
+	VBROADCASTSS lo+40(FP), Y1
+	VBROADCASTSS hi+44(FP), Y2
 	VMOVUPS      (DX), Y3
 	VMOVUPS      (BX), Y4
 	MOVL         $0x00000000, DI
@@ -4479,7 +4477,7 @@ row8Done:
 	RET
 
 // func sumLinesWeightedAVX2(sums *float32, x *float32, weights *float32, from *float32, inverse *float32, rows int, lo float32, hi float32)
-// Requires: AVX, AVX2, SSE
+// Requires: AVX, AVX2
 TEXT ·sumLinesWeightedAVX2(SB), NOSPLIT, $0-56
 	MOVQ         sums+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -4490,10 +4488,8 @@ TEXT ·sumLinesWeightedAVX2(SB), NOSPLIT, $0-56
 	MOVL         $0x4b400000, R8
 	VMOVD        R8, X0
 	VPBROADCASTD X0, Y0
-	MOVSS        lo+48(FP), X1
-	VBROADCASTSS X1, Y1
-	MOVSS        hi+52(FP), X2
-	VBROADCASTSS X2, Y2
+	VBROADCASTSS lo+48(FP), Y1
+	VBROADCASTSS hi+52(FP), Y2
 	VMOVUPS      (DX), Y3
 	VMOVUPS      (BX), Y4
 	MOVL         $0x00000000, R8
@@ -4609,47 +4605,46 @@ TEXT ·fitLinesAVX2(SB), NOSPLIT, $0-36
 	MOVQ         sums+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         old+24(FP), BX
-	MOVL         keep+32(FP), SI
-	VMOVD        SI, X0
-	VPBROADCASTD X0, Y0
+	VBROADCASTSS keep+32(FP), Y0
 	VMOVUPS      (CX), Y1
 	VMOVUPS      64(CX), Y2
 	VMOVUPS      128(CX), Y3
 	VMOVUPS      192(CX), Y4
 	VMOVUPS      256(CX), Y5
 	VMOVUPS      (DX), Y6
-	VMOVUPS      (BX), Y7
-	VMOVUPS      64(BX), Y8
+	VMOVUPS      64(DX), Y7
+	VMOVUPS      (BX), Y8
+	VMOVUPS      64(BX), Y9
 	VPAND        Y0, Y1, Y1
 	VPAND        Y0, Y3, Y3
 	VMULPS       Y6, Y2, Y2
-	VMULPS       Y1, Y1, Y9
-	VSUBPS       Y9, Y2, Y2
-	VMULPS       Y6, Y5, Y9
+	VMULPS       Y1, Y1, Y10
+	VSUBPS       Y10, Y2, Y2
+	VMULPS       Y6, Y5, Y6
 	VMULPS       Y1, Y3, Y10
-	VSUBPS       Y10, Y9, Y9
-	VDIVPS       Y2, Y9, Y9
+	VSUBPS       Y10, Y6, Y6
+	VDIVPS       Y2, Y6, Y6
 	MOVL         $0x00000000, SI
 	VMOVD        SI, X10
 	VPBROADCASTD X10, Y10
 	VCMPPS       $0x0e, Y10, Y2, Y2
-	VANDPS       Y2, Y9, Y9
-	VMULPS       Y9, Y1, Y2
+	VANDPS       Y2, Y6, Y6
+	VMULPS       Y6, Y1, Y2
 	VSUBPS       Y2, Y3, Y2
-	VDIVPS       Y6, Y2, Y2
-	VMULPS       Y9, Y5, Y5
+	VMULPS       Y7, Y2, Y2
+	VMULPS       Y6, Y5, Y5
 	VSUBPS       Y5, Y4, Y4
 	VMULPS       Y2, Y3, Y3
 	VSUBPS       Y3, Y4, Y4
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y2, Y8, Y2
-	VADDPS       Y2, Y7, Y7
-	VMULPS       Y9, Y8, Y2
+	VMULPS       Y9, Y4, Y4
+	VMULPS       Y9, Y4, Y4
+	VMULPS       Y2, Y9, Y2
 	VADDPS       Y2, Y8, Y8
-	VDIVPS       Y6, Y1, Y1
-	VMOVUPS      Y7, (AX)
-	VMOVUPS      Y8, 64(AX)
+	VMULPS       Y6, Y9, Y2
+	VADDPS       Y2, Y9, Y9
+	VMULPS       Y7, Y1, Y1
+	VMOVUPS      Y8, (AX)
+	VMOVUPS      Y9, 64(AX)
 	VMOVUPS      Y4, 128(AX)
 	VMOVUPS      Y1, 192(AX)
 	VMOVUPS      32(CX), Y1
@@ -4658,38 +4653,39 @@ TEXT ·fitLinesAVX2(SB), NOSPLIT, $0-36
 	VMOVUPS      224(CX), Y4
 	VMOVUPS      288(CX), Y5
 	VMOVUPS      32(DX), Y6
-	VMOVUPS      32(BX), Y7
-	VMOVUPS      96(BX), Y8
+	VMOVUPS      96(DX), Y7
+	VMOVUPS      32(BX), Y8
+	VMOVUPS      96(BX), Y9
 	VPAND        Y0, Y1, Y1
 	VPAND        Y0, Y3, Y3
 	VMULPS       Y6, Y2, Y0
 	VMULPS       Y1, Y1, Y2
 	VSUBPS       Y2, Y0, Y0
 	VMULPS       Y6, Y5, Y2
-	VMULPS       Y1, Y3, Y9
-	VSUBPS       Y9, Y2, Y2
+	VMULPS       Y1, Y3, Y6
+	VSUBPS       Y6, Y2, Y2
 	VDIVPS       Y0, Y2, Y2
 	MOVL         $0x00000000, CX
-	VMOVD        CX, X9
-	VPBROADCASTD X9, Y9
-	VCMPPS       $0x0e, Y9, Y0, Y0
+	VMOVD        CX, X6
+	VPBROADCASTD X6, Y6
+	VCMPPS       $0x0e, Y6, Y0, Y0
 	VANDPS       Y0, Y2, Y2
 	VMULPS       Y2, Y1, Y0
 	VSUBPS       Y0, Y3, Y0
-	VDIVPS       Y6, Y0, Y0
+	VMULPS       Y7, Y0, Y0
 	VMULPS       Y2, Y5, Y5
 	VSUBPS       Y5, Y4, Y4
 	VMULPS       Y0, Y3, Y3
 	VSUBPS       Y3, Y4, Y4
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y0, Y8, Y0
-	VADDPS       Y0, Y7, Y7
-	VMULPS       Y2, Y8, Y0
+	VMULPS       Y9, Y4, Y4
+	VMULPS       Y9, Y4, Y4
+	VMULPS       Y0, Y9, Y0
 	VADDPS       Y0, Y8, Y8
-	VDIVPS       Y6, Y1, Y1
-	VMOVUPS      Y7, 32(AX)
-	VMOVUPS      Y8, 96(AX)
+	VMULPS       Y2, Y9, Y0
+	VADDPS       Y0, Y9, Y9
+	VMULPS       Y7, Y1, Y1
+	VMOVUPS      Y8, 32(AX)
+	VMOVUPS      Y9, 96(AX)
 	VMOVUPS      Y4, 160(AX)
 	VMOVUPS      Y1, 224(AX)
 	VZEROUPPER
@@ -4778,7 +4774,7 @@ TEXT ·keepLinesAVX2(SB), NOSPLIT, $0-16
 	RET
 
 // func lineErrorsAVX2(errors *float32, x *float32, by *float32, restored *float32, rows int, lo float32, hi float32)
-// Requires: AVX, AVX2, SSE
+// Requires: AVX, AVX2
 TEXT ·lineErrorsAVX2(SB), NOSPLIT, $0-48
 	MOVQ         errors+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -4788,10 +4784,8 @@ TEXT ·lineErrorsAVX2(SB), NOSPLIT, $0-48
 	MOVL         $0x4b400000, DI
 	VMOVD        DI, X0
 	VPBROADCASTD X0, Y0
-	MOVSS        lo+40(FP), X1
-	VBROADCASTSS X1, Y1
-	MOVSS        hi+44(FP), X2
-	VBROADCASTSS X2, Y2
+	VBROADCASTSS lo+40(FP), Y1
+	VBROADCASTSS hi+44(FP), Y2
 	VMOVUPS      (DX), Y3
 	VMOVUPS      64(DX), Y4
 	VMOVUPS      (BX), Y5
@@ -4857,7 +4851,7 @@ row8Done:
 	RET
 
 // func lineErrorsWeightedAVX2(errors *float32, x *float32, weights *float32, by *float32, restored *float32, rows int, lo float32, hi float32)
-// Requires: AVX, AVX2, SSE
+// Requires: AVX, AVX2
 TEXT ·lineErrorsWeightedAVX2(SB), NOSPLIT, $0-56
 	MOVQ         errors+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -4868,10 +4862,8 @@ TEXT ·lineErrorsWeightedAVX2(SB), NOSPLIT, $0-56
 	MOVL         $0x4b400000, R8
 	VMOVD        R8, X0
 	VPBROADCASTD X0, Y0
-	MOVSS        lo+48(FP), X1
-	VBROADCASTSS X1, Y1
-	MOVSS        hi+52(FP), X2
-	VBROADCASTSS X2, Y2
+	VBROADCASTSS lo+48(FP), Y1
+	VBROADCASTSS hi+52(FP), Y2
 	VMOVUPS      (DX), Y3
 	VMOVUPS      64(DX), Y4
 	VMOVUPS      (BX), Y5
@@ -4943,7 +4935,7 @@ row8Done:
 	RET
 
 // func scaleErrorsAVX2(errors *float32, x *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
-// Requires: AVX, AVX2, FMA3, SSE
+// Requires: AVX, AVX2, FMA3
 TEXT ·scaleErrorsAVX2(SB), NOSPLIT, $0-60
 	MOVQ         errors+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -4951,12 +4943,9 @@ TEXT ·scaleErrorsAVX2(SB), NOSPLIT, $0-60
 	MOVQ         squares+24(FP), BX
 	MOVQ         rows+32(FP), SI
 	MOVQ         count+40(FP), DI
-	MOVSS        most+48(FP), X0
-	VBROADCASTSS X0, Y0
-	MOVSS        least+52(FP), X1
-	VBROADCASTSS X1, Y1
-	MOVSS        magic+56(FP), X2
-	VBROADCASTSS X2, Y2
+	VBROADCASTSS most+48(FP), Y0
+	VBROADCASTSS least+52(FP), Y1
+	VBROADCASTSS magic+56(FP), Y2
 	MOVL         $0x7f800000, R8
 	VMOVD        R8, X3
 	VPBROADCASTD X3, Y3
@@ -5046,7 +5035,7 @@ scale8Done:
 	RET
 
 // func scaleErrorsWeightedAVX2(errors *float32, x *float32, weights *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
-// Requires: AVX, AVX2, FMA3, SSE
+// Requires: AVX, AVX2, FMA3
 TEXT ·scaleErrorsWeightedAVX2(SB), NOSPLIT, $0-68
 	MOVQ         errors+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -5055,12 +5044,9 @@ TEXT ·scaleErrorsWeightedAVX2(SB), NOSPLIT, $0-68
 	MOVQ         rows+40(FP), SI
 	MOVQ         count+48(FP), DI
 	MOVQ         weights+16(FP), R8
-	MOVSS        most+56(FP), X0
-	VBROADCASTSS X0, Y0
-	MOVSS        least+60(FP), X1
-	VBROADCASTSS X1, Y1
-	MOVSS        magic+64(FP), X2
-	VBROADCASTSS X2, Y2
+	VBROADCASTSS most+56(FP), Y0
+	VBROADCASTSS least+60(FP), Y1
+	VBROADCASTSS magic+64(FP), Y2
 	MOVL         $0x7f800000, R9
 	VMOVD        R9, X3
 	VPBROADCASTD X3, Y3
@@ -5152,6 +5138,309 @@ row8Done:
 	JNZ     scale8
 
 scale8Done:
+	VZEROUPPER
+	RET
+
+// func wholeRowsAVX2(y *uint32, x *float32, from *float32, factor *float32, rows int)
+// Requires: AVX, AVX2
+TEXT ·wholeRowsAVX2(SB), NOSPLIT, $0-40
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         from+16(FP), DX
+	MOVQ         factor+24(FP), BX
+	MOVQ         rows+32(FP), SI
+	MOVL         $0x4b400000, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x0000ffff, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Y1
+	VMOVUPS      (DX), Y2
+	VMOVUPS      (BX), Y3
+	MOVQ         AX, DI
+	MOVQ         CX, R8
+	MOVQ         SI, R9
+	TESTQ        R9, R9
+	JZ           whole0Done
+
+whole0:
+	VMOVUPS (R8), Y4
+	VSUBPS  Y2, Y4, Y4
+	VMULPS  Y3, Y4, Y4
+	VADDPS  Y0, Y4, Y4
+	VMOVUPS 64(R8), Y5
+	VSUBPS  Y2, Y5, Y5
+	VMULPS  Y3, Y5, Y5
+	VADDPS  Y0, Y5, Y5
+	VPAND   Y1, Y4, Y4
+	VPSLLD  $0x10, Y5, Y5
+	VPOR    Y4, Y5, Y4
+	VMOVUPS Y4, (DI)
+	ADDQ    $0x40, DI
+	ADDQ    $0x00000080, R8
+	DECQ    R9
+	JNZ     whole0
+
+whole0Done:
+	VMOVUPS 32(DX), Y2
+	VMOVUPS 32(BX), Y3
+	MOVQ    CX, CX
+	MOVQ    SI, DX
+	TESTQ   DX, DX
+	JZ      whole8Done
+
+whole8:
+	VMOVUPS 32(CX), Y4
+	VSUBPS  Y2, Y4, Y4
+	VMULPS  Y3, Y4, Y4
+	VADDPS  Y0, Y4, Y4
+	VMOVUPS 96(CX), Y5
+	VSUBPS  Y2, Y5, Y5
+	VMULPS  Y3, Y5, Y5
+	VADDPS  Y0, Y5, Y5
+	VPAND   Y1, Y4, Y4
+	VPSLLD  $0x10, Y5, Y5
+	VPOR    Y4, Y5, Y4
+	VMOVUPS Y4, 32(AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x00000080, CX
+	DECQ    DX
+	JNZ     whole8
+
+whole8Done:
+	VZEROUPPER
+	RET
+
+// func placeLinesAVX2(place *uint32, line *float32, c *uint32)
+// Requires: AVX, AVX2
+TEXT ·placeLinesAVX2(SB), NOSPLIT, $0-24
+	MOVQ         place+0(FP), AX
+	MOVQ         line+8(FP), CX
+	MOVQ         c+16(FP), DX
+	MOVL         $0x4b400000, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x3f800000, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0xc5800000, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x46a00000, BX
+	VMOVD        BX, X3
+	VPBROADCASTD X3, Y3
+	MOVL         $0x0000ffff, BX
+	VMOVD        BX, X4
+	VPBROADCASTD X4, Y4
+	MOVL         $0x80000000, BX
+	VMOVD        BX, X5
+	VPBROADCASTD X5, Y5
+	VBROADCASTSS 24(DX), Y6
+	VBROADCASTSS 28(DX), Y7
+	VMOVUPS      (CX), Y8
+	VMAXPS       Y2, Y8, Y8
+	VMINPS       Y3, Y8, Y8
+	VDIVPS       64(CX), Y6, Y9
+	VPAND        Y5, Y9, Y10
+	VPXOR        Y10, Y9, Y9
+	VMAXPS       Y1, Y9, Y9
+	VMINPS       Y7, Y9, Y9
+	VPOR         Y10, Y9, Y9
+	VADDPS       Y0, Y8, Y8
+	VPAND        Y4, Y8, Y10
+	VPSLLD       $0x10, Y8, Y11
+	VPOR         Y11, Y10, Y10
+	VMOVUPS      Y10, (AX)
+	VSUBPS       Y0, Y8, Y8
+	VADDPS       Y0, Y9, Y9
+	VPAND        Y4, Y9, Y10
+	VPSLLD       $0x10, Y9, Y11
+	VPOR         Y11, Y10, Y10
+	VMOVUPS      Y10, 64(AX)
+	VSUBPS       Y0, Y9, Y9
+	VDIVPS       Y9, Y6, Y9
+	VMOVUPS      Y8, (CX)
+	VMOVUPS      Y9, 64(CX)
+	VMOVUPS      32(CX), Y8
+	VMAXPS       Y2, Y8, Y8
+	VMINPS       Y3, Y8, Y8
+	VDIVPS       96(CX), Y6, Y2
+	VPAND        Y5, Y2, Y3
+	VPXOR        Y3, Y2, Y2
+	VMAXPS       Y1, Y2, Y2
+	VMINPS       Y7, Y2, Y2
+	VPOR         Y3, Y2, Y2
+	VADDPS       Y0, Y8, Y8
+	VPAND        Y4, Y8, Y1
+	VPSLLD       $0x10, Y8, Y3
+	VPOR         Y3, Y1, Y1
+	VMOVUPS      Y1, 32(AX)
+	VSUBPS       Y0, Y8, Y8
+	VADDPS       Y0, Y2, Y2
+	VPAND        Y4, Y2, Y1
+	VPSLLD       $0x10, Y2, Y3
+	VPOR         Y3, Y1, Y1
+	VMOVUPS      Y1, 96(AX)
+	VSUBPS       Y0, Y2, Y2
+	VDIVPS       Y2, Y6, Y2
+	VMOVUPS      Y8, 32(CX)
+	VMOVUPS      Y2, 96(CX)
+	VZEROUPPER
+	RET
+
+// func addWholeLinesAVX2(sums *float32, y *uint32, place *uint32, c *uint32, rows int)
+// Requires: AVX, AVX2
+TEXT ·addWholeLinesAVX2(SB), NOSPLIT, $0-40
+	MOVQ         sums+0(FP), AX
+	MOVQ         y+8(FP), CX
+	MOVQ         place+16(FP), DX
+	MOVQ         c+24(FP), BX
+	MOVQ         rows+32(FP), SI
+	VBROADCASTSS (BX), Y0
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 8(BX), Y2
+	VMOVD        12(BX), X3
+	VMOVUPS      (DX), Y4
+	VMOVUPS      64(DX), Y5
+	MOVL         $0x00000000, DI
+	VMOVD        DI, X6
+	VPBROADCASTD X6, Y6
+	MOVL         $0x00000000, DI
+	VMOVD        DI, X7
+	VPBROADCASTD X7, Y7
+	MOVL         $0x00000000, DI
+	VMOVD        DI, X8
+	VPBROADCASTD X8, Y8
+	MOVL         $0x00000000, DI
+	VMOVD        DI, X9
+	VPBROADCASTD X9, Y9
+	MOVL         $0x00000000, DI
+	VMOVD        DI, X10
+	VPBROADCASTD X10, Y10
+	MOVL         $0x00010001, DI
+	VMOVD        DI, X11
+	VPBROADCASTD X11, Y11
+	MOVQ         CX, DI
+	MOVQ         SI, R8
+	TESTQ        R8, R8
+	JZ           rows0Done
+
+rows0:
+	VMOVUPS   (DI), Y12
+	VPSUBW    Y4, Y12, Y12
+	VPMULHRSW Y5, Y12, Y12
+	VPADDW    Y2, Y12, Y13
+	VPSRAW    X3, Y13, Y13
+	VPMAXSW   Y0, Y13, Y13
+	VPMINSW   Y1, Y13, Y13
+	VPSLLW    X3, Y13, Y14
+	VPSUBW    Y14, Y12, Y14
+	VPADDW    Y13, Y6, Y6
+	VPMADDWD  Y13, Y13, Y12
+	VPADDD    Y12, Y7, Y7
+	VPMADDWD  Y14, Y11, Y12
+	VPADDD    Y12, Y8, Y8
+	VPMADDWD  Y14, Y14, Y12
+	VPADDD    Y12, Y9, Y9
+	VPMADDWD  Y14, Y13, Y12
+	VPADDD    Y12, Y10, Y10
+	ADDQ      $0x40, DI
+	DECQ      R8
+	JNZ       rows0
+
+rows0Done:
+	VPMADDWD     Y11, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VADDPS       (AX), Y6, Y6
+	VMOVUPS      Y6, (AX)
+	VCVTDQ2PS    Y7, Y7
+	VADDPS       64(AX), Y7, Y7
+	VMOVUPS      Y7, 64(AX)
+	VCVTDQ2PS    Y8, Y8
+	VBROADCASTSS 16(BX), Y4
+	VMULPS       Y4, Y8, Y8
+	VADDPS       128(AX), Y8, Y8
+	VMOVUPS      Y8, 128(AX)
+	VCVTDQ2PS    Y9, Y9
+	VBROADCASTSS 20(BX), Y4
+	VMULPS       Y4, Y9, Y9
+	VADDPS       192(AX), Y9, Y9
+	VMOVUPS      Y9, 192(AX)
+	VCVTDQ2PS    Y10, Y10
+	VBROADCASTSS 16(BX), Y4
+	VMULPS       Y4, Y10, Y10
+	VADDPS       256(AX), Y10, Y10
+	VMOVUPS      Y10, 256(AX)
+	VMOVUPS      32(DX), Y4
+	VMOVUPS      96(DX), Y5
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X6
+	VPBROADCASTD X6, Y6
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X7
+	VPBROADCASTD X7, Y7
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X8
+	VPBROADCASTD X8, Y8
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X9
+	VPBROADCASTD X9, Y9
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X10
+	VPBROADCASTD X10, Y10
+	MOVL         $0x00010001, DX
+	VMOVD        DX, X11
+	VPBROADCASTD X11, Y11
+	MOVQ         SI, DX
+	TESTQ        DX, DX
+	JZ           rows8Done
+
+rows8:
+	VMOVUPS   32(CX), Y12
+	VPSUBW    Y4, Y12, Y12
+	VPMULHRSW Y5, Y12, Y12
+	VPADDW    Y2, Y12, Y13
+	VPSRAW    X3, Y13, Y13
+	VPMAXSW   Y0, Y13, Y13
+	VPMINSW   Y1, Y13, Y13
+	VPSLLW    X3, Y13, Y14
+	VPSUBW    Y14, Y12, Y14
+	VPADDW    Y13, Y6, Y6
+	VPMADDWD  Y13, Y13, Y12
+	VPADDD    Y12, Y7, Y7
+	VPMADDWD  Y14, Y11, Y12
+	VPADDD    Y12, Y8, Y8
+	VPMADDWD  Y14, Y14, Y12
+	VPADDD    Y12, Y9, Y9
+	VPMADDWD  Y14, Y13, Y12
+	VPADDD    Y12, Y10, Y10
+	ADDQ      $0x40, CX
+	DECQ      DX
+	JNZ       rows8
+
+rows8Done:
+	VPMADDWD     Y11, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VADDPS       32(AX), Y6, Y6
+	VMOVUPS      Y6, 32(AX)
+	VCVTDQ2PS    Y7, Y7
+	VADDPS       96(AX), Y7, Y7
+	VMOVUPS      Y7, 96(AX)
+	VCVTDQ2PS    Y8, Y8
+	VBROADCASTSS 16(BX), Y0
+	VMULPS       Y0, Y8, Y8
+	VADDPS       160(AX), Y8, Y8
+	VMOVUPS      Y8, 160(AX)
+	VCVTDQ2PS    Y9, Y9
+	VBROADCASTSS 20(BX), Y0
+	VMULPS       Y0, Y9, Y9
+	VADDPS       224(AX), Y9, Y9
+	VMOVUPS      Y9, 224(AX)
+	VCVTDQ2PS    Y10, Y10
+	VBROADCASTSS 16(BX), Y0
+	VMULPS       Y0, Y10, Y10
+	VADDPS       288(AX), Y10, Y10
+	VMOVUPS      Y10, 288(AX)
 	VZEROUPPER
 	RET
 
@@ -20308,7 +20597,7 @@ turnDone:
 	RET
 
 // func sumLinesAVX512(sums *float32, x *float32, from *float32, inverse *float32, rows int, lo float32, hi float32)
-// Requires: AVX, AVX512F, SSE
+// Requires: AVX, AVX512F
 TEXT ·sumLinesAVX512(SB), NOSPLIT, $0-48
 	MOVQ         sums+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -20318,10 +20607,8 @@ TEXT ·sumLinesAVX512(SB), NOSPLIT, $0-48
 	MOVL         $0x4b400000, DI
 	VMOVD        DI, X0
 	VPBROADCASTD X0, Z0
-	MOVSS        lo+40(FP), X1
-	VBROADCASTSS X1, Z1
-	MOVSS        hi+44(FP), X2
-	VBROADCASTSS X2, Z2
+	VBROADCASTSS lo+40(FP), Z1
+	VBROADCASTSS hi+44(FP), Z2
 	VMOVUPS      (DX), Z3
 	VMOVUPS      (BX), Z4
 	MOVL         $0x00000000, DX
@@ -20374,7 +20661,7 @@ row0Done:
 	RET
 
 // func sumLinesWeightedAVX512(sums *float32, x *float32, weights *float32, from *float32, inverse *float32, rows int, lo float32, hi float32)
-// Requires: AVX, AVX512F, SSE
+// Requires: AVX, AVX512F
 TEXT ·sumLinesWeightedAVX512(SB), NOSPLIT, $0-56
 	MOVQ         sums+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -20385,10 +20672,8 @@ TEXT ·sumLinesWeightedAVX512(SB), NOSPLIT, $0-56
 	MOVL         $0x4b400000, R8
 	VMOVD        R8, X0
 	VPBROADCASTD X0, Z0
-	MOVSS        lo+48(FP), X1
-	VBROADCASTSS X1, Z1
-	MOVSS        hi+52(FP), X2
-	VBROADCASTSS X2, Z2
+	VBROADCASTSS lo+48(FP), Z1
+	VBROADCASTSS hi+52(FP), Z2
 	VMOVUPS      (DX), Z3
 	VMOVUPS      (BX), Z4
 	MOVL         $0x00000000, DX
@@ -20451,47 +20736,46 @@ TEXT ·fitLinesAVX512(SB), NOSPLIT, $0-36
 	MOVQ         sums+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         old+24(FP), BX
-	MOVL         keep+32(FP), SI
-	VMOVD        SI, X0
-	VPBROADCASTD X0, Z0
+	VBROADCASTSS keep+32(FP), Z0
 	VMOVUPS      (CX), Z1
 	VMOVUPS      64(CX), Z2
 	VMOVUPS      128(CX), Z3
 	VMOVUPS      192(CX), Z4
 	VMOVUPS      256(CX), Z5
 	VMOVUPS      (DX), Z6
-	VMOVUPS      (BX), Z7
-	VMOVUPS      64(BX), Z8
+	VMOVUPS      64(DX), Z7
+	VMOVUPS      (BX), Z8
+	VMOVUPS      64(BX), Z9
 	VPANDD       Z0, Z1, Z1
 	VPANDD       Z0, Z3, Z3
 	VMULPS       Z6, Z2, Z0
 	VMULPS       Z1, Z1, Z2
 	VSUBPS       Z2, Z0, Z0
 	VMULPS       Z6, Z5, Z2
-	VMULPS       Z1, Z3, Z9
-	VSUBPS       Z9, Z2, Z2
+	VMULPS       Z1, Z3, Z6
+	VSUBPS       Z6, Z2, Z2
 	VDIVPS       Z0, Z2, Z2
 	MOVL         $0x00000000, CX
-	VMOVD        CX, X9
-	VPBROADCASTD X9, Z9
-	VCMPPS       $0x0e, Z9, Z0, K1
+	VMOVD        CX, X6
+	VPBROADCASTD X6, Z6
+	VCMPPS       $0x0e, Z6, Z0, K1
 	VMOVAPS.Z    Z2, K1, Z2
 	VMULPS       Z2, Z1, Z0
 	VSUBPS       Z0, Z3, Z0
-	VDIVPS       Z6, Z0, Z0
+	VMULPS       Z7, Z0, Z0
 	VMULPS       Z2, Z5, Z5
 	VSUBPS       Z5, Z4, Z4
 	VMULPS       Z0, Z3, Z3
 	VSUBPS       Z3, Z4, Z4
-	VMULPS       Z8, Z4, Z4
-	VMULPS       Z8, Z4, Z4
-	VMULPS       Z0, Z8, Z0
-	VADDPS       Z0, Z7, Z7
-	VMULPS       Z2, Z8, Z0
+	VMULPS       Z9, Z4, Z4
+	VMULPS       Z9, Z4, Z4
+	VMULPS       Z0, Z9, Z0
 	VADDPS       Z0, Z8, Z8
-	VDIVPS       Z6, Z1, Z1
-	VMOVUPS      Z7, (AX)
-	VMOVUPS      Z8, 64(AX)
+	VMULPS       Z2, Z9, Z0
+	VADDPS       Z0, Z9, Z9
+	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, 64(AX)
 	VMOVUPS      Z4, 128(AX)
 	VMOVUPS      Z1, 192(AX)
 	VZEROUPPER
@@ -20543,7 +20827,7 @@ TEXT ·keepLinesAVX512(SB), NOSPLIT, $0-16
 	RET
 
 // func lineErrorsAVX512(errors *float32, x *float32, by *float32, restored *float32, rows int, lo float32, hi float32)
-// Requires: AVX, AVX512F, SSE
+// Requires: AVX, AVX512F
 TEXT ·lineErrorsAVX512(SB), NOSPLIT, $0-48
 	MOVQ         errors+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -20553,10 +20837,8 @@ TEXT ·lineErrorsAVX512(SB), NOSPLIT, $0-48
 	MOVL         $0x4b400000, DI
 	VMOVD        DI, X0
 	VPBROADCASTD X0, Z0
-	MOVSS        lo+40(FP), X1
-	VBROADCASTSS X1, Z1
-	MOVSS        hi+44(FP), X2
-	VBROADCASTSS X2, Z2
+	VBROADCASTSS lo+40(FP), Z1
+	VBROADCASTSS hi+44(FP), Z2
 	VMOVUPS      (DX), Z3
 	VMOVUPS      64(DX), Z4
 	VMOVUPS      (BX), Z5
@@ -20591,7 +20873,7 @@ row0Done:
 	RET
 
 // func lineErrorsWeightedAVX512(errors *float32, x *float32, weights *float32, by *float32, restored *float32, rows int, lo float32, hi float32)
-// Requires: AVX, AVX512F, SSE
+// Requires: AVX, AVX512F
 TEXT ·lineErrorsWeightedAVX512(SB), NOSPLIT, $0-56
 	MOVQ         errors+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -20602,10 +20884,8 @@ TEXT ·lineErrorsWeightedAVX512(SB), NOSPLIT, $0-56
 	MOVL         $0x4b400000, R8
 	VMOVD        R8, X0
 	VPBROADCASTD X0, Z0
-	MOVSS        lo+48(FP), X1
-	VBROADCASTSS X1, Z1
-	MOVSS        hi+52(FP), X2
-	VBROADCASTSS X2, Z2
+	VBROADCASTSS lo+48(FP), Z1
+	VBROADCASTSS hi+52(FP), Z2
 	VMOVUPS      (DX), Z3
 	VMOVUPS      64(DX), Z4
 	VMOVUPS      (BX), Z5
@@ -20643,7 +20923,7 @@ row0Done:
 	RET
 
 // func scaleErrorsAVX512(errors *float32, x *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
-// Requires: AVX, AVX512F, SSE
+// Requires: AVX, AVX512F
 TEXT ·scaleErrorsAVX512(SB), NOSPLIT, $0-60
 	MOVQ         errors+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -20651,12 +20931,9 @@ TEXT ·scaleErrorsAVX512(SB), NOSPLIT, $0-60
 	MOVQ         squares+24(FP), BX
 	MOVQ         rows+32(FP), SI
 	MOVQ         count+40(FP), DI
-	MOVSS        most+48(FP), X0
-	VBROADCASTSS X0, Z0
-	MOVSS        least+52(FP), X1
-	VBROADCASTSS X1, Z1
-	MOVSS        magic+56(FP), X2
-	VBROADCASTSS X2, Z2
+	VBROADCASTSS most+48(FP), Z0
+	VBROADCASTSS least+52(FP), Z1
+	VBROADCASTSS magic+56(FP), Z2
 	MOVL         $0x7f800000, R8
 	VMOVD        R8, X3
 	VPBROADCASTD X3, Z3
@@ -20704,7 +20981,7 @@ scale0Done:
 	RET
 
 // func scaleErrorsWeightedAVX512(errors *float32, x *float32, weights *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
-// Requires: AVX, AVX512F, SSE
+// Requires: AVX, AVX512F
 TEXT ·scaleErrorsWeightedAVX512(SB), NOSPLIT, $0-68
 	MOVQ         errors+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -20713,12 +20990,9 @@ TEXT ·scaleErrorsWeightedAVX512(SB), NOSPLIT, $0-68
 	MOVQ         rows+40(FP), SI
 	MOVQ         count+48(FP), DI
 	MOVQ         weights+16(FP), R8
-	MOVSS        most+56(FP), X0
-	VBROADCASTSS X0, Z0
-	MOVSS        least+60(FP), X1
-	VBROADCASTSS X1, Z1
-	MOVSS        magic+64(FP), X2
-	VBROADCASTSS X2, Z2
+	VBROADCASTSS most+56(FP), Z0
+	VBROADCASTSS least+60(FP), Z1
+	VBROADCASTSS magic+64(FP), Z2
 	MOVL         $0x7f800000, R9
 	VMOVD        R9, X3
 	VPBROADCASTD X3, Z3
@@ -20765,6 +21039,187 @@ row0Done:
 	JNZ     scale0
 
 scale0Done:
+	VZEROUPPER
+	RET
+
+// func wholeRowsAVX512(y *uint32, x *float32, from *float32, factor *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·wholeRowsAVX512(SB), NOSPLIT, $0-40
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         from+16(FP), DX
+	MOVQ         factor+24(FP), BX
+	MOVQ         rows+32(FP), SI
+	MOVL         $0x4b400000, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x0000ffff, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Z1
+	VMOVUPS      (DX), Z2
+	VMOVUPS      (BX), Z3
+	MOVQ         CX, CX
+	MOVQ         SI, DX
+	TESTQ        DX, DX
+	JZ           whole0Done
+
+whole0:
+	VMOVUPS (CX), Z4
+	VSUBPS  Z2, Z4, Z4
+	VMULPS  Z3, Z4, Z4
+	VADDPS  Z0, Z4, Z4
+	VMOVUPS 64(CX), Z5
+	VSUBPS  Z2, Z5, Z5
+	VMULPS  Z3, Z5, Z5
+	VADDPS  Z0, Z5, Z5
+	VPANDD  Z1, Z4, Z4
+	VPSLLD  $0x10, Z5, Z5
+	VPORD   Z4, Z5, Z4
+	VMOVUPS Z4, (AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x00000080, CX
+	DECQ    DX
+	JNZ     whole0
+
+whole0Done:
+	VZEROUPPER
+	RET
+
+// func placeLinesAVX512(place *uint32, line *float32, c *uint32)
+// Requires: AVX, AVX512F
+TEXT ·placeLinesAVX512(SB), NOSPLIT, $0-24
+	MOVQ         place+0(FP), AX
+	MOVQ         line+8(FP), CX
+	MOVQ         c+16(FP), DX
+	MOVL         $0x4b400000, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x3f800000, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Z1
+	MOVL         $0xc5800000, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Z2
+	MOVL         $0x46a00000, BX
+	VMOVD        BX, X3
+	VPBROADCASTD X3, Z3
+	MOVL         $0x0000ffff, BX
+	VMOVD        BX, X4
+	VPBROADCASTD X4, Z4
+	MOVL         $0x80000000, BX
+	VMOVD        BX, X5
+	VPBROADCASTD X5, Z5
+	VBROADCASTSS 24(DX), Z6
+	VBROADCASTSS 28(DX), Z7
+	VMOVUPS      (CX), Z8
+	VMAXPS       Z2, Z8, Z8
+	VMINPS       Z3, Z8, Z8
+	VDIVPS       64(CX), Z6, Z2
+	VPANDD       Z5, Z2, Z3
+	VPXORD       Z3, Z2, Z2
+	VMAXPS       Z1, Z2, Z2
+	VMINPS       Z7, Z2, Z2
+	VPORD        Z3, Z2, Z2
+	VADDPS       Z0, Z8, Z8
+	VPANDD       Z4, Z8, Z1
+	VPSLLD       $0x10, Z8, Z3
+	VPORD        Z3, Z1, Z1
+	VMOVUPS      Z1, (AX)
+	VSUBPS       Z0, Z8, Z8
+	VADDPS       Z0, Z2, Z2
+	VPANDD       Z4, Z2, Z1
+	VPSLLD       $0x10, Z2, Z3
+	VPORD        Z3, Z1, Z1
+	VMOVUPS      Z1, 64(AX)
+	VSUBPS       Z0, Z2, Z2
+	VDIVPS       Z2, Z6, Z2
+	VMOVUPS      Z8, (CX)
+	VMOVUPS      Z2, 64(CX)
+	VZEROUPPER
+	RET
+
+// func addWholeLinesAVX512(sums *float32, y *uint32, place *uint32, c *uint32, rows int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·addWholeLinesAVX512(SB), NOSPLIT, $0-40
+	MOVQ         sums+0(FP), AX
+	MOVQ         y+8(FP), CX
+	MOVQ         place+16(FP), DX
+	MOVQ         c+24(FP), BX
+	MOVQ         rows+32(FP), SI
+	VBROADCASTSS (BX), Z0
+	VBROADCASTSS 4(BX), Z1
+	VBROADCASTSS 8(BX), Z2
+	VMOVD        12(BX), X3
+	VMOVUPS      (DX), Z4
+	VMOVUPS      64(DX), Z5
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X6
+	VPBROADCASTD X6, Z6
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X7
+	VPBROADCASTD X7, Z7
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X8
+	VPBROADCASTD X8, Z8
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X9
+	VPBROADCASTD X9, Z9
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X10
+	VPBROADCASTD X10, Z10
+	MOVL         $0x00010001, DX
+	VMOVD        DX, X11
+	VPBROADCASTD X11, Z11
+	MOVQ         SI, DX
+	TESTQ        DX, DX
+	JZ           rows0Done
+
+rows0:
+	VMOVUPS   (CX), Z12
+	VPSUBW    Z4, Z12, Z12
+	VPMULHRSW Z5, Z12, Z12
+	VPADDW    Z2, Z12, Z13
+	VPSRAW    X3, Z13, Z13
+	VPMAXSW   Z0, Z13, Z13
+	VPMINSW   Z1, Z13, Z13
+	VPSLLW    X3, Z13, Z14
+	VPSUBW    Z14, Z12, Z14
+	VPADDW    Z13, Z6, Z6
+	VPMADDWD  Z13, Z13, Z12
+	VPADDD    Z12, Z7, Z7
+	VPMADDWD  Z14, Z11, Z12
+	VPADDD    Z12, Z8, Z8
+	VPMADDWD  Z14, Z14, Z12
+	VPADDD    Z12, Z9, Z9
+	VPMADDWD  Z14, Z13, Z12
+	VPADDD    Z12, Z10, Z10
+	ADDQ      $0x40, CX
+	DECQ      DX
+	JNZ       rows0
+
+rows0Done:
+	VPMADDWD     Z11, Z6, Z6
+	VCVTDQ2PS    Z6, Z6
+	VADDPS       (AX), Z6, Z6
+	VMOVUPS      Z6, (AX)
+	VCVTDQ2PS    Z7, Z7
+	VADDPS       64(AX), Z7, Z7
+	VMOVUPS      Z7, 64(AX)
+	VCVTDQ2PS    Z8, Z8
+	VBROADCASTSS 16(BX), Z0
+	VMULPS       Z0, Z8, Z8
+	VADDPS       128(AX), Z8, Z8
+	VMOVUPS      Z8, 128(AX)
+	VCVTDQ2PS    Z9, Z9
+	VBROADCASTSS 20(BX), Z0
+	VMULPS       Z0, Z9, Z9
+	VADDPS       192(AX), Z9, Z9
+	VMOVUPS      Z9, 192(AX)
+	VCVTDQ2PS    Z10, Z10
+	VBROADCASTSS 16(BX), Z0
+	VMULPS       Z0, Z10, Z10
+	VADDPS       256(AX), Z10, Z10
+	VMOVUPS      Z10, 256(AX)
 	VZEROUPPER
 	RET
 

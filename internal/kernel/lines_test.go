@@ -12,7 +12,7 @@ type lineCase struct {
 	x, weights []float32
 	by         Line
 	inverse    Lanes
-	n          Lanes
+	n          LineWeights
 	lo, hi     float32
 }
 
@@ -34,8 +34,9 @@ func lineCases(yield func(c lineCase)) {
 					c.by.Scale[lane] = float32(r.NormFloat64()*math.Pow(10, float64(4*size-4))) / codes[1]
 					c.inverse[lane] = 1 / c.by.Scale[lane]
 					for i := lane; i < len(c.weights); i += LineLanes {
-						c.n[lane] += c.weights[i]
+						c.n.Weights[lane] += c.weights[i]
 					}
+					c.n.Inverses[lane] = 1 / c.n.Weights[lane]
 				}
 				yield(c)
 			}
@@ -79,6 +80,104 @@ func TestLinesEqualPortable(t *testing.T) {
 			compare("weighted lines")
 		})
 	})
+}
+
+// TestWholeLinesEqualPortable: the sums of whole numbers decide bytes as others do.
+func TestWholeLinesEqualPortable(t *testing.T) {
+	eachSet(t, func(t *testing.T, k *set) {
+		r := rand.New(rand.NewPCG(11, 1))
+		lineCases(func(c lineCase) {
+			codes := NewWholeCodes(c.lo, c.hi)
+			if codes == nil {
+				if c.hi-c.lo < 1<<WholeBits {
+					t.Errorf("no whole codes from %v to %v", c.lo, c.hi)
+				}
+				return
+			}
+			rows := len(c.x) / LineLanes &^ 1
+			x := c.x[:rows*LineLanes]
+			var from, factor Lanes
+			for lane := range LineLanes {
+				from[lane] = float32(math.Inf(1))
+				most := float32(0)
+				for i := lane; i < len(x); i += LineLanes {
+					from[lane], most = min(from[lane], x[i]), max(most, x[i])
+				}
+				factor[lane] = WholeRange / max(most-from[lane], 1e-6)
+			}
+			y, want := make([]uint32, rows/2*LineLanes), make([]uint32, rows/2*LineLanes)
+			k.wholeRows(y, x, &from, &factor)
+			wholeRowsOf(want, x, &from, &factor)
+			if fmt.Sprint(y) != fmt.Sprint(want) {
+				t.Fatalf("%d rows: whole numbers\n%v, want\n%v", rows, y, want)
+			}
+			var line Line
+			for lane := range LineLanes {
+				line.From[lane] = float32(r.NormFloat64() * 4000)
+				line.Scale[lane] = float32(WholeRange / (c.hi - c.lo) * float32(0.3+r.NormFloat64()))
+				if r.IntN(9) == 0 {
+					line.From[lane], line.Scale[lane] = float32(r.NormFloat64()*1e9), float32(math.Exp(20*r.NormFloat64()))
+				}
+			}
+			other := line
+			var place, wantPlace WholeLine
+			k.placeLines(&place, &line, codes)
+			placeLines(&wantPlace, &other, codes)
+			if place != wantPlace || line != other {
+				t.Fatalf("codes %v to %v: line\n%v %v, want\n%v %v", c.lo, c.hi, place, line, wantPlace, other)
+			}
+			var sums, wantSums LineSums
+			for at := 0; at < len(y); at += wholeRows * LineLanes {
+				some := y[at:min(at+wholeRows*LineLanes, len(y))]
+				k.addWholeLines(&sums, some, &place, codes)
+				addWholeLines(&wantSums, some, &place, codes)
+			}
+			if sums != wantSums {
+				t.Fatalf("%d rows, codes %v to %v: sums\n%v, want\n%v", rows, c.lo, c.hi, sums, wantSums)
+			}
+		})
+	})
+}
+
+// TestWholeLinesAreNearOthers: what is found in whole numbers is what is found in
+// single precision, but for their rounding.
+func TestWholeLinesAreNearOthers(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 2))
+	for _, c := range [][2]float32{{0, 1}, {0, 3}, {0, 7}, {0, 15}, {0, 31}, {0, 63}, {0, 127}, {-2, 1}, {-4, 3}, {-8, 7}, {-64, 63}} {
+		codes := NewWholeCodes(c[0], c[1])
+		x, y := make([]float32, 64*LineLanes), make([]uint32, 32*LineLanes)
+		for i := range x {
+			x[i] = r.Float32() * WholeRange
+			if c[0] < 0 {
+				x[i] = 2*x[i] - WholeRange
+			}
+		}
+		one, none := Lanes{}, Lanes{}
+		var line Line
+		for i := range one {
+			one[i] = 1
+			line.From[i] = WholeRange * 0.1 * r.Float32()
+			line.Scale[i] = WholeRange * (0.7 + 0.3*r.Float32()) / (c[1] - c[0])
+			if c[0] < 0 {
+				line.From[i], line.Scale[i] = 0, WholeRange/-c[0]
+			}
+		}
+		WholeRows(y, x, &none, &one)
+		var place WholeLine
+		var sums, want LineSums
+		PlaceLines(&place, &line, codes)
+		SumWholeLines(&sums, y, &place, codes)
+		var inverse Lanes
+		for i, scale := range line.Scale {
+			inverse[i] = 1 / scale
+		}
+		SumLines(&want, x, nil, &line.From, &inverse, c[0], c[1])
+		for i := range LineLanes {
+			if d := math.Abs(float64(sums.RR[i]/want.RR[i]) - 1); d > 0.01 {
+				t.Errorf("codes %v: squares %v, want %v", c, sums.RR[i], want.RR[i])
+			}
+		}
+	}
 }
 
 // TestBestLinesAreKept: which lines the search goes on from decides the bytes.
@@ -149,12 +248,23 @@ func BenchmarkLines(b *testing.B) {
 	}
 	var sums LineSums
 	var line Line
-	var inverse, n Lanes
+	var inverse Lanes
+	var n LineWeights
 	var errors Lanes
 	for i := range inverse {
-		line.From[i], line.Scale[i], inverse[i], n[i] = -2, 0.25, 4, 64
+		line.From[i], line.Scale[i], inverse[i], n.Weights[i], n.Inverses[i] = -2, 0.25, 4, 64, 1.0/64
 	}
 	var fit LineFit
+	codes, whole := NewWholeCodes(0, 15), make([]uint32, 32*LineLanes)
+	var place WholeLine
+	for i := range whole {
+		whole[i] = r.Uint32() & 0x3FFF3FFF
+	}
+	wholeLine := Line{}
+	for i := range LineLanes {
+		wholeLine.Scale[i] = WholeRange / 15
+	}
+	PlaceLines(&place, &wholeLine, codes)
 	for _, s := range sets {
 		if !s.has {
 			continue
@@ -163,7 +273,10 @@ func BenchmarkLines(b *testing.B) {
 			"sum":      func() { s.sumLines(&sums, x, &line.From, &inverse, 0, 15) },
 			"weighted": func() { s.sumWeightedLines(&sums, x, m, &line.From, &inverse, 0, 15) },
 			"fit":      func() { s.fitLines(&fit, &sums, &n, &line, false) },
-			"errors":   func() { s.lineErrors(&errors, x, &line, &line, 0, 15) },
+			"whole": func() {
+				s.addWholeLines(&sums, whole[:32*LineLanes], &place, codes)
+			},
+			"errors": func() { s.lineErrors(&errors, x, &line, &line, 0, 15) },
 		} {
 			b.Run(s.name+"/"+name, func(b *testing.B) {
 				b.SetBytes(int64(len(x)))

@@ -270,6 +270,21 @@ func scaleErrorsAVX2(errors *float32, x *float32, inverses *float32, squares *fl
 //go:noescape
 func scaleErrorsWeightedAVX2(errors *float32, x *float32, weights *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
 
+// wholeRowsAVX2 makes two rows of 16 values one row of whole numbers.
+//
+//go:noescape
+func wholeRowsAVX2(y *uint32, x *float32, from *float32, factor *float32, rows int)
+
+// placeLinesAVX2 rounds the lines of 16 groups to whole numbers.
+//
+//go:noescape
+func placeLinesAVX2(place *uint32, line *float32, c *uint32)
+
+// addWholeLinesAVX2 adds up what the nearest codes leave of rows of 16 pairs of whole numbers.
+//
+//go:noescape
+func addWholeLinesAVX2(sums *float32, y *uint32, place *uint32, c *uint32, rows int)
+
 // nearBooksAVX2 finds the nearest of 16 levels for groups of 16 values divided by their scales.
 //
 //go:noescape
@@ -762,6 +777,21 @@ func scaleErrorsAVX512(errors *float32, x *float32, inverses *float32, squares *
 //
 //go:noescape
 func scaleErrorsWeightedAVX512(errors *float32, x *float32, weights *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
+
+// wholeRowsAVX512 makes two rows of 16 values one row of whole numbers.
+//
+//go:noescape
+func wholeRowsAVX512(y *uint32, x *float32, from *float32, factor *float32, rows int)
+
+// placeLinesAVX512 rounds the lines of 16 groups to whole numbers.
+//
+//go:noescape
+func placeLinesAVX512(place *uint32, line *float32, c *uint32)
+
+// addWholeLinesAVX512 adds up what the nearest codes leave of rows of 16 pairs of whole numbers.
+//
+//go:noescape
+func addWholeLinesAVX512(sums *float32, y *uint32, place *uint32, c *uint32, rows int)
 
 // rankKeysAVX512 makes keys of that many times 16 values, and returns the bits that some have beyond those of BF16.
 //

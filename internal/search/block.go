@@ -20,7 +20,8 @@ const long = 512
 type lines struct {
 	wide       []float32
 	x, weights []float32
-	size, rows int // values of a group; rows of 16 values of a block, or of a long group
+	y          []uint32 // x in whole numbers; empty where the search does without
+	size, rows int      // values of a group; rows of 16 values of a block, or of a long group
 	groups     int
 	plain      kernel.Steps // as they were stored
 	found      kernel.Steps
@@ -103,29 +104,86 @@ func (b *lines) side(buffer *[]float32, x []float32) []float32 {
 type block struct {
 	*lines
 	first, count int
-	n            kernel.Lanes // sums of weights
 }
 
 func (b *lines) block(first int) *block {
 	k := &b.now
 	*k = block{lines: b, first: first, count: min(lanes, b.groups-first)}
-	for lane := range k.n {
-		k.n[lane] = float32(b.size)
-	}
+	w := &b.work
+	w.n.Weights = filled(float32(b.size))
 	if len(b.weights) > 0 {
 		k.sumWeights()
+	}
+	for i, n := range w.n.Weights {
+		w.n.Inverses[i] = 1 / n
 	}
 	return k
 }
 
+// inWhole reports whether groups are searched in whole numbers, which is faster.
+func (b *lines) inWhole(l *Lines) bool {
+	return l.whole != nil && len(b.weights) == 0 && b.rows%2 == 0
+}
+
+// layWhole makes the block's values whole numbers: from the zero point on, a range of
+// [kernel.WholeRange], or one on each side of zero.
+func (k *block) layWhole(l *Lines) {
+	w := &k.work
+	w.plain = k.line(k.plain)
+	width := l.Hi - l.Lo
+	if l.Through {
+		width = l.Hi
+	}
+	for i, scale := range w.plain.Scale {
+		w.unit[i] = float32(scale*width) / kernel.WholeRange
+		w.factor[i] = kernel.WholeRange / float32(scale*width)
+	}
+	size := k.rows * lanes / 2
+	if !k.long() {
+		k.y = tile.Sized(&k.y, size)
+		kernel.WholeRows(k.y, k.part(k.x, k.first, lanes), &w.plain.From, &w.factor)
+	} else {
+		k.y = tile.Sized(&k.y, size*k.count)
+		for i := range k.count {
+			w.one.From, w.one.Scale = filled(w.plain.From[i]), filled(w.factor[i])
+			kernel.WholeRows(k.y[i*size:(i+1)*size], k.ofLong(k.x, i), &w.one.From, &w.one.Scale)
+		}
+	}
+	w.plain = kernel.Line{Scale: filled(kernel.WholeRange / width)}
+}
+
+// sumWhole is sum in whole numbers.
+func (k *block) sumWhole(l *Lines) {
+	w := &k.work
+	kernel.PlaceLines(&w.place, &w.line, l.whole)
+	if !k.long() {
+		kernel.SumWholeLines(&w.sums, k.y, &w.place, l.whole)
+		return
+	}
+	size := k.rows * lanes / 2
+	for i := range k.count {
+		for lane := range lanes {
+			w.places.From[lane], w.places.Factor[lane] = w.place.From[i], w.place.Factor[i]
+		}
+		kernel.SumWholeLines(&w.parts, k.y[i*size:(i+1)*size], &w.places, l.whole)
+		w.join(i)
+	}
+}
+
+// join adds up the lanes of a long group.
+func (w *work) join(i int) {
+	sums, parts := &w.sums, &w.parts
+	sums.Q[i], sums.QQ[i], sums.R[i], sums.RR[i], sums.RQ[i] = total(&parts.Q), total(&parts.QQ), total(&parts.R), total(&parts.RR), total(&parts.RQ)
+}
+
 func (k *block) sumWeights() {
 	if !k.long() {
-		k.n = columnSums(k.part(k.weights, k.first, lanes))
+		k.work.n.Weights = columnSums(k.part(k.weights, k.first, lanes))
 		return
 	}
 	for i := range k.count {
 		sums := columnSums(k.ofLong(k.weights, i))
-		k.n[i] = total(&sums)
+		k.work.n.Weights[i] = total(&sums)
 	}
 }
 
@@ -166,6 +224,7 @@ func total(sums *kernel.Lanes) float32 {
 
 // work is what the search of a block needs, kept from block to block.
 type work struct {
+	n           kernel.LineWeights
 	plain, line kernel.Line
 	inverse     kernel.Lanes
 	sums, parts kernel.LineSums
@@ -173,6 +232,9 @@ type work struct {
 	best, from  [refined]kernel.LineFit
 	one, other  kernel.Line // of one long group, in all lanes
 	left, least kernel.Lanes
+
+	place, places kernel.WholeLine
+	unit, factor  kernel.Lanes // of whole numbers, and what makes values such
 }
 
 // sum finds the sums for the line of each group.
@@ -185,11 +247,10 @@ func (k *block) sum(l *Lines) {
 		kernel.SumLines(&w.sums, k.part(k.x, k.first, lanes), k.part(k.weights, k.first, lanes), &w.line.From, &w.inverse, l.Lo, l.Hi)
 		return
 	}
-	sums, parts := &w.sums, &w.parts
 	for i := range k.count {
 		w.one.From, w.one.Scale = filled(w.line.From[i]), filled(w.inverse[i])
-		kernel.SumLines(parts, k.ofLong(k.x, i), k.ofLong(k.weights, i), &w.one.From, &w.one.Scale, l.Lo, l.Hi)
-		sums.Q[i], sums.QQ[i], sums.R[i], sums.RR[i], sums.RQ[i] = total(&parts.Q), total(&parts.QQ), total(&parts.R), total(&parts.RR), total(&parts.RQ)
+		kernel.SumLines(&w.parts, k.ofLong(k.x, i), k.ofLong(k.weights, i), &w.one.From, &w.one.Scale, l.Lo, l.Hi)
+		w.join(i)
 	}
 }
 
@@ -229,22 +290,30 @@ func (k *block) line(steps kernel.Steps) (line kernel.Line) {
 func (k *block) search(l *Lines) {
 	w := &k.work
 	w.plain = k.line(k.plain)
+	whole := k.inWhole(l)
+	if whole {
+		k.layWhole(l)
+	}
 	k.none()
-	for start := range l.starts {
-		start(&w.line, &w.plain)
-		k.step(l)
+	for _, start := range l.starts {
+		start.from(&w.line, &w.plain)
+		k.step(l, whole)
 	}
 	w.from = w.best
 	for i := range w.from {
 		w.line = w.from[i].Line
 		for range steps {
-			k.step(l)
+			k.step(l, whole)
 			w.line = w.fit.Line
 		}
 	}
 	for i := range k.count {
 		at := k.first + i
-		k.found.Zeros[at], k.found.Scales[at], k.mean[at] = w.best[0].From[i], w.best[0].Scale[i], w.best[0].Mean[i]
+		zero, scale := w.best[0].From[i], w.best[0].Scale[i]
+		if whole {
+			zero, scale = k.plain.Zeros[at]+float32(zero*w.unit[i]), scale*w.unit[i]
+		}
+		k.found.Zeros[at], k.found.Scales[at], k.mean[at] = zero, scale, w.best[0].Mean[i]
 	}
 }
 
@@ -257,10 +326,14 @@ func (k *block) none() {
 
 // step moves the line by least squares, and keeps where it comes to if that is among
 // the best.
-func (k *block) step(l *Lines) {
+func (k *block) step(l *Lines, whole bool) {
 	w := &k.work
-	k.sum(l)
-	kernel.FitLines(&w.fit, &w.sums, &k.n, &w.line, l.Through)
+	if whole {
+		k.sumWhole(l)
+	} else {
+		k.sum(l)
+	}
+	kernel.FitLines(&w.fit, &w.sums, &w.n, &w.line, l.Through)
 	kernel.KeepLines(&w.best, &w.fit)
 }
 

@@ -49,8 +49,8 @@ func (g *Large) Add(sample []float32) { g.sample = append(g.sample, sample...) }
 // Search finds a scale from the sample.
 func (g *Large) Search(s *tile.Scratch) {
 	g.found.Set(0, g.plain.Zeros[0], g.plain.Scales[0])
-	unweighted := *g.lines
-	unweighted.Weights = nil
+	l := g.lines
+	unweighted := Lines{Lo: l.Lo, Hi: l.Hi, Through: l.Through, Stored: l.Stored, Restored: l.Restored}
 	unweighted.Improve(g.found, tile.ValuesOf(tile.Line(0, len(g.sample)), g.sample), len(g.sample), s)
 	g.sample = nil
 }

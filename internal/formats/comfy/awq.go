@@ -19,8 +19,16 @@ type AWQ struct {
 	Group          int
 	ScaleDtype     safetensors.Dtype
 	AllowNonfinite bool
-	// Search chooses scales and zeros that lose least.
-	Search bool
+
+	lines *search.Lines // nil for the plain scales
+}
+
+// Search makes the encoder choose scales and zeros that lose least, where groups are not
+// too large to be looked at in one piece.
+func (w *AWQ) Search() {
+	if w.Group <= search.Most {
+		w.lines = &search.Lines{Lo: -8, Hi: 7, Stored: roundedTo(w.ScaleDtype)}
+	}
 }
 
 // NewAWQ resolves the format for a weight of shape [rows, columns].
@@ -79,7 +87,7 @@ func (w *AWQ) encode(dst [][]byte, v tile.Values, _ []tile.Range, s *tile.Scratc
 		if err != nil {
 			return err
 		}
-		better := w.search(band, buffersOf(s))
+		better := w.steps(band, buffersOf(s))
 		for i := range band.Rows {
 			n := v.Cols / w.Group
 			w.scaleRow(dst, values[i*v.Cols:(i+1)*v.Cols], better.Part(i*n, (i+1)*n), band.Row-v.Row+i, v.Rows)
@@ -117,13 +125,13 @@ func awqStep(lo, hi float32) (first, scale, zero float32) {
 	return lo, scale, lo + float32(8*scale)
 }
 
-// search returns a step for each group of some rows that loses less than the plain one,
+// steps returns a step for each group of some rows that loses less than the plain one,
 // of which the scale is 0 where there is none.
-func (w *AWQ) search(v tile.Values, s *buffers) kernel.Steps {
+func (w *AWQ) steps(v tile.Values, s *buffers) kernel.Steps {
 	n := v.Len() / w.Group
 	s.steps, s.one = s.steps.Sized(n), s.one.Sized(n)
 	clear(s.steps.Scales)
-	if !w.Search || w.Group > search.Most {
+	if w.lines == nil {
 		return s.steps
 	}
 	data, raw := v.Raw(s.Scratch)
@@ -134,8 +142,7 @@ func (w *AWQ) search(v tile.Values, s *buffers) kernel.Steps {
 		s.one.Set(i, zero, scale)
 		s.steps.Set(i, zero, scale)
 	}
-	l := search.Lines{Lo: -8, Hi: 7, Stored: roundedTo(w.ScaleDtype)}
-	l.Improve(s.steps, v, w.Group, s.Scratch)
+	w.lines.Improve(s.steps, v, w.Group, s.Scratch)
 	for i, scale := range s.one.Scales {
 		if s.steps.Scales[i] == scale && s.steps.Zeros[i] == s.one.Zeros[i] || scale != scale {
 			s.steps.Scales[i] = 0

@@ -18,7 +18,7 @@ func (s *Scheme) Gains() bool {
 		return false
 	}
 	if s.Dtype.Class == dtype.Integer {
-		return s.Bits <= 7
+		return s.Bits <= 8
 	}
 	return s.Group <= search.Most
 }

@@ -33,6 +33,9 @@ func (c column) at(base Register, row int) Mem {
 	return Mem{Base: base, Disp: 4*(lineLanes*row) + 4*c.first}
 }
 
+// label makes the name of a loop one of its own.
+func (c column) label(name string) string { return fmt.Sprint(name, c.first) }
+
 // columns calls body for each vector of lanes.
 func (v isa) columns(body func(c column)) {
 	for first := 0; first < lineLanes; first += v.width() / 4 {
@@ -49,7 +52,7 @@ func (c column) eachRow(x, weights, rows Register, body func(x VecVirtual, weigh
 	if weights != nil {
 		at = copied(weights)
 	}
-	loop(fmt.Sprint("row", c.first), n, func() {
+	loop(c.label("row"), n, func() {
 		body(c.load(f32, c.at(from, 0)), c.at(at, 0))
 		ADDQ(U8(4*lineLanes), from)
 		if weights != nil {
@@ -85,7 +88,7 @@ func (v isa) sumLines(weighted bool) {
 	if weighted {
 		weights = param("weights")
 	}
-	magic, lo, hi := v.constant(math.Float32bits(0x1.8p23)), v.broadcastParam("lo"), v.broadcastParam("hi")
+	magic, lo, hi := v.constant(math.Float32bits(0x1.8p23)), v.constantParam("lo"), v.constantParam("hi")
 	v.columns(func(c column) {
 		start, factor := c.load(f32, c.at(from, 0)), c.load(f32, c.at(inverse, 0))
 		var sum [5]VecVirtual
@@ -118,24 +121,13 @@ func (v isa) sumLines(weighted bool) {
 	})
 }
 
-// broadcastParam fills a vector with a parameter.
-func (v isa) broadcastParam(name string) VecVirtual {
-	r := v.vec()
-	x := Load(Param(name), XMM())
-	VBROADCASTSS(x, r)
-	return r
-}
-
 // fitLines finds lines by least squares from the sums. Keep has all bits set for lines
 // that are moved, none for lines that only turn.
 func (v isa) fitLines() {
 	v.function("fitLines", "func(fit, sums, n, old *float32, keep uint32)",
 		"fitLines"+v.name+" finds the lines that restore 16 groups best.")
 	fit, sums, n, old := param("fit"), param("sums"), param("n"), param("old")
-	g, keep := GP32(), v.vec()
-	Load(Param("keep"), g)
-	VMOVD(g, keep.AsX())
-	VPBROADCASTD(keep.AsX(), keep)
+	keep := v.constantParam("keep")
 	v.columns(func(c column) {
 		row := func(base Register, i int) VecVirtual { return c.load(f32, c.at(base, i)) }
 		times := func(a, b VecVirtual) VecVirtual {
@@ -144,7 +136,7 @@ func (v isa) fitLines() {
 			return r
 		}
 		q, qq, r, rr, rq := row(sums, 0), row(sums, 1), row(sums, 2), row(sums, 3), row(sums, 4)
-		n, from, scale := row(n, 0), row(old, 0), row(old, 1)
+		n, inverse, from, scale := row(n, 0), row(n, 1), row(old, 0), row(old, 1)
 		c.and(keep, q, q)
 		c.and(keep, r, r)
 		det := times(n, qq)
@@ -155,14 +147,14 @@ func (v isa) fitLines() {
 		c.whereAbove(det, c.constant(0), slope)
 		shift := c.vec()
 		VSUBPS(times(slope, q), r, shift)
-		VDIVPS(n, shift, shift)
+		VMULPS(inverse, shift, shift)
 		VSUBPS(times(slope, rq), rr, rr)
 		VSUBPS(times(shift, r), rr, rr)
 		VMULPS(scale, rr, rr)
 		VMULPS(scale, rr, rr)
 		VADDPS(times(shift, scale), from, from)
 		VADDPS(times(slope, scale), scale, scale)
-		VDIVPS(n, q, q)
+		VMULPS(inverse, q, q)
 		for i, result := range []VecVirtual{from, scale, rr, q} {
 			VMOVUPS(result, c.at(fit, i))
 		}
@@ -228,7 +220,7 @@ func (v isa) lineErrors(weighted bool) {
 	if weighted {
 		weights = param("weights")
 	}
-	magic, lo, hi := v.constant(math.Float32bits(0x1.8p23)), v.broadcastParam("lo"), v.broadcastParam("hi")
+	magic, lo, hi := v.constant(math.Float32bits(0x1.8p23)), v.constantParam("lo"), v.constantParam("hi")
 	v.columns(func(c column) {
 		from, scale := c.load(f32, c.at(by, 0)), c.load(f32, c.at(by, 1))
 		zero, step, sum := c.load(f32, c.at(restored, 0)), c.load(f32, c.at(restored, 1)), c.constant(0)

@@ -21,7 +21,7 @@ func (v isa) scaleErrors(weighted bool) {
 	if weighted {
 		weights = param("weights")
 	}
-	most, least, magic := v.broadcastParam("most"), v.broadcastParam("least"), v.broadcastParam("magic")
+	most, least, magic := v.constantParam("most"), v.constantParam("least"), v.constantParam("magic")
 	exponent := v.constant(0x7F800000)
 	v.columns(func(c column) {
 		to, by, square, n := copied(errors), copied(inverses), copied(squares), copied(count)
