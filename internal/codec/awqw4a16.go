@@ -14,7 +14,7 @@ import (
 // references load it and cannot make it: its codes are SDNQ's uint4.
 var awqW4A16 = &Format{
 	Name: "awq_w4a16", Bits: 4, Storage: safetensors.I8, Max: 15, Unsigned: true, ComfyUI: "> 0.33.0",
-	Takes: []string{"group-size", "full-precision-matmul", "search"}, Refuse: refuseAWQ, make: newAWQ, Open: openAWQ, IgnoresInput: true,
+	Takes: []string{"group-size", "full-precision-matmul", "search"}, Gains: true, Refuse: refuseAWQ, make: newAWQ, Open: openAWQ, IgnoresInput: true,
 	Kin: Kin{Dtype: "uint4"}, toSDNQ: awqToSDNQ, fromSDNQ: []origin{{"uint4", groupsOfUint4}},
 }
 

@@ -42,6 +42,9 @@ func NewAWQ(shape []int, group int, scales safetensors.Dtype, allowNonfinite boo
 	return &AWQ{shape: shape, Group: group, ScaleDtype: scales, AllowNonfinite: allowNonfinite}, nil
 }
 
+// Gains reports whether Search finds better scales than the plain ones.
+func (w *AWQ) Gains() bool { return w.Group <= search.Most }
+
 // Shape is that of the weight.
 func (w *AWQ) Shape() []int { return w.shape }
 

@@ -86,6 +86,9 @@ func checkRotated(shape []int, group int) error {
 // Search makes the encoder choose scales that lose least, where the rule gains by it.
 func (r *Rotated) Search() { r.fused.Search = r.Rule.search(r.shape[1]) }
 
+// Gains reports whether Search finds better scales than the plain ones.
+func (r *Rotated) Gains() bool { return r.Rule.search(r.shape[1]) != nil }
+
 // Shape is that of the weight.
 func (r *Rotated) Shape() []int { return r.shape }
 

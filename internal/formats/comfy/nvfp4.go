@@ -31,6 +31,9 @@ func (n *NVFP4) Tensors() []tile.Tensor {
 	return append(n.tensors(safetensors.U8, safetensors.F8_E4M3), tile.Tensor{Role: tile.Scale2, Dtype: safetensors.F32, Shape: []int{}})
 }
 
+// Gains reports that a search finds better scales than the plain ones.
+func (n *NVFP4) Gains() bool { return true }
+
 // Cut is by the tiles of the scales; the tensor's scale follows from all.
 func (n *NVFP4) Cut() tile.Cut {
 	c := n.cut()

@@ -133,6 +133,9 @@ func (s *Scaled) Search() {
 	}
 }
 
+// Gains reports whether Search finds better scales than the plain ones.
+func (s *Scaled) Gains() bool { return s.Rule.search(s.Group) != nil }
+
 // search returns what looks for better scales of groups of that size, nil where nothing
 // is gained: one scale for a whole tensor gains less than a hundredth.
 func (r *ScaleRule) search(size int) group.Search {

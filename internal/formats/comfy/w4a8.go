@@ -62,6 +62,9 @@ func CheckW4A8(group, bits int) error {
 	return nil
 }
 
+// Gains reports that Search finds better scales than the plain ones.
+func (w *W4A8) Gains() bool { return true }
+
 // Shape is that of the weight.
 func (w *W4A8) Shape() []int { return w.shape }
 

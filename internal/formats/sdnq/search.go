@@ -17,11 +17,12 @@ func (s *Scheme) Gains() bool {
 	if s.fused == nil || s.scale.store != nil && s.scale.store.levels > 0 {
 		return false
 	}
-	if s.Dtype.Class == dtype.Integer {
-		return s.Bits <= 8
-	}
-	return s.Group <= search.Most
+	return GainsIn(s.Dtype) && (s.Dtype.Class == dtype.Integer || s.Group <= search.Most)
 }
+
+// GainsIn reports whether a search gains something in a dtype: not where it has more
+// than 8 bits, and loses next to nothing.
+func GainsIn(t *dtype.Type) bool { return t.Bits <= 8 }
 
 // searching makes the encoder look for scales, and returns the limit of tiles. Groups
 // that are searched in one piece lie within one tile, however little memory there is;
