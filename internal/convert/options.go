@@ -44,6 +44,7 @@ type Options struct {
 	Like                 files.Source
 	LayerConfig          string
 	For                  string
+	Fit                  int64
 	AcceptUnscaledFP8    bool
 	QuantizationMetadata bool
 	ShardSize            int64
