@@ -36,6 +36,7 @@ comfy.cli_args.args.cpu = True
 import comfy.model_detection
 import comfy.sd
 import diffusers
+import diffusers.models.transformers.transformer_z_image as z_module
 from comfy.quant_ops import QuantizedTensor
 from safetensors import safe_open
 from sdnq import SDNQConfig
@@ -95,7 +96,7 @@ def wan(model):
 
 
 def z_image(model):
-    x, text = r(1, 16, 8, 16), r(1, 32, 2560)
+    x, text = r(1, 16, 8, 16), r(1, 32, 256)
     if isinstance(model, diffusers.ZImageTransformer2DModel):
         return torch.stack([-one for one in model([x[0][:, None]], at(0.5), [text[0]], return_dict=False)[0]])[:, :, 0]
     return model(x=x, timesteps=at(0.5), context=text, num_tokens=32, transformer_options={})
@@ -106,23 +107,27 @@ MODELS = {
         in_channels=64, num_layers=2, num_single_layers=2, attention_head_dim=128, num_attention_heads=4, joint_attention_dim=4096, pooled_projection_dim=768, guidance_embeds=True)),
     "wan": (wan, diffusers.WanTransformer3DModel, dict(
         num_attention_heads=4, attention_head_dim=128, in_channels=16, out_channels=16, text_dim=4096, freq_dim=256, ffn_dim=1024, num_layers=2)),
-    "z-image": (z_image, diffusers.ZImageTransformer2DModel, dict(n_layers=1, n_refiner_layers=1, cap_feat_dim=2560, dim=3840, n_heads=30, n_kv_heads=30)),
+    "z-image": (z_image, diffusers.ZImageTransformer2DModel, dict(n_layers=1, n_refiner_layers=1, cap_feat_dim=256, dim=3840, n_heads=30, n_kv_heads=30)),
 }
 # On a CPU, torch multiplies int8 in a plain loop; float64 holds the sums too.
 torch._int_mm = lambda a, b: (a.double() @ b.double()).to(torch.int32)
 detect = comfy.model_detection.detect_unet_config
 
 
-def one_refiner(*args, **kw):
+narrow, HIDDEN = z_module.FeedForward.__init__, 512
+
+
+def small_z_image(*args, **kw):
     """ComfyUI knows Z-Image by its width of 3840, and takes it for having two layers of
-    each refiner, which together are larger than all else of a small one."""
+    each refiner and a wide MLP, which are most of a small one."""
     found = detect(*args, **kw)
     if found and found.get("image_model") == "lumina2":
-        found["n_refiner_layers"] = 1
+        found |= dict(n_refiner_layers=1, ffn_dim_multiplier=HIDDEN / 3840)
     return found
 
 
-comfy.model_detection.detect_unet_config = one_refiner
+z_module.FeedForward.__init__ = lambda self, dim, hidden_dim: narrow(self, dim, HIDDEN)
+comfy.model_detection.detect_unet_config = small_z_image
 # label -> sdnq's settings; those of formats that stock ComfyUI has come first
 NATIVE = {
     "int8 rows": dict(weights_dtype="int8", group_size=-1),
@@ -180,9 +185,10 @@ def in_node(path, run):
     return run(model), sum(isinstance(m, Held) and m.holds_codes for m in model.modules())
 
 
-def in_diffusers(cls, folder, config, run):
-    """What diffusers computes with the weights in a folder, given that config."""
-    (folder / "config.json").write_text(json.dumps(config))
+def in_diffusers(cls, folder, run, config=None):
+    """What diffusers computes with the weights in a folder, with that config."""
+    if config:
+        (folder / "config.json").write_text(json.dumps(config))
     return run(cls.from_pretrained(folder, torch_dtype=BF16))
 
 
@@ -271,14 +277,15 @@ class Steps:
         stored = differing(next(self.quantized.glob("*.safetensors")), back)
         joined = "low rank" in self.label
         self.found(not values or self.said or joined and most < 1e-5, f"back {len(values)} other values{f' by {most:.1e}' if values else ''}, {len(stored)} other tensors")
-        again = in_diffusers(self.cls, home, config | {"quantization_config": json.loads((home / "quantization_config.json").read_text())}, self.run)
-        off = distance(again, self.want)
-        self.found(off < (0.02 if self.said else 1e-3), f"in diffusers with sdnq {off:.4f}")
+        again = in_diffusers(self.cls, home, self.run, config | {"quantization_config": json.loads((home / "quantization_config.json").read_text())})
+        # Where it loads quantized weights, diffusers rounds their scales to BF16.
+        off = distance(again, in_diffusers(self.cls, self.quantized, self.run))
+        self.found(off < (0.02 if self.said else 1e-3 if joined else 1e-9), f"in diffusers with sdnq {off:.4f}")
         (home / "quantization_config.json").unlink()
         tensorpress("dequantize", self.folder / "out.safetensors", back, "--names", "diffusers")
-        off = distance(in_diffusers(self.cls, home, config, self.run), self.want)
+        off = distance(in_diffusers(self.cls, home, self.run, config), self.want)
         self.found(off < 0.02, f"restored in diffusers {off:.4f}")
-        if self.label == "int8 rows":
+        if self.label == "int8 rows" and self.cls is not diffusers.FluxTransformer2DModel:  # for which it has the real one's sizes
             single = self.cls.from_single_file(str(self.folder / "restored.safetensors"), config=str(home), torch_dtype=BF16, local_files_only=True)
             off = distance(self.run(single), self.want)
             self.found(off < 0.02, f"from_single_file {off:.4f}")

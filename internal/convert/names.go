@@ -72,6 +72,14 @@ func (n naming) like(s *source.Source) (*source.Source, error) {
 	return new(s.In(n.component)), nil
 }
 
+// plain says of a source in which nothing is quantized how its names are changed.
+func (n naming) plain(err error) error {
+	if n.asked && errors.Is(err, bundle.ErrNothingDecided) {
+		return fmt.Errorf("%w: for other names alone, quantize with `Names` and `Keep` .", err)
+	}
+	return err
+}
+
 // model is m with the names that were asked for. codes tells that its layers are moved
 // as they are stored.
 func (n naming) model(m *layout.Model, codes bool) (*layout.Model, []string, error) {
