@@ -148,7 +148,9 @@ def main():
         folder = pathlib.Path(name)
         start = folder / "start" / "in.safetensors"
         start.parent.mkdir()
-        for _ in range(CASES):
+        for i in range(CASES):
+            if i and i % 50 == 0:
+                print(f"{i} of {CASES}", flush=True)
             alike, layout = r.random() < 0.3, r.choice(["sdnq", "comfy"])
             save_file(source(alike), start)
             given = settings(r, dtypes)

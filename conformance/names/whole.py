@@ -140,6 +140,7 @@ NATIVE = {
 }
 KEPT = {
     "int8 rows, node": dict(weights_dtype="int8", group_size=-1),
+    "float8, one scale, node": dict(weights_dtype="float8_e4m3fn", group_size=-2),
     "uint4": dict(weights_dtype="uint4", group_size=64),
     "uint4, low rank": dict(weights_dtype="uint4", group_size=64, use_svd=True, svd_rank=16),
     "uint3, rotated": dict(weights_dtype="uint3", group_size=64, use_hadamard=True),
@@ -240,7 +241,7 @@ class Steps:
 
     def to_comfyui(self):
         out, native = self.folder / "out.safetensors", self.label in NATIVE
-        how = ["transcode", self.quantized, out, "--layout", "comfy", "--names", "comfyui", *([] if native else ["--rename"])]
+        how = ["transcode", self.quantized, out, "--layout", "comfy", "--names", "comfyui", *(["--for", "comfyui"] if native else ["--rename"])]
         try:
             tensorpress(*how)
         except RuntimeError as e:
