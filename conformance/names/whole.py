@@ -112,8 +112,6 @@ MODELS = {
 # On a CPU, torch multiplies int8 in a plain loop; float64 holds the sums too.
 torch._int_mm = lambda a, b: (a.double() @ b.double()).to(torch.int32)
 detect = comfy.model_detection.detect_unet_config
-
-
 narrow, HIDDEN = z_module.FeedForward.__init__, 512
 
 
