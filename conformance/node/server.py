@@ -123,7 +123,7 @@ def misfits(drawn, classes):
             continue
         inputs = {name: spec for part in classes[kind]["input"].values() for name, spec in part.items()}
         found += [f"{kind} has no input {i['name']}" for i in drawn_node["inputs"] if i["name"] not in inputs]
-        widgets = [(name, WIDGETS.get(spec[0], str)) for name, spec in inputs.items() if isinstance(spec[0], list) or spec[0] in (*WIDGETS, "COMBO")]
+        widgets = [(name, str if isinstance(spec[0], list) else WIDGETS.get(spec[0], str)) for name, spec in inputs.items() if isinstance(spec[0], list) or spec[0] in (*WIDGETS, "COMBO")]
         values = [v for v in drawn_node["widgets_values"] if v != "fixed"]  # of what follows a seed
         found += [f"{kind} has {len(widgets)} widgets, and not {len(values)}"] if len(values) > len(widgets) else []
         found += [f"{kind}: {name} is not {v}" for (name, t), v in zip(widgets, values) if not isinstance(v, t)]
