@@ -407,7 +407,7 @@ TEXTS = (
 
 def check_texts(folder, report):
     """The loader nodes of one to four text encoders, of which all are quantized, or the first alone."""
-    # Or ComfyUI rounds what it loads to F16, and 32 layers of random weights make 0.7 % of it.
+    # ComfyUI would round what it loads to F16.
     comfy.model_management.text_encoder_dtype = lambda device=None: torch.float32
     files = dict(text_files(folder))
     mine = nodes(folder, "text_encoders")
