@@ -28,6 +28,7 @@ import (
 type Options struct {
 	Layout      *layout.Layout
 	Flags       storage.Settings   // of all layers
+	Instead     *storage.Settings  // of those that the dtype of Flags cannot hold; nil to keep them
 	Config      *sdnqconfig.Config // nil for none
 	Keep, Only  []*pattern.Pattern
 	Set         []Rule

@@ -175,14 +175,7 @@ class Linear(Quantized, nn.Linear):
 
     def multiplies_int8(self, device: torch.device) -> bool:
         """Whether it multiplies codes, and does not decode first."""
-        if self.int8_matmul is False or not has_int8_rows(self.stored):
-            return False
-        if self.int8_matmul is None and self.stored.full_precision_matrix_mult:
-            return False
-        rows, columns = self.stored.shape
-        if device.type == "cpu":
-            return bool(can_multiply_int8("cpu") if self.int8_matmul else multiplies_int8_fast())
-        return rows % 8 == 0 and columns % 8 == 0 and bool(can_multiply_int8(str(device)))
+        return prefers_int8(self.stored, device, self.int8_matmul)
 
 
 class Embedding(Quantized, nn.Embedding):
@@ -323,6 +316,23 @@ def has_int8_rows(s: Stored) -> bool:
     if isinstance(s, Scheme):
         return s.dtype.name == "int8" and s.kind == "linear" and s.group_size < 0 and s.scale_dtype is torch.float32
     return s.format == "int8_tensorwise"
+
+
+def prefers_int8(stored: Stored, device: torch.device, int8_matmul: bool | None = None) -> bool:
+    """Whether a layer's codes are to be multiplied on a device, by `multiply_int8`, and
+    not decoded first.
+
+    Args:
+        int8_matmul: see `Quantized`.
+    """
+    if int8_matmul is False or not has_int8_rows(stored):
+        return False
+    if int8_matmul is None and stored.full_precision_matrix_mult:
+        return False
+    rows, columns = stored.shape
+    if device.type == "cpu":
+        return bool(can_multiply_int8("cpu") if int8_matmul else multiplies_int8_fast())
+    return rows % 8 == 0 and columns % 8 == 0 and bool(can_multiply_int8(str(device)))
 
 
 # A compiler asks, and does not look into it.
