@@ -12,7 +12,7 @@ var float8Rowwise = &Format{
 	Name: "float8_e4m3fn_rowwise", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, Near: "float8_e4m3fn",
 	Scales: map[string]string{"row": "float8_e4m3fn_rowwise"},
 	Takes:  []string{"input-scale", "full-precision-matmul", "output-dtype", "scale-as-input", "search"}, Gains: true,
-	make:   newRowwise, Open: openRowwise, ScaleText: "row",
+	make: newRowwise, Open: openRowwise, ScaleText: "row",
 	Kin:    Kin{Dtype: "float8_e4m3fn"},
 	toSDNQ: func(_ pyjson.Object, c Codec) (Settings, error) { return sdnqSettings("float8_e4m3fn", perRow(c)), nil },
 	fromSDNQ: []origin{{"float8_e4m3fn", func(s *sdnq.Scheme) (Settings, bool) {

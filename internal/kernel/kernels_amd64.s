@@ -5141,6 +5141,68 @@ scale8Done:
 	VZEROUPPER
 	RET
 
+// func leastErrorsAVX2(numbers *uint32, errors *float32, others int, gain float32)
+// Requires: AVX, AVX2
+TEXT ·leastErrorsAVX2(SB), NOSPLIT, $0-28
+	MOVQ         numbers+0(FP), AX
+	MOVQ         errors+8(FP), CX
+	MOVQ         others+16(FP), DX
+	VBROADCASTSS gain+24(FP), Y0
+	MOVL         $0x00000001, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x0000001f, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0xffffffe0, BX
+	VMOVD        BX, X3
+	VPBROADCASTD X3, Y3
+	MOVQ         CX, BX
+	MOVQ         DX, SI
+	MOVL         $0x00000000, DI
+	VMOVD        DI, X5
+	VPBROADCASTD X5, Y5
+	VMULPS       (BX), Y0, Y4
+	VPAND        Y3, Y4, Y4
+	TESTQ        SI, SI
+	JZ           other0Done
+
+other0:
+	ADDQ    $0x40, BX
+	VPADDD  Y1, Y5, Y5
+	VPAND   (BX), Y3, Y6
+	VPOR    Y5, Y6, Y6
+	VPMINUD Y6, Y4, Y4
+	DECQ    SI
+	JNZ     other0
+
+other0Done:
+	VPAND        Y2, Y4, Y4
+	VMOVUPS      Y4, (AX)
+	MOVQ         DX, DX
+	MOVL         $0x00000000, BX
+	VMOVD        BX, X4
+	VPBROADCASTD X4, Y4
+	VMULPS       32(CX), Y0, Y0
+	VPAND        Y3, Y0, Y0
+	TESTQ        DX, DX
+	JZ           other8Done
+
+other8:
+	ADDQ    $0x40, CX
+	VPADDD  Y1, Y4, Y4
+	VPAND   32(CX), Y3, Y5
+	VPOR    Y4, Y5, Y5
+	VPMINUD Y5, Y0, Y0
+	DECQ    DX
+	JNZ     other8
+
+other8Done:
+	VPAND   Y2, Y0, Y0
+	VMOVUPS Y0, 32(AX)
+	VZEROUPPER
+	RET
+
 // func wholeRowsAVX2(y *uint32, x *float32, from *float32, factor *float32, rows int)
 // Requires: AVX, AVX2
 TEXT ·wholeRowsAVX2(SB), NOSPLIT, $0-40
@@ -21039,6 +21101,46 @@ row0Done:
 	JNZ     scale0
 
 scale0Done:
+	VZEROUPPER
+	RET
+
+// func leastErrorsAVX512(numbers *uint32, errors *float32, others int, gain float32)
+// Requires: AVX, AVX512F
+TEXT ·leastErrorsAVX512(SB), NOSPLIT, $0-28
+	MOVQ         numbers+0(FP), AX
+	MOVQ         errors+8(FP), CX
+	MOVQ         others+16(FP), DX
+	VBROADCASTSS gain+24(FP), Z0
+	MOVL         $0x00000001, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Z1
+	MOVL         $0x0000001f, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Z2
+	MOVL         $0xffffffe0, BX
+	VMOVD        BX, X3
+	VPBROADCASTD X3, Z3
+	MOVQ         DX, DX
+	MOVL         $0x00000000, BX
+	VMOVD        BX, X4
+	VPBROADCASTD X4, Z4
+	VMULPS       (CX), Z0, Z0
+	VPANDD       Z3, Z0, Z0
+	TESTQ        DX, DX
+	JZ           other0Done
+
+other0:
+	ADDQ    $0x40, CX
+	VPADDD  Z1, Z4, Z4
+	VPANDD  (CX), Z3, Z5
+	VPORD   Z4, Z5, Z5
+	VPMINUD Z5, Z0, Z0
+	DECQ    DX
+	JNZ     other0
+
+other0Done:
+	VPANDD  Z2, Z0, Z0
+	VMOVUPS Z0, (AX)
 	VZEROUPPER
 	RET
 

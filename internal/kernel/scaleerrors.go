@@ -65,6 +65,26 @@ func weightedScaleErrors(errors, x, weights, inverses, squares []float32, f *Rou
 	}
 }
 
+// MostScales is how many scales [LeastErrors] can tell apart.
+const MostScales = 1 << 5
+
+// LeastErrors sets numbers [16] to those of the scales with the least errors [c, 16], of
+// which none is negative. The error of the first one counts gain times, and of errors
+// that are equal but for their last five bits the earlier one counts. NaN is above all.
+func LeastErrors(numbers *[LineLanes]uint32, errors []float32, gain float32) {
+	active.leastErrors(numbers, errors, gain)
+}
+
+func leastErrors(numbers *[LineLanes]uint32, errors []float32, gain float32) {
+	for lane := range numbers {
+		least := math.Float32bits(errors[lane]*gain) &^ (MostScales - 1)
+		for j, at := uint32(1), lane+LineLanes; at < len(errors); j, at = j+1, at+LineLanes {
+			least = min(least, math.Float32bits(errors[at])&^(MostScales-1)|j)
+		}
+		numbers[lane] = least & (MostScales - 1)
+	}
+}
+
 // rest returns what rounding takes away from a magnitude. Magnitudes have the order of
 // their bits.
 func (f *Rounding) rest(t float32) float32 {

@@ -20,6 +20,13 @@ func weightedScaleErrorsBy(asm func(errors, x, weights, inverses, squares *float
 	}
 }
 
+func leastErrorsBy(asm func(numbers *uint32, errors *float32, others int, gain float32),
+) func(numbers *[LineLanes]uint32, errors []float32, gain float32) {
+	return func(numbers *[LineLanes]uint32, errors []float32, gain float32) {
+		asm(&numbers[0], &errors[0], len(errors)/LineLanes-1, gain)
+	}
+}
+
 // magnitudesBy takes eight values of each group at a time by assembly, and the rest of
 // them by portable code.
 func magnitudesBy(raw Raw, asm func(x *float32, src *byte, size, steps int)) func(x []float32, src []byte, size int) {

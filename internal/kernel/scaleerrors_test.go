@@ -53,6 +53,12 @@ func TestScaleErrorsEqualPortable(t *testing.T) {
 					k.weightedScaleErrors(got, x, weights, inverses, squares, f.Rounding)
 					weightedScaleErrors(want, x, weights, inverses, squares, f.Rounding)
 					compare()
+					var numbers, wanted [LineLanes]uint32
+					k.leastErrors(&numbers, want, 0.99)
+					leastErrors(&wanted, want, 0.99)
+					if numbers != wanted {
+						t.Fatalf("%s: least are %v, want %v", what, numbers, wanted)
+					}
 				}
 			}
 		}

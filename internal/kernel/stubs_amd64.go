@@ -270,6 +270,11 @@ func scaleErrorsAVX2(errors *float32, x *float32, inverses *float32, squares *fl
 //go:noescape
 func scaleErrorsWeightedAVX2(errors *float32, x *float32, weights *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
 
+// leastErrorsAVX2 compares those of the first scale with that many others.
+//
+//go:noescape
+func leastErrorsAVX2(numbers *uint32, errors *float32, others int, gain float32)
+
 // wholeRowsAVX2 makes two rows of 16 values one row of whole numbers.
 //
 //go:noescape
@@ -777,6 +782,11 @@ func scaleErrorsAVX512(errors *float32, x *float32, inverses *float32, squares *
 //
 //go:noescape
 func scaleErrorsWeightedAVX512(errors *float32, x *float32, weights *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
+
+// leastErrorsAVX512 compares those of the first scale with that many others.
+//
+//go:noescape
+func leastErrorsAVX512(numbers *uint32, errors *float32, others int, gain float32)
 
 // wholeRowsAVX512 makes two rows of 16 values one row of whole numbers.
 //

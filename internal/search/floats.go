@@ -75,6 +75,7 @@ type floatGroups struct {
 	stored              []float32 // plain scales, then those that are tried
 	by, squares, errors []float32
 	best                []uint32
+	numbers             [lanes]uint32
 	changed             kernel.Steps
 	codes               []byte
 	restored            []float32
@@ -217,9 +218,8 @@ func (f *Floats) rateShort(b *floatGroups, steps kernel.Steps, data []byte, raw 
 			weights = b.weights[first*b.size : (first+lanes)*b.size]
 		}
 		kernel.ScaleErrors(b.errors, b.x, weights, b.by, b.squares, f.Rounding)
-		for lane := range count {
-			b.best[first+lane] = f.least(func(j int) float32 { return b.errors[j*lanes+lane] })
-		}
+		kernel.LeastErrors(&b.numbers, b.errors, gain)
+		copy(b.best[first:], b.numbers[:count])
 	}
 }
 
@@ -239,7 +239,11 @@ func (f *Floats) rateLong(b *floatGroups, steps kernel.Steps, data []byte, raw k
 			weights = b.weights[i*rows*lanes : (i+1)*rows*lanes]
 		}
 		kernel.ScaleErrors(b.errors, b.x, weights, b.by, b.squares, f.Rounding)
-		b.best[i] = f.least(func(j int) float32 { return total((*kernel.Lanes)(b.errors[j*lanes:])) })
+		for at := 0; at < len(b.errors); at += lanes { // of one group, in all lanes
+			b.errors[at] = total((*kernel.Lanes)(b.errors[at:]))
+		}
+		kernel.LeastErrors(&b.numbers, b.errors, gain)
+		b.best[i] = b.numbers[0]
 	}
 }
 
@@ -254,16 +258,6 @@ func magnitudes(x []float32) {
 	for i, v := range x {
 		x[i] = math.Float32frombits(math.Float32bits(v) & (1<<31 - 1))
 	}
-}
-
-// least returns the number of the least error, the first of equals.
-func (f *Floats) least(error func(j int) float32) uint32 {
-	const number = 31 // in the last bits of errors, whose order is that of their bits
-	best := math.Float32bits(error(0)*gain) &^ number
-	for j := range f.Ratios.up {
-		best = min(best, math.Float32bits(error(1+j))&^number|uint32(1+j))
-	}
-	return best & number
 }
 
 // choose puts the best scales into steps, if they are better when restored.

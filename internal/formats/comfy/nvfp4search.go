@@ -1,8 +1,6 @@
 package comfy
 
 import (
-	"math"
-
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/tile"
 )
@@ -23,46 +21,58 @@ var e2m1Rounding = kernel.RoundingOf(1, 1, 6)
 
 // nvSearch chooses the codes of scales for one tensor.
 type nvSearch struct {
-	tensor float32 // the tensor's scale, for which there are
-	// inverses of scales, by their codes, and squares of scales in units of the tensor's
-	// for the errors. Code 0, which restores zeros, has a scale far above all values
-	// that it stands for. An inverse of 0 stands for a scale that blocks cannot have.
-	inverses, squares [128]float32
+	tensor float32 // the tensor's scale, for which there are offers
+	usable bool
+	offers [len(nvOffers)]nvTable
 
-	x        [kernel.LineLanes * 16]float32
-	by, of   [len(nvOffers) * kernel.LineLanes]float32
-	errors   [len(nvOffers) * kernel.LineLanes]float32
-	last     []byte // of values, for lanes that have no block
-	searched bool
+	x          [kernel.LineLanes * 16]float32
+	by, square [len(nvOffers) * kernel.LineLanes]float32
+	errors     [len(nvOffers) * kernel.LineLanes]float32
+	numbers    [kernel.LineLanes]uint32
+	last       []byte // values of the last blocks, with zeros for lanes that have none
 }
 
-// set fills the tables. It reports false for a tensor's scale that blocks cannot be
+// nvTable is what one of the offers has for every plain code: another code, the inverse
+// of its scale, and the square of the scale in units of the tensor's. An offer that there
+// is not is the plain code.
+type nvTable struct {
+	codes            [128]byte
+	inverses, square [128]float32
+}
+
+// set makes the offers. It reports false for a tensor's scale that blocks cannot be
 // divided by.
 func (n *nvSearch) set(tensor float32) bool {
-	if n.searched && n.tensor == tensor {
-		return n.inverses[0] != 0
+	if n.tensor == tensor {
+		return n.usable
 	}
-	n.searched, n.tensor = true, tensor
-	const zero = 0x28 // half of the tensor's scale: the values of code 0 are below a hundredth
+	n.tensor = tensor
 	steps := kernel.Steps{}.Sized(1)
-	n.inverses, n.squares = [128]float32{}, [128]float32{}
-	if !steps.Set(0, 0, tensor) {
+	if n.usable = steps.Set(0, 0, tensor); !n.usable {
 		return false
 	}
-	for code := range n.inverses[:0x7F] {
-		of := kernel.E4M3.Decode(uint16(code))
-		if code == 0 {
-			of = kernel.E4M3.Decode(zero)
-		}
-		if steps.Set(0, 0, tensor*of) {
-			n.inverses[code], n.squares[code] = steps.Inverses[0], of*of
+	for j, offer := range nvOffers {
+		for plain := range 0x7F {
+			code := plain + offer
+			if code < 1 || code > 0x7E || !steps.Set(0, 0, tensor*kernel.E4M3.Decode(uint16(code))) {
+				code = plain
+			}
+			// Code 0 restores zeros, as does a scale far above all values that it stands for:
+			// a quarter of the tensor's.
+			of := kernel.E4M3.Decode(uint16(code))
+			if code == 0 {
+				of = 0.25
+			}
+			steps.Set(0, 0, tensor*of)
+			t := &n.offers[j]
+			t.codes[plain], t.inverses[plain], t.square[plain] = byte(code), steps.Inverses[0], of*of
 		}
 	}
-	return n.inverses[0] != 0
+	return true
 }
 
 // improve replaces codes of scales by ones that lose less, and sets the steps of those
-// blocks. Only blocks of finite values have steps or, where these are 0, the code 0.
+// blocks. All values are finite.
 func (n *nvSearch) improve(codes []byte, steps kernel.Steps, v tile.Values, s *tile.Scratch) {
 	data, raw := v.Raw(s)
 	size := 16 * raw.Bytes()
@@ -75,11 +85,12 @@ func (n *nvSearch) improve(codes []byte, steps kernel.Steps, v tile.Values, s *t
 		}
 		kernel.Magnitudes(n.x[:], block, raw, 16)
 		n.offer(some)
-		kernel.ScaleErrors(n.errors[:], n.x[:], nil, n.by[:], n.of[:], e2m1Rounding)
-		for lane, code := range some {
-			if best := n.best(lane, code); best != code {
-				some[lane] = best
-				steps.Set(at+lane, 0, n.tensor*kernel.E4M3.Decode(uint16(best)))
+		kernel.ScaleErrors(n.errors[:], n.x[:], nil, n.by[:], n.square[:], e2m1Rounding)
+		kernel.LeastErrors(&n.numbers, n.errors[:], nvGain)
+		for lane, plain := range some {
+			if code := n.offers[n.numbers[lane]].codes[plain]; code != plain {
+				some[lane] = code
+				steps.Set(at+lane, 0, n.tensor*kernel.E4M3.Decode(uint16(code)))
 			}
 		}
 	}
@@ -87,30 +98,11 @@ func (n *nvSearch) improve(codes []byte, steps kernel.Steps, v tile.Values, s *t
 
 // offer lists scales for the blocks of codes.
 func (n *nvSearch) offer(codes []byte) {
-	for lane, plain := range codes {
-		for j := range nvOffers {
-			code := n.offered(plain, j)
-			n.by[j*kernel.LineLanes+lane], n.of[j*kernel.LineLanes+lane] = n.inverses[code], n.squares[code]
+	for j := range n.offers {
+		t, at := &n.offers[j], j*kernel.LineLanes
+		by, square := n.by[at:at+kernel.LineLanes], n.square[at:at+kernel.LineLanes]
+		for lane, plain := range codes {
+			by[lane], square[lane] = t.inverses[plain&0x7F], t.square[plain&0x7F]
 		}
 	}
-}
-
-// offered is the code that offer j has for a block, the plain one where there is no such
-// scale.
-func (n *nvSearch) offered(plain byte, j int) byte {
-	code := int(plain) + nvOffers[j]
-	if code < 1 || code > 0x7E || n.inverses[code] == 0 {
-		return plain
-	}
-	return byte(code)
-}
-
-// best is the code with the least error, the first of equals.
-func (n *nvSearch) best(lane int, plain byte) byte {
-	const number = 15 // in the last bits of errors, whose order is that of their bits
-	least := math.Float32bits(n.errors[lane]*nvGain) &^ number
-	for j := 1; j < len(nvOffers); j++ {
-		least = min(least, math.Float32bits(n.errors[j*kernel.LineLanes+lane])&^number|uint32(j))
-	}
-	return n.offered(plain, int(least&number))
 }

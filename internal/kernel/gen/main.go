@@ -54,6 +54,7 @@ func main() {
 		v.lines()
 		v.scaleErrors(false)
 		v.scaleErrors(true)
+		v.leastErrors()
 		v.wholeLines()
 		if v.wide {
 			v.ranks()

@@ -53,6 +53,31 @@ func (v isa) scaleErrors(weighted bool) {
 	})
 }
 
+// leastErrors writes the function that numbers the least errors: errors have the order of
+// their bits, of which the last hold the number.
+func (v isa) leastErrors() {
+	v.function("leastErrors", "func(numbers *uint32, errors *float32, others int, gain float32)",
+		"leastErrors"+v.name+" compares those of the first scale with that many others.")
+	numbers, errors, others := param("numbers"), param("errors"), param("others")
+	gain, one, number := v.constantParam("gain"), v.constant(1), v.constant(31)
+	error := v.constant(^uint32(31))
+	v.columns(func(c column) {
+		at, n, least, j := copied(errors), copied(others), c.vec(), c.constant(0)
+		VMULPS(c.at(at, 0), gain, least)
+		c.and(error, least, least)
+		loop(fmt.Sprint("other", c.first), n, func() {
+			x := c.vec()
+			ADDQ(U8(4*lineLanes), at)
+			VPADDD(one, j, j)
+			c.and(c.at(at, 0), error, x)
+			c.or(j, x, x)
+			VPMINUD(x, least, least)
+		})
+		c.and(number, least, least)
+		VMOVUPS(least, c.at(numbers, 0))
+	})
+}
+
 // sideBySide writes the function that lays groups side by side, eight values of eight
 // groups at a time.
 func (v isa) sideBySide(raw form) {

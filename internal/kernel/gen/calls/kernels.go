@@ -74,6 +74,7 @@ var kernels = []kernel{
 	{field: "weightedLineErrors", by: "weightedLineErrorsBy({lineErrorsWeighted})"},
 	{field: "scaleErrors", by: "scaleErrorsBy({scaleErrors})"},
 	{field: "weightedScaleErrors", by: "weightedScaleErrorsBy({scaleErrorsWeighted})"},
+	{field: "leastErrors", by: "leastErrorsBy({leastErrors})"},
 	{field: "magnitudes[Raw@]", by: "magnitudesBy(Raw@, {magnitudes@})"},
 	{field: "fitBooks", by: "fitBooksBy({nearBooks}, {fitScales}, s.absMax[RawF32])"},
 	{field: "decodeBytes", by: "decodeBytesBy({decodeIntBytes}, {decodeFloatBytes}, {decodeFewBytes|nil}, decodeBytesWith(s.scaleBy, s.scaleFrom))"},
