@@ -33,6 +33,11 @@ CASES = (
     ("convrot_w4a4", ROTATED, False),
     ("asym_w4a8_int8", ROTATED, False),
     ("asym_w4a8_int8", ["--bits", "6", *ROTATED], False),
+    ("int8_tensorwise", ["--convrot", *ROTATED, "--search"], False),
+    ("nvfp4", ["--search"], True),
+    ("convrot_w4a4", [*ROTATED, "--search"], False),
+    ("asym_w4a8_int8", [*ROTATED, "--search"], False),
+    ("asym_w4a8_int8", ["--bits", "6", *ROTATED, "--search"], False),
 )
 
 
