@@ -18,6 +18,8 @@ type FormatRow struct {
 	Layouts []string `json:"layouts"`
 	// Loads are the applications that load it, by layout.
 	Loads map[string][]string `json:"loads"`
+	// Search says that a search for scales loses less than the plain ones.
+	Search bool `json:"search"`
 }
 
 // Formats lists ComfyUI's own formats, then SDNQ's storable dtypes.
@@ -44,6 +46,7 @@ func nativeRow(f *codec.Format) FormatRow {
 	return FormatRow{
 		Name: f.Name, Aliases: codec.Aliases(f.Name), Bits: f.Bits, Min: least, Max: f.Max, Storage: f.Storage.String(),
 		Layouts: []string{"comfy"}, Loads: map[string][]string{"comfy": app.Loading(f, "comfy")},
+		Search: f.Gains,
 	}
 }
 
@@ -52,6 +55,7 @@ func sdnqRow(t *dtype.Type) FormatRow {
 		Name: t.Name, Aliases: dtype.Aliases(t.Name), Bits: t.Bits, Min: t.Min, Max: t.Max, Storage: t.Storage.String(),
 		Layouts: []string{"sdnq", "comfy"},
 		Loads:   map[string][]string{"sdnq": app.LoadingSDNQ(t)},
+		Search:  codec.GainsIn(t),
 	}
 }
 

@@ -18,7 +18,7 @@ func newFormats() *cobra.Command {
 		Use:   "formats",
 		Short: "List every dtype and which applications load it",
 		Long: `List every dtype that --dtype takes: its range, how it is stored, in which
-layouts, and which applications load it.
+layouts, which applications load it, and whether --search gains anything in it.
 
 A name that is listed twice means ComfyUI's own format in the comfy layout, as
 its aliases do; there, sdnq:NAME is SDNQ's.`,
@@ -35,12 +35,20 @@ its aliases do; there, sdnq:NAME is SDNQ's.`,
 
 func printFormats(w io.Writer, rows []tensorpress.FormatRow) {
 	t := newTable(1)
-	t.add("NAME", "BITS", "RANGE", "STORAGE", "LAYOUTS", "LOADED BY", "ALIASES")
+	t.add("NAME", "BITS", "RANGE", "STORAGE", "SEARCH", "LAYOUTS", "LOADED BY", "ALIASES")
 	for _, r := range rows {
 		t.add(r.Name, fmt.Sprint(r.Bits), fmt.Sprintf("%.6g to %.6g", r.Min, r.Max), r.Storage,
-			strings.Join(r.Layouts, ", "), loadedBy(r), strings.Join(r.Aliases, ", "))
+			gains(r), strings.Join(r.Layouts, ", "), loadedBy(r), strings.Join(r.Aliases, ", "))
 	}
 	t.print(w)
+}
+
+// gains says whether --search loses less.
+func gains(r tensorpress.FormatRow) string {
+	if r.Search {
+		return "gains"
+	}
+	return ""
 }
 
 // loadedBy lists the applications that load a format, with the layout if it depends on

@@ -4934,6 +4934,213 @@ row8Done:
 	VZEROUPPER
 	RET
 
+// func scaleErrorsAVX2(errors *float32, x *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·scaleErrorsAVX2(SB), NOSPLIT, $0-60
+	MOVQ         errors+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         inverses+16(FP), DX
+	MOVQ         squares+24(FP), BX
+	MOVQ         rows+32(FP), SI
+	MOVQ         count+40(FP), DI
+	VBROADCASTSS most+48(FP), Y0
+	VBROADCASTSS least+52(FP), Y1
+	VBROADCASTSS magic+56(FP), Y2
+	MOVL         $0x7f800000, R8
+	VMOVD        R8, X3
+	VPBROADCASTD X3, Y3
+	MOVQ         AX, R8
+	MOVQ         DX, R9
+	MOVQ         BX, R10
+	MOVQ         DI, R11
+	TESTQ        R11, R11
+	JZ           scale0Done
+
+scale0:
+	VMOVUPS      (R9), Y4
+	MOVL         $0x00000000, R12
+	VMOVD        R12, X5
+	VPBROADCASTD X5, Y5
+	MOVQ         CX, R12
+	MOVQ         SI, R13
+	TESTQ        R13, R13
+	JZ           row0Done
+
+row0:
+	VMOVUPS      (R12), Y6
+	VMULPS       Y4, Y6, Y6
+	VMINPS       Y0, Y6, Y7
+	VMAXPS       Y1, Y7, Y8
+	VPAND        Y3, Y8, Y8
+	VFMADD231PS  Y2, Y8, Y7
+	VFNMADD231PS Y2, Y8, Y7
+	VSUBPS       Y7, Y6, Y6
+	VMULPS       Y6, Y6, Y6
+	VADDPS       Y6, Y5, Y5
+	ADDQ         $0x40, R12
+	DECQ         R13
+	JNZ          row0
+
+row0Done:
+	VMULPS  (R10), Y5, Y5
+	VMOVUPS Y5, (R8)
+	ADDQ    $0x40, R8
+	ADDQ    $0x40, R9
+	ADDQ    $0x40, R10
+	DECQ    R11
+	JNZ     scale0
+
+scale0Done:
+	MOVQ  DX, DX
+	MOVQ  DI, DI
+	TESTQ DI, DI
+	JZ    scale8Done
+
+scale8:
+	VMOVUPS      32(DX), Y4
+	MOVL         $0x00000000, R8
+	VMOVD        R8, X5
+	VPBROADCASTD X5, Y5
+	MOVQ         CX, R8
+	MOVQ         SI, R9
+	TESTQ        R9, R9
+	JZ           row8Done
+
+row8:
+	VMOVUPS      32(R8), Y6
+	VMULPS       Y4, Y6, Y6
+	VMINPS       Y0, Y6, Y7
+	VMAXPS       Y1, Y7, Y8
+	VPAND        Y3, Y8, Y8
+	VFMADD231PS  Y2, Y8, Y7
+	VFNMADD231PS Y2, Y8, Y7
+	VSUBPS       Y7, Y6, Y6
+	VMULPS       Y6, Y6, Y6
+	VADDPS       Y6, Y5, Y5
+	ADDQ         $0x40, R8
+	DECQ         R9
+	JNZ          row8
+
+row8Done:
+	VMULPS  32(BX), Y5, Y5
+	VMOVUPS Y5, 32(AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	DECQ    DI
+	JNZ     scale8
+
+scale8Done:
+	VZEROUPPER
+	RET
+
+// func scaleErrorsWeightedAVX2(errors *float32, x *float32, weights *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·scaleErrorsWeightedAVX2(SB), NOSPLIT, $0-68
+	MOVQ         errors+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         inverses+24(FP), DX
+	MOVQ         squares+32(FP), BX
+	MOVQ         rows+40(FP), SI
+	MOVQ         count+48(FP), DI
+	MOVQ         weights+16(FP), R8
+	VBROADCASTSS most+56(FP), Y0
+	VBROADCASTSS least+60(FP), Y1
+	VBROADCASTSS magic+64(FP), Y2
+	MOVL         $0x7f800000, R9
+	VMOVD        R9, X3
+	VPBROADCASTD X3, Y3
+	MOVQ         AX, R9
+	MOVQ         DX, R10
+	MOVQ         BX, R11
+	MOVQ         DI, R12
+	TESTQ        R12, R12
+	JZ           scale0Done
+
+scale0:
+	VMOVUPS      (R10), Y4
+	MOVL         $0x00000000, R13
+	VMOVD        R13, X5
+	VPBROADCASTD X5, Y5
+	MOVQ         CX, R13
+	MOVQ         SI, R14
+	MOVQ         R8, R15
+	TESTQ        R14, R14
+	JZ           row0Done
+
+row0:
+	VMOVUPS      (R13), Y6
+	VMULPS       Y4, Y6, Y6
+	VMINPS       Y0, Y6, Y7
+	VMAXPS       Y1, Y7, Y8
+	VPAND        Y3, Y8, Y8
+	VFMADD231PS  Y2, Y8, Y7
+	VFNMADD231PS Y2, Y8, Y7
+	VSUBPS       Y7, Y6, Y6
+	VMULPS       (R15), Y6, Y7
+	VMULPS       Y7, Y6, Y6
+	VADDPS       Y6, Y5, Y5
+	ADDQ         $0x40, R13
+	ADDQ         $0x40, R15
+	DECQ         R14
+	JNZ          row0
+
+row0Done:
+	VMULPS  (R11), Y5, Y5
+	VMOVUPS Y5, (R9)
+	ADDQ    $0x40, R9
+	ADDQ    $0x40, R10
+	ADDQ    $0x40, R11
+	DECQ    R12
+	JNZ     scale0
+
+scale0Done:
+	MOVQ  DX, DX
+	MOVQ  DI, DI
+	TESTQ DI, DI
+	JZ    scale8Done
+
+scale8:
+	VMOVUPS      32(DX), Y4
+	MOVL         $0x00000000, R9
+	VMOVD        R9, X5
+	VPBROADCASTD X5, Y5
+	MOVQ         CX, R9
+	MOVQ         SI, R10
+	MOVQ         R8, R11
+	TESTQ        R10, R10
+	JZ           row8Done
+
+row8:
+	VMOVUPS      32(R9), Y6
+	VMULPS       Y4, Y6, Y6
+	VMINPS       Y0, Y6, Y7
+	VMAXPS       Y1, Y7, Y8
+	VPAND        Y3, Y8, Y8
+	VFMADD231PS  Y2, Y8, Y7
+	VFNMADD231PS Y2, Y8, Y7
+	VSUBPS       Y7, Y6, Y6
+	VMULPS       32(R11), Y6, Y7
+	VMULPS       Y7, Y6, Y6
+	VADDPS       Y6, Y5, Y5
+	ADDQ         $0x40, R9
+	ADDQ         $0x40, R11
+	DECQ         R10
+	JNZ          row8
+
+row8Done:
+	VMULPS  32(BX), Y5, Y5
+	VMOVUPS Y5, 32(AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	DECQ    DI
+	JNZ     scale8
+
+scale8Done:
+	VZEROUPPER
+	RET
+
 // func wholeRowsAVX2(y *uint32, x *float32, from *float32, factor *float32, rows int)
 // Requires: AVX, AVX2
 TEXT ·wholeRowsAVX2(SB), NOSPLIT, $0-40
@@ -9367,6 +9574,166 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func magnitudesBF16AVX2(x *float32, src *byte, size int, steps int)
+// Requires: AVX, AVX2
+TEXT ·magnitudesBF16AVX2(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         size+16(FP), DX
+	MOVQ         steps+24(FP), BX
+	ADDQ         DX, DX
+	MOVQ         DX, SI
+	ADDQ         DX, SI
+	ADDQ         DX, SI
+	MOVL         $0x7fffffff, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Y0
+	MOVQ         CX, DI
+	MOVQ         AX, R8
+	MOVQ         BX, R9
+	MOVQ         CX, R10
+	LEAQ         (R10)(DX*4), R10
+	TESTQ        R9, R9
+	JZ           lanes0Done
+
+lanes0:
+	VPMOVZXWD  (DI), Y1
+	VPSLLD     $0x10, Y1, Y1
+	VPAND      Y0, Y1, Y1
+	VPMOVZXWD  (DI)(DX*1), Y2
+	VPSLLD     $0x10, Y2, Y2
+	VPAND      Y0, Y2, Y2
+	VPMOVZXWD  (DI)(DX*2), Y3
+	VPSLLD     $0x10, Y3, Y3
+	VPAND      Y0, Y3, Y3
+	VPMOVZXWD  (DI)(SI*1), Y4
+	VPSLLD     $0x10, Y4, Y4
+	VPAND      Y0, Y4, Y4
+	VPMOVZXWD  (R10), Y5
+	VPSLLD     $0x10, Y5, Y5
+	VPAND      Y0, Y5, Y5
+	VPMOVZXWD  (R10)(DX*1), Y6
+	VPSLLD     $0x10, Y6, Y6
+	VPAND      Y0, Y6, Y6
+	VPMOVZXWD  (R10)(DX*2), Y7
+	VPSLLD     $0x10, Y7, Y7
+	VPAND      Y0, Y7, Y7
+	VPMOVZXWD  (R10)(SI*1), Y8
+	VPSLLD     $0x10, Y8, Y8
+	VPAND      Y0, Y8, Y8
+	VUNPCKLPS  Y2, Y1, Y9
+	VUNPCKHPS  Y2, Y1, Y1
+	VUNPCKLPS  Y4, Y3, Y2
+	VUNPCKHPS  Y4, Y3, Y3
+	VUNPCKLPS  Y6, Y5, Y4
+	VUNPCKHPS  Y6, Y5, Y5
+	VUNPCKLPS  Y8, Y7, Y6
+	VUNPCKHPS  Y8, Y7, Y7
+	VUNPCKLPD  Y2, Y9, Y8
+	VUNPCKHPD  Y2, Y9, Y2
+	VUNPCKLPD  Y3, Y1, Y9
+	VUNPCKHPD  Y3, Y1, Y1
+	VUNPCKLPD  Y6, Y4, Y3
+	VUNPCKHPD  Y6, Y4, Y4
+	VUNPCKLPD  Y7, Y5, Y6
+	VUNPCKHPD  Y7, Y5, Y5
+	VPERM2F128 $0x20, Y3, Y8, Y7
+	VPERM2F128 $0x31, Y3, Y8, Y3
+	VPERM2F128 $0x20, Y4, Y2, Y8
+	VPERM2F128 $0x31, Y4, Y2, Y2
+	VPERM2F128 $0x20, Y6, Y9, Y4
+	VPERM2F128 $0x31, Y6, Y9, Y6
+	VPERM2F128 $0x20, Y5, Y1, Y9
+	VPERM2F128 $0x31, Y5, Y1, Y1
+	VMOVUPS    Y7, (R8)
+	VMOVUPS    Y8, 64(R8)
+	VMOVUPS    Y4, 128(R8)
+	VMOVUPS    Y9, 192(R8)
+	VMOVUPS    Y3, 256(R8)
+	VMOVUPS    Y2, 320(R8)
+	VMOVUPS    Y6, 384(R8)
+	VMOVUPS    Y1, 448(R8)
+	ADDQ       $0x10, DI
+	ADDQ       $0x10, R10
+	ADDQ       $0x00000200, R8
+	DECQ       R9
+	JNZ        lanes0
+
+lanes0Done:
+	LEAQ  (CX)(DX*8), CX
+	MOVQ  CX, DI
+	MOVQ  BX, BX
+	LEAQ  (CX)(DX*4), CX
+	TESTQ BX, BX
+	JZ    lanes8Done
+
+lanes8:
+	VPMOVZXWD  (DI), Y1
+	VPSLLD     $0x10, Y1, Y1
+	VPAND      Y0, Y1, Y1
+	VPMOVZXWD  (DI)(DX*1), Y2
+	VPSLLD     $0x10, Y2, Y2
+	VPAND      Y0, Y2, Y2
+	VPMOVZXWD  (DI)(DX*2), Y3
+	VPSLLD     $0x10, Y3, Y3
+	VPAND      Y0, Y3, Y3
+	VPMOVZXWD  (DI)(SI*1), Y4
+	VPSLLD     $0x10, Y4, Y4
+	VPAND      Y0, Y4, Y4
+	VPMOVZXWD  (CX), Y5
+	VPSLLD     $0x10, Y5, Y5
+	VPAND      Y0, Y5, Y5
+	VPMOVZXWD  (CX)(DX*1), Y6
+	VPSLLD     $0x10, Y6, Y6
+	VPAND      Y0, Y6, Y6
+	VPMOVZXWD  (CX)(DX*2), Y7
+	VPSLLD     $0x10, Y7, Y7
+	VPAND      Y0, Y7, Y7
+	VPMOVZXWD  (CX)(SI*1), Y8
+	VPSLLD     $0x10, Y8, Y8
+	VPAND      Y0, Y8, Y8
+	VUNPCKLPS  Y2, Y1, Y9
+	VUNPCKHPS  Y2, Y1, Y1
+	VUNPCKLPS  Y4, Y3, Y2
+	VUNPCKHPS  Y4, Y3, Y3
+	VUNPCKLPS  Y6, Y5, Y4
+	VUNPCKHPS  Y6, Y5, Y5
+	VUNPCKLPS  Y8, Y7, Y6
+	VUNPCKHPS  Y8, Y7, Y7
+	VUNPCKLPD  Y2, Y9, Y8
+	VUNPCKHPD  Y2, Y9, Y2
+	VUNPCKLPD  Y3, Y1, Y9
+	VUNPCKHPD  Y3, Y1, Y1
+	VUNPCKLPD  Y6, Y4, Y3
+	VUNPCKHPD  Y6, Y4, Y4
+	VUNPCKLPD  Y7, Y5, Y6
+	VUNPCKHPD  Y7, Y5, Y5
+	VPERM2F128 $0x20, Y3, Y8, Y7
+	VPERM2F128 $0x31, Y3, Y8, Y3
+	VPERM2F128 $0x20, Y4, Y2, Y8
+	VPERM2F128 $0x31, Y4, Y2, Y2
+	VPERM2F128 $0x20, Y6, Y9, Y4
+	VPERM2F128 $0x31, Y6, Y9, Y6
+	VPERM2F128 $0x20, Y5, Y1, Y9
+	VPERM2F128 $0x31, Y5, Y1, Y1
+	VMOVUPS    Y7, 32(AX)
+	VMOVUPS    Y8, 96(AX)
+	VMOVUPS    Y4, 160(AX)
+	VMOVUPS    Y9, 224(AX)
+	VMOVUPS    Y3, 288(AX)
+	VMOVUPS    Y2, 352(AX)
+	VMOVUPS    Y6, 416(AX)
+	VMOVUPS    Y1, 480(AX)
+	ADDQ       $0x10, DI
+	ADDQ       $0x10, CX
+	ADDQ       $0x00000200, AX
+	DECQ       BX
+	JNZ        lanes8
+
+lanes8Done:
+	VZEROUPPER
+	RET
+
 // func rangesF32AVX2(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2
 TEXT ·rangesF32AVX2(SB), $544-40
@@ -11680,6 +12047,150 @@ turnDone:
 	VMOVUPD Y9, 288(AX)
 	VMOVUPD Y10, 320(AX)
 	VMOVUPD Y11, 352(AX)
+	VZEROUPPER
+	RET
+
+// func magnitudesF32AVX2(x *float32, src *byte, size int, steps int)
+// Requires: AVX, AVX2
+TEXT ·magnitudesF32AVX2(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         size+16(FP), DX
+	MOVQ         steps+24(FP), BX
+	SHLQ         $0x02, DX
+	MOVQ         DX, SI
+	ADDQ         DX, SI
+	ADDQ         DX, SI
+	MOVL         $0x7fffffff, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Y0
+	MOVQ         CX, DI
+	MOVQ         AX, R8
+	MOVQ         BX, R9
+	MOVQ         CX, R10
+	LEAQ         (R10)(DX*4), R10
+	TESTQ        R9, R9
+	JZ           lanes0Done
+
+lanes0:
+	VMOVUPS    (DI), Y1
+	VPAND      Y0, Y1, Y1
+	VMOVUPS    (DI)(DX*1), Y2
+	VPAND      Y0, Y2, Y2
+	VMOVUPS    (DI)(DX*2), Y3
+	VPAND      Y0, Y3, Y3
+	VMOVUPS    (DI)(SI*1), Y4
+	VPAND      Y0, Y4, Y4
+	VMOVUPS    (R10), Y5
+	VPAND      Y0, Y5, Y5
+	VMOVUPS    (R10)(DX*1), Y6
+	VPAND      Y0, Y6, Y6
+	VMOVUPS    (R10)(DX*2), Y7
+	VPAND      Y0, Y7, Y7
+	VMOVUPS    (R10)(SI*1), Y8
+	VPAND      Y0, Y8, Y8
+	VUNPCKLPS  Y2, Y1, Y9
+	VUNPCKHPS  Y2, Y1, Y1
+	VUNPCKLPS  Y4, Y3, Y2
+	VUNPCKHPS  Y4, Y3, Y3
+	VUNPCKLPS  Y6, Y5, Y4
+	VUNPCKHPS  Y6, Y5, Y5
+	VUNPCKLPS  Y8, Y7, Y6
+	VUNPCKHPS  Y8, Y7, Y7
+	VUNPCKLPD  Y2, Y9, Y8
+	VUNPCKHPD  Y2, Y9, Y2
+	VUNPCKLPD  Y3, Y1, Y9
+	VUNPCKHPD  Y3, Y1, Y1
+	VUNPCKLPD  Y6, Y4, Y3
+	VUNPCKHPD  Y6, Y4, Y4
+	VUNPCKLPD  Y7, Y5, Y6
+	VUNPCKHPD  Y7, Y5, Y5
+	VPERM2F128 $0x20, Y3, Y8, Y7
+	VPERM2F128 $0x31, Y3, Y8, Y3
+	VPERM2F128 $0x20, Y4, Y2, Y8
+	VPERM2F128 $0x31, Y4, Y2, Y2
+	VPERM2F128 $0x20, Y6, Y9, Y4
+	VPERM2F128 $0x31, Y6, Y9, Y6
+	VPERM2F128 $0x20, Y5, Y1, Y9
+	VPERM2F128 $0x31, Y5, Y1, Y1
+	VMOVUPS    Y7, (R8)
+	VMOVUPS    Y8, 64(R8)
+	VMOVUPS    Y4, 128(R8)
+	VMOVUPS    Y9, 192(R8)
+	VMOVUPS    Y3, 256(R8)
+	VMOVUPS    Y2, 320(R8)
+	VMOVUPS    Y6, 384(R8)
+	VMOVUPS    Y1, 448(R8)
+	ADDQ       $0x20, DI
+	ADDQ       $0x20, R10
+	ADDQ       $0x00000200, R8
+	DECQ       R9
+	JNZ        lanes0
+
+lanes0Done:
+	LEAQ  (CX)(DX*8), CX
+	MOVQ  CX, DI
+	MOVQ  BX, BX
+	LEAQ  (CX)(DX*4), CX
+	TESTQ BX, BX
+	JZ    lanes8Done
+
+lanes8:
+	VMOVUPS    (DI), Y1
+	VPAND      Y0, Y1, Y1
+	VMOVUPS    (DI)(DX*1), Y2
+	VPAND      Y0, Y2, Y2
+	VMOVUPS    (DI)(DX*2), Y3
+	VPAND      Y0, Y3, Y3
+	VMOVUPS    (DI)(SI*1), Y4
+	VPAND      Y0, Y4, Y4
+	VMOVUPS    (CX), Y5
+	VPAND      Y0, Y5, Y5
+	VMOVUPS    (CX)(DX*1), Y6
+	VPAND      Y0, Y6, Y6
+	VMOVUPS    (CX)(DX*2), Y7
+	VPAND      Y0, Y7, Y7
+	VMOVUPS    (CX)(SI*1), Y8
+	VPAND      Y0, Y8, Y8
+	VUNPCKLPS  Y2, Y1, Y9
+	VUNPCKHPS  Y2, Y1, Y1
+	VUNPCKLPS  Y4, Y3, Y2
+	VUNPCKHPS  Y4, Y3, Y3
+	VUNPCKLPS  Y6, Y5, Y4
+	VUNPCKHPS  Y6, Y5, Y5
+	VUNPCKLPS  Y8, Y7, Y6
+	VUNPCKHPS  Y8, Y7, Y7
+	VUNPCKLPD  Y2, Y9, Y8
+	VUNPCKHPD  Y2, Y9, Y2
+	VUNPCKLPD  Y3, Y1, Y9
+	VUNPCKHPD  Y3, Y1, Y1
+	VUNPCKLPD  Y6, Y4, Y3
+	VUNPCKHPD  Y6, Y4, Y4
+	VUNPCKLPD  Y7, Y5, Y6
+	VUNPCKHPD  Y7, Y5, Y5
+	VPERM2F128 $0x20, Y3, Y8, Y7
+	VPERM2F128 $0x31, Y3, Y8, Y3
+	VPERM2F128 $0x20, Y4, Y2, Y8
+	VPERM2F128 $0x31, Y4, Y2, Y2
+	VPERM2F128 $0x20, Y6, Y9, Y4
+	VPERM2F128 $0x31, Y6, Y9, Y6
+	VPERM2F128 $0x20, Y5, Y1, Y9
+	VPERM2F128 $0x31, Y5, Y1, Y1
+	VMOVUPS    Y7, 32(AX)
+	VMOVUPS    Y8, 96(AX)
+	VMOVUPS    Y4, 160(AX)
+	VMOVUPS    Y9, 224(AX)
+	VMOVUPS    Y3, 288(AX)
+	VMOVUPS    Y2, 352(AX)
+	VMOVUPS    Y6, 416(AX)
+	VMOVUPS    Y1, 480(AX)
+	ADDQ       $0x20, DI
+	ADDQ       $0x20, CX
+	ADDQ       $0x00000200, AX
+	DECQ       BX
+	JNZ        lanes8
+
+lanes8Done:
 	VZEROUPPER
 	RET
 
@@ -20408,6 +20919,126 @@ row0:
 
 row0Done:
 	VMOVUPS Z7, (AX)
+	VZEROUPPER
+	RET
+
+// func scaleErrorsAVX512(errors *float32, x *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleErrorsAVX512(SB), NOSPLIT, $0-60
+	MOVQ         errors+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         inverses+16(FP), DX
+	MOVQ         squares+24(FP), BX
+	MOVQ         rows+32(FP), SI
+	MOVQ         count+40(FP), DI
+	VBROADCASTSS most+48(FP), Z0
+	VBROADCASTSS least+52(FP), Z1
+	VBROADCASTSS magic+56(FP), Z2
+	MOVL         $0x7f800000, R8
+	VMOVD        R8, X3
+	VPBROADCASTD X3, Z3
+	MOVQ         DX, DX
+	MOVQ         DI, DI
+	TESTQ        DI, DI
+	JZ           scale0Done
+
+scale0:
+	VMOVUPS      (DX), Z4
+	MOVL         $0x00000000, R8
+	VMOVD        R8, X5
+	VPBROADCASTD X5, Z5
+	MOVQ         CX, R8
+	MOVQ         SI, R9
+	TESTQ        R9, R9
+	JZ           row0Done
+
+row0:
+	VMOVUPS      (R8), Z6
+	VMULPS       Z4, Z6, Z6
+	VMINPS       Z0, Z6, Z7
+	VMAXPS       Z1, Z7, Z8
+	VPANDD       Z3, Z8, Z8
+	VFMADD231PS  Z2, Z8, Z7
+	VFNMADD231PS Z2, Z8, Z7
+	VSUBPS       Z7, Z6, Z6
+	VMULPS       Z6, Z6, Z6
+	VADDPS       Z6, Z5, Z5
+	ADDQ         $0x40, R8
+	DECQ         R9
+	JNZ          row0
+
+row0Done:
+	VMULPS  (BX), Z5, Z5
+	VMOVUPS Z5, (AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	DECQ    DI
+	JNZ     scale0
+
+scale0Done:
+	VZEROUPPER
+	RET
+
+// func scaleErrorsWeightedAVX512(errors *float32, x *float32, weights *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleErrorsWeightedAVX512(SB), NOSPLIT, $0-68
+	MOVQ         errors+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         inverses+24(FP), DX
+	MOVQ         squares+32(FP), BX
+	MOVQ         rows+40(FP), SI
+	MOVQ         count+48(FP), DI
+	MOVQ         weights+16(FP), R8
+	VBROADCASTSS most+56(FP), Z0
+	VBROADCASTSS least+60(FP), Z1
+	VBROADCASTSS magic+64(FP), Z2
+	MOVL         $0x7f800000, R9
+	VMOVD        R9, X3
+	VPBROADCASTD X3, Z3
+	MOVQ         DX, DX
+	MOVQ         DI, DI
+	TESTQ        DI, DI
+	JZ           scale0Done
+
+scale0:
+	VMOVUPS      (DX), Z4
+	MOVL         $0x00000000, R9
+	VMOVD        R9, X5
+	VPBROADCASTD X5, Z5
+	MOVQ         CX, R9
+	MOVQ         SI, R10
+	MOVQ         R8, R11
+	TESTQ        R10, R10
+	JZ           row0Done
+
+row0:
+	VMOVUPS      (R9), Z6
+	VMULPS       Z4, Z6, Z6
+	VMINPS       Z0, Z6, Z7
+	VMAXPS       Z1, Z7, Z8
+	VPANDD       Z3, Z8, Z8
+	VFMADD231PS  Z2, Z8, Z7
+	VFNMADD231PS Z2, Z8, Z7
+	VSUBPS       Z7, Z6, Z6
+	VMULPS       (R11), Z6, Z7
+	VMULPS       Z7, Z6, Z6
+	VADDPS       Z6, Z5, Z5
+	ADDQ         $0x40, R9
+	ADDQ         $0x40, R11
+	DECQ         R10
+	JNZ          row0
+
+row0Done:
+	VMULPS  (BX), Z5, Z5
+	VMOVUPS Z5, (AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	DECQ    DI
+	JNZ     scale0
+
+scale0Done:
 	VZEROUPPER
 	RET
 

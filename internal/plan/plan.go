@@ -187,7 +187,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 		return nil, err
 	}
 	p.warnComfy(d.comfy, o)
-	p.Notes = slices.Concat(wrapperNote(tensors), notesOnStored(p.Steps, o), d.notes(), fallbackNotes(p.Steps), notesOnKept(p.Steps), addonNote(p, o), notesOf(p, o))
+	p.Notes = slices.Concat(wrapperNote(tensors), notesOnStored(p.Steps, o), d.notes(), fallbackNotes(p.Steps), searchNotes(p.Steps), notesOnKept(p.Steps), addonNote(p, o), notesOf(p, o))
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
 	if err := p.describe(&o); err != nil {
 		return nil, err

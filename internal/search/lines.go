@@ -106,7 +106,8 @@ func (l *Lines) newStarts() (all []start) {
 	if !l.Through {
 		for _, low := range draws {
 			for _, high := range draws {
-				all = append(all, start{low * codes, 1 - low - high})
+				factor := 1 - low - high // about the code 0
+				all = append(all, start{float32(low*codes) + float32(l.Lo*(1-factor)), factor})
 			}
 		}
 		return all
