@@ -132,8 +132,11 @@ class QuantizeFlags(TypedDict, total=False):
     names: str | None
     #: NAME as in tensorpress formats (default int8, int8_tensorwise in comfy)
     dtype: str | None
-    #: refuse what APP would not load: comfyui, sdnext, diffusers, transformers, invokeai
+    #: refuse what APP would not load: comfyui, sdnext, diffusers, transformers, invokeai; with --bits or --fit
+    #: and no dtype, choose what it loads best
     for_: str | None
+    #: with --for: the most bits a value at which all weights fit SIZE of a card's memory
+    fit: str | int | None
     #: take flags from a YAML or JSON FILE; those given here win over it
     recipe: _Path
     #: take settings from an SDNQ config FILE, or the config.json that holds one; flags win over it
@@ -156,6 +159,8 @@ class QuantizeFlags(TypedDict, total=False):
     quantization_metadata: bool | None
     #: take fp8 weights without any scale for plain numbers
     accept_unscaled_fp8: bool | None
+    #: choose scales and zero points that lose least; slower, and the same size
+    search: bool | None
     #: SDNQ: the dtype that the model is to be loaded in, bf16, f16 or f32; weights are rounded to it first
     model_dtype: str | None
     #: SDNQ: rotate weights first
@@ -166,6 +171,8 @@ class QuantizeFlags(TypedDict, total=False):
     svd_rank: int | None
     #: SDNQ: look for that part in N steps; fewer are faster and leave a little more to quantize (default 8)
     svd_steps: int | None
+    #: SDNQ: fit that part again N times, to what the quantization of the rest leaves
+    svd_refit: int | None
     #: SDNQ: a table of levels for every group, for unsigned integers
     codebook: bool | None
     #: SDNQ: refine a codebook N times (default 24)
@@ -196,7 +203,8 @@ class QuantizeFlags(TypedDict, total=False):
     convrot: bool | None
     #: ComfyUI's formats: rotate N values at a time; 256 where not given
     convrot_group_size: int | None
-    #: asym_w4a8_int8: 4 or 6 bits a value; 4 where not given
+    #: with --for and no dtype: the best that the application loads at N bits a value; asym_w4a8_int8: 4 or 6, 4
+    #: where not given
     bits: int | None
     #: ComfyUI's formats: say that layers are to be multiplied in full precision
     full_precision_matmul: bool | None
