@@ -155,6 +155,9 @@ func newScaled(shape []int, rule *comfy.ScaleRule, perRow bool, s Settings) (Cod
 	if err != nil {
 		return nil, err
 	}
+	if s.Search {
+		c.Search()
+	}
 	return c, nil
 }
 

@@ -144,10 +144,35 @@ func (r *ScaleRule) search(size int) group.Search {
 		return nil
 	case r == E4M3Group:
 		return &search.Floats{Rounding: e4m3Rounding, Ratios: search.Octave, Multiplied: true}
+	case r == Int8Row:
+		return factorLines{r.lines()}
 	case r == int4Rotated || r == Int8Rotated || r == Int8Block:
-		return &search.Lines{Lo: -r.max, Hi: r.max, Through: true, Stored: roundedTo(safetensors.F32)}
+		return r.lines()
 	}
 	return nil
+}
+
+// lines searches the scales of integers, which stay positive.
+func (r *ScaleRule) lines() *search.Lines {
+	return &search.Lines{Lo: -r.max, Hi: r.max, Through: true, Stored: roundedTo(safetensors.F32)}
+}
+
+// factorLines is a search for steps whose scales are what values are multiplied by.
+type factorLines struct{ *search.Lines }
+
+func (l factorLines) Improve(steps kernel.Steps, v tile.Values, size int, s *tile.Scratch) {
+	own := buffersOf(s)
+	found := own.one.Sized(len(steps.Scales))
+	own.one = found
+	for g, factor := range steps.Scales {
+		found.Set(g, 0, 1/factor)
+	}
+	l.Lines.Improve(found, v, size, s)
+	for g, scale := range found.Scales {
+		if factor := steps.Scales[g]; scale != 1/factor && scale == scale {
+			steps.Set(g, 0, 1/scale)
+		}
+	}
 }
 
 var e4m3Rounding = kernel.RoundingOf(3, 7, 448)
