@@ -4953,21 +4953,77 @@ TEXT ·scaleErrorsAVX2(SB), NOSPLIT, $0-60
 	MOVQ         DX, R9
 	MOVQ         BX, R10
 	MOVQ         DI, R11
+	MOVQ         DI, R12
+	SHRQ         $0x01, R11
+	ANDQ         $0x01, R12
 	TESTQ        R11, R11
-	JZ           scale0Done
+	JZ           pair0Done
 
-scale0:
+pair0:
 	VMOVUPS      (R9), Y4
-	MOVL         $0x00000000, R12
-	VMOVD        R12, X5
+	MOVL         $0x00000000, R13
+	VMOVD        R13, X5
 	VPBROADCASTD X5, Y5
-	MOVQ         CX, R12
+	VMOVUPS      64(R9), Y6
+	MOVL         $0x00000000, R13
+	VMOVD        R13, X7
+	VPBROADCASTD X7, Y7
+	MOVQ         CX, R13
+	MOVQ         SI, R14
+	TESTQ        R14, R14
+	JZ           row2of0Done
+
+row2of0:
+	VMOVUPS      (R13), Y8
+	VMULPS       Y4, Y8, Y9
+	VMINPS       Y0, Y9, Y10
+	VMAXPS       Y1, Y10, Y11
+	VPAND        Y3, Y11, Y11
+	VFMADD231PS  Y2, Y11, Y10
+	VFNMADD231PS Y2, Y11, Y10
+	VSUBPS       Y10, Y9, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y5, Y5
+	VMULPS       Y6, Y8, Y8
+	VMINPS       Y0, Y8, Y9
+	VMAXPS       Y1, Y9, Y10
+	VPAND        Y3, Y10, Y10
+	VFMADD231PS  Y2, Y10, Y9
+	VFNMADD231PS Y2, Y10, Y9
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y8, Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	ADDQ         $0x40, R13
+	DECQ         R14
+	JNZ          row2of0
+
+row2of0Done:
+	VMULPS  (R10), Y5, Y5
+	VMOVUPS Y5, (R8)
+	VMULPS  64(R10), Y7, Y7
+	VMOVUPS Y7, 64(R8)
+	ADDQ    $0x00000080, R8
+	ADDQ    $0x00000080, R9
+	ADDQ    $0x00000080, R10
+	DECQ    R11
+	JNZ     pair0
+
+pair0Done:
+	TESTQ R12, R12
+	JZ    one0Done
+
+one0:
+	VMOVUPS      (R9), Y4
+	MOVL         $0x00000000, R11
+	VMOVD        R11, X5
+	VPBROADCASTD X5, Y5
+	MOVQ         CX, R11
 	MOVQ         SI, R13
 	TESTQ        R13, R13
-	JZ           row0Done
+	JZ           row1of0Done
 
-row0:
-	VMOVUPS      (R12), Y6
+row1of0:
+	VMOVUPS      (R11), Y6
 	VMULPS       Y4, Y6, Y6
 	VMINPS       Y0, Y6, Y7
 	VMAXPS       Y1, Y7, Y8
@@ -4977,26 +5033,81 @@ row0:
 	VSUBPS       Y7, Y6, Y6
 	VMULPS       Y6, Y6, Y6
 	VADDPS       Y6, Y5, Y5
-	ADDQ         $0x40, R12
+	ADDQ         $0x40, R11
 	DECQ         R13
-	JNZ          row0
+	JNZ          row1of0
 
-row0Done:
+row1of0Done:
 	VMULPS  (R10), Y5, Y5
 	VMOVUPS Y5, (R8)
-	ADDQ    $0x40, R8
-	ADDQ    $0x40, R9
-	ADDQ    $0x40, R10
-	DECQ    R11
-	JNZ     scale0
+	ADDQ    $0x00000040, R8
+	ADDQ    $0x00000040, R9
+	ADDQ    $0x00000040, R10
+	DECQ    R12
+	JNZ     one0
 
-scale0Done:
+one0Done:
 	MOVQ  DX, DX
-	MOVQ  DI, DI
-	TESTQ DI, DI
-	JZ    scale8Done
+	MOVQ  DI, R8
+	SHRQ  $0x01, R8
+	ANDQ  $0x01, DI
+	TESTQ R8, R8
+	JZ    pair8Done
 
-scale8:
+pair8:
+	VMOVUPS      32(DX), Y4
+	MOVL         $0x00000000, R9
+	VMOVD        R9, X5
+	VPBROADCASTD X5, Y5
+	VMOVUPS      96(DX), Y6
+	MOVL         $0x00000000, R9
+	VMOVD        R9, X7
+	VPBROADCASTD X7, Y7
+	MOVQ         CX, R9
+	MOVQ         SI, R10
+	TESTQ        R10, R10
+	JZ           row2of8Done
+
+row2of8:
+	VMOVUPS      32(R9), Y8
+	VMULPS       Y4, Y8, Y9
+	VMINPS       Y0, Y9, Y10
+	VMAXPS       Y1, Y10, Y11
+	VPAND        Y3, Y11, Y11
+	VFMADD231PS  Y2, Y11, Y10
+	VFNMADD231PS Y2, Y11, Y10
+	VSUBPS       Y10, Y9, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y5, Y5
+	VMULPS       Y6, Y8, Y8
+	VMINPS       Y0, Y8, Y9
+	VMAXPS       Y1, Y9, Y10
+	VPAND        Y3, Y10, Y10
+	VFMADD231PS  Y2, Y10, Y9
+	VFNMADD231PS Y2, Y10, Y9
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y8, Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	ADDQ         $0x40, R9
+	DECQ         R10
+	JNZ          row2of8
+
+row2of8Done:
+	VMULPS  32(BX), Y5, Y5
+	VMOVUPS Y5, 32(AX)
+	VMULPS  96(BX), Y7, Y7
+	VMOVUPS Y7, 96(AX)
+	ADDQ    $0x00000080, AX
+	ADDQ    $0x00000080, DX
+	ADDQ    $0x00000080, BX
+	DECQ    R8
+	JNZ     pair8
+
+pair8Done:
+	TESTQ DI, DI
+	JZ    one8Done
+
+one8:
 	VMOVUPS      32(DX), Y4
 	MOVL         $0x00000000, R8
 	VMOVD        R8, X5
@@ -5004,9 +5115,9 @@ scale8:
 	MOVQ         CX, R8
 	MOVQ         SI, R9
 	TESTQ        R9, R9
-	JZ           row8Done
+	JZ           row1of8Done
 
-row8:
+row1of8:
 	VMOVUPS      32(R8), Y6
 	VMULPS       Y4, Y6, Y6
 	VMINPS       Y0, Y6, Y7
@@ -5019,24 +5130,24 @@ row8:
 	VADDPS       Y6, Y5, Y5
 	ADDQ         $0x40, R8
 	DECQ         R9
-	JNZ          row8
+	JNZ          row1of8
 
-row8Done:
+row1of8Done:
 	VMULPS  32(BX), Y5, Y5
 	VMOVUPS Y5, 32(AX)
-	ADDQ    $0x40, AX
-	ADDQ    $0x40, DX
-	ADDQ    $0x40, BX
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, DX
+	ADDQ    $0x00000040, BX
 	DECQ    DI
-	JNZ     scale8
+	JNZ     one8
 
-scale8Done:
+one8Done:
 	VZEROUPPER
 	RET
 
 // func scaleErrorsWeightedAVX2(errors *float32, x *float32, weights *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·scaleErrorsWeightedAVX2(SB), NOSPLIT, $0-68
+TEXT ·scaleErrorsWeightedAVX2(SB), NOSPLIT, $8-68
 	MOVQ         errors+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         inverses+24(FP), DX
@@ -5054,22 +5165,82 @@ TEXT ·scaleErrorsWeightedAVX2(SB), NOSPLIT, $0-68
 	MOVQ         DX, R10
 	MOVQ         BX, R11
 	MOVQ         DI, R12
+	MOVQ         DI, R13
+	SHRQ         $0x01, R12
+	ANDQ         $0x01, R13
 	TESTQ        R12, R12
-	JZ           scale0Done
+	JZ           pair0Done
 
-scale0:
+pair0:
 	VMOVUPS      (R10), Y4
-	MOVL         $0x00000000, R13
-	VMOVD        R13, X5
+	MOVL         $0x00000000, R14
+	VMOVD        R14, X5
 	VPBROADCASTD X5, Y5
-	MOVQ         CX, R13
+	VMOVUPS      64(R10), Y6
+	MOVL         $0x00000000, R14
+	VMOVD        R14, X7
+	VPBROADCASTD X7, Y7
+	MOVQ         CX, R14
+	MOVQ         SI, R15
+	MOVQ         R8, BP
+	TESTQ        R15, R15
+	JZ           row2of0Done
+
+row2of0:
+	VMOVUPS      (R14), Y8
+	VMULPS       Y4, Y8, Y9
+	VMINPS       Y0, Y9, Y10
+	VMAXPS       Y1, Y10, Y11
+	VPAND        Y3, Y11, Y11
+	VFMADD231PS  Y2, Y11, Y10
+	VFNMADD231PS Y2, Y11, Y10
+	VSUBPS       Y10, Y9, Y9
+	VMULPS       (BP), Y9, Y10
+	VMULPS       Y10, Y9, Y9
+	VADDPS       Y9, Y5, Y5
+	VMULPS       Y6, Y8, Y8
+	VMINPS       Y0, Y8, Y9
+	VMAXPS       Y1, Y9, Y10
+	VPAND        Y3, Y10, Y10
+	VFMADD231PS  Y2, Y10, Y9
+	VFNMADD231PS Y2, Y10, Y9
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       (BP), Y8, Y9
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	ADDQ         $0x40, R14
+	ADDQ         $0x40, BP
+	DECQ         R15
+	JNZ          row2of0
+
+row2of0Done:
+	VMULPS  (R11), Y5, Y5
+	VMOVUPS Y5, (R9)
+	VMULPS  64(R11), Y7, Y7
+	VMOVUPS Y7, 64(R9)
+	ADDQ    $0x00000080, R9
+	ADDQ    $0x00000080, R10
+	ADDQ    $0x00000080, R11
+	DECQ    R12
+	JNZ     pair0
+
+pair0Done:
+	TESTQ R13, R13
+	JZ    one0Done
+
+one0:
+	VMOVUPS      (R10), Y4
+	MOVL         $0x00000000, R12
+	VMOVD        R12, X5
+	VPBROADCASTD X5, Y5
+	MOVQ         CX, R12
 	MOVQ         SI, R14
 	MOVQ         R8, R15
 	TESTQ        R14, R14
-	JZ           row0Done
+	JZ           row1of0Done
 
-row0:
-	VMOVUPS      (R13), Y6
+row1of0:
+	VMOVUPS      (R12), Y6
 	VMULPS       Y4, Y6, Y6
 	VMINPS       Y0, Y6, Y7
 	VMAXPS       Y1, Y7, Y8
@@ -5080,27 +5251,86 @@ row0:
 	VMULPS       (R15), Y6, Y7
 	VMULPS       Y7, Y6, Y6
 	VADDPS       Y6, Y5, Y5
-	ADDQ         $0x40, R13
+	ADDQ         $0x40, R12
 	ADDQ         $0x40, R15
 	DECQ         R14
-	JNZ          row0
+	JNZ          row1of0
 
-row0Done:
+row1of0Done:
 	VMULPS  (R11), Y5, Y5
 	VMOVUPS Y5, (R9)
-	ADDQ    $0x40, R9
-	ADDQ    $0x40, R10
-	ADDQ    $0x40, R11
-	DECQ    R12
-	JNZ     scale0
+	ADDQ    $0x00000040, R9
+	ADDQ    $0x00000040, R10
+	ADDQ    $0x00000040, R11
+	DECQ    R13
+	JNZ     one0
 
-scale0Done:
+one0Done:
 	MOVQ  DX, DX
-	MOVQ  DI, DI
-	TESTQ DI, DI
-	JZ    scale8Done
+	MOVQ  DI, R9
+	SHRQ  $0x01, R9
+	ANDQ  $0x01, DI
+	TESTQ R9, R9
+	JZ    pair8Done
 
-scale8:
+pair8:
+	VMOVUPS      32(DX), Y4
+	MOVL         $0x00000000, R10
+	VMOVD        R10, X5
+	VPBROADCASTD X5, Y5
+	VMOVUPS      96(DX), Y6
+	MOVL         $0x00000000, R10
+	VMOVD        R10, X7
+	VPBROADCASTD X7, Y7
+	MOVQ         CX, R10
+	MOVQ         SI, R11
+	MOVQ         R8, R12
+	TESTQ        R11, R11
+	JZ           row2of8Done
+
+row2of8:
+	VMOVUPS      32(R10), Y8
+	VMULPS       Y4, Y8, Y9
+	VMINPS       Y0, Y9, Y10
+	VMAXPS       Y1, Y10, Y11
+	VPAND        Y3, Y11, Y11
+	VFMADD231PS  Y2, Y11, Y10
+	VFNMADD231PS Y2, Y11, Y10
+	VSUBPS       Y10, Y9, Y9
+	VMULPS       32(R12), Y9, Y10
+	VMULPS       Y10, Y9, Y9
+	VADDPS       Y9, Y5, Y5
+	VMULPS       Y6, Y8, Y8
+	VMINPS       Y0, Y8, Y9
+	VMAXPS       Y1, Y9, Y10
+	VPAND        Y3, Y10, Y10
+	VFMADD231PS  Y2, Y10, Y9
+	VFNMADD231PS Y2, Y10, Y9
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       32(R12), Y8, Y9
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	ADDQ         $0x40, R10
+	ADDQ         $0x40, R12
+	DECQ         R11
+	JNZ          row2of8
+
+row2of8Done:
+	VMULPS  32(BX), Y5, Y5
+	VMOVUPS Y5, 32(AX)
+	VMULPS  96(BX), Y7, Y7
+	VMOVUPS Y7, 96(AX)
+	ADDQ    $0x00000080, AX
+	ADDQ    $0x00000080, DX
+	ADDQ    $0x00000080, BX
+	DECQ    R9
+	JNZ     pair8
+
+pair8Done:
+	TESTQ DI, DI
+	JZ    one8Done
+
+one8:
 	VMOVUPS      32(DX), Y4
 	MOVL         $0x00000000, R9
 	VMOVD        R9, X5
@@ -5109,9 +5339,9 @@ scale8:
 	MOVQ         SI, R10
 	MOVQ         R8, R11
 	TESTQ        R10, R10
-	JZ           row8Done
+	JZ           row1of8Done
 
-row8:
+row1of8:
 	VMOVUPS      32(R9), Y6
 	VMULPS       Y4, Y6, Y6
 	VMINPS       Y0, Y6, Y7
@@ -5126,18 +5356,18 @@ row8:
 	ADDQ         $0x40, R9
 	ADDQ         $0x40, R11
 	DECQ         R10
-	JNZ          row8
+	JNZ          row1of8
 
-row8Done:
+row1of8Done:
 	VMULPS  32(BX), Y5, Y5
 	VMOVUPS Y5, 32(AX)
-	ADDQ    $0x40, AX
-	ADDQ    $0x40, DX
-	ADDQ    $0x40, BX
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, DX
+	ADDQ    $0x00000040, BX
 	DECQ    DI
-	JNZ     scale8
+	JNZ     one8
 
-scale8Done:
+one8Done:
 	VZEROUPPER
 	RET
 
@@ -21000,11 +21230,66 @@ TEXT ·scaleErrorsAVX512(SB), NOSPLIT, $0-60
 	VMOVD        R8, X3
 	VPBROADCASTD X3, Z3
 	MOVQ         DX, DX
-	MOVQ         DI, DI
-	TESTQ        DI, DI
-	JZ           scale0Done
+	MOVQ         DI, R8
+	SHRQ         $0x01, R8
+	ANDQ         $0x01, DI
+	TESTQ        R8, R8
+	JZ           pair0Done
 
-scale0:
+pair0:
+	VMOVUPS      (DX), Z4
+	MOVL         $0x00000000, R9
+	VMOVD        R9, X5
+	VPBROADCASTD X5, Z5
+	VMOVUPS      64(DX), Z6
+	MOVL         $0x00000000, R9
+	VMOVD        R9, X7
+	VPBROADCASTD X7, Z7
+	MOVQ         CX, R9
+	MOVQ         SI, R10
+	TESTQ        R10, R10
+	JZ           row2of0Done
+
+row2of0:
+	VMOVUPS      (R9), Z8
+	VMULPS       Z4, Z8, Z9
+	VMINPS       Z0, Z9, Z10
+	VMAXPS       Z1, Z10, Z11
+	VPANDD       Z3, Z11, Z11
+	VFMADD231PS  Z2, Z11, Z10
+	VFNMADD231PS Z2, Z11, Z10
+	VSUBPS       Z10, Z9, Z9
+	VMULPS       Z9, Z9, Z9
+	VADDPS       Z9, Z5, Z5
+	VMULPS       Z6, Z8, Z8
+	VMINPS       Z0, Z8, Z9
+	VMAXPS       Z1, Z9, Z10
+	VPANDD       Z3, Z10, Z10
+	VFMADD231PS  Z2, Z10, Z9
+	VFNMADD231PS Z2, Z10, Z9
+	VSUBPS       Z9, Z8, Z8
+	VMULPS       Z8, Z8, Z8
+	VADDPS       Z8, Z7, Z7
+	ADDQ         $0x40, R9
+	DECQ         R10
+	JNZ          row2of0
+
+row2of0Done:
+	VMULPS  (BX), Z5, Z5
+	VMOVUPS Z5, (AX)
+	VMULPS  64(BX), Z7, Z7
+	VMOVUPS Z7, 64(AX)
+	ADDQ    $0x00000080, AX
+	ADDQ    $0x00000080, DX
+	ADDQ    $0x00000080, BX
+	DECQ    R8
+	JNZ     pair0
+
+pair0Done:
+	TESTQ DI, DI
+	JZ    one0Done
+
+one0:
 	VMOVUPS      (DX), Z4
 	MOVL         $0x00000000, R8
 	VMOVD        R8, X5
@@ -21012,9 +21297,9 @@ scale0:
 	MOVQ         CX, R8
 	MOVQ         SI, R9
 	TESTQ        R9, R9
-	JZ           row0Done
+	JZ           row1of0Done
 
-row0:
+row1of0:
 	VMOVUPS      (R8), Z6
 	VMULPS       Z4, Z6, Z6
 	VMINPS       Z0, Z6, Z7
@@ -21027,18 +21312,18 @@ row0:
 	VADDPS       Z6, Z5, Z5
 	ADDQ         $0x40, R8
 	DECQ         R9
-	JNZ          row0
+	JNZ          row1of0
 
-row0Done:
+row1of0Done:
 	VMULPS  (BX), Z5, Z5
 	VMOVUPS Z5, (AX)
-	ADDQ    $0x40, AX
-	ADDQ    $0x40, DX
-	ADDQ    $0x40, BX
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, DX
+	ADDQ    $0x00000040, BX
 	DECQ    DI
-	JNZ     scale0
+	JNZ     one0
 
-scale0Done:
+one0Done:
 	VZEROUPPER
 	RET
 
@@ -21059,11 +21344,70 @@ TEXT ·scaleErrorsWeightedAVX512(SB), NOSPLIT, $0-68
 	VMOVD        R9, X3
 	VPBROADCASTD X3, Z3
 	MOVQ         DX, DX
-	MOVQ         DI, DI
-	TESTQ        DI, DI
-	JZ           scale0Done
+	MOVQ         DI, R9
+	SHRQ         $0x01, R9
+	ANDQ         $0x01, DI
+	TESTQ        R9, R9
+	JZ           pair0Done
 
-scale0:
+pair0:
+	VMOVUPS      (DX), Z4
+	MOVL         $0x00000000, R10
+	VMOVD        R10, X5
+	VPBROADCASTD X5, Z5
+	VMOVUPS      64(DX), Z6
+	MOVL         $0x00000000, R10
+	VMOVD        R10, X7
+	VPBROADCASTD X7, Z7
+	MOVQ         CX, R10
+	MOVQ         SI, R11
+	MOVQ         R8, R12
+	TESTQ        R11, R11
+	JZ           row2of0Done
+
+row2of0:
+	VMOVUPS      (R10), Z8
+	VMULPS       Z4, Z8, Z9
+	VMINPS       Z0, Z9, Z10
+	VMAXPS       Z1, Z10, Z11
+	VPANDD       Z3, Z11, Z11
+	VFMADD231PS  Z2, Z11, Z10
+	VFNMADD231PS Z2, Z11, Z10
+	VSUBPS       Z10, Z9, Z9
+	VMULPS       (R12), Z9, Z10
+	VMULPS       Z10, Z9, Z9
+	VADDPS       Z9, Z5, Z5
+	VMULPS       Z6, Z8, Z8
+	VMINPS       Z0, Z8, Z9
+	VMAXPS       Z1, Z9, Z10
+	VPANDD       Z3, Z10, Z10
+	VFMADD231PS  Z2, Z10, Z9
+	VFNMADD231PS Z2, Z10, Z9
+	VSUBPS       Z9, Z8, Z8
+	VMULPS       (R12), Z8, Z9
+	VMULPS       Z9, Z8, Z8
+	VADDPS       Z8, Z7, Z7
+	ADDQ         $0x40, R10
+	ADDQ         $0x40, R12
+	DECQ         R11
+	JNZ          row2of0
+
+row2of0Done:
+	VMULPS  (BX), Z5, Z5
+	VMOVUPS Z5, (AX)
+	VMULPS  64(BX), Z7, Z7
+	VMOVUPS Z7, 64(AX)
+	ADDQ    $0x00000080, AX
+	ADDQ    $0x00000080, DX
+	ADDQ    $0x00000080, BX
+	DECQ    R9
+	JNZ     pair0
+
+pair0Done:
+	TESTQ DI, DI
+	JZ    one0Done
+
+one0:
 	VMOVUPS      (DX), Z4
 	MOVL         $0x00000000, R9
 	VMOVD        R9, X5
@@ -21072,9 +21416,9 @@ scale0:
 	MOVQ         SI, R10
 	MOVQ         R8, R11
 	TESTQ        R10, R10
-	JZ           row0Done
+	JZ           row1of0Done
 
-row0:
+row1of0:
 	VMOVUPS      (R9), Z6
 	VMULPS       Z4, Z6, Z6
 	VMINPS       Z0, Z6, Z7
@@ -21089,18 +21433,18 @@ row0:
 	ADDQ         $0x40, R9
 	ADDQ         $0x40, R11
 	DECQ         R10
-	JNZ          row0
+	JNZ          row1of0
 
-row0Done:
+row1of0Done:
 	VMULPS  (BX), Z5, Z5
 	VMOVUPS Z5, (AX)
-	ADDQ    $0x40, AX
-	ADDQ    $0x40, DX
-	ADDQ    $0x40, BX
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, DX
+	ADDQ    $0x00000040, BX
 	DECQ    DI
-	JNZ     scale0
+	JNZ     one0
 
-scale0Done:
+one0Done:
 	VZEROUPPER
 	RET
 

@@ -8,49 +8,77 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// scaleErrors writes the function that rates scales for groups of floats. The product
-// with magic is that of powers of two, so that fusing it with a sum rounds nothing
-// else.
+// scaleErrors writes the function that rates scales for groups of floats, two of them at
+// a time. The product with magic is that of powers of two, so that fusing it with a sum
+// rounds nothing else.
 func (v isa) scaleErrors(weighted bool) {
 	name, also := v.weighted("scaleErrors", weighted)
 	v.function(name, "func(errors, x, "+also+"inverses, squares *float32, rows, count int, most, least, magic float32)",
 		name+v.name+" rates that many scales for 16 groups.")
-	errors, x, inverses, squares := param("errors"), param("x"), param("inverses"), param("squares")
-	rows, count := param("rows"), param("count")
-	var weights Register
+	r := &rating{errors: param("errors"), x: param("x"), inverses: param("inverses"), squares: param("squares"), rows: param("rows")}
+	count := param("count")
 	if weighted {
-		weights = param("weights")
+		r.weights = param("weights")
 	}
-	most, least, magic := v.constantParam("most"), v.constantParam("least"), v.constantParam("magic")
-	exponent := v.constant(0x7F800000)
+	r.most, r.least, r.magic = v.constantParam("most"), v.constantParam("least"), v.constantParam("magic")
+	r.exponent = v.constant(0x7F800000)
 	v.columns(func(c column) {
-		to, by, square, n := copied(errors), copied(inverses), copied(squares), copied(count)
-		loop(fmt.Sprint("scale", c.first), n, func() {
-			inverse, sum := c.load(f32, c.at(by, 0)), c.constant(0)
-			c.eachRow(x, weights, rows, func(t VecVirtual, m Mem) {
-				q, e := c.vec(), c.vec()
-				VMULPS(inverse, t, t)
-				VMINPS(most, t, q)
-				VMAXPS(least, q, e)
-				c.and(exponent, e, e)
-				VFMADD231PS(magic, e, q)
-				VFNMADD231PS(magic, e, q)
-				VSUBPS(q, t, t)
-				if weighted {
-					VMULPS(m, t, q)
-					VMULPS(q, t, t)
-				} else {
-					VMULPS(t, t, t)
-				}
-				VADDPS(t, sum, sum)
-			})
-			VMULPS(c.at(square, 0), sum, sum)
-			VMOVUPS(sum, c.at(to, 0))
-			for _, p := range []Register{to, by, square} {
-				ADDQ(U8(4*lineLanes), p)
-			}
-		})
+		at := &rating{errors: copied(r.errors), inverses: copied(r.inverses), squares: copied(r.squares)}
+		pairs, rest := copied(count), copied(count)
+		SHRQ(U8(1), pairs)
+		ANDQ(U8(1), rest)
+		loop(fmt.Sprint("pair", c.first), pairs, func() { r.rate(c, at, 2) })
+		loop(fmt.Sprint("one", c.first), rest, func() { r.rate(c, at, 1) })
 	})
+}
+
+// rating are the parameters of a function that rates scales.
+type rating struct {
+	errors, x, weights, inverses, squares, rows Register
+	most, least, magic, exponent                VecVirtual
+}
+
+// rate rates one scale or two, and goes on to the next.
+func (r *rating) rate(c column, at *rating, scales int) {
+	var inverses, sums [2]VecVirtual
+	for i := range scales {
+		inverses[i], sums[i] = c.load(f32, c.at(at.inverses, i)), c.constant(0)
+	}
+	from, n, weights := copied(r.x), copied(r.rows), r.weights
+	if weights != nil {
+		weights = copied(weights)
+	}
+	loop(fmt.Sprint("row", scales, "of", c.first), n, func() {
+		x := c.load(f32, c.at(from, 0))
+		for i := range scales {
+			t, q, e := c.vec(), c.vec(), c.vec()
+			VMULPS(inverses[i], x, t)
+			VMINPS(r.most, t, q)
+			VMAXPS(r.least, q, e)
+			c.and(r.exponent, e, e)
+			VFMADD231PS(r.magic, e, q)
+			VFNMADD231PS(r.magic, e, q)
+			VSUBPS(q, t, t)
+			if weights != nil {
+				VMULPS(c.at(weights, 0), t, q)
+				VMULPS(q, t, t)
+			} else {
+				VMULPS(t, t, t)
+			}
+			VADDPS(t, sums[i], sums[i])
+		}
+		ADDQ(U8(4*lineLanes), from)
+		if weights != nil {
+			ADDQ(U8(4*lineLanes), weights)
+		}
+	})
+	for i := range scales {
+		VMULPS(c.at(at.squares, i), sums[i], sums[i])
+		VMOVUPS(sums[i], c.at(at.errors, i))
+	}
+	for _, p := range []Register{at.errors, at.inverses, at.squares} {
+		ADDQ(U32(uint32(4*lineLanes*scales)), p)
+	}
 }
 
 // leastErrors writes the function that numbers the least errors: errors have the order of
