@@ -12,6 +12,13 @@ type Rounding struct {
 	magic       float32 // times a power of two, it rounds magnitudes from there to the next
 }
 
+// roundingBits is a rounding in bits, which are ordered as magnitudes are.
+type roundingBits struct{ most, least, magic uint32 }
+
+func (f *Rounding) bits() roundingBits {
+	return roundingBits{math.Float32bits(f.most), math.Float32bits(f.least), math.Float32bits(f.magic) - 127<<23}
+}
+
 // RoundingOf returns the rounding to a float with these bits of mantissa and that bias,
 // of which most is the greatest value.
 func RoundingOf(mantissa, bias uint32, most float32) *Rounding {
@@ -33,12 +40,13 @@ func ScaleErrors(errors, x, weights, inverses, squares []float32, f *Rounding) {
 }
 
 func scaleErrors(errors, x, inverses, squares []float32, f *Rounding) {
+	bits := f.bits()
 	for at := 0; at < len(errors); at += LineLanes {
 		var sums Lanes
 		by := (*Lanes)(inverses[at:])
 		for i := 0; i < len(x); i += LineLanes {
 			for lane, v := range (*Lanes)(x[i:]) {
-				r := f.rest(float32(v * by[lane]))
+				r := bits.rest(float32(v * by[lane]))
 				sums[lane] += float32(r * r)
 			}
 		}
@@ -49,13 +57,14 @@ func scaleErrors(errors, x, inverses, squares []float32, f *Rounding) {
 }
 
 func weightedScaleErrors(errors, x, weights, inverses, squares []float32, f *Rounding) {
+	bits := f.bits()
 	for at := 0; at < len(errors); at += LineLanes {
 		var sums Lanes
 		by := (*Lanes)(inverses[at:])
 		for i := 0; i < len(x); i += LineLanes {
 			m := (*Lanes)(weights[i:])
 			for lane, v := range (*Lanes)(x[i:]) {
-				r := f.rest(float32(v * by[lane]))
+				r := bits.rest(float32(v * by[lane]))
 				sums[lane] += float32(float32(m[lane]*r) * r)
 			}
 		}
@@ -85,12 +94,10 @@ func leastErrors(numbers *[LineLanes]uint32, errors []float32, gain float32) {
 	}
 }
 
-// rest returns what rounding takes away from a magnitude. Magnitudes have the order of
-// their bits.
-func (f *Rounding) rest(t float32) float32 {
-	q := min(math.Float32bits(t), math.Float32bits(f.most))
-	binade := max(q, math.Float32bits(f.least)) & 0x7F800000
-	magic := math.Float32frombits(binade + math.Float32bits(f.magic) - 127<<23)
+// rest returns what rounding takes away from a magnitude.
+func (f roundingBits) rest(t float32) float32 {
+	q := min(math.Float32bits(t), f.most)
+	magic := math.Float32frombits(max(q, f.least)&0x7F800000 + f.magic)
 	return t - (float32(math.Float32frombits(q)+magic) - magic)
 }
 

@@ -77,7 +77,7 @@ func TestRestsAreThoseOfCodes(t *testing.T) {
 					continue
 				}
 			}
-			if got, want := f.rest(x), x-f.f.Round(min(x, f.most)); got != want {
+			if got, want := f.bits().rest(x), x-f.f.Round(min(x, f.most)); got != want {
 				t.Fatalf("to %v: of %v, %v is left, want %v", f.most, x, got, want)
 			}
 		}
