@@ -14,12 +14,13 @@ import (
 )
 
 // bothWays calls do with every form of ComfyUI's formats, without a search and with one.
-func bothWays(t *testing.T, shape []int, do func(t *testing.T, f *Format, s Settings, plain, searched Codec)) {
+func bothWays(t *testing.T, shape []int, nonfinite bool, do func(t *testing.T, f *Format, s Settings, plain, searched Codec)) {
 	t.Helper()
 	for _, s := range nativeCases(t) {
 		if s.Search {
 			continue
 		}
+		s.AllowNonfinite = nonfinite
 		t.Run(fmt.Sprintf("%+v", s), func(t *testing.T) {
 			src := Source{Name: "a", Shape: shape, Dtype: safetensors.F32}
 			f, plain, metadata := made(t, src, s)
@@ -67,7 +68,7 @@ func TestSearchLosesLess(t *testing.T) {
 	t.Parallel()
 	shape := []int{128, 1024}
 	gained := map[*Format]bool{}
-	bothWays(t, shape, func(t *testing.T, f *Format, s Settings, plain, searched Codec) {
+	bothWays(t, shape, false, func(t *testing.T, f *Format, s Settings, plain, searched Codec) {
 		w := taken(bell(shape), s)
 		before, after := encoded(t, plain, w, 1<<20), encoded(t, searched, w, 1<<20)
 		if !Gains(searched) {
@@ -101,23 +102,25 @@ func TestSearchLosesLess(t *testing.T) {
 }
 
 // TestSearchOfAwkwardWeights: zeros, constants, tiny and huge values are stored no worse
-// than without a search.
+// than without a search, and NaN and infinity as without.
 func TestSearchOfAwkwardWeights(t *testing.T) {
 	t.Parallel()
 	shape := []int{128, 256}
-	r := rand.New(rand.NewPCG(3, 1))
-	bothWays(t, shape, func(t *testing.T, _ *Format, s Settings, plain, searched Codec) {
-		if !Gains(searched) {
-			return
-		}
-		w := taken(tiletest.AwkwardWeight(r, tile.Numel(shape), 256, false), s)
-		was := restored(t, plain, encoded(t, plain, w, 1<<20), 1<<20, safetensors.F32)
-		is := restored(t, searched, encoded(t, searched, w, 1<<20), 1<<20, safetensors.F32)
-		misses := missesOf(plain, was, w)
-		for i, e := range missesOf(searched, is, w) {
-			if before := misses[i]; before == before && !(e <= before*(1+1e-5)) {
-				t.Errorf("group %d: error %g, was %g", i, e, before)
+	for _, nonfinite := range []bool{false, true} {
+		r := rand.New(rand.NewPCG(3, 1))
+		bothWays(t, shape, nonfinite, func(t *testing.T, _ *Format, s Settings, plain, searched Codec) {
+			if !Gains(searched) {
+				return
 			}
-		}
-	})
+			w := taken(tiletest.AwkwardWeight(r, tile.Numel(shape), 256, nonfinite), s)
+			was := restored(t, plain, encoded(t, plain, w, 1<<20), 1<<20, safetensors.F32)
+			is := restored(t, searched, encoded(t, searched, w, 1<<20), 1<<20, safetensors.F32)
+			misses, after := missesOf(plain, was, w), missesOf(searched, is, w)
+			for i, before := range misses {
+				if e := after[i]; e == e != (before == before) || before == before && !(e <= before*(1+1e-5)) {
+					t.Errorf("group %d: error %g, was %g", i, e, before)
+				}
+			}
+		})
+	}
 }

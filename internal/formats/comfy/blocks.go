@@ -196,11 +196,12 @@ func (b *Blocks) encodePart(codes []byte, v tile.Values, part tile.Area, ranges 
 
 // improve replaces the scales of the blocks of a part.
 func (b *Blocks) improve(v tile.Values, part tile.Area, s *buffers) {
-	values := v.Floats(s.Scratch)
 	for i := range s.steps.Scales {
 		block := tile.Sized(&s.slow, b.Size*b.Size)
+		s.slow = block
 		for r := range b.Size {
-			copy(block[r*b.Size:(r+1)*b.Size], values[v.At(part, r)+i*b.Size:])
+			at := v.At(part, r) + i*b.Size
+			floats.Widen(block[r*b.Size:(r+1)*b.Size], v.Part(at, at+b.Size).Bytes, v.Dtype)
 		}
 		b.fused.Search.Improve(s.steps.Part(i, i+1), tile.ValuesOf(tile.Line(0, len(block)), block), len(block), s.Scratch)
 	}
