@@ -18,7 +18,7 @@ import (
 func searches(t *testing.T, f func(t *testing.T, shape []int, o Options)) {
 	t.Helper()
 	for _, name := range []string{"uint1", "uint2", "uint3", "uint4", "uint5", "uint6", "uint7", "int2", "int3", "int4", "int5", "int6", "int7",
-		"float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float7_e3m3fn", "float6_e3m2fn", "float6_e2m3fn", "float5_e2m2fn", "float4_e2m1fn", "float4_e2m2fnu", "float3_e3m0fnu", "float2_e1m0fn"} {
+		"float8_e4m3fn", "float8_e4m3fnuz", "float6_e3m2fn", "float4_e2m1fn", "float4_e2m2fnu", "float2_e1m0fn"} {
 		for _, group := range []int{16, 32, 48, 1024, -1, -2} {
 			for way, change := range map[string]func(o *Options){
 				"plain":        func(*Options) {},
@@ -88,7 +88,7 @@ func TestSearchLosesLess(t *testing.T) {
 			}
 		}
 		was, is := squaredError(w, plain), squaredError(w, found)
-		if coarse := o.Dtype.Bits < 6 && o.GroupSize != -1 && (o.GroupSize != -2 || o.Dtype.Class == dtype.Integer); is > was || coarse && is > 0.98*was && (o.GroupSize != -2 || o.ScaleStore == nil) {
+		if coarse := o.Dtype.Bits < 6 && o.GroupSize != -1 && (o.GroupSize > 0 && o.GroupSize < 64 || o.Dtype.Class == dtype.Integer); is > was || coarse && is > 0.98*was && (o.GroupSize != -2 || o.ScaleStore == nil) {
 			t.Errorf("the error is %.3g of the plain one", is/was)
 		}
 		if o.Hadamard > 0 || o.Rank > 0 || s.Inner > 1 {
