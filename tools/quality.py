@@ -2,7 +2,7 @@
 """Measure how much each way to store weights loses, and draw it over their size.
 
     python3 tools/quality.py --program ./tensorpress MODEL.safetensors... \
-        --table docs/choosing.csv --picture docs/choosing.svg
+        --page docs/choosing.md --picture docs/choosing.svg
 
 Every model is quantized in every way of WAYS, plainly and with --search, and compared
 with its source by `tensorpress verify --source`. The error of a way is the mean over
@@ -11,7 +11,6 @@ a value takes with all that is stored beside the codes. Standard library alone.
 """
 
 import argparse
-import csv
 import json
 import math
 import pathlib
@@ -131,18 +130,29 @@ def picture(table) -> str:
     return "\n".join(parts) + "\n"
 
 
+BEGIN, END = "<!-- table -->\n", "<!-- end -->\n"
+
+
+def with_table(page: str, table) -> str:
+    """Puts the table between the marks of a page."""
+    before, rest = page.split(BEGIN)
+    after = rest.split(END)[1]
+    lines = ["| bits a value | way | flags | error | with `--search` |", "|---|---|---|---|---|"]
+    for name, layout, flags, bits, plain, searched in table:
+        found = f"{searched:.3g}" if searched < 0.999 * plain else "the same"
+        lines.append(f"| {bits:.2f} | {name} | `--layout {layout} {flags}` | {plain:.3g} | {found} |")
+    return before + BEGIN + "\n".join(lines) + "\n" + END + after
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+")
     parser.add_argument("--program", default="tensorpress")
-    parser.add_argument("--table", type=pathlib.Path, required=True)
+    parser.add_argument("--page", type=pathlib.Path, required=True, help="whose table is made anew")
     parser.add_argument("--picture", type=pathlib.Path, required=True)
     args = parser.parse_args()
     table = sorted(rows(args.program, args.models), key=lambda r: (round(r[3], 2), r[5]))
-    with args.table.open("w", newline="") as f:
-        out = csv.writer(f, lineterminator="\n")
-        out.writerow(["way", "layout", "flags", "bits", "plain", "searched"])
-        out.writerows([*r[:3], f"{r[3]:.3f}", f"{r[4]:.3g}", f"{r[5]:.3g}"] for r in table)
+    args.page.write_text(with_table(args.page.read_text(), table))
     args.picture.write_text(picture(table))
 
 
