@@ -161,28 +161,39 @@ func (f *Floats) tried(b *floatGroups, steps kernel.Steps, i, j int) float32 {
 	return plain * f.Ratios.up[j-1]
 }
 
-// offer sets what the scales of group i are rated with, in one lane or more. A group
-// whose scale is extreme has inverses of 0, and no errors.
-func (f *Floats) offer(b *floatGroups, steps kernel.Steps, i, from, to int) {
-	plain, inverse := steps.Scales[i], steps.Inverses[i]
-	if f.Multiplied {
-		inverse = plain
-	}
-	if !(plain > 0) || !divisible(plain) {
-		inverse = 0
-	}
-	fill(b.by[from:to], inverse)
-	fill(b.squares[from:to], 1)
-	for j := range f.Ratios.up {
-		by, square := float32(inverse*f.Ratios.down[j]), f.Ratios.squares[j]
-		if f.Stored != nil && inverse != 0 {
-			scale := f.tried(b, steps, i, 1+j)
-			by, square = 1/scale, scale/plain
-			square *= square
+// offer sets what the scales of some groups are rated with, each in a lane, or of one
+// in all lanes. A group whose scale is extreme has inverses of 0, and no errors.
+func (f *Floats) offer(b *floatGroups, steps kernel.Steps, first, count int) {
+	var inverses kernel.Lanes
+	for lane := range inverses {
+		i := first + min(lane, count-1)
+		if plain := steps.Scales[i]; plain > 0 && divisible(plain) {
+			if inverses[lane] = steps.Inverses[i]; f.Multiplied {
+				inverses[lane] = plain
+			}
 		}
+	}
+	copy(b.by, inverses[:])
+	for j, down := range f.Ratios.down {
+		by := b.by[(1+j)*lanes:][:lanes]
+		for lane, inverse := range inverses {
+			by[lane] = inverse * down
+		}
+	}
+	if f.Stored == nil {
+		return
+	}
+	for j := range f.Ratios.down {
 		at := (1 + j) * lanes
-		fill(b.by[at+from:at+to], by)
-		fill(b.squares[at+from:at+to], square)
+		for lane, inverse := range inverses {
+			if inverse == 0 {
+				continue
+			}
+			i := first + min(lane, count-1)
+			scale := f.tried(b, steps, i, 1+j)
+			ratio := scale / steps.Scales[i]
+			b.by[at+lane], b.squares[at+lane] = 1/scale, ratio*ratio
+		}
 	}
 }
 
@@ -195,6 +206,10 @@ func fill(x []float32, v float32) {
 func (f *Floats) sized(b *floatGroups) {
 	n := (1 + len(f.Ratios.up)) * lanes
 	b.by, b.squares, b.errors = tile.Sized(&b.by, n), tile.Sized(&b.squares, n), tile.Sized(&b.errors, n)
+	fill(b.squares[:lanes], 1)
+	for j, square := range f.Ratios.squares {
+		fill(b.squares[(1+j)*lanes:][:lanes], square)
+	}
 }
 
 // rateShort finds the best of the scales that are tried, of 16 groups at a time. Lanes
@@ -211,9 +226,7 @@ func (f *Floats) rateShort(b *floatGroups, steps kernel.Steps, data []byte, raw 
 			b.codes = block
 		}
 		kernel.Magnitudes(b.x, block, raw, b.size)
-		for lane := range count {
-			f.offer(b, steps, first+lane, lane, lane+1)
-		}
+		f.offer(b, steps, first, count)
 		var weights []float32
 		if len(b.weights) > 0 {
 			weights = b.weights[first*b.size : (first+lanes)*b.size]
@@ -234,7 +247,7 @@ func (f *Floats) rateLong(b *floatGroups, steps kernel.Steps, data []byte, raw k
 		clear(b.x[b.size:])
 		magnitudes(group.Widen(&b.x))
 		b.x = b.x[:rows*lanes]
-		f.offer(b, steps, i, 0, lanes)
+		f.offer(b, steps, i, 1)
 		var weights []float32
 		if len(b.weights) > 0 {
 			weights = b.weights[i*rows*lanes : (i+1)*rows*lanes]
@@ -305,15 +318,34 @@ func (f *Floats) errors(errors []float64, b *floatGroups, steps kernel.Steps, wi
 	kernel.DecodeBytes(restored, codes, scales, zeros, b.size, f.Exact.Values)
 	floats.RoundAll(restored, f.Exact.Dtype)
 	for i := range errors {
-		sum := 0.0
-		for k := i * b.size; k < (i+1)*b.size; k++ {
-			d := float64(wide[k]) - float64(restored[k])
-			m := 1.0
-			if f.Weights != nil {
-				m = float64(f.Weights[(v.Col+k)%len(f.Weights)])
-			}
-			sum += float64(float64(d*d) * m)
+		from, to := i*b.size, (i+1)*b.size
+		if f.Weights == nil {
+			errors[i] = missed(wide[from:to], restored[from:to])
+			continue
 		}
-		errors[i] = sum
+		errors[i] = 0
+		for k := from; k < to; k++ {
+			d := float64(wide[k]) - float64(restored[k])
+			errors[i] += float64(float64(d*d) * float64(f.Weights[(v.Col+k)%len(f.Weights)]))
+		}
 	}
+}
+
+// missed is the sum of squared differences, in four sums of which none waits for
+// another.
+func missed(want, got []float32) float64 {
+	var sums [4]float64
+	got = got[:len(want)]
+	for len(want) >= 4 {
+		for i := range sums {
+			d := float64(want[i]) - float64(got[i])
+			sums[i] += float64(d * d)
+		}
+		want, got = want[4:], got[4:]
+	}
+	for i, v := range want {
+		d := float64(v) - float64(got[i])
+		sums[i] += float64(d * d)
+	}
+	return sums[0] + sums[1] + sums[2] + sums[3]
 }
