@@ -279,7 +279,9 @@ class Steps:
         again = in_diffusers(self.cls, home, self.run, config | {"quantization_config": json.loads((home / "quantization_config.json").read_text())})
         # Where it loads quantized weights, diffusers rounds their scales to BF16.
         off = distance(again, in_diffusers(self.cls, self.quantized, self.run))
-        self.found(off < (0.02 if self.said else 1e-3 if joined else 1e-9), f"in diffusers with sdnq {off:.4f}")
+        # The file has its codes by rows and is not multiplied in int8, which rounds inputs.
+        rounds = self.said or "products" in self.label
+        self.found(off < (0.02 if rounds else 1e-3 if joined else 1e-9), f"in diffusers with sdnq {off:.4f}")
         (home / "quantization_config.json").unlink()
         tensorpress("dequantize", self.folder / "out.safetensors", back, "--names", "diffusers")
         off = distance(in_diffusers(self.cls, home, self.run, config), self.want)
