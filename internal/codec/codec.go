@@ -42,6 +42,10 @@ type Source struct {
 	Name  string // of the layer: chances follow from it
 	Shape []int
 	Dtype safetensors.Dtype
+	// Moments are how much the errors of each column of a linear weight count in a search:
+	// the mean squares of its inputs, their mean being 1. nil if all count alike. A format
+	// that has a search takes them from here.
+	Moments []float32
 }
 
 // Format is a row of the table: one way to store a layer.

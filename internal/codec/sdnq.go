@@ -75,7 +75,7 @@ func (s Settings) options(src Source) (o sdnq.Options, err error) {
 		Kind: s.Kind, GroupSize: s.GroupSize, ScaleDtype: safetensors.F32, ModelDtype: s.modelDtype(src), SourceDtype: src.Dtype,
 		Rank: s.SVDRank, RankSteps: s.SVDSteps, Matmul: s.QuantizedMatmul, Codebook: s.Codebook, CodebookSteps: s.CodebookSteps, CodebookScale: s.CodebookScale,
 		Stochastic: s.StochasticRounding, Seed: chancesOf(src.Name, s.Seed),
-		ExactReference: s.ExactReference, AllowNonfinite: s.AllowNonfinite, Search: s.Search,
+		ExactReference: s.ExactReference, AllowNonfinite: s.AllowNonfinite, Search: s.Search, Moments: src.Moments,
 	}
 	if s.CodebookSteps == 0 {
 		o.CodebookSteps = -1

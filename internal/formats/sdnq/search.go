@@ -1,6 +1,8 @@
 package sdnq
 
 import (
+	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/tensorpress/tensorpress/dtype"
@@ -39,6 +41,40 @@ func (e *schemeEncoder) searching(limit, unit int) int {
 	return limit
 }
 
+// columnMoments are the moments of the columns that are encoded, nil if they are all
+// the same. A rotation makes every column of a block from all of it, each with the same
+// share: what reaches it is their mean. Only what multiplies its columns by inputs has
+// any.
+func (s *Scheme) columnMoments(o Options) ([]float32, error) {
+	columns := s.geometry.rest
+	switch {
+	case len(o.Moments) == 0 || o.Kind != Linear:
+		return nil, nil
+	case len(o.Moments) != columns:
+		return nil, fmt.Errorf("moments of %d inputs, and the weight has %d columns", len(o.Moments), columns)
+	}
+	moments := o.Moments
+	if s.Hadamard > 0 {
+		moments = make([]float32, columns)
+		for at := 0; at < columns; at += s.Hadamard {
+			sum := 0.0
+			for _, m := range o.Moments[at : at+s.Hadamard] {
+				sum += float64(m)
+			}
+			for i := range s.Hadamard {
+				moments[at+i] = float32(sum / float64(s.Hadamard))
+			}
+		}
+	}
+	if slices.Min(moments) == slices.Max(moments) {
+		return nil, nil
+	}
+	return moments, nil
+}
+
+// Moments are how much errors count by columns, in effect; nil if all count alike.
+func (s *Scheme) Moments() []float32 { return s.moments }
+
 // encoder returns what encodes groups of a scheme.
 func (k *passResults) encoder(s *Scheme) *group.Fused {
 	if k.search != nil {
@@ -49,7 +85,7 @@ func (k *passResults) encoder(s *Scheme) *group.Fused {
 
 func (e *schemeEncoder) lines() *search.Lines {
 	lo, hi := e.numbers.bounds()
-	return &search.Lines{Lo: lo, Hi: hi, Through: !e.Dtype.Unsigned, Stored: storedScales{e}, Restored: e.ScaleDtype}
+	return &search.Lines{Lo: lo, Hi: hi, Through: !e.Dtype.Unsigned, Stored: storedScales{e}, Restored: e.ScaleDtype, Weights: e.moments}
 }
 
 // storedScales are scales and zero points as the layer stores them.
@@ -126,27 +162,34 @@ func (l *largeSearch) replace(scratch *buffers) {
 // searched.
 type sampling struct{ *schemeEncoder }
 
+// sample is that of a part of a group, and how much its values count.
+type sample struct{ values, counts []float32 }
+
 func (p *sampling) Read(v tile.Values, s *tile.Scratch) (any, error) {
 	w, err := p.prepared(v, &p.passResults, buffersOf(s))
 	if err != nil {
 		return nil, err
 	}
-	var samples [][]float32
+	var samples []sample
 	p.Units(v.Col, len(w), func(unit, from, to int) {
-		samples = append(samples, search.Sample(nil, w[from:to], v.Col+from-unit*p.Group, p.Group))
+		at := v.Col + from - unit*p.Group
+		samples = append(samples, sample{
+			values: search.Sample(nil, w[from:to], at, p.Group),
+			counts: p.large.lines.Counts(tile.ValuesOf(tile.Line(v.Col+from, v.Col+to), w[from:to]), at, p.Group, s),
+		})
 	})
 	return samples, nil
 }
 
 func (p *sampling) Join(a tile.Area, found any) error {
 	first := a.Col / p.Group
-	for i, sample := range found.([][]float32) {
+	for i, sample := range found.([]sample) {
 		g := &p.large.all[first+i]
 		if *g == nil {
 			zero, scale := p.plainStep(first + i)
 			*g = search.NewLarge(p.large.lines, zero, scale)
 		}
-		(*g).Add(sample)
+		(*g).Add(sample.values, sample.counts)
 	}
 	return nil
 }
