@@ -95,7 +95,7 @@ func (m *moments) check(models []*bundle.Model) ([]string, error) {
 		}
 	}
 	if all.Layers+len(all.Lacking) == 0 {
-		return nil, usage.Errorf("`Importance` weighs errors in the search for scales of linear layers, and none is searched: add `Search`")
+		return nil, usage.Errorf("`Importance` weighs errors in the search for the scales of linear layers, and none is searched: add `Search`")
 	}
 	if err := m.CheckMatched(some); err != nil {
 		return nil, err

@@ -47,7 +47,10 @@ func (o *Options) match(tensors []checkpoint.Tensor) (*importance.Match, error) 
 	return o.Moments.File.Match(o.Moments.Folder, o.Moments.Others, layers)
 }
 
-// weigh gives a linear layer whose scales are searched the moments of its inputs.
+// weigh gives a linear layer whose errors are weighed the moments of its inputs. They
+// weigh the search alone: a low-rank part that leaves least of what they weigh leaves
+// more to groups of small moments, whose scales grow by it. On all-MiniLM-L6-v2, uint4
+// and rank 32, the output's relative error was 3.87e-3 with it, 3.50e-3 without.
 func (d *decider) weigh(s *Step, given *codec.Settings) (err error) {
 	if d.moments != nil && given.Weighs() && given.Kind == sdnq.Linear && len(s.Source.Shape) == 2 {
 		s.Moments, err = d.moments.Weights(s.Layer, s.Source.Shape[1])
@@ -86,10 +89,10 @@ func (w *Weighed) note() []string {
 	}
 	text := fmt.Sprintf("`Importance` weighs the errors of %s", layerCount(w.Layers))
 	if n := len(w.Lacking); n > 0 {
-		text += fmt.Sprintf("; %s without moments, searched plainly: %s", layerCount(n), checkpoint.ListNames(w.Lacking))
+		text += fmt.Sprintf("; %s without moments, in which all columns count alike: %s", layerCount(n), checkpoint.ListNames(w.Lacking))
 	}
 	if w.Apart > 0 {
-		text += fmt.Sprintf("; convolutions and embeddings, of which columns are no inputs, searched plainly: %d", w.Apart)
+		text += fmt.Sprintf("; of convolutions and embeddings all columns count alike: %d", w.Apart)
 	}
 	return []string{text}
 }
