@@ -8,7 +8,8 @@ import (
 )
 
 // Layer is one of a model's, by the names that it may have: its own first, then those
-// in the model as it is loaded.
+// in the model as it is loaded, and those of the layers that became it, which have the
+// same inputs.
 type Layer struct{ Names []string }
 
 // Match is the layers of a model that have moments.
@@ -93,7 +94,11 @@ func (s *search) exact(folder string) found {
 					entry, ok = in, true
 				}
 			}
-			if _, before := all[i]; ok && !before {
+			if !ok {
+				continue
+			}
+			s.matched[entry] = true // all of a layer that several become
+			if _, before := all[i]; !before {
 				all[i] = place{entry: entry}
 			}
 		}
