@@ -44,7 +44,8 @@ type Source struct {
 	Dtype safetensors.Dtype
 	// Moments are how much the errors of each column of a linear weight count in a search:
 	// the mean squares of its inputs, their mean being 1. nil if all count alike. A format
-	// that has a search takes them from here.
+	// that has a search takes them from here, those of rotated columns by way of
+	// [rotation.Moments].
 	Moments []float32
 }
 

@@ -2,12 +2,12 @@ package sdnq
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/group"
+	"github.com/tensorpress/tensorpress/internal/rotation"
 	"github.com/tensorpress/tensorpress/internal/search"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -42,34 +42,15 @@ func (e *schemeEncoder) searching(limit, unit int) int {
 }
 
 // columnMoments are the moments of the columns that are encoded, nil if they are all
-// the same. A rotation makes every column of a block from all of it, each with the same
-// share: what reaches it is their mean. Only what multiplies its columns by inputs has
-// any.
+// the same. Only what multiplies its columns by inputs has any.
 func (s *Scheme) columnMoments(o Options) ([]float32, error) {
-	columns := s.geometry.rest
-	switch {
+	switch columns := s.geometry.rest; {
 	case len(o.Moments) == 0 || o.Kind != Linear:
 		return nil, nil
 	case len(o.Moments) != columns:
 		return nil, fmt.Errorf("moments of %d inputs, and the weight has %d columns", len(o.Moments), columns)
 	}
-	moments := o.Moments
-	if s.Hadamard > 0 {
-		moments = make([]float32, columns)
-		for at := 0; at < columns; at += s.Hadamard {
-			sum := 0.0
-			for _, m := range o.Moments[at : at+s.Hadamard] {
-				sum += float64(m)
-			}
-			for i := range s.Hadamard {
-				moments[at+i] = float32(sum / float64(s.Hadamard))
-			}
-		}
-	}
-	if slices.Min(moments) == slices.Max(moments) {
-		return nil, nil
-	}
-	return moments, nil
+	return rotation.Moments(o.Moments, s.Hadamard), nil
 }
 
 // Moments are how much errors count by columns, in effect; nil if all count alike.
