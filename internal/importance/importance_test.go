@@ -272,10 +272,10 @@ func TestAmbiguousNames(t *testing.T) {
 func TestFamilies(t *testing.T) {
 	for _, f := range families {
 		for _, row := range f.rows {
-			model := strings.NewReplacer("#", "12", "@", "1").Replace(row[0])
-			theirs := strings.Replace(row[1], "#", "12", 1) + ".weight"
+			model := strings.NewReplacer("#", "12", "@", "1").Replace(strings.Join(row.model, "."))
+			theirs := strings.Replace(row.theirs, "#", "12", 1) + ".weight"
 			values, counts := []float32{1, 3}, []float32{5}
-			if strings.Contains(row[0], "@") {
+			if slices.Contains(row.model, "@") {
 				values, counts = []float32{3, 1, 1, 3, 2, 2}, []float32{5, 2, 0}
 			}
 			for name, b := range map[string][]byte{

@@ -11,7 +11,13 @@ import (
 // does, and of which the rows are outputs: those of GPT-2 lie the other way.
 type family struct {
 	name string
-	rows [][2]string // the model's name after any beginning, llama.cpp's
+	rows []row
+}
+
+// row is one kind of layer.
+type row struct {
+	model  []string // parts of the model's name after any beginning
+	theirs string   // llama.cpp's name
 }
 
 // families of transformers' names. Names that several architectures share stand in the
@@ -101,19 +107,19 @@ var families = []family{
 	)},
 }
 
-func rows(lines ...string) [][2]string {
-	all := make([][2]string, len(lines))
+func rows(lines ...string) []row {
+	all := make([]row, len(lines))
 	for i, line := range lines {
 		model, theirs, _ := strings.Cut(line, " = ")
-		all[i] = [2]string{model, theirs}
+		all[i] = row{strings.Split(model, "."), theirs}
 	}
 	return all
 }
 
 // translate returns the beginning of a layer's name before what a row says, llama.cpp's
 // name for it, and the number of the expert, 0 where there is none.
-func translate(row [2]string, name string) (beginning, theirs string, expert int64, ok bool) {
-	end, parts := len(name), strings.Split(row[0], ".")
+func (r row) translate(name string) (beginning, theirs string, expert int64, ok bool) {
+	end, parts := len(name), r.model
 	block := ""
 	for i := len(parts) - 1; i >= 0; i-- {
 		if end < 0 {
@@ -137,5 +143,5 @@ func translate(row [2]string, name string) (beginning, theirs string, expert int
 		}
 		end = from - 1
 	}
-	return name[:end+1], strings.Replace(row[1], "#", block, 1), expert, true
+	return name[:end+1], strings.Replace(r.theirs, "#", block, 1), expert, true
 }

@@ -162,7 +162,7 @@ func (s *search) translated() {
 		for _, name := range l.Names {
 			for _, f := range families {
 				for _, row := range f.rows {
-					if beginning, theirs, expert, ok := translate(row, name); ok {
+					if beginning, theirs, expert, ok := row.translate(name); ok {
 						if entry, ok := s.of(theirs); ok {
 							s.take(difference{beginning, f.name}, i, place{entry, expert})
 						}

@@ -179,3 +179,42 @@ func TestMomentsOfColumns(t *testing.T) {
 		t.Errorf("of another layer: %v", err)
 	}
 }
+
+// TestSpikesOfMoments: a group of which one column counts a million times as much as the
+// others, or all of which count for little, is stored no worse than without a search.
+func TestSpikesOfMoments(t *testing.T) {
+	searches(t, func(t *testing.T, shape []int, o Options) {
+		if o.Kind != Linear || o.Hadamard > 0 || o.Rank > 0 {
+			t.Skip()
+		}
+		s, err := NewScheme(shape, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := randomOf(t)
+		moments := slices.Repeat([]float32{1.0 / 1024}, shape[1])
+		for i := range moments {
+			if r.IntN(50) == 0 {
+				moments[i] = 1024
+			}
+		}
+		w := make([]float32, s.Values)
+		for i := range w {
+			w[i] = float32(r.NormFloat64())
+		}
+		plain, _ := restored(t, w, shape, o)
+		o.Search, o.Moments = true, moments
+		weighed, _ := restored(t, w, shape, o)
+		for at := 0; at < len(w); at += s.Group {
+			n := min(s.Group, shape[1])
+			was, is, own := 0.0, 0.0, moments[at%shape[1]:][:n]
+			for from := at; from < at+s.Group; from += n {
+				was += weighedError(w[from:from+n], plain[from:from+n], own)
+				is += weighedError(w[from:from+n], weighed[from:from+n], own)
+			}
+			if !(is <= was*(1+1e-5)) {
+				t.Errorf("group %d: weighed error %g, was %g", at/s.Group, is, was)
+			}
+		}
+	})
+}
