@@ -58,8 +58,12 @@ type Options struct {
 
 	// For names the application that must be able to load the output: "comfyui",
 	// "sdnext", "diffusers", "transformers" or "invokeai"; "" for none. A layer that it
-	// would not load is an error.
+	// would not load is an error. With Bits in Layer and nothing that names a dtype, layers
+	// are stored in the best way that it loads at that many bits a value.
 	For string
+	// Fit chooses, with For, the most bits a value at which all weights together take at
+	// most that many bytes; 0 for no choice.
+	Fit int64
 	// AcceptUnscaledFP8 treats 8-bit floats without a scale as plain numbers.
 	AcceptUnscaledFP8 bool
 	// QuantizationMetadata describes the layers in the file's header as well, in the comfy

@@ -45,8 +45,11 @@ type Settings struct {
 	// SVDRank is the rank of a low-rank part that is stored as two factors, 0 for none.
 	// SVDSteps is the number of steps of the search for it: fewer are faster and leave
 	// slightly more to quantize.
+	// SVDRefit is how often that part is fitted again to what the quantization of the
+	// rest leaves, 0 for never.
 	SVDRank  *int
 	SVDSteps *int
+	SVDRefit *int
 	// Codebook stores a table of levels for every group, for unsigned integers;
 	// CodebookSteps is how many steps refine it.
 	Codebook      *bool

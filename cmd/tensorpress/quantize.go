@@ -20,7 +20,7 @@ type quantizeFlags struct {
 	like                      string
 	minNumel, minChannels     int
 	skipKeys, dryRun, planned bool
-	shardSize                 size
+	shardSize, fit            size
 	recipe                    recipeFlag
 	report                    reportFlag
 	runFlags
@@ -98,7 +98,9 @@ func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	f.StringVar(&q.o.Layout, "layout", "", "`sdnq or comfy` (default sdnq where a config.json is there, else comfy)")
 	addNames(f, &q.o.Names)
 	addSettings(f, "dtype")
-	f.StringVar(&q.o.For, "for", "", "refuse what `APP` would not load: "+appList())
+	f.StringVar(&q.o.For, "for", "", "refuse what `APP` would not load: "+appList()+"; with --bits or --fit and no dtype, choose what it loads best")
+	q.fit.least = 1
+	f.Var(&q.fit, "fit", "with --for: the most bits a value at which all weights fit `SIZE` of a card's memory")
 	q.recipe.add(f)
 	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`, or the config.json that holds one; flags win over it")
 	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")
@@ -199,6 +201,7 @@ func (q *quantizeFlags) options(f *pflag.FlagSet) (o tensorpress.Options, err er
 	}
 	o.MinNumel, o.MinChannels = given(f, "min-numel", &q.minNumel), given(f, "min-channels", &q.minChannels)
 	o.SkipKeys = given(f, "skip-keys", &q.skipKeys)
+	o.Fit = q.fit.bytes
 	if o.ShardSize = q.shardSize.bytes; q.like != "" {
 		o.Like = files.Dir(q.like)
 	}

@@ -33,7 +33,7 @@ const mostRecipe = 1 << 20
 var recipePaths = []string{"config", "like", "layer-config", "importance", "report"}
 
 // recipeNumbers are the flags whose text is a number, which needs no quotes.
-var recipeNumbers = []string{"dynamic-loss-threshold", "memory", "shard-size"}
+var recipeNumbers = []string{"dynamic-loss-threshold", "fit", "memory", "shard-size"}
 
 // apply sets the flags that the recipe names and the command line does not.
 func (r *recipeFlag) apply(f *pflag.FlagSet) error {

@@ -7,6 +7,7 @@ MODEL is the folder of sentence-transformers' all-MiniLM-L6-v2. README.md beside
 script says more.
 """
 import argparse
+import json
 import pathlib
 import subprocess
 import tempfile
@@ -52,6 +53,22 @@ SETTINGS = {
     "uint4, embedding": ("--dtype uint4 --embedding", dict(quant_embedding=True)),
 }
 
+# what -> flags of tensorpress; each is made plainly and with --search
+SEARCHED = {
+    "uint4, groups of 64": "--dtype uint4 --group-size 64",
+    "uint4, groups of 32": "--dtype uint4 --group-size 32",
+    "uint4, groups of 32, scales in uint8": "--dtype uint4 --group-size 32 --scale-dtype uint8",
+    "the same, hadamard": "--dtype uint4 --group-size 32 --scale-dtype uint8 --hadamard",
+    "int4, groups of 32": "--dtype int4 --group-size 32",
+    "uint4, groups of 64, svd-rank 32": "--dtype uint4 --group-size 64 --svd-rank 32",
+    "the same, svd-refit 3": "--dtype uint4 --group-size 64 --svd-rank 32 --svd-refit 3",
+    "nvfp4": "--layout comfy --dtype nvfp4",
+    "asym_w4a8_int8 and nvfp4": "--layout comfy --for comfyui --bits 4",
+    "awq_w4a16": "--layout comfy --dtype awq_w4a16",
+    "uint3, groups of 32, scales in uint8": "--dtype uint3 --group-size 32 --scale-dtype uint8",
+    "uint2, groups of 32, scales in uint8": "--dtype uint2 --group-size 32 --scale-dtype uint8",
+}
+
 
 def embed(folder, tokens, **kw):
     model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **kw)
@@ -63,6 +80,28 @@ def embed(folder, tokens, **kw):
         hidden = model.eval()(**tokens).last_hidden_state.float()
     mask = tokens["attention_mask"][..., None].float()
     return model, torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
+
+
+def searched(binary, model, tmp, tokens, plain):
+    """Rows of what --search makes of each way, and of the way without it."""
+    rows = []
+    for label, flags in SEARCHED.items():
+        row = []
+        for more in ([], ["--search"]):
+            out = tmp / "searched"
+            subprocess.run([binary, "quantize", model, out, "--force", "-q", *flags.split(), *more], check=True, stdout=subprocess.DEVNULL)
+            said = subprocess.run([binary, "verify", out, "--source", model, "-q", "--json"], check=True, capture_output=True, text=True)
+            said = json.loads(said.stdout)["total"]["rel_mse"]
+            if "comfy" in flags:  # which transformers does not load
+                restored = tmp / "restored"
+                subprocess.run([binary, "dequantize", out, restored, "--force", "-q", "--dtype", "f32"], check=True, stdout=subprocess.DEVNULL)
+                _, got = embed(restored, tokens)
+            else:
+                loaded, got = embed(out, tokens)
+            row.append(f"{said:.5f} | {1 - (got * plain).sum(1).mean():.5f}")
+        rows.append(f"| {label} | {size(out) / 1e6:.2f} MB | {' | '.join(row)} |")
+        print(rows[-1], flush=True)
+    return rows
 
 
 def size(folder):
@@ -102,6 +141,7 @@ def main():
             for folder in (ref,):
                 for f in folder.iterdir():
                     f.unlink()
+        better = searched(binary, args.model, tmp, tokens, plain)
     page = f"""# Sentence embeddings of all-MiniLM-L6-v2
 
 The model (Apache-2.0, {size(args.model) / 1e6:.2f} MB in F32) was quantized by `tensorpress quantize MODEL OUT` with the flags named, and loaded by transformers with sdnq. {len(SENTENCES)} sentences, mean-pooled and normalized;
@@ -110,7 +150,15 @@ every embedding, otherwise the mean and the least cosine (rotations of 256 value
 
 | dtype | layers | file | mean cosine | least cosine | change between sentences | sdnq's own |
 |---|---|---|---|---|---|---|
-""" + "\n".join(rows) + "\n"
+""" + "\n".join(rows) + """
+
+## With `--search`
+
+The same sentences, with files that are loaded by the unchanged loaders: the error of the weights, which `verify --source` says, and what the embeddings lack of a cosine of 1 on average. What ComfyUI alone loads was restored by `tensorpress dequantize` first.
+
+| way | file | error of the weights | 1 - cosine | error, searched | 1 - cosine, searched |
+|---|---|---|---|---|---|
+""" + "\n".join(better) + "\n"
     if args.out:
         args.out.write_text(page)
     print(page)

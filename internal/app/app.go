@@ -32,6 +32,7 @@ type App struct {
 	// dtype alone.
 	sdnq  func(SDNQLayer) error
 	loads func(*dtype.Type) bool
+	best  []Best // from many bits to few
 }
 
 // SDNQLayer is a layer as SDNQ stores it, with what the config tells a reader about it.
@@ -42,11 +43,11 @@ type SDNQLayer struct {
 }
 
 var apps = []*App{
-	{Name: "comfyui", Layout: "comfy", Older: "scaled_fp8"},
-	{Name: "sdnext", Layout: "sdnq", Folder: true},
-	{Name: "diffusers", Layout: "sdnq", Folder: true},
-	{Name: "transformers", Layout: "sdnq", Folder: true},
-	{Name: "invokeai", Layout: "sdnq", ConfigFile: true, classes: invokeAIClasses, sdnq: checkInvokeAI, loads: invokeAIDtype},
+	{Name: "comfyui", Layout: "comfy", Older: "scaled_fp8", best: bestComfyUI},
+	{Name: "sdnext", Layout: "sdnq", Folder: true, best: bestSDNQ},
+	{Name: "diffusers", Layout: "sdnq", Folder: true, best: bestSDNQ},
+	{Name: "transformers", Layout: "sdnq", Folder: true, best: bestSDNQ},
+	{Name: "invokeai", Layout: "sdnq", ConfigFile: true, classes: invokeAIClasses, sdnq: checkInvokeAI, loads: invokeAIDtype, best: bestInvokeAI},
 }
 
 // All returns every application.

@@ -11,7 +11,7 @@ import (
 // asymW4A8 has rotated rows in 4 or 6 bits, which decode to 8-bit integers.
 var asymW4A8 = &Format{
 	Name: "asym_w4a8_int8", Bits: 4, Storage: safetensors.I8, Max: 127, ComfyUI: "0.31.0",
-	Takes:  []string{"convrot", "convrot-group-size", "group-size", "bits", "full-precision-matmul"},
+	Takes:  []string{"convrot", "convrot-group-size", "group-size", "bits", "full-precision-matmul", "search"}, Gains: true,
 	Refuse: refuseW4A8, make: newW4A8, Open: openW4A8, IgnoresInput: true, told: toldW4A8,
 	Kin: Kin{Dtype: "int8", Group: -1, Rotated: true}, // its levels are 8-bit integers
 }
@@ -36,6 +36,9 @@ func refuseW4A8(s Settings) error {
 func newW4A8(src Source, s Settings) (Codec, pyjson.Object, error) {
 	group, rotation := orDefault(s.GroupSize, w4a8Group), orDefault(s.ConvRotGroupSize, rotationGroup)
 	c, err := comfy.NewW4A8(src.Shape, group, rotation, orDefault(s.Bits, w4a8Bits), s.AllowNonfinite)
+	if err == nil {
+		c.Search = s.Search
+	}
 	return c, describeNative("asym_w4a8_int8", s,
 		pyjson.Member{Key: "group_size", Value: group}, pyjson.Member{Key: "convrot_groupsize", Value: rotation}), err
 }

@@ -14,7 +14,7 @@ import (
 // references load it and cannot make it: its codes are SDNQ's uint4.
 var awqW4A16 = &Format{
 	Name: "awq_w4a16", Bits: 4, Storage: safetensors.I8, Max: 15, Unsigned: true, ComfyUI: "> 0.33.0",
-	Takes: []string{"group-size", "full-precision-matmul"}, Refuse: refuseAWQ, make: newAWQ, Open: openAWQ, IgnoresInput: true,
+	Takes: []string{"group-size", "full-precision-matmul", "search"}, Gains: true, Refuse: refuseAWQ, make: newAWQ, Open: openAWQ, IgnoresInput: true,
 	Kin: Kin{Dtype: "uint4"}, toSDNQ: awqToSDNQ, fromSDNQ: []origin{{"uint4", groupsOfUint4}},
 }
 
@@ -49,7 +49,13 @@ func newAWQ(src Source, s Settings) (Codec, pyjson.Object, error) {
 // newAWQIn is newAWQ's codec with scales and zeros of another dtype.
 func newAWQIn(shape []int, s Settings, scales safetensors.Dtype) (Codec, error) {
 	c, err := comfy.NewAWQ(shape, orDefault(s.GroupSize, awqGroup), scales, s.AllowNonfinite)
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	if s.Search {
+		c.Search()
+	}
+	return c, nil
 }
 
 func openAWQ(l *Stored) (Codec, error) {

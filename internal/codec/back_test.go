@@ -27,6 +27,7 @@ var settingValues = map[string]func(*Settings){
 	"full-precision-matmul": func(s *Settings) { s.FullPrecisionMatmul = true },
 	"input-scale":           func(s *Settings) { s.InputScale = true },
 	"scale-as-input":        func(s *Settings) { s.ScaleAsInput = true },
+	"search":                func(s *Settings) { s.Search = true },
 	"output-dtype":          func(s *Settings) { s.OutputDtype = "f16" },
 	"variant":               func(s *Settings) {},
 }

@@ -67,6 +67,9 @@ type Format struct {
 	Variant string
 	// Refuse says what is wrong with values of those flags.
 	Refuse func(s Settings) error
+	// Gains says that a search finds better scales than the plain ones, in one form of
+	// the format at least. SDNQ's dtypes tell it themselves.
+	Gains bool
 	// ComfyUI is the first release of ComfyUI that loads the format, [AnyRelease] if
 	// every release in use does, "" if none does.
 	ComfyUI string

@@ -14,7 +14,7 @@ import (
 // of its scale.
 var float8Block3D = &Format{
 	Name: "float8_e4m3fn_block3d", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, Near: "float8_e4m3fn",
-	Takes:  []string{"block-size", "input-scale", "full-precision-matmul", "output-dtype", "scale-as-input"},
+	Takes:  []string{"block-size", "input-scale", "full-precision-matmul", "output-dtype", "scale-as-input", "search"}, Gains: true,
 	Refuse: refuseBlocks, make: newBlock3D, Open: openBlock3D,
 	ScaleText: "block", Kin: Kin{Dtype: "float8_e4m3fn"}, told: toldBlock3D,
 }

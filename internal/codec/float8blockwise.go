@@ -14,7 +14,7 @@ import (
 var float8Blockwise = &Format{
 	Name: "float8_e4m3fn_blockwise", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, Near: "float8_e4m3fn",
 	Scales: map[string]string{"block": "float8_e4m3fn_blockwise"},
-	Takes:  []string{"block-size", "input-scale", "full-precision-matmul", "output-dtype", "scale-as-input"},
+	Takes:  []string{"block-size", "input-scale", "full-precision-matmul", "output-dtype", "scale-as-input", "search"}, Gains: true,
 	Refuse: refuseBlocks, make: newFloat8Blocks, Open: openBlocks(comfy.E4M3Group),
 	ScaleText: "block", NamesBlock: true, Kin: Kin{Dtype: "float8_e4m3fn"},
 }
@@ -46,6 +46,9 @@ func newBlocks(shape []int, rule *comfy.ScaleRule, size int, s Settings) (Codec,
 	c, err := comfy.NewBlocks(shape, rule, size, s.AllowNonfinite)
 	if err != nil {
 		return nil, err
+	}
+	if s.Search {
+		c.Search()
 	}
 	return c, nil
 }

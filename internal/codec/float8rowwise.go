@@ -11,7 +11,7 @@ import (
 var float8Rowwise = &Format{
 	Name: "float8_e4m3fn_rowwise", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, Near: "float8_e4m3fn",
 	Scales: map[string]string{"row": "float8_e4m3fn_rowwise"},
-	Takes:  []string{"input-scale", "full-precision-matmul", "output-dtype", "scale-as-input"},
+	Takes:  []string{"input-scale", "full-precision-matmul", "output-dtype", "scale-as-input", "search"}, Gains: true,
 	make:   newRowwise, Open: openRowwise, ScaleText: "row",
 	Kin:    Kin{Dtype: "float8_e4m3fn"},
 	toSDNQ: func(_ pyjson.Object, c Codec) (Settings, error) { return sdnqSettings("float8_e4m3fn", perRow(c)), nil },
@@ -41,6 +41,9 @@ func grouped(shape []int, group int, scale []int, s Settings) (Codec, error) {
 	c, err := comfy.NewGrouped(shape, comfy.E4M3Group, group, scale, s.AllowNonfinite)
 	if err != nil {
 		return nil, err
+	}
+	if s.Search {
+		c.Search()
 	}
 	return c, nil
 }

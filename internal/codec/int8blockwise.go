@@ -11,7 +11,7 @@ import (
 var int8Blockwise = &Format{
 	Name: "int8_blockwise", Bits: 8, Storage: safetensors.I8, Max: 127, Near: "int8_tensorwise",
 	Scales: map[string]string{"block": "int8_blockwise"},
-	Takes:  []string{"block-size", "input-scale", "full-precision-matmul", "output-dtype", "scale-as-input"},
+	Takes:  []string{"block-size", "input-scale", "full-precision-matmul", "output-dtype", "scale-as-input", "search"}, Gains: true,
 	Refuse: refuseBlocks, make: newInt8Blocks, Open: openBlocks(comfy.Int8Block),
 	ScaleText: "block", NamesBlock: true, Kin: Kin{Dtype: "int8"},
 }

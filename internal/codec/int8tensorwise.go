@@ -16,7 +16,7 @@ import (
 var int8Tensorwise = &Format{
 	Name: "int8_tensorwise", Bits: 8, Storage: safetensors.I8, Max: 127, ComfyUI: "0.27.0",
 	Scales:  map[string]string{"row": "int8_tensorwise", "tensor": "int8_tensorwise", "block": "int8_blockwise"},
-	Takes:   []string{"convrot", "convrot-group-size", "full-precision-matmul", "output-dtype", "scale-as-input", "dynamic-convrot", "variant"},
+	Takes:   []string{"convrot", "convrot-group-size", "full-precision-matmul", "output-dtype", "scale-as-input", "dynamic-convrot", "variant", "search"}, Gains: true,
 	Variant: "custom", Refuse: refuseInt8, make: newInt8, Open: openInt8,
 	Embeddings: "0.30.0", IgnoresInput: true,
 	Kin: Kin{Dtype: "int8"}, told: toldInt8, toSDNQ: int8ToSDNQ, fromSDNQ: []origin{{"int8", rowsOfInt8}, {"int8", oneInt8}},
@@ -52,6 +52,9 @@ func newInt8(src Source, s Settings) (Codec, pyjson.Object, error) {
 	}
 	if group > 0 && rotation.Rotates(group) {
 		c, err := comfy.NewRotated(src.Shape, group, rule, s.AllowNonfinite)
+		if err == nil && s.Search {
+			c.Search()
+		}
 		return c, metadata, err
 	}
 	c, err := newScaled(src.Shape, comfy.Int8Row, true, s)

@@ -85,7 +85,7 @@ var asked = []Settings{
 }
 
 // untold are settings that a layer does not show.
-var untold = []string{"input-scale", "output-dtype", "scale-as-input", "variant", "dynamic-convrot"}
+var untold = []string{"input-scale", "output-dtype", "scale-as-input", "variant", "dynamic-convrot", "search"}
 
 // TestAllIsAsked: what a format takes is asked of it below.
 func TestAllIsAsked(t *testing.T) {

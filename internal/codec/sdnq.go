@@ -66,6 +66,12 @@ func refuseSDNQ(s Settings) error {
 	if err == nil && s.SVDSteps < 0 {
 		err = fmt.Errorf("svd-steps %d: want 0 or more", s.SVDSteps)
 	}
+	if err == nil && s.SVDRefit < 0 {
+		err = fmt.Errorf("`SVDRefit` %d: want 0 or more", s.SVDRefit)
+	}
+	if err == nil && s.SVDRefit > 0 && s.SVDRank == 0 {
+		err = fmt.Errorf("`SVDRefit` fits a low-rank part again: give `SVDRank`")
+	}
 	return err
 }
 
@@ -73,7 +79,7 @@ func refuseSDNQ(s Settings) error {
 func (s Settings) options(src Source) (o sdnq.Options, err error) {
 	o = sdnq.Options{
 		Kind: s.Kind, GroupSize: s.GroupSize, ScaleDtype: safetensors.F32, ModelDtype: s.modelDtype(src), SourceDtype: src.Dtype,
-		Rank: s.SVDRank, RankSteps: s.SVDSteps, Matmul: s.QuantizedMatmul, Codebook: s.Codebook, CodebookSteps: s.CodebookSteps, CodebookScale: s.CodebookScale,
+		Rank: s.SVDRank, RankSteps: s.SVDSteps, Refits: s.SVDRefit, Matmul: s.QuantizedMatmul, Codebook: s.Codebook, CodebookSteps: s.CodebookSteps, CodebookScale: s.CodebookScale,
 		Stochastic: s.StochasticRounding, Seed: chancesOf(src.Name, s.Seed),
 		ExactReference: s.ExactReference, AllowNonfinite: s.AllowNonfinite, Search: s.Search, Moments: src.Moments,
 	}
@@ -137,8 +143,9 @@ func newScheme(shape []int, o sdnq.Options) (Codec, error) {
 
 var kindNames = map[sdnq.Kind]string{sdnq.Embedding: "embedding", sdnq.Conv: "conv", sdnq.ConvTranspose: "conv_transpose"}
 
-// kindName is what the JSON calls a kind, with a convolution's dimensions.
-func kindName(s *sdnq.Scheme) string {
+// KindName is what the JSON calls a kind, with a convolution's dimensions, "" of
+// a linear layer.
+func KindName(s *sdnq.Scheme) string {
 	name := kindNames[s.Kind]
 	if s.Kind == sdnq.Conv || s.Kind == sdnq.ConvTranspose {
 		name += fmt.Sprintf("%dd", len(s.Shape())-2)
@@ -156,7 +163,7 @@ func sdnqMetadata(s *sdnq.Scheme, src Source) pyjson.Object {
 		{Key: "orig_dtype", Value: torchName(src.Dtype)},
 	}
 	if s.Kind != sdnq.Linear {
-		o = append(o, pyjson.Member{Key: "kind", Value: kindName(s)})
+		o = append(o, pyjson.Member{Key: "kind", Value: KindName(s)})
 	}
 	for _, ofScales := range []bool{false, true} {
 		for _, f := range fields {

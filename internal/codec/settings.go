@@ -34,6 +34,7 @@ type Settings struct {
 	HadamardGroupSize    int
 	SVDRank              int
 	SVDSteps             int
+	SVDRefit             int
 	Codebook             bool
 	CodebookSteps        int
 	ScaleDtype           string
@@ -133,6 +134,8 @@ var fields = []Field{
 		}},
 	{Flag: "svd-steps", of: ofSDNQ, Key: "svd_steps", About: "SDNQ: look for that part in N steps; fewer are faster and leave a little more to quantize",
 		accessor: value(func(s *Settings) *int { return &s.SVDSteps }, func(g *given) **int { return &g.SVDSteps })},
+	{Flag: "svd-refit", of: ofSDNQ, About: "SDNQ: fit that part again N times, to what the quantization of the rest leaves",
+		accessor: value(func(s *Settings) *int { return &s.SVDRefit }, func(g *given) **int { return &g.SVDRefit })},
 	{Flag: "codebook", of: ofSDNQ, Key: "use_codebook", About: "SDNQ: a table of levels for every group, for unsigned integers",
 		accessor: value(func(s *Settings) *bool { return &s.Codebook }, func(g *given) **bool { return &g.Codebook }),
 		stored:   func(s *sdnq.Scheme) pyjson.Object { return says(s.Codebook, "use_codebook", true) }},
@@ -173,7 +176,7 @@ var fields = []Field{
 		accessor: value(func(s *Settings) *bool { return &s.ConvRot }, func(g *given) **bool { return &g.ConvRot })},
 	{Flag: "convrot-group-size", of: ofSome, native: "convrot_groupsize", About: "ComfyUI's formats: rotate N values at a time; 256 where not given",
 		accessor: value(func(s *Settings) *int { return &s.ConvRotGroupSize }, func(g *given) **int { return &g.ConvRotGroupSize })},
-	{Flag: "bits", of: ofSome, About: "asym_w4a8_int8: 4 or 6 bits a value; 4 where not given",
+	{Flag: "bits", of: ofSome, About: "with `For` and no dtype: the best that the application loads at N bits a value; asym_w4a8_int8: 4 or 6, 4 where not given",
 		accessor: value(func(s *Settings) *int { return &s.Bits }, func(g *given) **int { return &g.Bits })},
 	{Flag: "full-precision-matmul", of: ofSome, native: "full_precision_matrix_mult", About: "ComfyUI's formats: say that layers are to be multiplied in full precision",
 		accessor: value(func(s *Settings) *bool { return &s.FullPrecisionMatmul }, func(g *given) **bool { return &g.FullPrecisionMatmul })},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"path/filepath"
+	"reflect"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/files"
@@ -44,6 +45,7 @@ type Options struct {
 	LayerConfig          string
 	Importance           string
 	For                  string
+	Fit                  int64
 	AcceptUnscaledFP8    bool
 	QuantizationMetadata bool
 	ShardSize            int64
@@ -160,7 +162,34 @@ func (o Options) application(p *plan.Options) (err error) {
 	if o.For != "" {
 		p.For, err = app.ByName(o.For)
 	}
-	return err
+	if err != nil || !o.choosesBest() {
+		return err
+	}
+	best, err := p.For.BestAt(*o.Layer.Bits)
+	if err != nil {
+		return err
+	}
+	given := o.Layer
+	given.Bits = nil
+	p.Flags, p.Instead = over(best.Settings, given), best.Instead
+	return nil
+}
+
+// over returns settings with those that were said in their place.
+func over(s, said storage.Settings) storage.Settings {
+	to, from := reflect.ValueOf(&s).Elem(), reflect.ValueOf(said)
+	for i := range to.NumField() {
+		if v := from.Field(i); !v.IsZero() {
+			to.Field(i).Set(v)
+		}
+	}
+	return s
+}
+
+// choosesBest reports whether the application's best at a number of bits is asked for:
+// nothing else names a dtype, of which one has bits as a setting of its own.
+func (o Options) choosesBest() bool {
+	return o.For != "" && o.Layer.Bits != nil && o.Layer.Dtype == "" && o.Config == "" && o.Like == nil && o.LayerConfig == ""
 }
 
 // layout is what was asked for, else SDNQ's where a model's config is there.

@@ -23,7 +23,7 @@ func Quantize(ctx context.Context, from files.Source, dest files.Sink, o Options
 
 func quantize(ctx context.Context, from files.Source, dest files.Sink, o request) (*report.Report, error) {
 	start := time.Now()
-	j, err := readPlain(ctx, from, dest, o)
+	j, err := readAsked(ctx, from, dest, o)
 	if err != nil {
 		return nil, err
 	}
@@ -46,8 +46,17 @@ func quantize(ctx context.Context, from files.Source, dest files.Sink, o request
 
 // Plan makes the decisions of [Quantize] and reads no weights. dest may be nil.
 func Plan(ctx context.Context, from files.Source, dest files.Sink, o Options) (*report.Report, error) {
-	j, err := readPlain(ctx, from, dest, request{Options: o})
+	j, err := readAsked(ctx, from, dest, request{Options: o})
 	return planned(ctx, j, err, dest, o.Force)
+}
+
+// readAsked opens what is quantized and decides about it, within a size where one is
+// given.
+func readAsked(ctx context.Context, from files.Source, dest files.Sink, o request) (*job, error) {
+	if o.Fit > 0 {
+		return readFitting(ctx, from, dest, o)
+	}
+	return readPlain(ctx, from, dest, o)
 }
 
 // readPlain opens what is quantized and decides about it.
@@ -61,6 +70,9 @@ func readPlain(ctx context.Context, from files.Source, dest files.Sink, o reques
 	}
 	s, name, err := o.as.of(source.Of(ctx, from), nameOf(dest))
 	if err != nil {
+		return nil, err
+	}
+	if o.like, err = o.as.like(o.like); err != nil {
 		return nil, err
 	}
 	j, err := newJob(bundle.ReadModels(s, o.like))

@@ -53,6 +53,10 @@ func (s *set) useAVX2() {
 	s.addWholeLines = addWholeLinesBy(addWholeLinesAVX2)
 	s.lineErrors = lineErrorsBy(lineErrorsAVX2)
 	s.weightedLineErrors = weightedLineErrorsBy(lineErrorsWeightedAVX2)
+	s.scaleErrors = scaleErrorsBy(scaleErrorsAVX2)
+	s.weightedScaleErrors = weightedScaleErrorsBy(scaleErrorsWeightedAVX2)
+	s.magnitudes[RawBF16] = magnitudesBy(RawBF16, magnitudesBF16AVX2)
+	s.magnitudes[RawF32] = magnitudesBy(RawF32, magnitudesF32AVX2)
 	s.fitBooks = fitBooksBy(nearBooksAVX2, fitScalesAVX2, s.absMax[RawF32])
 	s.decodeBytes = decodeBytesBy(decodeIntBytesAVX2, decodeFloatBytesAVX2, decodeFewBytesAVX2, decodeBytesWith(s.scaleBy, s.scaleFrom))
 	s.lookUp = lookUpWithAVX2
@@ -368,6 +372,8 @@ func (s *set) useAVX512() {
 	s.addWholeLines = addWholeLinesBy(addWholeLinesAVX512)
 	s.lineErrors = lineErrorsBy(lineErrorsAVX512)
 	s.weightedLineErrors = weightedLineErrorsBy(lineErrorsWeightedAVX512)
+	s.scaleErrors = scaleErrorsBy(scaleErrorsAVX512)
+	s.weightedScaleErrors = weightedScaleErrorsBy(scaleErrorsWeightedAVX512)
 	s.decodeBytes = decodeBytesBy(decodeIntBytesAVX512, decodeFloatBytesAVX512, decodeFewBytesAVX512, decodeBytesWith(s.scaleBy, s.scaleFrom))
 	s.lookUp = lookUpWithAVX512
 	s.roundBF16 = roundBF16WithAVX512

@@ -54,13 +54,16 @@ type set struct {
 	bookCodes                        func(codes []uint16, x, middles []float32)
 	sumLines                         func(sums *LineSums, x []float32, from, inverse *Lanes, lo, hi float32)
 	sumWeightedLines                 func(sums *LineSums, x, weights []float32, from, inverse *Lanes, lo, hi float32)
-	fitLines                         func(fit *LineFit, sums *LineSums, n *Lanes, old *Line, through bool)
+	fitLines                         func(fit *LineFit, sums *LineSums, n *LineWeights, old *Line, through bool)
 	keepLines                        func(best *[2]LineFit, fit *LineFit)
 	wholeRows                        func(y []uint32, x []float32, from, factor *Lanes)
 	placeLines                       func(place *WholeLine, line *Line, c *WholeCodes)
 	addWholeLines                    func(sums *LineSums, y []uint32, place *WholeLine, c *WholeCodes)
 	lineErrors                       func(errors *Lanes, x []float32, by, restored *Line, lo, hi float32)
 	weightedLineErrors               func(errors *Lanes, x, weights []float32, by, restored *Line, lo, hi float32)
+	scaleErrors                      func(errors, x, inverses, squares []float32, f *Rounding)
+	weightedScaleErrors              func(errors, x, weights, inverses, squares []float32, f *Rounding)
+	magnitudes                       [2]func(x []float32, src []byte, size int) // by Raw
 	fitBooks                         func(scales, reach, x, levels, edges []float32)
 	project, projectFused            func(dst []float64, w, x []float32, columns, width int)
 	collect                          func(dst []float64, w, y []float32, scale []float64, columns, width int)
@@ -93,6 +96,7 @@ var portable = (&set{
 	scaleBy: scaleBy, scaleFrom: scaleFrom,
 	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes, fitBooks: fitBooks,
 	sumLines: sumLines, sumWeightedLines: sumWeightedLines, fitLines: fitLines, keepLines: keepLines, wholeRows: wholeRowsOf, placeLines: placeLines, addWholeLines: addWholeLines, lineErrors: lineErrors, weightedLineErrors: weightedLineErrors,
+	scaleErrors: scaleErrors, weightedScaleErrors: weightedScaleErrors, magnitudes: [2]func([]float32, []byte, int){magnitudesOf(RawBF16), magnitudesOf(RawF32)},
 	project: projectBy(portablePanels), projectFused: projectBy(fusedPanels), collect: collectBy(portablePanels), addSums: addSums,
 	projectBF16: projectWidened(portablePanels, widenBF16), collectBF16: collectBF16, addWide: addWide, leastBF16: leastBF16,
 	add: add, subtract: subtract, product: product, productFused: productFused, productExact: product,

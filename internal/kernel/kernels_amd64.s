@@ -4612,38 +4612,39 @@ TEXT ·fitLinesAVX2(SB), NOSPLIT, $0-36
 	VMOVUPS      192(CX), Y4
 	VMOVUPS      256(CX), Y5
 	VMOVUPS      (DX), Y6
-	VMOVUPS      (BX), Y7
-	VMOVUPS      64(BX), Y8
+	VMOVUPS      64(DX), Y7
+	VMOVUPS      (BX), Y8
+	VMOVUPS      64(BX), Y9
 	VPAND        Y0, Y1, Y1
 	VPAND        Y0, Y3, Y3
 	VMULPS       Y6, Y2, Y2
-	VMULPS       Y1, Y1, Y9
-	VSUBPS       Y9, Y2, Y2
-	VMULPS       Y6, Y5, Y9
+	VMULPS       Y1, Y1, Y10
+	VSUBPS       Y10, Y2, Y2
+	VMULPS       Y6, Y5, Y6
 	VMULPS       Y1, Y3, Y10
-	VSUBPS       Y10, Y9, Y9
-	VDIVPS       Y2, Y9, Y9
+	VSUBPS       Y10, Y6, Y6
+	VDIVPS       Y2, Y6, Y6
 	MOVL         $0x00000000, SI
 	VMOVD        SI, X10
 	VPBROADCASTD X10, Y10
 	VCMPPS       $0x0e, Y10, Y2, Y2
-	VANDPS       Y2, Y9, Y9
-	VMULPS       Y9, Y1, Y2
+	VANDPS       Y2, Y6, Y6
+	VMULPS       Y6, Y1, Y2
 	VSUBPS       Y2, Y3, Y2
-	VDIVPS       Y6, Y2, Y2
-	VMULPS       Y9, Y5, Y5
+	VMULPS       Y7, Y2, Y2
+	VMULPS       Y6, Y5, Y5
 	VSUBPS       Y5, Y4, Y4
 	VMULPS       Y2, Y3, Y3
 	VSUBPS       Y3, Y4, Y4
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y2, Y8, Y2
-	VADDPS       Y2, Y7, Y7
-	VMULPS       Y9, Y8, Y2
+	VMULPS       Y9, Y4, Y4
+	VMULPS       Y9, Y4, Y4
+	VMULPS       Y2, Y9, Y2
 	VADDPS       Y2, Y8, Y8
-	VDIVPS       Y6, Y1, Y1
-	VMOVUPS      Y7, (AX)
-	VMOVUPS      Y8, 64(AX)
+	VMULPS       Y6, Y9, Y2
+	VADDPS       Y2, Y9, Y9
+	VMULPS       Y7, Y1, Y1
+	VMOVUPS      Y8, (AX)
+	VMOVUPS      Y9, 64(AX)
 	VMOVUPS      Y4, 128(AX)
 	VMOVUPS      Y1, 192(AX)
 	VMOVUPS      32(CX), Y1
@@ -4652,38 +4653,39 @@ TEXT ·fitLinesAVX2(SB), NOSPLIT, $0-36
 	VMOVUPS      224(CX), Y4
 	VMOVUPS      288(CX), Y5
 	VMOVUPS      32(DX), Y6
-	VMOVUPS      32(BX), Y7
-	VMOVUPS      96(BX), Y8
+	VMOVUPS      96(DX), Y7
+	VMOVUPS      32(BX), Y8
+	VMOVUPS      96(BX), Y9
 	VPAND        Y0, Y1, Y1
 	VPAND        Y0, Y3, Y3
 	VMULPS       Y6, Y2, Y0
 	VMULPS       Y1, Y1, Y2
 	VSUBPS       Y2, Y0, Y0
 	VMULPS       Y6, Y5, Y2
-	VMULPS       Y1, Y3, Y9
-	VSUBPS       Y9, Y2, Y2
+	VMULPS       Y1, Y3, Y6
+	VSUBPS       Y6, Y2, Y2
 	VDIVPS       Y0, Y2, Y2
 	MOVL         $0x00000000, CX
-	VMOVD        CX, X9
-	VPBROADCASTD X9, Y9
-	VCMPPS       $0x0e, Y9, Y0, Y0
+	VMOVD        CX, X6
+	VPBROADCASTD X6, Y6
+	VCMPPS       $0x0e, Y6, Y0, Y0
 	VANDPS       Y0, Y2, Y2
 	VMULPS       Y2, Y1, Y0
 	VSUBPS       Y0, Y3, Y0
-	VDIVPS       Y6, Y0, Y0
+	VMULPS       Y7, Y0, Y0
 	VMULPS       Y2, Y5, Y5
 	VSUBPS       Y5, Y4, Y4
 	VMULPS       Y0, Y3, Y3
 	VSUBPS       Y3, Y4, Y4
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y8, Y4, Y4
-	VMULPS       Y0, Y8, Y0
-	VADDPS       Y0, Y7, Y7
-	VMULPS       Y2, Y8, Y0
+	VMULPS       Y9, Y4, Y4
+	VMULPS       Y9, Y4, Y4
+	VMULPS       Y0, Y9, Y0
 	VADDPS       Y0, Y8, Y8
-	VDIVPS       Y6, Y1, Y1
-	VMOVUPS      Y7, 32(AX)
-	VMOVUPS      Y8, 96(AX)
+	VMULPS       Y2, Y9, Y0
+	VADDPS       Y0, Y9, Y9
+	VMULPS       Y7, Y1, Y1
+	VMOVUPS      Y8, 32(AX)
+	VMOVUPS      Y9, 96(AX)
 	VMOVUPS      Y4, 160(AX)
 	VMOVUPS      Y1, 224(AX)
 	VZEROUPPER
@@ -4929,6 +4931,213 @@ row8:
 
 row8Done:
 	VMOVUPS Y7, 32(AX)
+	VZEROUPPER
+	RET
+
+// func scaleErrorsAVX2(errors *float32, x *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·scaleErrorsAVX2(SB), NOSPLIT, $0-60
+	MOVQ         errors+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         inverses+16(FP), DX
+	MOVQ         squares+24(FP), BX
+	MOVQ         rows+32(FP), SI
+	MOVQ         count+40(FP), DI
+	VBROADCASTSS most+48(FP), Y0
+	VBROADCASTSS least+52(FP), Y1
+	VBROADCASTSS magic+56(FP), Y2
+	MOVL         $0x7f800000, R8
+	VMOVD        R8, X3
+	VPBROADCASTD X3, Y3
+	MOVQ         AX, R8
+	MOVQ         DX, R9
+	MOVQ         BX, R10
+	MOVQ         DI, R11
+	TESTQ        R11, R11
+	JZ           scale0Done
+
+scale0:
+	VMOVUPS      (R9), Y4
+	MOVL         $0x00000000, R12
+	VMOVD        R12, X5
+	VPBROADCASTD X5, Y5
+	MOVQ         CX, R12
+	MOVQ         SI, R13
+	TESTQ        R13, R13
+	JZ           row0Done
+
+row0:
+	VMOVUPS      (R12), Y6
+	VMULPS       Y4, Y6, Y6
+	VMINPS       Y0, Y6, Y7
+	VMAXPS       Y1, Y7, Y8
+	VPAND        Y3, Y8, Y8
+	VFMADD231PS  Y2, Y8, Y7
+	VFNMADD231PS Y2, Y8, Y7
+	VSUBPS       Y7, Y6, Y6
+	VMULPS       Y6, Y6, Y6
+	VADDPS       Y6, Y5, Y5
+	ADDQ         $0x40, R12
+	DECQ         R13
+	JNZ          row0
+
+row0Done:
+	VMULPS  (R10), Y5, Y5
+	VMOVUPS Y5, (R8)
+	ADDQ    $0x40, R8
+	ADDQ    $0x40, R9
+	ADDQ    $0x40, R10
+	DECQ    R11
+	JNZ     scale0
+
+scale0Done:
+	MOVQ  DX, DX
+	MOVQ  DI, DI
+	TESTQ DI, DI
+	JZ    scale8Done
+
+scale8:
+	VMOVUPS      32(DX), Y4
+	MOVL         $0x00000000, R8
+	VMOVD        R8, X5
+	VPBROADCASTD X5, Y5
+	MOVQ         CX, R8
+	MOVQ         SI, R9
+	TESTQ        R9, R9
+	JZ           row8Done
+
+row8:
+	VMOVUPS      32(R8), Y6
+	VMULPS       Y4, Y6, Y6
+	VMINPS       Y0, Y6, Y7
+	VMAXPS       Y1, Y7, Y8
+	VPAND        Y3, Y8, Y8
+	VFMADD231PS  Y2, Y8, Y7
+	VFNMADD231PS Y2, Y8, Y7
+	VSUBPS       Y7, Y6, Y6
+	VMULPS       Y6, Y6, Y6
+	VADDPS       Y6, Y5, Y5
+	ADDQ         $0x40, R8
+	DECQ         R9
+	JNZ          row8
+
+row8Done:
+	VMULPS  32(BX), Y5, Y5
+	VMOVUPS Y5, 32(AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	DECQ    DI
+	JNZ     scale8
+
+scale8Done:
+	VZEROUPPER
+	RET
+
+// func scaleErrorsWeightedAVX2(errors *float32, x *float32, weights *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·scaleErrorsWeightedAVX2(SB), NOSPLIT, $0-68
+	MOVQ         errors+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         inverses+24(FP), DX
+	MOVQ         squares+32(FP), BX
+	MOVQ         rows+40(FP), SI
+	MOVQ         count+48(FP), DI
+	MOVQ         weights+16(FP), R8
+	VBROADCASTSS most+56(FP), Y0
+	VBROADCASTSS least+60(FP), Y1
+	VBROADCASTSS magic+64(FP), Y2
+	MOVL         $0x7f800000, R9
+	VMOVD        R9, X3
+	VPBROADCASTD X3, Y3
+	MOVQ         AX, R9
+	MOVQ         DX, R10
+	MOVQ         BX, R11
+	MOVQ         DI, R12
+	TESTQ        R12, R12
+	JZ           scale0Done
+
+scale0:
+	VMOVUPS      (R10), Y4
+	MOVL         $0x00000000, R13
+	VMOVD        R13, X5
+	VPBROADCASTD X5, Y5
+	MOVQ         CX, R13
+	MOVQ         SI, R14
+	MOVQ         R8, R15
+	TESTQ        R14, R14
+	JZ           row0Done
+
+row0:
+	VMOVUPS      (R13), Y6
+	VMULPS       Y4, Y6, Y6
+	VMINPS       Y0, Y6, Y7
+	VMAXPS       Y1, Y7, Y8
+	VPAND        Y3, Y8, Y8
+	VFMADD231PS  Y2, Y8, Y7
+	VFNMADD231PS Y2, Y8, Y7
+	VSUBPS       Y7, Y6, Y6
+	VMULPS       (R15), Y6, Y7
+	VMULPS       Y7, Y6, Y6
+	VADDPS       Y6, Y5, Y5
+	ADDQ         $0x40, R13
+	ADDQ         $0x40, R15
+	DECQ         R14
+	JNZ          row0
+
+row0Done:
+	VMULPS  (R11), Y5, Y5
+	VMOVUPS Y5, (R9)
+	ADDQ    $0x40, R9
+	ADDQ    $0x40, R10
+	ADDQ    $0x40, R11
+	DECQ    R12
+	JNZ     scale0
+
+scale0Done:
+	MOVQ  DX, DX
+	MOVQ  DI, DI
+	TESTQ DI, DI
+	JZ    scale8Done
+
+scale8:
+	VMOVUPS      32(DX), Y4
+	MOVL         $0x00000000, R9
+	VMOVD        R9, X5
+	VPBROADCASTD X5, Y5
+	MOVQ         CX, R9
+	MOVQ         SI, R10
+	MOVQ         R8, R11
+	TESTQ        R10, R10
+	JZ           row8Done
+
+row8:
+	VMOVUPS      32(R9), Y6
+	VMULPS       Y4, Y6, Y6
+	VMINPS       Y0, Y6, Y7
+	VMAXPS       Y1, Y7, Y8
+	VPAND        Y3, Y8, Y8
+	VFMADD231PS  Y2, Y8, Y7
+	VFNMADD231PS Y2, Y8, Y7
+	VSUBPS       Y7, Y6, Y6
+	VMULPS       32(R11), Y6, Y7
+	VMULPS       Y7, Y6, Y6
+	VADDPS       Y6, Y5, Y5
+	ADDQ         $0x40, R9
+	ADDQ         $0x40, R11
+	DECQ         R10
+	JNZ          row8
+
+row8Done:
+	VMULPS  32(BX), Y5, Y5
+	VMOVUPS Y5, 32(AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	DECQ    DI
+	JNZ     scale8
+
+scale8Done:
 	VZEROUPPER
 	RET
 
@@ -9365,6 +9574,166 @@ turnDone:
 	VZEROUPPER
 	RET
 
+// func magnitudesBF16AVX2(x *float32, src *byte, size int, steps int)
+// Requires: AVX, AVX2
+TEXT ·magnitudesBF16AVX2(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         size+16(FP), DX
+	MOVQ         steps+24(FP), BX
+	ADDQ         DX, DX
+	MOVQ         DX, SI
+	ADDQ         DX, SI
+	ADDQ         DX, SI
+	MOVL         $0x7fffffff, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Y0
+	MOVQ         CX, DI
+	MOVQ         AX, R8
+	MOVQ         BX, R9
+	MOVQ         CX, R10
+	LEAQ         (R10)(DX*4), R10
+	TESTQ        R9, R9
+	JZ           lanes0Done
+
+lanes0:
+	VPMOVZXWD  (DI), Y1
+	VPSLLD     $0x10, Y1, Y1
+	VPAND      Y0, Y1, Y1
+	VPMOVZXWD  (DI)(DX*1), Y2
+	VPSLLD     $0x10, Y2, Y2
+	VPAND      Y0, Y2, Y2
+	VPMOVZXWD  (DI)(DX*2), Y3
+	VPSLLD     $0x10, Y3, Y3
+	VPAND      Y0, Y3, Y3
+	VPMOVZXWD  (DI)(SI*1), Y4
+	VPSLLD     $0x10, Y4, Y4
+	VPAND      Y0, Y4, Y4
+	VPMOVZXWD  (R10), Y5
+	VPSLLD     $0x10, Y5, Y5
+	VPAND      Y0, Y5, Y5
+	VPMOVZXWD  (R10)(DX*1), Y6
+	VPSLLD     $0x10, Y6, Y6
+	VPAND      Y0, Y6, Y6
+	VPMOVZXWD  (R10)(DX*2), Y7
+	VPSLLD     $0x10, Y7, Y7
+	VPAND      Y0, Y7, Y7
+	VPMOVZXWD  (R10)(SI*1), Y8
+	VPSLLD     $0x10, Y8, Y8
+	VPAND      Y0, Y8, Y8
+	VUNPCKLPS  Y2, Y1, Y9
+	VUNPCKHPS  Y2, Y1, Y1
+	VUNPCKLPS  Y4, Y3, Y2
+	VUNPCKHPS  Y4, Y3, Y3
+	VUNPCKLPS  Y6, Y5, Y4
+	VUNPCKHPS  Y6, Y5, Y5
+	VUNPCKLPS  Y8, Y7, Y6
+	VUNPCKHPS  Y8, Y7, Y7
+	VUNPCKLPD  Y2, Y9, Y8
+	VUNPCKHPD  Y2, Y9, Y2
+	VUNPCKLPD  Y3, Y1, Y9
+	VUNPCKHPD  Y3, Y1, Y1
+	VUNPCKLPD  Y6, Y4, Y3
+	VUNPCKHPD  Y6, Y4, Y4
+	VUNPCKLPD  Y7, Y5, Y6
+	VUNPCKHPD  Y7, Y5, Y5
+	VPERM2F128 $0x20, Y3, Y8, Y7
+	VPERM2F128 $0x31, Y3, Y8, Y3
+	VPERM2F128 $0x20, Y4, Y2, Y8
+	VPERM2F128 $0x31, Y4, Y2, Y2
+	VPERM2F128 $0x20, Y6, Y9, Y4
+	VPERM2F128 $0x31, Y6, Y9, Y6
+	VPERM2F128 $0x20, Y5, Y1, Y9
+	VPERM2F128 $0x31, Y5, Y1, Y1
+	VMOVUPS    Y7, (R8)
+	VMOVUPS    Y8, 64(R8)
+	VMOVUPS    Y4, 128(R8)
+	VMOVUPS    Y9, 192(R8)
+	VMOVUPS    Y3, 256(R8)
+	VMOVUPS    Y2, 320(R8)
+	VMOVUPS    Y6, 384(R8)
+	VMOVUPS    Y1, 448(R8)
+	ADDQ       $0x10, DI
+	ADDQ       $0x10, R10
+	ADDQ       $0x00000200, R8
+	DECQ       R9
+	JNZ        lanes0
+
+lanes0Done:
+	LEAQ  (CX)(DX*8), CX
+	MOVQ  CX, DI
+	MOVQ  BX, BX
+	LEAQ  (CX)(DX*4), CX
+	TESTQ BX, BX
+	JZ    lanes8Done
+
+lanes8:
+	VPMOVZXWD  (DI), Y1
+	VPSLLD     $0x10, Y1, Y1
+	VPAND      Y0, Y1, Y1
+	VPMOVZXWD  (DI)(DX*1), Y2
+	VPSLLD     $0x10, Y2, Y2
+	VPAND      Y0, Y2, Y2
+	VPMOVZXWD  (DI)(DX*2), Y3
+	VPSLLD     $0x10, Y3, Y3
+	VPAND      Y0, Y3, Y3
+	VPMOVZXWD  (DI)(SI*1), Y4
+	VPSLLD     $0x10, Y4, Y4
+	VPAND      Y0, Y4, Y4
+	VPMOVZXWD  (CX), Y5
+	VPSLLD     $0x10, Y5, Y5
+	VPAND      Y0, Y5, Y5
+	VPMOVZXWD  (CX)(DX*1), Y6
+	VPSLLD     $0x10, Y6, Y6
+	VPAND      Y0, Y6, Y6
+	VPMOVZXWD  (CX)(DX*2), Y7
+	VPSLLD     $0x10, Y7, Y7
+	VPAND      Y0, Y7, Y7
+	VPMOVZXWD  (CX)(SI*1), Y8
+	VPSLLD     $0x10, Y8, Y8
+	VPAND      Y0, Y8, Y8
+	VUNPCKLPS  Y2, Y1, Y9
+	VUNPCKHPS  Y2, Y1, Y1
+	VUNPCKLPS  Y4, Y3, Y2
+	VUNPCKHPS  Y4, Y3, Y3
+	VUNPCKLPS  Y6, Y5, Y4
+	VUNPCKHPS  Y6, Y5, Y5
+	VUNPCKLPS  Y8, Y7, Y6
+	VUNPCKHPS  Y8, Y7, Y7
+	VUNPCKLPD  Y2, Y9, Y8
+	VUNPCKHPD  Y2, Y9, Y2
+	VUNPCKLPD  Y3, Y1, Y9
+	VUNPCKHPD  Y3, Y1, Y1
+	VUNPCKLPD  Y6, Y4, Y3
+	VUNPCKHPD  Y6, Y4, Y4
+	VUNPCKLPD  Y7, Y5, Y6
+	VUNPCKHPD  Y7, Y5, Y5
+	VPERM2F128 $0x20, Y3, Y8, Y7
+	VPERM2F128 $0x31, Y3, Y8, Y3
+	VPERM2F128 $0x20, Y4, Y2, Y8
+	VPERM2F128 $0x31, Y4, Y2, Y2
+	VPERM2F128 $0x20, Y6, Y9, Y4
+	VPERM2F128 $0x31, Y6, Y9, Y6
+	VPERM2F128 $0x20, Y5, Y1, Y9
+	VPERM2F128 $0x31, Y5, Y1, Y1
+	VMOVUPS    Y7, 32(AX)
+	VMOVUPS    Y8, 96(AX)
+	VMOVUPS    Y4, 160(AX)
+	VMOVUPS    Y9, 224(AX)
+	VMOVUPS    Y3, 288(AX)
+	VMOVUPS    Y2, 352(AX)
+	VMOVUPS    Y6, 416(AX)
+	VMOVUPS    Y1, 480(AX)
+	ADDQ       $0x10, DI
+	ADDQ       $0x10, CX
+	ADDQ       $0x00000200, AX
+	DECQ       BX
+	JNZ        lanes8
+
+lanes8Done:
+	VZEROUPPER
+	RET
+
 // func rangesF32AVX2(lo *float32, hi *float32, src *byte, groups int, steps int)
 // Requires: AVX, AVX2
 TEXT ·rangesF32AVX2(SB), $544-40
@@ -11678,6 +12047,150 @@ turnDone:
 	VMOVUPD Y9, 288(AX)
 	VMOVUPD Y10, 320(AX)
 	VMOVUPD Y11, 352(AX)
+	VZEROUPPER
+	RET
+
+// func magnitudesF32AVX2(x *float32, src *byte, size int, steps int)
+// Requires: AVX, AVX2
+TEXT ·magnitudesF32AVX2(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         size+16(FP), DX
+	MOVQ         steps+24(FP), BX
+	SHLQ         $0x02, DX
+	MOVQ         DX, SI
+	ADDQ         DX, SI
+	ADDQ         DX, SI
+	MOVL         $0x7fffffff, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Y0
+	MOVQ         CX, DI
+	MOVQ         AX, R8
+	MOVQ         BX, R9
+	MOVQ         CX, R10
+	LEAQ         (R10)(DX*4), R10
+	TESTQ        R9, R9
+	JZ           lanes0Done
+
+lanes0:
+	VMOVUPS    (DI), Y1
+	VPAND      Y0, Y1, Y1
+	VMOVUPS    (DI)(DX*1), Y2
+	VPAND      Y0, Y2, Y2
+	VMOVUPS    (DI)(DX*2), Y3
+	VPAND      Y0, Y3, Y3
+	VMOVUPS    (DI)(SI*1), Y4
+	VPAND      Y0, Y4, Y4
+	VMOVUPS    (R10), Y5
+	VPAND      Y0, Y5, Y5
+	VMOVUPS    (R10)(DX*1), Y6
+	VPAND      Y0, Y6, Y6
+	VMOVUPS    (R10)(DX*2), Y7
+	VPAND      Y0, Y7, Y7
+	VMOVUPS    (R10)(SI*1), Y8
+	VPAND      Y0, Y8, Y8
+	VUNPCKLPS  Y2, Y1, Y9
+	VUNPCKHPS  Y2, Y1, Y1
+	VUNPCKLPS  Y4, Y3, Y2
+	VUNPCKHPS  Y4, Y3, Y3
+	VUNPCKLPS  Y6, Y5, Y4
+	VUNPCKHPS  Y6, Y5, Y5
+	VUNPCKLPS  Y8, Y7, Y6
+	VUNPCKHPS  Y8, Y7, Y7
+	VUNPCKLPD  Y2, Y9, Y8
+	VUNPCKHPD  Y2, Y9, Y2
+	VUNPCKLPD  Y3, Y1, Y9
+	VUNPCKHPD  Y3, Y1, Y1
+	VUNPCKLPD  Y6, Y4, Y3
+	VUNPCKHPD  Y6, Y4, Y4
+	VUNPCKLPD  Y7, Y5, Y6
+	VUNPCKHPD  Y7, Y5, Y5
+	VPERM2F128 $0x20, Y3, Y8, Y7
+	VPERM2F128 $0x31, Y3, Y8, Y3
+	VPERM2F128 $0x20, Y4, Y2, Y8
+	VPERM2F128 $0x31, Y4, Y2, Y2
+	VPERM2F128 $0x20, Y6, Y9, Y4
+	VPERM2F128 $0x31, Y6, Y9, Y6
+	VPERM2F128 $0x20, Y5, Y1, Y9
+	VPERM2F128 $0x31, Y5, Y1, Y1
+	VMOVUPS    Y7, (R8)
+	VMOVUPS    Y8, 64(R8)
+	VMOVUPS    Y4, 128(R8)
+	VMOVUPS    Y9, 192(R8)
+	VMOVUPS    Y3, 256(R8)
+	VMOVUPS    Y2, 320(R8)
+	VMOVUPS    Y6, 384(R8)
+	VMOVUPS    Y1, 448(R8)
+	ADDQ       $0x20, DI
+	ADDQ       $0x20, R10
+	ADDQ       $0x00000200, R8
+	DECQ       R9
+	JNZ        lanes0
+
+lanes0Done:
+	LEAQ  (CX)(DX*8), CX
+	MOVQ  CX, DI
+	MOVQ  BX, BX
+	LEAQ  (CX)(DX*4), CX
+	TESTQ BX, BX
+	JZ    lanes8Done
+
+lanes8:
+	VMOVUPS    (DI), Y1
+	VPAND      Y0, Y1, Y1
+	VMOVUPS    (DI)(DX*1), Y2
+	VPAND      Y0, Y2, Y2
+	VMOVUPS    (DI)(DX*2), Y3
+	VPAND      Y0, Y3, Y3
+	VMOVUPS    (DI)(SI*1), Y4
+	VPAND      Y0, Y4, Y4
+	VMOVUPS    (CX), Y5
+	VPAND      Y0, Y5, Y5
+	VMOVUPS    (CX)(DX*1), Y6
+	VPAND      Y0, Y6, Y6
+	VMOVUPS    (CX)(DX*2), Y7
+	VPAND      Y0, Y7, Y7
+	VMOVUPS    (CX)(SI*1), Y8
+	VPAND      Y0, Y8, Y8
+	VUNPCKLPS  Y2, Y1, Y9
+	VUNPCKHPS  Y2, Y1, Y1
+	VUNPCKLPS  Y4, Y3, Y2
+	VUNPCKHPS  Y4, Y3, Y3
+	VUNPCKLPS  Y6, Y5, Y4
+	VUNPCKHPS  Y6, Y5, Y5
+	VUNPCKLPS  Y8, Y7, Y6
+	VUNPCKHPS  Y8, Y7, Y7
+	VUNPCKLPD  Y2, Y9, Y8
+	VUNPCKHPD  Y2, Y9, Y2
+	VUNPCKLPD  Y3, Y1, Y9
+	VUNPCKHPD  Y3, Y1, Y1
+	VUNPCKLPD  Y6, Y4, Y3
+	VUNPCKHPD  Y6, Y4, Y4
+	VUNPCKLPD  Y7, Y5, Y6
+	VUNPCKHPD  Y7, Y5, Y5
+	VPERM2F128 $0x20, Y3, Y8, Y7
+	VPERM2F128 $0x31, Y3, Y8, Y3
+	VPERM2F128 $0x20, Y4, Y2, Y8
+	VPERM2F128 $0x31, Y4, Y2, Y2
+	VPERM2F128 $0x20, Y6, Y9, Y4
+	VPERM2F128 $0x31, Y6, Y9, Y6
+	VPERM2F128 $0x20, Y5, Y1, Y9
+	VPERM2F128 $0x31, Y5, Y1, Y1
+	VMOVUPS    Y7, 32(AX)
+	VMOVUPS    Y8, 96(AX)
+	VMOVUPS    Y4, 160(AX)
+	VMOVUPS    Y9, 224(AX)
+	VMOVUPS    Y3, 288(AX)
+	VMOVUPS    Y2, 352(AX)
+	VMOVUPS    Y6, 416(AX)
+	VMOVUPS    Y1, 480(AX)
+	ADDQ       $0x20, DI
+	ADDQ       $0x20, CX
+	ADDQ       $0x00000200, AX
+	DECQ       BX
+	JNZ        lanes8
+
+lanes8Done:
 	VZEROUPPER
 	RET
 
@@ -20230,38 +20743,39 @@ TEXT ·fitLinesAVX512(SB), NOSPLIT, $0-36
 	VMOVUPS      192(CX), Z4
 	VMOVUPS      256(CX), Z5
 	VMOVUPS      (DX), Z6
-	VMOVUPS      (BX), Z7
-	VMOVUPS      64(BX), Z8
+	VMOVUPS      64(DX), Z7
+	VMOVUPS      (BX), Z8
+	VMOVUPS      64(BX), Z9
 	VPANDD       Z0, Z1, Z1
 	VPANDD       Z0, Z3, Z3
 	VMULPS       Z6, Z2, Z0
 	VMULPS       Z1, Z1, Z2
 	VSUBPS       Z2, Z0, Z0
 	VMULPS       Z6, Z5, Z2
-	VMULPS       Z1, Z3, Z9
-	VSUBPS       Z9, Z2, Z2
+	VMULPS       Z1, Z3, Z6
+	VSUBPS       Z6, Z2, Z2
 	VDIVPS       Z0, Z2, Z2
 	MOVL         $0x00000000, CX
-	VMOVD        CX, X9
-	VPBROADCASTD X9, Z9
-	VCMPPS       $0x0e, Z9, Z0, K1
+	VMOVD        CX, X6
+	VPBROADCASTD X6, Z6
+	VCMPPS       $0x0e, Z6, Z0, K1
 	VMOVAPS.Z    Z2, K1, Z2
 	VMULPS       Z2, Z1, Z0
 	VSUBPS       Z0, Z3, Z0
-	VDIVPS       Z6, Z0, Z0
+	VMULPS       Z7, Z0, Z0
 	VMULPS       Z2, Z5, Z5
 	VSUBPS       Z5, Z4, Z4
 	VMULPS       Z0, Z3, Z3
 	VSUBPS       Z3, Z4, Z4
-	VMULPS       Z8, Z4, Z4
-	VMULPS       Z8, Z4, Z4
-	VMULPS       Z0, Z8, Z0
-	VADDPS       Z0, Z7, Z7
-	VMULPS       Z2, Z8, Z0
+	VMULPS       Z9, Z4, Z4
+	VMULPS       Z9, Z4, Z4
+	VMULPS       Z0, Z9, Z0
 	VADDPS       Z0, Z8, Z8
-	VDIVPS       Z6, Z1, Z1
-	VMOVUPS      Z7, (AX)
-	VMOVUPS      Z8, 64(AX)
+	VMULPS       Z2, Z9, Z0
+	VADDPS       Z0, Z9, Z9
+	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, 64(AX)
 	VMOVUPS      Z4, 128(AX)
 	VMOVUPS      Z1, 192(AX)
 	VZEROUPPER
@@ -20405,6 +20919,126 @@ row0:
 
 row0Done:
 	VMOVUPS Z7, (AX)
+	VZEROUPPER
+	RET
+
+// func scaleErrorsAVX512(errors *float32, x *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleErrorsAVX512(SB), NOSPLIT, $0-60
+	MOVQ         errors+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         inverses+16(FP), DX
+	MOVQ         squares+24(FP), BX
+	MOVQ         rows+32(FP), SI
+	MOVQ         count+40(FP), DI
+	VBROADCASTSS most+48(FP), Z0
+	VBROADCASTSS least+52(FP), Z1
+	VBROADCASTSS magic+56(FP), Z2
+	MOVL         $0x7f800000, R8
+	VMOVD        R8, X3
+	VPBROADCASTD X3, Z3
+	MOVQ         DX, DX
+	MOVQ         DI, DI
+	TESTQ        DI, DI
+	JZ           scale0Done
+
+scale0:
+	VMOVUPS      (DX), Z4
+	MOVL         $0x00000000, R8
+	VMOVD        R8, X5
+	VPBROADCASTD X5, Z5
+	MOVQ         CX, R8
+	MOVQ         SI, R9
+	TESTQ        R9, R9
+	JZ           row0Done
+
+row0:
+	VMOVUPS      (R8), Z6
+	VMULPS       Z4, Z6, Z6
+	VMINPS       Z0, Z6, Z7
+	VMAXPS       Z1, Z7, Z8
+	VPANDD       Z3, Z8, Z8
+	VFMADD231PS  Z2, Z8, Z7
+	VFNMADD231PS Z2, Z8, Z7
+	VSUBPS       Z7, Z6, Z6
+	VMULPS       Z6, Z6, Z6
+	VADDPS       Z6, Z5, Z5
+	ADDQ         $0x40, R8
+	DECQ         R9
+	JNZ          row0
+
+row0Done:
+	VMULPS  (BX), Z5, Z5
+	VMOVUPS Z5, (AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	DECQ    DI
+	JNZ     scale0
+
+scale0Done:
+	VZEROUPPER
+	RET
+
+// func scaleErrorsWeightedAVX512(errors *float32, x *float32, weights *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleErrorsWeightedAVX512(SB), NOSPLIT, $0-68
+	MOVQ         errors+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         inverses+24(FP), DX
+	MOVQ         squares+32(FP), BX
+	MOVQ         rows+40(FP), SI
+	MOVQ         count+48(FP), DI
+	MOVQ         weights+16(FP), R8
+	VBROADCASTSS most+56(FP), Z0
+	VBROADCASTSS least+60(FP), Z1
+	VBROADCASTSS magic+64(FP), Z2
+	MOVL         $0x7f800000, R9
+	VMOVD        R9, X3
+	VPBROADCASTD X3, Z3
+	MOVQ         DX, DX
+	MOVQ         DI, DI
+	TESTQ        DI, DI
+	JZ           scale0Done
+
+scale0:
+	VMOVUPS      (DX), Z4
+	MOVL         $0x00000000, R9
+	VMOVD        R9, X5
+	VPBROADCASTD X5, Z5
+	MOVQ         CX, R9
+	MOVQ         SI, R10
+	MOVQ         R8, R11
+	TESTQ        R10, R10
+	JZ           row0Done
+
+row0:
+	VMOVUPS      (R9), Z6
+	VMULPS       Z4, Z6, Z6
+	VMINPS       Z0, Z6, Z7
+	VMAXPS       Z1, Z7, Z8
+	VPANDD       Z3, Z8, Z8
+	VFMADD231PS  Z2, Z8, Z7
+	VFNMADD231PS Z2, Z8, Z7
+	VSUBPS       Z7, Z6, Z6
+	VMULPS       (R11), Z6, Z7
+	VMULPS       Z7, Z6, Z6
+	VADDPS       Z6, Z5, Z5
+	ADDQ         $0x40, R9
+	ADDQ         $0x40, R11
+	DECQ         R10
+	JNZ          row0
+
+row0Done:
+	VMULPS  (BX), Z5, Z5
+	VMOVUPS Z5, (AX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	DECQ    DI
+	JNZ     scale0
+
+scale0Done:
 	VZEROUPPER
 	RET
 

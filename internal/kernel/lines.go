@@ -86,31 +86,33 @@ type LineFit struct {
 	Error, Mean Lanes
 }
 
+// LineWeights are the sums of each group's weights, and 1 over them.
+type LineWeights struct{ Weights, Inverses Lanes }
+
 // FitLines finds by least squares the lines that restore best the codes for which sums
-// were found with the line old. n is the sum of each group's weights. Where through is
-// set, lines keep their From.
-func FitLines(fit *LineFit, sums *LineSums, n *Lanes, old *Line, through bool) {
+// were found with the line old. Where through is set, lines keep their From.
+func FitLines(fit *LineFit, sums *LineSums, n *LineWeights, old *Line, through bool) {
 	active.fitLines(fit, sums, n, old, through)
 }
 
-func fitLines(fit *LineFit, sums *LineSums, n *Lanes, old *Line, through bool) {
+func fitLines(fit *LineFit, sums *LineSums, n *LineWeights, old *Line, through bool) {
 	for i := range LineLanes {
-		q, r, n := sums.Q[i], sums.R[i], n[i]
+		q, r, weight, inverse := sums.Q[i], sums.R[i], n.Weights[i], n.Inverses[i]
 		if through {
 			q, r = 0, 0
 		}
-		det := float32(n*sums.QQ[i]) - float32(q*q)
+		det := float32(weight*sums.QQ[i]) - float32(q*q)
 		slope := float32(0)
 		if det > 0 {
-			slope = (float32(n*sums.RQ[i]) - float32(q*r)) / det
+			slope = (float32(weight*sums.RQ[i]) - float32(q*r)) / det
 		}
-		shift := (r - float32(slope*q)) / n
+		shift := (r - float32(slope*q)) * inverse
 		scale := old.Scale[i]
 		left := (sums.RR[i] - float32(slope*sums.RQ[i])) - float32(shift*r)
 		fit.Error[i] = float32(left*scale) * scale
 		fit.From[i] = old.From[i] + float32(shift*scale)
 		fit.Scale[i] = scale + float32(slope*scale)
-		fit.Mean[i] = q / n
+		fit.Mean[i] = q * inverse
 	}
 }
 

@@ -20,13 +20,13 @@ func sumWeightedLinesBy(asm func(sums, x, weights, from, inverse *float32, rows 
 }
 
 func fitLinesBy(asm func(fit, sums, n, old *float32, keep uint32),
-) func(fit *LineFit, sums *LineSums, n *Lanes, old *Line, through bool) {
-	return func(fit *LineFit, sums *LineSums, n *Lanes, old *Line, through bool) {
+) func(fit *LineFit, sums *LineSums, n *LineWeights, old *Line, through bool) {
+	return func(fit *LineFit, sums *LineSums, n *LineWeights, old *Line, through bool) {
 		keep := ^uint32(0)
 		if through {
 			keep = 0
 		}
-		asm(&fit.From[0], &sums.Q[0], &n[0], &old.From[0], keep)
+		asm(&fit.From[0], &sums.Q[0], &n.Weights[0], &old.From[0], keep)
 	}
 }
 

@@ -12,7 +12,7 @@ type lineCase struct {
 	x, weights []float32
 	by         Line
 	inverse    Lanes
-	n          Lanes
+	n          LineWeights
 	lo, hi     float32
 }
 
@@ -34,8 +34,9 @@ func lineCases(yield func(c lineCase)) {
 					c.by.Scale[lane] = float32(r.NormFloat64()*math.Pow(10, float64(4*size-4))) / codes[1]
 					c.inverse[lane] = 1 / c.by.Scale[lane]
 					for i := lane; i < len(c.weights); i += LineLanes {
-						c.n[lane] += c.weights[i]
+						c.n.Weights[lane] += c.weights[i]
 					}
+					c.n.Inverses[lane] = 1 / c.n.Weights[lane]
 				}
 				yield(c)
 			}
@@ -247,10 +248,11 @@ func BenchmarkLines(b *testing.B) {
 	}
 	var sums LineSums
 	var line Line
-	var inverse, n Lanes
+	var inverse Lanes
+	var n LineWeights
 	var errors Lanes
 	for i := range inverse {
-		line.From[i], line.Scale[i], inverse[i], n[i] = -2, 0.25, 4, 64
+		line.From[i], line.Scale[i], inverse[i], n.Weights[i], n.Inverses[i] = -2, 0.25, 4, 64, 1.0/64
 	}
 	var fit LineFit
 	codes, whole := NewWholeCodes(0, 15), make([]uint32, 32*LineLanes)

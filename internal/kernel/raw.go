@@ -38,6 +38,11 @@ func (s Steps) Sized(n int) Steps {
 	return Steps{s.Zeros[:n], s.Scales[:n], s.Inverses[:n]}
 }
 
+// Part returns steps [from, to).
+func (s Steps) Part(from, to int) Steps {
+	return Steps{s.Zeros[from:to], s.Scales[from:to], s.Inverses[from:to]}
+}
+
 // Set makes step i subtract zero and divide by scale. It reports false if the scale is
 // so extreme that kernels cannot divide with the inverse: beyond 2^±80, zero or not
 // finite.

@@ -260,6 +260,16 @@ func lineErrorsAVX2(errors *float32, x *float32, by *float32, restored *float32,
 //go:noescape
 func lineErrorsWeightedAVX2(errors *float32, x *float32, weights *float32, by *float32, restored *float32, rows int, lo float32, hi float32)
 
+// scaleErrorsAVX2 rates that many scales for 16 groups.
+//
+//go:noescape
+func scaleErrorsAVX2(errors *float32, x *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
+
+// scaleErrorsWeightedAVX2 rates that many scales for 16 groups.
+//
+//go:noescape
+func scaleErrorsWeightedAVX2(errors *float32, x *float32, weights *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
+
 // wholeRowsAVX2 makes two rows of 16 values one row of whole numbers.
 //
 //go:noescape
@@ -396,6 +406,11 @@ func divideFromPackedBF16AVX2(codes *byte, src *byte, zeros *float32, scales *fl
 //go:noescape
 func errorsBF16AVX2(sums *float64, values *byte, others *float32, steps int)
 
+// magnitudesBF16AVX2 lays that many times eight values of 16 groups of a size side by side.
+//
+//go:noescape
+func magnitudesBF16AVX2(x *float32, src *byte, size int, steps int)
+
 // rangesF32AVX2 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
 //
@@ -446,6 +461,11 @@ func divideFromPackedF32AVX2(codes *byte, src *byte, zeros *float32, scales *flo
 //
 //go:noescape
 func errorsF32AVX2(sums *float64, values *byte, others *float32, steps int)
+
+// magnitudesF32AVX2 lays that many times eight values of 16 groups of a size side by side.
+//
+//go:noescape
+func magnitudesF32AVX2(x *float32, src *byte, size int, steps int)
 
 // widenBF16AVX512 widens that many times 16 values.
 //
@@ -747,6 +767,16 @@ func lineErrorsAVX512(errors *float32, x *float32, by *float32, restored *float3
 //
 //go:noescape
 func lineErrorsWeightedAVX512(errors *float32, x *float32, weights *float32, by *float32, restored *float32, rows int, lo float32, hi float32)
+
+// scaleErrorsAVX512 rates that many scales for 16 groups.
+//
+//go:noescape
+func scaleErrorsAVX512(errors *float32, x *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
+
+// scaleErrorsWeightedAVX512 rates that many scales for 16 groups.
+//
+//go:noescape
+func scaleErrorsWeightedAVX512(errors *float32, x *float32, weights *float32, inverses *float32, squares *float32, rows int, count int, most float32, least float32, magic float32)
 
 // wholeRowsAVX512 makes two rows of 16 values one row of whole numbers.
 //

@@ -377,6 +377,9 @@ func (d *decider) quantize(s *Step, kind preset.Kind, rule *Rule) (keep string, 
 		return "", err
 	}
 	keep, err = d.store(s, &given)
+	if err == nil && s.Codec == nil && keep != "" && d.Instead != nil && rule == nil {
+		given, keep, err = d.storeInstead(s, given.Kind, keep)
+	}
 	s.Settings = d.given.shared(given)
 	if err == nil && keep == "" {
 		if keep = d.comfyKeeps(s, rule); keep != "" {
@@ -384,6 +387,26 @@ func (d *decider) quantize(s *Step, kind preset.Kind, rule *Rule) (keep string, 
 		}
 	}
 	return keep, err
+}
+
+// storeInstead stores a layer that its dtype cannot hold by the settings for such
+// layers; keep is why it could not be held.
+func (d *decider) storeInstead(s *Step, kind sdnq.Kind, keep string) (codec.Settings, string, error) {
+	given := codec.Default().With(*d.Instead)
+	given.Kind = kind
+	f, err := codec.Resolve(given.Dtype, d.Layout == layout.SDNQ)
+	if err != nil {
+		return given, "", usage.Wrap(err)
+	}
+	s.Format = f.Scaled(given.Scale)
+	noted := len(d.cannot)
+	again, err := d.store(s, &given)
+	if err != nil || again != "" {
+		d.cannot = d.cannot[:noted]
+		return given, keep, err
+	}
+	d.cannot = d.cannot[:noted-1]
+	return given, "", nil
 }
 
 // store is quantize with settings that may yet change.

@@ -44,6 +44,33 @@ func fallbackNotes(steps []Step) []string {
 	return notes
 }
 
+// searchNotes say which dtypes a search gains nothing in.
+func searchNotes(steps []Step) []string {
+	layers, dtypes := map[string]int{}, []string(nil)
+	for i := range steps {
+		s := &steps[i]
+		if s.Action != Quantize || s.Move != nil || !s.Settings.Search || codec.Gains(s.Codec) {
+			continue
+		}
+		if layers[s.Dtype] == 0 {
+			dtypes = append(dtypes, s.Dtype)
+		}
+		layers[s.Dtype]++
+	}
+	var notes []string
+	for _, d := range dtypes {
+		notes = append(notes, fmt.Sprintf("`Search` gains nothing in %s: %s", d, storedAsWithout(layers[d])))
+	}
+	return notes
+}
+
+func storedAsWithout(layers int) string {
+	if layers == 1 {
+		return "1 layer is stored as without it"
+	}
+	return fmt.Sprintf("%d layers are stored as without it", layers)
+}
+
 func firstAndMore(first string, n int) string {
 	if n == 1 {
 		return first

@@ -28,6 +28,7 @@ import (
 type Options struct {
 	Layout      *layout.Layout
 	Flags       storage.Settings   // of all layers
+	Instead     *storage.Settings  // of those that the dtype of Flags cannot hold; nil to keep them
 	Config      *sdnqconfig.Config // nil for none
 	Keep, Only  []*pattern.Pattern
 	Set         []Rule
@@ -196,7 +197,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 		return nil, err
 	}
 	p.warnComfy(d.comfy, o)
-	p.Notes = slices.Concat(wrapperNote(tensors), notesOnStored(p.Steps, o), d.notes(), fallbackNotes(p.Steps), notesOnKept(p.Steps), addonNote(p, o), p.Weighed.note(), notesOf(p, o))
+	p.Notes = slices.Concat(wrapperNote(tensors), notesOnStored(p.Steps, o), d.notes(), fallbackNotes(p.Steps), searchNotes(p.Steps), notesOnKept(p.Steps), addonNote(p, o), p.Weighed.note(), notesOf(p, o))
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
 	if err := p.describe(&o); err != nil {
 		return nil, err

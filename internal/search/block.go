@@ -106,24 +106,25 @@ func (b *lines) side(buffer *[]float32, x []float32) []float32 {
 type block struct {
 	*lines
 	first, count int
-	n            kernel.Lanes // sums of weights
 }
 
 func (b *lines) block(first int) *block {
 	k := &b.now
 	*k = block{lines: b, first: first, count: min(lanes, b.groups-first)}
-	for lane := range k.n {
-		k.n[lane] = float32(b.size)
-	}
+	w := &b.work
+	w.n.Weights = filled(float32(b.size))
 	if len(b.weights) > 0 {
 		k.sumWeights()
+	}
+	for i, n := range w.n.Weights {
+		w.n.Inverses[i] = 1 / n
 	}
 	return k
 }
 
 // inWhole reports whether groups are searched in whole numbers, which is faster.
 func (b *lines) inWhole(l *Lines) bool {
-	return l.whole() != nil && len(b.weights) == 0 && b.rows%2 == 0
+	return l.whole != nil && len(b.weights) == 0 && b.rows%2 == 0
 }
 
 // layWhole makes the block's values whole numbers: from the zero point on, a range of
@@ -156,9 +157,9 @@ func (k *block) layWhole(l *Lines) {
 // sumWhole is sum in whole numbers.
 func (k *block) sumWhole(l *Lines) {
 	w := &k.work
-	kernel.PlaceLines(&w.place, &w.line, l.whole())
+	kernel.PlaceLines(&w.place, &w.line, l.whole)
 	if !k.long() {
-		kernel.SumWholeLines(&w.sums, k.y, &w.place, l.whole())
+		kernel.SumWholeLines(&w.sums, k.y, &w.place, l.whole)
 		return
 	}
 	size := k.rows * lanes / 2
@@ -166,7 +167,7 @@ func (k *block) sumWhole(l *Lines) {
 		for lane := range lanes {
 			w.places.From[lane], w.places.Factor[lane] = w.place.From[i], w.place.Factor[i]
 		}
-		kernel.SumWholeLines(&w.parts, k.y[i*size:(i+1)*size], &w.places, l.whole())
+		kernel.SumWholeLines(&w.parts, k.y[i*size:(i+1)*size], &w.places, l.whole)
 		w.join(i)
 	}
 }
@@ -179,12 +180,12 @@ func (w *work) join(i int) {
 
 func (k *block) sumWeights() {
 	if !k.long() {
-		k.n = columnSums(k.part(k.weights, k.first, lanes))
+		k.work.n.Weights = columnSums(k.part(k.weights, k.first, lanes))
 		return
 	}
 	for i := range k.count {
 		sums := columnSums(k.ofLong(k.weights, i))
-		k.n[i] = total(&sums)
+		k.work.n.Weights[i] = total(&sums)
 	}
 }
 
@@ -225,6 +226,7 @@ func total(sums *kernel.Lanes) float32 {
 
 // work is what the search of a block needs, kept from block to block.
 type work struct {
+	n           kernel.LineWeights
 	plain, line kernel.Line
 	inverse     kernel.Lanes
 	sums, parts kernel.LineSums
@@ -295,8 +297,8 @@ func (k *block) search(l *Lines) {
 		k.layWhole(l)
 	}
 	k.none()
-	for start := range l.starts {
-		start(&w.line, &w.plain)
+	for _, start := range l.starts {
+		start.from(&w.line, &w.plain)
 		k.step(l, whole)
 	}
 	w.from = w.best
@@ -333,7 +335,7 @@ func (k *block) step(l *Lines, whole bool) {
 	} else {
 		k.sum(l)
 	}
-	kernel.FitLines(&w.fit, &w.sums, &k.n, &w.line, l.Through)
+	kernel.FitLines(&w.fit, &w.sums, &w.n, &w.line, l.Through)
 	kernel.KeepLines(&w.best, &w.fit)
 }
 

@@ -28,14 +28,13 @@ type Lines struct {
 	// all count alike.
 	Weights []float32
 
-	once  sync.Once
-	codes *kernel.WholeCodes
+	once   sync.Once
+	whole  *kernel.WholeCodes // for groups of whole numbers; nil if there are too many
+	starts []start
 }
 
-// whole returns the codes for groups of whole numbers, nil if there are too many.
-func (l *Lines) whole() *kernel.WholeCodes {
-	l.once.Do(func() { l.codes = kernel.NewWholeCodes(l.Lo, l.Hi) })
-	return l.codes
+func (l *Lines) prepare() {
+	l.whole, l.starts = kernel.NewWholeCodes(l.Lo, l.Hi), l.newStarts()
 }
 
 // Stored is what becomes of scales and zero points when they are stored.
@@ -83,6 +82,7 @@ func (l *Lines) draws() [along]float32 {
 // Improve replaces steps of groups of size values by better ones, and leaves those that
 // it cannot improve.
 func (l *Lines) Improve(steps kernel.Steps, v tile.Values, size int, s *tile.Scratch) {
+	l.once.Do(l.prepare)
 	b := tile.PartOf[lines](s)
 	b.load(l, v, size, s)
 	groups := len(steps.Scales)
@@ -95,57 +95,40 @@ func (l *Lines) Improve(steps kernel.Steps, v tile.Values, size int, s *tile.Scr
 	b.choose(l, steps, s)
 }
 
-// starts yields the lines from which the search begins, made from the plain ones.
-func (l *Lines) starts(yield func(start func(line, plain *kernel.Line)) bool) {
-	if l.Through {
-		for _, factor := range l.turns() {
-			if !yield(func(line, plain *kernel.Line) { turn(line, plain, factor) }) {
-				return
+// start is a line from which the search begins: the plain one moved by a part of the
+// range, with its scale times a factor.
+type start struct{ shift, factor float32 }
+
+// newStarts returns where the search begins: each end of the range drawn in by itself
+// or, where there are no zero points, the scale times factors of either sign.
+func (l *Lines) newStarts() (all []start) {
+	draws, codes := l.draws(), l.Hi-l.Lo
+	if !l.Through {
+		for _, low := range draws {
+			for _, high := range draws {
+				factor := 1 - low - high // about the code 0
+				all = append(all, start{float32(low*codes) + float32(l.Lo*(1-factor)), factor})
 			}
 		}
-		return
+		return all
 	}
-	draws := l.draws()
-	for _, low := range draws {
-		for _, high := range draws {
-			if !yield(func(line, plain *kernel.Line) { l.drawIn(line, plain, low, high) }) {
-				return
-			}
-		}
-	}
-}
-
-// drawIn moves the ends of the range by fractions of it.
-func (l *Lines) drawIn(line, plain *kernel.Line, low, high float32) {
-	shift, factor := low*(l.Hi-l.Lo), 1-low-high
-	for i, scale := range plain.Scale {
-		line.From[i] = plain.From[i] + float32(shift*scale)
-		line.Scale[i] = scale * factor
-	}
-}
-
-func turn(line, plain *kernel.Line, factor float32) {
-	line.From = plain.From
-	for i, scale := range plain.Scale {
-		line.Scale[i] = scale * factor
-	}
-}
-
-// turns are the starts where there are no zero points: factors of the scale, of both
-// signs where it may be negative.
-func (l *Lines) turns() []float32 {
 	const each = 2 * along
-	least := 1 - float32(2.2*l.draws()[along-1])
-	all := make([]float32, each, 2*each)
-	for i := range all {
-		all[i] = 1 + outward - float32(float32(i)*(1+outward-least))/(each-1)
+	least := 1 - float32(2.2*draws[along-1])
+	for i := range each {
+		all = append(all, start{0, 1 + outward - float32(float32(i)*(1+outward-least))/(each-1)})
 	}
 	if l.Stored.Signed() {
-		for _, factor := range all {
-			all = append(all, -factor)
+		for _, s := range all[:each] {
+			all = append(all, start{0, -s.factor})
 		}
 	}
 	return all
+}
+
+func (s start) from(line, plain *kernel.Line) {
+	for i, scale := range plain.Scale {
+		line.From[i], line.Scale[i] = plain.From[i]+float32(s.shift*scale), scale*s.factor
+	}
 }
 
 // choose takes, for each group, the plain step or what was found, as it is stored.

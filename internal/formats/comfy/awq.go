@@ -6,6 +6,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/pack"
+	"github.com/tensorpress/tensorpress/internal/search"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -18,6 +19,16 @@ type AWQ struct {
 	Group          int
 	ScaleDtype     safetensors.Dtype
 	AllowNonfinite bool
+
+	lines *search.Lines // nil for the plain scales
+}
+
+// Search makes the encoder choose scales and zeros that lose least, where groups are not
+// too large to be looked at in one piece.
+func (w *AWQ) Search() {
+	if w.Group <= search.Most {
+		w.lines = &search.Lines{Lo: -8, Hi: 7, Stored: roundedTo(w.ScaleDtype)}
+	}
 }
 
 // NewAWQ resolves the format for a weight of shape [rows, columns].
@@ -28,8 +39,11 @@ func NewAWQ(shape []int, group int, scales safetensors.Dtype, allowNonfinite boo
 	if group < 2 || group%2 != 0 || shape[1]%group != 0 {
 		return nil, fmt.Errorf("groups of %d do not divide %d columns into whole bytes", group, shape[1])
 	}
-	return &AWQ{shape, group, scales, allowNonfinite}, nil
+	return &AWQ{shape: shape, Group: group, ScaleDtype: scales, AllowNonfinite: allowNonfinite}, nil
 }
+
+// Gains reports whether Search finds better scales than the plain ones.
+func (w *AWQ) Gains() bool { return w.Group <= search.Most }
 
 // Shape is that of the weight.
 func (w *AWQ) Shape() []int { return w.shape }
@@ -76,8 +90,10 @@ func (w *AWQ) encode(dst [][]byte, v tile.Values, _ []tile.Range, s *tile.Scratc
 		if err != nil {
 			return err
 		}
+		better := w.steps(band, buffersOf(s))
 		for i := range band.Rows {
-			w.scaleRow(dst, values[i*v.Cols:(i+1)*v.Cols], band.Row-v.Row+i, v.Rows)
+			n := v.Cols / w.Group
+			w.scaleRow(dst, values[i*v.Cols:(i+1)*v.Cols], better.Part(i*n, (i+1)*n), band.Row-v.Row+i, v.Rows)
 		}
 		codes := s.Uint16s(len(values))
 		kernel.RoundInts(codes, values, 0, 0)
@@ -87,17 +103,71 @@ func (w *AWQ) encode(dst [][]byte, v tile.Values, _ []tile.Range, s *tile.Scratc
 }
 
 // scaleRow brings the groups of row i of an area to their codes, and stores what
-// they are restored with.
-func (w *AWQ) scaleRow(dst [][]byte, row []float32, i, rows int) {
-	for g := range len(row) / w.Group {
+// they are restored with. A step whose scale is not 0 is better than the plain one.
+func (w *AWQ) scaleRow(dst [][]byte, row []float32, better kernel.Steps, i, rows int) {
+	for g, scale := range better.Scales {
 		values := row[g*w.Group : (g+1)*w.Group]
-		lo, hi := kernel.MinMax(values)
-		scale := float32(hi-lo) / 15
+		zero := better.Zeros[g]
+		if scale != 0 {
+			kernel.Divide(values, zero, scale, -8, 7)
+			kernel.ScaleFrom(values, 1, 8)
+		} else {
+			var lo float32
+			lo, scale, zero = awqStep(kernel.MinMax(values))
+			kernel.Divide(values, lo, scale, 0, 15)
+		}
 		floats.PutFloat(dst[1], g*rows+i, scale, w.ScaleDtype)
-		floats.PutFloat(dst[2], g*rows+i, lo+float32(8*scale), w.ScaleDtype)
-		kernel.Divide(values, lo, scale, 0, 15)
+		floats.PutFloat(dst[2], g*rows+i, zero, w.ScaleDtype)
 	}
 }
+
+// awqStep returns the value of code 0, the scale and the value of code 8 that stand for
+// a range.
+func awqStep(lo, hi float32) (first, scale, zero float32) {
+	scale = float32(hi-lo) / 15
+	return lo, scale, lo + float32(8*scale)
+}
+
+// steps returns a step for each group of some rows that loses less than the plain one,
+// of which the scale is 0 where there is none.
+func (w *AWQ) steps(v tile.Values, s *buffers) kernel.Steps {
+	n := v.Len() / w.Group
+	s.steps, s.one = s.steps.Sized(n), s.one.Sized(n)
+	clear(s.steps.Scales)
+	if w.lines == nil {
+		return s.steps
+	}
+	data, raw := v.Raw(s.Scratch)
+	s.lo, s.hi = tile.Sized(&s.lo, n), tile.Sized(&s.hi, n)
+	kernel.Ranges(s.lo, s.hi, data, raw, w.Group)
+	for i, lo := range s.lo {
+		_, scale, zero := awqStep(lo, s.hi[i])
+		s.one.Set(i, zero, scale)
+		s.steps.Set(i, zero, scale)
+	}
+	w.lines.Improve(s.steps, v, w.Group, s.Scratch)
+	for i, scale := range s.one.Scales {
+		if s.steps.Scales[i] == scale && s.steps.Zeros[i] == s.one.Zeros[i] || scale != scale {
+			s.steps.Scales[i] = 0
+		}
+	}
+	return s.steps
+}
+
+// roundedTo says that scales and zero points are stored in a float dtype.
+type roundedTo safetensors.Dtype
+
+func (r roundedTo) Scales(dst, src []float32, _ *tile.Scratch) {
+	copy(dst, src)
+	floats.RoundAll(dst, safetensors.Dtype(r))
+}
+
+func (r roundedTo) Zeros(dst, src []float32, s *tile.Scratch) { r.Scales(dst, src, s) }
+
+// Signed reports that scales stay positive, as every reader has seen them.
+func (r roundedTo) Signed() bool { return false }
+
+func (r roundedTo) Step() float32 { return 0 }
 
 // Decode restores an area from the bytes that Needed names. It computes in the
 // dtype out where the scales have it too, else in single precision.

@@ -34,6 +34,12 @@ func NewBlocks(shape []int, rule *ScaleRule, size int, allowNonfinite bool) (*Bl
 	return &Blocks{shape, size, rule, allowNonfinite, rule.fused(row, allowNonfinite)}, nil
 }
 
+// Search makes the encoder choose scales that lose least, as [Scaled.Search] does.
+func (b *Blocks) Search() { b.fused.Search = b.Rule.search(b.Size * b.Size) }
+
+// Gains reports whether Search finds better scales than the plain ones.
+func (b *Blocks) Gains() bool { return b.Rule.search(b.Size*b.Size) != nil }
+
 // Shape is that of the weight.
 func (b *Blocks) Shape() []int { return b.shape }
 
@@ -79,7 +85,7 @@ func (b *Blocks) overlap(a tile.Area) tile.Area {
 
 // NewEncoder prepares to encode in tiles that take at most that many bytes of memory.
 func (b *Blocks) NewEncoder(_ safetensors.Dtype, memory int) tile.Encoder {
-	return tile.NewRanged(b.Cut(), tile.RawTile(memory), b.encode, b.measure)
+	return tile.NewRanged(b.Cut(), wholeGroups(tile.RawTile(memory), b.fused.Search, b.Size*b.Size), b.encode, b.measure)
 }
 
 // measure returns the range of every block that overlaps an area.
@@ -177,12 +183,27 @@ func (b *Blocks) encodePart(codes []byte, v tile.Values, part tile.Area, ranges 
 	if !rule.StepAll(s.steps, s.lo, s.hi) {
 		return b.encodeSlowly(codes, v, part, ranges, first, s)
 	}
+	if f.Search != nil {
+		b.improve(v, part, s)
+	}
 	b.Rows(v, part, func(at, n, size, first int, v tile.Values) {
 		steps := kernel.Steps{Zeros: s.steps.Zeros[first:][:n], Scales: s.steps.Scales[first:][:n], Inverses: s.steps.Inverses[first:][:n]}
 		f.Run(codes[at:at+n*size], v, steps, size, s.Scratch)
 	})
 	rule.Collect(&s.Companions, s.steps, s.hi)
 	return nil
+}
+
+// improve replaces the scales of the blocks of a part.
+func (b *Blocks) improve(v tile.Values, part tile.Area, s *buffers) {
+	values := v.Floats(s.Scratch)
+	for i := range s.steps.Scales {
+		block := tile.Sized(&s.slow, b.Size*b.Size)
+		for r := range b.Size {
+			copy(block[r*b.Size:(r+1)*b.Size], values[v.At(part, r)+i*b.Size:])
+		}
+		b.fused.Search.Improve(s.steps.Part(i, i+1), tile.ValuesOf(tile.Line(0, len(block)), block), len(block), s.Scratch)
+	}
 }
 
 // encodeSlowly is encodePart for blocks that kernels cannot scale.

@@ -14,6 +14,7 @@ type buffers struct {
 	steps, one              kernel.Steps
 	bytes, high, scaleCodes []byte
 	fours                   nvfp4Table
+	search                  nvSearch
 }
 
 func buffersOf(s *tile.Scratch) *buffers {

@@ -83,6 +83,12 @@ func checkRotated(shape []int, group int) error {
 	return rotation.CheckConvRot(shape[1], group)
 }
 
+// Search makes the encoder choose scales that lose least, where the rule gains by it.
+func (r *Rotated) Search() { r.fused.Search = r.Rule.search(r.shape[1]) }
+
+// Gains reports whether Search finds better scales than the plain ones.
+func (r *Rotated) Gains() bool { return r.Rule.search(r.shape[1]) != nil }
+
 // Shape is that of the weight.
 func (r *Rotated) Shape() []int { return r.shape }
 
@@ -118,7 +124,7 @@ func (r *Rotated) Needed(i int, a tile.Area) []tile.Span {
 
 // NewEncoder prepares to encode in tiles that take at most that many bytes of memory.
 func (r *Rotated) NewEncoder(_ safetensors.Dtype, memory int) tile.Encoder {
-	return tile.NewRanged(r.Cut(), tile.RawTile(memory), r.encode, r.measure)
+	return tile.NewRanged(r.Cut(), wholeGroups(tile.RawTile(memory), r.fused.Search, r.shape[1]), r.encode, r.measure)
 }
 
 // measure returns the ranges of parts of rotated rows.

@@ -26,6 +26,8 @@ type BlockOptions struct {
 	// RoundBF16 rounds values to BF16 first, as comfy-kitchen's kernels take
 	// them; the scale of an NVFP4 tensor is found before that.
 	RoundBF16 bool
+	// Search chooses scales of blocks that lose least, where the format gains by it.
+	Search bool
 }
 
 // rounded returns values as blocks are made of them.

@@ -31,6 +31,9 @@ func (n *NVFP4) Tensors() []tile.Tensor {
 	return append(n.tensors(safetensors.U8, safetensors.F8_E4M3), tile.Tensor{Role: tile.Scale2, Dtype: safetensors.F32, Shape: []int{}})
 }
 
+// Gains reports that a search finds better scales than the plain ones.
+func (n *NVFP4) Gains() bool { return true }
+
 // Cut is by the tiles of the scales; the tensor's scale follows from all.
 func (n *NVFP4) Cut() tile.Cut {
 	c := n.cut()
@@ -118,7 +121,11 @@ func (n *NVFP4) rule(tensor float32, d safetensors.Dtype, s *buffers) *blockRule
 		},
 		normalize: func(block []float32) byte { return normalizeFP4(block, tensor) },
 	}
-	if d == safetensors.BF16 && kernel.HasNVFP4() && s.fours.set(tensor, s) {
+	switch {
+	case n.o.Search && s.search.set(tensor):
+		rule.improve = s.search.improve
+	case n.o.Search:
+	case d == safetensors.BF16 && kernel.HasNVFP4() && s.fours.set(tensor, s):
 		rule.whole = s.fours.encode
 	}
 	return rule

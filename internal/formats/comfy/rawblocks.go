@@ -15,6 +15,8 @@ type blockRule struct {
 	// magnitudes. A scale of 0 leaves a block to normalize; it reports whether
 	// there is none.
 	scales func(codes []byte, steps kernel.Steps, amax []float32, s *buffers) bool
+	// improve replaces what scales found by codes and steps that lose less; nil for none.
+	improve func(codes []byte, steps kernel.Steps, v tile.Values, s *tile.Scratch)
 	// normalize scales the values of a block and returns its scale's code.
 	normalize func(block []float32) byte
 	// whole, if not nil, encodes whole blocks of bfloat16 in one go, to packed codes
@@ -118,6 +120,9 @@ func (w *swizzled) someBlocks(codes, scales []byte, v tile.Values, rule *blockRu
 	kernel.AbsMax(amax, data[:n*size], raw, w.block)
 	s.steps = s.steps.Sized(n)
 	all := rule.scales(scales[:n], s.steps, amax, s)
+	if rule.improve != nil {
+		rule.improve(scales[:n], s.steps, v.Part(0, n*w.block), s.Scratch)
+	}
 	kernel.EncodeFloats(codes[:n*w.block], data, raw, s.steps, w.block, rule.floats)
 	finite = true
 	if all && n == len(scales) {

@@ -11,6 +11,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/group"
 	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/search"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -124,6 +125,33 @@ type Scaled struct {
 	fused   *group.Fused
 }
 
+// Search makes the encoder choose scales that lose least, where the rule gains by it and
+// groups are not too large to be looked at in one piece.
+func (s *Scaled) Search() {
+	if f := s.Rule.search(s.Group); f != nil {
+		s.fused.Search = f
+	}
+}
+
+// Gains reports whether Search finds better scales than the plain ones.
+func (s *Scaled) Gains() bool { return s.Rule.search(s.Group) != nil }
+
+// search returns what looks for better scales of groups of that size, nil where nothing
+// is gained: one scale for a whole tensor gains less than a hundredth.
+func (r *ScaleRule) search(size int) group.Search {
+	switch {
+	case size > search.Most:
+		return nil
+	case r == E4M3Group:
+		return &search.Floats{Rounding: e4m3Rounding, Ratios: search.Octave, Multiplied: true}
+	case r == int4Rotated || r == Int8Rotated || r == Int8Block:
+		return &search.Lines{Lo: -r.max, Hi: r.max, Through: true, Stored: roundedTo(safetensors.F32)}
+	}
+	return nil
+}
+
+var e4m3Rounding = kernel.RoundingOf(3, 7, 448)
+
 // NewScaled resolves a rule for a weight of shape [rows, columns]. The scale
 // has shape [] for a tensor, and for a single row, else [rows, 1].
 func NewScaled(shape []int, rule *ScaleRule, perRow, allowNonfinite bool) (*Scaled, error) {
@@ -193,7 +221,16 @@ func (s *Scaled) Needed(i int, a tile.Area) []tile.Span {
 
 // NewEncoder prepares to encode in tiles that take at most that many bytes of memory.
 func (s *Scaled) NewEncoder(_ safetensors.Dtype, memory int) tile.Encoder {
-	return tile.NewRanged(s.Cut(), tile.RawTile(memory), s.encode, s.fused.RangesOf)
+	return tile.NewRanged(s.Cut(), wholeGroups(tile.RawTile(memory), s.fused.Search, s.Group), s.encode, s.fused.RangesOf)
+}
+
+// wholeGroups is the limit of tiles, raised for groups that are searched: these are
+// looked at in one piece, however little memory there is.
+func wholeGroups(limit int, s group.Search, size int) int {
+	if s != nil {
+		return max(limit, size)
+	}
+	return limit
 }
 
 func (s *Scaled) encode(dst [][]byte, v tile.Values, ranges []tile.Range, scratch *tile.Scratch) error {
@@ -239,6 +276,8 @@ func (r *ScaleRule) Collect(side *group.Companions, steps kernel.Steps, hi []flo
 		case a != a:
 		case r.inverted:
 			scale = 1 / steps.Scales[i]
+		case r.divide:
+			scale = steps.Scales[i]
 		default:
 			_, scale = r.scale(a)
 		}

@@ -24,6 +24,8 @@ type W4A8 struct {
 	Levels         []float32         // of 4 bits, ascending; nil for whole numbers
 	GroupDtype     safetensors.Dtype // of the groups' scales: F8_E4M3, its bits as U8, or F32
 	AllowNonfinite bool
+	// Search chooses scales of groups that lose least.
+	Search bool
 
 	fitted *decodedLevels // of levels that were fitted; nil for others
 }
@@ -59,6 +61,9 @@ func CheckW4A8(group, bits int) error {
 	}
 	return nil
 }
+
+// Gains reports that Search finds better scales than the plain ones.
+func (w *W4A8) Gains() bool { return true }
 
 // Shape is that of the weight.
 func (w *W4A8) Shape() []int { return w.shape }

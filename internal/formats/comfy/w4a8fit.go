@@ -135,12 +135,7 @@ func (f *fitter) assign(codes []uint16, scales []byte, row []float32, channel fl
 	for g, gamma := range f.gammas {
 		x := row[g*size : (g+1)*size]
 		code := byte(kernel.E4M3.Encode(gamma / channel))
-		if f.w.Levels == nil {
-			scales[g] = f.search(codes[g*size:(g+1)*size], x, code)
-			continue
-		}
-		scales[g] = code
-		f.decoded.of(code).Find(codes[g*size:(g+1)*size], x)
+		scales[g] = f.search(codes[g*size:(g+1)*size], x, code)
 	}
 }
 
@@ -152,22 +147,41 @@ func (f *fitter) miss(codes []uint16, x, levels []float32) float32 {
 	return dot(f.level, f.level)
 }
 
-// search takes, of a scale and its two neighbours, the one with the least
-// error, and its codes.
+// search takes, of a scale and its neighbours, the one with the least error, and its
+// codes.
 func (f *fitter) search(codes []uint16, x []float32, code byte) byte {
 	n := f.decoded.of(code)
 	n.Find(codes, x)
-	best, least := code, f.miss(codes, x, n.Levels)
-	for _, c := range []byte{max(code, 2) - 1, min(code+1, 0x7E)} {
-		n := f.decoded.of(c)
-		n.Find(f.tried, x)
-		if e := f.miss(f.tried, x, n.Levels); e < least {
-			best, least = c, e
-			copy(codes, f.tried)
+	best := code
+	if offers := f.w.neighbours(); len(offers) > 0 {
+		least := f.miss(codes, x, n.Levels)
+		for _, offer := range offers {
+			c := byte(min(max(int(code)+offer, 1), 0x7E))
+			n := f.decoded.of(c)
+			n.Find(f.tried, x)
+			if e := f.miss(f.tried, x, n.Levels); e < least {
+				best, least = c, e
+				copy(codes, f.tried)
+			}
 		}
 	}
-	for i := range codes {
-		codes[i]++ // level -31 is stored as 1
+	if f.w.Levels == nil {
+		for i := range codes {
+			codes[i]++ // level -31 is stored as 1
+		}
 	}
 	return best
+}
+
+// neighbours are the codes of scales that are tried beside the one that fits, counted
+// from it: the reference's, which tries two for whole numbers and none for codebooks, or
+// those of a search.
+func (w *W4A8) neighbours() []int {
+	switch {
+	case w.Search:
+		return []int{-1, 1, 2, 3, 4}
+	case w.Levels == nil:
+		return []int{-1, 1}
+	}
+	return nil
 }

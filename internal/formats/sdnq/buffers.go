@@ -15,6 +15,9 @@ type buffers struct {
 	transposed, column     []uint16
 	bytes, transposedBytes []byte
 	row, up, down          []float32 // of a low-rank part
+	left, restored         []float32 // while one is fitted again
+	fitted                 *tile.Scratch
+	parts                  [][]byte
 	runScales, runZeros    []float32 // of runs of codes
 	book                   codebook.Lloyd
 	books                  codebook.Fitter

@@ -113,7 +113,11 @@ func (s *Scheme) prepared(v tile.Values, k *passResults, scratch *buffers) ([]fl
 	case f == nil:
 		return nil, lowrank.ErrGivenUp
 	}
-	s.subtract(w, f, scratch)
+	if s.rest != nil {
+		s.refit(w, f, scratch)
+	} else {
+		s.subtract(w, f, scratch)
+	}
 	return w, nil
 }
 

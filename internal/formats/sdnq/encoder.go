@@ -138,6 +138,11 @@ func (e *schemeEncoder) list() {
 		for i := range e.rank.Passes() {
 			e.passes = append(e.passes, &ranking{e, i})
 		}
+		if e.rest != nil {
+			for range e.refits {
+				e.passes = append(e.passes, &refitting{schemeEncoder: e})
+			}
+		}
 	}
 	if !e.whole {
 		e.passes = append(e.passes, &measure{e})

@@ -47,6 +47,9 @@ type Options struct {
 	// RankSteps is the number of steps of the search for that part, see
 	// [lowrank.New]; 0 for SDNQ's number, -1 for none.
 	RankSteps int
+	// Refits is how often the low-rank part is fitted again to what the quantization of
+	// the rest leaves; 0 for never.
+	Refits int
 	// Matmul stores the weight as SDNQ multiplies it without restoring it, in
 	// MatmulDtype, nil for SDNQ's choice. Weights of a shape for which it does
 	// not are stored as ever.
@@ -117,6 +120,8 @@ type Scheme struct {
 	exact       bool
 	steps       int // of a codebook
 	rankSteps   int
+	refits      int
+	rest        *Scheme           // of what a low-rank part leaves, where that is fitted again
 	rounded     safetensors.Dtype // of values, before anything else
 	chances     *Stochastic
 	searched    bool        // scales are
@@ -169,6 +174,10 @@ func NewScheme(shape []int, o Options) (*Scheme, error) {
 	if err := s.storeScales(o); err != nil {
 		return nil, err
 	}
+	if s.rest, err = s.newRest(o); err != nil {
+		return nil, err
+	}
+	s.refits = o.Refits
 	s.addFactors()
 	s.list()
 	s.fuse()

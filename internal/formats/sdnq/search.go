@@ -7,6 +7,7 @@ import (
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/group"
+	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/rotation"
 	"github.com/tensorpress/tensorpress/internal/search"
 	"github.com/tensorpress/tensorpress/internal/tile"
@@ -15,8 +16,15 @@ import (
 
 // Gains reports whether a search for scales finds better ones than the plain ones.
 func (s *Scheme) Gains() bool {
-	return s.fused != nil && s.Dtype.Class == dtype.Integer && s.Bits <= 8 && (s.scale.store == nil || s.scale.store.levels == 0)
+	if s.fused == nil || s.scale.store != nil && s.scale.store.levels > 0 {
+		return false
+	}
+	return GainsIn(s.Dtype) && (s.Dtype.Class == dtype.Integer || s.Group <= search.Most)
 }
+
+// GainsIn reports whether a search gains something in a dtype: not where it has more
+// than 8 bits, and loses next to nothing.
+func GainsIn(t *dtype.Type) bool { return t.Bits <= 8 }
 
 // searching makes the encoder look for scales, and returns the limit of tiles. Groups
 // that are searched in one piece lie within one tile, however little memory there is;
@@ -25,6 +33,9 @@ func (e *schemeEncoder) searching(limit, unit int) int {
 	f, lines := *e.fused, e.lines()
 	e.search = &f
 	switch {
+	case e.Dtype.Class != dtype.Integer:
+		f.Search = e.floats()
+		limit = max(limit, unit)
 	case e.Group <= search.Most:
 		f.Search = lines
 		limit = max(limit, unit)
@@ -67,6 +78,28 @@ func (k *passResults) encoder(s *Scheme) *group.Fused {
 func (e *schemeEncoder) lines() *search.Lines {
 	lo, hi := e.numbers.bounds()
 	return &search.Lines{Lo: lo, Hi: hi, Through: !e.Dtype.Unsigned, Stored: storedScales{e}, Restored: e.ScaleDtype, Weights: e.moments}
+}
+
+// floats searches the scales of floats. What is lost is told by rounding alone where
+// codes are made by it and restored with the scales that they are made with.
+func (e *schemeEncoder) floats() *search.Floats {
+	t := e.Dtype
+	f := &search.Floats{Ratios: search.Octave, From: t.Unsigned, Weights: e.moments}
+	f.Rounding = kernel.RoundingOf(uint32(t.Mantissa), 1<<(t.Exponent-1)-1, float32(t.Max))
+	if t.Bits <= 4 {
+		f.Ratios = search.Around
+	}
+	native, is := e.numbers.(native)
+	if is {
+		f.Rounding = kernel.RoundingOf(native.f.Mantissa, native.f.Bias, native.max)
+	}
+	if e.ScaleDtype != safetensors.F32 || e.stored != [2]*doubleQuantState{} {
+		f.Stored = storedScales{e}
+	}
+	if f.Stored != nil || !is {
+		f.Exact = &search.Restoring{Codes: e.fused.Floats, Values: e.numbers.values(), Dtype: e.ScaleDtype}
+	}
+	return f
 }
 
 // storedScales are scales and zero points as the layer stores them.

@@ -17,7 +17,8 @@ import (
 // searches are ways of storing that a search improves.
 func searches(t *testing.T, f func(t *testing.T, shape []int, o Options)) {
 	t.Helper()
-	for _, name := range []string{"uint1", "uint2", "uint3", "uint4", "uint5", "uint6", "uint7", "int2", "int3", "int4", "int5", "int6", "int7"} {
+	for _, name := range []string{"uint1", "uint2", "uint3", "uint4", "uint5", "uint6", "uint7", "int2", "int3", "int4", "int5", "int6", "int7",
+		"float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float7_e3m3fn", "float6_e3m2fn", "float6_e2m3fn", "float5_e2m2fn", "float4_e2m1fn", "float4_e2m2fnu", "float3_e3m0fnu", "float2_e1m0fn"} {
 		for _, group := range []int{16, 32, 48, 1024, -1, -2} {
 			for way, change := range map[string]func(o *Options){
 				"plain":        func(*Options) {},
@@ -87,7 +88,7 @@ func TestSearchLosesLess(t *testing.T) {
 			}
 		}
 		was, is := squaredError(w, plain), squaredError(w, found)
-		if coarse := o.Dtype.Bits < 6 && o.GroupSize != -1; is > was || coarse && is > 0.98*was && (o.GroupSize != -2 || o.ScaleStore == nil) {
+		if coarse := o.Dtype.Bits < 6 && o.GroupSize != -1 && (o.GroupSize != -2 || o.Dtype.Class == dtype.Integer); is > was || coarse && is > 0.98*was && (o.GroupSize != -2 || o.ScaleStore == nil) {
 			t.Errorf("the error is %.3g of the plain one", is/was)
 		}
 		if o.Hadamard > 0 || o.Rank > 0 || s.Inner > 1 {
@@ -138,9 +139,13 @@ func TestSearchOfAwkwardWeights(t *testing.T) {
 // TestSearchInTiles: how a weight is cut does not change what is found.
 func TestSearchInTiles(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 11))
-	for _, group := range []int{32, -1, -2} {
+	for _, c := range []struct {
+		dtype string
+		group int
+	}{{"uint4", 32}, {"uint4", -1}, {"uint4", -2}, {"float8_e4m3fn", -1}, {"float4_e2m1fn", 32}, {"float6_e3m3fnu", 64}} {
+		group := c.group
 		for _, store := range []string{"", "uint8"} {
-			o := Options{Dtype: dtype.Lookup("uint4"), GroupSize: group, ScaleDtype: safetensors.F32, Search: true}
+			o := Options{Dtype: dtype.Lookup(c.dtype), GroupSize: group, ScaleDtype: safetensors.F32, Search: true}
 			if store != "" {
 				o.ScaleStore, o.ZeroPointStore = dtype.Lookup(store), dtype.Lookup(store)
 			}
@@ -163,7 +168,7 @@ func TestSearchInTiles(t *testing.T) {
 				}
 				for i := range data {
 					if !bytes.Equal(data[i], whole.Data[i]) {
-						t.Errorf("groups of %d, %q: tensor %d in tiles of %d differs", group, store, i, limit)
+						t.Errorf("%s, groups of %d, %q: tensor %d in tiles of %d differs", c.dtype, group, store, i, limit)
 					}
 				}
 			}

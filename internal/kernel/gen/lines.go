@@ -136,7 +136,7 @@ func (v isa) fitLines() {
 			return r
 		}
 		q, qq, r, rr, rq := row(sums, 0), row(sums, 1), row(sums, 2), row(sums, 3), row(sums, 4)
-		n, from, scale := row(n, 0), row(old, 0), row(old, 1)
+		n, inverse, from, scale := row(n, 0), row(n, 1), row(old, 0), row(old, 1)
 		c.and(keep, q, q)
 		c.and(keep, r, r)
 		det := times(n, qq)
@@ -147,14 +147,14 @@ func (v isa) fitLines() {
 		c.whereAbove(det, c.constant(0), slope)
 		shift := c.vec()
 		VSUBPS(times(slope, q), r, shift)
-		VDIVPS(n, shift, shift)
+		VMULPS(inverse, shift, shift)
 		VSUBPS(times(slope, rq), rr, rr)
 		VSUBPS(times(shift, r), rr, rr)
 		VMULPS(scale, rr, rr)
 		VMULPS(scale, rr, rr)
 		VADDPS(times(shift, scale), from, from)
 		VADDPS(times(slope, scale), scale, scale)
-		VDIVPS(n, q, q)
+		VMULPS(inverse, q, q)
 		for i, result := range []VecVirtual{from, scale, rr, q} {
 			VMOVUPS(result, c.at(fit, i))
 		}

@@ -52,6 +52,8 @@ func main() {
 		v.rotations()
 		v.codebooks()
 		v.lines()
+		v.scaleErrors(false)
+		v.scaleErrors(true)
 		v.wholeLines()
 		if v.wide {
 			v.ranks()
@@ -81,6 +83,9 @@ func main() {
 			v.encodePacked(raw, divide)
 			v.encodePacked(raw, divideFrom)
 			v.errors(raw)
+			if !v.wide {
+				v.sideBySide(raw)
+			}
 		}
 		sets = append(sets, calls.Set{Name: v.name, Lanes: v.width() / 4, Has: *v.made})
 	}
