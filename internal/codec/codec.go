@@ -78,6 +78,8 @@ type Format struct {
 	// Embeddings is the first release of ComfyUI that loads embeddings in the format,
 	// "" if none does.
 	Embeddings string
+	// Weighs says that its search weighs errors by [Source.Moments].
+	Weighs bool
 	// Unsigned codes have no negative ones.
 	Unsigned bool
 	// ReadOnly says why no layer is written in the format, "" if layers are.

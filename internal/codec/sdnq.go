@@ -20,7 +20,7 @@ import (
 // sdnqFormat stores a layer as SDNQ does, every dtype of its table. In the
 // comfy layout each layer describes itself; in the sdnq layout a config beside
 // the tensors does.
-var sdnqFormat = &Format{Name: "sdnq", Takes: []string{"group-size", "search"}, Refuse: refuseSDNQ, make: newSDNQ, Open: openSDNQ}
+var sdnqFormat = &Format{Name: "sdnq", Weighs: true, Takes: []string{"group-size", "search"}, Refuse: refuseSDNQ, make: newSDNQ, Open: openSDNQ}
 
 // formatVersion of the self-describing layer; a reader refuses a higher one.
 const formatVersion = 1

@@ -95,6 +95,9 @@ func (m *moments) check(models []*bundle.Model) ([]string, error) {
 		}
 	}
 	if all.Layers+len(all.Lacking) == 0 {
+		if all.Apart > 0 {
+			return nil, usage.Errorf("`Importance` weighs nothing here: convolutions and embeddings take no moments, nor do formats whose search counts all columns alike (SDNQ's dtypes take them)")
+		}
 		return nil, usage.Errorf("`Importance` weighs errors in the search for the scales of linear layers, and none is searched: add `Search`")
 	}
 	if err := m.CheckMatched(some); err != nil {
