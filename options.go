@@ -51,6 +51,10 @@ type Options struct {
 	Like files.Source
 	// LayerConfig is the path of a layer config in convert_to_quant's format.
 	LayerConfig string
+	// Importance is the path of a file with second moments of the inputs of layers, by
+	// which Search weighs errors: safetensors with a tensor X.input_moment for each layer
+	// X, or an importance matrix of llama.cpp's.
+	Importance string
 
 	// For names the application that must be able to load the output: "comfyui",
 	// "sdnext", "diffusers", "transformers" or "invokeai"; "" for none. A layer that it

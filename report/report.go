@@ -37,6 +37,8 @@ type Layer struct {
 	Shape    []int   `json:"shape"`
 	BytesIn  int64   `json:"bytes_in"`
 	BytesOut int64   `json:"bytes_out"`
+	// Weighed reports whether errors were weighed by moments of the layer's inputs.
+	Weighed bool `json:"weighed,omitempty"`
 	// Figures is nil if no error was measured.
 	*Figures
 }

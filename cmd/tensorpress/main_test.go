@@ -23,6 +23,11 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each command otherwise
+			testdata, err := filepath.Abs("../../testdata")
+			if err != nil {
+				return err
+			}
+			e.Setenv("TESTDATA", testdata)
 			return copyFile(e.WorkDir+"/minilm.safetensors", "../../testdata/minilm.safetensors")
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

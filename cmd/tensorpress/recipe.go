@@ -30,7 +30,7 @@ const mostRecipe = 1 << 20
 
 // recipePaths are the flags that name files. In a recipe their paths are relative to
 // the recipe.
-var recipePaths = []string{"config", "like", "layer-config", "report"}
+var recipePaths = []string{"config", "like", "layer-config", "importance", "report"}
 
 // recipeNumbers are the flags whose text is a number, which needs no quotes.
 var recipeNumbers = []string{"dynamic-loss-threshold", "fit", "memory", "shard-size"}

@@ -40,8 +40,8 @@ func copyFile(to, from string) error {
 }
 
 // mksafetensors FILE [key=value...] [name:DTYPE:shape[:pattern]...] writes a
-// file. A shape is 64x32, or nothing for a scalar; the patterns are zero, ramp,
-// normal, and nan@I or inf@I for normal values with one of those at index I.
+// file. A shape is 64x32, or nothing for a scalar; the patterns are zero, ones, ramp,
+// rising, normal, and nan@I or inf@I for normal values with one of those at index I.
 func mksafetensors(ts *testscript.TestScript, neg bool, args []string) {
 	var tensors []safetensors.Tensor
 	var metadata map[string]string
@@ -111,6 +111,10 @@ func values(t safetensors.Tensor, pattern string) []byte {
 		switch {
 		case kind == "ramp":
 			x = float64(i%251)/125 - 1
+		case kind == "rising":
+			x = float64(i % 251)
+		case kind == "ones":
+			x = 1
 		case kind == "nan" && i == special:
 			x = math.NaN()
 		case kind == "inf" && i == special:

@@ -42,6 +42,11 @@ type Source struct {
 	Name  string // of the layer: chances follow from it
 	Shape []int
 	Dtype safetensors.Dtype
+	// Moments are how much the errors of each column of a linear weight count in a search:
+	// the mean squares of its inputs, their mean being 1. nil if all count alike. A format
+	// that has a search takes them from here, those of rotated columns by way of
+	// [rotation.Moments].
+	Moments []float32
 }
 
 // Format is a row of the table: one way to store a layer.
@@ -73,6 +78,8 @@ type Format struct {
 	// Embeddings is the first release of ComfyUI that loads embeddings in the format,
 	// "" if none does.
 	Embeddings string
+	// Weighs says that its search weighs errors by [Source.Moments].
+	Weighs bool
 	// Unsigned codes have no negative ones.
 	Unsigned bool
 	// ReadOnly says why no layer is written in the format, "" if layers are.

@@ -20,7 +20,7 @@ import (
 // sdnqFormat stores a layer as SDNQ does, every dtype of its table. In the
 // comfy layout each layer describes itself; in the sdnq layout a config beside
 // the tensors does.
-var sdnqFormat = &Format{Name: "sdnq", Takes: []string{"group-size", "search"}, Refuse: refuseSDNQ, make: newSDNQ, Open: openSDNQ}
+var sdnqFormat = &Format{Name: "sdnq", Weighs: true, Takes: []string{"group-size", "search"}, Refuse: refuseSDNQ, make: newSDNQ, Open: openSDNQ}
 
 // formatVersion of the self-describing layer; a reader refuses a higher one.
 const formatVersion = 1
@@ -81,7 +81,7 @@ func (s Settings) options(src Source) (o sdnq.Options, err error) {
 		Kind: s.Kind, GroupSize: s.GroupSize, ScaleDtype: safetensors.F32, ModelDtype: s.modelDtype(src), SourceDtype: src.Dtype,
 		Rank: s.SVDRank, RankSteps: s.SVDSteps, Refits: s.SVDRefit, Matmul: s.QuantizedMatmul, Codebook: s.Codebook, CodebookSteps: s.CodebookSteps, CodebookScale: s.CodebookScale,
 		Stochastic: s.StochasticRounding, Seed: chancesOf(src.Name, s.Seed),
-		ExactReference: s.ExactReference, AllowNonfinite: s.AllowNonfinite, Search: s.Search,
+		ExactReference: s.ExactReference, AllowNonfinite: s.AllowNonfinite, Search: s.Search, Moments: src.Moments,
 	}
 	if s.CodebookSteps == 0 {
 		o.CodebookSteps = -1

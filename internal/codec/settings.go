@@ -296,6 +296,10 @@ func (s Settings) FromConfig(o pyjson.Object) (Settings, error) {
 	return s, nil
 }
 
+// Weighs reports whether errors of a layer are weighed by the moments of its inputs
+// where there are any: what is not searched is rounded whatever they are.
+func (s Settings) Weighs() bool { return s.Search }
+
 // modelDtype is what the model is to be loaded in.
 func (s Settings) modelDtype(src Source) safetensors.Dtype {
 	if d, ok := modelDtypes[s.ModelDtype]; ok {

@@ -50,6 +50,7 @@ type job struct {
 	// asked is what a quantization was asked for, and name where to.
 	asked request
 	name  string
+	notes []string // of all models
 	// parents says that folders that the output is to lie in are made.
 	parents bool
 }
@@ -81,6 +82,11 @@ func (j *job) plan(ctx context.Context, chosen map[string]map[string]plan.Choice
 	if j.IsPipeline() && dest != "" && !bundle.IsFolder(dest) {
 		return usage.Errorf("%s must be a folder, since the source is a pipeline", dest)
 	}
+	moments, err := openMoments(o.Importance)
+	if err != nil {
+		return err
+	}
+	defer moments.close()
 	for _, one := range j.Models {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -88,12 +94,16 @@ func (j *job) plan(ctx context.Context, chosen map[string]map[string]plan.Choice
 		if one.Like != nil {
 			o.like = one.Like
 		}
+		o.moments = moments.of(j.Bundle, one)
 		switch one.Plan, err = makePlan(one.Checkpoint, bundle.Within(dest, one.Folder), o, chosen[one.Folder]); {
 		case err != nil && j.IsPipeline():
 			return fmt.Errorf("%s: %w", one.Folder, err)
 		case err != nil:
 			return err
 		}
+	}
+	if j.notes, err = moments.check(j.Models); err != nil {
+		return err
 	}
 	return j.ListOthers(dest, o.CopyWeights)
 }
@@ -302,9 +312,10 @@ func (j *job) finish() error {
 func (j *job) report(dest string, took time.Duration) *report.Report {
 	all := newReport(j.Source.Path, dest, j.Models[0].Plan, took)
 	if !j.IsPipeline() {
+		all.Notes = slices.Concat(j.notes, all.Notes)
 		return all
 	}
-	all.Layers, all.Files, all.Notes, all.Needs, all.Preset = []report.Layer{}, nil, bundle.LeftOut(j.Others), nil, ""
+	all.Layers, all.Files, all.Notes, all.Needs, all.Preset = []report.Layer{}, nil, slices.Concat(bundle.LeftOut(j.Others), j.notes), nil, ""
 	all.BytesIn, all.BytesOut = j.BytesIn(), j.BytesOut()
 	var presets, warnings []string // what matters most stands last
 	for _, one := range j.Models {

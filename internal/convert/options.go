@@ -43,6 +43,7 @@ type Options struct {
 	Config               string
 	Like                 files.Source
 	LayerConfig          string
+	Importance           string
 	For                  string
 	Fit                  int64
 	AcceptUnscaledFP8    bool
@@ -67,6 +68,8 @@ type request struct {
 	ctq  *ctq.Command
 	like *source.Source // nil where Like is
 	as   naming
+	// moments are those of `Importance`, while a model is planned.
+	moments *plan.Moments
 }
 
 const defaultShardSize = 5_000_000_000

@@ -119,7 +119,7 @@ func makePlan(c *checkpoint.Checkpoint, dest string, o request, chosen map[strin
 	if options.For != nil && options.Addon != "" {
 		return nil, usage.Errorf("%s: %w", c.Path, options.For.CheckAddon(options.Addon, options.AddonSign))
 	}
-	options.Chosen, options.Stored = chosen, stored
+	options.Chosen, options.Stored, options.Moments = chosen, stored, o.momentsOf(c)
 	p, err := plan.Make(tensors, options)
 	if errors.Is(err, usage.ErrSource) {
 		return nil, usage.SourceErrorf("%s: %w", c.Path, err)

@@ -87,7 +87,7 @@ func formatOf(s *plan.Step) *codec.Format {
 func layerOf(p *plan.Plan, s *plan.Step, measured bool) report.Layer {
 	l := report.Layer{
 		Name: s.Layer, Action: report.Action(s.Action), Reason: s.Reason, Dtype: s.Dtype,
-		Options: verify.ReportOptions(s.Options), Shape: s.Source.Shape, BytesIn: s.Source.Size, BytesOut: s.BytesOut(),
+		Options: verify.ReportOptions(s.Options), Shape: s.Source.Shape, BytesIn: s.Source.Size, BytesOut: s.BytesOut(), Weighed: s.Action == plan.Quantize && s.Moments != nil,
 	}
 	if s.Settings.Dynamic && !measured {
 		l.Dtype, l.BytesOut = "dynamic", l.BytesIn // at most

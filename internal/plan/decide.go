@@ -9,6 +9,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
+	"github.com/tensorpress/tensorpress/internal/importance"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/preset"
@@ -32,7 +33,8 @@ type decider struct {
 	checked  made     // the last format and settings that go together
 	cannot   []string // layers that their dtype cannot hold
 	kept     safetensors.Dtype
-	total    int64           // bytes of all tensors
+	total    int64 // bytes of all tensors
+	moments  *importance.Match
 	comfy    *app.ComfyModel // what ComfyUI takes the model for, in its layout
 	minNumel int
 	minWidth int
@@ -420,6 +422,9 @@ func (d *decider) store(s *Step, given *codec.Settings) (keep string, err error)
 	}
 	if err := d.check(s.Format, given); err != nil {
 		return "", usage.Errorf("layer %s: %w", s.Layer, err)
+	}
+	if err := d.weigh(s, given); err != nil {
+		return "", err
 	}
 	src := s.CodecSource()
 	s.Codec, s.Options, err = d.make(s.Format, src, *given)

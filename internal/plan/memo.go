@@ -79,12 +79,13 @@ type made struct {
 	dtype    safetensors.Dtype
 	shape    [8]int
 	rank     int
+	moments  *float32 // the first of those that its errors are weighed by
 }
 
 // make is that of the format. Layers of one shape share a codec: models repeat
 // a few shapes many times.
 func (d *decider) make(f *codec.Format, src codec.Source, s codec.Settings) (codec.Codec, pyjson.Object, error) {
-	key := made{format: f, settings: s, dtype: src.Dtype, rank: len(src.Shape)}
+	key := made{format: f, settings: s, dtype: src.Dtype, rank: len(src.Shape), moments: firstOf(src.Moments)}
 	if s.StochasticRounding || copy(key.shape[:], src.Shape) < len(src.Shape) { // chances follow from the name
 		return f.Make(src, s)
 	}

@@ -58,6 +58,8 @@ type Options struct {
 	InputScales map[string]float32
 	// Header describes the layers in the header too, in the comfy layout.
 	Header bool
+	// Moments are those by which errors are weighed; nil if all columns count alike.
+	Moments *Moments
 }
 
 // Choice is a dtype that was measured: "" where none loses little enough.
@@ -99,6 +101,7 @@ type Step struct {
 	Options  pyjson.Object   // what the layer's metadata says
 	Header   pyjson.Object   // what a header says of it, nil for the same
 	NoMatmul bool            // quantized matmul was asked for and does not apply
+	Moments  []float32       // by which the columns' errors are weighed, nil where all count alike
 	// From is the stored layer that the weight comes from, and Move how its
 	// codes become those of Codec; nil for a plain tensor. Source stands for the
 	// restored weight then.
@@ -114,7 +117,7 @@ type Step struct {
 // CodecSource is what a codec needs to know of the weight. 8-bit floats that
 // are plain numbers count as the dtype of most kept tensors.
 func (s *Step) CodecSource() codec.Source {
-	src := codec.Source{Name: s.Layer, Shape: s.Source.Shape, Dtype: s.Source.Dtype}
+	src := codec.Source{Name: s.Layer, Shape: s.Source.Shape, Dtype: s.Source.Dtype, Moments: s.Moments}
 	if !codec.Floats(src.Dtype) {
 		src.Dtype = first(s.kept)
 	}
@@ -158,6 +161,7 @@ type Plan struct {
 	// Transcodes says that it is the way of layers to another layout.
 	Transcodes bool
 	mixed      bool // layers that could not move stay SDNQ's
+	Weighed    Weighed
 	BytesIn    int64
 	BytesOut   int64
 }
@@ -174,8 +178,14 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	}
 	p.Steps = make([]Step, len(tensors))
 	d.kept, d.total, d.comfy = keptDtype(tensors), checkpoint.BytesOf(tensors), comfyModel(o.Layout, tensors)
+	if d.moments, err = o.match(tensors); err != nil {
+		return nil, err
+	}
 	if err := d.steps(p.Steps, tensors, readOrder(tensors)); err != nil {
 		return nil, err
+	}
+	if d.moments != nil {
+		p.Weighed = p.weighed()
 	}
 	if err := d.unused(); err != nil {
 		return nil, err
@@ -187,7 +197,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 		return nil, err
 	}
 	p.warnComfy(d.comfy, o)
-	p.Notes = slices.Concat(wrapperNote(tensors), notesOnStored(p.Steps, o), d.notes(), fallbackNotes(p.Steps), searchNotes(p.Steps), notesOnKept(p.Steps), addonNote(p, o), notesOf(p, o))
+	p.Notes = slices.Concat(wrapperNote(tensors), notesOnStored(p.Steps, o), d.notes(), fallbackNotes(p.Steps), searchNotes(p.Steps), notesOnKept(p.Steps), addonNote(p, o), p.Weighed.note(), notesOf(p, o))
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
 	if err := p.describe(&o); err != nil {
 		return nil, err

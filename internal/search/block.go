@@ -59,12 +59,14 @@ func (b *lines) load(l *Lines, v tile.Values, size int, s *tile.Scratch) {
 // weightsOf returns how much the values of a run count.
 func (l *Lines) weightsOf(start, n int, s *tile.Scratch) []float32 {
 	all := s.Floats(n)
-	for i := range all {
-		if l.Weights == nil {
+	if l.Weights == nil {
+		for i := range all {
 			all[i] = 1
-		} else {
-			all[i] = l.Weights[(start+i)%len(l.Weights)]
 		}
+		return all
+	}
+	for at := 0; at < n; {
+		at += copy(all[at:], l.Weights[(start+at)%len(l.Weights):])
 	}
 	return all
 }

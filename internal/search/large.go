@@ -33,6 +33,7 @@ type Large struct {
 	plain  kernel.Steps
 	found  kernel.Steps
 	sample []float32
+	counts []float32  // how much the values of the sample count; nil if all do alike
 	errors [2]float64 // of the plain scale and of the one found
 }
 
@@ -43,16 +44,27 @@ func NewLarge(l *Lines, zero, scale float32) *Large {
 	return g
 }
 
-// Add takes the next values of the sample.
-func (g *Large) Add(sample []float32) { g.sample = append(g.sample, sample...) }
+// Add takes the next values of the sample, and how much they count.
+func (g *Large) Add(sample, counts []float32) {
+	g.sample, g.counts = append(g.sample, sample...), append(g.counts, counts...)
+}
+
+// Counts returns how much the values of a sample count that [Sample] takes of a part of
+// a group: v is the part.
+func (l *Lines) Counts(v tile.Values, at, size int, s *tile.Scratch) []float32 {
+	if l.Weights == nil {
+		return nil
+	}
+	return Sample(nil, l.weightsOf(v.Col, v.Len(), s), at, size)
+}
 
 // Search finds a scale from the sample.
 func (g *Large) Search(s *tile.Scratch) {
 	g.found.Set(0, g.plain.Zeros[0], g.plain.Scales[0])
 	l := g.lines
-	unweighted := Lines{Lo: l.Lo, Hi: l.Hi, Through: l.Through, Stored: l.Stored, Restored: l.Restored}
-	unweighted.Improve(g.found, tile.ValuesOf(tile.Line(0, len(g.sample)), g.sample), len(g.sample), s)
-	g.sample = nil
+	ofSample := Lines{Lo: l.Lo, Hi: l.Hi, Through: l.Through, Stored: l.Stored, Restored: l.Restored, Weights: g.counts}
+	ofSample.Improve(g.found, tile.ValuesOf(tile.Line(0, len(g.sample)), g.sample), len(g.sample), s)
+	g.sample, g.counts = nil, nil
 }
 
 // Errors returns the errors that the plain scale and the one found leave to a part of

@@ -67,6 +67,9 @@ type Options struct {
 	AllowNonfinite bool
 	// Search chooses scales and zero points that lose least, where the dtype gains by it.
 	Search bool
+	// Moments are how much errors count in the search, by the column of a linear
+	// weight: the mean square of its input, their mean being 1. nil if all count alike.
+	Moments []float32
 	// Codebook fits a table of levels to every group, see [codebook.Lloyd], in at most
 	// CodebookSteps steps, 0 for SDNQ's number, -1 for none; only for unsigned
 	// integers.
@@ -122,6 +125,7 @@ type Scheme struct {
 	rounded     safetensors.Dtype // of values, before anything else
 	chances     *Stochastic
 	searched    bool        // scales are
+	moments     []float32   // of columns as they are encoded; nil if all count alike
 	product     *dtype.Type // of quantized matmul
 	zeroStore   *dtype.Type // asked for zero points, of which a signed dtype has none
 	factors     int         // where their tensors begin among the parts
@@ -161,6 +165,9 @@ func NewScheme(shape []int, o Options) (*Scheme, error) {
 		return nil, err
 	}
 	s.Hadamard = s.hadamard(o)
+	if s.moments, err = s.columnMoments(o); err != nil {
+		return nil, err
+	}
 	if s.Values%s.Block != 0 {
 		return nil, fmt.Errorf("%s packs %d values together, and %d do not divide", o.Dtype, s.Block, s.Values)
 	}

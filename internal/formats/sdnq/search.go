@@ -1,12 +1,14 @@
 package sdnq
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/group"
 	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/rotation"
 	"github.com/tensorpress/tensorpress/internal/search"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -50,6 +52,21 @@ func (e *schemeEncoder) searching(limit, unit int) int {
 	return limit
 }
 
+// columnMoments are the moments of the columns that are encoded, nil if they are all
+// the same. Only what multiplies its columns by inputs has any.
+func (s *Scheme) columnMoments(o Options) ([]float32, error) {
+	switch columns := s.geometry.rest; {
+	case len(o.Moments) == 0 || o.Kind != Linear:
+		return nil, nil
+	case len(o.Moments) != columns:
+		return nil, fmt.Errorf("moments of %d inputs, and the weight has %d columns", len(o.Moments), columns)
+	}
+	return rotation.Moments(o.Moments, s.Hadamard), nil
+}
+
+// Moments are how much errors count by columns, in effect; nil if all count alike.
+func (s *Scheme) Moments() []float32 { return s.moments }
+
 // encoder returns what encodes groups of a scheme.
 func (k *passResults) encoder(s *Scheme) *group.Fused {
 	if k.search != nil {
@@ -60,14 +77,14 @@ func (k *passResults) encoder(s *Scheme) *group.Fused {
 
 func (e *schemeEncoder) lines() *search.Lines {
 	lo, hi := e.numbers.bounds()
-	return &search.Lines{Lo: lo, Hi: hi, Through: !e.Dtype.Unsigned, Stored: storedScales{e}, Restored: e.ScaleDtype}
+	return &search.Lines{Lo: lo, Hi: hi, Through: !e.Dtype.Unsigned, Stored: storedScales{e}, Restored: e.ScaleDtype, Weights: e.moments}
 }
 
 // floats searches the scales of floats. What is lost is told by rounding alone where
 // codes are made by it and restored with the scales that they are made with.
 func (e *schemeEncoder) floats() *search.Floats {
 	t := e.Dtype
-	f := &search.Floats{Ratios: search.Octave, From: t.Unsigned}
+	f := &search.Floats{Ratios: search.Octave, From: t.Unsigned, Weights: e.moments}
 	f.Rounding = kernel.RoundingOf(uint32(t.Mantissa), 1<<(t.Exponent-1)-1, float32(t.Max))
 	if t.Bits <= 4 {
 		f.Ratios = search.Around
@@ -159,27 +176,34 @@ func (l *largeSearch) replace(scratch *buffers) {
 // searched.
 type sampling struct{ *schemeEncoder }
 
+// sample is that of a part of a group, and how much its values count.
+type sample struct{ values, counts []float32 }
+
 func (p *sampling) Read(v tile.Values, s *tile.Scratch) (any, error) {
 	w, err := p.prepared(v, &p.passResults, buffersOf(s))
 	if err != nil {
 		return nil, err
 	}
-	var samples [][]float32
+	var samples []sample
 	p.Units(v.Col, len(w), func(unit, from, to int) {
-		samples = append(samples, search.Sample(nil, w[from:to], v.Col+from-unit*p.Group, p.Group))
+		at := v.Col + from - unit*p.Group
+		samples = append(samples, sample{
+			values: search.Sample(nil, w[from:to], at, p.Group),
+			counts: p.large.lines.Counts(tile.ValuesOf(tile.Line(v.Col+from, v.Col+to), w[from:to]), at, p.Group, s),
+		})
 	})
 	return samples, nil
 }
 
 func (p *sampling) Join(a tile.Area, found any) error {
 	first := a.Col / p.Group
-	for i, sample := range found.([][]float32) {
+	for i, sample := range found.([]sample) {
 		g := &p.large.all[first+i]
 		if *g == nil {
 			zero, scale := p.plainStep(first + i)
 			*g = search.NewLarge(p.large.lines, zero, scale)
 		}
-		(*g).Add(sample)
+		(*g).Add(sample.values, sample.counts)
 	}
 	return nil
 }
