@@ -145,6 +145,11 @@ class QuantizeFlags(TypedDict, total=False):
     layer_config: _Path
     #: take the settings of a quantized model at PATH, layer by layer
     like: _Path
+    #: choose scales and zero points that lose least; slower, and the same size
+    search: bool | None
+    #: weigh errors in the search by what layers are given, from a FILE of its mean squares; see
+    #: docs/importance.md
+    importance: _Path
     #: N values share a scale; SDNQ: 0 automatic, -1 one a row, -2 one a tensor
     group_size: int | None
     #: ComfyUI's formats: one scale a tensor, row or block
@@ -159,8 +164,6 @@ class QuantizeFlags(TypedDict, total=False):
     quantization_metadata: bool | None
     #: take fp8 weights without any scale for plain numbers
     accept_unscaled_fp8: bool | None
-    #: choose scales and zero points that lose least; slower, and the same size
-    search: bool | None
     #: SDNQ: the dtype that the model is to be loaded in, bf16, f16 or f32; weights are rounded to it first
     model_dtype: str | None
     #: SDNQ: rotate weights first
