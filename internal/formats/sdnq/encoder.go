@@ -56,6 +56,7 @@ type schemeEncoder struct {
 	*Scheme
 	passResults
 	tile   int
+	least  int  // values that an area consists of
 	whole  bool // units fit tiles
 	passes []tile.Pass
 }
@@ -90,8 +91,9 @@ func (s *Scheme) newEncoder(limit int) *schemeEncoder {
 	}
 	e.tile = s.TileValues(s.wanted(limit), limit, unit)
 	if e.whole = e.tile > 0; !e.whole {
-		e.tile = max(tile.TileSize/align, 1) * align
+		e.tile, unit = max(tile.TileSize/align, 1)*align, align
 	}
+	e.least = min(unit, s.Values)
 	return e
 }
 
@@ -146,7 +148,7 @@ func (e *schemeEncoder) list() {
 }
 
 func (e *schemeEncoder) Needs() tile.Needs {
-	n := tile.Needs{Rows: 1, Cols: e.tile, Passes: e.passes}
+	n := tile.Needs{Rows: 1, Cols: e.tile, UnitRows: 1, UnitCols: e.least, Passes: e.passes}
 	if e.rank != nil {
 		n.Held = e.rank.Memory()
 		n.Spill = func(open func() (tile.Spill, error)) error {
