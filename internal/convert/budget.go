@@ -284,7 +284,7 @@ func (f *fitting) rule(l *choosable, o option, all *entry) (r storage.Rule, err 
 	one := f.Models[l.model]
 	r.Pattern = "^" + regexp.QuoteMeta(one.Named(f.stepOf(l).Source.Name)) + "$"
 	if o.entry < 0 {
-		r.Keep = true
+		r.Keep, r.Text = true, "keep, for which there is room"
 		return r, nil
 	}
 	e := f.entries[o.entry]

@@ -44,6 +44,7 @@ __all__ = [
     "find",
     "formats",
     "inspect",
+    "measure",
     "migrate",
     "plan",
     "presets",
@@ -74,8 +75,20 @@ def quantize(source: StrPath, dest: StrPath, *, progress: Progress | None = None
 
 
 def plan(source: StrPath, dest: StrPath | None = None, **flags: Flag) -> Result:
-    """Says what `quantize` would do, from headers alone: `tensorpress plan SOURCE [DEST]`."""
+    """Says what `quantize` would do, from headers, and for a budget from weights: `tensorpress plan SOURCE [DEST]`."""
     found: Result = run("plan", [source, dest], None, flags)
+    return found
+
+
+def measure(source: StrPath, *, progress: Progress | None = None, **flags: Flag) -> Result:
+    """Measures what each layer takes and loses in several formats: `tensorpress measure SOURCE`.
+
+    Args:
+        source: as in `quantize`.
+        progress: as in `quantize`.
+        flags: `menu` names the formats; `out` is a file that `measured` of `quantize` and `plan` takes.
+    """
+    found: Result = run("measure", [source], progress, flags)
     return found
 
 
