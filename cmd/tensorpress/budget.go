@@ -160,7 +160,7 @@ func printBudget(w io.Writer, b *report.Budget) {
 	fmt.Fprintln(w)
 	t.print(w)
 	if b.Gap > 0 {
-		fmt.Fprintf(w, "another choice might lose up to %.2g%% less: the search was cut short\n", 100*b.Gap)
+		fmt.Fprintf(w, "no other choice of this size loses more than %.2g%% less\n", 100*b.Gap)
 	}
 }
 

@@ -131,7 +131,8 @@ func (c *choosing) problem() *budget.Problem {
 // again with as much less, or more, as was found.
 func (f *fitting) solve(ctx context.Context) error {
 	beside := f.fixed()
-	for range 5 {
+	const most = 10
+	for i := range most {
 		s, err := f.Solve(f.asked - beside)
 		if err != nil {
 			return nil // there may be room yet, if it is planned
@@ -140,16 +141,17 @@ func (f *fitting) solve(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		found := one.bytes - s.Bytes
-		if one.bytes <= f.asked {
-			f.take(one)
-			if found >= beside { // nothing was left out
-				return nil
-			}
-			beside = found
+		found, over := one.bytes-s.Bytes, one.bytes-f.asked
+		switch {
+		case over > 0: // the more often, the further
+			beside = max(found, beside+over<<i)
 			continue
+		case f.best != nil && one.Loss >= f.best.Loss, found >= beside, i > most/2:
+			f.take(one)
+			return nil
 		}
-		beside = max(found, beside+one.bytes-f.asked)
+		f.take(one)
+		beside = found
 	}
 	return nil
 }
