@@ -126,23 +126,29 @@ func (s *search) run() *Solution {
 	}
 	slices.SortStableFunc(order, func(a, b opening) int { return cmp.Compare(a.excess, b.excess) })
 	all := []combination{{s.bytes, s.loss, -1}}
-	for _, o := range order {
+	for i, o := range order {
 		if s.hopeless(s.bound+o.excess) || len(all) == 0 {
 			break
 		}
 		if len(s.nodes) >= mostNodes {
 			for _, c := range all {
-				s.forgotten = math.Min(s.forgotten, s.boundOf(c))
+				s.forgotten = math.Min(s.forgotten, s.boundOf(c)+o.excess)
 			}
 			break
 		}
-		all = s.open(all, o.layer)
+		next := math.Inf(1)
+		if i+1 < len(order) {
+			next = order[i+1].excess
+		}
+		all = s.open(all, o.layer, next)
 	}
 	return s.solve()
 }
 
-// open returns the combinations with every choice of one more layer.
-func (s *search) open(all []combination, layer int) []combination {
+// open returns the combinations with every choice of one more layer that may lead to
+// something better. They have to be changed for that, as they are known themselves from
+// here on: by the excess of a layer that is opened later, which is at least next.
+func (s *search) open(all []combination, layer int, next float64) []combination {
 	all = append(s.before[:0], all...)
 	s.before = all
 	merged := all // with the choice of the relaxed solution
@@ -157,8 +163,8 @@ func (s *search) open(all []combination, layer int) []combination {
 	if i > 0 && merged[i-1].loss < s.best {
 		s.best, s.found = merged[i-1].loss, merged[i-1].node
 	}
-	merged = slices.DeleteFunc(merged, func(c combination) bool { return s.hopeless(s.boundOf(c)) })
-	return s.fewer(merged)
+	merged = slices.DeleteFunc(merged, func(c combination) bool { return s.hopeless(s.boundOf(c) + next) })
+	return s.fewer(merged, next)
 }
 
 // boundOf bounds what a combination leads to.
@@ -203,7 +209,7 @@ func (s *search) merge(a, b []combination) []combination {
 }
 
 // fewer drops the combinations of the least promise where there are too many.
-func (s *search) fewer(all []combination) []combination {
+func (s *search) fewer(all []combination, next float64) []combination {
 	if len(all) <= mostCombinations {
 		return all
 	}
@@ -213,7 +219,7 @@ func (s *search) fewer(all []combination) []combination {
 	}
 	slices.Sort(bounds)
 	limit := bounds[mostCombinations/2]
-	s.forgotten = math.Min(s.forgotten, limit)
+	s.forgotten = math.Min(s.forgotten, limit+next)
 	return slices.DeleteFunc(all, func(c combination) bool { return s.boundOf(c) >= limit })
 }
 

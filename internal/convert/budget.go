@@ -120,7 +120,7 @@ func (c *choosing) problem() *budget.Problem {
 	all := make([][]budget.Option, len(c.layers))
 	for i, l := range c.layers {
 		for _, o := range l.options {
-			all[i] = append(all[i], budget.Option{Bytes: o.bytes, Loss: l.loss(o)})
+			all[i] = append(all[i], budget.Option{Bytes: c.sizeOf(o), Loss: l.loss(o)})
 		}
 	}
 	return budget.New(all)
@@ -130,7 +130,7 @@ func (c *choosing) problem() *budget.Problem {
 // little on the choice: what headers and configs say. So the choice is planned, and made
 // again with as much less, or more, as was found.
 func (f *fitting) solve(ctx context.Context) error {
-	beside := f.fixed()
+	beside := f.fixed(f.sizeOf)
 	const most = 10
 	for i := range most {
 		s, err := f.Solve(f.asked - beside)

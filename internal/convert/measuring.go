@@ -54,7 +54,7 @@ func Measure(ctx context.Context, from files.Source, o Options) (*report.Measure
 func (c *choosing) measurement() (*report.Measurement, error) {
 	m := &report.Measurement{
 		Measurement: report.MeasurementForm, Source: c.Source.Path, Layout: c.asked.Layout, For: c.asked.For, Menu: c.menu(),
-		Layers: []report.MeasuredLayer{}, BytesIn: c.BytesIn(), BytesFixed: c.fixed(), Values: c.values(), Notes: c.notes(),
+		Layers: []report.MeasuredLayer{}, BytesIn: c.BytesIn(), BytesFixed: c.fixed(func(o option) int64 { return o.size.All }), Values: c.values(), Notes: c.notes(),
 	}
 	for _, l := range c.layers {
 		one := report.MeasuredLayer{Name: l.name, Shape: c.stepOf(l).Source.Shape, BytesIn: c.stepOf(l).Source.Size}
@@ -69,7 +69,7 @@ func (c *choosing) measurement() (*report.Measurement, error) {
 }
 
 func (c *choosing) measured(o option) report.MeasuredChoice {
-	return report.MeasuredChoice{Entry: c.nameOf(o.entry), RelMSE: finite(o.rel), Bytes: o.bytes}
+	return report.MeasuredChoice{Entry: c.nameOf(o.entry), RelMSE: finite(o.rel), Bytes: o.size.All}
 }
 
 // finite returns nil for what JSON cannot represent.
@@ -270,7 +270,7 @@ func (c *choosing) possible() {
 			}
 		}
 		if l.options = some; len(some) == 0 {
-			l.options = []option{{entry: -1, bytes: c.kept.bytes[l.model][l.step]}}
+			l.options = []option{{entry: -1, size: c.kept.sizes[l.model][l.step]}}
 		}
 	}
 }

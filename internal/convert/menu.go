@@ -26,7 +26,7 @@ type entry struct {
 // planning is the plans of all models of a source.
 type planning struct {
 	plans []*plan.Plan
-	bytes [][]int64 // by model and step
+	sizes [][]plan.StepSize // by model and step
 	total int64
 }
 
@@ -55,7 +55,7 @@ type choosable struct {
 // option is a way to store a layer.
 type option struct {
 	entry int // index of the menu's entry, -1 for keep
-	bytes int64
+	size  plan.StepSize
 	rel   float64 // relative error
 }
 
@@ -191,7 +191,7 @@ func (c *choosing) planAs(ctx context.Context, o request) (all planning, err err
 		return all, err
 	}
 	for _, one := range c.Models {
-		all.plans, all.bytes = append(all.plans, one.Plan), append(all.bytes, one.Plan.StepBytes())
+		all.plans, all.sizes = append(all.plans, one.Plan), append(all.sizes, one.Plan.StepSizes())
 		all.total += one.Plan.BytesOut
 	}
 	return all, nil
@@ -210,7 +210,7 @@ func (c *choosing) findLayers() {
 				case s.Ruled:
 				case s.Action == plan.Quantize:
 					l.has[i] = true
-					l.options = append(l.options, option{entry: i, bytes: e.bytes[model][step]})
+					l.options = append(l.options, option{entry: i, size: e.sizes[model][step]})
 				default:
 					keeps = true
 				}
@@ -219,21 +219,31 @@ func (c *choosing) findLayers() {
 				continue
 			}
 			if l.name = c.Models[model].Named(p.Steps[step].Layer); keeps {
-				l.options = append(l.options, option{entry: -1, bytes: c.kept.bytes[model][step]})
+				l.options = append(l.options, option{entry: -1, size: c.kept.sizes[model][step]})
 			}
 			c.layers = append(c.layers, l)
 		}
 	}
 }
 
-// fixed is what the output takes beside the layers for which there is a choice, about: it
-// also depends on how many digits and words headers have.
-func (c *choosing) fixed() int64 {
-	e := c.entries[0]
-	n := e.total
+// sizeOf is what an option counts as. Of many layers, the tensors count alone, in units
+// that let layers of one shape be of one size, whatever their names: then the best choice
+// is found in a moment. What headers add is found as the choice is planned.
+func (c *choosing) sizeOf(o option) int64 {
+	const many, unit = 100, 64
+	if len(c.layers) < many {
+		return o.size.All
+	}
+	return (o.size.Tensors + unit/2) / unit * unit
+}
+
+// fixed is what the output takes beside the layers for which there is a choice, by what
+// their options count as; about, since headers and configs depend on the choice.
+func (c *choosing) fixed(sizeOf func(option) int64) int64 {
+	n := c.entries[0].total
 	for _, l := range c.layers {
 		o, _ := c.everywhere(l, 0)
-		n -= o.bytes
+		n -= sizeOf(o)
 	}
 	return n
 }
@@ -242,14 +252,14 @@ func (c *choosing) fixed() int64 {
 // false where that has no finite values.
 func (c *choosing) everywhere(l *choosable, entry int) (option, bool) {
 	if !l.has[entry] {
-		return option{entry: -1, bytes: c.kept.bytes[l.model][l.step]}, true
+		return option{entry: -1, size: c.kept.sizes[l.model][l.step]}, true
 	}
 	for _, o := range l.options {
 		if o.entry == entry {
 			return o, true
 		}
 	}
-	return option{entry: entry, bytes: c.entries[entry].bytes[l.model][l.step], rel: math.Inf(1)}, false
+	return option{entry: entry, size: c.entries[entry].sizes[l.model][l.step], rel: math.Inf(1)}, false
 }
 
 func (c *choosing) nameOf(entry int) string {

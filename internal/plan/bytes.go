@@ -6,23 +6,28 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// StepBytes returns what each step takes in the output: its tensors, what describes it,
-// and their entries in headers, whose offsets count as long as the longest.
-func (p *Plan) StepBytes() []int64 {
+// StepSize is what a step takes in the output: its tensors alone, and with what describes
+// it and the entries of all of them in headers, whose offsets count as long as the
+// longest.
+type StepSize struct{ Tensors, All int64 }
+
+// StepSizes returns the size of each step.
+func (p *Plan) StepSizes() []StepSize {
 	digits := len(strconv.FormatInt(p.BytesOut, 10))
-	bytes := make([]int64, len(p.Steps))
+	sizes := make([]StepSize, len(p.Steps))
 	literals := p.Literals
 	for i := range p.Steps {
-		s := &p.Steps[i]
+		s, size := &p.Steps[i], &sizes[i]
 		for _, part := range s.Parts {
-			bytes[i] += part.Size + entryBytes(part.Tensor, digits)
+			size.Tensors += part.Size
+			size.All += part.Size + entryBytes(part.Tensor, digits)
 		}
 		if s.described(p.Layout) {
-			bytes[i] += literals[0].Size + entryBytes(literals[0].Tensor, digits)
+			size.All += literals[0].Size + entryBytes(literals[0].Tensor, digits)
 			literals = literals[1:]
 		}
 	}
-	return bytes
+	return sizes
 }
 
 // entryBytes is the length of a tensor's entry in a header.
