@@ -65,9 +65,12 @@ func TestCombinationsComeBack(t *testing.T) {
 		}
 	}
 	usual := []string{"int8", "uint8", "int4", "uint4", "uint3", "int5", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn", "float6_e3m2fn", "uint1", "int16"}
-	n := 400
-	if testing.Short() {
-		n = 40
+	n := 150
+	switch {
+	case *everyCase:
+		n = 400
+	case testing.Short():
+		n = 30
 	}
 	r := rand.New(rand.NewPCG(16, 7))
 	accepted := 0
@@ -143,8 +146,11 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 		"int8_tensorwise", "float8_e4m3fn", "float8_e5m2", "mxfp8", "nvfp4", "convrot_w4a4", "asym_w4a8_int8", "awq_w4a16",
 		"float8_e4m3fn_rowwise", "float8_e4m3fn_blockwise", "float8_e4m3fn_block3d", "int8_blockwise",
 	}
-	n := 300
-	if testing.Short() {
+	n := 150
+	switch {
+	case *everyCase:
+		n = 300
+	case testing.Short():
 		n = 40
 	}
 	r := rand.New(rand.NewPCG(16, 2))

@@ -21,7 +21,8 @@ import (
 )
 
 var (
-	mutationCount = flag.Int("mutations", 0, "how many mutated models TestMutations tries, 0 for 3000 (300 with -short), -1 for all")
+	mutationCount = flag.Int("mutations", 0, "how many mutated models TestMutations tries, 0 for 900 (150 with -short), -1 for all")
+	everyCase     = flag.Bool("all", false, "every case of the tests that take a share of them")
 	mutationSeed  = flag.Int("mutation-seed", 1, "which ones")
 )
 
@@ -50,17 +51,18 @@ func TestMutations(t *testing.T) {
 	}
 }
 
-// choose takes as many cases as are asked for, spread over all by chance; all
-// where the command names cases.
+// choose takes about as many cases as are asked for, by chance, of each model the
+// same share, and one at least of each kind of mutation but with -short; all where the
+// command names cases.
 func choose(all []subject, cases map[string][]mutation) map[string][]mutation {
 	n := *mutationCount
 	switch {
 	case n == 0 && named() || n < 0:
 		return cases
 	case n == 0 && testing.Short():
-		n = 300
+		n = 150
 	case n == 0:
-		n = 3000
+		n = 900
 	}
 	type one struct {
 		subject string
@@ -74,8 +76,13 @@ func choose(all []subject, cases map[string][]mutation) map[string][]mutation {
 		}
 	}
 	slices.SortFunc(list, func(a, b one) int { return cmp.Compare(a.chance, b.chance) })
-	chosen := map[string][]mutation{}
-	for _, o := range list[:min(n, len(list))] {
+	chosen, kinds := map[string][]mutation{}, map[string]bool{}
+	for _, o := range list {
+		share := (len(cases[o.subject])*n + len(list) - 1) / len(list)
+		if (kinds[o.name] || testing.Short()) && len(chosen[o.subject]) >= share {
+			continue
+		}
+		kinds[o.name] = true
 		chosen[o.subject] = append(chosen[o.subject], o.mutation)
 	}
 	return chosen

@@ -30,6 +30,7 @@ func TestScripts(t *testing.T) {
 			"status":        status,
 			"interrupt":     interrupt,
 			"flip":          flip,
+			"page":          runPage,
 			"truncate":      truncate,
 			"files":         holds,
 			"json":          jsonQuery,

@@ -16,7 +16,7 @@ import torch
 
 from .codes import is_codes, wrap
 from .layers import put, renamed
-from .operations import mixed, operations
+from .operations import INT8_MATMUL, mixed, operations
 from .patcher import adopt
 
 State = dict[str, Any]
@@ -37,7 +37,7 @@ def _config(state: State, prefix: str, metadata: Any) -> Any:
         return None
 
 
-def _diffusion_operations(state: State, config: Any, options: Options) -> type:
+def _diffusion_operations(state: State, config: Any, options: Options, int8_matmul: str) -> type:
     """The operations that ComfyUI would take for a quantized model, and ours on them."""
     device = options.get("load_device", comfy.model_management.get_torch_device())
     if config.quant_config is not None:
@@ -50,7 +50,7 @@ def _diffusion_operations(state: State, config: Any, options: Options) -> type:
         )
         dtype = comfy.model_management.unet_manual_cast(weights, device, config.supported_inference_dtypes) or weights
     base = comfy.ops.pick_operations(None, dtype, model_config=SimpleNamespace(quant_config=QUANTIZED))
-    return operations(base)
+    return operations(base, int8_matmul=int8_matmul)
 
 
 def _with_comfyui_names(state: State) -> State:
@@ -73,8 +73,14 @@ def _with_comfyui_names(state: State) -> State:
     return {name: value.dequantize() if name in joined else value for name, value in state.items()}
 
 
-def load_diffusion_model(path: str, model_options: Options | None = None, disable_dynamic: bool = False) -> Any:
-    """Loads a diffusion model: ComfyUI's patcher of it."""
+def load_diffusion_model(
+    path: str,
+    model_options: Options | None = None,
+    int8_matmul: str = INT8_MATMUL[0],
+    disable_dynamic: bool = False,
+) -> Any:
+    """Loads a diffusion model: ComfyUI's patcher of it. Which int8 rows are multiplied in
+    int8 is one of INT8_MATMUL."""
     options = dict(model_options or {})
     state, metadata = _read(path)
     state, metadata = comfy.utils.convert_old_quants(state, "", metadata=metadata)
@@ -90,11 +96,11 @@ def load_diffusion_model(path: str, model_options: Options | None = None, disabl
         config = _config_of_other_names(state)
     if config is None:
         raise RuntimeError(f"{path}: ComfyUI knows no model with these layers and shapes")
-    options["custom_operations"] = _diffusion_operations(state, config, options)
+    options["custom_operations"] = _diffusion_operations(state, config, options, int8_matmul)
     patcher = comfy.sd.load_diffusion_model_state_dict(
         state, model_options=options, metadata=metadata, disable_dynamic=disable_dynamic
     )
-    patcher.cached_patcher_init = (load_diffusion_model, (path, dict(model_options or {})))
+    patcher.cached_patcher_init = (load_diffusion_model, (path, dict(model_options or {}), int8_matmul))
     return adopt(patcher)
 
 
@@ -159,10 +165,12 @@ def load_checkpoint(
     embedding_directory: Any = None,
     model_options: Options | None = None,
     te_model_options: Options | None = None,
+    int8_matmul: str = INT8_MATMUL[0],
     disable_dynamic: bool = False,
 ) -> tuple[Any, Any, Any]:
     """Loads a checkpoint: ComfyUI's patcher of its diffusion model, its CLIP and its VAE.
-    Layers of the VAE are decoded at once."""
+    Layers of the VAE are decoded at once. Which int8 rows of the diffusion model are
+    multiplied in int8 is one of INT8_MATMUL."""
     options = dict(model_options or {})
     state, metadata = _read(path)
     prefix = comfy.model_detection.unet_prefix_from_state_dict(state)
@@ -182,7 +190,7 @@ def load_checkpoint(
     if config is None:
         raise RuntimeError(f"{path}: no checkpoint that ComfyUI knows; is it a diffusion model alone?")
     own = {key: value for key, value in state.items() if key.startswith(prefix)}
-    options["custom_operations"] = _diffusion_operations(own, config, options)
+    options["custom_operations"] = _diffusion_operations(own, config, options, int8_matmul)
     model, clip, vae, _ = comfy.sd.load_state_dict_guess_config(
         state,
         embedding_directory=embedding_directory,
@@ -191,7 +199,7 @@ def load_checkpoint(
         metadata=metadata,
         disable_dynamic=disable_dynamic,
     )
-    again = (path, embedding_directory, dict(model_options or {}), dict(te_model_options or {}))
+    again = (path, embedding_directory, dict(model_options or {}), dict(te_model_options or {}), int8_matmul)
     model.cached_patcher_init = (_checkpoint_part, (0, *again))
     adopt(model)
     if clip is not None:

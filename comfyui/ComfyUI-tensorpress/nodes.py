@@ -15,6 +15,7 @@ import torch
 
 from . import loading
 from .flags import DTYPES, beside, collect
+from .operations import INT8_MATMUL
 
 CATEGORY = "tensorpress"
 TEXT = "text_encoders"
@@ -29,6 +30,19 @@ def _embeddings() -> list[str]:
     return found
 
 
+#: Of the loaders of diffusion models.
+OPTIONAL = {
+    "int8_matmul": (
+        list(INT8_MATMUL),
+        {
+            "advanced": True,
+            "tooltip": "Which int8 rows are multiplied in int8, inputs rounded for it, where the device is faster so. "
+            "auto: layers that the file stores for it (SDNQ's quantized matmul).",
+        },
+    )
+}
+
+
 class UNETLoader:
     DESCRIPTION = "Loads a diffusion model with layers of SDNQ, of ComfyUI's own formats and plain ones."
     RETURN_TYPES = ("MODEL",)
@@ -37,10 +51,11 @@ class UNETLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"unet_name": _files("diffusion_models")}}
+        return {"required": {"unet_name": _files("diffusion_models")}, "optional": OPTIONAL}
 
-    def load(self, unet_name: str) -> tuple[Any]:
-        return (loading.load_diffusion_model(folder_paths.get_full_path_or_raise("diffusion_models", unet_name)),)
+    def load(self, unet_name: str, int8_matmul: str = INT8_MATMUL[0]) -> tuple[Any]:
+        path = folder_paths.get_full_path_or_raise("diffusion_models", unet_name)
+        return (loading.load_diffusion_model(path, int8_matmul=int8_matmul),)
 
 
 class CheckpointLoader:
@@ -51,11 +66,11 @@ class CheckpointLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"ckpt_name": _files("checkpoints")}}
+        return {"required": {"ckpt_name": _files("checkpoints")}, "optional": OPTIONAL}
 
-    def load(self, ckpt_name: str) -> tuple[Any, Any, Any]:
+    def load(self, ckpt_name: str, int8_matmul: str = INT8_MATMUL[0]) -> tuple[Any, Any, Any]:
         path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
-        return loading.load_checkpoint(path, embedding_directory=_embeddings())
+        return loading.load_checkpoint(path, embedding_directory=_embeddings(), int8_matmul=int8_matmul)
 
 
 class _CLIPLoader:

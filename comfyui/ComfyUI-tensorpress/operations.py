@@ -10,7 +10,7 @@ import comfy.ops
 import torch
 import torch.nn.functional as F
 from comfy.quant_ops import QuantizedTensor
-from tensorpress.torch import decode, decode_rows
+from tensorpress.torch import decode, decode_rows, multiply_int8, prefers_int8
 from tensorpress.torch.scheme import DESCRIPTION
 from torch import Tensor
 
@@ -149,7 +149,33 @@ class Patched(Held):
         return None
 
 
+#: Which int8 rows are multiplied in int8, their inputs rounded for it: those of layers that
+#: are stored for it, as SDNQ's use_quantized_matmul says; all; none.
+INT8_MATMUL = ("auto", "all", "none")
+
+
 class Linear(Held):
+    """A linear layer.
+
+    Attributes:
+        int8_matmul: one of INT8_MATMUL. Of any, a layer that says
+            `full_precision_matrix_mult` is decoded first, and so is every one on a device
+            that cannot multiply in int8, or a CPU that is no faster for it.
+    """
+
+    int8_matmul = INT8_MATMUL[0]
+
+    def multiplies_int8(self, weight: Tensor, input: Tensor) -> bool:
+        """Whether what ComfyUI's cast hands back is multiplied as it is."""
+        if self.int8_matmul == "none" or self._full_precision_mm or input.requires_grad:
+            return False
+        if not is_codes(weight) or self.patches():
+            return False
+        scheme = weight._params.scheme
+        if self.int8_matmul == "auto" and not scheme.as_it_is:
+            return False
+        return prefers_int8(scheme, input.device)
+
     def weight_shape(self) -> tuple[int, ...]:
         return (self.out_features, self.in_features)
 
@@ -159,6 +185,8 @@ class Linear(Held):
         return dtype or torch.float32, torch.device("cpu" if device is None else device)
 
     def _forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.multiplies_int8(weight, input):
+            return multiply_int8(input, weight._params.scheme, tensors_of(weight), bias).to(input.dtype)
         return F.linear(input, self.usable(weight, input.dtype), bias)
 
 
@@ -247,15 +275,16 @@ def by_module(base: type) -> type:
     return ByModule
 
 
-def operations(base: Any, own_dtypes: bool = False) -> type:
+def operations(base: Any, own_dtypes: bool = False, int8_matmul: str = INT8_MATMUL[0]) -> type:
     """Returns a class of operations that load codes beside all that others load.
 
     Args:
         base: ComfyUI's operations for mixed precision.
         own_dtypes: whether a Linear goes by the dtype that it is made with, and not by
             that of the operations.
+        int8_matmul: see `Linear`.
     """
-    linear = type("Linear", (Linear, base.Linear), {})
+    linear = type("Linear", (Linear, base.Linear), {"int8_matmul": int8_matmul})
     members: dict[str, Any] = {"Linear": by_module(linear) if own_dtypes else linear}
     for name, ours in (
         ("Embedding", Embedding),

@@ -45,13 +45,28 @@ def test_the_workflows_agree():
     [
         r'name = "[a-z][a-z0-9-]*"',
         r'version = "\d+\.\d+\.\d+"',
+        r"\[project\.urls\]\nRepository = \"https://",
         r"\[tool\.comfy\]",
-        r"PublisherId = ",
-        r"DisplayName = ",
+        r'PublisherId = "[a-z][a-z0-9-]*"',
+        r'DisplayName = "\S',
+        r'requires-comfyui = ">=\d+\.\d+\.\d+"',
     ],
 )
 def test_what_the_registry_asks_for(line):
     text = (NODE / "pyproject.toml").read_text()
     assert re.search(f"^{line}", text, re.MULTILINE)
     assert 'license = { file = "LICENSE" }' in text and (NODE / "LICENSE").is_file()
-    assert (NODE / "requirements.txt").read_text().split() == ["tensorpress[torch]"]
+
+
+def test_the_registry_gets_no_placeholder():
+    text = (NODE / "pyproject.toml").read_text()
+    assert '""' not in text and "TODO" not in text and "[]" not in text
+
+
+def test_the_node_is_not_named_as_the_package_that_it_needs():
+    """An installer takes a project that depends on its own name for satisfied, and installs
+    nothing; `pip install` of the folder would go in the package's place."""
+    text = (NODE / "pyproject.toml").read_text()
+    needs = re.findall(r'"([^"]+)"', re.search(r"^dependencies = (.*)$", text, re.MULTILINE).group(1))
+    assert (NODE / "requirements.txt").read_text().split() == needs == ["tensorpress[torch]"]
+    assert re.search(r'^name = "(.*)"$', text, re.MULTILINE).group(1) not in [re.split(r"\W", n)[0] for n in needs]

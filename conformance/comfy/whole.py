@@ -190,13 +190,18 @@ NARROW = dict(d_model=256, d_kv=64, num_heads=4)
 
 
 def narrow_t5():
+    narrow("d_model", 4096, NARROW)
+
+
+def narrow(key, value, sizes):
+    """ComfyUI reads other sizes in the config of a text encoder that has a value."""
     import comfy.sd1_clip
 
-    load = json.load
+    load = comfy.sd1_clip.json.load
 
     def narrowed(*args, **kw):
         config = load(*args, **kw)
-        return dict(config, **NARROW) if isinstance(config, dict) and config.get("d_model") == 4096 else config
+        return dict(config, **sizes) if isinstance(config, dict) and config.get(key) == value else config
 
     comfy.sd1_clip.json = type("json", (), {"load": staticmethod(narrowed), "loads": json.loads, "dumps": json.dumps})
 

@@ -4,6 +4,7 @@ its node, and runs the example workflow over HTTP on what it wrote.
 server.py COMFY TENSORPRESS [MAIN-FLAG…]
 """
 import asyncio
+import importlib.util
 import json
 import os
 import pathlib
@@ -59,14 +60,15 @@ def free_port():
 class Server:
     def __init__(self, base, port):
         self.base, self.url, self.id = base, f"http://127.0.0.1:{port}", str(uuid.uuid4())
-        paths = [str(ROOT / "python" / "src"), os.environ.get("PYTHONPATH", "")]
+        installed = importlib.util.find_spec("tensorpress") is not None  # as README.md of the node says
+        paths = ["" if installed else str(ROOT / "python" / "src"), os.environ.get("PYTHONPATH", "")]
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, paths)), TENSORPRESS=TENSORPRESS, OMP_NUM_THREADS="1")
         line = [sys.executable, str(COMFY / "main.py"), "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(base), "--database-url", "sqlite:///:memory:", "--disable-api-nodes", *FLAGS]
         self.log = open(base / "log", "w")
         self.process = subprocess.Popen(line, stdout=self.log, stderr=subprocess.STDOUT, env=environment, cwd=base)
 
     async def ready(self, session):
-        for _ in range(240):
+        for _ in range(900):  # a busy machine takes minutes
             if self.process.poll() is not None:
                 break
             try:
@@ -108,6 +110,26 @@ def picture(base, outputs, node):
     return numpy.asarray(Image.open(base / "output" / name)).astype(float)
 
 
+WIDGETS = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool}
+
+
+def misfits(drawn, classes):
+    """What of a drawn workflow the server's nodes have no place for."""
+    found = []
+    for drawn_node in drawn["nodes"]:
+        kind = drawn_node["type"]
+        if kind not in classes:
+            found.append(f"no node {kind}")
+            continue
+        inputs = {name: spec for part in classes[kind]["input"].values() for name, spec in part.items()}
+        found += [f"{kind} has no input {i['name']}" for i in drawn_node["inputs"] if i["name"] not in inputs]
+        widgets = [(name, str if isinstance(spec[0], list) else WIDGETS.get(spec[0], str)) for name, spec in inputs.items() if isinstance(spec[0], list) or spec[0] in (*WIDGETS, "COMBO")]
+        values = [v for v in drawn_node["widgets_values"] if v != "fixed"]  # of what follows a seed
+        found += [f"{kind} has {len(widgets)} widgets, and not {len(values)}"] if len(values) > len(widgets) else []
+        found += [f"{kind}: {name} is not {v}" for (name, t), v in zip(widgets, values) if not isinstance(v, t)]
+    return found
+
+
 async def check(base, report):
     models = base / "models"
     server = Server(base, free_port())
@@ -116,6 +138,10 @@ async def check(base, report):
             classes = await server.ready(session)
             mine = sorted(name for name in classes if name.startswith("Tensorpress"))
             report(len(mine) == 7, f"the server has {len(mine)} of 7 nodes among {len(classes)}")
+
+            drawn = json.loads((NODE / "example_workflows" / "flux.json").read_text())
+            found = misfits(drawn, classes)
+            report(not found, f"the drawn workflow's {len(drawn['nodes'])} nodes are the server's: {'; '.join(found) or 'all inputs and values fit'}")
 
             def quantize(model, name, **more):
                 fields = dict(model=model, name=name, dtype="sdnq:uint4", group_size=0, svd_rank=0, hadamard=False, flags="", overwrite=False)

@@ -169,21 +169,27 @@ def program_case(kind, options, dtype, counts):
                     print("different:", kind, n, flag, options)
 
 
-def compiled_case(kind, options, dtype, counts):
-    """Every tenth dtype, by the default compiler."""
+def compiled(kind, options, dtype, counts, names, backend):
+    """Some dtypes without a graph break, beside what is not compiled."""
     from sdnq.quantizer import sdnq_quantize_layer_weight
 
     cls, shape = KINDS[kind]
-    for name in dtypes_of(options)[3::29]:
+    for name in names:
         try:
             _, stored = sdnq_quantize_layer_weight(weight(shape, F32), layer_class_name=cls, weights_dtype=name, torch_dtype=dtype, **options)
         except Exception:
+            counts["sdnq fails"] += 1
             continue
         tensors = {ours: stored[theirs].contiguous() for ours, theirs in SDNQ_NAMES.items() if stored.get(theirs) is not None}
         settings = DEFAULTS | options | {"weights_dtype": name, "use_quantized_matmul_conv": "use_quantized_matmul" in options}
         scheme = scheme_for(settings, tensors, shape, kind, dtype, f"{kind}.{name}")
         torch._dynamo.reset()
-        found = torch.compile(lambda t, s=scheme: decode(s, t, F32), fullgraph=True)(tensors)
+        try:
+            found = torch.compile(lambda t, s=scheme: decode(s, t, F32), fullgraph=True, backend=backend)(tensors)
+        except torch._dynamo.exc.TorchDynamoException as e:
+            counts["BROKEN"] += 1
+            print("broken:", kind, name, options, str(e).splitlines()[0])
+            continue
         want = decode(scheme, tensors, F32)
         if torch.equal(found, want):
             counts["equal"] += 1
@@ -195,8 +201,20 @@ def compiled_case(kind, options, dtype, counts):
                 print("different:", kind, name, options, worst)
 
 
+def compiled_case(kind, options, dtype, counts):
+    """Every thirtieth dtype, by the default compiler."""
+    compiled(kind, options, dtype, counts, dtypes_of(options)[3::29], "inductor")
+
+
+def graph_case(kind, options, dtype, counts):
+    """One dtype, another in each case, as one graph that nothing compiles further."""
+    names = dtypes_of(options)
+    case = list(OPTIONS.values()).index((options, dtype)) * len(KINDS) + list(KINDS).index(kind)
+    compiled(kind, options, dtype, counts, [names[case % len(names)]], "eager")
+
+
 def main():
-    parts = {"sdnq": sdnq_case, "program": program_case, "compiled": compiled_case}
+    parts = {"sdnq": sdnq_case, "program": program_case, "compiled": compiled_case, "graph": graph_case}
     asked = [a for a in sys.argv[1:] if a in parts] or list(parts)
     labels = [a for a in sys.argv[1:] if a not in parts] or list(OPTIONS)
     failed = False
@@ -213,7 +231,7 @@ def main():
             worst = counts.pop("worst", 0)
             text = ", ".join(f"{n} {what}" for what, n in counts.items())
             print(f"| {label} | {sum(counts.values())} | {text}{f', at most {worst:.1g} off' if worst else ''} |", flush=True)
-            failed = failed or counts["DIFFERENT"] > 0
+            failed = failed or counts["DIFFERENT"] + counts["BROKEN"] > 0
     sys.exit(failed)
 
 

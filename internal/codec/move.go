@@ -284,6 +284,25 @@ func MoveAsIs(f *Format, metadata pyjson.Object, c Codec) *Move {
 	return m
 }
 
+// Keep takes over what an SDNQ layer's own JSON says beside the format's keys, such as
+// ComfyUI's full_precision_matrix_mult, which means the same of ComfyUI's formats.
+func (m *Move) Keep(o pyjson.Object) {
+	if format, _ := o.Get("format"); format != sdnqFormat.Name {
+		return // a config says it of many layers
+	}
+	for _, one := range o {
+		if _, has := m.Metadata.Get(one.Key); !has && !isOfSDNQ(one.Key) {
+			m.Metadata = m.Metadata.Set(one.Key, one.Value)
+		}
+	}
+}
+
+// isOfSDNQ reports whether the JSON of SDNQ's layers has a key.
+func isOfSDNQ(key string) bool {
+	return slices.Contains([]string{"format", "format_version", "orig_shape", "orig_dtype", "kind", "use_svd"}, key) ||
+		slices.ContainsFunc(fields, func(f Field) bool { return f.Key == key })
+}
+
 func sdnqSettings(name string, group int) Settings {
 	s := Default()
 	s.Dtype, s.GroupSize = name, group

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -132,6 +134,37 @@ func TestWhatCannotMove(t *testing.T) {
 		}
 		if m, err := ToNative(c, Native{}); err == nil {
 			t.Errorf("%v moves to %s", s, m.Format.Name)
+		}
+	}
+}
+
+// TestMovesKeepOtherKeys: what a layer's JSON says beside the format's keys goes with it
+// to ComfyUI's formats and to its own names, but nothing of a config for many layers.
+func TestMovesKeepOtherKeys(t *testing.T) {
+	src := Source{Name: "a", Shape: []int{64, 64}, Dtype: safetensors.BF16}
+	c, own, err := newSDNQ(src, sdnqSettings("int8", -1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	others := pyjson.Object{{Key: "full_precision_matrix_mult", Value: true}, {Key: "by", Value: "x"}}
+	said := append(slices.Clip(own), others...)
+	native, err := ToNative(c, Native{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	renamed, err := Renamed(src, own, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []*Move{native, renamed} {
+		before := m.Metadata
+		m.Keep(append(pyjson.Object{{Key: "quant_method", Value: "sdnq"}}, others...))
+		if got, want := pyjson.Dump(m.Metadata), pyjson.Dump(before); got != want {
+			t.Errorf("of a config: %s, want %s", got, want)
+		}
+		m.Keep(said)
+		if got, want := pyjson.Dump(m.Metadata), pyjson.Dump(append(slices.Clip(before), others...)); got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 	}
 }

@@ -134,8 +134,9 @@ func newScheme(shape []int, o sdnq.Options) (Codec, error) {
 
 var kindNames = map[sdnq.Kind]string{sdnq.Embedding: "embedding", sdnq.Conv: "conv", sdnq.ConvTranspose: "conv_transpose"}
 
-// kindName is what the JSON calls a kind, with a convolution's dimensions.
-func kindName(s *sdnq.Scheme) string {
+// KindName is what the JSON calls a kind, with a convolution's dimensions, "" of
+// a linear layer.
+func KindName(s *sdnq.Scheme) string {
 	name := kindNames[s.Kind]
 	if s.Kind == sdnq.Conv || s.Kind == sdnq.ConvTranspose {
 		name += fmt.Sprintf("%dd", len(s.Shape())-2)
@@ -153,7 +154,7 @@ func sdnqMetadata(s *sdnq.Scheme, src Source) pyjson.Object {
 		{Key: "orig_dtype", Value: torchName(src.Dtype)},
 	}
 	if s.Kind != sdnq.Linear {
-		o = append(o, pyjson.Member{Key: "kind", Value: kindName(s)})
+		o = append(o, pyjson.Member{Key: "kind", Value: KindName(s)})
 	}
 	for _, ofScales := range []bool{false, true} {
 		for _, f := range fields {

@@ -27,7 +27,7 @@ func TestCommandLinesOfConvertToQuant(t *testing.T) {
 	sources := ctqSources(t)
 	equal, excused := 0, 0
 	for i, row := range fixture.Tsv(t, ctqLines+"/lines.tsv") {
-		if testing.Short() && i%4 != 0 || row[2] == "failed" || row[3] > "1" {
+		if testing.Short() && i%9 != 0 || row[2] == "failed" || row[3] > "1" {
 			continue // entries of a header have no order there
 		}
 		dest := filepath.Join(t.TempDir(), "out.safetensors")
@@ -45,7 +45,7 @@ func TestCommandLinesOfConvertToQuant(t *testing.T) {
 		}
 	}
 	t.Logf("%d files are equal, %d but for all-zero layers", equal, excused)
-	if least := map[bool]int{true: 100, false: 440}[testing.Short()]; equal < least {
+	if least := map[bool]int{true: 45, false: 440}[testing.Short()]; equal < least {
 		t.Errorf("%d files are equal, want at least %d", equal, least)
 	}
 }

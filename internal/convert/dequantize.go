@@ -93,7 +93,7 @@ func readQuantized(ctx context.Context, from files.Source, to files.Sink, o Dequ
 	if err == nil {
 		j.tell = j.restoreReport
 	}
-	return j, err
+	return j, as.plain(err)
 }
 
 // restore yields the work on one model after the other.

@@ -1,14 +1,19 @@
 package convert
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/names"
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/renamed"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/storage"
 )
@@ -34,6 +39,13 @@ func (o request) likeModel(p *plan.Options) error {
 	if len(m.Layers) == 0 {
 		return usage.SourceErrorf("%s holds no quantized layer to do like", o.like.Path)
 	}
+	named, err := o.namedAs(m)
+	if err != nil {
+		return err
+	}
+	if named != m {
+		return likeLayers(p, named)
+	}
 	if m.Config != nil {
 		p.Config = m.Config
 		p.Config.AddSkipKeys = false // its list has all that is kept
@@ -42,19 +54,39 @@ func (o request) likeModel(p *plan.Options) error {
 	return likeLayers(p, m)
 }
 
-// likeLayers makes a rule of each layer that describes itself.
+// namedAs is a quantized model with the names of the output, m itself where it has them,
+// or none that are known.
+func (o request) namedAs(m *layout.Model) (*layout.Model, error) {
+	if !o.as.asked || m.Failed() != nil {
+		return m, nil
+	}
+	named, _, err := renamed.Model(m, renamed.Options{To: o.as.Side, Dtype: plan.DtypeIn(m)})
+	switch {
+	case errors.Is(err, names.ErrUnknown):
+		return m, nil
+	case err != nil:
+		return nil, fmt.Errorf("`Like`: %w", err)
+	}
+	return named, nil
+}
+
+// likeLayers makes a rule of each layer.
 func likeLayers(p *plan.Options, m *layout.Model) error {
 	for _, l := range m.Layers {
+		stored := l
+		if l.Apart != nil {
+			stored = l.Apart.Like
+		}
 		expr := "^" + regexp.QuoteMeta(layout.WeightName(l.Name)) + "$"
 		found, err := pattern.Compile(expr)
 		if err != nil {
 			return err
 		}
-		given, err := settingsOf(l)
+		given, err := settingsOf(stored)
 		if err != nil {
 			return usage.SourceErrorf("%s: layer %s: %w", m.Checkpoint.Path, l.Name, err)
 		}
-		p.Set = append(p.Set, plan.Rule{Text: "like " + l.Name, Pattern: found, Over: given, Kind: kindOf(l)})
+		p.Set = append(p.Set, plan.Rule{Text: "like " + l.Name, Pattern: found, Over: given, Kind: kindOf(stored)})
 		p.Only = append(p.Only, found)
 	}
 	return nil
@@ -76,14 +108,15 @@ func settingsOf(l *layout.Layer) (given storage.Settings, err error) {
 		return given, err
 	}
 	s.Dtype = "sdnq:" + s.Dtype
+	s.Dynamic = false // what it chose is the dtype
 	return s.Given(), nil
 }
 
+// kindOf is the kind of a layer in the words of rules.
 func kindOf(l *layout.Layer) string {
-	v, ok := l.Options.Get("kind")
-	if !ok {
-		return "linear"
+	kind := ""
+	if s := codec.Scheme(l.Codec); s != nil {
+		kind = strings.ReplaceAll(codec.KindName(s), "_", "-")
 	}
-	name, _ := v.(string)
-	return strings.ReplaceAll(name, "_", "-")
+	return cmp.Or(kind, "linear")
 }

@@ -1,12 +1,15 @@
 package convert
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/names"
 	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/internal/renamed"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/suggest"
@@ -53,6 +56,30 @@ func (n *naming) of(s source.Source, dest string) (source.Source, string, error)
 	return s.In(folder), dest, err
 }
 
+// like is the component of a pipeline whose settings are taken for the one that n takes,
+// and all else as it is.
+func (n naming) like(s *source.Source) (*source.Source, error) {
+	if s == nil || n.component == "" {
+		return s, nil
+	}
+	folders, err := bundle.ModelsOf(*s)
+	if err != nil || folders[0] == "" {
+		return s, err
+	}
+	if !slices.Contains(folders, n.component) {
+		return nil, usage.Errorf("`Like` %s is a pipeline without a %s: name the folder of the component that is meant", s.Path, n.component)
+	}
+	return new(s.In(n.component)), nil
+}
+
+// plain says of a source in which nothing is quantized how its names are changed.
+func (n naming) plain(err error) error {
+	if n.asked && errors.Is(err, bundle.ErrNothingDecided) {
+		return fmt.Errorf("%w: for other names alone, quantize with `Names` and `Keep` .", err)
+	}
+	return err
+}
+
 // model is m with the names that were asked for. codes tells that its layers are moved
 // as they are stored.
 func (n naming) model(m *layout.Model, codes bool) (*layout.Model, []string, error) {
@@ -62,9 +89,15 @@ func (n naming) model(m *layout.Model, codes bool) (*layout.Model, []string, err
 	if err := m.Failed(); err != nil {
 		return nil, nil, usage.Source(err)
 	}
-	m, notes, err := renamed.Model(m, renamed.Options{To: n.Side, Codes: codes, Dtype: plan.DtypeIn(m)})
+	if kind, sign := preset.AddonOf(m.Checkpoint.Metadata, shapes(m.Checkpoint.Tensors)); kind != "" {
+		return nil, nil, usage.Errorf("%s is %s (%s), of which other names are not known: leave `Names` out", m.Checkpoint.Path, kind, sign)
+	}
+	named, notes, err := renamed.Model(m, renamed.Options{To: n.Side, Codes: codes, Dtype: plan.DtypeIn(m)})
+	if text := plan.Wrapped(m.Checkpoint.Tensors); text != "" && errors.Is(err, names.ErrUnknown) {
+		err = usage.Errorf("%s: %s", m.Checkpoint.Path, text)
+	}
 	if n.component != "" {
 		notes = append(notes, fmt.Sprintf("of the pipeline, the file holds %s alone", n.component))
 	}
-	return m, notes, err
+	return named, notes, err
 }

@@ -84,6 +84,9 @@ func openPlain(ctx context.Context, from files.Source, dest files.Sink, o reques
 	if err != nil {
 		return nil, err
 	}
+	if o.like, err = o.as.like(o.like); err != nil {
+		return nil, err
+	}
 	j, err := newJob(bundle.ReadModels(s, o.like))
 	if err != nil {
 		return nil, err

@@ -96,10 +96,11 @@ func readMoved(ctx context.Context, from files.Source, to files.Sink, o Transcod
 	if err != nil {
 		return nil, err
 	}
-	return readDecided(ctx, s, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
+	j, err := readDecided(ctx, s, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
 		one.Plan, err = planTranscode(one.Checkpoint, bundle.Within(dest, one.Folder), as, o)
 		return err
 	})
+	return j, as.plain(err)
 }
 
 // planTranscode returns nil where nothing is quantized.

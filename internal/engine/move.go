@@ -40,7 +40,7 @@ func (t *Transcoding) tasks(yield func(stream.Task) bool) bool {
 			return false
 		}
 	}
-	return true
+	return t.schedule.flush(yield) // of layers that are quantized again
 }
 
 // move yields a task for every area of a layer.

@@ -38,12 +38,13 @@ func randomMiddles(r *rand.Rand, levels int) []float32 {
 	return m
 }
 
+var awkwardValues = awkward()
+
 // bookValue is often a middle itself.
 func bookValue(r *rand.Rand) float32 {
-	values := awkward()
 	switch r.IntN(8) {
 	case 0:
-		return values[r.IntN(len(values))]
+		return awkwardValues[r.IntN(len(awkwardValues))]
 	case 1, 2:
 		return float32(r.IntN(20)-10) / 8
 	}

@@ -106,11 +106,14 @@ func TestPackedFloatsSurvive(t *testing.T) {
 // TestPackedFloatsRoundAsReference: codes would differ from sdnq's.
 func TestPackedFloatsRoundAsReference(t *testing.T) {
 	eachSet(t, func(t *testing.T, k *set) {
-		r := rand.New(rand.NewPCG(9, 10))
+		r, random := rand.New(rand.NewPCG(9, 10)), 1500
+		if testing.Short() {
+			random = 150
+		}
 		for _, p := range packedFormats() {
 			top := largest(p)
 			x := []float32{0, float32(math.Copysign(0, -1)), top, -top, 1e-30, -1e-30, 0x1p-149}
-			for range 1500 { // random; sixteenths of steps, and beside them
+			for range random { // and sixteenths of steps, and beside them
 				v := float32(math.Ldexp(float64(top), -r.IntN(22)) * r.Float64())
 				_, e := math.Frexp(float64(v))
 				s := math.Ldexp(1, e-1-int(p.Mantissa)-4)

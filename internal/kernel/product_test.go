@@ -203,8 +203,11 @@ func digest(b buffers, dst []float64) {
 // TestProductsArePlainLoops compares with the loops of the documentation.
 func TestProductsArePlainLoops(t *testing.T) {
 	eachSet(t, func(t *testing.T, k *set) {
-		r := rand.New(rand.NewPCG(5, 6))
-		for range 40 {
+		r, cases := rand.New(rand.NewPCG(5, 6)), 40
+		if testing.Short() {
+			cases = 10
+		}
+		for range cases {
 			rows, columns, width := 1+r.IntN(2*productBlock), 1+r.IntN(2*productBlock), 1+r.IntN(9)
 			if r.IntN(2) == 0 {
 				width = sumLanes

@@ -148,8 +148,12 @@ func TestScalingRoundsEachStep(t *testing.T) {
 		}
 		return v
 	}
+	cases := 40
+	if testing.Short() {
+		cases = 8
+	}
 	eachSet(t, func(t *testing.T, k *set) {
-		for range 40 {
+		for range cases {
 			s, z := values[r.IntN(len(values))], values[r.IntN(len(values))]
 			for _, hi := range []float32{1, 127, 32768, math.MaxFloat32} {
 				for _, lo := range []float32{-hi, 0} {

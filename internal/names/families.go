@@ -455,8 +455,8 @@ var families = []family{
 		},
 	}, {
 		name: "UNet of Stable Diffusion 1, 2 or XL", prefixes: checkpoints,
-		comfy:     []string{`input_blocks.0.0.weight middle_block. output_blocks. | zero_convs. input_hint_block. control_model.`},
-		diffusers: []string{`conv_in.weight time_embedding.linear_1.weight down_blocks.0. up_blocks. | controlnet_cond_embedding.`},
+		comfy:     []string{`input_blocks.0.0.weight middle_block. output_blocks.`},
+		diffusers: []string{`conv_in.weight time_embedding.linear_1.weight down_blocks.0. up_blocks.`},
 		blocks: []block{
 			{``, `
 				input_blocks.0.0 = conv_in

@@ -102,13 +102,12 @@ func TestEveryClass(t *testing.T) {
 				continue
 			}
 			got[name] = f.Family + ", " + f.Side.String()
+			to := Diffusers
 			if f.Side == Diffusers || f.Same || slices.Contains(narrow, name) {
-				_, err = Make(tensors, ComfyUI)
-			} else {
-				_, err = Make(tensors, Diffusers)
+				to = ComfyUI
 			}
-			if err != nil {
-				t.Errorf("%s: %v", name, err)
+			if p, err := Make(tensors, to); err != nil || len(p.Kept) > 0 {
+				t.Errorf("%s: %v, %v have no other names", name, err, p)
 			}
 		}
 	}

@@ -35,7 +35,14 @@ type Found struct {
 	family *family
 }
 
-// Find recognises a model by its names. The error is [ErrUnknown].
+// controls are signs of models that steer another one, whose blocks they have. ComfyUI
+// reads those with diffusers' names.
+var controls = []string{
+	`controlnet_blocks.`, `controlnet_x_embedder.`, `controlnet_cond_embedding.`, `controlnet_patch_embedding.`, `controlnet_mid_block.`, `pos_embed_input.`,
+	`input_hint_block.`, `zero_convs.`, `control_model.`, `control_blocks.`, `control_layers.`, `control_all_x_embedder.`,
+}
+
+// Find recognises a model by its names. The error is [ErrUnknown] or [ErrControl].
 func Find(tensors []Tensor) (*Found, error) {
 	inventories := map[string]*inventory{}
 	under := func(prefix string) *inventory {
@@ -45,6 +52,9 @@ func Find(tensors []Tensor) (*Found, error) {
 			inventories[prefix] = v
 		}
 		return v
+	}
+	if under("").shows(controls) {
+		return nil, ErrControl
 	}
 	for i := range families {
 		f := &families[i]

@@ -49,6 +49,8 @@ type Plan struct {
 	// LeftOut are tensors of the source that the other side does not have, and
 	// can do without.
 	LeftOut []string
+	// Kept are tensors of the source that no rule is for; they are called what they were.
+	Kept []string
 	// Wants are tensors of ComfyUI's that no tensor of the source becomes.
 	Wants []Want
 }
@@ -137,11 +139,15 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "; ")
 }
 
-// ErrUnknown says that no family has such names.
-var ErrUnknown = errors.New("these are the names of no model whose other names are known")
+// ErrUnknown says that no family has such names, ErrControl that a model steers another,
+// whose names it has.
+var (
+	ErrUnknown = errors.New("these are the names of no model whose other names are known")
+	ErrControl = errors.New("this is a controlnet, of which other names are not known")
+)
 
 // Make plans the tensors of a model under the other side's names, or under its own
-// where it has them already. The error is [ErrUnknown] or [Problems].
+// where it has them already. The error is that of [Find], or [Problems].
 func Make(tensors []Tensor, to Side) (*Plan, error) {
 	found, err := Find(tensors)
 	if err != nil {
@@ -165,6 +171,7 @@ func Make(tensors []Tensor, to Side) (*Plan, error) {
 		m.take(t)
 	}
 	m.join()
+	m.keep()
 	if len(m.problems) > 0 {
 		return nil, m.problems
 	}
@@ -196,6 +203,7 @@ type maker struct {
 	rules     []rule
 	outputs   map[string]*output
 	order     []*output
+	kept      []Tensor // without what stands before all names
 	problems  Problems
 }
 
@@ -203,6 +211,7 @@ type maker struct {
 type output struct {
 	name  string
 	rule  *rule
+	at    match
 	parts []*Tensor
 }
 
@@ -228,7 +237,30 @@ func (m *maker) take(t Tensor) {
 			return
 		}
 	}
-	m.fail(fmt.Sprintf("%s has no such tensor in its names for %s", m.plan.To, m.plan.Family), t.Name)
+	for i := range m.rules {
+		if _, _, ok := m.rules[i].match(short, m.plan.To); ok {
+			m.fail(fmt.Sprintf("is called as in %s, all else as in %s: a file has to have the names of one", m.plan.To, m.plan.From), t.Name)
+			return
+		}
+	}
+	m.kept = append(m.kept, t)
+}
+
+// keep lets tensors that no rule is for have the names that they have.
+func (m *maker) keep() {
+	taken := map[string]bool{}
+	for _, o := range m.plan.Outputs {
+		taken[o.Name] = true
+	}
+	for _, t := range m.kept {
+		name := strings.TrimPrefix(t.Name, m.plan.Prefix)
+		if taken[name] {
+			m.fail("is not the only one to become "+name, t.Name)
+			continue
+		}
+		m.plan.Kept = append(m.plan.Kept, t.Name)
+		m.plan.Outputs = append(m.plan.Outputs, Output{name, t.Shape, []Part{{t.Name, 0, rows(t)}}})
+	}
 }
 
 // put places a tensor that a rule is for: it is all of an output, one piece of it,
@@ -241,7 +273,7 @@ func (m *maker) put(r *rule, piece int, at match, t Tensor) {
 		name := r.comfy.fill(at)
 		o := m.outputs[name]
 		if o == nil {
-			o = &output{name, r, make([]*Tensor, len(r.diffusers))}
+			o = &output{name, r, at, make([]*Tensor, len(r.diffusers))}
 			m.outputs[name] = o
 			m.order = append(m.order, o)
 		}
@@ -290,14 +322,14 @@ func (m *maker) join() {
 		var parts []Part
 		for i, t := range o.parts {
 			if t == nil {
-				wanted = append(wanted, o.rule.diffusers[i].text)
+				wanted = append(wanted, o.rule.diffusers[i].fill(o.at))
 				continue
 			}
 			got = append(got, t.Name)
 			parts = append(parts, swapped(o.rule, Part{t.Name, 0, rows(*t)})...)
 		}
 		if len(wanted) > 0 {
-			m.fail(fmt.Sprintf("together with %s it becomes %s, of which there is nothing here", strings.Join(wanted, " and "), o.name), got...)
+			m.fail(fmt.Sprintf("would become %s together with %s, which the source lacks", o.name, strings.Join(wanted, " and ")), got...)
 			continue
 		}
 		shape, err := m.joined(o)

@@ -287,10 +287,9 @@ func TestProblems(t *testing.T) {
 		to      Side
 		why     string
 	}{
-		{with(diffusers, "ip_adapter.0.weight", 3), ComfyUI, "ip_adapter.0.weight: ComfyUI has no such tensor in its names for FLUX.1"},
-		{with(with(diffusers, "a.weight", 3), "b.weight", 3), ComfyUI, "a.weight, b.weight: ComfyUI has no such tensor"},
-		{with(with(with(with(diffusers, "a.weight", 3), "b.weight", 3), "c.weight", 3), "d.weight", 3), ComfyUI, "a.weight, b.weight, c.weight and 1 more: "},
-		{without(diffusers, block+"to_k.weight"), ComfyUI, block + "to_q.weight, " + block + "to_v.weight: together with transformer_blocks.#.attn.to_k it becomes double_blocks.0.img_attn.qkv.weight"},
+		{with(diffusers, "img_in.weight", 3), ComfyUI, "img_in.weight: is called as in ComfyUI, all else as in diffusers"},
+		{slices.Concat(diffusers, comfy), ComfyUI, "more: is called as in ComfyUI"},
+		{without(diffusers, block+"to_k.weight"), ComfyUI, block + "to_q.weight, " + block + "to_v.weight: would become double_blocks.0.img_attn.qkv.weight together with " + block + "to_k.weight, which the source lacks"},
 		{with(diffusers, block+"to_k.weight", 128, 64), ComfyUI, "rows of [128 128] and [128 64] do not fit together"},
 		{with(diffusers, block+"to_k.weight", 64, 128), ComfyUI, "cannot become double_blocks.0.img_attn.qkv.weight"},
 		{with(diffusers, "single_transformer_blocks.0.attn.to_q.bias", 64), ComfyUI, "single_transformer_blocks.0.attn.to_q.bias has 64 rows, where a reader of the joined ones takes 128"},
@@ -314,6 +313,35 @@ func TestProblems(t *testing.T) {
 	}
 	if _, err := Make([]Tensor{{Name: "model.weight"}}, ComfyUI); err != ErrUnknown {
 		t.Error(err)
+	}
+	for _, sign := range []string{"controlnet_blocks.0.weight", "controlnet_x_embedder.weight"} {
+		if _, err := Make(with(diffusers, sign, 3), ComfyUI); err != ErrControl {
+			t.Errorf("%s: %v", sign, err)
+		}
+	}
+}
+
+// TestKept: tensors that no rule is for have their names on the other side too, without
+// what stands before those of a checkpoint, and are listed.
+func TestKept(t *testing.T) {
+	g := readGolden(t, "testdata/flux.tsv")
+	for to, prefix := range map[Side]string{ComfyUI: "", Diffusers: "model.diffusion_model."} {
+		var tensors []Tensor
+		for _, one := range append(g.tensors(to.other()), Tensor{Name: "ip_adapter.0.weight", Shape: []int{3, 4}}, Tensor{Name: "x"}) {
+			one.Name = prefix + one.Name
+			tensors = append(tensors, one)
+		}
+		p, err := Make(tensors, to)
+		if err != nil || !slices.Equal(p.Kept, []string{prefix + "ip_adapter.0.weight", prefix + "x"}) || len(p.Outputs) != len(g.sides[to])+2 {
+			t.Errorf("to %v: %v, %v", to, err, p)
+			continue
+		}
+		for i, want := range []string{"ip_adapter.0.weight [3 4] " + prefix + "ip_adapter.0.weight[0:3]", "x [] " + prefix + "x[0:1]"} {
+			o := p.Outputs[len(g.sides[to])+i]
+			if got := fmt.Sprintf("%s %v %s", o.Name, o.Shape, shown(o.Parts)); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ func (t *transcoding) again(s *Step, why error) error {
 		return err
 	}
 	if s.Codec, s.Options, err = s.Format.Make(src, given); err == nil {
+		s.Dtype = storedName(s)
 		return nil
 	}
 	s.Action, s.Format, s.Dtype = Keep, nil, ""

@@ -162,6 +162,9 @@ func (t *transcoding) move(l *layout.Layer, orig safetensors.Dtype) (*codec.Move
 	}
 	m, err := t.newMove(l, src, key.kind)
 	if err == nil {
+		if t.o.Layout == layout.Comfy {
+			m.Keep(l.Options)
+		}
 		t.moved[key] = m
 	}
 	return m, err

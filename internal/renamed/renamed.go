@@ -49,6 +49,9 @@ func Model(m *layout.Model, o Options) (*layout.Model, []string, error) {
 	if len(p.LeftOut) > 0 {
 		v.notes = append(v.notes, fmt.Sprintf("%s has no place for %s: left out", p.To, some(p.LeftOut)))
 	}
+	if len(p.Kept) > 0 {
+		v.notes = append(v.notes, fmt.Sprintf("not known of %s, and kept under the names that they have: %s", p.Family, some(p.Kept)))
+	}
 	if err := v.wants(p.Wants); err != nil {
 		return nil, nil, err
 	}
@@ -89,6 +92,9 @@ func (v *view) explain(err error) error {
 	path := v.model.Checkpoint.Path
 	if problems := (names.Problems)(nil); errors.As(err, &problems) {
 		return usage.SourceErrorf("%s cannot be given %s's names: %w", path, v.To, problems)
+	}
+	if all := v.inventory(); len(all) > 0 && errors.Is(err, names.ErrUnknown) {
+		path += ", with " + all[0].Name
 	}
 	return usage.Errorf("%s: %w: leave `Names` out", path, err)
 }

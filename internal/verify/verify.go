@@ -29,6 +29,9 @@ func verificationParts(ctx context.Context, v *report.Verification, checked sour
 	var from *source.Source
 	if o.Source != nil {
 		whole := source.Of(ctx, o.Source)
+		if whole, err = componentOf(v, whole, checked, folders); err != nil {
+			return nil, err
+		}
 		if err := compareFolders(v, folders, whole, checked); err != nil {
 			return nil, err
 		}
@@ -194,7 +197,7 @@ func (v *verification) readSource() (err error) {
 	for _, l := range v.sourceModel.Layers {
 		v.sourceLayers[layout.WeightName(l.Name)] = l
 	}
-	return nil
+	return v.renameSource()
 }
 
 // codesName is the name of the tensor that a problem of a layer is about: its

@@ -1,19 +1,28 @@
-"""What the tests share."""
+"""What the tests share. Those of the commands need no torch."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
-import torch
-from safetensors.torch import load_file
+
+if TYPE_CHECKING:
+    import torch
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"
-torch.set_num_threads(1)
 
-Layers = dict[str, dict[str, torch.Tensor]]
+if importlib.util.find_spec("torch") is None:
+    collect_ignore = ["test_decode.py", "test_hostile.py", "test_loading.py", "test_modules.py"]
+else:
+    import torch
+
+    torch.set_num_threads(1)
+
+Layers: TypeAlias = "dict[str, dict[str, torch.Tensor]]"
 
 
 def digest(x: torch.Tensor) -> str:
@@ -39,4 +48,17 @@ def goldens() -> dict[str, dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def layers() -> Layers:
+    from safetensors.torch import load_file
+
     return split(load_file(GOLDENS / "layers.safetensors"))
+
+
+@pytest.fixture(scope="session")
+def program() -> str:
+    """The path of the program; what needs it is skipped where there is none."""
+    import tensorpress
+
+    try:
+        return tensorpress.find()
+    except tensorpress.ProgramNotFoundError:
+        pytest.skip("there is no program")

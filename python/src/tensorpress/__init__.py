@@ -10,15 +10,18 @@ flag out. The result is the JSON of the command.
     tensorpress.quantize("model.safetensors", "small.safetensors", dtype="uint4",
                          keep=[r"\\.norm"], set={r"\\.attn\\.": "int8"})
 
+`ctq` takes the command line of convert_to_quant, word by word.
+
 An error is a `TensorpressError` with the program's own line and its exit status.
 `tensorpress.torch` runs the layers.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
-from ._program import Flag, Progress, StrPath, find, run
+from ._program import Progress, StrPath, execute, find, run
 from .errors import (
     InterruptedRunError,
     ProgramNotFoundError,
@@ -29,17 +32,37 @@ from .errors import (
     VerifyError,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ._flags import (
+        DequantizeFlags,
+        MeasureFlags,
+        MigrateFlags,
+        PlanFlags,
+        QuantizeFlags,
+        TranscodeFlags,
+        VerifyFlags,
+    )
+
 __all__ = [
-    "Flag",
+    "DequantizeFlags",
     "InterruptedRunError",
+    "MeasureFlags",
+    "MigrateFlags",
+    "PlanFlags",
     "ProgramNotFoundError",
     "Progress",
+    "QuantizeFlags",
     "RunError",
     "SourceError",
     "StrPath",
     "TensorpressError",
+    "TranscodeFlags",
     "UsageError",
     "VerifyError",
+    "VerifyFlags",
+    "ctq",
     "dequantize",
     "find",
     "formats",
@@ -58,14 +81,25 @@ __version__ = "0.1.0"
 Result = dict[str, Any]
 
 
-def quantize(source: StrPath, dest: StrPath, *, progress: Progress | None = None, **flags: Flag) -> Result:
+def __getattr__(name: str) -> Any:
+    """Types of flags are made when they are asked for: that takes longer than all else here."""
+    if name in __all__ and name.endswith("Flags"):
+        from . import _flags
+
+        return getattr(_flags, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def quantize(
+    source: StrPath, dest: StrPath, *, progress: Progress | None = None, **flags: Unpack[QuantizeFlags]
+) -> Result:
     """Quantizes a checkpoint: `tensorpress quantize SOURCE DEST`.
 
     Args:
         source: a .safetensors file, a weight index, a model folder or a pipeline.
         dest: a .safetensors file, or a folder.
         progress: called with what is done and what there is to do, in bytes.
-        flags: those of the command, such as `dtype="uint4"`, `layout="comfy"`.
+        flags: see `QuantizeFlags`.
 
     Returns:
         The report: layers with action, dtype, options, shape and bytes; files; notes.
@@ -74,13 +108,13 @@ def quantize(source: StrPath, dest: StrPath, *, progress: Progress | None = None
     return found
 
 
-def plan(source: StrPath, dest: StrPath | None = None, **flags: Flag) -> Result:
+def plan(source: StrPath, dest: StrPath | None = None, **flags: Unpack[PlanFlags]) -> Result:
     """Says what `quantize` would do, from headers, and for a budget from weights: `tensorpress plan SOURCE [DEST]`."""
     found: Result = run("plan", [source, dest], None, flags)
     return found
 
 
-def measure(source: StrPath, *, progress: Progress | None = None, **flags: Flag) -> Result:
+def measure(source: StrPath, *, progress: Progress | None = None, **flags: Unpack[MeasureFlags]) -> Result:
     """Measures what each layer takes and loses in several formats: `tensorpress measure SOURCE`.
 
     Args:
@@ -92,25 +126,31 @@ def measure(source: StrPath, *, progress: Progress | None = None, **flags: Flag)
     return found
 
 
-def dequantize(source: StrPath, dest: StrPath, *, progress: Progress | None = None, **flags: Flag) -> Result:
+def dequantize(
+    source: StrPath, dest: StrPath, *, progress: Progress | None = None, **flags: Unpack[DequantizeFlags]
+) -> Result:
     """Turns quantized layers into plain tensors: `tensorpress dequantize SOURCE DEST`."""
     found: Result = run("dequantize", [source, dest], progress, flags)
     return found
 
 
-def transcode(source: StrPath, dest: StrPath, *, progress: Progress | None = None, **flags: Flag) -> Result:
+def transcode(
+    source: StrPath, dest: StrPath, *, progress: Progress | None = None, **flags: Unpack[TranscodeFlags]
+) -> Result:
     """Moves layers to another layout without rounding again: `tensorpress transcode SOURCE DEST`."""
     found: Result = run("transcode", [source, dest], progress, flags)
     return found
 
 
-def migrate(source: StrPath, dest: StrPath, *, progress: Progress | None = None, **flags: Flag) -> Result:
+def migrate(
+    source: StrPath, dest: StrPath, *, progress: Progress | None = None, **flags: Unpack[MigrateFlags]
+) -> Result:
     """Brings names and metadata up to date: `tensorpress migrate SOURCE DEST`."""
     found: Result = run("migrate", [source, dest], progress, flags)
     return found
 
 
-def verify(path: StrPath, *, progress: Progress | None = None, **flags: Flag) -> Result:
+def verify(path: StrPath, *, progress: Progress | None = None, **flags: Unpack[VerifyFlags]) -> Result:
     """Checks that a checkpoint is sound: `tensorpress verify PATH`.
 
     Args:
@@ -129,6 +169,17 @@ def inspect(path: StrPath) -> Result:
     """Lists layers, other tensors and metadata: `tensorpress inspect PATH`."""
     found: Result = run("inspect", [path], None, {})
     return found
+
+
+def ctq(*words: StrPath) -> str:
+    """Takes the command line of convert_to_quant: `tensorpress ctq WORDS…`.
+
+        tensorpress.ctq("-i", "model.safetensors", "-o", "small.safetensors", "--simple", "--int8")
+
+    Returns:
+        What it prints.
+    """
+    return execute([find(), "ctq", *(os.fspath(word) for word in words)])
 
 
 def formats() -> list[Result]:

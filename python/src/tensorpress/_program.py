@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -15,9 +17,6 @@ from typing import Any, TypeAlias
 from .errors import BY_STATUS, ProgramNotFoundError, RunError, TensorpressError
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
-Value: TypeAlias = "str | int | float | bool | os.PathLike[str] | None"
-#: What a flag may be given: a list repeats it, a mapping gives PATTERN=SETTINGS.
-Flag: TypeAlias = "Value | Iterable[Value] | Mapping[str, str]"
 #: Called with what is done and what there is to do, in bytes.
 Progress: TypeAlias = Callable[[int, int], None]
 
@@ -31,7 +30,7 @@ def find() -> str:
     if named:
         found = shutil.which(named)
         if found is None:
-            raise ProgramNotFoundError(f"TENSORPRESS is {named}, which is no program")
+            raise ProgramNotFoundError(f"TENSORPRESS is {named}, which is no program: set it to its path, or unset it")
         return found
     beside = Path(__file__).with_name(NAME)
     if os.access(beside, os.X_OK) and beside.is_file():
@@ -45,23 +44,28 @@ def find() -> str:
     return found
 
 
-def run(command: str, paths: Iterable[StrPath | None], progress: Progress | None, flags: Mapping[str, Flag]) -> Any:
+def run(command: str, paths: Iterable[StrPath | None], progress: Progress | None, flags: Mapping[str, object]) -> Any:
     """Runs a command and returns its JSON. progress is for commands that have it."""
     line = [find(), command, *arguments(flags), "--json"]
     if progress is not None:
         line.append("--progress=json")
     line += ["--", *(os.fspath(p) for p in paths if p is not None)]
-    return execute(line, progress)
+    words = execute(line, progress)
+    try:
+        return json.loads(words)
+    except ValueError:
+        raise RunError(f"{line[0]} printed no JSON: is it tensorpress?") from None
 
 
-def arguments(flags: Mapping[str, Flag]) -> list[str]:
+def arguments(flags: Mapping[str, object]) -> list[str]:
     """Makes a command line of keyword arguments: underscores are dashes, and one at the
-    end is for words that Python keeps (for_). None leaves a flag out."""
+    end is for words that Python keeps (for_). A list repeats a flag, a mapping gives
+    PATTERN=SETTINGS, None leaves it out."""
     line: list[str] = []
     for key, given in flags.items():
         name = "--" + key.rstrip("_").replace("_", "-")
         if isinstance(given, Mapping):
-            values: Iterable[Value] = [f"{pattern}={settings}" for pattern, settings in given.items()]
+            values: Iterable[object] = [f"{pattern}={settings}" for pattern, settings in given.items()]
         elif isinstance(given, Iterable) and not isinstance(given, (str, os.PathLike)):
             values = given
         else:
@@ -70,16 +74,19 @@ def arguments(flags: Mapping[str, Flag]) -> list[str]:
     return line
 
 
-def text(value: Value) -> str:
+def text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return str(value)
+    return str(os.fspath(value)) if isinstance(value, os.PathLike) else str(value)
 
 
-def execute(line: list[str], progress: Progress | None) -> Any:
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
+def execute(line: list[str], progress: Progress | None = None) -> str:
+    """Runs a command line and returns what it prints."""
+    try:
+        process = start(line)
+    except OSError as e:
+        raise ProgramNotFoundError(f"{line[0]} does not run: {e.strerror}") from None
+    with process:
         assert process.stdout is not None and process.stderr is not None
         out: list[str] = []
         # Both pipes are read at once: either could fill up while the other is read.
@@ -88,14 +95,38 @@ def execute(line: list[str], progress: Progress | None) -> Any:
         try:
             said = [words for words in map(str.rstrip, process.stderr) if words and not report(words, progress)]
         except BaseException:  # the callback's, or an interruption: the program must not go on alone
-            process.terminate()
+            stop(process)
             raise
         finally:
             reader.join()
-    result = parse("".join(out))
-    if process.returncode == 0:
-        return result
-    raise failure(process.returncode, said, result)
+    found = "".join(out)
+    if process.returncode:
+        raise failure(process.returncode, said, found)
+    return found
+
+
+def start(line: list[str]) -> subprocess.Popen[str]:
+    """Starts the program where no key of the terminal reaches it. It cleans up after one
+    signal, and a second ends it at once: it must not get one from there and one from here."""
+    apart: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return subprocess.Popen(
+        line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+        errors="surrogateescape", **apart,
+    )  # fmt: skip
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Tells the program to end, and takes what it has still to say: it removes what it
+    has half written."""
+    if sys.platform == "win32":
+        process.send_signal(signal.CTRL_BREAK_EVENT)  # to terminate would not let it
+    else:
+        process.terminate()
+    assert process.stderr is not None
+    with contextlib.suppress(Exception):
+        process.stderr.read()
 
 
 def report(words: str, progress: Progress | None) -> bool:
@@ -110,18 +141,14 @@ def report(words: str, progress: Progress | None) -> bool:
     return True
 
 
-def parse(words: str) -> Any:
-    try:
-        return json.loads(words)
-    except ValueError:
-        return None
-
-
-def failure(status: int, said: list[str], result: Any) -> TensorpressError:
+def failure(status: int, said: list[str], printed: str) -> TensorpressError:
     """The error of an exit status, with the program's last line, which says what is wrong."""
-    message = next((line for line in reversed(said) if not line.startswith("note: ")), "")
+    message = next((line for line in reversed(said) if not line.startswith("tensorpress: note: ")), "")
     message = message.removeprefix("tensorpress: ").removeprefix("error: ")
     if not message:
-        message = f"tensorpress ended with status {status}"
-    found = result if isinstance(result, dict) else None
-    return BY_STATUS.get(status, RunError)(message, status, found)
+        ended = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        message = f"tensorpress {ended}"
+    result = None
+    with contextlib.suppress(ValueError):
+        result = json.loads(printed)
+    return BY_STATUS.get(status, RunError)(message, status, result if isinstance(result, dict) else None)

@@ -29,6 +29,7 @@ from .modules import (
     Linear,
     Quantized,
     multiply_int8,
+    prefers_int8,
     swap,
 )
 from .native import Native
@@ -55,6 +56,7 @@ __all__ = [
     "load",
     "multiply_int8",
     "parse",
+    "prefers_int8",
     "read_layer",
     "swap",
 ]

@@ -119,7 +119,7 @@ def scheme_for(
         shape=shape,
         group_size=-1,
         orig_dtype=orig_dtype,
-        rank=min(int(settings["svd_rank"]), shape[0], rest) if svd else 0,
+        rank=min(_integer(settings, "svd_rank", layer), shape[0], rest) if svd else 0,
         codebook=bool(settings.get("use_codebook")),
         matmul=bool(settings.get("use_quantized_matmul_conv" if conv else "use_quantized_matmul")),
         matmul_dtype=_lookup(settings, "quantized_matmul_dtype", layer),
@@ -130,11 +130,12 @@ def scheme_for(
         factor_dtype=tensors[UP].dtype if svd else torch.float32,
         layer=layer,
     )
+    rotation = _integer(settings, "hadamard_group_size", layer)
     first: LayerError | None = None
-    for candidate in _candidates(scheme, int(settings["group_size"])):
+    for candidate in _candidates(scheme, _integer(settings, "group_size", layer)):
         if settings.get("use_hadamard"):
             columns = candidate.rest if candidate.flat else shape[1]
-            candidate = replace(candidate, hadamard=hadamard_size(columns, int(settings["hadamard_group_size"])))
+            candidate = replace(candidate, hadamard=hadamard_size(columns, rotation))
         try:
             candidate.check()
             candidate.check_tensors(tensors)
@@ -154,6 +155,13 @@ def _lookup(settings: Mapping[str, Any], key: str, layer: str) -> Dtype | None:
     if found is None:
         raise LayerError(layer, f"{key}: unknown dtype {name!r}")
     return found
+
+
+def _integer(settings: Mapping[str, Any], key: str, layer: str) -> int:
+    value = settings[key]
+    if not isinstance(value, int):
+        raise LayerError(layer, f"{key}: want a whole number, got {value!r}")
+    return value
 
 
 def _candidates(s: Scheme, size: int) -> Iterator[Scheme]:

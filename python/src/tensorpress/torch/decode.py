@@ -8,12 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .native import Native, decode_native, native_rows, parse_native
-from .scheme import Scheme, Shape, parse, read_description
+from .native import CHANNEL_SCALE, GROUP_SCALE, LEVELS, ZEROS, Native, decode_native, native_rows, parse_native
+from .scheme import DESCRIPTION, SDNQ_NAMES, Scheme, Shape, parse, read_description
 from .sdnq import decode_sdnq, decode_sdnq_rows
 
 #: How a layer is stored.
 Stored = Scheme | Native
+
+#: What may follow a layer's name and a dot, but for the bias.
+COMPANIONS = (
+    *SDNQ_NAMES,
+    GROUP_SCALE,
+    CHANNEL_SCALE,
+    LEVELS,
+    ZEROS,
+    "weight_scalar",
+    "input_scale",
+    "pre_quant_scale",
+    DESCRIPTION,
+)
 
 
 def read_layer(
@@ -78,5 +91,7 @@ def decode_rows(
     """
     if isinstance(stored, Scheme):
         return decode_sdnq_rows(stored, tensors, rows, dtype)
+    if not rows.numel():
+        return torch.empty(*rows.shape, stored.shape[1], dtype=dtype or stored.orig_dtype, device=rows.device)
     found = native_rows(stored, tensors, rows.reshape(-1), dtype or stored.orig_dtype)
     return found.reshape(*rows.shape, stored.shape[1])

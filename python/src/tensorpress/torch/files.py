@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .._program import StrPath
@@ -20,6 +20,8 @@ _SHORT = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 INDEX = ".safetensors.index.json"
 #: Where SDNQ's config may be: an entry of a header, or of config.json.
 CONFIG_KEY = "quantization_config"
+#: Where a header may describe layers.
+HEADER_KEY = "_quantization_metadata"
 
 
 class Files:
@@ -28,7 +30,7 @@ class Files:
     def __init__(self, path: StrPath, device: str = "cpu") -> None:
         self.path = Path(path)
         self.folder = self.path if self.path.is_dir() else self.path.parent
-        self._files: list[Any] = [safe_open(str(p), framework="pt", device=device) for p in self._names()]
+        self._files: list[Any] = [_open(p, device) for p in self._names()]
         self._where: dict[str, Any] = {}
         self.metadata: dict[str, str] = {}
         for f in self._files:
@@ -51,18 +53,12 @@ class Files:
         if not path.name.endswith(INDEX):
             return [path]
         weights = self._json(path).get("weight_map")
-        if not isinstance(weights, dict):
-            raise SourceError(f"{path}: want a weight_map, got {json.dumps(weights)[:40]}")
+        if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights.values()):
+            raise SourceError(f"{path}: want a weight_map of names of files, got {json.dumps(weights)[:40]}")
         return [path.parent / name for name in sorted(set(weights.values()))]
 
     def _json(self, path: Path) -> dict[str, Any]:
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as e:
-            raise SourceError(f"{path}: {e}") from None
-        if not isinstance(found, dict):
-            raise SourceError(f"{path}: want a JSON object")
-        return found
+        return _object(path.read_bytes(), str(path))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
@@ -72,16 +68,19 @@ class Files:
 
     def get(self, name: str) -> Tensor:
         """Returns a tensor."""
-        found: Tensor = self._where[name].get_tensor(name)
+        try:
+            found: Tensor = self._where[name].get_tensor(name)
+        except (SafetensorError, AttributeError) as e:  # a dtype that this torch has not
+            raise SourceError(f"{self.path}: tensor {name}: {e}") from None
         return found
 
     def sdnq_config(self) -> dict[str, Any] | None:
         """Returns SDNQ's config of the model, None if it has none: that of the header goes
         before the file beside it, and that before the model's own config."""
         if CONFIG_KEY in self.metadata:
-            found = json.loads(self.metadata[CONFIG_KEY])
+            found = self._header(CONFIG_KEY)
             if _is_sdnq(found):
-                return dict(found)
+                return found
         beside = self.folder / (CONFIG_KEY + ".json")
         if beside.is_file():
             found = self._json(beside)
@@ -89,9 +88,9 @@ class Files:
                 return found
         config = self.folder / "config.json"
         if config.is_file():
-            found = self._json(config).get(CONFIG_KEY)
-            if isinstance(found, dict) and found.get("quant_method") == "sdnq":
-                return found
+            own = self._json(config).get(CONFIG_KEY)
+            if isinstance(own, dict) and own.get("quant_method") == "sdnq":
+                return own
         return None
 
     def model_dtype(self, companions: tuple[str, ...]) -> torch.dtype:
@@ -114,10 +113,36 @@ class Files:
 
     def header_layers(self) -> dict[str, dict[str, Any]]:
         """Returns the layers that the header describes in ComfyUI's way."""
-        text = self.metadata.get("_quantization_metadata")
-        found = json.loads(text).get("layers", {}) if text else {}
+        if HEADER_KEY not in self.metadata:
+            return {}
+        found = self._header(HEADER_KEY).get("layers")
+        if not isinstance(found, dict):
+            raise SourceError(f"{self.path}: {HEADER_KEY} in the header: want layers, got {json.dumps(found)[:40]}")
         return {name: o for name, o in found.items() if isinstance(o, dict)}
 
+    def _header(self, key: str) -> dict[str, Any]:
+        return _object(self.metadata[key].encode(), f"{self.path}: {key} in the header")
 
-def _is_sdnq(config: object) -> bool:
-    return isinstance(config, dict) and config.get("quant_method", "sdnq") == "sdnq"
+
+def _open(path: Path, device: str) -> Any:
+    try:
+        return safe_open(str(path), framework="pt", device=device)
+    except FileNotFoundError:
+        raise SourceError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as e:
+        raise SourceError(f"{path}: is no whole safetensors file: {e}") from None
+
+
+def _object(text: bytes, where: str) -> dict[str, Any]:
+    """Reads a JSON object."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise SourceError(f"{where}: is no JSON: {e}") from None
+    if not isinstance(found, dict):
+        raise SourceError(f"{where}: want a JSON object, got {json.dumps(found)[:40]}")
+    return found
+
+
+def _is_sdnq(config: dict[str, Any]) -> bool:
+    return bool(config.get("quant_method", "sdnq") == "sdnq")

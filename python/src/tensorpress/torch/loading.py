@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,25 +12,14 @@ from torch import Tensor, nn
 from .._program import StrPath
 from ..errors import SourceError
 from .config import matches, scheme_for, settings_for
-from .decode import Stored, decode, read_layer
+from .decode import COMPANIONS, Stored, decode, read_layer
 from .errors import LayerError
 from .files import Files
 from .modules import Quantized, kind_of, swap
-from .native import CHANNEL_SCALE, GROUP_SCALE, LEVELS, ZEROS
-from .scheme import DESCRIPTION, ORIG_DTYPES, SDNQ_NAMES, WEIGHT, Shape
+from .scheme import DESCRIPTION, ORIG_DTYPES, SCALE, SDNQ_NAMES, WEIGHT, Shape, described
 
-#: What may follow a layer's name and a dot, but for the bias.
-COMPANIONS = (
-    *SDNQ_NAMES,
-    GROUP_SCALE,
-    CHANNEL_SCALE,
-    LEVELS,
-    ZEROS,
-    "weight_scalar",
-    "input_scale",
-    "pre_quant_scale",
-    DESCRIPTION,
-)
+#: What a weight may be that is not quantized.
+NUMBERS = (*ORIG_DTYPES.values(), torch.float64)
 
 
 class LoadError(SourceError):
@@ -49,6 +38,7 @@ class Loaded:
     decoded: list[str] = field(default_factory=list)  # weights that no module can hold as codes
     missing: list[str] = field(default_factory=list)  # that the model has and the file has not
     unexpected: list[str] = field(default_factory=list)  # that the file has and the model has not
+    empty: list[str] = field(default_factory=list)  # on device meta, and in no state dict: tables of positions, say
 
 
 def load(
@@ -75,11 +65,12 @@ def load(
         device: where tensors go, None for the CPU.
         dtype: of kept float tensors and decoded weights, None to leave them as they are.
         prefix: what names have in the file and not in the model.
-        strict: whether missing and unexpected tensors are an error.
+        strict: whether missing, unexpected and empty tensors are an error. Those of
+            another shape are one without it, too.
         int8_matmul: see `Quantized`.
 
     Returns:
-        What was done, and what is missing or unexpected.
+        What was done, and what is missing, unexpected or empty.
 
     Raises:
         LayerError: a layer that cannot be read.
@@ -115,23 +106,23 @@ class _Loading:
             own: dict[str, Tensor | None] = {**module._parameters, **module._buffers}
             for name, t in own.items():
                 if t is not None:
-                    full = f"{path}.{name}" if path else name
+                    full = _name(path, name)
                     owners.setdefault(id(t), []).append((module, name, full))
         return owners
 
     def run(self, strict: bool) -> Loaded:
         wanted = self._wanted()
         done: set[str] = set()
-        for name, description in self._described().items():
-            done |= self._load_layer(name, description)
+        for stem, description in self._described().items():
+            done |= self._load_layer(stem, description)
         for name in self.left:
             done |= self._load_plain(name)
+        self.found.layers = list(dict.fromkeys(self.found.layers))  # tied ones come twice
         # What a module held that was loaded before is not missing.
-        done |= {f"{layer}.{name}" for layer in self.found.layers for name in COMPANIONS}
+        done |= {_name(layer, name) for layer in self.found.layers for name in COMPANIONS}
         self.found.missing = [name for name in wanted if name not in done]
         self._move_rest()
-        if strict:
-            self._refuse()
+        self._refuse(strict)
         return self.found
 
     def _wanted(self) -> list[str]:
@@ -140,74 +131,82 @@ class _Loading:
         for path, module in self.modules.items():
             lost = module._non_persistent_buffers_set
             own: dict[str, Tensor | None] = {**module._parameters, **module._buffers}
-            names += [f"{path}.{n}" if path else n for n, t in own.items() if t is not None and n not in lost]
+            names += [_name(path, n) for n, t in own.items() if t is not None and n not in lost]
         return list(dict.fromkeys(names))
 
     def _described(self) -> dict[str, Mapping[str, Any] | Tensor]:
-        """Layers, by their names in the file: what the header says goes before what they
-        say of themselves. Without either there is SDNQ's config."""
+        """Layers, by what their tensors' names begin with: what the header says goes before
+        what they say of themselves. Without either there is SDNQ's config."""
         found: dict[str, Mapping[str, Any] | Tensor] = {}
         for name in self.left:
-            if name.endswith("." + DESCRIPTION):
-                layer = name.removesuffix("." + DESCRIPTION)
-                found[layer] = self.files.get(name)
+            stem, own = _split(name)
+            if own == DESCRIPTION:
+                found[stem] = self.files.get(name)
         for layer, o in self.files.header_layers().items():
-            if f"{layer}.{WEIGHT}" in self.files and layer.startswith(self.prefix):
-                found[layer] = o
+            weight = f"{layer}.{WEIGHT}"
+            if weight in self.files and weight.startswith(self.prefix):
+                found[f"{layer}."] = o
         config = None if found else self.files.sdnq_config()
         if config is not None:
             for name in self.left:
-                layer = name.removesuffix(".scale")
-                weight = f"{layer}.{WEIGHT}"
-                if layer == name or weight not in self.files:
+                stem, own = _split(name)
+                weight = stem + WEIGHT
+                if own != SDNQ_NAMES[SCALE] or weight not in self.files:
                     continue
                 if not matches(weight, config.get("modules_to_not_convert")):
-                    found[layer] = {"sdnq": settings_for(config, weight)}
+                    found[stem] = {"sdnq": settings_for(config, weight)}
         return found
 
-    def _load_layer(self, name: str, description: Mapping[str, Any] | Tensor) -> set[str]:
-        layer = name.removeprefix(self.prefix)
+    def _load_layer(self, stem: str, description: Mapping[str, Any] | Tensor) -> set[str]:
+        full = (stem + WEIGHT).removeprefix(self.prefix)
+        layer = full.removesuffix(WEIGHT).removesuffix(".")
         module = self.modules.get(layer)
-        if module is None:
-            self.found.unexpected.append(f"{layer}.{WEIGHT}")
-            self._take(name, COMPANIONS)
-            self._take(name, tuple(SDNQ_NAMES.values()))
+        old = None if module is None else module._parameters.get(WEIGHT)
+        if module is not None and old is None and not isinstance(module, Quantized):
+            old = module._buffers.get(WEIGHT)
+        if module is None or (old is None and not isinstance(module, Quantized)):
+            self.found.unexpected.append(full)
+            self._take(stem, COMPANIONS)
+            self._take(stem, tuple(SDNQ_NAMES.values()))
             return set()
-        old = module._parameters.get(WEIGHT)
-        shape = None if old is None else tuple(old.shape)
-        if isinstance(module, Quantized):  # tied to one that came before, or loaded before
-            shape = module.stored.shape
-        tensors, stored = self._read(name, layer, description, shape, module)
-        if shape is not None and stored.shape != shape:
+        # One that holds codes is tied to one that came before, or was loaded before.
+        shape = tuple(old.shape) if old is not None else cast(Quantized, module).stored.shape
+        tensors, stored = self._read(stem, layer, description, shape, module)
+        if stored.shape != shape:
             raise LayerError(layer, tensor=WEIGHT, wanted=str(list(shape)), got=str(list(stored.shape)))
-        places = [(module, WEIGHT, f"{layer}.{WEIGHT}")] if old is None else self.owners.pop(id(old))
-        for owner, attribute, full in places:
-            if attribute == WEIGHT and kind_of(owner) is not None:
+        places = [(module, WEIGHT, full)] if old is None else self.owners.pop(id(old))
+        for owner, attribute, place in places:
+            own = isinstance(owner, Quantized) or attribute in owner._parameters
+            if attribute == WEIGHT and own and kind_of(owner) is not None:
                 swap(owner, stored, tensors, self.dtype, self.int8_matmul)
-                self.found.layers.append(full.removesuffix("." + WEIGHT))
+                self.found.layers.append(place.removesuffix(WEIGHT).removesuffix("."))
             elif old is not None:
                 value = decode(stored, tensors, self.dtype)
-                owner._parameters[attribute] = nn.Parameter(value, requires_grad=False)
-                self.found.decoded.append(full)
-        return {full for _, _, full in places}
+                if attribute in owner._parameters:
+                    owner._parameters[attribute] = nn.Parameter(value, requires_grad=False)
+                else:
+                    owner._buffers[attribute] = value
+                self.found.decoded.append(place)
+        return {place for _, _, place in places}
 
     def _read(
         self,
-        name: str,
+        stem: str,
         layer: str,
         description: Mapping[str, Any] | Tensor,
-        shape: Shape | None,
+        shape: Shape,
         module: nn.Module,
     ) -> tuple[dict[str, Tensor], Stored]:
-        if not isinstance(description, Mapping) or "sdnq" not in description:
-            tensors = self._take(name, COMPANIONS)
-            return tensors, read_layer(description, tensors, layer, shape)
-        if shape is None:
-            raise LayerError(layer, "a layer of SDNQ's layout, of whose shape the model knows nothing")
-        taken = self._take(name, tuple(SDNQ_NAMES.values()))
-        tensors = {ours: taken[theirs] for ours, theirs in SDNQ_NAMES.items() if theirs in taken}
-        kind = kind_of(module) or "linear"
-        return tensors, scheme_for(description["sdnq"], tensors, shape, kind, self._model_dtype(), layer)
+        if isinstance(description, Mapping) and "sdnq" in description:
+            taken = self._take(stem, tuple(SDNQ_NAMES.values()))
+            tensors = {ours: taken[theirs] for ours, theirs in SDNQ_NAMES.items() if theirs in taken}
+            kind = kind_of(module) or "linear"
+            return tensors, scheme_for(description["sdnq"], tensors, shape, kind, self._model_dtype(), layer)
+        tensors = self._take(stem, COMPANIONS)
+        stored = read_layer(description, tensors, layer, shape)
+        if isinstance(description, Mapping):  # what is saved again says what the header said
+            tensors[DESCRIPTION] = described(description, tensors[WEIGHT].device)
+        return tensors, stored
 
     def _model_dtype(self) -> torch.dtype:
         """What the weights had before, as SDNQ's layout does not say it: what the caller
@@ -218,11 +217,11 @@ class _Loading:
             self._kept_dtype = self.files.model_dtype(tuple(SDNQ_NAMES.values()))
         return self._kept_dtype
 
-    def _take(self, layer: str, names: tuple[str, ...]) -> dict[str, Tensor]:
+    def _take(self, stem: str, names: tuple[str, ...]) -> dict[str, Tensor]:
         """Takes a layer's tensors, but for what the module has under such a name."""
         found = {}
         for companion in names:
-            name = f"{layer}.{companion}"
+            name = stem + companion
             if name in self.files and name in self._left_set:
                 found[companion] = self.files.get(name)
                 self._left_set.discard(name)
@@ -242,12 +241,22 @@ class _Loading:
         module = self.modules.get(path)
         group = None if module is None else module._parameters if attribute in module._parameters else module._buffers
         old = None if group is None else group.get(attribute)
-        if module is None or old is None or (isinstance(module, Quantized) and attribute in module.tensors):
+        if module is None or old is None:
             self.found.unexpected.append(full)
             return set()
+        if isinstance(module, Quantized) and attribute in module.tensors:
+            if attribute == WEIGHT:
+                self.mismatched.append(f"{full}: nothing describes it, and the module holds codes")
+            else:
+                self.found.unexpected.append(full)
+            return {full}
         t = self.files.get(name)
         if t.shape != old.shape:
             self.mismatched.append(f"{full}: want {list(old.shape)}, got {list(t.shape)}")
+            return {full}
+        if old.dtype in NUMBERS and t.dtype not in NUMBERS:
+            got = str(t.dtype).removeprefix("torch.")
+            self.mismatched.append(f"{full}: want numbers, got {got} codes, which nothing describes")
             return {full}
         if self.dtype is not None and t.dtype in ORIG_DTYPES.values():
             t = t.to(self.dtype)
@@ -266,20 +275,34 @@ class _Loading:
 
     def _move_rest(self) -> None:
         """What no file has, such as tables of positions, goes where the rest is."""
-        if self.device is None:
-            return
-        for module in self.modules.values():
+        for path, module in self.modules.items():
             for name, t in module._buffers.items():
-                if t is not None and t.device.type != "meta":
-                    module._buffers[name] = t.to(self.device)
+                if t is None:
+                    continue
+                if t.device.type != "meta":
+                    module._buffers[name] = t if self.device is None else t.to(self.device)
+                elif name in module._non_persistent_buffers_set:
+                    self.found.empty.append(_name(path, name))
 
-    def _refuse(self) -> None:
-        f = self.found
-        wrong = [_named(text, names) for text, names in (("missing", f.missing), ("unexpected", f.unexpected)) if names]
+    def _refuse(self, strict: bool) -> None:
+        f, wrong = self.found, []
+        if strict:
+            kinds = (("missing", f.missing), ("unexpected", f.unexpected), ("no values on device meta for", f.empty))
+            wrong = [_named(text, names) for text, names in kinds if names]
         if self.mismatched:
             wrong.append("; ".join(self.mismatched[:5]))
         if wrong:
             raise LoadError(f"{self.files.path} does not fit the model: {'; '.join(wrong)}", f)
+
+
+def _name(path: str, own: str) -> str:
+    return f"{path}.{own}" if path else own
+
+
+def _split(name: str) -> tuple[str, str]:
+    """What a tensor's name begins with, and its own after the last dot."""
+    layer, dot, own = name.rpartition(".")
+    return layer + dot, own
 
 
 def _named(text: str, names: list[str]) -> str:

@@ -7,7 +7,6 @@ that is saved holds the codes, and describes itself. `weight` is the decoded wei
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -15,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .decode import Stored, decode, decode_rows
+from .decode import COMPANIONS, Stored, decode, decode_rows, read_layer
 from .errors import LayerError
 from .native import int8_native
 from .numbers import hadamard_matrix
-from .scheme import DESCRIPTION, DOWN, UP, WEIGHT, Scheme
+from .scheme import DESCRIPTION, DOWN, UP, WEIGHT, Scheme, described
 from .sdnq import int8_rows
 
 PRE_QUANT_SCALE = "pre_quant_scale"
@@ -58,8 +57,7 @@ class Quantized(nn.Module):
         self.int8_matmul = int8_matmul
         held = {name: t for name, t in tensors.items() if name != "bias"}
         if DESCRIPTION not in held and isinstance(stored, Scheme):
-            text = json.dumps(stored.json()).encode()
-            held[DESCRIPTION] = torch.tensor(list(text), dtype=torch.uint8, device=held[WEIGHT].device)
+            held[DESCRIPTION] = described(stored.json(), held[WEIGHT].device)
         self._held = tuple(held)
         self._buffers.update(held)
 
@@ -75,13 +73,67 @@ class Quantized(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # Codes and scales go where the module goes, and are never cast.
         held = {name: self._buffers.pop(name) for name in self._held}
-        result = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        try:
+            result = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        finally:  # what does not fit on a device stays where it was
+            self._buffers.update(held)
         for name, t in held.items():
             assert t is not None
             moved = fn(t)
             self._buffers[name] = moved if moved.dtype == t.dtype else t.to(moved.device)
         self.dtype = fn(torch.empty(0, dtype=self.dtype, device="cpu")).dtype
         return result
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == WEIGHT and "_held" in self.__dict__:
+            raise AttributeError(f"{type(self).__name__}.weight is decoded from codes: it cannot be set, nor tied")
+        super().__setattr__(name, value)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Tensor],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        # torch would cast what comes to the dtypes of what is here, be it other codes.
+        try:
+            found = self._of_state_dict(state_dict, prefix)
+        except LayerError as e:
+            error_msgs.append(str(e))
+            return
+        held = {name: self._buffers.pop(name) for name in self._held}
+        args = (state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        super()._load_from_state_dict(*args)
+        self._buffers.update(held)
+        if found is None:
+            missing_keys += [prefix + name for name in held] if strict else []
+            return
+        stored, tensors = found
+        unexpected_keys[:] = [key for key in unexpected_keys if key.removeprefix(prefix) not in tensors]
+        if not local_metadata.get("assign_to_params_buffers", False):
+            tensors = {name: t.clone() for name, t in tensors.items()}
+        self.hold(stored, tensors, self.dtype, self.int8_matmul)
+
+    def _of_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str) -> tuple[Stored, dict[str, Tensor]] | None:
+        """Reads this layer in a state dict, None where it is not there."""
+        weight = state_dict.get(prefix + WEIGHT)
+        if weight is None:
+            return None
+        layer, description = prefix.removesuffix("."), state_dict.get(prefix + DESCRIPTION)
+        if description is None:
+            raise LayerError(layer, "nothing describes it, and the module holds codes", tensor=WEIGHT)
+        device = self.tensors[WEIGHT].device
+        own = {name.removeprefix(prefix): t for name, t in state_dict.items() if name.startswith(prefix)}
+        own = {name: t.to(device) for name, t in own.items() if name in COMPANIONS}
+        stored = read_layer(description, own, layer, self.stored.shape)
+        if stored.shape != self.stored.shape:
+            wanted, got = (str(list(s.shape)) for s in (self.stored, stored))
+            raise LayerError(layer, tensor=WEIGHT, wanted=wanted, got=got)
+        return stored, own
 
     def _input_dtype(self, x: Tensor) -> torch.dtype:
         if torch.is_autocast_enabled(x.device.type):
@@ -116,20 +168,14 @@ class Linear(Quantized, nn.Linear):
         if scale is not None:
             input = input * scale.to(input.dtype)
         bias = None if self.bias is None else self.bias.to(dtype)
-        if self.multiplies_int8(input.device):
+        differentiable = torch.is_grad_enabled() and input.requires_grad  # which codes are not
+        if self.multiplies_int8(input.device) and not differentiable:
             return multiply_int8(input, self.stored, self.tensors, bias).to(dtype)
         return F.linear(input.to(dtype), self.decode(dtype), bias)
 
     def multiplies_int8(self, device: torch.device) -> bool:
         """Whether it multiplies codes, and does not decode first."""
-        if self.int8_matmul is False or not has_int8_rows(self.stored):
-            return False
-        if self.int8_matmul is None and self.stored.full_precision_matrix_mult:
-            return False
-        rows, columns = self.stored.shape
-        if device.type == "cpu":
-            return bool(can_multiply_int8("cpu") if self.int8_matmul else multiplies_int8_fast())
-        return rows % 8 == 0 and columns % 8 == 0 and bool(can_multiply_int8(str(device)))
+        return prefers_int8(self.stored, device, self.int8_matmul)
 
 
 class Embedding(Quantized, nn.Embedding):
@@ -272,6 +318,23 @@ def has_int8_rows(s: Stored) -> bool:
     return s.format == "int8_tensorwise"
 
 
+def prefers_int8(stored: Stored, device: torch.device, int8_matmul: bool | None = None) -> bool:
+    """Whether a layer's codes are to be multiplied on a device, by `multiply_int8`, and
+    not decoded first.
+
+    Args:
+        int8_matmul: see `Quantized`.
+    """
+    if int8_matmul is False or not has_int8_rows(stored):
+        return False
+    if int8_matmul is None and stored.full_precision_matrix_mult:
+        return False
+    rows, columns = stored.shape
+    if device.type == "cpu":
+        return bool(can_multiply_int8("cpu") if int8_matmul else multiplies_int8_fast())
+    return rows % 8 == 0 and columns % 8 == 0 and bool(can_multiply_int8(str(device)))
+
+
 # A compiler asks, and does not look into it.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator,unused-ignore]
 def can_multiply_int8(device: str) -> bool:
@@ -325,7 +388,7 @@ def multiply_int8(x: Tensor, stored: Stored, tensors: Mapping[str, Tensor], bias
         found = found + rows @ down @ up
     if bias is not None:
         found = found + bias
-    return found.reshape(*x.shape[:-1], -1)
+    return found.reshape(*x.shape[:-1], found.shape[-1])
 
 
 def _int_mm(a: Tensor, b: Tensor) -> Tensor:

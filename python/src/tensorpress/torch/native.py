@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -66,8 +66,8 @@ def parse_native(
     weight = tensors.get(WEIGHT)
     if weight is None:
         raise LayerError(layer, tensor=WEIGHT, wanted="a tensor", got="nothing")
-    if weight.ndim != 2:
-        raise LayerError(layer, tensor=WEIGHT, wanted="2 dimensions", got=words(weight.dtype, weight.shape))
+    if weight.ndim != 2 or min(weight.shape) < 1:
+        raise LayerError(layer, tensor=WEIGHT, wanted="a matrix", got=words(weight.dtype, weight.shape))
     options = _Options(o, layer)
     rows, columns = weight.shape
     bits, group, rotation = 8, 0, 0
@@ -131,7 +131,8 @@ def _unpadded(name: str, stored: Shape, shape: Shape | None, said: object) -> Sh
     align = {"nvfp4": 16, "mxfp8": 32, "hybrid_mxfp8": 32}.get(name)
     if align is None:
         return stored
-    known = shape or (tuple(said) if isinstance(said, list) else None)
+    listed = isinstance(said, list) and all(isinstance(n, int) for n in said)
+    known = shape or (tuple(cast("list[int]", said)) if listed else None)
     if (
         known is None
         or len(known) != 2
@@ -234,9 +235,9 @@ def _restorer(n: Native, tensors: Mapping[str, Tensor], arithmetic: torch.dtype)
         low = arithmetic if arithmetic == tensors[SCALE].dtype else torch.float32
 
         def awq(rows: _Rows) -> Tensor:
-            x = _nibbles(weight[rows]).to(torch.float32).sub_(8)
+            x = _nibbles(_rows_of(weight, rows)).to(torch.float32).sub_(8)
             x = x.reshape(x.shape[0], -1, n.group)
-            return rounded(rounded(x * scales[rows], low) + zeros[rows], low).flatten(1)
+            return rounded(rounded(x * _rows_of(scales, rows), low) + _rows_of(zeros, rows), low).flatten(1)
 
         return awq
     if n.format == "asym_w4a8_int8":
@@ -249,17 +250,20 @@ def _restorer(n: Native, tensors: Mapping[str, Tensor], arithmetic: torch.dtype)
     def scaled(rows: _Rows) -> Tensor:
         codes = _rows_of(weight, rows)
         x = _signed(_nibbles(codes)) if n.bits == 4 else native_numbers(codes)
-        s = by_rows if by_rows.shape[0] == 1 else by_rows[rows]
+        s = by_rows if by_rows.shape[0] == 1 else _rows_of(by_rows, rows)
         x = (x.reshape(x.shape[0], s.shape[1], -1) * s).flatten(1)
         return rotate_once(x, n.rotation) if n.rotation else x
 
     return scaled
 
 
-def _rows_of(weight: Tensor, rows: _Rows) -> Tensor:
-    if weight.dtype.itemsize == 1 and isinstance(rows, Tensor):  # torch lacks that for floats of 8 bits
-        return weight.view(torch.uint8)[rows].view(weight.dtype)
-    return weight[rows]
+def _rows_of(t: Tensor, rows: _Rows) -> Tensor:
+    """Takes rows. A number below 0 is an error."""
+    if isinstance(rows, slice):
+        return t[rows]
+    if t.dtype.itemsize == 1:  # torch lacks that for floats of 8 bits
+        return t.view(torch.uint8).index_select(0, rows).view(t.dtype)
+    return t.index_select(0, rows)
 
 
 def _spread(scale: Tensor, stored: Shape) -> Tensor:
@@ -315,7 +319,7 @@ def _swizzled(n: Native, tensors: Mapping[str, Tensor], arithmetic: torch.dtype)
             x = look_up(values, codes.to(torch.int32))
         else:
             x = native_numbers(codes)
-        return (x.reshape(x.shape[0], -1, block) * scales[rows]).flatten(1)
+        return (x.reshape(x.shape[0], -1, block) * _rows_of(scales, rows)).flatten(1)
 
     return restore
 
@@ -328,15 +332,15 @@ def _w4a8_restorer(n: Native, tensors: Mapping[str, Tensor], arithmetic: torch.d
     levels, channel = tensors.get(LEVELS), tensors[CHANNEL_SCALE].unsqueeze(-1)
 
     def restore(rows: _Rows) -> Tensor:
-        words_ = weight[rows]
+        words_ = _rows_of(weight, rows)
         codes = _nibbles(words_[:, : columns // 2])
         if n.bits == 6:
             high = words_[:, columns // 2 :].contiguous().view(torch.uint8)
             codes = codes | unpack(high, 2).view(codes.shape) << 4
         x = codes.to(torch.float32).sub_(1 << n.bits - 1) if levels is None else look_up(levels, codes.to(torch.int32))
-        x = (x.reshape(x.shape[0], -1, n.group) * side[rows].unsqueeze(-1)).flatten(1)
+        x = (x.reshape(x.shape[0], -1, n.group) * _rows_of(side, rows).unsqueeze(-1)).flatten(1)
         x = x.clamp(-127, 127).round() + 0.0
-        return rotate_once(rounded(x * channel[rows], arithmetic), n.rotation)
+        return rotate_once(rounded(x * _rows_of(channel, rows), arithmetic), n.rotation)
 
     return restore
 

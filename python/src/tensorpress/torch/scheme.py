@@ -334,11 +334,16 @@ def read_description(value: Tensor | bytes | str | Mapping[str, Any], layer: str
         value = bytes(value.tolist())
     try:
         found = json.loads(value)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise LayerError(layer, f"is no JSON: {e}", tensor=DESCRIPTION) from None
     if not isinstance(found, dict):
         raise LayerError(layer, tensor=DESCRIPTION, wanted="a JSON object", got=json.dumps(found))
     return found
+
+
+def described(description: Mapping[str, Any], device: torch.device) -> Tensor:
+    """Returns a layer's tensor `comfy_quant`."""
+    return torch.tensor(list(json.dumps(description).encode()), dtype=torch.uint8, device=device)
 
 
 def parse(

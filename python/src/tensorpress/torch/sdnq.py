@@ -74,7 +74,7 @@ def decode_sdnq_rows(
     index = rows.reshape(-1)
     layer = _Layer(scheme, tensors, torch.float32)
     if not layer.has_whole_rows():
-        return decode_sdnq(scheme, tensors, dtype)[rows]
+        return decode_sdnq(scheme, tensors, dtype).index_select(0, index).reshape(*rows.shape, *scheme.shape[1:])
     return layer.chosen(index).to(dtype).reshape(*rows.shape, *scheme.shape[1:])
 
 
@@ -138,13 +138,13 @@ class _Layer:
         s = self.scheme
         words = self.tensors[WEIGHT]
         if s.transposed:
-            codes = words.t()[index]
+            codes = words.t().index_select(0, index)
         elif s.dtype.bitpacked:
-            words = words.reshape(s.rows, -1)[index]
+            words = words.reshape(s.rows, -1).index_select(0, index)
             codes = unpack(words, s.dtype.bits).reshape(index.numel(), *s.values_shape[1:])
         else:
             codes = _take(words, index)
-        return self._restore(codes, lambda t: t[index], None)
+        return self._restore(codes, lambda t: t.index_select(0, index), None)
 
     def _codes(self, start: int, end: int) -> Tensor:
         s = self.scheme
@@ -230,9 +230,9 @@ def _side(scheme: Scheme, tensors: Mapping[str, Tensor], role: str) -> Tensor:
 
 
 def _take(words: Tensor, index: Tensor) -> Tensor:
-    """Takes rows of a dtype for which torch may lack that."""
+    """Takes rows of a dtype for which torch may lack that. A number below 0 is an error."""
     if words.dtype.itemsize == 1 and words.dtype not in (torch.uint8, torch.int8):
-        return words.view(torch.uint8)[index].view(words.dtype)
+        return words.view(torch.uint8).index_select(0, index).view(words.dtype)
     if words.dtype is torch.uint16:
-        return words.view(torch.int16)[index].view(torch.uint16)
-    return words[index]
+        return words.view(torch.int16).index_select(0, index).view(torch.uint16)
+    return words.index_select(0, index)
