@@ -250,12 +250,24 @@ type collecting struct{ *schemeEncoder }
 
 func (c *collecting) Read(v tile.Values, scratch *tile.Scratch) (any, error) {
 	s := buffersOf(scratch)
-	w, err := c.prepared(v, &c.passResults, s)
-	if err != nil {
-		return nil, err
-	}
-	err = c.quantize(s.Uint16s(len(w)), w, v.Col, &c.passResults, s)
+	err := c.collectFrom(v, s)
 	return [2][]float32{append([]float32(nil), s.Scales...), append([]float32(nil), s.Zeros...)}, err
+}
+
+// collectFrom collects the scales and zero points of a run of values, as encoding it does;
+// the codes are of no use.
+func (c *collecting) collectFrom(v tile.Values, s *buffers) error {
+	if !c.raw(v.Dtype) {
+		w, err := c.prepared(v, &c.passResults, s)
+		if err != nil {
+			return err
+		}
+		if c.fused == nil || c.Inner > 1 && c.ranges != nil {
+			return c.quantize(s.Uint16s(len(w)), w, v.Col, &c.passResults, s)
+		}
+		v = tile.ValuesOf(v.Area, w)
+	}
+	return c.fused.Encode(tile.Sized(&s.bytes, v.Len()), v, c.ranges, &s.Companions, s.Scratch)
 }
 
 func (c *collecting) Join(a tile.Area, found any) error {
