@@ -78,7 +78,7 @@ func (s *search) relax() {
 		s.relaxed[step.layer] = step.to
 		s.bytes, s.loss = s.bytes+step.bytes, s.loss-step.gain
 	}
-	s.bound = float64(s.loss) - s.price*float64(s.budget-s.bytes)
+	s.bound = s.boundOf(combination{bytes: s.bytes, loss: s.loss})
 }
 
 // round makes the first known solution of the relaxed one: all further steps that fit.
@@ -101,7 +101,7 @@ func (s *search) round() {
 // excess is what a choice costs more than that of the relaxed solution, at the price.
 func (s *search) excess(layer, place int) float64 {
 	is, was := s.kept[layer][place], s.kept[layer][s.relaxed[layer]]
-	return float64(is.loss-was.loss) + s.price*float64(is.bytes-was.bytes)
+	return float64(is.loss-was.loss) + float64(s.price*float64(is.bytes-was.bytes))
 }
 
 // hopeless reports whether nothing of that bound can be better than the best known:
@@ -169,7 +169,7 @@ func (s *search) open(all []combination, layer int, next float64) []combination 
 
 // boundOf bounds what a combination leads to.
 func (s *search) boundOf(c combination) float64 {
-	return float64(c.loss) - s.price*float64(s.budget-c.bytes)
+	return float64(c.loss) - float64(s.price*float64(s.budget-c.bytes)) // not fused, to be the same everywhere
 }
 
 // with returns the combinations with another choice of a layer, but for those that are
