@@ -7,8 +7,9 @@ import (
 
 // What is said of how layers are stored; package storage has the fields.
 type (
-	Settings = storage.Settings
-	Rule     = storage.Rule
+	Settings  = storage.Settings
+	Rule      = storage.Rule
+	Candidate = storage.Candidate
 )
 
 // Options are the decisions of [Quantize]; the zero value takes the defaults. A nil
@@ -79,6 +80,24 @@ type Options struct {
 	// Measure adds the error of every layer to the report: what was written is read
 	// once more and compared with the source, before it appears at dest.
 	Measure bool
+
+	// Budget is how many bytes the output's weights may take, headers included;
+	// BudgetShare names it as a part of the source's, and TargetBPW in bits for each value
+	// of all tensors. Where one is given, each layer that Rules give no dtype is stored as
+	// one of Menu, such that all lose least together: the sum of the layers' relative
+	// errors, each as often as it has values. 0 names no size.
+	Budget      int64
+	BudgetShare float64
+	TargetBPW   float64
+	// Menu has the ways to store layers among which a budget chooses; nil for those of
+	// Measured, else for what For, or the reader of the layout, loads. Layer goes for all
+	// of them and has no dtype.
+	Menu []Candidate
+	// Measured is what [Measure] found in the source; nil measures it now.
+	Measured *Measurement
+	// Fingerprint, if not "", is that of the only source to be taken, as in a
+	// [Measurement].
+	Fingerprint string
 
 	// Threads is how many tiles are worked on at a time, 0 for one a core. There are
 	// fewer where Memory leaves less than 5 MiB for each.

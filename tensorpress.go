@@ -44,6 +44,7 @@ type (
 	Report       = report.Report
 	Verification = report.Verification
 	Inspection   = report.Inspection
+	Measurement  = report.Measurement
 )
 
 // Quantize reads source, quantizes its weights and writes the result to dest. Nothing
@@ -52,11 +53,25 @@ func Quantize(ctx context.Context, source files.Source, dest files.Sink, o Optio
 	return convert.Quantize(ctx, source, dest, convert.Options(o))
 }
 
-// Plan makes the decisions of [Quantize] and reads no weights. dest may be
-// nil.
+// Plan makes the decisions of [Quantize] and reads no weights, unless a budget needs them
+// to be measured. dest may be nil.
 func Plan(ctx context.Context, source files.Source, dest files.Sink, o Options) (*Report, error) {
 	return convert.Plan(ctx, source, dest, convert.Options(o))
 }
+
+// Measure reads the weights of source and finds, for every layer and every entry of
+// o.Menu, the error and the size. With the result as Measured, [Plan] and [Quantize] solve
+// for any budget at once.
+func Measure(ctx context.Context, source files.Source, o Options) (*Measurement, error) {
+	return convert.Measure(ctx, source, convert.Options(o))
+}
+
+// ParseMenu reads a menu as the command takes it: the name of an application, for the best
+// of each size that it loads, or entries with commas between them, each a dtype, with
+// settings after colons, or keep.
+//
+//	uint4:group-size=32:hadamard,int8,keep
+func ParseMenu(text string) ([]Candidate, error) { return convert.ParseMenu(text) }
 
 // Dequantize writes source to dest with every quantized layer restored to a plain
 // tensor. All other tensors stay as they are. Of a pipeline, the components with

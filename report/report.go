@@ -21,6 +21,8 @@ type Report struct {
 	Needs []Need `json:"needs,omitempty"`
 	// Total is the error over all layers; nil if none was measured.
 	Total *Error `json:"total,omitempty"`
+	// Budget is what was chosen to fit a size, nil where none was named.
+	Budget *Budget `json:"budget,omitempty"`
 	// Seconds is how long the run took, without measuring; 0 in a plan.
 	Seconds float64 `json:"seconds,omitempty"`
 }

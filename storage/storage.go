@@ -127,6 +127,17 @@ type Rule struct {
 	Text string
 }
 
+// Candidate is an entry of a menu: one way to store layers, among which a budget chooses
+// for each.
+type Candidate struct {
+	// Name is what results call it; "" is its settings in words.
+	Name string
+	// Keep leaves layers as they are; Layer must then be empty. Otherwise Layer has a
+	// dtype.
+	Keep  bool
+	Layer Settings
+}
+
 // String lists the settings that are given: {Dtype: uint4, GroupSize: 64}.
 func (s Settings) String() string {
 	var said []string

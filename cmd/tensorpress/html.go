@@ -18,6 +18,7 @@ type page struct {
 	total    *report.Error
 	problems []report.Problem
 	notes    []string
+	budget   *report.Budget // nil where no size was named
 	rows     []row
 }
 
@@ -30,7 +31,7 @@ type row struct {
 
 // reportPage returns the page for a plan or a finished conversion.
 func reportPage(r *report.Report) *page {
-	p := &page{title: cmp.Or(r.Dest, r.Source), total: r.Total, notes: r.Notes}
+	p := &page{title: cmp.Or(r.Dest, r.Source), total: r.Total, notes: r.Notes, budget: r.Budget}
 	p.fact("source", r.Source)
 	p.fact("written", r.Dest)
 	p.fact("layout", r.Layout)
@@ -127,6 +128,7 @@ func (p *page) html() string {
 	}
 	b.WriteString("</dl>\n")
 	p.writeProblems(&b)
+	p.writeFrontier(&b)
 	p.writePlot(&b)
 	p.writeWorst(&b)
 	p.writeTable(&b)

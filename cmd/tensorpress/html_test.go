@@ -241,6 +241,29 @@ func TestPlanPage(t *testing.T) {
 	}
 }
 
+// TestBudgetPicture: the page of a budget has the frontier, what was chosen, and each
+// entry of the menu, with the figures of the JSON.
+func TestBudgetPicture(t *testing.T) {
+	args := []string{"plan", "../../testdata/minilm.safetensors", "--budget", "1500000", "--menu", "nvfp4,int8_tensorwise,mxfp8,keep", "-q"}
+	page := parsePage(t, tensorpressReport(t, ".html", args...))
+	var r report.Report
+	if err := json.Unmarshal([]byte(tensorpressReport(t, ".json", args...)), &r); err != nil {
+		t.Fatal(err)
+	}
+	quantized := 0
+	for _, l := range r.Layers {
+		if l.Figures != nil {
+			quantized++
+		}
+	}
+	if want := len(r.Budget.Frontier) + len(r.Budget.Menu) + 1 + quantized; len(page.points) != want || len(r.Budget.Frontier) < 5 {
+		t.Errorf("%d points, want %d: %q", len(page.points), want, page.points)
+	}
+	if len(page.cells) < 6 || page.cells[2][0] != "chosen" || page.cells[2][1] != strconv.FormatInt(r.Budget.Chosen.Bytes, 10) {
+		t.Errorf("rows %q, chosen: %+v", page.cells, r.Budget.Chosen)
+	}
+}
+
 // TestPageOfOddFigures: an exact layer and one that decodes to no number have
 // their places too.
 func TestPageOfOddFigures(t *testing.T) {

@@ -21,6 +21,7 @@ type quantizeFlags struct {
 	minNumel, minChannels     int
 	skipKeys, dryRun, planned bool
 	shardSize, fit            size
+	budget                    budgetFlags
 	recipe                    recipeFlag
 	report                    reportFlag
 	runFlags
@@ -49,7 +50,8 @@ of it is.
 ` + decisions,
 		Example: `  tensorpress quantize model.safetensors small.safetensors
   tensorpress quantize model.safetensors small.safetensors --dtype mxfp8
-  tensorpress quantize models/big models/small --dtype uint4 --set 'down=int8'`,
+  tensorpress quantize models/big models/small --dtype uint4 --set 'down=int8'
+  tensorpress quantize model.safetensors small.safetensors --budget 11GiB`,
 		Args: q.recipe.before(func(cmd *cobra.Command, args []string) error {
 			if q.dryRun {
 				return wants(1, 2)(cmd, args)
@@ -68,12 +70,14 @@ func newPlan() *cobra.Command {
 		Short: "Print what quantize would do",
 		Long: `Print what quantize would do with the same flags, layer by layer.
 
-It reads headers and no weights, and writes nothing.
+It reads headers and no weights, but to measure them for --budget, and writes
+nothing.
 
 ` + decisions,
 		Example: `  tensorpress plan model.safetensors
   tensorpress plan models/big models/small --dtype uint4 --group-size 64
-  tensorpress plan model.safetensors --for comfyui --json`,
+  tensorpress plan model.safetensors --for comfyui --json
+  tensorpress plan model.safetensors --budget 60% --report plan.html`,
 		Args: q.recipe.before(wants(1, 2)),
 	}, "0 1 2 3 130", q.run)
 	q.add(cmd)
@@ -83,9 +87,13 @@ It reads headers and no weights, and writes nothing.
 func (q *quantizeFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	q.addStorage(f)
+	q.addModels(f)
+	addSettings(f)
 	group(f, "How weights are stored")
 	q.addChoice(f)
 	group(f, "Which layers")
+	q.budget.add(cmd)
+	group(f, "Within a size")
 	q.addOutput(f)
 	q.report.add(cmd)
 	group(f, "Output")
@@ -102,15 +110,18 @@ func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	q.fit.least = 1
 	f.Var(&q.fit, "fit", "with --for: the most bits a value at which all weights fit `SIZE` of a card's memory")
 	q.recipe.add(f)
-	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`, or the config.json that holds one; flags win over it")
-	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")
-	f.StringVar(&q.like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
 	addSettings(f, "search")
 	f.StringVar(&q.o.Importance, "importance", "", "weigh errors in the search by what layers are given, from a `FILE` of its mean squares; see docs/importance.md")
 	addSettings(f, "group-size", "scale", "dequantize-fp32", "exact-reference", "allow-nonfinite")
 	f.BoolVar(&q.o.QuantizationMetadata, "quantization-metadata", false, "ComfyUI's formats: describe layers in the header too, as _quantization_metadata")
 	f.BoolVar(&q.o.AcceptUnscaledFP8, "accept-unscaled-fp8", false, "take fp8 weights without any scale for plain numbers")
-	addSettings(f)
+}
+
+// addModels adds flags that take settings from elsewhere.
+func (q *quantizeFlags) addModels(f *pflag.FlagSet) {
+	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`, or the config.json that holds one; flags win over it")
+	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")
+	f.StringVar(&q.like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
 }
 
 // addSettings adds flags for the named settings of layers, or for all settings that
@@ -182,6 +193,9 @@ func (q *quantizeFlags) check(args []string) error {
 	if err := q.runFlags.check(); err != nil {
 		return err
 	}
+	if err := q.budget.check(args); err != nil {
+		return err
+	}
 	return q.report.check(args)
 }
 
@@ -205,6 +219,10 @@ func (q *quantizeFlags) options(f *pflag.FlagSet) (o tensorpress.Options, err er
 	if o.ShardSize = q.shardSize.bytes; q.like != "" {
 		o.Like = files.Dir(q.like)
 	}
+	o.Fingerprint = q.recipe.fingerprint
+	if err := q.budget.options(&o); err != nil {
+		return o, err
+	}
 	o.Measure = q.o.Measure || q.report.isHTML() && !f.Changed("measure")
 	return o, nil
 }
@@ -224,9 +242,16 @@ func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
 			return tensorpress.Plan(cmd.Context(), files.Dir(args[0]), files.Dir(dest), o)
 		})
+		follow.end(err == nil)
+		if err == nil {
+			err = q.budget.write(cmd.Flags(), r)
+		}
 		return q.finish(cmd, &q.report, r, err, printPlan)
 	}
 	r, err := tensorpress.Quantize(cmd.Context(), files.Dir(args[0]), files.Dir(dest), o)
 	follow.end(err == nil)
+	if err == nil {
+		err = q.budget.write(cmd.Flags(), r)
+	}
 	return q.finish(cmd, &q.report, r, err, printDone)
 }

@@ -19,21 +19,24 @@ import (
 )
 
 // recipeFlag is --recipe: a file that holds flags by their names.
-type recipeFlag struct{ path string }
+type recipeFlag struct {
+	path        string
+	fingerprint string // of the source that the recipe is for, "" for any
+}
 
 func (r *recipeFlag) add(f *pflag.FlagSet) {
 	f.StringVar(&r.path, "recipe", "", "take flags from a YAML or JSON `FILE`; those given here win over it")
 }
 
 // mostRecipe is the most bytes that a recipe may have.
-const mostRecipe = 1 << 20
+const mostRecipe = 64 << 20 // a lock has a rule and more for each layer
 
 // recipePaths are the flags that name files. In a recipe their paths are relative to
 // the recipe.
-var recipePaths = []string{"config", "like", "layer-config", "importance", "report"}
+var recipePaths = []string{"config", "like", "layer-config", "importance", "report", "measured", "lock"}
 
 // recipeNumbers are the flags whose text is a number, which needs no quotes.
-var recipeNumbers = []string{"dynamic-loss-threshold", "fit", "memory", "shard-size"}
+var recipeNumbers = []string{"dynamic-loss-threshold", "fit", "memory", "shard-size", "budget"}
 
 // apply sets the flags that the recipe names and the command line does not.
 func (r *recipeFlag) apply(f *pflag.FlagSet) error {
@@ -52,7 +55,10 @@ func (r *recipeFlag) apply(f *pflag.FlagSet) error {
 	if err != nil || root == nil {
 		return err
 	}
-	return (&recipe{path: r.path, flags: f}).apply(root)
+	one := &recipe{path: r.path, flags: f}
+	err = one.apply(root)
+	r.fingerprint = one.fingerprint
+	return err
 }
 
 // parseRecipe returns the file's mapping, nil if the file is empty.
@@ -77,8 +83,9 @@ func parseRecipe(path string, text []byte) (*yaml.Node, error) {
 
 // recipe is a recipe that is being applied.
 type recipe struct {
-	path  string
-	flags *pflag.FlagSet
+	path        string
+	flags       *pflag.FlagSet
+	fingerprint string
 }
 
 func (r *recipe) errorf(n *yaml.Node, format string, args ...any) error {
@@ -92,6 +99,12 @@ func (r *recipe) apply(root *yaml.Node) error {
 	lines := map[string]int{}
 	for i := 0; i < len(root.Content); i += 2 {
 		key, value := root.Content[i], resolve(root.Content[i+1])
+		if key.Value == lockedKey {
+			if err := r.locked(value); err != nil {
+				return err
+			}
+			continue
+		}
 		f := r.flags.Lookup(key.Value)
 		if f == nil || slices.Contains([]string{"recipe", "help", "version"}, f.Name) {
 			return r.errorf(key, "%s", r.unknown(key.Value))
@@ -105,6 +118,27 @@ func (r *recipe) apply(root *yaml.Node) error {
 		}
 	}
 	return nil
+}
+
+// lockedKey is the key of what a lock says beside its flags.
+const lockedKey = "locked"
+
+// locked takes the fingerprint of the source for which a choice was made. The rest says
+// why it was made.
+func (r *recipe) locked(n *yaml.Node) error {
+	if n.Kind != yaml.MappingNode {
+		return r.errorf(n, "%s: %s, want what --lock writes", lockedKey, describe(n))
+	}
+	for i := 0; i < len(n.Content); i += 2 {
+		if key, value := n.Content[i], resolve(n.Content[i+1]); key.Value == "fingerprint" {
+			if !isText(value) {
+				return r.errorf(value, "fingerprint: %s, want text", describe(value))
+			}
+			r.fingerprint = value.Value
+			return nil
+		}
+	}
+	return r.errorf(n, "%s: no fingerprint", lockedKey)
 }
 
 func (r *recipe) unknown(key string) string {

@@ -31,19 +31,25 @@ func (r *reportFlag) check(paths []string) error {
 	if !r.isHTML() && !strings.EqualFold(filepath.Ext(r.path), ".json") {
 		return fmt.Errorf("--report %s: the name must end in .json or .html", r.path)
 	}
-	for _, path := range paths {
-		if strings.HasSuffix(path, ".index.json") { // an index names the checkpoint in its folder
-			path = filepath.Dir(path)
+	return checkPlace("report", r.path, paths, beginnings)
+}
+
+// checkPlace makes sure that a file that a flag names can be written: not in the source or
+// in the output, and over nothing but a file of its kind, which begins so.
+func checkPlace(flag, path string, paths, beginnings []string) error {
+	for _, one := range paths {
+		if strings.HasSuffix(one, ".index.json") { // an index names the checkpoint in its folder
+			one = filepath.Dir(one)
 		}
-		if within(real(r.path), real(path)) {
-			return fmt.Errorf("--report %s lies in %s: name another place", r.path, path)
+		if within(real(path), real(one)) {
+			return fmt.Errorf("--%s %s lies in %s: name another place", flag, path, one)
 		}
 	}
-	if err := r.checkOld(); err != nil {
+	if err := checkOld(flag, path, beginnings); err != nil {
 		return err
 	}
-	if info, err := os.Stat(filepath.Dir(r.path)); err != nil || !info.IsDir() {
-		return fmt.Errorf("--report %s: there is no folder %s", r.path, filepath.Dir(r.path))
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
+		return fmt.Errorf("--%s %s: there is no folder %s", flag, path, filepath.Dir(path))
 	}
 	return nil
 }
@@ -52,15 +58,15 @@ func (r *reportFlag) check(paths []string) error {
 var beginnings = []string{"{\n  \"source\":", "{\n  \"dest\":", "{\n  \"layout\":", "{\n  \"ok\":", "<!DOCTYPE html>"}
 
 // checkOld makes sure that a report replaces only a report, not a config or a recipe.
-func (r *reportFlag) checkOld() error {
-	info, err := os.Stat(r.path)
+func checkOld(flag, path string, beginnings []string) error {
+	info, err := os.Stat(path)
 	if err != nil {
 		return nil // nothing is there, or writing will report the error
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("--report %s is no ordinary file: name another place", r.path)
+		return fmt.Errorf("--%s %s is no ordinary file: name another place", flag, path)
 	}
-	f, err := os.Open(r.path)
+	f, err := os.Open(path)
 	if err != nil {
 		return &runError{err}
 	}
@@ -69,12 +75,17 @@ func (r *reportFlag) checkOld() error {
 	if err != nil {
 		return &runError{err}
 	}
-	isReport := func(beginning string) bool { return strings.HasPrefix(string(text), beginning) }
-	if len(text) > 0 && !slices.ContainsFunc(beginnings, isReport) {
-		return fmt.Errorf("--report %s exists and is no report: name another place", r.path)
+	isKind := func(beginning string) bool {
+		return strings.HasPrefix(string(text), beginning[:min(len(beginning), 20)])
+	}
+	if len(text) > 0 && !slices.ContainsFunc(beginnings, isKind) {
+		return fmt.Errorf("--%s %s exists and is no %s: name another place", flag, path, cmp.Or(kindsOfFiles[flag], flag))
 	}
 	return nil
 }
+
+// kindsOfFiles are what flags write, where they are not called so.
+var kindsOfFiles = map[string]string{"out": "measurement"}
 
 func (r *reportFlag) isHTML() bool {
 	ext := strings.ToLower(filepath.Ext(r.path))
@@ -130,6 +141,7 @@ func printDone(w io.Writer, r *report.Report) {
 	t.add("time", fmt.Sprintf("%.2f s, %.2f GB/s", r.Seconds, r.Speed()/1e9))
 	t.print(w)
 	printNeeds(w, r.Needs)
+	printBudget(w, r.Budget)
 }
 
 // dones are actions in the past tense.
@@ -207,6 +219,7 @@ func printPlan(w io.Writer, r *report.Report) {
 	sums.add("bytes", sizes(r))
 	sums.print(w)
 	printNeeds(w, r.Needs)
+	printBudget(w, r.Budget)
 }
 
 // partsText describes in few words what else a layer's options say: its rotation,

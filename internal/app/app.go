@@ -27,6 +27,9 @@ type App struct {
 	// the weights, never from config.json.
 	ConfigFile bool
 	classes    []string // model classes that it loads quantized, nil for any
+	// Menu has what a budget chooses among where nobody says: of the formats that it
+	// loads, the best of each size, in the words of [codec.ParseMenu].
+	Menu string
 	// sdnq returns why the program cannot load a layer of SDNQ's, and is nil if it uses
 	// the sdnq library for that. loads is the part of the check that depends on the
 	// dtype alone.
@@ -43,12 +46,28 @@ type SDNQLayer struct {
 }
 
 var apps = []*App{
-	{Name: "comfyui", Layout: "comfy", Older: "scaled_fp8", best: bestComfyUI},
-	{Name: "sdnext", Layout: "sdnq", Folder: true, best: bestSDNQ},
-	{Name: "diffusers", Layout: "sdnq", Folder: true, best: bestSDNQ},
-	{Name: "transformers", Layout: "sdnq", Folder: true, best: bestSDNQ},
-	{Name: "invokeai", Layout: "sdnq", ConfigFile: true, classes: invokeAIClasses, sdnq: checkInvokeAI, loads: invokeAIDtype, best: bestInvokeAI},
+	{Name: "comfyui", Layout: "comfy", Older: "scaled_fp8", Menu: comfyMenu, best: bestComfyUI},
+	{Name: "sdnext", Layout: "sdnq", Folder: true, Menu: sdnqMenu, best: bestSDNQ},
+	{Name: "diffusers", Layout: "sdnq", Folder: true, Menu: sdnqMenu, best: bestSDNQ},
+	{Name: "transformers", Layout: "sdnq", Folder: true, Menu: sdnqMenu, best: bestSDNQ},
+	{
+		Name: "invokeai", Layout: "sdnq", ConfigFile: true, classes: invokeAIClasses, sdnq: checkInvokeAI, loads: invokeAIDtype,
+		Menu: "uint4:group-size=-1,int5:group-size=-1,int8:group-size=-1,keep", // layers may differ in nothing but the dtype
+		best: bestInvokeAI,
+	},
 }
+
+const (
+	// comfyMenu is 4 to 8 bits a value. What is left out, float8_e4m3fn and mxfp8, is
+	// no smaller than int8_tensorwise and loses more; asym_w4a8_int8 with 6 bits takes ten
+	// times as long to fit as all others together.
+	comfyMenu = "convrot_w4a4,nvfp4,asym_w4a8_int8,int8_tensorwise,int8_tensorwise:convrot,keep"
+	// sdnqMenu is 2.5, 3.1, 3.5, 4.1, 4.5, 5.5, 6.5 and 8 bits a value. Scales and zero
+	// points of a byte lose nothing that larger groups would not lose more of.
+	sdnqMenu = "uint2:group-size=32:scale-dtype=uint8,uint3:group-size=128:scale-dtype=uint8,uint3:group-size=32:scale-dtype=uint8," +
+		"int4:group-size=128:scale-dtype=uint8,uint4:group-size=32:scale-dtype=uint8,uint5:group-size=32:scale-dtype=uint8," +
+		"uint6:group-size=32:scale-dtype=uint8,int8,keep"
+)
 
 // All returns every application.
 func All() []*App { return apps }
@@ -59,6 +78,19 @@ func Names() (names []string) {
 		names = append(names, a.Name)
 	}
 	return names
+}
+
+// MenuOf is the menu of an application, nil for any, in a layout.
+func MenuOf(a *App, layout string) string {
+	if a != nil {
+		return a.Menu
+	}
+	for _, one := range apps {
+		if one.Layout == layout {
+			return one.Menu
+		}
+	}
+	return ""
 }
 
 // ByName returns the application of that name. The error suggests similar names.

@@ -54,6 +54,15 @@ func TestRowsAreWhole(t *testing.T) {
 		if (a.sdnq == nil) != (a.loads == nil) {
 			t.Errorf("%s: it wants sdnq and loads, or neither", a.Name)
 		}
+		menu, err := codec.ParseMenu(a.Menu)
+		if err != nil || len(menu) < 4 {
+			t.Errorf("%s: a menu of %d entries: %v", a.Name, len(menu), err)
+		}
+		for _, e := range menu {
+			if f, err := codec.Resolve(e.Layer.Dtype, a.Layout == "sdnq"); !e.Keep && (err != nil || a.CheckLayer(f, e.Layer.Dtype) != nil) {
+				t.Errorf("%s does not load %s of its menu: %v", a.Name, e.Name, err)
+			}
+		}
 		if a.Folder && a.ConfigFile {
 			t.Errorf("%s: a folder has its config in config.json", a.Name)
 		}

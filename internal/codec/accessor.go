@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -17,16 +18,22 @@ type accessor interface {
 	Said(g *storage.Settings) bool // whether anything was said
 	take(s *Settings, g *storage.Settings)
 	tell(g *storage.Settings, s *Settings)
-	put(g *storage.Settings, v any) // of the setting's type
+	said(g *storage.Settings) any         // nil where nothing was
+	copy(to, from *storage.Settings)      // what was said
+	putDefault(g *storage.Settings) error // where it can be said
+	put(g *storage.Settings, v any)       // of the setting's type
 	parse(g *storage.Settings, flag, text string, hasText bool) error
 }
+
+// errUnsayable is that of a text that means nothing where it is empty.
+var errUnsayable = errors.New("cannot be taken back")
 
 // typed is the accessor of a setting of one type. Its methods are called for every
 // layer, so they avoid boxing values in interfaces.
 type typed[T string | int | bool] struct {
-	at   func(*Settings) *T
-	said func(*storage.Settings) *T // nil where nothing was said
-	say  func(*storage.Settings, T)
+	at    func(*Settings) *T
+	given func(*storage.Settings) *T // nil where nothing was said
+	say   func(*storage.Settings, T)
 }
 
 // value is the accessor of a setting that is nil if it was not given.
@@ -60,12 +67,32 @@ func (p typed[T]) unusual(s *Settings) bool {
 
 func (p typed[T]) reset(s *Settings) { *p.at(s) = *p.at(&defaults) }
 
-func (p typed[T]) Said(g *storage.Settings) bool { return p.said(g) != nil }
+func (p typed[T]) Said(g *storage.Settings) bool { return p.given(g) != nil }
 
 func (p typed[T]) take(s *Settings, g *storage.Settings) {
-	if v := p.said(g); v != nil {
+	if v := p.given(g); v != nil {
 		*p.at(s) = *v
 	}
+}
+
+func (p typed[T]) said(g *storage.Settings) any {
+	if v := p.given(g); v != nil {
+		return *v
+	}
+	return nil
+}
+
+func (p typed[T]) copy(to, from *storage.Settings) {
+	if v := p.given(from); v != nil {
+		p.say(to, *v)
+	}
+}
+
+func (p typed[T]) putDefault(g *storage.Settings) error {
+	if p.say(g, *p.at(&defaults)); !p.Said(g) {
+		return errUnsayable
+	}
+	return nil
 }
 
 func (p typed[T]) tell(g *storage.Settings, s *Settings) { p.say(g, *p.at(s)) }

@@ -197,6 +197,9 @@ var fields = []Field{
 // Fields returns every setting.
 func Fields() []Field { return fields }
 
+// Saying returns what was said of the setting, a string, an int or a bool; nil for nothing.
+func (f Field) Saying(g storage.Settings) any { return f.said(&g) }
+
 // Default is the setting's value where nothing is said: a string, an int or a bool.
 func (f Field) Default() any { return f.get(&defaults) }
 

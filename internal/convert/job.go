@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -51,6 +52,10 @@ type job struct {
 	asked request
 	name  string
 	notes []string // of all models
+	// choice is that of a budget, nil for none.
+	choice *choice
+	// before are the bytes that progress has counted before weights are written.
+	before int64
 	// parents says that folders that the output is to lie in are made.
 	parents bool
 }
@@ -95,6 +100,7 @@ func (j *job) plan(ctx context.Context, chosen map[string]map[string]plan.Choice
 			o.like = one.Like
 		}
 		o.moments = moments.of(j.Bundle, one)
+		o.component = one.Folder
 		switch one.Plan, err = makePlan(one.Checkpoint, bundle.Within(dest, one.Folder), o, chosen[one.Folder]); {
 		case err != nil && j.IsPipeline():
 			return fmt.Errorf("%s: %w", one.Folder, err)
@@ -105,7 +111,21 @@ func (j *job) plan(ctx context.Context, chosen map[string]map[string]plan.Choice
 	if j.notes, err = moments.check(j.Models); err != nil {
 		return err
 	}
+	if err := j.unused(); err != nil {
+		return err
+	}
 	return j.ListOthers(dest, o.CopyWeights)
+}
+
+// unused refuses what matches nothing in any component of a pipeline.
+func (j *job) unused() error {
+	none := j.Models[0].Plan.Unused
+	for _, text := range slices.Sorted(maps.Keys(none)) {
+		if !slices.ContainsFunc(j.Models, func(one *bundle.Model) bool { return one.Plan.Unused[text] == nil }) {
+			return none[text]
+		}
+	}
+	return nil
 }
 
 // writing is the work that fills an output.
@@ -310,6 +330,12 @@ func (j *job) finish() error {
 
 // report joins those of the models, whose names then begin with their folder.
 func (j *job) report(dest string, took time.Duration) *report.Report {
+	all := j.reportPlans(dest, took)
+	j.choice.tell(all)
+	return all
+}
+
+func (j *job) reportPlans(dest string, took time.Duration) *report.Report {
 	all := newReport(j.Source.Path, dest, j.Models[0].Plan, took)
 	if !j.IsPipeline() {
 		all.Notes = slices.Concat(j.notes, all.Notes)

@@ -23,6 +23,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/sdnqconfig"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/storage"
 )
 
@@ -52,6 +53,12 @@ type Options struct {
 	Force                bool
 	CopyWeights          bool
 	Measure              bool
+	Budget               int64
+	BudgetShare          float64
+	TargetBPW            float64
+	Menu                 []storage.Candidate
+	Measured             *report.Measurement
+	Fingerprint          string
 	Threads              int
 	Memory               int64
 	Progress             func(done, total int64)
@@ -70,6 +77,8 @@ type request struct {
 	as   naming
 	// moments are those of `Importance`, while a model is planned.
 	moments *plan.Moments
+	// component is the folder of a pipeline that a plan is for, "" for one model.
+	component string
 }
 
 const defaultShardSize = 5_000_000_000
@@ -78,7 +87,7 @@ const defaultShardSize = 5_000_000_000
 func (o request) planOptions(c *checkpoint.Checkpoint, tensors []checkpoint.Tensor, out plan.Output) (plan.Options, error) {
 	p := plan.Options{
 		Flags: o.Layer, AcceptUnscaled: o.AcceptUnscaledFP8, Header: o.QuantizationMetadata,
-		MinNumel: o.MinNumel, MinChannels: o.MinChannels, Output: out,
+		MinNumel: o.MinNumel, MinChannels: o.MinChannels, Output: out, Component: o.component,
 	}
 	for _, fill := range []func(*plan.Options) error{o.patterns, o.rules, o.config, o.likeModel, o.layerConfig, o.application} {
 		if err := fill(&p); err != nil {

@@ -31,7 +31,7 @@ func quantize(ctx context.Context, from files.Source, dest files.Sink, o request
 	if err := j.searchDtypes(ctx); err != nil {
 		return nil, err
 	}
-	w := j.copied(dest, o.Force, o.resources(), start)
+	w := j.copied(dest, o.Force, j.after(o.resources()), start)
 	w.bytes, w.again = j.work(o), o.Measure
 	tell := w.report
 	w.report = func(done func(int64)) (*report.Report, error) {
@@ -44,7 +44,8 @@ func quantize(ctx context.Context, from files.Source, dest files.Sink, o request
 	return j.write(ctx, w)
 }
 
-// Plan makes the decisions of [Quantize] and reads no weights. dest may be nil.
+// Plan makes the decisions of [Quantize] and reads no weights, but to measure them for a
+// budget. dest may be nil.
 func Plan(ctx context.Context, from files.Source, dest files.Sink, o Options) (*report.Report, error) {
 	j, err := readAsked(ctx, from, dest, request{Options: o})
 	return planned(ctx, j, err, dest, o.Force)
@@ -61,6 +62,26 @@ func readAsked(ctx context.Context, from files.Source, dest files.Sink, o reques
 
 // readPlain opens what is quantized and decides about it.
 func readPlain(ctx context.Context, from files.Source, dest files.Sink, o request) (*job, error) {
+	j, err := openPlain(ctx, from, dest, o)
+	if err != nil {
+		return nil, err
+	}
+	err = j.checkFingerprint(o.Fingerprint)
+	switch {
+	case err != nil:
+	case o.chooses():
+		err = j.choose(ctx)
+	default:
+		err = j.plan(ctx, nil)
+	}
+	if err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
+	return j, nil
+}
+
+// openPlain opens what is quantized.
+func openPlain(ctx context.Context, from files.Source, dest files.Sink, o request) (*job, error) {
 	if o.Like != nil {
 		o.like = new(source.Of(ctx, o.Like))
 	}
@@ -81,9 +102,6 @@ func readPlain(ctx context.Context, from files.Source, dest files.Sink, o reques
 	}
 	j.asked, j.name = o, name
 	j.parents = o.ctq != nil
-	if err := j.plan(ctx, nil); err != nil {
-		return nil, errors.Join(err, j.Close())
-	}
 	return j, nil
 }
 

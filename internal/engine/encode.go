@@ -83,14 +83,19 @@ type encoding struct {
 	done     atomic.Int64 // number of values accounted for, see worked
 }
 
-// encoding prepares a step: where its values come from, and the encoder. If the values
-// must be decoded first, that takes half of the tile's memory.
+// encoding prepares a step: where its values come from, and the encoder.
 func (q *Quantization) encoding(s *plan.Step) *encoding {
+	return q.encodingIn(s, tileMemory(q.Resources))
+}
+
+// encodingIn is encoding in tiles that take at most that many bytes of memory. If the
+// values must be decoded first, that takes half of it.
+func (q *Quantization) encodingIn(s *plan.Step, memory int) *encoding {
 	e, ok := q.spare.Get().(*encoding)
 	if !ok {
 		e = new(encoding)
 	}
-	*e = encoding{Quantization: q, step: s, from: safetensors.F32, memory: tileMemory(q.Resources)}
+	*e = encoding{Quantization: q, step: s, from: safetensors.F32, memory: memory}
 	if s.From == nil {
 		e.plain = PlainValues{Source: q.Source, Tensor: s.Source}
 		e.values = &e.plain
@@ -152,8 +157,13 @@ func (e *encoding) tasks(yield func(stream.Task) bool) bool {
 // phases returns the survey if the encoder has one, its passes, and the encoding of
 // tiles. The tasks of each wait until the phase before is complete.
 func (e *encoding) phases() []phase {
-	var all []phase
-	var ready chan struct{}
+	all, ready := e.looks()
+	return append(all, func(yield func(stream.Task) bool) { e.tiles(ready, yield) })
+}
+
+// looks returns the phases before tiles are encoded, which may begin when ready is
+// closed; at once where it is nil.
+func (e *encoding) looks() (all []phase, ready chan struct{}) {
 	if e.needs.Survey != nil {
 		done := make(chan struct{})
 		all = append(all, func(yield func(stream.Task) bool) {
@@ -165,7 +175,7 @@ func (e *encoding) phases() []phase {
 		r := &reading{encoding: e, pass: p, after: ready, done: make(chan struct{})}
 		all, ready = append(all, r.tasks), r.done
 	}
-	return append(all, func(yield func(stream.Task) bool) { e.tiles(ready, yield) })
+	return all, ready
 }
 
 // tiles yields the encoding of tiles, which starts when ready is closed.
@@ -268,13 +278,18 @@ func (e *encoding) worked(n int) int64 {
 // read returns an area of the weight, as it lies in the file where the encoder takes
 // that.
 func (e *encoding) read(w *stream.Worker, a tile.Area) (tile.Values, error) {
+	return e.readIn(w, e.cut.Cols, a)
+}
+
+// readIn is read of an area of the weight, seen as a matrix of that many columns.
+func (e *encoding) readIn(w *stream.Worker, columns int, a tile.Area) (tile.Values, error) {
 	if e.asStored() {
-		raw, err := e.plain.raw(w, e.cut.Cols, a)
+		raw, err := e.plain.raw(w, columns, a)
 		return tile.Values{Area: a, Dtype: e.from, Bytes: raw}, err
 	}
-	values, err := e.values.Read(w, 0, e.cut.Cols, a)
+	values, err := e.values.Read(w, 0, columns, a)
 	if err == nil && e.step.From != nil && !e.Plan.AllowNonfinite {
-		err = checkRestored(e.Source, e.step.From, a, values, e.cut.Cols)
+		err = checkRestored(e.Source, e.step.From, a, values, columns)
 	}
 	if err == nil && e.step.From != nil && e.step.Action == plan.Keep { // restored
 		err = checkFits(e.Source, e.step.From, values, e.step.Codec.Tensors()[0].Dtype)

@@ -13,7 +13,10 @@ import (
 // Pattern is a compiled expression.
 type Pattern struct {
 	text string
-	re   *regexp2.Regexp
+	re   *regexp2.Regexp // nil for a literal
+	// literal is the name that a pattern of no other is for, as there are thousands of in
+	// a recipe with a rule for each layer.
+	literal string
 }
 
 // timeout bounds one match, since expressions with look-around backtrack.
@@ -21,12 +24,38 @@ const timeout = time.Second
 
 // Compile reads an expression as Python's re does.
 func Compile(text string) (*Pattern, error) {
+	if name, ok := literal(text); ok {
+		return &Pattern{text: text, literal: name}, nil
+	}
 	re, err := regexp2.Compile(fromPython(text), regexp2.None)
 	if err != nil {
 		return nil, fmt.Errorf("pattern %q: %w", text, err)
 	}
 	re.MatchTimeout = timeout
-	return &Pattern{text, re}, nil
+	return &Pattern{text: text, re: re}, nil
+}
+
+// literal returns the only name that an expression of the form ^name$ finds.
+func literal(text string) (name string, ok bool) {
+	inner, begins := strings.CutPrefix(text, "^")
+	inner, ends := strings.CutSuffix(inner, "$")
+	if !begins || !ends || inner == "" {
+		return "", false
+	}
+	var b strings.Builder
+	for i := 0; i < len(inner); i++ {
+		c := inner[i]
+		switch {
+		case c == '\\' && i+1 < len(inner) && strings.IndexByte(`.^$*+?()[]{}|\-/`, inner[i+1]) >= 0:
+			i++
+			b.WriteByte(inner[i])
+		case strings.IndexByte(`.^$*+?()[]{}|\`, c) >= 0:
+			return "", false
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String(), true
 }
 
 // fromPython respells what Python alone writes: named groups and \Z.
@@ -60,6 +89,9 @@ func (p *Pattern) String() string { return p.text }
 
 // Match reports whether the expression is found anywhere in the name.
 func (p *Pattern) Match(name string) (bool, error) {
+	if p.re == nil { // $ also stands before a line's end
+		return name == p.literal || len(name) == len(p.literal)+1 && name == p.literal+"\n", nil
+	}
 	found, err := p.re.MatchString(name)
 	if err != nil {
 		return false, fmt.Errorf("pattern %q on %s: %w", p.text, name, err)

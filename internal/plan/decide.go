@@ -115,6 +115,7 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 		return err
 	}
 	forced := rule != nil && rule.Over.Dtype != ""
+	s.Ruled = forced || keep != ""
 	if rule == nil && keep == "" {
 		keep = d.partOfAddon()
 	}
@@ -253,9 +254,9 @@ func (d *decider) asked(name string) (rule *Rule, keep string, err error) {
 // one takes does not count as one that matches nothing.
 func (d *decider) firstRule(name string) (rule *Rule, err error) {
 	for i, r := range d.Set {
-		found, err := r.Pattern.Match(name)
+		found, err := d.matches(r.Pattern, name)
 		if err != nil {
-			return nil, usage.Wrap(err)
+			return nil, err
 		}
 		if found {
 			d.used[r.Text] = true
@@ -265,11 +266,20 @@ func (d *decider) firstRule(name string) (rule *Rule, err error) {
 	return rule, nil
 }
 
+// matches reports whether a pattern finds a name, or the name that it has in a pipeline.
+func (d *decider) matches(p *pattern.Pattern, name string) (bool, error) {
+	found, err := p.Match(name)
+	if err == nil && !found && d.Component != "" {
+		found, err = p.Match(d.Component + "/" + name)
+	}
+	return found, usage.Wrap(err)
+}
+
 func (d *decider) first(patterns []*pattern.Pattern, name string) (match *pattern.Pattern, err error) {
 	for _, p := range patterns {
-		found, err := p.Match(name)
+		found, err := d.matches(p, name)
 		if err != nil {
-			return nil, usage.Wrap(err)
+			return nil, err
 		}
 		if found {
 			d.used[p.String()] = true
@@ -495,22 +505,34 @@ func (d *decider) castKept(s *Step) {
 	}
 }
 
-// unused refuses rules that matched nothing.
-func (d *decider) unused() error {
+// unused refuses rules that matched nothing. Of a component, it returns them.
+func (d *decider) unused() (map[string]error, error) {
+	none := map[string]error{}
+	add := func(text string, err error) error {
+		if d.Component == "" {
+			return err
+		}
+		none[text] = err
+		return nil
+	}
 	for _, r := range d.Set {
 		if !d.used[r.Text] {
-			return usage.Errorf("`Rules` %s: the pattern matches no weight", r.Text)
+			if err := add("`Rules` "+r.Text, usage.Errorf("`Rules` %s: the pattern matches no weight", r.Text)); err != nil {
+				return nil, err
+			}
 		}
 		if err := d.followed[r.Text]; err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, p := range d.Only {
 		if !d.used[p.String()] {
-			return usage.Errorf("`Only` %v: the pattern matches no weight", p)
+			if err := add("`Only` "+p.String(), usage.Errorf("`Only` %v: the pattern matches no weight", p)); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return nil
+	return none, nil
 }
 
 func (d *decider) notes() []string {

@@ -54,6 +54,10 @@ type Options struct {
 	// AcceptUnscaled takes 8-bit floats without a scale for plain numbers.
 	AcceptUnscaled bool
 	Output         Output
+	// Component is the folder of a pipeline in which the model is, "" for one model.
+	// Patterns are searched in names with it before them too, as reports have them, and
+	// one that matches nothing here may match in another component.
+	Component string
 	// InputScales are scales of activations to be stored, by layer.
 	InputScales map[string]float32
 	// Header describes the layers in the header too, in the comfy layout.
@@ -93,6 +97,7 @@ type Step struct {
 	Names  []string // of a weight in the loaded model, where they differ
 	Action Action
 	Reason string // why it is kept
+	Ruled  bool   // a rule says what becomes of it
 	Dtype  string // SDNQ's dtype or the format, for a quantized weight
 	// Codec stores the tensor; nil where its bytes are copied.
 	Codec    codec.Codec
@@ -160,10 +165,13 @@ type Plan struct {
 	Warnings []string
 	// Transcodes says that it is the way of layers to another layout.
 	Transcodes bool
-	mixed      bool // layers that could not move stay SDNQ's
-	Weighed    Weighed
-	BytesIn    int64
-	BytesOut   int64
+	// Unused are the errors of patterns that match nothing, by their texts, of a
+	// component.
+	Unused   map[string]error
+	Weighed  Weighed
+	mixed    bool // layers that could not move stay SDNQ's
+	BytesIn  int64
+	BytesOut int64
 }
 
 // Make plans the conversion of an inventory of plain tensors.
@@ -187,7 +195,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if d.moments != nil {
 		p.Weighed = p.weighed()
 	}
-	if err := d.unused(); err != nil {
+	if p.Unused, err = d.unused(); err != nil {
 		return nil, err
 	}
 	if o.Layout == layout.SDNQ {

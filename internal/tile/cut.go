@@ -28,14 +28,23 @@ func (c Cut) ForDecoding() Cut {
 // reports that the ranges of groups must be measured in a pass beforehand. A single
 // unit may be larger than limit.
 func (c Cut) Tile(want, limit int) (rows, cols int, measured bool) {
-	r, n := WholeUnits(c.UnitRows, c.GroupRows, c.Rows), WholeUnits(c.UnitCols, c.GroupCols, c.Cols)
+	r, n := c.least(false)
 	if r > limit/n {
-		unitRows, unitCols := min(c.UnitRows, c.Rows), min(c.UnitCols, c.Cols)
+		unitRows, unitCols := c.least(true)
 		measured = unitRows < r || unitCols < n
 		r, n = unitRows, unitCols
 	}
 	rows, cols = c.extend(r, n, want, limit)
 	return rows, cols, measured
+}
+
+// least returns the shape of the least areas of whole groups or, where these are
+// measured, of whole units.
+func (c Cut) least(measured bool) (rows, cols int) {
+	if measured {
+		return min(c.UnitRows, c.Rows), min(c.UnitCols, c.Cols)
+	}
+	return WholeUnits(c.UnitRows, c.GroupRows, c.Rows), WholeUnits(c.UnitCols, c.GroupCols, c.Cols)
 }
 
 // DecodeTile returns the shape of areas to decode, of about want values. They need not

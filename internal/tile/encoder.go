@@ -26,6 +26,9 @@ type Encoder interface {
 type Needs struct {
 	// Rows and Cols are the shape of tiles; those at the edges are smaller.
 	Rows, Cols int
+	// UnitRows and UnitCols are the shape of the least areas that can be encoded: others
+	// consist of them, but at the edges.
+	UnitRows, UnitCols int
 	// PieceRows, if not 0, is how many rows of a tile should be passed to Encode at a
 	// time, in order and each time with the output of the whole tile, so that the
 	// values just read are still in the nearer caches.
@@ -167,6 +170,7 @@ func NewRanged(c Cut, limit int, encode func([][]byte, Values, []Range, *Scratch
 	e := &Ranged{cut: c, Fill: encode, Range: measure}
 	measured := false
 	e.Wants.Rows, e.Wants.Cols, measured = c.Tile(min(TileSize, limit), limit)
+	e.Wants.UnitRows, e.Wants.UnitCols = c.least(measured)
 	if measured {
 		e.Ranges = c.Unmeasured()
 		e.Wants.Passes = []Pass{ranging{e}}

@@ -60,7 +60,7 @@ class Flag(NamedTuple):
             return "int | None"
         if self.value in ("FILE", "PATH", "SOURCE"):
             return "_Path"
-        if self.value == "SIZE":
+        if self.value in ("SIZE", "SIZE|N%"):
             return "str | int | None"
         if self.value == "X" or self.name.endswith("threshold"):
             return "str | float | None"

@@ -60,6 +60,7 @@ type schemeEncoder struct {
 	*Scheme
 	passResults
 	tile   int
+	least  int  // values that an area consists of
 	whole  bool // units fit tiles
 	passes []tile.Pass
 }
@@ -97,8 +98,9 @@ func (s *Scheme) newEncoder(limit int) *schemeEncoder {
 	}
 	e.tile = s.TileValues(s.wanted(limit), limit, unit)
 	if e.whole = e.tile > 0; !e.whole {
-		e.tile = max(tile.TileSize/align, 1) * align
+		e.tile, unit = max(tile.TileSize/align, 1)*align, align
 	}
+	e.least = min(unit, s.Values)
 	return e
 }
 
@@ -161,7 +163,7 @@ func (e *schemeEncoder) list() {
 }
 
 func (e *schemeEncoder) Needs() tile.Needs {
-	n := tile.Needs{Rows: 1, Cols: e.tile, Passes: e.passes}
+	n := tile.Needs{Rows: 1, Cols: e.tile, UnitRows: 1, UnitCols: e.least, Passes: e.passes}
 	if e.rank != nil {
 		n.Held = e.rank.Memory()
 		n.Spill = func(open func() (tile.Spill, error)) error {
@@ -263,12 +265,24 @@ type collecting struct{ *schemeEncoder }
 
 func (c *collecting) Read(v tile.Values, scratch *tile.Scratch) (any, error) {
 	s := buffersOf(scratch)
-	w, err := c.prepared(v, &c.passResults, s)
-	if err != nil {
-		return nil, err
-	}
-	err = c.quantize(s.Uint16s(len(w)), w, v.Col, &c.passResults, s)
+	err := c.collectFrom(v, s)
 	return [2][]float32{append([]float32(nil), s.Scales...), append([]float32(nil), s.Zeros...)}, err
+}
+
+// collectFrom collects the scales and zero points of a run of values, as encoding it does;
+// the codes are of no use.
+func (c *collecting) collectFrom(v tile.Values, s *buffers) error {
+	if !c.raw(v.Dtype) {
+		w, err := c.prepared(v, &c.passResults, s)
+		if err != nil {
+			return err
+		}
+		if c.fused == nil || c.Inner > 1 && c.ranges != nil {
+			return c.quantize(s.Uint16s(len(w)), w, v.Col, &c.passResults, s)
+		}
+		v = tile.ValuesOf(v.Area, w)
+	}
+	return c.fused.Encode(tile.Sized(&s.bytes, v.Len()), v, c.ranges, &s.Companions, s.Scratch)
 }
 
 func (c *collecting) Join(a tile.Area, found any) error {

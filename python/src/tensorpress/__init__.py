@@ -35,11 +35,20 @@ from .errors import (
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ._flags import DequantizeFlags, MigrateFlags, PlanFlags, QuantizeFlags, TranscodeFlags, VerifyFlags
+    from ._flags import (
+        DequantizeFlags,
+        MeasureFlags,
+        MigrateFlags,
+        PlanFlags,
+        QuantizeFlags,
+        TranscodeFlags,
+        VerifyFlags,
+    )
 
 __all__ = [
     "DequantizeFlags",
     "InterruptedRunError",
+    "MeasureFlags",
     "MigrateFlags",
     "PlanFlags",
     "ProgramNotFoundError",
@@ -58,6 +67,7 @@ __all__ = [
     "find",
     "formats",
     "inspect",
+    "measure",
     "migrate",
     "plan",
     "presets",
@@ -99,8 +109,20 @@ def quantize(
 
 
 def plan(source: StrPath, dest: StrPath | None = None, **flags: Unpack[PlanFlags]) -> Result:
-    """Says what `quantize` would do, from headers alone: `tensorpress plan SOURCE [DEST]`."""
+    """Says what `quantize` would do, from headers, and for a budget from weights: `tensorpress plan SOURCE [DEST]`."""
     found: Result = run("plan", [source, dest], None, flags)
+    return found
+
+
+def measure(source: StrPath, *, progress: Progress | None = None, **flags: Unpack[MeasureFlags]) -> Result:
+    """Measures what each layer takes and loses in several formats: `tensorpress measure SOURCE`.
+
+    Args:
+        source: as in `quantize`.
+        progress: as in `quantize`.
+        flags: `menu` names the formats; `out` is a file that `measured` of `quantize` and `plan` takes.
+    """
+    found: Result = run("measure", [source], progress, flags)
     return found
 
 

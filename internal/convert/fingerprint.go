@@ -1,0 +1,73 @@
+package convert
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"maps"
+	"slices"
+
+	"github.com/tensorpress/tensorpress/internal/bundle"
+	"github.com/tensorpress/tensorpress/internal/usage"
+)
+
+// fingerprint tells a source from others. It covers, of every model, the name, dtype,
+// shape, file and place of every tensor, the metadata of the header, and samples of the
+// values of some tensors: enough to tell a model from one that was trained further. It
+// does not cover every value.
+func (j *job) fingerprint() (string, error) {
+	h := sha256.New()
+	for _, one := range j.Models {
+		if err := addModel(h, one); err != nil {
+			return "", err
+		}
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
+}
+
+const (
+	mostSamples = 256 // tensors of a model
+	sampleBytes = 256 // of each, from its middle
+)
+
+func addModel(h hash.Hash, one *bundle.Model) error {
+	c := one.Checkpoint
+	fmt.Fprintf(h, "model %q, %d files\n", one.Folder, len(c.Shards))
+	for _, key := range slices.Sorted(maps.Keys(c.Metadata)) {
+		fmt.Fprintf(h, "%q: %q\n", key, c.Metadata[key])
+	}
+	for _, t := range c.Tensors {
+		fmt.Fprintf(h, "%q %s %v %d %d %d\n", t.Name, t.Dtype, t.Shape, t.Shard, t.Offset, t.Size)
+	}
+	some := min(mostSamples, len(c.Tensors))
+	for i := range some {
+		t := c.Tensors[i*len(c.Tensors)/some]
+		sample := make([]byte, min(sampleBytes, t.Size))
+		if err := c.ReadSection(t, sample, (t.Size-int64(len(sample)))/2); err != nil {
+			return err
+		}
+		h.Write(sample)
+	}
+	return nil
+}
+
+// checkFingerprint refuses a source other than the one that a choice was made for.
+func (j *job) checkFingerprint(want string) error {
+	if want == "" {
+		return nil
+	}
+	got, err := j.fingerprint()
+	if err == nil && got != want {
+		err = usage.SourceErrorf("%s is not the source for which the recipe was made: its fingerprint is %s, not %s; without the lock in it, the recipe's rules are taken for any source", j.Source.Path, short(got), short(want))
+	}
+	return err
+}
+
+// short is as much of a fingerprint as a message needs.
+func short(fingerprint string) string {
+	if most := len("sha256:") + 12; len(fingerprint) > most {
+		return fingerprint[:most] + "…"
+	}
+	return fingerprint
+}
