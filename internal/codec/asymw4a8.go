@@ -11,7 +11,7 @@ import (
 // asymW4A8 has rotated rows in 4 or 6 bits, which decode to 8-bit integers.
 var asymW4A8 = &Format{
 	Name: "asym_w4a8_int8", Bits: 4, Storage: safetensors.I8, Max: 127, ComfyUI: "0.31.0",
-	Takes:  []string{"convrot", "convrot-group-size", "group-size", "bits", "full-precision-matmul", "search"}, Gains: true,
+	Takes: []string{"convrot", "convrot-group-size", "group-size", "bits", "full-precision-matmul", "search"}, Gains: true,
 	Refuse: refuseW4A8, make: newW4A8, Open: openW4A8, IgnoresInput: true, told: toldW4A8,
 	Kin: Kin{Dtype: "int8", Group: -1, Rotated: true}, // its levels are 8-bit integers
 }

@@ -15,8 +15,8 @@ import (
 // int8Tensorwise has one scale per row or per tensor; rows may be rotated.
 var int8Tensorwise = &Format{
 	Name: "int8_tensorwise", Bits: 8, Storage: safetensors.I8, Max: 127, ComfyUI: "0.27.0",
-	Scales:  map[string]string{"row": "int8_tensorwise", "tensor": "int8_tensorwise", "block": "int8_blockwise"},
-	Takes:   []string{"convrot", "convrot-group-size", "full-precision-matmul", "output-dtype", "scale-as-input", "dynamic-convrot", "variant", "search"}, Gains: true,
+	Scales: map[string]string{"row": "int8_tensorwise", "tensor": "int8_tensorwise", "block": "int8_blockwise"},
+	Takes:  []string{"convrot", "convrot-group-size", "full-precision-matmul", "output-dtype", "scale-as-input", "dynamic-convrot", "variant", "search"}, Gains: true, Weighs: true,
 	Variant: "custom", Refuse: refuseInt8, make: newInt8, Open: openInt8,
 	Embeddings: "0.30.0", IgnoresInput: true,
 	Kin: Kin{Dtype: "int8"}, told: toldInt8, toSDNQ: int8ToSDNQ, fromSDNQ: []origin{{"int8", rowsOfInt8}, {"int8", oneInt8}},
@@ -53,7 +53,7 @@ func newInt8(src Source, s Settings) (Codec, pyjson.Object, error) {
 	if group > 0 && rotation.Rotates(group) {
 		c, err := comfy.NewRotated(src.Shape, group, rule, s.AllowNonfinite)
 		if err == nil && s.Search {
-			c.Search()
+			c.Search(src.Moments)
 		}
 		return c, metadata, err
 	}

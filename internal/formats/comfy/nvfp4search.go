@@ -34,6 +34,10 @@ type nvSearch struct {
 	errors   [len(nvOffers) * kernel.LineLanes]float32
 	last     []byte // of values, for lanes that have no block
 	searched bool
+
+	moments []float32 // by which errors of columns count; nil if all count alike
+	area    tile.Area // that is encoded
+	weights [kernel.LineLanes * 16]float32
 }
 
 // set fills the tables. It reports false for a tensor's scale that blocks cannot be
@@ -75,7 +79,7 @@ func (n *nvSearch) improve(codes []byte, steps kernel.Steps, v tile.Values, s *t
 		}
 		kernel.Magnitudes(n.x[:], block, raw, 16)
 		n.offer(some)
-		kernel.ScaleErrors(n.errors[:], n.x[:], nil, n.by[:], n.of[:], e2m1Rounding)
+		kernel.ScaleErrors(n.errors[:], n.x[:], n.weigh(v.Col+16*at, len(some)), n.by[:], n.of[:], e2m1Rounding)
 		for lane, code := range some {
 			if best := n.best(lane, code); best != code {
 				some[lane] = best
@@ -83,6 +87,23 @@ func (n *nvSearch) improve(codes []byte, steps kernel.Steps, v tile.Values, s *t
 			}
 		}
 	}
+}
+
+// weigh lays out how much the values of some blocks count, which begin at a place of the
+// area's rows, one after the other.
+func (n *nvSearch) weigh(place, blocks int) []float32 {
+	if n.moments == nil {
+		return nil
+	}
+	a := n.area
+	place -= a.Row*a.Cols + a.Col
+	for lane := range blocks {
+		column := a.Col + (place+16*lane)%a.Cols
+		for i, m := range n.moments[column : column+16] {
+			n.weights[i*kernel.LineLanes+lane] = m
+		}
+	}
+	return n.weights[:]
 }
 
 // offer lists scales for the blocks of codes.
