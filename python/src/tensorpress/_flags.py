@@ -145,6 +145,8 @@ class QuantizeFlags(TypedDict, total=False):
     layer_config: _Path
     #: take the settings of a quantized model at PATH, layer by layer
     like: _Path
+    #: weigh errors in the search by what layers are given, from a FILE of its mean squares; see docs/importance.md
+    importance: _Path
     #: N values share a scale; SDNQ: 0 automatic, -1 one a row, -2 one a tensor
     group_size: int | None
     #: ComfyUI's formats: one scale a tensor, row or block
