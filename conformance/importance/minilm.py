@@ -28,6 +28,8 @@ ROWS = [
     "--dtype uint4 --group-size 32 --scale-dtype uint8",
     "--dtype uint4 --group-size 64 --hadamard",
     "--dtype uint4 --group-size 64 --svd-rank 32",
+    "--layout comfy --dtype nvfp4",
+    "--layout comfy --dtype awq_w4a16",
 ]
 
 

@@ -6,6 +6,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/formats/comfy"
 	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/rotation"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -14,7 +15,7 @@ import (
 // references load it and cannot make it: its codes are SDNQ's uint4.
 var awqW4A16 = &Format{
 	Name: "awq_w4a16", Bits: 4, Storage: safetensors.I8, Max: 15, Unsigned: true, ComfyUI: "> 0.33.0",
-	Takes: []string{"group-size", "full-precision-matmul", "search"}, Gains: true, Refuse: refuseAWQ, make: newAWQ, Open: openAWQ, IgnoresInput: true,
+	Takes: []string{"group-size", "full-precision-matmul", "search"}, Gains: true, Weighs: true, Refuse: refuseAWQ, make: newAWQ, Open: openAWQ, IgnoresInput: true,
 	Kin: Kin{Dtype: "uint4"}, toSDNQ: awqToSDNQ, fromSDNQ: []origin{{"uint4", groupsOfUint4}},
 }
 
@@ -42,18 +43,18 @@ func refuseAWQ(s Settings) error {
 
 func newAWQ(src Source, s Settings) (Codec, pyjson.Object, error) {
 	group := orDefault(s.GroupSize, awqGroup)
-	c, err := newAWQIn(src.Shape, s, safetensors.BF16)
+	c, err := newAWQIn(src, s, safetensors.BF16)
 	return c, describeNative("awq_w4a16", s, pyjson.Member{Key: "group_size", Value: group}), err
 }
 
 // newAWQIn is newAWQ's codec with scales and zeros of another dtype.
-func newAWQIn(shape []int, s Settings, scales safetensors.Dtype) (Codec, error) {
-	c, err := comfy.NewAWQ(shape, orDefault(s.GroupSize, awqGroup), scales, s.AllowNonfinite)
+func newAWQIn(src Source, s Settings, scales safetensors.Dtype) (Codec, error) {
+	c, err := comfy.NewAWQ(src.Shape, orDefault(s.GroupSize, awqGroup), scales, s.AllowNonfinite)
 	if err != nil {
 		return nil, err
 	}
 	if s.Search {
-		c.Search()
+		c.Search(rotation.Moments(src.Moments, 0))
 	}
 	return c, nil
 }

@@ -9,7 +9,7 @@ import (
 // convrotW4A4 has rotated rows in 4 bits, one scale each.
 var convrotW4A4 = &Format{
 	Name: "convrot_w4a4", Bits: 4, Storage: safetensors.I8, Max: 7, ComfyUI: "0.28.0",
-	Takes: []string{"convrot", "convrot-group-size", "full-precision-matmul", "search"}, Gains: true,
+	Takes: []string{"convrot", "convrot-group-size", "full-precision-matmul", "search"}, Gains: true, Weighs: true,
 	Refuse: refuseRotation, make: newW4A4, Open: openW4A4, ScaleText: "row", IgnoresInput: true,
 	Kin: Kin{Dtype: "int4", Group: -1, Rotated: true}, toSDNQ: w4a4ToSDNQ,
 }
@@ -25,7 +25,7 @@ func newW4A4(src Source, s Settings) (Codec, pyjson.Object, error) {
 	group := orDefault(s.ConvRotGroupSize, rotationGroup)
 	c, err := comfy.NewConvRotW4A4(src.Shape, group, s.AllowNonfinite)
 	if err == nil && s.Search {
-		c.Search()
+		c.Search(src.Moments)
 	}
 	return c, describeNative("convrot_w4a4", s, pyjson.Member{Key: "convrot_groupsize", Value: group}), err
 }

@@ -36,7 +36,7 @@ func newE5M2(src Source, s Settings) (Codec, pyjson.Object, error) {
 }
 
 func newFloat8(src Source, rule *comfy.ScaleRule, s Settings) (Codec, error) {
-	c, err := newScaled(src.Shape, rule, false, s)
+	c, err := newScaled(src, rule, false, s)
 	if err == nil && s.InputScale {
 		c = withInputScale{c, 1}
 	}

@@ -14,7 +14,7 @@ import (
 // of its scale.
 var float8Block3D = &Format{
 	Name: "float8_e4m3fn_block3d", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, Near: "float8_e4m3fn",
-	Takes: []string{"block-size", "input-scale", "full-precision-matmul", "output-dtype", "scale-as-input", "search"}, Gains: true,
+	Takes: []string{"block-size", "input-scale", "full-precision-matmul", "output-dtype", "scale-as-input", "search"}, Gains: true, Weighs: true,
 	Refuse: refuseBlocks, make: newBlock3D, Open: openBlock3D,
 	ScaleText: "block", Kin: Kin{Dtype: "float8_e4m3fn"}, told: toldBlock3D,
 }
@@ -27,7 +27,7 @@ func toldBlock3D(g *storage.Settings, _ pyjson.Object, c Codec) {
 }
 
 func newBlock3D(src Source, s Settings) (Codec, pyjson.Object, error) {
-	c, err := block3D(src.Shape, orDefault(s.BlockSize, blockSide), s)
+	c, err := block3D(src, orDefault(s.BlockSize, blockSide), s)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -37,11 +37,12 @@ func newBlock3D(src Source, s Settings) (Codec, pyjson.Object, error) {
 	return c, describe("float8_e4m3fn_block3d", s, 0), nil
 }
 
-func block3D(shape []int, size int, s Settings) (Codec, error) {
+func block3D(src Source, size int, s Settings) (Codec, error) {
+	shape := src.Shape
 	if size < 1 || shape[1]%size != 0 {
 		return nil, fmt.Errorf("blocks of %d do not divide %d columns", size, shape[1])
 	}
-	return grouped(shape, size, []int{shape[0], shape[1] / size, 1}, s)
+	return grouped(src, size, []int{shape[0], shape[1] / size, 1}, s)
 }
 
 func openBlock3D(l *Stored) (Codec, error) {
@@ -54,7 +55,7 @@ func openBlock3D(l *Stored) (Codec, error) {
 	if len(scale) == 3 && scale[1] > 0 {
 		blocks = scale[1]
 	}
-	c, err := block3D([]int{rows, columns}, columns/blocks, Settings{})
+	c, err := block3D(Source{Shape: []int{rows, columns}}, columns/blocks, Settings{})
 	if err != nil {
 		return nil, err
 	}

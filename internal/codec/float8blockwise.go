@@ -34,7 +34,7 @@ func newFloat8Blocks(src Source, s Settings) (Codec, pyjson.Object, error) {
 	size := orDefault(s.BlockSize, blockSide)
 	c, err := newBlocks(src.Shape, comfy.E4M3Group, size, s)
 	if err != nil && s.ExactReference {
-		c, err = rowwise(src.Shape, s)
+		c, err = rowwise(src, s)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -64,11 +64,11 @@ func openBlocks(rule *comfy.ScaleRule) func(*Stored) (Codec, error) {
 		var c Codec
 		switch {
 		case tile.Numel(scale) == 1:
-			c, err = newScaled(shape, rule, false, Settings{})
+			c, err = newScaled(Source{Shape: shape}, rule, false, Settings{})
 		case len(scale) == 2 && scale[0] > 0:
 			c, err = newBlocks(shape, rule, rows/scale[0], Settings{})
 		default:
-			c, err = rowwise(shape, Settings{})
+			c, err = rowwise(Source{Shape: shape}, Settings{})
 		}
 		if err != nil {
 			return nil, err

@@ -16,7 +16,7 @@ import (
 var int8Tensorwise = &Format{
 	Name: "int8_tensorwise", Bits: 8, Storage: safetensors.I8, Max: 127, ComfyUI: "0.27.0",
 	Scales: map[string]string{"row": "int8_tensorwise", "tensor": "int8_tensorwise", "block": "int8_blockwise"},
-	Takes:  []string{"convrot", "convrot-group-size", "full-precision-matmul", "output-dtype", "scale-as-input", "dynamic-convrot", "variant", "search"}, Gains: true,
+	Takes:  []string{"convrot", "convrot-group-size", "full-precision-matmul", "output-dtype", "scale-as-input", "dynamic-convrot", "variant", "search"}, Gains: true, Weighs: true,
 	Variant: "custom", Refuse: refuseInt8, make: newInt8, Open: openInt8,
 	Embeddings: "0.30.0", IgnoresInput: true,
 	Kin: Kin{Dtype: "int8"}, told: toldInt8, toSDNQ: int8ToSDNQ, fromSDNQ: []origin{{"int8", rowsOfInt8}, {"int8", oneInt8}},
@@ -40,7 +40,7 @@ func refuseRotation(s Settings) error {
 
 func newInt8(src Source, s Settings) (Codec, pyjson.Object, error) {
 	if s.Scale == "tensor" {
-		c, err := newScaled(src.Shape, comfy.Int8Tensor, false, s)
+		c, err := newScaled(src, comfy.Int8Tensor, false, s)
 		return c, describe("int8_tensorwise", s, 0), err
 	}
 	rows := pyjson.Member{Key: "per_row", Value: true}
@@ -53,11 +53,11 @@ func newInt8(src Source, s Settings) (Codec, pyjson.Object, error) {
 	if group > 0 && rotation.Rotates(group) {
 		c, err := comfy.NewRotated(src.Shape, group, rule, s.AllowNonfinite)
 		if err == nil && s.Search {
-			c.Search()
+			c.Search(src.Moments)
 		}
 		return c, metadata, err
 	}
-	c, err := newScaled(src.Shape, comfy.Int8Row, true, s)
+	c, err := newScaled(src, comfy.Int8Row, true, s)
 	return c, metadata, err
 }
 
@@ -150,19 +150,19 @@ func opened(c Codec, err error, l *Stored) (Codec, error) {
 	return c, match(c, l)
 }
 
-func newScaled(shape []int, rule *comfy.ScaleRule, perRow bool, s Settings) (Codec, error) {
-	c, err := comfy.NewScaled(shape, rule, perRow, s.AllowNonfinite)
+func newScaled(src Source, rule *comfy.ScaleRule, perRow bool, s Settings) (Codec, error) {
+	c, err := comfy.NewScaled(src.Shape, rule, perRow, s.AllowNonfinite)
 	if err != nil {
 		return nil, err
 	}
 	if s.Search {
-		c.Search()
+		c.Search(rotation.Moments(src.Moments, 0))
 	}
 	return c, nil
 }
 
 func openScaled(l *Stored, rule *comfy.ScaleRule, perRow bool) (Codec, error) {
-	c, err := newScaled(l.Tensors[tile.Weight].Shape, rule, perRow, Settings{})
+	c, err := newScaled(Source{Shape: l.Tensors[tile.Weight].Shape}, rule, perRow, Settings{})
 	if err != nil {
 		return nil, err
 	}

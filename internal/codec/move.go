@@ -203,7 +203,7 @@ func nativeOf(s *sdnq.Scheme) (*Format, Settings) {
 func toNative(c Codec, s *sdnq.Scheme, f *Format, given Settings, n Native) (*Move, error) {
 	to, metadata, err := f.make(Source{Shape: s.Shape(), Dtype: safetensors.BF16}, given)
 	if err == nil && f == awqW4A16 && n.Scales != 0 {
-		to, err = newAWQIn(s.Shape(), given, n.Scales)
+		to, err = newAWQIn(Source{Shape: s.Shape()}, given, n.Scales)
 	}
 	if err != nil {
 		return nil, err

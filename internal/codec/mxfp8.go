@@ -3,6 +3,7 @@ package codec
 import (
 	"github.com/tensorpress/tensorpress/internal/formats/comfy"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/rotation"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -18,15 +19,15 @@ var mxfp8 = &Format{
 	},
 }
 
-func blockOptions(s Settings) comfy.BlockOptions {
+func blockOptions(src Source, s Settings) comfy.BlockOptions {
 	return comfy.BlockOptions{
 		ExactReference: s.ExactReference, AllowNonfinite: s.AllowNonfinite, RoundBF16: s.Variant == "dedicated",
-		Search: s.Search,
+		Search: s.Search, Moments: rotation.Moments(src.Moments, 0),
 	}
 }
 
 func newMXFP8(src Source, s Settings) (Codec, pyjson.Object, error) {
-	c, err := comfy.NewMXFP8(src.Shape, blockOptions(s))
+	c, err := comfy.NewMXFP8(src.Shape, blockOptions(src, s))
 	if s.Variant == "dedicated" {
 		return c, describeDedicated("mxfp8", s, 32, src.Shape), err
 	}

@@ -445,6 +445,9 @@ func (d *decider) store(s *Step, given *codec.Settings) (keep string, err error)
 	if err := d.settle(s, src, given); err != nil {
 		return "", err
 	}
+	if !codec.Gains(s.Codec) {
+		s.Moments = nil
+	}
 	if scale, ok := d.InputScales[s.Layer]; ok {
 		s.Codec = codec.WithInputScale(s.Codec, scale)
 	}

@@ -70,7 +70,7 @@ func (p *Plan) weighed() (w Weighed) {
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		switch {
-		case s.Action != Quantize || !s.Settings.Weighs():
+		case s.Action != Quantize || !s.Settings.Weighs() || !codec.Gains(s.Codec):
 		case s.Moments != nil:
 			w.Layers++
 		case s.Format.Weighs && s.Settings.Kind == sdnq.Linear:

@@ -24,10 +24,11 @@ type AWQ struct {
 }
 
 // Search makes the encoder choose scales and zeros that lose least, where groups are not
-// too large to be looked at in one piece.
-func (w *AWQ) Search() {
+// too large to be looked at in one piece. Errors of columns count by the moments, nil if
+// all count alike.
+func (w *AWQ) Search(moments []float32) {
 	if w.Group <= search.Most {
-		w.lines = &search.Lines{Lo: -8, Hi: 7, Stored: roundedTo(w.ScaleDtype)}
+		w.lines = &search.Lines{Lo: -8, Hi: 7, Stored: roundedTo(w.ScaleDtype), Weights: moments}
 	}
 }
 
@@ -145,13 +146,28 @@ func (w *AWQ) steps(v tile.Values, s *buffers) kernel.Steps {
 		s.one.Set(i, zero, scale)
 		s.steps.Set(i, zero, scale)
 	}
-	w.lines.Improve(s.steps, v, w.Group, s.Scratch)
+	w.improve(s.steps, v, s)
 	for i, scale := range s.one.Scales {
 		if s.steps.Scales[i] == scale && s.steps.Zeros[i] == s.one.Zeros[i] || scale != scale {
 			s.steps.Scales[i] = 0
 		}
 	}
 	return s.steps
+}
+
+// improve searches the rows of an area together or, where their columns count otherwise,
+// one by one.
+func (w *AWQ) improve(steps kernel.Steps, v tile.Values, s *buffers) {
+	if w.lines.Weights == nil {
+		w.lines.Improve(steps, v, w.Group, s.Scratch)
+		return
+	}
+	n := v.Cols / w.Group
+	for i := range v.Rows {
+		row := v.Band(i, i+1)
+		row.Row = 0 // so that places are columns
+		w.lines.Improve(steps.Part(i*n, (i+1)*n), row, w.Group, s.Scratch)
+	}
 }
 
 // roundedTo says that scales and zero points are stored in a float dtype.

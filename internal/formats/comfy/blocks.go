@@ -35,10 +35,10 @@ func NewBlocks(shape []int, rule *ScaleRule, size int, allowNonfinite bool) (*Bl
 }
 
 // Search makes the encoder choose scales that lose least, as [Scaled.Search] does.
-func (b *Blocks) Search() { b.fused.Search = b.Rule.search(b.Size * b.Size) }
+func (b *Blocks) Search() { b.fused.Search = b.Rule.search(b.Size*b.Size, nil) }
 
 // Gains reports whether Search finds better scales than the plain ones.
-func (b *Blocks) Gains() bool { return b.Rule.search(b.Size*b.Size) != nil }
+func (b *Blocks) Gains() bool { return b.Rule.search(b.Size*b.Size, nil) != nil }
 
 // Shape is that of the weight.
 func (b *Blocks) Shape() []int { return b.shape }

@@ -84,10 +84,13 @@ func checkRotated(shape []int, group int) error {
 }
 
 // Search makes the encoder choose scales that lose least, where the rule gains by it.
-func (r *Rotated) Search() { r.fused.Search = r.Rule.search(r.shape[1]) }
+// Errors of columns count by the moments, nil if all count alike.
+func (r *Rotated) Search(moments []float32) {
+	r.fused.Search = r.Rule.search(r.shape[1], rotation.Moments(moments, r.Group))
+}
 
 // Gains reports whether Search finds better scales than the plain ones.
-func (r *Rotated) Gains() bool { return r.Rule.search(r.shape[1]) != nil }
+func (r *Rotated) Gains() bool { return r.Rule.search(r.shape[1], nil) != nil }
 
 // Shape is that of the weight.
 func (r *Rotated) Shape() []int { return r.shape }

@@ -28,6 +28,8 @@ type BlockOptions struct {
 	RoundBF16 bool
 	// Search chooses scales of blocks that lose least, where the format gains by it.
 	Search bool
+	// Moments are how much errors count in the search, by columns; nil if all count alike.
+	Moments []float32
 }
 
 // rounded returns values as blocks are made of them.

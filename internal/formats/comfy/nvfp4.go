@@ -109,12 +109,13 @@ func (n *NVFP4) encode(dst [][]byte, v tile.Values, ranges []tile.Range, s *tile
 	}
 	v = n.o.rounded(v, s)
 	own := buffersOf(s)
-	n.encodeBlocks(dst, v, n.rule(tensor, v.Dtype, own), own)
+	n.encodeBlocks(dst, v, n.rule(tensor, v, own), own)
 	return nil
 }
 
-// rule is how blocks are encoded in units of the tensor's scale.
-func (n *NVFP4) rule(tensor float32, d safetensors.Dtype, s *buffers) *blockRule {
+// rule is how blocks of an area are encoded in units of the tensor's scale.
+func (n *NVFP4) rule(tensor float32, v tile.Values, s *buffers) *blockRule {
+	d, area := v.Dtype, v.Area
 	rule := &blockRule{floats: e2m1Floats, small: kernel.E2M1,
 		scales: func(codes []byte, steps kernel.Steps, amax []float32, s *buffers) bool {
 			return nvScales(codes, steps, amax, tensor, s)
@@ -124,6 +125,7 @@ func (n *NVFP4) rule(tensor float32, d safetensors.Dtype, s *buffers) *blockRule
 	switch {
 	case n.o.Search && s.search.set(tensor):
 		rule.improve = s.search.improve
+		s.search.moments, s.search.area = n.o.Moments, area
 	case n.o.Search:
 	case d == safetensors.BF16 && kernel.HasNVFP4() && s.fours.set(tensor, s):
 		rule.whole = s.fours.encode

@@ -30,6 +30,10 @@ type nvSearch struct {
 	errors     [len(nvOffers) * kernel.LineLanes]float32
 	numbers    [kernel.LineLanes]uint32
 	last       []byte // values of the last blocks, with zeros for lanes that have none
+
+	moments []float32 // by which errors of columns count; nil if all count alike
+	area    tile.Area // that is encoded
+	weights [kernel.LineLanes * 16]float32
 }
 
 // nvTable is what one of the offers has for every plain code: another code, the inverse
@@ -85,7 +89,7 @@ func (n *nvSearch) improve(codes []byte, steps kernel.Steps, v tile.Values, s *t
 		}
 		kernel.Magnitudes(n.x[:], block, raw, 16)
 		n.offer(some)
-		kernel.ScaleErrors(n.errors[:], n.x[:], nil, n.by[:], n.square[:], e2m1Rounding)
+		kernel.ScaleErrors(n.errors[:], n.x[:], n.weigh(v.Col+16*at, len(some)), n.by[:], n.square[:], e2m1Rounding)
 		kernel.LeastErrors(&n.numbers, n.errors[:], nvGain)
 		for lane, plain := range some {
 			if code := n.offers[n.numbers[lane]].codes[plain]; code != plain {
@@ -94,6 +98,23 @@ func (n *nvSearch) improve(codes []byte, steps kernel.Steps, v tile.Values, s *t
 			}
 		}
 	}
+}
+
+// weigh lays out how much the values of some blocks count, which begin at a place of the
+// area's rows, one after the other.
+func (n *nvSearch) weigh(place, blocks int) []float32 {
+	if n.moments == nil {
+		return nil
+	}
+	a := n.area
+	place -= a.Row*a.Cols + a.Col
+	for lane := range blocks {
+		column := a.Col + (place+16*lane)%a.Cols
+		for i, m := range n.moments[column : column+16] {
+			n.weights[i*kernel.LineLanes+lane] = m
+		}
+	}
+	return n.weights[:]
 }
 
 // offer lists scales for the blocks of codes.

@@ -126,35 +126,36 @@ type Scaled struct {
 }
 
 // Search makes the encoder choose scales that lose least, where the rule gains by it and
-// groups are not too large to be looked at in one piece.
-func (s *Scaled) Search() {
-	if f := s.Rule.search(s.Group); f != nil {
+// groups are not too large to be looked at in one piece. Errors of columns count by the
+// moments, nil if all count alike.
+func (s *Scaled) Search(moments []float32) {
+	if f := s.Rule.search(s.Group, moments); f != nil {
 		s.fused.Search = f
 	}
 }
 
 // Gains reports whether Search finds better scales than the plain ones.
-func (s *Scaled) Gains() bool { return s.Rule.search(s.Group) != nil }
+func (s *Scaled) Gains() bool { return s.Rule.search(s.Group, nil) != nil }
 
 // search returns what looks for better scales of groups of that size, nil where nothing
 // is gained: one scale for a whole tensor gains less than a hundredth.
-func (r *ScaleRule) search(size int) group.Search {
+func (r *ScaleRule) search(size int, moments []float32) group.Search {
 	switch {
 	case size > search.Most:
 		return nil
 	case r == E4M3Group:
-		return &search.Floats{Rounding: e4m3Rounding, Ratios: search.Octave, Multiplied: true}
+		return &search.Floats{Rounding: e4m3Rounding, Ratios: search.Octave, Multiplied: true, Weights: moments}
 	case r == Int8Row:
-		return factorLines{r.lines()}
+		return factorLines{r.lines(moments)}
 	case r == int4Rotated || r == Int8Rotated || r == Int8Block:
-		return r.lines()
+		return r.lines(moments)
 	}
 	return nil
 }
 
 // lines searches the scales of integers, which stay positive.
-func (r *ScaleRule) lines() *search.Lines {
-	return &search.Lines{Lo: -r.max, Hi: r.max, Through: true, Stored: roundedTo(safetensors.F32)}
+func (r *ScaleRule) lines(moments []float32) *search.Lines {
+	return &search.Lines{Lo: -r.max, Hi: r.max, Through: true, Stored: roundedTo(safetensors.F32), Weights: moments}
 }
 
 // factorLines is a search for steps whose scales are what values are multiplied by.

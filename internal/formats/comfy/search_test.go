@@ -82,7 +82,7 @@ func TestFloat8RowsNearTheLeast(t *testing.T) {
 			t.Fatal(err)
 		}
 		if search {
-			s.Search()
+			s.Search(nil)
 		}
 		data := [][]byte{make([]byte, len(w)), make([]byte, 4*shape[0])}
 		v := tile.ValuesOf(tile.Line(0, len(w)), w)

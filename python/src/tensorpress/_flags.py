@@ -132,10 +132,18 @@ class MeasureFlags(TypedDict, total=False):
     names: str | None
     #: NAME as in tensorpress formats (default int8, int8_tensorwise in comfy)
     dtype: str | None
-    #: refuse what APP would not load: comfyui, sdnext, diffusers, transformers, invokeai
+    #: refuse what APP would not load: comfyui, sdnext, diffusers, transformers, invokeai; with --bits or --fit
+    #: and no dtype, choose what it loads best
     for_: str | None
+    #: with --for: the most bits a value at which all weights fit SIZE of a card's memory
+    fit: str | int | None
     #: take flags from a YAML or JSON FILE; those given here win over it
     recipe: _Path
+    #: choose scales and zero points that lose least; slower, and the same size
+    search: bool | None
+    #: weigh errors in the search by what layers are given, from a FILE of its mean squares; see
+    #: docs/importance.md
+    importance: _Path
     #: N values share a scale; SDNQ: 0 automatic, -1 one a row, -2 one a tensor
     group_size: int | None
     #: ComfyUI's formats: one scale a tensor, row or block
@@ -160,6 +168,8 @@ class MeasureFlags(TypedDict, total=False):
     svd_rank: int | None
     #: SDNQ: look for that part in N steps; fewer are faster and leave a little more to quantize (default 8)
     svd_steps: int | None
+    #: SDNQ: fit that part again N times, to what the quantization of the rest leaves
+    svd_refit: int | None
     #: SDNQ: a table of levels for every group, for unsigned integers
     codebook: bool | None
     #: SDNQ: refine a codebook N times (default 24)
@@ -190,7 +200,8 @@ class MeasureFlags(TypedDict, total=False):
     convrot: bool | None
     #: ComfyUI's formats: rotate N values at a time; 256 where not given
     convrot_group_size: int | None
-    #: asym_w4a8_int8: 4 or 6 bits a value; 4 where not given
+    #: with --for and no dtype: the best that the application loads at N bits a value; asym_w4a8_int8: 4 or 6, 4
+    #: where not given
     bits: int | None
     #: ComfyUI's formats: say that layers are to be multiplied in full precision
     full_precision_matmul: bool | None
@@ -240,10 +251,18 @@ class QuantizeFlags(TypedDict, total=False):
     names: str | None
     #: NAME as in tensorpress formats (default int8, int8_tensorwise in comfy)
     dtype: str | None
-    #: refuse what APP would not load: comfyui, sdnext, diffusers, transformers, invokeai
+    #: refuse what APP would not load: comfyui, sdnext, diffusers, transformers, invokeai; with --bits or --fit
+    #: and no dtype, choose what it loads best
     for_: str | None
+    #: with --for: the most bits a value at which all weights fit SIZE of a card's memory
+    fit: str | int | None
     #: take flags from a YAML or JSON FILE; those given here win over it
     recipe: _Path
+    #: choose scales and zero points that lose least; slower, and the same size
+    search: bool | None
+    #: weigh errors in the search by what layers are given, from a FILE of its mean squares; see
+    #: docs/importance.md
+    importance: _Path
     #: N values share a scale; SDNQ: 0 automatic, -1 one a row, -2 one a tensor
     group_size: int | None
     #: ComfyUI's formats: one scale a tensor, row or block
@@ -274,6 +293,8 @@ class QuantizeFlags(TypedDict, total=False):
     svd_rank: int | None
     #: SDNQ: look for that part in N steps; fewer are faster and leave a little more to quantize (default 8)
     svd_steps: int | None
+    #: SDNQ: fit that part again N times, to what the quantization of the rest leaves
+    svd_refit: int | None
     #: SDNQ: a table of levels for every group, for unsigned integers
     codebook: bool | None
     #: SDNQ: refine a codebook N times (default 24)
@@ -304,7 +325,8 @@ class QuantizeFlags(TypedDict, total=False):
     convrot: bool | None
     #: ComfyUI's formats: rotate N values at a time; 256 where not given
     convrot_group_size: int | None
-    #: asym_w4a8_int8: 4 or 6 bits a value; 4 where not given
+    #: with --for and no dtype: the best that the application loads at N bits a value; asym_w4a8_int8: 4 or 6, 4
+    #: where not given
     bits: int | None
     #: ComfyUI's formats: say that layers are to be multiplied in full precision
     full_precision_matmul: bool | None
