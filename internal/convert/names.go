@@ -75,7 +75,7 @@ func (n naming) like(s *source.Source) (*source.Source, error) {
 // plain says of a source in which nothing is quantized how its names are changed.
 func (n naming) plain(err error) error {
 	if n.asked && errors.Is(err, bundle.ErrNothingDecided) {
-		return fmt.Errorf("%w: for other names alone, quantize with `Names` and `Keep` .", err)
+		return fmt.Errorf("%w: for other names alone, quantize with `Keep` . and `Names`", err)
 	}
 	return err
 }
