@@ -377,7 +377,8 @@ def text_files(folder):
     clip_g = comfy.clip_model.CLIPTextModel(dict(json.loads(path.read_text()), **CLIP_G), BF16, "meta", comfy.ops.manual_cast)
     llama = comfy.text_encoders.llama.Llama2(dict(vocab_size=128256), BF16, "meta", comfy.ops.manual_cast)
     for name, state in (("l", whole.clip_state()), ("g", clip_g.state_dict()), ("t5", whole.t5_state()), ("llama", llama.state_dict())):
-        state = whole.small_queries(whole.randomized(state))
+        # In F32: ComfyUI loads T5 and Llama in the dtype of a norm, whatever their weights have.
+        state = {key: v.float() for key, v in whole.small_queries(whole.randomized(state)).items()}
         save_file(state, folder / f"{name}.safetensors")
         found = quantize(folder / f"{name}.safetensors", folder / f"{name}-out.safetensors", [*MIXES["text"], "--preset", "none"])
         dequantize(folder / f"{name}-out.safetensors", folder / f"{name}-plain.safetensors", "--dtype", "f32")
@@ -413,6 +414,9 @@ def check_texts(folder, report):
     mine = nodes(folder, "text_encoders")
     for name, kind, parts in TEXTS:
         cls = getattr(mine, name)
+        stock = comfy.sd.load_clip([str(folder / f"{p}-plain.safetensors") for p in parts], clip_type=getattr(comfy.sd.CLIPType, kind.upper(), comfy.sd.CLIPType.STABLE_DIFFUSION))
+        exact = encoded(stock)
+        del stock
         for quantized in (len(parts), 1):
             chosen = [f"{p}-{'out' if i < quantized else 'plain'}.safetensors" for i, p in enumerate(parts)]
             loader = cls()
@@ -422,10 +426,9 @@ def check_texts(folder, report):
             found = [len(holders(model)), natives(model)]
             label = f"{name} {kind}, {quantized} of {len(parts)} quantized"
             report(found == want, f"{label}: {found} layers hold codes, and are ComfyUI's own, of {want}")
-            stock = comfy.sd.load_clip([str(folder / f"{p}-plain.safetensors") for p in parts], clip_type=getattr(comfy.sd.CLIPType, kind.upper(), comfy.sd.CLIPType.STABLE_DIFFUSION))
-            got, want = encoded(clip), encoded(stock)
-            off = {part: whole.distance(got[part], v) for part, v in want.items()}
-            report(len(off) == len(parts) and got.keys() == want.keys() and max(off.values()) < 1e-4, f"{label}: {', '.join(f'{part} {v:.6f}' for part, v in off.items())} from the dequantized files'")
+            got = encoded(clip)
+            off = {part: whole.distance(got[part], v) for part, v in exact.items()}
+            report(len(off) == len(parts) and got.keys() == exact.keys() and max(off.values()) < 1e-4, f"{label}: {', '.join(f'{part} {v:.6f}' for part, v in off.items())} from the dequantized files'")
             if len(parts) == 1:
                 break
 
