@@ -13,6 +13,7 @@ import comfy.ops
 import comfy.sd
 import comfy.utils
 import torch
+from comfy.quant_ops import QUANT_ALGOS
 
 from .codes import is_codes, wrap
 from .layers import put, renamed
@@ -88,7 +89,7 @@ def load_diffusion_model(
     own = comfy.utils.state_dict_prefix_replace(state, {prefix: ""}, filter_keys=True)
     if own:
         state, metadata = comfy.utils.convert_old_quants(own, "", metadata=metadata)
-    if not put(state, wrap):
+    if not put(state, wrap, theirs=QUANT_ALGOS):
         return comfy.sd.load_diffusion_model(path, model_options=options, disable_dynamic=disable_dynamic)
     config = _config(state, "", metadata)
     if config is None:
@@ -133,7 +134,7 @@ def load_clip(
     for path in ckpt_paths:
         state, metadata = _read(path)
         state, metadata = comfy.utils.convert_old_quants(state, model_prefix="", metadata=metadata)
-        count += put(state, wrap, described=lambda name: False)
+        count += put(state, wrap, described=lambda name: False, theirs=QUANT_ALGOS)
         states.append(state)
     if not count:
         return comfy.sd.load_clip(
@@ -177,7 +178,7 @@ def load_checkpoint(
     state, metadata = comfy.utils.convert_old_quants(state, prefix, metadata=metadata)
     for scaled in [key.removesuffix("scaled_fp8") for key in state if key.endswith(".scaled_fp8")]:
         state, _ = comfy.utils.convert_old_quants(state, scaled, metadata={})
-    if not put(state, wrap, plain=DECODED, described=lambda name: name.startswith(prefix)):
+    if not put(state, wrap, plain=DECODED, described=lambda name: name.startswith(prefix), theirs=QUANT_ALGOS):
         found = comfy.sd.load_checkpoint_guess_config(
             path,
             embedding_directory=embedding_directory,

@@ -10,7 +10,7 @@ import comfy.ops
 import torch
 import torch.nn.functional as F
 from comfy.quant_ops import QuantizedTensor
-from tensorpress.torch import decode, decode_rows, multiply_int8, prefers_int8
+from tensorpress.torch import Scheme, decode, decode_rows, multiply_int8, prefers_int8
 from tensorpress.torch.scheme import DESCRIPTION
 from torch import Tensor
 
@@ -172,7 +172,7 @@ class Linear(Held):
         if not is_codes(weight) or self.patches():
             return False
         scheme = weight._params.scheme
-        if self.int8_matmul == "auto" and not scheme.as_it_is:
+        if self.int8_matmul == "auto" and not (isinstance(scheme, Scheme) and scheme.as_it_is):
             return False
         return prefers_int8(scheme, input.device)
 

@@ -26,6 +26,7 @@ import comfy.memory_management
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
+import comfy.quant_ops
 import comfy.sd
 import comfy.utils
 
@@ -44,7 +45,6 @@ from node.codes import LAYOUT, in_dtype, is_codes
 from node.operations import Held
 
 import tensorpress.torch.modules
-from tensorpress.torch.scheme import SDNQ_NAMES
 
 BF16 = torch.bfloat16
 SCHEMES = {
@@ -56,6 +56,7 @@ SCHEMES = {
     "double": ["--dtype", "sdnq:uint4", "--scale-dtype", "uint8"],
     "float": ["--dtype", "sdnq:float6_e3m2fn"],
     "matmul": ["--dtype", "sdnq:int8", "--quantized-matmul"],
+    "awq_w4a16": ["--dtype", "awq_w4a16"],  # which ComfyUI 0.33.0 lacks
 }
 
 
@@ -91,7 +92,7 @@ whole.MODELS["vega-unet"] = (module, name, VEGA, inputs)
 
 
 def quantize(source, out, options):
-    """Quantizes and returns the layers in format "sdnq" and those of other formats."""
+    """Quantizes and returns the layers that the node reads, and those that ComfyUI does."""
     run = whole.tensorpress("quantize", source, out, "--force", "-q", "--layout", "comfy", *options)
     if run.returncode:
         raise RuntimeError(run.stderr)
@@ -99,8 +100,8 @@ def quantize(source, out, options):
     with safe_open(out, "pt") as file:
         for name in file.keys():
             if name.endswith(".comfy_quant"):
-                form = json.loads(file.get_tensor(name).numpy().tobytes())["format"]
-                (ours if form == "sdnq" else others).append(name.removesuffix(".comfy_quant"))
+                text = file.get_tensor(name).numpy().tobytes()
+                (ours if node.layers.is_ours(text, comfy.quant_ops.QUANT_ALGOS) else others).append(name.removesuffix(".comfy_quant"))
     return ours, others
 
 
@@ -130,12 +131,12 @@ def check_bits(model, path, rename, dtype=torch.float32):
 
 
 def check_saved(model_state, path, prefix=""):
-    """How many tensors of a file's layers in format "sdnq" are not in a state dict as they are."""
+    """How many tensors of a file's layers that the node reads are not in a state dict as they are."""
     source = load_file(path)
-    layers = [n.removesuffix(".comfy_quant") for n in source if n.endswith(".comfy_quant") and json.loads(source[n].numpy().tobytes())["format"] == "sdnq"]
+    layers = node.layers.names(source, comfy.quant_ops.QUANT_ALGOS)
     wrong = 0
     for layer in layers:
-        for own in (*SDNQ_NAMES, "comfy_quant"):
+        for own in ("weight", *node.layers.COMPANIONS, "comfy_quant"):
             name = f"{layer}.{own}"
             if name in source:
                 got = model_state.get(prefix + name)
