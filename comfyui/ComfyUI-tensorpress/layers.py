@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tensorpress.torch import Stored, decode, read_layer
 from tensorpress.torch.native import FORMATS, ZEROS
-from tensorpress.torch.scheme import DESCRIPTION, SDNQ_NAMES, WEIGHT
+from tensorpress.torch.scheme import DESCRIPTION, SCALE, SDNQ_NAMES, WEIGHT
 from torch import Tensor
 
 State = MutableMapping[str, Any]
@@ -35,6 +35,16 @@ def text_of(description: Tensor) -> bytes:
     return description.cpu().contiguous().numpy().tobytes()
 
 
+def format_of(text: bytes) -> str | None:
+    """The format that a layer's JSON names, None where it is none."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    form = found.get("format") if isinstance(found, dict) else None
+    return form if isinstance(form, str) else None
+
+
 def is_ours(text: bytes, theirs: Container[str] = FORMATS) -> bool:
     """Whether a layer is stored in format "sdnq", or in one of ComfyUI's that the ComfyUI at
     hand does not have.
@@ -42,12 +52,35 @@ def is_ours(text: bytes, theirs: Container[str] = FORMATS) -> bool:
     Args:
         theirs: the formats that it has.
     """
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return False
-    form = found.get("format") if isinstance(found, dict) else None
+    form = format_of(text)
     return form == "sdnq" or (form in FORMATS and form not in theirs)
+
+
+def check(state: State, theirs: Container[str] = FORMATS) -> None:
+    """Refuses layers that nobody here would decode: their codes would be taken for weights.
+
+    Raises:
+        ValueError: naming the first of them, and what to do.
+    """
+    for key, t in state.items():
+        if not isinstance(t, Tensor):
+            continue
+        name, _, own = key.rpartition(".")
+        if own == DESCRIPTION:
+            form = format_of(text_of(t)) if t.dtype is torch.uint8 else None
+            if form is None:
+                raise ValueError(f"{key}: want JSON in bytes that names a format; was the file changed?")
+            if form not in ("sdnq", *FORMATS) and form not in theirs:
+                raise ValueError(f"{name}: format {form}, which neither this tensorpress nor this ComfyUI knows")
+        elif own == WEIGHT and t.dtype.itemsize <= 2 and f"{name}.{DESCRIPTION}" not in state:
+            whole = not t.dtype.is_floating_point
+            if f"{name}.scale" in state and (whole or t.dtype.itemsize == 1):
+                raise ValueError(
+                    f"{name}: as SDNQ stores it, which needs the model's config.json: `tensorpress transcode FOLDER "
+                    "OUT.safetensors --layout comfy --names comfyui` makes one file of its folder that loads here"
+                )
+            if whole and f"{name}.{SCALE}" in state:
+                raise ValueError(f"{name}: quantized, and no {DESCRIPTION} beside it says how")
 
 
 def names(state: State, theirs: Container[str] = FORMATS) -> list[str]:

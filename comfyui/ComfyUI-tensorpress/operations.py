@@ -87,12 +87,14 @@ class Held(torch.nn.Module):
     ) -> None:
         rest = (local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         weight = state_dict.get(f"{prefix}weight")
+        # ComfyUI's Linear takes a plain weight of any shape; codes of its own formats have another.
+        plain = isinstance(self, Linear) and weight is not None and f"{prefix}{DESCRIPTION}" not in state_dict
+        wanted = self.weight_shape() if plain or is_codes(weight) else None
+        if wanted is not None and tuple(weight.shape) != wanted:
+            error_msgs.append(f"{prefix}weight: the model wants {list(wanted)}, the file has {list(weight.shape)}")
+            return
         if not is_codes(weight):
             super()._load_from_state_dict(state_dict, prefix, *rest)
-            return
-        wanted = self.weight_shape()
-        if tuple(weight.shape) != wanted:
-            error_msgs.append(f"{prefix}weight: the model wants {list(wanted)}, the file has {list(weight.shape)}")
             return
         dtype, device = self.weight_place()
         own = (f"{prefix}weight", f"{prefix}{DESCRIPTION}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from node.layers import described_bytes, is_ours, names, put, renamed, stored, take, text_of
+from node.layers import check, described_bytes, is_ours, names, put, renamed, stored, take, text_of
 from safetensors.torch import load_file
 from tensorpress.torch import LayerError
 
@@ -127,3 +127,19 @@ def test_what_becomes_of_names():
 
     assert renamed(state, convert) == {"same": "same", "moves": "moved"}
     assert renamed(state, lambda shapes: None) is None
+
+
+def test_what_nobody_decodes_is_refused(state):
+    check(state)
+    for broken, message in (
+        ({"b.comfy_quant": described_bytes(b'{"format": "int9"}')}, "b: format int9"),
+        ({"b.comfy_quant": described_bytes(b"\0\0")}, "b.comfy_quant: want JSON"),
+        ({"b.comfy_quant": torch.zeros(2)}, "b.comfy_quant: want JSON"),
+        ({"d.weight": torch.zeros(4, dtype=torch.uint8), "d.scale": torch.ones(1)}, "d: as SDNQ stores it"),
+        ({"d.weight": torch.zeros(4, dtype=torch.float8_e4m3fn), "d.scale": torch.ones(1)}, "d: as SDNQ stores it"),
+        ({"d.weight": torch.zeros(4, dtype=torch.int8), "d.weight_scale": torch.ones(1)}, "d: quantized, and no"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check({**state, **broken})
+    # A norm's scale, and float8 that is said nothing about.
+    check({"n.scale": torch.ones(2), "f.weight": torch.zeros(2, 2, dtype=torch.float8_e4m3fn)})
