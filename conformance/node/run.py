@@ -588,20 +588,30 @@ def check_compiled(folder, report):
     shapes = whole.shapes(source)
     names = [f"diffusion_model.{n}" for n in ours]
     lora = lora_for(names, {f"diffusion_model.{n}": shapes[f"{n}.weight"] for n in ours})
-    model, inputs = patcher.model.diffusion_model, whole.MODELS["flux"][3]()
+    # On a CPU ComfyUI asks for free memory in its attention, where graphs break whatever the weights are.
+    theirs = folder / "theirs.safetensors"
+    quantize(source, theirs, ["--dtype", "float8_e4m3fn", "--preset", "none"])
+    least = explained(comfy.sd.load_diffusion_model(str(theirs), model_options={"dtype": BF16})).graph_break_count
     for label, p in (("alone", patcher), ("with a LoRA", with_lora(patcher, lora))):
         before = sampled(p)
-        p.patch_model(device_to=torch.device("cpu"))
-        torch._dynamo.reset()
-        told = torch._dynamo.explain(model)(**inputs, transformer_options={})
+        told = explained(p)
         mine = [b.reason for b in told.break_reasons if any(str(place) in frame.filename for frame in b.user_stack for place in (folder_of_node, "/tensorpress/torch/"))]
-        p.unpatch_model(torch.device("cpu"))
-        report(not mine and (told.graph_break_count == 0 or label != "alone"), f"{label}: {told.graph_count} graphs, {told.graph_break_count} breaks, {len(mine)} of them in the node: {'; '.join(mine)[:300]}")
+        fine = not mine and (told.graph_break_count <= least or label != "alone")
+        report(fine, f"{label}: {told.graph_break_count} breaks, {least} in ComfyUI's own loader with float8, {len(mine)} of them in the node: {'; '.join(mine)[:300]}")
         torch._dynamo.reset()
         compiled = comfy_extras.nodes_torch_compile.TorchCompileModel.execute(p, "inductor").result[0]
         found = [sampled(compiled) for _ in range(2)]
         off = whole.distance(found[0], before)
         report(off < 0.02 and torch.equal(*found), f"{label}, compiled by the node and sampled: {off:.5f} from before, twice the same")
+
+
+def explained(patcher):
+    """Where a compiler would break a loaded model's graph."""
+    patcher.patch_model(device_to=torch.device("cpu"))
+    torch._dynamo.reset()
+    found = torch._dynamo.explain(patcher.model.diffusion_model)(**whole.MODELS["flux"][3](), transformer_options={})
+    patcher.unpatch_model(torch.device("cpu"))
+    return found
 
 
 def sampled(patcher):
