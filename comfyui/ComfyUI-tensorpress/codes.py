@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from comfy.quant_ops import QuantizedLayout, QuantizedTensor
 from comfy_kitchen.tensor import BaseLayoutParams, register_layout_class
-from tensorpress.torch import Scheme, decode
+from tensorpress.torch import Stored, decode
 from tensorpress.torch.scheme import SCALE, WEIGHT
 from torch import Tensor
 
@@ -27,7 +27,7 @@ LAYOUT = "TensorpressLayout"
 class Params(BaseLayoutParams):
     """All of a layer but its codes. scale is its weight_scale, others have their own names."""
 
-    scheme: Scheme
+    scheme: Stored
     text: bytes
     weight_zp: Tensor | None = None
     svd_up: Tensor | None = None
@@ -36,6 +36,7 @@ class Params(BaseLayoutParams):
     weight_scale_zp: Tensor | None = None
     weight_zp_scale: Tensor | None = None
     weight_zp_2: Tensor | None = None
+    weight_zeros: Tensor | None = None
 
     def _tensor_fields(self) -> list[str]:
         return [name for name in map(_field, COMPANIONS) if getattr(self, name) is not None]
@@ -61,7 +62,7 @@ class Layout(QuantizedLayout):
 
     @classmethod
     def quantize(cls, tensor: Tensor, **kwargs: Any) -> Any:
-        raise NotImplementedError("weights in format sdnq are quantized by tensorpress, not while a model runs")
+        raise NotImplementedError("weights in this format are quantized by tensorpress, not while a model runs")
 
     @classmethod
     def dequantize(cls, qdata: Tensor, params: Params) -> Tensor:
@@ -86,7 +87,7 @@ register_layout_class(LAYOUT, Layout)
 
 
 class Codes(QuantizedTensor):
-    """The weight of a layer in format "sdnq"."""
+    """The weight of a layer that ComfyUI has no format for."""
 
     def _copy_with(self, qdata: Any = None, params: Any = None, clone_params: bool = True) -> Codes:
         if params is None:

@@ -1,27 +1,28 @@
-"""The layers of a state dict that are stored in format "sdnq". Nothing here needs ComfyUI."""
+"""The layers of a state dict that ComfyUI has no format for. Nothing here needs ComfyUI."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Container, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from tensorpress.torch import Scheme, decode, parse
-from tensorpress.torch.scheme import DESCRIPTION, SDNQ_NAMES, WEIGHT
+from tensorpress.torch import Stored, decode, read_layer
+from tensorpress.torch.native import FORMATS, ZEROS
+from tensorpress.torch.scheme import DESCRIPTION, SCALE, SDNQ_NAMES, WEIGHT
 from torch import Tensor
 
 State = MutableMapping[str, Any]
 #: A layer's tensors but for its weight, by what follows its name and a dot.
-COMPANIONS = tuple(name for name in SDNQ_NAMES if name != WEIGHT)
+COMPANIONS = (*(name for name in SDNQ_NAMES if name != WEIGHT), ZEROS)
 
 
 @dataclass(frozen=True)
 class Layer:
     """A layer as it lies in the file."""
 
-    scheme: Scheme
+    scheme: Stored
     text: bytes  # its JSON, as it was
     tensors: dict[str, Tensor]
 
@@ -34,19 +35,59 @@ def text_of(description: Tensor) -> bytes:
     return description.cpu().contiguous().numpy().tobytes()
 
 
-def is_sdnq(text: bytes) -> bool:
+def format_of(text: bytes) -> str | None:
+    """The format that a layer's JSON names, None where it is none."""
     try:
         found = json.loads(text)
     except ValueError:
-        return False
-    return isinstance(found, dict) and found.get("format") == "sdnq"
+        return None
+    form = found.get("format") if isinstance(found, dict) else None
+    return form if isinstance(form, str) else None
 
 
-def names(state: State) -> list[str]:
-    """The layers in format "sdnq", by name."""
+def is_ours(text: bytes, theirs: Container[str] = FORMATS) -> bool:
+    """Whether a layer is stored in format "sdnq", or in one of ComfyUI's that the ComfyUI at
+    hand does not have.
+
+    Args:
+        theirs: the formats that it has.
+    """
+    form = format_of(text)
+    return form == "sdnq" or (form in FORMATS and form not in theirs)
+
+
+def check(state: State, theirs: Container[str] = FORMATS) -> None:
+    """Refuses layers that nobody here would decode: their codes would be taken for weights.
+
+    Raises:
+        ValueError: naming the first of them, and what to do.
+    """
+    for key, t in state.items():
+        if not isinstance(t, Tensor):
+            continue
+        name, _, own = key.rpartition(".")
+        if own == DESCRIPTION:
+            form = format_of(text_of(t)) if t.dtype is torch.uint8 else None
+            if form is None:
+                raise ValueError(f"{key}: want JSON in bytes that names a format; was the file changed?")
+            if form not in ("sdnq", *FORMATS) and form not in theirs:
+                raise ValueError(f"{name}: format {form}, which neither this tensorpress nor this ComfyUI knows")
+        elif own == WEIGHT and t.dtype.itemsize <= 2 and f"{name}.{DESCRIPTION}" not in state:
+            whole = not t.dtype.is_floating_point
+            if f"{name}.scale" in state and (whole or t.dtype.itemsize == 1):
+                raise ValueError(
+                    f"{name}: as SDNQ stores it, which needs the model's config.json: `tensorpress transcode FOLDER "
+                    "OUT.safetensors --layout comfy --names comfyui` makes one file of its folder that loads here"
+                )
+            if whole and f"{name}.{SCALE}" in state:
+                raise ValueError(f"{name}: quantized, and no {DESCRIPTION} beside it says how")
+
+
+def names(state: State, theirs: Container[str] = FORMATS) -> list[str]:
+    """The layers that are ours, by name."""
     ending = "." + DESCRIPTION
     described = [key for key in state if key.endswith(ending)]
-    return [key.removesuffix(ending) for key in described if is_sdnq(text_of(state[key]))]
+    return [key.removesuffix(ending) for key in described if is_ours(text_of(state[key]), theirs)]
 
 
 def take(state: State, layer: str) -> Layer:
@@ -55,10 +96,11 @@ def take(state: State, layer: str) -> Layer:
     Raises:
         tensorpress.torch.LayerError: they are not what the description says.
     """
-    tensors = {name: state.pop(f"{layer}.{name}") for name in SDNQ_NAMES if f"{layer}.{name}" in state}
+    own = (WEIGHT, *COMPANIONS)
+    tensors = {name: state.pop(f"{layer}.{name}") for name in own if f"{layer}.{name}" in state}
     text = text_of(state[f"{layer}.{DESCRIPTION}"])
     # Errors name the layer, and what is kept of it should be equal for equal layers.
-    return Layer(replace(parse(text, tensors, layer), layer=""), text, tensors)
+    return Layer(replace(read_layer(text, tensors, layer), layer=""), text, tensors)
 
 
 def put(
@@ -66,18 +108,20 @@ def put(
     wrap: Callable[[Layer], Tensor],
     plain: Iterable[str] = (),
     described: Callable[[str], bool] = lambda name: True,
+    theirs: Container[str] = FORMATS,
 ) -> int:
-    """Gives every layer in format "sdnq" one tensor, its weight.
+    """Gives every layer that is ours one tensor, its weight.
 
     Args:
         wrap: makes it, so that its shape and dtype are those of the weight.
         plain: beginnings of the names of layers whose weights are decoded instead.
         described: whether a layer of a name keeps its description.
+        theirs: the formats that ComfyUI has.
 
     Returns:
         How many layers there are.
     """
-    found = names(state)
+    found = names(state, theirs)
     starts = tuple(plain)
     for name in found:
         layer = take(state, name)

@@ -13,10 +13,13 @@ import comfy.ops
 import comfy.sd
 import comfy.utils
 import torch
+from comfy.quant_ops import QUANT_ALGOS
+from safetensors import SafetensorError
+from tensorpress.torch import LayerError
 
 from .codes import is_codes, wrap
-from .layers import put, renamed
-from .operations import INT8_MATMUL, mixed, operations
+from .layers import check, put, renamed
+from .operations import INT8_MATMUL, Held, mixed, operations
 from .patcher import adopt
 
 State = dict[str, Any]
@@ -25,8 +28,23 @@ QUANTIZED = {"mixed_ops": True}
 
 
 def _read(path: str) -> tuple[State, dict[str, str] | None]:
-    state, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
+    with open(path, "rb") as file:
+        if file.read(4) == b"GGUF":
+            raise RuntimeError(f"{path}: a GGUF file, which the loaders of ComfyUI-GGUF take")
+    try:
+        state, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
+    except SafetensorError as e:
+        raise RuntimeError(f"{path}: not a whole safetensors file, was its download cut short? ({e})") from e
     return state, metadata
+
+
+def _put(path: str, state: State, **how: Any) -> int:
+    """Makes the layers of a file that ComfyUI has no format for one tensor each."""
+    try:
+        check(state, QUANT_ALGOS)
+        return put(state, wrap, theirs=QUANT_ALGOS, **how)
+    except (LayerError, ValueError) as e:
+        raise RuntimeError(f"{path}: {e}") from e
 
 
 def _config(state: State, prefix: str, metadata: Any) -> Any:
@@ -88,14 +106,17 @@ def load_diffusion_model(
     own = comfy.utils.state_dict_prefix_replace(state, {prefix: ""}, filter_keys=True)
     if own:
         state, metadata = comfy.utils.convert_old_quants(own, "", metadata=metadata)
-    if not put(state, wrap):
+    if not _put(path, state):
         return comfy.sd.load_diffusion_model(path, model_options=options, disable_dynamic=disable_dynamic)
     config = _config(state, "", metadata)
     if config is None:
         state = _with_comfyui_names(state)
         config = _config_of_other_names(state)
     if config is None:
-        raise RuntimeError(f"{path}: ComfyUI knows no model with these layers and shapes")
+        hint = comfy.sd.model_detection_error_hint(path, state)
+        raise RuntimeError(
+            f"{path}: no diffusion model that ComfyUI knows by its layers and their shapes. {hint}".strip()
+        )
     options["custom_operations"] = _diffusion_operations(state, config, options, int8_matmul)
     patcher = comfy.sd.load_diffusion_model_state_dict(
         state, model_options=options, metadata=metadata, disable_dynamic=disable_dynamic
@@ -133,7 +154,7 @@ def load_clip(
     for path in ckpt_paths:
         state, metadata = _read(path)
         state, metadata = comfy.utils.convert_old_quants(state, model_prefix="", metadata=metadata)
-        count += put(state, wrap, described=lambda name: False)
+        count += _put(path, state, described=lambda name: False)
         states.append(state)
     if not count:
         return comfy.sd.load_clip(
@@ -146,6 +167,8 @@ def load_clip(
         model_options=_text_options(model_options),
         disable_dynamic=disable_dynamic,
     )
+    if not any(isinstance(m, Held) and m.holds_codes for m in clip.cond_stage_model.modules()):
+        raise RuntimeError(f"{', '.join(ckpt_paths)}: no layer is one of the text encoder that ComfyUI takes it for")
     again = (ckpt_paths, embedding_directory, clip_type, dict(model_options or {}))
     clip.patcher.cached_patcher_init = (_clip_patcher, again)
     adopt(clip.patcher)
@@ -177,7 +200,7 @@ def load_checkpoint(
     state, metadata = comfy.utils.convert_old_quants(state, prefix, metadata=metadata)
     for scaled in [key.removesuffix("scaled_fp8") for key in state if key.endswith(".scaled_fp8")]:
         state, _ = comfy.utils.convert_old_quants(state, scaled, metadata={})
-    if not put(state, wrap, plain=DECODED, described=lambda name: name.startswith(prefix)):
+    if not _put(path, state, plain=DECODED, described=lambda name: name.startswith(prefix)):
         found = comfy.sd.load_checkpoint_guess_config(
             path,
             embedding_directory=embedding_directory,

@@ -10,7 +10,7 @@ import comfy.ops
 import torch
 import torch.nn.functional as F
 from comfy.quant_ops import QuantizedTensor
-from tensorpress.torch import decode, decode_rows, multiply_int8, prefers_int8
+from tensorpress.torch import Scheme, decode, decode_rows, multiply_int8, prefers_int8
 from tensorpress.torch.scheme import DESCRIPTION
 from torch import Tensor
 
@@ -87,12 +87,14 @@ class Held(torch.nn.Module):
     ) -> None:
         rest = (local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         weight = state_dict.get(f"{prefix}weight")
+        # ComfyUI's Linear takes a plain weight of any shape; codes of its own formats have another.
+        plain = isinstance(self, Linear) and weight is not None and f"{prefix}{DESCRIPTION}" not in state_dict
+        wanted = self.weight_shape() if plain or is_codes(weight) else None
+        if wanted is not None and tuple(weight.shape) != wanted:
+            error_msgs.append(f"{prefix}weight: the model wants {list(wanted)}, the file has {list(weight.shape)}")
+            return
         if not is_codes(weight):
             super()._load_from_state_dict(state_dict, prefix, *rest)
-            return
-        wanted = self.weight_shape()
-        if tuple(weight.shape) != wanted:
-            error_msgs.append(f"{prefix}weight: the model wants {list(wanted)}, the file has {list(weight.shape)}")
             return
         dtype, device = self.weight_place()
         own = (f"{prefix}weight", f"{prefix}{DESCRIPTION}")
@@ -172,7 +174,7 @@ class Linear(Held):
         if not is_codes(weight) or self.patches():
             return False
         scheme = weight._params.scheme
-        if self.int8_matmul == "auto" and not scheme.as_it_is:
+        if self.int8_matmul == "auto" and not (isinstance(scheme, Scheme) and scheme.as_it_is):
             return False
         return prefers_int8(scheme, input.device)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from node.layers import described_bytes, is_sdnq, names, put, renamed, stored, take, text_of
+from node.layers import check, described_bytes, is_ours, names, put, renamed, stored, take, text_of
 from safetensors.torch import load_file
 from tensorpress.torch import LayerError
 
@@ -65,6 +65,25 @@ def test_descriptions_go_where_nobody_reads_them(state):
     assert "a.comfy_quant" not in state and "b.comfy_quant" in state
 
 
+def test_formats_that_comfyui_lacks_are_ours(state):
+    for name in ("weight", "weight_scale", "comfy_quant"):
+        del state[f"b.{name}"]
+    state |= {
+        "b.weight": torch.zeros(2, 4, dtype=torch.int8),
+        "b.weight_scale": torch.ones(1, 2),
+        "b.weight_zeros": torch.full((1, 2), 3.0),
+        "b.comfy_quant": described_bytes(b'{"format": "awq_w4a16", "group_size": 8}'),
+    }
+    before = dict(state)
+    assert names(state) == ["a"] and names(state, ["nvfp4"]) == ["a", "b"]
+    found = []
+    assert put(state, lambda layer: found.append(layer) or torch.empty(layer.scheme.shape), theirs=["nvfp4"]) == 2
+    layer = found[1]
+    assert tuple(state["b.weight"].shape) == (2, 8) and "b.weight_zeros" not in state
+    assert torch.equal(layer.decode(torch.float32), torch.full((2, 8), -8 + 3.0))
+    assert all(torch.equal(t, before[f"b.{name}"]) for name, t in stored(layer))
+
+
 def test_errors_name_the_layer(state):
     state["a.weight_scale"] = torch.ones(2, 3, 1)
     with pytest.raises(LayerError, match=r"a.*weight_scale.*\[2, 2, 1\].*\[2, 3, 1\]"):
@@ -85,7 +104,7 @@ def test_layers_of_equal_schemes_are_alike(state):
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"format": "nvfp4"}', b'{"formats": "sdnq"}'])
 def test_what_is_not_ours(text):
-    assert not is_sdnq(text)
+    assert not is_ours(text)
 
 
 def test_goldens_have_the_shapes_of_their_weights():
@@ -108,3 +127,19 @@ def test_what_becomes_of_names():
 
     assert renamed(state, convert) == {"same": "same", "moves": "moved"}
     assert renamed(state, lambda shapes: None) is None
+
+
+def test_what_nobody_decodes_is_refused(state):
+    check(state)
+    for broken, message in (
+        ({"b.comfy_quant": described_bytes(b'{"format": "int9"}')}, "b: format int9"),
+        ({"b.comfy_quant": described_bytes(b"\0\0")}, "b.comfy_quant: want JSON"),
+        ({"b.comfy_quant": torch.zeros(2)}, "b.comfy_quant: want JSON"),
+        ({"d.weight": torch.zeros(4, dtype=torch.uint8), "d.scale": torch.ones(1)}, "d: as SDNQ stores it"),
+        ({"d.weight": torch.zeros(4, dtype=torch.float8_e4m3fn), "d.scale": torch.ones(1)}, "d: as SDNQ stores it"),
+        ({"d.weight": torch.zeros(4, dtype=torch.int8), "d.weight_scale": torch.ones(1)}, "d: quantized, and no"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check({**state, **broken})
+    # A norm's scale, and float8 that is said nothing about.
+    check({"n.scale": torch.ones(2), "f.weight": torch.zeros(2, 2, dtype=torch.float8_e4m3fn)})
