@@ -264,9 +264,9 @@ def test_the_program_itself(program: str, tmp_path: Path) -> None:
     assert tensorpress.verify(tmp_path / "c.safetensors", source=GOLDENS / "model-sdnq.safetensors")["ok"]
     assert os.path.exists(tmp_path / "c.safetensors")
     table = str(tmp_path / "m.json")
-    measured = tensorpress.measure(goldens / "model.safetensors", preset="none", min_numel=0, out=table)
+    measured = tensorpress.measure(GOLDENS / "model.safetensors", preset="none", min_numel=0, out=table)
     assert len(measured["layers"]) > 0
-    chosen = tensorpress.plan(goldens / "model.safetensors", preset="none", min_numel=0, budget="150%", measured=table)
+    chosen = tensorpress.plan(GOLDENS / "model.safetensors", preset="none", min_numel=0, budget="150%", measured=table)
     assert chosen["budget"]["chosen"]["bytes"] <= chosen["budget"]["bytes"]
     assert {f["name"] for f in tensorpress.formats()} >= {"uint4", "nvfp4"}
     assert tensorpress.presets()
