@@ -79,7 +79,8 @@ func formerNames(c *checkpoint.Checkpoint) func(t *checkpoint.Tensor) []string {
 
 // check refuses moments that weigh nothing in any of the models, and says which no
 // model takes.
-func (m *moments) check(models []*bundle.Model) ([]string, error) {
+// A budget is weighed by them also where no search is.
+func (m *moments) check(models []*bundle.Model, budget bool) ([]string, error) {
 	if m == nil {
 		return nil, nil
 	}
@@ -94,7 +95,10 @@ func (m *moments) check(models []*bundle.Model) ([]string, error) {
 			}
 		}
 	}
-	if all.Layers+len(all.Lacking) == 0 {
+	if budget && some == "" {
+		return nil, nil // what all are kept for
+	}
+	if all.Layers+len(all.Lacking) == 0 && !budget {
 		if all.Apart > 0 {
 			return nil, usage.Errorf("`Importance` weighs nothing here: convolutions and embeddings take no moments, nor do formats whose search counts all columns alike (SDNQ's dtypes take them)")
 		}

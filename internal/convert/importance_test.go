@@ -110,3 +110,41 @@ func TestImportanceUnderOtherNames(t *testing.T) {
 		t.Errorf("%d layers are weighed: %s", weighed, text)
 	}
 }
+
+// TestImportanceWeighsBudgets: with moments a layer's error in a measurement, which a
+// budget is chosen by, is that of what it gives, also where nothing is searched.
+func TestImportanceWeighsBudgets(t *testing.T) {
+	source := "../../testdata/minilm.safetensors"
+	layers := map[string]int{"encoder.layer.0.attention.self.query": 384, "encoder.layer.0.output.dense": 192}
+	file, moments := momentsFor(t, layers)
+	menu, err := tensorpress.ParseMenu("uint4:group-size=64,uint3:group-size=-1,nvfp4,keep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := tensorpress.Measure(t.Context(), files.Dir(source), tensorpress.Options{Layout: "comfy", Menu: menu, Importance: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, settings := range []tensorpress.Settings{{Dtype: "uint4", GroupSize: new(64)}, {Dtype: "uint3", GroupSize: new(-1)}, {Dtype: "nvfp4"}} {
+		out := fixture.Quantized(t, source, tensorpress.Options{Layout: "comfy", Layer: settings})
+		back := filepath.Join(t.TempDir(), "back.safetensors")
+		if _, err := tensorpress.Dequantize(t.Context(), files.Dir(out), files.Dir(back), tensorpress.DequantizeOptions{Dtype: "f32"}); err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range m.Layers {
+			columns := layers[l.Name]
+			if columns == 0 {
+				continue
+			}
+			w, x := fixture.ValuesOf(t, source, l.Name+".weight"), fixture.ValuesOf(t, back, l.Name+".weight")
+			errors, squares := 0.0, 0.0
+			for i := range w {
+				weight, d := float64(moments[l.Name][i%columns]), float64(w[i])-float64(x[i])
+				errors, squares = errors+weight*d*d, squares+weight*float64(w[i])*float64(w[i])
+			}
+			if got, want := *l.Choices[k].RelMSE, errors/squares; math.Abs(got-want) > 1e-6*want {
+				t.Errorf("%s in %s: %g, want %g", l.Name, settings.Dtype, got, want)
+			}
+		}
+	}
+}

@@ -108,7 +108,7 @@ func (j *job) plan(ctx context.Context, chosen map[string]map[string]plan.Choice
 			return err
 		}
 	}
-	if j.notes, err = moments.check(j.Models); err != nil {
+	if j.notes, err = moments.check(j.Models, o.trying || o.chooses()); err != nil {
 		return err
 	}
 	if err := j.unused(); err != nil {

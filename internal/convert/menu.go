@@ -62,6 +62,7 @@ type option struct {
 // newChoosing reads the menu and plans every entry of it.
 func (j *job) newChoosing(ctx context.Context) (*choosing, error) {
 	c := &choosing{job: j, asked: j.asked}
+	c.asked.trying = true
 	if err := c.check(); err != nil {
 		return nil, err
 	}

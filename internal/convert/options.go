@@ -77,6 +77,8 @@ type request struct {
 	as   naming
 	// moments are those of `Importance`, while a model is planned.
 	moments *plan.Moments
+	// trying says that a plan is of an entry of a menu.
+	trying bool
 	// component is the folder of a pipeline that a plan is for, "" for one model.
 	component string
 }

@@ -399,11 +399,33 @@ func (t *trial) compare(w *stream.Worker, sums *Sums, v tile.Values, stored [][]
 		want, raw := v.Raw(&w.Scratch)
 		found.measureRaw(want, raw, got)
 		if c == t.shared[1] || !MayOverflow(got) && found.exceedRounding() {
-			sums.Add(found)
+			sums.Add(t.weighed(w, found, v, got))
 			return nil
 		}
 	}
 	return nil
+}
+
+// wide are values that are weighed.
+type wide struct{ values []float32 }
+
+// weighed returns the sums of values that count by the moments of their columns' inputs,
+// Σm·(W-Ŵ)² and Σm·W²: what the layer gives is off by that. Without moments it is found.
+func (t *trial) weighed(w *stream.Worker, found Sums, v tile.Values, got []float32) Sums {
+	inputs := t.step.Inputs
+	if len(inputs) == 0 {
+		return found
+	}
+	want := v.Widen(&tile.PartOf[wide](&w.Scratch).values)
+	sums := found
+	sums.Squares, sums.Errors = 0, 0
+	columns := len(inputs)
+	for i, x := range want {
+		m, d := float64(inputs[v.Area.Index(i, t.cut.Cols)%columns]), float64(x)-float64(got[i])
+		sums.Squares += float64(m * float64(float64(x)*float64(x)))
+		sums.Errors += float64(m * float64(d*d))
+	}
+	return sums
 }
 
 // share makes the decoders, once the first area is encoded, which stored is of.

@@ -106,7 +106,8 @@ type Step struct {
 	Options  pyjson.Object   // what the layer's metadata says
 	Header   pyjson.Object   // what a header says of it, nil for the same
 	NoMatmul bool            // quantized matmul was asked for and does not apply
-	Moments  []float32       // by which the columns' errors are weighed, nil where all count alike
+	Moments  []float32       // by which the search weighs the columns' errors, nil where all count alike
+	Inputs   []float32       // moments of the layer's inputs, whatever it is searched by; nil where none are given
 	// From is the stored layer that the weight comes from, and Move how its
 	// codes become those of Codec; nil for a plain tensor. Source stands for the
 	// restored weight then.
