@@ -50,7 +50,7 @@ func (b *budgetFlags) check(args []string) error {
 		}
 	}
 	if b.flags.Changed("target-bpw") && !(b.targetBPW > 0 && b.targetBPW <= math.MaxInt32) {
-		return fmt.Errorf("--target-bpw %g: want more than 0", b.targetBPW)
+		return fmt.Errorf("--target-bpw %g: want more than 0, and a size that can be counted", b.targetBPW)
 	}
 	return b.lock.check(args)
 }

@@ -106,11 +106,18 @@ func (c *choosing) fit(ctx context.Context, bytes int64) (*choice, error) {
 		return nil, err
 	}
 	if f.best == nil {
-		return nil, usage.Errorf("`Budget`: %s (%d bytes) are too few: the least that the menu makes of %s is %s (%d bytes)",
+		err := usage.Errorf("`Budget`: %s (%d bytes) are too few: the least that the menu makes of %s is %s (%d bytes)",
 			report.Size(bytes), bytes, c.Source.Path, report.Size(least), least)
-	}
-	if _, err := c.planAs(ctx, f.request(f.best)); err != nil {
+		if len(c.layers) == 0 {
+			err = usage.Errorf("%w; %s", err, nothingToChoose)
+		}
 		return nil, err
+	}
+	switch chosen, err := c.planAs(ctx, f.request(f.best)); {
+	case err != nil:
+		return nil, err
+	case chosen.unweighed != nil: // as the same choice would be refused as a recipe
+		return nil, chosen.unweighed
 	}
 	return f.choice(least)
 }
@@ -320,7 +327,10 @@ func (f *fitting) choice(least int64) (*choice, error) {
 			c.errors[l.name] = o.rel
 		}
 	}
-	if f.best.Loss <= best.Loss && f.asked > f.best.bytes {
+	switch {
+	case len(f.layers) == 0:
+		c.note = nothingToChoose
+	case f.best.Loss <= best.Loss && f.asked > f.best.bytes:
 		c.note = fmt.Sprintf("the budget of %s is more than the menu takes: the least error is that of %s", report.Size(f.asked), report.Size(f.best.bytes))
 	}
 	return c, nil

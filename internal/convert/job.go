@@ -52,6 +52,10 @@ type job struct {
 	asked request
 	name  string
 	notes []string // of all models
+	// unweighed is why moments weigh nothing in what is planned, which is an error unless
+	// trying: a plan that is compared with others.
+	unweighed error
+	trying    bool
 	// choice is that of a budget, nil for none.
 	choice *choice
 	// before are the bytes that progress has counted before weights are written.
@@ -108,8 +112,8 @@ func (j *job) plan(ctx context.Context, chosen map[string]map[string]plan.Choice
 			return err
 		}
 	}
-	if j.notes, err = moments.check(j.Models); err != nil {
-		return err
+	if j.notes, j.unweighed = moments.check(j.Models); j.unweighed != nil && !j.trying {
+		return j.unweighed
 	}
 	if err := j.unused(); err != nil {
 		return err

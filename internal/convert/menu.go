@@ -28,6 +28,8 @@ type planning struct {
 	plans []*plan.Plan
 	sizes [][]plan.StepSize // by model and step
 	total int64
+	// unweighed is why moments weigh nothing there: of one entry that does not matter.
+	unweighed error
 }
 
 // keep is the name of the choice to leave a layer as it is.
@@ -81,8 +83,21 @@ func (j *job) newChoosing(ctx context.Context) (*choosing, error) {
 			return nil, usage.Errorf("`Menu` %s: %w", e.Name, err)
 		}
 	}
+	if err := c.unweighedByAll(); err != nil {
+		return nil, err
+	}
 	c.findLayers()
 	return c, nil
+}
+
+// unweighedByAll is why moments would serve no entry of the menu; nil if they serve one.
+func (c *choosing) unweighedByAll() error {
+	for _, e := range c.entries {
+		if e.unweighed == nil {
+			return nil
+		}
+	}
+	return c.entries[0].unweighed
 }
 
 // ParseMenu reads a menu, or the name of an application for its own.
@@ -187,9 +202,12 @@ func (e *entry) settings() string { return codec.Words(e.own, ",") }
 // planAs makes the plans of all models with other options.
 func (c *choosing) planAs(ctx context.Context, o request) (all planning, err error) {
 	c.job.asked = o
+	c.job.trying = true
+	defer func() { c.job.trying = false }()
 	if err := c.plan(ctx, nil); err != nil {
 		return all, err
 	}
+	all.unweighed = c.job.unweighed
 	for _, one := range c.Models {
 		all.plans, all.sizes = append(all.plans, one.Plan), append(all.sizes, one.Plan.StepSizes())
 		all.total += one.Plan.BytesOut
