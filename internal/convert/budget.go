@@ -54,6 +54,8 @@ func (o Options) checkBudget() error {
 		}
 	}
 	switch {
+	case o.Layer.Bits != nil && o.choosesBest():
+		return usage.Errorf("`Bits` with `For` chooses a dtype, and so does a budget: give one")
 	case n > 1:
 		return usage.Errorf("`Budget` and `TargetBPW` both name a size: give one")
 	case o.Budget < 0 || !(o.BudgetShare >= 0) || !(o.TargetBPW >= 0) || math.IsInf(o.BudgetShare, 0) || math.IsInf(o.TargetBPW, 0):
