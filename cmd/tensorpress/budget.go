@@ -50,7 +50,7 @@ func (b *budgetFlags) check(args []string) error {
 		}
 	}
 	if b.flags.Changed("target-bpw") && !(b.targetBPW > 0 && b.targetBPW <= math.MaxInt32) {
-		return fmt.Errorf("--target-bpw %g: want more than 0", b.targetBPW)
+		return fmt.Errorf("--target-bpw %g: want more than 0, and a size that can be counted", b.targetBPW)
 	}
 	return b.lock.check(args)
 }
@@ -122,14 +122,7 @@ var errNoMeasurement = errors.New("is no measurement: tensorpress measure SOURCE
 // parseMeasurement reads a measurement. What it says is held against the source later.
 func parseMeasurement(text []byte) (*report.Measurement, error) {
 	m := new(report.Measurement)
-	if err := json.Unmarshal(text, m); err != nil {
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
-			return nil, errNoMeasurement
-		}
-		return nil, err
-	}
-	if m.Measurement == 0 || len(m.Menu) == 0 {
+	if err := json.Unmarshal(text, m); err != nil || m.Measurement == 0 || len(m.Menu) == 0 {
 		return nil, errNoMeasurement
 	}
 	return m, nil

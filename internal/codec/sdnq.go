@@ -66,14 +66,21 @@ func refuseSDNQ(s Settings) error {
 	if err == nil && s.SVDSteps < 0 {
 		err = fmt.Errorf("svd-steps %d: want 0 or more", s.SVDSteps)
 	}
-	if err == nil && s.SVDRefit < 0 {
-		err = fmt.Errorf("`SVDRefit` %d: want 0 or more", s.SVDRefit)
+	if err == nil && (s.SVDRefit < 0 || s.SVDRefit > mostRefits) {
+		err = fmt.Errorf("`SVDRefit` %d: want 0 to %d", s.SVDRefit, mostRefits)
+	}
+	if err == nil && s.SVDRefit > 0 && s.StochasticRounding {
+		err = fmt.Errorf("`SVDRefit` fits to what rounding leaves, and `StochasticRounding` rounds by chance: give one of them")
 	}
 	if err == nil && s.SVDRefit > 0 && s.SVDRank == 0 {
 		err = fmt.Errorf("`SVDRefit` fits a low-rank part again: give `SVDRank`")
 	}
 	return err
 }
+
+// mostRefits is how often a low-rank part may be fitted again, once for each reading of
+// the weight: far more than gains anything.
+const mostRefits = 64
 
 // options are the settings as the arithmetic takes them.
 func (s Settings) options(src Source) (o sdnq.Options, err error) {

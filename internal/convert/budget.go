@@ -54,6 +54,8 @@ func (o Options) checkBudget() error {
 		}
 	}
 	switch {
+	case o.Layer.Bits != nil && o.choosesBest():
+		return usage.Errorf("`Bits` with `For` chooses a dtype, and so does a budget: give one")
 	case n > 1:
 		return usage.Errorf("`Budget` and `TargetBPW` both name a size: give one")
 	case o.Budget < 0 || !(o.BudgetShare >= 0) || !(o.TargetBPW >= 0) || math.IsInf(o.BudgetShare, 0) || math.IsInf(o.TargetBPW, 0):
@@ -106,8 +108,12 @@ func (c *choosing) fit(ctx context.Context, bytes int64) (*choice, error) {
 		return nil, err
 	}
 	if f.best == nil {
-		return nil, usage.Errorf("`Budget`: %s (%d bytes) are too few: the least that the menu makes of %s is %s (%d bytes)",
+		err := usage.Errorf("`Budget`: %s (%d bytes) are too few: the least that the menu makes of %s is %s (%d bytes)",
 			report.Size(bytes), bytes, c.Source.Path, report.Size(least), least)
+		if len(c.layers) == 0 {
+			err = usage.Errorf("%w; %s", err, nothingToChoose)
+		}
+		return nil, err
 	}
 	if _, err := c.planAs(ctx, f.request(f.best)); err != nil {
 		return nil, err
@@ -320,7 +326,10 @@ func (f *fitting) choice(least int64) (*choice, error) {
 			c.errors[l.name] = o.rel
 		}
 	}
-	if f.best.Loss <= best.Loss && f.asked > f.best.bytes {
+	switch {
+	case len(f.layers) == 0:
+		c.note = nothingToChoose
+	case f.best.Loss <= best.Loss && f.asked > f.best.bytes:
 		c.note = fmt.Sprintf("the budget of %s is more than the menu takes: the least error is that of %s", report.Size(f.asked), report.Size(f.best.bytes))
 	}
 	return c, nil

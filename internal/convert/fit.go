@@ -41,6 +41,9 @@ func (o Options) checkFit() error {
 	if o.For == "" {
 		return usage.Errorf("`Fit` chooses what an application loads: name it by `For`")
 	}
+	if o.chooses() || o.Layer.Bits != nil {
+		return usage.Errorf("`Fit` chooses how many bits a value takes, and so do `Bits` and a budget: give one")
+	}
 	one := 1
 	if o.Layer.Bits = &one; !o.choosesBest() {
 		return usage.Wrap(errors.New("`Fit` chooses a dtype: leave out what names one"))

@@ -108,7 +108,8 @@ func (j *job) plan(ctx context.Context, chosen map[string]map[string]plan.Choice
 			return err
 		}
 	}
-	if j.notes, err = moments.check(j.Models, o.trying || o.chooses()); err != nil {
+	budget := o.trying || o.chooses() || o.Fingerprint != "" // a lock is of a budget
+	if j.notes, err = moments.check(j.Models, budget); err != nil {
 		return err
 	}
 	if err := j.unused(); err != nil {

@@ -83,8 +83,10 @@ func (c *choosing) notes() []string {
 	if len(c.layers) > 0 {
 		return nil
 	}
-	return []string{"no layer is quantized by any entry of the menu: there is nothing to choose"}
+	return []string{nothingToChoose}
 }
+
+const nothingToChoose = "no layer is quantized by any entry of the menu: there is nothing to choose"
 
 // trials are the ways to store a layer of which the error is to be measured, and the
 // options that they are of: entries may come to the same for a layer.

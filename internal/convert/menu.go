@@ -101,19 +101,34 @@ func ParseMenu(text string) ([]storage.Candidate, error) {
 // check refuses what would choose as well.
 func (c *choosing) check() error {
 	o := &c.asked
+	other := ""
 	switch {
 	case o.Config != "":
-		return usage.Errorf("`Menu` and `Config` both say how layers are stored: give one")
+		other = "`Config`"
 	case o.Like != nil:
-		return usage.Errorf("`Menu` and `Like` both say how layers are stored: give one")
+		other = "`Like`"
 	case o.LayerConfig != "":
-		return usage.Errorf("`Menu` and `LayerConfig` both say how layers are stored: give one")
+		other = "`LayerConfig`"
 	case o.Layer.Dtype != "":
 		return usage.Errorf("`Dtype` is one way to store layers: `Menu` names several")
 	case o.Layer.Dynamic != nil && *o.Layer.Dynamic:
 		return usage.Errorf("`Dynamic` chooses dtypes, and so does a budget: give one")
 	}
-	return nil
+	if other == "" {
+		return nil
+	}
+	return usage.Errorf("%s and %s both say how layers are stored: give one", o.chooser(), other)
+}
+
+// chooser is what was given for which a menu is chosen from.
+func (o Options) chooser() string {
+	switch {
+	case o.TargetBPW != 0:
+		return "`TargetBPW`"
+	case o.chooses():
+		return "`Budget`"
+	}
+	return "a menu"
 }
 
 // readMenu takes the entries that were named, else those that were measured, else the

@@ -203,14 +203,19 @@ func (o Options) choosesBest() bool {
 	return o.For != "" && o.Layer.Bits != nil && o.Layer.Dtype == "" && o.Config == "" && o.Like == nil && o.LayerConfig == ""
 }
 
-// layout is what was asked for, else SDNQ's where a model's config is there.
+// layout is what was asked for, else that of the application among whose dtypes is
+// chosen, else SDNQ's where a model's config is there.
 func (o request) layout(p *plan.Options, c *checkpoint.Checkpoint) (err error) {
 	p.Layout = layout.Comfy
 	if c.IsModel() && c.Config != nil && !o.as.forComfyUI() {
 		p.Layout = layout.SDNQ
 	}
-	if o.Layout != "" {
-		p.Layout, err = layout.ByName(o.Layout)
+	name := o.Layout
+	if name == "" && (o.choosesBest() || p.For != nil && o.chooses()) { // what an application loads is of its layout
+		name = p.For.Layout
+	}
+	if name != "" {
+		p.Layout, err = layout.ByName(name)
 	}
 	return usage.Wrap(err)
 }
