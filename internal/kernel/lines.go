@@ -67,7 +67,7 @@ func sumWeightedLines(sums *LineSums, x, weights []float32, from, inverse *Lanes
 // nearestCode returns the code of a value, and how far it is from it in units of the
 // scale. NaN counts as lo.
 func nearestCode(x, from, inverse, lo, hi float32) (q, r float32) {
-	t := float32(x-from) * inverse
+	t := float32(float32(x-from) * inverse)
 	q = lo
 	if t > lo {
 		q = t

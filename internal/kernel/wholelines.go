@@ -61,7 +61,7 @@ func wholeRowsOf(y []uint32, x []float32, from, factor *Lanes) {
 }
 
 func wholeOf(x, from, factor float32) int32 {
-	v := float32(x-from) * factor
+	v := float32(float32(x-from) * factor)
 	return int32(math.Float32bits(v+magic)) - 0x4B400000
 }
 

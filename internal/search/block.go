@@ -313,7 +313,7 @@ func (k *block) search(l *Lines) {
 		at := k.first + i
 		zero, scale := w.best[0].From[i], w.best[0].Scale[i]
 		if whole {
-			zero, scale = k.plain.Zeros[at]+float32(zero*w.unit[i]), scale*w.unit[i]
+			zero, scale = k.plain.Zeros[at]+float32(zero*w.unit[i]), float32(scale*w.unit[i])
 		}
 		k.found.Zeros[at], k.found.Scales[at], k.mean[at] = zero, scale, w.best[0].Mean[i]
 	}

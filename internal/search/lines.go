@@ -127,7 +127,7 @@ func (l *Lines) newStarts() (all []start) {
 
 func (s start) from(line, plain *kernel.Line) {
 	for i, scale := range plain.Scale {
-		line.From[i], line.Scale[i] = plain.From[i]+float32(s.shift*scale), scale*s.factor
+		line.From[i], line.Scale[i] = plain.From[i]+float32(s.shift*scale), float32(scale*s.factor)
 	}
 }
 
