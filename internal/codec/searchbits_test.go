@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/internal/tiletest"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -14,17 +15,7 @@ import (
 func TestSearchHasTheSameBitsOnEveryMachine(t *testing.T) {
 	r := rand.New(rand.NewPCG(21, 13))
 	shape := []int{16, 512}
-	w, moments := make([]float32, shape[0]*shape[1]), make([]float32, shape[1])
-	for i := range w {
-		sum := 0
-		for range 6 {
-			sum += r.IntN(2001) - 1000
-		}
-		w[i] = float32(sum) / 4096
-	}
-	for i := range moments {
-		moments[i] = float32(1+r.IntN(64)) / 16
-	}
+	w, moments := tiletest.Exact(r, shape[0]*shape[1]), tiletest.ExactMoments(r, shape[1])
 	for _, c := range []struct {
 		settings Settings
 		weighed  bool

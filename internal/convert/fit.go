@@ -2,7 +2,6 @@ package convert
 
 import (
 	"context"
-	"errors"
 
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/app"
@@ -44,9 +43,8 @@ func (o Options) checkFit() error {
 	if o.chooses() || o.Layer.Bits != nil {
 		return usage.Errorf("`Fit` chooses how many bits a value takes, and so do `Bits` and a budget: give one")
 	}
-	one := 1
-	if o.Layer.Bits = &one; !o.choosesBest() {
-		return usage.Wrap(errors.New("`Fit` chooses a dtype: leave out what names one"))
+	if o.namesDtype() {
+		return usage.Errorf("`Fit` chooses a dtype: leave out what names one")
 	}
 	return nil
 }

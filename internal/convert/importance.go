@@ -77,9 +77,8 @@ func formerNames(c *checkpoint.Checkpoint) func(t *checkpoint.Tensor) []string {
 	}
 }
 
-// check refuses moments that weigh nothing in any of the models, and says which no
-// model takes.
-// A budget is weighed by them also where no search is.
+// check refuses moments that weigh nothing in any of the models, and says which no model
+// takes. A budget is chosen by them also where nothing is searched.
 func (m *moments) check(models []*bundle.Model, budget bool) ([]string, error) {
 	if m == nil {
 		return nil, nil

@@ -197,10 +197,13 @@ func over(s, said storage.Settings) storage.Settings {
 	return s
 }
 
-// choosesBest reports whether the application's best at a number of bits is asked for:
-// nothing else names a dtype, of which one has bits as a setting of its own.
-func (o Options) choosesBest() bool {
-	return o.For != "" && o.Layer.Bits != nil && o.Layer.Dtype == "" && o.Config == "" && o.Like == nil && o.LayerConfig == ""
+// choosesBest reports whether the application's best at a number of bits is asked for.
+func (o Options) choosesBest() bool { return o.For != "" && o.Layer.Bits != nil && !o.namesDtype() }
+
+// namesDtype reports whether something says how layers are stored, be it a dtype of which
+// bits are a setting.
+func (o Options) namesDtype() bool {
+	return o.Layer.Dtype != "" || o.Config != "" || o.Like != nil || o.LayerConfig != ""
 }
 
 // layout is what was asked for, else that of the application among whose dtypes is

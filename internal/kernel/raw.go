@@ -48,10 +48,12 @@ func (s Steps) Part(from, to int) Steps {
 // finite.
 func (s Steps) Set(i int, zero, scale float32) bool {
 	s.Zeros[i], s.Scales[i], s.Inverses[i] = zero, scale, 1/scale
-	return divisible(scale)
+	return Divisible(scale)
 }
 
-func divisible(scale float32) bool { return scale >= 0x1p-80 && scale <= 0x1p80 }
+// Divisible reports whether kernels can divide by a positive scale with its inverse, see
+// [Steps.Set].
+func Divisible(scale float32) bool { return scale >= 0x1p-80 && scale <= 0x1p80 }
 
 // Spans sets scales to (hi - lo) / divisor, with the difference and the quotient
 // rounded, and inverses to their inverses. It reports whether kernels can divide by all
@@ -66,7 +68,7 @@ func spans(scales, inverses, lo, hi []float32, divisor float32) bool {
 	for i, v := range hi {
 		scale := float32(v-lo[i]) / divisor
 		scales[i], inverses[i] = scale, 1/scale
-		all = all && divisible(scale)
+		all = all && Divisible(scale)
 	}
 	return all
 }
@@ -89,7 +91,7 @@ func powerSteps(codes []byte, scales, inverses, amax []float32, most float32) bo
 		power := (bits + mantissa) &^ mantissa
 		codes[i] = byte(power >> 23)
 		scales[i], inverses[i] = math.Float32frombits(power), math.Float32frombits(2*one-power)
-		all = all && bits&mantissa-1 >= 63 && divisible(scales[i])
+		all = all && bits&mantissa-1 >= 63 && Divisible(scales[i])
 	}
 	return all
 }

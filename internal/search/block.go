@@ -20,7 +20,7 @@ const long = 512
 type lines struct {
 	wide       []float32
 	x, weights []float32
-	y          []uint32 // x in whole numbers; empty where the search does without
+	y          []uint32 // values of the block at work in whole numbers, where it is searched in them
 	size, rows int      // values of a group; rows of 16 values of a block, or of a long group
 	groups     int
 	plain      kernel.Steps // as they were stored

@@ -232,7 +232,7 @@ func (f *Floats) rateShort(b *floatGroups, steps kernel.Steps, data []byte, raw 
 			weights = b.weights[first*b.size : (first+lanes)*b.size]
 		}
 		kernel.ScaleErrors(b.errors, b.x, weights, b.by, b.squares, f.Rounding)
-		kernel.LeastErrors(&b.numbers, b.errors, gain)
+		kernel.LeastErrors(&b.numbers, b.errors, Gain)
 		copy(b.best[first:], b.numbers[:count])
 	}
 }
@@ -256,7 +256,7 @@ func (f *Floats) rateLong(b *floatGroups, steps kernel.Steps, data []byte, raw k
 		for at := 0; at < len(b.errors); at += lanes { // of one group, in all lanes
 			b.errors[at] = total((*kernel.Lanes)(b.errors[at:]))
 		}
-		kernel.LeastErrors(&b.numbers, b.errors, gain)
+		kernel.LeastErrors(&b.numbers, b.errors, Gain)
 		b.best[i] = b.numbers[0]
 	}
 }

@@ -9,7 +9,7 @@ import (
 // a sample is.
 const Most = 1 << 16
 
-// Samples are runs of values, as many as one group may have together.
+// run is how many consecutive values of a sample lie together.
 const run = 1024
 
 // Sample appends the values of a group's sample that lie in a part of it, from value at
@@ -101,5 +101,5 @@ func (g *Large) Weigh(errors [2]float64) {
 // Step returns the step that was found, and reports false where the plain one is to
 // stay.
 func (g *Large) Step() (zero, scale float32, ok bool) {
-	return g.found.Zeros[0], g.found.Scales[0], g.errors[1] < g.errors[0]*gain
+	return g.found.Zeros[0], g.found.Scales[0], g.errors[1] < g.errors[0]*Gain
 }

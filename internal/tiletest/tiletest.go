@@ -27,6 +27,29 @@ func EachRun(spans []tile.Span, f func(from, to int64)) {
 // Sources are the dtypes that are read raw.
 var Sources = []safetensors.Dtype{safetensors.BF16, safetensors.F16, safetensors.F32}
 
+// Exact returns bell-shaped values that are the same on every machine: sums of whole
+// numbers.
+func Exact(r *rand.Rand, n int) []float32 {
+	w := make([]float32, n)
+	for i := range w {
+		sum := 0
+		for range 6 {
+			sum += r.IntN(2001) - 1000
+		}
+		w[i] = float32(sum) / 4096
+	}
+	return w
+}
+
+// ExactMoments returns moments of inputs that are the same on every machine.
+func ExactMoments(r *rand.Rand, n int) []float32 {
+	moments := make([]float32, n)
+	for i := range moments {
+		moments[i] = float32(1+r.IntN(64)) / 16
+	}
+	return moments
+}
+
 // RoundedTo returns values rounded to a dtype and their bytes.
 func RoundedTo(w []float32, d safetensors.Dtype) ([]float32, []byte) {
 	raw := make([]byte, len(w)*d.Bits()/8)

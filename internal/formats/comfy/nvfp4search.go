@@ -2,6 +2,7 @@ package comfy
 
 import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/search"
 	"github.com/tensorpress/tensorpress/internal/tile"
 )
 
@@ -12,10 +13,6 @@ import (
 // than a ten-thousandth of the error, nor do other scales of the tensor than the plain
 // one gain more than a thousandth.
 var nvOffers = [...]int{0, -2, -1, 1, 2, 3, 4, 5, 6, 7}
-
-// nvGain is what another scale must leave at most of a block's error: sums in single
-// precision are exact enough for that.
-const nvGain = 1 - 1.0/1024
 
 var e2m1Rounding = kernel.RoundingOf(1, 1, 6)
 
@@ -90,7 +87,7 @@ func (n *nvSearch) improve(codes []byte, steps kernel.Steps, v tile.Values, s *t
 		kernel.Magnitudes(n.x[:], block, raw, 16)
 		n.offer(some)
 		kernel.ScaleErrors(n.errors[:], n.x[:], n.weigh(v.Col+16*at, len(some)), n.by[:], n.square[:], e2m1Rounding)
-		kernel.LeastErrors(&n.numbers, n.errors[:], nvGain)
+		kernel.LeastErrors(&n.numbers, n.errors[:], search.Gain)
 		for lane, plain := range some {
 			if code := n.offers[n.numbers[lane]].codes[plain]; code != plain {
 				some[lane] = code

@@ -134,24 +134,7 @@ func TestMomentsInTiles(t *testing.T) {
 		for i := range w {
 			w[i] = float32(r.NormFloat64() * (1 + r.ExpFloat64()))
 		}
-		_, whole := restored(t, w, shape, o)
-		s := whole.Scheme
-		for _, limit := range []int{4096, 1 << 16, 1 << 20} {
-			e := s.newEncoder(limit)
-			e.list()
-			data := make([][]byte, len(whole.Data))
-			for i := range data {
-				data[i] = make([]byte, len(whole.Data[i]))
-			}
-			if err := tile.EncodeAll(e, s.Cut(), s.Written, tile.ValuesOf(tile.Line(0, len(w)), w), data, new(tile.Scratch)); err != nil {
-				t.Fatal(err)
-			}
-			for i := range data {
-				if !bytes.Equal(data[i], whole.Data[i]) {
-					t.Errorf("groups of %d: tensor %d in tiles of %d differs", o.GroupSize, i, limit)
-				}
-			}
-		}
+		t.Run(fmt.Sprint(o.GroupSize, o.Hadamard, o.Rank, o.Matmul), func(t *testing.T) { inTiles(t, w, shape, o, 4096, 1<<16, 1<<20) })
 	}
 }
 

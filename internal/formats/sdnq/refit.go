@@ -39,23 +39,10 @@ func (p *refitting) Tile() (rows, cols int) {
 
 func (p *refitting) Read(v tile.Values, s *tile.Scratch) (any, error) {
 	scratch := buffersOf(s)
-	w := v.Floats(s)
-	if err := p.roundAndRotate(v.Col, w); err != nil {
+	if _, err := p.prepared(v, &p.passResults, scratch); err != nil {
 		return nil, err
 	}
-	f, err := p.rank.factors(p.factorDtype, s.Cancelled)
-	if f == nil {
-		return nil, errOr(err)
-	}
-	p.refit(w, f, scratch)
-	return f.NewRefit().Part(scratch.up, scratch.left, s), nil
-}
-
-func errOr(err error) error {
-	if err == nil {
-		return lowrank.ErrGivenUp
-	}
-	return err
+	return p.rank.found.NewRefit().Part(scratch.up, scratch.left, s), nil
 }
 
 func (p *refitting) Join(a tile.Area, found any) error {

@@ -1,7 +1,6 @@
 package sdnq
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -76,22 +75,6 @@ func TestRefitInTiles(t *testing.T) {
 	w := spread(rand.New(rand.NewPCG(6, 7)), 400, 640)
 	for _, matmul := range []bool{false, true} {
 		o := Options{Dtype: dtype.Lookup("uint4"), GroupSize: 64, ScaleDtype: safetensors.F32, ModelDtype: safetensors.BF16, Rank: 8, Refits: 2, Search: true, Matmul: matmul}
-		_, whole := restored(t, w, []int{400, 640}, o)
-		for _, limit := range []int{4096, 1 << 15, 1 << 20} {
-			e := whole.Scheme.newEncoder(limit)
-			e.list()
-			data := make([][]byte, len(whole.Data))
-			for i := range data {
-				data[i] = make([]byte, len(whole.Data[i]))
-			}
-			if err := tile.EncodeAll(e, whole.Scheme.Cut(), whole.Scheme.Written, tile.ValuesOf(tile.Line(0, len(w)), w), data, new(tile.Scratch)); err != nil {
-				t.Fatal(err)
-			}
-			for i := range data {
-				if !bytes.Equal(data[i], whole.Data[i]) {
-					t.Errorf("matmul %v: tensor %d in tiles of %d differs", matmul, i, limit)
-				}
-			}
-		}
+		t.Run(fmt.Sprint("matmul ", matmul), func(t *testing.T) { inTiles(t, w, []int{400, 640}, o, 4096, 1<<15, 1<<20) })
 	}
 }

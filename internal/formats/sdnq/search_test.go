@@ -143,6 +143,30 @@ func TestSearchOfAwkwardWeights(t *testing.T) {
 	})
 }
 
+// inTiles encodes a weight in tiles of at most so many values, and compares with the
+// whole at once.
+func inTiles(t *testing.T, w []float32, shape []int, o Options, limits ...int) {
+	t.Helper()
+	_, whole := restored(t, w, shape, o)
+	s := whole.Scheme
+	for _, limit := range limits {
+		e := s.newEncoder(limit)
+		e.list()
+		data := make([][]byte, len(whole.Data))
+		for i := range data {
+			data[i] = make([]byte, len(whole.Data[i]))
+		}
+		if err := tile.EncodeAll(e, s.Cut(), s.Written, tile.ValuesOf(tile.Line(0, len(w)), w), data, new(tile.Scratch)); err != nil {
+			t.Fatal(err)
+		}
+		for i := range data {
+			if !bytes.Equal(data[i], whole.Data[i]) {
+				t.Errorf("tensor %d in tiles of %d differs", i, limit)
+			}
+		}
+	}
+}
+
 // TestSearchInTiles: how a weight is cut does not change what is found.
 func TestSearchInTiles(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 11))
@@ -161,24 +185,7 @@ func TestSearchInTiles(t *testing.T) {
 			for i := range w {
 				w[i] = float32(r.NormFloat64() * (1 + r.ExpFloat64()))
 			}
-			_, whole := restored(t, w, shape, o)
-			s := whole.Scheme
-			for _, limit := range []int{4096, 1 << 16, 1 << 20} {
-				e := s.newEncoder(limit)
-				e.list()
-				data := make([][]byte, len(whole.Data))
-				for i := range data {
-					data[i] = make([]byte, len(whole.Data[i]))
-				}
-				if err := tile.EncodeAll(e, s.Cut(), s.Written, tile.ValuesOf(tile.Line(0, len(w)), w), data, new(tile.Scratch)); err != nil {
-					t.Fatal(err)
-				}
-				for i := range data {
-					if !bytes.Equal(data[i], whole.Data[i]) {
-						t.Errorf("%s, groups of %d, %q: tensor %d in tiles of %d differs", c.dtype, group, store, i, limit)
-					}
-				}
-			}
+			t.Run(fmt.Sprint(c.dtype, group, store), func(t *testing.T) { inTiles(t, w, shape, o, 4096, 1<<16, 1<<20) })
 		}
 	}
 }

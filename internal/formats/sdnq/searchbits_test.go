@@ -8,27 +8,16 @@ import (
 
 	"github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/golden"
+	"github.com/tensorpress/tensorpress/internal/tiletest"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // TestSearchHasTheSameBitsOnEveryMachine: what is found on one processor is found on any
-// other, also where one fuses multiplications and additions. Values are sums of whole
-// numbers, so that they are the same everywhere.
+// other, also where one fuses multiplications and additions.
 func TestSearchHasTheSameBitsOnEveryMachine(t *testing.T) {
 	r := rand.New(rand.NewPCG(21, 12))
 	shape := []int{12, 192}
-	w := make([]float32, shape[0]*shape[1])
-	moments := make([]float32, shape[1])
-	for i := range w {
-		sum := 0
-		for range 6 {
-			sum += r.IntN(2001) - 1000
-		}
-		w[i] = float32(sum) / 4096
-	}
-	for i := range moments {
-		moments[i] = float32(1+r.IntN(64)) / 16
-	}
+	w, moments := tiletest.Exact(r, shape[0]*shape[1]), tiletest.ExactMoments(r, shape[1])
 	uint8s := dtype.Lookup("uint8")
 	for _, c := range []struct {
 		dtype string

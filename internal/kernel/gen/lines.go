@@ -72,6 +72,15 @@ func (c column) rounded(t, lo, hi, magic VecVirtual) VecVirtual {
 	return q
 }
 
+// weightsParam is the parameter for weights, nil where there are none.
+func (v isa) weightsParam(weighted bool) Register {
+	if !weighted {
+		return nil
+	}
+	return param("weights")
+}
+
+// weighted names a function, and its parameters after x, by whether values have weights.
 func (v isa) weighted(name string, weighted bool) (string, string) {
 	if weighted {
 		return name + "Weighted", "weights, "
@@ -84,10 +93,7 @@ func (v isa) sumLines(weighted bool) {
 	v.function(name, "func(sums, x, "+also+"from, inverse *float32, rows int, lo, hi float32)",
 		name+v.name+" sums up what the nearest codes leave of rows of 16 values.")
 	sums, x, from, inverse, rows := param("sums"), param("x"), param("from"), param("inverse"), param("rows")
-	var weights Register
-	if weighted {
-		weights = param("weights")
-	}
+	weights := v.weightsParam(weighted)
 	magic, lo, hi := v.constant(math.Float32bits(0x1.8p23)), v.constantParam("lo"), v.constantParam("hi")
 	v.columns(func(c column) {
 		start, factor := c.load(f32, c.at(from, 0)), c.load(f32, c.at(inverse, 0))
@@ -216,10 +222,7 @@ func (v isa) lineErrors(weighted bool) {
 	v.function(name, "func(errors, x, "+also+"by, restored *float32, rows int, lo, hi float32)",
 		name+v.name+" sums up the errors of 16 groups that are restored from codes.")
 	errors, x, by, restored, rows := param("errors"), param("x"), param("by"), param("restored"), param("rows")
-	var weights Register
-	if weighted {
-		weights = param("weights")
-	}
+	weights := v.weightsParam(weighted)
 	magic, lo, hi := v.constant(math.Float32bits(0x1.8p23)), v.constantParam("lo"), v.constantParam("hi")
 	v.columns(func(c column) {
 		from, scale := c.load(f32, c.at(by, 0)), c.load(f32, c.at(by, 1))
