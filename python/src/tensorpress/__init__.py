@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from ._flags import (
         DequantizeFlags,
+        InspectFlags,
         MeasureFlags,
         MigrateFlags,
         PlanFlags,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DequantizeFlags",
+    "InspectFlags",
     "InterruptedRunError",
     "MeasureFlags",
     "MigrateFlags",
@@ -165,9 +167,9 @@ def verify(path: StrPath, *, progress: Progress | None = None, **flags: Unpack[V
     return found
 
 
-def inspect(path: StrPath) -> Result:
+def inspect(path: StrPath, **flags: Unpack[InspectFlags]) -> Result:
     """Lists layers, other tensors and metadata: `tensorpress inspect PATH`."""
-    found: Result = run("inspect", [path], None, {})
+    found: Result = run("inspect", [path], None, flags)
     return found
 
 
