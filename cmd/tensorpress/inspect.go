@@ -15,6 +15,7 @@ import (
 
 func newInspect() *cobra.Command {
 	var asJSON, all bool
+	var page htmlFlag
 	cmd := command(&cobra.Command{
 		Use:   "inspect PATH",
 		Short: "List what is in a checkpoint",
@@ -29,6 +30,7 @@ them. A layer that cannot be read has a row of its own. --all lists each layer
 and each tensor after that, as --json does.`,
 		Example: `  tensorpress inspect small.safetensors
   tensorpress inspect small.safetensors --all
+  tensorpress inspect small.safetensors --html small.html
   tensorpress inspect models/small --json`,
 		Args: wants(1, 1),
 	}, "0 1 2 3 130", func(cmd *cobra.Command, args []string) error {
@@ -39,9 +41,14 @@ and each tensor after that, as --json does.`,
 			return err
 		}
 		speak(v)
+		if err := page.write(v); err != nil {
+			return err
+		}
 		return output(cmd.OutOrStdout(), asJSON, v, func(w io.Writer) { printInspection(w, v, all) })
 	})
 	cmd.Flags().BoolVar(&all, "all", false, "also list every layer and tensor by itself")
+	page.add(cmd)
+	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return page.check(args) }
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
 }

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ._flags import (
         DequantizeFlags,
         DoctorFlags,
+        InspectFlags,
         MeasureFlags,
         MigrateFlags,
         PlanFlags,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DequantizeFlags",
     "DoctorFlags",
+    "InspectFlags",
     "InterruptedRunError",
     "MeasureFlags",
     "MigrateFlags",
@@ -168,9 +170,9 @@ def verify(path: StrPath, *, progress: Progress | None = None, **flags: Unpack[V
     return found
 
 
-def inspect(path: StrPath) -> Result:
+def inspect(path: StrPath, **flags: Unpack[InspectFlags]) -> Result:
     """Lists layers, other tensors and metadata: `tensorpress inspect PATH`."""
-    found: Result = run("inspect", [path], None, {})
+    found: Result = run("inspect", [path], None, flags)
     return found
 
 

@@ -9,6 +9,13 @@ from typing import TypedDict
 _Path = str | PathLike[str] | None
 
 
+class InspectFlags(TypedDict, total=False):
+    """Those of `tensorpress inspect`."""
+
+    #: also write everything as a page to FILE
+    html: _Path
+
+
 class DoctorFlags(TypedDict, total=False):
     """Those of `tensorpress doctor`."""
 
