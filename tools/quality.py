@@ -99,7 +99,7 @@ def rows(program: str, models: list[str]) -> Iterator[Row]:
         yield row
 
 
-WIDTH, HEIGHT = 840, 520
+WIDTH, HEIGHT = 840, 450
 LEFT, RIGHT, ABOVE, BELOW = 80, 24, 62, 50
 
 # The picture has a ground of its own, light or dark as the reader's system is, so that it

@@ -44,29 +44,27 @@ def python(folder, code):
     return subprocess.run([os.environ.get("PYTHON", sys.executable), "-c", code], cwd=folder, env=env, capture_output=True, text=True)
 
 
-def words(folder, cls):
-    """A tokenizer of a few letters, as the class wants it on disk."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+def words():
+    """A tokenizer of a few letters."""
     import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     letters = {c: i for i, c in enumerate(["<pad>", "<s>", "</s>", "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz"])}
     made = Tokenizer(models.BPE(vocab=letters, merges=[], unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     made.decoder = decoders.Metaspace()
     special = dict(pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-    made = transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=16, **special)
-    if folder:
-        made.save_pretrained(folder)
-    return made
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=16, **special)
 
 
 def saved(case, folder, **settings):
-    import torch
+    """A model of conformance/families with random weights, in its folder."""
     import models as families
+    import torch
     from make_families import build
 
     for table in (families.TRANSFORMERS, families.DIFFUSERS):
-        if case in table and settings:
+        if case in table:
             table[case] = (table[case][0], {**table[case][1], **settings})
     _, model = build(case)
     g = torch.Generator().manual_seed(1)
@@ -90,12 +88,12 @@ def flux(folder):
         "text_encoder_2": saved("t5-encoder", folder / "text_encoder_2", d_model=256, d_ff=256, d_kv=64),
         "vae": saved("autoencoder-kl", folder / "vae", latent_channels=4, scaling_factor=0.3611, shift_factor=0.1159),
     }
-    diffusers.FluxPipeline(scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), tokenizer=words(None, None), tokenizer_2=words(None, None), **parts).save_pretrained(folder)
+    diffusers.FluxPipeline(scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), tokenizer=words(), tokenizer_2=words(), **parts).save_pretrained(folder)
 
 
 def llama(folder):
     saved("llama", folder, hidden_size=256, intermediate_size=512, head_dim=64)
-    words(folder, None)
+    words().save_pretrained(folder)
 
 
 def check(page, program, folder):

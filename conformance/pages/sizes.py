@@ -88,10 +88,11 @@ def write(key, folder):
     _, cls, settings = MODELS[key]
     model = build(cls, settings)
     folder.mkdir()
-    (model if hasattr(diffusers, cls) else model.config).__getattribute__("save_config" if hasattr(diffusers, cls) else "save_pretrained")(folder)
+    of_diffusers = hasattr(diffusers, cls)
+    (model.save_config if of_diffusers else model.config.save_pretrained)(folder)
     header, at = {}, 0
-    tensors = dict(model.named_parameters())
-    saved = model.state_dict(keep_vars=True)
+    tensors = dict(model.named_parameters())  # each once, where two names share one
+    saved = model.state_dict()
     tensors.update({n: b for n, b in model.named_buffers() if n in saved})
     for name, t in tensors.items():
         size = 2 * math.prod(t.shape)
@@ -99,7 +100,7 @@ def write(key, folder):
         at += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with open(folder / ("diffusion_pytorch_model.safetensors" if hasattr(diffusers, cls) else "model.safetensors"), "wb") as f:
+    with open(folder / f"{'diffusion_pytorch_model' if of_diffusers else 'model'}.safetensors", "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text)
         f.truncate(8 + len(text) + at)
     return at
@@ -152,8 +153,6 @@ def main():
             print(page)
             text = table(program, folders, plain, *PAGES[page])
             path = ROOT / "docs" / "apps" / f"{page}.md"
-            if not path.exists():
-                continue
             before, rest = path.read_text().split(BEGIN)
             path.write_text(before + BEGIN + text + END + rest.split(END)[1])
 
