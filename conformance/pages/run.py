@@ -99,7 +99,9 @@ def llama(folder):
 def check(page, program, folder):
     for block in blocks(page, "sh"):
         for line in block.splitlines():
-            subprocess.run([program, *line.split()[1:], "-q"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+            done = subprocess.run([program, *line.split()[1:]], cwd=folder, capture_output=True, text=True)
+            if done.returncode:
+                raise SystemExit(f"{page}: {line}: {done.stderr}")
     failed = 0
     for code in blocks(page, "python"):
         done = python(folder, code)
