@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -13,9 +12,6 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
-
-// version is set by the linker for releases.
-var version string
 
 func newRoot() *cobra.Command {
 	root := command(&cobra.Command{
@@ -39,7 +35,7 @@ and with the bytes of the reference programs.`,
 
 // command adds to a command what all have in common.
 func command(c *cobra.Command, statuses string, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
-	c.Version = versionText()
+	c.Version = versionLine()
 	c.Annotations = map[string]string{
 		cobra.CommandDisplayNameAnnotation: "tensorpress", // the name that --version prints
 		"statuses":                         statuses,
@@ -57,16 +53,6 @@ func command(c *cobra.Command, statuses string, run func(cmd *cobra.Command, arg
 		return nil
 	}
 	return c
-}
-
-func versionText() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }
 
 func unknownCommand(cmd *cobra.Command, args []string) error {
