@@ -148,22 +148,31 @@ func useLine(cmd *cobra.Command) string {
 
 // printFlags prints flags by heading, in the order in which they were added.
 func printFlags(w io.Writer, flags *pflag.FlagSet) {
-	var headings []string
-	groups := map[string]*pflag.FlagSet{}
+	for _, g := range flagGroups(flags) {
+		fmt.Fprintf(w, "\n%s:\n%s", g.heading, g.flags.FlagUsagesWrapped(helpWidth))
+	}
+}
+
+// flagGroup are flags under one heading.
+type flagGroup struct {
+	heading string
+	flags   *pflag.FlagSet
+}
+
+func flagGroups(flags *pflag.FlagSet) (groups []flagGroup) {
 	flags.SortFlags = false
 	flags.VisitAll(func(f *pflag.Flag) {
 		heading := "Flags"
 		if g := f.Annotations[groupKey]; len(g) > 0 {
 			heading = g[0]
 		}
-		if groups[heading] == nil {
-			headings = append(headings, heading)
-			groups[heading] = pflag.NewFlagSet(heading, pflag.ContinueOnError)
-			groups[heading].SortFlags = false
+		at := slices.IndexFunc(groups, func(g flagGroup) bool { return g.heading == heading })
+		if at < 0 {
+			at = len(groups)
+			groups = append(groups, flagGroup{heading, pflag.NewFlagSet(heading, pflag.ContinueOnError)})
+			groups[at].flags.SortFlags = false
 		}
-		groups[heading].AddFlag(f)
+		groups[at].flags.AddFlag(f)
 	})
-	for _, heading := range headings {
-		fmt.Fprintf(w, "\n%s:\n%s", heading, groups[heading].FlagUsagesWrapped(helpWidth))
-	}
+	return groups
 }
