@@ -28,7 +28,7 @@ machine() {
 		bookworm "$work/$1"
 	cp "$wheel" "$here/inside.sh" "$work/$1/root/"
 	cp -r "$root/testdata" "$work/$1/root/testdata"
-	env -i HOME=/root PATH=/usr/bin:/bin chroot "$work/$1" sh /root/inside.sh "$first"
+	env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$work/$1" sh /root/inside.sh "$first"
 	rm -rf "${work:?}/$1"
 }
 
@@ -39,7 +39,7 @@ bare() {
 	unzip -qjo "$(ls "$dist"/*manylinux*"_$2".whl)" '*/scripts/tensorpress' -d "$work/bare"
 	cp "$root/testdata/minilm.safetensors" "$work/bare/testdata/"
 	# shellcheck disable=SC2086 # it is a line of words
-	env -i chroot "$work/bare" /$first
+	env -i PATH=/usr/sbin:/usr/bin chroot "$work/bare" /$first
 	rm -rf "$work/bare"
 }
 
