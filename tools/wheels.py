@@ -87,7 +87,7 @@ def check(wheel: Path, platform: str, tags: str) -> None:
     if not wheel.stem.endswith("-py3-none-" + tags):
         wrong = f"is not tagged {tags}"
     elif found != Program(platform, wants):
-        wrong = f"has a program for {found.platform} that needs {found.needs or 'nothing'}, not {wants or 'nothing'}"
+        wrong = f"is tagged for {platform} {wants}, and its program is for {found.platform} {found.needs}"
     elif not program.external_attr >> 16 & 0o111:
         wrong = "has a program that may not be run"
     if wrong:
