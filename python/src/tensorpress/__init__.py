@@ -81,13 +81,16 @@ __all__ = [
     "verify",
 ]
 
-__version__ = "0.1.0"
-
 Result = dict[str, Any]
 
 
 def __getattr__(name: str) -> Any:
-    """Types of flags are made when they are asked for: that takes longer than all else here."""
+    """Types of flags and the version are made when they are asked for: that takes longer
+    than all else here."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tensorpress")
     if name in __all__ and name.endswith("Flags"):
         from . import _flags
 
