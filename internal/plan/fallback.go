@@ -14,7 +14,7 @@ var parts = []struct {
 	key   string
 	lack  string
 }{
-	{func(s *codec.Settings) bool { return s.ConvRot || s.DynamicConvRot }, "convrot_groupsize", "not rotated, since no rotation group divides their columns"},
+	{func(s *codec.Settings) bool { return s.ConvRot || s.DynamicConvRot }, "convrot_groupsize", "not rotated, since no rotation group divides their columns, or they are experts in one tensor, which ComfyUI does not rotate back"},
 	{func(s *codec.Settings) bool { return s.Hadamard }, "use_hadamard", "not rotated, since no rotation group divides their columns"},
 	{func(s *codec.Settings) bool { return s.SVDRank > 0 }, "use_svd", "without a low-rank part, for which they are too small"},
 	{func(s *codec.Settings) bool { return s.Codebook }, "use_codebook", "without a codebook, which their dtype has not"},
