@@ -268,6 +268,7 @@ func subjects(t *testing.T) []subject {
 		rewrite(t, "testdata/golden/ctq/one.mxfp8.safetensors", hybrid)
 		return imageOf(t, hybrid)
 	})
+	add("svdquant_w4a4", func(t *testing.T) *image { return imageOf(t, "testdata/golden/svdquant.safetensors") })
 	bank := fixture.Written(t, experts)
 	for _, o := range expertCases() {
 		if o.Layer.Search == nil || !*o.Layer.Search {

@@ -132,7 +132,7 @@ type Stored struct {
 func Formats() []*Format {
 	return []*Format{
 		int8Tensorwise, float8E4M3, float8E5M2, mxfp8, nvfp4, convrotW4A4, asymW4A8, awqW4A16,
-		float8Rowwise, float8Blockwise, float8Block3D, int8Blockwise, hybridMXFP8, sdnqFormat,
+		float8Rowwise, float8Blockwise, float8Block3D, int8Blockwise, hybridMXFP8, svdquantW4A4, sdnqFormat,
 	}
 }
 
