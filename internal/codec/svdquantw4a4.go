@@ -14,7 +14,7 @@ import (
 var svdquantW4A4 = &Format{
 	Name: "svdquant_w4a4", Bits: 4, Storage: safetensors.I8, Max: 7, Near: "convrot_w4a4",
 	Takes: []string{"full-precision-matmul"}, Open: openSVDQuant, IgnoresInput: true,
-	ReadOnly:  "no application loads it: comfy-kitchen has the layout, and ComfyUI no format of that name; use convrot_w4a4",
+	ReadOnly:  "comfy-kitchen has the layout, and ComfyUI no format of that name to load it by; use convrot_w4a4",
 	ScaleText: "group 64", Kin: Kin{Dtype: "int4", Group: comfy.SVDGroup},
 }
 

@@ -257,3 +257,18 @@ def test_experts_that_contradict(change: dict[str, object], words: str) -> None:
     tensors["weight_scale"] = tensors["weight_scale"][:2]
     with pytest.raises(LayerError, match="a scale for each of 3 experts"):
         read_layer({"format": "int8_tensorwise"}, tensors, "experts")
+
+
+def test_svdquant_of_kitchen() -> None:
+    """A layer of comfy-kitchen's restores to what its kernel makes of an identity."""
+    folder = EXPERTS.parent
+    tensors = {k.removeprefix("x."): v for k, v in load_file(folder / "svdquant.safetensors").items()}
+    wanted = load_file(folder / "svdquant_restored.safetensors")["x.weight"]
+    stored = read_layer(tensors["comfy_quant"], tensors, "x")
+    found = decode(stored, tensors, torch.float32)
+    assert (found - wanted).abs().max() < 1e-6 * wanted.abs().max()
+    rows = torch.tensor([3, 0, 19])
+    assert torch.equal(decode_rows(stored, tensors, rows, torch.float32), found[rows])
+    tensors["weight_smooth_factor"] = tensors["weight_smooth_factor"][1:]
+    with pytest.raises(LayerError, match="weight_smooth_factor"):
+        read_layer(tensors["comfy_quant"], tensors, "x")

@@ -18,6 +18,7 @@ from .scheme import ORIG_DTYPES, SCALE, WEIGHT, Shape, words
 GROUP_SCALE, CHANNEL_SCALE, LEVELS = "weight_s_rel", "weight_s_channel", "weight_codebook"
 ZEROS = "weight_zeros"
 SCALE_2 = "weight_scale_2"
+PROJ_DOWN, PROJ_UP, SMOOTH = "weight_proj_down", "weight_proj_up", "weight_smooth_factor"
 
 _FLOAT8 = {
     "float8_e4m3fn": torch.float8_e4m3fn,
@@ -28,7 +29,7 @@ _FLOAT8 = {
 }
 _INT8 = ("int8_tensorwise", "int8_blockwise")
 _MXFP8 = ("mxfp8", "hybrid_mxfp8")
-FORMATS = (*_FLOAT8, *_INT8, *_MXFP8, "nvfp4", "convrot_w4a4", "asym_w4a8_int8", "awq_w4a16")
+FORMATS = (*_FLOAT8, *_INT8, *_MXFP8, "nvfp4", "convrot_w4a4", "asym_w4a8_int8", "awq_w4a16", "svdquant_w4a4")
 
 #: Those in which ComfyUI reads the experts of a layer from one tensor.
 _BANKS = ("int8_tensorwise", "float8_e4m3fn", "float8_e5m2", "mxfp8", "nvfp4", "convrot_w4a4")
@@ -77,8 +78,10 @@ def parse_native(
     options = _Options(o, layer)
     rows, columns = weight.shape
     bits, group, rotation = 8, 0, 0
-    if name in ("nvfp4", "convrot_w4a4", "awq_w4a16"):
+    if name in ("nvfp4", "convrot_w4a4", "awq_w4a16", "svdquant_w4a4"):
         bits, columns = 4, 2 * columns
+    if name == "svdquant_w4a4":
+        group = 64
     if name == "awq_w4a16":
         group = options.integer("group_size", 64)
     if name == "asym_w4a8_int8":
@@ -203,6 +206,11 @@ def _check(n: Native, tensors: Mapping[str, Tensor]) -> None:
             wanted[SCALE_2] = ((f32,), ((), (1,)))
     elif n.format == "awq_w4a16":
         wanted[SCALE] = wanted[ZEROS] = (floats, ((columns // n.group, rows),))
+    elif n.format == "svdquant_w4a4":
+        rank = tensors[PROJ_UP].shape[-1] if PROJ_UP in tensors and tensors[PROJ_UP].ndim else 0
+        wanted[SCALE] = (floats, ((columns // n.group, rows),))
+        wanted[PROJ_DOWN], wanted[PROJ_UP] = (floats, ((columns, rank),)), (floats, ((rows, rank),))
+        wanted[SMOOTH] = (floats, ((columns,),))
     elif n.format == "asym_w4a8_int8":
         wanted[GROUP_SCALE] = ((f8, u8, f32), ((rows, columns // n.group),))
         wanted[CHANNEL_SCALE] = ((f32,), ((rows,),))
@@ -283,6 +291,8 @@ def _restorer(n: Native, tensors: Mapping[str, Tensor], arithmetic: torch.dtype)
         return awq
     if n.format == "asym_w4a8_int8":
         return _w4a8_restorer(n, tensors, arithmetic)
+    if n.format == "svdquant_w4a4":
+        return _svdquant_restorer(n, tensors)
     scale = tensors[SCALE]
     if n.format in ("float8_e4m3fn", "float8_e5m2"):
         scale = rounded(scale, arithmetic)
@@ -382,6 +392,22 @@ def _w4a8_restorer(n: Native, tensors: Mapping[str, Tensor], arithmetic: torch.d
         x = (x.reshape(x.shape[0], -1, n.group) * _rows_of(side, rows).unsqueeze(-1)).flatten(1)
         x = x.clamp(-127, 127).round() + 0.0
         return rotate_once(rounded(x * _rows_of(channel, rows), arithmetic), n.rotation)
+
+    return restore
+
+
+def _svdquant_restorer(n: Native, tensors: Mapping[str, Tensor]) -> _Restorer:
+    """Values of codes, of inputs that are divided, and a low-rank part of those that are not."""
+    scales = tensors[SCALE].t().to(torch.float32).unsqueeze(-1)
+    down, up, smooth = (tensors[name].to(torch.float32) for name in (PROJ_DOWN, PROJ_UP, SMOOTH))
+
+    def restore(rows: _Rows) -> Tensor:
+        x = _signed(_nibbles(_rows_of(tensors[WEIGHT], rows)))
+        x = (x.reshape(x.shape[0], -1, n.group) * _rows_of(scales, rows)).flatten(1) / smooth
+        part, some = torch.zeros_like(x), _rows_of(up, rows)
+        for r in range(down.shape[1]):  # one after the other, as the program adds them
+            part += some[:, r : r + 1] * down[:, r]
+        return x + part
 
     return restore
 
