@@ -268,6 +268,13 @@ func subjects(t *testing.T) []subject {
 		rewrite(t, "testdata/golden/ctq/one.mxfp8.safetensors", hybrid)
 		return imageOf(t, hybrid)
 	})
+	add("svdquant_w4a4", func(t *testing.T) *image { return imageOf(t, "testdata/golden/svdquant.safetensors") })
+	bank := fixture.Written(t, experts)
+	for _, o := range expertCases() {
+		if o.Layer.Search == nil || !*o.Layer.Search {
+			add("experts "+o.Layer.Dtype+o.Layer.Scale, func(t *testing.T) *image { return pressed(t, bank, o) })
+		}
+	}
 	add("sharded", func(t *testing.T) *image {
 		m := pressed(t, from.linearsFolder, tensorpress.Options{Layout: "sdnq", Layer: tensorpress.Settings{Dtype: "uint4"}})
 		m.shards = 3

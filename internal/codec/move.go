@@ -37,7 +37,7 @@ type piece func(dst []byte, src [][]byte, a tile.Area, s *tile.Scratch)
 // Area is the shape of areas of about want values, at most limit where they
 // can be that small: whole rows, or parts of a single one.
 func (m *Move) Area(want, limit int) (rows, cols int) {
-	all := matrix(m.From.Shape())
+	all := rowsAndColumns(m.From)
 	rows, cols = max(want/max(all[1], 1), 1), all[1]
 	if unit := m.To.Cut().UnitRows; unit*cols <= limit {
 		rows = (rows + unit - 1) / unit * unit
@@ -74,7 +74,7 @@ func (m *Move) Transposes() bool {
 
 // Areas yields them for a whole weight.
 func (m *Move) Areas(rows, cols int) []tile.Area {
-	all := matrix(m.From.Shape())
+	all := rowsAndColumns(m.From)
 	var areas []tile.Area
 	for _, a := range (tile.Cut{Rows: all[0], Cols: all[1]}).Areas(rows, cols) {
 		areas = append(areas, a)
@@ -103,11 +103,19 @@ func (m *Move) Values(dst []float32, c Codec, src [][]byte, a tile.Area, s *tile
 // in is an area of whole rows, or of a part of one, as the codec counts: some
 // take a weight for a single row.
 func in(c Codec, a tile.Area) tile.Area {
-	columns := matrix(c.Shape())[1]
+	columns := rowsAndColumns(c)[1]
 	if cut := c.Cut(); cut.Cols == columns && cut.Rows != 1 {
 		return a
 	}
 	return tile.Area{Col: a.Row*columns + a.Col, Rows: 1, Cols: a.Values()}
+}
+
+// rowsAndColumns are those of a codec's weight: of a bank all rows of all matrices.
+func rowsAndColumns(c Codec) [2]int {
+	if b := Matrices(c); b != nil {
+		return [2]int{b.shape[0] * b.shape[1], b.shape[2]}
+	}
+	return matrix(c.Shape())
 }
 
 // matrix is a weight's shape as rows and columns.

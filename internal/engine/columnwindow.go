@@ -24,6 +24,9 @@ const windowShare = 16
 // newColumnWindows decides which tensors are read through windows, and how large these
 // are.
 func (d *Decoding) newColumnWindows() (v columnWindows) {
+	if codec.Matrices(d.Layer.Codec) != nil { // whose runs are long, of one matrix after the other
+		return columnWindows{}
+	}
 	cut, rows, cols := d.Shape()
 	size, first := 0, tile.Area{Rows: min(rows, cut.Rows), Cols: cols}
 	_, v.transpose = codec.ByRows(d.Layer.Codec)

@@ -39,6 +39,7 @@ var (
 		tile.GroupScale: ".weight_s_rel", tile.ChannelScale: ".weight_s_channel",
 		tile.Codebook: ".weight_codebook", tile.Zeros: ".weight_zeros", tile.Scalar: ".weight_scalar",
 		tile.InputScale: ".input_scale",
+		tile.ProjDown:   ".weight_proj_down", tile.ProjUp: ".weight_proj_up", tile.SmoothFactor: ".weight_smooth_factor",
 	}}
 )
 

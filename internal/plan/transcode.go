@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -182,6 +183,8 @@ func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind sdnq.Kind)
 		return nil, fmt.Errorf("its scale is %s, ComfyUI's is F32: tensorpress migrate makes it so", l.Parts[1].Dtype)
 	case codec.IsForeign(l.Codec):
 		return nil, fmt.Errorf("the %s layout is older than both: tensorpress migrate makes it ComfyUI's", l.Layout.Name)
+	case t.o.Layout == layout.SDNQ && codec.Matrices(l.Codec) != nil:
+		return nil, errExperts
 	case t.o.Layout == layout.SDNQ:
 		return codec.FromNative(src, kind, stored, l.Options, l.Codec)
 	case !t.Rename && stored == codec.SDNQ():
@@ -195,6 +198,9 @@ func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind sdnq.Kind)
 	}
 	return codec.MoveAsIs(stored, l.Options, l.Codec), nil
 }
+
+// errExperts is of experts that are stored as one tensor.
+var errExperts = errors.New("they are experts in one tensor, which SDNQ's loaders read as plain weights alone")
 
 // beside are the tensors that a layer has for its activations, which go with it
 // where it stays in its format.

@@ -28,6 +28,9 @@ const (
 	Zeros        Role = "zeros"         // the value of the code 8
 	Scalar       Role = "scalar"        // of hybrid_mxfp8, which decoding ignores
 	InputScale   Role = "input_scale"   // of activations, not of the weight
+	ProjDown     Role = "proj_down"     // [columns, rank], of a low-rank part
+	ProjUp       Role = "proj_up"       // [rows, rank]
+	SmoothFactor Role = "smooth_factor" // what inputs, and so columns, are divided by
 )
 
 // Tensor describes one stored tensor.

@@ -158,12 +158,12 @@ func (v *verification) need(l *layout.Layer) {
 	if err != nil {
 		return
 	}
-	v.Needs = Needed(v.Needs, v.app, f, l.Name)
+	v.Needs = Needed(v.Needs, v.app, f, l.Name, l.Codec)
 }
 
 // Needed counts a layer of a format among what an application's releases load.
-func Needed(needs []report.Need, a *app.App, f *codec.Format, layer string) []report.Need {
-	release := a.Release(f, preset.Embedding(layout.WeightName(layer)))
+func Needed(needs []report.Need, a *app.App, f *codec.Format, layer string, c codec.Codec) []report.Need {
+	release := a.Release(f, preset.Embedding(layout.WeightName(layer)), codec.Matrices(c) != nil)
 	if release == "" {
 		return needs
 	}
