@@ -162,10 +162,18 @@ func (d *Decoding) readColumns(w *stream.Worker, s tile.Span) ([]byte, error) {
 	return src[:s.Bytes()], err
 }
 
-// codes returns the codes of an area of the window, in row-major order.
-func (v *columnWindow) codes(a tile.Area) []byte {
-	width := len(v.parts[0]) / v.Values()
-	return v.parts[0][(a.Col-v.Col)*width:][:a.Cols*width]
+// codes returns the codes of an area of the window, in row-major order: those of the
+// window itself where they are consecutive there.
+func (v *columnWindow) codes(w *stream.Worker, a tile.Area) []byte {
+	bytes := func(values int) int { return values * len(v.parts[0]) / v.Values() }
+	if a.Cols == v.Cols || a.Rows == 1 {
+		return v.parts[0][bytes((a.Row-v.Row)*v.Cols+a.Col-v.Col):][:bytes(a.Values())]
+	}
+	dst := w.Bytes(0, bytes(a.Values()))
+	for r := range a.Rows {
+		copy(dst[bytes(r*a.Cols):][:bytes(a.Cols)], v.parts[0][bytes((a.Row+r-v.Row)*v.Cols+a.Col-v.Col):])
+	}
+	return dst
 }
 
 // copyRuns copies a span of part i from the window, which holds the span all of it. It

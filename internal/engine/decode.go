@@ -6,6 +6,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/tile"
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -101,7 +102,7 @@ func (d *Decoding) read(w *stream.Worker, c codec.Codec, a tile.Area, parts [][]
 	}
 	for i := range parts {
 		if i == 0 && from != nil && d.transpose != nil {
-			parts[i] = from.codes(a)
+			parts[i] = from.codes(w, a)
 			continue
 		}
 		spans := c.Needed(i, a)
@@ -135,7 +136,11 @@ func (d *Decoding) codec(w *stream.Worker) (c codec.Codec, n int, err error) {
 				return nil, err
 			}
 		}
-		return withShared(src), nil
+		c, err := withShared(src)
+		if err != nil {
+			return nil, usage.SourceErrorf("%s: layer %s: %w: verify the file, or fetch it again", d.Source.File(d.Layer.Parts[0]), d.Layer.Name, err)
+		}
+		return c, nil
 	})
 	return c, n, err
 }

@@ -115,6 +115,9 @@ func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
 	if c.IsDir || c.Index != "" || !beside { // files beside a single file may belong to another one
 		m.Err = m.Declared.problem()
 	}
+	if err := m.readPublished(); err != nil {
+		return nil, err
+	}
 	if err := m.readForeign(); err != nil {
 		return nil, err
 	}

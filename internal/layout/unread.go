@@ -189,8 +189,13 @@ func (m *Model) unreadLayer(base string, row unread, codes checkpoint.Tensor) *L
 		}
 	}
 	is := row.is
-	if d := m.Declared; d != nil && is == "packed" && d.known {
-		is = d.Method
+	if d := m.Declared; d != nil && d.known {
+		switch {
+		case is == "packed":
+			is = d.Method
+		case is != d.Method && (is == gptqName || is == awqName):
+			is = fmt.Sprintf("%s, though %s says otherwise", is, d)
+		}
 	}
 	l.Format = strings.ToLower(strings.Fields(is)[0])
 	l.Format = strings.TrimSuffix(l.Format, ",")

@@ -21,9 +21,10 @@ var foreignFiles = []struct {
 		"a.weight.quant_state.bitsandbytes__nf4": "U8 90",
 	}, "a", []string{"bitsandbytes 4-bit", "a.weight.absmax"}},
 	{"nf4 stored as BF16", "", map[string]string{"a.weight": "BF16 8 1", "a.weight.absmax": "F32 4", "a.weight.quant_map": "F32 16"}, "a", []string{"bitsandbytes 4-bit"}},
-	{"GPTQ", "", map[string]string{"a.qweight": "I32 4 32", "a.qzeros": "I32 1 4", "a.scales": "F16 1 32", "a.g_idx": "I32 32"}, "a", []string{"GPTQ: a.qweight, a.qzeros, a.scales, a.g_idx: start from the original"}},
+	{"GPTQ", "", map[string]string{"a.qweight": "I32 4 32", "a.qzeros": "I32 1 4", "a.scales": "F16 1 32", "a.g_idx": "I32 32"}, "a", []string{"GPTQ: a.g_idx, a.qweight, a.qzeros, a.scales: no config says whether zero points"}},
 	{"GPTQ without g_idx", "", map[string]string{"a.qweight": "I32 4 32", "a.qzeros": "I32 1 4", "a.scales": "F16 1 32"}, "a", []string{"GPTQ: a.qweight"}},
-	{"AWQ", "", map[string]string{"a.qweight": "I32 32 4", "a.qzeros": "I32 1 4", "a.scales": "F16 1 32"}, "a", []string{"AWQ: a.qweight"}},
+	{"AWQ under GPTQ's name", `{"quantization_config": {"quant_method": "gptq", "bits": 4}}`, map[string]string{"a.qweight": "I32 32 4", "a.qzeros": "I32 1 4", "a.scales": "F16 1 32"}, "a", []string{"AWQ, though quantization_config of config.json (GPTQ) says otherwise: a.qweight"}},
+	{"GPTQ under AWQ's name", `{"quantization_config": {"quant_method": "awq", "bits": 4}}`, map[string]string{"a.qweight": "I32 4 32", "a.qzeros": "I32 1 4", "a.scales": "F16 1 32"}, "a", []string{"GPTQ, though quantization_config of config.json (AWQ) says otherwise: a.qweight"}},
 	{"compressed-tensors", "", map[string]string{"a.weight_packed": "I32 4 4", "a.weight_scale": "BF16 4 1", "a.weight_shape": "I64 2"}, "a", []string{"compressed-tensors", "a.weight_packed", "a.weight_shape"}},
 	{"compressed-tensors nvfp4", "", map[string]string{"a.weight_packed": "U8 4 16", "a.weight_scale": "F8_E4M3 4 2", "a.weight_global_scale": "F32 1"}, "a", []string{"compressed-tensors"}},
 	{"ModelOpt nvfp4", `{"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}`, map[string]string{

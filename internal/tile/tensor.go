@@ -30,6 +30,11 @@ const (
 	InputScale   Role = "input_scale"   // of activations, not of the weight
 )
 
+// Further tensors of formats that are read and not written.
+const (
+	GroupOfColumn Role = "group_of_column" // the group of each column
+)
+
 // Tensor describes one stored tensor.
 type Tensor struct {
 	Role  Role

@@ -1,0 +1,77 @@
+package codec
+
+import (
+	"errors"
+
+	"github.com/tensorpress/tensorpress/internal/formats/published"
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
+	"github.com/tensorpress/tensorpress/internal/tile"
+	"github.com/tensorpress/tensorpress/safetensors"
+)
+
+// publishedWeight is a layer as another program publishes it. It is read, and not
+// written.
+type publishedWeight struct{ published.Weight }
+
+// Published makes the codec of a layer that another program has published.
+func Published(w published.Weight) Codec { return publishedWeight{w} }
+
+// IsPublished reports whether a codec is of a layer that another program has published.
+func IsPublished(c Codec) bool {
+	_, ok := c.(publishedWeight)
+	return ok
+}
+
+// Decode computes in single precision, whatever the dtype out.
+func (p publishedWeight) Decode(dst []float32, src [][]byte, a tile.Area, _ safetensors.Dtype, s *tile.Scratch) {
+	p.Weight.Decode(dst, src, a, s)
+}
+
+// Written is nothing: there is no encoder.
+func (publishedWeight) Written(int, tile.Area) []tile.Span { return nil }
+
+// NewEncoder returns nil.
+func (publishedWeight) NewEncoder(safetensors.Dtype, int) tile.Encoder { return nil }
+
+// shared are the tensors of which each area takes all, and what makes a codec of their
+// contents that needs them no more.
+func (p publishedWeight) shared() (tensors []int, take func(src [][]byte) (Codec, error)) {
+	w, ok := p.Weight.(published.Sharing)
+	if !ok {
+		return nil, nil
+	}
+	return w.Shared(), func(src [][]byte) (Codec, error) {
+		held, err := w.WithShared(src)
+		if err != nil {
+			return nil, err
+		}
+		return publishedWeight{held}, nil
+	}
+}
+
+// byRows is a codec that takes codes by rows, of one whose codes lie by columns.
+func (p publishedWeight) byRows() (Codec, func(dst, src []byte, column int)) {
+	if w, ok := p.Weight.(published.ByColumns); ok {
+		if turned, transpose := w.ByRows(); turned != nil {
+			return publishedWeight{turned}, transpose
+		}
+	}
+	return nil, nil
+}
+
+// FromPublished returns how a layer that another program has published is moved to SDNQ's
+// layout, or to a format of ComfyUI's. The error says why it cannot be.
+func FromPublished(src Source, kind sdnq.Kind, c Codec, toSDNQ bool) (*Move, error) {
+	if toSDNQ {
+		return nil, errors.New("no SDNQ dtype has its codes and scales")
+	}
+	return nil, errors.New("no format of ComfyUI's has its codes and scales")
+}
+
+// PublishedInSDNQ returns the settings of the SDNQ layer nearest to a published one: of
+// the dtype that its codes are nearest to, with as many scales along rows.
+func PublishedInSDNQ(dtype string, c Codec, kind sdnq.Kind) Settings {
+	s := Default()
+	s.Dtype, s.Kind, s.GroupSize = dtype, kind, alongRows(c, kind)
+	return s
+}
