@@ -150,9 +150,105 @@ def awq_models():
     yield "awq", model, awq_values
 
 
+def compressed_values(model, _):
+    """With scales in binary32, so that nothing is rounded to those of the file."""
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.compressors.nvfp4.helpers import unpack_fp4_from_uint8
+    from compressed_tensors.compressors.mx_utils import decompress_mx_scale
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from compressed_tensors.quantization.lifecycle.forward import dequantize
+
+    config = model.config["quantization_config"]
+    for group in config["config_groups"].values():
+        scheme = QuantizationScheme(targets=group["targets"], weights=QuantizationArgs(**group["weights"]))
+        for name in group["targets"]:
+            own = {k[len(name) + 1 :]: t for k, t in model.tensors.items() if k.startswith(name + ".")}
+            if config["format"] in ("pack-quantized", "int-quantized"):
+                own["weight_scale"] = own["weight_scale"].to(F32)
+                compressor = BaseCompressor.get_value_from_registry(config["format"])
+                values = compressor.decompress(own, scheme)["weight"]
+            else:
+                codes = own["weight_packed"]
+                codes = unpack_fp4_from_uint8(codes, codes.shape[0], codes.shape[1] * 2, dtype=F32)
+                scale = own["weight_scale"]
+                scale = decompress_mx_scale(scale) if scale.dtype == torch.uint8 else scale
+                values = dequantize(codes, scale.to(F32), args=scheme.weights, global_scale=own.get("weight_global_scale"), dtype=F32)
+            model.values[f"{name}.weight"] = values
+
+
+def compressed(kind, **groups):
+    return Model(quantization(
+        quant_method="compressed-tensors", format=kind, quantization_status="compressed", ignore=["lm_head"],
+        config_groups={f"group_{i}": {"targets": [name], "weights": weights} for i, (name, weights) in enumerate(groups.items())},
+    ))
+
+
+def ints(bits, strategy, group=None, symmetric=True):
+    return {"num_bits": bits, "type": "int", "strategy": strategy, "group_size": group, "symmetric": symmetric}
+
+
+def compressed_models():
+    layers = {
+        "a": (64, 96, ints(4, "group", 32)), "b": (40, 64, ints(4, "group", 32, False)), "c": (24, 100, ints(4, "channel")),
+        "d": (32, 64, ints(8, "group", 32)), "e": (24, 96, ints(3, "group", 32, False)), "f": (24, 64, ints(2, "channel", None, False)),
+        "g": (16, 64, ints(8, "channel", None, False)), "h": (16, 64, ints(4, "tensor")),
+    }
+    model = compressed("pack-quantized", **{name: weights for name, (_, _, weights) in layers.items()})
+    for i, (name, (rows, columns, w)) in enumerate(layers.items()):
+        groups = columns // w["group_size"] if w["group_size"] else 1
+        shape = (1,) if w["strategy"] == "tensor" else (rows, groups)
+        model.add(name, weight_packed=words(rows, ceil(columns * w["num_bits"], 32)), weight_shape=torch.tensor([rows, columns]),
+                  weight_scale=scales(*shape, dtype=(BF16, F16, F32)[i % 3]))
+        if not w["symmetric"]:
+            model.add(name, weight_zero_point=words(ceil(rows * w["num_bits"], 32), groups))
+    yield "pack_quantized", model, compressed_values
+    layers = {"a": (24, 64, ints(8, "channel", None, False)), "b": (24, 64, ints(8, "group", 32)), "c": (24, 64, ints(8, "group", 16, False)), "d": (8, 32, ints(8, "tensor", None, False))}
+    model = compressed("int-quantized", **{name: weights for name, (_, _, weights) in layers.items()})
+    for i, (name, (rows, columns, w)) in enumerate(layers.items()):
+        groups = columns // w["group_size"] if w["group_size"] else 1
+        shape = (1,) if w["strategy"] == "tensor" else (rows, groups)
+        model.add(name, weight=words(rows, columns // 4).view(torch.int8), weight_scale=scales(*shape, dtype=(BF16, F32)[i % 2]))
+        if not w["symmetric"]:
+            model.add(name, weight_zero_point=words(*shape).to(torch.int8))
+    yield "int_quantized", model, compressed_values
+    fours = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16, "symmetric": True}
+    model = compressed("nvfp4-pack-quantized", a=fours, b=fours)
+    for name, rows, columns in (("a", 64, 96), ("b", 17, 32)):
+        model.add(name, weight_packed=words(rows, columns // 8).view(torch.uint8), weight_global_scale=torch.tensor([2701.5]), input_global_scale=torch.tensor([100.0]),
+                  weight_scale=torch.from_numpy(rng.uniform(1, 448, (rows, columns // 16)).astype(np.float32)).to(torch.float8_e4m3fn))
+    yield "nvfp4_packed", model, compressed_values
+    fours = {"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32, "symmetric": True}
+    model = compressed("mxfp4-pack-quantized", a=fours)
+    model.add("a", weight_packed=words(24, 12).view(torch.uint8), weight_scale=powers(24, 3))
+    yield "mxfp4_packed", model, compressed_values
+
+
+def powers(*shape):
+    return torch.from_numpy(rng.integers(100, 130, shape).astype(np.uint8))
+
+
+def experts_values(model, _):
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    for name in [k[: -len("_blocks")] for k in model.tensors if k.endswith("_blocks")]:
+        model.values[name] = convert_moe_packed_tensors(model.tensors[name + "_blocks"], model.tensors[name + "_scales"], dtype=F32)
+
+
+def mxfp4_models():
+    model = Model({**quantization(quant_method="mxfp4", modules_to_not_convert=["lm_head"]), "architectures": ["GptOssForCausalLM"], "torch_dtype": "bfloat16"})
+    for name, rows, blocks in (("gate_up_proj", 96, 3), ("down_proj", 64, 2)):
+        name = "model.layers.0.mlp.experts." + name
+        model.tensors[name + "_blocks"] = words(3, rows, blocks, 4).view(torch.uint8)
+        model.tensors[name + "_scales"] = powers(3, rows, blocks)
+        model.tensors[name + "_bias"] = plain(3, rows, dtype=BF16)
+    yield "mxfp4_experts", model, experts_values
+
+
 def models():
     yield from gptq_models()
     yield from awq_models()
+    yield from compressed_models()
+    yield from mxfp4_models()
 
 
 def digest(values):

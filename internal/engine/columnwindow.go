@@ -40,7 +40,7 @@ func (d *Decoding) newColumnWindows() (v columnWindows) {
 	if cut.Rows == 1 {
 		v.rows, v.cols = min(tiles, 1), cols*tiles
 	} else { // whole rows, which are contiguous
-		v.rows, v.cols = tiles/cut.Count(cut.Rows, cols)*rows, cut.Cols
+		v.rows, v.cols = cut.InBank(tiles/cut.Count(cut.Rows, cols)*rows, rows), cut.Cols
 	}
 	return v
 }
@@ -180,12 +180,15 @@ func (v *columnWindow) codes(w *stream.Worker, a tile.Area) []byte {
 // reports false if the runs are not arranged in the window as they are in the tensor.
 func (v *columnWindow) copyRuns(i int, span, all tile.Span, dst []byte) bool {
 	stride, size := all.Size, int(span.Size)
-	if all.Count == 1 {
-		stride = span.Stride
-	} else if all.Count != span.Count || all.Stride != span.Stride {
-		return false
-	}
 	at := span.Offset - all.Offset
+	switch {
+	case all.Count == 1:
+		stride = span.Stride
+	case all.Stride != span.Stride && span.Count > 1:
+		return false
+	default:
+		at = at/all.Stride*all.Size + at%all.Stride
+	}
 	for ; len(dst) > 0; dst, at = dst[size:], at+stride {
 		copy(dst[:size], v.parts[i][at:])
 	}

@@ -148,6 +148,9 @@ func (d *Decoding) codec(w *stream.Worker) (c codec.Codec, n int, err error) {
 // readSpans reads runs of a tensor into dst, one after another.
 func readSpans(c *checkpoint.Checkpoint, t checkpoint.Tensor, spans []tile.Span, dst []byte) error {
 	for _, s := range spans {
+		if s.Size == s.Stride { // one run
+			s = tile.One(s.Offset, s.Size*int64(s.Count))
+		}
 		for i := range s.Count {
 			if err := c.ReadSection(t, dst[:s.Size], s.Offset+int64(i)*s.Stride); err != nil {
 				return err

@@ -225,7 +225,7 @@ func (t *transcoding) kind(src codec.Source) sdnq.Kind {
 // the codes do, and has the bytes of all its tensors.
 func layerTensor(l *layout.Layer, dtype safetensors.Dtype) checkpoint.Tensor {
 	t := l.Parts[0]
-	t.Name, t.Dtype, t.Shape, t.Size = layout.WeightName(l.Name), dtype, l.Shape(), 0
+	t.Name, t.Dtype, t.Shape, t.Size = l.WeightName(), dtype, l.Shape(), 0
 	for _, part := range l.Parts {
 		t.Size += part.Size
 	}

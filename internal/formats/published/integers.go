@@ -29,7 +29,10 @@ type Integers struct {
 	scalesByGroup bool
 	zeros         zeros
 	// columns are the groups of all columns; nil where they follow from the group size.
-	columns []int32
+	columns  []int32
+	oneScale bool // of the whole weight
+	// maybeUngrouped says that a group of −1 is of columns in no order of their own.
+	maybeUngrouped bool
 	// unordered says that a config has columns in no order of their own.
 	unordered bool
 	held      heldTensors
@@ -164,6 +167,9 @@ func (w *Integers) readColumns(src []byte) ([]int32, error) {
 	columns, plain := make([]int32, w.cols), true
 	for c := range columns {
 		g := int32(binary.LittleEndian.Uint32(src[4*c:]))
+		if g == -1 && w.maybeUngrouped {
+			return nil, nil
+		}
 		if g < 0 || int(g) >= w.groups() {
 			return nil, fmt.Errorf("its g_idx has group %d for column %d, and there are %d groups", g, c, w.groups())
 		}
@@ -231,6 +237,9 @@ func (w *Integers) groupsOf(a tile.Area) (first, last int) {
 
 func (w *Integers) scalesNeeded(a tile.Area) []tile.Span {
 	width := w.tensors[1].Dtype.Bits() / 8
+	if w.oneScale {
+		return tile.Run(0, int64(width))
+	}
 	first, last := w.groupsOf(a)
 	if w.scalesByGroup {
 		return tile.SpansOf(tile.Area{Row: first, Rows: last - first, Col: a.Row, Cols: a.Rows}, w.rows, width)
@@ -346,7 +355,12 @@ func (w *Integers) sides(src [][]byte, a tile.Area, b *buffers) (scales, offsets
 	first, last := w.groupsOf(a)
 	n, d := last-first, w.tensors[1].Dtype
 	scales, offsets = tile.Sized(&b.scales, n*a.Rows), tile.Sized(&b.offset, n*a.Rows)
-	if w.scalesByGroup {
+	if w.oneScale {
+		widen.Widen(scales[:1], src[1], d)
+		for i := range scales {
+			scales[i] = scales[0]
+		}
+	} else if w.scalesByGroup {
 		stored := tile.Sized(&b.sides, n*a.Rows)
 		widen.Widen(stored, src[1], d)
 		transpose.All(scales, stored, n, a.Rows)
@@ -378,6 +392,9 @@ func (w *Integers) zero(src []byte, row, group int) int {
 	code := 0
 	switch z.lies {
 	case zerosAsBytes:
+		if w.oneScale {
+			return int(int8(src[0]))
+		}
 		return int(int8(src[row*w.groups()+group]))
 	case zerosByGroup:
 		code = bitsAt(src[group*len(src)/w.groups():], row*w.bits, w.bits)
