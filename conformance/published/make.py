@@ -244,11 +244,59 @@ def mxfp4_models():
     yield "mxfp4_experts", model, experts_values
 
 
+def modelopt_values(model, _):
+    from modelopt.torch.quantization.qtensor import NVFP4QTensor
+
+    for name in [k[: -len(".weight_scale_2")] for k in model.tensors if k.endswith(".weight_scale_2")]:
+        codes, t = model.tensors[f"{name}.weight"], model.tensors
+        packed = NVFP4QTensor(torch.Size((codes.shape[0], codes.shape[1] * 2)), F32, codes)
+        model.values[f"{name}.weight"] = packed.dequantize(
+            dtype=F32, scale=t[f"{name}.weight_scale"], double_scale=t[f"{name}.weight_scale_2"], block_sizes={-1: 16})
+
+
+def modelopt_models():
+    model = Model(quantization(quant_method="modelopt", quant_algo="NVFP4", ignore=["lm_head"], producer={"name": "modelopt"}))
+    for name, rows, columns in (("a", 128, 64), ("b", 17, 32)):
+        model.add(name, weight=words(rows, columns // 8).view(torch.uint8), weight_scale_2=torch.tensor(0.00037), input_scale=torch.tensor(0.01),
+                  weight_scale=torch.from_numpy(rng.uniform(1, 448, (rows, columns // 16)).astype(np.float32)).to(torch.float8_e4m3fn))
+    yield "modelopt_nvfp4", model, modelopt_values
+
+
+def bitsandbytes_values(model, _):
+    import bitsandbytes.functional as functional
+
+    for key in [k for k in model.tensors if k.endswith(".SCB")]:
+        name = key[: -len(".SCB")]
+        model.values[f"{name}.weight"] = functional.int8_vectorwise_dequant(model.tensors[f"{name}.weight"], model.tensors[key])
+    for key in [k for k in model.tensors if "quant_state" in k]:
+        name = key[: key.index(".weight.quant_state")]
+        parts = {k[len(name) + 1 :]: t for k, t in model.tensors.items() if k.startswith(f"{name}.weight.")}
+        state = functional.QuantState.from_dict(parts, torch.device("cpu"))
+        state.dtype = F32
+        model.values[f"{name}.weight"] = functional.dequantize_4bit(model.tensors[f"{name}.weight"], state)
+
+
+def bitsandbytes_models():
+    import bitsandbytes.functional as functional
+
+    model = Model(quantization(quant_method="bitsandbytes", load_in_8bit=True))
+    model.add("a", weight=words(24, 16).view(torch.int8), SCB=scales(24, dtype=F32), weight_format=torch.tensor(0, dtype=torch.uint8))
+    yield "bitsandbytes_int8", model, bitsandbytes_values
+    model = Model(quantization(quant_method="bitsandbytes", load_in_4bit=True))
+    layers = (("a", (64, 96), "nf4", True, 64), ("b", (24, 40), "fp4", True, 64), ("c", (24, 40), "nf4", False, 64), ("d", (3, 33), "fp4", False, 128), ("e", (256, 128), "nf4", True, 64))
+    for name, shape, kind, nested, block in layers:
+        codes, state = functional.quantize_4bit(plain(*shape, dtype=BF16), blocksize=block, quant_type=kind, compress_statistics=nested)
+        model.add(name, weight=codes, **{f"weight.{end}": t for end, t in state.as_dict(packed=True).items()})
+    yield "bitsandbytes_4bit", model, bitsandbytes_values
+
+
 def models():
     yield from gptq_models()
     yield from awq_models()
     yield from compressed_models()
     yield from mxfp4_models()
+    yield from modelopt_models()
+    yield from bitsandbytes_models()
 
 
 def digest(values):

@@ -3,6 +3,7 @@ package codec
 import (
 	"errors"
 
+	dtypes "github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/formats/published"
 	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/tile"
@@ -72,6 +73,9 @@ func FromPublished(src Source, kind sdnq.Kind, c Codec, toSDNQ bool) (*Move, err
 // the dtype that its codes are nearest to, with as many scales along rows.
 func PublishedInSDNQ(dtype string, c Codec, kind sdnq.Kind) Settings {
 	s := Default()
+	if t := dtypes.Lookup(dtype); t == nil || !t.Storable() { // levels that SDNQ has not
+		dtype = "uint4"
+	}
 	s.Dtype, s.Kind, s.GroupSize = dtype, kind, alongRows(c, kind)
 	return s
 }

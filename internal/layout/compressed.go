@@ -240,7 +240,7 @@ func openFours(o pyjson.Object, open func() (*published.Fours, error)) (publishe
 	if bits := number(o, "num_bits"); bits != 0 && bits != 4 {
 		return nil, "", nil, fmt.Errorf("its config says num_bits %d, and its codes have 4", bits)
 	}
-	block := w.Cut().GroupCols
+	block := w.Block()
 	if group := number(o, "group_size"); group != 0 && group != block {
 		return nil, "", nil, fmt.Errorf("its config says group_size %d, and its scales are of %d", group, block)
 	}

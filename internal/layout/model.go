@@ -89,6 +89,7 @@ type Model struct {
 	precise   bool               // a marker asks for multiplication in full precision
 	rotated   bool               // a layer describes itself as rotated integers
 	paired    bool               // a layer describes itself as integers, two to a byte
+	byRows    *bool              // the scales of nvfp4 lie by rows, once it was asked
 }
 
 // Read finds the layers of a checkpoint. It reads metadata, never weights. It returns

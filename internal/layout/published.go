@@ -40,7 +40,7 @@ type publication struct {
 }
 
 // publications are tried in order; the first that fits counts.
-var publications = []*publication{gptq, awq, packQuantized, nvfp4Packed, mxfp4Packed, intQuantized, mxfp4Experts}
+var publications = []*publication{gptq, awq, packQuantized, nvfp4Packed, mxfp4Packed, intQuantized, mxfp4Experts, nvfp4ByRows, bnbLevels, bnbRows}
 
 // readPublished finds the layers in formats of other programs that are read.
 func (m *Model) readPublished() error {
@@ -131,6 +131,11 @@ func (m *Model) openPublished(l *Layer, p *publication) error {
 		return nil
 	}
 	l.Dtype = o.dtype
+	if name, _ := o.options.Get("dtype"); name != nil { // of the weight, as it was
+		if d, ok := codec.OrigDtype(name); ok {
+			l.OrigDtype = d
+		}
+	}
 	m.open(l, o)
 	return nil
 }

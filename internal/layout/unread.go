@@ -193,7 +193,7 @@ func (m *Model) unreadLayer(base string, row unread, codes checkpoint.Tensor) *L
 		switch {
 		case is == "packed":
 			is = d.Method
-		case is != d.Method && (is == gptqName || is == awqName):
+		case is != d.Method && slices.ContainsFunc(publications, func(p *publication) bool { return p.is == is }):
 			is = fmt.Sprintf("%s, though %s says otherwise", is, d)
 		}
 	}

@@ -32,7 +32,8 @@ const (
 
 // Further tensors of formats that are read and not written.
 const (
-	GroupOfColumn Role = "group_of_column" // the group of each column
+	GroupOfColumn  Role = "group_of_column" // the group of each column
+	NestedCodebook Role = "nested_codebook" // the values of scales that are codes
 )
 
 // Tensor describes one stored tensor.

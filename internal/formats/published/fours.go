@@ -92,6 +92,9 @@ func (w *Fours) Shape() []int { return w.shape }
 // Tensors are the codes, the scales of blocks and that of all.
 func (w *Fours) Tensors() []tile.Tensor { return w.tensors }
 
+// Block is the number of columns that share a scale, as stored.
+func (w *Fours) Block() int { return w.block }
+
 // Cut is by blocks.
 func (w *Fours) Cut() tile.Cut {
 	if w.turned {

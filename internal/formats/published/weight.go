@@ -73,7 +73,7 @@ func shaped(t tile.Tensor, shape ...int) error {
 // plural is what a message calls the tensors of a role.
 var plural = map[tile.Role]string{
 	tile.Weight: "codes", tile.Scale: "scales", tile.Zeros: "zero points", tile.GroupOfColumn: "groups of columns",
-	tile.Scale2: "second scales",
+	tile.Scale2: "second scales", tile.Codebook: "levels", tile.NestedCodebook: "levels of scales",
 }
 
 func oneOf(dtypes []safetensors.Dtype) (text string) {
