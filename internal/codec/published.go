@@ -1,8 +1,6 @@
 package codec
 
 import (
-	"errors"
-
 	dtypes "github.com/tensorpress/tensorpress/dtype"
 	"github.com/tensorpress/tensorpress/internal/formats/published"
 	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
@@ -58,15 +56,6 @@ func (p publishedWeight) byRows() (Codec, func(dst, src []byte, column int)) {
 		}
 	}
 	return nil, nil
-}
-
-// FromPublished returns how a layer that another program has published is moved to SDNQ's
-// layout, or to a format of ComfyUI's. The error says why it cannot be.
-func FromPublished(src Source, kind sdnq.Kind, c Codec, toSDNQ bool) (*Move, error) {
-	if toSDNQ {
-		return nil, errors.New("no SDNQ dtype has its codes and scales")
-	}
-	return nil, errors.New("no format of ComfyUI's has its codes and scales")
 }
 
 // PublishedInSDNQ returns the settings of the SDNQ layer nearest to a published one: of

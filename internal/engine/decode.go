@@ -128,21 +128,35 @@ func (d *Decoding) codec(w *stream.Worker) (c codec.Codec, n int, err error) {
 		return d.Layer.Codec, 0, nil
 	}
 	c, err = stream.Shared(w, d.Layer, func() (codec.Codec, error) {
-		src := make([][]byte, len(indices))
-		for i, part := range indices {
-			src[i] = make([]byte, d.Layer.Parts[part].Size)
-			n += len(src[i])
-			if err := d.Source.ReadSection(d.Layer.Parts[part], src[i], 0); err != nil {
-				return nil, err
-			}
+		src, err := readWhole(d.Source, d.Layer, indices)
+		if err != nil {
+			return nil, err
 		}
+		n = bytesOf(src)
 		c, err := withShared(src)
 		if err != nil {
-			return nil, usage.SourceErrorf("%s: layer %s: %w: verify the file, or fetch it again", d.Source.File(d.Layer.Parts[0]), d.Layer.Name, err)
+			return nil, sharedError(d.Source, d.Layer, err)
 		}
 		return c, nil
 	})
 	return c, n, err
+}
+
+// readWhole reads some of a layer's tensors.
+func readWhole(c *checkpoint.Checkpoint, l *layout.Layer, indices []int) (src [][]byte, err error) {
+	src = make([][]byte, len(indices))
+	for i, part := range indices {
+		src[i] = make([]byte, l.Parts[part].Size)
+		if err := c.ReadSection(l.Parts[part], src[i], 0); err != nil {
+			return nil, err
+		}
+	}
+	return src, nil
+}
+
+// sharedError says in which layer a tensor is wrong of which every area takes all.
+func sharedError(c *checkpoint.Checkpoint, l *layout.Layer, err error) error {
+	return usage.SourceErrorf("%s: layer %s: %w: verify the file, or fetch it again", c.File(l.Parts[0]), l.Name, err)
 }
 
 // readSpans reads runs of a tensor into dst, one after another.

@@ -176,7 +176,7 @@ func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind sdnq.Kind)
 	case l.Apart != nil:
 		return nil, l.Apart.Why
 	case codec.IsPublished(l.Codec):
-		return codec.FromPublished(src, kind, l.Codec, t.o.Layout == layout.SDNQ)
+		return codec.FromPublished(src, kind, l.Codec, t.o.Layout == layout.SDNQ, t.Native)
 	case err != nil:
 		return nil, err
 	case codec.IsForeign(l.Codec) && l.Layout == layout.Comfy:
