@@ -124,7 +124,8 @@ def awq_values(model, _):
 
 
 def quantization(**config):
-    return {"model_type": "llama", "torch_dtype": "float16", "quantization_config": config}
+    # BF16 holds whatever damaged scales make of a weight
+    return {"model_type": "llama", "torch_dtype": "bfloat16", "quantization_config": config}
 
 
 def gptq_models():
@@ -235,7 +236,7 @@ def experts_values(model, _):
 
 
 def mxfp4_models():
-    model = Model({**quantization(quant_method="mxfp4", modules_to_not_convert=["lm_head"]), "architectures": ["GptOssForCausalLM"], "torch_dtype": "bfloat16"})
+    model = Model({**quantization(quant_method="mxfp4", modules_to_not_convert=["lm_head"]), "architectures": ["GptOssForCausalLM"]})
     for name, rows, blocks in (("gate_up_proj", 96, 3), ("down_proj", 64, 2)):
         name = "model.layers.0.mlp.experts." + name
         model.tensors[name + "_blocks"] = words(3, rows, blocks, 4).view(torch.uint8)

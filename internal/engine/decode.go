@@ -154,9 +154,14 @@ func readWhole(c *checkpoint.Checkpoint, l *layout.Layer, indices []int) (src []
 	return src, nil
 }
 
-// sharedError says in which layer a tensor is wrong of which every area takes all.
+// unsoundError is of a tensor of which every area takes all, and whose content is wrong.
+type unsoundError struct{ error }
+
+func (e unsoundError) Unwrap() error { return e.error }
+
+// sharedError says in which layer it is.
 func sharedError(c *checkpoint.Checkpoint, l *layout.Layer, err error) error {
-	return usage.SourceErrorf("%s: layer %s: %w: verify the file, or fetch it again", c.File(l.Parts[0]), l.Name, err)
+	return usage.SourceErrorf("%s: layer %s cannot be decoded: %w: verify the file, or fetch it again", c.File(l.Parts[0]), l.Name, unsoundError{err})
 }
 
 // readSpans reads runs of a tensor into dst, one after another.

@@ -306,7 +306,7 @@ func sdnqShaped(scale, weight []int) bool {
 // activations and shapes; zeroPoints are those that would change the weight's values.
 var (
 	zeroPoints    = []string{".weight_zero_point", ".weight_zp"}
-	inputScales   = []string{".input_scale", ".scale_input", ".activation_scale"}
+	inputScales   = []string{".input_scale", ".scale_input", ".activation_scale", ".input_global_scale"}
 	foreignExtras = slices.Concat(inputScales, zeroPoints, []string{".input_zero_point", ".weight_shape", PreQuantScale})
 )
 

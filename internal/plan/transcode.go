@@ -72,7 +72,7 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 		}
 	}
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
-	p.Notes = slices.Concat(wrapperNote(sources(p.Steps)), againNotes(p.Steps), notesOf(p, o))
+	p.Notes = slices.Concat(wrapperNote(sources(p.Steps)), againNotes(p.Steps), t.droppedNotes(), notesOf(p, o))
 	if err := p.place(o.Output); err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Checkpoint.Path, err)
 	}
@@ -200,7 +200,7 @@ func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind sdnq.Kind)
 // beside are the tensors that a layer has for its activations, which go with it
 // where it stays in its format.
 func (t *transcoding) beside(l *layout.Layer) []Step {
-	if t.o.Layout != layout.Comfy || l.Format == codec.SDNQ().Name {
+	if t.o.Layout != layout.Comfy || l.Format == codec.SDNQ().Name || codec.IsPublished(l.Codec) {
 		return nil
 	}
 	var steps []Step
@@ -211,6 +211,21 @@ func (t *transcoding) beside(l *layout.Layer) []Step {
 		}
 	}
 	return steps
+}
+
+// droppedNotes says of which layers the scales of activations are left out: those that
+// other programs have published, which mean them in a way of their own.
+func (t *transcoding) droppedNotes() []string {
+	n := 0
+	for _, l := range t.Layers {
+		if codec.IsPublished(l.Codec) && l.InputScaled() {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("scales for activations are not kept, which the source has for %s", layers(n))}
 }
 
 // activations is why a tensor is kept that belongs to a layer.

@@ -290,6 +290,8 @@ type check struct {
 
 func (c *check) problems(s engine.Sums) []report.Problem {
 	switch {
+	case s.Unsound != "":
+		return []report.Problem{{Tensor: c.name, Problem: "cannot be decoded: " + s.Unsound}}
 	case s.Nonfinite >= 0:
 		shape := c.layer.Shape()
 		columns := max(shape[len(shape)-1], 1)

@@ -16,6 +16,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
 )
@@ -203,11 +204,13 @@ func (v *verification) readSource() (err error) {
 // codesName is the name of the tensor that a problem of a layer is about: its
 // weight, or what another program has in its place.
 func codesName(l *layout.Layer) string {
-	name := l.WeightName()
-	if l.Layout != layout.Other || len(l.Tensors) == 0 {
-		return name
+	switch {
+	case l.Layout == layout.Other && len(l.Tensors) > 0:
+		return l.Tensors[0].Name
+	case l.Layout == nil || l.Layout == layout.Other:
+		return l.WeightName()
 	}
-	return l.Tensors[0].Name
+	return l.Layout.TensorName(l.Name, tile.Weight)
 }
 
 // unchanged fails if anything that was read is not what it was.

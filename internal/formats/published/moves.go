@@ -35,7 +35,7 @@ type Grouped interface {
 
 // Form is that of codes from 0 on, and zeros.
 func (w *Integers) Form() (Form, error) {
-	if w.columns != nil || w.find(tile.GroupOfColumn) > 0 && !w.unordered {
+	if w.columns != nil || w.find(tile.GroupOfColumn) > 0 && !w.unordered && w.groups() > 1 {
 		return Form{}, fmt.Errorf("its columns may be in groups in an order of their own")
 	}
 	f := Form{Dtype: fmt.Sprintf("uint%d", w.bits), Group: w.group, Zeros: true}
