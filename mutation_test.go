@@ -154,7 +154,7 @@ func (j *judge) weightsHash(path string) string {
 	h := sha256.New()
 	for _, l := range j.inspected.Layers {
 		name := l.Name + ".weight"
-		if l.Format == "mxfp4" { // experts are parameters
+		if l.Format == "mxfp4" && strings.HasSuffix(l.Tensors[0].Name, "_blocks") { // experts are parameters
 			name = l.Name
 		}
 		h.Write(fixture.Body(j.T, path, name))

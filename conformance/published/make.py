@@ -243,6 +243,21 @@ def mxfp4_models():
         model.tensors[name + "_scales"] = powers(3, rows, blocks)
         model.tensors[name + "_bias"] = plain(3, rows, dtype=BF16)
     yield "mxfp4_experts", model, experts_values
+    model = Model({**quantization(quant_method="fp8", weight_block_size=[128, 128], scale_fmt="ue8m0"), "expert_dtype": "fp4"})
+    for name, rows, columns in (("layers.0.ffn.experts.0.w1", 48, 96), ("layers.0.ffn.experts.0.w2", 32, 64)):
+        model.add(name, weight=words(rows, columns // 8).view(torch.int8), scale=powers(rows, columns // 32).view(torch.float8_e8m0fnu))
+    name = "layers.0.attn.wq_a"
+    codes = torch.from_numpy(rng.normal(0, 30, (128, 256)).astype(np.float32)).to(torch.float8_e4m3fn)
+    model.add(name, weight=codes, scale=powers(1, 2).view(torch.float8_e8m0fnu))
+    yield "mxfp4_rows", model, fp8_values
+
+
+def fp8_values(model, _):
+    from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+
+    for name in [k[: -len(".scale")] for k in model.tensors if k.endswith(".scale")]:
+        t = model.tensors
+        model.values[f"{name}.weight"] = Fp8Dequantize(None)._dequantize_one(t[f"{name}.weight"], t[f"{name}.scale"], F32)
 
 
 def modelopt_values(model, _):

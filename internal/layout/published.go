@@ -40,7 +40,7 @@ type publication struct {
 }
 
 // publications are tried in order; the first that fits counts.
-var publications = []*publication{gptq, awq, packQuantized, nvfp4Packed, mxfp4Packed, intQuantized, mxfp4Experts, nvfp4ByRows, bnbLevels, bnbRows}
+var publications = []*publication{gptq, awq, packQuantized, nvfp4Packed, mxfp4Packed, intQuantized, mxfp4Experts, mxfp4Rows, mxfp4RowsInv, nvfp4ByRows, bnbLevels, bnbRows}
 
 // readPublished finds the layers in formats of other programs that are read.
 func (m *Model) readPublished() error {
