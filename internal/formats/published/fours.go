@@ -92,6 +92,10 @@ func (w *Fours) Shape() []int { return w.shape }
 // Tensors are the codes, the scales of blocks and that of all.
 func (w *Fours) Tensors() []tile.Tensor { return w.tensors }
 
+// turnedRows are the rows that an area of a transposed weight is of at least: as many as a
+// line of the cache has codes of would be best, and so few that areas are whole rows.
+const turnedRows = 8
+
 // Block is the number of columns that share a scale, as stored.
 func (w *Fours) Block() int { return w.block }
 
@@ -99,7 +103,7 @@ func (w *Fours) Block() int { return w.block }
 func (w *Fours) Cut() tile.Cut {
 	if w.turned {
 		rows := w.rows / w.bank * w.cols
-		return tile.Cut{Rows: rows, Cols: w.bank, UnitRows: w.block, UnitCols: 1, GroupRows: w.block, GroupCols: 1, BankRows: w.cols}
+		return tile.Cut{Rows: rows, Cols: w.bank, UnitRows: min(turnedRows, w.cols), UnitCols: 1, GroupRows: w.block, GroupCols: 1, BankRows: w.cols}
 	}
 	return tile.Cut{Rows: w.rows, Cols: w.cols, UnitRows: 1, UnitCols: w.block, GroupRows: 1, GroupCols: w.block, AnyRows: true}
 }
@@ -116,14 +120,28 @@ func (w *Fours) Needed(i int, a tile.Area) []tile.Span {
 	if !w.turned {
 		return tile.SpansOf(tile.Area{Row: a.Row, Rows: a.Rows, Col: a.Col / per, Cols: a.Cols / per}, w.cols/per, 1)
 	}
+	across := func(part tile.Area) int { return tile.CeilDiv(part.Row+part.Rows, per) - part.Row/per }
 	var spans []tile.Span
 	w.eachBank(a, func(bank int, part tile.Area) {
 		stride := int64(w.cols / per)
 		spans = append(spans, tile.Span{
-			Offset: int64(bank*w.bank+part.Col)*stride + int64(part.Row/per), Size: int64(part.Rows / per), Count: part.Cols, Stride: stride,
+			Offset: int64(bank*w.bank+part.Col)*stride + int64(part.Row/per), Size: int64(across(part)), Count: part.Cols, Stride: stride,
 		})
 	})
 	return spans
+}
+
+// ByRows takes the bytes of codes of a transposed weight, of two rows each, by rows.
+func (w *Fours) ByRows() (Weight, func(dst, src []byte, column int)) {
+	if !w.turned {
+		return nil, nil
+	}
+	turned := *w
+	turned.byRows = true
+	return &turned, func(dst, src []byte, column int) {
+		pairs := len(dst) / w.bank
+		transpose.Bytes(dst[column:], src, len(src)/pairs, pairs, w.bank)
+	}
 }
 
 // eachBank calls f for the parts of an area in each matrix, by rows of that matrix.
@@ -158,8 +176,9 @@ func (w *Fours) Decode(dst []float32, src [][]byte, a tile.Area, s *tile.Scratch
 		codes := src[0]
 		w.eachBank(a, func(_ int, part tile.Area) {
 			n := part.Values()
-			w.decodeTurned(dst[:n], codes[:n/2], scales[:n/w.block], part, b)
-			dst, codes, scales = dst[n:], codes[n/2:], scales[n/w.block:]
+			blocks := (tile.CeilDiv(part.Row+part.Rows, w.block) - part.Row/w.block) * part.Cols
+			w.decodeTurned(dst[:n], codes[:n/2], scales[:blocks], part, b)
+			dst, codes, scales = dst[n:], codes[n/2:], scales[blocks:]
 		})
 	}
 }
@@ -205,15 +224,39 @@ func (w *Fours) decode(dst []float32, packed []byte, scales []float32, b *buffer
 	}
 }
 
-// decodeTurned restores an area of a matrix that is stored transposed: stored rows are
-// restored, some at a time, and written as columns.
+// decodeTurned restores an area of a matrix that is stored transposed. Codes are turned
+// around a few stored rows at a time, and those of a row restored from their own scales.
 func (w *Fours) decodeTurned(dst []float32, packed []byte, scales []float32, a tile.Area, b *buffers) {
-	some := max(near/a.Rows, 16)
-	for col := 0; col < a.Cols; col += some {
-		n := min(some, a.Cols-col)
-		values := tile.Sized(&b.sides, n*a.Rows)
-		from := col * a.Rows
-		w.decode(values, packed[from/2:], scales[from/w.block:], b)
-		transpose.Strided(dst[col:], values, n, a.Rows, a.Cols)
+	half, blocks := a.Rows/2, len(scales)/a.Cols
+	turned := packed
+	if !w.byRows {
+		turned = tile.Sized(&b.turned, len(packed))
+		transpose.Bytes(turned, packed, a.Cols, half, a.Cols)
+	}
+	sides := tile.Sized(&b.sides, len(scales))
+	transpose.All(sides, scales, a.Cols, blocks)
+	for r := range half {
+		pair := turned[r*a.Cols : (r+1)*a.Cols]
+		block := (a.Row+2*r)/w.block - a.Row/w.block
+		scale := sides[block*a.Cols : (block+1)*a.Cols]
+		joinedRows(dst[2*r*a.Cols:(2*r+1)*a.Cols], dst[(2*r+1)*a.Cols:(2*r+2)*a.Cols], pair, scale)
 	}
 }
+
+// joinedRows restores two rows, of the low and the high halves of bytes.
+func joinedRows(low, high []float32, pair []byte, scales []float32) {
+	low, high, scales = low[:len(pair)], high[:len(pair)], scales[:len(pair)]
+	for i, code := range pair {
+		scale := scales[i]
+		low[i] = levels16[code&15] * scale
+		high[i] = levels16[code>>4] * scale
+	}
+}
+
+// levels16 are the values of E2M1 codes.
+var levels16 = func() (all [16]float32) {
+	for i := range all {
+		all[i] = e2m1.At(byte(i))
+	}
+	return all
+}()

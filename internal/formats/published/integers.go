@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 
 	widen "github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/kernel"
@@ -275,24 +276,42 @@ func (w *Integers) turnWords(dst, src []byte, column int) {
 var evenFirst = [8]int{0, 2, 4, 6, 1, 3, 5, 7}
 
 // turnInterleaved writes columns of interleaved codes, an even number of them from an
-// even one on, to packed rows of a multiple of eight.
+// even one on, to packed rows of a multiple of eight. Two columns make the bytes of every
+// second row from the low halves of theirs, and those of the others from the high ones.
 func (w *Integers) turnInterleaved(dst, src []byte, column int) {
 	stride := 4 * w.words
 	rows := len(dst) / stride
-	n := len(src) / (rows / 2)
-	codes := make([]byte, rows)
-	pairs := make([]byte, (n+1)/2*rows)
-	for c := range n {
-		kernel.SplitFours(codes, src[c*rows/2:(c+1)*rows/2])
-		to := pairs[c/2*rows:][:rows]
-		for i, code := range codes {
-			to[i] |= code << (4 * (c & 1))
-		}
+	half := rows / 2 // bytes of a column
+	pairs := len(src) / half / 2
+	b := turning.Get().(*[2][]byte)
+	defer turning.Put(b)
+	joined, turned := tile.Sized(&b[0], 2*pairs*half), tile.Sized(&b[1], 2*pairs*half)
+	low, high := joined[:pairs*half], joined[pairs*half:]
+	for c := range pairs {
+		joinColumns(low[c*half:(c+1)*half], high[c*half:(c+1)*half], src[2*c*half:(2*c+1)*half], src[(2*c+1)*half:(2*c+2)*half])
 	}
-	turned := make([]byte, len(pairs))
-	transpose.Bytes(turned, pairs, (n+1)/2, rows, (n+1)/2)
-	for i := range rows {
-		copy(dst[(i&^7+evenFirst[i&7])*stride+column/2:], turned[i*((n+1)/2):(i+1)*((n+1)/2)])
+	transpose.Bytes(turned, low, pairs, half, pairs)
+	transpose.Bytes(turned[pairs*half:], high, pairs, half, pairs)
+	for k := range half {
+		first := k / 4 * 8
+		copy(dst[(first+evenFirst[k%4*2])*stride+column/2:], turned[k*pairs:(k+1)*pairs])
+		copy(dst[(first+evenFirst[k%4*2+1])*stride+column/2:], turned[(half+k)*pairs:(half+k+1)*pairs])
+	}
+}
+
+// turning are buffers of turnInterleaved.
+var turning = sync.Pool{New: func() any { return new([2][]byte) }}
+
+// joinColumns joins the low halves of the bytes of two columns, and the high ones.
+func joinColumns(low, high, a, b []byte) {
+	const halves = 0x0F0F0F0F0F0F0F0F
+	for ; len(a) >= 8; low, high, a, b = low[8:], high[8:], a[8:], b[8:] {
+		x, y := binary.LittleEndian.Uint64(a), binary.LittleEndian.Uint64(b)
+		binary.LittleEndian.PutUint64(low, x&halves|y&halves<<4)
+		binary.LittleEndian.PutUint64(high, x>>4&halves|y&^halves)
+	}
+	for i := range a {
+		low[i], high[i] = a[i]&15|b[i]<<4, a[i]>>4|b[i]&0xF0
 	}
 }
 
