@@ -41,8 +41,9 @@ func NewPacked(t Tensors, o Compressed) (*Integers, error) {
 		return nil, err
 	}
 	w.zeros.constant = 1 << (w.bits - 1)
-	if zero, ok := t[tile.Zeros]; ok {
-		if zero, err = t.want(tile.Zeros, 2, words...); err != nil {
+	if _, ok := t[tile.Zeros]; ok {
+		zero, err := t.want(tile.Zeros, 2, words...)
+		if err != nil {
 			return nil, err
 		}
 		if err := shaped(zero, tile.CeilDiv(w.rows*w.bits, 32), w.groups()); err != nil {
