@@ -28,6 +28,24 @@ type Move struct {
 	Rounds bool
 
 	pieces []piece // one for each tensor of To
+	bands  bool    // To is of bands of rows, which areas hold whole
+	again  func(held Codec) (*Move, error)
+}
+
+// WithShared returns a move of what every area takes all of, nil where there is none: its
+// tensors, and the function that makes of their contents a move that reads them no more.
+func (m *Move) WithShared() (tensors []int, held func(src [][]byte) (*Move, error)) {
+	if m.again == nil {
+		return nil, nil
+	}
+	tensors, take := SharedTensors(m.From)
+	return tensors, func(src [][]byte) (*Move, error) {
+		c, err := take(src)
+		if err != nil {
+			return nil, err
+		}
+		return m.again(c)
+	}
 }
 
 // piece makes what an area has of one tensor from what it has of the stored
@@ -39,6 +57,9 @@ type piece func(dst []byte, src [][]byte, a tile.Area, s *tile.Scratch)
 func (m *Move) Area(want, limit int) (rows, cols int) {
 	all := rowsAndColumns(m.From)
 	rows, cols = max(want/max(all[1], 1), 1), all[1]
+	if cut := m.To.Cut(); m.bands && cut.UnitRows*cols > limit {
+		return min(cut.UnitRows, all[0]), min(max(limit/cut.UnitRows/cut.UnitCols, 1)*cut.UnitCols, all[1])
+	}
 	if unit := m.To.Cut().UnitRows; unit*cols <= limit {
 		rows = (rows + unit - 1) / unit * unit
 	}
@@ -93,6 +114,19 @@ func (m *Move) Bytes(dst, src [][]byte, a tile.Area, s *tile.Scratch) {
 	for i, p := range m.pieces {
 		p(dst[i], src, a, s)
 	}
+}
+
+// Readable returns what Bytes has filled for an area, with what decoding it takes beside: what
+// an area before has filled.
+func (m *Move) Readable(dst, src [][]byte, a tile.Area, s *tile.Scratch) [][]byte {
+	all := make([][]byte, len(dst))
+	for i := range dst {
+		if all[i] = dst[i]; len(dst[i]) < tile.SpanBytes(m.To.Needed(i, in(m.To, a))) {
+			all[i] = make([]byte, tile.SpanBytes(m.To.Needed(i, in(m.To, a))))
+			m.pieces[i](all[i], src, a, s)
+		}
+	}
+	return all
 }
 
 // Values restores an area from either layer's bytes.

@@ -460,7 +460,9 @@ func (t *trial) share(stored [][]byte) {
 				src[k] = slices.Clone(stored[tensor])
 			}
 		}
-		t.shared[i] = with(src)
+		if shared, err := with(src); err == nil { // what was just encoded is as it must be
+			t.shared[i] = shared
+		}
 	}
 }
 

@@ -107,8 +107,10 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 		return nil
 	}
 	if !isWeight {
-		s.Reason = d.noWeight(s)
-		return nil
+		if s.Reason = d.noWeight(s); s.From == nil {
+			return nil
+		}
+		return d.finish(s)
 	}
 	rule, keep, err := d.asked(t.Name)
 	if err != nil {

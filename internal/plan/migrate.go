@@ -242,6 +242,9 @@ func (g *migration) chosen(l *layout.Layer) (bool, error) {
 // reopen reads the layer as its new JSON describes it: what it stores must be
 // what that format stores.
 func reopen(l *layout.Layer, stored map[tile.Role]checkpoint.Tensor, options pyjson.Object) (*codec.Format, codec.Codec, error) {
+	if codec.IsPublished(l.Codec) {
+		return nil, nil, fmt.Errorf("it is stored as another program does, in %s: tensorpress transcode moves what ComfyUI has too", l.Format)
+	}
 	name, _ := options.Get("format")
 	text, _ := name.(string)
 	f, err := codec.ByName(text)

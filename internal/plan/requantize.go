@@ -46,6 +46,13 @@ func (t *transcoding) nearest(l *layout.Layer, src codec.Source) (codec.Settings
 	if apart {
 		l = l.Apart.Like
 	}
+	if codec.IsPublished(l.Codec) {
+		f, err := codec.ByName(app.Nearest(l.Dtype))
+		if t.o.Layout == layout.SDNQ || err != nil {
+			return codec.PublishedInSDNQ(l.Dtype, l.Codec, t.kind(src)), err
+		}
+		return codec.InNative(f, l.Codec), nil
+	}
 	stored, err := codec.ByName(l.Format)
 	if err != nil {
 		return codec.Settings{}, err

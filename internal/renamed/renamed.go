@@ -80,7 +80,7 @@ func (v *view) inventory() (all []names.Tensor) {
 		all = append(all, names.Tensor{Name: t.Name, Shape: t.Shape, Dtype: t.Dtype.String()})
 	}
 	for _, l := range v.model.Layers {
-		name := layout.WeightName(l.Name)
+		name := l.WeightName()
 		v.layers[name] = l
 		all = append(all, names.Tensor{Name: name, Shape: l.Shape(), Dtype: v.Dtype(l).String()})
 	}

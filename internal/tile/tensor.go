@@ -33,6 +33,12 @@ const (
 	SmoothFactor Role = "smooth_factor" // what inputs, and so columns, are divided by
 )
 
+// Further tensors of formats that are read and not written.
+const (
+	GroupOfColumn  Role = "group_of_column" // the group of each column
+	NestedCodebook Role = "nested_codebook" // the values of scales that are codes
+)
+
 // Tensor describes one stored tensor.
 type Tensor struct {
 	Role  Role
