@@ -206,6 +206,7 @@ func tryCase(t *testing.T, m *image, c mutation, before string) {
 	j.verified = v
 	j.inspected, j.inspect = tensorpress.Inspect(t.Context(), files.Dir(j.path))
 	j.compareProblems()
+	j.sameAsItself()
 	switch {
 	case c.want == same && !v.OK:
 		t.Errorf("verify: %+v, though nothing changed", v.Problems)
@@ -243,6 +244,15 @@ func (j *judge) compareProblems() {
 	slices.Sort(reported)
 	if !slices.Equal(problems, reported) {
 		j.Errorf("inspect says %q, verify %q", problems, reported)
+	}
+}
+
+// sameAsItself: diff reads what inspect reads, however damaged its layers are.
+func (j *judge) sameAsItself() {
+	j.Helper()
+	d, err := tensorpress.Diff(j.Context(), files.Dir(j.path), files.Dir(j.path), tensorpress.DiffOptions{Bytes: true})
+	if status(err) != status(j.inspect) && status(err) != 3 || err == nil && !d.Same {
+		j.Errorf("inspect: %v; diff with itself: %v, %+v", j.inspect, err, d)
 	}
 }
 
@@ -428,6 +438,9 @@ func (j *judge) sameValues(plain string) {
 	v, err := tensorpress.Verify(j.Context(), files.Dir(j.path), tensorpress.VerifyOptions{Source: files.Dir(plain), MaxRelMSE: fixture.Ptr(0.0)})
 	if err != nil || !v.OK {
 		j.Errorf("differs from what dequantize makes of it: %+v, %v", v, err)
+	}
+	if d, err := tensorpress.Diff(j.Context(), files.Dir(plain), files.Dir(j.path), tensorpress.DiffOptions{}); err != nil || !d.Same {
+		j.Errorf("diff with what dequantize makes of it: %+v, %v", d, err)
 	}
 }
 

@@ -203,3 +203,17 @@ type VerifyOptions struct {
 	Memory   int64
 	Progress func(done, total int64)
 }
+
+// DiffOptions say what [Diff] counts as the same.
+type DiffOptions struct {
+	// Bytes asks for the same bytes of every tensor and the same entries of the headers;
+	// else the same values are enough, whatever they are stored as.
+	Bytes bool
+	// MaxRelMSE takes values for the same up to that relative error, as in a [report.Error].
+	MaxRelMSE float64
+
+	// The others are those of [Options].
+	Threads  int
+	Memory   int64
+	Progress func(done, total int64)
+}

@@ -45,6 +45,7 @@ type (
 	Verification = report.Verification
 	Inspection   = report.Inspection
 	Measurement  = report.Measurement
+	Difference   = report.Difference
 )
 
 // Quantize reads source, quantizes its weights and writes the result to dest. Nothing
@@ -119,6 +120,13 @@ func PlanMigrate(ctx context.Context, source files.Source, dest files.Sink, o Mi
 // source. The findings are in the result; an error says what prevented looking.
 func Verify(ctx context.Context, checkpoint files.Source, o VerifyOptions) (*Verification, error) {
 	return verify.Verify(ctx, checkpoint, verify.Options(o))
+}
+
+// Diff compares two checkpoints, tensor by tensor: files, shards, folders or pipelines,
+// quantized or not. Where names are ComfyUI's in one and diffusers' in the other, they
+// are matched.
+func Diff(ctx context.Context, a, b files.Source, o DiffOptions) (*Difference, error) {
+	return verify.Diff(ctx, a, b, verify.DiffOptions(o))
 }
 
 // Inspect reads headers and metadata, but no weights. Of a pipeline, the names begin

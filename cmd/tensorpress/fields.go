@@ -38,7 +38,7 @@ func inFlags(text string) string {
 // flagsOfFields maps field names, in lower case, to flags.
 var flagsOfFields = sync.OnceValue(func() map[string]string {
 	flags := map[string]string{}
-	for _, o := range []any{tensorpress.Options{}, tensorpress.DequantizeOptions{}, tensorpress.TranscodeOptions{}, tensorpress.MigrateOptions{}, tensorpress.VerifyOptions{}} {
+	for _, o := range []any{tensorpress.Options{}, tensorpress.DequantizeOptions{}, tensorpress.TranscodeOptions{}, tensorpress.MigrateOptions{}, tensorpress.VerifyOptions{}, tensorpress.DiffOptions{}} {
 		for _, f := range reflect.VisibleFields(reflect.TypeOf(o)) {
 			flags[strings.ToLower(f.Name)] = "--" + dashed(f.Name)
 		}
@@ -71,6 +71,11 @@ func speak(result any) {
 		speakAll(r.Notes)
 		for i := range r.Problems {
 			r.Problems[i].Problem = inFlags(r.Problems[i].Problem)
+		}
+	case *report.Difference:
+		speakAll(r.Notes)
+		for i := range r.Tensors {
+			r.Tensors[i].Detail = inFlags(r.Tensors[i].Detail)
 		}
 	case *report.Inspection:
 		for i := range r.Layers {

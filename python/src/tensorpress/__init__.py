@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from ._flags import (
         DequantizeFlags,
+        DiffFlags,
         MeasureFlags,
         MigrateFlags,
         PlanFlags,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DequantizeFlags",
+    "DiffFlags",
     "InterruptedRunError",
     "MeasureFlags",
     "MigrateFlags",
@@ -64,6 +66,7 @@ __all__ = [
     "VerifyFlags",
     "ctq",
     "dequantize",
+    "diff",
     "find",
     "formats",
     "inspect",
@@ -162,6 +165,27 @@ def verify(path: StrPath, *, progress: Progress | None = None, **flags: Unpack[V
         VerifyError: it is not; `result` says what is wrong.
     """
     found: Result = run("verify", [path], progress, flags)
+    return found
+
+
+def diff(a: StrPath, b: StrPath, *, progress: Progress | None = None, **flags: Unpack[DiffFlags]) -> Result:
+    """Compares two checkpoints, tensor by tensor: `tensorpress diff A B`.
+
+    Args:
+        a: a file, a weight index, a model folder or a pipeline, quantized or not.
+        b: another one.
+        progress: as in `quantize`.
+        flags: `bytes` asks for the same bytes, `all` lists what is the same too.
+
+    Returns:
+        What was found: `same`, and `tensors` with what differs. That they differ is no error.
+    """
+    try:
+        found: Result = run("diff", [a, b], progress, flags)
+    except VerifyError as e:
+        if e.result is None:
+            raise
+        return e.result
     return found
 
 

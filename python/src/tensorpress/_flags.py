@@ -28,6 +28,25 @@ class VerifyFlags(TypedDict, total=False):
     quiet: bool | None
 
 
+class DiffFlags(TypedDict, total=False):
+    """Those of `tensorpress diff`."""
+
+    #: the same only where bytes and header entries are the same
+    bytes: bool | None
+    #: take values for the same up to a rel_mse of X
+    max_rel_mse: str | float | None
+    #: list every tensor by itself, also those that are the same
+    all: bool | None
+    #: also write the result to FILE: JSON, or HTML, by its suffix
+    report: _Path
+    #: N cores to use, 0 for all
+    threads: int | None
+    #: bound of the peak memory (default 256MiB)
+    memory: str | int | None
+    #: no progress and no notes
+    quiet: bool | None
+
+
 class DequantizeFlags(TypedDict, total=False):
     """Those of `tensorpress dequantize`."""
 
