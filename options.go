@@ -80,6 +80,9 @@ type Options struct {
 	// Measure adds the error of every layer to the report: what was written is read
 	// once more and compared with the source, before it appears at dest.
 	Measure bool
+	// Hash adds the sha256 of all files that are read or written to the report. Sources are
+	// read once more for it, at the same time.
+	Hash bool
 
 	// Budget is how many bytes the output's weights may take, headers included;
 	// BudgetShare names it as a part of the source's, and TargetBPW in bits for each value
@@ -124,6 +127,7 @@ type DequantizeOptions struct {
 	ShardSize   int64
 	Force       bool
 	CopyWeights bool
+	Hash        bool
 	Threads     int
 	Memory      int64
 	Progress    func(done, total int64)
@@ -155,6 +159,7 @@ type TranscodeOptions struct {
 	ShardSize   int64
 	Force       bool
 	CopyWeights bool
+	Hash        bool
 	Threads     int
 	Memory      int64
 	Progress    func(done, total int64)
@@ -184,6 +189,7 @@ type MigrateOptions struct {
 	ShardSize   int64
 	Force       bool
 	CopyWeights bool
+	Hash        bool
 	Threads     int
 	Memory      int64
 	Progress    func(done, total int64)
@@ -199,6 +205,13 @@ type VerifyOptions struct {
 	MaxRelMSE *float64
 
 	// The others are those of [Options].
+	Threads  int
+	Memory   int64
+	Progress func(done, total int64)
+}
+
+// HashOptions are for [Hash]; they are those of [Options].
+type HashOptions struct {
 	Threads  int
 	Memory   int64
 	Progress func(done, total int64)

@@ -134,3 +134,9 @@ func Diff(ctx context.Context, a, b files.Source, o DiffOptions) (*Difference, e
 func Inspect(ctx context.Context, checkpoint files.Source) (*Inspection, error) {
 	return verify.Inspect(ctx, checkpoint)
 }
+
+// Hash is [Inspect] with the sha256 of each tensor's bytes, for which it reads the whole
+// checkpoint once.
+func Hash(ctx context.Context, checkpoint files.Source, o HashOptions) (*Inspection, error) {
+	return verify.Hash(ctx, checkpoint, verify.HashOptions(o))
+}

@@ -23,6 +23,9 @@ type Report struct {
 	Total *Error `json:"total,omitempty"`
 	// Budget is what was chosen to fit a size, nil where none was named.
 	Budget *Budget `json:"budget,omitempty"`
+	// Provenance is there where a report was asked for: of what, by what and how the output
+	// was made.
+	Provenance *Provenance `json:"provenance,omitempty"`
 	// Seconds is how long the run took, without measuring; 0 in a plan.
 	Seconds float64 `json:"seconds,omitempty"`
 }

@@ -38,7 +38,7 @@ func inFlags(text string) string {
 // flagsOfFields maps field names, in lower case, to flags.
 var flagsOfFields = sync.OnceValue(func() map[string]string {
 	flags := map[string]string{}
-	for _, o := range []any{tensorpress.Options{}, tensorpress.DequantizeOptions{}, tensorpress.TranscodeOptions{}, tensorpress.MigrateOptions{}, tensorpress.VerifyOptions{}, tensorpress.DiffOptions{}} {
+	for _, o := range []any{tensorpress.Options{}, tensorpress.DequantizeOptions{}, tensorpress.TranscodeOptions{}, tensorpress.MigrateOptions{}, tensorpress.VerifyOptions{}, tensorpress.DiffOptions{}, tensorpress.HashOptions{}} {
 		for _, f := range reflect.VisibleFields(reflect.TypeOf(o)) {
 			flags[strings.ToLower(f.Name)] = "--" + dashed(f.Name)
 		}

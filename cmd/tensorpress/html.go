@@ -48,6 +48,7 @@ func reportPage(r *report.Report) *page {
 	if r.Seconds > 0 {
 		p.fact("time", fmt.Sprintf("%.2f s, %.2f GB/s", r.Seconds, r.Speed()/1e9))
 	}
+	p.provenanceFacts(r.Provenance)
 	for _, l := range r.Layers {
 		p.rows = append(p.rows, row{
 			l.Name, string(l.Action), l.Dtype, scaleText(l.Options), shapeText(l.Shape), l.Reason, l.BytesIn, l.BytesOut, l.Figures,

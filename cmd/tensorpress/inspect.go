@@ -14,20 +14,21 @@ import (
 )
 
 func newInspect() *cobra.Command {
-	var asJSON bool
+	var asJSON, hashed bool
 	cmd := command(&cobra.Command{
 		Use:   "inspect PATH",
 		Short: "List what is in a checkpoint",
 		Long: `List what is in a checkpoint: quantized layers, other tensors, metadata.
 
 PATH is a file, a weight index, a folder or a diffusers pipeline. It reads
-headers and no weights.`,
+headers and no weights, but with --hash, which lists every tensor with the
+sha256 of its bytes.`,
 		Example: `  tensorpress inspect small.safetensors
   tensorpress inspect models/small --json`,
 		Args: wants(1, 1),
 	}, "0 1 2 3 130", func(cmd *cobra.Command, args []string) error {
 		v, err := reading(cmd.Context(), func() (*report.Inspection, error) {
-			return tensorpress.Inspect(cmd.Context(), files.Dir(args[0]))
+			return inspected(cmd, args[0], hashed)
 		})
 		if err != nil {
 			return err
@@ -35,8 +36,20 @@ headers and no weights.`,
 		speak(v)
 		return output(cmd.OutOrStdout(), asJSON, v, func(w io.Writer) { printInspection(w, v) })
 	})
+	cmd.Flags().BoolVar(&hashed, "hash", false, "read all, and list the sha256 of each tensor's bytes")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
+}
+
+// inspected is what is in a checkpoint, with the hashes of its tensors if they are wanted.
+func inspected(cmd *cobra.Command, path string, hashed bool) (*report.Inspection, error) {
+	if !hashed {
+		return tensorpress.Inspect(cmd.Context(), files.Dir(path))
+	}
+	follow := newMeter("auto", cmd.ErrOrStderr())
+	v, err := tensorpress.Hash(cmd.Context(), files.Dir(path), tensorpress.HashOptions{Progress: follow.update})
+	follow.end(err == nil)
+	return v, err
 }
 
 func printInspection(w io.Writer, v *report.Inspection) {
@@ -54,6 +67,11 @@ func printInspection(w io.Writer, v *report.Inspection) {
 		t.add("metadata", fmt.Sprintf("%s = %s", key, shortened(v.Metadata[key])))
 	}
 	t.print(w)
+	if len(v.Tensors) > 0 && v.Tensors[0].SHA256 != "" {
+		fmt.Fprintln(w)
+		printTensors(w, v.Tensors)
+		return
+	}
 	if len(v.Layers) > 0 {
 		fmt.Fprintln(w)
 		printLayers(w, v.Layers)
@@ -110,10 +128,14 @@ func printLayers(w io.Writer, layers []report.StoredLayer) {
 func printTensors(w io.Writer, tensors []report.Tensor) {
 	t := newTable(3)
 	t.grow(1+len(tensors), 4)
-	t.add("TENSOR", "DTYPE", "SHAPE", "BYTES")
+	heads := []string{"TENSOR", "DTYPE", "SHAPE", "BYTES"}
+	if len(tensors) > 0 && tensors[0].SHA256 != "" {
+		heads = append(heads, "SHA256")
+	}
+	t.add(heads...)
 	var made texts
 	for _, one := range tensors {
-		t.add(one.Name, one.Dtype, made.of(one.Shape), made.size(one.Bytes))
+		t.add([]string{one.Name, one.Dtype, made.of(one.Shape), made.size(one.Bytes), one.SHA256}[:len(heads)]...)
 	}
 	t.print(w)
 }

@@ -223,6 +223,7 @@ func (q *quantizeFlags) options(f *pflag.FlagSet) (o tensorpress.Options, err er
 	if err := q.budget.options(&o); err != nil {
 		return o, err
 	}
+	o.Hash = q.report.path != ""
 	o.Measure = q.o.Measure || q.report.isHTML() && !f.Changed("measure")
 	return o, nil
 }

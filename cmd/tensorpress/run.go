@@ -78,6 +78,9 @@ func (r *runFlags) finish(cmd *cobra.Command, file *reportFlag, made *report.Rep
 		return err
 	}
 	speak(made)
+	if file.path != "" {
+		addProvenance(made, cmd)
+	}
 	defer r.notes(cmd.ErrOrStderr(), made.Notes)
 	if err := file.write(made, func() *page { return reportPage(made) }); err != nil {
 		return fmt.Errorf("report: %w", err)

@@ -224,6 +224,8 @@ func TestOutputsFitTheSchema(t *testing.T) {
 		{"Measurement", "measure " + source + " --menu int8,asym_w4a8_int8 --preset none --layout comfy --json"},
 		{"Inspection", "inspect out.safetensors --json"},
 		{"Inspection", "inspect " + source + " --json"},
+		{"Inspection", "inspect out.safetensors --hash --json"},
+		{"Report", "migrate out.safetensors new2.safetensors --quantization-metadata --report hashed.json --json"},
 		{"Difference", "diff " + source + " out.safetensors --all --json"},
 		{"Difference", "diff out.safetensors sdnq.safetensors --bytes --json"},
 		{"Formats", "formats --json"},

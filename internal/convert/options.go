@@ -53,6 +53,7 @@ type Options struct {
 	Force                bool
 	CopyWeights          bool
 	Measure              bool
+	Hash                 bool
 	Budget               int64
 	BudgetShare          float64
 	TargetBPW            float64

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ._flags import (
         DequantizeFlags,
         DiffFlags,
+        InspectFlags,
         MeasureFlags,
         MigrateFlags,
         PlanFlags,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DequantizeFlags",
     "DiffFlags",
+    "InspectFlags",
     "InterruptedRunError",
     "MeasureFlags",
     "MigrateFlags",
@@ -189,9 +191,14 @@ def diff(a: StrPath, b: StrPath, *, progress: Progress | None = None, **flags: U
     return found
 
 
-def inspect(path: StrPath) -> Result:
-    """Lists layers, other tensors and metadata: `tensorpress inspect PATH`."""
-    found: Result = run("inspect", [path], None, {})
+def inspect(path: StrPath, **flags: Unpack[InspectFlags]) -> Result:
+    """Lists layers, other tensors and metadata: `tensorpress inspect PATH`.
+
+    Args:
+        path: what is looked into.
+        flags: `hash` reads all for the sha256 of each tensor.
+    """
+    found: Result = run("inspect", [path], None, flags)
     return found
 
 

@@ -9,6 +9,13 @@ from typing import TypedDict
 _Path = str | PathLike[str] | None
 
 
+class InspectFlags(TypedDict, total=False):
+    """Those of `tensorpress inspect`."""
+
+    #: read all, and list the sha256 of each tensor's bytes
+    hash: bool | None
+
+
 class VerifyFlags(TypedDict, total=False):
     """Those of `tensorpress verify`."""
 
@@ -156,7 +163,7 @@ class MeasureFlags(TypedDict, total=False):
     for_: str | None
     #: with --for: the most bits a value at which all weights fit SIZE of a card's memory
     fit: str | int | None
-    #: take flags from a YAML or JSON FILE; those given here win over it
+    #: take flags from a YAML or JSON FILE, or those of a --report; those given here win over it
     recipe: _Path
     #: choose scales and zero points that lose least; slower, and the same size
     search: bool | None
@@ -275,7 +282,7 @@ class QuantizeFlags(TypedDict, total=False):
     for_: str | None
     #: with --for: the most bits a value at which all weights fit SIZE of a card's memory
     fit: str | int | None
-    #: take flags from a YAML or JSON FILE; those given here win over it
+    #: take flags from a YAML or JSON FILE, or those of a --report; those given here win over it
     recipe: _Path
     #: choose scales and zero points that lose least; slower, and the same size
     search: bool | None
