@@ -195,6 +195,38 @@ type MigrateOptions struct {
 	Progress    func(done, total int64)
 }
 
+// SplitOptions are for [Split]; they are those of [Options].
+type SplitOptions struct {
+	Force    bool
+	Hash     bool
+	Threads  int
+	Memory   int64
+	Progress func(done, total int64)
+}
+
+// JoinPart is a part that [Join] takes: a file, a folder, a weight index, or all of a
+// pipeline.
+type JoinPart struct {
+	// Part says which part it is: "model", "vae", "rest", or a text encoder as ComfyUI calls
+	// it ("clip_l", "t5xxl", …); "" for what its tensors show.
+	Part   string
+	Source files.Source
+}
+
+// JoinOptions are for [Join].
+type JoinOptions struct {
+	// Names is whose names the shards of one model get, as in [Options]. In a checkpoint of
+	// parts they are always ComfyUI's.
+	Names string
+
+	// The others are those of [Options].
+	Force    bool
+	Hash     bool
+	Threads  int
+	Memory   int64
+	Progress func(done, total int64)
+}
+
 // VerifyOptions say what [Verify] holds an output against.
 type VerifyOptions struct {
 	// Source is the checkpoint it was made from, nil for none.

@@ -46,6 +46,7 @@ type (
 	Inspection   = report.Inspection
 	Measurement  = report.Measurement
 	Difference   = report.Difference
+	Assembly     = report.Assembly
 )
 
 // Quantize reads source, quantizes its weights and writes the result to dest. Nothing
@@ -113,6 +114,36 @@ func Migrate(ctx context.Context, source files.Source, dest files.Sink, o Migrat
 // nil.
 func PlanMigrate(ctx context.Context, source files.Source, dest files.Sink, o MigrateOptions) (*Report, error) {
 	return convert.PlanMigrate(ctx, source, dest, convert.MigrateOptions(o))
+}
+
+// Split writes each part of an all-in-one checkpoint for ComfyUI, the diffusion model, the
+// text encoders and the VAE, into a file of its own in the folder dest, under the names by
+// which ComfyUI loads it. Tensors are copied.
+func Split(ctx context.Context, source files.Source, dest files.Sink, o SplitOptions) (*Assembly, error) {
+	return convert.Split(ctx, source, dest, convert.SplitOptions(o))
+}
+
+// PlanSplit makes the decisions of [Split] and writes nothing. dest may be nil.
+func PlanSplit(ctx context.Context, source files.Source, dest files.Sink, o SplitOptions) (*Assembly, error) {
+	return convert.PlanSplit(ctx, source, dest, convert.SplitOptions(o))
+}
+
+// Join writes parts into one checkpoint for ComfyUI, or the shards of one model into one
+// file. Tensors are copied.
+func Join(ctx context.Context, parts []JoinPart, dest files.Sink, o JoinOptions) (*Assembly, error) {
+	return convert.Join(ctx, joinParts(parts), dest, convert.JoinOptions(o))
+}
+
+// PlanJoin makes the decisions of [Join] and writes nothing. dest may be nil.
+func PlanJoin(ctx context.Context, parts []JoinPart, dest files.Sink, o JoinOptions) (*Assembly, error) {
+	return convert.PlanJoin(ctx, joinParts(parts), dest, convert.JoinOptions(o))
+}
+
+func joinParts(parts []JoinPart) (all []convert.JoinPart) {
+	for _, p := range parts {
+		all = append(all, convert.JoinPart(p))
+	}
+	return all
 }
 
 // Verify reads a whole checkpoint, or all of a pipeline: is it sound, does every layer

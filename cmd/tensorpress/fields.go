@@ -38,7 +38,7 @@ func inFlags(text string) string {
 // flagsOfFields maps field names, in lower case, to flags.
 var flagsOfFields = sync.OnceValue(func() map[string]string {
 	flags := map[string]string{}
-	for _, o := range []any{tensorpress.Options{}, tensorpress.DequantizeOptions{}, tensorpress.TranscodeOptions{}, tensorpress.MigrateOptions{}, tensorpress.VerifyOptions{}, tensorpress.DiffOptions{}, tensorpress.HashOptions{}} {
+	for _, o := range []any{tensorpress.Options{}, tensorpress.DequantizeOptions{}, tensorpress.TranscodeOptions{}, tensorpress.MigrateOptions{}, tensorpress.VerifyOptions{}, tensorpress.DiffOptions{}, tensorpress.HashOptions{}, tensorpress.SplitOptions{}, tensorpress.JoinOptions{}} {
 		for _, f := range reflect.VisibleFields(reflect.TypeOf(o)) {
 			flags[strings.ToLower(f.Name)] = "--" + dashed(f.Name)
 		}
@@ -72,6 +72,8 @@ func speak(result any) {
 		for i := range r.Problems {
 			r.Problems[i].Problem = inFlags(r.Problems[i].Problem)
 		}
+	case *report.Assembly:
+		speakAll(r.Notes)
 	case *report.Difference:
 		speakAll(r.Notes)
 		for i := range r.Tensors {

@@ -17,19 +17,25 @@ var unsaid = []string{
 
 // addProvenance adds to a report what made it: the program, the command and its settings.
 func addProvenance(r *report.Report, cmd *cobra.Command) {
-	if r.Provenance == nil {
-		r.Provenance = &report.Provenance{}
+	p := provenanceOf(r.Provenance, cmd)
+	if _, said := p.Settings.Get("layout"); !said && cmd.Flags().Lookup("layout") != nil && r.Layout != "" {
+		p.Settings = append(p.Settings, report.Option{Key: "layout", Value: r.Layout})
 	}
-	p := r.Provenance
+	r.Provenance = p
+}
+
+// provenanceOf adds the program, the command and its settings to what is known of files.
+func provenanceOf(p *report.Provenance, cmd *cobra.Command) *report.Provenance {
+	if p == nil {
+		p = &report.Provenance{}
+	}
 	p.Version, p.Command, p.Settings = versionText(), cmd.Name(), report.Options{}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if f.Changed && !slices.Contains(unsaid, f.Name) {
 			p.Settings = append(p.Settings, report.Option{Key: f.Name, Value: flagValue(f)})
 		}
 	})
-	if _, said := p.Settings.Get("layout"); !said && cmd.Flags().Lookup("layout") != nil && r.Layout != "" {
-		p.Settings = append(p.Settings, report.Option{Key: "layout", Value: r.Layout})
-	}
+	return p
 }
 
 // settingsOf returns a recipe's keys: of a report those of the run that it is of.

@@ -151,7 +151,7 @@ func (j *job) write(ctx context.Context, w writing) (*report.Report, error) {
 	defer j.out.Abort() // of a panic, else it is done
 	var hashes *hashing
 	if w.hash {
-		hashes = j.startHashing(ctx, w.Resources)
+		hashes = startHashing(ctx, j.sourceFiles(), w.Resources)
 		defer hashes.stop()
 	}
 	r, err := j.commit(ctx, w, hashes)
@@ -175,9 +175,11 @@ func (j *job) commit(ctx context.Context, w writing, hashes *hashing) (*report.R
 	if err != nil {
 		return nil, err
 	}
-	if err := hashes.tell(ctx, j, r); err != nil {
+	var notes []string
+	if r.Provenance, notes, err = hashes.tell(ctx, j.out, r.Dest); err != nil {
 		return nil, err
 	}
+	r.Notes = append(notes, r.Notes...)
 	if err := j.Unchanged(); err != nil {
 		return nil, err
 	}

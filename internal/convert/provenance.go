@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tensorpress/tensorpress/internal/bundle"
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/digest"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
@@ -21,9 +23,9 @@ type hashing struct {
 	atOnce  int
 }
 
-func (j *job) startHashing(ctx context.Context, r engine.Resources) *hashing {
+func startHashing(ctx context.Context, files []source.Source, r engine.Resources) *hashing {
 	atOnce := engine.Workers(r)
-	return &hashing{digest.Start(ctx, j.sourceFiles(), atOnce), atOnce}
+	return &hashing{digest.Start(ctx, files, atOnce), atOnce}
 }
 
 func (h *hashing) stop() {
@@ -32,38 +34,36 @@ func (h *hashing) stop() {
 	}
 }
 
-// tell adds to a report what its sources and its output are, which is whole and not in its
-// place yet.
-func (h *hashing) tell(ctx context.Context, j *job, r *report.Report) (err error) {
+// tell returns what the sources are, and an output that is whole and not in its place yet;
+// notes say what could not be hashed.
+func (h *hashing) tell(ctx context.Context, out *bundle.Output, dest string) (p *report.Provenance, notes []string, err error) {
 	if h == nil {
-		return nil
+		return nil, nil, nil
 	}
-	p := &report.Provenance{Settings: report.Options{}}
+	p = &report.Provenance{Settings: report.Options{}}
 	if p.Sources, err = h.sources.Wait(); err != nil {
-		return err
+		return nil, nil, err
 	}
-	names := j.out.Files()
-	if !j.out.Readable() {
-		names = nil
-		r.Notes = append([]string{r.Dest + " cannot be read before it is whole: the report has no sha256 of it"}, r.Notes...)
+	names := out.Files()
+	if !out.Readable() {
+		names, notes = nil, []string{dest + " cannot be read before it is whole: the report has no sha256 of it"}
 	}
 	slices.Sort(names)
 	var written []source.Source
 	for _, name := range names {
-		written = append(written, j.out.Written(ctx, name))
+		written = append(written, out.Written(ctx, name))
 	}
 	if p.Outputs, err = digest.Start(ctx, written, h.atOnce).Wait(); err != nil {
-		return err
+		return nil, nil, err
 	}
 	for i, name := range names {
-		p.Outputs[i].Path = j.placeOf(r.Dest, name)
+		p.Outputs[i].Path = placeOf(dest, name)
 	}
-	r.Provenance = p
-	return nil
+	return p, notes, nil
 }
 
 // placeOf is where a file of an output will be.
-func (j *job) placeOf(dest, name string) string {
+func placeOf(dest, name string) string {
 	name = filepath.FromSlash(name)
 	switch {
 	case strings.Contains(dest, "://"):
@@ -72,6 +72,16 @@ func (j *job) placeOf(dest, name string) string {
 		return filepath.Join(filepath.Dir(dest), name)
 	}
 	return filepath.Join(dest, name)
+}
+
+// weightFiles are those of a checkpoint, with the index.
+func weightFiles(c *checkpoint.Checkpoint) (all []source.Source) {
+	for _, name := range slices.Concat(c.ShardNames, []string{c.Index}) {
+		if name != "" {
+			all = append(all, c.Beside(name))
+		}
+	}
+	return all
 }
 
 // sourceFiles are all files that a job reads or copies, each once.
@@ -85,10 +95,8 @@ func (j *job) sourceFiles() (all []source.Source) {
 	}
 	for _, one := range j.Models {
 		c := one.Checkpoint
-		for _, name := range slices.Concat(c.ShardNames, []string{c.Index}) {
-			if name != "" {
-				add(c.Beside(name))
-			}
+		for _, file := range weightFiles(c) {
+			add(file)
 		}
 		if c.IsModel() {
 			for _, name := range slices.Concat([]string{"config.json", layout.ConfigFile}, one.Copied()) {

@@ -39,10 +39,12 @@ if TYPE_CHECKING:
         DequantizeFlags,
         DiffFlags,
         InspectFlags,
+        JoinFlags,
         MeasureFlags,
         MigrateFlags,
         PlanFlags,
         QuantizeFlags,
+        SplitFlags,
         TranscodeFlags,
         VerifyFlags,
     )
@@ -52,6 +54,7 @@ __all__ = [
     "DiffFlags",
     "InspectFlags",
     "InterruptedRunError",
+    "JoinFlags",
     "MeasureFlags",
     "MigrateFlags",
     "PlanFlags",
@@ -60,6 +63,7 @@ __all__ = [
     "QuantizeFlags",
     "RunError",
     "SourceError",
+    "SplitFlags",
     "StrPath",
     "TensorpressError",
     "TranscodeFlags",
@@ -72,11 +76,13 @@ __all__ = [
     "find",
     "formats",
     "inspect",
+    "join",
     "measure",
     "migrate",
     "plan",
     "presets",
     "quantize",
+    "split",
     "transcode",
     "verify",
 ]
@@ -152,6 +158,36 @@ def migrate(
 ) -> Result:
     """Brings names and metadata up to date: `tensorpress migrate SOURCE DEST`."""
     found: Result = run("migrate", [source, dest], progress, flags)
+    return found
+
+
+def split(
+    source: StrPath, dest: StrPath | None = None, *, progress: Progress | None = None, **flags: Unpack[SplitFlags]
+) -> Result:
+    """Takes an all-in-one checkpoint apart: `tensorpress split SOURCE DIR`.
+
+    Args:
+        source: a checkpoint that ComfyUI loads all in one.
+        dest: a folder; None only with `dry_run`.
+        progress: as in `quantize`.
+        flags: see `SplitFlags`.
+
+    Returns:
+        The parts, with their files, and what should be said of them.
+    """
+    found: Result = run("split", [source, dest], progress, flags)
+    return found
+
+
+def join(*paths: StrPath, progress: Progress | None = None, **flags: Unpack[JoinFlags]) -> Result:
+    """Makes one file of parts, or of shards: `tensorpress join PARTS… DEST`.
+
+    Args:
+        paths: the parts, each a path or PART=PATH as text, and last the file that they become.
+        progress: as in `quantize`.
+        flags: see `JoinFlags`.
+    """
+    found: Result = run("join", paths, progress, flags)
     return found
 
 

@@ -16,6 +16,23 @@ class InspectFlags(TypedDict, total=False):
     hash: bool | None
 
 
+class SplitFlags(TypedDict, total=False):
+    """Those of `tensorpress split`."""
+
+    #: replace DEST if it is an output and holds nothing else
+    force: bool | None
+    #: print what would be done; write nothing
+    dry_run: bool | None
+    #: also write the result to FILE: JSON, or HTML, by its suffix
+    report: _Path
+    #: N cores to use, 0 for all
+    threads: int | None
+    #: bound of the peak memory (default 256MiB)
+    memory: str | int | None
+    #: no progress and no notes
+    quiet: bool | None
+
+
 class VerifyFlags(TypedDict, total=False):
     """Those of `tensorpress verify`."""
 
@@ -54,6 +71,13 @@ class DiffFlags(TypedDict, total=False):
     quiet: bool | None
 
 
+class JoinFlags(SplitFlags, total=False):
+    """Those of `tensorpress join`."""
+
+    #: SIDE whose names the shards of one model get: comfyui, diffusers, or keep (default keep)
+    names: str | None
+
+
 class DequantizeFlags(TypedDict, total=False):
     """Those of `tensorpress dequantize`."""
 
@@ -77,7 +101,7 @@ class DequantizeFlags(TypedDict, total=False):
     quiet: bool | None
 
 
-class TranscodeFlags(TypedDict, total=False):
+class TranscodeFlags(SplitFlags, total=False):
     """Those of `tensorpress transcode`."""
 
     #: sdnq or comfy, where the layers are to go
@@ -96,23 +120,11 @@ class TranscodeFlags(TypedDict, total=False):
     for_: str | None
     #: most bytes of weights in a file of a folder (default 5GB)
     shard_size: str | int | None
-    #: replace DEST if it is an output and holds nothing else
-    force: bool | None
     #: also copy weight files that the output does not describe
     copy_weights: bool | None
-    #: print what would be done; write nothing
-    dry_run: bool | None
-    #: also write the result to FILE: JSON, or HTML, by its suffix
-    report: _Path
-    #: N cores to use, 0 for all
-    threads: int | None
-    #: bound of the peak memory (default 256MiB)
-    memory: str | int | None
-    #: no progress and no notes
-    quiet: bool | None
 
 
-class MigrateFlags(TypedDict, total=False):
+class MigrateFlags(SplitFlags, total=False):
     """Those of `tensorpress migrate`."""
 
     #: set keys of the layers' descriptions, a JSON object
@@ -133,20 +145,8 @@ class MigrateFlags(TypedDict, total=False):
     for_: str | None
     #: most bytes of weights in a file of a folder (default 5GB)
     shard_size: str | int | None
-    #: replace DEST if it is an output and holds nothing else
-    force: bool | None
     #: also copy weight files that the output does not describe
     copy_weights: bool | None
-    #: print what would be done; write nothing
-    dry_run: bool | None
-    #: also write the result to FILE: JSON, or HTML, by its suffix
-    report: _Path
-    #: N cores to use, 0 for all
-    threads: int | None
-    #: bound of the peak memory (default 256MiB)
-    memory: str | int | None
-    #: no progress and no notes
-    quiet: bool | None
 
 
 class MeasureFlags(TypedDict, total=False):
