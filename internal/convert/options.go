@@ -235,6 +235,9 @@ func (o Options) preset(p *plan.Options, config map[string]json.RawMessage, tens
 	} else if o.Preset != "none" {
 		p.Preset = p.Preset.For(config, shapes(tensors))
 	}
+	if o.Layer.ExactReference != nil && *o.Layer.ExactReference {
+		p.Preset = p.Preset.AsReference()
+	}
 	if o.SkipKeys != nil && p.Layout != layout.SDNQ {
 		return usage.Errorf("`SkipKeys` is SDNQ's list, for the sdnq layout: use `Preset` none to keep nothing")
 	}

@@ -246,7 +246,8 @@ class MeasureFlags(TypedDict, total=False):
     only: Iterable[str] | str | None
     #: PATTERN=SETTINGS for some layers; repeatable
     set: Mapping[str, str] | Iterable[str] | str | None
-    #: NAME of the model family whose layers are kept, none, generic or auto (default auto)
+    #: NAME of the model family whose layers are kept, none, generic or auto (default auto); ctq:NAME is
+    #: convert_to_quant's own
     preset: str | None
     #: SDNQ: quantize convolutions too
     conv: bool | None
@@ -368,7 +369,8 @@ class QuantizeFlags(TypedDict, total=False):
     only: Iterable[str] | str | None
     #: PATTERN=SETTINGS for some layers; repeatable
     set: Mapping[str, str] | Iterable[str] | str | None
-    #: NAME of the model family whose layers are kept, none, generic or auto (default auto)
+    #: NAME of the model family whose layers are kept, none, generic or auto (default auto); ctq:NAME is
+    #: convert_to_quant's own
     preset: str | None
     #: SDNQ: quantize convolutions too
     conv: bool | None
