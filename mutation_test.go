@@ -385,6 +385,30 @@ func (j *judge) allRead(before string, want outcome) {
 	}
 	j.migrates(hash)
 	j.keeps(hash)
+	j.joins()
+}
+
+// joins: a file that is joined from one is the same, to the byte of every tensor, and what
+// describes its layers. A config beside it is of no use to the file that becomes of it.
+func (j *judge) joins() {
+	j.Helper()
+	dest, _, err := j.do(command{"join", func(ctx context.Context, source, dest string) (*report.Report, error) {
+		dest = strings.TrimSuffix(dest, ".safetensors") + ".safetensors"
+		_, err := tensorpress.Join(ctx, []tensorpress.JoinPart{{Source: files.Dir(source)}}, files.Dir(dest), tensorpress.JoinOptions{})
+		return nil, err
+	}})
+	switch {
+	case err != nil && j.inspected.Layout == "sdnq" && status(err) == 2:
+		return
+	case err != nil:
+		j.fails("join", err)
+		return
+	}
+	dest = strings.TrimSuffix(dest, ".safetensors") + ".safetensors"
+	d, err := tensorpress.Diff(j.Context(), files.Dir(j.path), files.Dir(dest), tensorpress.DiffOptions{})
+	if err != nil || !d.Same {
+		j.Errorf("join makes other values: %+v, %v", d, err)
+	}
 }
 
 // keeps: layers that quantize keeps stay what they are, in the same layout.
