@@ -182,7 +182,7 @@ func measureDifference(a, b []float32) Sums {
 			s.Differs = true
 			return s
 		}
-		if square := float64(x) * float64(x); FiniteOrNil(square) != nil {
+		if square := float64(float64(x) * float64(x)); FiniteOrNil(square) != nil {
 			same.Squares += square
 		}
 	}

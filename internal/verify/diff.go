@@ -75,7 +75,6 @@ type side struct {
 type entry struct {
 	name   string // with the component's folder
 	a, b   *engine.Stored
-	marker bool    // says how all is stored and is no weight
 	parts  []*part // that are compared by their bytes, nil where they cannot be the same
 	values *engine.Difference
 	found  report.Pair
