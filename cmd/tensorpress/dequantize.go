@@ -52,7 +52,7 @@ func (d *dequantizeFlags) check(args []string) error {
 
 func (d *dequantizeFlags) run(cmd *cobra.Command, args []string) error {
 	o := d.o
-	o.ShardSize = d.shardSize.bytes
+	o.ShardSize, o.Hash = d.shardSize.bytes, d.report.path != ""
 	follow := d.start(cmd.ErrOrStderr())
 	o.Threads, o.Memory, o.Progress = d.threads, d.memory.bytes, follow.update
 	r, err := tensorpress.Dequantize(cmd.Context(), files.Dir(args[0]), files.Dir(args[1]), o)

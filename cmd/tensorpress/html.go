@@ -54,6 +54,7 @@ func reportPage(r *report.Report) *page {
 	if r.Seconds > 0 {
 		p.fact("time", fmt.Sprintf("%.2f s, %.2f GB/s", r.Seconds, r.Speed()/1e9))
 	}
+	p.provenanceFacts(r.Provenance)
 	for i := range r.Layers {
 		l := &r.Layers[i]
 		p.rows = append(p.rows, row{

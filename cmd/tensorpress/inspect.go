@@ -14,7 +14,7 @@ import (
 )
 
 func newInspect() *cobra.Command {
-	var asJSON, all bool
+	var asJSON, all, hashed bool
 	var page htmlFlag
 	cmd := command(&cobra.Command{
 		Use:   "inspect PATH",
@@ -22,7 +22,8 @@ func newInspect() *cobra.Command {
 		Long: `List what is in a checkpoint: quantized layers, other tensors, metadata.
 
 PATH is a file, a weight index, a folder or a diffusers pipeline. It reads
-headers and no weights.
+headers and no weights, but with --hash, which lists every tensor with the
+sha256 of its bytes.
 
 Names that differ in numbers alone share a row, such as blocks.[0-56].attn.to_q
 with COUNT ×57, where everything else is the same. BYTES are those of all of
@@ -35,7 +36,7 @@ and each tensor after that, as --json does.`,
 		Args: wants(1, 1),
 	}, "0 1 2 3 130", func(cmd *cobra.Command, args []string) error {
 		v, err := reading(cmd.Context(), func() (*report.Inspection, error) {
-			return tensorpress.Inspect(cmd.Context(), files.Dir(args[0]))
+			return inspected(cmd, args[0], hashed)
 		})
 		if err != nil {
 			return err
@@ -49,8 +50,20 @@ and each tensor after that, as --json does.`,
 	cmd.Flags().BoolVar(&all, "all", false, "also list every layer and tensor by itself")
 	page.add(cmd)
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return page.check(args) }
+	cmd.Flags().BoolVar(&hashed, "hash", false, "read all, and list the sha256 of each tensor's bytes")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
+}
+
+// inspected is what is in a checkpoint, with the hashes of its tensors if they are wanted.
+func inspected(cmd *cobra.Command, path string, hashed bool) (*report.Inspection, error) {
+	if !hashed {
+		return tensorpress.Inspect(cmd.Context(), files.Dir(path))
+	}
+	follow := newMeter("auto", cmd.ErrOrStderr())
+	v, err := tensorpress.Hash(cmd.Context(), files.Dir(path), tensorpress.HashOptions{Progress: follow.update})
+	follow.end(err == nil)
+	return v, err
 }
 
 func printInspection(w io.Writer, v *report.Inspection, all bool) {
@@ -68,6 +81,11 @@ func printInspection(w io.Writer, v *report.Inspection, all bool) {
 		t.add("metadata", fmt.Sprintf("%s = %s", key, shortened(v.Metadata[key])))
 	}
 	t.print(w)
+	if len(v.Tensors) > 0 && v.Tensors[0].SHA256 != "" {
+		fmt.Fprintln(w)
+		printTensors(w, v.Tensors)
+		return
+	}
 	if rows := tree(v); len(rows) > 0 {
 		fmt.Fprintln(w)
 		printTree(w, rows)
@@ -131,10 +149,14 @@ func printLayers(w io.Writer, layers []report.StoredLayer) {
 func printTensors(w io.Writer, tensors []report.Tensor) {
 	t := newTable(3)
 	t.grow(1+len(tensors), 4)
-	t.add("TENSOR", "DTYPE", "SHAPE", "BYTES")
+	heads := []string{"TENSOR", "DTYPE", "SHAPE", "BYTES"}
+	if len(tensors) > 0 && tensors[0].SHA256 != "" {
+		heads = append(heads, "SHA256")
+	}
+	t.add(heads...)
 	var made texts
 	for _, one := range tensors {
-		t.add(one.Name, one.Dtype, made.of(one.Shape), made.size(one.Bytes))
+		t.add([]string{one.Name, one.Dtype, made.of(one.Shape), made.size(one.Bytes), one.SHA256}[:len(heads)]...)
 	}
 	t.print(w)
 }

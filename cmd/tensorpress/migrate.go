@@ -55,7 +55,7 @@ func (m *migrateFlags) run(cmd *cobra.Command, args []string) error {
 	o := m.o
 	follow := m.start(cmd.ErrOrStderr())
 	o.Threads, o.Memory, o.Progress = m.threads, m.memory.bytes, follow.update
-	o.ShardSize, o.Force, o.CopyWeights = m.shardSize.bytes, m.force, m.copyWeights
+	o.ShardSize, o.Force, o.CopyWeights, o.Hash = m.shardSize.bytes, m.force, m.copyWeights, m.report.path != ""
 	if m.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
 			return tensorpress.PlanMigrate(cmd.Context(), files.Dir(args[0]), files.Dir(m.dest(args)), o)

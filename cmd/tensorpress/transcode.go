@@ -72,7 +72,7 @@ func (t *transcodeFlags) run(cmd *cobra.Command, args []string) error {
 	o := t.o
 	follow := t.start(cmd.ErrOrStderr())
 	o.Threads, o.Memory, o.Progress = t.threads, t.memory.bytes, follow.update
-	o.ShardSize, o.Force, o.CopyWeights = t.shardSize.bytes, t.force, t.copyWeights
+	o.ShardSize, o.Force, o.CopyWeights, o.Hash = t.shardSize.bytes, t.force, t.copyWeights, t.report.path != ""
 	if t.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
 			return tensorpress.PlanTranscode(cmd.Context(), files.Dir(args[0]), files.Dir(t.dest(args)), o)

@@ -72,6 +72,25 @@ func (inv names) behind(stripped string) *ComfyModel {
 	return nil
 }
 
+// Kind is the kind of model as messages call it, "" for none that is known.
+func (m *ComfyModel) Kind() string {
+	if m == nil {
+		return ""
+	}
+	return m.name
+}
+
+// Prefix is what the names of a diffusion model begin with, which ComfyUI strips, and
+// diffusion reports whether the model is one, under the model's own names.
+func (m *ComfyModel) Prefix() (prefix string, diffusion bool) {
+	if m == nil || !slices.ContainsFunc(comfyDiffusion, func(k comfyKind) bool {
+		return k.name == m.name && strings.Join(k.signs, "|") == strings.Join(m.signs, "|")
+	}) {
+		return "", false
+	}
+	return m.prefix, true
+}
+
 // Err returns why ComfyUI would not read quantized layers in the model, nil if it
 // would.
 func (m *ComfyModel) Err() error {

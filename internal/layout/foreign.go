@@ -329,6 +329,12 @@ var (
 	foreignExtras = slices.Concat(inputScales, zeroPoints, []string{".input_zero_point", ".weight_shape", PreQuantScale})
 )
 
+// ScalesInput reports whether a layer's tensor with that end of a name changes what the
+// layer does to its input, and not its weight.
+func ScalesInput(suffix string) bool {
+	return slices.Contains(inputScales, suffix) || suffix == PreQuantScale || suffix == ".input_zero_point"
+}
+
 // InputScaled reports whether the layer has a scale of activations, under any of the
 // names that programs use.
 func (l *Layer) InputScaled() bool {

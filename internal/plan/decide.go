@@ -349,7 +349,7 @@ func (d *decider) listed(s *Step, k preset.Kind) string {
 		if entry, ok := d.Preset.Skip(t.Name); ok {
 			return "skip key " + entry
 		}
-		if isPrediction(t.Name) {
+		if d.Preset.Predicts(t.Name) {
 			return "multi-token prediction, which transformers does not load; " + d.share(t)
 		}
 	}

@@ -56,12 +56,6 @@ func (d *decider) noWeight(s *Step) string {
 	return d.fused(s.Source)
 }
 
-// isPrediction tells by their names layers of multi-token prediction, which
-// transformers does not load: SDNQ never sees them.
-func isPrediction(name string) bool {
-	return strings.HasPrefix(strings.TrimPrefix(name, "model."), "mtp.")
-}
-
 // IsListed reports whether a plan shows a step: that of a weight, or of one that
 // lacks the name.
 func (s *Step) IsListed() bool { return s.listed || s.Layer != s.Source.Name }

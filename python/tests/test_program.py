@@ -290,6 +290,9 @@ def test_the_program_itself(program: str, tmp_path: Path) -> None:
     )
     assert json.dumps(again)
     assert tensorpress.verify(tmp_path / "c.safetensors", source=GOLDENS / "model-sdnq.safetensors")["ok"]
+    assert tensorpress.diff(tmp_path / "c.safetensors", GOLDENS / "model-sdnq.safetensors")["same"]
+    differ = tensorpress.diff(tmp_path / "c.safetensors", GOLDENS / "model-sdnq.safetensors", bytes=True)
+    assert not differ["same"] and differ["counts"]
     assert os.path.exists(tmp_path / "c.safetensors")
     table = str(tmp_path / "m.json")
     measured = tensorpress.measure(GOLDENS / "model.safetensors", preset="none", min_numel=0, out=table)
