@@ -9,7 +9,7 @@ import (
 	"github.com/tensorpress/tensorpress/report"
 )
 
-// inspected is a checkpoint of plain tensors of these names.
+// inspectionOf is a checkpoint of plain tensors of these names.
 func inspectionOf(names ...string) *report.Inspection {
 	v := &report.Inspection{}
 	for _, name := range names {
