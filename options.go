@@ -56,6 +56,14 @@ type Options struct {
 	// which Search weighs errors: safetensors with a tensor X.input_moment for each layer
 	// X, or an importance matrix of llama.cpp's.
 	Importance string
+	// Lora are adapters that are merged into the weights in single precision before these
+	// are rounded, in this order: the path of a file, or of the folder that PEFT wrote, and
+	// after an equals sign the strength, which is 1 where it is left out. Kept tensors that
+	// an adapter changes are rounded to their own dtype.
+	Lora []string
+	// LoraPartial leaves out what of an adapter fits no tensor, and says so; else that is
+	// an error.
+	LoraPartial bool
 
 	// For names the application that must be able to load the output: "comfyui",
 	// "sdnext", "diffusers", "transformers" or "invokeai"; "" for none. A layer that it

@@ -103,6 +103,10 @@ func (q *Quantization) encodingIn(s *plan.Step, memory int) *encoding {
 		e.values = NewStoredValues(q.Source, s.From, MaxTile(q.Resources)/2, q.Resources)
 		e.memory /= 2
 	}
+	if s.Merge != nil {
+		e.values = &MergedValues{e.values, s.Merge, q.apart(s)}
+		e.memory /= 2
+	}
 	if e.asStored() {
 		e.from = s.Source.Dtype
 	}
@@ -111,8 +115,19 @@ func (q *Quantization) encodingIn(s *plan.Step, memory int) *encoding {
 	return e
 }
 
+// apart reads the values of a plain weight by themselves, not from what is resident of
+// it; nil for a layer.
+func (q *Quantization) apart(s *plan.Step) Values {
+	if s.From != nil {
+		return nil
+	}
+	return &PlainValues{Source: q.Source, Tensor: s.Source}
+}
+
 // asStored reports whether the encoder takes values as they lie in the file.
-func (e *encoding) asStored() bool { return e.step.From == nil && codec.Floats(e.step.Source.Dtype) }
+func (e *encoding) asStored() bool {
+	return e.step.From == nil && e.step.Merge == nil && codec.Floats(e.step.Source.Dtype)
+}
 
 // spill makes a low-rank search that takes much memory keep a part of it in a scratch
 // file.
@@ -293,6 +308,8 @@ func (e *encoding) readIn(w *stream.Worker, columns int, a tile.Area) (tile.Valu
 	}
 	if err == nil && e.step.From != nil && e.step.Action == plan.Keep { // restored
 		err = checkFits(e.Source, e.step.From, values, e.step.Codec.Tensors()[0].Dtype)
+	} else if err == nil && e.step.Merge != nil && e.step.Action == plan.Keep {
+		err = e.checkMerged(values)
 	}
 	return tile.ValuesOf(a, values), err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/lora"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
@@ -135,6 +136,7 @@ type verification struct {
 	sourceModel    *layout.Model                // nil without a source
 	sourceLayers   map[string]*layout.Layer     // of it, by their weights' names
 	sourcePlain    map[string]checkpoint.Tensor // where its own names are others
+	merges         map[string]*lora.Patch       // what was merged into it, by the output's names
 	app            *app.App
 	checks         []*check
 }
@@ -229,6 +231,8 @@ type Staged struct {
 	// Plain are the plain tensors of a source of which the output has all layers under
 	// other names, Layers then the others; nil where the names are the source's.
 	Plain map[string]checkpoint.Tensor
+	// Merges are what adapters have changed, by the names of the output's tensors.
+	Merges map[string]*lora.Patch
 }
 
 // MeasureStaged compares the layers of outputs with their sources, which stay open.
@@ -246,7 +250,7 @@ func MeasureStaged(ctx context.Context, models []Staged, r engine.Resources, don
 		part := &verification{Verification: v, checked: one.Output, folder: one.Folder, layersOnly: true, source: one.Source}
 		part.Options = Options{Threads: r.Threads, Memory: r.Memory}
 		part.sourceLayers, part.only = one.Layers, one.Layers != nil && one.Plain == nil
-		part.sourcePlain = one.Plain
+		part.sourcePlain, part.merges = one.Plain, one.Merges
 		parts = append(parts, part)
 		if err := part.open(); err != nil {
 			return nil, err
@@ -314,17 +318,20 @@ func (v *verification) tasks(yield func(stream.Task) bool) bool {
 
 // conclude puts together what the tiles found, in order.
 func conclude(found *report.Verification, parts []*verification) {
-	var total engine.Sums
+	var total, merged engine.Sums
 	for _, v := range parts {
 		if v.source != nil {
 			found.Layers = slices.Grow(found.Layers, len(v.model.Layers))
 		}
 		for _, c := range v.checks {
-			total.Add(v.conclude(c))
+			sums := v.conclude(c)
+			if total.Add(sums); sums.Changes > 0 {
+				merged.Add(sums)
+			}
 		}
 	}
 	if len(found.Layers) > 0 {
-		found.Total = total.Relative()
+		found.Total, found.Merged = total.Relative(), merged.Merged()
 	}
 	found.OK = len(found.Problems) == 0
 }

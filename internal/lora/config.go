@@ -1,0 +1,172 @@
+package lora
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/pattern"
+	"github.com/tensorpress/tensorpress/internal/usage"
+)
+
+// configFile stands beside PEFT's adapters; configKey is the entry of a header in which
+// diffusers keeps what stands there, with the component's name before each key.
+const (
+	configFile = "adapter_config.json"
+	configKey  = "lora_adapter_metadata"
+)
+
+// config is what PEFT says of an adapter.
+type config struct {
+	Type         string             `json:"peft_type"`
+	Alpha        *float64           `json:"lora_alpha"`
+	AlphaOfOther *float64           `json:"alpha"` // of LoHa and LoKr
+	Rank         int                `json:"r"`
+	RSLora       bool               `json:"use_rslora"`
+	DoRA         bool               `json:"use_dora"`
+	FanInFanOut  bool               `json:"fan_in_fan_out"`
+	Alphas       map[string]float64 `json:"alpha_pattern"`
+	file         string
+	components   map[string]*config // of a header, by the first word of names
+	patterns     []alphaPattern
+}
+
+type alphaPattern struct {
+	*pattern.Pattern
+	alpha float64
+}
+
+// readConfig reads what stands beside the file or in its header; nil for none.
+func (f *File) readConfig() (*config, error) {
+	if text, ok := f.source.Metadata[configKey]; ok {
+		return f.headerConfig(text)
+	}
+	if !slices.ContainsFunc(f.source.Tensors, func(t checkpoint.Tensor) bool { return strings.HasPrefix(t.Name, peftPrefix) }) {
+		return nil, nil
+	}
+	text, err := f.source.ReadBeside(configFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) || text == nil {
+		return nil, err
+	}
+	c := &config{file: f.source.Beside(configFile).Path}
+	return c, c.parse(text)
+}
+
+func (c *config) parse(text []byte) error {
+	if err := json.Unmarshal(text, c); err != nil {
+		return usage.SourceErrorf("%s: %w", c.file, err)
+	}
+	return c.check()
+}
+
+func (c *config) check() error {
+	if c.Type != "" && !slices.Contains([]string{"LORA", "LOHA", "LOKR"}, c.Type) {
+		return usage.SourceErrorf("%s: peft_type %s%s", c.file, c.Type, isNoAdapter)
+	}
+	for key, a := range c.Alphas {
+		p, err := pattern.Compile(`^(.*\.)?(` + key + `)$`)
+		if err != nil {
+			return usage.SourceErrorf("%s: alpha_pattern: %w", c.file, err)
+		}
+		c.patterns = append(c.patterns, alphaPattern{p, a})
+	}
+	slices.SortFunc(c.patterns, func(a, b alphaPattern) int { return strings.Compare(a.String(), b.String()) })
+	return nil
+}
+
+// headerConfig reads the entry of a header: {"transformer.r": 16, …}.
+func (f *File) headerConfig(text string) (*config, error) {
+	all := map[string]json.RawMessage{}
+	where := fmt.Sprintf("%s: %s of the header", f.Path, configKey)
+	if err := json.Unmarshal([]byte(text), &all); err != nil {
+		return nil, usage.SourceErrorf("%s: %w", where, err)
+	}
+	by := map[string]map[string]json.RawMessage{}
+	for key, value := range all {
+		component, rest, ok := strings.Cut(key, ".")
+		if !ok {
+			component, rest = "", key
+		}
+		if by[component] == nil {
+			by[component] = map[string]json.RawMessage{}
+		}
+		by[component][rest] = value
+	}
+	c := &config{file: where, components: map[string]*config{}}
+	for component, keys := range by {
+		text, err := json.Marshal(keys)
+		if err != nil {
+			return nil, err
+		}
+		one := &config{file: where}
+		if err := one.parse(text); err != nil {
+			return nil, err
+		}
+		c.components[component] = one
+	}
+	return c, nil
+}
+
+// of is what is said of a module, and its name without what stands before the model's.
+func (c *config) of(module string) (*config, string) {
+	if c == nil || c.components == nil {
+		return c, strings.TrimPrefix(module, peftPrefix)
+	}
+	component, rest, _ := strings.Cut(module, ".")
+	if one := c.components[component]; one != nil {
+		return one, rest
+	}
+	return c.components[""], module
+}
+
+// scale is what the product of factors of a rank is multiplied by, beside the strength.
+func (f *File) scale(m *module, rank int) float64 {
+	if m.alpha != nil {
+		return *m.alpha / float64(rank)
+	}
+	c, name := f.config.of(m.name)
+	if c == nil {
+		return 1
+	}
+	a := c.Alpha
+	if a == nil {
+		a = c.AlphaOfOther
+	}
+	for _, p := range c.patterns {
+		if ok, err := p.Match(name); ok && err == nil {
+			a = &p.alpha
+			break
+		}
+	}
+	switch {
+	case a == nil:
+		return 1
+	case c.RSLora:
+		return *a / math.Sqrt(float64(rank))
+	}
+	return *a / float64(rank)
+}
+
+// transposed reports whether weights are inputs by outputs, as GPT-2's are.
+func (f *File) transposed(m *module) bool {
+	c, _ := f.config.of(m.name)
+	return c != nil && c.FanInFanOut
+}
+
+// noteConfig says that nothing tells the scale of PEFT's factors.
+func (f *File) noteConfig() {
+	if f.config != nil {
+		return
+	}
+	for _, m := range f.modules {
+		if _, factors := m.parts[down]; factors && m.alpha == nil && strings.HasPrefix(m.name, peftPrefix) {
+			f.notes = append(f.notes, fmt.Sprintf("%s has PEFT's names and no %s beside it: its factors are merged with the scale 1, as ComfyUI does", f.Path, configFile))
+			return
+		}
+	}
+}
