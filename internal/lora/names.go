@@ -66,7 +66,7 @@ var encoders = map[string][]role{
 }
 
 // respelled are ways to call modules that files have beside the model's own and those of
-// the other side: what is replaced, and by what.
+// the other side: what is replaced in a name, and by what.
 var respelled = [][2]string{
 	{".processor.to_out", ".to_out.0"}, {".processor.to_", ".to_"}, // diffusers' of old
 	{".to_out", ".to_out.0"},
@@ -74,9 +74,10 @@ var respelled = [][2]string{
 	{".processor.qkv_lora1", ".img_attn.qkv"}, {".processor.proj_lora1", ".img_attn.proj"}, // XLabs'
 	{".processor.qkv_lora2", ".txt_attn.qkv"}, {".processor.proj_lora2", ".txt_attn.proj"},
 	{".processor.qkv", qkvOfSingle}, {".processor.proj", ".linear2"},
-	{"_attn.qkv", "_attn_qkv"}, {"_attn.proj", "_attn_proj"}, {"_mlp.0", "_mlp.fc1"}, {"_mlp.2", "_mlp.fc2"}, // Hunyuan Video's
+	{"class_embedding.", "add_embedding."},
+	{"_attn.qkv", "_attn_qkv"}, {"_attn.proj", "_attn_proj"}, {"mlp.0", "mlp.fc1"}, {"mlp.2", "mlp.fc2"}, // Hunyuan Video's
+	{"_attn_qkv", "_attn.qkv"}, {"_attn_proj", "_attn.proj"}, {"mlp.fc1", "mlp.0"}, {"mlp.fc2", "mlp.2"},
 	{"_mod.lin", "_mod.linear"}, {".modulation.lin", ".modulation.linear"},
-	{"_attn_qkv", "_attn.qkv"}, {"_attn_proj", "_attn.proj"}, {"_mlp.fc1", "_mlp.0"}, {"_mlp.fc2", "_mlp.2"},
 	{"_mod.linear", "_mod.lin"}, {".modulation.linear", ".modulation.lin"},
 }
 
@@ -257,11 +258,11 @@ func (s *space) find(name string, bias, flat bool, tensors []checkpoint.Tensor) 
 		if flat {
 			from, to = strings.ReplaceAll(from, ".", "_"), strings.ReplaceAll(to, ".", "_")
 		}
-		before, found := strings.CutSuffix(name, from)
-		if !found {
+		at := strings.LastIndex(name, from)
+		if at < 0 {
 			continue
 		}
-		if places, ok := s.called(before+to, bias, flat, tensors); ok {
+		if places, ok := s.called(name[:at]+to+name[at+len(from):], bias, flat, tensors); ok {
 			return places, true
 		}
 	}
