@@ -84,7 +84,7 @@ type Sums struct {
 	// has the change in it.
 	Changes, Kept float64
 	Nonfinite     int // index of the first value that decodes to NaN or infinity, -1 for none
-	Differs         bool
+	Differs       bool
 }
 
 // Total adds up the sums of tiles, in order.

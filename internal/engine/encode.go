@@ -104,7 +104,7 @@ func (q *Quantization) encodingIn(s *plan.Step, memory int) *encoding {
 		e.memory /= 2
 	}
 	if s.Merge != nil {
-		e.values = &MergedValues{e.values, s.Merge, q.apart(s)}
+		e.values = &MergedValues{e.values, s.Merge}
 		e.memory /= 2
 	}
 	if e.asStored() {
@@ -113,15 +113,6 @@ func (q *Quantization) encodingIn(s *plan.Step, memory int) *encoding {
 	e.encoder, e.cut = s.Codec.NewEncoder(e.from, e.memory), s.Codec.Cut()
 	e.needs = e.encoder.Needs()
 	return e
-}
-
-// apart reads the values of a plain weight by themselves, not from what is resident of
-// it; nil for a layer.
-func (q *Quantization) apart(s *plan.Step) Values {
-	if s.From != nil {
-		return nil
-	}
-	return &PlainValues{Source: q.Source, Tensor: s.Source}
 }
 
 // asStored reports whether the encoder takes values as they lie in the file.

@@ -3,6 +3,7 @@ package engine
 import (
 	"math"
 
+	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/lora"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/tile"
@@ -15,7 +16,6 @@ import (
 type MergedValues struct {
 	Values
 	Patch *lora.Patch
-	Apart Values // reads the weight for norms of all of it; Values where that is nil
 }
 
 // Merged returns values with what a patch changes, or the values themselves where there
@@ -24,7 +24,7 @@ func Merged(v Values, p *lora.Patch) Values {
 	if p == nil {
 		return v
 	}
-	return &MergedValues{Values: v, Patch: p}
+	return &MergedValues{v, p}
 }
 
 // Float buffers of a worker, beside those of other readers.
@@ -63,15 +63,25 @@ func (m *MergedValues) both(w *stream.Worker, buffer, columns int, a tile.Area) 
 // ready are the factors, read for all tiles of the weight, and let go of with it.
 func (m *MergedValues) ready(w *stream.Worker) (*lora.Ready, error) {
 	return stream.Shared(w, m.Patch, func() (*lora.Ready, error) {
-		from := m.Apart
-		if from == nil {
-			from = m.Values
-		}
 		columns := m.Patch.Columns()
 		return m.Patch.Ready(func(row, n int) ([]float32, error) {
-			return from.Read(w, normBuffer, columns, tile.Area{Row: row, Rows: n, Cols: columns})
+			a := tile.Area{Row: row, Rows: n, Cols: columns}
+			if plain, ok := m.Values.(*PlainValues); ok {
+				return plain.apart(w, a)
+			}
+			return m.Values.Read(w, normBuffer, columns, a)
 		})
 	})
+}
+
+// apart reads whole rows from the file, whatever is resident, into no buffer in which
+// other tensors may be waiting.
+func (p *PlainValues) apart(w *stream.Worker, a tile.Area) ([]float32, error) {
+	width := p.Tensor.Dtype.Bits() / 8
+	raw, x := make([]byte, a.Values()*width), w.Floats(normBuffer, a.Values())
+	err := readSpans(p.Source, p.Tensor, tile.SpansOf(a, a.Cols, width), raw)
+	codec.Widen(x, raw, p.Tensor.Dtype)
+	return x, err
 }
 
 // checkMerged refuses values that a tensor's own dtype does not hold once adapters are

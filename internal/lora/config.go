@@ -31,14 +31,17 @@ type config struct {
 	DoRA         bool               `json:"use_dora"`
 	FanInFanOut  bool               `json:"fan_in_fan_out"`
 	Alphas       map[string]float64 `json:"alpha_pattern"`
+	Ranks        map[string]float64 `json:"rank_pattern"`
 	file         string
 	components   map[string]*config // of a header, by the first word of names
-	patterns     []alphaPattern
+	alphas       []entry
+	ranks        []entry
 }
 
-type alphaPattern struct {
+// entry is a number for the modules that a pattern names.
+type entry struct {
 	*pattern.Pattern
-	alpha float64
+	value float64
 }
 
 // readConfig reads what stands beside the file or in its header; nil for none.
@@ -68,15 +71,37 @@ func (c *config) check() error {
 	if c.Type != "" && !slices.Contains([]string{"LORA", "LOHA", "LOKR"}, c.Type) {
 		return usage.SourceErrorf("%s: peft_type %s%s", c.file, c.Type, isNoAdapter)
 	}
-	for key, a := range c.Alphas {
+	var err error
+	if c.alphas, err = entries(c.Alphas); err == nil {
+		c.ranks, err = entries(c.Ranks)
+	}
+	if err != nil {
+		return usage.SourceErrorf("%s: %w", c.file, err)
+	}
+	return nil
+}
+
+// entries compiles PEFT's patterns, which stand for the ends of modules' names.
+func entries(all map[string]float64) (list []entry, err error) {
+	for key, value := range all {
 		p, err := pattern.Compile(`^(.*\.)?(` + key + `)$`)
 		if err != nil {
-			return usage.SourceErrorf("%s: alpha_pattern: %w", c.file, err)
+			return nil, err
 		}
-		c.patterns = append(c.patterns, alphaPattern{p, a})
+		list = append(list, entry{p, value})
 	}
-	slices.SortFunc(c.patterns, func(a, b alphaPattern) int { return strings.Compare(a.String(), b.String()) })
-	return nil
+	slices.SortFunc(list, func(a, b entry) int { return strings.Compare(a.String(), b.String()) })
+	return list, nil
+}
+
+// value is that of the first entry for a name.
+func value(list []entry, name string) (float64, bool) {
+	for _, e := range list {
+		if ok, err := e.Match(name); ok && err == nil {
+			return e.value, true
+		}
+	}
+	return 0, false
 }
 
 // headerConfig reads the entry of a header: {"transformer.r": 16, …}.
@@ -137,11 +162,8 @@ func (f *File) scale(m *module, rank int) float64 {
 	if a == nil {
 		a = c.AlphaOfOther
 	}
-	for _, p := range c.patterns {
-		if ok, err := p.Match(name); ok && err == nil {
-			a = &p.alpha
-			break
-		}
+	if v, ok := value(c.alphas, name); ok {
+		a = &v
 	}
 	switch {
 	case a == nil:
@@ -150,6 +172,19 @@ func (f *File) scale(m *module, rank int) float64 {
 		return *a / math.Sqrt(float64(rank))
 	}
 	return *a / float64(rank)
+}
+
+// configRank is the rank that PEFT's config gives a module, by which it scales even what has
+// none; 0 where nothing says one.
+func (f *File) configRank(m *module) int {
+	c, name := f.config.of(m.name)
+	if c == nil || m.alpha != nil {
+		return 0
+	}
+	if v, ok := value(c.ranks, name); ok {
+		return int(v)
+	}
+	return c.Rank
 }
 
 // transposed reports whether weights are inputs by outputs, as GPT-2's are.

@@ -240,6 +240,9 @@ func (r *reader) kronecker() (delta, error) {
 	}
 	_, k.aCols = r.kronShape(kron1, kron1A, kron1B, -1)
 	k.bRows, k.bCols = r.kronShape(kron2, kron2A, kron2B, kron2T)
+	if rank == 0 {
+		rank = r.configRank(r.module)
+	}
 	k.scale = float32(r.factor)
 	if rank > 0 {
 		k.scale = r.scaled(rank)
@@ -265,13 +268,10 @@ func (r *reader) kronFactor(p, a, b, t part, rank int) ([]float32, int, error) {
 
 func (r *reader) whole() (delta, error) {
 	if t, ok := r.parts[set]; ok {
-		return r.wholeOf(t, 1), nil
+		return &whole{r.File, t, t.Numel() / rowsOf(t.Shape), 1}, nil
 	}
-	return r.wholeOf(r.parts[diff], float32(r.factor)), nil
-}
-
-func (r *reader) wholeOf(t checkpoint.Tensor, scale float32) delta {
-	return &whole{r.File, t, t.Numel() / max(rowsOf(t.Shape), 1), scale}
+	t := r.parts[diff]
+	return &whole{r.File, t, t.Numel() / rowsOf(t.Shape), float32(r.factor)}, nil
 }
 
 // tucker puts the places of a convolution into the second factor: t is [i, j, places],

@@ -76,6 +76,7 @@ func splitKey(name string) (module string, p part, ok bool) {
 		}
 	}
 	if strings.HasPrefix(name, peftPrefix) && !strings.Contains(name, ".lora_") { // a module that was trained whole
+		name = strings.Replace(name, ".base_layer.", ".", 1)
 		if name, ok := strings.CutSuffix(name, ".weight"); ok {
 			return name, set, true
 		}

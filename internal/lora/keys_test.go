@@ -120,7 +120,7 @@ func (k *key) ofOtherFlux() bool {
 	case "flux", "chroma":
 		return ends("_to_qkv_mlp_proj", "_linear_in", "_linear_out") || single && ends("_attn_to_out")
 	case "flux2":
-		return ends("_net_0_proj", "_net_2") || single && ends("_to_q", "_to_k", "_to_v", "_proj_mlp", "_proj_out")
+		return strings.Contains(flat, "time_text_embed") || ends("_net_0_proj", "_net_2") || single && ends("_to_q", "_to_k", "_to_v", "_proj_mlp", "_proj_out")
 	}
 	return false
 }

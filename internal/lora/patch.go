@@ -286,10 +286,10 @@ func (t *term) ready() (one readyTerm, err error) {
 	r := &reader{t.file, t.module, t.file.Strength}
 	switch t.part {
 	case biasDiff:
-		one.delta = r.wholeOf(t.module.parts[biasDiff], float32(t.file.Strength))
+		one.delta = &whole{t.file, t.module.parts[biasDiff], 1, float32(t.file.Strength)}
 		return one, nil
 	case biasUp:
-		one.delta = r.wholeOf(t.module.parts[biasUp], r.scaled(t.module.parts[down].Shape[0]))
+		one.delta = &whole{t.file, t.module.parts[biasUp], 1, r.scaled(t.module.parts[down].Shape[0])}
 		return one, nil
 	}
 	_, one.set = t.module.parts[set]
