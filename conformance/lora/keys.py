@@ -66,13 +66,29 @@ def keys(case):
             yield module, name, (rows[1], rows[1] + rows[2]) if rows else turned and ("swapped",)
 
 
+# Text encoders of a file that holds several, by what stands before their names.
+TEXTS = {"texts-sd3": ["clip_l", "clip_g", "t5xxl"], "texts-flux": ["clip_l", "t5xxl"], "texts-sd1": ["clip_l"]}
+
+
+def text_keys(case):
+    """The same of `model_lora_keys_clip`, of the layers that such adapters have."""
+    import comfy.lora
+
+    layers = [f"text_model.encoder.layers.{i}.{one}" for i in range(2) for one in comfy.lora.LORA_CLIP_MAP]
+    blocks = [f"encoder.block.0.layer.{one}" for one in ("0.SelfAttention.q", "0.SelfAttention.k", "0.SelfAttention.v", "0.SelfAttention.o", "1.DenseReluDense.wo")]
+    state = {f"{encoder}.transformer.{layer}.weight" for encoder in TEXTS[case] for layer in (blocks if encoder == "t5xxl" else layers)}
+    stub = type("Texts", (), {"state_dict": lambda _: dict.fromkeys(sorted(state))})()
+    for module, name in sorted(comfy.lora.model_lora_keys_clip(stub, {}).items()):
+        yield module, f"text_encoders.{name}", None
+
+
 def main(folder):
     import comfyui
 
     print("ComfyUI", comfyui.start(folder))
     lines = []
-    for case in CLASSES:
-        found = list(keys(case))
+    for case in [*CLASSES, *TEXTS]:
+        found = list((keys if case in CLASSES else text_keys)(case))
         lines += ["\t".join([case, module, name, *map(str, rows or ())]) for module, name, rows in found]
         print(f"{case}: {len(found)} keys, {sum(rows is not None for *_, rows in found)} of them for rows of a tensor")
     out = ROOT / "internal/lora/testdata/keys.tsv.gz"

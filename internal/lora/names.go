@@ -36,6 +36,7 @@ var prefixes = []struct {
 	{"model.diffusion_model.", denoiser, false}, {"diffusion_model.", denoiser, false},
 	{"transformer.", denoiser, false}, {"unet.", denoiser, false},
 	{"text_encoders.clip_l.transformer.", encoder1, false}, {"text_encoders.clip_g.transformer.", encoder2, false}, {"text_encoders.t5xxl.transformer.", encoder2, false}, {"text_encoders.t5xxl.transformer.", encoder3, false},
+	{"text_encoders.transformer.", encoder2, false}, {"text_encoders.transformer.", encoder3, false},
 	{"text_encoder_2.", encoder2, false}, {"text_encoder_3.", encoder3, false}, {"text_encoder.", encoder1, false},
 	{peftPrefix, denoiser, false},
 	{"", denoiser, false},
@@ -94,6 +95,7 @@ type place struct {
 // index finds the weights of a model by the names of modules.
 type index struct {
 	tensors []checkpoint.Tensor
+	names   map[string]int // of the tensors, as they are
 	spaces  []*space
 	alone   bool // it is no component of a pipeline
 }
@@ -109,9 +111,10 @@ type space struct {
 // newIndex takes a model's tensors. folder is its folder in a pipeline, "" where it
 // stands alone.
 func newIndex(tensors []checkpoint.Tensor, folder string) *index {
-	x := &index{tensors: tensors, alone: folder == ""}
+	x := &index{tensors: tensors, names: map[string]int{}, alone: folder == ""}
 	byPart := make([][]int, len(partsOfFiles)+1)
 	for i := range tensors {
+		x.names[tensors[i].Name] = i
 		at := slices.IndexFunc(partsOfFiles, func(p partOfFile) bool { return strings.HasPrefix(tensors[i].Name, p.prefix) })
 		if at < 0 || folder != "" {
 			at = len(partsOfFiles)
@@ -154,6 +157,10 @@ func (x *index) space(list []int, prefix string) *space {
 		t := &x.tensors[i]
 		name := strings.TrimPrefix(t.Name, prefix)
 		numbers[name] = i
+		if name == "text_projection" { // of OpenCLIP's, turned: it has no other name, and layers have
+			s.add(name, []place{{i, 0, rowsOf(t.Shape)}})
+			continue
+		}
 		all = append(all, names.Tensor{Name: name, Shape: t.Shape, Dtype: t.Dtype.String()})
 	}
 	found, err := names.Find(all)
@@ -228,6 +235,9 @@ func (s *space) add(name string, places []place) {
 // find returns where the weight of a module lies, or its bias, and ok false where the
 // model has no such.
 func (x *index) find(module string, bias bool) (places []place, ok bool) {
+	if places, ok := x.exactly(module, bias); ok {
+		return places, true
+	}
 	for _, p := range prefixes {
 		name, ok := strings.CutPrefix(module, p.text)
 		if !ok || name == "" {
@@ -240,6 +250,21 @@ func (x *index) find(module string, bias bool) (places []place, ok bool) {
 			if places, ok := s.find(name, bias, p.flat, x.tensors); ok {
 				return places, true
 			}
+		}
+	}
+	return nil, false
+}
+
+// exactly finds a tensor under its very name, of a model that is no component: there all
+// have the same beginnings.
+func (x *index) exactly(module string, bias bool) ([]place, bool) {
+	ends := []string{".weight", ""}
+	if bias {
+		ends = []string{".bias"}
+	}
+	for _, end := range ends {
+		if i, ok := x.names[module+end]; ok && x.alone {
+			return []place{{i, 0, max(rowsOf(x.tensors[i].Shape), 1)}}, true
 		}
 	}
 	return nil, false
@@ -286,12 +311,23 @@ func (s *space) called(name string, bias, flat bool, tensors []checkpoint.Tensor
 	}
 	qkv := strings.ReplaceAll(qkvOfSingle, ".", dot)
 	if before, ok := strings.CutSuffix(name, qkv); ok {
-		if places := list[before+dot+"linear1"+dot+"weight"]; len(places) == 1 {
+		if places := list[before+dot+"linear1"+dot+"weight"]; places != nil {
 			t := &tensors[places[0].tensor]
-			if n := 3 * (t.Numel() / max(rowsOf(t.Shape), 1)); n <= places[0].to {
-				return []place{{places[0].tensor, 0, n}}, true
-			}
+			return first(places, 3*(t.Numel()/max(rowsOf(t.Shape), 1))), true
 		}
 	}
 	return nil, false
+}
+
+// first are the first n rows of places.
+func first(places []place, n int) (some []place) {
+	for _, p := range places {
+		if n <= 0 {
+			break
+		}
+		p.to = min(p.to, p.from+n)
+		n -= p.to - p.from
+		some = append(some, p)
+	}
+	return some
 }
