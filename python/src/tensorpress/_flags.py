@@ -281,6 +281,10 @@ class QuantizeFlags(TypedDict, total=False):
     config: _Path
     #: take settings of layers by patterns from a convert_to_quant layer config FILE
     layer_config: _Path
+    #: merge an adapter into the weights before they are rounded: FILE[=STRENGTH]; repeatable; see docs/lora.md
+    lora: Iterable[str] | str | None
+    #: leave out what of an adapter fits no tensor
+    lora_partial: bool | None
     #: take the settings of a quantized model at PATH, layer by layer
     like: _Path
     #: SDNQ: the dtype that the model is to be loaded in, bf16, f16 or f32; weights are rounded to it first
