@@ -12,6 +12,7 @@ import (
 	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/fixture"
+	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -99,6 +100,48 @@ func TestLoraIsMergedBeforeAllElse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLoraOfBF16: merged values are not rounded to the dtype of the source on their way: the
+// tensors are those that the merged file of single precision gives.
+func TestLoraOfBF16(t *testing.T) {
+	wide, adapter := adapted(t)
+	var narrow, widened []fixture.Weights
+	for _, name := range []string{"a.weight", "b.weight", "c.weight", "d.weight", "e.weight"} {
+		w := fixture.Weights{Name: name, Dtype: safetensors.BF16, Shape: shapeOf(t, wide, name), Values: fixture.ValuesOf(t, wide, name)}
+		floats.RoundAll(w.Values, safetensors.BF16)
+		narrow = append(narrow, w)
+		w.Dtype = safetensors.F32
+		widened = append(widened, w)
+	}
+	model, model32 := fixture.Save(t, "model.safetensors", nil, narrow...), fixture.Save(t, "model.safetensors", nil, widened...)
+	lora := []string{adapter}
+	merged := fixture.Quantized(t, model32, tensorpress.Options{Keep: []string{"."}, Lora: lora, LoraPartial: true})
+	for _, way := range ways {
+		if way.SVDRank != nil || way.Dtype == "convrot_w4a4" {
+			continue // factors have the source's dtype, and rotated values are rounded to it
+		}
+		o := tensorpress.Options{Layout: way.layout, Layer: way.Settings}
+		want := fixture.Quantized(t, merged, o)
+		o.Lora, o.LoraPartial = lora, true
+		got := fixture.Quantized(t, model, o)
+		for _, name := range []string{"a.weight", "b.weight", "c.weight", "d.weight", "e.weight"} {
+			if !bytes.Equal(fixture.Body(t, got, name), fixture.Body(t, want, name)) {
+				t.Errorf("%s/%s: %s has other codes", way.layout, way.Dtype, name)
+			}
+		}
+	}
+}
+
+func shapeOf(t *testing.T, path, name string) []int {
+	t.Helper()
+	f, err := safetensors.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	tensor, _ := f.Header().Lookup(name)
+	return tensor.Shape
 }
 
 // TestLoraReport: the report says of every layer what is left of its change, and of no other.
