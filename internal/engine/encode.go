@@ -104,7 +104,7 @@ func (q *Quantization) encodingIn(s *plan.Step, memory int) *encoding {
 		e.memory /= 2
 	}
 	if s.Merge != nil {
-		e.values = &MergedValues{e.values, s.Merge}
+		e.values = Merged(e.values, s.Merge, q.Resources)
 		e.memory /= 2
 	}
 	if e.asStored() {
@@ -137,7 +137,8 @@ func (e *encoding) scheduled() scheduled {
 }
 
 // makeResident reserves memory for a tensor that is read several times, for as much of
-// it as fits. The tensor must be plain and read in whole rows.
+// it as fits. The tensor must be plain and read in whole rows. What adapters change is
+// merged into it once.
 func (e *encoding) makeResident() {
 	if e.step.From != nil || e.Residency == nil || len(e.needs.Passes) < 2 || !e.inRuns(e.needs.Cols) {
 		return
@@ -146,6 +147,11 @@ func (e *encoding) makeResident() {
 		if _, cols := p.Tile(); !e.inRuns(cols) {
 			return
 		}
+	}
+	if m, ok := e.values.(*MergedValues); ok {
+		m.resident = e.Residency.Reserve(4*int64(e.step.Source.Numel()), e.needs.Held)
+		e.resident = m.resident
+		return
 	}
 	e.resident = e.Residency.Reserve(e.step.Source.Size, e.needs.Held)
 	e.plain.resident = e.resident

@@ -18,7 +18,8 @@ type Resources struct {
 	// bytes of the source.
 	Progress func(done, total int64)
 
-	held int64 // bytes of Memory that are held beside tiles
+	factors int   // of how many weights are held at a time, 0 for as many as any
+	held    int64 // bytes of Memory that these take
 }
 
 // Workers returns the number of tiles that are worked on at a time.

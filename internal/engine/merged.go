@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"cmp"
 	"math"
 
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/lora"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/tile"
@@ -15,16 +17,18 @@ import (
 // precision, as they are read.
 type MergedValues struct {
 	Values
-	Patch *lora.Patch
+	Patch    *lora.Patch
+	most     int       // of how many weights factors are held
+	resident *resident // holds the merged values from the first pass on; nil where they are merged each time
 }
 
 // Merged returns values with what a patch changes, or the values themselves where there
 // is none.
-func Merged(v Values, p *lora.Patch) Values {
+func Merged(v Values, p *lora.Patch, r Resources) Values {
 	if p == nil {
 		return v
 	}
-	return &MergedValues{v, p}
+	return &MergedValues{Values: v, Patch: p, most: cmp.Or(r.factors, stream.MaxShared)}
 }
 
 // Float buffers of a worker, beside those of other readers.
@@ -35,6 +39,28 @@ const (
 
 // Read implements [Values].
 func (m *MergedValues) Read(w *stream.Worker, buffer, columns int, a tile.Area) ([]float32, error) {
+	if m.resident == nil {
+		return m.merge(w, buffer, columns, a)
+	}
+	m.resident.once.Do(func() { m.resident.Take(w.Cancelled()) })
+	const width = 4
+	run := tile.SpansOf(a, columns, width)[0]
+	size := int64(len(m.resident.Data))
+	part := m.resident.Data[min(run.Offset, size):min(run.Offset+run.Size, size)]
+	if m.resident.read.Load() && int64(len(part)) == run.Size {
+		x := w.Floats(buffer, a.Values())
+		kernel.WidenF32(x, part)
+		return x, nil
+	}
+	x, err := m.merge(w, buffer, columns, a)
+	if err == nil && !m.resident.read.Load() {
+		kernel.NarrowF32(part, x[:len(part)/width])
+	}
+	return x, err
+}
+
+// merge reads an area and merges adapters into it.
+func (m *MergedValues) merge(w *stream.Worker, buffer, columns int, a tile.Area) ([]float32, error) {
 	ready, err := m.ready(w)
 	if err != nil {
 		return nil, err
@@ -62,7 +88,7 @@ func (m *MergedValues) both(w *stream.Worker, buffer, columns int, a tile.Area) 
 
 // ready are the factors, read for all tiles of the weight, and let go of with it.
 func (m *MergedValues) ready(w *stream.Worker) (*lora.Ready, error) {
-	return stream.Shared(w, m.Patch, func() (*lora.Ready, error) {
+	return stream.SharedFew(w, m.Patch, m.most, func() (*lora.Ready, error) {
 		columns := m.Patch.Columns()
 		return m.Patch.Ready(func(row, n int) ([]float32, error) {
 			a := tile.Area{Row: row, Rows: n, Cols: columns}
@@ -118,11 +144,13 @@ func (s *Sums) Merged() *report.Merged {
 	}
 }
 
-// mostHeld is how many weights' factors are in memory at the same time.
-const mostHeld = stream.MaxShared
-
-// Holding returns resources of which factors take their part.
+// Holding returns resources of which factors take their part, that of a weight at most so
+// many bytes: those of as many weights as fit a quarter of the memory.
 func (r Resources) Holding(one int64) Resources {
-	r.held = mostHeld * one
+	r.held, r.factors = 0, 0
+	if one > 0 {
+		r.factors = int(min(max(limit(r)/4/one, 1), stream.MaxShared))
+		r.held = int64(r.factors) * one
+	}
 	return r
 }

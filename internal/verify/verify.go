@@ -137,8 +137,13 @@ type verification struct {
 	sourceLayers   map[string]*layout.Layer     // of it, by their weights' names
 	sourcePlain    map[string]checkpoint.Tensor // where its own names are others
 	merges         map[string]*lora.Patch       // what was merged into it, by the output's names
+	factors        int64                        // bytes that those of one tensor take at most
 	app            *app.App
 	checks         []*check
+}
+
+func (v *verification) resources() engine.Resources {
+	return v.Options.resources().Holding(v.factors)
 }
 
 func (v *verification) problem(tensor, format string, args ...any) {
@@ -251,6 +256,9 @@ func MeasureStaged(ctx context.Context, models []Staged, r engine.Resources, don
 		part.Options = Options{Threads: r.Threads, Memory: r.Memory}
 		part.sourceLayers, part.only = one.Layers, one.Layers != nil && one.Plain == nil
 		part.sourcePlain, part.merges = one.Plain, one.Merges
+		for _, p := range one.Merges {
+			part.factors = max(part.factors, p.Held())
+		}
 		parts = append(parts, part)
 		if err := part.open(); err != nil {
 			return nil, err
