@@ -181,8 +181,12 @@ func (p *page) writeTable(b *strings.Builder) {
 	if len(p.rows) == 0 {
 		return
 	}
+	heads := ""
+	if p.adapted() {
+		heads = adaptedHeads
+	}
 	b.WriteString("<h2>Layers</h2>\n<table>\n<thead><tr><th>layer</th><th>action</th><th>dtype</th><th>scale</th><th>shape</th>" +
-		"<th class=\"n\">in</th><th class=\"n\">out</th><th class=\"n\">rel_mse</th><th class=\"n\">sqnr_db</th><th class=\"n\">max_abs</th><th>reason</th></tr></thead>\n<tbody>\n")
+		"<th class=\"n\">in</th><th class=\"n\">out</th><th class=\"n\">rel_mse</th><th class=\"n\">sqnr_db</th><th class=\"n\">max_abs</th>" + heads + "<th>reason</th></tr></thead>\n<tbody>\n")
 	for i, r := range p.rows {
 		fmt.Fprintf(b, "<tr id=\"l%d\">", i)
 		for _, text := range []string{r.name, r.action, r.dtype, r.scale, r.shape} {
@@ -193,6 +197,9 @@ func (p *page) writeTable(b *strings.Builder) {
 		}
 		for _, x := range r.figures() {
 			fmt.Fprintf(b, "<td class=\"n\">%s</td>", x)
+		}
+		if heads != "" {
+			b.WriteString(r.adaptedCells())
 		}
 		fmt.Fprintf(b, "<td>%s</td></tr>\n", esc(r.reason))
 	}
