@@ -201,6 +201,10 @@ type MigrateOptions struct {
 type VerifyOptions struct {
 	// Source is the checkpoint it was made from, nil for none.
 	Source files.Source
+	// Lora are adapters that were merged into Source, and LoraPartial takes what of them
+	// fits, as in [Options].
+	Lora        []string
+	LoraPartial bool
 	// For is an application that must load it, as in [Options]; "" for none.
 	For string
 	// MaxRelMSE makes a layer with a greater relative error a problem, nil for none.

@@ -73,12 +73,14 @@ func compareFolders(v *report.Verification, folders []string, from, checked sour
 
 // Options are tensorpress.VerifyOptions, field by field.
 type Options struct {
-	Source    files.Source
-	For       string
-	MaxRelMSE *float64
-	Threads   int
-	Memory    int64
-	Progress  func(done, total int64)
+	Source      files.Source
+	Lora        []string
+	LoraPartial bool
+	For         string
+	MaxRelMSE   *float64
+	Threads     int
+	Memory      int64
+	Progress    func(done, total int64)
 }
 
 func (o Options) resources() engine.Resources {
@@ -96,6 +98,11 @@ func Verify(ctx context.Context, what files.Source, o Options) (*report.Verifica
 		return nil, err
 	}
 	defer closeAll(parts)
+	adapters, err := lora.OpenAll(o.Lora)
+	if err != nil {
+		return nil, err
+	}
+	defer adapters.Close()
 	whole := parts[:0:0]
 	for _, part := range parts {
 		if err := part.openOthers(); err != nil {
@@ -110,7 +117,13 @@ func Verify(ctx context.Context, what files.Source, o Options) (*report.Verifica
 			whole = append(whole, part)
 		}
 	}
+	if err := merge(v, adapters, whole, o); err != nil {
+		return nil, err
+	}
 	if err := runAll(ctx, o.resources(), whole, engine.Counter(o.resources(), bytesOfAll(whole))); err != nil {
+		return nil, err
+	}
+	if err := adapters.Unchanged(); err != nil {
 		return nil, err
 	}
 	for _, part := range whole {
@@ -256,9 +269,7 @@ func MeasureStaged(ctx context.Context, models []Staged, r engine.Resources, don
 		part.Options = Options{Threads: r.Threads, Memory: r.Memory}
 		part.sourceLayers, part.only = one.Layers, one.Layers != nil && one.Plain == nil
 		part.sourcePlain, part.merges = one.Plain, one.Merges
-		for _, p := range one.Merges {
-			part.factors = max(part.factors, p.Held())
-		}
+		part.holdFactors()
 		parts = append(parts, part)
 		if err := part.open(); err != nil {
 			return nil, err

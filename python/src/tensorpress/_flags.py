@@ -14,6 +14,10 @@ class VerifyFlags(TypedDict, total=False):
 
     #: SOURCE that it was made of
     source: _Path
+    #: with --source: an adapter that was merged into it, FILE[=STRENGTH]; repeatable
+    lora: Iterable[str] | str | None
+    #: leave out what of an adapter fits no tensor
+    lora_partial: bool | None
     #: with --source: a layer's rel_mse above X is a problem
     max_rel_mse: str | float | None
     #: APP that must load it: comfyui, sdnext, diffusers, transformers, invokeai
