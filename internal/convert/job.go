@@ -393,6 +393,7 @@ func (j *job) output(to files.Sink, force bool) (o stage.Output, err error) {
 	default:
 		o.Sources = bundle.SourcePaths(j.Models[0].Checkpoint, o.Folder)
 	}
+	o.Sources = append(o.Sources, j.adapters.Paths()...)
 	if _, ok := to.(files.Dir); !ok {
 		if !o.Folder {
 			j.side, err = bundle.NoSideFile(j.Models[0].Plan, dest)

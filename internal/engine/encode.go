@@ -140,7 +140,11 @@ func (e *encoding) scheduled() scheduled {
 // it as fits. The tensor must be plain and read in whole rows. What adapters change is
 // merged into it once.
 func (e *encoding) makeResident() {
-	if e.step.From != nil || e.Residency == nil || len(e.needs.Passes) < 2 || !e.inRuns(e.needs.Cols) {
+	least := 2
+	if e.step.Merge != nil {
+		least = 1 // merging takes longer than reading
+	}
+	if e.step.From != nil || e.Residency == nil || len(e.needs.Passes) < least || !e.inRuns(e.needs.Cols) {
 		return
 	}
 	for _, p := range e.needs.Passes {

@@ -57,6 +57,17 @@ func (s *Set) Close() error {
 	return nil
 }
 
+// Paths are those of the files.
+func (s *Set) Paths() (paths []string) {
+	if s == nil {
+		return nil
+	}
+	for _, f := range s.files {
+		paths = append(paths, f.source.File(f.source.Tensors[0]))
+	}
+	return paths
+}
+
 // Unchanged fails if a file is not what it was when it was opened.
 func (s *Set) Unchanged() error {
 	for _, f := range s.files {
