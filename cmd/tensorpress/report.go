@@ -85,7 +85,7 @@ func checkOld(flag, path string, beginnings []string) error {
 }
 
 // kindsOfFiles are what flags write, where they are not called so.
-var kindsOfFiles = map[string]string{"out": "measurement"}
+var kindsOfFiles = map[string]string{"out": "measurement", "html": "page"}
 
 func (r *reportFlag) isHTML() bool {
 	ext := strings.ToLower(filepath.Ext(r.path))

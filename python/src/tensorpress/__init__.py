@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from ._flags import (
         DequantizeFlags,
+        DoctorFlags,
+        InspectFlags,
         MeasureFlags,
         MigrateFlags,
         PlanFlags,
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DequantizeFlags",
+    "DoctorFlags",
+    "InspectFlags",
     "InterruptedRunError",
     "MeasureFlags",
     "MigrateFlags",
@@ -64,6 +68,7 @@ __all__ = [
     "VerifyFlags",
     "ctq",
     "dequantize",
+    "doctor",
     "find",
     "formats",
     "inspect",
@@ -76,13 +81,16 @@ __all__ = [
     "verify",
 ]
 
-__version__ = "0.1.0"
-
 Result = dict[str, Any]
 
 
 def __getattr__(name: str) -> Any:
-    """Types of flags are made when they are asked for: that takes longer than all else here."""
+    """Types of flags and the version are made when they are asked for: that takes longer
+    than all else here."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tensorpress")
     if name in __all__ and name.endswith("Flags"):
         from . import _flags
 
@@ -165,9 +173,9 @@ def verify(path: StrPath, *, progress: Progress | None = None, **flags: Unpack[V
     return found
 
 
-def inspect(path: StrPath) -> Result:
+def inspect(path: StrPath, **flags: Unpack[InspectFlags]) -> Result:
     """Lists layers, other tensors and metadata: `tensorpress inspect PATH`."""
-    found: Result = run("inspect", [path], None, {})
+    found: Result = run("inspect", [path], None, flags)
     return found
 
 
@@ -191,4 +199,10 @@ def formats() -> list[Result]:
 def presets() -> list[Result]:
     """Lists the model families and what they keep: `tensorpress presets`."""
     found: list[Result] = run("presets", [], None, {})
+    return found
+
+
+def doctor(**flags: Unpack[DoctorFlags]) -> Result:
+    """Says what the machine has, and which applications here load outputs: `tensorpress doctor`."""
+    found: Result = run("doctor", [], None, flags)
     return found
