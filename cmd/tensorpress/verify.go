@@ -40,6 +40,8 @@ rel_mse is the sum of squared errors over that of squared weights.`,
 	}, "0 1 2 3 4 130", v.run)
 	f := cmd.Flags()
 	f.StringVar(&v.source, "source", "", "`SOURCE` that it was made of")
+	f.StringArrayVar(&v.o.Lora, "lora", nil, "with --source: an adapter that was merged into it, `FILE[=STRENGTH]`; repeatable")
+	f.BoolVar(&v.o.LoraPartial, "lora-partial", false, "leave out what of an adapter fits no tensor")
 	f.Float64Var(&v.maxRelMSE, "max-rel-mse", 0, "with --source: a layer's rel_mse above `X` is a problem")
 	f.StringVar(&v.o.For, "for", "", "`APP` that must load it: "+appList())
 	group(f, "What to check")
@@ -144,13 +146,31 @@ func printNeeds(w io.Writer, needs []report.Need) {
 }
 
 func printErrors(w io.Writer, v *report.Verification) {
-	t := newTable(1, 2, 3)
-	t.add("LAYER", "REL_MSE", "SQNR_DB", "MAX_ABS")
-	for _, l := range v.Layers {
-		t.add(l.Name, figure(l.RelMSE, "%.3e"), figure(l.SQNR, "%.1f"), figure(l.MaxAbs, "%.3g"))
+	t := newTable(1, 2, 3, 4, 5)
+	add := func(merged *report.Merged, cells ...string) {
+		if v.Merged != nil { // some layer has it
+			cells = append(cells, adapted(merged)...)
+		}
+		t.add(cells...)
 	}
-	t.add("total", figure(v.Total.RelMSE, "%.3e"), figure(v.Total.SQNR, "%.1f"), "")
+	heads := []string{"LAYER", "REL_MSE", "SQNR_DB", "MAX_ABS"}
+	if v.Merged != nil {
+		heads = append(heads, "KEPT", "CHANGE_DB")
+	}
+	t.add(heads...)
+	for _, l := range v.Layers {
+		add(l.Merged, l.Name, figure(l.RelMSE, "%.3e"), figure(l.SQNR, "%.1f"), figure(l.MaxAbs, "%.3g"))
+	}
+	add(v.Merged, "total", figure(v.Total.RelMSE, "%.3e"), figure(v.Total.SQNR, "%.1f"), "")
 	t.print(w)
+}
+
+// adapted says what is left of a change that adapters made.
+func adapted(m *report.Merged) []string {
+	if m == nil {
+		return []string{"", ""}
+	}
+	return []string{figure(m.Kept, "%.3f"), figure(m.SNR, "%.1f")}
 }
 
 func figure(x *float64, format string) string {
