@@ -263,6 +263,9 @@ func (j *joining) alone(name string) error {
 	for _, t := range tensors {
 		to[t.name] = t.name
 	}
+	if d := one.model.Declared; d != nil && !d.InHeader() && len(one.model.Layers) > 0 {
+		j.told.Notes = append(j.told.Notes, fmt.Sprintf("%s of %s says how its layers are quantized, and is not in the file: what reads them needs it beside", d, one.path))
+	}
 	j.tell(one, tensors, "")
 	if err := j.add(name, tensors, headerOf(one.model, to)); err != nil {
 		return usage.SourceErrorf("%s: %w", one.path, err)
@@ -383,6 +386,9 @@ func (j *joining) together(home parts.Home, name string) error {
 			by[t.name], shapes[t.name], to[t.from.Name] = one, t.from.Shape, tensors[i].name
 		}
 		for _, l := range one.model.Layers {
+			if l.Layout != layout.Comfy && l.Layout != layout.ScaledFP8 {
+				return usage.Errorf("%s: layer %s is stored as %s, which ComfyUI would take for a plain weight: tensorpress dequantize makes it one", one.path, l.Name, l.Layout.Name)
+			}
 			weight := to[layout.WeightName(l.Name)]
 			shapes[weight] = l.Shape()
 			if l.Codec != nil {
