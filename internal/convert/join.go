@@ -14,6 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/names"
@@ -408,6 +409,9 @@ func (j *joining) together(home parts.Home, name string) error {
 	if err := j.describe(metadata, layers); err != nil {
 		return err
 	}
+	if err := j.noteUnloaded(); err != nil {
+		return err
+	}
 	j.missing(shapes)
 	if len(metadata) == 0 {
 		metadata = nil
@@ -485,6 +489,33 @@ func checkJoined(shapes parts.Shapes, stored []app.Stored, by map[string]*joined
 		}
 		if err := comfy.CheckLayer(s); err != nil {
 			return usage.Errorf("%s: layer %s: %w; tensorpress dequantize makes it plain", by[s.Name].path, s.Name, err)
+		}
+	}
+	return nil
+}
+
+// noteUnloaded says which layers have formats that stock ComfyUI loads nowhere.
+func (j *joining) noteUnloaded() error {
+	comfy, err := app.ByName("comfyui")
+	if err != nil {
+		return err
+	}
+	for _, one := range j.parts {
+		var first error
+		n, name := 0, ""
+		for _, l := range one.model.Layers {
+			f, err := codec.ByName(l.Format)
+			if err != nil {
+				return err // of no layer that could be read
+			}
+			if err := comfy.CheckLayer(f, l.Dtype); err != nil {
+				if n++; first == nil {
+					first, name = err, l.Name
+				}
+			}
+		}
+		if first != nil {
+			j.told.Notes = append(j.told.Notes, fmt.Sprintf("%s: %s, %s among them: %v", one.path, counted(n, "quantized layer"), name, first))
 		}
 	}
 	return nil
