@@ -156,21 +156,28 @@ func flagValue(f *pflag.Flag) any {
 	if list, ok := f.Value.(pflag.SliceValue); ok {
 		var texts []any
 		for _, text := range list.GetSlice() {
-			texts = append(texts, text)
+			texts = append(texts, fromAnywhere(f, text))
 		}
 		return texts
 	}
-	text := f.Value.String()
-	if slices.Contains(recipePaths, f.Name) {
-		if path, err := filepath.Abs(text); err == nil {
-			return path
-		}
-	}
+	text := fromAnywhere(f, f.Value.String())
 	switch f.Value.Type() {
 	case "bool":
 		return text == "true"
 	case "int", "int64", "float64":
 		return json.Number(text)
+	}
+	return text
+}
+
+// fromAnywhere makes a path one that says the same in a recipe in any folder. A strength
+// after it stays there.
+func fromAnywhere(f *pflag.Flag, text string) string {
+	if !slices.Contains(recipePaths, f.Name) {
+		return text
+	}
+	if path, err := filepath.Abs(text); err == nil {
+		return path
 	}
 	return text
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/kernel"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
@@ -66,6 +67,21 @@ func (s *Set) Paths() (paths []string) {
 		paths = append(paths, f.source.File(f.source.Tensors[0]))
 	}
 	return paths
+}
+
+// Files are all that was read: adapters, and the configs beside them.
+func (s *Set) Files() (all []source.Source) {
+	for _, path := range s.Paths() {
+		all = append(all, source.Path(path))
+	}
+	if s != nil {
+		for _, f := range s.files {
+			if f.config != nil && f.config.components == nil { // not of the header
+				all = append(all, f.source.Beside(configFile))
+			}
+		}
+	}
+	return all
 }
 
 // Unchanged fails if a file is not what it was when it was opened.
