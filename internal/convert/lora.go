@@ -6,10 +6,14 @@ import (
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/lora"
 	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // openAdapters opens those of `Lora`.
 func (j *job) openAdapters() (err error) {
+	if j.asked.LoraPartial && len(j.asked.Lora) == 0 {
+		return usage.Errorf("`LoraPartial` is of adapters: name one by `Lora`")
+	}
 	if j.adapters, err = lora.OpenAll(j.asked.Lora); err == nil {
 		j.asked.adapters = j.adapters
 	}
@@ -62,7 +66,11 @@ func (j *job) merged() ([]string, error) {
 			}
 		}
 	}
-	return append(notes, j.adapters.Merged(n)), nil
+	notes = append(notes, j.adapters.Merged(n))
+	if n > 0 && j.asked.Measured != nil {
+		notes = append(notes, "the errors of `Measured` are those of the source without `Lora`: leave it out, and the merged weights are measured")
+	}
+	return notes, nil
 }
 
 // mergesOf are what adapters change, by the names of tensors; nil for nothing.

@@ -9,10 +9,12 @@ import (
 
 // merge compares with sources into which adapters are merged, if there are any.
 func merge(v *report.Verification, adapters *lora.Set, parts []*verification, o Options) error {
-	if len(o.Lora) == 0 {
+	switch {
+	case len(o.Lora) == 0 && o.LoraPartial:
+		return usage.Errorf("`LoraPartial` is of adapters: name one by `Lora`")
+	case len(o.Lora) == 0:
 		return nil
-	}
-	if o.Source == nil {
+	case o.Source == nil:
 		return usage.Errorf("`Lora` is merged into what the output is compared with: name the `Source`")
 	}
 	for _, part := range parts {
