@@ -310,9 +310,12 @@ func addonNote(p *Plan, o Options) []string {
 // notesOf says what may surprise: nothing to do, and layers that stock ComfyUI
 // does not load.
 func notesOf(p *Plan, o Options) []string {
-	quantized, restored, foreign := 0, 0, map[string]string{}
+	quantized, restored, merged, foreign := 0, 0, 0, map[string]string{}
 	for i := range p.Steps {
 		s := &p.Steps[i]
+		if s.Merge != nil {
+			merged++
+		}
 		if !s.quantized() {
 			if s.From != nil {
 				restored++
@@ -330,6 +333,8 @@ func notesOf(p *Plan, o Options) []string {
 	switch {
 	case quantized == 0 && restored > 0:
 		notes = append(notes, "nothing is quantized anew")
+	case quantized == 0 && merged > 0:
+		notes = append(notes, "nothing is quantized: every tensor is kept, with what adapters change")
 	case quantized == 0:
 		notes = append(notes, "nothing is quantized: every tensor is kept as it is")
 	}
