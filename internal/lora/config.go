@@ -62,9 +62,21 @@ func (f *File) readConfig() (*config, error) {
 
 func (c *config) parse(text []byte) error {
 	if err := json.Unmarshal(text, c); err != nil {
-		return usage.SourceErrorf("%s: %w", c.file, err)
+		return usage.SourceErrorf("%s: %w", c.file, inWords(err))
 	}
 	return c.check()
+}
+
+// inWords says which key of a config has a value that it cannot have.
+func inWords(err error) error {
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case !errors.As(err, &wrong):
+		return err
+	case wrong.Field == "":
+		return fmt.Errorf("is no object but: %s", wrong.Value)
+	}
+	return fmt.Errorf("%s has a value that it cannot have: %s", wrong.Field, wrong.Value)
 }
 
 func (c *config) check() error {
@@ -109,7 +121,7 @@ func (f *File) headerConfig(text string) (*config, error) {
 	all := map[string]json.RawMessage{}
 	where := fmt.Sprintf("%s: %s of the header", f.Path, configKey)
 	if err := json.Unmarshal([]byte(text), &all); err != nil {
-		return nil, usage.SourceErrorf("%s: %w", where, err)
+		return nil, usage.SourceErrorf("%s: %w", where, inWords(err))
 	}
 	by := map[string]map[string]json.RawMessage{}
 	for key, value := range all {
@@ -185,6 +197,24 @@ func (f *File) configRank(m *module) int {
 		return int(v)
 	}
 	return c.Rank
+}
+
+// agrees refuses factors that PEFT's config contradicts, whose scale it would tell wrongly.
+func (f *File) agrees(m *module) error {
+	factor, ok := m.parts[down]
+	c, _ := f.config.of(m.name)
+	if !ok || c == nil || len(factor.Shape) == 0 {
+		return nil
+	}
+	if rank := f.configRank(m); rank != 0 && rank != factor.Shape[0] {
+		return usage.SourceErrorf("%s: rank %d of %s, whose tensor %s in %s has %d: they are of two adapters", c.file, rank, m.name, factor.Name, f.Path, factor.Shape[0])
+	}
+	_, rows := m.parts[magnitude]
+	_, scales := m.parts[doraScale]
+	if c.DoRA && !rows && !scales {
+		return usage.SourceErrorf("%s: use_dora is true, and %s in %s has no .lora_magnitude_vector: the file is cut short, or of another adapter", c.file, m.name, f.Path)
+	}
+	return nil
 }
 
 // transposed reports whether weights are inputs by outputs, as GPT-2's are.

@@ -196,7 +196,7 @@ func (f *File) check(m *module) error {
 		}
 		m.alpha = &v
 	}
-	return nil
+	return f.agrees(m)
 }
 
 // anyPart names the tensor whose name is first.
