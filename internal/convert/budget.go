@@ -170,38 +170,53 @@ func (f *fitting) take(one *fitted) {
 }
 
 // uniform tries the entries of the menu everywhere, of which outputs have the shortest
-// headers and configs.
+// headers and configs, and keeping everything, which needs no config.
 func (f *fitting) uniform(ctx context.Context) error {
 	for i, e := range f.entries {
-		if e.total > f.asked {
-			continue
-		}
-		picks := f.picksOf(i)
-		if picks == nil {
-			continue
-		}
-		_, loss := f.Sum(picks)
-		if f.best != nil && loss >= f.best.Loss {
-			continue
-		}
-		one, err := f.try(ctx, &budget.Solution{Picks: picks, Loss: loss})
-		if err != nil {
+		if err := f.everyone(ctx, f.picksOf(i), e.total); err != nil {
 			return err
 		}
-		f.take(one)
 	}
+	if !f.keeps {
+		return nil
+	}
+	return f.everyone(ctx, f.picks(func(*choosable) int { return -1 }), f.kept.total)
+}
+
+// everyone tries one choice for all layers, where such an output fits and loses less.
+func (f *fitting) everyone(ctx context.Context, picks []int, total int64) error {
+	if picks == nil || total > f.asked {
+		return nil
+	}
+	_, loss := f.Sum(picks)
+	if f.best != nil && loss >= f.best.Loss {
+		return nil
+	}
+	one, err := f.try(ctx, &budget.Solution{Picks: picks, Loss: loss})
+	if err != nil {
+		return err
+	}
+	f.take(one)
 	return nil
 }
 
 // picksOf picks an entry of the menu for all layers that can have it, and keeps the
 // others; nil where one cannot be had.
 func (f *fitting) picksOf(entry int) []int {
+	return f.picks(func(l *choosable) int {
+		want, _ := f.everywhere(l, entry)
+		return want.entry
+	})
+}
+
+// picks are the places of entries among the options of layers; nil where one has not its own.
+func (f *fitting) picks(entryOf func(l *choosable) int) []int {
 	picks := make([]int, len(f.layers))
 	for i, l := range f.layers {
-		want, _ := f.everywhere(l, entry)
+		want := entryOf(l)
 		picks[i] = -1
 		for k, o := range l.options {
-			if o.entry == want.entry {
+			if o.entry == want {
 				picks[i] = k
 			}
 		}
