@@ -11,13 +11,20 @@ const (
 	// blockBytes is how much of a store's file is read at a time: the latency of a
 	// request equals the transfer of some megabytes.
 	blockBytes = 4 << 20
-	// mostBlocks bounds the number of blocks in memory: enough for rows that several
-	// tiles need to be read only once.
+	// mostBlocks bounds the number of blocks in memory, unless the store says otherwise:
+	// enough for rows that several tiles need to be read only once.
 	mostBlocks = 12
 )
 
-// blocks caches the parts of a store's files that were read last.
+// BlockBytes is how much of a store's file is in memory at a time for each block.
+const BlockBytes = blockBytes
+
+// blocks caches the parts of a store's files that were read last, and reads on where a
+// file is read from front to back: a store far away gives one range slowly, and several at
+// once faster.
 type blocks struct {
+	most   int // how many blocks stay in memory
+	ahead  int // how many of these are read before they are asked for, 0 for none
 	mu     sync.Mutex
 	recent []*block // the latest use last
 }
@@ -57,13 +64,24 @@ func (f *inBlocks) ReadAt(p []byte, off int64) (n int, err error) {
 
 // readBlock copies from the block that holds off, up to its end.
 func (f *inBlocks) readBlock(p []byte, off int64) (int, error) {
-	b := f.use(f.path, off/blockBytes)
+	b, next := f.use(f.path, off/blockBytes, f.size)
 	defer f.release(b)
-	b.read.Do(func() { b.data, b.err = f.fetch(b.data, b.index*blockBytes) })
+	for _, one := range next {
+		go func() {
+			defer f.release(one)
+			f.fill(one)
+		}()
+	}
+	f.fill(b)
 	if b.err != nil {
 		return 0, b.err
 	}
 	return copy(p, b.data[off%blockBytes:]), nil
+}
+
+// fill reads a block unless it has been read.
+func (f *inBlocks) fill(b *block) {
+	b.read.Do(func() { b.data, b.err = f.fetch(b.data, b.index*blockBytes) })
 }
 
 func (f *inBlocks) fetch(data []byte, off int64) ([]byte, error) {
@@ -81,18 +99,38 @@ func (f *inBlocks) fetch(data []byte, off int64) ([]byte, error) {
 	return nil, err
 }
 
-// use returns a block. If it is not cached, it replaces the one that was used longest
-// ago.
-func (b *blocks) use(path string, index int64) *block {
+// use returns a block and, where the one before it was read too, those after it that
+// are not on their way yet.
+func (b *blocks) use(path string, index, size int64) (one *block, next []*block) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	i := slices.IndexFunc(b.recent, func(one *block) bool { return one.path == path && one.index == index })
+	one = b.take(path, index)
+	if b.ahead == 0 || index > 0 && b.find(path, index-1) < 0 {
+		return one, nil
+	}
+	for i := index + 1; i <= index+int64(b.ahead) && i*blockBytes < size; i++ {
+		if b.find(path, i) < 0 {
+			next = append(next, b.take(path, i))
+		}
+	}
+	return one, next
+}
+
+// find returns the place of a block among those in memory, -1 for none.
+func (b *blocks) find(path string, index int64) int {
+	return slices.IndexFunc(b.recent, func(one *block) bool { return one.path == path && one.index == index })
+}
+
+// take makes a block the one that was used last. If it is not cached, it replaces the one
+// that was used longest ago.
+func (b *blocks) take(path string, index int64) *block {
+	i := b.find(path, index)
 	var one *block
 	if i >= 0 {
 		one = b.recent[i]
 	} else {
 		one = &block{path: path, index: index}
-		if len(b.recent) >= mostBlocks {
+		if len(b.recent) >= b.most {
 			i = slices.IndexFunc(b.recent, func(one *block) bool { return one.users == 0 })
 		}
 		if i >= 0 && cap(b.recent[i].data) == blockBytes {

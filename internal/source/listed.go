@@ -29,6 +29,10 @@ type listed struct {
 func newListed(ctx context.Context, s files.Source) *listed {
 	t := &listed{ctx: ctx, source: s, root: cmp.Or(s.String(), ".")}
 	t.list = sync.OnceValues(t.names)
+	t.blocks.most = mostBlocks
+	if far, ok := s.(interface{ Blocks() (all, ahead int) }); ok {
+		t.blocks.most, t.blocks.ahead = far.Blocks()
+	}
 	return t
 }
 

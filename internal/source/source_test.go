@@ -38,7 +38,7 @@ func (f *fails) ReadAt(p []byte, off int64) (int, error) {
 // TestBlocks: whoever reads whatever, at the same time as others and though reads fail
 // at times, must get the bytes of the file, and the blocks that are kept be few.
 func TestBlocks(t *testing.T) {
-	var all blocks
+	all := blocks{most: mostBlocks}
 	one := &fails{data: make([]byte, 15*blockBytes+1234), every: 7}
 	for i := range one.data {
 		one.data[i] = byte(i * 7 >> 4)
