@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
-	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -26,8 +25,12 @@ headers and no weights.`,
   tensorpress inspect models/small --json`,
 		Args: wants(1, 1),
 	}, "0 1 2 3 130", func(cmd *cobra.Command, args []string) error {
+		what, err := placesOf(cmd.ErrOrStderr()).source(args[0])
+		if err != nil {
+			return err
+		}
 		v, err := reading(cmd.Context(), func() (*report.Inspection, error) {
-			return tensorpress.Inspect(cmd.Context(), files.Dir(args[0]))
+			return tensorpress.Inspect(cmd.Context(), what)
 		})
 		if err != nil {
 			return err

@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
-	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -70,13 +69,18 @@ func (v *verifyFlags) check(cmd *cobra.Command, args []string) error {
 
 func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 	o := v.o
-	if v.source != "" {
-		o.Source = files.Dir(v.source)
+	at := v.places(cmd.ErrOrStderr())
+	what, err := at.source(args[0])
+	if err == nil && v.source != "" {
+		o.Source, err = at.source(v.source)
+	}
+	if err != nil {
+		return err
 	}
 	follow := v.start(cmd.ErrOrStderr())
-	o.Threads, o.Memory, o.Progress = v.threads, v.memory.bytes, follow.update
+	o.Threads, o.Memory, o.Progress = v.threads, at.left(v.memory.bytes), follow.update
 	found, err := reading(cmd.Context(), func() (*report.Verification, error) {
-		return tensorpress.Verify(cmd.Context(), files.Dir(args[0]), o)
+		return tensorpress.Verify(cmd.Context(), what, o)
 	})
 	follow.end(err == nil)
 	if err != nil {

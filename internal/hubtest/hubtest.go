@@ -60,6 +60,7 @@ type Request struct {
 type repo struct {
 	commit  string
 	files   map[string][]byte
+	sums    map[string]string // sha256 of each
 	private bool
 	gated   bool
 }
@@ -93,16 +94,17 @@ func (h *Hub) Store() string { return h.store.URL }
 func (h *Hub) Add(name string, files map[string][]byte) (commit string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	all := sha1.New()
+	all, sums := sha1.New(), map[string]string{}
 	for _, one := range sorted(files) {
 		body := files[one]
 		hash := sum(body)
+		sums[one] = hash
 		fmt.Fprintf(all, "%s %s\n", one, hash)
 		if len(body) >= Large {
 			h.large[hash] = body
 		}
 	}
-	r := &repo{commit: hex.EncodeToString(all.Sum(nil)), files: files}
+	r := &repo{commit: hex.EncodeToString(all.Sum(nil)), files: files, sums: sums}
 	if old := h.repos[name]; old != nil {
 		r.private, r.gated = old.private, old.gated
 	}
@@ -280,9 +282,9 @@ func (h *Hub) tree(w http.ResponseWriter, r *http.Request, name, revision string
 			list = append(list, map[string]any{"type": "directory", "oid": oid(nil), "size": 0, "path": folder})
 		}
 		body := one.files[file]
-		entry := map[string]any{"type": "file", "oid": oid(body), "size": len(body), "path": file}
+		entry := map[string]any{"type": "file", "oid": one.sums[file][:40], "size": len(body), "path": file}
 		if len(body) >= Large {
-			entry["lfs"] = map[string]any{"oid": sum(body), "size": len(body), "pointerSize": 135}
+			entry["lfs"] = map[string]any{"oid": one.sums[file], "size": len(body), "pointerSize": 135}
 		}
 		list = append(list, entry)
 	}
@@ -331,8 +333,8 @@ func (h *Hub) resolve(w http.ResponseWriter, r *http.Request, name, revision, fi
 	h.signed[signature] = 0
 	h.mu.Unlock()
 	w.Header().Set("X-Linked-Size", strconv.Itoa(len(body)))
-	w.Header().Set("X-Linked-Etag", `"`+sum(body)+`"`)
-	w.Header().Set("Location", h.store.URL+"/"+sum(body)+"?signature="+signature)
+	w.Header().Set("X-Linked-Etag", `"`+one.sums[file]+`"`)
+	w.Header().Set("Location", h.store.URL+"/"+one.sums[file]+"?signature="+signature)
 	w.WriteHeader(http.StatusFound)
 }
 
@@ -351,7 +353,7 @@ func (h *Hub) serveStore(w http.ResponseWriter, r *http.Request) {
 	case body == nil:
 		http.NotFound(w, r)
 	default:
-		w.Header().Set("ETag", `"`+sum(body)[:32]+`"`)
+		w.Header().Set("ETag", `"`+r.URL.Path[1:33]+`"`)
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
 	}
 }

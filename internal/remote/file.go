@@ -21,7 +21,6 @@ type file struct {
 	*client
 	ctx     context.Context // of the run
 	address string
-	name    string // for messages
 	size    int64
 	// version is what the server called the content when the run began: an entity tag, or
 	// the time of the last change. "" where it says neither, or where the address itself is
@@ -73,7 +72,7 @@ func (f *file) readOnce(p []byte, off int64) (int, error) {
 		answer, err = f.get(f.ctx, http.MethodGet, r)
 	}
 	if errors.As(err, &status) && (status.status == http.StatusRequestedRangeNotSatisfiable || status.status == http.StatusPreconditionFailed) {
-		return 0, final{changed(f.name)}
+		return 0, final{errChanged}
 	}
 	if err != nil {
 		return 0, err
@@ -103,7 +102,7 @@ func (f *file) check(a *answer, r request) error {
 	case !ok || from != r.from || to > r.to || to <= from:
 		return fmt.Errorf("%s: answers with the range %q to bytes=%d-%d", a.address, words(a.Header.Get("Content-Range")), r.from, r.to-1)
 	case size >= 0 && size != f.size:
-		return final{changed(f.name)}
+		return final{errChanged}
 	case a.ContentLength >= 0 && a.ContentLength != to-from:
 		return fmt.Errorf("%s: answers with %d bytes for the range %d-%d", a.address, a.ContentLength, from, to-1)
 	}
@@ -117,7 +116,7 @@ func (f *file) same(a *answer) error {
 		return nil
 	}
 	if now := version(a.Header); now != "" && now != f.version {
-		return final{changed(f.name)}
+		return final{errChanged}
 	}
 	return nil
 }

@@ -168,7 +168,7 @@ func (h *hub) Open(ctx context.Context, name string) (files.File, error) {
 		return f, nil
 	}
 	return &hubFile{hub: h, file: file{
-		client: h.client, ctx: ctx, name: h.String() + "/" + name, size: one.Size,
+		client: h.client, ctx: ctx, size: one.Size,
 		address: below(h.endpoint.JoinPath(h.repo, "resolve", t.commit), name),
 	}}, nil
 }
@@ -204,7 +204,7 @@ func (h *hub) list(ctx context.Context) (*tree, error) {
 		SHA string `json:"sha"`
 	}
 	if err := json.Unmarshal(text, &info); err != nil || !isCommit(info.SHA) {
-		return nil, fmt.Errorf("%s: the hub names no commit of revision %s", h, h.revision)
+		return nil, fmt.Errorf("the hub names no commit of revision %s", h.revision)
 	}
 	t := &tree{commit: info.SHA, files: map[string]entry{}}
 	for next := h.api("tree", t.commit) + "?recursive=true"; next != ""; {
@@ -214,7 +214,7 @@ func (h *hub) list(ctx context.Context) (*tree, error) {
 		}
 		var some []entry
 		if err := json.Unmarshal(text, &some); err != nil {
-			return nil, fmt.Errorf("%s: the hub's list of files: %w", h, err)
+			return nil, fmt.Errorf("the hub's list of files: %w", err)
 		}
 		t.add(some)
 		if next, err = h.nextPage(next, header); err != nil {
@@ -251,7 +251,7 @@ func (h *hub) nextPage(now string, header http.Header) (string, error) {
 		at, err = at.Parse(m[1])
 	}
 	if err != nil || at.Host != h.endpoint.Host || at.String() == now {
-		return "", fmt.Errorf("%s: the hub's list of files goes on at no address of the hub's", h)
+		return "", errors.New("the hub's list of files goes on at no address of the hub's")
 	}
 	return at.String(), nil
 }
@@ -276,15 +276,15 @@ func (h *hub) explain(err error) error {
 	}
 	switch code := status.code; {
 	case code == "GatedRepo":
-		return usage.SourceErrorf("%s: is gated: ask for access at %s, and %s", h, h.page(), access)
+		return usage.SourceErrorf("is gated: ask for access at %s, and %s", h.page(), access)
 	case code == "RevisionNotFound":
-		return usage.SourceErrorf("%s: the repository has no revision %s", h, h.revision)
+		return usage.SourceErrorf("the repository has no revision %s", h.revision)
 	case code == "EntryNotFound":
-		return usage.SourceErrorf("%s: %s is not there any more", h, lastName(status.address))
+		return usage.SourceErrorf("%s is not there any more", lastName(status.address))
 	case code == "RepoNotFound", status.status == http.StatusUnauthorized, status.status == http.StatusNotFound:
-		return usage.SourceErrorf("%s: there is no such repository, or it is private: %s", h, access)
+		return usage.SourceErrorf("there is no such repository, or it is private: %s", access)
 	case status.status == http.StatusForbidden:
-		return usage.SourceErrorf("%s: %w: %s", h, err, access)
+		return usage.SourceErrorf("%w: %s", err, access)
 	}
 	return err
 }

@@ -109,5 +109,5 @@ func (h *hub) listCached() (*tree, error) {
 }
 
 func (h *hub) notCached() error {
-	return usage.SourceErrorf("%s: is not in %s, and HF_HUB_OFFLINE forbids to ask the hub", h, hubCache())
+	return usage.SourceErrorf("is not in %s, and HF_HUB_OFFLINE forbids to ask the hub", hubCache())
 }

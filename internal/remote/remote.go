@@ -94,10 +94,8 @@ func hasFileEnding(name string) bool {
 	return false
 }
 
-// changed is the error that a file is not what it was when the run began.
-func changed(what string) error {
-	return usage.SourceErrorf("%s: changed while it was read: run again once nothing writes to it", what)
-}
+// errChanged is the error that a file is not what it was when the run began.
+var errChanged = usage.SourceErrorf("changed while it was read: run again once nothing writes to it")
 
-// short is a number of bytes beside what was asked for.
+// short is an error of fewer bytes than were asked for.
 func short(got, want int64) error { return fmt.Errorf("got %d of %d bytes", got, want) }

@@ -125,7 +125,7 @@ func (w *web) Open(ctx context.Context, name string) (files.File, error) {
 	if err != nil {
 		return nil, w.explain(err)
 	}
-	return &file{client: w.client, ctx: ctx, address: address, name: w.String() + "/" + name, size: a.size, version: a.version}, nil
+	return &file{client: w.client, ctx: ctx, address: address, size: a.size, version: a.version}, nil
 }
 
 // head asks for what there is to know of a file but its bytes.
