@@ -34,6 +34,7 @@ type block struct {
 	path  string
 	index int64
 	users int
+	fresh bool // nobody has asked for it yet
 	read  sync.Once
 	data  []byte
 	err   error
@@ -105,12 +106,21 @@ func (b *blocks) use(path string, index, size int64) (one *block, next []*block)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	one = b.take(path, index)
+	one.fresh = false
 	if b.ahead == 0 || index > 0 && b.find(path, index-1) < 0 {
 		return one, nil
 	}
-	for i := index + 1; i <= index+int64(b.ahead) && i*blockBytes < size; i++ {
+	fresh := 0
+	for _, other := range b.recent {
+		if other.fresh {
+			fresh++
+		}
+	}
+	for i := index + 1; i <= index+int64(b.ahead) && fresh < b.ahead && i*blockBytes < size; i++ {
 		if b.find(path, i) < 0 {
-			next = append(next, b.take(path, i))
+			more := b.take(path, i)
+			more.fresh, fresh = true, fresh+1
+			next = append(next, more)
 		}
 	}
 	return one, next
@@ -131,7 +141,7 @@ func (b *blocks) take(path string, index int64) *block {
 	} else {
 		one = &block{path: path, index: index}
 		if len(b.recent) >= b.most {
-			i = slices.IndexFunc(b.recent, func(one *block) bool { return one.users == 0 })
+			i = slices.IndexFunc(b.recent, func(one *block) bool { return one.users == 0 && !one.fresh })
 		}
 		if i >= 0 && cap(b.recent[i].data) == blockBytes {
 			one.data = b.recent[i].data

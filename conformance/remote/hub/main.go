@@ -23,6 +23,7 @@ func main() {
 	latency := flag.Duration("latency", 0, "of every answer")
 	page := flag.Int("page", 0, "entries in a part of a list")
 	failing := flag.Int("fail", 0, "one in `N` requests fails or is cut")
+	verbose := flag.Bool("v", false, "list the requests at the end")
 	flag.Parse()
 	h := hubtest.New()
 	defer h.Close()
@@ -51,6 +52,9 @@ func main() {
 	var bytes int64
 	for _, r := range h.Requests() {
 		bytes += r.Bytes
+		if *verbose {
+			log.Printf("%s %s%s %s: %d", r.Method, r.Host, r.Path, r.Range, r.Bytes)
+		}
 	}
 	log.Printf("%d requests, %d bytes", len(h.Requests()), bytes)
 }
