@@ -27,6 +27,7 @@ type blocks struct {
 	ahead  int // how many of these are read before they are asked for, 0 for none
 	mu     sync.Mutex
 	recent []*block // the latest use last
+	taken  int      // how many blocks were read, or begun to be
 }
 
 // block is a part of a file; data and err are set once read has run.
@@ -35,6 +36,7 @@ type block struct {
 	index int64
 	users int
 	fresh bool // nobody has asked for it yet
+	begun int  // how many blocks had been taken before it
 	read  sync.Once
 	data  []byte
 	err   error
@@ -112,7 +114,7 @@ func (b *blocks) use(path string, index, size int64) (one *block, next []*block)
 	}
 	fresh := 0
 	for _, other := range b.recent {
-		if other.fresh {
+		if other.fresh = other.fresh && b.taken-other.begun < 2*b.most; other.fresh { // else it was skipped
 			fresh++
 		}
 	}
@@ -139,7 +141,8 @@ func (b *blocks) take(path string, index int64) *block {
 	if i >= 0 {
 		one = b.recent[i]
 	} else {
-		one = &block{path: path, index: index}
+		one = &block{path: path, index: index, begun: b.taken}
+		b.taken++
 		if len(b.recent) >= b.most {
 			i = slices.IndexFunc(b.recent, func(one *block) bool { return one.users == 0 && !one.fresh })
 		}
