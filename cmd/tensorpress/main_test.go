@@ -39,6 +39,8 @@ func TestScripts(t *testing.T) {
 			"truncate":      truncate,
 			"files":         holds,
 			"json":          jsonQuery,
+			"hub":           hub,
+			"web":           web,
 		},
 	})
 }
