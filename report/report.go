@@ -23,6 +23,8 @@ type Report struct {
 	Total *Error `json:"total,omitempty"`
 	// Budget is what was chosen to fit a size, nil where none was named.
 	Budget *Budget `json:"budget,omitempty"`
+	// Next is what to do with the output, nil where that is not known, and in a plan.
+	Next *Next `json:"next,omitempty"`
 	// Seconds is how long the run took, without measuring; 0 in a plan.
 	Seconds float64 `json:"seconds,omitempty"`
 }
@@ -78,6 +80,15 @@ type Need struct {
 	Release string `json:"release"` // "comfyui ≥ 0.27.0"
 	Format  string `json:"format"`
 	Layers  int    `json:"layers"`
+}
+
+// Next is what to do with an output: where it goes, and what loads it.
+type Next struct {
+	App    string `json:"app"`
+	Folder string `json:"folder,omitempty"` // where the application looks for it, below its own
+	Node   string `json:"node,omitempty"`   // of ComfyUI
+	Call   string `json:"call,omitempty"`   // in Python
+	Text   string `json:"text"`             // all of it in one line
 }
 
 // Speed returns the bytes of the source processed per second, 0 for a plan.

@@ -18,7 +18,7 @@ func TestRoundTrip(t *testing.T) {
 	figures := Figures{Error{ptr(0.25), nil}, ptr(1.0)}
 	for _, v := range []any{
 		&Report{
-			Source: "a", Layout: "comfy", Files: []string{"f"}, Notes: []string{"n"}, Needs: []Need{{"comfyui ≥ 1", "x", 2}},
+			Source: "a", Layout: "comfy", Files: []string{"f"}, Notes: []string{"n"}, Needs: []Need{{"comfyui ≥ 1", "x", 2}}, Next: &Next{"a", "f", "n", "c", "t"},
 			Layers: []Layer{{Name: "l", Action: Quantize, Options: options, Shape: []int{2, 3}, Figures: &figures}, {Name: "k", Action: Keep, Options: Options{}, Shape: []int{}}},
 			Total:  &Error{ptr(0.5), ptr(3.0)}, Seconds: 1.5,
 		},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/doctor"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -38,7 +39,7 @@ func inFlags(text string) string {
 // flagsOfFields maps field names, in lower case, to flags.
 var flagsOfFields = sync.OnceValue(func() map[string]string {
 	flags := map[string]string{}
-	for _, o := range []any{tensorpress.Options{}, tensorpress.DequantizeOptions{}, tensorpress.TranscodeOptions{}, tensorpress.MigrateOptions{}, tensorpress.VerifyOptions{}} {
+	for _, o := range []any{tensorpress.Options{}, tensorpress.DequantizeOptions{}, tensorpress.TranscodeOptions{}, tensorpress.MigrateOptions{}, tensorpress.VerifyOptions{}, doctor.Options{}} {
 		for _, f := range reflect.VisibleFields(reflect.TypeOf(o)) {
 			flags[strings.ToLower(f.Name)] = "--" + dashed(f.Name)
 		}
@@ -72,6 +73,8 @@ func speak(result any) {
 		for i := range r.Problems {
 			r.Problems[i].Problem = inFlags(r.Problems[i].Problem)
 		}
+	case *report.Diagnosis:
+		speakAll(r.Notes)
 	case *report.Inspection:
 		for i := range r.Layers {
 			r.Layers[i].Problem = inFlags(r.Layers[i].Problem)

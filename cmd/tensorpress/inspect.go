@@ -13,15 +13,21 @@ import (
 )
 
 func newInspect() *cobra.Command {
-	var asJSON bool
+	var asJSON, all bool
 	cmd := command(&cobra.Command{
 		Use:   "inspect PATH",
 		Short: "List what is in a checkpoint",
 		Long: `List what is in a checkpoint: quantized layers, other tensors, metadata.
 
 PATH is a file, a weight index, a folder or a diffusers pipeline. It reads
-headers and no weights.`,
+headers and no weights.
+
+Names that differ in numbers alone share a row, such as blocks.[0-56].attn.to_q
+with COUNT ×57, where everything else is the same. BYTES are those of all of
+them. A layer that cannot be read has a row of its own. --all lists each layer
+and each tensor after that, as --json does.`,
 		Example: `  tensorpress inspect small.safetensors
+  tensorpress inspect small.safetensors --all
   tensorpress inspect models/small --json`,
 		Args: wants(1, 1),
 	}, "0 1 2 3 130", func(cmd *cobra.Command, args []string) error {
@@ -36,13 +42,14 @@ headers and no weights.`,
 			return err
 		}
 		speak(v)
-		return output(cmd.OutOrStdout(), asJSON, v, func(w io.Writer) { printInspection(w, v) })
+		return output(cmd.OutOrStdout(), asJSON, v, func(w io.Writer) { printInspection(w, v, all) })
 	})
+	cmd.Flags().BoolVar(&all, "all", false, "also list every layer and tensor by itself")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
 }
 
-func printInspection(w io.Writer, v *report.Inspection) {
+func printInspection(w io.Writer, v *report.Inspection, all bool) {
 	plain := plainTensors(v)
 	t := newTable()
 	t.add("path", v.Path)
@@ -57,6 +64,13 @@ func printInspection(w io.Writer, v *report.Inspection) {
 		t.add("metadata", fmt.Sprintf("%s = %s", key, shortened(v.Metadata[key])))
 	}
 	t.print(w)
+	if rows := tree(v); len(rows) > 0 {
+		fmt.Fprintln(w)
+		printTree(w, rows)
+	}
+	if !all {
+		return
+	}
 	if len(v.Layers) > 0 {
 		fmt.Fprintln(w)
 		printLayers(w, v.Layers)

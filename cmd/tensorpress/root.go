@@ -31,7 +31,7 @@ and with the bytes of the reference programs.`,
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SuggestionsMinimumDistance = 2
 	cobra.EnableCommandSorting = false // help lists the most important commands first
-	root.AddCommand(newQuantize(), newPlan(), newMeasure(), newInspect(), newVerify(), newDequantize(), newTranscode(), newMigrate(), newCTQ(), newFormats(), newPresets())
+	root.AddCommand(newQuantize(), newPlan(), newMeasure(), newInspect(), newVerify(), newDequantize(), newTranscode(), newMigrate(), newCTQ(), newFormats(), newPresets(), newDoctor())
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { printHelp(cmd.OutOrStdout(), cmd) })
 	root.SetHelpCommand(newHelp(root))
 	return root

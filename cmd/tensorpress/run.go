@@ -78,7 +78,10 @@ func (r *runFlags) finish(cmd *cobra.Command, file *reportFlag, made *report.Rep
 		return err
 	}
 	speak(made)
-	defer r.notes(cmd.ErrOrStderr(), made.Notes)
+	defer func() {
+		r.notes(cmd.ErrOrStderr(), made.Notes)
+		r.next(cmd.ErrOrStderr(), made.Next)
+	}()
 	if err := file.write(made, func() *page { return reportPage(made) }); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
@@ -93,6 +96,13 @@ func (r *runFlags) notes(w io.Writer, notes []string) {
 	}
 	for _, note := range notes {
 		fmt.Fprintf(w, "tensorpress: note: %s\n", oneLine(note))
+	}
+}
+
+// next says, after all notes, what to do with the output.
+func (r *runFlags) next(w io.Writer, next *report.Next) {
+	if !r.quiet && next != nil {
+		fmt.Fprintf(w, "tensorpress: next: %s\n", oneLine(next.Text))
 	}
 }
 

@@ -158,20 +158,20 @@ func made(t *testing.T) []byte {
 	s := &schema{object{}, map[string]string{}, map[string][]string{}}
 	s.read(t, "../../report/[a-z]*[^t].go")
 	s.read(t, "../../api.go")
-	for _, v := range []reflect.Type{reflect.TypeFor[report.Report](), reflect.TypeFor[report.Verification](), reflect.TypeFor[report.Inspection](), reflect.TypeFor[report.Measurement]()} {
+	for _, v := range []reflect.Type{reflect.TypeFor[report.Report](), reflect.TypeFor[report.Verification](), reflect.TypeFor[report.Inspection](), reflect.TypeFor[report.Measurement](), reflect.TypeFor[report.Diagnosis]()} {
 		s.of(v)
 	}
 	for name, list := range lists {
 		s.defs[name] = s.of(list)
 	}
 	var any []object
-	for _, name := range []string{"Report", "Verification", "Inspection", "Measurement", "Formats", "Presets"} {
+	for _, name := range []string{"Report", "Verification", "Inspection", "Measurement", "Diagnosis", "Formats", "Presets"} {
 		any = append(any, object{"$ref": "#/$defs/" + name})
 	}
 	text, err := json.MarshalIndent(object{
 		"$schema":     "https://json-schema.org/draft/2020-12/schema",
 		"title":       "What tensorpress prints with --json",
-		"description": "A Report is from quantize, plan, dequantize, transcode and migrate, a Verification from verify, an Inspection from inspect, a Measurement from measure, and Formats and Presets are from the commands of these names.",
+		"description": "A Report is from quantize, plan, dequantize, transcode and migrate, a Verification from verify, an Inspection from inspect, a Measurement from measure, a Diagnosis from doctor, and Formats and Presets are from the commands of these names.",
 		"anyOf":       any, "$defs": s.defs,
 	}, "", "  ")
 	if err != nil {
@@ -224,6 +224,7 @@ func TestOutputsFitTheSchema(t *testing.T) {
 		{"Measurement", "measure " + source + " --menu int8,asym_w4a8_int8 --preset none --layout comfy --json"},
 		{"Inspection", "inspect out.safetensors --json"},
 		{"Inspection", "inspect " + source + " --json"},
+		{"Diagnosis", "doctor --json"},
 		{"Formats", "formats --json"},
 		{"Presets", "presets --json"},
 	} {

@@ -36,6 +36,10 @@ type App struct {
 	sdnq  func(SDNQLayer) error
 	loads func(*dtype.Type) bool
 	best  []Best // from many bits to few
+	uses  map[Kind]Use
+	Install
+	// python says that it is a library, which loads what it has a use for by a call.
+	python bool
 }
 
 // SDNQLayer is a layer as SDNQ stores it, with what the config tells a reader about it.
@@ -46,14 +50,14 @@ type SDNQLayer struct {
 }
 
 var apps = []*App{
-	{Name: "comfyui", Layout: "comfy", Older: "scaled_fp8", Menu: comfyMenu, best: bestComfyUI},
-	{Name: "sdnext", Layout: "sdnq", Folder: true, Menu: sdnqMenu, best: bestSDNQ},
-	{Name: "diffusers", Layout: "sdnq", Folder: true, Menu: sdnqMenu, best: bestSDNQ},
-	{Name: "transformers", Layout: "sdnq", Folder: true, Menu: sdnqMenu, best: bestSDNQ},
+	{Name: "comfyui", Layout: "comfy", Older: "scaled_fp8", Menu: comfyMenu, best: bestComfyUI, uses: comfyUses, Install: installedComfyUI},
+	{Name: "sdnext", Layout: "sdnq", Folder: true, Menu: sdnqMenu, best: bestSDNQ, uses: sdnextUses, Install: installedSDNext},
+	{Name: "diffusers", Layout: "sdnq", Folder: true, Menu: sdnqMenu, best: bestSDNQ, uses: diffusersUses, python: true, Install: installedDiffusers},
+	{Name: "transformers", Layout: "sdnq", Folder: true, Menu: sdnqMenu, best: bestSDNQ, uses: transformersUses, python: true, Install: installedTransformers},
 	{
 		Name: "invokeai", Layout: "sdnq", ConfigFile: true, classes: invokeAIClasses, sdnq: checkInvokeAI, loads: invokeAIDtype,
 		Menu: "uint4:group-size=-1,int5:group-size=-1,int8:group-size=-1,keep", // layers may differ in nothing but the dtype
-		best: bestInvokeAI,
+		best: bestInvokeAI, uses: invokeAIUses, Install: installedInvokeAI,
 	},
 }
 

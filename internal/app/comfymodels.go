@@ -21,6 +21,16 @@ type comfyKind struct {
 	texts string
 	// why says why ComfyUI does not read the kind quantized, "" if it does.
 	why string
+	// kind is what a file is that holds it, where it is not that of the others in its
+	// table; unsure where nobody knows.
+	kind Kind
+}
+
+// comfyCheckpoints are files that hold more than a diffusion model. Without a text encoder
+// it depends on the model which node loads them.
+var comfyCheckpoints = []comfyKind{
+	{kind: allInOne, signs: []string{"text_encoders.", "cond_stage_model.", "conditioner.embedders.0.transformer.", "conditioner.embedders.0.model."}},
+	{kind: withoutTexts, signs: []string{"first_stage_model.", "vae.", "conditioner."}},
 }
 
 // Reasons why ComfyUI does not read a kind quantized.
@@ -37,14 +47,14 @@ const (
 // comfyDiffusion are diffusion models in ComfyUI's own order; the first that matches
 // counts. Their names follow the prefix that ComfyUI strips.
 var comfyDiffusion = []comfyKind{
-	{name: "MiniMax Music 3", signs: []string{"cond_layer_logits latent_conditioners.0.weight diffusion_transformer.transformer.layers.0.self_attn.to_qkv.weight"}},
+	{name: "MiniMax Music 3", kind: unsure, signs: []string{"cond_layer_logits latent_conditioners.0.weight diffusion_transformer.transformer.layers.0.self_attn.to_qkv.weight"}},
 	{
 		name: "Stable Diffusion 3", signs: []string{"joint_blocks.0.context_block.attn.qkv.weight"},
 		reads: "x_embedder.proj.weight:01 final_layer.linear.weight:0 y_embedder.mlp.0.weight:1 context_embedder.weight:01", texts: "t5xxl",
 	},
 	{name: "Stable Cascade C", signs: []string{"clf.1.weight clip_txt_mapper.weight"}, reads: "clip_txt_mapper.weight:0"},
 	{name: "Stable Cascade B", signs: []string{"clf.1.weight"}, reads: "down_blocks.1.0.channelwise.0.weight:1"},
-	{name: "Trellis 2", signs: []string{"img2shape.t_embedder.mlp.0.weight", "shape2txt.t_embedder.mlp.0.weight"}},
+	{name: "Trellis 2", kind: unsure, signs: []string{"img2shape.t_embedder.mlp.0.weight", "shape2txt.t_embedder.mlp.0.weight"}},
 	{
 		name: "Stable Audio", signs: []string{"transformer.rotary_pos_emb.inv_freq"},
 		reads: `to_global_embed.0.weight:1 to_cond_embed.0.weight:01 to_timestep_embed.0.weight:0 transformer.layers.0.self_attn.to_qkv.weight:01
@@ -115,7 +125,7 @@ var comfyDiffusion = []comfyKind{
 	{name: "Hunyuan 3D 2.1", signs: []string{"t_embedder.mlp.2.weight blocks.0.attn1.k_norm.weight"}, reads: "x_embedder.weight:01", other: "blocks.#.moe.gate.weight"},
 	{name: "TripoSplat", signs: []string{"cam_out_layer.weight repo_layers.0.final_map.weight"}},
 	{
-		name: "HiDream-O1", signs: []string{"t_embedder1.mlp.0.weight x_embedder.proj1.weight"},
+		name: "HiDream-O1", kind: unsure, signs: []string{"t_embedder1.mlp.0.weight x_embedder.proj1.weight"},
 		other: "visual.pos_embed.weight:embedding language_model.embed_tokens.weight:embedding",
 	},
 	{
@@ -157,11 +167,11 @@ var comfyDiffusion = []comfyKind{
 	},
 	{name: "RT-DETR v4", signs: []string{"encoder.pan_blocks.1.cv4.conv.weight"}, reads: "encoder.pan_blocks.1.cv4.conv.weight:0"},
 	{
-		name: "Depth Anything 3", signs: []string{"backbone.embeddings.patch_embeddings.projection.weight"},
+		name: "Depth Anything 3", kind: depthModel, signs: []string{"backbone.embeddings.patch_embeddings.projection.weight"},
 		reads: "cam_enc.pose_branch.fc2.weight:0 cam_dec.fc_t.weight:1",
 	},
 	{name: "Ernie Image", signs: []string{"layers.0.mlp.linear_fc2.weight"}},
-	{name: "SAM 3", signs: []string{"detector.backbone.vision_backbone.trunk.blocks.0.attn.qkv.weight detector.transformer.decoder.query_embed.weight"}, other: "detector.transformer.decoder.query_embed.weight"},
+	{name: "SAM 3", kind: unsure, signs: []string{"detector.backbone.vision_backbone.trunk.blocks.0.attn.qkv.weight detector.transformer.decoder.query_embed.weight"}, other: "detector.transformer.decoder.query_embed.weight"},
 	{
 		name: "JoyImage", signs: []string{"double_blocks.0.attn.img_attn_qkv.weight double_blocks.0.attn.img_attn_q_norm.weight condition_embedder.time_embedder.linear_1.weight img_in.weight"},
 		reads: "img_in.weight:01", texts: "qwen3vl",
@@ -250,9 +260,9 @@ var comfyTexts = []comfyKind{
 
 // comfyOthers are further kinds that names show.
 var comfyOthers = []comfyKind{
-	{name: "MiniMax H3 VAE", signs: []string{"decoder.transformer_blocks.0.scale1 encoder.down.5.block.0.conv1.weight"}},
+	{name: "MiniMax H3 VAE", kind: vae, signs: []string{"decoder.transformer_blocks.0.scale1 encoder.down.5.block.0.conv1.weight"}},
 	{
-		name: "VAE", why: plainOnly,
+		name: "VAE", kind: vae, why: plainOnly,
 		signs: []string{
 			"decoder.conv_in.", "decoder.conv_in_x_t.weight", "decoder.mid.block_1.", "decoder.up_blocks.0.", "decoder.middle.0.residual.0.gamma",
 			"decoder.unpatcher3d.wavelets", "decoder.layers.1.layers.0.beta", "decoder.layers.3.transformers.0.pre_norm.alpha", "decoder.model.0.weight_g",
@@ -264,26 +274,26 @@ var comfyOthers = []comfyKind{
 		},
 	},
 	{
-		name: "image encoder", why: plainOnly,
+		name: "image encoder", kind: imageEncoder, why: plainOnly,
 		signs: []string{
 			"vision_model.encoder.layers.0.layer_norm1.weight", "visual.transformer.resblocks.0.attn.in_proj_weight",
 			"encoder.layer.0.layer_scale2.lambda1", "layer.0.norm1.weight layer.0.attention.o_proj.bias", "encoder.layers.0.layer_norm1.weight head.probe",
 		},
 	},
-	{name: "style model", signs: []string{"style_embedding", "redux_down.weight"}, why: plainOnly},
-	{name: "upscaler", signs: []string{"model.0.weight model.1.sub.0."}, why: plainOnly},
-	{name: "latent upscaler", signs: []string{"post_upsample_res_blocks.0.conv2.bias", "up.0.block.0.conv1.conv.weight", "blocks.0.block.0.conv.weight in_conv.conv.weight"}, why: plainOnly},
+	{name: "style model", kind: styleModel, signs: []string{"style_embedding", "redux_down.weight"}, why: plainOnly},
+	{name: "upscaler", kind: upscaler, signs: []string{"model.0.weight model.1.sub.0."}, why: plainOnly},
+	{name: "latent upscaler", kind: latentUpscaler, signs: []string{"post_upsample_res_blocks.0.conv2.bias", "up.0.block.0.conv1.conv.weight", "blocks.0.block.0.conv.weight in_conv.conv.weight"}, why: plainOnly},
 	{
-		name: "audio encoder", why: plainOnly,
+		name: "audio encoder", kind: audioEncoder, why: plainOnly,
 		signs: []string{"model.encoder.embed_positions.weight", "encoder.layer_norm.bias feature_projection.", "wav2vec2.encoder.layer_norm.bias"},
 	},
 	{
-		name: "model patch", why: plainOnly,
+		name: "model patch", kind: modelPatch, why: plainOnly,
 		signs: []string{
 			"control_all_x_embedder.2-1.weight", "controlnet_patch_embedding.weight", "feature_embedder.mid_layer_norm.bias", "audio_proj.proj1.weight blocks.0.audio_cross_attn.proj.weight",
 			"lllite_conditioning1.conv1.weight", "attention_pooler.query_tokens", "control_model.input_hint_block.0.weight", "model.control_model.input_hint_block.0.weight",
 		},
 	},
-	{name: "GLIGEN", signs: []string{"position_net.null_positive_feature"}, why: plainOnly},
-	{name: "background removal", signs: []string{"bb.layers.1.blocks.0.attn.relative_position_index"}, why: plainOnly},
+	{name: "GLIGEN", kind: gligen, signs: []string{"position_net.null_positive_feature"}, why: plainOnly},
+	{name: "background removal", kind: backgroundModel, signs: []string{"bb.layers.1.blocks.0.attn.relative_position_index"}, why: plainOnly},
 }

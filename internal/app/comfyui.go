@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"slices"
@@ -16,28 +17,41 @@ type ComfyModel struct {
 	*comfyKind
 	prefix string // the prefix that ComfyUI strips from the names of a diffusion model
 	err    error
+	home   Kind // what a file is that holds it
 }
 
 // RecogniseComfy returns the model that ComfyUI would recognise by tensors of these
 // names and shapes, nil for none.
 func RecogniseComfy(tensors iter.Seq2[string, []int]) *ComfyModel {
 	inv := newNames(tensors)
-	if m := inv.find(comfyControl, ""); m != nil {
+	if m := inv.find(comfyControl, "", controlnet); m != nil {
 		return m
 	}
 	prefix := inv.prefix()
-	if m := inv.find(comfyDiffusion, prefix); m != nil {
+	if m := inv.find(comfyDiffusion, prefix, diffusionModelFile); m != nil {
+		m.home = inv.whole(m.home)
 		return m
 	}
-	for _, kinds := range [][]comfyKind{comfyTexts, comfyOthers} {
-		if m := inv.find(kinds, ""); m != nil {
-			return m
-		}
+	if m := inv.find(comfyTexts, "", textEncoderFile); m != nil {
+		return m
 	}
-	if m := inv.find(comfyRenamed, prefix); m != nil {
+	if m := inv.find(comfyOthers, "", unsure); m != nil {
+		return m
+	}
+	if m := inv.find(comfyRenamed, prefix, diffusionModelFile); m != nil {
 		return m
 	}
 	return inv.behind(prefix)
+}
+
+// whole is the kind of a file that holds a diffusion model, and perhaps more.
+func (inv names) whole(kind Kind) Kind {
+	for _, more := range comfyCheckpoints {
+		if kind == diffusionModelFile && slices.ContainsFunc(more.signs, func(sign string) bool { return inv.matches(sign, "") }) {
+			return more.kind
+		}
+	}
+	return kind
 }
 
 // behind looks for a diffusion model after a prefix that ComfyUI does not strip.
@@ -46,11 +60,11 @@ func (inv names) behind(stripped string) *ComfyModel {
 		if prefix == stripped {
 			continue
 		}
-		if m := inv.find(comfyDiffusion, prefix); m != nil && m.err == nil {
+		if m := inv.find(comfyDiffusion, prefix, diffusionModelFile); m != nil && m.err == nil {
 			m.err = fmt.Errorf("ComfyUI does not strip %s from the names of a model (%s): model.diffusion_model., model.model., net. and model. are those that it knows", prefix, m.name)
 			return m
 		}
-		if m := inv.find(comfyRenamed, prefix); m != nil {
+		if m := inv.find(comfyRenamed, prefix, diffusionModelFile); m != nil {
 			return m
 		}
 	}
@@ -231,13 +245,15 @@ func (inv names) has(prefix, name string) bool {
 	return found && (!counted || strconv.Itoa(inv[i].rows) == rows)
 }
 
-func (inv names) find(kinds []comfyKind, prefix string) *ComfyModel {
+// find returns the first row that fits; of those that say nothing else, home is the kind
+// of file.
+func (inv names) find(kinds []comfyKind, prefix string, home Kind) *ComfyModel {
 	for i := range kinds {
 		k := &kinds[i]
 		if !slices.ContainsFunc(k.signs, func(sign string) bool { return inv.matches(sign, prefix) }) {
 			continue
 		}
-		m := &ComfyModel{comfyKind: k, prefix: prefix}
+		m := &ComfyModel{comfyKind: k, prefix: prefix, home: cmp.Or(k.kind, home)}
 		if k.why != "" {
 			m.err = fmt.Errorf("%s: %s", k.name, k.why)
 		}

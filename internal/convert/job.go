@@ -176,6 +176,7 @@ func (j *job) commit(ctx context.Context, w writing) (*report.Report, error) {
 		return nil, err
 	}
 	r.Notes = slices.Concat(j.side.Notes(), j.out.Notes(), r.Notes) // what matters most stands last
+	r.Next = j.next(w.dest)
 	return r, nil
 }
 

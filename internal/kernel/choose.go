@@ -24,6 +24,27 @@ var active, refused = choose(os.Getenv(EnvCPU))
 // Name returns the name of the set in use.
 func Name() string { return active.name }
 
+// Used returns the name of the set in use, as users give it.
+func Used() string {
+	for _, c := range choices() {
+		if c.set == active {
+			return c.name
+		}
+	}
+	return active.name
+}
+
+// Sets returns the names of the sets that this machine can run, from the slowest to the
+// fastest.
+func Sets() (names []string) {
+	for _, c := range choices() {
+		if c.has {
+			names = append(names, c.name)
+		}
+	}
+	return names
+}
+
 // Refused returns an error if TENSORPRESS_CPU names a set that does not exist or that
 // this machine cannot run. Then the machine's best set is in use.
 func Refused() error { return refused }

@@ -106,8 +106,8 @@ func (p *Plan) warn(problems []comfyProblem, whole error) {
 }
 
 // comfyOf asks about the tensors of a migration under their new names.
-func (g *migration) comfyOf() (problems []comfyProblem, whole error) {
-	m := app.RecogniseComfy(func(yield func(string, []int) bool) {
+func (g *migration) comfyOf() (m *app.ComfyModel, problems []comfyProblem) {
+	m = app.RecogniseComfy(func(yield func(string, []int) bool) {
 		for i := range g.edits {
 			if !yield(g.edits[i].As.Name, g.edits[i].shape()) {
 				return
@@ -122,7 +122,7 @@ func (g *migration) comfyOf() (problems []comfyProblem, whole error) {
 			problems = append(problems, comfyProblem{e.Layer, err})
 		}
 	}
-	return problems, m.Err()
+	return m, problems
 }
 
 // unmake takes back that a weight is quantized.

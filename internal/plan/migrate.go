@@ -64,12 +64,16 @@ func Migrate(m *layout.Model, how MigrateOptions, o Options) (*Plan, error) {
 		}
 		err = g.checkFor(p, o)
 	}
-	switch problems, whole := g.comfyOf(); {
+	known, problems := g.comfyOf()
+	switch {
 	case err != nil:
 	case o.For != nil:
-		err = refuseComfy(problems, whole)
+		err = refuseComfy(problems, known.Err())
 	default:
-		p.warn(problems, whole)
+		p.warn(problems, known.Err())
+	}
+	if err == nil {
+		p.For, p.Comfy = o.For, known
 	}
 	return p, err
 }

@@ -168,7 +168,11 @@ type Plan struct {
 	Transcodes bool
 	// Unused are the errors of patterns that match nothing, by their texts, of a
 	// component.
-	Unused   map[string]error
+	Unused map[string]error
+	// For is the application that was named, nil for none, and Comfy what ComfyUI takes
+	// an output of its layout for.
+	For      *app.App
+	Comfy    *app.ComfyModel
 	Weighed  Weighed
 	mixed    bool // layers that could not move stay SDNQ's
 	BytesIn  int64
@@ -205,6 +209,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if err := checkFor(p, d.comfy, o); err != nil {
 		return nil, err
 	}
+	p.For, p.Comfy = o.For, d.comfy
 	p.warnComfy(d.comfy, o)
 	p.Notes = slices.Concat(wrapperNote(tensors), notesOnStored(p.Steps, o), d.notes(), fallbackNotes(p.Steps), searchNotes(p.Steps), notesOnKept(p.Steps), addonNote(p, o), p.Weighed.note(), notesOf(p, o))
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)

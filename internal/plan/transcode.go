@@ -65,6 +65,7 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 	if err := checkFor(p, comfy, o); err != nil {
 		return nil, err
 	}
+	p.For, p.Comfy = o.For, comfy
 	p.warnComfy(comfy, o)
 	if o.Layout == layout.SDNQ {
 		if err := t.config(p); err != nil {

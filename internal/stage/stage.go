@@ -294,3 +294,6 @@ func (s *Stage) remove() error {
 	}
 	return errors.Join(err, unmarked)
 }
+
+// Free returns the bytes that are free for files of a folder, -1 if that is not known.
+func Free(folder string) int64 { return free(folder) }

@@ -21,8 +21,8 @@ from tensorpress import _program  # noqa: E402
 
 #: Commands of the program that are no functions: for shells.
 OTHER = ("completion",)
-#: Flags that every function gives itself.
-OWN = ("json", "progress", "help", "version")
+#: Flags that every function gives itself, and those of what is printed as text.
+OWN = ("json", "progress", "help", "version", "all")
 
 HEAD = '''"""The flags of each command, as keyword arguments. Made by tests/make_flags.py."""
 

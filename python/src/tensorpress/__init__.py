@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from ._flags import (
         DequantizeFlags,
+        DoctorFlags,
         MeasureFlags,
         MigrateFlags,
         PlanFlags,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DequantizeFlags",
+    "DoctorFlags",
     "InterruptedRunError",
     "MeasureFlags",
     "MigrateFlags",
@@ -64,6 +66,7 @@ __all__ = [
     "VerifyFlags",
     "ctq",
     "dequantize",
+    "doctor",
     "find",
     "formats",
     "inspect",
@@ -191,4 +194,10 @@ def formats() -> list[Result]:
 def presets() -> list[Result]:
     """Lists the model families and what they keep: `tensorpress presets`."""
     found: list[Result] = run("presets", [], None, {})
+    return found
+
+
+def doctor(**flags: Unpack[DoctorFlags]) -> Result:
+    """Says what the machine has, and which applications here load outputs: `tensorpress doctor`."""
+    found: Result = run("doctor", [], None, flags)
     return found

@@ -9,6 +9,17 @@ from typing import TypedDict
 _Path = str | PathLike[str] | None
 
 
+class DoctorFlags(TypedDict, total=False):
+    """Those of `tensorpress doctor`."""
+
+    #: also look at the Python at PATH, an interpreter or an environment
+    python: _Path
+    #: the folder of ComfyUI is PATH
+    comfyui: _Path
+    #: the folder of SD.Next is PATH
+    sdnext: _Path
+
+
 class VerifyFlags(TypedDict, total=False):
     """Those of `tensorpress verify`."""
 
