@@ -79,6 +79,10 @@ type PresetRow struct {
 	About       string   `json:"about"`
 	SkipKeys    []string `json:"skip_keys"` // in the sdnq layout
 	Keeps       []string `json:"keeps"`     // parts of names, in the comfy layout
+	// Safe are what names begin with that the comfy layout keeps as well, and that
+	// convert_to_quant's preset, "ctq:" and the name, quantizes: inputs, time and text
+	// projections, outputs.
+	Safe []string `json:"keeps_also"`
 	MinNumel    int      `json:"min_numel"`
 	MinChannels int      `json:"min_channels"`
 }
@@ -87,10 +91,14 @@ type PresetRow struct {
 func Presets() []PresetRow {
 	var rows []PresetRow
 	for _, p := range preset.All() {
-		rows = append(rows, PresetRow{p.Name, p.About, list(p.SkipKeys), list(p.Parts), p.MinNumel, p.MinChannels})
+		rows = append(rows, PresetRow{p.Name, p.About, list(p.SkipKeys), list(p.Parts), list(p.Safe), p.MinNumel, p.MinChannels})
 	}
 	return rows
 }
+
+// PredictionLayers lists how layers of multi-token prediction are recognised, which every
+// preset but "none" keeps.
+func PredictionLayers() []string { return preset.Predictors() }
 
 // list is never nil, which JSON would write as null.
 func list(s []string) []string { return append([]string{}, s...) }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
@@ -42,7 +43,9 @@ func menuFor(layout string) (menu []tensorpress.Candidate) {
 	usual := []string{"int8", "uint8", "int4", "uint4", "uint3", "int5", "float8_e4m3fn", "float4_e2m1fn", "uint1", "int16"}
 	for _, f := range tensorpress.Formats() {
 		native := len(f.Layouts) == 1
-		if native && layout == "comfy" && f.Name != "hybrid_mxfp8" || !native && layout == "sdnq" && slices.Contains(usual, f.Name) {
+		row := codec.Lookup(f.Name)
+		written := row == nil || row.ReadOnly == ""
+		if native && layout == "comfy" && written || !native && layout == "sdnq" && slices.Contains(usual, f.Name) {
 			add(tensorpress.Settings{Dtype: f.Name})
 		}
 	}

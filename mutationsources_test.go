@@ -260,6 +260,9 @@ func subjects(t *testing.T) []subject {
 	for _, name := range []string{"scaled_fp8", "weight_scale_inv", "weight_scale"} {
 		add("foreign "+name, func(t *testing.T) *image { return imageOf(t, "testdata/golden/foreign/"+name+".safetensors") })
 	}
+	for _, name := range publishedModels(t) {
+		add("published "+name, func(t *testing.T) *image { return imageOf(t, "testdata/golden/published/"+name) })
+	}
 	for _, name := range []string{"fp8_block32", "int8_row_convrot64", "nvfp4", "mxfp8"} {
 		add("ctq "+name, func(t *testing.T) *image { return imageOf(t, "testdata/golden/ctq/one."+name+".safetensors") })
 	}
@@ -268,6 +271,13 @@ func subjects(t *testing.T) []subject {
 		rewrite(t, "testdata/golden/ctq/one.mxfp8.safetensors", hybrid)
 		return imageOf(t, hybrid)
 	})
+	add("svdquant_w4a4", func(t *testing.T) *image { return imageOf(t, "testdata/golden/svdquant.safetensors") })
+	bank := fixture.Written(t, experts)
+	for _, o := range expertCases() {
+		if o.Layer.Search == nil || !*o.Layer.Search {
+			add("experts "+o.Layer.Dtype+o.Layer.Scale, func(t *testing.T) *image { return pressed(t, bank, o) })
+		}
+	}
 	add("sharded", func(t *testing.T) *image {
 		m := pressed(t, from.linearsFolder, tensorpress.Options{Layout: "sdnq", Layer: tensorpress.Settings{Dtype: "uint4"}})
 		m.shards = 3
@@ -324,4 +334,19 @@ func TestSubjectsHaveEveryFormat(t *testing.T) {
 			t.Errorf("no subject has %s", f.Name)
 		}
 	}
+}
+
+// publishedModels are those of other programs that are read.
+func publishedModels(t *testing.T) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir("testdata/golden/published")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names
 }

@@ -80,6 +80,9 @@ type Options struct {
 	// Measure adds the error of every layer to the report: what was written is read
 	// once more and compared with the source, before it appears at dest.
 	Measure bool
+	// Hash adds the sha256 of all files that are read or written to the report. Sources are
+	// read once more for it, at the same time.
+	Hash bool
 
 	// Budget is how many bytes the output's weights may take, headers included;
 	// BudgetShare names it as a part of the source's, and TargetBPW in bits for each value
@@ -124,6 +127,7 @@ type DequantizeOptions struct {
 	ShardSize   int64
 	Force       bool
 	CopyWeights bool
+	Hash        bool
 	Threads     int
 	Memory      int64
 	Progress    func(done, total int64)
@@ -155,6 +159,7 @@ type TranscodeOptions struct {
 	ShardSize   int64
 	Force       bool
 	CopyWeights bool
+	Hash        bool
 	Threads     int
 	Memory      int64
 	Progress    func(done, total int64)
@@ -184,9 +189,42 @@ type MigrateOptions struct {
 	ShardSize   int64
 	Force       bool
 	CopyWeights bool
+	Hash        bool
 	Threads     int
 	Memory      int64
 	Progress    func(done, total int64)
+}
+
+// SplitOptions are for [Split]; they are those of [Options].
+type SplitOptions struct {
+	Force    bool
+	Hash     bool
+	Threads  int
+	Memory   int64
+	Progress func(done, total int64)
+}
+
+// JoinPart is a part that [Join] takes: a file, a folder, a weight index, or all of a
+// pipeline.
+type JoinPart struct {
+	// Part says which part it is: "model", "vae", "rest", or a text encoder as ComfyUI calls
+	// it ("clip_l", "t5xxl", …); "" for what its tensors show.
+	Part   string
+	Source files.Source
+}
+
+// JoinOptions are for [Join].
+type JoinOptions struct {
+	// Names is whose names the shards of one model get, as in [Options]. In a checkpoint of
+	// parts they are always ComfyUI's.
+	Names string
+
+	// The others are those of [Options].
+	Force    bool
+	Hash     bool
+	Threads  int
+	Memory   int64
+	Progress func(done, total int64)
 }
 
 // VerifyOptions say what [Verify] holds an output against.
@@ -197,6 +235,27 @@ type VerifyOptions struct {
 	For string
 	// MaxRelMSE makes a layer with a greater relative error a problem, nil for none.
 	MaxRelMSE *float64
+
+	// The others are those of [Options].
+	Threads  int
+	Memory   int64
+	Progress func(done, total int64)
+}
+
+// HashOptions are for [Hash]; they are those of [Options].
+type HashOptions struct {
+	Threads  int
+	Memory   int64
+	Progress func(done, total int64)
+}
+
+// DiffOptions say what [Diff] counts as the same.
+type DiffOptions struct {
+	// Bytes asks for the same bytes of every tensor and the same entries of the headers;
+	// else the same values are enough, whatever they are stored as.
+	Bytes bool
+	// MaxRelMSE takes values for the same up to that relative error, as in a [report.Error].
+	MaxRelMSE float64
 
 	// The others are those of [Options].
 	Threads  int

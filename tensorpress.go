@@ -45,6 +45,8 @@ type (
 	Verification = report.Verification
 	Inspection   = report.Inspection
 	Measurement  = report.Measurement
+	Difference   = report.Difference
+	Assembly     = report.Assembly
 )
 
 // Quantize reads source, quantizes its weights and writes the result to dest. Nothing
@@ -114,6 +116,36 @@ func PlanMigrate(ctx context.Context, source files.Source, dest files.Sink, o Mi
 	return convert.PlanMigrate(ctx, source, dest, convert.MigrateOptions(o))
 }
 
+// Split writes each part of an all-in-one checkpoint for ComfyUI, the diffusion model, the
+// text encoders and the VAE, into a file of its own in the folder dest, under the names by
+// which ComfyUI loads it. Tensors are copied.
+func Split(ctx context.Context, source files.Source, dest files.Sink, o SplitOptions) (*Assembly, error) {
+	return convert.Split(ctx, source, dest, convert.SplitOptions(o))
+}
+
+// PlanSplit makes the decisions of [Split] and writes nothing. dest may be nil.
+func PlanSplit(ctx context.Context, source files.Source, dest files.Sink, o SplitOptions) (*Assembly, error) {
+	return convert.PlanSplit(ctx, source, dest, convert.SplitOptions(o))
+}
+
+// Join writes parts into one checkpoint for ComfyUI, or the shards of one model into one
+// file. Tensors are copied.
+func Join(ctx context.Context, parts []JoinPart, dest files.Sink, o JoinOptions) (*Assembly, error) {
+	return convert.Join(ctx, joinParts(parts), dest, convert.JoinOptions(o))
+}
+
+// PlanJoin makes the decisions of [Join] and writes nothing. dest may be nil.
+func PlanJoin(ctx context.Context, parts []JoinPart, dest files.Sink, o JoinOptions) (*Assembly, error) {
+	return convert.PlanJoin(ctx, joinParts(parts), dest, convert.JoinOptions(o))
+}
+
+func joinParts(parts []JoinPart) (all []convert.JoinPart) {
+	for _, p := range parts {
+		all = append(all, convert.JoinPart(p))
+	}
+	return all
+}
+
 // Verify reads a whole checkpoint, or all of a pipeline: is it sound, does every layer
 // decode, would an application load it, and how far are its weights from those of a
 // source. The findings are in the result; an error says what prevented looking.
@@ -121,8 +153,21 @@ func Verify(ctx context.Context, checkpoint files.Source, o VerifyOptions) (*Ver
 	return verify.Verify(ctx, checkpoint, verify.Options(o))
 }
 
+// Diff compares two checkpoints, tensor by tensor: files, shards, folders or pipelines,
+// quantized or not. Where names are ComfyUI's in one and diffusers' in the other, they
+// are matched.
+func Diff(ctx context.Context, a, b files.Source, o DiffOptions) (*Difference, error) {
+	return verify.Diff(ctx, a, b, verify.DiffOptions(o))
+}
+
 // Inspect reads headers and metadata, but no weights. Of a pipeline, the names begin
 // with the folder of the component.
 func Inspect(ctx context.Context, checkpoint files.Source) (*Inspection, error) {
 	return verify.Inspect(ctx, checkpoint)
+}
+
+// Hash is [Inspect] with the sha256 of each tensor's bytes, for which it reads the whole
+// checkpoint once.
+func Hash(ctx context.Context, checkpoint files.Source, o HashOptions) (*Inspection, error) {
+	return verify.Hash(ctx, checkpoint, verify.HashOptions(o))
 }

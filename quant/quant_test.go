@@ -11,6 +11,7 @@ import (
 
 	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/fixture"
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/quant"
@@ -34,7 +35,7 @@ func TestEveryFormatComesBack(t *testing.T) {
 	w := bell(128 * 256)
 	for _, f := range tensorpress.Formats() {
 		q, err := quant.Quantize(w, shape, storage.Settings{Dtype: f.Name})
-		if f.Name == "hybrid_mxfp8" { // which is read alone
+		if row := codec.Lookup(f.Name); row != nil && row.ReadOnly != "" {
 			if err == nil {
 				t.Errorf("%s is written", f.Name)
 			}

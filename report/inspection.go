@@ -30,4 +30,6 @@ type Tensor struct {
 	Dtype string `json:"dtype"` // as safetensors names it
 	Shape []int  `json:"shape"`
 	Bytes int64  `json:"bytes"`
+	// SHA256 is that of the tensor's bytes, "" where it was not asked for.
+	SHA256 string `json:"sha256,omitempty"`
 }

@@ -25,6 +25,9 @@ type Report struct {
 	Budget *Budget `json:"budget,omitempty"`
 	// Next is what to do with the output, nil where that is not known, and in a plan.
 	Next *Next `json:"next,omitempty"`
+	// Provenance is there where a report was asked for: of what, by what and how the output
+	// was made.
+	Provenance *Provenance `json:"provenance,omitempty"`
 	// Seconds is how long the run took, without measuring; 0 in a plan.
 	Seconds float64 `json:"seconds,omitempty"`
 }

@@ -21,10 +21,15 @@ func TestRoundTrip(t *testing.T) {
 			Source: "a", Layout: "comfy", Files: []string{"f"}, Notes: []string{"n"}, Needs: []Need{{"comfyui ≥ 1", "x", 2}}, Next: &Next{"a", "f", "n", "c", "t"},
 			Layers: []Layer{{Name: "l", Action: Quantize, Options: options, Shape: []int{2, 3}, Figures: &figures}, {Name: "k", Action: Keep, Options: Options{}, Shape: []int{}}},
 			Total:  &Error{ptr(0.5), ptr(3.0)}, Seconds: 1.5,
+			Provenance: &Provenance{"1", "quantize", Options{{"dtype", "int8"}}, []File{{"s", 1, "00"}}, []File{{"o", 2, "01"}}},
+		},
+		&Difference{
+			A: Side{"a", "comfy", 1, 2}, Counts: []Count{{SameBytes, 1}}, Metadata: []MetadataPair{{"k", nil, ptr("v")}}, Notes: []string{"n"},
+			Tensors: []Pair{{Name: "t", Finding: OtherValue, A: &Stored{"f", "d", []int{1}, 2}, Figures: &figures}},
 		},
 		&Verification{Problems: []Problem{{"t", "p"}}, Layers: []LayerError{{Name: "l", Figures: figures}}, Notes: []string{"n"}},
 		&Inspection{
-			Path: "p", Part: "shard 1 of 2", Metadata: map[string]string{"k": "v"}, Tensors: []Tensor{{"t", "F32", []int{1}, 4}},
+			Path: "p", Part: "shard 1 of 2", Metadata: map[string]string{"k": "v"}, Tensors: []Tensor{{"t", "F32", []int{1}, 4, "00"}},
 			Layers: []StoredLayer{{Name: "l", Options: options, Shape: []int{}, Tensors: []Tensor{}, Problem: "p"}},
 		},
 	} {

@@ -27,21 +27,19 @@ func TestBudgetPage(t *testing.T) {
 	if err := copyFile("model.safetensors", source); err != nil {
 		t.Fatal(err)
 	}
-	n := 0
-	for i, block := range strings.Split(string(page), "```") {
-		if i%2 == 0 || !strings.HasPrefix(block, "sh\n") {
-			continue
-		}
-		for line := range strings.Lines(strings.TrimPrefix(block, "sh\n")) {
-			var out, problems bytes.Buffer
-			if status := run(strings.Fields(line)[1:], &out, &problems); status != 0 {
-				t.Errorf("%s: status %d: %s", line, status, &problems)
-			}
-			n++
-		}
+	commands := pageCommands(string(page))
+	if len(commands) < 8 {
+		t.Errorf("only %d commands were found", len(commands))
 	}
-	if n < 8 {
-		t.Errorf("only %d commands were found", n)
+	for _, line := range commands {
+		words, err := shellWords(line)
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		var out, problems bytes.Buffer
+		if status := run(words[1:], &out, &problems); status != 0 {
+			t.Errorf("%s: status %d: %s", line, status, &problems)
+		}
 	}
 	same, err := os.ReadFile("a.safetensors")
 	if err != nil || len(same) > 1_600_000 {

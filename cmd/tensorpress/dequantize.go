@@ -51,7 +51,7 @@ func (d *dequantizeFlags) check(args []string) error {
 
 func (d *dequantizeFlags) run(cmd *cobra.Command, args []string) error {
 	o := d.o
-	o.ShardSize = d.shardSize.bytes
+	o.ShardSize, o.Hash = d.shardSize.bytes, d.report.path != ""
 	at := d.places(cmd.ErrOrStderr())
 	from, to, err := at.both(args[0], args[1])
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -45,7 +44,7 @@ It runs nothing of what it finds, and reads names of folders and small files.`,
 		if err != nil {
 			return err
 		}
-		d.Version, d.Commit = versionText(), commit()
+		d.Version, d.Commit = built()
 		speak(d)
 		if err := output(cmd.OutOrStdout(), asJSON, d, func(w io.Writer) { printDiagnosis(w, d) }); err != nil {
 			return err
@@ -64,24 +63,6 @@ It runs nothing of what it finds, and reads names of folders and small files.`,
 	}
 	f.BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
-}
-
-// commit is the one that the program was built from, "" where it does not know.
-func commit() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	text := ""
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			text = s.Value + text
-		case s.Key == "vcs.modified" && s.Value == "true":
-			text += " and changes"
-		}
-	}
-	return text
 }
 
 func printDiagnosis(w io.Writer, d *report.Diagnosis) {

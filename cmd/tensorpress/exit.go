@@ -33,7 +33,7 @@ var meanings = []struct {
 	{1, "reading, writing or the machine failed"},
 	{2, "the command is wrong, or would overwrite something"},
 	{3, "the source is damaged, unsupported or inconsistent"},
-	{4, "verify found a problem, or too great an error"},
+	{4, "verify found a problem or too great an error, or diff a difference"},
 	{interrupted, "interrupted; nothing is left under DEST's name"},
 }
 
@@ -46,7 +46,7 @@ func statusOf(err error) int {
 		return 2
 	case errors.Is(err, tensorpress.ErrSource):
 		return 3
-	case errors.Is(err, errVerify):
+	case errors.Is(err, errVerify), errors.Is(err, errDiffer):
 		return 4
 	case errors.Is(err, context.Canceled):
 		return interrupted

@@ -39,7 +39,7 @@ func inFlags(text string) string {
 // flagsOfFields maps field names, in lower case, to flags.
 var flagsOfFields = sync.OnceValue(func() map[string]string {
 	flags := map[string]string{}
-	for _, o := range []any{tensorpress.Options{}, tensorpress.DequantizeOptions{}, tensorpress.TranscodeOptions{}, tensorpress.MigrateOptions{}, tensorpress.VerifyOptions{}, doctor.Options{}} {
+	for _, o := range []any{tensorpress.Options{}, tensorpress.DequantizeOptions{}, tensorpress.TranscodeOptions{}, tensorpress.MigrateOptions{}, tensorpress.VerifyOptions{}, tensorpress.DiffOptions{}, tensorpress.HashOptions{}, tensorpress.SplitOptions{}, tensorpress.JoinOptions{}, doctor.Options{}} {
 		for _, f := range reflect.VisibleFields(reflect.TypeOf(o)) {
 			flags[strings.ToLower(f.Name)] = "--" + dashed(f.Name)
 		}
@@ -75,6 +75,13 @@ func speak(result any) {
 		}
 	case *report.Diagnosis:
 		speakAll(r.Notes)
+	case *report.Assembly:
+		speakAll(r.Notes)
+	case *report.Difference:
+		speakAll(r.Notes)
+		for i := range r.Tensors {
+			r.Tensors[i].Detail = inFlags(r.Tensors[i].Detail)
+		}
 	case *report.Inspection:
 		for i := range r.Layers {
 			r.Layers[i].Problem = inFlags(r.Layers[i].Problem)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/tensorpress/tensorpress/report"
 )
@@ -11,7 +12,7 @@ import (
 // The picture of a budget, in pixels: sizes along, errors up.
 const (
 	frontierLeft = 70
-	frontierTop  = 20
+	frontierTop  = 26
 	frontierFoot = 300
 	frontierHigh = 350
 )
@@ -21,7 +22,11 @@ type frontier struct {
 	*report.Budget
 	from, to    int64 // bytes
 	least, most int   // decades
+	labels      []label
 }
+
+// label is where the name of a point stands.
+type label struct{ left, right, y float64 }
 
 func newFrontier(b *report.Budget) *frontier {
 	f := &frontier{Budget: b, from: math.MaxInt64, least: math.MaxInt, most: math.MinInt}
@@ -63,18 +68,19 @@ func (p *page) writeFrontier(b *strings.Builder) {
 		return
 	}
 	f := newFrontier(p.budget)
-	fmt.Fprintf(b, "<h2>Error over size</h2>\n<p><span class=\"key\" style=\"background: %s\"></span>chosen, of %s<span class=\"key\" style=\"background: %s\"></span>the best of other sizes<span class=\"key\" style=\"background: %s\"></span>one format everywhere</p>\n",
-		hues[5], report.Size(f.Bytes), hues[0], hues[6])
-	fmt.Fprintf(b, "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"error over size\">\n", plotWidth, frontierHigh)
+	fmt.Fprintf(b, "<h2>Error over size</h2>\n<p>%s%s%s</p>\n", keyOf("h5", "chosen, of "+report.Size(f.Bytes)), keyOf("h0", "the best of other sizes"), keyOf("h6", "one format everywhere"))
+	fmt.Fprintf(b, "<div class=\"scroll\" tabindex=\"0\">\n<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"error over size\">\n", plotWidth, frontierHigh)
 	f.writeGrid(b)
 	f.writeLine(b)
 	for _, e := range f.Menu {
 		if e.RelMSE != nil && e.Layers > 0 {
-			f.writePoint(b, report.Point{Bytes: e.BytesOut, RelMSE: *e.RelMSE}, hues[6], 4, e.Name+" everywhere")
+			p := report.Point{Bytes: e.BytesOut, RelMSE: *e.RelMSE}
+			f.writePoint(b, p, "h6", 4, e.Name+" everywhere")
+			f.writeLabel(b, p, e.Name)
 		}
 	}
-	f.writePoint(b, f.Chosen, hues[5], 6, "chosen")
-	b.WriteString("</svg>\n")
+	f.writePoint(b, f.Chosen, "h5", 6, "chosen")
+	b.WriteString("</svg>\n</div>\n")
 	f.writeNext(b)
 }
 
@@ -84,14 +90,15 @@ func (f *frontier) writeGrid(b *strings.Builder) {
 		y := f.y(math.Pow(10, float64(d)))
 		fmt.Fprintf(b, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">1e%d</text>\n", frontierLeft, plotRight, y, y, frontierLeft-8, y+4, d)
 	}
-	fmt.Fprintf(b, "<text x=\"%d\" y=\"%d\">mean rel_mse</text>\n", frontierLeft, frontierTop-8)
+	fmt.Fprintf(b, "<text x=\"%d\" y=\"%d\">mean rel_mse</text>\n", frontierLeft, frontierTop-9)
+	f.labels = append(f.labels, label{frontierLeft, frontierLeft + 120, frontierTop - 9})
 	const marks = 6
 	for i := range int64(marks + 1) {
 		bytes := f.from + (f.to-f.from)*i/marks
-		fmt.Fprintf(b, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", f.x(bytes), frontierFoot+18, report.Size(bytes))
+		fmt.Fprintf(b, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", f.x(bytes), frontierFoot+22, report.Size(bytes))
 	}
 	if x := f.x(f.Bytes); f.Bytes >= f.from && f.Bytes <= f.to {
-		fmt.Fprintf(b, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\" stroke-dasharray=\"4 4\"/><text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">budget</text>\n", x, x, frontierTop, frontierFoot, x, frontierFoot+34)
+		fmt.Fprintf(b, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\" stroke-dasharray=\"4 4\"/><text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">budget</text>\n", x, x, frontierTop, frontierFoot, x, frontierFoot+40)
 	}
 }
 
@@ -100,20 +107,39 @@ func (f *frontier) writeLine(b *strings.Builder) {
 	for _, p := range f.Frontier {
 		line = append(line, fmt.Sprintf("%.1f,%.1f", f.x(p.Bytes), f.y(p.RelMSE)))
 	}
-	fmt.Fprintf(b, "<polyline points=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"1.5\"/>\n", strings.Join(line, " "), hues[0])
+	fmt.Fprintf(b, "<polyline class=\"line h0\" points=\"%s\"/>\n", strings.Join(line, " "))
 	for _, p := range f.Frontier {
-		f.writePoint(b, p, hues[0], 3, "the best of its size")
+		f.writePoint(b, p, "h0", 3, "the best of its size")
 	}
 }
 
-func (f *frontier) writePoint(b *strings.Builder, p report.Point, paint string, size int, what string) {
-	fmt.Fprintf(b, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%d\" fill=\"%s\"><title>%s: %s, mean rel_mse %.3e</title></circle>\n",
-		f.x(p.Bytes), f.y(p.RelMSE), size, paint, esc(what), report.Size(p.Bytes), p.RelMSE)
+func (f *frontier) writePoint(b *strings.Builder, p report.Point, class string, size int, what string) {
+	fmt.Fprintf(b, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%d\" class=\"%s\"><title>%s: %s, mean rel_mse %.3e</title></circle>\n",
+		f.x(p.Bytes), f.y(p.RelMSE), size, class, esc(what), report.Size(p.Bytes), p.RelMSE)
+}
+
+// writeLabel writes the name of a point beside it, unless another's is there.
+func (f *frontier) writeLabel(b *strings.Builder, p report.Point, name string) {
+	const letter, high = 9.5, 18 // of letters on a narrow screen, where they are larger
+	x, y, anchor := f.x(p.Bytes)+8, f.y(p.RelMSE)-8, "start"
+	width := letter * float64(utf8.RuneCountInString(name))
+	at := label{x, x + width, y}
+	if at.right > plotRight {
+		x, anchor = x-16, "end"
+		at = label{x - width, x, y}
+	}
+	for _, other := range f.labels {
+		if at.left < other.right && other.left < at.right && math.Abs(at.y-other.y) < high {
+			return
+		}
+	}
+	f.labels = append(f.labels, at)
+	fmt.Fprintf(b, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">%s</text>\n", x, y, anchor, esc(name))
 }
 
 // writeNext lists the sizes next to the chosen one, and the entries of the menu.
 func (f *frontier) writeNext(b *strings.Builder) {
-	b.WriteString("<table>\n<thead><tr><th></th><th class=\"n\">bytes</th><th class=\"n\">mean rel_mse</th></tr></thead>\n<tbody>\n")
+	b.WriteString("<div class=\"scroll\" tabindex=\"0\">\n<table>\n<thead><tr><th></th><th class=\"n\">bytes</th><th class=\"n\">mean rel_mse</th></tr></thead>\n<tbody>\n")
 	row := func(what string, p report.Point) {
 		fmt.Fprintf(b, "<tr><td>%s</td><td class=\"n\"><data value=\"%d\">%s</data></td><td class=\"n\">%s</td></tr>\n", esc(what), p.Bytes, report.Size(p.Bytes), value(&p.RelMSE, "%.3e"))
 	}
@@ -130,5 +156,5 @@ func (f *frontier) writeNext(b *strings.Builder) {
 			row(e.Name+" everywhere", report.Point{Bytes: e.BytesOut, RelMSE: *e.RelMSE})
 		}
 	}
-	b.WriteString("</tbody>\n</table>\n")
+	b.WriteString("</tbody>\n</table>\n</div>\n")
 }

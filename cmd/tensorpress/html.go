@@ -2,6 +2,9 @@ package main
 
 import (
 	"cmp"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
 	"fmt"
 	"html"
 	"slices"
@@ -11,7 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/report"
 )
 
-// page is the content of an HTML report about a conversion or a verification.
+// page is the content of an HTML page about a conversion, a verification or a checkpoint.
 type page struct {
 	title    string
 	facts    [][2]string
@@ -19,14 +22,17 @@ type page struct {
 	problems []report.Problem
 	notes    []string
 	budget   *report.Budget // nil where no size was named
-	rows     []row
+	rows     []row          // those of the plot
+	lists    []*list
+	metadata map[string]string
 }
 
 // row is one layer of the page.
 type row struct {
-	name, action, dtype, scale, shape, reason string
-	in, out                                   int64
-	error                                     *report.Figures
+	name, action, dtype, scale, with, shape, reason string
+
+	in, out int64
+	error   *report.Figures
 }
 
 // reportPage returns the page for a plan or a finished conversion.
@@ -48,17 +54,20 @@ func reportPage(r *report.Report) *page {
 	if r.Seconds > 0 {
 		p.fact("time", fmt.Sprintf("%.2f s, %.2f GB/s", r.Seconds, r.Speed()/1e9))
 	}
-	for _, l := range r.Layers {
+	p.provenanceFacts(r.Provenance)
+	for i := range r.Layers {
+		l := &r.Layers[i]
 		p.rows = append(p.rows, row{
-			l.Name, string(l.Action), l.Dtype, scaleText(l.Options), shapeText(l.Shape), l.Reason, l.BytesIn, l.BytesOut, l.Figures,
+			l.Name, string(l.Action), l.Dtype, scaleText(l.Options), partsText(l.Options), shapeText(l.Shape), l.Reason, l.BytesIn, l.BytesOut, l.Figures,
 		})
 	}
+	p.lists = append(p.lists, listOfRows(p.rows))
 	return p
 }
 
 // verificationPage returns the page for the result of verify.
 func verificationPage(path, source string, v *report.Verification) *page {
-	p := &page{title: path, problems: v.Problems}
+	p := &page{title: path, problems: v.Problems, notes: slices.Clone(v.Notes)}
 	p.fact("verified", path)
 	p.fact("source", source)
 	if p.fact("result", "ok"); !v.OK {
@@ -76,7 +85,24 @@ func verificationPage(path, source string, v *report.Verification) *page {
 			name: l.Name, dtype: l.Dtype, shape: shapeText(l.Shape), in: l.BytesSource, out: l.Bytes, error: &l.Figures,
 		})
 	}
+	p.lists = append(p.lists, listOfRows(p.rows))
 	return p
+}
+
+// listOfRows is the list to which the plot links.
+func listOfRows(rows []row) *list {
+	l := newList("layers", "Layers", "layers", "layer", "action", "dtype", "scale", "with", "shape", "in#", "out#", "rel_mse#", "sqnr_db#", "max_abs#", "reason")
+	l.anchor = "l"
+	for _, r := range rows {
+		cells := []listCell{{text: r.name}, {text: r.action}, {text: r.dtype}, {text: r.scale}, {text: r.with}, {text: r.shape}, sizeCell(r.in), sizeCell(r.out)}
+		if r.error == nil {
+			cells = append(cells, listCell{}, listCell{}, listCell{})
+		} else {
+			cells = append(cells, figureCell(r.error.RelMSE, "%.3e"), figureCell(r.error.SQNR, "%.1f"), figureCell(r.error.MaxAbs, "%.3g"))
+		}
+		l.add(append(cells, listCell{text: r.reason})...)
+	}
+	return l
 }
 
 func (p *page) fact(name, value string) {
@@ -91,34 +117,48 @@ func esc(text string) string {
 	return html.EscapeString(oneLine(strings.ToValidUTF8(text, "\uFFFD")))
 }
 
+var (
+	//go:embed page/page.css
+	embeddedStyle string
+	//go:embed page/page.js
+	embeddedScript string
+)
+
+// The style of the page, and the script that searches and sorts. Their hashes are those of
+// lines as a browser sees them, however git checked the files out.
+var (
+	pageStyle  = strings.ReplaceAll(embeddedStyle, "\r\n", "\n")
+	pageScript = strings.ReplaceAll(embeddedScript, "\r\n", "\n")
+)
+
+// The page may use its own style and script, and nothing else, whatever a name contrives.
 const pageHead = `<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8"/>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"/>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; base-uri 'none'; form-action 'none'; style-src '%s'; script-src '%s'"/>
 <meta name="viewport" content="width=device-width, initial-scale=1"/>
 <title>%s</title>
-<style>
-:root { color-scheme: light dark; --ink: #1c1c1a; --soft: #6b6a63; --line: #dcdbd3; --back: #fdfdfb; --faint: #d5d4cc }
-@media (prefers-color-scheme: dark) { :root { --ink: #ecebe4; --soft: #a09f97; --line: #3c3b37; --back: #191917; --faint: #4a4944 } }
-body { font: 14px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--back); margin: 2em auto; max-width: 1200px; padding: 0 1em }
-h1 { font-size: 1.4em; overflow-wrap: anywhere } h2 { font-size: 1.1em; margin-top: 2em }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2em 1.2em } dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
-th, td { text-align: left; padding: .2em .7em; border-bottom: 1px solid var(--line); white-space: nowrap } th { color: var(--soft); font-weight: 600 }
-.n { text-align: right } tr:target { background: var(--line) } .problem { color: #c4342d }
-svg { width: 100%%; height: auto } svg text { font: 11px system-ui, sans-serif; fill: var(--soft) } .grid { stroke: var(--line) } .in { fill: var(--faint) }
-.key { display: inline-block; width: .8em; height: .8em; border-radius: 50%%; margin: 0 .4em 0 1em }
-</style>
+<style>%s</style>
 </head>
 <body>
 <h1>%s</h1>
 `
 
-// html returns the whole page as one file without scripts that loads nothing else.
+// hashOf is how a policy names a text that it allows.
+func hashOf(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// html returns the whole page as one file that loads nothing else.
 func (p *page) html() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, pageHead, esc("tensorpress: "+p.title), esc(p.title))
+	style := pageStyle
+	for _, l := range p.lists {
+		style += l.style()
+	}
+	fmt.Fprintf(&b, pageHead, hashOf(style), hashOf(pageScript), esc("tensorpress: "+p.title), style, esc(p.title))
 	b.WriteString("<dl>\n")
 	for _, f := range p.facts {
 		fmt.Fprintf(&b, "<dt>%s</dt><dd>%s</dd>\n", esc(f[0]), esc(f[1]))
@@ -131,8 +171,11 @@ func (p *page) html() string {
 	p.writeFrontier(&b)
 	p.writePlot(&b)
 	p.writeWorst(&b)
-	p.writeTable(&b)
-	b.WriteString("</body>\n</html>\n")
+	for _, l := range p.lists {
+		l.write(&b)
+	}
+	p.writeMetadata(&b)
+	fmt.Fprintf(&b, "<script>%s</script>\n</body>\n</html>\n", pageScript)
 	return b.String()
 }
 
@@ -177,40 +220,15 @@ func (p *page) writeWorst(b *strings.Builder) {
 	b.WriteString("</ol>\n")
 }
 
-func (p *page) writeTable(b *strings.Builder) {
-	if len(p.rows) == 0 {
-		return
-	}
-	b.WriteString("<h2>Layers</h2>\n<table>\n<thead><tr><th>layer</th><th>action</th><th>dtype</th><th>scale</th><th>shape</th>" +
-		"<th class=\"n\">in</th><th class=\"n\">out</th><th class=\"n\">rel_mse</th><th class=\"n\">sqnr_db</th><th class=\"n\">max_abs</th><th>reason</th></tr></thead>\n<tbody>\n")
-	for i, r := range p.rows {
-		fmt.Fprintf(b, "<tr id=\"l%d\">", i)
-		for _, text := range []string{r.name, r.action, r.dtype, r.scale, r.shape} {
-			fmt.Fprintf(b, "<td>%s</td>", esc(text))
-		}
-		for _, n := range []int64{r.in, r.out} {
-			fmt.Fprintf(b, "<td class=\"n\"><data value=\"%d\">%s</data></td>", n, report.Size(n))
-		}
-		for _, x := range r.figures() {
-			fmt.Fprintf(b, "<td class=\"n\">%s</td>", x)
-		}
-		fmt.Fprintf(b, "<td>%s</td></tr>\n", esc(r.reason))
-	}
-	b.WriteString("</tbody>\n</table>\n")
-}
-
-func (r row) figures() [3]string {
-	if r.error == nil {
-		return [3]string{}
-	}
-	return [3]string{value(r.error.RelMSE, "%.3e"), value(r.error.SQNR, "%.1f"), value(r.error.MaxAbs, "%.3g")}
-}
-
 // value shows a figure with few digits; the cell also carries the exact value as in
 // JSON.
-func value(x *float64, format string) string {
+func value(x *float64, format string) string { return figureCell(x, format).html() }
+
+func figureCell(x *float64, format string) listCell {
 	if x == nil {
-		return "<data value=\"null\">-</data>"
+		return listCell{"-", "null"}
 	}
-	return fmt.Sprintf("<data value=\"%s\">"+format+"</data>", strconv.FormatFloat(*x, 'g', -1, 64), *x)
+	return listCell{fmt.Sprintf(format, *x), strconv.FormatFloat(*x, 'g', -1, 64)}
 }
+
+func sizeCell(n int64) listCell { return listCell{report.Size(n), strconv.FormatInt(n, 10)} }

@@ -62,16 +62,31 @@ func tensorpressReport(t *testing.T, suffix string, args ...string) string {
 
 // document is what a page's parser found.
 type document struct {
-	cells  [][]string // of the table's body, the value of a <data> in its place
+	heads  []string   // of the table that was read last
+	cells  [][]string // of the tables' bodies, the value of a <data> in its place
 	points []string   // titles of the plot's marks
 }
 
+// at returns a cell of the last table by its column's name, "" where there is no such
+// column, because it would be empty.
+func (doc *document) at(row int, name string) string {
+	if i := slices.Index(doc.heads, name); i >= 0 {
+		return doc.cells[row][i]
+	}
+	return ""
+}
+
 // parsePage reads a page as XML, which has no mercy, and refuses what would
-// load or run anything.
+// load or run anything but the page's own script.
 func parsePage(t *testing.T, text string) document {
 	t.Helper()
 	var doc document
 	var path []string
+	text, ok := strings.CutSuffix(text, "<script>"+pageScript+"</script>\n</body>\n</html>\n")
+	if !ok || !strings.Contains(text, "script-src '"+hashOf(pageScript)+"'\"") {
+		t.Fatal("not its own script, or not allowed by its policy")
+	}
+	text += "</body>\n</html>\n"
 	d := xml.NewDecoder(strings.NewReader(text))
 	for {
 		token, err := d.Token()
@@ -111,6 +126,8 @@ func checkElement(t *testing.T, e xml.StartElement) {
 func (doc *document) start(e xml.StartElement, path []string) {
 	in := strings.Join(path, " ")
 	switch {
+	case strings.HasSuffix(in, "thead"):
+		doc.heads = nil
 	case strings.HasSuffix(in, "tbody tr"):
 		doc.cells = append(doc.cells, nil)
 	case strings.HasSuffix(in, "tr td") && len(doc.cells) > 0:
@@ -124,6 +141,8 @@ func (doc *document) start(e xml.StartElement, path []string) {
 
 func (doc *document) text(text, in string) {
 	switch {
+	case strings.HasSuffix(in, "thead tr th"):
+		doc.heads = append(doc.heads, text)
 	case strings.HasSuffix(in, "tbody tr td"):
 		row := doc.cells[len(doc.cells)-1]
 		row[len(row)-1] += text
@@ -186,16 +205,18 @@ func checkRows(t *testing.T, page document, layers []savedLayer) {
 		t.Fatalf("%d rows, want %d", len(page.cells), len(layers))
 	}
 	for i, l := range layers {
-		got := page.cells[i]
-		want := []string{oneLine(l.Name), l.Action, l.Dtype, got[3], shapeText(l.Shape), strconv.FormatInt(l.BytesIn, 10), strconv.FormatInt(l.BytesOut, 10), "", "", ""}
+		want := map[string]string{
+			"layer": oneLine(l.Name), "action": l.Action, "dtype": l.Dtype, "shape": shapeText(l.Shape),
+			"in": strconv.FormatInt(l.BytesIn, 10), "out": strconv.FormatInt(l.BytesOut, 10), "rel_mse": "", "sqnr_db": "", "max_abs": "",
+		}
 		if e := l.Figures; e != nil {
-			for j, x := range []*float64{e.RelMSE, e.SQNR, e.MaxAbs} {
-				want[7+j] = strconv.FormatFloat(*x, 'g', -1, 64)
+			for name, x := range map[string]*float64{"rel_mse": e.RelMSE, "sqnr_db": e.SQNR, "max_abs": e.MaxAbs} {
+				want[name] = strconv.FormatFloat(*x, 'g', -1, 64)
 			}
 		}
-		for j, text := range want {
-			if got[j] != text {
-				t.Errorf("row %d: cell %d is %q, want %q", i, j, got[j], text)
+		for name, text := range want {
+			if got := page.at(i, name); got != text {
+				t.Errorf("row %d: %s is %q, want %q", i, name, got, text)
 			}
 		}
 		if (l.Figures != nil) != (l.Action == "quantize") {
@@ -227,9 +248,51 @@ func checkVerify(t *testing.T, dest, source string, r savedReport) {
 		if got := measured[l.Name]; got != *l.RelMSE {
 			t.Errorf("%s: %g was measured, verify finds %g", l.Name, got, *l.RelMSE)
 		}
-		if want := strconv.FormatFloat(*l.RelMSE, 'g', -1, 64); page.cells[i][0] != oneLine(l.Name) || page.cells[i][7] != want {
+		if want := strconv.FormatFloat(*l.RelMSE, 'g', -1, 64); page.at(i, "layer") != oneLine(l.Name) || page.at(i, "rel_mse") != want {
 			t.Errorf("row %d is %q, want %s of %s", i, page.cells[i], want, l.Name)
 		}
+	}
+}
+
+// TestInspectionPage: every layer, tensor and key of the metadata is in the page, whatever
+// its name; the page takes the place of a page alone.
+func TestInspectionPage(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out.safetensors")
+	var stdout, stderr strings.Builder
+	if status := run([]string{"quantize", hostileFile(t), out, "--preset", "none", "-q"}, &stdout, &stderr); status != 0 {
+		t.Fatal(&stderr)
+	}
+	path := filepath.Join(t.TempDir(), "page.html")
+	stdout.Reset()
+	if status := run([]string{"inspect", out, "--json", "--html", path}, &stdout, &stderr); status != 0 {
+		t.Fatal(&stderr)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v report.Inspection
+	if err := json.Unmarshal([]byte(stdout.String()), &v); err != nil {
+		t.Fatal(err)
+	}
+	doc := parsePage(t, string(text))
+	rows := len(tree(&v))
+	if len(v.Layers) != len(hostile) || len(doc.cells) != rows+len(v.Layers) {
+		t.Fatalf("%d rows, %d layers, %d of the tree", len(doc.cells), len(v.Layers), rows)
+	}
+	for i, l := range v.Layers {
+		i += rows
+		if doc.at(i, "layer") != oneLine(l.Name) || doc.at(i, "dtype") != l.Dtype || doc.at(i, "shape") != "64×64" || doc.at(i, "bytes") != strconv.FormatInt(l.Bytes, 10) || !strings.Contains(doc.at(i, "options"), "format=") {
+			t.Errorf("row %q of %+v", doc.cells[i], l)
+		}
+	}
+	for key := range v.Metadata {
+		if !strings.Contains(string(text), "<dt>"+esc(key)+"</dt>") {
+			t.Errorf("no %s", key)
+		}
+	}
+	if status := run([]string{"inspect", out, "--html", out}, &stdout, &stderr); status != 2 {
+		t.Errorf("status %d when the page would replace the checkpoint", status)
 	}
 }
 
@@ -268,16 +331,17 @@ func TestBudgetPicture(t *testing.T) {
 // their places too.
 func TestPageOfOddFigures(t *testing.T) {
 	zero := 0.0
-	p := &page{rows: []row{
+	rows := []row{
 		{name: "exact", error: &report.Figures{Error: report.Error{RelMSE: &zero}}},
 		{name: "infinite", error: &report.Figures{}},
 		{name: "kept", action: "keep"},
-	}}
+	}
+	p := &page{rows: rows, lists: []*list{listOfRows(rows)}}
 	doc := parsePage(t, p.html())
-	if len(doc.points) != 2 || doc.cells[1][7] != "null" {
+	if len(doc.points) != 2 || doc.at(1, "rel_mse") != "null" {
 		t.Errorf("%q, %q", doc.points, doc.cells)
 	}
-	if text := p.html(); strings.Contains(text, "NaN") || strings.Contains(text, "Inf") {
+	if text, _, _ := strings.Cut(p.html(), "<script>"); strings.Contains(text, "NaN") || strings.Contains(text, "Inf") {
 		t.Error("a place that is no number")
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 )
@@ -30,21 +29,25 @@ func TestImportancePage(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Chdir(dir)
-	commands := regexp.MustCompile("(?m)^tensorpress (.*)$").FindAllStringSubmatch(string(page), -1)
+	commands := pageCommands(string(page))
 	if len(commands) < 2 {
 		t.Fatalf("the page has %d commands", len(commands))
 	}
-	for _, c := range commands {
+	for _, line := range commands {
+		words, err := shellWords(line)
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
 		var said strings.Builder
 		root := newRoot()
-		root.SetArgs(strings.Fields(c[1]))
+		root.SetArgs(words[1:])
 		root.SetOut(&said)
 		root.SetErr(&said)
 		if err := root.Execute(); err != nil {
-			t.Errorf("%s: %v", c[0], err)
+			t.Errorf("%s: %v", line, err)
 		}
 		if !strings.Contains(said.String(), "--importance weighs the errors of 6 layers") {
-			t.Errorf("%s: %s", c[0], said.String())
+			t.Errorf("%s: %s", line, said.String())
 		}
 	}
 }

@@ -9,18 +9,21 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
 func newInspect() *cobra.Command {
-	var asJSON, all bool
+	var asJSON, all, hashed bool
+	var page htmlFlag
 	cmd := command(&cobra.Command{
 		Use:   "inspect PATH",
 		Short: "List what is in a checkpoint",
 		Long: `List what is in a checkpoint: quantized layers, other tensors, metadata.
 
 PATH is a file, a weight index, a folder or a diffusers pipeline. It reads
-headers and no weights.
+headers and no weights, but with --hash, which lists every tensor with the
+sha256 of its bytes.
 
 Names that differ in numbers alone share a row, such as blocks.[0-56].attn.to_q
 with COUNT ×57, where everything else is the same. BYTES are those of all of
@@ -28,6 +31,7 @@ them. A layer that cannot be read has a row of its own. --all lists each layer
 and each tensor after that, as --json does.`,
 		Example: `  tensorpress inspect small.safetensors
   tensorpress inspect small.safetensors --all
+  tensorpress inspect small.safetensors --html small.html
   tensorpress inspect models/small --json`,
 		Args: wants(1, 1),
 	}, "0 1 2 3 130", func(cmd *cobra.Command, args []string) error {
@@ -36,17 +40,34 @@ and each tensor after that, as --json does.`,
 			return err
 		}
 		v, err := reading(cmd.Context(), func() (*report.Inspection, error) {
-			return tensorpress.Inspect(cmd.Context(), what)
+			return inspected(cmd, what, hashed)
 		})
 		if err != nil {
 			return err
 		}
 		speak(v)
+		if err := page.write(v); err != nil {
+			return err
+		}
 		return output(cmd.OutOrStdout(), asJSON, v, func(w io.Writer) { printInspection(w, v, all) })
 	})
 	cmd.Flags().BoolVar(&all, "all", false, "also list every layer and tensor by itself")
+	page.add(cmd)
+	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return page.check(args) }
+	cmd.Flags().BoolVar(&hashed, "hash", false, "read all, and list the sha256 of each tensor's bytes")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
+}
+
+// inspected is what is in a checkpoint, with the hashes of its tensors if they are wanted.
+func inspected(cmd *cobra.Command, what files.Source, hashed bool) (*report.Inspection, error) {
+	if !hashed {
+		return tensorpress.Inspect(cmd.Context(), what)
+	}
+	follow := newMeter("auto", cmd.ErrOrStderr())
+	v, err := tensorpress.Hash(cmd.Context(), what, tensorpress.HashOptions{Progress: follow.update})
+	follow.end(err == nil)
+	return v, err
 }
 
 func printInspection(w io.Writer, v *report.Inspection, all bool) {
@@ -64,6 +85,11 @@ func printInspection(w io.Writer, v *report.Inspection, all bool) {
 		t.add("metadata", fmt.Sprintf("%s = %s", key, shortened(v.Metadata[key])))
 	}
 	t.print(w)
+	if len(v.Tensors) > 0 && v.Tensors[0].SHA256 != "" {
+		fmt.Fprintln(w)
+		printTensors(w, v.Tensors)
+		return
+	}
 	if rows := tree(v); len(rows) > 0 {
 		fmt.Fprintln(w)
 		printTree(w, rows)
@@ -127,10 +153,14 @@ func printLayers(w io.Writer, layers []report.StoredLayer) {
 func printTensors(w io.Writer, tensors []report.Tensor) {
 	t := newTable(3)
 	t.grow(1+len(tensors), 4)
-	t.add("TENSOR", "DTYPE", "SHAPE", "BYTES")
+	heads := []string{"TENSOR", "DTYPE", "SHAPE", "BYTES"}
+	if len(tensors) > 0 && tensors[0].SHA256 != "" {
+		heads = append(heads, "SHA256")
+	}
+	t.add(heads...)
 	var made texts
 	for _, one := range tensors {
-		t.add(one.Name, one.Dtype, made.of(one.Shape), made.size(one.Bytes))
+		t.add([]string{one.Name, one.Dtype, made.of(one.Shape), made.size(one.Bytes), one.SHA256}[:len(heads)]...)
 	}
 	t.print(w)
 }

@@ -36,6 +36,7 @@ func TestScripts(t *testing.T) {
 			"interrupt":     interrupt,
 			"flip":          flip,
 			"page":          runPage,
+			"shown":         shown,
 			"truncate":      truncate,
 			"files":         holds,
 			"json":          jsonQuery,

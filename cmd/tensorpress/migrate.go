@@ -59,7 +59,7 @@ func (m *migrateFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	follow := m.start(cmd.ErrOrStderr())
 	o.Threads, o.Memory, o.Progress = m.threads, at.left(m.memory.bytes), follow.update
-	o.ShardSize, o.Force, o.CopyWeights = m.shardSize.bytes, m.force, m.copyWeights
+	o.ShardSize, o.Force, o.CopyWeights, o.Hash = m.shardSize.bytes, m.force, m.copyWeights, m.report.path != ""
 	if m.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
 			return tensorpress.PlanMigrate(cmd.Context(), from, to, o)

@@ -16,13 +16,20 @@ func newPresets() *cobra.Command {
 		Long: `List model families, for --preset, and what of each stays in high precision.
 
 In the sdnq layout that is a list of SDNQ's, in the comfy layout parts of names
-and the least sizes of a weight.`,
+and the least sizes of a weight. Where convert_to_quant's preset quantizes what
+spoils a model soonest, ours keeps it, and --preset ctq:NAME is theirs.`,
 		Example: `  tensorpress presets
   tensorpress presets --json`,
 		Args: wants(0, 0),
 	}, "0 1 2", func(cmd *cobra.Command, _ []string) error {
 		rows := tensorpress.Presets()
-		return output(cmd.OutOrStdout(), asJSON, rows, func(w io.Writer) { printPresets(w, rows) })
+		return output(cmd.OutOrStdout(), asJSON, rows, func(w io.Writer) {
+			printPresets(w, rows)
+			fmt.Fprint(w, "\nall but none and ctq:NAME keep layers of multi-token prediction, which few programs load:\n")
+			for _, line := range tensorpress.PredictionLayers() {
+				fmt.Fprintf(w, "  %s\n", line)
+			}
+		})
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
@@ -36,6 +43,9 @@ func printPresets(w io.Writer, rows []tensorpress.PresetRow) {
 		fmt.Fprintf(w, "%s: %s\n", r.Name, r.About)
 		printWords(w, "sdnq layout keeps", r.SkipKeys)
 		printWords(w, "comfy layout keeps", r.Keeps)
+		if len(r.Safe) > 0 {
+			printWords(w, "and, being input, time, text or output, which --preset ctq:"+r.Name+" quantizes as convert_to_quant does", r.Safe)
+		}
 		if r.MinNumel > 0 || r.MinChannels > 0 {
 			fmt.Fprintf(w, "  comfy layout keeps weights of fewer than %d values or %d channels\n", r.MinNumel, r.MinChannels)
 		}

@@ -162,7 +162,7 @@ func (q *quantizeFlags) addChoice(f *pflag.FlagSet) {
 	f.StringArrayVar(&q.o.Keep, "keep", nil, "leave tensors that match `PATTERN` as they are; repeatable")
 	f.StringArrayVar(&q.o.Only, "only", nil, "quantize none but those that match `PATTERN`; repeatable")
 	f.StringArrayVar(&q.set, "set", nil, "`PATTERN=SETTINGS` for some layers; repeatable")
-	f.StringVar(&q.o.Preset, "preset", "", "`NAME` of the model family whose layers are kept, none, generic or auto (default auto)")
+	f.StringVar(&q.o.Preset, "preset", "", "`NAME` of the model family whose layers are kept, none, generic or auto (default auto); ctq:NAME is convert_to_quant's own")
 	f.BoolVar(&q.o.Conv, "conv", false, "SDNQ: quantize convolutions too")
 	f.BoolVar(&q.o.Embedding, "embedding", false, "SDNQ: quantize embeddings too")
 	f.BoolVar(&q.skipKeys, "skip-keys", true, "sdnq layout: keep what SDNQ's own list says")
@@ -220,6 +220,7 @@ func (q *quantizeFlags) options(f *pflag.FlagSet) (o tensorpress.Options, err er
 	if err := q.budget.options(&o); err != nil {
 		return o, err
 	}
+	o.Hash = q.report.path != ""
 	o.Measure = q.o.Measure || q.report.isHTML() && !f.Changed("measure")
 	return o, nil
 }

@@ -25,7 +25,7 @@ type recipeFlag struct {
 }
 
 func (r *recipeFlag) add(f *pflag.FlagSet) {
-	f.StringVar(&r.path, "recipe", "", "take flags from a YAML or JSON `FILE`; those given here win over it")
+	f.StringVar(&r.path, "recipe", "", "take flags from a YAML or JSON `FILE`, or those of a --report; those given here win over it")
 }
 
 // mostRecipe is the most bytes that a recipe may have.
@@ -53,6 +53,9 @@ func (r *recipeFlag) apply(f *pflag.FlagSet) error {
 	}
 	root, err := parseRecipe(r.path, text)
 	if err != nil || root == nil {
+		return err
+	}
+	if root, err = settingsOf(r.path, root); err != nil {
 		return err
 	}
 	one := &recipe{path: r.path, flags: f}

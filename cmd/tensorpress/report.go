@@ -55,7 +55,7 @@ func checkPlace(flag, path string, paths, beginnings []string) error {
 }
 
 // beginnings are the texts with which reports begin.
-var beginnings = []string{"{\n  \"source\":", "{\n  \"dest\":", "{\n  \"layout\":", "{\n  \"ok\":", "<!DOCTYPE html>"}
+var beginnings = []string{"{\n  \"source\":", "{\n  \"dest\":", "{\n  \"layout\":", "{\n  \"ok\":", "{\n  \"same\":", "{\n  \"sources\":", "<!DOCTYPE html>"}
 
 // checkOld makes sure that a report replaces only a report, not a config or a recipe.
 func checkOld(flag, path string, beginnings []string) error {
@@ -85,7 +85,7 @@ func checkOld(flag, path string, beginnings []string) error {
 }
 
 // kindsOfFiles are what flags write, where they are not called so.
-var kindsOfFiles = map[string]string{"out": "measurement"}
+var kindsOfFiles = map[string]string{"out": "measurement", "html": "page"}
 
 func (r *reportFlag) isHTML() bool {
 	ext := strings.ToLower(filepath.Ext(r.path))

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -13,9 +12,6 @@ import (
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
-
-// version is set by the linker for releases.
-var version string
 
 func newRoot() *cobra.Command {
 	root := command(&cobra.Command{
@@ -31,7 +27,7 @@ and with the bytes of the reference programs.`,
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SuggestionsMinimumDistance = 2
 	cobra.EnableCommandSorting = false // help lists the most important commands first
-	root.AddCommand(newQuantize(), newPlan(), newMeasure(), newInspect(), newVerify(), newDequantize(), newTranscode(), newMigrate(), newCTQ(), newFormats(), newPresets(), newDoctor())
+	root.AddCommand(newQuantize(), newPlan(), newMeasure(), newInspect(), newVerify(), newDiff(), newDequantize(), newTranscode(), newMigrate(), newSplit(), newJoin(), newCTQ(), newFormats(), newPresets(), newDoctor())
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { printHelp(cmd.OutOrStdout(), cmd) })
 	root.SetHelpCommand(newHelp(root))
 	return root
@@ -39,7 +35,7 @@ and with the bytes of the reference programs.`,
 
 // command adds to a command what all have in common.
 func command(c *cobra.Command, statuses string, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
-	c.Version = versionText()
+	c.Version = versionLine()
 	c.Annotations = map[string]string{
 		cobra.CommandDisplayNameAnnotation: "tensorpress", // the name that --version prints
 		"statuses":                         statuses,
@@ -57,16 +53,6 @@ func command(c *cobra.Command, statuses string, run func(cmd *cobra.Command, arg
 		return nil
 	}
 	return c
-}
-
-func versionText() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }
 
 func unknownCommand(cmd *cobra.Command, args []string) error {
@@ -162,22 +148,31 @@ func useLine(cmd *cobra.Command) string {
 
 // printFlags prints flags by heading, in the order in which they were added.
 func printFlags(w io.Writer, flags *pflag.FlagSet) {
-	var headings []string
-	groups := map[string]*pflag.FlagSet{}
+	for _, g := range flagGroups(flags) {
+		fmt.Fprintf(w, "\n%s:\n%s", g.heading, g.flags.FlagUsagesWrapped(helpWidth))
+	}
+}
+
+// flagGroup are flags under one heading.
+type flagGroup struct {
+	heading string
+	flags   *pflag.FlagSet
+}
+
+func flagGroups(flags *pflag.FlagSet) (groups []flagGroup) {
 	flags.SortFlags = false
 	flags.VisitAll(func(f *pflag.Flag) {
 		heading := "Flags"
 		if g := f.Annotations[groupKey]; len(g) > 0 {
 			heading = g[0]
 		}
-		if groups[heading] == nil {
-			headings = append(headings, heading)
-			groups[heading] = pflag.NewFlagSet(heading, pflag.ContinueOnError)
-			groups[heading].SortFlags = false
+		at := slices.IndexFunc(groups, func(g flagGroup) bool { return g.heading == heading })
+		if at < 0 {
+			at = len(groups)
+			groups = append(groups, flagGroup{heading, pflag.NewFlagSet(heading, pflag.ContinueOnError)})
+			groups[at].flags.SortFlags = false
 		}
-		groups[heading].AddFlag(f)
+		groups[at].flags.AddFlag(f)
 	})
-	for _, heading := range headings {
-		fmt.Fprintf(w, "\n%s:\n%s", heading, groups[heading].FlagUsagesWrapped(helpWidth))
-	}
+	return groups
 }

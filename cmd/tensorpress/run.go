@@ -78,6 +78,9 @@ func (r *runFlags) finish(cmd *cobra.Command, file *reportFlag, made *report.Rep
 		return err
 	}
 	speak(made)
+	if file.path != "" {
+		addProvenance(made, cmd)
+	}
 	defer func() {
 		r.notes(cmd.ErrOrStderr(), made.Notes)
 		r.next(cmd.ErrOrStderr(), made.Next)

@@ -158,20 +158,20 @@ func made(t *testing.T) []byte {
 	s := &schema{object{}, map[string]string{}, map[string][]string{}}
 	s.read(t, "../../report/[a-z]*[^t].go")
 	s.read(t, "../../api.go")
-	for _, v := range []reflect.Type{reflect.TypeFor[report.Report](), reflect.TypeFor[report.Verification](), reflect.TypeFor[report.Inspection](), reflect.TypeFor[report.Measurement](), reflect.TypeFor[report.Diagnosis]()} {
+	for _, v := range []reflect.Type{reflect.TypeFor[report.Report](), reflect.TypeFor[report.Verification](), reflect.TypeFor[report.Inspection](), reflect.TypeFor[report.Measurement](), reflect.TypeFor[report.Difference](), reflect.TypeFor[report.Assembly](), reflect.TypeFor[report.Diagnosis]()} {
 		s.of(v)
 	}
 	for name, list := range lists {
 		s.defs[name] = s.of(list)
 	}
 	var any []object
-	for _, name := range []string{"Report", "Verification", "Inspection", "Measurement", "Diagnosis", "Formats", "Presets"} {
+	for _, name := range []string{"Report", "Verification", "Inspection", "Measurement", "Difference", "Assembly", "Diagnosis", "Formats", "Presets"} {
 		any = append(any, object{"$ref": "#/$defs/" + name})
 	}
 	text, err := json.MarshalIndent(object{
 		"$schema":     "https://json-schema.org/draft/2020-12/schema",
 		"title":       "What tensorpress prints with --json",
-		"description": "A Report is from quantize, plan, dequantize, transcode and migrate, a Verification from verify, an Inspection from inspect, a Measurement from measure, a Diagnosis from doctor, and Formats and Presets are from the commands of these names.",
+		"description": "A Report is from quantize, plan, dequantize, transcode and migrate, a Verification from verify, an Inspection from inspect, a Measurement from measure, a Difference from diff, an Assembly from split and join, a Diagnosis from doctor, and Formats and Presets are from the commands of these names.",
 		"anyOf":       any, "$defs": s.defs,
 	}, "", "  ")
 	if err != nil {
@@ -225,6 +225,12 @@ func TestOutputsFitTheSchema(t *testing.T) {
 		{"Inspection", "inspect out.safetensors --json"},
 		{"Inspection", "inspect " + source + " --json"},
 		{"Diagnosis", "doctor --json"},
+		{"Inspection", "inspect out.safetensors --hash --json"},
+		{"Report", "migrate out.safetensors new2.safetensors --quantization-metadata --report hashed.json --json"},
+		{"Difference", "diff " + source + " out.safetensors --all --json"},
+		{"Difference", "diff out.safetensors sdnq.safetensors --bytes --json"},
+		{"Assembly", "join " + source + " joined.safetensors --json"},
+		{"Assembly", "join model=" + source + " dry.safetensors --dry-run --json --report dry.json"},
 		{"Formats", "formats --json"},
 		{"Presets", "presets --json"},
 	} {

@@ -188,35 +188,6 @@ func interrupt(ts *testscript.TestScript, neg bool, args []string) {
 	check(ts, os.WriteFile(ts.MkAbs("interrupted.txt"), printed.Bytes(), 0o666))
 }
 
-// page NAME runs the commands that a page of docs has, in their order.
-func runPage(ts *testscript.TestScript, neg bool, args []string) {
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", args[0]))
-	check(ts, err)
-	ran := 0
-	for i, block := range strings.Split(string(text), "```") {
-		block, isCommands := strings.CutPrefix(block, "sh\n")
-		if i%2 == 0 || !isCommands {
-			continue
-		}
-		for line := range strings.Lines(block) {
-			words := strings.Fields(line)
-			if words[0] == "mkdir" {
-				for _, name := range words[1:] {
-					check(ts, os.Mkdir(ts.MkAbs(name), 0o777))
-				}
-				continue
-			}
-			if err := ts.Exec(words[0], words[1:]...); err != nil {
-				ts.Fatalf("%s: %s: %v", args[0], line, err)
-			}
-			ran++
-		}
-	}
-	if ran == 0 {
-		ts.Fatalf("%s has no commands", args[0])
-	}
-}
-
 // flip FILE TENSOR HEX writes bytes over the beginning of a tensor.
 func flip(ts *testscript.TestScript, neg bool, args []string) {
 	f, err := safetensors.Open(ts.MkAbs(args[0]))

@@ -76,7 +76,7 @@ func (t *transcodeFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	follow := t.start(cmd.ErrOrStderr())
 	o.Threads, o.Memory, o.Progress = t.threads, at.left(t.memory.bytes), follow.update
-	o.ShardSize, o.Force, o.CopyWeights = t.shardSize.bytes, t.force, t.copyWeights
+	o.ShardSize, o.Force, o.CopyWeights, o.Hash = t.shardSize.bytes, t.force, t.copyWeights, t.report.path != ""
 	if t.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
 			return tensorpress.PlanTranscode(cmd.Context(), from, to, o)

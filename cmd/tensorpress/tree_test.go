@@ -9,8 +9,8 @@ import (
 	"github.com/tensorpress/tensorpress/report"
 )
 
-// inspected is a checkpoint of plain tensors of these names.
-func inspected(names ...string) *report.Inspection {
+// inspectionOf is a checkpoint of plain tensors of these names.
+func inspectionOf(names ...string) *report.Inspection {
 	v := &report.Inspection{}
 	for _, name := range names {
 		v.Tensors = append(v.Tensors, report.Tensor{Name: name, Dtype: "BF16", Shape: []int{4}, Bytes: 8})
@@ -35,7 +35,7 @@ func TestTree(t *testing.T) {
 		{"a..0 a..1 .", ".×1 a..[0-1]×2"},
 	} {
 		var got []string
-		for _, r := range tree(inspected(strings.Split(tt.names, " ")...)) {
+		for _, r := range tree(inspectionOf(strings.Split(tt.names, " ")...)) {
 			got = append(got, fmt.Sprintf("%s×%d", r.Name, r.Count))
 		}
 		if text := strings.Join(got, " "); text != tt.want {
@@ -54,9 +54,9 @@ func TestTreeCountsAll(t *testing.T) {
 			}
 		}
 	}
-	want := tree(inspected(names...))
+	want := tree(inspectionOf(names...))
 	slices.Reverse(names)
-	got := tree(inspected(names...))
+	got := tree(inspectionOf(names...))
 	count, bytes := 0, int64(0)
 	for i, r := range got {
 		count, bytes = count+r.Count, bytes+r.Bytes

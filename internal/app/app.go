@@ -241,11 +241,15 @@ func since(release string) string {
 }
 
 // Release returns the application's name with the first release that loads a layer of a
-// format, "" if every release does or none is known.
-func (a *App) Release(f *codec.Format, embedding bool) string {
+// format, "" if every release does or none is known. An embedding, and experts in one
+// tensor, may need a later one than other layers.
+func (a *App) Release(f *codec.Format, embedding, bank bool) string {
 	release := f.ComfyUI
-	if embedding && f.Embeddings != "" {
+	switch {
+	case embedding && f.Embeddings != "":
 		release = f.Embeddings
+	case bank && f.Banks != "":
+		release = f.Banks
 	}
 	if a.Layout != "comfy" || release == codec.AnyRelease || release == "" {
 		return ""

@@ -16,6 +16,9 @@ type comfyKind struct {
 	// other are weights that no linear layer reads: NAME:embedding, or just NAME if the
 	// module that reads it takes no quantized weight.
 	other string
+	// banks are the weights that are the experts of a layer, matrices in one tensor, and
+	// that ComfyUI reads quantized: those of its class MoEExperts.
+	banks string
 	// texts are the text encoders that may be quantized in an all-in-one checkpoint,
 	// where they stand after text_encoders.
 	texts string
@@ -220,6 +223,8 @@ var comfyControl = []comfyKind{
 }
 
 const (
+	gptOss        = "gpt_oss"
+	gptOssBanks   = "layers.#.mlp.experts.gate_up_proj.weight layers.#.mlp.experts.down_proj.weight"
 	t5Other       = "shared.weight:embedding encoder.embed_tokens.weight:embedding encoder.block.#.layer.0.SelfAttention.relative_attention_bias.weight:embedding"
 	languageOther = `model.embed_tokens.weight:embedding model.embed_tokens_per_layer.weight:embedding model.language_model.embed_tokens.weight:embedding
 		visual.pos_embed.weight:embedding model.visual.pos_embed.weight:embedding vision_model.embeddings.position_embedding.weight:embedding lm_head.weight`
@@ -242,7 +247,7 @@ var comfyTexts = []comfyKind{
 	},
 	{name: "T5 that is no T5-XXL", signs: []string{"encoder.block.0.layer.0.SelfAttention.k.weight"}, why: plainOnly},
 	{name: "T5-Gemma", signs: []string{"model.encoder.layers.0.pre_self_attn_layernorm.weight"}, why: plainOnly},
-	{name: "gpt-oss", signs: []string{"layers.0.self_attn.sinks layers.0.mlp.experts.gate_up_proj.weight"}, other: "embed_tokens.weight:embedding layers.#.mlp.router.weight"},
+	{name: "gpt-oss", signs: []string{"layers.0.self_attn.sinks layers.0.mlp.experts.gate_up_proj.weight"}, other: "embed_tokens.weight:embedding layers.#.mlp.router.weight", banks: gptOssBanks},
 	{name: "MiniMax Music 3", signs: []string{"model.audio_decoder.projection.weight"}, other: languageOther},
 	{
 		name: "language model", other: languageOther,

@@ -2,6 +2,7 @@ package app
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -71,6 +72,25 @@ func (inv names) behind(stripped string) *ComfyModel {
 	return nil
 }
 
+// Kind is the kind of model as messages call it, "" for none that is known.
+func (m *ComfyModel) Kind() string {
+	if m == nil {
+		return ""
+	}
+	return m.name
+}
+
+// Prefix is what the names of a diffusion model begin with, which ComfyUI strips, and
+// diffusion reports whether the model is one, under the model's own names.
+func (m *ComfyModel) Prefix() (prefix string, diffusion bool) {
+	if m == nil || !slices.ContainsFunc(comfyDiffusion, func(k comfyKind) bool {
+		return k.name == m.name && strings.Join(k.signs, "|") == strings.Join(m.signs, "|")
+	}) {
+		return "", false
+	}
+	return m.prefix, true
+}
+
 // Err returns why ComfyUI would not read quantized layers in the model, nil if it
 // would.
 func (m *ComfyModel) Err() error {
@@ -90,12 +110,18 @@ type Stored struct {
 // CheckLayer returns why ComfyUI would not read a layer as it is stored, or would not
 // recognise the model because of it.
 func (m *ComfyModel) CheckLayer(s Stored) error {
+	if m == nil && s.isBank() {
+		return errNoBank
+	}
 	if m == nil || m.err != nil {
 		return nil // Err reports it for the whole model
 	}
 	name, ok := strings.CutPrefix(s.Name, m.prefix)
 	if !ok {
 		return m.checkOutside(s)
+	}
+	if err := s.checkBank(m.banks, name); err != nil {
+		return err
 	}
 	if err := checkModule(m.other, name, s.Format); err != nil {
 		return err
@@ -113,12 +139,34 @@ func (m *ComfyModel) CheckLayer(s Stored) error {
 	return nil
 }
 
+// errNoBank is of experts in one tensor that no module of the model reads quantized.
+var errNoBank = errors.New("ComfyUI reads the experts of a layer quantized in gpt-oss alone")
+
+// isBank reports whether a layer is matrices in one tensor.
+func (s *Stored) isBank() bool {
+	f := codec.Lookup(s.Format)
+	return len(s.Shape) == 3 && f != nil && f != codec.SDNQ()
+}
+
+// checkBank returns why ComfyUI would not read experts in one tensor, whose names are
+// among the banks of the model if it does.
+func (s *Stored) checkBank(banks, name string) error {
+	if _, ok := lookup(banks, name); s.isBank() && !ok {
+		return errNoBank
+	}
+	return nil
+}
+
 // checkOutside is CheckLayer for layers outside of the diffusion model, in an
 // all-in-one checkpoint. Only some text encoders may be quantized there.
 func (m *ComfyModel) checkOutside(s Stored) error {
 	for _, text := range strings.Fields(m.texts) {
 		if name, ok := strings.CutPrefix(s.Name, "text_encoders."+text+".transformer."); ok {
-			return checkModule(t5Other+" "+languageOther, name, s.Format)
+			banks := ""
+			if text == gptOss {
+				banks = gptOssBanks
+			}
+			return cmp.Or(s.checkBank(banks, name), checkModule(t5Other+" "+languageOther, name, s.Format))
 		}
 	}
 	return fmt.Errorf("ComfyUI reads it plain: in this checkpoint (%s) it looks for quantized layers %s", m.name, m.places())

@@ -184,7 +184,7 @@ func TestRelease(t *testing.T) {
 				if embedding && f.Embeddings != "" {
 					release = f.Embeddings
 				}
-				got := a.Release(f, embedding)
+				got := a.Release(f, embedding, false)
 				known := a.Layout == "comfy" && release != "" && release != codec.AnyRelease
 				if known != (got != "") || known && (!strings.HasPrefix(got, a.Name) || !strings.HasSuffix(got, release)) {
 					t.Errorf("%s of %s: %q, want %s", f.Name, a.Name, got, release)

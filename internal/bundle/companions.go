@@ -70,6 +70,14 @@ func isOrAre(n int) string {
 	return "are"
 }
 
+// Copied are the files beside a model's weights that are copied, nil where none are.
+func (one *Model) Copied() []string {
+	if one.others == nil {
+		return nil
+	}
+	return one.others.Files
+}
+
 // CopyOthers copies all files of a source folder that hold no weights and that
 // are not written anew. A source that is no folder brings none.
 func CopyOthers(ctx context.Context, s Sink, one *Model) error {

@@ -21,7 +21,7 @@ type Output struct {
 	files.Output
 	stage   *stage.Stage // nil for another sink
 	name    string
-	files   []string // that were created, of another sink
+	files   []string // that were created
 	scratch stage.Scratches
 	ended   bool
 }
@@ -44,11 +44,12 @@ func Begin(ctx context.Context, s files.Sink, replace bool) (*Output, error) {
 
 // Create adds a file.
 func (o *Output) Create(name string, size int64) (io.WriterAt, error) {
-	if o.stage == nil {
-		o.files = append(o.files, name)
-	}
+	o.files = append(o.files, name)
 	return o.Output.Create(name, size)
 }
+
+// Files are the names of all files that were created.
+func (o *Output) Files() []string { return slices.Clone(o.files) }
 
 // Abort leaves nothing behind. A sink hears it once.
 func (o *Output) Abort() error {
@@ -138,6 +139,7 @@ func (p placed) Create(name string, size int64) (io.WriterAt, error) {
 
 func (p placed) WriteFile(name string, data []byte) error {
 	if p.stage != nil {
+		p.files = append(p.files, path.Join(p.folder, name))
 		return p.stage.WriteFile(path.Join(p.folder, name), data)
 	}
 	f, err := p.Create(name, int64(len(data)))
@@ -150,6 +152,7 @@ func (p placed) WriteFile(name string, data []byte) error {
 // CopyFile copies a file that stays as it is meanwhile.
 func (p placed) CopyFile(ctx context.Context, name string, from source.Source) error {
 	if p.stage != nil && from.OnDisk() {
+		p.files = append(p.files, path.Join(p.folder, name))
 		return p.stage.CopyFile(ctx, path.Join(p.folder, name), from.Path)
 	}
 	f, err := from.Open(from.Path)

@@ -11,6 +11,7 @@ import (
 type Gathered struct {
 	// Pieces are its bytes; what none of them has is zeros.
 	Pieces []Piece
+	turned *Tensor // see [Turned]; then there are no pieces
 }
 
 // Piece is Count runs of Size bytes of a gathered tensor and where they are taken
@@ -84,6 +85,9 @@ func (c *Checkpoint) readGathered(t Tensor, dst []byte, off int64) error {
 	end := off + int64(len(dst))
 	if off < 0 || end > t.Size {
 		return fmt.Errorf("tensor %.200q: bytes %d to %d of %d: %w", t.Name, off, end, t.Size, safetensors.ErrRange)
+	}
+	if t.Gathered.turned != nil {
+		return c.readTurned(t, dst, off)
 	}
 	filled := int64(0)
 	for i := range t.Gathered.Pieces {

@@ -90,3 +90,33 @@ func TestGathered(t *testing.T) {
 		}
 	}
 }
+
+// TestTurned: matrices of which rows and columns change places must read so, wherever the
+// reading begins, whatever their shape.
+func TestTurned(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, shape := range [][]int{{1, 1, 1}, {3, 5, 7}, {2, 40, 300}, {2, 3, 9000}, {1, 2, 80_000}, {4, 700, 3}} {
+		n := shape[0] * shape[1] * shape[2]
+		c, data := randomFile(t, r, 2*n)
+		from, _ := c.Lookup("a")
+		from.Dtype, from.Shape = safetensors.BF16, shape
+		turned := checkpoint.Turned("b", &from)
+		want := make([]byte, 2*n)
+		rows, columns := shape[2], shape[1]
+		for i := range n {
+			matrix, at := i/(rows*columns), i%(rows*columns)
+			copy(want[2*i:2*i+2], data[2*(matrix*rows*columns+at%columns*rows+at/columns):])
+		}
+		for range 40 {
+			off := r.IntN(n)
+			got := make([]byte, 2*(1+r.IntN(n-off)))
+			if err := c.ReadSection(turned, got, int64(2*off)); err != nil || !bytes.Equal(got, want[2*off:2*off+len(got)]) {
+				t.Fatalf("%v: %d values from %d: %v", shape, len(got)/2, off, err)
+			}
+		}
+		if err := c.ReadSection(turned, make([]byte, 2), int64(2*n)); err == nil {
+			t.Errorf("%v: a value beyond the end", shape)
+		}
+	}
+}

@@ -173,7 +173,11 @@ func TestSharedTensors(t *testing.T) {
 		want := restored(t, c, stored, 1<<20, safetensors.BF16)
 		if indices, take := SharedTensors(c); len(indices) > 0 {
 			shared++
-			if got := restored(t, take([][]byte{stored[indices[0]]}), stored, 1<<20, safetensors.BF16); !slices.Equal(got, want) {
+			once, err := take([][]byte{stored[indices[0]]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := restored(t, once, stored, 1<<20, safetensors.BF16); !slices.Equal(got, want) {
 				t.Errorf("%+v: other values without tensor %d", s, indices[0])
 			}
 		}

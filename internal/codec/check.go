@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tensorpress/tensorpress/internal/formats/sdnq"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 )
 
@@ -89,14 +90,21 @@ func (f *Format) Make(src Source, s Settings) (Codec, pyjson.Object, error) {
 	if err := f.Check(s); err != nil {
 		return nil, nil, err
 	}
-	if n := s.WholeBlocks; n > 0 && !wholeBlocks(src.Shape, n) {
-		return nil, nil, fmt.Errorf("%d does not divide both sides of %v", n, src.Shape)
+	make, sides := f.make, src.Shape
+	if len(src.Shape) == 3 && s.Kind == sdnq.Linear {
+		if f.Banks == "" {
+			return nil, nil, fmt.Errorf("%s holds no experts in one tensor: %s do", f.Name, holdBanks())
+		}
+		make, sides = f.makeBank, src.Shape[1:]
 	}
-	c, metadata, err := f.make(src, s)
+	if n := s.WholeBlocks; n > 0 && !wholeBlocks(sides, n) {
+		return nil, nil, fmt.Errorf("%d does not divide both sides of %v", n, sides)
+	}
+	c, metadata, err := make(src, s)
 	if err != nil {
 		return nil, nil, err
 	}
-	if s.ScaleAsInput {
+	if s.ScaleAsInput && Matrices(c) == nil {
 		c = newScaleAsInput(c)
 	}
 	return c, metadata, nil

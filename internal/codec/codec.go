@@ -78,6 +78,9 @@ type Format struct {
 	// Embeddings is the first release of ComfyUI that loads embeddings in the format,
 	// "" if none does.
 	Embeddings string
+	// Banks is the first release of ComfyUI that loads the experts of a layer in the format,
+	// matrices in one tensor, "" if none does: then none are written.
+	Banks string
 	// Weighs says that its search weighs errors by [Source.Moments].
 	Weighs bool
 	// Unsigned codes have no negative ones.
@@ -114,6 +117,9 @@ type Format struct {
 // AnyRelease means every release of ComfyUI that knows quantized layers.
 const AnyRelease = "any"
 
+// bankRelease is a release that loads experts in each of the formats that have Banks.
+const bankRelease = "0.33.0"
+
 // Stored is a layer as it was found: its metadata, and its tensors by role.
 type Stored struct {
 	Metadata pyjson.Object
@@ -126,7 +132,7 @@ type Stored struct {
 func Formats() []*Format {
 	return []*Format{
 		int8Tensorwise, float8E4M3, float8E5M2, mxfp8, nvfp4, convrotW4A4, asymW4A8, awqW4A16,
-		float8Rowwise, float8Blockwise, float8Block3D, int8Blockwise, hybridMXFP8, sdnqFormat,
+		float8Rowwise, float8Blockwise, float8Block3D, int8Blockwise, hybridMXFP8, svdquantW4A4, sdnqFormat,
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 
 // convrotW4A4 has rotated rows in 4 bits, one scale each.
 var convrotW4A4 = &Format{
-	Name: "convrot_w4a4", Bits: 4, Storage: safetensors.I8, Max: 7, ComfyUI: "0.28.0",
+	Name: "convrot_w4a4", Bits: 4, Storage: safetensors.I8, Max: 7, ComfyUI: "0.28.0", Banks: bankRelease,
 	Takes: []string{"convrot", "convrot-group-size", "full-precision-matmul", "search"}, Gains: true, Weighs: true,
 	Refuse: refuseRotation, make: newW4A4, Open: openW4A4, ScaleText: "row", IgnoresInput: true,
 	Kin: Kin{Dtype: "int4", Group: -1, Rotated: true}, toSDNQ: w4a4ToSDNQ,

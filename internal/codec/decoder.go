@@ -20,22 +20,29 @@ func Approximate(c Codec) Codec {
 }
 
 // SharedTensors returns the indices of the stored tensors that every area needs whole,
-// and a function that makes of their contents a codec that need not read them.
-func SharedTensors(c Codec) (tensors []int, withShared func(src [][]byte) Codec) {
-	if s, ok := c.(*stack); ok {
-		return s.shared()
+// and a function that makes of their contents a codec that need not read them, or says
+// what is wrong with them.
+func SharedTensors(c Codec) (tensors []int, withShared func(src [][]byte) (Codec, error)) {
+	switch c := c.(type) {
+	case *stack:
+		return c.shared()
+	case publishedWeight:
+		return c.shared()
 	}
 	d, ok := decoder(c)
 	if !ok || d.SharedTensor() == 0 {
 		return nil, nil
 	}
-	return []int{d.SharedTensor()}, func(src [][]byte) Codec { return d.WithShared(src[0]) }
+	return []int{d.SharedTensor()}, func(src [][]byte) (Codec, error) { return d.WithShared(src[0]), nil }
 }
 
 // ByRows returns, for a layer whose codes are stored column by column, a codec that
 // takes them in row-major order and the function that transposes them, see
 // [sdnq.Scheme.Transpose]; nil for other layers.
 func ByRows(c Codec) (byRows Codec, transpose func(dst, src []byte, column int)) {
+	if p, ok := c.(publishedWeight); ok {
+		return p.byRows()
+	}
 	d, ok := decoder(c)
 	if !ok || !d.Transposed {
 		return nil, nil

@@ -10,14 +10,14 @@ import (
 // The formats with one scale per tensor. convert_to_quant has no e5m2.
 var (
 	float8E4M3 = &Format{
-		Name: "float8_e4m3fn", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, ComfyUI: AnyRelease,
+		Name: "float8_e4m3fn", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, ComfyUI: AnyRelease, Banks: bankRelease,
 		Scales: map[string]string{"tensor": "float8_e4m3fn", "row": "float8_e4m3fn_rowwise", "block": "float8_e4m3fn_blockwise"},
 		Takes:  []string{"input-scale", "full-precision-matmul", "output-dtype", "scale-as-input", "search"},
 		make:   newE4M3, Open: openFloat8(comfy.E4M3Tensor), Embeddings: AnyRelease,
 		Kin: Kin{Dtype: "float8_e4m3fn"}, toSDNQ: oneScaleOf("float8_e4m3fn"), fromSDNQ: []origin{{"float8_e4m3fn", oneScale}},
 	}
 	float8E5M2 = &Format{
-		Name: "float8_e5m2", Bits: 8, Storage: safetensors.F8_E5M2, Max: 57344, ComfyUI: AnyRelease,
+		Name: "float8_e5m2", Bits: 8, Storage: safetensors.F8_E5M2, Max: 57344, ComfyUI: AnyRelease, Banks: bankRelease,
 		Scales: map[string]string{"tensor": "float8_e5m2"},
 		Takes:  []string{"input-scale", "full-precision-matmul", "search"},
 		make:   newE5M2, Open: openFloat8(comfy.E5M2Tensor), Embeddings: AnyRelease,

@@ -26,7 +26,7 @@ func IsForeign(c Codec) bool {
 		return true
 	}
 	_, ok := c.(foreign)
-	return ok
+	return ok || IsPublished(c)
 }
 
 // Blocks are what a program's convention, or its config, says of the blocks

@@ -14,7 +14,7 @@ import (
 
 // int8Tensorwise has one scale per row or per tensor; rows may be rotated.
 var int8Tensorwise = &Format{
-	Name: "int8_tensorwise", Bits: 8, Storage: safetensors.I8, Max: 127, ComfyUI: "0.27.0",
+	Name: "int8_tensorwise", Bits: 8, Storage: safetensors.I8, Max: 127, ComfyUI: "0.27.0", Banks: bankRelease,
 	Scales: map[string]string{"row": "int8_tensorwise", "tensor": "int8_tensorwise", "block": "int8_blockwise"},
 	Takes:  []string{"convrot", "convrot-group-size", "full-precision-matmul", "output-dtype", "scale-as-input", "dynamic-convrot", "variant", "search"}, Gains: true, Weighs: true,
 	Variant: "custom", Refuse: refuseInt8, make: newInt8, Open: openInt8,

@@ -24,9 +24,22 @@ func encodeIn(memory int, c Codec, w []float32) ([][]byte, error) {
 		}
 		stored[i] = make([]byte, n)
 	}
+	if b := Matrices(c); b != nil {
+		size := len(w) / b.Len()
+		for i := range b.Len() {
+			if err := encodeInto(stored, memory, b.Matrix(i), w[i*size:(i+1)*size]); err != nil {
+				return stored, err
+			}
+		}
+		return stored, nil
+	}
+	return stored, encodeInto(stored, memory, c, w)
+}
+
+func encodeInto(stored [][]byte, memory int, c Codec, w []float32) error {
 	cut := c.Cut()
 	all := tile.ValuesOf(tile.Area{Rows: cut.Rows, Cols: cut.Cols}, w)
-	return stored, tile.EncodeAll(c.NewEncoder(safetensors.F32, memory), cut, c.Written, all, stored, new(tile.Scratch))
+	return tile.EncodeAll(c.NewEncoder(safetensors.F32, memory), cut, c.Written, all, stored, new(tile.Scratch))
 }
 
 // DecodeAll restores a weight from a slice for each of the codec's tensors, as for a

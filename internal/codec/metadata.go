@@ -160,6 +160,9 @@ func (l *Stored) codes() (rows, columns int, err error) {
 // formats, from its metadata and its codec.
 func (f *Format) SettingsFromMetadata(metadata pyjson.Object, c Codec) storage.Settings {
 	g := storage.Settings{Dtype: f.Name}
+	if b := Matrices(c); b != nil {
+		c = b.one()
+	}
 	for i := range fields {
 		if one := &fields[i]; one.native != "" && f.takes(one) {
 			one.read(&g, metadata)

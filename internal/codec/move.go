@@ -28,6 +28,24 @@ type Move struct {
 	Rounds bool
 
 	pieces []piece // one for each tensor of To
+	bands  bool    // To is of bands of rows, which areas hold whole
+	again  func(held Codec) (*Move, error)
+}
+
+// WithShared returns a move of what every area takes all of, nil where there is none: its
+// tensors, and the function that makes of their contents a move that reads them no more.
+func (m *Move) WithShared() (tensors []int, held func(src [][]byte) (*Move, error)) {
+	if m.again == nil {
+		return nil, nil
+	}
+	tensors, take := SharedTensors(m.From)
+	return tensors, func(src [][]byte) (*Move, error) {
+		c, err := take(src)
+		if err != nil {
+			return nil, err
+		}
+		return m.again(c)
+	}
 }
 
 // piece makes what an area has of one tensor from what it has of the stored
@@ -37,8 +55,11 @@ type piece func(dst []byte, src [][]byte, a tile.Area, s *tile.Scratch)
 // Area is the shape of areas of about want values, at most limit where they
 // can be that small: whole rows, or parts of a single one.
 func (m *Move) Area(want, limit int) (rows, cols int) {
-	all := matrix(m.From.Shape())
+	all := rowsAndColumns(m.From)
 	rows, cols = max(want/max(all[1], 1), 1), all[1]
+	if cut := m.To.Cut(); m.bands && cut.UnitRows*cols > limit {
+		return min(cut.UnitRows, all[0]), min(max(limit/cut.UnitRows/cut.UnitCols, 1)*cut.UnitCols, all[1])
+	}
 	if unit := m.To.Cut().UnitRows; unit*cols <= limit {
 		rows = (rows + unit - 1) / unit * unit
 	}
@@ -74,7 +95,7 @@ func (m *Move) Transposes() bool {
 
 // Areas yields them for a whole weight.
 func (m *Move) Areas(rows, cols int) []tile.Area {
-	all := matrix(m.From.Shape())
+	all := rowsAndColumns(m.From)
 	var areas []tile.Area
 	for _, a := range (tile.Cut{Rows: all[0], Cols: all[1]}).Areas(rows, cols) {
 		areas = append(areas, a)
@@ -95,6 +116,19 @@ func (m *Move) Bytes(dst, src [][]byte, a tile.Area, s *tile.Scratch) {
 	}
 }
 
+// Readable returns what Bytes has filled for an area, with what decoding it takes beside: what
+// an area before has filled.
+func (m *Move) Readable(dst, src [][]byte, a tile.Area, s *tile.Scratch) [][]byte {
+	all := make([][]byte, len(dst))
+	for i := range dst {
+		if all[i] = dst[i]; len(dst[i]) < tile.SpanBytes(m.To.Needed(i, in(m.To, a))) {
+			all[i] = make([]byte, tile.SpanBytes(m.To.Needed(i, in(m.To, a))))
+			m.pieces[i](all[i], src, a, s)
+		}
+	}
+	return all
+}
+
 // Values restores an area from either layer's bytes.
 func (m *Move) Values(dst []float32, c Codec, src [][]byte, a tile.Area, s *tile.Scratch) {
 	c.Decode(dst, src, in(c, a), safetensors.F32, s)
@@ -103,11 +137,19 @@ func (m *Move) Values(dst []float32, c Codec, src [][]byte, a tile.Area, s *tile
 // in is an area of whole rows, or of a part of one, as the codec counts: some
 // take a weight for a single row.
 func in(c Codec, a tile.Area) tile.Area {
-	columns := matrix(c.Shape())[1]
+	columns := rowsAndColumns(c)[1]
 	if cut := c.Cut(); cut.Cols == columns && cut.Rows != 1 {
 		return a
 	}
 	return tile.Area{Col: a.Row*columns + a.Col, Rows: 1, Cols: a.Values()}
+}
+
+// rowsAndColumns are those of a codec's weight: of a bank all rows of all matrices.
+func rowsAndColumns(c Codec) [2]int {
+	if b := Matrices(c); b != nil {
+		return [2]int{b.shape[0] * b.shape[1], b.shape[2]}
+	}
+	return matrix(c.Shape())
 }
 
 // matrix is a weight's shape as rows and columns.

@@ -10,7 +10,7 @@ import (
 
 // mxfp8 has blocks of 32 values and powers of two as scales.
 var mxfp8 = &Format{
-	Name: "mxfp8", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, ComfyUI: "0.18.0",
+	Name: "mxfp8", Bits: 8, Storage: safetensors.F8_E4M3, Max: 448, ComfyUI: "0.18.0", Banks: bankRelease,
 	Takes: []string{"full-precision-matmul", "output-dtype", "scale-as-input", "variant", "search"}, Variant: "dedicated", make: newMXFP8,
 	ScaleText: "group 32", IgnoresInput: true, HeaderGroup: 32, Kin: Kin{Dtype: "float8_e4m3fn", Group: 32},
 	Open: func(l *Stored) (Codec, error) {

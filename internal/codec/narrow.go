@@ -8,8 +8,11 @@ import (
 
 // OpenAs is [Format.Open] that also accepts scales in BF16 or F16 where the format has
 // F32: some programs save all of a file in one dtype, and loaders compute with whatever
-// they find.
+// they find. Matrices in one tensor are a [Bank].
 func (f *Format) OpenAs(l *Stored) (Codec, error) {
+	if f.Banks != "" && l.isBank() {
+		return f.openBank(l)
+	}
 	c, err := f.Open(l)
 	scale, ok := l.Tensors[tile.Scale]
 	if err == nil || !ok || f == sdnqFormat || scale.Dtype != safetensors.BF16 && scale.Dtype != safetensors.F16 {

@@ -9,7 +9,7 @@ import (
 
 // nvfp4 has blocks of 16 values, a scale each, and one for the tensor.
 var nvfp4 = &Format{
-	Name: "nvfp4", Bits: 4, Storage: safetensors.U8, Max: 6, ComfyUI: "0.8.0",
+	Name: "nvfp4", Bits: 4, Storage: safetensors.U8, Max: 6, ComfyUI: "0.8.0", Banks: bankRelease,
 	Takes: []string{"full-precision-matmul", "output-dtype", "scale-as-input", "search", "variant"}, Gains: true, Weighs: true, Variant: "dedicated", make: newNVFP4, Open: openNVFP4,
 	ScaleText: "group 16", HeaderGroup: 16, Kin: Kin{Dtype: "float4_e2m1fn", Group: 16},
 }

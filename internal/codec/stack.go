@@ -133,21 +133,28 @@ func (s *stack) NewEncoder(safetensors.Dtype, int) tile.Encoder { return nil }
 
 // shared are the tensors of which each area takes all, and what makes a stack of their
 // content that needs them no more.
-func (s *stack) shared() (tensors []int, take func(src [][]byte) Codec) {
+func (s *stack) shared() (tensors []int, take func(src [][]byte) (Codec, error)) {
 	for _, r := range s.rows {
-		if d, ok := decoder(r.Codec); ok && d.SharedTensor() > 0 {
-			tensors = append(tensors, r.first+d.SharedTensor())
+		own, _ := SharedTensors(r.Codec)
+		for _, i := range own {
+			tensors = append(tensors, r.first+i)
 		}
 	}
-	return tensors, func(src [][]byte) Codec {
-		own := *s
-		own.rows = append([]stackedRows(nil), s.rows...)
-		for i := range own.rows {
-			r := &own.rows[i]
-			if d, ok := decoder(r.Codec); ok && d.SharedTensor() > 0 {
-				r.Codec, src = d.WithShared(src[0]), src[1:]
+	return tensors, func(src [][]byte) (Codec, error) {
+		all := *s
+		all.rows = append([]stackedRows(nil), s.rows...)
+		for i := range all.rows {
+			r := &all.rows[i]
+			own, take := SharedTensors(r.Codec)
+			if len(own) == 0 {
+				continue
 			}
+			c, err := take(src[:len(own)])
+			if err != nil {
+				return nil, err
+			}
+			r.Codec, src = c, src[len(own):]
 		}
-		return &own
+		return &all, nil
 	}
 }

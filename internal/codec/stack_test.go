@@ -59,7 +59,10 @@ func TestStack(t *testing.T) {
 		for _, i := range once {
 			shared = append(shared, stored[i])
 		}
-		c := take(shared)
+		c, err := take(shared)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, i := range once {
 			if n := tile.SpanBytes(c.Needed(i, tile.Area{Rows: 509, Cols: 256})); n > 0 {
 				t.Errorf("%T on %T: %d bytes of what it has are needed", a.Codec, b.Codec, n)

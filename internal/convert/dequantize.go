@@ -25,6 +25,7 @@ type DequantizeOptions struct {
 	ShardSize   int64
 	Force       bool
 	CopyWeights bool
+	Hash        bool
 	Threads     int
 	Memory      int64
 	Progress    func(done, total int64)
@@ -50,7 +51,7 @@ func Dequantize(ctx context.Context, from files.Source, dest files.Sink, o Dequa
 	defer j.Close()
 	resources := o.resources()
 	return j.write(ctx, writing{
-		dest: dest, force: o.Force, Resources: resources, bytes: j.BytesIn(),
+		dest: dest, force: o.Force, Resources: resources, bytes: j.BytesIn(), hash: o.Hash,
 		tasks: func(yield func(stream.Task) bool) { j.restore(resources, yield) },
 		report: func(func(int64)) (*report.Report, error) {
 			return j.tell(dest.String(), time.Since(start)), nil

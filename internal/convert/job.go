@@ -136,6 +136,7 @@ type writing struct {
 	engine.Resources
 	bytes int64 // that progress counts to
 	again bool  // what is written is read again
+	hash  bool  // the report has the sha256 of all files
 	tasks func(yield func(stream.Task) bool)
 	// report says what was done, from the files as they are staged.
 	report func(done func(int64)) (*report.Report, error)
@@ -148,11 +149,16 @@ func (j *job) write(ctx context.Context, w writing) (*report.Report, error) {
 		return nil, err
 	}
 	defer j.out.Abort() // of a panic, else it is done
-	r, err := j.commit(ctx, w)
+	var hashes *hashing
+	if w.hash {
+		hashes = startHashing(ctx, j.sourceFiles(), w.Resources)
+		defer hashes.stop()
+	}
+	r, err := j.commit(ctx, w, hashes)
 	return r, errors.Join(j.out.Named(err), j.out.Abort())
 }
 
-func (j *job) commit(ctx context.Context, w writing) (*report.Report, error) {
+func (j *job) commit(ctx context.Context, w writing, hashes *hashing) (*report.Report, error) {
 	done := engine.Counter(w.Resources, w.bytes)
 	tasks := func(yield func(stream.Task) bool) {
 		if j.headers(yield) {
@@ -169,6 +175,11 @@ func (j *job) commit(ctx context.Context, w writing) (*report.Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	var notes []string
+	if r.Provenance, notes, err = hashes.tell(ctx, j.out, r.Dest); err != nil {
+		return nil, err
+	}
+	r.Notes = append(notes, r.Notes...)
 	if err := j.Unchanged(); err != nil {
 		return nil, err
 	}

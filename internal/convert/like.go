@@ -77,7 +77,7 @@ func likeLayers(p *plan.Options, m *layout.Model) error {
 		if l.Apart != nil {
 			stored = l.Apart.Like
 		}
-		expr := "^" + regexp.QuoteMeta(layout.WeightName(l.Name)) + "$"
+		expr := "^" + regexp.QuoteMeta(l.WeightName()) + "$"
 		found, err := pattern.Compile(expr)
 		if err != nil {
 			return err

@@ -122,7 +122,7 @@ func (t *trials) add(s *plan.Step) int {
 func (t *trials) found() {
 	for i := range t.options {
 		if at := t.of[i]; at >= 0 {
-			total := engine.Total(t.all[at].Found)
+			total := t.all[at].Total()
 			t.options[i].rel = orInfinity(total.Relative().RelMSE)
 		}
 	}

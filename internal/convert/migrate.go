@@ -37,6 +37,7 @@ type MigrateOptions struct {
 	ShardSize            int64
 	Force                bool
 	CopyWeights          bool
+	Hash                 bool
 	Threads              int
 	Memory               int64
 	Progress             func(done, total int64)
@@ -57,7 +58,9 @@ func Migrate(ctx context.Context, from files.Source, dest files.Sink, o MigrateO
 		return nil, err
 	}
 	defer j.Close()
-	return j.write(ctx, j.copied(dest, o.Force, o.resources(), start))
+	w := j.copied(dest, o.Force, o.resources(), start)
+	w.hash = o.Hash
+	return j.write(ctx, w)
 }
 
 // PlanMigrate makes the decisions of [Migrate] and writes nothing. dest may be

@@ -53,6 +53,7 @@ type Options struct {
 	Force                bool
 	CopyWeights          bool
 	Measure              bool
+	Hash                 bool
 	Budget               int64
 	BudgetShare          float64
 	TargetBPW            float64
@@ -233,6 +234,9 @@ func (o Options) preset(p *plan.Options, config map[string]json.RawMessage, tens
 		return usage.Wrap(err)
 	} else if o.Preset != "none" {
 		p.Preset = p.Preset.For(config, shapes(tensors))
+	}
+	if o.Layer.ExactReference != nil && *o.Layer.ExactReference {
+		p.Preset = p.Preset.AsReference()
 	}
 	if o.SkipKeys != nil && p.Layout != layout.SDNQ {
 		return usage.Errorf("`SkipKeys` is SDNQ's list, for the sdnq layout: use `Preset` none to keep nothing")

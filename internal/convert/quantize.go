@@ -32,7 +32,7 @@ func quantize(ctx context.Context, from files.Source, dest files.Sink, o request
 		return nil, err
 	}
 	w := j.copied(dest, o.Force, j.after(o.resources()), start)
-	w.bytes, w.again = j.work(o), o.Measure
+	w.bytes, w.again, w.hash = j.work(o), o.Measure, o.Hash
 	tell := w.report
 	w.report = func(done func(int64)) (*report.Report, error) {
 		r, err := tell(done)

@@ -68,7 +68,7 @@ func needsOf(p *plan.Plan) (needs []report.Need) {
 		}
 		for i := range p.Steps {
 			if f := formatOf(&p.Steps[i]); f != nil {
-				needs = verify.Needed(needs, a, f, p.Steps[i].Layer)
+				needs = verify.Needed(needs, a, f, p.Steps[i].Layer, p.Steps[i].Codec)
 			}
 		}
 	}

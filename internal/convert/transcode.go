@@ -32,6 +32,7 @@ type TranscodeOptions struct {
 	ShardSize   int64
 	Force       bool
 	CopyWeights bool
+	Hash        bool
 	Threads     int
 	Memory      int64
 	Progress    func(done, total int64)
@@ -55,7 +56,7 @@ func Transcode(ctx context.Context, from files.Source, dest files.Sink, o Transc
 	var moves []*engine.Transcoding
 	resources := o.resources()
 	return j.write(ctx, writing{
-		dest: dest, force: o.Force, Resources: resources, bytes: j.BytesIn() + j.bytesAgain(), again: j.bytesAgain() > 0,
+		dest: dest, force: o.Force, Resources: resources, bytes: j.BytesIn() + j.bytesAgain(), again: j.bytesAgain() > 0, hash: o.Hash,
 		tasks: func(yield func(stream.Task) bool) {
 			moves = j.moves(resources) // the files to write to are there now
 			engine.MoveAll(moves, yield)

@@ -2,7 +2,11 @@
 // what they ask of a plan. It reads no weights.
 package ctq
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/tensorpress/tensorpress/internal/preset"
+)
 
 // Kind is what an option takes.
 type Kind int
@@ -178,7 +182,11 @@ func concat(lists ...[]Option) (all []Option) {
 
 func presets(names string) (list []Option) {
 	for _, name := range strings.Fields(names) {
-		list = append(list, Option{Names: []string{"--" + name}, Ours: "`--preset " + name + "`"})
+		ours := name
+		if p, err := preset.ByName(name); err == nil && len(p.Safe) > 0 { // ours keeps more
+			ours = preset.Reference + name
+		}
+		list = append(list, Option{Names: []string{"--" + name}, Ours: "`--preset " + ours + "`"})
 	}
 	return list
 }

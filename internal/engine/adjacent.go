@@ -2,6 +2,7 @@ package engine
 
 import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/tile"
@@ -34,6 +35,9 @@ func (e *encoding) whole() bool {
 // add collects a step, or else yields its tasks after those of the weights collected
 // before.
 func (g *adjacent) add(s *plan.Step, yield func(stream.Task) bool) bool {
+	if bank := codec.Matrices(s.Codec); bank != nil && len(s.Copies) == 0 {
+		return matrices(bank, s, func(one *plan.Step) bool { return g.add(one, yield) })
+	}
 	if s.Codec == nil || s.From != nil || s.Source.Gathered != nil || s.Source.Size > maxAdjacent || s.Source.Size == 0 {
 		return g.flush(yield) && g.step(s, yield)
 	}

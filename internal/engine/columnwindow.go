@@ -24,6 +24,9 @@ const windowShare = 16
 // newColumnWindows decides which tensors are read through windows, and how large these
 // are.
 func (d *Decoding) newColumnWindows() (v columnWindows) {
+	if codec.Matrices(d.Layer.Codec) != nil { // whose runs are long, of one matrix after the other
+		return columnWindows{}
+	}
 	cut, rows, cols := d.Shape()
 	size, first := 0, tile.Area{Rows: min(rows, cut.Rows), Cols: cols}
 	_, v.transpose = codec.ByRows(d.Layer.Codec)
@@ -40,7 +43,7 @@ func (d *Decoding) newColumnWindows() (v columnWindows) {
 	if cut.Rows == 1 {
 		v.rows, v.cols = min(tiles, 1), cols*tiles
 	} else { // whole rows, which are contiguous
-		v.rows, v.cols = tiles/cut.Count(cut.Rows, cols)*rows, cut.Cols
+		v.rows, v.cols = cut.InBank(tiles/cut.Count(cut.Rows, cols)*rows, rows), cut.Cols
 	}
 	return v
 }
@@ -162,22 +165,33 @@ func (d *Decoding) readColumns(w *stream.Worker, s tile.Span) ([]byte, error) {
 	return src[:s.Bytes()], err
 }
 
-// codes returns the codes of an area of the window, in row-major order.
-func (v *columnWindow) codes(a tile.Area) []byte {
-	width := len(v.parts[0]) / v.Values()
-	return v.parts[0][(a.Col-v.Col)*width:][:a.Cols*width]
+// codes returns the codes of an area of the window, in row-major order: those of the
+// window itself where they are consecutive there.
+func (v *columnWindow) codes(w *stream.Worker, a tile.Area) []byte {
+	bytes := func(values int) int { return values * len(v.parts[0]) / v.Values() }
+	if a.Cols == v.Cols || a.Rows == 1 {
+		return v.parts[0][bytes((a.Row-v.Row)*v.Cols+a.Col-v.Col):][:bytes(a.Values())]
+	}
+	dst := w.Bytes(0, bytes(a.Values()))
+	for r := range a.Rows {
+		copy(dst[bytes(r*a.Cols):][:bytes(a.Cols)], v.parts[0][bytes((a.Row+r-v.Row)*v.Cols+a.Col-v.Col):])
+	}
+	return dst
 }
 
 // copyRuns copies a span of part i from the window, which holds the span all of it. It
 // reports false if the runs are not arranged in the window as they are in the tensor.
 func (v *columnWindow) copyRuns(i int, span, all tile.Span, dst []byte) bool {
 	stride, size := all.Size, int(span.Size)
-	if all.Count == 1 {
-		stride = span.Stride
-	} else if all.Count != span.Count || all.Stride != span.Stride {
-		return false
-	}
 	at := span.Offset - all.Offset
+	switch {
+	case all.Count == 1:
+		stride = span.Stride
+	case all.Stride != span.Stride && span.Count > 1:
+		return false
+	default:
+		at = at/all.Stride*all.Size + at%all.Stride
+	}
 	for ; len(dst) > 0; dst, at = dst[size:], at+stride {
 		copy(dst[:size], v.parts[i][at:])
 	}

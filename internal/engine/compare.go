@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"math"
 
@@ -48,6 +49,10 @@ func (c *Comparison) Tasks(yield func(stream.Task) bool) bool {
 		if err == nil {
 			err = c.compare(w, s, a, got)
 		}
+		if unsound := (unsoundError{}); errors.As(err, &unsound) {
+			*s = Sums{Nonfinite: -1, Unsound: unsound.Error()}
+			return nil
+		}
 		if err != nil || exact || !MayOverflow(got) && s.exceedRounding() {
 			return err
 		}
@@ -82,6 +87,7 @@ type Sums struct {
 	MaxAbs          float64
 	Nonfinite       int // index of the first value that decodes to NaN or infinity, -1 for none
 	Differs         bool
+	Unsound         string // why nothing can be decoded, "" where it can
 }
 
 // Total adds up the sums of tiles, in order.
@@ -102,6 +108,7 @@ func (s *Sums) Add(t Sums) {
 		s.Nonfinite = t.Nonfinite
 	}
 	s.Differs = s.Differs || t.Differs
+	s.Unsound = cmp.Or(s.Unsound, t.Unsound)
 }
 
 // Relative returns the error relative to the weights.

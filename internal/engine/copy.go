@@ -54,3 +54,21 @@ func copyLater(w *stream.Worker, c *checkpoint.Checkpoint, from checkpoint.Tenso
 	w.Later(func() error { return c.CopySection(from, to, t, off, n) })
 	return nil
 }
+
+// Copy is a tensor that goes into a file as it is.
+type Copy struct {
+	Source *checkpoint.Checkpoint
+	From   checkpoint.Tensor
+	File   int                // where it goes
+	To     safetensors.Tensor // and as what
+}
+
+// CopyTasks yields tasks that copy tensors.
+func CopyTasks(copies []Copy, to []*bodies.Writer, yield func(stream.Task) bool) bool {
+	for _, c := range copies {
+		if !copyTiles(c.Source, c.From, to[c.File], c.To, yield) {
+			return false
+		}
+	}
+	return true
+}

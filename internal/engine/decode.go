@@ -6,6 +6,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/tile"
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -101,7 +102,7 @@ func (d *Decoding) read(w *stream.Worker, c codec.Codec, a tile.Area, parts [][]
 	}
 	for i := range parts {
 		if i == 0 && from != nil && d.transpose != nil {
-			parts[i] = from.codes(a)
+			parts[i] = from.codes(w, a)
 			continue
 		}
 		spans := c.Needed(i, a)
@@ -127,22 +128,48 @@ func (d *Decoding) codec(w *stream.Worker) (c codec.Codec, n int, err error) {
 		return d.Layer.Codec, 0, nil
 	}
 	c, err = stream.Shared(w, d.Layer, func() (codec.Codec, error) {
-		src := make([][]byte, len(indices))
-		for i, part := range indices {
-			src[i] = make([]byte, d.Layer.Parts[part].Size)
-			n += len(src[i])
-			if err := d.Source.ReadSection(d.Layer.Parts[part], src[i], 0); err != nil {
-				return nil, err
-			}
+		src, err := readWhole(d.Source, d.Layer, indices)
+		if err != nil {
+			return nil, err
 		}
-		return withShared(src), nil
+		n = bytesOf(src)
+		c, err := withShared(src)
+		if err != nil {
+			return nil, sharedError(d.Source, d.Layer, err)
+		}
+		return c, nil
 	})
 	return c, n, err
+}
+
+// readWhole reads some of a layer's tensors.
+func readWhole(c *checkpoint.Checkpoint, l *layout.Layer, indices []int) (src [][]byte, err error) {
+	src = make([][]byte, len(indices))
+	for i, part := range indices {
+		src[i] = make([]byte, l.Parts[part].Size)
+		if err := c.ReadSection(l.Parts[part], src[i], 0); err != nil {
+			return nil, err
+		}
+	}
+	return src, nil
+}
+
+// unsoundError is of a tensor of which every area takes all, and whose content is wrong.
+type unsoundError struct{ error }
+
+func (e unsoundError) Unwrap() error { return e.error }
+
+// sharedError says in which layer it is.
+func sharedError(c *checkpoint.Checkpoint, l *layout.Layer, err error) error {
+	return usage.SourceErrorf("%s: layer %s cannot be decoded: %w: verify the file, or fetch it again", c.File(l.Parts[0]), l.Name, unsoundError{err})
 }
 
 // readSpans reads runs of a tensor into dst, one after another.
 func readSpans(c *checkpoint.Checkpoint, t checkpoint.Tensor, spans []tile.Span, dst []byte) error {
 	for _, s := range spans {
+		if s.Size == s.Stride { // one run
+			s = tile.One(s.Offset, s.Size*int64(s.Count))
+		}
 		for i := range s.Count {
 			if err := c.ReadSection(t, dst[:s.Size], s.Offset+int64(i)*s.Stride); err != nil {
 				return err

@@ -60,6 +60,14 @@ func (q *Quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
 	case s.Codec == nil:
 		return copyTiles(q.Source, s.Source, q.Writers[s.Parts[0].File], s.Parts[0].Tensor, yield)
 	}
+	if bank := codec.Matrices(s.Codec); bank != nil {
+		return matrices(bank, s, func(one *plan.Step) bool { return q.weight(one, yield) })
+	}
+	return q.weight(s, yield)
+}
+
+// weight yields the tasks of a weight that is encoded.
+func (q *Quantization) weight(s *plan.Step, yield func(stream.Task) bool) bool {
 	e := q.encoding(s)
 	if err := e.spill(); err != nil {
 		return yield(stream.Task{Do: func(*stream.Worker) error { return e.explain(err) }})
@@ -79,6 +87,7 @@ type encoding struct {
 	encoder  tile.Encoder
 	needs    tile.Needs
 	cut      tile.Cut
+	before   int // values of the tensor that come before those of the step, see [matrices]
 	resident *resident
 	done     atomic.Int64 // number of values accounted for, see worked
 }
@@ -95,12 +104,12 @@ func (q *Quantization) encodingIn(s *plan.Step, memory int) *encoding {
 	if !ok {
 		e = new(encoding)
 	}
-	*e = encoding{Quantization: q, step: s, from: safetensors.F32, memory: memory}
+	*e = encoding{Quantization: q, step: s, from: safetensors.F32, memory: memory, before: codec.Before(s.Codec)}
 	if s.From == nil {
 		e.plain = PlainValues{Source: q.Source, Tensor: s.Source}
 		e.values = &e.plain
 	} else {
-		e.values = NewStoredValues(q.Source, s.From, MaxTile(q.Resources)/2, q.Resources)
+		e.values = valuesFrom{NewStoredValues(q.Source, s.From, MaxTile(q.Resources)/2, q.Resources), e.before}
 		e.memory /= 2
 	}
 	if e.asStored() {
@@ -289,7 +298,9 @@ func (e *encoding) readIn(w *stream.Worker, columns int, a tile.Area) (tile.Valu
 	}
 	values, err := e.values.Read(w, 0, columns, a)
 	if err == nil && e.step.From != nil && !e.Plan.AllowNonfinite {
-		err = checkRestored(e.Source, e.step.From, a, values, columns)
+		whole := a
+		whole.Row += e.before / columns
+		err = checkRestored(e.Source, e.step.From, whole, values, columns)
 	}
 	if err == nil && e.step.From != nil && e.step.Action == plan.Keep { // restored
 		err = checkFits(e.Source, e.step.From, values, e.step.Codec.Tensors()[0].Dtype)
@@ -315,6 +326,9 @@ func (e *encoding) explain(err error) error {
 	if !errors.As(err, &n) {
 		return fmt.Errorf("%s: tensor %s: %w", e.Source.File(t), t.Name, err)
 	}
+	at := *n
+	at.Index += e.before
+	n = &at
 	if e.step.From != nil {
 		return restoredError(e.Source, e.step.From, n)
 	}

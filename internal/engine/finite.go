@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
@@ -59,6 +60,9 @@ func checkFits(c *checkpoint.Checkpoint, l *layout.Layer, values []float32, out 
 // large that a product of a few of them could overflow.
 func surelyFinite(parts []checkpoint.Tensor, src [][]byte) bool {
 	for i, part := range parts {
+		if strings.HasSuffix(part.Name, "_smooth_factor") { // values are divided by it
+			return false
+		}
 		if !Moderate(src[i], part.Dtype, i == 0) {
 			return false
 		}

@@ -15,7 +15,17 @@ import (
 // Trial is a way to store a weight, and what came of trying it.
 type Trial struct {
 	Step  *plan.Step
-	Found []Sums // by areas, in order
+	Found []Sums   // by areas, in order
+	parts []*Trial // of the matrices of a bank
+}
+
+// Total adds up what was found.
+func (t *Trial) Total() Sums {
+	total := Total(t.Found)
+	for _, part := range t.parts {
+		total.Add(part.Total())
+	}
+	return total
 }
 
 // Measuring measures what weights lose in several ways to store them, and writes nothing.
@@ -35,6 +45,9 @@ const (
 // Tasks yields the tasks of a weight that is tried in several ways. It reports false if
 // the run is over.
 func (m *Measuring) Tasks(trials []*Trial, yield func(stream.Task) bool) bool {
+	if len(trials) > 0 && codec.Matrices(trials[0].Step.Codec) != nil { // then all are
+		return m.bank(trials, yield)
+	}
 	b := &bands{Measuring: m}
 	for _, one := range trials {
 		t := &trial{Trial: one, encoding: m.encodingIn(one.Step, trialMemory)}
@@ -447,7 +460,9 @@ func (t *trial) share(stored [][]byte) {
 				src[k] = slices.Clone(stored[tensor])
 			}
 		}
-		t.shared[i] = with(src)
+		if shared, err := with(src); err == nil { // what was just encoded is as it must be
+			t.shared[i] = shared
+		}
 	}
 }
 

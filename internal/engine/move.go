@@ -57,15 +57,19 @@ func (t *Transcoding) move(s *plan.Step, yield func(stream.Task) bool) bool {
 	}
 	for i, a := range areas {
 		if !yield(stream.Task{Bytes: int64(a.Values()), Do: func(w *stream.Worker) error {
-			src, err := t.readParts(w, s, a)
+			m, err := t.shared(w, s)
 			if err != nil {
 				return err
 			}
-			dst := t.writeParts(w, s, src, a)
-			if err := t.checkFinite(w, s, src, a); err != nil || found == nil {
+			src, err := t.readParts(w, s, m, a)
+			if err != nil {
 				return err
 			}
-			found[i] = loss(w, s.Move, src, dst, a)
+			dst := t.writeParts(w, s, m, src, a)
+			if err := t.checkFinite(w, s, m, src, a); err != nil || found == nil {
+				return err
+			}
+			found[i] = loss(w, m, src, dst, a)
 			return t.explainLoss(s, found[i])
 		}}) {
 			return false
@@ -78,10 +82,29 @@ func (t *Transcoding) move(s *plan.Step, yield func(stream.Task) bool) bool {
 // are stored column by column to be written in runs of a reasonable length.
 const moveValues = 512 << 10
 
-func (t *Transcoding) readParts(w *stream.Worker, s *plan.Step, a tile.Area) ([][]byte, error) {
+// shared returns the step's move, which holds what every area takes all of.
+func (t *Transcoding) shared(w *stream.Worker, s *plan.Step) (*codec.Move, error) {
+	indices, held := s.Move.WithShared()
+	if len(indices) == 0 {
+		return s.Move, nil
+	}
+	return stream.Shared(w, s, func() (*codec.Move, error) {
+		src, err := readWhole(t.Source, s.From, indices)
+		if err != nil {
+			return nil, err
+		}
+		m, err := held(src)
+		if err != nil {
+			return nil, sharedError(t.Source, s.From, err)
+		}
+		return m, nil
+	})
+}
+
+func (t *Transcoding) readParts(w *stream.Worker, s *plan.Step, m *codec.Move, a tile.Area) ([][]byte, error) {
 	src := make([][]byte, len(s.From.Parts))
 	for i, part := range s.From.Parts {
-		spans := s.Move.Needed(i, a)
+		spans := m.Needed(i, a)
 		src[i] = w.Bytes(i, tile.SpanBytes(spans))
 		if err := readSpans(t.Source, part, spans, src[i]); err != nil {
 			return nil, err
@@ -91,22 +114,22 @@ func (t *Transcoding) readParts(w *stream.Worker, s *plan.Step, a tile.Area) ([]
 	return src, nil
 }
 
-func (t *Transcoding) writeParts(w *stream.Worker, s *plan.Step, src [][]byte, a tile.Area) [][]byte {
+func (t *Transcoding) writeParts(w *stream.Worker, s *plan.Step, m *codec.Move, src [][]byte, a tile.Area) [][]byte {
 	dst := make([][]byte, len(s.Parts))
 	for i, part := range s.Parts {
-		dst[i] = w.Scatter(t.Writers[part.File], part.Tensor, s.Move.Written(i, a))
+		dst[i] = w.Scatter(t.Writers[part.File], part.Tensor, m.Written(i, a))
 	}
-	s.Move.Bytes(dst, src, a, &w.Scratch)
+	m.Bytes(dst, src, a, &w.Scratch)
 	return dst
 }
 
 // checkFinite is checkRestored for an area whose stored bytes are at hand.
-func (t *Transcoding) checkFinite(w *stream.Worker, s *plan.Step, src [][]byte, a tile.Area) error {
+func (t *Transcoding) checkFinite(w *stream.Worker, s *plan.Step, m *codec.Move, src [][]byte, a tile.Area) error {
 	if surelyFinite(s.From.Parts, src) {
 		return nil
 	}
 	values := w.Floats(0, a.Values())
-	s.Move.Values(values, s.Move.From, src, a, &w.Scratch)
+	m.Values(values, m.From, src, a, &w.Scratch)
 	return checkRestored(t.Source, s.From, a, values, max(s.Source.Numel()/s.Source.Shape[0], 1))
 }
 
@@ -114,7 +137,7 @@ func (t *Transcoding) checkFinite(w *stream.Worker, s *plan.Step, src [][]byte, 
 func loss(w *stream.Worker, m *codec.Move, src, dst [][]byte, a tile.Area) Sums {
 	want, got := w.Floats(0, a.Values()), w.Floats(1, a.Values())
 	m.Values(want, m.From, src, a, &w.Scratch)
-	m.Values(got, m.To, dst, a, &w.Scratch)
+	m.Values(got, m.To, m.Readable(dst, src, a, &w.Scratch), a, &w.Scratch)
 	s := Sums{Nonfinite: -1}
 	s.Measure(want, got)
 	return s

@@ -135,14 +135,18 @@ func (f *File) readSafetensors() error {
 		switch {
 		case !ok:
 			continue
-		case t.Dtype != safetensors.F32 || len(t.Shape) != 1:
-			return fmt.Errorf("tensor %s is %s %v: want F32 and one dimension", t.Name, t.Dtype, t.Shape)
-		case t.Shape[0] == 0:
+		case t.Dtype != safetensors.F32 || len(t.Shape) != 1 && len(t.Shape) != 2:
+			return fmt.Errorf("tensor %s is %s %v: want F32 and one dimension, or two of which the first is the experts", t.Name, t.Dtype, t.Shape)
+		case slices.Contains(t.Shape, 0):
 			return fmt.Errorf("tensor %s is empty: want a value for each of the layer's inputs", t.Name)
 		}
 		at, err := file.Header().Section(t, 0, 0)
 		if err == nil {
-			err = f.add(entry{name: name, tensor: t.Name, at: at, values: int64(t.Shape[0]), shares: 1})
+			values, shares := int64(t.Size)/4, int64(1)
+			if len(t.Shape) == 2 {
+				shares = int64(t.Shape[0])
+			}
+			err = f.add(entry{name: name, tensor: t.Name, at: at, values: values, shares: shares})
 		}
 		if err != nil {
 			return err

@@ -225,3 +225,32 @@ func (m *Match) Weights(layer string, columns int) ([]float32, error) {
 	}
 	return m.file.shared(weigh(moments)), nil
 }
+
+// BankWeights are [Match.Weights] of a layer of several experts in one tensor: of each of
+// them, one after the other, where the file has moments of each, or the same for all. An
+// expert that no input was ever given has weights of one.
+func (m *Match) BankWeights(layer string, experts, columns int) ([]float32, error) {
+	if !m.Has(layer) {
+		return nil, nil
+	}
+	e := &m.file.entries[m.found[layer].entry]
+	if e.values == int64(columns) {
+		return m.Weights(layer, columns)
+	}
+	if e.values != int64(experts)*int64(columns) || e.shares > 1 && e.shares != int64(experts) {
+		return nil, m.file.wrap(fmt.Errorf("tensor %s has %d values, and layer %s has %d experts of %d inputs: moments of this very model are needed", e.tensor, e.values, layer, experts, columns))
+	}
+	all := make([]float32, 0, experts*columns)
+	for i := range experts {
+		moments, err := m.file.read(e, int64(i), layer, columns)
+		if err != nil {
+			return nil, err
+		}
+		weights := weigh(moments)
+		if weights == nil {
+			weights = slices.Repeat([]float32{1}, columns)
+		}
+		all = append(all, weights...)
+	}
+	return m.file.shared(all), nil
+}

@@ -64,9 +64,9 @@ func (m *Model) readForeign() error {
 		m.Layout = cmp.Or(m.Layout, by)
 	}
 	m.agreeOnOrder()
-	switch {
-	case slices.Contains(scaledAll, m.Layout):
-		m.missScales(m.Layout, unscaled)
+	switch by := m.scaledLike(); {
+	case by != nil:
+		m.missScales(by, unscaled)
 	case m.described != nil:
 		m.missScales(SDNQ, slices.DeleteFunc(unscaled, m.mayLackScale))
 	}
@@ -160,6 +160,25 @@ func (m *Model) mayBeForeign() bool {
 // scaledAll are the layouts in which every weight of 8-bit floats has a scale. In
 // ScaledFP8 some have none.
 var scaledAll = []*Layout{ScaleInv, WeightScale, PlainScale}
+
+// scaledLike returns which of scaledAll the checkpoint is in, or has layers of another
+// program's beside whose scales are called so; nil for none.
+func (m *Model) scaledLike() *Layout {
+	if slices.Contains(scaledAll, m.Layout) {
+		return m.Layout
+	}
+	if !slices.ContainsFunc(publications, func(p *publication) bool { return p.Layout == m.Layout }) {
+		return nil
+	}
+	for _, l := range m.Layers {
+		for _, by := range scaledAll {
+			if l.Layout.suffixes[tile.Scale] == by.suffixes[tile.Scale] {
+				return by
+			}
+		}
+	}
+	return nil
+}
 
 // mayLackScale reports whether SDNQ's loaders look for no scale of a weight: the config
 // keeps it, or it is a convolution, which configs keep without naming it.
@@ -306,9 +325,15 @@ func sdnqShaped(scale, weight []int) bool {
 // activations and shapes; zeroPoints are those that would change the weight's values.
 var (
 	zeroPoints    = []string{".weight_zero_point", ".weight_zp"}
-	inputScales   = []string{".input_scale", ".scale_input", ".activation_scale"}
+	inputScales   = []string{".input_scale", ".scale_input", ".activation_scale", ".input_global_scale"}
 	foreignExtras = slices.Concat(inputScales, zeroPoints, []string{".input_zero_point", ".weight_shape", PreQuantScale})
 )
+
+// ScalesInput reports whether a layer's tensor with that end of a name changes what the
+// layer does to its input, and not its weight.
+func ScalesInput(suffix string) bool {
+	return slices.Contains(inputScales, suffix) || suffix == PreQuantScale || suffix == ".input_zero_point"
+}
 
 // InputScaled reports whether the layer has a scale of activations, under any of the
 // names that programs use.

@@ -104,3 +104,8 @@ func (m *Model) swapped(name, from, to string) (string, bool) {
 	}
 	return to + rest, m.hasWeight(to + rest)
 }
+
+// Describe puts the description of layers into a header's metadata.
+func Describe(metadata map[string]string, layers pyjson.Object) {
+	metadata[HeaderKey] = pyjson.Dump(pyjson.Object{{Key: "format_version", Value: "1.0"}, {Key: "layers", Value: layers}})
+}

@@ -2,6 +2,8 @@ package layout
 
 import (
 	"encoding/binary"
+	"maps"
+	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
@@ -19,6 +21,7 @@ type kind struct {
 type opened struct {
 	codec   codec.Codec
 	options pyjson.Object // set if only the tensors show them
+	dtype   string        // likewise
 	err     error
 }
 
@@ -81,8 +84,9 @@ func appendShape(key []byte, shape []int) []byte {
 
 // storedRoles are all roles that layouts have names for.
 var storedRoles = func() (roles []tile.Role) {
-	for role := range Comfy.suffixes {
-		roles = append(roles, role)
+	known := maps.Clone(Comfy.suffixes)
+	for _, p := range publications {
+		maps.Copy(known, p.suffixes)
 	}
-	return roles
+	return slices.Sorted(maps.Keys(known))
 }()

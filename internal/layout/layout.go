@@ -16,6 +16,8 @@ import (
 type Layout struct {
 	Name     string
 	suffixes map[tile.Role]string
+	// parameter says that what a layer restores to has its name, which no .weight follows.
+	parameter bool
 	// SelfDescribing means that each layer has a tensor with its metadata; otherwise
 	// one config describes all layers.
 	SelfDescribing bool
@@ -39,6 +41,7 @@ var (
 		tile.GroupScale: ".weight_s_rel", tile.ChannelScale: ".weight_s_channel",
 		tile.Codebook: ".weight_codebook", tile.Zeros: ".weight_zeros", tile.Scalar: ".weight_scalar",
 		tile.InputScale: ".input_scale",
+		tile.ProjDown:   ".weight_proj_down", tile.ProjUp: ".weight_proj_up", tile.SmoothFactor: ".weight_smooth_factor",
 	}}
 )
 
@@ -110,6 +113,14 @@ func (l *Layout) PartOf(name string) (layer string, ok bool) {
 // WeightName returns the name of a layer's weight, which is the same before and after
 // quantization.
 func WeightName(layer string) string { return layer + weightSuffix }
+
+// WeightName returns the name of the weight that the layer restores to.
+func (l *Layer) WeightName() string {
+	if l.Layout != nil && l.Layout.parameter {
+		return l.Name
+	}
+	return WeightName(l.Name)
+}
 
 // IsMetadata reports whether a tensor of that name describes a layer.
 func IsMetadata(name string) bool { return strings.HasSuffix(name, metadataSuffix) }

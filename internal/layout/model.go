@@ -89,6 +89,7 @@ type Model struct {
 	precise   bool               // a marker asks for multiplication in full precision
 	rotated   bool               // a layer describes itself as rotated integers
 	paired    bool               // a layer describes itself as integers, two to a byte
+	byRows    *bool              // the scales of nvfp4 lie by rows, once it was asked
 }
 
 // Read finds the layers of a checkpoint. It reads metadata, never weights. It returns
@@ -114,6 +115,9 @@ func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
 	beside := m.Declared != nil && m.Declared.Place != inHeader
 	if c.IsDir || c.Index != "" || !beside { // files beside a single file may belong to another one
 		m.Err = m.Declared.problem()
+	}
+	if err := m.readPublished(); err != nil {
+		return nil, err
 	}
 	if err := m.readForeign(); err != nil {
 		return nil, err

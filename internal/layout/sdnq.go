@@ -178,7 +178,9 @@ func (m *Model) shapeHint(layer string, config *sdnqconfig.Config, group int) []
 			return t.Shape
 		}
 	}
-	if bias, ok := m.Checkpoint.Lookup(layer + ".bias"); ok && len(bias.Shape) == 1 {
+	bias, ok := m.Checkpoint.Lookup(layer + ".bias")
+	weight, _ := m.Checkpoint.Lookup(layer + weightSuffix)
+	if ok && len(bias.Shape) == max(len(weight.Shape)-1, 1) { // [experts, rows] where the weight is the experts of a layer
 		return bias.Shape
 	}
 	if group != -2 {

@@ -120,7 +120,7 @@ func (m *Model) readUnread() {
 			continue
 		}
 		l := m.known(t)
-		if l == nil && IsCode(t.Dtype) {
+		if l == nil && (IsCode(t.Dtype) || m.scaledFlags(t)) {
 			l = m.unexplained(t)
 		}
 		if l == nil {
@@ -134,6 +134,13 @@ func (m *Model) readUnread() {
 			m.Layout = Other
 		}
 	}
+}
+
+// scaledFlags reports whether a tensor is a weight of flags with a scale, which flags
+// never have.
+func (m *Model) scaledFlags(t checkpoint.Tensor) bool {
+	base, weight := strings.CutSuffix(t.Name, weightSuffix)
+	return weight && t.Dtype == safetensors.BOOL && len(t.Shape) > 1 && m.scalesOf(t, base) != nil
 }
 
 // known returns the layer of a tensor that fits one of the unreads, or nil.
@@ -189,8 +196,13 @@ func (m *Model) unreadLayer(base string, row unread, codes checkpoint.Tensor) *L
 		}
 	}
 	is := row.is
-	if d := m.Declared; d != nil && is == "packed" && d.known {
-		is = d.Method
+	if d := m.Declared; d != nil && d.known {
+		switch {
+		case is == "packed":
+			is = d.Method
+		case is != d.Method && slices.ContainsFunc(publications, func(p *publication) bool { return p.is == is }):
+			is = fmt.Sprintf("%s, though %s says otherwise", is, d)
+		}
 	}
 	l.Format = strings.ToLower(strings.Fields(is)[0])
 	l.Format = strings.TrimSuffix(l.Format, ",")

@@ -15,24 +15,19 @@ var foreignFiles = []struct {
 	layer   string
 	want    []string
 }{
-	{"bitsandbytes int8", "", map[string]string{"a.weight": "I8 4 8", "a.SCB": "F32 4", "a.weight_format": "U8"}, "a", []string{"bitsandbytes int8", "a.SCB"}},
-	{"bitsandbytes nf4", "", map[string]string{
+	{"bitsandbytes nf4, its JSON damaged", "", map[string]string{
 		"a.weight": "U8 16 1", "a.weight.absmax": "U8 4", "a.weight.nested_absmax": "F32 1", "a.weight.quant_map": "F32 16",
 		"a.weight.quant_state.bitsandbytes__nf4": "U8 90",
-	}, "a", []string{"bitsandbytes 4-bit", "a.weight.absmax"}},
-	{"nf4 stored as BF16", "", map[string]string{"a.weight": "BF16 8 1", "a.weight.absmax": "F32 4", "a.weight.quant_map": "F32 16"}, "a", []string{"bitsandbytes 4-bit"}},
-	{"GPTQ", "", map[string]string{"a.qweight": "I32 4 32", "a.qzeros": "I32 1 4", "a.scales": "F16 1 32", "a.g_idx": "I32 32"}, "a", []string{"GPTQ: a.qweight, a.qzeros, a.scales, a.g_idx: start from the original"}},
+	}, "a", []string{"bitsandbytes: a.weight, a.weight.absmax", "quant_state.bitsandbytes__nf4: byte 0: no JSON"}},
+	{"nf4 without its JSON", "", map[string]string{"a.weight": "BF16 8 1", "a.weight.absmax": "F32 4", "a.weight.quant_map": "F32 16"}, "a", []string{"quant_state.bitsandbytes__nf4 is missing"}},
+	{"GPTQ", "", map[string]string{"a.qweight": "I32 4 32", "a.qzeros": "I32 1 4", "a.scales": "F16 1 32", "a.g_idx": "I32 32"}, "a", []string{"GPTQ: a.g_idx, a.qweight, a.qzeros, a.scales: no config says whether zero points"}},
 	{"GPTQ without g_idx", "", map[string]string{"a.qweight": "I32 4 32", "a.qzeros": "I32 1 4", "a.scales": "F16 1 32"}, "a", []string{"GPTQ: a.qweight"}},
-	{"AWQ", "", map[string]string{"a.qweight": "I32 32 4", "a.qzeros": "I32 1 4", "a.scales": "F16 1 32"}, "a", []string{"AWQ: a.qweight"}},
-	{"compressed-tensors", "", map[string]string{"a.weight_packed": "I32 4 4", "a.weight_scale": "BF16 4 1", "a.weight_shape": "I64 2"}, "a", []string{"compressed-tensors", "a.weight_packed", "a.weight_shape"}},
-	{"compressed-tensors nvfp4", "", map[string]string{"a.weight_packed": "U8 4 16", "a.weight_scale": "F8_E4M3 4 2", "a.weight_global_scale": "F32 1"}, "a", []string{"compressed-tensors"}},
-	{"ModelOpt nvfp4", `{"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}`, map[string]string{
-		"a.weight": "U8 128 32", "a.weight_scale": "F8_E4M3 128 4", "a.weight_scale_2": "F32", "a.input_scale": "F32",
-	}, "a", []string{"NVIDIA ModelOpt", "by rows"}},
-	{"nvfp4 by rows, as its shape tells", "", map[string]string{"a.weight": "U8 16 32", "a.weight_scale": "F8_E4M3 16 4", "a.weight_scale_2": "F32"}, "a", []string{"nvfp4: a.weight", "by rows"}},
+	{"AWQ under GPTQ's name", `{"quantization_config": {"quant_method": "gptq", "bits": 4}}`, map[string]string{"a.qweight": "I32 32 4", "a.qzeros": "I32 1 4", "a.scales": "F16 1 32"}, "a", []string{"AWQ, though quantization_config of config.json (GPTQ) says otherwise: a.qweight"}},
+	{"GPTQ under AWQ's name", `{"quantization_config": {"quant_method": "awq", "bits": 4}}`, map[string]string{"a.qweight": "I32 4 32", "a.qzeros": "I32 1 4", "a.scales": "F16 1 32"}, "a", []string{"GPTQ, though quantization_config of config.json (AWQ) says otherwise: a.qweight"}},
+	{"compressed-tensors, shape damaged", "", map[string]string{"a.weight_packed": "I32 4 4", "a.weight_scale": "BF16 4 1", "a.weight_shape": "I64 2"}, "a", []string{"compressed-tensors", "a.weight_packed", "weight_shape has 0"}},
 	{"MX scales by rows", "", map[string]string{"a.weight": "F8_E4M3 16 64", "a.weight_scale": "U8 16 2"}, "a", []string{"mxfp8: a.weight", "by rows"}},
 	{"powers of two for groups", "", map[string]string{"a.weight": "F8_E5M2 16 64", "a.weight_scale": "F8_E8M0 16 2"}, "a", []string{"MX scales by rows"}},
-	{"MXFP4 experts", "", map[string]string{"m.gate_up_proj_blocks": "U8 2 4 1 16", "m.gate_up_proj_scales": "U8 2 4 1", "m.gate_up_proj_bias": "BF16 2 4"}, "m.gate_up_proj", []string{"MXFP4: m.gate_up_proj_blocks, m.gate_up_proj_scales"}},
+	{"MXFP4 experts under another method", `{"quantization_config": {"quant_method": "awq"}}`, map[string]string{"m.gate_up_proj_blocks": "U8 2 4 1 16", "m.gate_up_proj_scales": "U8 2 4 1", "m.gate_up_proj_bias": "BF16 2 4"}, "m.gate_up_proj", []string{"MXFP4, though quantization_config of config.json (AWQ) says otherwise: m.gate_up_proj_blocks, m.gate_up_proj_scales"}},
 	{"nunchaku", "", map[string]string{"a.qweight": "I8 4 4", "a.wscales": "BF16 1 4", "a.smooth": "BF16 8", "a.proj_down": "BF16 8 2", "a.proj_up": "BF16 4 2"}, "a", []string{"nunchaku"}},
 	{"HQQ", "", map[string]string{"a.W_q": "U8 4 4", "a.scale": "BF16 4 1", "a.zero": "BF16 4 1"}, "a", []string{"HQQ: a.W_q"}},
 	{"EETQ", "", map[string]string{"a.weight": "I8 4 8", "a.weight_scales": "F16 8"}, "a", []string{"EETQ"}},
@@ -138,6 +133,14 @@ func TestOrderOfBlocksIsOne(t *testing.T) {
 	m := read(t, file{tensors: map[string]string{
 		"a.weight": "U8 128 32", "a.weight_scale": "F8_E4M3 128 4", "a.weight_scale_2": "F32",
 		"b.weight": "U8 16 32", "b.weight_scale": "F8_E4M3 16 4", "b.weight_scale_2": "F32",
+	}})
+	for _, l := range m.Layers {
+		if l.Err != nil || l.Layout != nvfp4ByRows.Layout {
+			t.Errorf("layer %s: %s, %v", l.Name, l.Layout.Name, l.Err)
+		}
+	}
+	m = read(t, file{tensors: map[string]string{
+		"a.weight": "F8_E4M3 128 128", "a.weight_scale": "U8 128 4", "b.weight": "F8_E4M3 16 64", "b.weight_scale": "U8 16 2",
 	}})
 	for _, l := range m.Layers {
 		if l.Err == nil || !strings.Contains(l.Err.Error(), "by rows") {

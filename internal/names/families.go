@@ -65,6 +65,7 @@ const tokenizers = `
 var (
 	ofUMT5    = wanted{`encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight`, Want{Name: "spiece_model", Files: []string{"spiece.model", "tokenizer.model"}}}
 	ofGemma   = wanted{`model.layers.0.post_feedforward_layernorm.weight`, Want{Name: "spiece_model", Files: []string{"tokenizer.model"}}}
+	ofGptOss  = wanted{`layers.0.self_attn.sinks`, Want{Name: "tokenizer_json", Files: []string{"tokenizer.json"}}}
 	ofMistral = wanted{`model.layers.`, Want{Name: "tekken_model", Files: []string{"tekken.json"}}}
 )
 
@@ -533,6 +534,30 @@ var families = []family{
 				attn.in_proj_weight = self_attn.q_proj.weight + self_attn.k_proj.weight + self_attn.v_proj.weight
 				attn.in_proj_bias = self_attn.q_proj.bias + self_attn.k_proj.bias + self_attn.v_proj.bias`},
 		},
+	}, {
+		// ComfyUI's experts are matrices as linear layers have them. Transformers has theirs
+		// turned, or, made by programs that train adapters, each as a layer.
+		name:      "gpt-oss",
+		comfy:     []string{`layers.0.self_attn.sinks layers.0.mlp.router.weight`},
+		diffusers: []string{`model.layers.0.self_attn.sinks model.layers.0.mlp.router.`},
+		blocks: []block{
+			{`layers.#.mlp.=model.layers.#.mlp.`, `
+				experts.gate_up_proj.weight % experts.gate_up_proj
+				experts.down_proj.weight % experts.down_proj
+				experts.gate_up_proj.bias = experts.gate_up_proj_bias
+				experts.down_proj.bias = experts.down_proj_bias
+				experts.gate_up_proj <@ experts.gate_up_projs.@
+				experts.down_proj <@ experts.down_projs.@
+				router <- router.linear`},
+			{`=model.`, `
+				layers.
+				embed_tokens
+				norm`},
+			{``, `
+				tokenizer_json ->
+				- <- lm_head`},
+		},
+		wants: []wanted{ofGptOss},
 	}, {
 		// Qwen's that also see have their own names for all that, which ComfyUI takes.
 		name: "language model", same: true,

@@ -24,6 +24,7 @@ var recognised = map[string]string{
 	"flux2":                "FLUX.2, diffusers",
 	"gemma2":               "language model, diffusers",
 	"gemma3":               "language model, diffusers",
+	"gpt-oss":              "gpt-oss, diffusers",
 	"gemma3-vision":        "Gemma 3 that also sees, diffusers",
 	"hidream":              "HiDream-I1, diffusers",
 	"hunyuan-video":        "Hunyuan Video, diffusers",

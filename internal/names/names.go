@@ -72,6 +72,9 @@ type Output struct {
 	Name  string
 	Shape []int
 	Parts []Part // from the first row to the last
+	// Turned says that it is matrices in one tensor, the one part, in which rows and
+	// columns have changed places.
+	Turned bool
 }
 
 // Part is a range of rows, along the first dimension, of a tensor of the source.
@@ -86,7 +89,7 @@ func (p Part) Rows() int { return p.To - p.From }
 // Renamed reports whether an output is one tensor of the source with all its rows
 // in place, of that many.
 func (o *Output) Renamed(rows int) bool {
-	return len(o.Parts) == 1 && o.Parts[0].From == 0 && o.Parts[0].To == rows
+	return !o.Turned && len(o.Parts) == 1 && o.Parts[0].From == 0 && o.Parts[0].To == rows
 }
 
 // partRows yields the rows of the source that the rows [from, to) of what consists of
@@ -159,7 +162,7 @@ func Make(tensors []Tensor, to Side) (*Plan, error) {
 	}
 	if p.From == to {
 		for _, t := range tensors {
-			p.Outputs = append(p.Outputs, Output{t.Name, t.Shape, []Part{{t.Name, 0, rows(t)}}})
+			p.Outputs = append(p.Outputs, Output{Name: t.Name, Shape: t.Shape, Parts: []Part{{t.Name, 0, rows(t)}}})
 		}
 		p.want(found.family)
 		return p, nil
@@ -259,7 +262,7 @@ func (m *maker) keep() {
 			continue
 		}
 		m.plan.Kept = append(m.plan.Kept, t.Name)
-		m.plan.Outputs = append(m.plan.Outputs, Output{name, t.Shape, []Part{{t.Name, 0, rows(t)}}})
+		m.plan.Outputs = append(m.plan.Outputs, Output{Name: name, Shape: t.Shape, Parts: []Part{{t.Name, 0, rows(t)}}})
 	}
 }
 
@@ -273,9 +276,12 @@ func (m *maker) put(r *rule, piece int, at match, t Tensor) {
 		name := r.comfy.fill(at)
 		o := m.outputs[name]
 		if o == nil {
-			o = &output{name, r, at, make([]*Tensor, len(r.diffusers))}
+			o = &output{name, r, at, nil}
 			m.outputs[name] = o
 			m.order = append(m.order, o)
+		}
+		if n := max(len(r.diffusers), piece+1); n > len(o.parts) {
+			o.parts = append(o.parts, make([]*Tensor, n-len(o.parts))...)
 		}
 		if o.rule != r || o.parts[piece] != nil {
 			m.fail("is not the only one to become "+name, t.Name)
@@ -290,6 +296,9 @@ func (m *maker) put(r *rule, piece int, at match, t Tensor) {
 // split gives the pieces of a tensor of ComfyUI's names of their own.
 func (m *maker) split(r *rule, at match, t Tensor) {
 	sizes, err := r.sizes(rows(t), m.columns(t))
+	if err == nil && r.turned && len(t.Shape) != 3 {
+		err = errTurned
+	}
 	if err != nil {
 		m.fail(err.Error(), t.Name)
 		return
@@ -310,7 +319,10 @@ func (m *maker) split(r *rule, at match, t Tensor) {
 		if r.flat {
 			shape = flatten(shape)
 		}
-		m.plan.Outputs = append(m.plan.Outputs, Output{name, shape, swapped(r, Part{t.Name, from, from + n})})
+		if r.turned {
+			shape[1], shape[2] = shape[2], shape[1]
+		}
+		m.plan.Outputs = append(m.plan.Outputs, Output{name, shape, swapped(r, Part{t.Name, from, from + n}), r.turned})
 		from += n
 	}
 }
@@ -322,7 +334,7 @@ func (m *maker) join() {
 		var parts []Part
 		for i, t := range o.parts {
 			if t == nil {
-				wanted = append(wanted, o.rule.diffusers[i].fill(o.at))
+				wanted = append(wanted, o.lacks(i))
 				continue
 			}
 			got = append(got, t.Name)
@@ -337,8 +349,32 @@ func (m *maker) join() {
 			m.fail(fmt.Sprintf("cannot become %s: %v", o.name, err), got...)
 			continue
 		}
-		m.plan.Outputs = append(m.plan.Outputs, Output{o.name, shape, parts})
+		m.plan.Outputs = append(m.plan.Outputs, Output{o.name, shape, parts, o.rule.turned})
 	}
+}
+
+// lacks is the name of a piece that is not there.
+func (o *output) lacks(piece int) string {
+	if !o.rule.stack {
+		return o.rule.diffusers[piece].fill(o.at)
+	}
+	at := o.at
+	at.expert = piece
+	return o.rule.diffusers[0].fill(at)
+}
+
+// errTurned is of tensors that are no matrices in one.
+var errTurned = errors.New("is no tensor of three dimensions, as experts are")
+
+// stacked is the shape of a tensor of all parts, which are of one shape.
+func (o *output) stacked() ([]int, error) {
+	first := o.parts[0]
+	for _, t := range o.parts {
+		if !slices.Equal(t.Shape, first.Shape) || t.Dtype != first.Dtype {
+			return nil, fmt.Errorf("%s is %s %v, %s %s %v", first.Name, first.Dtype, first.Shape, t.Name, t.Dtype, t.Shape)
+		}
+	}
+	return append([]int{len(o.parts)}, first.Shape...), nil
 }
 
 // joined is the shape of an output of one part or more; the error says why what
@@ -346,6 +382,15 @@ func (m *maker) join() {
 func (m *maker) joined(o *output) ([]int, error) {
 	first := o.parts[0]
 	shape := slices.Clone(first.Shape)
+	if o.rule.stack {
+		return o.stacked()
+	}
+	if o.rule.turned {
+		if len(shape) != 3 {
+			return nil, errTurned
+		}
+		shape[1], shape[2] = shape[2], shape[1]
+	}
 	if o.rule.swap {
 		if _, err := o.rule.sizes(rows(*first), 0); err != nil {
 			return nil, err

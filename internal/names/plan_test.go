@@ -399,3 +399,67 @@ func TestPlanOf(t *testing.T) {
 		fmt.Printf("plan\t%s\t%s\t%s\n", o.Name, strings.Trim(strings.ReplaceAll(fmt.Sprint(o.Shape), " ", ","), "[]"), shown(o.Parts))
 	}
 }
+
+// TestExperts: ComfyUI's gpt-oss has the experts of a layer in one tensor, rows first,
+// whatever a program that made the model has.
+func TestExperts(t *testing.T) {
+	at := func(name string, shape ...int) Tensor { return Tensor{Name: name, Shape: shape, Dtype: "BF16"} }
+	const p = "model.layers.0."
+	common := []Tensor{at("lm_head.weight", 9, 8), at("model.embed_tokens.weight", 9, 8), at("model.norm.weight", 8), at(p+"self_attn.sinks", 4)}
+	fused := append(slices.Clone(common), at(p+"mlp.router.weight", 3, 8), at(p+"mlp.experts.gate_up_proj", 3, 8, 12), at(p+"mlp.experts.gate_up_proj_bias", 3, 12), at(p+"mlp.experts.down_proj", 3, 6, 8))
+	apart := append(slices.Clone(common), at(p+"mlp.router.linear.weight", 3, 8))
+	for i := range 12 {
+		apart = append(apart, at(fmt.Sprintf("%smlp.experts.gate_up_projs.%d.weight", p, i), 12, 8), at(fmt.Sprintf("%smlp.experts.gate_up_projs.%d.bias", p, i), 12))
+	}
+	find := func(plan *Plan, name string) *Output {
+		for i := range plan.Outputs {
+			if plan.Outputs[i].Name == name {
+				return &plan.Outputs[i]
+			}
+		}
+		t.Fatalf("there is no %s among %v", name, plan.Outputs)
+		return nil
+	}
+	plan, err := Make(fused, ComfyUI)
+	if err != nil || len(plan.Kept) > 0 || !slices.Equal(plan.LeftOut, []string{"lm_head.weight"}) {
+		t.Fatalf("%+v, %v", plan, err)
+	}
+	if o := find(plan, "layers.0.mlp.experts.gate_up_proj.weight"); !o.Turned || !slices.Equal(o.Shape, []int{3, 12, 8}) {
+		t.Errorf("%+v", o)
+	}
+	if o := find(plan, "layers.0.mlp.experts.gate_up_proj.bias"); o.Turned || !slices.Equal(o.Shape, []int{3, 12}) {
+		t.Errorf("%+v", o)
+	}
+	var comfy []Tensor
+	for _, o := range plan.Outputs {
+		comfy = append(comfy, at(o.Name, o.Shape...))
+	}
+	back, err := Make(comfy, Diffusers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := find(back, p+"mlp.experts.gate_up_proj"); !o.Turned || !slices.Equal(o.Shape, []int{3, 8, 12}) {
+		t.Errorf("%+v", o)
+	}
+	plan, err = Make(apart, ComfyUI)
+	if err != nil || len(plan.Kept) > 0 {
+		t.Fatalf("%+v, %v", plan, err)
+	}
+	o := find(plan, "layers.0.mlp.experts.gate_up_proj.weight")
+	if !slices.Equal(o.Shape, []int{12, 12, 8}) || len(o.Parts) != 12 || o.Parts[10] != (Part{p + "mlp.experts.gate_up_projs.10.weight", 0, 12}) {
+		t.Errorf("%+v", o)
+	}
+	if o := find(plan, "layers.0.mlp.experts.gate_up_proj.bias"); !slices.Equal(o.Shape, []int{12, 12}) {
+		t.Errorf("%+v", o)
+	}
+	find(plan, "layers.0.mlp.router.weight")
+	lacks := slices.DeleteFunc(slices.Clone(apart), func(one Tensor) bool { return strings.Contains(one.Name, "projs.4.w") })
+	if _, err := Make(lacks, ComfyUI); err == nil || !strings.Contains(err.Error(), "gate_up_projs.4.weight, which the source lacks") {
+		t.Errorf("one expert less: %v", err)
+	}
+	other := slices.Clone(apart)
+	other[len(other)-2].Shape = []int{12, 9}
+	if _, err := Make(other, ComfyUI); err == nil || !strings.Contains(err.Error(), "gate_up_projs.11.weight BF16 [12 9]") {
+		t.Errorf("an expert of another shape: %v", err)
+	}
+}

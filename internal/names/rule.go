@@ -23,6 +23,9 @@ type block struct {
 	//	               with :c, as many as it has columns
 	//	A ~ B          the halves of its rows change places
 	//	A ^ B          A is a convolution of one place, B a matrix
+	//	A % B          A and B are matrices in one tensor, whose rows are the other's columns
+	//	A <@ B         A is B with every number in place of @, one after the other in one
+	//	               tensor; on the way to ComfyUI alone
 	//	A <- B         read so on the way to ComfyUI alone
 	//	A -> B         read so on the way to diffusers alone; without B it is left out
 	//	- <- B         ComfyUI has no such tensor: it is left out
@@ -38,6 +41,8 @@ type rule struct {
 	columns   []bool    // which have as many rows as columns, else nil
 	swap      bool
 	flat      bool
+	turned    bool // rows and columns of matrices change places
+	stack     bool // matrices, or rows, of several become one tensor of them
 	only      bool // towards one side
 	to        Side
 }
@@ -79,10 +84,13 @@ func (r *rule) match(name string, from Side) (piece int, at match, ok bool) {
 	}
 	if from == ComfyUI {
 		at, ok = r.comfy.match(name)
-		return 0, at, ok
+		return 0, at, ok && (!r.turned || at.rest == "")
 	}
 	for i := range r.diffusers {
-		if at, ok = r.diffusers[i].match(name); ok {
+		if at, ok = r.diffusers[i].match(name); ok && (!r.turned || at.rest == "") {
+			if r.stack {
+				i = at.expert
+			}
 			return i, at, true
 		}
 	}
@@ -99,6 +107,7 @@ type pattern struct {
 // match is what stands in the places of a pattern, and what follows it.
 type match struct {
 	numbers []string
+	expert  int // in place of @
 	rest    string
 }
 
@@ -124,6 +133,8 @@ func (p *pattern) match(name string) (m match, ok bool) {
 		got, _, _ := strings.Cut(rest, ".")
 		if word == "#" && isNumber(got) {
 			m.numbers = append(m.numbers, got)
+		} else if n, err := strconv.ParseUint(got, 10, 16); word == "@" && err == nil && strconv.FormatUint(n, 10) == got {
+			m.expert = int(n)
 		} else if word != got {
 			return match{}, false
 		}
@@ -144,9 +155,12 @@ func (p *pattern) fill(m match) string {
 	words := slices.Clone(p.words)
 	next := 0
 	for i, word := range words {
-		if word == "#" {
+		switch word {
+		case "#":
 			words[i] = m.numbers[next]
 			next++
+		case "@":
+			words[i] = strconv.Itoa(m.expert)
 		}
 	}
 	return strings.Join(words, ".") + m.rest
@@ -252,6 +266,10 @@ func newRule(line, comfy, diffusers string) rule {
 		r.swap = true
 	case "^":
 		r.flat = true
+	case "%":
+		r.turned = true
+	case "<@":
+		r.stack, r.only, r.to = true, true, ComfyUI
 	case "<-":
 		r.only, r.to = true, ComfyUI
 	case "->":

@@ -127,7 +127,7 @@ func (g *migration) comfyOf() (m *app.ComfyModel, problems []comfyProblem) {
 
 // unmake takes back that a weight is quantized.
 func (s *Step) unmake() {
-	s.Action, s.Codec, s.Options, s.Dtype, s.NoMatmul = Keep, nil, nil, "", false
+	s.Action, s.Codec, s.Format, s.Options, s.Dtype, s.NoMatmul = Keep, nil, nil, nil, "", false
 }
 
 // comfyStays reports whether a layer of the source may stay as it is.

@@ -107,8 +107,10 @@ func (d *decider) step(s *Step, t checkpoint.Tensor) error {
 		return nil
 	}
 	if !isWeight {
-		s.Reason = d.noWeight(s)
-		return nil
+		if s.Reason = d.noWeight(s); s.From == nil {
+			return nil
+		}
+		return d.finish(s)
 	}
 	rule, keep, err := d.asked(t.Name)
 	if err != nil {
@@ -217,6 +219,9 @@ func (d *decider) kind(t checkpoint.Tensor, rule *Rule) preset.Kind {
 	if rule != nil && rule.Kind != "" {
 		return preset.Kind(rule.Kind)
 	}
+	if d.isBank(t) {
+		return preset.Linear
+	}
 	k := d.Preset.Kind(t.Name, t.Shape)
 	if d.Layout == layout.Comfy && len(t.Shape) == 2 && (k != preset.Embedded || !d.Embedding) {
 		return preset.Linear
@@ -292,6 +297,7 @@ func (d *decider) first(patterns []*pattern.Pattern, name string) (match *patter
 // unfit says why a tensor is not quantized whatever its name.
 func (d *decider) unfit(t checkpoint.Tensor, k preset.Kind) string {
 	switch {
+	case isMatrices(t) && d.banks() && k == preset.Linear: // a bank, by its name or by a rule
 	case isMatrices(t) && expertNames.MatchString(t.Name):
 		return d.fused(t)
 	case len(t.Shape) < 2 || len(t.Shape) > 2 && !k.Conv():
@@ -343,12 +349,16 @@ func (d *decider) listed(s *Step, k preset.Kind) string {
 		if entry, ok := d.Preset.Skip(t.Name); ok {
 			return "skip key " + entry
 		}
-		if isPrediction(t.Name) {
+		if d.Preset.Predicts(t.Name) {
 			return "multi-token prediction, which transformers does not load; " + d.share(t)
 		}
 	}
 	if d.Layout == layout.Comfy {
-		if why := d.Preset.Keep(t.Name, t.Shape[0], t.Numel()/t.Shape[0]); why != "" {
+		rows, columns := t.Shape[0], t.Numel()/t.Shape[0]
+		if d.isBank(t) {
+			rows, columns = t.Shape[1], t.Shape[2]
+		}
+		if why := d.Preset.Keep(t.Name, rows, columns); why != "" {
 			return why
 		}
 	}
@@ -448,7 +458,7 @@ func (d *decider) store(s *Step, given *codec.Settings) (keep string, err error)
 	if !codec.Gains(s.Codec) {
 		s.Moments = nil
 	}
-	if scale, ok := d.InputScales[s.Layer]; ok {
+	if scale, ok := d.InputScales[s.Layer]; ok && codec.Matrices(s.Codec) == nil {
 		s.Codec = codec.WithInputScale(s.Codec, scale)
 	}
 	s.NoMatmul = s.NoMatmul || choice.NoMatmul

@@ -13,11 +13,13 @@ var parts = []struct {
 	asked func(s *codec.Settings) bool
 	key   string
 	lack  string
+	banks bool // of experts in one tensor, which may lack it for a reason of their own
 }{
-	{func(s *codec.Settings) bool { return s.ConvRot || s.DynamicConvRot }, "convrot_groupsize", "not rotated, since no rotation group divides their columns"},
-	{func(s *codec.Settings) bool { return s.Hadamard }, "use_hadamard", "not rotated, since no rotation group divides their columns"},
-	{func(s *codec.Settings) bool { return s.SVDRank > 0 }, "use_svd", "without a low-rank part, for which they are too small"},
-	{func(s *codec.Settings) bool { return s.Codebook }, "use_codebook", "without a codebook, which their dtype has not"},
+	{func(s *codec.Settings) bool { return s.ConvRot || s.DynamicConvRot }, "convrot_groupsize", "not rotated, since no rotation group divides their columns", false},
+	{func(s *codec.Settings) bool { return s.ConvRot || s.DynamicConvRot }, "convrot_groupsize", "not rotated, since they are experts in one tensor, which ComfyUI does not rotate back", true},
+	{func(s *codec.Settings) bool { return s.Hadamard }, "use_hadamard", "not rotated, since no rotation group divides their columns", false},
+	{func(s *codec.Settings) bool { return s.SVDRank > 0 }, "use_svd", "without a low-rank part, for which they are too small", false},
+	{func(s *codec.Settings) bool { return s.Codebook }, "use_codebook", "without a codebook, which their dtype has not", false},
 }
 
 // fallbackNotes count the layers that lack what was asked for.
@@ -27,7 +29,7 @@ func fallbackNotes(steps []Step) []string {
 		asked, lacking, first := 0, 0, ""
 		for i := range steps {
 			s := &steps[i]
-			if s.Action != Quantize || !part.asked(s.Settings) {
+			if s.Action != Quantize || !part.asked(s.Settings) || part.banks != (codec.Matrices(s.Codec) != nil) {
 				continue
 			}
 			asked++

@@ -242,6 +242,9 @@ func (g *migration) chosen(l *layout.Layer) (bool, error) {
 // reopen reads the layer as its new JSON describes it: what it stores must be
 // what that format stores.
 func reopen(l *layout.Layer, stored map[tile.Role]checkpoint.Tensor, options pyjson.Object) (*codec.Format, codec.Codec, error) {
+	if codec.IsPublished(l.Codec) {
+		return nil, nil, fmt.Errorf("it is stored as another program does, in %s: tensorpress transcode moves what ComfyUI has too", l.Format)
+	}
 	name, _ := options.Get("format")
 	text, _ := name.(string)
 	f, err := codec.ByName(text)
@@ -260,9 +263,9 @@ func reopen(l *layout.Layer, stored map[tile.Role]checkpoint.Tensor, options pyj
 		s.Hint = l.Codec.Shape()
 	}
 	for role, t := range stored {
-		s.Tensors[role] = tile.Tensor{Role: role, Dtype: scaleDtype(f, role, t.Dtype), Shape: scaleShape(f, role, t, weight.Shape[0])}
+		s.Tensors[role] = tile.Tensor{Role: role, Dtype: scaleDtype(f, role, t.Dtype), Shape: scaleShape(f, role, t, weight.Shape[0], len(weight.Shape) == 3)}
 	}
-	c, err := f.Open(s)
+	c, err := f.OpenAs(s)
 	if err == nil {
 		err = sameBlocks(l.Codec, c)
 	}
@@ -293,11 +296,11 @@ func scaleDtype(f *codec.Format, role tile.Role, d safetensors.Dtype) safetensor
 }
 
 // scaleShape is what a format's scales have: one a row is [rows, 1] in integers
-// and [rows] in floats, whatever it was before.
-func scaleShape(f *codec.Format, role tile.Role, stored checkpoint.Tensor, rows int) []int {
+// and [rows] in floats, whatever it was before. Those of experts stay as they are.
+func scaleShape(f *codec.Format, role tile.Role, stored checkpoint.Tensor, rows int, experts bool) []int {
 	n := stored.Numel()
 	switch {
-	case role != tile.Scale || f.Storage == safetensors.U8:
+	case role != tile.Scale || f.Storage == safetensors.U8 || experts:
 		return stored.Shape
 	case n == 1:
 		return []int{}

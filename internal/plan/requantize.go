@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,6 +21,11 @@ func (t *transcoding) again(s *Step, why error) error {
 		return err
 	}
 	s.Reason, s.Move = fmt.Sprintf("%s: %v", s.From.Dtype, why), nil
+	if errors.Is(why, errExperts) {
+		s.Action, s.Format, s.Dtype = Keep, nil, ""
+		s.Codec = codec.Cast(src.Shape, src.Dtype)
+		return nil
+	}
 	s.Settings, s.Dtype = t.given.shared(given), given.Dtype
 	if s.Format, err = codec.Resolve(given.Dtype, t.o.Layout == layout.SDNQ); err != nil {
 		return err
@@ -39,6 +45,13 @@ func (t *transcoding) nearest(l *layout.Layer, src codec.Source) (codec.Settings
 	apart := l.Apart != nil
 	if apart {
 		l = l.Apart.Like
+	}
+	if codec.IsPublished(l.Codec) {
+		f, err := codec.ByName(app.Nearest(l.Dtype))
+		if t.o.Layout == layout.SDNQ || err != nil {
+			return codec.PublishedInSDNQ(l.Dtype, l.Codec, t.kind(src)), err
+		}
+		return codec.InNative(f, l.Codec), nil
 	}
 	stored, err := codec.ByName(l.Format)
 	if err != nil {

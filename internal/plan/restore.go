@@ -49,7 +49,7 @@ func Restore(m *layout.Model, dtype safetensors.Dtype, o Output) (*Restoration, 
 		if err := restorable(l); err != nil {
 			return nil, err
 		}
-		t := safetensors.Tensor{Name: layout.WeightName(l.Name), Dtype: first(dtype, l.OrigDtype, kept), Shape: l.Shape()}
+		t := safetensors.Tensor{Name: l.WeightName(), Dtype: first(dtype, l.OrigDtype, kept), Shape: l.Shape()}
 		u.add(t)
 		for _, part := range l.Parts {
 			r.BytesIn += part.Size

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
+	"github.com/tensorpress/tensorpress/internal/layout"
 )
 
 // share is a part of the model's bytes as people read it.
@@ -28,6 +29,15 @@ func isMatrices(t checkpoint.Tensor) bool {
 // expertNames are parts of the names of a mixture's experts.
 var expertNames = regexp.MustCompile(`(?i)(^|[._])(experts?|moe)[._]`)
 
+// banks reports whether the layout has quantized matrices in one tensor, as ComfyUI's
+// has them; the reference has none.
+func (d *decider) banks() bool { return d.Layout == layout.Comfy && !d.exact() }
+
+// isBank reports whether a weight is the experts of a layer, that the layout can hold.
+func (d *decider) isBank(t checkpoint.Tensor) bool {
+	return d.banks() && isMatrices(t) && expertNames.MatchString(t.Name)
+}
+
 // fused says why matrices in one tensor are kept, and how much that is.
 func (d *decider) fused(t checkpoint.Tensor) string {
 	why := "3 dimensions, which are not quantized; " + d.share(t)
@@ -44,12 +54,6 @@ func (d *decider) noWeight(s *Step) string {
 	}
 	s.listed = true
 	return d.fused(s.Source)
-}
-
-// isPrediction tells by their names layers of multi-token prediction, which
-// transformers does not load: SDNQ never sees them.
-func isPrediction(name string) bool {
-	return strings.HasPrefix(strings.TrimPrefix(name, "model."), "mtp.")
 }
 
 // IsListed reports whether a plan shows a step: that of a weight, or of one that

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -73,7 +74,7 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 		}
 	}
 	o.Output.Metadata = withoutConfigs(o.Output.Metadata)
-	p.Notes = slices.Concat(wrapperNote(sources(p.Steps)), againNotes(p.Steps), notesOf(p, o))
+	p.Notes = slices.Concat(wrapperNote(sources(p.Steps)), againNotes(p.Steps), t.droppedNotes(), notesOf(p, o))
 	if err := p.place(o.Output); err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Checkpoint.Path, err)
 	}
@@ -176,12 +177,16 @@ func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind sdnq.Kind)
 	switch {
 	case l.Apart != nil:
 		return nil, l.Apart.Why
+	case codec.IsPublished(l.Codec):
+		return codec.FromPublished(src, kind, l.Codec, t.o.Layout == layout.SDNQ, t.Native)
 	case err != nil:
 		return nil, err
 	case codec.IsForeign(l.Codec) && l.Layout == layout.Comfy:
 		return nil, fmt.Errorf("its scale is %s, ComfyUI's is F32: tensorpress migrate makes it so", l.Parts[1].Dtype)
 	case codec.IsForeign(l.Codec):
 		return nil, fmt.Errorf("the %s layout is older than both: tensorpress migrate makes it ComfyUI's", l.Layout.Name)
+	case t.o.Layout == layout.SDNQ && codec.Matrices(l.Codec) != nil:
+		return nil, errExperts
 	case t.o.Layout == layout.SDNQ:
 		return codec.FromNative(src, kind, stored, l.Options, l.Codec)
 	case !t.Rename && stored == codec.SDNQ():
@@ -196,10 +201,13 @@ func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind sdnq.Kind)
 	return codec.MoveAsIs(stored, l.Options, l.Codec), nil
 }
 
+// errExperts is of experts that are stored as one tensor.
+var errExperts = errors.New("they are experts in one tensor, which SDNQ's loaders read as plain weights alone")
+
 // beside are the tensors that a layer has for its activations, which go with it
 // where it stays in its format.
 func (t *transcoding) beside(l *layout.Layer) []Step {
-	if t.o.Layout != layout.Comfy || l.Format == codec.SDNQ().Name {
+	if t.o.Layout != layout.Comfy || l.Format == codec.SDNQ().Name || codec.IsPublished(l.Codec) {
 		return nil
 	}
 	var steps []Step
@@ -210,6 +218,21 @@ func (t *transcoding) beside(l *layout.Layer) []Step {
 		}
 	}
 	return steps
+}
+
+// droppedNotes says of which layers the scales of activations are left out: those that
+// other programs have published, which mean them in a way of their own.
+func (t *transcoding) droppedNotes() []string {
+	n := 0
+	for _, l := range t.Layers {
+		if codec.IsPublished(l.Codec) && l.InputScaled() {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("scales for activations are not kept, which the source has for %s", layers(n))}
 }
 
 // activations is why a tensor is kept that belongs to a layer.
@@ -224,7 +247,7 @@ func (t *transcoding) kind(src codec.Source) sdnq.Kind {
 // the codes do, and has the bytes of all its tensors.
 func layerTensor(l *layout.Layer, dtype safetensors.Dtype) checkpoint.Tensor {
 	t := l.Parts[0]
-	t.Name, t.Dtype, t.Shape, t.Size = layout.WeightName(l.Name), dtype, l.Shape(), 0
+	t.Name, t.Dtype, t.Shape, t.Size = l.WeightName(), dtype, l.Shape(), 0
 	for _, part := range l.Parts {
 		t.Size += part.Size
 	}

@@ -21,6 +21,8 @@ type Family struct {
 	Kinds  []KindRule
 	// Filters are the names of convert_to_quant's presets for the family.
 	Filters []string
+	// Safe are what the comfy layout keeps beside that, see Preset.
+	Safe []string
 }
 
 // Sign identifies a family by names: the file has all of All and none of None. A name
@@ -67,6 +69,7 @@ func (f *Family) preset() *Preset {
 			list = append(list, FilterByName(name))
 		}
 		p.filter(list)
+		p.Safe = f.Safe
 	}
 	return p
 }
@@ -132,6 +135,7 @@ var families = []Family{
 		Signs:   []Sign{sign(`double_stream_modulation_img.linear.weight`), single(`double_stream_modulation_img.lin.weight`)},
 		Single:  strings.Fields(`double_stream_modulation_img double_stream_modulation_txt single_stream_modulation time_in guidance_in txt_in img_in final_layer`),
 		Filters: []string{"flux2"},
+		Safe:    strings.Fields(`x_embedder context_embedder time_guidance_embed norm_out proj_out`),
 	}, {
 		Name: "chroma-radiance", About: "Chroma Radiance",
 		Signs:   []Sign{single(`distilled_guidance_layer.in_proj.weight nerf_blocks.`)},
@@ -145,6 +149,7 @@ var families = []Family{
 		},
 		Single:  strings.Fields(`distilled_guidance_layer txt_in img_in final_layer`),
 		Filters: []string{"distillation_large"},
+		Safe:    strings.Fields(`x_embedder context_embedder proj_out`),
 	}, {
 		Name: "hunyuan-video", About: "Hunyuan Video, 1.0 and 1.5, and Hunyuan Image",
 		Classes: each(`HunyuanVideoTransformer3DModel HunyuanVideo15Transformer3DModel HunyuanImageTransformer2DModel HunyuanVideoFramepackTransformer3DModel`, class{}),
@@ -155,6 +160,7 @@ var families = []Family{
 		},
 		Single:  strings.Fields(`img_in txt_in time_in vector_in guidance_in final_layer single_blocks.*.modulation`),
 		Filters: []string{"hunyuan"},
+		Safe:    strings.Fields(`txt_in time_in vector_in guidance_in final_layer byt5_in img_in vision_in x_embedder context_embedder context_embedder_2 image_embedder cond_type_embed time_text_embed time_guidance_embed time_embed norm_out proj_out`),
 	}, {
 		Name: "flux", About: "FLUX.1 and its kin", Classes: each(`FluxTransformer2DModel LongCatImageTransformer2DModel`, class{}),
 		Signs: []Sign{
@@ -179,6 +185,7 @@ var families = []Family{
 		},
 		Single:  strings.Fields(`layers.0.adaLN_modulation.0.weight t_embedder cap_embedder siglip_embedder x_embedder final_layer`),
 		Filters: []string{"zimage"},
+		Safe:    strings.Fields(`siglip_embedder`),
 	}, {
 		Name: "boogu", About: "Boogu Image",
 		Signs:   []Sign{single(`double_stream_layers.0.img_instruct_attn.processor.img_to_q.weight`)},
@@ -200,12 +207,15 @@ var families = []Family{
 		},
 		Single:  strings.Fields(`patch_embedding text_embedding time_embedding time_projection img_emb head`),
 		Filters: []string{"wan"},
+		Safe:    strings.Fields(`condition_embedder proj_out`),
 	}, {
 		Name: "ltx2", About: "LTX-2", Classes: each(`LTX2VideoTransformer3DModel`, class{}),
 		Signs: []Sign{sign(`audio_proj_in.weight av_cross_attn_video_scale_shift.`), single(`audio_patchify_proj.weight audio_adaln_single.`)},
 		Single: strings.Fields(`audio_adaln_single adaln_single audio_caption_projection caption_projection patchify_proj audio_patchify_proj proj_out audio_proj_out
 			av_ca_audio_scale_shift_adaln_single av_ca_v2a_gate_adaln_single av_ca_a2v_gate_adaln_single av_ca_video_scale_shift_adaln_single`),
 		Filters: []string{"ltxv2"},
+		Safe: strings.Fields(`caption_projection audio_caption_projection proj_in audio_proj_in time_embed audio_time_embed av_cross_attn_audio_scale_shift av_cross_attn_video_scale_shift
+			av_cross_attn_audio_v2a_gate av_cross_attn_video_a2v_gate`),
 	}, {
 		Name: "ltx", About: "LTX Video", Classes: each(`LTXVideoTransformer3DModel`, class{}),
 		Signs: []Sign{
@@ -264,11 +274,13 @@ var families = []Family{
 		Signs:   []Sign{sign(`text_fusion.projector.weight`), single(`txtfusion.projector.weight`)},
 		Single:  strings.Fields(`first tmlp txtmlp last`),
 		Filters: []string{"krea2"},
+		Safe:    strings.Fields(`final_layer img_in time_embed time_mod_proj txt_in text_fusion.projector`),
 	}, {
 		Name: "minimax-h3", About: "MiniMax H3", Classes: each(`MiniMaxH3Transformer3DModel`, class{}),
 		Signs:   []Sign{sign(`token_refiner.refiner_blocks.0. audio_proj_in.weight`), single(`video_patch_proj.weight audio_patch_proj.weight`)},
 		Single:  strings.Fields(`video_patch_proj audio_patch_proj condition_proj time_embedder final_layer`),
 		Filters: []string{"minimaxh3"},
+		Safe:    strings.Fields(`audio_proj_in audio_proj_out context_embedder norm_out proj_in proj_out`),
 	}, {
 		Name: "kandinsky5", About: "Kandinsky 5", Classes: each(`Kandinsky5Transformer3DModel`, class{}),
 		Signs: []Sign{sign(`visual_transformer_blocks.0. text_transformer_blocks.0.`)},
@@ -379,6 +391,7 @@ var families = []Family{
 		Name: "gemma4", About: "Gemma 4", Classes: each(`Gemma4ForConditionalGeneration Gemma4ForCausalLM`, class{tied: visionHead, last: "lm_head"}),
 		Signs:   []Sign{sign(`model.language_model.layers.0.per_layer_input_gate.weight`), sign(`model.layers.0.per_layer_input_gate.weight | model.layers.0.laurel.`)},
 		Filters: []string{"gemma4"},
+		Safe:    strings.Fields(`.embed_tokens .embed_tokens_per_layer .lm_head .per_layer_model_projection`),
 	}, {
 		Name: "qwen3-vl", About: "Qwen3-VL", Classes: each(`Qwen3VLForConditionalGeneration`, class{tied: visionHead, last: "lm_head"}),
 		Signs:   []Sign{sign(`model.visual.deepstack_merger_list.`)},

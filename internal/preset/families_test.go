@@ -232,7 +232,7 @@ func TestSingleFiles(t *testing.T) {
 			row.filter([]*Filter{FilterByName(m.filter)})
 			checkFilter(t, row.For(nil, m.tensors), m, 1)
 			if p.family.Filters != nil && p.Name == want {
-				checkFilter(t, p, m, 1)
+				checkFilter(t, p.AsReference(), m, 1)
 			}
 		})
 	}

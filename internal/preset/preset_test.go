@@ -1,6 +1,10 @@
 package preset
 
 import (
+	"encoding/json"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -78,5 +82,111 @@ func TestSkipKeysOfSDNQ(t *testing.T) {
 		if _, err := ByName(name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", name, err, want)
 		}
+	}
+}
+
+// TestSafe: what spoils a model soonest, its inputs, time and text projections and outputs
+// outside of blocks, is kept in every family, and by no preset of convert_to_quant's is
+// more quantized than its own list says. Blocks stay as they are there.
+func TestSafe(t *testing.T) {
+	numbered := regexp.MustCompile(`\.\d+\.`)
+	differ := map[string]bool{}
+	for _, m := range slices.Concat(readModels(t, golden, 70), readModels(t, filepath.Join(golden, "single"), 27)) {
+		p, _ := Recognise(m.config, m.tensors)
+		if p.family == nil || len(p.family.Filters) == 0 {
+			continue
+		}
+		theirs := p.AsReference()
+		for _, r := range m.rows {
+			if len(r.shape) != 2 || !strings.HasSuffix(r.name, ".weight") {
+				continue
+			}
+			ours, their := p.Keep(r.name, 4096, 4096), theirs.Keep(r.name, 4096, 4096)
+			_, listed := p.Skip(r.name)
+			cautiously := slices.ContainsFunc(cautious, func(part string) bool { return strings.Contains(r.name, part) })
+			switch {
+			case their != "" && ours == "":
+				t.Errorf("%s: %s is kept by convert_to_quant alone", m.name, r.name)
+			case ours == "" && (listed || cautiously) && !numbered.MatchString(strings.TrimPrefix(r.name, p.prefix)):
+				t.Errorf("%s: %s is left to 4 bits", m.name, r.name)
+			case ours != "" && their == "":
+				differ[p.Name] = true
+				if !strings.Contains(ours, "Preset` ctq:"+p.Name) && !strings.Contains(ours, "multi-token") {
+					t.Errorf("%s: %s: %s", m.name, r.name, ours)
+				}
+			}
+		}
+	}
+	for _, f := range families {
+		if len(f.Safe) > 0 && !differ[f.Name] && !slices.Contains(uncompared, f.Name) {
+			t.Errorf("%s keeps nothing that convert_to_quant's preset does not", f.Name)
+		}
+	}
+	for _, name := range []string{"hunyuan-video", "hunyuan"} {
+		ours, err := ByName(name)
+		if err != nil || ours.Keep("time_in.mlp.0.weight", 4096, 4096) == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+		theirs, err := ByName("ctq:" + name)
+		if err != nil || theirs.Keep("time_in.mlp.0.weight", 4096, 4096) != "" {
+			t.Errorf("ctq:%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"ctq:flux", "ctq:none", "ctq:", "ctq:ctq:wan", "ctq:nothing"} {
+		if _, err := ByName(name); err == nil {
+			t.Errorf("%s is a preset", name)
+		}
+	}
+}
+
+// TestPredicts: layers of multi-token prediction are told by their names, by a tensor that
+// only they have, and by the config's counts.
+func TestPredicts(t *testing.T) {
+	tensors := func(names ...string) func(yield func(string, []int) bool) {
+		return func(yield func(string, []int) bool) {
+			for _, name := range names {
+				if !yield(name, []int{64, 64}) {
+					return
+				}
+			}
+		}
+	}
+	config := func(text string) (c map[string]json.RawMessage) {
+		if err := json.Unmarshal([]byte(text), &c); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	const last, before = "model.layers.61.self_attn.q_proj.weight", "model.layers.60.self_attn.q_proj.weight"
+	for _, c := range []struct {
+		config string
+		names  []string
+		want   string // the tensors that are kept for it
+	}{
+		{`{}`, []string{last, before, "model.layers.61.eh_proj.weight"}, last + " model.layers.61.eh_proj.weight"},
+		{`{"num_hidden_layers": 61, "num_nextn_predict_layers": 1}`, []string{last, before}, last},
+		{`{"text_config": {"num_hidden_layers": 60, "num_nextn_predict_layers": 2}}`, []string{last, before, "model.layers.6.x.weight"}, last + " " + before},
+		{`{"num_hidden_layers": 61, "num_nextn_predict_layers": "x"}`, []string{last}, ""},
+		{`{"num_hidden_layers": 61, "num_nextn_predict_layers": 0}`, []string{last}, ""},
+		{`{}`, []string{"mtp.fc.weight", "model.mtp.layers.0.x.weight", "mtp_head.weight", before}, "mtp.fc.weight model.mtp.layers.0.x.weight"},
+		{`{}`, []string{"model.mtp_layers.0.mlp.up_proj.weight", "blocks.0.mtp.weight"}, "model.mtp_layers.0.mlp.up_proj.weight"},
+	} {
+		p, _ := Recognise(config(c.config), tensors(c.names...))
+		var kept []string
+		for _, name := range c.names {
+			if strings.Contains(p.Keep(name, 4096, 4096), "multi-token prediction") {
+				kept = append(kept, name)
+			}
+			if p.Predicts(name) != (p.Keep(name, 4096, 4096) != "") {
+				t.Errorf("%s: %v", name, p.Predicts(name))
+			}
+		}
+		if got := strings.Join(kept, " "); got != c.want {
+			t.Errorf("%s: kept %q, want %q", c.config, got, c.want)
+		}
+	}
+	none, _ := ByName("none")
+	if why := none.For(nil, tensors("mtp.fc.weight")).Keep("mtp.fc.weight", 4096, 4096); why != "" {
+		t.Error(why)
 	}
 }

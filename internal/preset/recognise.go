@@ -123,6 +123,16 @@ func (f *Family) sharesClass(s *Sign, name string) bool {
 	return s.Class == name || f.class(name, true) != nil
 }
 
+// prefix is what all names begin with of what single files put before the network's.
+func (inv *inventory) prefix() string {
+	for _, prefix := range prefixes[1:] {
+		if !slices.ContainsFunc(inv.names, func(name string) bool { return !strings.HasPrefix(name, prefix) }) {
+			return prefix
+		}
+	}
+	return ""
+}
+
 func (inv *inventory) family() (*Family, *Sign, string) {
 	for i := range families {
 		if s, prefix := inv.find(&families[i]); s != nil {
@@ -154,6 +164,9 @@ func (p *Preset) For(config map[string]json.RawMessage, tensors iter.Seq2[string
 func (p *Preset) fit(config map[string]json.RawMessage, inv *inventory) *Preset {
 	q := *p
 	q.inside = inv.fused()
+	if !q.reference {
+		q.predicting = inv.predicting(config)
+	}
 	if q.finalOnly {
 		q.Parts = slices.Concat(q.Parts, finalLayers(slices.Values(inv.names)))
 	}
@@ -161,6 +174,10 @@ func (p *Preset) fit(config map[string]json.RawMessage, inv *inventory) *Preset 
 		return &q
 	}
 	s, prefix := inv.find(p.family)
+	q.prefix = prefix
+	if s == nil {
+		q.prefix = inv.prefix()
+	}
 	q.class = p.family.classOf(className(config), s)
 	if s != nil && s.Single {
 		q.class.renames = nil

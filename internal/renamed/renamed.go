@@ -80,7 +80,7 @@ func (v *view) inventory() (all []names.Tensor) {
 		all = append(all, names.Tensor{Name: t.Name, Shape: t.Shape, Dtype: t.Dtype.String()})
 	}
 	for _, l := range v.model.Layers {
-		name := layout.WeightName(l.Name)
+		name := l.WeightName()
 		v.layers[name] = l
 		all = append(all, names.Tensor{Name: name, Shape: l.Shape(), Dtype: v.Dtype(l).String()})
 	}
@@ -139,6 +139,9 @@ func (v *view) tensor(o *names.Output) (checkpoint.Tensor, error) {
 		t.Name, t.Shape = o.Name, o.Shape
 		return t, nil
 	}
+	if o.Turned {
+		return checkpoint.Turned(o.Name, from), nil
+	}
 	g, at := &checkpoint.Gathered{}, int64(0)
 	for _, part := range o.Parts {
 		from := v.plain[part.Source]
@@ -164,6 +167,9 @@ func (v *view) layer(o *names.Output) (*layout.Layer, error) {
 	}
 	if l := v.layers[o.Parts[0].Source]; l != nil && o.Renamed(rows(l.Shape())) && slices.Equal(l.Shape(), o.Shape) {
 		return l.As(name), nil
+	}
+	if first := v.first(o); o.Turned || len(o.Parts) > 1 && len(o.Shape) > len(first.Shape()) {
+		return nil, usage.SourceErrorf("%s: layer %s is quantized, and experts are joined, or turned, as plain tensors alone: dequantize it first, then give it the other names", v.model.Checkpoint.Path, first.Name)
 	}
 	l, err := v.gather(name, o)
 	if err == nil {

@@ -20,6 +20,8 @@ func rowsOf(l *layout.Layer) (*names.Layer, error) {
 	shape := l.Shape()
 	s := codec.Scheme(l.Codec)
 	switch {
+	case codec.IsPublished(l.Codec):
+		return nil, fmt.Errorf("%s is stored as another program does, in %s: tensorpress transcode or dequantize first", l.Name, l.Format)
 	case codec.IsForeign(l.Codec):
 		return nil, fmt.Errorf("%s is in an older layout, %s: tensorpress migrate makes it ComfyUI's", l.Name, l.Layout.Name)
 	case len(shape) < 2:

@@ -13,6 +13,24 @@ type Cut struct {
 	GroupRows, GroupCols int // shape of the group of values that share a scale
 	// AnyRows says that an area to decode may begin and end at any row.
 	AnyRows bool
+	// BankRows, if not 0, are the rows of each of several matrices, one upon the other, of
+	// which an area is best decoded that is of one alone.
+	BankRows int
+}
+
+// InBank returns the most rows, a multiple of unit and at most so many, of which each of
+// several matrices has a multiple; rows itself where there is one matrix, and unit where
+// there is no such number.
+func (c Cut) InBank(rows, unit int) int {
+	if c.BankRows == 0 {
+		return rows
+	}
+	for n := min(rows, c.BankRows) / unit * unit; n > unit; n -= unit {
+		if c.BankRows%n == 0 {
+			return n
+		}
+	}
+	return min(unit, rows)
 }
 
 // ForDecoding returns the cut with the smaller units that are enough for decoding.
@@ -50,7 +68,8 @@ func (c Cut) least(measured bool) (rows, cols int) {
 // DecodeTile returns the shape of areas to decode, of about want values. They need not
 // consist of whole groups.
 func (c Cut) DecodeTile(want int) (rows, cols int) {
-	return c.extend(min(c.UnitRows, c.Rows), min(c.UnitCols, c.Cols), want, want)
+	rows, cols = c.extend(min(c.UnitRows, c.Rows), min(c.UnitCols, c.Cols), want, want)
+	return c.InBank(rows, min(c.UnitRows, c.Rows)), cols
 }
 
 // Piece returns the shape into which an area of whole units is split: whole units of at

@@ -28,6 +28,15 @@ const (
 	Zeros        Role = "zeros"         // the value of the code 8
 	Scalar       Role = "scalar"        // of hybrid_mxfp8, which decoding ignores
 	InputScale   Role = "input_scale"   // of activations, not of the weight
+	ProjDown     Role = "proj_down"     // [columns, rank], of a low-rank part
+	ProjUp       Role = "proj_up"       // [rows, rank]
+	SmoothFactor Role = "smooth_factor" // what inputs, and so columns, are divided by
+)
+
+// Further tensors of formats that are read and not written.
+const (
+	GroupOfColumn  Role = "group_of_column" // the group of each column
+	NestedCodebook Role = "nested_codebook" // the values of scales that are codes
 )
 
 // Tensor describes one stored tensor.

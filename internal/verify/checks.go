@@ -113,14 +113,14 @@ func (v *verification) checkApp() {
 		}
 		err := checkLayerFor(v.app, l, v.output.IsModel())
 		if err == nil && l.Err == nil && l.Layout == layout.SDNQ {
-			name := layout.WeightName(l.Name)
+			name := l.WeightName()
 			err = v.app.CheckSDNQ(app.SDNQLayer{Scheme: codec.Scheme(l.Codec), Global: config.WeightsDtype, Listed: config.ListedAs(name)})
 		}
 		if err == nil && l.Codec != nil {
-			err = comfy.CheckLayer(app.Stored{Name: layout.WeightName(l.Name), Format: l.Format, Shape: l.Shape(), Packed: l.Parts[0].Shape})
+			err = comfy.CheckLayer(app.Stored{Name: l.WeightName(), Format: l.Format, Shape: l.Shape(), Packed: l.Parts[0].Shape})
 		}
 		if err != nil {
-			v.problem(layout.WeightName(l.Name), "%v", err)
+			v.problem(l.WeightName(), "%v", err)
 			continue
 		}
 		v.need(l)
@@ -145,7 +145,7 @@ func restored(m *layout.Model) iter.Seq2[string, []int] {
 			}
 		}
 		for _, l := range m.Layers {
-			if l.Codec != nil && !yield(layout.WeightName(l.Name), l.Shape()) {
+			if l.Codec != nil && !yield(l.WeightName(), l.Shape()) {
 				return
 			}
 		}
@@ -158,12 +158,12 @@ func (v *verification) need(l *layout.Layer) {
 	if err != nil {
 		return
 	}
-	v.Needs = Needed(v.Needs, v.app, f, l.Name)
+	v.Needs = Needed(v.Needs, v.app, f, l.Name, l.Codec)
 }
 
 // Needed counts a layer of a format among what an application's releases load.
-func Needed(needs []report.Need, a *app.App, f *codec.Format, layer string) []report.Need {
-	release := a.Release(f, preset.Embedding(layout.WeightName(layer)))
+func Needed(needs []report.Need, a *app.App, f *codec.Format, layer string, c codec.Codec) []report.Need {
+	release := a.Release(f, preset.Embedding(layout.WeightName(layer)), codec.Matrices(c) != nil)
 	if release == "" {
 		return needs
 	}
@@ -229,8 +229,8 @@ func (v *verification) checkListed() {
 		}
 	}
 	for _, l := range v.model.Layers {
-		if entry, ok := sdnqconfig.Match(layout.WeightName(l.Name), v.model.Config.NotConvert); ok {
-			v.problem(layout.WeightName(l.Name), "is quantized, but the config keeps it by %q: loaders will not decode it", entry)
+		if entry, ok := sdnqconfig.Match(l.WeightName(), v.model.Config.NotConvert); ok {
+			v.problem(l.WeightName(), "is quantized, but the config keeps it by %q: loaders will not decode it", entry)
 		}
 	}
 }
@@ -244,7 +244,7 @@ func isWeight(name string) bool {
 func (v *verification) checkNames() {
 	there := map[string]bool{}
 	for _, l := range v.model.Layers {
-		there[layout.WeightName(l.Name)] = true
+		there[l.WeightName()] = true
 	}
 	for _, t := range v.model.Plain {
 		there[t.Name] = true
@@ -258,7 +258,7 @@ func (v *verification) checkNames() {
 		}
 	}
 	for _, l := range v.sourceModel.Layers {
-		if name := layout.WeightName(l.Name); !there[name] {
+		if name := l.WeightName(); !there[name] {
 			v.problem(name, "is missing: the source has it")
 		}
 	}
@@ -290,6 +290,8 @@ type check struct {
 
 func (c *check) problems(s engine.Sums) []report.Problem {
 	switch {
+	case s.Unsound != "":
+		return []report.Problem{{Tensor: c.name, Problem: "cannot be decoded: " + s.Unsound}}
 	case s.Nonfinite >= 0:
 		shape := c.layer.Shape()
 		columns := max(shape[len(shape)-1], 1)
@@ -318,7 +320,7 @@ func (v *verification) sourceOf(name string, shape []int) *engine.Original {
 }
 
 func (v *verification) newLayerCheck(l *layout.Layer) *check {
-	name := layout.WeightName(l.Name)
+	name := l.WeightName()
 	c := &check{name: name, layer: l, source: v.sourceOf(name, l.Shape())}
 	if c.source != nil && c.source.Dtype != 0 && !codec.Numbers(c.source.Dtype) {
 		v.problem(name, "the source's is %s, which is no plain weight", c.source.Dtype)

@@ -75,7 +75,7 @@ func (v *verification) takeSource(m *layout.Model) {
 	v.sourceModel = m
 	v.sourceLayers, v.sourcePlain = map[string]*layout.Layer{}, map[string]checkpoint.Tensor{}
 	for _, l := range m.Layers {
-		v.sourceLayers[layout.WeightName(l.Name)] = l
+		v.sourceLayers[l.WeightName()] = l
 	}
 	for _, t := range m.Plain {
 		v.sourcePlain[t.Name] = t

@@ -16,6 +16,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
 )
@@ -195,7 +196,7 @@ func (v *verification) readSource() (err error) {
 	v.sourceModel.AcceptUnscaled() // as quantize was asked to, if there are any
 	v.sourceLayers = map[string]*layout.Layer{}
 	for _, l := range v.sourceModel.Layers {
-		v.sourceLayers[layout.WeightName(l.Name)] = l
+		v.sourceLayers[l.WeightName()] = l
 	}
 	return v.renameSource()
 }
@@ -203,11 +204,13 @@ func (v *verification) readSource() (err error) {
 // codesName is the name of the tensor that a problem of a layer is about: its
 // weight, or what another program has in its place.
 func codesName(l *layout.Layer) string {
-	name := layout.WeightName(l.Name)
-	if l.Layout != layout.Other || len(l.Tensors) == 0 {
-		return name
+	switch {
+	case l.Layout == layout.Other && len(l.Tensors) > 0:
+		return l.Tensors[0].Name
+	case l.Layout == nil || l.Layout == layout.Other:
+		return l.WeightName()
 	}
-	return l.Tensors[0].Name
+	return l.Layout.TensorName(l.Name, tile.Weight)
 }
 
 // unchanged fails if anything that was read is not what it was.
@@ -293,7 +296,7 @@ func (v *verification) tasks(yield func(stream.Task) bool) bool {
 		v.checkStructure()
 	}
 	for _, l := range v.model.Layers {
-		if v.only && v.sourceLayers[layout.WeightName(l.Name)] == nil {
+		if v.only && v.sourceLayers[l.WeightName()] == nil {
 			continue
 		}
 		if l.Err != nil {
@@ -345,7 +348,7 @@ func (v *verification) conclude(c *check) engine.Sums {
 	}
 	v.Layers = append(v.Layers, e)
 	if v.MaxRelMSE != nil && (e.RelMSE == nil || *e.RelMSE > *v.MaxRelMSE) {
-		v.problem(layout.WeightName(c.layer.Name), "rel_mse is %s, above %g", Figure(e.RelMSE), *v.MaxRelMSE)
+		v.problem(c.layer.WeightName(), "rel_mse is %s, above %g", Figure(e.RelMSE), *v.MaxRelMSE)
 	}
 	return found
 }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import GOLDENS, Layers, digest
+from safetensors.torch import load_file
 
 from tensorpress.torch import LayerError, Scheme, decode, decode_rows, parse, read_layer
 from tensorpress.torch import numbers as arithmetic
@@ -216,3 +219,56 @@ def test_native_errors(layers: Layers) -> None:
         LayerError, match=r"x\.weight_scale: want float8_e4m3fn \[128, 4\], got float8_e4m3fn \[64, 4\]"
     ):
         read_layer(tensors["comfy_quant"], dict(tensors, weight_scale=tensors["weight_scale"][:64]), "x")
+
+
+EXPERTS = Path(__file__).resolve().parents[2] / "testdata" / "golden" / "experts"
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in EXPERTS.glob("*.safetensors")))
+def test_experts_of_comfyui(name: str) -> None:
+    """Files that ComfyUI's class for experts saved restore to what it restores."""
+    wanted = dict(line.split("\t") for line in (EXPERTS / "restored.tsv").read_text().splitlines() if line[0] != "#")
+    tensors = {k.removeprefix("mlp.experts.up."): v for k, v in load_file(EXPERTS / f"{name}.safetensors").items()}
+    stored = read_layer(tensors["comfy_quant"], tensors, name, (3, 24, 64))
+    assert stored.shape == (3, 24, 64)
+    found = decode(stored, tensors, torch.float32)
+    if name != "convrot_w4a4":  # whose sums have no fixed order
+        assert wanted[name].endswith(hashlib.sha256(found.numpy().tobytes()).hexdigest()[:16])
+    for i in range(3):
+        one = {k: v[i] for k, v in tensors.items() if k.startswith("weight")}
+        matrix = {**json.loads(bytes(tensors["comfy_quant"].tolist()))}
+        del matrix["num_experts"]
+        assert torch.equal(found[i], decode(read_layer(matrix, one, name, (24, 64)), one, torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_experts": 4}, "num_experts: 4, and its weight has 3"),
+        ({"num_experts": "3"}, 'num_experts: "3"'),
+        ({"convrot": True}, "does not rotate"),
+    ],
+)
+def test_experts_that_contradict(change: dict[str, object], words: str) -> None:
+    tensors = {k.removeprefix("mlp.experts.up."): v for k, v in load_file(EXPERTS / "int8_rows.safetensors").items()}
+    o = json.loads(bytes(tensors["comfy_quant"].tolist())) | change
+    with pytest.raises(LayerError, match=words):
+        read_layer(o, tensors, "experts")
+    tensors["weight_scale"] = tensors["weight_scale"][:2]
+    with pytest.raises(LayerError, match="a scale for each of 3 experts"):
+        read_layer({"format": "int8_tensorwise"}, tensors, "experts")
+
+
+def test_svdquant_of_kitchen() -> None:
+    """A layer of comfy-kitchen's restores to what its kernel makes of an identity."""
+    folder = EXPERTS.parent
+    tensors = {k.removeprefix("x."): v for k, v in load_file(folder / "svdquant.safetensors").items()}
+    wanted = load_file(folder / "svdquant_restored.safetensors")["x.weight"]
+    stored = read_layer(tensors["comfy_quant"], tensors, "x")
+    found = decode(stored, tensors, torch.float32)
+    assert (found - wanted).abs().max() < 1e-6 * wanted.abs().max()
+    rows = torch.tensor([3, 0, 19])
+    assert torch.equal(decode_rows(stored, tensors, rows, torch.float32), found[rows])
+    tensors["weight_smooth_factor"] = tensors["weight_smooth_factor"][1:]
+    with pytest.raises(LayerError, match="weight_smooth_factor"):
+        read_layer(tensors["comfy_quant"], tensors, "x")

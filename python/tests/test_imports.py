@@ -20,6 +20,10 @@ def test_commands_need_the_standard_library_alone() -> None:
     names = {name.partition(".")[0] for name in run(code).split()}
     assert names - set(sys.stdlib_module_names) == {"tensorpress"}
 
+    # no part of the standard library that takes as long as all of these
+    slow = {"asyncio", "email", "http", "importlib.metadata", "inspect", "typing_extensions", "unittest", "zipfile"}
+    assert not slow & set(run(code).split())
+
 
 def test_they_are_there_at_once() -> None:
     times = []

@@ -101,24 +101,52 @@ def test_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         tensorpress.find()
     monkeypatch.delenv("TENSORPRESS")
     monkeypatch.setenv("PATH", str(tmp_path))
-    if (Path(_program.__file__).parent / _program.NAME).exists():
-        pytest.skip("the program is in the package")
-    with pytest.raises(tensorpress.ProgramNotFoundError, match=r"^no tensorpress.*go install .*set TENSORPRESS") as e:
+    monkeypatch.setattr(_program, "installed", lambda: [tmp_path / "none"])
+    with pytest.raises(tensorpress.ProgramNotFoundError, match=r"^no tensorpress.*pip install .*set TENSORPRESS") as e:
         tensorpress.quantize("a", "b")
     assert "\n" not in str(e.value)
 
 
 def test_the_program_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("named", "package", "path"):
-        (tmp_path / name).mkdir()
-        script(tmp_path / name / _program.NAME, "#!/bin/sh\n", monkeypatch)
-    monkeypatch.setattr(_program, "__file__", str(tmp_path / "package" / "_program.py"))
+    places = {"named": "named", "target": "target/bin", "record": "env/bin", "path": "path"}
+    for folder in places.values():
+        (tmp_path / folder).mkdir(parents=True)
+        script(tmp_path / folder / _program.NAME, "#!/bin/sh\n", monkeypatch)
+    monkeypatch.setattr(_program, "PACKAGE", tmp_path / "target" / "tensorpress")
+    recorded(tmp_path / "env" / "lib" / "site-packages", f"../../bin/{_program.NAME}")
+    monkeypatch.syspath_prepend(tmp_path / "env" / "lib" / "site-packages")
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
     monkeypatch.setenv("TENSORPRESS", str(tmp_path / "named" / _program.NAME))
-    for name in ("named", "package", "path"):
-        assert Path(tensorpress.find()).parent.name == name
-        Path(tensorpress.find()).unlink()
+    for folder in places.values():
+        assert Path(tensorpress.find()).resolve().parent == tmp_path / folder
+        (tmp_path / folder / _program.NAME).unlink()
         monkeypatch.delenv("TENSORPRESS", raising=False)
+
+
+def recorded(site: Path, *files: str) -> None:
+    """Writes what an installer leaves of a wheel with these files."""
+    told = site / "tensorpress-1.2.3.dist-info"
+    told.mkdir(parents=True)
+    (told / "METADATA").write_text("Metadata-Version: 2.4\nName: tensorpress\nVersion: 1.2.3\n")
+    (told / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+
+
+def test_the_version_is_that_of_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert tensorpress.__version__ == "1.2.3"
+
+
+def test_as_a_module_it_is_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path, monkeypatch, 4)
+    monkeypatch.setenv("PYTHONPATH", str(Path(tensorpress.__file__).parent.parent))
+    line = [sys.executable, "-m", "tensorpress", "verify", "a b", "--json"]
+    ran = subprocess.run(line, capture_output=True, text=True)
+    assert (ran.returncode, json.loads(ran.stdout)["args"]) == (4, line[3:])
+    monkeypatch.setenv("TENSORPRESS", str(tmp_path / "none"))
+    ran = subprocess.run(line, capture_output=True, text=True)
+    assert ran.returncode == 127
+    assert ran.stderr.startswith("tensorpress: TENSORPRESS is ")
 
 
 def test_what_is_not_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,6 +290,9 @@ def test_the_program_itself(program: str, tmp_path: Path) -> None:
     )
     assert json.dumps(again)
     assert tensorpress.verify(tmp_path / "c.safetensors", source=GOLDENS / "model-sdnq.safetensors")["ok"]
+    assert tensorpress.diff(tmp_path / "c.safetensors", GOLDENS / "model-sdnq.safetensors")["same"]
+    differ = tensorpress.diff(tmp_path / "c.safetensors", GOLDENS / "model-sdnq.safetensors", bytes=True)
+    assert not differ["same"] and differ["counts"]
     assert os.path.exists(tmp_path / "c.safetensors")
     table = str(tmp_path / "m.json")
     measured = tensorpress.measure(GOLDENS / "model.safetensors", preset="none", min_numel=0, out=table)

@@ -193,3 +193,15 @@ func (n *NVFP4) Decode(dst []float32, src [][]byte, a tile.Area, out safetensors
 	}
 	n.decodeRows(dst, src, a, scales, group.SmallValues[kernel.E2M1], buffersOf(scratch))
 }
+
+// PutScales fills what Written names of the scales of an area, whose rows begin with a
+// band, from scales by rows.
+func (n *NVFP4) PutScales(dst, scales []byte, a tile.Area) {
+	across, stride := a.Cols/n.block, n.stride(n.padded(a).Cols)
+	clear(dst)
+	rows := make([]byte, a.Rows*stride)
+	for r := range a.Rows {
+		copy(rows[r*stride:(r+1)*stride], scales[r*across:(r+1)*across])
+	}
+	putScales(dst, rows, 0, stride)
+}

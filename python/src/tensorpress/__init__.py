@@ -37,19 +37,26 @@ if TYPE_CHECKING:
 
     from ._flags import (
         DequantizeFlags,
+        DiffFlags,
         DoctorFlags,
+        InspectFlags,
+        JoinFlags,
         MeasureFlags,
         MigrateFlags,
         PlanFlags,
         QuantizeFlags,
+        SplitFlags,
         TranscodeFlags,
         VerifyFlags,
     )
 
 __all__ = [
     "DequantizeFlags",
+    "DiffFlags",
     "DoctorFlags",
+    "InspectFlags",
     "InterruptedRunError",
+    "JoinFlags",
     "MeasureFlags",
     "MigrateFlags",
     "PlanFlags",
@@ -58,6 +65,7 @@ __all__ = [
     "QuantizeFlags",
     "RunError",
     "SourceError",
+    "SplitFlags",
     "StrPath",
     "TensorpressError",
     "TranscodeFlags",
@@ -66,26 +74,32 @@ __all__ = [
     "VerifyFlags",
     "ctq",
     "dequantize",
+    "diff",
     "doctor",
     "find",
     "formats",
     "inspect",
+    "join",
     "measure",
     "migrate",
     "plan",
     "presets",
     "quantize",
+    "split",
     "transcode",
     "verify",
 ]
-
-__version__ = "0.1.0"
 
 Result = dict[str, Any]
 
 
 def __getattr__(name: str) -> Any:
-    """Types of flags are made when they are asked for: that takes longer than all else here."""
+    """Types of flags and the version are made when they are asked for: that takes longer
+    than all else here."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tensorpress")
     if name in __all__ and name.endswith("Flags"):
         from . import _flags
 
@@ -153,6 +167,36 @@ def migrate(
     return found
 
 
+def split(
+    source: StrPath, dest: StrPath | None = None, *, progress: Progress | None = None, **flags: Unpack[SplitFlags]
+) -> Result:
+    """Takes an all-in-one checkpoint apart: `tensorpress split SOURCE DIR`.
+
+    Args:
+        source: a checkpoint that ComfyUI loads all in one.
+        dest: a folder; None only with `dry_run`.
+        progress: as in `quantize`.
+        flags: see `SplitFlags`.
+
+    Returns:
+        The parts, with their files, and what should be said of them.
+    """
+    found: Result = run("split", [source, dest], progress, flags)
+    return found
+
+
+def join(*paths: StrPath, progress: Progress | None = None, **flags: Unpack[JoinFlags]) -> Result:
+    """Makes one file of parts, or of shards: `tensorpress join PARTS… DEST`.
+
+    Args:
+        paths: the parts, each a path or PART=PATH as text, and last the file that they become.
+        progress: as in `quantize`.
+        flags: see `JoinFlags`.
+    """
+    found: Result = run("join", paths, progress, flags)
+    return found
+
+
 def verify(path: StrPath, *, progress: Progress | None = None, **flags: Unpack[VerifyFlags]) -> Result:
     """Checks that a checkpoint is sound: `tensorpress verify PATH`.
 
@@ -168,9 +212,35 @@ def verify(path: StrPath, *, progress: Progress | None = None, **flags: Unpack[V
     return found
 
 
-def inspect(path: StrPath) -> Result:
-    """Lists layers, other tensors and metadata: `tensorpress inspect PATH`."""
-    found: Result = run("inspect", [path], None, {})
+def diff(a: StrPath, b: StrPath, *, progress: Progress | None = None, **flags: Unpack[DiffFlags]) -> Result:
+    """Compares two checkpoints, tensor by tensor: `tensorpress diff A B`.
+
+    Args:
+        a: a file, a weight index, a model folder or a pipeline, quantized or not.
+        b: another one.
+        progress: as in `quantize`.
+        flags: `bytes` asks for the same bytes, `all` lists what is the same too.
+
+    Returns:
+        What was found: `same`, and `tensors` with what differs. That they differ is no error.
+    """
+    try:
+        found: Result = run("diff", [a, b], progress, flags)
+    except VerifyError as e:
+        if e.result is None:
+            raise
+        return e.result
+    return found
+
+
+def inspect(path: StrPath, **flags: Unpack[InspectFlags]) -> Result:
+    """Lists layers, other tensors and metadata: `tensorpress inspect PATH`.
+
+    Args:
+        path: what is looked into.
+        flags: `hash` reads all for the sha256 of each tensor.
+    """
+    found: Result = run("inspect", [path], None, flags)
     return found
 
 

@@ -9,6 +9,15 @@ from typing import TypedDict
 _Path = str | PathLike[str] | None
 
 
+class InspectFlags(TypedDict, total=False):
+    """Those of `tensorpress inspect`."""
+
+    #: also write everything as a page to FILE
+    html: _Path
+    #: read all, and list the sha256 of each tensor's bytes
+    hash: bool | None
+
+
 class DoctorFlags(TypedDict, total=False):
     """Those of `tensorpress doctor`."""
 
@@ -18,6 +27,40 @@ class DoctorFlags(TypedDict, total=False):
     comfyui: _Path
     #: the folder of SD.Next is PATH
     sdnext: _Path
+
+
+class DiffFlags(TypedDict, total=False):
+    """Those of `tensorpress diff`."""
+
+    #: the same only where bytes and header entries are the same
+    bytes: bool | None
+    #: take values for the same up to a rel_mse of X
+    max_rel_mse: str | float | None
+    #: also write the result to FILE: JSON, or HTML, by its suffix
+    report: _Path
+    #: N cores to use, 0 for all
+    threads: int | None
+    #: bound of the peak memory (default 256MiB)
+    memory: str | int | None
+    #: no progress and no notes
+    quiet: bool | None
+
+
+class SplitFlags(TypedDict, total=False):
+    """Those of `tensorpress split`."""
+
+    #: replace DEST if it is an output and holds nothing else
+    force: bool | None
+    #: print what would be done; write nothing
+    dry_run: bool | None
+    #: also write the result to FILE: JSON, or HTML, by its suffix
+    report: _Path
+    #: N cores to use, 0 for all
+    threads: int | None
+    #: bound of the peak memory (default 256MiB)
+    memory: str | int | None
+    #: no progress and no notes
+    quiet: bool | None
 
 
 class VerifyFlags(TypedDict, total=False):
@@ -37,6 +80,13 @@ class VerifyFlags(TypedDict, total=False):
     memory: str | int | None
     #: no progress and no notes
     quiet: bool | None
+
+
+class JoinFlags(SplitFlags, total=False):
+    """Those of `tensorpress join`."""
+
+    #: SIDE whose names the shards of one model get: comfyui, diffusers, or keep (default keep)
+    names: str | None
 
 
 class DequantizeFlags(TypedDict, total=False):
@@ -62,7 +112,7 @@ class DequantizeFlags(TypedDict, total=False):
     quiet: bool | None
 
 
-class TranscodeFlags(TypedDict, total=False):
+class TranscodeFlags(SplitFlags, total=False):
     """Those of `tensorpress transcode`."""
 
     #: sdnq or comfy, where the layers are to go
@@ -81,23 +131,11 @@ class TranscodeFlags(TypedDict, total=False):
     for_: str | None
     #: most bytes of weights in a file of a folder (default 5GB)
     shard_size: str | int | None
-    #: replace DEST if it is an output and holds nothing else
-    force: bool | None
     #: also copy weight files that the output does not describe
     copy_weights: bool | None
-    #: print what would be done; write nothing
-    dry_run: bool | None
-    #: also write the result to FILE: JSON, or HTML, by its suffix
-    report: _Path
-    #: N cores to use, 0 for all
-    threads: int | None
-    #: bound of the peak memory (default 256MiB)
-    memory: str | int | None
-    #: no progress and no notes
-    quiet: bool | None
 
 
-class MigrateFlags(TypedDict, total=False):
+class MigrateFlags(SplitFlags, total=False):
     """Those of `tensorpress migrate`."""
 
     #: set keys of the layers' descriptions, a JSON object
@@ -118,20 +156,8 @@ class MigrateFlags(TypedDict, total=False):
     for_: str | None
     #: most bytes of weights in a file of a folder (default 5GB)
     shard_size: str | int | None
-    #: replace DEST if it is an output and holds nothing else
-    force: bool | None
     #: also copy weight files that the output does not describe
     copy_weights: bool | None
-    #: print what would be done; write nothing
-    dry_run: bool | None
-    #: also write the result to FILE: JSON, or HTML, by its suffix
-    report: _Path
-    #: N cores to use, 0 for all
-    threads: int | None
-    #: bound of the peak memory (default 256MiB)
-    memory: str | int | None
-    #: no progress and no notes
-    quiet: bool | None
 
 
 class MeasureFlags(TypedDict, total=False):
@@ -148,7 +174,7 @@ class MeasureFlags(TypedDict, total=False):
     for_: str | None
     #: with --for: the most bits a value at which all weights fit SIZE of a card's memory
     fit: str | int | None
-    #: take flags from a YAML or JSON FILE; those given here win over it
+    #: take flags from a YAML or JSON FILE, or those of a --report; those given here win over it
     recipe: _Path
     #: choose scales and zero points that lose least; slower, and the same size
     search: bool | None
@@ -231,7 +257,8 @@ class MeasureFlags(TypedDict, total=False):
     only: Iterable[str] | str | None
     #: PATTERN=SETTINGS for some layers; repeatable
     set: Mapping[str, str] | Iterable[str] | str | None
-    #: NAME of the model family whose layers are kept, none, generic or auto (default auto)
+    #: NAME of the model family whose layers are kept, none, generic or auto (default auto); ctq:NAME is
+    #: convert_to_quant's own
     preset: str | None
     #: SDNQ: quantize convolutions too
     conv: bool | None
@@ -267,7 +294,7 @@ class QuantizeFlags(TypedDict, total=False):
     for_: str | None
     #: with --for: the most bits a value at which all weights fit SIZE of a card's memory
     fit: str | int | None
-    #: take flags from a YAML or JSON FILE; those given here win over it
+    #: take flags from a YAML or JSON FILE, or those of a --report; those given here win over it
     recipe: _Path
     #: choose scales and zero points that lose least; slower, and the same size
     search: bool | None
@@ -353,7 +380,8 @@ class QuantizeFlags(TypedDict, total=False):
     only: Iterable[str] | str | None
     #: PATTERN=SETTINGS for some layers; repeatable
     set: Mapping[str, str] | Iterable[str] | str | None
-    #: NAME of the model family whose layers are kept, none, generic or auto (default auto)
+    #: NAME of the model family whose layers are kept, none, generic or auto (default auto); ctq:NAME is
+    #: convert_to_quant's own
     preset: str | None
     #: SDNQ: quantize convolutions too
     conv: bool | None

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,28 +20,42 @@ StrPath: TypeAlias = "str | os.PathLike[str]"
 #: Called with what is done and what there is to do, in bytes.
 Progress: TypeAlias = Callable[[int, int], None]
 
+PACKAGE = Path(__file__).resolve().parent
 NAME = "tensorpress.exe" if sys.platform == "win32" else "tensorpress"
 
 
 def find() -> str:
     """Returns the path of the program: what the environment's TENSORPRESS names, else
-    the file of its name in this package's folder, else the first on the PATH."""
+    what was installed with this package, else the first on the PATH."""
     named = os.environ.get("TENSORPRESS")
     if named:
         found = shutil.which(named)
         if found is None:
             raise ProgramNotFoundError(f"TENSORPRESS is {named}, which is no program: set it to its path, or unset it")
         return found
-    beside = Path(__file__).with_name(NAME)
-    if os.access(beside, os.X_OK) and beside.is_file():
-        return str(beside)
+    for path in installed():
+        if path.is_file() and os.access(path, os.X_OK):
+            return str(path)
     found = shutil.which(NAME)
     if found is None:
         raise ProgramNotFoundError(
-            f"no {NAME} beside {beside.parent} or on the PATH: install it "
-            "(go install github.com/tensorpress/tensorpress/cmd/tensorpress@latest), or set TENSORPRESS to its path"
+            f"no {NAME} was installed with {PACKAGE} or is on the PATH: install it "
+            "(pip install --force-reinstall tensorpress), or set TENSORPRESS to its path"
         )
     return found
+
+
+def installed() -> Iterator[Path]:
+    """Yields where an installer may have put the program: it lists its files in a record,
+    but for pip install --target, which moves them afterwards."""
+    yield PACKAGE.parent / "bin" / NAME
+    # imported here, since it takes as long as all of the package
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    with contextlib.suppress(PackageNotFoundError):
+        for file in distribution("tensorpress").files or ():
+            if file.name == NAME:
+                yield Path(os.path.normpath(file.locate()))
 
 
 def run(command: str, paths: Iterable[StrPath | None], progress: Progress | None, flags: Mapping[str, object]) -> Any:

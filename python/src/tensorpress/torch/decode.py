@@ -8,7 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .native import CHANNEL_SCALE, GROUP_SCALE, LEVELS, ZEROS, Native, decode_native, native_rows, parse_native
+from .native import (
+    CHANNEL_SCALE,
+    GROUP_SCALE,
+    LEVELS,
+    PROJ_DOWN,
+    PROJ_UP,
+    SMOOTH,
+    ZEROS,
+    Native,
+    decode_native,
+    native_rows,
+    parse_native,
+)
 from .scheme import DESCRIPTION, SDNQ_NAMES, Scheme, Shape, parse, read_description
 from .sdnq import decode_sdnq, decode_sdnq_rows
 
@@ -22,6 +34,9 @@ COMPANIONS = (
     CHANNEL_SCALE,
     LEVELS,
     ZEROS,
+    PROJ_DOWN,
+    PROJ_UP,
+    SMOOTH,
     "weight_scalar",
     "input_scale",
     "pre_quant_scale",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -18,6 +18,7 @@ from .scheme import ORIG_DTYPES, SCALE, WEIGHT, Shape, words
 GROUP_SCALE, CHANNEL_SCALE, LEVELS = "weight_s_rel", "weight_s_channel", "weight_codebook"
 ZEROS = "weight_zeros"
 SCALE_2 = "weight_scale_2"
+PROJ_DOWN, PROJ_UP, SMOOTH = "weight_proj_down", "weight_proj_up", "weight_smooth_factor"
 
 _FLOAT8 = {
     "float8_e4m3fn": torch.float8_e4m3fn,
@@ -28,7 +29,10 @@ _FLOAT8 = {
 }
 _INT8 = ("int8_tensorwise", "int8_blockwise")
 _MXFP8 = ("mxfp8", "hybrid_mxfp8")
-FORMATS = (*_FLOAT8, *_INT8, *_MXFP8, "nvfp4", "convrot_w4a4", "asym_w4a8_int8", "awq_w4a16")
+FORMATS = (*_FLOAT8, *_INT8, *_MXFP8, "nvfp4", "convrot_w4a4", "asym_w4a8_int8", "awq_w4a16", "svdquant_w4a4")
+
+#: Those in which ComfyUI reads the experts of a layer from one tensor.
+_BANKS = ("int8_tensorwise", "float8_e4m3fn", "float8_e5m2", "mxfp8", "nvfp4", "convrot_w4a4")
 
 #: Rows that are worked on at a time on a CPU have about so many values.
 CHUNK = 1 << 17
@@ -36,7 +40,7 @@ CHUNK = 1 << 17
 
 @dataclass(frozen=True)
 class Native:
-    """How a matrix is stored in a format of ComfyUI's."""
+    """How a matrix, or the experts of a layer, are stored in a format of ComfyUI's."""
 
     format: str
     shape: Shape
@@ -47,6 +51,7 @@ class Native:
     bits: int = 8
     full_precision_matrix_mult: bool = False
     layer: str = ""  # for errors
+    experts: int = 0  # matrices in one tensor, which `shape` counts and `stored` does not; 0 for one matrix
 
 
 def parse_native(
@@ -66,13 +71,17 @@ def parse_native(
     weight = tensors.get(WEIGHT)
     if weight is None:
         raise LayerError(layer, tensor=WEIGHT, wanted="a tensor", got="nothing")
+    if name in _BANKS and (weight.ndim == 3 or "num_experts" in o):
+        return _parse_bank(o, tensors, layer, shape)
     if weight.ndim != 2 or min(weight.shape) < 1:
         raise LayerError(layer, tensor=WEIGHT, wanted="a matrix", got=words(weight.dtype, weight.shape))
     options = _Options(o, layer)
     rows, columns = weight.shape
     bits, group, rotation = 8, 0, 0
-    if name in ("nvfp4", "convrot_w4a4", "awq_w4a16"):
+    if name in ("nvfp4", "convrot_w4a4", "awq_w4a16", "svdquant_w4a4"):
         bits, columns = 4, 2 * columns
+    if name == "svdquant_w4a4":
+        group = 64
     if name == "awq_w4a16":
         group = options.integer("group_size", 64)
     if name == "asym_w4a8_int8":
@@ -97,6 +106,36 @@ def parse_native(
     )
     _check(found, tensors)
     return found
+
+
+def _parse_bank(o: Mapping[str, Any], tensors: Mapping[str, Tensor], layer: str, shape: Shape | None) -> Native:
+    """Reads the experts of a layer: each is a matrix, and the tensors of all are stacked."""
+    weight = tensors[WEIGHT]
+    if weight.ndim != 3 or min(weight.shape) < 1:
+        raise LayerError(layer, tensor=WEIGHT, wanted="matrices in one tensor", got=words(weight.dtype, weight.shape))
+    experts, said = weight.shape[0], o.get("num_experts", weight.shape[0])
+    if said != experts or isinstance(said, bool):
+        raise LayerError(layer, f"num_experts: {json.dumps(said)}, and its weight has {experts}")
+    if o["format"] == "int8_tensorwise" and _Options(o, layer).get("convrot") is True:
+        raise LayerError(layer, "convrot: ComfyUI does not rotate experts back")
+    for key, t in tensors.items():
+        if key in (SCALE, SCALE_2) and t.ndim and t.shape[0] != experts:
+            raise LayerError(
+                layer, tensor=key, wanted=f"a scale for each of {experts} experts", got=words(t.dtype, t.shape)
+            )
+    known = shape if shape is not None and len(shape) == 3 else None
+    listed = o.get("orig_shape")
+    one = {k: v for k, v in o.items() if k not in ("num_experts", "orig_shape")}
+    if isinstance(listed, list) and len(listed) == 3:
+        one["orig_shape"] = listed[1:]
+    found = parse_native(one, _expert(tensors, 0), layer, known[1:] if known else None)
+    return replace(found, shape=(experts, *found.shape), experts=experts)
+
+
+def _expert(tensors: Mapping[str, Tensor], i: int) -> dict[str, Tensor]:
+    """The tensors of one expert; a scalar is of all."""
+    mine = ((key, tensors[key]) for key in (WEIGHT, SCALE, SCALE_2) if key in tensors)
+    return {key: t[i] if t.ndim else t for key, t in mine}
 
 
 class _Options:
@@ -167,6 +206,11 @@ def _check(n: Native, tensors: Mapping[str, Tensor]) -> None:
             wanted[SCALE_2] = ((f32,), ((), (1,)))
     elif n.format == "awq_w4a16":
         wanted[SCALE] = wanted[ZEROS] = (floats, ((columns // n.group, rows),))
+    elif n.format == "svdquant_w4a4":
+        rank = tensors[PROJ_UP].shape[-1] if PROJ_UP in tensors and tensors[PROJ_UP].ndim else 0
+        wanted[SCALE] = (floats, ((columns // n.group, rows),))
+        wanted[PROJ_DOWN], wanted[PROJ_UP] = (floats, ((columns, rank),)), (floats, ((rows, rank),))
+        wanted[SMOOTH] = (floats, ((columns,),))
     elif n.format == "asym_w4a8_int8":
         wanted[GROUP_SCALE] = ((f8, u8, f32), ((rows, columns // n.group),))
         wanted[CHANNEL_SCALE] = ((f32,), ((rows,),))
@@ -201,8 +245,11 @@ def _dividing(scale: Shape | torch.Size, rows: int, columns: int) -> tuple[Shape
 def decode_native(
     n: Native, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None, arithmetic: torch.dtype = torch.float32
 ) -> Tensor:
-    """Restores a weight, [rows, columns] without padding; see `decode`."""
+    """Restores a weight, [rows, columns] without padding, or [experts, rows, columns]; see `decode`."""
     dtype = n.orig_dtype if dtype is None else dtype
+    if n.experts:
+        one = replace(n, shape=n.shape[1:], experts=0)
+        return torch.stack([decode_native(one, _expert(tensors, i), dtype, arithmetic) for i in range(n.experts)])
     rows, columns = n.shape
     restore = _restorer(n, tensors, arithmetic)
     if not exact_here(tensors[WEIGHT]):
@@ -217,6 +264,8 @@ def decode_native(
 
 def native_rows(n: Native, tensors: Mapping[str, Tensor], index: Tensor, dtype: torch.dtype) -> Tensor:
     """Restores rows of those numbers."""
+    if n.experts:
+        raise LayerError(n.layer, "the experts of a layer are no table of rows")
     with torch.no_grad():
         return _restorer(n, tensors, torch.float32)(index)[:, : n.shape[1]].to(dtype)
 
@@ -242,6 +291,8 @@ def _restorer(n: Native, tensors: Mapping[str, Tensor], arithmetic: torch.dtype)
         return awq
     if n.format == "asym_w4a8_int8":
         return _w4a8_restorer(n, tensors, arithmetic)
+    if n.format == "svdquant_w4a4":
+        return _svdquant_restorer(n, tensors)
     scale = tensors[SCALE]
     if n.format in ("float8_e4m3fn", "float8_e5m2"):
         scale = rounded(scale, arithmetic)
@@ -341,6 +392,22 @@ def _w4a8_restorer(n: Native, tensors: Mapping[str, Tensor], arithmetic: torch.d
         x = (x.reshape(x.shape[0], -1, n.group) * _rows_of(side, rows).unsqueeze(-1)).flatten(1)
         x = x.clamp(-127, 127).round() + 0.0
         return rotate_once(rounded(x * _rows_of(channel, rows), arithmetic), n.rotation)
+
+    return restore
+
+
+def _svdquant_restorer(n: Native, tensors: Mapping[str, Tensor]) -> _Restorer:
+    """Values of codes, of inputs that are divided, and a low-rank part of those that are not."""
+    scales = tensors[SCALE].t().to(torch.float32).unsqueeze(-1)
+    down, up, smooth = (tensors[name].to(torch.float32) for name in (PROJ_DOWN, PROJ_UP, SMOOTH))
+
+    def restore(rows: _Rows) -> Tensor:
+        x = _signed(_nibbles(_rows_of(tensors[WEIGHT], rows)))
+        x = (x.reshape(x.shape[0], -1, n.group) * _rows_of(scales, rows)).flatten(1) / smooth
+        part, some = torch.zeros_like(x), _rows_of(up, rows)
+        for r in range(down.shape[1]):  # one after the other, as the program adds them
+            part += some[:, r : r + 1] * down[:, r]
+        return x + part
 
     return restore
 
