@@ -167,7 +167,11 @@ func (h *hub) Open(ctx context.Context, name string) (files.File, error) {
 	if f := cached(h.snapshot(t.commit), name, one.Size); f != nil {
 		return f, nil
 	}
-	return &hubFile{hub: h, file: file{
+	sum := ""
+	if one.LFS != nil {
+		sum = one.LFS.OID
+	}
+	return &hubFile{hub: h, sum: sum, file: file{
 		client: h.client, ctx: ctx, size: one.Size,
 		address: below(h.endpoint.JoinPath(h.repo, "resolve", t.commit), name),
 	}}, nil
@@ -177,8 +181,12 @@ func (h *hub) Open(ctx context.Context, name string) (files.File, error) {
 // commit, and does not change.
 type hubFile struct {
 	hub *hub
+	sum string // sha256 of all of it, "" where the hub does not say
 	file
 }
+
+// SHA256 is what the hub states.
+func (f *hubFile) SHA256() string { return f.sum }
 
 func (f *hubFile) ReadAt(p []byte, off int64) (int, error) {
 	n, err := f.file.ReadAt(p, off)

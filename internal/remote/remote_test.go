@@ -20,6 +20,7 @@ import (
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/hubtest"
 	"github.com/tensorpress/tensorpress/internal/remote"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
@@ -422,6 +423,40 @@ func TestAddresses(t *testing.T) {
 	} {
 		if got, ok := remote.OnHub(text); got != want || ok != (want != "") {
 			t.Errorf("%s: %q", text, got)
+		}
+	}
+}
+
+// TestStated: a file that was read whole and is not what the hub states is an error of the
+// source at the end of the run, and one that is not read whole is not held against it.
+func TestStated(t *testing.T) {
+	h := start(t)
+	body := noise(9 << 20)
+	h.Add("org/model", map[string][]byte{"model.safetensors": body})
+	for _, tt := range []struct {
+		spoil, whole, ok bool
+	}{{false, true, true}, {true, true, false}, {true, false, true}} {
+		s := source.Of(t.Context(), open(t, "hf://org/model"))
+		f, err := s.Open(s.Join(s.Path, "model.safetensors"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body[5<<20] ^= 1; !tt.spoil {
+			body[5<<20] ^= 1
+		}
+		from := 0
+		if !tt.whole {
+			from = 4 << 20
+		}
+		if _, err := f.Sections.ReadAt(make([]byte, len(body)-from), int64(from)); err != nil {
+			t.Fatal(err)
+		}
+		same, err := s.Unchanged(s.Join(s.Path, "model.safetensors"), f.Info)
+		if same != tt.ok || (err == nil) != tt.ok || err != nil && !errors.Is(err, usage.ErrSource) {
+			t.Errorf("%+v: %v, %v", tt, same, err)
+		}
+		if tt.spoil {
+			body[5<<20] ^= 1
 		}
 	}
 }

@@ -28,6 +28,9 @@ type blocks struct {
 	mu     sync.Mutex
 	recent []*block // the latest use last
 	taken  int      // how many blocks were read, or begun to be
+
+	summing sync.Mutex
+	sums    map[string]*sum // by paths
 }
 
 // block is a part of a file; data and err are set once read has run.
@@ -45,9 +48,10 @@ type block struct {
 // inBlocks reads a file in whole blocks.
 type inBlocks struct {
 	*blocks
-	path string
-	file io.ReaderAt
-	size int64
+	path   string
+	file   io.ReaderAt
+	size   int64
+	stated string // its sha256, "" where nobody states it
 }
 
 // ReadAt fills p from the cached blocks, reading those that are missing.
@@ -84,7 +88,11 @@ func (f *inBlocks) readBlock(p []byte, off int64) (int, error) {
 
 // fill reads a block unless it has been read.
 func (f *inBlocks) fill(b *block) {
-	b.read.Do(func() { b.data, b.err = f.fetch(b.data, b.index*blockBytes) })
+	b.read.Do(func() {
+		if b.data, b.err = f.fetch(b.data, b.index*blockBytes); b.err == nil {
+			f.hashed(b)
+		}
+	})
 }
 
 func (f *inBlocks) fetch(data []byte, off int64) ([]byte, error) {

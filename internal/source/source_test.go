@@ -44,7 +44,7 @@ func TestBlocks(t *testing.T) {
 	for i := range one.data {
 		one.data[i] = byte(i * 7 >> 4)
 	}
-	f := &inBlocks{&all, "x", one, int64(len(one.data))}
+	f := &inBlocks{&all, "x", one, int64(len(one.data)), ""}
 	var readers sync.WaitGroup
 	const most = 4
 	for seed := range uint64(most) {
@@ -78,7 +78,7 @@ func TestBlocks(t *testing.T) {
 	if n, err := f.ReadAt(make([]byte, 20), f.size-10); n != 10 || err != io.EOF {
 		t.Errorf("past the end: %d, %v", n, err)
 	}
-	short := &inBlocks{&all, "y", &fails{data: []byte("short")}, 10}
+	short := &inBlocks{&all, "y", &fails{data: []byte("short")}, 10, ""}
 	if _, err := short.ReadAt(make([]byte, 10), 0); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a file shorter than it says: %v", err)
 	}
@@ -171,7 +171,7 @@ func TestReadsAhead(t *testing.T) {
 	const n = 60
 	one := &counted{size: n * blockBytes, reads: map[int64]int{}}
 	all := blocks{most: 8, ahead: 4}
-	f := &inBlocks{&all, "x", one, one.size}
+	f := &inBlocks{&all, "x", one, one.size, ""}
 	small := make([]byte, 1000)
 	for off := int64(0); off < one.size; off += blockBytes / 4 {
 		if _, err := f.ReadAt(small, off); err != nil {
