@@ -27,6 +27,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer stop()
 
 	root := newRoot()
+	refuseOtherShells(root)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -33,6 +33,18 @@ and with the bytes of the reference programs.`,
 	return root
 }
 
+// refuseOtherShells makes an error of a shell that completion does not know, for which it
+// would print its help: a profile that evaluates what it prints would run that.
+func refuseOtherShells(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.Args = unknownCommand
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
+}
+
 // command adds to a command what all have in common.
 func command(c *cobra.Command, statuses string, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
 	c.Version = versionLine()

@@ -114,9 +114,15 @@ func printVerification(w io.Writer, v *report.Verification) {
 	fmt.Fprintln(w, count(len(v.Problems), "problem"))
 }
 
-// printProblems prints problems, of each kind the first tensors and a count of the
-// others, because a problem of one layer is often one of all.
 func printProblems(w io.Writer, problems []report.Problem) {
+	for _, text := range problemTexts(problems) {
+		fmt.Fprintln(w, oneLine(text))
+	}
+}
+
+// problemTexts returns a text for each problem, of each kind for the first tensors and a
+// count of the others, because a problem of one layer is often one of all.
+func problemTexts(problems []report.Problem) (texts []string) {
 	const most = 3
 	counts := map[string]int{}
 	var repeated []string
@@ -127,14 +133,15 @@ func printProblems(w io.Writer, problems []report.Problem) {
 			repeated = append(repeated, p.Problem)
 		case n > most:
 		case p.Tensor == "":
-			fmt.Fprintln(w, oneLine(p.Problem))
+			texts = append(texts, p.Problem)
 		default:
-			fmt.Fprintf(w, "%s: %s\n", oneLine(p.Tensor), oneLine(p.Problem))
+			texts = append(texts, p.Tensor+": "+p.Problem)
 		}
 	}
 	for _, text := range repeated {
-		fmt.Fprintf(w, "%d more: %s\n", counts[text]-most, oneLine(text))
+		texts = append(texts, fmt.Sprintf("%d more: %s", counts[text]-most, text))
 	}
+	return texts
 }
 
 // printNeeds says which releases of an application load which formats, unless all
