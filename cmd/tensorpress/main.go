@@ -28,6 +28,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 	root := newRoot()
 	refuseOtherShells(root)
+	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
+		describePlainly(root)
+	}
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

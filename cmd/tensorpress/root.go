@@ -45,6 +45,14 @@ func refuseOtherShells(root *cobra.Command) {
 	}
 }
 
+// describePlainly takes the backquotes, which name a flag's value in help, out of what
+// shells show of flags.
+func describePlainly(root *cobra.Command) {
+	for _, cmd := range root.Commands() {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") })
+	}
+}
+
 // command adds to a command what all have in common.
 func command(c *cobra.Command, statuses string, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
 	c.Version = versionLine()
