@@ -56,6 +56,14 @@ type Options struct {
 	// which Search weighs errors: safetensors with a tensor X.input_moment for each layer
 	// X, or an importance matrix of llama.cpp's.
 	Importance string
+	// Lora are adapters that are merged into the weights in single precision before these
+	// are rounded, in this order: the path of a file, or of the folder that PEFT wrote, and
+	// after an equals sign the strength, which is 1 where it is left out. Kept tensors that
+	// an adapter changes are rounded to their own dtype.
+	Lora []string
+	// LoraPartial leaves out what of an adapter fits no tensor, and says so; else that is
+	// an error.
+	LoraPartial bool
 
 	// For names the application that must be able to load the output: "comfyui",
 	// "sdnext", "diffusers", "transformers" or "invokeai"; "" for none. A layer that it
@@ -231,6 +239,10 @@ type JoinOptions struct {
 type VerifyOptions struct {
 	// Source is the checkpoint it was made from, nil for none.
 	Source files.Source
+	// Lora are adapters that were merged into Source, and LoraPartial takes what of them
+	// fits, as in [Options].
+	Lora        []string
+	LoraPartial bool
 	// For is an application that must load it, as in [Options]; "" for none.
 	For string
 	// MaxRelMSE makes a layer with a greater relative error a problem, nil for none.

@@ -21,6 +21,9 @@ type Report struct {
 	Needs []Need `json:"needs,omitempty"`
 	// Total is the error over all layers; nil if none was measured.
 	Total *Error `json:"total,omitempty"`
+	// Merged is what is left of the changes of adapters over all layers; nil if none was
+	// measured.
+	Merged *Merged `json:"merged,omitempty"`
 	// Budget is what was chosen to fit a size, nil where none was named.
 	Budget *Budget `json:"budget,omitempty"`
 	// Next is what to do with the output, nil where that is not known, and in a plan.
@@ -76,6 +79,19 @@ type Error struct {
 type Figures struct {
 	Error
 	MaxAbs *float64 `json:"max_abs"` // of W-Ŵ, nil where it is not finite
+	// Merged is nil where no adapter was merged into the weight. W has its change in it.
+	Merged *Merged `json:"merged,omitempty"`
+}
+
+// Merged is what is left of the change Δ that adapters make, when W+Δ is stored as Ŵ.
+// Figures that are not finite are nil.
+type Merged struct {
+	Change *float64 `json:"change"` // ΣΔ² / Σ(W+Δ)²
+	// Kept is Σ(Ŵ-W)·Δ / ΣΔ²: 1 where all of the change survives, 0 where nothing of it does.
+	Kept *float64 `json:"kept"`
+	// SNR is 10·log10(ΣΔ² / Σ(W+Δ-Ŵ)²), in dB: how far the change stands above what
+	// rounding adds.
+	SNR *float64 `json:"snr_db"`
 }
 
 // Need is a release of an application and the format that requires it.
@@ -113,7 +129,7 @@ func (r *Report) Add(v *Verification) {
 			r.Layers[i].Figures = &e.Figures
 		}
 	}
-	r.Total = &v.Total
+	r.Total, r.Merged = &v.Total, v.Merged
 }
 
 // Size formats a number of bytes for people: 1.5 GB.

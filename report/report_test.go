@@ -15,12 +15,12 @@ func TestRoundTrip(t *testing.T) {
 		{"format", "sdnq"}, {"group_size", json.Number("-1")}, {"orig_shape", []any{json.Number("2"), json.Number("3")}},
 		{"use_svd", true}, {"none", nil}, {"deep", Options{{"z", "é\u2028<"}, {"a", []any{Options{}}}}}, {"empty", []any{}},
 	}
-	figures := Figures{Error{ptr(0.25), nil}, ptr(1.0)}
+	figures := Figures{Error{ptr(0.25), nil}, ptr(1.0), &Merged{ptr(0.01), ptr(0.99), nil}}
 	for _, v := range []any{
 		&Report{
 			Source: "a", Layout: "comfy", Files: []string{"f"}, Notes: []string{"n"}, Needs: []Need{{"comfyui ≥ 1", "x", 2}}, Next: &Next{"a", "f", "n", "c", "t"},
 			Layers: []Layer{{Name: "l", Action: Quantize, Options: options, Shape: []int{2, 3}, Figures: &figures}, {Name: "k", Action: Keep, Options: Options{}, Shape: []int{}}},
-			Total:  &Error{ptr(0.5), ptr(3.0)}, Seconds: 1.5,
+			Total:  &Error{ptr(0.5), ptr(3.0)}, Merged: &Merged{nil, ptr(1.0), ptr(-2.5)}, Seconds: 1.5,
 			Provenance: &Provenance{"1", "quantize", Options{{"dtype", "int8"}}, []File{{"s", 1, "00"}}, []File{{"o", 2, "01"}}},
 		},
 		&Difference{

@@ -6,6 +6,7 @@ type Verification struct {
 	Problems []Problem    `json:"problems"`
 	Layers   []LayerError `json:"layers"` // empty without a source
 	Total    Error        `json:"total"`
+	Merged   *Merged      `json:"merged,omitempty"`
 	// Needs are the releases of the application that are required to load the
 	// checkpoint, if older ones do not load some of its layers.
 	Needs []Need `json:"needs,omitempty"`

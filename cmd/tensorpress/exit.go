@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -132,16 +133,20 @@ func oneLine(text string) string {
 		return text
 	}
 	text = strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "; ")
-	if strings.IndexFunc(text, hidden) < 0 {
+	if utf8.ValidString(text) && strings.IndexFunc(text, hidden) < 0 {
 		return text
 	}
 	var b strings.Builder
-	for _, r := range text {
-		if !hidden(r) {
+	for i, size := 0, 0; i < len(text); i += size {
+		var r rune
+		switch r, size = utf8.DecodeRuneInString(text[i:]); {
+		case r == utf8.RuneError && size == 1: // a byte of no character, which a terminal may obey
+			fmt.Fprintf(&b, `\x%02x`, text[i])
+		case hidden(r):
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		default:
 			b.WriteRune(r)
-			continue
 		}
-		b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
 	}
 	return b.String()
 }

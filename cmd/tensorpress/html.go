@@ -91,7 +91,7 @@ func verificationPage(path, source string, v *report.Verification) *page {
 
 // listOfRows is the list to which the plot links.
 func listOfRows(rows []row) *list {
-	l := newList("layers", "Layers", "layers", "layer", "action", "dtype", "scale", "with", "shape", "in#", "out#", "rel_mse#", "sqnr_db#", "max_abs#", "reason")
+	l := newList("layers", "Layers", "layers", "layer", "action", "dtype", "scale", "with", "shape", "in#", "out#", "rel_mse#", "sqnr_db#", "max_abs#", "kept#", "change_db#", "reason")
 	l.anchor = "l"
 	for _, r := range rows {
 		cells := []listCell{{text: r.name}, {text: r.action}, {text: r.dtype}, {text: r.scale}, {text: r.with}, {text: r.shape}, sizeCell(r.in), sizeCell(r.out)}
@@ -99,6 +99,11 @@ func listOfRows(rows []row) *list {
 			cells = append(cells, listCell{}, listCell{}, listCell{})
 		} else {
 			cells = append(cells, figureCell(r.error.RelMSE, "%.3e"), figureCell(r.error.SQNR, "%.1f"), figureCell(r.error.MaxAbs, "%.3g"))
+		}
+		if r.error == nil || r.error.Merged == nil { // of all rows, then nothing shows of the columns
+			cells = append(cells, listCell{}, listCell{})
+		} else {
+			cells = append(cells, figureCell(r.error.Merged.Kept, "%.3f"), figureCell(r.error.Merged.SNR, "%.1f"))
 		}
 		l.add(append(cells, listCell{text: r.reason})...)
 	}
@@ -184,11 +189,7 @@ func (p *page) writeProblems(b *strings.Builder) {
 		return
 	}
 	b.WriteString("<ul>\n")
-	for _, one := range p.problems {
-		text := one.Problem
-		if one.Tensor != "" {
-			text = one.Tensor + ": " + text
-		}
+	for _, text := range problemTexts(p.problems) {
 		fmt.Fprintf(b, "<li class=\"problem\">%s</li>\n", esc(text))
 	}
 	for _, note := range p.notes {

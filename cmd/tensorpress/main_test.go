@@ -81,9 +81,10 @@ func TestMessageHidesTheStack(t *testing.T) {
 
 func TestOneLine(t *testing.T) {
 	for text, want := range map[string]string{
-		"plain ≥ 1":        "plain ≥ 1",
-		"two\nlines\n":     "two; lines",
-		"a\x1b[31mred\r\t": `a\x1b[31mred\r\t`,
+		"plain ≥ 1":           "plain ≥ 1",
+		"two\nlines\n":        "two; lines",
+		"a\x1b[31mred\r\t":    `a\x1b[31mred\r\t`,
+		"a\x9b31m\xffé\uFFFD": `a\x9b31m\xffé` + "\uFFFD",
 	} {
 		if got := oneLine(text); got != want {
 			t.Errorf("oneLine(%q) = %q, want %q", text, got, want)

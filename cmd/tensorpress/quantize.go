@@ -120,6 +120,8 @@ func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 func (q *quantizeFlags) addModels(f *pflag.FlagSet) {
 	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`, or the config.json that holds one; flags win over it")
 	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")
+	f.StringArrayVar(&q.o.Lora, "lora", nil, "merge an adapter into the weights before they are rounded: `FILE[=STRENGTH]`; repeatable; see docs/lora.md")
+	f.BoolVar(&q.o.LoraPartial, "lora-partial", false, "leave out what of an adapter fits no tensor")
 	f.StringVar(&q.like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
 }
 

@@ -33,7 +33,7 @@ const mostRecipe = 64 << 20 // a lock has a rule and more for each layer
 
 // recipePaths are the flags that name files. In a recipe their paths are relative to
 // the recipe.
-var recipePaths = []string{"config", "like", "layer-config", "importance", "report", "measured", "lock"}
+var recipePaths = []string{"config", "like", "layer-config", "importance", "lora", "report", "measured", "lock"}
 
 // recipeNumbers are the flags whose text is a number, which needs no quotes.
 var recipeNumbers = []string{"dynamic-loss-threshold", "fit", "memory", "shard-size", "budget"}
@@ -162,6 +162,9 @@ func (r *recipe) take(f *pflag.Flag, value *yaml.Node, given bool) error {
 		if err != nil {
 			return err
 		}
+		for i, text := range texts {
+			texts[i] = r.beside(f.Name, text)
+		}
 		return r.extend(f, list, texts, given)
 	}
 	text, err := r.scalar(f, value)
@@ -171,13 +174,19 @@ func (r *recipe) take(f *pflag.Flag, value *yaml.Node, given bool) error {
 	if given {
 		return nil
 	}
-	if slices.Contains(recipePaths, f.Name) && !filepath.IsAbs(text) {
-		text = filepath.Join(filepath.Dir(r.path), text)
-	}
+	text = r.beside(f.Name, text)
 	if err := r.flags.Set(f.Name, text); err != nil {
 		return r.errorf(value, "%s %s: %w", f.Name, text, reason(err))
 	}
 	return nil
+}
+
+// beside makes a path that is relative to the recipe.
+func (r *recipe) beside(flag, text string) string {
+	if slices.Contains(recipePaths, flag) && !filepath.IsAbs(text) {
+		return filepath.Join(filepath.Dir(r.path), text)
+	}
+	return text
 }
 
 // reason returns what is wrong with a value, without the flag's name.
@@ -190,9 +199,9 @@ func reason(err error) error {
 }
 
 // extend adds the recipe's entries after those of the command line, so that --set
-// entries of the command line match first. It adds none to a given --only.
+// entries of the command line match first. It adds none to a given --only or --lora.
 func (r *recipe) extend(f *pflag.Flag, list pflag.SliceValue, texts []string, given bool) error {
-	if given && f.Name == "only" {
+	if given && (f.Name == "only" || f.Name == "lora") {
 		return nil
 	}
 	if given {
@@ -254,9 +263,12 @@ func (r *recipe) list(name string, n *yaml.Node) ([]string, error) {
 }
 
 func checkEntry(name, text string) error {
-	if name == "set" {
+	switch name {
+	case "set":
 		_, err := plan.ParseRule(text)
 		return err
+	case "lora":
+		return nil // it is a path
 	}
 	if _, err := pattern.Compile(text); err != nil {
 		return fmt.Errorf("%s: %w", name, err)

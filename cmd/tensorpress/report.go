@@ -138,6 +138,9 @@ func printDone(w io.Writer, r *report.Report) {
 	if r.Total != nil {
 		t.add("error", fmt.Sprintf("rel_mse %s, %s dB", figure(r.Total.RelMSE, "%.3e"), figure(r.Total.SQNR, "%.1f")))
 	}
+	if m := r.Merged; m != nil {
+		t.add("lora", fmt.Sprintf("%s of the change kept, %s dB above the rounding", figure(m.Kept, "%.3f"), figure(m.SNR, "%.1f")))
+	}
 	t.add("time", fmt.Sprintf("%.2f s, %.2f GB/s", r.Seconds, r.Speed()/1e9))
 	t.print(w)
 	printNeeds(w, r.Needs)

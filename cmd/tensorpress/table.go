@@ -24,6 +24,10 @@ type table struct {
 	widths []int // of the columns
 }
 
+// widest is what a cell may widen its column to. One that is wider pushes the rest of its
+// own row aside: ranges of thousands of numbers would fill every row with as many spaces.
+const widest = 120
+
 type cell struct {
 	text  string
 	width int // in characters
@@ -50,7 +54,9 @@ func (t *table) add(texts ...string) {
 		if i == len(t.widths) {
 			t.widths = append(t.widths, 0)
 		}
-		t.widths[i] = max(t.widths[i], c.width)
+		if c.width <= widest {
+			t.widths[i] = max(t.widths[i], c.width)
+		}
 	}
 	t.rows = append(t.rows, len(t.cells))
 }
@@ -102,7 +108,7 @@ func (t *table) lines(row, end int) []byte {
 	lines, from := make([]byte, 0, (end-row)*width), t.start(row)
 	for ; row < end; row++ {
 		for i, c := range t.cells[from:t.rows[row]] {
-			pad := t.widths[i] - c.width
+			pad := max(0, t.widths[i]-c.width)
 			if t.right[i] {
 				lines = append(appendSpaces(lines, pad), c.text...)
 			} else {

@@ -89,3 +89,18 @@ func TestTreeOfExperts(t *testing.T) {
 		t.Errorf("rows %+v", rows)
 	}
 }
+
+// TestWideCells: a name with thousands of numbers does not fill every other row with as many
+// spaces, and other rows stay in columns.
+func TestWideCells(t *testing.T) {
+	table := newTable(1)
+	wide := strings.Repeat("1,3,", widest)
+	for _, name := range []string{"a", wide, "abc"} {
+		table.add(name, "7", "end")
+	}
+	var b strings.Builder
+	table.print(&b)
+	if want := "a    7  end\n" + wide + "  7  end\nabc  7  end\n"; b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
+	}
+}

@@ -39,6 +39,8 @@ rel_mse is the sum of squared errors over that of squared weights.`,
 	}, "0 1 2 3 4 130", v.run)
 	f := cmd.Flags()
 	f.StringVar(&v.source, "source", "", "`SOURCE` that it was made of")
+	f.StringArrayVar(&v.o.Lora, "lora", nil, "with --source: an adapter that was merged into it, `FILE[=STRENGTH]`; repeatable")
+	f.BoolVar(&v.o.LoraPartial, "lora-partial", false, "leave out what of an adapter fits no tensor")
 	f.Float64Var(&v.maxRelMSE, "max-rel-mse", 0, "with --source: a layer's rel_mse above `X` is a problem")
 	f.StringVar(&v.o.For, "for", "", "`APP` that must load it: "+appList())
 	group(f, "What to check")
@@ -116,9 +118,15 @@ func printVerification(w io.Writer, v *report.Verification) {
 	fmt.Fprintln(w, count(len(v.Problems), "problem"))
 }
 
-// printProblems prints problems, of each kind the first tensors and a count of the
-// others, because a problem of one layer is often one of all.
 func printProblems(w io.Writer, problems []report.Problem) {
+	for _, text := range problemTexts(problems) {
+		fmt.Fprintln(w, oneLine(text))
+	}
+}
+
+// problemTexts returns a text for each problem, of each kind for the first tensors and a
+// count of the others, because a problem of one layer is often one of all.
+func problemTexts(problems []report.Problem) (texts []string) {
 	const most = 3
 	counts := map[string]int{}
 	var repeated []string
@@ -129,14 +137,15 @@ func printProblems(w io.Writer, problems []report.Problem) {
 			repeated = append(repeated, p.Problem)
 		case n > most:
 		case p.Tensor == "":
-			fmt.Fprintln(w, oneLine(p.Problem))
+			texts = append(texts, p.Problem)
 		default:
-			fmt.Fprintf(w, "%s: %s\n", oneLine(p.Tensor), oneLine(p.Problem))
+			texts = append(texts, p.Tensor+": "+p.Problem)
 		}
 	}
 	for _, text := range repeated {
-		fmt.Fprintf(w, "%d more: %s\n", counts[text]-most, oneLine(text))
+		texts = append(texts, fmt.Sprintf("%d more: %s", counts[text]-most, text))
 	}
+	return texts
 }
 
 // printNeeds says which releases of an application load which formats, unless all
@@ -148,13 +157,31 @@ func printNeeds(w io.Writer, needs []report.Need) {
 }
 
 func printErrors(w io.Writer, v *report.Verification) {
-	t := newTable(1, 2, 3)
-	t.add("LAYER", "REL_MSE", "SQNR_DB", "MAX_ABS")
-	for _, l := range v.Layers {
-		t.add(l.Name, figure(l.RelMSE, "%.3e"), figure(l.SQNR, "%.1f"), figure(l.MaxAbs, "%.3g"))
+	t := newTable(1, 2, 3, 4, 5)
+	add := func(merged *report.Merged, cells ...string) {
+		if v.Merged != nil { // some layer has it
+			cells = append(cells, adapted(merged)...)
+		}
+		t.add(cells...)
 	}
-	t.add("total", figure(v.Total.RelMSE, "%.3e"), figure(v.Total.SQNR, "%.1f"), "")
+	heads := []string{"LAYER", "REL_MSE", "SQNR_DB", "MAX_ABS"}
+	if v.Merged != nil {
+		heads = append(heads, "KEPT", "CHANGE_DB")
+	}
+	t.add(heads...)
+	for _, l := range v.Layers {
+		add(l.Merged, l.Name, figure(l.RelMSE, "%.3e"), figure(l.SQNR, "%.1f"), figure(l.MaxAbs, "%.3g"))
+	}
+	add(v.Merged, "total", figure(v.Total.RelMSE, "%.3e"), figure(v.Total.SQNR, "%.1f"), "")
 	t.print(w)
+}
+
+// adapted says what is left of a change that adapters made.
+func adapted(m *report.Merged) []string {
+	if m == nil {
+		return []string{"", ""}
+	}
+	return []string{figure(m.Kept, "%.3f"), figure(m.SNR, "%.1f")}
 }
 
 func figure(x *float64, format string) string {

@@ -12,7 +12,7 @@ import (
 func (j *job) searchDtypes(ctx context.Context) error {
 	chosen := map[string]map[string]plan.Choice{}
 	for _, one := range j.Models {
-		found, err := engine.SearchDtypes(ctx, one.Checkpoint, one.Plan, j.asked.resources())
+		found, err := engine.SearchDtypes(ctx, one.Checkpoint, one.Plan, j.resources())
 		if err != nil {
 			return err
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/lora"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/source"
@@ -54,6 +55,8 @@ type job struct {
 	notes []string // of all models
 	// choice is that of a budget, nil for none.
 	choice *choice
+	// adapters are what is merged into the source; nil where nothing can be.
+	adapters *lora.Set
 	// before are the bytes that progress has counted before weights are written.
 	before int64
 	// parents says that folders that the output is to lie in are made.
@@ -115,6 +118,11 @@ func (j *job) plan(ctx context.Context, chosen map[string]map[string]plan.Choice
 	if err := j.unused(); err != nil {
 		return err
 	}
+	merged, err := j.merged()
+	if err != nil {
+		return err
+	}
+	j.notes = append(j.notes, merged...)
 	return j.ListOthers(dest, o.CopyWeights)
 }
 
@@ -397,6 +405,7 @@ func (j *job) output(to files.Sink, force bool) (o stage.Output, err error) {
 	default:
 		o.Sources = bundle.SourcePaths(j.Models[0].Checkpoint, o.Folder)
 	}
+	o.Sources = append(o.Sources, j.adapters.Paths()...)
 	if _, ok := to.(files.Dir); !ok {
 		if !o.Folder {
 			j.side, err = bundle.NoSideFile(j.Models[0].Plan, dest)

@@ -32,7 +32,10 @@ func (j *job) measure(ctx context.Context, o request, done func(n int64), r *rep
 			models[i].Layers, models[i].Plain = sourcesOf(one.Plan)
 		}
 	}
-	v, err := verify.MeasureStaged(ctx, models, o.resources(), done)
+	for i, one := range j.Models {
+		models[i].Merges = mergesOf(one.Plan)
+	}
+	v, err := verify.MeasureStaged(ctx, models, j.resources(), done)
 	if err == nil {
 		r.Add(v)
 	}

@@ -145,7 +145,7 @@ func (c *choosing) measure(ctx context.Context, after int64) (err error) {
 		all = append(all, t)
 		bytes += c.stepOf(l).Source.Size * int64(len(t.all))
 	}
-	r := c.asked.resources()
+	r := c.resources()
 	s := &scratches{}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	var each []*engine.Measuring

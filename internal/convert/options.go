@@ -16,6 +16,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/ctq"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/lora"
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/preset"
@@ -45,6 +46,8 @@ type Options struct {
 	Like                 files.Source
 	LayerConfig          string
 	Importance           string
+	Lora                 []string
+	LoraPartial          bool
 	For                  string
 	Fit                  int64
 	AcceptUnscaledFP8    bool
@@ -78,6 +81,8 @@ type request struct {
 	as   naming
 	// moments are those of `Importance`, while a model is planned.
 	moments *plan.Moments
+	// adapters are those of `Lora`, nil for none.
+	adapters *lora.Set
 	// trying says that a plan is of an entry of a menu.
 	trying bool
 	// component is the folder of a pipeline that a plan is for, "" for one model.

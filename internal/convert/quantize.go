@@ -31,7 +31,7 @@ func quantize(ctx context.Context, from files.Source, dest files.Sink, o request
 	if err := j.searchDtypes(ctx); err != nil {
 		return nil, err
 	}
-	w := j.copied(dest, o.Force, j.after(o.resources()), start)
+	w := j.copied(dest, o.Force, j.after(j.resources()), start)
 	w.bytes, w.again, w.hash = j.work(o), o.Measure, o.Hash
 	tell := w.report
 	w.report = func(done func(int64)) (*report.Report, error) {
@@ -102,6 +102,9 @@ func openPlain(ctx context.Context, from files.Source, dest files.Sink, o reques
 	}
 	j.asked, j.name = o, name
 	j.parents = o.ctq != nil
+	if err := j.openAdapters(); err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
 	return j, nil
 }
 
@@ -138,6 +141,9 @@ func makePlan(c *checkpoint.Checkpoint, dest string, o request, chosen map[strin
 		return nil, usage.Errorf("%s: %w", c.Path, options.For.CheckAddon(options.Addon, options.AddonSign))
 	}
 	options.Chosen, options.Stored, options.Moments = chosen, stored, o.momentsOf(c)
+	if options.Merges, err = o.adapters.Patches(tensors, o.component); err != nil {
+		return nil, err
+	}
 	p, err := plan.Make(tensors, options)
 	if errors.Is(err, usage.ErrSource) {
 		return nil, usage.SourceErrorf("%s: %w", c.Path, err)

@@ -85,9 +85,12 @@ func (c *Comparison) compare(w *stream.Worker, s *Sums, a tile.Area, got []float
 type Sums struct {
 	Squares, Errors float64 // ΣW², Σ(W-Ŵ)²
 	MaxAbs          float64
-	Nonfinite       int // index of the first value that decodes to NaN or infinity, -1 for none
-	Differs         bool
-	Unsound         string // why nothing can be decoded, "" where it can
+	// Changes and Kept are those of what adapters change, Δ: ΣΔ² and Σ(Ŵ-W+Δ)·Δ, where W
+	// has the change in it.
+	Changes, Kept float64
+	Nonfinite     int // index of the first value that decodes to NaN or infinity, -1 for none
+	Differs       bool
+	Unsound       string // why nothing can be decoded, "" where it can
 }
 
 // Total adds up the sums of tiles, in order.
@@ -103,6 +106,8 @@ func Total(found []Sums) Sums {
 func (s *Sums) Add(t Sums) {
 	s.Squares += t.Squares
 	s.Errors += t.Errors
+	s.Changes += t.Changes
+	s.Kept += t.Kept
 	s.MaxAbs = math.Max(s.MaxAbs, t.MaxAbs)
 	if s.Nonfinite < 0 {
 		s.Nonfinite = t.Nonfinite
@@ -122,7 +127,7 @@ func (s *Sums) Relative() report.Error {
 
 // Figures returns what a report says about a layer.
 func (s *Sums) Figures() report.Figures {
-	return report.Figures{Error: s.Relative(), MaxAbs: FiniteOrNil(s.MaxAbs)}
+	return report.Figures{Error: s.Relative(), MaxAbs: FiniteOrNil(s.MaxAbs), Merged: s.Merged()}
 }
 
 // FiniteOrNil returns nil for NaN and infinities, which JSON cannot represent.
@@ -152,6 +157,14 @@ func (s *Sums) measureArea(w *stream.Worker, source *Original, columns int, a ti
 		want, err := plain.raw(w, columns, a)
 		if err == nil {
 			s.measureRaw(want, kernel.RawBF16, got)
+		}
+		return err
+	}
+	if m, ok := source.Values.(*MergedValues); ok {
+		want, base, err := m.both(w, 1, columns, a)
+		if err == nil {
+			s.Measure(want, got)
+			s.change(base, want, got)
 		}
 		return err
 	}

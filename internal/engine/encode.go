@@ -112,6 +112,10 @@ func (q *Quantization) encodingIn(s *plan.Step, memory int) *encoding {
 		e.values = valuesFrom{NewStoredValues(q.Source, s.From, MaxTile(q.Resources)/2, q.Resources), e.before}
 		e.memory /= 2
 	}
+	if s.Merge != nil {
+		e.values = Merged(e.values, s.Merge, q.Resources)
+		e.memory /= 2
+	}
 	if e.asStored() {
 		e.from = s.Source.Dtype
 	}
@@ -121,7 +125,9 @@ func (q *Quantization) encodingIn(s *plan.Step, memory int) *encoding {
 }
 
 // asStored reports whether the encoder takes values as they lie in the file.
-func (e *encoding) asStored() bool { return e.step.From == nil && codec.Floats(e.step.Source.Dtype) }
+func (e *encoding) asStored() bool {
+	return e.step.From == nil && e.step.Merge == nil && codec.Floats(e.step.Source.Dtype)
+}
 
 // spill makes a low-rank search that takes much memory keep a part of it in a scratch
 // file.
@@ -140,15 +146,25 @@ func (e *encoding) scheduled() scheduled {
 }
 
 // makeResident reserves memory for a tensor that is read several times, for as much of
-// it as fits. The tensor must be plain and read in whole rows.
+// it as fits. The tensor must be plain and read in whole rows. What adapters change is
+// merged into it once.
 func (e *encoding) makeResident() {
-	if e.step.From != nil || e.Residency == nil || len(e.needs.Passes) < 2 || !e.inRuns(e.needs.Cols) {
+	least := 2
+	if e.step.Merge != nil {
+		least = 1 // merging takes longer than reading
+	}
+	if e.step.From != nil || e.Residency == nil || len(e.needs.Passes) < least || !e.inRuns(e.needs.Cols) {
 		return
 	}
 	for _, p := range e.needs.Passes {
 		if _, cols := p.Tile(); !e.inRuns(cols) {
 			return
 		}
+	}
+	if m, ok := e.values.(*MergedValues); ok {
+		m.resident = e.Residency.Reserve(4*int64(e.step.Source.Numel()), e.needs.Held)
+		e.resident = m.resident
+		return
 	}
 	e.resident = e.Residency.Reserve(e.step.Source.Size, e.needs.Held)
 	e.plain.resident = e.resident
@@ -304,6 +320,8 @@ func (e *encoding) readIn(w *stream.Worker, columns int, a tile.Area) (tile.Valu
 	}
 	if err == nil && e.step.From != nil && e.step.Action == plan.Keep { // restored
 		err = checkFits(e.Source, e.step.From, values, e.step.Codec.Tensors()[0].Dtype)
+	} else if err == nil && e.step.Merge != nil && e.step.Action == plan.Keep {
+		err = e.checkMerged(values)
 	}
 	return tile.ValuesOf(a, values), err
 }

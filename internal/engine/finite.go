@@ -45,14 +45,21 @@ func rowAndColumn(shape []int, index int) (row, col int) {
 
 // checkFits refuses values that become infinite in the dtype of the restored weight.
 func checkFits(c *checkpoint.Checkpoint, l *layout.Layer, values []float32, out safetensors.Dtype) error {
-	const beyond = 65520 // what rounds to infinity in F16
-	if out != safetensors.F16 {
-		return nil
-	}
-	if lo, hi := kernel.MinMax(values); lo <= -beyond || hi >= beyond {
-		return usage.SourceErrorf("%s: layer %s has a value of %g, which F16 does not hold: BF16 and F32 do", c.File(l.Parts[0]), l.Name, max(-lo, hi))
+	if v, ok := beyond(values, out); ok {
+		return usage.SourceErrorf("%s: layer %s has a value of %g, which F16 does not hold: BF16 and F32 do", c.File(l.Parts[0]), l.Name, v)
 	}
 	return nil
+}
+
+// beyond returns the greatest magnitude if it becomes infinite in a dtype.
+func beyond(values []float32, d safetensors.Dtype) (most float32, ok bool) {
+	const first = 65520 // what rounds to infinity in F16
+	if d != safetensors.F16 {
+		return 0, false
+	}
+	lo, hi := kernel.MinMax(values)
+	most = max(-lo, hi)
+	return most, most >= first
 }
 
 // surelyFinite reports whether the stored bytes of an area certainly decode to finite

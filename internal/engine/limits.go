@@ -17,6 +17,9 @@ type Resources struct {
 	// Progress is called as tiles are completed, never concurrently. done and total are
 	// bytes of the source.
 	Progress func(done, total int64)
+
+	factors int   // of how many weights are held at a time, 0 for as many as any
+	held    int64 // bytes of Memory that these take
 }
 
 // Workers returns the number of tiles that are worked on at a time.
@@ -54,12 +57,13 @@ func tileMemory(r Resources) int {
 // multiple of 4096, so that every dtype fills whole blocks.
 func MaxTile(r Resources) int { return max(tileMemory(r)/bytesPerValue/4096, 1) * 4096 }
 
-// limit returns Memory, or its default.
+// limit returns Memory, or its default, without what is held.
 func limit(r Resources) int64 {
-	if r.Memory == 0 {
-		return defaultMemory
+	memory := r.Memory
+	if memory == 0 {
+		memory = defaultMemory
 	}
-	return r.Memory
+	return max(memory-r.held, memory/4)
 }
 
 // searches bounds the memory, in bytes, of all low-rank searches that are under way at

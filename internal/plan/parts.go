@@ -52,7 +52,7 @@ func (d *decider) another() *decider {
 
 func (d *decider) run(steps []Step, tensors []checkpoint.Tensor, order []int32) error {
 	for i, place := range order {
-		if err := d.step(&steps[i], tensors[place]); err != nil {
+		if err := d.decide(&steps[i], tensors[place]); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/lora"
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/preset"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
@@ -64,6 +65,8 @@ type Options struct {
 	Header bool
 	// Moments are those by which errors are weighed; nil if all columns count alike.
 	Moments *Moments
+	// Merges are what adapters change, by the names of tensors.
+	Merges map[string]*lora.Patch
 }
 
 // Choice is a dtype that was measured: "" where none loses little enough.
@@ -113,6 +116,8 @@ type Step struct {
 	// restored weight then.
 	From *layout.Layer
 	Move *codec.Move
+	// Merge is what adapters change of the values, before all else; nil for nothing.
+	Merge *lora.Patch
 	// Copies are the tensors of a layer that stays as it is stored.
 	Copies []Copy
 	Parts  []Part // of the codec's tensors, or the copy

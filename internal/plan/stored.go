@@ -65,7 +65,7 @@ func (s *Step) scheme() *sdnq.Scheme {
 // is stored where the output's layout holds it so, else its values become plain.
 func (d *decider) keepStored(s *Step) error {
 	l := s.From
-	if !d.canStay(l) || !d.comfyStays(s) {
+	if !d.canStay(l) || !d.comfyStays(s) || d.Merges[s.Source.Name] != nil {
 		s.Codec = codec.Cast(s.Source.Shape, s.Source.Dtype)
 		s.Reason += fmt.Sprintf("; restored from %s to %s", l.Dtype, s.Source.Dtype)
 		return nil

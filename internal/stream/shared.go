@@ -20,22 +20,27 @@ type sharedValue struct {
 	err   error
 }
 
-// maxShared is how many values are held for each type of key: for the layers that are
+// MaxShared is how many values are held for each type of key: for the layers that are
 // under way at the same time, and for those that they are compared with.
-const maxShared = 4
+const MaxShared = 4
 
 // Shared returns what make returns for a key. Of tasks that ask at the same time, one
-// makes the value and the others wait. It is made again if more than maxShared other
+// makes the value and the others wait. It is made again if more than MaxShared other
 // keys of the same type were asked for since.
 func Shared[T any](w *Worker, key any, make func() (T, error)) (T, error) {
-	c := w.run.shared.lookup(key)
+	return SharedFew(w, key, MaxShared, make)
+}
+
+// SharedFew is [Shared] for values of which fewer are held.
+func SharedFew[T any](w *Worker, key any, most int, make func() (T, error)) (T, error) {
+	c := w.run.shared.lookup(key, most)
 	c.once.Do(func() { c.value, c.err = make() })
 	value, _ := c.value.(T) // nil after an error
 	return value, c.err
 }
 
 // lookup returns the value of a key, which then counts as the most recently used one.
-func (s *shared) lookup(key any) *sharedValue {
+func (s *shared) lookup(key any, most int) *sharedValue {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	alike, oldest := 0, -1
@@ -50,7 +55,7 @@ func (s *shared) lookup(key any) *sharedValue {
 			}
 		}
 	}
-	if alike == maxShared {
+	if alike >= most {
 		s.list = slices.Delete(s.list, oldest, oldest+1)
 	}
 	s.list = append(s.list, &sharedValue{key: key})

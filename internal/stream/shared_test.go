@@ -9,7 +9,7 @@ import (
 // TestShared: what a layer's tiles have in common is read and decoded once, not by
 // every tile, and does not pile up over the layers of a model.
 func TestShared(t *testing.T) {
-	for _, c := range []struct{ threads, layers, tiles int }{{1, 20, 30}, {4, maxShared, 200}} {
+	for _, c := range []struct{ threads, layers, tiles int }{{1, 20, 30}, {4, MaxShared, 200}} {
 		made := make([]atomic.Int32, c.layers)
 		var s atomic.Pointer[shared]
 		err := Run(t.Context(), c.threads, tasks(c.layers*c.tiles, func(w *Worker, i int) error {
@@ -32,8 +32,8 @@ func TestShared(t *testing.T) {
 				t.Errorf("%d threads, layer %d: made %d times", c.threads, layer, n)
 			}
 		}
-		if n := len(s.Load().list); n != maxShared {
-			t.Errorf("%d are kept, want %d", n, maxShared)
+		if n := len(s.Load().list); n != MaxShared {
+			t.Errorf("%d are kept, want %d", n, MaxShared)
 		}
 	}
 }

@@ -270,13 +270,15 @@ func (v *verification) original(name string) (*engine.Original, bool) {
 		return nil, false
 	}
 	if l := v.sourceLayers[name]; l != nil {
-		return &engine.Original{Values: engine.NewStoredValues(v.source, l, engine.MaxTile(v.resources())/2, v.resources()), Shape: l.Shape(), Bytes: checkpoint.BytesOf(l.Tensors), Err: l.Err}, true
+		values := engine.NewStoredValues(v.source, l, engine.MaxTile(v.resources())/2, v.resources())
+		return &engine.Original{Values: engine.Merged(values, v.merges[name], v.resources()), Shape: l.Shape(), Bytes: checkpoint.BytesOf(l.Tensors), Err: l.Err}, true
 	}
 	t, ok := v.sourcePlain[name]
 	if v.sourcePlain == nil {
 		t, ok = v.source.Lookup(name)
 	}
-	return &engine.Original{Values: &engine.PlainValues{Source: v.source, Tensor: t}, Dtype: t.Dtype, Shape: t.Shape, Bytes: t.Size}, ok
+	values := engine.Merged(&engine.PlainValues{Source: v.source, Tensor: t}, v.merges[name], v.resources())
+	return &engine.Original{Values: values, Dtype: t.Dtype, Shape: t.Shape, Bytes: t.Size}, ok
 }
 
 // check is one tensor being read.

@@ -14,6 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/lora"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/tile"
@@ -73,12 +74,14 @@ func compareFolders(v *report.Verification, folders []string, from, checked sour
 
 // Options are tensorpress.VerifyOptions, field by field.
 type Options struct {
-	Source    files.Source
-	For       string
-	MaxRelMSE *float64
-	Threads   int
-	Memory    int64
-	Progress  func(done, total int64)
+	Source      files.Source
+	Lora        []string
+	LoraPartial bool
+	For         string
+	MaxRelMSE   *float64
+	Threads     int
+	Memory      int64
+	Progress    func(done, total int64)
 }
 
 func (o Options) resources() engine.Resources {
@@ -96,6 +99,11 @@ func Verify(ctx context.Context, what files.Source, o Options) (*report.Verifica
 		return nil, err
 	}
 	defer closeAll(parts)
+	adapters, err := lora.OpenAll(o.Lora)
+	if err != nil {
+		return nil, err
+	}
+	defer adapters.Close()
 	whole := parts[:0:0]
 	for _, part := range parts {
 		if err := part.openOthers(); err != nil {
@@ -110,7 +118,13 @@ func Verify(ctx context.Context, what files.Source, o Options) (*report.Verifica
 			whole = append(whole, part)
 		}
 	}
+	if err := merge(v, adapters, whole, o); err != nil {
+		return nil, err
+	}
 	if err := runAll(ctx, o.resources(), whole, engine.Counter(o.resources(), bytesOfAll(whole))); err != nil {
+		return nil, err
+	}
+	if err := adapters.Unchanged(); err != nil {
 		return nil, err
 	}
 	for _, part := range whole {
@@ -136,8 +150,14 @@ type verification struct {
 	sourceModel    *layout.Model                // nil without a source
 	sourceLayers   map[string]*layout.Layer     // of it, by their weights' names
 	sourcePlain    map[string]checkpoint.Tensor // where its own names are others
+	merges         map[string]*lora.Patch       // what was merged into it, by the output's names
+	factors        int64                        // bytes that those of one tensor take at most
 	app            *app.App
 	checks         []*check
+}
+
+func (v *verification) resources() engine.Resources {
+	return v.Options.resources().Holding(v.factors)
 }
 
 func (v *verification) problem(tensor, format string, args ...any) {
@@ -232,6 +252,8 @@ type Staged struct {
 	// Plain are the plain tensors of a source of which the output has all layers under
 	// other names, Layers then the others; nil where the names are the source's.
 	Plain map[string]checkpoint.Tensor
+	// Merges are what adapters have changed, by the names of the output's tensors.
+	Merges map[string]*lora.Patch
 }
 
 // MeasureStaged compares the layers of outputs with their sources, which stay open.
@@ -249,7 +271,8 @@ func MeasureStaged(ctx context.Context, models []Staged, r engine.Resources, don
 		part := &verification{Verification: v, checked: one.Output, folder: one.Folder, layersOnly: true, source: one.Source}
 		part.Options = Options{Threads: r.Threads, Memory: r.Memory}
 		part.sourceLayers, part.only = one.Layers, one.Layers != nil && one.Plain == nil
-		part.sourcePlain = one.Plain
+		part.sourcePlain, part.merges = one.Plain, one.Merges
+		part.holdFactors()
 		parts = append(parts, part)
 		if err := part.open(); err != nil {
 			return nil, err
@@ -317,17 +340,20 @@ func (v *verification) tasks(yield func(stream.Task) bool) bool {
 
 // conclude puts together what the tiles found, in order.
 func conclude(found *report.Verification, parts []*verification) {
-	var total engine.Sums
+	var total, merged engine.Sums
 	for _, v := range parts {
 		if v.source != nil {
 			found.Layers = slices.Grow(found.Layers, len(v.model.Layers))
 		}
 		for _, c := range v.checks {
-			total.Add(v.conclude(c))
+			sums := v.conclude(c)
+			if total.Add(sums); sums.Changes > 0 {
+				merged.Add(sums)
+			}
 		}
 	}
 	if len(found.Layers) > 0 {
-		found.Total = total.Relative()
+		found.Total, found.Merged = total.Relative(), merged.Merged()
 	}
 	found.OK = len(found.Problems) == 0
 }

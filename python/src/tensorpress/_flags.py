@@ -63,11 +63,22 @@ class SplitFlags(TypedDict, total=False):
     quiet: bool | None
 
 
+class JoinFlags(SplitFlags, total=False):
+    """Those of `tensorpress join`."""
+
+    #: SIDE whose names the shards of one model get: comfyui, diffusers, or keep (default keep)
+    names: str | None
+
+
 class VerifyFlags(TypedDict, total=False):
     """Those of `tensorpress verify`."""
 
     #: SOURCE that it was made of
     source: _Path
+    #: with --source: an adapter that was merged into it, FILE[=STRENGTH]; repeatable
+    lora: Iterable[str] | str | None
+    #: leave out what of an adapter fits no tensor
+    lora_partial: bool | None
     #: with --source: a layer's rel_mse above X is a problem
     max_rel_mse: str | float | None
     #: APP that must load it: comfyui, sdnext, diffusers, transformers, invokeai
@@ -80,13 +91,6 @@ class VerifyFlags(TypedDict, total=False):
     memory: str | int | None
     #: no progress and no notes
     quiet: bool | None
-
-
-class JoinFlags(SplitFlags, total=False):
-    """Those of `tensorpress join`."""
-
-    #: SIDE whose names the shards of one model get: comfyui, diffusers, or keep (default keep)
-    names: str | None
 
 
 class DequantizeFlags(TypedDict, total=False):
@@ -319,6 +323,10 @@ class QuantizeFlags(TypedDict, total=False):
     config: _Path
     #: take settings of layers by patterns from a convert_to_quant layer config FILE
     layer_config: _Path
+    #: merge an adapter into the weights before they are rounded: FILE[=STRENGTH]; repeatable; see docs/lora.md
+    lora: Iterable[str] | str | None
+    #: leave out what of an adapter fits no tensor
+    lora_partial: bool | None
     #: take the settings of a quantized model at PATH, layer by layer
     like: _Path
     #: SDNQ: the dtype that the model is to be loaded in, bf16, f16 or f32; weights are rounded to it first
