@@ -18,9 +18,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	"golang.org/x/oauth2"
 
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
@@ -32,7 +30,7 @@ type azure struct {
 	home      *url.URL
 	key       []byte     // signs, nil for none
 	shared    url.Values // a signature that was shared, nil for none
-	login     azcore.TokenCredential
+	login     oauth2.TokenSource
 }
 
 // azureVersion is that of the interface.
@@ -78,23 +76,10 @@ func (a *azure) find(ctx context.Context) error {
 			return usage.Errorf("the shared signature for the storage account %s cannot be read", a.account)
 		}
 	case a.home.Scheme == "https": // a token is not sent in the clear
-		if login, err := azidentity.NewDefaultAzureCredential(nil); err == nil {
-			a.tryLogin(ctx, login)
-		}
+		a.login = azureLogin(ctx)
 	}
 	return ctx.Err()
 }
-
-// tryLogin takes a login if it gives a token now; else what everybody may read can be read.
-func (a *azure) tryLogin(ctx context.Context, login azcore.TokenCredential) {
-	ask, cancel := context.WithTimeout(ctx, quiet)
-	defer cancel()
-	if _, err := login.GetToken(ask, azureScope); err == nil {
-		a.login = login
-	}
-}
-
-var azureScope = policy.TokenRequestOptions{Scopes: []string{"https://storage.azure.com/.default"}}
 
 // connection takes a connection string apart.
 func connection(text string) map[string]string {
@@ -127,11 +112,11 @@ func (a *azure) sign(r *http.Request) error {
 		}
 		r.URL.RawQuery = q.Encode()
 	case a.login != nil:
-		token, err := a.login.GetToken(r.Context(), azureScope)
+		token, err := a.login.Token()
 		if err != nil {
 			return errors.New("credentials: " + words(err.Error()))
 		}
-		r.Header.Set("Authorization", "Bearer "+token.Token)
+		r.Header.Set("Authorization", "Bearer "+token.AccessToken)
 	case a.key != nil:
 		mac := hmac.New(sha256.New, a.key)
 		mac.Write([]byte(a.canonical(r)))

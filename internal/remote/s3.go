@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,7 +10,6 @@ import (
 	"hash"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,7 +17,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
@@ -41,42 +38,28 @@ type s3 struct {
 const s3Region = "us-east-1"
 
 func (s *s3) find(ctx context.Context) error {
-	c, err := config.LoadDefaultConfig(ctx)
+	c, err := findAWS()
 	if err != nil {
-		return usage.Errorf("the settings of Amazon's tools: %s", words(err.Error()))
+		return err
 	}
-	s.region = cmp.Or(c.Region, s3Region)
+	s.region = or(c.region, s3Region)
 	s.signer = v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
-	if address := s3Endpoint(ctx, c); address != "" {
-		if s.endpoint, err = url.Parse(strings.TrimRight(address, "/")); err != nil || s.endpoint.Hostname() == "" {
-			return usage.Errorf("AWS_ENDPOINT_URL: %q is no address", unsignedText(address))
+	if c.endpoint != "" {
+		if s.endpoint, err = url.Parse(strings.TrimRight(c.endpoint, "/")); err != nil || s.endpoint.Hostname() == "" {
+			return usage.Errorf("AWS_ENDPOINT_URL: %q is no address", unsignedText(c.endpoint))
 		}
+	}
+	if c.keys == nil {
+		return ctx.Err()
 	}
 	ask, cancel := context.WithTimeout(ctx, quiet)
 	defer cancel()
-	if _, err := c.Credentials.Retrieve(ask); err == nil {
-		s.keys = c.Credentials
+	if _, err := c.keys.Retrieve(ask); err == nil {
+		s.keys = c.keys
 	} else if s.why = words(err.Error()); strings.Contains(s.why, "IMDS") { // nothing was set, and this machine is none of Amazon's
 		s.why = ""
 	}
 	return ctx.Err()
-}
-
-// s3Endpoint is where another store is, by the environment or the profile.
-func s3Endpoint(ctx context.Context, c aws.Config) string {
-	if address := os.Getenv("AWS_ENDPOINT_URL_S3"); address != "" {
-		return address
-	}
-	for _, source := range c.ConfigSources {
-		if of, ok := source.(interface {
-			GetServiceBaseEndpoint(context.Context, string) (string, bool, error)
-		}); ok {
-			if address, ok, err := of.GetServiceBaseEndpoint(ctx, "S3"); ok && err == nil {
-				return address
-			}
-		}
-	}
-	return aws.ToString(c.BaseEndpoint)
 }
 
 func (s *s3) access() (bool, string) {
@@ -104,10 +87,7 @@ func (s *s3) where() (base string, region string) {
 	if s.endpoint != nil {
 		return s.endpoint.JoinPath(s.bucket).String(), s.region
 	}
-	domain := "amazonaws.com"
-	if strings.HasPrefix(s.region, "cn-") {
-		domain += ".cn"
-	}
+	domain := awsDomain(s.region)
 	if strings.Contains(s.bucket, ".") { // no certificate is for such a host
 		return "https://s3." + s.region + "." + domain + "/" + s.bucket, s.region
 	}
