@@ -97,6 +97,8 @@ func (a *azure) access() (bool, string) {
 		"set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN for the storage account " + a.account + ", or log in with `az login`"
 }
 
+func (a *azure) lacksParts(*statusError) bool { return false }
+
 func (a *azure) moved(*statusError) bool { return false }
 
 // sign adds a shared signature, a token, or a signature with the key.

@@ -49,6 +49,9 @@ type dialect interface {
 	part(key, id string, n int, b *body) request
 	complete(key, id string, tags []string, fresh bool) request
 	abort(key, id string) (r request, ok bool)
+	// lacksParts reports whether an answer to begin says that it knows no parts, as an
+	// emulator may. Files go there whole then.
+	lacksParts(e *statusError) bool
 }
 
 // object is what a store lists.

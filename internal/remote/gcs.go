@@ -58,6 +58,9 @@ func (g *gcs) access() (bool, string) {
 	return g.open || g.token != nil, "set GOOGLE_APPLICATION_CREDENTIALS, or log in with `gcloud auth application-default login`"
 }
 
+// lacksParts: of the XML interface, emulators have little.
+func (g *gcs) lacksParts(e *statusError) bool { return g.open && e.status/100 != 5 }
+
 func (g *gcs) moved(*statusError) bool { return false }
 
 func (g *gcs) sign(r *http.Request) error {

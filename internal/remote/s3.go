@@ -70,6 +70,8 @@ func (s *s3) access() (bool, string) {
 	return s.keys != nil, advice
 }
 
+func (s *s3) lacksParts(*statusError) bool { return false }
+
 // moved takes the region that an answer names.
 func (s *s3) moved(e *statusError) bool {
 	s.mu.Lock()

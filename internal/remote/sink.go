@@ -167,6 +167,8 @@ type storeOutput struct {
 	unhook func() bool
 
 	staging
+	tried   bool           // an upload in parts was begun
+	whole   bool           // the store knows none
 	places  chan struct{}  // for what is sent at a time
 	going   sync.WaitGroup // what is sent, or waits for it
 	mu      sync.Mutex
@@ -180,17 +182,20 @@ type storeOutput struct {
 
 // Create adds a file.
 func (o *storeOutput) Create(name string, size int64) (io.WriterAt, error) {
-	u := newUpload(o, name, size)
-	o.staging.add(size)
-	o.mu.Lock()
-	first := u.inParts() && !slices.ContainsFunc(o.files, (*upload).inParts)
-	o.files = append(o.files, u)
-	o.mu.Unlock()
-	if first { // who may not write hears it before the work
-		if err := u.start(); err != nil {
+	u := newUpload(o, name, size, partOf(size))
+	if u.inParts() && !o.tried { // who may not write hears it before the work
+		o.tried = true
+		err := u.start()
+		status := (*statusError)(nil)
+		if o.whole = errors.As(err, &status) && o.lacksParts(status); err != nil && !o.whole {
 			return nil, fmt.Errorf("%s: %w", o.named(o.keyOf(name)), err)
 		}
 	}
+	if o.whole {
+		u = newUpload(o, name, size, max(size, 1))
+	}
+	o.staging.add(size)
+	o.files = append(o.files, u)
 	return u, nil
 }
 
@@ -202,7 +207,9 @@ func (u *upload) start() error {
 		if !ok {
 			return
 		}
-		text, _, err := u.to.text(u.to.ctx, r)
+		ctx, cancel := u.to.abit()
+		defer cancel()
+		text, _, err := u.to.text(ctx, r)
 		if err == nil {
 			u.id, err = u.to.begun(text)
 		}
@@ -305,7 +312,7 @@ func (o *storeOutput) Commit(ctx context.Context) (err error) {
 	if o.err != nil {
 		return o.err
 	}
-	if err := o.whole(); err != nil {
+	if err := o.allWritten(); err != nil {
 		return err
 	}
 	if err := o.unchanged(ctx); err != nil {
@@ -323,8 +330,8 @@ func (o *storeOutput) Commit(ctx context.Context) (err error) {
 	return nil
 }
 
-// whole makes sure that every byte came.
-func (o *storeOutput) whole() error {
+// allWritten makes sure that every byte came.
+func (o *storeOutput) allWritten() error {
 	for _, u := range o.files {
 		for i := range u.parts {
 			if u.parts[i].left != 0 {
@@ -503,6 +510,14 @@ func (o *storeOutput) takeBack(done []*upload) (err error) {
 		err = errors.Join(err, fmt.Errorf("%s: the older output is no longer whole, and nothing is in its place", o.of.Dest))
 	}
 	return err
+}
+
+// abit is a context that lasts for some seconds after an interrupt, for a request whose
+// answer says what will have to be cleared away.
+func (o *storeOutput) abit() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(o.ctx))
+	stop := context.AfterFunc(o.ctx, func() { time.AfterFunc(clearing/6, cancel) })
+	return ctx, func() { stop(); cancel() }
 }
 
 // clearing is a context for clearing away, which an interrupt does not end.

@@ -125,9 +125,9 @@ type part struct {
 	tag   string
 }
 
-func newUpload(to *storeOutput, name string, size int64) *upload {
-	u := &upload{to: to, name: name, size: size, step: partOf(size)}
-	u.parts = make([]part, max(1, (size+u.step-1)/u.step))
+func newUpload(to *storeOutput, name string, size, step int64) *upload {
+	u := &upload{to: to, name: name, size: size, step: step}
+	u.parts = make([]part, max(1, (size+step-1)/step))
 	for i := range u.parts {
 		u.parts[i] = part{left: u.length(i), place: -1}
 	}

@@ -497,3 +497,22 @@ func TestSharedSignature(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestNoParts: an emulator of Google's store that knows no uploads in parts gets files
+// whole.
+func TestNoParts(t *testing.T) {
+	s := store(t)
+	s.NoParts = true
+	out, err := begin(t.Context(), dest(t, "gs://models/m"), false)
+	if err == nil {
+		err = errors.Join(write(t, out, model), out.Commit(t.Context()), out.Abort())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range model {
+		if got := s.Objects()["m/"+name]; !bytes.Equal(got, want) {
+			t.Errorf("%s has %d bytes, want %d", name, len(got), len(want))
+		}
+	}
+}

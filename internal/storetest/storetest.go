@@ -40,6 +40,8 @@ type Store struct {
 	Page int
 	// LeastPart is how small a part may be that is not the last.
 	LeastPart int
+	// NoParts says that it knows no uploads in parts.
+	NoParts bool
 	// NoConditions says that it knows no requests that hold only where nothing is.
 	NoConditions bool
 	// Fail is called with the number of the request, from 0, and may answer it otherwise;
@@ -200,6 +202,8 @@ func (a *answering) amazon(path string) {
 		a.inXML(404, "NoSuchBucket")
 	case key == "":
 		a.listXML()
+	case a.NoParts:
+		a.inXML(400, "invalid")
 	case a.q.Has("uploads"):
 		a.made++
 		id := fmt.Sprintf("id %d&", a.made)
