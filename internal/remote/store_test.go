@@ -313,15 +313,15 @@ func TestStoreAppears(t *testing.T) {
 					s.Put(at+"config.json", []byte("theirs"))
 				} else { // after the last look, before the object is made
 					var once sync.Once
-					s.Fail = func(n int, w http.ResponseWriter, r *http.Request) bool {
+					s.Fail(func(n int, w http.ResponseWriter, r *http.Request) bool {
 						if r.Method != http.MethodGet {
 							once.Do(func() { s.Put(at+"config.json", []byte("theirs")) })
 						}
 						return false
-					}
+					})
 				}
 				err = out.Commit(t.Context())
-				s.Fail = nil
+				s.Fail(nil)
 				if !errors.Is(err, fs.ErrExist) || !errors.Is(err, usage.Err) {
 					t.Errorf("got %v", err)
 				}
@@ -351,8 +351,8 @@ func TestStoreFails(t *testing.T) {
 	}
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
-			s.Fail = flaky
-			defer func() { s.Fail = nil }()
+			s.Fail(flaky)
+			defer func() { s.Fail(nil) }()
 			to := dest(t, kind+"://models/fails/"+kind)
 			waits := remote.HurryStore(to)
 			out, err := begin(t.Context(), to, false)
@@ -368,13 +368,13 @@ func TestStoreFails(t *testing.T) {
 			for which := range 12 { // requests that write, the last of them those of Commit
 				at := fmt.Sprintf("fails/%s-%d", kind, which)
 				var n atomic.Int64
-				s.Fail = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+				s.Fail(func(_ int, w http.ResponseWriter, r *http.Request) bool {
 					refuse := r.Method != http.MethodGet && r.Method != http.MethodDelete && n.Add(1) > int64(which)
 					if refuse {
 						w.WriteHeader(http.StatusForbidden)
 					}
 					return refuse
-				}
+				})
 				out, err := begin(t.Context(), dest(t, kind+"://models/"+at), false)
 				if err != nil {
 					t.Fatal(err)
@@ -399,7 +399,7 @@ func TestStoreFails(t *testing.T) {
 					}
 				}
 			}
-			s.Fail = nil
+			s.Fail(nil)
 			ctx, stop := context.WithCancel(t.Context())
 			out, err = begin(ctx, dest(t, kind+"://models/stopped/"+kind), false)
 			if err != nil {
@@ -492,7 +492,7 @@ func TestSharedSignature(t *testing.T) {
 	if got, err := read(t, from, "config.json"); err != nil || string(got) != "{}" {
 		t.Errorf("got %q, %v", got, err)
 	}
-	s.Fail = func(_ int, w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(403); return true }
+	s.Fail(func(_ int, w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(403); return true })
 	if _, err := open(t, "az://models/m").List(t.Context()); err == nil || strings.Contains(err.Error(), "shared-word") {
 		t.Errorf("got %v", err)
 	}

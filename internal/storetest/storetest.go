@@ -44,15 +44,12 @@ type Store struct {
 	NoParts bool
 	// NoConditions says that it knows no requests that hold only where nothing is.
 	NoConditions bool
-	// Fail is called with the number of the request, from 0, and may answer it otherwise;
-	// it reports whether it did. nil for none.
-	Fail func(n int, w http.ResponseWriter, r *http.Request) bool
-
 	server   *httptest.Server
 	mu       sync.Mutex
 	objects  map[string]*object
 	uploads  map[string]*upload // of an id, or, where the store has none, of a key
 	requests int
+	fail     func(n int, w http.ResponseWriter, r *http.Request) bool
 	made     int
 	log      []string
 }
@@ -91,6 +88,14 @@ func (s *Store) Environment() map[string]string {
 		"STORAGE_EMULATOR_HOST": strings.TrimPrefix(s.URL(), "http://"), "GOOGLE_APPLICATION_CREDENTIALS": "",
 		"AZURE_STORAGE_CONNECTION_STRING": "AccountName=account;AccountKey=c2VjcmV0;BlobEndpoint=" + s.URL() + "/account",
 	}
+}
+
+// Fail has a function called with the number of each request, from 0, which may answer it
+// otherwise; it reports whether it did. nil for none.
+func (s *Store) Fail(f func(n int, w http.ResponseWriter, r *http.Request) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = f
 }
 
 // Put puts an object there.
@@ -150,8 +155,9 @@ func (s *Store) serve(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	n := s.requests
 	s.requests++
+	fail := s.fail
 	s.mu.Unlock()
-	if s.Fail != nil && s.Fail(n, w, r) {
+	if fail != nil && fail(n, w, r) {
 		return
 	}
 	text, err := io.ReadAll(r.Body)
