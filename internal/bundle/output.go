@@ -120,10 +120,13 @@ func (o *Output) Notes() []string {
 
 // Free is how many bytes can still be written, -1 where that is not known.
 func (o *Output) Free() int64 {
-	if o.stage == nil {
-		return -1
+	if o.stage != nil {
+		return o.stage.Free()
 	}
-	return o.stage.Free()
+	if one, ok := o.Output.(interface{ Free() int64 }); ok {
+		return one.Free()
+	}
+	return -1
 }
 
 // Scratch opens a file for data that is needed during the run only: beside the output,

@@ -283,12 +283,17 @@ func (h *hub) explain(err error) error {
 	case code == "EntryNotFound":
 		return usage.SourceErrorf("%s is not there any more", lastName(status.address))
 	case code == "RepoNotFound", status.status == http.StatusUnauthorized, status.status == http.StatusNotFound:
-		return usage.SourceErrorf("there is no such repository, or it is private: %s", access)
+		return noRepository{usage.SourceErrorf("there is no such repository, or it is private: %s", access)}
 	case status.status == http.StatusForbidden:
 		return usage.SourceErrorf("%w: %s", err, access)
 	}
 	return err
 }
+
+// noRepository is the error that a repository is not there for who asks.
+type noRepository struct{ error }
+
+func (e noRepository) Unwrap() error { return e.error }
 
 func (h *hub) page() string { return h.endpoint.JoinPath(h.repo).String() }
 

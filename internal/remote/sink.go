@@ -30,8 +30,12 @@ func Dest(address string) (s files.Sink, ok bool, err error) {
 	if !ok || strings.ContainsAny(scheme, `/\`) {
 		return nil, false, nil
 	}
+	if strings.EqualFold(scheme, "hf") {
+		s, err := hubDest(address)
+		return s, err == nil, err
+	}
 	if stores[strings.ToLower(scheme)] == nil {
-		return nil, false, usage.Errorf("%s: is no place to write to: name a path, or an address of a store (%s)", unsignedText(address), strings.Join(writable(), ", "))
+		return nil, false, usage.Errorf("%s: is no place to write to: name a path, or an address (%s)", unsignedText(address), strings.Join(writable(), ", "))
 	}
 	b, key, err := parseStore(address)
 	if err != nil {
@@ -41,6 +45,7 @@ func Dest(address string) (s files.Sink, ok bool, err error) {
 }
 
 func writable() (list []string) {
+	list = []string{"hf://"}
 	for _, name := range sorted(stores) {
 		list = append(list, name+"://")
 	}

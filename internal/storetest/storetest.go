@@ -44,14 +44,14 @@ type Store struct {
 	NoParts bool
 	// NoConditions says that it knows no requests that hold only where nothing is.
 	NoConditions bool
-	server   *httptest.Server
-	mu       sync.Mutex
-	objects  map[string]*object
-	uploads  map[string]*upload // of an id, or, where the store has none, of a key
-	requests int
-	fail     func(n int, w http.ResponseWriter, r *http.Request) bool
-	made     int
-	log      []string
+	server       *httptest.Server
+	mu           sync.Mutex
+	objects      map[string]*object
+	uploads      map[string]*upload // of an id, or, where the store has none, of a key
+	requests     int
+	fail         func(n int, w http.ResponseWriter, r *http.Request) bool
+	made         int
+	log          []string
 }
 
 type object struct {
