@@ -212,7 +212,7 @@ func (u *upload) start() error {
 		if !ok {
 			return
 		}
-		ctx, cancel := u.to.abit()
+		ctx, cancel := outlasting(u.to.ctx, clearing/6)
 		defer cancel()
 		text, _, err := u.to.text(ctx, r)
 		if err == nil {
@@ -437,6 +437,8 @@ func (o *storeOutput) makeObject(ctx context.Context, u *upload) (theirs bool, e
 	if err := ctx.Err(); err != nil {
 		return true, err
 	}
+	ctx, cancel := outlasting(ctx, clearing)
+	defer cancel()
 	_, replaced := o.old[u.name]
 	key := o.keyOf(u.name)
 	ask := func(fresh bool) error {
@@ -517,11 +519,12 @@ func (o *storeOutput) takeBack(done []*upload) (err error) {
 	return err
 }
 
-// abit is a context that lasts for some seconds after an interrupt, for a request whose
-// answer says what will have to be cleared away.
-func (o *storeOutput) abit() (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(o.ctx))
-	stop := context.AfterFunc(o.ctx, func() { time.AfterFunc(clearing/6, cancel) })
+// outlasting is a context that goes on for a while after another has ended, for a request
+// whose answer says what will have to be cleared away: a store finishes what it was asked
+// for, even after the connection has gone.
+func outlasting(of context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(of))
+	stop := context.AfterFunc(of, func() { time.AfterFunc(d, cancel) })
 	return ctx, func() { stop(); cancel() }
 }
 
