@@ -273,6 +273,8 @@ func (h *Hub) serveAPI(w http.ResponseWriter, r *http.Request) {
 		parts[i], _ = url.PathUnescape(parts[i])
 	}
 	switch {
+	case len(parts) == 4 && parts[0] == "api" && parts[1] == "models":
+		h.revision(w, r, parts[2]+"/"+parts[3], "main")
 	case len(parts) == 6 && parts[0] == "api" && parts[1] == "models" && parts[4] == "revision":
 		h.revision(w, r, parts[2]+"/"+parts[3], parts[5])
 	case len(parts) >= 6 && parts[0] == "api" && parts[1] == "models" && parts[4] == "tree":
