@@ -42,6 +42,7 @@ func TestScripts(t *testing.T) {
 			"json":          jsonQuery,
 			"hub":           hub,
 			"web":           web,
+			"store":         store,
 		},
 	})
 }

@@ -3,12 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
-	"slices"
-	"strings"
 
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/remote"
-	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // places are the sources and destinations that a command line names.
@@ -54,8 +51,9 @@ func (p *places) left(memory int64) int64 {
 
 // dest returns what a DEST names.
 func (p *places) dest(text string) (files.Sink, error) {
-	if scheme, _, ok := strings.Cut(text, "://"); ok && slices.Contains(remote.Schemes(), strings.ToLower(scheme)+"://") {
-		return nil, usage.Errorf("%s: is no place to write to: name a path, and upload what was written", text)
+	s, ok, err := remote.Dest(text)
+	if err != nil || ok {
+		return s, err
 	}
 	return files.Dir(text), nil
 }
@@ -67,5 +65,8 @@ func (p *places) both(source, dest string) (files.Source, files.Sink, error) {
 		return nil, nil, err
 	}
 	to, err := p.dest(dest)
+	if err == nil {
+		err = remote.Apart(source, dest)
+	}
 	return from, to, err
 }

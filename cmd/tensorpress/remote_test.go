@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/tensorpress/tensorpress/internal/hubtest"
+	"github.com/tensorpress/tensorpress/internal/storetest"
 )
 
 // hub ORG/NAME FOLDER serves a folder as a repository of a hub for the rest of the script,
@@ -51,4 +53,25 @@ func web(ts *testscript.TestScript, neg bool, args []string) {
 	s := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[0]))))
 	ts.Defer(s.Close)
 	ts.Setenv("WEB", s.URL)
+}
+
+// store FOLDER... serves folders as a bucket "models" of object stores of every kind for
+// the rest of the script, to which the environment leads.
+func store(ts *testscript.TestScript, neg bool, args []string) {
+	s := storetest.New("models")
+	ts.Defer(s.Close)
+	for _, folder := range args {
+		root := os.DirFS(ts.MkAbs("."))
+		check(ts, fs.WalkDir(root, folder, func(name string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			text, err := fs.ReadFile(root, name)
+			s.Put(name, text)
+			return err
+		}))
+	}
+	for name, value := range s.Environment() {
+		ts.Setenv(name, value)
+	}
 }

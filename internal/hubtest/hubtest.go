@@ -46,8 +46,8 @@ type Hub struct {
 	api, store *httptest.Server
 	mu         sync.Mutex
 	repos      map[string]*repo
-	large      map[string][]byte // by their sha256
-	signed     map[string]int    // how often an address of the store was asked for
+	large      map[string]content // by their sha256
+	signed     map[string]int     // how often an address of the store was asked for
 	requests   []Request
 }
 
@@ -59,7 +59,7 @@ type Request struct {
 
 type repo struct {
 	commit  string
-	files   map[string][]byte
+	files   map[string]content
 	sums    map[string]string // sha256 of each
 	private bool
 	gated   bool
@@ -67,7 +67,7 @@ type repo struct {
 
 // New starts a hub. Close ends it.
 func New() *Hub {
-	h := &Hub{repos: map[string]*repo{}, large: map[string][]byte{}, signed: map[string]int{}}
+	h := &Hub{repos: map[string]*repo{}, large: map[string]content{}, signed: map[string]int{}}
 	h.api = httptest.NewServer(h.watched(h.serveAPI))
 	h.store = httptest.NewUnstartedServer(h.watched(h.serveStore))
 	if l, err := net.Listen("tcp", "127.0.0.2:0"); err == nil { // a host of another name where the system has one
@@ -92,15 +92,46 @@ func (h *Hub) Store() string { return h.store.URL }
 
 // Add puts a repository there, or another commit of one: its files by their names.
 func (h *Hub) Add(name string, files map[string][]byte) (commit string) {
+	all := map[string]content{}
+	for one, data := range files {
+		all[one] = content{data: data, size: int64(len(data)), sum: sum(data)}
+	}
+	return h.add(name, all)
+}
+
+// content is a file in memory or, with a path, on disk.
+type content struct {
+	data []byte
+	path string
+	size int64
+	sum  string // its sha256, or of a very large file on disk some other hash
+}
+
+// serve answers with it, or with a range of it.
+func (c content) serve(w http.ResponseWriter, r *http.Request) {
+	if c.path == "" {
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(c.data))
+		return
+	}
+	f, err := os.Open(c.path)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	defer f.Close()
+	http.ServeContent(w, r, "", time.Time{}, f)
+}
+
+func (h *Hub) add(name string, files map[string]content) (commit string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	all, sums := sha1.New(), map[string]string{}
 	for _, one := range sorted(files) {
 		body := files[one]
-		hash := sum(body)
+		hash := body.sum
 		sums[one] = hash
 		fmt.Fprintf(all, "%s %s\n", one, hash)
-		if len(body) >= Large {
+		if body.size >= Large {
 			h.large[hash] = body
 		}
 	}
@@ -114,20 +145,33 @@ func (h *Hub) Add(name string, files map[string][]byte) (commit string) {
 
 // AddFolder is Add of the files of a folder.
 func (h *Hub) AddFolder(name, folder string) (commit string, err error) {
-	files := map[string][]byte{}
+	files := map[string]content{}
 	err = filepath.WalkDir(folder, func(at string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		text, err := os.ReadFile(at)
+		one, err := onDisk(at)
 		if err != nil {
 			return err
 		}
 		rel, err := filepath.Rel(folder, at)
-		files[filepath.ToSlash(rel)] = text
+		files[filepath.ToSlash(rel)] = one
 		return err
 	})
-	return h.Add(name, files), err
+	return h.add(name, files), err
+}
+
+// onDisk is a file that is read when it is asked for, unless it is small.
+func onDisk(at string) (content, error) {
+	info, err := os.Stat(at)
+	if err != nil {
+		return content{}, err
+	}
+	if info.Size() > 64<<20 { // perhaps larger than the memory, and a hole for the most part
+		return content{path: at, size: info.Size(), sum: sum(fmt.Append(nil, at, info.Size(), info.ModTime()))}, nil
+	}
+	text, err := os.ReadFile(at)
+	return content{data: text, size: int64(len(text)), sum: sum(text)}, err
 }
 
 // Restrict makes a repository private, or open to those alone whom it grants access.
@@ -229,6 +273,8 @@ func (h *Hub) serveAPI(w http.ResponseWriter, r *http.Request) {
 		parts[i], _ = url.PathUnescape(parts[i])
 	}
 	switch {
+	case len(parts) == 4 && parts[0] == "api" && parts[1] == "models":
+		h.revision(w, r, parts[2]+"/"+parts[3], "main")
 	case len(parts) == 6 && parts[0] == "api" && parts[1] == "models" && parts[4] == "revision":
 		h.revision(w, r, parts[2]+"/"+parts[3], parts[5])
 	case len(parts) >= 6 && parts[0] == "api" && parts[1] == "models" && parts[4] == "tree":
@@ -282,9 +328,9 @@ func (h *Hub) tree(w http.ResponseWriter, r *http.Request, name, revision string
 			list = append(list, map[string]any{"type": "directory", "oid": oid(nil), "size": 0, "path": folder})
 		}
 		body := one.files[file]
-		entry := map[string]any{"type": "file", "oid": one.sums[file][:40], "size": len(body), "path": file}
-		if len(body) >= Large {
-			entry["lfs"] = map[string]any{"oid": one.sums[file], "size": len(body), "pointerSize": 135}
+		entry := map[string]any{"type": "file", "oid": one.sums[file][:40], "size": body.size, "path": file}
+		if body.size >= Large {
+			entry["lfs"] = map[string]any{"oid": one.sums[file], "size": body.size, "pointerSize": 135}
 		}
 		list = append(list, entry)
 	}
@@ -323,16 +369,16 @@ func (h *Hub) resolve(w http.ResponseWriter, r *http.Request, name, revision, fi
 		return
 	}
 	w.Header().Set("X-Repo-Commit", one.commit)
-	if len(body) < Large {
-		w.Header().Set("ETag", `"`+oid(body)+`"`)
-		http.ServeContent(w, r, file, time.Time{}, bytes.NewReader(body))
+	if body.size < Large {
+		w.Header().Set("ETag", `"`+oid(body.data)+`"`)
+		body.serve(w, r)
 		return
 	}
 	h.mu.Lock()
 	signature := fmt.Sprint(len(h.signed))
 	h.signed[signature] = 0
 	h.mu.Unlock()
-	w.Header().Set("X-Linked-Size", strconv.Itoa(len(body)))
+	w.Header().Set("X-Linked-Size", strconv.FormatInt(body.size, 10))
 	w.Header().Set("X-Linked-Etag", `"`+one.sums[file]+`"`)
 	w.Header().Set("Location", h.store.URL+"/"+one.sums[file]+"?signature="+signature)
 	w.WriteHeader(http.StatusFound)
@@ -343,17 +389,17 @@ func (h *Hub) serveStore(w http.ResponseWriter, r *http.Request) {
 	signature := r.URL.Query().Get("signature")
 	used, ok := h.signed[signature]
 	h.signed[signature] = used + 1
-	body := h.large[strings.TrimPrefix(r.URL.Path, "/")]
+	body, held := h.large[strings.TrimPrefix(r.URL.Path, "/")]
 	h.mu.Unlock()
 	switch {
 	case !ok || h.SignedFor > 0 && used >= h.SignedFor:
 		http.Error(w, "Request has expired", http.StatusForbidden)
 	case r.Header.Get("Authorization") != "": // as S3 refuses two ways to sign
 		http.Error(w, "Only one auth mechanism allowed", http.StatusBadRequest)
-	case body == nil:
+	case !held:
 		http.NotFound(w, r)
 	default:
 		w.Header().Set("ETag", `"`+r.URL.Path[1:33]+`"`)
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+		body.serve(w, r)
 	}
 }

@@ -1,8 +1,11 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
@@ -35,26 +38,22 @@ const (
 
 // client sends requests, again where a server is busy or a connection fails.
 type client struct {
-	http  *http.Client
-	home  *url.URL      // the only host that sees the token, or the user
-	user  *url.Userinfo // nil for none
-	token func() string // of who may read, "" for none
+	http *http.Client
+	// authorize adds what gives access to a request, where its host may see that.
+	authorize func(*http.Request) error
 
 	sleep func(ctx context.Context, d time.Duration) error
 	now   func() time.Time
 }
 
-func newClient(home *url.URL, user *url.Userinfo, token func() string) *client {
-	if token == nil {
-		token = func() string { return "" }
-	}
+func newClient(authorize func(*http.Request) error) *client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	// One connection for each request that is under way: streams that share one by
 	// HTTP/2 share its speed too.
 	t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 	t.ForceAttemptHTTP2 = false
 	t.MaxIdleConnsPerHost, t.MaxConnsPerHost = connections, connections
-	t.ResponseHeaderTimeout, t.TLSHandshakeTimeout = quiet, quiet
+	t.TLSHandshakeTimeout = quiet
 	t.DialContext = (&net.Dialer{Timeout: quiet}).DialContext
 	t.DisableCompression = true // lengths are those of the file
 	return &client{
@@ -62,8 +61,8 @@ func newClient(home *url.URL, user *url.Userinfo, token func() string) *client {
 			Transport:     t,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		home: home, user: user, token: token,
-		sleep: sleep, now: time.Now,
+		authorize: authorize,
+		sleep:     sleep, now: time.Now,
 	}
 }
 
@@ -80,9 +79,33 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // request is what is asked of a server.
 type request struct {
+	method   string // GET where it is ""
 	address  string
 	from, to int64 // the range of bytes, to exclusive; all where to is 0
-	accept   string
+	header   http.Header
+	body     *body // nil for none
+	patience time.Duration
+}
+
+// body is what a request brings along.
+type body struct {
+	io.ReaderAt
+	size int64
+	sum  []byte // by which a store sees that it arrived whole, nil for none
+}
+
+// hashed is a short body with the sum that a store wants.
+func hashed(d dialect, text []byte) *body {
+	b := textBody(text)
+	h := d.digest()
+	h.Write(text)
+	b.sum = h.Sum(nil)
+	return b
+}
+
+// textBody is a short one.
+func textBody(text []byte) *body {
+	return &body{ReaderAt: bytes.NewReader(text), size: int64(len(text))}
 }
 
 // statusError is an answer that is none of what was asked for.
@@ -92,6 +115,7 @@ type statusError struct {
 	code    string // of the hub's own words
 	message string
 	after   time.Duration
+	region  string // where a bucket is
 }
 
 func (e *statusError) Error() string {
@@ -155,9 +179,13 @@ func (a *attempts) again(err error) error {
 // text returns the whole of a small answer.
 func (c *client) text(ctx context.Context, r request) ([]byte, http.Header, error) {
 	for a := c.attempts(ctx); ; {
+		begun := c.now()
 		text, header, err := c.textOnce(ctx, r)
 		if err == nil {
 			return text, header, nil
+		}
+		if r.body != nil && a.n == 0 { // a large body may be on its way for long before it fails
+			a.begun = c.now().Add(-min(c.now().Sub(begun), quiet))
 		}
 		if err := a.again(err); err != nil {
 			return nil, nil, err
@@ -166,7 +194,7 @@ func (c *client) text(ctx context.Context, r request) ([]byte, http.Header, erro
 }
 
 func (c *client) textOnce(ctx context.Context, r request) ([]byte, http.Header, error) {
-	answer, err := c.get(ctx, http.MethodGet, r)
+	answer, err := c.get(ctx, r)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -188,14 +216,14 @@ type answer struct {
 	url     *url.URL
 }
 
-// get sends one request and follows redirects. The token goes to its own host alone.
-func (c *client) get(ctx context.Context, method string, r request) (*answer, error) {
+// get sends one request and follows redirects.
+func (c *client) get(ctx context.Context, r request) (*answer, error) {
 	at, err := url.Parse(r.address)
 	if err != nil {
 		return nil, final{err}
 	}
 	for range redirects {
-		one, err := c.send(ctx, method, at, r)
+		one, err := c.send(ctx, at, r)
 		if err != nil {
 			return nil, err
 		}
@@ -229,8 +257,40 @@ func (a *answer) next() (*url.URL, error) {
 	e := &statusError{
 		address: a.address, status: a.StatusCode,
 		code: a.Header.Get("X-Error-Code"), message: words(a.Header.Get("X-Error-Message")), after: retryAfter(a.Header),
+		region: a.Header.Get("X-Amz-Bucket-Region"),
+	}
+	if e.code == "" {
+		text, _ := io.ReadAll(io.LimitReader(a.Body, 64<<10))
+		e.code, e.message = reason(text, a.Header)
 	}
 	return nil, e
+}
+
+// reason is what the text of a store's error says: a word, and a sentence.
+func reason(text []byte, h http.Header) (code, message string) {
+	var inXML struct {
+		XMLName xml.Name `xml:"Error"`
+		Code    string
+		Message string
+	}
+	var inJSON struct {
+		Error struct {
+			Message string
+			Errors  []struct{ Reason string }
+		}
+	}
+	switch {
+	case xml.Unmarshal(text, &inXML) == nil:
+		return inXML.Code, words(firstLine(inXML.Message))
+	case json.Unmarshal(text, &inJSON) == nil && len(inJSON.Error.Errors) > 0:
+		return inJSON.Error.Errors[0].Reason, words(inJSON.Error.Message)
+	}
+	return h.Get("X-Ms-Error-Code"), "" // of an answer without a text
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	return line
 }
 
 // words is a server's text in one line of moderate length.
@@ -254,41 +314,83 @@ func retryAfter(h http.Header) time.Duration {
 	return 0
 }
 
-func (c *client) send(ctx context.Context, method string, at *url.URL, r request) (*answer, error) {
+func (c *client) send(ctx context.Context, at *url.URL, r request) (*answer, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	clear := *at
 	clear.User, clear.Fragment = nil, ""
-	one, err := http.NewRequestWithContext(ctx, method, clear.String(), nil)
+	timer := time.AfterFunc(max(quiet, r.patience), func() { cancel(errQuiet) })
+	one, err := http.NewRequestWithContext(ctx, or(r.method, http.MethodGet), clear.String(), r.reader(timer))
+	if err == nil {
+		r.describe(one)
+		err = c.authorize(one)
+	}
 	if err != nil {
+		timer.Stop()
 		cancel(nil)
 		return nil, final{err}
 	}
-	one.Header.Set("User-Agent", "tensorpress")
-	one.Header.Set("Accept-Encoding", "identity")
-	if r.accept != "" {
-		one.Header.Set("Accept", r.accept)
-	}
-	if r.to > 0 {
-		one.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.from, r.to-1))
-	}
-	if at.Scheme == c.home.Scheme && at.Host == c.home.Host {
-		c.authorize(one)
-	}
 	got, err := c.http.Do(one)
 	if err != nil {
+		timer.Stop()
+		if cause := context.Cause(ctx); cause == errQuiet {
+			err = cause
+		}
 		cancel(nil)
 		return nil, plain(at, err)
 	}
-	got.Body = &watched{ReadCloser: got.Body, cancel: cancel, timer: time.AfterFunc(quiet, func() { cancel(errQuiet) }), ctx: ctx}
+	timer.Reset(quiet)
+	got.Body = &watched{ReadCloser: got.Body, cancel: cancel, timer: timer, ctx: ctx}
 	return &answer{got, unsigned(at), at}, nil
 }
 
-func (c *client) authorize(r *http.Request) {
-	if token := c.token(); token != "" {
-		r.Header.Set("Authorization", "Bearer "+token)
-	} else if c.user != nil {
-		password, _ := c.user.Password()
-		r.SetBasicAuth(c.user.Username(), password)
+// describe fills in all but the address and what gives access.
+func (r request) describe(one *http.Request) {
+	for name, values := range r.header {
+		one.Header[name] = values
+	}
+	one.Header.Set("User-Agent", "tensorpress")
+	one.Header.Set("Accept-Encoding", "identity")
+	if r.to > 0 {
+		one.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.from, r.to-1))
+	}
+	if r.body != nil {
+		one.ContentLength = r.body.size
+	}
+}
+
+// reader reads the body, for as long as the server takes it.
+func (r request) reader(timer *time.Timer) io.Reader {
+	if r.body == nil || r.body.size == 0 {
+		return http.NoBody
+	}
+	return &sending{io.NewSectionReader(r.body, 0, r.body.size), timer, max(quiet, r.patience)}
+}
+
+// sending is a body on its way: a server that takes nothing for long is given up.
+type sending struct {
+	io.Reader
+	timer *time.Timer
+	quiet time.Duration
+}
+
+func (s *sending) Read(p []byte) (int, error) {
+	s.timer.Reset(s.quiet)
+	return s.Reader.Read(p)
+}
+
+// only is authorize for one host, which is the only one that sees the token, or the user.
+func only(home *url.URL, user *url.Userinfo, token func() string) func(*http.Request) error {
+	return func(r *http.Request) error {
+		if r.URL.Scheme != home.Scheme || r.URL.Host != home.Host {
+			return nil
+		}
+		if token != nil && token() != "" {
+			r.Header.Set("Authorization", "Bearer "+token())
+		} else if user != nil {
+			password, _ := user.Password()
+			r.SetBasicAuth(user.Username(), password)
+		}
+		return nil
 	}
 }
 

@@ -26,6 +26,7 @@ type file struct {
 	// the time of the last change. "" where it says neither, or where the address itself is
 	// that of a content.
 	version string
+	header  http.Header // of every request
 
 	mu       sync.Mutex
 	place    string // where the address redirected to, "" for not known
@@ -63,13 +64,13 @@ func (f *file) ReadAt(p []byte, off int64) (n int, err error) {
 
 func (f *file) readOnce(p []byte, off int64) (int, error) {
 	place, kept := f.where()
-	r := request{address: place, from: off, to: off + int64(len(p))}
-	answer, err := f.get(f.ctx, http.MethodGet, r)
+	r := request{address: place, from: off, to: off + int64(len(p)), header: f.header}
+	answer, err := f.get(f.ctx, r)
 	var status *statusError
 	if kept && errors.As(err, &status) && status.status/100 == 4 && !status.passing() { // what was signed is no longer valid
 		f.forget()
 		r.address = f.address
-		answer, err = f.get(f.ctx, http.MethodGet, r)
+		answer, err = f.get(f.ctx, r)
 	}
 	if errors.As(err, &status) && (status.status == http.StatusRequestedRangeNotSatisfiable || status.status == http.StatusPreconditionFailed) {
 		return 0, final{errChanged}

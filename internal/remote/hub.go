@@ -64,7 +64,7 @@ func openHub(address string, a ahead) (files.Source, error) {
 	if err != nil || endpoint.Hostname() == "" || endpoint.Scheme != "https" && endpoint.Scheme != "http" {
 		return nil, usage.Errorf("HF_ENDPOINT: %q is no address like %s", os.Getenv("HF_ENDPOINT"), hubEndpoint)
 	}
-	h := &hub{ahead: a, client: newClient(endpoint, nil, hubToken), endpoint: endpoint, repo: repo, revision: revision}
+	h := &hub{ahead: a, client: newClient(only(endpoint, nil, hubToken)), endpoint: endpoint, repo: repo, revision: revision}
 	if name == "" {
 		return h, nil
 	}
@@ -78,8 +78,9 @@ func or(text, other string) string {
 	return text
 }
 
-// wide are revisions whose names have slashes.
-var wide = regexp.MustCompile(`^refs/(pr|convert)/[^/]+`)
+// wide finds revisions whose names have slashes. (Patterns are made when they are needed, as
+// they would cost every start of the program.)
+var wide = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^refs/(pr|convert)/[^/]+`) })
 
 // parseHub takes an address apart. A revision with slashes of its own is one of a pull
 // request, or has them as %2F.
@@ -98,7 +99,7 @@ func parseHub(address string) (repo, revision, name string, err error) {
 	repo, rest = org+"/"+rest[:end], rest[end:]
 	revision = "main"
 	if after, ok := strings.CutPrefix(rest, "@"); ok {
-		at := wide.FindString(after)
+		at := wide().FindString(after)
 		if at == "" {
 			at, _, _ = strings.Cut(after, "/")
 		}
@@ -108,7 +109,7 @@ func parseHub(address string) (repo, revision, name string, err error) {
 		}
 	}
 	name = strings.TrimPrefix(rest, "/")
-	if !repository.MatchString(repo) || name != "" && !fs.ValidPath(name) {
+	if !repository().MatchString(repo) || name != "" && !fs.ValidPath(name) {
 		return "", "", "", errors.New(want)
 	}
 	return repo, revision, name, nil
@@ -245,12 +246,12 @@ func (t *tree) add(some []entry) {
 }
 
 // nextLink is the part of a Link header that leads on.
-var nextLink = regexp.MustCompile(`<([^>]*)>\s*;[^,]*\brel="?next"?`)
+var nextLink = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`<([^>]*)>\s*;[^,]*\brel="?next"?`) })
 
 // nextPage returns the address of the next part of a list, "" for none. It must be the
 // hub's, as it is sent the token.
 func (h *hub) nextPage(now string, header http.Header) (string, error) {
-	m := nextLink.FindStringSubmatch(strings.Join(header.Values("Link"), ", "))
+	m := nextLink().FindStringSubmatch(strings.Join(header.Values("Link"), ", "))
 	if m == nil {
 		return "", nil
 	}
@@ -268,9 +269,9 @@ func (h *hub) api(what, revision string) string {
 	return h.endpoint.JoinPath("api", "models", h.repo, what).String() + "/" + url.PathEscape(revision)
 }
 
-var commit = regexp.MustCompile(`^[0-9a-f]{40}$`)
-
-func isCommit(text string) bool { return commit.MatchString(text) }
+func isCommit(text string) bool {
+	return len(text) == 40 && strings.Trim(text, "0123456789abcdef") == ""
+}
 
 // explain says what to do about an answer of the hub's.
 func (h *hub) explain(err error) error {
@@ -279,7 +280,7 @@ func (h *hub) explain(err error) error {
 		return err
 	}
 	access := "set HF_TOKEN, or log in with `hf auth login`"
-	if h.token() != "" {
+	if hubToken() != "" {
 		access = "the token that is set may not read it"
 	}
 	switch code := status.code; {
@@ -290,12 +291,17 @@ func (h *hub) explain(err error) error {
 	case code == "EntryNotFound":
 		return usage.SourceErrorf("%s is not there any more", lastName(status.address))
 	case code == "RepoNotFound", status.status == http.StatusUnauthorized, status.status == http.StatusNotFound:
-		return usage.SourceErrorf("there is no such repository, or it is private: %s", access)
+		return noRepository{usage.SourceErrorf("there is no such repository, or it is private: %s", access)}
 	case status.status == http.StatusForbidden:
 		return usage.SourceErrorf("%w: %s", err, access)
 	}
 	return err
 }
+
+// noRepository is the error that a repository is not there for who asks.
+type noRepository struct{ error }
+
+func (e noRepository) Unwrap() error { return e.error }
 
 func (h *hub) page() string { return h.endpoint.JoinPath(h.repo).String() }
 

@@ -10,11 +10,12 @@ import (
 
 // Hurry lets waits of a source pass at once, on a clock of their own, and returns how long
 // they were.
-func Hurry(s files.Source) (waited func() time.Duration) {
+func Hurry(s files.Source) (waited func() time.Duration) { return hurry(s.(*hub).client) }
+
+func hurry(c *client) (waited func() time.Duration) {
 	var mu sync.Mutex
 	var all time.Duration
 	begun := time.Now()
-	c := s.(*hub).client
 	c.sleep = func(ctx context.Context, d time.Duration) error {
 		mu.Lock()
 		defer mu.Unlock()
@@ -32,3 +33,9 @@ func Hurry(s files.Source) (waited func() time.Duration) {
 		return all
 	}
 }
+
+// HurryStore is Hurry of a destination.
+func HurryStore(s files.Sink) (waited func() time.Duration) { return hurry(s.(*storeSink).client) }
+
+// SmallParts has files cut into parts of n bytes.
+func SmallParts(n int64) { partBytes = n }

@@ -1,14 +1,16 @@
 // Package remote reads checkpoints that are not on this machine: repositories of the
-// Hugging Face hub and files of web servers, by ranges of bytes, so that what a command
-// does not need is never fetched.
+// Hugging Face hub, files of web servers and objects of stores, by ranges of bytes, so that
+// what a command does not need is never fetched; and it writes to stores, part by part.
 package remote
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/source"
@@ -20,6 +22,9 @@ var schemes = map[string]func(address string, a ahead) (files.Source, error){
 	"hf":    openHub,
 	"http":  openWeb,
 	"https": openWeb,
+	"s3":    openStore,
+	"gs":    openStore,
+	"az":    openStore,
 }
 
 // Open returns the source at an address. ok is false where the text is no address but a
@@ -66,12 +71,14 @@ func Schemes() (list []string) {
 }
 
 // repository is the form of a repository's name on the hub.
-var repository = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$`)
+var repository = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$`)
+})
 
 // OnHub returns the address of a repository that a text like ORG/NAME names, where no
 // such path exists here; ok is false for all other texts.
 func OnHub(text string) (address string, ok bool) {
-	if !repository.MatchString(text) || strings.Contains(text, "--") || strings.Contains(text, "..") {
+	if !repository().MatchString(text) || strings.Contains(text, "--") || strings.Contains(text, "..") {
 		return "", false
 	}
 	if _, err := os.Lstat(text); err == nil {
@@ -96,6 +103,9 @@ func hasFileEnding(name string) bool {
 
 // errChanged is the error that a file is not what it was when the run began.
 var errChanged = usage.SourceErrorf("changed while it was read: run again once nothing writes to it")
+
+// sorted are the keys of a map, ascending.
+func sorted[T any](of map[string]T) []string { return slices.Sorted(maps.Keys(of)) }
 
 // short is an error of fewer bytes than were asked for.
 func short(got, want int64) error { return fmt.Errorf("got %d of %d bytes", got, want) }

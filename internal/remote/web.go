@@ -33,7 +33,7 @@ func openWeb(address string, a ahead) (files.Source, error) {
 		return nil, usage.Errorf("%s: servers do not list their folders: name a .safetensors file or a %s file", unsigned(at), "*"+indexEnd)
 	}
 	folder := &url.URL{Scheme: at.Scheme, Host: at.Host, Path: strings.TrimSuffix(at.Path, name)}
-	return files.At(&web{ahead: a, client: newClient(at, at.User, nil), file: at, folder: folder, name: name}, name), nil
+	return files.At(&web{ahead: a, client: newClient(only(at, at.User, nil)), file: at, folder: folder, name: name}, name), nil
 }
 
 // unsignedText is an address as it was given, without what stands before an @ or after a
@@ -149,9 +149,9 @@ type about struct {
 
 // headOnce asks by HEAD or, where an address is signed for GET alone, for one byte.
 func (c *client) headOnce(ctx context.Context, address string) (*about, error) {
-	a, err := c.get(ctx, http.MethodHead, request{address: address})
+	a, err := c.get(ctx, request{method: http.MethodHead, address: address})
 	if status := (*statusError)(nil); errors.As(err, &status) && (status.status == http.StatusForbidden || status.status == http.StatusMethodNotAllowed) {
-		a, err = c.get(ctx, http.MethodGet, request{address: address, to: 1})
+		a, err = c.get(ctx, request{address: address, to: 1})
 	}
 	if err != nil {
 		return nil, err
