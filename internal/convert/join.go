@@ -14,6 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/app"
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/names"
@@ -263,6 +264,9 @@ func (j *joining) alone(name string) error {
 	for _, t := range tensors {
 		to[t.name] = t.name
 	}
+	if d := one.model.Declared; d != nil && !d.InHeader() && len(one.model.Layers) > 0 {
+		j.told.Notes = append(j.told.Notes, fmt.Sprintf("%s of %s says how its layers are quantized, and is not in the file: what reads them needs it beside", d, one.path))
+	}
 	j.tell(one, tensors, "")
 	if err := j.add(name, tensors, headerOf(one.model, to)); err != nil {
 		return usage.SourceErrorf("%s: %w", one.path, err)
@@ -383,6 +387,9 @@ func (j *joining) together(home parts.Home, name string) error {
 			by[t.name], shapes[t.name], to[t.from.Name] = one, t.from.Shape, tensors[i].name
 		}
 		for _, l := range one.model.Layers {
+			if l.Layout != layout.Comfy && l.Layout != layout.ScaledFP8 {
+				return usage.Errorf("%s: layer %s is stored as %s, which ComfyUI would take for a plain weight: tensorpress dequantize makes it one", one.path, l.Name, l.Layout.Name)
+			}
 			weight := to[layout.WeightName(l.Name)]
 			shapes[weight] = l.Shape()
 			if l.Codec != nil {
@@ -400,6 +407,9 @@ func (j *joining) together(home parts.Home, name string) error {
 		return err
 	}
 	if err := j.describe(metadata, layers); err != nil {
+		return err
+	}
+	if err := j.noteUnloaded(); err != nil {
 		return err
 	}
 	j.missing(shapes)
@@ -479,6 +489,33 @@ func checkJoined(shapes parts.Shapes, stored []app.Stored, by map[string]*joined
 		}
 		if err := comfy.CheckLayer(s); err != nil {
 			return usage.Errorf("%s: layer %s: %w; tensorpress dequantize makes it plain", by[s.Name].path, s.Name, err)
+		}
+	}
+	return nil
+}
+
+// noteUnloaded says which layers have formats that stock ComfyUI loads nowhere.
+func (j *joining) noteUnloaded() error {
+	comfy, err := app.ByName("comfyui")
+	if err != nil {
+		return err
+	}
+	for _, one := range j.parts {
+		var first error
+		n, name := 0, ""
+		for _, l := range one.model.Layers {
+			f, err := codec.ByName(l.Format)
+			if err != nil {
+				return err // of no layer that could be read
+			}
+			if err := comfy.CheckLayer(f, l.Dtype); err != nil {
+				if n++; first == nil {
+					first, name = err, l.Name
+				}
+			}
+		}
+		if first != nil {
+			j.told.Notes = append(j.told.Notes, fmt.Sprintf("%s: %s, %s among them: %v", one.path, counted(n, "quantized layer"), name, first))
 		}
 	}
 	return nil

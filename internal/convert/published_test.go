@@ -34,6 +34,9 @@ func TestPublishedValues(t *testing.T) {
 				}); err != nil {
 					t.Fatal(err)
 				}
+				if d, err := tensorpress.Diff(t.Context(), files.Dir(publishedDir+name), files.Dir(dest), tensorpress.DiffOptions{}); err != nil || !d.Same {
+					t.Errorf("its values differ from the source's: %v, %v", d, err)
+				}
 				f, err := safetensors.Open(filepath.Join(dest, "model.safetensors"))
 				if err != nil {
 					t.Fatal(err)

@@ -313,17 +313,30 @@ func (e *encoding) readIn(w *stream.Worker, columns int, a tile.Area) (tile.Valu
 		return tile.Values{Area: a, Dtype: e.from, Bytes: raw}, err
 	}
 	values, err := e.values.Read(w, 0, columns, a)
-	if err == nil && e.step.From != nil && !e.Plan.AllowNonfinite {
-		whole := a
-		whole.Row += e.before / columns
-		err = checkRestored(e.Source, e.step.From, whole, values, columns)
-	}
-	if err == nil && e.step.From != nil && e.step.Action == plan.Keep { // restored
-		err = checkFits(e.Source, e.step.From, values, e.step.Codec.Tensors()[0].Dtype)
-	} else if err == nil && e.step.Merge != nil && e.step.Action == plan.Keep {
-		err = e.checkMerged(values)
+	if err == nil {
+		err = e.checkRead(a, values, columns)
 	}
 	return tile.ValuesOf(a, values), err
+}
+
+// checkRead refuses values that are not finite of layers that are restored, whose file is
+// damaged then, and of kept tensors that adapters change, which no encoder looks at; and
+// what the dtype of either does not hold.
+func (e *encoding) checkRead(a tile.Area, values []float32, columns int) error {
+	s, kept := e.step, e.step.Action == plan.Keep
+	a.Row += e.before / columns
+	var err error
+	switch {
+	case e.Plan.AllowNonfinite:
+	case s.Merge != nil && (kept || s.From != nil):
+		err = e.checkMerged(a, values, columns)
+	case s.From != nil:
+		err = checkRestored(e.Source, s.From, a, values, columns)
+	}
+	if err == nil && kept && s.From != nil {
+		err = checkFits(e.Source, s.From, values, s.Codec.Tensors()[0].Dtype)
+	}
+	return err
 }
 
 // readRun reads consecutive values of the flattened weight, regardless of rows.
@@ -347,6 +360,9 @@ func (e *encoding) explain(err error) error {
 	at := *n
 	at.Index += e.before
 	n = &at
+	if e.step.Merge != nil {
+		return e.mergedError(n)
+	}
 	if e.step.From != nil {
 		return restoredError(e.Source, e.step.From, n)
 	}

@@ -2,11 +2,13 @@ package engine
 
 import (
 	"cmp"
+	"errors"
 	"math"
 
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/lora"
+	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/internal/usage"
@@ -110,17 +112,30 @@ func (p *PlainValues) apart(w *stream.Worker, a tile.Area) ([]float32, error) {
 	return x, err
 }
 
-// checkMerged refuses values that a tensor's own dtype does not hold once adapters are
-// merged into it.
-func (e *encoding) checkMerged(values []float32) error {
-	if e.Plan.AllowNonfinite {
+// checkMerged refuses values that are not finite once adapters are merged, and those that
+// the dtype of a kept tensor does not hold then. a is an area of the weight seen as a
+// matrix of that many columns.
+func (e *encoding) checkMerged(a tile.Area, values []float32, columns int) error {
+	var n *tile.NonfiniteError
+	if errors.As(tile.CheckArea(a, values, columns), &n) {
+		return e.mergedError(n)
+	}
+	if e.step.Action != plan.Keep {
 		return nil
 	}
-	if v, ok := beyond(values, e.step.Codec.Tensors()[0].Dtype); ok {
-		t := e.step.Source
-		return usage.SourceErrorf("%s: tensor %s: with `Lora` it has a value of %g, which %s does not hold", e.Source.File(t), t.Name, v, t.Dtype)
+	t, d := e.step.Source, e.step.Codec.Tensors()[0].Dtype
+	if v, ok := beyond(values, d); ok {
+		return usage.SourceErrorf("%s: tensor %s: with `Lora` it has a value of %g, which %s does not hold", e.Source.File(t), t.Name, v, d)
 	}
 	return nil
+}
+
+// mergedError says of a value that is not finite that adapters are merged into it.
+func (e *encoding) mergedError(n *tile.NonfiniteError) error {
+	t := e.step.Source
+	row, col := rowAndColumn(t.Shape, n.Index)
+	return usage.SourceErrorf("%s: tensor %s: with `Lora` value [%d, %d] is %v: use less strength, or leave the adapter out, if the source alone has no such value",
+		e.Source.File(t), t.Name, row, col, n.Value)
 }
 
 // change adds what is left of a change: base are the values before it, want those with it,

@@ -84,6 +84,7 @@ type Model struct {
 	Err error
 
 	source    *checkpoint.Checkpoint
+	restored  map[string][]int // shapes of the source's own layers, once they were asked
 	kinds     kinds
 	described *sdnqconfig.Config // SDNQ's, of these weights, whether or not layers are found
 	precise   bool               // a marker asks for multiplication in full precision

@@ -177,6 +177,9 @@ func (m *Model) shapeHint(layer string, config *sdnqconfig.Config, group int) []
 		if t, ok := m.source.Lookup(layer + weightSuffix); ok && codec.Numbers(t.Dtype) {
 			return t.Shape
 		}
+		if shape := m.restoredShapes()[layer]; shape != nil {
+			return shape
+		}
 	}
 	bias, ok := m.Checkpoint.Lookup(layer + ".bias")
 	weight, _ := m.Checkpoint.Lookup(layer + weightSuffix)
@@ -187,6 +190,24 @@ func (m *Model) shapeHint(layer string, config *sdnqconfig.Config, group int) []
 		return []int{1}
 	}
 	return nil
+}
+
+// restoredShapes are the shapes of the source's layers that are quantized themselves.
+func (m *Model) restoredShapes() map[string][]int {
+	if m.restored != nil {
+		return m.restored
+	}
+	m.restored = map[string][]int{}
+	from, err := Read(m.source, nil)
+	if err != nil { // whoever reads the source says so
+		return m.restored
+	}
+	for _, l := range from.Layers {
+		if l.Err == nil && l.Codec != nil {
+			m.restored[l.Name] = l.Shape()
+		}
+	}
+	return m.restored
 }
 
 func layerOptions(s sdnqconfig.Settings) pyjson.Object {

@@ -208,7 +208,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if p.Unused, err = d.unused(); err != nil {
 		return nil, err
 	}
-	if o.Layout == layout.SDNQ {
+	if o.Layout == layout.SDNQ && p.quantizes() {
 		p.Config = configOf(p.Steps, d)
 	}
 	if err := checkFor(p, d.comfy, o); err != nil {
@@ -222,6 +222,12 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 		return nil, err
 	}
 	return p, p.place(o.Output)
+}
+
+// quantizes reports whether a layer of the output is quantized. An output that has none is
+// a plain model, which needs no program to load it but its own: a config would ask for one.
+func (p *Plan) quantizes() bool {
+	return slices.ContainsFunc(p.Steps, func(s Step) bool { return s.quantized() })
 }
 
 // readOrder is the places of tensors in the order in which they are read.

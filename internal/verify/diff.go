@@ -233,7 +233,7 @@ func (s *side) list() {
 		s.stored[t.Name] = &engine.Stored{Source: s.c, Tensor: t}
 	}
 	for _, l := range s.model.Layers {
-		s.stored[layout.WeightName(l.Name)] = &engine.Stored{Source: s.c, Layer: l}
+		s.stored[l.WeightName()] = &engine.Stored{Source: s.c, Layer: l}
 	}
 }
 
