@@ -131,7 +131,8 @@ func (w *Fours) Needed(i int, a tile.Area) []tile.Span {
 	return spans
 }
 
-// ByRows takes the bytes of codes of a transposed weight, of two rows each, by rows.
+// ByRows takes the bytes of codes of a transposed weight, of two rows each, by rows, and
+// those of scales, of a block of rows each.
 func (w *Fours) ByRows() (Weight, func(dst, src []byte, column int)) {
 	if !w.turned {
 		return nil, nil
@@ -139,10 +140,13 @@ func (w *Fours) ByRows() (Weight, func(dst, src []byte, column int)) {
 	turned := *w
 	turned.byRows = true
 	return &turned, func(dst, src []byte, column int) {
-		pairs := len(dst) / w.bank
-		transpose.Bytes(dst[column:], src, len(src)/pairs, pairs, w.bank)
+		bytes := len(dst) / w.bank
+		transpose.Bytes(dst[column:], src, len(src)/bytes, bytes, w.bank)
 	}
 }
+
+// ScaleRows are those of a block.
+func (w *Fours) ScaleRows() int { return w.block }
 
 // eachBank calls f for the parts of an area in each matrix, by rows of that matrix.
 func (w *Fours) eachBank(a tile.Area, f func(bank int, part tile.Area)) {
@@ -233,8 +237,11 @@ func (w *Fours) decodeTurned(dst []float32, packed []byte, scales []float32, a t
 		turned = tile.Sized(&b.turned, len(packed))
 		transpose.Bytes(turned, packed, a.Cols, half, a.Cols)
 	}
-	sides := tile.Sized(&b.sides, len(scales))
-	transpose.All(sides, scales, a.Cols, blocks)
+	sides := scales
+	if !w.byRows {
+		sides = tile.Sized(&b.sides, len(scales))
+		transpose.All(sides, scales, a.Cols, blocks)
+	}
 	for r := range half {
 		pair := turned[r*a.Cols : (r+1)*a.Cols]
 		block := (a.Row+2*r)/w.block - a.Row/w.block
@@ -257,6 +264,67 @@ func joinedRows(low, high []float32, pair []byte, scales []float32) {
 var levels16 = func() (all [16]float32) {
 	for i := range all {
 		all[i] = e2m1.At(byte(i))
+	}
+	return all
+}()
+
+// DecodeBF16 restores an area of transposed matrices whose codes and scales come by rows.
+// BF16 holds every code times a power of two that is neither among its least nor its
+// greatest.
+func (w *Fours) DecodeBF16(dst []byte, src [][]byte, a tile.Area) bool {
+	if !w.byRows || w.all != none || a.Cols != w.bank || !midPowers(src[1]) {
+		return false
+	}
+	codes, scales, row := src[0], src[1], 2*a.Cols
+	w.eachBank(a, func(_ int, part tile.Area) {
+		first := part.Row / w.block
+		for r := 0; r < part.Rows; r += 2 {
+			block := (part.Row+r)/w.block - first
+			joinedBF16(dst[:row], dst[row:2*row], codes[:a.Cols], scales[block*a.Cols:(block+1)*a.Cols])
+			dst, codes = dst[2*row:], codes[a.Cols:]
+		}
+		scales = scales[(tile.CeilDiv(part.Row+part.Rows, w.block)-first)*a.Cols:]
+	})
+	return true
+}
+
+// midPowers reports whether all scales are such that a code of E2M1, from 1/2 to 6, times
+// one is a normal number of BF16.
+func midPowers(scales []byte) bool {
+	const least, most = 2, 252
+	for _, s := range scales {
+		if s-least > most-least {
+			return false
+		}
+	}
+	return true
+}
+
+// joinedBF16 is [joinedRows] to BF16: a scale adds to the exponents of two values at once.
+func joinedBF16(low, high, pair, scales []byte) {
+	const toExponents = 1<<7 | 1<<23
+	scales, low, high = scales[:len(pair)], low[:2*len(pair)], high[:2*len(pair)]
+	for i, code := range pair {
+		two := &pairsBF16[code]
+		x := two.bits + uint32(scales[i]-1)*toExponents&two.numbers
+		binary.LittleEndian.PutUint16(low[2*i:], uint16(x))
+		binary.LittleEndian.PutUint16(high[2*i:], uint16(x>>16))
+	}
+}
+
+// pairsBF16 are the values of two codes in BF16, the first in the low half, for a scale
+// of 2^-126, which makes the exponent of a half 0; and all bits of the halves that are not
+// zero.
+var pairsBF16 = func() (all [256]struct{ bits, numbers uint32 }) {
+	for code := range all {
+		for half := range 2 {
+			v := math.Float32bits(levels16[code>>(4*half)&15]) >> 16
+			if v&0x7FFF != 0 {
+				v -= 126 << 7
+				all[code].numbers |= 0xFFFF << (16 * half)
+			}
+			all[code].bits |= v << (16 * half)
+		}
 	}
 	return all
 }()

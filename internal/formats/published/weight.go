@@ -44,6 +44,22 @@ type ByColumns interface {
 	ByRows() (w Weight, transpose func(dst, src []byte, column int))
 }
 
+// ScalesByColumns is a weight of which [ByColumns.ByRows] takes the scales turned around as
+// the codes are: a byte for each of some rows.
+type ScalesByColumns interface {
+	ByColumns
+	// ScaleRows is how many rows share a scale.
+	ScaleRows() int
+}
+
+// Direct is a weight that may be decoded to BF16 at once.
+type Direct interface {
+	Weight
+	// DecodeBF16 fills dst with the values of an area in BF16. It reports false, and dst is
+	// anything, unless that holds all of them exactly and they are finite.
+	DecodeBF16(dst []byte, src [][]byte, a tile.Area) bool
+}
+
 // Tensors are the stored tensors of a weight, by role.
 type Tensors map[tile.Role]tile.Tensor
 
