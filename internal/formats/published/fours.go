@@ -300,31 +300,38 @@ func midPowers(scales []byte) bool {
 	return true
 }
 
-// joinedBF16 is [joinedRows] to BF16: a scale adds to the exponents of two values at once.
+// joinedBF16 is [joinedRows] to BF16, four bytes at a time: a scale adds to the exponents
+// of four values at once.
 func joinedBF16(low, high, pair, scales []byte) {
-	const toExponents = 1<<7 | 1<<23
 	scales, low, high = scales[:len(pair)], low[:2*len(pair)], high[:2*len(pair)]
+	for len(pair) >= 4 && len(scales) >= 4 && len(low) >= 8 && len(high) >= 8 {
+		codes, by := apart(binary.LittleEndian.Uint32(pair)), apart(binary.LittleEndian.Uint32(scales))-ones
+		binary.LittleEndian.PutUint64(low, fourBF16(codes&(15*ones), by<<7))
+		binary.LittleEndian.PutUint64(high, fourBF16(codes>>4&(15*ones), by<<7))
+		pair, scales, low, high = pair[4:], scales[4:], low[8:], high[8:]
+	}
 	for i, code := range pair {
-		two := &pairsBF16[code]
-		x := two.bits + uint32(scales[i]-1)*toExponents&two.numbers
-		binary.LittleEndian.PutUint16(low[2*i:], uint16(x))
-		binary.LittleEndian.PutUint16(high[2*i:], uint16(x>>16))
+		by := uint64(scales[i]-1) << 7
+		binary.LittleEndian.PutUint16(low[2*i:], uint16(fourBF16(uint64(code&15), by)))
+		binary.LittleEndian.PutUint16(high[2*i:], uint16(fourBF16(uint64(code>>4), by)))
 	}
 }
 
-// pairsBF16 are the values of two codes in BF16, the first in the low half, for a scale
-// of 2^-126, which makes the exponent of a half 0; and all bits of the halves that are not
-// zero.
-var pairsBF16 = func() (all [256]struct{ bits, numbers uint32 }) {
-	for code := range all {
-		for half := range 2 {
-			v := math.Float32bits(levels16[code>>(4*half)&15]) >> 16
-			if v&0x7FFF != 0 {
-				v -= 126 << 7
-				all[code].numbers |= 0xFFFF << (16 * half)
-			}
-			all[code].bits |= v << (16 * half)
-		}
-	}
-	return all
-}()
+// ones is 1 in each of four numbers of 16 bits.
+const ones = 0x0001000100010001
+
+// apart makes four numbers of 16 bits of four bytes.
+func apart(four uint32) uint64 {
+	x := uint64(four)
+	x = (x | x<<16) & 0x0000FFFF0000FFFF
+	return (x | x<<8) & 0x00FF00FF00FF00FF
+}
+
+// fourBF16 are four codes of E2M1 in BF16, with what is added to the exponent of each but
+// a zero. A magnitude from 2 on is exponent and mantissa, which lie as in BF16; 1 is 1/2,
+// which has the exponent of 0 and no mantissa.
+func fourBF16(codes, exponents uint64) uint64 {
+	k := codes & (7 * ones)
+	some, more := (k+7*ones)>>3&ones, (k+6*ones)>>3&ones // from 1, from 2
+	return codes>>3&ones<<15 | k<<6&(more*0xFFFF) + exponents&(some*0xFFFF)
+}
