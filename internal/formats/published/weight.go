@@ -72,7 +72,9 @@ func (t Tensors) want(role tile.Role, dimensions int, dtypes ...safetensors.Dtyp
 		return one, fmt.Errorf("its %s are missing", plural[role])
 	case !slices.Contains(dtypes, one.Dtype):
 		return one, fmt.Errorf("its %s are %s, want %s", plural[role], one.Dtype, oneOf(dtypes))
-	case len(one.Shape) != dimensions || tile.Numel(one.Shape) == 0:
+	case tile.Numel(one.Shape) == 0:
+		return one, fmt.Errorf("its %s have shape %v, which holds nothing", plural[role], one.Shape)
+	case len(one.Shape) != dimensions:
 		return one, fmt.Errorf("its %s have shape %v, want %d dimensions", plural[role], one.Shape, dimensions)
 	}
 	return one, nil
