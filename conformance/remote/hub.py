@@ -20,14 +20,25 @@ TOKEN = "hf_token_of_the_check"
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        files = {"config.json": b"{}", "model.safetensors": os.urandom(3_000_000), "sub/deep/a b+c.txt": b"text", "tokenizer.json": os.urandom(5000), "empty.txt": b""}
+        files = {
+            "config.json": b"{}",
+            "model.safetensors": os.urandom(3_000_000),
+            "sub/deep/a b+c.txt": b"text",
+            "tokenizer.json": os.urandom(5000),
+            "empty.txt": b"",
+        }
         files |= {f"many/{i}.txt": str(i).encode() for i in range(25)}
         for name, data in files.items():
             path = work / "model" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         command = [sys.argv[1], "-page", "7", "-token", TOKEN, "-gated", "org/gated"]
-        server = subprocess.Popen([*command, f"org/open={work / 'model'}", f"org/gated={work / 'model'}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        server = subprocess.Popen(
+            [*command, f"org/open={work / 'model'}", f"org/gated={work / 'model'}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         assert server.stdout is not None
         try:
             check(server.stdout.readline().strip(), work, files)
@@ -37,9 +48,19 @@ def main() -> None:
 
 
 def check(endpoint: str, work: Path, files: dict[str, bytes]) -> None:
-    os.environ |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(work / "home"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    from huggingface_hub import HfApi, hf_hub_download, hf_hub_url, get_hf_file_metadata, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    os.environ |= {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(work / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url, snapshot_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     api = HfApi(endpoint=endpoint, token=False)
     info = api.model_info("org/open")
@@ -64,7 +85,7 @@ def check(endpoint: str, work: Path, files: dict[str, bytes]) -> None:
 
     def raises(kind: type[Exception], repo: str, name: str, **more: object) -> None:
         try:
-            hf_hub_download(repo, name, cache_dir=work / "none", **more)  # type: ignore[arg-type]
+            hf_hub_download(repo, name, cache_dir=work / "none", **more)
         except kind:
             return
         raise AssertionError(f"{repo} {name}: no {kind.__name__}")

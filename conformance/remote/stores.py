@@ -95,16 +95,43 @@ class S3(Store):
     scheme = "s3"
 
     def serve(self, folder: Path) -> contextlib.AbstractContextManager[None]:
-        config = {"identities": [{"name": "me", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin", "Read", "Write", "List"]}]}
+        config = {
+            "identities": [
+                {
+                    "name": "me",
+                    "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+                    "actions": ["Admin", "Read", "Write", "List"],
+                }
+            ]
+        }
         (folder / "s3.json").write_text(json.dumps(config))
         ports = [f"-{name}.port={free_port()}" for name in ("master", "volume", "filer")]
         # Ports for gRPC are chosen too, as theirs would be 10 000 above.
         ports += [f"-{name}.port.grpc={free_port()}" for name in ("master", "volume", "filer", "s3")]
-        command = ["weed", "-logdir", str(folder), "server", f"-dir={folder}", "-ip=127.0.0.1", "-filer", "-s3", f"-s3.port={self.port}"]
-        return running([*command, f"-s3.config={folder / 's3.json'}", "-master.volumeSizeLimitMB=64", "-volume.max=30", *ports], self.port, folder / "weed.log")
+        command = [
+            "weed",
+            "-logdir",
+            str(folder),
+            "server",
+            f"-dir={folder}",
+            "-ip=127.0.0.1",
+            "-filer",
+            "-s3",
+            f"-s3.port={self.port}",
+        ]
+        return running(
+            [*command, f"-s3.config={folder / 's3.json'}", "-master.volumeSizeLimitMB=64", "-volume.max=30", *ports],
+            self.port,
+            folder / "weed.log",
+        )
 
     def environment(self) -> dict[str, str]:
-        return {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}", "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
+        return {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": "us-east-1",
+        }
 
     def wrong(self) -> dict[str, str]:
         return {"AWS_SECRET_ACCESS_KEY": "another-secret"}
@@ -114,17 +141,23 @@ class S3(Store):
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         empty = hashlib.sha256(b"").hexdigest()
         host = f"127.0.0.1:{self.port}"
-        text = f"{method}\n{path}\n{query}\nhost:{host}\nx-amz-content-sha256:{empty}\nx-amz-date:{now}\n\nhost;x-amz-content-sha256;x-amz-date\n{empty}"
+        names = "host;x-amz-content-sha256;x-amz-date"
+        shown = f"host:{host}\nx-amz-content-sha256:{empty}\nx-amz-date:{now}\n"
+        text = f"{method}\n{path}\n{query}\n{shown}\n{names}\n{empty}"
         scope = f"{now[:8]}/us-east-1/s3/aws4_request"
         key = ("AWS4" + SECRET).encode()
         for part in scope.split("/"):
             key = hmac.new(key, part.encode(), hashlib.sha256).digest()
-        signature = hmac.new(key, f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{hashlib.sha256(text.encode()).hexdigest()}".encode(), hashlib.sha256).hexdigest()
+        signature = hmac.new(
+            key,
+            f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{hashlib.sha256(text.encode()).hexdigest()}".encode(),
+            hashlib.sha256,
+        ).hexdigest()
         headers = {
             "Host": host,
             "X-Amz-Date": now,
             "X-Amz-Content-Sha256": empty,
-            "Authorization": f"AWS4-HMAC-SHA256 Credential={KEY}/{scope}, SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature={signature}",
+            "Authorization": f"AWS4-HMAC-SHA256 Credential={KEY}/{scope}, SignedHeaders={names}, Signature={signature}",
         }
         return ask(self.port, method, path + ("?" + query if query else ""), headers)
 
@@ -145,14 +178,30 @@ class GS(Store):
     scheme = "gs"
 
     def serve(self, folder: Path) -> contextlib.AbstractContextManager[None]:
-        command = ["fake-gcs-server", "-scheme", "http", "-host", "127.0.0.1", "-port", str(self.port), "-backend", "memory"]
+        command = [
+            "fake-gcs-server",
+            "-scheme",
+            "http",
+            "-host",
+            "127.0.0.1",
+            "-port",
+            str(self.port),
+            "-backend",
+            "memory",
+        ]
         return running([*command, "-public-host", f"127.0.0.1:{self.port}"], self.port, folder / "gcs.log")
 
     def environment(self) -> dict[str, str]:
         return {"STORAGE_EMULATOR_HOST": f"127.0.0.1:{self.port}"}
 
     def make_bucket(self) -> None:
-        status, text = ask(self.port, "POST", "/storage/v1/b?project=p", {"Content-Type": "application/json"}, json.dumps({"name": BUCKET}).encode())
+        status, text = ask(
+            self.port,
+            "POST",
+            "/storage/v1/b?project=p",
+            {"Content-Type": "application/json"},
+            json.dumps({"name": BUCKET}).encode(),
+        )
         assert status == 200, text
 
 
@@ -160,11 +209,21 @@ class AZ(Store):
     scheme = "az"
 
     def serve(self, folder: Path) -> contextlib.AbstractContextManager[None]:
-        command = ["azurite-blob", "--blobHost", "127.0.0.1", "--blobPort", str(self.port), "--inMemoryPersistence", "--silent", "--disableTelemetry"]
+        command = [
+            "azurite-blob",
+            "--blobHost",
+            "127.0.0.1",
+            "--blobPort",
+            str(self.port),
+            "--inMemoryPersistence",
+            "--silent",
+            "--disableTelemetry",
+        ]
         return running(command, self.port, folder / "azurite.log")
 
     def connection(self, key: str) -> dict[str, str]:
-        return {"AZURE_STORAGE_CONNECTION_STRING": f"AccountName={ACCOUNT};AccountKey={key};BlobEndpoint=http://127.0.0.1:{self.port}/{ACCOUNT}"}
+        home = f"http://127.0.0.1:{self.port}/{ACCOUNT}"
+        return {"AZURE_STORAGE_CONNECTION_STRING": f"AccountName={ACCOUNT};AccountKey={key};BlobEndpoint={home}"}
 
     def environment(self) -> dict[str, str]:
         return self.connection(ACCOUNT_KEY)
@@ -175,7 +234,12 @@ class AZ(Store):
     def make_bucket(self) -> None:
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%a, %d %b %Y %H:%M:%S GMT")
         headers = {"x-ms-date": now, "x-ms-version": "2021-12-02"}
-        text = "PUT" + "\n" * 12 + "".join(f"{k}:{v}\n" for k, v in sorted(headers.items())) + f"/{ACCOUNT}/{ACCOUNT}/{BUCKET}\nrestype:container"
+        text = (
+            "PUT"
+            + "\n" * 12
+            + "".join(f"{k}:{v}\n" for k, v in sorted(headers.items()))
+            + f"/{ACCOUNT}/{ACCOUNT}/{BUCKET}\nrestype:container"
+        )
         signature = hmac.new(base64.b64decode(ACCOUNT_KEY), text.encode(), hashlib.sha256).digest()
         headers["Authorization"] = f"SharedKey {ACCOUNT}:{base64.b64encode(signature).decode()}"
         status, answer = ask(self.port, "PUT", f"/{ACCOUNT}/{BUCKET}?restype=container", headers)
@@ -186,13 +250,24 @@ def make_model(folder: Path, layers: int, rows: int, cols: int) -> None:
     """A model of noise, in one file, with another beside it in a folder."""
     (folder / "tokenizer").mkdir(parents=True)
     size = rows * cols * 2
-    header = {f"model.layers.{i}.mlp.up_proj.weight": {"dtype": "BF16", "shape": [rows, cols], "data_offsets": [i * size, (i + 1) * size]} for i in range(layers)}
+    header = {
+        f"model.layers.{i}.mlp.up_proj.weight": {
+            "dtype": "BF16",
+            "shape": [rows, cols],
+            "data_offsets": [i * size, (i + 1) * size],
+        }
+        for i in range(layers)
+    }
     text = json.dumps(header).encode()
     noise = random.Random(1)
     with (folder / "model.safetensors").open("wb") as f:
         f.write(struct.pack("<Q", len(text)) + text)
         for _ in range(layers):
-            f.write(b"".join(struct.pack("<H", noise.choice((0x3C00, 0xBC00)) | noise.getrandbits(9)) for _ in range(rows * cols)))
+            f.write(
+                b"".join(
+                    struct.pack("<H", noise.choice((0x3C00, 0xBC00)) | noise.getrandbits(9)) for _ in range(rows * cols)
+                )
+            )
     (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}))
     (folder / "tokenizer" / "a b+c%20é.txt").write_text("words")
 
@@ -205,7 +280,9 @@ def check(store: Store, tool: str, work: Path) -> None:
         done = subprocess.run([tool, *args], env={**env, **(wrong or {})}, cwd=work, capture_output=True, text=True)
         text = done.stdout + done.stderr
         if done.returncode != want or says not in text:
-            raise SystemExit(f"{store.scheme}: {' '.join(args)}: status {done.returncode}, want {want} and {says!r}:\n{text}")
+            raise SystemExit(
+                f"{store.scheme}: {' '.join(args)}: status {done.returncode}, want {want} and {says!r}:\n{text}"
+            )
         for secret in (SECRET, "another-secret", ACCOUNT_KEY):
             assert secret not in text, text
 
@@ -216,7 +293,9 @@ def check(store: Store, tool: str, work: Path) -> None:
         run("quantize", address, str(back), "--keep", ".", "--layout", "sdnq", "-q")
         shutil.rmtree(work / "want", ignore_errors=True)
         run("quantize", local, str(work / "want"), "--keep", ".", "--layout", "sdnq", "-q")
-        compared = filecmp.cmpfiles(back, work / "want", [str(p.relative_to(back)) for p in back.rglob("*") if p.is_file()], shallow=False)
+        compared = filecmp.cmpfiles(
+            back, work / "want", [str(p.relative_to(back)) for p in back.rglob("*") if p.is_file()], shallow=False
+        )
         assert not compared[1] and not compared[2] and compared[0], compared
 
     run("quantize", "model", f"{base}/plain", "--keep", ".", "--layout", "sdnq", "-q")
@@ -229,7 +308,15 @@ def check(store: Store, tool: str, work: Path) -> None:
     run("verify", f"{base}/out", "--source", f"{base}/plain", says="ok")
     run("verify", f"{base}/restored.safetensors", says="ok")
     run("dequantize", "out", "restored", "-q")
-    run("verify", f"{base}/restored.safetensors", "--source", "restored/model.safetensors", "--max-rel-mse", "0", says="ok")
+    run(
+        "verify",
+        f"{base}/restored.safetensors",
+        "--source",
+        "restored/model.safetensors",
+        "--max-rel-mse",
+        "0",
+        says="ok",
+    )
     shutil.rmtree(work / "restored")
 
     run("quantize", "model", f"{base}/out", want=2, says="exists")
@@ -245,7 +332,13 @@ def check(store: Store, tool: str, work: Path) -> None:
         run("quantize", "model", f"{base}/new", want=1, says="credentials", wrong=store.wrong())
 
     for i in range(8):  # an interrupt at some moment leaves nothing
-        p = subprocess.Popen([tool, "quantize", "model", f"{base}/stopped", "--dtype", "int8", "-q"], env=env, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        p = subprocess.Popen(
+            [tool, "quantize", "model", f"{base}/stopped", "--dtype", "int8", "-q"],
+            env=env,
+            cwd=work,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         time.sleep(0.02 + 0.05 * i)
         p.send_signal(signal.SIGINT)
         if p.wait() == 0:
