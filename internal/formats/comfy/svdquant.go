@@ -16,7 +16,7 @@ const SVDGroup = 64
 // SVDQuant is a weight of signed 4-bit codes in groups along rows, of inputs that are
 // divided by factors beforehand, and a low-rank part that multiplies inputs as they are:
 // value = code × scale / smooth + up·down. It is comfy-kitchen's TensorCoreSVDQuantW4A4Layout,
-// rows one after the other; it is read.
+// rows one after the other. It is decoded here; who encodes it has a search for the part.
 type SVDQuant struct {
 	shape []int
 	Rank  int
