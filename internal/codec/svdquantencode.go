@@ -27,18 +27,6 @@ func (c svdquant) Gains() bool { return c.scheme.Gains() }
 // columns is how many values a row has.
 func (c svdquant) columns() int { return c.Shape()[1] }
 
-// Written returns what encoding an area of whole rows fills. What there is once comes
-// with the first.
-func (c svdquant) Written(i int, a tile.Area) []tile.Span {
-	switch role := c.Tensors()[i].Role; {
-	case role != tile.ProjDown && role != tile.SmoothFactor:
-		return c.Needed(i, a)
-	case a.First():
-		return c.Needed(i, tile.Area{Rows: 1, Cols: c.columns()})
-	}
-	return tile.Run(0, 0)
-}
-
 // NewEncoder prepares to encode in tiles that take at most that many bytes of memory.
 func (c svdquant) NewEncoder(from safetensors.Dtype, memory int) tile.Encoder {
 	return &svdquantEncoder{c, c.scheme.NewEncoder(from, memory)}

@@ -73,8 +73,14 @@ func (w *SVDQuant) Needed(i int, a tile.Area) []tile.Span {
 	return tile.Run(int64(a.Col)*width, int64(a.Cols)*width)
 }
 
-// Written is nothing: there is no encoder.
-func (w *SVDQuant) Written(int, tile.Area) []tile.Span { return nil }
+// Written returns what an area fills: all that it needs, but that what columns have comes
+// with the first row.
+func (w *SVDQuant) Written(i int, a tile.Area) []tile.Span {
+	if (i == 2 || i == 4) && a.Row > 0 {
+		return tile.Run(0, 0)
+	}
+	return w.Needed(i, a)
+}
 
 // NewEncoder returns nil.
 func (w *SVDQuant) NewEncoder(safetensors.Dtype, int) tile.Encoder { return nil }
