@@ -22,27 +22,27 @@ type svdquant struct {
 }
 
 // Gains reports whether a search finds better scales than the plain ones.
-func (c svdquant) Gains() bool { return c.scheme.Gains() }
+func (c *svdquant) Gains() bool { return c.scheme.Gains() }
 
 // columns is how many values a row has.
-func (c svdquant) columns() int { return c.Shape()[1] }
+func (c *svdquant) columns() int { return c.Shape()[1] }
 
 // NewEncoder prepares to encode in tiles that take at most that many bytes of memory.
-func (c svdquant) NewEncoder(from safetensors.Dtype, memory int) tile.Encoder {
+func (c *svdquant) NewEncoder(from safetensors.Dtype, memory int) tile.Encoder {
 	return &svdquantEncoder{c, c.scheme.NewEncoder(from, memory)}
 }
 
 // flat is an area of whole rows as the scheme counts, for which a weight is a single one.
-func (c svdquant) flat(a tile.Area) tile.Area {
+func (c *svdquant) flat(a tile.Area) tile.Area {
 	return tile.Line(a.Row*a.Cols, (a.Row+a.Rows)*a.Cols)
 }
 
 // smoothed are the values of whole rows as they are quantized.
-func (c svdquant) smoothed(v tile.Values, s *tile.Scratch) tile.Values {
+func (c *svdquant) smoothed(v tile.Values, s *tile.Scratch) tile.Values {
 	if c.smooth == nil {
 		return tile.Values{Area: c.flat(v.Area), Dtype: v.Dtype, Bytes: v.Bytes}
 	}
-	w := v.Widen(&tile.PartOf[smoothed](s).values)
+	w := v.Widen(&tile.PartOf[smoothBuffers](s).values)
 	for at := 0; at < len(w); at += v.Cols {
 		row := w[at : at+v.Cols]
 		for i, by := range c.smooth {
@@ -52,15 +52,15 @@ func (c svdquant) smoothed(v tile.Values, s *tile.Scratch) tile.Values {
 	return tile.ValuesOf(c.flat(v.Area), w)
 }
 
-// smoothed are the buffers of one goroutine.
-type smoothed struct {
+// smoothBuffers are those of one goroutine.
+type smoothBuffers struct {
 	values []float32
 	parts  [][]byte
 }
 
 // svdquantEncoder runs the passes of the scheme over what is quantized.
 type svdquantEncoder struct {
-	svdquant
+	*svdquant
 	scheme tile.Encoder
 }
 
@@ -101,7 +101,7 @@ func (p smoothedPass) Join(a tile.Area, found any) error {
 
 // Encode has the scheme encode some rows and puts what it stores in the format's order.
 func (e *svdquantEncoder) Encode(dst [][]byte, v tile.Values, s *tile.Scratch) error {
-	own, a := tile.PartOf[smoothed](s), e.flat(v.Area)
+	own, a := tile.PartOf[smoothBuffers](s), e.flat(v.Area)
 	src := tile.Sized(&own.parts, len(e.svdquant.scheme.Tensors()))
 	for i := range src {
 		src[i] = tile.Sized(&src[i], tile.SpanBytes(e.svdquant.scheme.Written(i, a)))

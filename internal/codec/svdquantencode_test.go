@@ -87,7 +87,7 @@ func TestSVDQuantIsStoredAsItIsRead(t *testing.T) {
 	if is, was := weighed(smooth), weighed(plain); is > 0.9*was {
 		t.Errorf("the weighed error of what is smoothed is %.3f of what is not", is/was)
 	}
-	for i, by := range c.(svdquant).smooth {
+	for i, by := range c.(*svdquant).smooth {
 		if got := math.Float32frombits(uint32(stored[4][2*i])<<16 | uint32(stored[4][2*i+1])<<24); got != by {
 			t.Fatalf("factor %d is %v, want %v", i, got, by)
 		}

@@ -62,7 +62,7 @@ func newSVDQuant(src Source, s Settings) (Codec, pyjson.Object, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return svdquant{c, scheme, smooth}, describeNative("svdquant_w4a4", s), nil
+	return &svdquant{c, scheme, smooth}, describeNative("svdquant_w4a4", s), nil
 }
 
 func openSVDQuant(l *Stored) (Codec, error) {

@@ -2,11 +2,13 @@ package comfy
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/pack"
 	"github.com/tensorpress/tensorpress/internal/tile"
+	"github.com/tensorpress/tensorpress/internal/transpose"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -101,18 +103,35 @@ func (w *SVDQuant) Decode(dst []float32, src [][]byte, a tile.Area, out safetens
 		}
 	}
 	kernel.DecodeBytes(dst, codes, scales, nil, SVDGroup, awqValues)
-	down := floats.Widen(make([]float32, a.Cols*w.Rank), src[2], w.Dtype)
-	up := floats.Widen(make([]float32, a.Rows*w.Rank), src[3], w.Dtype)
-	smooth := floats.Widen(make([]float32, a.Cols), src[4], w.Dtype)
+	w.unsmooth(dst, src[4], a, own)
+	w.addLowRank(dst, src, a, own)
+	floats.RoundAll(dst, out)
+}
+
+// unsmooth divides columns by what inputs are divided by.
+func (w *SVDQuant) unsmooth(dst []float32, src []byte, a tile.Area, s *buffers) {
+	smooth := floats.Widen(tile.Sized(&s.lo, a.Cols), src, w.Dtype)
+	if slices.Min(smooth) == 1 && slices.Max(smooth) == 1 {
+		return
+	}
 	for i := range a.Rows {
-		row, by := dst[i*a.Cols:(i+1)*a.Cols], up[i*w.Rank:(i+1)*w.Rank]
-		for k := range row {
-			sum := float32(0)
-			for r, x := range down[k*w.Rank : (k+1)*w.Rank] {
-				sum += float32(by[r] * x)
-			}
-			row[k] = row[k]/smooth[k] + sum
+		row := dst[i*a.Cols : (i+1)*a.Cols]
+		for k, by := range smooth {
+			row[k] /= by
 		}
 	}
-	floats.RoundAll(dst, out)
+}
+
+// addLowRank adds up·down, some columns of down at a time, laid out as a kernel takes them.
+func (w *SVDQuant) addLowRank(dst []float32, src [][]byte, a tile.Area, s *buffers) {
+	const some = 32
+	up := floats.Widen(tile.Sized(&s.hi, a.Rows*w.Rank), src[3], w.Dtype)
+	across := floats.Widen(tile.Sized(&s.row, a.Cols*w.Rank), src[2], w.Dtype)
+	product := tile.Sized(&s.slow, len(dst))
+	down := make([]float32, some*w.Rank)
+	for from := 0; from < a.Cols; from += some { // of which groups are multiples
+		transpose.All(down, across[from*w.Rank:(from+some)*w.Rank], some, w.Rank)
+		kernel.Product(kernel.Rows{X: product[from:], Stride: a.Cols, Count: a.Rows, Values: some}, up, down)
+	}
+	kernel.Add(dst, product)
 }
