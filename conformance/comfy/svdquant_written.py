@@ -1,11 +1,12 @@
 """Holds what the program writes as svdquant_w4a4 against comfy-kitchen.
 
-svdquant_written.py TENSORPRESS MODEL: MODEL is a folder of transformers' whose linear
+svdquant_written.py TENSORPRESS MODEL [WAY…]: MODEL is a folder of transformers' whose linear
 layers have a multiple of 64 inputs, such as all-MiniLM-L6-v2. Every layer that is written,
 plain, searched, refitted and smoothed, is restored by comfy-kitchen's own dequantization,
 with its tensors in F32 and, some layers, as they are, and compared with `tensorpress dequantize`. Then
 come the errors of the weights, and of what layers give of real inputs: restored, and
-multiplied by comfy-kitchen, which rounds inputs to 4 bits.
+multiplied by comfy-kitchen, which rounds inputs to 4 bits. WAY is a part of the names of
+what is written beside int4.
 """
 import json
 import pathlib
@@ -74,6 +75,8 @@ with tempfile.TemporaryDirectory() as name:
     quiet = dict(check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     subprocess.run([sys.executable, ROOT / "tools" / "moments.py", folder, TEXTS / "calibration.txt", moments], **quiet)
     for label, (flags, most) in WAYS.items():
+        if bare and sys.argv[3:] and not any(way in label for way in sys.argv[3:]):
+            continue
         subprocess.run([binary, "quantize", source, out, "-q", "--force", *flags.format(moments=moments).split()], **quiet)
         subprocess.run([binary, "dequantize", out, back, "-q", "--force", "--dtype", "f32"], **quiet)
         file, restored = load_file(out), load_file(back)
