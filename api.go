@@ -75,14 +75,14 @@ func sdnqRow(t *dtype.Type) FormatRow {
 
 // PresetRow is a model family.
 type PresetRow struct {
-	Name        string   `json:"name"`
-	About       string   `json:"about"`
-	SkipKeys    []string `json:"skip_keys"` // in the sdnq layout
-	Keeps       []string `json:"keeps"`     // parts of names, in the comfy layout
+	Name     string   `json:"name"`
+	About    string   `json:"about"`
+	SkipKeys []string `json:"skip_keys"` // in the sdnq layout
+	Keeps    []string `json:"keeps"`     // parts of names, in the comfy layout
 	// Safe are what names begin with that the comfy layout keeps as well, and that
 	// convert_to_quant's preset, "ctq:" and the name, quantizes: inputs, time and text
 	// projections, outputs.
-	Safe []string `json:"keeps_also"`
+	Safe        []string `json:"keeps_also"`
 	MinNumel    int      `json:"min_numel"`
 	MinChannels int      `json:"min_channels"`
 }

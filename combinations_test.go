@@ -143,7 +143,7 @@ func TestComfyCombinationsComeBack(t *testing.T) {
 	tensors = append(tensors, safetensors.Tensor{Name: "g.proj.weight", Dtype: safetensors.BF16, Shape: []int{160, 256}})
 	source := fixture.Written(t, tensors)
 	formats := []string{
-		"int8_tensorwise", "float8_e4m3fn", "float8_e5m2", "mxfp8", "nvfp4", "convrot_w4a4", "asym_w4a8_int8", "awq_w4a16",
+		"int8_tensorwise", "float8_e4m3fn", "float8_e5m2", "mxfp8", "nvfp4", "convrot_w4a4", "asym_w4a8_int8", "awq_w4a16", "svdquant_w4a4",
 		"float8_e4m3fn_rowwise", "float8_e4m3fn_blockwise", "float8_e4m3fn_block3d", "int8_blockwise",
 	}
 	n := 150

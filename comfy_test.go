@@ -37,6 +37,8 @@ var comfyCases = []struct {
 	{tensorpress.Options{Layer: tensorpress.Settings{Dtype: "asym_w4a8_int8", ConvRotGroupSize: new(64)}}, `{"format": "asym_w4a8_int8", "group_size": 16, "convrot_groupsize": 64}`},
 	{tensorpress.Options{Layer: tensorpress.Settings{Dtype: "asym_w4a8_int8", ConvRotGroupSize: new(16), Bits: new(6), GroupSize: new(32)}}, `{"format": "asym_w4a8_int8", "group_size": 32, "convrot_groupsize": 16}`},
 	{tensorpress.Options{Layer: tensorpress.Settings{Dtype: "awq_w4a16"}}, `{"format": "awq_w4a16", "group_size": 64}`},
+	{tensorpress.Options{Layer: tensorpress.Settings{Dtype: "svdquant_w4a4"}}, `{"format": "svdquant_w4a4"}`},
+	{tensorpress.Options{Layer: tensorpress.Settings{Dtype: "svdquant_w4a4", SVDRank: new(8), SVDRefit: new(1), FullPrecisionMatmul: new(true)}}, `{"format": "svdquant_w4a4", "full_precision_matrix_mult": true}`},
 }
 
 // comfySource has layers that all formats hold, and one that some do not.

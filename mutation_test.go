@@ -399,7 +399,7 @@ func (j *judge) allRead(before string, want outcome) {
 }
 
 // joins: a file that is joined from one is the same, to the byte of every tensor, and what
-// describes its layers. A config beside it is of no use to the file that becomes of it.
+// describes its layers: where that is the config, a note says that it has to go with it.
 func (j *judge) joins() {
 	j.Helper()
 	dest, _, err := j.do(command{"join", func(ctx context.Context, source, dest string) (*report.Report, error) {
@@ -415,6 +415,11 @@ func (j *judge) joins() {
 		return
 	}
 	dest = strings.TrimSuffix(dest, ".safetensors") + ".safetensors"
+	if config, err := os.ReadFile(filepath.Join(j.path, "config.json")); err == nil {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(dest), "config.json"), config, 0o666); err != nil {
+			j.Error(err)
+		}
+	}
 	d, err := tensorpress.Diff(j.Context(), files.Dir(j.path), files.Dir(dest), tensorpress.DiffOptions{})
 	if err != nil || !d.Same {
 		j.Errorf("join makes other values: %+v, %v", d, err)

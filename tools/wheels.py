@@ -18,6 +18,7 @@ same bytes.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import struct
 import subprocess
@@ -65,6 +66,8 @@ def make(kind: str, out: Path, platform: str = "") -> Path:
     environment = {name: value for name, value in os.environ.items() if name not in CHANGING}
     environment["TENSORPRESS_PLATFORM"] = platform
     environment.setdefault("SOURCE_DATE_EPOCH", said("git", "-C", str(ROOT), "log", "-1", "--format=%ct"))
+    if importlib.util.find_spec("build") is None:
+        raise SystemExit(f"the package build is missing: pip install build, or uv run {sys.argv[0]}")
     line = [sys.executable, "-m", "build", f"--{kind}", "--outdir", str(out), str(PROJECT)]
     ran = subprocess.run(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if ran.returncode:

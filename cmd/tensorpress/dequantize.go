@@ -3,7 +3,6 @@ package main
 import (
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
-	"github.com/tensorpress/tensorpress/files"
 )
 
 type dequantizeFlags struct {
@@ -53,9 +52,14 @@ func (d *dequantizeFlags) check(args []string) error {
 func (d *dequantizeFlags) run(cmd *cobra.Command, args []string) error {
 	o := d.o
 	o.ShardSize, o.Hash = d.shardSize.bytes, d.report.path != ""
+	at := d.places(cmd.ErrOrStderr())
+	from, to, err := at.both(args[0], args[1])
+	if err != nil {
+		return err
+	}
 	follow := d.start(cmd.ErrOrStderr())
-	o.Threads, o.Memory, o.Progress = d.threads, d.memory.bytes, follow.update
-	r, err := tensorpress.Dequantize(cmd.Context(), files.Dir(args[0]), files.Dir(args[1]), o)
+	o.Threads, o.Memory, o.Progress = d.threads, at.left(d.memory.bytes), follow.update
+	r, err := tensorpress.Dequantize(cmd.Context(), from, to, o)
 	follow.end(err == nil)
 	return d.finish(cmd, &d.report, r, err, printDone)
 }

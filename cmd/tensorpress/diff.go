@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
-	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -70,10 +69,19 @@ func (d *diffFlags) check(args []string) error {
 
 func (d *diffFlags) run(cmd *cobra.Command, args []string) error {
 	o := d.o
+	at := d.places(cmd.ErrOrStderr())
+	a, err := at.source(args[0])
+	if err != nil {
+		return err
+	}
+	b, err := at.source(args[1])
+	if err != nil {
+		return err
+	}
 	follow := d.start(cmd.ErrOrStderr())
-	o.Threads, o.Memory, o.Progress = d.threads, d.memory.bytes, follow.update
+	o.Threads, o.Memory, o.Progress = d.threads, at.left(d.memory.bytes), follow.update
 	found, err := reading(cmd.Context(), func() (*report.Difference, error) {
-		return tensorpress.Diff(cmd.Context(), files.Dir(args[0]), files.Dir(args[1]), o)
+		return tensorpress.Diff(cmd.Context(), a, b, o)
 	})
 	follow.end(err == nil)
 	if err != nil {

@@ -18,9 +18,10 @@ func newFormats() *cobra.Command {
 		Use:   "formats",
 		Short: "List every dtype and which applications load it",
 		Long: `List every dtype that --dtype takes: its range, how it is stored, in which
-layouts, and which applications load it. SIZE is what a weight takes in bits with
-its scales, ERROR the squared error beside the squared weights of a small real
-model, with the defaults, and SEARCHED the same with --search where that is less.
+layouts, and which applications load it. SIZE is what a weight takes in bits
+with its scales, ERROR the squared error beside the squared weights of a small
+real model, with the defaults, and SEARCHED the same with --search where that is
+less.
 
 A name that is listed twice means ComfyUI's own format in the comfy layout, as
 its aliases do; there, sdnq:NAME is SDNQ's.`,

@@ -189,11 +189,7 @@ func (p *page) writeProblems(b *strings.Builder) {
 		return
 	}
 	b.WriteString("<ul>\n")
-	for _, one := range p.problems {
-		text := one.Problem
-		if one.Tensor != "" {
-			text = one.Tensor + ": " + text
-		}
+	for _, text := range problemTexts(p.problems) {
 		fmt.Fprintf(b, "<li class=\"problem\">%s</li>\n", esc(text))
 	}
 	for _, note := range p.notes {

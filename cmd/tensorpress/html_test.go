@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"encoding/xml"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -108,6 +109,25 @@ func parsePage(t *testing.T, text string) document {
 		case xml.Comment:
 			t.Errorf("a comment: %s", e)
 		}
+	}
+}
+
+// TestPageOfManyProblems: what is wrong with every layer is told for the first ones, and the
+// list has all; a layer of no dtype that can be read is counted as such.
+func TestPageOfManyProblems(t *testing.T) {
+	v := &report.Inspection{Path: "a.safetensors"}
+	for i := range 1000 {
+		v.Layers = append(v.Layers, report.StoredLayer{Name: fmt.Sprintf("blocks.%d", i), Problem: "its scale is missing"})
+	}
+	html := inspectionPage(v).html()
+	if got := strings.Count(html, `<li class="problem">`); got != 4 || !strings.Contains(html, "997 more: its scale is missing") {
+		t.Errorf("%d problems", got)
+	}
+	if got := strings.Count(html, ">its scale is missing</td>"); got < 1000 {
+		t.Errorf("the lists have %d of 1000", got)
+	}
+	if !strings.Contains(html, "<dd>1000 unknown</dd>") {
+		t.Error("the dtypes do not say that none is known")
 	}
 }
 

@@ -64,7 +64,7 @@ func inspectionPage(v *report.Inspection) *page {
 func dtypesText(layers []report.StoredLayer, plain []report.Tensor) string {
 	quantized, others := map[string]int{}, map[string]int{}
 	for i := range layers {
-		quantized[layers[i].Dtype]++
+		quantized[cmp.Or(layers[i].Dtype, "unknown")]++
 	}
 	for i := range plain {
 		others[plain[i].Dtype]++

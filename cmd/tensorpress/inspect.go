@@ -35,8 +35,12 @@ and each tensor after that, as --json does.`,
   tensorpress inspect models/small --json`,
 		Args: wants(1, 1),
 	}, "0 1 2 3 130", func(cmd *cobra.Command, args []string) error {
+		what, err := placesOf(cmd.ErrOrStderr()).source(args[0])
+		if err != nil {
+			return err
+		}
 		v, err := reading(cmd.Context(), func() (*report.Inspection, error) {
-			return inspected(cmd, args[0], hashed)
+			return inspected(cmd, what, hashed)
 		})
 		if err != nil {
 			return err
@@ -56,12 +60,12 @@ and each tensor after that, as --json does.`,
 }
 
 // inspected is what is in a checkpoint, with the hashes of its tensors if they are wanted.
-func inspected(cmd *cobra.Command, path string, hashed bool) (*report.Inspection, error) {
+func inspected(cmd *cobra.Command, what files.Source, hashed bool) (*report.Inspection, error) {
 	if !hashed {
-		return tensorpress.Inspect(cmd.Context(), files.Dir(path))
+		return tensorpress.Inspect(cmd.Context(), what)
 	}
 	follow := newMeter("auto", cmd.ErrOrStderr())
-	v, err := tensorpress.Hash(cmd.Context(), files.Dir(path), tensorpress.HashOptions{Progress: follow.update})
+	v, err := tensorpress.Hash(cmd.Context(), what, tensorpress.HashOptions{Progress: follow.update})
 	follow.end(err == nil)
 	return v, err
 }

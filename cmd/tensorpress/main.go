@@ -27,6 +27,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer stop()
 
 	root := newRoot()
+	refuseOtherShells(root)
+	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
+		describePlainly(root)
+	}
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

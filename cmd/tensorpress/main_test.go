@@ -40,6 +40,9 @@ func TestScripts(t *testing.T) {
 			"truncate":      truncate,
 			"files":         holds,
 			"json":          jsonQuery,
+			"hub":           hub,
+			"web":           web,
+			"store":         store,
 		},
 	})
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
-	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -70,10 +69,15 @@ func (m *measureFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	at := m.places(cmd.ErrOrStderr())
+	from, err := at.source(args[0])
+	if err != nil {
+		return err
+	}
 	follow := m.start(cmd.ErrOrStderr())
-	o.Threads, o.Memory, o.Progress, o.Measure = m.threads, m.memory.bytes, follow.update, false
+	o.Threads, o.Memory, o.Progress, o.Measure = m.threads, at.left(m.memory.bytes), follow.update, false
 	found, err := reading(cmd.Context(), func() (*report.Measurement, error) {
-		return tensorpress.Measure(cmd.Context(), files.Dir(args[0]), o)
+		return tensorpress.Measure(cmd.Context(), from, o)
 	})
 	follow.end(err == nil)
 	if err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
-	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -53,16 +52,21 @@ any file off them, be its layers quantized or not, in either layout.`,
 
 func (m *migrateFlags) run(cmd *cobra.Command, args []string) error {
 	o := m.o
+	at := m.places(cmd.ErrOrStderr())
+	from, to, err := at.both(args[0], m.dest(args))
+	if err != nil {
+		return err
+	}
 	follow := m.start(cmd.ErrOrStderr())
-	o.Threads, o.Memory, o.Progress = m.threads, m.memory.bytes, follow.update
+	o.Threads, o.Memory, o.Progress = m.threads, at.left(m.memory.bytes), follow.update
 	o.ShardSize, o.Force, o.CopyWeights, o.Hash = m.shardSize.bytes, m.force, m.copyWeights, m.report.path != ""
 	if m.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.PlanMigrate(cmd.Context(), files.Dir(args[0]), files.Dir(m.dest(args)), o)
+			return tensorpress.PlanMigrate(cmd.Context(), from, to, o)
 		})
 		return m.finish(cmd, &m.report, r, err, printPlan)
 	}
-	r, err := tensorpress.Migrate(cmd.Context(), files.Dir(args[0]), files.Dir(args[1]), o)
+	r, err := tensorpress.Migrate(cmd.Context(), from, to, o)
 	follow.end(err == nil)
 	return m.finish(cmd, &m.report, r, err, printDone)
 }

@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/tensorpress/tensorpress"
-	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/usage"
@@ -45,7 +44,8 @@ SOURCE is a .safetensors file, a .safetensors.index.json, a folder with one of
 them, or a diffusers pipeline, whose transformers, text encoders and UNets are
 quantized. DEST is a .safetensors file, or a folder where SOURCE is one or is
 sharded; all other files of a folder are copied. Nothing is at DEST before all
-of it is.
+of it is. SOURCE may be an address (hf://ORG/NAME, https://, s3://, gs://, az://),
+and DEST one of a store or of the hub.
 
 ` + decisions,
 		Example: `  tensorpress quantize model.safetensors small.safetensors
@@ -218,9 +218,7 @@ func (q *quantizeFlags) options(f *pflag.FlagSet) (o tensorpress.Options, err er
 	o.MinNumel, o.MinChannels = given(f, "min-numel", &q.minNumel), given(f, "min-channels", &q.minChannels)
 	o.SkipKeys = given(f, "skip-keys", &q.skipKeys)
 	o.Fit = q.fit.bytes
-	if o.ShardSize = q.shardSize.bytes; q.like != "" {
-		o.Like = files.Dir(q.like)
-	}
+	o.ShardSize = q.shardSize.bytes
 	o.Fingerprint = q.recipe.fingerprint
 	if err := q.budget.options(&o); err != nil {
 		return o, err
@@ -235,15 +233,25 @@ func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	follow := q.start(cmd.ErrOrStderr())
-	o.Threads, o.Memory, o.Progress = q.threads, q.memory.bytes, follow.update
 	dest := ""
 	if len(args) == 2 {
 		dest = args[1]
 	}
+	at := q.places(cmd.ErrOrStderr())
+	from, to, err := at.both(args[0], dest)
+	if err != nil {
+		return err
+	}
+	if q.like != "" {
+		if o.Like, err = at.source(q.like); err != nil {
+			return err
+		}
+	}
+	follow := q.start(cmd.ErrOrStderr())
+	o.Threads, o.Memory, o.Progress = q.threads, at.left(q.memory.bytes), follow.update
 	if q.planned || q.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.Plan(cmd.Context(), files.Dir(args[0]), files.Dir(dest), o)
+			return tensorpress.Plan(cmd.Context(), from, to, o)
 		})
 		follow.end(err == nil)
 		if err == nil {
@@ -251,7 +259,7 @@ func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
 		}
 		return q.finish(cmd, &q.report, r, err, printPlan)
 	}
-	r, err := tensorpress.Quantize(cmd.Context(), files.Dir(args[0]), files.Dir(dest), o)
+	r, err := tensorpress.Quantize(cmd.Context(), from, to, o)
 	follow.end(err == nil)
 	if err == nil {
 		err = q.budget.write(cmd.Flags(), r)

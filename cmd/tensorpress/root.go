@@ -33,6 +33,26 @@ and with the bytes of the reference programs.`,
 	return root
 }
 
+// refuseOtherShells makes an error of a shell that completion does not know, for which it
+// would print its help: a profile that evaluates what it prints would run that.
+func refuseOtherShells(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.Args = unknownCommand
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
+}
+
+// describePlainly takes the backquotes, which name a flag's value in help, out of what
+// shells show of flags.
+func describePlainly(root *cobra.Command) {
+	for _, cmd := range root.Commands() {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") })
+	}
+}
+
 // command adds to a command what all have in common.
 func command(c *cobra.Command, statuses string, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
 	c.Version = versionLine()

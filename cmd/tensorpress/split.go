@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
-	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -79,16 +78,21 @@ file of its own. tensorpress join puts all together again.`,
 			return wants(2, 2)(cmd, args)
 		},
 	}, "0 1 2 3 130", func(cmd *cobra.Command, args []string) error {
-		follow := s.start(cmd.ErrOrStderr())
-		o := tensorpress.SplitOptions{Force: s.force, Hash: s.report.path != "", Threads: s.threads, Memory: s.memory.bytes, Progress: follow.update}
-		dest := files.Dir("")
+		to := ""
 		if len(args) == 2 {
-			dest = files.Dir(args[1])
+			to = args[1]
 		}
+		at := s.places(cmd.ErrOrStderr())
+		from, dest, err := at.both(args[0], to)
+		if err != nil {
+			return err
+		}
+		follow := s.start(cmd.ErrOrStderr())
+		o := tensorpress.SplitOptions{Force: s.force, Hash: s.report.path != "", Threads: s.threads, Memory: at.left(s.memory.bytes), Progress: follow.update}
 		return s.do(cmd, func() (*report.Assembly, error) {
-			return tensorpress.PlanSplit(cmd.Context(), files.Dir(args[0]), dest, o)
+			return tensorpress.PlanSplit(cmd.Context(), from, dest, o)
 		}, func() (*report.Assembly, error) {
-			return tensorpress.Split(cmd.Context(), files.Dir(args[0]), dest, o)
+			return tensorpress.Split(cmd.Context(), from, dest, o)
 		}, follow)
 	})
 	s.addOutput(cmd)
@@ -119,12 +123,20 @@ ComfyUI reads them quantized in a checkpoint.`,
 		Args: wants(2, 1000),
 	}, "0 1 2 3 130", func(cmd *cobra.Command, args []string) error {
 		var from []tensorpress.JoinPart
+		at := j.places(cmd.ErrOrStderr())
 		for _, text := range args[:len(args)-1] {
-			from = append(from, joinPart(text))
+			part, err := joinPart(at, text)
+			if err != nil {
+				return err
+			}
+			from = append(from, part)
 		}
-		dest := files.Dir(args[len(args)-1])
+		dest, err := at.dest(args[len(args)-1])
+		if err != nil {
+			return err
+		}
 		follow := j.start(cmd.ErrOrStderr())
-		o := tensorpress.JoinOptions{Names: j.names, Force: j.force, Hash: j.report.path != "", Threads: j.threads, Memory: j.memory.bytes, Progress: follow.update}
+		o := tensorpress.JoinOptions{Names: j.names, Force: j.force, Hash: j.report.path != "", Threads: j.threads, Memory: at.left(j.memory.bytes), Progress: follow.update}
 		return j.do(cmd, func() (*report.Assembly, error) {
 			return tensorpress.PlanJoin(cmd.Context(), from, dest, o)
 		}, func() (*report.Assembly, error) {
@@ -141,13 +153,15 @@ ComfyUI reads them quantized in a checkpoint.`,
 var partPath = regexp.MustCompile(`^([a-z][a-z0-9_]+)=(.+)$`)
 
 // joinPart reads PART=PATH, or a path, which may hold such a sign itself.
-func joinPart(text string) tensorpress.JoinPart {
+func joinPart(at *places, text string) (tensorpress.JoinPart, error) {
 	if found := partPath.FindStringSubmatch(text); found != nil {
 		if _, err := os.Lstat(text); err != nil {
-			return tensorpress.JoinPart{Part: found[1], Source: files.Dir(found[2])}
+			s, err := at.source(found[2])
+			return tensorpress.JoinPart{Part: found[1], Source: s}, err
 		}
 	}
-	return tensorpress.JoinPart{Source: files.Dir(text)}
+	s, err := at.source(text)
+	return tensorpress.JoinPart{Source: s}, err
 }
 
 func printAssembly(w io.Writer, r *report.Assembly) {

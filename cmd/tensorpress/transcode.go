@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
-	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -70,16 +69,21 @@ func (t *transcodeFlags) check(args []string) error {
 
 func (t *transcodeFlags) run(cmd *cobra.Command, args []string) error {
 	o := t.o
+	at := t.places(cmd.ErrOrStderr())
+	from, to, err := at.both(args[0], t.dest(args))
+	if err != nil {
+		return err
+	}
 	follow := t.start(cmd.ErrOrStderr())
-	o.Threads, o.Memory, o.Progress = t.threads, t.memory.bytes, follow.update
+	o.Threads, o.Memory, o.Progress = t.threads, at.left(t.memory.bytes), follow.update
 	o.ShardSize, o.Force, o.CopyWeights, o.Hash = t.shardSize.bytes, t.force, t.copyWeights, t.report.path != ""
 	if t.dryRun {
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
-			return tensorpress.PlanTranscode(cmd.Context(), files.Dir(args[0]), files.Dir(t.dest(args)), o)
+			return tensorpress.PlanTranscode(cmd.Context(), from, to, o)
 		})
 		return t.finish(cmd, &t.report, r, err, printPlan)
 	}
-	r, err := tensorpress.Transcode(cmd.Context(), files.Dir(args[0]), files.Dir(args[1]), o)
+	r, err := tensorpress.Transcode(cmd.Context(), from, to, o)
 	follow.end(err == nil)
 	return t.finish(cmd, &t.report, r, err, printMoved)
 }

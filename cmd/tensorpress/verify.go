@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
-	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -72,13 +71,18 @@ func (v *verifyFlags) check(cmd *cobra.Command, args []string) error {
 
 func (v *verifyFlags) run(cmd *cobra.Command, args []string) error {
 	o := v.o
-	if v.source != "" {
-		o.Source = files.Dir(v.source)
+	at := v.places(cmd.ErrOrStderr())
+	what, err := at.source(args[0])
+	if err == nil && v.source != "" {
+		o.Source, err = at.source(v.source)
+	}
+	if err != nil {
+		return err
 	}
 	follow := v.start(cmd.ErrOrStderr())
-	o.Threads, o.Memory, o.Progress = v.threads, v.memory.bytes, follow.update
+	o.Threads, o.Memory, o.Progress = v.threads, at.left(v.memory.bytes), follow.update
 	found, err := reading(cmd.Context(), func() (*report.Verification, error) {
-		return tensorpress.Verify(cmd.Context(), files.Dir(args[0]), o)
+		return tensorpress.Verify(cmd.Context(), what, o)
 	})
 	follow.end(err == nil)
 	if err != nil {
@@ -114,9 +118,15 @@ func printVerification(w io.Writer, v *report.Verification) {
 	fmt.Fprintln(w, count(len(v.Problems), "problem"))
 }
 
-// printProblems prints problems, of each kind the first tensors and a count of the
-// others, because a problem of one layer is often one of all.
 func printProblems(w io.Writer, problems []report.Problem) {
+	for _, text := range problemTexts(problems) {
+		fmt.Fprintln(w, oneLine(text))
+	}
+}
+
+// problemTexts returns a text for each problem, of each kind for the first tensors and a
+// count of the others, because a problem of one layer is often one of all.
+func problemTexts(problems []report.Problem) (texts []string) {
 	const most = 3
 	counts := map[string]int{}
 	var repeated []string
@@ -127,14 +137,15 @@ func printProblems(w io.Writer, problems []report.Problem) {
 			repeated = append(repeated, p.Problem)
 		case n > most:
 		case p.Tensor == "":
-			fmt.Fprintln(w, oneLine(p.Problem))
+			texts = append(texts, p.Problem)
 		default:
-			fmt.Fprintf(w, "%s: %s\n", oneLine(p.Tensor), oneLine(p.Problem))
+			texts = append(texts, p.Tensor+": "+p.Problem)
 		}
 	}
 	for _, text := range repeated {
-		fmt.Fprintf(w, "%d more: %s\n", counts[text]-most, oneLine(text))
+		texts = append(texts, fmt.Sprintf("%d more: %s", counts[text]-most, text))
 	}
+	return texts
 }
 
 // printNeeds says which releases of an application load which formats, unless all

@@ -37,6 +37,9 @@ class Params(BaseLayoutParams):
     weight_zp_scale: Tensor | None = None
     weight_zp_2: Tensor | None = None
     weight_zeros: Tensor | None = None
+    weight_proj_down: Tensor | None = None
+    weight_proj_up: Tensor | None = None
+    weight_smooth_factor: Tensor | None = None
 
     def _tensor_fields(self) -> list[str]:
         return [name for name in map(_field, COMPANIONS) if getattr(self, name) is not None]

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from tensorpress.torch import Stored, decode, read_layer
-from tensorpress.torch.native import FORMATS, ZEROS
+from tensorpress.torch.native import FORMATS, PROJ_DOWN, PROJ_UP, SMOOTH, ZEROS
 from tensorpress.torch.scheme import DESCRIPTION, SCALE, SDNQ_NAMES, WEIGHT
 from torch import Tensor
 
 State = MutableMapping[str, Any]
 #: A layer's tensors but for its weight, by what follows its name and a dot.
-COMPANIONS = (*(name for name in SDNQ_NAMES if name != WEIGHT), ZEROS)
+COMPANIONS = (*(name for name in SDNQ_NAMES if name != WEIGHT), ZEROS, PROJ_DOWN, PROJ_UP, SMOOTH)
 
 
 @dataclass(frozen=True)

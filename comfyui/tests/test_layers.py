@@ -84,6 +84,25 @@ def test_formats_that_comfyui_lacks_are_ours(state):
     assert all(torch.equal(t, before[f"b.{name}"]) for name, t in stored(layer))
 
 
+def test_every_tensor_of_svdquant_is_taken(state):
+    for name in [name for name in state if name.startswith("b.")]:
+        del state[name]
+    state |= {
+        "b.weight": torch.full((2, 32), 0x11, dtype=torch.int8),  # ones
+        "b.weight_scale": torch.full((1, 2), 3.0),
+        "b.weight_proj_down": torch.full((64, 5), 0.5),
+        "b.weight_proj_up": torch.full((2, 5), 2.0),
+        "b.weight_smooth_factor": torch.full((64,), 4.0),
+        "b.comfy_quant": described_bytes(b'{"format": "svdquant_w4a4"}'),
+    }
+    before = dict(state)
+    found = []
+    assert put(state, lambda layer: found.append(layer) or torch.empty(layer.scheme.shape), theirs=["nvfp4"]) == 2
+    assert [name for name in state if name.startswith("b.")] == ["b.comfy_quant", "b.weight"]
+    assert torch.equal(found[1].decode(torch.float32), torch.full((2, 64), 3 / 4 + 5.0))
+    assert all(torch.equal(t, before[f"b.{name}"]) for name, t in stored(found[1]))
+
+
 def test_errors_name_the_layer(state):
     state["a.weight_scale"] = torch.ones(2, 3, 1)
     with pytest.raises(LayerError, match=r"a.*weight_scale.*\[2, 2, 1\].*\[2, 3, 1\]"):

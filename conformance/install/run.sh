@@ -10,6 +10,7 @@ root=$(cd "$here/../.." && pwd)
 first=$(grep -m1 -o 'tensorpress quantize testdata/.*' "$root/README.md")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM HUP
 
 # foreign lets Linux run programs of arm64 by way of qemu, until the script ends.
 foreign() {
@@ -21,11 +22,17 @@ foreign() {
 	trap 'echo -1 >/proc/sys/fs/binfmt_misc/qemu-aarch64; rm -rf "$work"' EXIT
 }
 
-# machine makes one with Python alone, copies what it tries, and tries it.
+# machine makes one with Python alone, copies what it tries, and tries it. The foreign one has
+# the files of the packages, and none of their scripts run, which take an hour by way of qemu.
 machine() {
 	wheel=$(ls "$dist"/*manylinux*"_$2".whl)
-	mmdebstrap --quiet --variant=minbase --architectures="$1" --include=python3-venv,python3-pip \
-		bookworm "$work/$1"
+	if [ "$1" = "$(dpkg --print-architecture)" ]; then
+		set -- "$@" --variant=minbase --include=python3-venv,python3-pip
+	else
+		set -- "$@" --variant=extract --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+			--include=python3-venv,python3-pip,dash,coreutils,grep,base-files
+	fi
+	mmdebstrap --quiet --architectures="$1" "$3" "$4" ${5:+"$5"} bookworm "$work/$1"
 	cp "$wheel" "$here/inside.sh" "$work/$1/root/"
 	cp -r "$root/testdata" "$work/$1/root/testdata"
 	env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$work/$1" sh /root/inside.sh "$first"

@@ -57,6 +57,7 @@ SCHEMES = {
     "float": ["--dtype", "sdnq:float6_e3m2fn"],
     "matmul": ["--dtype", "sdnq:int8", "--quantized-matmul"],
     "awq_w4a16": ["--dtype", "awq_w4a16"],  # which ComfyUI 0.33.0 lacks
+    "svdquant_w4a4": ["--dtype", "svdquant_w4a4", "--svd-rank", "16"],  # likewise
 }
 
 

@@ -303,7 +303,7 @@ func TestModelConfigsAreWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		into := &memory{files: map[string]string{}}
-		out, err := Begin(t.Context(), into, false)
+		out, err := Begin(t.Context(), into, stage.Output{})
 		if err == nil {
 			err = WriteModelConfig(out.In(""), opened, &plan.Plan{Config: c.config, Files: []plan.File{{Name: "model.safetensors"}}})
 		}
@@ -371,7 +371,7 @@ func (r readable) Open(_ context.Context, name string) (files.File, error) {
 func TestOutputsOfSinks(t *testing.T) {
 	from := tree(t, false, map[string]string{"a/b.txt": "some text", "empty": ""})
 	m := &memory{files: map[string]string{}}
-	out, err := Begin(t.Context(), readable{m}, false)
+	out, err := Begin(t.Context(), readable{m}, stage.Output{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -401,11 +401,11 @@ func TestOutputsOfSinks(t *testing.T) {
 	if err := part.CopyFile(ended, "x", from.In("a/b.txt")); !errors.Is(err, context.Canceled) {
 		t.Errorf("the context is over: %v", err)
 	}
-	if plain, _ := Begin(t.Context(), m, false); plain.Readable() {
+	if plain, _ := Begin(t.Context(), m, stage.Output{}); plain.Readable() {
 		t.Error("a sink that cannot be read is readable")
 	}
 	for err, isUsage := range map[error]bool{fs.ErrExist: true, fs.ErrPermission: false} {
-		if _, got := Begin(t.Context(), &memory{begin: err}, false); !errors.Is(got, err) || errors.Is(got, usage.Err) != isUsage || !strings.Contains(got.Error(), "memory") {
+		if _, got := Begin(t.Context(), &memory{begin: err}, stage.Output{}); !errors.Is(got, err) || errors.Is(got, usage.Err) != isUsage || !strings.Contains(got.Error(), "memory") {
 			t.Errorf("%v becomes %v", err, got)
 		}
 	}

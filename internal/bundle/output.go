@@ -29,17 +29,56 @@ type Output struct {
 // Staged is an output in a stage.
 func Staged(s *stage.Stage) *Output { return &Output{Output: s, stage: s} }
 
-// Begin is an output of another sink.
-func Begin(ctx context.Context, s files.Sink, replace bool) (*Output, error) {
-	out, err := s.Begin(ctx, replace)
-	if err == nil {
-		return &Output{Output: out, name: s.String()}, nil
+// checker is a sink that looks at what will be written before it begins: it knows what an
+// older output consists of, as a path does.
+type checker interface {
+	CheckOutput(ctx context.Context, o stage.Output) error
+	BeginOutput(ctx context.Context, o stage.Output) (files.Output, error)
+}
+
+// Checks reports whether a sink asks what an output consists of.
+func Checks(s files.Sink) bool {
+	_, ok := s.(checker)
+	return ok
+}
+
+// Check refuses a destination that would overwrite something, as far as that is known
+// before anything is written.
+func Check(ctx context.Context, s files.Sink, o stage.Output) error {
+	switch to := s.(type) {
+	case files.Dir:
+		return stage.Check(o)
+	case checker:
+		return begun(s, to.CheckOutput(ctx, o))
+	}
+	return nil
+}
+
+// begun is an error of a sink's beginning, with its name.
+func begun(s files.Sink, err error) error {
+	if err == nil || errors.Is(err, usage.Err) {
+		return err
 	}
 	err = fmt.Errorf("%s: %w", s, err)
 	if errors.Is(err, fs.ErrExist) {
 		err = usage.Wrap(err)
 	}
-	return nil, err
+	return err
+}
+
+// Begin is an output of another sink.
+func Begin(ctx context.Context, s files.Sink, o stage.Output) (*Output, error) {
+	var out files.Output
+	var err error
+	if to, ok := s.(checker); ok {
+		out, err = to.BeginOutput(ctx, o)
+	} else {
+		out, err = s.Begin(ctx, o.Force)
+	}
+	if err == nil {
+		return &Output{Output: out, name: s.String()}, nil
+	}
+	return nil, begun(s, err)
 }
 
 // Create adds a file.
@@ -71,18 +110,24 @@ func (o *Output) Named(err error) error {
 
 // Notes are what a user should know of where the output lies.
 func (o *Output) Notes() []string {
-	if o.stage == nil {
-		return nil
+	if o.stage != nil {
+		return o.stage.Notes()
 	}
-	return o.stage.Notes()
+	if one, ok := o.Output.(interface{ Notes() []string }); ok {
+		return one.Notes()
+	}
+	return nil
 }
 
 // Free is how many bytes can still be written, -1 where that is not known.
 func (o *Output) Free() int64 {
-	if o.stage == nil {
-		return -1
+	if o.stage != nil {
+		return o.stage.Free()
 	}
-	return o.stage.Free()
+	if one, ok := o.Output.(interface{ Free() int64 }); ok {
+		return one.Free()
+	}
+	return -1
 }
 
 // Scratch opens a file for data that is needed during the run only: beside the output,

@@ -30,6 +30,9 @@ var settingValues = map[string]func(*Settings){
 	"search":                func(s *Settings) { s.Search = true },
 	"output-dtype":          func(s *Settings) { s.OutputDtype = "f16" },
 	"variant":               func(s *Settings) {},
+	"svd-rank":              func(s *Settings) { s.SVDRank = 5 },
+	"svd-steps":             func(s *Settings) { s.SVDSteps = 1 },
+	"svd-refit":             func(s *Settings) { s.SVDRefit = 2 },
 }
 
 // nativeCases are ComfyUI's and convert_to_quant's formats, each with every setting

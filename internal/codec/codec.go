@@ -83,6 +83,8 @@ type Format struct {
 	Banks string
 	// Weighs says that its search weighs errors by [Source.Moments].
 	Weighs bool
+	// Smooths says that the moments change what is quantized, searched or not.
+	Smooths bool
 	// Unsigned codes have no negative ones.
 	Unsigned bool
 	// ReadOnly says why no layer is written in the format, "" if layers are.

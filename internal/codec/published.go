@@ -58,6 +58,30 @@ func (p publishedWeight) byRows() (Codec, func(dst, src []byte, column int)) {
 	return nil, nil
 }
 
+// ScaleRows is how many rows share a scale of a layer that [ByRows] takes the scales of by
+// rows too, a byte each; 0 for other layers.
+func ScaleRows(c Codec) int {
+	if p, ok := c.(publishedWeight); ok {
+		if w, ok := p.Weight.(published.ScalesByColumns); ok {
+			if turned, _ := w.ByRows(); turned != nil {
+				return w.ScaleRows()
+			}
+		}
+	}
+	return 0
+}
+
+// DecodeBF16 decodes an area to BF16 at once. It reports false, and dst is anything, unless
+// that holds all values exactly and they are finite.
+func DecodeBF16(c Codec, dst []byte, src [][]byte, a tile.Area) bool {
+	if p, ok := c.(publishedWeight); ok {
+		if w, ok := p.Weight.(published.Direct); ok {
+			return w.DecodeBF16(dst, src, a)
+		}
+	}
+	return false
+}
+
 // PublishedInSDNQ returns the settings of the SDNQ layer nearest to a published one: of
 // the dtype that its codes are nearest to, with as many scales along rows.
 func PublishedInSDNQ(dtype string, c Codec, kind sdnq.Kind) Settings {

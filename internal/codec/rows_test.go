@@ -81,11 +81,11 @@ func TestRowsAreWhole(t *testing.T) {
 // asked are settings of which each format takes some.
 var asked = []Settings{
 	{}, {GroupSize: 32}, {BlockSize: 64}, {ConvRot: true}, {ConvRotGroupSize: 64}, {ConvRot: true, ConvRotGroupSize: 16},
-	{Bits: 6}, {FullPrecisionMatmul: true}, {Scale: "row"}, {Scale: "tensor"},
+	{Bits: 6}, {FullPrecisionMatmul: true}, {Scale: "row"}, {Scale: "tensor"}, {SVDRank: 8},
 }
 
 // untold are settings that a layer does not show.
-var untold = []string{"input-scale", "output-dtype", "scale-as-input", "variant", "dynamic-convrot", "search"}
+var untold = []string{"input-scale", "output-dtype", "scale-as-input", "variant", "dynamic-convrot", "search", "svd-steps", "svd-refit"}
 
 // TestAllIsAsked: what a format takes is asked of it below.
 func TestAllIsAsked(t *testing.T) {

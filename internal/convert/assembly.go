@@ -131,7 +131,7 @@ func (a *assembly) begin(ctx context.Context, dest files.Sink, force bool) (*bun
 		return nil, usage.Errorf("no destination is named")
 	}
 	if _, ok := dest.(files.Dir); !ok {
-		return bundle.Begin(ctx, dest, force)
+		return bundle.Begin(ctx, dest, a.output(dest.String(), force))
 	}
 	s, err := stage.Open(a.output(dest.String(), force))
 	if err != nil {

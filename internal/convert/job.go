@@ -191,8 +191,12 @@ func (j *job) commit(ctx context.Context, w writing, hashes *hashing) (*report.R
 	if err := j.Unchanged(); err != nil {
 		return nil, err
 	}
+	begun := time.Now()
 	if err := j.out.Commit(ctx); err != nil {
 		return nil, err
+	}
+	if _, ok := w.dest.(files.Dir); !ok { // the way to where it goes is a part of the work
+		r.Seconds += time.Since(begun).Seconds()
 	}
 	r.Notes = slices.Concat(j.side.Notes(), j.out.Notes(), r.Notes) // what matters most stands last
 	r.Next = j.next(w.dest)
@@ -238,8 +242,8 @@ func planned(ctx context.Context, j *job, err error, dest files.Sink, force bool
 		return j.tell("", 0), nil
 	}
 	out, err := j.output(dest, force)
-	if _, ok := dest.(files.Dir); ok && err == nil {
-		err = stage.Check(out)
+	if err == nil {
+		err = bundle.Check(ctx, dest, out)
 	}
 	if err != nil {
 		return nil, err
@@ -274,7 +278,7 @@ func (j *job) begin(ctx context.Context, w writing) (*bundle.Output, error) {
 		return nil, err
 	}
 	if _, ok := w.dest.(files.Dir); !ok {
-		return bundle.Begin(ctx, w.dest, w.force)
+		return bundle.Begin(ctx, w.dest, o)
 	}
 	s, err := stage.Open(o)
 	if err != nil {
@@ -410,7 +414,9 @@ func (j *job) output(to files.Sink, force bool) (o stage.Output, err error) {
 		if !o.Folder {
 			j.side, err = bundle.NoSideFile(j.Models[0].Plan, dest)
 		}
-		return o, err
+		if !o.Folder || !bundle.Checks(to) {
+			return o, err
+		}
 	}
 	if !o.Folder {
 		j.side, err = bundle.SideFileOf(j.Models[0].Plan, dest, force)

@@ -322,7 +322,7 @@ func (j *joining) rename(one *joined) error {
 	}
 	if len(one.model.Layers) > 0 {
 		for _, l := range m.Layers {
-			if one.shapes[layout.WeightName(l.Name)] == nil {
+			if one.shapes[l.WeightName()] == nil {
 				return usage.Errorf("%s is quantized and has diffusers' names: give its layers ComfyUI's first, by `TranscodeOptions.Names` comfyui", one.path)
 			}
 		}
@@ -390,7 +390,7 @@ func (j *joining) together(home parts.Home, name string) error {
 			if l.Layout != layout.Comfy && l.Layout != layout.ScaledFP8 {
 				return usage.Errorf("%s: layer %s is stored as %s, which ComfyUI would take for a plain weight: tensorpress dequantize makes it one", one.path, l.Name, l.Layout.Name)
 			}
-			weight := to[layout.WeightName(l.Name)]
+			weight := to[l.WeightName()]
 			shapes[weight] = l.Shape()
 			if l.Codec != nil {
 				stored = append(stored, app.Stored{Name: weight, Format: l.Format, Shape: l.Shape(), Packed: l.Parts[0].Shape})

@@ -15,8 +15,12 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// next says what to do with the output, nil where that is not sure.
+// next says what to do with the output, nil where that is not sure: no program loads what
+// lies in a store.
 func (j *job) next(dest files.Sink) *report.Next {
+	if bundle.Checks(dest) {
+		return nil
+	}
 	o, ok := j.outcome(dest)
 	if !ok {
 		return nil

@@ -63,6 +63,55 @@ func TestPublishedValues(t *testing.T) {
 	}
 }
 
+// TestPublishedAtOnce: experts whose values go to BF16 without single precision between
+// are those that are rounded from it, with windows of any size.
+func TestPublishedAtOnce(t *testing.T) {
+	restored := func(dtype string, r fixture.Resources) *safetensors.File {
+		dest := t.TempDir()
+		if _, err := tensorpress.Dequantize(t.Context(), files.Dir(publishedDir+"mxfp4_experts"), files.Dir(dest), tensorpress.DequantizeOptions{Dtype: dtype, Threads: r.Threads, Memory: r.Memory, Force: true}); err != nil {
+			t.Fatal(err)
+		}
+		f, err := safetensors.Open(filepath.Join(dest, "model.safetensors"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	body := func(f *safetensors.File, one safetensors.Tensor) []byte {
+		size, err := safetensors.ByteSize(one.Dtype, one.Shape)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data := make([]byte, size)
+		if err := f.ReadSection(one, data, 0); err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	compared := 0
+	wide := restored("f32", fixture.Resources{})
+	for _, r := range []fixture.Resources{{}, {Memory: 1 << 10, Threads: 1}, {Memory: 2 << 20, Threads: 3}} {
+		narrow := restored("bf16", r)
+		for _, one := range narrow.Header().Tensors {
+			from, _ := wide.Header().Lookup(one.Name)
+			if one.Dtype != safetensors.BF16 || from.Dtype != safetensors.F32 {
+				continue
+			}
+			values, want := body(wide, from), body(narrow, one)
+			compared++
+			for i := range len(want) / 2 {
+				if values[4*i] != 0 || values[4*i+1] != 0 || values[4*i+2] != want[2*i] || values[4*i+3] != want[2*i+1] {
+					t.Fatalf("%s: value %d is % x in F32, % x in BF16", one.Name, i, values[4*i:4*i+4], want[2*i:2*i+2])
+				}
+			}
+		}
+	}
+	if compared == 0 {
+		t.Error("nothing is compared")
+	}
+}
+
 // TestPublishedMoves: what other formats have too moves there without being rounded again,
 // and what they have not is an error that says what to do.
 func TestPublishedMoves(t *testing.T) {

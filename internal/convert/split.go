@@ -136,7 +136,7 @@ func shapesOf(m *layout.Model) parts.Shapes {
 	}
 	for _, l := range m.Layers {
 		if l.Codec != nil {
-			all[layout.WeightName(l.Name)] = l.Shape()
+			all[l.WeightName()] = l.Shape()
 		}
 	}
 	return all
@@ -166,7 +166,7 @@ func (a *assembly) addPart(m *layout.Model, part parts.Part, stem string) error 
 	told.Prefix = prefixOf(part.Tensors)
 	metadata := headerOf(m, to)
 	for _, l := range m.Layers {
-		if _, ok := to[layout.WeightName(l.Name)]; ok {
+		if _, ok := to[l.WeightName()]; ok {
 			told.Quantized++
 		}
 	}
@@ -209,7 +209,7 @@ func headerOf(m *layout.Model, to map[string]string) map[string]string {
 	delete(metadata, layout.HeaderKey)
 	var layers pyjson.Object
 	for _, l := range m.Layers {
-		if name, ok := to[layout.WeightName(l.Name)]; ok && l.FromHeader {
+		if name, ok := to[l.WeightName()]; ok && l.FromHeader {
 			layers = append(layers, pyjson.Member{Key: strings.TrimSuffix(name, layout.WeightName("")), Value: l.Options})
 		}
 	}

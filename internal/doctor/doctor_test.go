@@ -136,6 +136,12 @@ func TestShim(t *testing.T) {
 	if got := looked(t, Options{}); got != want {
 		t.Errorf("%s", got)
 	}
+	tree(t, folder, map[string]string{
+		".python-version": "3.12.1\n", ".pyenv/versions/3.12.1/bin/python3": script, ".pyenv/versions/3.12.1/lib/python3.12/os.py": "",
+	})
+	if got := looked(t, Options{}); got != "python3 on the PATH 3.12" {
+		t.Errorf("chosen by the folder above: %s", got)
+	}
 	tree(t, folder, map[string]string{"work/.python-version": "../../../work\n"})
 	if got := looked(t, Options{}); !strings.Contains(got, "chooses one") {
 		t.Errorf("a version outside: %s", got)

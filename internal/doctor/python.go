@@ -46,11 +46,28 @@ func behindShim(program string) string {
 	if filepath.Base(filepath.Dir(program)) != "shims" || !isFolder(filepath.Join(root, "versions")) {
 		return ""
 	}
-	text := cmp.Or(os.Getenv("PYENV_VERSION"), read(".python-version"), read(filepath.Join(root, "version")))
+	text := cmp.Or(os.Getenv("PYENV_VERSION"), readAbove(".python-version"), read(filepath.Join(root, "version")))
 	for _, name := range strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' || r == ':' || r == ' ' }) {
 		if path := filepath.Join(root, "versions", name); filepath.Base(name) == name && name != ".." && isFolder(path) {
 			return path
 		}
+	}
+	return ""
+}
+
+// readAbove reads a file of that name in the current folder, or in the nearest one above it
+// that has one.
+func readAbove(name string) string {
+	folder, err := filepath.Abs(".")
+	for err == nil {
+		if text := read(filepath.Join(folder, name)); text != "" {
+			return text
+		}
+		above := filepath.Dir(folder)
+		if above == folder {
+			break
+		}
+		folder = above
 	}
 	return ""
 }

@@ -15,6 +15,7 @@ type columnWindows struct {
 	parts      [maxParts]bool // which of the layer's tensors are read through windows
 	rows, cols int            // shape of a window, in whole tiles; 0 without windows
 	transpose  func(dst, src []byte, column int)
+	scaleRows  int // rows that share a scale, if scales are transposed too; else 0
 }
 
 // windowShare is the fraction of the memory limit that one window may take. Three or
@@ -30,9 +31,10 @@ func (d *Decoding) newColumnWindows() (v columnWindows) {
 	cut, rows, cols := d.Shape()
 	size, first := 0, tile.Area{Rows: min(rows, cut.Rows), Cols: cols}
 	_, v.transpose = codec.ByRows(d.Layer.Codec)
+	v.scaleRows = codec.ScaleRows(d.Layer.Codec)
 	for i := range d.Layer.Parts {
 		spans := d.Layer.Codec.Needed(i, first)
-		if v.parts[i] = i == 0 && v.transpose != nil || inShortRuns(spans); v.parts[i] {
+		if v.parts[i] = v.turned(i) || inShortRuns(spans); v.parts[i] {
 			size += tile.SpanBytes(spans)
 		}
 	}
@@ -46,6 +48,11 @@ func (d *Decoding) newColumnWindows() (v columnWindows) {
 		v.rows, v.cols = cut.InBank(tiles/cut.Count(cut.Rows, cols)*rows, rows), cut.Cols
 	}
 	return v
+}
+
+// turned reports whether a tensor is transposed as its window is read.
+func (v *columnWindows) turned(i int) bool {
+	return i == 0 && v.transpose != nil || i == 1 && v.scaleRows > 0
 }
 
 // inShortRuns reports whether the bytes lie in runs so short that a system call for
@@ -121,8 +128,8 @@ func (d *Decoding) readWindow(w *stream.Worker, a tile.Area) (*columnWindow, err
 			spans := d.Layer.Codec.Needed(i, a)
 			all.parts[i] = make([]byte, tile.SpanBytes(spans))
 			err := error(nil)
-			if i == 0 && d.transpose != nil {
-				err = d.readByRows(w, spans[0], all.parts[i])
+			if d.turned(i) {
+				err = d.readByRows(w, part, spans[0], all.parts[i])
 			} else {
 				err = readSpans(d.Source, part, spans, all.parts[i])
 			}
@@ -134,13 +141,13 @@ func (d *Decoding) readWindow(w *stream.Worker, a tile.Area) (*columnWindow, err
 	})
 }
 
-// readByRows reads codes that are stored column by column into row-major order, a few
+// readByRows reads codes, or scales, that are stored column by column into row-major order, a few
 // columns at a time.
-func (d *Decoding) readByRows(w *stream.Worker, all tile.Span, dst []byte) error {
+func (d *Decoding) readByRows(w *stream.Worker, part checkpoint.Tensor, all tile.Span, dst []byte) error {
 	const near = 256 << 10
 	some := max(near/int(all.Stride)/8*8, 8)
 	for column := 0; column < all.Count; column += some {
-		src, err := d.readColumns(w, tile.Span{Offset: all.Offset + int64(column)*all.Stride, Size: all.Size, Count: min(some, all.Count-column), Stride: all.Stride})
+		src, err := d.readColumns(w, part, tile.Span{Offset: all.Offset + int64(column)*all.Stride, Size: all.Size, Count: min(some, all.Count-column), Stride: all.Stride})
 		if err != nil {
 			return err
 		}
@@ -149,16 +156,16 @@ func (d *Decoding) readByRows(w *stream.Worker, all tile.Span, dst []byte) error
 	return nil
 }
 
-// readColumns reads one run of codes for each column. It reads what lies between the
+// readColumns reads one run for each column. It reads what lies between the
 // runs as well, and drops it, if that is faster than a system call for each.
-func (d *Decoding) readColumns(w *stream.Worker, s tile.Span) ([]byte, error) {
+func (d *Decoding) readColumns(w *stream.Worker, part checkpoint.Tensor, s tile.Span) ([]byte, error) {
 	if s.Stride-s.Size > 4096 {
 		src := w.Bytes(0, s.Bytes())
-		return src, readSpans(d.Source, d.Layer.Parts[0], []tile.Span{s}, src)
+		return src, readSpans(d.Source, part, []tile.Span{s}, src)
 	}
 	size, stride := int(s.Size), int(s.Stride)
 	src := w.Bytes(0, (s.Count-1)*stride+size)
-	err := d.Source.ReadSection(d.Layer.Parts[0], src, s.Offset)
+	err := d.Source.ReadSection(part, src, s.Offset)
 	for k := range s.Count {
 		copy(src[k*size:(k+1)*size], src[k*stride:])
 	}
@@ -177,6 +184,13 @@ func (v *columnWindow) codes(w *stream.Worker, a tile.Area) []byte {
 		copy(dst[bytes(r*a.Cols):][:bytes(a.Cols)], v.parts[0][bytes((a.Row+r-v.Row)*v.Cols+a.Col-v.Col):])
 	}
 	return dst
+}
+
+// scales returns the scales of an area of the window, which has whole rows, a byte for
+// each of so many rows.
+func (v *columnWindow) scales(a tile.Area, rows int) []byte {
+	from, first := v.Row/rows, a.Row/rows
+	return v.parts[1][(first-from)*v.Cols : (tile.CeilDiv(a.Row+a.Rows, rows)-from)*v.Cols]
 }
 
 // copyRuns copies a span of part i from the window, which holds the span all of it. It

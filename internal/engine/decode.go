@@ -73,17 +73,25 @@ func (d *Decoding) Read(w *stream.Worker, a tile.Area) ([]float32, error) {
 
 // restore decodes an area of the layer into dst. n is the number of bytes read.
 func (d *Decoding) restore(w *stream.Worker, dst []float32, a tile.Area) (n int, err error) {
-	c, n, err := d.codec(w)
-	if err != nil {
-		return n, err
-	}
 	var src [maxParts][]byte
 	parts := src[:len(d.Layer.Parts)]
-	if c, err = d.read(w, c, a, parts); err != nil {
-		return n, err
+	c, n, err := d.stored(w, a, parts)
+	if err == nil {
+		c.Decode(dst, parts, a, d.out, &w.Scratch)
 	}
-	c.Decode(dst, parts, a, d.out, &w.Scratch)
-	return n + bytesOf(parts), nil
+	return n, err
+}
+
+// stored reads what an area needs of each tensor into parts. It returns the codec that
+// decodes them, and the number of bytes read.
+func (d *Decoding) stored(w *stream.Worker, a tile.Area, parts [][]byte) (c codec.Codec, n int, err error) {
+	if c, n, err = d.codec(w); err != nil {
+		return nil, n, err
+	}
+	if c, err = d.read(w, c, a, parts); err != nil {
+		return nil, n, err
+	}
+	return c, n + bytesOf(parts), nil
 }
 
 func bytesOf(parts [][]byte) (n int) {
@@ -103,6 +111,10 @@ func (d *Decoding) read(w *stream.Worker, c codec.Codec, a tile.Area, parts [][]
 	for i := range parts {
 		if i == 0 && from != nil && d.transpose != nil {
 			parts[i] = from.codes(w, a)
+			continue
+		}
+		if from != nil && d.turned(i) {
+			parts[i] = from.scales(a, d.scaleRows)
 			continue
 		}
 		spans := c.Needed(i, a)

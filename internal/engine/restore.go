@@ -3,10 +3,12 @@ package engine
 import (
 	"github.com/tensorpress/tensorpress/internal/bodies"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/tile"
+	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // RestoreTasks yields tasks that decode every layer and copy everything else. It
@@ -22,22 +24,36 @@ func RestoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to []*bodies.Wr
 		width := l.Dtype().Bits() / 8
 		columns := l.Codec.Cut().Cols
 		if !d.tiles(yield, func(w *stream.Worker, _ int, a tile.Area) error {
-			values, err := d.Read(w, a)
-			if err == nil {
-				err = checkRestored(c, l.Layer, a, values, columns)
-			}
-			if err == nil {
-				err = checkFits(c, l.Layer, values, d.out)
-			}
-			if err != nil {
-				return err
-			}
-			dst := w.Scatter(to[l.File], l.Part.Tensor, tile.SpansOf(a, columns, width))
-			floats.Narrow(dst, values, d.out)
-			return nil
+			return d.restoreTo(w, a, func() []byte { return w.Scatter(to[l.File], l.Part.Tensor, tile.SpansOf(a, columns, width)) })
 		}) {
 			return false
 		}
 	}
 	return true
+}
+
+// restoreTo restores an area of a layer, as it lies in a file, into the room that there is
+// for it.
+func (d *Decoding) restoreTo(w *stream.Worker, a tile.Area, room func() []byte) error {
+	var src [maxParts][]byte
+	parts := src[:len(d.Layer.Parts)]
+	c, n, err := d.stored(w, a, parts)
+	w.Done(int64(n))
+	if err != nil {
+		return err
+	}
+	dst := room()
+	if d.out == safetensors.BF16 && codec.DecodeBF16(c, dst, parts, a) {
+		return nil
+	}
+	values := w.Floats(0, a.Values())
+	c.Decode(values, parts, a, d.out, &w.Scratch)
+	if err := checkRestored(d.Source, d.Layer, a, values, c.Cut().Cols); err != nil {
+		return err
+	}
+	if err := checkFits(d.Source, d.Layer, values, d.out); err != nil {
+		return err
+	}
+	floats.Narrow(dst, values, d.out)
+	return nil
 }

@@ -25,7 +25,7 @@ var stores = []struct {
 	settings tensorpress.Settings
 }{
 	{"int8_tensorwise", tensorpress.Settings{}}, {"int8_tensorwise", tensorpress.Settings{ConvRot: new(true)}}, {"int8_blockwise", tensorpress.Settings{}},
-	{"nvfp4", tensorpress.Settings{}}, {"mxfp8", tensorpress.Settings{}}, {"awq_w4a16", tensorpress.Settings{}}, {"convrot_w4a4", tensorpress.Settings{}}, {"asym_w4a8_int8", tensorpress.Settings{}},
+	{"nvfp4", tensorpress.Settings{}}, {"mxfp8", tensorpress.Settings{}}, {"awq_w4a16", tensorpress.Settings{}}, {"convrot_w4a4", tensorpress.Settings{}}, {"asym_w4a8_int8", tensorpress.Settings{}}, {"svdquant_w4a4", tensorpress.Settings{SVDRank: new(4)}},
 	{"sdnq:int8", tensorpress.Settings{QuantizedMatmul: new(true)}}, {"sdnq:int16", tensorpress.Settings{QuantizedMatmul: new(true)}}, {"sdnq:int5", tensorpress.Settings{}},
 	{"sdnq:uint3", tensorpress.Settings{Hadamard: new(true)}}, {"sdnq:uint4", tensorpress.Settings{SVDRank: new(4)}},
 	{"sdnq:uint4", tensorpress.Settings{ScaleDtype: "uint6"}}, {"sdnq:uint2", tensorpress.Settings{Codebook: new(true)}},

@@ -87,6 +87,9 @@ func describeState(m *Model, name string) (pyjson.Object, error) {
 
 func openLevels(m *Model, t published.Tensors, o pyjson.Object) (published.Weight, string, pyjson.Object, error) {
 	kind, _ := o.Get("quant_type")
+	if err := wholeOnes("its quant_state", o, "blocksize", "nested_blocksize"); err != nil {
+		return nil, "", nil, err
+	}
 	s := published.State{Type: fmt.Sprint(kind), Block: number(o, "blocksize"), NestedBlock: number(o, "nested_blocksize")}
 	shape, _ := o.Get("shape")
 	sides, _ := shape.([]any)

@@ -2,6 +2,7 @@ package layout
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -91,7 +92,11 @@ func (m *Model) scheme(name string) (s scheme) {
 		return s
 	}
 	groups, _ := config.Get("config_groups")
-	entries, _ := groups.(pyjson.Object)
+	entries, isObject := groups.(pyjson.Object)
+	if groups != nil && !isObject {
+		s.err = errors.New("its config has config_groups that are no object")
+		return s
+	}
 	var byClass pyjson.Object
 	for _, entry := range entries {
 		group, _ := entry.Value.(pyjson.Object)
@@ -116,7 +121,10 @@ func (m *Model) scheme(name string) (s scheme) {
 
 // targeted returns the entry of a list that is a layer's name, or a pattern of it.
 func targeted(name string, list any) (string, error) {
-	entries, _ := list.([]any)
+	entries, isList := list.([]any)
+	if list != nil && !isList {
+		return "", errors.New("its config has ignore or targets that are no list")
+	}
 	for _, e := range entries {
 		text, _ := e.(string)
 		expr, isPattern := strings.CutPrefix(text, "re:")
@@ -168,7 +176,10 @@ func describePacked(m *Model, name string) (pyjson.Object, error) {
 	}
 	t, ok := m.Checkpoint.Lookup(name + weightShape)
 	width := t.Dtype.Bits() / 8
-	if !ok || t.Dtype != safetensors.I64 && t.Dtype != safetensors.I32 || len(t.Shape) != 1 || t.Shape[0] != 2 {
+	if !ok {
+		return nil, errors.New("its weight_shape is missing")
+	}
+	if t.Dtype != safetensors.I64 && t.Dtype != safetensors.I32 || len(t.Shape) != 1 || t.Shape[0] != 2 {
 		return nil, fmt.Errorf("its weight_shape is %s %v, want two I64", t.Dtype, t.Shape)
 	}
 	raw := make([]byte, t.Size)
@@ -193,6 +204,9 @@ func describePacked(m *Model, name string) (pyjson.Object, error) {
 func compressedOf(o pyjson.Object) (c published.Compressed, err error) {
 	if v, _ := o.Get("type"); v != nil && v != "int" {
 		return c, fmt.Errorf("its config says type %v, and its codes are of integers", v)
+	}
+	if err := wholeOnes("its config", o, "num_bits", "group_size"); err != nil {
+		return c, err
 	}
 	c.Bits, c.Group, c.Symmetric = number(o, "num_bits"), number(o, "group_size"), flag(o, "symmetric")
 	strategy, _ := o.Get("strategy")

@@ -16,6 +16,9 @@ var packedInts = map[tile.Role]string{
 	tile.Weight: ".qweight", tile.Scale: ".scales", tile.Zeros: ".qzeros", tile.GroupOfColumn: ".g_idx",
 }
 
+// widths are the keys of numbers that a config of either has.
+var widths = []string{"bits", "w_bit", "group_size", "q_group_size"}
+
 const (
 	gptqName = "GPTQ"
 	awqName  = "AWQ"
@@ -64,6 +67,9 @@ func openGPTQ(m *Model, t published.Tensors, _ pyjson.Object) (published.Weight,
 	if o == nil || m.Declared.Method != gptqName {
 		return nil, "", nil, errors.New("no config says whether zero points are stored one less than they are: put the model's config.json or quantize_config.json beside the weights")
 	}
+	if err := wholeOnes("its config", o, widths...); err != nil {
+		return nil, "", nil, err
+	}
 	g := published.GPTQ{Bits: number(o, "bits", "w_bit"), Group: number(o, "group_size", "q_group_size"), Ordered: flag(o, "desc_act")}
 	if _, ok := o.Get("dynamic"); ok { // bits and groups of some layers are others
 		g.Bits, g.Group, g.Ordered = 0, 0, nil
@@ -100,6 +106,9 @@ func openAWQ(m *Model, t published.Tensors, _ pyjson.Object) (published.Weight, 
 	}
 	if zeros := flag(o, "zero_point"); zeros != nil && !*zeros {
 		return nil, "", nil, errors.New("its config says zero_point false, and there are qzeros")
+	}
+	if err := wholeOnes("its config", o, widths...); err != nil {
+		return nil, "", nil, err
 	}
 	w, err := published.NewAWQ(t, published.AWQ{Bits: number(o, "bits", "w_bit"), Group: number(o, "group_size", "q_group_size")})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -126,7 +127,11 @@ func (m *Model) openPublished(l *Layer, p *publication) error {
 		}
 		return o
 	})
-	if l.Options = o.options; o.err != nil {
+	l.Options = o.options
+	if o.err == nil {
+		o.err = m.alone(l)
+	}
+	if o.err != nil {
 		l.Err = p.explain(l, o.err)
 		return nil
 	}
@@ -140,6 +145,15 @@ func (m *Model) openPublished(l *Layer, p *publication) error {
 	return nil
 }
 
+// alone returns an error if the weight that a layer restores to is there as well.
+func (m *Model) alone(l *Layer) error {
+	t, ok := m.Checkpoint.Lookup(l.WeightName())
+	if !ok || slices.ContainsFunc(l.Tensors, func(one checkpoint.Tensor) bool { return one.Name == t.Name }) {
+		return nil
+	}
+	return fmt.Errorf("%s, %s %v, is there too, and nothing says which of them counts", t.Name, t.Dtype, t.Shape)
+}
+
 // explain says which format and tensors an error is about, and what to do.
 func (p *publication) explain(l *Layer, err error) error {
 	return fmt.Errorf("%s: %s: %w: %s", p.is, names(l.Tensors), err, startOver)
@@ -148,14 +162,39 @@ func (p *publication) explain(l *Layer, err error) error {
 // number returns a whole number of a config, 0 where it has none.
 func number(o pyjson.Object, keys ...string) int {
 	for _, key := range keys {
-		v, _ := o.Get(key)
-		if n, ok := v.(json.Number); ok {
-			if i, err := n.Int64(); err == nil && i > -2 && i < 1<<31 {
-				return int(i)
-			}
+		if n, ok := whole(o, key); ok && n != 0 {
+			return n
 		}
 	}
 	return 0
+}
+
+// whole returns a whole number of a config, as a number or a text, 0 where it has none.
+// It reports false for anything else.
+func whole(o pyjson.Object, key string) (n int, ok bool) {
+	v, _ := o.Get(key)
+	if v == nil {
+		return 0, true
+	}
+	text, isText := v.(string)
+	if number, isNumber := v.(json.Number); isNumber {
+		text = string(number)
+	} else if !isText {
+		return 0, false
+	}
+	i, err := strconv.ParseInt(text, 10, 64)
+	return int(i), err == nil && i >= -1 && i < 1<<31
+}
+
+// wholeOnes returns an error for the first of some keys whose value is no number of anything.
+func wholeOnes(whose string, o pyjson.Object, keys ...string) error {
+	for _, key := range keys {
+		if _, ok := whole(o, key); !ok {
+			v, _ := o.Get(key)
+			return fmt.Errorf("%s says %s %.40s, want a whole number", whose, key, fmt.Sprint(v))
+		}
+	}
+	return nil
 }
 
 // flag returns what a config says of a key, nil where it says nothing.

@@ -68,6 +68,12 @@ func TestPublished(t *testing.T) {
 		{"GPTQ, scales of other rows", gptqFile(`"bits": 4`).with("a.scales", "F16 2 40"), "", "its scales have shape [2 40], want [2 32]"},
 		{"GPTQ, scales that are codes", gptqFile(`"bits": 4`).with("a.scales", "I8 2 32"), "", "its scales are I8, want F16, BF16 or F32"},
 		{"GPTQ, 3 bits in words of 4", gptqFile(`"bits": 3`).with("a.qzeros", "I32 2 3"), "", "3-bit ones fill three words at a time"},
+		{"GPTQ beside the plain weight", gptqFile(`"bits": 4`).with("a.weight", "F16 32 64"), "", "a.weight, F16 [32 64], is there too, and nothing says which of them counts"},
+		{"GPTQ of half a bit", gptqFile(`"bits": 4.5`), "", "its config says bits 4.5, want a whole number"},
+		{"GPTQ, bits as a text", gptqFile(`"bits": "4"`), "uint4", ""},
+		{"GPTQ, other bits as a text", gptqFile(`"bits": "8"`), "", "its config says bits 8, and zero points"},
+		{"GPTQ in groups of less than none", gptqFile(`"bits": 4, "group_size": -5`), "", "its config says group_size -5, want a whole number"},
+		{"GPTQ of no columns", gptqFile(`"bits": 4`).with("a.qweight", "I32 0 32"), "", "its codes have shape [0 32], which holds nothing"},
 		{"AWQ", awqFile(`"bits": 4, "group_size": 32, "version": "gemm"`), "uint4", ""},
 		{"AWQ, as its tensors tell", file{tensors: awqFile("").tensors}, "uint4", ""},
 		{"AWQ's gemv", awqFile(`"bits": 4, "group_size": 32, "version": "gemv"`), "", "its config says version gemv, and gemm is read"},
@@ -82,6 +88,9 @@ func TestPublished(t *testing.T) {
 		{"packed, a scale a row", with(compressedFile(strings.Replace(four, `"group"`, `"channel"`, 1), "", packedFile), 4, 64), "", "its config says strategy channel, and its weight_scale has shape [4 2]"},
 		{"packed, floats", with(compressedFile(strings.Replace(four, `"int"`, `"float"`, 1), "", packedFile), 4, 64), "", "its config says type float, and its codes are of integers"},
 		{"packed and ignored", with(compressedFile(four, `"ignore": ["lm_head", "re:a.*"], `, packedFile), 4, 64), "", `its config ignores it by "re:a.*", and it is quantized`},
+		{"packed, ignored by a word", with(compressedFile(four, `"ignore": "a", `, packedFile), 4, 64), "", "its config has ignore or targets that are no list"},
+		{"packed, groups in a list", with(file{tensors: packedFile, beside: map[string]string{"config.json": `{"quantization_config": {"quant_method": "compressed-tensors", "config_groups": [4]}}`}}, 4, 64), "", "its config has config_groups that are no object"},
+		{"packed, without its shape", compressedFile(four, "", packedFile).with("a.weight_shape", ""), "", "its weight_shape is missing"},
 		{"bytes with zero points", compressedFile(`"num_bits": 8, "type": "int", "symmetric": false, "strategy": "group", "group_size": 32`, "", bytesFile), "uint8", ""},
 		{"bytes in groups", compressedFile(`"num_bits": 8, "type": "int", "symmetric": true, "strategy": "group", "group_size": 32`, "", map[string]string{"a.weight": "I8 4 64", "a.weight_scale": "BF16 4 2"}), "uint8", ""},
 		{"nvfp4", compressedFile(`"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16`, "", foursFile), "float4_e2m1fn", ""},
@@ -101,6 +110,9 @@ func TestPublished(t *testing.T) {
 		{"nf4 of another shape", levelsFile(`{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [4, 33]}`), "", "its quant_state says shape [4 33], and its codes are U8 [64 1]"},
 		{"nf4 of a shape beyond all", levelsFile(`{"quant_type": "nf4", "blocksize": 64, "shape": [2147483647, 2147483647, 2147483647]}`), "", "quant_state says shape"},
 		{"nf4 in no blocks", levelsFile(`{"quant_type": "nf4", "blocksize": 0, "shape": [4, 32]}`), "", "blocksize 0"},
+		{"nf4 in blocks of a word", levelsFile(`{"quant_type": "nf4", "blocksize": "all", "shape": [4, 32]}`), "", "its quant_state says blocksize all, want a whole number"},
+		{"MXFP4 without scales", file{tensors: map[string]string{"a.w_blocks": "U8 2 32 2 16"}}, "", "a.w_blocks is U8 [2 32 2 16], and nothing says what these codes stand for"},
+		{"MXFP4 without blocks", file{tensors: map[string]string{"a.w_scales": "U8 2 32 2"}, beside: map[string]string{"config.json": `{"quantization_config": {"quant_method": "mxfp4"}}`}}, "", "MXFP4: a.w_scales is U8 [2 32 2], and nothing says"},
 		{"nf5", levelsFile(`{"quant_type": "nf5", "blocksize": 64, "shape": [4, 32]}`), "", `quant_type "nf5", want nf4 or fp4`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -116,7 +128,7 @@ func TestPublished(t *testing.T) {
 				t.Errorf("%v, want it to hold %q", l.Err, tt.want)
 			}
 			for _, one := range m.Plain {
-				if one.Name != "a.bias" {
+				if one.Name != "a.bias" && !strings.Contains(tt.name, "beside the plain weight") {
 					t.Errorf("%s is a plain tensor", one.Name)
 				}
 			}

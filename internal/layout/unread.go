@@ -258,6 +258,8 @@ func (m *Model) unexplained(t checkpoint.Tensor) *Layer {
 	switch {
 	case t.Numel() == 0:
 		return nil
+	case m.halfOfBlocks(t):
+		base = t.Name[:strings.LastIndexByte(t.Name, '_')]
 	case scales == nil && (!weight && !calledWeight(t) || len(t.Shape) < 2 || Float8(t.Dtype)):
 		return nil
 	case scales != nil && !weight && (len(t.Shape) < 2 || t.Dtype == safetensors.I64):
@@ -273,6 +275,20 @@ func (m *Model) unexplained(t checkpoint.Tensor) *Layer {
 	}
 	l.Err = fmt.Errorf("%s: %s", what, startOver)
 	return l
+}
+
+// halfOfBlocks reports whether a tensor is one of the two that MXFP4 has for experts,
+// whose other one is not there.
+func (m *Model) halfOfBlocks(t checkpoint.Tensor) bool {
+	n := len(t.Shape)
+	switch declared := m.Declared != nil && m.Declared.Method == "MXFP4"; {
+	case t.Dtype != safetensors.U8 || n < 2:
+		return false
+	case strings.HasSuffix(t.Name, "_blocks"):
+		return declared || n == 4 && t.Shape[3] == 16
+	default:
+		return declared && strings.HasSuffix(t.Name, "_scales")
+	}
 }
 
 // calledWeight reports whether 8-bit integers are named like the weights that attention

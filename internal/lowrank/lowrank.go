@@ -309,30 +309,44 @@ func (l *Search) Release() { l.rows = nil }
 // dtype: F32, BF16 or F16. The error says that the weight has NaN or infinity, or that
 // the spill file failed; without factors and error, cancelled was closed.
 func (l *Search) Factors(to safetensors.Dtype, cancelled <-chan struct{}) (*Factors, error) {
+	return l.FactorsIn(Storage{Dtype: to}, cancelled)
+}
+
+// FactorsIn is [Search.Factors] for factors that are stored that way.
+func (l *Search) FactorsIn(way Storage, cancelled <-chan struct{}) (*Factors, error) {
 	if !l.wait(func() bool { return l.pass == l.passes }, cancelled) {
 		return nil, nil
 	}
 	if l.err != nil {
 		return nil, l.err
 	}
-	return newFactors(slices.Clone(l.rows), l.Rank, l.Columns, to, cancelled), nil
+	return newFactors(slices.Clone(l.rows), l.Rank, l.Columns, way, cancelled), nil
+}
+
+// Storage is how factors are stored and multiplied.
+type Storage struct {
+	Dtype     safetensors.Dtype // F32, BF16 or F16
+	Unrounded bool              // the product is not rounded to the dtype
+	// Smooth is by what the columns of the weight were multiplied, values of 16 bits: down
+	// is stored divided by it. nil is for nothing.
+	Smooth []float32
 }
 
 // Factors is a weight's low-rank part: down is known, and a row of up follows
 // from down and the row of the weight.
 type Factors struct {
+	Storage
 	Rank, Columns int
-	Dtype         safetensors.Dtype
-	Down          []float32 // [Rank, Columns], values of the dtype
+	Down          []float32 // [Rank, Columns], as it is restored
 	across        []float32 // Down transposed
 	panels        Panels    // Down
 	inverse       []float64 // of Down·Downᵀ
 }
 
 // newFactors rounds down, which it keeps. Once cancelled is closed it returns nil.
-func newFactors(down []float32, rank, columns int, to safetensors.Dtype, cancelled <-chan struct{}) *Factors {
-	f := &Factors{Rank: rank, Columns: columns, Dtype: to, Down: down, across: make([]float32, rank*columns)}
-	floats.RoundAll(f.Down, to)
+func newFactors(down []float32, rank, columns int, way Storage, cancelled <-chan struct{}) *Factors {
+	f := &Factors{Storage: way, Rank: rank, Columns: columns, Down: down, across: make([]float32, rank*columns)}
+	f.round()
 	transpose.All(f.across, f.Down, rank, columns)
 	f.panels = NewPanels(f.Down, rank, columns)
 	g := make([]float64, rank*rank)
@@ -350,10 +364,34 @@ func newFactors(down []float32, rank, columns int, to safetensors.Dtype, cancell
 	return f
 }
 
+// round leaves in Down what it restores to once it is stored.
+func (f *Factors) round() {
+	if f.Smooth != nil {
+		for i, v := range f.Stored() {
+			f.Down[i] = v * f.Smooth[i%f.Columns]
+		}
+		return
+	}
+	floats.RoundAll(f.Down, f.Dtype)
+}
+
+// Stored returns down as it is stored, [Rank, Columns], values of the dtype. Single
+// precision holds what such values restore to, so that they are the same each time.
+func (f *Factors) Stored() []float32 {
+	if f.Smooth == nil {
+		return f.Down
+	}
+	stored := make([]float32, len(f.Down))
+	for i, v := range f.Down {
+		stored[i] = floats.RoundTo(v/f.Smooth[i%f.Columns], f.Dtype)
+	}
+	return stored
+}
+
 // Split sets up to the rows of the factor that belong to rows w of the weight,
 // the least-squares fit rounded to the dtype, and w to what is left: w less
 // up·down, the product a chain of fused multiply-adds in single precision, as
-// SDNQ's comes about, rounded to the dtype. A row whose product overflows has
+// SDNQ's comes about, rounded to the dtype unless it is to stay. A row whose product overflows has
 // zeros in up.
 func (f *Factors) Split(up, w []float32, s *tile.Scratch) {
 	rows := len(w) / f.Columns
@@ -374,11 +412,13 @@ func (f *Factors) Split(up, w []float32, s *tile.Scratch) {
 // takeOff sets rows of w to what is left of them.
 func (f *Factors) takeOff(up, w []float32, s *buffers) {
 	product, multiply := tile.Sized(&s.rows, len(w)), kernel.ProductFused
-	if f.Dtype != safetensors.F32 {
+	if f.Dtype != safetensors.F32 && f.Smooth == nil {
 		multiply = f.panels.Multiplier(up)
 	}
 	f.panels.Product(product, up, multiply)
-	floats.RoundAll(product, f.Dtype)
+	if !f.Unrounded {
+		floats.RoundAll(product, f.Dtype)
+	}
 	for i := range len(w) / f.Columns {
 		part := product[i*f.Columns : (i+1)*f.Columns]
 		if !tile.RangeOf(part).Finite() {

@@ -56,7 +56,7 @@ func (r *Refit) Add(found []float64) {
 	}
 }
 
-// Factors returns the factors with the new down, rounded to the dtype of old; old where
+// Factors returns the factors with the new down, stored as old; old where
 // single precision does not hold it, and nil once cancelled is closed.
 func (r *Refit) Factors(old *Factors, cancelled <-chan struct{}) *Factors {
 	inverse := linalg.Inverse(r.square, r.rank, cancelled)
@@ -74,5 +74,5 @@ func (r *Refit) Factors(old *Factors, cancelled <-chan struct{}) *Factors {
 	if !tile.RangeOf(down).Finite() {
 		return old
 	}
-	return newFactors(down, r.rank, r.columns, old.Dtype, cancelled)
+	return newFactors(down, r.rank, r.columns, old.Storage, cancelled)
 }

@@ -63,7 +63,7 @@ func (d *decider) weigh(s *Step, given *codec.Settings) (err error) {
 	case len(shape) == 3:
 		s.Inputs, err = d.moments.BankWeights(s.Layer, shape[0], shape[2])
 	}
-	if s.Format.Weighs && given.Weighs() {
+	if s.Format.Weighs && s.Format.Asks(*given) {
 		s.Moments = s.Inputs
 	}
 	return err
@@ -81,7 +81,7 @@ func (p *Plan) weighed() (w Weighed) {
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		switch {
-		case s.Action != Quantize || !s.Settings.Weighs() || !codec.Gains(s.Codec):
+		case s.Action != Quantize || !s.Format.Asks(*s.Settings) || !codec.Gains(s.Codec):
 		case s.Moments != nil:
 			w.Layers++
 		case s.Format.Weighs && s.Settings.Kind == sdnq.Linear:

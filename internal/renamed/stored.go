@@ -151,9 +151,13 @@ func nativeRows(lies *names.Stored, t tile.Tensor, l *layout.Layer, shape []int)
 		if l.Format == "int8_tensorwise" {
 			lies.PerRow = []int{-1, 1}
 		}
-	case t.Role == tile.Codebook:
+	case t.Role == tile.Codebook || t.Role == tile.SmoothFactor:
 		lies.Along = names.Whole
-	case l.Format == "awq_w4a16":
+	case t.Role == tile.ProjUp:
+		lies.Along, lies.Ranks = names.Up, 1
+	case t.Role == tile.ProjDown:
+		lies.Along, lies.Ranks = names.Down, 1
+	case l.Format == "awq_w4a16" || l.Format == "svdquant_w4a4":
 		lies.Axis = 1
 	case tiles[1] > 0:
 		lies.Unit = tiles[1]

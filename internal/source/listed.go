@@ -29,6 +29,10 @@ type listed struct {
 func newListed(ctx context.Context, s files.Source) *listed {
 	t := &listed{ctx: ctx, source: s, root: cmp.Or(s.String(), ".")}
 	t.list = sync.OnceValues(t.names)
+	t.blocks.most = mostBlocks
+	if far, ok := s.(interface{ Blocks() (all, ahead int) }); ok {
+		t.blocks.most, t.blocks.ahead = far.Blocks()
+	}
 	return t
 }
 
@@ -144,15 +148,27 @@ func (t *listed) Open(path string) (*File, error) {
 	if c, ok := f.(io.Closer); ok {
 		one.close = c.Close
 	}
-	one.Sections = &inBlocks{&t.blocks, path, f, f.Size()}
+	one.Sections = &inBlocks{&t.blocks, path, f, f.Size(), stated(f)}
 	return one, nil
 }
 
+// stated is the sha256 that a store states of a file, "" for none.
+func stated(f files.File) string {
+	if of, ok := f.(interface{ SHA256() string }); ok {
+		return of.SHA256()
+	}
+	return ""
+}
+
 // Unchanged opens the file again to compare its version, if it has one; otherwise it
-// reports true.
+// reports true, unless what was read is not what the store states.
 func (t *listed) Unchanged(path string, was fs.FileInfo) (bool, error) {
-	if old, ok := was.(info); !ok || !old.versioned {
+	old, ok := was.(info)
+	if !ok {
 		return true, nil
+	}
+	if err := t.blocks.asStated(path, old.size, old.stated); err != nil || !old.versioned {
+		return err == nil, err
 	}
 	f, err := t.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -171,10 +187,11 @@ type info struct {
 	size      int64
 	versioned bool
 	version   string
+	stated    string // its sha256, "" where nobody states it
 }
 
 func infoOf(name string, f files.File) info {
-	one := info{name: name, size: f.Size()}
+	one := info{name: name, size: f.Size(), stated: stated(f)}
 	if v, ok := f.(interface{ Version() string }); ok {
 		one.versioned, one.version = true, v.Version()
 	}

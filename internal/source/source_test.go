@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/usage"
@@ -38,12 +39,12 @@ func (f *fails) ReadAt(p []byte, off int64) (int, error) {
 // TestBlocks: whoever reads whatever, at the same time as others and though reads fail
 // at times, must get the bytes of the file, and the blocks that are kept be few.
 func TestBlocks(t *testing.T) {
-	var all blocks
+	all := blocks{most: mostBlocks}
 	one := &fails{data: make([]byte, 15*blockBytes+1234), every: 7}
 	for i := range one.data {
 		one.data[i] = byte(i * 7 >> 4)
 	}
-	f := &inBlocks{&all, "x", one, int64(len(one.data))}
+	f := &inBlocks{&all, "x", one, int64(len(one.data)), ""}
 	var readers sync.WaitGroup
 	const most = 4
 	for seed := range uint64(most) {
@@ -77,7 +78,7 @@ func TestBlocks(t *testing.T) {
 	if n, err := f.ReadAt(make([]byte, 20), f.size-10); n != 10 || err != io.EOF {
 		t.Errorf("past the end: %d, %v", n, err)
 	}
-	short := &inBlocks{&all, "y", &fails{data: []byte("short")}, 10}
+	short := &inBlocks{&all, "y", &fails{data: []byte("short")}, 10, ""}
 	if _, err := short.ReadAt(make([]byte, 10), 0); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a file shorter than it says: %v", err)
 	}
@@ -162,4 +163,72 @@ func TestUnchanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(false)
+}
+
+// TestReadsAhead: a file that is read from front to back is asked for in several ranges
+// at a time, each once, and what was read ahead in vain makes room again.
+func TestReadsAhead(t *testing.T) {
+	const n = 60
+	one := &counted{size: n * blockBytes, reads: map[int64]int{}}
+	all := blocks{most: 8, ahead: 4}
+	f := &inBlocks{&all, "x", one, one.size, ""}
+	small := make([]byte, 1000)
+	for off := int64(0); off < one.size; off += blockBytes / 4 {
+		if _, err := f.ReadAt(small, off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range int64(n) {
+		if got := one.reads[i*blockBytes]; got != 1 {
+			t.Errorf("block %d was read %d times", i, got)
+		}
+	}
+	if one.most < 2 {
+		t.Errorf("at most %d at a time", one.most)
+	}
+	for i := range 20 { // jumps, of two blocks each
+		for j := range 2 {
+			if _, err := f.ReadAt(small, int64((i*7+j)%n)*blockBytes); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	one.wait()
+	if got := len(all.recent); got > all.most+all.ahead {
+		t.Errorf("%d blocks are kept", got)
+	}
+}
+
+// counted counts reads by where they begin.
+type counted struct {
+	size int64
+
+	mu        sync.Mutex
+	reads     map[int64]int
+	now, most int
+}
+
+func (c *counted) ReadAt(p []byte, off int64) (int, error) {
+	c.mu.Lock()
+	c.reads[off]++
+	c.now++
+	c.most = max(c.most, c.now)
+	c.mu.Unlock()
+	time.Sleep(time.Millisecond)
+	c.mu.Lock()
+	c.now--
+	c.mu.Unlock()
+	return len(p), nil
+}
+
+func (c *counted) wait() {
+	for range 1000 {
+		c.mu.Lock()
+		now := c.now
+		c.mu.Unlock()
+		if now == 0 {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }

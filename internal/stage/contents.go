@@ -52,12 +52,12 @@ type rule struct {
 	named          map[string]bool     // folders that the old pipeline names
 }
 
-// ruleFor returns the rule for an old output. The index of an old pipeline counts only
+// ruleFor returns the rule for an old output with that index. The index of an old pipeline counts only
 // if the new output is a pipeline as well: a model must not replace a pipeline.
-func (c Contents) ruleFor(folder string) rule {
+func (c Contents) ruleFor(index []byte) rule {
 	r := rule{files: map[string]bool{}, folders: map[string]bool{}, stems: map[string][]string{"": nil}, named: map[string]bool{}}
 	if slices.Contains(c.Files, pipelineIndex) {
-		for _, name := range namedBy(folder) {
+		for _, name := range namedBy(index) {
 			r.named[name], r.folders[name], r.stems[name] = true, true, loaders
 		}
 	}
@@ -79,8 +79,8 @@ func (r rule) above(name string) {
 	}
 }
 
-// namedBy returns the folders that a pipeline's index names.
-func namedBy(folder string) (names []string) {
+// indexOf reads the index of a pipeline, nil where there is none.
+func indexOf(folder string) []byte {
 	path := filepath.Join(folder, pipelineIndex)
 	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() { // opening a FIFO would wait for ever
 		return nil
@@ -89,6 +89,11 @@ func namedBy(folder string) (names []string) {
 	if err != nil {
 		return nil
 	}
+	return text
+}
+
+// namedBy returns the folders that a pipeline's index names.
+func namedBy(text []byte) (names []string) {
 	var entries map[string]json.RawMessage
 	if json.Unmarshal(text, &entries) != nil {
 		return nil // not an index
@@ -128,7 +133,7 @@ func areWeights(name, stem string) bool {
 
 // strays returns the files and folders in a folder that are no part of an output.
 func (c Contents) strays(folder string) (names []string, err error) {
-	r := c.ruleFor(folder)
+	r := c.ruleFor(indexOf(folder))
 	err = fs.WalkDir(os.DirFS(folder), ".", func(name string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil || name == ".":
@@ -163,6 +168,21 @@ func (c Contents) checkContents(dest, folder string) error {
 	if err != nil || len(strays) == 0 {
 		return inside(err, folder, dest)
 	}
+	return inTheWay(dest, strays)
+}
+
+// CheckNames refuses to replace what a store has under a destination's name, by the names
+// of the files there and the text of a pipeline's index among them.
+func (c Contents) CheckNames(dest string, names []string, index []byte) error {
+	r := c.ruleFor(index)
+	strays := slices.DeleteFunc(slices.Clone(names), r.allows)
+	if len(strays) == 0 {
+		return nil
+	}
+	return inTheWay(dest, strays)
+}
+
+func inTheWay(dest string, strays []string) error {
 	return usage.Existsf("%s exists and is no model folder that `Force` replaces: it holds %s, which is no part of an output: move that away, or name another destination",
 		dest, list(strays))
 }

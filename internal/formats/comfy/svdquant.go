@@ -2,11 +2,13 @@ package comfy
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/kernel"
 	"github.com/tensorpress/tensorpress/internal/pack"
 	"github.com/tensorpress/tensorpress/internal/tile"
+	"github.com/tensorpress/tensorpress/internal/transpose"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
@@ -16,7 +18,7 @@ const SVDGroup = 64
 // SVDQuant is a weight of signed 4-bit codes in groups along rows, of inputs that are
 // divided by factors beforehand, and a low-rank part that multiplies inputs as they are:
 // value = code × scale / smooth + up·down. It is comfy-kitchen's TensorCoreSVDQuantW4A4Layout,
-// rows one after the other; it is read.
+// rows one after the other. It is decoded here; who encodes it has a search for the part.
 type SVDQuant struct {
 	shape []int
 	Rank  int
@@ -73,8 +75,14 @@ func (w *SVDQuant) Needed(i int, a tile.Area) []tile.Span {
 	return tile.Run(int64(a.Col)*width, int64(a.Cols)*width)
 }
 
-// Written is nothing: there is no encoder.
-func (w *SVDQuant) Written(int, tile.Area) []tile.Span { return nil }
+// Written returns what an area fills: all that it needs, but that what columns have comes
+// with the first row.
+func (w *SVDQuant) Written(i int, a tile.Area) []tile.Span {
+	if (i == 2 || i == 4) && a.Row > 0 {
+		return tile.Run(0, 0)
+	}
+	return w.Needed(i, a)
+}
 
 // NewEncoder returns nil.
 func (w *SVDQuant) NewEncoder(safetensors.Dtype, int) tile.Encoder { return nil }
@@ -95,18 +103,35 @@ func (w *SVDQuant) Decode(dst []float32, src [][]byte, a tile.Area, out safetens
 		}
 	}
 	kernel.DecodeBytes(dst, codes, scales, nil, SVDGroup, awqValues)
-	down := floats.Widen(make([]float32, a.Cols*w.Rank), src[2], w.Dtype)
-	up := floats.Widen(make([]float32, a.Rows*w.Rank), src[3], w.Dtype)
-	smooth := floats.Widen(make([]float32, a.Cols), src[4], w.Dtype)
+	w.unsmooth(dst, src[4], a, own)
+	w.addLowRank(dst, src, a, own)
+	floats.RoundAll(dst, out)
+}
+
+// unsmooth divides columns by what inputs are divided by.
+func (w *SVDQuant) unsmooth(dst []float32, src []byte, a tile.Area, s *buffers) {
+	smooth := floats.Widen(tile.Sized(&s.lo, a.Cols), src, w.Dtype)
+	if slices.Min(smooth) == 1 && slices.Max(smooth) == 1 {
+		return
+	}
 	for i := range a.Rows {
-		row, by := dst[i*a.Cols:(i+1)*a.Cols], up[i*w.Rank:(i+1)*w.Rank]
-		for k := range row {
-			sum := float32(0)
-			for r, x := range down[k*w.Rank : (k+1)*w.Rank] {
-				sum += float32(by[r] * x)
-			}
-			row[k] = row[k]/smooth[k] + sum
+		row := dst[i*a.Cols : (i+1)*a.Cols]
+		for k, by := range smooth {
+			row[k] /= by
 		}
 	}
-	floats.RoundAll(dst, out)
+}
+
+// addLowRank adds up·down, some columns of down at a time, laid out as a kernel takes them.
+func (w *SVDQuant) addLowRank(dst []float32, src [][]byte, a tile.Area, s *buffers) {
+	const some = 32
+	up := floats.Widen(tile.Sized(&s.hi, a.Rows*w.Rank), src[3], w.Dtype)
+	across := floats.Widen(tile.Sized(&s.row, a.Cols*w.Rank), src[2], w.Dtype)
+	product := tile.Sized(&s.slow, len(dst))
+	down := make([]float32, some*w.Rank)
+	for from := 0; from < a.Cols; from += some { // of which groups are multiples
+		transpose.All(down, across[from*w.Rank:(from+some)*w.Rank], some, w.Rank)
+		kernel.Product(kernel.Rows{X: product[from:], Stride: a.Cols, Count: a.Rows, Values: some}, up, down)
+	}
+	kernel.Add(dst, product)
 }

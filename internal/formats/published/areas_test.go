@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	widen "github.com/tensorpress/tensorpress/internal/floats"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -125,19 +126,18 @@ func TestAreas(t *testing.T) {
 			turned, transpose := by.ByRows()
 			if name == "experts" { // whose matrices are turned one by one
 				straight := slices.Clone(stored)
-				straight[0] = nil
-				for bank := range 3 {
-					matrix := make([]byte, len(stored[0])/3)
-					transpose(matrix, stored[0][bank*len(matrix):(bank+1)*len(matrix)], 0)
-					straight[0] = append(straight[0], matrix...)
+				for i := range straight {
+					straight[i] = nil
+					for bank := range 3 {
+						matrix := make([]byte, len(stored[i])/3)
+						transpose(matrix, stored[i][bank*len(matrix):(bank+1)*len(matrix)], 0)
+						straight[i] = append(straight[i], matrix...)
+					}
 				}
 				for range 40 {
 					a := tile.Area{Row: 8 * r.IntN(12), Rows: 8, Cols: cut.Cols}
 					a.Row += r.IntN(3) * 96
-					src := [][]byte{straight[0][a.Row/2*cut.Cols : (a.Row+a.Rows)/2*cut.Cols], nil}
-					for _, span := range w.Needed(1, a) {
-						src[1] = append(src[1], span.Take(stored[1])...)
-					}
+					src := [][]byte{straight[0][a.Row/2*cut.Cols : (a.Row+a.Rows)/2*cut.Cols], straight[1][a.Row/32*cut.Cols : (a.Row/32+1)*cut.Cols]}
 					dst := make([]float32, a.Values())
 					turned.Decode(dst, src, a, new(tile.Scratch))
 					if !slices.Equal(dst, want[a.Row*cut.Cols:][:len(dst)]) {
@@ -171,5 +171,38 @@ func TestAreas(t *testing.T) {
 			stored[i] = nil
 		}
 		same(" held", held, stored)
+	}
+}
+
+// TestDirect: what is decoded to BF16 at once is what single precision rounds to, for
+// every code with every scale; where BF16 might not hold it, nothing is decoded.
+func TestDirect(t *testing.T) {
+	const columns = 256
+	w, err := NewMXFP4Experts(of(tensor(tile.Weight, safetensors.U8, 1, columns, 1, 16), tensor(tile.Scale, safetensors.U8, 1, columns, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	byRows, _ := w.ByRows()
+	direct := byRows.(Direct)
+	a := tile.Area{Rows: 32, Cols: columns}
+	codes, scales := make([]byte, 16*columns), make([]byte, columns)
+	dst, values, want := make([]byte, 2*a.Values()), make([]float32, a.Values()), make([]byte, 2*a.Values())
+	for scale := range 256 {
+		for i := range scales {
+			scales[i] = byte(scale)
+		}
+		for i := range codes {
+			codes[i] = byte(i)
+		}
+		exact := direct.DecodeBF16(dst, [][]byte{codes, scales}, a)
+		if fits := scale >= 2 && scale <= 252; exact != fits {
+			t.Fatalf("scale %d is decoded at once: %v, want %v", scale, exact, fits)
+		} else if !exact {
+			continue
+		}
+		byRows.Decode(values, [][]byte{codes, scales}, a, new(tile.Scratch))
+		if widen.Narrow(want, values, safetensors.BF16); !slices.Equal(dst, want) {
+			t.Fatalf("scale %d: got %x, want %x", scale, dst, want)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package published
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 
@@ -147,7 +148,10 @@ func NewLevels(t Tensors, o State) (*Levels, error) {
 	if err := shaped(levels, 16); err != nil || !o.Nested {
 		return w, err
 	}
-	if !o.NestedKnown || o.NestedBlock != nestedBlock {
+	if !o.NestedKnown {
+		return nil, errors.New("its absmax are codes, and its quant_state says no nested_offset that is a number")
+	}
+	if o.NestedBlock != nestedBlock {
 		return nil, fmt.Errorf("its absmax are codes, and its quant_state says nested_blocksize %d, want %d", o.NestedBlock, nestedBlock)
 	}
 	scale2, err := t.want(tile.Scale2, 1, safetensors.F32)

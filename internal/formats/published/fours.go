@@ -131,7 +131,8 @@ func (w *Fours) Needed(i int, a tile.Area) []tile.Span {
 	return spans
 }
 
-// ByRows takes the bytes of codes of a transposed weight, of two rows each, by rows.
+// ByRows takes the bytes of codes of a transposed weight, of two rows each, by rows, and
+// those of scales, of a block of rows each.
 func (w *Fours) ByRows() (Weight, func(dst, src []byte, column int)) {
 	if !w.turned {
 		return nil, nil
@@ -139,10 +140,13 @@ func (w *Fours) ByRows() (Weight, func(dst, src []byte, column int)) {
 	turned := *w
 	turned.byRows = true
 	return &turned, func(dst, src []byte, column int) {
-		pairs := len(dst) / w.bank
-		transpose.Bytes(dst[column:], src, len(src)/pairs, pairs, w.bank)
+		bytes := len(dst) / w.bank
+		transpose.Bytes(dst[column:], src, len(src)/bytes, bytes, w.bank)
 	}
 }
+
+// ScaleRows are those of a block.
+func (w *Fours) ScaleRows() int { return w.block }
 
 // eachBank calls f for the parts of an area in each matrix, by rows of that matrix.
 func (w *Fours) eachBank(a tile.Area, f func(bank int, part tile.Area)) {
@@ -233,8 +237,11 @@ func (w *Fours) decodeTurned(dst []float32, packed []byte, scales []float32, a t
 		turned = tile.Sized(&b.turned, len(packed))
 		transpose.Bytes(turned, packed, a.Cols, half, a.Cols)
 	}
-	sides := tile.Sized(&b.sides, len(scales))
-	transpose.All(sides, scales, a.Cols, blocks)
+	sides := scales
+	if !w.byRows {
+		sides = tile.Sized(&b.sides, len(scales))
+		transpose.All(sides, scales, a.Cols, blocks)
+	}
 	for r := range half {
 		pair := turned[r*a.Cols : (r+1)*a.Cols]
 		block := (a.Row+2*r)/w.block - a.Row/w.block
@@ -260,3 +267,71 @@ var levels16 = func() (all [16]float32) {
 	}
 	return all
 }()
+
+// DecodeBF16 restores an area of transposed matrices whose codes and scales come by rows.
+// BF16 holds every code times a power of two that is neither among its least nor its
+// greatest.
+func (w *Fours) DecodeBF16(dst []byte, src [][]byte, a tile.Area) bool {
+	if !w.byRows || w.all != none || a.Cols != w.bank || !midPowers(src[1]) {
+		return false
+	}
+	codes, scales, row := src[0], src[1], 2*a.Cols
+	w.eachBank(a, func(_ int, part tile.Area) {
+		first := part.Row / w.block
+		for r := 0; r < part.Rows; r += 2 {
+			block := (part.Row+r)/w.block - first
+			joinedBF16(dst[:row], dst[row:2*row], codes[:a.Cols], scales[block*a.Cols:(block+1)*a.Cols])
+			dst, codes = dst[2*row:], codes[a.Cols:]
+		}
+		scales = scales[(tile.CeilDiv(part.Row+part.Rows, w.block)-first)*a.Cols:]
+	})
+	return true
+}
+
+// midPowers reports whether all scales are such that a code of E2M1, from 1/2 to 6, times
+// one is a normal number of BF16.
+func midPowers(scales []byte) bool {
+	const least, most = 2, 252
+	for _, s := range scales {
+		if s-least > most-least {
+			return false
+		}
+	}
+	return true
+}
+
+// joinedBF16 is [joinedRows] to BF16, four bytes at a time: a scale adds to the exponents
+// of four values at once.
+func joinedBF16(low, high, pair, scales []byte) {
+	scales, low, high = scales[:len(pair)], low[:2*len(pair)], high[:2*len(pair)]
+	for len(pair) >= 4 && len(scales) >= 4 && len(low) >= 8 && len(high) >= 8 {
+		codes, by := apart(binary.LittleEndian.Uint32(pair)), apart(binary.LittleEndian.Uint32(scales))-ones
+		binary.LittleEndian.PutUint64(low, fourBF16(codes&(15*ones), by<<7))
+		binary.LittleEndian.PutUint64(high, fourBF16(codes>>4&(15*ones), by<<7))
+		pair, scales, low, high = pair[4:], scales[4:], low[8:], high[8:]
+	}
+	for i, code := range pair {
+		by := uint64(scales[i]-1) << 7
+		binary.LittleEndian.PutUint16(low[2*i:], uint16(fourBF16(uint64(code&15), by)))
+		binary.LittleEndian.PutUint16(high[2*i:], uint16(fourBF16(uint64(code>>4), by)))
+	}
+}
+
+// ones is 1 in each of four numbers of 16 bits.
+const ones = 0x0001000100010001
+
+// apart makes four numbers of 16 bits of four bytes.
+func apart(four uint32) uint64 {
+	x := uint64(four)
+	x = (x | x<<16) & 0x0000FFFF0000FFFF
+	return (x | x<<8) & 0x00FF00FF00FF00FF
+}
+
+// fourBF16 are four codes of E2M1 in BF16, with what is added to the exponent of each but
+// a zero. A magnitude from 2 on is exponent and mantissa, which lie as in BF16; 1 is 1/2,
+// which has the exponent of 0 and no mantissa.
+func fourBF16(codes, exponents uint64) uint64 {
+	k := codes & (7 * ones)
+	some, more := (k+7*ones)>>3&ones, (k+6*ones)>>3&ones // from 1, from 2
+	return codes>>3&ones<<15 | k<<6&(more*0xFFFF) + exponents&(some*0xFFFF)
+}

@@ -44,6 +44,22 @@ type ByColumns interface {
 	ByRows() (w Weight, transpose func(dst, src []byte, column int))
 }
 
+// ScalesByColumns is a weight of which [ByColumns.ByRows] takes the scales turned around as
+// the codes are: a byte for each of some rows.
+type ScalesByColumns interface {
+	ByColumns
+	// ScaleRows is how many rows share a scale.
+	ScaleRows() int
+}
+
+// Direct is a weight that may be decoded to BF16 at once.
+type Direct interface {
+	Weight
+	// DecodeBF16 fills dst with the values of an area in BF16. It reports false, and dst is
+	// anything, unless that holds all of them exactly and they are finite.
+	DecodeBF16(dst []byte, src [][]byte, a tile.Area) bool
+}
+
 // Tensors are the stored tensors of a weight, by role.
 type Tensors map[tile.Role]tile.Tensor
 
@@ -56,7 +72,9 @@ func (t Tensors) want(role tile.Role, dimensions int, dtypes ...safetensors.Dtyp
 		return one, fmt.Errorf("its %s are missing", plural[role])
 	case !slices.Contains(dtypes, one.Dtype):
 		return one, fmt.Errorf("its %s are %s, want %s", plural[role], one.Dtype, oneOf(dtypes))
-	case len(one.Shape) != dimensions || tile.Numel(one.Shape) == 0:
+	case tile.Numel(one.Shape) == 0:
+		return one, fmt.Errorf("its %s have shape %v, which holds nothing", plural[role], one.Shape)
+	case len(one.Shape) != dimensions:
 		return one, fmt.Errorf("its %s have shape %v, want %d dimensions", plural[role], one.Shape, dimensions)
 	}
 	return one, nil

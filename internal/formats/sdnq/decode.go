@@ -181,7 +181,7 @@ func (d Decoder) Decode(dst []float32, src [][]byte, a tile.Area, out safetensor
 	default:
 		s.decodeUnits(dst, s.takeCodes(src[0], len(dst), transposed, scratch), start, scratch)
 	}
-	floats.RoundAll(dst, s.ScaleDtype)
+	floats.RoundAll(dst, s.restored)
 	if s.Rank > 0 {
 		if d.down == nil {
 			d.down = s.newDown(src[s.factors+1], scratch)

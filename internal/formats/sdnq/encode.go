@@ -106,7 +106,7 @@ func (s *Scheme) prepared(v tile.Values, k *passResults, scratch *buffers) ([]fl
 	if err := s.roundAndRotate(v.Col, w); err != nil || s.Rank == 0 {
 		return w, err
 	}
-	f, err := k.rank.factors(s.factorDtype, scratch.Cancelled)
+	f, err := k.rank.factors(s, scratch.Cancelled)
 	switch {
 	case err != nil:
 		return nil, err

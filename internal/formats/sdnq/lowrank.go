@@ -85,9 +85,10 @@ type rankSearch struct {
 }
 
 // factors of the part, once all passes are over.
-func (l *rankSearch) factors(d safetensors.Dtype, cancelled <-chan struct{}) (*lowrank.Factors, error) {
+func (l *rankSearch) factors(s *Scheme, cancelled <-chan struct{}) (*lowrank.Factors, error) {
 	l.once.Do(func() {
-		l.found, l.failure = l.Factors(d, cancelled)
+		way := lowrank.Storage{Dtype: s.factorDtype, Unrounded: s.unrounded, Smooth: s.smooth}
+		l.found, l.failure = l.FactorsIn(way, cancelled)
 		l.Release() // the same in the factors
 	})
 	return l.found, l.failure
@@ -105,7 +106,7 @@ func (s *Scheme) putFactors(dst [][]byte, start int, f *lowrank.Factors, scratch
 	rows := len(scratch.up) / s.Rank
 	putMatrix(dst[s.factors], scratch.up, rows, s.Rank, s.Matmul, s.factorDtype)
 	if start == 0 {
-		putMatrix(dst[s.factors+1], f.Down, s.Rank, s.geometry.rest, s.Matmul, s.factorDtype)
+		putMatrix(dst[s.factors+1], f.Stored(), s.Rank, s.geometry.rest, s.Matmul, s.factorDtype)
 	}
 }
 

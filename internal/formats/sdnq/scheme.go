@@ -29,6 +29,12 @@ type Options struct {
 	// are used: F32, or BF16 or F16, the dtype of the model, where SDNQ's
 	// dequantize_fp32 is off. Types beyond 16384 keep F32 all the same.
 	ScaleDtype safetensors.Dtype
+	// Unrounded says that readers do not round what they restore with such scales, nor the
+	// product of low-rank factors, as SDNQ's do.
+	Unrounded bool
+	// Smooth is by what the columns of the weight were multiplied: its low-rank part is
+	// stored as that of the weight before, see [lowrank.Storage]. nil is for nothing.
+	Smooth []float32
 	// Hadamard asks for a rotation of that many consecutive values of a row at
 	// a time, see [rotation.HadamardSize]; 0 for none.
 	Hadamard int
@@ -123,6 +129,9 @@ type Scheme struct {
 	refits      int
 	rest        *Scheme           // of what a low-rank part leaves, where that is fitted again
 	rounded     safetensors.Dtype // of values, before anything else
+	restored    safetensors.Dtype // of values, before a low-rank part or a rotation
+	unrounded   bool              // nothing that is restored is
+	smooth      []float32         // by what columns were multiplied, nil for nothing
 	chances     *Stochastic
 	searched    bool        // scales are
 	moments     []float32   // of columns as they are encoded; nil if all count alike
@@ -163,6 +172,9 @@ func NewScheme(shape []int, o Options) (*Scheme, error) {
 	}
 	if err := s.group(o); err != nil {
 		return nil, err
+	}
+	if s.restored, s.unrounded, s.smooth = s.ScaleDtype, o.Unrounded, o.Smooth; o.Unrounded {
+		s.restored = safetensors.F32
 	}
 	s.Hadamard = s.hadamard(o)
 	if s.moments, err = s.columnMoments(o); err != nil {

@@ -77,7 +77,7 @@ func (k *passResults) encoder(s *Scheme) *group.Fused {
 
 func (e *schemeEncoder) lines() *search.Lines {
 	lo, hi := e.numbers.bounds()
-	return &search.Lines{Lo: lo, Hi: hi, Through: !e.Dtype.Unsigned, Stored: storedScales{e}, Restored: e.ScaleDtype, Weights: e.moments}
+	return &search.Lines{Lo: lo, Hi: hi, Through: !e.Dtype.Unsigned, Stored: storedScales{e}, Restored: e.restored, Weights: e.moments}
 }
 
 // floats searches the scales of floats. What is lost is told by rounding alone where

@@ -205,11 +205,11 @@ class MeasureFlags(TypedDict, total=False):
     hadamard: bool | None
     #: SDNQ: rotate N values at a time (default 256)
     hadamard_group_size: int | None
-    #: SDNQ: store a part of rank N as two factors; 0 is off
+    #: SDNQ: store a part of rank N as two factors; 0 is off; svdquant_w4a4: 32 where not given
     svd_rank: int | None
-    #: SDNQ: look for that part in N steps; fewer are faster and leave a little more to quantize (default 8)
+    #: look for that part in N steps; fewer are faster and leave a little more to quantize (default 8)
     svd_steps: int | None
-    #: SDNQ: fit that part again N times, to what the quantization of the rest leaves
+    #: fit that part again N times, to what the quantization of the rest leaves
     svd_refit: int | None
     #: SDNQ: a table of levels for every group, for unsigned integers
     codebook: bool | None
@@ -335,11 +335,11 @@ class QuantizeFlags(TypedDict, total=False):
     hadamard: bool | None
     #: SDNQ: rotate N values at a time (default 256)
     hadamard_group_size: int | None
-    #: SDNQ: store a part of rank N as two factors; 0 is off
+    #: SDNQ: store a part of rank N as two factors; 0 is off; svdquant_w4a4: 32 where not given
     svd_rank: int | None
-    #: SDNQ: look for that part in N steps; fewer are faster and leave a little more to quantize (default 8)
+    #: look for that part in N steps; fewer are faster and leave a little more to quantize (default 8)
     svd_steps: int | None
-    #: SDNQ: fit that part again N times, to what the quantization of the rest leaves
+    #: fit that part again N times, to what the quantization of the rest leaves
     svd_refit: int | None
     #: SDNQ: a table of levels for every group, for unsigned integers
     codebook: bool | None
