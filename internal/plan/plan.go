@@ -208,7 +208,7 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	if p.Unused, err = d.unused(); err != nil {
 		return nil, err
 	}
-	if o.Layout == layout.SDNQ && p.quantizes() {
+	if o.Layout == layout.SDNQ && (p.quantizes() || len(o.Merges) == 0) {
 		p.Config = configOf(p.Steps, d)
 	}
 	if err := checkFor(p, d.comfy, o); err != nil {
@@ -224,8 +224,9 @@ func Make(tensors []checkpoint.Tensor, o Options) (*Plan, error) {
 	return p, p.place(o.Output)
 }
 
-// quantizes reports whether a layer of the output is quantized. An output that has none is
-// a plain model, which needs no program to load it but its own: a config would ask for one.
+// quantizes reports whether a layer of the output is quantized. One that has none, but
+// adapters in it, is a plain model, which needs no program to load it but its own: a config
+// would ask for one. sdnq itself writes its config even where it keeps everything.
 func (p *Plan) quantizes() bool {
 	return slices.ContainsFunc(p.Steps, func(s Step) bool { return s.quantized() })
 }
