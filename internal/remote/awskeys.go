@@ -35,10 +35,10 @@ type awsSettings struct {
 type awsProfile map[string]string
 
 func findAWS() (awsSettings, error) {
-	name := or(os.Getenv("AWS_PROFILE"), "default")
+	name := cmp.Or(os.Getenv("AWS_PROFILE"), "default")
 	home, _ := os.UserHomeDir()
-	config := readINI(or(os.Getenv("AWS_CONFIG_FILE"), filepath.Join(home, ".aws", "config")))
-	secret := readINI(or(os.Getenv("AWS_SHARED_CREDENTIALS_FILE"), filepath.Join(home, ".aws", "credentials")))
+	config := readINI(cmp.Or(os.Getenv("AWS_CONFIG_FILE"), filepath.Join(home, ".aws", "config")))
+	secret := readINI(cmp.Or(os.Getenv("AWS_SHARED_CREDENTIALS_FILE"), filepath.Join(home, ".aws", "credentials")))
 	section := "profile " + name
 	if name == "default" && config[section] == nil {
 		section = name
@@ -130,16 +130,16 @@ func webIdentity(ctx context.Context) (aws.Credentials, error) {
 		return aws.Credentials{}, err
 	}
 	home := "https://sts.amazonaws.com"
-	if region := or(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION")); region != "" {
+	if region := cmp.Or(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION")); region != "" {
 		home = "https://sts." + region + "." + awsDomain(region)
 	}
 	c := newClient(func(*http.Request) error { return nil })
 	text, _, err := c.text(ctx, request{
-		method: http.MethodPost, address: or(os.Getenv("AWS_ENDPOINT_URL_STS"), home) + "/",
+		method: http.MethodPost, address: cmp.Or(os.Getenv("AWS_ENDPOINT_URL_STS"), home) + "/",
 		header: http.Header{"Content-Type": {"application/x-www-form-urlencoded"}},
 		body: textBody([]byte(url.Values{
 			"Action": {"AssumeRoleWithWebIdentity"}, "Version": {"2011-06-15"}, "RoleArn": {os.Getenv("AWS_ROLE_ARN")},
-			"RoleSessionName": {or(os.Getenv("AWS_ROLE_SESSION_NAME"), "tensorpress")}, "WebIdentityToken": {strings.TrimSpace(string(token))},
+			"RoleSessionName": {cmp.Or(os.Getenv("AWS_ROLE_SESSION_NAME"), "tensorpress")}, "WebIdentityToken": {strings.TrimSpace(string(token))},
 		}.Encode())),
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,7 +54,7 @@ func azurePrincipal(ctx context.Context) oauth2.TokenSource {
 	if tenant == "" || id == "" || secret == "" && file == "" {
 		return nil
 	}
-	host := strings.TrimRight(or(os.Getenv("AZURE_AUTHORITY_HOST"), "https://login.microsoftonline.com"), "/")
+	host := strings.TrimRight(cmp.Or(os.Getenv("AZURE_AUTHORITY_HOST"), "https://login.microsoftonline.com"), "/")
 	c := clientcredentials.Config{
 		ClientID: id, ClientSecret: secret, TokenURL: host + "/" + url.PathEscape(tenant) + "/oauth2/v2.0/token",
 		Scopes: []string{azureResource + "/.default"}, AuthStyle: oauth2.AuthStyleInParams,

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -307,7 +308,7 @@ func (b *bucket) explain(err error, wish string) error {
 	case denied && slices.Contains(badKeys, status.code):
 		return say("the store does not take the credentials (%s): %s", status.code, advice)
 	case denied:
-		return say("the credentials that were found may not %s here (%s)", wish, or(status.code, http.StatusText(status.status)))
+		return say("the credentials that were found may not %s here (%s)", wish, cmp.Or(status.code, http.StatusText(status.status)))
 	case status.status == http.StatusNotFound && wish == "list":
 		return say("there is no bucket %s with the store at %s", b.bare(), hostOf(status.address))
 	}

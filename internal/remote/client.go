@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -319,7 +320,7 @@ func (c *client) send(ctx context.Context, at *url.URL, r request) (*answer, err
 	clear := *at
 	clear.User, clear.Fragment = nil, ""
 	timer := time.AfterFunc(max(quiet, r.patience), func() { cancel(errQuiet) })
-	one, err := http.NewRequestWithContext(ctx, or(r.method, http.MethodGet), clear.String(), r.reader(timer))
+	one, err := http.NewRequestWithContext(ctx, cmp.Or(r.method, http.MethodGet), clear.String(), r.reader(timer))
 	if err == nil {
 		r.describe(one)
 		err = c.authorize(one)

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -37,7 +38,7 @@ func (g *gcs) find(ctx context.Context) (err error) {
 	if emulator != "" && !strings.Contains(emulator, "://") {
 		emulator = "http://" + emulator
 	}
-	if g.home, err = url.Parse(strings.TrimRight(or(emulator, gcsHome), "/")); err != nil || g.home.Hostname() == "" {
+	if g.home, err = url.Parse(strings.TrimRight(cmp.Or(emulator, gcsHome), "/")); err != nil || g.home.Hostname() == "" {
 		return usage.Errorf("STORAGE_EMULATOR_HOST: %q is no address", emulator)
 	}
 	if g.open = emulator != ""; g.open {

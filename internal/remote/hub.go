@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,7 +61,7 @@ func openHub(address string, a ahead) (files.Source, error) {
 	if err != nil {
 		return nil, usage.Errorf("%s: %w", unsignedText(address), err)
 	}
-	endpoint, err := url.Parse(strings.TrimRight(or(os.Getenv("HF_ENDPOINT"), hubEndpoint), "/"))
+	endpoint, err := url.Parse(strings.TrimRight(cmp.Or(os.Getenv("HF_ENDPOINT"), hubEndpoint), "/"))
 	if err != nil || endpoint.Hostname() == "" || endpoint.Scheme != "https" && endpoint.Scheme != "http" {
 		return nil, usage.Errorf("HF_ENDPOINT: %q is no address like %s", os.Getenv("HF_ENDPOINT"), hubEndpoint)
 	}
@@ -69,13 +70,6 @@ func openHub(address string, a ahead) (files.Source, error) {
 		return h, nil
 	}
 	return files.At(h, name), nil
-}
-
-func or(text, other string) string {
-	if text == "" {
-		return other
-	}
-	return text
 }
 
 // wide finds revisions whose names have slashes. (Patterns are made when they are needed, as
@@ -312,7 +306,7 @@ func hubToken() string {
 			return token
 		}
 	}
-	at := or(os.Getenv("HF_TOKEN_PATH"), filepath.Join(hubHome(), "token"))
+	at := cmp.Or(os.Getenv("HF_TOKEN_PATH"), filepath.Join(hubHome(), "token"))
 	text, err := os.ReadFile(at)
 	if err != nil || len(text) > 4096 {
 		return ""

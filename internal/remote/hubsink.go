@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ func hubDest(address string) (files.Sink, error) {
 		return nil, usage.Errorf("%s: %w", unsignedText(address), err)
 	}
 	if _, err := exec.LookPath("hf"); err != nil {
-		return nil, usage.Errorf("%s: the hub's own command uploads there, and is not installed: `pip install huggingface_hub`; or name a path, and later `hf upload %s PATH %s`", address, repo, or(name, "."))
+		return nil, usage.Errorf("%s: the hub's own command uploads there, and is not installed: `pip install huggingface_hub`; or name a path, and later `hf upload %s PATH %s`", address, repo, cmp.Or(name, "."))
 	}
 	s, err := openHub(address, ahead{})
 	if err != nil {
@@ -153,7 +154,7 @@ func (o *hubOutput) Commit(ctx context.Context) error {
 		}
 		return err
 	}
-	from, to := filepath.Join(o.dir, "model"), or(o.name, ".")
+	from, to := filepath.Join(o.dir, "model"), cmp.Or(o.name, ".")
 	args := []string{"upload", o.repo}
 	if !o.of.Folder {
 		from = filepath.Join(from, filepath.FromSlash(o.names[0]))

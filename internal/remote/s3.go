@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -42,7 +43,7 @@ func (s *s3) find(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.region = or(c.region, s3Region)
+	s.region = cmp.Or(c.region, s3Region)
 	s.signer = v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
 	if c.endpoint != "" {
 		if s.endpoint, err = url.Parse(strings.TrimRight(c.endpoint, "/")); err != nil || s.endpoint.Hostname() == "" {
