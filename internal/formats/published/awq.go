@@ -16,15 +16,7 @@ type AWQ struct {
 // rows of eight first), zero points alike (I32 [groups, rows/8]) and scales ([groups,
 // rows]).
 func NewAWQ(t Tensors, o AWQ) (*Integers, error) {
-	codes, err := t.want(tile.Weight, 2, words...)
-	if err != nil {
-		return nil, err
-	}
-	scales, err := t.want(tile.Scale, 2, floats...)
-	if err != nil {
-		return nil, err
-	}
-	zero, err := t.want(tile.Zeros, 2, words...)
+	codes, scales, zero, err := t.inWords()
 	if err != nil {
 		return nil, err
 	}

@@ -23,19 +23,23 @@ type GPTQ struct {
 // gptqBits are the widths of codes in the format.
 var gptqBits = []int{2, 3, 4, 8}
 
+// inWords returns codes and zero points in words, and the scales between them, of which
+// GPTQ and AWQ have matrices.
+func (t Tensors) inWords() (codes, scales, zero tile.Tensor, err error) {
+	if codes, err = t.want(tile.Weight, 2, words...); err == nil {
+		scales, err = t.want(tile.Scale, 2, floats...)
+	}
+	if err == nil {
+		zero, err = t.want(tile.Zeros, 2, words...)
+	}
+	return codes, scales, zero, err
+}
+
 // NewGPTQ describes codes (I32 [columns·bits/32, rows], packed along columns), scales
 // ([groups, rows]), zero points (I32 [groups, rows·bits/32]) and, if they are there, the
 // groups of columns (I32 [columns]).
 func NewGPTQ(t Tensors, o GPTQ) (*Integers, error) {
-	codes, err := t.want(tile.Weight, 2, words...)
-	if err != nil {
-		return nil, err
-	}
-	scales, err := t.want(tile.Scale, 2, floats...)
-	if err != nil {
-		return nil, err
-	}
-	zero, err := t.want(tile.Zeros, 2, words...)
+	codes, scales, zero, err := t.inWords()
 	if err != nil {
 		return nil, err
 	}
