@@ -27,7 +27,7 @@ func inOrder(phases []phase, yield func(stream.Task) bool) bool {
 // to be done between two passes over one weight, the others read the next weight.
 type schedule struct {
 	active []scheduled
-	held   int64 // bytes that the active weights hold // bytes that the active weights hold
+	held   int64 // bytes that the active weights hold
 }
 
 // scheduled is a weight under way.
