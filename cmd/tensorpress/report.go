@@ -225,8 +225,12 @@ func printPlan(w io.Writer, r *report.Report) {
 	sums.add("dtypes", tally(r.Layers, writtenDtype(r.Layout)))
 	sums.add("files", fmt.Sprint(len(r.Files)))
 	sums.add("bytes", sizes(r))
-	if r.Shards != nil && r.Shards.Parts > 0 {
-		sums.add("part", partText(r.Shards))
+	switch s := r.Shards; {
+	case s == nil:
+	case s.Parts > 0:
+		sums.add("part", partText(s))
+	default:
+		sums.add("kept", fmt.Sprintf("%d of %d shards", s.Finished(), s.Count))
 	}
 	sums.print(w)
 	printShards(w, r.Shards)
