@@ -12,17 +12,33 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/tensorpress/tensorpress/internal/remote"
 	"github.com/tensorpress/tensorpress/internal/shards"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/storetest"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
+// few bytes are a part in these tests, which begin many stores.
+const few = 64 << 10
+
+var small = map[string][]byte{
+	"model-00001-of-00002.safetensors": noise(few * 5 / 2), "model-00002-of-00002.safetensors": noise(few * 3 / 2),
+	"model.safetensors.index.json": []byte("{}"), "config.json": []byte("{}"), "tokenizer/words.txt": []byte("words"), "empty.txt": {},
+}
+
+func smallStore(t *testing.T) *storetest.Store {
+	s := store(t)
+	s.LeastPart = few
+	remote.SmallParts(few)
+	return s
+}
+
 // planOf is that of the model of these tests.
 func planOf(settings string) *shards.Plan {
 	p := &shards.Plan{Format: shards.Format, Version: "1", Source: "source", Settings: settings, Stems: map[string]string{"": "model"}}
 	for _, name := range []string{"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "config.json", "empty.txt", "model.safetensors.index.json", "tokenizer/words.txt"} {
-		f := shards.File{Name: name, Bytes: int64(len(model[name]))}
+		f := shards.File{Name: name, Bytes: int64(len(small[name]))}
 		if strings.HasSuffix(name, ".safetensors") {
 			p.Shards = append(p.Shards, f)
 		} else {
@@ -55,13 +71,13 @@ func mustKeep(t *testing.T, address string, p *shards.Plan) shards.Work {
 // finishFiles writes files of the model and finishes them.
 func finishFiles(ctx context.Context, w shards.Work, names ...string) error {
 	for _, name := range names {
-		d, err := w.Begin(name, int64(len(model[name])))
+		d, err := w.Begin(name, int64(len(small[name])))
 		if err != nil {
 			return err
 		}
-		const step = part/4 + 1
-		for at := 0; at < len(model[name]) && err == nil; at += step {
-			_, err = d.WriteAt(model[name][at:min(len(model[name]), at+step)], int64(at))
+		const step = few/4 + 1
+		for at := 0; at < len(small[name]) && err == nil; at += step {
+			_, err = d.WriteAt(small[name][at:min(len(small[name]), at+step)], int64(at))
 		}
 		if err == nil {
 			_, err = d.Finish(ctx)
@@ -92,13 +108,13 @@ func holds(t *testing.T, s *storetest.Store, folder string) {
 		if !ok {
 			continue
 		}
-		if want, ok := model[name]; !ok || !bytes.Equal(got, want) {
+		if want, ok := small[name]; !ok || !bytes.Equal(got, want) {
 			t.Errorf("%s has %d bytes, want %d", key, len(got), len(want))
 		}
 		seen++
 	}
-	if seen != len(model) {
-		t.Errorf("%d files, want %d", seen, len(model))
+	if seen != len(small) {
+		t.Errorf("%d files, want %d", seen, len(small))
 	}
 	if n := s.Unfinished(); n > 0 {
 		t.Errorf("%d uploads are left", n)
@@ -118,13 +134,13 @@ func TestKeep(t *testing.T) {
 				continue
 			}
 			t.Run(kind+" lacks "+lacks, func(t *testing.T) {
-				s := store(t)
+				s := smallStore(t)
 				s.NoConditions, s.NoParts = lacks == "conditions", lacks == "parts"
 				address, p := kind+"://models/out", planOf("a")
 				killed := mustKeep(t, address, p)
 				d, err := killed.Begin(p.Shards[1].Name, p.Shards[1].Bytes)
 				if err == nil {
-					_, err = d.WriteAt(model[p.Shards[1].Name][:part], 0)
+					_, err = d.WriteAt(small[p.Shards[1].Name][:few], 0)
 				}
 				if err != nil {
 					t.Fatal(err)
@@ -153,11 +169,11 @@ func TestKeep(t *testing.T) {
 				w := mustKeep(t, address, p)
 				before := s.Requests()
 				done, notes, err := w.Done(t.Context(), allOf(p), shards.Checking{AtOnce: 4})
-				if err != nil || len(done) != len(model) || len(notes) > 0 {
+				if err != nil || len(done) != len(small) || len(notes) > 0 {
 					t.Errorf("%d are done, %q, %v", len(done), notes, err)
 				}
 				if n := s.Requests() - before; n > 50 {
-					t.Errorf("%d requests to check %d files", n, len(model))
+					t.Errorf("%d requests to check %d files", n, len(small))
 				}
 				was := len(s.Log())
 				if err := errors.Join(w.Commit(t.Context()), w.Abort()); err != nil {
@@ -189,7 +205,7 @@ func TestKeep(t *testing.T) {
 func TestKeepChecks(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
-			s := store(t)
+			s := smallStore(t)
 			address, p := kind+"://models/out", planOf("a")
 			w := mustKeep(t, address, p)
 			defer w.Abort()
@@ -197,7 +213,7 @@ func TestKeepChecks(t *testing.T) {
 				t.Fatal(err)
 			}
 			name := p.Shards[0].Name
-			other := bytes.Clone(model[name])
+			other := bytes.Clone(small[name])
 			other[len(other)/2]++
 			for _, c := range []struct {
 				what string
@@ -205,7 +221,7 @@ func TestKeepChecks(t *testing.T) {
 				done bool
 				note string
 			}{
-				{"put again", func() { s.Put("out/"+name, model[name]) }, true, ""},
+				{"put again", func() { s.Put("out/"+name, small[name]) }, true, ""},
 				{"other bytes", func() { s.Put("out/"+name, other) }, false, "has other bytes than when it was finished"},
 				{"cut", func() { s.Put("out/"+name, other[1:]) }, false, "bytes, and had"},
 				{"gone", func() { s.Remove("out/" + name) }, false, "was finished and is gone"},
@@ -215,7 +231,7 @@ func TestKeepChecks(t *testing.T) {
 				c.do()
 				done, notes, err := w.Done(t.Context(), allOf(p), shards.Checking{AtOnce: 2})
 				_, ok := done[name]
-				if err != nil || ok != c.done || (c.note == "") != (len(notes) == 0) || len(done) < len(model)-1 || !strings.Contains(fmt.Sprint(notes), c.note) {
+				if err != nil || ok != c.done || (c.note == "") != (len(notes) == 0) || len(done) < len(small)-1 || !strings.Contains(fmt.Sprint(notes), c.note) {
 					t.Errorf("%s: done %v, %q, %v", c.what, ok, notes, err)
 				}
 				if again := s.Requests(); c.done { // the record has the new state
@@ -233,7 +249,7 @@ func TestKeepChecks(t *testing.T) {
 			}
 			if got := make([]byte, 100); f.Size() != p.Shards[0].Bytes {
 				t.Errorf("reads %d bytes", f.Size())
-			} else if _, err := f.ReadAt(got, 10); err != nil || !bytes.Equal(got, model[name][10:110]) {
+			} else if _, err := f.ReadAt(got, 10); err != nil || !bytes.Equal(got, small[name][10:110]) {
 				t.Errorf("reads other bytes: %v", err)
 			}
 			if err := w.Commit(t.Context()); err != nil {
@@ -248,7 +264,7 @@ func TestKeepChecks(t *testing.T) {
 func TestKeepRefuses(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
-			s := store(t)
+			s := smallStore(t)
 			address := kind + "://models/out"
 			if err := mustKeep(t, address, planOf("a")).Abort(); err != nil {
 				t.Fatal(err)
@@ -300,7 +316,7 @@ func TestKeepRefuses(t *testing.T) {
 func TestKeepReplaces(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
-			s := store(t)
+			s := smallStore(t)
 			address, p := kind+"://models/out", planOf("a")
 			for _, name := range []string{"config.json", p.Shards[0].Name, "model-00003-of-00003.safetensors"} {
 				s.Put("out/"+name, []byte("old"))
@@ -343,7 +359,7 @@ func TestKeepKilledAtTheEnd(t *testing.T) {
 				step = 5
 			}
 			for after := 0; ; after += step {
-				s := store(t)
+				s := smallStore(t)
 				address, p := kind+"://models/out", planOf("a")
 				w := mustKeep(t, address, p)
 				if err := finishFiles(t.Context(), w, allOf(p)...); err != nil {
@@ -369,7 +385,7 @@ func TestKeepKilledAtTheEnd(t *testing.T) {
 				} else {
 					w := mustKeep(t, address, p)
 					done, notes, err := w.Done(t.Context(), allOf(p), shards.Checking{AtOnce: 1})
-					if err != nil || len(done) != len(model) {
+					if err != nil || len(done) != len(small) {
 						t.Fatalf("after %d requests: %d are done, %q, %v", after, len(done), notes, err)
 					}
 					if err := errors.Join(w.Commit(t.Context()), w.Abort()); err != nil {
