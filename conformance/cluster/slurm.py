@@ -87,12 +87,13 @@ class Slurm:
             "MpiDefault=none",
             "SelectType=select/cons_tres",
             "SelectTypeParameters=CR_Core_Memory",
+            "SlurmdParameters=config_overrides",  # nodes have what is said here, as far as Slurm knows
             "ReturnToService=2",
             "SlurmdTimeout=5",
             "KillWait=5",
             "SchedulerParameters=batch_sched_delay=0,sched_interval=2",
             *(
-                f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[i]} CPUs=2 RealMemory=4096"
+                f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[i]} CPUs=8 RealMemory=4096"
                 for i in range(1, NODES + 1)
             ),
             "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP",

@@ -83,8 +83,20 @@ func (s *storeSink) putText(ctx context.Context, name string, text []byte, fresh
 	return nil
 }
 
-// KeptPlan is the plan of the output of which something is finished.
-func (s *storeSink) KeptPlan(ctx context.Context) (*shards.Plan, error) {
+// Kept is the plan of the output of which something is finished, and the names of the
+// weights that have a record.
+func (s *storeSink) Kept(ctx context.Context) (p *shards.Plan, finished []string, err error) {
+	if p, err = s.keptPlan(ctx); err != nil {
+		return nil, nil, err
+	}
+	held, err := s.objects(ctx, s.key, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	return p, finishedOf(p, held), nil
+}
+
+func (s *storeSink) keptPlan(ctx context.Context) (*shards.Plan, error) {
 	text, _, err := s.small(ctx, planName)
 	if err != nil {
 		return nil, err
@@ -160,9 +172,9 @@ type kept struct {
 
 // open compares the plan with the one that is there, or puts it there.
 func (k *kept) open(ctx context.Context, held map[string]object) error {
-	there, err := k.KeptPlan(ctx)
+	there, err := k.keptPlan(ctx)
 	if err == nil && there.ID() != k.id {
-		if finishedAny(there, held) {
+		if len(finishedOf(there, held)) > 0 {
 			return k.plan.Differs(there, k.Folder(), k.of.Dest)
 		}
 		if err := k.removeRecords(ctx, held); err != nil {
@@ -197,8 +209,13 @@ func (k *kept) open(ctx context.Context, held map[string]object) error {
 	return k.hideReplaced(ctx, held)
 }
 
-func finishedAny(p *shards.Plan, held map[string]object) bool {
-	return slices.ContainsFunc(p.Shards, func(f shards.File) bool { _, ok := held[recordOf(f.Name)]; return ok })
+func finishedOf(p *shards.Plan, held map[string]object) (names []string) {
+	for _, f := range p.Shards {
+		if _, ok := held[recordOf(f.Name)]; ok {
+			names = append(names, f.Name)
+		}
+	}
+	return names
 }
 
 // begin puts the plan there, where nothing is or what may be replaced.
@@ -234,7 +251,7 @@ func (k *kept) begin(ctx context.Context, held map[string]object) error {
 
 // ours makes sure that the plan that is there is this one.
 func (k *kept) ours(ctx context.Context) error {
-	there, err := k.KeptPlan(ctx)
+	there, err := k.keptPlan(ctx)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && there.ID() != k.id {
 		return usage.Errorf("%s is no longer that of this run: another has put it in place, or begun it with other settings", k.of.Dest)
 	}
@@ -370,8 +387,8 @@ func (k *kept) opened(ctx context.Context, o object) files.File {
 	return &storedFile{&stored{bucket: k.bucket}, file{client: k.client, ctx: ctx, address: r.address, header: r.header, size: o.size}}
 }
 
-// Read opens a finished file.
-func (k *kept) Read(ctx context.Context, name string) (files.File, error) {
+// Open opens a finished file.
+func (k *kept) Open(ctx context.Context, name string) (files.File, error) {
 	o, ok, err := k.object(ctx, k.within(place(name)))
 	if err == nil && !ok {
 		err = &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}

@@ -186,7 +186,7 @@ func TestKeep(t *testing.T) {
 				}
 				holds(t, s, "out")
 				to, _ := shards.Of(dest(t, address))
-				if _, err := to.KeptPlan(t.Context()); !errors.Is(err, fs.ErrNotExist) {
+				if _, _, err := to.Kept(t.Context()); !errors.Is(err, fs.ErrNotExist) {
 					t.Errorf("a plan is left: %v", err)
 				}
 				if whole, err := to.Whole(t.Context()); err != nil || !whole {
@@ -243,7 +243,7 @@ func TestKeepChecks(t *testing.T) {
 					t.Fatalf("%s: made again: %v", c.what, err)
 				}
 			}
-			f, err := w.Read(t.Context(), name)
+			f, err := w.Open(t.Context(), name)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -377,7 +377,7 @@ func TestKeepKilledAtTheEnd(t *testing.T) {
 				s.Fail(nil)
 				w.Abort()
 				to, _ := shards.Of(dest(t, address))
-				_, err := to.KeptPlan(t.Context())
+				_, _, err := to.Kept(t.Context())
 				if errors.Is(err, fs.ErrNotExist) {
 					if whole, err := to.Whole(t.Context()); err != nil || !whole {
 						t.Fatalf("after %d requests: whole %v, %v", after, whole, err)
