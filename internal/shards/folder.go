@@ -23,17 +23,34 @@ import (
 // folder keeps what is finished in a hidden folder beside the one that it will be.
 type folder struct{ files.Dir }
 
-// KeptPlan reads the plan.
-func (f folder) KeptPlan(context.Context) (*Plan, error) {
+// Kept reads the plan.
+func (f folder) Kept(context.Context) (p *Plan, finished []string, err error) {
 	text, err := stage.ReadKept(f.String(), PlanName)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	where, err := stage.KeptPath(f.String())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return Decode(text, where)
+	if p, err = Decode(text, where); err != nil {
+		return nil, nil, err
+	}
+	for _, one := range p.Shards {
+		if text, err := stage.ReadKept(f.String(), stage.RecordOf(one.Name)); err == nil && recordOf(text, one.Name, p.ID()) != nil {
+			finished = append(finished, one.Name)
+		}
+	}
+	return p, finished, nil
+}
+
+// recordOf reads the record of a file by a plan, nil where it is another's.
+func recordOf(text []byte, name, plan string) *Record {
+	r := &Record{}
+	if json.Unmarshal(text, r) != nil || r.Name != name || r.Plan != plan {
+		return nil
+	}
+	return r
 }
 
 // Whole looks for weights in the folder.
@@ -166,8 +183,7 @@ func (w *Folder) done(ctx context.Context, name string, count func(n int64)) (r 
 	if err != nil {
 		return nil, "", err
 	}
-	r = &Record{}
-	if json.Unmarshal(text, r) != nil || r.Name != name || r.Plan != w.id {
+	if r = recordOf(text, name, w.id); r == nil {
 		return nil, fmt.Sprintf("%s: its record is another's", name), nil
 	}
 	info, err := os.Lstat(w.Path(name))
@@ -267,8 +283,8 @@ func (d *draft) Finish(ctx context.Context) (Record, error) {
 	return r, d.work.WriteRecord(stage.RecordOf(d.name), append(text, '\n'))
 }
 
-// Read opens a finished file.
-func (w *Folder) Read(_ context.Context, name string) (files.File, error) {
+// Open opens a finished file.
+func (w *Folder) Open(_ context.Context, name string) (files.File, error) {
 	f, err := os.Open(w.Path(name))
 	if err != nil {
 		return nil, err

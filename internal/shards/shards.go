@@ -40,7 +40,9 @@ type Plan struct {
 	Shards   []File            `json:"shards"`   // in the order of the output
 	Others   []File            `json:"others"`   // the files beside them
 	Stems    map[string]string `json:"stems"`    // of weights, by the folder of their model
-	Parts    int               `json:"parts"`    // into how many the first run divided it, 0 for one that writes all; no part of the identity
+	// Parts is into how many the first run divided it, 0 for one that writes all. Like Options
+	// it may differ between runs for one output.
+	Parts int `json:"parts"`
 }
 
 // Format is the format of plans that this program writes.
@@ -49,7 +51,7 @@ const Format = 1
 // ID tells a plan from others.
 func (p *Plan) ID() string {
 	one := *p
-	one.Parts = 0
+	one.Parts, one.Options = 0, nil
 	text, _ := json.Marshal(one) // of texts and numbers
 	sum := sha256.Sum256(text)
 	return "sha256:" + hex.EncodeToString(sum[:])
@@ -151,9 +153,9 @@ type Record struct {
 // Sink is a place where what is finished can be kept.
 type Sink interface {
 	files.Sink
-	// KeptPlan is the plan of what is kept there. The error is an [io/fs.ErrNotExist] where
-	// nothing is.
-	KeptPlan(ctx context.Context) (*Plan, error)
+	// Kept is the plan of what is kept there, and the names of the shards that have a record,
+	// which is not checked. The error is an [io/fs.ErrNotExist] where nothing is.
+	Kept(ctx context.Context) (p *Plan, finished []string, err error)
 	// Keep begins or continues an output. Where another plan is kept by which nothing is
 	// finished it is forgotten; else that is an error, see [Plan.Differs]. Alone means that
 	// no other run that is alone may be at work; it is asked for by whoever commits.
@@ -181,8 +183,8 @@ type Work interface {
 	Done(ctx context.Context, names []string, c Checking) (done map[string]Record, notes []string, err error)
 	// Begin begins a file of a plan, out of sight.
 	Begin(name string, size int64) (Draft, error)
-	// Read opens a file that is finished.
-	Read(ctx context.Context, name string) (files.File, error)
+	// Open opens a file that is finished.
+	Open(ctx context.Context, name string) (files.File, error)
 	// Free is how many bytes can still be written, -1 where that is not known.
 	Free() int64
 	// Notes are what a user should know of the place.

@@ -23,6 +23,8 @@ const (
 	keptEnd = ".parts"       // ends the name of the folder that keeps what is finished of an output
 	aside   = ".done"        // and, after that, of its records while it is put in place
 	records = ".tensorpress" // of what is finished, in that folder
+
+	recordEnd = ".done.json" // ends the name of a file's record, which no other file there has
 )
 
 // Kept is a stage whose folder has a name that every run for the same destination finds,
@@ -190,7 +192,7 @@ func (k *Kept) record(name string) string { return filepath.Join(k.work, records
 func escaped(name string) string { return url.PathEscape(name) }
 
 // RecordOf is the name of the record of a file.
-func RecordOf(name string) string { return escaped(name) + ".json" }
+func RecordOf(name string) string { return escaped(name) + recordEnd }
 
 // ReadRecord reads a record.
 func (k *Kept) ReadRecord(name string) ([]byte, error) { return os.ReadFile(k.record(name)) }
@@ -199,7 +201,7 @@ func (k *Kept) ReadRecord(name string) ([]byte, error) { return os.ReadFile(k.re
 func (k *Kept) Records() (names []string, err error) {
 	entries, err := os.ReadDir(filepath.Join(k.work, records))
 	for _, e := range entries {
-		if filepath.Ext(e.Name()) == ".json" {
+		if strings.HasSuffix(e.Name(), recordEnd) {
 			names = append(names, e.Name())
 		}
 	}

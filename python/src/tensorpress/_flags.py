@@ -29,6 +29,19 @@ class DoctorFlags(TypedDict, total=False):
     sdnext: _Path
 
 
+class FinishFlags(TypedDict, total=False):
+    """Those of `tensorpress finish`."""
+
+    #: replace DEST if it is an output and holds nothing else
+    force: bool | None
+    #: N cores to use, 0 for all
+    threads: int | None
+    #: bound of the peak memory (default 256MiB)
+    memory: str | int | None
+    #: no progress and no notes
+    quiet: bool | None
+
+
 class DiffFlags(TypedDict, total=False):
     """Those of `tensorpress diff`."""
 
@@ -46,21 +59,13 @@ class DiffFlags(TypedDict, total=False):
     quiet: bool | None
 
 
-class SplitFlags(TypedDict, total=False):
+class SplitFlags(FinishFlags, total=False):
     """Those of `tensorpress split`."""
 
-    #: replace DEST if it is an output and holds nothing else
-    force: bool | None
     #: print what would be done; write nothing
     dry_run: bool | None
     #: also write the result to FILE: JSON, or HTML, by its suffix
     report: _Path
-    #: N cores to use, 0 for all
-    threads: int | None
-    #: bound of the peak memory (default 256MiB)
-    memory: str | int | None
-    #: no progress and no notes
-    quiet: bool | None
 
 
 class JoinFlags(SplitFlags, total=False):
@@ -93,7 +98,7 @@ class VerifyFlags(TypedDict, total=False):
     quiet: bool | None
 
 
-class DequantizeFlags(TypedDict, total=False):
+class DequantizeFlags(FinishFlags, total=False):
     """Those of `tensorpress dequantize`."""
 
     #: bf16, f16 or f32 for the weights that were quantized (default theirs before)
@@ -102,18 +107,10 @@ class DequantizeFlags(TypedDict, total=False):
     names: str | None
     #: most bytes of weights in a file of a folder (default 5GB)
     shard_size: str | int | None
-    #: replace DEST if it is an output and holds nothing else
-    force: bool | None
     #: also copy weight files that the output does not describe
     copy_weights: bool | None
     #: also write the result to FILE: JSON, or HTML, by its suffix
     report: _Path
-    #: N cores to use, 0 for all
-    threads: int | None
-    #: bound of the peak memory (default 256MiB)
-    memory: str | int | None
-    #: no progress and no notes
-    quiet: bool | None
 
 
 class TranscodeFlags(SplitFlags, total=False):
@@ -284,7 +281,7 @@ class MeasureFlags(TypedDict, total=False):
     quiet: bool | None
 
 
-class QuantizeFlags(TypedDict, total=False):
+class QuantizeFlags(FinishFlags, total=False):
     """Those of `tensorpress quantize`."""
 
     #: sdnq or comfy (default sdnq where a config.json is there, else comfy)
@@ -416,22 +413,19 @@ class QuantizeFlags(TypedDict, total=False):
     lock: _Path
     #: most bytes of weights in a file of a folder (default 5GB)
     shard_size: str | int | None
-    #: replace DEST if it is an output and holds nothing else
-    force: bool | None
     #: also copy weight files that the output does not describe
     copy_weights: bool | None
+    #: keep the finished files of a folder if the run ends early, and go on with those
+    resume: bool | None
+    #: write part I/N of a folder's files alone, for finish to put in place; auto or auto/N asks Slurm, AWS
+    #: Batch or Kubernetes which; see docs/resume.md
+    part: str | None
     #: read the output once more for each layer's error, as --report of a page does
     measure: bool | None
     #: the same as plan
     dry_run: bool | None
     #: also write the result to FILE: JSON, or HTML, by its suffix
     report: _Path
-    #: N cores to use, 0 for all
-    threads: int | None
-    #: bound of the peak memory (default 256MiB)
-    memory: str | int | None
-    #: no progress and no notes
-    quiet: bool | None
 
 
 class PlanFlags(QuantizeFlags, total=False):
