@@ -25,7 +25,7 @@ from model import hashes, make_model
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "slurm"
 NODES, PARTS = 4, 8
 # rounds of a search take long enough that a task can be met in its middle
-OPTIONS = ["--dtype", "uint4", "--svd-rank", "32", "--shard-size", "2500kB"]
+OPTIONS = ["--dtype", "uint4", "--svd-rank", "32", "--svd-steps", "12", "--shard-size", "400kB"]
 
 
 def free_ports(count: int) -> list[int]:
@@ -168,11 +168,11 @@ class Slurm:
             if word.startswith("JobState=")
         ]
 
-    def wait(self, job: str, want: str = "COMPLETED", seconds: float = 300) -> None:
+    def wait(self, work: Path, job: str, want: str = "COMPLETED", seconds: float = 400) -> None:
         ends = {"COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL", "TIMEOUT", "OUT_OF_MEMORY"}
         until(f"job {job} ends", lambda: set(self.states(job)) <= ends, seconds)
         if set(self.states(job)) != {want}:
-            raise SystemExit(f"job {job}: {self.states(job)}, want {want}")
+            raise SystemExit(f"job {job}: {self.states(job)}, want {want}:\n{logs(work, job)}")
 
     def process_of(self, job: str, task: int) -> int:
         """The process of a task's tensorpress, 0 where there is none now."""
@@ -195,7 +195,7 @@ class Slurm:
 def records(dest: Path) -> int:
     """How many shards are finished."""
     kept = dest.parent / f".{dest.name}.parts" / ".tensorpress"
-    return len(list(kept.glob("*.safetensors.json"))) if kept.exists() else 0
+    return len(list(kept.glob("*.safetensors.done.json"))) if kept.exists() else 0
 
 
 def in_its_middle(slurm: Slurm, dest: Path, job: str, task: int) -> int:
@@ -221,7 +221,7 @@ def compare(dest: Path, want: dict[str, str]) -> None:
 
 
 def logs(work: Path, job: str) -> str:
-    return "".join(p.read_text() for p in sorted(work.glob(f"tensorpress-{job}*.log")))
+    return "".join(f"{p.name}:\n{p.read_text()}" for p in sorted(work.glob(f"tensorpress-{job}*.log")))
 
 
 def requeued(slurm: Slurm, work: Path, want: dict[str, str]) -> None:
@@ -232,13 +232,13 @@ def requeued(slurm: Slurm, work: Path, want: dict[str, str]) -> None:
     slurm.act("scontrol", "requeue", f"{parts}_5")
     until("the requeued process is gone", lambda: not Path(f"/proc/{process}").exists())
     slurm.act("scontrol", "update", f"JobId={parts}_5", "StartTime=now")  # else Slurm waits two minutes
-    slurm.wait(parts)
-    slurm.wait(finish)
+    slurm.wait(work, parts)
+    slurm.wait(work, finish)
     assert "DUE TO JOB REQUEUE" in logs(work, f"{parts}_5"), logs(work, f"{parts}_5")
     compare(dest, want)
     slurm.act("scontrol", "requeue", finish)
     slurm.act("scontrol", "update", f"JobId={finish}", "StartTime=now")
-    slurm.wait(finish)
+    slurm.wait(work, finish)
     compare(dest, want)
     print("requeued in its middle: the same bytes, and finish again does no harm")
 
@@ -253,8 +253,8 @@ def node_lost(slurm: Slurm, work: Path, want: dict[str, str]) -> None:
     slurm.lose(node)
     until(f"{node} is down", lambda: "down" in slurm.ask("sinfo", "-h", "-n", node, "-o", "%t"))
     slurm.node(int(node[1:]))
-    slurm.wait(parts)
-    slurm.wait(finish)
+    slurm.wait(work, parts)
+    slurm.wait(work, finish)
     compare(dest, want)
     print(f"a node lost with its tasks: the same bytes, {slurm.restarts(parts)} tasks started again")
 
@@ -264,12 +264,12 @@ def failed(slurm: Slurm, work: Path, want: dict[str, str]) -> None:
     dest = work / "failed"
     parts, finish = slurm.submit(work, str(PARTS), "model", dest.name, *OPTIONS)
     os.kill(in_its_middle(slurm, dest, parts, 2), signal.SIGKILL)
-    slurm.wait(finish, "CANCELLED")
+    slurm.wait(work, finish, "CANCELLED")
     assert not dest.exists()
     before = records(dest)
     parts, finish = slurm.submit(work, str(PARTS), "model", dest.name, *OPTIONS)
-    slurm.wait(parts)
-    slurm.wait(finish)
+    slurm.wait(work, parts)
+    slurm.wait(work, finish)
     compare(dest, want)
     print(f"a process killed: nothing at DEST; the second array took up {before} shards: the same bytes")
 
@@ -285,7 +285,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
         home = Path(folder)
         work = home / "work"
-        make_model(work / "model", 48, 1024, 2048, 6)
+        make_model(work / "model", 96, 512, 1024, 6)
         subprocess.run([tool, "quantize", "model", "single", *OPTIONS, "-q"], cwd=work, check=True)
         want = hashes(work / "single")
         print(f"{sum(n.endswith('.safetensors') for n in want)} shards in {PARTS} parts on {NODES} nodes")

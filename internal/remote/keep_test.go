@@ -225,8 +225,8 @@ func TestKeepChecks(t *testing.T) {
 				{"other bytes", func() { s.Put("out/"+name, other) }, false, "has other bytes than when it was finished"},
 				{"cut", func() { s.Put("out/"+name, other[1:]) }, false, "bytes, and had"},
 				{"gone", func() { s.Remove("out/" + name) }, false, "was finished and is gone"},
-				{"no record", func() { s.Remove("out/.tensorpress/records/" + name + ".json") }, false, ""},
-				{"another's record", func() { s.Put("out/.tensorpress/records/"+name+".json", []byte("{}")) }, false, "its record is another's"},
+				{"no record", func() { s.Remove("out/.tensorpress/records/" + stage.RecordOf(name)) }, false, ""},
+				{"another's record", func() { s.Put("out/.tensorpress/records/"+stage.RecordOf(name), []byte("{}")) }, false, "its record is another's"},
 			} {
 				c.do()
 				done, notes, err := w.Done(t.Context(), allOf(p), shards.Checking{AtOnce: 2})
