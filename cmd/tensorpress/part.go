@@ -104,6 +104,8 @@ func (s scheduler) part(n int, getenv func(string) string) (index, count int, er
 		return 0, 0, fmt.Errorf("%s is not set: give auto/N", s.count)
 	case n != 0 && n != count:
 		return 0, 0, fmt.Errorf("%s is %d: want auto/%d, or I/N", s.count, count, count)
+	case index > count && s.first == "":
+		return 0, 0, fmt.Errorf("%s is %d, and of %d tasks the last is %d: give auto/N with the number of tasks", s.index, at, count, count-1)
 	case at < first || (at-first)%step != 0 || index > count: // an array such as 1,4,5
 		return 0, 0, fmt.Errorf("%s is %d, and the array has gaps, so that it does not say which of %d parts this is: give I/N", s.index, at, count)
 	}

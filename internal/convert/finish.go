@@ -91,26 +91,30 @@ func finish(ctx context.Context, w shards.Work, p *shards.Plan, o FinishOptions)
 
 // missing is the error of an output of which not all is there; it says what to run again.
 func missing(p *shards.Plan, done map[string]shards.Record, notes []string) error {
-	lacking := func(all []shards.File) (names []string) {
+	lacking := func(all []shards.File) (names, said []string) {
 		for _, f := range all {
-			if _, ok := done[f.Name]; !ok {
-				names = append(names, f.Name)
+			if _, ok := done[f.Name]; ok {
+				continue
+			}
+			names, said = append(names, f.Name), append(said, f.Name)
+			for _, note := range notes { // of the name and what is the matter
+				if strings.HasPrefix(note, f.Name+" ") || strings.HasPrefix(note, f.Name+":") {
+					said[len(said)-1] = note
+				}
 			}
 		}
-		return names
+		return names, said
 	}
 	var text string
-	of := lacking(p.Shards)
-	switch others := lacking(p.Others); {
+	of, said := lacking(p.Shards)
+	others, saidOthers := lacking(p.Others)
+	switch {
 	case len(of) > 0:
-		text = fmt.Sprintf("%d of %d shards are not finished: %s", len(of), len(p.Shards), few(of))
-	case len(others) > 0:
-		text, of = fmt.Sprintf("what stands beside the weights is not finished: %s", few(others)), []string{p.Shards[0].Name}
+		text = fmt.Sprintf("%d of %d shards are not finished: %s", len(of), len(p.Shards), few(said))
+	case len(others) > 0: // it is of the part that has the first shard
+		text, of = "what stands beside the weights is not finished: "+few(saidOthers), []string{p.Shards[0].Name}
 	default:
 		return nil
-	}
-	if len(notes) > 0 {
-		text += " (" + few(notes) + ")"
 	}
 	return usage.Errorf("%s: %s", text, again(p, of))
 }

@@ -210,7 +210,7 @@ func (k *Kept) Records() (names []string, err error) {
 
 // WriteRecord writes a record, in place of an older one.
 func (k *Kept) WriteRecord(name string, text []byte) error {
-	d, err := k.draft(name)
+	d, err := k.create(k.draftPath(name) + young)
 	if err != nil {
 		return err
 	}
@@ -237,15 +237,21 @@ var host = func() string {
 	return fmt.Sprintf("%.4x", sha256.Sum256([]byte(name)))
 }()
 
-// drafts are files that are being written; the name says where.
-var drafts = regexp.MustCompile(`\.([0-9a-f]{8})\.[0-9a-f]{8}\.partial$`)
+// young ends the name of a draft that has no lock yet.
+const young = ".new"
 
-// forsaken is how long after its last change a draft of another machine counts as left
-// behind: whether that still writes is not known.
+// drafts are files that are being written; the name says where.
+var drafts = regexp.MustCompile(`\.([0-9a-f]{8})\.[0-9a-f]{8}\.partial(\.new)?$`)
+
+// forsaken is how long after its last change a draft counts as left behind of which no lock
+// tells: it is another machine's, or young.
 const forsaken = 24 * time.Hour
 
-func (k *Kept) draft(name string) (*os.File, error) {
-	place := k.record(fmt.Sprintf("%s.%s.%08x%s", escaped(name), host, rand.Uint32(), unfinished))
+func (k *Kept) draftPath(name string) string {
+	return k.record(fmt.Sprintf("%s.%s.%08x%s", escaped(name), host, rand.Uint32(), unfinished))
+}
+
+func (k *Kept) create(place string) (*os.File, error) {
 	f, err := os.OpenFile(place, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o666)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = k.gone()
@@ -272,7 +278,7 @@ func (k *Kept) Sweep() {
 			continue
 		}
 		old := time.Since(info.ModTime()) > forsaken
-		if old || m[1] == host && abandoned(path) {
+		if old || m[1] == host && m[2] == "" && abandoned(path) {
 			os.Remove(path)
 		}
 	}
@@ -282,18 +288,32 @@ func (k *Kept) Sweep() {
 type Draft struct {
 	*os.File
 	kept *Kept
-	name string
+	path string // where it lies
+	name string // what it will be called
 	mark io.Closer
 }
 
 // Draft begins a file of the output.
 func (k *Kept) Draft(name string) (*Draft, error) {
-	f, err := k.draft(name)
-	if err != nil {
+	d := &Draft{kept: k, path: k.draftPath(name), name: name}
+	var err error
+	if d.mark, err = lock(d.path, d.path); err == nil { // by its name, before it is there
+		if d.File, err = k.create(d.path); err != nil {
+			return nil, errors.Join(err, d.unmark())
+		}
+		return d, nil
+	}
+	if d.File, err = k.create(d.path + young); err != nil {
 		return nil, err
 	}
-	d := &Draft{File: f, kept: k, name: name}
-	d.mark, _ = lock(f.Name(), f.Name()) // without it, others take it for left behind after a while
+	if d.mark, err = lock(d.path+young, d.path); err != nil { // there are no locks, and it stays young
+		d.path += young
+		return d, nil
+	}
+	if err := os.Rename(d.path+young, d.path); err != nil {
+		d.path += young
+		return nil, errors.Join(err, d.Discard())
+	}
 	return d, nil
 }
 
@@ -302,12 +322,15 @@ func (k *Kept) Draft(name string) (*Draft, error) {
 func (d *Draft) Put(ctx context.Context) error {
 	err := heard(ctx, d.File.Sync)
 	if err == nil {
-		err = errors.Join(d.File.Close(), d.unmark())
+		err = d.File.Close()
+	}
+	if err == nil {
+		err = d.kept.put(d.path, d.kept.Path(d.name))
 	}
 	if err != nil {
 		return err
 	}
-	return d.kept.put(d.File.Name(), d.kept.Path(d.name))
+	return d.unmark()
 }
 
 func (d *Draft) unmark() error {
@@ -326,7 +349,7 @@ func (d *Draft) Discard() error {
 		err = nil
 	}
 	err = errors.Join(err, d.unmark())
-	if e := os.Remove(d.File.Name()); !errors.Is(e, fs.ErrNotExist) {
+	if e := os.Remove(d.path); !errors.Is(e, fs.ErrNotExist) {
 		err = errors.Join(err, e)
 	}
 	return err
