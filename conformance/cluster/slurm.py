@@ -9,6 +9,7 @@ machine, as the user that runs it, and ends them. Only the standard library is u
 import argparse
 import contextlib
 import getpass
+import json
 import os
 import shutil
 import signal
@@ -192,21 +193,30 @@ class Slurm:
             raise SystemExit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
 
 
-def records(dest: Path) -> int:
-    """How many shards are finished."""
+def finished(dest: Path) -> set[str]:
+    """The names of weights of which there are records."""
     kept = dest.parent / f".{dest.name}.parts" / ".tensorpress"
-    return len(list(kept.glob("*.safetensors.done.json"))) if kept.exists() else 0
+    end = ".done.json"
+    return {p.name.removesuffix(end) for p in kept.glob(f"*{end}")} if kept.exists() else set()
+
+
+def shards_of(work: Path, task: int) -> set[str]:
+    """Those of a part."""
+    command = ["tensorpress", "plan", "model", *OPTIONS, "--part", f"{task}/{PARTS}", "--json"]
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=True)
+    return {f["name"] for f in json.loads(done.stdout)["shards"]["files"]}
 
 
 def in_its_middle(slurm: Slurm, dest: Path, job: str, task: int) -> int:
-    """Waits until a task has finished a shard and is at work on another: its process."""
-    log = dest.parent / f"tensorpress-{job}_{task}.log"
+    """Waits until a task has finished a shard and is at work on others: its process."""
+    own = shards_of(dest.parent, task)
     until(f"task {task} has begun", lambda: slurm.process_of(job, task) != 0)
-    begun = records(dest)
-    until(f"a shard of task {task} is there", lambda: records(dest) > begun or slurm.process_of(job, task) == 0)
     process = slurm.process_of(job, task)
-    if process == 0:
-        raise SystemExit(f"task {task} ended before it was met: {log.read_text()}")
+    until(f"a shard of task {task} is there", lambda: bool(finished(dest) & own))
+    there = finished(dest) & own
+    if there == own:
+        raise SystemExit(f"task {task} ended before it was met")
+    print(f"met {job}_{task} with {len(there)} of {len(own)} shards finished")
     return process
 
 
@@ -234,7 +244,8 @@ def requeued(slurm: Slurm, work: Path, want: dict[str, str]) -> None:
     slurm.act("scontrol", "update", f"JobId={parts}_5", "StartTime=now")  # else Slurm waits two minutes
     slurm.wait(work, parts)
     slurm.wait(work, finish)
-    assert "DUE TO JOB REQUEUE" in logs(work, f"{parts}_5"), logs(work, f"{parts}_5")
+    log = logs(work, f"{parts}_5")
+    assert "DUE TO JOB REQUEUE" in log and "were finished before, and are taken" in log, log
     compare(dest, want)
     slurm.act("scontrol", "requeue", finish)
     slurm.act("scontrol", "update", f"JobId={finish}", "StartTime=now")
@@ -266,7 +277,7 @@ def failed(slurm: Slurm, work: Path, want: dict[str, str]) -> None:
     os.kill(in_its_middle(slurm, dest, parts, 2), signal.SIGKILL)
     slurm.wait(work, finish, "CANCELLED")
     assert not dest.exists()
-    before = records(dest)
+    before = len(finished(dest))
     parts, finish = slurm.submit(work, str(PARTS), "model", dest.name, *OPTIONS)
     slurm.wait(work, parts)
     slurm.wait(work, finish)
