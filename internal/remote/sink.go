@@ -148,7 +148,7 @@ func (s *storeSink) held(ctx context.Context, o stage.Output) (map[string]object
 func (s *storeSink) mayReplace(ctx context.Context, o stage.Output, held map[string]object) (err error) {
 	_, begun := held[planName]
 	switch {
-	case len(held) == 0:
+	case len(held) == 0 || begun && o.Keeps:
 		return nil
 	case !o.Force && begun && o.Folder:
 		return usage.Existsf("%s holds what is finished of an output: go on with `Resume`, give `Force` to begin anew, or name another destination", o.Dest)
