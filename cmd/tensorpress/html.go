@@ -39,7 +39,13 @@ type row struct {
 func reportPage(r *report.Report) *page {
 	p := &page{title: cmp.Or(r.Dest, r.Source), total: r.Total, notes: r.Notes, budget: r.Budget}
 	p.fact("source", r.Source)
-	p.fact("written", r.Dest)
+	if s := r.Shards; s != nil && s.Parts > 0 {
+		p.fact("part", partText(s))
+		p.fact("of", r.Dest)
+		p.fact("kept in", s.Folder)
+	} else {
+		p.fact("written", r.Dest)
+	}
 	p.fact("layout", r.Layout)
 	p.fact("preset", r.Preset)
 	p.fact("layers", tally(r.Layers, func(l *report.Layer) string {

@@ -125,10 +125,10 @@ func again(p *shards.Plan, names []string) string {
 		return "run quantize with the same settings and `Resume` to go on"
 	}
 	var parts []string
-	for i := 1; i <= p.Parts; i++ {
-		from, to := p.Part(i, p.Parts)
-		if slices.ContainsFunc(p.Shards[from:to], func(f shards.File) bool { return slices.Contains(names, f.Name) }) {
-			parts = append(parts, fmt.Sprintf("%d/%d", i, p.Parts))
+	cuts := p.Cuts(p.Parts)
+	for i := range p.Parts {
+		if slices.ContainsFunc(p.Shards[cuts[i]:cuts[i+1]], func(f shards.File) bool { return slices.Contains(names, f.Name) }) {
+			parts = append(parts, fmt.Sprintf("%d/%d", i+1, p.Parts))
 		}
 	}
 	const some = 8

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"time"
@@ -93,6 +94,7 @@ type keeping struct {
 	work     shards.Work
 	from, to int                      // the shards of the part
 	done     map[string]shards.Record // of the part, and the files beside the weights
+	before   map[string]shards.Record // those that were when the run began
 	told     []string                 // notes
 }
 
@@ -254,6 +256,9 @@ func (k *keeping) run(ctx context.Context, start time.Time) (*report.Report, err
 		}
 	}
 	r := <-told
+	for i, f := range r.Shards.Files {
+		_, r.Shards.Files[i].Kept = k.before[f.Name]
+	}
 	r.Seconds = time.Since(start).Seconds()
 	if err := k.measure(ctx, k.asked, done.count, r); err != nil {
 		return nil, err
@@ -287,15 +292,13 @@ func (k *keeping) look(ctx context.Context, done *remaining) (err error) {
 		k.told = append(k.told, note+": it is made again")
 	}
 	n := k.finished()
-	for i, f := range k.shards.Files {
-		_, k.shards.Files[i].Kept = k.done[f.Name]
-	}
+	k.before = maps.Clone(k.done)
 	if n > 0 {
 		k.told = append(k.told, fmt.Sprintf("%d of %d shards were finished before, and are taken as they are", n, k.to-k.from))
 	}
 	var skipped int64
 	for i, one := range k.Models {
-		skipped += one.Plan.BytesIn - one.Plan.Of(k.left(i)).BytesIn
+		skipped += one.Plan.BytesIn - one.Plan.BytesInOf(k.left(i))
 	}
 	done.exactly(skipped)
 	return nil

@@ -11,12 +11,12 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
-	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/shards"
 	"github.com/tensorpress/tensorpress/internal/source"
 )
@@ -87,38 +87,51 @@ func text(h hash.Hash) string { return "sha256:" + hex.EncodeToString(h.Sum(nil)
 // addPlan covers all by which bytes are made.
 func addPlan(h hash.Hash, p *plan.Plan) {
 	fmt.Fprintf(h, "%s %v\n", p.Layout.Name, p.AllowNonfinite)
-	settings := map[*codec.Settings]string{} // layers share them
-	moments := map[*float32]string{}
+	settings := shared[codec.Settings]{text: func(s *codec.Settings) string { return fmt.Sprintf("%+v", *s) }}
+	var line []byte // there are many
 	for i := range p.Steps {
 		s := &p.Steps[i]
-		fmt.Fprintf(h, "%q %s %q %s %v %v", s.Source.Name, s.Action, s.Dtype, pyjson.Dump(s.Options), s.NoMatmul, len(s.Copies))
-		if s.Settings != nil {
-			if settings[s.Settings] == "" {
-				settings[s.Settings] = fmt.Sprintf("%+v", *s.Settings)
-			}
-			fmt.Fprint(h, settings[s.Settings])
-		}
+		line = strconv.AppendQuote(line[:0], s.Source.Name)
+		line = append(append(append(line, s.Action...), ' '), s.Dtype...)
+		line = strconv.AppendBool(line, s.NoMatmul)
+		line = strconv.AppendInt(line, int64(len(s.Copies)), 10)
+		line = append(line, settings.of(s.Settings)...)
 		if len(s.Moments) > 0 {
-			first := &s.Moments[0]
-			if moments[first] == "" {
-				sum := sha256.New()
-				binary.Write(sum, binary.LittleEndian, s.Moments) // to a hash
-				moments[first] = text(sum)
-			}
-			fmt.Fprint(h, moments[first])
+			sum := sha256.New()
+			binary.Write(sum, binary.LittleEndian, s.Moments) // to a hash
+			line = append(line, text(sum)...)
 		}
-		for _, part := range s.Parts {
-			fmt.Fprintf(h, " %q %d", part.Name, part.File)
-		}
-		fmt.Fprintln(h)
+		h.Write(append(line, '\n'))
 	}
 	for _, l := range p.Literals {
-		fmt.Fprintf(h, "%q %q\n", l.Name, l.Data)
+		line = strconv.AppendQuote(line[:0], l.Name)
+		h.Write(append(append(line, l.Data...), '\n'))
 	}
-	for _, f := range p.Files {
+	for _, f := range p.Files { // with the names and the places of what the steps write
 		fmt.Fprintf(h, "%q\n", f.Name)
 		f.Header.WriteTo(h)
 	}
+}
+
+// shared are texts of what layers share.
+type shared[T any] struct {
+	text  func(*T) string
+	known map[*T]string
+}
+
+func (s *shared[T]) of(one *T) string {
+	if one == nil {
+		return ""
+	}
+	text, ok := s.known[one]
+	if !ok {
+		if s.known == nil {
+			s.known = map[*T]string{}
+		}
+		text = s.text(one)
+		s.known[one] = text
+	}
+	return text
 }
 
 // unkept are options that say how a run goes, and nothing of what it makes.

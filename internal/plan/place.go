@@ -299,19 +299,16 @@ func (s *Step) File() (file int, ok bool) {
 // Of is the plan of some of the files alone: it has all of them, and the steps and the
 // literals of those.
 func (p *Plan) Of(want func(file int) bool) *Plan {
-	one := *p
-	one.Steps, one.Literals, one.BytesIn, one.BytesOut = nil, nil, 0, 0
-	file := 0 // a tensor that is dropped goes with the one before
-	for i := range p.Steps {
-		s := &p.Steps[i]
-		if of, ok := s.File(); ok {
-			file = of
-		}
-		if want(file) {
-			one.Steps = append(one.Steps, *s)
-			one.BytesIn += s.Source.Size
-		}
+	all := true
+	for i := range p.Files {
+		all = all && want(i)
 	}
+	if all {
+		return p
+	}
+	one := *p
+	one.Steps, one.Literals, one.BytesIn, one.BytesOut = nil, nil, p.BytesInOf(want), 0
+	p.stepsOf(want, func(s *Step) { one.Steps = append(one.Steps, *s) })
 	for _, l := range p.Literals {
 		if want(l.File) {
 			one.Literals = append(one.Literals, l)
@@ -323,6 +320,26 @@ func (p *Plan) Of(want func(file int) bool) *Plan {
 		}
 	}
 	return &one
+}
+
+// BytesInOf is what of the source is read for some of the files.
+func (p *Plan) BytesInOf(want func(file int) bool) (n int64) {
+	p.stepsOf(want, func(s *Step) { n += s.Source.Size })
+	return n
+}
+
+// stepsOf calls do with the steps of some of the files.
+func (p *Plan) stepsOf(want func(file int) bool, do func(s *Step)) {
+	file := 0 // a tensor that is dropped goes with the one before
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		if of, ok := s.File(); ok {
+			file = of
+		}
+		if want(file) {
+			do(s)
+		}
+	}
 }
 
 // BytesOut returns what a step writes.

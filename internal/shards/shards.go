@@ -121,24 +121,58 @@ func (p *Plan) said(kept *Plan) string {
 }
 
 // Part returns which shards are of part i of n, from 1 on: a run of them, from one to
-// before another. Every shard is of the part in which its middle lies, of all bytes in n
-// equal parts, so that a part is at most a shard larger or smaller than another.
-func (p *Plan) Part(i, n int) (from, to int) { return part(p.Shards, i, n) }
+// before another.
+func (p *Plan) Part(i, n int) (from, to int) {
+	cuts := p.Cuts(n)
+	return cuts[i-1], cuts[i]
+}
 
-func part(shards []File, i, n int) (from, to int) {
-	var total, before float64
-	for _, f := range shards {
-		total += float64(f.Bytes)
+// Cuts are the shards with which each of n parts begins, and the number of shards at the
+// end. No part is larger than another by more than the largest shard. Such cuts exist
+// whatever the sizes are (Bárány and Grinberg, Block partitions of sequences): with x the
+// least bytes of a part and m those of the largest shard, all parts can have x to x+m. The
+// shards with which part k may end are neighbours, since those that follow from one and from
+// the next overlap: so it is enough to know the first and the last of them.
+func (p *Plan) Cuts(n int) []int {
+	sums := make([]int64, len(p.Shards)+1) // of the shards before
+	var most int64
+	for i, f := range p.Shards {
+		sums[i+1], most = sums[i]+f.Bytes, max(most, f.Bytes)
 	}
-	of := make([]int, len(shards))
-	for k, f := range shards {
-		middle := before + float64(f.Bytes)/2
-		of[k] = min(int(middle/total*float64(n)), n-1) + 1
-		before += float64(f.Bytes)
+	all := len(p.Shards)
+	total := sums[all]
+	ends := func(x int64) (first, last []int) { // of each part, "all+1" for none
+		first, last = make([]int, n+1), make([]int, n+1)
+		for k := 1; k <= n; k++ {
+			first[k] = all + 1
+			if first[k-1] <= all {
+				first[k], _ = slices.BinarySearch(sums, sums[first[k-1]]+x)
+			}
+			beyond, _ := slices.BinarySearch(sums, sums[last[k-1]]+x+most+1)
+			last[k] = beyond - 1
+		}
+		return first, last
 	}
-	from, _ = slices.BinarySearch(of, i)
-	to, _ = slices.BinarySearch(of, i+1)
-	return from, to
+	low, high := int64(0), total/int64(n)+1 // the greatest x by which n parts come no further than the end
+	for high-low > 1 {
+		x := (low + high) / 2
+		if first, _ := ends(x); first[n] <= all {
+			low = x
+		} else {
+			high = x
+		}
+	}
+	first, last := ends(low)
+	cuts := make([]int, n+1)
+	cuts[n] = all
+	for k := n - 1; k > 0; k-- { // the nearest to equal parts of those from which the next follows
+		from, _ := slices.BinarySearch(sums, sums[cuts[k+1]]-low-most)
+		beyond, _ := slices.BinarySearch(sums, sums[cuts[k+1]]-low+1)
+		least, greatest := max(from, first[k]), min(beyond-1, last[k], cuts[k+1])
+		best, _ := slices.BinarySearch(sums, int64(float64(total)*(float64(k)/float64(n))))
+		cuts[k] = min(max(best, least), greatest)
+	}
+	return cuts
 }
 
 // Record says that a file is finished, and what is in it.

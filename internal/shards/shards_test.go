@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,34 +17,43 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// TestPart: every shard must be of one part, in runs, whatever the number of parts, and a
-// part at most a shard larger than another.
-func TestPart(t *testing.T) {
-	for _, sizes := range [][]int64{{5}, {1, 1, 1}, {100, 1, 1, 1, 50}, {1, 1, 1, 1, 1000}, {7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 3}} {
-		var all []File
-		var most, total int64
+// TestCuts: every shard must be of one part, in runs, whatever the number of parts, and no
+// part larger than another by more than the largest shard.
+func TestCuts(t *testing.T) {
+	sizes := [][]int64{{5}, {1, 1, 1}, {100, 1, 1, 1, 50}, {1, 1, 1, 1, 1000}, {7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 3}}
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		some := make([]int64, 1+random.IntN(200))
+		for i := range some {
+			some[i] = 1 + random.Int64N(5_000_000_000)
+			if random.IntN(3) == 0 {
+				some[i] = 5_000_000_000
+			}
+		}
+		sizes = append(sizes, some)
+	}
+	for _, sizes := range sizes {
+		p := &Plan{}
+		var largest int64
 		for _, n := range sizes {
-			all = append(all, File{"x", n})
-			most, total = max(most, n), total+n
+			p.Shards = append(p.Shards, File{"x", n})
+			largest = max(largest, n)
 		}
 		for _, n := range []int{1, 2, 3, 8, 64, 1000} {
-			next := 0
-			for i := 1; i <= n; i++ {
-				from, to := part(all, i, n)
-				if from != next || to < from {
-					t.Errorf("%v: part %d of %d is %d to %d and the part before ends at %d", sizes, i, n, from, to, next)
-				}
+			cuts := p.Cuts(n)
+			if len(cuts) != n+1 || cuts[0] != 0 || cuts[n] != len(sizes) || !slices.IsSorted(cuts) {
+				t.Fatalf("%v in %d parts: cuts %v", sizes, n, cuts)
+			}
+			least, most := int64(math.MaxInt64), int64(0)
+			for i := range n {
 				var bytes int64
-				for _, f := range all[from:to] {
+				for _, f := range p.Shards[cuts[i]:cuts[i+1]] {
 					bytes += f.Bytes
 				}
-				if d := float64(bytes) - float64(total)/float64(n); d > float64(most) || -d > float64(most) {
-					t.Errorf("%v: part %d of %d has %d bytes of %d", sizes, i, n, bytes, total)
-				}
-				next = to
+				least, most = min(least, bytes), max(most, bytes)
 			}
-			if next != len(all) {
-				t.Errorf("%v: %d parts end at shard %d", sizes, n, next)
+			if most-least > largest {
+				t.Errorf("%v in %d parts of %d to %d bytes", sizes, n, least, most)
 			}
 		}
 	}

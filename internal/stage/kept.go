@@ -3,6 +3,7 @@ package stage
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -57,33 +58,92 @@ func keptPath(path string) string {
 // ReadKept reads a record of what is kept for a destination. The error is an
 // [fs.ErrNotExist] where nothing is.
 func ReadKept(dest, name string) ([]byte, error) {
-	work, err := KeptPath(dest)
+	path, err := Real(dest)
 	if err != nil {
 		return nil, err
 	}
+	work := keptPath(path)
 	text, err := os.ReadFile(filepath.Join(work, records, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, there := os.Lstat(work); there == nil { // a run that was killed as it put all in place
-			return os.ReadFile(filepath.Join(work+aside, name))
-		}
+	if errors.Is(err, fs.ErrNotExist) && isPlacing(work, work) { // a run was killed as it put all in place
+		return os.ReadFile(filepath.Join(work+aside, name))
 	}
 	return text, err
 }
 
-// Forget removes what is left of a work folder whose output is in place, and reports
-// whether there was something.
+// Forget removes what a run that was killed has left of a work folder whose output is in
+// place, and reports whether there was something.
 func Forget(dest string) bool {
-	work, err := KeptPath(dest)
+	path, err := Real(dest)
 	if err != nil {
 		return false
 	}
-	if _, err := os.Lstat(work); !errors.Is(err, fs.ErrNotExist) {
-		return false
-	}
+	work := keptPath(path)
 	if _, err := os.Lstat(work + aside); err != nil {
 		return false
 	}
+	lock, taken := lockAlone(work)
+	if taken {
+		return false
+	}
+	if lock != nil {
+		defer lock.Close()
+	}
+	switch _, err := os.Lstat(work); {
+	case errors.Is(err, fs.ErrNotExist):
+	case isPlacing(work, path): // in exchange for an older output, which is there now
+		if _, err := os.Lstat(filepath.Join(work, records)); err == nil { // or what another has begun since
+			break
+		}
+		if system.removeAll(work) != nil {
+			return false
+		}
+	default:
+		return false
+	}
 	return system.removeAll(work+aside) == nil
+}
+
+// placing is the record of an output that is being put in place, by which its folder is
+// known from an older one with which it is exchanged.
+const placing = "placing.json"
+
+// placed is a file of it.
+type placed struct {
+	Name    string `json:"name"`
+	Bytes   int64  `json:"bytes"`
+	Changed int64  `json:"changed"` // in nanoseconds
+}
+
+// placingOf describes a folder by one of its files, the first.
+func placingOf(folder string) (p placed, err error) {
+	err = fs.WalkDir(os.DirFS(folder), ".", func(name string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case name == records:
+			return fs.SkipDir
+		case !e.Type().IsRegular():
+			return nil
+		}
+		info, err := e.Info()
+		if err == nil {
+			p, err = placed{name, info.Size(), info.ModTime().UnixNano()}, fs.SkipAll
+		}
+		return err
+	})
+	return p, err
+}
+
+// isPlacing reports whether a folder is the output that was being put in place as the
+// records aside say.
+func isPlacing(work, folder string) bool {
+	text, err := os.ReadFile(filepath.Join(work+aside, placing))
+	var p placed
+	if err != nil || json.Unmarshal(text, &p) != nil || !filepath.IsLocal(filepath.FromSlash(p.Name)) {
+		return false
+	}
+	info, err := os.Lstat(filepath.Join(folder, filepath.FromSlash(p.Name)))
+	return err == nil && info.Mode().IsRegular() && info.Size() == p.Bytes && info.ModTime().UnixNano() == p.Changed
 }
 
 // OpenKept checks the destination as [Check] does, and opens the folder that keeps what is
@@ -175,6 +235,9 @@ func (k *Kept) back(there string) error {
 	}
 	if lock != nil {
 		defer lock.Close()
+	}
+	if !isPlacing(k.work, k.work) {
+		return usage.Errorf("%s is not what the records in %s are of: move both away", k.work, k.work+aside)
 	}
 	err := os.Rename(k.work+aside, there)
 	if errors.Is(err, fs.ErrNotExist) { // it has ended
@@ -416,6 +479,17 @@ func (k *Kept) Strays(names []string) (strays []string, err error) {
 func (k *Kept) Commit(ctx context.Context) error {
 	there := filepath.Join(k.work, records)
 	if err := k.scratch.Close(); err != nil {
+		return err
+	}
+	p, err := placingOf(k.work)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(p)
+	if err == nil {
+		err = k.WriteRecord(placing, text)
+	}
+	if err != nil {
 		return err
 	}
 	if err := os.Rename(there, k.work+aside); err != nil {
