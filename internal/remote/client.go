@@ -22,7 +22,7 @@ import (
 // Limits of a request's tries.
 const (
 	// connections are as many as a run has to one host.
-	connections = 16
+	connections = 32
 	// quiet is how long a server may say nothing, before or within an answer.
 	quiet = 15 * time.Second
 	// most is for how long a request is tried without any byte arriving.
