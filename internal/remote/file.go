@@ -27,6 +27,7 @@ type file struct {
 	// the time of the last change. "" where it says neither, or where the address itself is
 	// that of a content.
 	version string
+	host    string      // that called it so
 	header  http.Header // of every request
 
 	mu       sync.Mutex
@@ -114,10 +115,10 @@ func (f *file) check(a *answer, r request) error {
 	return f.same(a)
 }
 
-// same compares what the server calls the content, where the file is served at its own
-// address.
+// same compares what the server calls the content. Another host, to which the address
+// redirects now, may call it otherwise.
 func (f *file) same(a *answer) error {
-	if f.version == "" || !a.at(f.address) {
+	if f.version == "" || a.url.Host != f.host {
 		return nil
 	}
 	if now := version(a.Header); now != "" && now != f.version {

@@ -125,7 +125,7 @@ func (w *web) Open(ctx context.Context, name string) (files.File, error) {
 	if err != nil {
 		return nil, w.explain(err)
 	}
-	return &file{client: w.client, pace: w.pace, ctx: ctx, address: address, size: a.size, version: a.version}, nil
+	return &file{client: w.client, pace: w.pace, ctx: ctx, address: address, size: a.size, version: a.version, host: a.host}, nil
 }
 
 // head asks for what there is to know of a file but its bytes.
@@ -145,6 +145,7 @@ func (c *client) head(ctx context.Context, address string) (*about, error) {
 type about struct {
 	size    int64
 	version string
+	host    string // that answered
 }
 
 // headOnce asks by HEAD or, where an address is signed for GET alone, for one byte.
@@ -164,7 +165,7 @@ func (c *client) headOnce(ctx context.Context, address string) (*about, error) {
 	if size < 0 {
 		return nil, final{errors.New(a.address + ": the server does not say how large the file is: download it, and name it")}
 	}
-	return &about{size, version(a.Header)}, nil
+	return &about{size, version(a.Header), a.url.Host}, nil
 }
 
 // explain says what to do about an answer.

@@ -267,12 +267,17 @@ func TestSum(t *testing.T) {
 		order []int64
 		again int64 // how many blocks are read again for it, at most
 	}{
-		{"nothing", nil, 22}, {"in order", blocksOf(inOrder...), 0}, {"twice", blocksOf(append(inOrder, inOrder...)...), 0},
+		{"nothing", nil, 22}, {"before anyone asked", nil, 22}, {"in order", blocksOf(inOrder...), 0}, {"twice", blocksOf(append(inOrder, inOrder...)...), 0},
 		{"half", blocksOf(inOrder[:11]...), 11}, {"backwards", blocksOf(backwards...), 22}, {"odd", blocksOf(odd...), 22},
 		{"nearly in order", blocksOf(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14, 17, 16, 19, 18, 21, 20), 0},
 	} {
 		one := &fails{data: data}
 		s := Of(t.Context(), stored{one, int64(len(data))})
+		if tt.name == "before anyone asked" {
+			if _, err := ReadFile(s.Tree, s.Join(s.Path, "x"), 10*blockBytes); err == nil {
+				t.Error("read more than was to be")
+			}
+		}
 		s.Tree.(Summing).SumAll()
 		f, err := s.Open(s.Join(s.Path, "x"))
 		if err != nil {
@@ -338,5 +343,22 @@ func (c *counted) wait() {
 			return
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestSumOfSmall: what was read before anyone asked for its sum has one, and so has an
+// empty file.
+func TestSumOfSmall(t *testing.T) {
+	for _, text := range []string{"", "{}"} {
+		s := Of(t.Context(), stored{&fails{data: []byte(text)}, int64(len(text))})
+		at := s.Join(s.Path, "x")
+		if got, err := ReadFile(s.Tree, at, 10); err != nil || string(got) != text {
+			t.Errorf("%q, %v", got, err)
+		}
+		s.Tree.(Summing).SumAll()
+		want := sha256.Sum256([]byte(text))
+		if got, _, err := s.Tree.(Summing).Sum(t.Context(), at); err != nil || got != hex.EncodeToString(want[:]) {
+			t.Errorf("%q: %s, %v", text, got, err)
+		}
 	}
 }

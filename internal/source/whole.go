@@ -31,12 +31,18 @@ func (f *inBlocks) hashes(index int64) bool {
 	if f.stated == "" && !f.whole {
 		return false
 	}
+	one := f.sum()
+	return index == one.next || index > one.next && !one.out
+}
+
+// sum is that of the file.
+func (f *inBlocks) sum() *sum {
 	one := f.sums[f.path]
 	if one == nil {
 		one = &sum{hash: sha256.New(), waiting: map[int64]*block{}}
 		f.sums[f.path] = one
 	}
-	return index == one.next || index > one.next && !one.out
+	return one
 }
 
 // giveUp ends the sum of a file where it is.
@@ -134,10 +140,7 @@ func (t *listed) Sum(ctx context.Context, path string) (string, fs.FileInfo, err
 	}
 	t.blocks.mu.Lock()
 	defer t.blocks.mu.Unlock()
-	if one := t.blocks.sums[path]; one != nil {
-		return hex.EncodeToString(one.hash.Sum(nil)), f.Info, nil
-	}
-	return hex.EncodeToString(sha256.New().Sum(nil)), f.Info, nil // of an empty file
+	return hex.EncodeToString(f.Sections.(*inBlocks).sum().hash.Sum(nil)), f.Info, nil
 }
 
 // readOn reads the blocks that are not hashed, in their order.
@@ -163,13 +166,10 @@ func (f *inBlocks) readOn(ctx context.Context) error {
 func (f *inBlocks) unsummed() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	s := f.sum()
+	s.out = false
 	for {
 		f.sumUp(f.path)
-		s := f.sums[f.path]
-		if s == nil {
-			return 0
-		}
-		s.out = false
 		i := f.find(place{f.path, s.next})
 		if i < 0 || f.recent[i].pending {
 			return s.next
