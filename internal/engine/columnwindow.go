@@ -5,6 +5,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/tile"
+	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // columnWindows reads layers of which a tile needs many runs so short that reading them
@@ -15,7 +16,11 @@ type columnWindows struct {
 	parts      [maxParts]bool // which of the layer's tensors are read through windows
 	rows, cols int            // shape of a window, in whole tiles; 0 without windows
 	transpose  func(dst, src []byte, column int)
-	scaleRows  int // rows that share a scale, if scales are transposed too; else 0
+	// arranged is what transpose is for: [codec.ByRows] or, in strips of unit rows,
+	// [codec.InStrips]; nil where codes do not lie by columns.
+	arranged  func(codec.Codec) (codec.Codec, func(dst, src []byte, column int))
+	unit      int
+	scaleRows int // rows that share a scale, if scales are transposed too; else 0
 }
 
 // windowShare is the fraction of the memory limit that one window may take. Three or
@@ -28,9 +33,10 @@ func (d *Decoding) newColumnWindows() (v columnWindows) {
 	if codec.Matrices(d.Layer.Codec) != nil { // whose runs are long, of one matrix after the other
 		return columnWindows{}
 	}
+	v.arrange(d.Layer.Codec, d.out)
+	d.columnWindows = v // which shapes tiles
 	cut, rows, cols := d.Shape()
 	size, first := 0, tile.Area{Rows: min(rows, cut.Rows), Cols: cols}
-	_, v.transpose = codec.ByRows(d.Layer.Codec)
 	v.scaleRows = codec.ScaleRows(d.Layer.Codec)
 	for i := range d.Layer.Parts {
 		spans := d.Layer.Codec.Needed(i, first)
@@ -48,6 +54,24 @@ func (d *Decoding) newColumnWindows() (v columnWindows) {
 		v.rows, v.cols = cut.InBank(tiles/cut.Count(cut.Rows, cols)*rows, rows), cut.Cols
 	}
 	return v
+}
+
+// arrange decides how codes that lie by columns are arranged.
+func (v *columnWindows) arrange(c codec.Codec, out safetensors.Dtype) {
+	v.unit = 1
+	if strips, gather := codec.InStrips(c); strips != nil && out == safetensors.BF16 {
+		v.arranged, v.transpose, v.unit = codec.InStrips, gather, strips.Cut().UnitRows
+	} else if _, v.transpose = codec.ByRows(c); v.transpose != nil {
+		v.arranged = codec.ByRows
+	}
+}
+
+// taken is the codec that takes codes as they are arranged in windows.
+func (v *columnWindows) taken(c codec.Codec) codec.Codec {
+	if v.arranged != nil {
+		c, _ = v.arranged(c)
+	}
+	return c
 }
 
 // turned reports whether a tensor is transposed as its window is read.
@@ -102,6 +126,7 @@ func (d *Decoding) prefetch(a tile.Area, yield func(stream.Task) bool) bool {
 // through it.
 type columnWindow struct {
 	tile.Area
+	unit  int // rows whose codes lie together, column by column
 	parts [maxParts][]byte
 }
 
@@ -120,7 +145,7 @@ func (d *Decoding) readWindow(w *stream.Worker, a tile.Area) (*columnWindow, err
 		area  tile.Area
 	}
 	return stream.Shared(w, key{&d.Layer.Parts[0], a}, func() (*columnWindow, error) {
-		all := &columnWindow{Area: a}
+		all := &columnWindow{Area: a, unit: d.unit}
 		for i, part := range d.Layer.Parts {
 			if !d.parts[i] {
 				continue
@@ -166,22 +191,23 @@ func (d *Decoding) readColumns(w *stream.Worker, part checkpoint.Tensor, s tile.
 	size, stride := int(s.Size), int(s.Stride)
 	src := w.Bytes(0, (s.Count-1)*stride+size)
 	err := d.Source.ReadSection(part, src, s.Offset)
-	for k := range s.Count {
+	for k := 1; k < s.Count && stride > size; k++ {
 		copy(src[k*size:(k+1)*size], src[k*stride:])
 	}
 	return src[:s.Bytes()], err
 }
 
-// codes returns the codes of an area of the window, in row-major order: those of the
-// window itself where they are consecutive there.
+// codes returns the codes of an area of the window, as they are arranged there: those of
+// the window itself where they are consecutive.
 func (v *columnWindow) codes(w *stream.Worker, a tile.Area) []byte {
 	bytes := func(values int) int { return values * len(v.parts[0]) / v.Values() }
-	if a.Cols == v.Cols || a.Rows == 1 {
-		return v.parts[0][bytes((a.Row-v.Row)*v.Cols+a.Col-v.Col):][:bytes(a.Values())]
+	from := func(row int) []byte { return v.parts[0][bytes((row-v.Row)*v.Cols+(a.Col-v.Col)*v.unit):] }
+	if a.Cols == v.Cols || a.Rows == v.unit {
+		return from(a.Row)[:bytes(a.Values())]
 	}
 	dst := w.Bytes(0, bytes(a.Values()))
-	for r := range a.Rows {
-		copy(dst[bytes(r*a.Cols):][:bytes(a.Cols)], v.parts[0][bytes((a.Row+r-v.Row)*v.Cols+a.Col-v.Col):])
+	for r := 0; r < a.Rows; r += v.unit {
+		copy(dst[bytes(r*a.Cols):][:bytes(v.unit*a.Cols)], from(a.Row+r))
 	}
 	return dst
 }

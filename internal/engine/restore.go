@@ -43,7 +43,7 @@ func (d *Decoding) restoreTo(w *stream.Worker, a tile.Area, room func() []byte) 
 		return err
 	}
 	dst := room()
-	if d.out == safetensors.BF16 && codec.DecodeBF16(c, dst, parts, a) {
+	if d.out == safetensors.BF16 && codec.DecodeBF16(c, dst, parts, a, &w.Scratch) {
 		return nil
 	}
 	values := w.Floats(0, a.Values())

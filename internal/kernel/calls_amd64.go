@@ -61,6 +61,8 @@ func (s *set) useAVX2() {
 	s.fitBooks = fitBooksBy(nearBooksAVX2, fitScalesAVX2, s.absMax[RawF32])
 	s.decodeBytes = decodeBytesBy(decodeIntBytesAVX2, decodeFloatBytesAVX2, decodeFewBytesAVX2, decodeBytesWith(s.scaleBy, s.scaleFrom))
 	s.lookUp = lookUpWithAVX2
+	s.stripBF16 = stripBy(stripBF16AVX2, 8, stripBF16)
+	s.interleavedBF16 = stripBy(interleavedBF16AVX2, 16, interleavedBF16)
 	s.roundBF16 = roundBF16WithAVX2
 	s.roundF16 = roundF16WithAVX2
 	s.project = projectBy(panelsBy(projectAVX2, collectAVX2))

@@ -40,6 +40,7 @@ type set struct {
 	decodePacked                     func(dst []float32, codes []uint16, f *Packed)
 	decodeBytes                      func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values)
 	lookUp                           func(dst []float32, codes []byte, levels []float32)
+	stripBF16, interleavedBF16       func(dst []byte, stride int, words []byte, s *Strip) // nil for none
 	roundBF16, roundF16              func(x []float32)
 	errors                           [2]func(e *Errors, values []byte, others []float32) // by Raw
 	scaleBy                          func(x []float32, scale float32)
@@ -92,7 +93,7 @@ var portable = (&set{
 	minMax: minMax, divide: divide, multiply: multiply,
 	roundInts: roundInts, encodeSmall: encodeSmall, encodePacked: encodePacked,
 	decodeInts: decodeInts, decodeSmall: decodeSmall, decodePacked: decodePacked,
-	decodeBytes: decodeBytes, lookUp: lookUp, roundBF16: roundBF16, roundF16: roundF16,
+	decodeBytes: decodeBytes, lookUp: lookUp, stripBF16: stripBF16, interleavedBF16: interleavedBF16, roundBF16: roundBF16, roundF16: roundF16,
 	errors:  [2]func(*Errors, []byte, []float32){errorsOf(RawBF16), errorsOf(RawF32)},
 	scaleBy: scaleBy, scaleFrom: scaleFrom,
 	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes, fitBooks: fitBooks,

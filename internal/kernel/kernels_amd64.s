@@ -5871,6 +5871,393 @@ groupDone:
 	VZEROUPPER
 	RET
 
+// func stripBF16AVX2(dst *byte, stride int, words *byte, groups *int32, scales *float32, zeros *float32, steps int)
+// Requires: AVX, AVX2
+TEXT ·stripBF16AVX2(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         stride+8(FP), CX
+	LEAQ         (CX)(CX*2), DX
+	MOVQ         AX, BX
+	LEAQ         (BX)(CX*4), AX
+	MOVQ         words+16(FP), SI
+	MOVQ         groups+24(FP), DI
+	MOVQ         scales+32(FP), R8
+	MOVQ         zeros+40(FP), R9
+	MOVL         $0x0000000f, R10
+	VMOVD        R10, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, R10
+	VMOVD        R10, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x00000001, R10
+	VMOVD        R10, X2
+	VPBROADCASTD X2, Y2
+	MOVQ         $0x00000010, R10
+	MOVQ         steps+48(FP), R11
+	TESTQ        R11, R11
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (SI), Y3
+	MOVLQSX      (DI), R12
+	SHLQ         $0x05, R12
+	VPAND        Y0, Y3, Y5
+	VCVTDQ2PS    Y5, Y5
+	VSUBPS       (R9)(R12*1), Y5, Y5
+	VMULPS       (R8)(R12*1), Y5, Y5
+	VPSRLD       $0x10, Y5, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y5, Y5
+	VPADDD       Y4, Y5, Y5
+	MOVLQSX      4(DI), R12
+	SHLQ         $0x05, R12
+	VPSRLD       $0x04, Y3, Y4
+	VPAND        Y0, Y4, Y6
+	VCVTDQ2PS    Y6, Y6
+	VSUBPS       (R9)(R12*1), Y6, Y6
+	VMULPS       (R8)(R12*1), Y6, Y6
+	VPSRLD       $0x10, Y6, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y6, Y6
+	VPADDD       Y4, Y6, Y6
+	VPSRLD       $0x10, Y5, Y5
+	VPBLENDW     $0xaa, Y6, Y5, Y5
+	MOVLQSX      8(DI), R12
+	SHLQ         $0x05, R12
+	VPSRLD       $0x08, Y3, Y4
+	VPAND        Y0, Y4, Y6
+	VCVTDQ2PS    Y6, Y6
+	VSUBPS       (R9)(R12*1), Y6, Y6
+	VMULPS       (R8)(R12*1), Y6, Y6
+	VPSRLD       $0x10, Y6, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y6, Y6
+	VPADDD       Y4, Y6, Y6
+	MOVLQSX      12(DI), R12
+	SHLQ         $0x05, R12
+	VPSRLD       $0x0c, Y3, Y4
+	VPAND        Y0, Y4, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       (R9)(R12*1), Y7, Y7
+	VMULPS       (R8)(R12*1), Y7, Y7
+	VPSRLD       $0x10, Y7, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y4, Y7, Y7
+	VPSRLD       $0x10, Y6, Y6
+	VPBLENDW     $0xaa, Y7, Y6, Y6
+	MOVLQSX      16(DI), R12
+	SHLQ         $0x05, R12
+	VPSRLD       $0x10, Y3, Y4
+	VPAND        Y0, Y4, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       (R9)(R12*1), Y7, Y7
+	VMULPS       (R8)(R12*1), Y7, Y7
+	VPSRLD       $0x10, Y7, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y4, Y7, Y7
+	MOVLQSX      20(DI), R12
+	SHLQ         $0x05, R12
+	VPSRLD       $0x14, Y3, Y4
+	VPAND        Y0, Y4, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       (R9)(R12*1), Y8, Y8
+	VMULPS       (R8)(R12*1), Y8, Y8
+	VPSRLD       $0x10, Y8, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y4, Y8, Y8
+	VPSRLD       $0x10, Y7, Y7
+	VPBLENDW     $0xaa, Y8, Y7, Y7
+	MOVLQSX      24(DI), R12
+	SHLQ         $0x05, R12
+	VPSRLD       $0x18, Y3, Y4
+	VPAND        Y0, Y4, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       (R9)(R12*1), Y8, Y8
+	VMULPS       (R8)(R12*1), Y8, Y8
+	VPSRLD       $0x10, Y8, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y4, Y8, Y8
+	MOVLQSX      28(DI), R12
+	SHLQ         $0x05, R12
+	VPSRLD       $0x1c, Y3, Y4
+	VCVTDQ2PS    Y4, Y4
+	VSUBPS       (R9)(R12*1), Y4, Y4
+	VMULPS       (R8)(R12*1), Y4, Y4
+	VPSRLD       $0x10, Y4, Y3
+	VPAND        Y2, Y3, Y3
+	VPADDD       Y1, Y4, Y4
+	VPADDD       Y3, Y4, Y4
+	VPSRLD       $0x10, Y8, Y8
+	VPBLENDW     $0xaa, Y4, Y8, Y8
+	VPUNPCKLDQ   Y6, Y5, Y3
+	VPUNPCKLDQ   Y8, Y7, Y4
+	VPUNPCKLQDQ  Y4, Y3, Y9
+	VPUNPCKHQDQ  Y4, Y3, Y3
+	VMOVDQU      X9, (BX)
+	VEXTRACTI128 $0x01, Y9, (AX)
+	VMOVDQU      X3, (BX)(CX*1)
+	VEXTRACTI128 $0x01, Y3, (AX)(CX*1)
+	VPUNPCKHDQ   Y6, Y5, Y3
+	VPUNPCKHDQ   Y8, Y7, Y4
+	VPUNPCKLQDQ  Y4, Y3, Y5
+	VPUNPCKHQDQ  Y4, Y3, Y3
+	VMOVDQU      X5, (BX)(CX*2)
+	VEXTRACTI128 $0x01, Y5, (AX)(CX*2)
+	VMOVDQU      X3, (BX)(DX*1)
+	VEXTRACTI128 $0x01, Y3, (AX)(DX*1)
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	ADDQ         R10, BX
+	ADDQ         R10, AX
+	DECQ         R11
+	JNZ          turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func interleavedBF16AVX2(dst *byte, stride int, words *byte, groups *int32, scales *float32, zeros *float32, steps int)
+// Requires: AVX, AVX2
+TEXT ·interleavedBF16AVX2(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         stride+8(FP), CX
+	LEAQ         (CX)(CX*2), DX
+	MOVQ         AX, BX
+	LEAQ         (BX)(CX*4), AX
+	MOVQ         words+16(FP), SI
+	MOVQ         groups+24(FP), DI
+	MOVQ         scales+32(FP), R8
+	MOVQ         zeros+40(FP), R9
+	MOVL         $0x0000000f, R10
+	VMOVD        R10, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, R10
+	VMOVD        R10, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x00000001, R10
+	VMOVD        R10, X2
+	VPBROADCASTD X2, Y2
+	MOVQ         $0x00000020, R10
+	MOVQ         steps+48(FP), R11
+	TESTQ        R11, R11
+	JZ           turnDone
+
+turn:
+	MOVLQSX      (DI), R12
+	SHLQ         $0x05, R12
+	VMOVUPS      (SI), Y3
+	VMOVUPS      32(SI), Y4
+	VBROADCASTSS (R9)(R12*1), Y5
+	VBROADCASTSS (R8)(R12*1), Y6
+	VPAND        Y0, Y3, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y5, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VPSRLD       $0x10, Y8, Y7
+	VPAND        Y2, Y7, Y7
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VPSRLD       $0x10, Y8, Y8
+	VPAND        Y0, Y4, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        Y2, Y5, Y5
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPACKUSDW    Y7, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (BX)
+	VBROADCASTSS 4(R9)(R12*1), Y5
+	VBROADCASTSS 4(R8)(R12*1), Y6
+	VPSRLD       $0x10, Y3, Y7
+	VPAND        Y0, Y7, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y5, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VPSRLD       $0x10, Y8, Y7
+	VPAND        Y2, Y7, Y7
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VPSRLD       $0x10, Y8, Y8
+	VPSRLD       $0x10, Y4, Y7
+	VPAND        Y0, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        Y2, Y5, Y5
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPACKUSDW    Y7, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (BX)(CX*1)
+	VBROADCASTSS 8(R9)(R12*1), Y5
+	VBROADCASTSS 8(R8)(R12*1), Y6
+	VPSRLD       $0x04, Y3, Y7
+	VPAND        Y0, Y7, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y5, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VPSRLD       $0x10, Y8, Y7
+	VPAND        Y2, Y7, Y7
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VPSRLD       $0x10, Y8, Y8
+	VPSRLD       $0x04, Y4, Y7
+	VPAND        Y0, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        Y2, Y5, Y5
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPACKUSDW    Y7, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (BX)(CX*2)
+	VBROADCASTSS 12(R9)(R12*1), Y5
+	VBROADCASTSS 12(R8)(R12*1), Y6
+	VPSRLD       $0x14, Y3, Y7
+	VPAND        Y0, Y7, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y5, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VPSRLD       $0x10, Y8, Y7
+	VPAND        Y2, Y7, Y7
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VPSRLD       $0x10, Y8, Y8
+	VPSRLD       $0x14, Y4, Y7
+	VPAND        Y0, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        Y2, Y5, Y5
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPACKUSDW    Y7, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (BX)(DX*1)
+	VBROADCASTSS 16(R9)(R12*1), Y5
+	VBROADCASTSS 16(R8)(R12*1), Y6
+	VPSRLD       $0x08, Y3, Y7
+	VPAND        Y0, Y7, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y5, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VPSRLD       $0x10, Y8, Y7
+	VPAND        Y2, Y7, Y7
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VPSRLD       $0x10, Y8, Y8
+	VPSRLD       $0x08, Y4, Y7
+	VPAND        Y0, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        Y2, Y5, Y5
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPACKUSDW    Y7, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (AX)
+	VBROADCASTSS 20(R9)(R12*1), Y5
+	VBROADCASTSS 20(R8)(R12*1), Y6
+	VPSRLD       $0x18, Y3, Y7
+	VPAND        Y0, Y7, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y5, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VPSRLD       $0x10, Y8, Y7
+	VPAND        Y2, Y7, Y7
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VPSRLD       $0x10, Y8, Y8
+	VPSRLD       $0x18, Y4, Y7
+	VPAND        Y0, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        Y2, Y5, Y5
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPACKUSDW    Y7, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (AX)(CX*1)
+	VBROADCASTSS 24(R9)(R12*1), Y5
+	VBROADCASTSS 24(R8)(R12*1), Y6
+	VPSRLD       $0x0c, Y3, Y7
+	VPAND        Y0, Y7, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y5, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VPSRLD       $0x10, Y8, Y7
+	VPAND        Y2, Y7, Y7
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VPSRLD       $0x10, Y8, Y8
+	VPSRLD       $0x0c, Y4, Y7
+	VPAND        Y0, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        Y2, Y5, Y5
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPACKUSDW    Y7, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (AX)(CX*2)
+	VBROADCASTSS 28(R9)(R12*1), Y5
+	VBROADCASTSS 28(R8)(R12*1), Y6
+	VPSRLD       $0x1c, Y3, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y3
+	VPAND        Y2, Y3, Y3
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y3, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPSRLD       $0x1c, Y4, Y3
+	VCVTDQ2PS    Y3, Y3
+	VSUBPS       Y5, Y3, Y3
+	VMULPS       Y6, Y3, Y3
+	VPSRLD       $0x10, Y3, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y3, Y3
+	VPADDD       Y4, Y3, Y3
+	VPSRLD       $0x10, Y3, Y3
+	VPACKUSDW    Y3, Y7, Y7
+	VPERMQ       $0xd8, Y7, Y7
+	VMOVDQU      Y7, (AX)(DX*1)
+	ADDQ         $0x40, SI
+	ADDQ         $0x40, DI
+	ADDQ         R10, BX
+	ADDQ         R10, AX
+	DECQ         R11
+	JNZ          turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
 // func projectAVX2(sums *float64, w *float32, wStride int, x *float32, xStride int, n int)
 // Requires: AVX
 TEXT ·projectAVX2(SB), NOSPLIT, $0-48

@@ -6,7 +6,8 @@ package kernel
 var neon = func() set {
 	s := portable
 	s.name = "neon"
-	s.nvfp4Blocks, s.mxfp8Blocks = nil, nil // scaling and encoding with NEON is faster than these in Go
+	s.nvfp4Blocks, s.mxfp8Blocks = nil, nil   // scaling and encoding with NEON is faster than these in Go
+	s.stripBF16, s.interleavedBF16 = nil, nil // so is decoding by rows
 	s.useNEON()
 	r := &lanes{
 		count: 4, interleave: interleaveNEON, deinterleave: unscaled(deinterleaveNEON),

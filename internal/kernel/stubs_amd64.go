@@ -300,6 +300,16 @@ func nearBooksAVX2(near *float32, x *float32, scales *float32, groups int, level
 //go:noescape
 func fitScalesAVX2(scales *float32, x *float32, near *float32, groups int)
 
+// stripBF16AVX2 decodes that many times eight columns of eight rows.
+//
+//go:noescape
+func stripBF16AVX2(dst *byte, stride int, words *byte, groups *int32, scales *float32, zeros *float32, steps int)
+
+// interleavedBF16AVX2 decodes that many times sixteen columns of eight rows.
+//
+//go:noescape
+func interleavedBF16AVX2(dst *byte, stride int, words *byte, groups *int32, scales *float32, zeros *float32, steps int)
+
 // projectAVX2 adds to eight rows of 16 sums. Strides are in bytes.
 //
 //go:noescape

@@ -60,6 +60,8 @@ func main() {
 			v.ranks()
 		} else {
 			v.fitBooks()
+			v.stripBF16()
+			v.interleavedBF16()
 		}
 		v.project("project", false)
 		v.project("projectFused", true)

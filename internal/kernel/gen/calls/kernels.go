@@ -79,6 +79,8 @@ var kernels = []kernel{
 	{field: "fitBooks", by: "fitBooksBy({nearBooks}, {fitScales}, s.absMax[RawF32])"},
 	{field: "decodeBytes", by: "decodeBytesBy({decodeIntBytes}, {decodeFloatBytes}, {decodeFewBytes|nil}, decodeBytesWith(s.scaleBy, s.scaleFrom))"},
 	{field: "lookUp", slices: "dst []float32, codes []byte", more: "levels []float32", before: "all := sixteen(levels)", only: "len(levels) <= len(all)", args: "&all[0]"},
+	{field: "stripBF16", by: "stripBy({stripBF16}, 8, stripBF16)"},
+	{field: "interleavedBF16", by: "stripBy({interleavedBF16}, 16, interleavedBF16)"},
 	{field: "roundBF16", slices: "x []float32"},
 	{field: "roundF16", slices: "x []float32"},
 	{field: "project", by: "projectBy(panelsBy({project}, {collect}))"},
