@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"sync"
+
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/stream"
@@ -97,29 +99,32 @@ func (d *Decoding) windowAt(a tile.Area) tile.Area {
 }
 
 // prefetch yields tasks that read windows, if the area is the first one in its window:
-// that window itself at the start of a layer, and the next one, so that it is read
-// while other workers decode this one.
+// that window itself at the start of a layer, and the next one, maybe of the next layer,
+// so that it is read while other workers decode this one.
 func (d *Decoding) prefetch(a tile.Area, yield func(stream.Task) bool) bool {
 	this := d.windowAt(a)
 	if this.Rows == 0 || a.Row != this.Row || a.Col != this.Col {
 		return true
 	}
+	if this.Row+this.Col == 0 && !d.readAhead(this, yield) {
+		return false
+	}
 	next := tile.Area{Row: this.Row + this.Rows}
 	if this.Cols < d.Layer.Codec.Cut().Cols {
 		next = tile.Area{Col: this.Col + this.Cols}
 	}
-	for _, soon := range []tile.Area{a, next} {
-		if soon = d.windowAt(soon); soon.Rows == 0 || soon == this && soon.Row+soon.Col > 0 {
-			continue
-		}
-		if !yield(stream.Task{Do: func(w *stream.Worker) error {
-			_, err := d.readWindow(w, soon)
-			return err
-		}}) {
-			return false
-		}
+	if soon := d.windowAt(next); soon.Rows > 0 {
+		return d.readAhead(soon, yield)
 	}
-	return true
+	return d.next == nil || d.next.readAhead(d.next.windowAt(tile.Area{}), yield)
+}
+
+// readAhead yields a task that reads a window, unless it is empty.
+func (d *Decoding) readAhead(window tile.Area, yield func(stream.Task) bool) bool {
+	return window.Rows == 0 || yield(stream.Task{Do: func(w *stream.Worker) error {
+		_, err := d.readWindow(w, window)
+		return err
+	}})
 }
 
 // columnWindow is the area of a window, and the bytes of those tensors that are read
@@ -128,6 +133,26 @@ type columnWindow struct {
 	tile.Area
 	unit  int // rows whose codes lie together, column by column
 	parts [maxParts][]byte
+}
+
+// windowRooms are buffers for codes of windows that are not used any more: memory that
+// comes new from the system takes longer than what it is filled with.
+var windowRooms sync.Pool
+
+// windowRoom returns n bytes of arbitrary content.
+func windowRoom(n int) []byte {
+	if room, ok := windowRooms.Get().(*[]byte); ok && cap(*room) >= n && cap(*room)/2 <= n {
+		return (*room)[:n]
+	}
+	return make([]byte, n)
+}
+
+// Free lets other windows use the memory of the window's codes, see [stream.Freer].
+func (v *columnWindow) Free() {
+	if codes := v.parts[0]; codes != nil {
+		v.parts[0] = nil
+		windowRooms.Put(&codes)
+	}
 }
 
 // window returns the window that contains an area, or nil if none does.
@@ -151,7 +176,11 @@ func (d *Decoding) readWindow(w *stream.Worker, a tile.Area) (*columnWindow, err
 				continue
 			}
 			spans := d.Layer.Codec.Needed(i, a)
-			all.parts[i] = make([]byte, tile.SpanBytes(spans))
+			if n := tile.SpanBytes(spans); i == 0 {
+				all.parts[i] = windowRoom(n)
+			} else {
+				all.parts[i] = make([]byte, n)
+			}
 			err := error(nil)
 			if d.turned(i) {
 				err = d.readByRows(w, part, spans[0], all.parts[i])

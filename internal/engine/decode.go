@@ -17,6 +17,7 @@ type Decoding struct {
 	out    safetensors.Dtype
 	Resources
 	columnWindows
+	next *Decoding // whose first window is read while this one's last is decoded; nil for none
 }
 
 // NewDecoding prepares a layer to be restored in the dtype out.

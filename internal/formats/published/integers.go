@@ -78,6 +78,7 @@ const (
 // heldTensors are tensors that were given once for all areas.
 type heldTensors struct {
 	zeros, columns []byte
+	groups         []int32 // of all columns
 	done           bool
 }
 
@@ -147,6 +148,9 @@ func (w *Integers) WithShared(src [][]byte) (Weight, error) {
 			return nil, err
 		}
 		held.columns = columns
+	}
+	if strips, _ := w.InStrips(); strips != nil {
+		held.held.groups = held.groupOfEach()
 	}
 	return &held, nil
 }

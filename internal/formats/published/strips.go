@@ -139,18 +139,15 @@ type stripBuffers struct {
 
 // groupsFrom are the groups of an area's columns, counted from the first one.
 func (s strips) groupsFrom(buffer *[]int32, a tile.Area, first int) []int32 {
-	if s.columns != nil {
-		return s.columns[a.Col : a.Col+a.Cols]
+	groups := s.held.groups[a.Col : a.Col+a.Cols]
+	if first == 0 {
+		return groups
 	}
-	groups := tile.Sized(buffer, a.Cols)
-	for at := 0; at < a.Cols; {
-		g := (a.Col + at) / s.group
-		end := min((g+1)*s.group-a.Col, a.Cols)
-		for ; at < end; at++ {
-			groups[at] = int32(g - first)
-		}
+	from := tile.Sized(buffer, a.Cols)
+	for i, g := range groups {
+		from[i] = g - int32(first)
 	}
-	return groups
+	return from
 }
 
 // zerosOf are the zero points of a strip's rows in a group.
@@ -207,6 +204,18 @@ func (s strips) WithShared(src [][]byte) (Weight, error) {
 		return nil, err
 	}
 	return strips{held.(*Integers)}, nil
+}
+
+// groupOfEach are the groups of all columns.
+func (w *Integers) groupOfEach() []int32 {
+	if w.columns != nil {
+		return w.columns
+	}
+	groups := make([]int32, w.cols)
+	for c := range groups {
+		groups[c] = int32(c / w.group)
+	}
+	return groups
 }
 
 // ByRows is nil: codes do not lie by columns any more.
