@@ -77,6 +77,7 @@ func (s *set) useAVX2() {
 	s.subtract = subtractWithAVX2
 	s.product = productBy(productAVX2, productFrom)
 	s.productFused = productBy(productFusedAVX2, productFusedFrom)
+	s.addProduct = addProductBy(productAdders{addProduct1AVX2, addProduct2AVX2, addProduct3AVX2, addProduct4AVX2, addProduct5AVX2, addProduct6AVX2}, adding(s.productFused, s.add))
 	s.productExact = productBy(productFusedAVX2, productFusedFrom)
 }
 
@@ -394,6 +395,7 @@ func (s *set) useAVX512() {
 	s.subtract = subtractWithAVX512
 	s.product = productBy(productAVX512, productFrom)
 	s.productFused = productBy(productFusedAVX512, productFusedFrom)
+	s.addProduct = addProductBy(productAdders{addProduct1AVX512, addProduct2AVX512, addProduct3AVX512, addProduct4AVX512, addProduct5AVX512, addProduct6AVX512}, adding(s.productFused, s.add))
 	s.productExact = productBy(productFusedAVX512, productFusedFrom)
 }
 

@@ -76,7 +76,7 @@ type set struct {
 	addSums                          func(dst []float64, f Factors, x []float64, width, used int)
 	add, subtract                    func(x, y []float32)
 	product, productFused            func(dst Rows, up, down []float32)
-	productExact                     func(dst Rows, up, down []float32)
+	productExact, addProduct         func(dst Rows, up, down []float32)
 }
 
 var portable = (&set{
@@ -101,7 +101,7 @@ var portable = (&set{
 	scaleErrors: scaleErrors, weightedScaleErrors: weightedScaleErrors, leastErrors: leastErrors, magnitudes: [2]func([]float32, []byte, int){magnitudesOf(RawBF16), magnitudesOf(RawF32)},
 	project: projectBy(portablePanels), projectFused: projectBy(fusedPanels), collect: collectBy(portablePanels), addSums: addSums,
 	projectBF16: projectWidened(portablePanels, widenBF16), collectBF16: collectBF16, addWide: addWide, leastBF16: leastBF16,
-	add: add, subtract: subtract, product: product, productFused: productFused, productExact: product,
+	add: add, subtract: subtract, product: product, productFused: productFused, productExact: product, addProduct: adding(productFused, add),
 }).joined()
 
 // joined fills in the kernels that run two other kernels one after the other.

@@ -75,6 +75,7 @@ func main() {
 		v.sums("subtract", VSUBPS)
 		v.product("product", false)
 		v.product("productFused", true)
+		v.addProducts()
 		for _, raw := range []form{bf16, f32} {
 			v.ranges(raw)
 			v.absMax(raw)

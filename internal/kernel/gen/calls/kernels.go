@@ -95,5 +95,6 @@ var kernels = []kernel{
 	{field: "subtract", slices: "x []float32, y []float32"},
 	{field: "product", by: "productBy({product}, productFrom)"},
 	{field: "productFused", by: "productBy({productFused}, productFusedFrom)"},
+	{field: "addProduct", by: "addProductBy(productAdders{{addProduct1}, {addProduct2}, {addProduct3}, {addProduct4}, {addProduct5}, {addProduct6}}, adding(s.productFused, s.add))"},
 	{field: "productExact", by: "productBy({productFused}, productFusedFrom)"},
 }
