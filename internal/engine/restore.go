@@ -19,8 +19,16 @@ func RestoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to []*bodies.Wr
 			return false
 		}
 	}
-	for _, l := range r.Layers {
-		d := NewDecoding(c, l.Layer, l.Dtype(), use)
+	var next *Decoding
+	for i, l := range r.Layers {
+		d := next
+		if d == nil {
+			d = NewDecoding(c, l.Layer, l.Dtype(), use)
+		}
+		if next = nil; i+1 < len(r.Layers) {
+			next = NewDecoding(c, r.Layers[i+1].Layer, r.Layers[i+1].Dtype(), use)
+		}
+		d.next = next
 		width := l.Dtype().Bits() / 8
 		columns := l.Codec.Cut().Cols
 		if !d.tiles(yield, func(w *stream.Worker, _ int, a tile.Area) error {
@@ -43,7 +51,7 @@ func (d *Decoding) restoreTo(w *stream.Worker, a tile.Area, room func() []byte) 
 		return err
 	}
 	dst := room()
-	if d.out == safetensors.BF16 && codec.DecodeBF16(c, dst, parts, a) {
+	if d.out == safetensors.BF16 && codec.DecodeBF16(c, dst, parts, a, &w.Scratch) {
 		return nil
 	}
 	values := w.Floats(0, a.Values())
