@@ -57,6 +57,8 @@ type job struct {
 	choice *choice
 	// adapters are what is merged into the source; nil where nothing can be.
 	adapters *lora.Set
+	// measuredPlain says that `Measured` is of the source without them.
+	measuredPlain bool
 	// before are the bytes that progress has counted before weights are written.
 	before int64
 	// parents says that folders that the output is to lie in are made.

@@ -11,8 +11,8 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// RestoreTasks yields tasks that decode every layer and copy everything else. It
-// reports false if the run is over.
+// RestoreTasks yields tasks that decode every layer, merge adapters into what they change,
+// and copy everything else. It reports false if the run is over.
 func RestoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to []*bodies.Writer, use Resources, yield func(stream.Task) bool) bool {
 	for _, one := range r.Copies {
 		if !copyTiles(c, one.Source, to[one.File], one.Tensor, yield) {
@@ -20,6 +20,9 @@ func RestoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to []*bodies.Wr
 		}
 	}
 	for _, l := range r.Layers {
+		if l.Merged {
+			continue
+		}
 		d := NewDecoding(c, l.Layer, l.Dtype(), use)
 		width := l.Dtype().Bits() / 8
 		columns := l.Codec.Cut().Cols
@@ -29,7 +32,8 @@ func RestoreTasks(c *checkpoint.Checkpoint, r *plan.Restoration, to []*bodies.Wr
 			return false
 		}
 	}
-	return true
+	merging := &Quantization{Source: c, Plan: &r.Plan, Writers: to, Resources: use}
+	return merging.Tasks(yield)
 }
 
 // restoreTo restores an area of a layer, as it lies in a file, into the room that there is

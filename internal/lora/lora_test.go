@@ -103,7 +103,7 @@ func TestScales(t *testing.T) {
 		`{"alpha_pattern": {"(": 1}}`: "adapter_config.json", `{"alpha_pattern": {"a": "b"}}`: "a of a pattern is no number", `{"rank_pattern": 3}`: "adapter_config.json",
 		`{"lora_alpha": null}`: "lora_alpha is no number", `{"r": null}`: "r is no rank", `{"r": 0}`: "r is no rank", `{"peft_type": "LOKR", "alpha": null}`: "alpha is no number",
 		`{"init_lora_weights": "pissa_niter_16"}`: "init_lora_weights pissa_niter_16: its factors go with weights of which PEFT has taken a part away",
-		`{"init_lora_weights": "olora"}`: "init_lora_weights olora", `{"layer_replication": [[0, 4], [2, 5]]}`: "layer_replication: such an adapter repeats layers",
+		`{"init_lora_weights": "olora"}`:          "init_lora_weights olora", `{"layer_replication": [[0, 4], [2, 5]]}`: "layer_replication: such an adapter repeats layers",
 		`{"use_qalora": true}`: "use_qalora", `{"alora_invocation_tokens": [1, 2]}`: "alora_invocation_tokens", `{"target_parameters": ["experts.down_proj"]}`: "target_parameters",
 	} {
 		if _, err := adapter(t, config, nil, peft); err == nil || !strings.Contains(err.Error(), want) {

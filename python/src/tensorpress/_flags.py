@@ -100,6 +100,10 @@ class DequantizeFlags(TypedDict, total=False):
     dtype: str | None
     #: SIDE whose names the output has: comfyui, diffusers, or keep (default keep)
     names: str | None
+    #: merge an adapter into the weights as they are restored: FILE[=STRENGTH]; repeatable; see docs/lora.md
+    lora: Iterable[str] | str | None
+    #: leave out what of an adapter fits no tensor
+    lora_partial: bool | None
     #: most bytes of weights in a file of a folder (default 5GB)
     shard_size: str | int | None
     #: replace DEST if it is an output and holds nothing else
@@ -252,6 +256,10 @@ class MeasureFlags(TypedDict, total=False):
     dynamic_convrot: bool | None
     #: keep weights with a side that is no multiple of N; 0 for none
     whole_blocks: int | None
+    #: measure the weights with an adapter merged into them: FILE[=STRENGTH]; repeatable; see docs/lora.md
+    lora: Iterable[str] | str | None
+    #: leave out what of an adapter fits no tensor
+    lora_partial: bool | None
     #: choose among these: an application's NAME or LIST of dtypes with settings after colons: uint4:group-
     #: size=32,int8,keep (default what --for loads)
     menu: str | None
