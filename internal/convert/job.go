@@ -372,7 +372,8 @@ func (j *job) reportPlans(dest string, took time.Duration) *report.Report {
 	all.BytesIn, all.BytesOut = j.BytesIn(), j.BytesOut()
 	var presets, warnings []string // what matters most stands last
 	for _, one := range j.Models {
-		r := newReport("", "", one.Plan, 0)
+		r := newReport("", "", one.Plan, took)
+		all.BytesOut, all.AtMost = all.BytesOut+r.BytesOut-one.Plan.BytesOut, all.AtMost || r.AtMost
 		r.Notes = slices.Clone(one.Plan.Notes)
 		for _, l := range r.Layers {
 			l.Name = one.Named(l.Name)
