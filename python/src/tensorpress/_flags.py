@@ -209,7 +209,7 @@ class MeasureFlags(TypedDict, total=False):
     hadamard: bool | None
     #: SDNQ: rotate N values at a time (default 256)
     hadamard_group_size: int | None
-    #: SDNQ: store a part of rank N as two factors; 0 is off; svdquant_w4a4: 32 where not given
+    #: SDNQ: store a part of rank N as two factors; 0 is off; svdquant_w4a4: at least 1 (default 32)
     svd_rank: int | None
     #: look for that part in N steps; fewer are faster and leave a little more to quantize (default 8)
     svd_steps: int | None
@@ -343,7 +343,7 @@ class QuantizeFlags(TypedDict, total=False):
     hadamard: bool | None
     #: SDNQ: rotate N values at a time (default 256)
     hadamard_group_size: int | None
-    #: SDNQ: store a part of rank N as two factors; 0 is off; svdquant_w4a4: 32 where not given
+    #: SDNQ: store a part of rank N as two factors; 0 is off; svdquant_w4a4: at least 1 (default 32)
     svd_rank: int | None
     #: look for that part in N steps; fewer are faster and leave a little more to quantize (default 8)
     svd_steps: int | None
