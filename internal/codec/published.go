@@ -96,6 +96,18 @@ func DecodeBF16(c Codec, dst []byte, src [][]byte, a tile.Area, s *tile.Scratch)
 	return false
 }
 
+// Holding is the format of ComfyUI's that has all values of a published layer though not
+// its codes, nil where none has: 4-bit floats times powers of two are 8-bit floats times
+// such.
+func Holding(c Codec) *Format {
+	if p, ok := c.(publishedWeight); ok {
+		if w, ok := p.Weight.(*published.Fours); ok && w.Block() == 32 {
+			return mxfp8
+		}
+	}
+	return nil
+}
+
 // PublishedInSDNQ returns the settings of the SDNQ layer nearest to a published one: of
 // the dtype that its codes are nearest to, with as many scales along rows.
 func PublishedInSDNQ(dtype string, c Codec, kind sdnq.Kind) Settings {

@@ -128,10 +128,10 @@ func torchDtype(models []*bundle.Model) string {
 		}
 	}
 	for _, one := range models {
-		for i := range one.Plan.Steps {
-			count(one.Plan.Steps[i].Source.Tensor)
-		}
 		if one.Restoration == nil {
+			for i := range one.Plan.Steps {
+				count(one.Plan.Steps[i].Source.Tensor)
+			}
 			continue
 		}
 		for _, f := range one.Plan.Files {

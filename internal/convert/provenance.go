@@ -128,6 +128,9 @@ func (j *job) sourceFiles() (all []source.Source) {
 	for _, file := range j.adapters.Files() {
 		add(file)
 	}
+	for _, file := range j.likeFiles() {
+		add(file)
+	}
 	for _, path := range []string{j.asked.Config, j.asked.LayerConfig, j.asked.Importance} {
 		if path != "" {
 			add(source.Path(path))

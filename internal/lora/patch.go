@@ -84,6 +84,20 @@ func (s *Set) Files() (all []source.Source) {
 	return all
 }
 
+// Adapter is a file of adapters and its strength.
+type Adapter struct {
+	*checkpoint.Checkpoint
+	Strength float64
+}
+
+// Adapters are those of the set, in the order in which they are merged.
+func (s *Set) Adapters() (all []Adapter) {
+	for _, f := range s.files {
+		all = append(all, Adapter{f.source, f.Strength})
+	}
+	return all
+}
+
 // Unchanged fails if a file is not what it was when it was opened.
 func (s *Set) Unchanged() error {
 	for _, f := range s.files {
