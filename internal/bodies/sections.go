@@ -92,6 +92,7 @@ func (s *Sections) write(list []section) error {
 	for _, one := range list {
 		one.to.written[one.body].Add(int64(len(one.data)))
 	}
+	first.to.tell(len(data))
 	return nil
 }
 

@@ -27,6 +27,7 @@ type Writer struct {
 	number  int64          // sorts sections by their writer
 	refused atomic.Bool    // the system has refused to copy to the file
 	begun   atomic.Bool    // the header is written
+	wrote   func(n int)    // hears of bytes that are written, nil for nobody
 }
 
 var writers atomic.Int64
@@ -41,11 +42,23 @@ func NewWriter(w io.WriterAt, h *safetensors.Header) *Writer {
 	return &Writer{w: w, file: file, header: h, written: make([]atomic.Int64, len(h.Tensors)), number: writers.Add(1)}
 }
 
+// Tell has bytes that are written counted, too.
+func (w *Writer) Tell(wrote func(n int)) { w.wrote = wrote }
+
+// tell counts bytes that were written.
+func (w *Writer) tell(n int) {
+	if w.wrote != nil {
+		w.wrote(n)
+	}
+}
+
 // WriteHeader writes the header: all that comes before the bodies.
 func (w *Writer) WriteHeader() error {
-	if _, err := w.header.WriteTo(io.NewOffsetWriter(w.w, 0)); err != nil {
+	n, err := w.header.WriteTo(io.NewOffsetWriter(w.w, 0))
+	if err != nil {
 		return fmt.Errorf("write header: %w", err)
 	}
+	w.tell(int(n))
 	w.begun.Store(true)
 	return nil
 }
@@ -61,6 +74,7 @@ func (w *Writer) WriteSection(t safetensors.Tensor, p []byte, off int64) error {
 		return fmt.Errorf("write tensor %.200q: %w", t.Name, err)
 	}
 	w.written[i].Add(int64(len(p)))
+	w.tell(len(p))
 	return nil
 }
 

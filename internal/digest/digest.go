@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/tensorpress/tensorpress/internal/source"
+	"github.com/tensorpress/tensorpress/internal/watch"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -24,6 +25,16 @@ type Run struct {
 	done chan struct{}
 	sums []report.File
 	errs []error
+}
+
+// Bytes is how much there is to hash, as far as that is known.
+func Bytes(files []source.Source) (n int64) {
+	for _, one := range files {
+		if info, err := one.Stat(one.Path); err == nil {
+			n += info.Size()
+		}
+	}
+	return n
 }
 
 // Start begins to hash files, at most that many at a time. The result has them in the
@@ -86,6 +97,7 @@ func file(ctx context.Context, from source.Source, buffer []byte) (report.File, 
 		}
 		h.Write(some)
 		off += int64(len(some))
+		watch.Of(ctx).Did(int64(len(some)))
 	}
 	return report.File{Path: from.Path, Bytes: n, SHA256: Text(h)}, nil
 }
