@@ -44,6 +44,8 @@ class DiffFlags(TypedDict, total=False):
     memory: str | int | None
     #: no progress and no notes
     quiet: bool | None
+    #: keep a FILE of figures for Prometheus while this runs; see docs/watching.md
+    metrics: _Path
 
 
 class SplitFlags(TypedDict, total=False):
@@ -61,6 +63,8 @@ class SplitFlags(TypedDict, total=False):
     memory: str | int | None
     #: no progress and no notes
     quiet: bool | None
+    #: keep a FILE of figures for Prometheus while this runs; see docs/watching.md
+    metrics: _Path
 
 
 class JoinFlags(SplitFlags, total=False):
@@ -91,6 +95,8 @@ class VerifyFlags(TypedDict, total=False):
     memory: str | int | None
     #: no progress and no notes
     quiet: bool | None
+    #: keep a FILE of figures for Prometheus while this runs; see docs/watching.md
+    metrics: _Path
 
 
 class DequantizeFlags(TypedDict, total=False):
@@ -114,6 +120,8 @@ class DequantizeFlags(TypedDict, total=False):
     memory: str | int | None
     #: no progress and no notes
     quiet: bool | None
+    #: keep a FILE of figures for Prometheus while this runs; see docs/watching.md
+    metrics: _Path
 
 
 class TranscodeFlags(SplitFlags, total=False):
@@ -282,6 +290,8 @@ class MeasureFlags(TypedDict, total=False):
     memory: str | int | None
     #: no progress and no notes
     quiet: bool | None
+    #: keep a FILE of figures for Prometheus while this runs; see docs/watching.md
+    metrics: _Path
 
 
 class QuantizeFlags(TypedDict, total=False):
@@ -432,6 +442,8 @@ class QuantizeFlags(TypedDict, total=False):
     memory: str | int | None
     #: no progress and no notes
     quiet: bool | None
+    #: keep a FILE of figures for Prometheus while this runs; see docs/watching.md
+    metrics: _Path
 
 
 class PlanFlags(QuantizeFlags, total=False):
