@@ -29,7 +29,6 @@ type metrics struct {
 	next    time.Duration // when it is written next
 	layers  map[report.Action]int
 	success float64 // when the last run that the file tells of was completed, 0 for never
-	err     error   // the last one in writing
 }
 
 // newMetrics begins a file, so that what keeps it from being written shows before the work.
@@ -66,7 +65,7 @@ const successName = "tensorpress_last_success_timestamp_seconds"
 func (m *metrics) tick(f *watch.Figures) {
 	if m != nil && f.Elapsed >= m.next {
 		m.next = f.Elapsed + metricsPause
-		m.err = m.write(f, -1)
+		_ = m.write(f, -1) // the end says what keeps it from being written
 	}
 }
 
