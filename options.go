@@ -85,6 +85,16 @@ type Options struct {
 	Force bool
 	// CopyWeights also copies weight files that the output does not describe.
 	CopyWeights bool
+	// Resume keeps the weight files of a folder that are finished, in a hidden folder beside
+	// it, when the run ends before the output is whole, and goes on with those that are kept
+	// by a run of the same source, options and version. The bytes are those of one run.
+	Resume bool
+	// Part and Parts divide the weight files of a folder into so many parts, of about as many
+	// bytes each, and write those of one, from 1 on, which are kept as with Resume. [Finish]
+	// puts the output in place once all are there. 0 and 0 write all. A part may be written
+	// again, and by several runs at once. What measures the whole model, a budget, Fit,
+	// Dynamic or Measure, does not go with a part.
+	Part, Parts int
 	// Measure adds the error of every layer to the report: what was written is read
 	// once more and compared with the source, before it appears at dest.
 	Measure bool
@@ -117,6 +127,13 @@ type Options struct {
 	Memory int64
 	// Progress is called as tiles are done, never twice at a time, with bytes of the
 	// source.
+	Progress func(done, total int64)
+}
+
+// FinishOptions are for [Finish]; they are those of [Options].
+type FinishOptions struct {
+	Force    bool
+	Threads  int
 	Progress func(done, total int64)
 }
 

@@ -47,12 +47,21 @@ type (
 	Measurement  = report.Measurement
 	Difference   = report.Difference
 	Assembly     = report.Assembly
+	Finished     = report.Finished
 )
 
 // Quantize reads source, quantizes its weights and writes the result to dest. Nothing
-// appears at dest before all of it is written; an error leaves nothing behind.
+// appears at dest before all of it is written; an error leaves nothing behind, but what
+// Resume and Part of the options keep.
 func Quantize(ctx context.Context, source files.Source, dest files.Sink, o Options) (*Report, error) {
 	return convert.Quantize(ctx, source, dest, convert.Options(o))
+}
+
+// Finish puts an output in place of which all parts were written, see Part of [Options]: it
+// checks that all are there, by their bytes, and of one plan. Where dest is in place
+// already and no part is there, it has nothing to do and says so.
+func Finish(ctx context.Context, dest files.Sink, o FinishOptions) (*Finished, error) {
+	return convert.Finish(ctx, dest, convert.FinishOptions(o))
 }
 
 // Plan makes the decisions of [Quantize] and reads no weights, unless a budget needs them

@@ -20,7 +20,8 @@ type Progress struct {
 	// RemainingSeconds are how long the work that is known will still take, by its speed of
 	// the last time. It is absent for the first seconds, and while nothing is known.
 	RemainingSeconds *float64 `json:"remaining_seconds,omitempty"`
-	// Read counts the bytes of sources that were read, again where they were read again.
+	// Read counts the bytes of sources that were read, again where they were read again, and
+	// of finished shards that were checked.
 	Read int64 `json:"read"`
 	// Written counts the bytes of the output's weights and of files that were copied.
 	Written int64 `json:"written"`

@@ -28,6 +28,9 @@ type Report struct {
 	Budget *Budget `json:"budget,omitempty"`
 	// Next is what to do with the output, nil where that is not known, and in a plan.
 	Next *Next `json:"next,omitempty"`
+	// Shards are the weight files of a run that keeps what is finished, with its part; nil of
+	// another.
+	Shards *Shards `json:"shards,omitempty"`
 	// Provenance is there where a report was asked for: of what, by what and how the output
 	// was made.
 	Provenance *Provenance `json:"provenance,omitempty"`

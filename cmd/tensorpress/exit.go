@@ -65,6 +65,9 @@ func message(cmd *cobra.Command, err error) string {
 	var ran *runError
 	switch {
 	case statusOf(err) == interrupted:
+		if afterError(err) != "" {
+			return "interrupted"
+		}
 		return "interrupted, nothing was written"
 	case !errors.As(err, &ran):
 		return fmt.Sprintf("error: %s: see %s --help", oneLine(inFlags(flagText(cmd, err))), cmd.CommandPath())

@@ -41,7 +41,7 @@ func (l *lockFlag) check(paths []string) error {
 // the result of.
 var unlocked = []string{
 	"help", "recipe", "report", "json", "quiet", "progress", "metrics", "threads", "memory", "force", "dry-run", "measure",
-	"budget", "target-bpw", "menu", "measured", "lock", "set", "layout",
+	"budget", "target-bpw", "menu", "measured", "lock", "set", "layout", "resume", "part",
 }
 
 // write writes the lock of a choice.

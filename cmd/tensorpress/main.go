@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/tensorpress/tensorpress/internal/convert"
 )
 
 func main() {
@@ -26,6 +27,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := listen()
 	defer stop()
 
+	convert.Version = versionLine()
 	root := newRoot()
 	refuseOtherShells(root)
 	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
@@ -41,6 +43,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "tensorpress: %s\n", message(cmd, err))
+		if note := afterError(err); note != "" {
+			fmt.Fprintf(stderr, "tensorpress: note: %s\n", oneLine(note))
+		}
 	}
 	return statusOf(err)
 }

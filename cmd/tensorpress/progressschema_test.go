@@ -123,6 +123,10 @@ func TestWorkAddsUp(t *testing.T) {
 		"quantize " + source + " svd.safetensors --layout sdnq --svd-rank 4 --report s.json",
 		"quantize " + source + " budget.safetensors --layout sdnq --budget 60% --report c.json",
 		"quantize pipeline folder --layout sdnq --report p.json",
+		"quantize pipeline resumed --layout sdnq --resume --report g.json",
+		"quantize pipeline parts --layout sdnq --part 1/1 --report h.json",
+		"quantize pipeline parts --layout sdnq --part 1/1",
+		"finish parts",
 		"dequantize out.safetensors plain.safetensors --report d.json",
 		"transcode dynamic.safetensors comfy.safetensors --layout comfy --report e.json",
 		"join " + source + " joined.safetensors --report f.json",
@@ -146,7 +150,7 @@ func TestWorkAddsUp(t *testing.T) {
 		if c := w.run.Counts(); max(done-total, total-done) > total/1000 || total == 0 || c.Read == 0 { // but small tensors of a layer
 			t.Errorf("%s: %d of %d done, %d read", args, done, total, c.Read)
 		}
-		if _, _, written := strings.Cut(args, "--report"); written && !strings.Contains(args, "folder") {
+		if _, _, written := strings.Cut(args, "--report"); written && !strings.Contains(args, "pipeline") {
 			info, err := os.Stat(strings.Fields(args)[2])
 			if c := w.run.Counts(); err != nil || c.Written != info.Size() {
 				t.Errorf("%s: %d bytes written, %v", args, c.Written, err)

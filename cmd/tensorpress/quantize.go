@@ -20,6 +20,7 @@ type quantizeFlags struct {
 	minNumel, minChannels     int
 	skipKeys, dryRun, planned bool
 	shardSize, fit            size
+	part                      part
 	budget                    budgetFlags
 	recipe                    recipeFlag
 	report                    reportFlag
@@ -178,6 +179,8 @@ func (q *quantizeFlags) addOutput(f *pflag.FlagSet) {
 	f.Var(&q.shardSize, "shard-size", "most bytes of weights in a file of a folder (default 5GB)")
 	f.BoolVar(&q.o.Force, "force", false, "replace DEST if it is an output and holds nothing else")
 	f.BoolVar(&q.o.CopyWeights, "copy-weights", false, "also copy weight files that the output does not describe")
+	f.BoolVar(&q.o.Resume, "resume", false, "keep the finished files of a folder if the run ends early, and go on with those")
+	f.Var(&q.part, "part", "write part `I/N` of a folder's files alone, for finish to put in place; auto or auto/N asks Slurm, AWS Batch or Kubernetes which; see docs/resume.md")
 	f.BoolVar(&q.o.Measure, "measure", false, "read the output once more for each layer's error, as --report of a page does")
 	f.BoolVar(&q.dryRun, "dry-run", false, "the same as plan")
 }
@@ -219,12 +222,13 @@ func (q *quantizeFlags) options(f *pflag.FlagSet) (o tensorpress.Options, err er
 	o.SkipKeys = given(f, "skip-keys", &q.skipKeys)
 	o.Fit = q.fit.bytes
 	o.ShardSize = q.shardSize.bytes
+	o.Part, o.Parts = q.part.index, q.part.n
 	o.Fingerprint = q.recipe.fingerprint
 	if err := q.budget.options(&o); err != nil {
 		return o, err
 	}
 	o.Hash = q.report.path != ""
-	o.Measure = q.o.Measure || q.report.isHTML() && !f.Changed("measure")
+	o.Measure = q.o.Measure || q.report.isHTML() && !f.Changed("measure") && o.Parts == 0
 	return o, nil
 }
 

@@ -24,7 +24,7 @@ func TestRecipePathsAndNumbers(t *testing.T) {
 // TestRecipeTakesEveryFlag: what --help lists may stand in a recipe.
 func TestRecipeTakesEveryFlag(t *testing.T) {
 	values := map[string]string{
-		"bool": "true", "int": "3", "float64": "0.5", "string": "text", "stringArray": "[a, b]", "SIZE": "64MiB", "MODE": "plain", "SIZE|N%": "60%",
+		"bool": "true", "int": "3", "float64": "0.5", "string": "text", "stringArray": "[a, b]", "SIZE": "64MiB", "MODE": "plain", "SIZE|N%": "60%", "I/N": "3/8",
 	}
 	newQuantize().Flags().VisitAll(func(f *pflag.Flag) {
 		if f.Name == "recipe" {

@@ -128,7 +128,12 @@ func (r *reportFlag) write(v any, show func() *page) error {
 // printDone prints what a conversion did.
 func printDone(w io.Writer, r *report.Report) {
 	t := newTable()
-	t.add("wrote", r.Dest)
+	if r.Shards != nil && r.Shards.Parts > 0 {
+		t.add("part", partText(r.Shards))
+		t.add("in", r.Shards.Folder)
+	} else {
+		t.add("wrote", r.Dest)
+	}
 	if r.Preset != "" {
 		t.add("preset", r.Preset)
 	}
@@ -220,7 +225,11 @@ func printPlan(w io.Writer, r *report.Report) {
 	sums.add("dtypes", tally(r.Layers, writtenDtype(r.Layout)))
 	sums.add("files", fmt.Sprint(len(r.Files)))
 	sums.add("bytes", sizes(r))
+	if r.Shards != nil && r.Shards.Parts > 0 {
+		sums.add("part", partText(r.Shards))
+	}
 	sums.print(w)
+	printShards(w, r.Shards)
 	printNeeds(w, r.Needs)
 	printBudget(w, r.Budget)
 }

@@ -27,7 +27,7 @@ and with the bytes of the reference programs.`,
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SuggestionsMinimumDistance = 2
 	cobra.EnableCommandSorting = false // help lists the most important commands first
-	root.AddCommand(newQuantize(), newPlan(), newMeasure(), newInspect(), newVerify(), newDiff(), newDequantize(), newTranscode(), newMigrate(), newSplit(), newJoin(), newCTQ(), newFormats(), newPresets(), newDoctor())
+	root.AddCommand(newQuantize(), newPlan(), newFinish(), newMeasure(), newInspect(), newVerify(), newDiff(), newDequantize(), newTranscode(), newMigrate(), newSplit(), newJoin(), newCTQ(), newFormats(), newPresets(), newDoctor())
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { printHelp(cmd.OutOrStdout(), cmd) })
 	root.SetHelpCommand(newHelp(root))
 	return root

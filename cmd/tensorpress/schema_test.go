@@ -158,20 +158,20 @@ func made(t *testing.T) []byte {
 	s := &schema{object{}, map[string]string{}, map[string][]string{}}
 	s.read(t, "../../report/[a-z]*[^t].go")
 	s.read(t, "../../api.go")
-	for _, v := range []reflect.Type{reflect.TypeFor[report.Report](), reflect.TypeFor[report.Verification](), reflect.TypeFor[report.Inspection](), reflect.TypeFor[report.Measurement](), reflect.TypeFor[report.Difference](), reflect.TypeFor[report.Assembly](), reflect.TypeFor[report.Diagnosis]()} {
+	for _, v := range []reflect.Type{reflect.TypeFor[report.Report](), reflect.TypeFor[report.Verification](), reflect.TypeFor[report.Inspection](), reflect.TypeFor[report.Measurement](), reflect.TypeFor[report.Difference](), reflect.TypeFor[report.Assembly](), reflect.TypeFor[report.Finished](), reflect.TypeFor[report.Diagnosis]()} {
 		s.of(v)
 	}
 	for name, list := range lists {
 		s.defs[name] = s.of(list)
 	}
 	var any []object
-	for _, name := range []string{"Report", "Verification", "Inspection", "Measurement", "Difference", "Assembly", "Diagnosis", "Formats", "Presets"} {
+	for _, name := range []string{"Report", "Verification", "Inspection", "Measurement", "Difference", "Assembly", "Finished", "Diagnosis", "Formats", "Presets"} {
 		any = append(any, object{"$ref": "#/$defs/" + name})
 	}
 	text, err := json.MarshalIndent(object{
 		"$schema":     "https://json-schema.org/draft/2020-12/schema",
 		"title":       "What tensorpress prints with --json",
-		"description": "A Report is from quantize, plan, dequantize, transcode and migrate, a Verification from verify, an Inspection from inspect, a Measurement from measure, a Difference from diff, an Assembly from split and join, a Diagnosis from doctor, and Formats and Presets are from the commands of these names.",
+		"description": "A Report is from quantize, plan, dequantize, transcode and migrate, a Verification from verify, an Inspection from inspect, a Measurement from measure, a Difference from diff, an Assembly from split and join, a Finished from finish, a Diagnosis from doctor, and Formats and Presets are from the commands of these names.",
 		"anyOf":       any, "$defs": s.defs,
 	}, "", "  ")
 	if err != nil {
@@ -231,6 +231,9 @@ func TestOutputsFitTheSchema(t *testing.T) {
 		{"Difference", "diff out.safetensors sdnq.safetensors --bytes --json"},
 		{"Assembly", "join " + source + " joined.safetensors --json"},
 		{"Assembly", "join model=" + source + " dry.safetensors --dry-run --json --report dry.json"},
+		{"Report", "quantize " + sharded(t, source) + " parts --part 1/1 --json"},
+		{"Finished", "finish parts --json"},
+		{"Finished", "finish parts --json"},
 		{"Formats", "formats --json"},
 		{"Presets", "presets --json"},
 	} {
@@ -251,4 +254,19 @@ func TestOutputsFitTheSchema(t *testing.T) {
 			t.Errorf("%s: %v", c.args, err)
 		}
 	}
+}
+
+// sharded is a folder with a checkpoint.
+func sharded(t *testing.T, file string) string {
+	data, err := os.ReadFile(file)
+	if err == nil {
+		err = os.Mkdir("folder", 0o777)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join("folder", "model.safetensors"), data, 0o666)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "folder"
 }

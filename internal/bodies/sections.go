@@ -90,7 +90,7 @@ func (s *Sections) write(list []section) error {
 		return fmt.Errorf("write tensor %.200q: %w", first.to.header.Tensors[first.body].Name, err)
 	}
 	for _, one := range list {
-		one.to.written[one.body].Add(int64(len(one.data)))
+		one.to.wrote(one.body, int64(len(one.data)))
 	}
 	first.to.tell(len(data))
 	return nil

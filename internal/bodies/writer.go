@@ -27,7 +27,9 @@ type Writer struct {
 	number  int64          // sorts sections by their writer
 	refused atomic.Bool    // the system has refused to copy to the file
 	begun   atomic.Bool    // the header is written
-	wrote   func(n int)    // hears of bytes that are written, nil for nobody
+	heard   func(n int)    // hears of bytes that are written, nil for nobody
+	left    atomic.Int64   // bytes of bodies, the header and holds, before it is whole
+	whole   func()         // nil for nobody who wants to know
 }
 
 var writers atomic.Int64
@@ -43,12 +45,12 @@ func NewWriter(w io.WriterAt, h *safetensors.Header) *Writer {
 }
 
 // Tell has bytes that are written counted, too.
-func (w *Writer) Tell(wrote func(n int)) { w.wrote = wrote }
+func (w *Writer) Tell(wrote func(n int)) { w.heard = wrote }
 
 // tell counts bytes that were written.
 func (w *Writer) tell(n int) {
-	if w.wrote != nil {
-		w.wrote(n)
+	if w.heard != nil {
+		w.heard(n)
 	}
 }
 
@@ -60,7 +62,38 @@ func (w *Writer) WriteHeader() error {
 	}
 	w.tell(int(n))
 	w.begun.Store(true)
+	w.less(1)
 	return nil
+}
+
+// WhenWhole has do called once, by whoever writes the last bytes, when all is written and
+// nobody holds the writer. It is asked for before anything is written.
+func (w *Writer) WhenWhole(do func()) {
+	w.whole = do
+	left := int64(1) // the header
+	for _, t := range w.header.Tensors {
+		left += t.Size
+	}
+	w.left.Store(left)
+}
+
+// Hold keeps the file from counting as whole until Release: work goes on that may yet fail.
+func (w *Writer) Hold() { w.left.Add(1) }
+
+// Release ends a Hold.
+func (w *Writer) Release() { w.less(1) }
+
+// less counts what is done.
+func (w *Writer) less(n int64) {
+	if w.whole != nil && n > 0 && w.left.Add(-n) == 0 {
+		w.whole()
+	}
+}
+
+// wrote counts bytes of a tensor.
+func (w *Writer) wrote(i int, n int64) {
+	w.written[i].Add(n)
+	w.less(n)
 }
 
 // WriteSection writes p into the body of t, a tensor of the header, beginning off
@@ -73,8 +106,7 @@ func (w *Writer) WriteSection(t safetensors.Tensor, p []byte, off int64) error {
 	if _, err := w.w.WriteAt(p, at); err != nil {
 		return fmt.Errorf("write tensor %.200q: %w", t.Name, err)
 	}
-	w.written[i].Add(int64(len(p)))
-	w.tell(len(p))
+	w.wrote(i, int64(len(p)))
 	return nil
 }
 

@@ -233,6 +233,16 @@ func (m *Bundle) Unchanged() error {
 	return m.witness.Unchanged()
 }
 
+// Stamps tell a source from another and from what it was before it changed, whatever the
+// path to it is.
+func (m *Bundle) Stamps() (all []string) {
+	for _, one := range m.Models {
+		all = append(all, fmt.Sprintf("model %q", one.Folder))
+		all = append(all, one.Checkpoint.Stamps()...)
+	}
+	return append(all, m.witness.Stamps(m.Source.Path)...)
+}
+
 // BytesIn is what of the source is read.
 func (m *Bundle) BytesIn() (n int64) {
 	for _, one := range m.Models {

@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/shards"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/usage"
@@ -29,6 +30,18 @@ type Output struct {
 
 // Staged is an output in a stage.
 func Staged(s *stage.Stage) *Output { return &Output{Output: s, stage: s} }
+
+// KeptIn is an output of which what is finished is kept.
+func KeptIn(w shards.Work, name string, files []string) *Output {
+	o := &Output{Output: w, name: name, files: files}
+	if f, ok := w.(*shards.Folder); ok {
+		o.stage = f.Stage
+	}
+	return o
+}
+
+// Through is an output whose files go where another says, whatever of it is kept where.
+func Through(o files.Output, name string) *Output { return &Output{Output: o, name: name} }
 
 // checker is a sink that looks at what will be written before it begins: it knows what an
 // older output consists of, as a path does.

@@ -25,7 +25,15 @@ func IsFolder(dest string) bool { return stage.IsFolder(dest) }
 // Listing is a sink that records what would be written and writes nothing.
 type Listing struct {
 	Names []string
+	Bytes int64 // of what is copied
+	All   []Listed
+}
+
+// Listed is a file that would be written.
+type Listed struct {
+	Name  string
 	Bytes int64
+	Text  []byte // what is written, nil for a copy
 }
 
 // In is a folder of the listing.
@@ -37,23 +45,29 @@ type listed struct {
 	folder string
 }
 
-func (l listed) add(name string) { l.Names = append(l.Names, path.Join(l.folder, name)) }
+func (l listed) add(name string, bytes int64, text []byte) {
+	name = path.Join(l.folder, name)
+	l.Names = append(l.Names, name)
+	l.All = append(l.All, Listed{name, bytes, text})
+}
 
-func (l listed) Create(name string, _ int64) (io.WriterAt, error) {
-	l.add(name)
+func (l listed) Create(name string, size int64) (io.WriterAt, error) {
+	l.add(name, size, nil)
 	return nil, nil
 }
 
 func (l listed) WriteFile(name string, data []byte) error {
-	l.add(name)
+	l.add(name, int64(len(data)), data)
 	return nil
 }
 
 func (l listed) CopyFile(_ context.Context, name string, from source.Source) error {
-	l.add(name)
+	size := int64(0)
 	if info, err := from.Stat(from.Path); err == nil { // else the copy says what is wrong
-		l.Bytes += info.Size()
+		size = info.Size()
 	}
+	l.add(name, size, nil)
+	l.Bytes += size
 	return nil
 }
 

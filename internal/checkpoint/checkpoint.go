@@ -306,6 +306,15 @@ func (c *Checkpoint) IndexName() string {
 	return c.set.stem + weightSuffix + ".index." + c.set.variant + ".json"
 }
 
+// Stamps are those of all files that were read, of which the shards come first, each with
+// its name in the folder of the weights.
+func (c *Checkpoint) Stamps() (all []string) {
+	for i, f := range c.Shards {
+		all = append(all, fmt.Sprintf("%q %s", c.ShardNames[i], source.Stamp(f.info)))
+	}
+	return append(all, c.Witness.Stamps(c.Dir)...)
+}
+
 // Unchanged returns an [ErrSource] if a file that was read has changed since.
 func (c *Checkpoint) Unchanged() error {
 	for _, f := range c.Shards {

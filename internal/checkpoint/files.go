@@ -1,9 +1,11 @@
 package checkpoint
 
 import (
+	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/tensorpress/tensorpress/internal/source"
@@ -47,6 +49,16 @@ func (w *Witness) ReadFile(path string) ([]byte, error) {
 		w.See(path, info)
 	}
 	return source.ReadFile(w.Tree, path, MaxText)
+}
+
+// Stamps are those of the files, with their names as they lie from a folder.
+func (w *Witness) Stamps(folder string) (all []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, path := range slices.Sorted(maps.Keys(w.seen)) {
+		all = append(all, fmt.Sprintf("%q %s", strings.TrimPrefix(path, folder), source.Stamp(w.seen[path])))
+	}
+	return all
 }
 
 // Unchanged returns an [ErrSource] if a remembered file was replaced, changed its size,

@@ -14,6 +14,23 @@ type Gathered struct {
 	turned *Tensor // see [Turned]; then there are no pieces
 }
 
+// EachShard calls do with every shard that has bytes of a tensor.
+func (t *Tensor) EachShard(do func(shard int)) {
+	g := t.Gathered
+	switch {
+	case g == nil:
+		do(t.Shard)
+		return
+	case g.turned != nil:
+		g.turned.EachShard(do)
+	}
+	for i := range g.Pieces {
+		if from := g.Pieces[i].From; from != nil {
+			from.EachShard(do)
+		}
+	}
+}
+
 // Piece is Count runs of Size bytes of a gathered tensor and where they are taken
 // from.
 type Piece struct {

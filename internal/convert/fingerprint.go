@@ -31,7 +31,8 @@ const (
 	sampleBytes = 256 // of each, from its middle
 )
 
-func addModel(h hash.Hash, one *bundle.Model) error {
+// addHeader covers what the headers of a model say.
+func addHeader(h hash.Hash, one *bundle.Model) {
 	c := one.Checkpoint
 	fmt.Fprintf(h, "model %q, %d files\n", one.Folder, len(c.Shards))
 	for _, key := range slices.Sorted(maps.Keys(c.Metadata)) {
@@ -40,6 +41,11 @@ func addModel(h hash.Hash, one *bundle.Model) error {
 	for _, t := range c.Tensors {
 		fmt.Fprintf(h, "%q %s %v %d %d %d\n", t.Name, t.Dtype, t.Shape, t.Shard, t.Offset, t.Size)
 	}
+}
+
+func addModel(h hash.Hash, one *bundle.Model) error {
+	addHeader(h, one)
+	c := one.Checkpoint
 	some := min(mostSamples, len(c.Tensors))
 	for i := range some {
 		t := c.Tensors[i*len(c.Tensors)/some]

@@ -60,6 +60,10 @@ type job struct {
 	adapters *lora.Set
 	// before are the bytes that progress has counted before weights are written.
 	before int64
+	// listed are the files beside the weights of an output that is a folder, and shards what
+	// a run that keeps them says of the weights'; nil for another.
+	listed []bundle.Listed
+	shards *report.Shards
 	// parents says that folders that the output is to lie in are made.
 	parents bool
 }
@@ -362,6 +366,7 @@ func (j *job) finish() error {
 func (j *job) report(dest string, took time.Duration) *report.Report {
 	all := j.reportPlans(dest, took)
 	j.choice.tell(all)
+	j.tellShards(all)
 	return all
 }
 
@@ -432,7 +437,7 @@ func (j *job) output(to files.Sink, force bool) (o stage.Output, err error) {
 	if err := j.companions(context.Background(), all.In, dest); err != nil {
 		return o, err
 	}
-	j.beside = all.Bytes
+	j.beside, j.listed = all.Bytes, all.All
 	o.Contents = stage.Contents{Files: all.Names, Stems: map[string]string{}}
 	for _, one := range j.Models {
 		o.Stems[one.Folder] = one.Checkpoint.Stem()

@@ -55,6 +55,9 @@ type Options struct {
 	ShardSize            int64
 	Force                bool
 	CopyWeights          bool
+	Resume               bool
+	Part                 int
+	Parts                int
 	Measure              bool
 	Hash                 bool
 	Budget               int64

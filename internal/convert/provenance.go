@@ -89,6 +89,21 @@ func weightFiles(c *checkpoint.Checkpoint) (all []source.Source) {
 	return all
 }
 
+// weightsRead are those of a model that the job reads: of a part of the output not all.
+func (j *job) weightsRead(one *bundle.Model) (some []source.Source) {
+	c := one.Checkpoint
+	if !j.asked.divided() {
+		return weightFiles(c)
+	}
+	read := shardsRead(one.Plan)
+	for i, name := range c.ShardNames {
+		if read[i] {
+			some = append(some, c.Beside(name))
+		}
+	}
+	return some
+}
+
 // sourceFiles are all files that a job reads or copies, each once.
 func (j *job) sourceFiles() (all []source.Source) {
 	seen := map[string]bool{}
@@ -100,16 +115,16 @@ func (j *job) sourceFiles() (all []source.Source) {
 	}
 	for _, one := range j.Models {
 		c := one.Checkpoint
-		for _, file := range weightFiles(c) {
+		for _, file := range j.weightsRead(one) {
 			add(file)
 		}
-		if c.IsModel() {
+		if c.IsModel() && !j.asked.divided() {
 			for _, name := range slices.Concat([]string{"config.json", layout.ConfigFile}, one.Copied()) {
 				add(c.Beside(name))
 			}
 		}
 	}
-	if j.Others != nil {
+	if j.Others != nil && !j.asked.divided() {
 		for _, name := range j.Others.Files {
 			add(j.Source.In(name))
 		}

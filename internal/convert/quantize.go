@@ -28,8 +28,14 @@ func quantize(ctx context.Context, from files.Source, dest files.Sink, o request
 		return nil, err
 	}
 	defer j.Close()
+	if err := j.checkDynamic(); err != nil {
+		return nil, err
+	}
 	if err := j.searchDtypes(ctx); err != nil {
 		return nil, err
+	}
+	if o.keeps() {
+		return j.keep(ctx, writing{dest: dest, force: o.Force, Resources: j.after(j.resources()), again: o.Measure, hash: o.Hash})
 	}
 	w := j.copied(dest, o.Force, j.after(j.resources()), start)
 	w.bytes, w.again, w.hash = j.work(o), o.Measure, o.Hash
@@ -48,12 +54,20 @@ func quantize(ctx context.Context, from files.Source, dest files.Sink, o request
 // budget. dest may be nil.
 func Plan(ctx context.Context, from files.Source, dest files.Sink, o Options) (*report.Report, error) {
 	j, err := readAsked(ctx, from, dest, request{Options: o, planned: true})
+	if err == nil {
+		if err = j.planKept(ctx, dest); err != nil {
+			err = errors.Join(err, j.Close())
+		}
+	}
 	return planned(ctx, j, err, dest, o.Force)
 }
 
 // readAsked opens what is quantized and decides about it, within a size where one is
 // given.
 func readAsked(ctx context.Context, from files.Source, dest files.Sink, o request) (*job, error) {
+	if err := o.checkKept(nameOf(dest)); err != nil {
+		return nil, err
+	}
 	if o.Fit > 0 {
 		return readFitting(ctx, from, dest, o)
 	}

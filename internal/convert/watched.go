@@ -5,6 +5,8 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/bodies"
 	"github.com/tensorpress/tensorpress/internal/bundle"
+	"github.com/tensorpress/tensorpress/internal/digest"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/watch"
 )
 
@@ -38,3 +40,6 @@ func (a *assembly) bytesHashed(out *bundle.Output) int64 {
 	}
 	return a.told.Bytes
 }
+
+// bytesOf is the size of a file, as far as that is known.
+func bytesOf(file source.Source) int64 { return digest.Bytes([]source.Source{file}) }

@@ -28,26 +28,50 @@ type Quantization struct {
 		Scratch() (*stage.Scratch, error)
 	}
 	spare sync.Pool // of *encoding
+	// Begin is called before the tasks of each file of the output, in their order; it sets
+	// the file's writer. Nil where all are set.
+	Begin func(file int, yield func(stream.Task) bool) bool
 	Resources
 }
 
-// Tasks yields the tasks in the order of the source's tensors.
+// Tasks yields the tasks in the order of the source's tensors, which is that of the files
+// of the output too.
 func (q *Quantization) Tasks(yield func(stream.Task) bool) bool {
-	if !writeLiterals(q.Plan.Literals, q.Writers, yield) {
-		return false
+	g, literals, files := &adjacent{Quantization: q}, q.Plan.Literals, 0
+	begin := func(upTo int) bool {
+		for ; files <= upTo; files++ {
+			if q.Begin != nil && !q.Begin(files, yield) {
+				return false
+			}
+		}
+		n := 0
+		for n < len(literals) && literals[n].File <= upTo {
+			n++
+		}
+		some := literals[:n]
+		literals = literals[n:]
+		return writeLiterals(some, q.Writers, yield)
 	}
-	g := &adjacent{Quantization: q}
 	for i := range q.Plan.Steps {
-		if !g.add(&q.Plan.Steps[i], yield) {
+		s := &q.Plan.Steps[i]
+		if file, ok := s.File(); ok && file >= files && !begin(file) {
+			return false
+		}
+		if !g.add(s, yield) {
 			return false
 		}
 	}
-	return g.flush(yield) && q.schedule.flush(yield)
+	return begin(len(q.Plan.Files)-1) && g.flush(yield) && q.schedule.flush(yield)
 }
 
 func (q *Quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
 	if s.Action == plan.Drop {
 		return true
+	}
+	if len(s.Copies) > 0 { // of a file that is not whole before its values are known to be finite
+		hold, release := holding(q.Writers[s.Copies[0].File], yield)
+		defer release()
+		yield = hold
 	}
 	for _, c := range s.Copies {
 		if !copyTiles(q.Source, c.Source, q.Writers[c.File], c.Tensor, yield) {
@@ -64,6 +88,24 @@ func (q *Quantization) step(s *plan.Step, yield func(stream.Task) bool) bool {
 		return matrices(bank, s, func(one *plan.Step) bool { return q.weight(one, yield) })
 	}
 	return q.weight(s, yield)
+}
+
+// holding yields tasks until each of which is done a file does not count as whole; release
+// says that all are yielded.
+func holding(w *bodies.Writer, yield func(stream.Task) bool) (held func(stream.Task) bool, release func()) {
+	w.Hold()
+	return func(t stream.Task) bool {
+		do := t.Do
+		w.Hold()
+		t.Do = func(worker *stream.Worker) error {
+			err := do(worker)
+			if err == nil {
+				w.Release()
+			}
+			return err
+		}
+		return yield(t)
+	}, w.Release
 }
 
 // weight yields the tasks of a weight that is encoded.

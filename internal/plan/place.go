@@ -287,6 +287,44 @@ func (p *Plan) Index() string {
 	})
 }
 
+// File returns the file that a step writes to, which is one; ok is false where it writes
+// nothing.
+func (s *Step) File() (file int, ok bool) {
+	if len(s.Parts) == 0 {
+		return 0, false
+	}
+	return s.Parts[0].File, true
+}
+
+// Of is the plan of some of the files alone: it has all of them, and the steps and the
+// literals of those.
+func (p *Plan) Of(want func(file int) bool) *Plan {
+	one := *p
+	one.Steps, one.Literals, one.BytesIn, one.BytesOut = nil, nil, 0, 0
+	file := 0 // a tensor that is dropped goes with the one before
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		if of, ok := s.File(); ok {
+			file = of
+		}
+		if want(file) {
+			one.Steps = append(one.Steps, *s)
+			one.BytesIn += s.Source.Size
+		}
+	}
+	for _, l := range p.Literals {
+		if want(l.File) {
+			one.Literals = append(one.Literals, l)
+		}
+	}
+	for i, f := range p.Files {
+		if want(i) {
+			one.BytesOut += f.Header.FileSize()
+		}
+	}
+	return &one
+}
+
 // BytesOut returns what a step writes.
 func (s *Step) BytesOut() (n int64) {
 	for _, part := range s.Parts {

@@ -129,6 +129,15 @@ func Same(was, now fs.FileInfo) bool {
 	return os.SameFile(was, now) && was.Size() == now.Size() && was.ModTime().Equal(now.ModTime())
 }
 
+// Stamp is what tells a file from what it was before it changed: its size, and the version
+// that a store states, or when it was changed.
+func Stamp(i fs.FileInfo) string {
+	if of, ok := i.(info); ok {
+		return fmt.Sprintf("%d bytes, version %q, sha256 %q", of.size, of.version, of.stated)
+	}
+	return fmt.Sprintf("%d bytes, changed %d", i.Size(), i.ModTime().UnixNano())
+}
+
 // CheckRegular returns a [usage.ErrSource] if a path is not a regular file.
 func CheckRegular(path string, info fs.FileInfo) error {
 	if info.Mode().IsRegular() {

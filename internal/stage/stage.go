@@ -40,7 +40,7 @@ func Open(o Output) (*Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Stage{output: o, target: t, name: hiddenName(t.path), notes: leftovers(filepath.Dir(t.path))}
+	s := &Stage{output: o, target: t, name: hiddenName(t.path), notes: append(leftovers(filepath.Dir(t.path)), keptNote(t.path)...)}
 	if o.Parents {
 		if err := s.makeParents(filepath.Dir(t.path)); err != nil {
 			return nil, errors.Join(err, s.removeParents())
@@ -70,14 +70,19 @@ func (s *Stage) tryMove() error {
 	if err := os.Mkdir(inside, 0o777); err != nil {
 		return s.outside(err)
 	}
-	err := system.refuses(s.path, s.tmp)
+	return errors.Join(s.refused(s.tmp), s.outside(os.Remove(inside)))
+}
+
+// refused tries that over a folder that is not empty.
+func (s *Stage) refused(full string) error {
+	err := system.refuses(s.path, full)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		err = &fs.PathError{Op: "replace", Path: s.output.Dest, Err: err}
+		return &fs.PathError{Op: "replace", Path: s.output.Dest, Err: err}
 	case err != nil:
-		err = usage.Errorf("%s cannot be replaced here (%w): remove it, or name another destination", s.output.Dest, err)
+		return usage.Errorf("%s cannot be replaced here (%w): remove it, or name another destination", s.output.Dest, err)
 	}
-	return errors.Join(err, s.outside(os.Remove(inside)))
+	return nil
 }
 
 // mark locks what is hidden at path, or what will be hidden at later. leftovers reports

@@ -58,6 +58,23 @@ func abandoned(folder string) bool {
 	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 
+// lockAlone locks a folder that nobody else may work on; taken says that somebody does. The
+// lock is nil where the system has none for it.
+func lockAlone(path string) (l io.Closer, taken bool) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, false
+	}
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case err == nil:
+		return f, false
+	case errors.Is(err, unix.EWOULDBLOCK):
+		taken = true
+	}
+	f.Close()
+	return nil, taken
+}
+
 // renameOver moves a folder over an empty one, which [os.Rename] refuses.
 func renameOver(from, to string) error {
 	if err := unix.Rename(from, to); err != nil {

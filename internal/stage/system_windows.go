@@ -72,3 +72,12 @@ func abandoned(folder string) bool {
 	_, err := os.Lstat(lockName(folder))
 	return errors.Is(err, fs.ErrNotExist)
 }
+
+// lockAlone locks a folder that nobody else may work on; taken says that somebody does.
+func lockAlone(folder string) (l io.Closer, taken bool) {
+	l, err := lock(folder, folder)
+	if err != nil {
+		return nil, !abandoned(folder)
+	}
+	return l, false
+}

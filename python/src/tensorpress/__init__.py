@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         DequantizeFlags,
         DiffFlags,
         DoctorFlags,
+        FinishFlags,
         InspectFlags,
         JoinFlags,
         MeasureFlags,
@@ -54,6 +55,7 @@ __all__ = [
     "DequantizeFlags",
     "DiffFlags",
     "DoctorFlags",
+    "FinishFlags",
     "InspectFlags",
     "InterruptedRunError",
     "JoinFlags",
@@ -77,6 +79,7 @@ __all__ = [
     "diff",
     "doctor",
     "find",
+    "finish",
     "formats",
     "inspect",
     "join",
@@ -128,6 +131,21 @@ def quantize(
 def plan(source: StrPath, dest: StrPath | None = None, **flags: Unpack[PlanFlags]) -> Result:
     """Says what `quantize` would do, from headers, and for a budget from weights: `tensorpress plan SOURCE [DEST]`."""
     found: Result = run("plan", [source, dest], None, flags)
+    return found
+
+
+def finish(dest: StrPath, *, progress: Progress | None = None, **flags: Unpack[FinishFlags]) -> Result:
+    """Puts an output in place that `quantize` wrote with `part`, once all is there: `tensorpress finish DEST`.
+
+    Args:
+        dest: the folder that the parts were written for.
+        progress: as in `quantize`.
+        flags: see `FinishFlags`.
+
+    Returns:
+        The files, with their sha256; `already` where it was in place before.
+    """
+    found: Result = run("finish", [dest], progress, flags)
     return found
 
 

@@ -29,6 +29,21 @@ class DoctorFlags(TypedDict, total=False):
     sdnext: _Path
 
 
+class FinishFlags(TypedDict, total=False):
+    """Those of `tensorpress finish`."""
+
+    #: replace DEST if it is an output and holds nothing else
+    force: bool | None
+    #: N cores to use, 0 for all
+    threads: int | None
+    #: bound of the peak memory (default 256MiB)
+    memory: str | int | None
+    #: no progress and no notes
+    quiet: bool | None
+    #: keep a FILE of figures for Prometheus while this runs; see docs/watching.md
+    metrics: _Path
+
+
 class DiffFlags(TypedDict, total=False):
     """Those of `tensorpress diff`."""
 
@@ -48,23 +63,13 @@ class DiffFlags(TypedDict, total=False):
     metrics: _Path
 
 
-class SplitFlags(TypedDict, total=False):
+class SplitFlags(FinishFlags, total=False):
     """Those of `tensorpress split`."""
 
-    #: replace DEST if it is an output and holds nothing else
-    force: bool | None
     #: print what would be done; write nothing
     dry_run: bool | None
     #: also write the result to FILE: JSON, or HTML, by its suffix
     report: _Path
-    #: N cores to use, 0 for all
-    threads: int | None
-    #: bound of the peak memory (default 256MiB)
-    memory: str | int | None
-    #: no progress and no notes
-    quiet: bool | None
-    #: keep a FILE of figures for Prometheus while this runs; see docs/watching.md
-    metrics: _Path
 
 
 class JoinFlags(SplitFlags, total=False):
@@ -99,7 +104,7 @@ class VerifyFlags(TypedDict, total=False):
     metrics: _Path
 
 
-class DequantizeFlags(TypedDict, total=False):
+class DequantizeFlags(FinishFlags, total=False):
     """Those of `tensorpress dequantize`."""
 
     #: bf16, f16 or f32 for the weights that were quantized (default theirs before)
@@ -108,20 +113,10 @@ class DequantizeFlags(TypedDict, total=False):
     names: str | None
     #: most bytes of weights in a file of a folder (default 5GB)
     shard_size: str | int | None
-    #: replace DEST if it is an output and holds nothing else
-    force: bool | None
     #: also copy weight files that the output does not describe
     copy_weights: bool | None
     #: also write the result to FILE: JSON, or HTML, by its suffix
     report: _Path
-    #: N cores to use, 0 for all
-    threads: int | None
-    #: bound of the peak memory (default 256MiB)
-    memory: str | int | None
-    #: no progress and no notes
-    quiet: bool | None
-    #: keep a FILE of figures for Prometheus while this runs; see docs/watching.md
-    metrics: _Path
 
 
 class TranscodeFlags(SplitFlags, total=False):
@@ -294,7 +289,7 @@ class MeasureFlags(TypedDict, total=False):
     metrics: _Path
 
 
-class QuantizeFlags(TypedDict, total=False):
+class QuantizeFlags(FinishFlags, total=False):
     """Those of `tensorpress quantize`."""
 
     #: sdnq or comfy (default sdnq where a config.json is there, else comfy)
@@ -426,24 +421,19 @@ class QuantizeFlags(TypedDict, total=False):
     lock: _Path
     #: most bytes of weights in a file of a folder (default 5GB)
     shard_size: str | int | None
-    #: replace DEST if it is an output and holds nothing else
-    force: bool | None
     #: also copy weight files that the output does not describe
     copy_weights: bool | None
+    #: keep the finished files of a folder if the run ends early, and go on with those
+    resume: bool | None
+    #: write part I/N of a folder's files alone, for finish to put in place; auto or auto/N asks Slurm, AWS
+    #: Batch or Kubernetes which; see docs/resume.md
+    part: str | None
     #: read the output once more for each layer's error, as --report of a page does
     measure: bool | None
     #: the same as plan
     dry_run: bool | None
     #: also write the result to FILE: JSON, or HTML, by its suffix
     report: _Path
-    #: N cores to use, 0 for all
-    threads: int | None
-    #: bound of the peak memory (default 256MiB)
-    memory: str | int | None
-    #: no progress and no notes
-    quiet: bool | None
-    #: keep a FILE of figures for Prometheus while this runs; see docs/watching.md
-    metrics: _Path
 
 
 class PlanFlags(QuantizeFlags, total=False):

@@ -1,0 +1,152 @@
+package convert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/bundle"
+	"github.com/tensorpress/tensorpress/internal/engine"
+	"github.com/tensorpress/tensorpress/internal/shards"
+	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/watch"
+	"github.com/tensorpress/tensorpress/report"
+)
+
+// FinishOptions are tensorpress.FinishOptions.
+type FinishOptions struct {
+	Force    bool
+	Threads  int
+	Progress func(done, total int64)
+}
+
+// Finish puts an output in place of which all parts are there.
+func Finish(ctx context.Context, dest files.Sink, o FinishOptions) (*report.Finished, error) {
+	start := time.Now()
+	to, err := shards.Of(dest)
+	if err != nil {
+		return nil, err
+	}
+	if !bundle.IsFolder(dest.String()) {
+		return nil, usage.Errorf("%s is one file, of which there are no parts: name a folder", dest)
+	}
+	p, _, err := to.Kept(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return finishedBefore(ctx, to)
+	}
+	if err != nil {
+		return nil, err
+	}
+	w, err := to.Keep(ctx, stage.Output{Dest: dest.String(), Folder: true, Force: o.Force, Contents: p.Contents()}, p, true)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Abort() // of a panic, else it is done
+	r, err := finish(ctx, w, p, o)
+	if err == nil {
+		r.Dest, r.Notes, r.Seconds = dest.String(), slices.Concat(w.Notes(), r.Notes), time.Since(start).Seconds()
+	}
+	return r, errors.Join(err, w.Abort())
+}
+
+// finishedBefore is a call after another, which a scheduler may repeat.
+func finishedBefore(ctx context.Context, to shards.Sink) (*report.Finished, error) {
+	whole, err := to.Whole(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !whole {
+		return nil, usage.Errorf("%s: there is nothing to finish: no part of it is there", to)
+	}
+	return &report.Finished{Dest: to.String(), Files: []report.File{}, Already: true}, nil
+}
+
+func finish(ctx context.Context, w shards.Work, p *shards.Plan, o FinishOptions) (*report.Finished, error) {
+	all := slices.Concat(p.Shards, p.Others)
+	r := &report.Finished{Shards: len(p.Shards), Files: []report.File{}}
+	var names []string
+	for _, f := range all {
+		names = append(names, f.Name)
+		r.Bytes += f.Bytes
+	}
+	watch.Of(ctx).Enter(watch.Hashing)
+	resources := engine.Resources{Threads: o.Threads, Progress: o.Progress}
+	done, notes, err := w.Done(ctx, names, shards.Checking{AtOnce: engine.Workers(resources), Count: engine.Counter(resources, r.Bytes)})
+	if err != nil {
+		return nil, err
+	}
+	if err := missing(p, done, notes); err != nil {
+		return nil, err
+	}
+	for _, f := range all {
+		one := done[f.Name]
+		r.Files = append(r.Files, report.File{Path: f.Name, Bytes: one.Bytes, SHA256: one.SHA256})
+	}
+	watch.Of(ctx).Enter(watch.Placing)
+	return r, w.Commit(ctx)
+}
+
+// missing is the error of an output of which not all is there; it says what to run again.
+func missing(p *shards.Plan, done map[string]shards.Record, notes []string) error {
+	lacking := func(all []shards.File) (names, said []string) {
+		for _, f := range all {
+			if _, ok := done[f.Name]; ok {
+				continue
+			}
+			names, said = append(names, f.Name), append(said, f.Name)
+			for _, note := range notes { // of the name and what is the matter
+				if strings.HasPrefix(note, f.Name+" ") || strings.HasPrefix(note, f.Name+":") {
+					said[len(said)-1] = note
+				}
+			}
+		}
+		return names, said
+	}
+	var text string
+	of, said := lacking(p.Shards)
+	others, saidOthers := lacking(p.Others)
+	switch {
+	case len(of) > 0:
+		text = fmt.Sprintf("%d of %d shards are not finished: %s", len(of), len(p.Shards), few(said))
+	case len(others) > 0: // it is of the part that has the first shard
+		text, of = "what stands beside the weights is not finished: "+few(saidOthers), []string{p.Shards[0].Name}
+	default:
+		return nil
+	}
+	return usage.Errorf("%s: %s", text, again(p, of))
+}
+
+// again says what to run for some shards.
+func again(p *shards.Plan, names []string) string {
+	if p.Parts == 0 {
+		return "run quantize with the same settings and `Resume` to go on"
+	}
+	var parts []string
+	for i := 1; i <= p.Parts; i++ {
+		from, to := p.Part(i, p.Parts)
+		if slices.ContainsFunc(p.Shards[from:to], func(f shards.File) bool { return slices.Contains(names, f.Name) }) {
+			parts = append(parts, fmt.Sprintf("%d/%d", i, p.Parts))
+		}
+	}
+	const some = 8
+	text := strings.Join(parts[:min(len(parts), some)], ", ")
+	if n := len(parts) - some; n > 0 {
+		text += fmt.Sprintf(" and %d more", n)
+	}
+	return "run quantize with the same settings and `Part` " + text
+}
+
+// few names the first of many.
+func few(names []string) string {
+	const some = 4
+	if len(names) <= some {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:some], ", "), len(names)-some)
+}

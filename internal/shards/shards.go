@@ -1,0 +1,215 @@
+// Package shards keeps what is finished of an output until all of it is there: its weight
+// files, the shards, and what stands beside them. A run can go on where another was ended,
+// and several runs can write a part each, at the same time, on machines that share nothing
+// but the place. All of them make the same plan, which is kept too; a shard is finished
+// when a record of its bytes is there.
+package shards
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/stage"
+	"github.com/tensorpress/tensorpress/internal/usage"
+)
+
+// PlanName is what the plan is called among the records.
+const PlanName = "plan.json"
+
+// File is a file that the output will consist of.
+type File struct {
+	Name  string `json:"name"` // a slash path
+	Bytes int64  `json:"bytes"`
+}
+
+// Plan is what all runs for an output have in common. It has nothing of how a source is
+// reached: no address, no token.
+type Plan struct {
+	Format   int               `json:"format"` // 1
+	Version  string            `json:"version"`
+	Source   string            `json:"source"`   // fingerprint
+	Settings string            `json:"settings"` // fingerprint of all that is decided
+	Options  map[string]string `json:"options"`  // fingerprints of what was said, by the fields of the options
+	Shards   []File            `json:"shards"`   // in the order of the output
+	Others   []File            `json:"others"`   // the files beside them
+	Stems    map[string]string `json:"stems"`    // of weights, by the folder of their model
+	// Parts is into how many the first run divided it, 0 for one that writes all. Like Options
+	// it may differ between runs for one output.
+	Parts int `json:"parts"`
+}
+
+// Format is the format of plans that this program writes.
+const Format = 1
+
+// ID tells a plan from others.
+func (p *Plan) ID() string {
+	one := *p
+	one.Parts, one.Options = 0, nil
+	text, _ := json.Marshal(one) // of texts and numbers
+	sum := sha256.Sum256(text)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// Encode is the plan as it is kept.
+func (p *Plan) Encode() []byte {
+	text, _ := json.MarshalIndent(p, "", "  ")
+	return append(text, '\n')
+}
+
+// Decode reads a plan; where says where it lies.
+func Decode(text []byte, where string) (*Plan, error) {
+	p := &Plan{}
+	if err := json.Unmarshal(text, p); err != nil || p.Format < 1 || len(p.Shards) == 0 {
+		return nil, usage.Errorf("%s: its %s is none of tensorpress's: delete the folder to begin anew", where, PlanName)
+	}
+	if p.Format > Format {
+		return nil, usage.Errorf("%s is of a newer tensorpress, %s: go on with that, or delete it to begin anew", where, p.Version)
+	}
+	return p, nil
+}
+
+// Contents are those of the output.
+func (p *Plan) Contents() stage.Contents {
+	c := stage.Contents{Stems: p.Stems}
+	for _, f := range slices.Concat(p.Shards, p.Others) {
+		c.Files = append(c.Files, f.Name)
+	}
+	return c
+}
+
+// Differs is the error of a plan that is not the one that is kept: it says what differs.
+func (p *Plan) Differs(kept *Plan, where, dest string) error {
+	if p.ID() == kept.ID() {
+		return nil
+	}
+	var what string
+	switch {
+	case p.Version != kept.Version:
+		what = "by tensorpress " + kept.Version + ", and this is " + p.Version
+	case p.Source != kept.Source:
+		what = "of another source, or of this one before it changed"
+	default:
+		what = "with other settings" + p.said(kept)
+	}
+	return usage.Errorf("%s keeps what is finished of %s %s: run the same again to go on with that, or delete it to begin anew", where, dest, what)
+}
+
+// said names the options that are not those of a plan.
+func (p *Plan) said(kept *Plan) string {
+	var names []string
+	all := maps.Clone(kept.Options)
+	if all == nil {
+		all = map[string]string{}
+	}
+	maps.Copy(all, p.Options)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if p.Options[name] != kept.Options[name] {
+			names = append(names, "`"+name+"`")
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(names, ", ") + ")"
+}
+
+// Part returns which shards are of part i of n, from 1 on: a run of them, from one to
+// before another. Every shard is of the part in which its middle lies, of all bytes in n
+// equal parts, so that a part is at most a shard larger or smaller than another.
+func (p *Plan) Part(i, n int) (from, to int) { return part(p.Shards, i, n) }
+
+func part(shards []File, i, n int) (from, to int) {
+	var total, before float64
+	for _, f := range shards {
+		total += float64(f.Bytes)
+	}
+	of := make([]int, len(shards))
+	for k, f := range shards {
+		middle := before + float64(f.Bytes)/2
+		of[k] = min(int(middle/total*float64(n)), n-1) + 1
+		before += float64(f.Bytes)
+	}
+	from, _ = slices.BinarySearch(of, i)
+	to, _ = slices.BinarySearch(of, i+1)
+	return from, to
+}
+
+// Record says that a file is finished, and what is in it.
+type Record struct {
+	File
+	SHA256 string `json:"sha256"`
+	Plan   string `json:"plan"` // the [Plan.ID] by which it was made
+	// Stored is what a store states of the object, "" on disk.
+	Stored string `json:"stored,omitempty"`
+}
+
+// Sink is a place where what is finished can be kept.
+type Sink interface {
+	files.Sink
+	// Kept is the plan of what is kept there, and the names of the shards that have a record,
+	// which is not checked. The error is an [io/fs.ErrNotExist] where nothing is.
+	Kept(ctx context.Context) (p *Plan, finished []string, err error)
+	// Keep begins or continues an output. Where another plan is kept by which nothing is
+	// finished it is forgotten; else that is an error, see [Plan.Differs]. Alone means that
+	// no other run that is alone may be at work; it is asked for by whoever commits.
+	Keep(ctx context.Context, o stage.Output, p *Plan, alone bool) (Work, error)
+	// Whole reports whether an output is in place, and clears away what a run that was killed
+	// right then has left. It is called where nothing is kept.
+	Whole(ctx context.Context) (bool, error)
+}
+
+// Checking is how files are checked.
+type Checking struct {
+	AtOnce int           // files at a time
+	Count  func(n int64) // hears of bytes that were read, never twice at a time; nil for nobody
+}
+
+// Work is an output of which what is finished is kept, under way.
+type Work interface {
+	// Commit puts all in place in one step, as a [files.Output] does; everything is
+	// finished by then. Abort ends the work, and what is finished stays.
+	files.Output
+	// Folder is what messages call the place where it is kept.
+	Folder() string
+	// Done returns the records of those of some files that are finished and whose bytes are
+	// what the records say. Notes say which are not.
+	Done(ctx context.Context, names []string, c Checking) (done map[string]Record, notes []string, err error)
+	// Begin begins a file of a plan, out of sight.
+	Begin(name string, size int64) (Draft, error)
+	// Open opens a file that is finished.
+	Open(ctx context.Context, name string) (files.File, error)
+	// Free is how many bytes can still be written, -1 where that is not known.
+	Free() int64
+	// Notes are what a user should know of the place.
+	Notes() []string
+}
+
+// Draft is a file that is being written.
+type Draft interface {
+	io.WriterAt
+	// Finish gives the file its place and keeps a record of it, once all bytes are written.
+	// Two runs that finish the same file do no harm.
+	Finish(ctx context.Context) (Record, error)
+	// Discard removes the file. It is called where Finish is not, or has failed.
+	Discard() error
+}
+
+// Of is the place that a sink names.
+func Of(s files.Sink) (Sink, error) {
+	switch to := s.(type) {
+	case nil:
+		return nil, usage.Errorf("no destination is named")
+	case files.Dir:
+		return folder{to}, nil
+	case Sink:
+		return to, nil
+	}
+	return nil, usage.Errorf("%s keeps nothing of an output before it is whole: `Resume` and `Part` need a folder on a disk, or a store", s)
+}
