@@ -27,6 +27,7 @@ type Writer struct {
 	number  int64          // sorts sections by their writer
 	refused atomic.Bool    // the system has refused to copy to the file
 	begun   atomic.Bool    // the header is written
+	heard   func(n int)    // hears of bytes that are written, nil for nobody
 	left    atomic.Int64   // bytes of bodies, the header and holds, before it is whole
 	whole   func()         // nil for nobody who wants to know
 }
@@ -43,11 +44,23 @@ func NewWriter(w io.WriterAt, h *safetensors.Header) *Writer {
 	return &Writer{w: w, file: file, header: h, written: make([]atomic.Int64, len(h.Tensors)), number: writers.Add(1)}
 }
 
+// Tell has bytes that are written counted, too.
+func (w *Writer) Tell(wrote func(n int)) { w.heard = wrote }
+
+// tell counts bytes that were written.
+func (w *Writer) tell(n int) {
+	if w.heard != nil {
+		w.heard(n)
+	}
+}
+
 // WriteHeader writes the header: all that comes before the bodies.
 func (w *Writer) WriteHeader() error {
-	if _, err := w.header.WriteTo(io.NewOffsetWriter(w.w, 0)); err != nil {
+	n, err := w.header.WriteTo(io.NewOffsetWriter(w.w, 0))
+	if err != nil {
 		return fmt.Errorf("write header: %w", err)
 	}
+	w.tell(int(n))
 	w.begun.Store(true)
 	w.less(1)
 	return nil

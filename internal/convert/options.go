@@ -88,6 +88,8 @@ type request struct {
 	adapters *lora.Set
 	// trying says that a plan is of an entry of a menu.
 	trying bool
+	// planned says that nothing is written after a choice.
+	planned bool
 	// component is the folder of a pipeline that a plan is for, "" for one model.
 	component string
 }
