@@ -27,6 +27,8 @@ type Writer struct {
 	number  int64          // sorts sections by their writer
 	refused atomic.Bool    // the system has refused to copy to the file
 	begun   atomic.Bool    // the header is written
+	fail    func(err error) error
+	failed  atomic.Bool // fail was told of an error and took it
 }
 
 var writers atomic.Int64
@@ -39,6 +41,30 @@ func NewWriter(w io.WriterAt, h *safetensors.Header) *Writer {
 		w = prompt.New(file)
 	}
 	return &Writer{w: w, file: file, header: h, written: make([]atomic.Int64, len(h.Tensors)), number: writers.Add(1)}
+}
+
+// OnError has errors of writing go to fail before anybody else hears of them. Where that
+// returns nil, nothing more is written, and what comes counts as written: the output is
+// given up, and others of the same run go on. It must be called before anything is written.
+func (w *Writer) OnError(fail func(err error) error) { w.fail = fail }
+
+// writeAt writes unless the output was given up.
+func (w *Writer) writeAt(p []byte, at int64) error {
+	if w.failed.Load() {
+		return nil
+	}
+	_, err := w.w.WriteAt(p, at)
+	return err
+}
+
+// heard is an error of writing after fail was told of it.
+func (w *Writer) heard(err error) error {
+	if err == nil || w.fail == nil {
+		return err
+	}
+	err = w.fail(err)
+	w.failed.Store(w.failed.Load() || err == nil)
+	return err
 }
 
 // WriteHeader writes the header: all that comes before the bodies.
@@ -57,8 +83,8 @@ func (w *Writer) WriteSection(t safetensors.Tensor, p []byte, off int64) error {
 	if err != nil {
 		return err
 	}
-	if _, err := w.w.WriteAt(p, at); err != nil {
-		return fmt.Errorf("write tensor %.200q: %w", t.Name, err)
+	if err := w.writeAt(p, at); err != nil {
+		return w.heard(fmt.Errorf("write tensor %.200q: %w", t.Name, err))
 	}
 	w.written[i].Add(int64(len(p)))
 	return nil
