@@ -181,6 +181,9 @@ func (j *job) commit(ctx context.Context, w writing, hashes *hashing) (*report.R
 		return nil, err
 	}
 	r, err := j.complete(ctx, w, done, hashes)
+	if err == nil {
+		err = j.Unchanged()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +212,7 @@ func (j *job) complete(ctx context.Context, w writing, done func(int64), hashes 
 		return nil, err
 	}
 	r.Notes = append(notes, r.Notes...)
-	return r, j.Unchanged()
+	return r, nil
 }
 
 // placed adds to a report what is known once the output is in its place.

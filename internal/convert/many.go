@@ -163,7 +163,7 @@ func (m *many) count(x *oneOf) { m.before += x.job.before }
 
 // write plans, fills and places all outputs.
 func (m *many) write(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{m.plan, m.create, m.fill, m.complete, m.place} {
+	for _, step := range []func(context.Context) error{m.plan, m.create, m.fill, m.complete, m.unchanged, m.place} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -317,6 +317,17 @@ func (m *many) complete(ctx context.Context) error {
 		}
 		return x.out.Prepare(ctx)
 	})
+}
+
+// unchanged makes sure that the source is what it was; where it is not, that is no fault of
+// an output's.
+func (m *many) unchanged(context.Context) error {
+	for _, x := range m.going() {
+		if err := x.Unchanged(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // place puts all outputs in their places, or none: what can be undone without a trace goes
