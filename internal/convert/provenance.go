@@ -23,14 +23,15 @@ import (
 type hashing struct {
 	sources *digest.Run
 	atOnce  int
-	output  int64 // bytes of the output, as far as they were known before
+	output  int64           // bytes of the output, as far as they were known before
+	of      map[string]bool // paths of those that the job reads, where others' are among them; nil for all
 }
 
 func startHashing(ctx context.Context, files []source.Source, output int64, r engine.Resources) *hashing {
 	atOnce := engine.Workers(r)
 	sources := digest.Along(ctx, files, atOnce)
 	watch.Of(ctx).Expect(sources.Bytes() + output)
-	return &hashing{sources, atOnce, output}
+	return &hashing{sources: sources, atOnce: atOnce, output: output}
 }
 
 func (h *hashing) stop() {
@@ -49,6 +50,9 @@ func (h *hashing) tell(ctx context.Context, out *bundle.Output, dest string) (p 
 	p = &report.Provenance{Settings: report.Options{}}
 	if p.Sources, err = h.sources.Wait(); err != nil {
 		return nil, nil, err
+	}
+	if h.of != nil {
+		p.Sources = slices.DeleteFunc(slices.Clone(p.Sources), func(f report.File) bool { return !h.of[f.Path] })
 	}
 	names := out.Files()
 	if !out.Readable() {

@@ -23,6 +23,7 @@ const step = 1 << 20
 type Run struct {
 	stop  context.CancelFunc
 	done  chan struct{}
+	wait  func() ([]report.File, error)
 	sums  []report.File
 	errs  []error
 	ctx   context.Context
@@ -66,6 +67,7 @@ func start(ctx context.Context, files, with []source.Source, atOnce int) *Run {
 	ctx, stop := context.WithCancel(ctx)
 	n := len(files)
 	r := &Run{stop: stop, done: make(chan struct{}), sums: make([]report.File, n), errs: make([]error, n), ctx: ctx, with: with}
+	r.wait = sync.OnceValues(r.rest)
 	for i, one := range files {
 		if with[i].Tree == nil {
 			r.apart = append(r.apart, one)
@@ -101,8 +103,9 @@ func start(ctx context.Context, files, with []source.Source, atOnce int) *Run {
 const requests = 4
 
 // Wait returns the hashes once all are made, or the error of the first file that has one.
-// It is called once.
-func (r *Run) Wait() ([]report.File, error) {
+func (r *Run) Wait() ([]report.File, error) { return r.wait() }
+
+func (r *Run) rest() ([]report.File, error) {
 	<-r.done
 	places := make(chan int)
 	var all sync.WaitGroup
