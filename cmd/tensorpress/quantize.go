@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,7 @@ type quantizeFlags struct {
 	part                      part
 	budget                    budgetFlags
 	recipe                    recipeFlag
+	many                      outputsFlag
 	report                    reportFlag
 	runFlags
 }
@@ -52,9 +54,10 @@ and DEST one of a store or of the hub.
 		Example: `  tensorpress quantize model.safetensors small.safetensors
   tensorpress quantize model.safetensors small.safetensors --dtype mxfp8
   tensorpress quantize models/big models/small --dtype uint4 --set 'down=int8'
-  tensorpress quantize model.safetensors small.safetensors --budget 11GiB`,
-		Args: q.recipe.before(func(cmd *cobra.Command, args []string) error {
-			if q.dryRun {
+  tensorpress quantize model.safetensors small.safetensors --budget 11GiB
+  tensorpress quantize model.safetensors --outputs outputs.yaml`,
+		Args: q.before(func(cmd *cobra.Command, args []string) error {
+			if q.dryRun || q.many.path != "" {
 				return wants(1, 2)(cmd, args)
 			}
 			return wants(2, 2)(cmd, args)
@@ -79,7 +82,7 @@ nothing.
   tensorpress plan models/big models/small --dtype uint4 --group-size 64
   tensorpress plan model.safetensors --for comfyui --json
   tensorpress plan model.safetensors --budget 60% --report plan.html`,
-		Args: q.recipe.before(wants(1, 2)),
+		Args: q.before(wants(1, 2)),
 	}, "0 1 2 3 130", q.run)
 	q.add(cmd)
 	return cmd
@@ -111,6 +114,7 @@ func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	q.fit.least = 1
 	f.Var(&q.fit, "fit", "with --for: the most bits a value at which all weights fit `SIZE` of a card's memory")
 	q.recipe.add(f)
+	q.many.add(f)
 	addSettings(f, "search")
 	f.StringVar(&q.o.Importance, "importance", "", "weigh errors in the search by what layers are given, from a `FILE` of its mean squares; see docs/importance.md")
 	addSettings(f, "group-size", "scale", "dequantize-fp32", "exact-reference", "allow-nonfinite")
@@ -198,6 +202,12 @@ func (q *quantizeFlags) check(args []string) error {
 	if err := q.runFlags.check(); err != nil {
 		return err
 	}
+	if q.many.path != "" {
+		return q.checkMany(args)
+	}
+	if q.many.keepGoing {
+		return errors.New("--keep-going is for --outputs: one output alone has nothing to go on with")
+	}
 	if err := q.budget.check(args); err != nil {
 		return err
 	}
@@ -233,6 +243,9 @@ func (q *quantizeFlags) options(f *pflag.FlagSet) (o tensorpress.Options, err er
 }
 
 func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
+	if q.many.path != "" {
+		return q.runMany(cmd, args)
+	}
 	o, err := q.options(cmd.Flags())
 	if err != nil {
 		return err

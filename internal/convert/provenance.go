@@ -21,11 +21,12 @@ import (
 type hashing struct {
 	sources *digest.Run
 	atOnce  int
+	of      map[string]bool // paths of those that the job reads, where others' are among them; nil for all
 }
 
 func startHashing(ctx context.Context, files []source.Source, r engine.Resources) *hashing {
 	atOnce := engine.Workers(r)
-	return &hashing{digest.Start(ctx, files, atOnce), atOnce}
+	return &hashing{sources: digest.Start(ctx, files, atOnce), atOnce: atOnce}
 }
 
 func (h *hashing) stop() {
@@ -43,6 +44,9 @@ func (h *hashing) tell(ctx context.Context, out *bundle.Output, dest string) (p 
 	p = &report.Provenance{Settings: report.Options{}}
 	if p.Sources, err = h.sources.Wait(); err != nil {
 		return nil, nil, err
+	}
+	if h.of != nil {
+		p.Sources = slices.DeleteFunc(slices.Clone(p.Sources), func(f report.File) bool { return !h.of[f.Path] })
 	}
 	names := out.Files()
 	if !out.Readable() {

@@ -24,6 +24,9 @@ type Task struct {
 	// consecutive tasks, so that their outputs are written together. 0 makes the task
 	// run by itself.
 	Bytes int64
+	// At is where in its tensor the task begins to read, for those who put the tasks of
+	// several outputs in order. The run does not look at it.
+	At int64
 }
 
 // Worker holds the buffers of one goroutine. Their contents are valid until the end of

@@ -177,6 +177,11 @@ class MeasureFlags(TypedDict, total=False):
     fit: str | int | None
     #: take flags from a YAML or JSON FILE, or those of a --report; those given here win over it
     recipe: _Path
+    #: make all outputs that a recipe FILE lists, and read SOURCE once for all; DEST is then the folder that
+    #: they lie in
+    outputs: _Path
+    #: with --outputs: keep those that succeed where others fail
+    keep_going: bool | None
     #: choose scales and zero points that lose least; slower, and the same size
     search: bool | None
     #: weigh errors in the search by what layers are given, from a FILE of its mean squares; see
@@ -297,6 +302,11 @@ class QuantizeFlags(FinishFlags, total=False):
     fit: str | int | None
     #: take flags from a YAML or JSON FILE, or those of a --report; those given here win over it
     recipe: _Path
+    #: make all outputs that a recipe FILE lists, and read SOURCE once for all; DEST is then the folder that
+    #: they lie in
+    outputs: _Path
+    #: with --outputs: keep those that succeed where others fail
+    keep_going: bool | None
     #: choose scales and zero points that lose least; slower, and the same size
     search: bool | None
     #: weigh errors in the search by what layers are given, from a FILE of its mean squares; see
