@@ -43,6 +43,7 @@ func TestScripts(t *testing.T) {
 			"hub":           hub,
 			"web":           web,
 			"store":         store,
+			"stored":        stored,
 		},
 	})
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -73,5 +75,30 @@ func store(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	for name, value := range s.Environment() {
 		ts.Setenv(name, value)
+	}
+}
+
+// stored KEY FILE writes what the store that serves the script has under a key to a file;
+// with ! nothing may be there. With FILE first and KEY after -put it puts a file there.
+func stored(ts *testscript.TestScript, neg bool, args []string) {
+	method, body, key := http.MethodGet, io.Reader(nil), args[0]
+	if args[0] == "-put" {
+		text, err := os.ReadFile(ts.MkAbs(args[1]))
+		check(ts, err)
+		method, body, key = http.MethodPut, bytes.NewReader(text), args[2]
+	}
+	r, err := http.NewRequest(method, ts.Getenv("AWS_ENDPOINT_URL")+"/account/models/"+key, body)
+	check(ts, err)
+	r.Header.Set("Authorization", "SharedKey account:")
+	answer, err := http.DefaultClient.Do(r)
+	check(ts, err)
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	check(ts, err)
+	if (answer.StatusCode/100 != 2) != neg {
+		ts.Fatalf("%s: %s", key, answer.Status)
+	}
+	if method == http.MethodGet && !neg {
+		check(ts, os.WriteFile(ts.MkAbs(args[1]), text, 0o666))
 	}
 }

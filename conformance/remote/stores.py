@@ -345,9 +345,59 @@ def check(store: Store, tool: str, work: Path) -> None:
             break
         run("plan", f"{base}/stopped", want=1, says="does not exist")
     assert store.unfinished() == 0, f"{store.unfinished()} uploads are left"
+    check_parts(tool, env, work, f"{base}/parts")
     left = list(Path(env.get("TMPDIR", tempfile.gettempdir())).glob(".scratch-*"))
     assert not left, left
     print(f"{store.scheme}: ok")
+
+
+def check_parts(tool: str, env: dict[str, str], work: Path, dest: str) -> None:
+    """Processes write parts, some of them killed and some twice at once, and one finishes."""
+    settings = ["--keep", ".", "--layout", "sdnq", "--shard-size", "18MB", "-q"]  # a file in two parts, and a small one
+
+    def part(text: str) -> subprocess.Popen[str]:
+        command = [tool, "quantize", "model", dest, *settings, "--part", text]
+        return subprocess.Popen(command, env=env, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def ends(p: subprocess.Popen[str], want: int = 0, says: str = "") -> None:
+        text = p.communicate()[0]
+        if p.returncode != want or says not in text:
+            raise SystemExit(f"{dest}: status {p.returncode}, want {want} and {says!r}: {text}")
+
+    def finish(want: int = 0, says: str = "") -> str:
+        done = subprocess.run([tool, "finish", dest, "--json"], env=env, cwd=work, capture_output=True, text=True)
+        if done.returncode != want or says not in done.stderr:
+            raise SystemExit(f"{dest}: finish: status {done.returncode}, want {want} and {says!r}: {done.stderr}")
+        return done.stdout
+
+    for i in range(6):
+        killed = part("1/2")
+        time.sleep(0.02 + 0.04 * i)
+        killed.kill()
+        killed.wait()
+    ends(part("2/2"))
+    first, second = part("1/2"), part("1/2")
+    ends(first)
+    ends(second)
+    shutil.rmtree(work / "single", ignore_errors=True)
+    subprocess.run([tool, "quantize", "model", "single", *settings], cwd=work, check=True)
+    got = {f["path"]: f["sha256"] for f in json.loads(finish())["files"]}
+    single = [p for p in (work / "single").rglob("*") if p.is_file()]
+    want = {str(p.relative_to(work / "single")): hashlib.sha256(p.read_bytes()).hexdigest() for p in single}
+    assert got == want, (got, want)
+    assert json.loads(finish())["already"]
+    back = work / "back"
+    shutil.rmtree(back, ignore_errors=True)
+    # what a reader finds there, records or not
+    subprocess.run([tool, "quantize", dest, "back", *settings], env=env, cwd=work, check=True)
+    assert sorted(str(p.relative_to(back)) for p in back.rglob("*") if p.is_file()) == sorted(want), "other files"
+    ends(part("1/2"), 2, "exists")
+    # of another output some is there, and finish says what is missing
+    dest += "-some"
+    ends(part("2/2"))
+    finish(2, "1/2")
+    ends(part("1/2"))
+    finish()
 
 
 def main() -> None:

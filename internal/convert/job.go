@@ -424,7 +424,7 @@ func (j *job) reportPlans(dest string, took time.Duration) *report.Report {
 // replaced there.
 func (j *job) output(to files.Sink, force bool) (o stage.Output, err error) {
 	dest := to.String()
-	o = stage.Output{Dest: dest, Folder: bundle.IsFolder(dest), Force: force, Parents: j.parents}
+	o = stage.Output{Dest: dest, Folder: bundle.IsFolder(dest), Force: force, Parents: j.parents, Keeps: j.asked.keeps()}
 	switch {
 	case !j.Source.OnDisk():
 	case j.IsPipeline():

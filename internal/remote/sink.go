@@ -107,6 +107,11 @@ func (s *storeSink) BeginOutput(ctx context.Context, o stage.Output) (files.Outp
 	if err != nil {
 		return nil, err
 	}
+	return s.output(ctx, o, held), nil
+}
+
+// output is one that was checked.
+func (s *storeSink) output(ctx context.Context, o stage.Output, held map[string]object) *storeOutput {
 	out := &storeOutput{storeSink: s, of: o, old: held, over: len(held) > 0, run: ctx, places: make(chan struct{}, sendingAtATime)}
 	out.ctx, out.cancel = context.WithCancel(ctx)
 	out.changed = sync.NewCond(&out.mu)
@@ -115,7 +120,7 @@ func (s *storeSink) BeginOutput(ctx context.Context, o stage.Output) (files.Outp
 		defer out.mu.Unlock()
 		out.changed.Broadcast()
 	})
-	return out, nil
+	return out
 }
 
 // there lists what is at the destination.
@@ -133,21 +138,32 @@ func (s *storeSink) there(ctx context.Context, folder bool) (map[string]object, 
 // held is what is there and may be replaced.
 func (s *storeSink) held(ctx context.Context, o stage.Output) (map[string]object, error) {
 	held, err := s.there(ctx, o.Folder)
-	switch {
-	case err != nil || len(held) == 0:
+	if err != nil {
 		return nil, err
+	}
+	return held, s.mayReplace(ctx, o, held)
+}
+
+// mayReplace refuses what is there unless it is an older output, and that is replaced.
+func (s *storeSink) mayReplace(ctx context.Context, o stage.Output, held map[string]object) (err error) {
+	_, begun := held[planName]
+	switch {
+	case len(held) == 0 || begun && o.Keeps:
+		return nil
+	case !o.Force && begun && o.Folder:
+		return usage.Existsf("%s holds what is finished of an output: go on with `Resume`, give `Force` to begin anew, or name another destination", o.Dest)
 	case !o.Force:
-		return nil, usage.Existsf("%s exists: name another destination, or give `Force` to replace it", o.Dest)
+		return usage.Existsf("%s exists: name another destination, or give `Force` to replace it", o.Dest)
 	case !o.Folder:
-		return held, nil
+		return nil
 	}
 	var index []byte
 	if one, ok := held[pipelineIndex]; ok {
 		if index, _, err = s.text(ctx, s.reading(one)); err != nil {
-			return nil, s.explain(err, "read")
+			return s.explain(err, "read")
 		}
 	}
-	return held, o.CheckNames(o.Dest, sorted(held), index)
+	return o.CheckNames(o.Dest, slices.DeleteFunc(sorted(held), isRecord), index)
 }
 
 const pipelineIndex = "model_index.json"
@@ -173,21 +189,32 @@ type storeOutput struct {
 	unhook func() bool
 
 	staging
-	tried   bool           // an upload in parts was begun
-	whole   bool           // the store knows none
-	places  chan struct{}  // for what is sent at a time
-	going   sync.WaitGroup // what is sent, or waits for it
-	mu      sync.Mutex
-	changed *sync.Cond
-	waiting int // parts that are whole and not with the store
-	err     error
-	files   []*upload
-	notes   []string
-	placed  bool
+	creating sync.Mutex
+	tried    bool           // an upload in parts was begun
+	whole    bool           // the store knows none
+	places   chan struct{}  // for what is sent at a time
+	going    sync.WaitGroup // what is sent, or waits for it
+	mu       sync.Mutex
+	changed  *sync.Cond
+	waiting  int // parts that are whole and not with the store
+	err      error
+	files    []*upload
+	notes    []string
+	placed   bool
 }
 
 // Create adds a file.
 func (o *storeOutput) Create(name string, size int64) (io.WriterAt, error) {
+	u, err := o.create(name, size)
+	if err == nil {
+		o.staging.add(size)
+	}
+	return u, err
+}
+
+func (o *storeOutput) create(name string, size int64) (*upload, error) {
+	o.creating.Lock()
+	defer o.creating.Unlock()
 	u := newUpload(o, name, size, partOf(size))
 	if u.inParts() && !o.tried { // who may not write hears it before the work
 		o.tried = true
@@ -200,9 +227,15 @@ func (o *storeOutput) Create(name string, size int64) (io.WriterAt, error) {
 	if o.whole {
 		u = newUpload(o, name, size, max(size, 1))
 	}
-	o.staging.add(size)
 	o.files = append(o.files, u)
 	return u, nil
+}
+
+// leave takes an upload from those that are given up at the end.
+func (o *storeOutput) leave(u *upload) {
+	o.creating.Lock()
+	defer o.creating.Unlock()
+	o.files = slices.DeleteFunc(o.files, func(one *upload) bool { return one == u })
 }
 
 // start begins an upload in parts, once.
@@ -238,7 +271,11 @@ func (o *storeOutput) write(u *upload, i int, p []byte, at int64) error {
 	defer o.mu.Unlock()
 	if u.parts[i].left -= int64(len(p)); u.parts[i].left == 0 && u.inParts() {
 		o.waiting++
-		o.going.Go(func() { o.send(u, i) })
+		u.going.Add(1)
+		o.going.Go(func() {
+			defer u.going.Done()
+			o.send(u, i)
+		})
 	}
 	for o.waiting > mostWaiting && o.err == nil && o.ctx.Err() == nil {
 		o.changed.Wait()
@@ -275,11 +312,12 @@ func (o *storeOutput) send(u *upload, i int) {
 		tag, err = o.sendPart(u, i)
 	}
 	<-o.places
+	if err == nil {
+		err = u.sent(i, tag)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.give(u.parts[i].place, u.step)
 	o.waiting--
-	u.parts[i].tag = tag
 	if err != nil && o.err == nil {
 		o.err = fmt.Errorf("%s: %w", o.named(o.keyOf(u.name)), o.explain(err, "write"))
 		o.cancel()
@@ -339,10 +377,8 @@ func (o *storeOutput) Commit(ctx context.Context) (err error) {
 // allWritten makes sure that every byte came.
 func (o *storeOutput) allWritten() error {
 	for _, u := range o.files {
-		for i := range u.parts {
-			if u.parts[i].left != 0 {
-				return fmt.Errorf("%s: %d bytes were not written", u.name, u.parts[i].left)
-			}
+		if err := u.written(); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -387,7 +423,7 @@ func (o *storeOutput) hideOld(ctx context.Context) error {
 	return nil
 }
 
-func (o *storeOutput) delete(ctx context.Context, key string) error {
+func (o *storeSink) delete(ctx context.Context, key string) error {
 	_, _, err := o.text(ctx, o.remove(key))
 	if status := (*statusError)(nil); errors.As(err, &status) && status.status == http.StatusNotFound {
 		return nil
@@ -415,7 +451,8 @@ func (o *storeOutput) placeAll(ctx context.Context) (done []*upload, err error) 
 			o.places <- struct{}{}
 			all.Go(func() {
 				defer func() { <-o.places }()
-				theirs, e := o.makeObject(ctx, u)
+				_, replaced := o.old[u.name]
+				theirs, e := o.makeObject(ctx, u, replaced)
 				mu.Lock()
 				defer mu.Unlock()
 				if !theirs {
@@ -433,14 +470,14 @@ func (o *storeOutput) placeAll(ctx context.Context) (done []*upload, err error) 
 	return done, err
 }
 
-// makeObject makes one object; theirs says that nothing of this run can be there.
-func (o *storeOutput) makeObject(ctx context.Context, u *upload) (theirs bool, err error) {
+// makeObject makes one object, in place of another or where nothing is; theirs says that
+// nothing of this run can be there.
+func (o *storeOutput) makeObject(ctx context.Context, u *upload, replaced bool) (theirs bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return true, err
 	}
 	ctx, cancel := outlasting(ctx, clearing)
 	defer cancel()
-	_, replaced := o.old[u.name]
 	key := o.keyOf(u.name)
 	ask := func(fresh bool) error {
 		if !u.inParts() {
@@ -558,18 +595,23 @@ func (o *storeOutput) Abort() (err error) {
 	ctx, cancel := o.clearing()
 	defer cancel()
 	for _, u := range o.files {
-		r, ok := o.abort(o.keyOf(u.name), u.id)
-		if !u.began || !ok || o.placed {
-			continue
-		}
-		_, _, e := o.text(ctx, r)
-		if status := (*statusError)(nil); errors.As(e, &status) && status.status == http.StatusNotFound {
-			continue // it was whole, and the answer was lost
-		}
-		if e != nil && err == nil {
-			err = fmt.Errorf("an unfinished upload of %s stays with the store: %w", o.named(o.keyOf(u.name)), o.explain(e, "write"))
+		if e := o.giveUp(ctx, u); err == nil {
+			err = e
 		}
 	}
 	_, e := o.close()
 	return errors.Join(err, e)
+}
+
+// giveUp ends an upload in parts of which no object was made.
+func (o *storeOutput) giveUp(ctx context.Context, u *upload) error {
+	r, ok := o.abort(o.keyOf(u.name), u.id)
+	if !u.began || !ok || o.placed {
+		return nil
+	}
+	_, _, err := o.text(ctx, r)
+	if status := (*statusError)(nil); err == nil || errors.As(err, &status) && status.status == http.StatusNotFound {
+		return nil // or it was whole, and the answer was lost
+	}
+	return fmt.Errorf("an unfinished upload of %s stays with the store: %w", o.named(o.keyOf(u.name)), o.explain(err, "write"))
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"path"
@@ -116,13 +117,19 @@ type upload struct {
 	id    string // of an upload in parts
 	began bool
 	err   error
+
+	going  sync.WaitGroup // its parts on their way
+	mu     sync.Mutex
+	sum    hash.Hash // of the bytes from the first on, as far as parts are with the store; nil for none
+	summed int       // parts
 }
 
-// part is one of a file; done has what the store calls it.
+// part is one of a file.
 type part struct {
-	left  int64 // bytes that are to come
-	place int64 // where those that came are, -1 for nowhere
-	tag   string
+	left  int64  // bytes that are to come
+	place int64  // where those that came are, -1 for nowhere
+	gone  bool   // to the store
+	tag   string // what that calls it
 }
 
 func newUpload(to *storeOutput, name string, size, step int64) *upload {
@@ -154,6 +161,55 @@ func (u *upload) WriteAt(p []byte, off int64) (n int, err error) {
 		n, off = n+len(some), off+int64(len(some))
 	}
 	return n, nil
+}
+
+// written makes sure that every byte came.
+func (u *upload) written() error {
+	for i := range u.parts {
+		if u.parts[i].left != 0 {
+			return fmt.Errorf("%s: %d bytes were not written", u.name, u.parts[i].left)
+		}
+	}
+	return nil
+}
+
+// sent gives the room of a part that is with the store to others. Where the file is summed
+// it is kept until those before it are.
+func (u *upload) sent(i int, tag string) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.parts[i].tag, u.parts[i].gone = tag, true
+	if u.sum == nil {
+		u.to.give(u.parts[i].place, u.step)
+		return nil
+	}
+	for u.summed < len(u.parts) && u.parts[u.summed].gone {
+		place := u.parts[u.summed].place
+		if _, err := io.Copy(u.sum, u.to.at(place, u.length(u.summed))); err != nil {
+			return err
+		}
+		u.to.give(place, u.step)
+		u.summed++
+	}
+	return nil
+}
+
+// release gives the room of a file that is no upload in parts to others.
+func (u *upload) release() {
+	if !u.inParts() && u.parts[0].place >= 0 {
+		u.to.give(u.parts[0].place, u.step)
+		u.parts[0].place = -1
+	}
+}
+
+// total is the sum of a file that is summed and written.
+func (u *upload) total() ([]byte, error) {
+	if !u.inParts() && u.size > 0 {
+		if _, err := io.Copy(u.sum, u.to.at(u.parts[0].place, u.size)); err != nil {
+			return nil, err
+		}
+	}
+	return u.sum.Sum(nil), nil
 }
 
 // rank orders files so that what leads a reader to others comes after them.

@@ -16,6 +16,7 @@ type Output struct {
 	Folder  bool     // Dest will be a folder with all files; else it is one file, with Beside next to it
 	Force   bool     // replace what is at Dest, if it is an older output
 	Parents bool     // make missing folders above Dest
+	Keeps   bool     // what a store has of it already is part of it
 	Sources []string // files and folders that the run reads
 	Contents
 	// Beside are further files that come with an output file.

@@ -57,6 +57,7 @@ type Store struct {
 type object struct {
 	data       []byte
 	generation int
+	blocks     map[string][]byte // of which Azure's store made it
 }
 
 func (o *object) tag() string { return fmt.Sprintf(`"%x-%d"`, md5.Sum(o.data), o.generation) }
@@ -107,7 +108,7 @@ func (s *Store) Put(key string, data []byte) {
 
 func (s *Store) put(key string, data []byte) {
 	s.made++
-	s.objects[key] = &object{data, s.made}
+	s.objects[key] = &object{data: data, generation: s.made}
 }
 
 // Remove removes one.
@@ -443,24 +444,43 @@ func (a *answering) azure(path string) {
 		a.w.WriteHeader(http.StatusCreated)
 	case a.q.Get("comp") == "blocklist":
 		var list struct{ Latest []string }
-		up := a.uploads[key]
-		if up == nil || xml.Unmarshal(a.text, &list) != nil || len(list.Latest) != len(up.parts) {
-			a.inXML(400, "InvalidBlockList")
+		if xml.Unmarshal(a.text, &list) != nil {
+			a.inXML(400, "InvalidXmlDocument")
 			return
+		}
+		var all []byte
+		blocks := map[string][]byte{}
+		for _, id := range list.Latest {
+			block, ok := a.latest(key, id)
+			if !ok {
+				a.inXML(400, "InvalidBlockList")
+				return
+			}
+			blocks[id], all = block, append(all, block...)
 		}
 		if a.refused(key) {
 			return
 		}
-		var all []byte
-		for _, id := range list.Latest {
-			all = append(all, up.parts[id]...)
-		}
-		delete(a.uploads, key)
+		delete(a.uploads, key) // with blocks that were not named
 		a.change(key, all)
+		a.objects[key].blocks = blocks
 		a.w.WriteHeader(http.StatusCreated)
 	default:
 		a.object(key)
 	}
+}
+
+// latest is a block as it came last, be it a part of an object by now or not.
+func (a *answering) latest(key, id string) (block []byte, ok bool) {
+	if up := a.uploads[key]; up != nil {
+		if block, ok = up.parts[id]; ok {
+			return block, ok
+		}
+	}
+	if o := a.objects[key]; o != nil {
+		block, ok = o.blocks[id]
+	}
+	return block, ok
 }
 
 func (a *answering) listAzure() {
