@@ -169,7 +169,10 @@ type DequantizeOptions struct {
 	// single scale do not tell their shapes; nil for none.
 	Source files.Source
 
-	// The others are those of [Options].
+	// The others are those of [Options]. What adapters change of tensors that were not
+	// quantized is rounded to these tensors' own dtypes.
+	Lora        []string
+	LoraPartial bool
 	ShardSize   int64
 	Force       bool
 	CopyWeights bool

@@ -126,9 +126,14 @@ func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 func (q *quantizeFlags) addModels(f *pflag.FlagSet) {
 	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`, or the config.json that holds one; flags win over it")
 	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")
-	f.StringArrayVar(&q.o.Lora, "lora", nil, "merge an adapter into the weights before they are rounded: `FILE[=STRENGTH]`; repeatable; see docs/lora.md")
-	f.BoolVar(&q.o.LoraPartial, "lora-partial", false, "leave out what of an adapter fits no tensor")
+	addLora(f, &q.o.Lora, &q.o.LoraPartial, "merge an adapter into the weights before they are rounded: `FILE[=STRENGTH]`; repeatable; see docs/lora.md")
 	f.StringVar(&q.like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
+}
+
+// addLora adds the flags of adapters.
+func addLora(f *pflag.FlagSet, adapters *[]string, partial *bool, about string) {
+	f.StringArrayVar(adapters, "lora", nil, about)
+	f.BoolVar(partial, "lora-partial", false, "leave out what of an adapter fits no tensor")
 }
 
 // addSettings adds flags for the named settings of layers, or for all settings that

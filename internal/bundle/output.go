@@ -276,7 +276,7 @@ func (p placed) CopyFile(ctx context.Context, name string, from source.Source) e
 
 // copyTo copies all of a file.
 func copyTo(ctx context.Context, to io.WriterAt, from *source.File) error {
-	const step = 8 << 20
+	const step = 1 << 20
 	size := from.Info.Size()
 	buffer := make([]byte, min(size, step))
 	for off := int64(0); off < size; {
@@ -284,7 +284,7 @@ func copyTo(ctx context.Context, to io.WriterAt, from *source.File) error {
 			return err
 		}
 		some := buffer[:min(size-off, step)]
-		if n, err := from.ReadAt(some, off); n < len(some) {
+		if n, err := from.Sections.ReadAt(some, off); n < len(some) {
 			return cmp.Or(err, io.ErrUnexpectedEOF)
 		}
 		if _, err := to.WriteAt(some, off); err != nil {

@@ -57,6 +57,8 @@ type job struct {
 	choice *choice
 	// adapters are what is merged into the source; nil where nothing can be.
 	adapters *lora.Set
+	// measuredPlain says that `Measured` is of the source without them.
+	measuredPlain bool
 	// before are the bytes that progress has counted before weights are written.
 	before int64
 	// listed are the files beside the weights of an output that is a folder, and shards what
@@ -393,7 +395,8 @@ func (j *job) reportPlans(dest string, took time.Duration) *report.Report {
 	all.BytesIn, all.BytesOut = j.BytesIn(), j.BytesOut()
 	var presets, warnings []string // what matters most stands last
 	for _, one := range j.Models {
-		r := newReport("", "", one.Plan, 0)
+		r := newReport("", "", one.Plan, took)
+		all.BytesOut, all.AtMost = all.BytesOut+r.BytesOut-one.Plan.BytesOut, all.AtMost || r.AtMost
 		r.Notes = slices.Clone(one.Plan.Notes)
 		for _, l := range r.Layers {
 			l.Name = one.Named(l.Name)

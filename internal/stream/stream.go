@@ -37,6 +37,7 @@ type Worker struct {
 	parts   [][]byte
 	floats  [][]float32
 	batch   *writeBatch
+	shares  []*sharedValue // what the task under way has asked for
 	run     *run
 }
 
@@ -199,7 +200,9 @@ func (r *run) do(w *Worker, index int, task Task) {
 		w.batch = <-r.free // does not block for ever: whoever writes returns a batch
 		w.batch.reset()
 	}
-	if err := guarded(w, task); err != nil {
+	err := guarded(w, task)
+	w.endTask()
+	if err != nil {
 		r.fail(index, err)
 		w.batch.reset() // its outputs may be half filled
 	}

@@ -280,9 +280,9 @@ def formats() -> list[Result]:
     return found
 
 
-def presets() -> list[Result]:
-    """Lists the model families and what they keep: `tensorpress presets`."""
-    found: list[Result] = run("presets", [], None, {})
+def presets(name: str | None = None) -> list[Result]:
+    """Lists the model families and what they keep, or one: `tensorpress presets`."""
+    found: list[Result] = run("presets", [name] if name else [], None, {})
     return found
 
 
