@@ -40,10 +40,7 @@ func (o *outputsFlag) add(f *pflag.FlagSet) {
 }
 
 // ofRun are the flags of a whole run, which no output has for itself.
-var ofRun = []string{
-	"outputs", "keep-going", "threads", "memory", "progress", "metrics", "quiet", "json", "dry-run", "help", "version",
-	"resume", "part",
-}
+var ofRun = []string{"outputs", "keep-going", "threads", "memory", "progress", "metrics", "quiet", "json", "dry-run", "help", "version"}
 
 // ofOne are those that an output does not take over from the others: what they name is one
 // file.
@@ -269,9 +266,6 @@ func (x *oneOutput) inherit(given []flagValueText) error {
 
 // checkMany refuses what would fail, or do harm, only after all the work is done.
 func (q *quantizeFlags) checkMany(args []string) error {
-	if q.o.Resume || q.part.text != "" {
-		return errors.New("--resume and --part are of one output: leave them out, or make the outputs one by one")
-	}
 	if q.budget.lock.path != "" {
 		return errors.New("--lock is of one output: say it in the list of --outputs")
 	}

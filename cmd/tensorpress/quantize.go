@@ -200,6 +200,7 @@ func (q *quantizeFlags) completions(cmd *cobra.Command) {
 	complete(cmd, "names", sideNames)
 	complete(cmd, "for", appNames)
 	complete(cmd, "preset", presetNames)
+	complete(cmd, "part", func() []string { return []string{"auto"} })
 	complete(cmd, "scale", func() []string { return []string{"tensor", "row", "block"} })
 }
 

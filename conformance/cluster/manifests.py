@@ -21,7 +21,6 @@ from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import yaml  # type: ignore[import-untyped]
-
 from model import hashes, make_model
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes"

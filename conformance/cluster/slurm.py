@@ -108,8 +108,8 @@ class Slurm:
     def running(self) -> Iterator[None]:
         self.configure()
         munge = self.home / "munge"
-        files = [f"--{what}={munge / name}" for what, name in
-                 (("key-file", "key"), ("socket", "socket"), ("pid-file", "pid"), ("log-file", "log"), ("seed-file", "seed"))]
+        names = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+        files = [f"--{what}={munge / name}" for what, name in names.items()]
         try:
             self.start("munged", "munged", "--foreground", "--force", *files)
             until("munged listens", (munge / "socket").exists)
@@ -119,7 +119,7 @@ class Slurm:
             until("all nodes are up", lambda: self.ask("sinfo", "-h", "-o", "%D %t").strip() == f"{NODES} idle")
             yield
         finally:
-            subprocess.run(["scancel", "--signal=KILL", "--user", getpass.getuser()], env=self.env, check=False, capture_output=True)
+            self.ask("scancel", "--signal=KILL", "--user", getpass.getuser())
             for daemon in reversed(self.daemons.values()):
                 daemon.terminate()
             for daemon in self.daemons.values():
@@ -183,7 +183,8 @@ class Slurm:
             with contextlib.suppress(OSError):
                 env = (p / "environ").read_bytes().split(b"\0")
                 mine = f"SLURM_ARRAY_JOB_ID={job}".encode() in env and f"SLURM_ARRAY_TASK_ID={task}".encode() in env
-                if mine and b"quantize" in (p / "cmdline").read_bytes().split(b"\0") and b"\0--part\0" in (p / "cmdline").read_bytes():
+                words = (p / "cmdline").read_bytes().split(b"\0")
+                if mine and words[0].endswith(b"tensorpress") and b"--part" in words:
                     return int(p.name)
         return 0
 

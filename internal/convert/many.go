@@ -92,6 +92,9 @@ func newMany(from files.Source, outputs []Output, o ManyOptions) (*many, error) 
 	}
 	m := &many{ManyOptions: o, from: from, start: time.Now()}
 	for _, one := range outputs {
+		if one.keeps() {
+			return nil, usage.Errorf("`%s` is for an output by itself, and not for one of several", one.keepsBy())
+		}
 		one.Threads, one.Memory = o.Threads, o.Memory
 		for _, other := range m.all {
 			if err := apartFrom(other.Dest, one.Dest); err != nil {
