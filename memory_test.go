@@ -58,8 +58,15 @@ func TestPeakMemory(t *testing.T) {
 
 func peakOf(t *testing.T, source, dtype string, more ...string) int64 {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestPeakMemory$")
-	cmd.Env = slices.Concat(os.Environ(), more, []string{"TENSORPRESS_TEST_SOURCE=" + source, "TENSORPRESS_TEST_DTYPE=" + dtype})
+	return peakOfTest(t, "TestPeakMemory", slices.Concat(more, []string{"TENSORPRESS_TEST_SOURCE=" + source, "TENSORPRESS_TEST_DTYPE=" + dtype})...)
+}
+
+// peakOfTest is the peak memory of a test that runs once more, with more in its
+// environment.
+func peakOfTest(t *testing.T, name string, more ...string) int64 {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+name+"$")
+	cmd.Env = slices.Concat(os.Environ(), more)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -68,4 +75,32 @@ func peakOf(t *testing.T, source, dtype string, more ...string) int64 {
 		peak *= 1024
 	}
 	return peak
+}
+
+// TestManyPeakMemory: several outputs of one source take no more memory than is allowed for
+// one, whatever the size of tensors.
+func TestManyPeakMemory(t *testing.T) {
+	if source := os.Getenv("TENSORPRESS_TEST_MANY"); source != "" {
+		var outputs []tensorpress.Output
+		for _, dtype := range []string{"mxfp8", "nvfp4", "float8_e4m3fn", "sdnq:uint4"} {
+			outputs = append(outputs, tensorpress.Output{
+				Dest:    files.Dir(filepath.Join(t.TempDir(), "out.safetensors")),
+				Options: tensorpress.Options{Layout: "comfy", Layer: tensorpress.Settings{Dtype: dtype}, Preset: "none"},
+			})
+		}
+		if _, err := tensorpress.QuantizeMany(t.Context(), files.Dir(source), outputs, tensorpress.ManyOptions{Memory: 64 << 20}); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if testing.Short() {
+		t.Skip("writes 1 GiB")
+	}
+	const limit = 128 << 20
+	source := fixture.Written(t, []safetensors.Tensor{
+		{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{8192, 16384}}, {Name: "b.weight", Dtype: safetensors.BF16, Shape: []int{16384, 4096}},
+	})
+	if peak := peakOfTest(t, "TestManyPeakMemory", "TENSORPRESS_TEST_MANY="+source); peak > limit {
+		t.Errorf("peak memory is %s, want at most %s", report.Size(peak), report.Size(limit))
+	}
 }

@@ -137,6 +137,27 @@ type FinishOptions struct {
 	Progress func(done, total int64)
 }
 
+// Output is one of the outputs of [QuantizeMany].
+type Output struct {
+	Dest files.Sink
+	// Options are those of [Quantize]. Threads, Memory and Progress are the run's, of
+	// [ManyOptions].
+	Options
+}
+
+// ManyOptions are the decisions of [QuantizeMany] that are of all outputs.
+type ManyOptions struct {
+	// KeepGoing puts in place the outputs that succeed where others fail. Else all are put
+	// in place or none.
+	KeepGoing bool
+
+	// The others are those of [Options]. Progress counts the bytes of the source as often
+	// as there are outputs.
+	Threads  int
+	Memory   int64
+	Progress func(done, total int64)
+}
+
 // DequantizeOptions are the decisions of [Dequantize].
 type DequantizeOptions struct {
 	// Dtype of the weights that were quantized: "bf16", "f16" or "f32"; "" for what
@@ -148,7 +169,10 @@ type DequantizeOptions struct {
 	// single scale do not tell their shapes; nil for none.
 	Source files.Source
 
-	// The others are those of [Options].
+	// The others are those of [Options]. What adapters change of tensors that were not
+	// quantized is rounded to these tensors' own dtypes.
+	Lora        []string
+	LoraPartial bool
 	ShardSize   int64
 	Force       bool
 	CopyWeights bool

@@ -48,6 +48,7 @@ type (
 	Difference   = report.Difference
 	Assembly     = report.Assembly
 	Finished     = report.Finished
+	Outputs      = report.Outputs
 )
 
 // Quantize reads source, quantizes its weights and writes the result to dest. Nothing
@@ -62,6 +63,28 @@ func Quantize(ctx context.Context, source files.Source, dest files.Sink, o Optio
 // already and no part is there, it has nothing to do and says so.
 func Finish(ctx context.Context, dest files.Sink, o FinishOptions) (*Finished, error) {
 	return convert.Finish(ctx, dest, convert.FinishOptions(o))
+}
+
+// QuantizeMany quantizes source in several ways at once: of every tensor that is read, each
+// output takes what it needs, so that the source is read about as often as for one of them
+// alone. Every output has the bytes that [Quantize] gives it. All are put in place, or
+// none; with o.KeepGoing those that succeed are, and the result is there beside an error
+// that joins those of the others.
+func QuantizeMany(ctx context.Context, source files.Source, outputs []Output, o ManyOptions) (*Outputs, error) {
+	return convert.QuantizeMany(ctx, source, manyOutputs(outputs), convert.ManyOptions(o))
+}
+
+// PlanMany makes the decisions of [QuantizeMany], as [Plan] does. The destinations may be
+// nil.
+func PlanMany(ctx context.Context, source files.Source, outputs []Output, o ManyOptions) (*Outputs, error) {
+	return convert.PlanMany(ctx, source, manyOutputs(outputs), convert.ManyOptions(o))
+}
+
+func manyOutputs(outputs []Output) (all []convert.Output) {
+	for _, one := range outputs {
+		all = append(all, convert.Output{Dest: one.Dest, Options: convert.Options(one.Options)})
+	}
+	return all
 }
 
 // Plan makes the decisions of [Quantize] and reads no weights, unless a budget needs them

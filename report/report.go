@@ -7,15 +7,18 @@ import "strconv"
 
 // Report is what a conversion does or did, layer by layer.
 type Report struct {
-	Source   string   `json:"source,omitempty"`
-	Dest     string   `json:"dest,omitempty"`
-	Layout   string   `json:"layout"`           // "sdnq" or "comfy", "" where nothing is quantized
-	Preset   string   `json:"preset,omitempty"` // and what told it; of a pipeline that of each component
-	Layers   []Layer  `json:"layers"`
-	BytesIn  int64    `json:"bytes_in"`
-	BytesOut int64    `json:"bytes_out"`
-	Files    []string `json:"files,omitempty"`
-	Notes    []string `json:"notes,omitempty"` // what matters most comes last
+	Source   string  `json:"source,omitempty"`
+	Dest     string  `json:"dest,omitempty"`
+	Layout   string  `json:"layout"`           // "sdnq" or "comfy", "" where nothing is quantized
+	Preset   string  `json:"preset,omitempty"` // and what told it; of a pipeline that of each component
+	Layers   []Layer `json:"layers"`
+	BytesIn  int64   `json:"bytes_in"`
+	BytesOut int64   `json:"bytes_out"`
+	// AtMost says that BytesOut is an upper bound, as that of each layer whose dtype is
+	// yet to be measured.
+	AtMost bool     `json:"bytes_out_at_most,omitempty"`
+	Files  []string `json:"files,omitempty"`
+	Notes  []string `json:"notes,omitempty"` // what matters most comes last
 	// Needs are the releases of the application that are required to load the output,
 	// if older ones do not load some of its layers.
 	Needs []Need `json:"needs,omitempty"`

@@ -25,6 +25,16 @@ func (s *Shards) Bytes() (n int64) {
 	return n
 }
 
+// Finished is how many of them were finished before.
+func (s *Shards) Finished() (n int) {
+	for _, f := range s.Files {
+		if f.Kept {
+			n++
+		}
+	}
+	return n
+}
+
 // Finished is an output that was put in place once all of its parts were there.
 type Finished struct {
 	Dest   string `json:"dest"`

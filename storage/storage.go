@@ -43,7 +43,7 @@ type Settings struct {
 	Hadamard          *bool
 	HadamardGroupSize *int
 	// SVDRank is the rank of a low-rank part that is stored as two factors, 0 for none, or
-	// for svdquant_w4a4 for 32.
+	// for svdquant_w4a4, which has one always, for 32.
 	// SVDSteps is the number of steps of the search for it: fewer are faster and leave
 	// slightly more to quantize.
 	// SVDRefit is how often that part is fitted again to what the quantization of the

@@ -28,7 +28,9 @@ Table = list[Row]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Scale = Callable[[float], float]
 
-# name, layout, flags; those that stock ComfyUI loads have the comfy layout
+# name, layout, flags; those that stock ComfyUI loads have the comfy layout, and one that
+# it does not load, which is not drawn
+NOT_DRAWN = "svdquant_w4a4"
 WAYS = (
     [(f"uint{b} g{g}", SDNQ, f"--dtype uint{b} --group-size {g}") for b in (2, 3, 4, 5, 6, 8) for g in (32, 64, 128)]
     + [
@@ -56,6 +58,8 @@ WAYS = (
         ("asym_w4a8_int8, 6 bits", COMFY, "--dtype asym_w4a8_int8 --bits 6"),
         ("awq_w4a16 g64", COMFY, "--dtype awq_w4a16"),
         ("awq_w4a16 g32", COMFY, "--dtype awq_w4a16 --group-size 32"),
+        ("svdquant_w4a4", COMFY, "--dtype svdquant_w4a4"),
+        ("svdquant_w4a4 refitted", COMFY, "--dtype svdquant_w4a4 --svd-refit 3"),
     ]
 )
 
@@ -216,6 +220,7 @@ def labels(named: Table, x: Scale, y: Scale, taken: list[Box]) -> list[str]:
 def picture(table: Table) -> str:
     """Draws errors over sizes: a drop from the plain file to the searched one, a line
     through the best of each layout, and names."""
+    table = [row for row in table if not row[0].startswith(NOT_DRAWN)]
     x, y, bits, powers = axes(table)
     parts = frame(x, y, bits, powers)
     taken: list[Box] = []

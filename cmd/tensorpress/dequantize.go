@@ -23,12 +23,14 @@ It takes what tensorpress or the reference programs wrote, in either layout: a
 file, a folder, or a diffusers pipeline.
 Kept tensors stay as they are; no quantization_config remains.`,
 		Example: `  tensorpress dequantize small.safetensors plain.safetensors
-  tensorpress dequantize models/small models/plain --dtype bf16`,
+  tensorpress dequantize models/small models/plain --dtype bf16
+  tensorpress dequantize small.safetensors plain.safetensors --lora mine`,
 		Args: wants(2, 2),
 	}, "0 1 2 3 130", d.run)
 	f := cmd.Flags()
 	f.StringVar(&d.o.Dtype, "dtype", "", "`bf16, f16 or f32` for the weights that were quantized (default theirs before)")
 	addNames(f, &d.o.Names)
+	addLora(f, &d.o.Lora, &d.o.LoraPartial, "merge an adapter into the weights as they are restored: `FILE[=STRENGTH]`; repeatable; see docs/lora.md")
 	d.shardSize.least = 1
 	f.Var(&d.shardSize, "shard-size", "most bytes of weights in a file of a folder (default 5GB)")
 	f.BoolVar(&d.o.Force, "force", false, "replace DEST if it is an output and holds nothing else")

@@ -40,9 +40,12 @@ var meanings = []struct {
 
 // statusOf turns every error into its exit status.
 func statusOf(err error) int {
+	var some *someFailed
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &some):
+		return some.status()
 	case isUsage(err):
 		return 2
 	case errors.Is(err, tensorpress.ErrSource):

@@ -39,7 +39,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	cmd, err := execute(ctx, root)
 	if err != nil {
 		fmt.Fprintf(stderr, "tensorpress: %s\n", message(cmd, err))
-		if note := afterError(err); note != "" {
+		if note := afterError(err); note != "" && !isQuiet(cmd) {
 			fmt.Fprintf(stderr, "tensorpress: note: %s\n", oneLine(note))
 		}
 	}

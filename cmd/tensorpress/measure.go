@@ -32,12 +32,14 @@ plan and quantize --budget SIZE --measured FILE choose the best mix of any
 size without reading them again.`,
 		Example: `  tensorpress measure model.safetensors --out model.measured.json
   tensorpress measure models/big --menu uint4:group-size=32:hadamard,int8,keep
-  tensorpress measure model.safetensors --for comfyui --out table.csv`,
+  tensorpress measure model.safetensors --for comfyui --out table.csv
+  tensorpress measure model.safetensors --lora style.safetensors --out table.csv`,
 		Args: m.recipe.before(wants(1, 1)),
 	}, "0 1 2 3 130", m.run)
 	f := cmd.Flags()
 	m.addStorage(f)
 	addSettings(f)
+	addLora(f, &m.o.Lora, &m.o.LoraPartial, "measure the weights with an adapter merged into them: `FILE[=STRENGTH]`; repeatable; see docs/lora.md")
 	m.budget.addMenu(cmd)
 	group(f, "How weights are stored")
 	m.addChoice(f)

@@ -124,6 +124,12 @@ func afterError(err error) string {
 	return fmt.Sprintf("%d of %d shards are finished and stay in %s: run the same again to go on, or delete it to give up", kept.Done, kept.Of, kept.Folder)
 }
 
+// isQuiet reports whether a command was told to give no notes.
+func isQuiet(cmd *cobra.Command) bool {
+	quiet := cmd.Flags().Lookup("quiet")
+	return quiet != nil && quiet.Value.String() == "true"
+}
+
 // printShards prints which shards are of a part.
 func printShards(w io.Writer, s *report.Shards) {
 	if s == nil || s.Parts == 0 {

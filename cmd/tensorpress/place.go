@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"runtime/debug"
 
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/remote"
@@ -14,6 +15,10 @@ type places struct {
 	notes  io.Writer
 	taken  bool // a source is far away, and takes that memory
 }
+
+// farGarbage is how much may pile up before it is collected, in percent of what is in
+// memory: requests leave some behind, and what blocks of a far source take is large.
+const farGarbage = 25
 
 // placesOf are those of a command without a bound of memory.
 func placesOf(notes io.Writer) *places { return &places{memory: defaultMemory / 4, notes: notes} }
@@ -35,7 +40,10 @@ func (p *places) source(text string) (files.Source, error) {
 	}
 	s, ok, err := remote.Open(text, p.memory)
 	if err != nil || ok {
-		p.taken = p.taken || ok
+		if ok {
+			p.taken = true
+			debug.SetGCPercent(farGarbage)
+		}
 		return s, err
 	}
 	return files.Dir(text), nil

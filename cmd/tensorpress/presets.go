@@ -3,26 +3,40 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/tensorpress/tensorpress"
+	"github.com/tensorpress/tensorpress/internal/suggest"
+	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 func newPresets() *cobra.Command {
 	var asJSON bool
 	cmd := command(&cobra.Command{
-		Use:   "presets",
+		Use:   "presets [NAME]",
 		Short: "List model families and what they keep",
-		Long: `List model families, for --preset, and what of each stays in high precision.
+		Long: `List model families, for --preset, and what of each stays in high precision,
+or NAME alone.
 
 In the sdnq layout that is a list of SDNQ's, in the comfy layout parts of names
 and the least sizes of a weight. Where convert_to_quant's preset quantizes what
 spoils a model soonest, ours keeps it, and --preset ctq:NAME is theirs.`,
 		Example: `  tensorpress presets
+  tensorpress presets flux
   tensorpress presets --json`,
-		Args: wants(0, 0),
-	}, "0 1 2", func(cmd *cobra.Command, _ []string) error {
+		Args: wants(0, 1), ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return presetNames(), cobra.ShellCompDirectiveNoFileComp
+		},
+	}, "0 1 2", func(cmd *cobra.Command, args []string) error {
 		rows := tensorpress.Presets()
+		if len(args) > 0 {
+			i := slices.IndexFunc(rows, func(r tensorpress.PresetRow) bool { return r.Name == args[0] })
+			if i < 0 {
+				return usage.Errorf("unknown preset %q%s", args[0], suggest.HintOrAll(args[0], presetNames()))
+			}
+			rows = rows[i : i+1]
+		}
 		return output(cmd.OutOrStdout(), asJSON, rows, func(w io.Writer) {
 			printPresets(w, rows)
 			fmt.Fprint(w, "\nall but none and ctq:NAME keep layers of multi-token prediction, which few programs load:\n")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,7 @@ type quantizeFlags struct {
 	part                      part
 	budget                    budgetFlags
 	recipe                    recipeFlag
+	many                      outputsFlag
 	report                    reportFlag
 	runFlags
 }
@@ -52,9 +54,10 @@ and DEST one of a store or of the hub.
 		Example: `  tensorpress quantize model.safetensors small.safetensors
   tensorpress quantize model.safetensors small.safetensors --dtype mxfp8
   tensorpress quantize models/big models/small --dtype uint4 --set 'down=int8'
-  tensorpress quantize model.safetensors small.safetensors --budget 11GiB`,
-		Args: q.recipe.before(func(cmd *cobra.Command, args []string) error {
-			if q.dryRun {
+  tensorpress quantize model.safetensors small.safetensors --budget 11GiB
+  tensorpress quantize model.safetensors --outputs outputs.yaml`,
+		Args: q.before(func(cmd *cobra.Command, args []string) error {
+			if q.dryRun || q.many.path != "" {
 				return wants(1, 2)(cmd, args)
 			}
 			return wants(2, 2)(cmd, args)
@@ -79,7 +82,7 @@ nothing.
   tensorpress plan models/big models/small --dtype uint4 --group-size 64
   tensorpress plan model.safetensors --for comfyui --json
   tensorpress plan model.safetensors --budget 60% --report plan.html`,
-		Args: q.recipe.before(wants(1, 2)),
+		Args: q.before(wants(1, 2)),
 	}, "0 1 2 3 130", q.run)
 	q.add(cmd)
 	return cmd
@@ -111,6 +114,7 @@ func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 	q.fit.least = 1
 	f.Var(&q.fit, "fit", "with --for: the most bits a value at which all weights fit `SIZE` of a card's memory")
 	q.recipe.add(f)
+	q.many.add(f)
 	addSettings(f, "search")
 	f.StringVar(&q.o.Importance, "importance", "", "weigh errors in the search by what layers are given, from a `FILE` of its mean squares; see docs/importance.md")
 	addSettings(f, "group-size", "scale", "dequantize-fp32", "exact-reference", "allow-nonfinite")
@@ -122,9 +126,14 @@ func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
 func (q *quantizeFlags) addModels(f *pflag.FlagSet) {
 	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`, or the config.json that holds one; flags win over it")
 	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")
-	f.StringArrayVar(&q.o.Lora, "lora", nil, "merge an adapter into the weights before they are rounded: `FILE[=STRENGTH]`; repeatable; see docs/lora.md")
-	f.BoolVar(&q.o.LoraPartial, "lora-partial", false, "leave out what of an adapter fits no tensor")
+	addLora(f, &q.o.Lora, &q.o.LoraPartial, "merge an adapter into the weights before they are rounded: `FILE[=STRENGTH]`; repeatable; see docs/lora.md")
 	f.StringVar(&q.like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
+}
+
+// addLora adds the flags of adapters.
+func addLora(f *pflag.FlagSet, adapters *[]string, partial *bool, about string) {
+	f.StringArrayVar(adapters, "lora", nil, about)
+	f.BoolVar(partial, "lora-partial", false, "leave out what of an adapter fits no tensor")
 }
 
 // addSettings adds flags for the named settings of layers, or for all settings that
@@ -191,12 +200,19 @@ func (q *quantizeFlags) completions(cmd *cobra.Command) {
 	complete(cmd, "names", sideNames)
 	complete(cmd, "for", appNames)
 	complete(cmd, "preset", presetNames)
+	complete(cmd, "part", func() []string { return []string{"auto"} })
 	complete(cmd, "scale", func() []string { return []string{"tensor", "row", "block"} })
 }
 
 func (q *quantizeFlags) check(args []string) error {
 	if err := q.runFlags.check(); err != nil {
 		return err
+	}
+	if q.many.path != "" {
+		return q.checkMany(args)
+	}
+	if q.many.keepGoing {
+		return errors.New("--keep-going is for --outputs: one output alone has nothing to go on with")
 	}
 	if err := q.budget.check(args); err != nil {
 		return err
@@ -233,6 +249,9 @@ func (q *quantizeFlags) options(f *pflag.FlagSet) (o tensorpress.Options, err er
 }
 
 func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
+	if q.many.path != "" {
+		return q.runMany(cmd, args)
+	}
 	o, err := q.options(cmd.Flags())
 	if err != nil {
 		return err

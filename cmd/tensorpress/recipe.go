@@ -43,15 +43,7 @@ func (r *recipeFlag) apply(f *pflag.FlagSet) error {
 	if !f.Changed("recipe") {
 		return nil
 	}
-	info, err := os.Stat(r.path)
-	if err == nil && info.Mode().IsRegular() && info.Size() > mostRecipe {
-		return fmt.Errorf("--recipe %s: %s are too large for a recipe", r.path, report.Size(info.Size()))
-	}
-	text, err := checkpoint.ReadFile(r.path, mostRecipe)
-	if err != nil {
-		return &runError{fmt.Errorf("--recipe: %w", err)}
-	}
-	root, err := parseRecipe(r.path, text)
+	root, err := readRecipe("recipe", r.path)
 	if err != nil || root == nil {
 		return err
 	}
@@ -62,6 +54,19 @@ func (r *recipeFlag) apply(f *pflag.FlagSet) error {
 	err = one.apply(root)
 	r.fingerprint = one.fingerprint
 	return err
+}
+
+// readRecipe reads the file that a flag names, and returns its mapping, nil if it is empty.
+func readRecipe(flag, path string) (*yaml.Node, error) {
+	info, err := os.Stat(path)
+	if err == nil && info.Mode().IsRegular() && info.Size() > mostRecipe {
+		return nil, fmt.Errorf("--%s %s: %s are too large for a recipe", flag, path, report.Size(info.Size()))
+	}
+	text, err := checkpoint.ReadFile(path, mostRecipe)
+	if err != nil {
+		return nil, &runError{fmt.Errorf("--%s: %w", flag, err)}
+	}
+	return parseRecipe(path, text)
 }
 
 // parseRecipe returns the file's mapping, nil if the file is empty.
@@ -98,7 +103,7 @@ func (r *recipe) errorf(n *yaml.Node, format string, args ...any) error {
 // apply sets flags in the order of the file's keys.
 func (r *recipe) apply(root *yaml.Node) error {
 	given := map[string]bool{} // flags on the command line
-	r.flags.Visit(func(f *pflag.Flag) { given[f.Name] = true })
+	r.flags.VisitAll(func(f *pflag.Flag) { given[f.Name] = f.Changed })
 	lines := map[string]int{}
 	for i := 0; i < len(root.Content); i += 2 {
 		key, value := root.Content[i], resolve(root.Content[i+1])
@@ -109,7 +114,7 @@ func (r *recipe) apply(root *yaml.Node) error {
 			continue
 		}
 		f := r.flags.Lookup(key.Value)
-		if f == nil || slices.Contains([]string{"recipe", "help", "version"}, f.Name) {
+		if f == nil || slices.Contains([]string{"recipe", "outputs", "help", "version"}, f.Name) {
 			return r.errorf(key, "%s", r.unknown(key.Value))
 		}
 		if line := lines[f.Name]; line > 0 {
@@ -150,6 +155,8 @@ func (r *recipe) unknown(key string) string {
 		return key + " is no key of a recipe: give it on the command line"
 	case "recipe":
 		return "a recipe cannot name another"
+	case "outputs":
+		return "a recipe with outputs is for --outputs, not for --recipe"
 	}
 	return fmt.Sprintf("unknown key %q%s", key, suggest.Hint(strings.Trim(key, "- "), flagNames(r.flags)))
 }
@@ -183,10 +190,10 @@ func (r *recipe) take(f *pflag.Flag, value *yaml.Node, given bool) error {
 
 // beside makes a path that is relative to the recipe.
 func (r *recipe) beside(flag, text string) string {
-	if slices.Contains(recipePaths, flag) && !filepath.IsAbs(text) {
-		return filepath.Join(filepath.Dir(r.path), text)
+	if !slices.Contains(recipePaths, flag) {
+		return text
 	}
-	return text
+	return relativeTo(r.path, text)
 }
 
 // reason returns what is wrong with a value, without the flag's name.

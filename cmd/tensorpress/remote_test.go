@@ -2,12 +2,16 @@ package main
 
 import (
 	"bytes"
+	"encoding/pem"
+	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/tensorpress/tensorpress/internal/hubtest"
@@ -50,11 +54,68 @@ func hub(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("HF_HOME", home)
 }
 
-// web FOLDER serves a folder for the rest of the script at $WEB.
+// web FOLDER serves a folder for the rest of the script at $WEB. With -tls it does so by
+// https, and would speak HTTP/2, to refuse it; with -proxy that is another host, which only
+// the proxy of $HTTPS_PROXY leads to. With -changes the file becomes another one once
+// some of it was read.
 func web(ts *testscript.TestScript, neg bool, args []string) {
-	s := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[0]))))
+	folder := ts.MkAbs(args[len(args)-1])
+	var asked atomic.Int64
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if args[0] == "-changes" {
+			w.Header().Set("ETag", fmt.Sprintf("%q", fmt.Sprint(asked.Add(1)/6)))
+		}
+		if r.ProtoMajor > 1 {
+			http.Error(w, "one connection for all", http.StatusHTTPVersionNotSupported)
+			return
+		}
+		http.FileServer(http.Dir(folder)).ServeHTTP(w, r)
+	}))
 	ts.Defer(s.Close)
+	if len(args) == 1 || args[0] == "-changes" {
+		s.Start()
+		ts.Setenv("WEB", s.URL)
+		return
+	}
+	s.EnableHTTP2 = true
+	s.StartTLS()
 	ts.Setenv("WEB", s.URL)
+	authority := ts.MkAbs("authority.pem")
+	check(ts, os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o666))
+	ts.Setenv("SSL_CERT_FILE", authority)
+	if args[0] == "-proxy" {
+		p := httptest.NewServer(leadsTo(s.Listener.Addr().String()))
+		ts.Defer(p.Close)
+		ts.Setenv("HTTPS_PROXY", p.URL)
+		ts.Setenv("WEB", "https://example.com") // which the certificate names
+	}
+}
+
+// leadsTo is a proxy that knows one host, and where that really is.
+func leadsTo(address string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect || r.Host != "example.com:443" {
+			http.Error(w, r.Host, http.StatusForbidden)
+			return
+		}
+		there, err := net.Dial("tcp", address)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer there.Close()
+		here, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer here.Close()
+		io.WriteString(here, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() {
+			io.Copy(there, here)
+			there.Close()
+		}()
+		io.Copy(here, there)
+	})
 }
 
 // store FOLDER... serves folders as a bucket "models" of object stores of every kind for

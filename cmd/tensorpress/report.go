@@ -162,9 +162,13 @@ func done(a report.Action) string { return cmp.Or(dones[a], string(a)) }
 
 // sizes returns the bytes before and after as text.
 func sizes(r *report.Report) string {
-	text := fmt.Sprintf("%s in, %s out", report.Size(r.BytesIn), report.Size(r.BytesOut))
+	most := ""
+	if r.AtMost {
+		most = "at most "
+	}
+	text := fmt.Sprintf("%s in, %s%s out", report.Size(r.BytesIn), most, report.Size(r.BytesOut))
 	if r.BytesIn > 0 {
-		text += fmt.Sprintf(", ratio %.3f", float64(r.BytesOut)/float64(r.BytesIn))
+		text += fmt.Sprintf(", ratio %s%.3f", most, float64(r.BytesOut)/float64(r.BytesIn))
 	}
 	return text
 }
@@ -204,6 +208,14 @@ func mostFirst(counts map[string]int) []string {
 	return keys
 }
 
+// bound stands before the size of a layer whose dtype is yet to be measured.
+func bound(l *report.Layer) string {
+	if l.Dtype == "dynamic" {
+		return "≤ "
+	}
+	return ""
+}
+
 // printPlan lists what will happen to every weight.
 func printPlan(w io.Writer, r *report.Report) {
 	t := newTable(6, 7)
@@ -212,7 +224,7 @@ func printPlan(w io.Writer, r *report.Report) {
 	var made texts
 	for i := range r.Layers {
 		l := &r.Layers[i]
-		t.add(l.Name, string(l.Action), l.Dtype, scaleText(l.Options), partsText(l.Options), made.of(l.Shape), made.size(l.BytesIn), made.size(l.BytesOut), l.Reason)
+		t.add(l.Name, string(l.Action), l.Dtype, scaleText(l.Options), partsText(l.Options), made.of(l.Shape), made.size(l.BytesIn), bound(l)+made.size(l.BytesOut), l.Reason)
 	}
 	t.print(w)
 	fmt.Fprintln(w)
@@ -225,8 +237,12 @@ func printPlan(w io.Writer, r *report.Report) {
 	sums.add("dtypes", tally(r.Layers, writtenDtype(r.Layout)))
 	sums.add("files", fmt.Sprint(len(r.Files)))
 	sums.add("bytes", sizes(r))
-	if r.Shards != nil && r.Shards.Parts > 0 {
-		sums.add("part", partText(r.Shards))
+	switch s := r.Shards; {
+	case s == nil:
+	case s.Parts > 0:
+		sums.add("part", partText(s))
+	default:
+		sums.add("kept", fmt.Sprintf("%d of %d shards", s.Finished(), s.Count))
 	}
 	sums.print(w)
 	printShards(w, r.Shards)

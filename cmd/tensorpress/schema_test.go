@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"go/ast"
 	"go/parser"
@@ -158,20 +159,20 @@ func made(t *testing.T) []byte {
 	s := &schema{object{}, map[string]string{}, map[string][]string{}}
 	s.read(t, "../../report/[a-z]*[^t].go")
 	s.read(t, "../../api.go")
-	for _, v := range []reflect.Type{reflect.TypeFor[report.Report](), reflect.TypeFor[report.Verification](), reflect.TypeFor[report.Inspection](), reflect.TypeFor[report.Measurement](), reflect.TypeFor[report.Difference](), reflect.TypeFor[report.Assembly](), reflect.TypeFor[report.Finished](), reflect.TypeFor[report.Diagnosis]()} {
+	for _, v := range []reflect.Type{reflect.TypeFor[report.Report](), reflect.TypeFor[report.Outputs](), reflect.TypeFor[report.Verification](), reflect.TypeFor[report.Inspection](), reflect.TypeFor[report.Measurement](), reflect.TypeFor[report.Difference](), reflect.TypeFor[report.Assembly](), reflect.TypeFor[report.Finished](), reflect.TypeFor[report.Diagnosis]()} {
 		s.of(v)
 	}
 	for name, list := range lists {
 		s.defs[name] = s.of(list)
 	}
 	var any []object
-	for _, name := range []string{"Report", "Verification", "Inspection", "Measurement", "Difference", "Assembly", "Finished", "Diagnosis", "Formats", "Presets"} {
+	for _, name := range []string{"Report", "Outputs", "Verification", "Inspection", "Measurement", "Difference", "Assembly", "Finished", "Diagnosis", "Formats", "Presets"} {
 		any = append(any, object{"$ref": "#/$defs/" + name})
 	}
 	text, err := json.MarshalIndent(object{
 		"$schema":     "https://json-schema.org/draft/2020-12/schema",
 		"title":       "What tensorpress prints with --json",
-		"description": "A Report is from quantize, plan, dequantize, transcode and migrate, a Verification from verify, an Inspection from inspect, a Measurement from measure, a Difference from diff, an Assembly from split and join, a Finished from finish, a Diagnosis from doctor, and Formats and Presets are from the commands of these names.",
+		"description": "A Report is from quantize, plan, dequantize, transcode and migrate, Outputs are from quantize and plan with --outputs, a Verification from verify, an Inspection from inspect, a Measurement from measure, a Difference from diff, an Assembly from split and join, a Finished from finish, a Diagnosis from doctor, and Formats and Presets are from the commands of these names.",
 		"anyOf":       any, "$defs": s.defs,
 	}, "", "  ")
 	if err != nil {
@@ -207,6 +208,10 @@ func TestOutputsFitTheSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Chdir(t.TempDir())
+	list := "outputs:\n  - {dest: many.safetensors, force: true, measure: true}\n  - {dest: more.safetensors, layout: sdnq, keep: query, force: true}\n"
+	if err := errors.Join(os.WriteFile("outputs.yaml", []byte(list), 0o666), os.Mkdir("plans", 0o777)); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct{ kind, args string }{
 		{"Report", "plan " + source + " --json"},
 		{"Report", "quantize " + source + " out.safetensors --layout comfy --measure --json"},
@@ -220,6 +225,9 @@ func TestOutputsFitTheSchema(t *testing.T) {
 		{"Verification", "verify sdnq.safetensors --for comfyui --max-rel-mse 0 --source " + source + " --json"},
 		{"Report", "plan " + source + " --budget 60% --json"},
 		{"Report", "quantize " + source + " budget.safetensors --layout sdnq --target-bpw 16 --json"},
+		{"Outputs", "quantize " + source + " --outputs outputs.yaml --json"},
+		{"Outputs", "quantize " + source + " --outputs outputs.yaml --keep-going --report outputs.json --json"},
+		{"Outputs", "plan " + source + " plans --outputs outputs.yaml --json"},
 		{"Measurement", "measure " + source + " --json"},
 		{"Measurement", "measure " + source + " --menu int8,asym_w4a8_int8 --preset none --layout comfy --json"},
 		{"Inspection", "inspect out.safetensors --json"},

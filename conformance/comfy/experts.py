@@ -3,7 +3,9 @@
 experts.py TENSORPRESS COMFY: quantizes a small gpt-oss in every format that holds
 experts, loads it into ComfyUI's GptOssModel on the CPU, compares what each expert
 restores with `tensorpress dequantize`, to the bit (where rotated, within 1e-6 of the
-greatest value), and a forward pass with that of the dequantized file.
+greatest value), and a forward pass with that of the dequantized file. Then the same model as
+it is published: gpt-oss's own MXFP4, whose values are those of transformers' function, and
+experts that are layers of their own, plain and in 8 bits, joined, with a gate of its own or not.
 
 experts.py golden COMFY: writes testdata/golden/experts: for each format a file of
 ComfyUI's MoEExperts.state_dict(), with comfy-kitchen's codes, and what it restores.
@@ -68,9 +70,102 @@ def banks(made):
             yield name, module
 
 
-def check():
+def mxfp4(state):
+    """The source as gpt-oss is published, and what transformers makes of it, turned back."""
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    out, want = {}, {}
+    for k, v in state.items():
+        if ".experts." not in k:
+            out["model." + k] = want[k] = v
+        elif k.endswith(".bias"):
+            out["model." + k.removesuffix(".bias") + "_bias"] = want[k] = v
+        else:
+            e, rows, columns = v.shape
+            blocks = torch.randint(0, 256, (e, rows, columns // 32, 16), dtype=torch.uint8)
+            scales = torch.randint(118, 124, (e, rows, columns // 32), dtype=torch.uint8)
+            base = "model." + k.removesuffix(".weight")
+            out |= {base + "_blocks": blocks, base + "_scales": scales}
+            want[k] = convert_moe_packed_tensors(blocks, scales).transpose(1, 2).contiguous()
+    return out, want, {"architectures": ["GptOssForCausalLM"], "quantization_config": {"quant_method": "mxfp4"}}
+
+
+def apart(state, halves, eight):
+    """The source with a layer for each expert, or for its halves, and what it stands for."""
+    out, want = {}, {}
+    for k, v in state.items():
+        if ".experts." not in k:
+            out["model." + k] = want[k] = v
+            continue
+        base, end = k.rsplit(".", 1)
+        name, made = base.rsplit(".", 1)[1], []
+        for i, one in enumerate(v):
+            here = "model." + base.rsplit(".", 1)[0] + "."
+            if not halves:
+                parts = {f"{here}{name}s.{i}": one}
+            elif name == "down_proj":
+                parts = {f"{here}{i}.down_proj": one}
+            else:
+                parts = {f"{here}{i}.gate_proj": one[::2], f"{here}{i}.up_proj": one[1::2]}
+            for layer, w in parts.items():
+                w = w.contiguous()
+                if eight and end == "weight":
+                    scale = w.float().abs().amax(1, keepdim=True) / 448
+                    codes = (w.float() / scale).to(torch.float8_e4m3fn)
+                    out |= {f"{layer}.weight": codes, f"{layer}.weight_scale": scale}
+                    w = codes.float() * scale
+                else:
+                    out[f"{layer}.{end}"] = w
+                made.append(w)
+        if halves and name != "down_proj":
+            made = [torch.stack([g, u], 1).flatten(0, 1) for g, u in zip(made[::2], made[1::2])]
+        want[k] = torch.stack(made)
+    config = {"architectures": ["GptOssForCausalLM"]}
+    if eight:
+        weights = {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True, "dynamic": False}
+        config["quantization_config"] = {"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}
+    return out, want, config
+
+
+def check_sources():
+    """Whether what is made of published experts is what is made of their values."""
     failed = False
+    state = source()
+    shapes = {"mxfp4": lambda: mxfp4(state)} | {
+        f"{'gate and up' if h else 'an expert'} a layer, {'float8' if q else 'plain'}": lambda h=h, q=q: apart(state, h, q) for h in (False, True) for q in (False, True)
+    }
+    with tempfile.TemporaryDirectory() as tmp:
+        run = lambda *args: subprocess.run([binary, *map(str, args), "-q", "--force"], check=True, stdout=subprocess.DEVNULL)
+        for name, make in shapes.items():
+            tensors, want, config = make()
+            folder, out, plain, like = (pathlib.Path(tmp, n) for n in ("source", "out.safetensors", "plain.safetensors", "like.safetensors"))
+            folder.mkdir(exist_ok=True)
+            save_file(tensors, folder / "model.safetensors")
+            (folder / "config.json").write_text(json.dumps(config))
+            if "quantization_config" in config:
+                run("dequantize", folder, plain, "--names", "comfyui", "--dtype", "f32")
+            else:
+                run("quantize", folder, plain, "--names", "comfyui", "--keep", ".", "--layout", "comfy")
+            got = load_file(plain)
+            equal = got.keys() == want.keys() and all(torch.equal(got[k].float(), want[k].float()) for k in want)
+            save_file({k: v.contiguous() for k, v in want.items()}, like)
+            options = ("--dtype", "nvfp4", "--for", "comfyui", "--preset", "none", "--keep", "router", "--keep", "embed_tokens", "--keep", "self_attn")
+            run("quantize", folder, out, "--names", "comfyui", *options)
+            stored = load_file(out)
+            run("quantize", like, out, *options)
+            same = {k: v.view(torch.uint8).tolist() for k, v in stored.items()} == {k: v.view(torch.uint8).tolist() for k, v in load_file(out).items()}
+            loaded = 0
+            for _, bank in banks(model(stored)):
+                loaded += bank.num_experts
+            good = equal and same and loaded == 4 * SIZES["num_local_experts"]
+            failed = failed or not good
+            print(f"{'ok  ' if good else 'FAIL'} {name}: values {'equal' if equal else 'DIFFER'}, nvfp4 {'as' if same else 'NOT as'} of their values, {loaded} experts loaded")
+    return failed
+
+
+def check():
     print(f"ComfyUI {release}")
+    failed = check_sources()
     with tempfile.TemporaryDirectory() as tmp:
         src = pathlib.Path(tmp, "src.safetensors")
         save_file(source(), src)

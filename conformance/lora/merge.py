@@ -145,9 +145,18 @@ class Small(torch.nn.Module):
         return x
 
 
+# Keys that some cases take out of the config, so that PEFT's own defaults count.
+UNSAID = {"peft-unsaid": ("r", "lora_alpha", "use_rslora", "alpha_pattern", "rank_pattern", "fan_in_fan_out", "use_dora"), "peft-loha-unsaid": ("r", "alpha"), "peft-lokr-unsaid": ("r", "alpha")}
+
+
 def peft_cases():
     from peft import LoHaConfig, LoKrConfig, LoraConfig
 
+    yield "peft-unsaid", LoraConfig(r=8, lora_alpha=8, init_lora_weights=False, target_modules=["linear", "conv"])
+    yield "peft-alpha-unsaid", LoraConfig(r=4, lora_alpha=8, init_lora_weights=False, target_modules=["linear"])
+    yield "peft-loha-unsaid", LoHaConfig(r=8, target_modules=["linear"], init_weights=False)
+    yield "peft-lokr-unsaid", LoKrConfig(r=8, target_modules=["linear"], init_weights=False)
+    yield "peft-two-patterns", LoraConfig(r=4, lora_alpha=6, init_lora_weights=False, target_modules=["linear", "second"], rank_pattern={"second": 2}, alpha_pattern={".*ond": 5, "second": 7, "li": 3})
     plain = dict(r=4, lora_alpha=6, init_lora_weights=False)
     yield "peft-lora", LoraConfig(**plain, target_modules=["linear", "second", "conv"])
     yield "peft-rslora", LoraConfig(**plain, target_modules=["linear"], use_rslora=True)
@@ -166,7 +175,7 @@ def peft_cases():
 
 
 def by_peft():
-    from peft import get_peft_model
+    from peft import PeftModel, get_peft_model
 
     for name, config in peft_cases():
         model = Small()
@@ -180,9 +189,37 @@ def by_peft():
         with tempfile.TemporaryDirectory() as folder:
             wrapped.save_pretrained(folder)
             adapter = load_file(f"{folder}/adapter_model.safetensors")
-            text = json.loads(pathlib.Path(f"{folder}/adapter_config.json").read_text())
+            where = pathlib.Path(f"{folder}/adapter_config.json")
+            unsaid = UNSAID.get(name, ("lora_alpha",) if "unsaid" in name else ())
+            text = {k: v for k, v in json.loads(where.read_text()).items() if k not in unsaid}
+            where.write_text(json.dumps(text))
+            again = Small()
+            again.load_state_dict(weights)
+            wrapped = PeftModel.from_pretrained(again, folder)
         merged = {k: v.detach() for k, v in wrapped.merge_and_unload().state_dict().items()}
         yield name, weights, adapter, text, 1, merged
+
+
+def refused(tensorpress):
+    """Adapters that PEFT merges into other weights than the source's, or not at all."""
+    from peft import LoraConfig, get_peft_model
+
+    for name, more in {"pissa": {"init_lora_weights": "pissa"}, "olora": {"init_lora_weights": "olora"}, "alora_invocation_tokens": {"alora_invocation_tokens": [1]}, "trainable_tokens_delta": {"trainable_token_indices": {"embed": [1]}}}.items():
+        model = Small()
+        weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        wrapped = get_peft_model(model, LoraConfig(r=4, lora_alpha=6, target_modules=["linear"], **more))
+        with tempfile.TemporaryDirectory() as folder:
+            wrapped.save_pretrained(folder)
+            adapter = load_file(f"{folder}/adapter_model.safetensors")
+            text = json.loads(pathlib.Path(f"{folder}/adapter_config.json").read_text())
+        try:
+            merged_by(tensorpress, weights, adapter, text, 1)
+        except SystemExit as err:
+            if name not in str(err):
+                raise
+            print(f"{name}: refused, {str(err).strip().splitlines()[-1][-160:]}")
+            continue
+        raise SystemExit(f"{name} was merged")
 
 
 def merged_by(tensorpress, weights, adapter, config, strength, *flags):
@@ -306,6 +343,8 @@ def main(folder, tensorpress, *rest):
             for kind, tensors in (("weights", weights), ("adapter", adapter), ("merged", want)):
                 golden |= {f"{name}/{kind}/{k}": v.contiguous().clone() for k, v in tensors.items() if kind == "adapter" or k in changed}
             about[name] = json.dumps({"strength": strength, "config": config})
+    if not cases:
+        refused(tensorpress)
     for name, weights, adapter, strength, want in families(cases):
         d, where = distance(merged_by(tensorpress, weights, adapter, None, strength), want)
         worst = max(worst, d)

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import comfyui
-from gathered import BY_ROWS, WHOLE, gather
+from gathered import BY_ROWS, DOWN, UP, WHOLE, gather
 
 comfyui.start(FOLDER)
 torch.set_num_threads(1)
@@ -27,6 +27,7 @@ COLUMNS, ROWS = 256, {"q": 128, "k": 128, "v": 256}
 FORMATS = {
     "int8_tensorwise": (1, 1), "int8_tensorwise --scale tensor": (1, 1), "int8_tensorwise --convrot": (1, 1), "float8_e4m3fn": (1, 1), "float8_e5m2": (1, 1),
     "mxfp8": (32, 128), "nvfp4": (16, 128), "convrot_w4a4": (1, 1), "asym_w4a8_int8": (1, 1), "asym_w4a8_int8 --bits 6": (1, 1), "awq_w4a16": (1, 1),
+    "svdquant_w4a4 --svd-rank 8": (1, 1), "svdquant_w4a4 --svd-rank 8 --search --svd-refit 2": (1, 1),
 }
 
 
@@ -36,15 +37,17 @@ def lies(role, t, format, units):
         return BY_ROWS, 0, 0, units[0], ""
     if t.numel() == 1:
         return WHOLE, 0, 0, 0, "-1,1" if format == "int8_tensorwise" else ""
-    if role == "weight_codebook":
+    if role in ("weight_codebook", "weight_smooth_factor"):
         return WHOLE, 0, 0, 0, ""
-    if format == "awq_w4a16":
+    if role in ("weight_proj_up", "weight_proj_down"):
+        return UP if role.endswith("up") else DOWN, 0, 1, 0, ""
+    if format in ("awq_w4a16", "svdquant_w4a4"):
         return BY_ROWS, 1, 0, 0, ""
     return BY_ROWS, 0, 0, units[1], ""
 
 
 def values(path, shapes):
-    if any(b"awq" in t.numpy().tobytes() for name, t in load_file(path).items() if name.endswith("comfy_quant")):
+    if any(b"awq" in t.numpy().tobytes() or b"svdquant" in t.numpy().tobytes() for name, t in load_file(path).items() if name.endswith("comfy_quant")):
         out = path.with_suffix(".plain.safetensors")
         subprocess.run([TENSORPRESS, "dequantize", path, out, "--force", "-q", "--dtype", "f32"], check=True, capture_output=True)
         return {name.removesuffix(".weight"): t for name, t in load_file(out).items()}
@@ -87,7 +90,7 @@ def main():
             save_file({f"all.{role}": t.clone() for role, t in joined.items()}, path)
             got = values(path, {"all.weight": torch.empty(want.shape, device="meta")})["all"]
             apart = float((got - want).abs().max() / want.abs().max())
-            ok = apart == 0 or apart < 1e-6 and ("convrot" in options or "w4a8" in options)
+            ok = apart == 0 or apart < 1e-6 and any(word in options for word in ("convrot", "w4a8", "svdquant"))
             failed += not ok
             print(f"{label}: {'' if ok else 'FAILED '}{'equal' if apart == 0 else f'apart by {apart:.1e} of the greatest value'}")
     sys.exit(failed > 0)

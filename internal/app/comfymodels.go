@@ -1,7 +1,10 @@
 package app
 
+// ComfyRelease is the release of ComfyUI that the tables describe.
+const ComfyRelease = "0.33.0"
+
 // comfyKind is a kind of model as ComfyUI recognises it by the names of its tensors.
-// The rows describe release 0.33.0: comfy/model_detection.py and supported_models.py
+// The rows describe [ComfyRelease]: comfy/model_detection.py and supported_models.py
 // for diffusion models, comfy/sd.py for text encoders and VAEs, controlnet.py,
 // clip_vision.py; conformance/comfy checks them against it.
 type comfyKind struct {

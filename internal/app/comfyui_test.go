@@ -290,3 +290,36 @@ func TestComfyTexts(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryTextEncoderIsKnown: names by which ComfyUI tells text encoders (detect_te_model of
+// comfy/sd.py) are those of a model.
+func TestEveryTextEncoderIsKnown(t *testing.T) {
+	for _, names := range []string{
+		"text_model.encoder.layers.0.mlp.fc1.weight", "model.encoder.layers.0.mixer.Wqkv.weight",
+		"encoder.block.0.layer.0.SelfAttention.k.weight encoder.block.23.layer.1.DenseReluDense.wi_1.weight",
+		"encoder.block.0.layer.0.SelfAttention.k.weight encoder.block.23.layer.1.DenseReluDense.wi.weight", "encoder.block.0.layer.0.SelfAttention.k.weight",
+		"model.encoder.layers.0.pre_self_attn_layernorm.weight", "model.layers.0.post_feedforward_layernorm.weight model.layers.0.self_attn.k_proj.weight",
+		"layers.0.self_attn.sinks layers.0.mlp.experts.gate_up_proj.weight", "model.layers.0.self_attn.k_proj.bias model.layers.0.self_attn.k_proj.weight",
+		"model.language_model.layers.0.linear_attn.A_log model.language_model.layers.0.input_layernorm.weight",
+		"model.visual.deepstack_merger_list.0.norm.weight model.language_model.layers.0.self_attn.k_proj.weight",
+		"visual.deepstack_merger_list.0.norm.weight model.layers.49.self_attn.q_proj.weight model.layers.0.self_attn.k_proj.weight",
+		"model.layers.0.post_attention_layernorm.weight", "model.layers.0.post_attention_layernorm.weight model.layers.0.self_attn.q_norm.weight",
+	} {
+		if m := RecogniseComfy(shapesOf(strings.Fields(names))); m == nil {
+			t.Errorf("%s: no model of ComfyUI's", names)
+		}
+	}
+	if m := RecogniseComfy(shapesOf([]string{"encoder.layer.0.attention.self.query.weight"})); m != nil {
+		t.Errorf("BERT is taken for %s", m.Kind())
+	}
+}
+
+func shapesOf(names []string) iter.Seq2[string, []int] {
+	return func(yield func(string, []int) bool) {
+		for _, name := range names {
+			if !yield(name, []int{64, 64}) {
+				return
+			}
+		}
+	}
+}

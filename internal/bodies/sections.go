@@ -86,8 +86,8 @@ func (s *Sections) write(list []section) error {
 		}
 		data = s.joined
 	}
-	if _, err := first.to.w.WriteAt(data, first.at); err != nil {
-		return fmt.Errorf("write tensor %.200q: %w", first.to.header.Tensors[first.body].Name, err)
+	if err := first.to.writeAt(data, first.at); err != nil {
+		return first.to.heard(fmt.Errorf("write tensor %.200q: %w", first.to.header.Tensors[first.body].Name, err))
 	}
 	for _, one := range list {
 		one.to.wrote(one.body, int64(len(one.data)))

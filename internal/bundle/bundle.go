@@ -24,6 +24,7 @@ type Bundle struct {
 	Models []*Model
 	// components are the folders of a pipeline, nil for one model.
 	components []string
+	borrowed   bool               // the checkpoints are another bundle's, which closes them
 	Others     *checkpoint.Others // of a pipeline, outside of the models
 	witness    checkpoint.Witness // of them
 }
@@ -211,8 +212,22 @@ func (m *Bundle) ListOthers(dest string, copyWeights bool) (err error) {
 	return err
 }
 
+// Again is the bundle once more, before anything was planned, for another output. It reads
+// the files that this one has open.
+func (m *Bundle) Again() *Bundle {
+	other := newBundle(m.Source)
+	other.components, other.borrowed = m.components, true
+	for _, one := range m.Models {
+		other.Models = append(other.Models, &Model{Folder: one.Folder, Checkpoint: one.Checkpoint})
+	}
+	return other
+}
+
 // Close closes the models' files.
 func (m *Bundle) Close() error {
+	if m.borrowed {
+		return nil
+	}
 	var err error
 	for _, one := range m.Models {
 		err = errors.Join(err, one.Checkpoint.Close())

@@ -112,6 +112,48 @@ func (o *Output) Abort() error {
 	return errors.Join(o.scratch.Close(), o.Output.Abort())
 }
 
+// Prepare does what takes long before an output can be put in its place. Another sink than
+// a path does it there.
+func (o *Output) Prepare(ctx context.Context) error {
+	if o.stage == nil {
+		return nil
+	}
+	return o.stage.Prepare(ctx)
+}
+
+// Place puts a prepared output in its place, from which TakeBack takes it until Settle.
+func (o *Output) Place(ctx context.Context) error {
+	if o.stage == nil {
+		return o.Output.Commit(ctx)
+	}
+	return o.stage.Place()
+}
+
+// Staged reports whether Place is undone without a trace.
+func (o *Output) Staged() bool { return o.stage != nil }
+
+// revoker is an output that can be taken back after its Commit.
+type revoker interface{ Revoke() error }
+
+// TakeBack undoes Place.
+func (o *Output) TakeBack() error {
+	if o.stage != nil {
+		return o.stage.TakeBack()
+	}
+	if one, ok := o.Output.(revoker); ok {
+		return one.Revoke()
+	}
+	return fmt.Errorf("%s is in place, and cannot be taken back", o.name)
+}
+
+// Settle ends what Place began.
+func (o *Output) Settle() error {
+	if o.stage == nil {
+		return nil
+	}
+	return o.stage.Settle()
+}
+
 // Named makes an error that names a file where it is hidden one that names where it
 // was to be.
 func (o *Output) Named(err error) error {
@@ -234,7 +276,7 @@ func (p placed) CopyFile(ctx context.Context, name string, from source.Source) e
 
 // copyTo copies all of a file.
 func copyTo(ctx context.Context, to io.WriterAt, from *source.File) error {
-	const step = 8 << 20
+	const step = 1 << 20
 	size := from.Info.Size()
 	buffer := make([]byte, min(size, step))
 	for off := int64(0); off < size; {
@@ -242,7 +284,7 @@ func copyTo(ctx context.Context, to io.WriterAt, from *source.File) error {
 			return err
 		}
 		some := buffer[:min(size-off, step)]
-		if n, err := from.ReadAt(some, off); n < len(some) {
+		if n, err := from.Sections.ReadAt(some, off); n < len(some) {
 			return cmp.Or(err, io.ErrUnexpectedEOF)
 		}
 		if _, err := to.WriteAt(some, off); err != nil {

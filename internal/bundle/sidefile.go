@@ -81,6 +81,17 @@ func NoSideFile(p *plan.Plan, dest string) (f SideFile, err error) {
 	return f, err
 }
 
+// Crowded is the same where other outputs of the run come to lie beside this one.
+func (f SideFile) Crowded(dest string) (SideFile, error) {
+	switch {
+	case f.text == nil:
+		return f, nil
+	case f.needed:
+		return f, usage.Errorf("%s: the application reads %s beside the weights and no header, and another output of this run lies there too: name a folder for each", dest, layout.ConfigFile)
+	}
+	return SideFile{gone: f.replace, note: fmt.Sprintf("the SDNQ config is in the header of %s alone: another output of this run lies beside it", dest)}, nil
+}
+
 // oldConfig reads what lies there, nil for nothing; ordinary is false where it is
 // no file, or none that a config could be.
 func oldConfig(path string) (text []byte, ordinary bool, err error) {

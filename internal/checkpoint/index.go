@@ -32,7 +32,7 @@ func (c *Checkpoint) readIndex(found func(file string)) (*index, error) {
 	text := new(strings.Builder)
 	text.Grow(int(min(f.Info.Size(), MaxText)))
 	c.Witness.See(path, f.Info)
-	if _, err := io.Copy(text, io.NewSectionReader(f, 0, MaxText+1)); err != nil {
+	if _, err := io.Copy(text, io.NewSectionReader(f.Sections, 0, MaxText+1)); err != nil {
 		return nil, err
 	}
 	x, err := parseIndex(strings.TrimPrefix(text.String(), byteOrderMark), found)

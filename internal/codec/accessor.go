@@ -52,6 +52,21 @@ func text(at func(*Settings) *string, given func(*storage.Settings) *string) acc
 	return typed[string]{at, said, func(g *storage.Settings, v string) { *given(g) = v }}
 }
 
+// rankSetting is the accessor of a rank, of which some formats have one where none is given:
+// 0 is another thing there than nothing.
+type rankSetting struct{ accessor }
+
+func (r rankSetting) take(s *Settings, g *storage.Settings) {
+	if r.accessor.take(s, g); r.Said(g) {
+		s.NoRank = s.SVDRank == 0
+	}
+}
+
+func (r rankSetting) reset(s *Settings) {
+	r.accessor.reset(s)
+	s.NoRank = false
+}
+
 func (p typed[T]) get(s *Settings) any { return *p.at(s) }
 
 func (p typed[T]) set(s *Settings, v any) (ok bool) {

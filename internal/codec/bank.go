@@ -55,6 +55,9 @@ func (b *Bank) Len() int { return b.shape[0] }
 // one is a codec of a matrix.
 func (b *Bank) one() Codec { return b.each[0] }
 
+// of is the codec of one of the matrices.
+func (b *Bank) of(i int) Codec { return b.each[min(i, len(b.each)-1)] }
+
 // Gains reports whether a search finds better scales than the plain ones.
 func (b *Bank) Gains() bool { return Gains(b.one()) }
 
@@ -103,7 +106,10 @@ func (b *Bank) parts(a tile.Area, do func(matrix int, own tile.Area)) {
 
 // Needed is what of tensor i decoding an area takes, of one matrix after the other.
 func (b *Bank) Needed(i int, a tile.Area) (spans []tile.Span) {
-	b.parts(a, func(matrix int, own tile.Area) { spans = append(spans, b.at(i, matrix, b.one().Needed(i, own))...) })
+	cut := b.one().Cut().ForDecoding()
+	b.parts(a, func(matrix int, own tile.Area) {
+		spans = append(spans, b.at(i, matrix, b.of(matrix).Needed(i, cut.Cover(own)))...)
+	})
 	return spans
 }
 
@@ -130,13 +136,14 @@ func (b *Bank) at(i, matrix int, spans []tile.Span) []tile.Span {
 // Decode restores what an area has of one matrix after the other.
 func (b *Bank) Decode(dst []float32, src [][]byte, a tile.Area, out safetensors.Dtype, s *tile.Scratch) {
 	rest, own := slices.Clone(src), make([][]byte, len(src))
-	b.parts(a, func(_ int, part tile.Area) {
+	cut := b.one().Cut().ForDecoding()
+	b.parts(a, func(matrix int, part tile.Area) {
+		whole := cut.Cover(part)
 		for i := range rest {
-			n := tile.SpanBytes(b.one().Needed(i, part))
+			n := tile.SpanBytes(b.of(matrix).Needed(i, whole))
 			own[i], rest[i] = rest[i][:n], rest[i][n:]
 		}
-		b.one().Decode(dst[:part.Values()], own, part, out, s)
-		dst = dst[part.Values():]
+		dst = decodePart(b.of(matrix), dst, own, part, whole, out, s)
 	})
 }
 
@@ -145,7 +152,7 @@ func (b *Bank) NewEncoder(safetensors.Dtype, int) tile.Encoder { return nil }
 
 // Matrix returns the codec of one of the matrices, whose bytes lie in the tensors of all.
 func (b *Bank) Matrix(i int) Codec {
-	return inBank{b.each[min(i, len(b.each)-1)], b, i}
+	return inBank{b.of(i), b, i}
 }
 
 // inBank is a matrix in its bank.

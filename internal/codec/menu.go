@@ -106,6 +106,12 @@ func (f *Format) Against(others, own storage.Settings) (storage.Settings, error)
 			one.put(&s, "none")
 		case "scale":
 			err = f.sayScale(&s)
+		case "svd-rank":
+			rank := 0
+			if f == svdquantW4A4 { // which has one always
+				rank = svdRank
+			}
+			one.put(&s, rank)
 		default:
 			err = one.putDefault(&s)
 		}

@@ -71,15 +71,41 @@ func ScaleRows(c Codec) int {
 	return 0
 }
 
+// InStrips returns, for a layer that decodes to BF16 at once from strips of a few rows, a
+// codec that takes its codes so, and the function that puts them so, see
+// [published.InStrips]; nil for other layers.
+func InStrips(c Codec) (inStrips Codec, gather func(dst, src []byte, column int)) {
+	if p, ok := c.(publishedWeight); ok {
+		if w, ok := p.Weight.(published.InStrips); ok {
+			if strips, gather := w.InStrips(); strips != nil {
+				return publishedWeight{strips}, gather
+			}
+		}
+	}
+	return nil, nil
+}
+
 // DecodeBF16 decodes an area to BF16 at once. It reports false, and dst is anything, unless
-// that holds all values exactly and they are finite.
-func DecodeBF16(c Codec, dst []byte, src [][]byte, a tile.Area) bool {
+// all values are finite.
+func DecodeBF16(c Codec, dst []byte, src [][]byte, a tile.Area, s *tile.Scratch) bool {
 	if p, ok := c.(publishedWeight); ok {
 		if w, ok := p.Weight.(published.Direct); ok {
-			return w.DecodeBF16(dst, src, a)
+			return w.DecodeBF16(dst, src, a, s)
 		}
 	}
 	return false
+}
+
+// Holding is the format of ComfyUI's that has all values of a published layer though not
+// its codes, nil where none has: 4-bit floats times powers of two are 8-bit floats times
+// such.
+func Holding(c Codec) *Format {
+	if p, ok := c.(publishedWeight); ok {
+		if w, ok := p.Weight.(*published.Fours); ok && w.Block() == 32 {
+			return mxfp8
+		}
+	}
+	return nil
 }
 
 // PublishedInSDNQ returns the settings of the SDNQ layer nearest to a published one: of

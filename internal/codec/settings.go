@@ -33,6 +33,7 @@ type Settings struct {
 	Hadamard             bool
 	HadamardGroupSize    int
 	SVDRank              int
+	NoRank               bool // SVDRank is 0 since that was said
 	SVDSteps             int
 	SVDRefit             int
 	Codebook             bool
@@ -127,8 +128,8 @@ var fields = []Field{
 	{Flag: "hadamard-group-size", of: ofSDNQ, Key: "hadamard_group_size", About: "SDNQ: rotate N values at a time",
 		accessor: value(func(s *Settings) *int { return &s.HadamardGroupSize }, func(g *given) **int { return &g.HadamardGroupSize }),
 		stored:   func(s *sdnq.Scheme) pyjson.Object { return says(s.Hadamard > 0, "hadamard_group_size", s.Hadamard) }},
-	{Flag: "svd-rank", of: ofSome, Key: "svd_rank", About: "SDNQ: store a part of rank N as two factors; 0 is off; svdquant_w4a4: 32 where not given",
-		accessor: value(func(s *Settings) *int { return &s.SVDRank }, func(g *given) **int { return &g.SVDRank }),
+	{Flag: "svd-rank", of: ofSome, Key: "svd_rank", About: "SDNQ: store a part of rank N as two factors; 0 is off; svdquant_w4a4: at least 1 (default 32)",
+		accessor: rankSetting{value(func(s *Settings) *int { return &s.SVDRank }, func(g *given) **int { return &g.SVDRank })},
 		stored: func(s *sdnq.Scheme) pyjson.Object {
 			return append(says(s.Rank > 0, "use_svd", true), says(s.Rank > 0, "svd_rank", s.Rank)...)
 		}},

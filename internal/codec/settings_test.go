@@ -31,7 +31,7 @@ func TestEverySettingHasARow(t *testing.T) {
 		t.Errorf("%d fields, %d rows", said.NumField(), len(fields))
 	}
 	inEffect := reflect.TypeFor[Settings]()
-	if want := len(fields) + 1; inEffect.NumField() != want { // and the kind
+	if want := len(fields) + 2; inEffect.NumField() != want { // and the kind, and whether 0 was said of a rank
 		t.Errorf("%d settings in effect, want %d", inEffect.NumField(), want)
 	}
 	for _, f := range fields {
@@ -76,7 +76,8 @@ func TestSettingsInConfigs(t *testing.T) {
 		if again, err := Default().FromConfig(o); err != nil || again != s {
 			t.Errorf("%s: %+v, %v, want %+v", f.Flag, again, err, s)
 		}
-		if again := Default().With(s.Given()); again != s {
+		again := Default().With(s.Given())
+		if again.NoRank = s.NoRank; again != s { // 0 is among what is given
 			t.Errorf("%s: %+v, want %+v", f.Flag, again, s)
 		}
 		for _, wrong := range []any{[]any{}, "text", json.Number("1.5"), true} {

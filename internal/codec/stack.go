@@ -104,19 +104,19 @@ func (s *stack) Decode(dst []float32, src [][]byte, a tile.Area, out safetensors
 				size := tile.SpanBytes(r.Codec.Needed(i, whole))
 				own[i], rest[i] = rest[i][:size], rest[i][size:]
 			}
-			dst = r.decode(dst, own, area, whole, out, scratch)
+			dst = decodePart(r.Codec, dst, own, area, whole, out, scratch)
 		}
 	}
 }
 
-// decode fills dst with an area, of what a whole one takes, and returns what follows.
-func (r *stackedRows) decode(dst []float32, src [][]byte, a, whole tile.Area, out safetensors.Dtype, scratch *tile.Scratch) []float32 {
+// decodePart fills dst with an area, of what a whole one takes, and returns what follows.
+func decodePart(c Codec, dst []float32, src [][]byte, a, whole tile.Area, out safetensors.Dtype, scratch *tile.Scratch) []float32 {
 	if a == whole {
-		r.Codec.Decode(dst[:a.Values()], src, a, out, scratch)
+		c.Decode(dst[:a.Values()], src, a, out, scratch)
 		return dst[a.Values():]
 	}
 	values := make([]float32, whole.Values())
-	r.Codec.Decode(values, src, whole, out, scratch)
+	c.Decode(values, src, whole, out, scratch)
 	for row := range a.Rows {
 		from := (a.Row+row-whole.Row)*whole.Cols + a.Col - whole.Col
 		copy(dst[:a.Cols], values[from:])

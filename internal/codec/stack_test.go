@@ -73,3 +73,68 @@ func TestStack(t *testing.T) {
 		}
 	}
 }
+
+// TestJoin: matrices that are stored as layers of their own must restore to the values
+// that they have there, one after the other, or a row of each in turn.
+func TestJoin(t *testing.T) {
+	t.Parallel()
+	const rows, columns = 40, 256
+	joined := 0
+	for _, s := range append(sdnqCases(), nativeCases(t)...) {
+		f, err := Resolve(s.Dtype, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, _, err := f.Scaled(s.Scale).Make(Source{Name: "a", Shape: []int{rows, columns}, Dtype: safetensors.BF16}, s)
+		if err != nil || slices.ContainsFunc(c.Tensors(), func(one tile.Tensor) bool { return one.Role == tile.InputScale }) {
+			continue
+		}
+		if joined++; testing.Short() && joined%4 > 0 {
+			continue
+		}
+		var each []Codec
+		var values [][]float32
+		stored := make([][]byte, len(c.Tensors()))
+		for i := range 4 {
+			x := bell([]int{rows, columns})
+			for k := range x {
+				x[k] *= float32(1 + i)
+			}
+			own := encoded(t, c, x, 1<<20)
+			for k := range stored {
+				stored[k] = append(stored[k], own[k]...)
+			}
+			each, values = append(each, c), append(values, restored(t, c, own, 1<<20, safetensors.BF16))
+		}
+		for alternate, shape := range map[int][]int{0: {4, rows, columns}, 2: {2, 2 * rows, columns}, 4: {1, 4 * rows, columns}} {
+			bank, err := Join(each, alternate)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(bank.Shape(), shape) {
+				t.Errorf("%s by %d has shape %v, want %v", s.Dtype, alternate, bank.Shape(), shape)
+			}
+			var want []float32
+			for i := 0; i < 4; i += max(alternate, 1) {
+				for row := range rows {
+					for _, x := range values[i : i+max(alternate, 1)] {
+						if alternate > 0 {
+							want = append(want, x[row*columns:(row+1)*columns]...)
+						}
+					}
+				}
+				if alternate == 0 {
+					want = append(want, values[i]...)
+				}
+			}
+			for _, size := range []int{1 << 20, 700} {
+				if got := restored(t, bank, stored, size, safetensors.BF16); !slices.Equal(got, want) {
+					t.Errorf("%s %T by %d: other values in areas of %d", s.Dtype, c, alternate, size)
+				}
+			}
+		}
+	}
+	if joined == 0 {
+		t.Error("nothing is joined")
+	}
+}

@@ -26,7 +26,7 @@ var svdquantW4A4 = &Format{
 const svdRank = 32
 
 func refuseSVDQuant(s Settings) error {
-	if s.SVDRank < 0 {
+	if s.SVDRank < 0 || s.NoRank {
 		return fmt.Errorf("svdquant_w4a4 has a low-rank part of rank 1 or more, not %d", s.SVDRank)
 	}
 	return s.refuseRankSearch()

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/engine"
+	"github.com/tensorpress/tensorpress/internal/lora"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
@@ -22,6 +24,8 @@ type DequantizeOptions struct {
 	Dtype       string
 	Names       string
 	Source      files.Source
+	Lora        []string
+	LoraPartial bool
 	ShardSize   int64
 	Force       bool
 	CopyWeights bool
@@ -29,10 +33,6 @@ type DequantizeOptions struct {
 	Threads     int
 	Memory      int64
 	Progress    func(done, total int64)
-}
-
-func (o DequantizeOptions) resources() engine.Resources {
-	return engine.Resources{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}
 }
 
 var plainDtypes = map[string]safetensors.Dtype{
@@ -49,7 +49,7 @@ func Dequantize(ctx context.Context, from files.Source, dest files.Sink, o Dequa
 		return nil, err
 	}
 	defer j.Close()
-	resources := o.resources()
+	resources := j.resources()
 	return j.write(ctx, writing{
 		dest: dest, force: o.Force, Resources: resources, bytes: j.BytesIn(), hash: o.Hash,
 		tasks: func(yield func(stream.Task) bool) { j.restore(resources, yield) },
@@ -80,21 +80,44 @@ func readQuantized(ctx context.Context, from files.Source, to files.Sink, o Dequ
 	if o.Source != nil {
 		whole = source.Of(ctx, o.Source)
 	}
+	adapters, err := o.adapters()
+	if err != nil {
+		return nil, err
+	}
 	j, err := readDecided(ctx, s, dest, o.CopyWeights, func(one *bundle.Model) (err error) {
 		var made *source.Source
 		if o.Source != nil {
 			made = new(whole.In(one.Folder))
 		}
-		one.Restoration, err = restoration(one.Checkpoint, made, bundle.Within(dest, one.Folder), as, o)
+		one.Restoration, err = restoration(one.Checkpoint, made, bundle.Within(dest, one.Folder), as, o, adaptersOf{adapters, one.Folder})
 		if one.Restoration != nil {
 			one.Plan = &one.Restoration.Plan
 		}
 		return err
 	})
-	if err == nil {
-		j.tell = j.restoreReport
+	if err != nil {
+		return nil, errors.Join(as.plain(err), adapters.Close())
 	}
-	return j, as.plain(err)
+	j.tell, j.adapters = j.restoreReport, adapters
+	j.asked.Options = Options{Lora: o.Lora, LoraPartial: o.LoraPartial, Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}
+	if j.notes, err = j.merged(); err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
+	return j, nil
+}
+
+// adapters opens those that are merged.
+func (o DequantizeOptions) adapters() (*lora.Set, error) {
+	if o.LoraPartial && len(o.Lora) == 0 {
+		return nil, errPartial
+	}
+	return lora.OpenAll(o.Lora)
+}
+
+// adaptersOf are what is merged into a model of a pipeline.
+type adaptersOf struct {
+	*lora.Set
+	component string
 }
 
 // restore yields the work on one model after the other.
@@ -108,7 +131,7 @@ func (j *job) restore(r engine.Resources, yield func(stream.Task) bool) {
 
 // restoration plans it, nil where nothing is quantized; made is what the checkpoint was
 // made from, if that was said.
-func restoration(c *checkpoint.Checkpoint, made *source.Source, dest string, as naming, o DequantizeOptions) (*plan.Restoration, error) {
+func restoration(c *checkpoint.Checkpoint, made *source.Source, dest string, as naming, o DequantizeOptions, a adaptersOf) (*plan.Restoration, error) {
 	dtype, ok := plainDtypes[o.Dtype]
 	if !ok {
 		return nil, usage.Errorf("`Dtype` %s: want bf16, f16 or f32", o.Dtype)
@@ -117,18 +140,26 @@ func restoration(c *checkpoint.Checkpoint, made *source.Source, dest string, as 
 	if err != nil {
 		return nil, err
 	}
-	if len(m.Layers) == 0 {
+	if len(m.Layers) == 0 && len(o.Lora) == 0 {
 		return nil, nil
 	}
 	m, notes, err := as.model(m, false)
 	if err != nil {
 		return nil, err
 	}
+	tensors, _, err := plan.Inventory(m)
+	if err != nil {
+		return nil, err
+	}
+	merges, err := a.Patches(tensors, a.component)
+	if err != nil || len(m.Layers) == 0 && len(merges) == 0 {
+		return nil, err
+	}
 	out, err := outputOf(c, dest, o.ShardSize)
 	if err != nil {
 		return nil, err
 	}
-	r, err := plan.Restore(m, dtype, out)
+	r, err := plan.Restore(m, dtype, merges, out)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +172,7 @@ func restoration(c *checkpoint.Checkpoint, made *source.Source, dest string, as 
 func (j *job) restoreReport(dest string, took time.Duration) *report.Report {
 	all := &report.Report{
 		Source: j.Source.Path, Dest: dest, Layers: []report.Layer{},
-		BytesIn: j.BytesIn(), BytesOut: j.BytesOut(), Seconds: took.Seconds(), Notes: bundle.LeftOut(j.Others),
+		BytesIn: j.BytesIn(), BytesOut: j.BytesOut(), Seconds: took.Seconds(), Notes: slices.Concat(j.notes, bundle.LeftOut(j.Others)),
 	}
 	for _, one := range j.Models {
 		for _, f := range one.Plan.Files {

@@ -26,6 +26,23 @@ func (j *job) fingerprint() (string, error) {
 	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
 }
 
+// mergedFingerprint is the fingerprint of a source with the adapters that are merged into
+// it, that of the source where none are.
+func (j *job) mergedFingerprint() (string, error) {
+	plain, err := j.fingerprint()
+	if err != nil || len(j.asked.Lora) == 0 {
+		return plain, err
+	}
+	h := sha256.New()
+	fmt.Fprintln(h, plain)
+	for _, a := range j.adapters.Adapters() {
+		if err := addModel(h, &bundle.Model{Folder: fmt.Sprintf("lora %g", a.Strength), Checkpoint: a.Checkpoint}); err != nil {
+			return "", err
+		}
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
+}
+
 const (
 	mostSamples = 256 // tensors of a model
 	sampleBytes = 256 // of each, from its middle

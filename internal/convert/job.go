@@ -57,12 +57,18 @@ type job struct {
 	choice *choice
 	// adapters are what is merged into the source; nil where nothing can be.
 	adapters *lora.Set
+	// measuredPlain says that `Measured` is of the source without them.
+	measuredPlain bool
 	// before are the bytes that progress has counted before weights are written.
 	before int64
 	// listed are the files beside the weights of an output that is a folder, and shards what
 	// a run that keeps them says of the weights'; nil for another.
 	listed []bundle.Listed
 	shards *report.Shards
+	// also is what other outputs of the run take on the same disk, and crowded says that
+	// weights of some come to lie beside this one.
+	also    int64
+	crowded bool
 	// parents says that folders that the output is to lie in are made.
 	parents bool
 }
@@ -180,6 +186,26 @@ func (j *job) commit(ctx context.Context, w writing, hashes *hashing) (*report.R
 	if err := stream.Run(ctx, engine.Workers(w.Resources), tasks, done); err != nil {
 		return nil, err
 	}
+	r, err := j.complete(ctx, w, done, hashes)
+	if err == nil {
+		err = j.Unchanged()
+	}
+	if err != nil {
+		return nil, err
+	}
+	begun := time.Now()
+	if err := j.out.Commit(ctx); err != nil {
+		return nil, err
+	}
+	if _, ok := w.dest.(files.Dir); !ok { // the way to where it goes is a part of the work
+		r.Seconds += time.Since(begun).Seconds()
+	}
+	j.placed(w.dest, r)
+	return r, nil
+}
+
+// complete makes sure that all is written that was to be, and reports it.
+func (j *job) complete(ctx context.Context, w writing, done func(int64), hashes *hashing) (*report.Report, error) {
 	if err := j.finish(); err != nil {
 		return nil, err
 	}
@@ -192,19 +218,13 @@ func (j *job) commit(ctx context.Context, w writing, hashes *hashing) (*report.R
 		return nil, err
 	}
 	r.Notes = append(notes, r.Notes...)
-	if err := j.Unchanged(); err != nil {
-		return nil, err
-	}
-	begun := time.Now()
-	if err := j.out.Commit(ctx); err != nil {
-		return nil, err
-	}
-	if _, ok := w.dest.(files.Dir); !ok { // the way to where it goes is a part of the work
-		r.Seconds += time.Since(begun).Seconds()
-	}
-	r.Notes = slices.Concat(j.side.Notes(), j.out.Notes(), r.Notes) // what matters most stands last
-	r.Next = j.next(w.dest)
 	return r, nil
+}
+
+// placed adds to a report what is known once the output is in its place.
+func (j *job) placed(dest files.Sink, r *report.Report) {
+	r.Notes = slices.Concat(j.side.Notes(), j.out.Notes(), r.Notes) // what matters most stands last
+	r.Next = j.next(dest)
 }
 
 // copied is the work on plans whose steps read a source's own tensors, without
@@ -292,7 +312,7 @@ func (j *job) begin(ctx context.Context, w writing) (*bundle.Output, error) {
 }
 
 func (j *job) fill(ctx context.Context, dest string) (err error) {
-	if free, needed := j.out.Free(), j.BytesOut()+j.beside; free >= 0 && free < needed {
+	if free, needed := j.out.Free(), j.BytesOut()+j.beside+j.also; free >= 0 && free < needed {
 		return &spaceError{dest, needed, free, j.out.Notes()}
 	}
 	if err := j.companions(ctx, j.out.In, dest); err != nil {
@@ -375,7 +395,8 @@ func (j *job) reportPlans(dest string, took time.Duration) *report.Report {
 	all.BytesIn, all.BytesOut = j.BytesIn(), j.BytesOut()
 	var presets, warnings []string // what matters most stands last
 	for _, one := range j.Models {
-		r := newReport("", "", one.Plan, 0)
+		r := newReport("", "", one.Plan, took)
+		all.BytesOut, all.AtMost = all.BytesOut+r.BytesOut-one.Plan.BytesOut, all.AtMost || r.AtMost
 		r.Notes = slices.Clone(one.Plan.Notes)
 		for _, l := range r.Layers {
 			l.Name = one.Named(l.Name)
@@ -424,7 +445,9 @@ func (j *job) output(to files.Sink, force bool) (o stage.Output, err error) {
 		}
 	}
 	if !o.Folder {
-		j.side, err = bundle.SideFileOf(j.Models[0].Plan, dest, force)
+		if j.side, err = bundle.SideFileOf(j.Models[0].Plan, dest, force); err == nil && j.crowded {
+			j.side, err = j.side.Crowded(dest)
+		}
 		o.Beside = j.side.Beside()
 		return o, err
 	}

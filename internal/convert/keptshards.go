@@ -95,21 +95,21 @@ func (f *finishing) begin(one *bundle.Model, file int, yield func(stream.Task) b
 	return yield(stream.Task{Do: func(*stream.Worker) error { return d.writer.WriteHeader() }})
 }
 
-// draft waits until few shards are yet to be finished.
+// draft begins a shard, once few are yet to be finished.
 func (f *finishing) draft(name string, header *safetensors.Header) (*shardDraft, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for f.whole > finishers+waiting && !f.closed {
-		f.fewer.Wait()
-	}
-	if f.closed {
-		return nil, context.Canceled // the run is over, and nobody hears of it
+	if !f.mayBegin() {
+		return nil, errOver
 	}
 	one, err := f.work.Begin(name, header.FileSize())
 	if err != nil {
 		return nil, err
 	}
 	d := &shardDraft{one, bodies.NewWriter(written(one), header)}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil, errors.Join(errOver, d.Discard())
+	}
 	f.open[d] = true
 	d.writer.WhenWhole(func() {
 		f.mu.Lock()
@@ -118,6 +118,20 @@ func (f *finishing) draft(name string, header *safetensors.Header) (*shardDraft,
 		f.busy.Go(func() { f.finish(d) })
 	})
 	return d, nil
+}
+
+// errOver is what a run hears that is over: nobody does.
+var errOver = errors.New("the run is over")
+
+// mayBegin waits until few shards are whole and not finished; it reports false when the run
+// is over.
+func (f *finishing) mayBegin() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.whole > finishers+waiting && !f.closed {
+		f.fewer.Wait()
+	}
+	return !f.closed
 }
 
 // finish finishes a shard, all of which is written.

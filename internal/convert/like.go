@@ -14,6 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/pattern"
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/renamed"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/storage"
 )
@@ -52,6 +53,30 @@ func (o request) likeModel(p *plan.Options) error {
 		return nil
 	}
 	return likeLayers(p, m)
+}
+
+// likeFiles are those that tell how layers are stored as another model's are: its config,
+// and its weights, in whose headers the layers are.
+func (j *job) likeFiles() (all []source.Source) {
+	models := []*source.Source{j.asked.like}
+	for _, one := range j.Models {
+		models = append(models, one.Like)
+	}
+	for _, like := range models {
+		if like == nil || j.IsPipeline() && like == j.asked.like {
+			continue
+		}
+		c, err := checkpoint.Open(*like)
+		if err != nil {
+			continue // whoever reads it says so
+		}
+		all = append(all, weightFiles(c)...)
+		if c.IsModel() {
+			all = append(all, c.Beside("config.json"), c.Beside(layout.ConfigFile))
+		}
+		c.Close()
+	}
+	return all
 }
 
 // namedAs is a quantized model with the names of the output, m itself where it has them,

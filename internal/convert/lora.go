@@ -12,13 +12,15 @@ import (
 // openAdapters opens those of `Lora`.
 func (j *job) openAdapters() (err error) {
 	if j.asked.LoraPartial && len(j.asked.Lora) == 0 {
-		return usage.Errorf("`LoraPartial` is of adapters: name one by `Lora`")
+		return errPartial
 	}
 	if j.adapters, err = lora.OpenAll(j.asked.Lora); err == nil {
 		j.asked.adapters = j.adapters
 	}
 	return err
 }
+
+var errPartial = usage.Errorf("`LoraPartial` is of adapters: name one by `Lora`")
 
 // Close closes the source and what is merged into it.
 func (j *job) Close() error {
@@ -58,19 +60,31 @@ func (j *job) merged() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := 0
+	var plans []*plan.Plan
 	for _, one := range j.Models {
-		for i := range one.Plan.Steps {
-			if one.Plan.Steps[i].Merge != nil {
+		plans = append(plans, one.Plan)
+	}
+	n := merging(plans)
+	notes = append(notes, j.adapters.Merged(n))
+	if n > 0 && j.asked.Measured != nil && j.measuredPlain {
+		notes = append(notes, "the errors of `Measured` are those of the source without `Lora`: measure with the same adapters, or leave it out, and the merged weights are measured")
+	}
+	return notes, nil
+}
+
+// merging is how many tensors adapters change in plans, nil for models that are copied.
+func merging(plans []*plan.Plan) (n int) {
+	for _, p := range plans {
+		if p == nil {
+			continue
+		}
+		for i := range p.Steps {
+			if p.Steps[i].Merge != nil {
 				n++
 			}
 		}
 	}
-	notes = append(notes, j.adapters.Merged(n))
-	if n > 0 && j.asked.Measured != nil {
-		notes = append(notes, "the errors of `Measured` are those of the source without `Lora`: leave it out, and the merged weights are measured")
-	}
-	return notes, nil
+	return n
 }
 
 // mergesOf are what adapters change, by the names of tensors; nil for nothing.

@@ -64,7 +64,7 @@ func (c *choosing) measurement() (*report.Measurement, error) {
 		m.Layers = append(m.Layers, one)
 	}
 	var err error
-	m.Fingerprint, err = c.fingerprint()
+	m.Fingerprint, err = c.mergedFingerprint()
 	return m, err
 }
 
@@ -79,11 +79,14 @@ func finite(x float64) *float64 { return engine.FiniteOrNil(x) }
 func (c *choosing) stepOf(l *choosable) *plan.Step { return &c.kept.plans[l.model].Steps[l.step] }
 
 // notes say what there is no choice for.
-func (c *choosing) notes() []string {
-	if len(c.layers) > 0 {
-		return nil
+func (c *choosing) notes() (notes []string) {
+	if len(c.asked.Lora) > 0 {
+		notes = append(notes, c.adapters.Merged(merging(c.kept.plans)))
 	}
-	return []string{nothingToChoose}
+	if len(c.layers) == 0 {
+		notes = append(notes, nothingToChoose)
+	}
+	return notes
 }
 
 const nothingToChoose = "no layer is quantized by any entry of the menu: there is nothing to choose"
@@ -212,14 +215,23 @@ func (c *choosing) accept(m *report.Measurement) error {
 	if m.Layout != c.asked.Layout {
 		return usage.Errorf("`Measured` is of the %s layout, and %s is asked for: measure again", m.Layout, c.asked.Layout)
 	}
-	got, err := c.fingerprint()
+	got, err := c.mergedFingerprint()
+	if err != nil || got == m.Fingerprint {
+		return err
+	}
+	plain, err := c.fingerprint()
 	if err != nil {
 		return err
 	}
-	if got != m.Fingerprint {
-		return usage.SourceErrorf("`Measured`: another source was measured than %s: its fingerprint is %s, not %s", c.Source.Path, short(got), short(m.Fingerprint))
+	if plain == m.Fingerprint { // of the source without the adapters
+		c.measuredPlain = true
+		return nil
 	}
-	return nil
+	what := ""
+	if len(c.asked.Lora) > 0 {
+		what = " with these adapters"
+	}
+	return usage.SourceErrorf("`Measured`: another source was measured than %s%s: its fingerprint is %s, not %s", c.Source.Path, what, short(got), short(m.Fingerprint))
 }
 
 // take gives layers the errors of a measurement.

@@ -15,19 +15,42 @@ import (
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
-// next says what to do with the output, nil where that is not sure: no program loads what
-// lies in a store.
+// far is a destination that no program loads files from: a command brings them here.
+type far interface {
+	Fetch(folder bool, file string) (command, place string)
+}
+
+// loadable is a destination that libraries load models from, by a name.
+type loadable interface{ Loaded() string }
+
+// next says what to do with the output, nil where that is not sure.
 func (j *job) next(dest files.Sink) *report.Next {
-	if bundle.Checks(dest) {
+	_, isFar := dest.(far)
+	if bundle.Checks(dest) && !isFar {
 		return nil
 	}
 	o, ok := j.outcome(dest)
 	if !ok {
 		return nil
 	}
+	var command string
+	if isFar {
+		name, file := dest.String(), ""
+		if bundle.IsFolder(name) && !o.Folder {
+			file = j.Models[0].Plan.Files[0].Name
+		}
+		command, o.Path = dest.(far).Fetch(bundle.IsFolder(name), file)
+	}
 	n := app.NextFor(o)
 	if n == nil {
 		return nil
+	}
+	if on, ok := dest.(loadable); ok && n.Call != "" && on.Loaded() != "" {
+		command, o.Path = "", on.Loaded()
+		n = app.NextFor(o)
+	}
+	if command != "" {
+		n.Text = "fetch it by `" + command + "`, and " + n.Text
 	}
 	return &report.Next{App: n.App, Folder: n.Folder, Node: n.Node, Call: n.Call, Text: n.Text}
 }
@@ -105,10 +128,10 @@ func torchDtype(models []*bundle.Model) string {
 		}
 	}
 	for _, one := range models {
-		for i := range one.Plan.Steps {
-			count(one.Plan.Steps[i].Source.Tensor)
-		}
 		if one.Restoration == nil {
+			for i := range one.Plan.Steps {
+				count(one.Plan.Steps[i].Source.Tensor)
+			}
 			continue
 		}
 		for _, f := range one.Plan.Files {

@@ -15,17 +15,19 @@ import (
 	"github.com/tensorpress/tensorpress/report"
 )
 
-// hashing is the hashing of a job's files, nil where nobody asked for it. Sources are
-// read once more, from their beginning to their end, while the job reads them in the order
-// of its own: what comes second finds most of it in the system's memory.
+// hashing is the hashing of a job's files, nil where nobody asked for it. Sources on disk
+// are read once more, from their beginning to their end, while the job reads them in the
+// order of its own: what comes second finds most of it in the system's memory, and reading
+// is a twentieth of the work. Sources far away are hashed as they come.
 type hashing struct {
 	sources *digest.Run
 	atOnce  int
+	of      map[string]bool // paths of those that the job reads, where others' are among them; nil for all
 }
 
 func startHashing(ctx context.Context, files []source.Source, r engine.Resources) *hashing {
 	atOnce := engine.Workers(r)
-	return &hashing{digest.Start(ctx, files, atOnce), atOnce}
+	return &hashing{sources: digest.Along(ctx, files, atOnce), atOnce: atOnce}
 }
 
 func (h *hashing) stop() {
@@ -43,6 +45,9 @@ func (h *hashing) tell(ctx context.Context, out *bundle.Output, dest string) (p 
 	p = &report.Provenance{Settings: report.Options{}}
 	if p.Sources, err = h.sources.Wait(); err != nil {
 		return nil, nil, err
+	}
+	if h.of != nil {
+		p.Sources = slices.DeleteFunc(slices.Clone(p.Sources), func(f report.File) bool { return !h.of[f.Path] })
 	}
 	names := out.Files()
 	if !out.Readable() {
@@ -125,6 +130,9 @@ func (j *job) sourceFiles() (all []source.Source) {
 		}
 	}
 	for _, file := range j.adapters.Files() {
+		add(file)
+	}
+	for _, file := range j.likeFiles() {
 		add(file)
 	}
 	for _, path := range []string{j.asked.Config, j.asked.LayerConfig, j.asked.Importance} {

@@ -37,6 +37,11 @@ func quantize(ctx context.Context, from files.Source, dest files.Sink, o request
 	if o.keeps() {
 		return j.keep(ctx, writing{dest: dest, force: o.Force, Resources: j.after(j.resources()), again: o.Measure, hash: o.Hash})
 	}
+	return j.write(ctx, j.quantizing(ctx, dest, o, start))
+}
+
+// quantizing is the work on a quantization that is decided.
+func (j *job) quantizing(ctx context.Context, dest files.Sink, o request, start time.Time) writing {
 	w := j.copied(dest, o.Force, j.after(j.resources()), start)
 	w.bytes, w.again, w.hash = j.work(o), o.Measure, o.Hash
 	tell := w.report
@@ -47,7 +52,7 @@ func quantize(ctx context.Context, from files.Source, dest files.Sink, o request
 		}
 		return r, j.measure(ctx, o, done, r)
 	}
-	return j.write(ctx, w)
+	return w
 }
 
 // Plan makes the decisions of [Quantize] and reads no weights, but to measure them for a
@@ -103,14 +108,14 @@ func openPlain(ctx context.Context, from files.Source, dest files.Sink, o reques
 	if o.as, err = namingOf(o.Names); err != nil {
 		return nil, err
 	}
-	s, name, err := o.as.of(source.Of(ctx, from), nameOf(dest))
+	s, name, err := o.as.of(o.opened.source(ctx, from), nameOf(dest))
 	if err != nil {
 		return nil, err
 	}
 	if o.like, err = o.as.like(o.like); err != nil {
 		return nil, err
 	}
-	j, err := newJob(bundle.ReadModels(s, o.like))
+	j, err := newJob(o.opened.models(s, o.like))
 	if err != nil {
 		return nil, err
 	}

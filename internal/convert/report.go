@@ -48,9 +48,17 @@ func newReport(source, dest string, p *plan.Plan, took time.Duration) *report.Re
 		r.Files = append(r.Files, f.Name)
 	}
 	r.Layers = make([]report.Layer, 0, len(p.Steps))
+	bounds := plan.Bounds{}
 	for i := range p.Steps {
-		if s := &p.Steps[i]; s.IsListed() {
-			r.Layers = append(r.Layers, layerOf(p, s, took > 0))
+		s := &p.Steps[i]
+		if s.IsListed() {
+			r.Layers = append(r.Layers, layerOf(p, s))
+		}
+		if s.Unmeasured() && took == 0 {
+			l := &r.Layers[len(r.Layers)-1]
+			most, more := bounds.Of(s)
+			l.Dtype, l.BytesOut = "dynamic", most
+			r.BytesOut, r.AtMost = r.BytesOut+more, true
 		}
 	}
 	if len(p.Warnings) == 0 { // else no release loads it
@@ -84,13 +92,10 @@ func formatOf(s *plan.Step) *codec.Format {
 	return f
 }
 
-func layerOf(p *plan.Plan, s *plan.Step, measured bool) report.Layer {
+func layerOf(p *plan.Plan, s *plan.Step) report.Layer {
 	l := report.Layer{
 		Name: s.Layer, Action: report.Action(s.Action), Reason: s.Reason, Dtype: s.Dtype,
 		Options: verify.ReportOptions(s.Options), Shape: s.Source.Shape, BytesIn: s.Source.Size, BytesOut: s.BytesOut(), Weighed: s.Action == plan.Quantize && s.Moments != nil,
-	}
-	if s.Settings.Dynamic && !measured {
-		l.Dtype, l.BytesOut = "dynamic", l.BytesIn // at most
 	}
 	switch {
 	case s.Action == plan.Drop:

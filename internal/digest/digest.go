@@ -24,19 +24,42 @@ type Run struct {
 	done chan struct{}
 	sums []report.File
 	errs []error
+	ctx  context.Context
+	with []source.Source // those that are hashed while others read them
 }
 
 // Start begins to hash files, at most that many at a time. The result has them in the
 // same order.
 func Start(ctx context.Context, files []source.Source, atOnce int) *Run {
+	return start(ctx, files, make([]source.Source, len(files)), atOnce)
+}
+
+// Along is Start for files that others are about to read. Those of a store are hashed as
+// they come; Wait then reads what did not come, or not in order.
+func Along(ctx context.Context, files []source.Source, atOnce int) *Run {
+	with := make([]source.Source, len(files))
+	for i, one := range files {
+		if tree, ok := one.Tree.(source.Summing); ok {
+			tree.SumAll()
+			with[i] = one
+		}
+	}
+	return start(ctx, files, with, atOnce)
+}
+
+func start(ctx context.Context, files, with []source.Source, atOnce int) *Run {
 	ctx, stop := context.WithCancel(ctx)
-	r := &Run{stop: stop, done: make(chan struct{}), sums: make([]report.File, len(files)), errs: make([]error, len(files))}
+	n := len(files)
+	r := &Run{stop: stop, done: make(chan struct{}), sums: make([]report.File, n), errs: make([]error, n), ctx: ctx, with: with}
 	next := make(chan int)
 	var all sync.WaitGroup
-	for range min(max(atOnce, 1), len(files)) {
+	for range min(max(atOnce, 1), n) {
 		all.Go(func() {
-			buffer := make([]byte, step)
+			var buffer []byte
 			for i := range next {
+				if buffer == nil {
+					buffer = make([]byte, step)
+				}
 				r.sums[i], r.errs[i] = file(ctx, files[i], buffer)
 			}
 		})
@@ -44,7 +67,9 @@ func Start(ctx context.Context, files []source.Source, atOnce int) *Run {
 	go func() {
 		defer close(r.done)
 		for i := range files {
-			next <- i
+			if with[i].Tree == nil {
+				next <- i
+			}
 		}
 		close(next)
 		all.Wait()
@@ -52,10 +77,39 @@ func Start(ctx context.Context, files []source.Source, atOnce int) *Run {
 	return r
 }
 
+// requests is how many files of stores are asked for at a time, most of them small.
+const requests = 4
+
 // Wait returns the hashes once all are made, or the error of the first file that has one.
+// It is called once.
 func (r *Run) Wait() ([]report.File, error) {
 	<-r.done
+	places := make(chan int)
+	var all sync.WaitGroup
+	for range requests {
+		all.Go(func() {
+			for i := range places {
+				r.sums[i], r.errs[i] = r.summed(r.with[i])
+			}
+		})
+	}
+	for i := range r.with {
+		if r.with[i].Tree != nil {
+			places <- i
+		}
+	}
+	close(places)
+	all.Wait()
 	return r.sums, errors.Join(r.errs...)
+}
+
+// summed is a file of a store.
+func (r *Run) summed(one source.Source) (report.File, error) {
+	sum, info, err := one.Tree.(source.Summing).Sum(r.ctx, one.Path)
+	if err != nil {
+		return report.File{}, err
+	}
+	return report.File{Path: one.Path, Bytes: info.Size(), SHA256: sum}, nil
 }
 
 // Stop ends the hashing early. It does nothing after Wait.

@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"sync"
+
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/tile"
+	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // columnWindows reads layers of which a tile needs many runs so short that reading them
@@ -15,7 +18,11 @@ type columnWindows struct {
 	parts      [maxParts]bool // which of the layer's tensors are read through windows
 	rows, cols int            // shape of a window, in whole tiles; 0 without windows
 	transpose  func(dst, src []byte, column int)
-	scaleRows  int // rows that share a scale, if scales are transposed too; else 0
+	// arranged is what transpose is for: [codec.ByRows] or, in strips of unit rows,
+	// [codec.InStrips]; nil where codes do not lie by columns.
+	arranged  func(codec.Codec) (codec.Codec, func(dst, src []byte, column int))
+	unit      int
+	scaleRows int // rows that share a scale, if scales are transposed too; else 0
 }
 
 // windowShare is the fraction of the memory limit that one window may take. Three or
@@ -28,9 +35,10 @@ func (d *Decoding) newColumnWindows() (v columnWindows) {
 	if codec.Matrices(d.Layer.Codec) != nil { // whose runs are long, of one matrix after the other
 		return columnWindows{}
 	}
+	v.arrange(d.Layer.Codec, d.out)
+	d.columnWindows = v // which shapes tiles
 	cut, rows, cols := d.Shape()
 	size, first := 0, tile.Area{Rows: min(rows, cut.Rows), Cols: cols}
-	_, v.transpose = codec.ByRows(d.Layer.Codec)
 	v.scaleRows = codec.ScaleRows(d.Layer.Codec)
 	for i := range d.Layer.Parts {
 		spans := d.Layer.Codec.Needed(i, first)
@@ -48,6 +56,24 @@ func (d *Decoding) newColumnWindows() (v columnWindows) {
 		v.rows, v.cols = cut.InBank(tiles/cut.Count(cut.Rows, cols)*rows, rows), cut.Cols
 	}
 	return v
+}
+
+// arrange decides how codes that lie by columns are arranged.
+func (v *columnWindows) arrange(c codec.Codec, out safetensors.Dtype) {
+	v.unit = 1
+	if strips, gather := codec.InStrips(c); strips != nil && out == safetensors.BF16 {
+		v.arranged, v.transpose, v.unit = codec.InStrips, gather, strips.Cut().UnitRows
+	} else if _, v.transpose = codec.ByRows(c); v.transpose != nil {
+		v.arranged = codec.ByRows
+	}
+}
+
+// taken is the codec that takes codes as they are arranged in windows.
+func (v *columnWindows) taken(c codec.Codec) codec.Codec {
+	if v.arranged != nil {
+		c, _ = v.arranged(c)
+	}
+	return c
 }
 
 // turned reports whether a tensor is transposed as its window is read.
@@ -73,36 +99,60 @@ func (d *Decoding) windowAt(a tile.Area) tile.Area {
 }
 
 // prefetch yields tasks that read windows, if the area is the first one in its window:
-// that window itself at the start of a layer, and the next one, so that it is read
-// while other workers decode this one.
+// that window itself at the start of a layer, and the next one, maybe of the next layer,
+// so that it is read while other workers decode this one.
 func (d *Decoding) prefetch(a tile.Area, yield func(stream.Task) bool) bool {
 	this := d.windowAt(a)
 	if this.Rows == 0 || a.Row != this.Row || a.Col != this.Col {
 		return true
 	}
+	if this.Row+this.Col == 0 && !d.readAhead(this, yield) {
+		return false
+	}
 	next := tile.Area{Row: this.Row + this.Rows}
 	if this.Cols < d.Layer.Codec.Cut().Cols {
 		next = tile.Area{Col: this.Col + this.Cols}
 	}
-	for _, soon := range []tile.Area{a, next} {
-		if soon = d.windowAt(soon); soon.Rows == 0 || soon == this && soon.Row+soon.Col > 0 {
-			continue
-		}
-		if !yield(stream.Task{Do: func(w *stream.Worker) error {
-			_, err := d.readWindow(w, soon)
-			return err
-		}}) {
-			return false
-		}
+	if soon := d.windowAt(next); soon.Rows > 0 {
+		return d.readAhead(soon, yield)
 	}
-	return true
+	return d.next == nil || d.next.readAhead(d.next.windowAt(tile.Area{}), yield)
+}
+
+// readAhead yields a task that reads a window, unless it is empty.
+func (d *Decoding) readAhead(window tile.Area, yield func(stream.Task) bool) bool {
+	return window.Rows == 0 || yield(stream.Task{Do: func(w *stream.Worker) error {
+		_, err := d.readWindow(w, window)
+		return err
+	}})
 }
 
 // columnWindow is the area of a window, and the bytes of those tensors that are read
 // through it.
 type columnWindow struct {
 	tile.Area
+	unit  int // rows whose codes lie together, column by column
 	parts [maxParts][]byte
+}
+
+// windowRooms are buffers for codes of windows that are not used any more: memory that
+// comes new from the system takes longer than what it is filled with.
+var windowRooms sync.Pool
+
+// windowRoom returns n bytes of arbitrary content.
+func windowRoom(n int) []byte {
+	if room, ok := windowRooms.Get().(*[]byte); ok && cap(*room) >= n && cap(*room)/2 <= n {
+		return (*room)[:n]
+	}
+	return make([]byte, n)
+}
+
+// Free lets other windows use the memory of the window's codes, see [stream.Freer].
+func (v *columnWindow) Free() {
+	if codes := v.parts[0]; codes != nil {
+		v.parts[0] = nil
+		windowRooms.Put(&codes)
+	}
 }
 
 // window returns the window that contains an area, or nil if none does.
@@ -120,13 +170,17 @@ func (d *Decoding) readWindow(w *stream.Worker, a tile.Area) (*columnWindow, err
 		area  tile.Area
 	}
 	return stream.Shared(w, key{&d.Layer.Parts[0], a}, func() (*columnWindow, error) {
-		all := &columnWindow{Area: a}
+		all := &columnWindow{Area: a, unit: d.unit}
 		for i, part := range d.Layer.Parts {
 			if !d.parts[i] {
 				continue
 			}
 			spans := d.Layer.Codec.Needed(i, a)
-			all.parts[i] = make([]byte, tile.SpanBytes(spans))
+			if n := tile.SpanBytes(spans); i == 0 {
+				all.parts[i] = windowRoom(n)
+			} else {
+				all.parts[i] = make([]byte, n)
+			}
 			err := error(nil)
 			if d.turned(i) {
 				err = d.readByRows(w, part, spans[0], all.parts[i])
@@ -166,22 +220,23 @@ func (d *Decoding) readColumns(w *stream.Worker, part checkpoint.Tensor, s tile.
 	size, stride := int(s.Size), int(s.Stride)
 	src := w.Bytes(0, (s.Count-1)*stride+size)
 	err := d.Source.ReadSection(part, src, s.Offset)
-	for k := range s.Count {
+	for k := 1; k < s.Count && stride > size; k++ {
 		copy(src[k*size:(k+1)*size], src[k*stride:])
 	}
 	return src[:s.Bytes()], err
 }
 
-// codes returns the codes of an area of the window, in row-major order: those of the
-// window itself where they are consecutive there.
+// codes returns the codes of an area of the window, as they are arranged there: those of
+// the window itself where they are consecutive.
 func (v *columnWindow) codes(w *stream.Worker, a tile.Area) []byte {
 	bytes := func(values int) int { return values * len(v.parts[0]) / v.Values() }
-	if a.Cols == v.Cols || a.Rows == 1 {
-		return v.parts[0][bytes((a.Row-v.Row)*v.Cols+a.Col-v.Col):][:bytes(a.Values())]
+	from := func(row int) []byte { return v.parts[0][bytes((row-v.Row)*v.Cols+(a.Col-v.Col)*v.unit):] }
+	if a.Cols == v.Cols || a.Rows == v.unit {
+		return from(a.Row)[:bytes(a.Values())]
 	}
 	dst := w.Bytes(0, bytes(a.Values()))
-	for r := range a.Rows {
-		copy(dst[bytes(r*a.Cols):][:bytes(a.Cols)], v.parts[0][bytes((a.Row+r-v.Row)*v.Cols+a.Col-v.Col):])
+	for r := 0; r < a.Rows; r += v.unit {
+		copy(dst[bytes(r*a.Cols):][:bytes(v.unit*a.Cols)], from(a.Row+r))
 	}
 	return dst
 }

@@ -36,7 +36,7 @@ func copyTiles(c *checkpoint.Checkpoint, from checkpoint.Tensor, to *bodies.Writ
 	}
 	for off := int64(0); off < from.Size; off += size {
 		n := int(min(size, from.Size-off))
-		if !yield(stream.Task{Bytes: int64(n), Do: func(w *stream.Worker) error {
+		if !yield(stream.Task{Bytes: int64(n), At: off, Do: func(w *stream.Worker) error {
 			w.Done(int64(n))
 			return task(w, c, from, to, t, off, n)
 		}}) {

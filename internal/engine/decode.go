@@ -17,6 +17,7 @@ type Decoding struct {
 	out    safetensors.Dtype
 	Resources
 	columnWindows
+	next *Decoding // whose first window is read while this one's last is decoded; nil for none
 }
 
 // NewDecoding prepares a layer to be restored in the dtype out.
@@ -43,7 +44,11 @@ func (d *Decoding) approximate() *Decoding {
 // Shape returns the cut and the shape of tiles to decode. They are half as large as
 // those to encode, since a value takes its code, four bytes, and room in the output.
 func (d *Decoding) Shape() (cut tile.Cut, rows, cols int) {
-	cut = d.Layer.Codec.Cut().ForDecoding()
+	c := d.Layer.Codec
+	if d.unit > 1 {
+		c = d.taken(c)
+	}
+	cut = c.Cut().ForDecoding()
 	rows, cols = cut.DecodeTile(tile.TileSize / 2)
 	return cut, rows, cols
 }
@@ -127,7 +132,7 @@ func (d *Decoding) read(w *stream.Worker, c codec.Codec, a tile.Area, parts [][]
 		}
 	}
 	if from != nil && d.transpose != nil {
-		c, _ = codec.ByRows(c)
+		c = d.taken(c)
 	}
 	return c, nil
 }

@@ -31,6 +31,7 @@ type Quantization struct {
 	// Begin is called before the tasks of each file of the output, in their order; it sets
 	// the file's writer. Nil where all are set.
 	Begin func(file int, yield func(stream.Task) bool) bool
+	Fate  *Fate // of an output beside others, nil where it is the run's
 	Resources
 }
 
@@ -131,6 +132,7 @@ type encoding struct {
 	cut      tile.Cut
 	before   int // values of the tensor that come before those of the step, see [matrices]
 	resident *resident
+	left     atomic.Int64 // number of tasks that may read what is resident
 	done     atomic.Int64 // number of values accounted for, see worked
 }
 
@@ -184,7 +186,7 @@ func (e *encoding) spill() error {
 
 // scheduled describes the weight to the schedule.
 func (e *encoding) scheduled() scheduled {
-	return scheduled{e.phases(), e.needs.Held, e.needs.Survey != nil || e.needs.Held > 0}
+	return scheduled{e.phases(), e.needs.Held, e.needs.Survey != nil || e.needs.Held > 0 || e.resident != nil}
 }
 
 // makeResident reserves memory for a tensor that is read several times, for as much of
@@ -238,7 +240,9 @@ func (e *encoding) looks() (all []phase, ready chan struct{}) {
 		})
 		ready = done
 	}
+	e.left.Store(int64(e.cut.Count(e.needs.Rows, e.needs.Cols)))
 	for _, p := range e.needs.Passes {
+		e.left.Add(int64(e.cut.Count(p.Tile())))
 		r := &reading{encoding: e, pass: p, after: ready, done: make(chan struct{})}
 		all, ready = append(all, r.tasks), r.done
 	}
@@ -247,23 +251,30 @@ func (e *encoding) looks() (all []phase, ready chan struct{}) {
 
 // tiles yields the encoding of tiles, which starts when ready is closed.
 func (e *encoding) tiles(ready <-chan struct{}, yield func(stream.Task) bool) {
-	rows, cols := e.needs.Rows, e.needs.Cols
-	left := new(atomic.Int64)
-	left.Store(int64(e.cut.Count(rows, cols)))
-	for _, a := range e.cut.Areas(rows, cols) {
-		if !yield(stream.Task{Bytes: e.bytes(a), Do: func(w *stream.Worker) error {
-			if !waitFor(w, ready) {
+	for _, a := range e.cut.Areas(e.needs.Rows, e.needs.Cols) {
+		if !yield(stream.Task{Bytes: e.bytes(a), At: e.at(a), Do: func(w *stream.Worker) error {
+			defer e.worn()
+			if !e.wait(w, ready) {
 				return nil
 			}
-			err := e.encodeTile(w, a, e.outputs(w, a))
-			if left.Add(-1) == 0 && e.resident != nil {
-				e.resident.Release()
-			}
-			return err
+			return e.encodeTile(w, a, e.outputs(w, a))
 		}}) {
 			return
 		}
 	}
+}
+
+// worn counts a task that is done, even where it had nothing to do; after the last one
+// nothing reads what is resident.
+func (e *encoding) worn() {
+	if e.left.Add(-1) == 0 && e.resident != nil {
+		e.resident.Release()
+	}
+}
+
+// at is where in its tensor an area begins.
+func (e *encoding) at(a tile.Area) int64 {
+	return int64(float64(e.step.Source.Size) / float64(e.step.Source.Numel()) * (float64(a.Row)*float64(e.cut.Cols) + float64(a.Col)))
 }
 
 // bytes estimates how many bytes of the source an area takes, for [stream.Task]. A

@@ -39,7 +39,7 @@ const (
 	baseBuffer = 5 // values before the merge
 )
 
-// Read implements [Values].
+// Read implements [Values]. What is resident must not be changed.
 func (m *MergedValues) Read(w *stream.Worker, buffer, columns int, a tile.Area) ([]float32, error) {
 	if m.resident == nil {
 		return m.merge(w, buffer, columns, a)
@@ -49,16 +49,32 @@ func (m *MergedValues) Read(w *stream.Worker, buffer, columns int, a tile.Area) 
 	run := tile.SpansOf(a, columns, width)[0]
 	size := int64(len(m.resident.Data))
 	part := m.resident.Data[min(run.Offset, size):min(run.Offset+run.Size, size)]
-	if m.resident.read.Load() && int64(len(part)) == run.Size {
-		x := w.Floats(buffer, a.Values())
-		kernel.WidenF32(x, part)
-		return x, nil
+	switch plain, ok := m.Values.(*PlainValues); {
+	case int64(len(part)) < run.Size: // what is held ends before it
+		return m.merge(w, buffer, columns, a)
+	case m.resident.read.Load():
+		return kernel.AsFloats(part), nil
+	case ok:
+		x := kernel.AsFloats(part)
+		return x, m.mergeIn(w, x, func() error { return plain.into(w, x, columns, a) }, columns, a)
 	}
 	x, err := m.merge(w, buffer, columns, a)
-	if err == nil && !m.resident.read.Load() {
-		kernel.NarrowF32(part, x[:len(part)/width])
+	if err == nil {
+		kernel.NarrowF32(part, x)
 	}
 	return x, err
+}
+
+// mergeIn merges adapters into x once it is read.
+func (m *MergedValues) mergeIn(w *stream.Worker, x []float32, read func() error, columns int, a tile.Area) error {
+	ready, err := m.ready(w)
+	if err == nil {
+		err = read()
+	}
+	if err == nil {
+		err = ready.Area(x, columns, a)
+	}
+	return err
 }
 
 // merge reads an area and merges adapters into it.

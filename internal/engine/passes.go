@@ -31,8 +31,9 @@ func (r *reading) tasks(yield func(stream.Task) bool) {
 	r.found = map[int]finding{}
 	r.total = r.cut.Count(rows, cols)
 	for tile, a := range r.cut.Areas(rows, cols) {
-		if !yield(stream.Task{Bytes: r.bytes(a), Do: func(w *stream.Worker) error {
-			if !waitFor(w, r.after) {
+		if !yield(stream.Task{Bytes: r.bytes(a), At: r.at(a), Do: func(w *stream.Worker) error {
+			defer r.worn()
+			if !r.wait(w, r.after) {
 				return nil
 			}
 			found, err := r.look(w, a)

@@ -26,8 +26,13 @@ type PlainValues struct {
 
 // Read widens an area to float32 in the worker's float buffer of that number.
 func (p *PlainValues) Read(w *stream.Worker, buffer, columns int, a tile.Area) ([]float32, error) {
-	const near = 32 << 10 // so many values that their bytes are still in the nearer caches when they are widened
 	x := w.Floats(buffer, a.Values())
+	return x, p.into(w, x, columns, a)
+}
+
+// into widens an area into x.
+func (p *PlainValues) into(w *stream.Worker, x []float32, columns int, a tile.Area) error {
+	const near = 32 << 10 // so many values that their bytes are still in the nearer caches when they are widened
 	rows, width := max(near/a.Cols, 1), a.Cols
 	if a.Rows == 1 {
 		width = near
@@ -36,12 +41,12 @@ func (p *PlainValues) Read(w *stream.Worker, buffer, columns int, a tile.Area) (
 	for piece := range a.Split(rows, width) {
 		raw, err := p.raw(w, columns, piece)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		codec.Widen(rest[:piece.Values()], raw, p.Tensor.Dtype)
 		rest = rest[piece.Values():]
 	}
-	return x, nil
+	return nil
 }
 
 // raw returns an area in the tensor's own dtype.

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -167,8 +168,18 @@ func onDisk(at string) (content, error) {
 	if err != nil {
 		return content{}, err
 	}
-	if info.Size() > 64<<20 { // perhaps larger than the memory, and a hole for the most part
+	if info.Size() > 4<<30 { // a hole for the most part, which nobody reads whole
 		return content{path: at, size: info.Size(), sum: sum(fmt.Append(nil, at, info.Size(), info.ModTime()))}, nil
+	}
+	if info.Size() > 64<<20 {
+		f, err := os.Open(at)
+		if err != nil {
+			return content{}, err
+		}
+		defer f.Close()
+		h := sha256.New()
+		_, err = io.Copy(h, f)
+		return content{path: at, size: info.Size(), sum: hex.EncodeToString(h.Sum(nil))}, err
 	}
 	text, err := os.ReadFile(at)
 	return content{data: text, size: int64(len(text)), sum: sum(text)}, err

@@ -61,6 +61,8 @@ func (s *set) useAVX2() {
 	s.fitBooks = fitBooksBy(nearBooksAVX2, fitScalesAVX2, s.absMax[RawF32])
 	s.decodeBytes = decodeBytesBy(decodeIntBytesAVX2, decodeFloatBytesAVX2, decodeFewBytesAVX2, decodeBytesWith(s.scaleBy, s.scaleFrom))
 	s.lookUp = lookUpWithAVX2
+	s.stripBF16 = stripBy(stripBF16AVX2, 8, stripBF16)
+	s.interleavedBF16 = stripBy(interleavedBF16AVX2, 16, interleavedBF16)
 	s.roundBF16 = roundBF16WithAVX2
 	s.roundF16 = roundF16WithAVX2
 	s.project = projectBy(panelsBy(projectAVX2, collectAVX2))
@@ -75,6 +77,7 @@ func (s *set) useAVX2() {
 	s.subtract = subtractWithAVX2
 	s.product = productBy(productAVX2, productFrom)
 	s.productFused = productBy(productFusedAVX2, productFusedFrom)
+	s.addProduct = addProductBy(productAdders{addProduct1AVX2, addProduct2AVX2, addProduct3AVX2, addProduct4AVX2, addProduct5AVX2, addProduct6AVX2}, adding(s.productFused, s.add))
 	s.productExact = productBy(productFusedAVX2, productFusedFrom)
 }
 
@@ -392,6 +395,7 @@ func (s *set) useAVX512() {
 	s.subtract = subtractWithAVX512
 	s.product = productBy(productAVX512, productFrom)
 	s.productFused = productBy(productFusedAVX512, productFusedFrom)
+	s.addProduct = addProductBy(productAdders{addProduct1AVX512, addProduct2AVX512, addProduct3AVX512, addProduct4AVX512, addProduct5AVX512, addProduct6AVX512}, adding(s.productFused, s.add))
 	s.productExact = productBy(productFusedAVX512, productFusedFrom)
 }
 

@@ -40,6 +40,7 @@ type set struct {
 	decodePacked                     func(dst []float32, codes []uint16, f *Packed)
 	decodeBytes                      func(dst []float32, codes []byte, scales, zeros []float32, group int, v *Values)
 	lookUp                           func(dst []float32, codes []byte, levels []float32)
+	stripBF16, interleavedBF16       func(dst []byte, stride int, words []byte, s *Strip) // nil for none
 	roundBF16, roundF16              func(x []float32)
 	errors                           [2]func(e *Errors, values []byte, others []float32) // by Raw
 	scaleBy                          func(x []float32, scale float32)
@@ -75,7 +76,7 @@ type set struct {
 	addSums                          func(dst []float64, f Factors, x []float64, width, used int)
 	add, subtract                    func(x, y []float32)
 	product, productFused            func(dst Rows, up, down []float32)
-	productExact                     func(dst Rows, up, down []float32)
+	productExact, addProduct         func(dst Rows, up, down []float32)
 }
 
 var portable = (&set{
@@ -92,7 +93,7 @@ var portable = (&set{
 	minMax: minMax, divide: divide, multiply: multiply,
 	roundInts: roundInts, encodeSmall: encodeSmall, encodePacked: encodePacked,
 	decodeInts: decodeInts, decodeSmall: decodeSmall, decodePacked: decodePacked,
-	decodeBytes: decodeBytes, lookUp: lookUp, roundBF16: roundBF16, roundF16: roundF16,
+	decodeBytes: decodeBytes, lookUp: lookUp, stripBF16: stripBF16, interleavedBF16: interleavedBF16, roundBF16: roundBF16, roundF16: roundF16,
 	errors:  [2]func(*Errors, []byte, []float32){errorsOf(RawBF16), errorsOf(RawF32)},
 	scaleBy: scaleBy, scaleFrom: scaleFrom,
 	rotate: rotate, rotateOnce: rotateOnce, bookCodes: bookCodes, fitBooks: fitBooks,
@@ -100,7 +101,7 @@ var portable = (&set{
 	scaleErrors: scaleErrors, weightedScaleErrors: weightedScaleErrors, leastErrors: leastErrors, magnitudes: [2]func([]float32, []byte, int){magnitudesOf(RawBF16), magnitudesOf(RawF32)},
 	project: projectBy(portablePanels), projectFused: projectBy(fusedPanels), collect: collectBy(portablePanels), addSums: addSums,
 	projectBF16: projectWidened(portablePanels, widenBF16), collectBF16: collectBF16, addWide: addWide, leastBF16: leastBF16,
-	add: add, subtract: subtract, product: product, productFused: productFused, productExact: product,
+	add: add, subtract: subtract, product: product, productFused: productFused, productExact: product, addProduct: adding(productFused, add),
 }).joined()
 
 // joined fills in the kernels that run two other kernels one after the other.

@@ -5871,6 +5871,393 @@ groupDone:
 	VZEROUPPER
 	RET
 
+// func stripBF16AVX2(dst *byte, stride int, words *byte, groups *int32, scales *float32, zeros *float32, steps int)
+// Requires: AVX, AVX2
+TEXT ·stripBF16AVX2(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         stride+8(FP), CX
+	LEAQ         (CX)(CX*2), DX
+	MOVQ         AX, BX
+	LEAQ         (BX)(CX*4), AX
+	MOVQ         words+16(FP), SI
+	MOVQ         groups+24(FP), DI
+	MOVQ         scales+32(FP), R8
+	MOVQ         zeros+40(FP), R9
+	MOVL         $0x0000000f, R10
+	VMOVD        R10, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, R10
+	VMOVD        R10, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x00000001, R10
+	VMOVD        R10, X2
+	VPBROADCASTD X2, Y2
+	MOVQ         $0x00000010, R10
+	MOVQ         steps+48(FP), R11
+	TESTQ        R11, R11
+	JZ           turnDone
+
+turn:
+	VMOVUPS      (SI), Y3
+	MOVLQSX      (DI), R12
+	SHLQ         $0x05, R12
+	VPAND        Y0, Y3, Y5
+	VCVTDQ2PS    Y5, Y5
+	VSUBPS       (R9)(R12*1), Y5, Y5
+	VMULPS       (R8)(R12*1), Y5, Y5
+	VPSRLD       $0x10, Y5, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y5, Y5
+	VPADDD       Y4, Y5, Y5
+	MOVLQSX      4(DI), R12
+	SHLQ         $0x05, R12
+	VPSRLD       $0x04, Y3, Y4
+	VPAND        Y0, Y4, Y6
+	VCVTDQ2PS    Y6, Y6
+	VSUBPS       (R9)(R12*1), Y6, Y6
+	VMULPS       (R8)(R12*1), Y6, Y6
+	VPSRLD       $0x10, Y6, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y6, Y6
+	VPADDD       Y4, Y6, Y6
+	VPSRLD       $0x10, Y5, Y5
+	VPBLENDW     $0xaa, Y6, Y5, Y5
+	MOVLQSX      8(DI), R12
+	SHLQ         $0x05, R12
+	VPSRLD       $0x08, Y3, Y4
+	VPAND        Y0, Y4, Y6
+	VCVTDQ2PS    Y6, Y6
+	VSUBPS       (R9)(R12*1), Y6, Y6
+	VMULPS       (R8)(R12*1), Y6, Y6
+	VPSRLD       $0x10, Y6, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y6, Y6
+	VPADDD       Y4, Y6, Y6
+	MOVLQSX      12(DI), R12
+	SHLQ         $0x05, R12
+	VPSRLD       $0x0c, Y3, Y4
+	VPAND        Y0, Y4, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       (R9)(R12*1), Y7, Y7
+	VMULPS       (R8)(R12*1), Y7, Y7
+	VPSRLD       $0x10, Y7, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y4, Y7, Y7
+	VPSRLD       $0x10, Y6, Y6
+	VPBLENDW     $0xaa, Y7, Y6, Y6
+	MOVLQSX      16(DI), R12
+	SHLQ         $0x05, R12
+	VPSRLD       $0x10, Y3, Y4
+	VPAND        Y0, Y4, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       (R9)(R12*1), Y7, Y7
+	VMULPS       (R8)(R12*1), Y7, Y7
+	VPSRLD       $0x10, Y7, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y4, Y7, Y7
+	MOVLQSX      20(DI), R12
+	SHLQ         $0x05, R12
+	VPSRLD       $0x14, Y3, Y4
+	VPAND        Y0, Y4, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       (R9)(R12*1), Y8, Y8
+	VMULPS       (R8)(R12*1), Y8, Y8
+	VPSRLD       $0x10, Y8, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y4, Y8, Y8
+	VPSRLD       $0x10, Y7, Y7
+	VPBLENDW     $0xaa, Y8, Y7, Y7
+	MOVLQSX      24(DI), R12
+	SHLQ         $0x05, R12
+	VPSRLD       $0x18, Y3, Y4
+	VPAND        Y0, Y4, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       (R9)(R12*1), Y8, Y8
+	VMULPS       (R8)(R12*1), Y8, Y8
+	VPSRLD       $0x10, Y8, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y4, Y8, Y8
+	MOVLQSX      28(DI), R12
+	SHLQ         $0x05, R12
+	VPSRLD       $0x1c, Y3, Y4
+	VCVTDQ2PS    Y4, Y4
+	VSUBPS       (R9)(R12*1), Y4, Y4
+	VMULPS       (R8)(R12*1), Y4, Y4
+	VPSRLD       $0x10, Y4, Y3
+	VPAND        Y2, Y3, Y3
+	VPADDD       Y1, Y4, Y4
+	VPADDD       Y3, Y4, Y4
+	VPSRLD       $0x10, Y8, Y8
+	VPBLENDW     $0xaa, Y4, Y8, Y8
+	VPUNPCKLDQ   Y6, Y5, Y3
+	VPUNPCKLDQ   Y8, Y7, Y4
+	VPUNPCKLQDQ  Y4, Y3, Y9
+	VPUNPCKHQDQ  Y4, Y3, Y3
+	VMOVDQU      X9, (BX)
+	VEXTRACTI128 $0x01, Y9, (AX)
+	VMOVDQU      X3, (BX)(CX*1)
+	VEXTRACTI128 $0x01, Y3, (AX)(CX*1)
+	VPUNPCKHDQ   Y6, Y5, Y3
+	VPUNPCKHDQ   Y8, Y7, Y4
+	VPUNPCKLQDQ  Y4, Y3, Y5
+	VPUNPCKHQDQ  Y4, Y3, Y3
+	VMOVDQU      X5, (BX)(CX*2)
+	VEXTRACTI128 $0x01, Y5, (AX)(CX*2)
+	VMOVDQU      X3, (BX)(DX*1)
+	VEXTRACTI128 $0x01, Y3, (AX)(DX*1)
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	ADDQ         R10, BX
+	ADDQ         R10, AX
+	DECQ         R11
+	JNZ          turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func interleavedBF16AVX2(dst *byte, stride int, words *byte, groups *int32, scales *float32, zeros *float32, steps int)
+// Requires: AVX, AVX2
+TEXT ·interleavedBF16AVX2(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         stride+8(FP), CX
+	LEAQ         (CX)(CX*2), DX
+	MOVQ         AX, BX
+	LEAQ         (BX)(CX*4), AX
+	MOVQ         words+16(FP), SI
+	MOVQ         groups+24(FP), DI
+	MOVQ         scales+32(FP), R8
+	MOVQ         zeros+40(FP), R9
+	MOVL         $0x0000000f, R10
+	VMOVD        R10, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, R10
+	VMOVD        R10, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x00000001, R10
+	VMOVD        R10, X2
+	VPBROADCASTD X2, Y2
+	MOVQ         $0x00000020, R10
+	MOVQ         steps+48(FP), R11
+	TESTQ        R11, R11
+	JZ           turnDone
+
+turn:
+	MOVLQSX      (DI), R12
+	SHLQ         $0x05, R12
+	VMOVUPS      (SI), Y3
+	VMOVUPS      32(SI), Y4
+	VBROADCASTSS (R9)(R12*1), Y5
+	VBROADCASTSS (R8)(R12*1), Y6
+	VPAND        Y0, Y3, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y5, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VPSRLD       $0x10, Y8, Y7
+	VPAND        Y2, Y7, Y7
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VPSRLD       $0x10, Y8, Y8
+	VPAND        Y0, Y4, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        Y2, Y5, Y5
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPACKUSDW    Y7, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (BX)
+	VBROADCASTSS 4(R9)(R12*1), Y5
+	VBROADCASTSS 4(R8)(R12*1), Y6
+	VPSRLD       $0x10, Y3, Y7
+	VPAND        Y0, Y7, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y5, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VPSRLD       $0x10, Y8, Y7
+	VPAND        Y2, Y7, Y7
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VPSRLD       $0x10, Y8, Y8
+	VPSRLD       $0x10, Y4, Y7
+	VPAND        Y0, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        Y2, Y5, Y5
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPACKUSDW    Y7, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (BX)(CX*1)
+	VBROADCASTSS 8(R9)(R12*1), Y5
+	VBROADCASTSS 8(R8)(R12*1), Y6
+	VPSRLD       $0x04, Y3, Y7
+	VPAND        Y0, Y7, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y5, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VPSRLD       $0x10, Y8, Y7
+	VPAND        Y2, Y7, Y7
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VPSRLD       $0x10, Y8, Y8
+	VPSRLD       $0x04, Y4, Y7
+	VPAND        Y0, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        Y2, Y5, Y5
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPACKUSDW    Y7, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (BX)(CX*2)
+	VBROADCASTSS 12(R9)(R12*1), Y5
+	VBROADCASTSS 12(R8)(R12*1), Y6
+	VPSRLD       $0x14, Y3, Y7
+	VPAND        Y0, Y7, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y5, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VPSRLD       $0x10, Y8, Y7
+	VPAND        Y2, Y7, Y7
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VPSRLD       $0x10, Y8, Y8
+	VPSRLD       $0x14, Y4, Y7
+	VPAND        Y0, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        Y2, Y5, Y5
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPACKUSDW    Y7, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (BX)(DX*1)
+	VBROADCASTSS 16(R9)(R12*1), Y5
+	VBROADCASTSS 16(R8)(R12*1), Y6
+	VPSRLD       $0x08, Y3, Y7
+	VPAND        Y0, Y7, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y5, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VPSRLD       $0x10, Y8, Y7
+	VPAND        Y2, Y7, Y7
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VPSRLD       $0x10, Y8, Y8
+	VPSRLD       $0x08, Y4, Y7
+	VPAND        Y0, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        Y2, Y5, Y5
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPACKUSDW    Y7, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (AX)
+	VBROADCASTSS 20(R9)(R12*1), Y5
+	VBROADCASTSS 20(R8)(R12*1), Y6
+	VPSRLD       $0x18, Y3, Y7
+	VPAND        Y0, Y7, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y5, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VPSRLD       $0x10, Y8, Y7
+	VPAND        Y2, Y7, Y7
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VPSRLD       $0x10, Y8, Y8
+	VPSRLD       $0x18, Y4, Y7
+	VPAND        Y0, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        Y2, Y5, Y5
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPACKUSDW    Y7, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (AX)(CX*1)
+	VBROADCASTSS 24(R9)(R12*1), Y5
+	VBROADCASTSS 24(R8)(R12*1), Y6
+	VPSRLD       $0x0c, Y3, Y7
+	VPAND        Y0, Y7, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y5, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VPSRLD       $0x10, Y8, Y7
+	VPAND        Y2, Y7, Y7
+	VPADDD       Y1, Y8, Y8
+	VPADDD       Y7, Y8, Y8
+	VPSRLD       $0x10, Y8, Y8
+	VPSRLD       $0x0c, Y4, Y7
+	VPAND        Y0, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        Y2, Y5, Y5
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPACKUSDW    Y7, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VMOVDQU      Y8, (AX)(CX*2)
+	VBROADCASTSS 28(R9)(R12*1), Y5
+	VBROADCASTSS 28(R8)(R12*1), Y6
+	VPSRLD       $0x1c, Y3, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y3
+	VPAND        Y2, Y3, Y3
+	VPADDD       Y1, Y7, Y7
+	VPADDD       Y3, Y7, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPSRLD       $0x1c, Y4, Y3
+	VCVTDQ2PS    Y3, Y3
+	VSUBPS       Y5, Y3, Y3
+	VMULPS       Y6, Y3, Y3
+	VPSRLD       $0x10, Y3, Y4
+	VPAND        Y2, Y4, Y4
+	VPADDD       Y1, Y3, Y3
+	VPADDD       Y4, Y3, Y3
+	VPSRLD       $0x10, Y3, Y3
+	VPACKUSDW    Y3, Y7, Y7
+	VPERMQ       $0xd8, Y7, Y7
+	VMOVDQU      Y7, (AX)(DX*1)
+	ADDQ         $0x40, SI
+	ADDQ         $0x40, DI
+	ADDQ         R10, BX
+	ADDQ         R10, AX
+	DECQ         R11
+	JNZ          turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
 // func projectAVX2(sums *float64, w *float32, wStride int, x *float32, xStride int, n int)
 // Requires: AVX
 TEXT ·projectAVX2(SB), NOSPLIT, $0-48
@@ -7617,6 +8004,503 @@ rank1Done:
 	SUBQ    SI, R9
 	MOVQ    dstStride+24(FP), SI
 	ADDQ    SI, R10
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func addProduct1AVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX, FMA3
+TEXT ·addProduct1AVX2(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	LEAQ  (SI)(SI*2), SI
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, SI
+	MOVQ   downStride+40(FP), DI
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	MOVQ   $0x00000004, R8
+	MOVQ   rank+48(FP), R9
+	TESTQ  R9, R9
+	JZ     rank1Done
+
+rank1:
+	VMOVUPS      (SI), Y2
+	VMOVUPS      32(SI), Y3
+	ADDQ         DI, SI
+	VBROADCASTSS (BX), Y4
+	VFMADD231PS  Y4, Y2, Y0
+	VFMADD231PS  Y4, Y3, Y1
+	ADDQ         R8, BX
+	DECQ         R9
+	JNZ          rank1
+
+rank1Done:
+	MOVQ    rank+48(FP), SI
+	MOVQ    AX, DI
+	SHLQ    $0x02, SI
+	NEGQ    SI
+	ADDQ    SI, BX
+	VADDPS  (DI), Y0, Y0
+	VMOVUPS Y0, (DI)
+	VADDPS  32(DI), Y1, Y1
+	VMOVUPS Y1, 32(DI)
+	MOVQ    dstStride+24(FP), SI
+	ADDQ    SI, DI
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func addProduct2AVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX, FMA3
+TEXT ·addProduct2AVX2(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	LEAQ  (SI)(SI*2), DI
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, DI
+	MOVQ   downStride+40(FP), R8
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	MOVQ   $0x00000004, R9
+	MOVQ   rank+48(FP), R10
+	TESTQ  R10, R10
+	JZ     rank1Done
+
+rank1:
+	VMOVUPS      (DI), Y4
+	VMOVUPS      32(DI), Y5
+	ADDQ         R8, DI
+	VBROADCASTSS (BX), Y6
+	VFMADD231PS  Y6, Y4, Y0
+	VFMADD231PS  Y6, Y5, Y1
+	VBROADCASTSS (BX)(SI*1), Y6
+	VFMADD231PS  Y6, Y4, Y2
+	VFMADD231PS  Y6, Y5, Y3
+	ADDQ         R9, BX
+	DECQ         R10
+	JNZ          rank1
+
+rank1Done:
+	MOVQ    rank+48(FP), DI
+	MOVQ    AX, R8
+	SHLQ    $0x02, DI
+	NEGQ    DI
+	ADDQ    DI, BX
+	VADDPS  (R8), Y0, Y0
+	VMOVUPS Y0, (R8)
+	VADDPS  32(R8), Y1, Y1
+	VMOVUPS Y1, 32(R8)
+	MOVQ    dstStride+24(FP), DI
+	ADDQ    DI, R8
+	VADDPS  (R8), Y2, Y2
+	VMOVUPS Y2, (R8)
+	VADDPS  32(R8), Y3, Y3
+	VMOVUPS Y3, 32(R8)
+	MOVQ    dstStride+24(FP), DI
+	ADDQ    DI, R8
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func addProduct3AVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX, FMA3
+TEXT ·addProduct3AVX2(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	LEAQ  (SI)(SI*2), DI
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, DI
+	MOVQ   downStride+40(FP), R8
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	MOVQ   $0x00000004, R9
+	MOVQ   rank+48(FP), R10
+	TESTQ  R10, R10
+	JZ     rank1Done
+
+rank1:
+	VMOVUPS      (DI), Y6
+	VMOVUPS      32(DI), Y7
+	ADDQ         R8, DI
+	VBROADCASTSS (BX), Y8
+	VFMADD231PS  Y8, Y6, Y0
+	VFMADD231PS  Y8, Y7, Y1
+	VBROADCASTSS (BX)(SI*1), Y8
+	VFMADD231PS  Y8, Y6, Y2
+	VFMADD231PS  Y8, Y7, Y3
+	VBROADCASTSS (BX)(SI*2), Y8
+	VFMADD231PS  Y8, Y6, Y4
+	VFMADD231PS  Y8, Y7, Y5
+	ADDQ         R9, BX
+	DECQ         R10
+	JNZ          rank1
+
+rank1Done:
+	MOVQ    rank+48(FP), DI
+	MOVQ    AX, R8
+	SHLQ    $0x02, DI
+	NEGQ    DI
+	ADDQ    DI, BX
+	VADDPS  (R8), Y0, Y0
+	VMOVUPS Y0, (R8)
+	VADDPS  32(R8), Y1, Y1
+	VMOVUPS Y1, 32(R8)
+	MOVQ    dstStride+24(FP), DI
+	ADDQ    DI, R8
+	VADDPS  (R8), Y2, Y2
+	VMOVUPS Y2, (R8)
+	VADDPS  32(R8), Y3, Y3
+	VMOVUPS Y3, 32(R8)
+	MOVQ    dstStride+24(FP), DI
+	ADDQ    DI, R8
+	VADDPS  (R8), Y4, Y4
+	VMOVUPS Y4, (R8)
+	VADDPS  32(R8), Y5, Y5
+	VMOVUPS Y5, 32(R8)
+	MOVQ    dstStride+24(FP), DI
+	ADDQ    DI, R8
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func addProduct4AVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX, FMA3
+TEXT ·addProduct4AVX2(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	LEAQ  (SI)(SI*2), DI
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, R8
+	MOVQ   downStride+40(FP), R9
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	MOVQ   $0x00000004, R10
+	MOVQ   rank+48(FP), R11
+	TESTQ  R11, R11
+	JZ     rank1Done
+
+rank1:
+	VMOVUPS      (R8), Y8
+	VMOVUPS      32(R8), Y9
+	ADDQ         R9, R8
+	VBROADCASTSS (BX), Y10
+	VFMADD231PS  Y10, Y8, Y0
+	VFMADD231PS  Y10, Y9, Y1
+	VBROADCASTSS (BX)(SI*1), Y10
+	VFMADD231PS  Y10, Y8, Y2
+	VFMADD231PS  Y10, Y9, Y3
+	VBROADCASTSS (BX)(SI*2), Y10
+	VFMADD231PS  Y10, Y8, Y4
+	VFMADD231PS  Y10, Y9, Y5
+	VBROADCASTSS (BX)(DI*1), Y10
+	VFMADD231PS  Y10, Y8, Y6
+	VFMADD231PS  Y10, Y9, Y7
+	ADDQ         R10, BX
+	DECQ         R11
+	JNZ          rank1
+
+rank1Done:
+	MOVQ    rank+48(FP), R8
+	MOVQ    AX, R9
+	SHLQ    $0x02, R8
+	NEGQ    R8
+	ADDQ    R8, BX
+	VADDPS  (R9), Y0, Y0
+	VMOVUPS Y0, (R9)
+	VADDPS  32(R9), Y1, Y1
+	VMOVUPS Y1, 32(R9)
+	MOVQ    dstStride+24(FP), R8
+	ADDQ    R8, R9
+	VADDPS  (R9), Y2, Y2
+	VMOVUPS Y2, (R9)
+	VADDPS  32(R9), Y3, Y3
+	VMOVUPS Y3, 32(R9)
+	MOVQ    dstStride+24(FP), R8
+	ADDQ    R8, R9
+	VADDPS  (R9), Y4, Y4
+	VMOVUPS Y4, (R9)
+	VADDPS  32(R9), Y5, Y5
+	VMOVUPS Y5, 32(R9)
+	MOVQ    dstStride+24(FP), R8
+	ADDQ    R8, R9
+	VADDPS  (R9), Y6, Y6
+	VMOVUPS Y6, (R9)
+	VADDPS  32(R9), Y7, Y7
+	VMOVUPS Y7, 32(R9)
+	MOVQ    dstStride+24(FP), R8
+	ADDQ    R8, R9
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func addProduct5AVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX, FMA3
+TEXT ·addProduct5AVX2(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	LEAQ  (SI)(SI*2), DI
+	MOVQ  BX, R8
+	LEAQ  (R8)(SI*4), BX
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, R9
+	MOVQ   downStride+40(FP), R10
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	VXORPS X8, X8, X8
+	VXORPS X9, X9, X9
+	MOVQ   $0x00000004, R11
+	MOVQ   rank+48(FP), R12
+	TESTQ  R12, R12
+	JZ     rank1Done
+
+rank1:
+	VMOVUPS      (R9), Y10
+	VMOVUPS      32(R9), Y11
+	ADDQ         R10, R9
+	VBROADCASTSS (R8), Y12
+	VFMADD231PS  Y12, Y10, Y0
+	VFMADD231PS  Y12, Y11, Y1
+	VBROADCASTSS (R8)(SI*1), Y12
+	VFMADD231PS  Y12, Y10, Y2
+	VFMADD231PS  Y12, Y11, Y3
+	VBROADCASTSS (R8)(SI*2), Y12
+	VFMADD231PS  Y12, Y10, Y4
+	VFMADD231PS  Y12, Y11, Y5
+	VBROADCASTSS (R8)(DI*1), Y12
+	VFMADD231PS  Y12, Y10, Y6
+	VFMADD231PS  Y12, Y11, Y7
+	VBROADCASTSS (BX), Y12
+	VFMADD231PS  Y12, Y10, Y8
+	VFMADD231PS  Y12, Y11, Y9
+	ADDQ         R11, R8
+	ADDQ         R11, BX
+	DECQ         R12
+	JNZ          rank1
+
+rank1Done:
+	MOVQ    rank+48(FP), R9
+	MOVQ    AX, R10
+	SHLQ    $0x02, R9
+	NEGQ    R9
+	ADDQ    R9, R8
+	ADDQ    R9, BX
+	VADDPS  (R10), Y0, Y0
+	VMOVUPS Y0, (R10)
+	VADDPS  32(R10), Y1, Y1
+	VMOVUPS Y1, 32(R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Y2, Y2
+	VMOVUPS Y2, (R10)
+	VADDPS  32(R10), Y3, Y3
+	VMOVUPS Y3, 32(R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Y4, Y4
+	VMOVUPS Y4, (R10)
+	VADDPS  32(R10), Y5, Y5
+	VMOVUPS Y5, 32(R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Y6, Y6
+	VMOVUPS Y6, (R10)
+	VADDPS  32(R10), Y7, Y7
+	VMOVUPS Y7, 32(R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Y8, Y8
+	VMOVUPS Y8, (R10)
+	VADDPS  32(R10), Y9, Y9
+	VMOVUPS Y9, 32(R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func addProduct6AVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX, FMA3
+TEXT ·addProduct6AVX2(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	LEAQ  (SI)(SI*2), DI
+	MOVQ  BX, R8
+	LEAQ  (R8)(SI*4), BX
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, R9
+	MOVQ   downStride+40(FP), R10
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	VXORPS X8, X8, X8
+	VXORPS X9, X9, X9
+	VXORPS X10, X10, X10
+	VXORPS X11, X11, X11
+	MOVQ   $0x00000004, R11
+	MOVQ   rank+48(FP), R12
+	TESTQ  R12, R12
+	JZ     rank1Done
+
+rank1:
+	VMOVUPS      (R9), Y12
+	VMOVUPS      32(R9), Y13
+	ADDQ         R10, R9
+	VBROADCASTSS (R8), Y14
+	VFMADD231PS  Y14, Y12, Y0
+	VFMADD231PS  Y14, Y13, Y1
+	VBROADCASTSS (R8)(SI*1), Y14
+	VFMADD231PS  Y14, Y12, Y2
+	VFMADD231PS  Y14, Y13, Y3
+	VBROADCASTSS (R8)(SI*2), Y14
+	VFMADD231PS  Y14, Y12, Y4
+	VFMADD231PS  Y14, Y13, Y5
+	VBROADCASTSS (R8)(DI*1), Y14
+	VFMADD231PS  Y14, Y12, Y6
+	VFMADD231PS  Y14, Y13, Y7
+	VBROADCASTSS (BX), Y14
+	VFMADD231PS  Y14, Y12, Y8
+	VFMADD231PS  Y14, Y13, Y9
+	VBROADCASTSS (BX)(SI*1), Y14
+	VFMADD231PS  Y14, Y12, Y10
+	VFMADD231PS  Y14, Y13, Y11
+	ADDQ         R11, R8
+	ADDQ         R11, BX
+	DECQ         R12
+	JNZ          rank1
+
+rank1Done:
+	MOVQ    rank+48(FP), R9
+	MOVQ    AX, R10
+	SHLQ    $0x02, R9
+	NEGQ    R9
+	ADDQ    R9, R8
+	ADDQ    R9, BX
+	VADDPS  (R10), Y0, Y0
+	VMOVUPS Y0, (R10)
+	VADDPS  32(R10), Y1, Y1
+	VMOVUPS Y1, 32(R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Y2, Y2
+	VMOVUPS Y2, (R10)
+	VADDPS  32(R10), Y3, Y3
+	VMOVUPS Y3, 32(R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Y4, Y4
+	VMOVUPS Y4, (R10)
+	VADDPS  32(R10), Y5, Y5
+	VMOVUPS Y5, 32(R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Y6, Y6
+	VMOVUPS Y6, (R10)
+	VADDPS  32(R10), Y7, Y7
+	VMOVUPS Y7, 32(R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Y8, Y8
+	VMOVUPS Y8, (R10)
+	VADDPS  32(R10), Y9, Y9
+	VMOVUPS Y9, 32(R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Y10, Y10
+	VMOVUPS Y10, (R10)
+	VADDPS  32(R10), Y11, Y11
+	VMOVUPS Y11, 32(R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
 	ADDQ    $0x00000040, AX
 	ADDQ    $0x00000040, CX
 	DECQ    DX
@@ -24777,6 +25661,810 @@ rank1Done:
 	SUBQ    SI, R9
 	MOVQ    dstStride+24(FP), SI
 	ADDQ    SI, R10
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func addProduct1AVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX, AVX512F
+TEXT ·addProduct1AVX512(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	LEAQ  (SI)(SI*2), SI
+	MOVQ  DX, SI
+	SHRQ  $0x01, SI
+	ANDQ  $0x01, DX
+	TESTQ SI, SI
+	JZ    pairDone
+
+pair:
+	MOVQ   CX, DI
+	MOVQ   downStride+40(FP), R8
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	MOVQ   $0x00000004, R9
+	MOVQ   rank+48(FP), R10
+	TESTQ  R10, R10
+	JZ     rank2Done
+
+rank2:
+	VMOVUPS          (DI), Z2
+	VMOVUPS          64(DI), Z3
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (BX), Z2, Z0
+	VFMADD231PS.BCST (BX), Z3, Z1
+	ADDQ             R9, BX
+	DECQ             R10
+	JNZ              rank2
+
+rank2Done:
+	MOVQ    rank+48(FP), DI
+	MOVQ    AX, R8
+	SHLQ    $0x02, DI
+	NEGQ    DI
+	ADDQ    DI, BX
+	VADDPS  (R8), Z0, Z0
+	VMOVUPS Z0, (R8)
+	VADDPS  64(R8), Z1, Z1
+	VMOVUPS Z1, 64(R8)
+	MOVQ    dstStride+24(FP), DI
+	ADDQ    DI, R8
+	ADDQ    $0x00000080, AX
+	ADDQ    $0x00000080, CX
+	DECQ    SI
+	JNZ     pair
+
+pairDone:
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, SI
+	MOVQ   downStride+40(FP), DI
+	VXORPS X4, X4, X4
+	MOVQ   $0x00000004, R8
+	MOVQ   rank+48(FP), R9
+	TESTQ  R9, R9
+	JZ     rank1Done
+
+rank1:
+	VMOVUPS          (SI), Z0
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (BX), Z0, Z4
+	ADDQ             R8, BX
+	DECQ             R9
+	JNZ              rank1
+
+rank1Done:
+	MOVQ    rank+48(FP), SI
+	MOVQ    AX, DI
+	SHLQ    $0x02, SI
+	NEGQ    SI
+	ADDQ    SI, BX
+	VADDPS  (DI), Z4, Z4
+	VMOVUPS Z4, (DI)
+	MOVQ    dstStride+24(FP), SI
+	ADDQ    SI, DI
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func addProduct2AVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX, AVX512F
+TEXT ·addProduct2AVX512(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	LEAQ  (SI)(SI*2), DI
+	MOVQ  DX, DI
+	SHRQ  $0x01, DI
+	ANDQ  $0x01, DX
+	TESTQ DI, DI
+	JZ    pairDone
+
+pair:
+	MOVQ   CX, R8
+	MOVQ   downStride+40(FP), R9
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	MOVQ   $0x00000004, R10
+	MOVQ   rank+48(FP), R11
+	TESTQ  R11, R11
+	JZ     rank2Done
+
+rank2:
+	VMOVUPS          (R8), Z4
+	VMOVUPS          64(R8), Z5
+	ADDQ             R9, R8
+	VFMADD231PS.BCST (BX), Z4, Z0
+	VFMADD231PS.BCST (BX), Z5, Z1
+	VFMADD231PS.BCST (BX)(SI*1), Z4, Z2
+	VFMADD231PS.BCST (BX)(SI*1), Z5, Z3
+	ADDQ             R10, BX
+	DECQ             R11
+	JNZ              rank2
+
+rank2Done:
+	MOVQ    rank+48(FP), R8
+	MOVQ    AX, R9
+	SHLQ    $0x02, R8
+	NEGQ    R8
+	ADDQ    R8, BX
+	VADDPS  (R9), Z0, Z0
+	VMOVUPS Z0, (R9)
+	VADDPS  64(R9), Z1, Z1
+	VMOVUPS Z1, 64(R9)
+	MOVQ    dstStride+24(FP), R8
+	ADDQ    R8, R9
+	VADDPS  (R9), Z2, Z2
+	VMOVUPS Z2, (R9)
+	VADDPS  64(R9), Z3, Z3
+	VMOVUPS Z3, 64(R9)
+	MOVQ    dstStride+24(FP), R8
+	ADDQ    R8, R9
+	ADDQ    $0x00000080, AX
+	ADDQ    $0x00000080, CX
+	DECQ    DI
+	JNZ     pair
+
+pairDone:
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, DI
+	MOVQ   downStride+40(FP), R8
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	MOVQ   $0x00000004, R9
+	MOVQ   rank+48(FP), R10
+	TESTQ  R10, R10
+	JZ     rank1Done
+
+rank1:
+	VMOVUPS          (DI), Z0
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (BX), Z0, Z6
+	VFMADD231PS.BCST (BX)(SI*1), Z0, Z7
+	ADDQ             R9, BX
+	DECQ             R10
+	JNZ              rank1
+
+rank1Done:
+	MOVQ    rank+48(FP), DI
+	MOVQ    AX, R8
+	SHLQ    $0x02, DI
+	NEGQ    DI
+	ADDQ    DI, BX
+	VADDPS  (R8), Z6, Z6
+	VMOVUPS Z6, (R8)
+	MOVQ    dstStride+24(FP), DI
+	ADDQ    DI, R8
+	VADDPS  (R8), Z7, Z7
+	VMOVUPS Z7, (R8)
+	MOVQ    dstStride+24(FP), DI
+	ADDQ    DI, R8
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func addProduct3AVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX, AVX512F
+TEXT ·addProduct3AVX512(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	LEAQ  (SI)(SI*2), DI
+	MOVQ  DX, DI
+	SHRQ  $0x01, DI
+	ANDQ  $0x01, DX
+	TESTQ DI, DI
+	JZ    pairDone
+
+pair:
+	MOVQ   CX, R8
+	MOVQ   downStride+40(FP), R9
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	MOVQ   $0x00000004, R10
+	MOVQ   rank+48(FP), R11
+	TESTQ  R11, R11
+	JZ     rank2Done
+
+rank2:
+	VMOVUPS          (R8), Z6
+	VMOVUPS          64(R8), Z7
+	ADDQ             R9, R8
+	VFMADD231PS.BCST (BX), Z6, Z0
+	VFMADD231PS.BCST (BX), Z7, Z1
+	VFMADD231PS.BCST (BX)(SI*1), Z6, Z2
+	VFMADD231PS.BCST (BX)(SI*1), Z7, Z3
+	VFMADD231PS.BCST (BX)(SI*2), Z6, Z4
+	VFMADD231PS.BCST (BX)(SI*2), Z7, Z5
+	ADDQ             R10, BX
+	DECQ             R11
+	JNZ              rank2
+
+rank2Done:
+	MOVQ    rank+48(FP), R8
+	MOVQ    AX, R9
+	SHLQ    $0x02, R8
+	NEGQ    R8
+	ADDQ    R8, BX
+	VADDPS  (R9), Z0, Z0
+	VMOVUPS Z0, (R9)
+	VADDPS  64(R9), Z1, Z1
+	VMOVUPS Z1, 64(R9)
+	MOVQ    dstStride+24(FP), R8
+	ADDQ    R8, R9
+	VADDPS  (R9), Z2, Z2
+	VMOVUPS Z2, (R9)
+	VADDPS  64(R9), Z3, Z3
+	VMOVUPS Z3, 64(R9)
+	MOVQ    dstStride+24(FP), R8
+	ADDQ    R8, R9
+	VADDPS  (R9), Z4, Z4
+	VMOVUPS Z4, (R9)
+	VADDPS  64(R9), Z5, Z5
+	VMOVUPS Z5, 64(R9)
+	MOVQ    dstStride+24(FP), R8
+	ADDQ    R8, R9
+	ADDQ    $0x00000080, AX
+	ADDQ    $0x00000080, CX
+	DECQ    DI
+	JNZ     pair
+
+pairDone:
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, DI
+	MOVQ   downStride+40(FP), R8
+	VXORPS X8, X8, X8
+	VXORPS X9, X9, X9
+	VXORPS X10, X10, X10
+	MOVQ   $0x00000004, R9
+	MOVQ   rank+48(FP), R10
+	TESTQ  R10, R10
+	JZ     rank1Done
+
+rank1:
+	VMOVUPS          (DI), Z0
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (BX), Z0, Z8
+	VFMADD231PS.BCST (BX)(SI*1), Z0, Z9
+	VFMADD231PS.BCST (BX)(SI*2), Z0, Z10
+	ADDQ             R9, BX
+	DECQ             R10
+	JNZ              rank1
+
+rank1Done:
+	MOVQ    rank+48(FP), DI
+	MOVQ    AX, R8
+	SHLQ    $0x02, DI
+	NEGQ    DI
+	ADDQ    DI, BX
+	VADDPS  (R8), Z8, Z8
+	VMOVUPS Z8, (R8)
+	MOVQ    dstStride+24(FP), DI
+	ADDQ    DI, R8
+	VADDPS  (R8), Z9, Z9
+	VMOVUPS Z9, (R8)
+	MOVQ    dstStride+24(FP), DI
+	ADDQ    DI, R8
+	VADDPS  (R8), Z10, Z10
+	VMOVUPS Z10, (R8)
+	MOVQ    dstStride+24(FP), DI
+	ADDQ    DI, R8
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func addProduct4AVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX, AVX512F
+TEXT ·addProduct4AVX512(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	LEAQ  (SI)(SI*2), DI
+	MOVQ  DX, R8
+	SHRQ  $0x01, R8
+	ANDQ  $0x01, DX
+	TESTQ R8, R8
+	JZ    pairDone
+
+pair:
+	MOVQ   CX, R9
+	MOVQ   downStride+40(FP), R10
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	MOVQ   $0x00000004, R11
+	MOVQ   rank+48(FP), R12
+	TESTQ  R12, R12
+	JZ     rank2Done
+
+rank2:
+	VMOVUPS          (R9), Z8
+	VMOVUPS          64(R9), Z9
+	ADDQ             R10, R9
+	VFMADD231PS.BCST (BX), Z8, Z0
+	VFMADD231PS.BCST (BX), Z9, Z1
+	VFMADD231PS.BCST (BX)(SI*1), Z8, Z2
+	VFMADD231PS.BCST (BX)(SI*1), Z9, Z3
+	VFMADD231PS.BCST (BX)(SI*2), Z8, Z4
+	VFMADD231PS.BCST (BX)(SI*2), Z9, Z5
+	VFMADD231PS.BCST (BX)(DI*1), Z8, Z6
+	VFMADD231PS.BCST (BX)(DI*1), Z9, Z7
+	ADDQ             R11, BX
+	DECQ             R12
+	JNZ              rank2
+
+rank2Done:
+	MOVQ    rank+48(FP), R9
+	MOVQ    AX, R10
+	SHLQ    $0x02, R9
+	NEGQ    R9
+	ADDQ    R9, BX
+	VADDPS  (R10), Z0, Z0
+	VMOVUPS Z0, (R10)
+	VADDPS  64(R10), Z1, Z1
+	VMOVUPS Z1, 64(R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Z2, Z2
+	VMOVUPS Z2, (R10)
+	VADDPS  64(R10), Z3, Z3
+	VMOVUPS Z3, 64(R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Z4, Z4
+	VMOVUPS Z4, (R10)
+	VADDPS  64(R10), Z5, Z5
+	VMOVUPS Z5, 64(R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Z6, Z6
+	VMOVUPS Z6, (R10)
+	VADDPS  64(R10), Z7, Z7
+	VMOVUPS Z7, 64(R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	ADDQ    $0x00000080, AX
+	ADDQ    $0x00000080, CX
+	DECQ    R8
+	JNZ     pair
+
+pairDone:
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, R8
+	MOVQ   downStride+40(FP), R9
+	VXORPS X10, X10, X10
+	VXORPS X11, X11, X11
+	VXORPS X12, X12, X12
+	VXORPS X13, X13, X13
+	MOVQ   $0x00000004, R10
+	MOVQ   rank+48(FP), R11
+	TESTQ  R11, R11
+	JZ     rank1Done
+
+rank1:
+	VMOVUPS          (R8), Z0
+	ADDQ             R9, R8
+	VFMADD231PS.BCST (BX), Z0, Z10
+	VFMADD231PS.BCST (BX)(SI*1), Z0, Z11
+	VFMADD231PS.BCST (BX)(SI*2), Z0, Z12
+	VFMADD231PS.BCST (BX)(DI*1), Z0, Z13
+	ADDQ             R10, BX
+	DECQ             R11
+	JNZ              rank1
+
+rank1Done:
+	MOVQ    rank+48(FP), R8
+	MOVQ    AX, R9
+	SHLQ    $0x02, R8
+	NEGQ    R8
+	ADDQ    R8, BX
+	VADDPS  (R9), Z10, Z10
+	VMOVUPS Z10, (R9)
+	MOVQ    dstStride+24(FP), R8
+	ADDQ    R8, R9
+	VADDPS  (R9), Z11, Z11
+	VMOVUPS Z11, (R9)
+	MOVQ    dstStride+24(FP), R8
+	ADDQ    R8, R9
+	VADDPS  (R9), Z12, Z12
+	VMOVUPS Z12, (R9)
+	MOVQ    dstStride+24(FP), R8
+	ADDQ    R8, R9
+	VADDPS  (R9), Z13, Z13
+	VMOVUPS Z13, (R9)
+	MOVQ    dstStride+24(FP), R8
+	ADDQ    R8, R9
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func addProduct5AVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX, AVX512F
+TEXT ·addProduct5AVX512(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	LEAQ  (SI)(SI*2), DI
+	MOVQ  BX, R8
+	LEAQ  (R8)(SI*4), BX
+	MOVQ  DX, R9
+	SHRQ  $0x01, R9
+	ANDQ  $0x01, DX
+	TESTQ R9, R9
+	JZ    pairDone
+
+pair:
+	MOVQ   CX, R10
+	MOVQ   downStride+40(FP), R11
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	VXORPS X8, X8, X8
+	VXORPS X9, X9, X9
+	MOVQ   $0x00000004, R12
+	MOVQ   rank+48(FP), R13
+	TESTQ  R13, R13
+	JZ     rank2Done
+
+rank2:
+	VMOVUPS          (R10), Z10
+	VMOVUPS          64(R10), Z11
+	ADDQ             R11, R10
+	VFMADD231PS.BCST (R8), Z10, Z0
+	VFMADD231PS.BCST (R8), Z11, Z1
+	VFMADD231PS.BCST (R8)(SI*1), Z10, Z2
+	VFMADD231PS.BCST (R8)(SI*1), Z11, Z3
+	VFMADD231PS.BCST (R8)(SI*2), Z10, Z4
+	VFMADD231PS.BCST (R8)(SI*2), Z11, Z5
+	VFMADD231PS.BCST (R8)(DI*1), Z10, Z6
+	VFMADD231PS.BCST (R8)(DI*1), Z11, Z7
+	VFMADD231PS.BCST (BX), Z10, Z8
+	VFMADD231PS.BCST (BX), Z11, Z9
+	ADDQ             R12, R8
+	ADDQ             R12, BX
+	DECQ             R13
+	JNZ              rank2
+
+rank2Done:
+	MOVQ    rank+48(FP), R10
+	MOVQ    AX, R11
+	SHLQ    $0x02, R10
+	NEGQ    R10
+	ADDQ    R10, R8
+	ADDQ    R10, BX
+	VADDPS  (R11), Z0, Z0
+	VMOVUPS Z0, (R11)
+	VADDPS  64(R11), Z1, Z1
+	VMOVUPS Z1, 64(R11)
+	MOVQ    dstStride+24(FP), R10
+	ADDQ    R10, R11
+	VADDPS  (R11), Z2, Z2
+	VMOVUPS Z2, (R11)
+	VADDPS  64(R11), Z3, Z3
+	VMOVUPS Z3, 64(R11)
+	MOVQ    dstStride+24(FP), R10
+	ADDQ    R10, R11
+	VADDPS  (R11), Z4, Z4
+	VMOVUPS Z4, (R11)
+	VADDPS  64(R11), Z5, Z5
+	VMOVUPS Z5, 64(R11)
+	MOVQ    dstStride+24(FP), R10
+	ADDQ    R10, R11
+	VADDPS  (R11), Z6, Z6
+	VMOVUPS Z6, (R11)
+	VADDPS  64(R11), Z7, Z7
+	VMOVUPS Z7, 64(R11)
+	MOVQ    dstStride+24(FP), R10
+	ADDQ    R10, R11
+	VADDPS  (R11), Z8, Z8
+	VMOVUPS Z8, (R11)
+	VADDPS  64(R11), Z9, Z9
+	VMOVUPS Z9, 64(R11)
+	MOVQ    dstStride+24(FP), R10
+	ADDQ    R10, R11
+	ADDQ    $0x00000080, AX
+	ADDQ    $0x00000080, CX
+	DECQ    R9
+	JNZ     pair
+
+pairDone:
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, R9
+	MOVQ   downStride+40(FP), R10
+	VXORPS X12, X12, X12
+	VXORPS X13, X13, X13
+	VXORPS X14, X14, X14
+	VXORPS X15, X15, X15
+	VXORPS X16, X16, X16
+	MOVQ   $0x00000004, R11
+	MOVQ   rank+48(FP), R12
+	TESTQ  R12, R12
+	JZ     rank1Done
+
+rank1:
+	VMOVUPS          (R9), Z0
+	ADDQ             R10, R9
+	VFMADD231PS.BCST (R8), Z0, Z12
+	VFMADD231PS.BCST (R8)(SI*1), Z0, Z13
+	VFMADD231PS.BCST (R8)(SI*2), Z0, Z14
+	VFMADD231PS.BCST (R8)(DI*1), Z0, Z15
+	VFMADD231PS.BCST (BX), Z0, Z16
+	ADDQ             R11, R8
+	ADDQ             R11, BX
+	DECQ             R12
+	JNZ              rank1
+
+rank1Done:
+	MOVQ    rank+48(FP), R9
+	MOVQ    AX, R10
+	SHLQ    $0x02, R9
+	NEGQ    R9
+	ADDQ    R9, R8
+	ADDQ    R9, BX
+	VADDPS  (R10), Z12, Z12
+	VMOVUPS Z12, (R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Z13, Z13
+	VMOVUPS Z13, (R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Z14, Z14
+	VMOVUPS Z14, (R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Z15, Z15
+	VMOVUPS Z15, (R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Z16, Z16
+	VMOVUPS Z16, (R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	DECQ    DX
+	JNZ     turn
+
+turnDone:
+	VZEROUPPER
+	RET
+
+// func addProduct6AVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+// Requires: AVX, AVX512F
+TEXT ·addProduct6AVX512(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  down+16(FP), CX
+	MOVQ  steps+56(FP), DX
+	MOVQ  up+8(FP), BX
+	MOVQ  upStride+32(FP), SI
+	LEAQ  (SI)(SI*2), DI
+	MOVQ  BX, R8
+	LEAQ  (R8)(SI*4), BX
+	MOVQ  DX, R9
+	SHRQ  $0x01, R9
+	ANDQ  $0x01, DX
+	TESTQ R9, R9
+	JZ    pairDone
+
+pair:
+	MOVQ   CX, R10
+	MOVQ   downStride+40(FP), R11
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	VXORPS X8, X8, X8
+	VXORPS X9, X9, X9
+	VXORPS X10, X10, X10
+	VXORPS X11, X11, X11
+	MOVQ   $0x00000004, R12
+	MOVQ   rank+48(FP), R13
+	TESTQ  R13, R13
+	JZ     rank2Done
+
+rank2:
+	VMOVUPS          (R10), Z12
+	VMOVUPS          64(R10), Z13
+	ADDQ             R11, R10
+	VFMADD231PS.BCST (R8), Z12, Z0
+	VFMADD231PS.BCST (R8), Z13, Z1
+	VFMADD231PS.BCST (R8)(SI*1), Z12, Z2
+	VFMADD231PS.BCST (R8)(SI*1), Z13, Z3
+	VFMADD231PS.BCST (R8)(SI*2), Z12, Z4
+	VFMADD231PS.BCST (R8)(SI*2), Z13, Z5
+	VFMADD231PS.BCST (R8)(DI*1), Z12, Z6
+	VFMADD231PS.BCST (R8)(DI*1), Z13, Z7
+	VFMADD231PS.BCST (BX), Z12, Z8
+	VFMADD231PS.BCST (BX), Z13, Z9
+	VFMADD231PS.BCST (BX)(SI*1), Z12, Z10
+	VFMADD231PS.BCST (BX)(SI*1), Z13, Z11
+	ADDQ             R12, R8
+	ADDQ             R12, BX
+	DECQ             R13
+	JNZ              rank2
+
+rank2Done:
+	MOVQ    rank+48(FP), R10
+	MOVQ    AX, R11
+	SHLQ    $0x02, R10
+	NEGQ    R10
+	ADDQ    R10, R8
+	ADDQ    R10, BX
+	VADDPS  (R11), Z0, Z0
+	VMOVUPS Z0, (R11)
+	VADDPS  64(R11), Z1, Z1
+	VMOVUPS Z1, 64(R11)
+	MOVQ    dstStride+24(FP), R10
+	ADDQ    R10, R11
+	VADDPS  (R11), Z2, Z2
+	VMOVUPS Z2, (R11)
+	VADDPS  64(R11), Z3, Z3
+	VMOVUPS Z3, 64(R11)
+	MOVQ    dstStride+24(FP), R10
+	ADDQ    R10, R11
+	VADDPS  (R11), Z4, Z4
+	VMOVUPS Z4, (R11)
+	VADDPS  64(R11), Z5, Z5
+	VMOVUPS Z5, 64(R11)
+	MOVQ    dstStride+24(FP), R10
+	ADDQ    R10, R11
+	VADDPS  (R11), Z6, Z6
+	VMOVUPS Z6, (R11)
+	VADDPS  64(R11), Z7, Z7
+	VMOVUPS Z7, 64(R11)
+	MOVQ    dstStride+24(FP), R10
+	ADDQ    R10, R11
+	VADDPS  (R11), Z8, Z8
+	VMOVUPS Z8, (R11)
+	VADDPS  64(R11), Z9, Z9
+	VMOVUPS Z9, 64(R11)
+	MOVQ    dstStride+24(FP), R10
+	ADDQ    R10, R11
+	VADDPS  (R11), Z10, Z10
+	VMOVUPS Z10, (R11)
+	VADDPS  64(R11), Z11, Z11
+	VMOVUPS Z11, 64(R11)
+	MOVQ    dstStride+24(FP), R10
+	ADDQ    R10, R11
+	ADDQ    $0x00000080, AX
+	ADDQ    $0x00000080, CX
+	DECQ    R9
+	JNZ     pair
+
+pairDone:
+	TESTQ DX, DX
+	JZ    turnDone
+
+turn:
+	MOVQ   CX, R9
+	MOVQ   downStride+40(FP), R10
+	VXORPS X14, X14, X14
+	VXORPS X15, X15, X15
+	VXORPS X16, X16, X16
+	VXORPS X17, X17, X17
+	VXORPS X18, X18, X18
+	VXORPS X19, X19, X19
+	MOVQ   $0x00000004, R11
+	MOVQ   rank+48(FP), R12
+	TESTQ  R12, R12
+	JZ     rank1Done
+
+rank1:
+	VMOVUPS          (R9), Z0
+	ADDQ             R10, R9
+	VFMADD231PS.BCST (R8), Z0, Z14
+	VFMADD231PS.BCST (R8)(SI*1), Z0, Z15
+	VFMADD231PS.BCST (R8)(SI*2), Z0, Z16
+	VFMADD231PS.BCST (R8)(DI*1), Z0, Z17
+	VFMADD231PS.BCST (BX), Z0, Z18
+	VFMADD231PS.BCST (BX)(SI*1), Z0, Z19
+	ADDQ             R11, R8
+	ADDQ             R11, BX
+	DECQ             R12
+	JNZ              rank1
+
+rank1Done:
+	MOVQ    rank+48(FP), R9
+	MOVQ    AX, R10
+	SHLQ    $0x02, R9
+	NEGQ    R9
+	ADDQ    R9, R8
+	ADDQ    R9, BX
+	VADDPS  (R10), Z14, Z14
+	VMOVUPS Z14, (R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Z15, Z15
+	VMOVUPS Z15, (R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Z16, Z16
+	VMOVUPS Z16, (R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Z17, Z17
+	VMOVUPS Z17, (R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Z18, Z18
+	VMOVUPS Z18, (R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
+	VADDPS  (R10), Z19, Z19
+	VMOVUPS Z19, (R10)
+	MOVQ    dstStride+24(FP), R9
+	ADDQ    R9, R10
 	ADDQ    $0x00000040, AX
 	ADDQ    $0x00000040, CX
 	DECQ    DX

@@ -90,6 +90,10 @@ func productOps() []op {
 				rows := len(b.x) / columns
 				k.productExact(some(b.x, rows, columns), halves(rows*width), halves(columns*width))
 			}})
+			list = append(list, op{fmt.Sprint("addProduct ", columns, width), func(k *set, b buffers) {
+				rows := len(b.x) / columns
+				k.addProduct(some(b.x, rows, columns), singles(rows*width), singles(columns*width))
+			}})
 			for _, fused := range []bool{false, true} {
 				list = append(list, op{fmt.Sprint("product ", columns, width, fused), func(k *set, b buffers) {
 					rows := len(b.x) / columns
@@ -330,6 +334,8 @@ func BenchmarkProducts(b *testing.B) {
 			{"addSums", SumRows * productBlock * width, func() { s.addSums(sums, Factors{a, 1, SumRows}, many, width, width) }},
 			{"product", rows * columns * rank, func() { s.product(Rows{left, columns, rows, columns}, up, down) }},
 			{"productFused", rows * columns * rank, func() { s.productFused(Rows{left, columns, rows, columns}, up, down) }},
+			{"addProduct", rows * 32 * rank, func() { s.addProduct(Rows{left, columns, rows, 32}, up, down[:32*rank]) }},
+			{"productFused of a panel", rows * 32 * rank, func() { s.productFused(Rows{left, columns, rows, 32}, up, down[:32*rank]) }},
 		} {
 			b.Run(s.name+"/"+bench.name, func(b *testing.B) {
 				for b.Loop() {

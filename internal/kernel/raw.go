@@ -25,6 +25,12 @@ func AsBytes[T uint16 | float32 | float64](x []T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x)*int(unsafe.Sizeof(one)))
 }
 
+// AsFloats returns the memory of bytes, which begin where a value may, as values in single
+// precision.
+func AsFloats(x []byte) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(x))), len(x)/4)
+}
+
 // Steps say how groups of values are scaled: (x - zero) / scale, with the difference
 // and the quotient rounded, or x · scale in kernels that multiply. Inverses are 1 /
 // scale, rounded. Kernels that multiply do not read zeros and inverses.

@@ -6,8 +6,10 @@ package kernel
 var neon = func() set {
 	s := portable
 	s.name = "neon"
-	s.nvfp4Blocks, s.mxfp8Blocks = nil, nil // scaling and encoding with NEON is faster than these in Go
+	s.nvfp4Blocks, s.mxfp8Blocks = nil, nil   // scaling and encoding with NEON is faster than these in Go
+	s.stripBF16, s.interleavedBF16 = nil, nil // so is decoding by rows
 	s.useNEON()
+	s.addProduct = adding(s.productFused, s.add)
 	r := &lanes{
 		count: 4, interleave: interleaveNEON, deinterleave: unscaled(deinterleaveNEON),
 		begin: beginBy(interleaveNEON, exactNEON), first: 1, products: productsBy(exactNEON),

@@ -219,7 +219,7 @@ func ops() []op {
 				k.decodePacked(b.x, b.codes, p)
 			}})
 	}
-	return slices.Concat(list, productOps(), rawOps(), valueOps())
+	return slices.Concat(list, productOps(), rawOps(), valueOps(), stripOps())
 }
 
 func canonical(v float32) uint32 {

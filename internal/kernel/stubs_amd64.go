@@ -300,6 +300,16 @@ func nearBooksAVX2(near *float32, x *float32, scales *float32, groups int, level
 //go:noescape
 func fitScalesAVX2(scales *float32, x *float32, near *float32, groups int)
 
+// stripBF16AVX2 decodes that many times eight columns of eight rows.
+//
+//go:noescape
+func stripBF16AVX2(dst *byte, stride int, words *byte, groups *int32, scales *float32, zeros *float32, steps int)
+
+// interleavedBF16AVX2 decodes that many times sixteen columns of eight rows.
+//
+//go:noescape
+func interleavedBF16AVX2(dst *byte, stride int, words *byte, groups *int32, scales *float32, zeros *float32, steps int)
+
 // projectAVX2 adds to eight rows of 16 sums. Strides are in bytes.
 //
 //go:noescape
@@ -359,6 +369,36 @@ func productAVX2(dst *float32, up *float32, down *float32, dstStride int, upStri
 //
 //go:noescape
 func productFusedAVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+
+// addProduct1AVX2 adds to 1 rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func addProduct1AVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+
+// addProduct2AVX2 adds to 2 rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func addProduct2AVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+
+// addProduct3AVX2 adds to 3 rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func addProduct3AVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+
+// addProduct4AVX2 adds to 4 rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func addProduct4AVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+
+// addProduct5AVX2 adds to 5 rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func addProduct5AVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+
+// addProduct6AVX2 adds to 6 rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func addProduct6AVX2(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
 
 // rangesBF16AVX2 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.
@@ -887,6 +927,36 @@ func productAVX512(dst *float32, up *float32, down *float32, dstStride int, upSt
 //
 //go:noescape
 func productFusedAVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+
+// addProduct1AVX512 adds to 1 rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func addProduct1AVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+
+// addProduct2AVX512 adds to 2 rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func addProduct2AVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+
+// addProduct3AVX512 adds to 3 rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func addProduct3AVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+
+// addProduct4AVX512 adds to 4 rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func addProduct4AVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+
+// addProduct5AVX512 adds to 5 rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func addProduct5AVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
+
+// addProduct6AVX512 adds to 6 rows of that many times 16 columns. Strides are in bytes.
+//
+//go:noescape
+func addProduct6AVX512(dst *float32, up *float32, down *float32, dstStride int, upStride int, downStride int, rank int, steps int)
 
 // rangesBF16AVX512 sets the least and greatest value of groups of that many times 16.
 // Zeros of either sign are ordered; with a NaN, one result is.

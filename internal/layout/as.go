@@ -23,6 +23,20 @@ func (l *Layer) As(name string) *Layer {
 	return &renamed
 }
 
+// Straight is a layer of matrices in one tensor that are stored transposed, under a name
+// and as of the weight that they are as stored; nil for any other.
+func (l *Layer) Straight(name string) *Layer {
+	c := codec.Straight(l.Codec)
+	if c == nil {
+		return nil
+	}
+	made := l.With(name, c, l.Options, l.Parts, l.Tensors)
+	named := *l.Layout
+	named.parameter = false
+	made.Layout = &named
+	return made
+}
+
 // With is a layer stored as this one is, by another codec in those tensors, of which
 // parts are the codec's.
 func (l *Layer) With(name string, c codec.Codec, options pyjson.Object, parts, tensors []checkpoint.Tensor) *Layer {

@@ -84,7 +84,7 @@ type Model struct {
 	Err error
 
 	source    *checkpoint.Checkpoint
-	restored  map[string][]int // shapes of the source's own layers, once they were asked
+	restored  map[string][]int // shapes of what it was made from: of the source's own layers, once they were asked
 	kinds     kinds
 	described *sdnqconfig.Config // SDNQ's, of these weights, whether or not layers are found
 	precise   bool               // a marker asks for multiplication in full precision
@@ -98,7 +98,27 @@ type Model struct {
 // layer. source may be nil; it is the checkpoint from which c was made, and provides
 // shapes that the stored tensors do not show.
 func Read(c, source *checkpoint.Checkpoint) (*Model, error) {
-	m := &Model{Checkpoint: c, source: source, kinds: kinds{}}
+	return find(&Model{Checkpoint: c, source: source, kinds: kinds{}})
+}
+
+// ReadAs is Read of what was made from a model that has other names than its checkpoint.
+func ReadAs(c *checkpoint.Checkpoint, from *Model) (*Model, error) {
+	m := &Model{Checkpoint: c, kinds: kinds{}, restored: map[string][]int{}}
+	for _, t := range from.Plain {
+		if layer, ok := strings.CutSuffix(t.Name, weightSuffix); ok && codec.Numbers(t.Dtype) {
+			m.restored[layer] = t.Shape
+		}
+	}
+	for _, l := range from.Layers {
+		if l.Err == nil && l.Codec != nil {
+			m.restored[l.Name] = l.Shape()
+		}
+	}
+	return find(m)
+}
+
+func find(m *Model) (*Model, error) {
+	c := m.Checkpoint
 	if err := m.readComfy(); err != nil {
 		return nil, err
 	}

@@ -177,9 +177,9 @@ func (m *Model) shapeHint(layer string, config *sdnqconfig.Config, group int) []
 		if t, ok := m.source.Lookup(layer + weightSuffix); ok && codec.Numbers(t.Dtype) {
 			return t.Shape
 		}
-		if shape := m.restoredShapes()[layer]; shape != nil {
-			return shape
-		}
+	}
+	if shape := m.restoredShapes()[layer]; shape != nil {
+		return shape
 	}
 	bias, ok := m.Checkpoint.Lookup(layer + ".bias")
 	weight, _ := m.Checkpoint.Lookup(layer + weightSuffix)
@@ -194,7 +194,7 @@ func (m *Model) shapeHint(layer string, config *sdnqconfig.Config, group int) []
 
 // restoredShapes are the shapes of the source's layers that are quantized themselves.
 func (m *Model) restoredShapes() map[string][]int {
-	if m.restored != nil {
+	if m.restored != nil || m.source == nil {
 		return m.restored
 	}
 	m.restored = map[string][]int{}

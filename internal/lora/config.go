@@ -11,6 +11,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/pattern"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
@@ -21,28 +22,34 @@ const (
 	configKey  = "lora_adapter_metadata"
 )
 
-// config is what PEFT says of an adapter.
+// config is what PEFT says of an adapter, with PEFT's defaults for what it leaves out.
 type config struct {
-	Type         string             `json:"peft_type"`
-	Alpha        *float64           `json:"lora_alpha"`
-	AlphaOfOther *float64           `json:"alpha"` // of LoHa and LoKr
-	Rank         int                `json:"r"`
-	RSLora       bool               `json:"use_rslora"`
-	DoRA         bool               `json:"use_dora"`
-	FanInFanOut  bool               `json:"fan_in_fan_out"`
-	Alphas       map[string]float64 `json:"alpha_pattern"`
-	Ranks        map[string]float64 `json:"rank_pattern"`
+	Type         string   `json:"peft_type"`
+	Alpha        *float64 `json:"lora_alpha"`
+	AlphaOfOther *float64 `json:"alpha"` // of LoHa and LoKr
+	Rank         *int     `json:"r"`
+	RSLora       bool     `json:"use_rslora"`
+	DoRA         bool     `json:"use_dora"`
+	FanInFanOut  bool     `json:"fan_in_fan_out"`
+	Alphas       entries  `json:"alpha_pattern"`
+	Ranks        entries  `json:"rank_pattern"`
+	Init         any      `json:"init_lora_weights"`
+	ranked       bool     // it says the rank
 	file         string
 	components   map[string]*config // of a header, by the first word of names
-	alphas       []entry
-	ranks        []entry
 }
+
+// peftDefault is r, lora_alpha and alpha of a config that does not say them.
+const peftDefault = 8
 
 // entry is a number for the modules that a pattern names.
 type entry struct {
 	*pattern.Pattern
 	value float64
 }
+
+// entries are in the order of the config, of which the first that fits counts.
+type entries []entry
 
 // readConfig reads what stands beside the file or in its header; nil for none.
 func (f *File) readConfig() (*config, error) {
@@ -61,10 +68,20 @@ func (f *File) readConfig() (*config, error) {
 }
 
 func (c *config) parse(text []byte) error {
+	alpha, other, rank := float64(peftDefault), float64(peftDefault), peftDefault
+	c.Alpha, c.AlphaOfOther, c.Rank = &alpha, &other, &rank
 	if err := json.Unmarshal(text, c); err != nil {
 		return usage.SourceErrorf("%s: %w", c.file, inWords(err))
 	}
-	return c.check()
+	keys := map[string]any{}
+	if err := json.Unmarshal(text, &keys); err != nil {
+		return usage.SourceErrorf("%s: %w", c.file, err)
+	}
+	_, c.ranked = keys["r"]
+	if err := c.check(keys); err != nil {
+		return usage.SourceErrorf("%s: %w", c.file, err)
+	}
+	return nil
 }
 
 // inWords says which key of a config has a value that it cannot have.
@@ -79,35 +96,83 @@ func inWords(err error) error {
 	return fmt.Errorf("%s has a value that it cannot have: %s", wrong.Field, wrong.Value)
 }
 
-func (c *config) check() error {
+// unmerged are keys of PEFT's for adapters that no difference of weights stands for, or
+// whose difference is another than the factors' product, with what such an adapter does.
+var unmerged = []struct{ key, does string }{
+	{"alora_invocation_tokens", "works from a token on"},
+	{"arrow_config", "chooses among others for each token"},
+	{"use_qalora", "takes means of the inputs"},
+	{"use_bdlora", "has factors of blocks"},
+	{"kasa_config", "takes part of the weights away"},
+	{"monteclora_config", "samples its factors"},
+	{"layer_replication", "repeats layers of the model"},
+	{"target_parameters", "changes parameters that are no layers"},
+}
+
+// changedBase are the beginnings of init_lora_weights with which PEFT takes from the
+// weights what the factors begin with.
+var changedBase = []string{"pissa", "corda", "olora", "loftq", "lora_ga"}
+
+// check refuses what is not merged as PEFT does. keys are all of the config.
+func (c *config) check(keys map[string]any) error {
 	if c.Type != "" && !slices.Contains([]string{"LORA", "LOHA", "LOKR"}, c.Type) {
-		return usage.SourceErrorf("%s: peft_type %s%s", c.file, c.Type, isNoAdapter)
+		return fmt.Errorf("peft_type %s%s", c.Type, isNoAdapter)
 	}
-	var err error
-	if c.alphas, err = entries(c.Alphas); err == nil {
-		c.ranks, err = entries(c.Ranks)
+	for _, u := range unmerged {
+		switch v := keys[u.key].(type) {
+		case nil:
+			continue
+		case bool:
+			if !v {
+				continue
+			}
+		}
+		return fmt.Errorf("%s: such an adapter %s, and is not merged into weights", u.key, u.does)
 	}
-	if err != nil {
-		return usage.SourceErrorf("%s: %w", c.file, err)
+	if c.Rank == nil || *c.Rank < 1 {
+		return errors.New("r is no rank")
+	}
+	if a, key := c.alpha(); a == nil {
+		return fmt.Errorf("%s is no number", key)
+	}
+	init := strings.ToLower(fmt.Sprint(c.Init))
+	if slices.ContainsFunc(changedBase, func(begin string) bool { return strings.HasPrefix(init, begin) }) {
+		return fmt.Errorf("init_lora_weights %v: its factors go with weights of which PEFT has taken a part away: save it with PEFT's path_initial_model_for_weight_conversion, which makes a plain LoRA of it", c.Init)
 	}
 	return nil
 }
 
-// entries compiles PEFT's patterns, which stand for the ends of modules' names.
-func entries(all map[string]float64) (list []entry, err error) {
-	for key, value := range all {
-		p, err := pattern.Compile(`^(.*\.)?(` + key + `)$`)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, entry{p, value})
+// alpha is that of all modules, and what its key is called.
+func (c *config) alpha() (*float64, string) {
+	if c.Type == "LOHA" || c.Type == "LOKR" {
+		return c.AlphaOfOther, "alpha"
 	}
-	slices.SortFunc(list, func(a, b entry) int { return strings.Compare(a.String(), b.String()) })
-	return list, nil
+	return c.Alpha, "lora_alpha"
+}
+
+// UnmarshalJSON compiles PEFT's patterns, which stand for the ends of modules' names.
+func (list *entries) UnmarshalJSON(text []byte) error {
+	all, err := pyjson.ParseObject(text)
+	if err != nil && string(text) != "null" {
+		return err
+	}
+	for _, m := range all {
+		p, err := pattern.Compile(`^(?:(.*\.)?(` + m.Key + `)$)`)
+		if err != nil {
+			return err
+		}
+		n, ok := m.Value.(json.Number)
+		value, err := n.Float64()
+		if !ok || err != nil {
+			return fmt.Errorf("%s of a pattern is no number", m.Key)
+		}
+		*list = append(*list, entry{p, value})
+	}
+	return nil
 }
 
 // value is that of the first entry for a name.
-func value(list []entry, name string) (float64, bool) {
+func value(list entries, name string) (float64, bool) {
 	for _, e := range list {
 		if ok, err := e.Match(name); ok && err == nil {
 			return e.value, true
@@ -170,44 +235,38 @@ func (f *File) scale(m *module, rank int) float64 {
 	if c == nil {
 		return 1
 	}
-	a := c.Alpha
-	if a == nil {
-		a = c.AlphaOfOther
-	}
-	if v, ok := value(c.alphas, name); ok {
+	a, _ := c.alpha()
+	if v, ok := value(c.Alphas, name); ok {
 		a = &v
 	}
-	switch {
-	case a == nil:
-		return 1
-	case c.RSLora:
+	if c.RSLora {
 		return *a / math.Sqrt(float64(rank))
 	}
 	return *a / float64(rank)
 }
 
 // configRank is the rank that PEFT's config gives a module, by which it scales even what has
-// none; 0 where nothing says one.
+// none; 0 where there is no config.
 func (f *File) configRank(m *module) int {
 	c, name := f.config.of(m.name)
 	if c == nil || m.alpha != nil {
 		return 0
 	}
-	if v, ok := value(c.ranks, name); ok {
+	if v, ok := value(c.Ranks, name); ok {
 		return int(v)
 	}
-	return c.Rank
+	return *c.Rank
 }
 
 // agrees refuses factors that PEFT's config contradicts, whose scale it would tell wrongly.
 func (f *File) agrees(m *module) error {
 	factor, ok := m.parts[down]
-	c, _ := f.config.of(m.name)
+	c, name := f.config.of(m.name)
 	if !ok || c == nil || len(factor.Shape) == 0 {
 		return nil
 	}
 	if rank := f.configRank(m); rank != 0 && rank != factor.Shape[0] {
-		return usage.SourceErrorf("%s: rank %d of %s, whose tensor %s in %s has %d: they are of two adapters", c.file, rank, m.name, factor.Name, f.Path, factor.Shape[0])
+		return usage.SourceErrorf("%s: rank %d of %s%s, whose tensor %s in %s has %d: they are of two adapters", c.file, rank, m.name, c.unsaid(name), factor.Name, f.Path, factor.Shape[0])
 	}
 	_, rows := m.parts[magnitude]
 	_, scales := m.parts[doraScale]
@@ -215,6 +274,14 @@ func (f *File) agrees(m *module) error {
 		return usage.SourceErrorf("%s: use_dora is true, and %s in %s has no .lora_magnitude_vector: the file is cut short, or of another adapter", c.file, m.name, f.Path)
 	}
 	return nil
+}
+
+// unsaid is a remark on the rank of a module that the config does not say.
+func (c *config) unsaid(name string) string {
+	if _, ok := value(c.Ranks, name); ok || c.ranked {
+		return ""
+	}
+	return ", as PEFT has it where r is left out"
 }
 
 // transposed reports whether weights are inputs by outputs, as GPT-2's are.

@@ -49,6 +49,17 @@ func newProduct(up, down []float32, rank int) *product {
 }
 
 func (p *product) fill(dst []float32, a tile.Area, s *scratch) error {
+	p.eachPanel(dst, a, s, kernel.ProductFused)
+	return nil
+}
+
+// add adds an area to x.
+func (p *product) add(x []float32, a tile.Area, s *scratch) {
+	p.eachPanel(x, a, s, kernel.AddProduct)
+}
+
+// eachPanel calls f for the rows of an area in each panel.
+func (p *product) eachPanel(dst []float32, a tile.Area, s *scratch, f func(dst kernel.Rows, up, down []float32)) {
 	up := p.up[a.Row*p.rank : (a.Row+a.Rows)*p.rank]
 	end := a.Col + a.Cols
 	for j := a.Col / panelColumns * panelColumns; j < end; j += panelColumns {
@@ -59,9 +70,8 @@ func (p *product) fill(dst []float32, a tile.Area, s *scratch) error {
 			panel = s.columns(panel, p.rank, n, from-j, to-j)
 		}
 		rows := kernel.Rows{X: dst[from-a.Col:], Stride: a.Cols, Count: a.Rows, Values: to - from}
-		kernel.ProductFused(rows, up, panel)
+		f(rows, up, panel)
 	}
-	return nil
 }
 
 // columns are some columns of a panel.

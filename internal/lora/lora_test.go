@@ -79,6 +79,11 @@ func TestScales(t *testing.T) {
 		{name: "config", config: `{"peft_type": "LORA", "r": 4, "lora_alpha": 6}`, shapes: peft, want: 1.5},
 		{name: "rank-stabilized", config: `{"r": 4, "lora_alpha": 6, "use_rslora": true}`, shapes: peft, want: 3},
 		{name: "pattern", config: `{"r": 4, "lora_alpha": 6, "alpha_pattern": {"a\\.[qk]": 2}}`, shapes: peft, want: 0.5},
+		{name: "defaults", config: `{"r": 4}`, shapes: peft, want: 2},
+		{name: "defaults, stabilized", config: `{"r": 4, "use_rslora": true}`, shapes: peft, want: 4},
+		{name: "the first of two patterns", config: `{"r": 4, "alpha_pattern": {"q": 2, "a\\.q": 3}}`, shapes: peft, want: 0.5},
+		{name: "the first of two patterns, the other way", config: `{"r": 4, "alpha_pattern": {"a\\.q": 3, "q": 2}}`, shapes: peft, want: 0.75},
+		{name: "of the training alone", config: `{"r": 4, "init_lora_weights": "eva", "eva_config": {"rho": 1}, "arrow_config": null, "use_qalora": false, "unheard_of": 1}`, shapes: peft, want: 2},
 		{name: "another pattern", config: `{"r": 4, "lora_alpha": 6, "alpha_pattern": {"aa.q": 2}}`, shapes: peft, want: 1.5},
 		{name: "header", metadata: map[string]string{configKey: `{"transformer.r": 4, "transformer.lora_alpha": 8.0, "text_encoder.lora_alpha": 1}`}, shapes: named, want: 2},
 		{name: "header of another", metadata: map[string]string{configKey: `{"text_encoder.lora_alpha": 8}`}, shapes: named, want: 1},
@@ -95,7 +100,11 @@ func TestScales(t *testing.T) {
 	}
 	for config, want := range map[string]string{
 		`{`: "adapter_config.json", `{"lora_alpha": "x"}`: "adapter_config.json", `{"peft_type": "OFT"}`: "peft_type OFT",
-		`{"alpha_pattern": {"(": 1}}`: "adapter_config.json",
+		`{"alpha_pattern": {"(": 1}}`: "adapter_config.json", `{"alpha_pattern": {"a": "b"}}`: "a of a pattern is no number", `{"rank_pattern": 3}`: "adapter_config.json",
+		`{"lora_alpha": null}`: "lora_alpha is no number", `{"r": null}`: "r is no rank", `{"r": 0}`: "r is no rank", `{"peft_type": "LOKR", "alpha": null}`: "alpha is no number",
+		`{"init_lora_weights": "pissa_niter_16"}`: "init_lora_weights pissa_niter_16: its factors go with weights of which PEFT has taken a part away",
+		`{"init_lora_weights": "olora"}`:          "init_lora_weights olora", `{"layer_replication": [[0, 4], [2, 5]]}`: "layer_replication: such an adapter repeats layers",
+		`{"use_qalora": true}`: "use_qalora", `{"alora_invocation_tokens": [1, 2]}`: "alora_invocation_tokens", `{"target_parameters": ["experts.down_proj"]}`: "target_parameters",
 	} {
 		if _, err := adapter(t, config, nil, peft); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("config %s: %v", config, err)

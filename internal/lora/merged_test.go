@@ -153,7 +153,7 @@ func TestMergedAsTheOwnersDo(t *testing.T) {
 }
 
 // mergedBits is the hash of all values that the examples are merged to.
-const mergedBits = "b5766c504146ac55c7acd98712ff03ce05b416508a2757d598a2b344b8710353"
+const mergedBits = "4d0c26eb5efdf240712a7c6ea8bef75cd03ad314a8e4500559408df6b4882219"
 
 // TestMergedBits: merged values have the same bits whatever the processor, since what is
 // quantized from them has to.

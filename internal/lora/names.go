@@ -185,6 +185,9 @@ func (x *index) space(list []int, prefix string) *space {
 			continue // its own names have to do
 		}
 		for _, o := range p.Outputs {
+			if o.Alternate > 0 {
+				continue // its rows are not those of one weight after the other
+			}
 			var places []place
 			for _, part := range o.Parts {
 				places = append(places, place{numbers[part.Source], part.From, part.To})

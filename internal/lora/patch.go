@@ -84,6 +84,20 @@ func (s *Set) Files() (all []source.Source) {
 	return all
 }
 
+// Adapter is a file of adapters and its strength.
+type Adapter struct {
+	*checkpoint.Checkpoint
+	Strength float64
+}
+
+// Adapters are those of the set, in the order in which they are merged.
+func (s *Set) Adapters() (all []Adapter) {
+	for _, f := range s.files {
+		all = append(all, Adapter{f.source, f.Strength})
+	}
+	return all
+}
+
 // Unchanged fails if a file is not what it was when it was opened.
 func (s *Set) Unchanged() error {
 	for _, f := range s.files {
@@ -373,13 +387,26 @@ func (r *Ready) rectangle(x []float32, a tile.Area, terms []readyTerm) error {
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	for i := range terms {
-		for part := range a.Split(max(near/a.Cols, 4), a.Cols) {
+		some := max(near/a.Cols, 4)
+		if terms[i].added() != nil { // at once, for which rows are best many
+			some = a.Rows
+		}
+		for part := range a.Split(some, a.Cols) {
 			if err := terms[i].merge(x[(part.Row-a.Row)*a.Cols:][:part.Values()], part, s); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// added is the product that the term adds as it is, nil where it does something else.
+func (t *readyTerm) added() *product {
+	if t.set || t.norms != nil {
+		return nil
+	}
+	p, _ := t.delta.(*product)
+	return p
 }
 
 // merge merges the term into an area.
@@ -390,8 +417,12 @@ func (t *readyTerm) merge(x []float32, a tile.Area, s *scratch) error {
 			continue
 		}
 		values := x[(from-a.Row)*a.Cols : (to-a.Row)*a.Cols]
-		change := tile.Sized(&s.delta, len(values))
 		at := tile.Area{Row: from - p.row + p.from, Col: a.Col, Rows: to - from, Cols: a.Cols}
+		if product := t.added(); product != nil {
+			product.add(values, at, s)
+			continue
+		}
+		change := tile.Sized(&s.delta, len(values))
 		if err := t.delta.fill(change, at, s); err != nil {
 			return err
 		}

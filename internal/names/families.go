@@ -536,7 +536,8 @@ var families = []family{
 		},
 	}, {
 		// ComfyUI's experts are matrices as linear layers have them. Transformers has theirs
-		// turned, or, made by programs that train adapters, each as a layer.
+		// turned, or, made by programs that train adapters or quantize, each as a layer, or as
+		// three, as in other models: a row of the gate and one of the other stand in turn.
 		name:      "gpt-oss",
 		comfy:     []string{`layers.0.self_attn.sinks layers.0.mlp.router.weight`},
 		diffusers: []string{`model.layers.0.self_attn.sinks model.layers.0.mlp.router.`},
@@ -548,6 +549,8 @@ var families = []family{
 				experts.down_proj.bias = experts.down_proj_bias
 				experts.gate_up_proj <@ experts.gate_up_projs.@
 				experts.down_proj <@ experts.down_projs.@
+				experts.gate_up_proj <@ experts.@.gate_proj + experts.@.up_proj
+				experts.down_proj <@ experts.@.down_proj
 				router <- router.linear`},
 			{`=model.`, `
 				layers.

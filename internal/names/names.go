@@ -75,6 +75,9 @@ type Output struct {
 	// Turned says that it is matrices in one tensor, the one part, in which rows and
 	// columns have changed places.
 	Turned bool
+	// Alternate is how many parts in a row make a matrix, in which a row of each stands
+	// in turn; 0 where parts are one after the other.
+	Alternate int
 }
 
 // Part is a range of rows, along the first dimension, of a tensor of the source.
@@ -280,7 +283,8 @@ func (m *maker) put(r *rule, piece int, at match, t Tensor) {
 			m.outputs[name] = o
 			m.order = append(m.order, o)
 		}
-		if n := max(len(r.diffusers), piece+1); n > len(o.parts) {
+		if kinds := len(r.diffusers); piece >= len(o.parts) {
+			n := (piece/kinds + 1) * kinds
 			o.parts = append(o.parts, make([]*Tensor, n-len(o.parts))...)
 		}
 		if o.rule != r || o.parts[piece] != nil {
@@ -322,7 +326,7 @@ func (m *maker) split(r *rule, at match, t Tensor) {
 		if r.turned {
 			shape[1], shape[2] = shape[2], shape[1]
 		}
-		m.plan.Outputs = append(m.plan.Outputs, Output{name, shape, swapped(r, Part{t.Name, from, from + n}), r.turned})
+		m.plan.Outputs = append(m.plan.Outputs, Output{Name: name, Shape: shape, Parts: swapped(r, Part{t.Name, from, from + n}), Turned: r.turned})
 		from += n
 	}
 }
@@ -349,7 +353,7 @@ func (m *maker) join() {
 			m.fail(fmt.Sprintf("cannot become %s: %v", o.name, err), got...)
 			continue
 		}
-		m.plan.Outputs = append(m.plan.Outputs, Output{o.name, shape, parts, o.rule.turned})
+		m.plan.Outputs = append(m.plan.Outputs, Output{o.name, shape, parts, o.rule.turned, o.rule.alternate()})
 	}
 }
 
@@ -358,9 +362,9 @@ func (o *output) lacks(piece int) string {
 	if !o.rule.stack {
 		return o.rule.diffusers[piece].fill(o.at)
 	}
-	at := o.at
-	at.expert = piece
-	return o.rule.diffusers[0].fill(at)
+	at, kinds := o.at, len(o.rule.diffusers)
+	at.expert = piece / kinds
+	return o.rule.diffusers[piece%kinds].fill(at)
 }
 
 // errTurned is of tensors that are no matrices in one.
@@ -374,7 +378,15 @@ func (o *output) stacked() ([]int, error) {
 			return nil, fmt.Errorf("%s is %s %v, %s %s %v", first.Name, first.Dtype, first.Shape, t.Name, t.Dtype, t.Shape)
 		}
 	}
-	return append([]int{len(o.parts)}, first.Shape...), nil
+	kinds := len(o.rule.diffusers)
+	shape := append([]int{len(o.parts) / kinds}, first.Shape...)
+	if kinds > 1 {
+		if len(shape) < 2 {
+			return nil, fmt.Errorf("%s has no rows", first.Name)
+		}
+		shape[1] *= kinds
+	}
+	return shape, nil
 }
 
 // joined is the shape of an output of one part or more; the error says why what

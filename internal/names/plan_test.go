@@ -457,6 +457,28 @@ func TestExperts(t *testing.T) {
 	if _, err := Make(lacks, ComfyUI); err == nil || !strings.Contains(err.Error(), "gate_up_projs.4.weight, which the source lacks") {
 		t.Errorf("one expert less: %v", err)
 	}
+	three := append(slices.Clone(common), at(p+"mlp.router.weight", 3, 8))
+	for i := range 2 {
+		for _, half := range []string{"gate", "up"} {
+			name := fmt.Sprintf("%smlp.experts.%d.%s_proj", p, i, half)
+			three = append(three, at(name+".weight", 6, 8), at(name+".bias", 6))
+		}
+	}
+	plan, err = Make(three, ComfyUI)
+	if err != nil || len(plan.Kept) > 0 {
+		t.Fatalf("%+v, %v", plan, err)
+	}
+	o = find(plan, "layers.0.mlp.experts.gate_up_proj.weight")
+	if !slices.Equal(o.Shape, []int{2, 12, 8}) || o.Alternate != 2 || len(o.Parts) != 4 || o.Parts[1].Source != p+"mlp.experts.0.up_proj.weight" {
+		t.Errorf("%+v", o)
+	}
+	if o := find(plan, "layers.0.mlp.experts.gate_up_proj.bias"); !slices.Equal(o.Shape, []int{2, 12}) || o.Alternate != 2 {
+		t.Errorf("%+v", o)
+	}
+	lacks = slices.DeleteFunc(three, func(one Tensor) bool { return strings.HasSuffix(one.Name, "1.up_proj.weight") })
+	if _, err := Make(lacks, ComfyUI); err == nil || !strings.Contains(err.Error(), "experts.1.up_proj.weight, which the source lacks") {
+		t.Errorf("half an expert less: %v", err)
+	}
 	other := slices.Clone(apart)
 	other[len(other)-2].Shape = []int{12, 9}
 	if _, err := Make(other, ComfyUI); err == nil || !strings.Contains(err.Error(), "gate_up_projs.11.weight BF16 [12 9]") {

@@ -26,6 +26,7 @@ type block struct {
 	//	A % B          A and B are matrices in one tensor, whose rows are the other's columns
 	//	A <@ B         A is B with every number in place of @, one after the other in one
 	//	               tensor; on the way to ComfyUI alone
+	//	A <@ B + C     each of them is a row of B, one of C, the next of B and so on
 	//	A <- B         read so on the way to ComfyUI alone
 	//	A -> B         read so on the way to diffusers alone; without B it is left out
 	//	- <- B         ComfyUI has no such tensor: it is left out
@@ -77,6 +78,14 @@ func (r *rule) sizes(rows, columns int) ([]int, error) {
 	return sizes, nil
 }
 
+// alternate is how many parts have rows in turn, 0 for none.
+func (r *rule) alternate() int {
+	if !r.stack || len(r.diffusers) < 2 {
+		return 0
+	}
+	return len(r.diffusers)
+}
+
 // match finds which piece of a rule a name is.
 func (r *rule) match(name string, from Side) (piece int, at match, ok bool) {
 	if r.only && r.to == from {
@@ -89,7 +98,7 @@ func (r *rule) match(name string, from Side) (piece int, at match, ok bool) {
 	for i := range r.diffusers {
 		if at, ok = r.diffusers[i].match(name); ok && (!r.turned || at.rest == "") {
 			if r.stack {
-				i = at.expert
+				i += at.expert * len(r.diffusers)
 			}
 			return i, at, true
 		}

@@ -105,6 +105,20 @@ func (p *Plan) warn(problems []comfyProblem, whole error) {
 	}
 }
 
+// unknownNote says that ComfyUI would not know what a file with quantized layers holds. It
+// is no error: nodes of others may load the file.
+func (p *Plan) unknownNote(o Options) []string {
+	if o.Layout != layout.Comfy || p.Comfy != nil || o.Addon != "" {
+		return nil
+	}
+	for i := range p.Steps {
+		if s := &p.Steps[i]; s.quantized() {
+			return []string{fmt.Sprintf("ComfyUI %s has no model whose tensors are called so (%s): none of its own nodes loads the file", app.ComfyRelease, s.Source.Name)}
+		}
+	}
+	return nil
+}
+
 // comfyOf asks about the tensors of a migration under their new names.
 func (g *migration) comfyOf() (m *app.ComfyModel, problems []comfyProblem) {
 	m = app.RecogniseComfy(func(yield func(string, []int) bool) {

@@ -339,6 +339,7 @@ func notesOf(p *Plan, o Options) []string {
 	case quantized == 0:
 		notes = append(notes, "nothing is quantized: every tensor is kept as it is")
 	}
+	notes = append(notes, p.unknownNote(o)...)
 	for _, name := range slices.Sorted(maps.Keys(foreign)) {
 		notes = append(notes, fmt.Sprintf("stock ComfyUI does not load %s layers; for the nearest that it loads, %s", name, foreign[name]))
 	}

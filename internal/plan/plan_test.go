@@ -340,10 +340,12 @@ func TestNotes(t *testing.T) {
 		o     Options
 		want  []string
 	}{
-		{"nothing to say", model, Options{}, nil},
+		{"nothing to say", model, Options{Layout: layout.SDNQ, MinNumel: ptr(0)}, nil},
+		{"of names that ComfyUI does not know", model, Options{}, []string{"ComfyUI 0.33.0 has no model whose tensors are called so (blocks.1.attn.q.weight): none of its own nodes loads the file"}},
 		{"nothing to do", map[string]string{"a.bias": "BF16 4"}, Options{}, []string{"nothing is quantized: every tensor is kept as it is"}},
-		{"keep on nothing", model, Options{Keep: patterns(t, "nowhere", "attn", "attn.q")}, []string{"`Keep` nowhere matches no weight", "80% of the bytes stay unquantized: 80% `Keep` attn"}},
+		{"keep on nothing", model, Options{Keep: patterns(t, "nowhere", "attn", "attn.q")}, []string{"`Keep` nowhere matches no weight", "80% of the bytes stay unquantized: 80% `Keep` attn", "ComfyUI 0.33.0 has no model whose tensors are called so (blocks.0.ff.weight): none of its own nodes loads the file"}},
 		{"what comfyui does not load", model, Options{Flags: storage.Settings{Dtype: "uint4"}, Set: rules(t, "ff=sdnq:float8_e5m2")}, []string{
+			"ComfyUI 0.33.0 has no model whose tensors are called so (blocks.1.attn.q.weight): none of its own nodes loads the file",
 			"stock ComfyUI does not load sdnq:float8_e5m2 layers; for the nearest that it loads, quantize with `Dtype` float8_e5m2",
 			"stock ComfyUI does not load uint4 layers; for the nearest that it loads, quantize with `Dtype` nvfp4 (4 bits), or `Dtype` int8_tensorwise"}},
 		{"what the dtype cannot hold", map[string]string{"a.weight": "BF16 3 33", "b.weight": "BF16 64 64"},

@@ -46,6 +46,9 @@ func (t *transcoding) nearest(l *layout.Layer, src codec.Source) (codec.Settings
 	if apart {
 		l = l.Apart.Like
 	}
+	if f := codec.Holding(l.Codec); f != nil && t.o.Layout == layout.Comfy {
+		return codec.InNative(f, l.Codec), nil
+	}
 	if codec.IsPublished(l.Codec) {
 		f, err := codec.ByName(app.Nearest(l.Dtype))
 		if t.o.Layout == layout.SDNQ || err != nil {

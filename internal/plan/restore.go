@@ -6,13 +6,14 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/layout"
+	"github.com/tensorpress/tensorpress/internal/lora"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // Restoration is every decision of turning quantized layers into plain tensors.
 type Restoration struct {
-	Plan   // its files; it has no steps
+	Plan   // its files; its steps are those of tensors that adapters change
 	Layers []RestoredLayer
 	Copies []Copy
 }
@@ -21,6 +22,7 @@ type Restoration struct {
 type RestoredLayer struct {
 	*layout.Layer
 	Part
+	Merged bool // an adapter changes it: it is among the steps
 }
 
 // Dtype is that of the restored weight.
@@ -33,8 +35,8 @@ type Copy struct {
 }
 
 // Restore plans the way back. dtype is that of the restored weights, 0 for each
-// layer's own.
-func Restore(m *layout.Model, dtype safetensors.Dtype, o Output) (*Restoration, error) {
+// layer's own. merges are what adapters change, by the names of tensors.
+func Restore(m *layout.Model, dtype safetensors.Dtype, merges map[string]*lora.Patch, o Output) (*Restoration, error) {
 	if err := m.Failed(); err != nil {
 		return nil, usage.Source(err)
 	}
@@ -60,12 +62,34 @@ func Restore(m *layout.Model, dtype safetensors.Dtype, o Output) (*Restoration, 
 		return nil, err
 	}
 	for _, t := range m.Plain {
-		r.Copies = append(r.Copies, Copy{t, u.next(1)[0]})
+		part := u.next(1)[0]
+		if patch := merges[t.Name]; patch == nil {
+			r.Copies = append(r.Copies, Copy{t, part})
+		} else if err := r.merge(Step{Source: t, Merge: patch}, part); err != nil {
+			return nil, err
+		}
 	}
 	for _, l := range m.Layers {
-		r.Layers = append(r.Layers, RestoredLayer{l, u.next(1)[0]})
+		part := u.next(1)[0]
+		r.Layers = append(r.Layers, RestoredLayer{l, part, merges[part.Name] != nil})
+		if patch := merges[part.Name]; patch != nil {
+			if err := r.merge(Step{Source: layerTensor(l, part.Dtype), From: l, Merge: patch}, part); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return r, nil
+}
+
+// merge adds a tensor that an adapter changes.
+func (r *Restoration) merge(s Step, to Part) error {
+	if !codec.Floats(s.Source.Dtype) {
+		return usage.SourceErrorf("tensor %s is %s, so that nothing can be merged into it: leave its keys out of the adapter", s.Source.Name, s.Source.Dtype)
+	}
+	s.Layer, s.Action, s.Settings = s.Source.Name, Keep, &unset
+	s.Codec, s.Parts = codec.Cast(s.Source.Shape, to.Dtype), []Part{to}
+	r.Steps = append(r.Steps, s)
+	return nil
 }
 
 func first(dtypes ...safetensors.Dtype) safetensors.Dtype {

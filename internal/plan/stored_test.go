@@ -94,7 +94,7 @@ func eachStored(t *testing.T, f func(label string, m *layout.Model)) {
 func TestRestore(t *testing.T) {
 	eachStored(t, func(label string, m *layout.Model) {
 		for d, want := range map[safetensors.Dtype]string{0: "BF16", safetensors.F32: "F32"} {
-			r, err := Restore(m, d, Output{Stem: "out", Metadata: m.Checkpoint.Metadata})
+			r, err := Restore(m, d, nil, Output{Stem: "out", Metadata: m.Checkpoint.Metadata})
 			if err != nil {
 				t.Errorf("%s: %v", label, err)
 				continue

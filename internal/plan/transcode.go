@@ -175,6 +175,8 @@ func (t *transcoding) move(l *layout.Layer, orig safetensors.Dtype) (*codec.Move
 func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind sdnq.Kind) (*codec.Move, error) {
 	stored, err := codec.ByName(l.Format)
 	switch {
+	case t.o.Layout == layout.SDNQ && isExperts(l):
+		return nil, errExperts
 	case l.Apart != nil:
 		return nil, l.Apart.Why
 	case codec.IsPublished(l.Codec):
@@ -185,8 +187,6 @@ func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind sdnq.Kind)
 		return nil, fmt.Errorf("its scale is %s, ComfyUI's is F32: tensorpress migrate makes it so", l.Parts[1].Dtype)
 	case codec.IsForeign(l.Codec):
 		return nil, fmt.Errorf("the %s layout is older than both: tensorpress migrate makes it ComfyUI's", l.Layout.Name)
-	case t.o.Layout == layout.SDNQ && codec.Matrices(l.Codec) != nil:
-		return nil, errExperts
 	case t.o.Layout == layout.SDNQ:
 		return codec.FromNative(src, kind, stored, l.Options, l.Codec)
 	case !t.Rename && stored == codec.SDNQ():
@@ -199,6 +199,12 @@ func (t *transcoding) newMove(l *layout.Layer, src codec.Source, kind sdnq.Kind)
 		return codec.Renamed(src, l.Options, l.Codec)
 	}
 	return codec.MoveAsIs(stored, l.Options, l.Codec), nil
+}
+
+// isExperts reports whether a layer is several matrices in one tensor.
+func isExperts(l *layout.Layer) bool {
+	stacked := codec.IsPublished(l.Codec) || l.Apart != nil
+	return codec.Matrices(l.Codec) != nil || stacked && len(l.Shape()) == 3 && expertNames.MatchString(l.WeightName())
 }
 
 // errExperts is of experts that are stored as one tensor.

@@ -104,22 +104,22 @@ func parseStore(address string) (b *bucket, key string, err error) {
 }
 
 // openStore returns a folder of a bucket, or a file with what lies beside it.
-func openStore(address string, a ahead) (files.Source, error) {
+func openStore(address string, p *pace) (files.Source, error) {
 	b, key, err := parseStore(address)
 	if err != nil {
 		return nil, err
 	}
 	if ext := path.Ext(key); ext != ".safetensors" && ext != ".json" {
-		return &stored{bucket: b, ahead: a, root: key, deep: true}, nil
+		return &stored{bucket: b, pace: p, root: key, deep: true}, nil
 	}
 	folder, name := path.Split(key)
-	return files.At(&stored{bucket: b, ahead: a, root: strings.TrimSuffix(folder, "/")}, name), nil
+	return files.At(&stored{bucket: b, pace: p, root: strings.TrimSuffix(folder, "/")}, name), nil
 }
 
 // stored is a folder of a bucket as a source.
 type stored struct {
 	*bucket
-	ahead
+	*pace
 	root string
 	deep bool // with all that lies below it
 
@@ -179,7 +179,7 @@ func (s *stored) Open(ctx context.Context, name string) (files.File, error) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
 	r := s.reading(o)
-	return &storedFile{s, file{client: s.client, ctx: ctx, address: r.address, header: r.header, size: o.size}}, nil
+	return &storedFile{s, file{client: s.client, pace: s.pace, ctx: ctx, address: r.address, header: r.header, size: o.size}}, nil
 }
 
 // storedFile is a file whose errors say what to do about access.

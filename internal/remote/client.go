@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,9 +23,7 @@ import (
 // Limits of a request's tries.
 const (
 	// connections are as many as a run has to one host.
-	connections = 16
-	// quiet is how long a server may say nothing, before or within an answer.
-	quiet = 15 * time.Second
+	connections = 32
 	// most is for how long a request is tried without any byte arriving.
 	most = 40 * time.Second
 	// tries bounds how often that is.
@@ -36,6 +35,9 @@ const (
 	// mostText bounds an answer that is read as a text.
 	mostText = 64 << 20
 )
+
+// quiet is how long a server may say nothing, before or within an answer.
+var quiet = 15 * time.Second
 
 // client sends requests, again where a server is busy or a connection fails.
 type client struct {
@@ -51,8 +53,10 @@ func newClient(authorize func(*http.Request) error) *client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	// One connection for each request that is under way: streams that share one by
 	// HTTP/2 share its speed too.
-	t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
-	t.ForceAttemptHTTP2 = false
+	// (A clone has been made ready to ask for HTTP/2.)
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+	t.TLSClientConfig, t.TLSNextProto, t.ForceAttemptHTTP2 = nil, nil, false
 	t.MaxIdleConnsPerHost, t.MaxConnsPerHost = connections, connections
 	t.TLSHandshakeTimeout = quiet
 	t.DialContext = (&net.Dialer{Timeout: quiet}).DialContext
@@ -171,7 +175,10 @@ func (a *attempts) again(err error) error {
 	if status != nil {
 		wait = max(wait, status.after)
 	}
-	if spent := a.now().Sub(a.begun); a.n >= tries || spent+wait > most {
+	switch spent := a.now().Sub(a.begun); {
+	case status != nil && status.after > most:
+		return fmt.Errorf("%w: it asks to come back after %v", err, status.after)
+	case a.n >= tries || spent+wait > most:
 		return fmt.Errorf("gave up after %d tries in %v: %w", a.n, spent.Round(time.Second), err)
 	}
 	return a.sleep(a.ctx, wait)
@@ -244,6 +251,9 @@ func (c *client) get(ctx context.Context, r request) (*answer, error) {
 // asked for, and an error for all others.
 func (a *answer) next() (*url.URL, error) {
 	switch {
+	case a.StatusCode/100 == 2 && slices.Contains(packings, strings.ToLower(a.Header.Get("Content-Encoding"))):
+		a.Body.Close()
+		return nil, final{fmt.Errorf("%s: answers packed by %s, though it was asked not to", a.address, a.Header.Get("Content-Encoding"))}
 	case a.StatusCode/100 == 2:
 		return nil, nil
 	case a.StatusCode/100 == 3 && a.Header.Get("Location") != "":
@@ -266,6 +276,9 @@ func (a *answer) next() (*url.URL, error) {
 	}
 	return nil, e
 }
+
+// packings are encodings whose lengths and ranges are not those of the file.
+var packings = []string{"gzip", "x-gzip", "deflate", "compress", "br", "zstd"}
 
 // reason is what the text of a store's error says: a word, and a sentence.
 func reason(text []byte, h http.Header) (code, message string) {
@@ -337,6 +350,9 @@ func (c *client) send(ctx context.Context, at *url.URL, r request) (*answer, err
 			err = cause
 		}
 		cancel(nil)
+		if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+			return nil, final{plain(at, err)}
+		}
 		return nil, plain(at, err)
 	}
 	timer.Reset(quiet)

@@ -19,6 +19,7 @@ const resolvedFor = 10 * time.Minute
 // file is one that a server gives ranges of.
 type file struct {
 	*client
+	pace    *pace
 	ctx     context.Context // of the run
 	address string
 	size    int64
@@ -26,6 +27,7 @@ type file struct {
 	// the time of the last change. "" where it says neither, or where the address itself is
 	// that of a content.
 	version string
+	host    string      // that called it so
 	header  http.Header // of every request
 
 	mu       sync.Mutex
@@ -62,7 +64,9 @@ func (f *file) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-func (f *file) readOnce(p []byte, off int64) (int, error) {
+func (f *file) readOnce(p []byte, off int64) (n int, err error) {
+	began := f.pace.begin()
+	defer func() { f.pace.end(n) }()
 	place, kept := f.where()
 	r := request{address: place, from: off, to: off + int64(len(p)), header: f.header}
 	answer, err := f.get(f.ctx, r)
@@ -79,11 +83,12 @@ func (f *file) readOnce(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	defer answer.Body.Close()
+	f.pace.answered(began)
 	f.keep(answer)
 	if err := f.check(answer, r); err != nil {
 		return 0, err
 	}
-	n, err := io.ReadFull(answer.Body, p)
+	n, err = io.ReadFull(answer.Body, p)
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		err = short(int64(n), int64(len(p)))
 	}
@@ -110,10 +115,10 @@ func (f *file) check(a *answer, r request) error {
 	return f.same(a)
 }
 
-// same compares what the server calls the content, where the file is served at its own
-// address.
+// same compares what the server calls the content. Another host, to which the address
+// redirects now, may call it otherwise.
 func (f *file) same(a *answer) error {
-	if f.version == "" || !a.at(f.address) {
+	if f.version == "" || a.url.Host != f.host {
 		return nil
 	}
 	if now := version(a.Header); now != "" && now != f.version {

@@ -27,7 +27,7 @@ const hubEndpoint = "https://huggingface.co"
 // and files by "resolve", which redirects to where large ones are.
 type hub struct {
 	*client
-	ahead
+	*pace
 	endpoint *url.URL
 	repo     string // ORG/NAME
 	revision string // as it was asked for
@@ -56,7 +56,7 @@ type entry struct {
 }
 
 // openHub returns a repository, or a file or folder of it: hf://ORG/NAME[@REV][/PATH].
-func openHub(address string, a ahead) (files.Source, error) {
+func openHub(address string, p *pace) (files.Source, error) {
 	repo, revision, name, err := parseHub(address)
 	if err != nil {
 		return nil, usage.Errorf("%s: %w", unsignedText(address), err)
@@ -65,7 +65,7 @@ func openHub(address string, a ahead) (files.Source, error) {
 	if err != nil || endpoint.Hostname() == "" || endpoint.Scheme != "https" && endpoint.Scheme != "http" {
 		return nil, usage.Errorf("HF_ENDPOINT: %q is no address like %s", os.Getenv("HF_ENDPOINT"), hubEndpoint)
 	}
-	h := &hub{ahead: a, client: newClient(only(endpoint, nil, hubToken)), endpoint: endpoint, repo: repo, revision: revision}
+	h := &hub{pace: p, client: newClient(only(endpoint, nil, hubToken)), endpoint: endpoint, repo: repo, revision: revision}
 	if name == "" {
 		return h, nil
 	}
@@ -167,7 +167,7 @@ func (h *hub) Open(ctx context.Context, name string) (files.File, error) {
 		sum = one.LFS.OID
 	}
 	return &hubFile{hub: h, sum: sum, file: file{
-		client: h.client, ctx: ctx, size: one.Size,
+		client: h.client, pace: h.pace, ctx: ctx, size: one.Size,
 		address: below(h.endpoint.JoinPath(h.repo, "resolve", t.commit), name),
 	}}, nil
 }

@@ -36,7 +36,7 @@ func hubDest(address string) (files.Sink, error) {
 	if _, err := exec.LookPath("hf"); err != nil {
 		return nil, usage.Errorf("%s: the hub's own command uploads there, and is not installed: `pip install huggingface_hub`; or name a path, and later `hf upload %s PATH %s`", address, repo, cmp.Or(name, "."))
 	}
-	s, err := openHub(address, ahead{})
+	s, err := openHub(address, paceIn(0))
 	if err != nil {
 		return nil, err
 	}

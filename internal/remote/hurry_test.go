@@ -39,3 +39,10 @@ func HurryStore(s files.Sink) (waited func() time.Duration) { return hurry(s.(*s
 
 // SmallParts has files cut into parts of n bytes.
 func SmallParts(n int64) { partBytes = n }
+
+// Quiet sets for how long a server may say nothing, and returns what sets it back.
+func Quiet(d time.Duration) (back func()) {
+	was := quiet
+	quiet = d
+	return func() { quiet = was }
+}

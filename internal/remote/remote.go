@@ -13,12 +13,11 @@ import (
 	"sync"
 
 	"github.com/tensorpress/tensorpress/files"
-	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
 // schemes are the kinds of addresses, by what stands before "://".
-var schemes = map[string]func(address string, a ahead) (files.Source, error){
+var schemes = map[string]func(address string, p *pace) (files.Source, error){
 	"hf":    openHub,
 	"http":  openWeb,
 	"https": openWeb,
@@ -42,24 +41,9 @@ func Open(address string, memory int64) (s files.Source, ok bool, err error) {
 	case rest == "":
 		return nil, false, usage.Errorf("%s: an address goes on after ://", address)
 	}
-	s, err = open(address, aheadIn(memory))
+	s, err = open(address, paceIn(memory))
 	return s, err == nil, err
 }
-
-// ahead is how much of a far source is in memory.
-type ahead struct{ all, before int }
-
-// aheadIn divides memory into blocks, of which as many are asked for at a time as a source
-// needs to give what it can.
-func aheadIn(memory int64) ahead {
-	const fast = 8
-	all := int(min(max(memory/source.BlockBytes, 3), 2*fast))
-	return ahead{all, min(fast, all/2)}
-}
-
-// Blocks says how many blocks of [source.BlockBytes] stay in memory, and how many of them
-// are read before they are asked for.
-func (a ahead) Blocks() (all, before int) { return a.all, a.before }
 
 // Schemes lists the beginnings of addresses, ascending.
 func Schemes() (list []string) {

@@ -112,7 +112,7 @@ func (s *storeSink) BeginOutput(ctx context.Context, o stage.Output) (files.Outp
 
 // output is one that was checked.
 func (s *storeSink) output(ctx context.Context, o stage.Output, held map[string]object) *storeOutput {
-	out := &storeOutput{storeSink: s, of: o, old: held, run: ctx, places: make(chan struct{}, sendingAtATime)}
+	out := &storeOutput{storeSink: s, of: o, old: held, over: len(held) > 0, run: ctx, places: make(chan struct{}, sendingAtATime)}
 	out.ctx, out.cancel = context.WithCancel(ctx)
 	out.changed = sync.NewCond(&out.mu)
 	out.unhook = context.AfterFunc(out.ctx, func() { // whoever waits for room hears of it
@@ -182,6 +182,7 @@ type storeOutput struct {
 	*storeSink
 	of     stage.Output
 	old    map[string]object
+	over   bool            // something was there when the output began
 	run    context.Context // of those who write
 	ctx    context.Context // ends with the first error too
 	cancel context.CancelFunc

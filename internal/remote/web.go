@@ -20,20 +20,20 @@ const indexEnd = ".safetensors.index.json"
 
 // openWeb returns a file of a web server, or an index with its shards. An address of the
 // hub's pages is that of the repository's file.
-func openWeb(address string, a ahead) (files.Source, error) {
+func openWeb(address string, p *pace) (files.Source, error) {
 	at, err := url.Parse(address)
 	if err != nil || at.Hostname() == "" {
 		return nil, usage.Errorf("%s: is no address of a file", unsignedText(address))
 	}
 	if hub, ok := onHubPage(at); ok {
-		return openHub(hub, a)
+		return openHub(hub, p)
 	}
 	name := path.Base(at.Path)
 	if !strings.HasSuffix(name, ".safetensors") && !strings.HasSuffix(name, indexEnd) {
 		return nil, usage.Errorf("%s: servers do not list their folders: name a .safetensors file or a %s file", unsigned(at), "*"+indexEnd)
 	}
 	folder := &url.URL{Scheme: at.Scheme, Host: at.Host, Path: strings.TrimSuffix(at.Path, name)}
-	return files.At(&web{ahead: a, client: newClient(only(at, at.User, nil)), file: at, folder: folder, name: name}, name), nil
+	return files.At(&web{pace: p, client: newClient(only(at, at.User, nil)), file: at, folder: folder, name: name}, name), nil
 }
 
 // unsignedText is an address as it was given, without what stands before an @ or after a
@@ -50,7 +50,7 @@ func unsignedText(address string) string {
 // web is a file of a web server and, of an index, the files beside it that it names.
 type web struct {
 	*client
-	ahead
+	*pace
 	file   *url.URL
 	folder *url.URL // of the file, ending in a slash
 	name   string   // of the file
@@ -125,7 +125,7 @@ func (w *web) Open(ctx context.Context, name string) (files.File, error) {
 	if err != nil {
 		return nil, w.explain(err)
 	}
-	return &file{client: w.client, ctx: ctx, address: address, size: a.size, version: a.version}, nil
+	return &file{client: w.client, pace: w.pace, ctx: ctx, address: address, size: a.size, version: a.version, host: a.host}, nil
 }
 
 // head asks for what there is to know of a file but its bytes.
@@ -145,6 +145,7 @@ func (c *client) head(ctx context.Context, address string) (*about, error) {
 type about struct {
 	size    int64
 	version string
+	host    string // that answered
 }
 
 // headOnce asks by HEAD or, where an address is signed for GET alone, for one byte.
@@ -164,7 +165,7 @@ func (c *client) headOnce(ctx context.Context, address string) (*about, error) {
 	if size < 0 {
 		return nil, final{errors.New(a.address + ": the server does not say how large the file is: download it, and name it")}
 	}
-	return &about{size, version(a.Header)}, nil
+	return &about{size, version(a.Header), a.url.Host}, nil
 }
 
 // explain says what to do about an answer.

@@ -142,6 +142,9 @@ func (v *view) tensor(o *names.Output) (checkpoint.Tensor, error) {
 	if o.Turned {
 		return checkpoint.Turned(o.Name, from), nil
 	}
+	if o.Alternate > 0 {
+		return v.alternating(o)
+	}
 	g, at := &checkpoint.Gathered{}, int64(0)
 	for _, part := range o.Parts {
 		from := v.plain[part.Source]
@@ -162,14 +165,18 @@ func rows(shape []int) int {
 // layer is one that is quantized, or of which a part is.
 func (v *view) layer(o *names.Output) (*layout.Layer, error) {
 	name, ok := strings.CutSuffix(o.Name, ".weight")
-	if !ok {
+	if !ok && !o.Turned {
 		return nil, usage.SourceErrorf("%s: layer %s would become %s, which is not the weight of a layer", v.model.Checkpoint.Path, o.Parts[0].Source, o.Name)
 	}
 	if l := v.layers[o.Parts[0].Source]; l != nil && o.Renamed(rows(l.Shape())) && slices.Equal(l.Shape(), o.Shape) {
 		return l.As(name), nil
 	}
-	if first := v.first(o); o.Turned || len(o.Parts) > 1 && len(o.Shape) > len(first.Shape()) {
-		return nil, usage.SourceErrorf("%s: layer %s is quantized, and experts are joined, or turned, as plain tensors alone: dequantize it first, then give it the other names", v.model.Checkpoint.Path, first.Name)
+	if first := v.first(o); o.Turned || len(o.Shape) > len(first.Shape()) {
+		l, err := v.experts(name, o)
+		if err != nil {
+			return nil, usage.SourceErrorf("%s: layer %s is quantized, and %w: dequantize it first, then give it the other names", v.model.Checkpoint.Path, first.Name, err)
+		}
+		return l, nil
 	}
 	l, err := v.gather(name, o)
 	if err == nil {

@@ -178,6 +178,36 @@ func TestFolder(t *testing.T) {
 	}
 }
 
+// TestStrangePlans: a work folder of a newer program, of nobody known, or a file in its place
+// is left as it is.
+func TestStrangePlans(t *testing.T) {
+	for text, want := range map[string]string{
+		"{": "is none of tensorpress's", `{"format": 9, "version": "99.0", "shards": [{"name": "a"}]}`: "is of a newer tensorpress, 99.0", "file": "is no folder", "mine": "holds mine.txt and no records",
+	} {
+		dir := t.TempDir()
+		place := filepath.Join(dir, ".out.parts", ".tensorpress", PlanName)
+		switch text {
+		case "file":
+			place = filepath.Join(dir, ".out.parts")
+		case "mine":
+			place = filepath.Join(dir, ".out.parts", "mine.txt")
+		}
+		err := os.MkdirAll(filepath.Dir(place), 0o777)
+		if err == nil {
+			err = os.WriteFile(place, []byte(text), 0o666)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := keep(t, filepath.Join(dir, "out"), made, true); !errors.Is(err, usage.Err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+		if got, err := os.ReadFile(place); string(got) != text {
+			t.Errorf("%s: became %s, %v", text, got, err)
+		}
+	}
+}
+
 // TestNothingFinished: a plan by which nothing was finished must not stand in the way.
 func TestNothingFinished(t *testing.T) {
 	dest := filepath.Join(t.TempDir(), "out")

@@ -8,41 +8,62 @@ import (
 )
 
 const (
-	// blockBytes is how much of a store's file is read at a time: the latency of a
-	// request equals the transfer of some megabytes.
-	blockBytes = 4 << 20
+	// blockBytes is how much of a store's file is read at a time: enough that a request
+	// costs little beside its bytes, and so little that those of many requests fit memory.
+	blockBytes = 1 << 20
 	// mostBlocks bounds the number of blocks in memory, unless the store says otherwise:
 	// enough for rows that several tiles need to be read only once.
-	mostBlocks = 12
+	mostBlocks = 24
+	// keptBlocks is how many blocks stay of those that were read to their end, for a tile
+	// that is gone through twice.
+	keptBlocks = 2
 )
 
 // BlockBytes is how much of a store's file is in memory at a time for each block.
 const BlockBytes = blockBytes
 
-// blocks caches the parts of a store's files that were read last, and reads on where a
+// blocks caches the parts of a store's files that are being read, and reads on where a
 // file is read from front to back: a store far away gives one range slowly, and several at
-// once faster.
+// once faster. What was read to its end is let go, and its memory is used again.
 type blocks struct {
-	most   int // how many blocks stay in memory
-	ahead  int // how many of these are read before they are asked for, 0 for none
+	// room says how many blocks may stay in memory, and how many of these are to be read
+	// before they are asked for, 0 for none.
+	room   func() (most, ahead int)
 	mu     sync.Mutex
-	recent []*block // the latest use last
-	taken  int      // how many blocks were read, or begun to be
+	summed sync.Cond // that someone has hashed
+	recent []*block  // the latest use last
+	past   []place   // of blocks that were let go, the latest last
+	spare  [][]byte  // memory of blocks that were let go
+	taken  int       // how many blocks were read, or begun to be
 
-	summing sync.Mutex
-	sums    map[string]*sum // by paths
+	whole bool            // every file is hashed, not those alone whose sum is stated
+	sums  map[string]*sum // by paths
+}
+
+func newBlocks(room func() (most, ahead int)) *blocks {
+	b := &blocks{room: room, sums: map[string]*sum{}}
+	b.summed.L = &b.mu
+	return b
+}
+
+// place is where a block lies.
+type place struct {
+	path  string
+	index int64
 }
 
 // block is a part of a file; data and err are set once read has run.
 type block struct {
-	path  string
-	index int64
-	users int
-	fresh bool // nobody has asked for it yet
-	begun int  // how many blocks had been taken before it
-	read  sync.Once
-	data  []byte
-	err   error
+	place
+	users   int
+	fresh   bool // nobody has asked for it yet
+	pending bool // it is not hashed yet
+	done    bool // it is read
+	begun   int  // how many blocks had been taken before it
+	seen    seen
+	read    sync.Once
+	data    []byte
+	err     error
 }
 
 // inBlocks reads a file in whole blocks.
@@ -70,29 +91,43 @@ func (f *inBlocks) ReadAt(p []byte, off int64) (n int, err error) {
 }
 
 // readBlock copies from the block that holds off, up to its end.
-func (f *inBlocks) readBlock(p []byte, off int64) (int, error) {
-	b, next := f.use(f.path, off/blockBytes, f.size)
-	defer f.release(b)
+func (f *inBlocks) readBlock(p []byte, off int64) (n int, err error) {
+	from := int(off % blockBytes)
+	b := f.begin(off / blockBytes)
+	defer func() { f.release(b, from, from+n) }()
+	if b.err != nil {
+		return 0, b.err
+	}
+	return copy(p, b.data[from:]), nil
+}
+
+// begin returns a block that is read, and sees that those after it are on their way.
+func (f *inBlocks) begin(index int64) *block {
+	b, next := f.use(index)
 	for _, one := range next {
 		go func() {
-			defer f.release(one)
+			defer f.release(one, 0, 0)
 			f.fill(one)
 		}()
 	}
 	f.fill(b)
-	if b.err != nil {
-		return 0, b.err
-	}
-	return copy(p, b.data[off%blockBytes:]), nil
+	return b
 }
 
 // fill reads a block unless it has been read.
 func (f *inBlocks) fill(b *block) {
+	first := false
 	b.read.Do(func() {
 		if b.data, b.err = f.fetch(b.data, b.index*blockBytes); b.err == nil {
-			f.hashed(b)
+			f.arrived(b)
+			first = true
 		}
 	})
+	if first { // others have it meanwhile
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.sumUp(f.path)
+	}
 }
 
 func (f *inBlocks) fetch(data []byte, off int64) ([]byte, error) {
@@ -110,69 +145,150 @@ func (f *inBlocks) fetch(data []byte, off int64) ([]byte, error) {
 	return nil, err
 }
 
-// use returns a block and, where the one before it was read too, those after it that
-// are not on their way yet.
-func (b *blocks) use(path string, index, size int64) (one *block, next []*block) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	one = b.take(path, index)
-	one.fresh = false
-	if b.ahead == 0 || index > 0 && b.find(path, index-1) < 0 {
+// use returns a block and, where it is new and the one before it was read too, those after
+// it that are not on their way yet.
+func (f *inBlocks) use(index int64) (one *block, next []*block) {
+	most, ahead := f.room()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	one, first := f.take(index, most)
+	first, one.fresh = first || one.fresh, false
+	if !first || ahead == 0 || index > 0 && !f.follows(index) {
 		return one, nil
 	}
-	fresh := 0
-	for _, other := range b.recent {
-		if other.fresh = other.fresh && b.taken-other.begun < 2*b.most; other.fresh { // else it was skipped
-			fresh++
+	held := 0
+	for _, other := range f.recent {
+		other.fresh = other.fresh && f.taken-other.begun < 2*most // else it was skipped
+		if other.fresh || other.pending {
+			held++
 		}
 	}
-	for i := index + 1; i <= index+int64(b.ahead) && fresh < b.ahead && i*blockBytes < size; i++ {
-		if b.find(path, i) < 0 {
-			more := b.take(path, i)
-			more.fresh, fresh = true, fresh+1
+	for i := index + 1; i <= index+int64(ahead) && held < ahead && i*blockBytes < f.size; i++ {
+		if at := (place{f.path, i}); f.find(at) < 0 && !slices.Contains(f.past, at) {
+			more, _ := f.take(i, most)
+			more.fresh, held = true, held+1
 			next = append(next, more)
 		}
 	}
 	return one, next
 }
 
-// find returns the place of a block among those in memory, -1 for none.
-func (b *blocks) find(path string, index int64) int {
-	return slices.IndexFunc(b.recent, func(one *block) bool { return one.path == path && one.index == index })
+// follows reports whether the block before one was read not long ago.
+func (f *inBlocks) follows(index int64) bool {
+	before := place{f.path, index - 1}
+	return f.find(before) >= 0 || slices.Contains(f.past, before)
 }
 
-// take makes a block the one that was used last. If it is not cached, it replaces the one
-// that was used longest ago.
-func (b *blocks) take(path string, index int64) *block {
-	i := b.find(path, index)
-	var one *block
-	if i >= 0 {
-		one = b.recent[i]
+// find returns the index of a block among those in memory, -1 for none.
+func (b *blocks) find(at place) int {
+	return slices.IndexFunc(b.recent, func(one *block) bool { return one.place == at })
+}
+
+// take makes a block the one that was used last; fresh says that it is to be read.
+func (f *inBlocks) take(index int64, most int) (one *block, fresh bool) {
+	at := place{f.path, index}
+	if i := f.find(at); i >= 0 {
+		one = f.recent[i]
+		f.recent = slices.Delete(f.recent, i, i+1)
 	} else {
-		one = &block{path: path, index: index, begun: b.taken}
-		b.taken++
-		if len(b.recent) >= b.most {
-			i = slices.IndexFunc(b.recent, func(one *block) bool { return one.users == 0 && !one.fresh })
+		if len(f.recent) >= most {
+			f.makeRoom()
 		}
-		if i >= 0 && cap(b.recent[i].data) == blockBytes {
-			one.data = b.recent[i].data
+		one, fresh = &block{place: at, begun: f.taken, data: f.memory(), pending: f.hashes(index)}, true
+		if slices.Contains(f.past, at) { // the file is gone through once more from here on
+			f.past = slices.DeleteFunc(f.past, func(p place) bool { return p.path == at.path && p.index >= index })
 		}
-	}
-	if i >= 0 {
-		b.recent = slices.Delete(b.recent, i, i+1)
+		f.taken++
 	}
 	one.users++
-	b.recent = append(b.recent, one)
-	return one
+	f.recent = append(f.recent, one)
+	return one, fresh
 }
 
-// release ends a use. A block that could not be read is dropped, so that the next use
-// tries again.
-func (b *blocks) release(one *block) {
+// memory is that of a block that was let go, nil for none.
+func (b *blocks) memory() (data []byte) {
+	if n := len(b.spare); n > 0 {
+		data, b.spare = b.spare[n-1], b.spare[:n-1]
+	}
+	return data
+}
+
+// makeRoom lets the block go that was used longest ago. If it waits for others before it
+// to be hashed, those of its file that follow are hashed by reading them again.
+func (b *blocks) makeRoom() {
+	idle := func(one *block) bool { return one.users == 0 && !one.fresh }
+	i := slices.IndexFunc(b.recent, func(one *block) bool { return idle(one) && !one.pending })
+	if i < 0 {
+		if i = slices.IndexFunc(b.recent, idle); i < 0 {
+			return
+		}
+		b.giveUp(b.recent[i].path)
+	}
+	b.drop(i)
+}
+
+// mostPast bounds how many blocks are known to have been read.
+const mostPast = 64
+
+// drop lets go of a block that nobody uses.
+func (b *blocks) drop(i int) {
+	one := b.recent[i]
+	b.recent = slices.Delete(b.recent, i, i+1)
+	if cap(one.data) == blockBytes {
+		b.spare = append(b.spare, one.data)
+	}
+	if one.err == nil {
+		if len(b.past) == mostPast {
+			b.past = slices.Delete(b.past, 0, 1)
+		}
+		b.past = append(b.past, one.place)
+	}
+}
+
+// release ends a use, in which a part of the block was read. A block that could not be
+// read is dropped, so that the next use tries again.
+func (b *blocks) release(one *block, from, to int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	one.users--
-	if one.err != nil {
-		b.recent = slices.DeleteFunc(b.recent, func(other *block) bool { return other == one })
+	one.seen.add(from, to, len(one.data))
+	if i := b.find(one.place); one.err != nil && i >= 0 && b.recent[i] == one {
+		b.recent = slices.Delete(b.recent, i, i+1)
+	}
+	b.trim()
+}
+
+// trim lets go of blocks that were read to their end, but the latest.
+func (b *blocks) trim() {
+	kept := 0
+	for i := len(b.recent) - 1; i >= 0; i-- {
+		if one := b.recent[i]; one.users == 0 && !one.pending && one.seen.all(len(one.data)) {
+			if kept++; kept > keptBlocks {
+				b.drop(i)
+			}
+		}
 	}
 }
+
+// seen is what of a block was read, in pages.
+type seen struct {
+	pages [blockBytes / page / 64]uint64
+	n     int
+}
+
+const page = 4096
+
+// add notes that the bytes of a block of that size from from to to were read. A page
+// counts by its last byte.
+func (s *seen) add(from, to, size int) {
+	for p := from / page; p*page < to; p++ {
+		last := min((p+1)*page, size) - 1
+		if bit := uint64(1) << (p % 64); from <= last && last < to && s.pages[p/64]&bit == 0 {
+			s.pages[p/64] |= bit
+			s.n++
+		}
+	}
+}
+
+// all reports whether all pages of a block of that size were read.
+func (s *seen) all(size int) bool { return size > 0 && s.n == (size+page-1)/page }

@@ -23,16 +23,17 @@ type listed struct {
 	source files.Source
 	root   string // the store's name, which begins every path
 	list   func() ([]string, error)
-	blocks blocks
+	blocks *blocks
 }
 
 func newListed(ctx context.Context, s files.Source) *listed {
 	t := &listed{ctx: ctx, source: s, root: cmp.Or(s.String(), ".")}
 	t.list = sync.OnceValues(t.names)
-	t.blocks.most = mostBlocks
-	if far, ok := s.(interface{ Blocks() (all, ahead int) }); ok {
-		t.blocks.most, t.blocks.ahead = far.Blocks()
+	room := func() (most, ahead int) { return mostBlocks, 0 }
+	if far, ok := s.(interface{ Blocks() (most, ahead int) }); ok {
+		room = far.Blocks
 	}
+	t.blocks = newBlocks(room)
 	return t
 }
 
@@ -148,7 +149,7 @@ func (t *listed) Open(path string) (*File, error) {
 	if c, ok := f.(io.Closer); ok {
 		one.close = c.Close
 	}
-	one.Sections = &inBlocks{&t.blocks, path, f, f.Size(), stated(f)}
+	one.Sections = &inBlocks{t.blocks, path, f, f.Size(), stated(f)}
 	return one, nil
 }
 

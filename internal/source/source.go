@@ -85,7 +85,7 @@ func ReadFile(t Tree, path string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.NewSectionReader(f, 0, most+1))
+	text, err := io.ReadAll(io.NewSectionReader(f.Sections, 0, most+1))
 	switch {
 	case err == nil && int64(len(text)) > most:
 		return nil, usage.SourceErrorf("%s: is larger than %d bytes", path, most)

@@ -3,6 +3,8 @@ package source
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"io/fs"
@@ -39,12 +41,12 @@ func (f *fails) ReadAt(p []byte, off int64) (int, error) {
 // TestBlocks: whoever reads whatever, at the same time as others and though reads fail
 // at times, must get the bytes of the file, and the blocks that are kept be few.
 func TestBlocks(t *testing.T) {
-	all := blocks{most: mostBlocks}
+	all := newBlocks(func() (int, int) { return mostBlocks, 0 })
 	one := &fails{data: make([]byte, 15*blockBytes+1234), every: 7}
 	for i := range one.data {
 		one.data[i] = byte(i * 7 >> 4)
 	}
-	f := &inBlocks{&all, "x", one, int64(len(one.data)), ""}
+	f := &inBlocks{all, "x", one, int64(len(one.data)), ""}
 	var readers sync.WaitGroup
 	const most = 4
 	for seed := range uint64(most) {
@@ -78,7 +80,7 @@ func TestBlocks(t *testing.T) {
 	if n, err := f.ReadAt(make([]byte, 20), f.size-10); n != 10 || err != io.EOF {
 		t.Errorf("past the end: %d, %v", n, err)
 	}
-	short := &inBlocks{&all, "y", &fails{data: []byte("short")}, 10, ""}
+	short := &inBlocks{all, "y", &fails{data: []byte("short")}, 10, ""}
 	if _, err := short.ReadAt(make([]byte, 10), 0); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a file shorter than it says: %v", err)
 	}
@@ -170,8 +172,9 @@ func TestUnchanged(t *testing.T) {
 func TestReadsAhead(t *testing.T) {
 	const n = 60
 	one := &counted{size: n * blockBytes, reads: map[int64]int{}}
-	all := blocks{most: 8, ahead: 4}
-	f := &inBlocks{&all, "x", one, one.size, ""}
+	const most, ahead = 8, 4
+	all := newBlocks(func() (int, int) { return most, ahead })
+	f := &inBlocks{all, "x", one, one.size, ""}
 	small := make([]byte, 1000)
 	for off := int64(0); off < one.size; off += blockBytes / 4 {
 		if _, err := f.ReadAt(small, off); err != nil {
@@ -194,10 +197,120 @@ func TestReadsAhead(t *testing.T) {
 		}
 	}
 	one.wait()
-	if got := len(all.recent); got > all.most+all.ahead {
+	if got := len(all.recent); got > most+ahead {
 		t.Errorf("%d blocks are kept", got)
 	}
 }
+
+// TestLetsGo: what is read to its end by several readers makes room for what follows, and
+// a file that is gone through again is read once more, several ranges at a time.
+func TestLetsGo(t *testing.T) {
+	const n, most, ahead = 40, 32, 4
+	one := &counted{size: n * blockBytes, reads: map[int64]int{}}
+	all := newBlocks(func() (int, int) { return most, ahead })
+	f := &inBlocks{all, "x", one, one.size, ""}
+	for pass := 1; pass <= 2; pass++ {
+		var readers sync.WaitGroup
+		const readersAtOnce, piece = 3, blockBytes / 4
+		pieces := make(chan int64)
+		for range readersAtOnce {
+			readers.Go(func() {
+				p := make([]byte, piece)
+				for off := range pieces {
+					if _, err := f.ReadAt(p, off); err != nil {
+						t.Error(err)
+					}
+					all.mu.Lock()
+					if got := len(all.recent); got > ahead+readersAtOnce+keptBlocks+1 {
+						t.Errorf("%d blocks are in memory", got)
+					}
+					all.mu.Unlock()
+				}
+			})
+		}
+		for off := int64(0); off < one.size; off += piece {
+			pieces <- off
+		}
+		close(pieces)
+		readers.Wait()
+		for i := range int64(n) {
+			if got := one.reads[i*blockBytes]; got != pass {
+				t.Errorf("pass %d: block %d was read %d times", pass, i, got)
+			}
+		}
+		if one.most < 2 {
+			t.Errorf("at most %d at a time", one.most)
+		}
+		one.most = 0
+	}
+}
+
+// TestSum: the sha256 of a file is that of its bytes in whatever order these are read, and
+// what was read in order is not read again for it.
+func TestSum(t *testing.T) {
+	data := make([]byte, 21*blockBytes+777)
+	rand.NewChaCha8([32]byte{1}).Read(data)
+	want := sha256.Sum256(data)
+	blocksOf := func(order ...int) (offs []int64) {
+		for _, i := range order {
+			offs = append(offs, int64(i)*blockBytes)
+		}
+		return offs
+	}
+	var inOrder, backwards, odd []int
+	for i := range 22 {
+		inOrder, backwards = append(inOrder, i), append(backwards, 21-i)
+		odd = append(odd, (i*5)%22)
+	}
+	for _, tt := range []struct {
+		name  string
+		order []int64
+		again int64 // how many blocks are read again for it, at most
+	}{
+		{"nothing", nil, 22}, {"before anyone asked", nil, 22}, {"in order", blocksOf(inOrder...), 0}, {"twice", blocksOf(append(inOrder, inOrder...)...), 0},
+		{"half", blocksOf(inOrder[:11]...), 11}, {"backwards", blocksOf(backwards...), 22}, {"odd", blocksOf(odd...), 22},
+		{"nearly in order", blocksOf(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14, 17, 16, 19, 18, 21, 20), 0},
+	} {
+		one := &fails{data: data}
+		s := Of(t.Context(), stored{one, int64(len(data))})
+		if tt.name == "before anyone asked" {
+			if _, err := ReadFile(s.Tree, s.Join(s.Path, "x"), 10*blockBytes); err == nil {
+				t.Error("read more than was to be")
+			}
+		}
+		s.Tree.(Summing).SumAll()
+		f, err := s.Open(s.Join(s.Path, "x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := make([]byte, blockBytes)
+		for _, off := range tt.order {
+			if n, err := f.Sections.ReadAt(p, off); !bytes.Equal(p[:n], data[off:min(int(off)+blockBytes, len(data))]) {
+				t.Errorf("%s: other bytes: %v", tt.name, err)
+			}
+		}
+		before := one.reads.Load()
+		got, info, err := s.Tree.(Summing).Sum(t.Context(), s.Join(s.Path, "x"))
+		if err != nil || got != hex.EncodeToString(want[:]) || info.Size() != int64(len(data)) {
+			t.Errorf("%s: %s, %v", tt.name, got, err)
+		}
+		if again := one.reads.Load() - before; again > tt.again {
+			t.Errorf("%s: %d blocks were read again", tt.name, again)
+		}
+	}
+}
+
+// stored is a store of one file.
+type stored struct {
+	io.ReaderAt
+	size int64
+}
+
+func (s stored) String() string                                   { return "store" }
+func (s stored) List(context.Context) ([]string, error)           { return []string{"x"}, nil }
+func (s stored) Open(context.Context, string) (files.File, error) { return s, nil }
+func (s stored) Size() int64                                      { return s.size }
+func (s stored) Blocks() (most, ahead int)                        { return 8, 3 }
 
 // counted counts reads by where they begin.
 type counted struct {
@@ -230,5 +343,22 @@ func (c *counted) wait() {
 			return
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestSumOfSmall: what was read before anyone asked for its sum has one, and so has an
+// empty file.
+func TestSumOfSmall(t *testing.T) {
+	for _, text := range []string{"", "{}"} {
+		s := Of(t.Context(), stored{&fails{data: []byte(text)}, int64(len(text))})
+		at := s.Join(s.Path, "x")
+		if got, err := ReadFile(s.Tree, at, 10); err != nil || string(got) != text {
+			t.Errorf("%q, %v", got, err)
+		}
+		s.Tree.(Summing).SumAll()
+		want := sha256.Sum256([]byte(text))
+		if got, _, err := s.Tree.(Summing).Sum(t.Context(), at); err != nil || got != hex.EncodeToString(want[:]) {
+			t.Errorf("%q: %s, %v", text, got, err)
+		}
 	}
 }

@@ -16,6 +16,17 @@ import (
 // else has created or changed the destination since Open, theirs stays and Commit
 // fails.
 func (s *Stage) Commit(ctx context.Context) error {
+	if err := s.Prepare(ctx); err != nil {
+		return err
+	}
+	if err := s.Place(); err != nil {
+		return err
+	}
+	return s.Settle()
+}
+
+// Prepare does what takes long of Commit: all that was written is on the disk after it.
+func (s *Stage) Prepare(ctx context.Context) error {
 	err := heard(ctx, s.syncing())
 	if err == nil {
 		err = s.close()
@@ -23,9 +34,12 @@ func (s *Stage) Commit(ctx context.Context) error {
 	if err == nil {
 		err = ctx.Err()
 	}
-	if err != nil {
-		return err
-	}
+	return err
+}
+
+// Place moves everything into place after Prepare, and keeps what it has replaced until
+// Settle. After an error nothing new is there.
+func (s *Stage) Place() error {
 	if _, err := os.Lstat(s.path); errors.Is(err, fs.ErrNotExist) {
 		s.old = nil // somebody removed the old output
 	}
@@ -33,10 +47,43 @@ func (s *Stage) Commit(ctx context.Context) error {
 		return err
 	}
 	reached("whole")
+	place := s.placeFiles
 	if s.output.Folder {
-		return s.commitFolder()
+		place = s.placeFolder
 	}
-	return s.commitFiles()
+	if err := place(); err != nil {
+		return errors.Join(err, s.TakeBack())
+	}
+	return nil
+}
+
+// TakeBack undoes Place: what was there is there again, and the new output is hidden.
+func (s *Stage) TakeBack() (err error) {
+	for _, back := range slices.Backward(s.undo) {
+		err = errors.Join(err, back())
+	}
+	s.undo = nil
+	return err
+}
+
+// Settle ends a Commit after Place: what was replaced is removed.
+func (s *Stage) Settle() error {
+	s.undo = nil
+	s.arrived()
+	if s.output.Folder && s.old == nil {
+		s.tmp, s.made = "", nil
+		return s.unmark()
+	}
+	if s.output.Folder {
+		s.tmp = s.replacedAt
+		if aside := s.name + replaced; s.tmp != aside && os.Rename(s.tmp, aside) == nil {
+			s.tmp = aside // named as an old output, in case the run is killed here
+		}
+	}
+	s.made = nil
+	reached("to be removed")
+	s.removeOld()
+	return nil
 }
 
 // syncing returns a function that syncs all files and their folders to disk. It may
@@ -63,26 +110,19 @@ func (s *Stage) syncing() func() error {
 	}
 }
 
-func (s *Stage) commitFolder() error {
+func (s *Stage) placeFolder() (err error) {
+	from := s.tmp
 	if s.old == nil {
-		if err := s.arrive(s.tmp, s.path); err != nil {
+		if err := s.arrive(from, s.path); err != nil {
 			return err
 		}
-		s.tmp, s.made = "", nil
-		s.arrived()
-		return s.unmark()
+		s.undo = append(s.undo, func() error { return os.Rename(s.path, from) })
+		return nil
 	}
-	old, err := s.replace(s.tmp, s.path)
-	if err != nil {
+	if s.replacedAt, err = s.replace(from, s.path); err != nil {
 		return err
 	}
-	s.arrived()
-	s.tmp = old
-	if aside := s.name + replaced; old != aside && os.Rename(old, aside) == nil {
-		s.tmp = aside // named as an old output, in case the run is killed here
-	}
-	reached("to be removed")
-	s.removeOld()
+	s.undo = append(s.undo, func() error { return s.giveBack(s.replacedAt, from, s.path) })
 	return nil
 }
 
@@ -161,37 +201,26 @@ func (s *Stage) unmark() (err error) {
 	return err
 }
 
-// commitFiles moves the destination file first, which settles any race with another
+// placeFiles moves the destination file first, which settles any race with another
 // run, and then the files beside it. Replaced files stay in the hidden folder until all
 // is done.
-func (s *Stage) commitFiles() error {
-	var undo []func() error
+func (s *Stage) placeFiles() error {
 	from := filepath.Join(s.tmp, filepath.Base(s.output.Dest)) // s.path may have another name, if Dest is a link
-	err := s.putDest(from, &undo)
+	err := s.putDest(from)
 	for _, b := range s.output.Beside {
 		if err == nil {
-			err = s.putBeside(b, &undo)
+			err = s.putBeside(b)
 		}
 	}
-	if err != nil {
-		for _, back := range slices.Backward(undo) {
-			err = errors.Join(err, back())
-		}
-		return err
-	}
-	s.made = nil
-	s.arrived()
-	reached("to be removed")
-	s.removeOld()
-	return nil
+	return err
 }
 
-func (s *Stage) putDest(from string, undo *[]func() error) error {
+func (s *Stage) putDest(from string) error {
 	if s.old == nil {
 		if err := s.arrive(from, s.path); err != nil {
 			return err
 		}
-		*undo = append(*undo, func() error { return os.Rename(s.path, from) })
+		s.undo = append(s.undo, func() error { return os.Rename(s.path, from) })
 		return nil
 	}
 	old, err := s.replace(from, s.path)
@@ -201,18 +230,18 @@ func (s *Stage) putDest(from string, undo *[]func() error) error {
 	if old != from && os.Rename(old, from) == nil {
 		old = from
 	}
-	*undo = append(*undo, func() error { return s.giveBack(old, from, s.path) })
+	s.undo = append(s.undo, func() error { return s.giveBack(old, from, s.path) })
 	return nil
 }
 
 // putBeside moves a file to its place beside the destination, or removes an old one
 // that the new output does not have.
-func (s *Stage) putBeside(b Beside, undo *[]func() error) error {
+func (s *Stage) putBeside(b Beside) error {
 	from, to := filepath.Join(s.tmp, b.Name), filepath.Join(filepath.Dir(s.path), b.Name)
 	if b.Gone || b.Replace {
 		aside := filepath.Join(s.tmp, ".aside-"+b.Name)
 		if err := os.Rename(to, aside); err == nil {
-			*undo = append(*undo, func() error { return os.Rename(aside, to) })
+			s.undo = append(s.undo, func() error { return os.Rename(aside, to) })
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -223,7 +252,7 @@ func (s *Stage) putBeside(b Beside, undo *[]func() error) error {
 	err := renameNew(from, to)
 	switch {
 	case err == nil:
-		*undo = append(*undo, func() error { return os.Rename(to, from) })
+		s.undo = append(s.undo, func() error { return os.Rename(to, from) })
 	case errors.Is(err, fs.ErrExist) && b.Needed:
 		return usage.Existsf("%s has come to be beside %s while this ran: it stays as it is, and nothing of this run is kept", b.Name, s.output.Dest)
 	case errors.Is(err, fs.ErrExist):

@@ -497,6 +497,9 @@ func (k *Kept) Commit(ctx context.Context) error {
 	}
 	reached("records aside")
 	if err := k.Stage.Commit(ctx); err != nil {
+		if errors.Is(err, fs.ErrExist) { // and nothing is lost
+			err = usage.Existsf("%s has come to be there, or become another, while this ran: it stays as it is, and %s keeps what is finished: move one of them away, or give `Force`", k.output.Dest, k.work)
+		}
 		return errors.Join(err, os.Rename(k.work+aside, there))
 	}
 	if err := system.removeAll(k.work + aside); err != nil {

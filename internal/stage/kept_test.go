@@ -131,6 +131,37 @@ func TestKeptKilled(t *testing.T) {
 	})
 }
 
+// TestKeptAppears: what comes to be at the destination while a run goes on stays, and so does
+// what is kept.
+func TestKeptAppears(t *testing.T) {
+	dest := filepath.Join(t.TempDir(), "out")
+	k, err := openKept(dest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	fillKept(t, k)
+	write(t, filepath.Join(dest, "mine.txt"), "mine")
+	for range 2 {
+		if err := k.Commit(context.Background()); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), "keeps what is finished") {
+			t.Fatal(err)
+		}
+		names, err := k.Records()
+		if got := filesIn(t, dest); len(got) != 1 || got["mine.txt"] != "mine" || err != nil || len(names) != len(keptFiles) {
+			t.Errorf("at DEST are %v, and the records %v, %v", got, names, err)
+		}
+	}
+	if err := os.RemoveAll(dest); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Commit(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if got := filesIn(t, dest); len(got) != len(keptFiles) {
+		t.Errorf("at DEST are %v", got)
+	}
+}
+
 // TestSweep: drafts of runs that were killed must go, and those of others stay.
 func TestSweep(t *testing.T) {
 	dest := filepath.Join(t.TempDir(), "out")

@@ -28,6 +28,10 @@ type Stage struct {
 	parking parking
 	notes   []string
 	scratch Scratches
+	// undo are the steps back from Place, the last first, and replacedAt is where the folder
+	// is that it has replaced.
+	undo       []func() error
+	replacedAt string
 }
 
 // IsFolder reports by its name whether an output is a folder.

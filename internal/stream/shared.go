@@ -18,7 +18,13 @@ type sharedValue struct {
 	once  sync.Once
 	value any
 	err   error
+	tasks int  // that asked for it and have not ended
+	past  bool // not held any more
 }
+
+// Freer is a shared value whose memory is used again: Free is called once it is not held
+// any more and the tasks that asked for it have ended.
+type Freer interface{ Free() }
 
 // MaxShared is how many values are held for each type of key: for the layers that are
 // under way at the same time, and for those that they are compared with.
@@ -34,9 +40,35 @@ func Shared[T any](w *Worker, key any, make func() (T, error)) (T, error) {
 // SharedFew is [Shared] for values of which fewer are held.
 func SharedFew[T any](w *Worker, key any, most int, make func() (T, error)) (T, error) {
 	c := w.run.shared.lookup(key, most)
+	w.shares = append(w.shares, c)
 	c.once.Do(func() { c.value, c.err = make() })
 	value, _ := c.value.(T) // nil after an error
 	return value, c.err
+}
+
+// endTask lets go of what the task has asked for.
+func (w *Worker) endTask() {
+	if len(w.shares) == 0 {
+		return
+	}
+	s := &w.run.shared
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range w.shares {
+		c.tasks--
+		c.freeUnused()
+	}
+	w.shares = w.shares[:0]
+}
+
+// freeUnused frees a value that nobody has, and nobody will have.
+func (c *sharedValue) freeUnused() {
+	if !c.past || c.tasks > 0 || c.err != nil {
+		return
+	}
+	if f, ok := c.value.(Freer); ok {
+		f.Free()
+	}
 }
 
 // lookup returns the value of a key, which then counts as the most recently used one.
@@ -48,6 +80,7 @@ func (s *shared) lookup(key any, most int) *sharedValue {
 		switch {
 		case c.key == key:
 			s.list = append(slices.Delete(s.list, i, i+1), c)
+			c.tasks++
 			return c
 		case reflect.TypeOf(c.key) == reflect.TypeOf(key):
 			if alike++; oldest < 0 {
@@ -56,8 +89,10 @@ func (s *shared) lookup(key any, most int) *sharedValue {
 		}
 	}
 	if alike >= most {
+		s.list[oldest].past = true
+		s.list[oldest].freeUnused()
 		s.list = slices.Delete(s.list, oldest, oldest+1)
 	}
-	s.list = append(s.list, &sharedValue{key: key})
+	s.list = append(s.list, &sharedValue{key: key, tasks: 1})
 	return s.list[len(s.list)-1]
 }

@@ -48,3 +48,48 @@ func TestSharedError(t *testing.T) {
 		}
 	}
 }
+
+// freed is a value that knows whether its memory may be used again.
+type freed struct {
+	atomic.Bool
+	all *atomic.Int32
+}
+
+func (f *freed) Free() {
+	if f.Swap(true) {
+		panic("freed twice")
+	}
+	f.all.Add(1)
+}
+
+// TestFreer: a value's memory is used again once no task has the value, and not before,
+// also where other values push it out while tasks use it.
+func TestFreer(t *testing.T) {
+	const layers, tiles = 60, 25
+	var made, free atomic.Int32
+	err := Run(t.Context(), 4, tasks(layers*tiles, func(w *Worker, i int) error {
+		get := func(key int) *freed {
+			f, err := Shared(w, key, func() (*freed, error) { made.Add(1); return &freed{all: &free}, nil })
+			if err != nil || f.Load() {
+				t.Errorf("task %d: value %d is freed before its use, or %v", i, key, err)
+			}
+			return f
+		}
+		mine := get(i / tiles)
+		if i%tiles > tiles-3 {
+			for other := range MaxShared + 2 {
+				get(layers + i*(MaxShared+2) + other)
+			}
+		}
+		if mine.Load() {
+			t.Errorf("task %d: its value is freed while the task uses it", i)
+		}
+		return nil
+	}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := made.Load() - free.Load(); n != MaxShared {
+		t.Errorf("%d values of %d are not freed, want the last %d", n, made.Load(), MaxShared)
+	}
+}

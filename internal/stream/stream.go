@@ -24,6 +24,9 @@ type Task struct {
 	// consecutive tasks, so that their outputs are written together. 0 makes the task
 	// run by itself.
 	Bytes int64
+	// At is where in its tensor the task begins to read, for those who put the tasks of
+	// several outputs in order. The run does not look at it.
+	At int64
 }
 
 // Worker holds the buffers of one goroutine. Their contents are valid until the end of
@@ -34,6 +37,7 @@ type Worker struct {
 	parts   [][]byte
 	floats  [][]float32
 	batch   *writeBatch
+	shares  []*sharedValue // what the task under way has asked for
 	run     *run
 }
 
@@ -196,7 +200,9 @@ func (r *run) do(w *Worker, index int, task Task) {
 		w.batch = <-r.free // does not block for ever: whoever writes returns a batch
 		w.batch.reset()
 	}
-	if err := guarded(w, task); err != nil {
+	err := guarded(w, task)
+	w.endTask()
+	if err != nil {
 		r.fail(index, err)
 		w.batch.reset() // its outputs may be half filled
 	}

@@ -192,8 +192,12 @@ func (d *differing) note(folder, format string, args ...any) {
 
 // pair makes the entries of two models.
 func (d *differing) pair(a, b *side, folder string) {
-	if a.model != nil && b.model != nil && a.rename(b, d.options) {
+	switch {
+	case a.model == nil || b.model == nil:
+	case a.rename(b, d.options):
 		d.note(folder, "A is compared under the names that B has")
+	case b.rename(a, d.options): // of quantized layers not all go both ways
+		d.note(folder, "B is compared under the names that A has")
 	}
 	prefix := ""
 	if folder != "" {
@@ -212,7 +216,7 @@ func (d *differing) pair(a, b *side, folder string) {
 	d.compareMetadata(a, b, prefix)
 }
 
-// rename gives A the names of B's side, where more of them are the same then.
+// rename gives a side the names of the other, where more of them are the same then.
 func (s *side) rename(to *side, o DiffOptions) bool {
 	v := &verification{Verification: &report.Verification{}, output: to.c, model: to.model, source: s.c, sourceModel: s.model}
 	v.Options = Options{Threads: o.Threads, Memory: o.Memory}
@@ -220,6 +224,8 @@ func (s *side) rename(to *side, o DiffOptions) bool {
 		return false // one that cannot be renamed is another model
 	}
 	s.model = v.sourceModel
+	to.model = v.model // of padded layers the other side tells the shape
+	to.model.AcceptUnscaled()
 	return true
 }
 

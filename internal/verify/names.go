@@ -11,6 +11,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/renamed"
 	"github.com/tensorpress/tensorpress/internal/source"
+	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -64,9 +65,15 @@ func (v *verification) renameSource() error {
 			best, least = m, v.apart(m)
 		}
 	}
-	if best != nil {
-		v.takeSource(best)
+	if best == nil {
+		return nil
 	}
+	v.takeSource(best)
+	m, err := layout.ReadAs(v.output, best) // of padded layers the source tells the shape
+	if err != nil {
+		return usage.AsSource(err)
+	}
+	v.model = m
 	return nil
 }
 

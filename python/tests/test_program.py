@@ -299,6 +299,13 @@ def test_the_program_itself(program: str, tmp_path: Path) -> None:
     assert len(measured["layers"]) > 0
     chosen = tensorpress.plan(GOLDENS / "model.safetensors", preset="none", min_numel=0, budget="150%", measured=table)
     assert chosen["budget"]["chosen"]["bytes"] <= chosen["budget"]["bytes"]
+    several = tmp_path / "several.json"
+    several.write_text(
+        json.dumps({"preset": "none", "outputs": [{"dest": "e1.safetensors"}, {"dest": "e2.safetensors"}]})
+    )
+    all_made = tensorpress.quantize(GOLDENS / "model.safetensors", outputs=several, threads=1)
+    assert [Path(one["dest"]).name for one in all_made["outputs"]] == ["e1.safetensors", "e2.safetensors"]
+    assert (tmp_path / "e2.safetensors").exists()
     assert {f["name"] for f in tensorpress.formats()} >= {"uint4", "nvfp4"}
     assert tensorpress.presets()
     tensorpress.ctq("-i", plain, "-o", tmp_path / "d.safetensors", "--simple", "--int8")

@@ -194,7 +194,7 @@ func TestDirect(t *testing.T) {
 		for i := range codes {
 			codes[i] = byte(i)
 		}
-		exact := direct.DecodeBF16(dst, [][]byte{codes, scales}, a)
+		exact := direct.DecodeBF16(dst, [][]byte{codes, scales}, a, new(tile.Scratch))
 		if fits := scale >= 2 && scale <= 252; exact != fits {
 			t.Fatalf("scale %d is decoded at once: %v, want %v", scale, exact, fits)
 		} else if !exact {

@@ -271,7 +271,7 @@ var levels16 = func() (all [16]float32) {
 // DecodeBF16 restores an area of transposed matrices whose codes and scales come by rows.
 // BF16 holds every code times a power of two that is neither among its least nor its
 // greatest.
-func (w *Fours) DecodeBF16(dst []byte, src [][]byte, a tile.Area) bool {
+func (w *Fours) DecodeBF16(dst []byte, src [][]byte, a tile.Area, _ *tile.Scratch) bool {
 	if !w.byRows || w.all != none || a.Cols != w.bank || !midPowers(src[1]) {
 		return false
 	}

@@ -28,3 +28,13 @@ func NewMXFP4Experts(t Tensors) (*Fours, error) {
 	w.shape = []int{codes.Shape[0], w.cols, codes.Shape[1]}
 	return w, nil
 }
+
+// Straight is a weight that is stored transposed as it is stored, nil for any other.
+func (w *Fours) Straight() *Fours {
+	if !w.turned {
+		return nil
+	}
+	s := *w
+	s.turned, s.shape = false, []int{w.shape[0], w.bank, w.cols}
+	return &s
+}

@@ -78,6 +78,7 @@ const (
 // heldTensors are tensors that were given once for all areas.
 type heldTensors struct {
 	zeros, columns []byte
+	groups         []int32 // of all columns
 	done           bool
 }
 
@@ -94,10 +95,14 @@ func (w *Integers) Bits() int { return w.bits }
 // GroupSize is the number of columns that share a scale, as many as there are for all.
 func (w *Integers) GroupSize() int { return w.group }
 
-// Cut is by the words of a row of codes.
+// Cut is by the words of codes, along a row or, of interleaved ones, of eight rows.
 func (w *Integers) Cut() tile.Cut {
 	unit := 32 / tile.GCD(w.bits, 32)
-	return tile.Cut{Rows: w.rows, Cols: w.cols, UnitRows: 1, UnitCols: min(unit, w.cols), GroupRows: 1, GroupCols: w.group, AnyRows: true}
+	cut := tile.Cut{Rows: w.rows, Cols: w.cols, UnitRows: 1, UnitCols: min(unit, w.cols), GroupRows: 1, GroupCols: w.group, AnyRows: true}
+	if w.zeros.lies == zerosInterleaved {
+		cut.UnitRows, cut.AnyRows = 8, false
+	}
+	return cut
 }
 
 func (w *Integers) groups() int { return tile.CeilDiv(w.cols, w.group) }
@@ -143,6 +148,9 @@ func (w *Integers) WithShared(src [][]byte) (Weight, error) {
 			return nil, err
 		}
 		held.columns = columns
+	}
+	if strips, _ := w.InStrips(); strips != nil {
+		held.held.groups = held.groupOfEach()
 	}
 	return &held, nil
 }

@@ -87,7 +87,7 @@ func (w *Integers) Sides(src [][]byte, a tile.Area, s *tile.Scratch) (scales, ze
 // Form is that of E2M1 codes.
 func (w *Fours) Form() (Form, error) {
 	if w.turned || len(w.shape) != 2 {
-		return Form{}, fmt.Errorf("it has several matrices, each transposed")
+		return Form{}, fmt.Errorf("it has several matrices")
 	}
 	return Form{Dtype: "float4_e2m1fn", Group: w.block}, nil
 }

@@ -55,9 +55,19 @@ type ScalesByColumns interface {
 // Direct is a weight that may be decoded to BF16 at once.
 type Direct interface {
 	Weight
-	// DecodeBF16 fills dst with the values of an area in BF16. It reports false, and dst is
-	// anything, unless that holds all of them exactly and they are finite.
-	DecodeBF16(dst []byte, src [][]byte, a tile.Area) bool
+	// DecodeBF16 fills dst with the values of an area rounded to BF16. It reports false, and
+	// dst is anything, unless all of them are finite.
+	DecodeBF16(dst []byte, src [][]byte, a tile.Area, s *tile.Scratch) bool
+}
+
+// InStrips is a weight whose codes lie by columns, and which decodes to BF16 at once from
+// strips of a few rows.
+type InStrips interface {
+	Weight
+	// InStrips returns a weight that takes its codes in strips, and the function that writes
+	// a few stored columns of some rows, the first of them column, into the strips of these
+	// rows; nil where there is none. Areas are of whole strips.
+	InStrips() (w Weight, gather func(dst, src []byte, column int))
 }
 
 // Tensors are the stored tensors of a weight, by role.

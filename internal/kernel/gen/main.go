@@ -60,6 +60,8 @@ func main() {
 			v.ranks()
 		} else {
 			v.fitBooks()
+			v.stripBF16()
+			v.interleavedBF16()
 		}
 		v.project("project", false)
 		v.project("projectFused", true)
@@ -73,6 +75,7 @@ func main() {
 		v.sums("subtract", VSUBPS)
 		v.product("product", false)
 		v.product("productFused", true)
+		v.addProducts()
 		for _, raw := range []form{bf16, f32} {
 			v.ranges(raw)
 			v.absMax(raw)

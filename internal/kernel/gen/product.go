@@ -493,3 +493,61 @@ func (v isa) leastBF16() {
 	VZEROUPPER()
 	RET()
 }
+
+// productRows is how many rows addProduct takes at most at a time: with 16 columns, 12 sums
+// in AVX2, which hide how long a multiply-add takes.
+const productRows = 6
+
+// addProducts writes a function for each number of rows.
+func (v isa) addProducts() {
+	for rows := 1; rows <= productRows; rows++ {
+		name := described("addProduct%d", rows)
+		v.function(name, "func(dst, up, down *float32, dstStride, upStride, downStride, rank, steps int)",
+			described("%s%s adds to %d rows of that many times 16 columns. Strides are in bytes.", name, v.name, rows))
+		dst, down, ones := param("dst"), param("down"), param("steps")
+		at := rowsFrom(param("up"), param("upStride"), rows)
+		if v.wide {
+			pairs := copied(ones)
+			SHRQ(U8(1), pairs)
+			ANDQ(U8(1), ones)
+			loop("pair", pairs, func() { v.addProductOf(2, rows, at, dst, down) })
+		}
+		loop("turn", ones, func() { v.addProductOf(1, rows, at, dst, down) })
+		VZEROUPPER()
+		RET()
+	}
+}
+
+// addProductOf adds to some rows of that many strips, and moves the pointers on.
+func (v isa) addProductOf(strips, rows int, at fours, dst, down Register) {
+	from, stride, each := copied(down), param("downStride"), GP64()
+	all := v.zeros(rows * strips)
+	MOVQ(U32(4), each)
+	loop(described("rank%d", strips), param("rank"), func() {
+		var x [][]VecVirtual
+		for i := range strips {
+			x = append(x, v.strip(Mem{Base: from, Disp: 64 * i}))
+		}
+		ADDQ(stride, from)
+		for i, sum := range all {
+			term{fused: true}.add(v, at.row(i/strips), x[i%strips], sum)
+		}
+		at.advance(each)
+	})
+	back, to := param("rank"), copied(dst)
+	SHLQ(U8(2), back)
+	NEGQ(back)
+	at.advance(back)
+	for i, sum := range all {
+		for k, part := range sum {
+			m := Mem{Base: to, Disp: 64*(i%strips) + k*v.width()}
+			VADDPS(m, part, part)
+			VMOVUPS(part, m)
+		}
+		if i%strips == strips-1 {
+			ADDQ(param("dstStride"), to)
+		}
+	}
+	ADDQ(U32(uint32(64*strips)), dst)
+	ADDQ(U32(uint32(64*strips)), down)
+}

@@ -111,18 +111,19 @@ def __getattr__(name: str) -> Any:
 
 
 def quantize(
-    source: StrPath, dest: StrPath, *, progress: Progress | None = None, **flags: Unpack[QuantizeFlags]
+    source: StrPath, dest: StrPath | None = None, *, progress: Progress | None = None, **flags: Unpack[QuantizeFlags]
 ) -> Result:
     """Quantizes a checkpoint: `tensorpress quantize SOURCE DEST`.
 
     Args:
         source: a .safetensors file, a weight index, a model folder or a pipeline.
-        dest: a .safetensors file, or a folder.
+        dest: a .safetensors file, or a folder; with `outputs` the folder that they lie in, if it is not the recipe's.
         progress: called with what is done and what there is to do, in bytes.
         flags: see `QuantizeFlags`.
 
     Returns:
-        The report: layers with action, dtype, options, shape and bytes; files; notes.
+        The report: layers with action, dtype, options, shape and bytes; files; notes. With `outputs` the list
+        `outputs` of these.
     """
     found: Result = run("quantize", [source, dest], progress, flags)
     return found
@@ -279,9 +280,9 @@ def formats() -> list[Result]:
     return found
 
 
-def presets() -> list[Result]:
-    """Lists the model families and what they keep: `tensorpress presets`."""
-    found: list[Result] = run("presets", [], None, {})
+def presets(name: str | None = None) -> list[Result]:
+    """Lists the model families and what they keep, or one: `tensorpress presets`."""
+    found: list[Result] = run("presets", [name] if name else [], None, {})
     return found
 
 

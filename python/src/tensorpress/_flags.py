@@ -105,6 +105,10 @@ class DequantizeFlags(FinishFlags, total=False):
     dtype: str | None
     #: SIDE whose names the output has: comfyui, diffusers, or keep (default keep)
     names: str | None
+    #: merge an adapter into the weights as they are restored: FILE[=STRENGTH]; repeatable; see docs/lora.md
+    lora: Iterable[str] | str | None
+    #: leave out what of an adapter fits no tensor
+    lora_partial: bool | None
     #: most bytes of weights in a file of a folder (default 5GB)
     shard_size: str | int | None
     #: also copy weight files that the output does not describe
@@ -177,6 +181,11 @@ class MeasureFlags(TypedDict, total=False):
     fit: str | int | None
     #: take flags from a YAML or JSON FILE, or those of a --report; those given here win over it
     recipe: _Path
+    #: make all outputs that a recipe FILE lists, and read SOURCE once for all; DEST is then the folder that
+    #: they lie in
+    outputs: _Path
+    #: with --outputs: keep those that succeed where others fail
+    keep_going: bool | None
     #: choose scales and zero points that lose least; slower, and the same size
     search: bool | None
     #: weigh errors in the search by what layers are given, from a FILE of its mean squares; see
@@ -202,7 +211,7 @@ class MeasureFlags(TypedDict, total=False):
     hadamard: bool | None
     #: SDNQ: rotate N values at a time (default 256)
     hadamard_group_size: int | None
-    #: SDNQ: store a part of rank N as two factors; 0 is off; svdquant_w4a4: 32 where not given
+    #: SDNQ: store a part of rank N as two factors; 0 is off; svdquant_w4a4: at least 1 (default 32)
     svd_rank: int | None
     #: look for that part in N steps; fewer are faster and leave a little more to quantize (default 8)
     svd_steps: int | None
@@ -249,6 +258,10 @@ class MeasureFlags(TypedDict, total=False):
     dynamic_convrot: bool | None
     #: keep weights with a side that is no multiple of N; 0 for none
     whole_blocks: int | None
+    #: measure the weights with an adapter merged into them: FILE[=STRENGTH]; repeatable; see docs/lora.md
+    lora: Iterable[str] | str | None
+    #: leave out what of an adapter fits no tensor
+    lora_partial: bool | None
     #: choose among these: an application's NAME or LIST of dtypes with settings after colons: uint4:group-
     #: size=32,int8,keep (default what --for loads)
     menu: str | None
@@ -297,6 +310,11 @@ class QuantizeFlags(FinishFlags, total=False):
     fit: str | int | None
     #: take flags from a YAML or JSON FILE, or those of a --report; those given here win over it
     recipe: _Path
+    #: make all outputs that a recipe FILE lists, and read SOURCE once for all; DEST is then the folder that
+    #: they lie in
+    outputs: _Path
+    #: with --outputs: keep those that succeed where others fail
+    keep_going: bool | None
     #: choose scales and zero points that lose least; slower, and the same size
     search: bool | None
     #: weigh errors in the search by what layers are given, from a FILE of its mean squares; see
@@ -332,7 +350,7 @@ class QuantizeFlags(FinishFlags, total=False):
     hadamard: bool | None
     #: SDNQ: rotate N values at a time (default 256)
     hadamard_group_size: int | None
-    #: SDNQ: store a part of rank N as two factors; 0 is off; svdquant_w4a4: 32 where not given
+    #: SDNQ: store a part of rank N as two factors; 0 is off; svdquant_w4a4: at least 1 (default 32)
     svd_rank: int | None
     #: look for that part in N steps; fewer are faster and leave a little more to quantize (default 8)
     svd_steps: int | None

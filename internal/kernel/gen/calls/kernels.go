@@ -79,6 +79,8 @@ var kernels = []kernel{
 	{field: "fitBooks", by: "fitBooksBy({nearBooks}, {fitScales}, s.absMax[RawF32])"},
 	{field: "decodeBytes", by: "decodeBytesBy({decodeIntBytes}, {decodeFloatBytes}, {decodeFewBytes|nil}, decodeBytesWith(s.scaleBy, s.scaleFrom))"},
 	{field: "lookUp", slices: "dst []float32, codes []byte", more: "levels []float32", before: "all := sixteen(levels)", only: "len(levels) <= len(all)", args: "&all[0]"},
+	{field: "stripBF16", by: "stripBy({stripBF16}, 8, stripBF16)"},
+	{field: "interleavedBF16", by: "stripBy({interleavedBF16}, 16, interleavedBF16)"},
 	{field: "roundBF16", slices: "x []float32"},
 	{field: "roundF16", slices: "x []float32"},
 	{field: "project", by: "projectBy(panelsBy({project}, {collect}))"},
@@ -93,5 +95,6 @@ var kernels = []kernel{
 	{field: "subtract", slices: "x []float32, y []float32"},
 	{field: "product", by: "productBy({product}, productFrom)"},
 	{field: "productFused", by: "productBy({productFused}, productFusedFrom)"},
+	{field: "addProduct", by: "addProductBy(productAdders{{addProduct1}, {addProduct2}, {addProduct3}, {addProduct4}, {addProduct5}, {addProduct6}}, adding(s.productFused, s.add))"},
 	{field: "productExact", by: "productBy({productFused}, productFusedFrom)"},
 }
