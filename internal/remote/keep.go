@@ -47,12 +47,21 @@ func place(name string) string {
 // within is the key of a name in the folder.
 func (s *storeSink) within(name string) string { return strings.TrimPrefix(s.key+"/"+name, "/") }
 
+// list is all that is in the folder.
+func (s *storeSink) list(ctx context.Context) (map[string]object, error) {
+	held, err := s.objects(ctx, s.key, true)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", s, err)
+	}
+	return held, err
+}
+
 // small reads an object that is a text. The error is an [fs.ErrNotExist] where there is none.
 func (s *storeSink) small(ctx context.Context, name string) ([]byte, object, error) {
 	for {
 		o, ok, err := s.object(ctx, s.within(name))
 		if err != nil {
-			return nil, o, err
+			return nil, o, fmt.Errorf("%s: %w", s, err)
 		}
 		if !ok {
 			return nil, o, &fs.PathError{Op: "open", Path: s.named(s.within(name)), Err: fs.ErrNotExist}
@@ -61,7 +70,10 @@ func (s *storeSink) small(ctx context.Context, name string) ([]byte, object, err
 		if status := (*statusError)(nil); errors.As(err, &status) && (status.status == http.StatusNotFound || status.status == http.StatusPreconditionFailed) {
 			continue // another has put it anew, or removed it
 		}
-		return text, o, s.explain(err, "read")
+		if err != nil {
+			err = fmt.Errorf("%s: %w", s, s.explain(err, "read"))
+		}
+		return text, o, err
 	}
 }
 
@@ -89,7 +101,7 @@ func (s *storeSink) Kept(ctx context.Context) (p *shards.Plan, finished []string
 	if p, err = s.keptPlan(ctx); err != nil {
 		return nil, nil, err
 	}
-	held, err := s.objects(ctx, s.key, true)
+	held, err := s.list(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -107,7 +119,7 @@ func (s *storeSink) keptPlan(ctx context.Context) (*shards.Plan, error) {
 // Whole reports whether a model is there, and removes records that a run has left that was
 // killed as it removed them, of which the plan is the first.
 func (s *storeSink) Whole(ctx context.Context) (bool, error) {
-	held, err := s.objects(ctx, s.key, true)
+	held, err := s.list(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -144,7 +156,7 @@ func (s *storeSink) removeRecords(ctx context.Context, held map[string]object) e
 // Keep begins or continues an output. Stores have no locks: those who do the same at a
 // time do no harm.
 func (s *storeSink) Keep(ctx context.Context, o stage.Output, p *shards.Plan, _ bool) (shards.Work, error) {
-	held, err := s.objects(ctx, s.key, true)
+	held, err := s.list(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +192,7 @@ func (k *kept) open(ctx context.Context, held map[string]object) error {
 		if err := k.removeRecords(ctx, held); err != nil {
 			return err
 		}
-		held, err = k.objects(ctx, k.key, true)
+		held, err = k.list(ctx)
 		if err == nil {
 			err = fs.ErrNotExist
 		}
@@ -200,7 +212,7 @@ func (k *kept) open(ctx context.Context, held map[string]object) error {
 	if err != nil {
 		return err
 	}
-	if held, err = k.objects(ctx, k.key, true); err != nil {
+	if held, err = k.list(ctx); err != nil {
 		return err
 	}
 	if err := k.strays(held); err != nil {
@@ -301,7 +313,7 @@ func (k *kept) Free() int64 { return -1 }
 // Done compares what the store states of files with their records, and reads those of which
 // it states something else.
 func (k *kept) Done(ctx context.Context, names []string, c shards.Checking) (map[string]shards.Record, []string, error) {
-	held, err := k.objects(ctx, k.key, true)
+	held, err := k.list(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -487,7 +499,7 @@ func (o *storeOutput) failed() error {
 
 // Commit puts what leads readers to the weights beside them, and removes the records.
 func (k *kept) Commit(ctx context.Context) error {
-	held, err := k.objects(ctx, k.key, true)
+	held, err := k.list(ctx)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -399,6 +400,61 @@ func TestKeepKilledAtTheEnd(t *testing.T) {
 				if !killed {
 					if after < 10 {
 						t.Errorf("the end takes %d requests", after)
+					}
+					return
+				}
+			}
+		})
+	}
+}
+
+// TestKeepFails: whichever request of a run fails, it ends with an error and gives its
+// uploads up, what it has finished stays, and another run does the rest.
+func TestKeepFails(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			step := 5
+			if testing.Short() {
+				step = 11
+			}
+			for after := 0; ; after += step {
+				s := smallStore(t)
+				address, p := kind+"://models/out", planOf("a")
+				failed := false
+				s.Fail(func(n int, rw http.ResponseWriter, r *http.Request) bool {
+					if n == after || failed && r.Method != http.MethodDelete {
+						failed = true
+						rw.WriteHeader(http.StatusForbidden)
+						return true
+					}
+					return false
+				})
+				w, err := keep(t, address, p, false)
+				if err == nil {
+					err = errors.Join(finishFiles(t.Context(), w, allOf(p)...), w.Abort())
+				}
+				s.Fail(nil)
+				if failed == (err == nil) {
+					t.Fatalf("request %d failed: %v, and the run ends with %v", after, failed, err)
+				}
+				if n := s.Unfinished(); n > 0 && kind != "az" {
+					t.Fatalf("request %d: %d uploads are left", after, n)
+				}
+				w = mustKeep(t, address, p)
+				done, notes, err := w.Done(t.Context(), allOf(p), shards.Checking{AtOnce: 1})
+				if err != nil || len(notes) > 0 {
+					t.Fatalf("request %d: %q, %v", after, notes, err)
+				}
+				rest := slices.DeleteFunc(allOf(p), func(name string) bool { _, ok := done[name]; return ok })
+				if err := errors.Join(finishFiles(t.Context(), w, rest...), w.Commit(t.Context()), w.Abort()); err != nil {
+					t.Fatalf("request %d: %v", after, err)
+				}
+				if holds(t, s, "out"); t.Failed() {
+					t.Fatalf("request %d", after)
+				}
+				if !failed {
+					if after < 30 {
+						t.Errorf("a run takes %d requests", after)
 					}
 					return
 				}
