@@ -92,6 +92,7 @@ func (s *Sections) write(list []section) error {
 	for _, one := range list {
 		one.to.wrote(one.body, int64(len(one.data)))
 	}
+	first.to.tell(len(data))
 	return nil
 }
 

@@ -27,6 +27,7 @@ type Writer struct {
 	number  int64          // sorts sections by their writer
 	refused atomic.Bool    // the system has refused to copy to the file
 	begun   atomic.Bool    // the header is written
+	told    func(n int)    // hears of bytes that are written, nil for nobody
 	left    atomic.Int64   // bytes of bodies, the header and holds, before it is whole
 	whole   func()         // nil for nobody who wants to know
 	fail    func(err error) error
@@ -69,11 +70,23 @@ func (w *Writer) heard(err error) error {
 	return err
 }
 
+// Tell has bytes that are written counted, too.
+func (w *Writer) Tell(wrote func(n int)) { w.told = wrote }
+
+// tell counts bytes that were written.
+func (w *Writer) tell(n int) {
+	if w.told != nil {
+		w.told(n)
+	}
+}
+
 // WriteHeader writes the header: all that comes before the bodies.
 func (w *Writer) WriteHeader() error {
-	if _, err := w.header.WriteTo(io.NewOffsetWriter(w.w, 0)); err != nil {
+	n, err := w.header.WriteTo(io.NewOffsetWriter(w.w, 0))
+	if err != nil {
 		return fmt.Errorf("write header: %w", err)
 	}
+	w.tell(int(n))
 	w.begun.Store(true)
 	w.less(1)
 	return nil

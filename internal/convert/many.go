@@ -252,12 +252,13 @@ func (m *many) fill(ctx context.Context) error {
 // hash begins to hash what the outputs are made of, where a report is to have it.
 func (m *many) hash(ctx context.Context) {
 	var all []source.Source
-	seen := map[string]bool{}
+	seen, written := map[string]bool{}, int64(0)
 	for _, x := range m.going() {
 		if !x.writing.hash {
 			continue
 		}
-		x.hashes = &hashing{of: map[string]bool{}}
+		x.hashes = &hashing{of: map[string]bool{}, output: x.bytesHashed()}
+		written += x.hashes.output
 		for _, file := range x.sourceFiles() {
 			x.hashes.of[file.Path] = true
 			if !seen[file.Path] {
@@ -269,7 +270,7 @@ func (m *many) hash(ctx context.Context) {
 	if len(all) == 0 {
 		return
 	}
-	run := startHashing(ctx, all, m.resources())
+	run := startHashing(ctx, all, written, m.resources())
 	for _, x := range m.going() {
 		if x.hashes != nil {
 			x.hashes.sources, x.hashes.atOnce = run.sources, run.atOnce

@@ -90,6 +90,8 @@ type request struct {
 	trying bool
 	// opened is what other outputs of the run have open, nil where there is one output.
 	opened *opened
+	// planned says that nothing is written after a choice.
+	planned bool
 	// component is the folder of a pipeline that a plan is for, "" for one model.
 	component string
 }

@@ -384,7 +384,8 @@ func (k *kept) writeRecord(ctx context.Context, r shards.Record) error {
 // opened is an object of the output as it was listed.
 func (k *kept) opened(ctx context.Context, o object) files.File {
 	r := k.reading(o)
-	return &storedFile{&stored{bucket: k.bucket}, file{client: k.client, ctx: ctx, address: r.address, header: r.header, size: o.size}}
+	p := paceIn(0)
+	return &storedFile{&stored{bucket: k.bucket, pace: p}, file{client: k.client, pace: p, ctx: ctx, address: r.address, header: r.header, size: o.size}}
 }
 
 // Open opens a finished file.
