@@ -235,7 +235,7 @@ func TestStore(t *testing.T) {
 			t.Errorf("from %s to %s, %d outputs under way", r.Source, r.Dest, got.left)
 		}
 		read, ranges := store.bytes["m.safetensors"], store.ranges["m.safetensors"]
-		if most := size + size/10; read > most || int64(ranges) > 4+size/(2<<20) {
+		if most := size + size/10; read > most || int64(ranges) > 4+size/(1<<20) {
 			t.Errorf("%s: read %d bytes in %d ranges of a file of %d", dtype, read, ranges, size)
 		}
 		if n := store.opened["m.safetensors"]; n != 0 {

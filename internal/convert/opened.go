@@ -23,6 +23,7 @@ func (o *opened) source(ctx context.Context, from files.Source) source.Source {
 	}
 	if o.from == nil {
 		o.from = new(source.Of(ctx, from))
+		source.Share(o.from.Tree)
 	}
 	return *o.from
 }

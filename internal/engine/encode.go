@@ -10,6 +10,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/codec"
 	"github.com/tensorpress/tensorpress/internal/plan"
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/tile"
@@ -194,8 +195,8 @@ func (e *encoding) scheduled() scheduled {
 // merged into it once.
 func (e *encoding) makeResident() {
 	least := 2
-	if e.step.Merge != nil {
-		least = 1 // merging takes longer than reading
+	if e.step.Merge != nil || e.far() && e.Fate == nil {
+		least = 1 // merging takes longer than reading, and so does asking a store again
 	}
 	if e.step.From != nil || e.Residency == nil || len(e.needs.Passes) < least || !e.inRuns(e.needs.Cols) {
 		return
@@ -213,6 +214,9 @@ func (e *encoding) makeResident() {
 	e.resident = e.Residency.Reserve(e.step.Source.Size, e.needs.Held)
 	e.plain.resident = e.resident
 }
+
+// far reports whether the source is a store's, or a program's own.
+func (e *encoding) far() bool { return !e.Source.Tree.OnDisk() }
 
 // inRuns reports whether areas of that many columns are whole rows, or parts of the
 // only row.
@@ -234,6 +238,7 @@ func (e *encoding) phases() []phase {
 // closed; at once where it is nil.
 func (e *encoding) looks() (all []phase, ready chan struct{}) {
 	if e.needs.Survey != nil {
+		source.Share(e.Source.Tree)
 		done := make(chan struct{})
 		all = append(all, func(yield func(stream.Task) bool) {
 			yield(stream.Task{Do: func(w *stream.Worker) error { return e.survey(w, done) }})

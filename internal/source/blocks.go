@@ -13,7 +13,7 @@ const (
 	blockBytes = 1 << 20
 	// mostBlocks bounds the number of blocks in memory, unless the store says otherwise:
 	// enough for rows that several tiles need to be read only once.
-	mostBlocks = 24
+	mostBlocks = 48
 	// keptBlocks is how many blocks stay of those that were read to their end, for a tile
 	// that is gone through twice.
 	keptBlocks = 2
@@ -35,6 +35,7 @@ type blocks struct {
 	past   []place   // of blocks that were let go, the latest last
 	spare  [][]byte  // memory of blocks that were let go
 	taken  int       // how many blocks were read, or begun to be
+	shared bool      // others read what one has read to its end
 
 	whole bool            // every file is hashed, not those alone whose sum is stated
 	sums  map[string]*sum // by paths
@@ -259,8 +260,12 @@ func (b *blocks) release(one *block, from, to int) {
 	b.trim()
 }
 
-// trim lets go of blocks that were read to their end, but the latest.
+// trim lets go of blocks that were read to their end, but the latest. Where several read
+// the same they stay while there is room.
 func (b *blocks) trim() {
+	if b.shared {
+		return
+	}
 	kept := 0
 	for i := len(b.recent) - 1; i >= 0; i-- {
 		if one := b.recent[i]; one.users == 0 && !one.pending && one.seen.all(len(one.data)) {
