@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -31,6 +32,7 @@ func TestPeakMemory(t *testing.T) {
 		if _, err := tensorpress.Quantize(t.Context(), files.Dir(source), files.Dir(filepath.Join(t.TempDir(), "out.safetensors")), o); err != nil {
 			t.Fatal(err)
 		}
+		tellPeak(t)
 		return
 	}
 	if testing.Short() {
@@ -65,16 +67,37 @@ func peakOf(t *testing.T, source, dtype string, more ...string) int64 {
 // environment.
 func peakOfTest(t *testing.T, name string, more ...string) int64 {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^"+name+"$")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+name+"$", "-test.v")
 	cmd.Env = slices.Concat(os.Environ(), more)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	peak := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss
-	if runtime.GOOS == "linux" {
-		peak *= 1024
+	if runtime.GOOS != "linux" {
+		return cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss
 	}
-	return peak
+	told := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(out)
+	if told == nil {
+		t.Fatalf("no peak in %s", out)
+	}
+	peak, err := strconv.ParseInt(string(told[1]), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return peak << 10
+}
+
+// tellPeak prints this process's peak memory where the system has that apart: what wait
+// says of a process counts what its parent had when it began.
+func tellPeak(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		return
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", status)
 }
 
 // TestManyPeakMemory: several outputs of one source take no more memory than is allowed for
@@ -91,6 +114,7 @@ func TestManyPeakMemory(t *testing.T) {
 		if _, err := tensorpress.QuantizeMany(t.Context(), files.Dir(source), outputs, tensorpress.ManyOptions{Memory: 64 << 20}); err != nil {
 			t.Fatal(err)
 		}
+		tellPeak(t)
 		return
 	}
 	if testing.Short() {

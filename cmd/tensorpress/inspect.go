@@ -64,7 +64,9 @@ func inspected(cmd *cobra.Command, what files.Source, hashed bool) (*report.Insp
 	if !hashed {
 		return tensorpress.Inspect(cmd.Context(), what)
 	}
-	follow := newMeter("auto", cmd.ErrOrStderr())
+	follow := watchingOf(cmd)
+	follow.shown("auto", cmd.ErrOrStderr())
+	follow.start()
 	v, err := tensorpress.Hash(cmd.Context(), what, tensorpress.HashOptions{Progress: follow.update})
 	follow.end(err == nil)
 	return v, err

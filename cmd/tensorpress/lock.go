@@ -40,7 +40,7 @@ func (l *lockFlag) check(paths []string) error {
 // unlocked are flags of a run that say nothing of what it makes, and those that a lock has
 // the result of.
 var unlocked = []string{
-	"help", "recipe", "report", "json", "quiet", "progress", "threads", "memory", "force", "dry-run", "measure",
+	"help", "recipe", "report", "json", "quiet", "progress", "metrics", "threads", "memory", "force", "dry-run", "measure",
 	"budget", "target-bpw", "menu", "measured", "lock", "set", "layout", "resume", "part",
 }
 

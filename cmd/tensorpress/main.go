@@ -36,7 +36,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	cmd, err := execute(ctx, root)
+	w := newWatching()
+	cmd, err := execute(w.within(ctx), root)
+	if e := w.close(statusOf(err)); e != nil {
+		fmt.Fprintf(stderr, "tensorpress: note: --metrics: %s\n", oneLine(e.Error()))
+	}
 	if err != nil {
 		fmt.Fprintf(stderr, "tensorpress: %s\n", message(cmd, err))
 		if note := afterError(err); note != "" && !isQuiet(cmd) {

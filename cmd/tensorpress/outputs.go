@@ -40,7 +40,7 @@ func (o *outputsFlag) add(f *pflag.FlagSet) {
 }
 
 // ofRun are the flags of a whole run, which no output has for itself.
-var ofRun = []string{"outputs", "keep-going", "threads", "memory", "progress", "quiet", "json", "dry-run", "help", "version"}
+var ofRun = []string{"outputs", "keep-going", "threads", "memory", "progress", "metrics", "quiet", "json", "dry-run", "help", "version"}
 
 // ofOne are those that an output does not take over from the others: what they name is one
 // file.

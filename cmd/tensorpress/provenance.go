@@ -12,7 +12,7 @@ import (
 
 // unsaid are flags that say how a run goes and where to, and nothing of what it makes.
 var unsaid = []string{
-	"help", "recipe", "report", "json", "quiet", "progress", "threads", "memory", "force", "dry-run", "measure", "lock", "resume", "part",
+	"help", "recipe", "report", "json", "quiet", "progress", "metrics", "threads", "memory", "force", "dry-run", "measure", "lock", "resume", "part",
 }
 
 // addProvenance adds to a report what made it: the program, the command and its settings.

@@ -33,7 +33,7 @@ const mostRecipe = 64 << 20 // a lock has a rule and more for each layer
 
 // recipePaths are the flags that name files. In a recipe their paths are relative to
 // the recipe.
-var recipePaths = []string{"config", "like", "layer-config", "importance", "lora", "report", "measured", "lock"}
+var recipePaths = []string{"config", "like", "layer-config", "importance", "lora", "report", "measured", "lock", "metrics"}
 
 // recipeNumbers are the flags whose text is a number, which needs no quotes.
 var recipeNumbers = []string{"dynamic-loss-threshold", "fit", "memory", "shard-size", "budget"}

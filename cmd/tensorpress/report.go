@@ -85,7 +85,7 @@ func checkOld(flag, path string, beginnings []string) error {
 }
 
 // kindsOfFiles are what flags write, where they are not called so.
-var kindsOfFiles = map[string]string{"out": "measurement", "html": "page"}
+var kindsOfFiles = map[string]string{"out": "measurement", "html": "page", "metrics": "file of metrics"}
 
 func (r *reportFlag) isHTML() bool {
 	ext := strings.ToLower(filepath.Ext(r.path))

@@ -25,6 +25,8 @@ type runFlags struct {
 	progress progressMode
 	quiet    bool
 	json     bool
+	metrics  string
+	watched  *watching // once the command runs
 }
 
 func (r *runFlags) add(cmd *cobra.Command) {
@@ -36,8 +38,16 @@ func (r *runFlags) add(cmd *cobra.Command) {
 	f.Var(&r.progress, "progress", "auto, plain, json or none, on standard error")
 	f.BoolVarP(&r.quiet, "quiet", "q", false, "no progress and no notes")
 	f.BoolVar(&r.json, "json", false, "print the result as JSON")
+	f.StringVar(&r.metrics, "metrics", "", "keep a `FILE` of figures for Prometheus while this runs; see docs/watching.md")
 	group(f, "Running")
 	complete(cmd, "progress", func() []string { return progressModes })
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := r.watch(cmd, args); err != nil {
+			return err
+		}
+		return run(cmd, args)
+	}
 }
 
 func (r *runFlags) check() error {
@@ -62,14 +72,31 @@ func collectRarely() {
 	debug.SetMemoryLimit(defaultMemory - leastMemory)
 }
 
-// start applies the limits and returns the meter for a run.
-func (r *runFlags) start(stderr io.Writer) meter {
-	r.limit()
+// watch prepares to show and to record how the run of a command goes.
+func (r *runFlags) watch(cmd *cobra.Command, paths []string) (err error) {
+	r.watched = watchingOf(cmd)
 	mode := r.progress
 	if r.quiet {
 		mode = "none"
 	}
-	return newMeter(mode, stderr)
+	r.watched.shown(mode, cmd.ErrOrStderr())
+	if r.metrics == "" {
+		return nil
+	}
+	if err := checkPlace("metrics", r.metrics, paths, []string{metricsHead}); err != nil {
+		return err
+	}
+	if r.watched.metrics, err = newMetrics(r.metrics, cmd.Name(), r.watched.begun); err != nil {
+		return &runError{fmt.Errorf("--metrics: %w", err)}
+	}
+	return nil
+}
+
+// start applies the limits, and begins to show how the run goes.
+func (r *runFlags) start(io.Writer) *watching {
+	r.limit()
+	r.watched.start()
+	return r.watched
 }
 
 // finish writes the report and prints what was made, or would be made.
@@ -78,6 +105,7 @@ func (r *runFlags) finish(cmd *cobra.Command, file *reportFlag, made *report.Rep
 		return err
 	}
 	speak(made)
+	r.watched.made(made)
 	if file.path != "" {
 		addProvenance(made, cmd)
 	}

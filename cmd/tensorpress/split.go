@@ -35,7 +35,7 @@ func (a *assemblyFlags) addOutput(cmd *cobra.Command) {
 }
 
 // do runs a command that has a plan, and prints what became of it.
-func (a *assemblyFlags) do(cmd *cobra.Command, plan, run func() (*report.Assembly, error), follow meter) error {
+func (a *assemblyFlags) do(cmd *cobra.Command, plan, run func() (*report.Assembly, error), follow *watching) error {
 	var r *report.Assembly
 	var err error
 	if a.dryRun {

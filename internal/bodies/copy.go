@@ -23,7 +23,7 @@ func (w *Writer) Copy(t safetensors.Tensor, off int64, n int, src *os.File, from
 	copied, err = prompt.Copy(w.file, at, src, from, n)
 	w.wrote(i, int64(copied))
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		return copied, w.heard(fmt.Errorf("write tensor %.200q: %w", t.Name, err))
+		return copied, w.after(fmt.Errorf("write tensor %.200q: %w", t.Name, err))
 	}
 	w.refused.Store(copied < n)
 	return copied, nil

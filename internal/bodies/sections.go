@@ -87,11 +87,12 @@ func (s *Sections) write(list []section) error {
 		data = s.joined
 	}
 	if err := first.to.writeAt(data, first.at); err != nil {
-		return first.to.heard(fmt.Errorf("write tensor %.200q: %w", first.to.header.Tensors[first.body].Name, err))
+		return first.to.after(fmt.Errorf("write tensor %.200q: %w", first.to.header.Tensors[first.body].Name, err))
 	}
 	for _, one := range list {
 		one.to.wrote(one.body, int64(len(one.data)))
 	}
+	first.to.tell(len(data))
 	return nil
 }
 

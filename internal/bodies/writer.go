@@ -27,6 +27,7 @@ type Writer struct {
 	number  int64          // sorts sections by their writer
 	refused atomic.Bool    // the system has refused to copy to the file
 	begun   atomic.Bool    // the header is written
+	heard   func(n int)    // hears of bytes that are written, nil for nobody
 	left    atomic.Int64   // bytes of bodies, the header and holds, before it is whole
 	whole   func()         // nil for nobody who wants to know
 	fail    func(err error) error
@@ -45,6 +46,16 @@ func NewWriter(w io.WriterAt, h *safetensors.Header) *Writer {
 	return &Writer{w: w, file: file, header: h, written: make([]atomic.Int64, len(h.Tensors)), number: writers.Add(1)}
 }
 
+// Tell has bytes that are written counted, too.
+func (w *Writer) Tell(wrote func(n int)) { w.heard = wrote }
+
+// tell counts bytes that were written.
+func (w *Writer) tell(n int) {
+	if w.heard != nil {
+		w.heard(n)
+	}
+}
+
 // OnError has errors of writing go to fail before anybody else hears of them. Where that
 // returns nil, nothing more is written, and what comes counts as written: the output is
 // given up, and others of the same run go on. It must be called before anything is written.
@@ -59,8 +70,8 @@ func (w *Writer) writeAt(p []byte, at int64) error {
 	return err
 }
 
-// heard is an error of writing after fail was told of it.
-func (w *Writer) heard(err error) error {
+// after is an error of writing after fail was told of it.
+func (w *Writer) after(err error) error {
 	if err == nil || w.fail == nil {
 		return err
 	}
@@ -71,9 +82,11 @@ func (w *Writer) heard(err error) error {
 
 // WriteHeader writes the header: all that comes before the bodies.
 func (w *Writer) WriteHeader() error {
-	if _, err := w.header.WriteTo(io.NewOffsetWriter(w.w, 0)); err != nil {
+	n, err := w.header.WriteTo(io.NewOffsetWriter(w.w, 0))
+	if err != nil {
 		return fmt.Errorf("write header: %w", err)
 	}
+	w.tell(int(n))
 	w.begun.Store(true)
 	w.less(1)
 	return nil
@@ -117,7 +130,7 @@ func (w *Writer) WriteSection(t safetensors.Tensor, p []byte, off int64) error {
 		return err
 	}
 	if err := w.writeAt(p, at); err != nil {
-		return w.heard(fmt.Errorf("write tensor %.200q: %w", t.Name, err))
+		return w.after(fmt.Errorf("write tensor %.200q: %w", t.Name, err))
 	}
 	w.wrote(i, int64(len(p)))
 	return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/watch"
 )
 
 // Output is an output being written: in a stage, or in another sink.
@@ -290,6 +291,8 @@ func copyTo(ctx context.Context, to io.WriterAt, from *source.File) error {
 		if _, err := to.WriteAt(some, off); err != nil {
 			return err
 		}
+		watch.Of(ctx).Wrote(len(some))
+		watch.Of(ctx).Did(int64(len(some)))
 		off += int64(len(some))
 	}
 	return nil

@@ -88,6 +88,7 @@ func (s *Shard) copySection(from safetensors.Tensor, to *bodies.Writer, t safete
 			return nil
 		}
 		done, err := to.Copy(t, off, n, f.OS, at)
+		f.Copied(done)
 		off, n = off+int64(done), n-done
 		return err
 	}); err != nil {

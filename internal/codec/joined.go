@@ -82,15 +82,19 @@ func (l *alternating) Needed(i int, a tile.Area) (spans []tile.Span) {
 	return spans
 }
 
+// turns are the rows of one matrix before they stand in turn with another's.
+type turns struct{ values []float32 }
+
 // Decode restores what an area has of one matrix after the other.
 func (l *alternating) Decode(dst []float32, src [][]byte, a tile.Area, out safetensors.Dtype, s *tile.Scratch) {
 	rest, own := slices.Clone(src), make([][]byte, len(src))
+	b := tile.PartOf[turns](s)
 	l.parts(a, func(part tile.Area, at int) {
 		for i := range rest {
 			n := tile.SpanBytes(l.bank.Needed(i, part))
 			own[i], rest[i] = rest[i][:n], rest[i][n:]
 		}
-		values := make([]float32, part.Values())
+		values := tile.Sized(&b.values, part.Values())
 		l.bank.Decode(values, own, part, out, s)
 		for row := range part.Rows {
 			copy(dst[(at+row*l.of)*a.Cols:], values[row*a.Cols:(row+1)*a.Cols])

@@ -109,13 +109,16 @@ func (s *stack) Decode(dst []float32, src [][]byte, a tile.Area, out safetensors
 	}
 }
 
+// units are the values of whole units, of which a part is taken.
+type units struct{ values []float32 }
+
 // decodePart fills dst with an area, of what a whole one takes, and returns what follows.
 func decodePart(c Codec, dst []float32, src [][]byte, a, whole tile.Area, out safetensors.Dtype, scratch *tile.Scratch) []float32 {
 	if a == whole {
 		c.Decode(dst[:a.Values()], src, a, out, scratch)
 		return dst[a.Values():]
 	}
-	values := make([]float32, whole.Values())
+	values := tile.Sized(&tile.PartOf[units](scratch).values, whole.Values())
 	c.Decode(values, src, whole, out, scratch)
 	for row := range a.Rows {
 		from := (a.Row+row-whole.Row)*whole.Cols + a.Col - whole.Col

@@ -14,6 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/watch"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -107,7 +108,7 @@ func (a *assembly) write(ctx context.Context, dest files.Sink, force, hash bool,
 	defer out.Abort()
 	var hashes *hashing
 	if hash {
-		hashes = startHashing(ctx, a.sourceFiles(), r)
+		hashes = startHashing(ctx, a.sourceFiles(), a.bytesHashed(out), r)
 		defer hashes.stop()
 	}
 	err = a.fill(ctx, out, dest.String(), r)
@@ -120,6 +121,7 @@ func (a *assembly) write(ctx context.Context, dest files.Sink, force, hash bool,
 		err = a.unchanged()
 	}
 	if err == nil {
+		watch.Of(ctx).Enter(watch.Placing)
 		err = out.Commit(ctx)
 	}
 	a.told.Notes = slices.Concat(out.Notes(), a.told.Notes)
@@ -148,6 +150,8 @@ func (a *assembly) fill(ctx context.Context, out *bundle.Output, dest string, r 
 	if err != nil {
 		return err
 	}
+	watch.Of(ctx).Enter(watch.Writing)
+	watched(ctx, writers)
 	for _, w := range writers {
 		if err := w.WriteHeader(); err != nil {
 			return err

@@ -36,7 +36,11 @@ func (j *job) choose(ctx context.Context) error {
 	if m := c.asked.Measured; m != nil {
 		err = c.take(m)
 	} else {
-		err = c.measure(ctx, c.BytesIn())
+		after := int64(0)
+		if !c.asked.planned {
+			after = c.BytesIn()
+		}
+		err = c.measure(ctx, after)
 	}
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/shards"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/watch"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -74,6 +75,7 @@ func finish(ctx context.Context, w shards.Work, p *shards.Plan, o FinishOptions)
 		names = append(names, f.Name)
 		r.Bytes += f.Bytes
 	}
+	watch.Of(ctx).Enter(watch.Hashing)
 	resources := engine.Resources{Threads: o.Threads, Progress: o.Progress}
 	done, notes, err := w.Done(ctx, names, shards.Checking{AtOnce: engine.Workers(resources), Count: engine.Counter(resources, r.Bytes)})
 	if err != nil {
@@ -86,6 +88,7 @@ func finish(ctx context.Context, w shards.Work, p *shards.Plan, o FinishOptions)
 		one := done[f.Name]
 		r.Files = append(r.Files, report.File{Path: f.Name, Bytes: one.Bytes, SHA256: one.SHA256})
 	}
+	watch.Of(ctx).Enter(watch.Placing)
 	return r, w.Commit(ctx)
 }
 

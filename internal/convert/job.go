@@ -26,6 +26,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
 	"github.com/tensorpress/tensorpress/internal/verify"
+	"github.com/tensorpress/tensorpress/internal/watch"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -169,7 +170,7 @@ func (j *job) write(ctx context.Context, w writing) (*report.Report, error) {
 	defer j.out.Abort() // of a panic, else it is done
 	var hashes *hashing
 	if w.hash {
-		hashes = startHashing(ctx, j.sourceFiles(), w.Resources)
+		hashes = startHashing(ctx, j.sourceFiles(), j.bytesHashed(), w.Resources)
 		defer hashes.stop()
 	}
 	r, err := j.commit(ctx, w, hashes)
@@ -194,6 +195,7 @@ func (j *job) commit(ctx context.Context, w writing, hashes *hashing) (*report.R
 		return nil, err
 	}
 	begun := time.Now()
+	watch.Of(ctx).Enter(watch.Placing)
 	if err := j.out.Commit(ctx); err != nil {
 		return nil, err
 	}
@@ -279,6 +281,7 @@ func planned(ctx context.Context, j *job, err error, dest files.Sink, force bool
 
 // create begins the output, opens its files and writes what stands beside them.
 func (j *job) create(ctx context.Context, w writing) (err error) {
+	watch.Of(ctx).Enter(watch.Writing)
 	if j.out, err = j.begin(ctx, w); err != nil {
 		return err
 	}
@@ -315,6 +318,7 @@ func (j *job) fill(ctx context.Context, dest string) (err error) {
 	if free, needed := j.out.Free(), j.BytesOut()+j.beside+j.also; free >= 0 && free < needed {
 		return &spaceError{dest, needed, free, j.out.Notes()}
 	}
+	watch.Of(ctx).Expect(j.beside)
 	if err := j.companions(ctx, j.out.In, dest); err != nil {
 		return err
 	}
@@ -322,6 +326,7 @@ func (j *job) fill(ctx context.Context, dest string) (err error) {
 		if one.Writers, err = bundle.CreateFiles(j.out.In(one.Folder), one.Plan.Files); err != nil {
 			return err
 		}
+		watched(ctx, one.Writers)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/shards"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/watch"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -243,7 +244,7 @@ func (k *keeping) run(ctx context.Context, start time.Time) (*report.Report, err
 	}
 	var hashes *hashing
 	if k.w.hash {
-		hashes = startHashing(ctx, k.sourceFiles(), k.w.Resources)
+		hashes = startHashing(ctx, k.sourceFiles(), 0, k.w.Resources)
 		defer hashes.stop()
 	}
 	told := make(chan *report.Report, 1)
@@ -274,6 +275,7 @@ func (k *keeping) run(ctx context.Context, start time.Time) (*report.Report, err
 
 // look finds what is finished.
 func (k *keeping) look(ctx context.Context, done *remaining) (err error) {
+	watch.Of(ctx).Enter(watch.Hashing)
 	var names []string
 	for _, f := range k.wanted() {
 		names = append(names, f.Name)
@@ -339,6 +341,7 @@ func (k *keeping) tell(ctx context.Context, hashes *hashing, r *report.Report) (
 	if hashes == nil {
 		return nil
 	}
+	watch.Of(ctx).Enter(watch.Hashing)
 	r.Provenance = &report.Provenance{Settings: report.Options{}}
 	if r.Provenance.Sources, err = hashes.sources.Wait(); err != nil {
 		return err
@@ -373,6 +376,7 @@ func (k *keeping) end(ctx context.Context, r *report.Report) error {
 		return nil
 	}
 	begun := time.Now()
+	watch.Of(ctx).Enter(watch.Placing)
 	if err := k.work.Commit(ctx); err != nil {
 		return err
 	}

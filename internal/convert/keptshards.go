@@ -14,12 +14,14 @@ import (
 	"github.com/tensorpress/tensorpress/internal/shards"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/watch"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
 
 // writeShards writes those that are not finished, one after the other; each is finished
 // while the next is written.
 func (k *keeping) writeShards(ctx context.Context, done *remaining) error {
+	watch.Of(ctx).Enter(watch.Writing)
 	run, stop := context.WithCancel(ctx)
 	defer stop()
 	f := newFinishing(ctx, k.work, stop)
@@ -105,6 +107,7 @@ func (f *finishing) draft(name string, header *safetensors.Header) (*shardDraft,
 		return nil, err
 	}
 	d := &shardDraft{one, bodies.NewWriter(written(one), header)}
+	watched(f.ctx, []*bodies.Writer{d.writer})
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -186,6 +189,7 @@ func (k *keeping) writeBeside(ctx context.Context, _ *remaining) error {
 	if len(k.wanted()) == k.to-k.from {
 		return nil
 	}
+	watch.Of(ctx).Enter(watch.Writing)
 	b := &besides{ctx: ctx, keeping: k}
 	out := bundle.Through(b, k.w.dest.String())
 	return k.companions(ctx, func(folder string) bundle.Sink { return beside{out.In(folder), b, folder} }, k.w.dest.String())
@@ -251,5 +255,6 @@ func (b beside) CopyFile(ctx context.Context, name string, from source.Source) e
 	if b.there(name) {
 		return nil
 	}
+	watch.Of(ctx).Expect(bytesOf(from))
 	return b.to.end(b.Sink.CopyFile(ctx, name, from))
 }

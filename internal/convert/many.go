@@ -15,6 +15,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/watch"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -48,6 +49,7 @@ type oneOf struct {
 	Output
 	writing
 	fate   *engine.Fate
+	near   bool // weights of others come to lie beside it
 	told   *report.Report
 	hashes *hashing
 	done   func(n int64) // of the run's progress
@@ -73,10 +75,9 @@ func PlanMany(ctx context.Context, from files.Source, outputs []Output, o ManyOp
 		return nil, err
 	}
 	defer m.close()
-	err = m.each(ctx, func(x *oneOf) (err error) {
-		x.job, err = readAsked(ctx, m.from, x.Dest, m.request(x))
+	err = m.each(ctx, func(x *oneOf) error {
+		err := m.read(ctx, x)
 		if err == nil {
-			m.count(x)
 			x.told, err = planned(ctx, x.job, nil, x.Dest, x.Force)
 		}
 		return err
@@ -102,7 +103,30 @@ func newMany(from files.Source, outputs []Output, o ManyOptions) (*many, error) 
 		}
 		m.all = append(m.all, &oneOf{Output: one, fate: engine.NewFate(o.KeepGoing)})
 	}
+	for _, x := range m.all {
+		for _, other := range m.all {
+			if other != x && bothHere(x, other) {
+				_, folder := stage.Together(nameOf(x.Dest), nameOf(other.Dest))
+				x.near = x.near || folder && !bundle.IsFolder(nameOf(other.Dest))
+			}
+		}
+	}
 	return m, nil
+}
+
+func bothHere(a, b *oneOf) bool {
+	_, here := a.Dest.(files.Dir)
+	_, there := b.Dest.(files.Dir)
+	return here && there
+}
+
+// read opens the source for an output and decides about it.
+func (m *many) read(ctx context.Context, x *oneOf) (err error) {
+	if x.job, err = readAsked(ctx, m.from, x.Dest, m.request(x)); err == nil {
+		x.crowded = x.near
+		m.before += x.job.before // what it has measured
+	}
+	return err
 }
 
 // apartFrom refuses two destinations that are not apart.
@@ -161,9 +185,6 @@ func (m *many) request(x *oneOf) request {
 	return request{Options: o, opened: &m.opened}
 }
 
-// count adds what an output has measured.
-func (m *many) count(x *oneOf) { m.before += x.job.before }
-
 // write plans, fills and places all outputs.
 func (m *many) write(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{m.plan, m.create, m.fill, m.complete, m.unchanged, m.place} {
@@ -178,36 +199,30 @@ func (m *many) write(ctx context.Context) error {
 }
 
 func (m *many) plan(ctx context.Context) error {
-	return m.each(ctx, func(x *oneOf) (err error) {
-		asked := m.request(x)
-		if x.job, err = readAsked(ctx, m.from, x.Dest, asked); err != nil {
+	return m.each(ctx, func(x *oneOf) error {
+		if err := m.read(ctx, x); err != nil {
 			return err
 		}
 		if err := x.searchDtypes(ctx); err != nil {
 			return err
 		}
-		m.count(x)
-		x.writing = x.quantizing(ctx, x.Dest, asked, m.start)
+		x.writing = x.quantizing(ctx, x.Dest, x.asked, m.start)
 		return nil
 	})
 }
 
-// create begins the outputs. Those on one disk share what is free there, and weights that
-// lie beside others have no config beside them.
+// create begins the outputs. Those on one disk share what is free there.
 func (m *many) create(ctx context.Context) error {
-	begun := []*oneOf{}
-	for _, x := range m.going() {
-		for _, other := range m.all {
-			if other == x || !bothHere(x, other) {
+	all := m.going()
+	for i, x := range all {
+		for _, other := range all[:i] {
+			if !bothHere(x, other) {
 				continue
 			}
-			disk, folder := stage.Together(nameOf(x.Dest), nameOf(other.Dest))
-			x.crowded = x.crowded || folder && !bundle.IsFolder(nameOf(other.Dest))
-			if disk && slices.Contains(begun, other) {
-				x.also += other.BytesOut() + other.beside
+			if disk, _ := stage.Together(nameOf(x.Dest), nameOf(other.Dest)); disk {
+				x.also += other.BytesOut()
 			}
 		}
-		begun = append(begun, x)
 	}
 	return m.each(ctx, func(x *oneOf) error {
 		err := x.create(ctx, x.writing)
@@ -218,12 +233,6 @@ func (m *many) create(ctx context.Context) error {
 		}
 		return err
 	})
-}
-
-func bothHere(a, b *oneOf) bool {
-	_, here := a.Dest.(files.Dir)
-	_, there := b.Dest.(files.Dir)
-	return here && there
 }
 
 func (m *many) resources() engine.Resources {
@@ -253,11 +262,13 @@ func (m *many) fill(ctx context.Context) error {
 func (m *many) hash(ctx context.Context) {
 	var all []source.Source
 	seen := map[string]bool{}
+	var output int64
 	for _, x := range m.going() {
 		if !x.writing.hash {
 			continue
 		}
-		x.hashes = &hashing{of: map[string]bool{}}
+		x.hashes = &hashing{of: map[string]bool{}, output: x.bytesHashed()}
+		output += x.hashes.output
 		for _, file := range x.sourceFiles() {
 			x.hashes.of[file.Path] = true
 			if !seen[file.Path] {
@@ -269,7 +280,7 @@ func (m *many) hash(ctx context.Context) {
 	if len(all) == 0 {
 		return
 	}
-	run := startHashing(ctx, all, m.resources())
+	run := startHashing(ctx, all, output, m.resources())
 	for _, x := range m.going() {
 		if x.hashes != nil {
 			x.hashes.sources, x.hashes.atOnce = run.sources, run.atOnce
@@ -336,6 +347,7 @@ func (m *many) unchanged(context.Context) error {
 // place puts all outputs in their places, or none: what can be undone without a trace goes
 // first.
 func (m *many) place(ctx context.Context) error {
+	watch.Of(ctx).Enter(watch.Placing)
 	all := m.going()
 	slices.SortStableFunc(all, func(a, b *oneOf) int { return rank(a) - rank(b) })
 	var placed []*oneOf

@@ -13,10 +13,15 @@ import (
 
 // work is the number of bytes that a run goes through.
 func (j *job) work(o request) int64 {
-	if o.Measure {
-		return j.BytesIn() + j.BytesOut()
+	n := j.BytesIn()
+	for _, one := range j.Models {
+		for i := range one.Plan.Steps {
+			if s := &one.Plan.Steps[i]; o.Measure && s.Action != plan.Keep && s.Action != plan.Drop {
+				n += s.BytesOut()
+			}
+		}
 	}
-	return j.BytesIn()
+	return n
 }
 
 // measure adds the layers' errors to a report, if they are asked for: it reads

@@ -14,6 +14,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/watch"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/storage"
 )
@@ -148,6 +149,7 @@ func (c *choosing) measure(ctx context.Context, after int64) (err error) {
 		all = append(all, t)
 		bytes += c.stepOf(l).Source.Size * int64(len(t.all))
 	}
+	watch.Of(ctx).Enter(watch.Measuring)
 	r := c.resources()
 	s := &scratches{}
 	defer func() { err = errors.Join(err, s.Close()) }()

@@ -88,6 +88,8 @@ type request struct {
 	adapters *lora.Set
 	// trying says that a plan is of an entry of a menu.
 	trying bool
+	// planned says that nothing is written after a choice.
+	planned bool
 	// opened is what other outputs of the run have open, nil where there is one output.
 	opened *opened
 	// component is the folder of a pipeline that a plan is for, "" for one model.

@@ -12,6 +12,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/layout"
 	"github.com/tensorpress/tensorpress/internal/source"
+	"github.com/tensorpress/tensorpress/internal/watch"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -22,12 +23,15 @@ import (
 type hashing struct {
 	sources *digest.Run
 	atOnce  int
+	output  int64           // bytes of the output, as far as they were known before
 	of      map[string]bool // paths of those that the job reads, where others' are among them; nil for all
 }
 
-func startHashing(ctx context.Context, files []source.Source, r engine.Resources) *hashing {
+func startHashing(ctx context.Context, files []source.Source, output int64, r engine.Resources) *hashing {
 	atOnce := engine.Workers(r)
-	return &hashing{sources: digest.Along(ctx, files, atOnce), atOnce: atOnce}
+	sources := digest.Along(ctx, files, atOnce)
+	watch.Of(ctx).Expect(sources.Bytes() + output)
+	return &hashing{sources: sources, atOnce: atOnce, output: output}
 }
 
 func (h *hashing) stop() {
@@ -42,6 +46,7 @@ func (h *hashing) tell(ctx context.Context, out *bundle.Output, dest string) (p 
 	if h == nil {
 		return nil, nil, nil
 	}
+	watch.Of(ctx).Enter(watch.Hashing)
 	p = &report.Provenance{Settings: report.Options{}}
 	if p.Sources, err = h.sources.Wait(); err != nil {
 		return nil, nil, err
@@ -58,6 +63,7 @@ func (h *hashing) tell(ctx context.Context, out *bundle.Output, dest string) (p 
 	for _, name := range names {
 		written = append(written, out.Written(ctx, name))
 	}
+	watch.Of(ctx).Expect(digest.Bytes(written) - h.output)
 	if p.Outputs, err = digest.Start(ctx, written, h.atOnce).Wait(); err != nil {
 		return nil, nil, err
 	}

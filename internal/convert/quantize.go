@@ -58,7 +58,7 @@ func (j *job) quantizing(ctx context.Context, dest files.Sink, o request, start 
 // Plan makes the decisions of [Quantize] and reads no weights, but to measure them for a
 // budget. dest may be nil.
 func Plan(ctx context.Context, from files.Source, dest files.Sink, o Options) (*report.Report, error) {
-	j, err := readAsked(ctx, from, dest, request{Options: o})
+	j, err := readAsked(ctx, from, dest, request{Options: o, planned: true})
 	if err == nil {
 		if err = j.planKept(ctx, dest); err != nil {
 			err = errors.Join(err, j.Close())

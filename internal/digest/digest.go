@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/tensorpress/tensorpress/internal/source"
+	"github.com/tensorpress/tensorpress/internal/watch"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -20,13 +21,28 @@ const step = 1 << 20
 
 // Run is hashing that goes on beside other work.
 type Run struct {
-	stop context.CancelFunc
-	done chan struct{}
-	sums []report.File
-	errs []error
-	ctx  context.Context
-	with []source.Source // those that are hashed while others read them
+	stop  context.CancelFunc
+	done  chan struct{}
+	wait  func() ([]report.File, error)
+	sums  []report.File
+	errs  []error
+	ctx   context.Context
+	with  []source.Source // those that are hashed while others read them
+	apart []source.Source // all others
 }
+
+// Bytes is how much there is to hash, as far as that is known.
+func Bytes(files []source.Source) (n int64) {
+	for _, one := range files {
+		if info, err := one.Stat(one.Path); err == nil {
+			n += info.Size()
+		}
+	}
+	return n
+}
+
+// Bytes is how much is read for the hashes alone, as far as that is known.
+func (r *Run) Bytes() int64 { return Bytes(r.apart) }
 
 // Start begins to hash files, at most that many at a time. The result has them in the
 // same order.
@@ -51,6 +67,12 @@ func start(ctx context.Context, files, with []source.Source, atOnce int) *Run {
 	ctx, stop := context.WithCancel(ctx)
 	n := len(files)
 	r := &Run{stop: stop, done: make(chan struct{}), sums: make([]report.File, n), errs: make([]error, n), ctx: ctx, with: with}
+	r.wait = sync.OnceValues(r.rest)
+	for i, one := range files {
+		if with[i].Tree == nil {
+			r.apart = append(r.apart, one)
+		}
+	}
 	next := make(chan int)
 	var all sync.WaitGroup
 	for range min(max(atOnce, 1), n) {
@@ -81,8 +103,9 @@ func start(ctx context.Context, files, with []source.Source, atOnce int) *Run {
 const requests = 4
 
 // Wait returns the hashes once all are made, or the error of the first file that has one.
-// It is called once.
-func (r *Run) Wait() ([]report.File, error) {
+func (r *Run) Wait() ([]report.File, error) { return r.wait() }
+
+func (r *Run) rest() ([]report.File, error) {
 	<-r.done
 	places := make(chan int)
 	var all sync.WaitGroup
@@ -140,6 +163,7 @@ func file(ctx context.Context, from source.Source, buffer []byte) (report.File, 
 		}
 		h.Write(some)
 		off += int64(len(some))
+		watch.Of(ctx).Did(int64(len(some)))
 	}
 	return report.File{Path: from.Path, Bytes: n, SHA256: Text(h)}, nil
 }

@@ -28,6 +28,15 @@ func (s *Stored) Shape() []int {
 	return s.Tensor.Shape
 }
 
+// Values returns how many values the weight has.
+func (s *Stored) Values() int64 {
+	n := int64(1)
+	for _, d := range s.Shape() {
+		n *= int64(d)
+	}
+	return n
+}
+
 // Tensors returns all that is stored of the weight.
 func (s *Stored) Tensors() []checkpoint.Tensor {
 	if s.Layer != nil {

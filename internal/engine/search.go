@@ -11,6 +11,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/plan"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/tile"
+	"github.com/tensorpress/tensorpress/internal/watch"
 )
 
 // SearchDtypes finds the dtype of each of the plan's layers that asks for one
@@ -19,13 +20,15 @@ import (
 func SearchDtypes(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, r Resources) (map[string]plan.Choice, error) {
 	found := map[string]plan.Choice{}
 	var mu sync.Mutex
+	run := watch.Of(ctx)
 	tasks := func(yield func(stream.Task) bool) {
 		for i := range p.Steps {
 			s := &p.Steps[i]
-			if s.Action != plan.Quantize || !s.Settings.Dynamic || s.Format != codec.SDNQ() {
+			if !isDynamic(s) {
 				continue
 			}
 			if !yield(stream.Task{Do: func(w *stream.Worker) error {
+				defer run.Did(s.Source.Size)
 				choice, err := (&Quantization{Source: c, Plan: p, Resources: r}).encoding(s).searchDtype(ctx, w)
 				mu.Lock()
 				defer mu.Unlock()
@@ -36,8 +39,19 @@ func SearchDtypes(ctx context.Context, c *checkpoint.Checkpoint, p *plan.Plan, r
 			}
 		}
 	}
+	for i := range p.Steps {
+		if isDynamic(&p.Steps[i]) {
+			run.Enter(watch.Measuring)
+			run.Expect(p.Steps[i].Source.Size)
+		}
+	}
 	err := stream.Run(ctx, Workers(r), tasks, nil)
 	return found, err
+}
+
+// isDynamic: the dtype of the layer is searched.
+func isDynamic(s *plan.Step) bool {
+	return s.Action == plan.Quantize && s.Settings.Dynamic && s.Format == codec.SDNQ()
 }
 
 // searchDtype tries dtypes on a layer in SDNQ's order until the loss of one is at most

@@ -60,6 +60,24 @@ var ends = []struct {
 	{".alpha", alpha}, {".dora_scale", doraScale}, {".reshape_weight", reshape},
 }
 
+// otherEnds end the names of adapters of kinds that are not read.
+var otherEnds = []struct{ end, kind string }{
+	{".oft_blocks", "OFT or BOFT"}, {".oft_diag", "OFT"}, {".oft_R.weight", "OFT"}, {".oft_R", "OFT"}, {".oft_r", "OFT"}, {".boft_R", "BOFT"}, {".boft_s", "BOFT"},
+	{".a1.weight", "GLoRA"}, {".a2.weight", "GLoRA"}, {".b1.weight", "GLoRA"}, {".b2.weight", "GLoRA"},
+	{".ia3_l", "IA³"}, {".vera_lambda_b", "VeRA"}, {".vera_lambda_d", "VeRA"}, {".trainable_tokens_delta", "single tokens' embeddings"},
+}
+
+// kindNotRead is the kind of adapter that a key which means nothing here is of, "" where
+// that is not known.
+func kindNotRead(key string) string {
+	for _, o := range otherEnds {
+		if strings.HasSuffix(key, o.end) {
+			return o.kind
+		}
+	}
+	return ""
+}
+
 // peftPrefix stands before the names of a model in PEFT's files.
 const peftPrefix = "base_model.model."
 

@@ -165,6 +165,9 @@ func (f *File) some() string {
 	if len(f.unread) == 0 {
 		return "it is empty"
 	}
+	if kind := kindNotRead(f.unread[0]); kind != "" {
+		return fmt.Sprintf("%s is of %s", f.unread[0], kind)
+	}
 	return "the first is " + f.unread[0]
 }
 

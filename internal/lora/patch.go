@@ -1,6 +1,7 @@
 package lora
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -258,6 +259,15 @@ func (s *Set) Unmatched(partial bool) (notes []string, err error) {
 // lost names what fits nothing.
 func (f *File) lost(keys []string) string {
 	const most = 5
+	keys = slices.Clone(keys)
+	slices.SortStableFunc(keys, func(a, b string) int { // those whose kind is why come first
+		return cmp.Compare(min(len(kindNotRead(b)), 1), min(len(kindNotRead(a)), 1))
+	})
+	for i, key := range keys {
+		if kind := kindNotRead(key); kind != "" {
+			keys[i] = fmt.Sprintf("%s (%s, not read)", key, kind)
+		}
+	}
 	text := strings.Join(keys[:min(len(keys), most)], ", ")
 	if n := len(keys) - most; n > 0 {
 		text += fmt.Sprintf(" and %d more", n)

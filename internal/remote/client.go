@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tensorpress/tensorpress/internal/watch"
 )
 
 // Limits of a request's tries.
@@ -181,6 +183,7 @@ func (a *attempts) again(err error) error {
 	case a.n >= tries || spent+wait > most:
 		return fmt.Errorf("gave up after %d tries in %v: %w", a.n, spent.Round(time.Second), err)
 	}
+	watch.Of(a.ctx).Retried(why(err))
 	return a.sleep(a.ctx, wait)
 }
 
@@ -343,6 +346,7 @@ func (c *client) send(ctx context.Context, at *url.URL, r request) (*answer, err
 		cancel(nil)
 		return nil, final{err}
 	}
+	watch.Of(ctx).Requested()
 	got, err := c.http.Do(one)
 	if err != nil {
 		timer.Stop()

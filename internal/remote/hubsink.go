@@ -17,6 +17,7 @@ import (
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/watch"
 )
 
 // hubSink is a repository of the hub as a destination, or a folder or a file of it. What
@@ -120,7 +121,7 @@ func (s *hubSink) BeginOutput(ctx context.Context, o stage.Output) (files.Output
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	return &hubOutput{hubSink: s, of: o, old: old, commit: commit, dir: dir, local: local}, nil
+	return &hubOutput{hubSink: s, of: o, old: old, commit: commit, dir: dir, local: local, run: watch.Of(ctx)}, nil
 }
 
 // hubOutput is an output on its way to the hub.
@@ -132,11 +133,15 @@ type hubOutput struct {
 	dir    string
 	local  *stage.Stage
 	names  []string
+	size   int64 // of all files
+	run    *watch.Run
 }
 
 // Create adds a file.
 func (o *hubOutput) Create(name string, size int64) (io.WriterAt, error) {
 	o.names = append(o.names, name)
+	o.size += size
+	o.run.Expect(size)
 	return o.local.Create(name, size)
 }
 
@@ -145,6 +150,7 @@ func (o *hubOutput) Free() int64 { return o.local.Free() }
 
 // Commit uploads all files, as one commit.
 func (o *hubOutput) Commit(ctx context.Context) error {
+	watch.Of(ctx).Enter(watch.Uploading)
 	if err := o.local.Commit(ctx); err != nil {
 		return err
 	}
@@ -165,7 +171,11 @@ func (o *hubOutput) Commit(ctx context.Context) error {
 			args = append(args, "--delete", name)
 		}
 	}
-	return o.upload(ctx, args)
+	if err := o.upload(ctx, args); err != nil {
+		return err
+	}
+	watch.Of(ctx).Uploaded(o.size)
+	return nil
 }
 
 // upload runs the hub's command, whose last words are those of an error.

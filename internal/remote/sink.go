@@ -15,6 +15,7 @@ import (
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/watch"
 )
 
 // sending parts at a time, and how long what is left is cleared away after an error.
@@ -228,6 +229,7 @@ func (o *storeOutput) create(name string, size int64) (*upload, error) {
 		u = newUpload(o, name, size, max(size, 1))
 	}
 	o.files = append(o.files, u)
+	watch.Of(o.run).Expect(size)
 	return u, nil
 }
 
@@ -318,6 +320,9 @@ func (o *storeOutput) send(u *upload, i int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.waiting--
+	if err == nil {
+		watch.Of(o.run).Uploaded(u.length(i))
+	}
 	if err != nil && o.err == nil {
 		o.err = fmt.Errorf("%s: %w", o.named(o.keyOf(u.name)), o.explain(err, "write"))
 		o.cancel()
@@ -352,6 +357,7 @@ func (o *storeOutput) body(u *upload, i int) (*body, error) {
 
 // Commit makes objects of what was written: weights first, and what leads to them last.
 func (o *storeOutput) Commit(ctx context.Context) (err error) {
+	watch.Of(ctx).Enter(watch.Uploading)
 	o.going.Wait()
 	if o.err != nil {
 		return o.err
@@ -362,6 +368,7 @@ func (o *storeOutput) Commit(ctx context.Context) (err error) {
 	if err := o.unchanged(ctx); err != nil {
 		return err
 	}
+	watch.Of(ctx).Enter(watch.Placing)
 	var done []*upload
 	if err = o.hideOld(ctx); err == nil {
 		done, err = o.placeAll(ctx)
@@ -499,6 +506,9 @@ func (o *storeOutput) makeObject(ctx context.Context, u *upload, replaced bool) 
 		err = ask(false)
 	}
 	if err == nil {
+		if !u.inParts() {
+			watch.Of(ctx).Uploaded(u.size)
+		}
 		u.began = false
 		return false, nil
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/stage"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/watch"
 )
 
 // folder keeps what is finished in a hidden folder beside the one that it will be.
@@ -226,6 +227,7 @@ func Sum(ctx context.Context, f io.ReaderAt, size int64, count func(n int64)) (s
 		h.Write(some)
 		off += int64(len(some))
 		if count != nil {
+			watch.Of(ctx).Read(len(some))
 			count(int64(len(some)))
 		}
 	}

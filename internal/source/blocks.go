@@ -107,15 +107,16 @@ func (f *inBlocks) begin(index int64) *block {
 	for _, one := range next {
 		go func() {
 			defer f.release(one, 0, 0)
-			f.fill(one)
+			f.fill(one, false)
 		}()
 	}
-	f.fill(b)
+	f.fill(b, true)
 	return b
 }
 
-// fill reads a block unless it has been read.
-func (f *inBlocks) fill(b *block) {
+// fill reads a block unless it has been read, and hashes what can be; wait says that this
+// takes its time where another is at that.
+func (f *inBlocks) fill(b *block, wait bool) {
 	first := false
 	b.read.Do(func() {
 		if b.data, b.err = f.fetch(b.data, b.index*blockBytes); b.err == nil {
@@ -126,7 +127,7 @@ func (f *inBlocks) fill(b *block) {
 	if first { // others have it meanwhile
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.sumUp(f.path)
+		f.sumUp(f.path, wait)
 	}
 }
 

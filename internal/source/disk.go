@@ -7,10 +7,11 @@ import (
 	"path/filepath"
 
 	"github.com/tensorpress/tensorpress/internal/prompt"
+	"github.com/tensorpress/tensorpress/internal/watch"
 )
 
-// disk is the operating system's file tree.
-type disk struct{}
+// disk is the operating system's file tree, of which is counted what is read.
+type disk struct{ watch *watch.Run }
 
 func (disk) Join(folder, name string) string { return filepath.Join(folder, filepath.FromSlash(name)) }
 
@@ -26,7 +27,7 @@ func (disk) ReadDir(path string) ([]fs.DirEntry, error) { return os.ReadDir(path
 func (disk) OnDisk() bool { return true }
 
 // Open opens a file. It opens a folder as well, and the system then refuses to read it.
-func (disk) Open(path string) (*File, error) {
+func (d disk) Open(path string) (*File, error) {
 	info, err := os.Stat(path)
 	if err == nil && !info.IsDir() {
 		err = CheckRegular(path, info)
@@ -41,7 +42,7 @@ func (disk) Open(path string) (*File, error) {
 	if info, err = file.Stat(); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	return &File{ReaderAt: file, Info: info, Sections: prompt.New(file), OS: file, close: file.Close}, nil
+	return (&File{ReaderAt: file, Info: info, Sections: prompt.New(file), OS: file, close: file.Close}).watched(d.watch), nil
 }
 
 // Unchanged reports whether path is the same file, with the same size and time of

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/watch"
 )
 
 // listed is the tree of a store that lists its files.
@@ -145,11 +146,11 @@ func (t *listed) Open(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	one := &File{ReaderAt: f, Info: infoOf(t.base(path), f), close: func() error { return nil }}
+	one := &File{ReaderAt: watched{f, watch.Of(t.ctx)}, Info: infoOf(t.base(path), f), close: func() error { return nil }}
 	if c, ok := f.(io.Closer); ok {
 		one.close = c.Close
 	}
-	one.Sections = &inBlocks{t.blocks, path, f, f.Size(), stated(f)}
+	one.Sections = &inBlocks{t.blocks, path, one.ReaderAt, f.Size(), stated(f)}
 	return one, nil
 }
 

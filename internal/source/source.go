@@ -12,6 +12,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/files"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/watch"
 )
 
 // Source is a file or folder of a tree.
@@ -26,7 +27,7 @@ func Of(ctx context.Context, s files.Source) Source {
 		s = files.Dir("")
 	}
 	if path, ok := s.(files.Dir); ok {
-		return Path(string(path))
+		return Source{disk{watch.Of(ctx)}, string(path)}
 	}
 	name := "."
 	if part, ok := s.(interface{ Whole() (files.Source, string) }); ok { // made by files.At
@@ -72,6 +73,7 @@ type File struct {
 	Info     fs.FileInfo
 	Sections io.ReaderAt // the same file, for reading many parts that lie near each other
 	OS       *os.File    // nil if it is not a file on disk
+	watch    *watch.Run  // counts what is read
 	close    func() error
 }
 

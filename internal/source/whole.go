@@ -67,11 +67,14 @@ func (f *inBlocks) arrived(b *block) {
 	}
 }
 
-// sumUp hashes all blocks of a file whose turn it is, without the lock, or waits until
-// another has done so.
-func (b *blocks) sumUp(path string) {
+// sumUp hashes all blocks of a file whose turn it is, without the lock. Where another does
+// so it waits, or leaves it to that one.
+func (b *blocks) sumUp(path string, wait bool) {
 	s := b.sums[path]
 	for s != nil && (s.busy || s.waiting[s.next] != nil) {
+		if s.busy && !wait {
+			return
+		}
 		if s.busy {
 			b.summed.Wait()
 			continue
@@ -87,9 +90,9 @@ func (b *blocks) sumUp(path string) {
 		one.pending, s.busy = false, false
 		s.next++
 		s.bytes += int64(len(one.data))
+		b.trim()
 		b.summed.Broadcast()
 	}
-	b.trim()
 }
 
 // asStated returns a [usage.ErrSource] if all of a file was read and is not what the store
@@ -97,7 +100,7 @@ func (b *blocks) sumUp(path string) {
 func (b *blocks) asStated(path string, size int64, stated string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.sumUp(path)
+	b.sumUp(path, true)
 	one := b.sums[path]
 	if stated == "" || one == nil || one.bytes != size {
 		return nil
@@ -169,7 +172,7 @@ func (f *inBlocks) unsummed() int64 {
 	s := f.sum()
 	s.out = false
 	for {
-		f.sumUp(f.path)
+		f.sumUp(f.path, true)
 		i := f.find(place{f.path, s.next})
 		if i < 0 || f.recent[i].pending {
 			return s.next

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/watch"
 )
 
 // Stage is an output that is being written for a destination.
@@ -231,6 +232,9 @@ func copyAll(ctx context.Context, to, from *os.File, info fs.FileInfo) error {
 			return err
 		}
 		n, err := io.CopyN(to, from, step)
+		watch.Of(ctx).Read(int(n))
+		watch.Of(ctx).Wrote(int(n))
+		watch.Of(ctx).Did(n)
 		if whole = err == io.EOF; err != nil && !whole {
 			return err
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/watch"
 	"github.com/tensorpress/tensorpress/report"
 	"github.com/tensorpress/tensorpress/safetensors"
 )
@@ -73,11 +74,12 @@ type side struct {
 
 // entry is a tensor of either checkpoint.
 type entry struct {
-	name   string // with the component's folder
-	a, b   *engine.Stored
-	parts  []*part // that are compared by their bytes, nil where they cannot be the same
-	values *engine.Difference
-	found  report.Pair
+	name    string // with the component's folder
+	a, b    *engine.Stored
+	parts   []*part // that are compared by their bytes, nil where they cannot be the same
+	values  *engine.Difference
+	found   report.Pair
+	awaited atomic.Bool
 }
 
 // part is a stored tensor that both have.
@@ -353,27 +355,33 @@ func (s *side) metadata() map[string]string {
 
 // run compares bytes, then the values of what differs.
 func (d *differing) run(ctx context.Context) error {
-	r := d.options.resources()
+	r, run := d.options.resources(), watch.Of(ctx)
+	run.Enter(watch.Comparing)
 	var total int64
 	for _, e := range d.entries {
 		for _, p := range e.parts {
 			total += p.a.Size
 		}
-		if e.parts == nil && e.a != nil && e.b != nil {
-			total += checkpoint.BytesOf(e.a.Tensors())
+		if e.parts == nil {
+			e.awaits(run)
 		}
 	}
 	done := engine.Counter(r, total)
-	if err := stream.Run(ctx, engine.Workers(r), d.compareBytes, done); err != nil {
+	bytes := func(yield func(stream.Task) bool) { d.compareBytes(run, yield) }
+	if err := stream.Run(ctx, engine.Workers(r), bytes, done); err != nil {
 		return err
 	}
-	return stream.Run(ctx, engine.Workers(r), d.compareValues, nil)
+	return stream.Run(ctx, engine.Workers(r), d.compareValues, run.Did)
 }
 
-func (d *differing) compareBytes(yield func(stream.Task) bool) {
+func (d *differing) compareBytes(run *watch.Run, yield func(stream.Task) bool) {
 	for _, e := range d.entries {
 		for _, p := range e.parts {
-			if !engine.SameBytes(e.a.Source, e.b.Source, p.a, p.b, p.differs.Load, func() { p.differs.Store(true) }, yield) {
+			differs := func() {
+				p.differs.Store(true)
+				e.awaits(run)
+			}
+			if !engine.SameBytes(e.a.Source, e.b.Source, p.a, p.b, p.differs.Load, differs, yield) {
 				return
 			}
 		}
@@ -389,6 +397,17 @@ func (d *differing) compareValues(yield func(stream.Task) bool) {
 		if !e.values.Tasks(yield) {
 			return
 		}
+	}
+}
+
+// awaits counts the comparison of values as work that is to come, once.
+func (e *entry) awaits(run *watch.Run) {
+	if e.a == nil || e.b == nil || e.awaited.Swap(true) {
+		return
+	}
+	one := &entry{a: e.a, b: e.b}
+	if one.judge(); one.found.Finding == "" {
+		run.Expect(e.a.Values())
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/engine"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/stream"
+	"github.com/tensorpress/tensorpress/internal/watch"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -33,6 +34,7 @@ func Hash(ctx context.Context, what files.Source, o HashOptions) (*report.Inspec
 		return nil, err
 	}
 	r := engine.Resources{Threads: o.Threads, Memory: o.Memory, Progress: o.Progress}
+	watch.Of(ctx).Enter(watch.Hashing)
 	done := engine.Counter(r, v.Bytes)
 	hashes := map[string]string{}
 	for _, folder := range folders {

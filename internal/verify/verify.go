@@ -19,6 +19,7 @@ import (
 	"github.com/tensorpress/tensorpress/internal/stream"
 	"github.com/tensorpress/tensorpress/internal/tile"
 	"github.com/tensorpress/tensorpress/internal/usage"
+	"github.com/tensorpress/tensorpress/internal/watch"
 	"github.com/tensorpress/tensorpress/report"
 )
 
@@ -121,6 +122,7 @@ func Verify(ctx context.Context, what files.Source, o Options) (*report.Verifica
 	if err := merge(v, adapters, whole, o); err != nil {
 		return nil, err
 	}
+	watch.Of(ctx).Enter(watch.Verifying)
 	if err := runAll(ctx, o.resources(), whole, engine.Counter(o.resources(), bytesOfAll(whole))); err != nil {
 		return nil, err
 	}
@@ -278,6 +280,7 @@ func MeasureStaged(ctx context.Context, models []Staged, r engine.Resources, don
 			return nil, err
 		}
 	}
+	watch.Of(ctx).Enter(watch.Verifying)
 	if err := runAll(ctx, r, parts, done); err != nil {
 		return nil, err
 	}

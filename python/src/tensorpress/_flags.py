@@ -40,6 +40,8 @@ class FinishFlags(TypedDict, total=False):
     memory: str | int | None
     #: no progress and no notes
     quiet: bool | None
+    #: keep a FILE of figures for Prometheus while this runs; see docs/watching.md
+    metrics: _Path
 
 
 class DiffFlags(TypedDict, total=False):
@@ -57,6 +59,8 @@ class DiffFlags(TypedDict, total=False):
     memory: str | int | None
     #: no progress and no notes
     quiet: bool | None
+    #: keep a FILE of figures for Prometheus while this runs; see docs/watching.md
+    metrics: _Path
 
 
 class SplitFlags(FinishFlags, total=False):
@@ -96,6 +100,8 @@ class VerifyFlags(TypedDict, total=False):
     memory: str | int | None
     #: no progress and no notes
     quiet: bool | None
+    #: keep a FILE of figures for Prometheus while this runs; see docs/watching.md
+    metrics: _Path
 
 
 class DequantizeFlags(FinishFlags, total=False):
@@ -292,6 +298,8 @@ class MeasureFlags(TypedDict, total=False):
     memory: str | int | None
     #: no progress and no notes
     quiet: bool | None
+    #: keep a FILE of figures for Prometheus while this runs; see docs/watching.md
+    metrics: _Path
 
 
 class QuantizeFlags(FinishFlags, total=False):

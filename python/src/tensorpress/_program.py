@@ -151,7 +151,8 @@ def report(words: str, progress: Progress | None) -> bool:
         found = json.loads(words)
     except ValueError:
         return False
-    progress(int(found["done"]), int(found["total"]))
+    if found["total"]:  # else nobody knows yet what there is to do
+        progress(int(found["done"]), int(found["total"]))
     return True
 
 
