@@ -178,8 +178,13 @@ func (s *stored) Open(ctx context.Context, name string) (files.File, error) {
 	if !ok {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
+	return s.opened(ctx, o), nil
+}
+
+// opened is an object as it was listed.
+func (s *stored) opened(ctx context.Context, o object) *storedFile {
 	r := s.reading(o)
-	return &storedFile{s, file{client: s.client, pace: s.pace, ctx: ctx, address: r.address, header: r.header, size: o.size}}, nil
+	return &storedFile{s, file{client: s.client, pace: s.pace, ctx: ctx, address: r.address, header: r.header, size: o.size}}
 }
 
 // storedFile is a file whose errors say what to do about access.

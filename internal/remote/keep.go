@@ -160,7 +160,7 @@ func (s *storeSink) Keep(ctx context.Context, o stage.Output, p *shards.Plan, _ 
 	if err != nil {
 		return nil, err
 	}
-	k := &kept{storeOutput: s.output(ctx, o, nil), plan: p, id: p.ID(), known: map[string]bool{}}
+	k := &kept{storeOutput: s.output(ctx, o, nil), plan: p, id: p.ID(), pace: paceIn(0), known: map[string]bool{}}
 	for _, f := range p.Contents().Files {
 		k.known[f] = true
 	}
@@ -178,6 +178,7 @@ type kept struct {
 	*storeOutput
 	plan     *shards.Plan
 	id       string
+	pace     *pace
 	known    map[string]bool   // files of the plan
 	replaced map[string]string // versions of an older output, by names
 }
@@ -395,9 +396,7 @@ func (k *kept) writeRecord(ctx context.Context, r shards.Record) error {
 
 // opened is an object of the output as it was listed.
 func (k *kept) opened(ctx context.Context, o object) files.File {
-	r := k.reading(o)
-	p := paceIn(0)
-	return &storedFile{&stored{bucket: k.bucket, pace: p}, file{client: k.client, pace: p, ctx: ctx, address: r.address, header: r.header, size: o.size}}
+	return (&stored{bucket: k.bucket, pace: k.pace}).opened(ctx, o)
 }
 
 // Open opens a finished file.
