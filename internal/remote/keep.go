@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"path"
 	"slices"
@@ -241,7 +242,11 @@ func (k *kept) begin(ctx context.Context, held map[string]object) error {
 	if err := k.mayReplace(ctx, k.of, old); err != nil {
 		return err
 	}
-	if err := k.removeRecords(ctx, held); err != nil { // of a run that was killed
+	stale := maps.Clone(held) // of a run that was killed
+	for _, name := range []string{planName, replacedName} {
+		delete(stale, name) // they may be of another that begins now, and are put anew
+	}
+	if err := k.removeRecords(ctx, stale); err != nil {
 		return err
 	}
 	if len(old) > 0 { // before the plan, so that whoever sees that knows
@@ -255,7 +260,7 @@ func (k *kept) begin(ctx context.Context, held map[string]object) error {
 		}
 	}
 	err := k.putText(ctx, planName, k.plan.Encode(), true)
-	if status := (*statusError)(nil); err != nil && !errors.As(err, &status) {
+	if status := (*statusError)(nil); err != nil && !(errors.As(err, &status) && taken(status)) {
 		return err
 	}
 	return k.ours(ctx) // another may have been faster
@@ -555,7 +560,10 @@ func (k *kept) lead(ctx context.Context, held map[string]object) (err error) {
 		err = k.putText(ctx, name, text, true)
 		if status := (*statusError)(nil); errors.As(err, &status) && taken(status) {
 			put = put[:len(put)-1]
-			return k.appeared(name)
+			if is, _, err := k.small(ctx, name); err != nil || string(is) != string(text) {
+				return errors.Join(err, k.appeared(name))
+			}
+			continue // another has put it there that does the same at this time
 		}
 		if err != nil {
 			return err
