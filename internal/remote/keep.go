@@ -525,7 +525,8 @@ func (k *kept) Commit(ctx context.Context) error {
 }
 
 // lead puts the files that lead readers to others in their places, those that lead to most
-// last. After an error those that it has put are taken back.
+// last. After an error those that it has put are taken back, unless another has ended the
+// work meanwhile.
 func (k *kept) lead(ctx context.Context, held map[string]object) (err error) {
 	var names []string
 	for name := range k.known {
@@ -541,6 +542,9 @@ func (k *kept) lead(ctx context.Context, held map[string]object) (err error) {
 		}
 		ctx, cancel := k.clearing()
 		defer cancel()
+		if errors.Is(k.ours(ctx), usage.Err) { // another has put all in place, with these
+			return
+		}
 		for _, name := range slices.Backward(put) {
 			err = errors.Join(err, k.delete(ctx, k.within(name)))
 		}
