@@ -38,7 +38,7 @@ func Finish(ctx context.Context, dest files.Sink, o FinishOptions) (*report.Fini
 	}
 	// Another may have done it meanwhile: then it is well.
 	if _, _, kept := to.Kept(ctx); errors.Is(kept, fs.ErrNotExist) {
-		if before, none := finishedBefore(ctx, to); none == nil {
+		if before, none := finishedBefore(ctx, to, dest); none == nil {
 			return before, nil
 		}
 	}
@@ -52,7 +52,7 @@ func finishIn(ctx context.Context, to shards.Sink, dest files.Sink, o FinishOpti
 	}
 	p, _, err := to.Kept(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
-		return finishedBefore(ctx, to)
+		return finishedBefore(ctx, to, dest)
 	}
 	if err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ func finishIn(ctx context.Context, to shards.Sink, dest files.Sink, o FinishOpti
 }
 
 // finishedBefore is a call after another, which a scheduler may repeat.
-func finishedBefore(ctx context.Context, to shards.Sink) (*report.Finished, error) {
+func finishedBefore(ctx context.Context, to shards.Sink, dest files.Sink) (*report.Finished, error) {
 	whole, err := to.Whole(ctx)
 	if err != nil {
 		return nil, err
@@ -78,7 +78,11 @@ func finishedBefore(ctx context.Context, to shards.Sink) (*report.Finished, erro
 	if !whole {
 		return nil, usage.Errorf("%s: there is nothing to finish: no part of it is there", to)
 	}
-	return &report.Finished{Dest: to.String(), Files: []report.File{}, Already: true}, nil
+	r := &report.Finished{Dest: to.String(), Files: []report.File{}, Already: true}
+	if sink, ok := dest.(files.Dir); ok {
+		r.Notes = stage.Leftovers(sink.String())
+	}
+	return r, nil
 }
 
 func finish(ctx context.Context, w shards.Work, p *shards.Plan, o FinishOptions) (*report.Finished, error) {

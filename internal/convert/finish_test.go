@@ -2,6 +2,8 @@ package convert_test
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -67,5 +69,23 @@ func TestFinishOfTwo(t *testing.T) {
 		if requests.Load() < at {
 			return
 		}
+	}
+}
+
+// TestFinishTellsOfLeftovers: one that was killed as it removed the older output is run
+// again, and says what is left of that.
+func TestFinishTellsOfLeftovers(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"out", ".out.0123abcd.old"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "out", "model.safetensors"), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	r, err := tensorpress.Finish(t.Context(), files.Dir(filepath.Join(dir, "out")), tensorpress.FinishOptions{})
+	if err != nil || !r.Already || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], ".out.0123abcd.old was left behind") {
+		t.Errorf("%+v, %v", r, err)
 	}
 }

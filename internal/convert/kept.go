@@ -21,9 +21,6 @@ import (
 	"github.com/tensorpress/tensorpress/report"
 )
 
-// mostParts bounds into how many parts an output is divided.
-const mostParts = 100_000
-
 // keeps reports whether what is finished of an output is kept.
 func (o Options) keeps() bool { return o.Resume || o.divided() }
 
@@ -41,8 +38,8 @@ func (o Options) checkKept(dest string) error {
 	if !o.divided() {
 		return nil
 	}
-	if o.Parts < 1 || o.Parts > mostParts || o.Part < 1 || o.Part > o.Parts {
-		return usage.Errorf("`Part` %d of %d: want 1 to as many as there are, at most %d", o.Part, o.Parts, mostParts)
+	if o.Parts < 1 || o.Parts > shards.MostParts || o.Part < 1 || o.Part > o.Parts {
+		return usage.Errorf("`Part` %d of %d: want 1 to as many as there are, at most %d", o.Part, o.Parts, shards.MostParts)
 	}
 	switch {
 	case o.chooses():

@@ -59,6 +59,9 @@ func (f folder) Whole(context.Context) (bool, error) {
 	if stage.Forget(f.String()) {
 		return true, nil
 	}
+	if work, ok := stage.Unplanned(f.String()); ok {
+		return false, usage.Errorf("%s has no plan of what belongs in it: run the parts again, or delete it", work)
+	}
 	found := false
 	err := fs.WalkDir(os.DirFS(f.String()), ".", func(name string, e fs.DirEntry, err error) error {
 		switch {
@@ -193,7 +196,9 @@ func (w *Folder) done(ctx context.Context, name string, count func(n int64)) (r 
 		return nil, name + " was finished and is gone", nil
 	case err != nil:
 		return nil, "", err
-	case !info.Mode().IsRegular() || info.Size() != r.Bytes:
+	case !info.Mode().IsRegular():
+		return nil, name + " was finished and is no file any more", nil
+	case info.Size() != r.Bytes:
 		return nil, fmt.Sprintf("%s has %d bytes, and had %d when it was finished", name, info.Size(), r.Bytes), nil
 	}
 	f, err := os.Open(w.Path(name))

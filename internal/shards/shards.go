@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -45,6 +46,9 @@ type Plan struct {
 	Parts int `json:"parts"`
 }
 
+// MostParts bounds into how many parts an output is divided.
+const MostParts = 100_000
+
 // Format is the format of plans that this program writes.
 const Format = 1
 
@@ -66,13 +70,21 @@ func (p *Plan) Encode() []byte {
 // Decode reads a plan; where says where it lies.
 func Decode(text []byte, where string) (*Plan, error) {
 	p := &Plan{}
-	if err := json.Unmarshal(text, p); err != nil || p.Format < 1 || len(p.Shards) == 0 {
+	if err := json.Unmarshal(text, p); err != nil || p.Format < 1 || len(p.Shards) == 0 || p.strange() {
 		return nil, usage.Errorf("%s: its %s is none of tensorpress's: delete the folder to begin anew", where, PlanName)
 	}
 	if p.Format > Format {
 		return nil, usage.Errorf("%s is of a newer tensorpress, %s: go on with that, or delete it to begin anew", where, p.Version)
 	}
 	return p, nil
+}
+
+// strange reports whether a plan has what none has: names that lead elsewhere, or numbers
+// that cannot be.
+func (p *Plan) strange() bool {
+	return p.Parts < 0 || p.Parts > MostParts || slices.ContainsFunc(slices.Concat(p.Shards, p.Others), func(f File) bool {
+		return f.Bytes < 0 || !fs.ValidPath(f.Name)
+	})
 }
 
 // Contents are those of the output.

@@ -182,7 +182,9 @@ func TestFolder(t *testing.T) {
 // is left as it is.
 func TestStrangePlans(t *testing.T) {
 	for text, want := range map[string]string{
-		"{": "is none of tensorpress's", `{"format": 9, "version": "99.0", "shards": [{"name": "a"}]}`: "is of a newer tensorpress, 99.0", "file": "is no folder", "mine": "holds mine.txt and no records",
+		"{": "is none of tensorpress's", `{"format": 1, "shards": [{"name": "../a"}]}`: "is none of tensorpress's", `{"format": 1, "parts": 1000000000, "shards": [{"name": "a"}]}`: "is none of tensorpress's",
+		`{"format": 1, "shards": [{"name": "a", "bytes": -1}]}`: "is none of tensorpress's", "folder": "plan.json is no file: delete it",
+		`{"format": 9, "version": "99.0", "shards": [{"name": "a"}]}`: "is of a newer tensorpress, 99.0", "file": "is no folder", "mine": "holds mine.txt and no records",
 	} {
 		dir := t.TempDir()
 		place := filepath.Join(dir, ".out.parts", ".tensorpress", PlanName)
@@ -193,7 +195,9 @@ func TestStrangePlans(t *testing.T) {
 			place = filepath.Join(dir, ".out.parts", "mine.txt")
 		}
 		err := os.MkdirAll(filepath.Dir(place), 0o777)
-		if err == nil {
+		if err == nil && text == "folder" {
+			err = os.Mkdir(place, 0o777)
+		} else if err == nil {
 			err = os.WriteFile(place, []byte(text), 0o666)
 		}
 		if err != nil {
@@ -202,7 +206,7 @@ func TestStrangePlans(t *testing.T) {
 		if _, err := keep(t, filepath.Join(dir, "out"), made, true); !errors.Is(err, usage.Err) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
 		}
-		if got, err := os.ReadFile(place); string(got) != text {
+		if got, err := os.ReadFile(place); string(got) != text && text != "folder" {
 			t.Errorf("%s: became %s, %v", text, got, err)
 		}
 	}
@@ -227,5 +231,57 @@ func TestNothingFinished(t *testing.T) {
 	defer w.Abort()
 	if done, notes, err := w.Done(context.Background(), []string{"config.json"}, Checking{}); len(done)+len(notes) > 0 || err != nil {
 		t.Errorf("of another plan there are %v, %v, %v", done, notes, err)
+	}
+}
+
+// TestFolderInPlaceOfFile: a folder where a finished file should be is named, and left alone.
+func TestFolderInPlaceOfFile(t *testing.T) {
+	dest := filepath.Join(t.TempDir(), "out")
+	w, err := keep(t, dest, made, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	put(t, w, "config.json", "{}")
+	place := filepath.Join(w.Folder(), "config.json")
+	if err := errors.Join(os.Remove(place), os.Mkdir(place, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	done, notes, err := w.Done(context.Background(), []string{"config.json"}, Checking{})
+	if len(done) > 0 || len(notes) != 1 || !strings.Contains(notes[0], "is no file any more") || err != nil {
+		t.Errorf("%v, %v, %v", done, notes, err)
+	}
+	d, err := w.Begin("config.json", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.WriteAt([]byte("{}"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Finish(context.Background()); !errors.Is(err, usage.Err) || !strings.Contains(err.Error(), "is a folder, where a file of") {
+		t.Errorf("finished: %v", err)
+	}
+	if err := d.Discard(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWorkWithoutPlan: an older output beside a work folder that lost its plan is not what
+// was to be finished.
+func TestWorkWithoutPlan(t *testing.T) {
+	dir := t.TempDir()
+	old := filepath.Join(dir, "out", "model.safetensors")
+	if err := errors.Join(os.Mkdir(filepath.Dir(old), 0o777), os.WriteFile(old, nil, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	to := folder{files.Dir(filepath.Dir(old))}
+	if whole, err := to.Whole(context.Background()); !whole || err != nil {
+		t.Errorf("alone: %v, %v", whole, err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, ".out.parts", ".tensorpress"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if whole, err := to.Whole(context.Background()); whole || !errors.Is(err, usage.Err) || !strings.Contains(err.Error(), "has no plan of what belongs in it") {
+		t.Errorf("beside a work folder: %v, %v", whole, err)
 	}
 }

@@ -63,11 +63,37 @@ func ReadKept(dest, name string) ([]byte, error) {
 		return nil, err
 	}
 	work := keptPath(path)
-	text, err := os.ReadFile(filepath.Join(work, records, name))
+	text, err := readRecord(filepath.Join(work, records, name))
 	if errors.Is(err, fs.ErrNotExist) && isPlacing(work, work) { // a run was killed as it put all in place
-		return os.ReadFile(filepath.Join(work+aside, name))
+		return readRecord(filepath.Join(work+aside, name))
 	}
 	return text, err
+}
+
+// readRecord reads a record, which is a file: reading a FIFO would wait.
+func readRecord(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = usage.Errorf("%s is no file: delete it", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+}
+
+// Unplanned is the folder that is there to keep what is finished of a destination, of which
+// no record says that it is being put in place. It is for who finds no plan in it.
+func Unplanned(dest string) (work string, ok bool) {
+	work, err := KeptPath(dest)
+	if err != nil {
+		return "", false
+	}
+	if _, err := os.Lstat(work + aside); err == nil {
+		return "", false
+	}
+	_, err = os.Lstat(work)
+	return work, err == nil
 }
 
 // Forget removes what a run that was killed has left of a work folder whose output is in
@@ -137,7 +163,7 @@ func placingOf(folder string) (p placed, err error) {
 // isPlacing reports whether a folder is the output that was being put in place as the
 // records aside say.
 func isPlacing(work, folder string) bool {
-	text, err := os.ReadFile(filepath.Join(work+aside, placing))
+	text, err := readRecord(filepath.Join(work+aside, placing))
 	var p placed
 	if err != nil || json.Unmarshal(text, &p) != nil || !filepath.IsLocal(filepath.FromSlash(p.Name)) {
 		return false
@@ -258,7 +284,7 @@ func escaped(name string) string { return url.PathEscape(name) }
 func RecordOf(name string) string { return escaped(name) + recordEnd }
 
 // ReadRecord reads a record.
-func (k *Kept) ReadRecord(name string) ([]byte, error) { return os.ReadFile(k.record(name)) }
+func (k *Kept) ReadRecord(name string) ([]byte, error) { return readRecord(k.record(name)) }
 
 // Records are the names of all records.
 func (k *Kept) Records() (names []string, err error) {
@@ -421,6 +447,9 @@ func (d *Draft) Discard() error {
 // put moves a file to its place in the folder.
 func (k *Kept) put(from, to string) error {
 	err := os.Rename(from, to)
+	if info, there := os.Lstat(to); err != nil && there == nil && info.IsDir() {
+		err = usage.Errorf("%s is a folder, where a file of %s belongs: move it away", to, k.output.Dest)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, there := os.Lstat(from); there != nil {
 			return k.gone()

@@ -32,6 +32,15 @@ func hiddenName(path string) string {
 	return filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%08x", base, rand.Uint32()))
 }
 
+// Leftovers lists what killed runs have left beside a destination.
+func Leftovers(dest string) []string {
+	path, err := Real(dest)
+	if err != nil {
+		return nil
+	}
+	return leftovers(filepath.Dir(path))
+}
+
 // leftovers lists what killed runs have left in a folder, with what to do about it.
 func leftovers(folder string) (notes []string) {
 	entries, _ := os.ReadDir(folder) // a folder that cannot be read may still be writable
