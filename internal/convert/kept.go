@@ -370,7 +370,11 @@ func (k *keeping) end(ctx context.Context, r *report.Report) error {
 		case k.from == k.to:
 			k.told = append(k.told, fmt.Sprintf("part %d of %d has no shards, since the output has %d: there is nothing to do", k.asked.Part, k.asked.Parts, len(k.plan.Shards)))
 		default:
-			k.told = append(k.told, fmt.Sprintf("once all parts are there, `tensorpress finish %s` puts the output in place", k.w.dest))
+			command := "tensorpress finish " + k.w.dest.String()
+			if k.w.force {
+				command += " --force"
+			}
+			k.told = append(k.told, "once all parts are there, `"+command+"` puts the output in place")
 		}
 		r.Notes = slices.Concat(k.out.Notes(), r.Notes, k.told)
 		return nil
