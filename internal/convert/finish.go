@@ -28,11 +28,25 @@ type FinishOptions struct {
 
 // Finish puts an output in place of which all parts are there.
 func Finish(ctx context.Context, dest files.Sink, o FinishOptions) (*report.Finished, error) {
-	start := time.Now()
 	to, err := shards.Of(dest)
 	if err != nil {
 		return nil, err
 	}
+	r, err := finishIn(ctx, to, dest, o)
+	if err == nil || ctx.Err() != nil {
+		return r, err
+	}
+	// Another may have done it meanwhile: then it is well.
+	if _, _, kept := to.Kept(ctx); errors.Is(kept, fs.ErrNotExist) {
+		if before, none := finishedBefore(ctx, to); none == nil {
+			return before, nil
+		}
+	}
+	return nil, err
+}
+
+func finishIn(ctx context.Context, to shards.Sink, dest files.Sink, o FinishOptions) (*report.Finished, error) {
+	start := time.Now()
 	if !bundle.IsFolder(dest.String()) {
 		return nil, usage.Errorf("%s is one file, of which there are no parts: name a folder", dest)
 	}

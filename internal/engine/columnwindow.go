@@ -21,7 +21,7 @@ type columnWindows struct {
 	// arranged is what transpose is for: [codec.ByRows] or, in strips of unit rows,
 	// [codec.InStrips]; nil where codes do not lie by columns.
 	arranged  func(codec.Codec) (codec.Codec, func(dst, src []byte, column int))
-	unit      int
+	unit      int // rows whose codes lie together, column by column
 	scaleRows int // rows that share a scale, if scales are transposed too; else 0
 }
 
@@ -58,13 +58,20 @@ func (d *Decoding) newColumnWindows() (v columnWindows) {
 	return v
 }
 
-// arrange decides how codes that lie by columns are arranged.
+// arrange decides how codes that lie by columns are arranged. Those of a single row, of
+// which windows are parts, lie by rows as they are.
 func (v *columnWindows) arrange(c codec.Codec, out safetensors.Dtype) {
 	v.unit = 1
+	if c.Cut().Rows == 1 {
+		return
+	}
 	if strips, gather := codec.InStrips(c); strips != nil && out == safetensors.BF16 {
 		v.arranged, v.transpose, v.unit = codec.InStrips, gather, strips.Cut().UnitRows
 	} else if _, v.transpose = codec.ByRows(c); v.transpose != nil {
 		v.arranged = codec.ByRows
+		if codec.ScaleRows(c) > 0 {
+			v.unit = 2 // a byte is of two rows
+		}
 	}
 }
 
@@ -241,11 +248,20 @@ func (v *columnWindow) codes(w *stream.Worker, a tile.Area) []byte {
 	return dst
 }
 
-// scales returns the scales of an area of the window, which has whole rows, a byte for
-// each of so many rows.
-func (v *columnWindow) scales(a tile.Area, rows int) []byte {
+// scales returns the scales of an area of the window, a byte for each of so many rows:
+// those of the window itself where the area has whole rows.
+func (v *columnWindow) scales(w *stream.Worker, a tile.Area, rows int) []byte {
 	from, first := v.Row/rows, a.Row/rows
-	return v.parts[1][(first-from)*v.Cols : (tile.CeilDiv(a.Row+a.Rows, rows)-from)*v.Cols]
+	n := tile.CeilDiv(a.Row+a.Rows, rows) - first
+	all := v.parts[1][(first-from)*v.Cols : (first-from+n)*v.Cols]
+	if a.Cols == v.Cols {
+		return all
+	}
+	dst := w.Bytes(1, n*a.Cols)
+	for i := range n {
+		copy(dst[i*a.Cols:(i+1)*a.Cols], all[i*v.Cols+a.Col-v.Col:])
+	}
+	return dst
 }
 
 // copyRuns copies a span of part i from the window, which holds the span all of it. It

@@ -119,7 +119,7 @@ func (d *Decoding) read(w *stream.Worker, c codec.Codec, a tile.Area, parts [][]
 			continue
 		}
 		if from != nil && d.turned(i) {
-			parts[i] = from.scales(a, d.scaleRows)
+			parts[i] = from.scales(w, a, d.scaleRows)
 			continue
 		}
 		spans := c.Needed(i, a)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"path"
 	"slices"
@@ -242,7 +243,11 @@ func (k *kept) begin(ctx context.Context, held map[string]object) error {
 	if err := k.mayReplace(ctx, k.of, old); err != nil {
 		return err
 	}
-	if err := k.removeRecords(ctx, held); err != nil { // of a run that was killed
+	stale := maps.Clone(held) // of a run that was killed
+	for _, name := range []string{planName, replacedName} {
+		delete(stale, name) // they may be of another that begins now, and are put anew
+	}
+	if err := k.removeRecords(ctx, stale); err != nil {
 		return err
 	}
 	if len(old) > 0 { // before the plan, so that whoever sees that knows
@@ -256,7 +261,7 @@ func (k *kept) begin(ctx context.Context, held map[string]object) error {
 		}
 	}
 	err := k.putText(ctx, planName, k.plan.Encode(), true)
-	if status := (*statusError)(nil); err != nil && !errors.As(err, &status) {
+	if status := (*statusError)(nil); err != nil && !(errors.As(err, &status) && taken(status)) {
 		return err
 	}
 	return k.ours(ctx) // another may have been faster
@@ -519,7 +524,8 @@ func (k *kept) Commit(ctx context.Context) error {
 }
 
 // lead puts the files that lead readers to others in their places, those that lead to most
-// last. After an error those that it has put are taken back.
+// last. After an error those that it has put are taken back, unless another has ended the
+// work meanwhile.
 func (k *kept) lead(ctx context.Context, held map[string]object) (err error) {
 	var names []string
 	for name := range k.known {
@@ -535,6 +541,9 @@ func (k *kept) lead(ctx context.Context, held map[string]object) (err error) {
 		}
 		ctx, cancel := k.clearing()
 		defer cancel()
+		if errors.Is(k.ours(ctx), usage.Err) { // another has put all in place, with these
+			return
+		}
 		for _, name := range slices.Backward(put) {
 			err = errors.Join(err, k.delete(ctx, k.within(name)))
 		}
@@ -554,7 +563,10 @@ func (k *kept) lead(ctx context.Context, held map[string]object) (err error) {
 		err = k.putText(ctx, name, text, true)
 		if status := (*statusError)(nil); errors.As(err, &status) && taken(status) {
 			put = put[:len(put)-1]
-			return k.appeared(name)
+			if is, _, err := k.small(ctx, name); err != nil || string(is) != string(text) {
+				return errors.Join(err, k.appeared(name))
+			}
+			continue // another has put it there that does the same at this time
 		}
 		if err != nil {
 			return err

@@ -312,6 +312,97 @@ func TestKeepRefuses(t *testing.T) {
 	}
 }
 
+// TestKeepMayNotWrite: a store that refuses to take anything says so.
+func TestKeepMayNotWrite(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			s := smallStore(t)
+			s.Fail(func(_ int, rw http.ResponseWriter, r *http.Request) bool {
+				if r.Method != http.MethodGet && r.Method != http.MethodHead {
+					rw.WriteHeader(http.StatusForbidden)
+					return true
+				}
+				return false
+			})
+			if _, err := keep(t, kind+"://models/out", planOf("a"), false); err == nil || errors.Is(err, usage.Err) || !strings.Contains(err.Error(), "may not write here") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// TestKeepBegunByTwo: of two processes that replace an older output at the same time one
+// looks before the other has its plan there, and is killed as it begins; the other goes on.
+func TestKeepBegunByTwo(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			for after := 1; ; after++ {
+				s := smallStore(t)
+				address, p := kind+"://models/out", planOf("a")
+				for _, name := range []string{"config.json", "model-00003-of-00003.safetensors"} {
+					s.Put("out/"+name, []byte("old"))
+				}
+				first, err := keep(t, address, p, true)
+				if err != nil {
+					t.Fatal(err)
+				}
+				plan := s.Objects()["out/.tensorpress/plan.json"]
+				s.Remove("out/.tensorpress/plan.json") // the first is about to put it there
+				begun, killed := 0, false
+				s.Fail(func(_ int, rw http.ResponseWriter, _ *http.Request) bool {
+					if begun++; begun > after {
+						killed = true
+						rw.WriteHeader(http.StatusForbidden)
+					}
+					return killed
+				})
+				if w, err := keep(t, address, p, true); err == nil {
+					w.Abort()
+				}
+				s.Fail(nil)
+				s.Put("out/.tensorpress/plan.json", plan)
+				w, err := keep(t, address, p, true)
+				if err != nil {
+					t.Fatalf("after %d requests: %v", after, err)
+				}
+				if err := errors.Join(first.Abort(), finishFiles(t.Context(), w, allOf(p)...), w.Commit(t.Context()), w.Abort()); err != nil {
+					t.Fatalf("after %d requests: %v", after, err)
+				}
+				holds(t, s, "out")
+				if !killed || t.Failed() {
+					return
+				}
+			}
+		})
+	}
+}
+
+// TestKeepEndedByTwo: two processes put all in place at the same time, and both find that
+// it is there.
+func TestKeepEndedByTwo(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			s := smallStore(t)
+			address, p := kind+"://models/out", planOf("a")
+			w := mustKeep(t, address, p)
+			if err := finishFiles(t.Context(), w, allOf(p)...); err != nil {
+				t.Fatal(err)
+			}
+			s.Fail(func(_ int, _ http.ResponseWriter, r *http.Request) bool { // as it puts the config, the other has
+				if all := s.Objects(); r.Method != http.MethodGet && r.Method != http.MethodHead && all["out/model.safetensors.index.json"] != nil {
+					s.Fail(nil)
+					s.Put("out/config.json", small["config.json"])
+				}
+				return false
+			})
+			if err := errors.Join(w.Commit(t.Context()), w.Abort()); err != nil {
+				t.Fatal(err)
+			}
+			holds(t, s, "out")
+		})
+	}
+}
+
 // TestKeepReplaces: with force an older output makes room, what leads to it first, and
 // without it stays.
 func TestKeepReplaces(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	widen "github.com/tensorpress/tensorpress/internal/floats"
@@ -54,6 +55,8 @@ func weights(t *testing.T) map[string]Weight {
 	}
 	one, err := NewGPTQ(of(tensor(w, i32, 12, 24), tensor(s, f32, 3, 24), tensor(z, i32, 3, 3), tensor(g, i32, 90)), GPTQ{Bits: 4, Group: 32})
 	add("gptq, words not full", one, err)
+	one, err = NewGPTQ(of(tensor(w, i32, 12, 24), tensor(s, f16, 3, 24), tensor(z, i32, 3, 3), tensor(g, i32, 96)), GPTQ{Bits: 4, Group: 32, Ordered: new(bool)})
+	add("gptq, groups in order", one, err)
 	one, err = NewAWQ(of(tensor(w, i32, 96, 5), tensor(s, f16, 3, 40), tensor(z, i32, 3, 5)), AWQ{Group: 32})
 	add("awq", one, err)
 	for _, bits := range []int{1, 3, 4, 5, 8} {
@@ -101,7 +104,11 @@ func TestAreas(t *testing.T) {
 			data := random(r, one)
 			if one.Role == tile.GroupOfColumn {
 				for c := range one.Shape[0] {
-					copy(data[4*c:], []byte{byte((c * 7) % 3), 0, 0, 0})
+					group := c * 7 % 3
+					if strings.Contains(name, "in order") {
+						group = c / 32
+					}
+					copy(data[4*c:], []byte{byte(group), 0, 0, 0})
 				}
 			}
 			stored = append(stored, data)

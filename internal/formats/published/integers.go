@@ -342,14 +342,16 @@ func (w *Integers) Decode(dst []float32, src [][]byte, a tile.Area, s *tile.Scra
 	for r := range a.Rows {
 		row := dst[r*a.Cols : (r+1)*a.Cols]
 		codes := w.split(codes, packed[r*stride:(r+1)*stride], a)
-		sides := scales[r*n : (r+1)*n]
-		switch {
-		case w.columns != nil:
-			w.scaleColumns(row, codes, sides, offsets[r*n:(r+1)*n], a.Col)
-		case exact:
-			w.scaleGroups(row, codes, sides, offsets[r*n:(r+1)*n], a.Col)
-		default:
-			w.subtractGroups(row, codes, sides, offsets[r*n:(r+1)*n], a.Col)
+		scales, offsets := scales[r*n:(r+1)*n], offsets[r*n:(r+1)*n]
+		if w.columns != nil {
+			w.scaleColumns(row, codes, scales, offsets, a.Col)
+			continue
+		}
+		own := a.Col/w.group - first // not 0 where a tensor of groups is there, and says what follows anyway
+		if exact {
+			w.scaleGroups(row, codes, scales[own:], offsets[own:], a.Col)
+		} else {
+			w.subtractGroups(row, codes, scales[own:], offsets[own:], a.Col)
 		}
 	}
 }
