@@ -36,7 +36,7 @@ func (o Options) checkKept(dest string) error {
 		return nil
 	}
 	if dest != "" && !bundle.IsFolder(dest) {
-		return usage.Errorf("`%s` keeps the files of a folder, one after the other, and %s is one file: name a folder, or leave it out", o.keepsBy(), dest)
+		return usage.Errorf("`%s` is for outputs of several files, and %s is one file: name a folder, or leave it out", o.keepsBy(), dest)
 	}
 	if !o.divided() {
 		return nil
