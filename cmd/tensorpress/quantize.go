@@ -47,8 +47,8 @@ SOURCE is a .safetensors file, a .safetensors.index.json, a folder with one of
 them, or a diffusers pipeline, whose transformers, text encoders and UNets are
 quantized. DEST is a .safetensors file, or a folder where SOURCE is one or is
 sharded; all other files of a folder are copied. Nothing is at DEST before all
-of it is. SOURCE may be an address (hf://ORG/NAME, https://, s3://, gs://, az://),
-and DEST one of a store or of the hub.
+of it is. SOURCE may be an address (hf://ORG/NAME, https://, s3://, gs://,
+az://), and DEST one of a store or of the hub.
 
 ` + decisions,
 		Example: `  tensorpress quantize model.safetensors small.safetensors

@@ -41,6 +41,9 @@ func checkPlace(flag, path string, paths, beginnings []string) error {
 		if strings.HasSuffix(one, ".index.json") { // an index names the checkpoint in its folder
 			one = filepath.Dir(one)
 		}
+		if real(path) == real(one) {
+			return fmt.Errorf("--%s %s is the source or the destination: name another place", flag, path)
+		}
 		if within(real(path), real(one)) {
 			return fmt.Errorf("--%s %s lies in %s: name another place", flag, path, one)
 		}

@@ -153,6 +153,6 @@ func asWide(name string, near []string) []string {
 
 // comfyAlone is the error about a format that the sdnq layout does not have.
 func comfyAlone(f *Format) error {
-	return fmt.Errorf("dtype %s exists in the comfy layout alone: the nearest in the sdnq layout is %s", f.Name,
+	return fmt.Errorf("dtype %s exists in the comfy layout alone: say `Layout` comfy, or take %s, the nearest in the sdnq layout", f.Name,
 		ofBits(f.Bits, strings.Contains(f.Name, "fp8") || strings.Contains(f.Name, "float8"), true))
 }

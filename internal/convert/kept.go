@@ -33,7 +33,7 @@ func (o Options) checkKept(dest string) error {
 		return nil
 	}
 	if dest != "" && !bundle.IsFolder(dest) {
-		return usage.Errorf("`%s` keeps the files of a folder, one after the other, and %s is one file: name a folder, or leave it out", o.keepsBy(), dest)
+		return usage.Errorf("`%s` is for outputs of several files, and %s is one file: name a folder, or leave it out", o.keepsBy(), dest)
 	}
 	if !o.divided() {
 		return nil
@@ -367,7 +367,11 @@ func (k *keeping) end(ctx context.Context, r *report.Report) error {
 		case k.from == k.to:
 			k.told = append(k.told, fmt.Sprintf("part %d of %d has no shards, since the output has %d: there is nothing to do", k.asked.Part, k.asked.Parts, len(k.plan.Shards)))
 		default:
-			k.told = append(k.told, fmt.Sprintf("once all parts are there, `tensorpress finish %s` puts the output in place", k.w.dest))
+			command := "tensorpress finish " + k.w.dest.String()
+			if k.w.force {
+				command += " --force"
+			}
+			k.told = append(k.told, "once all parts are there, `"+command+"` puts the output in place")
 		}
 		r.Notes = slices.Concat(k.out.Notes(), r.Notes, k.told)
 		return nil

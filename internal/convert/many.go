@@ -93,7 +93,7 @@ func newMany(from files.Source, outputs []Output, o ManyOptions) (*many, error) 
 	m := &many{ManyOptions: o, from: from, start: time.Now()}
 	for _, one := range outputs {
 		if one.keeps() {
-			return nil, usage.Errorf("`%s` is for an output by itself, and not for one of several", one.keepsBy())
+			return nil, usage.Errorf("`%s` is for an output by itself, and not for one of several: leave it out, or make each in a run of its own", one.keepsBy())
 		}
 		one.Threads, one.Memory = o.Threads, o.Memory
 		for _, other := range m.all {
