@@ -102,6 +102,22 @@ func TestLoraIsMergedBeforeAllElse(t *testing.T) {
 	}
 }
 
+// TestLoraHeldInPart: of a merged weight that memory has room for in part, later passes see the
+// same values, though their areas are smaller than those of the first, one of which ends
+// beyond what is held.
+func TestLoraHeldInPart(t *testing.T) {
+	model := fixture.Save(t, "model.safetensors", nil, part("a.weight", 0.02, 2059, 1024))
+	adapter := fixture.Save(t, "lora.safetensors", nil, part("a.lora_down.weight", 0.05, 8, 1024), part("a.lora_up.weight", 0.05, 2059, 8))
+	o := tensorpress.Options{Layout: "sdnq", Layer: tensorpress.Settings{Dtype: "uint4", SVDRank: new(8)}, Lora: []string{adapter}, Threads: 1, Memory: 32 << 20}
+	want := fixture.FileBytes(t, fixture.Quantized(t, model, o))
+	for memory := int64(88); memory < 96; memory++ { // from 64 MiB and a quarter on, weights are held
+		o.Memory = memory << 20
+		if got := fixture.FileBytes(t, fixture.Quantized(t, model, o)); !bytes.Equal(got, want) {
+			t.Errorf("with %d MiB of memory, other bytes", memory)
+		}
+	}
+}
+
 // TestLoraOfBF16: merged values are not rounded to the dtype of the source on their way: the
 // tensors are those that the merged file of single precision gives.
 func TestLoraOfBF16(t *testing.T) {

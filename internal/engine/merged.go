@@ -50,17 +50,15 @@ func (m *MergedValues) Read(w *stream.Worker, buffer, columns int, a tile.Area) 
 	size := int64(len(m.resident.Data))
 	part := m.resident.Data[min(run.Offset, size):min(run.Offset+run.Size, size)]
 	switch plain, ok := m.Values.(*PlainValues); {
-	case int64(len(part)) < run.Size: // what is held ends before it
-		return m.merge(w, buffer, columns, a)
-	case m.resident.read.Load():
+	case m.resident.read.Load() && int64(len(part)) == run.Size:
 		return kernel.AsFloats(part), nil
-	case ok:
+	case ok && int64(len(part)) == run.Size:
 		x := kernel.AsFloats(part)
 		return x, m.mergeIn(w, x, func() error { return plain.into(w, x, columns, a) }, columns, a)
 	}
 	x, err := m.merge(w, buffer, columns, a)
-	if err == nil {
-		kernel.NarrowF32(part, x)
+	if n := len(part) / width; err == nil && !m.resident.read.Load() { // all that is held, of which later areas may be smaller
+		kernel.NarrowF32(part[:n*width], x[:n])
 	}
 	return x, err
 }
