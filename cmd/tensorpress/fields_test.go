@@ -62,7 +62,7 @@ func TestLibrarySpeaksOfFields(t *testing.T) {
 		})
 	}
 	// Of the commands of hubs and stores, which are run and not spoken of.
-	theirs := []string{"--format", "--resource", "--output", "--revision", "--private", "--commit-message", "--delete"}
+	theirs := []string{"--format", "--resource", "--output", "--revision", "--private", "--commit-message", "--delete", "--pattern", "--recursive", "--include", "--local-dir"}
 	flag, n := regexp.MustCompile(`\B--[a-z][a-z0-9-]*`), 0
 	libraryTexts(t, func(place, text string) {
 		if found := flag.FindString(text); found != "" && !slices.Contains(theirs, found) {

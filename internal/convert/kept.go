@@ -367,11 +367,11 @@ func (k *keeping) end(ctx context.Context, r *report.Report) error {
 		case k.from == k.to:
 			k.told = append(k.told, fmt.Sprintf("part %d of %d has no shards, since the output has %d: there is nothing to do", k.asked.Part, k.asked.Parts, len(k.plan.Shards)))
 		default:
-			command := "tensorpress finish " + k.w.dest.String()
+			text := "once all parts are there, `tensorpress finish " + k.w.dest.String() + "` puts the output in place"
 			if k.w.force {
-				command += " --force"
+				text += ", with `Force` instead of what is there"
 			}
-			k.told = append(k.told, "once all parts are there, `"+command+"` puts the output in place")
+			k.told = append(k.told, text)
 		}
 		r.Notes = slices.Concat(k.out.Notes(), r.Notes, k.told)
 		return nil
