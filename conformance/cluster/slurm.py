@@ -3,12 +3,14 @@
     python slurm.py TENSORPRESS
 
 Wants Debian's slurm-wlm and munge; starts a controller and four nodes of its own on this
-machine, as the user that runs it, and ends them. Only the standard library is used.
+machine, as the user that runs it, and ends them. With `weed` (SeaweedFS) on PATH an array
+writes to a store as well. Only the standard library is used.
 """
 
 import argparse
 import contextlib
 import getpass
+import hashlib
 import json
 import os
 import shutil
@@ -18,10 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from model import hashes, make_model
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "remote"))
+from stores import BUCKET, S3
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "slurm"
 NODES, PARTS = 4, 8
@@ -194,11 +201,31 @@ class Slurm:
             raise SystemExit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
 
 
+DONE = ".done.json"  # the end of the name of a record
+
+
 def finished(dest: Path) -> set[str]:
     """The names of weights of which there are records."""
     kept = dest.parent / f".{dest.name}.parts" / ".tensorpress"
-    end = ".done.json"
-    return {p.name.removesuffix(end) for p in kept.glob(f"*{end}")} if kept.exists() else set()
+    return {p.name.removesuffix(DONE) for p in kept.glob(f"*{DONE}")} if kept.exists() else set()
+
+
+def keys(store: S3, name: str) -> list[str]:
+    """Those of a destination in the store, from its name on."""
+    status, text = store.signed("GET", f"/{BUCKET}", f"list-type=2&prefix={name}%2F")
+    assert status == 200, text
+    found = (e.text or "" for e in ET.fromstring(text).iter() if e.tag.endswith("}Key"))
+    return [k.removeprefix(f"{name}/") for k in found]
+
+
+def stored_hashes(store: S3, name: str) -> dict[str, str]:
+    """The sha256 of every object of a destination."""
+    got = {}
+    for key in keys(store, name):
+        status, body = store.signed("GET", f"/{BUCKET}/{name}/{urllib.parse.quote(key)}")
+        assert status == 200, key
+        got[key] = hashlib.sha256(body).hexdigest()
+    return got
 
 
 def shards_of(work: Path, task: int) -> set[str]:
@@ -208,13 +235,14 @@ def shards_of(work: Path, task: int) -> set[str]:
     return {f["name"] for f in json.loads(done.stdout)["shards"]["files"]}
 
 
-def in_its_middle(slurm: Slurm, dest: Path, job: str, task: int) -> int:
-    """Waits until a task has finished a shard and is at work on others: its process."""
-    own = shards_of(dest.parent, task)
+def in_its_middle(slurm: Slurm, work: Path, done: Callable[[], set[str]], job: str, task: int) -> int:
+    """Waits until a task has finished another shard and is at work on more: its process."""
+    own = shards_of(work, task)
+    before = done() & own
     until(f"task {task} has begun", lambda: slurm.process_of(job, task) != 0)
     process = slurm.process_of(job, task)
-    until(f"a shard of task {task} is there", lambda: bool(finished(dest) & own))
-    there = finished(dest) & own
+    until(f"a shard of task {task} is there", lambda: done() & own > before)
+    there = done() & own
     if there == own:
         raise SystemExit(f"task {task} ended before it was met")
     print(f"met {job}_{task} with {len(there)} of {len(own)} shards finished")
@@ -239,7 +267,7 @@ def requeued(slurm: Slurm, work: Path, want: dict[str, str]) -> None:
     """A task is requeued in its middle; the finish waits for it, and may run again."""
     dest = work / "requeued"
     parts, finish = slurm.submit(work, str(PARTS), "model", dest.name, *OPTIONS)
-    process = in_its_middle(slurm, dest, parts, 5)
+    process = in_its_middle(slurm, work, lambda: finished(dest), parts, 5)
     slurm.act("scontrol", "requeue", f"{parts}_5")
     until("the requeued process is gone", lambda: not Path(f"/proc/{process}").exists())
     slurm.act("scontrol", "update", f"JobId={parts}_5", "StartTime=now")  # else Slurm waits two minutes
@@ -259,7 +287,7 @@ def node_lost(slurm: Slurm, work: Path, want: dict[str, str]) -> None:
     """A node goes with all that runs on it; Slurm starts its tasks again."""
     dest = work / "lost"
     parts, finish = slurm.submit(work, str(PARTS), "model", dest.name, *OPTIONS)
-    process = in_its_middle(slurm, dest, parts, 3)
+    process = in_its_middle(slurm, work, lambda: finished(dest), parts, 3)
     env = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
     node = next(e for e in env if e.startswith(b"SLURMD_NODENAME=")).partition(b"=")[2].decode()
     slurm.lose(node)
@@ -275,7 +303,7 @@ def failed(slurm: Slurm, work: Path, want: dict[str, str]) -> None:
     """A process is killed: its task fails, no finish runs, and a second array does what is left."""
     dest = work / "failed"
     parts, finish = slurm.submit(work, str(PARTS), "model", dest.name, *OPTIONS)
-    os.kill(in_its_middle(slurm, dest, parts, 2), signal.SIGKILL)
+    os.kill(in_its_middle(slurm, work, lambda: finished(dest), parts, 2), signal.SIGKILL)
     slurm.wait(work, finish, "CANCELLED")
     assert not dest.exists()
     before = len(finished(dest))
@@ -284,6 +312,39 @@ def failed(slurm: Slurm, work: Path, want: dict[str, str]) -> None:
     slurm.wait(work, finish)
     compare(dest, want)
     print(f"a process killed: nothing at DEST; the second array took up {before} shards: the same bytes")
+
+
+def stored(slurm: Slurm, work: Path, want: dict[str, str]) -> None:
+    """A store as DEST: a task is killed, and one requeued; readers find nothing before the end."""
+    store = S3()
+    folder = work / "store"
+    folder.mkdir()
+    with store.serve(folder):
+        store.make_bucket()
+        slurm.env |= store.environment()
+        args = [str(PARTS), "model", f"s3://{BUCKET}/stored", *OPTIONS]
+
+        def done() -> set[str]:
+            return {Path(k).name.removesuffix(DONE) for k in keys(store, "stored") if k.endswith(DONE)}
+
+        parts, finish = slurm.submit(work, *args)
+        os.kill(in_its_middle(slurm, work, done, parts, 2), signal.SIGKILL)
+        slurm.wait(work, finish, "CANCELLED")
+        assert not {"model.safetensors.index.json", "config.json"} & set(keys(store, "stored"))
+        before = len(done())
+        parts, finish = slurm.submit(work, *args)
+        process = in_its_middle(slurm, work, done, parts, 2)
+        slurm.act("scontrol", "requeue", f"{parts}_2")
+        until("the requeued process is gone", lambda: not Path(f"/proc/{process}").exists())
+        slurm.act("scontrol", "update", f"JobId={parts}_2", "StartTime=now")
+        slurm.wait(work, parts)
+        slurm.wait(work, finish)
+        got = stored_hashes(store, "stored")
+        if got != want:
+            wrong = sorted(n for n in got.keys() | want.keys() if got.get(n) != want.get(n))
+            raise SystemExit(f"a store: other bytes than a single run's: {', '.join(wrong)}")
+        assert store.unfinished() == 0, f"{store.unfinished()} uploads are unfinished"
+    print(f"a store: killed, {before} shards taken up, requeued: the same bytes, no upload unfinished")
 
 
 def main() -> None:
@@ -303,7 +364,7 @@ def main() -> None:
         print(f"{sum(n.endswith('.safetensors') for n in want)} shards in {PARTS} parts on {NODES} nodes")
         slurm = Slurm(home)
         with slurm.running():
-            for check in (requeued, node_lost, failed):
+            for check in (requeued, node_lost, failed, *([stored] if shutil.which("weed") else [])):
                 check(slurm, work, want)
 
 
