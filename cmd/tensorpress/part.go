@@ -180,7 +180,10 @@ DEST in place in one step. Run again once DEST is in place, it does nothing.`,
 			return err
 		}
 		speakAll(r.Notes)
-		defer flags.notes(cmd.ErrOrStderr(), r.Notes)
+		defer func() {
+			flags.notes(cmd.ErrOrStderr(), r.Notes)
+			flags.next(cmd.ErrOrStderr(), r.Next)
+		}()
 		return output(cmd.OutOrStdout(), flags.json, r, func(w io.Writer) { printFinished(w, r) })
 	})
 	f := cmd.Flags()

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -65,6 +66,10 @@ func finishIn(ctx context.Context, to shards.Sink, dest files.Sink, o FinishOpti
 	r, err := finish(ctx, w, p, o)
 	if err == nil {
 		r.Dest, r.Notes, r.Seconds = dest.String(), slices.Concat(w.Notes(), r.Notes), time.Since(start).Seconds()
+		var l *loading
+		if json.Unmarshal(p.Next, &l) == nil { // an older plan has none
+			r.Next = l.at(dest)
+		}
 	}
 	return r, errors.Join(err, w.Abort())
 }

@@ -44,6 +44,9 @@ type Plan struct {
 	// Parts is into how many the first run divided it, 0 for one that writes all. Like Options
 	// it may differ between runs for one output.
 	Parts int `json:"parts"`
+	// Next is how the output is loaded, as whoever makes it says, for who puts it in place.
+	// It may differ likewise, and older plans have none.
+	Next json.RawMessage `json:"next,omitempty"`
 }
 
 // MostParts bounds into how many parts an output is divided.
@@ -55,7 +58,7 @@ const Format = 1
 // ID tells a plan from others.
 func (p *Plan) ID() string {
 	one := *p
-	one.Parts, one.Options = 0, nil
+	one.Parts, one.Options, one.Next = 0, nil, nil
 	text, _ := json.Marshal(one) // of texts and numbers
 	sum := sha256.Sum256(text)
 	return "sha256:" + hex.EncodeToString(sum[:])
