@@ -142,27 +142,7 @@ func missing(p *shards.Plan, done map[string]shards.Record, notes []string) erro
 	default:
 		return nil
 	}
-	return usage.Errorf("%s: %s", text, again(p, of))
-}
-
-// again says what to run for some shards.
-func again(p *shards.Plan, names []string) string {
-	if p.Parts == 0 {
-		return "run quantize with the same settings and `Resume` to go on"
-	}
-	var parts []string
-	cuts := p.Cuts(p.Parts)
-	for i := range p.Parts {
-		if slices.ContainsFunc(p.Shards[cuts[i]:cuts[i+1]], func(f shards.File) bool { return slices.Contains(names, f.Name) }) {
-			parts = append(parts, fmt.Sprintf("%d/%d", i+1, p.Parts))
-		}
-	}
-	const some = 8
-	text := strings.Join(parts[:min(len(parts), some)], ", ")
-	if n := len(parts) - some; n > 0 {
-		text += fmt.Sprintf(" and %d more", n)
-	}
-	return "run quantize with the same settings and `Part` " + text
+	return usage.Errorf("%s: %s", text, p.Again(of))
 }
 
 // few names the first of many.

@@ -26,7 +26,7 @@ import (
 // reader of models looks into. Weights stand where they will be from the first on; what
 // leads readers to them waits here, and is put beside them at the end.
 const (
-	recordsFolder = ".tensorpress/"
+	recordsFolder = stage.Records + "/"
 	planName      = recordsFolder + shards.PlanName
 	replacedName  = recordsFolder + "replaced.json" // versions of an older output's objects, by their names
 	recordFolder  = recordsFolder + "records/"
