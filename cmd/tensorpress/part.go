@@ -168,7 +168,7 @@ DEST in place in one step. Run again once DEST is in place, it does nothing.`,
   tensorpress finish models/small`,
 		Args: wants(1, 1),
 	}, "0 1 2 130", func(cmd *cobra.Command, args []string) error {
-		to, err := placesOf(cmd.ErrOrStderr()).dest(args[0])
+		to, err := placesOf(cmd.ErrOrStderr()).keeper(args[0])
 		if err != nil {
 			return err
 		}

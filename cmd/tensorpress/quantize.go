@@ -261,7 +261,11 @@ func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
 		dest = args[1]
 	}
 	at := q.places(cmd.ErrOrStderr())
-	from, to, err := at.both(args[0], dest)
+	named := at.dest
+	if o.Resume || o.Parts > 0 {
+		named = at.keeper
+	}
+	from, to, err := at.apart(args[0], dest, named)
 	if err != nil {
 		return err
 	}
