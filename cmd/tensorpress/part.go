@@ -148,8 +148,17 @@ func printShards(w io.Writer, s *report.Shards) {
 	t.print(w)
 }
 
+// idle reports whether a run has a part that no shards are of: of all else there is nothing
+// to say then.
+func idle(r *report.Report) bool {
+	return r.Shards != nil && r.Shards.Parts > 0 && len(r.Shards.Files) == 0
+}
+
 // partText is a line about a part.
 func partText(s *report.Shards) string {
+	if len(s.Files) == 0 {
+		return fmt.Sprintf("%d of %d: none of %s", s.Part, s.Parts, count(s.Count, "shard"))
+	}
 	return fmt.Sprintf("%d of %d: %d of %d shards, %s", s.Part, s.Parts, len(s.Files), s.Count, report.Size(s.Bytes()))
 }
 
