@@ -9,15 +9,6 @@ from typing import TypedDict
 _Path = str | PathLike[str] | None
 
 
-class InspectFlags(TypedDict, total=False):
-    """Those of `tensorpress inspect`."""
-
-    #: also write everything as a page to FILE
-    html: _Path
-    #: read all, and list the sha256 of each tensor's bytes
-    hash: bool | None
-
-
 class DoctorFlags(TypedDict, total=False):
     """Those of `tensorpress doctor`."""
 
@@ -34,6 +25,23 @@ class FinishFlags(TypedDict, total=False):
 
     #: replace DEST if it is an output and holds nothing else
     force: bool | None
+    #: N cores to use, 0 for all
+    threads: int | None
+    #: bound of the peak memory (default 256MiB)
+    memory: str | int | None
+    #: no progress and no notes
+    quiet: bool | None
+    #: keep a FILE of figures for Prometheus while this runs; see docs/watching.md
+    metrics: _Path
+
+
+class InspectFlags(TypedDict, total=False):
+    """Those of `tensorpress inspect`."""
+
+    #: also write everything as a page to FILE
+    html: _Path
+    #: read all, and list the sha256 of each tensor's bytes
+    hash: bool | None
     #: N cores to use, 0 for all
     threads: int | None
     #: bound of the peak memory (default 256MiB)
