@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -100,11 +101,11 @@ func finish(ctx context.Context, w shards.Work, p *shards.Plan, o FinishOptions)
 	}
 	watch.Of(ctx).Enter(watch.Hashing)
 	resources := engine.Resources{Threads: o.Threads, Progress: o.Progress}
-	done, notes, err := w.Done(ctx, names, shards.Checking{AtOnce: engine.Workers(resources), Count: engine.Counter(resources, r.Bytes)})
+	done, wrong, err := w.Done(ctx, names, shards.Checking{AtOnce: engine.Workers(resources), Count: engine.Counter(resources, r.Bytes)})
 	if err != nil {
 		return nil, err
 	}
-	if err := missing(p, done, notes); err != nil {
+	if err := missing(p, done, wrong); err != nil {
 		return nil, err
 	}
 	for _, f := range all {
@@ -116,18 +117,17 @@ func finish(ctx context.Context, w shards.Work, p *shards.Plan, o FinishOptions)
 }
 
 // missing is the error of an output of which not all is there; it says what to run again.
-func missing(p *shards.Plan, done map[string]shards.Record, notes []string) error {
+func missing(p *shards.Plan, done map[string]shards.Record, wrong []shards.Wrong) error {
+	texts := map[string]string{}
+	for _, one := range wrong {
+		texts[one.Name] = one.Text
+	}
 	lacking := func(all []shards.File) (names, said []string) {
 		for _, f := range all {
 			if _, ok := done[f.Name]; ok {
 				continue
 			}
-			names, said = append(names, f.Name), append(said, f.Name)
-			for _, note := range notes { // of the name and what is the matter
-				if strings.HasPrefix(note, f.Name+" ") || strings.HasPrefix(note, f.Name+":") {
-					said[len(said)-1] = note
-				}
-			}
+			names, said = append(names, f.Name), append(said, cmp.Or(texts[f.Name], f.Name))
 		}
 		return names, said
 	}

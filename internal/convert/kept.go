@@ -289,12 +289,12 @@ func (k *keeping) look(ctx context.Context, done *remaining) (err error) {
 		read += n
 		done.upTo(int64(float64(in) * min(float64(read)/float64(out), 1)))
 	}}
-	var notes []string
-	if k.done, notes, err = k.work.Done(ctx, names, c); err != nil {
+	var wrong []shards.Wrong
+	if k.done, wrong, err = k.work.Done(ctx, names, c); err != nil {
 		return err
 	}
-	for _, note := range notes {
-		k.told = append(k.told, note+": it is made again")
+	for _, one := range wrong {
+		k.told = append(k.told, one.Text+": it is made again")
 	}
 	n := k.finished()
 	k.before = maps.Clone(k.done)

@@ -318,12 +318,12 @@ func (k *kept) Free() int64 { return -1 }
 
 // Done compares what the store states of files with their records, and reads those of which
 // it states something else.
-func (k *kept) Done(ctx context.Context, names []string, c shards.Checking) (map[string]shards.Record, []string, error) {
+func (k *kept) Done(ctx context.Context, names []string, c shards.Checking) (map[string]shards.Record, []shards.Wrong, error) {
 	held, err := k.list(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	done, notes := map[string]shards.Record{}, make([]string, len(names))
+	done, texts := map[string]shards.Record{}, make([]string, len(names))
 	errs := make([]error, len(names))
 	var mu sync.Mutex
 	checking := c
@@ -345,13 +345,13 @@ func (k *kept) Done(ctx context.Context, names []string, c shards.Checking) (map
 			r, wrong, err := k.done(ctx, name, held, checking)
 			mu.Lock()
 			defer mu.Unlock()
-			if notes[i], errs[i] = wrong, err; r != nil {
+			if texts[i], errs[i] = wrong, err; r != nil {
 				done[name] = *r
 			}
 		})
 	}
 	all.Wait()
-	return done, slices.DeleteFunc(notes, func(s string) bool { return s == "" }), errors.Join(errs...)
+	return done, shards.Wrongs(names, texts), errors.Join(errs...)
 }
 
 // done is the record of a file, nil where it is not finished; wrong says what is there
