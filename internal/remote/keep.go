@@ -520,6 +520,13 @@ func (k *kept) Commit(ctx context.Context) error {
 	if err != nil {
 		k.notes = append(k.notes, fmt.Sprintf("what %s no longer needs could not be removed whole: %v", k.of.Dest, err))
 	}
+	keys := map[string]bool{}
+	for _, f := range slices.Concat(k.plan.Shards, k.plan.Others) {
+		if newUpload(nil, "", f.Bytes, partOf(f.Bytes)).inParts() {
+			keys[k.within(place(f.Name))] = true
+		}
+	}
+	k.giveUpForsaken(ctx, keys, 0)
 	return nil
 }
 
