@@ -296,6 +296,9 @@ func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
 	follow := q.start(cmd.ErrOrStderr())
 	o.Threads, o.Memory, o.Progress = q.threads, at.left(q.memory.bytes), follow.update
 	if q.planned || q.dryRun {
+		if o.Budget == 0 && o.BudgetShare == 0 && o.TargetBPW == 0 { // else weights are measured
+			q.limitPlan()
+		}
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
 			return tensorpress.Plan(cmd.Context(), from, to, o)
 		})
