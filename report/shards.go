@@ -44,5 +44,6 @@ type Finished struct {
 	// Already says that it was in place before, and nothing was left to do: Files is empty.
 	Already bool     `json:"already"`
 	Notes   []string `json:"notes,omitempty"`
+	Next    *Next    `json:"next,omitempty"` // what to do with it, nil where that is not sure
 	Seconds float64  `json:"seconds"`
 }

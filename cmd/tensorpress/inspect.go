@@ -13,9 +13,14 @@ import (
 	"github.com/tensorpress/tensorpress/report"
 )
 
+type inspectFlags struct {
+	all, hash bool
+	page      htmlFlag
+	runFlags
+}
+
 func newInspect() *cobra.Command {
-	var asJSON, all, hashed bool
-	var page htmlFlag
+	i := &inspectFlags{}
 	cmd := command(&cobra.Command{
 		Use:   "inspect PATH",
 		Short: "List what is in a checkpoint",
@@ -34,40 +39,48 @@ and each tensor after that, as --json does.`,
   tensorpress inspect small.safetensors --html small.html
   tensorpress inspect models/small --json`,
 		Args: wants(1, 1),
-	}, "0 1 2 3 130", func(cmd *cobra.Command, args []string) error {
-		what, err := placesOf(cmd.ErrOrStderr()).source(args[0])
-		if err != nil {
+	}, "0 1 2 3 130", i.run)
+	f := cmd.Flags()
+	f.BoolVar(&i.all, "all", false, "also list every layer and tensor by itself")
+	i.page.add(cmd)
+	f.BoolVar(&i.hash, "hash", false, "read all, and list the sha256 of each tensor's bytes")
+	group(f, "Output")
+	i.add(cmd)
+	cmd.PreRunE = func(_ *cobra.Command, args []string) error {
+		if err := i.check(); err != nil {
 			return err
 		}
-		v, err := reading(cmd.Context(), func() (*report.Inspection, error) {
-			return inspected(cmd, what, hashed)
-		})
-		if err != nil {
-			return err
-		}
-		speak(v)
-		if err := page.write(v); err != nil {
-			return err
-		}
-		return output(cmd.OutOrStdout(), asJSON, v, func(w io.Writer) { printInspection(w, v, all) })
-	})
-	cmd.Flags().BoolVar(&all, "all", false, "also list every layer and tensor by itself")
-	page.add(cmd)
-	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return page.check(args) }
-	cmd.Flags().BoolVar(&hashed, "hash", false, "read all, and list the sha256 of each tensor's bytes")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
+		return i.page.check(args)
+	}
 	return cmd
 }
 
+func (i *inspectFlags) run(cmd *cobra.Command, args []string) error {
+	at := i.places(cmd.ErrOrStderr())
+	what, err := at.source(args[0])
+	if err != nil {
+		return err
+	}
+	v, err := reading(cmd.Context(), func() (*report.Inspection, error) {
+		return i.inspected(cmd, what, at)
+	})
+	if err != nil {
+		return err
+	}
+	speak(v)
+	if err := i.page.write(v); err != nil {
+		return err
+	}
+	return output(cmd.OutOrStdout(), i.json, v, func(w io.Writer) { printInspection(w, v, i.all) })
+}
+
 // inspected is what is in a checkpoint, with the hashes of its tensors if they are wanted.
-func inspected(cmd *cobra.Command, what files.Source, hashed bool) (*report.Inspection, error) {
-	if !hashed {
+func (i *inspectFlags) inspected(cmd *cobra.Command, what files.Source, at *places) (*report.Inspection, error) {
+	if !i.hash { // it reads so little that nobody waits
 		return tensorpress.Inspect(cmd.Context(), what)
 	}
-	follow := watchingOf(cmd)
-	follow.shown("auto", cmd.ErrOrStderr())
-	follow.start()
-	v, err := tensorpress.Hash(cmd.Context(), what, tensorpress.HashOptions{Progress: follow.update})
+	follow := i.start(cmd.ErrOrStderr())
+	v, err := tensorpress.Hash(cmd.Context(), what, tensorpress.HashOptions{Threads: i.threads, Memory: at.left(i.memory.bytes), Progress: follow.update})
 	follow.end(err == nil)
 	return v, err
 }

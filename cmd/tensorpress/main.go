@@ -37,7 +37,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	w := newWatching()
-	cmd, err := execute(w.within(ctx), root)
+	cmd, err := root, refuseUnknown(root, args)
+	if err == nil {
+		cmd, err = execute(w.within(ctx), root)
+	}
 	if e := w.close(statusOf(err)); e != nil {
 		fmt.Fprintf(stderr, "tensorpress: note: --metrics: %s\n", oneLine(e.Error()))
 	}

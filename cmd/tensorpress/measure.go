@@ -37,16 +37,17 @@ size without reading them again.`,
 		Args: m.recipe.before(wants(1, 1)),
 	}, "0 1 2 3 130", m.run)
 	f := cmd.Flags()
-	m.addStorage(f)
-	addSettings(f)
+	m.addUsual(f)
+	m.addGiven(f)
 	addLora(f, &m.o.Lora, &m.o.LoraPartial, "measure the weights with an adapter merged into them: `FILE[=STRENGTH]`; repeatable; see docs/lora.md")
 	m.budget.addMenu(cmd)
-	group(f, "How weights are stored")
+	group(f, "What is measured")
 	m.addChoice(f)
 	group(f, "Which layers")
 	f.StringArrayVar(&m.out, "out", nil, "write the table to `FILE`: JSON, which --measured reads, or CSV, by its suffix; repeatable")
 	group(f, "Output")
 	m.runFlags.add(cmd)
+	m.addDetails(f)
 	for name, values := range map[string]func() []string{"layout": layoutNames, "names": sideNames, "for": appNames, "preset": presetNames} {
 		complete(cmd, name, values)
 	}

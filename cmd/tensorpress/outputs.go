@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -66,6 +67,9 @@ func (q *quantizeFlags) before(check cobra.PositionalArgs) cobra.PositionalArgs 
 func (q *quantizeFlags) readOutputs(cmd *cobra.Command, args []string) error {
 	path := q.many.path
 	root, err := readRecipe("outputs", path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &runError{fmt.Errorf("--outputs %s: there is no such file: name a recipe with a list of outputs, as docs/many.md has one", path)}
+	}
 	if err != nil {
 		return err
 	}
@@ -103,6 +107,9 @@ func (q *quantizeFlags) readOutputs(cmd *cobra.Command, args []string) error {
 	return q.recipe.apply(cmd.Flags())
 }
 
+// listOfOutputs is what a recipe of outputs is to have.
+const listOfOutputs = "a list of outputs, each with its dest, such as `- dest: small.safetensors`"
+
 // listed returns what stands at the top of the file, and the list of outputs.
 func (r *recipe) listed(root *yaml.Node) (top, list *yaml.Node, err error) {
 	if root != nil {
@@ -110,9 +117,11 @@ func (r *recipe) listed(root *yaml.Node) (top, list *yaml.Node, err error) {
 	}
 	switch {
 	case list == nil:
-		return nil, nil, fmt.Errorf("%s: no outputs: want a list of mappings, each with its dest", r.path)
-	case list.Kind != yaml.SequenceNode || len(list.Content) == 0:
-		return nil, nil, r.errorf(list, "outputs: %s, want a list of mappings, each with its dest", describe(list))
+		return nil, nil, fmt.Errorf("%s: no outputs: want %s", r.path, listOfOutputs)
+	case list.Kind == yaml.SequenceNode && len(list.Content) == 0:
+		return nil, nil, r.errorf(list, "outputs: the list is empty: want %s", listOfOutputs)
+	case list.Kind != yaml.SequenceNode:
+		return nil, nil, r.errorf(list, "outputs: %s, want %s", describe(list), listOfOutputs)
 	}
 	for i := 0; i < len(root.Content); i += 2 {
 		switch key := root.Content[i]; key.Value {

@@ -148,8 +148,17 @@ func printShards(w io.Writer, s *report.Shards) {
 	t.print(w)
 }
 
+// idle reports whether a run has a part that no shards are of: of all else there is nothing
+// to say then.
+func idle(r *report.Report) bool {
+	return r.Shards != nil && r.Shards.Parts > 0 && len(r.Shards.Files) == 0
+}
+
 // partText is a line about a part.
 func partText(s *report.Shards) string {
+	if len(s.Files) == 0 {
+		return fmt.Sprintf("%d of %d: none of %s", s.Part, s.Parts, count(s.Count, "shard"))
+	}
 	return fmt.Sprintf("%d of %d: %d of %d shards, %s", s.Part, s.Parts, len(s.Files), s.Count, report.Size(s.Bytes()))
 }
 
@@ -168,7 +177,7 @@ DEST in place in one step. Run again once DEST is in place, it does nothing.`,
   tensorpress finish models/small`,
 		Args: wants(1, 1),
 	}, "0 1 2 130", func(cmd *cobra.Command, args []string) error {
-		to, err := placesOf(cmd.ErrOrStderr()).dest(args[0])
+		to, err := placesOf(cmd.ErrOrStderr()).keeper(args[0])
 		if err != nil {
 			return err
 		}
@@ -180,7 +189,10 @@ DEST in place in one step. Run again once DEST is in place, it does nothing.`,
 			return err
 		}
 		speakAll(r.Notes)
-		defer flags.notes(cmd.ErrOrStderr(), r.Notes)
+		defer func() {
+			flags.notes(cmd.ErrOrStderr(), r.Notes)
+			flags.next(cmd.ErrOrStderr(), r.Next)
+		}()
 		return output(cmd.OutOrStdout(), flags.json, r, func(w io.Writer) { printFinished(w, r) })
 	})
 	f := cmd.Flags()

@@ -57,8 +57,18 @@ func (p *places) left(memory int64) int64 {
 	return max(memory-p.memory, leastMemory)
 }
 
-// dest returns what a DEST names.
+// dest returns what a DEST names, once it is sure that this machine can write there.
 func (p *places) dest(text string) (files.Sink, error) {
+	s, err := p.keeper(text)
+	if ready, ok := s.(interface{ Ready() error }); ok && err == nil {
+		err = ready.Ready()
+	}
+	return s, err
+}
+
+// keeper returns what a DEST names that keeps what is finished, for whoever refuses one that
+// does not.
+func (p *places) keeper(text string) (files.Sink, error) {
 	s, ok, err := remote.Dest(text)
 	if err != nil || ok {
 		return s, err
@@ -68,11 +78,16 @@ func (p *places) dest(text string) (files.Sink, error) {
 
 // both returns SOURCE and DEST.
 func (p *places) both(source, dest string) (files.Source, files.Sink, error) {
+	return p.apart(source, dest, p.dest)
+}
+
+// apart returns SOURCE and DEST, as another function names that.
+func (p *places) apart(source, dest string, named func(text string) (files.Sink, error)) (files.Source, files.Sink, error) {
 	from, err := p.source(source)
 	if err != nil {
 		return nil, nil, err
 	}
-	to, err := p.dest(dest)
+	to, err := named(dest)
 	if err == nil {
 		err = remote.Apart(source, dest)
 	}

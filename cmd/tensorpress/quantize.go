@@ -90,10 +90,8 @@ nothing.
 
 func (q *quantizeFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
-	q.addStorage(f)
-	q.addModels(f)
-	addSettings(f)
-	group(f, "How weights are stored")
+	q.addUsual(f)
+	group(f, "What comes out")
 	q.addChoice(f)
 	group(f, "Which layers")
 	q.budget.add(cmd)
@@ -102,32 +100,53 @@ func (q *quantizeFlags) add(cmd *cobra.Command) {
 	q.report.add(cmd)
 	group(f, "Output")
 	q.runFlags.add(cmd)
+	q.addGiven(f)
+	q.addModels(f)
+	q.many.add(f)
+	group(f, "Given by a file")
+	q.addDetails(f)
 	q.completions(cmd)
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return q.check(args) }
 }
 
-func (q *quantizeFlags) addStorage(f *pflag.FlagSet) {
+// addUsual adds the flags that most runs need one of.
+func (q *quantizeFlags) addUsual(f *pflag.FlagSet) {
 	f.StringVar(&q.o.Layout, "layout", "", "`sdnq or comfy` (default sdnq where a config.json is there, else comfy)")
-	addNames(f, &q.o.Names)
 	addSettings(f, "dtype")
 	f.StringVar(&q.o.For, "for", "", "refuse what `APP` would not load: "+appList()+"; with --bits or --fit and no dtype, choose what it loads best")
+	addSettings(f, "bits")
 	q.fit.least = 1
 	f.Var(&q.fit, "fit", "with --for: the most bits a value at which all weights fit `SIZE` of a card's memory")
-	q.recipe.add(f)
-	q.many.add(f)
 	addSettings(f, "search")
-	f.StringVar(&q.o.Importance, "importance", "", "weigh errors in the search by what layers are given, from a `FILE` of its mean squares; see docs/importance.md")
-	addSettings(f, "group-size", "scale", "dequantize-fp32", "exact-reference", "allow-nonfinite")
-	f.BoolVar(&q.o.QuantizationMetadata, "quantization-metadata", false, "ComfyUI's formats: describe layers in the header too, as _quantization_metadata")
-	f.BoolVar(&q.o.AcceptUnscaledFP8, "accept-unscaled-fp8", false, "take fp8 weights without any scale for plain numbers")
+	addNames(f, &q.o.Names)
 }
 
-// addModels adds flags that take settings from elsewhere.
+// addGiven adds those of files that say what to do.
+func (q *quantizeFlags) addGiven(f *pflag.FlagSet) {
+	q.recipe.add(f)
+	f.StringVar(&q.o.Importance, "importance", "", "weigh errors in the search by what layers are given, from a `FILE` of its mean squares; see docs/importance.md")
+}
+
+// addModels adds flags that take settings from elsewhere, and adapters.
 func (q *quantizeFlags) addModels(f *pflag.FlagSet) {
-	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`, or the config.json that holds one; flags win over it")
-	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")
 	addLora(f, &q.o.Lora, &q.o.LoraPartial, "merge an adapter into the weights before they are rounded: `FILE[=STRENGTH]`; repeatable; see docs/lora.md")
 	f.StringVar(&q.like, "like", "", "take the settings of a quantized model at `PATH`, layer by layer")
+	f.StringVar(&q.o.Config, "config", "", "take settings from an SDNQ config `FILE`, or the config.json that holds one; flags win over it")
+	f.StringVar(&q.o.LayerConfig, "layer-config", "", "take settings of layers by patterns from a convert_to_quant layer config `FILE`")
+}
+
+// addDetails adds all other settings, under a heading for each side.
+func (q *quantizeFlags) addDetails(f *pflag.FlagSet) {
+	addSettings(f, "group-size", "svd-rank", "svd-steps", "svd-refit", "hadamard", "hadamard-group-size", "codebook", "codebook-steps",
+		"dynamic", "dynamic-loss-threshold", "scale-dtype", "zero-point-dtype", "codebook-scale", "dequantize-fp32", "model-dtype",
+		"quantized-matmul", "quantized-matmul-conv", "quantized-matmul-dtype", "stochastic-rounding", "seed")
+	group(f, "SDNQ's dtypes")
+	addSettings(f, "scale", "block-size", "convrot", "convrot-group-size", "dynamic-convrot", "full-precision-matmul", "input-scale")
+	f.BoolVar(&q.o.QuantizationMetadata, "quantization-metadata", false, "ComfyUI's formats: describe layers in the header too, as _quantization_metadata")
+	group(f, "ComfyUI's formats")
+	addSettings(f)
+	f.BoolVar(&q.o.AcceptUnscaledFP8, "accept-unscaled-fp8", false, "take fp8 weights without any scale for plain numbers")
+	group(f, "Special cases")
 }
 
 // addLora adds the flags of adapters.
@@ -261,7 +280,11 @@ func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
 		dest = args[1]
 	}
 	at := q.places(cmd.ErrOrStderr())
-	from, to, err := at.both(args[0], dest)
+	named := at.dest
+	if o.Resume || o.Parts > 0 {
+		named = at.keeper
+	}
+	from, to, err := at.apart(args[0], dest, named)
 	if err != nil {
 		return err
 	}
@@ -273,6 +296,9 @@ func (q *quantizeFlags) run(cmd *cobra.Command, args []string) error {
 	follow := q.start(cmd.ErrOrStderr())
 	o.Threads, o.Memory, o.Progress = q.threads, at.left(q.memory.bytes), follow.update
 	if q.planned || q.dryRun {
+		if o.Budget == 0 && o.BudgetShare == 0 && o.TargetBPW == 0 { // else weights are measured
+			q.limitPlan()
+		}
 		r, err := reading(cmd.Context(), func() (*report.Report, error) {
 			return tensorpress.Plan(cmd.Context(), from, to, o)
 		})

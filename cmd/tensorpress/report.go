@@ -137,6 +137,10 @@ func printDone(w io.Writer, r *report.Report) {
 	} else {
 		t.add("wrote", r.Dest)
 	}
+	if idle(r) {
+		t.print(w)
+		return
+	}
 	if r.Preset != "" {
 		t.add("preset", r.Preset)
 	}
@@ -221,6 +225,12 @@ func bound(l *report.Layer) string {
 
 // printPlan lists what will happen to every weight.
 func printPlan(w io.Writer, r *report.Report) {
+	if idle(r) {
+		t := newTable()
+		t.add("part", partText(r.Shards))
+		t.print(w)
+		return
+	}
 	t := newTable(6, 7)
 	t.grow(1+len(r.Layers), 9)
 	t.add("LAYER", "ACTION", "DTYPE", "SCALE", "WITH", "SHAPE", "IN", "OUT", "REASON")

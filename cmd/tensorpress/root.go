@@ -86,6 +86,24 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("%s", text)
 }
 
+// refuseUnknown refuses a command that does not exist where its help is asked for, or its
+// version: those of the program would be printed, as if all were well.
+func refuseUnknown(root *cobra.Command, args []string) error {
+	asks := func(arg string) bool { return slices.Contains([]string{"-h", "--help", "--version"}, arg) }
+	at := slices.IndexFunc(args, func(arg string) bool { return !asks(arg) })
+	if at < 0 || strings.HasPrefix(args[at], "-") || !slices.ContainsFunc(args, asks) {
+		return nil
+	}
+	if strings.HasPrefix(args[at], cobra.ShellCompRequestCmd) { // what shells ask
+		return nil
+	}
+	root.InitDefaultHelpCmd()
+	if cmd, _, err := root.Find(args[at : at+1]); err != nil || cmd != root {
+		return nil
+	}
+	return unknownCommand(root, args[at:at+1])
+}
+
 func newHelp(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",

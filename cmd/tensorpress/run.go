@@ -65,6 +65,12 @@ func (r *runFlags) limit() {
 	debug.SetMemoryLimit(max(r.memory.bytes-leastMemory, r.memory.bytes/8*5))
 }
 
+// limitPlan bounds memory further where headers alone are read: what they take is then
+// far below the bound, and the rest would fill with garbage.
+func (r *runFlags) limitPlan() {
+	debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), r.memory.bytes/4*3))
+}
+
 // collectRarely keeps the garbage collector from running in commands that read only
 // headers and end before garbage matters. The memory limit still holds.
 func collectRarely() {

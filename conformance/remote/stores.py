@@ -345,13 +345,13 @@ def check(store: Store, tool: str, work: Path) -> None:
             break
         run("plan", f"{base}/stopped", want=1, says="does not exist")
     assert store.unfinished() == 0, f"{store.unfinished()} uploads are left"
-    check_parts(tool, env, work, f"{base}/parts")
+    check_parts(store, tool, env, work, f"{base}/parts")
     left = list(Path(env.get("TMPDIR", tempfile.gettempdir())).glob(".scratch-*"))
     assert not left, left
     print(f"{store.scheme}: ok")
 
 
-def check_parts(tool: str, env: dict[str, str], work: Path, dest: str) -> None:
+def check_parts(store: Store, tool: str, env: dict[str, str], work: Path, dest: str) -> None:
     """Processes write parts, some of them killed and some twice at once, and one finishes."""
     settings = ["--keep", ".", "--layout", "sdnq", "--shard-size", "18MB", "-q"]  # a file in two parts, and a small one
 
@@ -375,6 +375,14 @@ def check_parts(tool: str, env: dict[str, str], work: Path, dest: str) -> None:
         time.sleep(0.02 + 0.04 * i)
         killed.kill()
         killed.wait()
+    killed = part("1/2")
+    for _ in range(500):  # killed while an upload is on its way, where the store lists those
+        if store.unfinished() or killed.poll() is not None:
+            break
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    left = store.unfinished()
     ends(part("2/2"))
     first, second = part("1/2"), part("1/2")
     ends(first)
@@ -385,6 +393,9 @@ def check_parts(tool: str, env: dict[str, str], work: Path, dest: str) -> None:
     single = [p for p in (work / "single").rglob("*") if p.is_file()]
     want = {str(p.relative_to(work / "single")): hashlib.sha256(p.read_bytes()).hexdigest() for p in single}
     assert got == want, (got, want)
+    assert store.unfinished() == 0, f"{left} uploads were left by killed runs, and {store.unfinished()} by finish"
+    if store.scheme == "s3":
+        assert left > 0, "no run was killed while an upload was on its way"
     assert json.loads(finish())["already"]
     back = work / "back"
     shutil.rmtree(back, ignore_errors=True)

@@ -124,8 +124,18 @@ type Next struct {
 	Text string
 }
 
-// NextFor returns what to do with an output, nil where that is not known.
-func NextFor(o Output) *Next {
+// Way is how an output is loaded, wherever it will lie: it can be kept until then.
+type Way struct {
+	App       string `json:"app"`
+	Kind      Kind   `json:"kind"`
+	Layout    string `json:"layout,omitempty"`     // as in [Output]
+	NeedsNode bool   `json:"needs_node,omitempty"` // likewise
+	Class     string `json:"class,omitempty"`      // of the model, in Python
+	Dtype     string `json:"dtype,omitempty"`      // PyTorch's name
+}
+
+// WayOf returns how an output is loaded, nil where that is not known.
+func WayOf(o Output) *Way {
 	for _, a := range apps {
 		if o.For != nil && o.For != a && !(o.For.python && a.python) {
 			continue
@@ -133,18 +143,39 @@ func NextFor(o Output) *Next {
 		if o.Layout != "" && o.Layout != a.Layout {
 			continue
 		}
-		u, ok := a.uses[o.kind(a)]
-		if ok && u.asked && o.For != a {
+		kind := o.kind(a)
+		u, ok := a.uses[kind]
+		if !ok || u.asked && o.For != a || o.NeedsNode && u.ours == "" {
 			continue
 		}
-		if ok && o.NeedsNode {
-			u.Node, ok = u.ours, u.ours != ""
-		}
-		if ok {
-			return &Next{a.Name, u.filled(o), u.said(o)}
-		}
+		return &Way{a.Name, kind, o.Layout, o.NeedsNode, o.Diffusers + o.Transformers, o.Dtype}
 	}
 	return nil
+}
+
+// NextFor returns what to do with an output, nil where that is not known.
+func NextFor(o Output) *Next { return WayOf(o).At(o.Path, o.Place) }
+
+// At returns what to do with the output once it lies at a path, as in [Output], nil where
+// that is not known. What was kept may have been changed by anybody: nothing of it is said
+// but words that this program knows, and names.
+func (l *Way) At(path, place string) *Next {
+	if l == nil {
+		return nil
+	}
+	i := slices.IndexFunc(apps, func(a *App) bool { return a.Name == l.App })
+	if i < 0 || l.Class != "" && !IsClass(l.Class) || l.Dtype != "" && !dtypeName.MatchString(l.Dtype) {
+		return nil
+	}
+	u, ok := apps[i].uses[l.Kind]
+	if !ok || strings.Contains(u.Call, "{class}") && l.Class == "" || l.NeedsNode && u.ours == "" {
+		return nil
+	}
+	if l.NeedsNode {
+		u.Node = u.ours
+	}
+	o := Output{Path: path, Place: place, Layout: l.Layout, NeedsNode: l.NeedsNode, Diffusers: l.Class, Dtype: l.Dtype}
+	return &Next{l.App, u.filled(o), u.said(o)}
 }
 
 // kind is that of an output for an application, "" if none is sure.
@@ -168,6 +199,9 @@ func (o Output) kind(a *App) Kind {
 
 // className matches what may stand in a call as a class: a config may name anything.
 var className = regexp.MustCompile(`^[A-Z][A-Za-z0-9_]*$`)
+
+// dtypeName matches what may stand there as a dtype of PyTorch's.
+var dtypeName = regexp.MustCompile(`^[a-z][a-z0-9]*$`)
 
 // IsClass reports whether a name that a config gives is one of a class.
 func IsClass(name string) bool { return className.MatchString(name) }

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -89,6 +90,37 @@ func TestCheckpointsHaveAHome(t *testing.T) {
 		})
 		if m == nil || m.home != want {
 			t.Errorf("with %s: %+v, want a %s", more, m, want)
+		}
+	}
+}
+
+// TestWayAt: what was kept of an output says the same once it is in place, and of what
+// somebody has changed in it nothing gets into a line that people paste.
+func TestWayAt(t *testing.T) {
+	o := Output{Path: "some path", Layout: "sdnq", Folder: true, Diffusers: "FluxTransformer2DModel", Dtype: "bfloat16"}
+	text, err := json.Marshal(WayOf(o))
+	if err != nil || strings.Contains(string(text), "some") {
+		t.Fatalf("%s, %v: a path is in it", text, err)
+	}
+	var w *Way
+	if err := json.Unmarshal(text, &w); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := w.At(o.Path, ""), NextFor(o); got == nil || *got != *want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	for name, change := range map[string]func(w *Way){
+		"class":   func(w *Way) { w.Class = "A; import os" },
+		"none":    func(w *Way) { w.Class = "" },
+		"dtype":   func(w *Way) { w.Dtype = "bfloat16); import os; (" },
+		"app":     func(w *Way) { w.App = "another" },
+		"kind":    func(w *Way) { w.Kind = "model of a newer version" },
+		"no node": func(w *Way) { w.NeedsNode = true },
+	} {
+		changed := *w
+		change(&changed)
+		if n := changed.At("out", ""); n != nil {
+			t.Errorf("%s: %+v", name, n)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/pyjson"
+	"github.com/tensorpress/tensorpress/internal/shards"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
@@ -25,6 +26,9 @@ func pipelineOf(s source.Source) (folders []string, found bool, err error) {
 		return nil, false, nil
 	}
 	if err != nil {
+		return nil, true, err
+	}
+	if err := shards.Unfinished(s); err != nil { // a component that is not there yet would be left out
 		return nil, true, err
 	}
 	index, err := pyjson.ParseObject(text)

@@ -20,7 +20,8 @@ const MaxText = 100_000_000
 // than most bytes is an [ErrSource], because reading one might never end.
 func ReadFile(path string, most int64) ([]byte, error) {
 	one := source.Path(path)
-	return source.ReadFile(one.Tree, path, most)
+	text, err := source.ReadFile(one.Tree, path, most)
+	return text, plainly(err)
 }
 
 // Witness remembers what files of a tree were like when they were read. It is safe for

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tensorpress/tensorpress/internal/shards"
 	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
@@ -34,6 +35,9 @@ func plainly(err error) error {
 // locate finds the weights that c.Path names, and reads the config beside them.
 func (c *Checkpoint) locate() error {
 	info, err := c.Tree.Stat(c.Path)
+	if c.Tree.OnDisk() && errors.Is(err, fs.ErrNotExist) {
+		return cmp.Or(shards.NotPlaced(c.Path), plainly(err))
+	}
 	if err != nil {
 		return plainly(err)
 	}
@@ -120,6 +124,9 @@ func isPickle(name string) bool {
 // locateInDir takes the weights that the config names, or else those that the folder's
 // loader would take.
 func (c *Checkpoint) locateInDir() error {
+	if err := shards.Unfinished(source.Source{Tree: c.Tree, Path: cmp.Or(c.whole, c.Path)}); err != nil {
+		return err
+	}
 	c.Dir, c.IsDir = c.Path, true
 	if c.Tree.OnDisk() {
 		c.Dir = straight(c.Path)

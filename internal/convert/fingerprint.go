@@ -7,8 +7,10 @@ import (
 	"hash"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/tensorpress/tensorpress/internal/bundle"
+	"github.com/tensorpress/tensorpress/internal/checkpoint"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
@@ -55,9 +57,28 @@ func addHeader(h hash.Hash, one *bundle.Model) {
 	for _, key := range slices.Sorted(maps.Keys(c.Metadata)) {
 		fmt.Fprintf(h, "%q: %q\n", key, c.Metadata[key])
 	}
-	for _, t := range c.Tensors {
-		fmt.Fprintf(h, "%q %s %v %d %d %d\n", t.Name, t.Dtype, t.Shape, t.Shard, t.Offset, t.Size)
+	var line []byte // there are many
+	for i := range c.Tensors {
+		line = appendTensor(line[:0], &c.Tensors[i])
+		h.Write(line)
 	}
+}
+
+// appendTensor is what fmt makes of "%q %s %v %d %d %d\n".
+func appendTensor(line []byte, t *checkpoint.Tensor) []byte {
+	line = append(strconv.AppendQuote(line, t.Name), ' ')
+	line = append(append(line, t.Dtype.String()...), " ["...)
+	for i, n := range t.Shape {
+		if i > 0 {
+			line = append(line, ' ')
+		}
+		line = strconv.AppendInt(line, int64(n), 10)
+	}
+	line = append(line, ']')
+	for _, n := range []int64{int64(t.Shard), t.Offset, t.Size} {
+		line = strconv.AppendInt(append(line, ' '), n, 10)
+	}
+	return append(line, '\n')
 }
 
 func addModel(h hash.Hash, one *bundle.Model) error {

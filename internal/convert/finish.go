@@ -1,7 +1,9 @@
 package convert
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -65,6 +67,10 @@ func finishIn(ctx context.Context, to shards.Sink, dest files.Sink, o FinishOpti
 	r, err := finish(ctx, w, p, o)
 	if err == nil {
 		r.Dest, r.Notes, r.Seconds = dest.String(), slices.Concat(w.Notes(), r.Notes), time.Since(start).Seconds()
+		var l *loading
+		if json.Unmarshal(p.Next, &l) == nil { // an older plan has none
+			r.Next = l.at(dest)
+		}
 	}
 	return r, errors.Join(err, w.Abort())
 }
@@ -95,11 +101,11 @@ func finish(ctx context.Context, w shards.Work, p *shards.Plan, o FinishOptions)
 	}
 	watch.Of(ctx).Enter(watch.Hashing)
 	resources := engine.Resources{Threads: o.Threads, Progress: o.Progress}
-	done, notes, err := w.Done(ctx, names, shards.Checking{AtOnce: engine.Workers(resources), Count: engine.Counter(resources, r.Bytes)})
+	done, wrong, err := w.Done(ctx, names, shards.Checking{AtOnce: engine.Workers(resources), Count: engine.Counter(resources, r.Bytes)})
 	if err != nil {
 		return nil, err
 	}
-	if err := missing(p, done, notes); err != nil {
+	if err := missing(p, done, wrong); err != nil {
 		return nil, err
 	}
 	for _, f := range all {
@@ -111,18 +117,17 @@ func finish(ctx context.Context, w shards.Work, p *shards.Plan, o FinishOptions)
 }
 
 // missing is the error of an output of which not all is there; it says what to run again.
-func missing(p *shards.Plan, done map[string]shards.Record, notes []string) error {
+func missing(p *shards.Plan, done map[string]shards.Record, wrong []shards.Wrong) error {
+	texts := map[string]string{}
+	for _, one := range wrong {
+		texts[one.Name] = one.Text
+	}
 	lacking := func(all []shards.File) (names, said []string) {
 		for _, f := range all {
 			if _, ok := done[f.Name]; ok {
 				continue
 			}
-			names, said = append(names, f.Name), append(said, f.Name)
-			for _, note := range notes { // of the name and what is the matter
-				if strings.HasPrefix(note, f.Name+" ") || strings.HasPrefix(note, f.Name+":") {
-					said[len(said)-1] = note
-				}
-			}
+			names, said = append(names, f.Name), append(said, cmp.Or(texts[f.Name], f.Name))
 		}
 		return names, said
 	}
@@ -137,27 +142,7 @@ func missing(p *shards.Plan, done map[string]shards.Record, notes []string) erro
 	default:
 		return nil
 	}
-	return usage.Errorf("%s: %s", text, again(p, of))
-}
-
-// again says what to run for some shards.
-func again(p *shards.Plan, names []string) string {
-	if p.Parts == 0 {
-		return "run quantize with the same settings and `Resume` to go on"
-	}
-	var parts []string
-	cuts := p.Cuts(p.Parts)
-	for i := range p.Parts {
-		if slices.ContainsFunc(p.Shards[cuts[i]:cuts[i+1]], func(f shards.File) bool { return slices.Contains(names, f.Name) }) {
-			parts = append(parts, fmt.Sprintf("%d/%d", i+1, p.Parts))
-		}
-	}
-	const some = 8
-	text := strings.Join(parts[:min(len(parts), some)], ", ")
-	if n := len(parts) - some; n > 0 {
-		text += fmt.Sprintf(" and %d more", n)
-	}
-	return "run quantize with the same settings and `Part` " + text
+	return usage.Errorf("%s: %s", text, p.Again(of))
 }
 
 // few names the first of many.

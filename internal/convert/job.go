@@ -456,12 +456,17 @@ func (j *job) output(to files.Sink, force bool) (o stage.Output, err error) {
 		o.Beside = j.side.Beside()
 		return o, err
 	}
-	all := &bundle.Listing{}
-	if err := j.companions(context.Background(), all.In, dest); err != nil {
-		return o, err
+	if j.listed == nil { // of all of the output, before a part of it is left of the plans
+		all := &bundle.Listing{}
+		if err := j.companions(context.Background(), all.In, dest); err != nil {
+			return o, err
+		}
+		j.beside, j.listed = all.Bytes, all.All
 	}
-	j.beside, j.listed = all.Bytes, all.All
-	o.Contents = stage.Contents{Files: all.Names, Stems: map[string]string{}}
+	o.Contents = stage.Contents{Stems: map[string]string{}}
+	for _, f := range j.listed {
+		o.Files = append(o.Files, f.Name)
+	}
 	for _, one := range j.Models {
 		o.Stems[one.Folder] = one.Checkpoint.Stem()
 		for _, f := range one.Plan.Files {

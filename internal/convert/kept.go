@@ -27,10 +27,16 @@ func (o Options) keeps() bool { return o.Resume || o.divided() }
 // divided reports whether a part of an output is written.
 func (o Options) divided() bool { return o.Part != 0 || o.Parts != 0 }
 
-// checkKept refuses what does not go with that.
-func (o Options) checkKept(dest string) error {
+// checkKept refuses what does not go with that. The destination may be nil.
+func (o Options) checkKept(to files.Sink) error {
 	if !o.keeps() {
 		return nil
+	}
+	dest := nameOf(to)
+	if dest != "" {
+		if _, err := shards.Of(to); err != nil {
+			return err
+		}
 	}
 	if dest != "" && !bundle.IsFolder(dest) {
 		return usage.Errorf("`%s` is for outputs of several files, and %s is one file: name a folder, or leave it out", o.keepsBy(), dest)
@@ -283,12 +289,12 @@ func (k *keeping) look(ctx context.Context, done *remaining) (err error) {
 		read += n
 		done.upTo(int64(float64(in) * min(float64(read)/float64(out), 1)))
 	}}
-	var notes []string
-	if k.done, notes, err = k.work.Done(ctx, names, c); err != nil {
+	var wrong []shards.Wrong
+	if k.done, wrong, err = k.work.Done(ctx, names, c); err != nil {
 		return err
 	}
-	for _, note := range notes {
-		k.told = append(k.told, note+": it is made again")
+	for _, one := range wrong {
+		k.told = append(k.told, one.Text+": it is made again")
 	}
 	n := k.finished()
 	k.before = maps.Clone(k.done)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tensorpress/tensorpress"
@@ -142,8 +143,10 @@ func TestPartsHaveTheBytesOfOneRun(t *testing.T) {
 // TestNotFinishedBeforeItIsChecked: a shard whose values turn out not to be finite, which is
 // found after they are copied, must not count as finished.
 func TestNotFinishedBeforeItIsChecked(t *testing.T) {
-	const rows = 2048 // several tiles, the last of which is not finite
-	model := fixture.Save(t, "model.safetensors", nil, part("b.weight", 0.02, rows, 512), part("c.weight", 0.02, 64, 64), part("g.weight", 0.02, 128, 256))
+	// Several tiles, the last of which is not finite, and scales so many that they are written
+	// by themselves, before any tile is looked at: without a hold the shard is whole then.
+	const rows = 65536
+	model := fixture.Save(t, "model.safetensors", nil, part("b.weight", 0.02, rows, 16), part("c.weight", 0.02, 64, 64), part("g.weight", 0.02, 128, 256))
 	quantized := fixture.Quantized(t, model, tensorpress.Options{Layout: "comfy", Only: []string{"^b"}, Layer: tensorpress.Settings{Dtype: "int8_tensorwise"}})
 	fixture.Patched(t, quantized, "b.weight_scale", 4*(rows-1), []byte{0, 0, 0xc0, 0x7f}) // NaN
 	dest := filepath.Join(t.TempDir(), "out")
@@ -212,5 +215,40 @@ func TestPartsInterrupted(t *testing.T) {
 	}
 	if got, want := below(t, string(dest)), below(t, filepath.Join(dir, "one")); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// opening counts how often a file of a source is opened.
+type opening struct {
+	files.Source
+	name  string
+	times *atomic.Int64
+}
+
+func (o opening) Open(ctx context.Context, name string) (files.File, error) {
+	if name == o.name {
+		o.times.Add(1)
+	}
+	return o.Source.Open(ctx, name)
+}
+
+// TestListedOnce: what stands beside a model's weights is gone through once for a plan, of a
+// part as of all of it: of a large model an index is long.
+func TestListedOnce(t *testing.T) {
+	model, _ := adapted(t)
+	folder := inFolder(t, model)
+	if err := os.WriteFile(filepath.Join(folder, "words.txt"), []byte("words"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	opens := func(o tensorpress.Options) int64 {
+		o.Layer, o.ShardSize = tensorpress.Settings{Dtype: "uint4"}, 90_000
+		from := opening{files.Dir(folder), "words.txt", new(atomic.Int64)}
+		if _, err := tensorpress.Plan(t.Context(), from, files.Dir(filepath.Join(t.TempDir(), "out")), o); err != nil {
+			t.Fatal(err)
+		}
+		return from.times.Load()
+	}
+	if one, part := opens(tensorpress.Options{}), opens(tensorpress.Options{Part: 1, Parts: 2}); one == 0 || part > one {
+		t.Errorf("the plan of a part opens a file beside the weights %d times, that of all %d times", part, one)
 	}
 }

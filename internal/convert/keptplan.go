@@ -41,7 +41,10 @@ func (j *job) shardPlan() (*shards.Plan, error) {
 		return nil, err
 	}
 	p.Settings = j.settingsPrint()
-	return p, nil
+	if l := j.loading(true); l != nil {
+		p.Next, err = json.Marshal(l)
+	}
+	return p, err
 }
 
 // sourcePrint is the fingerprint of the source, from its headers and from what tells files

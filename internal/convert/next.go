@@ -25,29 +25,40 @@ type loadable interface{ Loaded() string }
 
 // next says what to do with the output, nil where that is not sure.
 func (j *job) next(dest files.Sink) *report.Next {
-	_, isFar := dest.(far)
-	if bundle.Checks(dest) && !isFar {
+	return j.loading(bundle.IsFolder(dest.String())).at(dest)
+}
+
+// loading is how an output is loaded, wherever it will lie.
+type loading struct {
+	app.Way
+	File string `json:"file,omitempty"` // of a folder, the one that is loaded; "" for all of it
+}
+
+// at says what to do with the output at a destination, nil where that is not sure.
+func (l *loading) at(dest files.Sink) *report.Next {
+	away, isFar := dest.(far)
+	if l == nil || bundle.Checks(dest) && !isFar || l.File != "" && !filepath.IsLocal(l.File) {
 		return nil
 	}
-	o, ok := j.outcome(dest)
-	if !ok {
-		return nil
+	name := dest.String()
+	where, place, command := filepath.Join(name, l.File), "", ""
+	if l.File == "" {
+		where = name // as it was said
 	}
-	var command string
-	if isFar {
-		name, file := dest.String(), ""
-		if bundle.IsFolder(name) && !o.Folder {
-			file = j.Models[0].Plan.Files[0].Name
+	if _, onDisk := dest.(files.Dir); onDisk {
+		if abs, err := filepath.Abs(where); err == nil {
+			place = abs
 		}
-		command, o.Path = dest.(far).Fetch(bundle.IsFolder(name), file)
 	}
-	n := app.NextFor(o)
+	if isFar {
+		command, where = away.Fetch(bundle.IsFolder(name), l.File)
+	}
+	n := l.At(where, place)
 	if n == nil {
 		return nil
 	}
 	if on, ok := dest.(loadable); ok && n.Call != "" && on.Loaded() != "" {
-		command, o.Path = "", on.Loaded()
-		n = app.NextFor(o)
+		command, n = "", l.At(on.Loaded(), place)
 	}
 	if command != "" {
 		n.Text = "fetch it by `" + command + "`, and " + n.Text
@@ -55,32 +66,41 @@ func (j *job) next(dest files.Sink) *report.Next {
 	return &report.Next{App: n.App, Folder: n.Folder, Node: n.Node, Call: n.Call, Text: n.Text}
 }
 
-// outcome is the output as those who load it see it; ok is false where some layer of it is
-// known to be read by none of them.
-func (j *job) outcome(dest files.Sink) (o app.Output, ok bool) {
-	one := j.Models[0]
-	p, name := one.Plan, dest.String()
-	o = app.Output{Path: name, Folder: bundle.IsFolder(name), Pipeline: j.IsPipeline(), For: p.For, Comfy: p.Comfy, Dtype: torchDtype(j.Models)}
-	if o.Folder && !o.Pipeline && p.Layout == layout.Comfy && len(p.Files) == 1 { // ComfyUI takes the file out of it
-		o.Path, o.Folder = filepath.Join(name, p.Files[0].Name), false
+// loading is how the output is loaded, which is a folder or one file; nil where that is not
+// sure.
+func (j *job) loading(folder bool) *loading {
+	o, file, ok := j.outcome(folder)
+	if !ok {
+		return nil
 	}
-	if _, onDisk := dest.(files.Dir); onDisk {
-		if place, err := filepath.Abs(o.Path); err == nil {
-			o.Place = place
-		}
+	l := app.WayOf(o)
+	if l == nil {
+		return nil
+	}
+	return &loading{*l, file}
+}
+
+// outcome is the output as those who load it see it, and the one file of a folder that they
+// take; ok is false where some layer of it is known to be read by none of them.
+func (j *job) outcome(folder bool) (o app.Output, file string, ok bool) {
+	one := j.Models[0]
+	p := one.Plan
+	o = app.Output{Folder: folder, Pipeline: j.IsPipeline(), For: p.For, Comfy: p.Comfy, Dtype: torchDtype(j.Models)}
+	if o.Folder && !o.Pipeline && p.Layout == layout.Comfy && len(p.Files) == 1 { // ComfyUI takes the file out of it
+		file, o.Folder = p.Files[0].Name, false
 	}
 	if o.Folder && !o.Pipeline {
 		o.Diffusers, o.Transformers = classes(one.Checkpoint)
 	}
 	for _, one := range j.Models {
 		if !see(&o, one.Plan) {
-			return o, false
+			return o, file, false
 		}
 	}
 	if o.Layout == "" && !o.Folder && o.Comfy == nil {
 		o.Comfy = app.RecogniseComfy(plainTensors(p))
 	}
-	return o, true
+	return o, file, true
 }
 
 // see adds to an output what one of its models holds.

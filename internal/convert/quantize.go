@@ -70,7 +70,7 @@ func Plan(ctx context.Context, from files.Source, dest files.Sink, o Options) (*
 // readAsked opens what is quantized and decides about it, within a size where one is
 // given.
 func readAsked(ctx context.Context, from files.Source, dest files.Sink, o request) (*job, error) {
-	if err := o.checkKept(nameOf(dest)); err != nil {
+	if err := o.checkKept(dest); err != nil {
 		return nil, err
 	}
 	if o.Fit > 0 {

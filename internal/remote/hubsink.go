@@ -30,12 +30,9 @@ type hubSink struct {
 
 // hubDest returns the destination at hf://ORG/NAME[@REV][/PATH].
 func hubDest(address string) (files.Sink, error) {
-	repo, _, name, err := parseHub(address)
+	_, _, name, err := parseHub(address)
 	if err != nil {
 		return nil, usage.Errorf("%s: %w", unsignedText(address), err)
-	}
-	if _, err := exec.LookPath("hf"); err != nil {
-		return nil, usage.Errorf("%s: the hub's own command uploads there, and is not installed: `pip install huggingface_hub`; or name a path, and later `hf upload %s PATH %s`", address, repo, cmp.Or(name, "."))
 	}
 	s, err := openHub(address, paceIn(0))
 	if err != nil {
@@ -48,6 +45,15 @@ func hubDest(address string) (files.Sink, error) {
 }
 
 func (s *hubSink) String() string { return strings.TrimSuffix(s.hub.String()+"/"+s.name, "/") }
+
+// Ready refuses a destination to which nothing could be brought from this machine, before
+// any work is done for it.
+func (s *hubSink) Ready() error {
+	if _, err := exec.LookPath("hf"); err != nil {
+		return usage.Errorf("%s: the hub's own command uploads there, and is not installed: `pip install huggingface_hub`; or name a path, and later `hf upload %s PATH %s`", s, s.repo, cmp.Or(s.name, "."))
+	}
+	return nil
+}
 
 // Begin is [hubSink.BeginOutput] where nothing is known of what will be written.
 func (s *hubSink) Begin(ctx context.Context, replace bool) (files.Output, error) {
@@ -108,6 +114,9 @@ func (s *hubSink) index(ctx context.Context, h *hub, t *tree, folder string) ([]
 func (s *hubSink) BeginOutput(ctx context.Context, o stage.Output) (files.Output, error) {
 	if offline() {
 		return nil, usage.Errorf("HF_HUB_OFFLINE forbids to ask the hub")
+	}
+	if err := s.Ready(); err != nil {
+		return nil, err
 	}
 	old, commit, err := s.there(ctx, o)
 	if err != nil {

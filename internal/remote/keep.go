@@ -26,7 +26,7 @@ import (
 // reader of models looks into. Weights stand where they will be from the first on; what
 // leads readers to them waits here, and is put beside them at the end.
 const (
-	recordsFolder = ".tensorpress/"
+	recordsFolder = stage.Records + "/"
 	planName      = recordsFolder + shards.PlanName
 	replacedName  = recordsFolder + "replaced.json" // versions of an older output's objects, by their names
 	recordFolder  = recordsFolder + "records/"
@@ -318,12 +318,12 @@ func (k *kept) Free() int64 { return -1 }
 
 // Done compares what the store states of files with their records, and reads those of which
 // it states something else.
-func (k *kept) Done(ctx context.Context, names []string, c shards.Checking) (map[string]shards.Record, []string, error) {
+func (k *kept) Done(ctx context.Context, names []string, c shards.Checking) (map[string]shards.Record, []shards.Wrong, error) {
 	held, err := k.list(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	done, notes := map[string]shards.Record{}, make([]string, len(names))
+	done, texts := map[string]shards.Record{}, make([]string, len(names))
 	errs := make([]error, len(names))
 	var mu sync.Mutex
 	checking := c
@@ -345,13 +345,13 @@ func (k *kept) Done(ctx context.Context, names []string, c shards.Checking) (map
 			r, wrong, err := k.done(ctx, name, held, checking)
 			mu.Lock()
 			defer mu.Unlock()
-			if notes[i], errs[i] = wrong, err; r != nil {
+			if texts[i], errs[i] = wrong, err; r != nil {
 				done[name] = *r
 			}
 		})
 	}
 	all.Wait()
-	return done, slices.DeleteFunc(notes, func(s string) bool { return s == "" }), errors.Join(errs...)
+	return done, shards.Wrongs(names, texts), errors.Join(errs...)
 }
 
 // done is the record of a file, nil where it is not finished; wrong says what is there
@@ -520,6 +520,13 @@ func (k *kept) Commit(ctx context.Context) error {
 	if err != nil {
 		k.notes = append(k.notes, fmt.Sprintf("what %s no longer needs could not be removed whole: %v", k.of.Dest, err))
 	}
+	keys := map[string]bool{}
+	for _, f := range slices.Concat(k.plan.Shards, k.plan.Others) {
+		if newUpload(nil, "", f.Bytes, partOf(f.Bytes)).inParts() {
+			keys[k.within(place(f.Name))] = true
+		}
+	}
+	k.giveUpForsaken(ctx, keys, 0)
 	return nil
 }
 

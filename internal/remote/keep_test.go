@@ -171,7 +171,7 @@ func TestKeep(t *testing.T) {
 				before := s.Requests()
 				done, notes, err := w.Done(t.Context(), allOf(p), shards.Checking{AtOnce: 4})
 				if err != nil || len(done) != len(small) || len(notes) > 0 {
-					t.Errorf("%d are done, %q, %v", len(done), notes, err)
+					t.Errorf("%d are done, %v, %v", len(done), notes, err)
 				}
 				if n := s.Requests() - before; n > 50 {
 					t.Errorf("%d requests to check %d files", n, len(small))
@@ -233,7 +233,7 @@ func TestKeepChecks(t *testing.T) {
 				done, notes, err := w.Done(t.Context(), allOf(p), shards.Checking{AtOnce: 2})
 				_, ok := done[name]
 				if err != nil || ok != c.done || (c.note == "") != (len(notes) == 0) || len(done) < len(small)-1 || !strings.Contains(fmt.Sprint(notes), c.note) {
-					t.Errorf("%s: done %v, %q, %v", c.what, ok, notes, err)
+					t.Errorf("%s: done %v, %v, %v", c.what, ok, notes, err)
 				}
 				if again := s.Requests(); c.done { // the record has the new state
 					if _, _, err := w.Done(t.Context(), []string{name}, shards.Checking{}); err != nil || s.Requests()-again > 3 {
@@ -478,7 +478,7 @@ func TestKeepKilledAtTheEnd(t *testing.T) {
 					w := mustKeep(t, address, p)
 					done, notes, err := w.Done(t.Context(), allOf(p), shards.Checking{AtOnce: 1})
 					if err != nil || len(done) != len(small) {
-						t.Fatalf("after %d requests: %d are done, %q, %v", after, len(done), notes, err)
+						t.Fatalf("after %d requests: %d are done, %v, %v", after, len(done), notes, err)
 					}
 					if err := errors.Join(w.Commit(t.Context()), w.Abort()); err != nil {
 						t.Fatalf("after %d requests: %v", after, err)
@@ -534,7 +534,7 @@ func TestKeepFails(t *testing.T) {
 				w = mustKeep(t, address, p)
 				done, notes, err := w.Done(t.Context(), allOf(p), shards.Checking{AtOnce: 1})
 				if err != nil || len(notes) > 0 {
-					t.Fatalf("request %d: %q, %v", after, notes, err)
+					t.Fatalf("request %d: %v, %v", after, notes, err)
 				}
 				rest := slices.DeleteFunc(allOf(p), func(name string) bool { _, ok := done[name]; return ok })
 				if err := errors.Join(finishFiles(t.Context(), w, rest...), w.Commit(t.Context()), w.Abort()); err != nil {

@@ -378,6 +378,13 @@ func (o *storeOutput) Commit(ctx context.Context) (err error) {
 	}
 	o.placed = true
 	o.removeOld(ctx)
+	keys := map[string]bool{}
+	for _, u := range o.files {
+		if u.inParts() {
+			keys[o.keyOf(u.name)] = true
+		}
+	}
+	o.giveUpForsaken(ctx, keys, forsaken)
 	return nil
 }
 

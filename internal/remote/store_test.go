@@ -523,7 +523,11 @@ func TestNoParts(t *testing.T) {
 // TestHubDest: where the hub's own command is not installed, a line says how to upload.
 func TestHubDest(t *testing.T) {
 	t.Setenv("PATH", "/none")
-	_, _, err := remote.Dest("hf://org/new/part")
+	to, _, err := remote.Dest("hf://org/new/part")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = to.(interface{ Ready() error }).Ready()
 	if !errors.Is(err, usage.Err) || !strings.Contains(err.Error(), "pip install huggingface_hub") || !strings.Contains(err.Error(), "`hf upload org/new PATH part`") {
 		t.Errorf("got %v", err)
 	}

@@ -142,7 +142,7 @@ func (w *Folder) finishedAny(p *Plan) (bool, error) {
 }
 
 // Done reads the records, and the files of which there are some.
-func (w *Folder) Done(ctx context.Context, names []string, c Checking) (map[string]Record, []string, error) {
+func (w *Folder) Done(ctx context.Context, names []string, c Checking) (map[string]Record, []Wrong, error) {
 	records := make([]*Record, len(names))
 	wrong := make([]string, len(names))
 	errs := make([]error, len(names))
@@ -174,7 +174,7 @@ func (w *Folder) Done(ctx context.Context, names []string, c Checking) (map[stri
 			done[names[i]] = *r
 		}
 	}
-	return done, slices.DeleteFunc(wrong, func(s string) bool { return s == "" }), errors.Join(errs...)
+	return done, Wrongs(names, wrong), errors.Join(errs...)
 }
 
 // done is the record of a file, nil where it is not finished; wrong says what is there

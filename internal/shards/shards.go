@@ -44,6 +44,9 @@ type Plan struct {
 	// Parts is into how many the first run divided it, 0 for one that writes all. Like Options
 	// it may differ between runs for one output.
 	Parts int `json:"parts"`
+	// Next is how the output is loaded, as whoever makes it says, for who puts it in place.
+	// It may differ likewise, and older plans have none.
+	Next json.RawMessage `json:"next,omitempty"`
 }
 
 // MostParts bounds into how many parts an output is divided.
@@ -55,7 +58,7 @@ const Format = 1
 // ID tells a plan from others.
 func (p *Plan) ID() string {
 	one := *p
-	one.Parts, one.Options = 0, nil
+	one.Parts, one.Options, one.Next = 0, nil, nil
 	text, _ := json.Marshal(one) // of texts and numbers
 	sum := sha256.Sum256(text)
 	return "sha256:" + hex.EncodeToString(sum[:])
@@ -217,6 +220,22 @@ type Checking struct {
 	Count  func(n int64) // hears of bytes that were read, never twice at a time; nil for nobody
 }
 
+// Wrong is a file that was finished and is not any more.
+type Wrong struct {
+	Name string
+	Text string // what is the matter, with the name
+}
+
+// Wrongs are those of some files of which something is wrong.
+func Wrongs(names, texts []string) (all []Wrong) {
+	for i, text := range texts {
+		if text != "" {
+			all = append(all, Wrong{names[i], text})
+		}
+	}
+	return all
+}
+
 // Work is an output of which what is finished is kept, under way.
 type Work interface {
 	// Commit puts all in place in one step, as a [files.Output] does; everything is
@@ -225,8 +244,8 @@ type Work interface {
 	// Folder is what messages call the place where it is kept.
 	Folder() string
 	// Done returns the records of those of some files that are finished and whose bytes are
-	// what the records say. Notes say which are not.
-	Done(ctx context.Context, names []string, c Checking) (done map[string]Record, notes []string, err error)
+	// what the records say, and those of which there is a record and something else.
+	Done(ctx context.Context, names []string, c Checking) (done map[string]Record, wrong []Wrong, err error)
 	// Begin begins a file of a plan, out of sight.
 	Begin(name string, size int64) (Draft, error)
 	// Open opens a file that is finished.

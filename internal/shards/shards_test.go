@@ -140,7 +140,7 @@ func TestFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, ok := done[names[0]]
-		if ok != (damage.note == "") || len(done) < 1 || len(notes) == 0 != ok || !ok && !strings.Contains(notes[0], damage.note) {
+		if ok != (damage.note == "") || len(done) < 1 || len(notes) == 0 != ok || !ok && !strings.Contains(notes[0].Text, damage.note) {
 			t.Errorf("%q: %v, %v", damage.text, done, notes)
 		}
 		if err := w.Abort(); err != nil {
@@ -248,7 +248,7 @@ func TestFolderInPlaceOfFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	done, notes, err := w.Done(context.Background(), []string{"config.json"}, Checking{})
-	if len(done) > 0 || len(notes) != 1 || !strings.Contains(notes[0], "is no file any more") || err != nil {
+	if len(done) > 0 || len(notes) != 1 || !strings.Contains(notes[0].Text, "is no file any more") || err != nil {
 		t.Errorf("%v, %v, %v", done, notes, err)
 	}
 	d, err := w.Begin("config.json", 2)

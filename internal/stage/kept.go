@@ -21,12 +21,14 @@ import (
 )
 
 const (
-	keptEnd = ".parts"       // ends the name of the folder that keeps what is finished of an output
-	aside   = ".done"        // and, after that, of its records while it is put in place
-	records = ".tensorpress" // of what is finished, in that folder
+	keptEnd = ".parts" // ends the name of the folder that keeps what is finished of an output
+	aside   = ".done"  // and, after that, of its records while it is put in place
 
 	recordEnd = ".done.json" // ends the name of a file's record, which no other file there has
 )
+
+// Records is the folder of records, in the one that keeps what is finished of an output.
+const Records = ".tensorpress"
 
 // Kept is a stage whose folder has a name that every run for the same destination finds,
 // and that stays when a run ends before the output is whole. Several runs may write to it
@@ -55,6 +57,17 @@ func keptPath(path string) string {
 	return filepath.Join(filepath.Dir(path), "."+base+keptEnd)
 }
 
+// DestOf is the destination of which a folder keeps what is finished, "DEST" where its name
+// does not tell.
+func DestOf(work string) string {
+	base, kept := strings.CutSuffix(filepath.Base(work), keptEnd)
+	base, hidden := strings.CutPrefix(base, ".")
+	if !kept || !hidden || base == "" || strings.Contains(base, "~") {
+		return "DEST"
+	}
+	return filepath.Join(filepath.Dir(work), base)
+}
+
 // ReadKept reads a record of what is kept for a destination. The error is an
 // [fs.ErrNotExist] where nothing is.
 func ReadKept(dest, name string) ([]byte, error) {
@@ -63,7 +76,7 @@ func ReadKept(dest, name string) ([]byte, error) {
 		return nil, err
 	}
 	work := keptPath(path)
-	text, err := readRecord(filepath.Join(work, records, name))
+	text, err := readRecord(filepath.Join(work, Records, name))
 	if errors.Is(err, fs.ErrNotExist) && isPlacing(work, work) { // a run was killed as it put all in place
 		return readRecord(filepath.Join(work+aside, name))
 	}
@@ -117,7 +130,7 @@ func Forget(dest string) bool {
 	switch _, err := os.Lstat(work); {
 	case errors.Is(err, fs.ErrNotExist):
 	case isPlacing(work, path): // in exchange for an older output, which is there now
-		if _, err := os.Lstat(filepath.Join(work, records)); err == nil { // or what another has begun since
+		if _, err := os.Lstat(filepath.Join(work, Records)); err == nil { // or what another has begun since
 			break
 		}
 		if system.removeAll(work) != nil {
@@ -146,7 +159,7 @@ func placingOf(folder string) (p placed, err error) {
 		switch {
 		case err != nil:
 			return err
-		case name == records:
+		case name == Records:
 			return fs.SkipDir
 		case !e.Type().IsRegular():
 			return nil
@@ -184,7 +197,7 @@ func OpenKept(o Output, alone bool) (*Kept, error) {
 	if err := k.open(alone); err != nil {
 		return nil, errors.Join(err, k.Close())
 	}
-	s.tmp, s.scratch.dir = k.work, filepath.Join(k.work, records)
+	s.tmp, s.scratch.dir = k.work, filepath.Join(k.work, Records)
 	if t.old == nil {
 		return k, nil
 	}
@@ -204,7 +217,7 @@ func (k *Kept) open(alone bool) error {
 	if info, err := os.Lstat(k.work); err != nil || !info.IsDir() {
 		return errors.Join(err, usage.Errorf("%s is no folder, and %s keeps there what is finished: move it away", k.work, k.output.Dest))
 	}
-	there := filepath.Join(k.work, records)
+	there := filepath.Join(k.work, Records)
 	_, err = os.Lstat(there)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = k.begin(there); err != nil {
@@ -239,7 +252,7 @@ func (k *Kept) begin(there string) error {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() == records { // another has begun at the same time
+		if e.Name() == Records { // another has begun at the same time
 			return nil
 		}
 	}
@@ -275,7 +288,7 @@ func (k *Kept) back(there string) error {
 // Folder is where what is finished is kept.
 func (k *Kept) Folder() string { return k.work }
 
-func (k *Kept) record(name string) string { return filepath.Join(k.work, records, name) }
+func (k *Kept) record(name string) string { return filepath.Join(k.work, Records, name) }
 
 // escaped is the name of a file of the output as one among the records.
 func escaped(name string) string { return url.PathEscape(name) }
@@ -288,7 +301,7 @@ func (k *Kept) ReadRecord(name string) ([]byte, error) { return readRecord(k.rec
 
 // Records are the names of all records.
 func (k *Kept) Records() (names []string, err error) {
-	entries, err := os.ReadDir(filepath.Join(k.work, records))
+	entries, err := os.ReadDir(filepath.Join(k.work, Records))
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), recordEnd) {
 			names = append(names, e.Name())
@@ -355,7 +368,7 @@ func (k *Kept) gone() error {
 
 // Sweep removes what runs have left of files that they were writing.
 func (k *Kept) Sweep() {
-	entries, _ := os.ReadDir(filepath.Join(k.work, records))
+	entries, _ := os.ReadDir(filepath.Join(k.work, Records))
 	for _, e := range entries {
 		path := k.record(e.Name())
 		m := drafts.FindStringSubmatch(e.Name())
@@ -476,7 +489,7 @@ func (k *Kept) Clear() error {
 	}
 	entries, listed := os.ReadDir(k.work)
 	for _, e := range entries {
-		if e.Name() != records {
+		if e.Name() != Records {
 			err = errors.Join(err, system.removeAll(filepath.Join(k.work, e.Name())))
 		}
 	}
@@ -493,7 +506,7 @@ func (k *Kept) Strays(names []string) (strays []string, err error) {
 		switch {
 		case err != nil:
 			return err
-		case name == records:
+		case name == Records:
 			return fs.SkipDir
 		case e.IsDir() || known[name] || slices.Contains(litter, e.Name()) || strings.HasPrefix(e.Name(), ".nfs"):
 			return nil
@@ -506,7 +519,7 @@ func (k *Kept) Strays(names []string) (strays []string, err error) {
 
 // Commit puts the folder in place, without the records. After an error it is what it was.
 func (k *Kept) Commit(ctx context.Context) error {
-	there := filepath.Join(k.work, records)
+	there := filepath.Join(k.work, Records)
 	if err := k.scratch.Close(); err != nil {
 		return err
 	}

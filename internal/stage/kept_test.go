@@ -178,7 +178,7 @@ func TestSweep(t *testing.T) {
 		write(t, k.record(name), "")
 	}
 	k.Sweep()
-	got := filesIn(t, filepath.Join(k.Folder(), records))
+	got := filesIn(t, filepath.Join(k.Folder(), Records))
 	if _, dead := got["x."+host+".00000000.partial"]; dead || len(got) != 3 {
 		t.Errorf("left are %v", got)
 	}

@@ -133,8 +133,12 @@ func (s *Stage) outside(err error) error {
 		folder = filepath.Dir(s.path) // Dest lies behind a link
 	}
 	var of *fs.PathError
-	if errors.As(err, &of) {
-		return &fs.PathError{Op: "write to folder", Path: folder, Err: of.Err}
+	if !errors.As(err, &of) {
+		return err
+	}
+	err = &fs.PathError{Op: "write to folder", Path: folder, Err: of.Err}
+	if _, none := os.Stat(folder); errors.Is(none, fs.ErrNotExist) {
+		return fmt.Errorf("%w: make the folder first (`mkdir -p`), or name another destination", err)
 	}
 	return err
 }

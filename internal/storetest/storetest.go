@@ -5,6 +5,7 @@ package storetest
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/md5"
 	"crypto/sha256"
 	"encoding/base64"
@@ -14,6 +15,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -65,6 +67,7 @@ func (o *object) tag() string { return fmt.Sprintf(`"%x-%d"`, md5.Sum(o.data), o
 type upload struct {
 	key   string
 	parts map[string][]byte
+	begun time.Time
 }
 
 // New starts a store with a bucket. Close ends it.
@@ -137,6 +140,26 @@ func (s *Store) Unfinished() int {
 	return len(s.uploads)
 }
 
+// Forsake begins an upload in parts at a time, as a process that was killed then has.
+func (s *Store) Forsake(key string, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.made++
+	s.uploads[fmt.Sprintf("id %d&", s.made)] = &upload{key, map[string][]byte{}, at}
+}
+
+// Forsaken are the keys of uploads in parts that were begun, and neither put together nor
+// given up, ascending.
+func (s *Store) Forsaken() (keys []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, up := range s.uploads {
+		keys = append(keys, up.key)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
 // Log are the methods and paths of the requests so far that changed what readers see, in
 // their order.
 func (s *Store) Log() []string {
@@ -207,6 +230,8 @@ func (a *answering) amazon(path string) {
 		a.inXML(403, "SignatureDoesNotMatch")
 	case bucket != a.Bucket:
 		a.inXML(404, "NoSuchBucket")
+	case key == "" && a.q.Has("uploads"):
+		a.listUploads()
 	case key == "":
 		a.listXML()
 	case a.NoParts:
@@ -214,7 +239,7 @@ func (a *answering) amazon(path string) {
 	case a.q.Has("uploads"):
 		a.made++
 		id := fmt.Sprintf("id %d&", a.made)
-		a.uploads[id] = &upload{key, map[string][]byte{}}
+		a.uploads[id] = &upload{key, map[string][]byte{}, time.Now()}
 		fmt.Fprint(a.w, "<R><UploadId>")
 		xml.EscapeText(a.w, []byte(id))
 		fmt.Fprint(a.w, "</UploadId></R>")
@@ -398,6 +423,37 @@ func (a *answering) listXML() {
 	xml.NewEncoder(a.w).Encode(all)
 }
 
+// listUploads lists those in parts, by keys and then ids, as Amazon's store does.
+func (a *answering) listUploads() {
+	type entry struct {
+		Key, UploadId, Initiated string
+	}
+	var all struct {
+		XMLName                                         xml.Name `xml:"ListMultipartUploadsResult"`
+		EncodingType, NextKeyMarker, NextUploadIdMarker string
+		IsTruncated                                     bool
+		Upload                                          []entry
+	}
+	all.EncodingType = "url"
+	ids := slices.SortedFunc(maps.Keys(a.uploads), func(x, y string) int {
+		return cmp.Or(cmp.Compare(a.uploads[x].key, a.uploads[y].key), cmp.Compare(x, y))
+	})
+	key, id := a.q.Get("key-marker"), a.q.Get("upload-id-marker")
+	for _, one := range ids {
+		up := a.uploads[one]
+		if !strings.HasPrefix(up.key, a.q.Get("prefix")) || cmp.Or(cmp.Compare(up.key, key), cmp.Compare(one, id)) <= 0 {
+			continue
+		}
+		if a.Page > 0 && len(all.Upload) == a.Page {
+			all.IsTruncated = true
+			break
+		}
+		all.Upload = append(all.Upload, entry{url.QueryEscape(up.key), one, up.begun.UTC().Format("2006-01-02T15:04:05.000Z")})
+		all.NextKeyMarker, all.NextUploadIdMarker = url.QueryEscape(up.key), one
+	}
+	xml.NewEncoder(a.w).Encode(all)
+}
+
 func (a *answering) google(path string) {
 	path, _, _ = strings.Cut(path, "?")
 	_, path, _ = strings.Cut(path, "storage/v1/b/")
@@ -438,7 +494,7 @@ func (a *answering) azure(path string) {
 			return
 		}
 		if a.uploads[key] == nil {
-			a.uploads[key] = &upload{key, map[string][]byte{}}
+			a.uploads[key] = &upload{key, map[string][]byte{}, time.Now()}
 		}
 		a.uploads[key].parts[a.q.Get("blockid")] = a.text
 		a.w.WriteHeader(http.StatusCreated)

@@ -252,14 +252,15 @@ def diff(a: StrPath, b: StrPath, *, progress: Progress | None = None, **flags: U
     return found
 
 
-def inspect(path: StrPath, **flags: Unpack[InspectFlags]) -> Result:
+def inspect(path: StrPath, *, progress: Progress | None = None, **flags: Unpack[InspectFlags]) -> Result:
     """Lists layers, other tensors and metadata: `tensorpress inspect PATH`.
 
     Args:
         path: what is looked into.
+        progress: as in `quantize`, with `hash`.
         flags: `hash` reads all for the sha256 of each tensor.
     """
-    found: Result = run("inspect", [path], None, flags)
+    found: Result = run("inspect", [path], progress, flags)
     return found
 
 
