@@ -51,6 +51,9 @@ func checkPlace(flag, path string, paths, beginnings []string) error {
 	if err := checkOld(flag, path, beginnings); err != nil {
 		return err
 	}
+	if strings.Contains(path, "://") {
+		return fmt.Errorf("--%s %s: is an address, want a path", flag, path)
+	}
 	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
 		return fmt.Errorf("--%s %s: there is no folder %s", flag, path, filepath.Dir(path))
 	}
