@@ -191,6 +191,32 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestConfigOfIndex: beside an index a config that is not there is none, and one that a server
+// fails to bring is not taken for none.
+func TestConfigOfIndex(t *testing.T) {
+	for status, want := range map[int]string{
+		http.StatusNotFound: "", http.StatusForbidden: "", http.StatusOK: "", http.StatusInternalServerError: "config.json: 500", http.StatusTooManyRequests: "config.json: 429",
+	} {
+		address, folder := web(t, func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasSuffix(r.URL.Path, "config.json") && status != http.StatusOK {
+					w.Header().Set("Retry-After", "600") // not to wait here
+					w.WriteHeader(status)
+					return
+				}
+				h.ServeHTTP(w, r)
+			})
+		})
+		put(t, folder, "config.json", []byte("{}"))
+		put(t, folder, "m.safetensors.index.json", []byte(`{"weight_map": {"a": "model.safetensors"}}`))
+		whole, _ := open(t, address+"/m.safetensors.index.json").(interface{ Whole() (files.Source, string) }).Whole()
+		names, err := whole.List(t.Context())
+		if want != "" && (err == nil || !strings.Contains(err.Error(), want)) || want == "" && (err != nil || (len(names) == 3) != (status == http.StatusOK)) {
+			t.Errorf("%d: %q, %v", status, names, err)
+		}
+	}
+}
+
 // TestChangedElsewhere: a file to which an address redirects is held to its tag there, and
 // an address that no longer gives access is resolved anew.
 func TestChangedElsewhere(t *testing.T) {

@@ -87,8 +87,12 @@ func (w *web) names(ctx context.Context) ([]string, error) {
 			}
 		}
 	}
-	if _, err := w.head(ctx, w.address("config.json")); err == nil {
+	_, err = w.head(ctx, w.address("config.json"))
+	switch status := (*statusError)(nil); {
+	case err == nil:
 		names = append(names, "config.json")
+	case !errors.As(err, &status) || status.passing(): // else there is none, or none for who asks
+		return nil, err
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
