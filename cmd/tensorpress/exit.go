@@ -73,11 +73,11 @@ func message(cmd *cobra.Command, err error) string {
 		}
 		return "interrupted, nothing was written"
 	case !errors.As(err, &ran):
-		return fmt.Sprintf("error: %s: see %s --help", oneLine(inFlags(flagText(cmd, err))), cmd.CommandPath())
+		return fmt.Sprintf("error: %s: see %s --help", oneLine(withoutSecrets(inFlags(flagText(cmd, err)))), cmd.CommandPath())
 	case strings.HasPrefix(err.Error(), "internal error:"):
 		return "error: " + internalText(err.Error())
 	}
-	return "error: " + oneLine(inFlags(err.Error()))
+	return "error: " + oneLine(withoutSecrets(inFlags(err.Error())))
 }
 
 // internalText drops the stack trace unless TENSORPRESS_DEBUG asks for it.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -32,7 +31,7 @@ func (h *htmlFlag) write(v *report.Inspection) error {
 	if h.path == "" {
 		return nil
 	}
-	if err := os.WriteFile(h.path, []byte(inspectionPage(v).html()), 0o666); err != nil {
+	if err := writeWhole(h.path, []byte(inspectionPage(v).html())); err != nil {
 		return fmt.Errorf("html: %w", err)
 	}
 	return nil

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -57,7 +56,7 @@ func (l *lockFlag) write(f *pflag.FlagSet, r *report.Report) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(l.path, text, 0o666); err != nil {
+	if err := writeWhole(l.path, text); err != nil {
 		return fmt.Errorf("--lock: %w", err)
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -107,7 +106,7 @@ func writeMeasurement(path string, m *report.Measurement) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, []byte(b.String()), 0o666)
+	return writeWhole(path, []byte(b.String()))
 }
 
 // csvHead is the first line of a table.

@@ -46,8 +46,8 @@ func newMetrics(path, command string, begun time.Time) (*metrics, error) {
 func lastSuccess(text []byte) float64 {
 	for line := range strings.Lines(string(text)) {
 		if strings.HasPrefix(line, successName+"{") {
-			_, value, _ := strings.Cut(line, "} ")
-			at, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			line = strings.TrimSpace(line)
+			at, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64) // a label may have anything
 			if err == nil {
 				return at
 			}

@@ -71,7 +71,7 @@ func sampleOf(t *testing.T, f *dto.MetricFamily, with string) float64 {
 // and remembers when a run was last completed.
 func TestMetrics(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, `the "night's" work.prom`)
+	path := filepath.Join(dir, `the "night's" {work} 2.prom`)
 	begun := time.Unix(1_800_000_000, 0)
 	m, err := newMetrics(path, "quantize", begun)
 	if err != nil {
@@ -82,7 +82,7 @@ func TestMetrics(t *testing.T) {
 	if all["tensorpress_exit_status"] != nil || all[successName] != nil || all["tensorpress_layers"] != nil {
 		t.Error("a run that begins has ended")
 	}
-	if got := sampleOf(t, all["tensorpress_info"], `the "night's" work`); got != 1 {
+	if got := sampleOf(t, all["tensorpress_info"], `the "night's" {work} 2`); got != 1 {
 		t.Errorf("info is %v", got)
 	}
 

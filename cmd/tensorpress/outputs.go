@@ -373,7 +373,7 @@ func (x *oneOutput) output(at *places, source string) (one tensorpress.Output, e
 // finishMany writes the reports and prints the table.
 func (q *quantizeFlags) finishMany(cmd *cobra.Command, all *report.Outputs) error {
 	for i := range all.Failed {
-		all.Failed[i].Error = inFlags(all.Failed[i].Error)
+		all.Failed[i].Error = withoutSecrets(inFlags(all.Failed[i].Error))
 	}
 	for _, r := range all.Outputs {
 		speak(r)

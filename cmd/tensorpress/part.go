@@ -118,7 +118,10 @@ func afterError(err error) string {
 	if !ok {
 		return ""
 	}
-	if kept.Done == 0 {
+	switch {
+	case kept.Part:
+		return fmt.Sprintf("%d of %d shards of this part are finished and stay in %s: run the same again to go on, or delete it to give up all parts", kept.Done, kept.Of, kept.Folder)
+	case kept.Done == 0:
 		return fmt.Sprintf("no shard is finished yet; %s stays: run the same again, or delete it to give up", kept.Folder)
 	}
 	return fmt.Sprintf("%d of %d shards are finished and stay in %s: run the same again to go on, or delete it to give up", kept.Done, kept.Of, kept.Folder)

@@ -51,8 +51,14 @@ func checkPlace(flag, path string, paths, beginnings []string) error {
 	if err := checkOld(flag, path, beginnings); err != nil {
 		return err
 	}
+	if strings.Contains(path, "://") {
+		return fmt.Errorf("--%s %s: is an address, want a path", flag, path)
+	}
 	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
 		return fmt.Errorf("--%s %s: there is no folder %s", flag, path, filepath.Dir(path))
+	}
+	if err := writable(path); err != nil {
+		return &runError{fmt.Errorf("--%s %s: cannot be written: %w", flag, path, cause(err))}
 	}
 	return nil
 }
@@ -119,13 +125,13 @@ func (r *reportFlag) write(v any, show func() *page) error {
 		return nil
 	}
 	if r.isHTML() {
-		return os.WriteFile(r.path, []byte(show().html()), 0o666)
+		return writeWhole(r.path, []byte(show().html()))
 	}
 	var b strings.Builder
 	if err := writeJSON(&b, v, "  "); err != nil {
 		return err
 	}
-	return os.WriteFile(r.path, []byte(b.String()), 0o666)
+	return writeWhole(r.path, []byte(b.String()))
 }
 
 // printDone prints what a conversion did.

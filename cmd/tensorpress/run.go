@@ -92,9 +92,11 @@ func (r *runFlags) watch(cmd *cobra.Command, paths []string) (err error) {
 	if err := checkPlace("metrics", r.metrics, paths, []string{metricsHead}); err != nil {
 		return err
 	}
-	if r.watched.metrics, err = newMetrics(r.metrics, cmd.Name(), r.watched.begun); err != nil {
+	m, err := newMetrics(r.metrics, cmd.Name(), r.watched.begun)
+	if err != nil {
 		return &runError{fmt.Errorf("--metrics: %w", err)}
 	}
+	r.watched.metrics = m
 	return nil
 }
 

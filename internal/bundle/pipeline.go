@@ -18,7 +18,11 @@ import (
 // there, in its order; found tells whether the source is a pipeline.
 func pipelineOf(s source.Source) (folders []string, found bool, err error) {
 	name := s.Join(s.Path, checkpoint.PipelineFile)
-	if info, err := s.Stat(s.Path); err != nil || !info.IsDir() {
+	info, err := s.Stat(s.Path)
+	if err != nil && !s.OnDisk() && !errors.Is(err, fs.ErrNotExist) { // it was tried for long
+		return nil, false, err
+	}
+	if err != nil || !info.IsDir() {
 		return nil, false, nil // no pipeline; whoever reads it says what else is wrong
 	}
 	text, err := source.ReadFile(s.Tree, name, checkpoint.MaxText)

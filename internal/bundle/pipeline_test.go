@@ -1,6 +1,8 @@
 package bundle_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,8 +10,46 @@ import (
 
 	"github.com/tensorpress/tensorpress"
 	"github.com/tensorpress/tensorpress/files"
+	"github.com/tensorpress/tensorpress/internal/bundle"
 	"github.com/tensorpress/tensorpress/internal/fixture"
+	"github.com/tensorpress/tensorpress/internal/source"
 )
+
+// failing is a store of which nothing can be opened.
+type failing struct{ tries *int }
+
+func (failing) String() string { return "failing" }
+func (failing) List(context.Context) ([]string, error) {
+	return []string{"config.json", "model.safetensors"}, nil
+}
+func (f failing) Open(context.Context, string) (files.File, error) {
+	*f.tries++
+	return nil, errors.New("gave up after 8 tries in 40s")
+}
+
+// TestFailsOnce: what was tried for long and given up is not tried again, so that an error
+// comes in the time that was promised.
+func TestFailsOnce(t *testing.T) {
+	for _, name := range []string{"", "model.safetensors"} {
+		for how, read := range map[string]func(source.Source) error{
+			"quantize": func(s source.Source) error { _, err := bundle.ReadModels(s, nil); return err },
+			"verify":   func(s source.Source) error { _, err := bundle.ModelsOf(s); return err },
+		} {
+			tries := 0
+			s := files.Source(failing{&tries})
+			if name != "" {
+				s = files.At(s, name)
+			}
+			err := read(source.Of(t.Context(), s))
+			if name == "" && how == "verify" { // lists alone
+				continue
+			}
+			if err == nil || !strings.Contains(err.Error(), "gave up after 8 tries") || tries != 1 {
+				t.Errorf("%s %s: tried %d times: %v", how, name, tries, err)
+			}
+		}
+	}
+}
 
 // TestPipeline: of a diffusers pipeline the transformer is quantized as it is
 // by itself, and all else is the same file.

@@ -275,7 +275,7 @@ func TestOtherFiles(t *testing.T) {
 	dir := folder(t, map[string]string{
 		indexName: `{"weight_map":{"a":"x.safetensors"}}`, "x.safetensors": w,
 		"config.json": "{}", "sub/vocab.txt": "", "sub/x.safetensors": w, "extra.safetensors": w, ".gitattributes": "",
-		".git/HEAD": "", ".cache/huggingface/x.lock": "", "sub/.git": "",
+		".git/HEAD": "", ".cache/huggingface/x.lock": "", "sub/.git": "", ".tensorpress/plan.json": "{}",
 	})
 	files, weights := []string{".gitattributes", "config.json", "sub/.git", "sub/vocab.txt"}, []string{"extra.safetensors", "sub/x.safetensors"}
 	for _, source := range []string{dir, filepath.Join(dir, indexName)} {

@@ -46,8 +46,12 @@ func (w *Witness) See(path string, info fs.FileInfo) {
 
 // ReadFile reads a file of at most [MaxText] bytes and remembers it.
 func (w *Witness) ReadFile(path string) ([]byte, error) {
-	if info, err := w.Tree.Stat(path); err == nil {
+	info, err := w.Tree.Stat(path)
+	switch {
+	case err == nil:
 		w.See(path, info)
+	case !w.Tree.OnDisk(): // it was tried for long, and is not tried again
+		return nil, err
 	}
 	return source.ReadFile(w.Tree, path, MaxText)
 }

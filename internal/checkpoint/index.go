@@ -11,6 +11,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/tensorpress/tensorpress/internal/source"
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
@@ -33,7 +34,7 @@ func (c *Checkpoint) readIndex(found func(file string)) (*index, error) {
 	text.Grow(int(min(f.Info.Size(), MaxText)))
 	c.Witness.See(path, f.Info)
 	if _, err := io.Copy(text, io.NewSectionReader(f.Sections, 0, MaxText+1)); err != nil {
-		return nil, err
+		return nil, source.Named(path, err)
 	}
 	x, err := parseIndex(strings.TrimPrefix(text.String(), byteOrderMark), found)
 	if err != nil {

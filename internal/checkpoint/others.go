@@ -13,9 +13,9 @@ import (
 	"github.com/tensorpress/tensorpress/internal/usage"
 )
 
-// bookkeeping are folders in which tools keep records beside a model. They are not
-// copied with a checkpoint.
-var bookkeeping = []string{".git", ".cache"}
+// bookkeeping are folders in which tools keep records beside a model, ours of an output that
+// is not whole among them. They are not copied with a checkpoint.
+var bookkeeping = []string{".git", ".cache", ".tensorpress"}
 
 // Others are the files of a folder other than the weights that are read.
 type Others struct {

@@ -85,7 +85,8 @@ func (j *job) checkDynamic() error {
 type KeptError struct {
 	error
 	Folder   string // where
-	Done, Of int    // shards
+	Done, Of int    // shards, of the part where Part is set
+	Part     bool   // others may have finished theirs
 }
 
 func (e *KeptError) Unwrap() error { return e.error }
@@ -193,7 +194,7 @@ func (j *job) keep(ctx context.Context, w writing) (*report.Report, error) {
 	defer j.out.Abort() // of a panic, else it is done
 	r, err := k.run(ctx, time.Now())
 	if err != nil {
-		err = &KeptError{j.out.Named(err), k.work.Folder(), k.finished(), k.to - k.from}
+		err = &KeptError{j.out.Named(err), k.work.Folder(), k.finished(), k.to - k.from, k.asked.divided()}
 	}
 	return r, errors.Join(err, j.out.Abort())
 }

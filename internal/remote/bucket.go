@@ -249,7 +249,11 @@ func (b *bucket) each(ctx context.Context, prefix string, deep bool, do func(obj
 	if err := b.ready(ctx); err != nil {
 		return err
 	}
+	var seen pages
 	for page, first := "", true; first || page != ""; first = false {
+		if !seen.add(page) {
+			return errors.New("the store's list does not end")
+		}
 		text, _, err := b.text(ctx, b.listing(prefix, deep, page))
 		if status := (*statusError)(nil); errors.As(err, &status) && first && b.moved(status) {
 			text, _, err = b.text(ctx, b.listing(prefix, deep, page))
@@ -260,9 +264,6 @@ func (b *bucket) each(ctx context.Context, prefix string, deep bool, do func(obj
 		some, next, err := b.listed(text)
 		if err != nil {
 			return fmt.Errorf("the store's list: %w", err)
-		}
-		if next == page && next != "" {
-			return errors.New("the store's list goes on where it began")
 		}
 		for _, o := range some {
 			if err := do(o); err != nil {

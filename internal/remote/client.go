@@ -43,7 +43,7 @@ var quiet = 15 * time.Second
 
 // client sends requests, again where a server is busy or a connection fails.
 type client struct {
-	http *http.Client
+	http http.RoundTripper // which follows no redirects, and says nothing of where they lead
 	// authorize adds what gives access to a request, where its host may see that.
 	authorize func(*http.Request) error
 
@@ -64,10 +64,7 @@ func newClient(authorize func(*http.Request) error) *client {
 	t.DialContext = (&net.Dialer{Timeout: quiet}).DialContext
 	t.DisableCompression = true // lengths are those of the file
 	return &client{
-		http: &http.Client{
-			Transport:     t,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		http:      t,
 		authorize: authorize,
 		sleep:     sleep, now: time.Now,
 	}
@@ -273,7 +270,7 @@ func (a *answer) next() (*url.URL, error) {
 		code: a.Header.Get("X-Error-Code"), message: words(a.Header.Get("X-Error-Message")), after: retryAfter(a.Header),
 		region: a.Header.Get("X-Amz-Bucket-Region"),
 	}
-	if e.code == "" {
+	if e.code == "" && e.message == "" {
 		text, _ := io.ReadAll(io.LimitReader(a.Body, 64<<10))
 		e.code, e.message = reason(text, a.Header)
 	}
@@ -347,7 +344,7 @@ func (c *client) send(ctx context.Context, at *url.URL, r request) (*answer, err
 		return nil, final{err}
 	}
 	watch.Of(ctx).Requested()
-	got, err := c.http.Do(one)
+	got, err := c.http.RoundTrip(one)
 	if err != nil {
 		timer.Stop()
 		if cause := context.Cause(ctx); cause == errQuiet {
@@ -415,13 +412,8 @@ func only(home *url.URL, user *url.Userinfo, token func() string) func(*http.Req
 	}
 }
 
-// plain is an error of a request without the address's secrets.
-func plain(at *url.URL, err error) error {
-	if of := (*url.Error)(nil); errors.As(err, &of) {
-		err = of.Err
-	}
-	return fmt.Errorf("%s: %w", unsigned(at), err)
-}
+// plain is an error of a request with its address, without that's secrets.
+func plain(at *url.URL, err error) error { return fmt.Errorf("%s: %w", unsigned(at), err) }
 
 // unsigned is an address without what gives access to it: a user, a query.
 func unsigned(at *url.URL) string {

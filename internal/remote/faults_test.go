@@ -145,6 +145,11 @@ func TestAnswers(t *testing.T) {
 			http.Redirect(w, r, r.URL.Path, http.StatusFound)
 			return true
 		}},
+		{name: "to no address", want: "redirects to no address", spoil: func(_ int64, w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("Location", "http://%zz/?key=SECRET")
+			w.WriteHeader(http.StatusFound)
+			return true
+		}},
 		{name: "much later", want: "429 Too Many Requests: it asks to come back after 10m0s", spoil: func(_ int64, w http.ResponseWriter, _ *http.Request) bool {
 			w.Header().Set("Retry-After", "600")
 			w.WriteHeader(http.StatusTooManyRequests)
@@ -174,7 +179,7 @@ func TestAnswers(t *testing.T) {
 		if tt.want == "" && (err != nil || !bytes.Equal(got, body[5000:15000])) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
-		if tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n")) {
+		if tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || strings.ContainsAny(err.Error(), "\n") || strings.Contains(err.Error(), "SECRET")) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 		if tt.changed != errors.Is(err, usage.ErrSource) {
@@ -182,6 +187,32 @@ func TestAnswers(t *testing.T) {
 		}
 		if took := time.Since(begun); took > 5*time.Second {
 			t.Errorf("%s: took %v", tt.name, took)
+		}
+	}
+}
+
+// TestConfigOfIndex: beside an index a config that is not there is none, and one that a server
+// fails to bring is not taken for none.
+func TestConfigOfIndex(t *testing.T) {
+	for status, want := range map[int]string{
+		http.StatusNotFound: "", http.StatusForbidden: "", http.StatusOK: "", http.StatusInternalServerError: "config.json: 500", http.StatusTooManyRequests: "config.json: 429",
+	} {
+		address, folder := web(t, func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasSuffix(r.URL.Path, "config.json") && status != http.StatusOK {
+					w.Header().Set("Retry-After", "600") // not to wait here
+					w.WriteHeader(status)
+					return
+				}
+				h.ServeHTTP(w, r)
+			})
+		})
+		put(t, folder, "config.json", []byte("{}"))
+		put(t, folder, "m.safetensors.index.json", []byte(`{"weight_map": {"a": "model.safetensors"}}`))
+		whole, _ := open(t, address+"/m.safetensors.index.json").(interface{ Whole() (files.Source, string) }).Whole()
+		names, err := whole.List(t.Context())
+		if want != "" && (err == nil || !strings.Contains(err.Error(), want)) || want == "" && (err != nil || (len(names) == 3) != (status == http.StatusOK)) {
+			t.Errorf("%d: %q, %v", status, names, err)
 		}
 	}
 }

@@ -210,7 +210,11 @@ func (h *hub) list(ctx context.Context) (*tree, error) {
 		return nil, fmt.Errorf("the hub names no commit of revision %s", h.revision)
 	}
 	t := &tree{commit: info.SHA, files: map[string]entry{}}
+	var seen pages
 	for next := h.api("tree", t.commit) + "?recursive=true"; next != ""; {
+		if !seen.add(next) {
+			return nil, errors.New("the hub's list of files does not end")
+		}
 		text, header, err := h.text(ctx, request{address: next})
 		if err != nil {
 			return nil, h.explain(err)
@@ -253,7 +257,7 @@ func (h *hub) nextPage(now string, header http.Header) (string, error) {
 	if err == nil {
 		at, err = at.Parse(m[1])
 	}
-	if err != nil || at.Host != h.endpoint.Host || at.String() == now {
+	if err != nil || at.Host != h.endpoint.Host {
 		return "", errors.New("the hub's list of files goes on at no address of the hub's")
 	}
 	return at.String(), nil
@@ -284,6 +288,8 @@ func (h *hub) explain(err error) error {
 		return usage.SourceErrorf("the repository has no revision %s", h.revision)
 	case code == "EntryNotFound":
 		return usage.SourceErrorf("%s is not there any more", lastName(status.address))
+	case status.status == http.StatusUnauthorized && code == "" && status.message != "" && hubToken() != "":
+		return usage.SourceErrorf("%w: the hub does not take the token that is set: set another one, or none", err)
 	case code == "RepoNotFound", status.status == http.StatusUnauthorized, status.status == http.StatusNotFound:
 		return noRepository{usage.SourceErrorf("there is no such repository, or it is private: %s", access)}
 	case status.status == http.StatusForbidden:

@@ -37,6 +37,9 @@ func hurry(c *client) (waited func() time.Duration) {
 // HurryStore is Hurry of a destination.
 func HurryStore(s files.Sink) (waited func() time.Duration) { return hurry(s.(*storeSink).client) }
 
+// ReplacedName is the record of an older output.
+const ReplacedName = replacedName
+
 // SmallParts has files cut into parts of n bytes.
 func SmallParts(n int64) { partBytes = n }
 

@@ -206,13 +206,11 @@ func (k *kept) open(ctx context.Context, held map[string]object) error {
 		return err
 	}
 	text, _, err := k.small(ctx, replacedName)
-	if err == nil {
-		err = json.Unmarshal(text, &k.replaced)
-	} else if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	if err == nil && json.Unmarshal(text, &k.replaced) != nil {
+		return usage.Errorf("%s: its %s is none of tensorpress's: delete the folder to begin anew", k.of.Dest, path.Base(replacedName))
 	}
 	if held, err = k.list(ctx); err != nil {
 		return err

@@ -287,6 +287,13 @@ func TestKeepRefuses(t *testing.T) {
 				t.Errorf("a stranger's file: %v", err)
 			}
 			s.Remove("out/notes.txt")
+			for _, text := range []string{"", "{", `{"config.json": 5}`} {
+				s.Put("out/"+remote.ReplacedName, []byte(text))
+				if _, err := keep(t, address, p, false); !errors.Is(err, usage.Err) || !strings.Contains(err.Error(), address+": its replaced.json is none of tensorpress's") {
+					t.Errorf("a record of another's: %v", err)
+				}
+			}
+			s.Remove("out/" + remote.ReplacedName)
 			if err := finishFiles(t.Context(), w, allOf(p)...); err != nil {
 				t.Fatal(err)
 			}

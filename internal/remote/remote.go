@@ -37,7 +37,7 @@ func Open(address string, memory int64) (s files.Source, ok bool, err error) {
 	open, known := schemes[strings.ToLower(scheme)]
 	switch {
 	case !known:
-		return nil, false, usage.Errorf("%s: unknown kind of address %q: want %s, or a path", address, scheme+"://", strings.Join(Schemes(), ", "))
+		return nil, false, usage.Errorf("%s: unknown kind of address %q: want %s, or a path", unsignedText(address), scheme+"://", strings.Join(Schemes(), ", "))
 	case rest == "":
 		return nil, false, usage.Errorf("%s: an address goes on after ://", address)
 	}
@@ -87,6 +87,22 @@ func hasFileEnding(name string) bool {
 
 // errChanged is the error that a file is not what it was when the run began.
 var errChanged = usage.SourceErrorf("changed while it was read: run again once nothing writes to it")
+
+// pages are the parts of a list that were asked for.
+type pages map[string]bool
+
+// mostPages is more than any list of a model's files has.
+const mostPages = 10_000
+
+// add notes one, and reports whether it is new and the list may go on.
+func (p *pages) add(page string) bool {
+	if *p == nil {
+		*p = pages{}
+	}
+	ok := !(*p)[page] && len(*p) < mostPages
+	(*p)[page] = true
+	return ok
+}
 
 // sorted are the keys of a map, ascending.
 func sorted[T any](of map[string]T) []string { return slices.Sorted(maps.Keys(of)) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -274,6 +276,60 @@ func TestGivesUp(t *testing.T) {
 	}
 }
 
+// TestEndlessLists: a list of files that leads round, or on and on, is given up.
+func TestEndlessLists(t *testing.T) {
+	h := start(t)
+	commit := h.Add("org/model", map[string][]byte{"config.json": []byte("{}")})
+	s := store(t)
+	for _, most := range []int{2, 1 << 40} { // pages before the first comes again
+		var asked atomic.Int64
+		next := func() int64 { return asked.Add(1) % int64(most) }
+		h.Fail = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/tree/") {
+				return false
+			}
+			w.Header().Set("Link", fmt.Sprintf(`<%s/api/models/org/model/tree/%s?cursor=%d>; rel="next"`, h.Endpoint(), commit, next()))
+			io.WriteString(w, "[]")
+			return true
+		}
+		s.Fail(func(_ int, w http.ResponseWriter, r *http.Request) bool {
+			fmt.Fprintf(w, "<ListBucketResult><NextContinuationToken>%d</NextContinuationToken><IsTruncated>true</IsTruncated></ListBucketResult>", next())
+			return true
+		})
+		for _, address := range []string{"hf://org/model", "s3://models/m"} {
+			asked.Store(0)
+			if _, err := open(t, address).List(t.Context()); err == nil || !strings.Contains(err.Error(), "does not end") {
+				t.Errorf("%s: %v", address, err)
+			}
+			if n := asked.Load(); n > 10_001 || most == 2 && n > 4 {
+				t.Errorf("%s: asked %d times", address, n)
+			}
+		}
+	}
+}
+
+// TestHubSays: where the hub says in words why it refuses, a user reads them.
+func TestHubSays(t *testing.T) {
+	h := start(t)
+	t.Setenv("HF_TOKEN", "hf_secret")
+	for status, want := range map[int]string{
+		http.StatusUnauthorized: "401 Unauthorized: Invalid credentials in Authorization header: the hub does not take the token that is set: set another one, or none",
+		http.StatusForbidden:    "403 Forbidden: Invalid credentials in Authorization header: the token that is set may not read it",
+		http.StatusBadRequest:   "400 Bad Request: Invalid credentials in Authorization header",
+	} {
+		h.Fail = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+			w.Header().Set("X-Error-Message", "Invalid credentials in Authorization header")
+			w.WriteHeader(status)
+			io.WriteString(w, `{"error": "Invalid credentials in Authorization header"}`)
+			return true
+		}
+		_, err := open(t, "hf://org/model").List(t.Context())
+		if err == nil || !strings.HasSuffix(err.Error(), want) || strings.Contains(err.Error(), "hf_secret") {
+			t.Errorf("%d: %v", status, err)
+		}
+	}
+}
+
 // web is a server of files as most are.
 func web(t *testing.T, wrap func(http.Handler) http.Handler) (address, folder string) {
 	t.Helper()
@@ -344,6 +400,22 @@ func TestWeb(t *testing.T) {
 	if _, err := f.ReadAt(got[:10], 5); err == nil || !strings.Contains(err.Error(), "download") {
 		t.Errorf("a server without ranges: %v", err)
 	}
+
+	for _, status := range []int{http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotImplemented} {
+		address, folder = web(t, func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodHead {
+					w.WriteHeader(status)
+					return
+				}
+				h.ServeHTTP(w, r)
+			})
+		})
+		put(t, folder, "model.safetensors", body)
+		if got, err := read(t, open(t, address+"/model.safetensors"), "model.safetensors"); err != nil || !bytes.Equal(got, body) {
+			t.Errorf("a server that answers %d to HEAD: %v", status, err)
+		}
+	}
 }
 
 // TestWebSecrets: who gives access in an address finds it in no message.
@@ -386,6 +458,23 @@ func errorText(err error) string {
 		return ""
 	}
 	return err.Error()
+}
+
+// TestUnknownSecrets: nor does it stand in the error of an address that nobody can read.
+func TestUnknownSecrets(t *testing.T) {
+	for _, text := range []string{
+		"htps://me:SECRET@a/x.safetensors", "https://me:SECRET@more@/x.safetensors", "https://me:S@SECRET@a/folder", "https://me:SEC/SECRET@a/x.safetensors",
+		"hf://me:SECRET@a/b/../c", "s3://me:S@SECRET@a/b",
+	} {
+		_, _, err := remote.Open(text, memory)
+		_, _, dest := remote.Dest(text)
+		if err == nil || strings.Contains(err.Error(), "SECRET") || strings.Contains(errorText(dest), "SECRET") {
+			t.Errorf("%s: %v, %v", text, err, dest)
+		}
+	}
+	if _, _, err := remote.Open("hf://a/b@v1/../c", memory); err == nil || !strings.Contains(err.Error(), "hf://a/b@v1/../c: want") {
+		t.Errorf("an address that is not said whole: %v", err)
+	}
 }
 
 // TestAddresses: what is no address is a path, and an address that nobody can read says

@@ -36,15 +36,16 @@ func openWeb(address string, p *pace) (files.Source, error) {
 	return files.At(&web{pace: p, client: newClient(only(at, at.User, nil)), file: at, folder: folder, name: name}, name), nil
 }
 
-// unsignedText is an address as it was given, without what stands before an @ or after a
-// question mark.
+// unsignedText is an address as it was given, without what stands before the last @ or after
+// a question mark. An @ of the hub's comes before a revision.
 func unsignedText(address string) string {
 	address, _, _ = strings.Cut(address, "?")
 	scheme, rest, _ := strings.Cut(address, "://")
-	if _, after, ok := strings.Cut(rest, "@"); ok {
-		rest = after
+	secret := rest
+	if strings.EqualFold(scheme, "hf") {
+		secret, _, _ = strings.Cut(rest, "/")
 	}
-	return scheme + "://" + rest
+	return scheme + "://" + rest[strings.LastIndexByte(secret, '@')+1:]
 }
 
 // web is a file of a web server and, of an index, the files beside it that it names.
@@ -86,8 +87,12 @@ func (w *web) names(ctx context.Context) ([]string, error) {
 			}
 		}
 	}
-	if _, err := w.head(ctx, w.address("config.json")); err == nil {
+	_, err = w.head(ctx, w.address("config.json"))
+	switch status := (*statusError)(nil); {
+	case err == nil:
 		names = append(names, "config.json")
+	case !errors.As(err, &status) || status.passing(): // else there is none, or none for who asks
+		return nil, err
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
@@ -148,10 +153,11 @@ type about struct {
 	host    string // that answered
 }
 
-// headOnce asks by HEAD or, where an address is signed for GET alone, for one byte.
+// headOnce asks by HEAD or, where an address is signed for GET alone or a server knows no
+// other, for one byte.
 func (c *client) headOnce(ctx context.Context, address string) (*about, error) {
 	a, err := c.get(ctx, request{method: http.MethodHead, address: address})
-	if status := (*statusError)(nil); errors.As(err, &status) && (status.status == http.StatusForbidden || status.status == http.StatusMethodNotAllowed) {
+	if status := (*statusError)(nil); errors.As(err, &status) && (status.status == http.StatusForbidden || status.status == http.StatusMethodNotAllowed || status.status == http.StatusNotImplemented) {
 		a, err = c.get(ctx, request{address: address, to: 1})
 	}
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -82,11 +83,15 @@ func Decode(text []byte, where string) (*Plan, error) {
 	return p, nil
 }
 
-// strange reports whether a plan has what none has: names that lead elsewhere, or numbers
-// that cannot be.
+// strange reports whether a plan has what none has: names that lead elsewhere or stand there
+// twice, or numbers that cannot be, as their sum cannot.
 func (p *Plan) strange() bool {
+	seen, left := map[string]bool{}, int64(math.MaxInt64/2)
 	return p.Parts < 0 || p.Parts > MostParts || slices.ContainsFunc(slices.Concat(p.Shards, p.Others), func(f File) bool {
-		return f.Bytes < 0 || !fs.ValidPath(f.Name)
+		again := seen[f.Name]
+		seen[f.Name] = true
+		left -= max(f.Bytes, 0)
+		return again || f.Bytes < 0 || left < 0 || !fs.ValidPath(f.Name)
 	})
 }
 

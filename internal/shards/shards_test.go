@@ -183,7 +183,8 @@ func TestFolder(t *testing.T) {
 func TestStrangePlans(t *testing.T) {
 	for text, want := range map[string]string{
 		"{": "is none of tensorpress's", `{"format": 1, "shards": [{"name": "../a"}]}`: "is none of tensorpress's", `{"format": 1, "parts": 1000000000, "shards": [{"name": "a"}]}`: "is none of tensorpress's",
-		`{"format": 1, "shards": [{"name": "a", "bytes": -1}]}`: "is none of tensorpress's", "folder": "plan.json is no file: delete it",
+		`{"format": 1, "shards": [{"name": "a", "bytes": -1}]}`: "is none of tensorpress's", `{"format": 1, "shards": [{"name": "a"}, {"name": "a"}]}`: "is none of tensorpress's",
+		`{"format": 1, "shards": [{"name": "a", "bytes": 9223372036854775807}, {"name": "b", "bytes": 9223372036854775807}]}`: "is none of tensorpress's", "folder": "plan.json is no file: delete it",
 		`{"format": 9, "version": "99.0", "shards": [{"name": "a"}]}`: "is of a newer tensorpress, 99.0", "file": "is no folder", "mine": "holds mine.txt and no records",
 	} {
 		dir := t.TempDir()

@@ -42,7 +42,7 @@ func newListed(ctx context.Context, s files.Source) *listed {
 func (t *listed) names() ([]string, error) {
 	names, err := t.source.List(t.ctx)
 	if err != nil {
-		return nil, named(t.root, err)
+		return nil, Named(t.root, err)
 	}
 	names = slices.Clone(names)
 	slices.Sort(names)
@@ -145,6 +145,9 @@ func (t *listed) Open(path string) (*File, error) {
 	f, err := t.source.Open(t.ctx, t.name(path))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if f.Size() < 0 {
+		return nil, usage.SourceErrorf("%s: has a size of %d bytes, which no file has", path, f.Size())
 	}
 	one := &File{ReaderAt: watched{f, watch.Of(t.ctx)}, Info: infoOf(t.base(path), f), close: func() error { return nil }}
 	if c, ok := f.(io.Closer); ok {

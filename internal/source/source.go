@@ -92,7 +92,7 @@ func ReadFile(t Tree, path string, most int64) ([]byte, error) {
 	case err == nil && int64(len(text)) > most:
 		return nil, usage.SourceErrorf("%s: is larger than %d bytes", path, most)
 	case err != nil:
-		return nil, named(path, err)
+		return nil, Named(path, err)
 	}
 	return text, nil
 }
@@ -112,8 +112,8 @@ func Begin(t Tree, path string, n int) ([]byte, error) {
 	return begin[:n], err
 }
 
-// named adds the path to an error that does not name one.
-func named(path string, err error) error {
+// Named adds the path to an error that does not name one.
+func Named(path string, err error) error {
 	if of := (*fs.PathError)(nil); errors.As(err, &of) {
 		return err
 	}

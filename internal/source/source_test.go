@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -125,6 +126,23 @@ func TestListed(t *testing.T) {
 	}
 	if _, err := ReadFile(s.Tree, s.Join(s.Path, "y"), 1); !errors.Is(err, usage.ErrSource) {
 		t.Errorf("read more than was to be: %v", err)
+	}
+}
+
+// sized is a store whose file has a size that somebody states.
+type sized struct{ size int64 }
+
+func (sized) String() string                                     { return "sized" }
+func (sized) List(context.Context) ([]string, error)             { return []string{"x"}, nil }
+func (s sized) Open(context.Context, string) (files.File, error) { return s, nil }
+func (s sized) Size() int64                                      { return s.size }
+func (sized) ReadAt([]byte, int64) (int, error)                  { return 0, io.EOF }
+
+// TestNegativeSize: a store that states what no file has is refused, not believed.
+func TestNegativeSize(t *testing.T) {
+	s := Of(context.Background(), sized{-5})
+	if _, err := s.Stat(s.Join(s.Path, "x")); !errors.Is(err, usage.ErrSource) || !strings.Contains(err.Error(), "sized/x: has a size of -5 bytes") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -397,6 +397,9 @@ type Draft struct {
 
 // Draft begins a file of the output.
 func (k *Kept) Draft(name string) (*Draft, error) {
+	if err := local(name); err != nil {
+		return nil, err
+	}
 	d := &Draft{kept: k, path: k.draftPath(name), name: name}
 	var err error
 	if d.mark, err = lock(d.path, d.path); err == nil { // by its name, before it is there

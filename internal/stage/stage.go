@@ -184,11 +184,23 @@ func (s *Stage) Create(name string, _ int64) (io.WriterAt, error) {
 }
 
 func (s *Stage) create(name string) (*os.File, error) {
-	path := filepath.Join(s.tmp, filepath.FromSlash(name))
+	if err := local(name); err != nil {
+		return nil, err
+	}
+	path := s.Path(name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return nil, err
 	}
 	return os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o666)
+}
+
+// local refuses a name that leads out of the output, or to a device: one of a store's may
+// have what only some systems take for separators and drives.
+func local(name string) error {
+	if !filepath.IsLocal(filepath.FromSlash(name)) {
+		return usage.SourceErrorf("%q is no name of a file in a folder here: rename it in the source, or leave it out", name)
+	}
+	return nil
 }
 
 // WriteFile adds a file with that content.

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -102,6 +103,37 @@ func scratch(t *testing.T, s *Stage) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestNamesThatLeadOut: a name of a store's that leads out of the output, or is a device here,
+// is refused, and nothing is written.
+func TestNamesThatLeadOut(t *testing.T) {
+	names := []string{"../x", "a/../../x", "/x", ""}
+	if runtime.GOOS == "windows" {
+		names = append(names, `..\x`, `C:x`, `a\..\..\x`, "con", "a:b")
+	}
+	dir := t.TempDir()
+	s, err := Open(Output{Dest: filepath.Join(dir, "out"), Folder: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := OpenKept(Output{Dest: filepath.Join(dir, "kept"), Folder: true}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		_, created := s.Create(name, 1)
+		_, drafted := k.Draft(name)
+		for _, err := range []error{created, s.WriteFile(name, []byte("x")), drafted} {
+			if !errors.Is(err, usage.ErrSource) || !strings.Contains(err.Error(), "is no name of a file") {
+				t.Errorf("%q: %v", name, err)
+			}
+		}
+	}
+	if err := errors.Join(s.Abort(), k.Abort()); err != nil {
+		t.Error(err)
+	}
+	wantTree(t, "after names that lead out", dir, ".kept.parts/ .kept.parts/.tensorpress/")
 }
 
 // visible is what stands under names that are not hidden.
