@@ -2,6 +2,7 @@ package convert_test
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -109,6 +110,42 @@ func TestPublishedAtOnce(t *testing.T) {
 	}
 	if compared == 0 {
 		t.Error("nothing is compared")
+	}
+}
+
+// TestInputFactors: the values of a layer whose loader multiplies its input by factors are
+// not its weight, so that nothing is made of them that leaves the factors out.
+func TestInputFactors(t *testing.T) {
+	const layer = "model.layers.0.mlp.up_proj"
+	sources := map[string]string{"modelopt": t.TempDir(), "comfy": filepath.Join(t.TempDir(), "comfy.safetensors")}
+	factors := safetensors.Tensor{Name: layer + ".pre_quant_scale", Dtype: safetensors.BF16, Shape: []int{64}}
+	fixture.Write(t, filepath.Join(sources["modelopt"], "model.safetensors"), []safetensors.Tensor{
+		{Name: layer + ".weight", Dtype: safetensors.U8, Shape: []int{48, 32}}, {Name: layer + ".weight_scale", Dtype: safetensors.F8_E4M3, Shape: []int{48, 4}},
+		{Name: layer + ".weight_scale_2", Dtype: safetensors.F32}, factors,
+	}, map[string][]byte{layer + ".weight": make([]byte, 48*32), layer + ".weight_scale": make([]byte, 48*4), layer + ".weight_scale_2": make([]byte, 4), factors.Name: make([]byte, 128)})
+	config := `{"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4_AWQ"}}`
+	if err := os.WriteFile(filepath.Join(sources["modelopt"], "config.json"), []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	description := `{"format": "int8_tensorwise"}`
+	fixture.Write(t, sources["comfy"], []safetensors.Tensor{
+		{Name: layer + ".weight", Dtype: safetensors.I8, Shape: []int{48, 64}}, {Name: layer + ".weight_scale", Dtype: safetensors.F32},
+		{Name: layer + ".comfy_quant", Dtype: safetensors.U8, Shape: []int{len(description)}}, factors,
+	}, map[string][]byte{layer + ".weight": make([]byte, 48*64), layer + ".weight_scale": make([]byte, 4), layer + ".comfy_quant": []byte(description), factors.Name: make([]byte, 128)})
+	for name, source := range sources {
+		store, dest := files.Dir(source), filepath.Join(t.TempDir(), "out.safetensors")
+		_, restored := tensorpress.Dequantize(t.Context(), store, files.Dir(dest), tensorpress.DequantizeOptions{})
+		_, moved := tensorpress.Transcode(t.Context(), store, files.Dir(dest), tensorpress.TranscodeOptions{Layout: "sdnq"})
+		_, again := tensorpress.Transcode(t.Context(), store, files.Dir(dest), tensorpress.TranscodeOptions{Layout: "sdnq", Requantize: true})
+		errs := map[string]error{"dequantize": restored, "transcode": moved, "requantize": again}
+		if name == "modelopt" {
+			_, errs["to ComfyUI"] = tensorpress.Transcode(t.Context(), store, files.Dir(dest), tensorpress.TranscodeOptions{Layout: "comfy"})
+		}
+		for what, err := range errs {
+			if err == nil || !strings.Contains(err.Error(), source+": layer "+layer+" has "+layer+".pre_quant_scale, which the loader multiplies into activations") {
+				t.Errorf("%s of %s: %v", what, name, err)
+			}
+		}
 	}
 }
 

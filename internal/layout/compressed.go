@@ -197,7 +197,24 @@ func describePacked(m *Model, name string) (pyjson.Object, error) {
 		}
 		shape[i] = int(n)
 	}
-	return append(o, pyjson.Member{Key: "shape", Value: shape}), nil
+	version, _ := m.config().Get("version")
+	return append(o, pyjson.Member{Key: "shape", Value: shape}, pyjson.Member{Key: "version", Value: version}), nil
+}
+
+// streamsFrom is the version of compressed-tensors, major and minor, from which on codes go
+// over the ends of words.
+var streamsFrom = [2]int{0, 18}
+
+// spaced reports whether a version packs as those before streamsFrom, nil where it does not
+// tell.
+func spaced(version any) *bool {
+	text, _ := version.(string)
+	var v [2]int
+	if n, _ := fmt.Sscanf(text, "%d.%d", &v[0], &v[1]); n < len(v) {
+		return nil
+	}
+	older := slices.Compare(v[:], streamsFrom[:]) < 0
+	return &older
 }
 
 // compressedOf are the words of a description.
@@ -213,6 +230,8 @@ func compressedOf(o pyjson.Object) (c published.Compressed, err error) {
 	c.Strategy, _ = strategy.(string)
 	shape, _ := o.Get("shape")
 	c.Shape, _ = shape.([]int)
+	version, _ := o.Get("version")
+	c.Spaced = spaced(version)
 	return c, nil
 }
 

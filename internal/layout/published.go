@@ -103,7 +103,7 @@ func (m *Model) openPublished(l *Layer, p *publication) error {
 			l.Tensors = append(l.Tensors, t)
 		}
 	}
-	for _, suffix := range p.with {
+	for _, suffix := range append([]string{PreQuantScale}, p.with...) {
 		if t, ok := m.Checkpoint.Lookup(l.Name + suffix); ok {
 			l.Tensors = append(l.Tensors, t)
 		}

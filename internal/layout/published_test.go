@@ -45,6 +45,10 @@ func TestPublished(t *testing.T) {
 		return f
 	}
 	four := `"num_bits": 4, "type": "int", "symmetric": true, "strategy": "group", "group_size": 32`
+	three := strings.Replace(four, "4", "3", 1)
+	threeFile := func(words string) map[string]string {
+		return map[string]string{"a.weight_packed": "I32 4 " + words, "a.weight_scale": "BF16 4 2", "a.weight_shape": "I64 2"}
+	}
 	for _, tt := range []struct {
 		name  string
 		file  file
@@ -69,6 +73,10 @@ func TestPublished(t *testing.T) {
 		{"GPTQ, scales that are codes", gptqFile(`"bits": 4`).with("a.scales", "I8 2 32"), "", "its scales are I8, want F16, BF16 or F32"},
 		{"GPTQ, 3 bits in words of 4", gptqFile(`"bits": 3`).with("a.qzeros", "I32 2 3"), "", "3-bit ones fill three words at a time"},
 		{"GPTQ beside the plain weight", gptqFile(`"bits": 4`).with("a.weight", "F16 32 64"), "", "a.weight, F16 [32 64], is there too, and nothing says which of them counts"},
+		{"compressed-tensors, 3 bits over the ends of words", with(compressedFile(three, `"version": "0.18.0", `, threeFile("6")), 4, 64), "uint3", ""},
+		{"compressed-tensors, 3 bits in whole words", with(compressedFile(three, `"version": "0.9.4", `, threeFile("7")), 4, 64), "uint3", ""},
+		{"compressed-tensors, 3 bits in whole words, and no version", with(compressedFile(three, "", threeFile("7")), 4, 64), "uint3", ""},
+		{"compressed-tensors, 3 bits in other words", with(compressedFile(three, "", threeFile("8")), 4, 64), "", "its config says num_bits 3, and its codes have shape [4 8] for a weight of [4 64]"},
 		{"GPTQ of half a bit", gptqFile(`"bits": 4.5`), "", "its config says bits 4.5, want a whole number"},
 		{"GPTQ, bits as a text", gptqFile(`"bits": "4"`), "uint4", ""},
 		{"GPTQ, other bits as a text", gptqFile(`"bits": "8"`), "", "its config says bits 8, and zero points"},
@@ -156,6 +164,21 @@ func TestSchemes(t *testing.T) {
 		s := m.scheme(name)
 		if got := number(s.weights, "num_bits"); got != bits || s.err != nil || (s.ignored != "") != (name == "lm_head" || strings.HasSuffix(name, "gate")) {
 			t.Errorf("%s: %d bits, ignored by %q, %v", name, got, s.ignored, s.err)
+		}
+	}
+}
+
+// TestSpaced: the version of compressed-tensors tells how codes are packed.
+func TestSpaced(t *testing.T) {
+	for version, want := range map[string]string{
+		"0.3.0": "true", "0.10.2": "true", "0.17.1": "true", "0.9.4.a20250401": "true", "0.18.0": "false", "0.20.1": "false", "1.0": "false", "": "unknown", "next": "unknown",
+	} {
+		got := "unknown"
+		if older := spaced(version); older != nil {
+			got = fmt.Sprint(*older)
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", version, got, want)
 		}
 	}
 }

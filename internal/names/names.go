@@ -177,6 +177,7 @@ func Make(tensors []Tensor, to Side) (*Plan, error) {
 		m.take(t)
 	}
 	m.join()
+	m.count()
 	m.keep()
 	if len(m.problems) > 0 {
 		return nil, m.problems
@@ -334,14 +335,14 @@ func (m *maker) split(r *rule, at match, t Tensor) {
 // join makes the outputs whose parts have been collected.
 func (m *maker) join() {
 	for _, o := range m.order {
-		var got, wanted []string
+		got := o.names()
+		var wanted []string
 		var parts []Part
 		for i, t := range o.parts {
 			if t == nil {
 				wanted = append(wanted, o.lacks(i))
 				continue
 			}
-			got = append(got, t.Name)
 			parts = append(parts, swapped(o.rule, Part{t.Name, 0, rows(*t)})...)
 		}
 		if len(wanted) > 0 {
@@ -355,6 +356,34 @@ func (m *maker) join() {
 		}
 		m.plan.Outputs = append(m.plan.Outputs, Output{o.name, shape, parts, o.rule.turned, o.rule.alternate()})
 	}
+}
+
+// count finds experts that are fewer than their router chooses from: the last ones of a
+// source leave no gap between the others.
+func (m *maker) count() {
+	for _, o := range m.order {
+		at := strings.LastIndex(o.name, "experts.")
+		if !o.rule.stack || at < 0 {
+			continue
+		}
+		router := m.outputs[o.name[:at]+"router.weight"]
+		if router == nil || slices.Contains(router.parts, nil) {
+			continue
+		}
+		if n, want := len(o.parts)/len(o.rule.diffusers), rows(*router.parts[0]); n != want {
+			m.fail(fmt.Sprintf("would become %s of %d experts, and %s chooses from %d", o.name, n, router.parts[0].Name, want), o.names()...)
+		}
+	}
+}
+
+// names are those of the parts that are there.
+func (o *output) names() (all []string) {
+	for _, t := range o.parts {
+		if t != nil {
+			all = append(all, t.Name)
+		}
+	}
+	return all
 }
 
 // lacks is the name of a piece that is not there.

@@ -407,7 +407,7 @@ func TestExperts(t *testing.T) {
 	const p = "model.layers.0."
 	common := []Tensor{at("lm_head.weight", 9, 8), at("model.embed_tokens.weight", 9, 8), at("model.norm.weight", 8), at(p+"self_attn.sinks", 4)}
 	fused := append(slices.Clone(common), at(p+"mlp.router.weight", 3, 8), at(p+"mlp.experts.gate_up_proj", 3, 8, 12), at(p+"mlp.experts.gate_up_proj_bias", 3, 12), at(p+"mlp.experts.down_proj", 3, 6, 8))
-	apart := append(slices.Clone(common), at(p+"mlp.router.linear.weight", 3, 8))
+	apart := append(slices.Clone(common), at(p+"mlp.router.linear.weight", 12, 8))
 	for i := range 12 {
 		apart = append(apart, at(fmt.Sprintf("%smlp.experts.gate_up_projs.%d.weight", p, i), 12, 8), at(fmt.Sprintf("%smlp.experts.gate_up_projs.%d.bias", p, i), 12))
 	}
@@ -457,7 +457,7 @@ func TestExperts(t *testing.T) {
 	if _, err := Make(lacks, ComfyUI); err == nil || !strings.Contains(err.Error(), "gate_up_projs.4.weight, which the source lacks") {
 		t.Errorf("one expert less: %v", err)
 	}
-	three := append(slices.Clone(common), at(p+"mlp.router.weight", 3, 8))
+	three := append(slices.Clone(common), at(p+"mlp.router.weight", 2, 8))
 	for i := range 2 {
 		for _, half := range []string{"gate", "up"} {
 			name := fmt.Sprintf("%smlp.experts.%d.%s_proj", p, i, half)
@@ -478,6 +478,10 @@ func TestExperts(t *testing.T) {
 	lacks = slices.DeleteFunc(three, func(one Tensor) bool { return strings.HasSuffix(one.Name, "1.up_proj.weight") })
 	if _, err := Make(lacks, ComfyUI); err == nil || !strings.Contains(err.Error(), "experts.1.up_proj.weight, which the source lacks") {
 		t.Errorf("half an expert less: %v", err)
+	}
+	lacks = slices.DeleteFunc(slices.Clone(apart), func(one Tensor) bool { return strings.Contains(one.Name, "projs.11.") })
+	if _, err := Make(lacks, ComfyUI); err == nil || !strings.Contains(err.Error(), "layers.0.mlp.experts.gate_up_proj.weight of 11 experts, and model.layers.0.mlp.router.linear.weight chooses from 12") {
+		t.Errorf("the last expert is not there: %v", err)
 	}
 	other := slices.Clone(apart)
 	other[len(other)-2].Shape = []int{12, 9}

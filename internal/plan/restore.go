@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"maps"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -49,7 +50,7 @@ func Restore(m *layout.Model, dtype safetensors.Dtype, merges map[string]*lora.P
 	}
 	for _, l := range m.Layers {
 		if err := restorable(l); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", m.Checkpoint.Path, err)
 		}
 		t := safetensors.Tensor{Name: l.WeightName(), Dtype: first(dtype, l.OrigDtype, kept), Shape: l.Shape()}
 		u.add(t)

@@ -103,7 +103,7 @@ func (d *decider) canStay(l *layout.Layer) bool {
 func restorable(l *layout.Layer) error {
 	for _, t := range l.Tensors {
 		if strings.HasSuffix(t.Name, layout.PreQuantScale) {
-			return usage.SourceErrorf("layer %s has %s, which the loader multiplies into activations: its values alone are not its weight", l.Name, t.Name)
+			return usage.SourceErrorf("layer %s has %s, which the loader multiplies into activations: its values alone are not its weight: start from the original", l.Name, t.Name)
 		}
 	}
 	return nil

@@ -51,8 +51,10 @@ func Transcode(m *layout.Model, how TranscodeOptions, o Options) (*Plan, error) 
 			return nil, err
 		}
 		p.Steps = append(p.Steps, s)
-		if s.Move != nil {
-			p.Steps = append(p.Steps, t.beside(l)...)
+		if s.Move != nil && t.keepsBeside(l) {
+			p.Steps = append(p.Steps, beside(l)...)
+		} else if err := restorable(l); err != nil {
+			return nil, fmt.Errorf("%s: %w", m.Checkpoint.Path, err)
 		}
 	}
 	comfy := comfyModel(o.Layout, sources(p.Steps))
@@ -210,12 +212,14 @@ func isExperts(l *layout.Layer) bool {
 // errExperts is of experts that are stored as one tensor.
 var errExperts = errors.New("they are experts in one tensor, which SDNQ's loaders read as plain weights alone")
 
-// beside are the tensors that a layer has for its activations, which go with it
-// where it stays in its format.
-func (t *transcoding) beside(l *layout.Layer) []Step {
-	if t.o.Layout != layout.Comfy || l.Format == codec.SDNQ().Name || codec.IsPublished(l.Codec) {
-		return nil
-	}
+// keepsBeside reports whether what a layer has for its activations goes with it: where it
+// stays in its format.
+func (t *transcoding) keepsBeside(l *layout.Layer) bool {
+	return t.o.Layout == layout.Comfy && l.Format != codec.SDNQ().Name && !codec.IsPublished(l.Codec)
+}
+
+// beside are the tensors that a layer has for its activations.
+func beside(l *layout.Layer) []Step {
 	var steps []Step
 	for _, one := range l.Tensors {
 		isPart := slices.ContainsFunc(l.Parts, func(part checkpoint.Tensor) bool { return part.Name == one.Name })

@@ -1,6 +1,7 @@
 package published
 
 import (
+	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -62,6 +63,11 @@ func weights(t *testing.T) map[string]Weight {
 	for _, bits := range []int{1, 3, 4, 5, 8} {
 		one, err := NewPacked(of(tensor(w, i32, 24, (100*bits+31)/32), tensor(s, f32, 24, 4), tensor(z, i32, (24*bits+31)/32, 4)), Compressed{Bits: bits, Group: 25, Shape: []int{24, 100}})
 		add("packed"+string(rune('0'+bits)), one, err)
+	}
+	for _, bits := range []int{3, 5, 6, 7} {
+		per := 32 / bits
+		one, err := NewPacked(of(tensor(w, i32, 24, (200+per-1)/per), tensor(s, f32, 24, 8), tensor(z, i32, (24+per-1)/per, 8)), Compressed{Bits: bits, Group: 25, Shape: []int{24, 200}})
+		add("spaced"+string(rune('0'+bits)), one, err)
 	}
 	one, err = NewBytes(of(tensor(w, safetensors.I8, 24, 96), tensor(s, f16, 24, 3), tensor(z, safetensors.I8, 24, 3)), Compressed{Group: 32})
 	add("bytes", one, err)
@@ -178,6 +184,59 @@ func TestAreas(t *testing.T) {
 			stored[i] = nil
 		}
 		same(" held", held, stored)
+	}
+}
+
+// TestSpaced: codes and zero points of which none goes over the end of a word come out as
+// they went in, where their number tells that they lie so and where the config has to.
+func TestSpaced(t *testing.T) {
+	older, later := true, false
+	for _, bits := range []int{3, 5, 6, 7} {
+		for _, cols := range []int{1, 11, 20, 64, 333} {
+			const rows, group = 21, 8
+			groups := (cols + group - 1) / group
+			r := rand.New(rand.NewPCG(uint64(bits), uint64(cols)))
+			per := 32 / bits
+			pack := func(n, lines int, index func(word, line int) int) (codes []int, packed []byte) {
+				codes, packed = make([]int, n*lines), make([]byte, 4*lines*((n+per-1)/per))
+				for i := range codes {
+					codes[i] = r.IntN(1 << bits)
+					b := packed[4*index(i%n/per, i/n):]
+					binary.LittleEndian.PutUint32(b, binary.LittleEndian.Uint32(b)|uint32(codes[i])<<(i%n%per*bits))
+				}
+				return codes, packed
+			}
+			words := (cols + per - 1) / per
+			codes, packed := pack(cols, rows, func(word, row int) int { return row*words + word })
+			zeroCodes, zeros := pack(rows, groups, func(word, group int) int { return word*groups + group })
+			scales := make([]byte, 4*rows*groups)
+			for i := range rows * groups {
+				binary.LittleEndian.PutUint32(scales[4*i:], math.Float32bits(float32(i+1)))
+			}
+			open := func(spaced *bool) (Weight, error) {
+				return NewPacked(of(tensor(tile.Weight, safetensors.I32, rows, words), tensor(tile.Scale, safetensors.F32, rows, groups), tensor(tile.Zeros, safetensors.I32, (rows+per-1)/per, groups)),
+					Compressed{Bits: bits, Group: group, Shape: []int{rows, cols}, Spaced: spaced})
+			}
+			w, err := open(&older)
+			if err != nil {
+				t.Fatalf("%d bits, %d columns: %v", bits, cols, err)
+			}
+			got := restored(w, [][]byte{packed, scales, zeros}, tile.Area{Rows: rows, Cols: cols})
+			for i, x := range got {
+				row, g := i/cols, i%cols/group
+				if want := float32(codes[i]-zeroCodes[g*rows+row]) * float32(row*groups+g+1); x != want {
+					t.Fatalf("%d bits: value %d of %d columns is %v, want %v", bits, i, cols, x, want)
+				}
+			}
+			if cols < 300 {
+				continue
+			}
+			for _, spaced := range []*bool{nil, &later} {
+				if w, err := open(spaced); err != nil || !w.(*Integers).spaced {
+					t.Errorf("%d bits, %d columns: their words tell that they are spaced: %v", bits, cols, err)
+				}
+			}
+		}
 	}
 }
 

@@ -25,6 +25,9 @@ type Integers struct {
 	codes      lies
 	// words is the number of 32-bit words that a row of codes takes, by columns or not.
 	words int
+	// spaced says that no code, and no zero point, goes over the end of a word: what is
+	// left of it, of a width that 32 is no multiple of, is empty.
+	spaced bool
 	// scalesByGroup says that the scales of one group lie together, [groups, rows], not
 	// those of one row.
 	scalesByGroup bool
@@ -98,11 +101,33 @@ func (w *Integers) GroupSize() int { return w.group }
 // Cut is by the words of codes, along a row or, of interleaved ones, of eight rows.
 func (w *Integers) Cut() tile.Cut {
 	unit := 32 / tile.GCD(w.bits, 32)
+	if w.spaced {
+		unit = w.perWord()
+	}
 	cut := tile.Cut{Rows: w.rows, Cols: w.cols, UnitRows: 1, UnitCols: min(unit, w.cols), GroupRows: 1, GroupCols: w.group, AnyRows: true}
 	if w.zeros.lies == zerosInterleaved {
 		cut.UnitRows, cut.AnyRows = 8, false
 	}
 	return cut
+}
+
+// perWord is the number of codes that are whole in a word.
+func (w *Integers) perWord() int { return 32 / w.bits }
+
+// place returns the word, and the bit in it, where a code begins.
+func (w *Integers) place(i int) (word, bit int) {
+	if w.spaced {
+		return i / w.perWord(), i % w.perWord() * w.bits
+	}
+	return i * w.bits / 32, i * w.bits % 32
+}
+
+// wordsFor is the number of words that n codes take.
+func (w *Integers) wordsFor(n int) int {
+	if w.spaced {
+		return tile.CeilDiv(n, w.perWord())
+	}
+	return tile.CeilDiv(n*w.bits, 32)
 }
 
 func (w *Integers) groups() int { return tile.CeilDiv(w.cols, w.group) }
@@ -230,10 +255,11 @@ func columnRuns(column, columns, from, n, words int) []tile.Span {
 
 // wordsOf returns the range of words of a row that hold its columns [from, to).
 func (w *Integers) wordsOf(from, to int) (first, last int) {
-	if last = tile.CeilDiv(to*w.bits, 32); to == w.cols {
+	if last = w.wordsFor(to); to == w.cols {
 		last = w.words
 	}
-	return from * w.bits / 32, last
+	first, _ = w.place(from)
+	return first, last
 }
 
 // groupsOf is the range of groups of an area, all of them where columns are in any.
@@ -431,10 +457,10 @@ func (w *Integers) zero(src []byte, row, group int) int {
 		code = bitsAt(src[group*len(src)/w.groups():], row&^7*4+4*oddHalf[row&7], 4)
 	case zerosByRow:
 		across := w.groups() * 4
-		at := row * w.bits
-		code = bitsAt(src[at/32*across+4*group:], at%32, min(w.bits, 32-at%32))
-		if over := at%32 + w.bits - 32; over > 0 {
-			code |= bitsAt(src[(at/32+1)*across+4*group:], 0, over) << (w.bits - over)
+		word, bit := w.place(row)
+		code = bitsAt(src[word*across+4*group:], bit, min(w.bits, 32-bit))
+		if over := bit + w.bits - 32; over > 0 {
+			code |= bitsAt(src[(word+1)*across+4*group:], 0, over) << (w.bits - over)
 		}
 	}
 	return (code + z.constant) & mask
@@ -477,15 +503,30 @@ func (w *Integers) rowsOfCodes(src []byte, a tile.Area, b *buffers) (rows []byte
 
 // split writes the codes of a row to a byte each.
 func (w *Integers) split(codes, packed []byte, a tile.Area) []byte {
-	switch w.bits {
-	case 8:
+	switch {
+	case w.spaced:
+		splitWords(codes[:a.Cols], packed, w.bits)
+	case w.bits == 8:
 		return packed[:a.Cols]
-	case 4:
+	case w.bits == 4:
 		kernel.SplitFours(codes[:(a.Cols+1)&^1], packed)
 	default:
 		splitBits(codes, packed, w.bits)
 	}
 	return codes[:a.Cols]
+}
+
+// splitWords takes codes of words that each hold whole ones.
+func splitWords(codes, packed []byte, bits int) {
+	mask := uint32(1<<bits - 1)
+	for ; len(codes) > 0; packed = packed[4:] {
+		x := binary.LittleEndian.Uint32(packed)
+		some := codes[:min(len(codes), 32/bits)]
+		for i := range some {
+			some[i] = byte(x >> (i * bits) & mask)
+		}
+		codes = codes[len(some):]
+	}
 }
 
 // splitBits takes codes of a stream of bits, eight at a time.

@@ -16,10 +16,13 @@ type Compressed struct {
 	Group     int    // 0 where nothing says
 	Symmetric *bool  // nil where nothing says
 	Shape     []int  // of the weight; nil where nothing says
+	// Spaced says that codes are packed as programs before 0.18 did, in each word as many
+	// as are whole in it; nil where nothing says.
+	Spaced *bool
 }
 
 // NewPacked describes pack-quantized integers: codes (I32, packed along each row of
-// columns), scales ([rows, groups], or one), zero points (I32, packed along each group)
+// columns, in a stream of bits or spaced), scales ([rows, groups], or one), zero points (I32, packed along each group)
 // and the groups of columns where there are any.
 func NewPacked(t Tensors, o Compressed) (*Integers, error) {
 	codes, err := t.want(tile.Weight, 2, words...)
@@ -34,7 +37,7 @@ func NewPacked(t Tensors, o Compressed) (*Integers, error) {
 	if w.bits == 0 {
 		w.bits = w.words * 32 / w.cols
 	}
-	if w.bits < 1 || w.bits > 8 || tile.CeilDiv(w.cols*w.bits, 32) != w.words {
+	if w.bits < 1 || w.bits > 8 || !w.packedAs(o) {
 		return nil, fmt.Errorf("its config says num_bits %d, and its codes have shape %v for a weight of %v", o.Bits, codes.Shape, o.Shape)
 	}
 	if err := w.compressed(t, o); err != nil {
@@ -46,13 +49,26 @@ func NewPacked(t Tensors, o Compressed) (*Integers, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := shaped(zero, tile.CeilDiv(w.rows*w.bits, 32), w.groups()); err != nil {
+		if err := shaped(zero, w.wordsFor(w.rows), w.groups()); err != nil {
 			return nil, err
 		}
 		w.zeros = zeros{index: len(w.tensors), lies: zerosByRow, all: -1}
 		w.tensors = append(w.tensors, zero)
 	}
 	return w, w.columnsOf(t)
+}
+
+// packedAs finds how codes are packed: as a stream of bits, or spaced. It reports false
+// where words are neither. What few columns do not tell the config's version does, and
+// else they are a stream.
+func (w *Integers) packedAs(o Compressed) bool {
+	stream := w.wordsFor(w.cols) == w.words
+	if 32%w.bits == 0 {
+		return stream
+	}
+	w.spaced = true
+	w.spaced = w.wordsFor(w.cols) == w.words && (!stream || o.Spaced != nil && *o.Spaced)
+	return w.spaced || stream
 }
 
 // NewBytes describes int-quantized integers: signed codes (I8 [rows, columns]), scales
