@@ -17,10 +17,10 @@ func TestPace(t *testing.T) {
 		memory      int64
 		least, most int
 	}{
-		{"near", time.Millisecond, 1000, 64 << 20, 2, 6},
-		{"as tests have it", 5 * time.Millisecond, 1000, 64 << 20, 6, 14},
+		{"near", time.Millisecond, 1000, 64 << 20, 4, 10},
+		{"as tests have it", 5 * time.Millisecond, 1000, 64 << 20, 28, 32},
 		{"far and fast", 100 * time.Millisecond, 300, 64 << 20, 28, 32},
-		{"far and slow", 100 * time.Millisecond, 10, 64 << 20, 2, 5},
+		{"far and slow", 100 * time.Millisecond, 10, 64 << 20, 4, 10},
 		{"far and fast, little memory", 100 * time.Millisecond, 300, 8 << 20, 4, 4},
 		{"no memory", 100 * time.Millisecond, 300, 0, 2, 2},
 	} {
