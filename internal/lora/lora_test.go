@@ -143,3 +143,26 @@ func TestKeysOfOtherPrograms(t *testing.T) {
 		}
 	}
 }
+
+// TestWholeChangeOfAnotherOrder: a change of as many rows and values as a weight whose
+// other dimensions are in another order is of another model.
+func TestWholeChangeOfAnotherOrder(t *testing.T) {
+	weight := checkpoint.Tensor{Tensor: safetensors.Tensor{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{3, 8, 12}}}
+	for _, tt := range []struct {
+		key   string
+		shape []int
+		fits  bool
+	}{
+		{"a.diff", []int{3, 8, 12}, true}, {"a.diff", []int{3, 12, 8}, false}, {"a.set_weight", []int{3, 12, 8}, false}, {"a.diff", []int{3, 96}, true},
+	} {
+		f, err := adapter(t, "", nil, map[string][]int{tt.key: tt.shape})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Strength = 1
+		_, err = (&Set{files: []*File{f}}).Patches([]checkpoint.Tensor{weight}, "")
+		if tt.fits != (err == nil) || err != nil && !strings.Contains(err.Error(), "tensor a.weight is [3 8 12]: it is an adapter of another model") {
+			t.Errorf("%s of %v: %v", tt.key, tt.shape, err)
+		}
+	}
+}
