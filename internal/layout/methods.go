@@ -2,6 +2,7 @@ package layout
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
@@ -166,14 +167,31 @@ func inConfig(model pyjson.Object) *Declaration {
 			return newDeclaration("config.json", key, o)
 		}
 	}
-	for _, m := range model {
-		part, _ := m.Value.(pyjson.Object)
-		v, _ := part.Get(ConfigKey)
-		if o, ok := v.(pyjson.Object); ok && len(o) > 0 {
-			return newDeclaration("config.json", m.Key+"."+ConfigKey, o)
-		}
+	if key, o := inPart(model); o != nil {
+		return newDeclaration("config.json", key, o)
 	}
 	return nil
+}
+
+// inPart returns the declaration in the config of a part, or of a part of one, and where it
+// stands; nil where there is none.
+func inPart(model pyjson.Object) (key string, o pyjson.Object) {
+	for _, m := range model {
+		part, isObject := m.Value.(pyjson.Object)
+		if !isObject || slices.Contains(declarations, m.Key) {
+			continue
+		}
+		for _, name := range declarations[:2] {
+			v, _ := part.Get(name)
+			if o, ok := v.(pyjson.Object); ok && len(o) > 0 {
+				return m.Key + "." + name, o
+			}
+		}
+		if key, o := inPart(part); o != nil {
+			return m.Key + "." + key, o
+		}
+	}
+	return "", nil
 }
 
 // newDeclaration returns the declaration that an object holds, nil for SDNQ's.
@@ -246,12 +264,17 @@ func WithoutDeclarations(model pyjson.Object) pyjson.Object {
 	if d := inConfig(model); d != nil {
 		model = model.Delete(d.Key)
 	}
+	return withoutParts(model.Delete(ConfigKey))
+}
+
+// withoutParts takes the declarations out of the configs of parts.
+func withoutParts(model pyjson.Object) pyjson.Object {
 	for _, m := range model {
-		if part, ok := m.Value.(pyjson.Object); ok && m.Key != ConfigKey {
-			if _, ok := part.Get(ConfigKey); ok {
-				model = model.Set(m.Key, part.Delete(ConfigKey))
-			}
+		part, ok := m.Value.(pyjson.Object)
+		if !ok || slices.Contains(declarations, m.Key) {
+			continue
 		}
+		model = model.Set(m.Key, withoutParts(part.Delete(declarations[0]).Delete(declarations[1])))
 	}
-	return model.Delete(ConfigKey)
+	return model
 }

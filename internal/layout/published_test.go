@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tensorpress/tensorpress/internal/checkpoint"
+	"github.com/tensorpress/tensorpress/internal/pyjson"
 )
 
 // gptqFile is a layer of 4-bit codes in two groups, with its config.
@@ -174,8 +175,12 @@ func TestSpaced(t *testing.T) {
 		"0.3.0": "true", "0.10.2": "true", "0.17.1": "true", "0.9.4.a20250401": "true", "0.18.0": "false", "0.20.1": "false", "1.0": "false", "": "unknown", "next": "unknown",
 	} {
 		got := "unknown"
-		if older := spaced(version); older != nil {
-			got = fmt.Sprint(*older)
+		c, err := compressedOf(pyjson.Object{{Key: "version", Value: version}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Spaced != nil {
+			got = fmt.Sprint(*c.Spaced)
 		}
 		if got != want {
 			t.Errorf("%s: %s, want %s", version, got, want)

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tensorpress/tensorpress/internal/pyjson"
 )
 
 // foreignFiles are what programs write of weights that are not decoded, and what
@@ -190,6 +192,8 @@ func TestDeclarations(t *testing.T) {
 		{`{"quantization_config": {"group_size": 64, "bits": 4, "mode": "affine"}}`, "MLX", ""},
 		{`{"quantization": {"codebook": 4}}`, "", ""},
 		{`{"text_config": {"quantization_config": {"quant_method": "fp8"}}}`, "FP8", ""},
+		{`{"thinker_config": {"text_config": {"quantization_config": {"quant_method": "gptq"}}}}`, "GPTQ", ""},
+		{`{"text_config": {"compression_config": {"quant_method": "compressed-tensors"}}}`, "compressed-tensors", ""},
 		{`{"quantization_config": {"quant_method": "sdnq", "weights_dtype": "int8"}}`, "", ""},
 		{`{"quantization_config": {"quant_method": "homemade"}}`, "homemade", `quantization method "homemade", which is not known`},
 		{`{"quantization_config": {"bits": 3}}`, "", "names no quantization method that is known"},
@@ -198,6 +202,9 @@ func TestDeclarations(t *testing.T) {
 		m := read(t, file{tensors: map[string]string{"a.weight": "BF16 4 8"}, beside: map[string]string{"config.json": tt.config}})
 		if (m.Declared == nil) != (tt.method == "" && tt.want == "") || m.Declared != nil && m.Declared.Method != tt.method {
 			t.Errorf("%s: %+v", tt.config, m.Declared)
+		}
+		if without, err := pyjson.ParseObject([]byte(tt.config)); err != nil || m.Declared != nil && inConfig(WithoutDeclarations(without)) != nil {
+			t.Errorf("%s: a declaration is left in %v, %v", tt.config, WithoutDeclarations(without), err)
 		}
 		err := m.Failed()
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {

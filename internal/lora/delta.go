@@ -327,6 +327,17 @@ func widen(dst []float32, raw []byte, d safetensors.Dtype) {
 		for i := range dst {
 			dst[i] = float32(int64(binary.LittleEndian.Uint64(raw[8*i:])))
 		}
+	case safetensors.I32:
+		for i := range dst {
+			dst[i] = float32(int32(binary.LittleEndian.Uint32(raw[4*i:])))
+		}
+	case safetensors.F8_E4M3, safetensors.F8_E5M2:
+		f := map[safetensors.Dtype]*kernel.Small{safetensors.F8_E4M3: kernel.E4M3, safetensors.F8_E5M2: kernel.E5M2}[d]
+		codes := make([]uint16, len(raw))
+		for i, code := range raw {
+			codes[i] = uint16(code)
+		}
+		kernel.DecodeSmall(dst, codes, f)
 	default:
 		floats.Widen(dst, raw, d)
 	}

@@ -287,3 +287,29 @@ func TestTextEncodersOfOneFile(t *testing.T) {
 		}
 	}
 }
+
+// TestTurnedExperts: the experts that one side has turned are no place of the other side's
+// changes, whose values lie in another order there.
+func TestTurnedExperts(t *testing.T) {
+	const layer, experts = "layers.0.mlp.router", "layers.0.mlp.experts.gate_up_proj"
+	for _, side := range []names.Side{names.ComfyUI, names.Diffusers} {
+		own := map[names.Side]string{names.ComfyUI: "", names.Diffusers: "model."}
+		bank := map[names.Side]checkpoint.Tensor{
+			names.ComfyUI:   {Tensor: safetensors.Tensor{Name: experts + ".weight", Dtype: safetensors.BF16, Shape: []int{3, 12, 8}}},
+			names.Diffusers: {Tensor: safetensors.Tensor{Name: "model." + experts, Dtype: safetensors.BF16, Shape: []int{3, 8, 12}}},
+		}
+		tensors := []checkpoint.Tensor{bank[side]}
+		for name, shape := range map[string][]int{"layers.0.self_attn.sinks": {4}, layer + ".weight": {3, 8}, "embed_tokens.weight": {9, 8}, "norm.weight": {8}} {
+			tensors = append(tensors, checkpoint.Tensor{Tensor: safetensors.Tensor{Name: own[side] + name, Dtype: safetensors.BF16, Shape: shape}})
+		}
+		x := newIndex(tensors, "")
+		for of, prefix := range own {
+			if _, ok := x.find(prefix+layer, false); !ok {
+				t.Errorf("%v: %s is not found", side, prefix+layer)
+			}
+			if _, ok := x.find(prefix+experts, false); ok != (of == side || side == names.Diffusers) { // which may leave its prefix out
+				t.Errorf("%v: %s is found: %v", side, prefix+experts, ok)
+			}
+		}
+	}
+}

@@ -252,10 +252,10 @@ func (f *File) section(t checkpoint.Tensor, dst []float32, from int) error {
 
 func (f *File) checkDtype(t checkpoint.Tensor) error {
 	switch t.Dtype {
-	case safetensors.F64, safetensors.F32, safetensors.F16, safetensors.BF16, safetensors.I64:
+	case safetensors.F64, safetensors.F32, safetensors.F16, safetensors.BF16, safetensors.F8_E4M3, safetensors.F8_E5M2, safetensors.I64, safetensors.I32:
 		return nil
 	}
-	return usage.SourceErrorf("%s: tensor %s is %s: want F32, F16 or BF16", f.Path, t.Name, t.Dtype)
+	return usage.SourceErrorf("%s: tensor %s is %s: want F32, F16, BF16, F8_E4M3 or F8_E5M2", f.Path, t.Name, t.Dtype)
 }
 
 // Notes are what should be said of the file.

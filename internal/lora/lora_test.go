@@ -143,3 +143,48 @@ func TestKeysOfOtherPrograms(t *testing.T) {
 		}
 	}
 }
+
+// TestWholeChangeOfAnotherOrder: a change of as many rows and values as a weight whose
+// other dimensions are in another order is of another model.
+func TestWholeChangeOfAnotherOrder(t *testing.T) {
+	weight := checkpoint.Tensor{Tensor: safetensors.Tensor{Name: "a.weight", Dtype: safetensors.BF16, Shape: []int{3, 8, 12}}}
+	for _, tt := range []struct {
+		key   string
+		shape []int
+		fits  bool
+	}{
+		{"a.diff", []int{3, 8, 12}, true}, {"a.diff", []int{3, 12, 8}, false}, {"a.set_weight", []int{3, 12, 8}, false}, {"a.diff", []int{3, 96}, true},
+	} {
+		f, err := adapter(t, "", nil, map[string][]int{tt.key: tt.shape})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Strength = 1
+		_, err = (&Set{files: []*File{f}}).Patches([]checkpoint.Tensor{weight}, "")
+		if tt.fits != (err == nil) || err != nil && !strings.Contains(err.Error(), "tensor a.weight is [3 8 12]: it is an adapter of another model") {
+			t.Errorf("%s of %v: %v", tt.key, tt.shape, err)
+		}
+	}
+}
+
+// TestWiden: values of every dtype that adapters are read in are those of single precision.
+func TestWiden(t *testing.T) {
+	for _, tt := range []struct {
+		dtype safetensors.Dtype
+		raw   []byte
+		want  []float32
+	}{
+		{safetensors.F8_E4M3, []byte{0x38, 0xB8, 0x7E, 0x01, 0x80}, []float32{1, -1, 448, 0x1p-9, 0}},
+		{safetensors.F8_E5M2, []byte{0x3C, 0xBC, 0x7B, 0x01, 0x80}, []float32{1, -1, 57344, 0x1p-16, 0}},
+		{safetensors.I32, []byte{8, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF}, []float32{8, -1}},
+		{safetensors.BF16, []byte{0x80, 0x3F}, []float32{1}},
+	} {
+		got := make([]float32, len(tt.want))
+		if widen(got, tt.raw, tt.dtype); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.dtype, got, tt.want)
+		}
+		if err := new(File).checkDtype(checkpoint.Tensor{Tensor: safetensors.Tensor{Dtype: tt.dtype}}); err != nil {
+			t.Errorf("%s: %v", tt.dtype, err)
+		}
+	}
+}

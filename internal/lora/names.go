@@ -185,8 +185,8 @@ func (x *index) space(list []int, prefix string) *space {
 			continue // its own names have to do
 		}
 		for _, o := range p.Outputs {
-			if o.Alternate > 0 {
-				continue // its rows are not those of one weight after the other
+			if o.Alternate > 0 || o.Turned {
+				continue // its values are not those of one weight after the other
 			}
 			var places []place
 			for _, part := range o.Parts {

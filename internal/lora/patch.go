@@ -163,6 +163,16 @@ func (f *File) place(m *module, x *index, all map[string]*Patch) error {
 	return nil
 }
 
+// wholeChange is the tensor that is added to the weight, or takes its place.
+func (m *module) wholeChange() (checkpoint.Tensor, bool) {
+	for _, p := range []part{set, diff} {
+		if t, ok := m.parts[p]; ok {
+			return t, true
+		}
+	}
+	return checkpoint.Tensor{}, false
+}
+
 // put places a change of that shape.
 func (f *File) put(m *module, p part, x *index, places []place, rows, cols int, all map[string]*Patch) error {
 	want := 0
@@ -173,6 +183,9 @@ func (f *File) put(m *module, p part, x *index, places []place, rows, cols int, 
 	if columns := first.Numel() / max(rowsOf(first.Shape), 1); rows != want || cols != columns {
 		return usage.SourceErrorf("%s: %s changes a matrix of %d rows and %d columns, tensor %s is %s: it is an adapter of another model",
 			f.Path, m.anyPart(), rows, cols, first.Name, placed(first, places))
+	}
+	if t, ok := m.wholeChange(); ok && p < 0 && len(t.Shape) == len(first.Shape) && !slices.Equal(t.Shape[1:], first.Shape[1:]) {
+		return usage.SourceErrorf("%s: tensor %s is %v, tensor %s is %v: it is an adapter of another model", f.Path, t.Name, t.Shape, first.Name, first.Shape)
 	}
 	if m.byColumns(rows) && len(places) > 1 && slices.ContainsFunc(places, func(at place) bool { return at.tensor != places[0].tensor }) {
 		return usage.SourceErrorf("%s: %s are norms of columns, of rows that lie in several tensors here (%s, …): give the model the adapter's names first (`Names`)", f.Path, m.parts[doraScale].Name, first.Name)
