@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -75,8 +77,25 @@ func finishIn(ctx context.Context, to shards.Sink, dest files.Sink, o FinishOpti
 	return r, errors.Join(err, w.Abort())
 }
 
+// workFolder refuses the folder that keeps what is finished of an output, whose weights are
+// not those of an output in place.
+func workFolder(dest files.Sink) error {
+	dir, ok := dest.(files.Dir)
+	if !ok {
+		return nil
+	}
+	_, err := os.Stat(filepath.Join(dir.String(), stage.Records, shards.PlanName))
+	if err != nil {
+		return nil // as is almost any folder
+	}
+	return usage.Errorf("%s keeps what is finished of %s: name that", dir, stage.DestOf(dir.String()))
+}
+
 // finishedBefore is a call after another, which a scheduler may repeat.
 func finishedBefore(ctx context.Context, to shards.Sink, dest files.Sink) (*report.Finished, error) {
+	if err := workFolder(dest); err != nil {
+		return nil, err
+	}
 	whole, err := to.Whole(ctx)
 	if err != nil {
 		return nil, err

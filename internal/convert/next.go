@@ -117,6 +117,9 @@ func see(o *app.Output, p *plan.Plan) bool {
 		}
 		o.Layout = p.Layout.Name
 	}
+	if o.Folder && p.Config != nil { // loading asks for the method that it names, though all is kept
+		o.Layout = p.Layout.Name
+	}
 	// ComfyUI's own nodes would not load it; of ours it is known where the names are the reason.
 	return len(p.Warnings) == 0 || o.NeedsNode && p.Comfy.Err() != nil
 }
