@@ -96,21 +96,7 @@ func seconds(at time.Time) float64 { return float64(at.UnixMilli()) / 1000 }
 
 // write replaces the file; the status is negative while the run goes on.
 func (m *metrics) write(f *watch.Figures, status int) error {
-	dir, name := filepath.Split(m.path)
-	// collectors take what ends in .prom
-	to, err := os.CreateTemp(filepath.Clean(dir+"."), "."+name+".*.tmp")
-	if err != nil {
-		return err
-	}
-	_, err = to.Write(m.text(f, status))
-	err = errors.Join(err, to.Chmod(0o644), to.Close()) // whoever collects is another user
-	if err == nil {
-		err = os.Rename(to.Name(), m.path)
-	}
-	if err != nil {
-		os.Remove(to.Name())
-	}
-	return err
+	return replaceFile(m.path, m.text(f, status), 0o644) // whoever collects is another user, and takes what ends in .prom
 }
 
 // exposition is text in the format of Prometheus.

@@ -14,11 +14,19 @@ func writeWhole(path string, text []byte) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
+	return replaceFile(path, text, 0)
+}
+
+// replaceFile is [writeWhole] of a path that is replaced even if it is a link; mode is what
+// others may do with the file, 0 for what the system leaves them.
+func replaceFile(path string, text []byte, mode os.FileMode) error {
 	to, err := createBeside(path)
 	if err != nil {
 		return err
 	}
-	_, err = to.Write(text)
+	if _, err = to.Write(text); mode != 0 {
+		err = errors.Join(err, to.Chmod(mode))
+	}
 	if err = errors.Join(err, to.Close()); err == nil {
 		err = os.Rename(to.Name(), path)
 	}

@@ -136,8 +136,8 @@ func TestPipelinesHaveComponents(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if want := []string{"text_encoder/recipe.yaml"}; !slices.Equal(l.Names, want) || l.Bytes != 8 {
-			t.Errorf("beside the models %v are copied, %d bytes, want %v", l.Names, l.Bytes, want)
+		if want := []string{"text_encoder/recipe.yaml"}; !slices.Equal(l.Names(), want) || l.Bytes != 8 {
+			t.Errorf("beside the models %v are copied, %d bytes, want %v", l.Names(), l.Bytes, want)
 		}
 		if err := b.Unchanged(); err != nil {
 			t.Error(err)
@@ -455,8 +455,8 @@ func TestSideFiles(t *testing.T) {
 			t.Errorf("%s: %+v, notes %q", name, f.Beside(), f.Notes())
 		}
 		l := &Listing{}
-		if err := f.Write(l.In("")); err != nil || (len(l.Names) > 0) != (c.beside != nil && !c.beside[0].Gone) {
-			t.Errorf("%s: wrote %v, %v", name, l.Names, err)
+		if err := f.Write(l.In("")); err != nil || (len(l.Names()) > 0) != (c.beside != nil && !c.beside[0].Gone) {
+			t.Errorf("%s: wrote %v, %v", name, l.Names(), err)
 		}
 	}
 }

@@ -24,7 +24,6 @@ func IsFolder(dest string) bool { return stage.IsFolder(dest) }
 
 // Listing is a sink that records what would be written and writes nothing.
 type Listing struct {
-	Names []string
 	Bytes int64 // of what is copied
 	All   []Listed
 }
@@ -34,6 +33,14 @@ type Listed struct {
 	Name  string
 	Bytes int64
 	Text  []byte // what is written, nil for a copy
+}
+
+// Names are those of all files.
+func (l *Listing) Names() (names []string) {
+	for _, f := range l.All {
+		names = append(names, f.Name)
+	}
+	return names
 }
 
 // In is a folder of the listing.
@@ -47,7 +54,6 @@ type listed struct {
 
 func (l listed) add(name string, bytes int64, text []byte) {
 	name = path.Join(l.folder, name)
-	l.Names = append(l.Names, name)
 	l.All = append(l.All, Listed{name, bytes, text})
 }
 

@@ -63,8 +63,8 @@ type job struct {
 	// before are the bytes that progress has counted before weights are written.
 	before int64
 	// listed are the files beside the weights of an output that is a folder, and shards what
-	// a run that keeps them says of the weights'; nil for another.
-	listed []bundle.Listed
+	// a run that keeps them says of the weights'; empty and nil for another.
+	listed bundle.Listing
 	shards *report.Shards
 	// also is what other outputs of the run take on the same disk, and crowded says that
 	// weights of some come to lie beside this one.
@@ -456,17 +456,14 @@ func (j *job) output(to files.Sink, force bool) (o stage.Output, err error) {
 		o.Beside = j.side.Beside()
 		return o, err
 	}
-	if j.listed == nil { // of all of the output, before a part of it is left of the plans
+	if j.listed.All == nil { // of all of the output, before a part of it is left of the plans
 		all := &bundle.Listing{}
 		if err := j.companions(context.Background(), all.In, dest); err != nil {
 			return o, err
 		}
-		j.beside, j.listed = all.Bytes, all.All
+		j.beside, j.listed = all.Bytes, *all
 	}
-	o.Contents = stage.Contents{Stems: map[string]string{}}
-	for _, f := range j.listed {
-		o.Files = append(o.Files, f.Name)
-	}
+	o.Contents = stage.Contents{Files: j.listed.Names(), Stems: map[string]string{}}
 	for _, one := range j.Models {
 		o.Stems[one.Folder] = one.Checkpoint.Stem()
 		for _, f := range one.Plan.Files {

@@ -33,7 +33,7 @@ func (j *job) shardPlan() (*shards.Plan, error) {
 	for _, one := range j.Models {
 		p.Stems[one.Folder] = one.Checkpoint.Stem()
 	}
-	for _, f := range j.listed {
+	for _, f := range j.listed.All {
 		p.Others = append(p.Others, shards.File{Name: f.Name, Bytes: f.Bytes})
 	}
 	var err error
@@ -68,7 +68,7 @@ func (j *job) settingsPrint() string {
 		fmt.Fprintf(h, "model %q\n", one.Folder)
 		addPlan(h, one.Plan)
 	}
-	for _, f := range j.listed {
+	for _, f := range j.listed.All {
 		fmt.Fprintf(h, "beside %q %d %x\n", f.Name, f.Bytes, sha256.Sum256(f.Text))
 	}
 	for _, text := range j.asked.Lora {

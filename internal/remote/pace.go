@@ -26,8 +26,9 @@ type pace struct {
 const (
 	// firstAhead is how many blocks are asked for at a time before more is known.
 	firstAhead = 2
-	// latencies is of how many what comes is on its way at a time. A request does nothing
-	// for one of them: with n latencies on the way it is busy for 1 - 1/n of the time.
+	// latencies is for how many of them the blocks on their way last, at the rate of the way.
+	// A request waits for one latency before its block comes: the longer the blocks last, the
+	// less of the rate is lost to that.
 	latencies = 8
 	// measured is after how much the rate is taken anew.
 	measured = 100 * time.Millisecond
@@ -39,7 +40,7 @@ func paceIn(memory int64) *pace {
 }
 
 // Blocks says how many blocks of [source.BlockBytes] may stay in memory, and how many are
-// to be on their way: what comes within some latencies. Where the way has room for more, the
+// to be on their way: what comes within [latencies]. Where the way has room for more, the
 // rate grows with them until it has none.
 func (p *pace) Blocks() (most, ahead int) {
 	p.mu.Lock()
