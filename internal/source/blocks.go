@@ -15,8 +15,9 @@ const (
 	// enough for rows that several tiles need to be read only once.
 	mostBlocks = 48
 	// keptBlocks is how many blocks stay of those that were read to their end, for a tile
-	// that is gone through twice.
-	keptBlocks = 2
+	// that is gone through twice: as many as others may end while the system holds up the
+	// worker between the two.
+	keptBlocks = 8
 )
 
 // BlockBytes is how much of a store's file is in memory at a time for each block.
